@@ -1,0 +1,296 @@
+//! Where everything is in the tree: the only file that spells a path.
+//!
+//! `zk-layout.md` is printed from [`TABLE`].
+
+use crate::{
+    model::{BlobKey, ComponentId, NimbusId, SupervisorId, TaskId, TopologyId},
+    tree::TreePath,
+};
+
+/// One row of `zk-layout.md`.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// The path, with its variable parts in braces.
+    pub path: &'static str,
+    /// P persistent, E ephemeral, S sequential.
+    pub kind: &'static str,
+    /// What the JSON holds.
+    pub holds: &'static str,
+    /// Who writes it.
+    pub written_by: &'static str,
+    /// Who watches it.
+    pub watched_by: &'static str,
+}
+
+/// Every path there is.
+pub const TABLE: &[Row] = &[
+    Row {
+        path: "/storms/{topology-id}",
+        kind: "P",
+        holds: "name, status, launch time, wanted workers, blob, owner, and the pending kill or rebalance with its absolute deadline",
+        written_by: "leader",
+        watched_by: "nimbus; workers of that topology",
+    },
+    Row {
+        path: "/tasks/{topology-id}",
+        kind: "P",
+        holds: "the tasks of each component, as ranges; fixed between rebalances",
+        written_by: "leader",
+        watched_by: "nimbus",
+    },
+    Row {
+        path: "/assignments/{topology-id}",
+        kind: "P",
+        holds: "worker slots (supervisor, host, port) with their tasks and start times",
+        written_by: "leader",
+        watched_by: "nimbus; workers of that topology",
+    },
+    Row {
+        path: "/supervisors/{supervisor-id}",
+        kind: "E",
+        holds: "host, slot ports, resources, version, start time",
+        written_by: "that supervisor",
+        watched_by: "nimbus",
+    },
+    Row {
+        path: "/taskbeats/{topology-id}",
+        kind: "P",
+        holds: "nothing; the parent of its tasks' beats",
+        written_by: "leader",
+        watched_by: "nimbus (children)",
+    },
+    Row {
+        path: "/taskbeats/{topology-id}/{task-id}",
+        kind: "E",
+        holds: "host, port, worker, status, uptime, tuple counts; that it exists is what says the task is alive",
+        written_by: "the task's worker",
+        watched_by: "nobody",
+    },
+    Row {
+        path: "/taskerrors/{topology-id}/{task-id}/{sequence}",
+        kind: "P, S",
+        holds: "time, host, port, component, message, stack; the newest 10 of each task are kept",
+        written_by: "the task's worker",
+        watched_by: "nobody",
+    },
+    Row {
+        path: "/taskerrors/{topology-id}/last/{component}",
+        kind: "P",
+        holds: "the last error of that component",
+        written_by: "the task's worker, in the same transaction as the error",
+        watched_by: "nobody",
+    },
+    Row {
+        path: "/nimbuses/{nimbus-id}",
+        kind: "E",
+        holds: "host, API address, version, start time, role, how many blobs it lacks",
+        written_by: "that nimbus",
+        watched_by: "nimbus",
+    },
+    Row {
+        path: "/term",
+        kind: "P",
+        holds: "the last election: term and nimbus. Its data version is the term",
+        written_by: "the winner, in the transaction that creates /leader",
+        watched_by: "nobody",
+    },
+    Row {
+        path: "/leader",
+        kind: "E",
+        holds: "the leading nimbus, its API address, its term",
+        written_by: "the winner",
+        watched_by: "nimbus, supervisors, workers, clients",
+    },
+    Row {
+        path: "/orders/{supervisor-id}",
+        kind: "P",
+        holds: "the topologies that concern this supervisor, with the versions of their assignments",
+        written_by: "leader, in the same transaction as the assignment",
+        watched_by: "that supervisor alone",
+    },
+    Row {
+        path: "/blobs/{sha256}",
+        kind: "P",
+        holds: "nothing; the parent of its holders",
+        written_by: "the first nimbus to hold it",
+        watched_by: "nimbus",
+    },
+    Row {
+        path: "/blobs/{sha256}/{nimbus-id}",
+        kind: "E",
+        holds: "its size; that it exists says this nimbus has the bytes on disk",
+        written_by: "that nimbus, after the bytes are synced to disk",
+        watched_by: "nimbus; supervisors read it",
+    },
+    Row {
+        path: "/metrics/{topology-id}",
+        kind: "P",
+        holds: "count and digest of the metric metas that the leader has flushed",
+        written_by: "leader",
+        watched_by: "following nimbuses",
+    },
+];
+
+fn top(name: &str) -> TreePath {
+    TreePath::root().child(name).expect("a fixed name is a valid path")
+}
+
+fn below(parent: TreePath, id: &str) -> TreePath {
+    parent.child(id).expect("an id is a valid name by construction")
+}
+
+/// `/storms`
+pub fn storms() -> TreePath {
+    top("storms")
+}
+
+/// `/storms/{topology-id}`
+pub fn storm(id: &TopologyId) -> TreePath {
+    below(storms(), id.as_str())
+}
+
+/// `/tasks`
+pub fn tasks_root() -> TreePath {
+    top("tasks")
+}
+
+/// `/tasks/{topology-id}`
+pub fn tasks(id: &TopologyId) -> TreePath {
+    below(tasks_root(), id.as_str())
+}
+
+/// `/assignments`
+pub fn assignments() -> TreePath {
+    top("assignments")
+}
+
+/// `/assignments/{topology-id}`
+pub fn assignment(id: &TopologyId) -> TreePath {
+    below(assignments(), id.as_str())
+}
+
+/// `/supervisors`
+pub fn supervisors() -> TreePath {
+    top("supervisors")
+}
+
+/// `/supervisors/{supervisor-id}`
+pub fn supervisor(id: &SupervisorId) -> TreePath {
+    below(supervisors(), id.as_str())
+}
+
+/// `/taskbeats`
+pub fn taskbeats_root() -> TreePath {
+    top("taskbeats")
+}
+
+/// `/taskbeats/{topology-id}`
+pub fn taskbeats(id: &TopologyId) -> TreePath {
+    below(taskbeats_root(), id.as_str())
+}
+
+/// `/taskbeats/{topology-id}/{task-id}`
+pub fn taskbeat(id: &TopologyId, task: TaskId) -> TreePath {
+    below(taskbeats(id), &task.to_string())
+}
+
+/// `/taskerrors`
+pub fn taskerrors_root() -> TreePath {
+    top("taskerrors")
+}
+
+/// `/taskerrors/{topology-id}`
+pub fn taskerrors(id: &TopologyId) -> TreePath {
+    below(taskerrors_root(), id.as_str())
+}
+
+/// `/taskerrors/{topology-id}/{task-id}`
+pub fn taskerrors_of_task(id: &TopologyId, task: TaskId) -> TreePath {
+    below(taskerrors(id), &task.to_string())
+}
+
+/// `/taskerrors/{topology-id}/{task-id}/e`: the prefix of the sequential names.
+pub fn taskerror_prefix(id: &TopologyId, task: TaskId) -> TreePath {
+    below(taskerrors_of_task(id, task), "e")
+}
+
+/// `/taskerrors/{topology-id}/last`
+pub fn last_errors(id: &TopologyId) -> TreePath {
+    below(taskerrors(id), "last")
+}
+
+/// `/taskerrors/{topology-id}/last/{component}`
+pub fn last_error(id: &TopologyId, component: &ComponentId) -> TreePath {
+    below(last_errors(id), component.as_str())
+}
+
+/// `/nimbuses`
+pub fn nimbuses() -> TreePath {
+    top("nimbuses")
+}
+
+/// `/nimbuses/{nimbus-id}`
+pub fn nimbus(id: &NimbusId) -> TreePath {
+    below(nimbuses(), id.as_str())
+}
+
+/// `/term`
+pub fn term() -> TreePath {
+    top("term")
+}
+
+/// `/leader`
+pub fn leader() -> TreePath {
+    top("leader")
+}
+
+/// `/orders`
+pub fn orders_root() -> TreePath {
+    top("orders")
+}
+
+/// `/orders/{supervisor-id}`
+pub fn orders(id: &SupervisorId) -> TreePath {
+    below(orders_root(), id.as_str())
+}
+
+/// `/blobs`
+pub fn blobs() -> TreePath {
+    top("blobs")
+}
+
+/// `/blobs/{sha256}`
+pub fn blob(key: &BlobKey) -> TreePath {
+    below(blobs(), key.as_str())
+}
+
+/// `/blobs/{sha256}/{nimbus-id}`
+pub fn blob_holder(key: &BlobKey, nimbus: &NimbusId) -> TreePath {
+    below(blob(key), nimbus.as_str())
+}
+
+/// `/metrics`
+pub fn metrics_root() -> TreePath {
+    top("metrics")
+}
+
+/// `/metrics/{topology-id}`
+pub fn metrics(id: &TopologyId) -> TreePath {
+    below(metrics_root(), id.as_str())
+}
+
+/// The persistent parents, created by every daemon at start.
+pub fn roots() -> Vec<TreePath> {
+    vec![
+        storms(),
+        tasks_root(),
+        assignments(),
+        supervisors(),
+        taskbeats_root(),
+        taskerrors_root(),
+        nimbuses(),
+        orders_root(),
+        blobs(),
+        metrics_root(),
+    ]
+}

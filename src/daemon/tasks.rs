@@ -1,0 +1,131 @@
+//! Tasks with an owner: the only place that spawns.
+
+use std::{future::Future, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument as _, error};
+
+/// What it means when a task ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Expected: the task had a job and finished it.
+    Normal,
+    /// The owner cannot work without it: everything it owns is cancelled.
+    StopsOwner,
+}
+
+/// A set of tasks that start under one cancellation token and are joined together.
+///
+/// Dropping the set cancels its tasks without waiting; [`Tasks::stop`] waits.
+#[derive(Debug)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self::new(CancellationToken::new())
+    }
+}
+
+impl Tasks {
+    /// A set whose tasks end when `cancel` is cancelled.
+    pub fn new(cancel: CancellationToken) -> Self {
+        Self { tracker: TaskTracker::new(), cancel }
+    }
+
+    /// A set whose tasks end with this one's, and which can be stopped before.
+    pub fn child(&self) -> Self {
+        Self::new(self.cancel.child_token())
+    }
+
+    /// Cancelled when the set is to stop; every loop of its tasks ends on it.
+    pub fn cancelled(&self) -> CancellationToken {
+        self.cancel.clone()
+    }
+
+    /// Starts a task. The future is dropped at its next await when the set is cancelled,
+    /// unless it watches [`Tasks::cancelled`] itself and is started by
+    /// [`Tasks::start_graceful`].
+    pub fn start<F>(&self, name: &'static str, ending: Ending, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let cancel = self.cancel.clone();
+        self.start_graceful(name, ending, async move {
+            tokio::select! {
+                // Dropping the task's future is its cancellation; each task says what that means to it.
+                () = cancel.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Starts a task that ends by itself, in its own time, once the set is cancelled.
+    pub fn start_graceful<F>(&self, name: &'static str, ending: Ending, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let cancel = self.cancel.clone();
+        let guarded = async move {
+            let guard = CancelOnPanic { cancel: &cancel, name };
+            task.await;
+            std::mem::forget(guard);
+            if ending == Ending::StopsOwner && !cancel.is_cancelled() {
+                error!(task = name, "a task that must not end has ended: stopping");
+                cancel.cancel();
+            }
+        };
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+        tokio::spawn(self.tracker.track_future(guarded.instrument(tracing::Span::current())));
+    }
+
+    /// Cancels every task and waits for their end, at most `patience`. Answers whether all
+    /// ended.
+    pub async fn stop(&self, patience: Duration) -> bool {
+        self.cancel.cancel();
+        self.tracker.close();
+        tokio::time::timeout(patience, self.tracker.wait()).await.is_ok()
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// A panic in one task is a broken invariant of its owner: stop the owner, loudly.
+struct CancelOnPanic<'a> {
+    cancel: &'a CancellationToken,
+    name: &'static str,
+}
+
+impl Drop for CancelOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!(task = self.name, "a task panicked: stopping");
+            self.cancel.cancel();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn stop_joins_every_task() {
+        let tasks = Tasks::default();
+        tasks.start("forever", Ending::Normal, std::future::pending());
+        assert!(tasks.stop(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_vital_task_cancels_the_rest() {
+        let tasks = Tasks::default();
+        tasks.start("vital", Ending::StopsOwner, async {});
+        tasks.cancelled().cancelled().await;
+    }
+}

@@ -1,0 +1,1 @@
+//! Who leads, and the only way to write what the leader owns.

@@ -1,0 +1,66 @@
+//! Stormkeeper: a ZooKeeper-coordinated control plane for stream topologies.
+//!
+//! One sentence to keep: **observe the tree, decide with pure code, act through fenced
+//! writes and owned processes, observe again.**
+//!
+//! The modules, each using only those above it (the `tidy` test compares). The three
+//! daemons (`nimbus`, `supervisor`, `worker`) never import one another; they meet in
+//! `cluster`, `model` and `rpc`.
+
+/// The domain as plain values.
+pub mod model;
+
+/// Time as a value that is passed in.
+pub mod clock;
+
+/// Jittered exponential backoff.
+pub mod backoff;
+
+/// A bare versioned tree with sessions, ephemerals, watches and multi.
+pub mod tree;
+
+/// The typed cluster state over the tree.
+pub mod cluster;
+
+/// Who leads, and fenced writes.
+pub mod election;
+
+/// Pure placement of tasks in slots.
+pub mod schedule;
+
+/// Owned tasks, shutdown, logs.
+pub mod daemon;
+
+/// Pure streaming: values, tuples, groupings.
+pub mod tuple;
+
+/// What daemons and clients say to each other by HTTP.
+pub mod rpc;
+
+/// The deciding daemon.
+pub mod nimbus;
+
+/// The agent of one machine.
+pub mod supervisor;
+
+/// Inside a worker process.
+pub mod worker;
+
+/// `storm.yaml`, command line and environment over defaults.
+pub mod config;
+
+/// The topology file.
+pub mod flux;
+
+/// The REST routes of a nimbus.
+pub mod api;
+
+/// A whole cluster in one process.
+pub mod local;
+
+/// One file per command.
+pub mod cli;
+
+/// Builders and waits for tests.
+#[cfg(any(test, feature = "test-support"))]
+pub mod test_support;

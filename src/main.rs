@@ -1,0 +1,3 @@
+//! The `stormkeeper` binary.
+
+fn main() {}

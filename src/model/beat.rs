@@ -1,0 +1,42 @@
+//! What a running task says about itself.
+
+use serde::{Deserialize, Serialize};
+
+/// How far a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskStatus {
+    /// Its component is being started.
+    Starting,
+    /// Its component is up and its spout is asked for tuples, or its bolt gets them.
+    Running,
+    /// Its spout is up but not asked, as the topology is not active.
+    Inactive,
+    /// Its component died and is about to be started again.
+    Restarting,
+}
+
+/// Tuples counted since the task's worker started. Exact.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskCounts {
+    /// Tuples that the component emitted.
+    pub emitted: u64,
+    /// Copies sent to receiving tasks.
+    pub transferred: u64,
+    /// Tuples given to a bolt, or `next` calls of a spout that emitted something.
+    pub executed: u64,
+    /// Tuples that the component acked, or that were acked for a spout.
+    pub acked: u64,
+    /// Tuples that the component failed.
+    pub failed: u64,
+}
+
+impl std::ops::AddAssign for TaskCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.emitted += other.emitted;
+        self.transferred += other.transferred;
+        self.executed += other.executed;
+        self.acked += other.acked;
+        self.failed += other.failed;
+    }
+}

@@ -1,0 +1,270 @@
+//! Ids: one type each, checked when parsed, printed as the user wrote them.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A text that is not a valid id of the kind asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a valid {kind}: {reason}")]
+pub struct InvalidId {
+    /// What was expected, for example "topology name".
+    pub kind: &'static str,
+    /// The text as given.
+    pub text: String,
+    /// The rule that it breaks.
+    pub reason: &'static str,
+}
+
+/// The longest id accepted anywhere: ids become znode names, file names and metric tags.
+const MAX_ID_BYTES: usize = 200;
+
+/// What every id that becomes a znode or file name obeys.
+fn check_name(kind: &'static str, text: &str) -> Result<(), InvalidId> {
+    let fail = |reason| Err(InvalidId { kind, text: text.to_owned(), reason });
+    if text.is_empty() {
+        return fail("it is empty");
+    }
+    if text.len() > MAX_ID_BYTES {
+        return fail("it is longer than 200 bytes");
+    }
+    if text == "." || text == ".." {
+        return fail("it is a relative path");
+    }
+    if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return fail("it holds white space or a control character");
+    }
+    if text.contains(['/', '\\', ':', '@', '"', '\'']) {
+        return fail("it holds one of / \\ : @ or a quote");
+    }
+    Ok(())
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $kind:literal $(, $extra:expr)?) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                check_name($kind, text)?;
+                $(
+                    let extra: fn(&str) -> Option<&'static str> = $extra;
+                    if let Some(reason) = extra(text) {
+                        return Err(InvalidId { kind: $kind, text: text.to_owned(), reason });
+                    }
+                )?
+                Ok(Self(text.to_owned()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+
+            fn try_from(text: String) -> Result<Self, InvalidId> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", self.0)
+            }
+        }
+    };
+}
+
+name_type!(
+    /// The name that the author gave a topology; unique among the live ones.
+    TopologyName,
+    "topology name",
+    |text| text.contains('.').then_some("it holds a dot, as Storm does not allow either")
+);
+name_type!(
+    /// One submission of a topology: `name-counter-epochseconds`. Never used again.
+    TopologyId,
+    "topology id"
+);
+name_type!(
+    /// A supervisor, made once and kept in its local directory.
+    SupervisorId,
+    "supervisor id"
+);
+name_type!(
+    /// A nimbus replica, made once and kept in its local directory.
+    NimbusId,
+    "nimbus id"
+);
+name_type!(
+    /// One launch of a worker process.
+    WorkerId,
+    "worker id"
+);
+name_type!(
+    /// A spout or bolt of a topology. Names that begin with `__` belong to the system.
+    ComponentId,
+    "component id"
+);
+name_type!(
+    /// A stream that a component emits to; `default` when the author names none.
+    StreamId,
+    "stream id"
+);
+name_type!(
+    /// The sha256 of a blob, in 64 lower-case hexadecimal digits.
+    BlobKey,
+    "blob key",
+    |text| {
+        let hex = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        (!hex).then_some("it is not 64 lower-case hexadecimal digits")
+    }
+);
+
+impl TopologyId {
+    /// The id of the `counter`th submission, made at `at`.
+    pub fn new(name: &TopologyName, counter: u64, at: crate::model::Timestamp) -> Self {
+        Self(format!("{name}-{counter}-{}", at.as_millis() / 1000))
+    }
+}
+
+impl StreamId {
+    /// The stream used when none is named.
+    pub fn default_stream() -> Self {
+        Self("default".to_owned())
+    }
+}
+
+impl ComponentId {
+    /// The component that tick tuples come from.
+    pub fn system() -> Self {
+        Self("__system".to_owned())
+    }
+
+    /// Whether the id is reserved for the system.
+    pub fn is_system(&self) -> bool {
+        self.0.starts_with("__")
+    }
+}
+
+impl BlobKey {
+    /// The key of a blob with these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::{Digest as _, Sha256};
+        Self::from_digest(&Sha256::digest(bytes))
+    }
+
+    /// The key for a finished sha256.
+    pub fn from_digest(digest: &[u8]) -> Self {
+        use fmt::Write as _;
+        let mut text = String::with_capacity(64);
+        for byte in digest {
+            write!(text, "{byte:02x}").expect("writing to a string does not fail");
+        }
+        Self(text)
+    }
+}
+
+/// A numbered instance of a component, unique in its topology.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskId(pub u32);
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for TaskId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        text.parse().map(Self).map_err(|_| InvalidId {
+            kind: "task id",
+            text: text.to_owned(),
+            reason: "it is not a whole number",
+        })
+    }
+}
+
+/// A TCP port of a host; a supervisor's slot is named by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Port(pub u16);
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A supervisor's place for at most one worker.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Slot {
+    /// The supervisor that owns it.
+    pub supervisor: SupervisorId,
+    /// Its port, which is also where the worker listens for tuples.
+    pub port: Port,
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.supervisor, self.port)
+    }
+}
+
+/// The number that orders leaderships: the data version of the znode `/term`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Term(pub i32);
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_break_a_path_are_refused() {
+        for bad in ["", "a/b", "a b", "a\n", ".", "..", "a:b", "a@b", &"x".repeat(201)] {
+            assert!(bad.parse::<TopologyId>().is_err(), "{bad:?} was accepted");
+        }
+        assert!("word.count".parse::<TopologyName>().is_err());
+        assert_eq!("word-count".parse::<TopologyName>().expect("valid").as_str(), "word-count");
+    }
+
+    #[test]
+    fn blob_keys_are_sha256() {
+        let key = BlobKey::of(b"abc");
+        assert_eq!(key.as_str(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(key.as_str().parse::<BlobKey>(), Ok(key));
+        assert!("BA78".parse::<BlobKey>().is_err());
+    }
+}

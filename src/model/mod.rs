@@ -1,0 +1,24 @@
+//! The domain as plain values: what a topology is, who runs which task, what is alive.
+//!
+//! Nothing here does I/O, reads a clock or is async. Every id is a type that cannot hold
+//! a wrong value: text is parsed once, at the edge, by [`std::str::FromStr`].
+//!
+//! Start with [`topology::Topology`] (what the author wrote), then
+//! [`assignment::Assignment`] (where its tasks run) and [`status::TopologyStatus`]
+//! (where it is in its life).
+
+pub mod assignment;
+pub mod beat;
+pub mod error;
+pub mod id;
+pub mod status;
+pub mod task_set;
+pub mod time;
+pub mod topology;
+pub mod validate;
+
+pub use id::{
+    BlobKey, ComponentId, InvalidId, NimbusId, Port, Slot, StreamId, SupervisorId, TaskId, Term, TopologyId,
+    TopologyName, WorkerId,
+};
+pub use time::Timestamp;

@@ -1,0 +1,205 @@
+//! What the author of a topology wrote: components, streams and groupings.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{ComponentId, StreamId, TaskId, TopologyName, task_set::TaskSet};
+
+/// Settings by Storm key, as given: components receive them in their handshake, so the
+/// values keep whatever shape the author gave them.
+pub type Settings = BTreeMap<String, serde_json::Value>;
+
+/// A graph of spouts and bolts. [`crate::model::validate`] says whether it can run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Topology {
+    /// The author's name for it.
+    pub name: TopologyName,
+    /// `topology.*` settings and any others that components read.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Spouts and bolts by id.
+    pub components: BTreeMap<ComponentId, Component>,
+}
+
+/// A spout or a bolt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Component {
+    /// Whether it brings tuples in or works on them.
+    pub kind: ComponentKind,
+    /// How many tasks run it.
+    pub parallelism: u32,
+    /// What each task starts.
+    pub run: Run,
+    /// The streams that it emits, with their fields.
+    #[serde(default)]
+    pub outputs: BTreeMap<StreamId, StreamDeclaration>,
+    /// The streams that it receives; empty for a spout.
+    #[serde(default)]
+    pub inputs: Vec<Input>,
+    /// Settings of this component alone; they win over the topology's.
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+/// The two kinds of component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComponentKind {
+    /// Brings tuples into the topology.
+    Spout,
+    /// Receives tuples and may emit others.
+    Bolt,
+}
+
+/// How a component's tasks are run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Run {
+    /// A command that speaks Storm's multilang protocol over its stdin and stdout,
+    /// started in the topology's unpacked `resources/`.
+    Command(Vec<String>),
+}
+
+/// A stream that a component emits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamDeclaration {
+    /// The names of the values of its tuples, in order.
+    pub fields: Vec<String>,
+    /// Whether the emitter names the receiving task of every tuple.
+    #[serde(default)]
+    pub direct: bool,
+}
+
+/// A stream that a bolt receives, and who of its tasks gets which tuple.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// The emitting component.
+    pub from: ComponentId,
+    /// The stream of it.
+    pub stream: StreamId,
+    /// How tuples are dealt to the receiving tasks.
+    pub grouping: Grouping,
+}
+
+/// How the tuples of a stream are dealt to the tasks of a receiving bolt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type", content = "fields")]
+pub enum Grouping {
+    /// Evenly, at random.
+    Shuffle,
+    /// Evenly over the tasks in the emitter's own worker, over all when there is none.
+    LocalOrShuffle,
+    /// Equal values of these fields always go to the same task.
+    Fields(Vec<String>),
+    /// Every task gets every tuple.
+    All,
+    /// The task with the lowest id gets every tuple.
+    Global,
+    /// The receiver does not care; dealt like shuffle.
+    None,
+    /// The emitter names the task.
+    Direct,
+}
+
+impl Topology {
+    /// A setting of a component: its own, else the topology's.
+    pub fn setting(&self, component: &ComponentId, key: &str) -> Option<&serde_json::Value> {
+        self.components
+            .get(component)
+            .and_then(|component| component.settings.get(key))
+            .or_else(|| self.settings.get(key))
+    }
+
+    /// A whole-number setting of the topology, when it is one.
+    pub fn whole_number(&self, key: &str) -> Option<u64> {
+        self.settings.get(key).and_then(serde_json::Value::as_u64)
+    }
+
+    /// How many worker processes the author asked for; one when they did not say.
+    pub fn wanted_workers(&self) -> u32 {
+        self.whole_number("topology.workers").and_then(|n| u32::try_from(n).ok()).unwrap_or(1).max(1)
+    }
+}
+
+/// Which tasks run which component. Fixed between rebalances.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskTable(pub BTreeMap<ComponentId, TaskSet>);
+
+impl TaskTable {
+    /// Numbers the tasks from 1, component by component in the order of their ids.
+    pub fn number(components: impl IntoIterator<Item = (ComponentId, u32)>) -> Self {
+        let mut next = 1;
+        let table = components.into_iter().map(|(component, parallelism)| {
+            let first = next;
+            next += parallelism;
+            (component, TaskSet::range(first, next - 1))
+        });
+        Self(table.collect())
+    }
+
+    /// The component that `task` runs.
+    pub fn component_of(&self, task: TaskId) -> Option<&ComponentId> {
+        self.0.iter().find(|(_, tasks)| tasks.contains(task)).map(|(component, _)| component)
+    }
+
+    /// Every task with its component, in ascending order of component and task.
+    pub fn iter(&self) -> impl Iterator<Item = (&ComponentId, TaskId)> {
+        self.0.iter().flat_map(|(component, tasks)| tasks.iter().map(move |task| (component, task)))
+    }
+
+    /// All tasks.
+    pub fn tasks(&self) -> TaskSet {
+        self.0.values().flat_map(TaskSet::iter).collect()
+    }
+
+    /// How many tasks there are.
+    pub fn n_tasks(&self) -> usize {
+        self.0.values().map(TaskSet::len).sum()
+    }
+
+    /// The same table with another number of tasks for some components: tasks that stay
+    /// keep their numbers, new ones are numbered after the highest ever used here.
+    pub fn resized(&self, wanted: &BTreeMap<ComponentId, u32>) -> Self {
+        let mut next =
+            self.0.values().filter_map(|tasks| tasks.iter().next_back()).max().map_or(1, |t| t.0 + 1);
+        let mut table = self.0.clone();
+        for (component, tasks) in &mut table {
+            let Some(&wanted) = wanted.get(component) else { continue };
+            let wanted = wanted as usize;
+            let kept: TaskSet = tasks.iter().take(wanted).collect();
+            let n_new = u32::try_from(wanted - kept.len()).expect("at most the wanted count, a u32");
+            *tasks = kept.iter().chain((next..next + n_new).map(TaskId)).collect();
+            next += n_new;
+        }
+        Self(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> ComponentId {
+        text.parse().expect("valid id")
+    }
+
+    #[test]
+    fn tasks_are_numbered_from_one() {
+        let table = TaskTable::number([(id("a"), 2), (id("b"), 3)]);
+        assert_eq!(table.0[&id("a")].to_string(), "1-2");
+        assert_eq!(table.0[&id("b")].to_string(), "3-5");
+        assert_eq!(table.component_of(TaskId(3)), Some(&id("b")));
+        assert_eq!(table.component_of(TaskId(6)), None);
+    }
+
+    #[test]
+    fn resizing_keeps_the_numbers_of_tasks_that_stay() {
+        let table = TaskTable::number([(id("a"), 2), (id("b"), 3)]);
+        let resized = table.resized(&[(id("a"), 4), (id("b"), 1)].into());
+        assert_eq!(resized.0[&id("a")].to_string(), "1-2,6-7");
+        assert_eq!(resized.0[&id("b")].to_string(), "3");
+        assert_eq!(resized.n_tasks(), 5);
+    }
+}

@@ -1,0 +1,1 @@
+//! Whether a topology can run.

@@ -1,0 +1,33 @@
+//! What a nimbus is told by its configuration.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// Settings of a nimbus replica.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where its id and its blobs live.
+    pub local_dir: PathBuf,
+    /// The host that it is reached at.
+    pub host: String,
+    /// Where its API listens. Port 0 takes any free one.
+    pub api: SocketAddr,
+    /// How often it decides, should no event wake it.
+    pub monitor_period: Duration,
+    /// How long a task may be without a beat before it is dead.
+    pub task_timeout: Duration,
+    /// How long a task may take from its assignment to its first beat.
+    pub task_launch: Duration,
+    /// How long a supervisor may be gone before its tasks, if they are gone too, move.
+    pub supervisor_timeout: Duration,
+    /// How long a new leader moves nothing, so that supervisors and workers can come back
+    /// after an outage: the session timeout and a margin.
+    pub settle: Duration,
+    /// The most tasks that one round moves away from a lost place.
+    pub max_moves_per_round: usize,
+    /// The largest blob accepted.
+    pub max_blob_bytes: u64,
+    /// How long a blob that no topology uses stays on disk.
+    pub blob_retention: Duration,
+    /// How long a kill or rebalance waits when neither operator nor topology says.
+    pub message_timeout: Duration,
+}

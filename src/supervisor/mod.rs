@@ -1,0 +1,5 @@
+//! The agent of one machine: makes the slots run what the leader ordered.
+
+pub mod options;
+
+pub use options::Options;

@@ -1,0 +1,5 @@
+//! Inside a worker: the tasks of one topology in one slot.
+
+pub mod options;
+
+pub use options::Options;

@@ -1,0 +1,40 @@
+//! What a worker is told by its supervisor and by its configuration.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::model::{Port, Slot, Timestamp, TopologyId, WorkerId, topology::Settings};
+
+/// Settings of one worker.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The topology that it works for.
+    pub topology: TopologyId,
+    /// The slot that it fills.
+    pub slot: Slot,
+    /// The `start` of its [`crate::model::assignment::AssignedWorker`]: when the assignment
+    /// no longer has this slot with this start, the worker stops.
+    pub start: Timestamp,
+    /// This launch.
+    pub worker: WorkerId,
+    /// The host that it is reached at.
+    pub host: String,
+    /// Its own directory: `heartbeat`, `pids/`, `logs/`.
+    pub dir: PathBuf,
+    /// The unpacked blob: `topology.json` and `resources/`.
+    pub code: PathBuf,
+    /// `topology.*` settings of the host's configuration, for what the topology leaves open.
+    pub defaults: Settings,
+    /// How often the local heartbeat file is written.
+    pub heartbeat_period: Duration,
+    /// How often the beats of its tasks are refreshed at most.
+    pub task_beat_period: Duration,
+    /// How long a component that is silent is left alone, unless the topology says.
+    pub subprocess_timeout: Duration,
+}
+
+impl Options {
+    /// Where it listens for tuples.
+    pub fn port(&self) -> Port {
+        self.slot.port
+    }
+}
