@@ -2,5 +2,6 @@
 
 pub mod options;
 pub mod process;
+pub mod slot;
 
 pub use options::Options;
