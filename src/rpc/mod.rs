@@ -1,3 +1,6 @@
-//! What daemons and clients say to each other: by HTTP, and through the launch spec.
+//! What daemons and clients say to each other: the bodies of requests and answers over
+//! HTTP, the client that asks a nimbus, and the spec that a worker is launched with.
 
+pub mod client;
 pub mod launch;
+pub mod message;
