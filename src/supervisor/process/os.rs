@@ -51,8 +51,10 @@ pub struct OsProcesses {
 
 impl OsProcesses {
     /// Workers that run `program worker --spec …` and are known by `supervisor_dir`, the
-    /// absolute local directory of their supervisor.
+    /// local directory of their supervisor.
     pub fn new(program: PathBuf, supervisor_dir: PathBuf) -> Self {
+        // Fails only without a working directory; the path then stays as it was given.
+        let supervisor_dir = std::path::absolute(&supervisor_dir).unwrap_or(supervisor_dir);
         Self { program, supervisor_dir, children: Arc::default() }
     }
 
@@ -64,7 +66,7 @@ impl OsProcesses {
     async fn ended(&self, id: ProcessId) {
         match pidfd(id) {
             Pidfd::Gone => {}
-            Pidfd::Open(fd) => match AsyncFd::with_interest(fd, Interest::READABLE) {
+            Pidfd::Open(fd) => match watched(fd) {
                 Ok(fd) => {
                     if let Err(error) = fd.readable().await {
                         warn!(process = %id, %error, "cannot wait on the pidfd of a worker");
@@ -75,6 +77,14 @@ impl OsProcesses {
             Pidfd::Unavailable(error) => look_until_ended(id, &error).await,
         }
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe and asks for what an OwnedFd gives: a descriptor that nobody else closes"
+)]
+fn watched(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(pidfd, Interest::READABLE)
 }
 
 enum Pidfd {

@@ -1,12 +1,16 @@
 //! Real processes. A worker is a shell script here; it gets `worker --spec FILE` as its
 //! arguments and ignores them.
 
-use std::{os::unix::fs::PermissionsExt as _, time::Instant};
+use std::os::unix::fs::PermissionsExt as _;
 
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Port, Slot, Timestamp, topology::Settings};
+use crate::{
+    clock::Clock,
+    model::{Port, Slot, Timestamp, topology::Settings},
+    test_support::wait_until,
+};
 
 struct Machine {
     dir: TempDir,
@@ -46,15 +50,14 @@ impl Machine {
     }
 }
 
-/// Waits for a level, for longer than any machine needs.
-async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..3000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{what} did not come true in 30 s");
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    wait_until(what, PATIENCE, || {
+        let state = if holds() { Ok(()) } else { Err("not yet".to_owned()) };
+        async { state }
+    })
+    .await;
 }
 
 fn log(spec: &LaunchSpec) -> String {
@@ -82,16 +85,17 @@ async fn killing_a_worker_kills_its_components() {
     let processes = machine.processes("sleep 1000 & echo $!; wait");
     let spec = machine.spec("w1");
     let id = processes.launch(&spec).await.expect("launched");
-    wait_until("the component started", || !log(&spec).is_empty()).await;
+    until("the component started", || !log(&spec).is_empty()).await;
     let component: u32 = log(&spec).trim().parse().expect("a pid");
     assert!(processes.is_alive(id));
 
     // Only the worker itself, as the out-of-memory killer does.
     kill_process(group(id).expect("a pid"), Signal::KILL).expect("killed");
-    let before = Instant::now();
+    let clock = Clock::new();
+    let before = clock.monotonic();
     assert_eq!(processes.exited(id).await, ExitReport::Signal(9));
-    assert!(before.elapsed() < Duration::from_secs(1), "the exit was seen late");
-    wait_until("the component is gone", || table::entry(component).is_none_or(|e| e.is_zombie)).await;
+    assert!(clock.monotonic().since(before) < Duration::from_secs(1), "the exit was seen late");
+    until("the component is gone", || table::entry(component).is_none_or(|e| e.is_zombie)).await;
 }
 
 #[tokio::test]
@@ -100,7 +104,7 @@ async fn a_signal_reaches_the_group_and_nothing_else() {
     let processes = machine.processes("trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done");
     let spec = machine.spec("w1");
     let id = processes.launch(&spec).await.expect("launched");
-    wait_until("the worker is ready", || !log(&spec).is_empty()).await;
+    until("the worker is ready", || !log(&spec).is_empty()).await;
     let other = ProcessId { started: id.started + 1, ..id };
     processes.signal(other, StopSignal::Kill).expect("no such process");
     assert!(processes.is_alive(id) && !processes.is_alive(other));
@@ -121,7 +125,7 @@ async fn a_process_that_is_not_our_child_is_watched_found_and_stopped() {
         spec.dir.join(logs::WORKER_LOG).display(),
     );
     assert!(Command::new("sh").arg("-c").arg(start).status().expect("started").success());
-    wait_until("the orphan is ready", || log(&spec).contains("ready")).await;
+    until("the orphan is ready", || log(&spec).contains("ready")).await;
 
     let processes = machine.processes("exit 1");
     let id = processes.find(&spec.worker).await.expect("found by its environment");
@@ -140,7 +144,10 @@ async fn a_process_that_is_not_our_child_is_watched_found_and_stopped() {
 #[tokio::test]
 async fn what_left_the_process_group_is_swept() {
     let machine = Machine::new();
-    let processes = machine.processes("setsid sleep 1000 & echo ready; exit 0");
+    let processes = machine.processes(
+        "setsid sh -c 'echo ready; exec sleep 1000' &
+         until grep -q ready logs/worker.out; do sleep 0.01; done",
+    );
     let spec = machine.spec("w1");
     let id = processes.launch(&spec).await.expect("launched");
     assert_eq!(processes.exited(id).await, ExitReport::Code(0));
