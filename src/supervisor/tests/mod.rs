@@ -1,6 +1,7 @@
 //! An agent on a memory tree with fake processes, under paused time.
 
 mod fake;
+mod real;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -114,7 +115,7 @@ impl World {
         self.dir.path().join(name)
     }
 
-    async fn agent(&self) -> Result<Agent, Error> {
+    async fn agent(&self, processes: Arc<dyn Processes>) -> Result<Agent, Error> {
         let options = Options {
             local_dir: self.dir.path().to_owned(),
             host: "h".to_owned(),
@@ -136,11 +137,15 @@ impl World {
             on_stop: self.on_stop,
         };
         let tree = self.server.connect();
-        Agent::start(options, tree, self.processes.clone(), defaults, self.clock.clone()).await
+        Agent::start(options, tree, processes, defaults, self.clock.clone()).await
     }
 
     async fn supervisor(&self) -> Supervisor {
-        let agent = self.agent().await.expect("started");
+        self.supervisor_of(self.processes.clone()).await
+    }
+
+    async fn supervisor_of(&self, processes: Arc<dyn Processes>) -> Supervisor {
+        let agent = self.agent(processes).await.expect("started");
         let (status, stop, tasks) = (agent.status(), CancellationToken::new(), self.tasks.child());
         let me = status.borrow().supervisor.clone();
         let until = stop.clone();
@@ -488,8 +493,8 @@ async fn workers_can_be_stopped_with_their_supervisor() {
 #[tokio::test(start_paused = true)]
 async fn a_second_supervisor_in_the_same_directory_is_refused() {
     let world = World::new().await;
-    let _first = world.agent().await.expect("started");
-    let error = world.agent().await.expect_err("refused").to_string();
+    let _first = world.agent(world.processes.clone()).await.expect("started");
+    let error = world.agent(world.processes.clone()).await.expect_err("refused").to_string();
     assert!(error.contains(&world.dir.path().display().to_string()), "{error}");
 }
 
