@@ -125,7 +125,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tuple::value::tests::any_value;
+    use crate::tuple::any_value;
 
     fn check(json: &str, expected: u64) {
         let values: Vec<Value> = serde_json::from_str(json).expect("valid JSON");
