@@ -2,5 +2,6 @@
 
 pub mod multilang;
 pub mod options;
+pub mod transport;
 
 pub use options::Options;
