@@ -69,8 +69,6 @@ pub struct Launch {
     pub environment: BTreeMap<String, OsString>,
     /// Where it leaves a file named by its pid.
     pub pid_dir: PathBuf,
-    /// The handshake.
-    pub hello: Arc<serde_json::Value>,
 }
 
 /// Why a child cannot go on.
@@ -133,16 +131,13 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts the process and queues the handshake. Its stderr is read by a task of `tasks`.
+    /// Starts the process and queues the handshake `hello`. Its stderr is read by a task of `tasks`.
     ///
     /// # Errors
     /// [`Error::Start`].
-    pub fn start(launch: &Launch, tasks: &Tasks) -> Result<Self, Error> {
-        let failed = |source| Error::Start {
-            command: launch.command.clone(),
-            dir: launch.dir.clone(),
-            source,
-        };
+    pub fn start(launch: &Launch, hello: &impl Serialize, tasks: &Tasks) -> Result<Self, Error> {
+        let failed =
+            |source| Error::Start { command: launch.command.clone(), dir: launch.dir.clone(), source };
         let (program, arguments) =
             launch.command.split_first().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
         let mut process = Command::new(resolve(program, &launch.dir))
@@ -161,7 +156,8 @@ impl Child {
         };
         let last_words = Arc::new(LastWords::default());
         let (ended, stderr_ended) = oneshot::channel();
-        let reader = read_stderr(stderr, launch.component.clone(), launch.task, Arc::clone(&last_words), ended);
+        let reader =
+            read_stderr(stderr, launch.component.clone(), launch.task, Arc::clone(&last_words), ended);
         let stderr = tasks.child();
         stderr.start("stderr of a component", Ending::Normal, reader);
         let mut child = Self {
@@ -176,7 +172,7 @@ impl Child {
             pid_said: None,
             _stderr: stderr,
         };
-        child.send(&launch.hello);
+        child.send(hello);
         Ok(child)
     }
 
@@ -343,6 +339,7 @@ async fn read_stderr(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::multilang::message::{LogLevel, Remark};
 
     fn launch(script: &str, dir: &Path) -> Launch {
         Launch {
@@ -352,8 +349,11 @@ mod tests {
             dir: dir.to_owned(),
             environment: BTreeMap::from([("COLOUR".to_owned(), "blue".into())]),
             pid_dir: dir.to_owned(),
-            hello: Arc::new(serde_json::json!({ "hello": 1 })),
         }
+    }
+
+    fn start(script: &str, dir: &Path, tasks: &Tasks) -> Result<Child, Error> {
+        Child::start(&launch(script, dir), &serde_json::json!({ "hello": 1 }), tasks)
     }
 
     async fn next(child: &mut Child) -> Result<FromChild, Error> {
@@ -366,7 +366,7 @@ mod tests {
     }
 
     fn log(text: &str) -> FromChild {
-        FromChild::Log { level: super::super::message::LogLevel::Info, text: text.to_owned() }
+        FromChild::Remark(Remark::Log { level: LogLevel::Info, text: text.to_owned() })
     }
 
     #[tokio::test]
@@ -375,7 +375,7 @@ mod tests {
         let script = r#"read hello; touch 12; printf '{"pid":12}\nend\n{"command":"log","msg":%s}\nend\n' "$hello"
             printf '{"command":"log","msg":"%s"}\nend\n' $COLOUR; cat >/dev/null; echo over >&2; exit 3"#;
         let tasks = Tasks::default();
-        let mut child = Child::start(&launch(script, dir.path()), &tasks).expect("started");
+        let mut child = start(script, dir.path(), &tasks).expect("started");
         assert_eq!(next(&mut child).await.expect("heard"), FromChild::Pid(12));
         assert_eq!(next(&mut child).await.expect("heard"), log(r#"{"hello":1}"#));
         assert_eq!(next(&mut child).await.expect("heard"), log("blue"));
@@ -388,7 +388,7 @@ mod tests {
     async fn a_child_that_stays_is_killed() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let tasks = Tasks::default();
-        let child = Child::start(&launch("exec sleep 1000", dir.path()), &tasks).expect("started");
+        let child = start("exec sleep 1000", dir.path(), &tasks).expect("started");
         assert_eq!(child.end(Duration::from_millis(10)).await.exit, "killed by its worker");
     }
 
@@ -396,7 +396,7 @@ mod tests {
     async fn the_end_of_a_child_is_told_with_what_it_left() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let tasks = Tasks::default();
-        let mut child = Child::start(&launch(r#"printf '{"half"'"#, dir.path()), &tasks).expect("started");
+        let mut child = start(r#"printf '{"half"'"#, dir.path(), &tasks).expect("started");
         let error = next(&mut child).await.expect_err("ended");
         assert_eq!(error.to_string(), r#"it ended its output within a message: {\"half\""#);
         assert_eq!(child.end(Duration::from_secs(10)).await.exit, "exit status: 0");
@@ -407,7 +407,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let tasks = Tasks::default();
         let script = "i=0; while [ $i -lt 2000 ]; do echo line $i >&2; i=$((i+1)); done";
-        let child = Child::start(&launch(script, dir.path()), &tasks).expect("started");
+        let child = start(script, dir.path(), &tasks).expect("started");
         let end = child.end(Duration::from_secs(10)).await;
         assert!(end.last_words.len() <= MAX_LAST_WORDS_BYTES, "{}", end.last_words.len());
         assert!(end.last_words.ends_with("line 1999"), "{}", end.last_words);
@@ -419,7 +419,7 @@ mod tests {
         let tasks = Tasks::default();
         let mut launch = launch("", dir.path());
         launch.command = vec!["./no-such-program".to_owned()];
-        let error = Child::start(&launch, &tasks).expect_err("not there").to_string();
+        let error = Child::start(&launch, &(), &tasks).expect_err("not there").to_string();
         assert!(error.contains("./no-such-program") && error.contains("No such file"), "{error}");
     }
 }

@@ -43,7 +43,8 @@ fn context(topology: &Topology, table: &TaskTable, component: &ComponentId, task
     let components: Map<String, Value> =
         table.iter().map(|(component, task)| (task.to_string(), component.as_str().into())).collect();
     let outputs = topology.components.get(component).map(|component| &component.outputs);
-    let streams: Vec<&str> = outputs.iter().flat_map(|outputs| outputs.keys()).map(|id| id.as_str()).collect();
+    let streams: Vec<&str> =
+        outputs.iter().flat_map(|outputs| outputs.keys()).map(|id| id.as_str()).collect();
     let fields: Map<String, Value> = outputs
         .iter()
         .flat_map(|outputs| outputs.iter())

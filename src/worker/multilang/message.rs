@@ -62,6 +62,15 @@ pub enum FromChild {
     Ack(ReturnedId),
     /// A bolt could not handle a tuple.
     Fail(ReturnedId),
+    /// Something for people.
+    Remark(Remark),
+    /// A spout is done with a command; a bolt is alive.
+    Sync,
+}
+
+/// What a child says that concerns people and not tuples.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Remark {
     /// An error to report.
     Error(String),
     /// A line for the log.
@@ -78,8 +87,6 @@ pub enum FromChild {
         /// Its value.
         value: Value,
     },
-    /// A spout is done with a command; a bolt is alive.
-    Sync,
 }
 
 /// A tuple that a child emits.
@@ -167,6 +174,20 @@ enum Command {
 }
 
 impl FromChild {
+    /// What the message is called in errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pid(_) => "pid",
+            Self::Emit(_) => "emit",
+            Self::Ack(_) => "ack",
+            Self::Fail(_) => "fail",
+            Self::Remark(Remark::Error(_)) => "error",
+            Self::Remark(Remark::Log { .. }) => "log",
+            Self::Remark(Remark::Metrics { .. }) => "metrics",
+            Self::Sync => "sync",
+        }
+    }
+
     /// Reads one message.
     ///
     /// # Errors
@@ -209,12 +230,14 @@ impl Fields {
             }),
             Command::Ack => FromChild::Ack(self.id.and_then(returned_id).ok_or("id")?),
             Command::Fail => FromChild::Fail(self.id.and_then(returned_id).ok_or("id")?),
-            Command::Error => FromChild::Error(as_text(self.msg)),
-            Command::Log => FromChild::Log { level: log_level(self.level), text: as_text(self.msg) },
-            Command::Metrics => FromChild::Metrics {
+            Command::Error => FromChild::Remark(Remark::Error(as_text(self.msg))),
+            Command::Log => {
+                FromChild::Remark(Remark::Log { level: log_level(self.level), text: as_text(self.msg) })
+            }
+            Command::Metrics => FromChild::Remark(Remark::Metrics {
                 name: self.name.map(|name| as_text(Some(name))).ok_or("name")?,
                 value: self.params.unwrap_or(Value::Null),
-            },
+            }),
             Command::Sync => FromChild::Sync,
         })
     }
@@ -299,13 +322,13 @@ mod tests {
             r#"{"command":"emit","anchors":["1","2"],"tuple":["a"]}"#,
             FromChild::Emit(Emit { anchors: vec![id("1"), id("2")], ..emit(word()) }),
         );
-        let log = |level, text: &str| FromChild::Log { level, text: text.to_owned() };
+        let log = |level, text: &str| FromChild::Remark(Remark::Log { level, text: text.to_owned() });
         check(r#"{"command":"log","msg":"x"}"#, log(LogLevel::Info, "x"));
         check(r#"{"command":"log","msg":{"a":1},"level":4}"#, log(LogLevel::Error, r#"{"a":1}"#));
-        check(r#"{"command":"error","msg":"x"}"#, FromChild::Error("x".to_owned()));
+        check(r#"{"command":"error","msg":"x"}"#, FromChild::Remark(Remark::Error("x".to_owned())));
         check(
             r#"{"command":"metrics","name":"m","params":2}"#,
-            FromChild::Metrics { name: "m".to_owned(), value: Value::Int(2) },
+            FromChild::Remark(Remark::Metrics { name: "m".to_owned(), value: Value::Int(2) }),
         );
     }
 
