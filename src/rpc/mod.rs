@@ -1,1 +1,2 @@
 //! rpc
+pub mod bundle;
