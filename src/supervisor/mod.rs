@@ -1,5 +1,6 @@
 //! The agent of one machine: makes the slots run what the leader ordered.
 
 pub mod options;
+pub mod process;
 
 pub use options::Options;
