@@ -1,1 +1,3 @@
-//! config
+//! `storm.yaml`, command line and environment over defaults.
+
+pub mod yaml;

@@ -1,5 +1,6 @@
 //! Waits, processes and builders for tests.
 
 mod wait;
+pub mod zookeeper;
 
 pub use wait::wait_until;

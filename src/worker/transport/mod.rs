@@ -54,3 +54,6 @@ pub struct Identity {
     /// The slot it fills.
     pub slot: Slot,
 }
+
+#[cfg(test)]
+mod tests;

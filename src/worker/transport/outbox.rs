@@ -110,6 +110,12 @@ impl Peers {
         Peer { queue, _tasks: tasks }
     }
 
+    /// How many tuples the queues of all peers have room for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.connected.values().map(|peer| peer.queue.capacity()).sum()
+    }
+
     /// A way to every task, for one emitting task.
     pub fn outbox(&self) -> Outbox {
         let changes = self.directory.subscribe();

@@ -201,8 +201,9 @@ impl Sender {
         let (mut reader, mut writer) = stream.into_split();
         loop {
             tokio::select! {
-                // Cancel-safe: what it may have read is an error anyway. Without it, frames
-                // would go into a connection that the peer has closed while nothing was sent.
+                biased;
+                // First, so that no frame goes into a connection that the peer has closed while
+                // nothing was sent. Cancel-safe: what it may have read is an error anyway.
                 error = closed(&mut reader) => return Err(error),
                 // Cancel-safe: it says so itself.
                 more = self.queue.fill_frame() => {
