@@ -44,7 +44,7 @@ const BIND_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long spouts wait for all tasks of this worker to be up. A component that cannot run
 /// must not keep the others from it for ever; its tuples wait in queues.
-const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long tasks may take to stop. Each needs less: see the graces in `task`.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
