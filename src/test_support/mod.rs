@@ -1,1 +1,5 @@
-//! test_support
+//! Waits, processes and builders for tests.
+
+mod wait;
+
+pub use wait::wait_until;

@@ -20,12 +20,14 @@
 //! - **Sizes are checked before sending.** The server cuts the connection on an oversized
 //!   request, and everything behind it is lost.
 
+#[cfg(any(test, feature = "test-support"))]
 pub mod contract;
 pub mod error;
 pub mod faulty;
 pub mod memory;
 pub mod options;
 pub mod path;
+mod request;
 pub mod watch;
 pub mod zookeeper;
 
@@ -129,7 +131,8 @@ impl CreateMode {
 /// What the tree knows of a znode besides its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// The transaction that created it. Larger means later; never used twice.
+    /// The transaction that created it. Larger means later; znodes created by one multi
+    /// share it, and no other transaction uses it.
     pub created: i64,
     /// The transaction that last wrote its data.
     pub modified: i64,
@@ -257,8 +260,12 @@ pub trait Tree: fmt::Debug + Send + Sync + 'static {
     /// Creates a znode and answers its path (with its digits, for a sequential one). The
     /// parent must exist.
     ///
+    /// The digits count the creations below the parent so far, those of children without
+    /// digits too, from `0000000000`; they start over when the parent is created again.
+    ///
     /// # Errors
-    /// `NodeExists`, `NoNode` (no parent), `NoChildrenForEphemerals`, `TooLarge`.
+    /// `NodeExists`, `NoNode` (no parent), `NoChildrenForEphemerals`, `TooLarge`; `Refused`
+    /// for a sequential child of the tree's root made by the path `/`.
     async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error>;
 
     /// Reads a znode; `None` when there is none.
@@ -279,13 +286,14 @@ pub trait Tree: fmt::Debug + Send + Sync + 'static {
     /// `None`).
     ///
     /// # Errors
-    /// `NoNode`, `BadVersion`, `NotEmpty`.
+    /// `NoNode`, `BadVersion`, `NotEmpty`, looked for in this order; `Refused` for the root.
     async fn delete(&self, path: &TreePath, expected: Option<Version>) -> Result<(), Error>;
 
-    /// All of `ops` or none of them. Answers one result per operation.
+    /// All of `ops` or none of them, each seeing what those before it did. Answers one
+    /// result per operation.
     ///
     /// # Errors
-    /// [`Error::Multi`] with the index and the error of the operation that failed;
+    /// [`Error::Multi`] with the index and the error of the first operation that failed;
     /// `TooLarge` before anything is sent.
     async fn multi(&self, ops: Vec<Op>) -> Result<Vec<OpResult>, Error>;
 
@@ -296,9 +304,13 @@ pub trait Tree: fmt::Debug + Send + Sync + 'static {
     /// Wakes on every change in `scope` from now until dropped, across reconnects and new
     /// sessions. Its first answer is [`Changes::Everything`], given once the watch is in
     /// place, so that a reader that re-reads on each answer has missed nothing.
+    ///
+    /// What is noted for which change stands in [`watch`]. After [`Tree::close`] a last
+    /// `Everything` comes, and nothing more.
     fn watch(&self, path: &TreePath, scope: Scope) -> Watcher;
 
-    /// The state of the session, as a value that can be watched.
+    /// The state of the session, as a value that can be watched. Only the latest is kept: a
+    /// short disconnection may not show.
     fn session(&self) -> tokio::sync::watch::Receiver<SessionState>;
 
     /// Ends the session, which deletes its ephemerals at once, and refuses everything
@@ -306,8 +318,8 @@ pub trait Tree: fmt::Debug + Send + Sync + 'static {
     async fn close(&self);
 
     /// Deletes a znode with everything below it. Answers how many were deleted; 0 when
-    /// there was none. Not atomic: another writer may interfere, and an error may leave a
-    /// part; run it again.
+    /// there was none. The tree's own root is emptied and stays. Not atomic: another writer
+    /// may interfere, and an error may leave a part; run it again.
     async fn delete_recursive(&self, root: &TreePath) -> Result<usize, Error> {
         let mut found = vec![root.clone()];
         let mut next = 0;
@@ -322,7 +334,7 @@ pub trait Tree: fmt::Debug + Send + Sync + 'static {
         }
         let mut n_deleted = 0;
         // Children were found after their parents, so the reverse order is leaves first.
-        for path in found.iter().rev() {
+        for path in found.iter().rev().filter(|path| !path.is_root()) {
             match self.delete(path, None).await {
                 Ok(()) => n_deleted += 1,
                 Err(Error::NoNode { .. }) => {}

@@ -1,7 +1,16 @@
 //! Watchers: a set of paths that may have changed, filled by a backend, drained by a reader.
+//!
+//! What is noted, in every backend alike:
+//!
+//! - a write of `/a/b`: `/a/b`;
+//! - the creation or deletion of `/a/b`: `/a/b`, and `/a`, whose list of children changed.
+//!
+//! Of these a [`Scope::Node`] watcher is told its own path alone, and a [`Scope::Subtree`]
+//! watcher all that are at or below its path. So a reader that reads the noted paths again,
+//! each with its children, has the whole change.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, Weak},
 };
 
@@ -41,12 +50,35 @@ struct Shared {
     // Guards the set that backends fill and the owner takes; held for a few instructions.
     pending: Mutex<Option<Changes>>,
     wake: Notify,
+    dropped: Option<Arc<Notify>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(dropped) = &self.dropped {
+            dropped.notify_one();
+        }
+    }
 }
 
 impl Watcher {
     /// A watcher of `path` and the end that feeds it.
     pub fn new(path: &TreePath, scope: Scope) -> (Self, WatchSink) {
-        let shared = Arc::new(Shared { pending: Mutex::new(None), wake: Notify::new() });
+        Self::build(path, scope, None)
+    }
+
+    /// Like [`Watcher::new`]; `dropped` is notified once the watcher is gone, so that its
+    /// feeder can let go at once.
+    pub(crate) fn with_drop_notice(
+        path: &TreePath,
+        scope: Scope,
+        dropped: &Arc<Notify>,
+    ) -> (Self, WatchSink) {
+        Self::build(path, scope, Some(Arc::clone(dropped)))
+    }
+
+    fn build(path: &TreePath, scope: Scope, dropped: Option<Arc<Notify>>) -> (Self, WatchSink) {
+        let shared = Arc::new(Shared { pending: Mutex::new(None), wake: Notify::new(), dropped });
         let sink = WatchSink { shared: Arc::downgrade(&shared), path: path.clone(), scope };
         (Self { shared }, sink)
     }
@@ -122,6 +154,98 @@ impl WatchSink {
     }
 }
 
+/// What happened to a znode, as far as watchers care.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Its data was written, or (as ZooKeeper's non-recursive watches tell it) its children
+    /// changed.
+    Changed(TreePath),
+    /// It was created or deleted.
+    CameOrWent(TreePath),
+}
+
+/// The sinks of one connection, found by the path they watch.
+#[derive(Debug, Default)]
+pub(crate) struct WatchTable {
+    sinks: HashMap<Box<str>, Vec<WatchSink>>,
+    n_sinks: usize,
+    n_at_last_prune: usize,
+}
+
+impl WatchTable {
+    /// Adds a sink. Dead ones are dropped whenever their number may have doubled, so the
+    /// table stays within twice the living sinks.
+    pub(crate) fn add(&mut self, sink: WatchSink) {
+        self.sinks.entry(sink.path().as_str().into()).or_default().push(sink);
+        self.n_sinks += 1;
+        if self.n_sinks > 2 * self.n_at_last_prune {
+            self.prune();
+        }
+    }
+
+    /// Drops the sinks whose watchers are gone.
+    pub(crate) fn prune(&mut self) {
+        self.sinks.retain(|_, sinks| {
+            sinks.retain(WatchSink::is_alive);
+            !sinks.is_empty()
+        });
+        self.n_sinks = self.sinks.values().map(Vec::len).sum();
+        self.n_at_last_prune = self.n_sinks.max(16);
+    }
+
+    /// Whether a living watcher of `path` itself is here.
+    pub(crate) fn has(&self, path: &TreePath) -> bool {
+        self.at(path).any(WatchSink::is_alive)
+    }
+
+    /// The sinks of `path` itself.
+    pub(crate) fn at(&self, path: &TreePath) -> impl Iterator<Item = &WatchSink> {
+        self.sinks.get(path.as_str()).into_iter().flatten()
+    }
+
+    /// All sinks.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &WatchSink> {
+        self.sinks.values().flatten()
+    }
+
+    /// Wakes the watchers that `event` concerns.
+    pub(crate) fn tell(&self, event: &Event) {
+        if self.sinks.is_empty() {
+            return;
+        }
+        match event {
+            Event::Changed(path) => self.note(path),
+            Event::CameOrWent(path) => {
+                self.note(path);
+                if let Some(parent) = path.parent() {
+                    self.note(&parent);
+                }
+            }
+        }
+    }
+
+    /// Wakes every watcher: anything may have changed.
+    pub(crate) fn tell_everything(&self) {
+        self.iter().for_each(WatchSink::note_everything);
+    }
+
+    fn note(&self, path: &TreePath) {
+        let mut watched = Some(path.as_str());
+        while let Some(at) = watched {
+            for sink in self.sinks.get(at).into_iter().flatten() {
+                if sink.covers(path) {
+                    sink.note(path);
+                }
+            }
+            watched = match at.rfind('/') {
+                Some(0) if at.len() > 1 => Some("/"),
+                Some(0) | None => None,
+                Some(end) => Some(&at[..end]),
+            };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,5 +280,51 @@ mod tests {
         drop(watcher);
         assert!(!sink.is_alive());
         sink.note(&path("/a"));
+    }
+
+    fn told(event: &Event) -> Vec<(&'static str, Scope, Vec<String>)> {
+        let mut table = WatchTable::default();
+        let watched =
+            [("/", Scope::Subtree), ("/a", Scope::Node), ("/a", Scope::Subtree), ("/a/b", Scope::Node)];
+        let mut watchers: Vec<Watcher> = Vec::new();
+        for (at, scope) in watched {
+            let (watcher, sink) = Watcher::new(&path(at), scope);
+            table.add(sink);
+            watchers.push(watcher);
+        }
+        table.tell(event);
+        let heard = watchers.iter_mut().map(|watcher| match watcher.take() {
+            Some(Changes::Paths(paths)) => paths.iter().map(ToString::to_string).collect(),
+            Some(Changes::Everything) => vec!["everything".to_owned()],
+            None => Vec::new(),
+        });
+        watched.iter().zip(heard).map(|(&(at, scope), heard)| (at, scope, heard)).collect()
+    }
+
+    #[test]
+    fn each_scope_is_told_what_it_covers() {
+        let heard = |event| told(&event).into_iter().map(|(_, _, heard)| heard.join(" ")).collect::<Vec<_>>();
+        assert_eq!(heard(Event::Changed(path("/a/b"))), ["/a/b", "", "/a/b", "/a/b"]);
+        assert_eq!(heard(Event::CameOrWent(path("/a/b"))), ["/a /a/b", "/a", "/a /a/b", "/a/b"]);
+        assert_eq!(heard(Event::CameOrWent(path("/a"))), ["/ /a", "/a", "/a", ""]);
+        assert_eq!(heard(Event::CameOrWent(path("/a/b/c"))), ["/a/b /a/b/c", "", "/a/b /a/b/c", "/a/b"]);
+        assert_eq!(heard(Event::CameOrWent(path("/ab"))), ["/ /ab", "", "", ""]);
+    }
+
+    #[test]
+    fn dead_sinks_leave_the_table() {
+        let mut table = WatchTable::default();
+        for _ in 0..10_000 {
+            let (_watcher, sink) = Watcher::new(&path("/a"), Scope::Node);
+            table.add(sink);
+        }
+        assert!(table.n_sinks <= 64, "{} dead sinks are kept", table.n_sinks);
+    }
+
+    #[tokio::test]
+    async fn the_feeder_hears_of_a_dropped_watcher() {
+        let dropped = Arc::new(Notify::new());
+        drop(Watcher::with_drop_notice(&path("/a"), Scope::Node, &dropped));
+        dropped.notified().await;
     }
 }

@@ -1,0 +1,197 @@
+//! The server: the znodes, who is connected, and who hears of what.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::watch;
+
+use crate::tree::{
+    Error, Op, OpResult, SessionId, SessionState,
+    memory::nodes::Nodes,
+    watch::{Event, WatchSink, WatchTable},
+};
+
+/// Names one [`super::MemorySession`] through all the sessions it has in its life.
+pub(super) type ConnectionId = u64;
+
+/// Everything that the server holds.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) nodes: Nodes,
+    connections: BTreeMap<ConnectionId, Connection>,
+    next_connection: ConnectionId,
+    last_session: i64,
+    online: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    session: Session,
+    /// False while a test holds this one connection cut.
+    plugged: bool,
+    watches: WatchTable,
+    state: watch::Sender<SessionState>,
+}
+
+/// The session of a connection, as the server sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Session {
+    /// Never opened: the server has been away since the connection was made.
+    None,
+    Live(SessionId),
+    /// Expired while the connection was cut, so that its client does not know yet.
+    Expired(SessionId),
+}
+
+impl Server {
+    pub(super) fn new() -> Self {
+        Self {
+            nodes: Nodes::new(),
+            connections: BTreeMap::new(),
+            next_connection: 0,
+            last_session: 0,
+            online: true,
+        }
+    }
+
+    /// Adds a connection, with a session if the server is online.
+    pub(super) fn connect(&mut self, state: watch::Sender<SessionState>) -> ConnectionId {
+        let id = self.next_connection;
+        self.next_connection += 1;
+        let connection =
+            Connection { session: Session::None, plugged: true, watches: WatchTable::default(), state };
+        self.connections.insert(id, connection);
+        self.settle(id);
+        id
+    }
+
+    /// Ends the connection's session and forgets the connection.
+    pub(super) fn close(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        connection.state.send_replace(SessionState::Closed);
+        connection.watches.tell_everything();
+        if let Session::Live(session) = connection.session {
+            self.end_session(session);
+        }
+    }
+
+    /// The session to act in, or why there is none.
+    pub(super) fn session(&self, id: ConnectionId) -> Result<SessionId, Error> {
+        let connection = self.connections.get(&id).ok_or(Error::Closed)?;
+        connection.state.borrow().connected().ok_or(Error::Disconnected)
+    }
+
+    /// Applies a transaction and tells the watchers.
+    pub(super) fn commit(
+        &mut self,
+        id: ConnectionId,
+        ops: &[Op],
+    ) -> Result<Result<Vec<OpResult>, (usize, Error)>, Error> {
+        let session = self.session(id)?;
+        Ok(self.nodes.commit(session, ops).map(|committed| {
+            self.tell(&committed.events);
+            committed.results
+        }))
+    }
+
+    /// Adds a watch; it answers once the connection is up.
+    pub(super) fn watch(&mut self, id: ConnectionId, sink: WatchSink) {
+        match self.connections.get_mut(&id) {
+            None => sink.note_everything(),
+            Some(connection) => {
+                if connection.state.borrow().connected().is_some() {
+                    sink.note_everything();
+                }
+                connection.watches.add(sink);
+            }
+        }
+    }
+
+    /// The sessions that have not ended, in the order of their opening.
+    pub(super) fn sessions(&self) -> Vec<SessionId> {
+        let mut sessions: Vec<SessionId> =
+            self.connections.values().filter_map(|connection| connection.session.live()).collect();
+        sessions.sort_by_key(|session| session.0);
+        sessions
+    }
+
+    /// Ends a session by the server's will.
+    pub(super) fn expire(&mut self, session: SessionId) {
+        let Some(id) = self.connection_of(session) else { return };
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.session = Session::Expired(session);
+        }
+        self.end_session(session);
+        self.settle(id);
+    }
+
+    /// Cuts or mends the connection of a session.
+    pub(super) fn set_plugged(&mut self, session: SessionId, plugged: bool) {
+        let Some(id) = self.connection_of(session) else { return };
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.plugged = plugged;
+        }
+        self.settle(id);
+    }
+
+    /// Stops or starts answering anyone.
+    pub(super) fn set_online(&mut self, online: bool) {
+        self.online = online;
+        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.settle(id);
+        }
+    }
+
+    /// Brings a connection's published state in line with what holds for it, opening a
+    /// session where one is due, and tells its watchers when it has come back.
+    fn settle(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let up = self.online && connection.plugged;
+        if up && !matches!(connection.session, Session::Live(_)) {
+            self.last_session += 1;
+            connection.session = Session::Live(SessionId(self.last_session));
+        }
+        let state = match connection.session {
+            Session::None => SessionState::Connecting,
+            Session::Live(session) if up => SessionState::Connected(session),
+            Session::Live(session) | Session::Expired(session) => SessionState::Disconnected(session),
+        };
+        let changed = connection.state.send_if_modified(|shown| std::mem::replace(shown, state) != state);
+        if changed && up {
+            connection.watches.tell_everything();
+        }
+    }
+
+    fn end_session(&mut self, session: SessionId) {
+        let events = self.nodes.end_session(session);
+        self.tell(&events);
+    }
+
+    /// Wakes watchers. A connection that is down hears nothing now, and everything later.
+    fn tell(&self, events: &[Event]) {
+        for connection in self.connections.values() {
+            if connection.state.borrow().connected().is_some() {
+                events.iter().for_each(|event| connection.watches.tell(event));
+            }
+        }
+    }
+
+    fn connection_of(&self, session: SessionId) -> Option<ConnectionId> {
+        self.connections
+            .iter()
+            .find(|(_, connection)| match connection.session {
+                Session::None => false,
+                Session::Live(id) | Session::Expired(id) => id == session,
+            })
+            .map(|(&id, _)| id)
+    }
+}
+
+impl Session {
+    fn live(self) -> Option<SessionId> {
+        match self {
+            Self::Live(session) => Some(session),
+            Self::None | Self::Expired(_) => None,
+        }
+    }
+}

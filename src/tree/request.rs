@@ -1,0 +1,43 @@
+//! What is checked before a request leaves, by both backends alike.
+
+use crate::tree::{Error, MAX_MULTI_BYTES, MAX_NODE_BYTES, Op, TreePath};
+
+/// Refuses a payload over the limit of one znode.
+pub(crate) fn check_payload(path: &TreePath, n_bytes: usize) -> Result<(), Error> {
+    match n_bytes > MAX_NODE_BYTES {
+        true => Err(Error::TooLarge { path: path.clone(), bytes: n_bytes, limit: MAX_NODE_BYTES }),
+        false => Ok(()),
+    }
+}
+
+/// Refuses what only goes wrong at the tree's root. The server would answer by its own root,
+/// which with a chroot is another znode than ours.
+pub(crate) fn check_root(op: &Op) -> Result<(), Error> {
+    match op {
+        Op::Create { path, mode, .. } if path.is_root() && mode.is_sequential() => {
+            Err(Error::Refused("a sequential znode needs a name before its digits".to_owned()))
+        }
+        Op::Create { path, .. } if path.is_root() => Err(Error::NodeExists { path: path.clone() }),
+        Op::Delete { path, .. } if path.is_root() => {
+            Err(Error::Refused("the root of the tree cannot be deleted".to_owned()))
+        }
+        Op::Create { .. } | Op::Delete { .. } | Op::Check { .. } | Op::Set { .. } => Ok(()),
+    }
+}
+
+/// Checks a multi: every payload, their sum, and operations on the root.
+pub(crate) fn check_multi(ops: &[Op]) -> Result<(), Error> {
+    for op in ops {
+        if let Op::Create { path, data, .. } | Op::Set { path, data, .. } = op {
+            check_payload(path, data.len())?;
+        }
+    }
+    let bytes = ops.iter().map(Op::n_bytes).sum();
+    if let Some(first) = ops.first().filter(|_| bytes > MAX_MULTI_BYTES) {
+        return Err(Error::TooLarge { path: first.path().clone(), bytes, limit: MAX_MULTI_BYTES });
+    }
+    for (index, op) in ops.iter().enumerate() {
+        check_root(op).map_err(|source| Error::Multi { index, source: Box::new(source) })?;
+    }
+    Ok(())
+}
