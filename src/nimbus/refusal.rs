@@ -140,10 +140,14 @@ impl Refusal {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NotLeading { leader: Some(leader) } => format!("ask {}", leader.api),
-            Self::NotLeading { leader: None } | Self::NotReady | Self::Busy => "try again in a moment".to_owned(),
+            Self::NotLeading { leader: None } | Self::NotReady | Self::Busy => {
+                "try again in a moment".to_owned()
+            }
             Self::UnknownTopology { .. } => "`stormkeeper list` shows the ones there are".to_owned(),
             Self::NameInUse { is_killed: true, .. } => "try again when it is gone".to_owned(),
-            Self::NameInUse { name, .. } => format!("kill it first (`stormkeeper kill {name}`), or submit under another name"),
+            Self::NameInUse { name, .. } => {
+                format!("kill it first (`stormkeeper kill {name}`), or submit under another name")
+            }
             Self::NameUnclear { path, .. } | Self::Unreadable { path, .. } => {
                 format!("look at {path} with zkCli; write a valid record or delete it")
             }
@@ -154,7 +158,9 @@ impl Refusal {
                 format!("it has {}", known.join(", "))
             }
             Self::Illegal(illegal) => match illegal.from {
-                crate::model::status::TopologyStatus::Rebalancing => "wait until the rebalance is done, or kill it".to_owned(),
+                crate::model::status::TopologyStatus::Rebalancing => {
+                    "wait until the rebalance is done, or kill it".to_owned()
+                }
                 _ => return None,
             },
             Self::Tree(_) => "check that ZooKeeper is up and reachable".to_owned(),
