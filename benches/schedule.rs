@@ -1,8 +1,6 @@
 //! Placement of a large cluster: 1,000 supervisors with 4 slots each, 100 topologies with
 //! 20,000 tasks together. Fresh, and again with its own answer.
 
-#![expect(missing_docs, reason = "criterion's macros declare the entry point")]
-
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
