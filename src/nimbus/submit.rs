@@ -12,6 +12,7 @@ use crate::{
         BlobKey, Timestamp, TopologyId, TopologyName,
         status::TopologyStatus,
         topology::{TaskTable, Topology},
+        validate::validate,
     },
     nimbus::{plan::check_size, refusal::Refusal},
     tree::{self, CreateMode, Op},
@@ -163,6 +164,9 @@ fn ops(id: &TopologyId, storm: &Storm, tasks: &TaskTable) -> Vec<Op> {
     ]
 }
 
-fn problems(_topology: &Topology) -> Vec<String> {
-    todo!()
+fn problems(topology: &Topology) -> Vec<String> {
+    match validate(topology) {
+        Ok(()) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
 }

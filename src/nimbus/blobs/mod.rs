@@ -34,7 +34,7 @@ use crate::{
         record::{self, BlobHolding},
     },
     model::{BlobKey, NimbusId, topology::Topology},
-    rpc::message::Code,
+    rpc::{bundle, client::chain, message::Code},
     tree::{self, Tree},
 };
 
@@ -359,5 +359,6 @@ fn hash(path: &Path) -> std::io::Result<(BlobKey, u64)> {
 }
 
 fn read_topology(path: &Path) -> Result<Topology, String> {
-    todo!("{}", path.display())
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    bundle::read_topology(std::io::BufReader::new(file)).map_err(|error| chain(&error))
 }
