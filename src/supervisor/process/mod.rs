@@ -5,6 +5,7 @@
 //! is never another process's: a pid alone may be used again.
 
 pub mod os;
+mod table;
 
 use std::{fmt, io, path::PathBuf};
 
@@ -109,8 +110,9 @@ pub trait Processes: Send + Sync + fmt::Debug + 'static {
     async fn launch(&self, spec: &LaunchSpec) -> Result<ProcessId, Error>;
 
     /// Resolves when the process is gone, also for an adopted one, which is not our child;
-    /// at once if it is gone already or the pid is another process now. What is left of its
-    /// process group is killed before this resolves.
+    /// at once if it is gone already or the pid is another process now. What is left of a
+    /// child's process group is killed before this resolves; [`Processes::sweep`] sees to the
+    /// rest.
     ///
     /// # Cancellation safety
     /// Safe: call it again.
