@@ -1,1 +1,4 @@
 //! Tests with real processes.
+
+mod rocksdb_smoke;
+mod tree_contract;

@@ -106,6 +106,8 @@ pub struct Agent {
 pub(super) struct Timers {
     /// The heartbeats; none while a look is under way.
     pub(super) look_due: Option<Monotonic>,
+    /// When a look at the heartbeats last came back.
+    pub(super) looked: Monotonic,
     /// Logs, directories and blobs.
     pub(super) house_due: Monotonic,
 }
@@ -245,9 +247,13 @@ impl Agent {
 
     fn looked(&mut self, beats: Vec<(Port, WorkerId, Option<Beat>)>) {
         let now = self.clock.monotonic();
+        // Whatever held this process up may have held up the workers as well: they get the
+        // time for another heartbeat.
+        let was_held_up = now.since(self.timers.looked) > self.options.worker_timeout / 2;
+        self.timers.looked = now;
         for (port, worker, beat) in beats {
             let Some(slot) = self.slots.get_mut(&port) else { continue };
-            if beat.is_none() || beat == slot.beat {
+            if beat.is_none() || (beat == slot.beat && !was_held_up) {
                 continue;
             }
             if let Some(Launched { progress: Progress::Alive { beat: seen }, .. }) = slot.launch(&worker) {
@@ -288,6 +294,7 @@ impl Agent {
             let blob = held.map_or(Blob::Fetching, |desired| self.localizer.state(&desired.blob));
             let seen = Observed {
                 now,
+                looked: self.timers.looked,
                 wanted,
                 blob,
                 launched: slot.launched.clone(),

@@ -135,24 +135,22 @@ impl OrdersReader {
                 () = tokio::time::sleep(retry_in.unwrap_or_default()), if retry_in.is_some() => Depth::Everything,
             };
             retry_in = match self.read(depth).await {
-                Ok(known) if known.unreadable.is_empty() => {
-                    backoff.reset();
-                    publish(&orders, known);
-                    None
-                }
                 Ok(known) => {
-                    for reason in known.unreadable.values() {
-                        warn!(reason, "what runs of this topology keeps running");
-                    }
+                    let is_complete = known.unreadable.is_empty();
                     publish(&orders, known);
-                    Some(backoff.next_delay())
+                    (!is_complete).then(|| backoff.next_delay())
                 }
                 Err(error) => {
-                    let (error, retry_in) = (error.to_string(), backoff.next_delay());
-                    warn!(error, ?retry_in, "cannot read the orders; what runs keeps running");
-                    Some(retry_in)
+                    let delay = backoff.next_delay();
+                    if retry_in.is_none() {
+                        warn!(%error, "cannot read the orders, trying again; what runs keeps running");
+                    }
+                    Some(delay)
                 }
             };
+            if retry_in.is_none() {
+                backoff.reset();
+            }
         }
     }
 
@@ -208,9 +206,13 @@ impl OrdersReader {
 
 fn publish(orders: &watch::Sender<Ordered>, known: Known) {
     let known = Ordered::Known(known);
-    orders.send_if_modified(|orders| {
-        let is_news = *orders != known;
-        *orders = known;
-        is_news
-    });
+    if *orders.borrow() == known {
+        return;
+    }
+    if let Ordered::Known(Known { unreadable, .. }) = &known {
+        for reason in unreadable.values() {
+            warn!(reason, "what runs of this topology keeps running");
+        }
+    }
+    orders.send_replace(known);
 }

@@ -103,7 +103,7 @@ impl Agent {
             sources: Sources { orders, arrived, events: from_tasks },
             status: watch::Sender::new(status),
             tasks,
-            timers: Timers { look_due: Some(now), house_due: now },
+            timers: Timers { look_due: Some(now), looked: now, house_due: now },
         };
         agent.publish();
         Ok(agent)

@@ -1,5 +1,7 @@
 //! Waits, processes and builders for tests.
 
+mod generated;
 mod wait;
 
+pub use generated::assert_generated;
 pub use wait::wait_until;

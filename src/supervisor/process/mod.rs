@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{model::WorkerId, rpc::launch::LaunchSpec};
 
 /// A process, for all time since the machine's start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
     /// Its pid, which is its process group as well.
     pub pid: u32,
@@ -124,7 +124,7 @@ pub trait Processes: Send + Sync + fmt::Debug + 'static {
     /// [`Error::Signal`].
     fn signal(&self, id: ProcessId, signal: StopSignal) -> Result<(), Error>;
 
-    /// Whether the process is there and has not ended.
+    /// Whether the process is there and has not ended. True when that cannot be found out.
     fn is_alive(&self, id: ProcessId) -> bool;
 
     /// The process of a launch whose id was never written down: its supervisor died between

@@ -46,7 +46,7 @@ pub struct OsProcesses {
     supervisor_dir: PathBuf,
     // The children that were not reaped yet. Held while a group is signalled, so that no pid
     // is reaped and used again in between.
-    children: Arc<Mutex<BTreeMap<u32, Child>>>,
+    children: Arc<Mutex<BTreeMap<ProcessId, Child>>>,
 }
 
 impl OsProcesses {
@@ -58,23 +58,26 @@ impl OsProcesses {
         Self { program, supervisor_dir, children: Arc::default() }
     }
 
-    fn children(&self) -> MutexGuard<'_, BTreeMap<u32, Child>> {
+    fn children(&self) -> MutexGuard<'_, BTreeMap<ProcessId, Child>> {
         self.children.lock().expect("no one panics while holding the children")
     }
 
     /// Resolves when `id` is a zombie or gone.
     async fn ended(&self, id: ProcessId) {
-        match pidfd(id) {
-            Pidfd::Gone => {}
+        let error = match pidfd(id) {
+            Pidfd::Gone => return,
+            Pidfd::Unavailable(error) => error,
             Pidfd::Open(fd) => match watched(fd) {
-                Ok(fd) => {
-                    if let Err(error) = fd.readable().await {
-                        warn!(process = %id, %error, "cannot wait on the pidfd of a worker");
-                    }
-                }
-                Err(error) => look_until_ended(id, &error).await,
+                Ok(fd) => match fd.readable().await {
+                    Ok(_ready) => return,
+                    Err(error) => error,
+                },
+                Err(error) => error,
             },
-            Pidfd::Unavailable(error) => look_until_ended(id, &error).await,
+        };
+        warn!(process = %id, %error, "no pidfd for a worker: looking for its end every 200 ms");
+        while look(id) == Look::Alive {
+            tokio::time::sleep(LOOK_PERIOD).await;
         }
     }
 }
@@ -99,23 +102,29 @@ fn pidfd(id: ProcessId) -> Pidfd {
     // Looked at after the pidfd was opened: if the pid was another process's by then, so is
     // the pidfd, and the start times differ.
     match opened {
-        _ if !is_there(id) => Pidfd::Gone,
+        _ if look(id) == Look::Gone => Pidfd::Gone,
         Ok(fd) => Pidfd::Open(fd),
         Err(rustix::io::Errno::SRCH) => Pidfd::Gone,
         Err(error) => Pidfd::Unavailable(error.into()),
     }
 }
 
-async fn look_until_ended(id: ProcessId, error: &io::Error) {
-    warn!(process = %id, %error, "no pidfd for a worker: looking for its end every 200 ms");
-    while table::entry(id.pid).is_some_and(|entry| entry.id == id && !entry.is_zombie) {
-        tokio::time::sleep(LOOK_PERIOD).await;
-    }
+/// What the process table says about a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// It is there, or nobody knows: taking a live worker for gone would start a second one.
+    Alive,
+    Zombie,
+    Gone,
 }
 
-/// Whether the pid is still this process's, be it a zombie.
-fn is_there(id: ProcessId) -> bool {
-    table::entry(id.pid).is_some_and(|entry| entry.id == id)
+fn look(id: ProcessId) -> Look {
+    match table::entry(id.pid) {
+        Ok(Some(entry)) if entry.id != id => Look::Gone,
+        Ok(Some(entry)) if entry.is_zombie => Look::Zombie,
+        Ok(Some(_)) | Err(_) => Look::Alive,
+        Ok(None) => Look::Gone,
+    }
 }
 
 fn group(id: ProcessId) -> Option<Pid> {
@@ -128,15 +137,19 @@ impl Processes for OsProcesses {
         let (program, dir, spec) = (self.program.clone(), self.supervisor_dir.clone(), spec.clone());
         let children = self.children.clone();
         let started = move || {
-            let child = spawn(&program, &dir, &spec)?;
-            let pid = child.id();
+            let mut child = spawn(&program, &dir, &spec)?;
             // The child is not reaped yet, so it is in the table even if it has ended.
-            let entry = table::entry(pid).ok_or_else(|| Error::Spawn {
-                program,
-                source: io::Error::other("the new process is not in /proc"),
-            })?;
-            children.lock().expect("no one panics while holding the children").insert(pid, child);
-            Ok(entry.id)
+            let id = match table::entry(child.id()) {
+                Ok(Some(entry)) => entry.id,
+                looked => {
+                    end(&mut child);
+                    let error = looked.err();
+                    let source = error.unwrap_or_else(|| io::Error::other("it is not in /proc"));
+                    return Err(Error::Spawn { program, source });
+                }
+            };
+            children.lock().expect("no one panics while holding the children").insert(id, child);
+            Ok(id)
         };
         tokio::task::spawn_blocking(started).await.expect("launching does not panic")
     }
@@ -144,11 +157,7 @@ impl Processes for OsProcesses {
     async fn exited(&self, id: ProcessId) -> ExitReport {
         self.ended(id).await;
         let mut children = self.children();
-        // The pid of a child that was reaped may be another child's by now.
-        if !is_there(id) {
-            return ExitReport::Unknown;
-        }
-        let Some(mut child) = children.remove(&id.pid) else { return ExitReport::Unknown };
+        let Some(mut child) = children.remove(&id) else { return ExitReport::Unknown };
         kill_group(id);
         // It has ended, so this does not block.
         child.wait().map_or(ExitReport::Unknown, report)
@@ -156,7 +165,7 @@ impl Processes for OsProcesses {
 
     fn signal(&self, id: ProcessId, signal: StopSignal) -> Result<(), Error> {
         let _no_reaping = self.children();
-        let Some(pid) = group(id).filter(|_| is_there(id)) else { return Ok(()) };
+        let Some(pid) = group(id).filter(|_| look(id) != Look::Gone) else { return Ok(()) };
         let number = match signal {
             StopSignal::Terminate => Signal::TERM,
             StopSignal::Kill => Signal::KILL,
@@ -168,7 +177,7 @@ impl Processes for OsProcesses {
     }
 
     fn is_alive(&self, id: ProcessId) -> bool {
-        table::entry(id.pid).is_some_and(|entry| entry.id == id && !entry.is_zombie)
+        look(id) == Look::Alive
     }
 
     async fn find(&self, worker: &WorkerId) -> Option<ProcessId> {
@@ -226,6 +235,13 @@ fn spawn(program: &Path, supervisor_dir: &Path, spec: &LaunchSpec) -> Result<Chi
         .process_group(0)
         .spawn()
         .map_err(|source| Error::Spawn { program: program.to_owned(), source })
+}
+
+/// Ends a child that cannot be kept.
+fn end(child: &mut Child) {
+    if let Err(error) = child.kill().and_then(|()| child.wait()) {
+        warn!(pid = child.id(), %error, "cannot end a worker that was just started");
+    }
 }
 
 /// Opened for appending: whoever writes goes on at the end when the file is cut.

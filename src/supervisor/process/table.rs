@@ -1,6 +1,6 @@
 //! What `/proc` says about processes. All functions block for a few system calls.
 
-use std::fs;
+use std::{fs, io};
 
 use crate::{
     model::WorkerId,
@@ -18,8 +18,25 @@ pub(super) struct Entry {
 }
 
 /// The process that has this pid now.
-pub(super) fn entry(pid: u32) -> Option<Entry> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+///
+/// # Errors
+/// When that cannot be found out, for example because no file can be opened any more. It says
+/// nothing about the process.
+pub(super) fn entry(pid: u32) -> io::Result<Option<Entry>> {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => match parse_stat(&stat) {
+            Some(entry) => Ok(Some(entry)),
+            None => Err(io::Error::other(format!("/proc/{pid}/stat makes no sense"))),
+        },
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The file is not there or, when the process ended after it was opened, not readable.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 
 /// Every process of a worker that the supervisor in `supervisor_dir` launched.
@@ -30,7 +47,7 @@ pub(super) fn of_worker(supervisor_dir: &str, worker: &WorkerId) -> Vec<Entry> {
     let Ok(table) = fs::read_dir("/proc") else { return Vec::new() };
     table
         .filter_map(|file| file.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(entry)
+        .filter_map(|pid| entry(pid).ok().flatten())
         .filter(|entry| !entry.is_zombie && is_of(entry.id.pid, supervisor_dir, worker))
         .collect()
 }
@@ -75,7 +92,7 @@ mod tests {
 
     #[test]
     fn this_process_is_in_the_table() {
-        let me = entry(std::process::id()).expect("this process");
+        let me = entry(std::process::id()).expect("readable").expect("this process");
         assert_eq!(me.id.pid, std::process::id());
         assert!(!me.is_zombie && me.id.started > 0);
     }

@@ -134,6 +134,9 @@ pub struct Patience {
 pub struct Observed {
     /// The time of the observation.
     pub now: Monotonic,
+    /// When the heartbeats were last looked at. Silence is judged by this: a supervisor that
+    /// was held up itself has not seen the heartbeats of that time.
+    pub looked: Monotonic,
     /// What the slot is to run.
     pub wanted: Wanted,
     /// The blob of the wanted worker or, while that is unknown, of the one that is held.
@@ -401,8 +404,10 @@ impl Live {
                 since: seen.now,
                 n_failures: self.n_failures,
             },
-            Some(Progress::Alive { beat: None }) if seen.now.since(self.since) >= seen.patience.start => {
-                let reason = Reason::StartTimedOut { after: seen.now.since(self.since) };
+            Some(Progress::Alive { beat: None })
+                if seen.looked.since(self.since) >= seen.patience.start =>
+            {
+                let reason = Reason::StartTimedOut { after: seen.looked.since(self.since) };
                 self.report(reason.clone(), actions);
                 self.stop(reason, StopCounts::Yes)
             }
@@ -422,7 +427,7 @@ impl Live {
             Some(Progress::Failed(cause)) => self.failed(Reason::LaunchFailed { cause }, seen, actions),
             Some(Progress::Exited(report)) => self.crashed(report, seen, actions),
             Some(Progress::Alive { beat }) => {
-                let silent = seen.now.since(beat.unwrap_or(self.since).max(self.since));
+                let silent = seen.looked.since(beat.unwrap_or(self.since).max(self.since));
                 if silent < seen.patience.silence {
                     return self.into_running();
                 }

@@ -33,6 +33,8 @@ struct World {
     state: SlotState,
     wanted: Wanted,
     blob: Blob,
+    /// Now, unless a test stops looking.
+    looked: Option<Monotonic>,
     launched: Option<Launched>,
     n_launches: u32,
     obeys_sigterm: bool,
@@ -59,6 +61,7 @@ impl World {
             state: SlotState::Empty,
             wanted: Wanted::Nothing,
             blob: Blob::Present,
+            looked: None,
             launched: None,
             n_launches: 0,
             obeys_sigterm: true,
@@ -69,6 +72,7 @@ impl World {
     fn observed(&self) -> Observed {
         Observed {
             now: self.clock.monotonic(),
+            looked: self.looked.unwrap_or(self.clock.monotonic()),
             wanted: self.wanted.clone(),
             blob: self.blob,
             launched: self.launched.clone(),
@@ -383,4 +387,14 @@ fn an_adopted_worker_is_given_time_for_its_next_heartbeat() {
     world.turn(&Turn::Pass(PATIENCE.silence.as_millis() as u64 - 1));
     assert_eq!(world.step(), []);
     assert_eq!(world.state.name(), "running");
+}
+
+#[test]
+fn silence_that_nobody_listened_to_counts_for_nothing() {
+    let mut world = World::running_for(60);
+    world.looked = Some(world.clock.monotonic());
+    world.turn(&Turn::Pass(1_000_000));
+    assert_eq!(world.step(), []);
+    world.looked = None;
+    assert!(!world.step().is_empty());
 }

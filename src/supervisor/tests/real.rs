@@ -76,7 +76,7 @@ async fn an_assignment_is_a_process_soon_after() {
         world.order(&supervisor.me, &[(1, &[(6700, start)])]).await;
         let launched = |status: &Status| {
             let slot = &status.slots[&Port(6700)];
-            slot.process.is_some() && slot.state == "starting"
+            slot.process.is_some() && matches!(slot.state, "starting" | "running")
         };
         status.wait_for(launched).await.expect("running");
         waits.push(world.clock.monotonic().since(ordered));
