@@ -11,10 +11,9 @@ use crate::{
     cli::{
         Global, daemon_runtime,
         error::{ErrorKind, Failure},
-        log_filter, output, show,
+        launch_defaults, log_filter, output, parse_duration, show, user,
     },
     clock::Clock,
-    config::{Environment, parse_duration},
     daemon::{shutdown, tasks::Tasks, telemetry},
     flux,
     local::{self, End, Outcome, Until},
@@ -64,10 +63,10 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let options = local::Options {
         bundle: Bytes::from(bundle.bytes),
         key: bundle.key,
-        owner: Environment::of_process().user(),
+        owner: user(),
         nimbus: nimbus::Options { host: "127.0.0.1".to_owned(), api: loopback, ..config.nimbus_options() },
         supervisor: supervisor::Options { host: "127.0.0.1".to_owned(), ..config.supervisor_options() },
-        launch: LaunchDefaults { task_beat_period: local::BEAT_PERIOD, ..config.launch_defaults() },
+        launch: LaunchDefaults { task_beat_period: local::BEAT_PERIOD, ..launch_defaults(&config) },
         until: Until { time: args.time, idle: args.until_idle },
         dir: dir.clone(),
     };

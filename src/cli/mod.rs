@@ -21,13 +21,18 @@ mod submit;
 mod supervisor;
 mod worker;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
 use crate::{
-    config::{Config, Environment},
+    config::{
+        Config, Environment,
+        value::{Kind, Value},
+        yaml,
+    },
     rpc::client::{Client, Timeouts},
+    supervisor::{LaunchDefaults, OnStop},
 };
 use error::Failure;
 
@@ -157,6 +162,39 @@ fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 fn daemon_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     built.map_err(|error| Failure::internal(anyhow::Error::new(error).context("starting the async runtime")))
+}
+
+/// What workers are launched with, by the configuration.
+fn launch_defaults(config: &Config) -> LaunchDefaults {
+    let timing = config.worker_timing();
+    LaunchDefaults {
+        config_file: config.file().map(std::path::Path::to_owned),
+        overrides: config.overrides().to_vec(),
+        heartbeat_period: timing.heartbeat_period,
+        task_beat_period: timing.task_beat_period,
+        subprocess_timeout: timing.subprocess_timeout,
+        settings: config.topology_defaults(),
+        on_stop: OnStop::LeaveWorkers,
+    }
+}
+
+/// The longest wait that an option takes.
+const MAX_WAIT_SECS: u64 = 30 * 24 * 3600;
+
+/// A time as the command line takes it: `500ms`, `10s`, `2m`, or plain seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let read = yaml::parse(text).ok().and_then(|node| Kind::Secs(0, MAX_WAIT_SECS).read(&node.value));
+    match read {
+        Some(Value::Duration(duration)) => Ok(duration),
+        _ => Err("expected a time such as 500ms, 10s or 2m, at most 30 days".to_owned()),
+    }
+}
+
+/// Who runs the command, for people to read.
+fn user() -> String {
+    #[expect(clippy::disallowed_methods, reason = "the command line may read the environment")]
+    let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    name.ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// What logs say, by `STORMKEEPER_LOG`.

@@ -9,9 +9,8 @@ use crate::{
     cli::{
         Global, client_runtime,
         error::{ErrorKind, Failure},
-        output,
+        output, parse_duration, user,
     },
-    config::{Environment, parse_duration},
     flux,
     model::{TopologyName, beat::TaskStatus},
     rpc::{
@@ -55,7 +54,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let request = SubmitRequest {
         name: args.name.clone(),
         blob: bundle.key.clone(),
-        owner: Environment::of_process().user(),
+        owner: user(),
         status: if args.inactive { InitialStatus::Inactive } else { InitialStatus::Active },
     };
     client_runtime()?.block_on(async {
