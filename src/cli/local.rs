@@ -11,11 +11,10 @@ use crate::{
     cli::{
         Global, daemon_runtime,
         error::{ErrorKind, Failure},
-        launch_defaults, log_filter, output, parse_duration, show, user,
+        launch_defaults, load_topology, log_filter, output, parse_duration, show, user,
     },
     clock::Clock,
     daemon::{shutdown, tasks::Tasks, telemetry},
-    flux,
     local::{self, End, Outcome, Until},
     nimbus,
     rpc::message::{TopologyDetail, TopologyErrors},
@@ -50,11 +49,7 @@ struct Report<'a> {
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(Some(log_filter().as_deref().unwrap_or(DEFAULT_LOG_FILTER)));
     let config = global.load()?;
-    let bundle = flux::bundle_file(&args.file, config.max_blob_bytes())
-        .map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
-    for warning in &bundle.warnings {
-        output::note(&format!("warning: {warning}"));
-    }
+    let bundle = load_topology(&args.file, &config)?;
     let dir = std::env::temp_dir().join(format!("stormkeeper-local-{:08x}", fastrand::u32(..)));
     fs::create_dir_all(&dir)
         .with_context(|| format!("making {}", dir.display()))

@@ -21,7 +21,10 @@ mod submit;
 mod supervisor;
 mod worker;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -31,10 +34,14 @@ use crate::{
         value::{Kind, Value},
         yaml,
     },
-    rpc::client::{Client, Timeouts},
+    flux,
+    rpc::{
+        bundle::Bundle,
+        client::{Client, Timeouts},
+    },
     supervisor::{LaunchDefaults, OnStop},
 };
-use error::Failure;
+use error::{ErrorKind, Failure};
 
 /// A ZooKeeper-coordinated control plane for stream topologies.
 #[derive(Debug, Parser)]
@@ -188,6 +195,17 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         Some(Value::Duration(duration)) => Ok(duration),
         _ => Err("expected a time such as 500ms, 10s or 2m, at most 30 days".to_owned()),
     }
+}
+
+/// The topology in `file`, and the blob of it. What is strange about it goes to standard
+/// error.
+fn load_topology(file: &Path, config: &Config) -> Result<Bundle, Failure> {
+    let wrong = |error: flux::Error| Failure::new(ErrorKind::Config, error.into());
+    let source = flux::load(file).map_err(wrong)?;
+    for warning in &source.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    flux::bundle(&source, config.max_blob_bytes()).map_err(wrong)
 }
 
 /// Who runs the command, for people to read.
