@@ -15,17 +15,13 @@ use crate::{
         store::Store,
     },
     daemon::tasks::{Ending, Tasks},
-    model::{
-        BlobKey, ComponentId, Port, StreamId, Timestamp, TopologyId,
-        status::TopologyStatus,
-        topology::{Component, ComponentKind, Grouping, Input, Run, StreamDeclaration, Topology},
-    },
+    model::{BlobKey, Port, Timestamp, TopologyId, status::TopologyStatus, topology::ComponentKind},
     nimbus::{change::Change, handle::Submission, refusal::Refusal},
     rpc::{
         bundle::{self, Bundle},
         message::{KillRequest, RebalanceRequest},
     },
-    test_support::wait_until,
+    test_support::{topologies::lines_and_count, wait_until},
     tree::{CreateMode, SessionId, Tree, memory::MemoryTree},
 };
 
@@ -154,36 +150,8 @@ impl Cluster {
     }
 }
 
-fn topology(name: &str) -> Topology {
-    let id = |text: &str| text.parse::<ComponentId>().expect("valid");
-    let run = || Run::Command(vec!["python3".to_owned(), "x.py".to_owned()]);
-    let stream = StreamDeclaration { fields: vec!["word".to_owned()], direct: false };
-    let spout = Component {
-        kind: ComponentKind::Spout,
-        parallelism: 2,
-        run: run(),
-        outputs: [(StreamId::default_stream(), stream)].into(),
-        inputs: Vec::new(),
-        settings: Default::default(),
-    };
-    let input = Input { from: id("lines"), stream: StreamId::default_stream(), grouping: Grouping::Shuffle };
-    let bolt = Component {
-        kind: ComponentKind::Bolt,
-        parallelism: 2,
-        run: run(),
-        outputs: Default::default(),
-        inputs: vec![input],
-        settings: Default::default(),
-    };
-    Topology {
-        name: name.parse().expect("valid"),
-        settings: [("topology.workers".to_owned(), 2.into())].into(),
-        components: [(id("lines"), spout), (id("count"), bolt)].into(),
-    }
-}
-
 async fn put(handle: &Handle, name: &str) -> BlobKey {
-    let Bundle { key, bytes } = bundle::pack(&topology(name), Vec::new(), 1 << 20).expect("packed");
+    let Bundle { key, bytes } = bundle::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed");
     let body = stream::iter([Ok::<_, Infallible>(Bytes::from(bytes))]);
     handle.blobs().put(&key, body).await.expect("stored");
     key
@@ -252,7 +220,7 @@ async fn what_is_refused_leaves_nothing() {
         .expect("put");
     let refused = handle.submit(submission(key)).await.expect_err("garbage");
     assert!(matches!(refused, Refusal::BadBundle { .. }), "{refused}");
-    let mut bad = topology("wc");
+    let mut bad = lines_and_count("wc");
     bad.components.retain(|_, component| component.kind == ComponentKind::Bolt);
     let Bundle { key, bytes } = bundle::pack(&bad, Vec::new(), 1 << 20).expect("packed");
     handle.blobs().put(&key, stream::iter([Ok::<_, Infallible>(Bytes::from(bytes))])).await.expect("put");
