@@ -153,6 +153,11 @@ impl Nimbus {
         &self.handle
     }
 
+    /// Cancelled when it begins to end: its doors are to be closed.
+    pub fn ending(&self) -> CancellationToken {
+        self.tasks.cancelled()
+    }
+
     /// Waits until it is told to stop, or a part of it ends by itself; then ends the rest. A
     /// leader has resigned when this returns.
     ///

@@ -1,6 +1,7 @@
 //! Waits, processes and builders for tests.
 
 mod generated;
+pub mod topologies;
 mod wait;
 
 pub use generated::assert_generated;

@@ -105,7 +105,7 @@ impl Run {
                 let Some(id) = self.topology(nth) else { return };
                 let path = [layout::storm, layout::tasks, layout::assignment, layout::metrics][root](&id);
                 if let Some((data, _)) = self.world.nodes.get(&path) {
-                    self.spoilt.insert(path.clone(), data.clone());
+                    self.spoilt.entry(path.clone()).or_insert_with(|| data.clone());
                     self.world.put(path, b"garbage".to_vec());
                 }
             }
@@ -155,7 +155,7 @@ fn run(events: Vec<Event>) -> Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     /// Deciding again on what a plan has led to gives, at the same moment, soon nothing more.
     #[test]
