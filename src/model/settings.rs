@@ -127,16 +127,16 @@ pub fn known(key: &str) -> Option<&'static Setting> {
     KNOWN.iter().find(|setting| setting.key == key)
 }
 
-/// What is strange about a key, though not wrong: authors may put keys of their own beside
-/// the known ones, and components get them all.
+/// What is to be said about a `topology.*` key that is not known: `has no effect …`.
+/// Authors may put keys of their own beside the known ones, so it is not wrong.
 pub fn oddity(key: &str) -> Option<String> {
     if !key.starts_with("topology.") || known(key).is_some() {
         return None;
     }
-    match crate::model::nearest::nearest(key, KNOWN.iter().map(|setting| setting.key)) {
-        Some(near) => Some(format!("`{key}` has no effect here; did you mean `{near}`?")),
-        None => Some(format!("`{key}` has no effect here; components get it all the same")),
-    }
+    Some(match crate::model::nearest::nearest(key, KNOWN.iter().map(|setting| setting.key)) {
+        Some(near) => format!("has no effect; did you mean `{near}`?"),
+        None => "has no effect here; components get it all the same".to_owned(),
+    })
 }
 
 #[cfg(test)]

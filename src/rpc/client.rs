@@ -413,7 +413,7 @@ fn foreign(nimbus: String, status: StatusCode, bytes: &[u8]) -> Error {
 }
 
 /// An error with its causes in one line; reqwest's own text stops at "error sending request".
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -57,7 +57,7 @@ struct Worker {
 impl Worker {
     /// A worker with task 7.
     fn start() -> Self {
-        Self::start_at(0, |port| at(port))
+        Self::start_at(0, at)
     }
 
     fn start_at(port: u16, me: impl Fn(u16) -> Identity) -> Self {
