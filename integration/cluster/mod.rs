@@ -19,7 +19,7 @@ use stormkeeper::{
     tree::{Tree, TreePath, zookeeper::ZooKeeperTree},
 };
 
-pub(crate) use process::{Daemon, free_ports, processes_with};
+pub(crate) use process::{Daemon, free_ports, kill9, processes_with};
 
 /// Long against anything that should happen; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

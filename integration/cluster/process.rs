@@ -110,3 +110,8 @@ pub(crate) fn free_ports(n: usize) -> Vec<u16> {
     }
     panic!("no {n} free ports");
 }
+
+/// `kill -9`.
+pub(crate) fn kill9(pid: u32) {
+    signal(pid, Signal::KILL);
+}

@@ -1,7 +1,5 @@
 //! `stormkeeper config show`
 
-use serde::Serialize;
-
 use crate::cli::{Global, error::Failure, output, output::Table};
 
 /// Look at the configuration.
@@ -9,13 +7,6 @@ use crate::cli::{Global, error::Failure, output, output::Table};
 pub(super) enum Command {
     /// Print every key with its value and where it comes from
     Show,
-}
-
-#[derive(Serialize)]
-struct Row {
-    key: String,
-    value: String,
-    from: String,
 }
 
 pub(super) fn run(global: &Global, command: &Command) -> Result<(), Failure> {
@@ -26,18 +17,13 @@ pub(super) fn run(global: &Global, command: &Command) -> Result<(), Failure> {
 
 fn show(global: &Global) -> Result<(), Failure> {
     let config = global.load()?;
-    let rows = config.show().into_iter().map(|(key, value, from)| Row {
-        key: key.to_string(),
-        value: value.to_string(),
-        from: from.to_string(),
-    });
-    let rows: Vec<Row> = rows.collect();
+    let rows = config.show();
     if global.json {
         return output::print_json(&rows);
     }
     let mut table = Table::new(&["KEY", "VALUE", "FROM"]);
     for row in rows {
-        table.row([row.key, row.value, row.from]);
+        table.row([row.key, row.value.to_string(), row.provenance]);
     }
     output::print(&table.text(0))
 }

@@ -6,8 +6,7 @@ use std::{
 };
 
 use crate::{
-    cli::{Global, activate::report, client_runtime, error::Failure},
-    config::parse_duration,
+    cli::{Global, activate::report, client_runtime, error::Failure, parse_duration},
     rpc::message::KillRequest,
 };
 

@@ -11,12 +11,10 @@ use crate::{
     cli::{
         Global, daemon_runtime,
         error::{ErrorKind, Failure},
-        log_filter, output, show,
+        launch_defaults, load_topology, log_filter, output, parse_duration, show, user,
     },
     clock::Clock,
-    config::{Environment, parse_duration},
     daemon::{shutdown, tasks::Tasks, telemetry},
-    flux,
     local::{self, End, Outcome, Until},
     nimbus,
     rpc::message::{TopologyDetail, TopologyErrors},
@@ -51,11 +49,7 @@ struct Report<'a> {
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(Some(log_filter().as_deref().unwrap_or(DEFAULT_LOG_FILTER)));
     let config = global.load()?;
-    let bundle = flux::bundle_file(&args.file, config.max_blob_bytes())
-        .map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
-    for warning in &bundle.warnings {
-        output::note(&format!("warning: {warning}"));
-    }
+    let bundle = load_topology(&args.file, &config)?;
     let dir = std::env::temp_dir().join(format!("stormkeeper-local-{:08x}", fastrand::u32(..)));
     fs::create_dir_all(&dir)
         .with_context(|| format!("making {}", dir.display()))
@@ -64,10 +58,10 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let options = local::Options {
         bundle: Bytes::from(bundle.bytes),
         key: bundle.key,
-        owner: Environment::of_process().user(),
+        owner: user(),
         nimbus: nimbus::Options { host: "127.0.0.1".to_owned(), api: loopback, ..config.nimbus_options() },
         supervisor: supervisor::Options { host: "127.0.0.1".to_owned(), ..config.supervisor_options() },
-        launch: LaunchDefaults { task_beat_period: local::BEAT_PERIOD, ..config.launch_defaults() },
+        launch: LaunchDefaults { task_beat_period: local::BEAT_PERIOD, ..launch_defaults(&config) },
         until: Until { time: args.time, idle: args.until_idle },
         dir: dir.clone(),
     };

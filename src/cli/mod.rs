@@ -21,15 +21,27 @@ mod submit;
 mod supervisor;
 mod worker;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
 use crate::{
-    config::{Config, Environment},
-    rpc::client::{Client, Timeouts},
+    config::{
+        Config, Environment,
+        value::{Kind, Value},
+        yaml,
+    },
+    flux,
+    rpc::{
+        bundle::Bundle,
+        client::{Client, Timeouts},
+    },
+    supervisor::{LaunchDefaults, OnStop},
 };
-use error::Failure;
+use error::{ErrorKind, Failure};
 
 /// A ZooKeeper-coordinated control plane for stream topologies.
 #[derive(Debug, Parser)]
@@ -157,6 +169,50 @@ fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 fn daemon_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     built.map_err(|error| Failure::internal(anyhow::Error::new(error).context("starting the async runtime")))
+}
+
+/// What workers are launched with, by the configuration.
+fn launch_defaults(config: &Config) -> LaunchDefaults {
+    let timing = config.worker_timing();
+    LaunchDefaults {
+        config_file: config.file().map(std::path::Path::to_owned),
+        overrides: config.overrides().to_vec(),
+        heartbeat_period: timing.heartbeat_period,
+        task_beat_period: timing.task_beat_period,
+        subprocess_timeout: timing.subprocess_timeout,
+        settings: config.topology_defaults(),
+        on_stop: OnStop::LeaveWorkers,
+    }
+}
+
+/// The longest wait that an option takes.
+const MAX_WAIT_SECS: u64 = 30 * 24 * 3600;
+
+/// A time as the command line takes it: `500ms`, `10s`, `2m`, or plain seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let read = yaml::parse(text).ok().and_then(|node| Kind::Secs(0, MAX_WAIT_SECS).read(&node.value));
+    match read {
+        Some(Value::Duration(duration)) => Ok(duration),
+        _ => Err("expected a time such as 500ms, 10s or 2m, at most 30 days".to_owned()),
+    }
+}
+
+/// The topology in `file`, and the blob of it. What is strange about it goes to standard
+/// error.
+fn load_topology(file: &Path, config: &Config) -> Result<Bundle, Failure> {
+    let wrong = |error: flux::Error| Failure::new(ErrorKind::Config, error.into());
+    let source = flux::load(file).map_err(wrong)?;
+    for warning in &source.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    flux::bundle(&source, config.max_blob_bytes()).map_err(wrong)
+}
+
+/// Who runs the command, for people to read.
+fn user() -> String {
+    #[expect(clippy::disallowed_methods, reason = "the command line may read the environment")]
+    let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    name.ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// What logs say, by `STORMKEEPER_LOG`.

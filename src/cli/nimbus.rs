@@ -14,7 +14,6 @@ use crate::{
         tasks::{Ending, Tasks},
         telemetry,
     },
-    nimbus,
     tree::{Tree as _, zookeeper::ZooKeeperTree},
 };
 
@@ -36,19 +35,10 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
         let stop = CancellationToken::new();
         stop_on_signal(&tasks, stop.clone());
         let tree = ZooKeeperTree::connect(config.tree_options(), fastrand::Rng::new(), &tasks);
-        let started = nimbus::start(config.nimbus_options(), Arc::clone(&tree) as _, Clock::new(), stop.clone()).await;
-        let (nimbus, listener) = started.map_err(failed)?;
-        let serving = api::serve(listener, nimbus.handle().clone(), stop.clone());
-        tasks.start_graceful("api", Ending::Normal, async move {
-            if let Err(error) = serving.await {
-                error!(%error, "the API broke: stopping");
-                stop.cancel();
-            }
-        });
-        let ended = nimbus.stopped().await;
+        let ended = api::run(config.nimbus_options(), Arc::clone(&tree) as _, Clock::new(), stop).await;
         tree.close().await;
         tasks.stop(PATIENCE).await;
-        ended.map_err(failed)
+        ended.map_err(|error| Failure::internal(error.into()))
     })
 }
 
@@ -61,8 +51,4 @@ pub(super) fn stop_on_signal(tasks: &Tasks, stop: CancellationToken) {
         }
         stop.cancel();
     });
-}
-
-fn failed(error: nimbus::Error) -> Failure {
-    Failure::internal(error.into())
 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    cli::{Global, activate::report, client_runtime, error::Failure},
-    config::parse_duration,
+    cli::{Global, activate::report, client_runtime, error::Failure, parse_duration},
     model::ComponentId,
     rpc::message::RebalanceRequest,
 };

@@ -9,10 +9,8 @@ use crate::{
     cli::{
         Global, client_runtime,
         error::{ErrorKind, Failure},
-        output,
+        load_topology, output, parse_duration, user,
     },
-    config::{Environment, parse_duration},
-    flux,
     model::{TopologyName, beat::TaskStatus},
     rpc::{
         client::Client,
@@ -46,16 +44,12 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let config = global.load()?;
-    let bundle = flux::bundle_file(&args.file, config.max_blob_bytes())
-        .map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
-    for warning in &bundle.warnings {
-        output::note(&format!("warning: {warning}"));
-    }
+    let bundle = load_topology(&args.file, &config)?;
     let client = global.client()?;
     let request = SubmitRequest {
         name: args.name.clone(),
         blob: bundle.key.clone(),
-        owner: Environment::of_process().user(),
+        owner: user(),
         status: if args.inactive { InitialStatus::Inactive } else { InitialStatus::Active },
     };
     client_runtime()?.block_on(async {

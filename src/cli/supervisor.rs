@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::{Global, daemon_runtime, error::Failure, log_filter, nimbus::stop_on_signal},
+    cli::{Global, daemon_runtime, error::Failure, launch_defaults, log_filter, nimbus::stop_on_signal},
     clock::Clock,
     daemon::{tasks::Tasks, telemetry},
     supervisor::{self, process::os::OsProcesses},
@@ -34,7 +34,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
         let tree = ZooKeeperTree::connect(config.tree_options(), fastrand::Rng::new(), &tasks);
         let options = config.supervisor_options();
         let processes = Arc::new(OsProcesses::new(program, options.local_dir.clone()));
-        let launch = config.launch_defaults();
+        let launch = launch_defaults(&config);
         let ended =
             supervisor::run(options, Arc::clone(&tree) as _, processes, launch, Clock::new(), stop).await;
         tree.close().await;

@@ -1,6 +1,6 @@
 //! `stormkeeper worker --spec FILE`: what a supervisor starts; not for people.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;

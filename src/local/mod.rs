@@ -135,8 +135,7 @@ pub async fn run(
 
 struct Cluster {
     client: Client,
-    nimbuses: Vec<nimbus::Nimbus>,
-    tasks: Tasks,
+    nimbuses: Vec<api::Running>,
     stop_nimbuses: CancellationToken,
     stop_supervisors: CancellationToken,
     supervisors: Tasks,
@@ -147,19 +146,11 @@ impl Cluster {
         let server = MemoryTree::new();
         Store::new(server.connect()).ensure_layout().await?;
         let (stop_nimbuses, stop_supervisors) = (CancellationToken::new(), CancellationToken::new());
-        let tasks = Tasks::default();
         let (mut nimbuses, mut seeds) = (Vec::new(), Vec::new());
         for i in 1..=N_NIMBUSES {
             let nimbus = nimbus::Options { local_dir: options.dir.join(format!("nimbus-{i}")), ..options.nimbus.clone() };
-            let (nimbus, listener) =
-                nimbus::start(nimbus, server.connect(), clock.clone(), stop_nimbuses.clone()).await?;
-            seeds.push(nimbus.handle().api().to_owned());
-            let serving = api::serve(listener, nimbus.handle().clone(), stop_nimbuses.clone());
-            tasks.start_graceful("api", Ending::Normal, async move {
-                if let Err(error) = serving.await {
-                    warn!(%error, "an API of the local cluster broke");
-                }
-            });
+            let nimbus = api::start(nimbus, server.connect(), clock.clone(), stop_nimbuses.clone()).await?;
+            seeds.push(nimbus.address().to_string());
             nimbuses.push(nimbus);
         }
         let supervisors = Tasks::default();
@@ -186,7 +177,7 @@ impl Cluster {
             });
         }
         let client = Client::new(seeds, Timeouts::default())?;
-        Ok(Self { client, nimbuses, tasks, stop_nimbuses, stop_supervisors, supervisors })
+        Ok(Self { client, nimbuses, stop_nimbuses, stop_supervisors, supervisors })
     }
 
     async fn run_topology(
@@ -244,7 +235,6 @@ impl Cluster {
                 warn!(%error, "a nimbus did not stop well");
             }
         }
-        self.tasks.stop(STOP_PATIENCE).await;
     }
 }
 

@@ -38,6 +38,8 @@ pub enum Part {
     Command,
     /// A stream that it emits.
     Output(StreamId),
+    /// The streams that it receives.
+    Inputs,
     /// The nth stream that it receives.
     Input(usize),
     /// A setting of its own.
@@ -61,6 +63,7 @@ impl fmt::Display for Place {
             Part::Parallelism => f.write_str(".parallelism"),
             Part::Command => f.write_str(".command"),
             Part::Output(stream) => write!(f, ".output.{stream}"),
+            Part::Inputs => f.write_str(".inputs"),
             Part::Input(n) => write!(f, ".inputs[{n}]"),
             Part::Setting(key) => write!(f, ".config.{key}"),
         }
@@ -184,7 +187,7 @@ fn check_component(topology: &Topology, id: &ComponentId, component: &Component,
             "declare it among the bolts, or direct the stream elsewhere",
         ),
         (ComponentKind::Bolt, true) => found.add(
-            at(Part::Component),
+            at(Part::Inputs),
             "it receives no stream, so it would never run",
             "add a stream that leads to it, or remove it",
         ),
@@ -384,7 +387,7 @@ mod tests {
         check(
             |t| edit(t, "split").inputs.clear(),
             &[
-                "bolts.split: it receives no stream, so it would never run; add a stream that leads to it, or \
+                "bolts.split.inputs: it receives no stream, so it would never run; add a stream that leads to it, or \
                  remove it",
             ],
         );
