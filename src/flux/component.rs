@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    config::{foreign, yaml::Value},
+    config::{
+        foreign,
+        yaml::{Position, Value},
+    },
     flux::{
         shell,
         walk::{At, Entries, Walk},
@@ -43,7 +46,7 @@ pub(super) struct Read {
     pub(super) id: ComponentId,
     pub(super) component: Component,
     /// Where its parts are.
-    pub(super) places: Vec<(Place, String, crate::config::yaml::Position)>,
+    pub(super) places: Vec<(Place, String, Position)>,
     pub(super) unread: Vec<Place>,
     /// Whether all of its streams are known.
     pub(super) outputs_read: bool,
@@ -190,10 +193,7 @@ fn read_declaration(walk: &mut Walk, at: &At<'_>) -> Option<StreamDeclaration> {
 }
 
 /// The settings under a `config:` key, with the place of each.
-pub(super) fn read_settings(
-    walk: &mut Walk,
-    at: &At<'_>,
-) -> (Settings, Vec<(String, String, crate::config::yaml::Position)>) {
+pub(super) fn read_settings(walk: &mut Walk, at: &At<'_>) -> (Settings, Vec<(String, String, Position)>) {
     let (mut settings, mut places) = (Settings::new(), Vec::new());
     let Some(map) = at.as_map() else {
         let what = format!("expected a map of settings, found {}", at.node.value.kind());

@@ -270,7 +270,7 @@ fn keys_and_types_are_checked() {
     bad(
         &edited("freq.secs: 1", "freq.secs: soon"),
         &[
-            "18:46: bolts[1].config.topology.tick.tuple.freq.secs: \"soon\" is not a number of seconds above 0, at \
+            "18:45: bolts[1].config.topology.tick.tuple.freq.secs: \"soon\" is not a number of seconds above 0, at \
              most a week",
         ],
     );
@@ -410,4 +410,28 @@ fn faults_of_a_file_begin_with_its_name() {
     );
     let error = load(&dir.path().join("none.yaml")).expect_err("missing").to_string();
     assert!(error.starts_with("cannot read the topology file"), "{error}");
+}
+
+#[test]
+fn the_examples_are_good_files() {
+    for name in ["word-count", "access-log"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+        let source = load_from(&folder);
+        assert_eq!(source.warnings, Vec::<String>::new(), "{name}");
+        assert_eq!(source.topology.name.as_str(), name);
+        bundle(&source, 64 << 20).expect("packs");
+    }
+}
+
+proptest::proptest! {
+    /// A file that was cut, doubled or scrambled is reported, not fatal.
+    #[test]
+    fn no_text_stops_the_reader(cut in 0usize..800, paste in 0usize..800, junk in "[\\[\\]{}:,&*!|>'\"#%@`\\-? \\na-z0]{0,12}") {
+        let at = |n: usize| n.min(WORD_COUNT.len());
+        let text = format!("{}{junk}{}", &WORD_COUNT[..at(cut)], &WORD_COUNT[at(paste)..]);
+        if let Err(Faults(faults)) = parse(&text) {
+            proptest::prop_assert!(!faults.is_empty());
+            proptest::prop_assert!(faults.iter().all(|fault| fault.at.line > 0));
+        }
+    }
 }
