@@ -61,6 +61,9 @@ pub mod local;
 /// One file per command.
 pub mod cli;
 
+#[cfg(test)]
+mod tidy;
+
 /// Builders and waits for tests.
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;

@@ -1,9 +1,10 @@
 //! The known word that someone most likely meant.
 
 /// The word of `known` nearest to `word`, if one is near enough to be what was meant: at
-/// most a third of its letters are missing, too many, wrong, or swapped with the next one.
+/// most a third of its letters, and no more than three, are missing, too many, wrong, or
+/// swapped with the next one.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(1);
+    let limit = (word.chars().count() / 3).clamp(1, 3);
     known
         .into_iter()
         .map(|candidate| (distance(&word.to_lowercase(), &candidate.to_lowercase()), candidate))

@@ -22,15 +22,18 @@ pub struct Setting {
 pub enum Kind {
     /// A whole number in a range, both ends included.
     Whole(u64, u64),
-    /// `true` or `false`.
-    Flag,
+    /// A number of seconds above 0, whole or not, of at most a week.
+    Seconds,
+    /// Texts, numbers or truth values by name.
+    Variables,
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Whole(min, max) => write!(f, "a whole number from {min} to {max}"),
-            Self::Flag => f.write_str("true or false"),
+            Self::Seconds => f.write_str("a number of seconds above 0, at most a week"),
+            Self::Variables => f.write_str("a map from names to texts or numbers"),
         }
     }
 }
@@ -41,7 +44,10 @@ impl Kind {
         match self {
             _ if value.is_null() => true,
             Self::Whole(min, max) => value.as_u64().is_some_and(|n| (min..=max).contains(&n)),
-            Self::Flag => value.is_boolean(),
+            Self::Seconds => value.as_f64().is_some_and(|n| n > 0.0 && n <= MAX_SECS as f64),
+            Self::Variables => value
+                .as_object()
+                .is_some_and(|map| map.values().all(|v| v.is_string() || v.is_number() || v.is_boolean())),
         }
     }
 }
@@ -55,8 +61,14 @@ const MAX_WORKERS: u64 = 100_000;
 /// The settings that have an effect, in alphabetical order.
 pub const KNOWN: &[Setting] = &[
     Setting {
+        key: "topology.environment",
+        kind: Kind::Variables,
+        default: "{}",
+        doc: "Environment variables that components are started with.",
+    },
+    Setting {
         key: "topology.error.throttle.interval.secs",
-        kind: Kind::Whole(1, MAX_SECS),
+        kind: Kind::Seconds,
         default: "10",
         doc: "The interval in which a task reports no more errors than the next key says.",
     },
@@ -92,13 +104,13 @@ pub const KNOWN: &[Setting] = &[
     },
     Setting {
         key: "topology.subprocess.timeout.secs",
-        kind: Kind::Whole(1, MAX_SECS),
+        kind: Kind::Seconds,
         default: "null",
         doc: "How long a component may be silent before it is started again; unset, `supervisor.worker.timeout.secs`.",
     },
     Setting {
         key: "topology.tick.tuple.freq.secs",
-        kind: Kind::Whole(1, MAX_SECS),
+        kind: Kind::Seconds,
         default: "null",
         doc: "How often a bolt gets a tick tuple; unset, never.",
     },
@@ -115,16 +127,16 @@ pub fn known(key: &str) -> Option<&'static Setting> {
     KNOWN.iter().find(|setting| setting.key == key)
 }
 
-/// What is strange about a key, though not wrong: authors may put keys of their own beside
-/// the known ones, and components get them all.
+/// What is to be said about a `topology.*` key that is not known: `has no effect …`.
+/// Authors may put keys of their own beside the known ones, so it is not wrong.
 pub fn oddity(key: &str) -> Option<String> {
     if !key.starts_with("topology.") || known(key).is_some() {
         return None;
     }
-    match crate::model::nearest::nearest(key, KNOWN.iter().map(|setting| setting.key)) {
-        Some(near) => Some(format!("`{key}` has no effect here; did you mean `{near}`?")),
-        None => Some(format!("`{key}` has no effect here; components get it all the same")),
-    }
+    Some(match crate::model::nearest::nearest(key, KNOWN.iter().map(|setting| setting.key)) {
+        Some(near) => format!("has no effect; did you mean `{near}`?"),
+        None => "has no effect here; components get it all the same".to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -138,6 +150,21 @@ mod tests {
             assert!(setting.kind.accepts(&default), "{}", setting.key);
         }
         assert!(KNOWN.is_sorted_by_key(|setting| setting.key));
+    }
+
+    #[test]
+    fn seconds_may_be_parts_and_variables_are_flat() {
+        let check = |kind: Kind, value: &str, accepted| {
+            let value: Value = serde_json::from_str(value).expect("JSON");
+            assert_eq!(kind.accepts(&value), accepted, "{value}");
+        };
+        for (value, accepted) in [("0.5", true), ("60", true), ("0", false), ("-1", false), ("604801", false)]
+        {
+            check(Kind::Seconds, value, accepted);
+        }
+        check(Kind::Variables, r#"{"A": "b", "N": 1}"#, true);
+        check(Kind::Variables, r#"{"A": []}"#, false);
+        check(Kind::Variables, r#"["A=b"]"#, false);
     }
 
     #[test]

@@ -475,7 +475,8 @@ mod tests {
             },
             &[
                 "config.topology.workers: 0 is not a whole number from 1 to 100000",
-                "bolts.split.config.topology.tick.tuple.freq.secs: \"5\" is not a whole number from 1 to 604800",
+                "bolts.split.config.topology.tick.tuple.freq.secs: \"5\" is not a number of seconds above 0, at most a \
+                 week",
             ],
         );
     }

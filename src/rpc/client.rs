@@ -286,10 +286,11 @@ impl Client {
             repeat: Repeat::Safe,
         };
         let mut tried = Vec::new();
-        for nimbus in &self.seeds {
-            match self.ask(nimbus, &request).await {
-                Tried::Answered(response) => return read((nimbus.clone(), response)).await,
-                Tried::NotTaken(reason) => tried.push(Attempt { nimbus: nimbus.clone(), reason }),
+        // The leader of an earlier write has what was written; a follower may be a moment behind.
+        for nimbus in self.known_addresses() {
+            match self.ask(&nimbus, &request).await {
+                Tried::Answered(response) => return read((nimbus, response)).await,
+                Tried::NotTaken(reason) => tried.push(Attempt { nimbus, reason }),
                 Tried::Failed(error) => return Err(error),
             }
         }
@@ -324,10 +325,14 @@ impl Client {
                 self.cluster().await.ok().and_then(|cluster| cluster.leader).map(|leader| leader.api),
             );
         }
-        let mut addresses: Vec<String> = self.known_leader().into_iter().collect();
-        addresses
-            .extend(self.seeds.iter().filter(|seed| !addresses.contains(seed)).cloned().collect::<Vec<_>>());
-        addresses
+        self.known_addresses()
+    }
+
+    /// The leader that was last found, if any, and then the seeds.
+    fn known_addresses(&self) -> Vec<String> {
+        let leader = self.known_leader();
+        let seeds = self.seeds.iter().filter(|seed| leader.as_ref() != Some(*seed)).cloned();
+        leader.iter().cloned().chain(seeds).collect()
     }
 
     fn known_leader(&self) -> Option<String> {

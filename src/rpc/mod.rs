@@ -2,6 +2,7 @@
 //! HTTP, the client that asks a nimbus, the spec that a worker is launched with, and the
 //! blob that a topology travels in.
 
+pub mod blobs;
 pub mod bundle;
 pub mod client;
 pub mod launch;

@@ -1,6 +1,6 @@
 //! What is checked before a request leaves, by both backends alike.
 
-use crate::tree::{Error, MAX_MULTI_BYTES, MAX_NODE_BYTES, Op, TreePath};
+use crate::tree::{CreateMode, Error, MAX_MULTI_BYTES, MAX_NODE_BYTES, Op, TreePath};
 
 /// Refuses a payload over the limit of one znode.
 pub(crate) fn check_payload(path: &TreePath, n_bytes: usize) -> Result<(), Error> {
@@ -10,18 +10,21 @@ pub(crate) fn check_payload(path: &TreePath, n_bytes: usize) -> Result<(), Error
     }
 }
 
-/// Refuses what only goes wrong at the tree's root. The server would answer by its own root,
-/// which with a chroot is another znode than ours.
-pub(crate) fn check_root(op: &Op) -> Result<(), Error> {
-    match op {
-        Op::Create { path, mode, .. } if path.is_root() && mode.is_sequential() => {
-            Err(Error::Refused("a sequential znode needs a name before its digits".to_owned()))
-        }
-        Op::Create { path, .. } if path.is_root() => Err(Error::NodeExists { path: path.clone() }),
-        Op::Delete { path, .. } if path.is_root() => {
-            Err(Error::Refused("the root of the tree cannot be deleted".to_owned()))
-        }
-        Op::Create { .. } | Op::Delete { .. } | Op::Check { .. } | Op::Set { .. } => Ok(()),
+/// Refuses to create the tree's root. The server would answer by its own root, which with a
+/// chroot is another znode than ours.
+pub(crate) fn check_root_creation(path: &TreePath, mode: CreateMode) -> Result<(), Error> {
+    match (path.is_root(), mode.is_sequential()) {
+        (false, _) => Ok(()),
+        (true, false) => Err(Error::NodeExists { path: path.clone() }),
+        (true, true) => Err(Error::Refused("a sequential znode needs a name before its digits".to_owned())),
+    }
+}
+
+/// Refuses to delete the tree's root.
+pub(crate) fn check_root_deletion(path: &TreePath) -> Result<(), Error> {
+    match path.is_root() {
+        true => Err(Error::Refused("the root of the tree cannot be deleted".to_owned())),
+        false => Ok(()),
     }
 }
 
@@ -37,7 +40,12 @@ pub(crate) fn check_multi(ops: &[Op]) -> Result<(), Error> {
         return Err(Error::TooLarge { path: first.path().clone(), bytes, limit: MAX_MULTI_BYTES });
     }
     for (index, op) in ops.iter().enumerate() {
-        check_root(op).map_err(|source| Error::Multi { index, source: Box::new(source) })?;
+        let checked = match op {
+            Op::Create { path, mode, .. } => check_root_creation(path, *mode),
+            Op::Delete { path, .. } => check_root_deletion(path),
+            Op::Check { .. } | Op::Set { .. } => Ok(()),
+        };
+        checked.map_err(|source| Error::Multi { index, source: Box::new(source) })?;
     }
     Ok(())
 }

@@ -164,6 +164,17 @@ pub(crate) enum Event {
     CameOrWent(TreePath),
 }
 
+impl Event {
+    /// The paths that watchers are told of.
+    fn noted(&self) -> impl Iterator<Item = TreePath> {
+        let (path, parent) = match self {
+            Self::Changed(path) => (path, None),
+            Self::CameOrWent(path) => (path, path.parent()),
+        };
+        std::iter::once(path.clone()).chain(parent)
+    }
+}
+
 /// The sinks of one connection, found by the path they watch.
 #[derive(Debug, Default)]
 pub(crate) struct WatchTable {
@@ -193,11 +204,6 @@ impl WatchTable {
         self.n_at_last_prune = self.n_sinks.max(16);
     }
 
-    /// Whether a living watcher of `path` itself is here.
-    pub(crate) fn has(&self, path: &TreePath) -> bool {
-        self.at(path).any(WatchSink::is_alive)
-    }
-
     /// The sinks of `path` itself.
     pub(crate) fn at(&self, path: &TreePath) -> impl Iterator<Item = &WatchSink> {
         self.sinks.get(path.as_str()).into_iter().flatten()
@@ -213,12 +219,17 @@ impl WatchTable {
         if self.sinks.is_empty() {
             return;
         }
-        match event {
-            Event::Changed(path) => self.note(path),
-            Event::CameOrWent(path) => {
-                self.note(path);
-                if let Some(parent) = path.parent() {
-                    self.note(&parent);
+        for path in event.noted() {
+            self.note(&path);
+        }
+    }
+
+    /// Wakes the watchers of `path` itself that `event` concerns.
+    pub(crate) fn tell_at(&self, path: &TreePath, event: &Event) {
+        for sink in self.at(path) {
+            for noted in event.noted() {
+                if sink.covers(&noted) {
+                    sink.note(&noted);
                 }
             }
         }

@@ -119,3 +119,86 @@ fn finish(mut hash: u64) -> u64 {
     hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ (hash >> 33)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tuple::any_value;
+
+    fn check(json: &str, expected: u64) {
+        let values: Vec<Value> = serde_json::from_str(json).expect("valid JSON");
+        assert_eq!(of_values(&values), expected, "{json}: {:#018x}", of_values(&values));
+    }
+
+    // Computed by a second implementation, from the module's text alone. Never change them:
+    // workers of two versions would send equal values to different tasks.
+    #[test]
+    fn the_hash_is_fixed() {
+        check("[]", 0xefd0_1f60_ba99_2926);
+        check("[null]", 0xb903_4ad3_7056_f5fb);
+        check("[false]", 0x15bf_9278_ef24_affe);
+        check("[true]", 0xa346_aada_d078_8d4e);
+        check("[0]", 0x909b_22dd_58ba_8db2);
+        check("[1]", 0x8f96_f0d6_b617_55b0);
+        check("[-1]", 0x10a3_47ea_d0a7_0972);
+        check("[9223372036854775807]", 0xa289_1468_9dc7_e364);
+        check("[-9223372036854775808]", 0x43ab_db69_dcb9_a590);
+        check("[9223372036854775808]", 0xdf52_cdc1_7869_7ddc);
+        check("[18446744073709551615]", 0x226f_86eb_67ac_f662);
+        check("[0.5]", 0x3ab5_9f5f_fbd4_9464);
+        check("[1e300]", 0x01eb_2a34_d395_d2db);
+        check(r#"[""]"#, 0x6cdf_33fd_8ced_c9d5);
+        check(r#"["word"]"#, 0x027c_aa59_b837_d59d);
+        check(r#"["naïve 数据 🌩"]"#, 0xd5fe_8fc9_5b5e_620e);
+        check("[[]]", 0x41de_0b23_eb69_8255);
+        check(r#"[[1, "a"]]"#, 0xab6d_a0a3_4864_bc51);
+        check("[{}]", 0xf3bc_3cd9_dfbc_0245);
+        check(r#"[{"b": 1, "a": [null]}]"#, 0x4491_42a1_23d1_4bc9);
+        check(r#"["a", "b"]"#, 0x0f90_188b_1a1f_7aab);
+        check(r#"["ab", ""]"#, 0xd15e_0f03_7d67_cef2);
+        assert_eq!(of_values(&[Value::Float(f64::NAN)]), 0xeffb_170f_4000_85a1);
+        assert_eq!(of_values(&[Value::Float(-f64::NAN)]), 0xeffb_170f_4000_85a1);
+        assert_eq!(of_values(&[Value::Float(f64::INFINITY)]), 0xdf2c_4702_401b_1fe9);
+    }
+
+    #[test]
+    fn a_whole_float_hashes_like_the_integer() {
+        check("[1.0]", 0x8f96_f0d6_b617_55b0);
+        check("[-0.0]", 0x909b_22dd_58ba_8db2);
+        check("[9223372036854775808.0]", 0xdf52_cdc1_7869_7ddc);
+        check("[-9223372036854775808.0]", 0x43ab_db69_dcb9_a590);
+        // However it was built, a small number is the same number.
+        assert_eq!(of_values(&[Value::UInt(1)]), of_values(&[Value::Int(1)]));
+    }
+
+    proptest! {
+        #[test]
+        fn values_that_travelled_hash_the_same(values in prop::collection::vec(any_value(), 0..4)) {
+            let json = serde_json::to_vec(&values).expect("written");
+            let from_json: Vec<Value> = serde_json::from_slice(&json).expect("read");
+            let bytes = rmp_serde::to_vec(&values).expect("written");
+            let from_bytes: Vec<Value> = rmp_serde::from_slice(&bytes).expect("read");
+            prop_assert_eq!(of_values(&from_json), of_values(&values));
+            prop_assert_eq!(of_values(&from_bytes), of_values(&values));
+        }
+
+        #[test]
+        fn every_i64_that_is_a_float_hashes_like_it(value in any::<i32>().prop_map(i64::from)) {
+            #[expect(clippy::cast_precision_loss, reason = "a float holds every i32")]
+            let float = Value::Float(value as f64);
+            prop_assert_eq!(of_values(&[float]), of_values(&[Value::Int(value)]));
+        }
+    }
+
+    #[test]
+    fn words_spread_evenly() {
+        let mut n_per_task = [0u32; 7];
+        for n in 0..70_000 {
+            let hash = of_values(&[Value::Text(format!("word-{n}"))]);
+            n_per_task[usize::try_from(hash % 7).expect("below 7")] += 1;
+        }
+        assert!(n_per_task.iter().all(|n| (9_600..10_400).contains(n)), "{n_per_task:?}");
+    }
+}

@@ -11,6 +11,8 @@ mod value;
 use std::sync::Arc;
 
 pub use value::Value;
+#[cfg(test)]
+pub(crate) use value::tests::any_value;
 
 use crate::model::{ComponentId, StreamId, TaskId};
 

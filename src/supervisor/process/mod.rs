@@ -5,6 +5,7 @@
 //! is never another process's: a pid alone may be used again.
 
 pub mod os;
+mod table;
 
 use std::{fmt, io, path::PathBuf};
 
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{model::WorkerId, rpc::launch::LaunchSpec};
 
 /// A process, for all time since the machine's start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
     /// Its pid, which is its process group as well.
     pub pid: u32,
@@ -109,8 +110,9 @@ pub trait Processes: Send + Sync + fmt::Debug + 'static {
     async fn launch(&self, spec: &LaunchSpec) -> Result<ProcessId, Error>;
 
     /// Resolves when the process is gone, also for an adopted one, which is not our child;
-    /// at once if it is gone already or the pid is another process now. What is left of its
-    /// process group is killed before this resolves.
+    /// at once if it is gone already or the pid is another process now. What is left of a
+    /// child's process group is killed before this resolves; [`Processes::sweep`] sees to the
+    /// rest.
     ///
     /// # Cancellation safety
     /// Safe: call it again.
@@ -122,7 +124,7 @@ pub trait Processes: Send + Sync + fmt::Debug + 'static {
     /// [`Error::Signal`].
     fn signal(&self, id: ProcessId, signal: StopSignal) -> Result<(), Error>;
 
-    /// Whether the process is there and has not ended.
+    /// Whether the process is there and has not ended. True when that cannot be found out.
     fn is_alive(&self, id: ProcessId) -> bool;
 
     /// The process of a launch whose id was never written down: its supervisor died between

@@ -57,8 +57,8 @@ impl Drop for MemorySession {
 impl Tree for MemorySession {
     async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error> {
         request::check_payload(path, data.len())?;
+        request::check_root_creation(path, mode)?;
         let op = Op::Create { path: path.clone(), data: data.to_vec(), mode };
-        request::check_root(&op)?;
         match self.write(op).await? {
             OpResult::Created(path) => Ok(path),
             OpResult::Checked | OpResult::Set(_) | OpResult::Deleted => {
@@ -86,13 +86,15 @@ impl Tree for MemorySession {
     }
 
     async fn delete(&self, path: &TreePath, expected: Option<Version>) -> Result<(), Error> {
-        let op = Op::Delete { path: path.clone(), version: expected };
-        request::check_root(&op)?;
-        self.write(op).await.map(|_deleted| ())
+        request::check_root_deletion(path)?;
+        self.write(Op::Delete { path: path.clone(), version: expected }).await.map(|_deleted| ())
     }
 
     async fn multi(&self, ops: Vec<Op>) -> Result<Vec<OpResult>, Error> {
         request::check_multi(&ops)?;
+        if ops.is_empty() {
+            return Ok(Vec::new());
+        }
         consume_budget().await;
         self.lock()
             .commit(self.id, &ops)?
@@ -100,6 +102,9 @@ impl Tree for MemorySession {
     }
 
     async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
         self.read(|server| paths.iter().map(|path| server.nodes.family(path)).collect()).await
     }
 

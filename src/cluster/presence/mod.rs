@@ -303,3 +303,6 @@ fn ops_to_own(
     };
     ops.into_iter()
 }
+
+#[cfg(test)]
+mod tests;

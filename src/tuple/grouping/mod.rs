@@ -287,3 +287,6 @@ impl Receiver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

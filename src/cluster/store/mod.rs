@@ -262,3 +262,6 @@ fn truncate(text: &mut String) {
         text.push_str(" … (cut)");
     }
 }
+
+#[cfg(test)]
+mod tests;

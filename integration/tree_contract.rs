@@ -1,0 +1,264 @@
+//! The tree on a real ZooKeeper: the contract, and what only a real server can do to it.
+
+use std::{sync::Arc, time::Duration};
+
+use stormkeeper::{
+    daemon::tasks::Tasks,
+    test_support::{
+        wait_until,
+        zookeeper::{Ensemble, ZooKeeperServer, fresh_root, shared},
+    },
+    tree::{
+        Changes, CreateMode, Error, Scope, SessionId, SessionState, Tree, TreePath, Version, Watcher,
+        contract::{Sessions, run_all},
+        options::Options,
+        zookeeper::ZooKeeperTree,
+    },
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn path(text: &str) -> TreePath {
+    text.parse().expect("valid path")
+}
+
+/// A connection and the tasks behind it.
+struct Connected {
+    tree: Arc<ZooKeeperTree>,
+    _tasks: Arc<Tasks>,
+}
+
+async fn connect(options: Options) -> Connected {
+    let tasks = Arc::new(Tasks::default());
+    let tree = ZooKeeperTree::connect(options, fastrand::Rng::new(), &tasks);
+    let connected = Connected { tree, _tasks: tasks };
+    connected.session(|_| true).await;
+    connected
+}
+
+impl Connected {
+    /// Waits until a session that `fits` is connected.
+    async fn session(&self, fits: impl Fn(SessionId) -> bool) -> SessionId {
+        let states = self.tree.session();
+        wait_until("a session is open", PATIENCE, async || {
+            let state = *states.borrow();
+            state.connected().filter(|&session| fits(session)).ok_or_else(|| format!("{state:?}"))
+        })
+        .await
+    }
+
+    async fn disconnected(&self) {
+        let states = self.tree.session();
+        wait_until("the connection is lost", PATIENCE, async || {
+            let state = *states.borrow();
+            if state.connected().is_none() { Ok(()) } else { Err(format!("{state:?}")) }
+        })
+        .await;
+    }
+}
+
+/// Waits for the next answer of a watcher.
+async fn changed(watcher: &mut Watcher) -> Changes {
+    tokio::time::timeout(PATIENCE, watcher.changed()).await.expect("the watcher hears something")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn zookeeper_keeps_the_contract() {
+    let server = shared().await;
+    run_all(async |name| {
+        let root = fresh_root(name);
+        let tasks = Arc::new(Tasks::default());
+        Sessions::new(move || {
+            let tree = ZooKeeperTree::connect(server.options(root.clone()), fastrand::Rng::new(), &tasks);
+            let connected = Connected { tree, _tasks: Arc::clone(&tasks) };
+            async move {
+                connected.session(|_| true).await;
+                connected.tree as Arc<dyn Tree>
+            }
+        })
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_the_server_keeps_sessions_and_watches() {
+    let mut server = ZooKeeperServer::start().await.expect("a server");
+    let (one, two) = (connect(server.options(path("/r"))).await, connect(server.options(path("/r"))).await);
+    let session = one.session(|_| true).await;
+    one.tree.create(&path("/mine"), b"", CreateMode::Ephemeral).await.expect("created");
+    let mut node = one.tree.watch(&path("/a"), Scope::Node);
+    let mut subtree = one.tree.watch(&path("/b"), Scope::Subtree);
+    assert_eq!(
+        (changed(&mut node).await, changed(&mut subtree).await),
+        (Changes::Everything, Changes::Everything)
+    );
+
+    // Twice, as a watch that was set again must be set again once more.
+    for round in 0..2 {
+        server.kill9();
+        one.disconnected().await;
+        assert_eq!(one.tree.get(&path("/mine")).await, Err(Error::Disconnected));
+        server.restart().await.expect("it starts again");
+        assert_eq!(one.session(|_| true).await, session);
+        two.session(|_| true).await;
+        let expected = (Changes::Everything, Changes::Everything);
+        assert_eq!((changed(&mut node).await, changed(&mut subtree).await), expected);
+
+        // These would not be heard by a watch that the client crate restores.
+        let told = |at: &str| Changes::Paths([path(at)].into());
+        two.tree.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
+        assert_eq!(changed(&mut node).await, told("/a"));
+        two.tree.create(&path("/b"), b"", CreateMode::Persistent).await.expect("created");
+        assert_eq!(changed(&mut subtree).await, told("/b"));
+        two.tree.delete(&path("/a"), None).await.expect("deleted");
+        assert_eq!(changed(&mut node).await, told("/a"));
+        two.tree.delete(&path("/b"), None).await.expect("deleted");
+        assert_eq!(changed(&mut subtree).await, told("/b"));
+
+        let mine = one.tree.get(&path("/mine")).await.expect("read").expect("it outlived the restart");
+        assert_eq!(mine.stat.owner, Some(session), "round {round}");
+    }
+    // One watch per path on the server, however often they were set.
+    let watches = server.ask("wchp").await.expect("asked");
+    assert_eq!(watches.lines().filter(|line| line.starts_with("/r/")).count(), 2, "{watches}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_longer_than_the_session_opens_a_new_one() {
+    let mut server = ZooKeeperServer::start().await.expect("a server");
+    let brief = Options { session_timeout: Duration::from_secs(1), ..server.options(path("/r")) };
+    let (one, other) = (connect(brief.clone()).await, connect(brief).await);
+    let first = one.session(|_| true).await;
+    one.tree.create(&path("/mine"), b"", CreateMode::Ephemeral).await.expect("created");
+    one.tree.create(&path("/kept"), b"", CreateMode::Persistent).await.expect("created");
+    let mut watcher = one.tree.watch(&TreePath::root(), Scope::Subtree);
+    assert_eq!(changed(&mut watcher).await, Changes::Everything);
+
+    server.kill9();
+    let states = one.tree.session();
+    wait_until("the session is given up", PATIENCE, async || {
+        let state = *states.borrow();
+        if state == SessionState::Connecting { Ok(()) } else { Err(format!("{state:?}")) }
+    })
+    .await;
+    server.restart().await.expect("it starts again");
+    let second = one.session(|session| session != first).await;
+    assert_ne!(second, first);
+    assert_eq!(changed(&mut watcher).await, Changes::Everything);
+    other.session(|_| true).await;
+    wait_until("the old session's ephemeral is gone", PATIENCE, async || {
+        match other.tree.get(&path("/mine")).await {
+            Ok(None) => Ok(()),
+            seen => Err(format!("{seen:?}")),
+        }
+    })
+    .await;
+    assert!(one.tree.get(&path("/kept")).await.expect("read").is_some());
+    // The new session's watch hears.
+    wait_until("the watch hears of a write", PATIENCE, async || {
+        let _written = other.tree.set(&path("/kept"), b"", None).await;
+        match watcher.take() {
+            Some(Changes::Paths(paths)) if paths.contains(&path("/kept")) => Ok(()),
+            seen => Err(format!("{seen:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_server_leaves_outcomes_unknown() {
+    let server = ZooKeeperServer::start().await.expect("a server");
+    let hasty = Options { request_timeout: Duration::from_millis(300), ..server.options(path("/r")) };
+    let one = connect(hasty).await;
+    one.tree.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
+    server.pause();
+    let written = one.tree.set(&path("/a"), b"x", Some(Version::FIRST)).await;
+    let error = written.expect_err("nobody answers");
+    assert!(matches!(&error, Error::ConnectionLost(why) if why.contains("no answer within")), "{error:?}");
+    // Far more than may be under way: the rest is refused in time, not queued.
+    let at = path("/a");
+    let reads = futures(1000, |_| one.tree.get(&at)).await;
+    let refused = reads.iter().filter(|read| **read == Err(Error::Disconnected)).count();
+    assert!(refused >= 1000 - 256 && reads.iter().all(Result::is_err), "{refused} were refused");
+    server.resume();
+    // The write that nobody vouched for happened all the same.
+    let node = wait_until("the server answers", PATIENCE, async || {
+        one.tree.get(&at).await.map_err(|error| error.to_string())?.ok_or_else(|| "no node".to_owned())
+    })
+    .await;
+    assert_eq!((&*node.data, node.stat.version), (&b"x"[..], Version(1)));
+}
+
+/// Runs `n` futures at once and answers all results.
+async fn futures<T, F: Future<Output = T>>(n: usize, make: impl Fn(usize) -> F) -> Vec<T> {
+    futures_util::future::join_all((0..n).map(make)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tree_waits_for_its_server_and_closes_without_it() {
+    let mut server = ZooKeeperServer::start().await.expect("a server");
+    let options = server.options(path("/deep/root/of/ours"));
+    server.kill9();
+    let tasks = Arc::new(Tasks::default());
+    let tree = ZooKeeperTree::connect(options.clone(), fastrand::Rng::new(), &tasks);
+    let late = Connected { tree, _tasks: Arc::clone(&tasks) };
+    assert_eq!(late.tree.get(&TreePath::root()).await, Err(Error::Disconnected));
+    let mut watcher = late.tree.watch(&path("/a"), Scope::Node);
+    server.restart().await.expect("it starts again");
+    late.session(|_| true).await;
+    assert_eq!(changed(&mut watcher).await, Changes::Everything);
+    late.tree.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
+
+    server.kill9();
+    late.disconnected().await;
+    tokio::time::timeout(Duration::from_secs(5), late.tree.close()).await.expect("closing is bounded");
+    assert_eq!(late.tree.get(&path("/a")).await, Err(Error::Closed));
+    assert_eq!(*late.tree.session().borrow(), SessionState::Closed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_servers_own_root_hides_what_is_the_servers() {
+    let server = ZooKeeperServer::start().await.expect("a server");
+    let plain = connect(server.options(TreePath::root())).await;
+    plain.tree.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
+    assert_eq!(plain.tree.children(&TreePath::root()).await, Ok(Some(vec!["a".to_owned()])));
+    let families = plain.tree.get_many(&[TreePath::root()]).await.expect("read");
+    let family = families[0].as_ref().expect("the root is there");
+    assert_eq!((family.node.stat.n_children, &family.children[..]), (1, &["a".to_owned()][..]));
+    assert_eq!(plain.tree.delete_recursive(&TreePath::root()).await, Ok(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_watcher_leaves_no_watch_on_the_server() {
+    let server = ZooKeeperServer::start().await.expect("a server");
+    let one = connect(server.options(path("/r"))).await;
+    let mut kept = one.tree.watch(&path("/kept"), Scope::Node);
+    changed(&mut kept).await;
+    for scope in [Scope::Node, Scope::Subtree] {
+        let mut watcher = one.tree.watch(&path("/gone"), scope);
+        changed(&mut watcher).await;
+    }
+    wait_until("one watch is left", PATIENCE, async || {
+        let watches = server.ask("wchp").await.map_err(|error| error.to_string())?;
+        let left: Vec<&str> = watches.lines().filter(|line| line.starts_with("/r/")).collect();
+        if left == ["/r/kept"] { Ok(()) } else { Err(watches.clone()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ensemble_survives_the_loss_of_a_server() {
+    let mut ensemble = Ensemble::start(3).await.expect("three servers");
+    let one = connect(ensemble.options(path("/r"))).await;
+    let session = one.session(|_| true).await;
+    one.tree.create(&path("/mine"), b"", CreateMode::Ephemeral).await.expect("created");
+    for server in 0..3 {
+        ensemble.servers[server].kill9();
+        wait_until("two servers serve", PATIENCE, async || {
+            one.tree.set(&path("/mine"), b"x", None).await.map_err(|error| error.to_string())
+        })
+        .await;
+        assert_eq!(one.session(|_| true).await, session);
+        ensemble.servers[server].restart().await.expect("it starts again");
+    }
+}

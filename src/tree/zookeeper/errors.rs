@@ -1,0 +1,72 @@
+//! What the client crate's errors mean to us.
+
+use zookeeper_client as zk;
+
+use crate::tree::{Error, TreePath};
+
+/// The error of a request about `path`.
+pub(super) fn error_at(path: &TreePath, error: zk::Error) -> Error {
+    let path = path.clone();
+    match error {
+        zk::Error::NoNode => Error::NoNode { path },
+        zk::Error::NodeExists => Error::NodeExists { path },
+        zk::Error::BadVersion => Error::BadVersion { path },
+        zk::Error::NotEmpty => Error::NotEmpty { path },
+        zk::Error::NoChildrenForEphemerals => Error::NoChildrenForEphemerals { path },
+        other => general_error(other),
+    }
+}
+
+/// The error of a request about nothing in particular.
+pub(super) fn general_error(error: zk::Error) -> Error {
+    match error {
+        zk::Error::SessionExpired
+        | zk::Error::SessionMoved
+        | zk::Error::ClientClosed
+        | zk::Error::AuthFailed
+        | zk::Error::Timeout => Error::SessionExpired,
+        zk::Error::NoAuth
+        | zk::Error::InvalidAcl
+        | zk::Error::NotReadOnly
+        | zk::Error::NoWatcher
+        | zk::Error::QuotaExceeded
+        | zk::Error::Throttled
+        | zk::Error::MarshallingError
+        | zk::Error::Unimplemented
+        | zk::Error::ReconfigDisabled
+        | zk::Error::BadArguments(_)
+        | zk::Error::RuntimeInconsistent
+        | zk::Error::NoNode
+        | zk::Error::NodeExists
+        | zk::Error::BadVersion
+        | zk::Error::NotEmpty
+        | zk::Error::NoChildrenForEphemerals => Error::Refused(error.to_string()),
+        // A socket that broke shows as `Custom` more often than as `ConnectionLoss`. Whatever
+        // else cannot be told may have happened after the write did.
+        other => Error::ConnectionLost(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Outcome;
+
+    #[test]
+    fn what_may_have_happened_is_unknown() {
+        let path: TreePath = "/a".parse().expect("valid path");
+        let unknown = [
+            zk::Error::ConnectionLoss,
+            zk::Error::SessionExpired,
+            zk::Error::UnexpectedErrorCode(-1),
+            zk::Error::UnexpectedError("odd".to_owned()),
+        ];
+        for error in unknown {
+            assert_eq!(error_at(&path, error.clone()).outcome(), Outcome::Unknown, "{error:?}");
+        }
+        let refused = [zk::Error::NoNode, zk::Error::BadVersion, zk::Error::NoAuth, zk::Error::QuotaExceeded];
+        for error in refused {
+            assert_eq!(error_at(&path, error.clone()).outcome(), Outcome::NotApplied, "{error:?}");
+        }
+    }
+}
