@@ -11,6 +11,7 @@ use reqwest::{Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    clock::Clock,
     model::BlobKey,
     rpc::message::{
         Accepted, ClusterSummary, Code, ErrorBody, KillRequest, NimbusList, RebalanceRequest, SubmitRequest,
@@ -53,6 +54,7 @@ pub struct Client {
     seeds: Vec<String>,
     timeouts: Timeouts,
     http: reqwest::Client,
+    clock: Clock,
     // Guards the address of the leader that was last found; held for a clone.
     leader: Mutex<Option<String>>,
 }
@@ -193,7 +195,7 @@ impl Client {
             .no_proxy()
             .build()
             .map_err(Error::Setup)?;
-        Ok(Self { seeds, timeouts, http, leader: Mutex::new(None) })
+        Ok(Self { seeds, timeouts, http, clock: Clock::new(), leader: Mutex::new(None) })
     }
 
     /// Stores a blob on the leader, which announces it. Storing it again changes nothing.
@@ -300,7 +302,7 @@ impl Client {
     /// Sends a write to the leader, else to any nimbus, until one takes it or the wait for
     /// a leader is over.
     async fn write(&self, request: Request<'_>) -> Result<(String, reqwest::Response), Error> {
-        let deadline = tokio::time::Instant::now() + self.timeouts.leader;
+        let deadline = self.clock.monotonic().plus(self.timeouts.leader);
         loop {
             let mut tried = Vec::new();
             for nimbus in self.addresses().await {
@@ -311,7 +313,7 @@ impl Client {
                 }
             }
             self.set_leader(None);
-            if tokio::time::Instant::now() + ROUND_PAUSE > deadline {
+            if self.clock.monotonic().plus(ROUND_PAUSE) > deadline {
                 return Err(Error::Unreachable { tried });
             }
             tokio::time::sleep(ROUND_PAUSE).await;
