@@ -155,14 +155,14 @@ async fn an_outage_longer_than_the_session_opens_a_new_one() {
     .await;
     assert!(one.tree.get(&path("/kept")).await.expect("read").is_some());
     // The new session's watch hears.
-    wait_until("the watch hears of a write", PATIENCE, async || {
-        let _written = other.tree.set(&path("/kept"), b"", None).await;
-        match watcher.take() {
-            Some(Changes::Paths(paths)) if paths.contains(&path("/kept")) => Ok(()),
-            seen => Err(format!("{seen:?}")),
-        }
+    other.tree.set(&path("/kept"), b"", None).await.expect("written");
+    let told = wait_until("the watch hears of the write", PATIENCE, || {
+        let told = watcher.take();
+        async move { told.filter(|told| *told != Changes::Everything).ok_or_else(|| "nothing".to_owned()) }
     })
     .await;
+    let Changes::Paths(told) = told else { panic!("{told:?}") };
+    assert!(told.contains(&path("/kept")), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -175,11 +175,11 @@ async fn a_silent_server_leaves_outcomes_unknown() {
     let written = one.tree.set(&path("/a"), b"x", Some(Version::FIRST)).await;
     let error = written.expect_err("nobody answers");
     assert!(matches!(&error, Error::ConnectionLost(why) if why.contains("no answer within")), "{error:?}");
-    // Far more than may be under way: the rest is refused in time, not queued.
+    // Far more than may be under way: of the rest, those whose turn never comes were not sent.
     let at = path("/a");
-    let reads = futures(1000, |_| one.tree.get(&at)).await;
+    let reads = futures_util::future::join_all((0..1000).map(|_| one.tree.get(&at))).await;
     let refused = reads.iter().filter(|read| **read == Err(Error::Disconnected)).count();
-    assert!(refused >= 1000 - 256 && reads.iter().all(Result::is_err), "{refused} were refused");
+    assert!(refused > 0 && reads.iter().all(Result::is_err), "{refused} were refused");
     server.resume();
     // The write that nobody vouched for happened all the same.
     let node = wait_until("the server answers", PATIENCE, async || {
@@ -187,11 +187,6 @@ async fn a_silent_server_leaves_outcomes_unknown() {
     })
     .await;
     assert_eq!((&*node.data, node.stat.version), (&b"x"[..], Version(1)));
-}
-
-/// Runs `n` futures at once and answers all results.
-async fn futures<T, F: Future<Output = T>>(n: usize, make: impl Fn(usize) -> F) -> Vec<T> {
-    futures_util::future::join_all((0..n).map(make)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,14 +20,18 @@ where
 {
     let clock = Clock::new();
     let start = clock.monotonic();
+    let mut last = "nothing yet".to_owned();
     loop {
-        let state = match look().await {
-            Ok(found) => return found,
-            Err(state) => state,
-        };
+        let left = timeout.saturating_sub(clock.monotonic().since(start));
+        match tokio::time::timeout(left, look()).await {
+            Ok(Ok(found)) => return found,
+            Ok(Err(state)) => last = state,
+            // The look itself takes too long.
+            Err(_) => {}
+        }
         assert!(
             clock.monotonic().since(start) < timeout,
-            "waited {timeout:?} in vain until {what}; last seen: {state}"
+            "waited {timeout:?} in vain until {what}; last seen: {last}"
         );
         tokio::time::sleep(PAUSE).await;
     }
@@ -47,6 +51,12 @@ mod tests {
         })
         .await;
         assert_eq!(found, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[should_panic(expected = "until it rains; last seen: nothing yet")]
+    async fn a_look_that_never_ends_does_not_hold_it_up() {
+        wait_until("it rains", Duration::from_secs(1), std::future::pending::<Result<(), String>>).await;
     }
 
     #[tokio::test(start_paused = true)]

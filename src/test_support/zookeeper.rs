@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -32,19 +32,23 @@ const TICK_MS: u32 = 250;
 /// A server answers within a second on an idle machine.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long one question may take; it is asked again.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Below the range that the system gives to outgoing connections: a client that reconnects to
 /// a dead server's port in that range can meet itself.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// Runs Java under a shell that kills it when our end of the shell's input closes, so that no
-/// server outlives the tests, however they end. Prints Java's pid.
+/// server outlives the tests, however they end, and takes its folder along then: a server
+/// that all tests share is never dropped. Prints Java's pid.
 const SCRIPT: &str = r#"
 exec 3<&0
 command -v java >/dev/null || exit 127
 java "$@" >>"$LOG" 2>&1 </dev/null &
 server=$!
 echo "$server"
-{ read -r _ <&3; kill -9 "$server" 2>/dev/null; } &
+{ read -r _ <&3; kill -9 "$server" 2>/dev/null; rm -rf "$FOLDER"; } &
 guard=$!
 wait "$server" 2>/dev/null
 status=$?
@@ -90,6 +94,8 @@ pub struct ZooKeeperServer {
 #[derive(Debug)]
 struct Process {
     shell: Child,
+    /// Open for as long as the server is to live; waiting for the shell would close it.
+    _input: Option<ChildStdin>,
     server: Pid,
 }
 
@@ -192,6 +198,7 @@ impl ZooKeeperServer {
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(self.folder.0.join("zoo.cfg"))
             .env("LOG", self.log_file())
+            .env("FOLDER", &self.folder.0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -205,7 +212,8 @@ impl ZooKeeperServer {
             let _reaped = shell.wait();
             return Err(Error::Missing("java"));
         };
-        self.process = Some(Process { shell, server });
+        let input = shell.stdin.take();
+        self.process = Some(Process { shell, _input: input, server });
         Ok(())
     }
 
@@ -306,11 +314,15 @@ fn options(servers: Vec<String>, root: TreePath) -> Options {
 }
 
 async fn ask(address: &str, word: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(word.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
+    let asking = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(word.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    };
+    // A server that is just starting may take the question and never answer it.
+    tokio::time::timeout(ANSWER_PATIENCE, asking).await?
 }
 
 /// Ports that nobody listens on, all different.

@@ -65,10 +65,12 @@ impl Link {
         // One deadline for the turn and the answer together.
         let mut deadline = std::pin::pin!(tokio::time::sleep(self.request_timeout));
         let _permit = tokio::select! {
-            // Giving up a place in the queue has no effect on the tree. The semaphore is
-            // never closed; in any case nothing was sent, and nothing can be.
-            permit = self.permits.acquire() => permit.map_err(|_closed| Error::Closed)?,
+            // A turn that comes with the deadline comes too late: nobody would wait for the answer.
+            biased;
+            // Giving up a place in the queue has no effect on the tree.
             () = &mut deadline => return Err(Error::Disconnected),
+            // Never closed; in any case nothing was sent.
+            permit = self.permits.acquire() => permit.map_err(|_closed| Error::Closed)?,
         };
         let client = self.connected()?;
         tokio::select! {
