@@ -69,7 +69,8 @@ async fn a_znode_written_by_hand_is_reported_and_the_rest_goes_on() {
     .await;
     wait_until("the znode is reported", PATIENCE, async || {
         let unreadable = cluster.json(&["cluster"])["cluster"]["unreadable"].clone();
-        let named = unreadable.as_array().is_some_and(|all| all.iter().any(|one| one["path"] == by_hand.as_str()));
+        let named =
+            unreadable.as_array().is_some_and(|all| all.iter().any(|one| one["path"] == by_hand.as_str()));
         if named { Ok(()) } else { Err(unreadable.to_string()) }
     })
     .await;
@@ -160,7 +161,10 @@ fn an_oversized_blob_is_refused_before_it_is_sent() {
     let (status, message) =
         stormkeeper(&["-c", "nimbus.max.blob.bytes=1MiB", "submit", &file.display().to_string()]);
     assert_eq!(status, Some(3), "{message}");
-    assert!(message.contains("1048576") || message.contains("1 MiB") || message.contains("1MiB"), "{message}");
+    assert!(
+        message.contains("1048576") || message.contains("1 MiB") || message.contains("1MiB"),
+        "{message}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,7 +36,8 @@ pub(crate) fn table(text: &str) -> Table {
 
 /// The words of the example's texts by `uniq -c`.
 pub(crate) fn expected_words(resources: &Path) -> Table {
-    let script = r#"awk 1 text/*.txt | tr -s '[:space:]' '\n' | grep . | sort | uniq -c | awk '{print $2 "\t" $1}'"#;
+    let script =
+        r#"awk 1 text/*.txt | tr -s '[:space:]' '\n' | grep . | sort | uniq -c | awk '{print $2 "\t" $1}'"#;
     let words = table(&shell(script, resources));
     assert!(words.len() > 100, "the texts have only {} words", words.len());
     words
@@ -44,7 +45,8 @@ pub(crate) fn expected_words(resources: &Path) -> Table {
 
 /// What the access log holds, as `FIELD VALUE`, by `awk`.
 pub(crate) fn expected_requests(example: &Path) -> Table {
-    let script = r#"awk -f expected.awk resources/logs/*.log | sort | uniq -c | awk '{print $2 " " $3 "\t" $1}'"#;
+    let script =
+        r#"awk -f expected.awk resources/logs/*.log | sort | uniq -c | awk '{print $2 " " $3 "\t" $1}'"#;
     table(&shell(script, example))
 }
 

@@ -59,7 +59,8 @@ async fn the_access_log_equals_awk_and_its_broken_lines_are_errors() {
     let cluster = Cluster::start().await;
     let out = cluster.path("requests");
     let out_line = format!("access.log.out: {:?}", out.display().to_string());
-    let file = cluster.example("access-log", &[("access.log.out: \"/tmp/stormkeeper-access-log\"", &out_line)]);
+    let file =
+        cluster.example("access-log", &[("access.log.out: \"/tmp/stormkeeper-access-log\"", &out_line)]);
     cluster.ok(&["submit", &file.display().to_string(), "--wait"]);
     let expected = counting::expected_requests(file.parent().expect("in a folder"));
     wait_until("the tables are what awk counts", PATIENCE, async || {
@@ -83,7 +84,10 @@ async fn the_access_log_equals_awk_and_its_broken_lines_are_errors() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebalance_changes_workers_and_tasks() {
     let cluster = Cluster::start().await;
-    let (file, _) = word_count(&cluster, &[("word.count.repeat: 1", "word.count.repeat: 0"), ("word.count.rate: 0", "word.count.rate: 20")]);
+    let (file, _) = word_count(
+        &cluster,
+        &[("word.count.repeat: 1", "word.count.repeat: 0"), ("word.count.rate: 0", "word.count.rate: 20")],
+    );
     cluster.ok(&["submit", &file, "--wait"]);
     cluster.ok(&["rebalance", "word-count", "-w", "0s", "-n", "4", "-e", "split=3"]);
     wait_until("four workers run eight tasks", PATIENCE, async || {
@@ -120,8 +124,11 @@ async fn an_unmodified_pystorm_bolt_runs() {
          class Split(BasicBolt):\n    def process(self, tup):\n        for word in tup.values[0].split():\n            \
          self.emit([word])\n\nSplit().run()\n"
     );
-    fs::write(resources.join("split.py"), split.replace("from pystorm import BasicBolt", "from pystorm import Bolt as BasicBolt"))
-        .expect("written");
+    fs::write(
+        resources.join("split.py"),
+        split.replace("from pystorm import BasicBolt", "from pystorm import Bolt as BasicBolt"),
+    )
+    .expect("written");
     cluster.ok(&["submit", &file, "--wait"]);
     wait_for_words(&cluster, &out, &counting::expected_words(&resources)).await;
     cluster.ok(&["kill", "word-count", "-w", "0s"]);

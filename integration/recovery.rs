@@ -129,7 +129,8 @@ async fn the_second_nimbus_takes_over_and_moves_nothing() {
 async fn a_stopped_leader_hands_over_at_once() {
     let mut cluster = Cluster::start().await;
     let api = cluster.json(&["cluster"])["cluster"]["leader"]["api"].clone();
-    let leading = cluster.nimbuses.iter().position(|n| n.log().contains("won the election")).expect("one leads");
+    let leading =
+        cluster.nimbuses.iter().position(|n| n.log().contains("won the election")).expect("one leads");
     let status = cluster.nimbuses[leading].terminate();
     assert!(status.success(), "{status}");
     let now = wait_until("the other nimbus leads", PATIENCE, async || {

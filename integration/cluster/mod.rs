@@ -152,7 +152,8 @@ impl Cluster {
     /// Every process that a supervisor of this cluster launched, components included.
     pub(crate) fn worker_processes(&self) -> BTreeSet<u32> {
         let dirs = (1..=2).map(|i| self.path(&format!("supervisor-{i}")));
-        dirs.flat_map(|dir| processes_with(&format!("STORMKEEPER_SUPERVISOR_DIR={}", dir.display()))).collect()
+        dirs.flat_map(|dir| processes_with(&format!("STORMKEEPER_SUPERVISOR_DIR={}", dir.display())))
+            .collect()
     }
 
     /// A connection to the tree of this cluster, as zkCli would have.

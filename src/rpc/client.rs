@@ -11,6 +11,7 @@ use reqwest::{Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    clock::Clock,
     model::BlobKey,
     rpc::message::{
         Accepted, ClusterSummary, Code, ErrorBody, KillRequest, NimbusList, RebalanceRequest, SubmitRequest,
@@ -53,6 +54,7 @@ pub struct Client {
     seeds: Vec<String>,
     timeouts: Timeouts,
     http: reqwest::Client,
+    clock: Clock,
     // Guards the address of the leader that was last found; held for a clone.
     leader: Mutex<Option<String>>,
 }
@@ -193,7 +195,7 @@ impl Client {
             .no_proxy()
             .build()
             .map_err(Error::Setup)?;
-        Ok(Self { seeds, timeouts, http, leader: Mutex::new(None) })
+        Ok(Self { seeds, timeouts, http, clock: Clock::new(), leader: Mutex::new(None) })
     }
 
     /// Stores a blob on the leader, which announces it. Storing it again changes nothing.
@@ -286,10 +288,11 @@ impl Client {
             repeat: Repeat::Safe,
         };
         let mut tried = Vec::new();
-        for nimbus in &self.seeds {
-            match self.ask(nimbus, &request).await {
-                Tried::Answered(response) => return read((nimbus.clone(), response)).await,
-                Tried::NotTaken(reason) => tried.push(Attempt { nimbus: nimbus.clone(), reason }),
+        // The leader of an earlier write has what was written; a follower may be a moment behind.
+        for nimbus in self.known_addresses() {
+            match self.ask(&nimbus, &request).await {
+                Tried::Answered(response) => return read((nimbus, response)).await,
+                Tried::NotTaken(reason) => tried.push(Attempt { nimbus, reason }),
                 Tried::Failed(error) => return Err(error),
             }
         }
@@ -299,7 +302,7 @@ impl Client {
     /// Sends a write to the leader, else to any nimbus, until one takes it or the wait for
     /// a leader is over.
     async fn write(&self, request: Request<'_>) -> Result<(String, reqwest::Response), Error> {
-        let deadline = tokio::time::Instant::now() + self.timeouts.leader;
+        let deadline = self.clock.monotonic().plus(self.timeouts.leader);
         loop {
             let mut tried = Vec::new();
             for nimbus in self.addresses().await {
@@ -310,7 +313,7 @@ impl Client {
                 }
             }
             self.set_leader(None);
-            if tokio::time::Instant::now() + ROUND_PAUSE > deadline {
+            if self.clock.monotonic().plus(ROUND_PAUSE) > deadline {
                 return Err(Error::Unreachable { tried });
             }
             tokio::time::sleep(ROUND_PAUSE).await;
@@ -324,10 +327,14 @@ impl Client {
                 self.cluster().await.ok().and_then(|cluster| cluster.leader).map(|leader| leader.api),
             );
         }
-        let mut addresses: Vec<String> = self.known_leader().into_iter().collect();
-        addresses
-            .extend(self.seeds.iter().filter(|seed| !addresses.contains(seed)).cloned().collect::<Vec<_>>());
-        addresses
+        self.known_addresses()
+    }
+
+    /// The leader that was last found, if any, and then the seeds.
+    fn known_addresses(&self) -> Vec<String> {
+        let leader = self.known_leader();
+        let seeds = self.seeds.iter().filter(|seed| leader.as_ref() != Some(*seed)).cloned();
+        leader.iter().cloned().chain(seeds).collect()
     }
 
     fn known_leader(&self) -> Option<String> {
