@@ -77,7 +77,8 @@ async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Durat
             let summary = &detail.summary;
             let error = anyhow::anyhow!(
                 "{} of {} tasks run after {timeout:?}",
-                detail.n_running(), summary.tasks_total
+                detail.n_running(),
+                summary.tasks_total
             );
             let error = match &summary.trouble {
                 Some(trouble) => Err::<(), _>(anyhow::Error::msg(trouble.clone()))

@@ -178,7 +178,8 @@ pub struct TopologyDetail {
 impl TopologyDetail {
     /// How many tasks have their component up.
     pub fn n_running(&self) -> usize {
-        let is_up = |task: &&TaskSummary| matches!(task.status, Some(TaskStatus::Running | TaskStatus::Inactive));
+        let is_up =
+            |task: &&TaskSummary| matches!(task.status, Some(TaskStatus::Running | TaskStatus::Inactive));
         self.tasks.iter().filter(is_up).count()
     }
 
