@@ -1,1 +1,234 @@
-fn main() {}
+//! What a tuple costs: to route, to encode, to hand to a task here and to one elsewhere.
+//!
+//! Each group has its own limit beside it, measured in the same run: a bare channel for the
+//! queue, bare bytes over loopback for the connection, a typed pair for the encoding.
+
+use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use stormkeeper::{
+    daemon::tasks::{Ending, Tasks},
+    model::{
+        ComponentId, Port, Slot, StreamId, TaskId, Timestamp,
+        assignment::{AssignedWorker, Assignment},
+        task_set::TaskSet,
+        topology::{Component, ComponentKind, Grouping, Input, Run, StreamDeclaration, TaskTable, Topology},
+    },
+    tuple::{Origin, Tuple, Value, grouping::Router},
+    worker::transport::{Counters, Identity, Inboxes, Listener, Peers},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    runtime::Runtime,
+    sync::mpsc,
+};
+
+/// Tuples per measured round: the start of a round is then below a thousandth of it.
+const N_TUPLES: u32 = 100_000;
+
+/// How many tuples a receiver takes at once.
+const N_TAKEN: usize = 256;
+
+/// The bytes that one tuple of `a_tuple` takes in a batch.
+const WIRE_BYTES_PER_TUPLE: u32 = 15;
+
+fn component(id: &str) -> ComponentId {
+    id.parse().expect("a valid id")
+}
+
+fn a_tuple() -> Tuple {
+    let (task, stream) = (TaskId(1), StreamId::default_stream());
+    let origin = Origin { task, component: component("split"), stream };
+    Tuple::new(Arc::new(origin), vec!["word".into(), Value::Int(1000)])
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
+}
+
+/// A router for `split`, which emits (word, count) to a bolt with 10 tasks.
+fn router(grouping: Grouping) -> Router {
+    let blank = |kind, parallelism| Component {
+        kind,
+        parallelism,
+        run: Run::Command(vec!["true".to_owned()]),
+        outputs: BTreeMap::new(),
+        inputs: Vec::new(),
+        settings: BTreeMap::new(),
+    };
+    let stream = StreamId::default_stream();
+    let fields = vec!["word".to_owned(), "count".to_owned()];
+    let declaration = StreamDeclaration { fields, direct: false };
+    let outputs = [(stream.clone(), declaration)].into();
+    let input = Input { from: component("split"), stream, grouping };
+    let components = [
+        (component("split"), Component { outputs, ..blank(ComponentKind::Spout, 1) }),
+        (component("count"), Component { inputs: vec![input], ..blank(ComponentKind::Bolt, 10) }),
+    ];
+    let name = "bench".parse().expect("a valid name");
+    let topology = Topology { name, settings: BTreeMap::new(), components: components.into() };
+    let table = TaskTable::number([(component("split"), 1), (component("count"), 10)]);
+    Router::new(&topology, &table, &component("split"), TaskId(1), &TaskSet::default()).expect("they fit")
+}
+
+fn route(c: &mut Criterion) {
+    let mut group = c.benchmark_group("route");
+    let stream = StreamId::default_stream();
+    let values = ["international".into(), Value::Int(1)];
+    let by_word = Grouping::Fields(vec!["word".to_owned()]);
+    for (name, grouping) in
+        [("shuffle", Grouping::Shuffle), ("fields", by_word), ("all of 10", Grouping::All)]
+    {
+        let mut router = router(grouping);
+        let mut out = Vec::new();
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                router.route(&stream, black_box(&values), None, &mut out).expect("routed");
+                black_box(out.len())
+            });
+        });
+    }
+}
+
+fn encode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("encode and decode two fields");
+    group.throughput(Throughput::Elements(1));
+    let mut bytes = Vec::with_capacity(64);
+    let values: Vec<Value> = vec!["international".into(), Value::Int(1000)];
+    group.bench_function("MessagePack", |b| {
+        b.iter(|| {
+            bytes.clear();
+            rmp_serde::encode::write(&mut bytes, black_box(&values)).expect("written");
+            rmp_serde::from_slice::<Vec<Value>>(&bytes).expect("read")
+        });
+    });
+    let typed = ("international".to_owned(), 1000i64);
+    group.bench_function("limit: MessagePack, a typed pair", |b| {
+        b.iter(|| {
+            bytes.clear();
+            rmp_serde::encode::write(&mut bytes, black_box(&typed)).expect("written");
+            rmp_serde::from_slice::<(String, i64)>(&bytes).expect("read")
+        });
+    });
+    group.bench_function("JSON", |b| {
+        b.iter(|| {
+            bytes.clear();
+            serde_json::to_writer(&mut bytes, black_box(&values)).expect("written");
+            serde_json::from_slice::<Vec<Value>>(&bytes).expect("read")
+        });
+    });
+}
+
+fn identity(port: u16) -> Identity {
+    let slot = Slot { supervisor: "bench".parse().expect("a valid id"), port: Port(port) };
+    Identity { topology: "bench-1-1".parse().expect("a valid id"), slot }
+}
+
+fn local(c: &mut Criterion) {
+    let mut group = c.benchmark_group("one task to one in the same worker");
+    group.throughput(Throughput::Elements(N_TUPLES.into()));
+    let runtime = runtime();
+    let (inboxes, mut receivers) = runtime.block_on(async { Inboxes::new([TaskId(7)]) });
+    let mut inbox = receivers.remove(&TaskId(7)).expect("asked for");
+    let tasks = Tasks::default();
+    let peers = Peers::new(identity(1), inboxes, Arc::new(Counters::default()), &tasks);
+    let tuple = a_tuple();
+    group.bench_function("outbox to inbox", |b| {
+        b.iter(|| {
+            runtime.block_on(async {
+                let (mut outbox, tuple) = (peers.outbox(), tuple.clone());
+                tasks.start("emitter", Ending::Normal, async move {
+                    for _ in 0..N_TUPLES {
+                        outbox.send(TaskId(7), tuple.clone()).await;
+                    }
+                });
+                take(&mut inbox).await;
+            });
+        });
+    });
+    let (sender, mut receiver) = mpsc::channel(stormkeeper::worker::transport::INBOX_TUPLES);
+    group.bench_function("limit: a bare channel of numbers", |b| {
+        b.iter(|| {
+            runtime.block_on(async {
+                let sender = sender.clone();
+                tasks.start("emitter", Ending::Normal, async move {
+                    for n in 0..u64::from(N_TUPLES) {
+                        sender.send(n).await.expect("the receiver waits");
+                    }
+                });
+                take(&mut receiver).await;
+            });
+        });
+    });
+}
+
+async fn take<T>(receiver: &mut mpsc::Receiver<T>) {
+    let (mut n_taken, mut taken) = (0, Vec::with_capacity(N_TAKEN));
+    while n_taken < N_TUPLES as usize {
+        n_taken += receiver.recv_many(&mut taken, N_TAKEN).await;
+        taken.clear();
+    }
+}
+
+fn remote(c: &mut Criterion) {
+    let mut group = c.benchmark_group("one worker to another over loopback");
+    group.throughput(Throughput::Elements(N_TUPLES.into()));
+    let runtime = runtime();
+    let tasks = Tasks::default();
+    let (peers, mut inbox) = runtime.block_on(async {
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let me = identity(listener.local_addr().expect("bound").port());
+        let (inboxes, mut receivers) = Inboxes::new([TaskId(7)]);
+        let inbox = receivers.remove(&TaskId(7)).expect("asked for");
+        let slot = me.slot.clone();
+        tasks.start("listener", Ending::Normal, listener.run(me, inboxes, Arc::new(Counters::default())));
+        let mut peers = Peers::new(identity(1), Inboxes::default(), Arc::new(Counters::default()), &tasks);
+        let worker = AssignedWorker {
+            host: "127.0.0.1".to_owned(),
+            tasks: TaskSet::range(7, 7),
+            start: Timestamp::EPOCH,
+        };
+        peers.update(&Assignment { workers: [(slot, worker)].into() });
+        (peers, inbox)
+    });
+    let tuple = a_tuple();
+    group.bench_function("outbox to inbox", |b| {
+        b.iter(|| {
+            runtime.block_on(async {
+                let (mut outbox, origin) = (peers.outbox(), tuple.origin().clone());
+                tasks.start("emitter", Ending::Normal, async move {
+                    // A new tuple each time: copies of one would share their values on the wire.
+                    for n in 0..N_TUPLES {
+                        let values = vec!["word".into(), Value::Int(n.into())];
+                        outbox.send(TaskId(7), Tuple::new(origin.clone(), values)).await;
+                    }
+                });
+                take(&mut inbox).await;
+            });
+        });
+    });
+    let (mut here, mut there) = runtime.block_on(bare_connection());
+    let bytes = vec![0u8; (WIRE_BYTES_PER_TUPLE * N_TUPLES) as usize];
+    group.bench_function("limit: as many bare bytes", |b| {
+        b.iter(|| {
+            runtime.block_on(async {
+                let mut received = vec![0u8; bytes.len()];
+                let (sent, read) = tokio::join!(here.write_all(&bytes), there.read_exact(&mut received));
+                sent.expect("sent");
+                read.expect("received")
+            });
+        });
+    });
+    runtime.block_on(tasks.stop(Duration::from_secs(5)));
+}
+
+async fn bare_connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (here, there) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (here.expect("connected"), there.expect("accepted").0)
+}
+
+criterion_group!(benches, route, encode, local, remote);
+criterion_main!(benches);

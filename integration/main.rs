@@ -1,4 +1,9 @@
-//! Tests with real processes.
+//! Tests with real processes: ZooKeeper, nimbuses, supervisors, workers, `kill -9`.
 
+mod bad_input;
+mod cluster;
+mod counting;
+mod life;
+mod recovery;
 mod rocksdb_smoke;
 mod tree_contract;

@@ -16,6 +16,9 @@ pub mod clock;
 /// Jittered exponential backoff.
 pub mod backoff;
 
+/// Owned tasks, shutdown, logs.
+pub mod daemon;
+
 /// A bare versioned tree with sessions, ephemerals, watches and multi.
 pub mod tree;
 
@@ -27,9 +30,6 @@ pub mod election;
 
 /// Pure placement of tasks in slots.
 pub mod schedule;
-
-/// Owned tasks, shutdown, logs.
-pub mod daemon;
 
 /// Pure streaming: values, tuples, groupings.
 pub mod tuple;
@@ -60,6 +60,9 @@ pub mod local;
 
 /// One file per command.
 pub mod cli;
+
+#[cfg(test)]
+mod tidy;
 
 /// Builders and waits for tests.
 #[cfg(any(test, feature = "test-support"))]

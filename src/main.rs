@@ -1,3 +1,7 @@
 //! The `stormkeeper` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stormkeeper::cli::run(std::env::args_os())
+}

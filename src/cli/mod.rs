@@ -1,1 +1,232 @@
-//! cli
+//! The command line: one file per command.
+//!
+//! Data goes to standard output, everything else to standard error; `--json` prints the
+//! API's answer wherever a table is shown. What goes wrong becomes an [`error::Failure`] with
+//! a heading, the chain of causes, a hint where one is known, and an exit code.
+
+mod activate;
+mod cluster;
+mod completions;
+mod config;
+mod error;
+mod get_errors;
+mod kill;
+mod list;
+mod local;
+mod nimbus;
+mod output;
+mod rebalance;
+mod show;
+mod submit;
+mod supervisor;
+mod worker;
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::{
+        Config, Environment,
+        value::{Kind, Value},
+        yaml,
+    },
+    flux,
+    rpc::{
+        bundle::Bundle,
+        client::{Client, Timeouts},
+    },
+    supervisor::{LaunchDefaults, OnStop},
+};
+use error::{ErrorKind, Failure};
+
+/// A ZooKeeper-coordinated control plane for stream topologies.
+#[derive(Debug, Parser)]
+#[command(name = "stormkeeper", version, max_term_width = 100)]
+#[command(after_help = "Exit status: 0 done, 1 internal error, 2 wrong usage, 3 bad configuration or \
+topology file, 4 refused by the cluster, 5 cluster not reachable or not done in time.")]
+struct Args {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, clap::Args)]
+struct Global {
+    /// Read this storm.yaml instead of the one named by STORMKEEPER_CONF
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set a configuration key; wins over the file (can be repeated)
+    #[arg(short = 'c', global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Ask this nimbus instead of those in nimbus.seeds (can be repeated)
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    nimbus: Vec<String>,
+    /// Print JSON instead of a table
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a nimbus replica in the foreground
+    Nimbus(nimbus::Args),
+    /// Run the supervisor of this host in the foreground
+    Supervisor(supervisor::Args),
+    #[command(hide = true)]
+    Worker(worker::Args),
+    /// Run a topology in a whole cluster within this process, without ZooKeeper
+    Local(local::Args),
+    /// Submit a topology file to the cluster
+    Submit(submit::Args),
+    /// List topologies
+    List(list::Args),
+    /// Show one topology: its workers, components and tasks
+    Show(show::Args),
+    /// Let the spouts of a topology run
+    Activate(activate::Args),
+    /// Stop the spouts of a topology; tuples under way are worked off
+    Deactivate(activate::Args),
+    /// Place the tasks of a topology anew, with other numbers of workers or tasks
+    Rebalance(rebalance::Args),
+    /// Remove a topology
+    Kill(kill::Args),
+    /// Print the errors of a topology's tasks
+    GetErrors(get_errors::Args),
+    /// Show the nimbuses and supervisors of the cluster
+    Cluster(cluster::Args),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print shell completions
+    Completions(completions::Args),
+}
+
+/// Runs the command line `args` and answers how the process is to end.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => return error::usage(&error),
+    };
+    match dispatch(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
+    match command {
+        Command::Nimbus(args) => nimbus::run(&global, &args),
+        Command::Supervisor(args) => supervisor::run(&global, &args),
+        Command::Worker(args) => worker::run(&args),
+        Command::Local(args) => local::run(&global, &args),
+        Command::Submit(args) => submit::run(&global, &args),
+        Command::List(args) => list::run(&global, &args),
+        Command::Show(args) => show::run(&global, &args),
+        Command::Activate(args) => activate::activate(&global, &args),
+        Command::Deactivate(args) => activate::deactivate(&global, &args),
+        Command::Rebalance(args) => rebalance::run(&global, &args),
+        Command::Kill(args) => kill::run(&global, &args),
+        Command::GetErrors(args) => get_errors::run(&global, &args),
+        Command::Cluster(args) => cluster::run(&global, &args),
+        Command::Config(command) => config::run(&global, &command),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+impl Global {
+    /// The configuration that the file, the environment and `-c` make together. Warnings go
+    /// to standard error.
+    fn load(&self) -> Result<Config, Failure> {
+        let environment = Environment::of_process();
+        let (config, warnings) = Config::load(self.config.as_deref(), &self.set, &environment)?;
+        for warning in warnings {
+            output::note(&format!("warning: {warning}"));
+        }
+        Ok(config)
+    }
+
+    /// A client of the cluster's nimbuses.
+    fn client(&self) -> Result<Client, Failure> {
+        let config = self.load()?;
+        let seeds = if self.nimbus.is_empty() { config.nimbus_seeds() } else { self.nimbus.clone() };
+        Ok(Client::new(seeds, Timeouts::default())?)
+    }
+}
+
+/// A runtime for a command that asks the cluster: one thread is enough.
+fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| Failure::internal(anyhow::Error::new(error).context("starting the async runtime")))
+}
+
+/// A runtime for a daemon.
+fn daemon_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.map_err(|error| Failure::internal(anyhow::Error::new(error).context("starting the async runtime")))
+}
+
+/// What workers are launched with, by the configuration.
+fn launch_defaults(config: &Config) -> LaunchDefaults {
+    let timing = config.worker_timing();
+    LaunchDefaults {
+        config_file: config.file().map(std::path::Path::to_owned),
+        overrides: config.overrides().to_vec(),
+        heartbeat_period: timing.heartbeat_period,
+        task_beat_period: timing.task_beat_period,
+        subprocess_timeout: timing.subprocess_timeout,
+        settings: config.topology_defaults(),
+        on_stop: OnStop::LeaveWorkers,
+    }
+}
+
+/// The longest wait that an option takes.
+const MAX_WAIT_SECS: u64 = 30 * 24 * 3600;
+
+/// A time as the command line takes it: `500ms`, `10s`, `2m`, or plain seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let read = yaml::parse(text).ok().and_then(|node| Kind::Secs(0, MAX_WAIT_SECS).read(&node.value));
+    match read {
+        Some(Value::Duration(duration)) => Ok(duration),
+        _ => Err("expected a time such as 500ms, 10s or 2m, at most 30 days".to_owned()),
+    }
+}
+
+/// The topology in `file`, and the blob of it. What is strange about it goes to standard
+/// error.
+fn load_topology(file: &Path, config: &Config) -> Result<Bundle, Failure> {
+    let wrong = |error: flux::Error| Failure::new(ErrorKind::Config, error.into());
+    let source = flux::load(file).map_err(wrong)?;
+    for warning in &source.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    flux::bundle(&source, config.max_blob_bytes()).map_err(wrong)
+}
+
+/// Who runs the command, for people to read.
+fn user() -> String {
+    #[expect(clippy::disallowed_methods, reason = "the command line may read the environment")]
+    let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    name.ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// What logs say, by `STORMKEEPER_LOG`.
+fn log_filter() -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "the command line may read the environment")]
+    std::env::var("STORMKEEPER_LOG").ok().filter(|filter| !filter.is_empty())
+}
+
+/// The command line as clap knows it, for completions and the reference.
+fn command_line() -> clap::Command {
+    <Args as clap::CommandFactory>::command()
+}
+
+#[cfg(test)]
+mod tests;

@@ -294,3 +294,65 @@ pub fn roots() -> Vec<TreePath> {
         metrics_root(),
     ]
 }
+
+/// [`TABLE`] as Markdown.
+pub fn table() -> String {
+    let mut text =
+        String::from("| path | kind | JSON | written by | watched by |\n| --- | --- | --- | --- | --- |\n");
+    for Row { path, kind, holds, written_by, watched_by } in TABLE {
+        text.push_str(&format!("| `{path}` | {kind} | {holds} | {written_by} | {watched_by} |\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_zk_layout() {
+        crate::test_support::assert_generated("zk-layout.md", "paths", &table());
+    }
+
+    #[test]
+    fn the_table_has_every_path_that_is_built() {
+        let id: TopologyId = "t".parse().expect("valid id");
+        let supervisor: SupervisorId = "s".parse().expect("valid id");
+        let nimbus_id: NimbusId = "n".parse().expect("valid id");
+        let key = BlobKey::of(b"x");
+        let component: ComponentId = "c".parse().expect("valid id");
+        let built = [
+            storm(&id),
+            tasks(&id),
+            assignment(&id),
+            super::supervisor(&supervisor),
+            taskbeats(&id),
+            taskbeat(&id, TaskId(1)),
+            taskerror_prefix(&id, TaskId(1)),
+            last_error(&id, &component),
+            nimbus(&nimbus_id),
+            term(),
+            leader(),
+            orders(&supervisor),
+            blob(&key),
+            blob_holder(&key, &nimbus_id),
+            metrics(&id),
+        ];
+        let shape = |path: &str| -> Vec<String> {
+            path.split('/')
+                .skip(1)
+                .map(|part| if part.starts_with('{') { "*".to_owned() } else { part.to_owned() })
+                .collect()
+        };
+        let rows: Vec<Vec<String>> = TABLE.iter().map(|row| shape(row.path)).collect();
+        assert_eq!(built.len(), rows.len());
+        for path in built {
+            let parts: Vec<&str> = path.parts().collect();
+            let fits = |row: &Vec<String>| {
+                row.len() == parts.len()
+                    && row.iter().zip(&parts).all(|(row, part)| row == "*" || row == part)
+            };
+            assert!(rows.iter().any(fits), "{path} is in no row of the table");
+        }
+    }
+}

@@ -11,6 +11,8 @@ pub mod assignment;
 pub mod beat;
 pub mod error;
 pub mod id;
+pub mod nearest;
+pub mod settings;
 pub mod status;
 pub mod task_set;
 pub mod time;

@@ -200,6 +200,11 @@ mod tests {
     }
 
     #[test]
+    fn generated_lifecycle_table() {
+        crate::test_support::assert_generated("docs/architecture.md", "lifecycle", &lifecycle_table());
+    }
+
+    #[test]
     fn a_refusal_says_what_and_why() {
         let refused = TopologyStatus::Killed.on(Event::Activate).expect_err("refused");
         assert_eq!(refused.to_string(), "a topology that is killed cannot be activated");

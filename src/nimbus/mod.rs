@@ -1,6 +1,38 @@
 //! The deciding daemon: observes the cluster, decides with pure code, acts through fenced
 //! writes.
+//!
+//! ```text
+//!  tree ─▶ Observer ─▶ ClusterView ─▶ decide ─▶ Plan ─▶ apply ─▶ FencedWriter ─▶ tree
+//!                          │            ▲
+//!                          └▶ Liveness ─┘             Handle ◀─ API, local mode
+//! ```
+//!
+//! Start reading at [`decide()`](decide::decide()), which is pure, then `leader.rs`, the loop
+//! around it, and [`daemon`], which puts a nimbus together.
+//!
+//! Invariants: only the holder of a [`crate::election::Leadership`] writes what leaders own;
+//! every such write is fenced; a healthy task is not moved unless an operator asked for it;
+//! no topology is removed because something of it is missing or cannot be read.
 
+mod apply;
+pub mod blobs;
+pub mod change;
+pub mod daemon;
+pub mod decide;
+pub mod handle;
+pub mod identity;
+mod leader;
+pub mod liveness;
 pub mod options;
+pub mod plan;
+pub mod policy;
+pub mod refusal;
+mod role;
+mod submit;
+#[cfg(test)]
+mod tests;
 
+pub use daemon::{Error, Nimbus, start};
+pub use handle::Handle;
+pub use leader::LeaderStatus;
 pub use options::Options;

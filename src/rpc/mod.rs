@@ -1,1 +1,9 @@
-//! rpc
+//! What daemons and clients say to each other: the bodies of requests and answers over
+//! HTTP, the client that asks a nimbus, the spec that a worker is launched with, and the
+//! blob that a topology travels in.
+
+pub mod blobs;
+pub mod bundle;
+pub mod client;
+pub mod launch;
+pub mod message;

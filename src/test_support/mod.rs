@@ -1,6 +1,9 @@
 //! Waits, processes and builders for tests.
 
+mod generated;
+pub mod topologies;
 mod wait;
 pub mod zookeeper;
 
+pub use generated::assert_generated;
 pub use wait::wait_until;

@@ -1,1 +1,75 @@
-//! tuple
+//! Pure streaming: values, tuples, and who receives which tuple.
+//!
+//! Nothing here does I/O or is async. A [`Value`](crate::tuple::Value) is what a component
+//! may put in a tuple, a [`Tuple`](crate::tuple::Tuple) is one emission, a
+//! [`Router`](crate::tuple::grouping::Router) names its receivers, and
+//! [`hash`](crate::tuple::hash) is the fixed function that fields grouping stands on.
+
+pub mod grouping;
+pub mod hash;
+mod value;
+
+use std::sync::Arc;
+
+pub use value::Value;
+#[cfg(test)]
+pub(crate) use value::tests::any_value;
+
+use crate::model::{ComponentId, StreamId, TaskId};
+
+/// Where tuples come from: shared by all that one task emits to one stream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The emitting task.
+    pub task: TaskId,
+    /// Its component.
+    pub component: ComponentId,
+    /// The stream.
+    pub stream: StreamId,
+}
+
+/// One emission: an origin and its values.
+///
+/// A clone shares both, so that a tuple may go to many receivers without a copy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tuple {
+    origin: Arc<Origin>,
+    values: Arc<[Value]>,
+}
+
+impl Tuple {
+    /// A tuple of `values` from `origin`.
+    pub fn new(origin: Arc<Origin>, values: impl Into<Arc<[Value]>>) -> Self {
+        Self { origin, values: values.into() }
+    }
+
+    /// The emitting task.
+    pub fn source(&self) -> TaskId {
+        self.origin.task
+    }
+
+    /// The emitting component.
+    pub fn component(&self) -> &ComponentId {
+        &self.origin.component
+    }
+
+    /// The stream it was emitted to.
+    pub fn stream(&self) -> &StreamId {
+        &self.origin.stream
+    }
+
+    /// The values in the order of the stream's declared fields.
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// The origin, to share with another tuple or to tell origins apart.
+    pub fn origin(&self) -> &Arc<Origin> {
+        &self.origin
+    }
+
+    /// Whether both are copies of one emission.
+    pub fn is_copy_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.values, &other.values) && Arc::ptr_eq(&self.origin, &other.origin)
+    }
+}

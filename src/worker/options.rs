@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::model::{Port, Slot, Timestamp, TopologyId, WorkerId, topology::Settings};
+use crate::{
+    model::{Port, Slot, Timestamp, TopologyId, WorkerId, topology::Settings},
+    rpc::launch::LaunchSpec,
+};
 
 /// Settings of one worker.
 #[derive(Debug, Clone)]
@@ -36,5 +39,38 @@ impl Options {
     /// Where it listens for tuples.
     pub fn port(&self) -> Port {
         self.slot.port
+    }
+}
+
+impl From<LaunchSpec> for Options {
+    fn from(spec: LaunchSpec) -> Self {
+        let LaunchSpec {
+            topology,
+            slot,
+            start,
+            worker,
+            host,
+            dir,
+            code,
+            defaults,
+            heartbeat_period,
+            task_beat_period,
+            subprocess_timeout,
+            config_file: _,
+            overrides: _,
+        } = spec;
+        Self {
+            topology,
+            slot,
+            start,
+            worker,
+            host,
+            dir,
+            code,
+            defaults,
+            heartbeat_period,
+            task_beat_period,
+            subprocess_timeout,
+        }
     }
 }

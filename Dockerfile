@@ -1,0 +1,31 @@
+# syntax=docker/dockerfile:1
+
+# The binary is built on the same Debian release that it runs on, so both have one glibc.
+# Nothing has to be installed for the build: RocksDB is linked by tests only.
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+COPY . .
+# The caches stay outside the image; the binary is copied out of its cache.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked --bin stormkeeper \
+    && install -m 0755 target/release/stormkeeper /usr/local/bin/stormkeeper
+
+FROM debian:bookworm-slim
+# python3 runs the components of Python topologies, and the health checks.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 \
+    && rm -rf /var/lib/apt/lists/*
+# A fixed number, so that the owner of a volume's files is known outside.
+RUN groupadd --gid 10001 stormkeeper \
+    && useradd --uid 10001 --gid stormkeeper --home-dir /var/lib/stormkeeper --create-home stormkeeper
+COPY --from=build /usr/local/bin/stormkeeper /usr/local/bin/stormkeeper
+COPY --from=build /src/examples /usr/share/stormkeeper/examples
+
+USER stormkeeper
+WORKDIR /var/lib/stormkeeper
+# storm.local.dir: blobs, the supervisor's ledger, workers' directories and logs.
+VOLUME /var/lib/stormkeeper
+EXPOSE 8080 6700-6703
+ENTRYPOINT ["stormkeeper"]
+CMD ["--help"]

@@ -1,0 +1,61 @@
+"""Counts the values of one field and keeps a table of them in a file.
+
+Which field is said by `access.log.field` in the component's own config. The file is
+`<component>-<task>.tsv` in the directory `access.log.out`, one `value<TAB>count` per line,
+in no particular order. It is replaced as a whole, so a reader never sees half a table, and
+is brought up to date on every tick (once a second).
+"""
+
+import os
+from collections import Counter
+
+from stormkeeper import BasicBolt, is_tick
+
+
+class Count(BasicBolt):
+    def initialize(self, conf, context):
+        self.field = conf["access.log.field"]
+        self.directory = os.path.expanduser(conf["access.log.out"])
+        self.counts = Counter()
+        os.makedirs(self.directory, exist_ok=True)
+        self.remove_tables_of_other_runs()
+        self.write_table()
+
+    def process(self, tup):
+        if is_tick(tup):
+            self.write_table_if_changed()
+        else:
+            self.counts[self.value(tup, self.field)] += 1
+            self.changed = True
+
+    def cleanup(self):
+        self.write_table_if_changed()
+
+    def write_table_if_changed(self):
+        if self.changed:
+            self.write_table()
+
+    def write_table(self):
+        path = self.table_of(self.task_id)
+        with open(path + ".new", "w", encoding="utf-8") as file:
+            file.writelines("%s\t%d\n" % item for item in self.counts.items())
+        os.replace(path + ".new", path)
+        self.changed = False
+
+    def table_of(self, task):
+        return os.path.join(self.directory, "%s-%d.tsv" % (self.component_id, task))
+
+    def remove_tables_of_other_runs(self):
+        """An earlier run with other task numbers must not add to this run's result."""
+        ours = {os.path.basename(self.table_of(task)) for task in self.peers}
+        for name in os.listdir(self.directory):
+            if name.startswith(self.component_id + "-") and name.endswith(".tsv") and name not in ours:
+                try:
+                    os.remove(os.path.join(self.directory, name))
+                except FileNotFoundError:
+                    # Another task of this run was faster.
+                    pass
+
+
+if __name__ == "__main__":
+    Count().run()

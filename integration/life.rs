@@ -1,0 +1,136 @@
+//! A topology on a cluster of real processes, from submit to removal.
+
+use std::{fs, path::Path};
+
+use stormkeeper::test_support::wait_until;
+
+use crate::{
+    cluster::{Cluster, PATIENCE},
+    counting,
+};
+
+/// The word count, with its tables in a folder of the test's.
+fn word_count(cluster: &Cluster, replace: &[(&str, &str)]) -> (String, std::path::PathBuf) {
+    let out = cluster.path("words");
+    let out_line = format!("word.count.out: {:?}", out.display().to_string());
+    let default = ("word.count.out: \"/tmp/stormkeeper-word-count\"", out_line.as_str());
+    let file = cluster.example("word-count", &[&[default], replace].concat());
+    (file.display().to_string(), out)
+}
+
+async fn wait_for_words(cluster: &Cluster, out: &Path, expected: &counting::Table) {
+    wait_until("the tables are what uniq counts", PATIENCE, async || {
+        let counted = counting::results(out, "count-");
+        if counted == *expected {
+            return Ok(());
+        }
+        let differs = expected.iter().find(|(word, n)| counted.get(*word) != Some(n));
+        Err(format!("{} of {} words; {differs:?}\n{}", counted.len(), expected.len(), cluster.logs()))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_word_count_equals_uniq_and_leaves_nothing_behind() {
+    let cluster = Cluster::start().await;
+    let (file, out) = word_count(&cluster, &[]);
+    let submitted = cluster.ok(&["submit", &file, "--wait"]);
+    assert!(submitted.contains("is running"), "{submitted}");
+    let workers = cluster.wait_until_whole("word-count").await;
+    assert_eq!(workers.len(), 2, "{workers:?}");
+    let resources = Path::new(&file).with_file_name("resources");
+    wait_for_words(&cluster, &out, &counting::expected_words(&resources)).await;
+
+    let listed = cluster.ok(&["list"]);
+    assert!(listed.contains("word-count") && listed.contains("active"), "{listed}");
+    assert_eq!(cluster.json(&["show", "word-count"])["workersTotal"], 2);
+
+    let duplicate = cluster.run(&["submit", &file]);
+    let message = String::from_utf8_lossy(&duplicate.stderr).into_owned();
+    assert_eq!(duplicate.status.code(), Some(4), "{message}");
+    assert!(message.contains("word-count") && message.contains("hint:"), "{message}");
+
+    cluster.ok(&["kill", "word-count", "-w", "0s"]);
+    cluster.wait_until_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_access_log_equals_awk_and_its_broken_lines_are_errors() {
+    let cluster = Cluster::start().await;
+    let out = cluster.path("requests");
+    let out_line = format!("access.log.out: {:?}", out.display().to_string());
+    let file =
+        cluster.example("access-log", &[("access.log.out: \"/tmp/stormkeeper-access-log\"", &out_line)]);
+    cluster.ok(&["submit", &file.display().to_string(), "--wait"]);
+    let expected = counting::expected_requests(file.parent().expect("in a folder"));
+    wait_until("the tables are what awk counts", PATIENCE, async || {
+        let mut counted = counting::Table::new();
+        for field in ["path", "status", "reason"] {
+            let results = counting::results(&out, &format!("by-{field}-"));
+            counted.extend(results.into_iter().map(|(value, n)| (format!("{field} {value}"), n)));
+        }
+        if counted == expected { Ok(()) } else { Err(format!("{counted:?}\n{}", cluster.logs())) }
+    })
+    .await;
+    wait_until("the broken lines are errors of parse", PATIENCE, async || {
+        let errors = cluster.json(&["get-errors", "access-log"]);
+        if errors["last"]["parse"].is_object() { Ok(()) } else { Err(errors.to_string()) }
+    })
+    .await;
+    cluster.ok(&["kill", "access-log", "-w", "0s"]);
+    cluster.wait_until_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebalance_changes_workers_and_tasks() {
+    let cluster = Cluster::start().await;
+    let (file, _) = word_count(
+        &cluster,
+        &[("word.count.repeat: 1", "word.count.repeat: 0"), ("word.count.rate: 0", "word.count.rate: 20")],
+    );
+    cluster.ok(&["submit", &file, "--wait"]);
+    cluster.ok(&["rebalance", "word-count", "-w", "0s", "-n", "4", "-e", "split=3"]);
+    wait_until("four workers run eight tasks", PATIENCE, async || {
+        let shown = cluster.json(&["show", "word-count"]);
+        let whole = shown["tasksAlive"] == 8 && shown["tasksTotal"] == 8 && shown["workersTotal"] == 4;
+        let done = whole && shown["status"] == "active";
+        if done { Ok(()) } else { Err(format!("{shown:#}\n{}", cluster.logs())) }
+    })
+    .await;
+    let before = cluster.json(&["show", "word-count"])["components"].clone();
+    wait_until("tuples flow", PATIENCE, async || {
+        let now = cluster.json(&["show", "word-count"])["components"].clone();
+        if now == before { Err(now.to_string()) } else { Ok(()) }
+    })
+    .await;
+
+    cluster.ok(&["deactivate", "word-count"]);
+    assert_eq!(cluster.json(&["show", "word-count"])["status"], "inactive");
+    cluster.ok(&["activate", "word-count"]);
+    assert_eq!(cluster.json(&["show", "word-count"])["status"], "active");
+    cluster.ok(&["kill", "word-count", "-w", "0s"]);
+    cluster.wait_until_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unmodified_pystorm_bolt_runs() {
+    let pystorm = std::env::var("STORMKEEPER_PYSTORM")
+        .expect("STORMKEEPER_PYSTORM is not set: run scripts/test, which installs pystorm and sets it");
+    let cluster = Cluster::start().await;
+    let (file, out) = word_count(&cluster, &[]);
+    let resources = Path::new(&file).with_file_name("resources");
+    let split = format!(
+        "import sys\nsys.path.insert(0, {pystorm:?})\nfrom pystorm import BasicBolt\n\n\
+         class Split(BasicBolt):\n    def process(self, tup):\n        for word in tup.values[0].split():\n            \
+         self.emit([word])\n\nSplit().run()\n"
+    );
+    fs::write(
+        resources.join("split.py"),
+        split.replace("from pystorm import BasicBolt", "from pystorm import Bolt as BasicBolt"),
+    )
+    .expect("written");
+    cluster.ok(&["submit", &file, "--wait"]);
+    wait_for_words(&cluster, &out, &counting::expected_words(&resources)).await;
+    cluster.ok(&["kill", "word-count", "-w", "0s"]);
+    cluster.wait_until_nothing_is_left().await;
+}

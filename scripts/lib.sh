@@ -1,0 +1,373 @@
+# shellcheck shell=bash
+# What the scripts share: set-up of this machine, and processes that are started, awaited
+# and stopped. Sourced, never run. Nothing here touches a process it did not start.
+
+# Without this, a command substitution would go on after a failure inside it.
+shopt -s inherit_errexit
+
+STORMKEEPER_HOME="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+STORMKEEPER_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/stormkeeper"
+
+# Outside the checkout, so that a fresh clone finds what an older one has compiled.
+export CARGO_TARGET_DIR="${STORMKEEPER_TARGET_DIR:-$STORMKEEPER_CACHE/target}"
+STORMKEEPER_BINARY="$CARGO_TARGET_DIR/release/stormkeeper"
+
+ZOOKEEPER_JAR=/usr/share/java/zookeeper.jar
+# The package brings no logging binding; without this one the server logs nothing at all.
+ZOOKEEPER_CLASS_PATH="$ZOOKEEPER_JAR:/usr/share/java/slf4j-simple.jar"
+
+# Pinned: an integration test runs a component of this library unmodified.
+PYSTORM_VERSION=3.1.4
+PYSTORM_PACKAGES=("pystorm==$PYSTORM_VERSION" simplejson==4.3.0 six==1.17.0)
+
+# --------------------------------------------------------------------- talk
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+  say "$(basename "$0"): $*"
+  exit 1
+}
+
+# step TITLE: begins a numbered step.
+step() {
+  STEP_NUMBER=$((${STEP_NUMBER:-0} + 1))
+  STEP_STARTED=$SECONDS
+  say ""
+  say "$STEP_NUMBER. $*"
+}
+
+# step_done TEXT: ends it with the time it took.
+step_done() { say "   $* ($((SECONDS - STEP_STARTED)) s)"; }
+
+# in_step LOG COMMAND...: runs a command with its output in LOG, shown when it fails.
+in_step() {
+  local log=$1 status=0
+  shift
+  mkdir -p "$(dirname "$log")"
+  "$@" >"$log" 2>&1 || status=$?
+  if ((status != 0)); then
+    say "   failed with status $status: $*"
+    say "   the end of $log:"
+    tail -n 60 "$log" | sed 's/^/   | /' >&2
+    exit 1
+  fi
+}
+
+# ------------------------------------------------------- what must be installed
+
+installed() {
+  [[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" == installed ]]
+}
+
+# ensure_packages PACKAGE...: installs what is missing, or says how and exits with 3.
+ensure_packages() {
+  local package missing=()
+  command -v dpkg-query >/dev/null ||
+    die "these scripts install packages on Debian and its relatives only; install by hand: $*"
+  for package in "$@"; do
+    installed "$package" || missing+=("$package")
+  done
+  ((${#missing[@]} == 0)) && return
+  if ((EUID != 0)); then
+    say "Some packages are missing. Run this, then try again:"
+    say ""
+    say "  sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
+    exit 3
+  fi
+  say "   installing ${missing[*]}"
+  in_step "$STORMKEEPER_CACHE/logs/apt.log" apt_install "${missing[@]}"
+}
+
+apt_install() {
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update
+  # dpkg was once seen to fail on a temporary file; the same command again worked.
+  apt-get install -y --no-install-recommends "$@" ||
+    apt-get install -y --no-install-recommends "$@"
+}
+
+# The packages that the build links and the examples run with.
+ensure_build_packages() {
+  local packages=(g++ curl python3 librocksdb-dev)
+  if ! have_matching_libclang; then
+    local version
+    version="$(default_libclang)"
+    packages+=("libclang1-$version" "libclang-common-$version-dev")
+  fi
+  ensure_packages "${packages[@]}"
+  set_rocksdb_environment
+}
+
+ensure_zookeeper_package() {
+  ensure_packages zookeeper libslf4j-java
+  command -v java >/dev/null || die "the package zookeeper is installed, but there is no java in PATH"
+  [[ -r $ZOOKEEPER_JAR ]] || die "the package zookeeper is installed, but $ZOOKEEPER_JAR is missing"
+}
+
+# bindgen needs the library and the compiler's own headers, of the same version.
+have_matching_libclang() {
+  local package
+  for package in $(dpkg-query -W -f '${binary:Package} ${db:Status-Status}\n' 'libclang1-[0-9]*' 2>/dev/null |
+    awk '$2 == "installed" { sub(/:.*/, "", $1); print $1 }'); do
+    installed "libclang-common-${package#libclang1-}-dev" && return
+  done
+  return 1
+}
+
+# The version of libclang that this distribution calls its default (14 on bookworm).
+default_libclang() {
+  local version
+  if ((EUID == 0)) && ! apt-cache show libclang1 >/dev/null 2>&1; then
+    in_step "$STORMKEEPER_CACHE/logs/apt.log" apt-get update
+  fi
+  version="$(apt-cache depends libclang1 2>/dev/null | sed -n 's/.*Depends: libclang1-\([0-9]*\).*/\1/p' | head -n 1 || true)"
+  # Without package lists, guess bookworm's: the command shown to the user starts with an update.
+  printf '%s' "${version:-14}"
+}
+
+# The crate rocksdb 0.20 fits RocksDB 7.8 and no other; elsewhere cargo compiles its own.
+set_rocksdb_environment() {
+  local library_directory version
+  version="$(dpkg-query -W -f '${Version}' librocksdb-dev)"
+  if [[ $version != 7.8.* ]]; then
+    say "   librocksdb-dev is $version, not 7.8: the bundled RocksDB will be compiled, which takes long (half an hour on two cores)"
+    return
+  fi
+  library_directory="/usr/lib/$(multiarch)"
+  [[ -e $library_directory/librocksdb.so ]] || die "librocksdb-dev is installed, but $library_directory/librocksdb.so is missing"
+  export ROCKSDB_LIB_DIR="$library_directory" ROCKSDB_INCLUDE_DIR=/usr/include
+}
+
+multiarch() {
+  dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || gcc -print-multiarch
+}
+
+ensure_rust() {
+  command -v cargo >/dev/null || {
+    # A login shell would have it in PATH; a cron job or a CI step may not.
+    local rustup_bin="${CARGO_HOME:-$HOME/.cargo}/bin"
+    [[ -x $rustup_bin/cargo ]] && PATH="$rustup_bin:$PATH"
+  }
+  command -v cargo >/dev/null || {
+    say "Rust is missing: there is no cargo in PATH. Install it with rustup (https://rustup.rs), then try again."
+    exit 3
+  }
+}
+
+# ensure_rust_component NAME SUBCOMMAND: rustfmt and clippy may be left out of a small toolchain.
+ensure_rust_component() {
+  cargo "$2" --version >/dev/null 2>&1 && return
+  command -v rustup >/dev/null || die "cargo $2 is missing, and there is no rustup to install it with"
+  in_step "$STORMKEEPER_CACHE/logs/rustup.log" rustup component add "$1"
+}
+
+# Python's `pystorm` in a directory of its own; prints the directory.
+ensure_pystorm() {
+  local target new log="$STORMKEEPER_CACHE/logs/pip.log" options=()
+  target="$STORMKEEPER_CACHE/pystorm-$PYSTORM_VERSION-$(python3 -c 'import sys; print("py%d.%d" % sys.version_info[:2])')"
+  if ! PYTHONPATH="$target" python3 -c 'import pystorm' 2>/dev/null; then
+    python3 -m pip --version >/dev/null 2>&1 || ensure_packages python3-pip
+    # --target leaves the system's packages alone, yet Debian's pip wants to be told so.
+    if python3 -m pip install --help | grep -q -- --break-system-packages; then
+      options+=(--break-system-packages)
+    fi
+    new="$target.new.$$"
+    in_step "$log" python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+      "${options[@]}" --target "$new" "${PYSTORM_PACKAGES[@]}"
+    rm -rf "$target"
+    mv "$new" "$target"
+    PYTHONPATH="$target" python3 -c 'import pystorm' || die "pystorm was installed into $target, but does not import"
+  fi
+  printf '%s\n' "$target"
+}
+
+# The optimised binary; cargo finds out by itself whether there is anything to do.
+build_release() {
+  cd "$STORMKEEPER_HOME" || die "cannot enter $STORMKEEPER_HOME"
+  in_step "$STORMKEEPER_CACHE/logs/build.log" cargo build --release --locked --bin stormkeeper
+  [[ -x $STORMKEEPER_BINARY ]] || die "cargo build succeeded, but $STORMKEEPER_BINARY is missing"
+}
+
+# ---------------------------------------------------------------------- waiting
+
+# wait_until SECONDS WHAT COMMAND...: tries a command until it succeeds; after SECONDS says
+# what never became true and returns 1.
+wait_until() {
+  local deadline=$((SECONDS + $1)) what=$2 seconds=$1
+  shift 2
+  until "$@"; do
+    if ((SECONDS >= deadline)); then
+      say "   waited ${seconds} s in vain for: $what"
+      return 1
+    fi
+    sleep 0.1
+  done
+}
+
+# ------------------------------------------------------------ processes of ours
+
+# A process is identified by its pid and its start time: pids are used again.
+
+start_time_of() {
+  local stat
+  # The name in the second field may contain anything; what follows its last ")" is plain.
+  { stat="$(<"/proc/$1/stat")"; } 2>/dev/null || return 1
+  # shellcheck disable=SC2086 # split on purpose
+  set -- ${stat##*) }
+  # A zombie has ended; its parent just has not asked yet.
+  [[ $1 != Z && $1 != X ]] || return 1
+  printf '%s' "${20}"
+}
+
+# launch PID_FILE LOG COMMAND...: starts a daemon in its own session and records it.
+launch() {
+  local pid_file=$1 log=$2 pid
+  shift 2
+  mkdir -p "$(dirname "$pid_file")" "$(dirname "$log")"
+  printf -- '---- %s started: %s\n' "$(date -u +%FT%TZ)" "$*" >>"$log"
+  setsid -- "$@" </dev/null >>"$log" 2>&1 9>&- &
+  pid=$!
+  printf '%s %s\n' "$pid" "$(start_time_of "$pid" || echo gone)" >"$pid_file"
+  disown
+}
+
+# pid_of PID_FILE: prints the pid if that very process is still running.
+pid_of() {
+  local pid started
+  [[ -r $1 ]] || return 1
+  read -r pid started <"$1"
+  [[ -n $started && "$(start_time_of "$pid")" == "$started" ]] || return 1
+  printf '%s' "$pid"
+}
+
+is_gone() { ! pid_of "$1" >/dev/null; }
+
+# stop PID_FILE NAME [SECONDS]: TERM, a bounded wait, then KILL with a remark.
+stop() {
+  local pid_file=$1 name=$2 seconds=${3:-20} pid
+  if pid="$(pid_of "$pid_file")"; then
+    kill -TERM "$pid" 2>/dev/null || true
+    if ! wait_until "$seconds" "$name (pid $pid) to end after SIGTERM" is_gone "$pid_file"; then
+      say "   $name (pid $pid) gets SIGKILL"
+      kill -KILL "$pid" 2>/dev/null || true
+      wait_until 10 "$name (pid $pid) to end after SIGKILL" is_gone "$pid_file"
+    fi
+  fi
+  rm -f "$pid_file"
+}
+
+# kill9 PID_FILE NAME: ends it as a crash would.
+kill9() {
+  local pid
+  if pid="$(pid_of "$1")"; then
+    kill -KILL "$pid" 2>/dev/null || true
+    wait_until 10 "$2 (pid $pid) to end after SIGKILL" is_gone "$1"
+  fi
+  rm -f "$1"
+}
+
+# -------------------------------------------------------------------------- ports
+
+# free_ports FIRST COUNT: prints COUNT neighbouring ports that nobody uses: from FIRST on if
+# those are free, else the next block after it.
+free_ports() {
+  python3 - "$1" "$2" <<'PYTHON'
+import socket
+import sys
+
+first, count = int(sys.argv[1]), int(sys.argv[2])
+
+
+def free(port):
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+for start in range(first, first + 2000, count):
+    block = range(start, start + count)
+    if all(free(port) for port in block):
+        print(*block)
+        break
+else:
+    sys.exit("no %d neighbouring free ports from %d on" % (count, first))
+PYTHON
+}
+
+# ---------------------------------------------------------------------- ZooKeeper
+
+# Servers share one client port, each on a loopback address of its own (127.0.0.1, .2, .3),
+# because `storm.zookeeper.port` is one number for all servers.
+
+zookeeper_host() { printf '127.0.0.%d' "$1"; }
+
+# write_zookeeper_config DIRECTORY INDEX COUNT CLIENT_PORT [PEER_PORT ELECTION_PORT]
+write_zookeeper_config() {
+  local directory=$1 index=$2 count=$3 client_port=$4 other
+  mkdir -p "$directory/data"
+  {
+    echo "tickTime=2000"
+    echo "dataDir=$directory/data"
+    echo "clientPort=$client_port"
+    echo "clientPortAddress=$(zookeeper_host "$index")"
+    echo "admin.enableServer=false"
+    echo "4lw.commands.whitelist=*"
+    echo "maxClientCnxns=0"
+    echo "autopurge.purgeInterval=1"
+    if ((count > 1)); then
+      echo "initLimit=10"
+      echo "syncLimit=5"
+      for ((other = 1; other <= count; other++)); do
+        echo "server.$other=$(zookeeper_host "$other"):$5:$6"
+      done
+    fi
+  } >"$directory/zoo.cfg"
+  if ((count > 1)); then
+    echo "$index" >"$directory/data/myid"
+  fi
+}
+
+# start_zookeeper DIRECTORY LOG: runs the server that DIRECTORY/zoo.cfg describes.
+start_zookeeper() {
+  launch "$1/pid" "$2" java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData \
+    -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
+    -Dorg.slf4j.simpleLogger.showDateTime=true \
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX" \
+    -cp "$ZOOKEEPER_CLASS_PATH" \
+    org.apache.zookeeper.server.quorum.QuorumPeerMain "$1/zoo.cfg"
+}
+
+# zookeeper_answers HOST PORT: whether the server takes requests (alone or in a quorum).
+zookeeper_answers() {
+  python3 - "$1" "$2" <<'PYTHON'
+import socket
+import sys
+
+try:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2) as connection:
+        connection.sendall(b"srvr")
+        answer = b""
+        while chunk := connection.recv(4096):
+            answer += chunk
+except OSError:
+    sys.exit(1)
+sys.exit(b"Mode:" not in answer)
+PYTHON
+}
+
+# ----------------------------------------------------------------- files to check
+
+shell_scripts() {
+  printf '%s\n' .ci/run scripts/lib.sh
+  # The others are told by their first line.
+  grep -l '^#!/usr/bin/env bash' scripts/*
+}
+
+python_files() {
+  find examples integration src -name '*.py' -not -path '*/__pycache__/*' | LC_ALL=C sort
+}

@@ -1,0 +1,65 @@
+//! Blobs in and out, as streams.
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use tokio_util::io::ReaderStream;
+
+use super::{
+    Api,
+    error::{ApiError, PathPart, internal},
+};
+use crate::{
+    model::BlobKey,
+    nimbus::{blobs, refusal::Refusal},
+    rpc::message::Code,
+};
+
+pub(super) async fn get_blob(State(api): State<Api>, PathPart(key): PathPart) -> Result<Response, ApiError> {
+    let key = parse_key(&key)?;
+    let missing = || ApiError::new(Code::BlobMissing, format!("blob {key} is not on this nimbus"), None);
+    let (path, bytes) = api.nimbus.blobs().file(&key).ok_or_else(missing)?;
+    let file = match tokio::fs::File::open(&path).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing()),
+        Err(source) => return Err(internal(&blobs::Error::Disk { path, source })),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, bytes.to_string()),
+    ];
+    Ok((headers, Body::from_stream(ReaderStream::new(file))).into_response())
+}
+
+/// The leader stores it; a follower passes the stream on, so that it is where it is needed
+/// when the topology is submitted.
+pub(super) async fn put_blob(
+    State(api): State<Api>,
+    PathPart(key): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let key = parse_key(&key)?;
+    let (parts, body) = request.into_parts();
+    let limit = api.nimbus.blobs().bytes_max();
+    let length =
+        parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > limit) {
+        return Err(Refusal::Blob(blobs::Error::TooLarge { key, limit }).into());
+    }
+    if !api.nimbus.takes_writes() {
+        return api
+            .forwarder
+            .forward(&api.nimbus, parts.method, parts.uri.path(), &parts.headers, body)
+            .await;
+    }
+    api.nimbus.blobs().put(&key, body.into_data_stream()).await?;
+    Ok(StatusCode::CREATED.into_response())
+}
+
+fn parse_key(text: &str) -> Result<BlobKey, ApiError> {
+    let hint = Some("a blob is named by the sha256 of its bytes");
+    text.parse().map_err(|error| ApiError::new(Code::InvalidRequest, format!("{error}"), hint))
+}

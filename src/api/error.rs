@@ -1,0 +1,137 @@
+//! Every error as `{ code, message, hint }` with the right status.
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, Path, rejection::JsonRejection},
+    http::{Method, StatusCode, request::Parts},
+    response::{IntoResponse, Response},
+};
+use serde::de::DeserializeOwned;
+use tracing::{error, warn};
+
+use crate::{
+    cluster::store,
+    nimbus::{blobs, refusal::Refusal},
+    rpc::{
+        client::chain,
+        message::{Code, ErrorBody},
+    },
+};
+
+/// A request that was not answered as asked.
+#[derive(Debug)]
+pub(super) struct ApiError(ErrorBody);
+
+impl ApiError {
+    pub(super) fn new(code: Code, message: impl Into<String>, hint: Option<&str>) -> Self {
+        Self(ErrorBody { code, message: message.into(), hint: hint.map(str::to_owned) })
+    }
+
+    pub(super) fn no_such_route(path: &str) -> Self {
+        Self::new(
+            Code::NoSuchRoute,
+            format!("there is nothing at {path}"),
+            Some("the routes begin with /api/v1/; see the README"),
+        )
+    }
+
+    pub(super) fn wrong_method(method: &Method, path: &str) -> Self {
+        Self::new(Code::WrongMethod, format!("{path} does not take {method}"), None)
+    }
+
+    fn status(&self) -> StatusCode {
+        match self.0.code {
+            Code::InvalidRequest | Code::BlobMismatch => StatusCode::BAD_REQUEST,
+            Code::InvalidTopology => StatusCode::UNPROCESSABLE_ENTITY,
+            Code::UnknownTopology | Code::BlobMissing | Code::NoSuchRoute => StatusCode::NOT_FOUND,
+            Code::NameInUse | Code::IllegalTransition | Code::Conflict => StatusCode::CONFLICT,
+            Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Code::NoLeader | Code::TreeUnavailable | Code::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+            Code::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
+            Code::UnreadableRecord | Code::Internal | Code::Other => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status(), Json(self.0)).into_response()
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let (code, hint) = (refusal.code(), refusal.hint());
+        if code == Code::Internal {
+            return internal(&refusal);
+        }
+        Self(ErrorBody { code, message: chain(&refusal), hint })
+    }
+}
+
+impl From<blobs::Error> for ApiError {
+    fn from(error: blobs::Error) -> Self {
+        Refusal::Blob(error).into()
+    }
+}
+
+impl From<store::Error> for ApiError {
+    fn from(error: store::Error) -> Self {
+        Refusal::from(error).into()
+    }
+}
+
+/// A fault of ours: the caller gets a number, the log has the rest.
+pub(super) fn internal(cause: &dyn std::error::Error) -> ApiError {
+    let id = fastrand::u32(..);
+    error!(error_id = format!("{id:08x}"), error = chain(cause), "a request failed");
+    ApiError::new(
+        Code::Internal,
+        format!("nimbus failed, error id {id:08x}"),
+        Some("the log of this nimbus has the details under that id"),
+    )
+}
+
+/// A body of JSON as read.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    match Json::<T>::from_bytes(bytes) {
+        Ok(Json(value)) => Ok(value),
+        Err(rejection) => {
+            let text = match &rejection {
+                JsonRejection::JsonSyntaxError(error) => chain(error),
+                JsonRejection::JsonDataError(error) => chain(error),
+                other => other.body_text(),
+            };
+            Err(ApiError::new(
+                Code::InvalidRequest,
+                format!("the body is not the JSON expected: {text}"),
+                None,
+            ))
+        }
+    }
+}
+
+/// The variable part of a path.
+pub(super) struct PathPart(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathPart {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(part)) => Ok(Self(part)),
+            Err(rejection) => Err(ApiError::new(Code::InvalidRequest, rejection.body_text(), None)),
+        }
+    }
+}
+
+/// Why a body could not be read.
+pub(super) fn unread(status: StatusCode, text: &str) -> ApiError {
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        let limit = super::JSON_BYTES_MAX;
+        return ApiError::new(Code::TooLarge, format!("the body is larger than {limit} bytes"), None);
+    }
+    warn!(text, "the body of a request could not be read");
+    ApiError::new(Code::InvalidRequest, format!("the body could not be read: {text}"), None)
+}

@@ -1,0 +1,86 @@
+//! The routes that only read. Any nimbus answers them, from its own view.
+
+use axum::{Json, extract::State, http::StatusCode};
+
+use super::{
+    Api,
+    error::{ApiError, PathPart},
+    summary,
+};
+use crate::{
+    cluster::layout,
+    model::TaskId,
+    nimbus::{change::find, refusal::Refusal},
+    rpc::message::{
+        ClusterSummary, ErrorSummary, NimbusList, SupervisorList, TopologyDetail, TopologyErrors,
+        TopologyList,
+    },
+};
+
+/// The most tasks whose errors one answer lists; each has at most ten.
+const TASKS_WITH_ERRORS_MAX: usize = 200;
+
+pub(super) async fn ready(State(api): State<Api>) -> Result<StatusCode, ApiError> {
+    // One that has lost the tree still answers reads, and says how old its view is.
+    api.nimbus.observation()?;
+    Ok(StatusCode::OK)
+}
+
+pub(super) async fn cluster(State(api): State<Api>) -> Result<Json<ClusterSummary>, ApiError> {
+    Ok(Json(summary::cluster(&api.nimbus, &api.nimbus.observation()?)))
+}
+
+pub(super) async fn nimbuses(State(api): State<Api>) -> Result<Json<NimbusList>, ApiError> {
+    Ok(Json(summary::nimbuses(&api.nimbus, &api.nimbus.observation()?.view)))
+}
+
+pub(super) async fn supervisors(State(api): State<Api>) -> Result<Json<SupervisorList>, ApiError> {
+    Ok(Json(summary::supervisors(&api.nimbus, &api.nimbus.observation()?.view)))
+}
+
+pub(super) async fn topologies(State(api): State<Api>) -> Result<Json<TopologyList>, ApiError> {
+    Ok(Json(summary::topologies(&api.nimbus, &api.nimbus.observation()?.view)))
+}
+
+pub(super) async fn topology(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+) -> Result<Json<TopologyDetail>, ApiError> {
+    let observation = api.nimbus.observation()?;
+    let id = find(&observation.view, &topology)?;
+    let store = api.nimbus.store();
+    let (beats, last_errors) = (store.task_beats(&id).await?, store.last_errors(&id).await?);
+    // A blob that is not here, or that cannot be read, leaves the kinds of components open.
+    let blob = observation.view.storms.get(&id).map(|storm| &storm.value.blob);
+    let code = match blob {
+        Some(blob) => api.nimbus.blobs().topology(blob).await.ok().flatten(),
+        None => None,
+    };
+    let detail = summary::Detail { id: &id, beats: &beats, last_errors, code: code.as_deref() };
+    let missing = || Refusal::UnknownTopology { topology: topology.clone() };
+    Ok(Json(summary::topology(&api.nimbus, &observation, detail).ok_or_else(missing)?))
+}
+
+pub(super) async fn errors(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+) -> Result<Json<TopologyErrors>, ApiError> {
+    let view = api.nimbus.observation()?.view;
+    let id = find(&view, &topology)?;
+    let unknown = || Refusal::UnknownTopology { topology: topology.clone() };
+    let name = view.storms.get(&id).map(|storm| storm.value.name.clone()).ok_or_else(unknown)?;
+    let store = api.nimbus.store();
+    let last = store.last_errors(&id).await?.into_iter();
+    let last = last.map(|(component, error)| (component, error.into())).collect();
+    let names =
+        store.tree().children(&layout::taskerrors(&id)).await.map_err(Refusal::Tree)?.unwrap_or_default();
+    let mut tasks: Vec<TaskId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    tasks.sort_unstable();
+    let truncated = tasks.len() > TASKS_WITH_ERRORS_MAX;
+    let mut errors: Vec<ErrorSummary> = Vec::new();
+    for task in tasks.into_iter().take(TASKS_WITH_ERRORS_MAX) {
+        errors.extend(store.errors(&id, task).await?.into_iter().map(ErrorSummary::from));
+    }
+    errors.sort_by_key(|error| std::cmp::Reverse(error.time));
+    Ok(Json(TopologyErrors { id, name, last, errors, truncated }))
+}

@@ -1,0 +1,120 @@
+//! The routes that change something: done here by the leader, forwarded by the others.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Request, State},
+    http::{StatusCode, request::Parts},
+    response::{IntoResponse, Response},
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    Api, JSON_BYTES_MAX,
+    error::{ApiError, PathPart, parse, unread},
+    summary,
+};
+use crate::{
+    cluster::record::Storm,
+    model::TopologyId,
+    nimbus::{change::Change, handle::Submission, refusal::Refusal},
+    rpc::message::{Accepted, KillRequest, RebalanceRequest, SubmitRequest},
+};
+
+pub(super) async fn submit(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = whole(request).await?;
+    let asked: SubmitRequest = parse(&body)?;
+    let SubmitRequest { name, blob, owner, status } = asked;
+    let submission = Submission { name, blob, owner, status: status.into() };
+    let result = api.nimbus.submit(submission).await;
+    answer(&api, "submit", result, parts, body).await
+}
+
+pub(super) async fn activate(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    change(&api, &topology, request, |NoOptions {}| Change::Activate).await
+}
+
+pub(super) async fn deactivate(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    change(&api, &topology, request, |NoOptions {}| Change::Deactivate).await
+}
+
+pub(super) async fn rebalance(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    change(&api, &topology, request, |options: RebalanceRequest| Change::Rebalance(options)).await
+}
+
+pub(super) async fn kill(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    change(&api, &topology, request, |options: KillRequest| Change::Kill(options)).await
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoOptions {}
+
+async fn change<T: DeserializeOwned + Default>(
+    api: &Api,
+    topology: &str,
+    request: Request,
+    make: impl FnOnce(T) -> Change,
+) -> Result<Response, ApiError> {
+    let (parts, body) = whole(request).await?;
+    let options = if body.is_empty() { T::default() } else { parse(&body)? };
+    let change = make(options);
+    let verb = change.verb();
+    let result = api.nimbus.change(topology, change).await;
+    answer(api, verb, result, parts, body).await
+}
+
+/// The body whole: a follower needs it twice, to check it and to forward it.
+async fn whole(request: Request) -> Result<(Parts, axum::body::Bytes), ApiError> {
+    let (parts, body) = request.into_parts();
+    match axum::body::to_bytes(body, JSON_BYTES_MAX).await {
+        Ok(bytes) => Ok((parts, bytes)),
+        // The only other cause is a caller that went away, who reads no answer.
+        Err(error) => Err(unread(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())),
+    }
+}
+
+async fn answer(
+    api: &Api,
+    verb: &str,
+    result: Result<(TopologyId, Storm), Refusal>,
+    parts: Parts,
+    body: axum::body::Bytes,
+) -> Result<Response, ApiError> {
+    let (id, storm) = match result {
+        Ok(changed) => changed,
+        Err(Refusal::NotLeading { .. }) => {
+            let path = parts.uri.path();
+            return api
+                .forwarder
+                .forward(&api.nimbus, parts.method, path, &parts.headers, Body::from(body))
+                .await;
+        }
+        Err(refusal) => return Err(refusal.into()),
+    };
+    let pending = storm.pending.map(|change| summary::pending(&api.nimbus, change));
+    let accepted = Accepted {
+        topology_operation: verb.to_owned(),
+        topology_id: id,
+        name: storm.name,
+        status: storm.status,
+        pending,
+    };
+    Ok(Json(accepted).into_response())
+}

@@ -1,0 +1,78 @@
+//! `stormkeeper cluster`
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{
+    cli::{Global, client_runtime, error::Failure, output, output::Table},
+    model::time::humane,
+    rpc::message::{ClusterSummary, NimbusList, SupervisorList},
+};
+
+/// Show the nimbuses and supervisors of the cluster.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+#[derive(Serialize)]
+struct Everything {
+    cluster: ClusterSummary,
+    #[serde(flatten)]
+    nimbuses: NimbusList,
+    #[serde(flatten)]
+    supervisors: SupervisorList,
+}
+
+pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
+    let client = global.client()?;
+    let everything = client_runtime()?.block_on(async {
+        Ok::<_, Failure>(Everything {
+            cluster: client.cluster().await?,
+            nimbuses: client.nimbuses().await?,
+            supervisors: client.supervisors().await?,
+        })
+    })?;
+    if global.json {
+        return output::print_json(&everything);
+    }
+    output::print(&text(&everything))
+}
+
+fn text(Everything { cluster, nimbuses, supervisors }: &Everything) -> String {
+    let leader = cluster.leader.as_ref().map_or_else(
+        || "no leader now".to_owned(),
+        |leader| format!("led by {} ({}) in term {}", leader.nimbus, leader.api, leader.term),
+    );
+    let mut text = format!(
+        "{leader}\n{} topologies, {} tasks, {} of {} slots used\n\nNimbuses\n",
+        cluster.topologies, cluster.tasks_total, cluster.slots_used, cluster.slots_total
+    );
+    let mut table = Table::new(&["ID", "API", "ROLE", "UPTIME", "BLOBS MISSING", "VERSION"]);
+    for nimbus in &nimbuses.nimbuses {
+        table.row([
+            nimbus.id.to_string(),
+            nimbus.api.clone(),
+            nimbus.status.to_string(),
+            humane(Duration::from_secs(nimbus.uptime_seconds)),
+            nimbus.blobs_missing.to_string(),
+            nimbus.version.clone(),
+        ]);
+    }
+    text.push_str(&table.text(2));
+    text.push_str("\nSupervisors\n");
+    let mut table = Table::new(&["ID", "HOST", "SLOTS USED", "UPTIME", "VERSION"]);
+    for supervisor in &supervisors.supervisors {
+        table.row([
+            supervisor.id.to_string(),
+            supervisor.host.clone(),
+            format!("{}/{}", supervisor.slots_used, supervisor.slots_total),
+            humane(Duration::from_secs(supervisor.uptime_seconds)),
+            supervisor.version.clone(),
+        ]);
+    }
+    text.push_str(&table.text(2));
+    for znode in &cluster.unreadable {
+        text.push_str(&format!("\n! {} cannot be read and is left alone: {}\n", znode.path, znode.reason));
+    }
+    text
+}

@@ -1,0 +1,41 @@
+//! `stormkeeper get-errors NAME`
+
+use crate::cli::{Global, client_runtime, error::Failure, output};
+
+/// Print the errors of a topology's tasks, newest first.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Its name or id
+    topology: String,
+    /// Print the stack traces too
+    #[arg(long)]
+    stacks: bool,
+}
+
+pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
+    let client = global.client()?;
+    let errors = client_runtime()?.block_on(client.errors(&args.topology))?;
+    if global.json {
+        return output::print_json(&errors);
+    }
+    if errors.errors.is_empty() {
+        output::note(&format!("{} has no errors.", errors.name));
+        return Ok(());
+    }
+    let mut text = String::new();
+    for error in &errors.errors {
+        text.push_str(&format!(
+            "{}  {} task {} on {}:{}  {}\n",
+            error.time, error.component, error.task, error.host, error.port, error.message
+        ));
+        if args.stacks {
+            for line in error.stack.lines() {
+                text.push_str(&format!("    {line}\n"));
+            }
+        }
+    }
+    if errors.truncated {
+        output::note("Too many tasks have errors; some are left out.");
+    }
+    output::print(&text)
+}

@@ -1,0 +1,56 @@
+//! `stormkeeper list`
+
+use crate::{
+    cli::{Global, client_runtime, error::Failure, output, output::Table},
+    model::time::humane,
+    rpc::message::TopologySummary,
+};
+
+/// List topologies.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
+    let client = global.client()?;
+    let list = client_runtime()?.block_on(client.list())?;
+    if global.json {
+        return output::print_json(&list);
+    }
+    if list.topologies.is_empty() {
+        output::note("No topologies running.");
+        return Ok(());
+    }
+    let mut table = Table::new(&["NAME", "STATUS", "TASKS", "WORKERS", "UPTIME", "ID", "OWNER"]);
+    for topology in &list.topologies {
+        table.row([
+            topology.name.to_string(),
+            status(topology),
+            format!("{}/{}", topology.tasks_alive, topology.tasks_total),
+            format!("{}/{}", topology.workers_total, topology.workers_wanted),
+            humane(std::time::Duration::from_secs(topology.uptime_seconds)),
+            topology.id.to_string(),
+            topology.owner.clone(),
+        ]);
+    }
+    let mut text = table.text(0);
+    for topology in &list.topologies {
+        if let Some(trouble) = &topology.trouble {
+            text.push_str(&format!("! {}: {trouble}\n", topology.name));
+        }
+    }
+    output::print(&text)
+}
+
+/// The status, with the time that is left of a pending change.
+pub(super) fn status(topology: &TopologySummary) -> String {
+    match &topology.pending {
+        Some(pending) => {
+            format!(
+                "{} (in {})",
+                topology.status,
+                humane(std::time::Duration::from_millis(pending.remaining_ms))
+            )
+        }
+        None => topology.status.to_string(),
+    }
+}

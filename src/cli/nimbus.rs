@@ -1,0 +1,54 @@
+//! `stormkeeper nimbus`
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::{
+    api,
+    cli::{Global, daemon_runtime, error::Failure, log_filter},
+    clock::Clock,
+    daemon::{
+        shutdown,
+        tasks::{Ending, Tasks},
+        telemetry,
+    },
+    tree::{Tree as _, zookeeper::ZooKeeperTree},
+};
+
+/// How long the last tasks may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Run a nimbus replica.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "SIGTERM stops it: a leader hands over at once. Logs go to standard error; \
+STORMKEEPER_LOG filters them (like RUST_LOG).\n\
+Example: stormkeeper nimbus --config /etc/stormkeeper/storm.yaml")]
+pub(super) struct Args {}
+
+pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
+    telemetry::log_to_stderr(log_filter().as_deref());
+    let config = global.load()?;
+    daemon_runtime()?.block_on(async {
+        let tasks = Tasks::default();
+        let stop = CancellationToken::new();
+        stop_on_signal(&tasks, stop.clone());
+        let tree = ZooKeeperTree::connect(config.tree_options(), fastrand::Rng::new(), &tasks);
+        let ended = api::run(config.nimbus_options(), Arc::clone(&tree) as _, Clock::new(), stop).await;
+        tree.close().await;
+        tasks.stop(PATIENCE).await;
+        ended.map_err(|error| Failure::internal(error.into()))
+    })
+}
+
+/// Cancels `stop` when the process is asked to end.
+pub(super) fn stop_on_signal(tasks: &Tasks, stop: CancellationToken) {
+    tasks.start("signals", Ending::Normal, async move {
+        match shutdown::requested().await {
+            Ok(signal) => info!(signal, "asked to stop"),
+            Err(error) => error!(%error, "cannot listen for signals: stopping"),
+        }
+        stop.cancel();
+    });
+}

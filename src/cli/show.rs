@@ -1,0 +1,132 @@
+//! `stormkeeper show NAME`
+
+use std::time::Duration;
+
+use crate::{
+    cli::{Global, client_runtime, error::Failure, list, output, output::Table},
+    model::{time::humane, topology::ComponentKind},
+    rpc::message::{ComponentSummary, TopologyDetail},
+};
+
+/// Show one topology.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Its name or id
+    topology: String,
+    /// Show every task as well
+    #[arg(long)]
+    tasks: bool,
+}
+
+pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
+    let client = global.client()?;
+    let detail = client_runtime()?.block_on(client.show(&args.topology))?;
+    if global.json {
+        return output::print_json(&detail);
+    }
+    let mut text = heading(&detail);
+    text.push_str("\nWorkers\n");
+    text.push_str(&workers(&detail).text(2));
+    text.push_str("\nComponents\n");
+    text.push_str(&components(&detail.components).text(2));
+    if args.tasks {
+        text.push_str("\nTasks\n");
+        text.push_str(&tasks(&detail).text(2));
+    }
+    for component in &detail.components {
+        if let Some(error) = &component.last_error {
+            let message = error.message.lines().next().unwrap_or_default();
+            text.push_str(&format!(
+                "\n! {} (task {}) at {}: {message}\n",
+                component.id, error.task, error.time
+            ));
+        }
+    }
+    output::print(&text)
+}
+
+fn heading(detail: &TopologyDetail) -> String {
+    let summary = &detail.summary;
+    let mut text = format!(
+        "{} is {}\n  id       {}\n  owner    {}\n  uptime   {}\n  tasks    {} of {} alive\n  workers  {} of {} wanted\n  blob     {} on {} nimbus(es)\n",
+        summary.name,
+        list::status(summary),
+        summary.id,
+        summary.owner,
+        humane(Duration::from_secs(summary.uptime_seconds)),
+        summary.tasks_alive,
+        summary.tasks_total,
+        summary.workers_total,
+        summary.workers_wanted,
+        detail.blob,
+        summary.replication_count,
+    );
+    if let Some(trouble) = &summary.trouble {
+        text.push_str(&format!("  trouble  {trouble}\n"));
+    }
+    text
+}
+
+fn workers(detail: &TopologyDetail) -> Table {
+    let mut table = Table::new(&["HOST:PORT", "SUPERVISOR", "TASKS", "ALIVE", "UPTIME", "WORKER"]);
+    for worker in &detail.workers {
+        table.row([
+            format!("{}:{}", worker.host, worker.port),
+            worker.supervisor_id.to_string(),
+            worker.tasks.to_string(),
+            format!("{}/{}", worker.tasks_alive, worker.tasks.len()),
+            worker.uptime_seconds.map_or_else(|| "-".to_owned(), |secs| humane(Duration::from_secs(secs))),
+            worker.worker_id.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+        ]);
+    }
+    table
+}
+
+/// The table of components, also used by local mode.
+pub(super) fn components(components: &[ComponentSummary]) -> Table {
+    let mut table =
+        Table::new(&["COMPONENT", "KIND", "TASKS", "EMITTED", "SENT", "EXECUTED", "ACKED", "FAILED"]);
+    for component in components {
+        table.row([
+            component.id.to_string(),
+            match component.kind {
+                Some(ComponentKind::Spout) => "spout".to_owned(),
+                Some(ComponentKind::Bolt) => "bolt".to_owned(),
+                None => "-".to_owned(),
+            },
+            format!("{}/{}", component.tasks_alive, component.parallelism),
+            output::count(component.counts.emitted),
+            output::count(component.counts.transferred),
+            output::count(component.counts.executed),
+            output::count(component.counts.acked),
+            output::count(component.counts.failed),
+        ]);
+    }
+    table
+}
+
+fn tasks(detail: &TopologyDetail) -> Table {
+    let mut table =
+        Table::new(&["TASK", "COMPONENT", "HOST:PORT", "STATE", "EMITTED", "EXECUTED", "ACKED", "FAILED"]);
+    for task in &detail.tasks {
+        let place = match (&task.host, task.port) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            _ => "-".to_owned(),
+        };
+        let state = match task.status {
+            Some(status) => format!("{status:?}").to_lowercase(),
+            None => task.liveness.to_string(),
+        };
+        table.row([
+            task.task.to_string(),
+            task.component.to_string(),
+            place,
+            state,
+            output::count(task.counts.emitted),
+            output::count(task.counts.executed),
+            output::count(task.counts.acked),
+            output::count(task.counts.failed),
+        ]);
+    }
+    table
+}

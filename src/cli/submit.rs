@@ -1,0 +1,96 @@
+//! `stormkeeper submit FILE`
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+
+use crate::{
+    cli::{
+        Global, client_runtime,
+        error::{ErrorKind, Failure},
+        load_topology, output, parse_duration, user,
+    },
+    model::TopologyName,
+    rpc::{
+        client::Client,
+        message::{Accepted, InitialStatus, SubmitRequest},
+    },
+};
+
+/// Between two looks at a topology that is waited for.
+const POLL_PERIOD: Duration = Duration::from_millis(100);
+
+/// Submit a topology file to the cluster.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "resources/ beside the file travels with it.\n\
+Example: stormkeeper submit examples/word-count/topology.yaml --wait")]
+pub(super) struct Args {
+    /// The topology file (Flux YAML)
+    file: PathBuf,
+    /// Run it under this name instead of its own
+    #[arg(long)]
+    name: Option<TopologyName>,
+    /// Leave its spouts stopped until it is activated
+    #[arg(long)]
+    inactive: bool,
+    /// Return only when every task runs
+    #[arg(long)]
+    wait: bool,
+    /// Give up waiting after this long; the topology stays
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
+    timeout: Duration,
+}
+
+pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
+    let config = global.load()?;
+    let bundle = load_topology(&args.file, &config)?;
+    let client = global.client()?;
+    let request = SubmitRequest {
+        name: args.name.clone(),
+        blob: bundle.key.clone(),
+        owner: user(),
+        status: if args.inactive { InitialStatus::Inactive } else { InitialStatus::Active },
+    };
+    client_runtime()?.block_on(async {
+        client.put_blob(&bundle.key, Bytes::from(bundle.bytes)).await?;
+        let accepted = client.submit(&request).await?;
+        if args.wait {
+            wait_until_running(&client, &accepted, args.timeout).await?;
+        }
+        if global.json {
+            return output::print_json(&accepted);
+        }
+        let state = if args.wait { "is running" } else { "is submitted" };
+        output::print(&format!("{} ({}) {state}\n", accepted.name, accepted.topology_id))
+    })
+}
+
+async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Duration) -> Result<(), Failure> {
+    let deadline = tokio::time::Instant::now() + timeout;
+    loop {
+        let detail = client.show(accepted.topology_id.as_str()).await?;
+        if detail.is_running() {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= deadline {
+            let summary = &detail.summary;
+            let error = anyhow::anyhow!(
+                "{} of {} tasks run after {timeout:?}",
+                detail.n_running(),
+                summary.tasks_total
+            );
+            let error = match &summary.trouble {
+                Some(trouble) => Err::<(), _>(anyhow::Error::msg(trouble.clone()))
+                    .context(error.to_string())
+                    .expect_err("made from an error"),
+                None => error,
+            };
+            return Err(Failure::new(ErrorKind::Unavailable, error).with_hint(format!(
+                "the topology stays; look with `stormkeeper show {0}` and `stormkeeper get-errors {0}`",
+                accepted.name
+            )));
+        }
+        tokio::time::sleep(POLL_PERIOD).await;
+    }
+}

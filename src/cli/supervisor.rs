@@ -1,0 +1,44 @@
+//! `stormkeeper supervisor`
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::{Global, daemon_runtime, error::Failure, launch_defaults, log_filter, nimbus::stop_on_signal},
+    clock::Clock,
+    daemon::{tasks::Tasks, telemetry},
+    supervisor::{self, process::os::OsProcesses},
+    tree::{Tree as _, zookeeper::ZooKeeperTree},
+};
+
+/// How long the last tasks may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Run the supervisor of this host.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "SIGTERM stops it and leaves its workers running; the next start adopts them. \
+Logs go to standard error; STORMKEEPER_LOG filters them (like RUST_LOG).\n\
+Example: stormkeeper supervisor --config /etc/stormkeeper/storm.yaml")]
+pub(super) struct Args {}
+
+pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
+    telemetry::log_to_stderr(log_filter().as_deref());
+    let config = global.load()?;
+    let program = std::env::current_exe().context("finding the program itself").map_err(Failure::internal)?;
+    daemon_runtime()?.block_on(async {
+        let tasks = Tasks::default();
+        let stop = CancellationToken::new();
+        stop_on_signal(&tasks, stop.clone());
+        let tree = ZooKeeperTree::connect(config.tree_options(), fastrand::Rng::new(), &tasks);
+        let options = config.supervisor_options();
+        let processes = Arc::new(OsProcesses::new(program, options.local_dir.clone()));
+        let launch = launch_defaults(&config);
+        let ended =
+            supervisor::run(options, Arc::clone(&tree) as _, processes, launch, Clock::new(), stop).await;
+        tree.close().await;
+        tasks.stop(PATIENCE).await;
+        ended.map_err(|error| Failure::internal(error.into()))
+    })
+}

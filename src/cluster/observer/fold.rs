@@ -1,0 +1,254 @@
+//! Folding one znode, as read, into a view. Pure.
+//!
+//! Every record is a znode two levels deep whose data and children's names are all there is
+//! to know: the beats of a topology and the holders of a blob are the names of children.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    cluster::{
+        layout,
+        record::{self, MetricMetas, Nimbus, Orders, Stored, Storm, Supervisor, Tasks, Unreadable},
+        view::ClusterView,
+    },
+    model::{
+        BlobKey, NimbusId, SupervisorId, TaskId, TopologyId, assignment::Assignment, topology::TaskTable,
+    },
+    tree::{Family, TreePath},
+};
+
+/// What folding one znode led to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Folded {
+    /// Whether the view is another one now.
+    pub(super) changed: bool,
+    /// Paths to read next.
+    pub(super) look_at: Vec<TreePath>,
+    /// Why the znode cannot be read, when that was not known before.
+    pub(super) newly_unreadable: Option<String>,
+}
+
+/// The top-level znodes.
+pub(super) fn roots() -> Vec<TreePath> {
+    let mut roots = layout::roots();
+    roots.push(layout::leader());
+    roots
+}
+
+/// The path of the record that a change at `path` is about.
+pub(super) fn record_path(path: &TreePath) -> TreePath {
+    path.ancestors_and_self().into_iter().take(2).last().unwrap_or_else(TreePath::root)
+}
+
+/// The path of every record in the view.
+pub(super) fn records(view: &ClusterView) -> Vec<TreePath> {
+    let mut paths: Vec<TreePath> = layout::roots().iter().flat_map(|root| children_of(view, root)).collect();
+    paths.extend(view.unreadable.keys().cloned());
+    paths
+}
+
+/// Folds the znode at `path`, or its absence, into `view`.
+pub(super) fn fold(view: &mut ClusterView, path: &TreePath, family: Option<&Family>) -> Folded {
+    if *path == layout::leader() {
+        return fold_record(view, path, family, |view, leader| replace(&mut view.leader, leader));
+    }
+    match path.parts().count() {
+        1 => fold_root(view, path, family),
+        2 => fold_child(view, path, family),
+        _ => Folded::default(),
+    }
+}
+
+/// Compares the names of a root's children with what the view has.
+fn fold_root(view: &ClusterView, root: &TreePath, family: Option<&Family>) -> Folded {
+    let known = children_of(view, root);
+    let listed: BTreeSet<TreePath> = family
+        .into_iter()
+        .flat_map(|family| &family.children)
+        .filter_map(|name| root.child(name).ok())
+        .collect();
+    Folded { look_at: known.symmetric_difference(&listed).cloned().collect(), ..Folded::default() }
+}
+
+fn children_of(view: &ClusterView, root: &TreePath) -> BTreeSet<TreePath> {
+    let mut known: BTreeSet<TreePath> = match root.name() {
+        "storms" => view.storms.keys().map(layout::storm).collect(),
+        "tasks" => view.tasks.keys().map(layout::tasks).collect(),
+        "assignments" => view.assignments.keys().map(layout::assignment).collect(),
+        "supervisors" => view.supervisors.keys().map(layout::supervisor).collect(),
+        "taskbeats" => view.beats.keys().map(layout::taskbeats).collect(),
+        "taskerrors" => view.errors.iter().map(layout::taskerrors).collect(),
+        "nimbuses" => view.nimbuses.keys().map(layout::nimbus).collect(),
+        "orders" => view.orders.keys().map(layout::orders).collect(),
+        "blobs" => view.blobs.keys().map(layout::blob).collect(),
+        "metrics" => view.metrics.keys().map(layout::metrics).collect(),
+        _ => BTreeSet::new(),
+    };
+    known.extend(view.unreadable.keys().filter(|path| path.parent().as_ref() == Some(root)).cloned());
+    known
+}
+
+fn fold_child(view: &mut ClusterView, path: &TreePath, family: Option<&Family>) -> Folded {
+    let root = path.parts().next().unwrap_or_default().to_owned();
+    match root.as_str() {
+        "storms" => fold_stored::<Storm, TopologyId>(view, path, family, |view| &mut view.storms),
+        "orders" => fold_stored::<Orders, SupervisorId>(view, path, family, |view| &mut view.orders),
+        "metrics" => fold_metrics(view, path, family),
+        "tasks" => fold_with(view, path, family, decode_tasks, |view| &mut view.tasks),
+        "assignments" => fold_with(view, path, family, decode_assignment, |view| &mut view.assignments),
+        "supervisors" => fold_with(view, path, family, decode::<Supervisor>, |view| &mut view.supervisors),
+        "nimbuses" => fold_with(view, path, family, decode::<Nimbus>, |view| &mut view.nimbuses),
+        "taskbeats" => fold_with(
+            view,
+            path,
+            family,
+            |_, family| Ok(names_as::<TaskId>(family).collect()),
+            |view: &mut ClusterView| &mut view.beats,
+        ),
+        "blobs" => fold_with(
+            view,
+            path,
+            family,
+            |_, family| Ok(names_as::<NimbusId>(family).collect::<BTreeSet<_>>()),
+            |view: &mut ClusterView| -> &mut BTreeMap<BlobKey, _> { &mut view.blobs },
+        ),
+        "taskerrors" => match path.name().parse::<TopologyId>() {
+            Ok(id) if family.is_some() => Folded { changed: view.errors.insert(id), ..Folded::default() },
+            Ok(id) => Folded { changed: view.errors.remove(&id), ..Folded::default() },
+            Err(_) => Folded::default(),
+        },
+        _ => Folded::default(),
+    }
+}
+
+fn decode<T: DeserializeOwned>(path: &TreePath, family: &Family) -> Result<T, Unreadable> {
+    record::decode(path, &family.node.data)
+}
+
+fn decode_tasks(path: &TreePath, family: &Family) -> Result<Stored<TaskTable>, Unreadable> {
+    let tasks: Tasks = record::decode(path, &family.node.data)?;
+    Ok(Stored { value: tasks.components, version: family.node.stat.version })
+}
+
+fn decode_assignment(path: &TreePath, family: &Family) -> Result<Stored<Assignment>, Unreadable> {
+    let value = record::decode_assignment(path, &family.node.data)?;
+    Ok(Stored { value, version: family.node.stat.version })
+}
+
+/// The metric counts are written by the leader once there are any; until then the znode of
+/// a topology is empty.
+fn fold_metrics(view: &mut ClusterView, path: &TreePath, family: Option<&Family>) -> Folded {
+    let decode = |path: &TreePath, family: &Family| {
+        let value = match family.node.data.is_empty() {
+            true => MetricMetas::default(),
+            false => record::decode(path, &family.node.data)?,
+        };
+        Ok(Stored { value, version: family.node.stat.version })
+    };
+    fold_with(view, path, family, decode, |view: &mut ClusterView| -> &mut BTreeMap<TopologyId, _> {
+        &mut view.metrics
+    })
+}
+
+fn fold_stored<T, K>(
+    view: &mut ClusterView,
+    path: &TreePath,
+    family: Option<&Family>,
+    part: impl Fn(&mut ClusterView) -> &mut BTreeMap<K, Stored<T>>,
+) -> Folded
+where
+    T: DeserializeOwned + PartialEq,
+    K: std::str::FromStr<Err = crate::model::InvalidId> + Ord,
+{
+    let decode = |path: &TreePath, family: &Family| {
+        let value = record::decode(path, &family.node.data)?;
+        Ok(Stored { value, version: family.node.stat.version })
+    };
+    fold_with(view, path, family, decode, part)
+}
+
+/// Folds a record that is an entry of one of the view's maps.
+fn fold_with<T, K>(
+    view: &mut ClusterView,
+    path: &TreePath,
+    family: Option<&Family>,
+    decode: impl Fn(&TreePath, &Family) -> Result<T, Unreadable>,
+    part: impl Fn(&mut ClusterView) -> &mut BTreeMap<K, T>,
+) -> Folded
+where
+    T: PartialEq,
+    K: std::str::FromStr<Err = crate::model::InvalidId> + Ord,
+{
+    let key: K = match path.name().parse() {
+        Ok(key) => key,
+        Err(error) => return note_unreadable(view, path, family.map(|_| error.to_string())),
+    };
+    match family.map(|family| decode(path, family)) {
+        Some(Ok(record)) => {
+            let was_unreadable = view.unreadable.remove(path).is_some();
+            let map = part(view);
+            let changed = map.get(&key) != Some(&record);
+            if changed {
+                map.insert(key, record);
+            }
+            Folded { changed: changed || was_unreadable, ..Folded::default() }
+        }
+        Some(Err(error)) => {
+            let had = part(view).remove(&key).is_some();
+            let mut folded = note_unreadable(view, path, Some(error.reason));
+            folded.changed |= had;
+            folded
+        }
+        None => {
+            let had = part(view).remove(&key).is_some();
+            let was_unreadable = view.unreadable.remove(path).is_some();
+            Folded { changed: had || was_unreadable, ..Folded::default() }
+        }
+    }
+}
+
+/// Folds a record that is alone at its path.
+fn fold_record<T: DeserializeOwned>(
+    view: &mut ClusterView,
+    path: &TreePath,
+    family: Option<&Family>,
+    put: impl Fn(&mut ClusterView, Option<T>) -> bool,
+) -> Folded {
+    match family.map(|family| decode::<T>(path, family)) {
+        Some(Ok(record)) => {
+            let was_unreadable = view.unreadable.remove(path).is_some();
+            Folded { changed: put(view, Some(record)) || was_unreadable, ..Folded::default() }
+        }
+        Some(Err(error)) => {
+            let had = put(view, None);
+            let mut folded = note_unreadable(view, path, Some(error.reason));
+            folded.changed |= had;
+            folded
+        }
+        None => {
+            let was_unreadable = view.unreadable.remove(path).is_some();
+            Folded { changed: put(view, None) || was_unreadable, ..Folded::default() }
+        }
+    }
+}
+
+fn note_unreadable(view: &mut ClusterView, path: &TreePath, reason: Option<String>) -> Folded {
+    let before = match &reason {
+        Some(reason) => view.unreadable.insert(path.clone(), reason.clone()),
+        None => view.unreadable.remove(path),
+    };
+    let changed = before != reason;
+    Folded { changed, newly_unreadable: reason.filter(|_| changed), ..Folded::default() }
+}
+
+fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {
+    let changed = *place != value;
+    *place = value;
+    changed
+}
+
+fn names_as<T: std::str::FromStr>(family: &Family) -> impl Iterator<Item = T> {
+    family.children.iter().filter_map(|name| name.parse().ok())
+}

@@ -1,0 +1,267 @@
+//! Typed reads of the cluster state, and the few writes a daemon makes about itself.
+//!
+//! What only the leader may write is not here: see `election::FencedWriter`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    cluster::{
+        layout,
+        record::{self, Leader, Nimbus, Orders, Stored, StoredError, Storm, TaskBeat, Unreadable},
+    },
+    model::{
+        BlobKey, ComponentId, NimbusId, SupervisorId, TaskId, TopologyId, assignment::Assignment,
+        error::TaskError, topology::TaskTable,
+    },
+    tree::{self, CreateMode, Node, Op, READ_BATCH, Tree, TreePath},
+};
+
+/// The newest errors kept for each task, as in Storm.
+pub const ERRORS_KEPT: usize = 10;
+
+/// The longest message and stack stored with an error; ten of them stay well under a
+/// znode's limit, and a person reads no more.
+const MAX_ERROR_TEXT_BYTES: usize = 8 * 1024;
+
+/// Why a read or write of the cluster state failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The tree did not do it.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    /// A znode does not hold what belongs there.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+}
+
+/// The cluster state, read record by record.
+#[derive(Debug, Clone)]
+pub struct Store {
+    tree: Arc<dyn Tree>,
+}
+
+impl Store {
+    /// The cluster state in `tree`.
+    pub fn new(tree: Arc<dyn Tree>) -> Self {
+        Self { tree }
+    }
+
+    /// The tree below.
+    pub fn tree(&self) -> &Arc<dyn Tree> {
+        &self.tree
+    }
+
+    /// Creates the persistent parents that are missing.
+    ///
+    /// # Errors
+    /// Those of the tree; run it again.
+    pub async fn ensure_layout(&self) -> Result<(), Error> {
+        for path in layout::roots() {
+            self.tree.ensure(&path).await?;
+        }
+        Ok(())
+    }
+
+    /// A topology's record.
+    ///
+    /// # Errors
+    /// Those of the tree, and [`Unreadable`].
+    pub async fn storm(&self, id: &TopologyId) -> Result<Option<Stored<Storm>>, Error> {
+        self.read(&layout::storm(id)).await
+    }
+
+    /// The tasks of a topology's components.
+    ///
+    /// # Errors
+    /// Those of the tree, and [`Unreadable`].
+    pub async fn tasks(&self, id: &TopologyId) -> Result<Option<Stored<TaskTable>>, Error> {
+        let stored = self.read::<record::Tasks>(&layout::tasks(id)).await?;
+        Ok(stored.map(|tasks| Stored { value: tasks.value.components, version: tasks.version }))
+    }
+
+    /// Where a topology's tasks run.
+    ///
+    /// # Errors
+    /// Those of the tree, and [`Unreadable`].
+    pub async fn assignment(&self, id: &TopologyId) -> Result<Option<Stored<Assignment>>, Error> {
+        let path = layout::assignment(id);
+        let Some(node) = self.tree.get(&path).await? else { return Ok(None) };
+        let value = record::decode_assignment(&path, &node.data)?;
+        Ok(Some(Stored { value, version: node.stat.version }))
+    }
+
+    /// What a supervisor was told to look at.
+    ///
+    /// # Errors
+    /// Those of the tree, and [`Unreadable`].
+    pub async fn orders(&self, id: &SupervisorId) -> Result<Option<Stored<Orders>>, Error> {
+        self.read(&layout::orders(id)).await
+    }
+
+    /// Who leads.
+    ///
+    /// # Errors
+    /// Those of the tree, and [`Unreadable`].
+    pub async fn leader(&self) -> Result<Option<Leader>, Error> {
+        Ok(self.read(&layout::leader()).await?.map(|stored| stored.value))
+    }
+
+    /// The API addresses of the live nimbuses that have a blob.
+    ///
+    /// # Errors
+    /// Those of the tree; a nimbus whose record cannot be read is left out.
+    pub async fn blob_holders(&self, key: &BlobKey) -> Result<Vec<String>, Error> {
+        let names = self.tree.children(&layout::blob(key)).await?.unwrap_or_default();
+        let ids = names.iter().filter_map(|name| name.parse::<NimbusId>().ok());
+        let paths: Vec<TreePath> = ids.map(|id| layout::nimbus(&id)).collect();
+        let mut holders = Vec::new();
+        for (path, family) in paths.iter().zip(self.tree.get_many(&paths).await?) {
+            let record = family.map(|family| record::decode::<Nimbus>(path, &family.node.data));
+            if let Some(Ok(nimbus)) = record {
+                holders.push(nimbus.api);
+            }
+        }
+        Ok(holders)
+    }
+
+    /// Adds an error to those of its task, drops the oldest over [`ERRORS_KEPT`], and makes
+    /// it the last one of its component: one transaction, so that none is lost or half there.
+    ///
+    /// An error of a topology that is being removed is dropped: nobody could read it.
+    ///
+    /// # Errors
+    /// Those of the tree. After an unknown outcome the error may be there once; reporting it
+    /// again may list it twice.
+    pub async fn report_error(&self, id: &TopologyId, error: TaskError) -> Result<(), Error> {
+        let (task, component) = (error.task, error.component.clone());
+        let mut stored = StoredError::from(error);
+        truncate(&mut stored.message);
+        truncate(&mut stored.stack);
+        let data = record::encode(&stored);
+        let of_task = layout::taskerrors_of_task(id, task);
+        // A second writer may create or trim the same nodes between our look and our write;
+        // each such clash is settled by looking again.
+        for _ in 0..REPORT_TRIES {
+            let Some(listed) = self.tree.children(&layout::taskerrors(id)).await? else { return Ok(()) };
+            let mut ops = Vec::new();
+            if !listed.contains(&task.to_string()) {
+                ops.push(create(of_task.clone(), Vec::new(), CreateMode::Persistent));
+            }
+            ops.push(create(
+                layout::taskerror_prefix(id, task),
+                data.clone(),
+                CreateMode::PersistentSequential,
+            ));
+            let mut kept = self.tree.children(&of_task).await?.unwrap_or_default();
+            kept.sort_by(|a, b| sequence_order(a).cmp(&sequence_order(b)));
+            let n_over = (kept.len() + 1).saturating_sub(ERRORS_KEPT);
+            for name in &kept[..n_over] {
+                ops.push(Op::Delete {
+                    path: of_task.child(name).map_err(tree::Error::InvalidPath)?,
+                    version: None,
+                });
+            }
+            let last = layout::last_error(id, &component);
+            match self.tree.get(&last).await? {
+                Some(_) => ops.push(Op::Set { path: last, data: data.clone(), version: None }),
+                None => ops.push(create(last, data.clone(), CreateMode::Persistent)),
+            }
+            match self.tree.multi(ops).await {
+                Ok(_) => return Ok(()),
+                Err(error) => match error.root() {
+                    tree::Error::NoNode { .. } | tree::Error::NodeExists { .. } => {}
+                    _ => return Err(error.into()),
+                },
+            }
+        }
+        Err(tree::Error::BadVersion { path: of_task }.into())
+    }
+
+    /// The errors of a task, oldest first. One that cannot be read is left out.
+    ///
+    /// # Errors
+    /// Those of the tree.
+    pub async fn errors(&self, id: &TopologyId, task: TaskId) -> Result<Vec<TaskError>, Error> {
+        let parent = layout::taskerrors_of_task(id, task);
+        let mut names = self.tree.children(&parent).await?.unwrap_or_default();
+        names.sort_by(|a, b| sequence_order(a).cmp(&sequence_order(b)));
+        let errors = self.read_children::<StoredError>(&parent, &names).await?;
+        Ok(errors.into_iter().map(|(_, error)| error.into()).collect())
+    }
+
+    /// The last error of each component that had one.
+    ///
+    /// # Errors
+    /// Those of the tree.
+    pub async fn last_errors(&self, id: &TopologyId) -> Result<BTreeMap<ComponentId, TaskError>, Error> {
+        let parent = layout::last_errors(id);
+        let names = self.tree.children(&parent).await?.unwrap_or_default();
+        let errors = self.read_children::<StoredError>(&parent, &names).await?;
+        Ok(errors.into_iter().map(|(_, error)| (error.component.clone(), error.into())).collect())
+    }
+
+    /// What the live tasks of a topology say about themselves.
+    ///
+    /// # Errors
+    /// Those of the tree.
+    pub async fn task_beats(&self, id: &TopologyId) -> Result<BTreeMap<TaskId, TaskBeat>, Error> {
+        let parent = layout::taskbeats(id);
+        let names = self.tree.children(&parent).await?.unwrap_or_default();
+        let beats = self.read_children::<TaskBeat>(&parent, &names).await?;
+        Ok(beats.into_iter().filter_map(|(name, beat)| Some((name.parse().ok()?, beat))).collect())
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &TreePath) -> Result<Option<Stored<T>>, Error> {
+        let Some(Node { data, stat }) = self.tree.get(path).await? else { return Ok(None) };
+        Ok(Some(Stored { value: record::decode(path, &data)?, version: stat.version }))
+    }
+
+    async fn read_children<T: DeserializeOwned>(
+        &self,
+        parent: &TreePath,
+        names: &[String],
+    ) -> Result<Vec<(String, T)>, Error> {
+        let mut records = Vec::with_capacity(names.len());
+        for batch in names.chunks(READ_BATCH) {
+            let paths: Result<Vec<TreePath>, _> = batch.iter().map(|name| parent.child(name)).collect();
+            let paths = paths.map_err(tree::Error::InvalidPath)?;
+            let families = self.tree.get_many(&paths).await?;
+            for ((name, path), family) in batch.iter().zip(&paths).zip(families) {
+                let Some(family) = family else { continue };
+                match record::decode(path, &family.node.data) {
+                    Ok(record) => records.push((name.clone(), record)),
+                    Err(error) => tracing::warn!(%error, "left out of a listing"),
+                }
+            }
+        }
+        Ok(records)
+    }
+}
+
+/// How often two writers of one task's errors may clash before one gives up; they are the
+/// task's worker and, rarely, its supervisor.
+const REPORT_TRIES: usize = 8;
+
+fn create(path: TreePath, data: Vec<u8>, mode: CreateMode) -> Op {
+    Op::Create { path, data, mode }
+}
+
+/// Sequential names in the order of their numbers, also after the counter passed ten digits
+/// or wrapped to negative numbers.
+fn sequence_order(name: &str) -> (i64, &str) {
+    let number = name.trim_start_matches(|c: char| c != '-' && !c.is_ascii_digit());
+    (number.parse().unwrap_or(i64::MAX), name)
+}
+
+fn truncate(text: &mut String) {
+    if text.len() > MAX_ERROR_TEXT_BYTES {
+        let end = (0..=MAX_ERROR_TEXT_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(" … (cut)");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+use super::*;
+use crate::{
+    model::{Port, Timestamp},
+    tree::memory::MemoryTree,
+};
+
+fn topology() -> TopologyId {
+    "wc-1-100".parse().expect("valid id")
+}
+
+fn error(task: u32, time: u64, message: &str) -> TaskError {
+    TaskError {
+        component: "split".parse().expect("valid id"),
+        task: TaskId(task),
+        time: Timestamp::from_millis(time),
+        host: "h".to_owned(),
+        port: Port(6700),
+        message: message.to_owned(),
+        stack: String::new(),
+    }
+}
+
+/// A store with a topology that has a place for errors, as a submit leaves it.
+async fn store() -> Store {
+    let store = Store::new(MemoryTree::new().connect());
+    store.ensure_layout().await.expect("made");
+    store.tree().ensure(&layout::last_errors(&topology())).await.expect("made");
+    store
+}
+
+fn messages(errors: &[TaskError]) -> Vec<&str> {
+    errors.iter().map(|error| error.message.as_str()).collect()
+}
+
+#[tokio::test]
+async fn the_newest_ten_errors_of_a_task_are_kept_in_order() {
+    let store = store().await;
+    for i in 0..15 {
+        // All in one millisecond: the order is the tree's, not the clock's.
+        store.report_error(&topology(), error(3, 7, &format!("e{i}"))).await.expect("stored");
+    }
+    let kept = store.errors(&topology(), TaskId(3)).await.expect("readable");
+    assert_eq!(messages(&kept), ["e5", "e6", "e7", "e8", "e9", "e10", "e11", "e12", "e13", "e14"]);
+    let last = store.last_errors(&topology()).await.expect("readable");
+    assert_eq!(last[&"split".parse::<ComponentId>().expect("valid id")].message, "e14");
+}
+
+#[tokio::test]
+async fn reporters_that_clash_lose_nothing() {
+    let store = store().await;
+    let reports = (0..8).map(|i| {
+        let store = store.clone();
+        async move { store.report_error(&topology(), error(i % 2, 7, &format!("e{i}"))).await }
+    });
+    for report in futures_util::future::join_all(reports).await {
+        report.expect("stored");
+    }
+    let mut n_kept = 0;
+    for task in [TaskId(0), TaskId(1)] {
+        n_kept += store.errors(&topology(), task).await.expect("readable").len();
+    }
+    assert_eq!(n_kept, 8);
+}
+
+#[tokio::test]
+async fn an_error_of_a_removed_topology_is_dropped() {
+    let store = Store::new(MemoryTree::new().connect());
+    store.ensure_layout().await.expect("made");
+    store.report_error(&topology(), error(1, 7, "late")).await.expect("dropped");
+    assert_eq!(store.tree().children(&layout::taskerrors_root()).await, Ok(Some(Vec::new())));
+}
+
+#[tokio::test]
+async fn a_long_message_is_cut_at_a_character() {
+    let store = store().await;
+    store.report_error(&topology(), error(1, 7, &"é".repeat(10_000))).await.expect("stored");
+    let kept = store.errors(&topology(), TaskId(1)).await.expect("readable");
+    assert!(kept[0].message.len() < 9_000 && kept[0].message.ends_with("é … (cut)"));
+}
+
+#[tokio::test]
+async fn an_unreadable_record_is_an_error_with_its_path_and_absence_is_not() {
+    let store = store().await;
+    assert!(store.storm(&topology()).await.expect("readable").is_none());
+    let path = layout::storm(&topology());
+    store.tree().create(&path, b"oops", CreateMode::Persistent).await.expect("created");
+    let error = store.storm(&topology()).await.expect_err("unreadable");
+    assert!(error.to_string().contains("/storms/wc-1-100"), "{error}");
+}
+
+#[test]
+fn sequence_numbers_order_as_numbers() {
+    let mut names = vec!["e0000000010", "e0000000009", "e10000000000", "e-000000001"];
+    names.sort_by(|a, b| sequence_order(a).cmp(&sequence_order(b)));
+    assert_eq!(names, ["e-000000001", "e0000000009", "e0000000010", "e10000000000"]);
+}

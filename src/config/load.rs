@@ -1,0 +1,370 @@
+//! The layers, read and checked.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    config::{
+        foreign,
+        key::{KEYS, Key, known},
+        value::Value,
+        yaml::{self, Position},
+    },
+    model::{nearest::nearest, settings, topology::Settings},
+};
+
+/// The variable that names the file when the command line does not.
+const FILE_VARIABLE: &str = "STORMKEEPER_CONF";
+
+/// The file that is read when nobody names one and it is there.
+const USUAL_FILE: &str = "/etc/stormkeeper/storm.yaml";
+
+/// What the process finds around it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// The file that the environment names; it must be there.
+    pub named_file: Option<PathBuf>,
+    /// The file that is read if it is there and no other was named.
+    pub usual_file: Option<PathBuf>,
+    /// What the machine calls itself.
+    pub hostname: String,
+}
+
+impl Environment {
+    /// The environment of this process: `STORMKEEPER_CONF`, `/etc/stormkeeper/storm.yaml`
+    /// and the machine's name.
+    pub fn of_process() -> Self {
+        let named = std::env::var_os(FILE_VARIABLE).filter(|value| !value.is_empty());
+        let system = rustix::system::uname();
+        Self {
+            named_file: named.map(PathBuf::from),
+            usual_file: Some(USUAL_FILE.into()),
+            hostname: system.nodename().to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// Every value, and where it came from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    entries: BTreeMap<&'static str, Entry>,
+    topology: BTreeMap<String, (serde_json::Value, Provenance)>,
+    file: Option<PathBuf>,
+    overrides: Vec<String>,
+    pub(super) hostname: String,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    value: Value,
+    shown: serde_json::Value,
+    provenance: Provenance,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Provenance {
+    /// Nobody set it.
+    Default,
+    /// A file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        at: Position,
+    },
+    /// `-c key=value`.
+    CommandLine,
+}
+
+impl fmt::Display for Provenance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, at } => write!(f, "{}:{}", path.display(), at.line),
+            Self::CommandLine => f.write_str("command line"),
+        }
+    }
+}
+
+/// A key whose value does not fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The key.
+    pub key: String,
+    /// Where it was set.
+    pub provenance: Provenance,
+    /// What is wrong, and what would fit.
+    pub what: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: `{}` {}", self.provenance, self.key, self.what)
+    }
+}
+
+/// A key that has no effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The key.
+    pub key: String,
+    /// Where it was set.
+    pub provenance: Provenance,
+    /// Why it has no effect, or what was meant.
+    pub what: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: `{}` {}", self.provenance, self.key, self.what)
+    }
+}
+
+/// A value as `config show` prints it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Shown {
+    /// The key.
+    pub key: String,
+    /// Its value.
+    pub value: serde_json::Value,
+    /// Where it came from.
+    pub provenance: String,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file could not be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not YAML.
+    #[error("{}:{source}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and where.
+        source: yaml::Error,
+    },
+    /// The file is YAML but no map of keys.
+    #[error("{}:{at}: expected `key: value` lines, found {found}", path.display())]
+    NotAMap {
+        /// The file.
+        path: PathBuf,
+        /// Where it begins.
+        at: Position,
+        /// What it is.
+        found: &'static str,
+    },
+    /// An override is not `key=value`.
+    #[error("-c {0:?} is not `key=value`")]
+    Override(String),
+    /// Some values do not fit.
+    #[error("{}", list(.0))]
+    Invalid(Vec<Fault>),
+}
+
+fn list(faults: &[Fault]) -> String {
+    faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n")
+}
+
+impl Config {
+    /// Reads `file`, or else the file that the environment names, or else the usual one if
+    /// it is there; puts the `key=value` overrides on top; and checks everything. Blocks.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and every value that does not fit its key.
+    pub fn load(
+        file: Option<&Path>,
+        overrides: &[String],
+        environment: &Environment,
+    ) -> Result<(Self, Vec<Warning>), Error> {
+        let named = file.or(environment.named_file.as_deref());
+        let path = named.or(environment.usual_file.as_deref().filter(|path| path.exists()));
+        let mut layers = Layers::default();
+        if let Some(path) = path {
+            layers.read_file(path)?;
+        }
+        for given in overrides {
+            layers.read_override(given)?;
+        }
+        let mut config = Self {
+            entries: KEYS.iter().map(|key| (key.name, default_entry(key))).collect(),
+            topology: BTreeMap::new(),
+            file: path.map(Path::to_owned),
+            overrides: overrides.to_vec(),
+            hostname: environment.hostname.clone(),
+        };
+        let (mut faults, mut warnings) = (Vec::new(), Vec::new());
+        for (key, (node, provenance)) in layers.values {
+            config.set(key, &node, provenance, &mut faults, &mut warnings);
+        }
+        config.check_together(&mut faults);
+        match faults.is_empty() {
+            true => Ok((config, warnings)),
+            false => Err(Error::Invalid(faults)),
+        }
+    }
+
+    fn set(
+        &mut self,
+        name: String,
+        node: &yaml::Node,
+        provenance: Provenance,
+        faults: &mut Vec<Fault>,
+        warnings: &mut Vec<Warning>,
+    ) {
+        if let Some(key) = known(&name) {
+            let unset = (node.value == yaml::Value::Null && key.default == "null").then_some(Value::Unset);
+            match unset.or_else(|| key.kind.read(&node.value)) {
+                Some(value) => {
+                    self.entries.insert(key.name, Entry { value, shown: node.to_json(), provenance });
+                }
+                None => {
+                    let what = format!("is {}, and must be {}", brief(node), key.kind);
+                    faults.push(Fault { key: name, provenance, what });
+                }
+            }
+            return;
+        }
+        if let Some(setting) = settings::known(&name) {
+            let value = node.to_json();
+            if !setting.kind.accepts(&value) {
+                let what = format!("is {}, and must be {}", brief(node), setting.kind);
+                faults.push(Fault { key: name.clone(), provenance: provenance.clone(), what });
+            }
+            self.topology.insert(name, (value, provenance));
+            return;
+        }
+        let what = match foreign::oddity(&name) {
+            Some(what) => what,
+            None => match nearest(&name, KEYS.iter().map(|key| key.name)) {
+                Some(near) => format!("is unknown; did you mean `{near}`?"),
+                None => "is unknown and has no effect".to_owned(),
+            },
+        };
+        if name.starts_with("topology.") {
+            self.topology.insert(name.clone(), (node.to_json(), provenance.clone()));
+        }
+        warnings.push(Warning { key: name, provenance, what });
+    }
+
+    /// What only two values together can get wrong.
+    fn check_together(&self, faults: &mut Vec<Fault>) {
+        let (beat, silence) = ("worker.heartbeat.frequency.secs", "supervisor.worker.timeout.secs");
+        if self.duration(beat) >= self.duration(silence) {
+            let provenance = match &self.entries[beat].provenance {
+                Provenance::Default => self.entries[silence].provenance.clone(),
+                set => set.clone(),
+            };
+            let what = format!("must be shorter than `{silence}`, or every worker is killed as silent");
+            faults.push(Fault { key: beat.to_owned(), provenance, what });
+        }
+    }
+
+    /// The file that was read.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// The `key=value` settings that were put on top.
+    pub fn overrides(&self) -> &[String] {
+        &self.overrides
+    }
+
+    /// The `topology.*` settings of this configuration, for what a topology leaves open.
+    pub fn topology_defaults(&self) -> Settings {
+        self.topology.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect()
+    }
+
+    /// Every key with its value and where it came from.
+    pub fn show(&self) -> Vec<Shown> {
+        let entries =
+            self.entries.iter().map(|(key, entry)| ((*key).to_owned(), &entry.shown, &entry.provenance));
+        let given = self.topology.iter().map(|(key, (value, provenance))| (key.clone(), value, provenance));
+        let mut shown: BTreeMap<String, (serde_json::Value, &Provenance)> = settings::KNOWN
+            .iter()
+            .map(|setting| (setting.key.to_owned(), (default_json(setting.default), &Provenance::Default)))
+            .collect();
+        shown.extend(entries.chain(given).map(|(key, value, from)| (key, (value.clone(), from))));
+        shown
+            .into_iter()
+            .map(|(key, (value, from))| Shown { key, value, provenance: from.to_string() })
+            .collect()
+    }
+
+    /// The value of a key of the table.
+    pub(super) fn value(&self, key: &str) -> &Value {
+        &self.entries[key].value
+    }
+}
+
+fn default_json(text: &str) -> serde_json::Value {
+    yaml::parse(text).map_or(serde_json::Value::Null, |node| node.to_json())
+}
+
+fn default_entry(key: &Key) -> Entry {
+    let node = yaml::parse(key.default).expect("the defaults of the table are YAML");
+    let value = match node.value {
+        yaml::Value::Null => Value::Unset,
+        _ => key.kind.read(&node.value).expect("the defaults of the table fit their keys"),
+    };
+    Entry { value, shown: node.to_json(), provenance: Provenance::Default }
+}
+
+/// A value in a message: short, whatever was given.
+fn brief(node: &yaml::Node) -> String {
+    const MAX_CHARS: usize = 60;
+    let text = node.to_json().to_string();
+    match text.chars().count() > MAX_CHARS {
+        true => format!("{}…", text.chars().take(MAX_CHARS).collect::<String>()),
+        false => text,
+    }
+}
+
+#[derive(Default)]
+struct Layers {
+    values: BTreeMap<String, (yaml::Node, Provenance)>,
+}
+
+impl Layers {
+    fn read_file(&mut self, path: &Path) -> Result<(), Error> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let root = yaml::parse(&text).map_err(|source| Error::Syntax { path: path.to_owned(), source })?;
+        let entries = match root.value {
+            yaml::Value::Map(entries) => entries,
+            yaml::Value::Null => Vec::new(),
+            other => {
+                return Err(Error::NotAMap { path: path.to_owned(), at: root.at, found: other.kind() });
+            }
+        };
+        for (key, node) in entries {
+            let provenance = Provenance::File { path: path.to_owned(), at: key.at };
+            self.values.insert(key.text, (node, provenance));
+        }
+        Ok(())
+    }
+
+    /// The value is YAML, so that lists can be given; what is not is a text.
+    fn read_override(&mut self, given: &str) -> Result<(), Error> {
+        let (key, value) = given
+            .split_once('=')
+            .filter(|(key, _)| !key.trim().is_empty())
+            .ok_or_else(|| Error::Override(given.to_owned()))?;
+        let node = yaml::parse(value).unwrap_or_else(|_| yaml::Node {
+            at: Position { line: 1, column: 1 },
+            value: yaml::Value::Text(value.into()),
+        });
+        self.values.insert(key.trim().to_owned(), (node, Provenance::CommandLine));
+        Ok(())
+    }
+}

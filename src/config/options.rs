@@ -1,0 +1,176 @@
+//! From a configuration to what each subsystem wants to be told.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use crate::{
+    cluster::record::Resources,
+    config::{load::Config, value::Value},
+    nimbus, supervisor, tree,
+};
+
+/// How often a worker shows that it lives, and how long its components may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerTiming {
+    /// How often the local heartbeat file is written.
+    pub heartbeat_period: Duration,
+    /// How often the beats of its tasks are refreshed at most.
+    pub task_beat_period: Duration,
+    /// How long a component that is silent is left alone, unless the topology says.
+    pub subprocess_timeout: Duration,
+}
+
+impl Config {
+    /// Where ZooKeeper is.
+    pub fn tree_options(&self) -> tree::options::Options {
+        let Value::TreePath(root) = self.value("storm.zookeeper.root") else { unfit("a path of the tree") };
+        let port = self.narrow("storm.zookeeper.port");
+        tree::options::Options {
+            servers: self.hosts("storm.zookeeper.servers").map(|host| with_port(host, port)).collect(),
+            root: root.clone(),
+            session_timeout: self.duration("storm.zookeeper.session.timeout"),
+            request_timeout: self.duration("storm.zookeeper.connection.timeout"),
+        }
+    }
+
+    /// For a nimbus.
+    pub fn nimbus_options(&self) -> nimbus::Options {
+        let Value::Address(address) = self.value("ui.host") else { unfit("an address") };
+        let session = self.duration("storm.zookeeper.session.timeout");
+        nimbus::Options {
+            local_dir: self.local_dir(),
+            host: self.hostname(),
+            api: SocketAddr::new(*address, self.narrow("ui.port")),
+            monitor_period: self.duration("nimbus.monitor.freq.secs"),
+            task_timeout: self.duration("nimbus.task.timeout.secs"),
+            task_launch: self.duration("nimbus.task.launch.secs"),
+            supervisor_timeout: self.duration("nimbus.supervisor.timeout.secs"),
+            settle: match self.value("nimbus.settle.secs") {
+                Value::Duration(settle) => *settle,
+                _ => session + session / 2,
+            },
+            max_moves_per_round: usize::try_from(self.whole("nimbus.max.moves.per.round"))
+                .unwrap_or(usize::MAX),
+            max_blob_bytes: self.max_blob_bytes(),
+            blob_retention: self.duration("nimbus.topology.blobstore.deletion.delay.ms"),
+            message_timeout: self
+                .topology_defaults()
+                .get("topology.message.timeout.secs")
+                .and_then(serde_json::Value::as_u64)
+                .map_or(MESSAGE_TIMEOUT, Duration::from_secs),
+        }
+    }
+
+    /// For a supervisor.
+    pub fn supervisor_options(&self) -> supervisor::Options {
+        let Value::Ports(ports) = self.value("supervisor.slots.ports") else { unfit("a list of ports") };
+        supervisor::Options {
+            local_dir: self.local_dir(),
+            host: self.hostname(),
+            ports: ports.clone(),
+            resources: Resources {
+                cpu_percent: self.narrow("supervisor.cpu.capacity"),
+                memory_mb: self.narrow("supervisor.memory.capacity.mb"),
+            },
+            worker_start_timeout: self.duration("supervisor.worker.start.timeout.secs"),
+            worker_timeout: self.duration("supervisor.worker.timeout.secs"),
+            worker_shutdown_grace: self.duration("supervisor.worker.shutdown.sleep.secs"),
+            unused_blob_retention: self.duration("supervisor.localizer.cleanup.interval.ms"),
+            reconcile_period: self.duration("supervisor.monitor.frequency.secs"),
+        }
+    }
+
+    /// For a worker.
+    pub fn worker_timing(&self) -> WorkerTiming {
+        WorkerTiming {
+            heartbeat_period: self.duration("worker.heartbeat.frequency.secs"),
+            task_beat_period: self.duration("task.heartbeat.frequency.secs"),
+            subprocess_timeout: self.duration("supervisor.worker.timeout.secs"),
+        }
+    }
+
+    /// The nimbus replicas to ask, each `host:port`.
+    pub fn nimbus_seeds(&self) -> Vec<String> {
+        let port = self.narrow("ui.port");
+        self.hosts("nimbus.seeds").map(|host| with_port(host, port)).collect()
+    }
+
+    /// The largest blob that a nimbus with this configuration accepts.
+    pub fn max_blob_bytes(&self) -> u64 {
+        self.whole("nimbus.max.blob.bytes")
+    }
+
+    /// The directory of this machine's daemons. Absolute: workers are started elsewhere.
+    pub fn local_dir(&self) -> PathBuf {
+        let Value::Text(dir) = self.value("storm.local.dir") else { unfit("a text") };
+        std::path::absolute(dir).unwrap_or_else(|_| dir.into())
+    }
+
+    /// The name that others reach this machine at.
+    pub fn hostname(&self) -> String {
+        match self.value("storm.local.hostname") {
+            Value::Text(name) => name.clone(),
+            _ => self.hostname.clone(),
+        }
+    }
+
+    pub(super) fn duration(&self, key: &str) -> Duration {
+        let Value::Duration(duration) = self.value(key) else { unfit("a time") };
+        *duration
+    }
+
+    fn whole(&self, key: &str) -> u64 {
+        let Value::Whole(n) = self.value(key) else { unfit("a number") };
+        *n
+    }
+
+    /// A number whose kind keeps it within `T`.
+    fn narrow<T: TryFrom<u64>>(&self, key: &str) -> T {
+        T::try_from(self.whole(key)).unwrap_or_else(|_| unfit("a number in range"))
+    }
+
+    fn hosts(&self, key: &str) -> impl Iterator<Item = &str> {
+        let Value::Hosts(hosts) = self.value(key) else { unfit("a list of hosts") };
+        hosts.iter().map(String::as_str)
+    }
+}
+
+/// Storm's, for topologies and hosts that say nothing.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A value was checked against the kind of its key when it was read.
+fn unfit(kind: &str) -> ! {
+    unreachable!("the table of keys says that this is {kind}")
+}
+
+/// `host` with a port: its own, or else this one.
+fn with_port(host: &str, port: u16) -> String {
+    let has_port = match host.rsplit_once(':') {
+        Some((name, digits)) => digits.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']')),
+        None => false,
+    };
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        _ if has_port => host.to_owned(),
+        _ => format!("{host}:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_get_a_port_when_they_have_none() {
+        let check = |host: &str, expected: &str| assert_eq!(with_port(host, 2181), expected);
+        check("zk1", "zk1:2181");
+        check("zk1:2182", "zk1:2182");
+        check("10.0.0.1", "10.0.0.1:2181");
+        check("::1", "[::1]:2181");
+        check("[::1]", "[::1]:2181");
+        check("[::1]:2182", "[::1]:2182");
+    }
+}

@@ -1,0 +1,191 @@
+use std::{path::Path, time::Duration};
+
+use super::*;
+use crate::model::Port;
+
+fn environment() -> Environment {
+    Environment { named_file: None, usual_file: None, hostname: "here".to_owned() }
+}
+
+/// Loads this text as `storm.yaml` with these overrides. Messages name the file without
+/// its directory.
+fn load(text: &str, overrides: &[&str]) -> Result<(Config, Vec<String>), String> {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = dir.path().join("storm.yaml");
+    std::fs::write(&path, text).expect("written");
+    let plain = |text: String| text.replace(&format!("{}/", dir.path().display()), "");
+    let overrides: Vec<String> = overrides.iter().map(|&given| given.to_owned()).collect();
+    Config::load(Some(&path), &overrides, &environment())
+        .map(|(config, warnings)| {
+            (config, warnings.iter().map(|warning| plain(warning.to_string())).collect())
+        })
+        .map_err(|error| plain(error.to_string()))
+}
+
+#[test]
+fn defaults_fill_every_option() {
+    let (config, warnings) = Config::load(None, &[], &environment()).expect("the defaults are valid");
+    assert_eq!(warnings, []);
+    let tree = config.tree_options();
+    assert_eq!(tree.servers, ["localhost:2181"]);
+    assert_eq!(tree.root.as_str(), "/stormkeeper");
+    assert_eq!(tree.session_timeout, Duration::from_secs(10));
+    let nimbus = config.nimbus_options();
+    assert_eq!(nimbus.api.to_string(), "0.0.0.0:8080");
+    assert_eq!(nimbus.host, "here");
+    assert_eq!(nimbus.settle, Duration::from_secs(15));
+    assert_eq!(nimbus.message_timeout, Duration::from_secs(30));
+    assert_eq!(nimbus.max_blob_bytes, 64 << 20);
+    assert!(nimbus.local_dir.is_absolute() && nimbus.local_dir.ends_with("stormkeeper-local"));
+    let supervisor = config.supervisor_options();
+    assert_eq!(supervisor.ports, [6700, 6701, 6702, 6703].map(Port));
+    assert_eq!(supervisor.resources.cpu_percent, 400);
+    assert_eq!(config.worker_timing().heartbeat_period, Duration::from_secs(1));
+    assert_eq!(config.nimbus_seeds(), ["localhost:8080"]);
+    assert!(config.topology_defaults().is_empty());
+    assert!(config.show().iter().all(|shown| shown.provenance == "default"));
+}
+
+#[test]
+fn the_table_is_in_order() {
+    assert!(key::KEYS.is_sorted_by_key(|key| key.name));
+}
+
+#[test]
+fn the_command_line_wins_over_the_file_and_each_value_knows_its_source() {
+    let text = "ui.port: 9000\nnimbus.seeds: [n1, 'n2:1']\ntopology.workers: 3\nstorm.local.hostname: h\n";
+    let (config, warnings) = load(text, &["ui.port=9001", "supervisor.slots.ports=[1, 2]"]).expect("valid");
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(config.nimbus_seeds(), ["n1:9001", "n2:1"]);
+    assert_eq!(config.supervisor_options().ports, [Port(1), Port(2)]);
+    assert_eq!(config.supervisor_options().host, "h");
+    assert_eq!(config.topology_defaults()["topology.workers"], 3);
+    let from = |key: &str| {
+        let shown = config.show().into_iter().find(|shown| shown.key == key).expect("is shown");
+        (shown.value.to_string(), shown.provenance.rsplit('/').next().unwrap_or_default().to_owned())
+    };
+    assert_eq!(from("ui.port"), ("9001".to_owned(), "command line".to_owned()));
+    assert_eq!(from("nimbus.seeds"), (r#"["n1","n2:1"]"#.to_owned(), "storm.yaml:2".to_owned()));
+    assert_eq!(from("topology.workers"), ("3".to_owned(), "storm.yaml:3".to_owned()));
+    assert_eq!(from("ui.host"), (r#""0.0.0.0""#.to_owned(), "default".to_owned()));
+}
+
+#[test]
+fn times_with_units_are_taken() {
+    let (config, _) =
+        load("nimbus.monitor.freq.secs: 2m\nnimbus.settle.secs: 0\nnimbus.max.blob.bytes: 1GiB\n", &[])
+            .expect("valid");
+    let nimbus = config.nimbus_options();
+    assert_eq!(nimbus.monitor_period, Duration::from_secs(120));
+    assert_eq!(nimbus.settle, Duration::ZERO);
+    assert_eq!(nimbus.max_blob_bytes, 1 << 30);
+}
+
+#[test]
+fn strange_keys_are_warnings_that_say_what_was_meant() {
+    let check = |text: &str, expected: &str| {
+        let (_, warnings) = load(text, &[]).expect("warnings do not stop");
+        assert_eq!(warnings, [expected]);
+    };
+    check("ui.prot: 1", "storm.yaml:1: `ui.prot` is unknown; did you mean `ui.port`?");
+    check("my.own: 1", "storm.yaml:1: `my.own` is unknown and has no effect");
+    check("\nstorm: {zookeeper: x}", "storm.yaml:2: `storm` is unknown and has no effect");
+    check(
+        "nimbus.thrift.port: 6627",
+        "storm.yaml:1: `nimbus.thrift.port` has no effect: there is no Thrift and no Netty here: nimbus answers \
+         HTTP at `ui.port`, and `nimbus.seeds` says where",
+    );
+    check(
+        "worker.childopts: -Xmx1g",
+        "storm.yaml:1: `worker.childopts` has no effect: nothing here runs in a JVM",
+    );
+    check(
+        "topology.worker: 4",
+        "storm.yaml:1: `topology.worker` has no effect; did you mean `topology.workers`?",
+    );
+    check(
+        "topology.colour: blue",
+        "storm.yaml:1: `topology.colour` has no effect here; components get it all the same",
+    );
+    let (config, _) = load("topology.colour: blue", &[]).expect("valid");
+    assert_eq!(config.topology_defaults()["topology.colour"], "blue");
+}
+
+#[test]
+fn values_that_do_not_fit_are_errors_with_key_and_line() {
+    let check = |text: &str, expected: &str| {
+        let error = load(text, &[]).expect_err(text);
+        assert_eq!(error, expected);
+    };
+    check("ui.port: high", "storm.yaml:1: `ui.port` is \"high\", and must be a port from 0 to 65535");
+    check(
+        "nimbus.monitor.freq.secs: 0",
+        "storm.yaml:1: `nimbus.monitor.freq.secs` is 0, and must be a time from 1s to 1h, as seconds or with a \
+         unit (\"30s\", \"5m\")",
+    );
+    check(
+        "storm.zookeeper.servers: []",
+        "storm.yaml:1: `storm.zookeeper.servers` is [], and must be a list of 1 to 100 hosts, each `host` or \
+         `host:port`",
+    );
+    check(
+        "storm.zookeeper.root: storm",
+        "storm.yaml:1: `storm.zookeeper.root` is \"storm\", and must be a path such as /stormkeeper",
+    );
+    check("storm.local.dir:", "storm.yaml:1: `storm.local.dir` is null, and must be a text");
+    check(
+        "topology.workers: none",
+        "storm.yaml:1: `topology.workers` is \"none\", and must be a whole number from 1 to 100000",
+    );
+    check(
+        "\nworker.heartbeat.frequency.secs: 40",
+        "storm.yaml:2: `worker.heartbeat.frequency.secs` must be shorter than `supervisor.worker.timeout.secs`, \
+         or every worker is killed as silent",
+    );
+    check(
+        "ui.port: -1\nui.host: x y\n",
+        "storm.yaml:2: `ui.host` is \"x y\", and must be an IP address or `localhost`\n\
+         storm.yaml:1: `ui.port` is -1, and must be a port from 0 to 65535",
+    );
+    check("- a\n- b\n", "storm.yaml:1:1: expected `key: value` lines, found a list");
+    let broken = load("a: [1\nb: 2\n", &[]).expect_err("broken");
+    assert!(broken.starts_with("storm.yaml:2:2: this is not YAML"), "{broken}");
+}
+
+#[test]
+fn overrides_are_checked_too() {
+    assert_eq!(load("", &["ui.port"]).expect_err("refused"), "-c \"ui.port\" is not `key=value`");
+    assert_eq!(
+        load("ui.port: 1", &["ui.port=x"]).expect_err("refused"),
+        "command line: `ui.port` is \"x\", and must be a port from 0 to 65535"
+    );
+    // A value that is no YAML is a text.
+    let (config, _) = load("", &["storm.local.dir=a: b: c"]).expect("valid");
+    assert!(config.local_dir().ends_with("a: b: c"));
+}
+
+#[test]
+fn a_file_that_was_named_must_be_there_and_the_usual_one_need_not() {
+    let missing = Path::new("/no/such/storm.yaml").to_owned();
+    let error = Config::load(Some(&missing), &[], &environment()).expect_err("missing");
+    assert_eq!(error.to_string(), "cannot read the configuration file /no/such/storm.yaml");
+    let named = Environment { named_file: Some(missing.clone()), ..environment() };
+    assert!(Config::load(None, &[], &named).is_err());
+    let usual = Environment { usual_file: Some(missing), ..environment() };
+    let (config, _) = Config::load(None, &[], &usual).expect("valid");
+    assert_eq!(config.file(), None);
+}
+
+/// The reference in `docs/` says what the tables say; `UPDATE=1` rewrites it.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a developer asks for the rewrite by the environment")]
+fn the_generated_reference_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let expected = reference::reference();
+    if std::env::var("UPDATE").is_ok() {
+        std::fs::create_dir_all(path.parent().expect("has a parent")).expect("docs/ can be made");
+        std::fs::write(&path, &expected).expect("written");
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == expected, "docs/configuration.md is stale: run UPDATE=1 cargo test --lib generated");
+}

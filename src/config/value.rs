@@ -1,0 +1,264 @@
+//! The values that keys take.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use crate::{config::yaml, model::Port, tree::TreePath};
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A text that is not empty.
+    Text,
+    /// A list of hosts, each with or without a port.
+    Hosts,
+    /// An address to listen at.
+    Address,
+    /// A port.
+    Port,
+    /// A list of ports, no one twice.
+    Ports,
+    /// A path of the tree.
+    TreePath,
+    /// A whole number in a range, both ends included.
+    Whole(u64, u64),
+    /// A time in a range of seconds, both ends included; a plain number counts seconds.
+    Secs(u64, u64),
+    /// A time in a range of milliseconds, both ends included; a plain number counts those.
+    Millis(u64, u64),
+    /// An amount of memory in a range of bytes, both ends included; a plain number counts
+    /// bytes.
+    Bytes(u64, u64),
+}
+
+/// A value that fits its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// The key has no value of its own: what happens then stands in its description.
+    Unset,
+    /// For [`Kind::Text`].
+    Text(String),
+    /// For [`Kind::Hosts`].
+    Hosts(Vec<String>),
+    /// For [`Kind::Address`].
+    Address(IpAddr),
+    /// For [`Kind::Ports`].
+    Ports(Vec<Port>),
+    /// For [`Kind::TreePath`].
+    TreePath(TreePath),
+    /// For [`Kind::Whole`], [`Kind::Port`] and [`Kind::Bytes`].
+    Whole(u64),
+    /// For [`Kind::Secs`] and [`Kind::Millis`].
+    Duration(Duration),
+}
+
+/// The most slots that one supervisor may have; each is a task, a directory and a process.
+const MAX_PORTS: usize = 1000;
+
+/// The most servers or seeds that a list may have; all of them may be asked in turn.
+const MAX_HOSTS: usize = 100;
+
+const TIME_UNITS: &[(&str, u64)] =
+    &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+const SIZE_UNITS: &[(&str, u64)] =
+    &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text => f.write_str("a text"),
+            Self::Hosts => write!(f, "a list of 1 to {MAX_HOSTS} hosts, each `host` or `host:port`"),
+            Self::Address => f.write_str("an IP address or `localhost`"),
+            Self::Port => f.write_str("a port from 0 to 65535"),
+            Self::Ports => write!(f, "a list of 1 to {MAX_PORTS} different ports from 1 to 65535"),
+            Self::TreePath => f.write_str("a path such as /stormkeeper"),
+            Self::Whole(min, max) => write!(f, "a whole number from {min} to {max}"),
+            Self::Secs(min, max) => {
+                let (min, max) = (time(min * 1000), time(max * 1000));
+                write!(f, "a time from {min} to {max}, as seconds or with a unit (\"30s\", \"5m\")")
+            }
+            Self::Millis(min, max) => {
+                let (min, max) = (time(*min), time(*max));
+                write!(f, "a time from {min} to {max}, as milliseconds or with a unit (\"30s\", \"5m\")")
+            }
+            Self::Bytes(min, max) => {
+                let (min, max) = (size(*min), size(*max));
+                write!(f, "a size from {min} to {max}, as bytes or with a unit (\"64MiB\")")
+            }
+        }
+    }
+}
+
+/// The number in the largest unit that divides it.
+fn in_units(n: u64, units: &[(&str, u64)]) -> String {
+    let fits = |&&(_, scale): &&(&str, u64)| n > 0 && n.is_multiple_of(scale);
+    match units.iter().rev().find(fits).or(units.first()) {
+        Some((unit, scale)) => format!("{}{unit}", n / scale),
+        None => n.to_string(),
+    }
+}
+
+fn time(millis: u64) -> String {
+    in_units(millis, TIME_UNITS)
+}
+
+fn size(bytes: u64) -> String {
+    in_units(bytes, SIZE_UNITS)
+}
+
+impl Kind {
+    /// The value that `given` stands for; `None` when it is not one that fits.
+    pub fn read(self, given: &yaml::Value) -> Option<Value> {
+        let within = |n: u64, min, max| (min..=max).contains(&n).then_some(n);
+        match self {
+            Self::Text => text_of(given).map(Value::Text),
+            Self::Hosts => hosts(given).map(Value::Hosts),
+            Self::Address => match text_of(given)?.as_str() {
+                "localhost" => Some(Value::Address(IpAddr::from([127, 0, 0, 1]))),
+                text => text.parse().ok().map(Value::Address),
+            },
+            Self::Port => whole(given).and_then(|n| within(n, 0, 65_535)).map(Value::Whole),
+            Self::Ports => ports(given).map(Value::Ports),
+            Self::TreePath => text_of(given)?.parse().ok().map(Value::TreePath),
+            Self::Whole(min, max) => whole(given).and_then(|n| within(n, min, max)).map(Value::Whole),
+            Self::Secs(min, max) => {
+                let millis = amount(given, TIME_UNITS, 1000)?;
+                within(millis, min * 1000, max * 1000).map(|n| Value::Duration(Duration::from_millis(n)))
+            }
+            Self::Millis(min, max) => {
+                let millis = amount(given, TIME_UNITS, 1)?;
+                within(millis, min, max).map(|n| Value::Duration(Duration::from_millis(n)))
+            }
+            Self::Bytes(min, max) => {
+                amount(given, SIZE_UNITS, 1).and_then(|n| within(n, min, max)).map(Value::Whole)
+            }
+        }
+    }
+}
+
+fn text_of(given: &yaml::Value) -> Option<String> {
+    match given {
+        yaml::Value::Text(text) if !text.is_empty() => Some(text.to_string()),
+        // A host may be called 10, and a directory as well.
+        yaml::Value::Whole(n) => Some(n.to_string()),
+        yaml::Value::Null
+        | yaml::Value::Flag(_)
+        | yaml::Value::Number(_)
+        | yaml::Value::Text(_)
+        | yaml::Value::List(_)
+        | yaml::Value::Map(_) => None,
+    }
+}
+
+fn whole(given: &yaml::Value) -> Option<u64> {
+    match given {
+        yaml::Value::Whole(n) => u64::try_from(*n).ok(),
+        yaml::Value::Null
+        | yaml::Value::Flag(_)
+        | yaml::Value::Number(_)
+        | yaml::Value::Text(_)
+        | yaml::Value::List(_)
+        | yaml::Value::Map(_) => None,
+    }
+}
+
+/// A list, or one item in the place of a list.
+fn items(given: &yaml::Value) -> Vec<&yaml::Value> {
+    match given {
+        yaml::Value::List(items) => items.iter().map(|node| &node.value).collect(),
+        one => vec![one],
+    }
+}
+
+fn hosts(given: &yaml::Value) -> Option<Vec<String>> {
+    let hosts: Vec<String> = items(given).into_iter().map(text_of).collect::<Option<_>>()?;
+    let plain = |host: &String| !host.contains(|c: char| c.is_whitespace() || matches!(c, ',' | '/'));
+    ((1..=MAX_HOSTS).contains(&hosts.len()) && hosts.iter().all(plain)).then_some(hosts)
+}
+
+fn ports(given: &yaml::Value) -> Option<Vec<Port>> {
+    let port = |item| whole(item).and_then(|n| u16::try_from(n).ok()).filter(|&n| n > 0).map(Port);
+    let mut ports: Vec<Port> = items(given).into_iter().map(port).collect::<Option<_>>()?;
+    let n = ports.len();
+    ports.sort();
+    ports.dedup();
+    (ports.len() == n && (1..=MAX_PORTS).contains(&n)).then_some(ports)
+}
+
+/// A number with one of the units, or a plain one of which each counts `plain`.
+fn amount(given: &yaml::Value, units: &[(&str, u64)], plain: u64) -> Option<u64> {
+    match given {
+        yaml::Value::Whole(n) => u64::try_from(*n).ok()?.checked_mul(plain),
+        yaml::Value::Text(text) => {
+            let digits = text.find(|c: char| !c.is_ascii_digit())?;
+            let (number, unit) = text.split_at(digits);
+            let scale = units.iter().find(|(name, _)| *name == unit.trim_start()).map(|(_, scale)| *scale)?;
+            number.parse::<u64>().ok()?.checked_mul(scale)
+        }
+        yaml::Value::Null
+        | yaml::Value::Flag(_)
+        | yaml::Value::Number(_)
+        | yaml::Value::List(_)
+        | yaml::Value::Map(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: Kind, text: &str) -> Option<Value> {
+        kind.read(&yaml::parse(text).expect("YAML").value)
+    }
+
+    #[test]
+    fn times_and_sizes_have_units() {
+        let secs = Kind::Secs(1, 3600);
+        let time = |millis| Some(Value::Duration(Duration::from_millis(millis)));
+        assert_eq!(read(secs, "30"), time(30_000));
+        assert_eq!(read(secs, "30s"), time(30_000));
+        assert_eq!(read(secs, "1500 ms"), time(1500));
+        assert_eq!(read(secs, "5m"), time(300_000));
+        assert_eq!(read(Kind::Millis(1, 90_000), "30"), time(30));
+        assert_eq!(read(Kind::Bytes(0, 1 << 40), "64MiB"), Some(Value::Whole(64 << 20)));
+        for bad in
+            ["0", "-3", "3601", "2h", "s", "30 bananas", "1.5", "true", "[30]", "99999999999999999999s"]
+        {
+            assert_eq!(read(secs, bad), None, "{bad}");
+        }
+        assert_eq!(read(Kind::Bytes(0, 1 << 40), "64MB"), None);
+    }
+
+    #[test]
+    fn lists_take_a_single_item_too() {
+        assert_eq!(read(Kind::Hosts, "zk1"), Some(Value::Hosts(vec!["zk1".to_owned()])));
+        assert_eq!(read(Kind::Ports, "[6701, 6700]"), Some(Value::Ports(vec![Port(6700), Port(6701)])));
+        for bad in ["[]", "[6700, 6700]", "[0]", "[65536]", "[a]", "{}"] {
+            assert_eq!(read(Kind::Ports, bad), None, "{bad}");
+        }
+        for bad in ["[]", "[[a]]", "[\"\"]", "\"zk1,zk2\"", "[~]"] {
+            assert_eq!(read(Kind::Hosts, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_paths_are_checked() {
+        assert!(read(Kind::Address, "localhost").is_some());
+        assert!(read(Kind::Address, "\"::\"").is_some());
+        assert!(read(Kind::Address, "not.an.address").is_none());
+        assert!(read(Kind::TreePath, "/stormkeeper/a").is_some());
+        assert!(read(Kind::TreePath, "stormkeeper").is_none());
+    }
+
+    #[test]
+    fn what_is_expected_is_said_in_the_largest_unit() {
+        assert_eq!(
+            Kind::Secs(1, 604_800).to_string(),
+            "a time from 1s to 7d, as seconds or with a unit (\"30s\", \"5m\")"
+        );
+        assert_eq!(
+            Kind::Bytes(1 << 10, 1 << 30).to_string(),
+            "a size from 1KiB to 1GiB, as bytes or with a unit (\"64MiB\")"
+        );
+    }
+}

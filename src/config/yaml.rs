@@ -1,0 +1,280 @@
+//! YAML with the position of every node, for errors that say where.
+
+use std::{fmt, sync::Arc};
+
+use saphyr::{LoadableYamlNode as _, MarkedYaml, Marker, Scalar, YamlData};
+
+/// A place in a text, counted from 1 as editors do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The column, in characters.
+    pub column: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+impl From<Marker> for Position {
+    fn from(marker: Marker) -> Self {
+        Self { line: marker.line(), column: marker.col() + 1 }
+    }
+}
+
+/// A text that is not YAML, or YAML that no file of ours needs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{at}: {what}")]
+pub struct Error {
+    /// Where.
+    pub at: Position,
+    /// What is wrong there.
+    pub what: String,
+}
+
+/// A value and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Where it begins.
+    pub at: Position,
+    /// What it is.
+    pub value: Value,
+}
+
+/// What stands in a YAML file.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// `~`, `null`, or nothing at all.
+    Null,
+    /// `true` or `false`.
+    Flag(bool),
+    /// A whole number.
+    Whole(i64),
+    /// A finite number with a fraction or an exponent.
+    Number(f64),
+    /// Anything else that is not a list or a map.
+    Text(Arc<str>),
+    /// `[a, b]`
+    List(Vec<Node>),
+    /// `{a: 1}`, in the order of the file; no key is there twice.
+    Map(Vec<(Key, Node)>),
+}
+
+/// The key of an entry of a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Where it stands.
+    pub at: Position,
+    /// The key; numbers and truth values count as their text.
+    pub text: String,
+}
+
+/// Longer files are not configuration, and their size bounds what parsing may cost.
+const MAX_BYTES: usize = 4 << 20;
+
+/// How far a line may be indented. It bounds how deeply values can be nested, and with it
+/// the stack that reading them takes.
+const MAX_INDENT: usize = 400;
+
+/// Reads a file that holds one document. An empty one is [`Value::Null`].
+///
+/// # Errors
+/// What is wrong first, and where.
+pub fn parse(text: &str) -> Result<Node, Error> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.len() > MAX_BYTES {
+        let what = format!("the file is larger than {} MiB", MAX_BYTES >> 20);
+        return Err(Error { at: Position { line: 1, column: 1 }, what });
+    }
+    for (n, line) in text.lines().enumerate() {
+        let indent = line.chars().take_while(|c| matches!(c, ' ' | '-' | '?' | '\t')).count();
+        if indent > MAX_INDENT {
+            let at = Position { line: n + 1, column: MAX_INDENT };
+            return Err(Error {
+                at,
+                what: format!("the line is indented by more than {MAX_INDENT} columns"),
+            });
+        }
+    }
+    let documents = MarkedYaml::load_from_str(text).map_err(|error| {
+        let what = format!("this is not YAML: {}", error.info());
+        Error { at: (*error.marker()).into(), what }
+    })?;
+    let mut documents = documents.into_iter();
+    let first = documents.next();
+    if let Some(second) = documents.next() {
+        let what = "a second document begins here; a file holds one".to_owned();
+        return Err(Error { at: second.span.start.into(), what });
+    }
+    match first {
+        Some(node) => convert(node),
+        None => Ok(Node { at: Position { line: 1, column: 1 }, value: Value::Null }),
+    }
+}
+
+fn convert(node: MarkedYaml<'_>) -> Result<Node, Error> {
+    let at = Position::from(node.span.start);
+    let value = match node.data {
+        YamlData::Value(scalar) => convert_scalar(scalar, at)?,
+        YamlData::Sequence(items) => Value::List(items.into_iter().map(convert).collect::<Result<_, _>>()?),
+        YamlData::Mapping(entries) => {
+            let entry = |(key, value)| Ok((convert_key(key)?, convert(value)?));
+            let entries: Vec<(Key, Node)> = entries.into_iter().map(entry).collect::<Result<_, _>>()?;
+            refuse_twins(&entries)?;
+            Value::Map(entries)
+        }
+        YamlData::Tagged(tag, _) => {
+            return Err(Error { at, what: format!("the tag {tag} means nothing here") });
+        }
+        YamlData::Alias(_) => {
+            return Err(Error { at, what: "this alias has no anchor before it".to_owned() });
+        }
+        YamlData::Representation(..) | YamlData::BadValue => {
+            return Err(Error { at, what: "this value does not fit its tag".to_owned() });
+        }
+    };
+    Ok(Node { at, value })
+}
+
+fn convert_scalar(scalar: Scalar<'_>, at: Position) -> Result<Value, Error> {
+    Ok(match scalar {
+        Scalar::Null => Value::Null,
+        Scalar::Boolean(flag) => Value::Flag(flag),
+        Scalar::Integer(n) => Value::Whole(n),
+        Scalar::FloatingPoint(n) if n.is_finite() => Value::Number(*n),
+        Scalar::FloatingPoint(_) => return Err(Error { at, what: "this is not a finite number".to_owned() }),
+        Scalar::String(text) => Value::Text(text.into()),
+    })
+}
+
+fn convert_key(node: MarkedYaml<'_>) -> Result<Key, Error> {
+    let Node { at, value } = convert(node)?;
+    let text = match value {
+        Value::Text(text) => text.to_string(),
+        Value::Flag(flag) => flag.to_string(),
+        Value::Whole(n) => n.to_string(),
+        Value::Number(n) => n.to_string(),
+        Value::Null => return Err(Error { at, what: "this key is empty".to_owned() }),
+        Value::List(_) | Value::Map(_) => {
+            return Err(Error { at, what: "a key must be a plain word".to_owned() });
+        }
+    };
+    Ok(Key { at, text })
+}
+
+/// `1: a` and `"1": b` are two keys to YAML and one to us.
+fn refuse_twins(entries: &[(Key, Node)]) -> Result<(), Error> {
+    let mut seen = std::collections::BTreeSet::new();
+    match entries.iter().find(|(key, _)| !seen.insert(&key.text)) {
+        Some((key, _)) => Err(Error { at: key.at, what: format!("the key `{}` is there twice", key.text) }),
+        None => Ok(()),
+    }
+}
+
+impl Value {
+    /// What it is, for messages: "a list".
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Flag(_) => "a truth value",
+            Self::Whole(_) | Self::Number(_) => "a number",
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+        }
+    }
+}
+
+impl Node {
+    /// The same value as JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match &self.value {
+            Value::Null => Json::Null,
+            Value::Flag(flag) => Json::Bool(*flag),
+            Value::Whole(n) => Json::from(*n),
+            Value::Number(n) => Json::from(*n),
+            Value::Text(text) => Json::from(&**text),
+            Value::List(items) => items.iter().map(Self::to_json).collect(),
+            Value::Map(entries) => {
+                Json::Object(entries.iter().map(|(key, node)| (key.text.clone(), node.to_json())).collect())
+            }
+        }
+    }
+
+    /// The value under `key`, when this is a map that has it.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node),
+            Value::Null
+            | Value::Flag(_)
+            | Value::Whole(_)
+            | Value::Number(_)
+            | Value::Text(_)
+            | Value::List(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_node_knows_where_it_stands() {
+        let node = parse("a: 1\nb:\n  - x\n  - {c: 2.5}\nd: ~\n").expect("YAML");
+        assert_eq!(node.at.to_string(), "1:1");
+        let b = node.get("b").expect("is there");
+        let Value::List(items) = &b.value else { panic!("a list") };
+        assert_eq!(items[0].at.to_string(), "3:5");
+        assert_eq!(items[1].get("c").expect("is there").at.to_string(), "4:9");
+        let Value::Map(entries) = &node.value else { panic!("a map") };
+        assert_eq!(entries[1].0.at.to_string(), "2:1");
+        assert_eq!(node.to_json().to_string(), r#"{"a":1,"b":["x",{"c":2.5}],"d":null}"#);
+    }
+
+    #[test]
+    fn aliases_are_resolved() {
+        let node = parse("a: &x [1, 2]\nb: *x\n").expect("YAML");
+        assert_eq!(node.to_json().to_string(), r#"{"a":[1,2],"b":[1,2]}"#);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let check = |text: &str, expected: &str| {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.starts_with(expected), "{text:?}: {error}");
+        };
+        check("a: [1, 2\nb: 3\n", "2:2: this is not YAML");
+        check("a: b: c\n", "1:5: this is not YAML");
+        check("a: 1\na: 2\n", "2:1: this is not YAML");
+        check("1: a\n\"1\": b\n", "2:1: the key `1` is there twice");
+        check("a: 1\n---\nb: 2\n", "3:1: a second document");
+        check("a: !java/object x\n", "1:4: the tag");
+        check("a: *x\n", "1:4: this is not YAML");
+        check("a: .inf\n", "1:4: this is not a finite");
+        check("[a, b]: 1\n", "1:1: a key must be");
+        check(&"- ".repeat(100_000), "1:400: the line is indented");
+        check(&"[".repeat(100_000), "1:256: this is not YAML");
+    }
+
+    #[test]
+    fn an_empty_file_is_nothing() {
+        for text in ["", "# only a comment\n", "\u{feff}", "---\n"] {
+            assert_eq!(parse(text).expect("YAML").value, Value::Null, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_of_aliases_is_refused() {
+        let mut text = String::from("a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n");
+        for n in 1..12 {
+            let items = vec![format!("*a{}", n - 1); 10].join(", ");
+            text.push_str(&format!("a{n}: &a{n} [{items}]\n"));
+        }
+        assert!(parse(&text).expect_err("refused").what.contains("alias expansion"));
+    }
+}

@@ -1,0 +1,168 @@
+//! Leading: the term, the writes under it, and noticing its end.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    cluster::layout,
+    model::Term,
+    tree::{self, Op, OpResult, Outcome, Scope, SessionId, SessionState, Tree, Version, Watcher},
+};
+
+/// The right to write what the leader owns, for one term.
+///
+/// There is no flag that says "I lead": whoever holds this may try, and the tree decides.
+#[derive(Debug)]
+pub struct Leadership {
+    tree: Arc<dyn Tree>,
+    term: Term,
+    session: SessionId,
+    watcher: tokio::sync::Mutex<Watcher>,
+    deposed: CancellationToken,
+}
+
+/// Writes under one term. Every commit is one transaction that first checks `/term`.
+#[derive(Debug, Clone)]
+pub struct FencedWriter {
+    tree: Arc<dyn Tree>,
+    term: Term,
+    deposed: CancellationToken,
+}
+
+/// Why a fenced commit did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Another term has begun: nothing of ours lands any more.
+    #[error("term {term} is over")]
+    Deposed {
+        /// The term that is over.
+        term: Term,
+    },
+    /// One operation was refused, so none took effect: the state is not what we thought.
+    #[error("operation {index} of a fenced write was refused")]
+    Op {
+        /// Which one, from 0, of those that were asked for.
+        index: usize,
+        /// Why.
+        #[source]
+        source: tree::Error,
+    },
+    /// The answer was lost: read back before deciding anything.
+    #[error("it is not known whether a fenced write took effect")]
+    Unknown(#[source] tree::Error),
+    /// It was not sent: too large, or no connection.
+    #[error("a fenced write was not sent")]
+    NotSent(#[source] tree::Error),
+}
+
+impl Leadership {
+    pub(super) fn new(tree: Arc<dyn Tree>, term: Term, session: SessionId) -> Self {
+        let watcher = tokio::sync::Mutex::new(tree.watch(&layout::leader(), Scope::Node));
+        Self { tree, term, session, watcher, deposed: CancellationToken::new() }
+    }
+
+    /// The term that we lead in.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// What writes under this term.
+    pub fn writer(&self) -> FencedWriter {
+        FencedWriter { tree: Arc::clone(&self.tree), term: self.term, deposed: self.deposed.clone() }
+    }
+
+    /// Waits until we lead no longer: the session is over, `/leader` is gone or another's,
+    /// or a fenced write found another term.
+    ///
+    /// A lost connection alone is not the end: the session and `/leader` may live on, and
+    /// what is written meanwhile is refused or checked.
+    ///
+    /// # Cancellation safety
+    /// Safe: it is found out anew each time.
+    pub async fn lost(&self) {
+        let mut watcher = self.watcher.lock().await;
+        let mut sessions = self.tree.session();
+        loop {
+            let state = *sessions.borrow_and_update();
+            match state {
+                SessionState::Closed => return,
+                SessionState::Connecting => {
+                    info!(term = %self.term, "the session that led is over");
+                    return;
+                }
+                SessionState::Connected(session) | SessionState::Disconnected(session)
+                    if session != self.session =>
+                {
+                    info!(term = %self.term, "the session that led is over");
+                    return;
+                }
+                SessionState::Connected(_) => match self.tree.get(&layout::leader()).await {
+                    Ok(Some(node)) if node.stat.owner == Some(self.session) => {}
+                    Ok(_) => {
+                        warn!(term = %self.term, "/leader is no longer ours");
+                        return;
+                    }
+                    // No news: the session or the watch wakes us again.
+                    Err(error) => info!(%error, "could not look at /leader"),
+                },
+                SessionState::Disconnected(_) => {}
+            }
+            tokio::select! {
+                // Cancel-safe: all three only wait.
+                () = self.deposed.cancelled() => return,
+                _changes = watcher.changed() => {}
+                changed = sessions.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Gives up the leadership at once, so that a successor does not wait for our session
+    /// to end. Only if it is still ours.
+    pub async fn resign(self) {
+        let delete = Op::Delete { path: layout::leader(), version: Some(Version::FIRST) };
+        match self.writer().commit(vec![delete]).await {
+            Ok(_) => info!(term = %self.term, "resigned"),
+            Err(error) => info!(term = %self.term, %error, "could not resign; the session's end will do it"),
+        }
+    }
+}
+
+impl FencedWriter {
+    /// The term that it writes under.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// All of `ops` if our term is still the current one, or none of them. Answers one
+    /// result per operation.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    ///
+    /// # Cancellation safety
+    /// When dropped half-way the outcome is unknown.
+    pub async fn commit(&self, ops: Vec<Op>) -> Result<Vec<OpResult>, WriteError> {
+        let mut fenced = Vec::with_capacity(ops.len() + 1);
+        fenced.push(Op::Check { path: layout::term(), version: Some(Version(self.term.0)) });
+        fenced.extend(ops);
+        match self.tree.multi(fenced).await {
+            Ok(mut results) => {
+                results.remove(0);
+                Ok(results)
+            }
+            Err(tree::Error::Multi { index: 0, .. }) => {
+                self.deposed.cancel();
+                Err(WriteError::Deposed { term: self.term })
+            }
+            Err(tree::Error::Multi { index, source }) => {
+                Err(WriteError::Op { index: index - 1, source: *source })
+            }
+            Err(error) => Err(match error.outcome() {
+                Outcome::Unknown => WriteError::Unknown(error),
+                Outcome::NotApplied => WriteError::NotSent(error),
+            }),
+        }
+    }
+}

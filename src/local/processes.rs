@@ -1,0 +1,112 @@
+//! Workers as tasks of this process.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::{
+    clock::Clock,
+    daemon::tasks::{Ending, Tasks},
+    rpc::launch::LaunchSpec,
+    supervisor::process::{Error, ExitReport, ProcessId, Processes, StopSignal},
+    tree::memory::MemoryTree,
+    worker,
+};
+
+/// Runs each worker as a task with a session of its own.
+#[derive(Debug)]
+pub(super) struct InProcess {
+    server: MemoryTree,
+    clock: Clock,
+    tasks: Tasks,
+    next: AtomicU32,
+    // Guards the table of running workers; held for a look-up.
+    running: Mutex<BTreeMap<u32, Running>>,
+}
+
+#[derive(Debug, Clone)]
+struct Running {
+    stop: CancellationToken,
+    kill: CancellationToken,
+    exit: watch::Receiver<Option<ExitReport>>,
+}
+
+impl InProcess {
+    pub(super) fn new(server: MemoryTree, clock: Clock) -> Self {
+        Self {
+            server,
+            clock,
+            tasks: Tasks::default(),
+            next: AtomicU32::new(1),
+            running: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    fn find(&self, id: ProcessId) -> Option<Running> {
+        let running = self.running.lock().expect("no one panics while holding the table of workers");
+        running.get(&id.pid).cloned()
+    }
+}
+
+#[async_trait]
+impl Processes for InProcess {
+    async fn launch(&self, spec: &LaunchSpec) -> Result<ProcessId, Error> {
+        let pid = self.next.fetch_add(1, Ordering::Relaxed);
+        let (report, exit) = watch::channel(None);
+        let running = Running { stop: CancellationToken::new(), kill: CancellationToken::new(), exit };
+        let (stop, kill) = (running.stop.clone(), running.kill.clone());
+        let mut table = self.running.lock().expect("no one panics while holding the table of workers");
+        // Those that ended are asked for no more once their slot has moved on.
+        table.retain(|_, running| running.exit.borrow().is_none());
+        table.insert(pid, running);
+        drop(table);
+        let tree = self.server.connect();
+        let (options, worker, clock) = (spec.clone().into(), spec.worker.clone(), self.clock.clone());
+        self.tasks.start_graceful("worker", Ending::Normal, async move {
+            let ended = tokio::select! {
+                // Cancel-safe: a dropped worker kills its children, which is what a kill means.
+                () = kill.cancelled() => None,
+                ended = worker::run(options, tree.clone() as _, clock, stop) => Some(ended),
+            };
+            crate::tree::Tree::close(&*tree).await;
+            report.send_replace(Some(match ended {
+                Some(Ok(_)) => ExitReport::Code(0),
+                Some(Err(error)) => {
+                    warn!(%worker, %error, "a worker failed");
+                    ExitReport::Code(1)
+                }
+                None => ExitReport::Signal(9),
+            }));
+        });
+        Ok(ProcessId { pid, started: 0 })
+    }
+
+    async fn exited(&self, id: ProcessId) -> ExitReport {
+        let Some(mut running) = self.find(id) else { return ExitReport::Unknown };
+        let exit = running.exit.wait_for(Option::is_some).await;
+        exit.ok().and_then(|report| *report).unwrap_or(ExitReport::Unknown)
+    }
+
+    fn signal(&self, id: ProcessId, signal: StopSignal) -> Result<(), Error> {
+        if let Some(running) = self.find(id) {
+            match signal {
+                StopSignal::Terminate => running.stop.cancel(),
+                StopSignal::Kill => running.kill.cancel(),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_alive(&self, id: ProcessId) -> bool {
+        self.find(id).is_some_and(|running| running.exit.borrow().is_none())
+    }
+}

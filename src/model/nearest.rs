@@ -1,0 +1,71 @@
+//! The known word that someone most likely meant.
+
+/// The word of `known` nearest to `word`, if one is near enough to be what was meant: at
+/// most a third of its letters, and no more than three, are missing, too many, wrong, or
+/// swapped with the next one.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (word.chars().count() / 3).clamp(1, 3);
+    known
+        .into_iter()
+        .map(|candidate| (distance(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// A hint that names the nearest known word, or else all of them while they are few.
+pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    /// More than this nobody reads in an error message.
+    const MAX_LISTED: usize = 12;
+    let known: Vec<&str> = known.into_iter().collect();
+    match nearest(word, known.iter().copied()) {
+        Some(near) => Some(format!("did you mean `{near}`?")),
+        None if known.is_empty() || known.len() > MAX_LISTED => None,
+        None => Some(format!("one of: {}", known.join(", "))),
+    }
+}
+
+/// How many letters must be added, removed, replaced or swapped with their neighbour to get
+/// from one word to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=to.len()).collect();
+    for i in 1..=from.len() {
+        let mut row = vec![i];
+        for j in 1..=to.len() {
+            let replace = last[j - 1] + usize::from(from[i - 1] != to[j - 1]);
+            let mut cost = replace.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
+                cost = cost.min(before[j - 2] + 1);
+            }
+            row.push(cost);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typing_errors_are_understood() {
+        let known = ["parallelism", "command", "output", "config"];
+        let check = |word, expected| assert_eq!(nearest(word, known), expected, "{word}");
+        check("paralelism", Some("parallelism"));
+        check("comand", Some("command"));
+        check("cofnig", Some("config"));
+        check("Output", Some("output"));
+        check("colour", None);
+        check("", None);
+    }
+
+    #[test]
+    fn a_hint_names_the_nearest_or_lists_what_there_is() {
+        assert_eq!(hint("splti", ["split", "count"]).as_deref(), Some("did you mean `split`?"));
+        assert_eq!(hint("zzz", ["split", "count"]).as_deref(), Some("one of: split, count"));
+        assert_eq!(hint("zzz", []), None);
+    }
+}

@@ -1,0 +1,199 @@
+use serde_json::json;
+
+use super::*;
+
+fn id(text: &str) -> ComponentId {
+    text.parse().expect("valid id")
+}
+
+fn stream(text: &str) -> StreamId {
+    text.parse().expect("valid id")
+}
+
+fn component(kind: ComponentKind, outputs: &[&str], inputs: &[(&str, Grouping)]) -> Component {
+    let declaration =
+        StreamDeclaration { fields: outputs.iter().map(|&f| f.to_owned()).collect(), direct: false };
+    Component {
+        kind,
+        parallelism: 2,
+        run: Run::Command(vec!["python3".to_owned(), "x.py".to_owned()]),
+        outputs: BTreeMap::from([(stream("default"), declaration)]),
+        inputs: inputs
+            .iter()
+            .map(|(from, grouping)| Input {
+                from: id(from),
+                stream: stream("default"),
+                grouping: grouping.clone(),
+            })
+            .collect(),
+        settings: Settings::new(),
+    }
+}
+
+fn by(field: &str) -> Grouping {
+    Grouping::Fields(vec![field.to_owned()])
+}
+
+fn word_count() -> Topology {
+    use ComponentKind::{Bolt, Spout};
+    Topology {
+        name: "wc".parse().expect("valid name"),
+        settings: Settings::new(),
+        components: BTreeMap::from([
+            (id("sentences"), component(Spout, &["line"], &[])),
+            (id("split"), component(Bolt, &["word"], &[("sentences", Grouping::Shuffle)])),
+            (id("count"), component(Bolt, &["word", "n"], &[("split", by("word"))])),
+        ]),
+    }
+}
+
+/// Breaks a good topology and expects exactly these problems.
+fn check(break_it: impl FnOnce(&mut Topology), expected: &[&str]) {
+    let mut topology = word_count();
+    break_it(&mut topology);
+    let found = validate(&topology).err().unwrap_or_default();
+    let found: Vec<String> = found.iter().map(Problem::to_string).collect();
+    assert_eq!(found, expected);
+}
+
+fn edit<'a>(topology: &'a mut Topology, component: &str) -> &'a mut Component {
+    topology.components.get_mut(&id(component)).expect("is there")
+}
+
+#[test]
+fn a_good_topology_passes_and_so_does_one_with_a_cycle() {
+    check(|_| {}, &[]);
+    check(
+        |t| {
+            let again = Input { from: id("count"), stream: stream("default"), grouping: by("n") };
+            edit(t, "split").inputs.push(again);
+        },
+        &[],
+    );
+}
+
+#[test]
+fn counts_are_in_range() {
+    check(
+        |t| edit(t, "split").parallelism = 0,
+        &["bolts.split.parallelism: 0 tasks would never run; set it to 1 or more"],
+    );
+    check(
+        |t| {
+            edit(t, "split").parallelism = 600_000;
+            edit(t, "count").parallelism = 600_000;
+        },
+        &["topology: its 1200002 tasks are more than the 1000000 that a topology may have; lower the \
+             parallelism of its components"],
+    );
+    check(
+        |t| edit(t, "split").run = Run::Command(vec![]),
+        &["bolts.split.command: it is empty; name a program, for example [python3, split.py]"],
+    );
+}
+
+#[test]
+fn the_graph_hangs_together() {
+    check(
+        |t| edit(t, "split").inputs[0].from = id("sentence"),
+        &["bolts.split.inputs[0]: there is no component `sentence`; did you mean `sentences`?"],
+    );
+    check(
+        |t| edit(t, "split").inputs[0].stream = stream("lines"),
+        &["bolts.split.inputs[0]: sentences does not declare a stream `lines`; one of: default"],
+    );
+    check(
+        |t| edit(t, "split").inputs.clear(),
+        &[
+            "bolts.split.inputs: it receives no stream, so it would never run; add a stream that leads to it, or \
+             remove it",
+        ],
+    );
+    check(
+        |t| {
+            let twice = edit(t, "split").inputs[0].clone();
+            edit(t, "split").inputs.push(twice);
+        },
+        &["bolts.split.inputs[1]: it receives sentences's stream `default` twice; every tuple would come \
+             twice; keep one of them"],
+    );
+    check(
+        |t| {
+            t.components.remove(&id("sentences"));
+            let ring = Input { from: id("count"), stream: stream("default"), grouping: Grouping::All };
+            edit(t, "split").inputs = vec![ring];
+        },
+        &["topology: it has no spout; without one no tuple ever enters it"],
+    );
+    check(
+        |t| {
+            let back = Input { from: id("split"), stream: stream("default"), grouping: Grouping::None };
+            edit(t, "sentences").inputs.push(back);
+        },
+        &[
+            "spouts.sentences.inputs[0]: sentences is a spout, and a spout receives nothing; declare it among \
+             the bolts, or direct the stream elsewhere",
+        ],
+    );
+}
+
+#[test]
+fn groupings_fit_their_streams() {
+    check(
+        |t| edit(t, "count").inputs[0].grouping = by("wrod"),
+        &["bolts.count.inputs[0]: split's stream `default` has no field `wrod`; did you mean `word`?"],
+    );
+    check(
+        |t| edit(t, "count").inputs[0].grouping = Grouping::Fields(vec![]),
+        &["bolts.count.inputs[0]: fields grouping without a field; name at least one in `args`"],
+    );
+    check(
+        |t| edit(t, "count").inputs[0].grouping = Grouping::Direct,
+        &["bolts.count.inputs[0]: direct grouping needs a direct stream, and split's `default` is none; \
+             declare the stream with `direct: true`, or group it in another way"],
+    );
+    check(
+        |t| edit(t, "split").outputs.get_mut(&stream("default")).expect("is there").direct = true,
+        &["bolts.count.inputs[0]: split's stream `default` is direct: its emitter names the receiving \
+             task; use direct grouping"],
+    );
+}
+
+#[test]
+fn names_are_unique_and_not_the_systems() {
+    check(
+        |t| {
+            let split = t.components.remove(&id("split")).expect("is there");
+            t.components.insert(id("__split"), split);
+            edit(t, "count").inputs[0].from = id("__split");
+        },
+        &["bolts.__split: names that begin with `__` belong to the system; choose another id"],
+    );
+    check(
+        |t| {
+            let declaration = StreamDeclaration { fields: vec!["a".into(), "a".into()], direct: false };
+            edit(t, "split").outputs.insert(stream("__x"), declaration);
+        },
+        &[
+            "bolts.split.output.__x: streams that begin with `__` belong to the system; choose another name",
+            "bolts.split.output.__x: the field `a` is there twice; rename one of them",
+        ],
+    );
+}
+
+#[test]
+fn known_settings_have_their_type_and_others_are_the_authors() {
+    check(
+        |t| {
+            t.settings.insert("topology.workers".to_owned(), json!(0));
+            t.settings.insert("my.key".to_owned(), json!({"any": ["thing"]}));
+            edit(t, "split").settings.insert("topology.tick.tuple.freq.secs".to_owned(), json!("5"));
+            edit(t, "count").settings.insert("topology.tick.tuple.freq.secs".to_owned(), json!(null));
+        },
+        &[
+            "config.topology.workers: 0 is not a whole number from 1 to 100000",
+            "bolts.split.config.topology.tick.tuple.freq.secs: \"5\" is not a number of seconds above 0, at most a \
+             week",
+        ],
+    );
+}

@@ -1,0 +1,364 @@
+//! The blobs of this nimbus: files named by their sha256, announced in the tree.
+//!
+//! A blob is announced only after its bytes are checked, synced and renamed into place, so
+//! that whoever reads the announcement can have them. Every nimbus fetches what live
+//! topologies need and it lacks ([`replicate`]), and deletes what none has used for a while.
+//! A missing blob is never a reason to remove a topology.
+
+pub(super) mod replicate;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt as _;
+use tracing::{info, warn};
+
+use crate::{
+    clock::{Clock, Monotonic},
+    cluster::{
+        layout,
+        presence::Presence,
+        record::{self, BlobHolding},
+    },
+    model::{BlobKey, NimbusId, topology::Topology},
+    rpc::{bundle, client::chain, message::Code},
+    tree::{self, Tree},
+};
+
+/// How long an announcement may take before the caller is told that the tree does not
+/// answer; it goes on in the background.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Names of files that are being written begin with this; no key does.
+const TEMPORARY: &str = "tmp-";
+
+/// Why a blob could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The bytes are not those of the key.
+    #[error("the bytes sent for blob {key} are those of {found}")]
+    Mismatch {
+        /// The key asked for.
+        key: BlobKey,
+        /// The key of what came.
+        found: BlobKey,
+    },
+    /// There are too many bytes.
+    #[error("blob {key} is larger than {limit} bytes")]
+    TooLarge {
+        /// The key asked for.
+        key: BlobKey,
+        /// The limit.
+        limit: u64,
+    },
+    /// The sender stopped half-way.
+    #[error("the bytes of blob {key} ended early: {reason}")]
+    Interrupted {
+        /// The key asked for.
+        key: BlobKey,
+        /// What the transport said.
+        reason: String,
+    },
+    /// The disk did not do it.
+    #[error("{} cannot be written or read", path.display())]
+    Disk {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is on disk, and could not be announced.
+    #[error("blob {key} is stored, and could not be announced: {source}")]
+    Unannounced {
+        /// The key.
+        key: BlobKey,
+        /// Why.
+        source: tree::Error,
+    },
+}
+
+impl Error {
+    /// What kind of trouble it is to the one who asked.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Mismatch { .. } | Self::Interrupted { .. } => Code::BlobMismatch,
+            Self::TooLarge { .. } => Code::TooLarge,
+            Self::Disk { .. } => Code::Internal,
+            Self::Unannounced { .. } => Code::TreeUnavailable,
+        }
+    }
+}
+
+/// The blobs on this nimbus' disk. Clones share them.
+#[derive(Clone)]
+pub struct BlobStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dir: PathBuf,
+    bytes_max: u64,
+    me: NimbusId,
+    tree: Arc<dyn Tree>,
+    presence: Presence,
+    clock: Clock,
+    // Guards what is on disk and checked; held for a few instructions.
+    held: Mutex<BTreeMap<BlobKey, Held>>,
+    n_temporary: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Held {
+    bytes: u64,
+    /// When a topology last used it, or it was put.
+    used: Monotonic,
+    /// What it holds, once someone has asked.
+    topology: Option<Arc<Topology>>,
+}
+
+impl fmt::Debug for BlobStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobStore").field("dir", &self.shared.dir).finish_non_exhaustive()
+    }
+}
+
+impl BlobStore {
+    /// The blobs below `local_dir`. Nothing is held until [`BlobStore::take_stock`].
+    ///
+    /// # Errors
+    /// [`Error::Disk`] when the directory cannot be made.
+    pub(super) fn open(
+        local_dir: &Path,
+        bytes_max: u64,
+        me: NimbusId,
+        tree: Arc<dyn Tree>,
+        presence: Presence,
+        clock: Clock,
+    ) -> Result<Self, Error> {
+        let dir = local_dir.join("blobs");
+        std::fs::create_dir_all(&dir).map_err(|source| Error::Disk { path: dir.clone(), source })?;
+        let held = Mutex::new(BTreeMap::new());
+        let n_temporary = AtomicU64::new(0);
+        let shared = Shared { dir, bytes_max, me, tree, presence, clock, held, n_temporary };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The largest blob accepted.
+    pub fn bytes_max(&self) -> u64 {
+        self.shared.bytes_max
+    }
+
+    /// Whether a blob is here, whole and checked.
+    pub fn holds(&self, key: &BlobKey) -> bool {
+        self.lock().contains_key(key)
+    }
+
+    /// The file of a blob and its size; `None` when it is not here.
+    pub fn file(&self, key: &BlobKey) -> Option<(PathBuf, u64)> {
+        Some((self.path(key), self.lock().get(key)?.bytes))
+    }
+
+    /// Notes that a blob is about to be used, so that it is not taken for unused.
+    pub(super) fn touch(&self, key: &BlobKey) {
+        let now = self.shared.clock.monotonic();
+        if let Some(held) = self.lock().get_mut(key) {
+            held.used = now;
+        }
+    }
+
+    /// The topology that a blob holds.
+    ///
+    /// # Errors
+    /// What is wrong with it, as text; `None` inside when the blob is not here.
+    pub async fn topology(&self, key: &BlobKey) -> Result<Option<Arc<Topology>>, String> {
+        match self.lock().get(key) {
+            None => return Ok(None),
+            Some(Held { topology: Some(topology), .. }) => return Ok(Some(Arc::clone(topology))),
+            Some(Held { topology: None, .. }) => {}
+        }
+        let path = self.path(key);
+        let read = tokio::task::spawn_blocking(move || read_topology(&path));
+        let topology = Arc::new(read.await.map_err(|panic| panic.to_string())??);
+        if let Some(held) = self.lock().get_mut(key) {
+            held.topology = Some(Arc::clone(&topology));
+        }
+        Ok(Some(topology))
+    }
+
+    /// Stores the bytes of `body` if they are those of `key`, and announces them. Storing
+    /// the same again changes nothing.
+    ///
+    /// # Errors
+    /// See [`Error`]; a blob that is [`Error::Unannounced`] is kept and will be.
+    ///
+    /// # Cancellation safety
+    /// When dropped half-way nothing is left but a file that the next start removes.
+    pub async fn put<S, E>(&self, key: &BlobKey, body: S) -> Result<(), Error>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: fmt::Display,
+    {
+        let bytes = self.write(key, body).await?;
+        let used = self.shared.clock.monotonic();
+        self.lock().insert(key.clone(), Held { bytes, used, topology: None });
+        info!(blob = %key, bytes, "stored a blob");
+        self.announce(key, bytes).await
+    }
+
+    async fn write<S, E>(&self, key: &BlobKey, body: S) -> Result<u64, Error>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: fmt::Display,
+    {
+        let temporary = Temporary(self.temporary_path());
+        let disk = |source| Error::Disk { path: temporary.0.clone(), source };
+        let mut file = tokio::fs::File::create(&temporary.0).await.map_err(disk)?;
+        let (mut digest, mut bytes) = (Sha256::new(), 0_u64);
+        let mut body = std::pin::pin!(body);
+        while let Some(chunk) = body.next().await {
+            let chunk =
+                chunk.map_err(|error| Error::Interrupted { key: key.clone(), reason: error.to_string() })?;
+            bytes += chunk.len() as u64;
+            if bytes > self.shared.bytes_max {
+                return Err(Error::TooLarge { key: key.clone(), limit: self.shared.bytes_max });
+            }
+            digest.update(&chunk);
+            file.write_all(&chunk).await.map_err(disk)?;
+        }
+        file.flush().await.map_err(disk)?;
+        file.sync_all().await.map_err(disk)?;
+        let found = BlobKey::from_digest(&digest.finalize());
+        if found != *key {
+            return Err(Error::Mismatch { key: key.clone(), found });
+        }
+        tokio::fs::rename(&temporary.0, self.path(key)).await.map_err(disk)?;
+        let dir = tokio::fs::File::open(&self.shared.dir).await.map_err(disk)?;
+        dir.sync_all().await.map_err(disk)?;
+        Ok(bytes)
+    }
+
+    /// Tells the tree that we have a blob, in this and every later session.
+    pub(super) async fn announce(&self, key: &BlobKey, bytes: u64) -> Result<(), Error> {
+        let unannounced = |source| Error::Unannounced { key: key.clone(), source };
+        self.shared.tree.ensure(&layout::blob(key)).await.map_err(unannounced)?;
+        let path = layout::blob_holder(key, &self.shared.me);
+        self.shared.presence.keep(path, record::encode(&BlobHolding { bytes }));
+        match tokio::time::timeout(ANNOUNCE_TIMEOUT, self.shared.presence.settled()).await {
+            Ok(()) => Ok(()),
+            Err(_too_long) => Err(unannounced(tree::Error::Disconnected)),
+        }
+    }
+
+    /// Checks every blob on disk against its name and announces those that are whole; the
+    /// others, and what a crash left half written, are removed.
+    pub(super) async fn take_stock(&self) -> Result<(), Error> {
+        let dir = self.shared.dir.clone();
+        let names =
+            tokio::task::spawn_blocking(move || names_in(&dir)).await.expect("listing does not panic")?;
+        for name in names {
+            let path = self.shared.dir.join(&name);
+            let Ok(key) = name.parse::<BlobKey>() else {
+                if name.starts_with(TEMPORARY) {
+                    remove(&path).await;
+                }
+                continue;
+            };
+            if self.holds(&key) {
+                continue;
+            }
+            let checked = path.clone();
+            let hashed =
+                tokio::task::spawn_blocking(move || hash(&checked)).await.expect("hashing does not panic");
+            match hashed {
+                Ok((found, bytes)) if found == key => {
+                    let used = self.shared.clock.monotonic();
+                    self.lock().insert(key.clone(), Held { bytes, used, topology: None });
+                }
+                Ok((found, _)) => {
+                    warn!(blob = %key, %found, "a blob on disk is not what its name says: removed");
+                    remove(&path).await;
+                }
+                Err(error) => warn!(blob = %key, %error, "a blob on disk cannot be read: left out"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Every blob that is here, with its size and when it was last used.
+    fn stock(&self) -> Vec<(BlobKey, u64, Monotonic)> {
+        self.lock().iter().map(|(key, held)| (key.clone(), held.bytes, held.used)).collect()
+    }
+
+    /// Deletes a blob, first from the tree, so that nobody is sent here for it.
+    async fn drop_blob(&self, key: &BlobKey) {
+        self.lock().remove(key);
+        self.shared.presence.withdraw(&layout::blob_holder(key, &self.shared.me));
+        remove(&self.path(key)).await;
+        info!(blob = %key, "removed a blob that no topology uses");
+    }
+
+    fn path(&self, key: &BlobKey) -> PathBuf {
+        self.shared.dir.join(key.as_str())
+    }
+
+    fn temporary_path(&self) -> PathBuf {
+        let n = self.shared.n_temporary.fetch_add(1, Ordering::Relaxed);
+        self.shared.dir.join(format!("{TEMPORARY}{}-{n}", std::process::id()))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<BlobKey, Held>> {
+        self.shared.held.lock().expect("no one panics while holding the list of blobs")
+    }
+}
+
+/// A file that is removed unless it is renamed.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Gone already when it was renamed; else the next start removes it.
+        let _gone = std::fs::remove_file(&self.0);
+    }
+}
+
+async fn remove(path: &Path) {
+    if let Err(error) = tokio::fs::remove_file(path).await {
+        warn!(path = %path.display(), %error, "could not remove a file");
+    }
+}
+
+fn names_in(dir: &Path) -> Result<Vec<String>, Error> {
+    let disk = |source| Error::Disk { path: dir.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(disk)? {
+        // A name that is not text is no key and nothing of ours.
+        names.extend(entry.map_err(disk)?.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
+fn hash(path: &Path) -> std::io::Result<(BlobKey, u64)> {
+    let mut file = std::fs::File::open(path)?;
+    let mut digest = Sha256::new();
+    let bytes = std::io::copy(&mut file, &mut digest)?;
+    Ok((BlobKey::from_digest(&digest.finalize()), bytes))
+}
+
+fn read_topology(path: &Path) -> Result<Topology, String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    bundle::read_topology(std::io::BufReader::new(file)).map_err(|error| chain(&error))
+}

@@ -1,0 +1,280 @@
+//! Activate, deactivate, rebalance, kill: what they make of a topology's record.
+//!
+//! All of a change stands in the record, its deadline included, so that whoever leads when
+//! it is due can carry it out.
+
+use std::time::Duration;
+
+use crate::{
+    cluster::{
+        layout,
+        record::{self, Stored, Storm},
+        store::Store,
+        view::ClusterView,
+    },
+    election::{FencedWriter, WriteError},
+    model::{
+        Timestamp, TopologyId,
+        status::{Event, Outcome, PendingChange},
+        task_set::MAX_TASKS,
+        topology::TaskTable,
+    },
+    nimbus::refusal::Refusal,
+    rpc::message::{KillRequest, RebalanceRequest},
+    tree,
+};
+
+/// How often the record is read anew when others write it at the same time; only a person
+/// with zkCli does.
+const TRIES: usize = 8;
+
+/// What an operator asks of a topology.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Let spouts run.
+    Activate,
+    /// Stop spouts.
+    Deactivate,
+    /// Place tasks anew after a wait.
+    Rebalance(RebalanceRequest),
+    /// Remove it after a wait.
+    Kill(KillRequest),
+}
+
+impl Change {
+    /// The word for it, as in the API and the CLI.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Activate => "activate",
+            Self::Deactivate => "deactivate",
+            Self::Rebalance(_) => "rebalance",
+            Self::Kill(_) => "kill",
+        }
+    }
+}
+
+/// The topology that `text` names: by id, else by name.
+///
+/// # Errors
+/// [`Refusal::UnknownTopology`], and [`Refusal::Unreadable`] for one whose record cannot be
+/// read.
+pub fn find(view: &ClusterView, text: &str) -> Result<TopologyId, Refusal> {
+    let unknown = || Refusal::UnknownTopology { topology: text.to_owned() };
+    let named = view.storms.iter().find(|(_, storm)| storm.value.name.as_str() == text);
+    if let Some((id, _)) = named {
+        return Ok(id.clone());
+    }
+    let id: TopologyId = text.parse().map_err(|_| unknown())?;
+    if view.storms.contains_key(&id) {
+        return Ok(id);
+    }
+    let path = layout::storm(&id);
+    match view.unreadable.get(&path) {
+        Some(reason) => Err(Refusal::Unreadable { path, reason: reason.clone() }),
+        None => Err(unknown()),
+    }
+}
+
+/// Writes a change into the record of a topology, and answers the record as it is then.
+pub(super) async fn carry_out(
+    id: &TopologyId,
+    change: &Change,
+    now: Timestamp,
+    store: &Store,
+    writer: &FencedWriter,
+) -> Result<Storm, Refusal> {
+    let path = layout::storm(id);
+    let gone = || Refusal::UnknownTopology { topology: id.to_string() };
+    for _ in 0..TRIES {
+        let storm = store.storm(id).await?.ok_or_else(gone)?;
+        let next = match change {
+            Change::Rebalance(request) => {
+                let tasks = store.tasks(id).await?;
+                check_rebalance(id, request, tasks.as_ref().map(|tasks| &tasks.value))?;
+                changed(&storm.value, change, now)?
+            }
+            Change::Activate | Change::Deactivate | Change::Kill(_) => changed(&storm.value, change, now)?,
+        };
+        if next == storm.value {
+            return Ok(next);
+        }
+        let data = record::encode(&next);
+        let set = tree::Op::Set { path: path.clone(), data, version: Some(storm.version) };
+        match writer.commit(vec![set]).await {
+            Ok(_) => return Ok(next),
+            Err(WriteError::Op {
+                source: tree::Error::BadVersion { .. } | tree::Error::NoNode { .. },
+                ..
+            }) => {}
+            Err(WriteError::Unknown(_)) => match resolve(id, &storm, &next, store).await? {
+                Resolved::Applied => return Ok(next),
+                Resolved::NotApplied => {}
+            },
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Refusal::Conflict { path })
+}
+
+enum Resolved {
+    Applied,
+    NotApplied,
+}
+
+/// Whether a write whose answer was lost took effect.
+async fn resolve(
+    id: &TopologyId,
+    before: &Stored<Storm>,
+    next: &Storm,
+    store: &Store,
+) -> Result<Resolved, Refusal> {
+    match store.storm(id).await {
+        Ok(Some(now)) if now.value == *next => Ok(Resolved::Applied),
+        Ok(Some(now)) if now.version == before.version => Ok(Resolved::NotApplied),
+        Ok(Some(_) | None) | Err(_) => Err(Refusal::OutcomeUnknown),
+    }
+}
+
+/// The record of a topology after `change`.
+///
+/// # Errors
+/// [`Refusal::Illegal`] when its status does not allow it.
+pub(super) fn changed(storm: &Storm, change: &Change, now: Timestamp) -> Result<Storm, Refusal> {
+    let (event, wait_secs) = match change {
+        Change::Activate => (Event::Activate, None),
+        Change::Deactivate => (Event::Deactivate, None),
+        Change::Rebalance(request) => (Event::Rebalance, request.wait_secs),
+        Change::Kill(request) => (Event::Kill, request.wait_secs),
+    };
+    let status = match storm.status.on(event)? {
+        Outcome::Becomes(status) => status,
+        // Only deadlines lead there, and no operator can bring one about.
+        Outcome::Resumes | Outcome::IsRemoved => storm.status,
+    };
+    let wait = Duration::from_secs(wait_secs.unwrap_or(storm.message_timeout_secs));
+    let deadline = now.plus(wait);
+    let pending = match change {
+        Change::Activate | Change::Deactivate => None,
+        Change::Kill(_) => Some(PendingChange::Kill { deadline }),
+        Change::Rebalance(request) => Some(PendingChange::Rebalance {
+            deadline,
+            resume: storm.status,
+            workers: request.workers,
+            parallelism: request.parallelism.clone(),
+        }),
+    };
+    let mut next = storm.clone();
+    next.status = status;
+    next.pending = pending;
+    Ok(next)
+}
+
+/// Whether a rebalance asks for something that the topology can be.
+fn check_rebalance(
+    id: &TopologyId,
+    request: &RebalanceRequest,
+    tasks: Option<&TaskTable>,
+) -> Result<(), Refusal> {
+    let bad = |text: String| Err(Refusal::BadOption(text));
+    if request.workers == Some(0) {
+        return bad("a topology needs at least one worker".to_owned());
+    }
+    let nothing = TaskTable::default();
+    let tasks = tasks.unwrap_or(&nothing);
+    for (component, n) in &request.parallelism {
+        if !tasks.0.contains_key(component) {
+            let known = tasks.0.keys().cloned().collect();
+            return Err(Refusal::UnknownComponent {
+                topology: id.clone(),
+                component: component.clone(),
+                known,
+            });
+        }
+        if *n == 0 {
+            return bad(format!("{component} needs at least one task"));
+        }
+    }
+    let n_tasks: u64 = (tasks.0.iter())
+        .map(|(component, set)| {
+            request.parallelism.get(component).map_or(set.len() as u64, |n| u64::from(*n))
+        })
+        .sum();
+    if n_tasks > u64::from(MAX_TASKS) {
+        return bad(format!("{n_tasks} tasks are more than a topology can have ({MAX_TASKS})"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        cluster::record::Rest,
+        model::{BlobKey, status::TopologyStatus},
+    };
+
+    fn storm(status: TopologyStatus) -> Storm {
+        Storm {
+            name: "wc".parse().expect("valid"),
+            status,
+            launched: Timestamp::EPOCH,
+            workers: 2,
+            owner: "ann".to_owned(),
+            blob: BlobKey::of(b"x"),
+            message_timeout_secs: 30,
+            pending: None,
+            rest: Rest::from_iter([("colour".to_owned(), "blue".into())]),
+        }
+    }
+
+    fn kill(wait_secs: Option<u64>) -> Change {
+        Change::Kill(KillRequest { wait_secs })
+    }
+
+    #[test]
+    fn the_options_and_the_deadline_are_in_the_record() {
+        let now = Timestamp::from_millis(1000);
+        let request = RebalanceRequest {
+            wait_secs: Some(5),
+            workers: Some(3),
+            parallelism: BTreeMap::from([("split".parse().expect("valid"), 4)]),
+        };
+        let next = changed(&storm(TopologyStatus::Inactive), &Change::Rebalance(request.clone()), now)
+            .expect("legal");
+        assert_eq!(next.status, TopologyStatus::Rebalancing);
+        assert_eq!(
+            next.pending,
+            Some(PendingChange::Rebalance {
+                deadline: Timestamp::from_millis(6000),
+                resume: TopologyStatus::Inactive,
+                workers: Some(3),
+                parallelism: request.parallelism,
+            })
+        );
+        assert_eq!(next.rest["colour"], "blue", "fields of a newer version stay");
+        let killed = changed(&next, &kill(None), now).expect("a topology that rebalances can be killed");
+        assert_eq!(killed.pending, Some(PendingChange::Kill { deadline: Timestamp::from_millis(31_000) }));
+        let sooner = changed(&killed, &kill(Some(0)), now).expect("a second kill sets another deadline");
+        assert_eq!(sooner.pending, Some(PendingChange::Kill { deadline: now }));
+        assert!(matches!(changed(&killed, &Change::Activate, now), Err(Refusal::Illegal(_))));
+    }
+
+    #[test]
+    fn options_that_make_no_sense_are_refused() {
+        let id: TopologyId = "wc-1-1".parse().expect("valid");
+        let tasks = TaskTable::number([("split".parse().expect("valid"), 2)]);
+        let check = |workers, component: &str, n| {
+            let parallelism = BTreeMap::from([(component.parse().expect("valid"), n)]);
+            let request = RebalanceRequest { wait_secs: None, workers, parallelism };
+            check_rebalance(&id, &request, Some(&tasks))
+        };
+        assert!(check(None, "split", 3).is_ok());
+        assert!(matches!(check(Some(0), "split", 3), Err(Refusal::BadOption(_))));
+        assert!(matches!(check(None, "split", 0), Err(Refusal::BadOption(_))));
+        assert!(matches!(check(None, "split", MAX_TASKS + 1), Err(Refusal::BadOption(_))));
+        let refused = check(None, "spilt", 3).expect_err("unknown");
+        assert_eq!(refused.hint().as_deref(), Some("it has split"));
+    }
+}

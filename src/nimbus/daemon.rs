@@ -1,0 +1,174 @@
+//! Putting a nimbus together.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    clock::Clock,
+    cluster::{
+        observer::Observer,
+        presence::Presence,
+        record::{self, Nimbus as Registration},
+        store::Store,
+    },
+    daemon::tasks::{Ending, Tasks},
+    election::Candidate,
+    nimbus::{
+        Options,
+        blobs::{self, BlobStore, replicate::Replicator},
+        handle::Handle,
+        identity::{self, Identity},
+        leader::{LeaderStatus, Setting},
+        role::{Player, register},
+    },
+    tree::Tree,
+};
+
+/// How long the tasks of a nimbus may take to end once it is told to stop: a leader finishes
+/// the write it is in and resigns.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why a nimbus could not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its local directory gives it no identity.
+    #[error("the local directory cannot be used")]
+    Identity(#[from] identity::Error),
+    /// Its blobs cannot be kept.
+    #[error("blobs cannot be kept")]
+    Blobs(#[from] blobs::Error),
+    /// Its API cannot listen.
+    #[error("the API cannot listen at {address}")]
+    Bind {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Its API broke.
+    #[error("the API broke")]
+    Api(#[source] io::Error),
+    /// A task that it cannot do without has ended.
+    #[error("a part of the nimbus has ended by itself; the log says which")]
+    Broken,
+}
+
+/// A running nimbus, without the doors of its API: whoever starts it serves
+/// [`Nimbus::handle`] at [`Nimbus::listener`].
+#[derive(Debug)]
+pub struct Nimbus {
+    handle: Handle,
+    tasks: Tasks,
+    stop: CancellationToken,
+    _identity: Identity,
+}
+
+/// Starts a nimbus on `tree` that runs until `stop`, and binds the address of its API.
+///
+/// It does not wait for the tree: without a connection it waits in the background.
+///
+/// # Errors
+/// See [`Error`]; nothing is started then.
+pub async fn start(
+    options: Options,
+    tree: Arc<dyn Tree>,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<(Nimbus, TcpListener), Error> {
+    let identity = Identity::take(&options.local_dir, &options.host)?;
+    let bind = |source| Error::Bind { address: options.api, source };
+    let listener = TcpListener::bind(options.api).await.map_err(bind)?;
+    let api = format!("{}:{}", options.host, listener.local_addr().map_err(bind)?.port());
+    let me = identity.id.clone();
+    let tasks = Tasks::new(stop.child_token());
+    let store = Store::new(Arc::clone(&tree));
+    let presence = Presence::start(Arc::clone(&tree), &tasks);
+    let observer = Observer::start(Arc::clone(&tree), clock.clone(), &tasks);
+    let blobs = BlobStore::open(
+        &options.local_dir,
+        options.max_blob_bytes,
+        me.clone(),
+        Arc::clone(&tree),
+        presence.clone(),
+        clock.clone(),
+    )?;
+    let (n_missing, missing) = watch::channel(0);
+    let replicator = Replicator {
+        blobs: blobs.clone(),
+        me: me.clone(),
+        observations: observer.observe(),
+        retention: options.blob_retention,
+        n_missing,
+    };
+    tasks.start("blobs", Ending::StopsOwner, replicator.run());
+
+    let (role, plays) = watch::channel(record::Role::Follower);
+    let registration = Registration {
+        host: options.host.clone(),
+        api: api.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        start: clock.now(),
+        blobs_missing: 0,
+        role: record::Role::Follower,
+    };
+    tasks.start("registration", Ending::Normal, register(me.clone(), registration, plays, missing, presence));
+
+    let options = Arc::new(options);
+    let (commands, takes) = watch::channel(None);
+    let (status, shown) = watch::channel(LeaderStatus::default());
+    let setting = Setting {
+        options: Arc::clone(&options),
+        observer: observer.clone(),
+        store: store.clone(),
+        clock: clock.clone(),
+        commands,
+        status,
+    };
+    let candidate = Candidate::new(tree, me.clone(), api.clone());
+    let player = Player { candidate, setting, role, tasks: tasks.child() };
+    tasks.start_graceful("role", Ending::StopsOwner, player.run());
+    info!(nimbus = %me, api, "started");
+    let handle = Handle {
+        me,
+        api,
+        options,
+        clock,
+        observations: observer.observe(),
+        store,
+        blobs,
+        http: blobs::replicate::http(),
+        status: shown,
+        commands: takes,
+    };
+    Ok((Nimbus { handle, tasks, stop, _identity: identity }, listener))
+}
+
+impl Nimbus {
+    /// What others ask of it.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Its tasks: what serves its doors is one of them, ends with them, and ends them when
+    /// it breaks.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Waits until it is told to stop, or a part of it ends by itself; then ends the rest. A
+    /// leader has resigned when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] when it was not told to stop.
+    pub async fn stopped(self) -> Result<(), Error> {
+        self.tasks.cancelled().cancelled().await;
+        let was_told = self.stop.is_cancelled();
+        self.tasks.stop(STOP_PATIENCE).await;
+        info!(nimbus = %self.handle.me, "stopped");
+        if was_told { Ok(()) } else { Err(Error::Broken) }
+    }
+}

@@ -1,0 +1,130 @@
+//! A plan while it is being made.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    clock::Monotonic,
+    cluster::view::ClusterView,
+    model::{SupervisorId, Timestamp, TopologyId, assignment::Assignment},
+    nimbus::{
+        decide::{Moment, orders::OrdersBook},
+        liveness::Liveness,
+        plan::{Action, Effect, Finding, OrdersChange, Plan, Reason, Trouble, check_size},
+        policy::Policy,
+    },
+    tree::Version,
+};
+
+/// What has been decided so far, and the state that it leads to: later actions of the same
+/// plan build on the versions that earlier ones write.
+pub(super) struct Draft<'a> {
+    pub(super) view: &'a ClusterView,
+    pub(super) liveness: &'a Liveness,
+    pub(super) now: Moment,
+    pub(super) policy: &'a Policy,
+    pub(super) plan: Plan,
+    pub(super) orders: OrdersBook,
+    /// The version of every readable assignment, and the supervisors that it names.
+    pub(super) assigned: BTreeMap<TopologyId, (Version, BTreeSet<SupervisorId>)>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(
+        view: &'a ClusterView,
+        liveness: &'a Liveness,
+        now: Moment,
+        policy: &'a Policy,
+    ) -> Self {
+        let assigned = view.assignments.iter().map(|(id, assignment)| {
+            (id.clone(), (assignment.version, assignment.value.supervisors().cloned().collect()))
+        });
+        let assigned = assigned.collect();
+        let orders = OrdersBook::new(view, &assigned);
+        Self { view, liveness, now, policy, plan: Plan::default(), orders, assigned }
+    }
+
+    /// Whether `time` has come.
+    pub(super) fn is_past(&self, time: Monotonic) -> bool {
+        self.now.monotonic >= time
+    }
+
+    /// Asks for another decision at `time`.
+    pub(super) fn wake_at(&mut self, time: Monotonic) {
+        self.wake_in(time.since(self.now.monotonic));
+    }
+
+    /// Asks for another decision at a deadline that stands in a record.
+    pub(super) fn wake_at_deadline(&mut self, deadline: Timestamp) {
+        self.wake_in(deadline.since(self.now.wall));
+    }
+
+    fn wake_in(&mut self, delay: Duration) {
+        self.plan.next = Some(self.plan.next.map_or(delay, |next| next.min(delay)));
+    }
+
+    pub(super) fn find(&mut self, topology: Option<&TopologyId>, trouble: Trouble) {
+        self.plan.findings.push(Finding { topology: topology.cloned(), trouble });
+    }
+
+    /// The changes of orders that go with a new assignment of `id`, or with its end.
+    pub(super) fn orders_for(
+        &mut self,
+        id: &TopologyId,
+        before: impl IntoIterator<Item = SupervisorId>,
+        after: Option<(&Assignment, Version)>,
+    ) -> Option<Vec<OrdersChange>> {
+        let named: BTreeSet<SupervisorId> =
+            after.iter().flat_map(|(assignment, _)| assignment.supervisors().cloned()).collect();
+        let concerned: BTreeSet<SupervisorId> = before.into_iter().chain(named.iter().cloned()).collect();
+        let mut changes = Vec::with_capacity(concerned.len());
+        for supervisor in concerned {
+            let version = after.filter(|_| named.contains(&supervisor)).map(|(_, version)| version);
+            match self.orders.with(&supervisor, id, version) {
+                Ok(change) => changes.extend(change),
+                Err(blocked) => {
+                    self.find(Some(id), Trouble::OrdersBlocked { supervisor: blocked });
+                    return None;
+                }
+            }
+        }
+        Some(changes)
+    }
+
+    /// Adds an action and what it leads to, unless it is too large to be written: then it
+    /// is reported, and does not stand in the way of the others.
+    pub(super) fn act(&mut self, effect: Effect, reason: Reason, n_moved: usize) {
+        if let Some(Err(trouble)) = effect.ops().map(|ops| check_size(&ops)) {
+            self.find(effect.topology(), trouble);
+            return;
+        }
+        self.orders.apply(effect.orders());
+        match &effect {
+            Effect::Place { id, before, assignment, .. }
+            | Effect::Rebalance { id, before, assignment, .. } => {
+                let supervisors = assignment.supervisors().cloned().collect();
+                self.assigned.insert(id.clone(), (version_after(*before), supervisors));
+            }
+            Effect::Unassign { id, .. } => {
+                self.assigned.remove(id);
+            }
+            Effect::RemoveRecords { .. }
+            | Effect::RemoveStorm { .. }
+            | Effect::CorrectOrders(_)
+            | Effect::RestoreParents { .. }
+            | Effect::ForgetBlob { .. } => {}
+        }
+        self.plan.actions.push(Action { effect, reason, n_moved });
+    }
+
+    pub(super) fn finish(self) -> Plan {
+        self.plan
+    }
+}
+
+/// The version of a record after it is created, or written once more.
+pub(super) fn version_after(before: Option<Version>) -> Version {
+    before.map_or(Version::FIRST, Version::next)
+}

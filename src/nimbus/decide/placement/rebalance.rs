@@ -1,0 +1,83 @@
+//! A due rebalance: new task table, new placement, and the status from before, at once.
+
+use super::{Case, heal::restarted, kept, problem, replacing, solve_checked};
+use crate::{
+    cluster::record::Stored,
+    model::{assignment::Assignment, status::PendingChange},
+    nimbus::{
+        decide::draft::Draft,
+        plan::{Effect, Reason, Trouble},
+    },
+    schedule::{self, Keep, Placement, Problem},
+};
+
+/// Carries out the oldest due rebalance that has somewhere to go. One at a time: two could
+/// swap slots, and then neither could be written first.
+pub(super) fn rebalance_next(draft: &mut Draft<'_>, cases: &[Case<'_>]) {
+    for case in cases.iter().filter(|case| case.is_due) {
+        let n_before = draft.plan.actions.len();
+        rebalance(draft, case, cases);
+        if draft.plan.actions.len() > n_before {
+            return;
+        }
+    }
+}
+
+fn rebalance(draft: &mut Draft<'_>, case: &Case<'_>, cases: &[Case<'_>]) {
+    let Some(PendingChange::Rebalance { resume, workers, parallelism, .. }) = &case.storm.value.pending
+    else {
+        return;
+    };
+    let mut storm = case.storm.clone();
+    storm.value.status = *resume;
+    storm.value.pending = None;
+    storm.value.workers = workers.unwrap_or(case.storm.value.workers);
+    let table = case.tasks.value.resized(parallelism);
+
+    let anew = |other: &Case<'_>| match other.id == case.id {
+        true => schedule::Topology {
+            id: case.id.clone(),
+            workers: storm.value.workers.max(1),
+            tasks: table.clone(),
+            keep: Keep::Nothing,
+        },
+        false => kept(other),
+    };
+    let topologies = cases.iter().map(anew).collect();
+    // Its own slots are free to itself, lost workers' or not; those of the others are not.
+    let stays = |other: &Case<'_>, slot: &_| other.id == case.id || !other.lost.contains_key(slot);
+    let problem = problem(draft, cases, topologies, stays);
+    let Some(solution) = solve_checked(draft, &problem, cases) else { return };
+    let Some(placement) = solution.placements.get(case.id) else { return };
+    if let Some(unplaced) = &placement.unplaced {
+        // Applied now, it would stop tasks that have nowhere else to go.
+        draft.find(Some(case.id), Trouble::RebalanceWaits { reason: unplaced.reason });
+        return;
+    }
+    let is_resized = table != case.tasks.value;
+    let assignment = assignment(draft, case, placement, &problem, is_resized);
+    let Some((before, orders)) = replacing(draft, case, &assignment) else { return };
+    let tasks = Stored { value: table, version: case.tasks.version };
+    let id = case.id.clone();
+    draft.act(Effect::Rebalance { id, storm, tasks, before, assignment, orders }, Reason::RebalanceDue, 0);
+}
+
+fn assignment(
+    draft: &Draft<'_>,
+    case: &Case<'_>,
+    placement: &Placement,
+    problem: &Problem,
+    is_resized: bool,
+) -> Assignment {
+    let (before, now) = (case.before.map(|before| &before.value), draft.now.wall);
+    let mut assignment = placement.assignment(&problem.supervisors, before, &Keep::Nothing, now);
+    for (slot, worker) in &mut assignment.workers {
+        let Some(old) = before.and_then(|before| before.workers.get(slot)) else { continue };
+        // Every worker has to learn a new table, also one that keeps its tasks; and one
+        // that was given up has to start.
+        if is_resized || case.lost.contains_key(slot) {
+            worker.start = worker.start.max(restarted(old.start, now));
+        }
+    }
+    assignment
+}

@@ -1,0 +1,84 @@
+//! The end of a killed topology, one step at a time.
+//!
+//! Assignment and orders go first, so that its workers stop. When their beats are gone, or
+//! overdue, everything else goes, and its record last: as long as that is there, any leader
+//! knows that there is work left, and each step is decided from what is there alone.
+
+use crate::{
+    cluster::{
+        layout,
+        record::{Stored, Storm},
+        view::ClusterView,
+    },
+    model::{
+        SupervisorId, TopologyId,
+        status::{PendingChange, TopologyStatus},
+    },
+    nimbus::{
+        decide::draft::Draft,
+        plan::{Effect, Reason},
+    },
+};
+
+pub(super) fn remove_killed(draft: &mut Draft<'_>) {
+    for (id, storm) in &draft.view.storms {
+        if storm.value.status != TopologyStatus::Killed {
+            continue;
+        }
+        // Without a deadline of its own a kill is due: there is nothing to wait for.
+        let deadline = match &storm.value.pending {
+            Some(PendingChange::Kill { deadline }) => Some(*deadline),
+            Some(PendingChange::Rebalance { .. }) | None => None,
+        };
+        match deadline {
+            Some(deadline) if deadline > draft.now.wall => draft.wake_at_deadline(deadline),
+            Some(_) | None => remove_next(draft, id, storm),
+        }
+    }
+}
+
+fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: &Stored<Storm>) {
+    let view = draft.view;
+    if let Some(assignment) = view.assignments.get(id) {
+        let supervisors: Vec<SupervisorId> = assignment.value.supervisors().cloned().collect();
+        return unassign(draft, id, Some(assignment.version), supervisors);
+    }
+    if view.is_unreadable(&layout::assignment(id)) {
+        let told = view.orders.iter().filter(|(_, orders)| orders.value.topologies.contains_key(id));
+        let supervisors = told.map(|(supervisor, _)| supervisor.clone()).collect();
+        return unassign(draft, id, None, supervisors);
+    }
+    if !has_records(view, id) {
+        let effect = Effect::RemoveStorm { id: id.clone(), version: storm.version };
+        return draft.act(effect, Reason::RecordsGone, 0);
+    }
+    let beats = view.beats.get(id).is_some_and(|beats| !beats.is_empty());
+    let end = draft.liveness.beats_end(id, draft.now.monotonic, draft.policy);
+    let reason = match (beats, draft.is_past(end)) {
+        (false, _) => Reason::BeatsGone,
+        (true, true) => Reason::BeatsOverdue,
+        (true, false) => return draft.wake_at(end),
+    };
+    draft.act(Effect::RemoveRecords { id: id.clone() }, reason, 0);
+}
+
+fn unassign(
+    draft: &mut Draft<'_>,
+    id: &TopologyId,
+    version: Option<crate::tree::Version>,
+    supervisors: Vec<SupervisorId>,
+) {
+    let Some(orders) = draft.orders_for(id, supervisors, None) else { return };
+    draft.act(Effect::Unassign { id: id.clone(), version, orders }, Reason::KillDue, 0);
+}
+
+/// Whether anything of a topology is there besides its record and its assignment.
+fn has_records(view: &ClusterView, id: &TopologyId) -> bool {
+    view.tasks.contains_key(id)
+        || view.beats.contains_key(id)
+        || view.errors.contains(id)
+        || view.metrics.contains_key(id)
+        || [layout::tasks(id), layout::taskbeats(id), layout::metrics(id)]
+            .iter()
+            .any(|path| view.is_unreadable(path))
+}

@@ -1,0 +1,5 @@
+//! Decisions on a small model of the tree, in which a plan can be carried out in part.
+
+mod properties;
+mod table;
+mod world;

@@ -1,0 +1,394 @@
+use super::world::{SECOND, World};
+use crate::{
+    cluster::layout,
+    model::{TaskId, TopologyId, status::TopologyStatus},
+    nimbus::plan::{Effect, Plan, Reason, Trouble},
+};
+
+fn effects(plan: &Plan) -> Vec<String> {
+    plan.actions.iter().map(|action| action.effect.to_string()).collect()
+}
+
+#[test]
+fn a_submitted_topology_is_placed_at_once_with_its_orders() {
+    let mut world = World::with_supervisors(2, 2);
+    let id = world.submit("wc", 4, 2);
+    let plan = world.decide();
+    assert_eq!(effects(&plan), ["place in 2 slots"]);
+    assert_eq!(plan.actions[0].reason, Reason::Unplaced { n_tasks: 4 });
+    assert_eq!(plan.actions[0].effect.orders().len(), 2);
+    world.carry_out(&plan);
+    assert_eq!(world.decide().actions, []);
+    assert_eq!(world.assignment(&id).expect("placed").tasks().to_string(), "1-4");
+}
+
+#[test]
+fn two_topologies_in_one_plan_do_not_share_a_slot() {
+    let mut world = World::with_supervisors(1, 2);
+    let (a, b) = (world.submit("a", 2, 1), world.submit("b", 2, 1));
+    world.settle();
+    world.check();
+    assert!(world.assignment(&a).is_some() && world.assignment(&b).is_some());
+    let orders = &world.view().orders[&"s0".parse().expect("valid")];
+    assert_eq!(orders.value.topologies.len(), 2);
+}
+
+#[test]
+fn without_a_slot_nothing_is_written_and_the_reason_is_told() {
+    let mut world = World::new();
+    let id = world.submit("wc", 4, 2);
+    let plan = world.decide();
+    assert_eq!(plan.actions, []);
+    assert!(matches!(plan.findings[0].trouble, Trouble::NoSlot { n_tasks: 4, .. }), "{:?}", plan.findings);
+    assert_eq!(plan.findings[0].topology, Some(id));
+    world.supervisor("s0", 1);
+    world.settle();
+}
+
+#[test]
+fn a_gone_supervisor_whose_tasks_beat_loses_nothing() {
+    let mut world = World::with_supervisors(2, 2);
+    world.running("wc", 4, 2);
+    world.remove_supervisor("s0");
+    for _ in 0..10 {
+        world.wait(60 * SECOND);
+        assert_eq!(world.decide().actions, []);
+    }
+}
+
+#[test]
+fn the_tasks_of_a_lost_supervisor_move_after_its_timeout_and_no_others() {
+    let mut world = World::with_supervisors(3, 2);
+    let id = world.running("wc", 4, 2);
+    let before = world.assignment(&id).expect("placed");
+    world.wait(60 * SECOND);
+    let lost = before.workers.keys().next().expect("a worker").clone();
+    world.remove_supervisor(lost.supervisor.as_str());
+    world.beat();
+    let plan = world.decide();
+    assert_eq!(plan.actions, []);
+    assert_eq!(plan.next, Some(30 * SECOND));
+    world.wait(30 * SECOND);
+    let plan = world.decide();
+    assert!(matches!(&plan.actions[0].reason, Reason::WorkerLost { slot, .. } if *slot == lost), "{plan:?}");
+    assert_eq!(plan.actions[0].n_moved, 2);
+    world.carry_out(&plan);
+    let after = world.assignment(&id).expect("placed");
+    assert_eq!(after.tasks(), before.tasks());
+    for (slot, worker) in before.workers.iter().filter(|(slot, _)| **slot != lost) {
+        assert_eq!(after.workers.get(slot), Some(worker), "a healthy worker was touched");
+    }
+    // What had been told to the lost supervisor is gone with its last worker.
+    world.settle();
+    assert!(!world.view().orders.contains_key(&lost.supervisor));
+}
+
+#[test]
+fn a_supervisor_that_comes_back_in_time_keeps_its_tasks() {
+    let mut world = World::with_supervisors(2, 2);
+    world.running("wc", 4, 2);
+    world.wait(60 * SECOND);
+    world.remove_supervisor("s0");
+    world.beat();
+    world.decide();
+    world.wait(29 * SECOND);
+    world.supervisor("s0", 2);
+    assert_eq!(world.decide().actions, []);
+    world.beat();
+    world.wait(300 * SECOND);
+    assert_eq!(world.decide().actions, []);
+}
+
+#[test]
+fn workers_of_a_lost_supervisor_keep_their_place_when_there_is_no_other() {
+    let mut world = World::with_supervisors(1, 2);
+    let id = world.running("wc", 4, 2);
+    let before = world.assignment(&id);
+    world.remove_supervisor("s0");
+    world.beat();
+    world.decide();
+    world.wait(600 * SECOND);
+    let plan = world.decide();
+    assert_eq!(plan.actions, []);
+    assert!(matches!(plan.findings[0].trouble, Trouble::NoSlot { .. }), "{:?}", plan.findings);
+    assert_eq!(world.assignment(&id), before);
+}
+
+#[test]
+fn a_new_leader_gives_absent_tasks_their_time() {
+    let mut world = World::with_supervisors(3, 2);
+    let id = world.running("wc", 4, 2);
+    world.wait(600 * SECOND);
+    // A worker died while nobody led; its supervisor is there.
+    world.silence(&id, [TaskId(1), TaskId(3)]);
+    world.fail_over();
+    let plan = world.decide();
+    assert_eq!(plan.actions, []);
+    assert_eq!(plan.next, Some(120 * SECOND), "the launch time counts from the new term");
+    world.wait(119 * SECOND);
+    assert_eq!(world.decide().actions, []);
+    world.wait(SECOND);
+    assert_eq!(effects(&world.decide()), ["place in 2 slots"]);
+}
+
+#[test]
+fn a_connection_that_was_lost_starts_every_timer_afresh() {
+    let mut world = World::with_supervisors(2, 2);
+    world.running("wc", 4, 2);
+    world.wait(600 * SECOND);
+    world.remove_supervisor("s0");
+    world.beat();
+    world.decide();
+    world.wait(29 * SECOND);
+    world.liveness.interrupt();
+    world.wait(600 * SECOND);
+    let plan = world.decide();
+    assert_eq!(plan.actions, []);
+    assert_eq!(plan.next, Some(30 * SECOND));
+}
+
+#[test]
+fn one_silent_task_is_the_business_of_its_worker() {
+    let mut world = World::with_supervisors(2, 2);
+    let id = world.running("wc", 4, 1);
+    world.silence(&id, [TaskId(2)]);
+    world.decide();
+    world.wait(3600 * SECOND);
+    assert_eq!(world.decide().actions, []);
+}
+
+#[test]
+fn a_worker_that_never_beats_is_placed_elsewhere_after_its_launch_time() {
+    let mut world = World::with_supervisors(2, 1);
+    let id = world.submit("wc", 2, 1);
+    world.settle();
+    let first = world.assignment(&id).expect("placed");
+    world.wait(119 * SECOND);
+    assert_eq!(world.decide().actions, []);
+    world.wait(SECOND);
+    world.settle();
+    let second = world.assignment(&id).expect("placed");
+    assert_ne!(first.workers.keys().next(), second.workers.keys().next());
+}
+
+#[test]
+fn a_worker_that_never_beats_starts_again_where_it_is_when_there_is_no_other_slot() {
+    let mut world = World::with_supervisors(1, 1);
+    let id = world.submit("wc", 2, 1);
+    world.settle();
+    let first = world.assignment(&id).expect("placed");
+    world.wait(120 * SECOND);
+    world.settle();
+    let second = world.assignment(&id).expect("placed");
+    let starts = |assignment: &crate::model::assignment::Assignment| {
+        assignment.workers.values().map(|worker| worker.start).collect::<Vec<_>>()
+    };
+    assert_eq!(first.workers.keys().next(), second.workers.keys().next());
+    assert!(starts(&second) > starts(&first));
+}
+
+#[test]
+fn moves_are_capped_and_a_large_worker_goes_alone() {
+    let mut world = World::with_supervisors(4, 1);
+    let id = world.running("wc", 12, 3);
+    world.policy.max_moves_per_round = 6;
+    world.wait(60 * SECOND);
+    for name in ["s0", "s1", "s2"] {
+        world.remove_supervisor(name);
+    }
+    for port in 10..14 {
+        world.supervisor(&format!("t{port}"), 1);
+    }
+    world.beat();
+    world.decide();
+    world.wait(30 * SECOND);
+    let plan = world.decide();
+    assert_eq!(plan.actions[0].n_moved, 4, "a second worker of four would be over six");
+    assert!(matches!(plan.findings[0].trouble, Trouble::MovesCapped { .. }));
+    world.policy.max_moves_per_round = 2;
+    assert_eq!(world.decide().actions[0].n_moved, 4, "it goes alone");
+    assert_eq!(plan.actions[0].effect.topology(), Some(&id));
+}
+
+#[test]
+fn a_due_rebalance_changes_everything_in_one_transaction() {
+    let mut world = World::with_supervisors(4, 2);
+    let id = world.running("wc", 4, 2);
+    world.rebalance(&id, 10 * SECOND, 4, Some(8));
+    let plan = world.decide();
+    assert_eq!((plan.actions.len(), plan.next), (0, Some(10 * SECOND)));
+    world.wait(10 * SECOND);
+    let plan = world.decide();
+    assert_eq!(effects(&plan), ["rebalance to 4 slots"]);
+    world.carry_out(&plan);
+    let storm = world.storm(&id).expect("there");
+    assert_eq!((storm.status, storm.pending, storm.workers), (TopologyStatus::Active, None, 4));
+    assert_eq!(world.assignment(&id).expect("placed").tasks().to_string(), "1-8");
+    assert_eq!(world.decide().actions, []);
+}
+
+#[test]
+fn a_rebalance_that_changes_the_tasks_restarts_every_worker() {
+    let mut world = World::with_supervisors(1, 1);
+    let id = world.running("wc", 4, 1);
+    let before = world.assignment(&id).expect("placed");
+    world.rebalance(&id, SECOND, 1, Some(3));
+    world.wait(SECOND);
+    world.settle();
+    let after = world.assignment(&id).expect("placed");
+    let slot = before.workers.keys().next().expect("a worker");
+    assert!(after.workers[slot].start > before.workers[slot].start);
+    assert_eq!(after.tasks().to_string(), "1-3");
+}
+
+#[test]
+fn a_rebalance_with_nowhere_to_go_waits() {
+    let mut world = World::with_supervisors(1, 1);
+    let id = world.running("wc", 4, 1);
+    world.rebalance(&id, SECOND, 2, None);
+    world.remove_supervisor("s0");
+    world.wait(SECOND);
+    let plan = world.decide();
+    assert_eq!(plan.actions, []);
+    assert!(matches!(plan.findings[0].trouble, Trouble::RebalanceWaits { .. }), "{plan:?}");
+    world.supervisor("s0", 1);
+    world.settle();
+    assert_eq!(world.storm(&id).expect("there").status, TopologyStatus::Active);
+}
+
+#[test]
+fn a_killed_topology_goes_step_by_step_and_leaves_nothing() {
+    let mut world = World::with_supervisors(2, 2);
+    let id = world.running("wc", 4, 2);
+    world.kill(&id, 30 * SECOND);
+    let plan = world.decide();
+    assert_eq!((plan.actions.len(), plan.next), (0, Some(30 * SECOND)));
+    world.wait(30 * SECOND);
+    let plan = world.decide();
+    assert_eq!(effects(&plan), ["remove the assignment"]);
+    world.carry_out(&plan);
+    let plan = world.decide();
+    assert_eq!((plan.actions.len(), plan.next), (0, Some(30 * SECOND)), "its workers still beat");
+    world.beat();
+    let plan = world.decide();
+    assert_eq!(effects(&plan), ["remove tasks, beats, errors and metrics"]);
+    assert_eq!(plan.actions[0].reason, Reason::BeatsGone);
+    world.carry_out(&plan);
+    assert_eq!(effects(&world.decide()), ["remove the topology"]);
+    world.settle();
+    assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())), "{:?}", world.nodes.keys());
+}
+
+#[test]
+fn beats_that_do_not_end_hold_a_removal_up_for_the_task_timeout() {
+    let mut world = World::with_supervisors(1, 2);
+    let id = world.running("wc", 2, 1);
+    world.kill(&id, 0 * SECOND);
+    world.settle();
+    world.wait(29 * SECOND);
+    assert_eq!(world.decide().actions, []);
+    world.wait(SECOND);
+    assert_eq!(world.decide().actions[0].reason, Reason::BeatsOverdue);
+    world.settle();
+    assert_eq!(world.storm(&id), None);
+}
+
+#[test]
+fn a_kill_keeps_its_deadline_over_a_failover() {
+    let mut world = World::with_supervisors(1, 2);
+    let id = world.running("wc", 2, 1);
+    world.kill(&id, 30 * SECOND);
+    world.wait(20 * SECOND);
+    world.fail_over();
+    assert_eq!(world.decide().next, Some(10 * SECOND));
+    world.wait(10 * SECOND);
+    assert_eq!(effects(&world.decide()), ["remove the assignment"]);
+}
+
+#[test]
+fn what_cannot_be_read_is_left_alone_and_reported() {
+    let roots: [fn(&TopologyId) -> crate::tree::TreePath; 3] =
+        [layout::storm, layout::tasks, layout::assignment];
+    for root in roots {
+        let mut world = World::with_supervisors(2, 2);
+        let id = world.running("bad", 4, 2);
+        let before = world.nodes.clone();
+        world.put(root(&id), b"garbage".to_vec());
+        world.remove_supervisor("s1");
+        world.beat();
+        world.decide();
+        world.wait(3600 * SECOND);
+        let plan = world.decide();
+        assert_eq!(plan.actions, [], "with an unreadable {}", root(&id));
+        assert!(matches!(&plan.findings[0].trouble, Trouble::Unreadable { path, .. } if *path == root(&id)));
+        let others = |nodes: &std::collections::BTreeMap<crate::tree::TreePath, _>| {
+            nodes.keys().filter(|path| !path.as_str().contains("beats")).cloned().collect::<Vec<_>>()
+        };
+        let gone: Vec<_> =
+            others(&before).into_iter().filter(|path| !world.nodes.contains_key(path)).collect();
+        assert_eq!(gone, [layout::supervisor(&"s1".parse().expect("valid"))]);
+        // The others go on, and are given no slot that the unreadable one may have.
+        world.supervisor("s2", 1);
+        let good = world.submit("good", 2, 2);
+        world.settle();
+        world.check();
+        let placed = world.assignment(&good).expect("placed");
+        if root(&id) == layout::assignment(&id) {
+            assert!(placed.supervisors().all(|supervisor| supervisor.as_str() == "s2"), "{placed:?}");
+        }
+    }
+}
+
+#[test]
+fn a_killed_topology_with_an_unreadable_assignment_can_go() {
+    let mut world = World::with_supervisors(2, 2);
+    let id = world.running("bad", 4, 2);
+    world.put(layout::assignment(&id), b"garbage".to_vec());
+    world.put(layout::tasks(&id), b"garbage".to_vec());
+    world.kill(&id, 0 * SECOND);
+    world.settle();
+    world.beat();
+    world.settle();
+    assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())));
+    assert!(world.view().orders.values().all(|orders| orders.value.topologies.is_empty()));
+}
+
+#[test]
+fn orders_that_differ_are_corrected() {
+    let mut world = World::with_supervisors(1, 2);
+    world.running("wc", 2, 1);
+    let path = layout::orders(&"s0".parse().expect("valid"));
+    let right = world.nodes[&path].0.clone();
+    for wrong in [&br#"{"v":1,"topologies":{"x-1-1":3}}"#[..], br#"{"v":1,"topologies":{}}"#, b"garbage"] {
+        world.put(path.clone(), wrong.to_vec());
+        let plan = world.decide();
+        assert_eq!(effects(&plan), ["correct /orders/s0"]);
+        world.carry_out(&plan);
+        assert_eq!(world.nodes[&path].0, right);
+    }
+    world.nodes.remove(&path);
+    assert_eq!(effects(&world.decide()), ["correct /orders/s0"]);
+}
+
+#[test]
+fn a_topology_that_lost_its_place_for_beats_gets_it_back() {
+    let mut world = World::with_supervisors(1, 2);
+    let id = world.running("wc", 2, 1);
+    world.nodes.retain(|path, _| !path.is_at_or_below(&layout::taskbeats(&id)));
+    let plan = world.decide();
+    assert!(matches!(plan.actions[0].effect, Effect::RestoreParents { beats: true, errors: false, .. }));
+}
+
+#[test]
+fn an_assignment_too_large_to_be_written_is_reported_and_holds_up_no_other() {
+    let mut world = World::with_supervisors(1, 2);
+    for n in 0..3000 {
+        world.supervisor(&format!("{}-{n}", "long-name".repeat(15)), 1);
+    }
+    let big = world.submit("big", 3000, 3000);
+    let small = world.submit("small", 2, 1);
+    let plan = world.decide();
+    assert!(matches!(plan.findings[0].trouble, Trouble::TooLarge { .. }), "{:?}", plan.findings);
+    world.carry_out(&plan);
+    assert!(world.assignment(&big).is_none() && world.assignment(&small).is_some());
+}

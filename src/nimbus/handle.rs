@@ -1,0 +1,184 @@
+//! What others ask of a running nimbus.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    clock::Clock,
+    cluster::{
+        observer::Observation,
+        record::{Leader, Storm},
+        store::Store,
+    },
+    model::{BlobKey, NimbusId, Timestamp, TopologyId, TopologyName, status::TopologyStatus},
+    nimbus::{
+        Options,
+        blobs::{BlobStore, replicate},
+        change::Change,
+        leader::{Command, LeaderStatus},
+        refusal::Refusal,
+        submit::Prepared,
+    },
+};
+
+/// A handle on a running nimbus. Clones ask the same one.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) me: NimbusId,
+    pub(super) api: String,
+    pub(super) options: Arc<Options>,
+    pub(super) clock: Clock,
+    pub(super) observations: watch::Receiver<Observation>,
+    pub(super) store: Store,
+    pub(super) blobs: BlobStore,
+    pub(super) http: reqwest::Client,
+    pub(super) status: watch::Receiver<LeaderStatus>,
+    pub(super) commands: watch::Receiver<Option<mpsc::Sender<Command>>>,
+}
+
+/// What is to be run, and how it begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    /// The name; the topology's own when absent.
+    pub name: Option<TopologyName>,
+    /// The blob with the topology.
+    pub blob: BlobKey,
+    /// Who submits it.
+    pub owner: String,
+    /// The status that it begins with.
+    pub status: TopologyStatus,
+}
+
+impl Handle {
+    /// The id of this nimbus.
+    pub fn id(&self) -> &NimbusId {
+        &self.me
+    }
+
+    /// Where others reach its API, `host:port`.
+    pub fn api(&self) -> &str {
+        &self.api
+    }
+
+    /// What it was told by its configuration.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Its blobs.
+    pub fn blobs(&self) -> &BlobStore {
+        &self.blobs
+    }
+
+    /// The cluster state, read record by record.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The term it leads in and what it found, while it leads.
+    pub fn status(&self) -> LeaderStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Whether this nimbus takes writes now. By the time anyone acts on the answer it may be
+    /// another one: what counts is whether the write is taken.
+    pub fn takes_writes(&self) -> bool {
+        self.commands.borrow().is_some()
+    }
+
+    /// The cluster as it was last read.
+    ///
+    /// # Errors
+    /// [`Refusal::NotReady`] before the first read. A view that is old is answered all the
+    /// same, and says how old it is.
+    pub fn observation(&self) -> Result<Observation, Refusal> {
+        let observation = self.observations.borrow().clone();
+        // A nimbus that has read the cluster once has seen at least itself.
+        match observation.fresh || observation.view.leader.is_some() || !observation.view.nimbuses.is_empty()
+        {
+            true => Ok(observation),
+            false => Err(Refusal::NotReady),
+        }
+    }
+
+    /// Who leads, as far as this nimbus knows.
+    pub fn leader(&self) -> Option<Leader> {
+        self.observations.borrow().view.leader.clone()
+    }
+
+    /// Runs a topology whose blob was stored before.
+    ///
+    /// # Errors
+    /// See [`Refusal`]; a refused one leaves nothing behind.
+    pub async fn submit(&self, submission: Submission) -> Result<(TopologyId, Storm), Refusal> {
+        let commands = self.commands()?;
+        let Submission { name, blob, owner, status } = submission;
+        self.obtain(&blob).await?;
+        self.blobs.touch(&blob);
+        let bad_bundle = |reason| Refusal::BadBundle { key: blob.clone(), reason };
+        let topology = self.blobs.topology(&blob).await.map_err(bad_bundle)?;
+        let topology = topology.ok_or_else(|| Refusal::BlobMissing { key: blob.clone() })?;
+        let timeout = self.options.message_timeout;
+        let prepared = Box::new(Prepared::new(&topology, name, blob, owner, status, timeout)?);
+        self.command(&commands, |reply| Command::Submit { prepared, reply }).await
+    }
+
+    /// Changes the status of a topology, named by its id or name.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn change(&self, topology: &str, change: Change) -> Result<(TopologyId, Storm), Refusal> {
+        let commands = self.commands()?;
+        let topology = topology.to_owned();
+        self.command(&commands, |reply| Command::Change { topology, change, reply }).await
+    }
+
+    /// How long until `deadline`, in milliseconds.
+    pub fn remaining_ms(&self, deadline: Timestamp) -> u64 {
+        u64::try_from(deadline.since(self.clock.now()).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Makes sure that a blob is here: it may have been put on the leader before this one.
+    async fn obtain(&self, key: &BlobKey) -> Result<(), Refusal> {
+        if self.blobs.holds(key) {
+            return Ok(());
+        }
+        let view = Arc::clone(&self.observations.borrow().view);
+        let holders = replicate::holders(&view, key, &self.me);
+        let fetched = replicate::fetch(&self.blobs, key, &holders, &self.http).await;
+        fetched.map_err(|reason| {
+            tracing::info!(blob = %key, reason, "a submitted blob could not be fetched");
+            Refusal::BlobMissing { key: key.clone() }
+        })
+    }
+
+    fn commands(&self) -> Result<mpsc::Sender<Command>, Refusal> {
+        self.commands.borrow().clone().ok_or_else(|| self.not_leading())
+    }
+
+    fn not_leading(&self) -> Refusal {
+        // What the view says of ourselves is out of date when we take no writes.
+        Refusal::NotLeading { leader: self.leader().filter(|leader| leader.nimbus != self.me) }
+    }
+
+    async fn command<T>(
+        &self,
+        commands: &mpsc::Sender<Command>,
+        make: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
+    ) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        match commands.try_send(make(reply)) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(Refusal::Busy),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(self.not_leading()),
+        }
+        // A command that was begun is always answered: one that is not was never begun.
+        answer.await.unwrap_or_else(|_never_begun| Err(self.not_leading()))
+    }
+}

@@ -1,0 +1,308 @@
+//! What a nimbus does while it leads.
+//!
+//! One task owns all that leading needs and makes every write, one after the other:
+//!
+//! ```text
+//!   view changed ┐
+//!   deadline ────┼─▶ observe ─▶ decide ─▶ apply ─▶ read again ─▶ … until nothing is left
+//!   command ─────┘
+//! ```
+//!
+//! So two requests never race each other, and a plan is always decided on what the last one
+//! wrote. Another leader may be writing all the same: the fence and the versions see to that.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{debug, info, warn};
+
+use crate::{
+    clock::{Clock, Monotonic},
+    cluster::{
+        observer::{Observation, Observer},
+        record::Storm,
+        store::Store,
+        view::ClusterView,
+    },
+    daemon::tasks::{Ending, Tasks},
+    election::{FencedWriter, Leadership},
+    model::{Term, TopologyId},
+    nimbus::{
+        Options,
+        apply::apply,
+        change::{self, Change},
+        decide::{Moment, decide},
+        liveness::Liveness,
+        plan::Finding,
+        policy::Policy,
+        refusal::Refusal,
+        submit::{self, Ids, Prepared},
+    },
+};
+
+/// How many requests may wait for the leader; more are refused. Each takes milliseconds.
+pub(super) const COMMANDS: usize = 64;
+
+/// Changes that come in a row, as when the tasks of a topology start to beat, are gathered
+/// for this long before the next decision. Short against the time a worker takes to start.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// After this many plans in a row without a pause, something undoes what we write, or cannot
+/// be written: the leader takes a breath before it tries again.
+const ROUNDS_IN_A_ROW: usize = 50;
+
+/// That breath, and the pause after a plan that could not be carried out whole.
+const BREATH: Duration = Duration::from_millis(500);
+
+/// How long a leader that must stop may take to finish the write it is in.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A write that someone asked for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Submit { prepared: Box<Prepared>, reply: oneshot::Sender<Result<(TopologyId, Storm), Refusal>> },
+    Change { topology: String, change: Change, reply: oneshot::Sender<Result<(TopologyId, Storm), Refusal>> },
+}
+
+/// What the leader last found, for those who ask.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeaderStatus {
+    /// The term, while this nimbus leads.
+    pub term: Option<Term>,
+    /// What needs a person, as of the last decision.
+    pub findings: Vec<Finding>,
+}
+
+/// What a leader needs of its nimbus.
+#[derive(Debug, Clone)]
+pub(super) struct Setting {
+    pub(super) options: Arc<Options>,
+    pub(super) observer: Observer,
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) commands: watch::Sender<Option<mpsc::Sender<Command>>>,
+    pub(super) status: watch::Sender<LeaderStatus>,
+}
+
+/// A nimbus that leads: its leadership and the task that acts on it.
+#[derive(Debug)]
+pub(super) struct Leader {
+    leadership: Leadership,
+    tasks: Tasks,
+    setting: Setting,
+}
+
+impl Leader {
+    /// Starts to lead.
+    pub(super) fn start(leadership: Leadership, setting: Setting, owner: &Tasks) -> Self {
+        let tasks = owner.child();
+        let (commands, waiting) = mpsc::channel(COMMANDS);
+        let leading = Leading {
+            writer: leadership.writer(),
+            ids: Ids::new(leadership.term()),
+            liveness: Liveness::new(setting.clock.monotonic()),
+            policy: Policy::from(&*setting.options),
+            pace: Pace::default(),
+            observations: setting.observer.observe(),
+            waiting,
+            setting: setting.clone(),
+        };
+        let cancelled = tasks.cancelled();
+        tasks.start_graceful("leader", Ending::StopsOwner, leading.run(cancelled));
+        setting.commands.send_replace(Some(commands));
+        setting.status.send_replace(LeaderStatus { term: Some(leadership.term()), findings: Vec::new() });
+        Self { leadership, tasks, setting }
+    }
+
+    /// Waits until this nimbus leads no longer, or its leading task broke.
+    pub(super) async fn lost(&self) {
+        let broken = self.tasks.cancelled();
+        tokio::select! {
+            // Cancel-safe: both only wait.
+            () = self.leadership.lost() => {}
+            () = broken.cancelled() => {}
+        }
+    }
+
+    /// Ends all that only a leader does. Requests that were not begun are refused.
+    pub(super) async fn stop(self) -> Leadership {
+        self.setting.commands.send_replace(None);
+        self.setting.status.send_replace(LeaderStatus::default());
+        if !self.tasks.stop(STOP_PATIENCE).await {
+            // Whatever it still writes is fenced.
+            warn!(term = %self.leadership.term(), "the leading task did not end in time");
+        }
+        self.leadership
+    }
+}
+
+/// How many tasks may still leave a lost place in this period.
+#[derive(Debug, Default)]
+struct Pace {
+    began: Option<Monotonic>,
+    n_moved: usize,
+}
+
+impl Pace {
+    fn moves_left(&mut self, now: Monotonic, period: Duration, most: usize) -> usize {
+        if self.began.is_none_or(|began| now.since(began) >= period) {
+            (self.began, self.n_moved) = (None, 0);
+        }
+        most.saturating_sub(self.n_moved)
+    }
+
+    fn moved(&mut self, n: usize, now: Monotonic) {
+        if n > 0 {
+            self.began.get_or_insert(now);
+            self.n_moved += n;
+        }
+    }
+}
+
+struct Leading {
+    setting: Setting,
+    writer: FencedWriter,
+    ids: Ids,
+    liveness: Liveness,
+    policy: Policy,
+    pace: Pace,
+    observations: watch::Receiver<Observation>,
+    waiting: mpsc::Receiver<Command>,
+}
+
+/// What to do after a decision.
+enum Next {
+    /// Decide again on what was written.
+    Again,
+    /// Wait for something to happen, at most so long.
+    Wait(Duration),
+}
+
+impl Leading {
+    async fn run(mut self, cancelled: tokio_util::sync::CancellationToken) {
+        let mut n_in_a_row = 0;
+        while !cancelled.is_cancelled() {
+            let wait = match self.round().await {
+                Next::Again if n_in_a_row < ROUNDS_IN_A_ROW => {
+                    n_in_a_row += 1;
+                    continue;
+                }
+                Next::Again => BREATH,
+                Next::Wait(wait) => wait,
+            };
+            n_in_a_row = 0;
+            tokio::select! {
+                // Cancel-safe: a command that is not returned stays in the queue, the others only wait.
+                () = cancelled.cancelled() => {}
+                Some(command) = self.waiting.recv() => self.execute(command).await,
+                changed = self.observations.changed() => match changed {
+                    Ok(()) => tokio::time::sleep(GATHER).await,
+                    // The observer ends with the whole nimbus.
+                    Err(_ended) => cancelled.cancelled().await,
+                },
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Decides once and carries it out.
+    async fn round(&mut self) -> Next {
+        let Observation { view, fresh, .. } = self.observations.borrow_and_update().clone();
+        let period = self.setting.options.monitor_period;
+        if !fresh {
+            self.liveness.interrupt();
+            return Next::Wait(period);
+        }
+        let monotonic = self.setting.clock.monotonic();
+        self.liveness.observe(&view, monotonic);
+        let most = self.policy.max_moves_per_round;
+        let moves_left = self.pace.moves_left(monotonic, period, most);
+        let moment = Moment { wall: self.setting.clock.now(), monotonic, moves_left };
+        let plan = decide(&view, &self.liveness, moment, &self.policy);
+        self.report(plan.findings.clone());
+        if plan.actions.is_empty() {
+            let next = plan.next.unwrap_or(period).max(Duration::from_millis(1));
+            return Next::Wait(next.min(period));
+        }
+        let applied = apply(&plan, &self.writer, self.setting.store.tree()).await;
+        self.pace.moved(applied.n_moved, monotonic);
+        debug!(?applied, "carried out a plan");
+        // What was written must be in the view before anything else is decided.
+        let is_read = self.read().await.is_some();
+        match is_read && !applied.is_cut_short && applied.n_refused == 0 {
+            true => Next::Again,
+            false => Next::Wait(BREATH),
+        }
+    }
+
+    /// Logs what is found when it is new, and shows it to those who ask.
+    fn report(&self, findings: Vec<Finding>) {
+        self.setting.status.send_if_modified(|status| {
+            if status.findings == findings {
+                return false;
+            }
+            for finding in findings.iter().filter(|finding| !status.findings.contains(finding)) {
+                let topology = finding.topology.as_ref().map(tracing::field::display);
+                warn!(topology, "{}", finding.trouble);
+            }
+            status.findings = findings;
+            true
+        });
+    }
+
+    /// Reads everything again.
+    async fn read(&self) -> Option<Arc<ClusterView>> {
+        match self.setting.observer.read_now().await {
+            Ok(view) => Some(view),
+            Err(error) => {
+                info!(%error, "could not read the cluster state");
+                None
+            }
+        }
+    }
+
+    async fn execute(&mut self, command: Command) {
+        let now = self.setting.clock.now();
+        let term = self.writer.term();
+        let store = &self.setting.store;
+        // Commands see what the last one wrote, so they are decided on a view read after it.
+        let view = match self.setting.observer.read_now().await {
+            Ok(view) => view,
+            Err(error) => return command.refuse(error.into()),
+        };
+        let (result, reply, verb) = match command {
+            Command::Submit { prepared, reply } => {
+                let result =
+                    submit::carry_out(&prepared, &mut self.ids, now, &view, store, &self.writer).await;
+                (result, reply, "submit")
+            }
+            Command::Change { topology, change, reply } => {
+                let result = match change::find(&view, &topology) {
+                    Ok(id) => change::carry_out(&id, &change, now, store, &self.writer)
+                        .await
+                        .map(|storm| (id, storm)),
+                    Err(refusal) => Err(refusal),
+                };
+                (result, reply, change.verb())
+            }
+        };
+        match &result {
+            Ok((id, storm)) => info!(%term, topology = %id, status = %storm.status, "{verb}"),
+            Err(refusal) => info!(%term, %refusal, "{verb} was refused"),
+        }
+        // The next round decides on what was just written, not on what was there before.
+        if result.is_ok() {
+            let _view = self.read().await;
+        }
+        // The asker may have given up; what was done stands.
+        let _gone = reply.send(result);
+    }
+}
+
+impl Command {
+    fn refuse(self, refusal: Refusal) {
+        let (Self::Submit { reply, .. } | Self::Change { reply, .. }) = self;
+        // The asker may have given up.
+        let _gone = reply.send(Err(refusal));
+    }
+}

@@ -1,0 +1,197 @@
+//! Why nimbus did not do what it was asked.
+
+use crate::{
+    cluster::{record::Leader, store},
+    election::WriteError,
+    model::{BlobKey, ComponentId, TopologyId, TopologyName, status::IllegalTransition},
+    nimbus::{blobs, plan::Trouble},
+    rpc::message::Code,
+    tree::{self, TreePath},
+};
+
+/// A request that was not carried out. Unless it says otherwise, nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Another nimbus leads, or none.
+    #[error("{}", match .leader {
+        Some(leader) => format!("{} leads, at {}", leader.nimbus, leader.api),
+        None => "there is no leader now".to_owned(),
+    })]
+    NotLeading {
+        /// Who leads, as far as this nimbus knows.
+        leader: Option<Leader>,
+    },
+    /// This nimbus has not read the cluster yet.
+    #[error("this nimbus has not read the cluster state yet")]
+    NotReady,
+    /// Too many requests wait already.
+    #[error("too many requests wait for the leader")]
+    Busy,
+    /// There is no such topology.
+    #[error("there is no topology {topology:?}")]
+    UnknownTopology {
+        /// The id or name asked for.
+        topology: String,
+    },
+    /// The name is taken.
+    #[error("the name {name} is in use by {by}{}", if *.is_killed { ", which is being removed" } else { "" })]
+    NameInUse {
+        /// The name.
+        name: TopologyName,
+        /// Who has it.
+        by: TopologyId,
+        /// Whether that one is killed and not yet gone.
+        is_killed: bool,
+    },
+    /// A record that may have the name cannot be read.
+    #[error("the name {name} may be in use by {path}, which cannot be read")]
+    NameUnclear {
+        /// The name.
+        name: TopologyName,
+        /// The record.
+        path: TreePath,
+    },
+    /// The topology cannot run.
+    #[error("the topology cannot run: {}", .problems.join("; "))]
+    InvalidTopology {
+        /// Everything that is wrong with it.
+        problems: Vec<String>,
+    },
+    /// The blob is no bundle of a topology.
+    #[error("blob {key} does not hold a topology: {reason}")]
+    BadBundle {
+        /// The blob.
+        key: BlobKey,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The blob is not here, and nobody who has it could be asked.
+    #[error("no nimbus that can be reached has blob {key}")]
+    BlobMissing {
+        /// The blob.
+        key: BlobKey,
+    },
+    /// A blob could not be stored or read.
+    #[error(transparent)]
+    Blob(#[from] blobs::Error),
+    /// The records of the topology would be over a limit.
+    #[error("the topology is too large to be stored: {0}")]
+    TooLarge(Trouble),
+    /// An option makes no sense for this topology.
+    #[error("{0}")]
+    BadOption(String),
+    /// There is no such component.
+    #[error("{topology} has no component {component}")]
+    UnknownComponent {
+        /// The topology.
+        topology: TopologyId,
+        /// What was asked for.
+        component: ComponentId,
+        /// Those that it has.
+        known: Vec<ComponentId>,
+    },
+    /// The status does not allow it.
+    #[error(transparent)]
+    Illegal(#[from] IllegalTransition),
+    /// Someone else wrote the same record each time.
+    #[error("{path} was changed by someone else again and again")]
+    Conflict {
+        /// The record.
+        path: TreePath,
+    },
+    /// A record that is needed cannot be read.
+    #[error("{path} does not hold a valid record: {reason}")]
+    Unreadable {
+        /// The record.
+        path: TreePath,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The tree did not do it.
+    #[error("the cluster state cannot be reached: {0}")]
+    Tree(#[source] tree::Error),
+    /// The answer to a write was lost and could not be found out either.
+    #[error("the connection broke while writing: whether it took effect is not known")]
+    OutcomeUnknown,
+}
+
+impl Refusal {
+    /// What kind of trouble it is.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotLeading { .. } | Self::Busy => Code::NoLeader,
+            Self::NotReady => Code::NotReady,
+            Self::UnknownTopology { .. } => Code::UnknownTopology,
+            Self::NameInUse { .. } | Self::NameUnclear { .. } => Code::NameInUse,
+            Self::InvalidTopology { .. } | Self::BadBundle { .. } => Code::InvalidTopology,
+            Self::BlobMissing { .. } => Code::BlobMissing,
+            Self::Blob(error) => error.code(),
+            Self::TooLarge(_) => Code::TooLarge,
+            Self::BadOption(_) | Self::UnknownComponent { .. } => Code::InvalidRequest,
+            Self::Illegal(_) => Code::IllegalTransition,
+            Self::Conflict { .. } => Code::Conflict,
+            Self::Unreadable { .. } => Code::UnreadableRecord,
+            Self::Tree(_) => Code::TreeUnavailable,
+            Self::OutcomeUnknown => Code::OutcomeUnknown,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NotLeading { leader: Some(leader) } => format!("ask {}", leader.api),
+            Self::NotLeading { leader: None } | Self::NotReady | Self::Busy => {
+                "try again in a moment".to_owned()
+            }
+            Self::UnknownTopology { .. } => "`stormkeeper list` shows the ones there are".to_owned(),
+            Self::NameInUse { is_killed: true, .. } => "try again when it is gone".to_owned(),
+            Self::NameInUse { name, .. } => {
+                format!("kill it first (`stormkeeper kill {name}`), or submit under another name")
+            }
+            Self::NameUnclear { path, .. } | Self::Unreadable { path, .. } => {
+                format!("look at {path} with zkCli; write a valid record or delete it")
+            }
+            Self::BlobMissing { key } => format!("put it first: PUT /api/v1/blobs/{key}"),
+            Self::TooLarge(_) => "use fewer workers or shorter names".to_owned(),
+            Self::UnknownComponent { known, .. } => {
+                let known: Vec<&str> = known.iter().map(ComponentId::as_str).collect();
+                format!("it has {}", known.join(", "))
+            }
+            Self::Illegal(illegal) => match illegal.from {
+                crate::model::status::TopologyStatus::Rebalancing => {
+                    "wait until the rebalance is done, or kill it".to_owned()
+                }
+                _ => return None,
+            },
+            Self::Tree(_) => "check that ZooKeeper is up and reachable".to_owned(),
+            Self::OutcomeUnknown => "look at the topology before trying again".to_owned(),
+            Self::InvalidTopology { .. }
+            | Self::BadBundle { .. }
+            | Self::Blob(_)
+            | Self::BadOption(_)
+            | Self::Conflict { .. } => return None,
+        };
+        Some(hint)
+    }
+}
+
+impl From<store::Error> for Refusal {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Tree(error) => Self::Tree(error),
+            store::Error::Unreadable(unreadable) => {
+                Self::Unreadable { path: unreadable.path, reason: unreadable.reason }
+            }
+        }
+    }
+}
+
+impl From<WriteError> for Refusal {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Deposed { .. } => Self::NotLeading { leader: None },
+            WriteError::Op { source, .. } | WriteError::NotSent(source) => Self::Tree(source),
+            WriteError::Unknown(_) => Self::OutcomeUnknown,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Following and leading, one after the other, for as long as the nimbus runs.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    backoff::Backoff,
+    cluster::{
+        layout,
+        presence::Presence,
+        record::{self, Nimbus},
+    },
+    daemon::tasks::Tasks,
+    election::{Campaign, Candidate, Leadership},
+    model::NimbusId,
+    nimbus::leader::{Leader, Setting},
+    tree::{Scope, SessionState},
+};
+
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// How often a follower stands without being woken, should an event have been lost.
+const STAND_PERIOD: Duration = Duration::from_secs(10);
+
+/// Which part this nimbus plays.
+enum Role {
+    Follower,
+    Leader(Leader),
+}
+
+/// What decides which part this nimbus plays.
+pub(super) struct Player {
+    pub(super) candidate: Candidate,
+    pub(super) setting: Setting,
+    pub(super) role: watch::Sender<record::Role>,
+    pub(super) tasks: Tasks,
+}
+
+impl Player {
+    /// Plays until its tasks are cancelled; a leader then resigns, so that its successor need
+    /// not wait.
+    pub(super) async fn run(self) {
+        let stop = self.tasks.cancelled();
+        let mut role = Role::Follower;
+        loop {
+            role = match role {
+                Role::Follower => match self.follow(&stop).await {
+                    Some(leadership) => {
+                        let leader = Leader::start(leadership, self.setting.clone(), &self.tasks);
+                        self.role.send_replace(record::Role::Leader);
+                        Role::Leader(leader)
+                    }
+                    None => return,
+                },
+                Role::Leader(leader) => {
+                    // A leader's own tasks are cancelled with ours, so this ends on a stop too.
+                    leader.lost().await;
+                    let leadership = leader.stop().await;
+                    self.role.send_replace(record::Role::Follower);
+                    // Also when it seems lost: if it is ours in spite of all, others wait for it.
+                    leadership.resign().await;
+                    Role::Follower
+                }
+            }
+        }
+    }
+
+    /// Waits for the leadership; `None` when told to stop.
+    async fn follow(&self, stop: &CancellationToken) -> Option<Leadership> {
+        let tree = self.setting.store.tree();
+        let mut leader = tree.watch(&layout::leader(), Scope::Node);
+        let mut sessions = tree.session();
+        let mut backoff =
+            Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
+        while !stop.is_cancelled() {
+            let state = *sessions.borrow_and_update();
+            let wait = match state {
+                SessionState::Connected(_) => match self.stand().await {
+                    Ok(Some(leadership)) => return Some(leadership),
+                    Ok(None) => {
+                        backoff.reset();
+                        STAND_PERIOD
+                    }
+                    Err(error) => {
+                        info!(error, "could not stand for leader yet");
+                        backoff.next_delay()
+                    }
+                },
+                SessionState::Connecting | SessionState::Disconnected(_) => STAND_PERIOD,
+                SessionState::Closed => {
+                    warn!("the connection to the tree was closed: this nimbus can lead no more");
+                    stop.cancelled().await;
+                    return None;
+                }
+            };
+            tokio::select! {
+                // Cancel-safe: all of them only wait; what woke us is looked at again above.
+                () = stop.cancelled() => return None,
+                _changes = leader.changed() => {}
+                _changed = sessions.changed() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        None
+    }
+
+    async fn stand(&self) -> Result<Option<Leadership>, String> {
+        self.setting.store.ensure_layout().await.map_err(|error| error.to_string())?;
+        match self.candidate.campaign().await.map_err(|error| error.to_string())? {
+            Campaign::Won(leadership) => Ok(Some(leadership)),
+            Campaign::Lost => Ok(None),
+        }
+    }
+}
+
+/// Keeps `/nimbuses/{id}` true.
+pub(super) async fn register(
+    me: NimbusId,
+    mut record: Nimbus,
+    mut role: watch::Receiver<record::Role>,
+    mut n_missing: watch::Receiver<usize>,
+    presence: Presence,
+) {
+    loop {
+        record.role = *role.borrow_and_update();
+        record.blobs_missing = *n_missing.borrow_and_update();
+        presence.keep(layout::nimbus(&me), record::encode(&record));
+        let changed = tokio::select! {
+            // Cancel-safe: both only wait.
+            changed = role.changed() => changed,
+            changed = n_missing.changed() => changed,
+        };
+        if changed.is_err() {
+            // Both senders live as long as the nimbus; the record stays as it is.
+            return;
+        }
+    }
+}

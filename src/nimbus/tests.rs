@@ -1,0 +1,352 @@
+//! Whole nimbuses on the memory tree, under paused time.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{future::join_all, stream};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    clock::Clock,
+    cluster::{
+        layout,
+        record::{self, Resources, Supervisor},
+        store::Store,
+    },
+    daemon::tasks::{Ending, Tasks},
+    model::{BlobKey, Port, Timestamp, TopologyId, status::TopologyStatus, topology::ComponentKind},
+    nimbus::{change::Change, handle::Submission, refusal::Refusal},
+    rpc::{
+        bundle::{self, Bundle},
+        message::{KillRequest, RebalanceRequest},
+    },
+    test_support::{topologies::lines_and_count, wait_until},
+    tree::{CreateMode, SessionId, Tree, memory::MemoryTree},
+};
+
+const LONG: Duration = Duration::from_secs(600);
+
+/// How far the cluster's clock goes at a time.
+const TICK: Duration = Duration::from_millis(20);
+
+/// A cluster whose wall clock goes as fast as the paused runtime's time.
+struct Cluster {
+    server: MemoryTree,
+    /// A connection of the test's own.
+    tree: Arc<dyn Tree>,
+    clock: Clock,
+    tasks: Tasks,
+    dir: tempfile::TempDir,
+}
+
+struct Running {
+    nimbus: Nimbus,
+    session: SessionId,
+    stop: CancellationToken,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let (server, clock, tasks) =
+            (MemoryTree::new(), Clock::manual(Timestamp::from_millis(1_000_000)), Tasks::default());
+        let turned = clock.clone();
+        tasks.start("clock", Ending::StopsOwner, async move {
+            loop {
+                tokio::time::sleep(TICK).await;
+                turned.turn(TICK);
+            }
+        });
+        let tree: Arc<dyn Tree> = server.connect();
+        Self { server, tree, clock, tasks, dir: tempfile::tempdir().expect("a directory") }
+    }
+
+    async fn nimbus(&self, host: &str) -> Running {
+        let options = Options {
+            local_dir: self.dir.path().join(host),
+            host: host.to_owned(),
+            api: ([127, 0, 0, 1], 0).into(),
+            monitor_period: Duration::from_secs(10),
+            task_timeout: Duration::from_secs(30),
+            task_launch: Duration::from_secs(120),
+            supervisor_timeout: Duration::from_secs(30),
+            settle: Duration::from_secs(15),
+            max_moves_per_round: 100,
+            max_blob_bytes: 1 << 20,
+            blob_retention: Duration::from_secs(600),
+            message_timeout: Duration::from_secs(30),
+        };
+        let (tree, stop) = (self.server.connect(), CancellationToken::new());
+        let session = tree.session().borrow().connected().expect("connected");
+        let (nimbus, _listener) =
+            start(options, tree, self.clock.clone(), stop.clone()).await.expect("started");
+        Running { nimbus, session, stop }
+    }
+
+    async fn leading(&self, running: &Running) -> Handle {
+        let handle = running.nimbus.handle().clone();
+        wait_until("a nimbus leads", LONG, || {
+            let leads = handle.takes_writes() && handle.observation().is_ok_and(|o| o.view.leader.is_some());
+            async move { if leads { Ok(()) } else { Err("it does not".to_owned()) } }
+        })
+        .await;
+        handle
+    }
+
+    async fn supervisor(&self, id: &str, ports: u16) {
+        let supervisor = Supervisor {
+            host: format!("host-{id}"),
+            ports: (0..ports).map(|n| Port(6700 + n)).collect(),
+            resources: Resources { cpu_percent: 400, memory_mb: 4096 },
+            version: "0".to_owned(),
+            start: Timestamp::EPOCH,
+        };
+        let path = layout::supervisor(&id.parse().expect("valid"));
+        self.tree.ensure(&layout::supervisors()).await.expect("made");
+        self.tree.create(&path, &record::encode(&supervisor), CreateMode::Ephemeral).await.expect("created");
+    }
+
+    /// Creates the beats of a topology's assigned tasks, as its workers would.
+    async fn beat(&self, id: &TopologyId) {
+        let assignment =
+            Store::new(Arc::clone(&self.tree)).assignment(id).await.expect("read").expect("placed");
+        for task in assignment.value.tasks().iter() {
+            let path = layout::taskbeat(id, task);
+            self.tree.create(&path, b"{}", CreateMode::Ephemeral).await.expect("created");
+        }
+    }
+
+    async fn stop_beating(&self, id: &TopologyId) {
+        let tasks = self.tree.children(&layout::taskbeats(id)).await.expect("read").unwrap_or_default();
+        for task in tasks {
+            let path = layout::taskbeat(id, task.parse().expect("a task"));
+            self.tree.delete(&path, None).await.expect("deleted");
+        }
+    }
+
+    async fn is_gone(&self, id: &TopologyId) -> Result<(), String> {
+        let paths = [
+            layout::storm(id),
+            layout::tasks(id),
+            layout::assignment(id),
+            layout::taskbeats(id),
+            layout::taskerrors(id),
+            layout::metrics(id),
+        ];
+        for path in paths {
+            if self.tree.get(&path).await.expect("read").is_some() {
+                return Err(format!("{path} is there"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn placed(&self, id: &TopologyId) -> record::Stored<crate::model::assignment::Assignment> {
+        let store = Store::new(Arc::clone(&self.tree));
+        wait_until("the topology is placed", LONG, || async {
+            store.assignment(id).await.expect("read").ok_or("there is no assignment".to_owned())
+        })
+        .await
+    }
+}
+
+async fn put(handle: &Handle, name: &str) -> BlobKey {
+    let Bundle { key, bytes } = bundle::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed");
+    let body = stream::iter([Ok::<_, Infallible>(Bytes::from(bytes))]);
+    handle.blobs().put(&key, body).await.expect("stored");
+    key
+}
+
+async fn submit(handle: &Handle, name: &str) -> Result<TopologyId, Refusal> {
+    let blob = put(handle, name).await;
+    let submission = Submission { name: None, blob, owner: "me".to_owned(), status: TopologyStatus::Active };
+    handle.submit(submission).await.map(|(id, _)| id)
+}
+
+fn kill(wait_secs: u64) -> Change {
+    Change::Kill(KillRequest { wait_secs: Some(wait_secs) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_submitted_topology_is_placed_at_once_and_a_killed_one_leaves_nothing() {
+    let cluster = Cluster::new();
+    cluster.supervisor("s0", 4).await;
+    let running = cluster.nimbus("a").await;
+    let handle = cluster.leading(&running).await;
+    let n_nodes = cluster.server.n_nodes();
+    let submitted = cluster.clock.monotonic();
+    let id = submit(&handle, "wc").await.expect("taken");
+    cluster.placed(&id).await;
+    assert!(cluster.clock.monotonic().since(submitted) < Duration::from_secs(1));
+    cluster.beat(&id).await;
+
+    let refused = submit(&handle, "wc").await.expect_err("the name is in use");
+    assert!(matches!(&refused, Refusal::NameInUse { is_killed: false, .. }), "{refused}");
+    handle.change("wc", kill(0)).await.expect("killed");
+    let refused = submit(&handle, "wc").await.expect_err("the name is in use until it is gone");
+    assert!(matches!(&refused, Refusal::NameInUse { is_killed: true, .. }), "{refused}");
+    cluster.stop_beating(&id).await;
+    wait_until("nothing is left", LONG, || cluster.is_gone(&id)).await;
+    // The blob with its holder, and the supervisor's empty orders.
+    assert_eq!(cluster.server.n_nodes(), n_nodes + 3);
+    assert_ne!(submit(&handle, "wc").await.expect("the name is free"), id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_submits_under_one_name_one_is_taken() {
+    let cluster = Cluster::new();
+    let running = cluster.nimbus("a").await;
+    let handle = cluster.leading(&running).await;
+    let results = join_all((0..8).map(|_| submit(&handle, "wc"))).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{results:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_leaves_nothing() {
+    let cluster = Cluster::new();
+    let running = cluster.nimbus("a").await;
+    let handle = cluster.leading(&running).await;
+    let n_nodes = cluster.server.n_nodes();
+    let blob = BlobKey::of(b"not there");
+    let submission =
+        |blob| Submission { name: None, blob, owner: "me".to_owned(), status: TopologyStatus::Active };
+    let refused = handle.submit(submission(blob)).await.expect_err("missing");
+    assert!(matches!(refused, Refusal::BlobMissing { .. }), "{refused}");
+    let key = BlobKey::of(b"garbage");
+    handle
+        .blobs()
+        .put(&key, stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"garbage"))]))
+        .await
+        .expect("put");
+    let refused = handle.submit(submission(key)).await.expect_err("garbage");
+    assert!(matches!(refused, Refusal::BadBundle { .. }), "{refused}");
+    let mut bad = lines_and_count("wc");
+    bad.components.retain(|_, component| component.kind == ComponentKind::Bolt);
+    let Bundle { key, bytes } = bundle::pack(&bad, Vec::new(), 1 << 20).expect("packed");
+    handle.blobs().put(&key, stream::iter([Ok::<_, Infallible>(Bytes::from(bytes))])).await.expect("put");
+    let refused = handle.submit(submission(key)).await.expect_err("no spout");
+    assert!(matches!(&refused, Refusal::InvalidTopology { problems } if problems.len() >= 2), "{refused}");
+    let refused = handle.change("wc", Change::Activate).await.expect_err("unknown");
+    assert!(matches!(refused, Refusal::UnknownTopology { .. }), "{refused}");
+    // Two blobs, each with its holder.
+    assert_eq!(cluster.server.n_nodes(), n_nodes + 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_leader_hands_over_at_once() {
+    let cluster = Cluster::new();
+    let first = cluster.nimbus("a").await;
+    cluster.leading(&first).await;
+    let second = cluster.nimbus("b").await;
+    let stopped = cluster.clock.monotonic();
+    first.stop.cancel();
+    first.nimbus.stopped().await.expect("told to stop");
+    let handle = cluster.leading(&second).await;
+    assert!(cluster.clock.monotonic().since(stopped) < Duration::from_millis(200));
+    assert_eq!(handle.leader().expect("a leader").nimbus, *handle.id());
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadlines_survive_a_failover_with_the_time_that_was_left() {
+    let cluster = Cluster::new();
+    cluster.supervisor("s0", 4).await;
+    let first = cluster.nimbus("a").await;
+    let handle = cluster.leading(&first).await;
+    let (killed, moved) =
+        (submit(&handle, "killed").await.expect("taken"), submit(&handle, "moved").await.expect("taken"));
+    cluster.placed(&killed).await;
+    cluster.placed(&moved).await;
+    cluster.beat(&moved).await;
+    let second = cluster.nimbus("b").await;
+    let asked = cluster.clock.now();
+    let parallelism = [("count".parse().expect("valid"), 5)].into();
+    let rebalance = RebalanceRequest { wait_secs: Some(40), workers: Some(1), parallelism };
+    handle.change("killed", kill(30)).await.expect("killed");
+    handle.change("moved", Change::Rebalance(rebalance)).await.expect("to be rebalanced");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+
+    // The first one is cut off and its session ends; it does not know.
+    cluster.server.disconnect(first.session);
+    cluster.server.expire(first.session);
+    let handle = cluster.leading(&second).await;
+    let elapsed = |now: Timestamp| now.since(asked);
+    wait_until("the killed one is gone", LONG, || cluster.is_gone(&killed)).await;
+    let took = elapsed(cluster.clock.now());
+    assert!((Duration::from_secs(30)..Duration::from_secs(31)).contains(&took), "{took:?}");
+    let store = Store::new(Arc::clone(&cluster.tree));
+    let tasks = wait_until("the rebalance is done", LONG, || async {
+        let storm = store.storm(&moved).await.expect("read").expect("there");
+        let tasks = store.tasks(&moved).await.expect("read").expect("there");
+        if storm.value.pending.is_none() { Ok(tasks.value) } else { Err(format!("{:?}", storm.value)) }
+    })
+    .await;
+    let took = elapsed(cluster.clock.now());
+    assert!((Duration::from_secs(40)..Duration::from_secs(41)).contains(&took), "{took:?}");
+    assert_eq!(tasks.n_tasks(), 7);
+    assert_eq!(cluster.placed(&moved).await.value.workers.len(), 1);
+
+    // Back again, the first one follows by itself, and none of its writes land.
+    cluster.server.reconnect(first.session);
+    let former = first.nimbus.handle();
+    wait_until("the former leader follows", LONG, || async {
+        if former.takes_writes() { Err("it leads".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    let refused = former.change("moved", Change::Deactivate).await.expect_err("it follows");
+    assert!(matches!(refused, Refusal::NotLeading { leader: Some(leader) } if leader.nimbus == *handle.id()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failover_with_healthy_workers_changes_no_assignment() {
+    let cluster = Cluster::new();
+    cluster.supervisor("s0", 4).await;
+    let first = cluster.nimbus("a").await;
+    let handle = cluster.leading(&first).await;
+    let id = submit(&handle, "wc").await.expect("taken");
+    let before = cluster.placed(&id).await;
+    cluster.beat(&id).await;
+    let second = cluster.nimbus("b").await;
+    cluster.server.disconnect(first.session);
+    cluster.server.expire(first.session);
+    cluster.leading(&second).await;
+    tokio::time::sleep(LONG).await;
+    assert_eq!(cluster.placed(&id).await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_garbled_record_is_reported_and_the_rest_goes_on() {
+    let cluster = Cluster::new();
+    cluster.supervisor("s0", 4).await;
+    let running = cluster.nimbus("a").await;
+    let handle = cluster.leading(&running).await;
+    let bad = submit(&handle, "bad").await.expect("taken");
+    cluster.placed(&bad).await;
+    cluster.tree.set(&layout::storm(&bad), b"garbage", None).await.expect("written");
+    let good = submit(&handle, "good").await.expect("taken");
+    cluster.placed(&good).await;
+    wait_until("it is reported", LONG, || async {
+        let findings = handle.status().findings;
+        if findings.iter().any(|finding| finding.topology.as_ref() == Some(&bad)) {
+            Ok(())
+        } else {
+            Err(format!("{findings:?}"))
+        }
+    })
+    .await;
+    let refused = submit(&handle, "bad").await.expect_err("the name may be in use");
+    assert!(matches!(refused, Refusal::NameUnclear { .. }), "{refused}");
+    let refused = handle.change(bad.as_str(), kill(0)).await.expect_err("unreadable");
+    assert!(matches!(refused, Refusal::Unreadable { .. }), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_nimbus_in_the_same_directory_does_not_start() {
+    let cluster = Cluster::new();
+    let running = cluster.nimbus("a").await;
+    let options = running.nimbus.handle().options().clone();
+    let refused =
+        start(options, cluster.server.connect(), cluster.clock.clone(), CancellationToken::new()).await;
+    assert!(matches!(refused, Err(Error::Identity(identity::Error::InUse { .. }))));
+    // Keeps the directory until here.
+    drop(cluster);
+}

@@ -1,0 +1,234 @@
+//! The assignment lint: everything that can be wrong with a solution.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    model::{Slot, TaskId, TopologyId},
+    schedule::problem::{Keep, Placement, Problem, Solution, Standing, Topology},
+};
+
+/// Something that a solution must never do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// Two workers in one slot.
+    #[error("slot {slot} is given to {first} and to {second}")]
+    SlotTwice {
+        /// The slot.
+        slot: Slot,
+        /// Who has it.
+        first: TopologyId,
+        /// Who has it as well.
+        second: TopologyId,
+    },
+    /// A worker where there is no slot.
+    #[error("{topology} is given slot {slot}, which does not exist")]
+    UnknownSlot {
+        /// Whose worker.
+        topology: TopologyId,
+        /// Where.
+        slot: Slot,
+    },
+    /// A worker in a slot that something else fills.
+    #[error("{topology} is given slot {slot}, which is occupied")]
+    OccupiedSlot {
+        /// Whose worker.
+        topology: TopologyId,
+        /// Where.
+        slot: Slot,
+    },
+    /// A worker on a host that must run nothing.
+    #[error("{topology} is given slot {slot} on the denied host {host}")]
+    DeniedHost {
+        /// Whose worker.
+        topology: TopologyId,
+        /// Where.
+        slot: Slot,
+        /// The host.
+        host: String,
+    },
+    /// Tasks given to a supervisor that cannot be told so.
+    #[error("{topology} gets task {task} in slot {slot}, whose supervisor is away")]
+    AddedToAway {
+        /// Whose task.
+        topology: TopologyId,
+        /// Which.
+        task: TaskId,
+        /// Where.
+        slot: Slot,
+    },
+    /// A worker without a task.
+    #[error("{topology} has a worker without a task in slot {slot}")]
+    EmptyWorker {
+        /// Whose worker.
+        topology: TopologyId,
+        /// Where.
+        slot: Slot,
+    },
+    /// A task that runs twice, or runs and is called unplaced.
+    #[error("task {task} of {topology} is placed twice")]
+    TaskTwice {
+        /// Whose task.
+        topology: TopologyId,
+        /// Which.
+        task: TaskId,
+    },
+    /// A task that the topology does not have.
+    #[error("{topology} has no task {task}")]
+    UnknownTask {
+        /// Which topology.
+        topology: TopologyId,
+        /// Which task.
+        task: TaskId,
+    },
+    /// A task that neither runs nor is called unplaced.
+    #[error("task {task} of {topology} is forgotten")]
+    TaskForgotten {
+        /// Whose task.
+        topology: TopologyId,
+        /// Which.
+        task: TaskId,
+    },
+    /// A healthy task that was moved.
+    #[error("task {task} of {topology} is healthy in slot {from} and was moved")]
+    HealthyTaskMoved {
+        /// Whose task.
+        topology: TopologyId,
+        /// Which.
+        task: TaskId,
+        /// Where it runs.
+        from: Slot,
+    },
+    /// A topology without a placement.
+    #[error("{topology} is forgotten")]
+    TopologyForgotten {
+        /// Which.
+        topology: TopologyId,
+    },
+    /// A placement of something that nobody asked for.
+    #[error("{topology} is placed though it is not to be")]
+    UnknownTopology {
+        /// Which.
+        topology: TopologyId,
+    },
+}
+
+/// Everything that is wrong with `solution` as an answer to `problem` after `previous`.
+pub fn lint(problem: &Problem, previous: &Solution, solution: &Solution) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let owners = lint_slots(problem, solution, &mut found);
+    let nothing = Placement::default();
+    for topology in &problem.topologies {
+        let Some(placement) = solution.placements.get(&topology.id) else {
+            found.push(Violation::TopologyForgotten { topology: topology.id.clone() });
+            continue;
+        };
+        let before = previous.placements.get(&topology.id).unwrap_or(&nothing);
+        lint_tasks(topology, placement, &mut found);
+        lint_away(problem, topology, before, placement, &mut found);
+        lint_kept(problem, topology, (before, placement), &owners, &mut found);
+    }
+    found
+}
+
+/// Returns who has each slot.
+fn lint_slots<'a>(
+    problem: &Problem,
+    solution: &'a Solution,
+    found: &mut Vec<Violation>,
+) -> BTreeMap<&'a Slot, &'a TopologyId> {
+    let asked: std::collections::BTreeSet<&TopologyId> = problem.topologies.iter().map(|t| &t.id).collect();
+    let mut owners: BTreeMap<&Slot, &TopologyId> = BTreeMap::new();
+    for (id, placement) in &solution.placements {
+        let topology = || id.clone();
+        if !asked.contains(id) {
+            found.push(Violation::UnknownTopology { topology: topology() });
+        }
+        for (slot, tasks) in &placement.workers {
+            let (slot, at) = (slot.clone(), slot);
+            if tasks.is_empty() {
+                found.push(Violation::EmptyWorker { topology: topology(), slot: slot.clone() });
+            }
+            if problem.occupied.contains(at) {
+                found.push(Violation::OccupiedSlot { topology: topology(), slot: slot.clone() });
+            }
+            if let Some(first) = owners.insert(at, id) {
+                let (first, second) = (first.clone(), topology());
+                found.push(Violation::SlotTwice { slot: slot.clone(), first, second });
+            }
+            match problem.supervisors.get(&at.supervisor) {
+                Some(supervisor) if problem.denied_hosts.contains(&supervisor.host) => {
+                    let host = supervisor.host.clone();
+                    found.push(Violation::DeniedHost { topology: topology(), slot, host });
+                }
+                Some(supervisor) if supervisor.ports.contains(&at.port) => {}
+                Some(_) | None => found.push(Violation::UnknownSlot { topology: topology(), slot }),
+            }
+        }
+    }
+    owners
+}
+
+fn lint_tasks(topology: &Topology, placement: &Placement, found: &mut Vec<Violation>) {
+    let mut missing = topology.tasks.tasks();
+    let known = missing.clone();
+    let unplaced = placement.unplaced.iter().flat_map(|unplaced| unplaced.tasks.iter());
+    for task in placement.workers.values().flat_map(|tasks| tasks.iter()).chain(unplaced) {
+        let id = topology.id.clone();
+        match (missing.remove(task), known.contains(task)) {
+            (true, _) => {}
+            (false, true) => found.push(Violation::TaskTwice { topology: id, task }),
+            (false, false) => found.push(Violation::UnknownTask { topology: id, task }),
+        }
+    }
+    found.extend(missing.iter().map(|task| Violation::TaskForgotten { topology: topology.id.clone(), task }));
+}
+
+/// Nothing is added where nobody can be told.
+fn lint_away(
+    problem: &Problem,
+    topology: &Topology,
+    before: &Placement,
+    after: &Placement,
+    found: &mut Vec<Violation>,
+) {
+    for (slot, tasks) in &after.workers {
+        let Some(supervisor) = problem.supervisors.get(&slot.supervisor) else { continue };
+        let stayed = |task| before.workers.get(slot).is_some_and(|tasks| tasks.contains(task));
+        match supervisor.standing {
+            Standing::Live => {}
+            Standing::Away => found.extend(tasks.iter().filter(|task| !stayed(*task)).map(|task| {
+                Violation::AddedToAway { topology: topology.id.clone(), task, slot: slot.clone() }
+            })),
+        }
+    }
+}
+
+/// Healthy tasks stay in a slot that still exists, is allowed, and is not another's. Of a
+/// task that a damaged previous solution has twice, one place stays.
+fn lint_kept(
+    problem: &Problem,
+    topology: &Topology,
+    (before, after): (&Placement, &Placement),
+    owners: &BTreeMap<&Slot, &TopologyId>,
+    found: &mut Vec<Violation>,
+) {
+    let Keep::Healthy(healthy) = &topology.keep else { return };
+    let mut due = topology.tasks.tasks();
+    for (slot, tasks) in &before.workers {
+        let supervisor = problem.supervisors.get(&slot.supervisor);
+        let lives_on = supervisor.is_some_and(|supervisor| {
+            supervisor.ports.contains(&slot.port) && !problem.denied_hosts.contains(&supervisor.host)
+        });
+        let is_others = owners.get(slot).is_some_and(|owner| **owner != topology.id);
+        if !lives_on || is_others || problem.occupied.contains(slot) {
+            continue;
+        }
+        let stays = |task| after.workers.get(slot).is_some_and(|tasks| tasks.contains(task));
+        for task in tasks.iter().filter(|task| healthy.contains(*task)) {
+            if due.remove(task) && !stays(task) {
+                let (topology, from) = (topology.id.clone(), slot.clone());
+                found.push(Violation::HealthyTaskMoved { topology, task, from });
+            }
+        }
+    }
+}

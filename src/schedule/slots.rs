@@ -1,0 +1,222 @@
+//! The slots of a cluster under small ordinals, and the choice of the next one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
+
+use crate::{
+    model::{Port, Slot, SupervisorId},
+    schedule::problem::{Problem, Reason, Standing},
+};
+
+/// Every slot of the problem, in the order of supervisor and port. Slots, supervisors and
+/// hosts are named by their place in that order.
+pub(super) struct SlotTable<'a> {
+    slots: Vec<Cell>,
+    supervisors: Vec<Supervisor<'a>>,
+    hosts: Vec<Host>,
+    index: BTreeMap<&'a SupervisorId, usize>,
+}
+
+struct Cell {
+    port: Port,
+    supervisor: usize,
+    taken: bool,
+}
+
+struct Supervisor<'a> {
+    id: &'a SupervisorId,
+    host: usize,
+    slots: Range<usize>,
+    load: Load,
+    standing: Standing,
+    denied: bool,
+}
+
+#[derive(Default)]
+struct Host {
+    supervisors: Vec<usize>,
+    load: Load,
+}
+
+/// How full a supervisor or a host is.
+#[derive(Default)]
+struct Load {
+    used: usize,
+    /// Slots that can be given out; those of a supervisor that is away or denied cannot.
+    free: usize,
+}
+
+/// What the choice of a slot depends on, of the topology that it is for.
+pub(super) struct Claim {
+    /// How many workers it has on each host and each supervisor.
+    on_host: Vec<usize>,
+    on_supervisor: Vec<usize>,
+    /// Slots taken first among equals.
+    pub(super) preferred: BTreeSet<usize>,
+    /// Slots taken only when no other is free.
+    pub(super) avoided: BTreeSet<usize>,
+}
+
+impl<'a> SlotTable<'a> {
+    pub(super) fn new(problem: &'a Problem) -> Self {
+        let names: BTreeSet<&str> = problem.supervisors.values().map(|s| s.host.as_str()).collect();
+        let host_of: BTreeMap<&str, usize> =
+            names.into_iter().enumerate().map(|(n, name)| (name, n)).collect();
+        let mut table = Self {
+            slots: Vec::new(),
+            supervisors: Vec::with_capacity(problem.supervisors.len()),
+            hosts: std::iter::repeat_with(Host::default).take(host_of.len()).collect(),
+            index: BTreeMap::new(),
+        };
+        for (n, (id, supervisor)) in problem.supervisors.iter().enumerate() {
+            let host = host_of[supervisor.host.as_str()];
+            let denied = problem.denied_hosts.contains(&supervisor.host);
+            let first = table.slots.len();
+            table.slots.extend(supervisor.ports.iter().map(|&port| Cell {
+                port,
+                supervisor: n,
+                taken: false,
+            }));
+            let slots = first..table.slots.len();
+            let free = match supervisor.standing {
+                Standing::Live if !denied => slots.len(),
+                Standing::Live | Standing::Away => 0,
+            };
+            table.hosts[host].supervisors.push(n);
+            table.hosts[host].load.free += free;
+            let load = Load { used: 0, free };
+            table.supervisors.push(Supervisor {
+                id,
+                host,
+                slots,
+                load,
+                standing: supervisor.standing,
+                denied,
+            });
+            table.index.insert(id, n);
+        }
+        for slot in &problem.occupied {
+            if let Some(slot) = table.find(slot) {
+                table.take(slot);
+            }
+        }
+        table
+    }
+
+    /// The ordinal of a slot; `None` when there is no such supervisor or port.
+    pub(super) fn find(&self, slot: &Slot) -> Option<usize> {
+        let supervisor = &self.supervisors[*self.index.get(&slot.supervisor)?];
+        let cells = &self.slots[supervisor.slots.clone()];
+        cells.binary_search_by_key(&slot.port, |cell| cell.port).ok().map(|n| supervisor.slots.start + n)
+    }
+
+    /// The slot with this ordinal.
+    pub(super) fn slot(&self, slot: usize) -> Slot {
+        let cell = &self.slots[slot];
+        Slot { supervisor: self.supervisors[cell.supervisor].id.clone(), port: cell.port }
+    }
+
+    /// Whether a worker that is there may stay: nobody else has the slot, its host is allowed.
+    pub(super) fn may_stay(&self, slot: usize) -> bool {
+        let cell = &self.slots[slot];
+        !cell.taken && !self.supervisors[cell.supervisor].denied
+    }
+
+    /// Whether a worker there can be given more tasks.
+    pub(super) fn accepts(&self, slot: usize) -> bool {
+        self.supervisors[self.slots[slot].supervisor].accepts()
+    }
+
+    /// Marks a slot as filled. It must not be filled yet.
+    pub(super) fn take(&mut self, slot: usize) {
+        let cell = &mut self.slots[slot];
+        debug_assert!(!cell.taken, "a slot is filled once");
+        cell.taken = true;
+        let supervisor = &mut self.supervisors[cell.supervisor];
+        let freed = usize::from(supervisor.accepts());
+        for load in [&mut supervisor.load, &mut self.hosts[supervisor.host].load] {
+            load.used += 1;
+            load.free -= freed;
+        }
+    }
+
+    /// A claim of a topology without a worker.
+    pub(super) fn claim(&self) -> Claim {
+        Claim {
+            on_host: vec![0; self.hosts.len()],
+            on_supervisor: vec![0; self.supervisors.len()],
+            preferred: BTreeSet::new(),
+            avoided: BTreeSet::new(),
+        }
+    }
+
+    /// Notes in `claim` that its topology has a worker in `slot`.
+    pub(super) fn count(&self, claim: &mut Claim, slot: usize) {
+        let supervisor = self.slots[slot].supervisor;
+        claim.on_supervisor[supervisor] += 1;
+        claim.on_host[self.supervisors[supervisor].host] += 1;
+    }
+
+    /// Takes the free slot that suits `claim` best: on the host with the fewest workers of
+    /// this topology, then the fewest of all; likewise the supervisor there; then the
+    /// lowest port.
+    pub(super) fn pick(&mut self, claim: &mut Claim) -> Option<usize> {
+        let favoured = self.by_place(&claim.preferred);
+        let avoided = self.by_place(&claim.avoided);
+        let host = (0..self.hosts.len()).filter(|&n| self.hosts[n].load.free > 0).min_by_key(|&n| {
+            let Load { used, free } = self.hosts[n].load;
+            let worn = avoided.hosts.get(&n) == Some(&free);
+            (worn, claim.on_host[n], used, !favoured.hosts.contains_key(&n))
+        })?;
+        let supervisors = self.hosts[host].supervisors.iter().copied();
+        let supervisor = supervisors.filter(|&n| self.supervisors[n].load.free > 0).min_by_key(|&n| {
+            let Load { used, free } = self.supervisors[n].load;
+            let worn = avoided.supervisors.get(&n) == Some(&free);
+            (worn, claim.on_supervisor[n], used, !favoured.supervisors.contains_key(&n))
+        })?;
+        let cells = self.supervisors[supervisor].slots.clone();
+        let slot = cells
+            .filter(|&n| !self.slots[n].taken)
+            .min_by_key(|n| (claim.avoided.contains(n), !claim.preferred.contains(n)))?;
+        self.take(slot);
+        self.count(claim, slot);
+        Some(slot)
+    }
+
+    /// Why nothing is free.
+    pub(super) fn shortage(&self) -> Reason {
+        let live = || self.supervisors.iter().filter(|s| s.standing == Standing::Live);
+        match live().filter(|s| s.accepts()).map(|s| s.slots.len()).reduce(|a, b| a + b) {
+            Some(slots) => Reason::NoFreeSlot { slots },
+            None if live().next().is_some() => Reason::EveryHostDenied,
+            None => Reason::NoSupervisor,
+        }
+    }
+
+    /// How many of `slots` could be given out, by host and by supervisor.
+    fn by_place(&self, slots: &BTreeSet<usize>) -> Tally {
+        let mut tally = Tally::default();
+        for &slot in slots {
+            let supervisor = self.slots[slot].supervisor;
+            if !self.slots[slot].taken && self.supervisors[supervisor].accepts() {
+                *tally.supervisors.entry(supervisor).or_default() += 1;
+                *tally.hosts.entry(self.supervisors[supervisor].host).or_default() += 1;
+            }
+        }
+        tally
+    }
+}
+
+impl Supervisor<'_> {
+    fn accepts(&self) -> bool {
+        self.standing == Standing::Live && !self.denied
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    hosts: BTreeMap<usize, usize>,
+    supervisors: BTreeMap<usize, usize>,
+}

@@ -1,0 +1,449 @@
+//! What placement promises, in words.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::{
+    Keep, Placement, Problem, Reason, Solution, Standing, Supervisor, Topology,
+    check::{Violation, lint},
+    solve,
+};
+use crate::model::{
+    Port, Slot, SupervisorId, TaskId, Timestamp, TopologyId, task_set::TaskSet, topology::TaskTable,
+};
+
+fn supervisor_id(n: usize) -> SupervisorId {
+    format!("s{n:04}").parse().expect("valid id")
+}
+
+fn topology_id(n: usize) -> TopologyId {
+    format!("t{n}-1-100").parse().expect("valid id")
+}
+
+/// `hosts` hosts with one supervisor of `slots` slots each.
+fn cluster(hosts: usize, slots: u16) -> Problem {
+    let supervisors = (0..hosts).map(|n| (supervisor_id(n), supervisor(&format!("h{n:04}"), slots)));
+    Problem { supervisors: supervisors.collect(), ..Problem::default() }
+}
+
+fn supervisor(host: &str, slots: u16) -> Supervisor {
+    Supervisor {
+        host: host.to_owned(),
+        ports: (0..slots).map(|n| Port(6700 + n)).collect(),
+        standing: Standing::Live,
+    }
+}
+
+/// A topology that was never placed, with a component for each number of tasks.
+fn topology(n: usize, workers: u32, parallelism: &[u32]) -> Topology {
+    let components =
+        parallelism.iter().enumerate().map(|(c, &p)| (format!("c{c}").parse().expect("valid id"), p));
+    Topology {
+        id: topology_id(n),
+        workers,
+        tasks: TaskTable::number(components),
+        keep: Keep::Healthy(TaskSet::default()),
+    }
+}
+
+fn all_healthy(problem: &mut Problem) {
+    for topology in &mut problem.topologies {
+        topology.keep = Keep::Healthy(topology.tasks.tasks());
+    }
+}
+
+fn fresh(problem: &Problem) -> Solution {
+    checked(problem, &Solution::default())
+}
+
+/// Solves and lints.
+fn checked(problem: &Problem, previous: &Solution) -> Solution {
+    let solution = solve(problem, previous);
+    assert_eq!(lint(problem, previous, &solution), []);
+    solution
+}
+
+/// How many workers a placement has on each host.
+fn per_host<'a>(problem: &'a Problem, placement: &Placement) -> BTreeMap<&'a str, usize> {
+    let mut counts = BTreeMap::new();
+    for slot in placement.workers.keys() {
+        *counts.entry(problem.supervisors[&slot.supervisor].host.as_str()).or_default() += 1;
+    }
+    counts
+}
+
+fn slot(supervisor: usize, port: u16) -> Slot {
+    Slot { supervisor: supervisor_id(supervisor), port: Port(port) }
+}
+
+fn show(placement: &Placement) -> Vec<String> {
+    placement.workers.iter().map(|(slot, tasks)| format!("{slot} {tasks}")).collect()
+}
+
+#[test]
+fn workers_are_even_over_hosts_and_tasks_of_a_component_over_workers() {
+    let mut problem = cluster(3, 4);
+    problem.topologies = vec![topology(0, 3, &[3, 4])];
+    let solution = fresh(&problem);
+    assert_eq!(
+        show(&solution.placements[&topology_id(0)]),
+        ["s0000:6700 1,4,7", "s0001:6700 2,5", "s0002:6700 3,6"]
+    );
+}
+
+#[test]
+fn two_supervisors_on_one_host_share_its_workers() {
+    let mut problem = Problem::default();
+    for n in 0..4 {
+        let host = if n < 3 { "big" } else { "small" };
+        problem.supervisors.insert(supervisor_id(n), supervisor(host, 4));
+    }
+    problem.topologies = vec![topology(0, 6, &[6])];
+    let placement = &fresh(&problem).placements[&topology_id(0)];
+    assert_eq!(per_host(&problem, placement), BTreeMap::from([("big", 3), ("small", 3)]));
+    assert_eq!(
+        placement
+            .workers
+            .keys()
+            .filter(|slot| slot.supervisor != supervisor_id(3))
+            .cloned()
+            .collect::<Vec<_>>(),
+        [slot(0, 6700), slot(1, 6700), slot(2, 6700)]
+    );
+}
+
+#[test]
+fn a_topology_gets_no_more_workers_than_it_has_tasks() {
+    let mut problem = cluster(3, 4);
+    problem.topologies = vec![topology(0, 9, &[1, 1])];
+    assert_eq!(fresh(&problem).placements[&topology_id(0)].workers.len(), 2);
+}
+
+#[test]
+fn when_slots_run_short_every_topology_gets_one_before_any_gets_two() {
+    let mut problem = cluster(1, 4);
+    problem.topologies = (0..3).map(|n| topology(n, 4, &[4])).collect();
+    let solution = fresh(&problem);
+    let sizes: Vec<usize> = (0..3).map(|n| solution.placements[&topology_id(n)].workers.len()).collect();
+    assert_eq!(sizes, [2, 1, 1]);
+}
+
+#[test]
+fn the_youngest_goes_without_and_is_told_why() {
+    let mut problem = cluster(1, 2);
+    problem.topologies = (0..3).map(|n| topology(n, 1, &[2])).collect();
+    let solution = fresh(&problem);
+    let unplaced = solution.placements[&topology_id(2)].unplaced.clone().expect("no slot is left");
+    assert_eq!(unplaced.tasks, TaskSet::range(1, 2));
+    assert_eq!(unplaced.reason.to_string(), "all 2 slots are in use");
+    assert!(solution.placements[&topology_id(1)].unplaced.is_none());
+}
+
+#[test]
+fn reasons_name_the_cause() {
+    let check = |problem: &mut Problem, expected: Reason| {
+        problem.topologies = vec![topology(0, 1, &[1])];
+        let solution = fresh(problem);
+        let unplaced = solution.placements[&topology_id(0)].unplaced.clone().expect("unplaced");
+        assert_eq!(unplaced.reason, expected);
+    };
+    check(&mut Problem::default(), Reason::NoSupervisor);
+    let mut away = cluster(1, 1);
+    away.supervisors.get_mut(&supervisor_id(0)).expect("is there").standing = Standing::Away;
+    check(&mut away, Reason::NoSupervisor);
+    let mut denied = cluster(1, 1);
+    denied.denied_hosts.insert("h0000".to_owned());
+    check(&mut denied, Reason::EveryHostDenied);
+    check(&mut cluster(1, 0), Reason::NoFreeSlot { slots: 0 });
+    let mut full = cluster(1, 1);
+    full.occupied.insert(slot(0, 6700));
+    check(&mut full, Reason::NoFreeSlot { slots: 1 });
+}
+
+#[test]
+fn a_free_slot_does_not_make_a_healthy_topology_grow_but_a_rebalance_does() {
+    let mut problem = cluster(1, 1);
+    problem.topologies = vec![topology(0, 2, &[4])];
+    let short = fresh(&problem);
+    problem.supervisors.insert(supervisor_id(1), supervisor("h0001", 4));
+    all_healthy(&mut problem);
+    assert_eq!(checked(&problem, &short), short);
+    problem.topologies[0].keep = Keep::Nothing;
+    let grown = checked(&problem, &short);
+    assert_eq!(show(&grown.placements[&topology_id(0)]), ["s0000:6700 1,3", "s0001:6700 2,4"]);
+}
+
+#[test]
+fn a_lost_worker_moves_to_a_new_slot_and_no_running_worker_changes() {
+    let mut problem = cluster(2, 2);
+    problem.topologies = vec![topology(0, 3, &[9])];
+    let before = fresh(&problem);
+    let lost = slot(0, 6700);
+    let dead = &before.placements[&topology_id(0)].workers[&lost];
+    let healthy = (1..=9).map(TaskId).filter(|task| !dead.contains(*task)).collect();
+    problem.topologies[0].keep = Keep::Healthy(healthy);
+    let after = checked(&problem, &before);
+    let placement = &after.placements[&topology_id(0)];
+    assert!(!placement.workers.contains_key(&lost), "a slot that failed is avoided while another is free");
+    let moved: Vec<_> = placement.workers.iter().filter(|(_, tasks)| *tasks == dead).collect();
+    assert_eq!(moved.len(), 1);
+}
+
+#[test]
+fn a_failed_slot_is_filled_again_when_no_other_is_free() {
+    let mut problem = cluster(1, 1);
+    problem.topologies = vec![topology(0, 1, &[2])];
+    let before = fresh(&problem);
+    assert_eq!(checked(&problem, &before), before);
+}
+
+#[test]
+fn a_supervisor_that_is_away_keeps_what_lives_and_gets_nothing() {
+    let mut problem = cluster(2, 1);
+    problem.topologies = vec![topology(0, 2, &[4])];
+    let before = fresh(&problem);
+    problem.supervisors.get_mut(&supervisor_id(0)).expect("is there").standing = Standing::Away;
+    all_healthy(&mut problem);
+    assert_eq!(checked(&problem, &before), before);
+    // One task on each side dies: both go to the side that answers.
+    problem.topologies[0].keep = Keep::Healthy([1, 2].into_iter().map(TaskId).collect());
+    let after = checked(&problem, &before);
+    assert_eq!(show(&after.placements[&topology_id(0)]), ["s0000:6700 1", "s0001:6700 2-4"]);
+}
+
+#[test]
+fn a_denied_host_is_emptied() {
+    let mut problem = cluster(2, 2);
+    problem.topologies = vec![topology(0, 2, &[4])];
+    let before = fresh(&problem);
+    all_healthy(&mut problem);
+    problem.denied_hosts.insert("h0000".to_owned());
+    let after = checked(&problem, &before);
+    assert_eq!(show(&after.placements[&topology_id(0)]), ["s0001:6700 2,4", "s0001:6701 1,3"]);
+}
+
+#[test]
+fn two_topologies_that_name_one_slot_are_parted_and_the_older_stays() {
+    let mut problem = cluster(2, 1);
+    problem.topologies = vec![topology(0, 1, &[1]), topology(1, 1, &[1])];
+    all_healthy(&mut problem);
+    let placement =
+        Placement { workers: BTreeMap::from([(slot(0, 6700), TaskSet::range(1, 1))]), unplaced: None };
+    let previous = Solution {
+        placements: BTreeMap::from([(topology_id(0), placement.clone()), (topology_id(1), placement)]),
+    };
+    let after = checked(&problem, &previous);
+    assert_eq!(show(&after.placements[&topology_id(0)]), ["s0000:6700 1"]);
+    assert_eq!(show(&after.placements[&topology_id(1)]), ["s0001:6700 1"]);
+}
+
+#[test]
+fn a_worker_that_stays_keeps_its_start_and_one_with_a_dead_task_starts_again() {
+    let mut problem = cluster(1, 2);
+    problem.topologies = vec![topology(0, 2, &[4])];
+    let placement = fresh(&problem).placements[&topology_id(0)].clone();
+    let at = Timestamp::from_millis;
+    let all = Keep::Healthy(TaskSet::range(1, 4));
+    let first = placement.assignment(&problem.supervisors, None, &all, at(100));
+    assert!(first.workers.values().all(|worker| worker.start == at(100) && worker.host == "h0000"));
+    let again = placement.assignment(&problem.supervisors, Some(&first), &all, at(200));
+    assert_eq!(again, first);
+    assert_eq!(placement.assignment(&problem.supervisors, Some(&first), &Keep::Nothing, at(200)), first);
+    let one_dead = Keep::Healthy(TaskSet::range(2, 4));
+    let starts = |now| {
+        let assignment = placement.assignment(&problem.supervisors, Some(&first), &one_dead, now);
+        assignment.workers.values().map(|worker| worker.start).collect::<Vec<_>>()
+    };
+    assert_eq!(starts(at(200)), [at(200), at(100)]);
+    assert_eq!(starts(at(50)), [at(101), at(100)], "a clock that was turned back still tells them apart");
+}
+
+#[test]
+fn the_lint_finds_what_is_wrong() {
+    let mut problem = cluster(2, 2);
+    problem.topologies = vec![topology(0, 1, &[2]), topology(1, 1, &[2])];
+    problem.denied_hosts.insert("h0001".to_owned());
+    let good = fresh(&problem);
+    let all = {
+        all_healthy(&mut problem);
+        problem
+    };
+    let place = |solution: &mut Solution, n: usize, slot: Slot, tasks: TaskSet| {
+        let placement = solution.placements.get_mut(&topology_id(n)).expect("is there");
+        placement.workers.insert(slot, tasks);
+    };
+    let check = |break_it: &dyn Fn(&mut Solution), expected: &str| {
+        let mut broken = good.clone();
+        break_it(&mut broken);
+        let found: Vec<String> = lint(&all, &good, &broken).iter().map(Violation::to_string).collect();
+        assert!(found.iter().any(|text| text.contains(expected)), "{expected:?} not in {found:?}");
+    };
+    check(&|s| place(s, 0, slot(0, 6701), TaskSet::range(1, 2)), "slot s0000:6701 is given to");
+    check(&|s| place(s, 0, slot(0, 6701), TaskSet::range(1, 2)), "task 1 of t0-1-100 is placed twice");
+    check(&|s| place(s, 0, slot(0, 9999), TaskSet::range(1, 2)), "slot s0000:9999, which does not exist");
+    check(&|s| place(s, 0, slot(7, 6700), TaskSet::range(1, 2)), "slot s0007:6700, which does not exist");
+    check(&|s| place(s, 0, slot(1, 6700), TaskSet::range(1, 2)), "denied host h0001");
+    check(&|s| place(s, 0, slot(0, 6700), TaskSet::range(1, 1)), "task 2 of t0-1-100 is forgotten");
+    check(&|s| place(s, 0, slot(0, 6700), TaskSet::range(1, 1)), "task 2 of t0-1-100 is healthy in slot");
+    check(&|s| place(s, 0, slot(0, 6700), TaskSet::range(1, 3)), "t0-1-100 has no task 3");
+    check(&|s| place(s, 0, slot(0, 6700), TaskSet::default()), "worker without a task");
+    check(&|s| drop(s.placements.remove(&topology_id(1))), "t1-1-100 is forgotten");
+    check(
+        &|s| drop(s.placements.insert(topology_id(9), Placement::default())),
+        "t9-1-100 is placed though it is not to be",
+    );
+    let mut away = all.clone();
+    away.supervisors.get_mut(&supervisor_id(0)).expect("is there").standing = Standing::Away;
+    let added = lint(&away, &Solution::default(), &good);
+    assert!(matches!(added[..], [Violation::AddedToAway { .. }, ..]), "{added:?}");
+    let mut occupied = all.clone();
+    occupied.occupied.insert(slot(0, 6700));
+    let found = lint(&occupied, &good, &good);
+    assert!(matches!(found[..], [Violation::OccupiedSlot { .. }]), "{found:?}");
+}
+
+/// A cluster and topologies of all shapes; nothing placed yet.
+fn problems() -> impl Strategy<Value = Problem> {
+    let supervisors = prop::collection::vec((0usize..5, 0u16..5), 0..8);
+    let topologies = prop::collection::vec((1u32..7, prop::collection::vec(1u32..7, 1..4)), 1..6);
+    (supervisors, topologies).prop_map(|(supervisors, topologies)| Problem {
+        supervisors: supervisors
+            .into_iter()
+            .enumerate()
+            .map(|(n, (host, slots))| (supervisor_id(n), supervisor(&format!("h{host}"), slots)))
+            .collect(),
+        topologies: topologies
+            .into_iter()
+            .enumerate()
+            .map(|(n, (workers, parallelism))| topology(n, workers, &parallelism))
+            .collect(),
+        ..Problem::default()
+    })
+}
+
+/// Makes some tasks dead, by a pattern of bits.
+fn with_dead(problem: &mut Problem, pattern: u64) {
+    for (n, topology) in problem.topologies.iter_mut().enumerate() {
+        let lives = |task: TaskId| pattern.rotate_left(task.0 + 7 * u32::try_from(n).expect("few")) & 1 == 0;
+        topology.keep = Keep::Healthy(topology.tasks.tasks().iter().filter(|task| lives(*task)).collect());
+    }
+}
+
+fn is_even(sizes: impl Iterator<Item = usize> + Clone) -> bool {
+    sizes.clone().max().unwrap_or(0) <= sizes.min().unwrap_or(0) + 1
+}
+
+proptest! {
+    #[test]
+    fn every_answer_passes_the_lint_and_solving_again_changes_nothing(mut problem in problems()) {
+        let first = solve(&problem, &Solution::default());
+        prop_assert_eq!(lint(&problem, &Solution::default(), &first), []);
+        all_healthy(&mut problem);
+        prop_assert_eq!(solve(&problem, &first), first);
+    }
+
+    #[test]
+    fn fresh_workers_are_equal_in_size_and_in_tasks_of_each_component(problem in problems()) {
+        let solution = solve(&problem, &Solution::default());
+        for topology in &problem.topologies {
+            let workers = &solution.placements[&topology.id].workers;
+            prop_assert!(is_even(workers.values().map(TaskSet::len)));
+            for tasks in topology.tasks.0.values() {
+                let of_it = |worker: &TaskSet| worker.iter().filter(|task| tasks.contains(*task)).count();
+                prop_assert!(is_even(workers.values().map(of_it)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_lone_topology_is_even_over_hosts_that_have_room(
+        hosts in 1usize..6, slots in 1u16..4, workers in 1u32..20,
+    ) {
+        let mut problem = cluster(hosts, slots);
+        problem.topologies = vec![topology(0, workers, &[20])];
+        let placement = &solve(&problem, &Solution::default()).placements[&topology_id(0)];
+        let expected = (workers as usize).min(hosts * usize::from(slots));
+        prop_assert_eq!(placement.workers.len(), expected);
+        let counts = per_host(&problem, placement);
+        let all = problem.supervisors.values().map(|s| counts.get(s.host.as_str()).copied().unwrap_or(0));
+        prop_assert!(is_even(all));
+    }
+
+    #[test]
+    fn no_slot_is_free_while_a_task_waits(problem in problems()) {
+        let solution = solve(&problem, &Solution::default());
+        let n_slots: usize = problem.supervisors.values().map(|s| s.ports.len()).sum();
+        let n_used: usize = solution.placements.values().map(|p| p.workers.len()).sum();
+        let waits = solution.placements.values().any(|p| p.unplaced.is_some());
+        prop_assert!(!waits || n_used == n_slots);
+        // No topology has two workers more than one that wanted as many and waits or has fewer.
+        for poor in &problem.topologies {
+            let n_poor = solution.placements[&poor.id].workers.len();
+            let wanted = (poor.workers as usize).min(poor.tasks.n_tasks());
+            if n_poor < wanted {
+                prop_assert!(solution.placements.values().all(|p| p.workers.len() <= n_poor + 1));
+            }
+        }
+    }
+
+    #[test]
+    fn healthy_tasks_never_move_whatever_dies(mut problem in problems(), pattern: u64) {
+        let before = solve(&problem, &Solution::default());
+        with_dead(&mut problem, pattern);
+        let after = solve(&problem, &before);
+        // The lint compares every healthy task's slot.
+        prop_assert_eq!(lint(&problem, &before, &after), []);
+        all_healthy(&mut problem);
+        prop_assert_eq!(solve(&problem, &after), after);
+    }
+
+    #[test]
+    fn losing_a_supervisor_moves_its_tasks_alone(mut problem in problems(), lost in 0usize..8) {
+        let before = solve(&problem, &Solution::default());
+        let lost = supervisor_id(lost);
+        problem.supervisors.remove(&lost);
+        all_healthy(&mut problem);
+        let after = solve(&problem, &before);
+        prop_assert_eq!(lint(&problem, &before, &after), []);
+        for (id, placement) in &before.placements {
+            for (slot, tasks) in placement.workers.iter().filter(|(slot, _)| slot.supervisor != lost) {
+                for task in tasks.iter() {
+                    prop_assert!(after.placements[id].workers[slot].contains(task));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_rebalance_that_changes_nothing_moves_nothing_the_second_time(mut problem in problems()) {
+        let before = solve(&problem, &Solution::default());
+        all_healthy(&mut problem);
+        problem.topologies[0].keep = Keep::Nothing;
+        let first = solve(&problem, &before);
+        prop_assert_eq!(lint(&problem, &before, &first), []);
+        prop_assert_eq!(solve(&problem, &first), first);
+    }
+
+    #[test]
+    fn any_previous_solution_is_survived(
+        mut problem in problems(),
+        garbage in prop::collection::vec((0usize..7, 0usize..9, 6699u16..6704, 0u32..20, 0u32..5), 0..30),
+        pattern: u64, denied in prop::option::of(0usize..5), away in prop::option::of(0usize..8),
+        occupied in prop::collection::btree_set((0usize..9, 6700u16..6704), 0..4),
+    ) {
+        let mut previous = Solution::default();
+        for (topology, supervisor, port, first, n) in garbage {
+            let placement = previous.placements.entry(topology_id(topology)).or_default();
+            placement.workers.insert(slot(supervisor, port), TaskSet::range(first, first + n));
+        }
+        with_dead(&mut problem, pattern);
+        problem.denied_hosts.extend(denied.map(|n| format!("h{n}")));
+        problem.occupied = occupied.into_iter().map(|(n, port)| slot(n, port)).collect::<BTreeSet<_>>();
+        if let Some(supervisor) = away.and_then(|n| problem.supervisors.get_mut(&supervisor_id(n))) {
+            supervisor.standing = Standing::Away;
+        }
+        let after = solve(&problem, &previous);
+        prop_assert_eq!(lint(&problem, &previous, &after), []);
+    }
+}

@@ -1,0 +1,120 @@
+//! Failures of workers, reported where the author of the topology looks: as task errors.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::{
+    clock::{Clock, Monotonic},
+    cluster::store::Store,
+    daemon::tasks::{Ending, Tasks},
+    model::{ComponentId, Port, TaskId, WorkerId, error::TaskError},
+    supervisor::{
+        logs,
+        slot::{Desired, Reason},
+    },
+};
+
+/// Failures that wait for being reported; one more is dropped, as the same worker's next
+/// failure says the same.
+const QUEUE: usize = 16;
+
+/// A slot's failures are reported this often at most. A crash loop fills the newest ten errors
+/// of a task with itself otherwise.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// A failure is reported for this many components at most.
+const MAX_COMPONENTS: usize = 100;
+
+/// How often one report is tried while the tree does not answer, and the pause between.
+const TRIES: usize = 3;
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A worker that failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) port: Port,
+    pub(super) worker: WorkerId,
+    pub(super) desired: Desired,
+    pub(super) reason: Reason,
+    /// Its directory.
+    pub(super) dir: PathBuf,
+}
+
+/// Takes failures and reports them in a task of its own.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    queue: mpsc::Sender<Failure>,
+}
+
+impl Reporter {
+    pub(super) fn start(store: Store, clock: Clock, tasks: &Tasks) -> Self {
+        let (queue, failures) = mpsc::channel(QUEUE);
+        tasks.start("report failures", Ending::StopsOwner, report_all(store, clock, failures));
+        Self { queue }
+    }
+
+    pub(super) fn report(&self, failure: Failure) {
+        if let Err(error) = self.queue.try_send(failure) {
+            debug!(%error, "a worker's failure is not reported: too many wait");
+        }
+    }
+}
+
+async fn report_all(store: Store, clock: Clock, mut failures: mpsc::Receiver<Failure>) {
+    let mut last: BTreeMap<Port, Monotonic> = BTreeMap::new();
+    while let Some(failure) = failures.recv().await {
+        let now = clock.monotonic();
+        if last.get(&failure.port).is_some_and(|last| now.since(*last) < PERIOD) {
+            continue;
+        }
+        last.insert(failure.port, now);
+        let stack = last_words(&failure).await;
+        for attempt in 1..=TRIES {
+            match report(&store, &clock, &failure, &stack).await {
+                Ok(()) => break,
+                Err(error) if attempt == TRIES => {
+                    warn!(%error, worker = %failure.worker, "a worker's failure could not be reported");
+                }
+                Err(_) => tokio::time::sleep(RETRY_AFTER).await,
+            }
+        }
+    }
+}
+
+async fn last_words(failure: &Failure) -> String {
+    let log = failure.dir.join(logs::WORKER_LOG);
+    tokio::task::spawn_blocking(move || logs::tail(&log))
+        .await
+        .expect("reading a log does not panic")
+        .unwrap_or_else(|error| format!("(the worker's log cannot be read: {error})"))
+}
+
+/// One error for each component, at its first task in the worker.
+async fn report(
+    store: &Store,
+    clock: &Clock,
+    failure: &Failure,
+    stack: &str,
+) -> Result<(), crate::cluster::store::Error> {
+    let Failure { port, worker, desired, reason, .. } = failure;
+    let Some(table) = store.tasks(&desired.topology).await? else { return Ok(()) };
+    let mut firsts: BTreeMap<&ComponentId, TaskId> = BTreeMap::new();
+    for (component, task) in table.value.iter().filter(|(_, task)| desired.worker.tasks.contains(*task)) {
+        firsts.entry(component).or_insert(task);
+    }
+    for (component, task) in firsts.into_iter().take(MAX_COMPONENTS) {
+        let error = TaskError {
+            component: component.clone(),
+            task,
+            time: clock.now(),
+            host: desired.worker.host.clone(),
+            port: *port,
+            message: format!("worker {worker} {reason}"),
+            stack: stack.to_owned(),
+        };
+        store.report_error(&desired.topology, error).await?;
+    }
+    Ok(())
+}

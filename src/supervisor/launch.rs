@@ -1,0 +1,166 @@
+//! The life of one launch, as a task: prepare, start, write down, watch, clean up.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use tokio::sync::mpsc;
+use tracing::{error, warn};
+
+use crate::{
+    daemon::tasks::{Ending, Tasks},
+    model::{Port, Slot, SupervisorId, WorkerId},
+    rpc::launch::LaunchSpec,
+    supervisor::{
+        LaunchDefaults,
+        agent::Event,
+        ledger::Ledger,
+        process::{self, ProcessId, Processes},
+        slot::Desired,
+        unpack::TOPOLOGY_FILE,
+        worker_dir,
+    },
+};
+
+/// Why a launch came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The blob was there and is not any more.
+    #[error("the topology's code is no longer on this machine")]
+    CodeIsGone,
+    #[error("cannot prepare {}: {source}", path.display())]
+    Prepare { path: PathBuf, source: io::Error },
+    #[error("cannot write the ledger: {0}")]
+    Ledger(io::Error),
+    // Shown with its cause, as it is a line in the topology's errors.
+    #[error("{error}{}", error_cause(.error))]
+    Process { error: process::Error },
+}
+
+fn error_cause(error: &process::Error) -> String {
+    std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
+}
+
+/// Launches workers and watches their processes, each in a task of its own, so that a slow
+/// disk or a slow start of one holds up no other.
+#[derive(Debug, Clone)]
+pub(super) struct Launcher {
+    pub(super) me: SupervisorId,
+    pub(super) local_dir: PathBuf,
+    pub(super) defaults: Arc<LaunchDefaults>,
+    pub(super) ledger: Ledger,
+    pub(super) processes: Arc<dyn Processes>,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+impl Launcher {
+    /// Starts a worker that runs the code in `code`. Sends [`Event::Launched`] and, if there
+    /// was a process, [`Event::Exited`].
+    pub(super) fn launch(
+        &self,
+        tasks: &Tasks,
+        (port, worker): (Port, WorkerId),
+        desired: Desired,
+        code: PathBuf,
+    ) {
+        let (this, cancel) = (self.clone(), tasks.cancelled());
+        // Not cut short between the start of a process and the note of it in the ledger.
+        tasks.start_graceful("worker", Ending::Normal, async move {
+            let started = this.start(port, &worker, &desired, code).await;
+            let process = started.as_ref().ok().copied();
+            if let Err(error) = &started {
+                warn!(%worker, %error, "a worker could not be launched");
+                this.forget(port, &worker).await;
+            }
+            this.send(Event::Launched { port, worker: worker.clone(), started }).await;
+            let Some(process) = process else { return };
+            this.note(port, &worker, desired, process).await;
+            tokio::select! {
+                // Cancel-safe: the next supervisor adopts the process.
+                () = cancel.cancelled() => {}
+                // Cancel-safe: as above.
+                () = this.watch_to_end(port, worker, process) => {}
+            }
+        });
+    }
+
+    /// Watches a process that an earlier supervisor launched. Sends [`Event::Exited`].
+    pub(super) fn adopt(&self, tasks: &Tasks, port: Port, worker: WorkerId, process: ProcessId) {
+        let this = self.clone();
+        tasks.start("adopted worker", Ending::Normal, async move {
+            this.watch_to_end(port, worker, process).await;
+        });
+    }
+
+    async fn start(
+        &self,
+        port: Port,
+        worker: &WorkerId,
+        desired: &Desired,
+        code: PathBuf,
+    ) -> Result<ProcessId, Error> {
+        let spec = self.spec(port, worker, desired, code);
+        let (ledger, for_disk, intent) = (self.ledger.clone(), spec.clone(), desired.clone());
+        let prepare = move || {
+            if !for_disk.code.join(TOPOLOGY_FILE).is_file() {
+                return Err(Error::CodeIsGone);
+            }
+            worker_dir::prepare(&for_disk)
+                .map_err(|source| Error::Prepare { path: for_disk.dir.clone(), source })?;
+            ledger.intend(port, &for_disk.worker, &intent).map_err(Error::Ledger)
+        };
+        tokio::task::spawn_blocking(prepare).await.expect("preparing a launch does not panic")?;
+        self.processes.launch(&spec).await.map_err(|error| Error::Process { error })
+    }
+
+    fn spec(&self, port: Port, worker: &WorkerId, desired: &Desired, code: PathBuf) -> LaunchSpec {
+        let defaults = &*self.defaults;
+        LaunchSpec {
+            topology: desired.topology.clone(),
+            slot: Slot { supervisor: self.me.clone(), port },
+            start: desired.worker.start,
+            worker: worker.clone(),
+            host: desired.worker.host.clone(),
+            dir: worker_dir::path(&self.local_dir, worker),
+            code,
+            defaults: defaults.settings.clone(),
+            heartbeat_period: defaults.heartbeat_period,
+            task_beat_period: defaults.task_beat_period,
+            subprocess_timeout: defaults.subprocess_timeout,
+            config_file: defaults.config_file.clone(),
+            overrides: defaults.overrides.clone(),
+        }
+    }
+
+    /// Writes the process of a launch down.
+    pub(super) async fn note(&self, port: Port, worker: &WorkerId, desired: Desired, process: ProcessId) {
+        let (ledger, id) = (self.ledger.clone(), worker.clone());
+        let write = move || ledger.launched(port, &id, &desired, process);
+        let written = tokio::task::spawn_blocking(write).await.expect("writing the ledger does not panic");
+        if let Err(error) = written {
+            error!(%worker, %process, %error, "cannot write a worker's process down; a restart looks for it");
+        }
+    }
+
+    /// Forgets a launch that is over.
+    pub(super) async fn forget(&self, port: Port, worker: &WorkerId) {
+        let (ledger, id) = (self.ledger.clone(), worker.clone());
+        let forgotten = tokio::task::spawn_blocking(move || ledger.forget(port, &id)).await;
+        if let Err(error) = forgotten.expect("writing the ledger does not panic") {
+            error!(%worker, %error, "cannot forget a worker that is gone");
+        }
+    }
+
+    async fn watch_to_end(&self, port: Port, worker: WorkerId, process: ProcessId) {
+        let report = self.processes.exited(process).await;
+        let n_swept = self.processes.sweep(&worker).await;
+        if n_swept > 0 {
+            warn!(%worker, n_processes = n_swept, "killed what a worker left behind");
+        }
+        self.forget(port, &worker).await;
+        self.send(Event::Exited { port, worker, report }).await;
+    }
+
+    async fn send(&self, event: Event) {
+        // Fails only when the agent is gone, which then needs no events.
+        let _agent_is_gone = self.events.send(event).await;
+    }
+}

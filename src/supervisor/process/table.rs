@@ -1,0 +1,99 @@
+//! What `/proc` says about processes. All functions block for a few system calls.
+
+use std::{fs, io};
+
+use crate::{
+    model::WorkerId,
+    rpc::launch::{SUPERVISOR_DIR_VARIABLE, WORKER_VARIABLE},
+    supervisor::process::ProcessId,
+};
+
+/// A line of the process table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) id: ProcessId,
+    pub(super) group: u32,
+    /// Whether it has ended and only waits to be reaped.
+    pub(super) is_zombie: bool,
+}
+
+/// The process that has this pid now.
+///
+/// # Errors
+/// When that cannot be found out, for example because no file can be opened any more. It says
+/// nothing about the process.
+pub(super) fn entry(pid: u32) -> io::Result<Option<Entry>> {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => match parse_stat(&stat) {
+            Some(entry) => Ok(Some(entry)),
+            None => Err(io::Error::other(format!("/proc/{pid}/stat makes no sense"))),
+        },
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The file is not there or, when the process ended after it was opened, not readable.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+}
+
+/// Every process of a worker that the supervisor in `supervisor_dir` launched.
+///
+/// Processes are told by their environment, which no other process writes and which children
+/// inherit, so one that left the worker's process group is found as well.
+pub(super) fn of_worker(supervisor_dir: &str, worker: &WorkerId) -> Vec<Entry> {
+    let Ok(table) = fs::read_dir("/proc") else { return Vec::new() };
+    table
+        .filter_map(|file| file.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| entry(pid).ok().flatten())
+        .filter(|entry| !entry.is_zombie && is_of(entry.id.pid, supervisor_dir, worker))
+        .collect()
+}
+
+fn is_of(pid: u32, supervisor_dir: &str, worker: &WorkerId) -> bool {
+    // Not readable: another user's process, and so not of a worker of ours.
+    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+    let dir = format!("{SUPERVISOR_DIR_VARIABLE}={supervisor_dir}");
+    let worker = format!("{WORKER_VARIABLE}={worker}");
+    let has = |wanted: &str| environment.split(|b| *b == 0).any(|variable| variable == wanted.as_bytes());
+    has(&dir) && has(&worker)
+}
+
+/// Reads `pid (name) state ppid pgrp … starttime …`. The name may hold anything, also
+/// parentheses and spaces.
+fn parse_stat(stat: &str) -> Option<Entry> {
+    const STATE: usize = 0;
+    const GROUP: usize = 2;
+    const START_TIME: usize = 19;
+    let pid = stat.split(' ').next()?.parse().ok()?;
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
+    Some(Entry {
+        id: ProcessId { pid, started: fields.get(START_TIME)?.parse().ok()? },
+        group: fields.get(GROUP)?.parse().ok()?,
+        is_zombie: matches!(*fields.get(STATE)?, "Z" | "X"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_confuse() {
+        let stat = "15995 (a) S (b)) Z 15954 15951 11347 0 -1 4227084 76 0 0 0 0 0 0 0 20 0 1 0 175412 0 0";
+        let expected =
+            Entry { id: ProcessId { pid: 15995, started: 175_412 }, group: 15951, is_zombie: true };
+        assert_eq!(parse_stat(stat), Some(expected));
+        assert_eq!(parse_stat("15995 (a"), None);
+    }
+
+    #[test]
+    fn this_process_is_in_the_table() {
+        let me = entry(std::process::id()).expect("readable").expect("this process");
+        assert_eq!(me.id.pid, std::process::id());
+        assert!(!me.is_zombie && me.id.started > 0);
+    }
+}

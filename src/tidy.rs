@@ -1,0 +1,201 @@
+//! The rules of the source tree, as a test: who may use whom, which file may name which
+//! crate, how long a file may be.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The modules in the order of `lib.rs`, with what each may use on top of `model` and
+/// `clock`. A module that is not named by another is not used by it.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("clock", &[]),
+    ("backoff", &[]),
+    ("daemon", &[]),
+    ("tree", &["backoff", "daemon"]),
+    ("cluster", &["backoff", "daemon", "tree"]),
+    ("election", &["cluster", "tree"]),
+    ("schedule", &[]),
+    ("tuple", &[]),
+    ("rpc", &["backoff"]),
+    ("nimbus", &["backoff", "daemon", "tree", "cluster", "election", "schedule", "rpc", "api"]),
+    ("supervisor", &["backoff", "daemon", "tree", "cluster", "rpc"]),
+    ("worker", &["backoff", "daemon", "tree", "cluster", "tuple", "rpc"]),
+    ("config", &["tree", "cluster", "nimbus", "supervisor", "worker"]),
+    ("flux", &["config", "rpc"]),
+    ("api", &["cluster", "tree", "rpc", "nimbus"]),
+    ("local", &["daemon", "tree", "cluster", "rpc", "nimbus", "supervisor", "worker", "api"]),
+    (
+        "cli",
+        &[
+            "daemon",
+            "tree",
+            "cluster",
+            "rpc",
+            "nimbus",
+            "supervisor",
+            "worker",
+            "config",
+            "flux",
+            "api",
+            "local",
+        ],
+    ),
+];
+
+/// Crates that only some files may name, so that changing one costs one place.
+const CRATES: &[(&str, &[&str])] = &[
+    ("zookeeper_client", &["src/tree/zookeeper/"]),
+    ("rocksdb", &[]),
+    ("axum", &["src/api/"]),
+    ("reqwest", &["src/rpc/"]),
+    ("clap", &["src/cli/"]),
+    ("anyhow", &["src/cli/", "src/main.rs"]),
+    ("saphyr", &["src/config/yaml.rs"]),
+    ("rustix", &["src/supervisor/process/", "src/config/", "src/worker/"]),
+];
+
+/// Split a file before it gets longer than this.
+const MAX_LINES: usize = 600;
+
+/// Words that say nothing about what a file holds.
+const EMPTY_NAMES: &[&str] =
+    &["manager", "helper", "util", "utils", "common", "misc", "handler", "base", "core"];
+
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("src"), root.join("integration"), root.join("benches")];
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("the source tree is readable") {
+            let path: PathBuf = entry.expect("the source tree is readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root).expect("below the root").display().to_string();
+                sources.push((name, fs::read_to_string(&path).expect("sources are text")));
+            }
+        }
+    }
+    assert!(sources.len() > 50, "only {} sources were found: the search is wrong", sources.len());
+    sources.sort();
+    sources
+}
+
+/// Whether `name` stands in `line` as a whole word followed by `::`.
+fn names_path(line: &str, name: &str) -> bool {
+    line.match_indices(name).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_') && line[at + name.len()..].starts_with("::")
+    })
+}
+
+/// The code of a file without its comments and without what only tests see.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .take_while(|line| !line.starts_with("mod tests"))
+        .filter(|line| !line.trim_start().starts_with("//"))
+}
+
+fn is_test(file: &str) -> bool {
+    file.contains("/tests") || file.contains("test_support") || file.ends_with("tidy.rs")
+}
+
+/// The modules of this crate that `text` names by `crate::`, also inside `crate::{…}`.
+fn used_modules(text: &str) -> Vec<String> {
+    let joined = code(text).collect::<Vec<_>>().join("\n");
+    let mut used = Vec::new();
+    for (at, _) in joined.match_indices("crate::") {
+        let rest = &joined[at + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            None => used.push(word(rest)),
+            Some(list) => used.extend(top_level_items(list).iter().map(|item| word(item))),
+        }
+    }
+    used
+}
+
+fn word(text: &str) -> String {
+    text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// The items of a `{…}` list, without splitting the lists inside it.
+fn top_level_items(list: &str) -> Vec<String> {
+    let mut depth = 0;
+    let mut items = vec![String::new()];
+    for c in list.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                items.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        items.last_mut().expect("never empty").push(c);
+    }
+    items
+}
+
+#[test]
+fn modules_use_only_what_they_may() {
+    let table: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().collect();
+    let mut offences = Vec::new();
+    for (file, text) in sources().iter().filter(|(file, _)| file.starts_with("src/") && !is_test(file)) {
+        let module = file["src/".len()..].split(['/', '.']).next().unwrap_or_default();
+        let Some(allowed) = table.get(module) else { continue };
+        for used in used_modules(text) {
+            let fine = used == module
+                || ["model", "clock", "test_support"].contains(&used.as_str())
+                || allowed.contains(&used.as_str());
+            if table.contains_key(used.as_str()) && !fine {
+                offences.push(format!("{file} uses crate::{used}, which {module} may not"));
+            }
+        }
+    }
+    assert_eq!(offences, Vec::<String>::new());
+}
+
+#[test]
+fn crates_are_named_where_they_belong() {
+    let mut offences = Vec::new();
+    for (file, text) in sources().iter().filter(|(file, _)| file.starts_with("src/") && !is_test(file)) {
+        for (name, places) in CRATES {
+            let here = places.iter().any(|place| file.starts_with(place));
+            if let Some(line) = code(text).find(|line| !here && names_path(line, name)) {
+                offences.push(format!("{file} names the crate {name}: {}", line.trim()));
+            }
+        }
+    }
+    assert_eq!(offences, Vec::<String>::new());
+}
+
+#[test]
+fn files_are_short_and_named_for_what_they_hold() {
+    let mut offences = Vec::new();
+    for (file, text) in sources() {
+        let n_lines = text.lines().count();
+        if n_lines > MAX_LINES {
+            offences.push(format!("{file} has {n_lines} lines; split it before {MAX_LINES}"));
+        }
+        let stem = Path::new(&file).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+        if stem.split('_').any(|part| EMPTY_NAMES.contains(&part)) {
+            offences.push(format!("{file}: the name says nothing; what is it?"));
+        }
+    }
+    assert_eq!(offences, Vec::<String>::new());
+}
+
+#[test]
+fn the_checker_finds_what_it_looks_for() {
+    let text =
+        "use crate::{\n    model::{TaskId, Port},\n    tree::Tree,\n};\nfn f() { crate::nimbus::run() }\n";
+    assert_eq!(used_modules(text), ["model", "tree", "", "nimbus"]);
+    assert!(names_path("use axum::Router;", "axum"));
+    assert!(!names_path("use my_axum::Router;", "axum"));
+    assert!(code("// axum::x\nmod tests {\naxum::y").next().is_none());
+}

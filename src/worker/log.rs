@@ -1,0 +1,156 @@
+//! The log file of a worker process, rotated by size.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The name of the newest file; older ones have `.1`, `.2` and so on after it.
+pub const LOG_FILE: &str = "worker.log";
+
+/// The size at which a worker's log file is rotated.
+pub const MAX_BYTES: u64 = 10 << 20;
+
+/// How many files of a worker's log are kept, so that it takes 50 MiB at most.
+pub const N_FILES: usize = 5;
+
+/// A log file that begins anew when it is full, and keeps some of its predecessors.
+///
+/// When the disk refuses a rotation, the file grows on: a long log is better than none.
+#[derive(Debug)]
+pub struct RotatingFile {
+    path: PathBuf,
+    max_bytes: u64,
+    n_files: usize,
+    // Guards the open file; held for one write, and for a rotation.
+    open: Mutex<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    n_bytes: u64,
+}
+
+impl Open {
+    fn append(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let n_bytes = file.metadata()?.len();
+        Ok(Self { file, n_bytes })
+    }
+}
+
+impl RotatingFile {
+    /// Opens [`LOG_FILE`] in `dir`, which is created, and goes on where it ends. It is
+    /// rotated at `max_bytes`; `n_files` are kept, this one included.
+    ///
+    /// # Errors
+    /// When the directory or the file cannot be opened.
+    pub fn open(dir: &Path, max_bytes: u64, n_files: usize) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let path = dir.join(LOG_FILE);
+        let open = Mutex::new(Open::append(&path)?);
+        Ok(Self { path, max_bytes, n_files: n_files.max(1), open })
+    }
+
+    fn old(&self, n: usize) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{n}"));
+        name.into()
+    }
+
+    fn rotate(&self, open: &mut Open) -> io::Result<()> {
+        if self.n_files == 1 {
+            open.file.set_len(0)?;
+            open.n_bytes = 0;
+            return Ok(());
+        }
+        for n in (1..self.n_files - 1).rev() {
+            match fs::rename(self.old(n), self.old(n + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        fs::rename(&self.path, self.old(1))?;
+        *open = Open::append(&self.path)?;
+        Ok(())
+    }
+}
+
+impl Write for &RotatingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    /// One event is one call, so that a rotation never cuts a line.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // A panic while writing leaves nothing half done that the next line could hurt.
+        let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let n_bytes = bytes.len() as u64;
+        if open.n_bytes > 0 && open.n_bytes + n_bytes > self.max_bytes {
+            // Refused: see the type's doc. It is tried again with the next line.
+            let _refused = self.rotate(&mut open);
+        }
+        open.file.write_all(bytes)?;
+        open.n_bytes += n_bytes;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for RotatingFile {
+    type Writer = &'a RotatingFile;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(dir: &Path, name: &str) -> Option<Vec<String>> {
+        let text = fs::read_to_string(dir.join(name)).ok()?;
+        Some(text.lines().map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn old_lines_move_away_and_the_oldest_go() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let open = || RotatingFile::open(dir.path(), 10, 3).expect("opened");
+        let file = open();
+        for n in 1..=3 {
+            (&file).write_all(format!("line {n}\n").as_bytes()).expect("written");
+        }
+        assert_eq!(lines(dir.path(), "worker.log"), Some(vec!["line 3".to_owned()]));
+        assert_eq!(lines(dir.path(), "worker.log.1"), Some(vec!["line 2".to_owned()]));
+        assert_eq!(lines(dir.path(), "worker.log.2"), Some(vec!["line 1".to_owned()]));
+        let file = open();
+        (&file).write_all(b"a\n").expect("written");
+        (&file).write_all(b"a line longer than a file\n").expect("written");
+        assert_eq!(lines(dir.path(), "worker.log"), Some(vec!["a line longer than a file".to_owned()]));
+        assert_eq!(lines(dir.path(), "worker.log.1"), Some(vec!["line 3".to_owned(), "a".to_owned()]));
+        assert_eq!(lines(dir.path(), "worker.log.2"), Some(vec!["line 2".to_owned()]));
+        assert_eq!(lines(dir.path(), "worker.log.3"), None);
+    }
+
+    #[test]
+    fn a_single_file_starts_over() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = RotatingFile::open(dir.path(), 10, 1).expect("opened");
+        for n in 1..=3 {
+            (&file).write_all(format!("line {n}\n").as_bytes()).expect("written");
+        }
+        assert_eq!(lines(dir.path(), "worker.log"), Some(vec!["line 3".to_owned()]));
+        assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 1);
+    }
+}

@@ -1,0 +1,190 @@
+//! An emitting task's way to every other task.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    watch,
+};
+use tracing::{info, warn};
+
+use super::{
+    Counters, INBOX_TUPLES, Identity, PEER_QUEUE_TUPLES,
+    counters::add,
+    peer::{self, Address},
+    wire::Addressed,
+};
+use crate::{
+    daemon::tasks::{Ending, Tasks},
+    model::{TaskId, assignment::Assignment},
+    tuple::Tuple,
+};
+
+/// The sending ends of the inboxes of this worker's tasks. Fixed for the worker's life, as
+/// its tasks are.
+#[derive(Debug, Clone, Default)]
+pub struct Inboxes(Arc<BTreeMap<TaskId, mpsc::Sender<Tuple>>>);
+
+impl Inboxes {
+    /// Makes an inbox of [`INBOX_TUPLES`] for each of `tasks`; gives back the receiving ends.
+    /// A task takes many at once by [`mpsc::Receiver::recv_many`].
+    pub fn new(tasks: impl IntoIterator<Item = TaskId>) -> (Self, BTreeMap<TaskId, mpsc::Receiver<Tuple>>) {
+        let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
+        for task in tasks {
+            let (sender, receiver) = mpsc::channel(INBOX_TUPLES);
+            senders.insert(task, sender);
+            receivers.insert(task, receiver);
+        }
+        (Self(Arc::new(senders)), receivers)
+    }
+
+    pub(super) fn of(&self, task: TaskId) -> Option<&mpsc::Sender<Tuple>> {
+        self.0.get(&task)
+    }
+}
+
+/// Where each task is reached: one consistent reading of an assignment.
+#[derive(Debug, Default)]
+struct Directory {
+    inboxes: Inboxes,
+    // The queue of the peer that runs the task.
+    remote: BTreeMap<TaskId, mpsc::Sender<Addressed>>,
+}
+
+/// The connections to the other workers of the topology.
+#[derive(Debug)]
+pub struct Peers {
+    me: Identity,
+    counters: Arc<Counters>,
+    tasks: Tasks,
+    inboxes: Inboxes,
+    directory: watch::Sender<Arc<Directory>>,
+    connected: BTreeMap<Address, Peer>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    queue: mpsc::Sender<Addressed>,
+    // Dropping them ends the connection and drops what is queued.
+    _tasks: Tasks,
+}
+
+impl Peers {
+    /// No peers yet. The connections are `tasks`' and end with them.
+    pub fn new(me: Identity, inboxes: Inboxes, counters: Arc<Counters>, tasks: &Tasks) -> Self {
+        let directory = Directory { inboxes: inboxes.clone(), remote: BTreeMap::new() };
+        Self {
+            me,
+            counters,
+            tasks: tasks.child(),
+            inboxes,
+            directory: watch::Sender::new(Arc::new(directory)),
+            connected: BTreeMap::new(),
+        }
+    }
+
+    /// Follows an assignment: connects to workers that came, drops those that went with
+    /// what was queued for them, and shows every [`Outbox`] where each task is now. A worker
+    /// that stays keeps its connection and its queue.
+    pub fn update(&mut self, assignment: &Assignment) {
+        let mut remote = BTreeMap::new();
+        let mut left = std::mem::take(&mut self.connected);
+        for (slot, worker) in assignment.workers.iter().filter(|(slot, _)| **slot != self.me.slot) {
+            let address = Address { slot: slot.clone(), host: worker.host.clone() };
+            let peer = left.remove(&address).unwrap_or_else(|| self.connect(address.clone()));
+            remote.extend(worker.tasks.iter().map(|task| (task, peer.queue.clone())));
+            self.connected.insert(address, peer);
+        }
+        // Outboxes turn to the new directory before the queues of the old one close.
+        self.directory.send_replace(Arc::new(Directory { inboxes: self.inboxes.clone(), remote }));
+        for address in left.keys() {
+            info!(peer = %address, "a worker left the assignment");
+        }
+    }
+
+    fn connect(&self, address: Address) -> Peer {
+        let (queue, queued) = mpsc::channel(PEER_QUEUE_TUPLES);
+        let tasks = self.tasks.child();
+        let sender = peer::Sender::new(self.me.clone(), address, queued, self.counters.clone());
+        tasks.start("tuples to a peer", Ending::Normal, sender.run());
+        Peer { queue, _tasks: tasks }
+    }
+
+    /// How many tuples the queues of all peers have room for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.connected.values().map(|peer| peer.queue.capacity()).sum()
+    }
+
+    /// A way to every task, for one emitting task.
+    pub fn outbox(&self) -> Outbox {
+        let changes = self.directory.subscribe();
+        let directory = changes.borrow().clone();
+        Outbox { changes, directory, counters: self.counters.clone() }
+    }
+}
+
+/// What became of a tuple that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It is in the receiver's inbox or in its peer's queue.
+    Queued,
+    /// The receiver is nowhere, or left while the tuple waited. Counted.
+    Dropped,
+}
+
+/// An emitting task's way to every other task; each has its own clone.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    changes: watch::Receiver<Arc<Directory>>,
+    directory: Arc<Directory>,
+    counters: Arc<Counters>,
+}
+
+impl Outbox {
+    /// Sends a tuple to a task, waiting while its queue is full.
+    ///
+    /// # Cancellation safety
+    /// A call that is dropped has sent the tuple or has not; ask for no more.
+    ///
+    /// # Ordering
+    /// Tuples to one task arrive in the order of the calls, while the task stays where it is
+    /// and its connection lives.
+    pub async fn send(&mut self, task: TaskId, tuple: Tuple) -> Sent {
+        // An error means that the peers are gone; their last directory still holds.
+        if self.changes.has_changed().unwrap_or(false) {
+            self.directory = self.changes.borrow_and_update().clone();
+        }
+        if let Some(inbox) = self.directory.inboxes.of(task) {
+            return match offer(inbox, tuple).await {
+                Sent::Queued => Sent::Queued,
+                Sent::Dropped => self.unroutable(task),
+            };
+        }
+        let Some(peer) = self.directory.remote.get(&task) else { return self.unroutable(task) };
+        let sent = offer(peer, Addressed { task, tuple }).await;
+        if sent == Sent::Dropped {
+            add(&self.counters.dropped, 1);
+        }
+        sent
+    }
+
+    fn unroutable(&self, task: TaskId) -> Sent {
+        if let Some(so_far) = add(&self.counters.unroutable, 1) {
+            warn!(%task, so_far, "a tuple was emitted to a task that runs nowhere; dropped");
+        }
+        Sent::Dropped
+    }
+}
+
+pub(super) async fn offer<T>(queue: &mpsc::Sender<T>, item: T) -> Sent {
+    // Without waiting there is no future to build and park: the common case, and the fast one.
+    match queue.try_send(item) {
+        Ok(()) => Sent::Queued,
+        Err(TrySendError::Closed(_)) => Sent::Dropped,
+        Err(TrySendError::Full(item)) => match queue.send(item).await {
+            Ok(()) => Sent::Queued,
+            Err(_closed) => Sent::Dropped,
+        },
+    }
+}
