@@ -244,6 +244,22 @@ async fn a_dropped_watcher_leaves_no_watch_on_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_tree_ends_its_session() {
+    let server = ZooKeeperServer::start().await.expect("a server");
+    // Longer than the test is patient: nothing goes by expiry.
+    let lasting = Options { session_timeout: 2 * PATIENCE, ..server.options(path("/r")) };
+    let (one, two) = (connect(lasting.clone()).await, connect(lasting).await);
+    one.tree.create(&path("/mine"), b"", CreateMode::Ephemeral).await.expect("created");
+    let _watcher = one.tree.watch(&path("/mine"), Scope::Node);
+    drop(one);
+    wait_until("the ephemeral is gone", PATIENCE, async || match two.tree.get(&path("/mine")).await {
+        Ok(None) => Ok(()),
+        seen => Err(format!("{seen:?}")),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ensemble_survives_the_loss_of_a_server() {
     let mut ensemble = Ensemble::start(3).await.expect("three servers");
     let one = connect(ensemble.options(path("/r"))).await;
