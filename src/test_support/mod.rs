@@ -3,6 +3,7 @@
 mod generated;
 pub mod topologies;
 mod wait;
+pub mod zookeeper;
 
 pub use generated::assert_generated;
 pub use wait::wait_until;
