@@ -26,7 +26,7 @@ pub(crate) fn shell(script: &str, dir: &Path) -> String {
 pub(crate) fn table(text: &str) -> Table {
     let rows = text.lines().filter(|line| !line.is_empty()).map(|line| {
         let (key, n) = line.rsplit_once('\t').unwrap_or_else(|| panic!("{line:?} has no tab"));
-        (key.to_owned(), n.parse().unwrap_or_else(|_| panic!("{line:?} has no count")))
+        (key.to_owned(), n.parse::<u64>().unwrap_or_else(|_| panic!("{line:?} has no count")))
     });
     rows.fold(Table::new(), |mut table, (key, n)| {
         *table.entry(key).or_default() += n;

@@ -9,8 +9,10 @@ use stormkeeper::{
         zookeeper::{Ensemble, ZooKeeperServer, fresh_root, shared},
     },
     tree::{
-        Changes, CreateMode, Error, Scope, SessionId, SessionState, Tree, TreePath, Version, Watcher,
+        Changes, CreateMode, Error, Op, OpResult, Scope, SessionId, SessionState, Tree, TreePath, Version,
+        Watcher,
         contract::{Sessions, run_all},
+        memory::MemoryTree,
         options::Options,
         zookeeper::ZooKeeperTree,
     },
@@ -242,6 +244,22 @@ async fn a_dropped_watcher_leaves_no_watch_on_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_tree_ends_its_session() {
+    let server = ZooKeeperServer::start().await.expect("a server");
+    // Longer than the test is patient: nothing goes by expiry.
+    let lasting = Options { session_timeout: 2 * PATIENCE, ..server.options(path("/r")) };
+    let (one, two) = (connect(lasting.clone()).await, connect(lasting).await);
+    one.tree.create(&path("/mine"), b"", CreateMode::Ephemeral).await.expect("created");
+    let _watcher = one.tree.watch(&path("/mine"), Scope::Node);
+    drop(one);
+    wait_until("the ephemeral is gone", PATIENCE, async || match two.tree.get(&path("/mine")).await {
+        Ok(None) => Ok(()),
+        seen => Err(format!("{seen:?}")),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ensemble_survives_the_loss_of_a_server() {
     let mut ensemble = Ensemble::start(3).await.expect("three servers");
     let one = connect(ensemble.options(path("/r"))).await;
@@ -255,5 +273,74 @@ async fn an_ensemble_survives_the_loss_of_a_server() {
         .await;
         assert_eq!(one.session(|_| true).await, session);
         ensemble.servers[server].restart().await.expect("it starts again");
+    }
+}
+
+/// A random operation on a handful of paths, so that many of them collide.
+fn random_op(random: &mut fastrand::Rng) -> Op {
+    const PATHS: [&str; 8] = ["/a", "/b", "/a/a", "/a/b", "/b/a", "/a/a/a", "/c", "/c/a"];
+    let path = path(random.choice(PATHS).expect("there are some"));
+    let version = random.bool().then(|| Version(random.i32(0..3)));
+    let data = vec![random.u8(..); random.usize(0..4)];
+    let modes = [
+        CreateMode::Persistent,
+        CreateMode::Persistent,
+        CreateMode::Persistent,
+        CreateMode::Ephemeral,
+        CreateMode::PersistentSequential,
+        CreateMode::EphemeralSequential,
+    ];
+    match random.u8(0..10) {
+        0 => Op::Check { path, version },
+        1..=4 => Op::Create { path, data, mode: random.choice(modes).expect("there are some") },
+        5..=6 => Op::Set { path, data, version },
+        _ => Op::Delete { path, version },
+    }
+}
+
+/// Does one thing and says how it went.
+async fn act(tree: &dyn Tree, ops: &[Op]) -> Result<Vec<OpResult>, Error> {
+    match ops {
+        [Op::Create { path, data, mode }] => {
+            tree.create(path, data, *mode).await.map(|path| vec![OpResult::Created(path)])
+        }
+        [Op::Set { path, data, version }] => {
+            tree.set(path, data, *version).await.map(|version| vec![OpResult::Set(version)])
+        }
+        [Op::Delete { path, version }] => tree.delete(path, *version).await.map(|()| vec![OpResult::Deleted]),
+        ops => tree.multi(ops.to_vec()).await,
+    }
+}
+
+/// Everything in the tree but the numbers of transactions and sessions.
+async fn picture(tree: &dyn Tree) -> Vec<String> {
+    let mut paths = vec![TreePath::root()];
+    let mut picture = Vec::new();
+    while let Some(at) = paths.pop() {
+        let family =
+            tree.get_many(std::slice::from_ref(&at)).await.expect("read").remove(0).expect("it is there");
+        let stat = family.node.stat;
+        let owned = stat.owner.is_some();
+        picture.push(format!("{at} {} {:?} {owned} {}", stat.version, family.node.data, stat.n_children));
+        paths.extend(family.children.iter().map(|name| at.child(name).expect("a name")));
+    }
+    picture
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_and_zookeeper_answer_alike() {
+    let server = shared().await;
+    for seed in 0..30 {
+        let real = connect(server.options(fresh_root("alike"))).await;
+        let memory = MemoryTree::new().connect();
+        let mut random = fastrand::Rng::with_seed(seed);
+        for step in 0..100 {
+            let n_ops = if random.bool() { 1 } else { random.usize(1..5) };
+            let ops: Vec<Op> = (0..n_ops).map(|_| random_op(&mut random)).collect();
+            let (in_memory, in_reality) = (act(&*memory, &ops).await, act(&*real.tree, &ops).await);
+            assert_eq!(in_memory, in_reality, "seed {seed}, step {step}: {ops:?}");
+        }
+        assert_eq!(picture(&*memory).await, picture(&*real.tree).await, "seed {seed}");
+        real.tree.close().await;
     }
 }

@@ -29,7 +29,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("local", &["daemon", "tree", "cluster", "rpc", "nimbus", "supervisor", "worker", "api"]),
     (
         "cli",
-        &["daemon", "tree", "cluster", "rpc", "nimbus", "supervisor", "worker", "config", "flux", "api", "local"],
+        &[
+            "daemon",
+            "tree",
+            "cluster",
+            "rpc",
+            "nimbus",
+            "supervisor",
+            "worker",
+            "config",
+            "flux",
+            "api",
+            "local",
+        ],
     ),
 ];
 
@@ -49,7 +61,8 @@ const CRATES: &[(&str, &[&str])] = &[
 const MAX_LINES: usize = 600;
 
 /// Words that say nothing about what a file holds.
-const EMPTY_NAMES: &[&str] = &["manager", "helper", "util", "utils", "common", "misc", "handler", "base", "core"];
+const EMPTY_NAMES: &[&str] =
+    &["manager", "helper", "util", "utils", "common", "misc", "handler", "base", "core"];
 
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -179,7 +192,8 @@ fn files_are_short_and_named_for_what_they_hold() {
 
 #[test]
 fn the_checker_finds_what_it_looks_for() {
-    let text = "use crate::{\n    model::{TaskId, Port},\n    tree::Tree,\n};\nfn f() { crate::nimbus::run() }\n";
+    let text =
+        "use crate::{\n    model::{TaskId, Port},\n    tree::Tree,\n};\nfn f() { crate::nimbus::run() }\n";
     assert_eq!(used_modules(text), ["model", "tree", "", "nimbus"]);
     assert!(names_path("use axum::Router;", "axum"));
     assert!(!names_path("use my_axum::Router;", "axum"));

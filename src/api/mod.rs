@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    daemon::tasks::{Ending, Tasks},
+    daemon::tasks::Ending,
     nimbus::{self, Handle, Nimbus},
     tree::Tree,
 };
@@ -60,7 +60,6 @@ pub(crate) struct Api {
 pub struct Running {
     nimbus: Nimbus,
     address: SocketAddr,
-    doors: Tasks,
 }
 
 /// Runs a nimbus with its API until `stop`. A leader has resigned when this returns.
@@ -90,10 +89,9 @@ pub async fn start(
     let wanted = options.api;
     let (nimbus, listener) = nimbus::start(options, tree, clock, stop).await?;
     let address = listener.local_addr().map_err(bind(wanted))?;
-    let doors = Tasks::default();
-    let closing = nimbus.ending();
-    doors.start_graceful("api", Ending::StopsOwner, serve(listener, nimbus.handle().clone(), closing));
-    Ok(Running { nimbus, address, doors })
+    let (handle, closing) = (nimbus.handle().clone(), nimbus.tasks().cancelled());
+    nimbus.tasks().start_graceful("api", Ending::StopsOwner, serve(listener, handle, closing));
+    Ok(Running { nimbus, address })
 }
 
 impl Running {
@@ -113,16 +111,7 @@ impl Running {
     /// # Errors
     /// When it was not told to stop.
     pub async fn stopped(self) -> Result<(), nimbus::Error> {
-        let Self { nimbus, doors, .. } = self;
-        let closed = doors.cancelled();
-        tokio::select! {
-            // Cancel-safe: the API is only waited for.
-            ended = nimbus.stopped() => {
-                doors.stop(DOORS_PATIENCE).await;
-                ended
-            }
-            () = closed.cancelled() => Err(nimbus::Error::Broken),
-        }
+        self.nimbus.stopped().await
     }
 }
 

@@ -27,8 +27,9 @@ pub(super) fn report(global: &Global, accepted: &Accepted) -> Result<(), Failure
     if global.json {
         return output::print_json(accepted);
     }
-    let when = accepted.pending.as_ref().map_or_else(String::new, |pending| {
-        format!(", due in {}s", pending.remaining_ms.div_ceil(1000))
-    });
+    let when = accepted
+        .pending
+        .as_ref()
+        .map_or_else(String::new, |pending| format!(", due in {}s", pending.remaining_ms.div_ceil(1000)));
     output::print(&format!("{} ({}) is {}{when}\n", accepted.name, accepted.topology_id, accepted.status))
 }

@@ -36,7 +36,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
 
 fn confirmed(topology: &str) -> bool {
     let mut stderr = io::stderr();
-    let asked = write!(stderr, "Remove {topology} and stop all of its workers? [y/N] ").and_then(|()| stderr.flush());
+    let asked =
+        write!(stderr, "Remove {topology} and stop all of its workers? [y/N] ").and_then(|()| stderr.flush());
     let mut answer = String::new();
     asked.is_ok()
         && io::stdin().lock().read_line(&mut answer).is_ok()

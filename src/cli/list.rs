@@ -45,7 +45,11 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
 pub(super) fn status(topology: &TopologySummary) -> String {
     match &topology.pending {
         Some(pending) => {
-            format!("{} (in {})", topology.status, humane(std::time::Duration::from_millis(pending.remaining_ms)))
+            format!(
+                "{} (in {})",
+                topology.status,
+                humane(std::time::Duration::from_millis(pending.remaining_ms))
+            )
         }
         None => topology.status.to_string(),
     }

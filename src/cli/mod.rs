@@ -24,7 +24,9 @@ mod worker;
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    process::ExitCode, time::Duration};
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand};
 

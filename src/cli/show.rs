@@ -36,7 +36,10 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     for component in &detail.components {
         if let Some(error) = &component.last_error {
             let message = error.message.lines().next().unwrap_or_default();
-            text.push_str(&format!("\n! {} (task {}) at {}: {message}\n", component.id, error.task, error.time));
+            text.push_str(&format!(
+                "\n! {} (task {}) at {}: {message}\n",
+                component.id, error.task, error.time
+            ));
         }
     }
     output::print(&text)
@@ -81,7 +84,8 @@ fn workers(detail: &TopologyDetail) -> Table {
 
 /// The table of components, also used by local mode.
 pub(super) fn components(components: &[ComponentSummary]) -> Table {
-    let mut table = Table::new(&["COMPONENT", "KIND", "TASKS", "EMITTED", "SENT", "EXECUTED", "ACKED", "FAILED"]);
+    let mut table =
+        Table::new(&["COMPONENT", "KIND", "TASKS", "EMITTED", "SENT", "EXECUTED", "ACKED", "FAILED"]);
     for component in components {
         table.row([
             component.id.to_string(),
@@ -102,7 +106,8 @@ pub(super) fn components(components: &[ComponentSummary]) -> Table {
 }
 
 fn tasks(detail: &TopologyDetail) -> Table {
-    let mut table = Table::new(&["TASK", "COMPONENT", "HOST:PORT", "STATE", "EMITTED", "EXECUTED", "ACKED", "FAILED"]);
+    let mut table =
+        Table::new(&["TASK", "COMPONENT", "HOST:PORT", "STATE", "EMITTED", "EXECUTED", "ACKED", "FAILED"]);
     for task in &detail.tasks {
         let place = match (&task.host, task.port) {
             (Some(host), Some(port)) => format!("{host}:{port}"),

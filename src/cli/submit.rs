@@ -11,10 +11,10 @@ use crate::{
         error::{ErrorKind, Failure},
         load_topology, output, parse_duration, user,
     },
-    model::{TopologyName, beat::TaskStatus},
+    model::TopologyName,
     rpc::{
         client::Client,
-        message::{Accepted, InitialStatus, SubmitRequest, TopologyDetail},
+        message::{Accepted, InitialStatus, SubmitRequest},
     },
 };
 
@@ -70,14 +70,15 @@ async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Durat
     let deadline = tokio::time::Instant::now() + timeout;
     loop {
         let detail = client.show(accepted.topology_id.as_str()).await?;
-        if is_running(&detail) {
+        if detail.is_running() {
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {
             let summary = &detail.summary;
             let error = anyhow::anyhow!(
                 "{} of {} tasks run after {timeout:?}",
-                summary.tasks_alive, summary.tasks_total
+                detail.n_running(),
+                summary.tasks_total
             );
             let error = match &summary.trouble {
                 Some(trouble) => Err::<(), _>(anyhow::Error::msg(trouble.clone()))
@@ -92,10 +93,4 @@ async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Durat
         }
         tokio::time::sleep(POLL_PERIOD).await;
     }
-}
-
-fn is_running(detail: &TopologyDetail) -> bool {
-    detail.summary.tasks_total > 0
-        && detail.summary.tasks_alive == detail.summary.tasks_total
-        && detail.tasks.iter().all(|task| matches!(task.status, Some(TaskStatus::Running | TaskStatus::Inactive)))
 }

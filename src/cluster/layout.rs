@@ -339,14 +339,18 @@ mod tests {
             metrics(&id),
         ];
         let shape = |path: &str| -> Vec<String> {
-            path.split('/').skip(1).map(|part| if part.starts_with('{') { "*".to_owned() } else { part.to_owned() }).collect()
+            path.split('/')
+                .skip(1)
+                .map(|part| if part.starts_with('{') { "*".to_owned() } else { part.to_owned() })
+                .collect()
         };
         let rows: Vec<Vec<String>> = TABLE.iter().map(|row| shape(row.path)).collect();
         assert_eq!(built.len(), rows.len());
         for path in built {
             let parts: Vec<&str> = path.parts().collect();
             let fits = |row: &Vec<String>| {
-                row.len() == parts.len() && row.iter().zip(&parts).all(|(row, part)| row == "*" || row == part)
+                row.len() == parts.len()
+                    && row.iter().zip(&parts).all(|(row, part)| row == "*" || row == part)
             };
             assert!(rows.iter().any(fits), "{path} is in no row of the table");
         }

@@ -49,8 +49,8 @@ impl Config {
             task_launch: self.duration("nimbus.task.launch.secs"),
             supervisor_timeout: self.duration("nimbus.supervisor.timeout.secs"),
             settle: match self.value("nimbus.settle.secs") {
-                Value::Duration(settle) => *settle,
-                _ => session + session / 2,
+                Value::Unset => session + session / 2,
+                _ => self.duration("nimbus.settle.secs"),
             },
             max_moves_per_round: usize::try_from(self.whole("nimbus.max.moves.per.round"))
                 .unwrap_or(usize::MAX),
@@ -111,10 +111,8 @@ impl Config {
 
     /// The name that others reach this machine at.
     pub fn hostname(&self) -> String {
-        match self.value("storm.local.hostname") {
-            Value::Text(name) => name.clone(),
-            _ => self.hostname.clone(),
-        }
+        let Value::Text(name) = self.value("storm.local.hostname") else { return self.hostname.clone() };
+        name.clone()
     }
 
     pub(super) fn duration(&self, key: &str) -> Duration {

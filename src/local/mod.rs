@@ -148,7 +148,10 @@ impl Cluster {
         let (stop_nimbuses, stop_supervisors) = (CancellationToken::new(), CancellationToken::new());
         let (mut nimbuses, mut seeds) = (Vec::new(), Vec::new());
         for i in 1..=N_NIMBUSES {
-            let nimbus = nimbus::Options { local_dir: options.dir.join(format!("nimbus-{i}")), ..options.nimbus.clone() };
+            let nimbus = nimbus::Options {
+                local_dir: options.dir.join(format!("nimbus-{i}")),
+                ..options.nimbus.clone()
+            };
             let nimbus = api::start(nimbus, server.connect(), clock.clone(), stop_nimbuses.clone()).await?;
             seeds.push(nimbus.address().to_string());
             nimbuses.push(nimbus);

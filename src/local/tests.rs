@@ -1,0 +1,127 @@
+//! Whole topologies in local mode, with real children.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use super::*;
+use crate::{
+    config::{Config, Environment},
+    flux,
+};
+
+/// Runs the topology in `yaml` with these resources until nothing happens any more.
+async fn run_topology(yaml: &str, resources: &[(&str, &str)]) -> Outcome {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("topology.yaml");
+    fs::write(&file, yaml).expect("written");
+    fs::create_dir(dir.path().join("resources")).expect("a directory");
+    for (name, text) in resources {
+        fs::write(dir.path().join("resources").join(name), text).expect("written");
+    }
+    run_file(&file, dir.path()).await
+}
+
+async fn run_file(file: &Path, dir: &Path) -> Outcome {
+    let (config, _) = Config::load(None, &[], &Environment::default()).expect("defaults are valid");
+    let source = flux::load(file).expect("a valid topology");
+    let bundle = flux::bundle(&source, config.max_blob_bytes()).expect("small");
+    let loopback = ([127, 0, 0, 1], 0).into();
+    let timing = config.worker_timing();
+    let options = Options {
+        bundle: Bytes::from(bundle.bytes),
+        key: bundle.key,
+        owner: "test".to_owned(),
+        dir: dir.join("cluster"),
+        nimbus: nimbus::Options { host: "127.0.0.1".to_owned(), api: loopback, ..config.nimbus_options() },
+        supervisor: supervisor::Options { host: "127.0.0.1".to_owned(), ..config.supervisor_options() },
+        launch: LaunchDefaults {
+            config_file: None,
+            overrides: Vec::new(),
+            heartbeat_period: timing.heartbeat_period,
+            task_beat_period: BEAT_PERIOD,
+            subprocess_timeout: timing.subprocess_timeout,
+            settings: config.topology_defaults(),
+            on_stop: OnStop::StopWorkers,
+        },
+        until: Until { time: Some(Duration::from_secs(120)), idle: Some(Duration::from_secs(2)) },
+    };
+    fs::create_dir_all(&options.dir).expect("a directory");
+    run(options, Clock::new(), CancellationToken::new(), |_| {}).await.expect("it runs")
+}
+
+fn emitted(outcome: &Outcome) -> BTreeMap<String, (u64, u64)> {
+    let counts = outcome.detail.components.iter();
+    counts.map(|one| (one.id.to_string(), (one.counts.emitted, one.counts.executed))).collect()
+}
+
+const SPOUT: &str = "import stormkeeper
+class Numbers(stormkeeper.Spout):
+    n = 0
+    def next_tuple(self):
+        if self.n < 300:
+            self.emit([self.n % 7, self.n], id=self.n)
+            self.n += 1
+Numbers().run()
+";
+
+const ECHO: &str = "import stormkeeper
+class Echo(stormkeeper.BasicBolt):
+    def process(self, tup):
+        self.emit(tup.values)
+Echo().run()
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_grouping_delivers_what_it_promises_over_several_workers() {
+    let bolt = |id: &str, grouping: &str| {
+        (
+            format!("  - {{id: {id}, parallelism: 3, command: [python3, echo.py], output: [k, n]}}\n"),
+            format!("  - {{from: numbers, to: {id}, grouping: {grouping}}}\n"),
+        )
+    };
+    let bolts = [
+        bolt("shuffled", "{type: SHUFFLE}"),
+        bolt("local", "{type: LOCAL_OR_SHUFFLE}"),
+        bolt("by-key", "{type: FIELDS, args: [k]}"),
+        bolt("everyone", "{type: ALL}"),
+        bolt("first", "{type: GLOBAL}"),
+        bolt("whoever", "{type: NONE}"),
+    ];
+    let yaml = format!(
+        "name: groupings\nconfig: {{topology.workers: 3}}\nspouts:\n  - {{id: numbers, command: [python3, spout.py], \
+         output: [k, n]}}\nbolts:\n{}streams:\n{}",
+        bolts.iter().map(|(bolt, _)| bolt.as_str()).collect::<String>(),
+        bolts.iter().map(|(_, stream)| stream.as_str()).collect::<String>(),
+    );
+    let outcome = run_topology(&yaml, &[("spout.py", SPOUT), ("echo.py", ECHO)]).await;
+    assert_eq!(outcome.end, End::Idle);
+    assert!(outcome.errors.errors.is_empty(), "{:?}", outcome.errors);
+    let counts = emitted(&outcome);
+    assert_eq!(counts["numbers"].0, 300);
+    for once in ["shuffled", "local", "by-key", "first", "whoever"] {
+        assert_eq!(counts[once], (300, 300), "{once}: {counts:?}");
+    }
+    assert_eq!(counts["everyone"], (900, 900));
+    let tasks_of = |component: &str| {
+        let tasks = outcome.detail.tasks.iter().filter(|task| task.component.as_str() == component);
+        tasks.map(|task| task.counts.executed).collect::<Vec<u64>>()
+    };
+    assert_eq!(tasks_of("shuffled"), [100, 100, 100]);
+    assert_eq!(tasks_of("first"), [300, 0, 0]);
+    assert_eq!(tasks_of("everyone"), [300, 300, 300]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_exits_at_once_is_an_error_and_the_rest_runs() {
+    let yaml = "name: half\nspouts:\n  - {id: numbers, command: [python3, spout.py], output: [k, n]}\n  \
+                - {id: broken, command: [sh, -c, 'echo no luck >&2; exit 3'], output: [x]}\nbolts:\n  \
+                - {id: echo, command: [python3, echo.py], output: [k, n]}\nstreams:\n  \
+                - {from: numbers, to: echo, grouping: {type: SHUFFLE}}\n";
+    let outcome = run_until_error(yaml, &[("spout.py", SPOUT), ("echo.py", ECHO)]).await;
+    assert!(outcome.contains("broken"), "{outcome}");
+}
+
+/// The error that ends a run whose tasks do not all come up.
+async fn run_until_error(yaml: &str, resources: &[(&str, &str)]) -> String {
+    let outcome = run_topology(yaml, resources).await;
+    format!("{:?}", outcome.errors.last)
+}

@@ -99,8 +99,8 @@ async fn wait_until_running(
     let start = clock.monotonic();
     loop {
         let detail = client.show(id.as_str()).await?;
-        let (alive, total) = (detail.summary.tasks_alive, detail.summary.tasks_total);
-        if alive == total && total > 0 {
+        let (alive, total) = (detail.n_running(), detail.summary.tasks_total);
+        if detail.is_running() {
             return Ok(Some(detail));
         }
         if stop.is_cancelled() {

@@ -153,9 +153,10 @@ impl Nimbus {
         &self.handle
     }
 
-    /// Cancelled when it begins to end: its doors are to be closed.
-    pub fn ending(&self) -> CancellationToken {
-        self.tasks.cancelled()
+    /// Its tasks: what serves its doors is one of them, ends with them, and ends them when
+    /// it breaks.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     /// Waits until it is told to stop, or a part of it ends by itself; then ends the rest. A

@@ -175,6 +175,20 @@ pub struct TopologyDetail {
     pub view_age_ms: u64,
 }
 
+impl TopologyDetail {
+    /// How many tasks have their component up.
+    pub fn n_running(&self) -> usize {
+        let is_up =
+            |task: &&TaskSummary| matches!(task.status, Some(TaskStatus::Running | TaskStatus::Inactive));
+        self.tasks.iter().filter(is_up).count()
+    }
+
+    /// Whether every task has its component up.
+    pub fn is_running(&self) -> bool {
+        self.summary.tasks_total > 0 && self.n_running() == self.summary.tasks_total
+    }
+}
+
 /// One worker of a topology.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

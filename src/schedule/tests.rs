@@ -191,6 +191,59 @@ fn a_lost_worker_moves_to_a_new_slot_and_no_running_worker_changes() {
 }
 
 #[test]
+fn a_topology_is_spread_before_the_load_is() {
+    let mut problem = cluster(2, 4);
+    problem.topologies = vec![topology(0, 2, &[2])];
+    problem.occupied = [slot(0, 6702), slot(0, 6703)].into();
+    let placement = &fresh(&problem).placements[&topology_id(0)];
+    assert_eq!(per_host(&problem, placement), BTreeMap::from([("h0000", 1), ("h0001", 1)]));
+}
+
+/// A placement by hand, of the tasks of topology 0.
+fn placed(workers: &[(Slot, &str)]) -> Solution {
+    let workers = workers.iter().map(|(slot, tasks)| (slot.clone(), tasks.parse().expect("tasks")));
+    let placement = Placement { workers: workers.collect(), unplaced: None };
+    Solution { placements: BTreeMap::from([(topology_id(0), placement)]) }
+}
+
+#[test]
+fn a_rebalance_prefers_the_slots_it_had() {
+    let mut problem = cluster(3, 4);
+    problem.topologies = vec![topology(0, 2, &[2])];
+    problem.topologies[0].keep = Keep::Nothing;
+    let before = placed(&[(slot(1, 6702), "1"), (slot(2, 6701), "2")]);
+    assert_eq!(checked(&problem, &before), before);
+}
+
+#[test]
+fn another_port_of_the_same_supervisor_serves_when_one_failed() {
+    let mut problem = cluster(1, 2);
+    problem.topologies = vec![topology(0, 1, &[2])];
+    let before = placed(&[(slot(0, 6700), "1-2")]);
+    assert_eq!(checked(&problem, &before), placed(&[(slot(0, 6701), "1-2")]));
+}
+
+#[test]
+fn running_workers_get_no_task_while_a_new_one_can() {
+    let mut problem = cluster(4, 1);
+    problem.topologies = vec![topology(0, 3, &[2, 3])];
+    problem.topologies[0].keep = Keep::Healthy(TaskSet::range(1, 2));
+    let before = placed(&[(slot(0, 6700), "1"), (slot(1, 6700), "2"), (slot(2, 6700), "3-5")]);
+    let after = placed(&[(slot(0, 6700), "1"), (slot(1, 6700), "2"), (slot(3, 6700), "3-5")]);
+    assert_eq!(checked(&problem, &before), after);
+}
+
+#[test]
+fn tasks_that_join_running_workers_are_even_by_component() {
+    let mut problem = cluster(2, 1);
+    problem.topologies = vec![topology(0, 2, &[4, 4])];
+    problem.topologies[0].keep = Keep::Healthy(TaskSet::range(1, 4));
+    let before = placed(&[(slot(0, 6700), "1,5-8"), (slot(1, 6700), "2-4")]);
+    let after = placed(&[(slot(0, 6700), "1,5,7"), (slot(1, 6700), "2-4,6,8")]);
+    assert_eq!(checked(&problem, &before), after);
+}
+
+#[test]
 fn a_failed_slot_is_filled_again_when_no_other_is_free() {
     let mut problem = cluster(1, 1);
     problem.topologies = vec![topology(0, 1, &[2])];

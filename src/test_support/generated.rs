@@ -14,7 +14,8 @@ pub fn assert_generated(name: &str, key: &str, text: &str) {
     let whole = fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {name}: {error}"));
     let begin = format!("<!-- generated: {key} -->\n");
     let start = whole.find(&begin).unwrap_or_else(|| panic!("{name} has no line {begin}")) + begin.len();
-    let end = start + whole[start..].find("<!-- end -->").unwrap_or_else(|| panic!("{name}: {key} has no end"));
+    let end =
+        start + whole[start..].find("<!-- end -->").unwrap_or_else(|| panic!("{name}: {key} has no end"));
     if whole[start..end] == *text {
         return;
     }

@@ -1,1 +1,389 @@
-//! faulty
+//! A tree that goes wrong on purpose: any tree, with faults by plan and by chance.
+//!
+//! The same seed and the same requests in the same order give the same faults. Without
+//! faults in its plan it is transparent. Sessions are ended and cut by
+//! [`crate::tree::memory::MemoryTree`] itself.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    daemon::tasks::{Ending, Tasks},
+    tree::{
+        Changes, CreateMode, Error, Family, Node, Op, OpResult, Scope, SessionState, Tree, TreePath, Version,
+        Watcher, watch::WatchSink,
+    },
+};
+
+/// What goes wrong with one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// It takes effect, and the answer is lost.
+    LostReply,
+    /// It is lost, and nobody knows.
+    LostRequest,
+    /// It is refused with this error, without effect.
+    Refused(Error),
+}
+
+/// How likely each fault is, from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Rates {
+    /// Of a request to take effect while its answer is lost.
+    pub lost_reply: f64,
+    /// Of a request to be lost.
+    pub lost_request: f64,
+    /// Of a request to wait before it is sent.
+    pub delay: f64,
+    /// The longest such wait.
+    pub delay_max: Duration,
+    /// Of a changed path not to be told to one watcher.
+    pub lost_event: f64,
+}
+
+/// Which requests go wrong, and how.
+#[derive(Debug, Clone, Default)]
+pub struct FaultPlan {
+    seed: u64,
+    rates: Rates,
+    nth_writes: BTreeMap<u64, Fault>,
+}
+
+impl FaultPlan {
+    /// Nothing goes wrong.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Requests go wrong at random, the same ones for the same `seed`.
+    pub fn seeded(seed: u64, rates: Rates) -> Self {
+        Self { seed, rates, nth_writes: BTreeMap::new() }
+    }
+
+    /// Makes the `n`th write fail, counted from 1 for the first after the plan is in force.
+    /// A multi is one write.
+    pub fn fail_nth_write(mut self, n: u64, fault: Fault) -> Self {
+        self.nth_writes.insert(n, fault);
+        self
+    }
+}
+
+/// Wraps a tree and breaks it by a [`FaultPlan`].
+#[derive(Debug)]
+pub struct FaultyTree {
+    inner: Arc<dyn Tree>,
+    // Guards the plan and how far it is; held for a few instructions.
+    progress: Arc<Mutex<Progress>>,
+    /// Own the tasks that pass changes on.
+    relays: Tasks,
+}
+
+#[derive(Debug)]
+struct Progress {
+    plan: FaultPlan,
+    random: fastrand::Rng,
+    n_writes: u64,
+    n_watches: u64,
+}
+
+/// What is to happen to one request.
+struct Fate {
+    delay: Duration,
+    fault: Option<Fault>,
+}
+
+impl FaultyTree {
+    /// Breaks `inner` by `plan`.
+    pub fn new(inner: Arc<dyn Tree>, plan: FaultPlan) -> Arc<Self> {
+        let progress = Arc::new(Mutex::new(Progress::new(plan)));
+        Arc::new(Self { inner, progress, relays: Tasks::default() })
+    }
+
+    /// Goes on by another plan; its count of writes starts over. [`FaultPlan::none`] heals.
+    pub fn set_plan(&self, plan: FaultPlan) {
+        *lock(&self.progress) = Progress::new(plan);
+    }
+
+    /// How many writes were made since the plan is in force.
+    pub fn n_writes(&self) -> u64 {
+        lock(&self.progress).n_writes
+    }
+
+    async fn write<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let fate = lock(&self.progress).next_write();
+        meet(fate, request).await
+    }
+
+    async fn read<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let fate = lock(&self.progress).next_request();
+        meet(fate, request).await
+    }
+}
+
+/// Lets `request` meet its fate. It is sent when it is first polled, so not polling it loses it.
+async fn meet<T>(fate: Fate, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    if !fate.delay.is_zero() {
+        tokio::time::sleep(fate.delay).await;
+    }
+    match fate.fault {
+        None => request.await,
+        Some(Fault::LostRequest) => Err(Error::ConnectionLost("the request was lost on purpose".to_owned())),
+        Some(Fault::Refused(error)) => Err(error),
+        Some(Fault::LostReply) => {
+            let _lost = request.await;
+            Err(Error::ConnectionLost("the answer was lost on purpose".to_owned()))
+        }
+    }
+}
+
+fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().expect("no one panics while holding the plan of faults")
+}
+
+impl Progress {
+    fn new(plan: FaultPlan) -> Self {
+        let random = fastrand::Rng::with_seed(plan.seed);
+        Self { plan, random, n_writes: 0, n_watches: 0 }
+    }
+
+    fn next_write(&mut self) -> Fate {
+        self.n_writes += 1;
+        let chance = self.next_request();
+        match self.plan.nth_writes.get(&self.n_writes) {
+            Some(fault) => Fate { fault: Some(fault.clone()), ..chance },
+            None => chance,
+        }
+    }
+
+    fn next_request(&mut self) -> Fate {
+        let rates = self.plan.rates;
+        // As many draws for each request, so that one rate does not shift the others' luck.
+        let (dice, hesitation, share) = (self.random.f64(), self.random.f64(), self.random.f64());
+        let fault = if dice < rates.lost_reply {
+            Some(Fault::LostReply)
+        } else if dice < rates.lost_reply + rates.lost_request {
+            Some(Fault::LostRequest)
+        } else {
+            None
+        };
+        let delay = if hesitation < rates.delay { rates.delay_max.mul_f64(share) } else { Duration::ZERO };
+        Fate { delay, fault }
+    }
+
+    /// The luck of a new watcher, its own, so that the order in which watchers are woken
+    /// does not matter.
+    fn next_watch(&mut self) -> fastrand::Rng {
+        self.n_watches += 1;
+        fastrand::Rng::with_seed(self.plan.seed.wrapping_add(self.n_watches))
+    }
+}
+
+/// Passes changes on until the watcher behind `sink` is dropped, leaving some out.
+async fn relay(
+    mut inner: Watcher,
+    sink: WatchSink,
+    dropped: Arc<Notify>,
+    progress: Arc<Mutex<Progress>>,
+    mut random: fastrand::Rng,
+) {
+    loop {
+        let changes = tokio::select! {
+            // Cancel-safe both: changes that are not returned stay pending.
+            () = dropped.notified() => return,
+            changes = inner.changed() => changes,
+        };
+        match changes {
+            // Said at the start and after a reconnect, when no tree forgets to say it.
+            Changes::Everything => sink.note_everything(),
+            Changes::Paths(paths) => {
+                let rate = lock(&progress).plan.rates.lost_event;
+                paths.iter().filter(|_| random.f64() >= rate).for_each(|path| sink.note(path));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Tree for FaultyTree {
+    async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error> {
+        self.write(self.inner.create(path, data, mode)).await
+    }
+
+    async fn get(&self, path: &TreePath) -> Result<Option<Node>, Error> {
+        self.read(self.inner.get(path)).await
+    }
+
+    async fn children(&self, path: &TreePath) -> Result<Option<Vec<String>>, Error> {
+        self.read(self.inner.children(path)).await
+    }
+
+    async fn set(&self, path: &TreePath, data: &[u8], expected: Option<Version>) -> Result<Version, Error> {
+        self.write(self.inner.set(path, data, expected)).await
+    }
+
+    async fn delete(&self, path: &TreePath, expected: Option<Version>) -> Result<(), Error> {
+        self.write(self.inner.delete(path, expected)).await
+    }
+
+    async fn multi(&self, ops: Vec<Op>) -> Result<Vec<OpResult>, Error> {
+        self.write(self.inner.multi(ops)).await
+    }
+
+    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error> {
+        self.read(self.inner.get_many(paths)).await
+    }
+
+    fn watch(&self, path: &TreePath, scope: Scope) -> Watcher {
+        let inner = self.inner.watch(path, scope);
+        let dropped = Arc::new(Notify::new());
+        let (watcher, sink) = Watcher::with_drop_notice(path, scope, &dropped);
+        let random = lock(&self.progress).next_watch();
+        let relay = relay(inner, sink, dropped, Arc::clone(&self.progress), random);
+        self.relays.start("faulty-watch", Ending::Normal, relay);
+        watcher
+    }
+
+    fn session(&self) -> watch::Receiver<SessionState> {
+        self.inner.session()
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{
+        Outcome,
+        contract::{Sessions, run_all},
+        memory::MemoryTree,
+    };
+
+    fn path(text: &str) -> TreePath {
+        text.parse().expect("valid path")
+    }
+
+    fn faulty(plan: FaultPlan) -> (MemoryTree, Arc<FaultyTree>) {
+        let server = MemoryTree::new();
+        let tree = FaultyTree::new(server.connect(), plan);
+        (server, tree)
+    }
+
+    #[tokio::test]
+    async fn without_faults_it_keeps_the_contract() {
+        run_all(async |_| {
+            let server = MemoryTree::new();
+            Sessions::new(move || {
+                let tree: Arc<dyn Tree> = FaultyTree::new(server.connect(), FaultPlan::none());
+                async move { tree }
+            })
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_nth_write_fails_as_told() {
+        let plan = FaultPlan::none()
+            .fail_nth_write(2, Fault::LostReply)
+            .fail_nth_write(3, Fault::LostRequest)
+            .fail_nth_write(4, Fault::Refused(Error::Disconnected));
+        let (_server, tree) = faulty(plan);
+        let mut seen = Vec::new();
+        for name in ["/a", "/b", "/c", "/d", "/e"] {
+            let created = tree.create(&path(name), b"", CreateMode::Persistent).await;
+            let is_there = tree.get(&path(name)).await.expect("reads are not writes").is_some();
+            seen.push((created.map_err(|error| error.outcome()).err(), is_there));
+        }
+        let unknown = Some(Outcome::Unknown);
+        let wanted = [
+            (None, true),
+            (unknown, true),
+            (unknown, false),
+            (Some(Outcome::NotApplied), false),
+            (None, true),
+        ];
+        assert_eq!(seen, wanted);
+        assert_eq!(tree.n_writes(), 5);
+    }
+
+    /// What becomes of a few hundred writes.
+    async fn course(seed: u64) -> Vec<(bool, bool)> {
+        let rates = Rates { lost_reply: 0.2, lost_request: 0.2, ..Rates::default() };
+        let (server, tree) = faulty(FaultPlan::seeded(seed, rates));
+        let honest = server.connect();
+        let mut course = Vec::new();
+        for i in 0..300 {
+            let at = path(&format!("/{i}"));
+            let answered = tree.create(&at, b"", CreateMode::Persistent).await.is_ok();
+            course.push((answered, honest.get(&at).await.expect("read").is_some()));
+        }
+        course
+    }
+
+    #[tokio::test]
+    async fn the_same_seed_gives_the_same_faults() {
+        let course_of_seven = course(7).await;
+        assert_eq!(course_of_seven, course(7).await);
+        assert_ne!(course_of_seven, course(8).await);
+        for kind in [(true, true), (false, true), (false, false)] {
+            let n = course_of_seven.iter().filter(|seen| **seen == kind).count();
+            assert!(n > 20, "{n} of 300 were {kind:?}");
+        }
+        assert!(!course_of_seven.contains(&(true, false)), "an answer for nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delays_are_bounded_and_healing_ends_them() {
+        let delay_max = Duration::from_secs(3);
+        let rates = Rates { delay: 1.0, delay_max, ..Rates::default() };
+        let (_server, tree) = faulty(FaultPlan::seeded(1, rates));
+        let clock = crate::clock::Clock::new();
+        let start = clock.monotonic();
+        for _ in 0..10 {
+            tree.get(&TreePath::root()).await.expect("late, but read");
+        }
+        let waited = clock.monotonic().since(start);
+        assert!(waited > Duration::from_secs(1) && waited <= 10 * delay_max, "{waited:?}");
+        tree.set_plan(FaultPlan::none());
+        let healed = clock.monotonic();
+        tree.get(&TreePath::root()).await.expect("read");
+        assert_eq!(clock.monotonic().since(healed), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn lost_events_are_not_heard_but_everything_is() {
+        let rates = Rates { lost_event: 1.0, ..Rates::default() };
+        let (server, tree) = faulty(FaultPlan::seeded(1, rates));
+        let mut watcher = tree.watch(&TreePath::root(), Scope::Subtree);
+        assert_eq!(watcher.changed().await, Changes::Everything);
+        tree.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
+        let session = tree.session().borrow().connected().expect("connected");
+        server.expire(session);
+        assert_eq!(watcher.changed().await, Changes::Everything, "the creation was to be lost");
+    }
+
+    #[tokio::test]
+    async fn a_dropped_watcher_ends_its_relay() {
+        let (_server, tree) = faulty(FaultPlan::none());
+        for _ in 0..100 {
+            tree.watch(&path("/a"), Scope::Node).changed().await;
+        }
+        crate::test_support::wait_until("no relay is left", Duration::from_secs(10), async || {
+            // Each relay shares the plan.
+            match Arc::strong_count(&tree.progress) {
+                1 => Ok(()),
+                n => Err(format!("{} relays", n - 1)),
+            }
+        })
+        .await;
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! [`Tree`] is one process's connection to the tree. Two things implement it:
 //! [`zookeeper::ZooKeeperTree`] for a cluster and [`memory::MemoryTree`] for local mode and
-//! tests; [`faulty::FaultyTree`] wraps either and breaks it on purpose. [`contract`] is the
+//! tests; [`faulty::FaultyTree`] wraps either and breaks it on purpose. `contract` is the
 //! suite that all of them pass.
 //!
 //! What the layer promises above ZooKeeper's own guarantees:

@@ -95,7 +95,8 @@ async fn killing_a_worker_kills_its_components() {
     let before = clock.monotonic();
     assert_eq!(processes.exited(id).await, ExitReport::Signal(9));
     assert!(clock.monotonic().since(before) < Duration::from_secs(1), "the exit was seen late");
-    until("the component is gone", || table::entry(component).expect("readable").is_none_or(|e| e.is_zombie)).await;
+    until("the component is gone", || table::entry(component).expect("readable").is_none_or(|e| e.is_zombie))
+        .await;
 }
 
 #[tokio::test]

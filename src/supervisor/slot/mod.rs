@@ -404,9 +404,7 @@ impl Live {
                 since: seen.now,
                 n_failures: self.n_failures,
             },
-            Some(Progress::Alive { beat: None })
-                if seen.looked.since(self.since) >= seen.patience.start =>
-            {
+            Some(Progress::Alive { beat: None }) if seen.looked.since(self.since) >= seen.patience.start => {
                 let reason = Reason::StartTimedOut { after: seen.looked.since(self.since) };
                 self.report(reason.clone(), actions);
                 self.stop(reason, StopCounts::Yes)

@@ -2,7 +2,7 @@
 //!
 //! It behaves as ZooKeeper 3.8 does, without a network: transactions are numbered, sequence
 //! numbers count creations, ephemerals go with their session, and a multi is all or nothing.
-//! Where the two differ it is a defect here; [`crate::tree::contract`] compares them.
+//! Where the two differ it is a defect here; `tree::contract` compares them.
 //!
 //! Sessions do not expire by themselves: who is in the same process is alive. Tests end and
 //! cut them through [`MemoryTree`].

@@ -144,25 +144,25 @@ impl Nodes {
         let parent_path = path.parent().ok_or_else(|| Error::NodeExists { path: path.clone() })?;
         let parent = self.znodes.get(&parent_path).ok_or_else(no_parent)?;
         let n_before = parent.n_children_ever;
-        let path = match mode.is_sequential() {
+        let created = match mode.is_sequential() {
             true => {
                 let name = format!("{}{n_before:010}", path.name());
                 parent_path.child(&name).map_err(Error::InvalidPath)?
             }
             false => path.clone(),
         };
-        if self.znodes.contains_key(&path) {
-            return Err(Error::NodeExists { path });
+        if self.znodes.contains_key(&created) {
+            return Err(Error::NodeExists { path: path.clone() });
         }
         if parent.owner.is_some() {
-            return Err(Error::NoChildrenForEphemerals { path });
+            return Err(Error::NoChildrenForEphemerals { path: path.clone() });
         }
         let znode = Znode::new(Arc::from(data), self.last_transaction, owner);
-        self.insert(&path, znode);
+        self.insert(&created, znode);
         let parent = self.znodes.get_mut(&parent_path).ok_or_else(no_parent)?;
         // At its end ZooKeeper's counter stays where it is, and the name is taken from then on.
         parent.n_children_ever = n_before.saturating_add(1);
-        Ok((path.clone(), Undo::Create { path, parent_n_children_ever: n_before }))
+        Ok((created.clone(), Undo::Create { path: created, parent_n_children_ever: n_before }))
     }
 
     fn set(

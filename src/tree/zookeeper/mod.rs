@@ -8,6 +8,8 @@
 //! ```
 //!
 //! Nobody outside this folder holds a client of the crate, or sees one of its types.
+//!
+//! The servers must be 3.6 or newer: older ones know no watch that lasts.
 
 mod errors;
 mod session;

@@ -214,17 +214,17 @@ fn unreachable_because(error: zk::Error) -> Error {
 
 /// Says when the same trouble may be logged again.
 #[derive(Debug)]
-struct Complaints {
+pub(super) struct Complaints {
     clock: Clock,
     last: Option<Monotonic>,
 }
 
 impl Complaints {
-    fn new(clock: Clock) -> Self {
+    pub(super) fn new(clock: Clock) -> Self {
         Self { clock, last: None }
     }
 
-    fn is_due(&mut self) -> bool {
+    pub(super) fn is_due(&mut self) -> bool {
         let now = self.clock.monotonic();
         let due = self.last.is_none_or(|last| now.since(last) >= COMPLAINT_PERIOD);
         if due {

@@ -24,11 +24,15 @@ use tracing::{debug, warn};
 use zookeeper_client as zk;
 
 use crate::{
+    clock::Clock,
     daemon::tasks::{Ending, Tasks},
     tree::{
         Error, Scope, SessionId, TreePath,
         watch::{Event, WatchSink, WatchTable, Watcher},
-        zookeeper::{errors::general_error, session::Link},
+        zookeeper::{
+            errors::general_error,
+            session::{Complaints, Link},
+        },
     },
 };
 
@@ -122,6 +126,7 @@ impl Watches {
 /// Keeps the watches of `watches` in place until it is cancelled.
 pub(super) async fn keep(watches: Arc<Watches>, link: Arc<Link>) {
     let mut placed: HashMap<TreePath, Placed> = HashMap::new();
+    let mut complaints = Complaints::new(Clock::new());
     loop {
         let wanted = watches.wanted();
         placed.retain(|path, _| wanted.contains_key(path));
@@ -141,10 +146,9 @@ pub(super) async fn keep(watches: Arc<Watches>, link: Arc<Link>) {
         match place(&watches, &link, session, missing, &mut placed).await {
             Ok(()) => watches.wake.notified().await,
             Err(error) => {
-                if error.is_retryable() {
-                    debug!(%error, "watches are not all in place");
-                } else {
-                    warn!(%error, "watches are not all in place");
+                // What a new connection may cure is told by the session's own log.
+                if !error.is_retryable() && complaints.is_due() {
+                    warn!(%error, "watches are not all in place; trying on");
                 }
                 // Waking early is harmless; a wake that comes meanwhile is kept.
                 let _woken_or_not = tokio::time::timeout(RETRY, watches.wake.notified()).await;

@@ -62,9 +62,8 @@ impl Bolt {
         seat: &mut Seat,
         child: &mut Child,
     ) -> Result<Infallible, Failure> {
-        let mut checks = seat.checks();
+        let (mut checks, mut silence) = seat.watch_silence();
         let mut ticks = seat.settings.tick.as_ref().map(ticks);
-        let mut last_heard = seat.clock.monotonic();
         let mut inbox_open = true;
         loop {
             self.feed(seat, child);
@@ -76,7 +75,7 @@ impl Bolt {
                     while let Some(message) = child.heard()? {
                         let effect = self.protocol.hear(message)?;
                         self.carry_out(effect, seat, child).await?;
-                        last_heard = seat.clock.monotonic();
+                        silence.broken();
                     }
                 }
                 // Cancel-safe: nothing is taken unless it is returned.
@@ -87,7 +86,7 @@ impl Bolt {
                 // Cancel-safe: a tick that is not returned is due at the next call.
                 () = next_tick(&mut ticks) => self.tick_due = true,
                 _ = checks.tick() => {
-                    seat.check_silence(last_heard)?;
+                    silence.check(seat.clock.monotonic())?;
                     self.ask_for_sign_of_life(child);
                 }
             }

@@ -143,7 +143,7 @@ impl Seat {
     fn note(&mut self, remark: Remark) {
         let (component, task) = (&self.launch.component, self.task);
         match remark {
-            Remark::Error(text) => self.report(text),
+            Remark::Error(text) => self.report(&text),
             Remark::Log { level, text } => match level {
                 LogLevel::Trace => trace!(%component, %task, "{text}"),
                 LogLevel::Debug => debug!(%component, %task, "{text}"),
@@ -160,25 +160,59 @@ impl Seat {
         }
     }
 
-    /// Reports a text of the child's: its first line is the message, the rest the stack.
-    fn report(&self, text: String) {
-        let (message, stack) = text.trim().split_once('\n').unwrap_or((text.trim(), ""));
+    /// Reports a text of the child's.
+    fn report(&self, text: &str) {
+        let (message, stack) = headline(text);
         self.errors.report(&self.launch.component, self.task, message.to_owned(), stack.to_owned());
     }
 
-    /// When to look whether the child is silent: often enough that a short limit is kept.
-    fn checks(&self) -> Interval {
-        let period = CHECK_PERIOD.min(self.settings.timeout / 4).max(Duration::from_millis(1));
+    fn watch_silence(&self) -> (Interval, Silence) {
+        let limit = self.settings.timeout;
+        // Often enough that a short limit is kept as well.
+        let period = CHECK_PERIOD.min(limit / 4).max(Duration::from_millis(1));
         let mut checks = tokio::time::interval(period);
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        checks
+        let silence = Silence { limit, period, checked: self.clock.monotonic(), silent_for: Duration::ZERO };
+        (checks, silence)
+    }
+}
+
+/// How long a child has been silent while it could be heard.
+#[derive(Debug)]
+struct Silence {
+    limit: Duration,
+    period: Duration,
+    checked: Monotonic,
+    silent_for: Duration,
+}
+
+impl Silence {
+    /// The child gave a sign of life, or is asked for one only now.
+    fn broken(&mut self) {
+        self.silent_for = Duration::ZERO;
     }
 
-    fn check_silence(&self, last_heard: Monotonic) -> Result<(), Failure> {
-        match self.clock.monotonic().since(last_heard) > self.settings.timeout {
-            true => Err(Failure::Silent(self.settings.timeout)),
+    /// Looks at the time, about once in a period.
+    fn check(&mut self, now: Monotonic) -> Result<(), Failure> {
+        // A check that comes late counts little: we waited for our outbox, or the whole
+        // process was stopped, and nobody listened meanwhile.
+        self.silent_for += now.since(self.checked).min(2 * self.period);
+        self.checked = now;
+        match self.silent_for > self.limit {
+            true => Err(Failure::Silent(self.limit)),
             false => Ok(()),
         }
+    }
+}
+
+/// The line that says what happened, and the whole text when there is more: the first line,
+/// but the last one of a Python traceback.
+fn headline(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    match text.split_once('\n') {
+        None => (text, ""),
+        Some(("Traceback (most recent call last):", rest)) => (rest.lines().last().unwrap_or(text), text),
+        Some((first, _)) => (first, text),
     }
 }
 
@@ -247,16 +281,20 @@ pub(super) async fn run(mut seat: Seat, mut part: Part) {
         };
         seat.show(TaskStatus::Restarting);
         seat.counters.failed.add(part.forget_child());
-        let (exit, last_words) = match obituary {
-            Some(obituary) => (format!(" ({})", obituary.exit), obituary.last_words),
-            None => Default::default(),
-        };
+        let component = seat.launch.component.clone();
+        let mut message = format!("task {} of {component}: {failure}", seat.task);
+        let mut last_words = String::new();
+        if let Some(obituary) = obituary {
+            message.push_str(&format!(" ({})", obituary.exit));
+            if let Some(line) = obituary.last_words.lines().last() {
+                message.push_str(&format!("; it said last: {line}"));
+            }
+            last_words = obituary.last_words;
+        }
         if seat.clock.monotonic().since(began) >= STEADY_RUN {
             backoff.reset();
         }
         let delay = backoff.next_delay();
-        let component = seat.launch.component.clone();
-        let message = format!("task {} of {component}: {failure}{exit}", seat.task);
         seat.errors.report(&component, seat.task, message, last_words);
         info!(%component, task = %seat.task, ?delay, "the component's process is started again");
         tokio::select! {
@@ -264,5 +302,41 @@ pub(super) async fn run(mut seat: Seat, mut part: Part) {
             () = cancelled.cancelled() => return,
             () = tokio::time::sleep(delay) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+
+    #[test]
+    fn a_child_is_silent_only_while_it_is_listened_to() {
+        let clock = Clock::manual(Timestamp::EPOCH);
+        let secs = Duration::from_secs;
+        let mut silence =
+            Silence { limit: secs(10), period: secs(1), checked: clock.monotonic(), silent_for: secs(0) };
+        let mut after = |by, broken: bool| {
+            clock.turn(by);
+            if broken {
+                silence.broken();
+            }
+            silence.check(clock.monotonic()).is_ok()
+        };
+        assert!((0..10).all(|_| after(secs(1), false)));
+        assert!(!after(secs(1), false));
+        assert!(after(secs(1), true));
+        // The process was stopped for an hour.
+        assert!(after(secs(3600), false));
+        assert!((0..7).all(|_| after(secs(1), false)));
+        assert!(!after(secs(1), false));
+    }
+
+    #[test]
+    fn the_line_that_says_what_happened_is_found() {
+        assert_eq!(headline("oh no\n"), ("oh no", ""));
+        assert_eq!(headline("oh no\nat x\n"), ("oh no", "oh no\nat x"));
+        let traceback = "Traceback (most recent call last):\n  File \"x\"\nValueError: bad";
+        assert_eq!(headline(traceback), ("ValueError: bad", traceback));
     }
 }

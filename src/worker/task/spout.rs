@@ -71,16 +71,14 @@ impl Spout {
         seat: &mut Seat,
         child: &mut Child,
     ) -> Result<Infallible, Failure> {
-        let mut checks = seat.checks();
+        let (mut checks, mut silence) = seat.watch_silence();
         let mut pauses = Pauses::from(seat.settings.spout_wait);
         let mut paused = false;
         let pause = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(pause);
-        // When the child last gave a sign of life or was asked for one.
-        let mut last_heard = seat.clock.monotonic();
         loop {
             if !paused && self.tell_next(child) {
-                last_heard = seat.clock.monotonic();
+                silence.broken();
             }
             tokio::select! {
                 // Cancel-safe: see `exchange`.
@@ -97,7 +95,7 @@ impl Spout {
                             Effect::Nothing | Effect::Greeted | Effect::Next(_) | Effect::Note(_) => {}
                         }
                         self.carry_out(effect, seat, child).await?;
-                        last_heard = seat.clock.monotonic();
+                        silence.broken();
                     }
                 }
                 // Cancel-safe: the value itself is looked at above.
@@ -112,7 +110,7 @@ impl Spout {
                 }
                 () = &mut pause, if paused => paused = false,
                 _ = checks.tick() => if self.protocol.owes_answer() {
-                    seat.check_silence(last_heard)?;
+                    silence.check(seat.clock.monotonic())?;
                 }
             }
         }
@@ -150,8 +148,7 @@ impl Spout {
                     Tracking::Untracked => {}
                     Tracking::Acked => seat.counters.acked.add(1),
                     Tracking::AckDropped => seat.report(
-                        "it emitted so many tuples with ids in one go that it is not told of the rest"
-                            .to_owned(),
+                        "it emitted so many tuples with ids in one go that it is not told of the rest",
                     ),
                 }
             }

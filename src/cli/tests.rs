@@ -1,0 +1,50 @@
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn the_command_line_is_consistent() {
+    command_line().debug_assert();
+}
+
+#[test]
+fn times_are_read_as_people_write_them() {
+    let check =
+        |text: &str, expected: Option<Duration>| assert_eq!(parse_duration(text).ok(), expected, "{text}");
+    check("0s", Some(Duration::ZERO));
+    check("10s", Some(Duration::from_secs(10)));
+    check("2m", Some(Duration::from_secs(120)));
+    check("500ms", Some(Duration::from_millis(500)));
+    check("7", Some(Duration::from_secs(7)));
+    for bad in ["", "soon", "-1s", "1y", "[1]"] {
+        check(bad, None);
+    }
+}
+
+#[test]
+fn wrong_usage_has_its_own_exit_code() {
+    let run = |args: &[&str]| format!("{:?}", run(args.iter().map(OsString::from)));
+    assert_eq!(run(&["stormkeeper", "no-such-command"]), format!("{:?}", ExitCode::from(2)));
+    assert_eq!(run(&["stormkeeper", "--version"]), format!("{:?}", ExitCode::SUCCESS));
+}
+
+/// Every command and option, as `--help` tells.
+fn reference() -> String {
+    let mut text = String::from("```text\n");
+    let mut command = command_line();
+    command.build();
+    text.push_str(&command.clone().render_help().to_string());
+    for subcommand in command.get_subcommands_mut().filter(|subcommand| !subcommand.is_hide_set()) {
+        if subcommand.get_name() != "help" {
+            text.push_str(&format!("\n$ stormkeeper {} --help\n", subcommand.get_name()));
+            text.push_str(&subcommand.render_help().to_string());
+        }
+    }
+    text.push_str("```\n");
+    text
+}
+
+#[test]
+fn generated_reference() {
+    crate::test_support::assert_generated("docs/commands.md", "commands", &reference());
+}
