@@ -58,7 +58,7 @@ pub enum Effect {
         /// The topology.
         id: TopologyId,
         /// Its record from now on, and the version it has now.
-        storm: Stored<Storm>,
+        storm: Box<Stored<Storm>>,
         /// Its tasks from now on, and the version they have now.
         tasks: Stored<TaskTable>,
         /// The version of its assignment now; `None` when it has none.

@@ -36,7 +36,7 @@ struct Cluster {
     /// A connection of the test's own.
     tree: Arc<dyn Tree>,
     clock: Clock,
-    tasks: Tasks,
+    _tasks: Tasks,
     dir: tempfile::TempDir,
 }
 
@@ -58,7 +58,7 @@ impl Cluster {
             }
         });
         let tree: Arc<dyn Tree> = server.connect();
-        Self { server, tree, clock, tasks, dir: tempfile::tempdir().expect("a directory") }
+        Self { server, tree, clock, _tasks: tasks, dir: tempfile::tempdir().expect("a directory") }
     }
 
     async fn nimbus(&self, host: &str) -> Running {

@@ -59,7 +59,11 @@ fn rebalance(draft: &mut Draft<'_>, case: &Case<'_>, cases: &[Case<'_>]) {
     let Some((before, orders)) = replacing(draft, case, &assignment) else { return };
     let tasks = Stored { value: table, version: case.tasks.version };
     let id = case.id.clone();
-    draft.act(Effect::Rebalance { id, storm, tasks, before, assignment, orders }, Reason::RebalanceDue, 0);
+    draft.act(
+        Effect::Rebalance { id, storm: Box::new(storm), tasks, before, assignment, orders },
+        Reason::RebalanceDue,
+        0,
+    );
 }
 
 fn assignment(

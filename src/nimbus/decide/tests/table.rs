@@ -5,6 +5,9 @@ use crate::{
     nimbus::plan::{Effect, Plan, Reason, Trouble},
 };
 
+/// A wait of nothing.
+const NOW: std::time::Duration = std::time::Duration::ZERO;
+
 fn effects(plan: &Plan) -> Vec<String> {
     plan.actions.iter().map(|action| action.effect.to_string()).collect()
 }
@@ -283,7 +286,7 @@ fn a_killed_topology_goes_step_by_step_and_leaves_nothing() {
 fn beats_that_do_not_end_hold_a_removal_up_for_the_task_timeout() {
     let mut world = World::with_supervisors(1, 2);
     let id = world.running("wc", 2, 1);
-    world.kill(&id, 0 * SECOND);
+    world.kill(&id, NOW);
     world.settle();
     world.wait(29 * SECOND);
     assert_eq!(world.decide().actions, []);
@@ -345,7 +348,7 @@ fn a_killed_topology_with_an_unreadable_assignment_can_go() {
     let id = world.running("bad", 4, 2);
     world.put(layout::assignment(&id), b"garbage".to_vec());
     world.put(layout::tasks(&id), b"garbage".to_vec());
-    world.kill(&id, 0 * SECOND);
+    world.kill(&id, NOW);
     world.settle();
     world.beat();
     world.settle();
