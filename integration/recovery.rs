@@ -159,10 +159,11 @@ async fn an_outage_longer_than_every_session_moves_nothing() {
     let mut cluster = Cluster::start().await;
     let before = endless(&cluster).await;
     cluster.zookeeper.kill9();
-    // Sessions are over after 1.4 times their timeout, as the client counts; everyone notices.
-    wait_until("both nimbuses lost their sessions", PATIENCE, async || {
-        let lost = |nimbus: &crate::cluster::Daemon| nimbus.log().to_lowercase().contains("session");
-        if cluster.nimbuses.iter().any(lost) { Ok(()) } else { Err(cluster.logs()) }
+    // A client calls its session over after 1.4 times its timeout.
+    wait_until("every nimbus and supervisor lost its session", PATIENCE, async || {
+        let mut daemons = cluster.nimbuses.iter().chain(&cluster.supervisors);
+        let all = daemons.all(|daemon| daemon.log().contains("session ended"));
+        if all { Ok(()) } else { Err(cluster.logs()) }
     })
     .await;
     cluster.zookeeper.restart().await.expect("ZooKeeper comes back");

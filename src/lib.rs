@@ -7,63 +7,63 @@
 //! daemons (`nimbus`, `supervisor`, `worker`) never import one another; they meet in
 //! `cluster`, `model` and `rpc`.
 
-/// The domain as plain values.
+// The domain as plain values.
 pub mod model;
 
-/// Time as a value that is passed in.
+// Time as a value that is passed in.
 pub mod clock;
 
-/// Jittered exponential backoff.
+// Jittered exponential backoff.
 pub mod backoff;
 
-/// Owned tasks, shutdown, logs.
+// Owned tasks, shutdown, logs.
 pub mod daemon;
 
-/// A bare versioned tree with sessions, ephemerals, watches and multi.
+// A bare versioned tree with sessions, ephemerals, watches and multi.
 pub mod tree;
 
-/// The typed cluster state over the tree.
+// The typed cluster state over the tree.
 pub mod cluster;
 
-/// Who leads, and fenced writes.
+// Who leads, and fenced writes.
 pub mod election;
 
-/// Pure placement of tasks in slots.
+// Pure placement of tasks in slots.
 pub mod schedule;
 
-/// Pure streaming: values, tuples, groupings.
+// Pure streaming: values, tuples, groupings.
 pub mod tuple;
 
-/// What daemons and clients say to each other by HTTP.
+// What daemons and clients say to each other by HTTP.
 pub mod rpc;
 
-/// The deciding daemon.
+// The deciding daemon.
 pub mod nimbus;
 
-/// The agent of one machine.
+// The agent of one machine.
 pub mod supervisor;
 
-/// Inside a worker process.
+// Inside a worker process.
 pub mod worker;
 
-/// `storm.yaml`, command line and environment over defaults.
+// `storm.yaml`, command line and environment over defaults.
 pub mod config;
 
-/// The topology file.
+// The topology file.
 pub mod flux;
 
-/// The REST routes of a nimbus.
+// The REST routes of a nimbus.
 pub mod api;
 
-/// A whole cluster in one process.
+// A whole cluster in one process.
 pub mod local;
 
-/// One file per command.
+// One file per command.
 pub mod cli;
 
 #[cfg(test)]
 mod tidy;
 
-/// Builders and waits for tests.
+// Builders and waits for tests.
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;

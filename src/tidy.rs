@@ -50,11 +50,11 @@ const CRATES: &[(&str, &[&str])] = &[
     ("zookeeper_client", &["src/tree/zookeeper/"]),
     ("rocksdb", &[]),
     ("axum", &["src/api/"]),
-    ("reqwest", &["src/rpc/"]),
+    ("reqwest", &["src/rpc/", "src/api/forward.rs", "src/nimbus/blobs/", "src/nimbus/handle.rs"]),
     ("clap", &["src/cli/"]),
     ("anyhow", &["src/cli/", "src/main.rs"]),
     ("saphyr", &["src/config/yaml.rs"]),
-    ("rustix", &["src/supervisor/process/", "src/config/", "src/worker/"]),
+    ("rustix", &["src/supervisor/", "src/config/", "src/worker/"]),
 ];
 
 /// Split a file before it gets longer than this.
@@ -100,7 +100,7 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn is_test(file: &str) -> bool {
-    file.contains("/tests") || file.contains("test_support") || file.ends_with("tidy.rs")
+    file.contains("/tests") || file.ends_with("_tests.rs") || file.contains("test_support") || file.ends_with("tidy.rs")
 }
 
 /// The modules of this crate that `text` names by `crate::`, also inside `crate::{…}`.

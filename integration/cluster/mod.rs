@@ -229,6 +229,10 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("readable") {
         let path = entry.expect("readable").path();
         let target = to.join(path.file_name().expect("entries have names"));
-        if path.is_dir() { copy_dir(&path, &target) } else { drop(fs::copy(&path, &target).expect("copied")) }
+        if path.is_dir() {
+            copy_dir(&path, &target)
+        } else {
+            fs::copy(&path, &target).map(drop).expect("copied")
+        }
     }
 }

@@ -18,6 +18,9 @@ pub(super) const POLL_PERIOD: Duration = Duration::from_millis(100);
 /// takes its time.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long they may take when one of them has reported an error: some restarts' worth.
+const BROKEN_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long tuples under way are waited for, once spouts were stopped.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -106,11 +109,12 @@ async fn wait_until_running(
         if stop.is_cancelled() {
             return Ok(None);
         }
-        if clock.monotonic().since(start) >= START_PATIENCE {
-            let error = detail.components.iter().find_map(|component| component.last_error.as_ref());
-            let trouble = error.map(|error| error.message.clone()).or(detail.summary.trouble);
-            let trouble = trouble.unwrap_or_else(|| "no reason is known".to_owned());
-            return Err(Error::NotRunning { alive, total, after: START_PATIENCE, trouble });
+        let broken = detail.components.iter().find_map(|component| component.last_error.as_ref());
+        let patience = if broken.is_some() { BROKEN_PATIENCE } else { START_PATIENCE };
+        if clock.monotonic().since(start) >= patience {
+            let error = broken.map(|error| format!("{}: {}", error.component, error.message));
+            let trouble = error.or(detail.summary.trouble).unwrap_or_else(|| "no reason is known".to_owned());
+            return Err(Error::NotRunning { alive, total, after: patience, trouble });
         }
         pause(stop).await;
     }
