@@ -11,6 +11,7 @@ use tokio_util::io::ReaderStream;
 use super::{
     Api,
     error::{ApiError, PathPart, internal},
+    forward::forward,
 };
 use crate::{
     model::BlobKey,
@@ -50,10 +51,7 @@ pub(super) async fn put_blob(
         return Err(Refusal::Blob(blobs::Error::TooLarge { key, limit }).into());
     }
     if !api.nimbus.takes_writes() {
-        return api
-            .forwarder
-            .forward(&api.nimbus, parts.method, parts.uri.path(), &parts.headers, body)
-            .await;
+        return forward(&api, &parts.method, parts.uri.path(), &parts.headers, body).await;
     }
     api.nimbus.blobs().put(&key, body.into_data_stream()).await?;
     Ok(StatusCode::CREATED.into_response())

@@ -40,10 +40,10 @@ use crate::{
     clock::Clock,
     daemon::tasks::Ending,
     nimbus::{self, Handle, Nimbus},
+    rpc::forward::Forwarder,
     tree::Tree,
 };
 use error::ApiError;
-use forward::Forwarder;
 
 /// The largest body of a request that is JSON; the longest rebalance names every component.
 const JSON_BYTES_MAX: usize = 1 << 20;
@@ -134,7 +134,8 @@ async fn serve(listener: TcpListener, nimbus: Handle, closing: CancellationToken
 
 /// The routes of `nimbus`.
 pub fn routes(nimbus: Handle) -> Router {
-    let api = Api { nimbus, forwarder: Forwarder::new() };
+    let forwarder = Forwarder::new().expect("a client without TLS needs nothing that can be missing");
+    let api = Api { nimbus, forwarder };
     let blobs = get(blobs::get_blob).put(blobs::put_blob);
     Router::new()
         .route("/live", get(async || StatusCode::OK))

@@ -154,80 +154,96 @@ async fn a_topology_goes_through_its_life() {
     drop(fixture.tree);
 }
 
+/// A bad request, and what its answer must be.
+struct Bad<'a> {
+    method: Method,
+    uri: &'a str,
+    body: Vec<u8>,
+    status: StatusCode,
+    code: Code,
+    /// A part of the message.
+    names: &'a str,
+}
+
+async fn check(router: &Router, bad: Bad<'_>) {
+    let Bad { method, uri, body, status, code, names } = bad;
+    let (was, answer) = ask(router, method.clone(), uri, body).await;
+    assert_eq!((was, &answer["code"]), (status, &json!(code)), "{method} {uri}: {answer}");
+    let message = answer["message"].as_str().unwrap_or_default();
+    assert!(message.contains(names), "{method} {uri}: {answer}");
+}
+
 #[tokio::test]
 async fn whatever_is_wrong_is_named() {
     let fixture = Fixture::new().await;
     let running = fixture.leader().await;
     let router = routes(running.handle().clone());
-    let key = BlobKey::of(b"x");
-    let blob = format!("/api/v1/blobs/{key}");
-    let large = vec![b'x'; 20_001];
-    let cases: Vec<(Method, &str, Vec<u8>, StatusCode, &str, &str)> = vec![
-        (Method::GET, "/nowhere", vec![], StatusCode::NOT_FOUND, "no_such_route", "/nowhere"),
-        (
-            Method::POST,
-            "/api/v1/cluster/summary",
-            vec![],
-            StatusCode::METHOD_NOT_ALLOWED,
-            "wrong_method",
-            "POST",
-        ),
-        (Method::GET, "/api/v1/topology/x", vec![], StatusCode::NOT_FOUND, "unknown_topology", "\"x\""),
-        (Method::GET, "/api/v1/topology/%FF", vec![], StatusCode::BAD_REQUEST, "invalid_request", "UTF-8"),
-        (Method::POST, "/api/v1/topology/x/kill", vec![], StatusCode::NOT_FOUND, "unknown_topology", "\"x\""),
-        (
-            Method::POST,
-            "/api/v1/topology/x/kill",
-            b"{".to_vec(),
-            StatusCode::BAD_REQUEST,
-            "invalid_request",
-            "line 1 column 1",
-        ),
-        (
-            Method::POST,
-            "/api/v1/topology/x/kill",
-            b"{\"wait\":1}".to_vec(),
-            StatusCode::BAD_REQUEST,
-            "invalid_request",
-            "unknown field `wait`",
-        ),
-        (Method::POST, "/api/v1/topology/submit", vec![], StatusCode::BAD_REQUEST, "invalid_request", "EOF"),
-        (
-            Method::POST,
-            "/api/v1/topology/submit",
-            br#"{"blob":"x","owner":"a"}"#.to_vec(),
-            StatusCode::BAD_REQUEST,
-            "invalid_request",
-            "blob key",
-        ),
-        (
-            Method::POST,
-            "/api/v1/topology/submit",
-            vec![b' '; JSON_BYTES_MAX + 1],
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too_large",
-            "1048576",
-        ),
-        (Method::GET, "/api/v1/blobs/x", vec![], StatusCode::BAD_REQUEST, "invalid_request", "blob key"),
-        (Method::GET, &blob, vec![], StatusCode::NOT_FOUND, "blob_missing", key.as_str()),
-        (Method::PUT, &blob, b"y".to_vec(), StatusCode::BAD_REQUEST, "blob_mismatch", key.as_str()),
-        (Method::PUT, &blob, large, StatusCode::PAYLOAD_TOO_LARGE, "too_large", "20000"),
+    let get =
+        |uri, status, code, names| Bad { method: Method::GET, uri, body: Vec::new(), status, code, names };
+    let post = |uri, body: &[u8], status, code, names| Bad {
+        method: Method::POST,
+        uri,
+        body: body.to_vec(),
+        status,
+        code,
+        names,
+    };
+    let submit = "/api/v1/topology/submit";
+    let (bad, missing) = (StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND);
+    let large = vec![b' '; JSON_BYTES_MAX + 1];
+    let cases = [
+        get("/nowhere", missing, Code::NoSuchRoute, "/nowhere"),
+        get("/api/v1/topology/x", missing, Code::UnknownTopology, "\"x\""),
+        get("/api/v1/topology/%FF", bad, Code::InvalidRequest, "UTF-8"),
+        post("/api/v1/cluster/summary", b"", StatusCode::METHOD_NOT_ALLOWED, Code::WrongMethod, "POST"),
+        post("/api/v1/topology/x/kill", b"", missing, Code::UnknownTopology, "\"x\""),
+        post("/api/v1/topology/x/kill", b"{", bad, Code::InvalidRequest, "line 1 column 1"),
+        post("/api/v1/topology/x/kill", br#"{"wait":1}"#, bad, Code::InvalidRequest, "unknown field `wait`"),
+        post(submit, b"", bad, Code::InvalidRequest, "EOF"),
+        post(submit, br#"{"blob":"x","owner":"a"}"#, bad, Code::InvalidRequest, "blob key"),
+        post(submit, &large, StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge, "1048576"),
     ];
-    for (method, uri, body, status, code, text) in cases {
-        let (was, answer) = ask(&router, method.clone(), uri, body).await;
-        assert_eq!((was, &answer["code"]), (status, &json!(code)), "{method} {uri}: {answer}");
-        assert!(
-            answer["message"].as_str().is_some_and(|message| message.contains(text)),
-            "{method} {uri}: {answer}"
-        );
+    for case in cases {
+        check(&router, case).await;
     }
-    let (status, _) = ask(&router, Method::PUT, &blob, "x").await;
-    assert_eq!(status, StatusCode::CREATED);
-    let submit = json!({"blob": key, "owner": "ann"}).to_string();
-    let (status, answer) = ask(&router, Method::POST, "/api/v1/topology/submit", submit).await;
-    assert_eq!((status, &answer["code"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("invalid_topology")));
     assert_eq!(ask(&router, Method::GET, "/live", "").await.0, StatusCode::OK);
     assert_eq!(ask(&router, Method::GET, "/ready", "").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_with_a_blob_is_named() {
+    let fixture = Fixture::new().await;
+    let running = fixture.leader().await;
+    let router = routes(running.handle().clone());
+    let key = BlobKey::of(b"x");
+    let uri = format!("/api/v1/blobs/{key}");
+    let get =
+        |uri, status, code, names| Bad { method: Method::GET, uri, body: Vec::new(), status, code, names };
+    let put = |body: &[u8], status, code, names| Bad {
+        method: Method::PUT,
+        uri: &uri,
+        body: body.to_vec(),
+        status,
+        code,
+        names,
+    };
+    let bad = StatusCode::BAD_REQUEST;
+    check(&router, get("/api/v1/blobs/x", bad, Code::InvalidRequest, "blob key")).await;
+    check(&router, get(&uri, StatusCode::NOT_FOUND, Code::BlobMissing, key.as_str())).await;
+    check(&router, put(b"y", bad, Code::BlobMismatch, key.as_str())).await;
+    let large = [b'x'; 20_001];
+    check(&router, put(&large, StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge, "20000")).await;
+    assert_eq!(ask(&router, Method::PUT, &uri, "x").await.0, StatusCode::CREATED);
+    let body = json!({"blob": key, "owner": "ann"}).to_string();
+    let no_bundle = Bad {
+        method: Method::POST,
+        uri: "/api/v1/topology/submit",
+        body: body.into_bytes(),
+        status: StatusCode::UNPROCESSABLE_ENTITY,
+        code: Code::InvalidTopology,
+        names: key.as_str(),
+    };
+    check(&router, no_bundle).await;
 }
 
 #[tokio::test]

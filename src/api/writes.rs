@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::{
     Api, JSON_BYTES_MAX,
     error::{ApiError, PathPart, parse, unread},
+    forward::forward,
     summary,
 };
 use crate::{
@@ -101,10 +102,7 @@ async fn answer(
         Ok(changed) => changed,
         Err(Refusal::NotLeading { .. }) => {
             let path = parts.uri.path();
-            return api
-                .forwarder
-                .forward(&api.nimbus, parts.method, path, &parts.headers, Body::from(body))
-                .await;
+            return forward(api, &parts.method, path, &parts.headers, Body::from(body)).await;
         }
         Err(refusal) => return Err(refusal.into()),
     };

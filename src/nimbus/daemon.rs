@@ -24,6 +24,7 @@ use crate::{
         leader::{LeaderStatus, Setting},
         role::{Player, register},
     },
+    rpc::blobs::{BlobClient, FetchError},
     tree::Tree,
 };
 
@@ -40,6 +41,9 @@ pub enum Error {
     /// Its blobs cannot be kept.
     #[error("blobs cannot be kept")]
     Blobs(#[from] blobs::Error),
+    /// Blobs of others cannot be fetched.
+    #[error("blobs of other nimbuses cannot be fetched")]
+    BlobClient(#[from] FetchError),
     /// Its API cannot listen.
     #[error("the API cannot listen at {address}")]
     Bind {
@@ -96,10 +100,12 @@ pub async fn start(
         presence.clone(),
         clock.clone(),
     )?;
+    let client = BlobClient::new()?;
     let (n_missing, missing) = watch::channel(0);
     let replicator = Replicator {
         blobs: blobs.clone(),
         me: me.clone(),
+        client: client.clone(),
         observations: observer.observe(),
         retention: options.blob_retention,
         n_missing,
@@ -140,7 +146,7 @@ pub async fn start(
         observations: observer.observe(),
         store,
         blobs,
-        http: blobs::replicate::http(),
+        client,
         status: shown,
         commands: takes,
     };

@@ -20,6 +20,7 @@ use crate::{
         refusal::Refusal,
         submit::Prepared,
     },
+    rpc::blobs::BlobClient,
 };
 
 /// A handle on a running nimbus. Clones ask the same one.
@@ -32,7 +33,7 @@ pub struct Handle {
     pub(super) observations: watch::Receiver<Observation>,
     pub(super) store: Store,
     pub(super) blobs: BlobStore,
-    pub(super) http: reqwest::Client,
+    pub(super) client: BlobClient,
     pub(super) status: watch::Receiver<LeaderStatus>,
     pub(super) commands: watch::Receiver<Option<mpsc::Sender<Command>>>,
 }
@@ -151,8 +152,7 @@ impl Handle {
         }
         let view = Arc::clone(&self.observations.borrow().view);
         let holders = replicate::holders(&view, key, &self.me);
-        let fetched = replicate::fetch(&self.blobs, key, &holders, &self.http).await;
-        fetched.map_err(|reason| {
+        self.blobs.fetch(key, &holders, &self.client).await.map_err(|reason| {
             tracing::info!(blob = %key, reason, "a submitted blob could not be fetched");
             Refusal::BlobMissing { key: key.clone() }
         })

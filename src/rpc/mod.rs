@@ -1,9 +1,10 @@
 //! What daemons and clients say to each other: the bodies of requests and answers over
-//! HTTP, the client that asks a nimbus, the spec that a worker is launched with, and the
+//! HTTP, the client that asks a nimbus, what passes requests and blobs between nimbuses, the spec that a worker is launched with, and the
 //! blob that a topology travels in.
 
 pub mod blobs;
 pub mod bundle;
 pub mod client;
+pub mod forward;
 pub mod launch;
 pub mod message;

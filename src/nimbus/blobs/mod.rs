@@ -34,7 +34,7 @@ use crate::{
         record::{self, BlobHolding},
     },
     model::{BlobKey, NimbusId, topology::Topology},
-    rpc::{bundle, client::chain, message::Code},
+    rpc::{blobs::BlobClient, bundle, client::chain, message::Code},
     tree::{self, Tree},
 };
 
@@ -151,6 +151,11 @@ impl BlobStore {
     ) -> Result<Self, Error> {
         let dir = local_dir.join("blobs");
         std::fs::create_dir_all(&dir).map_err(|source| Error::Disk { path: dir.clone(), source })?;
+        // What a crash left half written; nobody can be writing yet.
+        for name in names_in(&dir)?.iter().filter(|name| name.starts_with(TEMPORARY)) {
+            let path = dir.join(name);
+            std::fs::remove_file(&path).map_err(|source| Error::Disk { path, source })?;
+        }
         let held = Mutex::new(BTreeMap::new());
         let n_temporary = AtomicU64::new(0);
         let shared = Shared { dir, bytes_max, me, tree, presence, clock, held, n_temporary };
@@ -212,21 +217,47 @@ impl BlobStore {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: fmt::Display,
     {
-        let bytes = self.write(key, body).await?;
-        let used = self.shared.clock.monotonic();
-        self.lock().insert(key.clone(), Held { bytes, used, topology: None });
-        info!(blob = %key, bytes, "stored a blob");
-        self.announce(key, bytes).await
+        let file = self.temporary();
+        let bytes = self.receive(key, body, &file.0).await?;
+        self.keep(key, file, bytes).await
     }
 
-    async fn write<S, E>(&self, key: &BlobKey, body: S) -> Result<u64, Error>
+    /// Copies a blob from the first of `holders` that gives it, and announces it.
+    ///
+    /// # Errors
+    /// What each of them said.
+    pub(super) async fn fetch(
+        &self,
+        key: &BlobKey,
+        holders: &[String],
+        client: &BlobClient,
+    ) -> Result<(), String> {
+        let mut reasons = Vec::new();
+        for holder in holders {
+            let file = self.temporary();
+            let kept = match client.fetch(holder, key, &file.0).await {
+                Ok(bytes) => self.keep(key, file, bytes).await.map_err(|error| chain(&error)),
+                Err(error) => Err(chain(&error)),
+            };
+            match kept {
+                Ok(()) => return Ok(()),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        Err(match reasons.is_empty() {
+            true => "no live nimbus has it".to_owned(),
+            false => reasons.join("; "),
+        })
+    }
+
+    /// Writes `body` to a new file and checks that it is what `key` names.
+    async fn receive<S, E>(&self, key: &BlobKey, body: S, path: &Path) -> Result<u64, Error>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: fmt::Display,
     {
-        let temporary = Temporary(self.temporary_path());
-        let disk = |source| Error::Disk { path: temporary.0.clone(), source };
-        let mut file = tokio::fs::File::create(&temporary.0).await.map_err(disk)?;
+        let disk = |source| Error::Disk { path: path.to_owned(), source };
+        let mut file = tokio::fs::File::create_new(path).await.map_err(disk)?;
         let (mut digest, mut bytes) = (Sha256::new(), 0_u64);
         let mut body = std::pin::pin!(body);
         while let Some(chunk) = body.next().await {
@@ -240,15 +271,23 @@ impl BlobStore {
             file.write_all(&chunk).await.map_err(disk)?;
         }
         file.flush().await.map_err(disk)?;
-        file.sync_all().await.map_err(disk)?;
         let found = BlobKey::from_digest(&digest.finalize());
-        if found != *key {
-            return Err(Error::Mismatch { key: key.clone(), found });
+        match found == *key {
+            true => Ok(bytes),
+            false => Err(Error::Mismatch { key: key.clone(), found }),
         }
-        tokio::fs::rename(&temporary.0, self.path(key)).await.map_err(disk)?;
-        let dir = tokio::fs::File::open(&self.shared.dir).await.map_err(disk)?;
-        dir.sync_all().await.map_err(disk)?;
-        Ok(bytes)
+    }
+
+    /// Makes a checked file the blob's, durably, and announces it.
+    async fn keep(&self, key: &BlobKey, file: Temporary, bytes: u64) -> Result<(), Error> {
+        let disk = |source| Error::Disk { path: file.0.clone(), source };
+        tokio::fs::File::open(&file.0).await.map_err(disk)?.sync_all().await.map_err(disk)?;
+        tokio::fs::rename(&file.0, self.path(key)).await.map_err(disk)?;
+        tokio::fs::File::open(&self.shared.dir).await.map_err(disk)?.sync_all().await.map_err(disk)?;
+        let used = self.shared.clock.monotonic();
+        self.lock().insert(key.clone(), Held { bytes, used, topology: None });
+        info!(blob = %key, bytes, "stored a blob");
+        self.announce(key, bytes).await
     }
 
     /// Tells the tree that we have a blob, in this and every later session.
@@ -263,20 +302,15 @@ impl BlobStore {
         }
     }
 
-    /// Checks every blob on disk against its name and announces those that are whole; the
-    /// others, and what a crash left half written, are removed.
+    /// Checks every blob on disk against its name; one that is not what its name says is
+    /// removed.
     pub(super) async fn take_stock(&self) -> Result<(), Error> {
         let dir = self.shared.dir.clone();
         let names =
             tokio::task::spawn_blocking(move || names_in(&dir)).await.expect("listing does not panic")?;
         for name in names {
             let path = self.shared.dir.join(&name);
-            let Ok(key) = name.parse::<BlobKey>() else {
-                if name.starts_with(TEMPORARY) {
-                    remove(&path).await;
-                }
-                continue;
-            };
+            let Ok(key) = name.parse::<BlobKey>() else { continue };
             if self.holds(&key) {
                 continue;
             }
@@ -315,9 +349,9 @@ impl BlobStore {
         self.shared.dir.join(key.as_str())
     }
 
-    fn temporary_path(&self) -> PathBuf {
+    fn temporary(&self) -> Temporary {
         let n = self.shared.n_temporary.fetch_add(1, Ordering::Relaxed);
-        self.shared.dir.join(format!("{TEMPORARY}{}-{n}", std::process::id()))
+        Temporary(self.shared.dir.join(format!("{TEMPORARY}{}-{n}", std::process::id())))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<BlobKey, Held>> {

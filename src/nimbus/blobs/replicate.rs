@@ -3,15 +3,15 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use futures_util::TryStreamExt as _;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     backoff::Backoff,
     cluster::{layout, observer::Observation, view::ClusterView},
     model::{BlobKey, NimbusId, status::TopologyStatus},
     nimbus::blobs::BlobStore,
+    rpc::blobs::BlobClient,
 };
 
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -20,27 +20,16 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// How often unused blobs are looked for, should nothing else wake the loop.
 const REVIEW_PERIOD: Duration = Duration::from_secs(60);
 
-/// How long one holder may take to send a blob.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(300);
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// Copies blobs from the nimbuses that have them.
 pub(in crate::nimbus) struct Replicator {
     pub(in crate::nimbus) blobs: BlobStore,
     pub(in crate::nimbus) me: NimbusId,
+    pub(in crate::nimbus) client: BlobClient,
     pub(in crate::nimbus) observations: watch::Receiver<Observation>,
     /// How long an unused blob is kept.
     pub(in crate::nimbus) retention: Duration,
     /// Told how many blobs are missing, whenever that changes.
     pub(in crate::nimbus) n_missing: watch::Sender<usize>,
-}
-
-/// The client that fetches blobs.
-pub(in crate::nimbus) fn http() -> reqwest::Client {
-    let builder =
-        reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(FETCH_TIMEOUT).no_proxy();
-    builder.build().expect("a client without TLS needs nothing that can be missing")
 }
 
 impl Replicator {
@@ -49,7 +38,6 @@ impl Replicator {
         if let Err(error) = self.blobs.take_stock().await {
             warn!(%error, "blobs on disk are left out");
         }
-        let http = http();
         let mut backoff =
             Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
         let mut announced = BTreeSet::new();
@@ -58,7 +46,7 @@ impl Replicator {
             let mut is_done = true;
             if fresh {
                 is_done &= self.announce(&mut announced).await;
-                is_done &= self.fetch_missing(&view, &http).await;
+                is_done &= self.fetch_missing(&view).await;
                 self.drop_unused(&view).await;
             }
             let wait = match is_done {
@@ -93,13 +81,14 @@ impl Replicator {
     }
 
     /// Fetches what is missing. Answers whether nothing is any more.
-    async fn fetch_missing(&self, view: &ClusterView, http: &reqwest::Client) -> bool {
+    async fn fetch_missing(&self, view: &ClusterView) -> bool {
         let mut missing: Vec<BlobKey> =
             needed(view).into_iter().filter(|key| !self.blobs.holds(key)).collect();
         self.tell(missing.len());
         for key in std::mem::take(&mut missing) {
-            if let Err(error) = fetch(&self.blobs, &key, &holders(view, &key, &self.me), http).await {
-                warn!(blob = %key, error, "a blob that a topology needs could not be fetched yet");
+            let holders = holders(view, &key, &self.me);
+            if let Err(reason) = self.blobs.fetch(&key, &holders, &self.client).await {
+                warn!(blob = %key, reason, "a blob that a topology needs could not be fetched yet");
                 missing.push(key);
             }
         }
@@ -141,38 +130,4 @@ fn needed(view: &ClusterView) -> BTreeSet<BlobKey> {
 pub(in crate::nimbus) fn holders(view: &ClusterView, key: &BlobKey, me: &NimbusId) -> Vec<String> {
     let ids = view.blobs.get(key).into_iter().flatten().filter(|id| *id != me);
     ids.filter_map(|id| Some(view.nimbuses.get(id)?.api.clone())).collect()
-}
-
-/// Copies a blob from the first of `holders` that gives it.
-///
-/// # Errors
-/// What each of them said.
-pub(in crate::nimbus) async fn fetch(
-    blobs: &BlobStore,
-    key: &BlobKey,
-    holders: &[String],
-    http: &reqwest::Client,
-) -> Result<(), String> {
-    let mut reasons = Vec::new();
-    for holder in holders {
-        let asked = http.get(format!("http://{holder}/api/v1/blobs/{key}")).send().await;
-        let stored = match asked.and_then(reqwest::Response::error_for_status) {
-            Ok(response) => blobs
-                .put(key, response.bytes_stream().map_err(|error| error.without_url()))
-                .await
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error.without_url().to_string()),
-        };
-        match stored {
-            Ok(()) => {
-                info!(blob = %key, from = holder, "fetched a blob");
-                return Ok(());
-            }
-            Err(reason) => reasons.push(format!("{holder}: {reason}")),
-        }
-    }
-    Err(match reasons.is_empty() {
-        true => "no live nimbus has it".to_owned(),
-        false => reasons.join("; "),
-    })
 }

@@ -191,6 +191,25 @@ fn a_worker_that_never_beats_starts_again_where_it_is_when_there_is_no_other_slo
 }
 
 #[test]
+fn two_lost_workers_do_not_swap_their_slots() {
+    let mut world = World::with_supervisors(2, 1);
+    let ids = [world.running("a", 2, 1), world.running("b", 2, 1)];
+    world.wait(600 * SECOND);
+    for id in &ids {
+        world.silence(id, [TaskId(1), TaskId(2)]);
+    }
+    let before: Vec<_> = ids.iter().map(|id| world.assignment(id).expect("placed")).collect();
+    world.decide();
+    world.wait(30 * SECOND);
+    // Neither could be written first without two workers in one slot, which is checked.
+    world.settle();
+    for (id, before) in ids.iter().zip(before) {
+        let after = world.assignment(id).expect("placed");
+        assert!(after.workers.keys().eq(before.workers.keys()) && after != before, "{after:?}");
+    }
+}
+
+#[test]
 fn moves_are_capped_and_a_large_worker_goes_alone() {
     let mut world = World::with_supervisors(4, 1);
     let id = world.running("wc", 12, 3);

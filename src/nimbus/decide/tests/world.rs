@@ -179,6 +179,7 @@ impl World {
     pub(super) fn carry_out(&mut self, plan: &Plan) {
         for action in &plan.actions {
             self.act(&action.effect, usize::MAX);
+            self.check();
         }
     }
 
