@@ -300,7 +300,13 @@ impl Client {
             for nimbus in self.known_addresses() {
                 match self.ask(&nimbus, &request).await {
                     Tried::Answered(response) => return read((nimbus, response)).await,
-                    Tried::NotTaken(reason) => tried.push(Attempt { nimbus, reason }),
+                    Tried::NotTaken(reason) => {
+                        if self.known_leader().as_ref() == Some(&nimbus) {
+                            // It may be gone for good; the seeds are asked first from now on.
+                            self.set_leader(None);
+                        }
+                        tried.push(Attempt { nimbus, reason });
+                    }
                     Tried::NotNow(reason) => {
                         is_recovering = true;
                         tried.push(Attempt { nimbus, reason });
