@@ -9,7 +9,7 @@ use crate::{
     cli::{Global, daemon_runtime, error::Failure, launch_defaults, log_filter, nimbus::stop_on_signal},
     clock::Clock,
     daemon::{tasks::Tasks, telemetry},
-    supervisor::{self, process::os::OsProcesses},
+    supervisor::{self, OnStop, process::os::OsProcesses},
     tree::{Tree as _, zookeeper::ZooKeeperTree},
 };
 
@@ -21,9 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[command(after_help = "SIGTERM stops it and leaves its workers running; the next start adopts them. \
 Logs go to standard error; STORMKEEPER_LOG filters them (like RUST_LOG).\n\
 Example: stormkeeper supervisor --config /etc/stormkeeper/storm.yaml")]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Stop the workers as well when it is stopped, as in a container that ends with it
+    #[arg(long)]
+    stop_workers: bool,
+}
 
-pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(log_filter().as_deref());
     let config = global.load()?;
     let program = std::env::current_exe().context("finding the program itself").map_err(Failure::internal)?;
@@ -34,7 +38,10 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
         let tree = ZooKeeperTree::connect(config.tree_options(), fastrand::Rng::new(), &tasks);
         let options = config.supervisor_options();
         let processes = Arc::new(OsProcesses::new(program, options.local_dir.clone()));
-        let launch = launch_defaults(&config);
+        let mut launch = launch_defaults(&config);
+        if args.stop_workers {
+            launch.on_stop = OnStop::StopWorkers;
+        }
         let ended =
             supervisor::run(options, Arc::clone(&tree) as _, processes, launch, Clock::new(), stop).await;
         tree.close().await;

@@ -19,7 +19,7 @@ use crate::{
     rpc::launch::LaunchSpec,
     supervisor::process::{Error, ExitReport, ProcessId, Processes, StopSignal},
     tree::memory::MemoryTree,
-    worker,
+    worker::{self, ComponentGroup},
 };
 
 /// Runs each worker as a task with a session of its own.
@@ -70,7 +70,8 @@ impl Processes for InProcess {
         table.insert(pid, running);
         drop(table);
         let tree = self.server.connect();
-        let (options, worker, clock) = (spec.clone().into(), spec.worker.clone(), self.clock.clone());
+        let options = worker::Options { components: ComponentGroup::Own, ..spec.clone().into() };
+        let (worker, clock) = (spec.worker.clone(), self.clock.clone());
         self.tasks.start_graceful("worker", Ending::Normal, async move {
             let ended = tokio::select! {
                 // Cancel-safe: a dropped worker kills its children, which is what a kill means.

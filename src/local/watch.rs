@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::{Clock, Monotonic},
     local::{BEAT_PERIOD, Error},
-    model::{TopologyId, beat::TaskCounts},
+    model::{TopologyId, beat::TaskCounts, topology::ComponentKind},
     rpc::{client::Client, message::TopologyDetail},
 };
 
@@ -85,7 +85,8 @@ pub(super) async fn watch(
         let detail = client.show(id.as_str()).await?;
         let now = clock.monotonic();
         activity.note(now, &detail);
-        if activity.quiet_for(now) >= QUIET || now >= deadline {
+        let is_drained = activity.quiet_for(now) >= QUIET && !is_working(&detail);
+        if is_drained || now >= deadline {
             return Ok((detail, end));
         }
         tokio::time::sleep(POLL_PERIOD).await;
@@ -118,6 +119,14 @@ async fn wait_until_running(
         }
         pause(stop).await;
     }
+}
+
+/// Whether a bolt has tuples that it has neither acked nor failed. One that never acks is
+/// waited for until the patience is over.
+fn is_working(detail: &TopologyDetail) -> bool {
+    let bolts = detail.components.iter().filter(|component| component.kind == Some(ComponentKind::Bolt));
+    let mut open = bolts.map(|bolt| bolt.counts.executed > bolt.counts.acked + bolt.counts.failed);
+    open.any(|open| open)
 }
 
 async fn pause(stop: &CancellationToken) {

@@ -241,6 +241,7 @@ impl Worker {
             dir: if resources.is_dir() { resources } else { self.options.code.clone() },
             environment,
             pid_dir: self.options.dir.join("pids"),
+            group: self.options.components,
         }
     }
 

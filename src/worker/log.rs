@@ -75,7 +75,14 @@ impl RotatingFile {
                 Ok(()) | Err(_) => {}
             }
         }
-        fs::rename(&self.path, self.old(1))?;
+        // An operator may have deleted the file, or its whole folder, while it was open.
+        match fs::rename(&self.path, self.old(1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        if let Some(dir) = self.path.parent() {
+            fs::create_dir_all(dir)?;
+        }
         *open = Open::append(&self.path)?;
         Ok(())
     }

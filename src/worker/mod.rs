@@ -33,7 +33,7 @@ use std::{io, path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use options::Options;
+pub use options::{ComponentGroup, Options};
 
 use crate::{
     clock::Clock,

@@ -33,6 +33,19 @@ pub struct Options {
     pub task_beat_period: Duration,
     /// How long a component that is silent is left alone, unless the topology says.
     pub subprocess_timeout: Duration,
+    /// The process group of its components.
+    pub components: ComponentGroup,
+}
+
+/// The process group that a worker's components run in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ComponentGroup {
+    /// The worker's: its supervisor kills all of it at once.
+    #[default]
+    Workers,
+    /// One each: a worker that runs inside another program shares its group with that, and a
+    /// Ctrl-C at the terminal is for the program to pass on.
+    Own,
 }
 
 impl Options {
@@ -71,6 +84,7 @@ impl From<LaunchSpec> for Options {
             heartbeat_period,
             task_beat_period,
             subprocess_timeout,
+            components: ComponentGroup::default(),
         }
     }
 }

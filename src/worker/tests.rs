@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Error, Options, run};
+use super::{ComponentGroup, Ended, Error, Options, run};
 use crate::{
     clock::Clock,
     cluster::{
@@ -44,6 +44,7 @@ pub(super) fn options(dir: &Path) -> Options {
         heartbeat_period: Duration::from_millis(20),
         task_beat_period: Duration::from_millis(20),
         subprocess_timeout: Duration::from_secs(30),
+        components: ComponentGroup::Workers,
     }
 }
 

@@ -50,12 +50,12 @@ impl fmt::Display for ExitReport {
     }
 }
 
-/// A signal that asks a process group to end, or ends it.
+/// A signal that asks a worker to end, or ends it with its process group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopSignal {
     /// SIGTERM: the worker closes its components and leaves.
     Terminate,
-    /// SIGKILL.
+    /// SIGKILL, to the whole process group.
     Kill,
 }
 
@@ -88,7 +88,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The process could not be signalled, for another reason than being gone.
-    #[error("cannot send {signal} to process group {id}")]
+    #[error("cannot send {signal} to worker process {id}")]
     Signal {
         /// The process.
         id: ProcessId,

@@ -1,7 +1,8 @@
 //! Worker processes of this machine.
 //!
-//! Each worker leads its own process group, so that a signal reaches its components and none
-//! reaches the worker when the supervisor is signalled. An exit is seen at once, through a
+//! Each worker leads its own process group, so that a SIGKILL reaches its components and no
+//! signal reaches the worker when the supervisor is signalled. SIGTERM goes to the worker
+//! alone, which ends its components in good order. An exit is seen at once, through a
 //! pidfd, whether the process is our child or was adopted. What is left of the group is
 //! killed while the worker's pid is still ours to name: before it is reaped.
 
@@ -166,11 +167,12 @@ impl Processes for OsProcesses {
     fn signal(&self, id: ProcessId, signal: StopSignal) -> Result<(), Error> {
         let _no_reaping = self.children();
         let Some(pid) = group(id).filter(|_| look(id) != Look::Gone) else { return Ok(()) };
-        let number = match signal {
-            StopSignal::Terminate => Signal::TERM,
-            StopSignal::Kill => Signal::KILL,
+        let sent = match signal {
+            // To the worker alone: it closes its components in good order.
+            StopSignal::Terminate => kill_process(pid, Signal::TERM),
+            StopSignal::Kill => kill_process_group(pid, Signal::KILL),
         };
-        match kill_process_group(pid, number) {
+        match sent {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(errno) => Err(Error::Signal { id, signal, source: errno.into() }),
         }

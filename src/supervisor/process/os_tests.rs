@@ -100,9 +100,13 @@ async fn killing_a_worker_kills_its_components() {
 }
 
 #[tokio::test]
-async fn a_signal_reaches_the_group_and_nothing_else() {
+async fn a_termination_is_the_workers_to_pass_on_and_reaches_no_other_process() {
     let machine = Machine::new();
-    let processes = machine.processes("trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done");
+    // A component that would say so if it were signalled itself.
+    let processes = machine.processes(
+        "(trap 'echo signalled; exit' TERM; while :; do sleep 0.01; done) & \
+         trap 'sleep 0.2; exit 3' TERM; echo ready; while :; do sleep 0.01; done",
+    );
     let spec = machine.spec("w1");
     let id = processes.launch(&spec).await.expect("launched");
     until("the worker is ready", || !log(&spec).is_empty()).await;
@@ -111,6 +115,7 @@ async fn a_signal_reaches_the_group_and_nothing_else() {
     assert!(processes.is_alive(id) && !processes.is_alive(other));
     processes.signal(id, StopSignal::Terminate).expect("signalled");
     assert_eq!(processes.exited(id).await, ExitReport::Code(3));
+    assert!(!log(&spec).contains("signalled"), "{}", log(&spec));
     processes.signal(id, StopSignal::Kill).expect("gone is fine");
 }
 

@@ -442,7 +442,9 @@ impl Live {
     fn crashed(self, report: ExitReport, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
         let reason = Reason::Exited { report };
         let pause = match (report, self.n_failures) {
-            (ExitReport::Code(0), 0) => CLEAN_EXIT_PAUSE,
+            // An adopted worker's status is not known: it may have left because it saw before
+            // us that it is assigned no more.
+            (ExitReport::Code(0) | ExitReport::Unknown, 0) => CLEAN_EXIT_PAUSE,
             (_, 0) => Duration::ZERO,
             (_, n_before) => relaunch_delay(n_before),
         };

@@ -34,6 +34,7 @@ use super::{
 use crate::{
     daemon::tasks::{Ending, Tasks},
     model::{ComponentId, TaskId},
+    worker::ComponentGroup,
 };
 
 /// A child that leaves this much unread is given up: it reads nothing, and what waits for it
@@ -69,6 +70,8 @@ pub struct Launch {
     pub environment: BTreeMap<String, OsString>,
     /// Where it leaves a file named by its pid.
     pub pid_dir: PathBuf,
+    /// The process group that it runs in.
+    pub group: ComponentGroup,
 }
 
 /// Why a child cannot go on.
@@ -140,7 +143,12 @@ impl Child {
             |source| Error::Start { command: launch.command.clone(), dir: launch.dir.clone(), source };
         let (program, arguments) =
             launch.command.split_first().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
-        let mut process = Command::new(resolve(program, &launch.dir))
+        let mut command = Command::new(resolve(program, &launch.dir));
+        match launch.group {
+            ComponentGroup::Workers => {}
+            ComponentGroup::Own => drop(command.process_group(0)),
+        }
+        let mut process = command
             .args(arguments)
             .current_dir(&launch.dir)
             .envs(&launch.environment)
@@ -349,6 +357,7 @@ mod tests {
             dir: dir.to_owned(),
             environment: BTreeMap::from([("COLOUR".to_owned(), "blue".into())]),
             pid_dir: dir.to_owned(),
+            group: ComponentGroup::Workers,
         }
     }
 

@@ -279,6 +279,10 @@ pub(super) async fn run(mut seat: Seat, mut part: Part) {
                 (failure, Some(child.end(grace).await))
             }
         };
+        if cancelled.is_cancelled() {
+            // It ended because everything does.
+            return;
+        }
         seat.show(TaskStatus::Restarting);
         seat.counters.failed.add(part.forget_child());
         let component = seat.launch.component.clone();
