@@ -202,3 +202,16 @@ fn the_checker_finds_what_it_looks_for() {
     assert!(!names_path("use my_axum::Router;", "axum"));
     assert!(code("// axum::x\nmod tests {\naxum::y").next().is_none());
 }
+
+#[test]
+fn documents_have_no_open_places() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![root.join("README.md"), root.join("zk-layout.md"), root.join("CHANGELOG.md")];
+    for entry in fs::read_dir(root.join("docs")).expect("docs is there") {
+        files.push(entry.expect("docs is readable").path());
+    }
+    for file in files.iter().filter(|file| file.is_file()) {
+        let text = fs::read_to_string(file).expect("documents are text");
+        assert!(!text.contains("@@"), "{} has a place that was left open", file.display());
+    }
+}
