@@ -114,6 +114,7 @@ async fn a_rebalance_changes_workers_and_tasks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unmodified_pystorm_bolt_runs() {
+    #[expect(clippy::disallowed_methods, reason = "scripts/test says where it put pystorm")]
     let pystorm = std::env::var("STORMKEEPER_PYSTORM")
         .expect("STORMKEEPER_PYSTORM is not set: run scripts/test, which installs pystorm and sets it");
     let cluster = Cluster::start().await;

@@ -100,7 +100,10 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn is_test(file: &str) -> bool {
-    file.contains("/tests") || file.ends_with("_tests.rs") || file.contains("test_support") || file.ends_with("tidy.rs")
+    file.contains("/tests")
+        || file.ends_with("_tests.rs")
+        || file.contains("test_support")
+        || file.ends_with("tidy.rs")
 }
 
 /// The modules of this crate that `text` names by `crate::`, also inside `crate::{…}`.

@@ -259,7 +259,7 @@ async fn without_a_tree_a_nimbus_lives_and_is_not_ready() {
     assert_eq!((status, &answer["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("no_leader")));
     let client = Client::new(
         vec![running.address().to_string(), "127.0.0.1:1".to_owned()],
-        Timeouts { leader: Duration::ZERO, ..Timeouts::default() },
+        Timeouts { leader: Duration::ZERO, recovery: Duration::ZERO, ..Timeouts::default() },
     );
     let error = client.expect("a client").kill("x", &KillRequest::default()).await.expect_err("no leader");
     let text = error.to_string();

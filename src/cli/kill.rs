@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    cli::{Global, activate::report, client_runtime, error::Failure, parse_duration},
+    cli::{Global, activate::report, client_runtime, error::Failure, parse_duration, whole_seconds},
     rpc::message::KillRequest,
 };
 
@@ -30,7 +30,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     if !args.yes && io::stdin().is_terminal() && !confirmed(&args.topology) {
         return Err(Failure::usage("nothing was done"));
     }
-    let request = KillRequest { wait_secs: args.wait.map(|wait| wait.as_secs()) };
+    let request = KillRequest { wait_secs: args.wait.map(whole_seconds) };
     report(global, &client_runtime()?.block_on(client.kill(&args.topology, &request))?)
 }
 

@@ -210,6 +210,11 @@ fn load_topology(file: &Path, config: &Config) -> Result<Bundle, Failure> {
     flux::bundle(&source, config.max_blob_bytes()).map_err(wrong)
 }
 
+/// A wait in whole seconds, as the API takes it: never less than was asked for.
+fn whole_seconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX)
+}
+
 /// Who runs the command, for people to read.
 fn user() -> String {
     #[expect(clippy::disallowed_methods, reason = "the command line may read the environment")]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    cli::{Global, activate::report, client_runtime, error::Failure, parse_duration},
+    cli::{Global, activate::report, client_runtime, error::Failure, parse_duration, whole_seconds},
     model::ComponentId,
     rpc::message::RebalanceRequest,
 };
@@ -35,7 +35,7 @@ fn parse_tasks(text: &str) -> Result<(ComponentId, u32), String> {
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let client = global.client()?;
     let request = RebalanceRequest {
-        wait_secs: args.wait.map(|wait| wait.as_secs()),
+        wait_secs: args.wait.map(whole_seconds),
         workers: args.workers,
         parallelism: args.tasks.iter().cloned().collect(),
     };

@@ -13,8 +13,8 @@ use crate::{
     },
     model::TopologyName,
     rpc::{
-        client::Client,
-        message::{Accepted, InitialStatus, SubmitRequest},
+        client::{self, Client},
+        message::{Accepted, Code, InitialStatus, SubmitRequest},
     },
 };
 
@@ -69,7 +69,15 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
 async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Duration) -> Result<(), Failure> {
     let deadline = tokio::time::Instant::now() + timeout;
     loop {
-        let detail = client.show(accepted.topology_id.as_str()).await?;
+        let detail = match client.show(accepted.topology_id.as_str()).await {
+            Ok(detail) => detail,
+            // A follower may be a moment behind, and a failover takes a few seconds.
+            Err(error) if is_passing(&error) && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(POLL_PERIOD).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         if detail.is_running() {
             return Ok(());
         }
@@ -92,5 +100,20 @@ async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Durat
             )));
         }
         tokio::time::sleep(POLL_PERIOD).await;
+    }
+}
+
+/// Whether the same question may have an answer soon: the topology was accepted, so it is
+/// there.
+fn is_passing(error: &client::Error) -> bool {
+    match error {
+        client::Error::Unreachable { .. } | client::Error::Unanswered { .. } => true,
+        client::Error::Refused { body, .. } => {
+            matches!(
+                body.code,
+                Code::NotReady | Code::TreeUnavailable | Code::NoLeader | Code::UnknownTopology
+            )
+        }
+        client::Error::NoSeeds | client::Error::Setup(_) | client::Error::Foreign { .. } => false,
     }
 }

@@ -22,6 +22,15 @@ fn times_are_read_as_people_write_them() {
 }
 
 #[test]
+fn a_wait_is_never_shorter_than_asked_for() {
+    let check = |millis, secs| assert_eq!(whole_seconds(Duration::from_millis(millis)), secs);
+    check(0, 0);
+    check(500, 1);
+    check(1000, 1);
+    check(1500, 2);
+}
+
+#[test]
 fn wrong_usage_has_its_own_exit_code() {
     let run = |args: &[&str]| format!("{:?}", run(args.iter().map(OsString::from)));
     assert_eq!(run(&["stormkeeper", "no-such-command"]), format!("{:?}", ExitCode::from(2)));

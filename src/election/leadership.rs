@@ -1,6 +1,6 @@
 //! Leading: the term, the writes under it, and noticing its end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -10,6 +10,10 @@ use crate::{
     model::Term,
     tree::{self, Op, OpResult, Outcome, Scope, SessionId, SessionState, Tree, Version, Watcher},
 };
+
+/// Looks at `/leader` this often without being woken, as a look may fail and an event is
+/// told once.
+const REVIEW_PERIOD: Duration = Duration::from_secs(5);
 
 /// The right to write what the leader owns, for one term.
 ///
@@ -104,7 +108,7 @@ impl Leadership {
                         warn!(term = %self.term, "/leader is no longer ours");
                         return;
                     }
-                    // No news: the session or the watch wakes us again.
+                    // No news; the session, the watch or the next review wakes us again.
                     Err(error) => info!(%error, "could not look at /leader"),
                 },
                 SessionState::Disconnected(_) => {}
@@ -114,6 +118,7 @@ impl Leadership {
                 () = self.deposed.cancelled() => return,
                 _changes = watcher.changed() => {}
                 changed = sessions.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(REVIEW_PERIOD) => {}
             }
         }
     }

@@ -108,7 +108,7 @@ pub enum Refusal {
         reason: String,
     },
     /// The tree did not do it.
-    #[error("the cluster state cannot be reached: {0}")]
+    #[error("the cluster state cannot be reached")]
     Tree(#[source] tree::Error),
     /// The answer to a write was lost and could not be found out either.
     #[error("the connection broke while writing: whether it took effect is not known")]

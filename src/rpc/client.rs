@@ -28,15 +28,19 @@ pub struct Timeouts {
     pub request: Duration,
     /// For a leader to be there, over all tries. Zero asks every seed once.
     pub leader: Duration,
+    /// For a nimbus that answers, but has lost ZooKeeper for the moment, to read again.
+    pub recovery: Duration,
 }
 
 impl Default for Timeouts {
-    /// Three seconds to connect, a minute for a request, thirty seconds for a failover.
+    /// Three seconds to connect, a minute for a request, thirty seconds for a failover, fifteen for
+    /// ZooKeeper to come back.
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(3),
             request: Duration::from_secs(60),
             leader: Duration::from_secs(30),
+            recovery: Duration::from_secs(15),
         }
     }
 }
@@ -168,6 +172,8 @@ enum Tried {
     Answered(reqwest::Response),
     /// It surely did nothing: the next one may be asked.
     NotTaken(String),
+    /// It did nothing, and may do it soon.
+    NotNow(String),
     Failed(Error),
 }
 
@@ -287,16 +293,32 @@ impl Client {
             content_type: "application/json",
             repeat: Repeat::Safe,
         };
-        let mut tried = Vec::new();
-        // The leader of an earlier write has what was written; a follower may be a moment behind.
-        for nimbus in self.known_addresses() {
-            match self.ask(&nimbus, &request).await {
-                Tried::Answered(response) => return read((nimbus, response)).await,
-                Tried::NotTaken(reason) => tried.push(Attempt { nimbus, reason }),
-                Tried::Failed(error) => return Err(error),
+        let deadline = self.clock.monotonic().plus(self.timeouts.recovery);
+        loop {
+            let (mut tried, mut is_recovering) = (Vec::new(), false);
+            // The leader of an earlier write has what was written; a follower may be a moment behind.
+            for nimbus in self.known_addresses() {
+                match self.ask(&nimbus, &request).await {
+                    Tried::Answered(response) => return read((nimbus, response)).await,
+                    Tried::NotTaken(reason) => {
+                        if self.known_leader().as_ref() == Some(&nimbus) {
+                            // It may be gone for good; the seeds are asked first from now on.
+                            self.set_leader(None);
+                        }
+                        tried.push(Attempt { nimbus, reason });
+                    }
+                    Tried::NotNow(reason) => {
+                        is_recovering = true;
+                        tried.push(Attempt { nimbus, reason });
+                    }
+                    Tried::Failed(error) => return Err(error),
+                }
             }
+            if !is_recovering || self.clock.monotonic().plus(ROUND_PAUSE) > deadline {
+                return Err(Error::Unreachable { tried });
+            }
+            tokio::time::sleep(ROUND_PAUSE).await;
         }
-        Err(Error::Unreachable { tried })
     }
 
     /// Sends a write to the leader, else to any nimbus, until one takes it or the wait for
@@ -308,7 +330,7 @@ impl Client {
             for nimbus in self.addresses().await {
                 match self.ask(&nimbus, &request).await {
                     Tried::Answered(response) => return Ok((nimbus, response)),
-                    Tried::NotTaken(reason) => tried.push(Attempt { nimbus, reason }),
+                    Tried::NotTaken(reason) | Tried::NotNow(reason) => tried.push(Attempt { nimbus, reason }),
                     Tried::Failed(error) => return Err(error),
                 }
             }
@@ -368,9 +390,7 @@ impl Client {
         let error = refusal(nimbus, response).await;
         match error.refusal().map(|body| body.code) {
             // Each says that nothing was changed.
-            Some(Code::NoLeader | Code::NotReady | Code::TreeUnavailable) => {
-                Tried::NotTaken(error.to_string())
-            }
+            Some(Code::NoLeader | Code::NotReady | Code::TreeUnavailable) => Tried::NotNow(error.to_string()),
             _ => Tried::Failed(error),
         }
     }

@@ -50,7 +50,7 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the tree may take for the last errors and for the beats to go.
-const FAREWELL_PATIENCE: Duration = Duration::from_millis(300);
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a worker is made from.
 #[derive(Debug)]

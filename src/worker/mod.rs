@@ -102,7 +102,7 @@ pub enum Error {
 ///
 /// # Cancellation safety
 /// Dropping the future kills the children and leaves the beats to the session; cancel
-/// `stop` instead, which takes about two seconds at most.
+/// `stop` instead, which takes some milliseconds, and three seconds at most.
 pub async fn run(
     options: Options,
     tree: Arc<dyn Tree>,

@@ -50,6 +50,9 @@ struct Wanted {
     kept: BTreeMap<TreePath, Arc<[u8]>>,
     dirty: BTreeSet<TreePath>,
     withdrawn: BTreeSet<TreePath>,
+    /// Kept, but their parent was not there at the last try: tried again when they are kept
+    /// anew, and at every review.
+    homeless: BTreeSet<TreePath>,
     /// Grows with every change, so that `settled` knows what it waits for.
     edition: u64,
 }
@@ -75,7 +78,8 @@ impl Presence {
         self.change(|wanted| {
             for (path, data) in nodes {
                 wanted.withdrawn.remove(&path);
-                if wanted.kept.get(&path).is_some_and(|kept| **kept == *data) {
+                let is_same = wanted.kept.get(&path).is_some_and(|kept| **kept == *data);
+                if is_same && !wanted.homeless.remove(&path) {
                     continue;
                 }
                 wanted.kept.insert(path.clone(), data.into());
@@ -89,6 +93,7 @@ impl Presence {
         self.change(|wanted| {
             if wanted.kept.remove(path).is_some() {
                 wanted.dirty.remove(path);
+                wanted.homeless.remove(path);
                 wanted.withdrawn.insert(path.clone());
             }
         });
@@ -258,10 +263,10 @@ impl Keeper {
                 Ok(_) => self.mark_clean(std::slice::from_ref(item)),
                 Err(error @ tree::Error::Multi { .. }) => {
                     if matches!(error.root(), tree::Error::NoNode { .. }) {
-                        // The parent went with its topology: there is no place for this any more,
-                        // until the owner keeps it anew.
-                        warn!(%path, "an ephemeral has no parent and is not kept");
+                        // The parent went with its topology, mostly; it may come back.
+                        warn!(%path, "an ephemeral has no parent and is not there");
                         self.mark_clean(std::slice::from_ref(item));
+                        self.lock().homeless.insert(path.clone());
                     } else {
                         first_failure.get_or_insert(error);
                     }
@@ -278,6 +283,7 @@ impl Keeper {
         for (path, data) in batch {
             if wanted.kept.get(path).is_none_or(|kept| Arc::ptr_eq(kept, data)) {
                 wanted.dirty.remove(path);
+                wanted.homeless.remove(path);
             }
         }
     }

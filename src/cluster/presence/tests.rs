@@ -79,3 +79,17 @@ async fn one_without_a_parent_does_not_hold_back_the_rest() {
     assert!(data(&tree, "/b").await.is_some());
     assert!(data(&tree, "/gone/a").await.is_none());
 }
+
+#[tokio::test]
+async fn keeping_again_what_had_no_parent_tries_again() {
+    let server = MemoryTree::new();
+    let tree: Arc<dyn Tree> = server.connect();
+    let tasks = Tasks::default();
+    let presence = Presence::start(Arc::clone(&tree), &tasks);
+    presence.keep(path("/late/a"), b"1".to_vec());
+    presence.settled().await;
+    tree.ensure(&path("/late")).await.expect("made");
+    presence.keep(path("/late/a"), b"1".to_vec());
+    presence.settled().await;
+    assert!(data(&tree, "/late/a").await.is_some());
+}
