@@ -9,7 +9,7 @@ use crate::{
     cluster::{
         layout,
         record::{self, Stored, Storm},
-        store::Store,
+        store::{self, Store},
         view::ClusterView,
     },
     election::{FencedWriter, WriteError},
@@ -85,8 +85,16 @@ pub(super) async fn carry_out(
 ) -> Result<Storm, Refusal> {
     let path = layout::storm(id);
     let gone = || Refusal::UnknownTopology { topology: id.to_string() };
+    let mut in_doubt: Option<Storm> = None;
     for _ in 0..TRIES {
-        let storm = store.storm(id).await?.ok_or_else(gone)?;
+        let storm = match &in_doubt {
+            None => store.storm(id).await?,
+            Some(_) => read_back(id, store).await?,
+        };
+        let storm = storm.ok_or_else(gone)?;
+        if in_doubt.as_ref() == Some(&storm.value) {
+            return Ok(storm.value);
+        }
         let next = match change {
             Change::Rebalance(request) => {
                 let tasks = store.tasks(id).await?;
@@ -106,33 +114,36 @@ pub(super) async fn carry_out(
                 source: tree::Error::BadVersion { .. } | tree::Error::NoNode { .. },
                 ..
             }) => {}
-            Err(WriteError::Unknown(_)) => match resolve(id, &storm, &next, store).await? {
-                Resolved::Applied => return Ok(next),
-                Resolved::NotApplied => {}
-            },
+            // If it took effect after all, the next try reads it or clashes with it.
+            Err(WriteError::Unknown(_)) => in_doubt = Some(next),
             Err(error) => return Err(error.into()),
         }
     }
     Err(Refusal::Conflict { path })
 }
 
-enum Resolved {
-    Applied,
-    NotApplied,
-}
+/// Between two looks at what a write whose answer was lost may have done.
+const READ_BACK_PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether a write whose answer was lost took effect.
-async fn resolve(
-    id: &TopologyId,
-    before: &Stored<Storm>,
-    next: &Storm,
-    store: &Store,
-) -> Result<Resolved, Refusal> {
-    match store.storm(id).await {
-        Ok(Some(now)) if now.value == *next => Ok(Resolved::Applied),
-        Ok(Some(now)) if now.version == before.version => Ok(Resolved::NotApplied),
-        Ok(Some(_) | None) | Err(_) => Err(Refusal::OutcomeUnknown),
+/// How often that is looked at: longer than a server takes to come back from a restart, and
+/// as long as a person waits for an answer.
+const READ_BACK_TRIES: usize = 100;
+
+/// Reads the record of a topology, again and again until there is an answer.
+///
+/// # Errors
+/// [`Refusal::OutcomeUnknown`] when there is none in time.
+pub(super) async fn read_back(id: &TopologyId, store: &Store) -> Result<Option<Stored<Storm>>, Refusal> {
+    for _ in 0..READ_BACK_TRIES {
+        match store.storm(id).await {
+            Ok(found) => return Ok(found),
+            Err(store::Error::Tree(error)) if error.is_retryable() => {
+                tokio::time::sleep(READ_BACK_PAUSE).await;
+            }
+            Err(_) => return Err(Refusal::OutcomeUnknown),
+        }
     }
+    Err(Refusal::OutcomeUnknown)
 }
 
 /// The record of a topology after `change`.

@@ -14,7 +14,7 @@ use crate::{
         topology::{TaskTable, Topology},
         validate::validate,
     },
-    nimbus::{plan::check_size, refusal::Refusal},
+    nimbus::{change::read_back, plan::check_size, refusal::Refusal},
     tree::{self, CreateMode, Op},
 };
 
@@ -121,19 +121,28 @@ pub(super) async fn carry_out(
     let storm = prepared.storm(now);
     let ops = ops(&id, &storm, &prepared.tasks);
     check_size(&ops).map_err(Refusal::TooLarge)?;
-    match writer.commit(ops).await {
-        Ok(_) => Ok((id, storm)),
-        Err(WriteError::Unknown(_)) => {
-            // The id is ours alone: its record tells whether the transaction took effect.
-            match store.storm(&id).await {
-                Ok(Some(stored)) if stored.value == storm => Ok((id, storm)),
-                Ok(None) => Err(Refusal::Tree(tree::Error::Disconnected)),
-                Ok(Some(_)) | Err(_) => Err(Refusal::OutcomeUnknown),
+    let mut is_in_doubt = false;
+    for _ in 0..TRIES {
+        match writer.commit(ops.clone()).await {
+            Ok(_) => return Ok((id, storm)),
+            Err(WriteError::Unknown(_)) => is_in_doubt = true,
+            // What is there is what we wrote before: nobody else makes this id.
+            Err(WriteError::Op { source: tree::Error::NodeExists { .. }, .. }) if is_in_doubt => {}
+            Err(error) if is_in_doubt => {
+                tracing::warn!(%error, topology = %id, "could not find out about a submit");
             }
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => Err(error.into()),
+        // A read may be older than the write in doubt; the same write again is not.
+        if let Some(stored) = read_back(&id, store).await? {
+            return if stored.value == storm { Ok((id, storm)) } else { Err(Refusal::OutcomeUnknown) };
+        }
     }
+    Err(Refusal::OutcomeUnknown)
 }
+
+/// How often a submit whose answer was lost is tried, always with the same id.
+const TRIES: usize = 3;
 
 /// Whether the name is free. A topology that is killed has it until it is gone.
 fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {

@@ -22,7 +22,11 @@ use crate::{
         message::{KillRequest, RebalanceRequest},
     },
     test_support::{topologies::lines_and_count, wait_until},
-    tree::{CreateMode, SessionId, Tree, memory::MemoryTree},
+    tree::{
+        CreateMode, SessionId, Tree,
+        faulty::{Fault, FaultPlan, FaultyTree},
+        memory::MemoryTree,
+    },
 };
 
 const LONG: Duration = Duration::from_secs(600);
@@ -62,6 +66,10 @@ impl Cluster {
     }
 
     async fn nimbus(&self, host: &str) -> Running {
+        self.nimbus_on(host, self.server.connect()).await
+    }
+
+    async fn nimbus_on(&self, host: &str, tree: Arc<dyn Tree>) -> Running {
         let options = Options {
             local_dir: self.dir.path().join(host),
             host: host.to_owned(),
@@ -76,7 +84,7 @@ impl Cluster {
             blob_retention: Duration::from_secs(600),
             message_timeout: Duration::from_secs(30),
         };
-        let (tree, stop) = (self.server.connect(), CancellationToken::new());
+        let stop = CancellationToken::new();
         let session = tree.session().borrow().connected().expect("connected");
         let (nimbus, _listener) =
             start(options, tree, self.clock.clone(), stop.clone()).await.expect("started");
@@ -311,6 +319,50 @@ async fn a_failover_with_healthy_workers_changes_no_assignment() {
     cluster.leading(&second).await;
     tokio::time::sleep(LONG).await;
     assert_eq!(cluster.placed(&id).await, before);
+}
+
+/// Submits, rebalances and kills a topology while `plan` is in force, and answers how many
+/// writes that took.
+async fn life_with(plan: FaultPlan) -> u64 {
+    let cluster = Cluster::new();
+    cluster.supervisor("s0", 4).await;
+    let tree = FaultyTree::new(cluster.server.connect(), FaultPlan::none());
+    let running = cluster.nimbus_on("a", Arc::clone(&tree) as _).await;
+    let handle = cluster.leading(&running).await;
+    put(&handle, "wc").await;
+    let what = format!("{plan:?}");
+    tree.set_plan(plan);
+    let id = submit(&handle, "wc").await.unwrap_or_else(|refusal| panic!("{what}: {refusal}"));
+    cluster.placed(&id).await;
+    let parallelism = [("count".parse().expect("valid"), 5)].into();
+    let rebalance = RebalanceRequest { wait_secs: Some(1), workers: None, parallelism };
+    let changed = handle.change("wc", Change::Rebalance(rebalance)).await;
+    changed.unwrap_or_else(|refusal| panic!("{what}: {refusal}"));
+    let store = Store::new(Arc::clone(&cluster.tree));
+    wait_until("the rebalance is done", LONG, || async {
+        let tasks = store.tasks(&id).await.expect("read").expect("there");
+        if tasks.value.n_tasks() == 7 { Ok(()) } else { Err(what.clone()) }
+    })
+    .await;
+    handle.change("wc", kill(1)).await.unwrap_or_else(|refusal| panic!("{what}: {refusal}"));
+    wait_until("nothing is left", LONG, || cluster.is_gone(&id)).await;
+    wait_until("the orders are empty", LONG, || async {
+        let orders = store.orders(&"s0".parse().expect("valid")).await.expect("read").expect("there");
+        if orders.value.topologies.is_empty() { Ok(()) } else { Err(format!("{orders:?}")) }
+    })
+    .await;
+    tree.n_writes()
+}
+
+#[tokio::test(start_paused = true)]
+async fn whichever_write_goes_wrong_everything_is_done_once() {
+    let n_writes = life_with(FaultPlan::none()).await;
+    assert!(n_writes >= 9, "{n_writes}");
+    for n in 1..=n_writes {
+        for fault in [Fault::LostReply, Fault::LostRequest] {
+            life_with(FaultPlan::none().fail_nth_write(n, fault)).await;
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

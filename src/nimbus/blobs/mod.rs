@@ -42,6 +42,9 @@ use crate::{
 /// answer; it goes on in the background.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Between two tries of it.
+const ANNOUNCE_PAUSE: Duration = Duration::from_millis(100);
+
 /// Names of files that are being written begin with this; no key does.
 const TEMPORARY: &str = "tmp-";
 
@@ -293,12 +296,26 @@ impl BlobStore {
     /// Tells the tree that we have a blob, in this and every later session.
     pub(super) async fn announce(&self, key: &BlobKey, bytes: u64) -> Result<(), Error> {
         let unannounced = |source| Error::Unannounced { key: key.clone(), source };
-        self.shared.tree.ensure(&layout::blob(key)).await.map_err(unannounced)?;
-        let path = layout::blob_holder(key, &self.shared.me);
-        self.shared.presence.keep(path, record::encode(&BlobHolding { bytes }));
-        match tokio::time::timeout(ANNOUNCE_TIMEOUT, self.shared.presence.settled()).await {
-            Ok(()) => Ok(()),
+        let announced = async {
+            self.ensure_parent(key).await?;
+            let path = layout::blob_holder(key, &self.shared.me);
+            self.shared.presence.keep(path, record::encode(&BlobHolding { bytes }));
+            self.shared.presence.settled().await;
+            Ok(())
+        };
+        match tokio::time::timeout(ANNOUNCE_TIMEOUT, announced).await {
+            Ok(result) => result.map_err(unannounced),
             Err(_too_long) => Err(unannounced(tree::Error::Disconnected)),
+        }
+    }
+
+    /// Makes the znode that a blob's holders are below; tries until the tree can be reached.
+    async fn ensure_parent(&self, key: &BlobKey) -> Result<(), tree::Error> {
+        loop {
+            match self.shared.tree.ensure(&layout::blob(key)).await {
+                Err(error) if error.is_retryable() => tokio::time::sleep(ANNOUNCE_PAUSE).await,
+                result => return result,
+            }
         }
     }
 
