@@ -19,7 +19,10 @@ use crate::{
         task_set::MAX_TASKS,
         topology::TaskTable,
     },
-    nimbus::refusal::Refusal,
+    nimbus::{
+        refusal::Refusal,
+        submit::check_placeable,
+    },
     rpc::message::{KillRequest, RebalanceRequest},
     tree,
 };
@@ -60,15 +63,15 @@ impl Change {
 /// read.
 pub fn find(view: &ClusterView, text: &str) -> Result<TopologyId, Refusal> {
     let unknown = || Refusal::UnknownTopology { topology: text.to_owned() };
+    let id = text.parse::<TopologyId>().ok();
+    if let Some(id) = id.as_ref().filter(|id| view.storms.contains_key(*id)) {
+        return Ok(id.clone());
+    }
     let named = view.storms.iter().find(|(_, storm)| storm.value.name.as_str() == text);
     if let Some((id, _)) = named {
         return Ok(id.clone());
     }
-    let id: TopologyId = text.parse().map_err(|_| unknown())?;
-    if view.storms.contains_key(&id) {
-        return Ok(id);
-    }
-    let path = layout::storm(&id);
+    let path = layout::storm(&id.ok_or_else(unknown)?);
     match view.unreadable.get(&path) {
         Some(reason) => Err(Refusal::Unreadable { path, reason: reason.clone() }),
         None => Err(unknown()),
@@ -98,7 +101,8 @@ pub(super) async fn carry_out(
         let next = match change {
             Change::Rebalance(request) => {
                 let tasks = store.tasks(id).await?;
-                check_rebalance(id, request, tasks.as_ref().map(|tasks| &tasks.value))?;
+                let tasks = tasks.map(|tasks| tasks.value).unwrap_or_default();
+                check_rebalance(id, request, &tasks, storm.value.workers)?;
                 changed(&storm.value, change, now)?
             }
             Change::Activate | Change::Deactivate | Change::Kill(_) => changed(&storm.value, change, now)?,
@@ -184,14 +188,13 @@ pub(super) fn changed(storm: &Storm, change: &Change, now: Timestamp) -> Result<
 fn check_rebalance(
     id: &TopologyId,
     request: &RebalanceRequest,
-    tasks: Option<&TaskTable>,
+    tasks: &TaskTable,
+    workers: u32,
 ) -> Result<(), Refusal> {
     let bad = |text: String| Err(Refusal::BadOption(text));
     if request.workers == Some(0) {
         return bad("a topology needs at least one worker".to_owned());
     }
-    let nothing = TaskTable::default();
-    let tasks = tasks.unwrap_or(&nothing);
     for (component, n) in &request.parallelism {
         if !tasks.0.contains_key(component) {
             let known = tasks.0.keys().cloned().collect();
@@ -213,17 +216,22 @@ fn check_rebalance(
     if n_tasks > u64::from(MAX_TASKS) {
         return bad(format!("{n_tasks} tasks are more than a topology can have ({MAX_TASKS})"));
     }
-    Ok(())
+    check_placeable(id, &tasks.resized(&request.parallelism), request.workers.unwrap_or(workers))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, sync::Arc};
 
     use super::*;
     use crate::{
         cluster::record::Rest,
+        election::{Campaign, Candidate},
         model::{BlobKey, status::TopologyStatus},
+        tree::{
+            faulty::{Fault, FaultPlan, FaultyTree},
+            memory::MemoryTree,
+        },
     };
 
     fn storm(status: TopologyStatus) -> Storm {
@@ -279,7 +287,7 @@ mod tests {
         let check = |workers, component: &str, n| {
             let parallelism = BTreeMap::from([(component.parse().expect("valid"), n)]);
             let request = RebalanceRequest { wait_secs: None, workers, parallelism };
-            check_rebalance(&id, &request, Some(&tasks))
+            check_rebalance(&id, &request, &tasks, 2)
         };
         assert!(check(None, "split", 3).is_ok());
         assert!(matches!(check(Some(0), "split", 3), Err(Refusal::BadOption(_))));
@@ -287,5 +295,30 @@ mod tests {
         assert!(matches!(check(None, "split", MAX_TASKS + 1), Err(Refusal::BadOption(_))));
         let refused = check(None, "spilt", 3).expect_err("unknown");
         assert_eq!(refused.hint().as_deref(), Some("it has split"));
+        assert!(matches!(check(None, "split", 100_000), Err(Refusal::TooLarge(_))));
+        assert!(check(Some(1000), "split", 1000).is_ok());
+        assert!(matches!(check(Some(2000), "split", 2000), Err(Refusal::TooLarge(_))));
+        // The workers that it has count when no others are asked for.
+        let request = RebalanceRequest { wait_secs: None, workers: None, parallelism: BTreeMap::new() };
+        let many = TaskTable::number([("split".parse().expect("valid"), 2000)]);
+        assert!(matches!(check_rebalance(&id, &request, &many, 2000), Err(Refusal::TooLarge(_))));
+        assert!(check_rebalance(&id, &request, &many, 10).is_ok());
+    }
+
+    #[test]
+    fn an_id_is_found_before_a_name() {
+        let (first, second): (TopologyId, TopologyId) =
+            ("wc-1-100".parse().expect("valid"), "wc-1-100-2-200".parse().expect("valid"));
+        let mut namesake = storm(TopologyStatus::Active);
+        namesake.name = "wc-1-100".parse().expect("valid");
+        let stored = |value| Stored { value, version: tree::Version::FIRST };
+        let mut view = ClusterView::default();
+        for (id, named) in [(&first, storm(TopologyStatus::Active)), (&second, namesake)] {
+            view.storms.insert(id.clone(), stored(named));
+        }
+        assert_eq!(find(&view, "wc-1-100").ok(), Some(first.clone()));
+        assert_eq!(find(&view, "wc").ok(), Some(first.clone()));
+        view.storms.remove(&first);
+        assert_eq!(find(&view, "wc-1-100").ok(), Some(second));
     }
 }

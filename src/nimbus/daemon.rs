@@ -53,9 +53,6 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Its API broke.
-    #[error("the API broke")]
-    Api(#[source] io::Error),
     /// A task that it cannot do without has ended.
     #[error("a part of the nimbus has ended by itself; the log says which")]
     Broken,

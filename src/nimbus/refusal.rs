@@ -152,7 +152,7 @@ impl Refusal {
                 format!("look at {path} with zkCli; write a valid record or delete it")
             }
             Self::BlobMissing { key } => format!("put it first: PUT /api/v1/blobs/{key}"),
-            Self::TooLarge(_) => "use fewer workers or shorter names".to_owned(),
+            Self::TooLarge(_) => "use fewer workers or tasks".to_owned(),
             Self::UnknownComponent { known, .. } => {
                 let known: Vec<&str> = known.iter().map(ComponentId::as_str).collect();
                 format!("it has {}", known.join(", "))

@@ -9,13 +9,17 @@ use crate::{
     },
     election::{FencedWriter, WriteError},
     model::{
-        BlobKey, Timestamp, TopologyId, TopologyName,
+        BlobKey, TaskId, Timestamp, TopologyId, TopologyName,
         status::TopologyStatus,
         topology::{TaskTable, Topology},
         validate::validate,
     },
-    nimbus::{change::read_back, plan::check_size, refusal::Refusal},
-    tree::{self, CreateMode, Op},
+    nimbus::{
+        change::read_back,
+        plan::{Trouble, check_size},
+        refusal::Refusal,
+    },
+    tree::{self, CreateMode, MAX_NODE_BYTES, Op},
 };
 
 /// A topology that can run, ready to be written.
@@ -119,6 +123,7 @@ pub(super) async fn carry_out(
     check_name(&prepared.name, view)?;
     let id = ids.make(&prepared.name, now);
     let storm = prepared.storm(now);
+    check_placeable(&id, &prepared.tasks, prepared.workers)?;
     let ops = ops(&id, &storm, &prepared.tasks);
     check_size(&ops).map_err(Refusal::TooLarge)?;
     let mut is_in_doubt = false;
@@ -144,16 +149,47 @@ pub(super) async fn carry_out(
 /// How often a submit whose answer was lost is tried, always with the same id.
 const TRIES: usize = 3;
 
+/// What the record of one worker takes besides its tasks: a supervisor's id and a host of
+/// full length.
+const WORKER_BYTES: usize = 400;
+
+/// Whether any assignment of these tasks could be stored, whatever the slots are called.
+pub(super) fn check_placeable(id: &TopologyId, tasks: &TaskTable, workers: u32) -> Result<(), Refusal> {
+    let digits = |task: TaskId| task.0.checked_ilog10().map_or(1, |log| log as usize + 1);
+    let tasks = tasks.tasks();
+    let n_workers = usize::try_from(workers).unwrap_or(usize::MAX).min(tasks.len());
+    let bytes = tasks.iter().map(|task| digits(task) + 1).sum::<usize>() + n_workers * WORKER_BYTES;
+    match bytes > MAX_NODE_BYTES {
+        true => Err(Refusal::TooLarge(Trouble::TooLarge {
+            path: layout::assignment(id),
+            bytes,
+            limit: MAX_NODE_BYTES,
+        })),
+        false => Ok(()),
+    }
+}
+
+/// The name in the text of a topology's id.
+fn name_in(id: &str) -> &str {
+    let without_number = |text: &str| {
+        let (rest, number) = text.rsplit_once('-')?;
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then_some(rest.len())
+    };
+    let n_bytes = without_number(id).and_then(|n_bytes| without_number(&id[..n_bytes]));
+    &id[..n_bytes.unwrap_or(id.len())]
+}
+
 /// Whether the name is free. A topology that is killed has it until it is gone.
 fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
     if let Some((id, storm)) = view.named(name) {
         let is_killed = storm.value.status == TopologyStatus::Killed;
         return Err(Refusal::NameInUse { name: name.clone(), by: id.clone(), is_killed });
     }
-    let unclear = view.unreadable.keys().find(|path| {
-        path.parent() == Some(layout::storms())
-            && path.name().strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('-'))
-    });
+    let unclear = view
+        .unreadable
+        .keys()
+        .find(|path| path.parent() == Some(layout::storms()) && name_in(path.name()) == name.as_str());
     match unclear {
         Some(path) => Err(Refusal::NameUnclear { name: name.clone(), path: path.clone() }),
         None => Ok(()),
@@ -177,5 +213,90 @@ fn problems(topology: &Topology) -> Vec<String> {
     match validate(topology) {
         Ok(()) => Vec::new(),
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        cluster::record::Storm,
+        election::{Campaign, Candidate, Leadership},
+        model::Term,
+        tree::{
+            Tree,
+            faulty::{Fault, FaultPlan, FaultyTree},
+            memory::MemoryTree,
+        },
+    };
+
+    fn prepared(n_tasks: u32, workers: u32) -> Prepared {
+        Prepared {
+            name: "wc".parse().expect("valid"),
+            blob: BlobKey::of(b"x"),
+            owner: "me".to_owned(),
+            status: TopologyStatus::Active,
+            workers,
+            message_timeout_secs: 30,
+            tasks: TaskTable::number([("split".parse().expect("valid"), n_tasks)]),
+        }
+    }
+
+    async fn leading() -> (Arc<FaultyTree>, Store, Leadership) {
+        let tree = FaultyTree::new(MemoryTree::new().connect(), FaultPlan::none());
+        let store = Store::new(Arc::clone(&tree) as Arc<dyn Tree>);
+        store.ensure_layout().await.expect("made");
+        let me = "host-1".parse().expect("valid");
+        let candidate = Candidate::new(Arc::clone(&tree) as Arc<dyn Tree>, me, "host-1:1".to_owned());
+        let Ok(Campaign::Won(leadership)) = candidate.campaign().await else { panic!("nobody else stands") };
+        (tree, store, leadership)
+    }
+
+    async fn submit(
+        prepared: &Prepared,
+        view: &ClusterView,
+        store: &Store,
+        leadership: &Leadership,
+    ) -> Result<(TopologyId, Storm), Refusal> {
+        let (mut ids, writer) = (Ids::new(Term(1)), leadership.writer());
+        carry_out(prepared, &mut ids, Timestamp::from_millis(9000), view, store, &writer).await
+    }
+
+    #[tokio::test]
+    async fn what_could_never_be_placed_is_refused() {
+        let (tree, store, leadership) = leading().await;
+        tree.set_plan(FaultPlan::none());
+        let view = ClusterView::default();
+        for (n_tasks, workers) in [(100_000, 1), (2000, 2000)] {
+            let refused = submit(&prepared(n_tasks, workers), &view, &store, &leadership).await;
+            let refused = refused.expect_err("its assignment would be over the limit");
+            assert!(
+                matches!(&refused, Refusal::TooLarge(Trouble::TooLarge { path, .. })
+                    if path.parent() == Some(layout::assignments())),
+                "{refused}"
+            );
+        }
+        assert_eq!(tree.n_writes(), 0);
+        submit(&prepared(50_000, 100), &view, &store, &leadership).await.expect("it can be placed");
+    }
+
+    #[test]
+    fn an_unreadable_record_blocks_its_own_name_only() {
+        for (record, name, is_free) in [
+            ("wc-1-100", "wc", false),
+            ("wc-foo-1-100", "wc", true),
+            ("wc-foo-1-100", "wc-foo", false),
+            ("wc-1-2-100", "wc-1", false),
+            ("wc-1-2-100", "wc", true),
+            ("strange", "strange", false),
+        ] {
+            let path = layout::storm(&record.parse().expect("valid"));
+            let view =
+                ClusterView { unreadable: [(path, "garbage".to_owned())].into(), ..ClusterView::default() };
+            let name = name.parse().expect("valid");
+            assert_eq!(check_name(&name, &view).is_ok(), is_free, "{name} with {record}");
+        }
     }
 }

@@ -61,7 +61,8 @@ pub struct Topology {
 pub enum Keep {
     /// These tasks are healthy and stay where they are, as long as their slot exists and its
     /// host is not denied. A slot that lost all of its tasks is filled again only when no
-    /// other is free.
+    /// other is free. A worker whose tasks are all healthy is given no task that was lost
+    /// elsewhere: it would have to start again for the sake of that.
     Healthy(TaskSet),
     /// A rebalance: everything is placed anew, in the previous slots where those are as
     /// even as others.

@@ -36,7 +36,7 @@ fn deal_slots(drafts: &mut [Draft<'_>], slots: &mut SlotTable<'_>) {
     while let Some((_, n)) = waiting.pop_first() {
         let draft = &mut drafts[n];
         let Some(slot) = slots.pick(&mut draft.claim) else { break };
-        draft.workers.push(Worker { slot, tasks: Vec::new(), accepts: true, fresh: true });
+        draft.workers.push(Worker { slot, tasks: Vec::new(), accepts: true, fresh: true, starts_anew: true });
         if draft.wants_more() {
             waiting.insert((draft.n_open(), n));
         }
@@ -49,6 +49,8 @@ struct Draft<'a> {
     workers: Vec<Worker>,
     /// Tasks without a slot, in the order of components and tasks.
     homeless: Vec<Member>,
+    /// Those of them that had a slot before, or waited for one.
+    lost: TaskSet,
     claim: Claim,
 }
 
@@ -59,6 +61,8 @@ struct Worker {
     accepts: bool,
     /// Whether nothing of it ran before.
     fresh: bool,
+    /// Whether its process starts anew in any case, as it is fresh or has lost a task.
+    starts_anew: bool,
 }
 
 /// A task with the ordinal of its component.
@@ -75,7 +79,13 @@ impl<'a> Draft<'a> {
         let mut members: Vec<Member> = components
             .flat_map(|(component, tasks)| tasks.iter().map(move |task| Member { task, component }))
             .collect();
-        let mut draft = Self { topology, workers: Vec::new(), homeless: Vec::new(), claim: slots.claim() };
+        let mut draft = Self {
+            topology,
+            workers: Vec::new(),
+            homeless: Vec::new(),
+            lost: TaskSet::default(),
+            claim: slots.claim(),
+        };
         let Keep::Healthy(healthy) = &topology.keep else {
             draft.claim.preferred = before.workers.keys().filter_map(|slot| slots.find(slot)).collect();
             draft.homeless = members;
@@ -101,11 +111,16 @@ impl<'a> Draft<'a> {
             }
             slots.take(slot);
             slots.count(&mut draft.claim, slot);
-            draft.workers.push(Worker { slot, tasks: stay, accepts: slots.accepts(slot), fresh: false });
+            let (accepts, starts_anew) = (slots.accepts(slot), stay.len() < tasks.len());
+            draft.workers.push(Worker { slot, tasks: stay, accepts, fresh: false, starts_anew });
         }
         draft.homeless =
             members.into_iter().zip(placed).filter(|(_, placed)| !placed).map(|(m, _)| m).collect();
         draft.homeless.sort_by_key(|member| (member.component, member.task));
+        let unplaced = before.unplaced.iter().map(|unplaced| &unplaced.tasks);
+        let known: TaskSet = before.workers.values().chain(unplaced).flat_map(|tasks| tasks.iter()).collect();
+        draft.lost =
+            draft.homeless.iter().map(|member| member.task).filter(|task| known.contains(*task)).collect();
         draft
     }
 
@@ -121,28 +136,36 @@ impl<'a> Draft<'a> {
         if n_fresh >= self.homeless.len() {
             return false;
         }
-        self.n_open() == 0 || self.workers.len() < self.topology.workers as usize
+        let any_lost = !self.lost.is_empty();
+        let takes = |worker: &Worker| worker.accepts && (worker.starts_anew || !any_lost);
+        !self.workers.iter().any(takes) || self.workers.len() < self.topology.workers as usize
     }
 
     /// Deals the tasks without a slot. They go to the workers that are new, if there are
-    /// any: a running worker that gets another task has to start again.
+    /// any: a running worker that gets another task has to start again. So a whole one gets
+    /// none for the sake of tasks that were lost elsewhere, which rather wait for a slot;
+    /// tasks that never had one may join it.
     fn place(mut self, slots: &SlotTable<'_>) -> Placement {
         let any_fresh = self.workers.iter().any(|worker| worker.fresh);
-        let mut open: Vec<&mut Worker> =
-            self.workers.iter_mut().filter(|worker| worker.fresh || (worker.accepts && !any_fresh)).collect();
-        open.sort_by_key(|worker| worker.slot);
-        let unplaced = match open.is_empty() && !self.homeless.is_empty() {
-            true => Some(Unplaced {
-                tasks: self.homeless.iter().map(|member| member.task).collect(),
-                reason: slots.shortage(),
-            }),
-            false => {
-                for component in self.homeless.chunk_by(|a, b| a.component == b.component) {
-                    deal_tasks(component, &mut open);
-                }
-                None
+        let (lost, new): (Vec<Member>, Vec<Member>) =
+            self.homeless.iter().copied().partition(|member| self.lost.contains(member.task));
+        let mut unplaced = TaskSet::default();
+        for (members, may_join) in [(lost, false), (new, true)] {
+            let takes = |worker: &Worker| match any_fresh {
+                true => worker.fresh,
+                false => worker.accepts && (worker.starts_anew || may_join),
+            };
+            let mut open: Vec<&mut Worker> = self.workers.iter_mut().filter(|worker| takes(worker)).collect();
+            open.sort_by_key(|worker| worker.slot);
+            if open.is_empty() {
+                unplaced = unplaced.iter().chain(members.iter().map(|member| member.task)).collect();
+                continue;
             }
-        };
+            for component in members.chunk_by(|a, b| a.component == b.component) {
+                deal_tasks(component, &mut open);
+            }
+        }
+        let unplaced = (!unplaced.is_empty()).then(|| Unplaced { tasks: unplaced, reason: slots.shortage() });
         let tasks = |worker: &Worker| -> TaskSet { worker.tasks.iter().map(|member| member.task).collect() };
         let workers = self.workers.iter().map(|worker| (slots.slot(worker.slot), tasks(worker)));
         Placement { workers: workers.collect(), unplaced }

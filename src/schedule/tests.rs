@@ -238,9 +238,37 @@ fn tasks_that_join_running_workers_are_even_by_component() {
     let mut problem = cluster(2, 1);
     problem.topologies = vec![topology(0, 2, &[4, 4])];
     problem.topologies[0].keep = Keep::Healthy(TaskSet::range(1, 4));
-    let before = placed(&[(slot(0, 6700), "1,5-8"), (slot(1, 6700), "2-4")]);
+    let before = placed(&[(slot(0, 6700), "1"), (slot(1, 6700), "2-4")]);
     let after = placed(&[(slot(0, 6700), "1,5,7"), (slot(1, 6700), "2-4,6,8")]);
-    assert_eq!(checked(&problem, &before), after);
+    assert_eq!(checked(&problem, &before), after, "tasks that never had a slot may join");
+}
+
+#[test]
+fn lost_tasks_join_no_whole_worker() {
+    let whole = (slot(1, 6700), "2-4");
+    // Each with the tasks that live, and what becomes of the lost ones.
+    for (first, healthy, expected) in [
+        ("1,5-8", "1-4", vec!["s0000:6700 1,5-8", "s0001:6700 2-4"]),
+        ("1,5-8", "2-4", vec!["s0001:6700 2-4"]),
+    ] {
+        let mut problem = cluster(2, 1);
+        problem.topologies = vec![topology(0, 2, &[4, 4])];
+        problem.topologies[0].keep = Keep::Healthy(healthy.parse().expect("tasks"));
+        let before = placed(&[(slot(0, 6700), first), whole.clone()]);
+        if expected.len() == 1 {
+            problem.occupied.insert(slot(0, 6700));
+        }
+        let after = checked(&problem, &before);
+        let placement = &after.placements[&topology_id(0)];
+        assert_eq!(show(placement), expected);
+        assert_eq!(placement.unplaced.is_some(), expected.len() == 1, "{placement:?}");
+        // They take a slot as soon as there is one, also when the topology asks for fewer.
+        problem.topologies[0].workers = 1;
+        problem.supervisors.insert(supervisor_id(2), supervisor("h0002", 1));
+        let placed = &checked(&problem, &after).placements[&topology_id(0)];
+        assert_eq!(placed.unplaced, None);
+        assert_eq!(placed.workers[&whole.0].to_string(), whole.1);
+    }
 }
 
 #[test]
@@ -447,6 +475,15 @@ proptest! {
         let after = solve(&problem, &before);
         // The lint compares every healthy task's slot.
         prop_assert_eq!(lint(&problem, &before, &after), []);
+        for topology in &problem.topologies {
+            let Keep::Healthy(healthy) = &topology.keep else { continue };
+            for (slot, tasks) in &before.placements[&topology.id].workers {
+                if tasks.iter().all(|task| healthy.contains(task)) {
+                    let stays = after.placements[&topology.id].workers.get(slot);
+                    prop_assert_eq!(stays, Some(tasks), "a whole worker was changed");
+                }
+            }
+        }
         all_healthy(&mut problem);
         prop_assert_eq!(solve(&problem, &after), after);
     }

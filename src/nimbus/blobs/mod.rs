@@ -48,6 +48,10 @@ const ANNOUNCE_PAUSE: Duration = Duration::from_millis(100);
 /// Names of files that are being written begin with this; no key does.
 const TEMPORARY: &str = "tmp-";
 
+/// A blob that was put or used within this time stays, whatever the retention: whoever put
+/// it is about to submit it.
+const RETENTION_MIN: Duration = Duration::from_secs(60);
+
 /// Why a blob could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -121,6 +125,8 @@ struct Shared {
     clock: Clock,
     // Guards what is on disk and checked; held for a few instructions.
     held: Mutex<BTreeMap<BlobKey, Held>>,
+    // Taken while files come and go together with their entries in `held`.
+    files: tokio::sync::Mutex<()>,
     n_temporary: AtomicU64,
 }
 
@@ -161,7 +167,8 @@ impl BlobStore {
         }
         let held = Mutex::new(BTreeMap::new());
         let n_temporary = AtomicU64::new(0);
-        let shared = Shared { dir, bytes_max, me, tree, presence, clock, held, n_temporary };
+        let files = tokio::sync::Mutex::new(());
+        let shared = Shared { dir, bytes_max, me, tree, presence, clock, held, files, n_temporary };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -285,10 +292,12 @@ impl BlobStore {
     async fn keep(&self, key: &BlobKey, file: Temporary, bytes: u64) -> Result<(), Error> {
         let disk = |source| Error::Disk { path: file.0.clone(), source };
         tokio::fs::File::open(&file.0).await.map_err(disk)?.sync_all().await.map_err(disk)?;
+        let files = self.shared.files.lock().await;
         tokio::fs::rename(&file.0, self.path(key)).await.map_err(disk)?;
         tokio::fs::File::open(&self.shared.dir).await.map_err(disk)?.sync_all().await.map_err(disk)?;
         let used = self.shared.clock.monotonic();
         self.lock().insert(key.clone(), Held { bytes, used, topology: None });
+        drop(files);
         info!(blob = %key, bytes, "stored a blob");
         self.announce(key, bytes).await
     }
@@ -354,12 +363,24 @@ impl BlobStore {
         self.lock().iter().map(|(key, held)| (key.clone(), held.bytes, held.used)).collect()
     }
 
-    /// Deletes a blob, first from the tree, so that nobody is sent here for it.
-    async fn drop_blob(&self, key: &BlobKey) {
-        self.lock().remove(key);
+    /// Deletes a blob that nobody has used for `retention`, first from the tree, so that
+    /// nobody is sent here for it. Answers whether it is gone.
+    async fn drop_unused(&self, key: &BlobKey, retention: Duration) -> bool {
+        let _files = self.shared.files.lock().await;
+        if !self.take_if_unused(key, self.shared.clock.monotonic(), retention) {
+            return false;
+        }
         self.shared.presence.withdraw(&layout::blob_holder(key, &self.shared.me));
         remove(&self.path(key)).await;
         info!(blob = %key, "removed a blob that no topology uses");
+        true
+    }
+
+    /// Takes a blob out of the list if it has not been used for so long.
+    fn take_if_unused(&self, key: &BlobKey, now: Monotonic, retention: Duration) -> bool {
+        let mut all = self.lock();
+        let is_unused = all.get(key).is_some_and(|held| now.since(held.used) >= retention.max(RETENTION_MIN));
+        is_unused && all.remove(key).is_some()
     }
 
     fn path(&self, key: &BlobKey) -> PathBuf {

@@ -1,13 +1,17 @@
 //! Fetches the blobs that live topologies need and this nimbus lacks, so that it can serve
 //! when it comes to lead; deletes those that nobody has needed for a while.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
     backoff::Backoff,
+    clock::Monotonic,
     cluster::{layout, observer::Observation, view::ClusterView},
     model::{BlobKey, NimbusId, status::TopologyStatus},
     nimbus::blobs::BlobStore,
@@ -16,6 +20,9 @@ use crate::{
 
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// The least time between two looks at what is due.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
 
 /// How often unused blobs are looked for, should nothing else wake the loop.
 const REVIEW_PERIOD: Duration = Duration::from_secs(60);
@@ -32,30 +39,38 @@ pub(in crate::nimbus) struct Replicator {
     pub(in crate::nimbus) n_missing: watch::Sender<usize>,
 }
 
+/// A blob that could not be fetched.
+pub(super) struct Retry {
+    /// Who was asked; others are asked at once.
+    holders: Vec<String>,
+    backoff: Backoff,
+    /// When it is tried again.
+    pub(super) due: Monotonic,
+}
+
+fn backoff() -> Backoff {
+    Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order")
+}
+
 impl Replicator {
     /// Announces what is on disk, then keeps it as it should be.
     pub(in crate::nimbus) async fn run(mut self) {
         if let Err(error) = self.blobs.take_stock().await {
             warn!(%error, "blobs on disk are left out");
         }
-        let mut backoff =
-            Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
-        let mut announced = BTreeSet::new();
+        let mut backoff = backoff();
+        let (mut announced, mut retries) = (BTreeSet::new(), BTreeMap::new());
         loop {
             let Observation { view, fresh, .. } = self.observations.borrow_and_update().clone();
-            let mut is_done = true;
+            let mut wait = REVIEW_PERIOD;
             if fresh {
-                is_done &= self.announce(&mut announced).await;
-                is_done &= self.fetch_missing(&view).await;
-                self.drop_unused(&view).await;
-            }
-            let wait = match is_done {
-                true => {
-                    backoff.reset();
-                    REVIEW_PERIOD
+                match self.announce(&mut announced).await {
+                    true => backoff.reset(),
+                    false => wait = backoff.next_delay(),
                 }
-                false => backoff.next_delay(),
-            };
+                wait = wait.min(self.fetch_missing(&view, &mut retries).await);
+                self.drop_unused().await;
+            }
             tokio::select! {
                 // Cancel-safe: both only wait.
                 () = tokio::time::sleep(wait) => {}
@@ -80,38 +95,54 @@ impl Replicator {
         true
     }
 
-    /// Fetches what is missing. Answers whether nothing is any more.
-    async fn fetch_missing(&self, view: &ClusterView) -> bool {
-        let mut missing: Vec<BlobKey> =
-            needed(view).into_iter().filter(|key| !self.blobs.holds(key)).collect();
+    /// Fetches what is missing and due. Answers how long until something is due again.
+    pub(super) async fn fetch_missing(
+        &self,
+        view: &ClusterView,
+        retries: &mut BTreeMap<BlobKey, Retry>,
+    ) -> Duration {
+        let mut missing = needed(view);
+        missing.retain(|key| !self.blobs.holds(key));
         self.tell(missing.len());
+        retries.retain(|key, _| missing.contains(key));
+        let clock = &self.blobs.shared.clock;
         for key in std::mem::take(&mut missing) {
             let holders = holders(view, &key, &self.me);
-            if let Err(reason) = self.blobs.fetch(&key, &holders, &self.client).await {
+            let is_early = |retry: &Retry| retry.holders == holders && clock.monotonic() < retry.due;
+            if !retries.get(&key).is_some_and(is_early) {
+                let Err(reason) = self.blobs.fetch(&key, &holders, &self.client).await else {
+                    retries.remove(&key);
+                    continue;
+                };
                 warn!(blob = %key, reason, "a blob that a topology needs could not be fetched yet");
-                missing.push(key);
+                let last = retries.remove(&key).filter(|retry| retry.holders == holders);
+                let mut backoff = last.map_or_else(backoff, |retry| retry.backoff);
+                let due = clock.monotonic().plus(backoff.next_delay());
+                retries.insert(key.clone(), Retry { holders, backoff, due });
             }
+            missing.insert(key);
         }
         self.tell(missing.len());
-        missing.is_empty()
+        let due = retries.values().map(|retry| retry.due.since(clock.monotonic())).min();
+        due.unwrap_or(REVIEW_PERIOD).max(PAUSE_MIN)
     }
 
     fn tell(&self, n: usize) {
         self.n_missing.send_if_modified(|told| std::mem::replace(told, n) != n);
     }
 
-    async fn drop_unused(&self, view: &ClusterView) {
-        if view.unreadable.keys().any(|path| path.parent() == Some(layout::storms())) {
-            // That topology may use any of them.
-            return;
-        }
-        let used: BTreeSet<&BlobKey> = view.storms.values().map(|storm| &storm.value.blob).collect();
-        let now = self.blobs.shared.clock.monotonic();
-        for (key, _, last_used) in self.blobs.stock() {
-            if used.contains(&key) {
-                self.blobs.touch(&key);
-            } else if now.since(last_used) >= self.retention {
-                self.blobs.drop_blob(&key).await;
+    /// Deletes what no topology uses, by what is known at that moment: what came before may
+    /// have taken long, and another topology been submitted meanwhile.
+    pub(super) async fn drop_unused(&self) {
+        for (key, ..) in self.blobs.stock() {
+            let Observation { view, fresh, .. } = self.observations.borrow().clone();
+            if !fresh || view.unreadable.keys().any(|path| path.parent() == Some(layout::storms())) {
+                // A topology that we do not see may use any of them.
+                return;
+            }
+            match view.storms.values().any(|storm| storm.value.blob == key) {
+                true => self.blobs.touch(&key),
+                false => drop(self.blobs.drop_unused(&key, self.retention).await),
             }
         }
     }

@@ -2,8 +2,19 @@ use std::convert::Infallible;
 
 use futures_util::stream;
 
-use super::*;
-use crate::{daemon::tasks::Tasks, tree::memory::MemoryTree};
+use tokio::sync::watch;
+
+use super::{replicate::Replicator, *};
+use crate::{
+    cluster::{
+        observer::Observation,
+        record::{Nimbus, Rest, Role, Stored, Storm},
+        view::ClusterView,
+    },
+    daemon::tasks::Tasks,
+    model::{Timestamp, TopologyId, status::TopologyStatus},
+    tree::{Version, memory::MemoryTree},
+};
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -19,10 +30,14 @@ impl Fixture {
     }
 
     fn store(&self, bytes_max: u64) -> BlobStore {
+        self.store_at(bytes_max, Clock::new())
+    }
+
+    fn store_at(&self, bytes_max: u64, clock: Clock) -> BlobStore {
         let tree: Arc<dyn Tree> = self.server.connect();
         let presence = Presence::start(Arc::clone(&tree), &self.tasks);
         let me = "host-1".parse().expect("valid");
-        BlobStore::open(self.dir.path(), bytes_max, me, tree, presence, Clock::new()).expect("opened")
+        BlobStore::open(self.dir.path(), bytes_max, me, tree, presence, clock).expect("opened")
     }
 
     fn files(&self) -> Vec<String> {
@@ -96,4 +111,132 @@ async fn a_blob_that_holds_no_topology_says_what_is_wrong() {
     store.put(&key, body(b"hello")).await.expect("stored");
     let reason = store.topology(&key).await.expect_err("no tar");
     assert!(reason.contains("tar"), "{reason}");
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_blob_that_was_just_put_stays_whatever_the_retention() {
+    let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
+    let store = fixture.store_at(100, clock.clone());
+    let key = BlobKey::of(b"hello");
+    store.put(&key, body(b"hello")).await.expect("stored");
+    clock.turn(MINUTE - Duration::from_millis(1));
+    assert!(!store.drop_unused(&key, Duration::ZERO).await);
+    store.touch(&key);
+    clock.turn(2 * MINUTE);
+    assert!(!store.drop_unused(&key, 3 * MINUTE).await);
+    assert!(store.drop_unused(&key, MINUTE).await && !store.holds(&key));
+    assert_eq!(fixture.files(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_blob_that_is_put_while_it_is_dropped_is_whole_or_gone() {
+    let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
+    let store = fixture.store_at(100, clock.clone());
+    let key = BlobKey::of(b"hello");
+    for _ in 0..100 {
+        store.put(&key, body(b"hello")).await.expect("stored");
+        clock.turn(MINUTE);
+        let (put, _) = tokio::join!(store.put(&key, body(b"hello")), store.drop_unused(&key, MINUTE));
+        put.expect("stored");
+        let (path, _) = store.file(&key).expect("what was put last is here");
+        assert!(path.exists(), "it is listed and its file is gone");
+    }
+}
+
+/// A view in which one topology runs `blob`, which a nimbus at `api` has.
+fn using(blob: &BlobKey, api: &str) -> ClusterView {
+    let storm = Storm {
+        name: "wc".parse().expect("valid"),
+        status: TopologyStatus::Active,
+        launched: Timestamp::EPOCH,
+        workers: 1,
+        owner: "me".to_owned(),
+        blob: blob.clone(),
+        message_timeout_secs: 30,
+        pending: None,
+        rest: Rest::new(),
+    };
+    let id: TopologyId = "wc-1-1".parse().expect("valid");
+    let other: NimbusId = "host-2".parse().expect("valid");
+    let nimbus = Nimbus {
+        host: "host-2".to_owned(),
+        api: api.to_owned(),
+        version: "0".to_owned(),
+        start: Timestamp::EPOCH,
+        blobs_missing: 0,
+        role: Role::Follower,
+    };
+    ClusterView {
+        storms: [(id, Stored { value: storm, version: Version::FIRST })].into(),
+        blobs: [(blob.clone(), [other.clone()].into())].into(),
+        nimbuses: [(other, nimbus)].into(),
+        ..ClusterView::default()
+    }
+}
+
+fn replicator(
+    blobs: &BlobStore,
+    clock: &Clock,
+    view: ClusterView,
+) -> (watch::Sender<Observation>, Replicator) {
+    let (observer, observations) =
+        watch::channel(Observation { view: Arc::new(view), read_at: clock.monotonic(), fresh: true });
+    let replicator = Replicator {
+        blobs: blobs.clone(),
+        me: "host-1".parse().expect("valid"),
+        client: BlobClient::new().expect("made"),
+        observations,
+        retention: MINUTE,
+        n_missing: watch::channel(0).0,
+    };
+    (observer, replicator)
+}
+
+#[tokio::test]
+async fn a_blob_is_dropped_by_what_is_known_at_that_moment() {
+    let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
+    let store = fixture.store_at(100, clock.clone());
+    let key = BlobKey::of(b"hello");
+    store.put(&key, body(b"hello")).await.expect("stored");
+    clock.turn(2 * MINUTE);
+    let (observer, replicator) = replicator(&store, &clock, ClusterView::default());
+    observer.send_modify(|observation| observation.view = Arc::new(using(&key, "")));
+    replicator.drop_unused().await;
+    assert!(store.holds(&key), "a topology has come that uses it");
+    observer.send_modify(|observation| {
+        *observation = Observation { view: Arc::default(), fresh: false, ..observation.clone() };
+    });
+    clock.turn(2 * MINUTE);
+    replicator.drop_unused().await;
+    assert!(store.holds(&key), "nothing is dropped while the tree cannot be read");
+    observer.send_modify(|observation| observation.fresh = true);
+    replicator.drop_unused().await;
+    assert!(!store.holds(&key));
+}
+
+#[tokio::test]
+async fn a_change_of_the_view_does_not_skip_the_pause_before_the_next_fetch() {
+    let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
+    let store = fixture.store_at(100, clock.clone());
+    let key = BlobKey::of(b"hello");
+    // Nobody listens there.
+    let view = using(&key, "127.0.0.1:2");
+    let (_observer, replicator) = replicator(&store, &clock, view.clone());
+    let mut retries = BTreeMap::new();
+    let first = replicator.fetch_missing(&view, &mut retries).await;
+    let due = retries[&key].due;
+    assert!(first <= Duration::from_millis(500), "{first:?}");
+    replicator.fetch_missing(&view, &mut retries).await;
+    assert_eq!(retries[&key].due, due, "it was tried before it was due");
+    clock.turn(first);
+    replicator.fetch_missing(&view, &mut retries).await;
+    assert!(retries[&key].due > due);
+    let due = retries[&key].due;
+    let mut elsewhere = view;
+    elsewhere.nimbuses.values_mut().for_each(|nimbus| nimbus.api = "127.0.0.1:1".to_owned());
+    clock.turn(Duration::from_millis(1));
+    replicator.fetch_missing(&elsewhere, &mut retries).await;
+    assert_ne!(retries[&key].due, due, "another holder is asked at once");
 }

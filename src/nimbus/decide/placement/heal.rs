@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use super::{Case, kept, placing, problem, replacing, solve_checked};
 use crate::{
-    model::{Slot, Timestamp, assignment::Assignment, task_set::TaskSet},
+    model::{
+        Slot, Timestamp,
+        assignment::{AssignedWorker, Assignment},
+        task_set::TaskSet,
+    },
     nimbus::{
         decide::draft::Draft,
         liveness::{Loss, Verdict},
@@ -88,19 +92,22 @@ fn write(draft: &mut Draft<'_>, case: &Case<'_>, placement: &Placement, problem:
     draft.act(placing(case, version, assignment, orders), reason, n_moved);
 }
 
-/// Where there is nowhere to go, lost workers keep their slots. One whose supervisor is
-/// there starts again; one whose supervisor is away may come back with it.
+/// Where there is nowhere to go, lost workers keep their slots: their tasks are not put upon
+/// a healthy worker, which would have to start again. One whose supervisor is there starts
+/// again; one whose supervisor is away may come back with it.
 fn stay(draft: &Draft<'_>, case: &Case<'_>, unplaced: &TaskSet, problem: &Problem) -> Assignment {
     let mut stay = Assignment::default();
     for slot in case.lost.keys() {
         let Some(worker) = case.before.and_then(|before| before.value.workers.get(slot)) else { continue };
-        if !worker.tasks.iter().all(|task| unplaced.contains(task)) {
+        let tasks: TaskSet = worker.tasks.iter().filter(|task| unplaced.contains(*task)).collect();
+        if tasks.is_empty() {
             continue;
         }
-        let mut worker = worker.clone();
+        let is_same = tasks == worker.tasks;
+        let mut worker = AssignedWorker { tasks, ..worker.clone() };
         let supervisor = problem.supervisors.get(&slot.supervisor);
         let offered = supervisor.filter(|supervisor| supervisor.ports.contains(&slot.port));
-        if offered.is_some_and(|supervisor| supervisor.standing == Standing::Live) {
+        if !is_same || offered.is_some_and(|supervisor| supervisor.standing == Standing::Live) {
             worker.start = restarted(worker.start, draft.now.wall);
         }
         stay.workers.insert(slot.clone(), worker);

@@ -191,6 +191,41 @@ fn a_worker_that_never_beats_starts_again_where_it_is_when_there_is_no_other_slo
 }
 
 #[test]
+fn a_lost_worker_of_a_full_cluster_leaves_the_healthy_ones_as_they_are() {
+    // With its supervisor there, and with it gone.
+    for (n_supervisors, ports, goes) in [(1, 2, false), (2, 1, true)] {
+        let mut world = World::with_supervisors(n_supervisors, ports);
+        let id = world.running("wc", 4, 2);
+        world.wait(600 * SECOND);
+        let before = world.assignment(&id).expect("placed");
+        let (lost, healthy) = (before.workers.keys().last(), before.workers.keys().next());
+        let (lost, healthy) = (lost.expect("a worker"), healthy.expect("a worker"));
+        world.silence(&id, before.workers[lost].tasks.iter());
+        if goes {
+            world.remove_supervisor(lost.supervisor.as_str());
+        }
+        world.decide();
+        world.wait(600 * SECOND);
+        let plan = world.decide();
+        assert!(matches!(plan.findings[0].trouble, Trouble::NoSlot { n_tasks: 2, .. }), "{plan:?}");
+        world.settle();
+        let after = world.assignment(&id).expect("placed");
+        assert_eq!(after.workers[healthy], before.workers[healthy], "a healthy worker was touched");
+        assert!(after.workers.keys().eq(before.workers.keys()), "{after:?}");
+        assert_eq!(after.workers[lost].tasks, before.workers[lost].tasks);
+        let starts_again = after.workers[lost].start > before.workers[lost].start;
+        assert_eq!(starts_again, !goes, "it starts again where its supervisor can start it");
+        // A slot that comes is taken by the lost worker alone.
+        world.supervisor("t", 1);
+        world.wait(600 * SECOND);
+        world.settle();
+        let last = world.assignment(&id).expect("placed");
+        assert_eq!(last.workers[healthy], before.workers[healthy]);
+        assert!(last.supervisors().any(|supervisor| supervisor.as_str() == "t"), "{last:?}");
+    }
+}
+
+#[test]
 fn two_lost_workers_do_not_swap_their_slots() {
     let mut world = World::with_supervisors(2, 1);
     let ids = [world.running("a", 2, 1), world.running("b", 2, 1)];
