@@ -60,8 +60,18 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// A write that someone asked for.
 #[derive(Debug)]
 pub(super) enum Command {
-    Submit { prepared: Box<Prepared>, reply: oneshot::Sender<Result<(TopologyId, Storm), Refusal>> },
-    Change { topology: String, change: Change, reply: oneshot::Sender<Result<(TopologyId, Storm), Refusal>> },
+    Submit {
+        prepared: Box<Prepared>,
+        reply: oneshot::Sender<Result<(TopologyId, Storm), Refusal>>,
+    },
+    Change {
+        topology: String,
+        change: Change,
+        reply: oneshot::Sender<Result<(TopologyId, Storm), Refusal>>,
+    },
+    /// Makes the leading task panic.
+    #[cfg(test)]
+    Break,
 }
 
 /// What the leader last found, for those who ask.
@@ -92,6 +102,15 @@ pub(super) struct Leader {
     setting: Setting,
 }
 
+/// What a leader can go on without no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Its leadership.
+    Leadership,
+    /// Its leading task, which panicked or was told to stop.
+    Task,
+}
+
 impl Leader {
     /// Starts to lead.
     pub(super) fn start(leadership: Leadership, setting: Setting, owner: &Tasks) -> Self {
@@ -114,13 +133,13 @@ impl Leader {
         Self { leadership, tasks, setting }
     }
 
-    /// Waits until this nimbus leads no longer, or its leading task broke.
-    pub(super) async fn lost(&self) {
+    /// Waits until this nimbus leads no longer, or its leading task broke, and says which.
+    pub(super) async fn lost(&self) -> Lost {
         let broken = self.tasks.cancelled();
         tokio::select! {
             // Cancel-safe: both only wait.
-            () = self.leadership.lost() => {}
-            () = broken.cancelled() => {}
+            () = self.leadership.lost() => Lost::Leadership,
+            () = broken.cancelled() => Lost::Task,
         }
     }
 
@@ -285,6 +304,8 @@ impl Leading {
                 };
                 (result, reply, change.verb())
             }
+            #[cfg(test)]
+            Command::Break => panic!("told to break"),
         };
         match &result {
             Ok((id, storm)) => info!(%term, topology = %id, status = %storm.status, "{verb}"),
@@ -301,8 +322,13 @@ impl Leading {
 
 impl Command {
     fn refuse(self, refusal: Refusal) {
-        let (Self::Submit { reply, .. } | Self::Change { reply, .. }) = self;
-        // The asker may have given up.
-        let _gone = reply.send(Err(refusal));
+        match self {
+            Self::Submit { reply, .. } | Self::Change { reply, .. } => {
+                // The asker may have given up.
+                let _gone = reply.send(Err(refusal));
+            }
+            #[cfg(test)]
+            Self::Break => {}
+        }
     }
 }

@@ -8,7 +8,10 @@
 //! restarting its other tasks is its own business. So a healthy task is never touched on
 //! account of a neighbour.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     clock::Monotonic,
@@ -34,6 +37,8 @@ pub struct Liveness {
     unassigned: BTreeMap<TopologyId, Monotonic>,
     /// Blobs that nobody holds, since when.
     unheld: BTreeMap<BlobKey, Monotonic>,
+    /// Topologies without a record of their own that have others, since when.
+    orphans: BTreeMap<TopologyId, Monotonic>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -80,6 +85,7 @@ impl Liveness {
             gone: BTreeMap::new(),
             unassigned: BTreeMap::new(),
             unheld: BTreeMap::new(),
+            orphans: BTreeMap::new(),
         }
     }
 
@@ -114,6 +120,8 @@ impl Liveness {
         keep_first(&mut self.unassigned, unassigned, now);
         let unheld = view.blobs.iter().filter(|(_, holders)| holders.is_empty()).map(|(key, _)| key);
         keep_first(&mut self.unheld, unheld, now);
+        let orphans = orphans(view);
+        keep_first(&mut self.orphans, orphans.iter(), now);
     }
 
     /// How the worker of `id` in `slot` is.
@@ -161,6 +169,11 @@ impl Liveness {
         since.max(self.connected).plus(policy.task_timeout)
     }
 
+    /// The topologies without a record that have others, and since when.
+    pub fn orphans(&self) -> impl Iterator<Item = (&TopologyId, Monotonic)> {
+        self.orphans.iter().map(|(id, since)| (id, (*since).max(self.connected)))
+    }
+
     /// Since when nobody has held a blob.
     pub fn unheld_since(&self, key: &BlobKey) -> Option<Monotonic> {
         self.unheld.get(key).map(|since| (*since).max(self.connected))
@@ -182,6 +195,25 @@ impl Seen {
         }
         self.silent = silent;
     }
+}
+
+/// The topologies whose record is not there, while others of them are.
+fn orphans(view: &ClusterView) -> BTreeSet<TopologyId> {
+    let roots =
+        [layout::assignments(), layout::tasks_root(), layout::taskbeats_root(), layout::metrics_root()];
+    let unreadable = (view.unreadable.keys())
+        .filter(|path| path.parent().is_some_and(|parent| roots.contains(&parent)))
+        .filter_map(|path| path.name().parse().ok());
+    let readable = (view.assignments.keys())
+        .chain(view.tasks.keys())
+        .chain(view.beats.keys())
+        .chain(&view.errors)
+        .chain(view.metrics.keys());
+    readable
+        .cloned()
+        .chain(unreadable)
+        .filter(|id| !view.storms.contains_key(id) && !view.is_unreadable(&layout::storm(id)))
+        .collect()
 }
 
 /// Makes the keys of `since` those of `keys`, each with the time it came in.

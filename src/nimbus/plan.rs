@@ -153,6 +153,8 @@ pub enum Reason {
     RebalanceDue,
     /// The deadline of a kill has passed.
     KillDue,
+    /// The record of a topology was deleted, and not put back.
+    NoRecord,
     /// Workers of a killed topology have stopped.
     BeatsGone,
     /// Workers of a killed topology did not stop in time.
@@ -204,6 +206,12 @@ pub enum Trouble {
     /// A live topology has no task table.
     #[error("{path} is missing, so it is left alone")]
     Missing {
+        /// Where the record should be.
+        path: TreePath,
+    },
+    /// A topology has records and not the one that makes it exist: it was deleted by hand.
+    #[error("{path} is missing: unless it is put back, what else there is of the topology is removed soon")]
+    NoRecord {
         /// Where the record should be.
         path: TreePath,
     },
@@ -391,6 +399,7 @@ impl fmt::Display for Reason {
             Self::Misfit => f.write_str("the assignment had tasks that the topology has not"),
             Self::RebalanceDue => f.write_str("the deadline of the rebalance has passed"),
             Self::KillDue => f.write_str("the deadline of the kill has passed"),
+            Self::NoRecord => f.write_str("its record was deleted and not put back"),
             Self::BeatsGone => f.write_str("its workers have stopped"),
             Self::BeatsOverdue => f.write_str("its workers did not stop in time"),
             Self::RecordsGone => f.write_str("nothing else of it is left"),

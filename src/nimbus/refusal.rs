@@ -1,7 +1,7 @@
 //! Why nimbus did not do what it was asked.
 
 use crate::{
-    cluster::{record::Leader, store},
+    cluster::{layout, record::Leader, store},
     election::WriteError,
     model::{BlobKey, ComponentId, TopologyId, TopologyName, status::IllegalTransition},
     nimbus::{blobs, plan::Trouble},
@@ -147,6 +147,14 @@ impl Refusal {
             Self::NameInUse { is_killed: true, .. } => "try again when it is gone".to_owned(),
             Self::NameInUse { name, .. } => {
                 format!("kill it first (`stormkeeper kill {name}`), or submit under another name")
+            }
+            Self::NameUnclear { path, .. } | Self::Unreadable { path, .. }
+                if path.parent() == Some(layout::storms()) =>
+            {
+                format!(
+                    "look at {path} with zkCli; write a valid record, or delete it: \
+                     what else there is of that topology is then removed after a minute"
+                )
             }
             Self::NameUnclear { path, .. } | Self::Unreadable { path, .. } => {
                 format!("look at {path} with zkCli; write a valid record or delete it")

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use crate::{
     backoff::Backoff,
+    clock::Monotonic,
     cluster::{
         layout,
         presence::Presence,
@@ -16,7 +17,7 @@ use crate::{
     daemon::tasks::Tasks,
     election::{Campaign, Candidate, Leadership},
     model::NimbusId,
-    nimbus::leader::{Leader, Setting},
+    nimbus::leader::{Leader, Lost, Setting},
     tree::{Scope, SessionState},
 };
 
@@ -26,10 +27,19 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How often a follower stands without being woken, should an event have been lost.
 const STAND_PERIOD: Duration = Duration::from_secs(10);
 
+/// How long a nimbus whose leading task broke does not stand, so that another one can try
+/// and a fault that every leader meets does not make an election every few milliseconds.
+const BROKEN_MIN: Duration = Duration::from_secs(1);
+const BROKEN_MAX: Duration = Duration::from_secs(30);
+
+/// A leadership longer than this was a good one: the next break is a new trouble.
+const GOOD_LEADERSHIP: Duration = Duration::from_secs(60);
+
 /// Which part this nimbus plays.
 enum Role {
     Follower,
-    Leader(Leader),
+    /// Since when, as well.
+    Leader(Leader, Monotonic),
 }
 
 /// What decides which part this nimbus plays.
@@ -45,6 +55,8 @@ impl Player {
     /// not wait.
     pub(super) async fn run(self) {
         let stop = self.tasks.cancelled();
+        let mut broken =
+            Backoff::new(BROKEN_MIN, BROKEN_MAX, fastrand::Rng::new()).expect("the constants are in order");
         let mut role = Role::Follower;
         loop {
             role = match role {
@@ -52,17 +64,29 @@ impl Player {
                     Some(leadership) => {
                         let leader = Leader::start(leadership, self.setting.clone(), &self.tasks);
                         self.role.send_replace(record::Role::Leader);
-                        Role::Leader(leader)
+                        Role::Leader(leader, self.setting.clock.monotonic())
                     }
                     None => return,
                 },
-                Role::Leader(leader) => {
+                Role::Leader(leader, began) => {
                     // A leader's own tasks are cancelled with ours, so this ends on a stop too.
-                    leader.lost().await;
+                    let lost = leader.lost().await;
+                    if self.setting.clock.monotonic().since(began) > GOOD_LEADERSHIP {
+                        broken.reset();
+                    }
                     let leadership = leader.stop().await;
                     self.role.send_replace(record::Role::Follower);
                     // Also when it seems lost: if it is ours in spite of all, others wait for it.
                     leadership.resign().await;
+                    if lost == Lost::Task && !stop.is_cancelled() {
+                        let pause = broken.next_delay();
+                        warn!(?pause, "the leading task broke: others may lead first");
+                        tokio::select! {
+                            // Cancel-safe: both only wait.
+                            () = stop.cancelled() => {}
+                            () = tokio::time::sleep(pause) => {}
+                        }
+                    }
                     Role::Follower
                 }
             }

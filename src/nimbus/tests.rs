@@ -255,6 +255,40 @@ async fn a_stopped_leader_hands_over_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leading_task_that_breaks_is_not_started_again_at_once() {
+    let cluster = Cluster::new();
+    let running = cluster.nimbus("a").await;
+    let millis = Duration::from_millis;
+    // How long it led before, and within which times it leads again.
+    let rounds = [
+        (millis(100), millis(500)..millis(1100)),
+        (millis(100), millis(1000)..millis(2100)),
+        (millis(100), millis(2000)..millis(4100)),
+        (millis(61_000), millis(500)..millis(1100)),
+    ];
+    for (led, pause) in rounds {
+        let handle = cluster.leading(&running).await;
+        tokio::time::sleep(led).await;
+        let commands = handle.commands.borrow().clone().expect("it leads");
+        commands.try_send(leader::Command::Break).expect("taken");
+        let broken = tokio::time::Instant::now();
+        commands.closed().await;
+        wait_until("it has noticed", LONG, || async {
+            if handle.takes_writes() { Err("it has not".to_owned()) } else { Ok(()) }
+        })
+        .await;
+        cluster.leading(&running).await;
+        assert!(pause.contains(&broken.elapsed()), "{:?} is not in {pause:?}", broken.elapsed());
+    }
+    // A stop does not wait for the pause.
+    let commands = running.nimbus.handle().commands.borrow().clone().expect("it leads");
+    commands.try_send(leader::Command::Break).expect("taken");
+    commands.closed().await;
+    running.stop.cancel();
+    running.nimbus.stopped().await.expect("told to stop");
+}
+
+#[tokio::test(start_paused = true)]
 async fn deadlines_survive_a_failover_with_the_time_that_was_left() {
     let cluster = Cluster::new();
     cluster.supervisor("s0", 4).await;

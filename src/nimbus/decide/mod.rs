@@ -55,6 +55,7 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
     let mut draft = Draft::new(view, liveness, now, policy);
     report_unreadable(&mut draft);
     removal::remove_killed(&mut draft);
+    removal::remove_orphans(&mut draft);
     restore_parents(&mut draft);
     placement::place(&mut draft);
     orders::correct(&mut draft);

@@ -1,8 +1,11 @@
-//! The end of a killed topology, one step at a time.
+//! The end of a killed topology, one step at a time; and of what an operator left of one
+//! whose record was deleted by hand.
 //!
 //! Assignment and orders go first, so that its workers stop. When their beats are gone, or
 //! overdue, everything else goes, and its record last: as long as that is there, any leader
 //! knows that there is work left, and each step is decided from what is there alone.
+
+use std::time::Duration;
 
 use crate::{
     cluster::{
@@ -16,7 +19,7 @@ use crate::{
     },
     nimbus::{
         decide::draft::Draft,
-        plan::{Effect, Reason},
+        plan::{Effect, Reason, Trouble},
     },
 };
 
@@ -32,23 +35,50 @@ pub(super) fn remove_killed(draft: &mut Draft<'_>) {
         };
         match deadline {
             Some(deadline) if deadline > draft.now.wall => draft.wake_at_deadline(deadline),
-            Some(_) | None => remove_next(draft, id, storm),
+            Some(_) | None => remove_next(draft, id, Some(storm)),
         }
     }
 }
 
-fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: &Stored<Storm>) {
+/// How long what is left of a topology without a record stays: time to put the record back.
+const ORPHAN_STAYS: Duration = Duration::from_secs(60);
+
+/// The parts of a view may be of different moments, so that this long it may only seem so.
+const ORPHAN_SHOWN_AFTER: Duration = Duration::from_secs(1);
+
+/// Removes what belongs to no topology, by the same steps.
+pub(super) fn remove_orphans(draft: &mut Draft<'_>) {
+    let liveness = draft.liveness;
+    for (id, since) in liveness.orphans() {
+        let shown = since.plus(ORPHAN_SHOWN_AFTER);
+        if !draft.is_past(shown) {
+            draft.wake_at(shown);
+            continue;
+        }
+        draft.find(Some(id), Trouble::NoRecord { path: layout::storm(id) });
+        let due = since.plus(ORPHAN_STAYS.max(draft.policy.settle));
+        match draft.is_past(due) {
+            true => remove_next(draft, id, None),
+            false => draft.wake_at(due),
+        }
+    }
+}
+
+/// The next step of removing a topology; `storm` is its record, if it has one.
+fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: Option<&Stored<Storm>>) {
+    let reason = if storm.is_some() { Reason::KillDue } else { Reason::NoRecord };
     let view = draft.view;
     if let Some(assignment) = view.assignments.get(id) {
         let supervisors: Vec<SupervisorId> = assignment.value.supervisors().cloned().collect();
-        return unassign(draft, id, Some(assignment.version), supervisors);
+        return unassign(draft, id, Some(assignment.version), supervisors, reason);
     }
     if view.is_unreadable(&layout::assignment(id)) {
         let told = view.orders.iter().filter(|(_, orders)| orders.value.topologies.contains_key(id));
         let supervisors = told.map(|(supervisor, _)| supervisor.clone()).collect();
-        return unassign(draft, id, None, supervisors);
+        return unassign(draft, id, None, supervisors, reason);
     }
     if !has_records(view, id) {
+        let Some(storm) = storm else { return };
         let effect = Effect::RemoveStorm { id: id.clone(), version: storm.version };
         return draft.act(effect, Reason::RecordsGone, 0);
     }
@@ -67,9 +97,10 @@ fn unassign(
     id: &TopologyId,
     version: Option<crate::tree::Version>,
     supervisors: Vec<SupervisorId>,
+    reason: Reason,
 ) {
     let Some(orders) = draft.orders_for(id, supervisors, None) else { return };
-    draft.act(Effect::Unassign { id: id.clone(), version, orders }, Reason::KillDue, 0);
+    draft.act(Effect::Unassign { id: id.clone(), version, orders }, reason, 0);
 }
 
 /// Whether anything of a topology is there besides its record and its assignment.

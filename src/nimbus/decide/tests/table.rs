@@ -337,6 +337,69 @@ fn a_killed_topology_goes_step_by_step_and_leaves_nothing() {
 }
 
 #[test]
+fn what_is_left_of_a_topology_whose_record_was_deleted_goes_after_a_while() {
+    let mut world = World::with_supervisors(2, 2);
+    let (id, other) = (world.running("wc", 4, 2), world.running("other", 2, 1));
+    world.wait(600 * SECOND);
+    let before = world.nodes.clone();
+    world.nodes.remove(&layout::storm(&id));
+    let plan = world.decide();
+    assert_eq!((plan.actions.len(), plan.findings.len(), plan.next), (0, 0, Some(SECOND)));
+    world.wait(SECOND);
+    let plan = world.decide();
+    assert_eq!((plan.actions.len(), plan.next), (0, Some(59 * SECOND)));
+    assert!(matches!(&plan.findings[0].trouble, Trouble::NoRecord { path } if *path == layout::storm(&id)));
+    // Put back in time, it goes on; deleted again, it has its time again.
+    world.wait(58 * SECOND);
+    world.nodes.insert(layout::storm(&id), before[&layout::storm(&id)].clone());
+    assert_eq!((world.decide().actions, world.decide().findings), (vec![], vec![]));
+    world.nodes.remove(&layout::storm(&id));
+    world.decide();
+    world.wait(59 * SECOND);
+    world.liveness.interrupt();
+    assert_eq!(world.decide().actions, [], "what is missing may be missing because we were cut off");
+    world.wait(60 * SECOND);
+    let mut steps = Vec::new();
+    for _ in 0..4 {
+        let plan = world.decide();
+        steps.extend(plan.actions.iter().map(|action| (action.effect.to_string(), action.reason.clone())));
+        plan.actions.iter().for_each(|action| world.act(&action.effect, usize::MAX));
+        world.beat();
+    }
+    let step = |text: &str, reason| (text.to_owned(), reason);
+    assert_eq!(
+        steps,
+        [
+            step("remove the assignment", Reason::NoRecord),
+            step("remove tasks, beats, errors and metrics", Reason::BeatsGone),
+        ]
+    );
+    assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())), "{:?}", world.nodes.keys());
+    assert!(world.view().orders.values().all(|orders| !orders.value.topologies.contains_key(&id)));
+    assert_eq!(world.decide(), Plan::default());
+    world.check();
+    assert!(world.assignment(&other).is_some());
+}
+
+#[test]
+fn an_orphan_with_records_that_cannot_be_read_can_go() {
+    let mut world = World::with_supervisors(1, 2);
+    let id = world.running("wc", 2, 1);
+    for root in [layout::assignment, layout::tasks] {
+        world.put(root(&id), b"garbage".to_vec());
+    }
+    world.nodes.remove(&layout::storm(&id));
+    world.decide();
+    world.wait(60 * SECOND);
+    for _ in 0..4 {
+        let plan = world.decide();
+        plan.actions.iter().for_each(|action| world.act(&action.effect, usize::MAX));
+        world.beat();
+    }
+    assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())), "{:?}", world.nodes.keys());
+}
+
+#[test]
 fn beats_that_do_not_end_hold_a_removal_up_for_the_task_timeout() {
     let mut world = World::with_supervisors(1, 2);
     let id = world.running("wc", 2, 1);
