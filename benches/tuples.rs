@@ -189,7 +189,8 @@ fn remote(c: &mut Criterion) {
             tasks: TaskSet::range(7, 7),
             start: Timestamp::EPOCH,
         };
-        peers.update(&Assignment { workers: [(slot, worker)].into() });
+        let table = TaskTable([(component("count"), TaskSet::range(7, 7))].into());
+        peers.update(&Assignment { workers: [(slot, worker)].into() }, &table);
         (peers, inbox)
     });
     let tuple = a_tuple();

@@ -139,7 +139,7 @@ impl Worker {
         let (inboxes, receivers) = Inboxes::new(local.iter());
         let transport_counters = Arc::new(Counters::default());
         let mut peers = Peers::new(me.clone(), inboxes.clone(), Arc::clone(&transport_counters), &tasks);
-        peers.update(&assignment);
+        peers.update(&assignment, &table);
         let listening = listener.run(me, inboxes, transport_counters);
         tasks.start("tuples from peers", Ending::StopsOwner, listening);
 
@@ -259,7 +259,7 @@ impl Worker {
     }
 
     fn apply(&mut self, records: &Records, readiness: Readiness) {
-        self.peers.update(&records.assignment);
+        self.peers.update(&records.assignment, &records.table);
         self.wiring.send_if_modified(|wiring| {
             let changed = wiring.table != records.table;
             if changed {

@@ -24,8 +24,10 @@ use super::{
 };
 use crate::daemon::tasks::{Ending, Tasks};
 
-/// One connection per worker of the topology, and some that broke and are not gone yet.
-const MAX_CONNECTIONS: usize = 4096;
+/// One connection per worker of the topology and component here that it emits to, and some
+/// that broke and are not gone yet: a thousand workers of sixteen components each. A worker
+/// whose connection is refused tries again, and its tuples wait.
+const MAX_CONNECTIONS: usize = 16 << 10;
 
 /// How long a connection may take to say who it is; a worker says so at once.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -89,6 +91,7 @@ impl Listener {
     /// Receives until it is dropped, and every connection with it; it ends by itself only
     /// when a connection panics, so start it as [`Ending::StopsOwner`]. While an inbox is full,
     /// the connection that has a tuple for it is not read, so that its sender waits as well.
+    /// A worker may have any number of connections here; it has one for each component.
     pub async fn run(self, me: Identity, inboxes: Inboxes, counters: Arc<Counters>) {
         let connections = Tasks::default();
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));

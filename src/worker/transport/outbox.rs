@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     daemon::tasks::{Ending, Tasks},
-    model::{TaskId, assignment::Assignment},
+    model::{ComponentId, TaskId, assignment::Assignment, topology::TaskTable},
     tuple::Tuple,
 };
 
@@ -47,7 +47,7 @@ impl Inboxes {
 #[derive(Debug, Default)]
 struct Directory {
     inboxes: Inboxes,
-    // The queue of the peer that runs the task.
+    // The queue of the task's component at the peer that runs it.
     remote: BTreeMap<TaskId, mpsc::Sender<Addressed>>,
 }
 
@@ -59,9 +59,12 @@ pub struct Peers {
     tasks: Tasks,
     inboxes: Inboxes,
     directory: watch::Sender<Arc<Directory>>,
-    connected: BTreeMap<Address, Peer>,
+    // One for each component that a worker runs: a queue for several would let a full inbox
+    // hold up tuples that its own task waits for, and so stop topologies without a cycle.
+    connected: BTreeMap<(Address, ComponentId), Peer>,
 }
 
+/// The tasks of one component in one other worker.
 #[derive(Debug)]
 struct Peer {
     queue: mpsc::Sender<Addressed>,
@@ -83,33 +86,34 @@ impl Peers {
         }
     }
 
-    /// Follows an assignment: connects to workers that came, drops those that went with
-    /// what was queued for them, and shows every [`Outbox`] where each task is now. A worker
-    /// that stays keeps its connection and its queue.
-    pub fn update(&mut self, assignment: &Assignment) {
+    /// Follows an assignment: makes queues for the components of workers that came, drops
+    /// those that went with what was queued for them, and shows every [`Outbox`] where each
+    /// task is now. A component that stays with a worker keeps its connection and its queue.
+    ///
+    /// Tasks that `table` does not know are left out: nobody emits to them.
+    pub fn update(&mut self, assignment: &Assignment, table: &TaskTable) {
+        let components: BTreeMap<TaskId, &ComponentId> =
+            table.iter().map(|(component, task)| (task, component)).collect();
         let mut remote = BTreeMap::new();
         let mut left = std::mem::take(&mut self.connected);
         for (slot, worker) in assignment.workers.iter().filter(|(slot, _)| **slot != self.me.slot) {
             let address = Address { slot: slot.clone(), host: worker.host.clone() };
-            let peer = left.remove(&address).unwrap_or_else(|| self.connect(address.clone()));
-            remote.extend(worker.tasks.iter().map(|task| (task, peer.queue.clone())));
-            self.connected.insert(address, peer);
+            for task in worker.tasks.iter() {
+                let Some(&component) = components.get(&task) else { continue };
+                let key = (address.clone(), component.clone());
+                let peer = self.connected.entry(key).or_insert_with_key(|key| {
+                    left.remove(key)
+                        .unwrap_or_else(|| Peer::start(key, &self.me, &self.counters, &self.tasks))
+                });
+                remote.insert(task, peer.queue.clone());
+            }
         }
         // Outboxes turn to the new directory before the queues of the old one close.
         self.directory.send_replace(Arc::new(Directory { inboxes: self.inboxes.clone(), remote }));
-        for address in left.keys() {
-            info!(peer = %address, "a worker left the assignment");
+        for (address, component) in left.keys() {
+            info!(peer = %address, %component, "a component left a worker of the assignment");
         }
     }
-
-    fn connect(&self, address: Address) -> Peer {
-        let (queue, queued) = mpsc::channel(PEER_QUEUE_TUPLES);
-        let tasks = self.tasks.child();
-        let sender = peer::Sender::new(self.me.clone(), address, queued, self.counters.clone());
-        tasks.start("tuples to a peer", Ending::Normal, sender.run());
-        Peer { queue, _tasks: tasks }
-    }
-
     /// How many tuples the queues of all peers have room for.
     #[cfg(test)]
     pub(super) fn room(&self) -> usize {
@@ -124,10 +128,26 @@ impl Peers {
     }
 }
 
+impl Peer {
+    fn start(
+        (address, component): &(Address, ComponentId),
+        me: &Identity,
+        counters: &Arc<Counters>,
+        tasks: &Tasks,
+    ) -> Self {
+        let (queue, queued) = mpsc::channel(PEER_QUEUE_TUPLES);
+        let tasks = tasks.child();
+        let (address, component) = (address.clone(), component.clone());
+        let sender = peer::Sender::new(me.clone(), address, component, queued, Arc::clone(counters));
+        tasks.start("tuples to a peer", Ending::Normal, sender.run());
+        Self { queue, _tasks: tasks }
+    }
+}
+
 /// What became of a tuple that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// It is in the receiver's inbox or in its peer's queue.
+    /// It is in the receiver's inbox or in the queue to its worker.
     Queued,
     /// The receiver is nowhere, or left while the tuple waited. Counted.
     Dropped,

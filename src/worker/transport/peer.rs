@@ -23,7 +23,10 @@ use super::{
         VERSION,
     },
 };
-use crate::{backoff::Backoff, model::Slot};
+use crate::{
+    backoff::Backoff,
+    model::{ComponentId, Slot},
+};
 
 /// The workers of an assignment start within fractions of a second of one another: the first
 /// tries come fast. A worker that is being relaunched for long is asked every two seconds.
@@ -72,7 +75,7 @@ enum ConnectError {
     TimedOut,
 }
 
-/// Tuples on their way to one peer. What is left when it is dropped is counted.
+/// Tuples on their way to one component of a peer. What is left when it is dropped is counted.
 struct Queue {
     queued: mpsc::Receiver<Addressed>,
     batch: Vec<Addressed>,
@@ -82,6 +85,13 @@ struct Queue {
 }
 
 impl Queue {
+    /// Waits until there is something to send. Nothing follows once it answers false.
+    async fn has_some(&mut self) -> bool {
+        self.frame.n_tuples() > 0
+            || !self.batch.is_empty()
+            || self.queued.recv_many(&mut self.batch, 1).await > 0
+    }
+
     /// Waits for tuples and makes a frame of them, unless there is an unsent one. Nothing
     /// follows once it answers false.
     ///
@@ -115,10 +125,13 @@ impl Drop for Queue {
     }
 }
 
-/// Sends a peer's queue over a connection that it makes anew as often as it breaks.
+/// Sends the queue of a component over a connection of its own, which it makes when there is
+/// something to send, and anew as often as it breaks.
 pub(super) struct Sender {
     me: Identity,
     address: Address,
+    // For the log; the peer does not ask.
+    component: ComponentId,
     queue: Queue,
     backoff: Backoff,
 }
@@ -127,24 +140,26 @@ impl Sender {
     pub(super) fn new(
         me: Identity,
         address: Address,
+        component: ComponentId,
         queued: mpsc::Receiver<Addressed>,
         counters: Arc<Counters>,
     ) -> Self {
         let backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX, fastrand::Rng::new())
             .expect("the constants are in order and above zero");
         let queue = Queue { queued, batch: Vec::new(), frame: BatchFrame::default(), counters };
-        Self { me, address, queue, backoff }
+        Self { me, address, component, queue, backoff }
     }
 
-    /// Runs until every way into the queue is gone. Its owner drops it when the peer leaves
-    /// the assignment; what is queued then is dropped and counted.
+    /// Runs until every way into the queue is gone. Its owner drops it when the component
+    /// leaves the peer; what is queued then is dropped and counted.
     pub(super) async fn run(mut self) {
         let mut was_connected = false;
         let mut n_failures = 0u64;
-        loop {
+        // Most components of a peer are not downstream of a task here: they cost no connection.
+        while self.queue.has_some().await {
             match self.connect().await {
                 Ok(stream) => {
-                    info!(peer = %self.address, "connected");
+                    info!(peer = %self.address, component = %self.component, "connected");
                     if was_connected {
                         self.queue.counters.reconnects.fetch_add(1, Ordering::Relaxed);
                     }
@@ -153,7 +168,7 @@ impl Sender {
                     match self.send_all(stream).await {
                         Ok(()) => return,
                         Err(error) => {
-                            info!(peer = %self.address, %error, "the connection broke; connecting again");
+                            info!(peer = %self.address, component = %self.component, %error, "the connection broke; connecting again");
                         }
                     }
                 }
@@ -162,7 +177,7 @@ impl Sender {
                     // A peer that stays away for an hour is a few lines, not thousands.
                     if n_failures.is_power_of_two() && n_failures > 1 {
                         let error = &error as &(dyn std::error::Error + 'static);
-                        warn!(peer = %self.address, error, n_failures, "no connection; trying again");
+                        warn!(peer = %self.address, component = %self.component, error, n_failures, "no connection; trying again");
                     }
                 }
             }

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     sync::mpsc,
 };
 
@@ -12,6 +12,7 @@ use crate::{
     model::{
         Port, TaskId, Timestamp,
         assignment::{AssignedWorker, Assignment},
+        topology::TaskTable,
     },
     test_support::wait_until,
     tuple::{Origin, Tuple, Value},
@@ -98,7 +99,7 @@ impl Emitter {
 
     fn to(workers: &[(&Identity, &[u32])]) -> Self {
         let mut emitter = Self::start(Inboxes::default());
-        emitter.peers.update(&assignment(workers));
+        emitter.peers.update(&assignment(workers), &table());
         emitter
     }
 }
@@ -110,6 +111,12 @@ fn assignment(workers: &[(&Identity, &[u32])]) -> Assignment {
         start: Timestamp::EPOCH,
     };
     Assignment { workers: workers.iter().map(|(id, tasks)| (id.slot.clone(), assigned(tasks))).collect() }
+}
+
+/// Two tasks of each of four components.
+fn table() -> TaskTable {
+    let component = |id: &str| id.parse().expect("valid id");
+    TaskTable::number(["a-source", "b-relay", "c-sink", "d-other"].map(|id| (component(id), 2)))
 }
 
 async fn until_counts(counters: &Counters, what: &str, enough: impl Fn(&Counts) -> bool) {
@@ -135,7 +142,7 @@ async fn tuples_reach_their_tasks_here_and_there_in_order() {
     let mut there = Worker::start();
     let (inboxes, mut receivers) = Inboxes::new([TaskId(2)]);
     let mut emitter = Emitter::start(inboxes);
-    emitter.peers.update(&assignment(&[(&at(1), &[2]), (&there.me, &[7])]));
+    emitter.peers.update(&assignment(&[(&at(1), &[2]), (&there.me, &[7])]), &table());
     let mut outbox = emitter.peers.outbox();
     let mut here = receivers.remove(&TaskId(2)).expect("asked for");
     for n in 0..5000 {
@@ -165,10 +172,13 @@ async fn a_tuple_arrives_as_it_was_sent() {
 #[tokio::test]
 async fn a_tuple_for_nobody_is_dropped_and_counted() {
     let there = Worker::start();
-    let emitter = Emitter::to(&[(&there.me, &[7, 8])]);
+    let emitter = Emitter::to(&[(&there.me, &[7, 8, 98])]);
     let mut outbox = emitter.peers.outbox();
-    assert_eq!(outbox.send(TaskId(99), tuple(1)).await, Sent::Dropped);
-    assert_eq!(emitter.counters.read().unroutable, 1);
+    // Task 98 is assigned and in no table.
+    for nowhere in [98, 99] {
+        assert_eq!(outbox.send(TaskId(nowhere), tuple(1)).await, Sent::Dropped);
+    }
+    assert_eq!(emitter.counters.read().unroutable, 2);
     // The assignment says that task 8 is there, the worker does not know it.
     assert_eq!(outbox.send(TaskId(8), tuple(1)).await, Sent::Queued);
     until_counts(&there.counters, "it is refused", |counts| counts.refused_tuples == 1).await;
@@ -257,9 +267,10 @@ async fn a_peer_that_leaves_frees_whoever_waits_for_it() {
         done.send(()).await.expect("the test waits");
     });
     until_full(&emitter.peers).await;
-    emitter.peers.update(&assignment(&[]));
+    emitter.peers.update(&assignment(&[]), &table());
     tokio::time::timeout(PATIENCE, is_done.recv()).await.expect("freed").expect("sent");
-    let dropped = PEER_QUEUE_TUPLES as u64 + 1;
+    // A full queue, what the sender has taken of it to connect, and what waited for room.
+    let dropped = PEER_QUEUE_TUPLES as u64 + 2;
     until_counts(&emitter.counters, "all are counted", |counts| counts.dropped == dropped).await;
 }
 
@@ -271,13 +282,25 @@ async fn a_worker_that_stays_keeps_its_connection() {
     outbox.send(TaskId(7), tuple(1)).await;
     assert_eq!(one.next().await, 1);
     // Task 7 moves; the worker that had it stays with another task.
-    emitter.peers.update(&assignment(&[(&one.me, &[8]), (&other.me, &[7])]));
+    emitter.peers.update(&assignment(&[(&one.me, &[8]), (&other.me, &[7])]), &table());
     outbox.send(TaskId(7), tuple(2)).await;
     assert_eq!(other.next().await, 2);
-    emitter.peers.update(&assignment(&[(&one.me, &[7]), (&other.me, &[])]));
+    emitter.peers.update(&assignment(&[(&one.me, &[7]), (&other.me, &[])]), &table());
     outbox.send(TaskId(7), tuple(3)).await;
     assert_eq!(one.next().await, 3);
     assert_eq!(emitter.counters.read().reconnects, 0);
+}
+
+#[tokio::test]
+async fn a_component_that_nobody_emits_to_costs_no_connection() {
+    let there = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    // The tasks before 7 are of other components, and would connect first.
+    let there_at = at(there.local_addr().expect("bound").port());
+    let emitter = Emitter::to(&[(&there_at, &[1, 3, 5, 7])]);
+    emitter.peers.outbox().send(TaskId(7), tuple(1)).await;
+    let (mut stream, _) = there.accept().await.expect("accepted");
+    stream.write_all(&wire::frame_of(&Answer::Welcome)).await.expect("written");
+    until_counts(&emitter.counters, "the first connection carries the tuple", |c| c.sent == 1).await;
 }
 
 #[tokio::test]
@@ -365,4 +388,59 @@ async fn a_silent_connection_is_closed() {
     let there = Worker::start();
     let _stream = there.connect().await;
     until_counts(&there.counters, "it is counted", |counts| counts.refused_connections == 1).await;
+}
+
+/// How many tuples each source below emits, and how many a relay makes of one: more than all
+/// queues on the way hold, so that every one of them is full at some time.
+const N_FLOOD: i64 = 10_000;
+const N_RELAYED: i64 = 2;
+
+/// A tuple of about a frame's hundredth: the kernel's buffers hold few hundred of them.
+fn bulky(n: i64) -> Tuple {
+    Tuple::new(tuple(n).origin().clone(), vec![n.into(), "x".repeat(1500).into()])
+}
+
+/// Source → relay → sink, each with a task in both of two workers, and every tuple crosses:
+/// between the workers there is no direction that does not carry tuples for relays and sinks.
+#[tokio::test]
+async fn a_topology_without_cycles_drains_however_full_it_is() {
+    let listeners = [(); 2].map(|()| Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port"));
+    let ids = listeners.each_ref().map(|listener| at(listener.local_addr().expect("bound").port()));
+    let (relays, sinks) = ([TaskId(3), TaskId(4)], [TaskId(5), TaskId(6)]);
+    let assignment = assignment(&[(&ids[0], &[1, 3, 5]), (&ids[1], &[2, 4, 6])]);
+    let tasks = Tasks::default();
+    let (mut all_peers, mut ends) = (Vec::new(), Vec::new());
+    for (i, listener) in listeners.into_iter().enumerate() {
+        let other = 1 - i;
+        let (inboxes, mut receivers) = Inboxes::new([relays[i], sinks[i]]);
+        let counters = Arc::new(Counters::default());
+        let mut peers = Peers::new(ids[i].clone(), inboxes.clone(), counters.clone(), &tasks);
+        peers.update(&assignment, &table());
+        tasks.start("listener", Ending::Normal, listener.run(ids[i].clone(), inboxes, counters));
+        let mut outbox = peers.outbox();
+        tasks.start("source", Ending::Normal, async move {
+            for n in 0..N_FLOOD {
+                outbox.send(relays[other], bulky(n)).await;
+            }
+        });
+        let (mut outbox, mut inbox) = (peers.outbox(), receivers.remove(&relays[i]).expect("asked for"));
+        tasks.start("relay", Ending::Normal, async move {
+            while let Some(tuple) = inbox.recv().await {
+                for copy in 0..N_RELAYED {
+                    outbox.send(sinks[other], bulky(number(&tuple) * N_RELAYED + copy)).await;
+                }
+            }
+        });
+        all_peers.push(peers);
+        ends.push(receivers.remove(&sinks[i]).expect("asked for"));
+    }
+    let drained = async |inbox: &mut mpsc::Receiver<Tuple>| {
+        for n in 0..N_FLOOD * N_RELAYED {
+            let next = tokio::time::timeout(PATIENCE, inbox.recv()).await;
+            let next = next.unwrap_or_else(|_| panic!("it stands still after {n} tuples"));
+            assert_eq!(number(&next.expect("the inbox stays open")), n);
+        }
+    };
+    let [one, other] = &mut ends[..] else { unreachable!("two workers") };
+    tokio::join!(drained(one), drained(other));
 }
