@@ -19,10 +19,7 @@ use crate::{
         task_set::MAX_TASKS,
         topology::TaskTable,
     },
-    nimbus::{
-        refusal::Refusal,
-        submit::check_placeable,
-    },
+    nimbus::{refusal::Refusal, submit::check_placeable},
     rpc::message::{KillRequest, RebalanceRequest},
     tree,
 };
@@ -221,17 +218,12 @@ fn check_rebalance(
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc};
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::{
         cluster::record::Rest,
-        election::{Campaign, Candidate},
         model::{BlobKey, status::TopologyStatus},
-        tree::{
-            faulty::{Fault, FaultPlan, FaultyTree},
-            memory::MemoryTree,
-        },
     };
 
     fn storm(status: TopologyStatus) -> Storm {

@@ -227,7 +227,7 @@ mod tests {
         model::Term,
         tree::{
             Tree,
-            faulty::{Fault, FaultPlan, FaultyTree},
+            faulty::{FaultPlan, FaultyTree},
             memory::MemoryTree,
         },
     };
