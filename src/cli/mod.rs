@@ -1,7 +1,7 @@
 //! The command line: one file per command.
 //!
 //! Data goes to standard output, everything else to standard error; `--json` prints the
-//! API's answer wherever a table is shown. What goes wrong becomes an [`error::Failure`] with
+//! API's answer wherever a table is shown. What goes wrong becomes a `Failure` with
 //! a heading, the chain of causes, a hint where one is known, and an exit code.
 
 mod activate;

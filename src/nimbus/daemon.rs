@@ -59,7 +59,7 @@ pub enum Error {
 }
 
 /// A running nimbus, without the doors of its API: whoever starts it serves
-/// [`Nimbus::handle`] at [`Nimbus::listener`].
+/// [`Nimbus::handle`] at the listener that comes with it.
 #[derive(Debug)]
 pub struct Nimbus {
     handle: Handle,

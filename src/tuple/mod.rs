@@ -1,9 +1,9 @@
 //! Pure streaming: values, tuples, and who receives which tuple.
 //!
-//! Nothing here does I/O or is async. A [`Value`](crate::tuple::Value) is what a component
-//! may put in a tuple, a [`Tuple`](crate::tuple::Tuple) is one emission, a
+//! Nothing here does I/O or is async. A [`Value`] is what a component
+//! may put in a tuple, a [`Tuple`] is one emission, a
 //! [`Router`](crate::tuple::grouping::Router) names its receivers, and
-//! [`hash`](crate::tuple::hash) is the fixed function that fields grouping stands on.
+//! [`hash`] is the fixed function that fields grouping stands on.
 
 pub mod grouping;
 pub mod hash;

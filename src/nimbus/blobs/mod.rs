@@ -2,7 +2,7 @@
 //!
 //! A blob is announced only after its bytes are checked, synced and renamed into place, so
 //! that whoever reads the announcement can have them. Every nimbus fetches what live
-//! topologies need and it lacks ([`replicate`]), and deletes what none has used for a while.
+//! topologies need and it lacks (`replicate.rs`), and deletes what none has used for a while.
 //! A missing blob is never a reason to remove a topology.
 
 pub(super) mod replicate;
