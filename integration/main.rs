@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cluster;
+mod compose;
 mod counting;
 mod life;
 mod recovery;
