@@ -61,12 +61,17 @@ fn the_daemons_take_their_settings_in_both_profiles() {
             let command = compose["services"][name]["command"].as_array().expect("a command");
             let words: Vec<String> = command
                 .iter()
-                .map(|word| word.as_str().expect("text").replace("${COMPOSE_PROFILES:+, zookeeper2, zookeeper3}", profile))
+                .map(|word| {
+                    word.as_str()
+                        .expect("text")
+                        .replace("${COMPOSE_PROFILES:+, zookeeper2, zookeeper3}", profile)
+                })
                 .collect();
             assert_eq!(words[0], name[..name.len() - 1], "{words:?}");
             let given: Vec<String> =
                 words.windows(2).filter(|pair| pair[0] == "-c").map(|pair| pair[1].clone()).collect();
-            let (config, warnings) = Config::load(None, &given, &Environment::default()).expect("they are valid");
+            let (config, warnings) =
+                Config::load(None, &given, &Environment::default()).expect("they are valid");
             assert!(warnings.is_empty() && given.len() >= 3, "{name}: {warnings:?}");
             let n_servers = config.tree_options().servers.len();
             assert_eq!(n_servers, if profile.is_empty() { 1 } else { 3 });
