@@ -9,8 +9,8 @@ use stormkeeper::{
         zookeeper::{Ensemble, ZooKeeperServer, fresh_root, shared},
     },
     tree::{
-        Changes, CreateMode, Error, Op, OpResult, Scope, SessionId, SessionState, Tree, TreePath, Version,
-        Watcher,
+        Changes, CreateMode, Error, Op, OpResult, ReadTree as _, Scope, SessionId, SessionState, Tree,
+        TreePath, Version, Watcher,
         contract::{Sessions, run_all},
         memory::MemoryTree,
         options::Options,

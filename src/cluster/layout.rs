@@ -279,6 +279,32 @@ pub fn metrics(id: &TopologyId) -> TreePath {
     below(metrics_root(), id.as_str())
 }
 
+/// A znode that a process keeps about itself for as long as it lives. There is no other
+/// kind, so that nothing but a leader can write what leaders own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ephemeral {
+    /// `/supervisors/{supervisor-id}`
+    Supervisor(SupervisorId),
+    /// `/nimbuses/{nimbus-id}`
+    Nimbus(NimbusId),
+    /// `/taskbeats/{topology-id}/{task-id}`
+    TaskBeat(TopologyId, TaskId),
+    /// `/blobs/{sha256}/{nimbus-id}`
+    BlobHolder(BlobKey, NimbusId),
+}
+
+impl Ephemeral {
+    /// Where it is.
+    pub fn path(&self) -> TreePath {
+        match self {
+            Self::Supervisor(id) => supervisor(id),
+            Self::Nimbus(id) => nimbus(id),
+            Self::TaskBeat(id, task) => taskbeat(id, *task),
+            Self::BlobHolder(key, id) => blob_holder(key, id),
+        }
+    }
+}
+
 /// The persistent parents, created by every daemon at start.
 pub fn roots() -> Vec<TreePath> {
     vec![

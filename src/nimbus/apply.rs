@@ -13,7 +13,7 @@ use crate::{
     election::{FencedWriter, WriteError},
     model::TopologyId,
     nimbus::plan::{Action, Effect, Plan},
-    tree::{self, Op, READ_BATCH, Tree, TreePath},
+    tree::{self, Op, READ_BATCH, ReadTree, TreePath},
 };
 
 /// How many deletions one transaction holds; keeps it far below the limit on bytes, and
@@ -35,7 +35,7 @@ pub(super) struct Applied {
 }
 
 /// Carries out `plan` in its order. A refused action does not stop those of other topologies.
-pub(super) async fn apply(plan: &Plan, writer: &FencedWriter, tree: &Arc<dyn Tree>) -> Applied {
+pub(super) async fn apply(plan: &Plan, writer: &FencedWriter, tree: &Arc<dyn ReadTree>) -> Applied {
     let mut applied = Applied::default();
     for action in &plan.actions {
         match carry_out(&action.effect, writer, tree).await {
@@ -63,7 +63,11 @@ fn log(action: &Action, writer: &FencedWriter) {
     info!(term = %writer.term(), topology, reason = %action.reason, "{}", action.effect);
 }
 
-async fn carry_out(effect: &Effect, writer: &FencedWriter, tree: &Arc<dyn Tree>) -> Result<(), WriteError> {
+async fn carry_out(
+    effect: &Effect,
+    writer: &FencedWriter,
+    tree: &Arc<dyn ReadTree>,
+) -> Result<(), WriteError> {
     match (effect.ops(), effect) {
         (Some(ops), _) => writer.commit(ops).await.map(drop),
         (None, Effect::RemoveRecords { id }) => remove_records(id, writer, tree).await,
@@ -76,7 +80,7 @@ async fn carry_out(effect: &Effect, writer: &FencedWriter, tree: &Arc<dyn Tree>)
 async fn remove_records(
     id: &TopologyId,
     writer: &FencedWriter,
-    tree: &Arc<dyn Tree>,
+    tree: &Arc<dyn ReadTree>,
 ) -> Result<(), WriteError> {
     for root in [layout::taskbeats(id), layout::tasks(id), layout::taskerrors(id), layout::metrics(id)] {
         let doomed = subtree(&root, tree).await.map_err(WriteError::NotSent)?;
@@ -91,7 +95,7 @@ async fn remove_records(
 }
 
 /// `root` and everything below it, parents first; nothing when it is not there.
-async fn subtree(root: &TreePath, tree: &Arc<dyn Tree>) -> Result<Vec<TreePath>, tree::Error> {
+async fn subtree(root: &TreePath, tree: &Arc<dyn ReadTree>) -> Result<Vec<TreePath>, tree::Error> {
     let mut found = Vec::new();
     let mut unread = vec![root.clone()];
     while !unread.is_empty() {

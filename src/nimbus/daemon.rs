@@ -88,12 +88,12 @@ pub async fn start(
     let tasks = Tasks::new(stop.child_token());
     let store = Store::new(Arc::clone(&tree));
     let presence = Presence::start(Arc::clone(&tree), &tasks);
-    let observer = Observer::start(Arc::clone(&tree), clock.clone(), &tasks);
+    let observer = Observer::start(store.tree(), clock.clone(), &tasks);
     let blobs = BlobStore::open(
         &options.local_dir,
         options.max_blob_bytes,
         me.clone(),
-        Arc::clone(&tree),
+        store.clone(),
         presence.clone(),
         clock.clone(),
     )?;

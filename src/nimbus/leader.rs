@@ -243,7 +243,7 @@ impl Leading {
             let next = plan.next.unwrap_or(period).max(Duration::from_millis(1));
             return Next::Wait(next.min(period));
         }
-        let applied = apply(&plan, &self.writer, self.setting.store.tree()).await;
+        let applied = apply(&plan, &self.writer, &self.setting.store.tree()).await;
         self.pace.moved(applied.n_moved, monotonic);
         debug!(?applied, "carried out a plan");
         // What was written must be in the view before anything else is decided.

@@ -10,7 +10,7 @@ use crate::{
     backoff::Backoff,
     clock::Monotonic,
     cluster::{
-        layout,
+        layout::{self, Ephemeral},
         presence::Presence,
         record::{self, Nimbus},
     },
@@ -152,7 +152,7 @@ pub(super) async fn register(
     loop {
         record.role = *role.borrow_and_update();
         record.blobs_missing = *n_missing.borrow_and_update();
-        presence.keep(layout::nimbus(&me), record::encode(&record));
+        presence.keep(&Ephemeral::Nimbus(me.clone()), record::encode(&record));
         let changed = tokio::select! {
             // Cancel-safe: both only wait.
             changed = role.changed() => changed,

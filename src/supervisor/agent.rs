@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock::{Clock, Monotonic},
-    cluster::{layout, presence::Presence},
+    cluster::{layout::Ephemeral, presence::Presence},
     daemon::tasks::{Ending, Tasks},
     model::{BlobKey, Port, WorkerId},
     supervisor::{
@@ -159,7 +159,7 @@ impl Agent {
     }
 
     async fn leave(self) {
-        self.presence.withdraw(&layout::supervisor(&self.identity.id));
+        self.presence.withdraw(&Ephemeral::Supervisor(self.identity.id.clone()));
         // Without a connection the session's end says the same, later.
         let _heard = tokio::time::timeout(WITHDRAW_PATIENCE, self.presence.settled()).await;
         if !self.tasks.stop(TASKS_PATIENCE).await {

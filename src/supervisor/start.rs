@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::{
     backoff::Backoff,
     clock::Clock,
-    cluster::{layout, presence::Presence, record, store::Store},
+    cluster::{layout::Ephemeral, presence::Presence, record, store::Store},
     daemon::tasks::{Ending, Tasks},
     model::Port,
     rpc::blobs::BlobClient,
@@ -197,7 +197,7 @@ fn register(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         start: clock.now(),
     };
-    let (path, presence) = (layout::supervisor(&identity.id), presence.clone());
+    let (ephemeral, presence) = (Ephemeral::Supervisor(identity.id.clone()), presence.clone());
     tasks.start("register", Ending::Normal, async move {
         let mut backoff = Backoff::new(REGISTER_RETRY_MIN, REGISTER_RETRY_MAX, fastrand::Rng::new())
             .expect("constants in order");
@@ -206,6 +206,6 @@ fn register(
             warn!(error, ?retry_in, "cannot register; what runs keeps running");
             tokio::time::sleep(retry_in).await;
         }
-        presence.keep(path, record::encode(&supervisor));
+        presence.keep(&ephemeral, record::encode(&supervisor));
     });
 }

@@ -17,8 +17,8 @@ use tokio::sync::{Notify, watch};
 use crate::{
     daemon::tasks::{Ending, Tasks},
     tree::{
-        Changes, CreateMode, Error, Family, Node, Op, OpResult, Scope, SessionState, Tree, TreePath, Version,
-        Watcher, watch::WatchSink,
+        Changes, CreateMode, Error, Family, Node, Op, OpResult, ReadTree, Scope, SessionState, Tree,
+        TreePath, Version, Watcher, watch::WatchSink,
     },
 };
 
@@ -211,29 +211,13 @@ async fn relay(
 }
 
 #[async_trait]
-impl Tree for FaultyTree {
-    async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error> {
-        self.write(self.inner.create(path, data, mode)).await
-    }
-
+impl ReadTree for FaultyTree {
     async fn get(&self, path: &TreePath) -> Result<Option<Node>, Error> {
         self.read(self.inner.get(path)).await
     }
 
     async fn children(&self, path: &TreePath) -> Result<Option<Vec<String>>, Error> {
         self.read(self.inner.children(path)).await
-    }
-
-    async fn set(&self, path: &TreePath, data: &[u8], expected: Option<Version>) -> Result<Version, Error> {
-        self.write(self.inner.set(path, data, expected)).await
-    }
-
-    async fn delete(&self, path: &TreePath, expected: Option<Version>) -> Result<(), Error> {
-        self.write(self.inner.delete(path, expected)).await
-    }
-
-    async fn multi(&self, ops: Vec<Op>) -> Result<Vec<OpResult>, Error> {
-        self.write(self.inner.multi(ops)).await
     }
 
     async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error> {
@@ -252,6 +236,25 @@ impl Tree for FaultyTree {
 
     fn session(&self) -> watch::Receiver<SessionState> {
         self.inner.session()
+    }
+}
+
+#[async_trait]
+impl Tree for FaultyTree {
+    async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error> {
+        self.write(self.inner.create(path, data, mode)).await
+    }
+
+    async fn set(&self, path: &TreePath, data: &[u8], expected: Option<Version>) -> Result<Version, Error> {
+        self.write(self.inner.set(path, data, expected)).await
+    }
+
+    async fn delete(&self, path: &TreePath, expected: Option<Version>) -> Result<(), Error> {
+        self.write(self.inner.delete(path, expected)).await
+    }
+
+    async fn multi(&self, ops: Vec<Op>) -> Result<Vec<OpResult>, Error> {
+        self.write(self.inner.multi(ops)).await
     }
 
     async fn close(&self) {

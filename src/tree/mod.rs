@@ -1,6 +1,7 @@
 //! A bare versioned tree: znodes, sessions, ephemerals, watches and multi.
 //!
-//! [`Tree`] is one process's connection to the tree. Two things implement it:
+//! [`Tree`] is one process's connection to the tree, [`ReadTree`] the half of it that only
+//! reads. Two things implement them:
 //! [`zookeeper::ZooKeeperTree`] for a cluster and [`memory::MemoryTree`] for local mode and
 //! tests; [`faulty::FaultyTree`] wraps either and breaks it on purpose. `contract` is the
 //! suite that all of them pass.
@@ -8,7 +9,7 @@
 //! What the layer promises above ZooKeeper's own guarantees:
 //!
 //! - **Sessions renew themselves.** When one expires, a new one is opened and
-//!   [`Tree::session`] shows its id. Ephemerals of the old one are gone; whoever owns them
+//!   [`ReadTree::session`] shows its id. Ephemerals of the old one are gone; whoever owns them
 //!   creates them again (see `cluster::presence`).
 //! - **Watches only wake.** A [`Watcher`] says which paths may have changed, never what they
 //!   hold: read again. It lasts until dropped; after a reconnect or a new session it says
@@ -243,6 +244,40 @@ pub enum Scope {
     Subtree,
 }
 
+/// The half of a connection to the tree that changes nothing.
+///
+/// Whoever holds only this can write nothing by any mistake: the readers of the cluster
+/// state do, so that what the leader owns is written by `election::FencedWriter` alone.
+///
+/// # Errors
+/// Every method may answer [`Error::Disconnected`], [`Error::ConnectionLost`],
+/// [`Error::SessionExpired`] and [`Error::Closed`].
+#[async_trait]
+pub trait ReadTree: fmt::Debug + Send + Sync + 'static {
+    /// Reads a znode; `None` when there is none.
+    async fn get(&self, path: &TreePath) -> Result<Option<Node>, Error>;
+
+    /// Reads the names of a znode's children in ascending order; `None` when there is no
+    /// such znode.
+    async fn children(&self, path: &TreePath) -> Result<Option<Vec<String>>, Error>;
+
+    /// Reads many znodes with the names of their children, in the order asked; `None` where
+    /// there is none. Each is consistent in itself; they may be of different moments.
+    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error>;
+
+    /// Wakes on every change in `scope` from now until dropped, across reconnects and new
+    /// sessions. Its first answer is [`Changes::Everything`], given once the watch is in
+    /// place, so that a reader that re-reads on each answer has missed nothing.
+    ///
+    /// What is noted for which change stands in [`watch`]. After [`Tree::close`] a last
+    /// `Everything` comes, and nothing more.
+    fn watch(&self, path: &TreePath, scope: Scope) -> Watcher;
+
+    /// The state of the session, as a value that can be watched. Only the latest is kept: a
+    /// short disconnection may not show.
+    fn session(&self) -> tokio::sync::watch::Receiver<SessionState>;
+}
+
 /// A connection to the tree, shared by everything in one process.
 ///
 /// Methods do nothing until polled. A future that is dropped may have sent its request:
@@ -253,10 +288,9 @@ pub enum Scope {
 /// sees every write of this connection that was answered before it.
 ///
 /// # Errors
-/// Every method may answer [`Error::Disconnected`], [`Error::ConnectionLost`],
-/// [`Error::SessionExpired`] and [`Error::Closed`]; each method lists its own on top.
+/// Every method may answer what those of [`ReadTree`] may; each lists its own on top.
 #[async_trait]
-pub trait Tree: fmt::Debug + Send + Sync + 'static {
+pub trait Tree: ReadTree {
     /// Creates a znode and answers its path (with its digits, for a sequential one). The
     /// parent must exist.
     ///
@@ -267,13 +301,6 @@ pub trait Tree: fmt::Debug + Send + Sync + 'static {
     /// `NodeExists`, `NoNode` (no parent), `NoChildrenForEphemerals`, `TooLarge`; `Refused`
     /// for a sequential child of the tree's root made by the path `/`.
     async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error>;
-
-    /// Reads a znode; `None` when there is none.
-    async fn get(&self, path: &TreePath) -> Result<Option<Node>, Error>;
-
-    /// Reads the names of a znode's children in ascending order; `None` when there is no
-    /// such znode.
-    async fn children(&self, path: &TreePath) -> Result<Option<Vec<String>>, Error>;
 
     /// Writes a znode's data when it has the `expected` version (any, when `None`), and
     /// answers its new version.
@@ -296,22 +323,6 @@ pub trait Tree: fmt::Debug + Send + Sync + 'static {
     /// [`Error::Multi`] with the index and the error of the first operation that failed;
     /// `TooLarge` before anything is sent.
     async fn multi(&self, ops: Vec<Op>) -> Result<Vec<OpResult>, Error>;
-
-    /// Reads many znodes with the names of their children, in the order asked; `None` where
-    /// there is none. Each is consistent in itself; they may be of different moments.
-    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error>;
-
-    /// Wakes on every change in `scope` from now until dropped, across reconnects and new
-    /// sessions. Its first answer is [`Changes::Everything`], given once the watch is in
-    /// place, so that a reader that re-reads on each answer has missed nothing.
-    ///
-    /// What is noted for which change stands in [`watch`]. After [`Tree::close`] a last
-    /// `Everything` comes, and nothing more.
-    fn watch(&self, path: &TreePath, scope: Scope) -> Watcher;
-
-    /// The state of the session, as a value that can be watched. Only the latest is kept: a
-    /// short disconnection may not show.
-    fn session(&self) -> tokio::sync::watch::Receiver<SessionState>;
 
     /// Ends the session, which deletes its ephemerals at once, and refuses everything
     /// afterwards. Bounded: gives up waiting for the server after about a second.

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    cluster::{layout, presence::Presence, store::Store},
+    cluster::{layout::Ephemeral, presence::Presence, store::Store},
     daemon::tasks::{Ending, Tasks},
     model::{
         ComponentId, TaskId,
@@ -128,7 +128,7 @@ impl Worker {
     pub(super) fn start(
         plan: Plan,
         options: Options,
-        store: Store,
+        (store, presence): (Store, Presence),
         clock: Clock,
         tasks: Tasks,
     ) -> Result<Self, Error> {
@@ -147,7 +147,7 @@ impl Worker {
         let wiring = Wiring { topology: Arc::clone(&topology), table, local: local.clone() };
         let worker = Self {
             board: StatusBoard::new(local.iter()),
-            presence: Presence::start(Arc::clone(store.tree()), &tasks),
+            presence,
             errors: Reporter::start(store.clone(), &options, throttle, clock.clone(), &tasks),
             peers,
             wiring: watch::Sender::new(Arc::new(wiring)),
@@ -307,7 +307,7 @@ impl Worker {
         }
         self.beats.stop(FAREWELL_PATIENCE).await;
         for task in self.local.iter() {
-            self.presence.withdraw(&layout::taskbeat(&self.options.topology, task));
+            self.presence.withdraw(&Ephemeral::TaskBeat(self.options.topology.clone(), task));
         }
         let _gone = tokio::time::timeout(FAREWELL_PATIENCE, async {
             tokio::join!(self.presence.settled(), self.errors.drained(FAREWELL_PATIENCE))

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::{
     clock::Clock,
-    cluster::{layout, presence::Presence, record},
+    cluster::{layout::Ephemeral, presence::Presence, record},
     daemon::tasks::{Ending, Tasks},
     model::{TaskId, beat::TaskStatus},
     worker::{Options, counters::Registry},
@@ -125,7 +125,7 @@ pub(super) fn start(
                     uptime_secs,
                     counts: counters.read(task),
                 };
-                (layout::taskbeat(&options.topology, task), record::encode(&beat))
+                (Ephemeral::TaskBeat(options.topology.clone(), task), record::encode(&beat))
             }));
         }
     });
@@ -161,7 +161,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        cluster::store::Store, test_support::wait_until, tree::memory::MemoryTree, worker::tests::options,
+        cluster::{layout, store::Store},
+        test_support::wait_until,
+        tree::{Tree as _, memory::MemoryTree},
+        worker::tests::options,
     };
 
     #[tokio::test]
@@ -171,8 +174,8 @@ mod tests {
         options.task_beat_period = Duration::from_secs(3600);
         let (server, tasks) = (MemoryTree::new(), Tasks::default());
         let store = Store::new(server.connect());
-        store.tree().ensure(&layout::taskbeats(&options.topology)).await.expect("created");
-        let presence = Presence::start(store.tree().clone(), &tasks);
+        server.connect().ensure(&layout::taskbeats(&options.topology)).await.expect("created");
+        let presence = Presence::start(server.connect(), &tasks);
         let board = StatusBoard::new([TaskId(1), TaskId(2)]);
         let counters = Registry::default();
         start(board.clone(), presence, counters.clone(), &options, Clock::new(), &tasks);

@@ -192,7 +192,10 @@ impl Writer {
 mod tests {
     use super::*;
     use crate::{
-        cluster::layout, test_support::wait_until, tree::memory::MemoryTree, worker::tests::options,
+        cluster::layout,
+        test_support::wait_until,
+        tree::{Tree as _, memory::MemoryTree},
+        worker::tests::options,
     };
 
     #[test]
@@ -221,7 +224,7 @@ mod tests {
         let (server, options) = (MemoryTree::new(), options(dir.path()));
         let store = Store::new(server.connect());
         store.ensure_layout().await.expect("created");
-        store.tree().ensure(&layout::last_errors(&options.topology)).await.expect("created");
+        server.connect().ensure(&layout::last_errors(&options.topology)).await.expect("created");
         server.set_online(false);
         let throttle = ErrorThrottle { per_interval: 1, interval: Duration::from_secs(10) };
         let tasks = Tasks::default();

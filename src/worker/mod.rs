@@ -37,7 +37,7 @@ pub use options::{ComponentGroup, Options};
 
 use crate::{
     clock::Clock,
-    cluster::store::Store,
+    cluster::{presence::Presence, store::Store},
     daemon::tasks::Tasks,
     model::{Port, TaskId},
     tree::Tree,
@@ -111,6 +111,7 @@ pub async fn run(
 ) -> Result<Ended, Error> {
     let tasks = Tasks::default();
     beat::start_heartbeat_file(&options, &tasks);
+    let presence = Presence::start(Arc::clone(&tree), &tasks);
     let store = Store::new(tree);
     let plan = tokio::select! {
         // Cancel-safe: nothing was started yet.
@@ -121,7 +122,7 @@ pub async fn run(
         info!(topology = %options.topology, slot = %options.slot, "this worker is not assigned");
         return Ok(Ended::Unassigned);
     };
-    let mut worker = assembly::Worker::start(plan, options, store, clock, tasks)?;
+    let mut worker = assembly::Worker::start(plan, options, (store, presence), clock, tasks)?;
     let broken = worker.broken();
     let ended = tokio::select! {
         // Cancel-safe: following only reads and tells; the worker stops either way.

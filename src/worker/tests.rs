@@ -24,7 +24,7 @@ use crate::{
         topology::{Settings, TaskTable, Topology},
     },
     test_support::wait_until,
-    tree::{CreateMode, TreePath, memory::MemoryTree},
+    tree::{CreateMode, Tree as _, TreePath, memory::MemoryTree},
 };
 
 /// Starting a Python process on a busy machine may take seconds.
@@ -111,7 +111,7 @@ impl Stage {
         self.store.ensure_layout().await.expect("created");
         let id = &self.options.topology;
         for path in [layout::taskbeats(id), layout::last_errors(id)] {
-            self.store.tree().ensure(&path).await.expect("created");
+            self.server.connect().ensure(&path).await.expect("created");
         }
         let table = TaskRecord { components: self.table.clone() };
         self.create(&layout::storm(id), storm(TopologyStatus::Active)).await;
@@ -120,11 +120,11 @@ impl Stage {
     }
 
     async fn create(&self, path: &TreePath, data: Vec<u8>) {
-        self.store.tree().create(path, &data, CreateMode::Persistent).await.expect("created");
+        self.server.connect().create(path, &data, CreateMode::Persistent).await.expect("created");
     }
 
     async fn set(&self, path: &TreePath, data: Vec<u8>) {
-        self.store.tree().set(path, &data, None).await.expect("set");
+        self.server.connect().set(path, &data, None).await.expect("set");
     }
 
     async fn set_status(&self, status: TopologyStatus) {

@@ -29,7 +29,7 @@ use crate::{
     clock::{Clock, Monotonic},
     cluster::{layout, store, view::ClusterView},
     daemon::tasks::{Ending, Tasks},
-    tree::{self, Changes, READ_BATCH, Scope, SessionState, Tree, TreePath, Watcher},
+    tree::{self, Changes, READ_BATCH, ReadTree, Scope, SessionState, TreePath, Watcher},
 };
 
 /// A full read bounds what a lost event can cost; it takes about 6 µs per znode.
@@ -61,7 +61,7 @@ pub struct Observer {
 
 impl Observer {
     /// Starts observing `tree`; ends with `tasks`.
-    pub fn start(tree: Arc<dyn Tree>, clock: Clock, tasks: &Tasks) -> Self {
+    pub fn start(tree: Arc<dyn ReadTree>, clock: Clock, tasks: &Tasks) -> Self {
         let view = Arc::new(ClusterView::default());
         let (publish, observations) =
             watch::channel(Observation { view, read_at: clock.monotonic(), fresh: false });
@@ -90,14 +90,14 @@ impl Observer {
 
 /// The watches, and what they said.
 struct Watching {
-    tree: Arc<dyn Tree>,
+    tree: Arc<dyn ReadTree>,
     watchers: BTreeMap<TreePath, Watcher>,
     dirty: BTreeSet<TreePath>,
     all_dirty: bool,
 }
 
 impl Watching {
-    fn new(tree: Arc<dyn Tree>) -> Self {
+    fn new(tree: Arc<dyn ReadTree>) -> Self {
         let subtrees = [
             layout::storms(),
             layout::tasks_root(),
@@ -156,7 +156,7 @@ impl Watching {
 }
 
 struct Observing {
-    tree: Arc<dyn Tree>,
+    tree: Arc<dyn ReadTree>,
     clock: Clock,
     publish: watch::Sender<Observation>,
     asked: mpsc::Receiver<oneshot::Sender<Result<Arc<ClusterView>, tree::Error>>>,

@@ -3,7 +3,7 @@ use crate::{
     cluster::record::{self, Leader, Resources, Supervisor},
     model::{Port, SupervisorId, TaskId, Term, Timestamp, TopologyId},
     test_support::wait_until,
-    tree::{CreateMode, memory::MemoryTree},
+    tree::{CreateMode, Tree, memory::MemoryTree},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);

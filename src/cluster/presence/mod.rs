@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use crate::{
     backoff::Backoff,
+    cluster::layout::Ephemeral,
     daemon::tasks::{Ending, Tasks},
     tree::{self, CreateMode, Family, Op, SessionId, SessionState, Tree, TreePath},
 };
@@ -67,14 +68,18 @@ impl Presence {
         Self { shared, settled }
     }
 
-    /// Keeps an ephemeral at `path` with `data`, or gives the one there new data. Returns
-    /// at once; [`Presence::settled`] waits for the tree.
-    pub fn keep(&self, path: TreePath, data: Vec<u8>) {
-        self.keep_all([(path, data)]);
+    /// Keeps an ephemeral with `data`, or gives the one there new data. Returns at once;
+    /// [`Presence::settled`] waits for the tree.
+    pub fn keep(&self, ephemeral: &Ephemeral, data: Vec<u8>) {
+        self.keep_at([(ephemeral.path(), data)]);
     }
 
     /// Keeps several; they are written in batches.
-    pub fn keep_all(&self, nodes: impl IntoIterator<Item = (TreePath, Vec<u8>)>) {
+    pub fn keep_all(&self, nodes: impl IntoIterator<Item = (Ephemeral, Vec<u8>)>) {
+        self.keep_at(nodes.into_iter().map(|(ephemeral, data)| (ephemeral.path(), data)));
+    }
+
+    fn keep_at(&self, nodes: impl IntoIterator<Item = (TreePath, Vec<u8>)>) {
         self.change(|wanted| {
             for (path, data) in nodes {
                 wanted.withdrawn.remove(&path);
@@ -88,8 +93,12 @@ impl Presence {
         });
     }
 
-    /// Deletes the ephemeral at `path` and keeps it no longer.
-    pub fn withdraw(&self, path: &TreePath) {
+    /// Deletes an ephemeral and keeps it no longer.
+    pub fn withdraw(&self, ephemeral: &Ephemeral) {
+        self.withdraw_at(&ephemeral.path());
+    }
+
+    fn withdraw_at(&self, path: &TreePath) {
         self.change(|wanted| {
             if wanted.kept.remove(path).is_some() {
                 wanted.dirty.remove(path);

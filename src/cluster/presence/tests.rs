@@ -22,14 +22,14 @@ async fn what_is_kept_is_there_changes_and_goes() {
     let tree: Arc<dyn Tree> = server.connect();
     let tasks = Tasks::default();
     let presence = Presence::start(Arc::clone(&tree), &tasks);
-    presence.keep(path("/a"), b"1".to_vec());
+    presence.keep_at([(path("/a"), b"1".to_vec())]);
     presence.settled().await;
     let session = tree.session().borrow().connected();
     assert_eq!(data(&tree, "/a").await, Some((b"1".to_vec(), session)));
-    presence.keep(path("/a"), b"2".to_vec());
+    presence.keep_at([(path("/a"), b"2".to_vec())]);
     presence.settled().await;
     assert_eq!(data(&tree, "/a").await, Some((b"2".to_vec(), session)));
-    presence.withdraw(&path("/a"));
+    presence.withdraw_at(&path("/a"));
     presence.settled().await;
     assert_eq!(data(&tree, "/a").await, None);
 }
@@ -41,7 +41,7 @@ async fn a_new_session_brings_everything_back_in_batches() {
     let tasks = Tasks::default();
     let presence = Presence::start(Arc::clone(&tree), &tasks);
     tree.ensure(&path("/beats")).await.expect("created");
-    presence.keep_all((0..250).map(|i| (path(&format!("/beats/{i}")), b"x".to_vec())));
+    presence.keep_at((0..250).map(|i| (path(&format!("/beats/{i}")), b"x".to_vec())));
     presence.settled().await;
     server.expire(session_of(&tree));
     wait_until("all ephemerals are back", PATIENCE, async || {
@@ -61,7 +61,7 @@ async fn a_node_of_a_former_session_is_replaced_not_written_over() {
     former.create(&path("/a"), b"old", CreateMode::Ephemeral).await.expect("created");
     let tasks = Tasks::default();
     let presence = Presence::start(Arc::clone(&tree), &tasks);
-    presence.keep(path("/a"), b"new".to_vec());
+    presence.keep_at([(path("/a"), b"new".to_vec())]);
     presence.settled().await;
     server.expire(session_of(&former));
     let session = tree.session().borrow().connected();
@@ -74,7 +74,7 @@ async fn one_without_a_parent_does_not_hold_back_the_rest() {
     let tree: Arc<dyn Tree> = server.connect();
     let tasks = Tasks::default();
     let presence = Presence::start(Arc::clone(&tree), &tasks);
-    presence.keep_all([(path("/gone/a"), b"1".to_vec()), (path("/b"), b"2".to_vec())]);
+    presence.keep_at([(path("/gone/a"), b"1".to_vec()), (path("/b"), b"2".to_vec())]);
     presence.settled().await;
     assert!(data(&tree, "/b").await.is_some());
     assert!(data(&tree, "/gone/a").await.is_none());
@@ -86,10 +86,10 @@ async fn keeping_again_what_had_no_parent_tries_again() {
     let tree: Arc<dyn Tree> = server.connect();
     let tasks = Tasks::default();
     let presence = Presence::start(Arc::clone(&tree), &tasks);
-    presence.keep(path("/late/a"), b"1".to_vec());
+    presence.keep_at([(path("/late/a"), b"1".to_vec())]);
     presence.settled().await;
     tree.ensure(&path("/late")).await.expect("made");
-    presence.keep(path("/late/a"), b"1".to_vec());
+    presence.keep_at([(path("/late/a"), b"1".to_vec())]);
     presence.settled().await;
     assert!(data(&tree, "/late/a").await.is_some());
 }

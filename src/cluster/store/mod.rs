@@ -15,7 +15,7 @@ use crate::{
         BlobKey, ComponentId, NimbusId, SupervisorId, TaskId, TopologyId, assignment::Assignment,
         error::TaskError, topology::TaskTable,
     },
-    tree::{self, CreateMode, Node, Op, READ_BATCH, Tree, TreePath},
+    tree::{self, CreateMode, Node, Op, READ_BATCH, ReadTree, Tree, TreePath},
 };
 
 /// The newest errors kept for each task, as in Storm.
@@ -48,9 +48,9 @@ impl Store {
         Self { tree }
     }
 
-    /// The tree below.
-    pub fn tree(&self) -> &Arc<dyn Tree> {
-        &self.tree
+    /// The tree below, to read and to watch.
+    pub fn tree(&self) -> Arc<dyn ReadTree> {
+        Arc::<dyn Tree>::clone(&self.tree)
     }
 
     /// Creates the persistent parents that are missing.
@@ -62,6 +62,14 @@ impl Store {
             self.tree.ensure(&path).await?;
         }
         Ok(())
+    }
+
+    /// Creates the znode that the holders of a blob are below, if it is missing.
+    ///
+    /// # Errors
+    /// Those of the tree; run it again.
+    pub async fn ensure_blob(&self, key: &BlobKey) -> Result<(), Error> {
+        Ok(self.tree.ensure(&layout::blob(key)).await?)
     }
 
     /// A topology's record.

@@ -24,7 +24,7 @@ fn error(task: u32, time: u64, message: &str) -> TaskError {
 async fn store() -> Store {
     let store = Store::new(MemoryTree::new().connect());
     store.ensure_layout().await.expect("made");
-    store.tree().ensure(&layout::last_errors(&topology())).await.expect("made");
+    store.tree.ensure(&layout::last_errors(&topology())).await.expect("made");
     store
 }
 
@@ -83,7 +83,7 @@ async fn an_unreadable_record_is_an_error_with_its_path_and_absence_is_not() {
     let store = store().await;
     assert!(store.storm(&topology()).await.expect("readable").is_none());
     let path = layout::storm(&topology());
-    store.tree().create(&path, b"oops", CreateMode::Persistent).await.expect("created");
+    store.tree.create(&path, b"oops", CreateMode::Persistent).await.expect("created");
     let error = store.storm(&topology()).await.expect_err("unreadable");
     assert!(error.to_string().contains("/storms/wc-1-100"), "{error}");
 }

@@ -29,13 +29,14 @@ use tracing::{info, warn};
 use crate::{
     clock::{Clock, Monotonic},
     cluster::{
-        layout,
+        layout::Ephemeral,
         presence::Presence,
         record::{self, BlobHolding},
+        store::{self, Store},
     },
     model::{BlobKey, NimbusId, topology::Topology},
     rpc::{blobs::BlobClient, bundle, client::chain, message::Code},
-    tree::{self, Tree},
+    tree,
 };
 
 /// How long an announcement may take before the caller is told that the tree does not
@@ -94,7 +95,7 @@ pub enum Error {
         /// The key.
         key: BlobKey,
         /// Why.
-        source: tree::Error,
+        source: store::Error,
     },
 }
 
@@ -120,7 +121,7 @@ struct Shared {
     dir: PathBuf,
     bytes_max: u64,
     me: NimbusId,
-    tree: Arc<dyn Tree>,
+    store: Store,
     presence: Presence,
     clock: Clock,
     // Guards what is on disk and checked; held for a few instructions.
@@ -154,7 +155,7 @@ impl BlobStore {
         local_dir: &Path,
         bytes_max: u64,
         me: NimbusId,
-        tree: Arc<dyn Tree>,
+        store: Store,
         presence: Presence,
         clock: Clock,
     ) -> Result<Self, Error> {
@@ -168,7 +169,7 @@ impl BlobStore {
         let held = Mutex::new(BTreeMap::new());
         let n_temporary = AtomicU64::new(0);
         let files = tokio::sync::Mutex::new(());
-        let shared = Shared { dir, bytes_max, me, tree, presence, clock, held, files, n_temporary };
+        let shared = Shared { dir, bytes_max, me, store, presence, clock, held, files, n_temporary };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -307,22 +308,23 @@ impl BlobStore {
         let unannounced = |source| Error::Unannounced { key: key.clone(), source };
         let announced = async {
             self.ensure_parent(key).await?;
-            let path = layout::blob_holder(key, &self.shared.me);
-            self.shared.presence.keep(path, record::encode(&BlobHolding { bytes }));
+            self.shared.presence.keep(&self.holding(key), record::encode(&BlobHolding { bytes }));
             self.shared.presence.settled().await;
             Ok(())
         };
         match tokio::time::timeout(ANNOUNCE_TIMEOUT, announced).await {
             Ok(result) => result.map_err(unannounced),
-            Err(_too_long) => Err(unannounced(tree::Error::Disconnected)),
+            Err(_too_long) => Err(unannounced(tree::Error::Disconnected.into())),
         }
     }
 
     /// Makes the znode that a blob's holders are below; tries until the tree can be reached.
-    async fn ensure_parent(&self, key: &BlobKey) -> Result<(), tree::Error> {
+    async fn ensure_parent(&self, key: &BlobKey) -> Result<(), store::Error> {
         loop {
-            match self.shared.tree.ensure(&layout::blob(key)).await {
-                Err(error) if error.is_retryable() => tokio::time::sleep(ANNOUNCE_PAUSE).await,
+            match self.shared.store.ensure_blob(key).await {
+                Err(store::Error::Tree(error)) if error.is_retryable() => {
+                    tokio::time::sleep(ANNOUNCE_PAUSE).await
+                }
                 result => return result,
             }
         }
@@ -370,7 +372,7 @@ impl BlobStore {
         if !self.take_if_unused(key, self.shared.clock.monotonic(), retention) {
             return false;
         }
-        self.shared.presence.withdraw(&layout::blob_holder(key, &self.shared.me));
+        self.shared.presence.withdraw(&self.holding(key));
         remove(&self.path(key)).await;
         info!(blob = %key, "removed a blob that no topology uses");
         true
@@ -381,6 +383,10 @@ impl BlobStore {
         let mut all = self.lock();
         let is_unused = all.get(key).is_some_and(|held| now.since(held.used) >= retention.max(RETENTION_MIN));
         is_unused && all.remove(key).is_some()
+    }
+
+    fn holding(&self, key: &BlobKey) -> Ephemeral {
+        Ephemeral::BlobHolder(key.clone(), self.shared.me.clone())
     }
 
     fn path(&self, key: &BlobKey) -> PathBuf {

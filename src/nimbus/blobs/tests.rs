@@ -7,13 +7,14 @@ use tokio::sync::watch;
 use super::{replicate::Replicator, *};
 use crate::{
     cluster::{
+        layout,
         observer::Observation,
         record::{Nimbus, Rest, Role, Stored, Storm},
         view::ClusterView,
     },
     daemon::tasks::Tasks,
     model::{Timestamp, TopologyId, status::TopologyStatus},
-    tree::{Version, memory::MemoryTree},
+    tree::{ReadTree as _, Tree, Version, memory::MemoryTree},
 };
 
 struct Fixture {
@@ -37,7 +38,7 @@ impl Fixture {
         let tree: Arc<dyn Tree> = self.server.connect();
         let presence = Presence::start(Arc::clone(&tree), &self.tasks);
         let me = "host-1".parse().expect("valid");
-        BlobStore::open(self.dir.path(), bytes_max, me, tree, presence, clock).expect("opened")
+        BlobStore::open(self.dir.path(), bytes_max, me, Store::new(tree), presence, clock).expect("opened")
     }
 
     fn files(&self) -> Vec<String> {

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use tokio::{sync::watch, task::coop::consume_budget};
 
 use crate::tree::{
-    CreateMode, Error, Family, Node, Op, OpResult, Scope, SessionState, Tree, TreePath, Version, Watcher,
+    CreateMode, Error, Family, Node, Op, OpResult, ReadTree, Scope, SessionState, Tree, TreePath, Version,
+    Watcher,
     memory::server::{ConnectionId, Server},
     request,
 };
@@ -54,6 +55,34 @@ impl Drop for MemorySession {
 }
 
 #[async_trait]
+impl ReadTree for MemorySession {
+    async fn get(&self, path: &TreePath) -> Result<Option<Node>, Error> {
+        self.read(|server| server.nodes.get(path)).await
+    }
+
+    async fn children(&self, path: &TreePath) -> Result<Option<Vec<String>>, Error> {
+        self.read(|server| server.nodes.children(path)).await
+    }
+
+    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.read(|server| paths.iter().map(|path| server.nodes.family(path)).collect()).await
+    }
+
+    fn watch(&self, path: &TreePath, scope: Scope) -> Watcher {
+        let (watcher, sink) = Watcher::new(path, scope);
+        self.lock().watch(self.id, sink);
+        watcher
+    }
+
+    fn session(&self) -> watch::Receiver<SessionState> {
+        self.state.subscribe()
+    }
+}
+
+#[async_trait]
 impl Tree for MemorySession {
     async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error> {
         request::check_payload(path, data.len())?;
@@ -65,14 +94,6 @@ impl Tree for MemorySession {
                 unreachable!("a creation answers what it created")
             }
         }
-    }
-
-    async fn get(&self, path: &TreePath) -> Result<Option<Node>, Error> {
-        self.read(|server| server.nodes.get(path)).await
-    }
-
-    async fn children(&self, path: &TreePath) -> Result<Option<Vec<String>>, Error> {
-        self.read(|server| server.nodes.children(path)).await
     }
 
     async fn set(&self, path: &TreePath, data: &[u8], expected: Option<Version>) -> Result<Version, Error> {
@@ -99,23 +120,6 @@ impl Tree for MemorySession {
         self.lock()
             .commit(self.id, &ops)?
             .map_err(|(index, source)| Error::Multi { index, source: Box::new(source) })
-    }
-
-    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error> {
-        if paths.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.read(|server| paths.iter().map(|path| server.nodes.family(path)).collect()).await
-    }
-
-    fn watch(&self, path: &TreePath, scope: Scope) -> Watcher {
-        let (watcher, sink) = Watcher::new(path, scope);
-        self.lock().watch(self.id, sink);
-        watcher
-    }
-
-    fn session(&self) -> watch::Receiver<SessionState> {
-        self.state.subscribe()
     }
 
     async fn close(&self) {

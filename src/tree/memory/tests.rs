@@ -1,7 +1,9 @@
 //! What only the memory tree can be told to do; all else is in [`crate::tree::contract`].
 
 use super::*;
-use crate::tree::{Changes, CreateMode, Error, Scope, SessionState, Tree as _, TreePath, Version};
+use crate::tree::{
+    Changes, CreateMode, Error, ReadTree as _, Scope, SessionState, Tree as _, TreePath, Version,
+};
 
 fn path(text: &str) -> TreePath {
     text.parse().expect("valid path")

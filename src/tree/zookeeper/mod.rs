@@ -29,8 +29,8 @@ use self::{
 use crate::{
     daemon::tasks::{Ending, Tasks},
     tree::{
-        CreateMode, Error, Family, Node, Op, OpResult, READ_BATCH, Scope, SessionId, SessionState, Stat,
-        Tree, TreePath, Version, Watcher, options::Options, request,
+        CreateMode, Error, Family, Node, Op, OpResult, READ_BATCH, ReadTree, Scope, SessionId, SessionState,
+        Stat, Tree, TreePath, Version, Watcher, options::Options, request,
     },
 };
 
@@ -132,20 +132,7 @@ impl fmt::Debug for ZooKeeperTree {
 }
 
 #[async_trait]
-impl Tree for ZooKeeperTree {
-    async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error> {
-        request::check_payload(path, data.len())?;
-        request::check_root_creation(path, mode)?;
-        let options = creation(mode);
-        let answer =
-            self.link.request(async |client: zk::Client| client.create(path.as_str(), data, &options).await);
-        let (_stat, sequence) = answer.await?.map_err(|error| error_at(path, error))?;
-        match mode.is_sequential() {
-            true => format!("{path}{sequence}").parse().map_err(Error::InvalidPath),
-            false => Ok(path.clone()),
-        }
-    }
-
+impl ReadTree for ZooKeeperTree {
     async fn get(&self, path: &TreePath) -> Result<Option<Node>, Error> {
         let answer = self.link.request(async |client: zk::Client| client.get_data(path.as_str()).await);
         match answer.await? {
@@ -161,6 +148,42 @@ impl Tree for ZooKeeperTree {
             Ok(names) => Ok(Some(self.names(path, names))),
             Err(zk::Error::NoNode) => Ok(None),
             Err(error) => Err(error_at(path, error)),
+        }
+    }
+
+    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error> {
+        let mut families = Vec::with_capacity(paths.len());
+        for batch in paths.chunks(READ_BATCH) {
+            families.extend(self.get_batch(batch).await?);
+        }
+        Ok(families)
+    }
+
+    fn watch(&self, path: &TreePath, scope: Scope) -> Watcher {
+        let watcher = self.watches.add(path, scope);
+        if *self.link.subscribe().borrow() == SessionState::Closed {
+            self.watches.tell_everything();
+        }
+        watcher
+    }
+
+    fn session(&self) -> watch::Receiver<SessionState> {
+        self.link.subscribe()
+    }
+}
+
+#[async_trait]
+impl Tree for ZooKeeperTree {
+    async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error> {
+        request::check_payload(path, data.len())?;
+        request::check_root_creation(path, mode)?;
+        let options = creation(mode);
+        let answer =
+            self.link.request(async |client: zk::Client| client.create(path.as_str(), data, &options).await);
+        let (_stat, sequence) = answer.await?.map_err(|error| error_at(path, error))?;
+        match mode.is_sequential() {
+            true => format!("{path}{sequence}").parse().map_err(Error::InvalidPath),
+            false => Ok(path.clone()),
         }
     }
 
@@ -208,26 +231,6 @@ impl Tree for ZooKeeperTree {
                 Err(Error::Multi { index, source: Box::new(source) })
             }
         }
-    }
-
-    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error> {
-        let mut families = Vec::with_capacity(paths.len());
-        for batch in paths.chunks(READ_BATCH) {
-            families.extend(self.get_batch(batch).await?);
-        }
-        Ok(families)
-    }
-
-    fn watch(&self, path: &TreePath, scope: Scope) -> Watcher {
-        let watcher = self.watches.add(path, scope);
-        if *self.link.subscribe().borrow() == SessionState::Closed {
-            self.watches.tell_everything();
-        }
-        watcher
-    }
-
-    fn session(&self) -> watch::Receiver<SessionState> {
-        self.link.subscribe()
     }
 
     async fn close(&self) {
