@@ -4,7 +4,6 @@ use std::{fs, path::PathBuf, process::Command};
 
 use stormkeeper::{
     cluster::layout,
-    daemon::tasks::Tasks,
     test_support::wait_until,
     tree::{CreateMode, TreePath},
 };
@@ -59,8 +58,7 @@ async fn components_that_cannot_work_are_visible_and_harm_no_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_znode_written_by_hand_is_reported_and_the_rest_goes_on() {
     let cluster = Cluster::start().await;
-    let tasks = Tasks::default();
-    let tree = cluster.tree(&tasks);
+    let tree = &cluster.tree;
     let by_hand: TreePath = "/storms/by-hand-1-1".parse().expect("valid path");
     wait_until("the znode is written", PATIENCE, async || {
         let created = tree.create(&by_hand, b"hello", CreateMode::Persistent).await;
@@ -92,12 +90,11 @@ async fn a_znode_written_by_hand_is_reported_and_the_rest_goes_on() {
         if unreadable.contains(path.as_str()) { Ok(()) } else { Err(unreadable) }
     })
     .await;
-    assert_eq!(cluster.worker_pids(), before);
+    assert_eq!(cluster.workers(), before);
     tree.set(&path, &good, None).await.expect("mended");
     tree.delete(&by_hand, None).await.expect("deleted");
     cluster.ok(&["kill", "fine", "-w", "0s"]);
     cluster.wait_until_nothing_is_left().await;
-    tree.close().await;
 }
 
 fn stormkeeper(args: &[&str]) -> (Option<i32>, String) {

@@ -2,95 +2,311 @@
 //! workers that these launch. Each test has its own.
 
 mod process;
+mod proxy;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use serde_json::Value;
 use stormkeeper::{
-    cluster::layout,
+    cluster::{layout, record},
     daemon::tasks::Tasks,
-    test_support::{wait_until, zookeeper::ZooKeeperServer},
-    tree::{Tree, TreePath, zookeeper::ZooKeeperTree},
+    model::Term,
+    test_support::{
+        wait_until,
+        zookeeper::{Ensemble, ZooKeeperServer},
+    },
+    tree::{Tree, TreePath, Version, zookeeper::ZooKeeperTree},
 };
 
-pub(crate) use process::{Daemon, free_ports, kill9, processes_with};
+pub(crate) use process::{Daemon, Process, free_ports, kill9, processes_with};
+pub(crate) use proxy::{Mode, Proxy};
 
 /// Long against anything that should happen; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The root of the tree in every test.
-const ROOT: &str = "/stormkeeper";
+pub(crate) const ROOT: &str = "/stormkeeper";
+
+/// The session timeout of every daemon. A server with a tick of two seconds grants no
+/// shorter one, so this is what a killed leader costs at best.
+pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The slots of each supervisor.
 const N_SLOTS: usize = 4;
 
+const TICKER: &str = r#"
+name: ticker
+config: {topology.workers: 2}
+spouts: [{id: ticks, parallelism: 1, command: ["python3", "ticks.py"], output: [n]}]
+bolts: [{id: sink, parallelism: 2, command: ["python3", "sink.py"], output: []}]
+streams: [{from: ticks, to: sink, grouping: {type: SHUFFLE}}]
+"#;
+
+const TICKS: &str = "
+import time
+from stormkeeper import Spout
+
+class Ticks(Spout):
+    def next_tuple(self):
+        time.sleep(0.05)
+        self.emit([1])
+
+Ticks().run()
+";
+
+const SINK: &str = "
+from stormkeeper import BasicBolt
+
+class Sink(BasicBolt):
+    def process(self, tup):
+        pass
+
+Sink().run()
+";
+
+/// How many processes of each kind a cluster has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) zookeepers: usize,
+    pub(crate) nimbuses: usize,
+    pub(crate) supervisors: usize,
+    pub(crate) wires: Wires,
+}
+
+/// How daemons reach ZooKeeper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wires {
+    Direct,
+    /// Each through a proxy of its own, in the order nimbuses, supervisors.
+    Proxied,
+}
+
 pub(crate) struct Cluster {
-    pub(crate) zookeeper: ZooKeeperServer,
+    pub(crate) zookeeper: Ensemble,
     pub(crate) nimbuses: Vec<Daemon>,
     pub(crate) supervisors: Vec<Daemon>,
+    /// One per daemon, nimbuses first; none when the wires are direct.
+    pub(crate) proxies: Vec<Proxy>,
+    /// What the test itself sees, as zkCli would.
+    pub(crate) tree: Arc<dyn Tree>,
     apis: Vec<String>,
     dir: tempfile::TempDir,
+    _tasks: Tasks,
+}
+
+/// The nimbus that leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leading {
+    /// Which one of the cluster's.
+    pub(crate) nimbus: usize,
+    pub(crate) term: Term,
+}
+
+/// What a quiet failover leaves as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placement {
+    /// Each assignment's version, and the transaction that wrote it.
+    assignments: BTreeMap<String, (Version, i64)>,
+    /// Every worker and every component.
+    processes: BTreeSet<Process>,
+}
+
+impl Shape {
+    /// One ZooKeeper server, two nimbuses, two supervisors.
+    pub(crate) const SMALL: Self = Self { zookeepers: 1, nimbuses: 2, supervisors: 2, wires: Wires::Direct };
+
+    /// Three of each.
+    pub(crate) const REPLICATED: Self = Self { zookeepers: 3, nimbuses: 3, supervisors: 3, ..Self::SMALL };
 }
 
 impl Cluster {
-    /// Two nimbuses and two supervisors, ready.
+    /// One ZooKeeper server, two nimbuses and two supervisors, ready.
     pub(crate) async fn start() -> Self {
-        let zookeeper = ZooKeeperServer::start().await.expect("ZooKeeper starts");
+        Self::of(Shape::SMALL).await
+    }
+
+    /// A cluster of this shape, ready.
+    pub(crate) async fn of(shape: Shape) -> Self {
+        Self::with(shape, "").await
+    }
+
+    /// A cluster of this shape whose nimbuses have `settings`, as lines of `storm.yaml`.
+    pub(crate) async fn with(shape: Shape, settings: &str) -> Self {
+        let zookeeper = Ensemble::start(shape.zookeepers).await.expect("ZooKeeper starts");
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut cluster = Self { zookeeper, nimbuses: vec![], supervisors: vec![], apis: vec![], dir };
-        let ports = free_ports(2 + 2 * N_SLOTS);
-        for (i, port) in ports[..2].iter().enumerate() {
+        let tasks = Tasks::default();
+        let root: TreePath = ROOT.parse().expect("valid path");
+        let tree = ZooKeeperTree::connect(zookeeper.options(root), fastrand::Rng::new(), &tasks);
+        let (nimbuses, supervisors, proxies, apis) = (vec![], vec![], vec![], vec![]);
+        let mut cluster = Self { zookeeper, nimbuses, supervisors, proxies, tree, apis, dir, _tasks: tasks };
+        let ports = free_ports(shape.nimbuses + shape.supervisors * N_SLOTS);
+        let (apis, slots) = ports.split_at(shape.nimbuses);
+        for (i, port) in apis.iter().enumerate() {
             cluster.apis.push(format!("127.0.0.1:{port}"));
-            let daemon = cluster.daemon("nimbus", i + 1, &format!("ui.host: 127.0.0.1\nui.port: {port}\n"));
+            let extra = format!("ui.host: 127.0.0.1\nui.port: {port}\n{settings}");
+            let daemon = cluster.daemon("nimbus", i + 1, &extra, shape.wires).await;
             cluster.nimbuses.push(daemon);
         }
-        for (i, ports) in ports[2..].chunks(N_SLOTS).enumerate() {
-            let daemon = cluster.daemon("supervisor", i + 1, &format!("supervisor.slots.ports: {ports:?}\n"));
+        for (i, ports) in slots.chunks(N_SLOTS).enumerate() {
+            let extra = format!("supervisor.slots.ports: {ports:?}\n");
+            let daemon = cluster.daemon("supervisor", i + 1, &extra, shape.wires).await;
             cluster.supervisors.push(daemon);
         }
         cluster.wait_until_ready().await;
         cluster
     }
 
-    fn daemon(&self, kind: &str, i: usize, extra: &str) -> Daemon {
+    async fn daemon(&mut self, kind: &'static str, i: usize, extra: &str, wires: Wires) -> Daemon {
         let name = format!("{kind}-{i}");
         let dir = self.path(&name);
         fs::create_dir_all(&dir).expect("a directory for the daemon");
+        let mut servers: Vec<String> = self.zookeeper.servers.iter().map(ZooKeeperServer::address).collect();
+        if wires == Wires::Proxied {
+            let proxy = Proxy::start(&servers).await;
+            servers = proxy.addresses().to_vec();
+            self.proxies.push(proxy);
+        }
         let config = format!(
-            "storm.zookeeper.servers: [\"{}\"]\nstorm.zookeeper.root: {ROOT}\n\
-             storm.zookeeper.session.timeout: 4000\nstorm.local.hostname: 127.0.0.1\n\
+            "storm.zookeeper.servers: {servers:?}\nstorm.zookeeper.root: {ROOT}\n\
+             storm.zookeeper.session.timeout: {}\nstorm.local.hostname: 127.0.0.1\n\
              storm.local.dir: {}\ntask.heartbeat.frequency.secs: 1\n{extra}",
-            self.zookeeper.address(),
+            SESSION_TIMEOUT.as_millis(),
             dir.display()
         );
         fs::write(dir.join("storm.yaml"), config).expect("a configuration");
         Daemon::start(kind, &name, &dir)
     }
 
+    /// Ends the nimbuses, the supervisors and what they launched, as `kill -9` does.
+    pub(crate) fn kill_everything_but_zookeeper(&mut self) {
+        for daemon in self.nimbuses.iter_mut().chain(&mut self.supervisors) {
+            daemon.kill9();
+        }
+        for process in self.worker_processes() {
+            kill9(process.pid);
+        }
+    }
+
+    /// Where the API of a nimbus listens.
+    pub(crate) fn api(&self, nimbus: usize) -> &str {
+        &self.apis[nimbus]
+    }
+
+    /// Who leads, by the tree.
+    pub(crate) async fn leading(&self) -> Result<Leading, String> {
+        let node = self.tree.get(&layout::leader()).await.map_err(|error| error.to_string())?;
+        let node = node.ok_or("there is no /leader")?;
+        let leader: record::Leader =
+            record::decode(&layout::leader(), &node.data).map_err(|error| error.to_string())?;
+        let nimbus = self.apis.iter().position(|api| *api == leader.api);
+        let nimbus = nimbus.ok_or_else(|| format!("{} is no nimbus of this cluster", leader.api))?;
+        Ok(Leading { nimbus, term: leader.term })
+    }
+
+    /// Waits until someone leads under a term after `before`.
+    pub(crate) async fn wait_for_leader_after(&self, before: Term) -> Leading {
+        wait_until("another term begins", PATIENCE, async || match self.leading().await {
+            Ok(leading) if leading.term > before => Ok(leading),
+            seen => Err(format!("{seen:?}, {before:?} before\n{}", self.logs())),
+        })
+        .await
+    }
+
+    /// The role that a nimbus has in `/nimbuses`, when it is there.
+    pub(crate) async fn role(&self, nimbus: usize) -> Result<record::Role, String> {
+        let parent = layout::nimbuses();
+        let names = self.tree.children(&parent).await.map_err(|error| error.to_string())?;
+        for name in names.unwrap_or_default() {
+            let path = parent.child(&name).map_err(|error| error.to_string())?;
+            let node = self.tree.get(&path).await.map_err(|error| error.to_string())?;
+            let found = node.map(|node| record::decode::<record::Nimbus>(&path, &node.data));
+            if let Some(Ok(found)) =
+                found.filter(|found| found.as_ref().is_ok_and(|found| found.api == self.apis[nimbus]))
+            {
+                return Ok(found.role);
+            }
+        }
+        Err(format!("{} is not in /nimbuses", self.nimbuses[nimbus].name))
+    }
+
+    /// Where everything runs.
+    pub(crate) async fn placement(&self) -> Placement {
+        let assignments = wait_until("the assignments are read", PATIENCE, async || {
+            self.assignments().await.map_err(|error| error.to_string())
+        })
+        .await;
+        Placement { assignments, processes: self.worker_processes() }
+    }
+
+    async fn assignments(&self) -> Result<BTreeMap<String, (Version, i64)>, stormkeeper::tree::Error> {
+        let parent = layout::assignments();
+        let names = self.tree.children(&parent).await?.unwrap_or_default();
+        let mut assignments = BTreeMap::new();
+        for name in names {
+            let path = parent.child(&name).expect("it was read");
+            if let Some(node) = self.tree.get(&path).await? {
+                assignments.insert(name, (node.stat.version, node.stat.modified));
+            }
+        }
+        Ok(assignments)
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Waits until someone leads and both supervisors are seen.
+    /// Waits until someone leads and every supervisor is seen.
     pub(crate) async fn wait_until_ready(&self) {
-        wait_until("a leader and two supervisors", PATIENCE, async || {
+        wait_until("a leader and every supervisor", PATIENCE, async || {
             let cluster = self.try_json(&["cluster"]).ok_or("no nimbus answers".to_owned())?;
-            let ready = cluster["cluster"]["leader"].is_object() && cluster["cluster"]["supervisors"] == 2;
+            let n_supervisors = self.supervisors.len();
+            let ready = cluster["cluster"]["leader"].is_object()
+                && cluster["cluster"]["supervisors"] == n_supervisors;
             if ready { Ok(()) } else { Err(format!("{}\n{}", cluster["cluster"], self.logs())) }
         })
         .await;
     }
 
-    /// Runs the binary against this cluster.
+    /// Waits until every nimbus that runs is in `/nimbuses`.
+    pub(crate) async fn wait_until_nimbuses_registered(&self) {
+        for nimbus in (0..self.nimbuses.len()).filter(|nimbus| self.nimbuses[*nimbus].answers()) {
+            wait_until("a nimbus is registered", PATIENCE, async || {
+                self.role(nimbus).await.map(drop).map_err(|error| format!("{error}\n{}", self.logs()))
+            })
+            .await;
+        }
+    }
+
+    /// How often each daemon has logged `text`.
+    pub(crate) fn count_in_logs(&self, text: &str) -> Vec<usize> {
+        let daemons = self.nimbuses.iter().chain(&self.supervisors);
+        daemons.map(|daemon| daemon.log().matches(text).count()).collect()
+    }
+
+    /// Waits until every daemon has logged `text` more often than `before`.
+    pub(crate) async fn wait_until_logged_since(&self, text: &str, before: &[usize]) {
+        wait_until(&format!("every daemon says {text:?}"), PATIENCE, async || {
+            let now = self.count_in_logs(text);
+            let have_all = now.iter().zip(before).all(|(now, before)| now > before);
+            if have_all { Ok(()) } else { Err(format!("{now:?}, {before:?} before\n{}", self.logs())) }
+        })
+        .await;
+    }
+
+    /// Runs the binary against the nimbuses of this cluster that run and are not frozen.
     pub(crate) fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stormkeeper"));
-        for api in &self.apis {
+        for (api, _) in self.apis.iter().zip(&self.nimbuses).filter(|(_, nimbus)| nimbus.answers()) {
             command.args(["--nimbus", api]);
         }
         command.args(args).env_remove("STORMKEEPER_CONF").output().expect("the binary runs")
@@ -119,8 +335,8 @@ impl Cluster {
         serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())
     }
 
-    /// The pids of the topology's workers by port, once every task beats.
-    pub(crate) async fn wait_until_whole(&self, topology: &str) -> BTreeMap<u64, u32> {
+    /// The workers of this cluster by port, once every task of the topology beats.
+    pub(crate) async fn wait_until_whole(&self, topology: &str) -> BTreeMap<u64, Process> {
         wait_until("every task beats", PATIENCE, async || {
             let shown = self.try_json(&["show", topology]).ok_or_else(|| "no nimbus answers".to_owned())?;
             let (alive, total) = (&shown["tasksAlive"], &shown["tasksTotal"]);
@@ -131,41 +347,51 @@ impl Cluster {
             }
         })
         .await;
-        self.worker_pids()
+        self.workers()
     }
 
-    /// The pids of all workers of this cluster, by port.
-    pub(crate) fn worker_pids(&self) -> BTreeMap<u64, u32> {
-        let mut pids = BTreeMap::new();
-        for pid in self.worker_processes() {
+    /// Waits until the components of the topology emit more than they had.
+    pub(crate) async fn wait_until_tuples_flow(&self, topology: &str) {
+        let emitted = || {
+            let shown = self.try_json(&["show", topology]).ok_or_else(|| "no nimbus answers".to_owned())?;
+            let components = shown["components"].as_array().cloned().unwrap_or_default();
+            Ok::<_, String>(components.iter().filter_map(|one| one["emitted"].as_u64()).sum::<u64>())
+        };
+        let before = AtomicU64::new(u64::MAX);
+        wait_until("more tuples are emitted", PATIENCE, async || {
+            let now = emitted()?;
+            // A count that fell belongs to a worker that started anew.
+            let least = before.fetch_min(now, Ordering::Relaxed).min(now);
+            if now > least { Ok(()) } else { Err(format!("{least} before, {now} now\n{}", self.logs())) }
+        })
+        .await;
+    }
+
+    /// All workers of this cluster, by port.
+    pub(crate) fn workers(&self) -> BTreeMap<u64, Process> {
+        let mut workers = BTreeMap::new();
+        for process in self.worker_processes() {
+            let pid = process.pid;
             let args = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mut args = args.split('\0');
             let Some(spec) = args.by_ref().skip_while(|arg| *arg != "--spec").nth(1) else { continue };
             let spec = fs::read(spec).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
             if let Some(port) = spec.and_then(|spec| spec["slot"]["port"].as_u64()) {
-                pids.insert(port, pid);
+                workers.insert(port, process);
             }
         }
-        pids
+        workers
     }
 
     /// Every process that a supervisor of this cluster launched, components included.
-    pub(crate) fn worker_processes(&self) -> BTreeSet<u32> {
-        let dirs = (1..=2).map(|i| self.path(&format!("supervisor-{i}")));
+    pub(crate) fn worker_processes(&self) -> BTreeSet<Process> {
+        let dirs = (1..=self.supervisors.len()).map(|i| self.path(&format!("supervisor-{i}")));
         dirs.flat_map(|dir| processes_with(&format!("STORMKEEPER_SUPERVISOR_DIR={}", dir.display())))
             .collect()
     }
 
-    /// A connection to the tree of this cluster, as zkCli would have.
-    pub(crate) fn tree(&self, tasks: &Tasks) -> std::sync::Arc<dyn Tree> {
-        let root: TreePath = ROOT.parse().expect("valid path");
-        ZooKeeperTree::connect(self.zookeeper.options(root), fastrand::Rng::new(), tasks)
-    }
-
     /// Waits until nothing of any topology is left: no znode, no process.
     pub(crate) async fn wait_until_nothing_is_left(&self) {
-        let tasks = Tasks::default();
-        let tree = self.tree(&tasks);
         let roots = [
             layout::storms(),
             layout::tasks_root(),
@@ -177,7 +403,7 @@ impl Cluster {
         wait_until("nothing is left in the tree and no process", PATIENCE, async || {
             let mut left = Vec::new();
             for root in &roots {
-                let children = tree.children(root).await.map_err(|error| error.to_string())?;
+                let children = self.tree.children(root).await.map_err(|error| error.to_string())?;
                 left.extend(children.unwrap_or_default().iter().map(|child| format!("{root}/{child}")));
             }
             let processes = self.worker_processes();
@@ -188,7 +414,21 @@ impl Cluster {
             }
         })
         .await;
-        tree.close().await;
+    }
+
+    /// Writes a small topology that never ends, of one spout and two tasks of a bolt in two
+    /// workers; answers its topology file.
+    pub(crate) fn ticker(&self) -> PathBuf {
+        let dir = self.path("ticker");
+        let component = |name: &str, text: &str| {
+            fs::write(dir.join("resources").join(name), text).expect("written");
+        };
+        fs::create_dir_all(dir.join("resources")).expect("a directory");
+        component("ticks.py", TICKS);
+        component("sink.py", SINK);
+        let file = dir.join("topology.yaml");
+        fs::write(&file, TICKER).expect("written");
+        file
     }
 
     /// Copies an example, with some of its lines replaced, and answers its topology file.
@@ -215,12 +455,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for supervisor in &mut self.supervisors {
-            supervisor.kill9();
-        }
-        for pid in self.worker_processes() {
-            process::signal(pid, rustix::process::Signal::KILL);
-        }
+        self.kill_everything_but_zookeeper();
     }
 }
 

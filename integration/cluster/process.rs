@@ -1,4 +1,4 @@
-//! Processes of a test: started, killed, found.
+//! Processes of a test: started, killed, stopped, found.
 
 use std::{
     collections::BTreeSet,
@@ -13,9 +13,18 @@ use rustix::process::{Pid, Signal, kill_process};
 /// A nimbus or a supervisor.
 pub(crate) struct Daemon {
     pub(crate) name: String,
-    kind: String,
+    kind: &'static str,
     dir: PathBuf,
     child: Option<Child>,
+    is_frozen: bool,
+}
+
+/// One process, told from a later one with the same pid by its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// In clock ticks since the machine started.
+    started: u64,
 }
 
 /// How much of a log a failure shows.
@@ -23,9 +32,9 @@ const LOG_LINES: usize = 40;
 
 impl Daemon {
     /// Starts the daemon whose `storm.yaml` is in `dir`.
-    pub(crate) fn start(kind: &str, name: &str, dir: &Path) -> Self {
+    pub(crate) fn start(kind: &'static str, name: &str, dir: &Path) -> Self {
         let mut daemon =
-            Self { name: name.to_owned(), kind: kind.to_owned(), dir: dir.to_owned(), child: None };
+            Self { name: name.to_owned(), kind, dir: dir.to_owned(), child: None, is_frozen: false };
         daemon.start_again();
         daemon
     }
@@ -34,7 +43,7 @@ impl Daemon {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("a log");
         let child = Command::new(env!("CARGO_BIN_EXE_stormkeeper"))
-            .arg(&self.kind)
+            .arg(self.kind)
             .arg("--config")
             .arg(self.dir.join("storm.yaml"))
             .stdin(Stdio::null())
@@ -45,7 +54,19 @@ impl Daemon {
         self.child = Some(child);
     }
 
+    /// Whether it runs and is not frozen.
+    pub(crate) fn answers(&self) -> bool {
+        self.child.is_some() && !self.is_frozen
+    }
+
+    /// The process, while it runs.
+    pub(crate) fn process(&self) -> Process {
+        let pid = self.child.as_ref().expect("it runs").id();
+        Process::of(pid).expect("it has not ended: nobody has asked how")
+    }
+
     pub(crate) fn kill9(&mut self) {
+        self.is_frozen = false;
         if let Some(mut child) = self.child.take() {
             child.kill().expect("it is ours");
             child.wait().expect("it is ours");
@@ -59,8 +80,20 @@ impl Daemon {
         child.wait().expect("it is ours")
     }
 
+    /// Stops it where it is (SIGSTOP), as a long pause would.
+    pub(crate) fn freeze(&mut self) {
+        self.is_frozen = true;
+        signal(self.process().pid, Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn thaw(&mut self) {
+        self.is_frozen = false;
+        signal(self.process().pid, Signal::CONT);
+    }
+
     pub(crate) fn log_end(&self) -> String {
-        let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
@@ -76,6 +109,19 @@ impl Drop for Daemon {
     }
 }
 
+impl Process {
+    /// The process that has this pid now; `None` when there is none, or it has ended.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in the second field may contain anything; what follows its last ")" is plain.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let state = fields.next()?;
+        // Eighteen fields are between the state and the start.
+        let started = fields.nth(18)?.parse().ok()?;
+        (!matches!(state, "Z" | "X")).then_some(Self { pid, started })
+    }
+}
+
 /// Signals a process that may be gone already.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
@@ -83,16 +129,14 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
 }
 
 /// The processes whose environment has this `NAME=value`.
-pub(crate) fn processes_with(variable: &str) -> BTreeSet<u32> {
+pub(crate) fn processes_with(variable: &str) -> BTreeSet<Process> {
     let entries = fs::read_dir("/proc").expect("/proc is there");
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
+    let has_it = |pid: &u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let is_zombie = state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
-        !is_zombie && environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
-    })
-    .collect()
+        environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
+    };
+    pids.filter(has_it).filter_map(Process::of).collect()
 }
 
 /// Ports below those that Linux gives to outgoing connections, so that none is taken between

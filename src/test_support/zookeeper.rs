@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::OnceCell,
+    sync::{Mutex, MutexGuard, OnceCell},
 };
 
 use crate::{
@@ -99,12 +99,18 @@ struct Process {
     server: Pid,
 }
 
-/// Three or more servers that elect a leader among themselves.
+/// Servers that are one ZooKeeper: one alone, or three or more that elect a leader among
+/// themselves.
 #[derive(Debug)]
 pub struct Ensemble {
     /// Its servers.
     pub servers: Vec<ZooKeeperServer>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
+
+/// Held by the one test that has several servers: on two cores, two ensembles at once only
+/// slow each other down.
+static ENSEMBLE_TURN: Mutex<()> = Mutex::const_new(());
 
 impl ZooKeeperServer {
     /// Starts a server of its own and waits until it answers.
@@ -144,6 +150,11 @@ impl ZooKeeperServer {
     /// Where it listens, as `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where its transaction logs are.
+    pub fn transactions_dir(&self) -> PathBuf {
+        self.folder.0.join("data").join("version-2")
     }
 
     /// The file that it logs to.
@@ -256,29 +267,58 @@ impl Drop for ZooKeeperServer {
 }
 
 impl Ensemble {
-    /// Starts `n` servers and waits until all of them serve.
+    /// Starts `n` servers and waits until all of them serve. With more than one, only one
+    /// ensemble runs at a time.
     ///
     /// # Errors
     /// As [`ZooKeeperServer::start`].
     pub async fn start(n: usize) -> Result<Self, Error> {
+        let turn = if n > 1 { Some(ENSEMBLE_TURN.lock().await) } else { None };
         let ports = free_ports(3 * n)?;
         let (clients, peers) = ports.split_at(n);
-        let ensemble: String = peers
-            .chunks(2)
-            .enumerate()
+        let peers = peers.chunks(2).enumerate().filter(|_| n > 1);
+        let members: String = peers
             .map(|(i, ports)| format!("server.{}=127.0.0.1:{}:{}\n", i + 1, ports[0], ports[1]))
             .collect();
-        let mut servers = Vec::new();
-        for (i, &port) in clients.iter().enumerate() {
-            let mut server = ZooKeeperServer::lay_out(i + 1, port, &ensemble)?;
+        let servers = clients.iter().enumerate();
+        let servers = servers.map(|(i, &port)| ZooKeeperServer::lay_out(i + 1, port, &members));
+        let mut ensemble = Self { servers: servers.collect::<Result<_, _>>()?, _turn: turn };
+        ensemble.restart().await?;
+        Ok(ensemble)
+    }
+
+    /// Starts every server again, on its data, and waits until all of them serve.
+    ///
+    /// # Errors
+    /// As [`ZooKeeperServer::start`].
+    pub async fn restart(&mut self) -> Result<(), Error> {
+        self.kill9();
+        for server in &mut self.servers {
             server.launch()?;
-            servers.push(server);
         }
         // None of them answers before most of them are up.
-        for server in &mut servers {
+        for server in &mut self.servers {
             server.answering().await?;
         }
-        Ok(Self { servers })
+        Ok(())
+    }
+
+    /// Kills every server. Their data stays.
+    pub fn kill9(&mut self) {
+        for server in &mut self.servers {
+            server.kill9();
+        }
+    }
+
+    /// Which server leads the others; `None` while they elect one, or when it is alone.
+    pub async fn leading(&self) -> Option<usize> {
+        for (i, server) in self.servers.iter().enumerate() {
+            // One that does not answer leads nobody.
+            if server.ask("srvr").await.is_ok_and(|answer| answer.contains("Mode: leader")) {
+                return Some(i);
+            }
+        }
+        None
     }
 
     /// How to connect to it, at `root`.

@@ -1,0 +1,135 @@
+//! Failovers with healthy workers, on three servers of each kind: zero tasks move, zero
+//! workers restart, and the counting goes on.
+//!
+//! Everything is compared at the end: the versions of the assignments with the transactions
+//! that wrote them, the pids of all workers and components with their start times. So a move
+//! that came late, on account of something that happened before, is seen as well.
+
+use std::time::{Duration, Instant};
+
+use stormkeeper::{model::Term, test_support::wait_until};
+
+use crate::{
+    cluster::{Cluster, PATIENCE, Placement, SESSION_TIMEOUT, Shape},
+    history::History,
+    recovery::{endless, finish},
+};
+
+const TOPOLOGY: &str = "word-count";
+
+/// How long after the last event to watch. A nimbus that comes to a wrong conclusion does so
+/// sooner: it settles for one and a half session timeouts, and gives up what is silent for
+/// `IMPATIENCE`.
+const QUIET: Duration = SESSION_TIMEOUT.saturating_mul(3).saturating_add(IMPATIENCE);
+
+/// The timeouts of supervisors and tasks: shorter than the defaults, to see what they do.
+const IMPATIENCE: Duration = Duration::from_secs(10);
+
+async fn start() -> (Cluster, Placement) {
+    let secs = IMPATIENCE.as_secs();
+    let settings = format!("nimbus.supervisor.timeout.secs: {secs}\nnimbus.task.timeout.secs: {secs}\n");
+    let cluster = Cluster::with(Shape::REPLICATED, &settings).await;
+    endless(&cluster).await;
+    cluster.wait_until_tuples_flow(TOPOLOGY).await;
+    let placement = cluster.placement().await;
+    (cluster, placement)
+}
+
+/// Waits until all is well, and compares.
+async fn expect_quiet(cluster: &Cluster, before: &Placement, after: &str) {
+    cluster.wait_until_ready().await;
+    cluster.wait_until_whole(TOPOLOGY).await;
+    cluster.wait_until_tuples_flow(TOPOLOGY).await;
+    assert_eq!(cluster.placement().await, *before, "after {after}:\n{}", cluster.logs());
+}
+
+/// Watches until nothing can come of it any more, and ends it.
+async fn expect_quiet_for_good(mut cluster: Cluster, before: &Placement) {
+    let end = now() + QUIET;
+    wait_until("nothing happened for long enough", QUIET + PATIENCE, async || {
+        assert_eq!(cluster.placement().await, *before, "in the end:\n{}", cluster.logs());
+        let left = end.saturating_duration_since(now());
+        if left.is_zero() { Ok(()) } else { Err(format!("{left:?} are left")) }
+    })
+    .await;
+    expect_quiet(&cluster, before, "all of it").await;
+    finish(&cluster).await;
+    History::of(&mut cluster).assert_lawful();
+}
+
+fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "measurements for the log, and the end of a watch")]
+    Instant::now()
+}
+
+/// Waits for another leader; answers how long it took.
+async fn successor(cluster: &Cluster, before: Term) -> Duration {
+    let start = now();
+    cluster.wait_for_leader_after(before).await;
+    start.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_leader_moves_nothing() {
+    let (mut cluster, before) = start().await;
+
+    let first = cluster.leading().await.expect("someone leads");
+    let status = cluster.nimbuses[first.nimbus].terminate();
+    assert!(status.success(), "{status}");
+    eprintln!("stopped: another nimbus led {:?} later", successor(&cluster, first.term).await);
+    expect_quiet(&cluster, &before, "a stop of the leader").await;
+    cluster.nimbuses[first.nimbus].start_again();
+
+    let second = cluster.leading().await.expect("someone leads");
+    cluster.nimbuses[second.nimbus].kill9();
+    eprintln!("kill -9: another nimbus led {:?} later", successor(&cluster, second.term).await);
+    expect_quiet(&cluster, &before, "kill -9 of the leader").await;
+    cluster.nimbuses[second.nimbus].start_again();
+    cluster.wait_until_nimbuses_registered().await;
+
+    let third = cluster.leading().await.expect("someone leads");
+    for nimbus in &mut cluster.nimbuses {
+        nimbus.kill9();
+    }
+    for nimbus in &mut cluster.nimbuses {
+        nimbus.start_again();
+    }
+    eprintln!("all killed and started: one led {:?} later", successor(&cluster, third.term).await);
+    expect_quiet(&cluster, &before, "kill -9 of every nimbus").await;
+    expect_quiet_for_good(cluster, &before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_of_zookeeper_moves_nothing() {
+    let (mut cluster, before) = start().await;
+
+    let leading = wait_until("a server leads", PATIENCE, async || {
+        cluster.zookeeper.leading().await.ok_or("none leads".to_owned())
+    })
+    .await;
+    cluster.zookeeper.servers[leading].kill9();
+    let start = now();
+    wait_until("another server leads", PATIENCE, async || match cluster.zookeeper.leading().await {
+        Some(other) if other != leading => Ok(()),
+        seen => Err(format!("{seen:?}")),
+    })
+    .await;
+    eprintln!("another ZooKeeper server led {:?} after the leading one was killed", start.elapsed());
+    expect_quiet(&cluster, &before, "kill -9 of the leading ZooKeeper server").await;
+    cluster.zookeeper.servers[leading].restart().await.expect("it comes back");
+
+    let lost = cluster.count_in_logs("connection lost");
+    cluster.zookeeper.restart().await.expect("ZooKeeper comes back");
+    cluster.wait_until_logged_since("connection lost", &lost).await;
+    expect_quiet(&cluster, &before, "kill -9 and restart of every ZooKeeper server").await;
+
+    let ended = cluster.count_in_logs("session ended");
+    let start = now();
+    cluster.zookeeper.kill9();
+    // A client calls its session over after 1.4 times its timeout.
+    cluster.wait_until_logged_since("session ended", &ended).await;
+    eprintln!("every session ended within {:?} of the outage", start.elapsed());
+    cluster.zookeeper.restart().await.expect("ZooKeeper comes back");
+    expect_quiet(&cluster, &before, "an outage longer than every session").await;
+    expect_quiet_for_good(cluster, &before).await;
+}
