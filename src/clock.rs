@@ -31,6 +31,8 @@ pub struct Clock(Source);
 #[derive(Debug, Clone)]
 enum Source {
     Real { start: tokio::time::Instant },
+    // Guards what the wall clock showed at `start`; held for a few instructions.
+    Paced { start: tokio::time::Instant, wall: Arc<Mutex<Timestamp>> },
     // Guards the two hands of the test clock; held for a few instructions.
     Manual(Arc<Mutex<(Timestamp, Duration)>>),
 }
@@ -48,6 +50,22 @@ impl Clock {
         Self(Source::Manual(Arc::new(Mutex::new((at, Duration::ZERO)))))
     }
 
+    /// A clock whose wall side shows `at` now and goes on with tokio's time, paused or not.
+    pub fn paced(at: Timestamp) -> Self {
+        Self(Source::Paced { start: tokio::time::Instant::now(), wall: Arc::new(Mutex::new(at)) })
+    }
+
+    /// Sets the wall side of a paced clock, as an operator or a time server does.
+    ///
+    /// # Panics
+    /// When the clock is another one, which no one sets.
+    pub fn set(&self, to: Timestamp) {
+        let Source::Paced { start, wall } = &self.0 else { panic!("only a paced clock can be set") };
+        // One that is set to before its own start shows a little more than it was set to.
+        let at_start = to.as_millis().saturating_sub(millis(start.elapsed()));
+        *wall.lock().expect("no one panics while holding a clock") = Timestamp::from_millis(at_start);
+    }
+
     /// Turns a manual clock forward.
     ///
     /// # Panics
@@ -63,6 +81,9 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::Real { .. } => wall_clock(),
+            Source::Paced { start, wall } => {
+                wall.lock().expect("no one panics while holding a clock").plus(start.elapsed())
+            }
             Source::Manual(hands) => {
                 hands.lock().expect("no one panics while holding the hands of a clock").0
             }
@@ -72,7 +93,7 @@ impl Clock {
     /// The monotonic time.
     pub fn monotonic(&self) -> Monotonic {
         match &self.0 {
-            Source::Real { start } => Monotonic(start.elapsed()),
+            Source::Real { start } | Source::Paced { start, .. } => Monotonic(start.elapsed()),
             Source::Manual(hands) => {
                 Monotonic(hands.lock().expect("no one panics while holding the hands of a clock").1)
             }
@@ -84,5 +105,27 @@ impl Clock {
 fn wall_clock() -> Timestamp {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
     // A machine whose clock stands before 1970 reads as the epoch itself.
-    Timestamp::from_millis(since_epoch.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
+    Timestamp::from_millis(since_epoch.map_or(0, millis))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paced_clock_follows_paused_time_and_can_be_set() {
+        let at = Timestamp::from_millis(1_000_000);
+        let clock = Clock::paced(at);
+        let (start, pause) = (clock.monotonic(), Duration::from_secs(7));
+        tokio::time::sleep(pause).await;
+        assert_eq!(clock.now(), at.plus(pause));
+        clock.set(Timestamp::from_millis(500_000));
+        tokio::time::sleep(pause).await;
+        assert_eq!(clock.now(), Timestamp::from_millis(507_000));
+        assert_eq!(clock.monotonic().since(start), 2 * pause, "setting it turned its monotonic side");
+    }
 }

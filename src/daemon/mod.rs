@@ -1,5 +1,7 @@
-//! What every daemon needs: owned tasks, shutdown, logs.
+//! What every daemon needs: owned tasks, work that blocks, shared values, shutdown, logs.
 
+pub mod blocking;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
+pub mod watch;

@@ -55,6 +55,7 @@ impl Tasks {
         let cancel = self.cancel.clone();
         self.start_graceful(name, ending, async move {
             tokio::select! {
+                biased;
                 // Dropping the task's future is its cancellation; each task says what that means to it.
                 () = cancel.cancelled() => {}
                 () = task => {}

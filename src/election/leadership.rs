@@ -114,7 +114,9 @@ impl Leadership {
                 SessionState::Disconnected(_) => {}
             }
             tokio::select! {
-                // Cancel-safe: all three only wait.
+                // Whichever it is, all is looked at again.
+                biased;
+                // Cancel-safe: all of them only wait.
                 () = self.deposed.cancelled() => return,
                 _changes = watcher.changed() => {}
                 changed = sessions.changed() => if changed.is_err() { return },

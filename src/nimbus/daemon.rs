@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -14,7 +14,10 @@ use crate::{
         record::{self, Nimbus as Registration},
         store::Store,
     },
-    daemon::tasks::{Ending, Tasks},
+    daemon::{
+        tasks::{Ending, Tasks},
+        watch,
+    },
     election::Candidate,
     nimbus::{
         Options,
@@ -24,7 +27,7 @@ use crate::{
         leader::{LeaderStatus, Setting},
         role::{Player, register},
     },
-    rpc::blobs::{BlobClient, FetchError},
+    rpc::blobs::{BlobClient, FetchBlob, FetchError},
     tree::Tree,
 };
 
@@ -84,6 +87,35 @@ pub async fn start(
     let bind = |source| Error::Bind { address: options.api, source };
     let listener = TcpListener::bind(options.api).await.map_err(bind)?;
     let api = format!("{}:{}", options.host, listener.local_addr().map_err(bind)?.port());
+    let others = Arc::new(BlobClient::new()?);
+    Ok((assemble(options, identity, (api, others), tree, clock, stop)?, listener))
+}
+
+/// Starts a nimbus that others reach at `api`, without its doors, and which fetches blobs by
+/// `client`. It is for the one who puts it on another network than this machine's.
+///
+/// # Errors
+/// See [`Error`]; nothing is started then.
+#[cfg(any(test, feature = "test-support"))]
+pub(crate) fn start_at(
+    options: Options,
+    (api, client): (String, Arc<dyn FetchBlob>),
+    tree: Arc<dyn Tree>,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<Nimbus, Error> {
+    let identity = Identity::take(&options.local_dir, &options.host)?;
+    assemble(options, identity, (api, client), tree, clock, stop)
+}
+
+fn assemble(
+    options: Options,
+    identity: Identity,
+    (api, client): (String, Arc<dyn FetchBlob>),
+    tree: Arc<dyn Tree>,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<Nimbus, Error> {
     let me = identity.id.clone();
     let tasks = Tasks::new(stop.child_token());
     let store = Store::new(Arc::clone(&tree));
@@ -97,12 +129,11 @@ pub async fn start(
         presence.clone(),
         clock.clone(),
     )?;
-    let client = BlobClient::new()?;
     let (n_missing, missing) = watch::channel(0);
     let replicator = Replicator {
         blobs: blobs.clone(),
         me: me.clone(),
-        client: client.clone(),
+        client: Arc::clone(&client),
         observations: observer.observe(),
         retention: options.blob_retention,
         n_missing,
@@ -147,7 +178,7 @@ pub async fn start(
         status: shown,
         commands: takes,
     };
-    Ok((Nimbus { handle, tasks, stop, _identity: identity }, listener))
+    Ok(Nimbus { handle, tasks, stop, _identity: identity })
 }
 
 impl Nimbus {

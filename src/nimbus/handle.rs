@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     clock::Clock,
@@ -11,6 +11,7 @@ use crate::{
         record::{Leader, Storm},
         store::Store,
     },
+    daemon::watch,
     model::{BlobKey, NimbusId, Timestamp, TopologyId, TopologyName, status::TopologyStatus},
     nimbus::{
         Options,
@@ -20,7 +21,7 @@ use crate::{
         refusal::Refusal,
         submit::Prepared,
     },
-    rpc::blobs::BlobClient,
+    rpc::blobs::FetchBlob,
 };
 
 /// A handle on a running nimbus. Clones ask the same one.
@@ -33,7 +34,7 @@ pub struct Handle {
     pub(super) observations: watch::Receiver<Observation>,
     pub(super) store: Store,
     pub(super) blobs: BlobStore,
-    pub(super) client: BlobClient,
+    pub(super) client: Arc<dyn FetchBlob>,
     pub(super) status: watch::Receiver<LeaderStatus>,
     pub(super) commands: watch::Receiver<Option<mpsc::Sender<Command>>>,
 }
@@ -152,7 +153,7 @@ impl Handle {
         }
         let view = Arc::clone(&self.observations.borrow().view);
         let holders = replicate::holders(&view, key, &self.me);
-        self.blobs.fetch(key, &holders, &self.client).await.map_err(|reason| {
+        self.blobs.fetch(key, &holders, &*self.client).await.map_err(|reason| {
             tracing::info!(blob = %key, reason, "a submitted blob could not be fetched");
             Refusal::BlobMissing { key: key.clone() }
         })

@@ -13,7 +13,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -24,7 +24,10 @@ use crate::{
         store::Store,
         view::ClusterView,
     },
-    daemon::tasks::{Ending, Tasks},
+    daemon::{
+        tasks::{Ending, Tasks},
+        watch,
+    },
     election::{FencedWriter, Leadership},
     model::{Term, TopologyId},
     nimbus::{
@@ -137,6 +140,7 @@ impl Leader {
     pub(super) async fn lost(&self) -> Lost {
         let broken = self.tasks.cancelled();
         tokio::select! {
+            biased;
             // Cancel-safe: both only wait.
             () = self.leadership.lost() => Lost::Leadership,
             () = broken.cancelled() => Lost::Task,
@@ -211,6 +215,8 @@ impl Leading {
             };
             n_in_a_row = 0;
             tokio::select! {
+                // After a command comes a round, which looks at all the rest.
+                biased;
                 // Cancel-safe: a command that is not returned stays in the queue, the others only wait.
                 () = cancelled.cancelled() => {}
                 Some(command) = self.waiting.recv() => self.execute(command).await,

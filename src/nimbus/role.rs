@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -14,7 +13,7 @@ use crate::{
         presence::Presence,
         record::{self, Nimbus},
     },
-    daemon::tasks::Tasks,
+    daemon::{tasks::Tasks, watch},
     election::{Campaign, Candidate, Leadership},
     model::NimbusId,
     nimbus::leader::{Leader, Lost, Setting},
@@ -39,7 +38,7 @@ const GOOD_LEADERSHIP: Duration = Duration::from_secs(60);
 enum Role {
     Follower,
     /// Since when, as well.
-    Leader(Leader, Monotonic),
+    Leader(Box<Leader>, Monotonic),
 }
 
 /// What decides which part this nimbus plays.
@@ -64,7 +63,7 @@ impl Player {
                     Some(leadership) => {
                         let leader = Leader::start(leadership, self.setting.clone(), &self.tasks);
                         self.role.send_replace(record::Role::Leader);
-                        Role::Leader(leader, self.setting.clock.monotonic())
+                        Role::Leader(Box::new(leader), self.setting.clock.monotonic())
                     }
                     None => return,
                 },
@@ -82,6 +81,7 @@ impl Player {
                         let pause = broken.next_delay();
                         warn!(?pause, "the leading task broke: others may lead first");
                         tokio::select! {
+                            biased;
                             // Cancel-safe: both only wait.
                             () = stop.cancelled() => {}
                             () = tokio::time::sleep(pause) => {}
@@ -122,6 +122,7 @@ impl Player {
                 }
             };
             tokio::select! {
+                biased;
                 // Cancel-safe: all of them only wait; what woke us is looked at again above.
                 () = stop.cancelled() => return None,
                 _changes = leader.changed() => {}
@@ -154,6 +155,8 @@ pub(super) async fn register(
         record.blobs_missing = *n_missing.borrow_and_update();
         presence.keep(&Ephemeral::Nimbus(me.clone()), record::encode(&record));
         let changed = tokio::select! {
+            // Whichever it is, both are read.
+            biased;
             // Cancel-safe: both only wait.
             changed = role.changed() => changed,
             changed = n_missing.changed() => changed,

@@ -4,11 +4,12 @@
 //! name, so it does not matter which nimbus they came from.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use reqwest::StatusCode;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
@@ -78,7 +79,19 @@ pub enum FetchError {
     },
 }
 
-/// Fetches blobs. Clones share their connections.
+/// Where blobs are fetched from: other nimbuses by HTTP, or whatever a simulation has.
+#[async_trait]
+pub trait FetchBlob: fmt::Debug + Send + Sync + 'static {
+    /// Fetches a blob from the nimbus at `api` (`host:port`) into the new file `into`, and
+    /// answers its size. The file holds the blob's bytes when this succeeds; otherwise it may
+    /// hold anything.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    async fn fetch(&self, api: &str, key: &BlobKey, into: &Path) -> Result<u64, FetchError>;
+}
+
+/// Fetches blobs by HTTP. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct BlobClient {
     http: reqwest::Client,
@@ -99,14 +112,11 @@ impl BlobClient {
             .map_err(FetchError::Setup)?;
         Ok(Self { http })
     }
+}
 
-    /// Fetches a blob from the nimbus at `api` (`host:port`) into the new file `into`, and
-    /// answers its size. The file holds the blob's bytes when this succeeds; otherwise it may
-    /// hold anything.
-    ///
-    /// # Errors
-    /// [`FetchError`].
-    pub async fn fetch(&self, api: &str, key: &BlobKey, into: &Path) -> Result<u64, FetchError> {
+#[async_trait]
+impl FetchBlob for BlobClient {
+    async fn fetch(&self, api: &str, key: &BlobKey, into: &Path) -> Result<u64, FetchError> {
         let http = |source| FetchError::Http { api: api.to_owned(), source };
         let write = |source| FetchError::Write { path: into.to_owned(), source };
         let too_large = || FetchError::TooLarge { api: api.to_owned(), key: key.clone() };

@@ -9,14 +9,18 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     clock::{Clock, Monotonic},
     cluster::{layout::Ephemeral, presence::Presence},
-    daemon::tasks::{Ending, Tasks},
+    daemon::{
+        blocking,
+        tasks::{Ending, Tasks},
+        watch,
+    },
     model::{BlobKey, Port, WorkerId},
     supervisor::{
         Error, OnStop, Options,
@@ -171,6 +175,13 @@ impl Agent {
         let wake = self.wake_at(phase, now);
         let broken = self.tasks.cancelled();
         tokio::select! {
+            // Each event is followed by a step of every slot, which sees the time and the orders
+            // as well, so none of those further down is starved.
+            biased;
+            // Cancel-safe: a cancelled token stays cancelled.
+            () = stop.cancelled(), if phase == Phase::Serving => Event::StopAsked,
+            // Cancel-safe: as above.
+            () = broken.cancelled() => Event::Broken,
             // Cancel-safe: the value stays marked as unseen.
             changed = self.sources.orders.changed() => match changed {
                 Ok(()) => Event::OrdersChanged,
@@ -182,10 +193,6 @@ impl Agent {
             Some(event) = self.sources.events.recv() => event,
             // Cancel-safe: a pause has no state.
             () = tokio::time::sleep(wake.since(now)) => Event::TimePassed,
-            // Cancel-safe: a cancelled token stays cancelled.
-            () = stop.cancelled(), if phase == Phase::Serving => Event::StopAsked,
-            // Cancel-safe: as above.
-            () = broken.cancelled() => Event::Broken,
         }
     }
 
@@ -406,7 +413,7 @@ impl Agent {
             beats.collect()
         };
         self.tasks.start("look after files", Ending::Normal, async move {
-            let beats = tokio::task::spawn_blocking(read).await.expect("looking at files does not panic");
+            let beats = blocking::run(read).await;
             // Fails only when the agent is gone.
             let _agent_is_gone = events.send(Event::Looked(beats)).await;
         });

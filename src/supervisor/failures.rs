@@ -8,7 +8,10 @@ use tracing::{debug, warn};
 use crate::{
     clock::{Clock, Monotonic},
     cluster::store::Store,
-    daemon::tasks::{Ending, Tasks},
+    daemon::{
+        blocking,
+        tasks::{Ending, Tasks},
+    },
     model::{ComponentId, Port, TaskId, WorkerId, error::TaskError},
     supervisor::{
         logs,
@@ -85,9 +88,8 @@ async fn report_all(store: Store, clock: Clock, mut failures: mpsc::Receiver<Fai
 
 async fn last_words(failure: &Failure) -> String {
     let log = failure.dir.join(logs::WORKER_LOG);
-    tokio::task::spawn_blocking(move || logs::tail(&log))
+    blocking::run(move || logs::tail(&log))
         .await
-        .expect("reading a log does not panic")
         .unwrap_or_else(|error| format!("(the worker's log cannot be read: {error})"))
 }
 

@@ -6,7 +6,10 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use crate::{
-    daemon::tasks::{Ending, Tasks},
+    daemon::{
+        blocking,
+        tasks::{Ending, Tasks},
+    },
     model::{Port, Slot, SupervisorId, WorkerId},
     rpc::launch::LaunchSpec,
     supervisor::{
@@ -74,6 +77,7 @@ impl Launcher {
             let Some(process) = process else { return };
             this.note(port, &worker, desired, process).await;
             tokio::select! {
+                biased;
                 // Cancel-safe: the next supervisor adopts the process.
                 () = cancel.cancelled() => {}
                 // Cancel-safe: as above.
@@ -107,7 +111,7 @@ impl Launcher {
                 .map_err(|source| Error::Prepare { path: for_disk.dir.clone(), source })?;
             ledger.intend(port, &for_disk.worker, &intent).map_err(Error::Ledger)
         };
-        tokio::task::spawn_blocking(prepare).await.expect("preparing a launch does not panic")?;
+        blocking::run(prepare).await?;
         self.processes.launch(&spec).await.map_err(|error| Error::Process { error })
     }
 
@@ -134,7 +138,7 @@ impl Launcher {
     pub(super) async fn note(&self, port: Port, worker: &WorkerId, desired: Desired, process: ProcessId) {
         let (ledger, id) = (self.ledger.clone(), worker.clone());
         let write = move || ledger.launched(port, &id, &desired, process);
-        let written = tokio::task::spawn_blocking(write).await.expect("writing the ledger does not panic");
+        let written = blocking::run(write).await;
         if let Err(error) = written {
             error!(%worker, %process, %error, "cannot write a worker's process down; a restart looks for it");
         }
@@ -143,8 +147,8 @@ impl Launcher {
     /// Forgets a launch that is over.
     pub(super) async fn forget(&self, port: Port, worker: &WorkerId) {
         let (ledger, id) = (self.ledger.clone(), worker.clone());
-        let forgotten = tokio::task::spawn_blocking(move || ledger.forget(port, &id)).await;
-        if let Err(error) = forgotten.expect("writing the ledger does not panic") {
+        let forgotten = blocking::run(move || ledger.forget(port, &id)).await;
+        if let Err(error) = forgotten {
             error!(%worker, %error, "cannot forget a worker that is gone");
         }
     }

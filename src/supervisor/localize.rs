@@ -9,7 +9,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,9 +23,12 @@ use crate::{
     backoff::Backoff,
     clock::{Clock, Monotonic},
     cluster::store::{self, Store},
-    daemon::tasks::{Ending, Tasks},
+    daemon::{
+        blocking,
+        tasks::{Ending, Tasks},
+    },
     model::BlobKey,
-    rpc::blobs::{BlobClient, FetchError},
+    rpc::blobs::{FetchBlob, FetchError},
     supervisor::{
         durable,
         slot::Blob,
@@ -87,7 +93,7 @@ impl Localizer {
     pub(super) fn open(
         local_dir: &Path,
         retention: Duration,
-        (store, client): (Store, BlobClient),
+        (store, client): (Store, Arc<dyn FetchBlob>),
         clock: Clock,
         tasks: &Tasks,
     ) -> io::Result<(Self, mpsc::Receiver<BlobKey>)> {
@@ -174,7 +180,7 @@ impl Localizer {
             Err(error) => return warn!(blob = %key, %error, "cannot remove a blob"),
         }
         self.tasks.start("remove blob", Ending::Normal, async move {
-            tokio::task::spawn_blocking(move || remove_all(&aside)).await.expect("removing does not panic");
+            blocking::run(move || remove_all(&aside)).await;
         });
     }
 
@@ -202,7 +208,7 @@ impl Localizer {
 struct Fetcher {
     dir: PathBuf,
     store: Store,
-    client: BlobClient,
+    client: Arc<dyn FetchBlob>,
 }
 
 impl Fetcher {
@@ -225,7 +231,7 @@ impl Fetcher {
             unpack(&download.0, &unpacked.0)?;
             place(&unpacked.0, &dir).map_err(|source| Error::Place { path: dir, source })
         };
-        tokio::task::spawn_blocking(place).await.expect("unpacking does not panic")
+        blocking::run(place).await
     }
 
     /// Asks every nimbus that has the blob, in any order, until one gives it.

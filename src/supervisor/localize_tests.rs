@@ -11,6 +11,7 @@ use crate::{
         record::{self, BlobHolding, Nimbus, Role},
     },
     model::{NimbusId, Timestamp},
+    rpc::blobs::BlobClient,
     test_support::wait_until,
     tree::{CreateMode, Tree, memory::MemoryTree},
 };
@@ -71,7 +72,7 @@ impl Cluster {
     }
 
     fn localizer(&self, clock: &Clock) -> (Localizer, mpsc::Receiver<BlobKey>) {
-        let from = (Store::new(self.tree.clone()), BlobClient::new().expect("made"));
+        let from = (Store::new(self.tree.clone()), Arc::new(BlobClient::new().expect("made")) as _);
         Localizer::open(self.dir.path(), Duration::from_secs(60), from, clock.clone(), &self.tasks)
             .expect("opened")
     }

@@ -47,7 +47,10 @@ pub use options::Options;
 pub use status::Status;
 
 use crate::{
-    clock::Clock, model::topology::Settings, rpc::blobs::FetchError, supervisor::process::Processes,
+    clock::Clock,
+    model::topology::Settings,
+    rpc::blobs::{BlobClient, FetchError},
+    supervisor::process::Processes,
     tree::Tree,
 };
 
@@ -116,5 +119,6 @@ pub async fn run(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    Agent::start(options, tree, processes, launch, clock).await?.run(stop).await
+    let blobs = Arc::new(BlobClient::new()?);
+    Agent::start(options, tree, processes, blobs, launch, clock).await?.run(stop).await
 }

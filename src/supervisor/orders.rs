@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
 use crate::{
     backoff::Backoff,
     cluster::{layout, store, store::Store},
+    daemon::watch,
     model::{Port, SupervisorId, TopologyId},
     supervisor::slot::{Desired, Wanted},
     tree::{Changes, Scope, Version},
@@ -124,15 +125,17 @@ impl OrdersReader {
         let mut retry_in = None;
         loop {
             let depth = tokio::select! {
+                // What reads everything comes first: changes without end cannot put it off.
+                biased;
+                // Cancel-safe: a tick that is not returned is still due.
+                _tick = pass.tick() => Depth::Everything,
+                // Cancel-safe: a pause has no state.
+                () = tokio::time::sleep(retry_in.unwrap_or_default()), if retry_in.is_some() => Depth::Everything,
                 // Cancel-safe: a change that is not returned stays pending.
                 changes = watcher.changed() => match (changes, retry_in) {
                     (Changes::Paths(_), None) => Depth::Changed,
                     (Changes::Paths(_), Some(_)) | (Changes::Everything, _) => Depth::Everything,
                 },
-                // Cancel-safe: a tick that is not returned is still due.
-                _tick = pass.tick() => Depth::Everything,
-                // Cancel-safe: a pause has no state.
-                () = tokio::time::sleep(retry_in.unwrap_or_default()), if retry_in.is_some() => Depth::Everything,
             };
             retry_in = match self.read(depth).await {
                 Ok(known) => {

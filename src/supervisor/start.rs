@@ -8,16 +8,20 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::{
     backoff::Backoff,
     clock::Clock,
     cluster::{layout::Ephemeral, presence::Presence, record, store::Store},
-    daemon::tasks::{Ending, Tasks},
+    daemon::{
+        blocking,
+        tasks::{Ending, Tasks},
+        watch,
+    },
     model::Port,
-    rpc::blobs::BlobClient,
+    rpc::blobs::FetchBlob,
     supervisor::{
         Error, LaunchDefaults, Options,
         agent::{Agent, Sources, Timers},
@@ -53,6 +57,7 @@ impl Agent {
         mut options: Options,
         tree: Arc<dyn Tree>,
         processes: Arc<dyn Processes>,
+        blobs: Arc<dyn FetchBlob>,
         mut defaults: LaunchDefaults,
         clock: Clock,
     ) -> Result<Self, Error> {
@@ -66,7 +71,7 @@ impl Agent {
         let me = identity.id.clone();
         info!(supervisor = %me, local_dir = %options.local_dir.display(), "supervisor starts");
 
-        let from = (store.clone(), BlobClient::new()?);
+        let from = (store.clone(), blobs);
         let (localizer, arrived) =
             Localizer::open(&options.local_dir, options.unused_blob_retention, from, clock.clone(), &tasks)
                 .map_err(|source| local_dir(&options, source))?;
@@ -126,7 +131,7 @@ async fn open(options: &Options) -> Result<(Identity, Ledger, BTreeMap<Port, Ent
         let entries = ledger.read().map_err(|source| local_dir(&options, source))?;
         Ok((identity, ledger, entries))
     };
-    tokio::task::spawn_blocking(open).await.expect("opening the local directory does not panic")
+    blocking::run(open).await
 }
 
 /// Slots for the processes of the ledger that are there.
@@ -168,8 +173,8 @@ async fn find(launcher: &Launcher, port: Port, entry: &Entry) -> Option<ProcessI
 /// Kills the processes of launches of ours that no slot knows: their ledger was damaged.
 async fn kill_strangers(launcher: &Launcher, slots: &BTreeMap<Port, OwnSlot>) {
     let local_dir = launcher.local_dir.clone();
-    let listed = tokio::task::spawn_blocking(move || worker_dir::all(&local_dir)).await;
-    let workers = listed.expect("listing a directory does not panic").unwrap_or_else(|error| {
+    let listed = blocking::run(move || worker_dir::all(&local_dir)).await;
+    let workers = listed.unwrap_or_else(|error| {
         warn!(%error, "cannot list the directories of workers");
         Vec::new()
     });

@@ -3,6 +3,10 @@
 //! The same seed and the same requests in the same order give the same faults. Without
 //! faults in its plan it is transparent. Sessions are ended and cut by
 //! [`crate::tree::memory::MemoryTree`] itself.
+//!
+//! It can also be held, as if its process were frozen: requests wait and no news come in,
+//! while the server goes on and may end the session. And it can be killed with its process:
+//! nothing that is under way ever comes to an end.
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +16,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::{
-    daemon::tasks::{Ending, Tasks},
+    daemon::{
+        tasks::{Ending, Tasks},
+        watch,
+    },
     tree::{
         Changes, CreateMode, Error, Family, Node, Op, OpResult, ReadTree, Scope, SessionState, Tree,
         TreePath, Version, Watcher, watch::WatchSink,
@@ -81,6 +88,9 @@ pub struct FaultyTree {
     inner: Arc<dyn Tree>,
     // Guards the plan and how far it is; held for a few instructions.
     progress: Arc<Mutex<Progress>>,
+    gate: watch::Sender<Gate>,
+    /// The session as the process sees it.
+    session: watch::Sender<SessionState>,
     /// Own the tasks that pass changes on.
     relays: Tasks,
 }
@@ -93,6 +103,15 @@ struct Progress {
     n_watches: u64,
 }
 
+/// Whether anything passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    Held,
+    /// Never opened again.
+    Shut,
+}
+
 /// What is to happen to one request.
 struct Fate {
     delay: Duration,
@@ -103,7 +122,39 @@ impl FaultyTree {
     /// Breaks `inner` by `plan`.
     pub fn new(inner: Arc<dyn Tree>, plan: FaultPlan) -> Arc<Self> {
         let progress = Arc::new(Mutex::new(Progress::new(plan)));
-        Arc::new(Self { inner, progress, relays: Tasks::default() })
+        let (gate, open) = watch::channel(Gate::Open);
+        let seen = inner.session();
+        let session = watch::Sender::new(*seen.borrow());
+        let relays = Tasks::default();
+        relays.start("faulty-session", Ending::Normal, relay_session(seen, session.clone(), open));
+        Arc::new(Self { inner, progress, gate, session, relays })
+    }
+
+    /// Freezes the process: nothing passes in either direction until [`FaultyTree::let_go`].
+    pub fn hold(&self) {
+        self.turn(Gate::Open, Gate::Held);
+    }
+
+    /// Thaws the process. What it had under way goes out; of a session that ended meanwhile
+    /// it fails.
+    pub fn let_go(&self) {
+        self.turn(Gate::Held, Gate::Open);
+    }
+
+    fn turn(&self, from: Gate, to: Gate) {
+        self.gate.send_if_modified(|gate| {
+            let turns = *gate == from;
+            if turns {
+                *gate = to;
+            }
+            turns
+        });
+    }
+
+    /// Kills the process: nothing passes any more, and what is under way never ends. The
+    /// server does not know; the session lives on until it is ended there.
+    pub fn kill(&self) {
+        self.gate.send_replace(Gate::Shut);
     }
 
     /// Goes on by another plan; its count of writes starts over. [`FaultPlan::none`] heals.
@@ -118,28 +169,47 @@ impl FaultyTree {
 
     async fn write<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let fate = lock(&self.progress).next_write();
-        meet(fate, request).await
+        self.meet(fate, request).await
     }
 
     async fn read<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let fate = lock(&self.progress).next_request();
-        meet(fate, request).await
+        self.meet(fate, request).await
+    }
+
+    /// Lets `request` meet its fate. It is sent when it is first polled, so not polling it
+    /// loses it.
+    async fn meet<T>(&self, fate: Fate, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let session = self.session.borrow().connected();
+        let mut gate = self.gate.subscribe();
+        let waits = !fate.delay.is_zero() || *gate.borrow() != Gate::Open;
+        if waits {
+            tokio::time::sleep(fate.delay).await;
+            pass(&mut gate).await;
+            // The server knows a request by the session that it was made in.
+            if session != self.inner.session().borrow().connected() {
+                return Err(Error::SessionExpired);
+            }
+        }
+        match fate.fault {
+            None => request.await,
+            Some(Fault::LostRequest) => {
+                Err(Error::ConnectionLost("the request was lost on purpose".to_owned()))
+            }
+            Some(Fault::Refused(error)) => Err(error),
+            Some(Fault::LostReply) => {
+                let _lost = request.await;
+                Err(Error::ConnectionLost("the answer was lost on purpose".to_owned()))
+            }
+        }
     }
 }
 
-/// Lets `request` meet its fate. It is sent when it is first polled, so not polling it loses it.
-async fn meet<T>(fate: Fate, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    if !fate.delay.is_zero() {
-        tokio::time::sleep(fate.delay).await;
-    }
-    match fate.fault {
-        None => request.await,
-        Some(Fault::LostRequest) => Err(Error::ConnectionLost("the request was lost on purpose".to_owned())),
-        Some(Fault::Refused(error)) => Err(error),
-        Some(Fault::LostReply) => {
-            let _lost = request.await;
-            Err(Error::ConnectionLost("the answer was lost on purpose".to_owned()))
-        }
+/// Waits until the gate is open; for ever when it is shut.
+async fn pass(gate: &mut watch::Receiver<Gate>) {
+    if gate.wait_for(|gate| *gate == Gate::Open).await.is_err() {
+        // The tree is gone, and whoever waits here goes with it.
+        std::future::pending().await
     }
 }
 
@@ -185,20 +255,40 @@ impl Progress {
     }
 }
 
+/// Passes changes of the session on, whenever the gate is open.
+async fn relay_session(
+    mut seen: watch::Receiver<SessionState>,
+    session: watch::Sender<SessionState>,
+    mut gate: watch::Receiver<Gate>,
+) {
+    while seen.changed().await.is_ok() {
+        pass(&mut gate).await;
+        let state = *seen.borrow_and_update();
+        session.send_if_modified(|shown| std::mem::replace(shown, state) != state);
+    }
+}
+
 /// Passes changes on until the watcher behind `sink` is dropped, leaving some out.
 async fn relay(
     mut inner: Watcher,
     sink: WatchSink,
     dropped: Arc<Notify>,
     progress: Arc<Mutex<Progress>>,
+    mut gate: watch::Receiver<Gate>,
     mut random: fastrand::Rng,
 ) {
     loop {
         let changes = tokio::select! {
+            biased;
             // Cancel-safe both: changes that are not returned stay pending.
             () = dropped.notified() => return,
-            changes = inner.changed() => changes,
+            changes = async {
+                inner.wait().await;
+                pass(&mut gate).await;
+                inner.take()
+            } => changes,
         };
+        let Some(changes) = changes else { continue };
         match changes {
             // Said at the start and after a reconnect, when no tree forgets to say it.
             Changes::Everything => sink.note_everything(),
@@ -229,13 +319,13 @@ impl ReadTree for FaultyTree {
         let dropped = Arc::new(Notify::new());
         let (watcher, sink) = Watcher::with_drop_notice(path, scope, &dropped);
         let random = lock(&self.progress).next_watch();
-        let relay = relay(inner, sink, dropped, Arc::clone(&self.progress), random);
+        let relay = relay(inner, sink, dropped, Arc::clone(&self.progress), self.gate.subscribe(), random);
         self.relays.start("faulty-watch", Ending::Normal, relay);
         watcher
     }
 
     fn session(&self) -> watch::Receiver<SessionState> {
-        self.inner.session()
+        self.session.subscribe()
     }
 }
 
@@ -258,7 +348,9 @@ impl Tree for FaultyTree {
     }
 
     async fn close(&self) {
+        pass(&mut self.gate.subscribe()).await;
         self.inner.close().await;
+        self.session.send_replace(SessionState::Closed);
     }
 }
 
@@ -372,6 +464,42 @@ mod tests {
         let session = tree.session().borrow().connected().expect("connected");
         server.expire(session);
         assert_eq!(watcher.changed().await, Changes::Everything, "the creation was to be lost");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_it_is_held_nothing_passes_and_the_server_goes_on() {
+        let (server, tree) = faulty(FaultPlan::none());
+        let other = server.connect();
+        let mut watcher = tree.watch(&path("/a"), Scope::Node);
+        assert_eq!(watcher.changed().await, Changes::Everything);
+        let pause = Duration::from_secs(60);
+        tree.hold();
+        other.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
+        let held = tokio::time::timeout(pause, tree.create(&path("/b"), b"", CreateMode::Persistent)).await;
+        assert!(held.is_err() && watcher.take().is_none(), "something passed");
+        tree.let_go();
+        assert_eq!(watcher.changed().await, Changes::Paths([path("/a")].into()));
+        tree.create(&path("/b"), b"", CreateMode::Persistent).await.expect("created");
+
+        // A request from before the end of the session is not one of the next session.
+        tree.hold();
+        let old = tree.session().borrow().connected().expect("connected");
+        let at = path("/c");
+        let late = tree.create(&at, b"", CreateMode::Ephemeral);
+        let thaw = async {
+            tokio::time::sleep(pause).await;
+            server.expire(old);
+            assert_eq!(tree.session().borrow().connected(), Some(old), "it cannot know yet");
+            tree.let_go();
+        };
+        assert_eq!(tokio::join!(late, thaw).0, Err(Error::SessionExpired));
+        assert_eq!(other.get(&at).await, Ok(None));
+        tree.session().wait_for(|state| state.connected() != Some(old)).await.expect("it hears of it");
+
+        tree.kill();
+        tree.let_go();
+        assert!(tokio::time::timeout(pause, tree.get(&path("/b"))).await.is_err(), "the dead answer");
+        assert_eq!(server.sessions().len(), 2, "the server cannot know");
     }
 
     #[tokio::test]

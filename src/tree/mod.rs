@@ -275,7 +275,7 @@ pub trait ReadTree: fmt::Debug + Send + Sync + 'static {
 
     /// The state of the session, as a value that can be watched. Only the latest is kept: a
     /// short disconnection may not show.
-    fn session(&self) -> tokio::sync::watch::Receiver<SessionState>;
+    fn session(&self) -> crate::daemon::watch::Receiver<SessionState>;
 }
 
 /// A connection to the tree, shared by everything in one process.

@@ -10,7 +10,7 @@
 //! each with its children, has the whole change.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, Weak},
 };
 
@@ -92,6 +92,16 @@ impl Watcher {
             if let Some(changes) = self.take() {
                 return changes;
             }
+            self.wait().await;
+        }
+    }
+
+    /// Waits until there is something to take.
+    ///
+    /// # Cancellation safety
+    /// Safe: nothing is taken.
+    pub async fn wait(&self) {
+        while self.pending().is_none() {
             // A change that comes between the look and this wait left a permit behind.
             self.shared.wake.notified().await;
         }
@@ -99,7 +109,11 @@ impl Watcher {
 
     /// What has gathered so far, without waiting.
     pub fn take(&mut self) -> Option<Changes> {
-        self.shared.pending.lock().expect("no one panics while holding the pending changes").take()
+        self.pending().take()
+    }
+
+    fn pending(&self) -> std::sync::MutexGuard<'_, Option<Changes>> {
+        self.shared.pending.lock().expect("no one panics while holding the pending changes")
     }
 }
 
@@ -175,10 +189,11 @@ impl Event {
     }
 }
 
-/// The sinks of one connection, found by the path they watch.
+/// The sinks of one connection, found by the path they watch. Ordered, so that they are woken
+/// in the same order each time.
 #[derive(Debug, Default)]
 pub(crate) struct WatchTable {
-    sinks: HashMap<Box<str>, Vec<WatchSink>>,
+    sinks: BTreeMap<Box<str>, Vec<WatchSink>>,
     n_sinks: usize,
     n_at_last_prune: usize,
 }

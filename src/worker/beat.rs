@@ -96,7 +96,7 @@ impl StatusBoard {
 
 /// Keeps the beats of all tasks in the tree: written when a status changes, and all of them
 /// every `task_beat_period` for their counts.
-pub(super) fn start(
+pub(crate) fn start(
     board: StatusBoard,
     presence: Presence,
     counters: Registry,
@@ -111,9 +111,11 @@ pub(super) fn start(
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let due = tokio::select! {
+                // The rarer one first, so that it is not starved.
+                biased;
                 // Cancel-safe: both only wait, and what changed stays on the board.
-                () = board.shared.wake.notified() => board.take_changed(),
                 _ = period.tick() => board.all(),
+                () = board.shared.wake.notified() => board.take_changed(),
             };
             let uptime_secs = clock.monotonic().since(began).as_secs();
             presence.keep_all(due.into_iter().map(|(task, status)| {

@@ -30,10 +30,10 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What the tree says about the topology of a worker that is assigned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Records {
-    pub(super) status: TopologyStatus,
-    pub(super) table: TaskTable,
-    pub(super) assignment: Assignment,
+pub(crate) struct Records {
+    pub(crate) status: TopologyStatus,
+    pub(crate) table: TaskTable,
+    pub(crate) assignment: Assignment,
 }
 
 /// Reads the records; `None` when the tree surely says that this worker has no place.
@@ -56,7 +56,7 @@ fn backoff() -> Backoff {
 
 /// Reads the records of a fresh worker, waiting for a tree that is away; `None` when it is
 /// not assigned.
-pub(super) async fn read_first(store: &Store, options: &Options) -> Option<Records> {
+pub(crate) async fn read_first(store: &Store, options: &Options) -> Option<Records> {
     let (mut failures, mut absences) = (backoff(), backoff());
     let mut waited = Duration::ZERO;
     loop {
@@ -79,7 +79,7 @@ pub(super) async fn read_first(store: &Store, options: &Options) -> Option<Recor
 
 /// Tells `apply` of the records whenever they may have changed, and once when `ready` is
 /// done. Returns when the tree says that this worker has no place any more.
-pub(super) async fn follow(
+pub(crate) async fn follow(
     store: &Store,
     options: &Options,
     ready: impl Future<Output = ()>,
@@ -101,12 +101,14 @@ pub(super) async fn follow(
             }
         };
         tokio::select! {
+            // The only one that is more than a wake-up comes first.
+            biased;
             // Cancel-safe: every arm only waits; all is read again below.
+            () = &mut ready, if readiness == Readiness::NotYet => readiness = Readiness::Ready,
             _ = storm.changed() => {}
             _ = assignment.changed() => {}
             _ = review.tick() => {}
             () = due => {}
-            () = &mut ready, if readiness == Readiness::NotYet => readiness = Readiness::Ready,
         }
         retry = match read(store, options).await {
             Ok(Some(records)) => {
@@ -131,7 +133,7 @@ pub(super) async fn follow(
 
 /// Whether this worker's spouts may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Readiness {
+pub(crate) enum Readiness {
     /// Tasks of this worker are still coming up.
     NotYet,
     /// They may.

@@ -20,7 +20,7 @@ mod assembly;
 pub mod beat;
 pub mod counters;
 pub mod errors;
-mod follow;
+pub(crate) mod follow;
 pub mod log;
 pub mod multilang;
 pub mod options;

@@ -21,14 +21,17 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::select_all};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use crate::{
     backoff::Backoff,
     clock::{Clock, Monotonic},
     cluster::{layout, store, view::ClusterView},
-    daemon::tasks::{Ending, Tasks},
+    daemon::{
+        tasks::{Ending, Tasks},
+        watch,
+    },
     tree::{self, Changes, READ_BATCH, ReadTree, Scope, SessionState, TreePath, Watcher},
 };
 
@@ -196,17 +199,19 @@ impl Observing {
                 }
             };
             tokio::select! {
+                // What is rare and bounded comes first, so that nothing is starved.
+                biased;
                 // Cancel-safe: `changed` keeps what it took, the others only wait or hand over.
-                () = self.watching.changed() => {}
-                () = retry => {}
                 changed = sessions.changed() => if changed.is_err() { return },
+                _ = full_read.tick() => self.watching.all_dirty = true,
                 Some(reply) = self.asked.recv() => {
                     self.watching.all_dirty = true;
                     let result = self.catch_up().await.map(|()| Arc::clone(&self.publish.borrow().view));
                     // The asker may have gone away; the view is published all the same.
                     let _gone = reply.send(result);
                 }
-                _ = full_read.tick() => self.watching.all_dirty = true,
+                () = retry => {}
+                () = self.watching.changed() => {}
             }
         }
     }

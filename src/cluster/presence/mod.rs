@@ -12,13 +12,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use crate::{
     backoff::Backoff,
     cluster::layout::Ephemeral,
-    daemon::tasks::{Ending, Tasks},
+    daemon::{
+        tasks::{Ending, Tasks},
+        watch,
+    },
     tree::{self, CreateMode, Family, Op, SessionId, SessionState, Tree, TreePath},
 };
 
@@ -169,11 +172,13 @@ impl Keeper {
                 }
             };
             tokio::select! {
+                // What is rare comes first, so that nothing is starved.
+                biased;
                 // Cancel-safe: each arm only waits; what it waits for is looked at again above.
-                () = self.shared.wake.notified() => {}
-                () = retry => {}
                 changed = sessions.changed() => if changed.is_err() { return },
                 _ = review.tick() => self.mark_all_dirty(),
+                () = retry => {}
+                () = self.shared.wake.notified() => {}
             }
         }
     }

@@ -12,6 +12,8 @@ mod tests;
 use std::{
     collections::BTreeMap,
     fmt,
+    fs::File,
+    io::Write as _,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -23,7 +25,6 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncWriteExt as _;
 use tracing::{info, warn};
 
 use crate::{
@@ -34,8 +35,9 @@ use crate::{
         record::{self, BlobHolding},
         store::{self, Store},
     },
+    daemon::blocking,
     model::{BlobKey, NimbusId, topology::Topology},
-    rpc::{blobs::BlobClient, bundle, client::chain, message::Code},
+    rpc::{blobs::FetchBlob, bundle, client::chain, message::Code},
     tree,
 };
 
@@ -207,8 +209,7 @@ impl BlobStore {
             Some(Held { topology: None, .. }) => {}
         }
         let path = self.path(key);
-        let read = tokio::task::spawn_blocking(move || read_topology(&path));
-        let topology = Arc::new(read.await.map_err(|panic| panic.to_string())??);
+        let topology = Arc::new(blocking::run(move || read_topology(&path)).await?);
         if let Some(held) = self.lock().get_mut(key) {
             held.topology = Some(Arc::clone(&topology));
         }
@@ -241,7 +242,7 @@ impl BlobStore {
         &self,
         key: &BlobKey,
         holders: &[String],
-        client: &BlobClient,
+        client: &dyn FetchBlob,
     ) -> Result<(), String> {
         let mut reasons = Vec::new();
         for holder in holders {
@@ -268,7 +269,8 @@ impl BlobStore {
         E: fmt::Display,
     {
         let disk = |source| Error::Disk { path: path.to_owned(), source };
-        let mut file = tokio::fs::File::create_new(path).await.map_err(disk)?;
+        let at = path.to_owned();
+        let mut file = blocking::run(move || File::create_new(at)).await.map_err(disk)?;
         let (mut digest, mut bytes) = (Sha256::new(), 0_u64);
         let mut body = std::pin::pin!(body);
         while let Some(chunk) = body.next().await {
@@ -279,9 +281,8 @@ impl BlobStore {
                 return Err(Error::TooLarge { key: key.clone(), limit: self.shared.bytes_max });
             }
             digest.update(&chunk);
-            file.write_all(&chunk).await.map_err(disk)?;
+            file = blocking::run(move || file.write_all(&chunk).map(|()| file)).await.map_err(disk)?;
         }
-        file.flush().await.map_err(disk)?;
         let found = BlobKey::from_digest(&digest.finalize());
         match found == *key {
             true => Ok(bytes),
@@ -292,10 +293,15 @@ impl BlobStore {
     /// Makes a checked file the blob's, durably, and announces it.
     async fn keep(&self, key: &BlobKey, file: Temporary, bytes: u64) -> Result<(), Error> {
         let disk = |source| Error::Disk { path: file.0.clone(), source };
-        tokio::fs::File::open(&file.0).await.map_err(disk)?.sync_all().await.map_err(disk)?;
+        let temporary = file.0.clone();
+        blocking::run(move || File::open(temporary)?.sync_all()).await.map_err(disk)?;
         let files = self.shared.files.lock().await;
-        tokio::fs::rename(&file.0, self.path(key)).await.map_err(disk)?;
-        tokio::fs::File::open(&self.shared.dir).await.map_err(disk)?.sync_all().await.map_err(disk)?;
+        let (temporary, path, dir) = (file.0.clone(), self.path(key), self.shared.dir.clone());
+        let place = move || {
+            std::fs::rename(temporary, path)?;
+            File::open(dir)?.sync_all()
+        };
+        blocking::run(place).await.map_err(disk)?;
         let used = self.shared.clock.monotonic();
         self.lock().insert(key.clone(), Held { bytes, used, topology: None });
         drop(files);
@@ -334,8 +340,7 @@ impl BlobStore {
     /// removed.
     pub(super) async fn take_stock(&self) -> Result<(), Error> {
         let dir = self.shared.dir.clone();
-        let names =
-            tokio::task::spawn_blocking(move || names_in(&dir)).await.expect("listing does not panic")?;
+        let names = blocking::run(move || names_in(&dir)).await?;
         for name in names {
             let path = self.shared.dir.join(&name);
             let Ok(key) = name.parse::<BlobKey>() else { continue };
@@ -343,9 +348,7 @@ impl BlobStore {
                 continue;
             }
             let checked = path.clone();
-            let hashed =
-                tokio::task::spawn_blocking(move || hash(&checked)).await.expect("hashing does not panic");
-            match hashed {
+            match blocking::run(move || hash(&checked)).await {
                 Ok((found, bytes)) if found == key => {
                     let used = self.shared.clock.monotonic();
                     self.lock().insert(key.clone(), Held { bytes, used, topology: None });
@@ -414,7 +417,8 @@ impl Drop for Temporary {
 }
 
 async fn remove(path: &Path) {
-    if let Err(error) = tokio::fs::remove_file(path).await {
+    let doomed = path.to_owned();
+    if let Err(error) = blocking::run(move || std::fs::remove_file(doomed)).await {
         warn!(path = %path.display(), %error, "could not remove a file");
     }
 }
@@ -430,13 +434,13 @@ fn names_in(dir: &Path) -> Result<Vec<String>, Error> {
 }
 
 fn hash(path: &Path) -> std::io::Result<(BlobKey, u64)> {
-    let mut file = std::fs::File::open(path)?;
+    let mut file = File::open(path)?;
     let mut digest = Sha256::new();
     let bytes = std::io::copy(&mut file, &mut digest)?;
     Ok((BlobKey::from_digest(&digest.finalize()), bytes))
 }
 
 fn read_topology(path: &Path) -> Result<Topology, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let file = File::open(path).map_err(|error| error.to_string())?;
     bundle::read_topology(std::io::BufReader::new(file)).map_err(|error| chain(&error))
 }

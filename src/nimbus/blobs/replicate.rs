@@ -3,19 +3,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
     backoff::Backoff,
     clock::Monotonic,
     cluster::{layout, observer::Observation, view::ClusterView},
+    daemon::watch,
     model::{BlobKey, NimbusId, status::TopologyStatus},
     nimbus::blobs::BlobStore,
-    rpc::blobs::BlobClient,
+    rpc::blobs::FetchBlob,
 };
 
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -31,7 +32,7 @@ const REVIEW_PERIOD: Duration = Duration::from_secs(60);
 pub(in crate::nimbus) struct Replicator {
     pub(in crate::nimbus) blobs: BlobStore,
     pub(in crate::nimbus) me: NimbusId,
-    pub(in crate::nimbus) client: BlobClient,
+    pub(in crate::nimbus) client: Arc<dyn FetchBlob>,
     pub(in crate::nimbus) observations: watch::Receiver<Observation>,
     /// How long an unused blob is kept.
     pub(in crate::nimbus) retention: Duration,
@@ -72,6 +73,8 @@ impl Replicator {
                 self.drop_unused().await;
             }
             tokio::select! {
+                // Whichever it is, all is looked at.
+                biased;
                 // Cancel-safe: both only wait.
                 () = tokio::time::sleep(wait) => {}
                 changed = self.observations.changed() => if changed.is_err() { return },
@@ -110,7 +113,7 @@ impl Replicator {
             let holders = holders(view, &key, &self.me);
             let is_early = |retry: &Retry| retry.holders == holders && clock.monotonic() < retry.due;
             if !retries.get(&key).is_some_and(is_early) {
-                let Err(reason) = self.blobs.fetch(&key, &holders, &self.client).await else {
+                let Err(reason) = self.blobs.fetch(&key, &holders, &*self.client).await else {
                     retries.remove(&key);
                     continue;
                 };

@@ -2,8 +2,6 @@ use std::convert::Infallible;
 
 use futures_util::stream;
 
-use tokio::sync::watch;
-
 use super::{replicate::Replicator, *};
 use crate::{
     cluster::{
@@ -12,8 +10,9 @@ use crate::{
         record::{Nimbus, Rest, Role, Stored, Storm},
         view::ClusterView,
     },
-    daemon::tasks::Tasks,
+    daemon::{tasks::Tasks, watch},
     model::{Timestamp, TopologyId, status::TopologyStatus},
+    rpc::blobs::BlobClient,
     tree::{ReadTree as _, Tree, Version, memory::MemoryTree},
 };
 
@@ -187,7 +186,7 @@ fn replicator(
     let replicator = Replicator {
         blobs: blobs.clone(),
         me: "host-1".parse().expect("valid"),
-        client: BlobClient::new().expect("made"),
+        client: Arc::new(BlobClient::new().expect("made")),
         observations,
         retention: MINUTE,
         n_missing: watch::channel(0).0,

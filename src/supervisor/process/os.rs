@@ -23,6 +23,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use tracing::warn;
 
 use crate::{
+    daemon::blocking,
     model::WorkerId,
     rpc::launch::{LaunchSpec, SUPERVISOR_DIR_VARIABLE, WORKER_VARIABLE},
     supervisor::{
@@ -152,7 +153,7 @@ impl Processes for OsProcesses {
             children.lock().expect("no one panics while holding the children").insert(id, child);
             Ok(id)
         };
-        tokio::task::spawn_blocking(started).await.expect("launching does not panic")
+        blocking::run(started).await
     }
 
     async fn exited(&self, id: ProcessId) -> ExitReport {
@@ -212,9 +213,7 @@ impl Processes for OsProcesses {
 impl OsProcesses {
     async fn of_worker(&self, worker: &WorkerId) -> Vec<table::Entry> {
         let (dir, worker) = (self.supervisor_dir.to_string_lossy().into_owned(), worker.clone());
-        tokio::task::spawn_blocking(move || table::of_worker(&dir, &worker))
-            .await
-            .expect("reading the process table does not panic")
+        blocking::run(move || table::of_worker(&dir, &worker)).await
     }
 }
 

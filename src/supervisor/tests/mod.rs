@@ -27,6 +27,7 @@ use crate::{
         task_set::TaskSet,
         topology::TaskTable,
     },
+    rpc::blobs::BlobClient,
     test_support::wait_until,
     tree::{CreateMode, TreePath, Version, memory::MemoryTree},
 };
@@ -47,7 +48,7 @@ struct World {
 /// A supervisor that runs.
 struct Supervisor {
     me: SupervisorId,
-    status: tokio::sync::watch::Receiver<Status>,
+    status: crate::daemon::watch::Receiver<Status>,
     stop: CancellationToken,
     tasks: Tasks,
 }
@@ -137,7 +138,8 @@ impl World {
             on_stop: self.on_stop,
         };
         let tree = self.server.connect();
-        Agent::start(options, tree, processes, defaults, self.clock.clone()).await
+        let blobs = Arc::new(BlobClient::new().expect("made"));
+        Agent::start(options, tree, processes, blobs, defaults, self.clock.clone()).await
     }
 
     async fn supervisor(&self) -> Supervisor {

@@ -7,6 +7,8 @@
 //! Sessions do not expire by themselves: who is in the same process is alive. Tests end and
 //! cut them through [`MemoryTree`].
 
+#[cfg(any(test, feature = "test-support"))]
+pub mod listen;
 mod nodes;
 mod server;
 mod session;
@@ -72,6 +74,20 @@ impl MemoryTree {
     /// Sessions live on.
     pub fn set_online(&self, online: bool) {
         lock(&self.server).set_online(online);
+    }
+}
+
+#[cfg(any(test, feature = "test-support"))]
+impl MemoryTree {
+    /// Looks at the tree as it is now, which stands still meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(listen::Snapshot<'_>) -> T) -> T {
+        look(listen::Snapshot(&lock(&self.server).nodes))
+    }
+
+    /// Tells `listener` of everything that takes effect from now on, in its order, while
+    /// the tree stands still: it must not ask this tree for anything.
+    pub fn listen(&self, listener: impl FnMut(&listen::Commit<'_>) + Send + 'static) {
+        lock(&self.server).listener = Some(listen::Listener::new(listener));
     }
 }
 

@@ -89,14 +89,14 @@ impl Nodes {
         Ok(committed)
     }
 
-    /// Deletes the ephemerals of a session that ended.
-    pub(super) fn end_session(&mut self, session: SessionId) -> Vec<Event> {
+    /// Deletes the ephemerals of a session that ended, and answers which they were.
+    pub(super) fn end_session(&mut self, session: SessionId) -> Vec<TreePath> {
         self.last_transaction += 1;
         let ended = self.ephemerals.remove(&session).unwrap_or_default();
         for path in &ended {
             self.remove(path);
         }
-        ended.into_iter().map(Event::CameOrWent).collect()
+        ended.into_iter().collect()
     }
 
     fn apply(

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use tokio::sync::watch;
-
-use crate::tree::{
-    Error, Op, OpResult, SessionId, SessionState,
-    memory::nodes::Nodes,
-    watch::{Event, WatchSink, WatchTable},
+use crate::{
+    daemon::watch,
+    tree::{
+        Error, Op, OpResult, SessionId, SessionState,
+        memory::nodes::Nodes,
+        watch::{Event, WatchSink, WatchTable},
+    },
 };
 
 /// Names one [`super::MemorySession`] through all the sessions it has in its life.
@@ -21,6 +22,8 @@ pub(super) struct Server {
     next_connection: ConnectionId,
     last_session: i64,
     online: bool,
+    #[cfg(any(test, feature = "test-support"))]
+    pub(super) listener: Option<super::listen::Listener>,
 }
 
 #[derive(Debug)]
@@ -50,6 +53,8 @@ impl Server {
             next_connection: 0,
             last_session: 0,
             online: true,
+            #[cfg(any(test, feature = "test-support"))]
+            listener: None,
         }
     }
 
@@ -70,7 +75,7 @@ impl Server {
         connection.state.send_replace(SessionState::Closed);
         connection.watches.tell_everything();
         if let Session::Live(session) = connection.session {
-            self.end_session(session);
+            self.end_session(id, session);
         }
     }
 
@@ -88,6 +93,8 @@ impl Server {
     ) -> Result<Result<Vec<OpResult>, (usize, Error)>, Error> {
         let session = self.session(id)?;
         Ok(self.nodes.commit(session, ops).map(|committed| {
+            #[cfg(any(test, feature = "test-support"))]
+            self.hear(id, session, super::listen::What::Transaction { ops, results: &committed.results });
             self.tell(&committed.events);
             committed.results
         }))
@@ -120,7 +127,7 @@ impl Server {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.session = Session::Expired(session);
         }
-        self.end_session(session);
+        self.end_session(id, session);
         self.settle(id);
     }
 
@@ -162,9 +169,20 @@ impl Server {
         }
     }
 
-    fn end_session(&mut self, session: SessionId) {
-        let events = self.nodes.end_session(session);
+    fn end_session(&mut self, id: ConnectionId, session: SessionId) {
+        let ended = self.nodes.end_session(session);
+        #[cfg(any(test, feature = "test-support"))]
+        self.hear(id, session, super::listen::What::SessionEnded(&ended));
+        let events: Vec<Event> = ended.into_iter().map(Event::CameOrWent).collect();
         self.tell(&events);
+    }
+
+    #[cfg(any(test, feature = "test-support"))]
+    fn hear(&mut self, connection: ConnectionId, session: SessionId, what: super::listen::What<'_>) {
+        if let Some(listener) = &mut self.listener {
+            let after = super::listen::Snapshot(&self.nodes);
+            listener.hear(&super::listen::Commit { connection, session, what, after });
+        }
     }
 
     /// Wakes watchers. A connection that is down hears nothing now, and everything later.

@@ -3,13 +3,16 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use tokio::{sync::watch, task::coop::consume_budget};
+use tokio::task::coop::consume_budget;
 
-use crate::tree::{
-    CreateMode, Error, Family, Node, Op, OpResult, ReadTree, Scope, SessionState, Tree, TreePath, Version,
-    Watcher,
-    memory::server::{ConnectionId, Server},
-    request,
+use crate::{
+    daemon::watch,
+    tree::{
+        CreateMode, Error, Family, Node, Op, OpResult, ReadTree, Scope, SessionState, Tree, TreePath,
+        Version, Watcher,
+        memory::server::{ConnectionId, Server},
+        request,
+    },
 };
 
 /// A connection to a [`super::MemoryTree`], with one session at a time. Dropping the last
@@ -27,6 +30,11 @@ impl MemorySession {
         let (state, _) = watch::channel(SessionState::Connecting);
         let id = super::lock(server).connect(state.clone());
         Self { server: Arc::clone(server), id, state }
+    }
+
+    /// Names this connection through all the sessions of its life.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     fn lock(&self) -> MutexGuard<'_, Server> {

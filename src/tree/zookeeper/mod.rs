@@ -18,7 +18,6 @@ mod watches;
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 use zookeeper_client as zk;
 
 use self::{
@@ -27,7 +26,10 @@ use self::{
     watches::Watches,
 };
 use crate::{
-    daemon::tasks::{Ending, Tasks},
+    daemon::{
+        tasks::{Ending, Tasks},
+        watch,
+    },
     tree::{
         CreateMode, Error, Family, Node, Op, OpResult, READ_BATCH, ReadTree, Scope, SessionId, SessionState,
         Stat, Tree, TreePath, Version, Watcher, options::Options, request,

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use zookeeper_client as zk;
@@ -14,6 +14,7 @@ use zookeeper_client as zk;
 use crate::{
     backoff::Backoff,
     clock::{Clock, Monotonic},
+    daemon::watch,
     tree::{Error, SessionId, SessionState, TreePath, options::Options, zookeeper::errors::general_error},
 };
 
