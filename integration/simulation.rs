@@ -1,0 +1,202 @@
+//! Plays runs of the simulated cluster, one seed each: some hundreds with `cargo test`, as
+//! many as wanted with `scripts/simulate`. The first failure is shown with the line that
+//! plays it again.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is for a terminal")]
+
+use std::{
+    io::IsTerminal as _,
+    num::NonZero,
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use stormkeeper::{
+    clock::{Clock, Monotonic},
+    daemon::telemetry,
+    test_support::sim::{self, Report},
+};
+
+/// What `cargo test` plays.
+const SEEDS: u64 = 300;
+
+/// The last lines of the journal that are shown of a failure.
+const TAIL: usize = 60;
+
+const USAGE: &str = "\
+Plays runs of the simulated cluster.
+
+  --seeds N     how many (300)
+  --from N      the first seed (0)
+  --seed S      this one alone, with its whole journal
+  --jobs N      how many at a time (one for each core)
+  --log FILTER  the logs of the daemons, as with STORMKEEPER_LOG";
+
+#[derive(Debug)]
+struct Args {
+    from: u64,
+    seeds: u64,
+    jobs: usize,
+    is_single: bool,
+}
+
+fn main() -> ExitCode {
+    let args = match parse(std::env::args().skip(1)) {
+        Ok(Some(args)) => args,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{problem}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let (n_passed, failures) = play(&args);
+    for report in failures.iter().take(3) {
+        show(report, if args.is_single { usize::MAX } else { TAIL });
+    }
+    println!("simulation: {n_passed} passed, {} failed", failures.len());
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What is asked for; `None` when nothing is to be played. What the test harness of rustc
+/// would take is taken as well, as `cargo test` gives every target the same arguments.
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String> {
+    let jobs = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut parsed = Args { from: 0, seeds: SEEDS, jobs, is_single: false };
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
+        let number = |text: String| text.parse().map_err(|_| format!("{text} is not a number"));
+        match &*arg {
+            "--seeds" => parsed.seeds = number(value()?)?,
+            "--from" => parsed.from = number(value()?)?,
+            "--seed" => {
+                parsed.from = number(value()?)?;
+                (parsed.seeds, parsed.is_single) = (1, true);
+            }
+            "--jobs" => parsed.jobs = value()?.parse().map_err(|_| "--jobs takes a number".to_owned())?,
+            "--log" => telemetry::log_to_stderr(Some(&value()?)),
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                return Ok(None);
+            }
+            "--list" => {
+                println!("simulation: test");
+                return Ok(None);
+            }
+            "--test-threads" | "--color" | "--format" | "--skip" | "--logfile" => drop(value()?),
+            flag if flag.starts_with('-') => {}
+            // The name of a test that is wanted.
+            name if "simulation".contains(name) => {}
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(parsed))
+}
+
+/// Plays the seeds, several at a time. Answers how many passed, and those that did not, by
+/// seed.
+fn play(args: &Args) -> (u64, Vec<Report>) {
+    let next = AtomicU64::new(args.from);
+    let end = args.from.saturating_add(args.seeds);
+    let reports = Mutex::new(Progress::new(args.seeds));
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    let report = sim::run(seed);
+                    reports.lock().expect("no panic").add(report, args.is_single);
+                }
+            });
+        }
+    });
+    let mut progress = reports.into_inner().expect("no panic");
+    progress.show();
+    progress.failures.sort_by_key(|report| report.seed);
+    (progress.n_passed, progress.failures)
+}
+
+struct Progress {
+    clock: Clock,
+    start: Monotonic,
+    shown: Duration,
+    n_wanted: u64,
+    n_passed: u64,
+    n_commits: u64,
+    lasted: Duration,
+    slowest: Duration,
+    failures: Vec<Report>,
+}
+
+impl Progress {
+    fn new(n_wanted: u64) -> Self {
+        let clock = Clock::new();
+        Self {
+            start: clock.monotonic(),
+            clock,
+            shown: Duration::ZERO,
+            n_wanted,
+            n_passed: 0,
+            n_commits: 0,
+            lasted: Duration::ZERO,
+            slowest: Duration::ZERO,
+            failures: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, report: Report, is_single: bool) {
+        self.n_commits += report.n_commits;
+        self.lasted += report.lasted;
+        self.slowest = self.slowest.max(report.converged_in);
+        match &report.violation {
+            None if is_single => {
+                show(&report, usize::MAX);
+                self.n_passed += 1;
+            }
+            None => self.n_passed += 1,
+            Some(violation) => {
+                eprintln!("seed {} failed: {violation}", report.seed);
+                self.failures.push(report);
+            }
+        }
+        let period = if std::io::stderr().is_terminal() { 1 } else { 20 };
+        if self.elapsed().saturating_sub(self.shown) >= Duration::from_secs(period) {
+            self.show();
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.clock.monotonic().since(self.start)
+    }
+
+    fn show(&mut self) {
+        self.shown = self.elapsed();
+        let n_done = self.n_passed + self.failures.len() as u64;
+        eprintln!(
+            "{n_done} of {} runs in {:.0} s: {:.1} h of simulated time, {} transactions, at most {:.0} s to \
+             converge, {} failed",
+            self.n_wanted,
+            self.shown.as_secs_f64(),
+            self.lasted.as_secs_f64() / 3600.0,
+            self.n_commits,
+            self.slowest.as_secs_f64(),
+            self.failures.len()
+        );
+    }
+}
+
+fn show(report: &Report, n_lines: usize) {
+    let skipped = report.tail.len().saturating_sub(n_lines);
+    println!("\nthe end of the journal of seed {}:", report.seed);
+    report.tail.iter().skip(skipped).for_each(|line| println!("  {line}"));
+    if let Some(violation) = &report.violation {
+        println!("seed {} failed: {violation}", report.seed);
+    }
+    println!("play it again: scripts/simulate --seed {}", report.seed);
+}

@@ -1,0 +1,94 @@
+//! All processes of a run.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    test_support::sim::{
+        client::Clients, connection::Connection, ground::Ground, host::Host, journal::Party, replica::Replica,
+    },
+    tree::faulty::FaultPlan,
+};
+
+/// How wrong a clock may be from the start.
+const SKEW_MAX_MILLIS: i64 = 20_000;
+
+/// The cluster.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) ground: Arc<Ground>,
+    pub(super) replicas: Vec<Replica>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) clients: Clients,
+    pub(super) operator: Arc<Connection>,
+}
+
+impl Cluster {
+    /// A cluster of a size by chance; nothing runs yet.
+    pub(super) fn new(seed: u64, random: &mut fastrand::Rng) -> Self {
+        let ground = Ground::new(seed);
+        let mut clock = |ground: &Ground| {
+            let millis = random.i64(-SKEW_MAX_MILLIS..=SKEW_MAX_MILLIS);
+            (ground.skewed_clock(millis), random.fork())
+        };
+        let mut size = fastrand::Rng::with_seed(seed ^ 0x5151);
+        let replicas: Vec<Replica> =
+            (1..=size.usize(1..=3)).map(|n| Replica::new(&ground, n, clock(&ground).0)).collect();
+        let hosts = (1..=size.usize(1..=4))
+            .map(|n| {
+                let (clock, random) = clock(&ground);
+                Host::new(&ground, n, size.u16(2..=4), clock, random)
+            })
+            .collect();
+        let clients = Clients::new(&ground, replicas.iter().map(Replica::api).collect());
+        let operator = Connection::open(&ground, Party::Operator);
+        Self { ground, replicas, hosts, clients, operator }
+    }
+
+    /// The connections of all processes that run, with their names.
+    pub(super) fn connections(&self) -> Vec<Arc<Connection>> {
+        let replicas = self.replicas.iter().filter_map(Replica::connection).cloned();
+        let hosts = self.hosts.iter().filter_map(Host::connection).cloned();
+        let workers = self.hosts.iter().flat_map(|host| host.machine.connections());
+        replicas.chain(hosts).chain(workers).collect()
+    }
+
+    /// The slots of all hosts.
+    pub(super) fn n_slots(&self) -> u32 {
+        self.hosts.iter().map(|host| u32::from(host.n_slots)).sum()
+    }
+
+    /// A process that has ended by itself, which none may.
+    pub(super) fn broken(&self) -> Option<&str> {
+        let replica = self.replicas.iter().find(|replica| replica.is_broken()).map(|replica| &*replica.name);
+        replica.or_else(|| self.hosts.iter().find(|host| host.is_broken()).map(|host| &*host.name))
+    }
+
+    /// Ends every fault and starts all that is down.
+    pub(super) async fn heal(&mut self) {
+        self.ground.journal().remark("all faults end");
+        self.ground.server.set_online(true);
+        for connection in self.connections() {
+            connection.faults().set_plan(FaultPlan::none());
+            connection.plug();
+            connection.faults().let_go();
+        }
+        for replica in &mut self.replicas {
+            self.ground.network.freeze(&replica.api(), false);
+            self.ground.skew(&replica.clock, 0);
+            replica.start();
+        }
+        for host in &mut self.hosts {
+            self.ground.skew(&host.machine.clock, 0);
+            host.start().await;
+        }
+    }
+
+    /// Passes time, and answers whether all is still as it must be.
+    pub(super) async fn pass(&self, time: Duration) -> bool {
+        tokio::time::sleep(time).await;
+        if let Some(name) = self.broken() {
+            self.ground.journal().fail("processes", format!("{name} has ended by itself"));
+        }
+        self.ground.journal().violation().is_none()
+    }
+}

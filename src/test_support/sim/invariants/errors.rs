@@ -1,0 +1,99 @@
+//! The list of a task's errors is its newest ten, in order, whoever writes it and whatever
+//! goes wrong meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Invariant;
+use crate::{
+    cluster::{
+        record::{self, StoredError},
+        store::ERRORS_KEPT,
+    },
+    model::{TaskId, TopologyId},
+    test_support::sim::{
+        facts::{Facts, MachineEvent},
+        journal::Party,
+    },
+    tree::{
+        Op, OpResult, TreePath,
+        memory::listen::{Commit, What},
+    },
+};
+
+/// What was ever written, by task.
+#[derive(Debug, Default)]
+pub(super) struct Errors {
+    tasks: BTreeMap<(TopologyId, TaskId), Written>,
+}
+
+#[derive(Debug, Default)]
+struct Written {
+    /// The names of the newest, oldest first.
+    newest: Vec<String>,
+    messages: BTreeSet<String>,
+}
+
+impl Invariant for Errors {
+    fn name(&self) -> &'static str {
+        "errors"
+    }
+
+    fn commit(&mut self, _facts: &Facts, commit: &Commit<'_>, party: &Party) -> Result<(), String> {
+        let What::Transaction { ops, results } = commit.what else { return Ok(()) };
+        let mut touched = BTreeMap::new();
+        for (op, result) in ops.iter().zip(results) {
+            let path = match result {
+                OpResult::Created(path) => path,
+                OpResult::Checked | OpResult::Set(_) | OpResult::Deleted => op.path(),
+            };
+            let Some(key) = task_of(path) else { continue };
+            touched.insert(key.clone(), path.parent());
+            let written = self.tasks.entry(key).or_default();
+            match op {
+                Op::Create { data, .. } => {
+                    written.newest.push(path.name().to_owned());
+                    let error =
+                        record::decode::<StoredError>(path, data).map_err(|error| error.to_string())?;
+                    written.messages.insert(error.message);
+                }
+                // The leader removes all of a topology.
+                Op::Delete { .. } if matches!(party, Party::Nimbus(_)) => {
+                    written.newest.retain(|name| name != path.name());
+                }
+                Op::Delete { .. } | Op::Set { .. } | Op::Check { .. } => {}
+            }
+        }
+        for (key, parent) in touched {
+            let Some(written) = self.tasks.get_mut(&key) else { continue };
+            let n_old = written.newest.len().saturating_sub(ERRORS_KEPT);
+            written.newest.drain(..n_old);
+            let listed = parent.and_then(|parent| commit.after.children(&parent)).unwrap_or_default();
+            if listed != written.newest {
+                let (id, task) = key;
+                return Err(format!(
+                    "task {task} of {id} has the errors {listed:?}, and its newest are {:?}",
+                    written.newest
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn machine(&mut self, _facts: &Facts, event: &MachineEvent) -> Result<(), String> {
+        let MachineEvent::ErrorStored { topology, task, message } = event else { return Ok(()) };
+        let written = self.tasks.get(&(topology.clone(), *task));
+        match written.is_some_and(|written| written.messages.contains(message)) {
+            true => Ok(()),
+            false => Err(format!("{message:?} of task {task} of {topology} was said to be stored")),
+        }
+    }
+}
+
+/// The task whose error `path` is: `/taskerrors/{topology}/{task}/{sequence}`.
+fn task_of(path: &TreePath) -> Option<(TopologyId, TaskId)> {
+    let parts: Vec<&str> = path.parts().collect();
+    match parts[..] {
+        ["taskerrors", id, task, _] => Some((id.parse().ok()?, task.parse().ok()?)),
+        _ => None,
+    }
+}

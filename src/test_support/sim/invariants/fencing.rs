@@ -1,0 +1,56 @@
+//! No write of an old term lands, and nobody but the leader writes what leaders own.
+
+use super::Invariant;
+use crate::{
+    cluster::layout,
+    test_support::sim::{facts::Facts, journal::Party},
+    tree::{
+        CreateMode, Op, TreePath, Version,
+        memory::listen::{Commit, What},
+    },
+};
+
+#[derive(Debug)]
+pub(super) struct Fencing;
+
+impl Invariant for Fencing {
+    fn name(&self) -> &'static str {
+        "fencing"
+    }
+
+    fn commit(&mut self, facts: &Facts, commit: &Commit<'_>, party: &Party) -> Result<(), String> {
+        let What::Transaction { ops, .. } = commit.what else { return Ok(()) };
+        let is_fenced = matches!(
+            ops.first(),
+            Some(Op::Check { path, version: Some(Version(term)) })
+                if *path == layout::term() && *term == facts.term && facts.term > 0
+        );
+        match ops.iter().find(|op| !is_fenced && !is_anyones(op, party)) {
+            Some(op) => {
+                Err(format!("{party} touched {} without the check of term {}", op.path(), facts.term))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether an operation needs no leadership.
+fn is_anyones(op: &Op, party: &Party) -> bool {
+    let parts: Vec<&str> = op.path().parts().collect();
+    match (&parts[..], party) {
+        _ if matches!(op, Op::Check { .. }) => true,
+        // The fixed parents, which whoever comes first makes.
+        ([_], _) if is_parent(op.path()) => matches!(op, Op::Create { mode: CreateMode::Persistent, .. }),
+        (["term" | "leader"], Party::Nimbus(_) | Party::Operator) => true,
+        (["nimbuses", _], Party::Nimbus(_)) | (["supervisors", _], Party::Supervisor(_)) => true,
+        (["blobs", ..], Party::Nimbus(_)) => true,
+        (["taskbeats", _, _], Party::Worker(_)) => true,
+        (["taskerrors", _, _], Party::Worker(_) | Party::Supervisor(_)) => true,
+        (["taskerrors", _, _, _], Party::Worker(_) | Party::Supervisor(_)) => true,
+        _ => false,
+    }
+}
+
+fn is_parent(path: &TreePath) -> bool {
+    layout::roots().contains(path)
+}

@@ -1,0 +1,42 @@
+//! A topology's record goes last.
+
+use super::Invariant;
+use crate::{
+    cluster::layout,
+    model::TopologyId,
+    test_support::sim::{facts::Facts, journal::Party},
+    tree::{
+        Op,
+        memory::listen::{Commit, What},
+    },
+};
+
+#[derive(Debug)]
+pub(super) struct Removal;
+
+impl Invariant for Removal {
+    fn name(&self) -> &'static str {
+        "removal"
+    }
+
+    fn commit(&mut self, _facts: &Facts, commit: &Commit<'_>, _party: &Party) -> Result<(), String> {
+        let What::Transaction { ops, .. } = commit.what else { return Ok(()) };
+        for op in ops.iter().filter(|op| matches!(op, Op::Delete { .. })) {
+            if op.path().parent() != Some(layout::storms()) {
+                continue;
+            }
+            let Ok(id) = op.path().name().parse::<TopologyId>() else { continue };
+            let others = [
+                layout::assignment(&id),
+                layout::tasks(&id),
+                layout::taskbeats(&id),
+                layout::taskerrors(&id),
+                layout::metrics(&id),
+            ];
+            if let Some(left) = others.iter().find(|path| commit.after.get(path).is_some()) {
+                return Err(format!("the record of {id} was deleted while {left} was there"));
+            }
+        }
+        Ok(())
+    }
+}

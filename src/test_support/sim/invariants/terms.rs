@@ -1,0 +1,36 @@
+//! At most one leader has an effect in a term.
+
+use super::Invariant;
+use crate::{
+    cluster::layout,
+    test_support::sim::{facts::Facts, journal::Party},
+    tree::{
+        Op, Version,
+        memory::listen::{Commit, What},
+    },
+};
+
+#[derive(Debug)]
+pub(super) struct Terms;
+
+impl Invariant for Terms {
+    fn name(&self) -> &'static str {
+        "terms"
+    }
+
+    fn commit(&mut self, facts: &Facts, commit: &Commit<'_>, party: &Party) -> Result<(), String> {
+        let What::Transaction { ops, .. } = commit.what else { return Ok(()) };
+        let begins = ops.iter().any(|op| matches!(op, Op::Set { path, .. } if *path == layout::term()));
+        let leads = ops.iter().any(|op| matches!(op, Op::Create { path, .. } if *path == layout::leader()));
+        if begins != leads {
+            return Err(format!("{party} wrote one of /term and /leader without the other"));
+        }
+        for op in ops {
+            let Op::Check { path, version: Some(Version(term)) } = op else { continue };
+            if *path == layout::term() && facts.winners.get(term) != Some(&commit.connection) {
+                return Err(format!("{party} wrote in term {term}, which it did not win"));
+            }
+        }
+        Ok(())
+    }
+}
