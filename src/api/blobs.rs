@@ -10,6 +10,7 @@ use tokio_util::io::ReaderStream;
 
 use super::{
     Api,
+    caller::check_term,
     error::{ApiError, PathPart, internal},
     forward::forward,
 };
@@ -50,8 +51,9 @@ pub(super) async fn put_blob(
     if length.is_some_and(|length: u64| length > limit) {
         return Err(Refusal::Blob(blobs::Error::TooLarge { key, limit }).into());
     }
+    check_term(&api, &parts)?;
     if !api.nimbus.takes_writes() {
-        return forward(&api, &parts.method, parts.uri.path(), &parts.headers, body).await;
+        return forward(&api, &parts, body).await;
     }
     api.nimbus.blobs().put(&key, body.into_data_stream()).await?;
     Ok(StatusCode::CREATED.into_response())

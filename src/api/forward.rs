@@ -2,16 +2,16 @@
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderName, Method, header},
+    http::{HeaderName, header, request::Parts},
     response::Response,
 };
 
 use super::{
-    Api,
+    Api, caller,
     error::{ApiError, internal},
 };
 use crate::rpc::{
-    forward::{FORWARDED_BY, ForwardError, Head},
+    forward::{FORWARDED_BY, ForwardError, Head, USER},
     message::Code,
 };
 
@@ -20,23 +20,22 @@ use crate::rpc::{
 /// # Errors
 /// `no_leader` when none is known or it cannot be reached; `outcome_unknown` when it was
 /// sent and the answer was lost.
-pub(super) async fn forward(
-    api: &Api,
-    method: &Method,
-    path: &str,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
+pub(super) async fn forward(api: &Api, parts: &Parts, body: Body) -> Result<Response, ApiError> {
+    let headers = &parts.headers;
     let (nimbus, again) = (&api.nimbus, Some("try again in a moment"));
     let leader = nimbus.leader().filter(|leader| leader.nimbus != *nimbus.id());
     let Some(leader) = leader.filter(|_| !headers.contains_key(FORWARDED_BY)) else {
         return Err(ApiError::new(Code::NoLeader, "there is no leader now", again));
     };
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let address = caller::address(parts);
     let head = Head {
-        method: method.as_str(),
-        path,
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
         by: nimbus.id(),
+        term: leader.term,
+        user: text(HeaderName::from_static(USER)),
+        address: address.as_deref(),
         content_type: text(header::CONTENT_TYPE),
         content_length: text(header::CONTENT_LENGTH),
     };

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `GET /live`, `GET /ready` | whether the process runs; whether it has read the cluster |
 //! | `GET /api/v1/cluster/summary` | the cluster in numbers, who leads, what cannot be read |
+//! | `GET /api/v1/cluster/events[?limit=N][&topology=T]` | who led, what moved where and why, newest first |
 //! | `GET /api/v1/nimbus/summary` | the nimbuses |
 //! | `GET /api/v1/supervisor/summary` | the supervisors |
 //! | `GET /api/v1/topology/summary` | every topology in short |
@@ -11,6 +12,7 @@
 //! | `GET /api/v1/topology/{id or name}/errors` | the errors kept of its tasks |
 //! | `POST /api/v1/topology/submit` | runs the topology of a blob |
 //! | `POST /api/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes it |
+//! | `POST /api/v1/host/{host}/{drain,undrain}` | has a host emptied, or used again |
 //! | `GET`, `PUT /api/v1/blobs/{sha256}` | a blob |
 //!
 //! Every nimbus answers reads from its own view, which says how old it is. A write that
@@ -18,6 +20,7 @@
 //! [`crate::rpc::message::ErrorBody`]: `code`, `message` and `hint`.
 
 mod blobs;
+mod caller;
 mod error;
 mod forward;
 mod reads;
@@ -30,7 +33,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    http::StatusCode,
+    extract::State,
+    http::{HeaderName, StatusCode},
+    middleware,
+    response::Response,
     routing::{get, post},
 };
 use tokio::net::TcpListener;
@@ -40,7 +46,7 @@ use crate::{
     clock::Clock,
     daemon::tasks::Ending,
     nimbus::{self, Handle, Nimbus},
-    rpc::forward::Forwarder,
+    rpc::forward::{Forwarder, TERM},
     tree::Tree,
 };
 use error::ApiError;
@@ -120,7 +126,9 @@ const DOORS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 async fn serve(listener: TcpListener, nimbus: Handle, closing: CancellationToken) {
     let closed = closing.clone();
-    let serving = axum::serve(listener, routes(nimbus)).with_graceful_shutdown(closing.cancelled_owned());
+    // With the address of each caller, which the list of events names.
+    let service = routes(nimbus).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(closing.cancelled_owned());
     let late = async {
         closed.cancelled().await;
         tokio::time::sleep(DOORS_PATIENCE).await;
@@ -141,6 +149,7 @@ pub fn routes(nimbus: Handle) -> Router {
         .route("/live", get(async || StatusCode::OK))
         .route("/ready", get(reads::ready))
         .route("/api/v1/cluster/summary", get(reads::cluster))
+        .route("/api/v1/cluster/events", get(reads::events))
         .route("/api/v1/nimbus/summary", get(reads::nimbuses))
         .route("/api/v1/supervisor/summary", get(reads::supervisors))
         .route("/api/v1/topology/summary", get(reads::topologies))
@@ -151,10 +160,21 @@ pub fn routes(nimbus: Handle) -> Router {
         .route("/api/v1/topology/{topology}/deactivate", post(writes::deactivate))
         .route("/api/v1/topology/{topology}/rebalance", post(writes::rebalance))
         .route("/api/v1/topology/{topology}/kill", post(writes::kill))
+        .route("/api/v1/host/{host}/drain", post(writes::drain))
+        .route("/api/v1/host/{host}/undrain", post(writes::undrain))
         .route("/api/v1/blobs/{key}", blobs)
         .fallback(async |uri: axum::http::Uri| ApiError::no_such_route(uri.path()))
         .method_not_allowed_fallback(async |method: axum::http::Method, uri: axum::http::Uri| {
             ApiError::wrong_method(&method, uri.path())
         })
+        .layer(middleware::map_response_with_state(api.clone(), tell_term))
         .with_state(api)
+}
+
+/// Every answer says which term this nimbus knows of.
+async fn tell_term(State(api): State<Api>, mut response: Response) -> Response {
+    if let Some(term) = api.nimbus.term() {
+        response.headers_mut().insert(HeaderName::from_static(TERM), term.0.into());
+    }
+    response
 }

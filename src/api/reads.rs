@@ -1,6 +1,10 @@
 //! The routes that only read. Any nimbus answers them, from its own view.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+    http::StatusCode,
+};
 
 use super::{
     Api,
@@ -12,8 +16,8 @@ use crate::{
     model::TaskId,
     nimbus::{change::find, refusal::Refusal},
     rpc::message::{
-        ClusterSummary, ErrorSummary, NimbusList, SupervisorList, TopologyDetail, TopologyErrors,
-        TopologyList,
+        ClusterSummary, Code, ErrorSummary, EventList, NimbusList, SupervisorList, TopologyDetail,
+        TopologyErrors, TopologyList,
     },
 };
 
@@ -31,15 +35,35 @@ pub(super) async fn cluster(State(api): State<Api>) -> Result<Json<ClusterSummar
 }
 
 pub(super) async fn nimbuses(State(api): State<Api>) -> Result<Json<NimbusList>, ApiError> {
-    Ok(Json(summary::nimbuses(&api.nimbus, &api.nimbus.observation()?.view)))
+    Ok(Json(summary::nimbuses(&api.nimbus, &api.nimbus.observation()?)))
+}
+
+/// Which events are asked for.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventQuery {
+    /// At most so many; all that are kept when absent.
+    limit: Option<usize>,
+    /// Those of this topology, by id or name.
+    topology: Option<String>,
+}
+
+pub(super) async fn events(
+    State(api): State<Api>,
+    query: Result<Query<EventQuery>, QueryRejection>,
+) -> Result<Json<EventList>, ApiError> {
+    let Query(EventQuery { limit, topology }) =
+        query.map_err(|rejection| ApiError::new(Code::InvalidRequest, rejection.body_text(), None))?;
+    let observation = api.nimbus.observation()?;
+    Ok(Json(summary::events(&api.nimbus, &observation, topology.as_deref(), limit)))
 }
 
 pub(super) async fn supervisors(State(api): State<Api>) -> Result<Json<SupervisorList>, ApiError> {
-    Ok(Json(summary::supervisors(&api.nimbus, &api.nimbus.observation()?.view)))
+    Ok(Json(summary::supervisors(&api.nimbus, &api.nimbus.observation()?)))
 }
 
 pub(super) async fn topologies(State(api): State<Api>) -> Result<Json<TopologyList>, ApiError> {
-    Ok(Json(summary::topologies(&api.nimbus, &api.nimbus.observation()?.view)))
+    Ok(Json(summary::topologies(&api.nimbus, &api.nimbus.observation()?)))
 }
 
 pub(super) async fn topology(

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::{
     cluster::{
+        event::{Event, EventNumber},
         layout,
         observer::Observation,
         record::{Role, Stored, Storm, TaskBeat},
         view::ClusterView,
     },
     model::{
-        ComponentId, Slot, SupervisorId, TaskId, TopologyId,
+        ComponentId, HostName, Slot, SupervisorId, TaskId, TopologyId,
         assignment::{AssignedWorker, Assignment},
         beat::TaskCounts,
         error::TaskError,
@@ -18,11 +19,11 @@ use crate::{
         task_set::TaskSet,
         topology::{TaskTable, Topology},
     },
-    nimbus::Handle,
+    nimbus::{Handle, change::find},
     rpc::message::{
-        ClusterSummary, ComponentSummary, LeaderSummary, NimbusList, NimbusStatus, NimbusSummary, Pending,
-        SupervisorList, SupervisorSummary, TaskLiveness, TaskSummary, TopologyDetail, TopologyList,
-        TopologySummary, UnreadableZnode, WorkerSummary,
+        ClusterSummary, ComponentSummary, DrainSummary, EventList, EventSummary, LeaderSummary, MoveSummary,
+        NimbusList, NimbusStatus, NimbusSummary, Pending, SupervisorList, SupervisorSummary, TaskLiveness,
+        TaskSummary, TopologyDetail, TopologyList, TopologySummary, UnreadableZnode, WorkerSummary,
     },
 };
 
@@ -81,8 +82,8 @@ fn slots_used(view: &ClusterView) -> BTreeMap<&SupervisorId, usize> {
     used
 }
 
-pub(super) fn nimbuses(nimbus: &Handle, view: &ClusterView) -> NimbusList {
-    let now = nimbus.clock().now();
+pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList {
+    let (view, now) = (&observation.view, nimbus.clock().now());
     let nimbuses = view.nimbuses.iter().map(|(id, record)| NimbusSummary {
         id: id.clone(),
         host: record.host.clone(),
@@ -95,11 +96,56 @@ pub(super) fn nimbuses(nimbus: &Handle, view: &ClusterView) -> NimbusList {
         blobs_missing: record.blobs_missing,
         version: record.version.clone(),
     });
-    NimbusList { nimbuses: nimbuses.collect() }
+    let term = view.leader.as_ref().map(|leader| leader.term);
+    NimbusList { nimbuses: nimbuses.collect(), term, view_age_ms: view_age_ms(nimbus, observation) }
 }
 
-pub(super) fn supervisors(nimbus: &Handle, view: &ClusterView) -> SupervisorList {
-    let now = nimbus.clock().now();
+/// The workers assigned to a host.
+pub(super) fn workers_on(view: &ClusterView, host: &HostName) -> usize {
+    let workers = view.assignments.values().flat_map(|assignment| assignment.value.workers.values());
+    workers.filter(|worker| worker.host == host.as_str()).count()
+}
+
+/// The events of `topology`, an id or a name, or all of them; the newest `limit`.
+pub(super) fn events(
+    nimbus: &Handle,
+    observation: &Observation,
+    topology: Option<&str>,
+    limit: Option<usize>,
+) -> EventList {
+    let id = topology.map(|text| find(&observation.view, text).ok().or_else(|| text.parse().ok()));
+    // Of a topology that is gone the id alone is known.
+    let is_asked_for = |event: &Event| id.as_ref().is_none_or(|id| event.topology == *id);
+    let all = observation.view.events.iter().rev().filter(|(_, event)| is_asked_for(event));
+    let mut events: Vec<EventSummary> = all.map(|(number, event)| event_summary(*number, event)).collect();
+    let truncated = limit.is_some_and(|limit| events.len() > limit);
+    events.truncate(limit.unwrap_or(usize::MAX));
+    EventList { events, truncated, view_age_ms: view_age_ms(nimbus, observation) }
+}
+
+fn event_summary(EventNumber(number): EventNumber, event: &Event) -> EventSummary {
+    let text = |slot: &Option<Slot>| slot.as_ref().map(Slot::to_string);
+    let moves = event.moves.iter().map(|moved| MoveSummary {
+        tasks: moved.tasks.clone(),
+        from: text(&moved.from),
+        to: text(&moved.to),
+    });
+    EventSummary {
+        number,
+        time: event.time,
+        term: event.term,
+        nimbus: event.nimbus.clone(),
+        event: event.event,
+        topology_id: event.topology.clone(),
+        reason: event.reason.clone(),
+        by: event.by.clone(),
+        moves: moves.collect(),
+        moves_left_out: event.moves_left_out,
+    }
+}
+
+pub(super) fn supervisors(nimbus: &Handle, observation: &Observation) -> SupervisorList {
+    let (view, now) = (&observation.view, nimbus.clock().now());
     let used = slots_used(view);
     let mut supervisors: Vec<SupervisorSummary> = (view.supervisors.iter())
         .map(|(id, record)| {
@@ -114,18 +160,28 @@ pub(super) fn supervisors(nimbus: &Handle, view: &ClusterView) -> SupervisorList
                 total_cpu: record.resources.cpu_percent,
                 total_mem: record.resources.memory_mb,
                 version: record.version.clone(),
+                drained: view.is_drained(&record.host),
             }
         })
         .collect();
     supervisors.sort_by(|a, b| (&a.host, &a.id).cmp(&(&b.host, &b.id)));
-    SupervisorList { supervisors }
+    let drains = view.drains.iter().map(|(host, drain)| DrainSummary {
+        host: host.clone(),
+        since: drain.value.since,
+        by: drain.value.by.clone(),
+        wait_secs: drain.value.wait_secs,
+        workers_left: workers_on(view, host),
+    });
+    let drains = drains.collect();
+    SupervisorList { supervisors, drains, view_age_ms: view_age_ms(nimbus, observation) }
 }
 
-pub(super) fn topologies(nimbus: &Handle, view: &ClusterView) -> TopologyList {
+pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> TopologyList {
+    let view = &observation.view;
     let mut topologies: Vec<TopologySummary> =
         view.storms.iter().map(|(id, storm)| topology_summary(nimbus, view, id, storm)).collect();
     topologies.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
-    TopologyList { topologies }
+    TopologyList { topologies, view_age_ms: view_age_ms(nimbus, observation) }
 }
 
 fn topology_summary(

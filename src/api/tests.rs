@@ -65,6 +65,7 @@ impl Fixture {
             supervisor_timeout: Duration::from_secs(30),
             settle: Duration::from_secs(15),
             max_moves_per_round: 100,
+            candidate_grace: Duration::from_secs(30),
             max_blob_bytes: 20_000,
             blob_retention: Duration::from_secs(600),
             message_timeout: Duration::from_secs(30),

@@ -11,22 +11,26 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Api, JSON_BYTES_MAX,
+    caller::{self, check_term},
     error::{ApiError, PathPart, parse, unread},
     forward::forward,
     summary,
 };
 use crate::{
     cluster::record::Storm,
-    model::TopologyId,
-    nimbus::{change::Change, handle::Submission, refusal::Refusal},
-    rpc::message::{Accepted, KillRequest, RebalanceRequest, SubmitRequest},
+    model::{HostName, TopologyId},
+    nimbus::{change::Change, drain::DrainChange, handle::Submission, refusal::Refusal},
+    rpc::message::{
+        Accepted, Code, DrainRequest, HostAccepted, KillRequest, RebalanceRequest, SubmitRequest,
+    },
 };
 
 pub(super) async fn submit(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = whole(request).await?;
+    check_term(&api, &parts)?;
     let asked: SubmitRequest = parse(&body)?;
     let SubmitRequest { name, blob, owner, status } = asked;
-    let submission = Submission { name, blob, owner, status: status.into() };
+    let submission = Submission { name, blob, owner, by: caller::of(&parts), status: status.into() };
     let result = api.nimbus.submit(submission).await;
     answer(&api, "submit", result, parts, body).await
 }
@@ -63,6 +67,45 @@ pub(super) async fn kill(
     change(&api, &topology, request, |options: KillRequest| Change::Kill(options)).await
 }
 
+pub(super) async fn drain(
+    State(api): State<Api>,
+    PathPart(host): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let of = |DrainRequest { wait_secs }| DrainChange::Drain { wait_secs };
+    change_host(&api, &host, request, of).await
+}
+
+pub(super) async fn undrain(
+    State(api): State<Api>,
+    PathPart(host): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    change_host(&api, &host, request, |NoOptions {}| DrainChange::Undrain).await
+}
+
+async fn change_host<T: DeserializeOwned + Default>(
+    api: &Api,
+    host: &str,
+    request: Request,
+    make: impl FnOnce(T) -> DrainChange,
+) -> Result<Response, ApiError> {
+    let (parts, body) = whole(request).await?;
+    check_term(api, &parts)?;
+    let change = make(if body.is_empty() { T::default() } else { parse(&body)? });
+    let host: HostName =
+        host.parse().map_err(|error| ApiError::new(Code::InvalidRequest, format!("{error}"), None))?;
+    match api.nimbus.drain(host.clone(), change, caller::of(&parts)).await {
+        Ok(()) => {
+            let workers_left = summary::workers_on(&api.nimbus.observation()?.view, &host);
+            let host_operation = change.verb().to_owned();
+            Ok(Json(HostAccepted { host_operation, host, workers_left }).into_response())
+        }
+        Err(Refusal::NotLeading { .. }) => forward(api, &parts, Body::from(body)).await,
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NoOptions {}
@@ -74,10 +117,11 @@ async fn change<T: DeserializeOwned + Default>(
     make: impl FnOnce(T) -> Change,
 ) -> Result<Response, ApiError> {
     let (parts, body) = whole(request).await?;
+    check_term(api, &parts)?;
     let options = if body.is_empty() { T::default() } else { parse(&body)? };
     let change = make(options);
     let verb = change.verb();
-    let result = api.nimbus.change(topology, change).await;
+    let result = api.nimbus.change(topology, change, caller::of(&parts)).await;
     answer(api, verb, result, parts, body).await
 }
 
@@ -101,8 +145,7 @@ async fn answer(
     let (id, storm) = match result {
         Ok(changed) => changed,
         Err(Refusal::NotLeading { .. }) => {
-            let path = parts.uri.path();
-            return forward(api, &parts.method, path, &parts.headers, Body::from(body)).await;
+            return forward(api, &parts, Body::from(body)).await;
         }
         Err(refusal) => return Err(refusal.into()),
     };

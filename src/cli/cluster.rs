@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::{
-    cli::{Global, client_runtime, error::Failure, output, output::Table},
+    cli::{Global, client_runtime, drain, error::Failure, output, output::Table},
     model::time::humane,
     rpc::message::{ClusterSummary, NimbusList, SupervisorList},
 };
@@ -60,11 +60,12 @@ fn text(Everything { cluster, nimbuses, supervisors }: &Everything) -> String {
     }
     text.push_str(&table.text(2));
     text.push_str("\nSupervisors\n");
-    let mut table = Table::new(&["ID", "HOST", "SLOTS USED", "UPTIME", "VERSION"]);
+    let mut table = Table::new(&["ID", "HOST", "STATE", "SLOTS USED", "UPTIME", "VERSION"]);
     for supervisor in &supervisors.supervisors {
         table.row([
             supervisor.id.to_string(),
             supervisor.host.clone(),
+            drain::state(&supervisors.drains, &supervisor.host),
             format!("{}/{}", supervisor.slots_used, supervisor.slots_total),
             humane(Duration::from_secs(supervisor.uptime_seconds)),
             supervisor.version.clone(),

@@ -77,9 +77,11 @@ impl From<rpc::client::Error> for Failure {
             E::Setup(_) => ErrorKind::Internal,
             E::Unreachable { .. } | E::Unanswered { .. } | E::Foreign { .. } => ErrorKind::Unavailable,
             E::Refused { body, .. } => match body.code {
-                Code::NoLeader | Code::TreeUnavailable | Code::NotReady | Code::OutcomeUnknown => {
-                    ErrorKind::Unavailable
-                }
+                Code::NoLeader
+                | Code::TreeUnavailable
+                | Code::NotReady
+                | Code::NotReplicated
+                | Code::OutcomeUnknown => ErrorKind::Unavailable,
                 Code::Internal => ErrorKind::Internal,
                 _ => ErrorKind::Refused,
             },

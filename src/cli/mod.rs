@@ -8,12 +8,15 @@ mod activate;
 mod cluster;
 mod completions;
 mod config;
+mod drain;
 mod error;
+mod events;
 mod get_errors;
 mod kill;
 mod list;
 mod local;
 mod nimbus;
+mod nimbuses;
 mod output;
 mod rebalance;
 mod show;
@@ -102,6 +105,14 @@ enum Command {
     GetErrors(get_errors::Args),
     /// Show the nimbuses and supervisors of the cluster
     Cluster(cluster::Args),
+    /// Show the nimbus replicas: who leads, and how far behind each is
+    Nimbuses(nimbuses::Args),
+    /// Print what happened in the cluster: who led, what moved where and why
+    Events(events::Args),
+    /// Have the workers of a host leave it, and keep others away
+    Drain(drain::Args),
+    /// Let a drained host be used again
+    Undrain(drain::UndrainArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -136,6 +147,10 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::Kill(args) => kill::run(&global, &args),
         Command::GetErrors(args) => get_errors::run(&global, &args),
         Command::Cluster(args) => cluster::run(&global, &args),
+        Command::Nimbuses(args) => nimbuses::run(&global, &args),
+        Command::Events(args) => events::run(&global, &args),
+        Command::Drain(args) => drain::run(&global, &args),
+        Command::Undrain(args) => drain::undrain(&global, &args),
         Command::Config(command) => config::run(&global, &command),
         Command::Completions(args) => completions::run(&args),
     }
@@ -157,7 +172,7 @@ impl Global {
     fn client(&self) -> Result<Client, Failure> {
         let config = self.load()?;
         let seeds = if self.nimbus.is_empty() { config.nimbus_seeds() } else { self.nimbus.clone() };
-        Ok(Client::new(seeds, Timeouts::default())?)
+        Ok(Client::new(seeds, Timeouts::default())?.as_user(user()))
     }
 }
 

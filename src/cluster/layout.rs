@@ -3,7 +3,8 @@
 //! `zk-layout.md` is printed from [`TABLE`].
 
 use crate::{
-    model::{BlobKey, ComponentId, NimbusId, SupervisorId, TaskId, TopologyId},
+    cluster::event::EventNumber,
+    model::{BlobKey, ComponentId, HostName, NimbusId, SupervisorId, TaskId, TopologyId},
     tree::TreePath,
 };
 
@@ -107,6 +108,20 @@ pub const TABLE: &[Row] = &[
         holds: "the topologies that concern this supervisor, with the versions of their assignments",
         written_by: "leader, in the same transaction as the assignment",
         watched_by: "that supervisor alone",
+    },
+    Row {
+        path: "/drains/{host}",
+        kind: "P",
+        holds: "who has this host emptied, since when, and how long spouts are stopped before their topology moves",
+        written_by: "leader",
+        watched_by: "nimbus",
+    },
+    Row {
+        path: "/events/{sequence}",
+        kind: "P, S",
+        holds: "time, term, nimbus, what happened and why, which tasks went where; the newest 500 are kept",
+        written_by: "leader, in the same transaction as what it tells of",
+        watched_by: "nimbus",
     },
     Row {
         path: "/blobs/{sha256}",
@@ -254,6 +269,31 @@ pub fn orders(id: &SupervisorId) -> TreePath {
     below(orders_root(), id.as_str())
 }
 
+/// `/drains`
+pub fn drains() -> TreePath {
+    top("drains")
+}
+
+/// `/drains/{host}`
+pub fn drain(host: &HostName) -> TreePath {
+    below(drains(), host.as_str())
+}
+
+/// `/events`
+pub fn events() -> TreePath {
+    top("events")
+}
+
+/// `/events/{sequence}`
+pub fn event(number: EventNumber) -> TreePath {
+    below(events(), &number.to_string())
+}
+
+/// `/events/e`: the prefix of the sequential names.
+pub fn event_prefix() -> TreePath {
+    below(events(), "e")
+}
+
 /// `/blobs`
 pub fn blobs() -> TreePath {
     top("blobs")
@@ -316,6 +356,8 @@ pub fn roots() -> Vec<TreePath> {
         taskerrors_root(),
         nimbuses(),
         orders_root(),
+        drains(),
+        events(),
         blobs(),
         metrics_root(),
     ]
@@ -360,6 +402,8 @@ mod tests {
             term(),
             leader(),
             orders(&supervisor),
+            drain(&"h".parse().expect("valid host")),
+            event_prefix(),
             blob(&key),
             blob_holder(&key, &nimbus_id),
             metrics(&id),

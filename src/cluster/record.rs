@@ -290,6 +290,23 @@ pub struct Orders {
     pub topologies: BTreeMap<TopologyId, Version>,
 }
 
+/// `/drains/{host}`: a host that is to be emptied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Since when, by the leader's clock.
+    #[serde(rename = "since_ms")]
+    pub since: Timestamp,
+    /// Who asked for it.
+    pub by: String,
+    /// How long the spouts of a topology are stopped before it leaves; its message timeout
+    /// when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_secs: Option<u64>,
+    /// Fields of newer versions.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
 /// `/blobs/{sha256}/{nimbus-id}`: a nimbus that has the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobHolding {
@@ -328,6 +345,7 @@ mod tests {
                 resume: TopologyStatus::Inactive,
                 workers: Some(3),
                 parallelism: BTreeMap::from([("split".parse().expect("valid id"), 4)]),
+                only_drained: false,
             }),
             rest: Rest::new(),
         }

@@ -1,12 +1,19 @@
 //! One consistent copy of the cluster state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
-    cluster::record::{Leader, MetricMetas, Nimbus, Orders, Stored, Storm, Supervisor},
+    cluster::{
+        event::{Event, EventNumber},
+        layout,
+        record::{Drain, Leader, MetricMetas, Nimbus, Orders, Stored, Storm, Supervisor},
+    },
     model::{
-        BlobKey, NimbusId, SupervisorId, TopologyId, TopologyName, assignment::Assignment, task_set::TaskSet,
-        topology::TaskTable,
+        BlobKey, HostName, NimbusId, SupervisorId, TopologyId, TopologyName, assignment::Assignment,
+        task_set::TaskSet, topology::TaskTable,
     },
     tree::TreePath,
 };
@@ -32,6 +39,10 @@ pub struct ClusterView {
     pub metrics: BTreeMap<TopologyId, Stored<MetricMetas>>,
     /// Live nimbus replicas.
     pub nimbuses: BTreeMap<NimbusId, Nimbus>,
+    /// Hosts that are to be emptied.
+    pub drains: BTreeMap<HostName, Stored<Drain>>,
+    /// What happened lately.
+    pub events: BTreeMap<EventNumber, Arc<Event>>,
     /// Who has which blob.
     pub blobs: BTreeMap<BlobKey, BTreeSet<NimbusId>>,
     /// Who leads.
@@ -45,6 +56,13 @@ impl ClusterView {
     /// The live topology called `name`.
     pub fn named(&self, name: &TopologyName) -> Option<(&TopologyId, &Stored<Storm>)> {
         self.storms.iter().find(|(_, storm)| storm.value.name == *name)
+    }
+
+    /// Whether `host` is to be emptied. A drain that cannot be read counts: nothing new goes
+    /// where an operator may not want it.
+    pub fn is_drained(&self, host: &str) -> bool {
+        let Ok(host) = host.parse::<HostName>() else { return false };
+        self.drains.contains_key(&host) || self.is_unreadable(&layout::drain(&host))
     }
 
     /// Whether the znode at `path` is there but could not be read.

@@ -28,6 +28,12 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
 /// [`crate::model::settings`].
 pub const KEYS: &[Key] = &[
     key(
+        "nimbus.candidate.grace.secs",
+        Kind::Secs(0, 3600),
+        "30",
+        "How long a nimbus that lacks blobs of live topologies leaves it to others to lead.",
+    ),
+    key(
         "nimbus.max.blob.bytes",
         Kind::Bytes(64 << 10, 4 << 30),
         "64MiB",

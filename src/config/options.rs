@@ -54,6 +54,7 @@ impl Config {
             },
             max_moves_per_round: usize::try_from(self.whole("nimbus.max.moves.per.round"))
                 .unwrap_or(usize::MAX),
+            candidate_grace: self.duration("nimbus.candidate.grace.secs"),
             max_blob_bytes: self.max_blob_bytes(),
             blob_retention: self.duration("nimbus.topology.blobstore.deletion.delay.ms"),
             message_timeout: self

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use tracing::info;
 
 use crate::{
+    clock::Clock,
     cluster::{
+        event::{Author, Told},
         layout,
         record::{self, Election, Leader},
     },
     election::Leadership,
-    model::{NimbusId, Term},
+    model::{NimbusId, Term, event::EventKind},
     tree::{CreateMode, Error, Node, Op, OpResult, Outcome, SessionId, Tree, Version},
 };
 
@@ -20,6 +22,7 @@ pub struct Candidate {
     tree: Arc<dyn Tree>,
     me: NimbusId,
     api: String,
+    clock: Clock,
 }
 
 /// How standing for leader ended.
@@ -37,8 +40,25 @@ impl Candidate {
     /// Only one process may use the id `me` at a time (nimbus holds a lock on its
     /// directory): a `/leader` of ours from another session is taken for a leftover of our
     /// own former life and replaced.
-    pub fn new(tree: Arc<dyn Tree>, me: NimbusId, api: String) -> Self {
-        Self { tree, me, api }
+    pub fn new(tree: Arc<dyn Tree>, me: NimbusId, api: String, clock: Clock) -> Self {
+        Self { tree, me, api, clock }
+    }
+
+    /// Deletes a `/leader` that our own former session left over, so that nobody takes it for
+    /// a leader or waits for that session to end. Answers whether anyone else leads.
+    ///
+    /// # Errors
+    /// Those of the tree; run it again.
+    pub async fn is_led_by_another(&self) -> Result<bool, Error> {
+        let Some(node) = self.tree.get(&layout::leader()).await? else { return Ok(false) };
+        if !self.is_our_leftover(&node) {
+            return Ok(true);
+        }
+        info!(owner = ?node.stat.owner, "removing the leadership of our own former session");
+        match self.tree.delete(&layout::leader(), Some(node.stat.version)).await {
+            Ok(()) | Err(Error::NoNode { .. } | Error::BadVersion { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Stands once.
@@ -52,7 +72,7 @@ impl Candidate {
     /// session finds out and wins again under a new term.
     pub async fn campaign(&self) -> Result<Campaign, Error> {
         let Some(session) = self.tree.session().borrow().connected() else { return Err(Error::Disconnected) };
-        let mut ops = Vec::with_capacity(3);
+        let mut ops = Vec::with_capacity(4);
         if let Some(node) = self.tree.get(&layout::leader()).await? {
             if !self.is_our_leftover(&node) {
                 return Ok(Campaign::Lost);
@@ -60,19 +80,17 @@ impl Candidate {
             info!(owner = ?node.stat.owner, "replacing the leadership of our own former session");
             ops.push(Op::Delete { path: layout::leader(), version: Some(node.stat.version) });
         }
-        let (term, set_term) = self.next_term().await?;
+        let (term, set_term, reason) = self.next_term().await?;
         ops.push(Op::Create {
             path: layout::leader(),
             data: record::encode(&Leader { nimbus: self.me.clone(), api: self.api.clone(), term }),
             mode: CreateMode::Ephemeral,
         });
         ops.push(set_term);
+        ops.push(self.author(term).tell(Told::of_cluster(EventKind::Elected, reason)));
         match self.tree.multi(ops).await {
             Ok(results) => {
-                debug_assert!(matches!(
-                    results.last(),
-                    Some(OpResult::Set(Version(v)) ) if *v == term.0
-                ));
+                debug_assert!(results.contains(&OpResult::Set(Version(term.0))));
                 Ok(self.won(term, session))
             }
             Err(error) if error.outcome() == Outcome::Unknown => self.find_out(term, error).await,
@@ -90,23 +108,32 @@ impl Candidate {
         record::decode::<Leader>(&layout::leader(), &node.data).is_ok_and(|leader| leader.nimbus == self.me)
     }
 
-    /// The term to come, and the operation that begins it.
-    async fn next_term(&self) -> Result<(Term, Op), Error> {
+    fn author(&self, term: Term) -> Author {
+        Author { nimbus: self.me.clone(), term, clock: self.clock.clone() }
+    }
+
+    /// The term to come, the operation that begins it, and whom it follows, in words.
+    async fn next_term(&self) -> Result<(Term, Op, String), Error> {
         let path = layout::term();
-        let version = match self.tree.get(&path).await? {
-            Some(node) => node.stat.version,
+        let node = match self.tree.get(&path).await? {
+            Some(node) => Some(node),
             None => {
                 // Made outside the election, so that every election is a set with a version.
-                match self.tree.create(&path, b"", CreateMode::Persistent).await {
-                    Ok(_) | Err(Error::NodeExists { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-                self.tree.get(&path).await?.map_or(Version::FIRST, |node| node.stat.version)
+                self.tree.ensure(&path).await?;
+                self.tree.get(&path).await?
             }
+        };
+        // An election must not fail because someone deleted the list of events.
+        self.tree.ensure(&layout::events()).await?;
+        let version = node.as_ref().map_or(Version::FIRST, |node| node.stat.version);
+        let last = node.and_then(|node| record::decode::<Election>(&path, &node.data).ok());
+        let reason = match last {
+            Some(Election { term, nimbus }) => format!("nobody led; the last was {nimbus} in term {term}"),
+            None => "nobody had led before".to_owned(),
         };
         let term = Term(version.next().0);
         let data = record::encode(&Election { term, nimbus: self.me.clone() });
-        Ok((term, Op::Set { path, data, version: Some(version) }))
+        Ok((term, Op::Set { path, data, version: Some(version) }, reason))
     }
 
     /// The answer to our transaction was lost: `/leader` says whether it took effect.
@@ -121,6 +148,6 @@ impl Candidate {
 
     fn won(&self, term: Term, session: SessionId) -> Campaign {
         info!(%term, nimbus = %self.me, "won the election");
-        Campaign::Won(Leadership::new(Arc::clone(&self.tree), term, session))
+        Campaign::Won(Leadership::new(Arc::clone(&self.tree), self.author(term), session))
     }
 }

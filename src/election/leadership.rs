@@ -6,8 +6,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    cluster::layout,
-    model::Term,
+    cluster::{
+        event::{Author, Told},
+        layout,
+    },
+    model::{Term, event::EventKind},
     tree::{self, Op, OpResult, Outcome, Scope, SessionId, SessionState, Tree, Version, Watcher},
 };
 
@@ -21,7 +24,7 @@ const REVIEW_PERIOD: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Leadership {
     tree: Arc<dyn Tree>,
-    term: Term,
+    author: Author,
     session: SessionId,
     watcher: tokio::sync::Mutex<Watcher>,
     deposed: CancellationToken,
@@ -31,7 +34,7 @@ pub struct Leadership {
 #[derive(Debug, Clone)]
 pub struct FencedWriter {
     tree: Arc<dyn Tree>,
-    term: Term,
+    author: Author,
     deposed: CancellationToken,
 }
 
@@ -62,19 +65,20 @@ pub enum WriteError {
 }
 
 impl Leadership {
-    pub(super) fn new(tree: Arc<dyn Tree>, term: Term, session: SessionId) -> Self {
+    pub(super) fn new(tree: Arc<dyn Tree>, author: Author, session: SessionId) -> Self {
         let watcher = tokio::sync::Mutex::new(tree.watch(&layout::leader(), Scope::Node));
-        Self { tree, term, session, watcher, deposed: CancellationToken::new() }
+        Self { tree, author, session, watcher, deposed: CancellationToken::new() }
     }
 
     /// The term that we lead in.
     pub fn term(&self) -> Term {
-        self.term
+        self.author.term
     }
 
     /// What writes under this term.
     pub fn writer(&self) -> FencedWriter {
-        FencedWriter { tree: Arc::clone(&self.tree), term: self.term, deposed: self.deposed.clone() }
+        let (tree, author) = (Arc::clone(&self.tree), self.author.clone());
+        FencedWriter { tree, author, deposed: self.deposed.clone() }
     }
 
     /// Waits until we lead no longer: the session is over, `/leader` is gone or another's,
@@ -93,19 +97,19 @@ impl Leadership {
             match state {
                 SessionState::Closed => return,
                 SessionState::Connecting => {
-                    info!(term = %self.term, "the session that led is over");
+                    info!(term = %self.author.term, "the session that led is over");
                     return;
                 }
                 SessionState::Connected(session) | SessionState::Disconnected(session)
                     if session != self.session =>
                 {
-                    info!(term = %self.term, "the session that led is over");
+                    info!(term = %self.author.term, "the session that led is over");
                     return;
                 }
                 SessionState::Connected(_) => match self.tree.get(&layout::leader()).await {
                     Ok(Some(node)) if node.stat.owner == Some(self.session) => {}
                     Ok(_) => {
-                        warn!(term = %self.term, "/leader is no longer ours");
+                        warn!(term = %self.author.term, "/leader is no longer ours");
                         return;
                     }
                     // No news; the session, the watch or the next review wakes us again.
@@ -129,9 +133,12 @@ impl Leadership {
     /// to end. Only if it is still ours.
     pub async fn resign(self) {
         let delete = Op::Delete { path: layout::leader(), version: Some(Version::FIRST) };
-        match self.writer().commit(vec![delete]).await {
-            Ok(_) => info!(term = %self.term, "resigned"),
-            Err(error) => info!(term = %self.term, %error, "could not resign; the session's end will do it"),
+        let told = Told::of_cluster(EventKind::Resigned, "it stops to lead of its own accord");
+        match self.writer().commit_and_tell(vec![delete], told).await {
+            Ok(_) => info!(term = %self.author.term, "resigned"),
+            Err(error) => {
+                info!(term = %self.author.term, %error, "could not resign; the session's end will do it")
+            }
         }
     }
 }
@@ -139,7 +146,31 @@ impl Leadership {
 impl FencedWriter {
     /// The term that it writes under.
     pub fn term(&self) -> Term {
-        self.term
+        self.author.term
+    }
+
+    /// As [`FencedWriter::commit`], and in the same transaction adds to the list of events.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    ///
+    /// # Cancellation safety
+    /// When dropped half-way the outcome is unknown.
+    pub async fn commit_and_tell(&self, ops: Vec<Op>, told: Told) -> Result<Vec<OpResult>, WriteError> {
+        let n_asked = ops.len();
+        let ops: Vec<Op> = ops.into_iter().chain([self.author.tell(told)]).collect();
+        let written = match self.commit(ops.clone()).await {
+            // Someone deleted the list. That must not keep a leader from leading.
+            Err(WriteError::Op { index, source: tree::Error::NoNode { .. } }) if index == n_asked => {
+                self.tree.ensure(&layout::events()).await.map_err(WriteError::NotSent)?;
+                self.commit(ops).await
+            }
+            written => written,
+        };
+        written.map(|mut results| {
+            results.truncate(n_asked);
+            results
+        })
     }
 
     /// All of `ops` if our term is still the current one, or none of them. Answers one
@@ -152,7 +183,7 @@ impl FencedWriter {
     /// When dropped half-way the outcome is unknown.
     pub async fn commit(&self, ops: Vec<Op>) -> Result<Vec<OpResult>, WriteError> {
         let mut fenced = Vec::with_capacity(ops.len() + 1);
-        fenced.push(Op::Check { path: layout::term(), version: Some(Version(self.term.0)) });
+        fenced.push(Op::Check { path: layout::term(), version: Some(Version(self.author.term.0)) });
         fenced.extend(ops);
         match self.tree.multi(fenced).await {
             Ok(mut results) => {
@@ -161,7 +192,7 @@ impl FencedWriter {
             }
             Err(tree::Error::Multi { index: 0, .. }) => {
                 self.deposed.cancel();
-                Err(WriteError::Deposed { term: self.term })
+                Err(WriteError::Deposed { term: self.author.term })
             }
             Err(tree::Error::Multi { index, source }) => {
                 Err(WriteError::Op { index: index - 1, source: *source })

@@ -2,6 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
+    clock::Clock,
     cluster::layout,
     model::{NimbusId, Term},
     test_support::wait_until,
@@ -15,7 +16,7 @@ fn nimbus(name: &str) -> NimbusId {
 }
 
 fn candidate(tree: &Arc<dyn Tree>, name: &str) -> Candidate {
-    Candidate::new(Arc::clone(tree), nimbus(name), format!("{name}:8080"))
+    Candidate::new(Arc::clone(tree), nimbus(name), format!("{name}:8080"), Clock::new())
 }
 
 async fn win(candidate: &Candidate) -> Leadership {

@@ -119,6 +119,11 @@ name_type!(
     "nimbus id"
 );
 name_type!(
+    /// A host, as its supervisors name it.
+    HostName,
+    "host name"
+);
+name_type!(
     /// One launch of a worker process.
     WorkerId,
     "worker id"

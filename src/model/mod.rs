@@ -10,6 +10,7 @@
 pub mod assignment;
 pub mod beat;
 pub mod error;
+pub mod event;
 pub mod id;
 pub mod nearest;
 pub mod settings;
@@ -20,7 +21,7 @@ pub mod topology;
 pub mod validate;
 
 pub use id::{
-    BlobKey, ComponentId, InvalidId, NimbusId, Port, Slot, StreamId, SupervisorId, TaskId, Term, TopologyId,
-    TopologyName, WorkerId,
+    BlobKey, ComponentId, HostName, InvalidId, NimbusId, Port, Slot, StreamId, SupervisorId, TaskId, Term,
+    TopologyId, TopologyName, WorkerId,
 };
 pub use time::Timestamp;

@@ -145,6 +145,10 @@ pub enum PendingChange {
         /// The number of tasks of some components from then on.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         parallelism: BTreeMap<ComponentId, u32>,
+        /// Whether nothing moves but what is on drained hosts. A version that does not know
+        /// this moves all of it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        only_drained: bool,
     },
 }
 

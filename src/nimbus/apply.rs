@@ -9,10 +9,10 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::{
-    cluster::layout,
+    cluster::{event::Told, layout},
     election::{FencedWriter, WriteError},
-    model::TopologyId,
-    nimbus::plan::{Action, Effect, Plan},
+    model::{TopologyId, event::EventKind},
+    nimbus::plan::{Action, Effect, Plan, Reason},
     tree::{self, Op, READ_BATCH, ReadTree, TreePath},
 };
 
@@ -38,7 +38,7 @@ pub(super) struct Applied {
 pub(super) async fn apply(plan: &Plan, writer: &FencedWriter, tree: &Arc<dyn ReadTree>) -> Applied {
     let mut applied = Applied::default();
     for action in &plan.actions {
-        match carry_out(&action.effect, writer, tree).await {
+        match carry_out(action, writer, tree).await {
             Ok(()) => {
                 applied.n_done += 1;
                 applied.n_moved += action.n_moved;
@@ -64,15 +64,46 @@ fn log(action: &Action, writer: &FencedWriter) {
 }
 
 async fn carry_out(
-    effect: &Effect,
+    action: &Action,
     writer: &FencedWriter,
     tree: &Arc<dyn ReadTree>,
 ) -> Result<(), WriteError> {
+    let effect = &action.effect;
     match (effect.ops(), effect) {
-        (Some(ops), _) => writer.commit(ops).await.map(drop),
+        (Some(ops), _) => match told(action) {
+            Some(told) => writer.commit_and_tell(ops, told).await.map(drop),
+            None => writer.commit(ops).await.map(drop),
+        },
         (None, Effect::RemoveRecords { id }) => remove_records(id, writer, tree).await,
         (None, _) => unreachable!("only the removal of records is more than one transaction"),
     }
+}
+
+/// What people are told of an action; house-keeping is not told.
+fn told(action: &Action) -> Option<Told> {
+    let event = match (&action.effect, &action.reason) {
+        (Effect::Place { .. }, Reason::Unplaced { .. }) => EventKind::Placed,
+        (Effect::Place { .. }, _) => EventKind::Moved,
+        (Effect::Rebalance { .. }, _) => EventKind::Rebalanced,
+        (Effect::BeginMove { .. }, _) => EventKind::Rebalancing,
+        (Effect::Unassign { .. }, _) => EventKind::Unassigned,
+        (Effect::RemoveStorm { .. }, _) => EventKind::Removed,
+        (
+            Effect::RemoveRecords { .. }
+            | Effect::CorrectOrders(_)
+            | Effect::RestoreParents { .. }
+            | Effect::ForgetBlob { .. }
+            | Effect::ForgetEvents { .. },
+            _,
+        ) => return None,
+    };
+    Some(Told {
+        event,
+        topology: action.effect.topology().cloned(),
+        reason: action.reason.to_string(),
+        by: None,
+        moves: action.moves.clone(),
+    })
 }
 
 /// Deletes everything of a topology but its record; beats first, as they are what others

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::{
     cluster::{
+        event::Told,
         layout,
         record::{self, Stored, Storm},
         store::{self, Store},
@@ -15,6 +16,7 @@ use crate::{
     election::{FencedWriter, WriteError},
     model::{
         Timestamp, TopologyId,
+        event::EventKind,
         status::{Event, Outcome, PendingChange},
         task_set::MAX_TASKS,
         topology::TaskTable,
@@ -78,7 +80,7 @@ pub fn find(view: &ClusterView, text: &str) -> Result<TopologyId, Refusal> {
 /// Writes a change into the record of a topology, and answers the record as it is then.
 pub(super) async fn carry_out(
     id: &TopologyId,
-    change: &Change,
+    (change, by): (&Change, &Option<String>),
     now: Timestamp,
     store: &Store,
     writer: &FencedWriter,
@@ -109,7 +111,7 @@ pub(super) async fn carry_out(
         }
         let data = record::encode(&next);
         let set = tree::Op::Set { path: path.clone(), data, version: Some(storm.version) };
-        match writer.commit(vec![set]).await {
+        match writer.commit_and_tell(vec![set], told(id, change, by.clone(), &next)).await {
             Ok(_) => return Ok(next),
             Err(WriteError::Op {
                 source: tree::Error::BadVersion { .. } | tree::Error::NoNode { .. },
@@ -121,6 +123,20 @@ pub(super) async fn carry_out(
         }
     }
     Err(Refusal::Conflict { path })
+}
+
+fn told(id: &TopologyId, change: &Change, by: Option<String>, next: &Storm) -> Told {
+    let event = match change {
+        Change::Activate => EventKind::Activated,
+        Change::Deactivate => EventKind::Deactivated,
+        Change::Rebalance(_) => EventKind::Rebalancing,
+        Change::Kill(_) => EventKind::Killed,
+    };
+    let reason = match next.pending.as_ref().map(PendingChange::deadline) {
+        Some(deadline) => format!("an operator asked for it; it is due at {} ms", deadline.as_millis()),
+        None => "an operator asked for it".to_owned(),
+    };
+    Told { event, topology: Some(id.clone()), reason, by, moves: Vec::new() }
 }
 
 /// Between two looks at what a write whose answer was lost may have done.
@@ -173,6 +189,7 @@ pub(super) fn changed(storm: &Storm, change: &Change, now: Timestamp) -> Result<
             resume: storm.status,
             workers: request.workers,
             parallelism: request.parallelism.clone(),
+            only_drained: false,
         }),
     };
     let mut next = storm.clone();
@@ -262,6 +279,7 @@ mod tests {
                 resume: TopologyStatus::Inactive,
                 workers: Some(3),
                 parallelism: request.parallelism,
+                only_drained: false,
             })
         );
         assert_eq!(next.rest["colour"], "blue", "fields of a newer version stay");

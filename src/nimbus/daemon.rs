@@ -129,7 +129,7 @@ fn assemble(
         presence.clone(),
         clock.clone(),
     )?;
-    let (n_missing, missing) = watch::channel(0);
+    let (n_missing, missing) = watch::channel(None);
     let replicator = Replicator {
         blobs: blobs.clone(),
         me: me.clone(),
@@ -149,7 +149,11 @@ fn assemble(
         blobs_missing: 0,
         role: record::Role::Follower,
     };
-    tasks.start("registration", Ending::Normal, register(me.clone(), registration, plays, missing, presence));
+    tasks.start(
+        "registration",
+        Ending::Normal,
+        register(me.clone(), registration, plays, missing.clone(), presence),
+    );
 
     let options = Arc::new(options);
     let (commands, takes) = watch::channel(None);
@@ -162,8 +166,9 @@ fn assemble(
         commands,
         status,
     };
-    let candidate = Candidate::new(tree, me.clone(), api.clone());
-    let player = Player { candidate, setting, role, tasks: tasks.child() };
+    let candidate = Candidate::new(tree, me.clone(), api.clone(), clock.clone());
+    let player =
+        Player { me: me.clone(), candidate, setting, role, n_missing: missing, tasks: tasks.child() };
     tasks.start_graceful("role", Ending::StopsOwner, player.run());
     info!(nimbus = %me, api, "started");
     let handle = Handle {

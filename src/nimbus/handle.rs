@@ -12,11 +12,12 @@ use crate::{
         store::Store,
     },
     daemon::watch,
-    model::{BlobKey, NimbusId, Timestamp, TopologyId, TopologyName, status::TopologyStatus},
+    model::{BlobKey, HostName, NimbusId, Term, Timestamp, TopologyId, TopologyName, status::TopologyStatus},
     nimbus::{
         Options,
         blobs::{BlobStore, replicate},
         change::Change,
+        drain::DrainChange,
         leader::{Command, LeaderStatus},
         refusal::Refusal,
         submit::Prepared,
@@ -48,6 +49,8 @@ pub struct Submission {
     pub blob: BlobKey,
     /// Who submits it.
     pub owner: String,
+    /// Who asks, as far as that is known.
+    pub by: Option<String>,
     /// The status that it begins with.
     pub status: TopologyStatus,
 }
@@ -120,7 +123,7 @@ impl Handle {
     /// See [`Refusal`]; a refused one leaves nothing behind.
     pub async fn submit(&self, submission: Submission) -> Result<(TopologyId, Storm), Refusal> {
         let commands = self.commands()?;
-        let Submission { name, blob, owner, status } = submission;
+        let Submission { name, blob, owner, by, status } = submission;
         self.obtain(&blob).await?;
         self.blobs.touch(&blob);
         let bad_bundle = |reason| Refusal::BadBundle { key: blob.clone(), reason };
@@ -128,17 +131,54 @@ impl Handle {
         let topology = topology.ok_or_else(|| Refusal::BlobMissing { key: blob.clone() })?;
         let timeout = self.options.message_timeout;
         let prepared = Box::new(Prepared::new(&topology, name, blob, owner, status, timeout)?);
-        self.command(&commands, |reply| Command::Submit { prepared, reply }).await
+        self.command(&commands, |reply| Command::Submit { prepared, by, reply }).await
     }
 
     /// Changes the status of a topology, named by its id or name.
     ///
     /// # Errors
     /// See [`Refusal`].
-    pub async fn change(&self, topology: &str, change: Change) -> Result<(TopologyId, Storm), Refusal> {
+    pub async fn change(
+        &self,
+        topology: &str,
+        change: Change,
+        by: Option<String>,
+    ) -> Result<(TopologyId, Storm), Refusal> {
         let commands = self.commands()?;
         let topology = topology.to_owned();
-        self.command(&commands, |reply| Command::Change { topology, change, reply }).await
+        self.command(&commands, |reply| Command::Change { topology, change, by, reply }).await
+    }
+
+    /// Has a host emptied, or used again.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn drain(
+        &self,
+        host: HostName,
+        change: DrainChange,
+        by: Option<String>,
+    ) -> Result<(), Refusal> {
+        let commands = self.commands()?;
+        self.command(&commands, |reply| Command::Drain { host, change, by, reply }).await
+    }
+
+    /// The latest term that this nimbus knows of: its own while it leads, else the leader's.
+    pub fn term(&self) -> Option<Term> {
+        let seen = self.leader().map(|leader| leader.term);
+        self.status().term.max(seen)
+    }
+
+    /// Whether a request that was sent to the leader of `term` is for this nimbus: not when
+    /// it leads in an earlier one, as it is a leader of the past then and may not know.
+    ///
+    /// # Errors
+    /// [`Refusal::NotLeading`] then.
+    pub fn check_term(&self, term: Term) -> Result<(), Refusal> {
+        match self.status().term {
+            Some(mine) if mine < term => Err(self.not_leading()),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// How long until `deadline`, in milliseconds.

@@ -29,12 +29,13 @@ use crate::{
         watch,
     },
     election::{FencedWriter, Leadership},
-    model::{Term, TopologyId},
+    model::{HostName, Term, TopologyId},
     nimbus::{
         Options,
         apply::apply,
         change::{self, Change},
         decide::{Moment, decide},
+        drain::{self, DrainChange},
         liveness::Liveness,
         plan::Finding,
         policy::Policy,
@@ -65,12 +66,20 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) enum Command {
     Submit {
         prepared: Box<Prepared>,
+        by: Option<String>,
         reply: oneshot::Sender<Result<(TopologyId, Storm), Refusal>>,
     },
     Change {
         topology: String,
         change: Change,
+        by: Option<String>,
         reply: oneshot::Sender<Result<(TopologyId, Storm), Refusal>>,
+    },
+    Drain {
+        host: HostName,
+        change: DrainChange,
+        by: Option<String>,
+        reply: oneshot::Sender<Result<(), Refusal>>,
     },
     /// Makes the leading task panic.
     #[cfg(test)]
@@ -295,27 +304,38 @@ impl Leading {
             Ok(view) => view,
             Err(error) => return command.refuse(error.into()),
         };
-        let (result, reply, verb) = match command {
-            Command::Submit { prepared, reply } => {
-                let result =
-                    submit::carry_out(&prepared, &mut self.ids, now, &view, store, &self.writer).await;
-                (result, reply, "submit")
+        let (result, reply, verb, by) = match command {
+            Command::Submit { prepared, by, reply } => {
+                let asked = (&*prepared, &by);
+                let result = submit::carry_out(asked, &mut self.ids, now, &view, store, &self.writer).await;
+                (result, reply, "submit", by)
             }
-            Command::Change { topology, change, reply } => {
+            Command::Change { topology, change, by, reply } => {
                 let result = match change::find(&view, &topology) {
-                    Ok(id) => change::carry_out(&id, &change, now, store, &self.writer)
+                    Ok(id) => change::carry_out(&id, (&change, &by), now, store, &self.writer)
                         .await
                         .map(|storm| (id, storm)),
                     Err(refusal) => Err(refusal),
                 };
-                (result, reply, change.verb())
+                (result, reply, change.verb(), by)
+            }
+            Command::Drain { host, change, by, reply } => {
+                let result = drain::carry_out(&host, (change, &by), now, &view, &self.writer).await;
+                match &result {
+                    Ok(()) => info!(%term, %host, by, "{}", change.verb()),
+                    Err(refusal) => info!(%term, %host, %refusal, "{} was refused", change.verb()),
+                }
+                let _view = self.read().await;
+                // The asker may have given up; what was done stands.
+                let _gone = reply.send(result);
+                return;
             }
             #[cfg(test)]
             Command::Break => panic!("told to break"),
         };
         match &result {
-            Ok((id, storm)) => info!(%term, topology = %id, status = %storm.status, "{verb}"),
-            Err(refusal) => info!(%term, %refusal, "{verb} was refused"),
+            Ok((id, storm)) => info!(%term, topology = %id, status = %storm.status, by, "{verb}"),
+            Err(refusal) => info!(%term, %refusal, by, "{verb} was refused"),
         }
         // The next round decides on what was just written, not on what was there before.
         if result.is_ok() {
@@ -331,6 +351,9 @@ impl Command {
         match self {
             Self::Submit { reply, .. } | Self::Change { reply, .. } => {
                 // The asker may have given up.
+                let _gone = reply.send(Err(refusal));
+            }
+            Self::Drain { reply, .. } => {
                 let _gone = reply.send(Err(refusal));
             }
             #[cfg(test)]

@@ -16,9 +16,11 @@
 
 mod apply;
 pub mod blobs;
+mod candidacy;
 pub mod change;
 pub mod daemon;
 pub mod decide;
+pub mod drain;
 pub mod handle;
 pub mod identity;
 mod leader;

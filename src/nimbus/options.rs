@@ -24,6 +24,8 @@ pub struct Options {
     pub settle: Duration,
     /// The most tasks that one round moves away from a lost place.
     pub max_moves_per_round: usize,
+    /// How long a nimbus that lacks blobs of live topologies leaves it to others to lead.
+    pub candidate_grace: Duration,
     /// The largest blob accepted.
     pub max_blob_bytes: u64,
     /// How long a blob that no topology uses stays on disk.

@@ -8,10 +8,11 @@ use std::{fmt, time::Duration};
 
 use crate::{
     cluster::{
+        event::{EVENT_BYTES_MAX, EventNumber},
         layout,
         record::{self, Orders, Stored, Storm, Tasks},
     },
-    model::{BlobKey, SupervisorId, TopologyId, assignment::Assignment, topology::TaskTable},
+    model::{BlobKey, SupervisorId, TopologyId, assignment::Assignment, event::Move, topology::TaskTable},
     nimbus::liveness::Loss,
     schedule,
     tree::{CreateMode, MAX_MULTI_BYTES, MAX_NODE_BYTES, Op, TreePath, Version},
@@ -37,6 +38,8 @@ pub struct Action {
     pub reason: Reason,
     /// How many tasks leave a lost place by it.
     pub n_moved: usize,
+    /// The tasks that get another place by it.
+    pub moves: Vec<Move>,
 }
 
 /// What an action writes.
@@ -67,6 +70,13 @@ pub enum Effect {
         assignment: Assignment,
         /// The orders that change with it.
         orders: Vec<OrdersChange>,
+    },
+    /// The beginning of the move of a topology from drained hosts: its spouts stop.
+    BeginMove {
+        /// The topology.
+        id: TopologyId,
+        /// Its record from now on, and the version it has now.
+        storm: Box<Stored<Storm>>,
     },
     /// The end of a killed topology's assignment.
     Unassign {
@@ -104,6 +114,11 @@ pub enum Effect {
     ForgetBlob {
         /// The blob.
         key: BlobKey,
+    },
+    /// The end of the oldest events, as there are more than are kept.
+    ForgetEvents {
+        /// Which.
+        numbers: Vec<EventNumber>,
     },
 }
 
@@ -167,6 +182,13 @@ pub enum Reason {
     ParentsMissing,
     /// No topology uses a blob, and nobody holds it.
     BlobUnused,
+    /// Hosts that run a part of it are to be emptied.
+    HostsDrained {
+        /// Which.
+        hosts: Vec<String>,
+    },
+    /// More events are there than are kept.
+    EventsOver,
 }
 
 /// Something that keeps a topology, or the cluster, from being as it should.
@@ -200,6 +222,14 @@ pub enum Trouble {
     /// A due rebalance has nowhere to go.
     #[error("the rebalance waits for slots: {reason}")]
     RebalanceWaits {
+        /// Why.
+        reason: schedule::Reason,
+    },
+    /// A topology should leave drained hosts and has nowhere to go, so it runs on there.
+    #[error("it cannot leave {} yet: {reason}", .hosts.join(", "))]
+    DrainWaits {
+        /// The hosts.
+        hosts: Vec<String>,
         /// Why.
         reason: schedule::Reason,
     },
@@ -254,11 +284,12 @@ impl Effect {
         match self {
             Self::Place { id, .. }
             | Self::Rebalance { id, .. }
+            | Self::BeginMove { id, .. }
             | Self::Unassign { id, .. }
             | Self::RemoveRecords { id }
             | Self::RemoveStorm { id, .. }
             | Self::RestoreParents { id, .. } => Some(id),
-            Self::CorrectOrders(_) | Self::ForgetBlob { .. } => None,
+            Self::CorrectOrders(_) | Self::ForgetBlob { .. } | Self::ForgetEvents { .. } => None,
         }
     }
 
@@ -269,10 +300,12 @@ impl Effect {
                 orders
             }
             Self::CorrectOrders(change) => std::slice::from_ref(change),
-            Self::RemoveRecords { .. }
+            Self::BeginMove { .. }
+            | Self::RemoveRecords { .. }
             | Self::RemoveStorm { .. }
             | Self::RestoreParents { .. }
-            | Self::ForgetBlob { .. } => &[],
+            | Self::ForgetBlob { .. }
+            | Self::ForgetEvents { .. } => &[],
         }
     }
 
@@ -288,6 +321,9 @@ impl Effect {
                     set(layout::tasks(id), table, tasks.version),
                     assign(id, *before, assignment),
                 ]
+            }
+            Self::BeginMove { id, storm } => {
+                vec![set(layout::storm(id), record::encode(&storm.value), storm.version)]
             }
             Self::Unassign { id, version, .. } => {
                 vec![Op::Delete { path: layout::assignment(id), version: *version }]
@@ -308,6 +344,10 @@ impl Effect {
                 paths.into_iter().map(|path| create(path, Vec::new())).collect()
             }
             Self::ForgetBlob { key } => vec![Op::Delete { path: layout::blob(key), version: None }],
+            Self::ForgetEvents { numbers } => numbers
+                .iter()
+                .map(|number| Op::Delete { path: layout::event(*number), version: None })
+                .collect(),
         };
         ops.extend(self.orders().iter().map(OrdersChange::op));
         Some(ops)
@@ -345,8 +385,9 @@ fn set(path: TreePath, data: Vec<u8>, version: Version) -> Op {
     Op::Set { path, data, version: Some(version) }
 }
 
-/// Room for the check of the term that every fenced write begins with.
-const FENCE_BYTES: usize = 256;
+/// Room for the check of the term that every fenced write begins with, and for the event
+/// that it ends with.
+const FENCE_BYTES: usize = 256 + EVENT_BYTES_MAX;
 
 /// Whether `ops` can be sent as one fenced transaction, and what is too large if not.
 ///
@@ -381,7 +422,9 @@ impl fmt::Display for Effect {
             Self::RemoveStorm { .. } => f.write_str("remove the topology"),
             Self::CorrectOrders(change) => write!(f, "correct /orders/{}", change.supervisor),
             Self::RestoreParents { .. } => f.write_str("restore the place for beats and errors"),
+            Self::BeginMove { .. } => f.write_str("stop its spouts, to move it from drained hosts"),
             Self::ForgetBlob { key } => write!(f, "forget /blobs/{key}"),
+            Self::ForgetEvents { numbers } => write!(f, "forget {} events", numbers.len()),
         }
     }
 }
@@ -406,6 +449,8 @@ impl fmt::Display for Reason {
             Self::OrdersDiffer => f.write_str("they were not what the assignments say"),
             Self::ParentsMissing => f.write_str("it was missing"),
             Self::BlobUnused => f.write_str("no topology uses it and nobody holds it"),
+            Self::HostsDrained { hosts } => write!(f, "{} is to be emptied", hosts.join(", ")),
+            Self::EventsOver => f.write_str("there were more than are kept"),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Why nimbus did not do what it was asked.
 
+use std::fmt;
+
 use crate::{
     cluster::{layout, record::Leader, store},
     election::WriteError,
-    model::{BlobKey, ComponentId, TopologyId, TopologyName, status::IllegalTransition},
+    model::{BlobKey, ComponentId, HostName, TopologyId, TopologyName, status::IllegalTransition},
     nimbus::{blobs, plan::Trouble},
     rpc::message::Code,
     tree::{self, TreePath},
@@ -90,6 +92,22 @@ pub enum Refusal {
         /// Those that it has.
         known: Vec<ComponentId>,
     },
+    /// No supervisor is on such a host, and no worker.
+    #[error("there is no supervisor on host {host}")]
+    UnknownHost {
+        /// What was asked for.
+        host: HostName,
+        /// The hosts that there are.
+        known: Vec<String>,
+    },
+    /// The host is not drained.
+    #[error("host {host} is not drained")]
+    NotDrained {
+        /// What was asked for.
+        host: HostName,
+        /// Those that are.
+        drained: Vec<HostName>,
+    },
     /// The status does not allow it.
     #[error(transparent)]
     Illegal(#[from] IllegalTransition),
@@ -122,6 +140,7 @@ impl Refusal {
             Self::NotLeading { .. } | Self::Busy => Code::NoLeader,
             Self::NotReady => Code::NotReady,
             Self::UnknownTopology { .. } => Code::UnknownTopology,
+            Self::UnknownHost { .. } | Self::NotDrained { .. } => Code::UnknownHost,
             Self::NameInUse { .. } | Self::NameUnclear { .. } => Code::NameInUse,
             Self::InvalidTopology { .. } | Self::BadBundle { .. } => Code::InvalidTopology,
             Self::BlobMissing { .. } => Code::BlobMissing,
@@ -165,6 +184,14 @@ impl Refusal {
                 let known: Vec<&str> = known.iter().map(ComponentId::as_str).collect();
                 format!("it has {}", known.join(", "))
             }
+            Self::UnknownHost { known, .. } => match known.is_empty() {
+                true => "no supervisor is there at all; `stormkeeper cluster` shows them".to_owned(),
+                false => format!("the hosts are {}", some_of(known.iter())),
+            },
+            Self::NotDrained { drained, .. } => match drained.is_empty() {
+                true => "no host is".to_owned(),
+                false => format!("drained are {}", some_of(drained.iter())),
+            },
             Self::Illegal(illegal) => match illegal.from {
                 crate::model::status::TopologyStatus::Rebalancing => {
                     "wait until the rebalance is done, or kill it".to_owned()
@@ -180,6 +207,17 @@ impl Refusal {
             | Self::Conflict { .. } => return None,
         };
         Some(hint)
+    }
+}
+
+/// Names for a hint: as many as a person reads.
+fn some_of(names: impl ExactSizeIterator<Item = impl fmt::Display>) -> String {
+    const SHOWN: usize = 20;
+    let n_more = names.len().saturating_sub(SHOWN);
+    let shown: Vec<String> = names.take(SHOWN).map(|name| name.to_string()).collect();
+    match n_more {
+        0 => shown.join(", "),
+        n => format!("{} and {n} more", shown.join(", ")),
     }
 }
 

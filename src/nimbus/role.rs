@@ -1,9 +1,9 @@
 //! Following and leading, one after the other, for as long as the nimbus runs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     backoff::Backoff,
@@ -16,7 +16,10 @@ use crate::{
     daemon::{tasks::Tasks, watch},
     election::{Campaign, Candidate, Leadership},
     model::NimbusId,
-    nimbus::leader::{Leader, Lost, Setting},
+    nimbus::{
+        candidacy::{Candidacy, candidacy},
+        leader::{Leader, Lost, Setting},
+    },
     tree::{Scope, SessionState},
 };
 
@@ -41,18 +44,29 @@ enum Role {
     Leader(Box<Leader>, Monotonic),
 }
 
+/// How standing went.
+enum Stood {
+    /// We lead.
+    Won(Leadership),
+    /// Another one does, or it is not our turn: look again after so long.
+    Again(Duration),
+}
+
 /// What decides which part this nimbus plays.
 pub(super) struct Player {
+    pub(super) me: NimbusId,
     pub(super) candidate: Candidate,
     pub(super) setting: Setting,
     pub(super) role: watch::Sender<record::Role>,
+    /// How many blobs of live topologies this nimbus lacks, once it knows.
+    pub(super) n_missing: watch::Receiver<Option<usize>>,
     pub(super) tasks: Tasks,
 }
 
 impl Player {
     /// Plays until its tasks are cancelled; a leader then resigns, so that its successor need
     /// not wait.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let stop = self.tasks.cancelled();
         let mut broken =
             Backoff::new(BROKEN_MIN, BROKEN_MAX, fastrand::Rng::new()).expect("the constants are in order");
@@ -94,20 +108,21 @@ impl Player {
     }
 
     /// Waits for the leadership; `None` when told to stop.
-    async fn follow(&self, stop: &CancellationToken) -> Option<Leadership> {
+    async fn follow(&mut self, stop: &CancellationToken) -> Option<Leadership> {
         let tree = self.setting.store.tree();
         let mut leader = tree.watch(&layout::leader(), Scope::Node);
         let mut sessions = tree.session();
         let mut backoff =
             Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
+        let mut leaderless = None;
         while !stop.is_cancelled() {
             let state = *sessions.borrow_and_update();
             let wait = match state {
-                SessionState::Connected(_) => match self.stand().await {
-                    Ok(Some(leadership)) => return Some(leadership),
-                    Ok(None) => {
+                SessionState::Connected(_) => match self.stand(&mut leaderless).await {
+                    Ok(Stood::Won(leadership)) => return Some(leadership),
+                    Ok(Stood::Again(wait)) => {
                         backoff.reset();
-                        STAND_PERIOD
+                        wait.min(STAND_PERIOD)
                     }
                     Err(error) => {
                         info!(error, "could not stand for leader yet");
@@ -127,17 +142,43 @@ impl Player {
                 () = stop.cancelled() => return None,
                 _changes = leader.changed() => {}
                 _changed = sessions.changed() => {}
+                // Fails only when the blobs' task has ended, which ends the nimbus.
+                _changed = self.n_missing.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
         None
     }
 
-    async fn stand(&self) -> Result<Option<Leadership>, String> {
+    /// Stands, if it is this nimbus' turn. `leaderless` is since when it has seen no leader.
+    async fn stand(&mut self, leaderless: &mut Option<Monotonic>) -> Result<Stood, String> {
         self.setting.store.ensure_layout().await.map_err(|error| error.to_string())?;
+        let n_missing = *self.n_missing.borrow_and_update();
+        if n_missing != Some(0) {
+            if self.candidate.is_led_by_another().await.map_err(|error| error.to_string())? {
+                *leaderless = None;
+                return Ok(Stood::Again(STAND_PERIOD));
+            }
+            let now = self.setting.clock.monotonic();
+            let so_long = now.since(*leaderless.get_or_insert(now));
+            let view = Arc::clone(&self.setting.observer.observe().borrow().view);
+            let grace = self.setting.options.candidate_grace;
+            match candidacy(&self.me, n_missing, &view.nimbuses, so_long, grace) {
+                Candidacy::Waits(wait) => {
+                    debug!(?n_missing, ?wait, "leaving it to others to lead");
+                    return Ok(Stood::Again(wait));
+                }
+                Candidacy::Stands => {
+                    warn!(?n_missing, "nobody who has all blobs leads: standing without some");
+                }
+            }
+        }
         match self.candidate.campaign().await.map_err(|error| error.to_string())? {
-            Campaign::Won(leadership) => Ok(Some(leadership)),
-            Campaign::Lost => Ok(None),
+            Campaign::Won(leadership) => Ok(Stood::Won(leadership)),
+            Campaign::Lost => {
+                *leaderless = None;
+                Ok(Stood::Again(STAND_PERIOD))
+            }
         }
     }
 }
@@ -147,12 +188,16 @@ pub(super) async fn register(
     me: NimbusId,
     mut record: Nimbus,
     mut role: watch::Receiver<record::Role>,
-    mut n_missing: watch::Receiver<usize>,
+    mut n_missing: watch::Receiver<Option<usize>>,
     presence: Presence,
 ) {
+    // Nothing is said of blobs before it is known which of them are here.
+    if n_missing.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
     loop {
         record.role = *role.borrow_and_update();
-        record.blobs_missing = *n_missing.borrow_and_update();
+        record.blobs_missing = n_missing.borrow_and_update().unwrap_or_default();
         presence.keep(&Ephemeral::Nimbus(me.clone()), record::encode(&record));
         let changed = tokio::select! {
             // Whichever it is, both are read.

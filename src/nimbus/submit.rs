@@ -2,6 +2,7 @@
 
 use crate::{
     cluster::{
+        event::Told,
         layout,
         record::{self, Rest, Storm, Tasks},
         store::Store,
@@ -10,6 +11,7 @@ use crate::{
     election::{FencedWriter, WriteError},
     model::{
         BlobKey, TaskId, Timestamp, TopologyId, TopologyName,
+        event::EventKind,
         status::TopologyStatus,
         topology::{TaskTable, Topology},
         validate::validate,
@@ -113,7 +115,7 @@ impl Ids {
 
 /// Writes all records of a new topology in one transaction; a refused one leaves nothing.
 pub(super) async fn carry_out(
-    prepared: &Prepared,
+    (prepared, by): (&Prepared, &Option<String>),
     ids: &mut Ids,
     now: Timestamp,
     view: &ClusterView,
@@ -128,7 +130,14 @@ pub(super) async fn carry_out(
     check_size(&ops).map_err(Refusal::TooLarge)?;
     let mut is_in_doubt = false;
     for _ in 0..TRIES {
-        match writer.commit(ops.clone()).await {
+        let told = Told {
+            event: EventKind::Submitted,
+            topology: Some(id.clone()),
+            reason: format!("{} submitted it", prepared.owner),
+            by: by.clone(),
+            moves: Vec::new(),
+        };
+        match writer.commit_and_tell(ops.clone(), told).await {
             Ok(_) => return Ok((id, storm)),
             Err(WriteError::Unknown(_)) => is_in_doubt = true,
             // What is there is what we wrote before: nobody else makes this id.
@@ -249,7 +258,12 @@ mod tests {
         let store = Store::new(Arc::clone(&tree) as Arc<dyn Tree>);
         store.ensure_layout().await.expect("made");
         let me = "host-1".parse().expect("valid");
-        let candidate = Candidate::new(Arc::clone(&tree) as Arc<dyn Tree>, me, "host-1:1".to_owned());
+        let candidate = Candidate::new(
+            Arc::clone(&tree) as Arc<dyn Tree>,
+            me,
+            "host-1:1".to_owned(),
+            crate::clock::Clock::new(),
+        );
         let Ok(Campaign::Won(leadership)) = candidate.campaign().await else { panic!("nobody else stands") };
         (tree, store, leadership)
     }
@@ -261,7 +275,7 @@ mod tests {
         leadership: &Leadership,
     ) -> Result<(TopologyId, Storm), Refusal> {
         let (mut ids, writer) = (Ids::new(Term(1)), leadership.writer());
-        carry_out(prepared, &mut ids, Timestamp::from_millis(9000), view, store, &writer).await
+        carry_out((prepared, &None), &mut ids, Timestamp::from_millis(9000), view, store, &writer).await
     }
 
     #[tokio::test]

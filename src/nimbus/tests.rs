@@ -10,12 +10,16 @@ use super::*;
 use crate::{
     clock::Clock,
     cluster::{
+        event::Event,
         layout,
         record::{self, Resources, Supervisor},
         store::Store,
     },
     daemon::tasks::{Ending, Tasks},
-    model::{BlobKey, Port, Timestamp, TopologyId, status::TopologyStatus, topology::ComponentKind},
+    model::{
+        BlobKey, Port, Timestamp, TopologyId, event::EventKind, status::TopologyStatus,
+        topology::ComponentKind,
+    },
     nimbus::{change::Change, handle::Submission, refusal::Refusal},
     rpc::{
         bundle::{self, Bundle},
@@ -80,6 +84,8 @@ impl Cluster {
             supervisor_timeout: Duration::from_secs(30),
             settle: Duration::from_secs(15),
             max_moves_per_round: 100,
+            // Their APIs are not served, so that none can fetch a blob from another.
+            candidate_grace: Duration::ZERO,
             max_blob_bytes: 1 << 20,
             blob_retention: Duration::from_secs(600),
             message_timeout: Duration::from_secs(30),
@@ -132,6 +138,19 @@ impl Cluster {
         }
     }
 
+    /// What is told of a topology, in order.
+    async fn events_of(&self, id: &TopologyId) -> Vec<EventKind> {
+        let names = self.tree.children(&layout::events()).await.expect("read").unwrap_or_default();
+        let mut events = Vec::new();
+        for name in names {
+            let path = layout::events().child(&name).expect("valid");
+            let data = self.tree.get(&path).await.expect("read").expect("there").data;
+            let event: Event = record::decode(&path, &data).expect("readable");
+            events.extend((event.topology.as_ref() == Some(id)).then_some(event.event));
+        }
+        events
+    }
+
     async fn is_gone(&self, id: &TopologyId) -> Result<(), String> {
         let paths = [
             layout::storm(id),
@@ -167,7 +186,8 @@ async fn put(handle: &Handle, name: &str) -> BlobKey {
 
 async fn submit(handle: &Handle, name: &str) -> Result<TopologyId, Refusal> {
     let blob = put(handle, name).await;
-    let submission = Submission { name: None, blob, owner: "me".to_owned(), status: TopologyStatus::Active };
+    let submission =
+        Submission { name: None, blob, owner: "me".to_owned(), by: None, status: TopologyStatus::Active };
     handle.submit(submission).await.map(|(id, _)| id)
 }
 
@@ -190,13 +210,16 @@ async fn a_submitted_topology_is_placed_at_once_and_a_killed_one_leaves_nothing(
 
     let refused = submit(&handle, "wc").await.expect_err("the name is in use");
     assert!(matches!(&refused, Refusal::NameInUse { is_killed: false, .. }), "{refused}");
-    handle.change("wc", kill(0)).await.expect("killed");
+    handle.change("wc", kill(0), None).await.expect("killed");
     let refused = submit(&handle, "wc").await.expect_err("the name is in use until it is gone");
     assert!(matches!(&refused, Refusal::NameInUse { is_killed: true, .. }), "{refused}");
     cluster.stop_beating(&id).await;
     wait_until("nothing is left", LONG, || cluster.is_gone(&id)).await;
-    // The blob with its holder, and the supervisor's empty orders.
-    assert_eq!(cluster.server.n_nodes(), n_nodes + 3);
+    let happened = cluster.events_of(&id).await;
+    use EventKind::{Killed, Placed, Removed, Submitted, Unassigned};
+    assert_eq!(happened, [Submitted, Placed, Killed, Unassigned, Removed]);
+    // The blob with its holder, the supervisor's empty orders, and the events.
+    assert_eq!(cluster.server.n_nodes(), n_nodes + 3 + happened.len());
     assert_ne!(submit(&handle, "wc").await.expect("the name is free"), id);
 }
 
@@ -216,8 +239,13 @@ async fn what_is_refused_leaves_nothing() {
     let handle = cluster.leading(&running).await;
     let n_nodes = cluster.server.n_nodes();
     let blob = BlobKey::of(b"not there");
-    let submission =
-        |blob| Submission { name: None, blob, owner: "me".to_owned(), status: TopologyStatus::Active };
+    let submission = |blob| Submission {
+        name: None,
+        blob,
+        owner: "me".to_owned(),
+        by: None,
+        status: TopologyStatus::Active,
+    };
     let refused = handle.submit(submission(blob)).await.expect_err("missing");
     assert!(matches!(refused, Refusal::BlobMissing { .. }), "{refused}");
     let key = BlobKey::of(b"garbage");
@@ -234,7 +262,7 @@ async fn what_is_refused_leaves_nothing() {
     handle.blobs().put(&key, stream::iter([Ok::<_, Infallible>(Bytes::from(bytes))])).await.expect("put");
     let refused = handle.submit(submission(key)).await.expect_err("no spout");
     assert!(matches!(&refused, Refusal::InvalidTopology { problems } if problems.len() >= 2), "{refused}");
-    let refused = handle.change("wc", Change::Activate).await.expect_err("unknown");
+    let refused = handle.change("wc", Change::Activate, None).await.expect_err("unknown");
     assert!(matches!(refused, Refusal::UnknownTopology { .. }), "{refused}");
     // Two blobs, each with its holder.
     assert_eq!(cluster.server.n_nodes(), n_nodes + 4);
@@ -303,8 +331,8 @@ async fn deadlines_survive_a_failover_with_the_time_that_was_left() {
     let asked = cluster.clock.now();
     let parallelism = [("count".parse().expect("valid"), 5)].into();
     let rebalance = RebalanceRequest { wait_secs: Some(40), workers: Some(1), parallelism };
-    handle.change("killed", kill(30)).await.expect("killed");
-    handle.change("moved", Change::Rebalance(rebalance)).await.expect("to be rebalanced");
+    handle.change("killed", kill(30), None).await.expect("killed");
+    handle.change("moved", Change::Rebalance(rebalance), None).await.expect("to be rebalanced");
     tokio::time::sleep(Duration::from_secs(10)).await;
 
     // The first one is cut off and its session ends; it does not know.
@@ -334,7 +362,7 @@ async fn deadlines_survive_a_failover_with_the_time_that_was_left() {
         if former.takes_writes() { Err("it leads".to_owned()) } else { Ok(()) }
     })
     .await;
-    let refused = former.change("moved", Change::Deactivate).await.expect_err("it follows");
+    let refused = former.change("moved", Change::Deactivate, None).await.expect_err("it follows");
     assert!(matches!(refused, Refusal::NotLeading { leader: Some(leader) } if leader.nimbus == *handle.id()));
 }
 
@@ -370,7 +398,7 @@ async fn life_with(plan: FaultPlan) -> u64 {
     cluster.placed(&id).await;
     let parallelism = [("count".parse().expect("valid"), 5)].into();
     let rebalance = RebalanceRequest { wait_secs: Some(1), workers: None, parallelism };
-    let changed = handle.change("wc", Change::Rebalance(rebalance)).await;
+    let changed = handle.change("wc", Change::Rebalance(rebalance), None).await;
     changed.unwrap_or_else(|refusal| panic!("{what}: {refusal}"));
     let store = Store::new(Arc::clone(&cluster.tree));
     wait_until("the rebalance is done", LONG, || async {
@@ -378,7 +406,7 @@ async fn life_with(plan: FaultPlan) -> u64 {
         if tasks.value.n_tasks() == 7 { Ok(()) } else { Err(what.clone()) }
     })
     .await;
-    handle.change("wc", kill(1)).await.unwrap_or_else(|refusal| panic!("{what}: {refusal}"));
+    handle.change("wc", kill(1), None).await.unwrap_or_else(|refusal| panic!("{what}: {refusal}"));
     wait_until("nothing is left", LONG, || cluster.is_gone(&id)).await;
     wait_until("the orders are empty", LONG, || async {
         let orders = store.orders(&"s0".parse().expect("valid")).await.expect("read").expect("there");
@@ -421,7 +449,7 @@ async fn a_garbled_record_is_reported_and_the_rest_goes_on() {
     .await;
     let refused = submit(&handle, "bad").await.expect_err("the name may be in use");
     assert!(matches!(refused, Refusal::NameUnclear { .. }), "{refused}");
-    let refused = handle.change(bad.as_str(), kill(0)).await.expect_err("unreadable");
+    let refused = handle.change(bad.as_str(), kill(0), None).await.expect_err("unreadable");
     assert!(matches!(refused, Refusal::Unreadable { .. }), "{refused}");
 }
 

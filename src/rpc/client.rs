@@ -12,10 +12,14 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     clock::Clock,
-    model::BlobKey,
-    rpc::message::{
-        Accepted, ClusterSummary, Code, ErrorBody, KillRequest, NimbusList, RebalanceRequest, SubmitRequest,
-        SupervisorList, TopologyDetail, TopologyErrors, TopologyList,
+    model::{BlobKey, HostName, Term},
+    rpc::{
+        forward::{TERM, USER},
+        message::{
+            Accepted, ClusterSummary, Code, DrainRequest, ErrorBody, EventList, HostAccepted, KillRequest,
+            NimbusList, RebalanceRequest, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors,
+            TopologyList,
+        },
     },
 };
 
@@ -59,8 +63,18 @@ pub struct Client {
     timeouts: Timeouts,
     http: reqwest::Client,
     clock: Clock,
-    // Guards the address of the leader that was last found; held for a clone.
-    leader: Mutex<Option<String>>,
+    user: Option<String>,
+    // Guards what is known of leaders; held for a clone.
+    known: Mutex<Known>,
+}
+
+/// What a client knows of leaders.
+#[derive(Debug, Default)]
+struct Known {
+    /// The latest term that any nimbus has told of.
+    term: Option<Term>,
+    /// Where its leader answers.
+    leader: Option<String>,
 }
 
 /// Why a request brought no answer, or another one than was hoped for.
@@ -201,7 +215,13 @@ impl Client {
             .no_proxy()
             .build()
             .map_err(Error::Setup)?;
-        Ok(Self { seeds, timeouts, http, clock: Clock::new(), leader: Mutex::new(None) })
+        Ok(Self { seeds, timeouts, http, clock: Clock::new(), user: None, known: Mutex::default() })
+    }
+
+    /// Says who asks, for the cluster's list of events.
+    pub fn as_user(mut self, user: String) -> Self {
+        self.user = Some(user);
+        self
     }
 
     /// Stores a blob on the leader, which announces it. Storing it again changes nothing.
@@ -265,6 +285,44 @@ impl Client {
         self.get("/api/v1/cluster/summary").await
     }
 
+    /// What happened lately, newest first: the last `limit`, of one topology if it is named.
+    pub async fn events(&self, topology: Option<&str>, limit: Option<usize>) -> Result<EventList, Error> {
+        let limit = limit.map(|limit| format!("limit={limit}"));
+        let topology = topology.map(|topology| format!("topology={}", encoded(topology)));
+        let query: Vec<String> = limit.into_iter().chain(topology).collect();
+        self.get(&format!("/api/v1/cluster/events?{}", query.join("&"))).await
+    }
+
+    /// Has the workers of a host leave it.
+    pub async fn drain(&self, host: &HostName, request: &DrainRequest) -> Result<HostAccepted, Error> {
+        self.post(&format!("/api/v1/host/{}/drain", encoded(host.as_str())), request, Repeat::Safe).await
+    }
+
+    /// Lets a host be used again.
+    pub async fn undrain(&self, host: &HostName) -> Result<HostAccepted, Error> {
+        // A second one would be refused, as the host is not drained then.
+        let path = format!("/api/v1/host/{}/undrain", encoded(host.as_str()));
+        self.post(&path, &serde_json::json!({}), Repeat::Never).await
+    }
+
+    /// The live nimbuses as one of them sees them, which is asked and no other.
+    pub async fn nimbuses_seen_by(&self, nimbus: &str) -> Result<NimbusList, Error> {
+        let request = Request {
+            method: Method::GET,
+            path: "/api/v1/nimbus/summary",
+            body: Bytes::new(),
+            content_type: "application/json",
+            repeat: Repeat::Safe,
+        };
+        match self.ask(nimbus, &request).await {
+            Tried::Answered(response) => read((nimbus.to_owned(), response)).await,
+            Tried::NotTaken(reason) | Tried::NotNow(reason) => {
+                Err(Error::Unreachable { tried: vec![Attempt { nimbus: nimbus.to_owned(), reason }] })
+            }
+            Tried::Failed(error) => Err(error),
+        }
+    }
+
     /// The live supervisors.
     pub async fn supervisors(&self) -> Result<SupervisorList, Error> {
         self.get("/api/v1/supervisor/summary").await
@@ -303,7 +361,7 @@ impl Client {
                     Tried::NotTaken(reason) => {
                         if self.known_leader().as_ref() == Some(&nimbus) {
                             // It may be gone for good; the seeds are asked first from now on.
-                            self.set_leader(None);
+                            self.forget_leader();
                         }
                         tried.push(Attempt { nimbus, reason });
                     }
@@ -334,7 +392,7 @@ impl Client {
                     Tried::Failed(error) => return Err(error),
                 }
             }
-            self.set_leader(None);
+            self.forget_leader();
             if self.clock.monotonic().plus(ROUND_PAUSE) > deadline {
                 return Err(Error::Unreachable { tried });
             }
@@ -344,10 +402,10 @@ impl Client {
 
     /// The leader, when a seed knows it, and then the seeds.
     async fn addresses(&self) -> Vec<String> {
-        if self.known_leader().is_none() {
-            self.set_leader(
-                self.cluster().await.ok().and_then(|cluster| cluster.leader).map(|leader| leader.api),
-            );
+        if self.known_leader().is_none()
+            && let Some(leader) = self.cluster().await.ok().and_then(|cluster| cluster.leader)
+        {
+            self.learn(leader.term, Some(leader.api));
         }
         self.known_addresses()
     }
@@ -360,22 +418,38 @@ impl Client {
     }
 
     fn known_leader(&self) -> Option<String> {
-        self.leader.lock().expect("no one panics while holding the leader's address").clone()
+        self.known().leader.clone()
     }
 
-    fn set_leader(&self, leader: Option<String>) {
-        *self.leader.lock().expect("no one panics while holding the leader's address") = leader;
+    fn forget_leader(&self) {
+        self.known().leader = None;
+    }
+
+    /// Takes in what a nimbus tells of the leader. One that has not heard of the latest term
+    /// yet would send us to a leader of the past, so it is not believed.
+    fn learn(&self, term: Term, leader: Option<String>) {
+        let mut known = self.known();
+        if known.term.is_none_or(|latest| term > latest) {
+            *known = Known { term: Some(term), leader };
+        } else if known.term == Some(term) && leader.is_some() {
+            known.leader = leader;
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().expect("no one panics while holding what is known of leaders")
     }
 
     async fn ask(&self, nimbus: &str, request: &Request<'_>) -> Tried {
-        let sent = self
+        let mut prepared = self
             .http
             .request(request.method.clone(), format!("http://{nimbus}{}", request.path))
             .header(reqwest::header::CONTENT_TYPE, request.content_type)
-            .body(request.body.clone())
-            .send()
-            .await;
-        let response = match sent {
+            .body(request.body.clone());
+        if let Some(user) = &self.user {
+            prepared = prepared.header(USER, user);
+        }
+        let response = match prepared.send().await {
             Ok(response) => response,
             Err(error) if error.is_connect() || error.is_builder() || request.repeat == Repeat::Safe => {
                 return Tried::NotTaken(chain(&error));
@@ -384,6 +458,10 @@ impl Client {
                 return Tried::Failed(Error::Unanswered { nimbus: nimbus.to_owned(), reason: chain(&error) });
             }
         };
+        let term = response.headers().get(TERM).and_then(|value| value.to_str().ok()?.parse().ok());
+        if let Some(term) = term {
+            self.learn(Term(term), None);
+        }
         if response.status().is_success() {
             return Tried::Answered(response);
         }

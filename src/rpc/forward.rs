@@ -7,13 +7,30 @@ use futures_util::{
     Stream, TryStreamExt as _,
     stream::{BoxStream, StreamExt as _},
 };
-use reqwest::{Method, header};
+use reqwest::{
+    Method,
+    header::{self, HeaderName},
+};
 
-use crate::{model::NimbusId, rpc::client::chain};
+use crate::{
+    model::{NimbusId, Term},
+    rpc::client::chain,
+};
 
 /// Says which nimbus forwarded a request. One that has it is not forwarded again: two
 /// nimbuses that each take the other for the leader would never end.
 pub const FORWARDED_BY: &str = "x-stormkeeper-forwarded-by";
+
+/// The latest term that the sender knows of. A nimbus that leads in an earlier one is a
+/// leader of the past and takes no forwarded write; a client believes no nimbus that names
+/// the leader of an earlier one than it has heard of.
+pub const TERM: &str = "x-stormkeeper-term";
+
+/// Who asks, for people to read: the user that the client runs as.
+pub const USER: &str = "x-stormkeeper-user";
+
+/// Where a forwarded request came from.
+pub const FORWARDED_FOR: &str = "x-forwarded-for";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -35,6 +52,12 @@ pub struct Head<'a> {
     pub path: &'a str,
     /// The nimbus that it reached.
     pub by: &'a NimbusId,
+    /// The term of the leader that it is sent to.
+    pub term: Term,
+    /// Who asks, when that is known.
+    pub user: Option<&'a str>,
+    /// Where the request came from, when that is known.
+    pub address: Option<&'a str>,
     /// The kind of its body, when it said so.
     pub content_type: Option<&'a str>,
     /// The size of its body, when it said so.
@@ -111,10 +134,15 @@ impl Forwarder {
             .http
             .request(method, format!("http://{api}{}", head.path))
             .header(FORWARDED_BY, head.by.as_str())
+            .header(TERM, head.term.0)
             .body(reqwest::Body::wrap_stream(body));
-        for (name, value) in
-            [(header::CONTENT_TYPE, head.content_type), (header::CONTENT_LENGTH, head.content_length)]
-        {
+        let optional = [
+            (header::CONTENT_TYPE, head.content_type),
+            (header::CONTENT_LENGTH, head.content_length),
+            (HeaderName::from_static(USER), head.user),
+            (HeaderName::from_static(FORWARDED_FOR), head.address),
+        ];
+        for (name, value) in optional {
             if let Some(value) = value {
                 request = request.header(name, value);
             }

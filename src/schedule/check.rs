@@ -36,25 +36,21 @@ pub enum Violation {
         /// Where.
         slot: Slot,
     },
-    /// A worker on a host that must run nothing.
-    #[error("{topology} is given slot {slot} on the denied host {host}")]
-    DeniedHost {
-        /// Whose worker.
-        topology: TopologyId,
-        /// Where.
-        slot: Slot,
-        /// The host.
-        host: String,
-    },
-    /// Tasks given to a supervisor that cannot be told so.
-    #[error("{topology} gets task {task} in slot {slot}, whose supervisor is away")]
-    AddedToAway {
+    /// Tasks given to a supervisor that cannot be told so, or whose host is to be emptied.
+    #[error("{topology} gets task {task} in slot {slot}, whose supervisor is {}", match .standing {
+        Standing::Live => "live",
+        Standing::Away => "away",
+        Standing::Drained => "drained",
+    })]
+    AddedTo {
         /// Whose task.
         topology: TopologyId,
         /// Which.
         task: TaskId,
         /// Where.
         slot: Slot,
+        /// How the supervisor stands.
+        standing: Standing,
     },
     /// A worker without a task.
     #[error("{topology} has a worker without a task in slot {slot}")]
@@ -124,7 +120,7 @@ pub fn lint(problem: &Problem, previous: &Solution, solution: &Solution) -> Vec<
         };
         let before = previous.placements.get(&topology.id).unwrap_or(&nothing);
         lint_tasks(topology, placement, &mut found);
-        lint_away(problem, topology, before, placement, &mut found);
+        lint_added(problem, topology, before, placement, &mut found);
         lint_kept(problem, topology, (before, placement), &owners, &mut found);
     }
     found
@@ -156,10 +152,6 @@ fn lint_slots<'a>(
                 found.push(Violation::SlotTwice { slot: slot.clone(), first, second });
             }
             match problem.supervisors.get(&at.supervisor) {
-                Some(supervisor) if problem.denied_hosts.contains(&supervisor.host) => {
-                    let host = supervisor.host.clone();
-                    found.push(Violation::DeniedHost { topology: topology(), slot, host });
-                }
                 Some(supervisor) if supervisor.ports.contains(&at.port) => {}
                 Some(_) | None => found.push(Violation::UnknownSlot { topology: topology(), slot }),
             }
@@ -183,8 +175,8 @@ fn lint_tasks(topology: &Topology, placement: &Placement, found: &mut Vec<Violat
     found.extend(missing.iter().map(|task| Violation::TaskForgotten { topology: topology.id.clone(), task }));
 }
 
-/// Nothing is added where nobody can be told.
-fn lint_away(
+/// Nothing is added where nobody can be told, or nothing is to be.
+fn lint_added(
     problem: &Problem,
     topology: &Topology,
     before: &Placement,
@@ -196,14 +188,21 @@ fn lint_away(
         let stayed = |task| before.workers.get(slot).is_some_and(|tasks| tasks.contains(task));
         match supervisor.standing {
             Standing::Live => {}
-            Standing::Away => found.extend(tasks.iter().filter(|task| !stayed(*task)).map(|task| {
-                Violation::AddedToAway { topology: topology.id.clone(), task, slot: slot.clone() }
-            })),
+            standing @ (Standing::Away | Standing::Drained) => {
+                let added = tasks.iter().filter(|task| !stayed(*task));
+                let (topology, slot) = (&topology.id, slot);
+                found.extend(added.map(|task| Violation::AddedTo {
+                    topology: topology.clone(),
+                    task,
+                    slot: slot.clone(),
+                    standing,
+                }));
+            }
         }
     }
 }
 
-/// Healthy tasks stay in a slot that still exists, is allowed, and is not another's. Of a
+/// Healthy tasks stay in a slot that still exists and is not another's. Of a
 /// task that a damaged previous solution has twice, one place stays.
 fn lint_kept(
     problem: &Problem,
@@ -216,9 +215,7 @@ fn lint_kept(
     let mut due = topology.tasks.tasks();
     for (slot, tasks) in &before.workers {
         let supervisor = problem.supervisors.get(&slot.supervisor);
-        let lives_on = supervisor.is_some_and(|supervisor| {
-            supervisor.ports.contains(&slot.port) && !problem.denied_hosts.contains(&supervisor.host)
-        });
+        let lives_on = supervisor.is_some_and(|supervisor| supervisor.ports.contains(&slot.port));
         let is_others = owners.get(slot).is_some_and(|owner| **owner != topology.id);
         if !lives_on || is_others || problem.occupied.contains(slot) {
             continue;

@@ -14,8 +14,6 @@ use crate::model::{
 pub struct Problem {
     /// The supervisors whose slots exist.
     pub supervisors: BTreeMap<SupervisorId, Supervisor>,
-    /// Hosts that must run nothing: what is there moves away.
-    pub denied_hosts: BTreeSet<String>,
     /// Slots that something else fills, for example a topology that is being removed.
     pub occupied: BTreeSet<Slot>,
     /// The topologies to place, oldest first.
@@ -41,6 +39,9 @@ pub enum Standing {
     /// It is out of sight, while its workers may run on: what is kept there stays and
     /// nothing is added.
     Away,
+    /// It answers, and an operator has its host emptied: what is kept there stays until its
+    /// topology can be moved without loss, and nothing is added.
+    Drained,
 }
 
 /// What one topology wants.
@@ -59,8 +60,7 @@ pub struct Topology {
 /// What stays of a previous placement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Keep {
-    /// These tasks are healthy and stay where they are, as long as their slot exists and its
-    /// host is not denied. A slot that lost all of its tasks is filled again only when no
+    /// These tasks are healthy and stay where they are, as long as their slot exists. A slot that lost all of its tasks is filled again only when no
     /// other is free. A worker whose tasks are all healthy is given no task that was lost
     /// elsewhere: it would have to start again for the sake of that.
     Healthy(TaskSet),
@@ -100,13 +100,13 @@ pub enum Reason {
     /// Nobody offers a slot.
     #[error("no supervisor is alive")]
     NoSupervisor,
-    /// The operator excluded every host.
-    #[error("every host with a live supervisor is denied")]
-    EveryHostDenied,
+    /// Nobody offers a slot but hosts that are to be emptied.
+    #[error("every host with a live supervisor is drained")]
+    EveryHostDrained,
     /// The cluster is full.
     #[error("all {slots} slots are in use")]
     NoFreeSlot {
-        /// How many slots live supervisors on allowed hosts have.
+        /// How many slots live supervisors have on hosts that are not drained.
         slots: usize,
     },
 }

@@ -31,7 +31,6 @@ struct Supervisor<'a> {
     slots: Range<usize>,
     load: Load,
     standing: Standing,
-    denied: bool,
 }
 
 #[derive(Default)]
@@ -44,7 +43,7 @@ struct Host {
 #[derive(Default)]
 struct Load {
     used: usize,
-    /// Slots that can be given out; those of a supervisor that is away or denied cannot.
+    /// Slots that can be given out; those of a supervisor that is away or drained cannot.
     free: usize,
 }
 
@@ -72,7 +71,6 @@ impl<'a> SlotTable<'a> {
         };
         for (n, (id, supervisor)) in problem.supervisors.iter().enumerate() {
             let host = host_of[supervisor.host.as_str()];
-            let denied = problem.denied_hosts.contains(&supervisor.host);
             let first = table.slots.len();
             table.slots.extend(supervisor.ports.iter().map(|&port| Cell {
                 port,
@@ -81,20 +79,13 @@ impl<'a> SlotTable<'a> {
             }));
             let slots = first..table.slots.len();
             let free = match supervisor.standing {
-                Standing::Live if !denied => slots.len(),
-                Standing::Live | Standing::Away => 0,
+                Standing::Live => slots.len(),
+                Standing::Away | Standing::Drained => 0,
             };
             table.hosts[host].supervisors.push(n);
             table.hosts[host].load.free += free;
             let load = Load { used: 0, free };
-            table.supervisors.push(Supervisor {
-                id,
-                host,
-                slots,
-                load,
-                standing: supervisor.standing,
-                denied,
-            });
+            table.supervisors.push(Supervisor { id, host, slots, load, standing: supervisor.standing });
             table.index.insert(id, n);
         }
         for slot in &problem.occupied {
@@ -118,10 +109,9 @@ impl<'a> SlotTable<'a> {
         Slot { supervisor: self.supervisors[cell.supervisor].id.clone(), port: cell.port }
     }
 
-    /// Whether a worker that is there may stay: nobody else has the slot, its host is allowed.
+    /// Whether a worker that is there may stay: nobody else has the slot.
     pub(super) fn may_stay(&self, slot: usize) -> bool {
-        let cell = &self.slots[slot];
-        !cell.taken && !self.supervisors[cell.supervisor].denied
+        !self.slots[slot].taken
     }
 
     /// Whether a worker there can be given more tasks.
@@ -187,10 +177,12 @@ impl<'a> SlotTable<'a> {
 
     /// Why nothing is free.
     pub(super) fn shortage(&self) -> Reason {
-        let live = || self.supervisors.iter().filter(|s| s.standing == Standing::Live);
-        match live().filter(|s| s.accepts()).map(|s| s.slots.len()).reduce(|a, b| a + b) {
+        let slots = self.supervisors.iter().filter(|s| s.accepts()).map(|s| s.slots.len());
+        match slots.reduce(|a, b| a + b) {
             Some(slots) => Reason::NoFreeSlot { slots },
-            None if live().next().is_some() => Reason::EveryHostDenied,
+            None if self.supervisors.iter().any(|s| s.standing == Standing::Drained) => {
+                Reason::EveryHostDrained
+            }
             None => Reason::NoSupervisor,
         }
     }
@@ -211,7 +203,7 @@ impl<'a> SlotTable<'a> {
 
 impl Supervisor<'_> {
     fn accepts(&self) -> bool {
-        self.standing == Standing::Live && !self.denied
+        self.standing == Standing::Live
     }
 }
 

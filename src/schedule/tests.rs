@@ -47,6 +47,10 @@ fn topology(n: usize, workers: u32, parallelism: &[u32]) -> Topology {
     }
 }
 
+fn drain(problem: &mut Problem, n: usize) {
+    problem.supervisors.get_mut(&supervisor_id(n)).expect("is there").standing = Standing::Drained;
+}
+
 fn all_healthy(problem: &mut Problem) {
     for topology in &mut problem.topologies {
         topology.keep = Keep::Healthy(topology.tasks.tasks());
@@ -152,9 +156,9 @@ fn reasons_name_the_cause() {
     let mut away = cluster(1, 1);
     away.supervisors.get_mut(&supervisor_id(0)).expect("is there").standing = Standing::Away;
     check(&mut away, Reason::NoSupervisor);
-    let mut denied = cluster(1, 1);
-    denied.denied_hosts.insert("h0000".to_owned());
-    check(&mut denied, Reason::EveryHostDenied);
+    let mut drained = cluster(1, 1);
+    drain(&mut drained, 0);
+    check(&mut drained, Reason::EveryHostDrained);
     check(&mut cluster(1, 0), Reason::NoFreeSlot { slots: 0 });
     let mut full = cluster(1, 1);
     full.occupied.insert(slot(0, 6700));
@@ -294,12 +298,16 @@ fn a_supervisor_that_is_away_keeps_what_lives_and_gets_nothing() {
 }
 
 #[test]
-fn a_denied_host_is_emptied() {
+fn nothing_is_added_to_a_drained_host_and_what_leaves_it_goes_elsewhere() {
     let mut problem = cluster(2, 2);
     problem.topologies = vec![topology(0, 2, &[4])];
     let before = fresh(&problem);
     all_healthy(&mut problem);
-    problem.denied_hosts.insert("h0000".to_owned());
+    drain(&mut problem, 0);
+    assert_eq!(checked(&problem, &before), before, "what is kept stays");
+    let leaves = before.placements[&topology_id(0)].workers[&slot(0, 6700)].clone();
+    let stays = TaskSet::range(1, 4).iter().filter(|task| !leaves.contains(*task)).collect();
+    problem.topologies[0].keep = Keep::Healthy(stays);
     let after = checked(&problem, &before);
     assert_eq!(show(&after.placements[&topology_id(0)]), ["s0001:6700 2,4", "s0001:6701 1,3"]);
 }
@@ -344,7 +352,7 @@ fn a_worker_that_stays_keeps_its_start_and_one_with_a_dead_task_starts_again() {
 fn the_lint_finds_what_is_wrong() {
     let mut problem = cluster(2, 2);
     problem.topologies = vec![topology(0, 1, &[2]), topology(1, 1, &[2])];
-    problem.denied_hosts.insert("h0001".to_owned());
+    drain(&mut problem, 1);
     let good = fresh(&problem);
     let all = {
         all_healthy(&mut problem);
@@ -364,7 +372,7 @@ fn the_lint_finds_what_is_wrong() {
     check(&|s| place(s, 0, slot(0, 6701), TaskSet::range(1, 2)), "task 1 of t0-1-100 is placed twice");
     check(&|s| place(s, 0, slot(0, 9999), TaskSet::range(1, 2)), "slot s0000:9999, which does not exist");
     check(&|s| place(s, 0, slot(7, 6700), TaskSet::range(1, 2)), "slot s0007:6700, which does not exist");
-    check(&|s| place(s, 0, slot(1, 6700), TaskSet::range(1, 2)), "denied host h0001");
+    check(&|s| place(s, 0, slot(1, 6700), TaskSet::range(1, 2)), "drained");
     check(&|s| place(s, 0, slot(0, 6700), TaskSet::range(1, 1)), "task 2 of t0-1-100 is forgotten");
     check(&|s| place(s, 0, slot(0, 6700), TaskSet::range(1, 1)), "task 2 of t0-1-100 is healthy in slot");
     check(&|s| place(s, 0, slot(0, 6700), TaskSet::range(1, 3)), "t0-1-100 has no task 3");
@@ -377,7 +385,7 @@ fn the_lint_finds_what_is_wrong() {
     let mut away = all.clone();
     away.supervisors.get_mut(&supervisor_id(0)).expect("is there").standing = Standing::Away;
     let added = lint(&away, &Solution::default(), &good);
-    assert!(matches!(added[..], [Violation::AddedToAway { .. }, ..]), "{added:?}");
+    assert!(matches!(added[..], [Violation::AddedTo { standing: Standing::Away, .. }, ..]), "{added:?}");
     let mut occupied = all.clone();
     occupied.occupied.insert(slot(0, 6700));
     let found = lint(&occupied, &good, &good);
@@ -519,7 +527,7 @@ proptest! {
     fn any_previous_solution_is_survived(
         mut problem in problems(),
         garbage in prop::collection::vec((0usize..7, 0usize..9, 6699u16..6704, 0u32..20, 0u32..5), 0..30),
-        pattern: u64, denied in prop::option::of(0usize..5), away in prop::option::of(0usize..8),
+        pattern: u64, drained in prop::option::of(0usize..8), away in prop::option::of(0usize..8),
         occupied in prop::collection::btree_set((0usize..9, 6700u16..6704), 0..4),
     ) {
         let mut previous = Solution::default();
@@ -528,7 +536,9 @@ proptest! {
             placement.workers.insert(slot(supervisor, port), TaskSet::range(first, first + n));
         }
         with_dead(&mut problem, pattern);
-        problem.denied_hosts.extend(denied.map(|n| format!("h{n}")));
+        if let Some(supervisor) = drained.and_then(|n| problem.supervisors.get_mut(&supervisor_id(n))) {
+            supervisor.standing = Standing::Drained;
+        }
         problem.occupied = occupied.into_iter().map(|(n, port)| slot(n, port)).collect::<BTreeSet<_>>();
         if let Some(supervisor) = away.and_then(|n| problem.supervisors.get_mut(&supervisor_id(n))) {
             supervisor.standing = Standing::Away;

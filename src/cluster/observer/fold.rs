@@ -3,18 +3,23 @@
 //! Every record is a znode two levels deep whose data and children's names are all there is
 //! to know: the beats of a topology and the holders of a blob are the names of children.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::de::DeserializeOwned;
 
 use crate::{
     cluster::{
+        event::{Event, EventNumber},
         layout,
-        record::{self, MetricMetas, Nimbus, Orders, Stored, Storm, Supervisor, Tasks, Unreadable},
+        record::{self, Drain, MetricMetas, Nimbus, Orders, Stored, Storm, Supervisor, Tasks, Unreadable},
         view::ClusterView,
     },
     model::{
-        BlobKey, NimbusId, SupervisorId, TaskId, TopologyId, assignment::Assignment, topology::TaskTable,
+        BlobKey, HostName, NimbusId, SupervisorId, TaskId, TopologyId, assignment::Assignment,
+        topology::TaskTable,
     },
     tree::{Family, TreePath},
 };
@@ -82,6 +87,8 @@ fn children_of(view: &ClusterView, root: &TreePath) -> BTreeSet<TreePath> {
         "taskerrors" => view.errors.iter().map(layout::taskerrors).collect(),
         "nimbuses" => view.nimbuses.keys().map(layout::nimbus).collect(),
         "orders" => view.orders.keys().map(layout::orders).collect(),
+        "drains" => view.drains.keys().map(layout::drain).collect(),
+        "events" => view.events.keys().map(|number| layout::event(*number)).collect(),
         "blobs" => view.blobs.keys().map(layout::blob).collect(),
         "metrics" => view.metrics.keys().map(layout::metrics).collect(),
         _ => BTreeSet::new(),
@@ -95,6 +102,14 @@ fn fold_child(view: &mut ClusterView, path: &TreePath, family: Option<&Family>) 
     match root.as_str() {
         "storms" => fold_stored::<Storm, TopologyId>(view, path, family, |view| &mut view.storms),
         "orders" => fold_stored::<Orders, SupervisorId>(view, path, family, |view| &mut view.orders),
+        "drains" => fold_stored::<Drain, HostName>(view, path, family, |view| &mut view.drains),
+        "events" => fold_with(
+            view,
+            path,
+            family,
+            |path, family| decode::<Event>(path, family).map(Arc::new),
+            |view: &mut ClusterView| -> &mut BTreeMap<EventNumber, _> { &mut view.events },
+        ),
         "metrics" => fold_metrics(view, path, family),
         "tasks" => fold_with(view, path, family, decode_tasks, |view| &mut view.tasks),
         "assignments" => fold_with(view, path, family, decode_assignment, |view| &mut view.assignments),

@@ -108,6 +108,8 @@ impl Watching {
             layout::supervisors(),
             layout::nimbuses(),
             layout::orders_root(),
+            layout::drains(),
+            layout::events(),
             layout::blobs(),
             layout::metrics_root(),
         ];

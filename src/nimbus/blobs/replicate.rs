@@ -36,8 +36,8 @@ pub(in crate::nimbus) struct Replicator {
     pub(in crate::nimbus) observations: watch::Receiver<Observation>,
     /// How long an unused blob is kept.
     pub(in crate::nimbus) retention: Duration,
-    /// Told how many blobs are missing, whenever that changes.
-    pub(in crate::nimbus) n_missing: watch::Sender<usize>,
+    /// Told how many blobs are missing, whenever that changes; `None` before it is known.
+    pub(in crate::nimbus) n_missing: watch::Sender<Option<usize>>,
 }
 
 /// A blob that could not be fetched.
@@ -131,7 +131,7 @@ impl Replicator {
     }
 
     fn tell(&self, n: usize) {
-        self.n_missing.send_if_modified(|told| std::mem::replace(told, n) != n);
+        self.n_missing.send_if_modified(|told| told.replace(n) != Some(n));
     }
 
     /// Deletes what no topology uses, by what is known at that moment: what came before may

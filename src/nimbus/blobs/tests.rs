@@ -189,7 +189,7 @@ fn replicator(
         client: Arc::new(BlobClient::new().expect("made")),
         observations,
         retention: MINUTE,
-        n_missing: watch::channel(0).0,
+        n_missing: watch::channel(None).0,
     };
     (observer, replicator)
 }

@@ -8,7 +8,11 @@ use std::{
 use crate::{
     clock::Monotonic,
     cluster::view::ClusterView,
-    model::{SupervisorId, Timestamp, TopologyId, assignment::Assignment},
+    model::{
+        SupervisorId, Timestamp, TopologyId,
+        assignment::Assignment,
+        event::{Move, moves},
+    },
     nimbus::{
         decide::{Moment, orders::OrdersBook},
         liveness::Liveness,
@@ -110,13 +114,34 @@ impl<'a> Draft<'a> {
             Effect::Unassign { id, .. } => {
                 self.assigned.remove(id);
             }
-            Effect::RemoveRecords { .. }
+            Effect::BeginMove { .. }
+            | Effect::RemoveRecords { .. }
             | Effect::RemoveStorm { .. }
             | Effect::CorrectOrders(_)
             | Effect::RestoreParents { .. }
-            | Effect::ForgetBlob { .. } => {}
+            | Effect::ForgetBlob { .. }
+            | Effect::ForgetEvents { .. } => {}
         }
-        self.plan.actions.push(Action { effect, reason, n_moved });
+        let moves = self.moves(&effect);
+        self.plan.actions.push(Action { effect, reason, n_moved, moves });
+    }
+
+    /// The tasks that get another place by `effect`.
+    fn moves(&self, effect: &Effect) -> Vec<Move> {
+        let before = |id| self.view.assignments.get(id).map(|assignment| &assignment.value);
+        match effect {
+            Effect::Place { id, assignment, .. } | Effect::Rebalance { id, assignment, .. } => {
+                moves(before(id), Some(assignment))
+            }
+            Effect::Unassign { .. }
+            | Effect::BeginMove { .. }
+            | Effect::RemoveRecords { .. }
+            | Effect::RemoveStorm { .. }
+            | Effect::CorrectOrders(_)
+            | Effect::RestoreParents { .. }
+            | Effect::ForgetBlob { .. }
+            | Effect::ForgetEvents { .. } => Vec::new(),
+        }
     }
 
     pub(super) fn finish(self) -> Plan {

@@ -24,7 +24,7 @@ mod tests;
 
 use crate::{
     clock::Monotonic,
-    cluster::{layout, view::ClusterView},
+    cluster::{event::EVENTS_KEPT, layout, view::ClusterView},
     model::{Timestamp, TopologyId, status::TopologyStatus},
     nimbus::{
         liveness::Liveness,
@@ -60,6 +60,7 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
     placement::place(&mut draft);
     orders::correct(&mut draft);
     forget_blobs(&mut draft);
+    forget_events(&mut draft);
     draft.finish()
 }
 
@@ -91,6 +92,17 @@ fn restore_parents(draft: &mut Draft<'_>) {
             let effect = Effect::RestoreParents { id: id.clone(), beats, errors };
             draft.act(effect, Reason::ParentsMissing, 0);
         }
+    }
+}
+
+/// Events over the number kept go this many at a time, not one with each new one.
+const EVENTS_AT_A_TIME: usize = 50;
+
+fn forget_events(draft: &mut Draft<'_>) {
+    let n_over = draft.view.events.len().saturating_sub(EVENTS_KEPT);
+    if n_over >= EVENTS_AT_A_TIME {
+        let numbers = draft.view.events.keys().take(n_over.min(EVENTS_KEPT)).copied().collect();
+        draft.act(Effect::ForgetEvents { numbers }, Reason::EventsOver, 0);
     }
 }
 

@@ -126,7 +126,7 @@ impl Clients {
             let answer = this
                 .ask(random, |nimbus| {
                     let (name, change) = (name.clone(), asked.clone());
-                    async move { nimbus.change(name.as_str(), change).await.map(|(id, _)| id) }
+                    async move { nimbus.change(name.as_str(), change, None).await.map(|(id, _)| id) }
                 })
                 .await;
             let what = format!("{} of {name}", change.verb());
@@ -215,8 +215,13 @@ async fn submit(nimbus: Handle, bundle: Bundle) -> Result<TopologyId, Refusal> {
     let Bundle { key, bytes } = bundle;
     let body = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from(bytes))]);
     nimbus.blobs().put(&key, body).await?;
-    let submission =
-        Submission { name: None, blob: key, owner: "ann".to_owned(), status: TopologyStatus::Active };
+    let submission = Submission {
+        name: None,
+        blob: key,
+        owner: "ann".to_owned(),
+        by: None,
+        status: TopologyStatus::Active,
+    };
     nimbus.submit(submission).await.map(|(id, _)| id)
 }
 

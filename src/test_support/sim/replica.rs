@@ -113,6 +113,7 @@ impl Replica {
             supervisor_timeout: Duration::from_secs(30),
             settle: Duration::from_secs(15),
             max_moves_per_round: 100,
+            candidate_grace: Duration::from_secs(10),
             max_blob_bytes: 1 << 20,
             blob_retention: Duration::from_secs(120),
             message_timeout: Duration::from_secs(10),

@@ -107,7 +107,7 @@ fn stay(draft: &Draft<'_>, case: &Case<'_>, unplaced: &TaskSet, problem: &Proble
         let mut worker = AssignedWorker { tasks, ..worker.clone() };
         let supervisor = problem.supervisors.get(&slot.supervisor);
         let offered = supervisor.filter(|supervisor| supervisor.ports.contains(&slot.port));
-        if !is_same || offered.is_some_and(|supervisor| supervisor.standing == Standing::Live) {
+        if !is_same || offered.is_some_and(|supervisor| supervisor.standing != Standing::Away) {
             worker.start = restarted(worker.start, draft.now.wall);
         }
         stay.workers.insert(slot.clone(), worker);

@@ -5,6 +5,7 @@
 //! two workers wherever a leader dies between two actions. Lost workers come first; when
 //! there is nothing of that kind to write, one due rebalance is carried out.
 
+mod drain;
 mod heal;
 mod rebalance;
 
@@ -14,6 +15,7 @@ use crate::{
     cluster::{
         layout,
         record::{Stored, Storm},
+        view::ClusterView,
     },
     model::{
         Slot, SupervisorId, TopologyId,
@@ -53,6 +55,9 @@ pub(super) fn place(draft: &mut Draft<'_>) {
     heal::heal(draft, &cases);
     if draft.plan.actions.len() == n_before {
         rebalance::rebalance_next(draft, &cases);
+    }
+    if draft.plan.actions.len() == n_before {
+        drain::begin_moves(draft, &cases);
     }
 }
 
@@ -110,6 +115,15 @@ impl Case<'_> {
             .collect()
     }
 
+    /// The tasks of its workers that are not given up, but for those on drained hosts.
+    fn kept_elsewhere(&self, view: &ClusterView) -> TaskSet {
+        let workers = self.before.iter().flat_map(|before| &before.value.workers);
+        workers
+            .filter(|(slot, worker)| !self.lost.contains_key(*slot) && !view.is_drained(&worker.host))
+            .flat_map(|(_, worker)| worker.tasks.iter())
+            .collect()
+    }
+
     fn supervisors(&self) -> Vec<SupervisorId> {
         self.before.into_iter().flat_map(|before| before.value.supervisors().cloned()).collect()
     }
@@ -156,7 +170,7 @@ fn problem(
             }
         }
     }
-    Problem { supervisors, denied_hosts: BTreeSet::new(), occupied, topologies }
+    Problem { supervisors, occupied, topologies }
 }
 
 /// The supervisors that are there.
@@ -167,9 +181,11 @@ fn supervisors(draft: &Draft<'_>) -> BTreeMap<SupervisorId, Supervisor> {
         // An assignment that cannot be read may fill any of the slots of those it concerns.
         let told = view.orders.get(id).map(|orders| &orders.value.topologies);
         let is_told = told.is_some_and(|topologies| topologies.keys().any(|id| hidden.contains(id)));
-        match is_told || draft.orders.is_blocked(id) {
-            true => Standing::Away,
-            false => Standing::Live,
+        let is_drained = view.supervisors.get(id).is_some_and(|record| view.is_drained(&record.host));
+        match (is_told || draft.orders.is_blocked(id), is_drained) {
+            (true, _) => Standing::Away,
+            (false, true) => Standing::Drained,
+            (false, false) => Standing::Live,
         }
     };
     (view.supervisors.iter())

@@ -1,6 +1,6 @@
 //! A due rebalance: new task table, new placement, and the status from before, at once.
 
-use super::{Case, heal::restarted, kept, problem, replacing, solve_checked};
+use super::{Case, drain, heal::restarted, kept, problem, replacing, solve_checked};
 use crate::{
     cluster::record::Stored,
     model::{assignment::Assignment, status::PendingChange},
@@ -24,7 +24,8 @@ pub(super) fn rebalance_next(draft: &mut Draft<'_>, cases: &[Case<'_>]) {
 }
 
 fn rebalance(draft: &mut Draft<'_>, case: &Case<'_>, cases: &[Case<'_>]) {
-    let Some(PendingChange::Rebalance { resume, workers, parallelism, .. }) = &case.storm.value.pending
+    let Some(PendingChange::Rebalance { resume, workers, parallelism, only_drained, .. }) =
+        &case.storm.value.pending
     else {
         return;
     };
@@ -34,12 +35,16 @@ fn rebalance(draft: &mut Draft<'_>, case: &Case<'_>, cases: &[Case<'_>]) {
     storm.value.workers = workers.unwrap_or(case.storm.value.workers);
     let table = case.tasks.value.resized(parallelism);
 
+    let keep = match only_drained {
+        true => Keep::Healthy(case.kept_elsewhere(draft.view)),
+        false => Keep::Nothing,
+    };
     let anew = |other: &Case<'_>| match other.id == case.id {
         true => schedule::Topology {
             id: case.id.clone(),
             workers: storm.value.workers.max(1),
             tasks: table.clone(),
-            keep: Keep::Nothing,
+            keep: keep.clone(),
         },
         false => kept(other),
     };
@@ -55,15 +60,15 @@ fn rebalance(draft: &mut Draft<'_>, case: &Case<'_>, cases: &[Case<'_>]) {
         return;
     }
     let is_resized = table != case.tasks.value;
-    let assignment = assignment(draft, case, placement, &problem, is_resized);
+    let assignment = assignment(draft, case, placement, &problem, (&keep, is_resized));
     let Some((before, orders)) = replacing(draft, case, &assignment) else { return };
     let tasks = Stored { value: table, version: case.tasks.version };
     let id = case.id.clone();
-    draft.act(
-        Effect::Rebalance { id, storm: Box::new(storm), tasks, before, assignment, orders },
-        Reason::RebalanceDue,
-        0,
-    );
+    let reason = match only_drained {
+        true => Reason::HostsDrained { hosts: drain::hosts(draft.view, case) },
+        false => Reason::RebalanceDue,
+    };
+    draft.act(Effect::Rebalance { id, storm: Box::new(storm), tasks, before, assignment, orders }, reason, 0);
 }
 
 fn assignment(
@@ -71,10 +76,10 @@ fn assignment(
     case: &Case<'_>,
     placement: &Placement,
     problem: &Problem,
-    is_resized: bool,
+    (keep, is_resized): (&Keep, bool),
 ) -> Assignment {
     let (before, now) = (case.before.map(|before| &before.value), draft.now.wall);
-    let mut assignment = placement.assignment(&problem.supervisors, before, &Keep::Nothing, now);
+    let mut assignment = placement.assignment(&problem.supervisors, before, keep, now);
     for (slot, worker) in &mut assignment.workers {
         let Some(old) = before.and_then(|before| before.workers.get(slot)) else { continue };
         // Every worker has to learn a new table, also one that keeps its tasks; and one

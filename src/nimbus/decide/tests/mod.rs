@@ -1,5 +1,6 @@
 //! Decisions on a small model of the tree, in which a plan can be carried out in part.
 
+mod drain;
 mod properties;
 mod table;
 mod world;

@@ -6,7 +6,7 @@ use crate::{
     clock::Clock,
     cluster::{
         layout,
-        record::{self, Rest, Stored, Storm, Supervisor, Tasks},
+        record::{self, Drain, Rest, Stored, Storm, Supervisor, Tasks},
         view::ClusterView,
     },
     model::{
@@ -76,6 +76,15 @@ impl World {
         self.nodes.remove(&layout::supervisor(&id.parse().expect("valid")));
     }
 
+    pub(super) fn drain(&mut self, host: &str, wait_secs: Option<u64>) {
+        let drain = Drain { since: self.clock.now(), by: "ann".to_owned(), wait_secs, rest: Rest::new() };
+        self.put(layout::drain(&host.parse().expect("valid")), record::encode(&drain));
+    }
+
+    pub(super) fn undrain(&mut self, host: &str) {
+        self.nodes.remove(&layout::drain(&host.parse().expect("valid")));
+    }
+
     /// The records of a new topology with one component of `n_tasks`.
     pub(super) fn submit(&mut self, name: &str, n_tasks: u32, workers: u32) -> TopologyId {
         let now = self.clock.now();
@@ -131,6 +140,7 @@ impl World {
                 resume: storm.status,
                 workers: Some(workers),
                 parallelism: n_tasks.map(|n| (component, n)).into_iter().collect(),
+                only_drained: false,
             });
             storm.status = TopologyStatus::Rebalancing;
         });
@@ -261,6 +271,9 @@ impl World {
                 }),
                 ("orders", 2) => record::decode(path, data).map(|value| {
                     view.orders.insert(name.parse().expect("valid"), Stored { value, version: *version });
+                }),
+                ("drains", 2) => record::decode(path, data).map(|value| {
+                    view.drains.insert(name.parse().expect("valid"), Stored { value, version: *version });
                 }),
                 ("taskbeats", 2) => {
                     view.beats.entry(id()).or_default();

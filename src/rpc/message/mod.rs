@@ -4,13 +4,21 @@
 //! Times are milliseconds since 1970, durations are whole seconds; both say so in their
 //! names. Unknown fields are ignored, so that a client may be older than its nimbus.
 
+mod cluster;
+mod error;
+
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
+pub use cluster::{
+    ClusterSummary, DrainRequest, DrainSummary, EventList, EventSummary, HostAccepted, LeaderSummary,
+    MoveSummary, NimbusList, NimbusStatus, NimbusSummary, SupervisorList, SupervisorSummary, UnreadableZnode,
+};
+pub use error::{Code, ErrorBody};
+
 use crate::model::{
-    BlobKey, ComponentId, NimbusId, Port, SupervisorId, TaskId, Term, Timestamp, TopologyId, TopologyName,
-    WorkerId,
+    BlobKey, ComponentId, Port, SupervisorId, TaskId, Timestamp, TopologyId, TopologyName, WorkerId,
     beat::{TaskCounts, TaskStatus},
     error::TaskError,
     status::{PendingChange, TopologyStatus},
@@ -113,6 +121,9 @@ pub struct Pending {
 pub struct TopologyList {
     /// By name, then id.
     pub topologies: Vec<TopologySummary>,
+    /// How old the answering nimbus' view is, in milliseconds.
+    #[serde(default)]
+    pub view_age_ms: u64,
 }
 
 /// A topology in one line.
@@ -333,245 +344,9 @@ pub struct TopologyErrors {
     pub truncated: bool,
 }
 
-/// `GET /api/v1/supervisor/summary`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SupervisorList {
-    /// By host, then id.
-    pub supervisors: Vec<SupervisorSummary>,
-}
-
-/// A live supervisor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SupervisorSummary {
-    /// Its id.
-    pub id: SupervisorId,
-    /// Its host.
-    pub host: String,
-    /// How long it has run, as far as the two machines' clocks agree.
-    pub uptime_seconds: u64,
-    /// How many workers it can run.
-    pub slots_total: usize,
-    /// How many it is assigned.
-    pub slots_used: usize,
-    /// The difference.
-    pub slots_free: usize,
-    /// CPU that it offers, in hundredths of a core.
-    pub total_cpu: u32,
-    /// Memory that it offers, in MiB.
-    pub total_mem: u32,
-    /// The version of its program.
-    pub version: String,
-}
-
-/// `GET /api/v1/nimbus/summary`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NimbusList {
-    /// By id.
-    pub nimbuses: Vec<NimbusSummary>,
-}
-
-/// A live nimbus replica.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NimbusSummary {
-    /// Its id.
-    pub id: NimbusId,
-    /// Its host.
-    pub host: String,
-    /// Where its API answers, `host:port`.
-    pub api: String,
-    /// `Leader` or `Not a Leader`, in Storm's words.
-    pub status: NimbusStatus,
-    /// How long it has run, as far as the two machines' clocks agree.
-    #[serde(rename = "nimbusUpTimeSeconds")]
-    pub uptime_seconds: u64,
-    /// How many blobs of live topologies it lacks.
-    pub blobs_missing: usize,
-    /// The version of its program.
-    pub version: String,
-}
-
-/// Which part a nimbus plays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum NimbusStatus {
-    /// It decides and writes.
-    #[serde(rename = "Leader")]
-    Leader,
-    /// It watches and answers reads.
-    #[serde(rename = "Not a Leader")]
-    Follower,
-}
-
-impl fmt::Display for NimbusStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Leader => "leader",
-            Self::Follower => "follower",
-        })
-    }
-}
-
-/// `GET /api/v1/cluster/summary`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClusterSummary {
-    /// The version of the answering nimbus.
-    pub version: String,
-    /// Who leads; absent during an election.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub leader: Option<LeaderSummary>,
-    /// How many nimbuses live.
-    pub nimbuses: usize,
-    /// How many supervisors live.
-    pub supervisors: usize,
-    /// How many topologies there are.
-    pub topologies: usize,
-    /// How many workers the supervisors can run.
-    pub slots_total: usize,
-    /// How many they are assigned.
-    pub slots_used: usize,
-    /// The difference.
-    pub slots_free: usize,
-    /// How many tasks there are.
-    pub tasks_total: usize,
-    /// The same: a task is its own executor.
-    pub executors_total: usize,
-    /// Znodes that hold no valid record.
-    #[serde(default)]
-    pub unreadable: Vec<UnreadableZnode>,
-    /// How old the answering nimbus' view is, in milliseconds.
-    pub view_age_ms: u64,
-}
-
-/// Who leads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LeaderSummary {
-    /// The leading nimbus.
-    pub nimbus: NimbusId,
-    /// Where its API answers, `host:port`.
-    pub api: String,
-    /// Its term.
-    pub term: Term,
-}
-
-/// A znode that holds no valid record: skipped, and left alone with all it concerns.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct UnreadableZnode {
-    /// Its path.
-    pub path: String,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-/// The answer to a request that was refused or failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorBody {
-    /// What kind of trouble it is; stable.
-    pub code: Code,
-    /// What went wrong, where.
-    pub message: String,
-    /// What to do about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-}
-
-/// What kind of trouble an [`ErrorBody`] tells of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Code {
-    /// The request is malformed: not JSON, a wrong field, a bad id.
-    InvalidRequest,
-    /// The topology cannot run.
-    InvalidTopology,
-    /// There is no topology of that id or name.
-    UnknownTopology,
-    /// A topology of that name is there already.
-    NameInUse,
-    /// The topology's status does not allow it.
-    IllegalTransition,
-    /// The blob has not been put, or is nowhere.
-    BlobMissing,
-    /// The bytes of a blob are not those of its key.
-    BlobMismatch,
-    /// Something is over its limit; the message names it.
-    TooLarge,
-    /// A znode that is needed holds no valid record.
-    UnreadableRecord,
-    /// Others wrote the same record again and again; nothing was changed.
-    Conflict,
-    /// There is no leader now, or it is not reachable; nothing was changed.
-    NoLeader,
-    /// ZooKeeper is not reachable now; nothing was changed.
-    TreeUnavailable,
-    /// The connection broke while writing; whether it took effect is not known.
-    OutcomeUnknown,
-    /// This nimbus has not read the cluster yet.
-    NotReady,
-    /// There is nothing at this path of the API.
-    NoSuchRoute,
-    /// The path is there, with another method.
-    WrongMethod,
-    /// A fault of ours; the log of the nimbus has the details.
-    Internal,
-    /// A kind that this version does not know.
-    #[serde(other)]
-    Other,
-}
-
-impl Code {
-    /// Its text on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "invalid_request",
-            Self::InvalidTopology => "invalid_topology",
-            Self::UnknownTopology => "unknown_topology",
-            Self::NameInUse => "name_in_use",
-            Self::IllegalTransition => "illegal_transition",
-            Self::BlobMissing => "blob_missing",
-            Self::BlobMismatch => "blob_mismatch",
-            Self::TooLarge => "too_large",
-            Self::UnreadableRecord => "unreadable_record",
-            Self::Conflict => "conflict",
-            Self::NoLeader => "no_leader",
-            Self::TreeUnavailable => "tree_unavailable",
-            Self::OutcomeUnknown => "outcome_unknown",
-            Self::NotReady => "not_ready",
-            Self::NoSuchRoute => "no_such_route",
-            Self::WrongMethod => "wrong_method",
-            Self::Internal => "internal",
-            Self::Other => "other",
-        }
-    }
-}
-
-impl fmt::Display for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_error_of_a_newer_nimbus_is_readable() {
-        let body: ErrorBody =
-            serde_json::from_str(r#"{"code":"on_fire","message":"m","since":1}"#).expect("readable");
-        assert_eq!(body, ErrorBody { code: Code::Other, message: "m".to_owned(), hint: None });
-    }
-
-    #[test]
-    fn codes_print_as_they_are_sent() {
-        for code in [Code::InvalidRequest, Code::NameInUse, Code::NoSuchRoute, Code::Internal, Code::Other] {
-            assert_eq!(serde_json::to_value(code).expect("text"), code.as_str());
-        }
-    }
 
     #[test]
     fn a_misspelt_option_is_refused_not_ignored() {

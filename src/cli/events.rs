@@ -1,0 +1,59 @@
+//! `stormkeeper events`
+
+use std::fmt::Write as _;
+
+use crate::{
+    cli::{Global, client_runtime, error::Failure, output},
+    rpc::message::EventSummary,
+};
+
+/// Print what happened in the cluster, newest last.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "The cluster keeps the newest 500.\n\
+Example: stormkeeper events --topology word-count -n 20")]
+pub(super) struct Args {
+    /// Print only what happened to this topology, by its name or, when it is gone, its id
+    #[arg(long)]
+    topology: Option<String>,
+    /// Print the last N only
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    last: usize,
+}
+
+pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
+    let client = global.client()?;
+    let list = client_runtime()?.block_on(client.events(args.topology.as_deref(), Some(args.last)))?;
+    if global.json {
+        return output::print_json(&list);
+    }
+    if list.events.is_empty() {
+        output::note("No events.");
+        return Ok(());
+    }
+    // Read as a log: the newest stands above the prompt.
+    output::print(&list.events.iter().rev().map(line).collect::<String>())
+}
+
+fn line(event: &EventSummary) -> String {
+    let topology = event.topology_id.as_ref().map_or_else(String::new, |id| format!("{id}: "));
+    let by = event.by.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
+    let mut text = format!(
+        "{}  term {}  {:<11}  {topology}{} ({}{by})\n",
+        event.time, event.term, event.event, event.reason, event.nimbus
+    );
+    for moved in &event.moves {
+        let place = |slot: &Option<String>| slot.clone().unwrap_or_else(|| "nowhere".to_owned());
+        let (from, to) = (place(&moved.from), place(&moved.to));
+        let what = match (&moved.from, from == to) {
+            (None, _) => format!("to {to}"),
+            (Some(_), true) => format!("start again in {to}"),
+            (Some(_), false) => format!("from {from} to {to}"),
+        };
+        writeln!(text, "    tasks {} {what}", moved.tasks).expect("writing to a string does not fail");
+    }
+    if event.moves_left_out > 0 {
+        writeln!(text, "    and {} more moves", event.moves_left_out)
+            .expect("writing to a string does not fail");
+    }
+    text
+}

@@ -1,0 +1,95 @@
+//! `stormkeeper nimbuses`
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use crate::{
+    cli::{Global, client_runtime, error::Failure, output, output::Table},
+    model::{Term, time::humane},
+    rpc::message::{NimbusList, NimbusStatus, NimbusSummary},
+};
+
+/// How long one nimbus may take to say how it is; they are asked at the same time.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Show the nimbus replicas.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Each replica is asked how old its own view is and which term it knows of; one \
+that does not answer within 3 seconds is shown without.")]
+pub(super) struct Args {}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Replica {
+    #[serde(flatten)]
+    summary: NimbusSummary,
+    /// The term that it knows of.
+    term: Option<Term>,
+    /// How old its view is; absent when it does not answer.
+    view_age_ms: Option<u64>,
+    /// Why it does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Replicas {
+    nimbuses: Vec<Replica>,
+}
+
+pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
+    let client = global.client()?;
+    let replicas = client_runtime()?.block_on(async {
+        let list = client.nimbuses().await?;
+        let asked = list.nimbuses.into_iter().map(async |summary| {
+            let answer = tokio::time::timeout(PATIENCE, client.nimbuses_seen_by(&summary.api)).await;
+            let answer = answer.map_err(|_elapsed| format!("no answer within {PATIENCE:?}"));
+            replica(summary, answer.and_then(|answer| answer.map_err(|error| error.to_string())))
+        });
+        Ok::<_, Failure>(Replicas { nimbuses: join_all(asked).await })
+    })?;
+    if global.json {
+        return output::print_json(&replicas);
+    }
+    output::print(&text(&replicas))
+}
+
+fn replica(summary: NimbusSummary, answer: Result<NimbusList, String>) -> Replica {
+    match answer {
+        Ok(seen) => Replica { summary, term: seen.term, view_age_ms: Some(seen.view_age_ms), trouble: None },
+        Err(reason) => Replica { summary, term: None, view_age_ms: None, trouble: Some(reason) },
+    }
+}
+
+fn text(Replicas { nimbuses }: &Replicas) -> String {
+    let mut table =
+        Table::new(&["ID", "API", "ROLE", "TERM", "BLOBS MISSING", "VIEW AGE", "UPTIME", "VERSION"]);
+    for Replica { summary, term, view_age_ms, .. } in nimbuses {
+        let age = |millis: u64| match millis {
+            0 => "current".to_owned(),
+            millis => format!("{:.1}s", Duration::from_millis(millis).as_secs_f64()),
+        };
+        table.row([
+            summary.id.to_string(),
+            summary.api.clone(),
+            summary.status.to_string(),
+            term.map_or_else(|| "-".to_owned(), |term| term.to_string()),
+            summary.blobs_missing.to_string(),
+            view_age_ms.map_or_else(|| "-".to_owned(), age),
+            humane(Duration::from_secs(summary.uptime_seconds)),
+            summary.version.clone(),
+        ]);
+    }
+    let mut text = table.text(0);
+    for Replica { summary, trouble, .. } in nimbuses {
+        if let Some(trouble) = trouble {
+            text.push_str(&format!("! {}: {trouble}\n", summary.id));
+        }
+    }
+    if !nimbuses.iter().any(|replica| replica.summary.status == NimbusStatus::Leader) {
+        text.push_str("! no leader now\n");
+    }
+    text
+}

@@ -1,0 +1,79 @@
+//! Hosts that are to be emptied: each topology leaves them as in a rebalance, so that nothing
+//! is lost that was under way.
+//!
+//! Its spouts stop for a while, and what runs elsewhere stays where it is. A topology begins
+//! to leave only when there is room for what has to move; until then it runs on.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{Case, problem, solve_checked};
+use crate::{
+    cluster::view::ClusterView,
+    model::status::{Event, Outcome, PendingChange},
+    nimbus::{
+        decide::draft::Draft,
+        plan::{Effect, Reason, Trouble},
+    },
+    schedule::{self, Keep},
+};
+
+/// Stops the spouts of the topologies on drained hosts that have somewhere to go.
+pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[Case<'_>]) {
+    let view = draft.view;
+    if view.drains.is_empty() {
+        return;
+    }
+    let begins = |case: &Case<'_>| {
+        matches!(case.storm.value.status.on(Event::Rebalance), Ok(Outcome::Becomes(_)))
+            && !hosts(view, case).is_empty()
+    };
+    if !cases.iter().any(begins) {
+        return;
+    }
+    // What already waits to leave counts as gone from its slot, so that it is not given away.
+    let topologies = cases.iter().map(|case| schedule::Topology {
+        id: case.id.clone(),
+        workers: case.workers(),
+        tasks: case.tasks.value.clone(),
+        keep: Keep::Healthy(case.kept_elsewhere(view)),
+    });
+    let topologies = topologies.collect();
+    let problem = problem(draft, cases, topologies, |case, slot| !case.lost.contains_key(slot));
+    let Some(solution) = solve_checked(draft, &problem, cases) else { return };
+    for case in cases.iter().filter(|case| begins(case)) {
+        let hosts = hosts(view, case);
+        match solution.placements.get(case.id).and_then(|placement| placement.unplaced.as_ref()) {
+            Some(unplaced) => {
+                draft.find(Some(case.id), Trouble::DrainWaits { hosts, reason: unplaced.reason });
+            }
+            None => begin(draft, case, hosts),
+        }
+    }
+}
+
+fn begin(draft: &mut Draft<'_>, case: &Case<'_>, hosts: Vec<String>) {
+    let mut storm = case.storm.clone();
+    let Ok(Outcome::Becomes(status)) = storm.value.status.on(Event::Rebalance) else { return };
+    let asked = hosts.iter().filter_map(|host| {
+        let drain = draft.view.drains.get(&host.parse().ok()?)?;
+        Some(drain.value.wait_secs.unwrap_or(storm.value.message_timeout_secs))
+    });
+    let wait = Duration::from_secs(asked.max().unwrap_or(storm.value.message_timeout_secs));
+    storm.value.pending = Some(PendingChange::Rebalance {
+        deadline: draft.now.wall.plus(wait),
+        resume: storm.value.status,
+        workers: None,
+        parallelism: std::collections::BTreeMap::new(),
+        only_drained: true,
+    });
+    storm.value.status = status;
+    let effect = Effect::BeginMove { id: case.id.clone(), storm: Box::new(storm) };
+    draft.act(effect, Reason::HostsDrained { hosts }, 0);
+}
+
+/// The drained hosts that run a part of a topology.
+pub(super) fn hosts(view: &ClusterView, case: &Case<'_>) -> Vec<String> {
+    let workers = case.before.iter().flat_map(|before| before.value.workers.values());
+    let hosts: BTreeSet<&str> = workers.map(|worker| worker.host.as_str()).collect();
+    hosts.into_iter().filter(|host| view.is_drained(host)).map(str::to_owned).collect()
+}
