@@ -1,6 +1,7 @@
 //! Tests with real processes: ZooKeeper, nimbuses, supervisors, workers, `kill -9`.
 
 mod bad_input;
+mod chaos;
 mod cluster;
 mod compose;
 mod counting;

@@ -202,6 +202,10 @@ impl Cluster {
         &self.apis[nimbus]
     }
 
+    pub(crate) fn apis(&self) -> &[String] {
+        &self.apis
+    }
+
     /// Who leads, by the tree.
     pub(crate) async fn leading(&self) -> Result<Leading, String> {
         let node = self.tree.get(&layout::leader()).await.map_err(|error| error.to_string())?;
