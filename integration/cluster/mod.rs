@@ -297,6 +297,17 @@ impl Cluster {
         daemons.map(|daemon| daemon.log().matches(text).count()).collect()
     }
 
+    /// Waits until every daemon has a session of its own, whatever was before.
+    pub(crate) async fn wait_until_in_session(&self) {
+        wait_until("every daemon has a session", PATIENCE, async || {
+            let (opened, ended) = (self.count_in_logs("session opened"), self.count_in_logs("session ended"));
+            // A run of a daemon that was killed ended none.
+            let have_all = opened.iter().zip(&ended).all(|(opened, ended)| opened > ended);
+            if have_all { Ok(()) } else { Err(format!("{opened:?}, {ended:?} ended\n{}", self.logs())) }
+        })
+        .await;
+    }
+
     /// Waits until every daemon has logged `text` more often than `before`.
     pub(crate) async fn wait_until_logged_since(&self, text: &str, before: &[usize]) {
         wait_until(&format!("every daemon says {text:?}"), PATIENCE, async || {

@@ -156,8 +156,11 @@ fn multi(entry: &mut Bytes<'_>) -> Option<Change> {
         let kind = entry.int()?;
         let mut body = Bytes(entry.buffer()?);
         if kind == kind::ERROR {
-            let code = body.int()?;
-            // Those before and after the one that failed have no error of their own.
+            // An operation beside the one that failed is marked as failed too when it is
+            // applied, which may be before this server writes it down: it then has the mark of
+            // an error and its own body.
+            let is_error = body.0.len() == size_of::<i32>();
+            let code = if is_error { body.int()? } else { 0 };
             if !matches!(code, 0 | RUNTIME_INCONSISTENCY) {
                 refused.get_or_insert(Change::Refused { index, code });
             }
