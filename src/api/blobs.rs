@@ -10,14 +10,18 @@ use tokio_util::io::ReaderStream;
 
 use super::{
     Api,
-    caller::check_term,
-    error::{ApiError, PathPart, internal},
+    caller::{self, check_term},
+    error::{ApiError, PathPart, internal, parse},
     forward::forward,
+    writes::whole,
 };
 use crate::{
     model::BlobKey,
     nimbus::{blobs, refusal::Refusal},
-    rpc::message::Code,
+    rpc::{
+        forward::TERM,
+        message::{Code, CopyRequest},
+    },
 };
 
 pub(super) async fn get_blob(State(api): State<Api>, PathPart(key): PathPart) -> Result<Response, ApiError> {
@@ -57,6 +61,22 @@ pub(super) async fn put_blob(
     }
     api.nimbus.blobs().put(&key, body.into_data_stream()).await?;
     Ok(StatusCode::CREATED.into_response())
+}
+
+/// The leader asks a follower to have a copy.
+pub(super) async fn copy_blob(
+    State(api): State<Api>,
+    PathPart(key): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let key = parse_key(&key)?;
+    let (parts, body) = whole(request).await?;
+    let Some(term) = caller::term(&parts) else {
+        return Err(ApiError::new(Code::InvalidRequest, format!("the header {TERM} is missing"), None));
+    };
+    let CopyRequest { from } = parse(&body)?;
+    api.nimbus.copy_blob(&key, from, term).await?;
+    Ok(StatusCode::OK.into_response())
 }
 
 fn parse_key(text: &str) -> Result<BlobKey, ApiError> {

@@ -36,8 +36,12 @@ pub(super) fn address(parts: &Parts) -> Option<String> {
 /// Refuses a write that was forwarded to the leader of a later term than this nimbus leads
 /// in: it is a leader of the past.
 pub(super) fn check_term(api: &Api, parts: &Parts) -> Result<(), ApiError> {
-    let term = text(parts, TERM).and_then(|text| text.parse().ok());
-    term.map_or(Ok(()), |term| Ok(api.nimbus.check_term(Term(term))?))
+    term(parts).map_or(Ok(()), |term| Ok(api.nimbus.check_term(term)?))
+}
+
+/// The term that a request names.
+pub(super) fn term(parts: &Parts) -> Option<Term> {
+    text(parts, TERM)?.parse().ok().map(Term)
 }
 
 fn text(parts: &Parts, name: &str) -> Option<String> {

@@ -14,6 +14,7 @@
 //! | `POST /api/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes it |
 //! | `POST /api/v1/host/{host}/{drain,undrain}` | has a host emptied, or used again |
 //! | `GET`, `PUT /api/v1/blobs/{sha256}` | a blob |
+//! | `POST /api/v1/blobs/{sha256}/copy` | has a nimbus fetch a blob from another; only leaders ask |
 //!
 //! Every nimbus answers reads from its own view, which says how old it is. A write that
 //! reaches a follower is forwarded to the leader, once. What is refused is answered with
@@ -163,6 +164,7 @@ pub fn routes(nimbus: Handle) -> Router {
         .route("/api/v1/host/{host}/drain", post(writes::drain))
         .route("/api/v1/host/{host}/undrain", post(writes::undrain))
         .route("/api/v1/blobs/{key}", blobs)
+        .route("/api/v1/blobs/{key}/copy", post(blobs::copy_blob))
         .fallback(async |uri: axum::http::Uri| ApiError::no_such_route(uri.path()))
         .method_not_allowed_fallback(async |method: axum::http::Method, uri: axum::http::Uri| {
             ApiError::wrong_method(&method, uri.path())

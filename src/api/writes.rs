@@ -126,7 +126,7 @@ async fn change<T: DeserializeOwned + Default>(
 }
 
 /// The body whole: a follower needs it twice, to check it and to forward it.
-async fn whole(request: Request) -> Result<(Parts, axum::body::Bytes), ApiError> {
+pub(super) async fn whole(request: Request) -> Result<(Parts, axum::body::Bytes), ApiError> {
     let (parts, body) = request.into_parts();
     match axum::body::to_bytes(body, JSON_BYTES_MAX).await {
         Ok(bytes) => Ok((parts, bytes)),

@@ -78,10 +78,8 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "supervisor.blobstore.",
             "supervisor.localizer.cache.",
             "supervisor.localizer.update.",
-            "topology.min.replication.count",
-            "topology.max.replication.",
         ],
-        "blobs are fetched by the hash of their content, and how many replicas hold one is not a setting yet",
+        "blobs are fetched by the hash of their content",
     ),
     (
         &[

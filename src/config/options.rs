@@ -40,6 +40,8 @@ impl Config {
     pub fn nimbus_options(&self) -> nimbus::Options {
         let Value::Address(address) = self.value("ui.host") else { unfit("an address") };
         let session = self.duration("storm.zookeeper.session.timeout");
+        let defaults = self.topology_defaults();
+        let default = |key: &str| defaults.get(key).and_then(serde_json::Value::as_u64);
         nimbus::Options {
             local_dir: self.local_dir(),
             host: self.hostname(),
@@ -57,10 +59,11 @@ impl Config {
             candidate_grace: self.duration("nimbus.candidate.grace.secs"),
             max_blob_bytes: self.max_blob_bytes(),
             blob_retention: self.duration("nimbus.topology.blobstore.deletion.delay.ms"),
-            message_timeout: self
-                .topology_defaults()
-                .get("topology.message.timeout.secs")
-                .and_then(serde_json::Value::as_u64)
+            replication: nimbus::options::Replication {
+                min_count: default("topology.min.replication.count").and_then(|n| usize::try_from(n).ok()),
+                wait: default("topology.max.replication.wait.time.sec").map(Duration::from_secs),
+            },
+            message_timeout: default("topology.message.timeout.secs")
                 .map_or(MESSAGE_TIMEOUT, Duration::from_secs),
         }
     }

@@ -79,6 +79,12 @@ pub const KNOWN: &[Setting] = &[
         doc: "How many errors a task reports per interval; the rest is only logged.",
     },
     Setting {
+        key: "topology.max.replication.wait.time.sec",
+        kind: Kind::Whole(0, 45),
+        default: "20",
+        doc: "How long a submit waits for copies of the topology on other nimbuses; a client waits a minute for its answer.",
+    },
+    Setting {
         key: "topology.max.spout.pending",
         kind: Kind::Whole(1, 1_000_000_000),
         default: "null",
@@ -89,6 +95,12 @@ pub const KNOWN: &[Setting] = &[
         kind: Kind::Whole(1, MAX_SECS),
         default: "30",
         doc: "How long a tuple may be under way; also the wait of a kill or rebalance that names none.",
+    },
+    Setting {
+        key: "topology.min.replication.count",
+        kind: Kind::Whole(1, 100),
+        default: "null",
+        doc: "On how many nimbuses the topology must be, or a submit is refused; unset, a submit waits for two when there are several, and goes on without.",
     },
     Setting {
         key: "topology.shellbolt.max.pending",

@@ -27,7 +27,7 @@ use crate::{
         leader::{LeaderStatus, Setting},
         role::{Player, register},
     },
-    rpc::blobs::{BlobClient, FetchBlob, FetchError},
+    rpc::blobs::{BlobClient, BlobPeers, FetchError},
     tree::Tree,
 };
 
@@ -99,7 +99,7 @@ pub async fn start(
 #[cfg(any(test, feature = "test-support"))]
 pub(crate) fn start_at(
     options: Options,
-    (api, client): (String, Arc<dyn FetchBlob>),
+    (api, client): (String, Arc<dyn BlobPeers>),
     tree: Arc<dyn Tree>,
     clock: Clock,
     stop: CancellationToken,
@@ -111,7 +111,7 @@ pub(crate) fn start_at(
 fn assemble(
     options: Options,
     identity: Identity,
-    (api, client): (String, Arc<dyn FetchBlob>),
+    (api, client): (String, Arc<dyn BlobPeers>),
     tree: Arc<dyn Tree>,
     clock: Clock,
     stop: CancellationToken,
@@ -133,7 +133,7 @@ fn assemble(
     let replicator = Replicator {
         blobs: blobs.clone(),
         me: me.clone(),
-        client: Arc::clone(&client),
+        client: Arc::<dyn BlobPeers>::clone(&client),
         observations: observer.observe(),
         retention: options.blob_retention,
         n_missing,

@@ -15,14 +15,14 @@ use crate::{
     model::{BlobKey, HostName, NimbusId, Term, Timestamp, TopologyId, TopologyName, status::TopologyStatus},
     nimbus::{
         Options,
-        blobs::{BlobStore, replicate},
+        blobs::{BlobStore, copies::Copies, replicate},
         change::Change,
         drain::DrainChange,
         leader::{Command, LeaderStatus},
         refusal::Refusal,
         submit::Prepared,
     },
-    rpc::blobs::FetchBlob,
+    rpc::blobs::BlobPeers,
 };
 
 /// A handle on a running nimbus. Clones ask the same one.
@@ -35,7 +35,7 @@ pub struct Handle {
     pub(super) observations: watch::Receiver<Observation>,
     pub(super) store: Store,
     pub(super) blobs: BlobStore,
-    pub(super) client: Arc<dyn FetchBlob>,
+    pub(super) client: Arc<dyn BlobPeers>,
     pub(super) status: watch::Receiver<LeaderStatus>,
     pub(super) commands: watch::Receiver<Option<mpsc::Sender<Command>>>,
 }
@@ -124,11 +124,14 @@ impl Handle {
     pub async fn submit(&self, submission: Submission) -> Result<(TopologyId, Storm), Refusal> {
         let commands = self.commands()?;
         let Submission { name, blob, owner, by, status } = submission;
-        self.obtain(&blob).await?;
+        self.obtain(&blob, None).await?;
         self.blobs.touch(&blob);
         let bad_bundle = |reason| Refusal::BadBundle { key: blob.clone(), reason };
         let topology = self.blobs.topology(&blob).await.map_err(bad_bundle)?;
         let topology = topology.ok_or_else(|| Refusal::BlobMissing { key: blob.clone() })?;
+        self.copies()?.ensure(&blob, self.options.replication.of(&topology)).await?;
+        // The copies may have taken longer than an unused blob is kept for sure.
+        self.blobs.touch(&blob);
         let timeout = self.options.message_timeout;
         let prepared = Box::new(Prepared::new(&topology, name, blob, owner, status, timeout)?);
         self.command(&commands, |reply| Command::Submit { prepared, by, reply }).await
@@ -186,14 +189,44 @@ impl Handle {
         u64::try_from(deadline.since(self.clock.now()).as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Copies a blob from the nimbus at `from`, as the leader of `term` asks.
+    ///
+    /// # Errors
+    /// [`Refusal::TermIsOver`] when a later term has begun: what an earlier leader wants
+    /// counts no more. [`Refusal::BlobMissing`] when nobody gives it.
+    pub async fn copy_blob(&self, key: &BlobKey, from: String, term: Term) -> Result<(), Refusal> {
+        if let Some(later) = self.term().filter(|mine| *mine > term) {
+            return Err(Refusal::TermIsOver { term, later });
+        }
+        self.obtain(key, Some(from)).await?;
+        self.blobs.touch(key);
+        Ok(())
+    }
+
+    fn copies(&self) -> Result<Copies, Refusal> {
+        let term = self.status().term.ok_or_else(|| self.not_leading())?;
+        Ok(Copies {
+            me: self.me.clone(),
+            api: self.api.clone(),
+            term,
+            peers: Arc::clone(&self.client),
+            observations: self.observations.clone(),
+        })
+    }
+
     /// Makes sure that a blob is here: it may have been put on the leader before this one.
-    async fn obtain(&self, key: &BlobKey) -> Result<(), Refusal> {
+    async fn obtain(&self, key: &BlobKey, from: Option<String>) -> Result<(), Refusal> {
         if self.blobs.holds(key) {
             return Ok(());
         }
         let view = Arc::clone(&self.observations.borrow().view);
-        let holders = replicate::holders(&view, key, &self.me);
-        self.blobs.fetch(key, &holders, &*self.client).await.map_err(|reason| {
+        let mut holders = replicate::holders(&view, key, &self.me);
+        // Whoever asks may have it before the view shows that.
+        if let Some(from) = from.filter(|from| !holders.contains(from)) {
+            holders.insert(0, from);
+        }
+        let fetched = self.blobs.fetch(key, &holders, &*self.client).await;
+        fetched.map_err(|reason| {
             tracing::info!(blob = %key, reason, "a submitted blob could not be fetched");
             Refusal::BlobMissing { key: key.clone() }
         })

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use crate::nimbus::blobs::copies::Replication;
+
 /// Settings of a nimbus replica.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -30,6 +32,8 @@ pub struct Options {
     pub max_blob_bytes: u64,
     /// How long a blob that no topology uses stays on disk.
     pub blob_retention: Duration,
+    /// How many nimbuses must have a topology before it is accepted, where it does not say.
+    pub replication: Replication,
     /// How long a kill or rebalance waits when neither operator nor topology says.
     pub message_timeout: Duration,
 }

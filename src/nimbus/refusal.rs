@@ -1,11 +1,11 @@
 //! Why nimbus did not do what it was asked.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::{
     cluster::{layout, record::Leader, store},
     election::WriteError,
-    model::{BlobKey, ComponentId, HostName, TopologyId, TopologyName, status::IllegalTransition},
+    model::{BlobKey, ComponentId, HostName, Term, TopologyId, TopologyName, status::IllegalTransition},
     nimbus::{blobs, plan::Trouble},
     rpc::message::Code,
     tree::{self, TreePath},
@@ -72,6 +72,31 @@ pub enum Refusal {
     BlobMissing {
         /// The blob.
         key: BlobKey,
+    },
+    /// Too few nimbuses have the blob, and as many were asked for.
+    #[error("blob {key} is on {there} of the {wanted} nimbuses wanted after {wait:?}; {n_nimbuses} are live{}",
+        match .reasons.is_empty() { true => String::new(), false => format!(" ({})", .reasons.join("; ")) })]
+    NotReplicated {
+        /// The blob.
+        key: BlobKey,
+        /// How many were asked for.
+        wanted: usize,
+        /// How many have it.
+        there: usize,
+        /// How many live nimbuses there are.
+        n_nimbuses: usize,
+        /// How long was waited.
+        wait: Duration,
+        /// Why others have it not, as far as they said.
+        reasons: Vec<String>,
+    },
+    /// A leader of the past asks for something.
+    #[error("term {term} is over: term {later} has begun")]
+    TermIsOver {
+        /// In which it leads.
+        term: Term,
+        /// The latest that is known.
+        later: Term,
     },
     /// A blob could not be stored or read.
     #[error(transparent)]
@@ -144,6 +169,8 @@ impl Refusal {
             Self::NameInUse { .. } | Self::NameUnclear { .. } => Code::NameInUse,
             Self::InvalidTopology { .. } | Self::BadBundle { .. } => Code::InvalidTopology,
             Self::BlobMissing { .. } => Code::BlobMissing,
+            Self::NotReplicated { .. } => Code::NotReplicated,
+            Self::TermIsOver { .. } => Code::Conflict,
             Self::Blob(error) => error.code(),
             Self::TooLarge(_) => Code::TooLarge,
             Self::BadOption(_) | Self::UnknownComponent { .. } => Code::InvalidRequest,
@@ -178,6 +205,9 @@ impl Refusal {
             Self::NameUnclear { path, .. } | Self::Unreadable { path, .. } => {
                 format!("look at {path} with zkCli; write a valid record or delete it")
             }
+            Self::NotReplicated { .. } => {
+                "start more nimbuses, or ask for fewer copies (topology.min.replication.count)".to_owned()
+            }
             Self::BlobMissing { key } => format!("put it first: PUT /api/v1/blobs/{key}"),
             Self::TooLarge(_) => "use fewer workers or tasks".to_owned(),
             Self::UnknownComponent { known, .. } => {
@@ -203,6 +233,7 @@ impl Refusal {
             Self::InvalidTopology { .. }
             | Self::BadBundle { .. }
             | Self::Blob(_)
+            | Self::TermIsOver { .. }
             | Self::BadOption(_)
             | Self::Conflict { .. } => return None,
         };

@@ -14,7 +14,10 @@ use reqwest::StatusCode;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::model::BlobKey;
+use crate::{
+    model::{BlobKey, Term},
+    rpc::{forward::TERM, message::CopyRequest},
+};
 
 /// For a connection to one nimbus: another may have the blob as well.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -91,6 +94,18 @@ pub trait FetchBlob: fmt::Debug + Send + Sync + 'static {
     async fn fetch(&self, api: &str, key: &BlobKey, into: &Path) -> Result<u64, FetchError>;
 }
 
+/// What a leader asks of other nimbuses on top.
+#[async_trait]
+pub trait BlobPeers: FetchBlob {
+    /// Has the nimbus at `api` fetch a blob from the one at `from`, and answers once it has
+    /// it and has announced it. The leader of `term` asks; one that has heard of a later
+    /// term refuses.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    async fn ask_to_copy(&self, api: &str, key: &BlobKey, from: &str, term: Term) -> Result<(), FetchError>;
+}
+
 /// Fetches blobs by HTTP. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct BlobClient {
@@ -111,6 +126,20 @@ impl BlobClient {
             .build()
             .map_err(FetchError::Setup)?;
         Ok(Self { http })
+    }
+}
+
+#[async_trait]
+impl BlobPeers for BlobClient {
+    async fn ask_to_copy(&self, api: &str, key: &BlobKey, from: &str, term: Term) -> Result<(), FetchError> {
+        let url = format!("http://{api}/api/v1/blobs/{key}/copy");
+        let body = CopyRequest { from: from.to_owned() };
+        let sent = self.http.post(url).header(TERM, term.0).json(&body).send().await;
+        let status = sent.map_err(|source| FetchError::Http { api: api.to_owned(), source })?.status();
+        match status.is_success() {
+            true => Ok(()),
+            false => Err(FetchError::Refused { api: api.to_owned(), key: key.clone(), status }),
+        }
     }
 }
 

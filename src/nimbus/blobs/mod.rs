@@ -5,6 +5,7 @@
 //! topologies need and it lacks (`replicate.rs`), and deletes what none has used for a while.
 //! A missing blob is never a reason to remove a topology.
 
+pub mod copies;
 pub(super) mod replicate;
 #[cfg(test)]
 mod tests;

@@ -42,6 +42,15 @@ pub struct SubmitRequest {
     pub status: InitialStatus,
 }
 
+/// `POST /api/v1/blobs/{sha256}/copy`: fetch a blob from the nimbus that has it. A leader asks
+/// this of the other nimbuses when a topology is submitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CopyRequest {
+    /// Where the blob is, `host:port`.
+    pub from: String,
+}
+
 /// The status that a topology begins with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use reqwest::StatusCode;
 
 use crate::{
-    model::BlobKey,
+    model::{BlobKey, Term},
     nimbus::Handle,
-    rpc::blobs::{FetchBlob, FetchError},
+    rpc::blobs::{BlobPeers, FetchBlob, FetchError},
 };
 
 /// How long a request takes to get there.
@@ -55,6 +55,16 @@ impl Network {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Station>> {
         self.stations.lock().expect("no one panics while holding the network")
+    }
+}
+
+#[async_trait]
+impl BlobPeers for Network {
+    async fn ask_to_copy(&self, api: &str, key: &BlobKey, from: &str, term: Term) -> Result<(), FetchError> {
+        tokio::time::sleep(LATENCY).await;
+        let refused = |status| FetchError::Refused { api: api.to_owned(), key: key.clone(), status };
+        let handle = self.reach(api).ok_or_else(|| refused(StatusCode::SERVICE_UNAVAILABLE))?;
+        handle.copy_blob(key, from.to_owned(), term).await.map_err(|_refusal| refused(StatusCode::CONFLICT))
     }
 }
 

@@ -116,6 +116,7 @@ impl Replica {
             candidate_grace: Duration::from_secs(10),
             max_blob_bytes: 1 << 20,
             blob_retention: Duration::from_secs(120),
+            replication: Default::default(),
             message_timeout: Duration::from_secs(10),
         }
     }

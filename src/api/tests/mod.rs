@@ -1,5 +1,7 @@
 //! The routes without a port where one nimbus will do, and over HTTP where two are needed.
 
+mod replicas;
+
 use std::{sync::Arc, time::Duration};
 
 use axum::{
@@ -68,6 +70,7 @@ impl Fixture {
             candidate_grace: Duration::from_secs(30),
             max_blob_bytes: 20_000,
             blob_retention: Duration::from_secs(600),
+            replication: Default::default(),
             message_timeout: Duration::from_secs(30),
         };
         let stop = CancellationToken::new();

@@ -88,6 +88,7 @@ impl Cluster {
             candidate_grace: Duration::ZERO,
             max_blob_bytes: 1 << 20,
             blob_retention: Duration::from_secs(600),
+            replication: Default::default(),
             message_timeout: Duration::from_secs(30),
         };
         let stop = CancellationToken::new();
@@ -186,6 +187,10 @@ async fn put(handle: &Handle, name: &str) -> BlobKey {
 
 async fn submit(handle: &Handle, name: &str) -> Result<TopologyId, Refusal> {
     let blob = put(handle, name).await;
+    submit_stored(handle, blob).await
+}
+
+async fn submit_stored(handle: &Handle, blob: BlobKey) -> Result<TopologyId, Refusal> {
     let submission =
         Submission { name: None, blob, owner: "me".to_owned(), by: None, status: TopologyStatus::Active };
     handle.submit(submission).await.map(|(id, _)| id)

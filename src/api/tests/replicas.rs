@@ -1,0 +1,148 @@
+//! What several nimbuses do together, and what operators ask of hosts.
+
+use super::*;
+use crate::model::Term;
+
+/// The bundle of a topology that asks for so many copies.
+fn blob_with_copies(name: &str, copies: u32, wait_secs: u32) -> Bundle {
+    let mut topology = lines_and_count(name);
+    topology.settings.insert("topology.min.replication.count".to_owned(), copies.into());
+    topology.settings.insert("topology.max.replication.wait.time.sec".to_owned(), wait_secs.into());
+    bundle::pack(&topology, Vec::new(), 1 << 20).expect("packed")
+}
+
+async fn submit(client: &Client, Bundle { key, bytes }: Bundle) -> Result<BlobKey, Error> {
+    client.put_blob(&key, Bytes::from(bytes)).await.expect("stored");
+    let request = SubmitRequest {
+        name: None,
+        blob: key.clone(),
+        owner: "ann".to_owned(),
+        status: InitialStatus::Active,
+    };
+    client.submit(&request).await.map(|_accepted| key)
+}
+
+impl Fixture {
+    /// A leader and a follower that know of each other, and a client of both.
+    async fn two(&self) -> (Running, Running, Client) {
+        let (leader, follower) = (self.leader().await, self.start("follower").await);
+        wait_until("both are known to both", LONG, || async {
+            let known = |running: &Running| {
+                running
+                    .handle()
+                    .observation()
+                    .is_ok_and(|seen| seen.view.nimbuses.len() == 2 && seen.view.leader.is_some())
+            };
+            if known(&leader) && known(&follower) { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .await;
+        let seeds = vec![follower.handle().api().to_owned(), leader.handle().api().to_owned()];
+        let client = Client::new(seeds, Timeouts::default()).expect("made").as_user("ann".to_owned());
+        (leader, follower, client)
+    }
+}
+
+#[tokio::test]
+async fn a_submit_waits_for_the_copies_that_are_wanted() {
+    let fixture = Fixture::new().await;
+    let (leader, follower, client) = fixture.two().await;
+    let key = submit(&client, blob("default")).await.expect("taken");
+    assert!(follower.handle().blobs().holds(&key), "two have it by default");
+    let key = submit(&client, blob_with_copies("two", 2, 45)).await.expect("taken");
+    assert!(follower.handle().blobs().holds(&key));
+
+    let refused = submit(&client, blob_with_copies("three", 3, 1)).await.expect_err("there are two");
+    let body = refused.refusal().expect("refused");
+    assert_eq!(body.code, Code::NotReplicated);
+    assert!(body.message.contains("on 2 of the 3 nimbuses wanted after 1s; 2 are live"), "{}", body.message);
+    assert!(body.hint.as_deref().is_some_and(|hint| hint.contains("start more nimbuses")), "{body:?}");
+    let view = leader.handle().observation().expect("read").view;
+    assert!(!view.storms.values().any(|storm| storm.value.name.as_str() == "three"));
+}
+
+#[tokio::test]
+async fn what_a_leader_of_the_past_asks_for_is_refused() {
+    let fixture = Fixture::new().await;
+    let (leader, follower, client) = fixture.two().await;
+    let key = submit(&client, blob("wc")).await.expect("taken");
+    let term = leader.handle().term().expect("it leads");
+    let copy = |term, router: Router, uri: String| async move {
+        let request = Request::builder().method(Method::POST).uri(uri).header(TERM, term);
+        let request =
+            request.body(Body::from(json!({"from": "127.0.0.1:1"}).to_string())).expect("a request");
+        let response = router.oneshot(request).await.expect("infallible");
+        let told = response.headers().get(TERM).and_then(|value| value.to_str().ok()?.parse().ok());
+        (response.status(), told.map(Term))
+    };
+    let router = routes(follower.handle().clone());
+    let uri = format!("/api/v1/blobs/{key}/copy");
+    assert_eq!(copy(term.0, router.clone(), uri.clone()).await, (StatusCode::OK, Some(term)));
+    assert_eq!(copy(term.0 - 1, router.clone(), uri.clone()).await, (StatusCode::CONFLICT, Some(term)));
+    let without = ask(&router, Method::POST, &uri, r#"{"from":"x:1"}"#).await;
+    assert_eq!((without.0, &without.1["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")));
+
+    // A write that was meant for the leader of a later term.
+    let router = routes(leader.handle().clone());
+    let request = Request::builder().method(Method::POST).uri("/api/v1/topology/wc/kill");
+    let request = request.header(TERM, term.0 + 1).body(Body::empty()).expect("a request");
+    let response = router.oneshot(request).await.expect("infallible");
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let shown = client.show("wc").await.expect("there");
+    assert_eq!(shown.summary.status, crate::model::status::TopologyStatus::Active);
+}
+
+#[tokio::test]
+async fn a_host_is_drained_and_used_again_and_everyone_sees_who_asked() {
+    let fixture = Fixture::new().await;
+    let (_leader, follower, client) = fixture.two().await;
+    submit(&client, blob("wc")).await.expect("taken");
+    let router = routes(follower.handle().clone());
+    let drain = async |host: &str, body: &'static str| {
+        ask(&router, Method::POST, &format!("/api/v1/host/{host}/drain"), body).await
+    };
+    let (status, refused) = drain("hots", "").await;
+    assert_eq!(
+        (status, &refused["hint"]),
+        (StatusCode::NOT_FOUND, &json!("the hosts are host")),
+        "{refused}"
+    );
+    let (status, refused) = drain("host", r#"{"waitSecs":1000000}"#).await;
+    assert_eq!((status, &refused["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")), "{refused}");
+    let host = "host".parse().expect("valid");
+    let refused = client.undrain(&host).await.expect_err("it is not drained");
+    assert_eq!(refused.refusal().map(|body| body.code), Some(Code::UnknownHost));
+
+    let (status, answer) = drain("host", r#"{"waitSecs":5}"#).await;
+    assert_eq!((status, &answer["hostOperation"]), (StatusCode::OK, &json!("drain")), "{answer}");
+    assert_eq!(drain("host", r#"{"waitSecs":5}"#).await.0, StatusCode::OK, "again changes nothing");
+    wait_until("the follower shows it", LONG, || async {
+        let seen = client.supervisors().await.map_err(|error| error.to_string())?;
+        match seen.drains.first() {
+            Some(drain) if drain.wait_secs == Some(5) && seen.supervisors[0].drained => Ok(()),
+            drain => Err(format!("{drain:?}")),
+        }
+    })
+    .await;
+    client.undrain(&host).await.expect("used again");
+    let events = wait_until("the follower has heard of it", LONG, || async {
+        let list =
+            client.nimbuses_seen_by(follower.handle().api()).await.map_err(|error| error.to_string())?;
+        assert_eq!(list.nimbuses.len(), 2);
+        let (_, list) = ask(&router, Method::GET, "/api/v1/cluster/events?limit=3", "").await;
+        let events: Vec<Value> = list["events"].as_array().expect("a list").clone();
+        let told = |n: usize| events.get(n).map(|event| event["event"].clone());
+        match (told(0), told(1)) {
+            (Some(last), Some(before)) if last == "undrained" && before == "drained" => Ok(events),
+            _ => Err(list.to_string()),
+        }
+    })
+    .await;
+    assert_eq!(events[0]["by"], json!("ann from 127.0.0.1"));
+    let (_, list) = ask(&router, Method::GET, "/api/v1/cluster/events?topology=wc", "").await;
+    let kinds: Vec<&Value> =
+        list["events"].as_array().expect("a list").iter().map(|event| &event["event"]).collect();
+    assert_eq!(kinds, [&json!("placed"), &json!("submitted")], "{list}");
+    assert_eq!(list["events"][0]["moves"][0]["to"], json!("s0:6700"));
+    let (status, _) = ask(&router, Method::GET, "/api/v1/cluster/events?limit=x", "").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
