@@ -9,6 +9,7 @@
 //! nothing that is under way ever comes to an end.
 
 use std::{
+    cmp::Ordering,
     collections::BTreeMap,
     future::Future,
     sync::{Arc, Mutex, MutexGuard},
@@ -61,6 +62,7 @@ pub struct FaultPlan {
     seed: u64,
     rates: Rates,
     nth_writes: BTreeMap<u64, Fault>,
+    last_request: Option<u64>,
 }
 
 impl FaultPlan {
@@ -71,13 +73,22 @@ impl FaultPlan {
 
     /// Requests go wrong at random, the same ones for the same `seed`.
     pub fn seeded(seed: u64, rates: Rates) -> Self {
-        Self { seed, rates, nth_writes: BTreeMap::new() }
+        Self { seed, rates, ..Self::default() }
     }
 
     /// Makes the `n`th write fail, counted from 1 for the first after the plan is in force.
     /// A multi is one write.
     pub fn fail_nth_write(mut self, n: u64, fault: Fault) -> Self {
         self.nth_writes.insert(n, fault);
+        self
+    }
+}
+
+impl FaultPlan {
+    /// The process dies with its `n`th request, read or write, counted from 1: that one
+    /// takes effect, its answer is lost, and every later one is refused without effect.
+    pub fn die_with_request(mut self, n: u64) -> Self {
+        self.last_request = Some(n);
         self
     }
 }
@@ -99,6 +110,7 @@ pub struct FaultyTree {
 struct Progress {
     plan: FaultPlan,
     random: fastrand::Rng,
+    n_requests: u64,
     n_writes: u64,
     n_watches: u64,
 }
@@ -162,6 +174,12 @@ impl FaultyTree {
         *lock(&self.progress) = Progress::new(plan);
     }
 
+    /// Whether the process has died of its plan ([`FaultPlan::die_with_request`]).
+    pub fn is_dead(&self) -> bool {
+        let progress = lock(&self.progress);
+        progress.plan.last_request.is_some_and(|last| progress.n_requests >= last)
+    }
+
     /// How many writes were made since the plan is in force.
     pub fn n_writes(&self) -> u64 {
         lock(&self.progress).n_writes
@@ -220,7 +238,7 @@ fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
 impl Progress {
     fn new(plan: FaultPlan) -> Self {
         let random = fastrand::Rng::with_seed(plan.seed);
-        Self { plan, random, n_writes: 0, n_watches: 0 }
+        Self { plan, random, n_requests: 0, n_writes: 0, n_watches: 0 }
     }
 
     fn next_write(&mut self) -> Fate {
@@ -233,6 +251,12 @@ impl Progress {
     }
 
     fn next_request(&mut self) -> Fate {
+        self.n_requests += 1;
+        let end = match self.plan.last_request.map(|last| self.n_requests.cmp(&last)) {
+            None | Some(Ordering::Less) => None,
+            Some(Ordering::Equal) => Some(Fault::LostReply),
+            Some(Ordering::Greater) => Some(Fault::Refused(Error::Disconnected)),
+        };
         let rates = self.plan.rates;
         // As many draws for each request, so that one rate does not shift the others' luck.
         let (dice, hesitation, share) = (self.random.f64(), self.random.f64(), self.random.f64());
@@ -244,7 +268,7 @@ impl Progress {
             None
         };
         let delay = if hesitation < rates.delay { rates.delay_max.mul_f64(share) } else { Duration::ZERO };
-        Fate { delay, fault }
+        Fate { delay, fault: end.or(fault) }
     }
 
     /// The luck of a new watcher, its own, so that the order in which watchers are woken

@@ -1,5 +1,7 @@
 //! Whole nimbuses on the memory tree, under paused time.
 
+mod interrupted;
+
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
