@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use crate::{
     cluster::{
         event::{Event, EventNumber},
-        layout,
         observer::Observation,
         record::{Role, Stored, Storm, TaskBeat},
         view::ClusterView,
@@ -212,21 +211,15 @@ fn topology_summary(
         workers_wanted: record.workers,
         executors_total: tasks_total,
         replication_count: view.blobs.get(&record.blob).map_or(0, |holders| holders.len()),
-        trouble: trouble(nimbus, view, id),
+        trouble: trouble(nimbus, id),
     }
 }
 
-/// What keeps a topology from being whole: the leader knows best, every other nimbus knows
-/// which of its records cannot be read.
-fn trouble(nimbus: &Handle, view: &ClusterView, id: &TopologyId) -> Option<String> {
+/// What keeps a topology from being whole, as far as this nimbus can tell.
+fn trouble(nimbus: &Handle, id: &TopologyId) -> Option<String> {
     let status = nimbus.status();
     let found = status.findings.iter().filter(|finding| finding.topology.as_ref() == Some(id));
-    let mut texts: Vec<String> = found.map(|finding| finding.trouble.to_string()).collect();
-    if status.term.is_none() {
-        let paths = [layout::tasks(id), layout::assignment(id), layout::taskbeats(id)];
-        let unreadable = paths.iter().filter_map(|path| Some((path, view.unreadable.get(path)?)));
-        texts.extend(unreadable.map(|(path, reason)| format!("{path} cannot be read: {reason}")));
-    }
+    let texts: Vec<String> = found.map(|finding| finding.trouble.to_string()).collect();
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 

@@ -25,6 +25,7 @@ use crate::{
         handle::Handle,
         identity::{self, Identity},
         leader::{LeaderStatus, Setting},
+        onlooker::look_on,
         role::{Player, register},
     },
     rpc::blobs::{BlobClient, BlobPeers, FetchError},
@@ -166,6 +167,7 @@ fn assemble(
         commands,
         status,
     };
+    tasks.start("onlooker", Ending::StopsOwner, look_on(setting.clone()));
     let candidate = Candidate::new(tree, me.clone(), api.clone(), clock.clone());
     let player =
         Player { me: me.clone(), candidate, setting, role, n_missing: missing, tasks: tasks.child() };

@@ -86,12 +86,13 @@ pub(super) enum Command {
     Break,
 }
 
-/// What the leader last found, for those who ask.
+/// What was last found, for those who ask.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaderStatus {
     /// The term, while this nimbus leads.
     pub term: Option<Term>,
-    /// What needs a person, as of the last decision.
+    /// What needs a person, as of the last decision; while this nimbus follows, what it would
+    /// find if it led.
     pub findings: Vec<Finding>,
 }
 

@@ -25,6 +25,7 @@ pub mod handle;
 pub mod identity;
 mod leader;
 pub mod liveness;
+mod onlooker;
 pub mod options;
 pub mod plan;
 pub mod policy;

@@ -146,3 +146,23 @@ async fn a_host_is_drained_and_used_again_and_everyone_sees_who_asked() {
     let (status, _) = ask(&router, Method::GET, "/api/v1/cluster/events?limit=x", "").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test]
+async fn a_follower_says_what_is_wrong_as_the_leader_does() {
+    let fixture = Fixture::new().await;
+    let (leader, follower, client) = fixture.two().await;
+    submit(&client, blob("first")).await.expect("taken");
+    submit(&client, blob("second")).await.expect("taken");
+    let trouble = async |running: &Running| {
+        let router = routes(running.handle().clone());
+        let (_, shown) = ask(&router, Method::GET, "/api/v1/topology/second", "").await;
+        shown["trouble"].as_str().map(str::to_owned).ok_or_else(|| shown.to_string())
+    };
+    let told = wait_until("the leader finds no slot", LONG, || trouble(&leader)).await;
+    assert!(told.contains("all 2 slots are in use"), "{told}");
+    wait_until("so does the follower", LONG, || async {
+        let seen = trouble(&follower).await?;
+        if seen == told { Ok(()) } else { Err(seen) }
+    })
+    .await;
+}
