@@ -253,7 +253,13 @@ impl Leading {
         let most = self.policy.max_moves_per_round;
         let moves_left = self.pace.moves_left(monotonic, period, most);
         let moment = Moment { wall: self.setting.clock.now(), monotonic, moves_left };
-        let plan = decide(&view, &self.liveness, moment, &self.policy);
+        let mut plan = decide(&view, &self.liveness, moment, &self.policy);
+        if plan.actions.iter().any(|action| action.reason.rests_on_absence()) {
+            // An event that was lost may hide what is there: look, before it is given up.
+            let Some(view) = self.read().await else { return Next::Wait(BREATH) };
+            self.liveness.observe(&view, monotonic);
+            plan = decide(&view, &self.liveness, moment, &self.policy);
+        }
         self.report(plan.findings.clone());
         if plan.actions.is_empty() {
             let next = plan.next.unwrap_or(period).max(Duration::from_millis(1));

@@ -191,6 +191,29 @@ pub enum Reason {
     EventsOver,
 }
 
+impl Reason {
+    /// Whether it rests on something not being there. A view may lack what an event that was
+    /// lost would have shown, so such a reason is believed only of a view that was just read.
+    pub fn rests_on_absence(&self) -> bool {
+        match self {
+            Self::WorkerLost { .. }
+            | Self::NoRecord
+            | Self::BeatsGone
+            | Self::RecordsGone
+            | Self::OrdersDiffer
+            | Self::BlobUnused => true,
+            Self::Unplaced { .. }
+            | Self::Misfit
+            | Self::RebalanceDue
+            | Self::KillDue
+            | Self::BeatsOverdue
+            | Self::ParentsMissing
+            | Self::HostsDrained { .. }
+            | Self::EventsOver => false,
+        }
+    }
+}
+
 /// Something that keeps a topology, or the cluster, from being as it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
