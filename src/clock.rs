@@ -13,6 +13,10 @@ use crate::model::Timestamp;
 pub struct Monotonic(Duration);
 
 impl Monotonic {
+    /// The moment that a clock was made.
+    #[cfg(any(test, feature = "test-support"))]
+    pub(crate) const START: Self = Self(Duration::ZERO);
+
     /// How long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)

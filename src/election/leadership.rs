@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+#[cfg(any(test, feature = "test-support"))]
+use crate::test_support::sabotage::{self, Sabotage};
 use crate::{
     cluster::{
         event::{Author, Told},
@@ -183,7 +185,10 @@ impl FencedWriter {
     /// When dropped half-way the outcome is unknown.
     pub async fn commit(&self, ops: Vec<Op>) -> Result<Vec<OpResult>, WriteError> {
         let mut fenced = Vec::with_capacity(ops.len() + 1);
-        fenced.push(Op::Check { path: layout::term(), version: Some(Version(self.author.term.0)) });
+        let version = Some(Version(self.author.term.0));
+        #[cfg(any(test, feature = "test-support"))]
+        let version = version.filter(|_| !sabotage::is_put_in(Sabotage::UnfencedWrite));
+        fenced.push(Op::Check { path: layout::term(), version });
         fenced.extend(ops);
         match self.tree.multi(fenced).await {
             Ok(mut results) => {

@@ -97,6 +97,8 @@ impl Liveness {
 
     /// Takes in a fresh view.
     pub fn observe(&mut self, view: &ClusterView, now: Monotonic) {
+        #[cfg(any(test, feature = "test-support"))]
+        let now = self.sabotaged(now);
         if std::mem::take(&mut self.interrupted) {
             self.connected = now;
         }
@@ -122,6 +124,21 @@ impl Liveness {
         keep_first(&mut self.unheld, unheld, now);
         let orphans = orphans(view);
         keep_first(&mut self.orphans, orphans.iter(), now);
+    }
+
+    /// A bug that can be put in on purpose: what is not there at the first look has not been
+    /// there for as long as this process runs, and nobody needs time to come back.
+    #[cfg(any(test, feature = "test-support"))]
+    fn sabotaged(&mut self, now: Monotonic) -> Monotonic {
+        use crate::test_support::sabotage::{Sabotage, is_put_in};
+        let is_first = self.topologies.is_empty();
+        match is_put_in(Sabotage::LivenessFromBefore) && is_first {
+            true => {
+                (self.term_began, self.connected) = (Monotonic::START, Monotonic::START);
+                Monotonic::START
+            }
+            false => now,
+        }
     }
 
     /// How the worker of `id` in `slot` is.

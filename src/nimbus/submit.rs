@@ -1,5 +1,7 @@
 //! From a stored blob to a topology: checked whole, then written at once.
 
+#[cfg(any(test, feature = "test-support"))]
+use crate::test_support::sabotage::{self, Sabotage};
 use crate::{
     cluster::{
         event::Told,
@@ -123,6 +125,10 @@ pub(super) async fn carry_out(
     writer: &FencedWriter,
 ) -> Result<(TopologyId, Storm), Refusal> {
     check_name(&prepared.name, view)?;
+    #[cfg(any(test, feature = "test-support"))]
+    if sabotage::is_put_in(Sabotage::RetriesUnderNewId) {
+        return carry_out_carelessly(prepared, ids, now, writer).await;
+    }
     let id = ids.make(&prepared.name, now);
     let storm = prepared.storm(now);
     check_placeable(&id, &prepared.tasks, prepared.workers)?;
@@ -150,6 +156,25 @@ pub(super) async fn carry_out(
         // A read may be older than the write in doubt; the same write again is not.
         if let Some(stored) = read_back(&id, store).await? {
             return if stored.value == storm { Ok((id, storm)) } else { Err(Refusal::OutcomeUnknown) };
+        }
+    }
+    Err(Refusal::OutcomeUnknown)
+}
+
+/// A bug that can be put in on purpose: what may have happened is done once more.
+#[cfg(any(test, feature = "test-support"))]
+async fn carry_out_carelessly(
+    prepared: &Prepared,
+    ids: &mut Ids,
+    now: Timestamp,
+    writer: &FencedWriter,
+) -> Result<(TopologyId, Storm), Refusal> {
+    let storm = prepared.storm(now);
+    for _ in 0..TRIES {
+        let id = ids.make(&prepared.name, now);
+        match writer.commit(ops(&id, &storm, &prepared.tasks)).await {
+            Err(WriteError::Unknown(_)) => {}
+            written => return written.map(|_| (id, storm)).map_err(Refusal::from),
         }
     }
     Err(Refusal::OutcomeUnknown)

@@ -1,6 +1,7 @@
 //! Waits, processes and builders for tests.
 
 mod generated;
+pub mod sabotage;
 pub mod sim;
 pub mod topologies;
 mod wait;

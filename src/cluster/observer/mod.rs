@@ -205,9 +205,9 @@ impl Observing {
                 biased;
                 // Cancel-safe: `changed` keeps what it took, the others only wait or hand over.
                 changed = sessions.changed() => if changed.is_err() { return },
-                _ = full_read.tick() => self.watching.all_dirty = true,
+                _ = full_read.tick() => self.watching.all_dirty |= !believes_watches(),
                 Some(reply) = self.asked.recv() => {
-                    self.watching.all_dirty = true;
+                    self.watching.all_dirty |= !believes_watches();
                     let result = self.catch_up().await.map(|()| Arc::clone(&self.publish.borrow().view));
                     // The asker may have gone away; the view is published all the same.
                     let _gone = reply.send(result);
@@ -261,4 +261,16 @@ impl Observing {
     fn publish_stale(&self) {
         self.publish.send_if_modified(|observation| std::mem::replace(&mut observation.fresh, false));
     }
+}
+
+/// A bug that can be put in on purpose.
+#[cfg(any(test, feature = "test-support"))]
+fn believes_watches() -> bool {
+    use crate::test_support::sabotage::{Sabotage, is_put_in};
+    is_put_in(Sabotage::BelievesWatches)
+}
+
+#[cfg(not(any(test, feature = "test-support")))]
+const fn believes_watches() -> bool {
+    false
 }

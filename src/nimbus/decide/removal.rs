@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+#[cfg(any(test, feature = "test-support"))]
+use crate::test_support::sabotage::{self, Sabotage};
 use crate::{
     cluster::{
         layout,
@@ -68,6 +70,11 @@ pub(super) fn remove_orphans(draft: &mut Draft<'_>) {
 fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: Option<&Stored<Storm>>) {
     let reason = if storm.is_some() { Reason::KillDue } else { Reason::NoRecord };
     let view = draft.view;
+    #[cfg(any(test, feature = "test-support"))]
+    if let Some(storm) = storm.filter(|_| sabotage::is_put_in(Sabotage::RecordRemovedFirst)) {
+        let effect = Effect::RemoveStorm { id: id.clone(), version: storm.version };
+        return draft.act(effect, Reason::RecordsGone, 0);
+    }
     if let Some(assignment) = view.assignments.get(id) {
         let supervisors: Vec<SupervisorId> = assignment.value.supervisors().cloned().collect();
         return unassign(draft, id, Some(assignment.version), supervisors, reason);

@@ -12,11 +12,11 @@ use bytes::Bytes;
 use crate::{
     daemon::tasks::Ending,
     model::{
-        StreamId, TopologyId, TopologyName,
+        HostName, StreamId, TopologyId, TopologyName,
         status::TopologyStatus,
         topology::{Component, ComponentKind, Grouping, Input, Run, StreamDeclaration, Topology},
     },
-    nimbus::{Handle, change::Change, handle::Submission, refusal::Refusal},
+    nimbus::{Handle, change::Change, drain::DrainChange, handle::Submission, refusal::Refusal},
     rpc::{bundle, bundle::Bundle},
     test_support::sim::ground::Ground,
 };
@@ -64,11 +64,25 @@ pub(super) struct Clients {
     apis: Arc<Vec<String>>,
     // Guards what they know; held for a few instructions.
     promises: Arc<Mutex<BTreeMap<TopologyName, Promise>>>,
+    // Guards the hosts they wanted drained; held for a few instructions.
+    drains: Arc<Mutex<BTreeMap<String, Drain>>>,
+}
+
+/// What is known of a host that was to be drained.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Drain {
+    pub(super) drained: Said,
+    pub(super) is_open: bool,
 }
 
 impl Clients {
     pub(super) fn new(ground: &Arc<Ground>, apis: Vec<String>) -> Self {
-        Self { ground: Arc::clone(ground), apis: Arc::new(apis), promises: Arc::default() }
+        Self {
+            ground: Arc::clone(ground),
+            apis: Arc::new(apis),
+            promises: Arc::default(),
+            drains: Arc::default(),
+        }
     }
 
     /// What they know of each topology they ever submitted.
@@ -152,6 +166,47 @@ impl Clients {
         });
     }
 
+    /// What they know of each host that was ever to be drained.
+    pub(super) fn drains(&self) -> BTreeMap<String, Drain> {
+        self.lock_drains().clone()
+    }
+
+    /// Asks for a host to be drained or used again, one request at a time.
+    pub(super) fn drain(&self, host: &str, change: DrainChange, random: fastrand::Rng) {
+        let before = {
+            let mut drains = self.lock_drains();
+            let drain = drains.entry(host.to_owned()).or_insert(Drain { drained: Said::No, is_open: false });
+            if drain.is_open {
+                return;
+            }
+            let before = drain.drained;
+            *drain = Drain { drained: Said::Perhaps, is_open: true };
+            before
+        };
+        let (this, host) = (self.clone(), host.to_owned());
+        self.ground.tasks.start("drain", Ending::Normal, async move {
+            let name: HostName = host.parse().expect("a valid host");
+            let answer = this
+                .ask(random, |nimbus| {
+                    let name = name.clone();
+                    async move { nimbus.drain(name, change, None).await }
+                })
+                .await;
+            let drained = match (&answer, change) {
+                (Answer::Done(()), DrainChange::Drain { .. }) => Said::Yes,
+                (Answer::Done(()), DrainChange::Undrain) => Said::No,
+                (Answer::Refused(_), _) => before,
+                (Answer::Unknown, _) => Said::Perhaps,
+            };
+            this.ground.journal().remark(format_args!("{} of {host}: {}", change.verb(), answer.outcome()));
+            this.lock_drains().insert(host, Drain { drained, is_open: false });
+        });
+    }
+
+    fn lock_drains(&self) -> MutexGuard<'_, BTreeMap<String, Drain>> {
+        self.drains.lock().expect("no one panics while holding the drains")
+    }
+
     fn settle<T>(
         &self,
         name: &TopologyName,
@@ -159,12 +214,7 @@ impl Clients {
         answer: &Answer<T>,
         note: impl FnOnce(&mut Promise, &Answer<T>),
     ) {
-        let outcome = match answer {
-            Answer::Done(_) => "done".to_owned(),
-            Answer::Refused(reason) => format!("refused, {reason}"),
-            Answer::Unknown => "nobody knows".to_owned(),
-        };
-        self.ground.journal().remark(format_args!("{what}: {outcome}"));
+        self.ground.journal().remark(format_args!("{what}: {}", answer.outcome()));
         let mut promises = self.lock();
         let Some(promise) = promises.get_mut(name) else { return };
         promise.n_open -= 1;
@@ -195,6 +245,16 @@ impl Clients {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TopologyName, Promise>> {
         self.promises.lock().expect("no one panics while holding the promises")
+    }
+}
+
+impl<T> Answer<T> {
+    fn outcome(&self) -> String {
+        match self {
+            Self::Done(_) => "done".to_owned(),
+            Self::Refused(reason) => format!("refused, {reason}"),
+            Self::Unknown => "nobody knows".to_owned(),
+        }
     }
 }
 

@@ -4,7 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     test_support::sim::{
-        client::Clients, connection::Connection, ground::Ground, host::Host, journal::Party, replica::Replica,
+        client::{Clients, Said},
+        connection::Connection,
+        ground::Ground,
+        host::Host,
+        journal::Party,
+        replica::Replica,
     },
     tree::faulty::FaultPlan,
 };
@@ -52,9 +57,14 @@ impl Cluster {
         replicas.chain(hosts).chain(workers).collect()
     }
 
-    /// The slots of all hosts.
-    pub(super) fn n_slots(&self) -> u32 {
-        self.hosts.iter().map(|host| u32::from(host.n_slots)).sum()
+    /// The slots of all hosts that are surely not drained, but for `without`.
+    pub(super) fn n_slots(&self, without: Option<&str>) -> u32 {
+        let drains = self.clients.drains();
+        let is_used = |host: &&Host| {
+            drains.get(&host.name).is_none_or(|drain| drain.drained == Said::No)
+                && Some(&*host.name) != without
+        };
+        self.hosts.iter().filter(is_used).map(|host| u32::from(host.n_slots)).sum()
     }
 
     /// A process that has ended by itself, which none may.

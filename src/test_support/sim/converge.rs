@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     cluster::layout,
-    model::status::TopologyStatus,
+    model::{assignment::Assignment, status::TopologyStatus},
     test_support::sim::{
         client::{Promise, Said},
         cluster::Cluster,
@@ -25,32 +25,38 @@ const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// How long it must stay so: every periodic pass but the observers' comes by.
 const REST: Duration = Duration::from_secs(70);
 
-/// Waits until all is as it should be, and then that it stays so. Answers how long it took.
+/// Waits until all is as it should be and stays so. Answers how long it took.
+///
+/// It may seem so and not last: what a lost event hid comes out with the next periodic pass.
+/// Then the rest begins anew, within the same time.
 pub(super) async fn converge(cluster: &Cluster) -> Duration {
     let began = cluster.ground.now();
-    while let Err(reason) = is_converged(cluster) {
-        let took = cluster.ground.now().saturating_sub(began);
-        if took >= CONVERGENCE_MAX {
-            let reason = format!("after {took:?} without faults, {reason}");
-            cluster.ground.journal().fail("convergence", reason);
-            return took;
+    let (mut took, mut resting) = (Duration::ZERO, false);
+    loop {
+        let passed = cluster.ground.now().saturating_sub(began);
+        match is_converged(cluster) {
+            Ok(()) if resting && passed.saturating_sub(took) >= REST => return took,
+            Ok(()) if resting => {}
+            Ok(()) => {
+                cluster.ground.journal().remark("all is as it should be");
+                (took, resting) = (passed, true);
+            }
+            Err(reason) if passed >= CONVERGENCE_MAX => {
+                let reason = format!("after {passed:?} without faults, {reason}");
+                cluster.ground.journal().fail("convergence", reason);
+                return passed;
+            }
+            Err(reason) => {
+                if resting {
+                    cluster.ground.journal().remark(format_args!("it is not, after all: {reason}"));
+                }
+                resting = false;
+            }
         }
         if !cluster.pass(LOOK_PERIOD).await {
             return took;
         }
     }
-    let took = cluster.ground.now().saturating_sub(began);
-    cluster.ground.journal().remark("all is as it should be");
-    let resting = cluster.ground.now();
-    while cluster.ground.now().saturating_sub(resting) < REST {
-        if !cluster.pass(LOOK_PERIOD).await {
-            return took;
-        }
-        if let Err(reason) = is_converged(cluster) {
-            cluster.ground.journal().fail("rest", format!("without any fault {reason}"));
-        }
-    }
-    took
 }
 
 /// What is not as it should be.
@@ -58,6 +64,10 @@ fn is_converged(cluster: &Cluster) -> Result<(), String> {
     let promises = cluster.clients.promises();
     if let Some((name, _)) = promises.iter().find(|(_, promise)| promise.n_open > 0) {
         return Err(format!("a request about {name} is not answered"));
+    }
+    let drains = cluster.clients.drains();
+    if let Some((host, _)) = drains.iter().find(|(_, drain)| drain.is_open) {
+        return Err(format!("a request about {host} is not answered"));
     }
     cluster.ground.server.look(|tree| {
         let journal = cluster.ground.journal();
@@ -69,6 +79,9 @@ fn is_converged(cluster: &Cluster) -> Result<(), String> {
         }
         facts.storms.keys().try_for_each(|id| is_whole(id, facts, tree))?;
         is_gone(facts, tree)?;
+        for (host, _) in drains.iter().filter(|(_, drain)| drain.drained == Said::Yes) {
+            is_empty(host, facts)?;
+        }
         is_replicated(cluster, facts, tree)
     })
 }
@@ -100,6 +113,15 @@ fn keeps(name: &str, promise: &Promise, status: Option<TopologyStatus>) -> Resul
             Err(format!("{name} is {status}"))
         }
         (_, _, _) => Ok(()),
+    }
+}
+
+/// Nothing is placed on a drained host.
+fn is_empty(host: &str, facts: &Facts) -> Result<(), String> {
+    let runs = |assignment: &Assignment| assignment.workers.values().any(|worker| worker.host == host);
+    match facts.assignments.iter().find(|(_, assignment)| runs(assignment)) {
+        Some((id, _)) => Err(format!("{host} is drained and has a worker of {id}")),
+        None => Ok(()),
     }
 }
 

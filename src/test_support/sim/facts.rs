@@ -1,14 +1,17 @@
 //! What is true of the cluster at one moment of a run, told from the journal alone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Display},
     time::Duration,
 };
 
 use crate::{
     cluster::record::{self, Storm},
-    model::{Slot, TaskId, Timestamp, TopologyId, WorkerId, assignment::Assignment, task_set::TaskSet},
+    model::{
+        Slot, SupervisorId, TaskId, Timestamp, TopologyId, WorkerId, assignment::Assignment,
+        task_set::TaskSet,
+    },
     supervisor::process::{ExitReport, StopSignal},
     tree::{
         Op, OpResult, TreePath, Version,
@@ -28,14 +31,20 @@ pub(super) struct Facts {
     pub(super) storms: BTreeMap<TopologyId, Storm>,
     pub(super) assignments: BTreeMap<TopologyId, Assignment>,
     pub(super) beats: BTreeMap<(TopologyId, TaskId), Beat>,
+    /// The hosts that are to be empty.
+    pub(super) drains: BTreeSet<String>,
+    /// Since when each supervisor that was ever there has not been.
+    pub(super) supervisors: BTreeMap<SupervisorId, Option<Duration>>,
     /// The worker processes that run.
     pub(super) processes: BTreeMap<WorkerId, Process>,
 }
 
-/// A task's beat.
+/// A task's last beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Beat {
     pub(super) since: Duration,
+    /// When it went, if it did.
+    pub(super) until: Option<Duration>,
     pub(super) connection: u64,
 }
 
@@ -92,7 +101,7 @@ impl Facts {
     /// Takes in what took effect in the tree.
     pub(super) fn commit(&mut self, commit: &Commit<'_>) {
         match commit.what {
-            What::SessionEnded(paths) => paths.iter().for_each(|path| self.beat_gone(path)),
+            What::SessionEnded(paths) => paths.iter().for_each(|path| self.ephemeral_gone(path)),
             What::Transaction { ops, results } => {
                 for (op, result) in ops.iter().zip(results) {
                     self.operation(commit, op, result);
@@ -119,18 +128,36 @@ impl Facts {
             }
             (Some("taskbeats"), Some(_), Some(_)) => match (op, beat_of(path)) {
                 (Op::Create { .. }, Some(key)) => {
-                    self.beats.insert(key, Beat { since: self.now, connection: commit.connection });
+                    let beat = Beat { since: self.now, until: None, connection: commit.connection };
+                    self.beats.insert(key, beat);
                 }
-                (Op::Delete { .. }, _) => self.beat_gone(path),
+                (Op::Delete { .. }, _) => self.ephemeral_gone(path),
                 (Op::Create { .. } | Op::Set { .. } | Op::Check { .. }, _) => {}
+            },
+            (Some("drains"), Some(host), None) => match commit.after.get(path) {
+                Some(_) => _ = self.drains.insert(host.to_owned()),
+                None => _ = self.drains.remove(host),
+            },
+            (Some("supervisors"), Some(id), None) => match op {
+                Op::Create { .. } => {
+                    if let Ok(id) = id.parse() {
+                        self.supervisors.insert(id, None);
+                    }
+                }
+                Op::Delete { .. } => self.ephemeral_gone(path),
+                Op::Set { .. } | Op::Check { .. } => {}
             },
             _ => {}
         }
     }
 
-    fn beat_gone(&mut self, path: &TreePath) {
-        if let Some(key) = beat_of(path) {
-            self.beats.remove(&key);
+    fn ephemeral_gone(&mut self, path: &TreePath) {
+        if let Some(beat) = beat_of(path).and_then(|key| self.beats.get_mut(&key)) {
+            beat.until = Some(self.now);
+        }
+        let mut parts = path.parts();
+        if let (Some("supervisors"), Some(Ok(id))) = (parts.next(), parts.next().map(str::parse)) {
+            self.supervisors.insert(id, Some(self.now));
         }
     }
 
@@ -153,6 +180,11 @@ impl Facts {
             MachineEvent::Ended { worker, .. } => drop(self.processes.remove(worker)),
             MachineEvent::Signalled { .. } | MachineEvent::ErrorStored { .. } => {}
         }
+    }
+
+    /// The beat of a task that is there now.
+    pub(super) fn beat(&self, id: &TopologyId, task: TaskId) -> Option<&Beat> {
+        self.beats.get(&(id.clone(), task)).filter(|beat| beat.until.is_none())
     }
 
     /// Whether the tree wants exactly this process.

@@ -9,7 +9,7 @@ use crate::{
     cluster::layout,
     daemon::tasks::{Ending, Tasks},
     model::{ComponentId, TopologyName},
-    nimbus::change::Change,
+    nimbus::{change::Change, drain::DrainChange},
     rpc::message::{KillRequest, RebalanceRequest},
     test_support::sim::{
         client::{Promise, Said},
@@ -37,6 +37,8 @@ enum Happening {
     Deactivate,
     Rebalance,
     Kill,
+    Drain,
+    Undrain,
     BadLink,
     Expiry,
     Cut,
@@ -58,8 +60,15 @@ enum Happening {
 use Happening as H;
 
 /// What users do, and how often.
-const WORK: &[(Happening, u32)] =
-    &[(H::Submit, 8), (H::Activate, 1), (H::Deactivate, 2), (H::Rebalance, 4), (H::Kill, 3)];
+const WORK: &[(Happening, u32)] = &[
+    (H::Submit, 8),
+    (H::Activate, 1),
+    (H::Deactivate, 2),
+    (H::Rebalance, 4),
+    (H::Kill, 3),
+    (H::Drain, 2),
+    (H::Undrain, 2),
+];
 
 /// What goes wrong, and how often, in a run that has this kind of fault.
 const FAULTS: &[(Happening, u32)] = &[
@@ -154,6 +163,7 @@ impl Script {
         match happening {
             H::Submit => self.submit(cluster),
             H::Activate | H::Deactivate | H::Rebalance | H::Kill => self.change(happening, cluster),
+            H::Drain | H::Undrain => self.drain(happening, cluster),
             H::BadLink => self.spoil(cluster),
             H::Expiry => {
                 if let Some(connection) = self.any(cluster) {
@@ -255,6 +265,19 @@ impl Script {
         cluster.clients.change(name, change, self.random.fork());
     }
 
+    /// Drains a host, if there is room for everything elsewhere, or takes it into use again.
+    fn drain(&mut self, happening: Happening, cluster: &Cluster) {
+        let Some(host) = self.random.choice(&cluster.hosts) else { return };
+        let change = match happening {
+            H::Drain if cluster.n_slots(Some(&host.name)) >= taken(cluster, None) => {
+                DrainChange::Drain { wait_secs: self.random.bool().then(|| self.random.u64(0..30)) }
+            }
+            H::Drain => return,
+            _ => DrainChange::Undrain,
+        };
+        cluster.clients.drain(&host.name, change, self.random.fork());
+    }
+
     /// Makes one link a bad one for a while.
     fn spoil(&mut self, cluster: &Cluster) {
         let Some(connection) = self.any(cluster) else { return };
@@ -319,8 +342,12 @@ fn delete_leader(operator: Arc<Connection>, tasks: &Tasks) {
 /// How many workers more may be asked for, or by `name` in all, so that there are slots for
 /// all of them when every machine is up.
 fn free_workers(cluster: &Cluster, name: Option<&TopologyName>) -> u32 {
+    cluster.n_slots(None).saturating_sub(taken(cluster, name))
+}
+
+/// How many workers were asked for, but by `without`.
+fn taken(cluster: &Cluster, without: Option<&TopologyName>) -> u32 {
     let promises = cluster.clients.promises();
-    let others = promises.iter().filter(|(other, _)| Some(*other) != name);
-    let taken: u32 = others.map(|(_, promise)| promise.workers_max).sum();
-    cluster.n_slots().saturating_sub(taken)
+    let others = promises.iter().filter(|(name, _)| Some(*name) != without);
+    others.map(|(_, promise)| promise.workers_max).sum()
 }

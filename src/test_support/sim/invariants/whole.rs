@@ -46,7 +46,7 @@ pub(in crate::test_support::sim) fn is_whole(
             return Err(format!("{} does not run {} of {id} yet", process.worker, worker.tasks));
         }
         for task in worker.tasks.iter() {
-            let beat = facts.beats.get(&(id.clone(), task));
+            let beat = facts.beat(id, task);
             if beat.map(|beat| beat.connection) != Some(process.connection) {
                 return Err(format!("task {task} of {id} does not beat"));
             }
