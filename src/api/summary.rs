@@ -6,7 +6,7 @@ use crate::{
     cluster::{
         event::{Event, EventNumber},
         observer::Observation,
-        record::{Role, Stored, Storm, TaskBeat},
+        record::{Stored, Storm, TaskBeat},
         view::ClusterView,
     },
     model::{
@@ -87,9 +87,10 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
         id: id.clone(),
         host: record.host.clone(),
         api: record.api.clone(),
-        status: match record.role {
-            Role::Leader => NimbusStatus::Leader,
-            Role::Follower => NimbusStatus::Follower,
+        // `/leader` is what counts; what a nimbus says of itself follows a moment later.
+        status: match view.leader.as_ref().is_some_and(|leader| leader.nimbus == *id) {
+            true => NimbusStatus::Leader,
+            false => NimbusStatus::Follower,
         },
         uptime_seconds: now.since(record.start).as_secs(),
         blobs_missing: record.blobs_missing,

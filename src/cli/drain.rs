@@ -73,9 +73,9 @@ fn report(global: &Global, accepted: &HostAccepted) -> Result<(), Failure> {
     let HostAccepted { host_operation, host, workers_left } = accepted;
     let state = match (host_operation.as_str(), workers_left) {
         ("undrain", _) => "may be used again".to_owned(),
-        (_, 0) => "is drained: no worker is left".to_owned(),
-        (_, 1) => "is being drained: 1 worker is left".to_owned(),
-        (_, n) => format!("is being drained: {n} workers are left"),
+        (_, 0) => "is drained: nothing is assigned to it".to_owned(),
+        (_, 1) => "is being drained: 1 worker is left there".to_owned(),
+        (_, n) => format!("is being drained: {n} workers are left there"),
     };
     output::print(&format!("{host} {state}\n"))
 }

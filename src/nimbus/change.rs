@@ -133,7 +133,7 @@ fn told(id: &TopologyId, change: &Change, by: Option<String>, next: &Storm) -> T
         Change::Kill(_) => EventKind::Killed,
     };
     let reason = match next.pending.as_ref().map(PendingChange::deadline) {
-        Some(deadline) => format!("an operator asked for it; it is due at {} ms", deadline.as_millis()),
+        Some(deadline) => format!("an operator asked for it; it is due at {deadline}"),
         None => "an operator asked for it".to_owned(),
     };
     Told { event, topology: Some(id.clone()), reason, by, moves: Vec::new() }

@@ -169,7 +169,12 @@ impl Server {
         }
     }
 
-    fn end_session(&mut self, id: ConnectionId, session: SessionId) {
+    fn end_session(
+        &mut self,
+        #[cfg_attr(not(any(test, feature = "test-support")), expect(unused, reason = "only tests listen"))]
+        id: ConnectionId,
+        session: SessionId,
+    ) {
         let ended = self.nodes.end_session(session);
         #[cfg(any(test, feature = "test-support"))]
         self.hear(id, session, super::listen::What::SessionEnded(&ended));
