@@ -18,11 +18,14 @@ use std::{
 use stormkeeper::{
     clock::{Clock, Monotonic},
     daemon::telemetry,
-    test_support::sim::{self, Report},
+    test_support::{
+        sabotage::{self, Sabotage},
+        sim::{self, Links, Report},
+    },
 };
 
 /// What `cargo test` plays.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 
 /// The last lines of the journal that are shown of a failure.
 const TAIL: usize = 60;
@@ -30,9 +33,11 @@ const TAIL: usize = 60;
 const USAGE: &str = "\
 Plays runs of the simulated cluster.
 
-  --seeds N     how many (300)
+  --seeds N     how many (200)
   --from N      the first seed (0)
   --seed S      this one alone, with its whole journal
+  --bad-links   the nimbuses' links lose answers and events all the time
+  --sabotage B  with this bug put into the daemons, to see that it is found
   --jobs N      how many at a time (one for each core)
   --log FILTER  the logs of the daemons, as with STORMKEEPER_LOG";
 
@@ -42,6 +47,8 @@ struct Args {
     seeds: u64,
     jobs: usize,
     is_single: bool,
+    links: Links,
+    sabotage: Option<Sabotage>,
 }
 
 fn main() -> ExitCode {
@@ -65,7 +72,8 @@ fn main() -> ExitCode {
 /// would take is taken as well, as `cargo test` gives every target the same arguments.
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String> {
     let jobs = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let mut parsed = Args { from: 0, seeds: SEEDS, jobs, is_single: false };
+    let mut parsed =
+        Args { from: 0, seeds: SEEDS, jobs, is_single: false, links: Links::ByChance, sabotage: None };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         let number = |text: String| text.parse().map_err(|_| format!("{text} is not a number"));
@@ -77,6 +85,13 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String>
                 (parsed.seeds, parsed.is_single) = (1, true);
             }
             "--jobs" => parsed.jobs = value()?.parse().map_err(|_| "--jobs takes a number".to_owned())?,
+            "--bad-links" => parsed.links = Links::Bad,
+            "--sabotage" => {
+                let text = value()?;
+                let known = Sabotage::ALL.iter().find(|bug| format!("{bug:?}") == text);
+                let known = known.ok_or_else(|| format!("the bugs are {:?}", Sabotage::ALL))?;
+                parsed.sabotage = Some(*known);
+            }
             "--log" => telemetry::log_to_stderr(Some(&value()?)),
             "--help" | "-h" => {
                 println!("{USAGE}");
@@ -110,7 +125,11 @@ fn play(args: &Args) -> (u64, Vec<Report>) {
                     if seed >= end {
                         return;
                     }
-                    let report = sim::run(seed);
+                    let play = || sim::run_on(args.links, seed);
+                    let report = match args.sabotage {
+                        Some(bug) => sabotage::with(bug, play),
+                        None => play(),
+                    };
                     reports.lock().expect("no panic").add(report, args.is_single);
                 }
             });

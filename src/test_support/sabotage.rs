@@ -20,6 +20,17 @@ pub enum Sabotage {
     RetriesUnderNewId,
 }
 
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::UnfencedWrite,
+        Self::BelievesWatches,
+        Self::LivenessFromBefore,
+        Self::RecordRemovedFirst,
+        Self::RetriesUnderNewId,
+    ];
+}
+
 thread_local! {
     static PUT_IN: Cell<Option<Sabotage>> = const { Cell::new(None) };
 }

@@ -62,22 +62,39 @@ pub struct Report {
     pub tail: Vec<String>,
 }
 
+/// What the links of a run are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// Good, until the script says otherwise.
+    ByChance,
+    /// Those of the nimbuses lose answers and events all the time that there are faults.
+    Bad,
+}
+
 /// Plays the run of `seed` in this thread.
 ///
 /// # Panics
 /// When the scratch directory cannot be used.
 pub fn run(seed: u64) -> Report {
+    run_on(Links::ByChance, seed)
+}
+
+/// Plays the run of `seed` on such links.
+///
+/// # Panics
+/// When the scratch directory cannot be used.
+pub fn run_on(links: Links, seed: u64) -> Report {
     // All generators that the daemons make take their seeds from this thread's.
     fastrand::seed(seed);
     blocking::run_inline();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime of one thread").block_on(Box::pin(play(seed)))
+    runtime.expect("a runtime of one thread").block_on(Box::pin(play(links, seed)))
 }
 
-async fn play(seed: u64) -> Report {
+async fn play(links: Links, seed: u64) -> Report {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut cluster = Cluster::new(seed, &mut random);
-    Script::new(random).play(&mut cluster).await;
+    Script::new(links, random).play(&mut cluster).await;
     let is_well = cluster.ground.journal().violation().is_none();
     let converged_in = if is_well { converge::converge(&cluster).await } else { Duration::ZERO };
     let lasted = cluster.ground.now();

@@ -3,7 +3,7 @@
 //! Each run draws which kinds of faults it has and how often anything happens, so that some
 //! runs see much of one kind and others a little of everything.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::{
     cluster::layout,
@@ -12,9 +12,11 @@ use crate::{
     nimbus::{change::Change, drain::DrainChange},
     rpc::message::{KillRequest, RebalanceRequest},
     test_support::sim::{
+        Links,
         client::{Promise, Said},
         cluster::Cluster,
         connection::Connection,
+        replica::Replica,
     },
     tree::faulty::{FaultPlan, Rates},
 };
@@ -28,6 +30,10 @@ const TOPOLOGIES_MAX: usize = 8;
 
 /// How far a clock may jump.
 const JUMP_MAX_MILLIS: i64 = 60_000;
+
+/// A link that is always bad.
+const BAD_LINK: Rates =
+    Rates { lost_reply: 0.2, lost_request: 0.0, delay: 0.0, delay_max: Duration::ZERO, lost_event: 0.5 };
 
 /// Everything that can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,17 +106,29 @@ pub(super) struct Script {
     n_submitted: usize,
     /// Faults that are under way and end by themselves.
     faults: Tasks,
+    links: Links,
+    /// The connections that were made bad ones for good.
+    spoilt: BTreeSet<u64>,
 }
 
 impl Script {
-    pub(super) fn new(mut random: fastrand::Rng) -> Self {
+    pub(super) fn new(links: Links, mut random: fastrand::Rng) -> Self {
         let mut deck: Vec<_> = WORK.to_vec();
         deck.extend(FAULTS.iter().filter(|_| random.bool()));
         // What was switched off comes back in every run.
         deck.push((H::Restart, 6));
         let trouble = TROUBLE_MIN + (TROUBLE_MAX - TROUBLE_MIN).mul_f64(random.f64());
         let pause_max = Duration::from_millis(random.u64(500..=12_000));
-        Self { random, deck, pause_max, trouble, n_submitted: 0, faults: Tasks::default() }
+        Self {
+            random,
+            deck,
+            pause_max,
+            trouble,
+            n_submitted: 0,
+            faults: Tasks::default(),
+            links,
+            spoilt: BTreeSet::new(),
+        }
     }
 
     /// Starts the cluster, makes trouble for a while, and ends all faults. Stops early when
@@ -125,6 +143,7 @@ impl Script {
             tokio::time::sleep(self.up_to(Duration::from_secs(1))).await;
         }
         while cluster.ground.now() < self.trouble {
+            self.spoil_all(cluster);
             let happening = self.draw();
             self.happen(happening, cluster).await;
             if !cluster.pass(self.up_to(self.pause_max)).await {
@@ -297,6 +316,18 @@ impl Script {
             tokio::time::sleep(time).await;
             connection.faults().set_plan(FaultPlan::none());
         });
+    }
+
+    /// Makes the links of all nimbuses bad ones, if this run is to have such.
+    fn spoil_all(&mut self, cluster: &Cluster) {
+        if self.links == Links::ByChance {
+            return;
+        }
+        for connection in cluster.replicas.iter().filter_map(Replica::connection) {
+            if self.spoilt.insert(connection.id()) {
+                connection.faults().set_plan(FaultPlan::seeded(self.random.u64(..), BAD_LINK));
+            }
+        }
     }
 
     /// The leader stands still, while its session ends or an operator helps a successor up.

@@ -9,7 +9,7 @@ use crate::{
         record::{self, StoredError},
         store::ERRORS_KEPT,
     },
-    model::{TaskId, TopologyId},
+    model::{TaskId, TopologyId, status::TopologyStatus},
     test_support::sim::{
         facts::{Facts, MachineEvent},
         journal::Party,
@@ -79,8 +79,12 @@ impl Invariant for Errors {
         Ok(())
     }
 
-    fn machine(&mut self, _facts: &Facts, event: &MachineEvent) -> Result<(), String> {
+    fn machine(&mut self, facts: &Facts, event: &MachineEvent) -> Result<(), String> {
         let MachineEvent::ErrorStored { topology, task, message } = event else { return Ok(()) };
+        // There is no place for errors of a topology that is being removed, and no need.
+        if facts.storms.get(topology).is_none_or(|storm| storm.status == TopologyStatus::Killed) {
+            return Ok(());
+        }
         let written = self.tasks.get(&(topology.clone(), *task));
         match written.is_some_and(|written| written.messages.contains(message)) {
             true => Ok(()),
