@@ -50,13 +50,24 @@ impl Candidate {
     /// # Errors
     /// Those of the tree; run it again.
     pub async fn is_led_by_another(&self) -> Result<bool, Error> {
+        // Before `/leader`, so that an election in between shows: a `/leader` that was created
+        // again has the version of the one that was read.
+        let term = self.tree.get(&layout::term()).await?;
         let Some(node) = self.tree.get(&layout::leader()).await? else { return Ok(false) };
         if !self.is_our_leftover(&node) {
             return Ok(true);
         }
         info!(owner = ?node.stat.owner, "removing the leadership of our own former session");
-        match self.tree.delete(&layout::leader(), Some(node.stat.version)).await {
-            Ok(()) | Err(Error::NoNode { .. } | Error::BadVersion { .. }) => Ok(false),
+        let check = Op::Check { path: layout::term(), version: term.map(|term| term.stat.version) };
+        let delete = Op::Delete { path: layout::leader(), version: Some(node.stat.version) };
+        match self.tree.multi(vec![check, delete]).await {
+            Ok(_) => Ok(false),
+            Err(error @ Error::Multi { .. }) => match error.root() {
+                Error::NoNode { .. } => Ok(false),
+                // Another was elected meanwhile.
+                Error::BadVersion { .. } => Ok(true),
+                _ => Err(error),
+            },
             Err(error) => Err(error),
         }
     }
@@ -73,6 +84,9 @@ impl Candidate {
     pub async fn campaign(&self) -> Result<Campaign, Error> {
         let Some(session) = self.tree.session().borrow().connected() else { return Err(Error::Disconnected) };
         let mut ops = Vec::with_capacity(4);
+        // Before `/leader`: if another is elected after this, our transaction fails, and does
+        // not take its `/leader` for the one that is read below, which has the same version.
+        let (term, set_term, reason) = self.next_term().await?;
         if let Some(node) = self.tree.get(&layout::leader()).await? {
             if !self.is_our_leftover(&node) {
                 return Ok(Campaign::Lost);
@@ -80,7 +94,6 @@ impl Candidate {
             info!(owner = ?node.stat.owner, "replacing the leadership of our own former session");
             ops.push(Op::Delete { path: layout::leader(), version: Some(node.stat.version) });
         }
-        let (term, set_term, reason) = self.next_term().await?;
         ops.push(Op::Create {
             path: layout::leader(),
             data: record::encode(&Leader { nimbus: self.me.clone(), api: self.api.clone(), term }),
