@@ -25,6 +25,10 @@ impl Invariant for Terms {
         if begins != leads {
             return Err(format!("{party} wrote one of /term and /leader without the other"));
         }
+        // A nimbus that came back removes what its former session, another connection, left.
+        if matches!(ops, [Op::Check { .. }, Op::Delete { path, .. }] if *path == layout::leader()) {
+            return Ok(());
+        }
         for op in ops {
             let Op::Check { path, version: Some(Version(term)) } = op else { continue };
             if *path == layout::term() && facts.winners.get(term) != Some(&commit.connection) {
