@@ -26,8 +26,32 @@ use crate::{
 /// Where Debian puts the server and a logger that works with it.
 const JARS: [&str; 2] = ["/usr/share/java/zookeeper.jar", "/usr/share/java/slf4j-simple.jar"];
 
-/// A short tick, so that sessions may be short and expire soon.
-const TICK_MS: u32 = 250;
+/// How a server is set up.
+#[derive(Debug, Clone, Copy)]
+struct Setup {
+    /// ZooKeeper's unit of time. Sessions last two ticks at least, and end with a tick.
+    tick: Duration,
+    /// What else Java is told.
+    java: &'static [&'static str],
+}
+
+/// A short tick, so that sessions may be short and expire soon; started quickly; nothing is
+/// synced to the disk.
+const FOR_TESTS: Setup = Setup {
+    tick: Duration::from_millis(250),
+    java: &[
+        "-Xmx256m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-XX:-UsePerfData",
+        "-Dzookeeper.forceSync=no",
+        "-Dzookeeper.preAllocSize=1024",
+    ],
+};
+
+/// What an operator gets: ZooKeeper's own tick, every transaction synced, and a heap that
+/// holds a few hundred thousand znodes.
+const AS_DEPLOYED: Setup = Setup { tick: Duration::from_secs(2), java: &["-Xmx1g", "-XX:-UsePerfData"] };
 
 /// A server answers within a second on an idle machine.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -86,6 +110,7 @@ pub enum Error {
 /// One server process with its data; killed and deleted when dropped.
 #[derive(Debug)]
 pub struct ZooKeeperServer {
+    setup: Setup,
     folder: Folder,
     port: u16,
     process: Option<Process>,
@@ -118,13 +143,13 @@ impl ZooKeeperServer {
     /// # Errors
     /// See [`Error`]; when it does not answer in a minute, it panics with its log.
     pub async fn start() -> Result<Self, Error> {
-        let mut server = Self::lay_out(1, free_ports(1)?[0], "")?;
+        let mut server = Self::lay_out(FOR_TESTS, 1, free_ports(1)?[0], "")?;
         server.restart().await?;
         Ok(server)
     }
 
     /// Writes the folder of server `id` that is to listen on `port`.
-    fn lay_out(id: usize, port: u16, ensemble: &str) -> Result<Self, Error> {
+    fn lay_out(setup: Setup, id: usize, port: u16, ensemble: &str) -> Result<Self, Error> {
         for jar in JARS {
             if !Path::new(jar).exists() {
                 return Err(Error::Missing(jar));
@@ -135,21 +160,27 @@ impl ZooKeeperServer {
         fs::create_dir_all(&data).map_err(|source| io_error(&data, source))?;
         let myid = data.join("myid");
         fs::write(&myid, id.to_string()).map_err(|source| io_error(&myid, source))?;
+        let tick_ms = setup.tick.as_millis();
         let config = format!(
-            "tickTime={TICK_MS}\nminSessionTimeout={}\nmaxSessionTimeout=120000\ninitLimit=40\nsyncLimit=20\n\
+            "tickTime={tick_ms}\nminSessionTimeout={}\nmaxSessionTimeout=120000\ninitLimit=40\nsyncLimit=20\n\
              dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n\
              4lw.commands.whitelist=*\nmaxClientCnxns=0\n{ensemble}",
-            2 * TICK_MS,
+            2 * tick_ms,
             data.display(),
         );
         let file = folder.0.join("zoo.cfg");
         fs::write(&file, config).map_err(|source| io_error(&file, source))?;
-        Ok(Self { folder, port, process: None })
+        Ok(Self { setup, folder, port, process: None })
     }
 
     /// Where it listens, as `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<Pid> {
+        self.process.as_ref().map(|process| process.server)
     }
 
     /// Where its transaction logs are.
@@ -203,8 +234,7 @@ impl ZooKeeperServer {
     fn launch(&mut self) -> Result<(), Error> {
         let mut shell = Command::new("sh")
             .args(["-c", SCRIPT, "zookeeper"])
-            .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
-            .args(["-Dzookeeper.forceSync=no", "-Dzookeeper.preAllocSize=1024"])
+            .args(self.setup.java)
             .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", &JARS.join(":")])
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(self.folder.0.join("zoo.cfg"))
@@ -273,6 +303,18 @@ impl Ensemble {
     /// # Errors
     /// As [`ZooKeeperServer::start`].
     pub async fn start(n: usize) -> Result<Self, Error> {
+        Self::start_with(FOR_TESTS, n).await
+    }
+
+    /// The same with the settings of servers in production, for measurements.
+    ///
+    /// # Errors
+    /// As [`ZooKeeperServer::start`].
+    pub async fn start_as_deployed(n: usize) -> Result<Self, Error> {
+        Self::start_with(AS_DEPLOYED, n).await
+    }
+
+    async fn start_with(setup: Setup, n: usize) -> Result<Self, Error> {
         let turn = if n > 1 { Some(ENSEMBLE_TURN.lock().await) } else { None };
         let ports = free_ports(3 * n)?;
         let (clients, peers) = ports.split_at(n);
@@ -281,7 +323,7 @@ impl Ensemble {
             .map(|(i, ports)| format!("server.{}=127.0.0.1:{}:{}\n", i + 1, ports[0], ports[1]))
             .collect();
         let servers = clients.iter().enumerate();
-        let servers = servers.map(|(i, &port)| ZooKeeperServer::lay_out(i + 1, port, &members));
+        let servers = servers.map(|(i, &port)| ZooKeeperServer::lay_out(setup, i + 1, port, &members));
         let mut ensemble = Self { servers: servers.collect::<Result<_, _>>()?, _turn: turn };
         ensemble.restart().await?;
         Ok(ensemble)
