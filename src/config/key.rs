@@ -65,7 +65,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "nimbus.supervisor.timeout.secs",
-        Kind::Secs(1, WEEK_SECS),
+        Kind::Secs(0, WEEK_SECS),
         "30",
         "How long a supervisor may be gone before its tasks, if they are gone too, move.",
     ),
