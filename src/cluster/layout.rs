@@ -345,6 +345,11 @@ impl Ephemeral {
     }
 }
 
+/// Everything that is named after a topology.
+pub fn records_of(id: &TopologyId) -> Vec<TreePath> {
+    vec![storm(id), tasks(id), assignment(id), taskbeats(id), taskerrors(id), metrics(id)]
+}
+
 /// The persistent parents, created by every daemon at start.
 pub fn roots() -> Vec<TreePath> {
     vec![

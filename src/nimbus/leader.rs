@@ -19,10 +19,10 @@ use tracing::{debug, info, warn};
 use crate::{
     clock::{Clock, Monotonic},
     cluster::{
+        layout,
         observer::{Observation, Observer},
         record::Storm,
         store::Store,
-        view::ClusterView,
     },
     daemon::{
         tasks::{Ending, Tasks},
@@ -42,6 +42,7 @@ use crate::{
         refusal::Refusal,
         submit::{self, Ids, Prepared},
     },
+    tree::TreePath,
 };
 
 /// How many requests may wait for the leader; more are refused. Each takes milliseconds.
@@ -213,6 +214,8 @@ enum Next {
 
 impl Leading {
     async fn run(mut self, cancelled: tokio_util::sync::CancellationToken) {
+        // What the leader before us wrote last, and that we lead, is in the view from the start.
+        self.read_again(Vec::new()).await;
         let mut n_in_a_row = 0;
         while !cancelled.is_cancelled() {
             let wait = match self.round().await {
@@ -256,7 +259,7 @@ impl Leading {
         let mut plan = decide(&view, &self.liveness, moment, &self.policy);
         if plan.actions.iter().any(|action| action.reason.rests_on_absence()) {
             // An event that was lost may hide what is there: look, before it is given up.
-            let Some(view) = self.read().await else { return Next::Wait(BREATH) };
+            let Ok(view) = self.setting.observer.read_now().await else { return Next::Wait(BREATH) };
             self.liveness.observe(&view, monotonic);
             plan = decide(&view, &self.liveness, moment, &self.policy);
         }
@@ -268,12 +271,27 @@ impl Leading {
         let applied = apply(&plan, &self.writer, &self.setting.store.tree()).await;
         self.pace.moved(applied.n_moved, monotonic);
         debug!(?applied, "carried out a plan");
-        // What was written must be in the view before anything else is decided.
-        let is_read = self.read().await.is_some();
-        match is_read && !applied.is_cut_short && applied.n_refused == 0 {
+        // What was written must be in the view before anything else is decided. If not all of
+        // it was, the view may be wrong anywhere.
+        let is_whole = !applied.is_cut_short && applied.n_refused == 0;
+        let is_read = match is_whole {
+            true => self.read_again(plan.records()).await,
+            false => self.setting.observer.read_now().await.is_ok(),
+        };
+        match is_whole && is_read {
             true => Next::Again,
             false => Next::Wait(BREATH),
         }
+    }
+
+    /// Has the view show what was `written`, and which records there are. Answers whether it
+    /// does.
+    async fn read_again(&self, written: Vec<TreePath>) -> bool {
+        let read = self.setting.observer.read_again(written).await;
+        if let Err(error) = &read {
+            info!(%error, "could not read the cluster state");
+        }
+        read.is_ok()
     }
 
     /// Logs what is found when it is new, and shows it to those who ask.
@@ -291,23 +309,13 @@ impl Leading {
         });
     }
 
-    /// Reads everything again.
-    async fn read(&self) -> Option<Arc<ClusterView>> {
-        match self.setting.observer.read_now().await {
-            Ok(view) => Some(view),
-            Err(error) => {
-                info!(%error, "could not read the cluster state");
-                None
-            }
-        }
-    }
-
     async fn execute(&mut self, command: Command) {
         let now = self.setting.clock.now();
         let term = self.writer.term();
         let store = &self.setting.store;
-        // Commands see what the last one wrote, so they are decided on a view read after it.
-        let view = match self.setting.observer.read_now().await {
+        // Commands see what the last one wrote, and every topology that there is: the leader
+        // before us may have added one a moment ago.
+        let view = match self.setting.observer.read_again(Vec::new()).await {
             Ok(view) => view,
             Err(error) => return command.refuse(error.into()),
         };
@@ -332,7 +340,7 @@ impl Leading {
                     Ok(()) => info!(%term, %host, by, "{}", change.verb()),
                     Err(refusal) => info!(%term, %host, %refusal, "{} was refused", change.verb()),
                 }
-                let _view = self.read().await;
+                self.read_again(vec![layout::drain(&host)]).await;
                 // The asker may have given up; what was done stands.
                 let _gone = reply.send(result);
                 return;
@@ -345,8 +353,8 @@ impl Leading {
             Err(refusal) => info!(%term, %refusal, by, "{verb} was refused"),
         }
         // The next round decides on what was just written, not on what was there before.
-        if result.is_ok() {
-            let _view = self.read().await;
+        if let Ok((id, _)) = &result {
+            self.read_again(layout::records_of(id)).await;
         }
         // The asker may have given up; what was done stands.
         let _gone = reply.send(result);

@@ -29,6 +29,13 @@ pub struct Plan {
     pub next: Option<Duration>,
 }
 
+impl Plan {
+    /// The records that its actions write or delete.
+    pub fn records(&self) -> Vec<TreePath> {
+        self.actions.iter().flat_map(|action| action.effect.records()).collect()
+    }
+}
+
 /// One write, and why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Action {
@@ -329,6 +336,15 @@ impl Effect {
             | Self::RestoreParents { .. }
             | Self::ForgetBlob { .. }
             | Self::ForgetEvents { .. } => &[],
+        }
+    }
+
+    /// The records that it writes or deletes.
+    pub fn records(&self) -> Vec<TreePath> {
+        match (self.ops(), self.topology()) {
+            (Some(ops), _) => ops.iter().map(|op| op.path().clone()).collect(),
+            (None, Some(id)) => layout::records_of(id),
+            (None, None) => Vec::new(),
         }
     }
 

@@ -3,7 +3,11 @@ use crate::{
     cluster::record::{self, Leader, Resources, Supervisor},
     model::{Port, SupervisorId, TaskId, Term, Timestamp, TopologyId},
     test_support::wait_until,
-    tree::{CreateMode, Tree, memory::MemoryTree},
+    tree::{
+        CreateMode, Tree,
+        faulty::{FaultPlan, FaultyTree, Rates},
+        memory::MemoryTree,
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -11,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Fixture {
     server: MemoryTree,
     tree: Arc<dyn Tree>,
+    /// What the observer sees.
+    faulty: Arc<FaultyTree>,
     observer: Observer,
     _tasks: Tasks,
 }
@@ -20,8 +26,9 @@ async fn fixture() -> Fixture {
     let tree: Arc<dyn Tree> = server.connect();
     store::Store::new(Arc::clone(&tree)).ensure_layout().await.expect("made");
     let tasks = Tasks::default();
-    let observer = Observer::start(server.connect(), Clock::new(), &tasks);
-    Fixture { server, tree, observer, _tasks: tasks }
+    let faulty = FaultyTree::new(server.connect(), FaultPlan::none());
+    let observer = Observer::start(Arc::clone(&faulty) as _, Clock::new(), &tasks);
+    Fixture { server, tree, faulty, observer, _tasks: tasks }
 }
 
 impl Fixture {
@@ -121,4 +128,61 @@ async fn reading_now_sees_what_was_just_written() {
     f.put(&layout::leader(), &record::encode(&leader)).await;
     let view = f.observer.read_now().await.expect("readable");
     assert_eq!(view.leader, Some(leader));
+}
+
+#[tokio::test]
+async fn reading_again_reads_what_was_written_and_which_records_there_are() {
+    let f = fixture().await;
+    f.sees("an empty cluster", |view| *view == ClusterView::default()).await;
+    f.faulty.set_plan(FaultPlan::seeded(1, Rates { lost_event: 1.0, ..Rates::default() }));
+    let path = layout::supervisor(&supervisor_id());
+    f.put(&path, &record::encode(&supervisor())).await;
+    let view = f.observer.read_again(Vec::new()).await.expect("readable");
+    assert_eq!(view.supervisors.get(&supervisor_id()), Some(&supervisor()), "a new one is found");
+    let moved = Supervisor { host: "elsewhere".to_owned(), ..supervisor() };
+    f.tree.set(&path, &record::encode(&moved), None).await.expect("written");
+    let view = f.observer.read_again(Vec::new()).await.expect("readable");
+    assert_eq!(view.supervisors.get(&supervisor_id()), Some(&supervisor()), "nobody said that it changed");
+    let view = f.observer.read_again(vec![path]).await.expect("readable");
+    assert_eq!(view.supervisors.get(&supervisor_id()), Some(&moved));
+}
+
+/// What the first requests of a reading found was lost when a later one failed.
+#[tokio::test]
+async fn a_reading_that_fails_half_way_is_published_in_the_end() {
+    let f = fixture().await;
+    for n in 0..2 * READ_BATCH {
+        let id: SupervisorId = format!("z{n:03}").parse().expect("valid id");
+        f.put(&layout::supervisor(&id), &record::encode(&supervisor())).await;
+    }
+    f.observer.read_now().await.expect("readable");
+    for seed in 0..20 {
+        let plan = Rates { lost_request: 0.4, lost_event: 1.0, ..Rates::default() };
+        f.faulty.set_plan(FaultPlan::seeded(seed, plan));
+        let id: SupervisorId = format!("a{seed:03}").parse().expect("valid id");
+        f.put(&layout::supervisor(&id), &record::encode(&supervisor())).await;
+        // Most of these fail, at one request or another.
+        let _failed_or_not = f.observer.read_now().await;
+        f.faulty.set_plan(FaultPlan::none());
+        let view = f.observer.read_now().await.expect("readable");
+        assert!(view.supervisors.contains_key(&id), "{id} is there, seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_in_a_row_are_read_together() {
+    let f = fixture().await;
+    f.put(&layout::taskbeats(&topology()), b"").await;
+    f.sees("a place for beats", |view| view.beats.contains_key(&topology())).await;
+    let seen = f.observer.observe();
+    let (mut n_views, mut last) = (0, Arc::clone(&seen.borrow().view));
+    for task in 1..=500 {
+        f.put(&layout::taskbeat(&topology(), TaskId(task)), b"{}").await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let now = Arc::clone(&seen.borrow().view);
+        n_views += usize::from(!Arc::ptr_eq(&now, &last));
+        last = now;
+    }
+    assert!((2..=30).contains(&n_views), "500 changes in 500 ms made {n_views} views");
+    f.sees("all beats", |view| view.beats.get(&topology()).is_some_and(|tasks| tasks.len() == 500)).await;
 }

@@ -103,8 +103,9 @@ impl Cluster {
     async fn leading(&self, running: &Running) -> Handle {
         let handle = running.nimbus.handle().clone();
         wait_until("a nimbus leads", LONG, || {
-            let leads = handle.takes_writes() && handle.observation().is_ok_and(|o| o.view.leader.is_some());
-            async move { if leads { Ok(()) } else { Err("it does not".to_owned()) } }
+            let seen = handle.leader().map(|leader| leader.nimbus);
+            let leads = handle.takes_writes() && seen.as_ref() == Some(handle.id());
+            async move { if leads { Ok(()) } else { Err(format!("it sees {seen:?}")) } }
         })
         .await;
         handle
