@@ -1,0 +1,192 @@
+//! Hosts, in a process of its own: supervisors that are registered and workers that beat,
+//! by the orders that the leader writes, without the processes that they stand for.
+//!
+//! Each supervisor and each worker keeps its ephemerals through a `Presence` of its own, as
+//! the real ones do, in sessions that several hosts share; and each worker writes the beats
+//! of all of its tasks anew, with other counts, once in a period.
+
+use std::{collections::BTreeMap, io::Read as _, sync::Arc, time::Duration};
+
+use crate::{
+    cluster::{self, Cluster},
+    process::Process,
+};
+use stormkeeper::{
+    clock::Clock,
+    cluster::{
+        layout::{self, Ephemeral},
+        presence::Presence,
+        record::{self, Resources, Supervisor, TaskBeat},
+        store::Store,
+    },
+    daemon::tasks::{Ending, Tasks},
+    model::{
+        Port, SupervisorId, TopologyId,
+        beat::{TaskCounts, TaskStatus},
+        task_set::TaskSet,
+    },
+    tree::{Scope, Tree, options::Options, zookeeper::ZooKeeperTree},
+};
+
+pub(crate) const VERB: &str = "hosts";
+
+/// The default of `task.heartbeat.frequency.secs`.
+const BEAT_PERIOD: Duration = Duration::from_secs(10);
+
+const FIRST_PORT: u16 = 6700;
+
+/// Which hosts a process stands for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hosts {
+    /// The number of the first.
+    pub(crate) first: usize,
+    pub(crate) n: usize,
+    /// The slots of each.
+    pub(crate) n_slots: u16,
+    pub(crate) n_sessions: usize,
+    pub(crate) session_timeout: Duration,
+}
+
+/// The supervisor of host `n`.
+pub(crate) fn supervisor_id(n: usize) -> SupervisorId {
+    format!("host-{n:04}").parse().expect("a valid id")
+}
+
+impl Hosts {
+    /// Starts the process that stands for them.
+    pub(crate) fn start(self, cluster: &Cluster) -> Process {
+        let this = std::env::current_exe().expect("this program has a path");
+        let servers = cluster.options().servers.join(",");
+        let numbers = [
+            self.first.to_string(),
+            self.n.to_string(),
+            self.n_slots.to_string(),
+            self.n_sessions.to_string(),
+            self.session_timeout.as_millis().to_string(),
+        ];
+        let args: Vec<&str> =
+            [VERB, &servers].into_iter().chain(numbers.iter().map(String::as_str)).collect();
+        Process::start(&this, &args, &cluster.dir.path().join("hosts.log"))
+    }
+
+    fn parse(args: &[&str]) -> Self {
+        let number = |i: usize| args[i].parse::<usize>().expect("a number");
+        Self {
+            first: number(0),
+            n: number(1),
+            n_slots: u16::try_from(number(2)).expect("a few slots"),
+            n_sessions: number(3),
+            session_timeout: Duration::from_millis(number(4) as u64),
+        }
+    }
+}
+
+/// Stands for hosts until its input ends, which its parent's end makes happen.
+pub(crate) async fn run(args: &[&str]) {
+    stormkeeper::daemon::telemetry::log_to_stderr(Some("warn"));
+    let hosts = Hosts::parse(&args[1..]);
+    let servers = args[0].split(',').map(str::to_owned).collect();
+    let options = Options { session_timeout: hosts.session_timeout, ..cluster::options(servers) };
+    let tasks = Tasks::default();
+    let trees: Vec<Arc<dyn Tree>> = (0..hosts.n_sessions)
+        .map(|_| ZooKeeperTree::connect(options.clone(), fastrand::Rng::new(), &tasks) as Arc<dyn Tree>)
+        .collect();
+    for n in 0..hosts.n {
+        let tree = Arc::clone(&trees[n % trees.len()]);
+        let host = Host { n: hosts.first + n, n_slots: hosts.n_slots, tree, workers: BTreeMap::new() };
+        tasks.start("host", Ending::StopsOwner, host.run());
+    }
+    let input = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    tokio::select! {
+        // Cancel-safe: whichever ends first ends the process.
+        _ended = input => {}
+        () = async { tasks.cancelled().cancelled().await } => panic!("a host has ended"),
+    }
+}
+
+struct Host {
+    n: usize,
+    n_slots: u16,
+    tree: Arc<dyn Tree>,
+    /// With the tasks of this program that stand for them.
+    workers: BTreeMap<(TopologyId, Port), (TaskSet, Tasks)>,
+}
+
+impl Host {
+    async fn run(mut self) {
+        let (id, tasks) = (supervisor_id(self.n), Tasks::default());
+        let presence = Presence::start(Arc::clone(&self.tree), &tasks);
+        let record = Supervisor {
+            host: id.to_string(),
+            ports: (FIRST_PORT..FIRST_PORT + self.n_slots).map(Port).collect(),
+            resources: Resources { cpu_percent: 400, memory_mb: 4096 },
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            start: Clock::new().now(),
+        };
+        presence.keep(&Ephemeral::Supervisor(id.clone()), record::encode(&record));
+        let mut orders = self.tree.watch(&layout::orders(&id), Scope::Node);
+        loop {
+            orders.changed().await;
+            if let Err(error) = self.obey(&id).await {
+                panic!("{id} cannot read its orders: {error}");
+            }
+        }
+    }
+
+    /// Starts and stops workers as the orders say.
+    async fn obey(&mut self, id: &SupervisorId) -> Result<(), Box<dyn std::error::Error>> {
+        let store = Store::new(Arc::clone(&self.tree));
+        let mut wanted = BTreeMap::new();
+        let orders = store.orders(id).await?;
+        for topology in orders.iter().flat_map(|orders| orders.value.topologies.keys()) {
+            let Some(assignment) = store.assignment(topology).await? else { continue };
+            for (port, worker) in assignment.value.workers_of(id) {
+                wanted.insert((topology.clone(), port), worker.tasks.clone());
+            }
+        }
+        // Dropping a worker's tasks leaves its beats to the session; only a lost host, whose
+        // session ends, ever loses a worker here.
+        self.workers.retain(|slot, (tasks, _)| wanted.get(slot) == Some(tasks));
+        for ((topology, port), tasks) in wanted {
+            let slot = (topology.clone(), port);
+            if !self.workers.contains_key(&slot) {
+                let owner = beat(&self.tree, id, topology, port, &tasks);
+                self.workers.insert(slot, (tasks, owner));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the beats of one worker, as `worker::beat` does.
+fn beat(tree: &Arc<dyn Tree>, host: &SupervisorId, topology: TopologyId, port: Port, set: &TaskSet) -> Tasks {
+    let tasks = Tasks::default();
+    let presence = Presence::start(Arc::clone(tree), &tasks);
+    let (host, set, clock) = (host.to_string(), set.clone(), Clock::new());
+    let worker: stormkeeper::model::WorkerId =
+        format!("{port}-{}-{:06x}", clock.now().as_millis() / 1000, fastrand::u32(..0x0100_0000))
+            .parse()
+            .expect("a valid id");
+    tasks.start("beats", Ending::StopsOwner, async move {
+        let began = clock.monotonic();
+        let mut period = tokio::time::interval(BEAT_PERIOD);
+        loop {
+            period.tick().await;
+            let uptime_secs = clock.monotonic().since(began).as_secs();
+            presence.keep_all(set.iter().map(|task| {
+                let n = uptime_secs * 1000;
+                let counts = TaskCounts { emitted: n, transferred: n, executed: n, acked: n, failed: 0 };
+                let beat = TaskBeat {
+                    host: host.clone(),
+                    port,
+                    worker: worker.clone(),
+                    status: TaskStatus::Running,
+                    uptime_secs,
+                    counts,
+                };
+                (Ephemeral::TaskBeat(topology.clone(), task), record::encode(&beat))
+            }));
+        }
+    });
+    tasks
+}

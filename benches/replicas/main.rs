@@ -1,0 +1,59 @@
+//! How fast nimbus replicas are: on real ZooKeeper, with real nimbus processes.
+//!
+//! ```sh
+//! cargo bench --bench replicas -- failover   # a stopped, a killed, a restarted leader
+//! cargo bench --bench replicas -- takeover   # a new leader of 300 topologies
+//! cargo bench --bench replicas -- steady     # 100,000 tasks that beat, and a lost host
+//! cargo bench --bench replicas -- register   # 10,000 beats from one host
+//! ```
+//!
+//! A `3` behind it makes ZooKeeper an ensemble of three servers instead of one. Each prints a table: the figure, what it is to be, and the floor beside it, which is
+//! measured in the same run. It is no test: it passes no judgement, and fails only when
+//! something does not happen at all.
+
+#![expect(clippy::print_stdout, reason = "the table is what it is for")]
+
+mod cluster;
+mod failover;
+mod floor;
+mod hosts;
+mod load;
+mod process;
+mod register;
+mod report;
+mod steady;
+mod takeover;
+mod watching;
+
+const VERBS: [&str; 4] = ["failover", "takeover", "steady", "register"];
+
+fn main() {
+    // Cargo adds `--bench`.
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        // A process of its own for hosts and their workers, started by the others.
+        [hosts::VERB, ref rest @ ..] => runtime().block_on(hosts::run(rest)),
+        [] => VERBS.iter().for_each(|verb| measure(verb, 1)),
+        [verb] if VERBS.contains(&verb) => measure(verb, 1),
+        [verb, "3"] if VERBS.contains(&verb) => measure(verb, 3),
+        _ => println!("usage: cargo bench --bench replicas -- [{}] [3]", VERBS.join("|")),
+    }
+}
+
+fn measure(verb: &str, n_servers: usize) {
+    let report = runtime().block_on(async {
+        match verb {
+            "failover" => failover::run(n_servers).await,
+            "takeover" => takeover::run(n_servers).await,
+            "steady" => steady::run(n_servers).await,
+            "register" => register::run(n_servers).await,
+            _ => unreachable!("the verbs are these"),
+        }
+    });
+    report.print();
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
+}
