@@ -36,8 +36,9 @@ impl OrdersBook {
         if !unreadable_assignments(view).is_empty() {
             return Self { entries, blocked: unreadable };
         }
+        let mut expected = expected(assigned);
         for id in unreadable {
-            let orders = expected(&id, assigned);
+            let orders = expected.remove(&id).unwrap_or_default();
             entries.insert(id, (OrdersBefore::Unreadable, orders));
         }
         Self { entries, blocked: BTreeSet::new() }
@@ -93,17 +94,18 @@ impl OrdersBook {
 /// missing, and deletes the empty ones of supervisors that are not there.
 pub(super) fn correct(draft: &mut Draft<'_>) {
     let hidden = unreadable_assignments(draft.view);
-    let mut supervisors: BTreeSet<SupervisorId> = draft.orders.entries.keys().cloned().collect();
-    supervisors.extend(draft.assigned.values().flat_map(|(_, supervisors)| supervisors.iter().cloned()));
+    let mut expected = expected(&draft.assigned);
+    for supervisor in draft.orders.entries.keys() {
+        expected.entry(supervisor.clone()).or_default();
+    }
     let rewritten: BTreeSet<SupervisorId> = (draft.plan.actions.iter())
         .flat_map(|action| action.effect.orders())
         .map(|change| change.supervisor.clone())
         .collect();
-    for supervisor in supervisors {
+    for (supervisor, mut expected) in expected {
         if draft.orders.is_blocked(&supervisor) {
             continue;
         }
-        let mut expected = expected(&supervisor, &draft.assigned);
         let entry = draft.orders.entries.get(&supervisor);
         let (before, now) = entry.map_or((OrdersBefore::Absent, None), |(before, now)| (*before, Some(now)));
         // What an unreadable assignment says is not known, so the orders' word stands.
@@ -124,10 +126,15 @@ pub(super) fn correct(draft: &mut Draft<'_>) {
     }
 }
 
-/// What the readable assignments say to `supervisor`.
-fn expected(supervisor: &SupervisorId, assigned: &Assigned) -> Orders {
-    let topologies = assigned.iter().filter(|(_, (_, supervisors))| supervisors.contains(supervisor));
-    Orders { topologies: topologies.map(|(id, (version, _))| (id.clone(), *version)).collect() }
+/// What the readable assignments say to each supervisor that they name.
+fn expected(assigned: &Assigned) -> BTreeMap<SupervisorId, Orders> {
+    let mut expected: BTreeMap<SupervisorId, Orders> = BTreeMap::new();
+    for (id, (version, supervisors)) in assigned {
+        for supervisor in supervisors {
+            expected.entry(supervisor.clone()).or_default().topologies.insert(id.clone(), *version);
+        }
+    }
+    expected
 }
 
 /// The topologies whose assignment is there and cannot be read.
