@@ -1,0 +1,167 @@
+//! One decision of the leader: what it costs at rest, and when a host is lost.
+//!
+//! Two clusters: many tasks in few topologies, and many topologies on many hosts. Their
+//! first placement is the one that `decide` makes.
+
+use std::{hint::black_box, time::Duration};
+
+use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
+use stormkeeper::{
+    clock::Clock,
+    cluster::{
+        record::{Resources, Rest, Stored, Storm, Supervisor},
+        view::ClusterView,
+    },
+    model::{
+        BlobKey, Port, SupervisorId, Timestamp, TopologyId, TopologyName, status::TopologyStatus,
+        task_set::TaskSet, topology::TaskTable,
+    },
+    nimbus::{
+        decide::{Moment, decide},
+        liveness::Liveness,
+        plan::{Effect, Plan},
+        policy::Policy,
+    },
+    tree::Version,
+};
+
+struct Cluster {
+    view: ClusterView,
+    liveness: Liveness,
+    policy: Policy,
+    clock: Clock,
+}
+
+impl Cluster {
+    /// `n` topologies with a spout and a bolt in `workers` workers, all of them placed and
+    /// every task alive.
+    fn new(n: usize, n_tasks: u32, workers: u32, n_supervisors: usize, n_slots: u16) -> Self {
+        let clock = Clock::manual(Timestamp::from_millis(1_000_000));
+        let mut view = ClusterView::default();
+        for n in 0..n_supervisors {
+            view.supervisors.insert(supervisor_id(n), supervisor(n, n_slots));
+        }
+        for n in 0..n {
+            let (name, tasks): (TopologyName, _) =
+                (format!("load-{n:03}").parse().expect("valid"), table(n_tasks));
+            let id = TopologyId::new(&name, 1, clock.now());
+            view.storms.insert(id.clone(), stored(storm(name, workers)));
+            view.beats.insert(id.clone(), tasks.tasks());
+            view.errors.insert(id.clone());
+            view.tasks.insert(id, stored(tasks));
+        }
+        let liveness = Liveness::new(clock.monotonic());
+        let policy = Policy {
+            task_timeout: Duration::from_secs(30),
+            task_launch: Duration::from_secs(120),
+            supervisor_timeout: Duration::ZERO,
+            settle: Duration::ZERO,
+            max_moves_per_round: 5000,
+        };
+        let mut cluster = Self { view, liveness, policy, clock };
+        cluster.place();
+        cluster
+    }
+
+    fn place(&mut self) {
+        for action in self.decide().actions {
+            let Effect::Place { id, assignment, orders, .. } = action.effect else {
+                panic!("there is nothing to do but to place: {:?}", action.effect);
+            };
+            self.view.assignments.insert(id, stored(assignment));
+            for change in orders {
+                self.view.orders.insert(change.supervisor, stored(change.after.expect("there are some")));
+            }
+        }
+        self.liveness.observe(&self.view, self.clock.monotonic());
+        // Versions differ from those in the orders, as all of them are first ones here.
+        let versions = self.view.assignments.values().map(|assignment| assignment.version);
+        assert!(versions.into_iter().all(|version| version == Version::FIRST));
+        assert_eq!(self.decide().actions, [], "it is at rest");
+    }
+
+    fn decide(&self) -> Plan {
+        let monotonic = self.clock.monotonic();
+        let moves_left = self.policy.max_moves_per_round;
+        let now = Moment { wall: self.clock.now(), monotonic, moves_left };
+        decide(&self.view, &self.liveness, now, &self.policy)
+    }
+
+    /// A host goes, with all that runs there.
+    fn lose_host(&mut self) {
+        let lost = supervisor_id(0);
+        self.view.supervisors.remove(&lost);
+        for (id, assignment) in &self.view.assignments {
+            let gone: TaskSet =
+                assignment.value.workers_of(&lost).flat_map(|(_, worker)| worker.tasks.iter()).collect();
+            let beats = self.view.beats.get_mut(id).expect("it beats");
+            *beats = beats.iter().filter(|task| !gone.contains(*task)).collect();
+        }
+        self.liveness.observe(&self.view, self.clock.monotonic());
+    }
+}
+
+fn stored<T>(value: T) -> Stored<T> {
+    Stored { value, version: Version::FIRST }
+}
+
+fn supervisor_id(n: usize) -> SupervisorId {
+    format!("host-{n:04}").parse().expect("valid")
+}
+
+fn supervisor(n: usize, n_slots: u16) -> Supervisor {
+    Supervisor {
+        host: format!("host-{n:04}"),
+        ports: (6700..6700 + n_slots).map(Port).collect(),
+        resources: Resources { cpu_percent: 400, memory_mb: 4096 },
+        version: "0".to_owned(),
+        start: Timestamp::EPOCH,
+    }
+}
+
+fn table(n_tasks: u32) -> TaskTable {
+    let n_spouts = n_tasks / 10;
+    TaskTable::number([
+        ("lines".parse().expect("valid"), n_spouts),
+        ("count".parse().expect("valid"), n_tasks - n_spouts),
+    ])
+}
+
+fn storm(name: TopologyName, workers: u32) -> Storm {
+    Storm {
+        name,
+        status: TopologyStatus::Active,
+        launched: Timestamp::from_millis(900_000),
+        workers,
+        owner: "bench".to_owned(),
+        blob: BlobKey::of(b"x"),
+        message_timeout_secs: 30,
+        pending: None,
+        rest: Rest::new(),
+    }
+}
+
+fn decisions(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("100 topologies, 100,000 tasks, 100 hosts");
+    measure(&mut group, Cluster::new(100, 1000, 4, 100, 8));
+    group.finish();
+    let mut group = criterion.benchmark_group("300 topologies, 20,100 tasks, 1,000 hosts");
+    measure(&mut group, Cluster::new(300, 67, 6, 1000, 4));
+    group.finish();
+}
+
+fn measure(group: &mut BenchmarkGroup<'_, WallTime>, mut cluster: Cluster) {
+    group.sample_size(20);
+    group.bench_function("copy the view", |b| b.iter(|| black_box(cluster.view.clone())));
+    let mut liveness = cluster.liveness.clone();
+    group.bench_function("observe liveness", |b| {
+        b.iter(|| liveness.observe(&cluster.view, cluster.clock.monotonic()));
+    });
+    group.bench_function("decide at rest", |b| b.iter(|| black_box(cluster.decide())));
+    cluster.lose_host();
+    assert!(!cluster.decide().actions.is_empty(), "a host is lost");
+    group.bench_function("decide when a host is lost", |b| b.iter(|| black_box(cluster.decide())));
+}
+
+criterion_group!(benches, decisions);
+criterion_main!(benches);
