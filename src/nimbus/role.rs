@@ -154,6 +154,13 @@ impl Player {
     async fn stand(&mut self, leaderless: &mut Option<Monotonic>) -> Result<Stood, String> {
         self.setting.store.ensure_layout().await.map_err(|error| error.to_string())?;
         let n_missing = *self.n_missing.borrow_and_update();
+        if n_missing.is_none()
+            && self.setting.store.leader().await.map_err(|error| error.to_string())?.is_some()
+        {
+            // A moment after our start: what our own former session left is not given away
+            // before we know whether we can take it over.
+            return Ok(Stood::Again(STAND_PERIOD));
+        }
         if n_missing != Some(0) {
             if self.candidate.is_led_by_another().await.map_err(|error| error.to_string())? {
                 *leaderless = None;

@@ -291,6 +291,24 @@ async fn a_stopped_leader_hands_over_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_crashed_and_came_back_takes_over_from_itself() {
+    let cluster = Cluster::new();
+    let tree = FaultyTree::new(cluster.server.connect(), FaultPlan::none());
+    let first = cluster.nimbus_on("a", Arc::clone(&tree) as _).await;
+    let id = cluster.leading(&first).await.id().clone();
+    let second = cluster.nimbus("b").await;
+    // Its session lives on, as that of a process that was killed does for a while.
+    tree.kill();
+    first.stop.cancel();
+    first.nimbus.stopped().await.expect("told to stop");
+    let again = cluster.nimbus("a").await;
+    let handle = cluster.leading(&again).await;
+    assert_eq!(*handle.id(), id);
+    assert!(!second.nimbus.handle().takes_writes(), "the other one was given what was not its own");
+    assert_eq!(handle.term(), Some(crate::model::Term(2)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leading_task_that_breaks_is_not_started_again_at_once() {
     let cluster = Cluster::new();
     let running = cluster.nimbus("a").await;
