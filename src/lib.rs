@@ -34,8 +34,17 @@ pub mod schedule;
 // Pure streaming: values, tuples, groupings.
 pub mod tuple;
 
+// Pure measuring: names, points, windows, and the registry of a process.
+pub mod metrics;
+
 // What daemons and clients say to each other by HTTP.
 pub mod rpc;
+
+// The metric memory of a nimbus, in RocksDB.
+pub mod archive;
+
+// External stores of metrics.
+pub mod plugin;
 
 // The deciding daemon.
 pub mod nimbus;

@@ -46,6 +46,60 @@ pub const KEYS: &[Key] = &[
         "The most tasks that one round of decisions moves away from lost places.",
     ),
     key(
+        "nimbus.metric.close.delay.secs",
+        Kind::Secs(0, 600),
+        "20",
+        "How long after its end a minute of metrics is sent to external stores; what comes later is sent again with it.",
+    ),
+    key(
+        "nimbus.metric.max.per.topology",
+        Kind::Whole(100, 10_000_000),
+        "200000",
+        "The most metrics of one topology that are kept; more are refused and counted.",
+    ),
+    key(
+        "nimbus.metric.query.client.class",
+        Kind::Text,
+        "\"nimbus\"",
+        "What a following nimbus asks for the names and ids of metrics: `nimbus` is the leader.",
+    ),
+    key(
+        "nimbus.metric.queue.max.bytes",
+        Kind::Bytes(1 << 20, 1 << 40),
+        "1GiB",
+        "The most that waits for external stores; the oldest is dropped beyond it, and counted.",
+    ),
+    key(
+        "nimbus.metric.retention.day.secs",
+        Kind::Secs(60, 10 * 365 * 24 * 3600),
+        "63072000",
+        "How long points of a day are kept: two years.",
+    ),
+    key(
+        "nimbus.metric.retention.minute.secs",
+        Kind::Secs(60, 10 * 365 * 24 * 3600),
+        "86400",
+        "How long points of a minute are kept.",
+    ),
+    key(
+        "nimbus.metric.retention.ten.minutes.secs",
+        Kind::Secs(60, 10 * 365 * 24 * 3600),
+        "604800",
+        "How long points of ten minutes are kept.",
+    ),
+    key(
+        "nimbus.metric.retention.two.hours.secs",
+        Kind::Secs(60, 10 * 365 * 24 * 3600),
+        "5184000",
+        "How long points of two hours are kept.",
+    ),
+    key(
+        "nimbus.metric.uploader.class",
+        Kind::Text,
+        "\"log\"",
+        "What sends metrics to external stores, by comma: `log`, `file`, `alimonitor`, `opentsdb`, or none.",
+    ),
+    key(
         "nimbus.monitor.freq.secs",
         Kind::Secs(1, 3600),
         "10",
@@ -185,6 +239,12 @@ pub const KEYS: &[Key] = &[
         Kind::Secs(1, 3600),
         "1",
         "How often a worker tells its supervisor that it lives.",
+    ),
+    key(
+        "worker.metric.report.frequency.secs",
+        Kind::Secs(1, 60),
+        "60",
+        "How often a worker reports its metrics; also at the end of each minute.",
     ),
 ];
 

@@ -26,6 +26,12 @@ pub enum Kind {
     Seconds,
     /// Texts, numbers or truth values by name.
     Variables,
+    /// True or false.
+    Truth,
+    /// A number from 0 to 1.
+    Share,
+    /// Texts: a list of them, or one with commas.
+    Words,
 }
 
 impl fmt::Display for Kind {
@@ -34,6 +40,9 @@ impl fmt::Display for Kind {
             Self::Whole(min, max) => write!(f, "a whole number from {min} to {max}"),
             Self::Seconds => f.write_str("a number of seconds above 0, at most a week"),
             Self::Variables => f.write_str("a map from names to texts or numbers"),
+            Self::Truth => f.write_str("true or false"),
+            Self::Share => f.write_str("a number from 0 to 1"),
+            Self::Words => f.write_str("a list of texts, or one text with commas"),
         }
     }
 }
@@ -48,6 +57,12 @@ impl Kind {
             Self::Variables => value
                 .as_object()
                 .is_some_and(|map| map.values().all(|v| v.is_string() || v.is_number() || v.is_boolean())),
+            Self::Truth => value.is_boolean(),
+            Self::Share => value.as_f64().is_some_and(|n| (0.0..=1.0).contains(&n)),
+            Self::Words => {
+                value.is_string()
+                    || value.as_array().is_some_and(|words| words.iter().all(serde_json::Value::is_string))
+            }
         }
     }
 }
@@ -60,6 +75,36 @@ const MAX_WORKERS: u64 = 100_000;
 
 /// The settings that have an effect, in alphabetical order.
 pub const KNOWN: &[Setting] = &[
+    Setting {
+        key: "topology.debug.metric.names",
+        kind: Kind::Words,
+        default: "[]",
+        doc: "Metrics that each worker writes to its log at every report, by the last part of their names.",
+    },
+    Setting {
+        key: "topology.disabled.metric.names",
+        kind: Kind::Words,
+        default: "[]",
+        doc: "Metrics that are not measured, by the last part of their names; can be changed while the topology runs.",
+    },
+    Setting {
+        key: "topology.enable.metric.debug",
+        kind: Kind::Truth,
+        default: "false",
+        doc: "Whether workers write the metrics of `topology.debug.metric.names` to their logs.",
+    },
+    Setting {
+        key: "topology.enable.metrics",
+        kind: Kind::Truth,
+        default: "true",
+        doc: "Whether anything is measured but what `stormkeeper show` prints.",
+    },
+    Setting {
+        key: "topology.enabled.metric.names",
+        kind: Kind::Words,
+        default: "[]",
+        doc: "Metrics that are measured although they are disabled, here or by default.",
+    },
     Setting {
         key: "topology.environment",
         kind: Kind::Variables,
@@ -79,6 +124,12 @@ pub const KNOWN: &[Setting] = &[
         doc: "How many errors a task reports per interval; the rest is only logged.",
     },
     Setting {
+        key: "topology.max.pending.metric.num",
+        kind: Kind::Whole(10, 10_000_000),
+        default: "50000",
+        doc: "How many minutes of topologies wait on a nimbus for external stores; the oldest is dropped beyond it, and counted. Set it for nimbus.",
+    },
+    Setting {
         key: "topology.max.replication.wait.time.sec",
         kind: Kind::Whole(0, 45),
         default: "20",
@@ -91,10 +142,22 @@ pub const KNOWN: &[Setting] = &[
         doc: "How many tuples of one spout task may be under way; has no effect without ackers.",
     },
     Setting {
+        key: "topology.max.worker.num.for.netty.metrics",
+        kind: Kind::Whole(0, MAX_WORKERS),
+        default: "200",
+        doc: "With more workers than this, single connections are not measured.",
+    },
+    Setting {
         key: "topology.message.timeout.secs",
         kind: Kind::Whole(1, MAX_SECS),
         default: "30",
         doc: "How long a tuple may be under way; also the wait of a kill or rebalance that names none.",
+    },
+    Setting {
+        key: "topology.metric.sample.rate",
+        kind: Kind::Share,
+        default: "0.1",
+        doc: "How many of its values a histogram sorts into buckets, 0 to 1; counts, sums and bounds are of all.",
     },
     Setting {
         key: "topology.min.replication.count",

@@ -8,3 +8,4 @@ pub mod client;
 pub mod forward;
 pub mod launch;
 pub mod message;
+pub mod metrics;

@@ -1,0 +1,52 @@
+//! Metric ids: 64 bits that follow from the name alone.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// What stands for a metric's full name in snapshots and in the archive. Never 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MetricId(pub u64);
+
+impl MetricId {
+    /// The id of the metric with the full name `name`, if no other metric has it. The next
+    /// `probe` is for a name whose id another one took before: every process that meets the
+    /// same names in the same order comes to the same ids, and whoever registers a name again
+    /// says which id it had.
+    pub fn of(name: &str, probe: u32) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(name.as_bytes());
+        if probe > 0 {
+            // `@` and NUL stand in no part of a name.
+            hash.update([0]);
+            hash.update(probe.to_be_bytes());
+        }
+        let digest: [u8; 32] = hash.finalize().into();
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest[..8]);
+        Self(u64::from_be_bytes(first).max(1))
+    }
+}
+
+impl fmt::Display for MetricId {
+    /// Sixteen hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for MetricId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for MetricId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(text, 16).map(Self)
+    }
+}

@@ -1,0 +1,1 @@
+//! External stores of metrics: one trait to send to them, one to ask them, and a file for each.
