@@ -21,6 +21,15 @@ const MAX_ID_BYTES: usize = 200;
 
 /// What every id that becomes a znode or file name obeys.
 fn check_name(kind: &'static str, text: &str) -> Result<(), InvalidId> {
+    if text.contains(':') {
+        let reason = "it holds a colon, which stands between names and ports";
+        return Err(InvalidId { kind, text: text.to_owned(), reason });
+    }
+    check_host(kind, text)
+}
+
+/// The same, for what may be an IPv6 address.
+fn check_host(kind: &'static str, text: &str) -> Result<(), InvalidId> {
     let fail = |reason| Err(InvalidId { kind, text: text.to_owned(), reason });
     if text.is_empty() {
         return fail("it is empty");
@@ -34,14 +43,17 @@ fn check_name(kind: &'static str, text: &str) -> Result<(), InvalidId> {
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return fail("it holds white space or a control character");
     }
-    if text.contains(['/', '\\', ':', '@', '"', '\'']) {
-        return fail("it holds one of / \\ : @ or a quote");
+    if text.contains(['/', '\\', '@', '"', '\'']) {
+        return fail("it holds one of / \\ @ or a quote");
     }
     Ok(())
 }
 
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $kind:literal $(, $extra:expr)?) => {
+        name_type!($(#[$doc])* $name, $kind; check_name $(, $extra)?);
+    };
+    ($(#[$doc:meta])* $name:ident, $kind:literal; $check:ident $(, $extra:expr)?) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -58,7 +70,7 @@ macro_rules! name_type {
             type Err = InvalidId;
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                check_name($kind, text)?;
+                $check($kind, text)?;
                 $(
                     let extra: fn(&str) -> Option<&'static str> = $extra;
                     if let Some(reason) = extra(text) {
@@ -119,9 +131,9 @@ name_type!(
     "nimbus id"
 );
 name_type!(
-    /// A host, as its supervisors name it.
+    /// A host, as its supervisors name it: a name or an address.
     HostName,
-    "host name"
+    "host name"; check_host
 );
 name_type!(
     /// One launch of a worker process.
@@ -263,6 +275,16 @@ mod tests {
         }
         assert!("word.count".parse::<TopologyName>().is_err());
         assert_eq!("word-count".parse::<TopologyName>().expect("valid").as_str(), "word-count");
+    }
+
+    #[test]
+    fn a_host_may_be_an_address() {
+        for host in ["node-3", "10.0.0.3", "::1", "fe80::1%eth0"] {
+            assert_eq!(host.parse::<HostName>().expect(host).as_str(), host);
+        }
+        for bad in ["", "..", "a/b", "a b", "a@b"] {
+            assert!(bad.parse::<HostName>().is_err(), "{bad:?} was accepted");
+        }
     }
 
     #[test]
