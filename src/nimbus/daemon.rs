@@ -1,6 +1,6 @@
 //! Putting a nimbus together.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::Ipv6Addr, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -87,9 +87,17 @@ pub async fn start(
     let identity = Identity::take(&options.local_dir, &options.host)?;
     let bind = |source| Error::Bind { address: options.api, source };
     let listener = TcpListener::bind(options.api).await.map_err(bind)?;
-    let api = format!("{}:{}", options.host, listener.local_addr().map_err(bind)?.port());
+    let api = reached_at(&options.host, listener.local_addr().map_err(bind)?.port());
     let others = Arc::new(BlobClient::new()?);
     Ok((assemble(options, identity, (api, others), tree, clock, stop)?, listener))
+}
+
+/// An IPv6 address stands in brackets before a port.
+fn reached_at(host: &str, port: u16) -> String {
+    match host.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]:{port}"),
+        Err(_) => format!("{host}:{port}"),
+    }
 }
 
 /// Starts a nimbus that others reach at `api`, without its doors, and which fetches blobs by
@@ -211,5 +219,18 @@ impl Nimbus {
         self.tasks.stop(STOP_PATIENCE).await;
         info!(nimbus = %self.handle.me, "stopped");
         if was_told { Ok(()) } else { Err(Error::Broken) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_reached_as_a_name_is() {
+        let cases = [("node-3", "node-3:8080"), ("10.0.0.3", "10.0.0.3:8080"), ("fd00::3", "[fd00::3]:8080")];
+        for (host, expected) in cases {
+            assert_eq!(reached_at(host, 8080), expected);
+        }
     }
 }
