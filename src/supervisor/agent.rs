@@ -6,10 +6,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -83,6 +84,8 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Sources {
     pub(super) orders: watch::Receiver<Ordered>,
+    /// Has the orders read again.
+    pub(super) doubt: Arc<Notify>,
     pub(super) arrived: mpsc::Receiver<BlobKey>,
     pub(super) events: mpsc::Receiver<Event>,
 }
@@ -236,6 +239,9 @@ impl Agent {
             }
             Event::Exited { port, worker, report } => {
                 info!(%port, %worker, how = %report, "a worker's process is gone");
+                // It may have left because it heard what this supervisor did not: that it is
+                // assigned no more. The pause after a clean exit leaves time to read that.
+                self.sources.doubt.notify_one();
                 let slot = self.slots.get_mut(&port);
                 if let Some(launched) = slot.and_then(|slot| slot.launch(&worker)) {
                     launched.progress = Progress::Exited(report);

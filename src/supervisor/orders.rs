@@ -6,10 +6,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::Notify, time::MissedTickBehavior};
 use tracing::warn;
 
 use crate::{
@@ -83,6 +84,8 @@ pub(super) struct OrdersReader {
     store: Store,
     me: SupervisorId,
     period: Duration,
+    /// Wakes as the watch does.
+    doubt: Arc<Notify>,
     read: BTreeMap<TopologyId, Read>,
 }
 
@@ -111,8 +114,10 @@ enum Depth {
 }
 
 impl OrdersReader {
-    pub(super) fn new(store: Store, me: SupervisorId, period: Duration) -> Self {
-        Self { store, me, period, read: BTreeMap::new() }
+    /// Reads at least every `period`, and when somebody has a `doubt` whether the orders are
+    /// still the same.
+    pub(super) fn new(store: Store, me: SupervisorId, period: Duration, doubt: Arc<Notify>) -> Self {
+        Self { store, me, period, doubt, read: BTreeMap::new() }
     }
 
     /// Publishes the orders whenever they may have changed. Ends only by being dropped.
@@ -135,6 +140,11 @@ impl OrdersReader {
                 changes = watcher.changed() => match (changes, retry_in) {
                     (Changes::Paths(_), None) => Depth::Changed,
                     (Changes::Paths(_), Some(_)) | (Changes::Everything, _) => Depth::Everything,
+                },
+                // Cancel-safe: a doubt that was not looked into stays.
+                () = self.doubt.notified() => match retry_in {
+                    None => Depth::Changed,
+                    Some(_) => Depth::Everything,
                 },
             };
             retry_in = match self.read(depth).await {

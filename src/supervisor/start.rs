@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use crate::{
@@ -89,7 +89,9 @@ impl Agent {
         let presence = Presence::start(tree, &tasks);
         register(&options, store.clone(), &identity, &presence, (&clock, &tasks));
         let (ordered, orders) = watch::channel(Ordered::Unknown);
-        let reader = OrdersReader::new(store.clone(), me.clone(), options.reconcile_period);
+        let doubt = Arc::<Notify>::default();
+        let reader =
+            OrdersReader::new(store.clone(), me.clone(), options.reconcile_period, Arc::clone(&doubt));
         tasks.start("read orders", Ending::StopsOwner, reader.run(ordered));
         let reporter = Reporter::start(store, clock.clone(), &tasks);
         let status =
@@ -105,7 +107,7 @@ impl Agent {
             launcher,
             reporter,
             presence,
-            sources: Sources { orders, arrived, events: from_tasks },
+            sources: Sources { orders, doubt, arrived, events: from_tasks },
             status: watch::Sender::new(status),
             tasks,
             timers: Timers { look_due: Some(now), looked: now, house_due: now },

@@ -29,7 +29,11 @@ use crate::{
     },
     rpc::blobs::BlobClient,
     test_support::wait_until,
-    tree::{CreateMode, TreePath, Version, memory::MemoryTree},
+    tree::{
+        CreateMode, TreePath, Version,
+        faulty::{FaultPlan, FaultyTree, Rates},
+        memory::MemoryTree,
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -43,6 +47,8 @@ struct World {
     clock: Clock,
     tasks: Tasks,
     on_stop: OnStop,
+    /// What goes wrong between supervisors and the tree.
+    faults: Rates,
 }
 
 /// A supervisor that runs.
@@ -99,6 +105,7 @@ impl World {
             clock: Clock::new(),
             tasks,
             on_stop: OnStop::LeaveWorkers,
+            faults: Rates::default(),
         };
         for n in 1..4 {
             world.add_blob(n);
@@ -137,7 +144,7 @@ impl World {
             settings: Settings::new(),
             on_stop: self.on_stop,
         };
-        let tree = self.server.connect();
+        let tree = FaultyTree::new(self.server.connect(), FaultPlan::seeded(0, self.faults));
         let blobs = Arc::new(BlobClient::new().expect("made"));
         Agent::start(options, tree, processes, blobs, defaults, self.clock.clone()).await
     }
@@ -429,6 +436,24 @@ async fn what_cannot_be_read_keeps_running() {
     let orders = Orders { topologies: [(topology(1), Version(0))].into() };
     world.put(&layout::orders(&supervisor.me), record::encode(&orders)).await;
     world.running_is(&[(6700, 1)]).await;
+    supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_heard_first_that_it_is_not_wanted_is_not_launched_again() {
+    let every_event_is_lost = Rates { lost_event: 1.0, ..Rates::default() };
+    let world = World { faults: every_event_is_lost, ..World::new().await };
+    let supervisor = world.supervisor().await;
+    world.order(&supervisor.me, &[(1, &[(6700, 5)])]).await;
+    // Read by the periodic pass; the next one is 30 s away.
+    supervisor.slot_is(6700, "running").await;
+    world.order(&supervisor.me, &[]).await;
+    world.pass(10).await;
+    assert_eq!(supervisor.slot(6700).state, "running", "the supervisor has not heard of it");
+    world.processes.end_all(ExitReport::Code(0));
+    world.pass(10).await;
+    assert_eq!(supervisor.slot(6700).state, "empty");
+    assert_eq!(world.processes.n_launched(), 1);
     supervisor.stop().await;
 }
 
