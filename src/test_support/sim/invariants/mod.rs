@@ -25,6 +25,8 @@ mod signals;
 mod slots;
 mod tasks;
 mod terms;
+#[cfg(test)]
+mod tests;
 mod whole;
 
 use std::fmt;
