@@ -1,7 +1,7 @@
 use super::world::{SECOND, World};
 use crate::{
     cluster::layout,
-    model::{TaskId, TopologyId, status::TopologyStatus},
+    model::{BlobKey, TaskId, TopologyId, status::TopologyStatus},
     nimbus::plan::{Effect, Plan, Reason, Trouble},
 };
 
@@ -397,6 +397,33 @@ fn an_orphan_with_records_that_cannot_be_read_can_go() {
         world.beat();
     }
     assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())), "{:?}", world.nodes.keys());
+}
+
+#[test]
+fn a_blob_that_nobody_holds_and_no_topology_uses_is_forgotten_after_a_while() {
+    let mut world = World::with_supervisors(1, 1);
+    world.running("wc", 2, 1);
+    let [used, held, left] = [b"x", b"h", b"l"].map(|bytes| BlobKey::of(bytes));
+    for key in [&used, &held, &left] {
+        world.put(layout::blob(key), Vec::new());
+    }
+    let holder = layout::blob_holder(&held, &"n".parse().expect("valid"));
+    world.put(holder.clone(), Vec::new());
+    assert_eq!(world.decide().next, Some(60 * SECOND));
+    world.wait(59 * SECOND);
+    world.fail_over();
+    world.decide();
+    world.wait(59 * SECOND);
+    assert_eq!(world.decide().actions, [], "the next leader begins anew");
+    world.wait(SECOND);
+    world.settle();
+    assert!(!world.nodes.contains_key(&layout::blob(&left)));
+    world.nodes.remove(&holder);
+    world.decide();
+    world.wait(60 * SECOND);
+    world.settle();
+    assert!(!world.nodes.contains_key(&layout::blob(&held)));
+    assert!(world.nodes.contains_key(&layout::blob(&used)), "a topology waits for someone to have it");
 }
 
 #[test]

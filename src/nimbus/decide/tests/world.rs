@@ -287,6 +287,15 @@ impl World {
                     view.errors.insert(id());
                     Ok(())
                 }
+                ("blobs", 2) => {
+                    view.blobs.entry(name.parse().expect("a key")).or_default();
+                    Ok(())
+                }
+                ("blobs", 3) => {
+                    let holders = view.blobs.entry(name.parse().expect("a key")).or_default();
+                    holders.insert(parts[2].parse().expect("valid"));
+                    Ok(())
+                }
                 ("metrics", 2) => {
                     let value = record::MetricMetas::default();
                     view.metrics.insert(id(), Stored { value, version: *version });
