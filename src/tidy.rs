@@ -34,7 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("worker", &["backoff", "daemon", "tree", "cluster", "tuple", "metrics", "rpc"]),
     ("config", &["tree", "cluster", "metrics", "archive", "plugin", "nimbus", "supervisor", "worker"]),
     ("flux", &["config", "rpc"]),
-    ("api", &["cluster", "tree", "metrics", "rpc", "archive", "nimbus"]),
+    ("api", &["daemon", "cluster", "tree", "metrics", "rpc", "archive", "nimbus"]),
     ("local", &["daemon", "tree", "cluster", "rpc", "nimbus", "supervisor", "worker", "api"]),
     (
         "cli",
@@ -108,7 +108,8 @@ fn names_path(line: &str, name: &str) -> bool {
 /// The code of a file without its comments and without what only tests see.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
-        .take_while(|line| !line.starts_with("mod tests"))
+        // Not `mod tests;`, which stands at the top of a file whose tests are elsewhere.
+        .take_while(|line| !line.starts_with("mod tests {"))
         .filter(|line| !line.trim_start().starts_with("//"))
 }
 
@@ -214,6 +215,7 @@ fn the_checker_finds_what_it_looks_for() {
     assert!(names_path("use axum::Router;", "axum"));
     assert!(!names_path("use my_axum::Router;", "axum"));
     assert!(code("// axum::x\nmod tests {\naxum::y").next().is_none());
+    assert_eq!(code("mod tests;\nuse axum::x;").count(), 2);
 }
 
 #[test]
