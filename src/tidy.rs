@@ -70,6 +70,25 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rustix", &["src/supervisor/", "src/config/", "src/worker/"]),
 ];
 
+/// Files outside of `tree` that may hold a tree to write, and not only to read: those that
+/// guard it by a type which writes what is its own, and those that hand it to them. So who
+/// writes what leaders own can be read off the types.
+const MAY_WRITE: &[&str] = &[
+    "src/cluster/presence/mod.rs",
+    "src/cluster/store/mod.rs",
+    "src/election/candidate.rs",
+    "src/election/leadership.rs",
+    // These open it, close it, and hand it on.
+    "src/api/mod.rs",
+    "src/cli/nimbus.rs",
+    "src/cli/supervisor.rs",
+    "src/cli/worker.rs",
+    "src/nimbus/daemon.rs",
+    "src/supervisor/mod.rs",
+    "src/supervisor/start.rs",
+    "src/worker/mod.rs",
+];
+
 /// Split a file before it gets longer than this.
 const MAX_LINES: usize = 600;
 
@@ -191,6 +210,27 @@ fn crates_are_named_where_they_belong() {
     assert_eq!(offences, Vec::<String>::new());
 }
 
+/// Whether `line` lets its file write by a tree.
+fn can_write(line: &str) -> bool {
+    ["dyn Tree", "Tree as _"].iter().any(|name| {
+        line.match_indices(name).any(|(at, _)| {
+            let (before, after) = (line[..at].chars().next_back(), line[at + name.len()..].chars().next());
+            ![before, after].into_iter().flatten().any(|c| c.is_alphanumeric() || c == '_')
+        })
+    })
+}
+
+#[test]
+fn only_a_few_types_can_write_to_the_tree() {
+    let is_free = |file: &str| file.starts_with("src/tree/") || !file.starts_with("src/") || is_test(file);
+    let sources = sources();
+    let writers = sources.iter().filter(|(file, text)| !is_free(file) && code(text).any(can_write));
+    let writers: Vec<&str> = writers.map(|(file, _)| file.as_str()).collect();
+    let unexpected: Vec<_> = writers.iter().filter(|file| !MAY_WRITE.contains(file)).collect();
+    assert!(unexpected.is_empty(), "{unexpected:?} should take a ReadTree, or one of the guarding types");
+    assert_eq!(writers.len(), MAY_WRITE.len(), "the list names files that need not be there: {writers:?}");
+}
+
 #[test]
 fn files_are_short_and_named_for_what_they_hold() {
     let mut offences = Vec::new();
@@ -214,6 +254,8 @@ fn the_checker_finds_what_it_looks_for() {
     assert_eq!(used_modules(text), ["model", "tree", "", "nimbus"]);
     assert!(names_path("use axum::Router;", "axum"));
     assert!(!names_path("use my_axum::Router;", "axum"));
+    assert!(can_write("    tree: Arc<dyn Tree>,") && can_write("use crate::tree::{Tree as _, TreePath};"));
+    assert!(!can_write("    tree: Arc<dyn ReadTree>,") && !can_write("use crate::tree::ReadTree as _;"));
     assert!(code("// axum::x\nmod tests {\naxum::y").next().is_none());
     assert_eq!(code("mod tests;\nuse axum::x;").count(), 2);
 }
