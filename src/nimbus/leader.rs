@@ -257,7 +257,7 @@ impl Leading {
         let moves_left = self.pace.moves_left(monotonic, period, most);
         let moment = Moment { wall: self.setting.clock.now(), monotonic, moves_left };
         let mut plan = decide(&view, &self.liveness, moment, &self.policy);
-        if plan.actions.iter().any(|action| action.reason.rests_on_absence()) {
+        if plan.actions.iter().any(|action| action.reason.asks_for_a_look()) {
             // An event that was lost may hide what is there: look, before it is given up.
             let Ok(view) = self.setting.observer.read_now().await else { return Next::Wait(BREATH) };
             self.liveness.observe(&view, monotonic);

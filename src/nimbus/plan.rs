@@ -56,6 +56,10 @@ pub enum Effect {
     Place {
         /// The topology.
         id: TopologyId,
+        /// The version of its record, which says how many workers it wants.
+        storm: Version,
+        /// The version of its task table: an older one would have tasks that are no more.
+        tasks: Version,
         /// The version of its assignment now; `None` when it has none.
         before: Option<Version>,
         /// Its assignment from now on.
@@ -199,23 +203,24 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether it rests on something not being there. A view may lack what an event that was
-    /// lost would have shown, so such a reason is believed only of a view that was just read.
-    pub fn rests_on_absence(&self) -> bool {
+    /// Whether it rests on something not being there, or on a record that the action does not
+    /// name the version of. A view may lack what an event that was lost would have shown, so
+    /// such a reason is believed only of a view that was just read.
+    pub fn asks_for_a_look(&self) -> bool {
         match self {
             Self::WorkerLost { .. }
             | Self::NoRecord
             | Self::BeatsGone
             | Self::RecordsGone
             | Self::OrdersDiffer
-            | Self::BlobUnused => true,
+            | Self::BlobUnused
+            | Self::HostsDrained { .. } => true,
             Self::Unplaced { .. }
             | Self::Misfit
             | Self::RebalanceDue
             | Self::KillDue
             | Self::BeatsOverdue
             | Self::ParentsMissing
-            | Self::HostsDrained { .. }
             | Self::EventsOver => false,
         }
     }
@@ -352,7 +357,11 @@ impl Effect {
     /// look for what there is to delete.
     pub fn ops(&self) -> Option<Vec<Op>> {
         let mut ops = match self {
-            Self::Place { id, before, assignment, .. } => vec![assign(id, *before, assignment)],
+            Self::Place { id, storm, tasks, before, assignment, .. } => vec![
+                check(layout::storm(id), *storm),
+                check(layout::tasks(id), *tasks),
+                assign(id, *before, assignment),
+            ],
             Self::Rebalance { id, storm, tasks, before, assignment, .. } => {
                 let table = record::encode(&Tasks { components: tasks.value.clone() });
                 vec![
@@ -414,6 +423,10 @@ fn assign(id: &TopologyId, before: Option<Version>, assignment: &Assignment) -> 
         Some(version) => set(path, data, version),
         None => create(path, data),
     }
+}
+
+fn check(path: TreePath, version: Version) -> Op {
+    Op::Check { path, version: Some(version) }
 }
 
 fn create(path: TreePath, data: Vec<u8>) -> Op {

@@ -224,5 +224,6 @@ fn placing(
     assignment: Assignment,
     orders: Vec<OrdersChange>,
 ) -> Effect {
-    Effect::Place { id: case.id.clone(), before, assignment, orders }
+    let (storm, tasks) = (case.storm.version, case.tasks.version);
+    Effect::Place { id: case.id.clone(), storm, tasks, before, assignment, orders }
 }

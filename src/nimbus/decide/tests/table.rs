@@ -285,6 +285,26 @@ fn a_due_rebalance_changes_everything_in_one_transaction() {
 }
 
 #[test]
+fn what_was_decided_on_an_older_task_table_is_refused() {
+    for n_tasks in [2, 6] {
+        let mut world = World::with_supervisors(3, 2);
+        let id = world.running("wc", 4, 2);
+        let before = world.nodes.clone();
+        world.rebalance(&id, NOW, 2, Some(n_tasks));
+        world.settle();
+        // An event was lost, and this view has the table from before.
+        let mut behind = world.clone();
+        for path in [layout::tasks(&id), layout::storm(&id)] {
+            behind.nodes.insert(path.clone(), before[&path].clone());
+        }
+        let plan = behind.decide();
+        let ops = plan.actions[0].effect.ops().expect("one transaction");
+        let refused = world.multi(&ops).expect_err("it would move tasks that are well");
+        assert!(refused.starts_with("/storms/") || refused.starts_with("/tasks/"), "{refused}");
+    }
+}
+
+#[test]
 fn a_rebalance_that_changes_the_tasks_restarts_every_worker() {
     let mut world = World::with_supervisors(1, 1);
     let id = world.running("wc", 4, 1);

@@ -213,7 +213,8 @@ impl World {
         }
     }
 
-    fn multi(&mut self, ops: &[Op]) -> Result<(), String> {
+    /// A transaction: all of it, or none and why.
+    pub(super) fn multi(&mut self, ops: &[Op]) -> Result<(), String> {
         let mut nodes = self.nodes.clone();
         for op in ops {
             let path = op.path().clone();
