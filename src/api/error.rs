@@ -43,15 +43,19 @@ impl ApiError {
         match self.0.code {
             Code::InvalidRequest | Code::BlobMismatch => StatusCode::BAD_REQUEST,
             Code::InvalidTopology => StatusCode::UNPROCESSABLE_ENTITY,
-            Code::UnknownTopology | Code::UnknownHost | Code::BlobMissing | Code::NoSuchRoute => {
-                StatusCode::NOT_FOUND
-            }
+            Code::UnknownTopology
+            | Code::UnknownHost
+            | Code::UnknownMetric
+            | Code::BlobMissing
+            | Code::NoSuchRoute => StatusCode::NOT_FOUND,
             Code::NameInUse | Code::IllegalTransition | Code::Conflict => StatusCode::CONFLICT,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
-            Code::NoLeader | Code::TreeUnavailable | Code::NotReady | Code::NotReplicated => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Code::NoLeader
+            | Code::TreeUnavailable
+            | Code::NotReady
+            | Code::NotReplicated
+            | Code::NoArchive => StatusCode::SERVICE_UNAVAILABLE,
             Code::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
             Code::UnreadableRecord | Code::Internal | Code::Other => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -14,6 +14,9 @@
 //! | `POST /api/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes it |
 //! | `POST /api/v1/host/{host}/{drain,undrain}` | has a host emptied, or used again |
 //! | `GET`, `PUT /api/v1/blobs/{sha256}` | a blob |
+//! | `POST /api/v1/metrics/{register,contribute}` | takes metrics; only on the leader |
+//! | `GET /api/v1/metrics/sync/{log,checkpoint,metas,points,track,history}` | the archive of metrics, for other nimbuses |
+//! | `GET /api/v1/metrics/…`, `GET`, `POST /api/v1/topology/{id or name}/metrics` | what was measured: see `metrics` |
 //! | `POST /api/v1/blobs/{sha256}/copy` | has a nimbus fetch a blob from another; only leaders ask |
 //!
 //! Every nimbus answers reads from its own view, which says how old it is. A write that
@@ -24,6 +27,8 @@ mod blobs;
 mod caller;
 mod error;
 mod forward;
+mod intake;
+mod metrics;
 mod reads;
 mod summary;
 #[cfg(test)]
@@ -163,8 +168,17 @@ pub fn routes(nimbus: Handle) -> Router {
         .route("/api/v1/topology/{topology}/kill", post(writes::kill))
         .route("/api/v1/host/{host}/drain", post(writes::drain))
         .route("/api/v1/host/{host}/undrain", post(writes::undrain))
+        .route("/api/v1/metrics/register", post(intake::register))
+        .route("/api/v1/metrics/contribute", post(intake::contribute))
+        .route("/api/v1/metrics/sync/log", get(intake::log))
+        .route("/api/v1/metrics/sync/checkpoint", get(intake::checkpoint))
+        .route("/api/v1/metrics/sync/metas", get(intake::metas))
+        .route("/api/v1/metrics/sync/points", get(intake::points))
+        .route("/api/v1/metrics/sync/track", get(intake::track))
+        .route("/api/v1/metrics/sync/history", get(intake::history))
         .route("/api/v1/blobs/{key}", blobs)
         .route("/api/v1/blobs/{key}/copy", post(blobs::copy_blob))
+        .merge(metrics::routes())
         .fallback(async |uri: axum::http::Uri| ApiError::no_such_route(uri.path()))
         .method_not_allowed_fallback(async |method: axum::http::Method, uri: axum::http::Uri| {
             ApiError::wrong_method(&method, uri.path())

@@ -18,10 +18,11 @@ use super::{
 };
 use crate::{
     cluster::record::Storm,
-    model::{HostName, TopologyId},
+    model::{HostName, TopologyId, metric_control::MetricControl},
     nimbus::{change::Change, drain::DrainChange, handle::Submission, refusal::Refusal},
     rpc::message::{
-        Accepted, Code, DrainRequest, HostAccepted, KillRequest, RebalanceRequest, SubmitRequest,
+        Accepted, Code, DrainRequest, HostAccepted, KillRequest, MetricControlRequest, RebalanceRequest,
+        SubmitRequest,
     },
 };
 
@@ -65,6 +66,17 @@ pub(super) async fn kill(
     request: Request,
 ) -> Result<Response, ApiError> {
     change(&api, &topology, request, |options: KillRequest| Change::Kill(options)).await
+}
+
+pub(super) async fn metrics(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let of = |MetricControlRequest { enabled, disabled, sample_rate, debug }| {
+        Change::Metrics(MetricControl { enabled, disabled, sample_rate, debug })
+    };
+    change(&api, &topology, request, of).await
 }
 
 pub(super) async fn drain(

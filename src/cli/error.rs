@@ -45,6 +45,11 @@ impl Failure {
         self
     }
 
+    /// Whether the same command may succeed in a moment.
+    pub(super) fn is_passing(&self) -> bool {
+        self.kind == ErrorKind::Unavailable
+    }
+
     /// Prints the failure to standard error and answers the exit code.
     pub(super) fn report(&self) -> ExitCode {
         let mut text = format!("error: {}", self.error);
@@ -81,6 +86,7 @@ impl From<rpc::client::Error> for Failure {
                 | Code::TreeUnavailable
                 | Code::NotReady
                 | Code::NotReplicated
+                | Code::NoArchive
                 | Code::OutcomeUnknown => ErrorKind::Unavailable,
                 Code::Internal => ErrorKind::Internal,
                 _ => ErrorKind::Refused,

@@ -15,6 +15,8 @@ mod get_errors;
 mod kill;
 mod list;
 mod local;
+mod metrics;
+mod metrics_control;
 mod nimbus;
 mod nimbuses;
 mod output;
@@ -101,6 +103,10 @@ enum Command {
     Rebalance(rebalance::Args),
     /// Remove a topology
     Kill(kill::Args),
+    /// Show what a topology measures: rates, counts, times; now, over time, and of gone ones
+    Metrics(Box<metrics::Args>),
+    /// Change what a running topology measures
+    MetricsControl(metrics_control::Args),
     /// Print the errors of a topology's tasks
     GetErrors(get_errors::Args),
     /// Show the nimbuses and supervisors of the cluster
@@ -145,6 +151,8 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::Deactivate(args) => activate::deactivate(&global, &args),
         Command::Rebalance(args) => rebalance::run(&global, &args),
         Command::Kill(args) => kill::run(&global, &args),
+        Command::Metrics(args) => metrics::run(&global, &args),
+        Command::MetricsControl(args) => metrics_control::run(&global, &args),
         Command::GetErrors(args) => get_errors::run(&global, &args),
         Command::Cluster(args) => cluster::run(&global, &args),
         Command::Nimbuses(args) => nimbuses::run(&global, &args),
@@ -197,6 +205,7 @@ fn launch_defaults(config: &Config) -> LaunchDefaults {
         heartbeat_period: timing.heartbeat_period,
         task_beat_period: timing.task_beat_period,
         subprocess_timeout: timing.subprocess_timeout,
+        metric_report_period: timing.metric_report_period,
         settings: config.topology_defaults(),
         on_stop: OnStop::LeaveWorkers,
     }

@@ -19,9 +19,14 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 
 /// Prints a value as JSON.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    print(&json(value)?)
+}
+
+/// A value as JSON, with the end of its last line.
+pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
     let json = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::internal(anyhow::Error::new(error).context("writing JSON")))?;
-    print(&format!("{json}\n"))
+    Ok(format!("{json}\n"))
 }
 
 /// Says something to the person at the terminal.

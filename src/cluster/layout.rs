@@ -140,9 +140,9 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/metrics/{topology-id}",
         kind: "P",
-        holds: "count and digest of the metric metas that the leader has flushed",
+        holds: "count and digest of the metric metas that the leader has; also of `__CLUSTER__`, `__NIMBUS__` and `__SUPERVISOR__`, which are no topologies",
         written_by: "leader",
-        watched_by: "following nimbuses",
+        watched_by: "nimbus; followers compare it with their own once a minute",
     },
 ];
 

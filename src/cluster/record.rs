@@ -14,6 +14,7 @@ use crate::{
         assignment::{AssignedWorker, Assignment},
         beat::{TaskCounts, TaskStatus},
         error::TaskError,
+        metric_control::MetricControl,
         status::{PendingChange, TopologyStatus},
         topology::TaskTable,
     },
@@ -100,6 +101,9 @@ pub struct Storm {
     /// A kill or rebalance that waits for its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<PendingChange>,
+    /// What operators changed about its metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<MetricControl>,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub rest: Rest,
@@ -347,6 +351,7 @@ mod tests {
                 parallelism: BTreeMap::from([("split".parse().expect("valid id"), 4)]),
                 only_drained: false,
             }),
+            metrics: None,
             rest: Rest::new(),
         }
     }

@@ -268,6 +268,10 @@ impl Config {
             let what = format!("must be shorter than `{silence}`, or every worker is killed as silent");
             faults.push(Fault { key: beat.to_owned(), provenance, what });
         }
+        if let Some((key, what)) = self.plugin_fault() {
+            let provenance = self.entries[key].provenance.clone();
+            faults.push(Fault { key: key.to_owned(), provenance, what });
+        }
     }
 
     /// The file that was read.

@@ -1,15 +1,17 @@
 //! From a configuration to what each subsystem wants to be told.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
 use crate::{
+    archive,
     cluster::record::Resources,
     config::{load::Config, value::Value},
-    nimbus, supervisor, tree,
+    metrics, nimbus, plugin, supervisor, tree,
 };
 
 /// How often a worker shows that it lives, and how long its components may not.
@@ -21,6 +23,8 @@ pub struct WorkerTiming {
     pub task_beat_period: Duration,
     /// How long a component that is silent is left alone, unless the topology says.
     pub subprocess_timeout: Duration,
+    /// How often metrics are reported.
+    pub metric_report_period: Duration,
 }
 
 impl Config {
@@ -65,6 +69,30 @@ impl Config {
             },
             message_timeout: default("topology.message.timeout.secs")
                 .map_or(MESSAGE_TIMEOUT, Duration::from_secs),
+            metrics: Some(self.metric_options()),
+        }
+    }
+
+    fn metric_options(&self) -> nimbus::options::MetricOptions {
+        let defaults = self.topology_defaults();
+        let number = |key: &str| defaults.get(key).and_then(serde_json::Value::as_f64);
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        nimbus::options::MetricOptions {
+            retention: archive::Retention {
+                m1: self.duration("nimbus.metric.retention.minute.secs"),
+                m10: self.duration("nimbus.metric.retention.ten.minutes.secs"),
+                h2: self.duration("nimbus.metric.retention.two.hours.secs"),
+                d1: self.duration("nimbus.metric.retention.day.secs"),
+            },
+            names_per_topology_max: count(self.whole("nimbus.metric.max.per.topology")),
+            pending_per_topology_max: number("topology.max.pending.metric.num")
+                .map_or(PENDING_METRICS, |n| n as usize),
+            pending_bytes_max: self.whole("nimbus.metric.queue.max.bytes"),
+            close_delay: self.duration("nimbus.metric.close.delay.secs"),
+            sample_rate: number("topology.metric.sample.rate").unwrap_or(metrics::control::SAMPLE_RATE),
+            plugins: self.plugin_options(),
+            more_uploaders: Vec::new(),
+            pace: nimbus::options::Pace::default(),
         }
     }
 
@@ -87,12 +115,67 @@ impl Config {
         }
     }
 
+    /// For what sends metrics to external stores.
+    pub fn plugin_options(&self) -> plugin::Options {
+        match self.read_plugin_options() {
+            Ok(options) => options,
+            Err(_) => unreachable!("they were checked when they were read"),
+        }
+    }
+
+    /// The key of the first plugin's value that does not fit, and what is wrong with it.
+    pub(super) fn plugin_fault(&self) -> Option<(&'static str, String)> {
+        match self.read_plugin_options() {
+            Ok(options) => plugin::registry::check(&options).err(),
+            Err(fault) => Some(fault),
+        }
+    }
+
+    fn read_plugin_options(&self) -> Result<plugin::Options, (&'static str, String)> {
+        let levels = |key| plugin::options::levels(self.text(key)).map_err(|what| (key, what));
+        let number = |key| usize::try_from(self.whole(key)).unwrap_or(usize::MAX);
+        let tags = "nimbus.metrics.plugin.opentsdb.tags";
+        Ok(plugin::Options {
+            uploaders: self.text("nimbus.metric.uploader.class").to_owned(),
+            query_client: self.text("nimbus.metric.query.client.class").to_owned(),
+            log: plugin::options::Log { levels: levels("nimbus.metrics.plugin.log.insert.filters")? },
+            file: plugin::options::File {
+                levels: levels("nimbus.metrics.plugin.file.insert.filters")?,
+                dir: match self.value("nimbus.metrics.plugin.file.dir") {
+                    Value::Text(dir) => dir.into(),
+                    _ => self.local_dir().join("metrics-files"),
+                },
+                max_bytes: self.whole("nimbus.metrics.plugin.file.max.bytes"),
+                n_files: number("nimbus.metrics.plugin.file.files"),
+            },
+            alimonitor: plugin::options::Alimonitor {
+                levels: levels("nimbus.metrics.plugin.alimonitor.insert.filters")?,
+                url: self.text("nimbus.metrics.plugin.alimonitor.url").to_owned(),
+                monitor_name: self.text("nimbus.metrics.plugin.alimonitor.monitor.name").to_owned(),
+                timeout: self.duration("nimbus.metrics.plugin.alimonitor.timeout.secs"),
+            },
+            opentsdb: plugin::options::OpenTsdb {
+                levels: levels("nimbus.metrics.plugin.opentsdb.insert.filters")?,
+                url: self.text("nimbus.metrics.plugin.opentsdb.url").to_owned(),
+                prefix: self.text("nimbus.metrics.plugin.opentsdb.prefix").to_owned(),
+                batch: number("nimbus.metrics.plugin.opentsdb.batch"),
+                max_tags: number("nimbus.metrics.plugin.opentsdb.max.tags"),
+                tags: match self.value(tags) {
+                    Value::Text(text) => plugin::options::tags(text).map_err(|what| (tags, what))?,
+                    _ => BTreeMap::new(),
+                },
+                timeout: self.duration("nimbus.metrics.plugin.opentsdb.timeout.secs"),
+            },
+        })
+    }
+
     /// For a worker.
     pub fn worker_timing(&self) -> WorkerTiming {
         WorkerTiming {
             heartbeat_period: self.duration("worker.heartbeat.frequency.secs"),
             task_beat_period: self.duration("task.heartbeat.frequency.secs"),
             subprocess_timeout: self.duration("supervisor.worker.timeout.secs"),
+            metric_report_period: self.duration("worker.metric.report.frequency.secs"),
         }
     }
 
@@ -124,6 +207,11 @@ impl Config {
         *duration
     }
 
+    fn text(&self, key: &str) -> &str {
+        let Value::Text(text) = self.value(key) else { unfit("a text") };
+        text
+    }
+
     fn whole(&self, key: &str) -> u64 {
         let Value::Whole(n) = self.value(key) else { unfit("a number") };
         *n
@@ -139,6 +227,9 @@ impl Config {
         hosts.iter().map(String::as_str)
     }
 }
+
+/// The default of `topology.max.pending.metric.num`.
+const PENDING_METRICS: usize = 50_000;
 
 /// Storm's, for topologies and hosts that say nothing.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);

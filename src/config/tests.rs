@@ -147,6 +147,16 @@ fn values_that_do_not_fit_are_errors_with_key_and_line() {
         "storm.yaml:2: `ui.host` is \"x y\", and must be an IP address or `localhost`\n\
          storm.yaml:1: `ui.port` is -1, and must be a port from 0 to 65535",
     );
+    check(
+        "\nnimbus.metric.uploader.class: log,opentsbd",
+        "storm.yaml:2: `nimbus.metric.uploader.class` cannot work: `opentsbd` is no metric uploader; did you mean \
+         `opentsdb`?",
+    );
+    check(
+        "nimbus.metrics.plugin.file.insert.filters: tasks",
+        "storm.yaml:1: `nimbus.metrics.plugin.file.insert.filters` holds \"tasks\", which is no level; did you mean \
+         `task`?",
+    );
     check("- a\n- b\n", "storm.yaml:1:1: expected `key: value` lines, found a list");
     let broken = load("a: [1\nb: 2\n", &[]).expect_err("broken");
     assert!(broken.starts_with("storm.yaml:2:2: this is not YAML"), "{broken}");

@@ -16,7 +16,12 @@ where
     if inline::is_on() {
         return work();
     }
-    tokio::task::spawn_blocking(work).await.expect("work that blocks does not panic")
+    match tokio::task::spawn_blocking(work).await {
+        Ok(answer) => answer,
+        // The runtime ends: nobody is left who could be answered.
+        Err(ended) if ended.is_cancelled() => std::future::pending().await,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
 }
 
 #[cfg(any(test, feature = "test-support"))]

@@ -4,4 +4,5 @@ pub mod blocking;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
+pub mod usage;
 pub mod watch;

@@ -150,6 +150,8 @@ impl Cluster {
         for i in 1..=N_NIMBUSES {
             let nimbus = nimbus::Options {
                 local_dir: options.dir.join(format!("nimbus-{i}")),
+                // A cluster that is gone in a moment has no history.
+                metrics: None,
                 ..options.nimbus.clone()
             };
             let nimbus = api::start(nimbus, server.connect(), clock.clone(), stop_nimbuses.clone()).await?;

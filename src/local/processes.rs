@@ -70,7 +70,9 @@ impl Processes for InProcess {
         table.insert(pid, running);
         drop(table);
         let tree = self.server.connect();
-        let options = worker::Options { components: ComponentGroup::Own, ..spec.clone().into() };
+        // Nobody asks for history here, and what is counted is in the beats.
+        let options =
+            worker::Options { components: ComponentGroup::Own, metrics: None, ..spec.clone().into() };
         let (worker, clock) = (spec.worker.clone(), self.clock.clone());
         self.tasks.start_graceful("worker", Ending::Normal, async move {
             let ended = tokio::select! {

@@ -43,6 +43,7 @@ async fn run_file(file: &Path, dir: &Path) -> Result<Outcome, Error> {
             heartbeat_period: timing.heartbeat_period,
             task_beat_period: BEAT_PERIOD,
             subprocess_timeout: timing.subprocess_timeout,
+            metric_report_period: timing.metric_report_period,
             settings: config.topology_defaults(),
             on_stop: OnStop::StopWorkers,
         },

@@ -14,18 +14,35 @@
 //!
 //! `docs/metrics.md` tells the whole story; `docs/design/metrics.md` why it is so.
 
+pub mod builtin;
+pub mod client;
+pub mod codec;
 pub mod contribution;
+pub mod control;
 pub mod id;
+pub mod instrument;
+pub mod merge;
 pub mod minute;
 pub mod name;
+pub mod percentile;
 pub mod point;
+pub mod registry;
+pub mod rollup;
 pub mod snapshot;
 pub mod window;
 
+#[cfg(test)]
+mod tests;
+
+pub use builtin::Builtin;
+pub use client::MetricClient;
 pub use contribution::Contribution;
+pub use control::Control;
 pub use id::MetricId;
+pub use merge::Merger;
 pub use minute::Minute;
 pub use name::{MetaType, MetricName, MetricType, Subject};
 pub use point::Point;
+pub use registry::{CutRequest, Registry};
 pub use snapshot::{Leaf, Snapshot};
 pub use window::Window;

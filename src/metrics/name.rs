@@ -285,9 +285,27 @@ impl MetricName {
         Ok(made)
     }
 
-    /// The same metric of another subject, under the same topology or another one.
+    /// The same metric of another subject, under the same topology or another one. Only its
+    /// [short name](Self::short_name) goes along.
     pub fn lifted(&self, topology: TopologyId, subject: Subject) -> Self {
-        Self { topology, subject, kind: self.kind, group: self.group.clone(), name: self.name.clone() }
+        let name = self.short_name().to_owned();
+        Self { topology, subject, kind: self.kind, group: self.group.clone(), name }
+    }
+
+    /// The same name of another kind.
+    pub fn of_kind(mut self, kind: MetricType) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// What of its last part counts on the levels above, and for the switches of live control:
+    /// what stands after the last dot, so `count.RecvTps` is `RecvTps`. The whole part when
+    /// nothing would be left.
+    pub fn short_name(&self) -> &str {
+        match self.name.rsplit_once('.') {
+            Some((_, short)) if !short.is_empty() => short,
+            Some(_) | None => &self.name,
+        }
     }
 
     /// The topology that it stands under.

@@ -38,6 +38,8 @@ pub enum EventKind {
     Drained,
     /// A host may be used again.
     Undrained,
+    /// What is measured of a topology was changed.
+    Measured,
     /// Something that a newer version knows.
     #[serde(other)]
     Other,
@@ -60,6 +62,7 @@ impl fmt::Display for EventKind {
             Self::Removed => "removed",
             Self::Drained => "drained",
             Self::Undrained => "undrained",
+            Self::Measured => "measured",
             Self::Other => "other",
         })
     }

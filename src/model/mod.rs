@@ -12,6 +12,7 @@ pub mod beat;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod metric_control;
 pub mod nearest;
 pub mod settings;
 pub mod status;

@@ -14,9 +14,11 @@ use crate::{
         view::ClusterView,
     },
     election::{FencedWriter, WriteError},
+    metrics::name::MAX_PART_BYTES,
     model::{
         Timestamp, TopologyId,
         event::EventKind,
+        metric_control::MetricControl,
         status::{Event, Outcome, PendingChange},
         task_set::MAX_TASKS,
         topology::TaskTable,
@@ -41,6 +43,9 @@ pub enum Change {
     Rebalance(RebalanceRequest),
     /// Remove it after a wait.
     Kill(KillRequest),
+    /// Measure otherwise from now on: this in place of what was changed before. Nothing in it
+    /// leaves the topology's own settings.
+    Metrics(MetricControl),
 }
 
 impl Change {
@@ -51,6 +56,7 @@ impl Change {
             Self::Deactivate => "deactivate",
             Self::Rebalance(_) => "rebalance",
             Self::Kill(_) => "kill",
+            Self::Metrics(_) => "metrics",
         }
     }
 }
@@ -104,6 +110,10 @@ pub(super) async fn carry_out(
                 check_rebalance(id, request, &tasks, storm.value.workers)?;
                 changed(&storm.value, change, now)?
             }
+            Change::Metrics(control) => {
+                check_control(control)?;
+                changed(&storm.value, change, now)?
+            }
             Change::Activate | Change::Deactivate | Change::Kill(_) => changed(&storm.value, change, now)?,
         };
         if next == storm.value {
@@ -131,6 +141,11 @@ fn told(id: &TopologyId, change: &Change, by: Option<String>, next: &Storm) -> T
         Change::Deactivate => EventKind::Deactivated,
         Change::Rebalance(_) => EventKind::Rebalancing,
         Change::Kill(_) => EventKind::Killed,
+        Change::Metrics(control) => {
+            let reason = format!("an operator asked for it; {}", told_of(control));
+            let event = EventKind::Measured;
+            return Told { event, topology: Some(id.clone()), reason, by, moves: Vec::new() };
+        }
     };
     let reason = match next.pending.as_ref().map(PendingChange::deadline) {
         Some(deadline) => format!("an operator asked for it; it is due at {deadline}"),
@@ -173,6 +188,8 @@ pub(super) fn changed(storm: &Storm, change: &Change, now: Timestamp) -> Result<
         Change::Deactivate => (Event::Deactivate, None),
         Change::Rebalance(request) => (Event::Rebalance, request.wait_secs),
         Change::Kill(request) => (Event::Kill, request.wait_secs),
+        // No status keeps it from being measured.
+        Change::Metrics(control) => return Ok(measured(storm, control)),
     };
     let status = match storm.status.on(event)? {
         Outcome::Becomes(status) => status,
@@ -182,7 +199,7 @@ pub(super) fn changed(storm: &Storm, change: &Change, now: Timestamp) -> Result<
     let wait = Duration::from_secs(wait_secs.unwrap_or(storm.message_timeout_secs));
     let deadline = now.plus(wait);
     let pending = match change {
-        Change::Activate | Change::Deactivate => None,
+        Change::Activate | Change::Deactivate | Change::Metrics(_) => None,
         Change::Kill(_) => Some(PendingChange::Kill { deadline }),
         Change::Rebalance(request) => Some(PendingChange::Rebalance {
             deadline,
@@ -196,6 +213,50 @@ pub(super) fn changed(storm: &Storm, change: &Change, now: Timestamp) -> Result<
     next.status = status;
     next.pending = pending;
     Ok(next)
+}
+
+/// The record of a topology that is measured as `control` says.
+fn measured(storm: &Storm, control: &MetricControl) -> Storm {
+    let metrics = (*control != MetricControl::default()).then(|| control.clone());
+    Storm { metrics, ..storm.clone() }
+}
+
+/// The most names in each list of a [`MetricControl`]: all that are built in, and as many
+/// again. The record of a topology is read by each of its workers.
+const CONTROLLED_NAMES_MAX: usize = 200;
+
+/// Whether workers can follow it.
+fn check_control(control: &MetricControl) -> Result<(), Refusal> {
+    let bad = |text: String| Err(Refusal::BadOption(text));
+    let MetricControl { enabled, disabled, sample_rate, debug } = control;
+    for names in [enabled, disabled, debug] {
+        if names.len() > CONTROLLED_NAMES_MAX {
+            return bad(format!("at most {CONTROLLED_NAMES_MAX} names of metrics fit in one list"));
+        }
+        let is_name = |name: &str| {
+            let is_odd = |c: char| c == '@' || c.is_control() || c.is_whitespace();
+            !name.is_empty() && name.len() <= MAX_PART_BYTES && !name.contains(is_odd)
+        };
+        if let Some(name) = names.iter().find(|name| !is_name(name)) {
+            return bad(format!("{name:?} is not the last part of a metric's name, such as Emitted"));
+        }
+    }
+    match sample_rate {
+        Some(rate) if !(0.0..=1.0).contains(rate) => bad(format!("{rate} is no share from 0 to 1")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What is measured otherwise, for people.
+fn told_of(control: &MetricControl) -> String {
+    let MetricControl { enabled, disabled, sample_rate, debug } = control;
+    let lists = [("measured", enabled), ("not measured", disabled), ("in the workers' logs", debug)];
+    let mut parts: Vec<String> = (lists.into_iter())
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(what, names)| format!("{what}: {}", names.join(", ")))
+        .collect();
+    parts.extend(sample_rate.map(|rate| format!("sample rate: {rate}")));
+    if parts.is_empty() { "all as its settings say".to_owned() } else { parts.join("; ") }
 }
 
 /// Whether a rebalance asks for something that the topology can be.
@@ -253,6 +314,7 @@ mod tests {
             blob: BlobKey::of(b"x"),
             message_timeout_secs: 30,
             pending: None,
+            metrics: None,
             rest: Rest::from_iter([("colour".to_owned(), "blue".into())]),
         }
     }
@@ -288,6 +350,37 @@ mod tests {
         let sooner = changed(&killed, &kill(Some(0)), now).expect("a second kill sets another deadline");
         assert_eq!(sooner.pending, Some(PendingChange::Kill { deadline: now }));
         assert!(matches!(changed(&killed, &Change::Activate, now), Err(Refusal::Illegal(_))));
+    }
+
+    #[test]
+    fn what_is_measured_changes_alone_and_goes_back() {
+        let control = MetricControl {
+            enabled: vec!["EmitTime".to_owned()],
+            sample_rate: Some(0.5),
+            ..MetricControl::default()
+        };
+        let now = Timestamp::from_millis(1);
+        let killed = changed(&storm(TopologyStatus::Active), &kill(None), now).expect("legal");
+        let change = Change::Metrics(control.clone());
+        let next = changed(&killed, &change, now).expect("legal");
+        assert_eq!(next, Storm { metrics: Some(control.clone()), ..killed.clone() });
+        let back = changed(&next, &Change::Metrics(MetricControl::default()), now).expect("legal");
+        assert_eq!(back, killed);
+        let told = told(&"wc-1-1".parse().expect("valid"), &change, None, &next);
+        assert_eq!(told.event, EventKind::Measured);
+        assert!(told.reason.ends_with("measured: EmitTime; sample rate: 0.5"), "{}", told.reason);
+
+        assert!(check_control(&control).is_ok());
+        for rate in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+            let bad = MetricControl { sample_rate: Some(rate), ..control.clone() };
+            assert!(matches!(check_control(&bad), Err(Refusal::BadOption(_))), "{rate}");
+        }
+        for name in ["", "a@b", "a b", "a\n", &"x".repeat(MAX_PART_BYTES + 1)] {
+            let bad = MetricControl { debug: vec![name.to_owned()], ..control.clone() };
+            assert!(matches!(check_control(&bad), Err(Refusal::BadOption(_))), "{name:?}");
+        }
+        let many = vec!["a".to_owned(); CONTROLLED_NAMES_MAX + 1];
+        assert!(check_control(&MetricControl { disabled: many, ..control }).is_err());
     }
 
     #[test]

@@ -19,12 +19,14 @@ use crate::{
         watch,
     },
     election::Candidate,
+    model::Timestamp,
     nimbus::{
         Options,
         blobs::{self, BlobStore, replicate::Replicator},
         handle::Handle,
         identity::{self, Identity},
         leader::{LeaderStatus, Setting},
+        measure::{self, Measure},
         onlooker::look_on,
         role::{Player, register},
     },
@@ -57,6 +59,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Its metrics cannot be set up.
+    #[error("metrics cannot be set up")]
+    Metrics(#[from] measure::Error),
     /// A task that it cannot do without has ended.
     #[error("a part of the nimbus has ended by itself; the log says which")]
     Broken,
@@ -150,20 +155,21 @@ fn assemble(
     tasks.start("blobs", Ending::StopsOwner, replicator.run());
 
     let (role, plays) = watch::channel(record::Role::Follower);
-    let registration = Registration {
+    let registration = registration(&options.host, &api, clock.now());
+    let registered = register(me.clone(), registration, plays, missing.clone(), presence);
+    tasks.start("registration", Ending::Normal, registered);
+
+    let setup = || measure::Setup {
+        me: me.clone(),
         host: options.host.clone(),
         api: api.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        start: clock.now(),
-        blobs_missing: 0,
-        role: record::Role::Follower,
+        local_dir: options.local_dir.clone(),
+        clock: clock.clone(),
+        observations: observer.observe(),
+        store: store.clone(),
     };
-    tasks.start(
-        "registration",
-        Ending::Normal,
-        register(me.clone(), registration, plays, missing.clone(), presence),
-    );
-
+    let measure = options.metrics.as_ref().map(|metrics| Measure::start(setup(), metrics, &tasks));
+    let measure = measure.transpose()?;
     let options = Arc::new(options);
     let (commands, takes) = watch::channel(None);
     let (status, shown) = watch::channel(LeaderStatus::default());
@@ -174,6 +180,7 @@ fn assemble(
         clock: clock.clone(),
         commands,
         status,
+        measure: measure.clone().map(|measure| (measure, blobs.clone())),
     };
     tasks.start("onlooker", Ending::StopsOwner, look_on(setting.clone()));
     let candidate = Candidate::new(tree, me.clone(), api.clone(), clock.clone());
@@ -192,8 +199,21 @@ fn assemble(
         client,
         status: shown,
         commands: takes,
+        measure,
     };
     Ok(Nimbus { handle, tasks, stop, _identity: identity })
+}
+
+/// What a nimbus that just started shows of itself.
+fn registration(host: &str, api: &str, start: Timestamp) -> Registration {
+    Registration {
+        host: host.to_owned(),
+        api: api.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        start,
+        blobs_missing: 0,
+        role: record::Role::Follower,
+    }
 }
 
 impl Nimbus {
@@ -217,6 +237,9 @@ impl Nimbus {
         self.tasks.cancelled().cancelled().await;
         let was_told = self.stop.is_cancelled();
         self.tasks.stop(STOP_PATIENCE).await;
+        if let Some(measure) = &self.handle.measure {
+            measure.stop().await;
+        }
         info!(nimbus = %self.handle.me, "stopped");
         if was_told { Ok(()) } else { Err(Error::Broken) }
     }

@@ -19,6 +19,7 @@ use crate::{
         change::Change,
         drain::DrainChange,
         leader::{Command, LeaderStatus},
+        measure::Measure,
         refusal::Refusal,
         submit::Prepared,
     },
@@ -38,6 +39,7 @@ pub struct Handle {
     pub(super) client: Arc<dyn BlobPeers>,
     pub(super) status: watch::Receiver<LeaderStatus>,
     pub(super) commands: watch::Receiver<Option<mpsc::Sender<Command>>>,
+    pub(super) measure: Option<Measure>,
 }
 
 /// What is to be run, and how it begins.
@@ -236,7 +238,7 @@ impl Handle {
         self.commands.borrow().clone().ok_or_else(|| self.not_leading())
     }
 
-    fn not_leading(&self) -> Refusal {
+    pub(super) fn not_leading(&self) -> Refusal {
         // What the view says of ourselves is out of date when we take no writes.
         Refusal::NotLeading { leader: self.leader().filter(|leader| leader.nimbus != self.me) }
     }

@@ -33,10 +33,12 @@ use crate::{
     nimbus::{
         Options,
         apply::apply,
+        blobs::BlobStore,
         change::{self, Change},
         decide::{Moment, decide},
         drain::{self, DrainChange},
         liveness::Liveness,
+        measure::{self, Measure},
         plan::Finding,
         policy::Policy,
         refusal::Refusal,
@@ -106,6 +108,8 @@ pub(super) struct Setting {
     pub(super) clock: Clock,
     pub(super) commands: watch::Sender<Option<mpsc::Sender<Command>>>,
     pub(super) status: watch::Sender<LeaderStatus>,
+    /// Its metrics, if it has any, and what they need.
+    pub(super) measure: Option<(Measure, BlobStore)>,
 }
 
 /// A nimbus that leads: its leadership and the task that acts on it.
@@ -114,6 +118,8 @@ pub(super) struct Leader {
     leadership: Leadership,
     tasks: Tasks,
     setting: Setting,
+    /// Ends what a leader does for metrics; nothing waits for that.
+    _measures: Option<measure::Leading>,
 }
 
 /// What a leader can go on without no longer.
@@ -144,7 +150,9 @@ impl Leader {
         tasks.start_graceful("leader", Ending::StopsOwner, leading.run(cancelled));
         setting.commands.send_replace(Some(commands));
         setting.status.send_replace(LeaderStatus { term: Some(leadership.term()), findings: Vec::new() });
-        Self { leadership, tasks, setting }
+        let lead = |(measure, blobs): &(Measure, BlobStore)| measure.lead(leadership.writer(), blobs.clone());
+        let measures = setting.measure.as_ref().map(lead);
+        Self { leadership, tasks, setting, _measures: measures }
     }
 
     /// Waits until this nimbus leads no longer, or its leading task broke, and says which.

@@ -20,7 +20,7 @@ use crate::{
         BlobKey, Slot, SupervisorId, TaskId, Timestamp, TopologyId, assignment::AssignedWorker,
         task_set::TaskSet,
     },
-    nimbus::policy::Policy,
+    nimbus::{measure::is_of_daemons, policy::Policy},
 };
 
 /// What one leader has seen come and go.
@@ -229,7 +229,9 @@ fn orphans(view: &ClusterView) -> BTreeSet<TopologyId> {
     readable
         .cloned()
         .chain(unreadable)
-        .filter(|id| !view.storms.contains_key(id) && !view.is_unreadable(&layout::storm(id)))
+        .filter(|id| {
+            !is_of_daemons(id) && !view.storms.contains_key(id) && !view.is_unreadable(&layout::storm(id))
+        })
         .collect()
 }
 

@@ -25,6 +25,7 @@ pub mod handle;
 pub mod identity;
 mod leader;
 pub mod liveness;
+pub mod measure;
 mod onlooker;
 pub mod options;
 pub mod plan;

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use crate::nimbus::blobs::copies::Replication;
+pub use crate::nimbus::{
+    blobs::copies::Replication,
+    measure::{MetricOptions, Pace},
+};
 
 /// Settings of a nimbus replica.
 #[derive(Debug, Clone)]
@@ -36,4 +39,6 @@ pub struct Options {
     pub replication: Replication,
     /// How long a kill or rebalance waits when neither operator nor topology says.
     pub message_timeout: Duration,
+    /// How it keeps metrics; without it there are none.
+    pub metrics: Option<MetricOptions>,
 }

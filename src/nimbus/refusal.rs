@@ -26,6 +26,12 @@ pub enum Refusal {
     /// This nimbus has not read the cluster yet.
     #[error("this nimbus has not read the cluster state yet")]
     NotReady,
+    /// Metrics are not taken or shown here now.
+    #[error("no metrics here now: {reason}")]
+    NoMetrics {
+        /// Why.
+        reason: String,
+    },
     /// Too many requests wait already.
     #[error("too many requests wait for the leader")]
     Busy,
@@ -163,7 +169,7 @@ impl Refusal {
     pub fn code(&self) -> Code {
         match self {
             Self::NotLeading { .. } | Self::Busy => Code::NoLeader,
-            Self::NotReady => Code::NotReady,
+            Self::NotReady | Self::NoMetrics { .. } => Code::NotReady,
             Self::UnknownTopology { .. } => Code::UnknownTopology,
             Self::UnknownHost { .. } | Self::NotDrained { .. } => Code::UnknownHost,
             Self::NameInUse { .. } | Self::NameUnclear { .. } => Code::NameInUse,
@@ -235,6 +241,8 @@ impl Refusal {
             | Self::Blob(_)
             | Self::TermIsOver { .. }
             | Self::BadOption(_)
+            // The reason says what to do where there is something to do.
+            | Self::NoMetrics { .. }
             | Self::Conflict { .. } => return None,
         };
         Some(hint)

@@ -87,6 +87,7 @@ impl Prepared {
             blob: self.blob.clone(),
             message_timeout_secs: self.message_timeout_secs,
             pending: None,
+            metrics: None,
             rest: Rest::new(),
         }
     }

@@ -4,11 +4,15 @@
 //! forwards writes, so that any seed will do; a write goes to the leader directly when a
 //! seed says who that is.
 
+mod metrics;
+
 use std::{fmt, sync::Mutex, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
+
+pub use metrics::{MetricFilter, Page, Span};
 
 use crate::{
     clock::Clock,
@@ -153,6 +157,10 @@ impl Error {
             | Self::Unanswered { .. }
             | Self::Foreign { .. } => None,
         }
+    }
+
+    fn code(&self) -> Option<Code> {
+        self.refusal().map(|body| body.code)
     }
 
     /// What to do about it, where that is known.
@@ -353,7 +361,7 @@ impl Client {
         };
         let deadline = self.clock.monotonic().plus(self.timeouts.recovery);
         loop {
-            let (mut tried, mut is_recovering) = (Vec::new(), false);
+            let (mut tried, mut is_recovering, mut without_archive) = (Vec::new(), false, None);
             // The leader of an earlier write has what was written; a follower may be a moment behind.
             for nimbus in self.known_addresses() {
                 match self.ask(&nimbus, &request).await {
@@ -369,8 +377,15 @@ impl Client {
                         is_recovering = true;
                         tried.push(Attempt { nimbus, reason });
                     }
+                    // Each has an archive of its own: the next one may have what was asked for.
+                    Tried::Failed(error) if error.code() == Some(Code::NoArchive) => {
+                        without_archive = Some(error);
+                    }
                     Tried::Failed(error) => return Err(error),
                 }
+            }
+            if let Some(error) = without_archive {
+                return Err(error);
             }
             if !is_recovering || self.clock.monotonic().plus(ROUND_PAUSE) > deadline {
                 return Err(Error::Unreachable { tried });

@@ -49,10 +49,18 @@ pub struct LaunchSpec {
     /// How long a component that is silent is left alone, unless the topology says.
     #[serde(rename = "subprocess_timeout_ms", with = "millis")]
     pub subprocess_timeout: Duration,
+    /// How often it reports its metrics; also at the end of each minute.
+    #[serde(rename = "metric_report_period_ms", with = "millis", default = "minute")]
+    pub metric_report_period: Duration,
     /// The configuration file that the supervisor was started with.
     pub config_file: Option<PathBuf>,
     /// The `key=value` settings that the supervisor was started with; they win over the file.
     pub overrides: Vec<String>,
+}
+
+/// The report period of a spec that an older supervisor wrote.
+fn minute() -> Duration {
+    Duration::from_secs(60)
 }
 
 /// A launch spec that could not be read.
@@ -124,6 +132,7 @@ mod tests {
             heartbeat_period: Duration::from_millis(1500),
             task_beat_period: Duration::from_secs(10),
             subprocess_timeout: Duration::from_secs(30),
+            metric_report_period: Duration::from_secs(60),
             config_file: Some("/etc/storm.yaml".into()),
             overrides: vec!["ui.port=8081".to_owned()],
         }

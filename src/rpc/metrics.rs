@@ -8,6 +8,9 @@
 //! | `GET /api/v1/metrics/sync/log` | following nimbuses | [`LogQuery`] → [`LogPage`] |
 //! | `GET /api/v1/metrics/sync/checkpoint` | following nimbuses | the whole archive as tar |
 //! | `GET /api/v1/metrics/sync/metas` | following nimbuses | [`MetaQuery`] → [`MetaPage`] |
+//! | `GET /api/v1/metrics/sync/points` | following nimbuses | [`PointsQuery`] → a list of minutes and points |
+//! | `GET /api/v1/metrics/sync/track` | following nimbuses | [`TrackQuery`] → a list of the archive's track entries |
+//! | `GET /api/v1/metrics/sync/history` | following nimbuses | [`HistoryQuery`] → a list of the archive's history entries |
 //!
 //! The first two are taken by the leader alone: another nimbus answers `no_leader`, which is
 //! worth another try.
@@ -15,8 +18,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    metrics::{Contribution, MetaType, MetricId, MetricName},
-    model::{NimbusId, TopologyId, WorkerId},
+    metrics::{Contribution, MetaType, MetricId, MetricName, Minute, Window},
+    model::{NimbusId, TaskId, TopologyId, TopologyName, WorkerId},
 };
 
 /// The content type of all bodies here.
@@ -174,6 +177,41 @@ pub struct Meta {
     pub id: MetricId,
     /// Its name.
     pub name: MetricName,
+}
+
+/// Which points of a metric are wanted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PointsQuery {
+    /// Of which metric.
+    pub id: MetricId,
+    /// How wide each is.
+    pub window: Window,
+    /// The first minute.
+    pub from: Minute,
+    /// The last minute.
+    pub to: Minute,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Which places of tasks are wanted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrackQuery {
+    /// Of which topology.
+    pub topology: TopologyId,
+    /// Of which task; of all when absent.
+    pub task: Option<TaskId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Which submissions are wanted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HistoryQuery {
+    /// Of which name; of all when absent.
+    pub name: Option<TopologyName>,
+    /// At most so many.
+    pub limit: usize,
 }
 
 /// The body of a contribution.

@@ -129,6 +129,7 @@ impl Launcher {
             heartbeat_period: defaults.heartbeat_period,
             task_beat_period: defaults.task_beat_period,
             subprocess_timeout: defaults.subprocess_timeout,
+            metric_report_period: defaults.metric_report_period,
             config_file: defaults.config_file.clone(),
             overrides: defaults.overrides.clone(),
         }

@@ -25,6 +25,7 @@ mod launch;
 pub mod ledger;
 mod localize;
 pub mod logs;
+mod metrics;
 pub mod options;
 mod orders;
 mod own_slot;
@@ -48,8 +49,13 @@ pub use status::Status;
 
 use crate::{
     clock::Clock,
+    cluster::store::Store,
+    daemon::tasks::Tasks,
     model::topology::Settings,
-    rpc::blobs::{BlobClient, FetchError},
+    rpc::{
+        blobs::{BlobClient, FetchError},
+        metrics_client::{MetricsClient, MetricsError},
+    },
     supervisor::process::Processes,
     tree::Tree,
 };
@@ -77,6 +83,8 @@ pub struct LaunchDefaults {
     pub task_beat_period: Duration,
     /// How long a component may be silent, unless its topology says.
     pub subprocess_timeout: Duration,
+    /// How often a worker reports its metrics, and this supervisor its own.
+    pub metric_report_period: Duration,
     /// `topology.*` settings for what a topology leaves open.
     pub settings: Settings,
     /// What becomes of the workers at a stop.
@@ -97,6 +105,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Metrics could never be brought to the leader.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// Blobs could never be fetched.
     #[error(transparent)]
     Blobs(#[from] FetchError),
@@ -120,5 +131,9 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let blobs = Arc::new(BlobClient::new()?);
-    Agent::start(options, tree, processes, blobs, launch, clock).await?.run(stop).await
+    let client = MetricsClient::new(Store::new(Arc::clone(&tree)))?;
+    let agent = Agent::start(options, tree, processes, blobs, launch, clock.clone()).await?;
+    let tasks = Tasks::default();
+    metrics::start(&agent, client, &clock, &tasks);
+    agent.run(stop).await
 }

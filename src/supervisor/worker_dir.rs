@@ -12,7 +12,11 @@ use std::{
 
 use tracing::warn;
 
-use crate::{model::WorkerId, rpc::launch::LaunchSpec, supervisor::logs};
+use crate::{
+    model::WorkerId,
+    rpc::{cuts, launch::LaunchSpec},
+    supervisor::logs,
+};
 
 const DIR: &str = "workers";
 
@@ -20,6 +24,10 @@ const DIR: &str = "workers";
 /// operator finds the log of a worker that crashed in the night, and a crash loop does not
 /// fill the disk.
 pub(super) const DEAD_KEPT: usize = 20;
+
+/// Those whose metrics are not with the leader yet are kept beyond that, the newest this many: a
+/// crash loop during a failover leaves some, and an hour without any leader some hundreds.
+pub(super) const UNBROUGHT_KEPT: usize = 200;
 
 /// A heartbeat is a number and a pid; more than this is none.
 const MAX_BEAT_BYTES: u64 = 4096;
@@ -92,8 +100,17 @@ fn remove_old(local_dir: &Path, live: &BTreeSet<WorkerId>) -> io::Result<()> {
         })
         .collect::<io::Result<_>>()?;
     dead.sort();
+    let (unbrought, dead): (Vec<_>, Vec<_>) = dead.into_iter().partition(|(_, dir)| cuts::may_have_left(dir));
+    let n_lost = unbrought.len().saturating_sub(UNBROUGHT_KEPT);
+    if n_lost > 0 {
+        warn!(
+            n_lost,
+            "metrics of workers that are gone could not be brought to the leader in time and are lost"
+        );
+    }
     let n_old = dead.len().saturating_sub(DEAD_KEPT);
-    dead.into_iter().take(n_old).try_for_each(|(_, dir)| fs::remove_dir_all(dir))
+    let old = dead.into_iter().take(n_old).chain(unbrought.into_iter().take(n_lost));
+    old.into_iter().try_for_each(|(_, dir)| fs::remove_dir_all(dir))
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ pub use value::Value;
 #[cfg(test)]
 pub(crate) use value::tests::any_value;
 
-use crate::model::{ComponentId, StreamId, TaskId};
+use crate::{
+    clock::Monotonic,
+    model::{ComponentId, StreamId, TaskId},
+};
 
 /// Where tuples come from: shared by all that one task emits to one stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,16 +34,34 @@ pub struct Origin {
 /// One emission: an origin and its values.
 ///
 /// A clone shares both, so that a tuple may go to many receivers without a copy.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Tuple {
     origin: Arc<Origin>,
     values: Arc<[Value]>,
+    emitted_at: Option<Monotonic>,
+}
+
+impl PartialEq for Tuple {
+    /// When it was emitted is not a part of what it says.
+    fn eq(&self, other: &Self) -> bool {
+        self.origin == other.origin && self.values == other.values
+    }
 }
 
 impl Tuple {
     /// A tuple of `values` from `origin`.
     pub fn new(origin: Arc<Origin>, values: impl Into<Arc<[Value]>>) -> Self {
-        Self { origin, values: values.into() }
+        Self { origin, values: values.into(), emitted_at: None }
+    }
+
+    /// The same tuple, emitted at `at` by the clock of this process.
+    pub fn at(self, at: Option<Monotonic>) -> Self {
+        Self { emitted_at: at, ..self }
+    }
+
+    /// When it was emitted by the clock of this process, when that is known.
+    pub fn emitted_at(&self) -> Option<Monotonic> {
+        self.emitted_at
     }
 
     /// The emitting task.

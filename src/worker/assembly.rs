@@ -19,15 +19,19 @@ use super::{
     counters::Registry,
     errors::Reporter,
     follow::{self, Readiness, Records},
+    metrics::{Measuring, Metrics, TaskMetrics, control},
     multilang::{self, child::Launch},
-    settings::{ErrorThrottle, TaskSettings},
+    settings::{ErrorThrottle, MetricSettings, TaskSettings},
     task::{self, Activity, Bolt, Emitter, Part, Seat, Spout, Wiring},
-    transport::{Counters, Identity, Inboxes, Listener, Peers},
+    transport::{Counters, Identity, Inboxes, Listener, Measures, Peers},
 };
 use crate::{
     clock::Clock,
     cluster::{layout::Ephemeral, presence::Presence, store::Store},
-    daemon::tasks::{Ending, Tasks},
+    daemon::{
+        blocking,
+        tasks::{Ending, Tasks},
+    },
     model::{
         ComponentId, TaskId,
         status::TopologyStatus,
@@ -58,18 +62,38 @@ pub(super) struct Plan {
     topology: Arc<Topology>,
     records: Records,
     listener: Listener,
+    settings: MetricSettings,
+    // None when nothing is measured.
+    metrics: Option<Metrics>,
 }
 
 /// Reads the topology and its records and opens the port; `None` when this worker is not
 /// assigned.
-pub(super) async fn prepare(options: &Options, store: &Store) -> Result<Option<Plan>, Error> {
+pub(super) async fn prepare(options: &Options, store: &Store, clock: &Clock) -> Result<Option<Plan>, Error> {
     let path = options.code.join("topology.json");
     let topology = tokio::fs::read(&path).await.and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
     let topology = Arc::new(topology.map_err(|source| Error::Code { path, source })?);
     install_adapter(options).await?;
     let Some(records) = follow::read_first(store, options).await else { return Ok(None) };
     let listener = bind(options).await?;
-    Ok(Some(Plan { topology, records, listener }))
+    let settings = MetricSettings::of(&topology, options);
+    let metrics = begin_to_measure(options, &settings, &records, clock).await?;
+    Ok(Some(Plan { topology, records, listener, settings, metrics }))
+}
+
+async fn begin_to_measure(
+    options: &Options,
+    settings: &MetricSettings,
+    records: &Records,
+    clock: &Clock,
+) -> Result<Option<Metrics>, Error> {
+    if !settings.control.on || options.metrics.is_none() {
+        return Ok(None);
+    }
+    let control = control::with_changes(&settings.control, records.metrics.as_ref());
+    let (for_metrics, clock) = (options.clone(), clock.clone());
+    let metrics = blocking::run(move || Metrics::start(&for_metrics, control, &clock)).await;
+    metrics.map(Some).map_err(|source| Error::Dir { path: options.dir.join("metrics"), source })
 }
 
 fn python_dir(options: &Options) -> PathBuf {
@@ -115,6 +139,7 @@ pub(super) struct Worker {
     errors: Reporter,
     peers: Peers,
     wiring: watch::Sender<Arc<Wiring>>,
+    measuring: Option<Measuring>,
     activity: watch::Sender<Activity>,
     // The task loops and their children; they go first.
     runners: Tasks,
@@ -132,20 +157,43 @@ impl Worker {
         clock: Clock,
         tasks: Tasks,
     ) -> Result<Self, Error> {
-        let Plan { topology, records: Records { table, assignment, .. }, listener } = plan;
+        let Plan {
+            topology,
+            records: Records { table, assignment, metrics: changes, .. },
+            listener,
+            settings,
+            metrics,
+        } = plan;
         let local =
             assignment.workers.get(&options.slot).map(|worker| worker.tasks.clone()).unwrap_or_default();
         let me = Identity { topology: options.topology.clone(), slot: options.slot.clone() };
         let (inboxes, receivers) = Inboxes::new(local.iter());
-        let transport_counters = Arc::new(Counters::default());
+        let n_workers = assignment.workers.len();
+        let transport_counters = Arc::new(match &metrics {
+            Some(metrics) => {
+                Counters::measuring(Measures::new(metrics, n_workers <= settings.max_workers_for_connections))
+            }
+            None => Counters::default(),
+        });
+        let measuring =
+            metrics.map(|metrics| Measuring::start(metrics, settings, &options, &me, &store, &tasks));
+        let measuring = measuring.transpose()?;
+        if let Some(measuring) = &measuring {
+            measuring.watch_inboxes(&inboxes, &table, &local);
+        }
         let mut peers = Peers::new(me.clone(), inboxes.clone(), Arc::clone(&transport_counters), &tasks);
         peers.update(&assignment, &table);
+        let listener = match &measuring {
+            Some(measuring) => listener.with_master(measuring.master()),
+            None => listener,
+        };
         let listening = listener.run(me, inboxes, transport_counters);
         tasks.start("tuples from peers", Ending::StopsOwner, listening);
 
         let throttle = ErrorThrottle::of(&topology, &options);
         let wiring = Wiring { topology: Arc::clone(&topology), table, local: local.clone() };
-        let worker = Self {
+        let mut worker = Self {
+            measuring,
             board: StatusBoard::new(local.iter()),
             presence,
             errors: Reporter::start(store.clone(), &options, throttle, clock.clone(), &tasks),
@@ -160,6 +208,9 @@ impl Worker {
             local,
             tasks,
         };
+        if let Some(measuring) = &mut worker.measuring {
+            measuring.follow(&assignment, changes.as_ref());
+        }
         let counters = Registry::default();
         beat::start(
             worker.board.clone(),
@@ -189,8 +240,13 @@ impl Worker {
         let (component, id) = found.ok_or(Error::UnknownTask { task })?;
         let counters = counters.of(task);
         let outbox = self.peers.outbox();
-        let emitter = Emitter::new(id.clone(), task, wiring.clone(), outbox, Arc::clone(&counters))
-            .map_err(Error::Wiring)?;
+        let emitter =
+            Emitter::new(id.clone(), task, wiring.clone(), outbox, Arc::clone(&counters), clock.clone())
+                .map_err(Error::Wiring)?;
+        let metrics = match &self.measuring {
+            Some(measuring) => TaskMetrics::new(measuring.metrics(), id.clone(), task),
+            None => TaskMetrics::default(),
+        };
         let settings = TaskSettings::of(&self.topology, &id, &self.options);
         let Run::Command(command) = &component.run;
         let seat = Seat {
@@ -206,7 +262,7 @@ impl Worker {
             board: self.board.clone(),
             clock: clock.clone(),
             tasks: self.runners.child(),
-            metrics: BTreeMap::new(),
+            metrics,
         };
         let part = match component.kind {
             ComponentKind::Spout => Part::Spout(Spout::new(self.activity.subscribe())),
@@ -260,6 +316,9 @@ impl Worker {
 
     fn apply(&mut self, records: &Records, readiness: Readiness) {
         self.peers.update(&records.assignment, &records.table);
+        if let Some(measuring) = &mut self.measuring {
+            measuring.follow(&records.assignment, records.metrics.as_ref());
+        }
         self.wiring.send_if_modified(|wiring| {
             let changed = wiring.table != records.table;
             if changed {
@@ -304,6 +363,9 @@ impl Worker {
     pub(super) async fn stop(self) {
         if !self.runners.stop(STOP_PATIENCE).await {
             warn!("some tasks did not stop in time");
+        }
+        if let Some(measuring) = self.measuring {
+            measuring.stop(FAREWELL_PATIENCE).await;
         }
         self.beats.stop(FAREWELL_PATIENCE).await;
         for task in self.local.iter() {

@@ -13,7 +13,9 @@ use crate::{
         layout,
         store::{self, Store},
     },
-    model::{assignment::Assignment, status::TopologyStatus, topology::TaskTable},
+    model::{
+        assignment::Assignment, metric_control::MetricControl, status::TopologyStatus, topology::TaskTable,
+    },
     tree::Scope,
     worker::Options,
 };
@@ -34,6 +36,7 @@ pub(crate) struct Records {
     pub(crate) status: TopologyStatus,
     pub(crate) table: TaskTable,
     pub(crate) assignment: Assignment,
+    pub(crate) metrics: Option<MetricControl>,
 }
 
 /// Reads the records; `None` when the tree surely says that this worker has no place.
@@ -47,7 +50,8 @@ async fn read(store: &Store, options: &Options) -> Result<Option<Records>, store
     }
     // Read last: a table is written before or with the assignment that uses it.
     let Some(table) = store.tasks(id).await? else { return Ok(None) };
-    Ok(Some(Records { status: storm.value.status, table: table.value, assignment }))
+    let (status, metrics) = (storm.value.status, storm.value.metrics);
+    Ok(Some(Records { status, table: table.value, assignment, metrics }))
 }
 
 fn backoff() -> Backoff {

@@ -22,6 +22,7 @@ pub mod counters;
 pub mod errors;
 pub(crate) mod follow;
 pub mod log;
+mod metrics;
 pub mod multilang;
 pub mod options;
 pub mod settings;
@@ -40,6 +41,7 @@ use crate::{
     cluster::{presence::Presence, store::Store},
     daemon::tasks::Tasks,
     model::{Port, TaskId},
+    rpc::metrics_client::MetricsError,
     tree::Tree,
     tuple::grouping,
 };
@@ -89,6 +91,9 @@ pub enum Error {
     /// Topology and task table do not fit together.
     #[error("the topology cannot be wired")]
     Wiring(#[source] grouping::Error),
+    /// Metrics could never be brought to the leader.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// A part that the worker cannot do without has ended.
     #[error("a part of the worker has failed; the log says which")]
     Broken,
@@ -116,7 +121,7 @@ pub async fn run(
     let plan = tokio::select! {
         // Cancel-safe: nothing was started yet.
         () = stop.cancelled() => return Ok(Ended::Stopped),
-        plan = assembly::prepare(&options, &store) => plan?,
+        plan = assembly::prepare(&options, &store, &clock) => plan?,
     };
     let Some(plan) = plan else {
         info!(topology = %options.topology, slot = %options.slot, "this worker is not assigned");

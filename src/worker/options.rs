@@ -35,6 +35,8 @@ pub struct Options {
     pub subprocess_timeout: Duration,
     /// The process group of its components.
     pub components: ComponentGroup,
+    /// How often its metrics are reported; none when nothing is measured but what beats tell.
+    pub metrics: Option<Duration>,
 }
 
 /// The process group that a worker's components run in.
@@ -69,6 +71,7 @@ impl From<LaunchSpec> for Options {
             heartbeat_period,
             task_beat_period,
             subprocess_timeout,
+            metric_report_period,
             config_file: _,
             overrides: _,
         } = spec;
@@ -85,6 +88,7 @@ impl From<LaunchSpec> for Options {
             task_beat_period,
             subprocess_timeout,
             components: ComponentGroup::default(),
+            metrics: Some(metric_report_period),
         }
     }
 }

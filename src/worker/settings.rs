@@ -1,11 +1,15 @@
 //! The settings that a worker itself follows, read once with their defaults.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde_json::Value;
 use tracing::warn;
 
 use crate::{
+    metrics::{Control, control::SAMPLE_RATE},
     model::{
         ComponentId,
         topology::{Settings, Topology},
@@ -22,6 +26,9 @@ const SPOUT_WAIT: Duration = Duration::from_millis(1);
 
 /// How many errors of one task are reported in one interval, unless the author says.
 const ERRORS_PER_INTERVAL: usize = 5;
+
+/// With how many workers at most each connection is measured, unless the author says.
+const MAX_WORKERS_FOR_CONNECTIONS: usize = 200;
 
 /// The length of that interval, unless the author says.
 const ERROR_INTERVAL: Duration = Duration::from_secs(10);
@@ -101,6 +108,41 @@ impl TaskSettings {
     }
 }
 
+/// What a topology's settings say about its metrics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricSettings {
+    /// The switches.
+    pub control: Control,
+    /// `topology.max.worker.num.for.netty.metrics`: with more workers, single connections are not
+    /// measured.
+    pub max_workers_for_connections: usize,
+}
+
+impl MetricSettings {
+    /// The settings of a topology.
+    pub fn of(topology: &Topology, options: &Options) -> Self {
+        let layers = Layers { topology, component: None, defaults: &options.defaults };
+        let words = |key| layers.get(key, words).unwrap_or_default();
+        let truth = |key| layers.get(key, Value::as_bool);
+        let debug = match truth("topology.enable.metric.debug") {
+            Some(true) => words("topology.debug.metric.names"),
+            Some(false) | None => BTreeSet::new(),
+        };
+        let share = |value: &Value| value.as_f64().filter(|share| (0.0..=1.0).contains(share));
+        let control = Control {
+            on: truth("topology.enable.metrics").unwrap_or(true),
+            enabled: words("topology.enabled.metric.names"),
+            disabled: words("topology.disabled.metric.names"),
+            sample_rate: layers.get("topology.metric.sample.rate", share).unwrap_or(SAMPLE_RATE),
+            debug,
+        };
+        let number = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
+        let key = "topology.max.worker.num.for.netty.metrics";
+        let max_workers_for_connections = layers.get(key, number).unwrap_or(MAX_WORKERS_FOR_CONNECTIONS);
+        Self { control, max_workers_for_connections }
+    }
+}
+
 impl ErrorThrottle {
     /// The throttle of a topology.
     pub fn of(topology: &Topology, options: &Options) -> Self {
@@ -112,6 +154,17 @@ impl ErrorThrottle {
             interval: layers.get("topology.error.throttle.interval.secs", seconds).unwrap_or(ERROR_INTERVAL),
         }
     }
+}
+
+/// A list of texts, or one text with commas.
+fn words(value: &Value) -> Option<BTreeSet<String>> {
+    let text = |value: &Value| value.as_str().map(|word| word.trim().to_owned());
+    let words: BTreeSet<String> = match value {
+        Value::String(text) => text.split(',').map(|word| word.trim().to_owned()).collect(),
+        Value::Array(words) => words.iter().map(text).collect::<Option<_>>()?,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return None,
+    };
+    Some(words.into_iter().filter(|word| !word.is_empty()).collect())
 }
 
 /// A count of at least one.

@@ -45,22 +45,23 @@ pub(super) fn options(dir: &Path) -> Options {
         task_beat_period: Duration::from_millis(20),
         subprocess_timeout: Duration::from_secs(30),
         components: ComponentGroup::Workers,
+        metrics: Some(Duration::from_secs(60)),
     }
 }
 
 /// A topology whose workers run in this process.
-struct Stage {
-    dir: tempfile::TempDir,
-    server: MemoryTree,
+pub(in crate::worker) struct Stage {
+    pub(in crate::worker) dir: tempfile::TempDir,
+    pub(in crate::worker) server: MemoryTree,
     store: Store,
-    options: Options,
+    pub(in crate::worker) options: Options,
     table: TaskTable,
     assignment: Assignment,
-    tasks: Tasks,
+    pub(in crate::worker) tasks: Tasks,
 }
 
 /// A worker on the stage.
-struct Running {
+pub(in crate::worker) struct Running {
     stop: CancellationToken,
     ended: oneshot::Receiver<Result<Ended, Error>>,
 }
@@ -71,7 +72,7 @@ impl Running {
         ended.expect("the worker did not panic").expect("the worker did not fail")
     }
 
-    async fn stop(self) {
+    pub(in crate::worker) async fn stop(self) {
         self.stop.cancel();
         assert_eq!(self.ended().await, Ended::Stopped);
     }
@@ -79,7 +80,11 @@ impl Running {
 
 impl Stage {
     /// Submits a topology of `components` and assigns its tasks to `n_workers` in turn.
-    async fn new(settings: serde_json::Value, components: serde_json::Value, n_workers: usize) -> Self {
+    pub(in crate::worker) async fn new(
+        settings: serde_json::Value,
+        components: serde_json::Value,
+        n_workers: usize,
+    ) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut options = options(dir.path());
         options.code = dir.path().join("code");
@@ -119,11 +124,11 @@ impl Stage {
         self.create(&layout::assignment(id), record::encode_assignment(&self.assignment)).await;
     }
 
-    async fn create(&self, path: &TreePath, data: Vec<u8>) {
+    pub(in crate::worker) async fn create(&self, path: &TreePath, data: Vec<u8>) {
         self.server.connect().create(path, &data, CreateMode::Persistent).await.expect("created");
     }
 
-    async fn set(&self, path: &TreePath, data: Vec<u8>) {
+    pub(in crate::worker) async fn set(&self, path: &TreePath, data: Vec<u8>) {
         self.server.connect().set(path, &data, None).await.expect("set");
     }
 
@@ -131,15 +136,16 @@ impl Stage {
         self.set(&layout::storm(&self.options.topology), storm(status)).await;
     }
 
-    fn write_resource(&self, name: &str, text: &str) {
+    pub(in crate::worker) fn write_resource(&self, name: &str, text: &str) {
         fs::write(self.options.code.join("resources").join(name), text).expect("written");
     }
 
     /// Starts every assigned worker.
-    fn start(&self) -> Vec<Running> {
+    pub(in crate::worker) fn start(&self) -> Vec<Running> {
         let start = |(n, slot): (usize, &Slot)| {
             let mut options = self.options.clone();
             options.slot = slot.clone();
+            options.worker = format!("w{n}").parse().expect("valid");
             options.dir = self.dir.path().join(format!("w{n}"));
             fs::create_dir_all(options.dir.join("pids")).expect("created");
             let (stop, (tell, ended)) = (CancellationToken::new(), oneshot::channel());
@@ -167,7 +173,7 @@ impl Stage {
         total
     }
 
-    async fn counts_become(&self, component: &str, expected: TaskCounts) {
+    pub(in crate::worker) async fn counts_become(&self, component: &str, expected: TaskCounts) {
         wait_until(&format!("{component} counts {expected:?}"), PATIENCE, || async {
             let counts = self.counts(component).await;
             if counts == expected { Ok(()) } else { Err(format!("{counts:?}")) }
@@ -184,7 +190,11 @@ impl Stage {
     }
 
     /// The last error of a component, once its message holds `part`.
-    async fn error(&self, component: &str, part: &str) -> crate::model::error::TaskError {
+    pub(in crate::worker) async fn error(
+        &self,
+        component: &str,
+        part: &str,
+    ) -> crate::model::error::TaskError {
         wait_until(&format!("{component} has an error with {part:?}"), PATIENCE, || async {
             let errors = self.store.last_errors(&self.options.topology).await.map_err(|e| e.to_string())?;
             let error = errors.get(&id(component)).ok_or("no error")?;
@@ -194,7 +204,7 @@ impl Stage {
     }
 
     /// The lines that components wrote to a file in their directory, once there are `n`.
-    async fn lines(&self, name: &str, n: usize) -> Vec<String> {
+    pub(in crate::worker) async fn lines(&self, name: &str, n: usize) -> Vec<String> {
         let path = self.options.code.join("resources").join(name);
         wait_until(&format!("{name} has {n} lines"), PATIENCE, || async {
             let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
@@ -205,7 +215,7 @@ impl Stage {
     }
 }
 
-fn id(component: &str) -> ComponentId {
+pub(in crate::worker) fn id(component: &str) -> ComponentId {
     component.parse().expect("valid")
 }
 
@@ -219,22 +229,28 @@ fn storm(status: TopologyStatus) -> Vec<u8> {
         blob: BlobKey::of(b""),
         message_timeout_secs: 30,
         pending: None,
+        metrics: None,
         rest: Rest::new(),
     })
 }
 
-fn spout(command: &[&str], fields: &[&str]) -> serde_json::Value {
+pub(in crate::worker) fn spout(command: &[&str], fields: &[&str]) -> serde_json::Value {
     json!({ "kind": "spout", "parallelism": 1, "run": { "command": command },
             "outputs": { "default": { "fields": fields } } })
 }
 
-fn bolt(command: &[&str], parallelism: u32, from: &str, grouping: serde_json::Value) -> serde_json::Value {
+pub(in crate::worker) fn bolt(
+    command: &[&str],
+    parallelism: u32,
+    from: &str,
+    grouping: serde_json::Value,
+) -> serde_json::Value {
     json!({ "kind": "bolt", "parallelism": parallelism, "run": { "command": command },
             "inputs": [{ "from": from, "stream": "default", "grouping": grouping }] })
 }
 
 /// A spout of 200 sentences of three words, with ids.
-const SENTENCES: &str = r#"
+pub(in crate::worker) const SENTENCES: &str = r#"
 from stormkeeper import Spout
 class Sentences(Spout):
     def initialize(self, conf, context):
@@ -249,7 +265,7 @@ class Sentences(Spout):
 Sentences().run()
 "#;
 
-const SPLIT: &str = r#"
+pub(in crate::worker) const SPLIT: &str = r#"
 from stormkeeper import BasicBolt
 class Split(BasicBolt):
     def process(self, tup):
@@ -258,7 +274,7 @@ class Split(BasicBolt):
 Split().run()
 "#;
 
-const COUNT: &str = r#"
+pub(in crate::worker) const COUNT: &str = r#"
 from stormkeeper import BasicBolt
 class Count(BasicBolt):
     def process(self, tup):

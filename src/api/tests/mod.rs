@@ -1,5 +1,6 @@
 //! The routes without a port where one nimbus will do, and over HTTP where two are needed.
 
+mod metrics;
 mod replicas;
 
 use std::{sync::Arc, time::Duration};
@@ -20,7 +21,9 @@ use crate::{
         layout,
         record::{self, Resources, Supervisor},
     },
+    config::{Config, Environment},
     model::{BlobKey, Port, Timestamp},
+    nimbus::options::MetricOptions,
     rpc::{
         bundle::{self, Bundle},
         client::{Client, Error, Timeouts},
@@ -57,6 +60,10 @@ impl Fixture {
     }
 
     async fn start(&self, name: &str) -> Running {
+        self.start_with(name, None).await
+    }
+
+    async fn start_with(&self, name: &str, metrics: Option<MetricOptions>) -> Running {
         let options = nimbus::Options {
             local_dir: self.dir.path().join(name),
             host: "127.0.0.1".to_owned(),
@@ -72,13 +79,24 @@ impl Fixture {
             blob_retention: Duration::from_secs(600),
             replication: Default::default(),
             message_timeout: Duration::from_secs(30),
+            metrics,
         };
         let stop = CancellationToken::new();
         start(options, self.server.connect(), Clock::new(), stop).await.expect("started")
     }
 
     async fn leader(&self) -> Running {
-        let running = self.start("leader").await;
+        self.leading(self.start("leader").await).await
+    }
+
+    /// A leader that keeps metrics.
+    async fn leader_with_metrics(&self) -> Running {
+        let environment = Environment { hostname: "localhost".to_owned(), ..Environment::default() };
+        let (config, _) = Config::load(None, &[], &environment).expect("valid");
+        self.leading(self.start_with("leader", config.nimbus_options().metrics).await).await
+    }
+
+    async fn leading(&self, running: Running) -> Running {
         let handle = running.handle();
         wait_until("it leads", LONG, || async {
             let sees = handle.leader().is_some();

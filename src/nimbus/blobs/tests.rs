@@ -156,6 +156,7 @@ fn using(blob: &BlobKey, api: &str) -> ClusterView {
         blob: blob.clone(),
         message_timeout_secs: 30,
         pending: None,
+        metrics: None,
         rest: Rest::new(),
     };
     let id: TopologyId = "wc-1-1".parse().expect("valid");

@@ -92,6 +92,7 @@ impl Cluster {
             blob_retention: Duration::from_secs(600),
             replication: Default::default(),
             message_timeout: Duration::from_secs(30),
+            metrics: None,
         };
         let stop = CancellationToken::new();
         let session = tree.session().borrow().connected().expect("connected");

@@ -28,6 +28,10 @@ pub enum Code {
     UnknownTopology,
     /// There is no such host, or it is not drained.
     UnknownHost,
+    /// There is no such metric.
+    UnknownMetric,
+    /// This nimbus has no metrics archive now; the message says why.
+    NoArchive,
     /// Too few nimbuses have a copy of the blob; nothing was changed.
     NotReplicated,
     /// A topology of that name is there already.
@@ -71,6 +75,8 @@ impl Code {
             Self::InvalidTopology => "invalid_topology",
             Self::UnknownTopology => "unknown_topology",
             Self::UnknownHost => "unknown_host",
+            Self::UnknownMetric => "unknown_metric",
+            Self::NoArchive => "no_archive",
             Self::NotReplicated => "not_replicated",
             Self::NameInUse => "name_in_use",
             Self::IllegalTransition => "illegal_transition",

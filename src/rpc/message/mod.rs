@@ -6,6 +6,7 @@
 
 mod cluster;
 mod error;
+mod metrics;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -16,6 +17,12 @@ pub use cluster::{
     MoveSummary, NimbusList, NimbusStatus, NimbusSummary, SupervisorList, SupervisorSummary, UnreadableZnode,
 };
 pub use error::{Code, ErrorBody};
+pub use metrics::{
+    ArchiveStatus, ArchiveView, CounterValue, DropSummary, FollowerSummary, GaugeValue, HistogramValue,
+    LatestList, LatestValue, MeasuredTopology, MeasuredTopologyList, MeterValue, MetricControlRequest,
+    MetricMeta, MetricMetaList, MetricValue, PastTopology, PointList, QueueSummary, Series, TaskPlace,
+    TaskTrack, TimedValue, TimerValue, TopologyHistory, UploaderSummary, UploaderWork,
+};
 
 use crate::model::{
     BlobKey, ComponentId, Port, SupervisorId, TaskId, Timestamp, TopologyId, TopologyName, WorkerId,

@@ -44,6 +44,7 @@ impl Machine {
             heartbeat_period: Duration::from_secs(1),
             task_beat_period: Duration::from_secs(1),
             subprocess_timeout: Duration::from_secs(1),
+            metric_report_period: Duration::from_secs(60),
             config_file: None,
             overrides: Vec::new(),
         }

@@ -141,6 +141,7 @@ impl World {
             heartbeat_period: Duration::from_secs(1),
             task_beat_period: Duration::from_secs(10),
             subprocess_timeout: Duration::from_secs(30),
+            metric_report_period: Duration::from_secs(60),
             settings: Settings::new(),
             on_stop: self.on_stop,
         };
@@ -232,6 +233,7 @@ fn storm(n: u8) -> Storm {
         blob: blob(n),
         message_timeout_secs: 30,
         pending: None,
+        metrics: None,
         rest: BTreeMap::new().into_iter().collect(),
     }
 }

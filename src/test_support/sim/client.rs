@@ -131,7 +131,7 @@ impl Clients {
                 Change::Rebalance(request) => {
                     promise.workers_max = promise.workers_max.max(request.workers.unwrap_or(0));
                 }
-                Change::Activate | Change::Deactivate => {}
+                Change::Activate | Change::Deactivate | Change::Metrics(_) => {}
             }
             before
         };

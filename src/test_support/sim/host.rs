@@ -147,6 +147,7 @@ fn defaults() -> LaunchDefaults {
         heartbeat_period: Duration::from_secs(3),
         task_beat_period: Duration::from_secs(30),
         subprocess_timeout: Duration::from_secs(30),
+        metric_report_period: Duration::from_secs(60),
         settings: Settings::new(),
         on_stop: OnStop::LeaveWorkers,
     }

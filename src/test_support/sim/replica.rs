@@ -118,6 +118,8 @@ impl Replica {
             blob_retention: Duration::from_secs(120),
             replication: Default::default(),
             message_timeout: Duration::from_secs(10),
+            // Its threads would finish at moments of real time.
+            metrics: None,
         }
     }
 }

@@ -40,7 +40,7 @@ fn belief_in_watches_is_found() {
 
 #[test]
 fn liveness_from_before_the_term_is_found() {
-    finds(Sabotage::LivenessFromBefore, Links::ByChance, 40..140, &["moves"]);
+    finds(Sabotage::LivenessFromBefore, Links::Bad, 95..140, &["moves", "convergence"]);
 }
 
 #[test]

@@ -22,6 +22,9 @@ What holds, whatever the component does:
   (PYTHONUNBUFFERED): that text would reach the worker as garbage.
 * Messages leave in the order in which they were produced. They are collected
   and written together, at the latest before this process waits for input.
+* Metrics of your own are counted here and sent together, at most once a second:
+  `stormkeeper.counter("lines").add(1)`. A process that is killed loses what it
+  counted since.
 * An exception that leaves a component's method is reported as a task error with
   its traceback, and the process ends with status 1. The worker starts it again.
 * When the worker goes away (end of input), the process ends with status 0.
@@ -34,7 +37,19 @@ import time
 import traceback
 from collections import deque
 
-__all__ = ["BasicBolt", "Bolt", "ProtocolError", "Spout", "Tuple", "is_heartbeat", "is_tick"]
+__all__ = [
+    "BasicBolt",
+    "Bolt",
+    "ProtocolError",
+    "Spout",
+    "Tuple",
+    "counter",
+    "gauge",
+    "histogram",
+    "is_heartbeat",
+    "is_tick",
+    "meter",
+]
 
 _DELIMITER = b"\nend\n"
 _READ_BYTES = 256 * 1024
@@ -43,6 +58,10 @@ _READ_BYTES = 256 * 1024
 _FLUSH_SECONDS = 0.02
 _FLUSH_MESSAGES = 1024
 
+# Metrics are sent this often at most, or when so many updates of one wait.
+_METRIC_SECONDS = 1.0
+_METRIC_UPDATES = 1000
+
 _LEVELS = {"trace": 0, "debug": 1, "info": 2, "warn": 3, "warning": 3, "error": 4}
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
@@ -50,6 +69,163 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_na
 
 class ProtocolError(Exception):
     """The parent sent something that the multilang protocol does not allow."""
+
+
+class _Metrics:
+    """What was measured and not sent yet, of all metrics of this process."""
+
+    def __init__(self):
+        self._known = {}
+        self._changed = {}
+        self._last_send = time.monotonic()
+        # Where messages go once the component runs; what is measured before waits.
+        self._send = None
+
+    def of(self, kind, name):
+        """Returns the metric of this name, the same one each time."""
+        if not isinstance(name, str) or not name:
+            raise TypeError("a metric has a name, a string that is not empty, not %r" % (name,))
+        found = self._known.get((kind, name))
+        if found is None:
+            found = self._known[kind, name] = kind(self, name)
+        return found
+
+    def changed(self, metric, is_urgent):
+        """Notes that `metric` has something to send."""
+        self._changed[metric] = None
+        if is_urgent and self._send is not None:
+            self.send()
+
+    def begin(self, send):
+        """From now on messages are sent by `send`."""
+        self._send = send
+
+    def send_if_due(self):
+        """Sends what was measured, unless that was done a moment ago."""
+        if self._changed and time.monotonic() - self._last_send >= _METRIC_SECONDS:
+            self.send()
+
+    def send(self):
+        """Sends what was measured."""
+        for metric in self._changed:
+            params = _encode({metric.kind: metric._take()})
+            self._send('{"command":"metrics","name":%s,"params":%s}' % (_encode(metric.name), params))
+        self._changed.clear()
+        self._last_send = time.monotonic()
+
+
+class _Metric:
+    """A metric of one kind and name."""
+
+    kind = None
+    __slots__ = ("name", "_metrics", "_waiting", "_updates")
+
+    def __init__(self, metrics, name):
+        self.name = name
+        self._metrics = metrics
+        self._waiting = self._empty()
+        self._updates = 0
+
+    def _empty(self):
+        return 0
+
+    def _take(self):
+        waiting, self._waiting, self._updates = self._waiting, self._empty(), 0
+        return waiting
+
+    def _changed(self):
+        self._updates += 1
+        if self._updates == 1 or self._updates >= _METRIC_UPDATES:
+            self._metrics.changed(self, self._updates >= _METRIC_UPDATES)
+
+
+def _whole(n):
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise ValueError("what is counted is a whole number of 0 or more, not %r" % (n,))
+    return n
+
+
+def _finite(value):
+    value = float(value)
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError("a value must be a finite number, not %r" % (value,))
+    return value
+
+
+class _Counter(_Metric):
+    """How often something happened."""
+
+    kind = "counter"
+    __slots__ = ()
+
+    def add(self, n=1):
+        """Counts `n` more."""
+        self._waiting += _whole(n)
+        self._changed()
+
+
+class _Meter(_Metric):
+    """How often something happens per second."""
+
+    kind = "meter"
+    __slots__ = ()
+
+    def mark(self, n=1):
+        """It happened `n` times."""
+        self._waiting += _whole(n)
+        self._changed()
+
+
+class _Gauge(_Metric):
+    """How something stands."""
+
+    kind = "gauge"
+    __slots__ = ()
+
+    def set(self, value):
+        """It stands at `value` now."""
+        self._waiting = _finite(value)
+        # Only the last value counts, so many of them are no reason to send.
+        self._updates = 0
+        self._changed()
+
+
+class _Histogram(_Metric):
+    """How values are distributed."""
+
+    kind = "histogram"
+    __slots__ = ()
+
+    def _empty(self):
+        return []
+
+    def update(self, value):
+        """Takes in one value."""
+        self._waiting.append(_finite(value))
+        self._changed()
+
+
+_metrics = _Metrics()
+
+
+def counter(name):
+    """Returns the counter `name` of this task: `counter("lines").add(1)`."""
+    return _metrics.of(_Counter, name)
+
+
+def gauge(name):
+    """Returns the gauge `name` of this task: `gauge("open_files").set(7)`."""
+    return _metrics.of(_Gauge, name)
+
+
+def histogram(name):
+    """Returns the histogram `name` of this task: `histogram("bytes").update(120)`."""
+    return _metrics.of(_Histogram, name)
+
+
+def meter(name):
+    """Returns the meter `name` of this task: `meter("requests").mark()`."""
+    return _metrics.of(_Meter, name)
 
 
 class _EndOfInput(Exception):
@@ -220,7 +396,10 @@ class _Component:
         self._channel.send(_encode({"command": "error", "msg": str(message)}))
 
     def metric(self, name, params):
-        """Updates a metric that the topology registered under `name`."""
+        """Sends a metric at once: a number for a counter, or `{"gauge": 0.5}` and the like.
+
+        `counter`, `gauge`, `histogram` and `meter` of this module cost less.
+        """
         self._channel.send(_encode({"command": "metrics", "name": name, "params": params}))
 
     def run(self):
@@ -228,17 +407,28 @@ class _Component:
         self._channel = _Channel(*_take_stdio())
         try:
             self._handshake()
+            _metrics.begin(self._channel.send)
             self.initialize(self.conf, self.context)
             while True:
                 self._step(self._channel.receive())
+                _metrics.send_if_due()
         except _EndOfInput:
             self.cleanup()
+            self._send_last_metrics()
         except (BrokenPipeError, KeyboardInterrupt):
             # The parent is gone or stops us: there is nobody left to report to.
             pass
         except Exception:
             self._report_crash(traceback.format_exc())
             sys.exit(1)
+
+    def _send_last_metrics(self):
+        try:
+            _metrics.send()
+            self._channel.flush()
+        except OSError:
+            # The worker is gone.
+            pass
 
     def _handshake(self):
         hello = self._channel.receive()
@@ -253,6 +443,7 @@ class _Component:
     def _report_crash(self, text):
         sys.stderr.write(text)
         try:
+            _metrics.send()
             self.report_error(text)
             self._channel.flush()
         except OSError:

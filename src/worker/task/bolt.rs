@@ -5,11 +5,12 @@ use std::{collections::VecDeque, convert::Infallible};
 use tokio::{sync::mpsc, time::Interval};
 
 use super::{
-    Failure, Seat,
+    Failure, Seat, Silence,
     bolt_protocol::{BoltProtocol, Effect},
-    in_flight::Kind,
+    in_flight::{Given, Kind},
 };
 use crate::{
+    clock::Monotonic,
     model::beat::TaskStatus,
     tuple::{Tuple, Value},
     worker::{
@@ -67,21 +68,21 @@ impl Bolt {
         let mut inbox_open = true;
         loop {
             self.feed(seat, child);
+            seat.metrics.settle();
             let room = seat.settings.max_pending.saturating_sub(self.waiting.len() + self.n_unwritten);
             tokio::select! {
                 // Cancel-safe: see `exchange`.
                 exchanged = child.exchange() => {
                     exchanged?;
-                    while let Some(message) = child.heard()? {
-                        let effect = self.protocol.hear(message)?;
-                        self.carry_out(effect, seat, child).await?;
-                        silence.broken();
-                    }
+                    self.hear(seat, child, &mut silence).await?;
                 }
                 // Cancel-safe: nothing is taken unless it is returned.
                 n = self.inbox.recv_many(&mut self.taken, room), if inbox_open && room > 0 => {
                     inbox_open = n > 0;
                     self.waiting.extend(self.taken.drain(..));
+                    if seat.metrics.is_on() {
+                        seat.metrics.took_batch(seat.clock.monotonic());
+                    }
                 }
                 // Cancel-safe: a tick that is not returned is due at the next call.
                 () = next_tick(&mut ticks) => self.tick_due = true,
@@ -94,7 +95,7 @@ impl Bolt {
     }
 
     /// Makes waiting tuples ready for the child's stdin, as many as it takes to keep it busy.
-    fn feed(&mut self, seat: &Seat, child: &mut Child) {
+    fn feed(&mut self, seat: &mut Seat, child: &mut Child) {
         if child.unsent_bytes() == 0 {
             self.n_unwritten = 0;
         }
@@ -111,9 +112,12 @@ impl Bolt {
                 std::slice::from_ref(&tick.value),
             ));
         }
+        let now = seat.clock.monotonic();
+        let mut n_given = 0;
         while child.unsent_bytes() < WRITE_AHEAD_BYTES {
             let Some(tuple) = self.waiting.pop_front() else { break };
-            let id = self.protocol.give(Kind::Input);
+            let source = seat.metrics.executed(&tuple, now);
+            let id = self.protocol.give(Kind::Input(Given { source, at: now }));
             child.send(&ToChild::Tuple {
                 id: &id.to_string(),
                 comp: Some(tuple.component().as_str()),
@@ -122,7 +126,12 @@ impl Bolt {
                 tuple: tuple.values(),
             });
             self.n_unwritten += 1;
+            n_given += 1;
             seat.counters.executed.add(1);
+        }
+        if n_given > 0 && seat.metrics.is_on() {
+            let ahead = (self.waiting.len() + self.n_unwritten, seat.settings.max_pending);
+            seat.metrics.serialized(n_given, seat.clock.monotonic().since(now), ahead);
         }
     }
 
@@ -132,29 +141,61 @@ impl Bolt {
         }
     }
 
-    async fn carry_out(&mut self, effect: Effect, seat: &mut Seat, child: &mut Child) -> Result<(), Failure> {
+    /// Takes in what the child has said.
+    async fn hear(
+        &mut self,
+        seat: &mut Seat,
+        child: &mut Child,
+        silence: &mut Silence,
+    ) -> Result<(), Failure> {
+        // One reading for all messages that came together.
+        let now = seat.clock.monotonic();
+        while let Some(message) = seat.heard(child)? {
+            let effect = self.protocol.hear(message)?;
+            self.carry_out(effect, seat, child, now).await?;
+            silence.broken();
+        }
+        if seat.metrics.is_on() {
+            seat.metrics.bolt_heard(now);
+        }
+        Ok(())
+    }
+
+    async fn carry_out(
+        &mut self,
+        effect: Effect,
+        seat: &mut Seat,
+        child: &mut Child,
+        now: Monotonic,
+    ) -> Result<(), Failure> {
         match effect {
             Effect::Nothing => {}
             Effect::Greeted => seat.show(TaskStatus::Running),
             Effect::Emit(emit) => {
                 let answer = emit.answer;
-                let receivers = seat.emitter.emit(emit).await?;
+                let receivers = seat.emitter.emit(emit, &mut seat.metrics).await?;
                 match answer {
                     Answer::TaskIds => child.send(&ToChild::TaskIds(receivers)),
                     Answer::None => {}
                 }
             }
-            Effect::Acked => seat.counters.acked.add(1),
-            Effect::Failed => seat.counters.failed.add(1),
+            Effect::Acked(given) => {
+                seat.counters.acked.add(1);
+                seat.metrics.acked(given.source, given.at, now);
+            }
+            Effect::Failed(given) => {
+                seat.counters.failed.add(1);
+                seat.metrics.failed(given.source);
+            }
             Effect::Note(remark) => seat.note(remark),
         }
         Ok(())
     }
 
-    /// Begins anew with another child. Answers how many tuples went with the old one.
-    pub(super) fn forget_child(&mut self) -> u64 {
+    /// Begins anew with another child. Tells `lost` of every tuple that went with the old one.
+    pub(super) fn forget_child(&mut self, lost: impl FnMut(Given)) {
         self.n_unwritten = 0;
-        self.protocol.forget_child()
+        self.protocol.forget_child(lost);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Violation,
-    in_flight::{InFlight, Kind, Standing},
+    in_flight::{Given, InFlight, Kind, Standing},
 };
 use crate::worker::multilang::message::{Emit, FromChild, Remark, ReturnedId};
 
@@ -23,9 +23,9 @@ pub(super) enum Effect {
     Greeted,
     Emit(Emit),
     /// Count an ack.
-    Acked,
+    Acked(Given),
     /// Count a fail.
-    Failed,
+    Failed(Given),
     Note(Remark),
 }
 
@@ -79,18 +79,23 @@ impl BoltProtocol {
         }
     }
 
-    fn settle(&mut self, what: &'static str, id: &ReturnedId, counted: Effect) -> Result<Effect, Violation> {
+    fn settle(
+        &mut self,
+        what: &'static str,
+        id: &ReturnedId,
+        counted: impl Fn(Given) -> Effect,
+    ) -> Result<Effect, Violation> {
         let standing = number_of(id).map(|number| self.in_flight.close(number));
         Ok(match known(standing, what, id)? {
-            Some(Kind::Input) => counted,
+            Some(Kind::Input(given)) => counted(given),
             Some(Kind::Tick) | None => Effect::Nothing,
         })
     }
 
-    /// Begins anew with another child. Answers how many tuples went with the old one.
-    pub(super) fn forget_child(&mut self) -> u64 {
+    /// Begins anew with another child. Tells `lost` of every tuple that went with the old one.
+    pub(super) fn forget_child(&mut self, lost: impl FnMut(Given)) {
         (self.greeted, self.asked) = (false, false);
-        self.in_flight.close_all()
+        self.in_flight.close_all(lost);
     }
 }
 
@@ -110,6 +115,9 @@ fn known(standing: Option<Standing>, what: &'static str, id: &ReturnedId) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{clock::Monotonic, worker::metrics::Source};
+
+    const INPUT: Kind = Kind::Input(Given { source: Source::UNKNOWN, at: Monotonic::START });
 
     fn parse(text: &str) -> FromChild {
         FromChild::parse(text.as_bytes()).expect("a message")
@@ -130,7 +138,11 @@ mod tests {
             match turn {
                 Give(kind, number) => assert_eq!(protocol.give(*kind), *number),
                 Heartbeat(expected) => assert_eq!(protocol.heartbeat(), *expected),
-                NewChild(lost) => assert_eq!(protocol.forget_child(), *lost),
+                NewChild(lost) => {
+                    let mut n = 0;
+                    protocol.forget_child(|_| n += 1);
+                    assert_eq!(n, *lost);
+                }
                 Hear(message, expected) => {
                     let said = match protocol.hear(parse(message)) {
                         Ok(Effect::Emit(emit)) => format!("emit {:?}", emit.values),
@@ -150,9 +162,9 @@ mod tests {
     fn acks_and_fails_are_counted_once_and_ticks_are_not() {
         check(&[
             Hear(PID, "Greeted"),
-            Give(Kind::Input, 0),
+            Give(INPUT, 0),
             Give(Kind::Tick, 1),
-            Give(Kind::Input, 2),
+            Give(INPUT, 2),
             Hear(r#"{"command":"ack","id":"2"}"#, "Acked"),
             Hear(r#"{"command":"ack","id":"1"}"#, "Nothing"),
             Hear(r#"{"command":"fail","id":"0"}"#, "Failed"),
@@ -165,7 +177,7 @@ mod tests {
         for bad in ["7", "x", "-1", "", "99999999999999999999"] {
             let mut protocol = BoltProtocol::default();
             assert_eq!(protocol.hear(parse(PID)), Ok(Effect::Greeted));
-            protocol.give(Kind::Input);
+            protocol.give(INPUT);
             let id = || ReturnedId(bad.to_owned());
             let refused = |what| Err(Violation::NotInFlight { what, id: bad.to_owned() });
             assert_eq!(protocol.hear(FromChild::Ack(id())), refused("ack"));
@@ -177,7 +189,7 @@ mod tests {
     fn an_emit_is_anchored_to_what_the_child_has() {
         check(&[
             Hear(PID, "Greeted"),
-            Give(Kind::Input, 0),
+            Give(INPUT, 0),
             Hear(r#"{"command":"emit","anchors":["0"],"tuple":[5]}"#, "emit [Int(5)]"),
             Hear(r#"{"command":"ack","id":"0"}"#, "Acked"),
             Hear(r#"{"command":"emit","anchors":"0","tuple":[5]}"#, "\"emit\" for tuple \"0\""),
@@ -216,13 +228,13 @@ mod tests {
     fn what_a_dead_child_had_is_lost_and_its_ids_are_not_the_next_ones() {
         check(&[
             Hear(PID, "Greeted"),
-            Give(Kind::Input, 0),
+            Give(INPUT, 0),
             Give(Kind::Tick, 1),
-            Give(Kind::Input, 2),
+            Give(INPUT, 2),
             NewChild(2),
             Heartbeat(None),
             Hear(PID, "Greeted"),
-            Give(Kind::Input, 3),
+            Give(INPUT, 3),
             Hear(r#"{"command":"ack","id":"2"}"#, "does not have"),
         ]);
     }

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
+    clock::Clock,
     model::{
         ComponentId, StreamId, TaskId,
         task_set::TaskSet,
@@ -14,6 +15,7 @@ use crate::{
     tuple::{Tuple, grouping, grouping::Router},
     worker::{
         counters::TaskCounters,
+        metrics::TaskMetrics,
         multilang::message::Emit,
         transport::{Outbox, Sent},
     },
@@ -43,6 +45,7 @@ pub(in crate::worker) struct Emitter {
     router: Router,
     outbox: Outbox,
     counters: Arc<TaskCounters>,
+    clock: Clock,
     default_stream: StreamId,
     receivers: Vec<TaskId>,
 }
@@ -58,10 +61,12 @@ impl Emitter {
         mut wiring: watch::Receiver<Arc<Wiring>>,
         outbox: Outbox,
         counters: Arc<TaskCounters>,
+        clock: Clock,
     ) -> Result<Self, grouping::Error> {
         let router = wiring.borrow_and_update().router(&component, task)?;
         let default_stream = StreamId::default_stream();
-        Ok(Self { component, task, wiring, router, outbox, counters, default_stream, receivers: Vec::new() })
+        let receivers = Vec::new();
+        Ok(Self { component, task, wiring, router, outbox, counters, clock, default_stream, receivers })
     }
 
     /// Sends a tuple to its receivers, waiting while one has no room, and answers who they
@@ -72,20 +77,32 @@ impl Emitter {
     ///
     /// # Cancellation safety
     /// A call that is dropped has sent the tuple to none, some or all of its receivers.
-    pub(super) async fn emit(&mut self, emit: Emit) -> Result<&[TaskId], grouping::Error> {
+    pub(super) async fn emit(
+        &mut self,
+        emit: Emit,
+        metrics: &mut TaskMetrics,
+    ) -> Result<&[TaskId], grouping::Error> {
         self.follow_wiring();
         let stream = emit.stream.as_ref().unwrap_or(&self.default_stream);
         self.router.route(stream, &emit.values, emit.direct, &mut self.receivers)?;
         self.counters.emitted.add(1);
+        let measured = metrics.emitted(stream);
+        let begun = metrics.now(&self.clock);
         // A stream that was routed has an origin; nobody needs a tuple that nobody receives.
         let Some(origin) = self.router.origin(stream).filter(|_| !self.receivers.is_empty()) else {
             return Ok(&[]);
         };
-        let tuple = Tuple::new(Arc::clone(origin), emit.values);
+        let tuple = Tuple::new(Arc::clone(origin), emit.values).at(begun);
         for receiver in &self.receivers {
-            if self.outbox.send(*receiver, tuple.clone()).await == Sent::Queued {
+            // A loop that waits for room may be killed while it does.
+            let sent = self.outbox.send_or(*receiver, tuple.clone(), || metrics.settle()).await;
+            if sent == Sent::Queued {
                 self.counters.transferred.add(1);
+                metrics.transferred(measured);
             }
+        }
+        if let Some(begun) = begun.filter(|_| metrics.times_emits()) {
+            metrics.emit_took(self.clock.monotonic().since(begun));
         }
         Ok(&self.receivers)
     }

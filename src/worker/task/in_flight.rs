@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
+use crate::{clock::Monotonic, worker::metrics::Source};
+
 /// How many tuples behind the newest are kept account of. A bolt may hold back its acks for
 /// as long as it likes, and one that never acks must work all the same: older tuples are
-/// forgotten, and acks of them no longer checked. One byte each.
+/// forgotten, and acks of them no longer checked. Some 24 bytes each.
 const MAX_TRACKED: usize = 1_000_000;
 
 /// Numbers tuples in ascending order and remembers which of them are open.
@@ -22,9 +24,18 @@ pub(super) struct InFlight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Another task's: counted.
-    Input,
+    Input(Given),
     /// The clock's: acked like any other, and not counted.
     Tick,
+}
+
+/// A tuple that the child was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Given {
+    /// Whose metrics it counts for.
+    pub(super) source: Source,
+    /// When it was taken out of the inbox.
+    pub(super) at: Monotonic,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +58,7 @@ pub(super) enum Standing {
 impl InFlight {
     /// A number for the next tuple, which the child then has.
     pub(super) fn open(&mut self, kind: Kind) -> u64 {
-        if kind == Kind::Input {
+        if matches!(kind, Kind::Input(_)) {
             self.n_open_inputs += 1;
         }
         self.push(Entry::Open(kind))
@@ -88,7 +99,7 @@ impl InFlight {
         if let Standing::Open(kind) = standing {
             let index = usize::try_from(number - self.first).expect("an open tuple has an entry");
             self.entries[index] = Entry::Closed;
-            if kind == Kind::Input {
+            if matches!(kind, Kind::Input(_)) {
                 self.n_open_inputs -= 1;
             }
             self.drop_closed();
@@ -96,13 +107,17 @@ impl InFlight {
         standing
     }
 
-    /// Closes all. Answers how many inputs were open. Numbers are not used again.
-    pub(super) fn close_all(&mut self) -> u64 {
+    /// Closes all, and tells `lost` of every input that was open. Numbers are not used again.
+    pub(super) fn close_all(&mut self, mut lost: impl FnMut(Given)) {
         self.first += self.entries.len() as u64;
-        self.entries.clear();
+        for entry in self.entries.drain(..) {
+            if let Entry::Open(Kind::Input(given)) = entry {
+                lost(given);
+            }
+        }
         // A new child never had any of them.
         self.forgotten_below = 0;
-        std::mem::take(&mut self.n_open_inputs)
+        self.n_open_inputs = 0;
     }
 
     fn drop_closed(&mut self) {
@@ -112,7 +127,7 @@ impl InFlight {
     }
 
     fn drop_first(&mut self) {
-        if self.entries.pop_front() == Some(Entry::Open(Kind::Input)) {
+        if matches!(self.entries.pop_front(), Some(Entry::Open(Kind::Input(_)))) {
             self.n_open_inputs -= 1;
         }
         self.first += 1;
@@ -127,30 +142,38 @@ mod tests {
 
     use super::*;
 
+    const INPUT: Kind = Kind::Input(Given { source: Source::UNKNOWN, at: Monotonic::START });
+
+    fn close_all(in_flight: &mut InFlight) -> u64 {
+        let mut n = 0;
+        in_flight.close_all(|_| n += 1);
+        n
+    }
+
     #[test]
     fn a_tuple_is_closed_once() {
         let mut in_flight = InFlight::default();
-        let a = in_flight.open(Kind::Input);
+        let a = in_flight.open(INPUT);
         let b = in_flight.open(Kind::Tick);
         let heartbeat = in_flight.closed();
         assert_eq!(in_flight.close(b), Standing::Open(Kind::Tick));
         assert_eq!(in_flight.close(b), Standing::Unknown);
         assert_eq!(in_flight.close(heartbeat), Standing::Unknown);
         assert_eq!(in_flight.close(heartbeat + 1), Standing::Unknown);
-        assert_eq!(in_flight.close(a), Standing::Open(Kind::Input));
+        assert_eq!(in_flight.close(a), Standing::Open(INPUT));
         assert_eq!(in_flight.close(a), Standing::Unknown);
     }
 
     #[test]
     fn a_bolt_that_never_acks_costs_a_bounded_account() {
         let mut in_flight = InFlight::default();
-        let first = in_flight.open(Kind::Input);
-        let last = (0..MAX_TRACKED).map(|_| in_flight.open(Kind::Input)).last().expect("some");
+        let first = in_flight.open(INPUT);
+        let last = (0..MAX_TRACKED).map(|_| in_flight.open(INPUT)).last().expect("some");
         assert_eq!(in_flight.entries.len(), MAX_TRACKED);
         assert_eq!(in_flight.close(first), Standing::Forgotten);
-        assert_eq!(in_flight.close(last), Standing::Open(Kind::Input));
+        assert_eq!(in_flight.close(last), Standing::Open(INPUT));
         assert_eq!(in_flight.close(last + 1), Standing::Unknown);
-        assert_eq!(in_flight.close_all(), MAX_TRACKED as u64 - 1);
+        assert_eq!(close_all(&mut in_flight), MAX_TRACKED as u64 - 1);
         assert_eq!(in_flight.close(first), Standing::Unknown);
     }
 
@@ -176,7 +199,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Open => {
-                        let number = in_flight.open(Kind::Input);
+                        let number = in_flight.open(INPUT);
                         prop_assert!(number >= given, "numbers ascend");
                         given = number + 1;
                         open.insert(number);
@@ -185,13 +208,13 @@ mod tests {
                     Step::Close(which) => {
                         let number = which.index(usize::try_from(given).expect("small") + 2) as u64;
                         let expected = match open.remove(&number) {
-                            true => Standing::Open(Kind::Input),
+                            true => Standing::Open(INPUT),
                             false => Standing::Unknown,
                         };
                         prop_assert_eq!(in_flight.close(number), expected);
                     }
                     Step::NewChild => {
-                        prop_assert_eq!(in_flight.close_all(), open.len() as u64);
+                        prop_assert_eq!(close_all(&mut in_flight), open.len() as u64);
                         open.clear();
                     }
                 }

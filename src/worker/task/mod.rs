@@ -23,7 +23,7 @@ mod in_flight;
 mod spout;
 mod spout_protocol;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Interval};
 use tracing::{debug, error, info, trace, warn};
@@ -37,15 +37,16 @@ use crate::{
     clock::{Clock, Monotonic},
     daemon::tasks::Tasks,
     model::{TaskId, TopologyId, beat::TaskStatus, topology::Settings},
-    tuple::{Value, grouping},
+    tuple::grouping,
     worker::{
         beat::StatusBoard,
         counters::TaskCounters,
         errors::Reporter,
+        metrics::TaskMetrics,
         multilang::{
             child::{self, Child, Launch},
             handshake,
-            message::{LogLevel, Remark},
+            message::{FromChild, LogLevel, Remark},
         },
         settings::TaskSettings,
     },
@@ -72,9 +73,6 @@ pub(super) const STOP_GRACE: Duration = Duration::from_millis(500);
 /// as often as Storm does.
 const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
-/// How many metrics of one task keep their last value; more are ignored.
-const MAX_METRICS: usize = 100;
-
 /// What a spout and a bolt have in common.
 pub(super) struct Seat {
     pub(super) task: TaskId,
@@ -90,7 +88,7 @@ pub(super) struct Seat {
     pub(super) clock: Clock,
     /// Owns what reads the children's stderr; when it is cancelled the task stops.
     pub(super) tasks: Tasks,
-    pub(super) metrics: BTreeMap<String, Value>,
+    pub(super) metrics: TaskMetrics,
 }
 
 /// What differs between a spout and a bolt.
@@ -136,6 +134,19 @@ impl Seat {
         Child::start(&self.launch, &hello, &self.tasks)
     }
 
+    /// The next message that the child has said whole, if there is one.
+    fn heard(&mut self, child: &mut Child) -> Result<Option<FromChild>, child::Error> {
+        if !self.metrics.times_message() {
+            return child.heard();
+        }
+        let begun = self.clock.monotonic();
+        let heard = child.heard()?;
+        if heard.is_some() {
+            self.metrics.deserialized(self.clock.monotonic().since(begun));
+        }
+        Ok(heard)
+    }
+
     fn show(&self, status: TaskStatus) {
         self.board.set(self.task, status);
     }
@@ -152,9 +163,8 @@ impl Seat {
                 LogLevel::Error => error!(%component, %task, "{text}"),
             },
             Remark::Metrics { name, value } => {
-                debug!(%component, %task, name, ?value, "metric");
-                if self.metrics.len() < MAX_METRICS || self.metrics.contains_key(&name) {
-                    self.metrics.insert(name, value);
+                if let Err(wrong) = self.metrics.user(&name, &value) {
+                    self.report(&wrong);
                 }
             }
         }
@@ -239,15 +249,16 @@ impl Part {
         }
     }
 
-    /// Forgets a child; answers how many tuples went with it.
-    fn forget_child(&mut self) -> u64 {
+    /// Forgets a child, and counts the tuples that went with it as failed.
+    fn forget_child(&mut self, seat: &mut Seat) {
         match self {
-            Self::Spout(spout) => {
-                spout.forget_child();
-                0
-            }
-            Self::Bolt(bolt) => bolt.forget_child(),
+            Self::Spout(spout) => spout.forget_child(),
+            Self::Bolt(bolt) => bolt.forget_child(|given| {
+                seat.counters.failed.add(1);
+                seat.metrics.failed(given.source);
+            }),
         }
+        seat.metrics.settle();
     }
 }
 
@@ -270,6 +281,7 @@ pub(super) async fn run(mut seat: Seat, mut part: Part) {
                 let Some(failure) = failure else {
                     part.take_leave(&mut child).await;
                     child.end(STOP_GRACE).await;
+                    seat.metrics.settle();
                     return;
                 };
                 let grace = match failure {
@@ -284,7 +296,7 @@ pub(super) async fn run(mut seat: Seat, mut part: Part) {
             return;
         }
         seat.show(TaskStatus::Restarting);
-        seat.counters.failed.add(part.forget_child());
+        part.forget_child(&mut seat);
         let component = seat.launch.component.clone();
         let mut message = format!("task {} of {component}: {failure}", seat.task);
         let mut last_words = String::new();

@@ -10,6 +10,7 @@ use super::{
     spout_protocol::{Effect, SpoutProtocol, Tracking, Yield},
 };
 use crate::{
+    clock::Monotonic,
     model::beat::TaskStatus,
     worker::multilang::{
         child::{self, Child},
@@ -35,6 +36,8 @@ pub(in crate::worker) enum Activity {
 pub(in crate::worker) struct Spout {
     activity: watch::Receiver<Activity>,
     protocol: SpoutProtocol,
+    // When the child was told what it does now.
+    told: Option<Monotonic>,
 }
 
 /// The pauses of a spout that emits nothing: they double up to a maximum and start over
@@ -63,7 +66,7 @@ impl Pauses {
 impl Spout {
     /// A spout that is asked for tuples while `activity` says so.
     pub(in crate::worker) fn new(activity: watch::Receiver<Activity>) -> Self {
-        Self { activity, protocol: SpoutProtocol::default() }
+        Self { activity, protocol: SpoutProtocol::default(), told: None }
     }
 
     pub(super) async fn converse(
@@ -79,13 +82,15 @@ impl Spout {
         loop {
             if !paused && self.tell_next(child) {
                 silence.broken();
+                self.told = seat.metrics.is_on().then(|| seat.clock.monotonic());
             }
             tokio::select! {
                 // Cancel-safe: see `exchange`.
                 exchanged = child.exchange() => {
                     exchanged?;
-                    while let Some(message) = child.heard()? {
+                    while let Some(message) = seat.heard(child)? {
                         let effect = self.protocol.hear(message)?;
+                        self.note_call(&effect, seat);
                         match effect {
                             Effect::Next(Yield::Nothing) => {
                                 paused = true;
@@ -97,6 +102,7 @@ impl Spout {
                         self.carry_out(effect, seat, child).await?;
                         silence.broken();
                     }
+                    seat.metrics.settle();
                 }
                 // Cancel-safe: the value itself is looked at above.
                 changed = self.activity.changed() => {
@@ -124,6 +130,15 @@ impl Spout {
         true
     }
 
+    /// Measures a `next` that is done.
+    fn note_call(&mut self, effect: &Effect, seat: &mut Seat) {
+        let Effect::Next(brought) = effect else { return };
+        if let Some(told) = self.told.take() {
+            let took = seat.clock.monotonic().since(told);
+            seat.metrics.called(took, *brought == Yield::Nothing);
+        }
+    }
+
     fn show_activity(&self, seat: &Seat) {
         if self.protocol.is_greeted() {
             seat.show(match *self.activity.borrow() {
@@ -139,14 +154,18 @@ impl Spout {
             Effect::Greeted => self.show_activity(seat),
             Effect::Emit(emit, tracking) => {
                 let answer = emit.answer;
-                let receivers = seat.emitter.emit(emit).await?;
+                let stream = emit.stream.as_ref().filter(|_| tracking == Tracking::Acked).cloned();
+                let receivers = seat.emitter.emit(emit, &mut seat.metrics).await?;
                 match answer {
                     Answer::TaskIds => child.send(&ToChild::TaskIds(receivers)),
                     Answer::None => {}
                 }
                 match tracking {
                     Tracking::Untracked => {}
-                    Tracking::Acked => seat.counters.acked.add(1),
+                    Tracking::Acked => {
+                        seat.counters.acked.add(1);
+                        seat.metrics.acked_at_once(stream.as_ref());
+                    }
                     Tracking::AckDropped => seat.report(
                         "it emitted so many tuples with ids in one go that it is not told of the rest",
                     ),

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Measures;
+
 /// Counts since the worker started, shared by all parts of the transport. Each is exact on
 /// its own; a reading of several is not one instant.
 #[derive(Debug, Default)]
@@ -15,6 +17,7 @@ pub struct Counters {
     pub(super) oversized: AtomicU64,
     pub(super) dropped: AtomicU64,
     pub(super) reconnects: AtomicU64,
+    pub(super) measures: Option<Measures>,
 }
 
 /// A reading of [`Counters`].
@@ -42,6 +45,11 @@ pub struct Counts {
 }
 
 impl Counters {
+    /// Counts, and measures as well.
+    pub(in crate::worker) fn measuring(measures: Measures) -> Self {
+        Self { measures: Some(measures), ..Self::default() }
+    }
+
     /// Reads all counts.
     pub fn read(&self) -> Counts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);

@@ -10,7 +10,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
 use tracing::{info, warn};
@@ -22,7 +22,13 @@ use super::{
     peer::{SOCKET_BUFFER_BYTES, tune},
     wire::{self, Addressed, Answer, Hello, MAGIC, MAX_FRAME_BYTES, MAX_HANDSHAKE_BYTES, ReadError, VERSION},
 };
-use crate::daemon::tasks::{Ending, Tasks};
+use crate::{
+    daemon::tasks::{Ending, Tasks},
+    worker::metrics::{
+        report::{self, End, Reply, Report},
+        reporter::MasterAt,
+    },
+};
 
 /// One connection per worker of the topology and component here that it emits to, and some
 /// that broke and are not gone yet: a thousand workers of sixteen components each. A worker
@@ -46,6 +52,8 @@ const READ_BUFFER_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
+    // Where reports for the topology master go.
+    master: Option<watch::Receiver<MasterAt>>,
 }
 
 /// Why a connection ends that did not break.
@@ -77,7 +85,12 @@ impl Listener {
         // Accepted connections take it over.
         socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
         socket.bind(address)?;
-        Ok(Self { socket: socket.listen(BACKLOG)? })
+        Ok(Self { socket: socket.listen(BACKLOG)?, master: None })
+    }
+
+    /// Also takes reports of metrics, while the topology master is in this process.
+    pub(in crate::worker) fn with_master(self, master: watch::Receiver<MasterAt>) -> Self {
+        Self { master: Some(master), ..self }
     }
 
     /// The address that it listens at, with the port that was found when 0 was asked for.
@@ -118,10 +131,18 @@ impl Listener {
                 continue;
             };
             let (me, inboxes, counters) = (me.clone(), inboxes.clone(), counters.clone());
-            let connection = Connection { from, me, inboxes, counters, _permit: permit };
+            let master = self.master.clone();
+            let connection = Connection { from, me, inboxes, counters, master, _permit: permit };
             connections.start("tuples from a peer", Ending::Normal, connection.run(stream));
         }
     }
+}
+
+/// What a connection is for.
+#[derive(Debug)]
+enum Purpose {
+    Tuples,
+    Reports(End<Report, Reply>),
 }
 
 /// One accepted connection.
@@ -130,6 +151,7 @@ struct Connection {
     me: Identity,
     inboxes: Inboxes,
     counters: Arc<Counters>,
+    master: Option<watch::Receiver<MasterAt>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -140,7 +162,10 @@ impl Connection {
             Err(_elapsed) => Err(Refusal::Silent),
         };
         let (count, refusal) = match greeted {
-            Ok(()) => (&self.counters.refused_frames, self.receive(stream).await),
+            Ok(Purpose::Tuples) => (&self.counters.refused_frames, self.receive(stream).await),
+            Ok(Purpose::Reports(end)) => {
+                (&self.counters.refused_frames, Refusal::Frame(report::carry(stream, end).await))
+            }
             Err(refusal) => (&self.counters.refused_connections, refusal),
         };
         let from = self.from;
@@ -162,26 +187,44 @@ impl Connection {
     }
 
     /// Hears who it is and what for, and answers.
-    async fn greet(&self, stream: &mut TcpStream) -> Result<(), Refusal> {
+    async fn greet(&self, stream: &mut TcpStream) -> Result<Purpose, Refusal> {
         let broken = |error| Refusal::Frame(ReadError::Io(error));
         tune(stream).map_err(broken)?;
         let mut magic = [0; MAGIC.len()];
         stream.read_exact(&mut magic).await.map_err(broken)?;
-        if magic != MAGIC {
-            return Err(Refusal::Foreign);
-        }
+        let (ours, is_report) = match magic {
+            MAGIC => (VERSION, false),
+            report::MAGIC => (report::VERSION, true),
+            _ => return Err(Refusal::Foreign),
+        };
         let version = stream.read_u16().await.map_err(broken)?;
-        let judgement = if version == VERSION {
+        let judgement = if version == ours {
             let mut content = Vec::new();
             wire::read_frame(stream, MAX_HANDSHAKE_BYTES, &mut content).await.map_err(Refusal::Frame)?;
             let hello: Hello = wire::read_message(&content).map_err(Refusal::Handshake)?;
-            self.judge(&hello)
+            self.judge(&hello).and_then(|()| if is_report { self.to_master() } else { Ok(Purpose::Tuples) })
         } else {
-            Err(format!("it speaks version {version} of the protocol, this worker version {VERSION}"))
+            Err(format!("it speaks version {version} of the protocol, this worker version {ours}"))
         };
-        let answer = judgement.clone().map_or_else(Answer::Refused, |()| Answer::Welcome);
+        let answer = match &judgement {
+            Ok(_) => Answer::Welcome,
+            Err(reason) => Answer::Refused(reason.clone()),
+        };
         stream.write_all(&wire::frame_of(&answer)).await.map_err(broken)?;
         judgement.map_err(Refusal::Answered)
+    }
+
+    /// Leads a worker's reports to the topology master.
+    fn to_master(&self) -> Result<Purpose, String> {
+        let master = self.master.as_ref().map(|master| master.borrow().clone());
+        let (worker, end) = report::pair();
+        match master {
+            Some(MasterAt::Here(door)) if door.enter(end) => Ok(Purpose::Reports(worker)),
+            Some(MasterAt::Here(_)) => Err("the topology master is busy".to_owned()),
+            Some(MasterAt::Nowhere | MasterAt::There { .. }) | None => {
+                Err("the topology master is not here".to_owned())
+            }
+        }
     }
 
     fn judge(&self, hello: &Hello) -> Result<(), String> {
@@ -206,10 +249,15 @@ impl Connection {
             if let Err(error) = wire::read_frame(&mut reader, MAX_FRAME_BYTES, &mut content).await {
                 return Refusal::Frame(error);
             }
-            if let Err(error) = wire::read_batch(&content, &mut batch) {
-                return Refusal::Batch(error);
-            }
+            let measures = self.counters.measures.as_ref().map(|measures| (measures, measures.now()));
+            let stamp = match wire::read_batch(&content, &mut batch) {
+                Ok(stamp) => stamp,
+                Err(error) => return Refusal::Batch(error),
+            };
+            let emitted =
+                measures.and_then(|(measures, begun)| measures.received(content.len(), begun, stamp));
             for Addressed { task, tuple } in batch.drain(..) {
+                let tuple = tuple.at(emitted);
                 let sent = match self.inboxes.of(task) {
                     Some(inbox) => offer(inbox, tuple).await,
                     None => Sent::Dropped,

@@ -32,12 +32,14 @@
 
 mod counters;
 mod listener;
+mod measures;
 mod outbox;
 mod peer;
-mod wire;
+pub(in crate::worker) mod wire;
 
 pub use counters::{Counters, Counts};
 pub use listener::Listener;
+pub(in crate::worker) use measures::Measures;
 pub use outbox::{Inboxes, Outbox, Peers, Sent};
 
 use crate::model::{Slot, TopologyId};

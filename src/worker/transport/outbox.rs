@@ -38,6 +38,15 @@ impl Inboxes {
         (Self(Arc::new(senders)), receivers)
     }
 
+    /// How full the inbox of a task is, 0 to 1; none once nobody can fill it.
+    pub(in crate::worker) fn fill_of(&self, task: TaskId) -> impl Fn() -> Option<f64> + use<> {
+        let inbox = self.of(task).map(mpsc::Sender::downgrade);
+        move || {
+            let inbox = inbox.as_ref()?.upgrade()?;
+            Some(1.0 - inbox.capacity() as f64 / inbox.max_capacity() as f64)
+        }
+    }
+
     pub(super) fn of(&self, task: TaskId) -> Option<&mpsc::Sender<Tuple>> {
         self.0.get(&task)
     }
@@ -138,6 +147,9 @@ impl Peer {
         let (queue, queued) = mpsc::channel(PEER_QUEUE_TUPLES);
         let tasks = tasks.child();
         let (address, component) = (address.clone(), component.clone());
+        let connection =
+            counters.measures.as_ref().and_then(|measures| measures.connection(&address, &component, &queue));
+        let queued = (queued, connection);
         let sender = peer::Sender::new(me.clone(), address, component, queued, Arc::clone(counters));
         tasks.start("tuples to a peer", Ending::Normal, sender.run());
         Self { queue, _tasks: tasks }
@@ -171,18 +183,29 @@ impl Outbox {
     /// Tuples to one task arrive in the order of the calls, while the task stays where it is
     /// and its connection lives.
     pub async fn send(&mut self, task: TaskId, tuple: Tuple) -> Sent {
+        self.send_or(task, tuple, || {}).await
+    }
+
+    /// As [`Outbox::send`]; `before_wait` is called first when the queue is full.
+    ///
+    /// # Cancellation safety
+    /// As [`Outbox::send`].
+    ///
+    /// # Ordering
+    /// As [`Outbox::send`].
+    pub async fn send_or(&mut self, task: TaskId, tuple: Tuple, before_wait: impl FnOnce()) -> Sent {
         // An error means that the peers are gone; their last directory still holds.
         if self.changes.has_changed().unwrap_or(false) {
             self.directory = self.changes.borrow_and_update().clone();
         }
         if let Some(inbox) = self.directory.inboxes.of(task) {
-            return match offer(inbox, tuple).await {
+            return match offer_or(inbox, tuple, before_wait).await {
                 Sent::Queued => Sent::Queued,
                 Sent::Dropped => self.unroutable(task),
             };
         }
         let Some(peer) = self.directory.remote.get(&task) else { return self.unroutable(task) };
-        let sent = offer(peer, Addressed { task, tuple }).await;
+        let sent = offer_or(peer, Addressed { task, tuple }, before_wait).await;
         if sent == Sent::Dropped {
             add(&self.counters.dropped, 1);
         }
@@ -198,13 +221,20 @@ impl Outbox {
 }
 
 pub(super) async fn offer<T>(queue: &mpsc::Sender<T>, item: T) -> Sent {
+    offer_or(queue, item, || {}).await
+}
+
+async fn offer_or<T>(queue: &mpsc::Sender<T>, item: T, before_wait: impl FnOnce()) -> Sent {
     // Without waiting there is no future to build and park: the common case, and the fast one.
     match queue.try_send(item) {
         Ok(()) => Sent::Queued,
         Err(TrySendError::Closed(_)) => Sent::Dropped,
-        Err(TrySendError::Full(item)) => match queue.send(item).await {
-            Ok(()) => Sent::Queued,
-            Err(_closed) => Sent::Dropped,
-        },
+        Err(TrySendError::Full(item)) => {
+            before_wait();
+            match queue.send(item).await {
+                Ok(()) => Sent::Queued,
+                Err(_closed) => Sent::Dropped,
+            }
+        }
     }
 }

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::{
     Counters, Identity,
     counters::add,
+    measures::Connection,
     wire::{
         self, Addressed, Answer, BatchFrame, Hello, MAGIC, MAX_BATCH_TUPLES, MAX_HANDSHAKE_BYTES, ReadError,
         VERSION,
@@ -78,6 +79,7 @@ enum ConnectError {
 /// Tuples on their way to one component of a peer. What is left when it is dropped is counted.
 struct Queue {
     queued: mpsc::Receiver<Addressed>,
+    measured: Option<Connection>,
     batch: Vec<Addressed>,
     // Not sent to the last byte, unless empty.
     frame: BatchFrame,
@@ -102,7 +104,8 @@ impl Queue {
             if self.batch.is_empty() && self.queued.recv_many(&mut self.batch, MAX_BATCH_TUPLES).await == 0 {
                 return false;
             }
-            let n_oversized = self.frame.fill(&mut self.batch) as u64;
+            let clock = self.counters.measures.as_ref().map(|measures| measures.metrics.clock());
+            let n_oversized = self.frame.fill(&mut self.batch, clock) as u64;
             if let Some(so_far) = add(&self.counters.oversized, n_oversized) {
                 warn!(so_far, limit = wire::MAX_FRAME_BYTES, "a tuple is too large to be sent; dropped");
             }
@@ -141,12 +144,12 @@ impl Sender {
         me: Identity,
         address: Address,
         component: ComponentId,
-        queued: mpsc::Receiver<Addressed>,
+        (queued, measured): (mpsc::Receiver<Addressed>, Option<Connection>),
         counters: Arc<Counters>,
     ) -> Self {
         let backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX, fastrand::Rng::new())
             .expect("the constants are in order and above zero");
-        let queue = Queue { queued, batch: Vec::new(), frame: BatchFrame::default(), counters };
+        let queue = Queue { queued, measured, batch: Vec::new(), frame: BatchFrame::default(), counters };
         Self { me, address, component, queue, backoff }
     }
 
@@ -227,7 +230,14 @@ impl Sender {
                     }
                 }
             }
+            let measures = self.queue.counters.measures.as_ref().map(|measures| (measures, measures.now()));
             writer.write_all(self.queue.frame.bytes()).await?;
+            if let Some((measures, begun)) = measures {
+                measures.sent(self.queue.frame.bytes().len());
+                if let Some(connection) = &self.queue.measured {
+                    connection.sent(measures.now().since(begun));
+                }
+            }
             self.queue.counters.sent.fetch_add(self.queue.frame.n_tuples() as u64, Ordering::Relaxed);
             self.queue.frame.clear();
         }

@@ -8,10 +8,18 @@
 //! origin  = [task, component, stream]
 //! ```
 //!
+//! The last origin of a batch may be a stamp, which no tuple is of: the component `__stamp`, and
+//! as the stream two wall-clock times in µs, `emitted-sent`, when the oldest of its tuples was
+//! emitted and when the frame was made. To a receiver that does not know it, it is an origin
+//! like any other.
+//!
 //! Numbers are big-endian. Names stand once in a batch, and the values of a tuple once for
 //! all tasks that receive it here.
 
-use std::{collections::HashMap, fmt, io, sync::Arc};
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, fmt, io, sync::Arc, time::Duration};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -20,6 +28,7 @@ use serde::{
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::{
+    clock::{Clock, Monotonic},
     model::{ComponentId, Slot, StreamId, TaskId, TopologyId},
     tuple::{Origin, Tuple, Value},
 };
@@ -35,7 +44,7 @@ pub(super) const VERSION: u16 = 1;
 pub(super) const MAX_FRAME_BYTES: usize = 16 << 20;
 
 /// No handshake is longer: ids have at most 200 bytes each.
-pub(super) const MAX_HANDSHAKE_BYTES: usize = 4 << 10;
+pub(in crate::worker) const MAX_HANDSHAKE_BYTES: usize = 4 << 10;
 
 /// How many tuples a frame holds. Beyond it the cost of a frame is spread thin already.
 pub(super) const MAX_BATCH_TUPLES: usize = 1024;
@@ -57,18 +66,18 @@ pub(super) struct Addressed {
 
 /// The first frame of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Hello {
+pub(in crate::worker) struct Hello {
     /// The topology that the tuples are of.
-    pub(super) topology: TopologyId,
+    pub(in crate::worker) topology: TopologyId,
     /// The worker that they are meant for.
-    pub(super) to: Slot,
+    pub(in crate::worker) to: Slot,
     /// The worker that they come from.
-    pub(super) from: Slot,
+    pub(in crate::worker) from: Slot,
 }
 
 /// What the receiver makes of a [`Hello`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Answer {
+pub(in crate::worker) enum Answer {
     Welcome,
     /// With the reason; the connection is closed.
     Refused(String),
@@ -76,7 +85,7 @@ pub(super) enum Answer {
 
 /// A frame that cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
+pub(in crate::worker) enum ReadError {
     #[error("the connection broke")]
     Io(#[source] io::Error),
     #[error("a frame of {length} bytes is longer than the {limit} allowed")]
@@ -86,7 +95,7 @@ pub(super) enum ReadError {
 /// Reads the next frame's content into `content`.
 ///
 /// Not cancel-safe: a call that is dropped may have consumed a part of a frame.
-pub(super) async fn read_frame(
+pub(in crate::worker) async fn read_frame(
     reader: &mut (impl AsyncRead + Unpin),
     limit: usize,
     content: &mut Vec<u8>,
@@ -105,7 +114,7 @@ pub(super) async fn read_frame(
 }
 
 /// A frame with `message` in it.
-pub(super) fn frame_of(message: &impl Serialize) -> Vec<u8> {
+pub(in crate::worker) fn frame_of(message: &impl Serialize) -> Vec<u8> {
     let mut frame = vec![0; LENGTH_BYTES];
     write_to(&mut frame, message);
     close_frame(&mut frame);
@@ -129,6 +138,7 @@ pub(super) struct BatchFrame {
     bytes: Vec<u8>,
     entries: Vec<u8>,
     n_tuples: usize,
+    oldest: Option<Monotonic>,
 }
 
 impl BatchFrame {
@@ -150,12 +160,16 @@ impl BatchFrame {
 
     /// Takes tuples from the front of `batch` until the frame is full or nothing is left.
     /// Answers how many were taken and left out because each alone is too large.
-    pub(super) fn fill(&mut self, batch: &mut Vec<Addressed>) -> usize {
-        self.fill_to(batch, MAX_FRAME_BYTES)
+    /// A `clock` stamps the frame.
+    pub(super) fn fill(&mut self, batch: &mut Vec<Addressed>, clock: Option<&Clock>) -> usize {
+        self.fill_to(batch, clock, MAX_FRAME_BYTES)
     }
 
-    fn fill_to(&mut self, batch: &mut Vec<Addressed>, limit: usize) -> usize {
+    fn fill_to(&mut self, batch: &mut Vec<Addressed>, clock: Option<&Clock>, limit: usize) -> usize {
+        // What fits without a stamp fits with one.
+        let limit = limit - clock.map_or(0, |_| STAMP_BYTES_MAX.min(limit / 2));
         self.clear();
+        self.oldest = None;
         self.entries.clear();
         let mut origins = Origins::default();
         let (mut taken, mut n_entries, mut n_oversized) = (0, 0, 0);
@@ -168,6 +182,10 @@ impl BatchFrame {
             if ENVELOPE_BYTES + origins.bytes.len() + self.entries.len() <= limit {
                 n_entries += 1;
                 self.n_tuples += copies;
+                if self.oldest.is_none() {
+                    // In the order in which they were emitted, nearly.
+                    self.oldest = tuple.emitted_at();
+                }
             } else {
                 self.entries.truncate(before.0);
                 if n_entries > 0 {
@@ -182,6 +200,9 @@ impl BatchFrame {
         }
         batch.drain(..taken);
         if n_entries > 0 {
+            if let Some(clock) = clock {
+                Stamp::of(self.oldest, clock).write_to(&mut origins);
+            }
             self.close(&origins, n_entries);
         }
         n_oversized
@@ -242,6 +263,45 @@ impl Origins {
     }
 }
 
+/// When the tuples of a batch were made, by the sender's wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// The oldest tuple; none when that is not known.
+    pub(super) emitted: Option<Duration>,
+    /// The frame.
+    pub(super) sent: Duration,
+}
+
+/// The component that a stamp names as its origin.
+const STAMP: &str = "__stamp";
+
+/// The longest stamp: its component, two numbers of twenty digits, and markers.
+const STAMP_BYTES_MAX: usize = 64;
+
+impl Stamp {
+    fn of(oldest: Option<Monotonic>, clock: &Clock) -> Self {
+        let (sent, now) = (clock.since_epoch(), clock.monotonic());
+        Self { emitted: oldest.map(|oldest| sent.saturating_sub(now.since(oldest))), sent }
+    }
+
+    fn write_to(self, origins: &mut Origins) {
+        let emitted = self.emitted.map_or(0, |emitted| emitted.as_micros());
+        let stream = format!("{emitted}-{}", self.sent.as_micros());
+        write_to(&mut origins.bytes, &(TaskId(0), STAMP, stream));
+        origins.n += 1;
+    }
+
+    fn of_origin(origin: &Origin) -> Option<Self> {
+        if origin.component.as_str() != STAMP {
+            return None;
+        }
+        let (emitted, sent) = origin.stream.as_str().split_once('-')?;
+        let (emitted, sent) = (emitted.parse().ok()?, sent.parse().ok()?);
+        let emitted = Some(emitted).filter(|micros| *micros > 0).map(Duration::from_micros);
+        Some(Self { emitted, sent: Duration::from_micros(sent) })
+    }
+}
+
 /// The tasks that copies of one tuple are for.
 struct Receivers<'a>(&'a [Addressed]);
 
@@ -255,7 +315,10 @@ impl Serialize for Receivers<'_> {
 ///
 /// # Errors
 /// When it is not a batch; `out` may then hold a part of it, which must not be used.
-pub(super) fn read_batch(content: &[u8], out: &mut Vec<Addressed>) -> Result<(), rmp_serde::decode::Error> {
+pub(super) fn read_batch(
+    content: &[u8],
+    out: &mut Vec<Addressed>,
+) -> Result<Option<Stamp>, rmp_serde::decode::Error> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(content);
     reader.set_max_depth(MAX_DEPTH);
     out.clear();
@@ -263,7 +326,7 @@ pub(super) fn read_batch(content: &[u8], out: &mut Vec<Addressed>) -> Result<(),
 }
 
 /// Reads a message of the handshake.
-pub(super) fn read_message<'de, T: Deserialize<'de>>(
+pub(in crate::worker) fn read_message<'de, T: Deserialize<'de>>(
     content: &'de [u8],
 ) -> Result<T, rmp_serde::decode::Error> {
     rmp_serde::from_slice(content)
@@ -275,21 +338,21 @@ struct Batch<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for Batch<'_> {
-    type Value = ();
+    type Value = Option<Stamp>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Stamp>, D::Error> {
         deserializer.deserialize_tuple(2, self)
     }
 }
 
 impl<'de> Visitor<'de> for Batch<'_> {
-    type Value = ();
+    type Value = Option<Stamp>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a batch: origins and entries")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Option<Stamp>, A::Error> {
         let origins: Vec<(TaskId, ComponentId, StreamId)> =
             seq.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
         let origins: Vec<Arc<Origin>> = origins
@@ -297,7 +360,8 @@ impl<'de> Visitor<'de> for Batch<'_> {
             .map(|(task, component, stream)| Arc::new(Origin { task, component, stream }))
             .collect();
         seq.next_element_seed(Entries { origins: &origins, out: self.out })?
-            .ok_or_else(|| A::Error::custom("a batch without entries"))
+            .ok_or_else(|| A::Error::custom("a batch without entries"))?;
+        Ok(origins.last().and_then(|origin| Stamp::of_origin(origin)))
     }
 }
 
@@ -388,155 +452,5 @@ impl<'de> Visitor<'de> for Tasks<'_> {
             self.out.push(Addressed { task, tuple: self.tuple.clone() });
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::tuple::any_value;
-
-    fn origin(task: u32, stream: &str) -> Arc<Origin> {
-        let component = format!("c{task}").parse().expect("valid");
-        Arc::new(Origin { task: TaskId(task), component, stream: stream.parse().expect("valid") })
-    }
-
-    fn to(task: u32, tuple: &Tuple) -> Addressed {
-        Addressed { task: TaskId(task), tuple: tuple.clone() }
-    }
-
-    fn content(frame: &BatchFrame) -> &[u8] {
-        let (length, content) = frame.bytes().split_at(LENGTH_BYTES);
-        assert_eq!(length, u32::try_from(content.len()).expect("short").to_be_bytes());
-        content
-    }
-
-    /// What a receiver makes of `batch`, frame by frame, and how many were left out.
-    fn travel(mut batch: Vec<Addressed>, limit: usize) -> (Vec<Vec<Addressed>>, usize) {
-        let (mut frames, mut n_oversized, mut frame) = (Vec::new(), 0, BatchFrame::default());
-        while !batch.is_empty() {
-            n_oversized += frame.fill_to(&mut batch, limit);
-            if frame.n_tuples() > 0 {
-                assert!(content(&frame).len() <= limit);
-                let mut read = Vec::new();
-                read_batch(content(&frame), &mut read).expect("a batch");
-                assert_eq!(read.len(), frame.n_tuples());
-                frames.push(read);
-            }
-        }
-        (frames, n_oversized)
-    }
-
-    proptest! {
-        #[test]
-        fn every_batch_reads_back(
-            tuples in prop::collection::vec(
-                (0u32..3, prop::collection::vec(any_value(), 0..3), prop::collection::vec(0u32..9, 1..4)),
-                0..12,
-            ),
-        ) {
-            let origins = [origin(1, "default"), origin(2, "default"), origin(2, "other")];
-            let batch: Vec<Addressed> = tuples
-                .into_iter()
-                .flat_map(|(from, values, tasks)| {
-                    let tuple = Tuple::new(origins[from as usize].clone(), values);
-                    tasks.into_iter().map(move |task| to(task, &tuple)).collect::<Vec<_>>()
-                })
-                .collect();
-            let (frames, n_oversized) = travel(batch.clone(), MAX_FRAME_BYTES);
-            prop_assert_eq!(n_oversized, 0);
-            prop_assert_eq!(frames.concat(), batch);
-        }
-
-        #[test]
-        fn garbage_is_an_error_and_not_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let mut out = Vec::new();
-            // Whether it happens to be a batch does not matter here.
-            let _read = read_batch(&bytes, &mut out);
-            let _hello = read_message::<Hello>(&bytes);
-        }
-
-        #[test]
-        fn a_changed_byte_is_an_error_or_another_batch(at in 0usize..80, byte in any::<u8>()) {
-            let tuple = Tuple::new(origin(1, "default"), vec!["word".into(), Value::Int(7)]);
-            let mut frame = BatchFrame::default();
-            frame.fill(&mut vec![to(4, &tuple), to(5, &tuple)]);
-            let mut bytes = content(&frame).to_vec();
-            let at = at % bytes.len();
-            bytes[at] = byte;
-            let _read = read_batch(&bytes, &mut Vec::new());
-        }
-    }
-
-    #[test]
-    fn copies_share_their_values_on_the_wire_and_after() {
-        let tuple = Tuple::new(origin(1, "default"), vec!["x".repeat(1000).into()]);
-        let mut frame = BatchFrame::default();
-        frame.fill(&mut vec![to(4, &tuple), to(5, &tuple), to(6, &tuple)]);
-        assert_eq!(frame.n_tuples(), 3);
-        assert!(frame.bytes().len() < 1100, "{} bytes", frame.bytes().len());
-        let mut read = Vec::new();
-        read_batch(content(&frame), &mut read).expect("a batch");
-        assert!(read[0].tuple.is_copy_of(&read[2].tuple));
-    }
-
-    #[test]
-    fn a_long_batch_becomes_several_frames() {
-        let tuple = |n: i64| Tuple::new(origin(1, "default"), vec![n.into(), "x".repeat(1000).into()]);
-        let batch: Vec<Addressed> = (0..1000).map(|n| to(4, &tuple(n))).collect();
-        let (frames, _) = travel(batch.clone(), MAX_FRAME_BYTES);
-        assert!(frames.len() > 5, "{} frames", frames.len());
-        assert_eq!(frames.concat(), batch);
-    }
-
-    #[test]
-    fn a_tuple_that_no_frame_holds_is_left_out_with_its_copies() {
-        let small = Tuple::new(origin(1, "default"), vec![Value::Int(1)]);
-        let large = Tuple::new(origin(2, "large"), vec!["x".repeat(300).into()]);
-        let fitting = Tuple::new(origin(3, "fitting"), vec!["x".repeat(180).into()]);
-        let batch = vec![to(4, &small), to(4, &large), to(5, &large), to(4, &fitting), to(4, &small)];
-        let (frames, n_oversized) = travel(batch, 256);
-        assert_eq!(n_oversized, 2);
-        assert_eq!(frames.concat(), [to(4, &small), to(4, &fitting), to(4, &small)]);
-    }
-
-    #[test]
-    fn too_many_tuples_and_too_deep_values_are_refused() {
-        let tuple = Tuple::new(origin(1, "default"), vec![]);
-        let mut frame = BatchFrame::default();
-        frame.fill(&mut vec![to(4, &tuple); MAX_BATCH_TUPLES + 1]);
-        let error = read_batch(content(&frame), &mut Vec::new()).expect_err("too many");
-        assert!(error.to_string().contains("more tuples"), "{error}");
-        // Arrays in arrays, a million deep.
-        let error = read_batch(&vec![0x91; 1 << 20], &mut Vec::new()).expect_err("too deep");
-        assert!(!error.to_string().is_empty());
-        let entry = [&[0x92, 0x90, 0x91, 0x93, 0x00][..], &vec![0x91; 1 << 20]].concat();
-        let error = read_batch(&entry, &mut Vec::new()).expect_err("too deep");
-        assert!(error.to_string().contains("depth"), "{error}");
-    }
-
-    #[test]
-    fn values_as_deep_as_json_allows_travel() {
-        let json = format!("{}{}", "[".repeat(127), "]".repeat(127));
-        let value: Value = serde_json::from_str(&json).expect("as deep as JSON allows");
-        let tuple = Tuple::new(origin(1, "default"), vec![value]);
-        let (frames, _) = travel(vec![to(4, &tuple)], MAX_FRAME_BYTES);
-        assert_eq!(frames.concat(), [to(4, &tuple)]);
-    }
-
-    #[tokio::test]
-    async fn frames_that_are_cut_or_too_long_are_told_apart() {
-        let mut content = Vec::new();
-        let mut cut: &[u8] = &[0, 0, 0, 9, 1, 2];
-        let error = read_frame(&mut cut, 100, &mut content).await.expect_err("cut");
-        assert!(matches!(error, ReadError::Io(_)), "{error}");
-        let mut long: &[u8] = &[0xff; 64];
-        let error = read_frame(&mut long, 100, &mut content).await.expect_err("long");
-        assert!(matches!(error, ReadError::Oversized { length: 0xffff_ffff, limit: 100 }), "{error}");
-        let mut whole: &[u8] = &[0, 0, 0, 2, 1, 2];
-        read_frame(&mut whole, 100, &mut content).await.expect("whole");
-        assert_eq!(content, [1, 2]);
     }
 }

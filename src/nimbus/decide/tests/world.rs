@@ -101,6 +101,7 @@ impl World {
             blob: BlobKey::of(b"x"),
             message_timeout_secs: 30,
             pending: None,
+            metrics: None,
             rest: Rest::new(),
         };
         self.put(layout::tasks(&id), record::encode(&tasks));

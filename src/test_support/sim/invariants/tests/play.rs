@@ -58,6 +58,7 @@ pub(super) fn storm(status: TopologyStatus) -> Storm {
         blob: BlobKey::of(b"wc"),
         message_timeout_secs: 30,
         pending: None,
+        metrics: None,
         rest: Rest::new(),
     }
 }

@@ -1,0 +1,259 @@
+//! The metrics archive on a real disk: intake, history, a topology's page, registration, and a
+//! follower that catches up. Each is done a few times and printed; `-- NAME` chooses one.
+
+#![expect(clippy::print_stdout, reason = "its output is for a terminal")]
+
+use std::{path::Path, time::Duration};
+
+use stormkeeper::{
+    archive::{Archive, LatestQuery, Options},
+    clock::Clock,
+    daemon::tasks::Tasks,
+    metrics::{
+        Contribution, MetricId, Minute, Point, Window,
+        contribution::Cuts,
+        point::{Counter, Gauge, Histogram, Meter, Timer},
+    },
+    model::{Term, Timestamp, TopologyId},
+    rpc::metrics::{Claim, LogPage, LogQuery, NAMES_MAX, RegisterRequest, Registered},
+};
+
+const TERM: Term = Term(1);
+const NOW: u32 = 29_000_000;
+
+struct Home {
+    archive: Archive,
+    tasks: Tasks,
+}
+
+impl Home {
+    fn open(dir: &Path) -> Self {
+        let clock = Clock::manual(Timestamp::from_millis(u64::from(NOW) * 60_000));
+        let tasks = Tasks::default();
+        let options = Options { uploaders: vec!["log".to_owned()], ..Options::new(clock) };
+        Self { archive: Archive::open(dir, options, &tasks).expect("it opens"), tasks }
+    }
+
+    async fn close(self) {
+        assert!(self.tasks.stop(Duration::from_secs(120)).await, "the writer ends");
+    }
+}
+
+fn topology(n: usize) -> TopologyId {
+    format!("topology-{n}-{n}-1700000000").parse().expect("an id")
+}
+
+/// Names as a topology has them: mostly streams of tasks.
+fn name(topology: &TopologyId, n: usize) -> String {
+    let (task, metric) = (n / 10, n % 10);
+    format!(
+        "3@{}@{topology}@splitter@{task}@default@sys@Metric{metric}",
+        [1, 1, 1, 2, 3, 3, 4, 4, 5, 5][metric]
+    )
+}
+
+fn request(topology: &TopologyId, names: std::ops::Range<usize>) -> RegisterRequest {
+    let claim = |n| {
+        let name = name(topology, n);
+        Claim { id: MetricId::of(&name, 0), name }
+    };
+    RegisterRequest { topology: topology.clone(), claims: names.map(claim).collect() }
+}
+
+async fn register(archive: &Archive, topology: &TopologyId, n_names: usize) -> Vec<MetricId> {
+    let mut ids = Vec::with_capacity(n_names);
+    for first in (0..n_names).step_by(NAMES_MAX) {
+        let request = request(topology, first..(first + NAMES_MAX).min(n_names));
+        let answer = archive.register(TERM, request).await.expect("registered");
+        ids.extend(answer.claims.into_iter().map(|answer| match answer {
+            Registered::As(id) => id,
+            Registered::Refused(reason) => panic!("{reason}"),
+        }));
+    }
+    ids
+}
+
+/// A point as the metric has: three counters, a gauge, two meters, two histograms, two timers of
+/// ten. A histogram has 20 buckets in use.
+fn point(n: usize, minute: Minute) -> Point {
+    let count = n as u64 % 1000 + 1;
+    let meter = Meter { count, from: minute, at: minute, m1: 1.5, m5: 1.25, m15: 1.125 };
+    let histogram = || Histogram {
+        count: count * 10,
+        sum: count as f64 * 15.0,
+        min: 1.0,
+        max: 900.0,
+        zeros: 0,
+        buckets: (0..20).map(|i| (100 + i * 3 + i16::try_from(n % 5).expect("small"), count)).collect(),
+    };
+    match n % 10 {
+        0..=2 => Point::Counter(Counter { count }),
+        3 => Point::Gauge(Gauge { at: minute, sum: count as f64, n: 1, min: 0.0, max: count as f64 }),
+        4 | 5 => Point::Meter(meter),
+        6 | 7 => Point::Histogram(histogram()),
+        _ => Point::Timer(Timer { histogram: histogram(), meter }),
+    }
+}
+
+fn contribution(topology: &TopologyId, ids: &[MetricId], minute: u32, cut: u64) -> Contribution {
+    let minute = Minute(minute);
+    Contribution {
+        topology: topology.clone(),
+        minute,
+        cuts: vec![Cuts { worker: format!("{topology}-w").parse().expect("an id"), first: cut, last: cut }],
+        points: ids.iter().enumerate().map(|(n, id)| (*id, point(n, minute))).collect(),
+    }
+}
+
+/// Processor seconds of this process so far, and its memory in MiB.
+fn usage() -> (f64, u64) {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
+    let ticks = |n: usize| fields[n].parse::<f64>().expect("a number");
+    let memory = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let kib = memory.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line").trim();
+    let kib: u64 = kib.trim_end_matches(" kB").parse().expect("a number");
+    ((ticks(11) + ticks(12)) / 100.0, kib / 1024)
+}
+
+fn median(mut times: Vec<Duration>) -> String {
+    times.sort();
+    format!(
+        "median {:?}, {:?} to {:?} in {} runs",
+        times[times.len() / 2],
+        times[0],
+        times[times.len() - 1],
+        times.len()
+    )
+}
+
+async fn timed<T>(clock: &Clock, times: &mut Vec<Duration>, work: impl Future<Output = T>) -> T {
+    let start = clock.monotonic();
+    let done = work.await;
+    times.push(clock.monotonic().since(start));
+    done
+}
+
+/// Ten topologies of 100,000 metrics each, five minutes of all of them.
+async fn intake(dir: &Path, clock: &Clock) {
+    let home = Home::open(dir);
+    let topologies: Vec<TopologyId> = (0..10).map(topology).collect();
+    let mut ids = Vec::new();
+    for topology in &topologies {
+        ids.push(register(&home.archive, topology, 100_000).await);
+    }
+    for minute in 0..6_u32 {
+        let made: Vec<Contribution> = topologies
+            .iter()
+            .zip(&ids)
+            .map(|(topology, ids)| contribution(topology, ids, NOW - 10 + minute, u64::from(minute) + 1))
+            .collect();
+        let (before, start) = (usage().0, clock.monotonic());
+        for contribution in made {
+            home.archive.contribute(TERM, contribution).await.expect("taken");
+        }
+        home.archive.close_minutes(TERM, Minute(NOW - 10 + minute)).await.expect("closed");
+        let took = clock.monotonic().since(start);
+        // What RocksDB does afterwards counts too: some of the minute that is left.
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let (after, mib) = usage();
+        println!(
+            "intake of 1,000,000 values: {took:?}, {:.2} s of processor time, {mib} MiB",
+            after - before
+        );
+    }
+    let status = home.archive.status().await.expect("read");
+    println!("  on disk: {} MiB", status.bytes >> 20);
+    home.close().await;
+}
+
+/// One metric by the minute over a day, and a page of 2,000 metrics, with 2,000 metrics known.
+async fn reads(dir: &Path, clock: &Clock) {
+    let home = Home::open(dir);
+    let topology = topology(1);
+    let ids = register(&home.archive, &topology, 2000).await;
+    for n in 0..1440_u32 {
+        let contribution = contribution(&topology, &ids, NOW - 1440 + n, u64::from(n) + 1);
+        home.archive.contribute(TERM, contribution).await.expect("taken");
+    }
+    for (what, n) in [("a counter", 0), ("a timer", 8)] {
+        let mut times = Vec::new();
+        for run in 0..50 {
+            let id = ids[n + run * 10];
+            let points = home.archive.points(id, Window::M1, Minute(NOW - 1440), Minute(NOW), 2000);
+            assert_eq!(timed(clock, &mut times, points).await.expect("read").len(), 1440);
+        }
+        println!("history of {what}, 1,440 points: {}", median(times));
+    }
+    for window in Window::ALL {
+        let mut times = Vec::new();
+        for _ in 0..20 {
+            let query = LatestQuery { window, limit: 2000, ..LatestQuery::all(topology.clone()) };
+            assert_eq!(
+                timed(clock, &mut times, home.archive.latest(query)).await.expect("read").rows.len(),
+                2000
+            );
+        }
+        println!("a topology's page of 2,000 metrics, window {window}: {}", median(times));
+    }
+    home.close().await;
+}
+
+/// 100,000 names that are new, then the same ones again, then a follower that has none.
+async fn registration(dir: &Path, clock: &Clock) {
+    let (mut new, mut again, mut follow, mut load) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for run in 0..5 {
+        let leader = Home::open(&dir.join(format!("leader-{run}")));
+        let topology = topology(run);
+        timed(clock, &mut new, register(&leader.archive, &topology, 100_000)).await;
+        timed(clock, &mut again, register(&leader.archive, &topology, 100_000)).await;
+        let follower_dir = dir.join(format!("follower-{run}"));
+        let follower = Home::open(&follower_dir);
+        timed(clock, &mut follow, catch_up(&leader.archive, &follower.archive)).await;
+        assert_eq!(
+            follower.archive.fingerprint(&topology).await.expect("read"),
+            leader.archive.fingerprint(&topology).await.expect("read")
+        );
+        follower.close().await;
+        leader.close().await;
+        let follower = timed(clock, &mut load, async { Home::open(&follower_dir) }).await;
+        follower.close().await;
+    }
+    println!("registration of 100,000 new names: {}", median(new));
+    println!("registration of 100,000 known names: {}", median(again));
+    println!("a follower catches up on 100,000 metas: {}", median(follow));
+    println!("an archive of 100,000 metas is opened: {}", median(load));
+}
+
+async fn catch_up(leader: &Archive, follower: &Archive) {
+    loop {
+        let at = follower.position();
+        let nimbus = "n2".parse().expect("an id");
+        let query = LogQuery { nimbus, term: at.term, seq: at.seq, max_bytes: 8 << 20 };
+        match leader.log_after(&query).await.expect("read") {
+            LogPage::Entries { entries, .. } if entries.is_empty() => return,
+            LogPage::Entries { entries, .. } => _ = follower.apply(entries).await.expect("applied"),
+            LogPage::Diverged => panic!("the log reaches back to its beginning"),
+        }
+    }
+}
+
+fn main() {
+    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    // Beside the program, not in a /tmp that may be in memory.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    runtime.block_on(async {
+        let clock = Clock::new();
+        if is_wanted("registration") {
+            registration(&folder.path().join("registration"), &clock).await;
+        }
+        if is_wanted("reads") {
+            reads(&folder.path().join("reads"), &clock).await;
+        }
+        if is_wanted("intake") {
+            intake(&folder.path().join("intake"), &clock).await;
+        }
+    });
+}

@@ -1,0 +1,246 @@
+//! Counters are exact: what history holds equals what the components counted themselves, while
+//! workers are killed, a leader is lost with its disk, and the topology is removed.
+//!
+//! The components count in files, a byte for each, so that a `kill -9` leaves their counts as
+//! they were. Each writes down what it is about to do, does it, and writes down once more when
+//! its worker has answered. What the worker counted lies between the two, which differ by at
+//! most one for each time that the task was killed.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde_json::Value;
+use stormkeeper::test_support::wait_until;
+
+use crate::cluster::{Cluster, PATIENCE, Shape, kill9};
+
+const TOPOLOGY: &str = r#"
+name: exact
+config: {topology.workers: 2, counts: COUNTS}
+spouts: [{id: numbers, parallelism: 2, command: ["python3", "numbers.py"], output: [n]}]
+bolts: [{id: sink, parallelism: 2, command: ["python3", "sink.py"], output: []}]
+streams: [{from: numbers, to: sink, grouping: {type: SHUFFLE}}]
+"#;
+
+const COUNTS: &str = r#"
+import os
+
+class Count:
+    """How often something happened: a byte in a file for each."""
+
+    def __init__(self, component, what):
+        name = "%s-%d.%s" % (component.component_id, component.task_id, what)
+        path = os.path.join(component.conf["counts"], name)
+        self.file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
+
+    def one(self):
+        os.write(self.file, b".")
+"#;
+
+const NUMBERS: &str = r#"
+import time
+from counts import Count
+from stormkeeper import Spout
+
+class Numbers(Spout):
+    def initialize(self, conf, context):
+        self.begun, self.done = Count(self, "begun"), Count(self, "done")
+
+    def next_tuple(self):
+        time.sleep(0.002)
+        self.begun.one()
+        self.emit([1], need_task_ids=True)
+        self.done.one()
+
+Numbers().run()
+"#;
+
+const SINK: &str = r#"
+from counts import Count
+from stormkeeper import Bolt
+
+class Sink(Bolt):
+    def initialize(self, conf, context):
+        self.begun, self.done = Count(self, "begun"), Count(self, "done")
+
+    def process(self, tup):
+        self.begun.one()
+        self.ack(tup)
+        # That the worker answers an emit says that it has heard the ack before.
+        self.emit([], need_task_ids=True)
+        self.done.one()
+
+Sink().run()
+"#;
+
+/// A cut each second, so that the test takes seconds and not minutes.
+const SETTINGS: &str = "worker.metric.report.frequency.secs: 1\nnimbus.metric.close.delay.secs: 1\n";
+
+/// How often each worker is killed.
+const KILLS: usize = 3;
+
+/// Tasks of one worker.
+const TASKS_PER_WORKER: usize = 2;
+
+/// From the lowest to the highest.
+const LEVELS: [&str; 5] = ["stream", "task", "component-stream", "component", "topology"];
+
+/// Sums of counters by level and component, such as `component numbers`.
+type Totals = BTreeMap<String, u64>;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_history_holds_is_what_the_components_counted() {
+    let mut cluster = Cluster::with(Shape { nimbuses: 3, ..Shape::SMALL }, SETTINGS).await;
+    let counts = cluster.path("counts");
+    submit(&cluster, &counts).await;
+    for _ in 0..KILLS {
+        let workers = cluster.wait_until_whole("exact").await;
+        wait_until_counted(&cluster, &counts).await;
+        for worker in workers.values() {
+            kill9(worker.pid);
+        }
+    }
+    cluster.wait_until_whole("exact").await;
+    wait_until_counted(&cluster, &counts).await;
+    lose_the_leader(&mut cluster).await;
+    wait_until_counted(&cluster, &counts).await;
+
+    cluster.ok(&["deactivate", "exact"]);
+    let id = cluster.json(&["show", "exact"])["id"].as_str().expect("an id").to_owned();
+    let n_ambiguous = KILLS * 2 * TASKS_PER_WORKER;
+    for (component, metric) in [("numbers", "Emitted"), ("sink", "Acked")] {
+        let stored = settled(&cluster, (&id, component, metric), &counts).await;
+        let (begun, done) = counted(&counts, component);
+        assert!(begun - done <= n_ambiguous as u64, "{component}: {begun} begun, {done} done");
+        assert!(done > 200, "{component} did only {done}");
+        let of_component = stored[&format!("component {component}")];
+        assert!((done..=begun).contains(&of_component), "{component}: {done} to {begun}, not {stored:?}");
+    }
+    expect_levels_to_add_up(&cluster, &id).await;
+
+    let before = totals(&cluster, &id, "Emitted").expect("it was answered before");
+    cluster.ok(&["kill", "exact", "-w", "0s"]);
+    cluster.wait_until_nothing_is_left().await;
+    let after = totals(&cluster, &id, "Emitted").expect("history outlives its topology");
+    let emitted = |totals: &Totals| totals["component numbers"];
+    assert_eq!(emitted(&after), emitted(&before), "the removal changed what was counted");
+}
+
+async fn submit(cluster: &Cluster, counts: &Path) {
+    let dir = cluster.path("exact");
+    fs::create_dir_all(dir.join("resources")).expect("a directory");
+    fs::create_dir_all(counts).expect("a directory");
+    for (name, text) in [("counts.py", COUNTS), ("numbers.py", NUMBERS), ("sink.py", SINK)] {
+        fs::write(dir.join("resources").join(name), text).expect("written");
+    }
+    let file = dir.join("topology.yaml");
+    let counts = format!("{:?}", counts.display().to_string());
+    fs::write(&file, TOPOLOGY.replace("COUNTS", &counts)).expect("written");
+    cluster.ok(&["submit", &file.display().to_string(), "--wait"]);
+}
+
+/// What the components of a kind have begun and done, by their own files.
+fn counted(counts: &Path, component: &str) -> (u64, u64) {
+    let of = |what: &str| {
+        let files = fs::read_dir(counts).expect("readable").map(|entry| entry.expect("readable"));
+        let mine = files.filter(|file| {
+            let name = file.file_name().into_string().expect("text");
+            name.starts_with(&format!("{component}-")) && name.ends_with(what)
+        });
+        mine.map(|file| file.metadata().expect("readable").len()).sum::<u64>()
+    };
+    (of(".begun"), of(".done"))
+}
+
+/// Waits until some more was done by both components.
+async fn wait_until_counted(cluster: &Cluster, counts: &Path) {
+    let before = ["numbers", "sink"].map(|component| counted(counts, component).1);
+    wait_until("the components count on", PATIENCE, async || {
+        let now = ["numbers", "sink"].map(|component| counted(counts, component).1);
+        let all_went_on = before.iter().zip(now).all(|(before, now)| now > before + 100);
+        if all_went_on { Ok(()) } else { Err(format!("{before:?}, then {now:?}\n{}", cluster.logs())) }
+    })
+    .await;
+}
+
+/// Kills the leader and deletes all that it had on disk.
+async fn lose_the_leader(cluster: &mut Cluster) {
+    let leading = cluster.leading().await.expect("someone leads");
+    let nimbus = &mut cluster.nimbuses[leading.nimbus];
+    nimbus.kill9();
+    let dir = cluster.path(&format!("nimbus-{}", leading.nimbus + 1));
+    for entry in fs::read_dir(&dir).expect("readable") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            fs::remove_dir_all(&path).expect("deleted");
+        } else if !path.ends_with("storm.yaml") && !path.ends_with("log") {
+            fs::remove_file(&path).expect("deleted");
+        }
+    }
+    assert!(!dir.join("metrics").exists());
+    cluster.wait_for_leader_after(leading.term).await;
+    cluster.nimbuses[leading.nimbus].start_again();
+}
+
+/// The stored totals, once they hold all that was done, and stay as they are.
+async fn settled(
+    cluster: &Cluster,
+    (topology, component, metric): (&str, &str, &str),
+    counts: &Path,
+) -> Totals {
+    let key = format!("component {component}");
+    let last = std::sync::Mutex::new(None);
+    wait_until("history holds what was done", PATIENCE, async || {
+        let now = totals(cluster, topology, metric)?;
+        let (begun, done) = counted(counts, component);
+        let stored = now.get(&key).copied().unwrap_or_default();
+        let seen = (begun, done, now.clone());
+        let stays = last.lock().expect("no panic").replace(seen.clone()) == Some(seen);
+        if stays && stored >= done {
+            Ok(now)
+        } else {
+            Err(format!("{begun} begun, {done} done, {stored} stored\n{}", cluster.logs()))
+        }
+    })
+    .await
+}
+
+/// Each level is the sum of the one below.
+async fn expect_levels_to_add_up(cluster: &Cluster, topology: &str) {
+    for metric in ["Emitted", "Acked", "Executed"] {
+        let totals = totals(cluster, topology, metric).expect("it was answered before");
+        let sum = |level: &str| {
+            let of_level = totals.iter().filter(|(key, _)| key.split(' ').next() == Some(level));
+            of_level.map(|(_, total)| total).sum::<u64>()
+        };
+        let sums = LEVELS.map(sum);
+        assert!(sums.iter().all(|one| *one == sums[0] && *one > 0), "{metric}: {sums:?} of {totals:?}");
+        let of_cluster =
+            history(cluster, "__CLUSTER__", (metric, "topology")).expect("the cluster is measured");
+        let of_cluster: u64 = of_cluster.iter().map(total).sum();
+        assert_eq!(of_cluster, sums[0], "{metric} of the cluster");
+    }
+}
+
+fn totals(cluster: &Cluster, topology: &str, metric: &str) -> Result<Totals, String> {
+    let mut totals = Totals::new();
+    for level in LEVELS {
+        for series in history(cluster, topology, (metric, level))? {
+            let component = series["component"].as_str().unwrap_or_default();
+            *totals.entry(format!("{level} {component}")).or_default() += total(&series);
+        }
+    }
+    Ok(totals)
+}
+
+fn total(series: &Value) -> u64 {
+    let points = series["points"].as_array().into_iter().flatten();
+    points.map(|point| point["value"]["counter"]["count"].as_u64().expect("a count")).sum()
+}
+
+/// A metric by days: a test that runs at midnight has two of them.
+fn history(cluster: &Cluster, topology: &str, (metric, level): (&str, &str)) -> Result<Vec<Value>, String> {
+    let day = ["--window", "1d", "--from", "-2d", "--level", level];
+    let asked = [&["metrics", topology, "--history", metric][..], &day].concat();
+    let found = cluster.try_json(&asked).ok_or_else(|| format!("nobody answers {asked:?}"))?;
+    Ok(found["series"].as_array().cloned().unwrap_or_default())
+}

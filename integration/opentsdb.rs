@@ -1,0 +1,206 @@
+//! The uploader `opentsdb` against a real VictoriaMetrics: every number is read back.
+
+use std::{
+    collections::BTreeMap,
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use async_trait::async_trait;
+use stormkeeper::{
+    archive::{PayloadPage, UploadKey, UploadKind},
+    clock::Clock,
+    metrics::{
+        MetaType, MetricId, MetricName, Minute, Point,
+        point::{Counter, Gauge, Histogram},
+    },
+    plugin::{self, MetricUploader, PayloadSource, UploadError, options, series},
+    rpc::metrics::Meta,
+    test_support::wait_until,
+};
+
+const READY: Duration = Duration::from_secs(30);
+
+/// A server of our own, ended with the test.
+struct VictoriaMetrics {
+    child: Child,
+    http: u16,
+    opentsdb: u16,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for VictoriaMetrics {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+impl VictoriaMetrics {
+    async fn start() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let (http, opentsdb) = (free_port()?, free_port()?);
+        let child = Command::new("victoria-metrics")
+            .arg(format!("-storageDataPath={}", dir.path().join("data").display()))
+            .arg(format!("-httpListenAddr=127.0.0.1:{http}"))
+            .arg(format!("-opentsdbHTTPListenAddr=127.0.0.1:{opentsdb}"))
+            .args(["-search.latencyOffset=0s", "-retentionPeriod=12"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context(
+                "cannot start victoria-metrics: apt-get install --no-install-recommends victoria-metrics",
+            )?;
+        let server = Self { child, http, opentsdb, _dir: dir };
+        wait_until("VictoriaMetrics answers", READY, || async {
+            for port in [server.http, server.opentsdb] {
+                let connected = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+                connected.map_err(|error| format!("port {port}: {error}"))?;
+            }
+            Ok(())
+        })
+        .await;
+        Ok(server)
+    }
+
+    async fn get(&self, path: &str) -> Result<String> {
+        let url = format!("http://127.0.0.1:{}{path}", self.http);
+        Ok(reqwest::get(&url).await?.error_for_status()?.text().await?)
+    }
+
+    /// All numbers by name and tags, with their time in seconds. Without `-dedup` it keeps all
+    /// that were sent for one time, in no order.
+    async fn export(&self) -> Result<BTreeMap<String, (u64, Vec<f64>)>> {
+        self.get("/internal/force_flush").await?;
+        let text = self.get("/api/v1/export?match[]=%7B__name__%3D~%22storm.*%22%7D").await?;
+        let mut found = BTreeMap::new();
+        for line in text.lines() {
+            let series: serde_json::Value = serde_json::from_str(line)?;
+            let labels: BTreeMap<String, String> = serde_json::from_value(series["metric"].clone())?;
+            let values: Vec<f64> = serde_json::from_value(series["values"].clone())?;
+            let times: Vec<u64> = serde_json::from_value(series["timestamps"].clone())?;
+            let Some(time) = times.first().filter(|first| times.iter().all(|time| time == *first)) else {
+                bail!("points of several times, or none: {line}")
+            };
+            found.insert(format!("{labels:?}"), (time / 1000, values));
+        }
+        Ok(found)
+    }
+}
+
+struct Payload(Vec<(Meta, Point)>);
+
+#[async_trait]
+impl PayloadSource for Payload {
+    async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, UploadError> {
+        let points: Vec<_> =
+            self.0.iter().filter(|(meta, _)| Some(meta.id) > after).take(100).cloned().collect();
+        let next = points.last().map(|(meta, _)| meta.id);
+        Ok(PayloadPage { points, next })
+    }
+}
+
+/// Metrics of all shapes of names, enough for several batches.
+fn metrics(minute: Minute, scale: u64) -> Payload {
+    let mut metrics = Vec::new();
+    let mut add = |name: String, point: Point| {
+        let name: MetricName = name.parse().expect("a name");
+        metrics.push((Meta { id: MetricId::of(&name.to_string(), 0), name }, point));
+    };
+    for task in 1..=60_u64 {
+        let count = task * scale;
+        add(format!("3@1@wc-1-1@split@{task}@default@sys@Emitted"), Point::Counter(Counter { count }));
+        let value = count as f64 / 7.0;
+        add(
+            format!("4@2@wc-1-1@host{task}@6700@udf@depth"),
+            Point::Gauge(Gauge { at: minute, sum: value, n: 1, min: value, max: value }),
+        );
+        let buckets = [(31, count), (63, task)].into();
+        let histogram = Histogram { count: count + task, sum: 1e9, min: 2.0, max: 4.0, zeros: 0, buckets };
+        add(format!("1@4@wc-1-1@split@{task}@@udf@size"), Point::Histogram(histogram));
+    }
+    metrics.sort_by_key(|(meta, _)| meta.id);
+    Payload(metrics)
+}
+
+/// What the store must hold, made without the uploader's own code.
+fn expected(payload: &Payload, minute: Minute) -> BTreeMap<String, (u64, f64)> {
+    let mut expected = BTreeMap::new();
+    for (Meta { name, .. }, point) in &payload.0 {
+        for number in series::of(name, point) {
+            let plain =
+                number.name == "count" && matches!(point, Point::Counter(_)) || number.name == "value";
+            let suffix = if plain { String::new() } else { format!(".{}", number.name) };
+            let mut labels: BTreeMap<String, String> =
+                series::labels(name).into_iter().map(|(label, value)| (label.to_owned(), value)).collect();
+            labels.insert("__name__".to_owned(), format!("storm.{}.{}{suffix}", name.group(), name.name()));
+            labels.insert("cluster".to_owned(), "it".to_owned());
+            let value = match number.value {
+                series::Value::Count(n) => n as f64,
+                series::Value::Real(value) => value,
+            };
+            expected.insert(format!("{labels:?}"), (minute.start().as_millis() / 1000, value));
+        }
+    }
+    expected
+}
+
+fn uploader(url: String) -> Result<std::sync::Arc<dyn MetricUploader>> {
+    let (levels, timeout) = (MetaType::ALL.to_vec(), Duration::from_secs(5));
+    let options = options::OpenTsdb {
+        levels,
+        url,
+        prefix: "storm".to_owned(),
+        batch: 50,
+        max_tags: 8,
+        tags: BTreeMap::from([("cluster".to_owned(), "it".to_owned())]),
+        timeout,
+    };
+    Ok(std::sync::Arc::new(plugin::uploader::opentsdb::OpenTsdb::new(options)?))
+}
+
+/// Whether the store shows what was sent among `n` numbers of the same time: it keeps twelve
+/// decimal digits of a number.
+fn is_among((shown_at, shown): &(u64, Vec<f64>), n: usize, (sent_at, sent): (u64, f64)) -> bool {
+    let is_same = |shown: &f64| (shown - sent).abs() <= sent.abs() * 1e-11;
+    *shown_at == sent_at && shown.len() == n && shown.iter().any(is_same)
+}
+
+#[tokio::test]
+async fn victoria_metrics_holds_every_number() -> Result<()> {
+    let server = VictoriaMetrics::start().await?;
+    let uploader = uploader(format!("http://127.0.0.1:{}", server.opentsdb))?;
+    let minute = Minute::of(Clock::new().now()).minus(5);
+    let key =
+        UploadKey { seq: 1, topology: "wc-1-1".parse()?, minute, kind: UploadKind::All, part: 0, parts: 1 };
+    // As it is sent first, again, and with corrected values after late contributions.
+    for (n_before, scale) in [3, 3, 5, 4].into_iter().enumerate() {
+        let payload = metrics(minute, scale);
+        let expected = expected(&payload, minute);
+        let sent = uploader.upload(&key, &payload).await?;
+        assert_eq!((sent.points, sent.refused), (expected.len() as u64, 0));
+        wait_until("the store shows the same numbers", READY, || async {
+            let found = server.export().await.map_err(|error| format!("{error:#}"))?;
+            let is_there = |series: &String, value: &(u64, f64)| {
+                found.get(series).is_some_and(|shown| is_among(shown, n_before + 1, *value))
+            };
+            let differs = expected.iter().find(|(series, value)| !is_there(series, value));
+            match differs {
+                None if found.len() == expected.len() => Ok(()),
+                None => Err(format!("{} series instead of {}", found.len(), expected.len())),
+                Some((series, value)) => {
+                    Err(format!("{series}: {:?} instead of {value:?}", found.get(series)))
+                }
+            }
+        })
+        .await;
+    }
+    Ok(())
+}

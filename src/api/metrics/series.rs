@@ -1,0 +1,163 @@
+//! Points over time, of one metric or of many, in pages that end in the middle of a metric
+//! where they must.
+
+use axum::{Json, extract::State};
+
+use super::{
+    cursor::Cursor,
+    params::{self, Asked, DataParams, bad},
+    shape,
+    source::{self, Source},
+};
+use crate::{
+    api::{Api, error::ApiError},
+    metrics::{MetricId, MetricName, Minute, Window},
+    model::TopologyId,
+    rpc::{
+        message::{Code, PointList, Series, TimedValue},
+        metrics::Meta,
+    },
+};
+
+/// The most metrics that one page looks into, also when none of them has points: each costs a
+/// look into the archive.
+const SERIES_MAX: usize = 200;
+
+/// What is asked for: one metric, or some of a topology.
+enum Wanted {
+    One(Meta),
+    Some { topology: TopologyId, metas: Vec<Meta>, next: Option<MetricId> },
+}
+
+pub(super) async fn data(
+    State(api): State<Api>,
+    Asked(asked): Asked<DataParams>,
+) -> Result<Json<PointList>, ApiError> {
+    let window = params::window(&asked.window)?;
+    let (limit, after) = (params::limit(&asked.limit)?, params::after(&asked.after)?);
+    let (from, to) = params::span((&asked.from, &asked.to), window, api.nimbus.clock().now())?;
+    let filter = asked.filter()?;
+    check_one_way(&asked)?;
+    let source = source::of(&api)?;
+    let wanted = match (&asked.id, &asked.name, &asked.topology) {
+        (Some(id), ..) => Wanted::One(by_id(&source, id).await?),
+        (None, Some(name), _) => Wanted::One(by_name(&source, name).await?),
+        (None, None, Some(topology)) => {
+            let topology = source.topology(&api, topology).await?;
+            // The metric that the cursor names is not yet through, when it names a minute.
+            let passed = match after {
+                Some(Cursor { id, minute: Some(_) }) => id.0.checked_sub(1).map(MetricId),
+                Some(Cursor { id, minute: None }) => Some(id),
+                None => None,
+            };
+            let page = source.metas(&topology, &filter, passed, SERIES_MAX).await?;
+            Wanted::Some { topology, metas: page.metas, next: page.next }
+        }
+        (None, None, None) => return Err(bad("it is not said which metric", Some(WAYS))),
+    };
+    let (topology_id, metas, more) = match wanted {
+        Wanted::One(meta) => (meta.name.topology().clone(), vec![meta], None),
+        Wanted::Some { topology, metas, next } => (topology, metas, next),
+    };
+    let (series, next) = read(&source, metas, (window, from, to), after, limit).await?;
+    let next = next.or(more.map(|id| Cursor { id, minute: None }));
+    Ok(Json(PointList {
+        topology_id,
+        window_secs: window.secs(),
+        from_ms: from.start(),
+        to_ms: to.start(),
+        series,
+        next: next.map(|cursor| cursor.to_string()),
+        archive: source.view,
+    }))
+}
+
+const WAYS: &str = "give id=, the full name=, or topology= with pattern=, level=, component=, task=, stream=";
+
+/// One way to say which metric, not two that may differ.
+fn check_one_way(asked: &DataParams) -> Result<(), ApiError> {
+    let DataParams { id, name, topology, pattern, level, component, task, stream, .. } = asked;
+    let ways = [id.is_some(), name.is_some(), topology.is_some()].into_iter().filter(|given| *given).count();
+    if ways > 1 {
+        return Err(bad("id=, name= and topology= are three ways to say which metric", Some(WAYS)));
+    }
+    let filters = [pattern, level, component, task, stream];
+    if topology.is_none() && filters.into_iter().any(Option::is_some) {
+        return Err(bad("a filter picks among the metrics of a topology, which is not given", Some(WAYS)));
+    }
+    Ok(())
+}
+
+/// At most `limit` points, metric by metric, and where to go on. A metric that has more is
+/// gone on with at the minute in the cursor.
+async fn read(
+    source: &Source,
+    metas: Vec<Meta>,
+    (window, from, to): (Window, Minute, Minute),
+    after: Option<Cursor>,
+    limit: usize,
+) -> Result<(Vec<Series>, Option<Cursor>), ApiError> {
+    let (mut left, mut series) = (limit, Vec::new());
+    for meta in metas {
+        let resumed = after.filter(|cursor| cursor.id == meta.id).and_then(|cursor| cursor.minute);
+        let from = resumed.map_or(from, |minute| from.max(minute));
+        if left == 0 {
+            return Ok((series, Some(Cursor { id: meta.id, minute: Some(from) })));
+        }
+        // One more than fits says whether there is more.
+        let read = source.archive.points(meta.id, window, from, to, left + 1).await;
+        let mut points = read.map_err(source::failed)?;
+        let more = points.get(left).map(|(minute, _)| Cursor { id: meta.id, minute: Some(*minute) });
+        points.truncate(left);
+        left -= points.len();
+        let timed = |(minute, point): &(Minute, _)| TimedValue {
+            from_ms: minute.start(),
+            value: shape::value(&meta.name, point),
+        };
+        series.push(Series { meta: shape::meta(&meta), points: points.iter().map(timed).collect() });
+        if more.is_some() {
+            return Ok((series, more));
+        }
+    }
+    Ok((series, None))
+}
+
+async fn by_id(source: &Source, text: &str) -> Result<Meta, ApiError> {
+    let id: MetricId = match text.parse() {
+        Ok(id) if text.len() <= 16 => id,
+        Ok(_) | Err(_) => {
+            let hint = "sixteen hexadecimal digits, as the list of metas shows them";
+            return Err(bad(format!("id={text}: that is no id of a metric"), Some(hint)));
+        }
+    };
+    let meta = source.archive.meta(id).await.map_err(source::failed)?;
+    meta.ok_or_else(|| unknown(format!("there is no metric with the id {id}")))
+}
+
+/// How many ids are tried for a name: others took all before it, which is unlikely once.
+const PROBES: u32 = 4;
+
+async fn by_name(source: &Source, text: &str) -> Result<Meta, ApiError> {
+    let name: MetricName = text.parse().map_err(|error: crate::metrics::name::InvalidName| {
+        let hint = "a full name, as the list of metas shows it; for a part of it, topology= and pattern=";
+        bad(format!("name: {error}"), Some(hint))
+    })?;
+    let full = name.to_string();
+    for probe in 0..PROBES {
+        let found = source.archive.meta(MetricId::of(&full, probe)).await.map_err(source::failed)?;
+        match found {
+            Some(meta) if meta.name == name => return Ok(meta),
+            Some(_another) => {}
+            None => break,
+        }
+    }
+    Err(unknown(format!("there is no metric {full}")))
+}
+
+fn unknown(message: String) -> ApiError {
+    ApiError::new(
+        Code::UnknownMetric,
+        message,
+        Some("GET /api/v1/metrics/topology/{id or name}/metas lists those that there are"),
+    )
+}

@@ -1,0 +1,79 @@
+//! How the archive of this nimbus stands, its queue, and who uploads.
+
+use std::collections::BTreeMap;
+
+use super::source::{self, Source};
+use crate::{
+    api::{Api, error::ApiError},
+    archive::{DropCause, QueueStatus, Status},
+    nimbus::measure::UploaderState,
+    rpc::message::{
+        ArchiveStatus, DropSummary, FollowerSummary, QueueSummary, UploaderSummary, UploaderWork,
+    },
+};
+
+pub(super) async fn of(api: &Api) -> Result<ArchiveStatus, ApiError> {
+    let Source { archive, view } = source::of(api)?;
+    let Status { bytes, position: _, log_from, log_bytes, metas, drops, failure } =
+        archive.status().await.map_err(source::failed)?;
+    let queue = archive.queue_status().await.map_err(source::failed)?;
+    let measured = api.nimbus.measure_status().await;
+    let drops = drops.into_iter().flat_map(|(topology_id, causes)| {
+        let of_one = move |(cause, count): (DropCause, u64)| DropSummary {
+            topology_id: topology_id.clone(),
+            cause: cause.word().to_owned(),
+            count,
+        };
+        causes.into_iter().map(of_one)
+    });
+    let followers = measured.followers.into_iter();
+    let followers = followers.map(|(nimbus, at)| FollowerSummary { nimbus, seq: at.seq });
+    Ok(ArchiveStatus {
+        archive: view,
+        stage: measured.stage.word().to_owned(),
+        trouble: measured.trouble,
+        followers: followers.collect(),
+        bytes,
+        metas,
+        log_from,
+        log_bytes,
+        failure,
+        drops: drops.collect(),
+        queue: self::queue(queue, measured.uploaders),
+    })
+}
+
+fn queue(status: QueueStatus, mut states: BTreeMap<String, UploaderState>) -> QueueSummary {
+    let QueueStatus { reserved, ready, bytes, oldest, uploaders } = status;
+    let uploaders = uploaders.into_iter().map(|(name, status)| UploaderSummary {
+        work: states.remove(&name).map(work),
+        name,
+        pending: status.pending,
+        uploading: status.uploading,
+        acked: status.acked,
+        dropped: status.dropped,
+        refused: status.refused,
+        last_refusal: status.last_refusal,
+    });
+    QueueSummary {
+        reserved,
+        ready,
+        bytes,
+        oldest_ms: oldest.map(|minute| minute.start()),
+        uploaders: uploaders.collect(),
+    }
+}
+
+fn work(state: UploaderState) -> UploaderWork {
+    let UploaderState { doing, since, points, refused, failures, events, events_lost, last_failure } = state;
+    UploaderWork {
+        doing: doing.word().to_owned(),
+        since_ms: since,
+        points,
+        points_refused: refused,
+        failures,
+        events,
+        events_lost,
+        last_failure,
+    }
+}

@@ -1,0 +1,254 @@
+use std::{collections::BTreeSet, time::Duration};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const FLOW: Flow = Flow { uploading_max: 2, timeout: Duration::from_secs(60), pause: Duration::from_secs(5) };
+const WIDE: Limits = Limits { per_topology_max: 1000, bytes_max: u64::MAX };
+
+fn topology(n: u8) -> TopologyId {
+    format!("t-{n}-1").parse().expect("an id")
+}
+
+fn at(secs: u64) -> Monotonic {
+    Monotonic::START.plus(Duration::from_secs(secs))
+}
+
+fn some(n_top: u64, n_rest: u64) -> Reserved {
+    Reserved { n_top, n_rest, bytes: (n_top + n_rest) * 10 }
+}
+
+fn commit(queue: &mut Queue, changes: Vec<Change>) {
+    changes.into_iter().for_each(|change| queue.commit(change));
+}
+
+fn with_uploaders(names: &[&str]) -> Queue {
+    let mut queue = Queue::default();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    queue.commit(Change::Next(1));
+    let changes = queue.set_uploaders(&names);
+    commit(&mut queue, changes);
+    queue
+}
+
+fn add(queue: &mut Queue, minute: u32, reserved: Reserved, limits: Limits) {
+    let change = queue.reserve(Minute(minute), &topology(1), reserved);
+    queue.commit(change);
+    let (changes, _, _) = queue.close(Minute(minute), limits);
+    commit(queue, changes);
+}
+
+#[test]
+fn an_entry_goes_through_its_states() {
+    let mut queue = with_uploaders(&["a", "b"]);
+    add(&mut queue, 5, some(1, 1), WIDE);
+    add(&mut queue, 6, some(1, 0), WIDE);
+    let first = queue.next("a", at(0), FLOW).expect("ready");
+    assert_eq!((first.key.minute, first.key.kind, first.attempts), (Minute(5), UploadKind::All, 0));
+    let second = queue.next("a", at(0), FLOW).expect("ready");
+    assert_eq!((second.key.minute, second.key.kind), (Minute(6), UploadKind::Topology));
+    assert_eq!(queue.next("a", at(0), FLOW), None, "it has as many as it may");
+    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key, first.key, "each for itself");
+    // A nack: a pause, then again.
+    queue.nack("a", first.key.seq, at(1), FLOW, "refused");
+    assert_eq!(queue.next("a", at(5), FLOW), None);
+    let again = queue.next("a", at(6), FLOW).expect("ready again");
+    assert_eq!((again.key, again.attempts), (first.key.clone(), 1));
+    // Acks: gone when both did.
+    let changes = queue.ack("a", first.key.seq);
+    commit(&mut queue, changes);
+    queue.let_go("a", first.key.seq);
+    assert_eq!(queue.ack("a", first.key.seq), []);
+    assert_eq!(queue.status().ready, 2);
+    let changes = queue.ack("b", first.key.seq);
+    commit(&mut queue, changes);
+    assert_eq!(queue.status().ready, 1);
+    // A time-out is a nack; what comes later of it changes nothing.
+    assert_eq!(queue.next("a", at(61), FLOW), None);
+    queue.nack("a", second.key.seq, at(62), FLOW, "late");
+    let status = queue.status().uploaders.remove("a").expect("known");
+    assert_eq!((status.refused, status.acked, status.pending, status.uploading), (2, 1, 1, 0));
+    assert_eq!(queue.next("a", at(66), FLOW).expect("ready again").attempts, 1);
+    assert_eq!(queue.next("nobody", at(99), FLOW), None);
+}
+
+#[test]
+fn what_is_over_the_bounds_drops_the_oldest_and_says_so() {
+    let mut queue = with_uploaders(&["a", "b"]);
+    let limits = Limits { per_topology_max: 2, bytes_max: 1000 };
+    add(&mut queue, 1, some(1, 0), limits);
+    add(&mut queue, 2, some(1, 0), limits);
+    let changes = queue.ack("a", 1);
+    commit(&mut queue, changes);
+    let change = queue.reserve(Minute(3), &topology(1), some(1, 0));
+    queue.commit(change);
+    let (changes, n_added, dropped) = queue.close(Minute(3), limits);
+    assert_eq!((n_added, dropped), (1, vec![topology(1)]), "only b had it not");
+    commit(&mut queue, changes);
+    let status = queue.status();
+    assert_eq!((status.ready, status.oldest), (2, Some(Minute(2))));
+    assert_eq!((status.uploaders["a"].dropped, status.uploaders["b"].dropped), (0, 1));
+    // Bytes: one that is too large by itself is dropped at once.
+    add(&mut queue, 4, some(0, 101), Limits { per_topology_max: 9, bytes_max: 1000 });
+    assert_eq!(queue.status().ready, 0);
+    add(&mut queue, 5, some(0, 1), limits);
+    assert_eq!(queue.next("a", at(0), FLOW).expect("ready").key.seq, 5, "numbers are used once");
+}
+
+#[test]
+fn large_minutes_are_divided_the_topology_first() {
+    let mut queue = with_uploaders(&["a"]);
+    add(&mut queue, 1, some(10, 25_000), WIDE);
+    let flow = Flow { uploading_max: 10, ..FLOW };
+    let parts: Vec<_> = std::iter::from_fn(|| queue.next("a", at(0), flow))
+        .map(|upload| (upload.key.kind, upload.key.part, upload.key.parts))
+        .collect();
+    use UploadKind::{Task, Topology};
+    assert_eq!(parts, [(Topology, 0, 1), (Task, 0, 3), (Task, 1, 3), (Task, 2, 3)]);
+    assert_eq!(with_uploaders(&[]).close(Minute(9), WIDE).1, 0);
+}
+
+/// What happens to a queue, in any order.
+#[derive(Debug, Clone)]
+enum Step {
+    Data(u8),
+    Close,
+    Next(u8),
+    Ack(u8, u8),
+    Nack(u8, u8),
+    Wait(u8),
+    Crash,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0_u8..3).prop_map(Step::Data),
+        Just(Step::Close),
+        (0_u8..2).prop_map(Step::Next),
+        (0_u8..2, any::<u8>()).prop_map(|(uploader, which)| Step::Ack(uploader, which)),
+        (0_u8..2, any::<u8>()).prop_map(|(uploader, which)| Step::Nack(uploader, which)),
+        (1_u8..90).prop_map(Step::Wait),
+        Just(Step::Crash),
+    ]
+}
+
+/// A queue with its disk: the changes so far, which make it anew after a crash.
+struct World {
+    queue: Queue,
+    disk: Vec<Change>,
+    held: [Vec<(UploadKey, u64)>; 2],
+    minute: u32,
+    now: u64,
+    /// Minutes that were closed with data, and those that each uploader acknowledged.
+    closed: BTreeSet<(u32, TopologyId)>,
+    acked: [BTreeSet<(u32, TopologyId)>; 2],
+}
+
+const NAMES: [&str; 2] = ["a", "b"];
+
+impl World {
+    fn write(&mut self, changes: Vec<Change>) {
+        self.disk.extend(changes.iter().cloned());
+        commit(&mut self.queue, changes);
+    }
+
+    fn take(&mut self, uploader: usize) -> Option<UploadKey> {
+        let upload = self.queue.next(NAMES[uploader], at(self.now), FLOW)?;
+        let now = self.now;
+        let mut before = self.held[uploader].iter().filter(|(key, _)| *key == upload.key);
+        assert!(before.all(|(_, given)| given + 60 <= now), "given out twice at once");
+        self.held[uploader].retain(|(key, _)| *key != upload.key);
+        self.held[uploader].push((upload.key.clone(), now));
+        Some(upload.key)
+    }
+
+    fn ack(&mut self, uploader: usize, key: &UploadKey) {
+        let changes = self.queue.ack(NAMES[uploader], key.seq);
+        self.write(changes);
+        self.queue.let_go(NAMES[uploader], key.seq);
+        self.held[uploader].retain(|(held, _)| held != key);
+        self.acked[uploader].insert((key.minute.0, key.topology.clone()));
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Data(n) => {
+                let change = self.queue.reserve(Minute(self.minute), &topology(n), some(1, 1));
+                self.write(vec![change]);
+                self.closed.insert((self.minute, topology(n)));
+            }
+            Step::Close => {
+                let (changes, _, dropped) = self.queue.close(Minute(self.minute), WIDE);
+                assert_eq!(dropped, []);
+                self.write(changes);
+                self.minute += 1;
+            }
+            Step::Next(uploader) => _ = self.take(uploader.into()),
+            Step::Ack(uploader, which) => {
+                let uploader = usize::from(uploader);
+                if let Some(key) = pick(&self.held[uploader], which) {
+                    self.ack(uploader, &key);
+                }
+            }
+            Step::Nack(uploader, which) => {
+                let uploader = usize::from(uploader);
+                if let Some(key) = pick(&self.held[uploader], which) {
+                    self.queue.nack(NAMES[uploader], key.seq, at(self.now), FLOW, "no");
+                    self.held[uploader].retain(|(held, _)| *held != key);
+                }
+            }
+            // What runs out of time meanwhile may still be acknowledged, or refused in vain.
+            Step::Wait(secs) => self.now += u64::from(secs),
+            Step::Crash => {
+                self.queue = Queue::default();
+                let disk = self.disk.clone();
+                commit(&mut self.queue, disk);
+                self.held = Default::default();
+            }
+        }
+    }
+}
+
+fn pick(held: &[(UploadKey, u64)], which: u8) -> Option<UploadKey> {
+    (!held.is_empty()).then(|| held[usize::from(which) % held.len()].0.clone())
+}
+
+proptest! {
+    /// Whatever happened, also crashes at every step: when uploaders then go on, each gets
+    /// every minute that had data, none is stuck, and the queue is empty in the end.
+    #[test]
+    fn nothing_is_lost_and_nothing_is_stuck(steps in proptest::collection::vec(step(), 1..60)) {
+        let queue = Queue::default();
+        let mut world = World {
+            queue, disk: Vec::new(), held: Default::default(), minute: 1, now: 0,
+            closed: BTreeSet::new(), acked: Default::default(),
+        };
+        let changes = world.queue.set_uploaders(&NAMES.map(str::to_owned));
+        world.write(changes);
+        for step in steps {
+            world.step(step);
+            for uploader in NAMES {
+                prop_assert!(world.queue.status().uploaders[uploader].uploading <= FLOW.uploading_max);
+            }
+        }
+        world.step(Step::Close);
+        // The longest pause is over, and so is every time-out.
+        world.now += 10_000;
+        world.held = Default::default();
+        for (uploader, name) in NAMES.iter().enumerate() {
+            let mut n_tries = 0;
+            while world.queue.status().uploaders[*name].pending > 0 {
+                n_tries += 1;
+                prop_assert!(n_tries < 500, "stuck: {:?}", world.queue.status());
+                match world.take(uploader) {
+                    Some(key) => world.ack(uploader, &key),
+                    None => world.now += 10_000,
+                }
+            }
+            prop_assert_eq!(&world.acked[uploader], &world.closed);
+        }
+        let status = world.queue.status();
+        prop_assert_eq!((status.ready, status.reserved, status.bytes), (0, 0, 0));
+    }
+}

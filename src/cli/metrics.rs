@@ -1,0 +1,430 @@
+//! `stormkeeper metrics TOPOLOGY [COMPONENT [TASK]]`
+
+mod history;
+mod number;
+mod status;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use crate::{
+    cli::{
+        Global, client_runtime,
+        error::{ErrorKind, Failure},
+        output, parse_duration,
+    },
+    clock::Clock,
+    metrics::{MetaType, Window},
+    model::{ComponentId, StreamId, TaskId, Timestamp, time::humane},
+    rpc::{
+        client::{Client, MetricFilter, Page, Span},
+        message::{ArchiveView, LatestList, LatestValue, MeasuredTopologyList, PointList},
+    },
+};
+use table::RowName;
+
+/// The longest page that a nimbus answers: as few requests as can be.
+const PAGE_LIMIT: usize = 5000;
+
+/// The most metrics or points that one command shows: more than one topology may have metrics.
+const SHOWN_MAX: usize = 100_000;
+
+/// The shortest time between two looks: metrics are of a minute, and nimbus has other work.
+const EVERY_MIN: Duration = Duration::from_secs(1);
+
+/// Show what a topology measures.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Without options: what flows, fails and takes time in the window, one row for each \
+component, of one component for each task and stream, of one task for each stream. Columns that nobody \
+measures are left out. Times are UTC; exact numbers are in --json.\n\
+\n\
+Examples:\n  \
+stormkeeper metrics word-count --watch\n  \
+stormkeeper metrics word-count split --window 2h\n  \
+stormkeeper metrics word-count split 3 --all --name 'Emit*'\n  \
+stormkeeper metrics word-count split --history ProcessLatency --from -6h --window 10m\n  \
+stormkeeper metrics word-count-1-1795552490 --track      # also of one that is gone, by its id\n  \
+stormkeeper metrics --status")]
+pub(super) struct Args {
+    /// Its name or id; of one that is gone as well
+    #[arg(required_unless_present_any = ["topologies", "status"])]
+    topology: Option<String>,
+    /// Show the tasks and streams of this component
+    component: Option<ComponentId>,
+    /// Show the streams of this task
+    task: Option<TaskId>,
+    /// The stretch of time that ends now: 1m, 10m, 2h or 1d; with --history the width of a point
+    /// [default: 10m, with --history 1m]
+    #[arg(long, value_name = "WINDOW", value_parser = parse_window)]
+    window: Option<Window>,
+    /// Show it again and again until Ctrl-C
+    #[arg(long, conflicts_with_all = ["history", "track", "topologies"])]
+    watch: bool,
+    /// With --watch: how long between two looks, at least 1s
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration, requires = "watch")]
+    every: Duration,
+    /// Show every metric by its name
+    #[arg(long, group = "what")]
+    all: bool,
+    /// Show the points of a metric over time, such as Emitted or 'Emit*'
+    #[arg(long, value_name = "METRIC", group = "what")]
+    history: Option<String>,
+    /// With --history: from when on; milliseconds since 1970, or relative such as -6h, -2d
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, requires = "history")]
+    from: Option<String>,
+    /// With --history: until when; now when not given
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, requires = "history")]
+    to: Option<String>,
+    /// With --all: only metrics with such a name; * is any text
+    #[arg(long, value_name = "GLOB", requires = "all")]
+    name: Option<String>,
+    /// With --all or --history: only of this level (topology, component, component-stream, task,
+    /// stream, worker, netty, nimbus)
+    #[arg(long, value_name = "LEVEL", value_parser = parse_level, conflicts_with_all = ["track", "topologies", "status"])]
+    level: Option<MetaType>,
+    /// With --all or --history: only of this stream
+    #[arg(long, value_name = "STREAM", conflicts_with_all = ["track", "topologies", "status"])]
+    stream: Option<StreamId>,
+    /// Show where and when its tasks ran
+    #[arg(long, group = "what")]
+    track: bool,
+    /// Show the topologies that there were, of the name TOPOLOGY or all; gone ones too
+    #[arg(long, group = "what")]
+    topologies: bool,
+    /// Show the archive of the nimbus that answers, its queue and its uploaders
+    #[arg(long, group = "what", conflicts_with = "topology")]
+    status: bool,
+}
+
+fn parse_window(text: &str) -> Result<Window, String> {
+    let secs = parse_duration(text).ok().and_then(|window| u32::try_from(window.as_secs()).ok());
+    // A day is not among the units of waits.
+    let secs = if text == "1d" { Some(Window::D1.secs()) } else { secs };
+    secs.and_then(Window::of_secs).ok_or_else(|| "there are the windows 1m, 10m, 2h and 1d".to_owned())
+}
+
+fn parse_level(text: &str) -> Result<MetaType, String> {
+    let found = MetaType::ALL.into_iter().find(|level| level.word() == text);
+    found.ok_or_else(|| format!("there are the levels {}", MetaType::ALL.map(MetaType::word).join(", ")))
+}
+
+/// A window as the command line takes it.
+fn window_word(window: Window) -> &'static str {
+    match window {
+        Window::M1 => "1m",
+        Window::M10 => "10m",
+        Window::H2 => "2h",
+        Window::D1 => "1d",
+    }
+}
+
+pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
+    let client = global.client()?;
+    client_runtime()?.block_on(async {
+        match &args.topology {
+            _ if args.status => watched(args, async || status_text(global, &client).await).await,
+            name if args.topologies => topologies(global, &client, name.as_deref()).await,
+            Some(topology) if args.track => track(global, &client, topology, args).await,
+            Some(topology) if args.history.is_some() => history(global, &client, topology, args).await,
+            Some(topology) => {
+                watched(args, async || latest_text(global, &client, topology, args).await).await
+            }
+            None => Err(Failure::usage("a topology is missing")),
+        }
+    })
+}
+
+/// Prints what `look` answers, with `--watch` again and again: a cluster that cannot be reached
+/// for a moment does not end it.
+async fn watched(args: &Args, look: impl AsyncFn() -> Result<String, Failure>) -> Result<(), Failure> {
+    if !args.watch {
+        return output::print(&look().await?);
+    }
+    loop {
+        match look().await {
+            // Home, the text, and nothing after it, in one write: that does not flicker.
+            Ok(text) if std::io::stdout().is_terminal() => {
+                output::print(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")))?;
+            }
+            Ok(text) => output::print(&format!("{text}\n"))?,
+            Err(failure) if failure.is_passing() => {
+                failure.report();
+            }
+            Err(failure) => return Err(failure),
+        }
+        tokio::time::sleep(args.every.max(EVERY_MIN)).await;
+    }
+}
+
+impl Args {
+    /// What COMPONENT, TASK and the options let through.
+    fn filter(&self, level: Option<MetaType>) -> MetricFilter {
+        MetricFilter {
+            level,
+            component: self.component.clone(),
+            task: self.task,
+            stream: self.stream.clone(),
+            name: self.history.clone().or_else(|| self.name.clone()),
+        }
+    }
+
+    /// The levels of the tables, with what their rows are called.
+    fn levels(&self) -> &'static [(MetaType, RowName, &'static str)] {
+        use MetaType as M;
+        match (&self.component, self.task) {
+            (None, _) => &[
+                (M::Topology, RowName::Component, ""),
+                (M::Component, RowName::Component, "Components"),
+                (M::Worker, RowName::Worker, "Workers"),
+                (M::Nimbus, RowName::Worker, "Nimbuses"),
+            ],
+            (Some(_), None) => &[
+                (M::Component, RowName::Component, ""),
+                (M::Task, RowName::Task, "Tasks"),
+                (M::ComponentStream, RowName::Stream, "Streams"),
+            ],
+            (Some(_), Some(_)) => &[(M::Task, RowName::Task, ""), (M::Stream, RowName::Stream, "Streams")],
+        }
+    }
+
+    /// The level that a history is of when nobody says.
+    fn own_level(&self) -> MetaType {
+        match (&self.component, self.task, &self.stream) {
+            (_, Some(_), Some(_)) => MetaType::Stream,
+            (_, Some(_), None) => MetaType::Task,
+            (_, None, Some(_)) => MetaType::ComponentStream,
+            (Some(_), None, None) => MetaType::Component,
+            (None, None, None) => MetaType::Topology,
+        }
+    }
+}
+
+async fn latest_text(
+    global: &Global,
+    client: &Client,
+    topology: &str,
+    args: &Args,
+) -> Result<String, Failure> {
+    let window = args.window.unwrap_or(Window::M10);
+    let by_name = args.all || args.level.is_some() || args.stream.is_some();
+    let levels = match by_name || global.json {
+        true => vec![args.level],
+        false => args.levels().iter().map(|(level, ..)| Some(*level)).collect(),
+    };
+    let mut all: Option<LatestList> = None;
+    for level in levels {
+        let list = latest(client, topology, window, &args.filter(level)).await?;
+        match &mut all {
+            None => all = Some(list),
+            Some(all) => all.values.extend(list.values),
+        }
+    }
+    let all = all.ok_or_else(|| Failure::usage("no level is asked for"))?;
+    if global.json {
+        return output::json(&all);
+    }
+    let shown = if by_name { listed(&all) } else { tables(&all, args.levels()) };
+    let Some(shown) = shown else { return Err(nothing(&all.topology_id.to_string(), args)) };
+    Ok(format!("{}{shown}", heading(&all, Clock::new().now())))
+}
+
+/// All pages of the values in a window.
+async fn latest(
+    client: &Client,
+    topology: &str,
+    window: Window,
+    filter: &MetricFilter,
+) -> Result<LatestList, Failure> {
+    let mut page = Page { after: None, limit: Some(PAGE_LIMIT) };
+    let mut all = client.latest_metrics(topology, window, filter, &page).await?;
+    while let Some(next) = all.next.take() {
+        if all.values.len() >= SHOWN_MAX {
+            output::note(&format!("Only the first {SHOWN_MAX} metrics are shown; --name asks for fewer."));
+            break;
+        }
+        page.after = Some(next);
+        let more = client.latest_metrics(topology, window, filter, &page).await?;
+        all.values.extend(more.values);
+        all.next = more.next;
+    }
+    Ok(all)
+}
+
+fn nothing(topology: &str, args: &Args) -> Failure {
+    let what = match (&args.component, args.task, &args.name) {
+        (_, _, Some(name)) => format!(" like {name:?}"),
+        (Some(component), Some(task), None) => format!(" of task {task} of {component}"),
+        (Some(component), None, None) => format!(" of {component}"),
+        (None, _, None) => String::new(),
+    };
+    Failure::new(ErrorKind::Refused, anyhow::anyhow!("{topology} has no metrics{what} in this window"))
+        .with_hint("the first come about a minute after the start; `--all` shows all there are, `--window 1d` older ones")
+}
+
+/// What it is of, and how fresh it is.
+fn heading(list: &LatestList, now: Timestamp) -> String {
+    let window = Window::of_secs(list.window_secs).map_or("window", window_word);
+    let end = list.values.iter().map(|value| value.to_ms).max();
+    let age = end.map_or_else(String::new, |end| {
+        format!(" until {} ({} ago)", history::minute(end), humane(now.since(end)))
+    });
+    format!("{}, {window}{age}\n{}", list.topology_id, behind(&list.archive))
+}
+
+/// A line that says that what is shown may be old, when it may.
+fn behind(archive: &ArchiveView) -> String {
+    match (archive.entries_behind, archive.behind_ms) {
+        (Some(0), _) => String::new(),
+        (Some(n), Some(ms)) => {
+            let age = humane(Duration::from_millis(ms));
+            format!("! {} is {n} entries ({age}) behind the leader's archive\n", archive.nimbus)
+        }
+        (Some(n), None) => format!("! {} is {n} entries behind the leader's archive\n", archive.nimbus),
+        (None, _) => {
+            format!("! {} does not know how far behind the leader's archive it is\n", archive.nimbus)
+        }
+    }
+}
+
+fn tables(list: &LatestList, levels: &[(MetaType, RowName, &str)]) -> Option<String> {
+    let mut text = String::new();
+    for (level, row, title) in levels {
+        let values: Vec<LatestValue> =
+            list.values.iter().filter(|value| value.meta.level == level.word()).cloned().collect();
+        if title.is_empty() {
+            if let Some(sum) = table::sum(&values) {
+                text.push_str(&format!("{sum}\n"));
+            }
+            continue;
+        }
+        let table = match row {
+            RowName::Worker => table::usage(&values, *row),
+            RowName::Component | RowName::Task | RowName::Stream => table::flow(&values, *row),
+        };
+        if let Some(table) = table {
+            text.push_str(&format!("\n{title}\n{}", table.text(2)));
+        }
+    }
+    let own = list.values.iter().filter(|value| value.meta.group == crate::metrics::name::UDF);
+    if let Some(own) = table::list(own) {
+        text.push_str(&format!("\nThe topology's own metrics\n{}", own.text(2)));
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+fn listed(list: &LatestList) -> Option<String> {
+    table::list(list.values.iter()).map(|table| format!("\n{}", table.text(0)))
+}
+
+async fn history(global: &Global, client: &Client, topology: &str, args: &Args) -> Result<(), Failure> {
+    let filter = args.filter(Some(args.level.unwrap_or_else(|| args.own_level())));
+    let span = Span { from: args.from.clone(), to: args.to.clone() };
+    let list = points(client, topology, args.window.unwrap_or(Window::M1), &filter, &span).await?;
+    if global.json {
+        return output::print_json(&list);
+    }
+    let text = history::series(&list.series);
+    if text.is_empty() {
+        let level = filter.level.map_or("", MetaType::word);
+        let metric = filter.name.unwrap_or_default();
+        let (from, to) = (history::minute(list.from_ms), history::minute(list.to_ms));
+        let error = anyhow::anyhow!("no {metric} of level {level} has points from {from} to {to}");
+        let hint = format!("`stormkeeper metrics {topology} --all` shows what is measured on which level");
+        return Err(Failure::new(ErrorKind::Refused, error).with_hint(hint));
+    }
+    output::print(&format!("{}{text}", behind(&list.archive)))
+}
+
+/// All pages of points: a metric whose points are on two pages is one again.
+async fn points(
+    client: &Client,
+    topology: &str,
+    window: Window,
+    filter: &MetricFilter,
+    span: &Span,
+) -> Result<PointList, Failure> {
+    let mut page = Page { after: None, limit: Some(PAGE_LIMIT) };
+    let mut all = client.metric_points(topology, window, filter, span, &page).await?;
+    // What is relative must mean the same on each page.
+    let span =
+        Span { from: Some(all.from_ms.as_millis().to_string()), to: Some(all.to_ms.as_millis().to_string()) };
+    while let Some(next) = all.next.take() {
+        let n_points: usize = all.series.iter().map(|series| series.points.len()).sum();
+        if n_points >= SHOWN_MAX {
+            output::note(&format!(
+                "Only the first {SHOWN_MAX} points are shown; ask for fewer metrics or less time."
+            ));
+            break;
+        }
+        page.after = Some(next);
+        let more = client.metric_points(topology, window, filter, &span, &page).await?;
+        for series in more.series {
+            match all.series.last_mut().filter(|last| last.meta.id == series.meta.id) {
+                Some(last) => last.points.extend(series.points),
+                None => all.series.push(series),
+            }
+        }
+        all.next = more.next;
+    }
+    Ok(all)
+}
+
+async fn track(global: &Global, client: &Client, topology: &str, args: &Args) -> Result<(), Failure> {
+    let track = client.task_track(topology, args.task, Some(PAGE_LIMIT)).await?;
+    if global.json {
+        return output::print_json(&track);
+    }
+    if track.entries.is_empty() {
+        output::note(&format!("{} has no track yet.", track.topology_id));
+        return Ok(());
+    }
+    if track.truncated {
+        output::note("Only the last ones are shown; name a component and a task to see those of it.");
+    }
+    output::print(&format!("{}{}", behind(&track.archive), history::track(&track.entries).text(0)))
+}
+
+async fn topologies(global: &Global, client: &Client, name: Option<&str>) -> Result<(), Failure> {
+    let past = client.topology_history(name, Some(PAGE_LIMIT)).await?;
+    if global.json {
+        return output::print_json(&past);
+    }
+    let measured = match name {
+        None => measured(client).await?.topologies,
+        Some(_) => Vec::new(),
+    };
+    if past.truncated {
+        output::note("Only the newest are shown; name one to see the older ones of that name.");
+    }
+    if let Some(others) = history::others(&measured, &past.topologies) {
+        output::note(&others);
+    }
+    if past.topologies.is_empty() {
+        output::note("No topology is in the history.");
+        return Ok(());
+    }
+    output::print(&format!("{}{}", behind(&past.archive), history::topologies(&past.topologies).text(0)))
+}
+
+/// All pages of the topologies that have metrics.
+async fn measured(client: &Client) -> Result<MeasuredTopologyList, Failure> {
+    let mut page = Page { after: None, limit: Some(PAGE_LIMIT) };
+    let mut all = client.measured_topologies(&page).await?;
+    while let Some(next) = all.next.take().filter(|_| all.topologies.len() < SHOWN_MAX) {
+        page.after = Some(next.to_string());
+        let more = client.measured_topologies(&page).await?;
+        all.topologies.extend(more.topologies);
+        all.next = more.next;
+    }
+    Ok(all)
+}
+
+async fn status_text(global: &Global, client: &Client) -> Result<String, Failure> {
+    let status = client.archive_status().await?;
+    if global.json {
+        return output::json(&status);
+    }
+    Ok(status::text(&status))
+}

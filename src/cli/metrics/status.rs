@@ -1,0 +1,87 @@
+//! `stormkeeper metrics --status`: the archive, its queue, and who uploads.
+
+use super::{
+    history::minute,
+    number::{self, NONE},
+};
+use crate::{
+    cli::output::{self, Table},
+    rpc::message::{ArchiveStatus, QueueSummary},
+};
+
+pub(super) fn text(status: &ArchiveStatus) -> String {
+    let ArchiveStatus { archive, bytes, metas, log_from, log_bytes, failure, drops, queue, .. } = status;
+    let lag = match archive.entries_behind {
+        Some(0) => "up to date".to_owned(),
+        Some(n) => format!("{n} entries behind the leader"),
+        None => "it is not known how far behind the leader".to_owned(),
+    };
+    let mut text = format!(
+        "Archive of {}, {}\n  log      entry {} of term {}, {lag}\n  reaches  back to entry {log_from} ({})\n  \
+         metrics  {}\n  on disk  {}\n",
+        archive.nimbus,
+        status.stage,
+        archive.seq,
+        archive.term,
+        number::bytes(*log_bytes as f64),
+        output::count(*metas),
+        number::bytes(*bytes as f64),
+    );
+    if let Some(failure) = failure {
+        text.push_str(&format!("! the last write failed: {failure}\n"));
+    }
+    if let Some(trouble) = &status.trouble {
+        text.push_str(&format!("! following: {trouble}\n"));
+    }
+    if !status.followers.is_empty() {
+        let mut table = Table::new(&["FOLLOWER", "HAS ENTRY", "BEHIND"]);
+        for follower in &status.followers {
+            let behind = archive.seq.saturating_sub(follower.seq);
+            table.row([follower.nimbus.to_string(), follower.seq.to_string(), output::count(behind)]);
+        }
+        text.push_str(&format!("\nFollowers\n{}", table.text(2)));
+    }
+    text.push_str(&self::queue(queue));
+    if !drops.is_empty() {
+        let mut table = Table::new(&["TOPOLOGY", "CAUSE", "COUNT"]);
+        for drop in drops {
+            table.row([drop.topology_id.to_string(), drop.cause.clone(), output::count(drop.count)]);
+        }
+        text.push_str(&format!("\nLeft out\n{}", table.text(2)));
+    }
+    text
+}
+
+fn queue(queue: &QueueSummary) -> String {
+    let QueueSummary { reserved, ready, bytes, oldest_ms, uploaders } = queue;
+    let oldest = oldest_ms.map_or_else(String::new, |oldest| format!(", the oldest of {}", minute(oldest)));
+    let mut text = format!(
+        "\nUpload queue\n  {ready} ready ({}{oldest}), {reserved} minutes open\n",
+        number::bytes(*bytes as f64)
+    );
+    if uploaders.is_empty() {
+        return text;
+    }
+    let mut table = Table::new(&["UPLOADER", "DOES", "PENDING", "UPLOADING", "DONE", "REFUSED", "DROPPED"]);
+    for uploader in uploaders {
+        table.row([
+            uploader.name.clone(),
+            uploader.work.as_ref().map_or_else(|| NONE.to_owned(), |work| work.doing.clone()),
+            uploader.pending.to_string(),
+            uploader.uploading.to_string(),
+            output::count(uploader.acked),
+            output::count(uploader.refused),
+            output::count(uploader.dropped),
+        ]);
+    }
+    text.push_str(&table.text(2));
+    for uploader in uploaders {
+        if let Some(refusal) = &uploader.last_refusal {
+            text.push_str(&format!("! {} refused one: {refusal}\n", uploader.name));
+        }
+        if let Some(failure) = uploader.work.as_ref().and_then(|work| work.last_failure.as_ref()) {
+            text.push_str(&format!("! {} failed: {failure}\n", uploader.name));
+        }
+    }
+    text
+}

@@ -1,0 +1,308 @@
+//! The tables of `stormkeeper metrics`: what to look at first stands first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::number::{self, NONE};
+use crate::{
+    cli::output::Table,
+    metrics::name::SYS,
+    rpc::message::{GaugeValue, HistogramValue, LatestValue, MetricMeta, MetricValue},
+};
+
+/// What a row is of. Tasks are in the order of their numbers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Of {
+    component: Option<String>,
+    task: Option<u32>,
+    stream: Option<String>,
+    host: Option<String>,
+    port: Option<u16>,
+    /// Of a stream's metric: the component that its tuples come from.
+    source: Option<String>,
+}
+
+impl Of {
+    fn new(meta: &MetricMeta) -> Self {
+        Self {
+            source: short(&meta.metric).0.map(str::to_owned),
+            component: meta.component.as_ref().map(ToString::to_string),
+            task: meta.task.map(|task| task.0),
+            stream: meta.stream.as_ref().map(ToString::to_string),
+            host: meta.host.clone(),
+            port: meta.port,
+        }
+    }
+
+    /// As one word: `split`, `split/3`, `split/3/default`, `node-1:6700`, `topology`.
+    pub(super) fn whole(meta: &MetricMeta) -> String {
+        let Self { component, task, stream, host, port, source: _ } = Self::new(meta);
+        let parts = [component, task.map(|task| task.to_string()), stream];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        match (host, port) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (Some(host), None) => host,
+            (None, _) if parts.is_empty() => "topology".to_owned(),
+            (None, _) => parts.join("/"),
+        }
+    }
+}
+
+/// How rows are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowName {
+    Component,
+    Task,
+    Stream,
+    Worker,
+}
+
+impl RowName {
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Component => "COMPONENT",
+            Self::Task => "TASK",
+            Self::Stream => "STREAM",
+            Self::Worker => "HOST:PORT",
+        }
+    }
+
+    fn cell(self, of: &Of) -> String {
+        let none = || NONE.to_owned();
+        match self {
+            Self::Component => of.component.clone().unwrap_or_else(none),
+            Self::Task => of.task.map_or_else(none, |task| task.to_string()),
+            Self::Stream => match (&of.stream, &of.source) {
+                (Some(stream), Some(source)) => format!("{stream} from {source}"),
+                (Some(stream), None) => stream.clone(),
+                (None, _) => none(),
+            },
+            Self::Worker => match (&of.host, of.port) {
+                (Some(host), Some(port)) => format!("{host}:{port}"),
+                _ => none(),
+            },
+        }
+    }
+}
+
+/// What a cell shows of its metric.
+#[derive(Debug, Clone, Copy)]
+enum Show {
+    /// A count.
+    Count,
+    /// The rate of a meter over the window.
+    Rate,
+    /// The same, of bytes.
+    ByteRate,
+    /// A part of a distribution of µs.
+    Micros(fn(&HistogramValue) -> Option<f64>),
+    /// A gauge in its unit; with the greatest reading where there are several.
+    Gauge,
+}
+
+/// A column: its heading, its metric, and what it shows of it.
+type Column = (&'static str, &'static str, Show);
+
+/// What flows, how much of it goes wrong, how long it takes, and how near to its limits it is.
+const FLOW: &[Column] = &[
+    ("EMITTED", "Emitted", Show::Count),
+    ("SEND", "SendTps", Show::Rate),
+    ("RECEIVE", "RecvTps", Show::Rate),
+    ("EXECUTED", "Executed", Show::Count),
+    ("ACKED", "Acked", Show::Count),
+    ("FAILED", "Failed", Show::Count),
+    ("LATENCY p50", "ProcessLatency", Show::Micros(|h| h.p50)),
+    ("p95", "ProcessLatency", Show::Micros(|h| h.p95)),
+    ("p99", "ProcessLatency", Show::Micros(|h| h.p99)),
+    ("EXECUTE p50", "ExecutorTime", Show::Micros(|h| h.p50)),
+    ("p99", "ExecutorTime", Show::Micros(|h| h.p99)),
+    ("TRAVEL p99", "TupleLifeCycle", Show::Micros(|h| h.p99)),
+    ("CAPACITY", "Capacity", Show::Gauge),
+    ("QUEUE", "ExecutorQueue", Show::Gauge),
+    ("PENDING", "PendingNum", Show::Gauge),
+    ("IDLE", "EmptyCpuRatio", Show::Gauge),
+];
+
+/// What a process uses.
+const USE: &[Column] = &[
+    ("CPU", "CpuUsedRatio", Show::Gauge),
+    ("MEMORY", "MemoryUsed", Show::Gauge),
+    ("MEMORY", "MemoryUsage", Show::Gauge),
+    ("DISK", "DiskUsage", Show::Gauge),
+    ("THREADS", "Threads", Show::Gauge),
+    ("FILES", "OpenFiles", Show::Gauge),
+    ("SENDS", "NettyCliSendSpeed", Show::ByteRate),
+    ("RECEIVES", "NettySrvRecvSpeed", Show::ByteRate),
+    ("SENDS", "NetSendSpeed", Show::Gauge),
+    ("RECEIVES", "NetRecvSpeed", Show::Gauge),
+    ("INTAKE", "IntakePoints", Show::Rate),
+    ("UPLOAD QUEUE", "UploadQueue", Show::Gauge),
+];
+
+/// The table of flow: a row for each thing that `values` are of. Columns that nobody has a
+/// value for are left out. `None` when nobody has any.
+pub(super) fn flow(values: &[LatestValue], name: RowName) -> Option<Table> {
+    rows(values, name, FLOW)
+}
+
+/// The table of what processes use.
+pub(super) fn usage(values: &[LatestValue], name: RowName) -> Option<Table> {
+    rows(values, name, USE)
+}
+
+fn rows(values: &[LatestValue], name: RowName, columns: &[Column]) -> Option<Table> {
+    let mut rows: BTreeMap<Of, BTreeMap<&str, &LatestValue>> = BTreeMap::new();
+    for value in values.iter().filter(|value| value.meta.group != crate::metrics::name::UDF) {
+        rows.entry(Of::new(&value.meta)).or_default().insert(short(&value.meta.metric).1, value);
+    }
+    let measured: BTreeSet<&str> = rows.values().flat_map(|row| row.keys().copied()).collect();
+    let columns: Vec<&Column> = columns.iter().filter(|(_, metric, _)| measured.contains(metric)).collect();
+    if columns.is_empty() {
+        return None;
+    }
+    let heading: Vec<&str> =
+        std::iter::once(name.heading()).chain(columns.iter().map(|(heading, ..)| *heading)).collect();
+    let mut table = Table::new(&heading);
+    for (of, row) in &rows {
+        let cell = |(_, metric, show): &&Column| {
+            row.get(metric).and_then(|value| cell(value, *show)).unwrap_or_else(|| NONE.to_owned())
+        };
+        let cells: Vec<String> = columns.iter().map(cell).collect();
+        if cells.iter().any(|cell| cell != NONE) {
+            table.row(std::iter::once(name.cell(of)).chain(cells));
+        }
+    }
+    Some(table)
+}
+
+fn cell(latest: &LatestValue, show: Show) -> Option<String> {
+    let unit = latest.meta.unit.as_deref();
+    match (show, latest.value) {
+        (Show::Count, MetricValue::Counter(counter)) => Some(number::count(counter.count)),
+        (Show::Count, MetricValue::Meter(meter)) => Some(number::count(meter.count)),
+        (Show::Rate, MetricValue::Meter(meter)) => Some(number::rate(meter.mean)),
+        (Show::Rate, MetricValue::Timer(timer)) => Some(number::rate(timer.meter.mean)),
+        (Show::ByteRate, MetricValue::Meter(meter)) => Some(format!("{}/s", number::bytes(meter.mean))),
+        (Show::Micros(part), MetricValue::Histogram(histogram)) => part(&histogram).map(number::micros),
+        (Show::Micros(part), MetricValue::Timer(timer)) => part(&timer.histogram).map(number::micros),
+        (Show::Gauge, MetricValue::Gauge(gauge)) => Some(self::gauge(&gauge, unit)),
+        _ => None,
+    }
+}
+
+/// A gauge; that of several is followed by the greatest of them, which is where it hurts.
+fn gauge(gauge: &GaugeValue, unit: Option<&str>) -> String {
+    let value = number::in_unit(gauge.value, unit);
+    match gauge.n > 1 && gauge.max > gauge.value {
+        true => format!("{value}, max {}", number::in_unit(gauge.max, unit)),
+        false => value,
+    }
+}
+
+/// The line above the tables: the topology as a whole.
+pub(super) fn sum(values: &[LatestValue]) -> Option<String> {
+    let of = |metric: &str, show| {
+        let found = values.iter().find(|value| value.meta.group == SYS && value.meta.metric == metric)?;
+        cell(found, show)
+    };
+    let rate = of("SendTps", Show::Rate).map_or_else(String::new, |rate| format!(" ({rate})"));
+    let p99 =
+        of("ProcessLatency", Show::Micros(|h| h.p99)).map_or_else(String::new, |p99| format!(", p99 {p99}"));
+    let parts = [
+        of("Emitted", Show::Count).map(|n| format!("emitted {n}{rate}")),
+        of("Acked", Show::Count).map(|n| format!("acked {n}")),
+        of("Failed", Show::Count).map(|n| format!("failed {n}")),
+        of("ProcessLatency", Show::Micros(|h| h.p50)).map(|p50| format!("latency p50 {p50}{p99}")),
+        of("CpuUsedRatio", Show::Gauge).map(|cpu| format!("CPU {cpu}")),
+        of("MemoryUsed", Show::Gauge).map(|memory| format!("memory {memory}")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("   "))
+}
+
+/// Metrics one under the other, by what they are of and by name.
+pub(super) fn list<'a>(values: impl Iterator<Item = &'a LatestValue>) -> Option<Table> {
+    let mut values: Vec<&LatestValue> = values.collect();
+    let by = |value: &LatestValue| {
+        let meta = &value.meta;
+        (level_order(&meta.level), Of::new(meta), meta.group.clone(), meta.metric.clone())
+    };
+    values.sort_by_cached_key(|value| by(value));
+    let mut table = Table::new(&["LEVEL", "OF", "METRIC", "KIND", "VALUE"]);
+    for value in &values {
+        table.row([
+            value.meta.level.clone(),
+            Of::whole(&value.meta),
+            metric(&value.meta),
+            value.meta.kind.clone(),
+            text(&value.value, value.meta.unit.as_deref()),
+        ]);
+    }
+    (!values.is_empty()).then_some(table)
+}
+
+/// The last part of a metric's name as `source.Name`, which is how streams tell apart where
+/// their tuples come from.
+fn short(metric: &str) -> (Option<&str>, &str) {
+    match metric.rsplit_once('.') {
+        Some((source, short)) if !short.is_empty() => (Some(source), short),
+        Some(_) | None => (None, metric),
+    }
+}
+
+/// A metric's name as it is shown: users' own with their group.
+fn metric(meta: &MetricMeta) -> String {
+    match meta.group == SYS {
+        true => meta.metric.clone(),
+        false => format!("{}/{}", meta.group, meta.metric),
+    }
+}
+
+/// The widest level first.
+fn level_order(level: &str) -> usize {
+    const ORDER: [&str; 7] =
+        ["topology", "component", "component-stream", "task", "stream", "worker", "netty"];
+    ORDER.iter().position(|known| *known == level).unwrap_or(ORDER.len())
+}
+
+/// A value of any kind in one line.
+pub(super) fn text(value: &MetricValue, unit: Option<&str>) -> String {
+    match value {
+        MetricValue::Counter(counter) => number::count(counter.count),
+        MetricValue::Gauge(value) => gauge(value, unit),
+        MetricValue::Meter(meter) => {
+            let of_bytes = unit.is_some_and(|unit| unit.starts_with("bytes"));
+            let rate = |rate: f64| match of_bytes {
+                true => format!("{}/s", number::bytes(rate)),
+                false => number::rate(rate),
+            };
+            format!(
+                "{} (m1 {}, m5 {}, m15 {})",
+                rate(meter.mean),
+                rate(meter.m1),
+                rate(meter.m5),
+                rate(meter.m15)
+            )
+        }
+        MetricValue::Histogram(histogram) => distribution(histogram, unit),
+        MetricValue::Timer(timer) => {
+            format!("{}, {}", number::rate(timer.meter.mean), distribution(&timer.histogram, Some("µs")))
+        }
+    }
+}
+
+fn distribution(histogram: &HistogramValue, unit: Option<&str>) -> String {
+    let mut text = format!("n {}", number::count(histogram.count));
+    let parts = [
+        ("mean", histogram.mean),
+        ("p50", histogram.p50),
+        ("p95", histogram.p95),
+        ("p99", histogram.p99),
+        ("max", histogram.max),
+    ];
+    for (name, value) in parts {
+        if let Some(value) = value {
+            text.push_str(&format!(", {name} {}", number::in_unit(value, unit)));
+        }
+    }
+    text
+}

@@ -1,0 +1,384 @@
+//! What people see, letter by letter.
+
+use super::*;
+use crate::rpc::message::{
+    ArchiveStatus, CounterValue, DropSummary, FollowerSummary, GaugeValue, HistogramValue, MeterValue,
+    MetricMeta, MetricValue, PastTopology, QueueSummary, Series, TaskPlace, TimedValue, TimerValue,
+    UploaderSummary, UploaderWork,
+};
+
+/// The end of the windows: 2026-11-26T12:34Z.
+const END: Timestamp = Timestamp::from_millis(1_795_696_440_000);
+
+fn view(behind: Option<u64>) -> ArchiveView {
+    let nimbus = "n1".parse().expect("valid");
+    ArchiveView { nimbus, term: 3, seq: 812, entries_behind: behind, behind_ms: Some(65_000) }
+}
+
+/// The metric that a full name tells, as the API shows it.
+fn meta(name: &str, unit: Option<&str>) -> MetricMeta {
+    let parsed: crate::metrics::MetricName = name.parse().expect("a name");
+    let parts: Vec<&str> = name.split('@').collect();
+    let at = |i: usize| parts.get(i).filter(|part| !part.is_empty() && **part != "0");
+    let has_host = matches!(parsed.meta(), MetaType::Worker | MetaType::Netty | MetaType::Nimbus);
+    let of_component = |i| at(i).filter(|_| parts.len() == 8);
+    MetricMeta {
+        id: crate::metrics::MetricId::of(name, 0).to_string(),
+        name: name.to_owned(),
+        level: parsed.meta().word().to_owned(),
+        kind: parsed.kind().word().to_owned(),
+        group: parsed.group().to_owned(),
+        metric: parsed.name().to_owned(),
+        unit: unit.map(str::to_owned),
+        component: of_component(3).map(|part| part.parse().expect("valid")),
+        task: of_component(4).map(|part| part.parse().expect("valid")),
+        stream: of_component(5).map(|part| part.parse().expect("valid")),
+        host: at(3).filter(|_| has_host).map(|part| (*part).to_owned()),
+        port: at(4).filter(|_| has_host).map(|part| part.parse().expect("a port")),
+    }
+}
+
+fn latest(name: &str, unit: Option<&str>, value: MetricValue) -> LatestValue {
+    LatestValue { meta: meta(name, unit), from_ms: END, to_ms: END, value }
+}
+
+fn counter(count: u64) -> MetricValue {
+    MetricValue::Counter(CounterValue { count })
+}
+
+fn gauge(value: f64, n: u64, max: f64) -> MetricValue {
+    MetricValue::Gauge(GaugeValue { value, n, min: 0.0, max })
+}
+
+fn rate(mean: f64) -> MeterValue {
+    MeterValue { count: (mean * 600.0) as u64, m1: mean * 1.1, m5: mean, m15: mean * 0.9, mean }
+}
+
+fn micros(p50: f64) -> HistogramValue {
+    HistogramValue {
+        count: 1000,
+        sum: p50 * 1000.0,
+        min: Some(1.0),
+        max: Some(p50 * 100.0),
+        mean: Some(p50),
+        stddev: Some(1.0),
+        p50: Some(p50),
+        p75: Some(p50 * 1.5),
+        p90: Some(p50 * 2.0),
+        p95: Some(p50 * 3.0),
+        p98: Some(p50 * 4.0),
+        p99: Some(p50 * 5.0),
+        p999: Some(p50 * 10.0),
+    }
+}
+
+fn list(values: Vec<LatestValue>, behind: Option<u64>) -> LatestList {
+    let topology_id = "wc-1-1".parse().expect("valid");
+    LatestList { topology_id, window_secs: 600, values, next: None, archive: view(behind) }
+}
+
+fn args(line: &str) -> Args {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+    <Line as clap::Parser>::try_parse_from(line.split(' ')).expect("a command line").args
+}
+
+/// A topology of a spout and a bolt.
+fn word_count() -> Vec<LatestValue> {
+    let us = Some("µs");
+    vec![
+        latest("5@1@wc-1-1@@0@sys@Emitted", None, counter(2_400_000)),
+        latest("5@3@wc-1-1@@0@sys@SendTps", None, MetricValue::Meter(rate(4000.0))),
+        latest("5@1@wc-1-1@@0@sys@Acked", None, counter(1_200_000)),
+        latest("5@1@wc-1-1@@0@sys@Failed", None, counter(3)),
+        latest("5@4@wc-1-1@@0@sys@ProcessLatency", us, MetricValue::Histogram(micros(850.0))),
+        latest("5@2@wc-1-1@@0@sys@CpuUsedRatio", Some("% of a core"), gauge(131.0, 2, 90.0)),
+        latest("5@2@wc-1-1@@0@sys@MemoryUsed", Some("bytes"), gauge(222_298_112.0, 2, 150_000_000.0)),
+        latest("2@1@wc-1-1@split@0@@sys@Emitted", None, counter(1_200_000)),
+        latest("2@3@wc-1-1@split@0@@sys@RecvTps", None, MetricValue::Meter(rate(200.0))),
+        latest("2@1@wc-1-1@split@0@@sys@Failed", None, counter(3)),
+        latest("2@4@wc-1-1@split@0@@sys@ProcessLatency", us, MetricValue::Histogram(micros(850.0))),
+        latest("2@2@wc-1-1@split@0@@sys@Capacity", Some("0 to 1"), gauge(0.45, 2, 0.92)),
+        latest("2@1@wc-1-1@lines@0@@sys@Emitted", None, counter(1_200_000)),
+        latest("2@1@wc-1-1@lines@0@@udf@files", None, counter(7)),
+        latest("4@2@wc-1-1@node-1@6700@sys@CpuUsedRatio", Some("% of a core"), gauge(90.0, 1, 90.0)),
+        latest("4@2@wc-1-1@node-1@6700@sys@MemoryUsed", Some("bytes"), gauge(1_536.0, 1, 1_536.0)),
+    ]
+}
+
+#[test]
+fn a_topology_shows_its_components_and_workers() {
+    let list = list(word_count(), Some(0));
+    let now = END.plus(Duration::from_secs(35));
+    let text =
+        format!("{}{}", heading(&list, now), tables(&list, args("metrics wc").levels()).expect("values"));
+    let expected = "\
+wc-1-1, 10m until 2026-11-26T12:34Z (35s ago)
+emitted 2.4M (4k/s)   acked 1.2M   failed 3   latency p50 850 µs, p99 4.25 ms   CPU 131 %   memory 212 MiB
+
+Components
+  COMPONENT  EMITTED  RECEIVE  FAILED  LATENCY p50  p95      p99      CAPACITY
+  lines      1.2M     -        -       -            -        -        -
+  split      1.2M     200/s    3       850 µs       2.55 ms  4.25 ms  45 %, max 92 %
+
+Workers
+  HOST:PORT    CPU   MEMORY
+  node-1:6700  90 %  1.5 KiB
+
+The topology's own metrics
+  LEVEL      OF     METRIC     KIND     VALUE
+  component  lines  udf/files  counter  7
+";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn a_component_shows_its_tasks_in_order_and_its_streams() {
+    let values = vec![
+        latest("2@1@wc-1-1@split@0@@sys@Emitted", None, counter(30)),
+        latest("1@1@wc-1-1@split@10@@sys@Emitted", None, counter(10)),
+        latest("1@1@wc-1-1@split@9@@sys@Emitted", None, counter(20)),
+        latest("8@1@wc-1-1@split@0@default@sys@Emitted", None, counter(30)),
+        latest("8@3@wc-1-1@split@0@default@sys@lines.RecvTps", None, MetricValue::Meter(rate(0.5))),
+    ];
+    let list = list(values, None);
+    let text = tables(&list, args("metrics wc split").levels()).expect("values");
+    let expected = "\
+emitted 30
+
+Tasks
+  TASK  EMITTED
+  9     20
+  10    10
+
+Streams
+  STREAM              EMITTED  RECEIVE
+  default             30       -
+  default from lines  -        0.5/s
+";
+    assert_eq!(text, expected);
+    assert_eq!(behind(&list.archive), "! n1 does not know how far behind the leader's archive it is\n");
+    assert_eq!(behind(&view(Some(12))), "! n1 is 12 entries (1m 5s) behind the leader's archive\n");
+    assert_eq!(behind(&view(Some(0))), "");
+}
+
+#[test]
+fn every_metric_stands_in_the_list_the_widest_level_first() {
+    let timer = TimerValue { histogram: micros(1000.0), meter: rate(2.0) };
+    let values = vec![
+        latest("3@5@wc-1-1@split@3@default@udf@parse", None, MetricValue::Timer(timer)),
+        latest(
+            "4@3@wc-1-1@node-1@6700@netty@NettyCliSendSpeed",
+            Some("bytes/s"),
+            MetricValue::Meter(rate(2048.0)),
+        ),
+        latest(
+            "5@4@wc-1-1@@0@sys@ProcessLatency",
+            Some("µs"),
+            MetricValue::Histogram(HistogramValue::default()),
+        ),
+    ];
+    let expected = "
+LEVEL     OF               METRIC                   KIND       VALUE
+topology  topology         ProcessLatency           histogram  n 0
+stream    split/3/default  udf/parse                timer      2/s, n 1k, mean 1 ms, p50 1 ms, p95 3 ms, p99 5 ms, max 100 ms
+worker    node-1:6700      netty/NettyCliSendSpeed  meter      2 KiB/s (m1 2.2 KiB/s, m5 2 KiB/s, m15 1.8 KiB/s)
+";
+    assert_eq!(listed(&list(values, Some(0))).as_deref(), Some(expected));
+    assert_eq!(listed(&list(Vec::new(), Some(0))), None);
+}
+
+#[test]
+fn points_stand_one_under_the_other_each_metric_for_itself() {
+    let timed = |minute: u64, value| TimedValue { from_ms: Timestamp::from_millis(60_000 * minute), value };
+    let series = [
+        Series {
+            meta: meta("1@1@wc-1-1@split@3@@sys@Emitted", Some("tuples")),
+            points: vec![timed(0, counter(5)), timed(1, counter(12_345))],
+        },
+        Series { meta: meta("1@1@wc-1-1@split@3@@sys@Acked", None), points: Vec::new() },
+        Series {
+            meta: meta("1@4@wc-1-1@split@3@@sys@ProcessLatency", Some("µs")),
+            points: vec![
+                timed(0, MetricValue::Histogram(micros(100.0))),
+                timed(1, MetricValue::Histogram(HistogramValue::default())),
+            ],
+        },
+        Series {
+            meta: meta("1@2@wc-1-1@split@3@@sys@Capacity", Some("0 to 1")),
+            points: vec![timed(0, gauge(0.5, 1, 0.75))],
+        },
+    ];
+    let expected = "\
+Emitted of split/3 (counter, tuples)
+  TIME               COUNT
+  1970-01-01T00:00Z  5
+  1970-01-01T00:01Z  12.3k
+
+ProcessLatency of split/3 (histogram, µs)
+  TIME               COUNT  MEAN    P50     P95     P99     MAX
+  1970-01-01T00:00Z  1k     100 µs  100 µs  300 µs  500 µs  10 ms
+  1970-01-01T00:01Z  0      -       -       -       -       -
+
+Capacity of split/3 (gauge, 0 to 1)
+  TIME               VALUE  MIN  MAX
+  1970-01-01T00:00Z  50 %   0 %  75 %
+";
+    assert_eq!(history::series(&series), expected);
+}
+
+#[test]
+fn the_past_is_a_table() {
+    let at = Timestamp::from_millis(1_795_696_440_000);
+    let place = |to_ms, ended: Option<&str>| TaskPlace {
+        task: TaskId(3),
+        component: "split".parse().expect("valid"),
+        host: "node-1".parse().expect("valid"),
+        port: crate::model::Port(6700),
+        from_ms: at,
+        to_ms,
+        reason: "placed".to_owned(),
+        ended: ended.map(str::to_owned),
+    };
+    let later = at.plus(Duration::from_secs(61));
+    let expected = "\
+TASK  COMPONENT  HOST:PORT    FROM                  TO                    WHY THERE  WHY GONE
+3     split      node-1:6700  2026-11-26T12:34:00Z  now                   placed
+3     split      node-1:6700  2026-11-26T12:34:00Z  2026-11-26T12:35:01Z  placed     drained
+";
+    assert_eq!(history::track(&[place(None, None), place(Some(later), Some("drained"))]).text(0), expected);
+    let past = |killed_ms| PastTopology {
+        id: "wc-1-1".parse().expect("valid"),
+        name: "wc".parse().expect("valid"),
+        started_ms: at,
+        started_by: Some("ann".to_owned()),
+        killed_ms,
+        killed_by: None,
+        kill_reason: None,
+        sample_rate: 0.1,
+    };
+    let expected = "\
+ID      NAME  STARTED               BY   KILLED                BY
+wc-1-1  wc    2026-11-26T12:34:00Z  ann  runs                  -
+wc-1-1  wc    2026-11-26T12:34:00Z  ann  2026-11-26T12:35:01Z  -
+";
+    assert_eq!(history::topologies(&[past(None), past(Some(later))]).text(0), expected);
+}
+
+#[test]
+fn the_status_shows_what_hurts() {
+    let work = UploaderWork {
+        doing: "pausing".to_owned(),
+        since_ms: END,
+        points: 9,
+        points_refused: 0,
+        failures: 2,
+        events: 1,
+        events_lost: 0,
+        last_failure: Some("connection refused".to_owned()),
+    };
+    let status = ArchiveStatus {
+        archive: view(Some(0)),
+        stage: "leading".to_owned(),
+        trouble: None,
+        followers: vec![FollowerSummary { nimbus: "n2".parse().expect("valid"), seq: 800 }],
+        bytes: 5 << 20,
+        metas: 12_345,
+        log_from: 7,
+        log_bytes: 1 << 20,
+        failure: Some("the disk is full".to_owned()),
+        drops: vec![DropSummary {
+            topology_id: "wc-1-1".parse().expect("valid"),
+            cause: "too-many-names".to_owned(),
+            count: 1234,
+        }],
+        queue: QueueSummary {
+            reserved: 1,
+            ready: 2,
+            bytes: 2048,
+            oldest_ms: Some(END),
+            uploaders: vec![UploaderSummary {
+                name: "log".to_owned(),
+                pending: 2,
+                uploading: 0,
+                acked: 10_000,
+                dropped: 0,
+                refused: 2,
+                last_refusal: None,
+                work: Some(work),
+            }],
+        },
+    };
+    let expected = "\
+Archive of n1, leading
+  log      entry 812 of term 3, up to date
+  reaches  back to entry 7 (1 MiB)
+  metrics  12,345
+  on disk  5 MiB
+! the last write failed: the disk is full
+
+Followers
+  FOLLOWER  HAS ENTRY  BEHIND
+  n2        800        12
+
+Upload queue
+  2 ready (2 KiB, the oldest of 2026-11-26T12:34Z), 1 minutes open
+  UPLOADER  DOES     PENDING  UPLOADING  DONE    REFUSED  DROPPED
+  log       pausing  2        0          10,000  2        0
+! log failed: connection refused
+
+Left out
+  TOPOLOGY  CAUSE           COUNT
+  wc-1-1    too-many-names  1,234
+";
+    assert_eq!(status::text(&status), expected);
+}
+
+#[test]
+fn options_that_do_not_go_together_are_refused() {
+    let parse = |line: &str| {
+        let words = format!("stormkeeper {line}");
+        <crate::cli::Args as clap::Parser>::try_parse_from(words.split(' ')).map(drop)
+    };
+    for good in [
+        "metrics wc",
+        "metrics wc split 3 --window 2h --watch --every 1s",
+        "metrics wc --all --name E*",
+        "metrics wc split --history Emitted --from -6h --to -1h --window 1d",
+        "metrics wc --level worker",
+        "metrics --status --watch",
+        "metrics --topologies",
+        "metrics wc --topologies --json",
+        "metrics-control wc --enable A --enable B --sample-rate 0.5",
+    ] {
+        assert!(parse(good).is_ok(), "{good}: {:?}", parse(good));
+    }
+    for bad in [
+        "metrics",
+        "metrics wc split x",
+        "metrics wc --window 3m",
+        "metrics wc --all --track",
+        "metrics wc --from -1h",
+        "metrics wc --name E*",
+        "metrics wc --every 1s",
+        "metrics wc --track --watch",
+        "metrics wc --level planet",
+        "metrics wc --status",
+        "metrics-control wc --sample-rate 2",
+    ] {
+        assert!(parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_history_is_of_what_is_named() {
+    let check = |line, level| assert_eq!(args(line).own_level(), level, "{line}");
+    check("metrics wc --history E", MetaType::Topology);
+    check("metrics wc split --history E", MetaType::Component);
+    check("metrics wc split --stream s --history E", MetaType::ComponentStream);
+    check("metrics wc split 3 --history E", MetaType::Task);
+    check("metrics wc split 3 --stream s --history E", MetaType::Stream);
+}

@@ -1,0 +1,164 @@
+//! `stormkeeper metrics-control TOPOLOGY`
+
+use crate::{
+    cli::{Global, client_runtime, error::Failure, output},
+    rpc::message::MetricControlRequest,
+};
+
+/// Change what a running topology measures, without a restart.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Names are the last parts of metrics' names, as `stormkeeper metrics TOPOLOGY --all` \
+shows them. What was changed before stays, unless --reset is given. Without options it prints what is changed \
+now. Workers follow within seconds.\n\
+\n\
+Examples:\n  \
+stormkeeper metrics-control word-count --enable EmitTime --sample-rate 0.5\n  \
+stormkeeper metrics-control word-count --disable TupleLifeCycle\n  \
+stormkeeper metrics-control word-count --debug ProcessLatency      # into the workers' logs\n  \
+stormkeeper metrics-control word-count --reset                     # all as the settings say"
+)]
+pub(super) struct Args {
+    /// Its name or id
+    topology: String,
+    /// Measure this metric, although settings disable it (can be repeated)
+    #[arg(long, value_name = "NAME")]
+    enable: Vec<String>,
+    /// Do not measure this metric (can be repeated)
+    #[arg(long, value_name = "NAME")]
+    disable: Vec<String>,
+    /// Put this share of values into histograms, from 0 to 1; counts and sums are of all values anyway
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    sample_rate: Option<f64>,
+    /// Have each worker write this metric to its log every minute (can be repeated)
+    #[arg(long, value_name = "NAME")]
+    debug: Vec<String>,
+    /// Forget what was changed before
+    #[arg(long)]
+    reset: bool,
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a share from 0 to 1, such as 0.1".to_owned())
+}
+
+impl Args {
+    fn changes(&self) -> bool {
+        let Self { topology: _, enable, disable, sample_rate, debug, reset } = self;
+        *reset || sample_rate.is_some() || !(enable.is_empty() && disable.is_empty() && debug.is_empty())
+    }
+
+    /// What was changed before with what is asked for on top.
+    fn on_top_of(&self, before: MetricControlRequest) -> Result<MetricControlRequest, Failure> {
+        if let Some(name) = self.enable.iter().find(|name| self.disable.contains(name)) {
+            return Err(Failure::usage(format!("{name} is to be both enabled and disabled")));
+        }
+        let MetricControlRequest { mut enabled, mut disabled, sample_rate, mut debug } =
+            if self.reset { MetricControlRequest::default() } else { before };
+        enabled.retain(|name| !self.disable.contains(name));
+        disabled.retain(|name| !self.enable.contains(name));
+        for (list, more) in
+            [(&mut enabled, &self.enable), (&mut disabled, &self.disable), (&mut debug, &self.debug)]
+        {
+            list.extend(more.iter().cloned());
+            list.sort();
+            list.dedup();
+        }
+        Ok(MetricControlRequest { enabled, disabled, sample_rate: self.sample_rate.or(sample_rate), debug })
+    }
+}
+
+pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
+    let client = global.client()?;
+    let control = client_runtime()?.block_on(async {
+        let before = client.metric_control(&args.topology).await?;
+        if !args.changes() {
+            return Ok(before);
+        }
+        let control = args.on_top_of(before)?;
+        client.control_metrics(&args.topology, &control).await?;
+        Ok::<_, Failure>(control)
+    })?;
+    if global.json {
+        return output::print_json(&control);
+    }
+    output::print(&text(&args.topology, &control))
+}
+
+fn text(topology: &str, control: &MetricControlRequest) -> String {
+    let MetricControlRequest { enabled, disabled, sample_rate, debug } = control;
+    if *control == MetricControlRequest::default() {
+        return format!("{topology} measures what its settings say\n");
+    }
+    let mut text = format!("{topology} measures what its settings say, but for\n");
+    for (what, names) in [("enabled", enabled), ("disabled", disabled), ("debug", debug)] {
+        if !names.is_empty() {
+            text.push_str(&format!("  {what:<11}  {}\n", names.join(", ")));
+        }
+    }
+    if let Some(rate) = sample_rate {
+        text.push_str(&format!("  sample rate  {rate}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn args(enable: &[&str], disable: &[&str]) -> Args {
+        Args {
+            topology: "wc".to_owned(),
+            enable: names(enable),
+            disable: names(disable),
+            sample_rate: None,
+            debug: Vec::new(),
+            reset: false,
+        }
+    }
+
+    #[test]
+    fn what_was_changed_before_stays_until_it_is_changed_back() {
+        let before = MetricControlRequest {
+            enabled: names(&["A", "B"]),
+            disabled: names(&["C"]),
+            sample_rate: Some(0.5),
+            debug: names(&["D"]),
+        };
+        let next = args(&["C", "A"], &["B"]).on_top_of(before.clone()).expect("fits");
+        let expected =
+            MetricControlRequest { enabled: names(&["A", "C"]), disabled: names(&["B"]), ..before.clone() };
+        assert_eq!(next, expected);
+        let reset = Args { reset: true, sample_rate: Some(0.1), ..args(&[], &[]) };
+        let expected = MetricControlRequest { sample_rate: Some(0.1), ..MetricControlRequest::default() };
+        assert_eq!(reset.on_top_of(before.clone()).expect("fits"), expected);
+        assert!(args(&["A"], &["A"]).on_top_of(before).is_err());
+        assert!(!args(&[], &[]).changes());
+    }
+
+    #[test]
+    fn shares_are_from_0_to_1() {
+        assert_eq!(parse_share("0.5"), Ok(0.5));
+        for bad in ["-0.1", "1.1", "NaN", "half", ""] {
+            assert!(parse_share(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_changed_is_printed() {
+        let control = MetricControlRequest {
+            enabled: names(&["A", "B"]),
+            sample_rate: Some(0.5),
+            ..MetricControlRequest::default()
+        };
+        let expected =
+            "wc measures what its settings say, but for\n  enabled      A, B\n  sample rate  0.5\n";
+        assert_eq!(text("wc", &control), expected);
+        assert_eq!(text("wc", &MetricControlRequest::default()), "wc measures what its settings say\n");
+    }
+}

@@ -1,0 +1,560 @@
+//! Whole nimbuses with their APIs and archives, on the memory tree, in real time. The wall
+//! clock is turned by hand.
+
+mod uploaders;
+
+use std::{collections::BTreeMap, convert::Infallible};
+
+use bytes::Bytes;
+use futures_util::stream;
+
+use super::*;
+use crate::{
+    api::{self, Running},
+    archive::Retention,
+    cluster::{
+        layout,
+        record::{self, Resources, Supervisor},
+    },
+    metrics::{
+        Contribution, MetricId, MetricName, MetricType, Minute, Point, Subject, Window, contribution::Cuts,
+        point,
+    },
+    model::{Port, Timestamp, status::TopologyStatus},
+    nimbus::{self, Handle, change::Change, handle::Submission},
+    plugin::options as plugins,
+    rpc::{
+        bundle::{self, Bundle},
+        message::KillRequest,
+        metrics::{
+            Claim, ContributeAnswer, Meta, MetaQuery, NAMES_MAX, RegisterAnswer, RegisterRequest, Registered,
+        },
+    },
+    test_support::{topologies::lines_and_count, wait_until},
+    tree::{CreateMode, Tree, memory::MemoryTree},
+};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Fast, but with time enough for answers on a busy machine.
+const PACE: Pace = Pace {
+    open: Duration::from_millis(100),
+    pull_idle: Duration::from_millis(30),
+    pull_busy: Duration::from_millis(10),
+    flush: Duration::from_millis(30),
+    check: Duration::from_millis(50),
+    clock: Duration::from_millis(20),
+    upload_pause: Duration::from_millis(50),
+    upload_call: Duration::from_secs(2),
+    upload: Duration::from_secs(2),
+};
+
+struct Cluster {
+    server: MemoryTree,
+    tree: Arc<dyn Tree>,
+    clock: Clock,
+    dir: tempfile::TempDir,
+}
+
+struct One {
+    running: Running,
+    stop: CancellationToken,
+}
+
+impl One {
+    fn handle(&self) -> &Handle {
+        self.running.handle()
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.running.stopped().await.expect("told to stop");
+    }
+
+    fn archive(&self) -> Archive {
+        self.handle().metrics().expect("open")
+    }
+
+    async fn open(&self) -> Archive {
+        wait_until("the archive is open", LONG, || async {
+            self.handle().metrics().map_err(|refusal| refusal.to_string())
+        })
+        .await
+    }
+
+    async fn has_all_of(&self, leader: &Self) {
+        wait_until("it has all of the leader's log", LONG, || async {
+            let (own, its) = (self.archive().position(), leader.archive().position());
+            if own == its { Ok(()) } else { Err(format!("{own:?} of {its:?}")) }
+        })
+        .await;
+    }
+
+    async fn takes_metrics(&self) {
+        wait_until("it takes metrics in", LONG, || async {
+            let status = self.handle().measure_status().await;
+            let sees = self.handle().leader().is_some_and(|leader| leader.nimbus == *self.handle().id());
+            if status.stage == Stage::Leading && sees { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await;
+    }
+
+    /// The count of the topology's one counter in a minute.
+    async fn count(&self, topology: &TopologyId, minute: Minute) -> Option<u64> {
+        let (id, _) = emitted(topology);
+        let points = self.archive().points(id, Window::M1, minute, minute, 10).await.expect("read");
+        match points.as_slice() {
+            [] => None,
+            [(_, Point::Counter(counter))] => Some(counter.count),
+            points => panic!("{points:?}"),
+        }
+    }
+}
+
+fn plugin_options() -> plugin::Options {
+    let (levels, timeout) = (Vec::new(), Duration::from_secs(1));
+    plugin::Options {
+        uploaders: "none".to_owned(),
+        query_client: "nimbus".to_owned(),
+        log: plugins::Log { levels: levels.clone() },
+        file: plugins::File { levels: levels.clone(), dir: PathBuf::new(), max_bytes: 1 << 20, n_files: 2 },
+        alimonitor: plugins::Alimonitor {
+            levels: levels.clone(),
+            url: "http://127.0.0.1:1/passive".to_owned(),
+            monitor_name: "x".to_owned(),
+            timeout,
+        },
+        opentsdb: plugins::OpenTsdb {
+            levels,
+            url: "http://127.0.0.1:1".to_owned(),
+            prefix: "x".to_owned(),
+            batch: 1,
+            max_tags: 8,
+            tags: BTreeMap::new(),
+            timeout,
+        },
+    }
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        let server = MemoryTree::new();
+        let tree: Arc<dyn Tree> = server.connect();
+        let supervisor = Supervisor {
+            host: "host".to_owned(),
+            ports: (6700..6710).map(Port).collect(),
+            resources: Resources { cpu_percent: 400, memory_mb: 4096 },
+            version: "0".to_owned(),
+            start: Timestamp::EPOCH,
+        };
+        tree.ensure(&layout::supervisors()).await.expect("made");
+        let path = layout::supervisor(&"s0".parse().expect("valid"));
+        tree.create(&path, &record::encode(&supervisor), CreateMode::Ephemeral).await.expect("created");
+        let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+        Self { server, tree, clock, dir: tempfile::tempdir().expect("a directory") }
+    }
+
+    fn options(&self, name: &str, pace: Pace) -> nimbus::Options {
+        nimbus::Options {
+            local_dir: self.dir.path().join(name),
+            host: "127.0.0.1".to_owned(),
+            api: ([127, 0, 0, 1], 0).into(),
+            monitor_period: Duration::from_secs(10),
+            task_timeout: Duration::from_secs(30),
+            task_launch: Duration::from_secs(120),
+            supervisor_timeout: Duration::from_secs(30),
+            settle: Duration::from_secs(15),
+            max_moves_per_round: 100,
+            candidate_grace: Duration::ZERO,
+            max_blob_bytes: 20_000,
+            blob_retention: Duration::from_secs(600),
+            replication: nimbus::options::Replication { min_count: Some(1), wait: None },
+            message_timeout: Duration::from_secs(30),
+            metrics: Some(MetricOptions {
+                retention: Retention::default(),
+                names_per_topology_max: 1000,
+                pending_per_topology_max: 100,
+                pending_bytes_max: 1 << 30,
+                close_delay: Duration::from_secs(20),
+                sample_rate: 0.1,
+                plugins: plugin_options(),
+                more_uploaders: Vec::new(),
+                pace,
+            }),
+        }
+    }
+
+    async fn start_with(&self, options: nimbus::Options) -> One {
+        let stop = CancellationToken::new();
+        let running = api::start(options, self.server.connect(), self.clock.clone(), stop.clone());
+        One { running: running.await.expect("started"), stop }
+    }
+
+    async fn start(&self, name: &str) -> One {
+        self.start_with(self.options(name, PACE)).await
+    }
+
+    /// A leader that takes metrics in, and a follower that follows it.
+    async fn two(&self, follower: Pace) -> (One, One) {
+        let leader = self.start("a").await;
+        leader.takes_metrics().await;
+        let follower = self.start_with(self.options("b", follower)).await;
+        follower.open().await;
+        let id = follower.handle().id().clone();
+        wait_until("both see both", LONG, || async {
+            let sees =
+                |one: &One| one.handle().observation().is_ok_and(|seen| seen.view.nimbuses.contains_key(&id));
+            if sees(&leader) && sees(&follower) { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .await;
+        (leader, follower)
+    }
+
+    fn minute(&self) -> Minute {
+        Minute::of(self.clock.now())
+    }
+}
+
+async fn submit(one: &One, name: &str) -> TopologyId {
+    let handle = one.handle();
+    let Bundle { key, bytes } = bundle::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed");
+    let body = stream::iter([Ok::<_, Infallible>(Bytes::from(bytes))]);
+    handle.blobs().put(&key, body).await.expect("stored");
+    let status = TopologyStatus::Active;
+    let submission = Submission { name: None, blob: key, owner: "me".to_owned(), by: None, status };
+    handle.submit(submission).await.expect("taken").0
+}
+
+/// The one metric of these tests.
+fn emitted(topology: &TopologyId) -> (MetricId, MetricName) {
+    let name = MetricName::new(topology.clone(), MetricType::Counter, Subject::Topology, "sys", "Emitted");
+    let name = name.expect("valid");
+    (MetricId::of(&name.to_string(), 0), name)
+}
+
+async fn register(one: &One, topology: &TopologyId) -> Result<RegisterAnswer, Refusal> {
+    let (id, name) = emitted(topology);
+    let claims = vec![Claim { name: name.to_string(), id }];
+    let request = RegisterRequest { topology: topology.clone(), claims };
+    let body = rmp_serde::to_vec(&request).expect("a message");
+    one.handle().register_metrics(body.into()).await
+}
+
+fn contribution(topology: &TopologyId, minute: Minute, cut: u64, n: u64) -> Contribution {
+    let point = Point::Counter(point::Counter { count: n });
+    Contribution {
+        topology: topology.clone(),
+        minute,
+        cuts: vec![Cuts { worker: "w1".parse().expect("valid"), first: cut, last: cut }],
+        points: vec![(emitted(topology).0, point)],
+    }
+}
+
+async fn contribute(one: &One, contribution: &Contribution) -> ContributeAnswer {
+    let body = rmp_serde::to_vec(contribution).expect("a message");
+    one.handle().contribute(body.into()).await.expect("answered")
+}
+
+async fn stored(one: &One, contribution: &Contribution) -> (Position, Position) {
+    match self::contribute(one, contribution).await {
+        ContributeAnswer::Stored { at, safe } => (at, safe),
+        answer => panic!("{answer:?}"),
+    }
+}
+
+async fn metas(one: &One, topology: &TopologyId) -> Vec<Meta> {
+    let query = MetaQuery { topology: topology.clone(), meta: None, after: None, limit: NAMES_MAX };
+    one.archive().metas(query).await.expect("read").metas
+}
+
+#[tokio::test]
+async fn what_the_leader_takes_in_is_safe_on_a_follower_that_leads_next() {
+    let cluster = Cluster::new().await;
+    let (leader, follower) = cluster.two(PACE).await;
+    let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
+    let first = contribution(&topology, minute, 1, 5);
+    assert!(
+        matches!(contribute(&leader, &first).await, ContributeAnswer::Unregistered { ids } if ids.len() == 1)
+    );
+    let (id, _) = emitted(&topology);
+    assert_eq!(register(&leader, &topology).await.expect("taken").claims, [Registered::As(id)]);
+    let (at, _) = stored(&leader, &first).await;
+    assert!(at > Position::default());
+    follower.has_all_of(&leader).await;
+    wait_until("the leader has heard that it is safe", LONG, || async {
+        let status = leader.handle().measure_status().await;
+        if status.safe >= at { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    let (_, safe) = stored(&leader, &first).await;
+    assert!(safe >= at, "{safe:?}");
+    assert_eq!(follower.count(&topology, minute).await, Some(5), "once, and on the follower");
+    assert_eq!(leader.handle().measure_status().await.counts.repeats, 1);
+
+    // It dies with its disk, without a word.
+    let dir = leader.handle().options().local_dir.clone();
+    leader.stop().await;
+    std::fs::remove_dir_all(dir).expect("removed");
+    follower.takes_metrics().await;
+    assert_eq!(follower.count(&topology, minute).await, Some(5));
+    assert_eq!(metas(&follower, &topology).await.len(), 1);
+    stored(&follower, &first).await;
+    let next = contribution(&topology, minute, 2, 7);
+    let (next_at, _) = stored(&follower, &next).await;
+    assert!(next_at > at, "{next_at:?}");
+    wait_until("it knows that it is alone", LONG, || async {
+        // Said again, it changes nothing.
+        let (_, safe) = stored(&follower, &next).await;
+        if safe >= next_at { Ok(()) } else { Err(format!("{safe:?}")) }
+    })
+    .await;
+    assert_eq!(follower.count(&topology, minute).await, Some(12));
+
+    // The one with a new disk gets it all.
+    let again = cluster.start("a").await;
+    again.open().await;
+    again.has_all_of(&follower).await;
+    assert_eq!(again.count(&topology, minute).await, Some(12));
+    assert_eq!(metas(&again, &topology).await, metas(&follower, &topology).await);
+}
+
+#[tokio::test]
+async fn what_was_not_safe_is_taken_once_when_it_is_sent_again() {
+    let cluster = Cluster::new().await;
+    let slow = Pace { pull_idle: LONG * 60, pull_busy: LONG * 60, ..PACE };
+    let (leader, follower) = cluster.two(slow).await;
+    let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
+    register(&leader, &topology).await.expect("taken");
+    let first = contribution(&topology, minute, 1, 5);
+    let (at, safe) = stored(&leader, &first).await;
+    assert!(safe < at, "{safe:?} {at:?}");
+    // From here on it cannot be reached by the one that leads next.
+    let id = leader.handle().id().clone();
+    let view = follower.handle().observation().expect("read").view;
+    let lost = record::Nimbus { api: "127.0.0.1:1".to_owned(), ..view.nimbuses[&id].clone() };
+    cluster.tree.set(&layout::nimbus(&id), &record::encode(&lost), None).await.expect("written");
+    wait_until("the follower does not know its place", LONG, || async {
+        let view = follower.handle().observation().expect("read").view;
+        let api = view.nimbuses[&id].api.clone();
+        if api == lost.api { Ok(()) } else { Err(api) }
+    })
+    .await;
+    let dir = leader.handle().options().local_dir.clone();
+    leader.stop().await;
+    std::fs::remove_dir_all(dir).expect("removed");
+    follower.takes_metrics().await;
+    assert_eq!(follower.count(&topology, minute).await, None, "this test is about what was lost");
+    assert!(matches!(contribute(&follower, &first).await, ContributeAnswer::Unregistered { .. }));
+    register(&follower, &topology).await.expect("taken");
+    stored(&follower, &first).await;
+    stored(&follower, &first).await;
+    assert_eq!(follower.count(&topology, minute).await, Some(5));
+}
+
+#[tokio::test]
+async fn a_new_leader_first_takes_what_another_follower_has() {
+    let cluster = Cluster::new().await;
+    let slow = Pace { pull_idle: LONG * 60, pull_busy: LONG * 60, ..PACE };
+    let (leader, behind) = cluster.two(slow).await;
+    let ahead = cluster.start("c").await;
+    ahead.open().await;
+    let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
+    register(&leader, &topology).await.expect("taken");
+    let first = contribution(&topology, minute, 1, 5);
+    let (at, _) = stored(&leader, &first).await;
+    ahead.has_all_of(&leader).await;
+    assert!(behind.archive().position() < at);
+    // Whichever of the two leads next has it.
+    leader.stop().await;
+    let next = wait_until("one of them leads", LONG, || async {
+        for one in [&behind, &ahead] {
+            if one.handle().measure_status().await.stage == Stage::Leading {
+                return Ok(one);
+            }
+        }
+        Err("none does".to_owned())
+    })
+    .await;
+    assert_eq!(next.count(&topology, minute).await, Some(5));
+    let (_, _) = stored(next, &first).await;
+    assert_eq!(next.count(&topology, minute).await, Some(5), "it is known which cuts were taken");
+}
+
+#[tokio::test]
+async fn metas_that_differ_in_content_only_are_made_equal() {
+    let cluster = Cluster::new().await;
+    let (leader, follower) = cluster.two(PACE).await;
+    let topology = submit(&leader, "wc").await;
+    register(&leader, &topology).await.expect("taken");
+    follower.has_all_of(&leader).await;
+    wait_until("the tree says which metas there are", LONG, || async {
+        let view = follower.handle().observation().expect("read").view;
+        let told = view.metrics.get(&topology).map(|told| told.value.clone());
+        if told.as_ref().is_some_and(|told| told.count == 1) { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+    let good = metas(&follower, &topology).await;
+    let bad = vec![Meta { id: MetricId(77), name: good[0].name.clone() }];
+    follower.archive().replace_metas(&topology, bad.clone()).await.expect("replaced");
+    wait_until("it has the leader's again", LONG, || async {
+        let now = metas(&follower, &topology).await;
+        let n = follower.handle().measure_status().await.counts.metas_repaired;
+        if now == good && n >= 1 { Ok(()) } else { Err(format!("{now:?} {n}")) }
+    })
+    .await;
+    let own = follower.archive().fingerprint(&topology).await.expect("known");
+    assert_eq!(own, leader.archive().fingerprint(&topology).await.expect("known"));
+}
+
+#[tokio::test]
+async fn metas_of_daemons_stay_in_the_tree() {
+    let cluster = Cluster::new().await;
+    let leader = cluster.start("a").await;
+    leader.takes_metrics().await;
+    cluster.clock.turn(Duration::from_secs(61));
+    let path = layout::metrics(&NIMBUS.parse().expect("valid"));
+    wait_until("nimbus' own metrics are told", LONG, || async {
+        let node = cluster.tree.get(&path).await.expect("read");
+        if node.is_some() { Ok(()) } else { Err("there is no such znode".to_owned()) }
+    })
+    .await;
+    // Much later than what is left of a topology stays.
+    cluster.clock.turn(Duration::from_secs(600));
+    leader.handle().change("none", Change::Activate, None).await.expect_err("only to wake it");
+    let topology = submit(&leader, "wc").await;
+    let kill = Change::Kill(KillRequest { wait_secs: Some(0) });
+    leader.handle().change(topology.as_str(), kill, None).await.expect("killed");
+    wait_until("the topology is gone, its last decision too", LONG, || async {
+        cluster.clock.turn(Duration::from_secs(1));
+        match cluster.tree.get(&layout::storm(&topology)).await.expect("read") {
+            None => Ok(()),
+            Some(_) => Err("it is there".to_owned()),
+        }
+    })
+    .await;
+    assert!(cluster.tree.get(&path).await.expect("read").is_some());
+    let findings = leader.handle().status().findings;
+    assert!(findings.is_empty(), "{findings:?}");
+}
+
+#[tokio::test]
+async fn a_log_that_does_not_lead_on_is_replaced_by_the_leaders_archive() {
+    let cluster = Cluster::new().await;
+    let first = cluster.start("a").await;
+    first.takes_metrics().await;
+    let (topology, minute) = (submit(&first, "wc").await, cluster.minute());
+    register(&first, &topology).await.expect("taken");
+    stored(&first, &contribution(&topology, minute, 1, 5)).await;
+    first.stop().await;
+    let second = cluster.start("b").await;
+    second.takes_metrics().await;
+    register(&second, &topology).await.expect("taken");
+    stored(&second, &contribution(&topology, minute, 1, 5)).await;
+    stored(&second, &contribution(&topology, minute, 2, 2)).await;
+    let first = cluster.start("a").await;
+    first.open().await;
+    first.has_all_of(&second).await;
+    assert_eq!(first.count(&topology, minute).await, Some(7));
+    assert_eq!(first.handle().measure_status().await.counts.checkpoints, 1);
+    // And on it goes by the log.
+    stored(&second, &contribution(&topology, minute, 3, 1)).await;
+    first.has_all_of(&second).await;
+    assert_eq!(first.count(&topology, minute).await, Some(8));
+    assert_eq!(first.handle().measure_status().await.counts.checkpoints, 1);
+    let left: Vec<_> = std::fs::read_dir(cluster.dir.path().join("a")).expect("listed").flatten().collect();
+    assert!(
+        !left.iter().any(|entry| entry.file_name().to_string_lossy().starts_with("metrics-")),
+        "{left:?}"
+    );
+}
+
+#[tokio::test]
+async fn without_an_archive_nimbus_runs_and_says_why_there_are_no_metrics() {
+    let cluster = Cluster::new().await;
+    let dir = cluster.dir.path().join("a");
+    std::fs::create_dir_all(&dir).expect("made");
+    // A file where the directory should be.
+    std::fs::write(dir.join("metrics"), b"x").expect("written");
+    let one = cluster.start("a").await;
+    let handle = one.handle();
+    wait_until("it leads", LONG, || async {
+        if handle.takes_writes() && handle.leader().is_some() { Ok(()) } else { Err("no".to_owned()) }
+    })
+    .await;
+    let topology = submit(&one, "wc").await;
+    let closed = wait_until("it says why", LONG, || async {
+        let closed = handle.measure_status().await.closed;
+        closed.filter(|reason| reason.contains("metrics archive")).ok_or("nothing".to_owned())
+    })
+    .await;
+    let answer = contribute(&one, &contribution(&topology, cluster.minute(), 1, 1)).await;
+    assert!(
+        matches!(&answer, ContributeAnswer::NotNow { reason } if reason.contains("archive")),
+        "{answer:?}"
+    );
+    let refused = register(&one, &topology).await.expect_err("there is none");
+    assert_eq!(refused.code(), crate::rpc::message::Code::NotReady, "{closed}");
+    std::fs::remove_file(dir.join("metrics")).expect("removed");
+    one.takes_metrics().await;
+    register(&one, &topology).await.expect("taken");
+    stored(&one, &contribution(&topology, cluster.minute(), 1, 1)).await;
+}
+
+#[tokio::test]
+async fn only_the_leader_takes_metrics_and_only_of_topologies_that_there_are() {
+    let cluster = Cluster::new().await;
+    let (leader, follower) = cluster.two(PACE).await;
+    let post = async |one: &One, route: &str, body: Vec<u8>| {
+        let url = format!("http://{}/api/v1/metrics/{route}", one.handle().api());
+        let client = reqwest::Client::builder().no_proxy().build().expect("made");
+        let response = client.post(url).body(body).send().await.expect("answered");
+        (response.status().as_u16(), response.bytes().await.expect("a body").to_vec())
+    };
+    let unknown = contribution(&"none-1-1".parse().expect("valid"), cluster.minute(), 1, 1);
+    let body = rmp_serde::to_vec(&unknown).expect("a message");
+    let (status, said) = post(&follower, "contribute", body.clone()).await;
+    assert_eq!((status, String::from_utf8_lossy(&said).contains("no_leader")), (503, true));
+    let (status, said) = post(&leader, "contribute", body).await;
+    let answer: ContributeAnswer = rmp_serde::from_slice(&said).expect("an answer");
+    assert!(
+        matches!(&answer, ContributeAnswer::NotNow { reason } if reason.contains("none-1-1")),
+        "{answer:?}"
+    );
+    assert_eq!(status, 200);
+    let (status, said) = post(&leader, "contribute", b"garbage".to_vec()).await;
+    assert_eq!((status, String::from_utf8_lossy(&said).contains("not the message expected")), (400, true));
+    let counts = leader.handle().measure_status().await.counts;
+    assert_eq!((counts.undecodable, counts.not_now, counts.contributions), (1, 1, 0));
+
+    // A killed one's last minutes are taken when it is gone.
+    let topology = submit(&leader, "wc").await;
+    register(&leader, &topology).await.expect("taken");
+    wait_until("its start is told", LONG, || async {
+        let history = leader.archive().history(None, 10).await.expect("read");
+        let is_told = history.iter().any(|entry| entry.topology == topology);
+        if is_told { Ok(()) } else { Err(format!("{history:?}")) }
+    })
+    .await;
+    let kill = Change::Kill(KillRequest { wait_secs: Some(0) });
+    leader.handle().change(topology.as_str(), kill, None).await.expect("killed");
+    wait_until("it is gone", LONG, || async {
+        cluster.clock.turn(Duration::from_secs(1));
+        let view = leader.handle().observation().expect("read").view;
+        if view.storms.contains_key(&topology) { Err("it is there".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    stored(&leader, &contribution(&topology, cluster.minute(), 1, 3)).await;
+    let history = wait_until("its end is told", LONG, || async {
+        let history = leader.archive().history(None, 10).await.expect("read");
+        match history.iter().find(|entry| entry.topology == topology) {
+            Some(entry) if entry.killed.is_some() => Ok(entry.clone()),
+            entry => Err(format!("{entry:?}")),
+        }
+    })
+    .await;
+    assert_eq!((history.started_by.as_deref(), history.sample_rate), (Some("me"), 0.1));
+    let track = leader.archive().track(&topology, None, 100).await.expect("read");
+    assert!(!track.is_empty() && track.iter().all(|entry| entry.to.is_some()), "{track:?}");
+    follower.has_all_of(&leader).await;
+    assert_eq!(follower.archive().track(&topology, None, 100).await.expect("read"), track);
+}

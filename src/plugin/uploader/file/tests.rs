@@ -1,0 +1,112 @@
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::plugin::uploader::tests::fixture::{MINUTE, Pages, TIME, key, meta, metrics};
+
+fn uploader(dir: &Path, max_bytes: u64) -> FileUploader {
+    let levels = MetaType::ALL.to_vec();
+    FileUploader::new(options::File { levels, dir: dir.to_owned(), max_bytes, n_files: 3 })
+}
+
+fn lines(file: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    assert!(text.is_empty() || text.ends_with('\n'), "{} has a torn line", file.display());
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[tokio::test]
+async fn points_metas_and_events_are_lines() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let uploader = uploader(&dir.path().join("deep/metrics"), 1 << 20);
+    uploader.init().await.expect("ready");
+    let emitted = meta("3@1@wc-1-1700000000@split@4@default@sys@Emitted");
+    uploader.register_metrics(std::slice::from_ref(&emitted)).await.expect("written");
+    let sent = uploader.upload(&key(), &Pages::of(metrics())).await.expect("written");
+    assert_eq!(sent, Sent { points: 6, refused: 0 });
+    let event = archive::Event::TopologyKilled {
+        topology: key().topology,
+        at: MINUTE.start(),
+        by: Some("ann".to_owned()),
+        reason: "asked for".to_owned(),
+    };
+    uploader.send_event(&event).await.expect("written");
+    let lines = lines(&dir.path().join("deep/metrics/metrics.jsonl"));
+    assert_eq!(lines.len(), 1 + 6 + 1 + 1);
+    let of_stream = json!({
+        "line": "point", "time": TIME, "minute": MINUTE.to_string(), "kind": "ALL", "part": 0,
+        "id": emitted.id.to_string(), "name": "3@1@wc-1-1700000000@split@4@default@sys@Emitted", "type": "counter",
+        "topology": "wc-1-1700000000", "component": "split", "task": "4", "stream": "default", "level": "stream",
+        "group": "sys", "metric": "Emitted", "values": {"count": 5},
+    });
+    assert!(lines.contains(&of_stream), "{lines:#?}");
+    assert_eq!((&lines[0]["line"], &lines[0]["id"]), (&json!("meta"), &of_stream["id"]));
+    assert_eq!((&lines[7]["line"], &lines[7]["points"]), (&json!("upload"), &json!(6)));
+    assert_eq!(lines[8]["event"]["TopologyKilled"]["by"], "ann");
+}
+
+#[tokio::test]
+async fn a_torn_line_is_cut_off() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join("metrics.jsonl");
+    let check = async |before: &str, after: &str| {
+        fs::write(&file, before).expect("written");
+        uploader(dir.path(), 1 << 20).init().await.expect("mended");
+        assert_eq!(fs::read_to_string(&file).expect("readable"), after);
+    };
+    check("{\"a\":1}\n{\"b\":", "{\"a\":1}\n").await;
+    check("{\"a\":1}\n", "{\"a\":1}\n").await;
+    check("{\"a\"", "").await;
+    check("", "").await;
+    // What is no line of ours stays.
+    let long = "x".repeat((1 << 20) + 10);
+    check(&long, &format!("{long}\n")).await;
+}
+
+#[tokio::test]
+async fn files_are_rotated_and_the_oldest_goes() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    fs::write(dir.path().join("metrics.jsonl.3"), "of a time with more files\n").expect("written");
+    let uploader = uploader(dir.path(), 2000);
+    for _ in 0..12 {
+        uploader.upload(&key(), &Pages::of(metrics())).await.expect("written");
+    }
+    let mut names: Vec<String> = fs::read_dir(dir.path())
+        .expect("readable")
+        .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["metrics.jsonl", "metrics.jsonl.1", "metrics.jsonl.2"]);
+    for name in names {
+        assert!(!lines(&dir.path().join(name)).is_empty());
+    }
+    let newest = lines(&dir.path().join("metrics.jsonl"));
+    assert_eq!(newest.last().expect("a line")["line"], "upload");
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_refused_with_its_path() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    // A full disk.
+    std::os::unix::fs::symlink("/dev/full", dir.path().join("metrics.jsonl")).expect("linked");
+    let error = uploader(dir.path(), 1 << 20).upload(&key(), &Pages::of(metrics())).await.expect_err("full");
+    let path = dir.path().join("metrics.jsonl");
+    assert_eq!(error.to_string(), format!("cannot append to {}", path.display()));
+    // A file in the place of the directory.
+    let file = dir.path().join("file");
+    fs::write(&file, "").expect("written");
+    let error = uploader(&file, 1 << 20).init().await.expect_err("no directory");
+    assert!(error.to_string().ends_with(&file.display().to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn only_one_writes_at_a_time() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let uploader = uploader(dir.path(), 1 << 20);
+    let journal = uploader.open().await.expect("opened");
+    let busy = uploader.upload(&key(), &Pages::of(metrics())).await;
+    assert!(matches!(busy, Err(UploadError::Busy { .. })), "{busy:?}");
+    drop(journal);
+    uploader.upload(&key(), &Pages::of(metrics())).await.expect("its turn");
+}

@@ -1,0 +1,49 @@
+//! Files of lines, one for each metric, that are only added to.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
+    path::Path,
+};
+
+use crate::metrics::{MetricId, MetricName};
+
+/// A file that lines are added to. A line that could not be written whole is written over by
+/// the next.
+#[derive(Debug)]
+pub(super) struct Lines {
+    file: File,
+    length: u64,
+}
+
+impl Lines {
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: File::create_new(path)?, length: 0 })
+    }
+
+    pub(super) fn add(&mut self, id: MetricId, name: &MetricName) -> io::Result<()> {
+        let line = format!("{id} {name}\n");
+        self.file.write_all_at(line.as_bytes(), self.length)?;
+        self.length += line.len() as u64;
+        Ok(())
+    }
+}
+
+/// The whole lines of a file; none when there is no such file. One that makes no sense is
+/// `None` and keeps its place.
+pub(super) fn read(path: &Path) -> io::Result<Vec<Option<(MetricId, MetricName)>>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let lines = text[..whole].split_inclusive(|byte| *byte == b'\n');
+    Ok(lines.map(|line| parse(line.strip_suffix(b"\n")?)).collect())
+}
+
+fn parse(line: &[u8]) -> Option<(MetricId, MetricName)> {
+    let (id, name) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+    Some((id.parse().ok()?, name.parse().ok()?))
+}

@@ -1,0 +1,316 @@
+//! Whatever is lost or repeated on the way, and whoever leads, each count is stored once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    metrics::{
+        Leaf, MetricType, Minute, Point, Snapshot, Subject,
+        name::{CLUSTER, SYS},
+        point::Counter,
+    },
+    model::{TaskId, Timestamp},
+    rpc::metrics::{Registered, StoredCut},
+};
+
+fn topology() -> TopologyId {
+    "t-1-1".parse().expect("valid")
+}
+
+fn worker(n: usize) -> WorkerId {
+    format!("w{n}").parse().expect("valid")
+}
+
+fn metric(task: usize) -> (MetricId, MetricName) {
+    let task = TaskId(u32::try_from(task).expect("small"));
+    let subject = Subject::Task { component: "c".parse().expect("valid"), task };
+    let name = MetricName::new(topology(), MetricType::Counter, subject, SYS, "Emitted").expect("valid");
+    (MetricId::of(&name.to_string(), 0), name)
+}
+
+/// A cut of a worker that counts `count` for its own task.
+fn cut(n: usize, number: u64, minute: u32, count: u64) -> Cut {
+    let leaves = vec![Leaf { id: metric(n).0, point: Point::Counter(Counter { count }), total: None }];
+    let (topology, worker) = (topology(), worker(n));
+    let started = Timestamp::from_millis(1);
+    let snapshot = Snapshot { topology, worker, number, minute: Minute(minute), started, leaves };
+    Cut { first: number, snapshot }
+}
+
+/// What one nimbus has. The next leader may lack what came after `safe`.
+#[derive(Debug, Clone, Default)]
+struct Archive {
+    known: BTreeMap<MetricId, String>,
+    last: BTreeMap<WorkerId, u64>,
+    counts: BTreeMap<MetricId, u64>,
+    seq: u64,
+}
+
+#[derive(Debug, Default)]
+struct Leader {
+    now: Archive,
+    safe: Archive,
+    term: i32,
+    /// It gives this metric another id.
+    renames: bool,
+}
+
+impl Leader {
+    fn register(&mut self, request: &RegisterRequest) -> RegisterAnswer {
+        let answer = |claim: &crate::rpc::metrics::Claim| {
+            let other = self.renames && claim.name.contains("@1@");
+            let id = if other { MetricId::of(&claim.name, 1) } else { claim.id };
+            self.now.known.insert(id, claim.name.clone());
+            Registered::As(id)
+        };
+        RegisterAnswer { claims: request.claims.iter().map(answer).collect() }
+    }
+
+    fn contribute(&mut self, contribution: &Contribution) -> ContributeAnswer {
+        let unknown = contribution.points.iter().filter(|(id, _)| !self.now.known.contains_key(id));
+        let ids: Vec<_> = unknown.map(|(id, _)| *id).collect();
+        if !ids.is_empty() {
+            return ContributeAnswer::Unregistered { ids };
+        }
+        let last_of = |worker: &WorkerId| self.now.last.get(worker).copied().unwrap_or(0);
+        let at = Position { term: self.term, seq: self.now.seq };
+        let safe = Position { term: self.term, seq: self.safe.seq };
+        if contribution.cuts.iter().all(|cuts| cuts.last <= last_of(&cuts.worker)) {
+            return ContributeAnswer::Stored { at, safe };
+        }
+        if contribution.cuts.iter().any(|cuts| cuts.first <= last_of(&cuts.worker)) {
+            let stored =
+                self.now.last.iter().map(|(worker, last)| StoredCut { worker: worker.clone(), last: *last });
+            return ContributeAnswer::Overlaps { stored: stored.collect() };
+        }
+        for cuts in &contribution.cuts {
+            assert_eq!(cuts.first, last_of(&cuts.worker) + 1, "cuts come without gaps");
+        }
+        for cuts in &contribution.cuts {
+            self.now.last.insert(cuts.worker.clone(), cuts.last);
+        }
+        for (id, point) in &contribution.points {
+            let Point::Counter(Counter { count }) = point else { panic!("only counters") };
+            *self.now.counts.entry(*id).or_default() += count;
+        }
+        self.now.seq += 1;
+        ContributeAnswer::Stored { at: Position { seq: self.now.seq, ..at }, safe }
+    }
+
+    /// Another nimbus leads, which has what was safe and forgot every name.
+    fn change(&mut self) {
+        self.now = Archive { known: BTreeMap::new(), ..self.safe.clone() };
+        self.term += 1;
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        let ids = self.now.known.iter().filter(|(_, known)| *known == name).map(|(id, _)| id);
+        ids.map(|id| self.now.counts.get(id).copied().unwrap_or(0)).sum()
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Cut {
+        worker: usize,
+        count: u64,
+        minutes: u32,
+    },
+    Exchange,
+    LostAnswer,
+    LostRequest,
+    NotNow,
+    Replicate,
+    ChangeLeader,
+    /// The deliverer is gone; another one gets everything that is not safe.
+    Move,
+    AskAgain,
+}
+
+struct Story {
+    delivery: Delivery,
+    leader: Leader,
+    unsafe_cuts: BTreeMap<usize, Vec<Cut>>,
+    made: BTreeMap<usize, (u64, u64, u32)>,
+}
+
+impl Story {
+    fn new(renames: bool) -> Self {
+        let leader = Leader { renames, ..Leader::default() };
+        let mut story = Self {
+            delivery: Delivery::new(topology()),
+            leader,
+            unsafe_cuts: BTreeMap::new(),
+            made: BTreeMap::new(),
+        };
+        story.begin();
+        story
+    }
+
+    fn begin(&mut self) {
+        self.delivery = Delivery::new(topology());
+        for cut in self.unsafe_cuts.values().flatten() {
+            hand_in(&mut self.delivery, cut);
+        }
+    }
+
+    /// One request and, unless it is lost, its answer.
+    fn exchange(&mut self, is_heard: bool) -> bool {
+        self.delivery.led_by(Term(self.leader.term));
+        match self.delivery.next_ask() {
+            None => return false,
+            Some(Ask::Register(request)) => {
+                let answer = self.leader.register(&request);
+                if is_heard {
+                    assert_eq!(self.delivery.registered(&answer), Then::GoOn);
+                }
+            }
+            Some(Ask::Contribute(contribution)) => {
+                let answer = self.leader.contribute(&contribution);
+                if is_heard {
+                    assert_eq!(self.delivery.contributed(answer, Monotonic::START), Then::GoOn);
+                }
+            }
+        }
+        for (worker, safe) in self.delivery.newly_safe() {
+            for cuts in self.unsafe_cuts.values_mut() {
+                cuts.retain(|cut| cut.snapshot.worker != worker || cut.snapshot.number > safe);
+            }
+        }
+        true
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Cut { worker, count, minutes } => {
+                let (number, sum, minute) = self.made.entry(worker).or_default();
+                (*number, *sum, *minute) = (*number + 1, *sum + count, *minute + minutes);
+                let cut = cut(worker, *number, *minute, count);
+                hand_in(&mut self.delivery, &cut);
+                self.unsafe_cuts.entry(worker).or_default().push(cut);
+            }
+            Step::Exchange => drop(self.exchange(true)),
+            Step::LostAnswer => drop(self.exchange(false)),
+            Step::LostRequest => {
+                self.delivery.led_by(Term(self.leader.term));
+                let _lost = self.delivery.next_ask();
+            }
+            Step::NotNow => {
+                self.delivery.led_by(Term(self.leader.term));
+                if let Some(Ask::Contribute(_)) = self.delivery.next_ask() {
+                    let answer = ContributeAnswer::NotNow { reason: String::new() };
+                    assert_eq!(self.delivery.contributed(answer, Monotonic::START), Then::Pause);
+                }
+            }
+            Step::Replicate => self.leader.safe = self.leader.now.clone(),
+            Step::ChangeLeader => self.leader.change(),
+            Step::Move => self.begin(),
+            Step::AskAgain => self.delivery.ask_again(Monotonic::START),
+        }
+    }
+}
+
+fn hand_in(delivery: &mut Delivery, cut: &Cut) {
+    match delivery.add(cut.clone()) {
+        Added::Taken => {}
+        Added::Nameless(ids) => {
+            let names: Vec<_> = (0..4).map(metric).filter(|(id, _)| ids.contains(id)).collect();
+            delivery.learn(&cut.snapshot.worker, &names);
+            assert_eq!(delivery.add(cut.clone()), Added::Taken);
+        }
+        added @ (Added::Safe | Added::Full) => panic!("{added:?}"),
+    }
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let cut = (0..4_usize, 1..100_u64, 0..3_u32);
+    prop_oneof![
+        4 => cut.prop_map(|(worker, count, minutes)| Step::Cut { worker, count, minutes }),
+        6 => Just(Step::Exchange),
+        2 => Just(Step::LostAnswer),
+        1 => Just(Step::LostRequest),
+        1 => Just(Step::NotNow),
+        2 => Just(Step::Replicate),
+        1 => Just(Step::ChangeLeader),
+        1 => Just(Step::Move),
+        1 => Just(Step::AskAgain),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn each_count_is_stored_once_on_every_level(
+        steps in prop::collection::vec(any_step(), 0..80),
+        renames in any::<bool>(),
+    ) {
+        let mut story = Story::new(renames);
+        for step in &steps {
+            story.step(step);
+        }
+        // All heal: everything becomes safe within a bounded number of requests.
+        for round in 0.. {
+            prop_assert!(round < 5, "{:?}", story.delivery);
+            story.step(&Step::AskAgain);
+            for request in 0.. {
+                prop_assert!(request < 300, "it goes on and on");
+                if !story.exchange(true) {
+                    break;
+                }
+            }
+            if story.delivery.is_empty() {
+                break;
+            }
+            story.step(&Step::Replicate);
+        }
+        prop_assert_eq!(story.unsafe_cuts.values().flatten().count(), 0);
+        prop_assert_eq!(story.delivery.dropped_cuts(), 0);
+        let mut total = 0;
+        story.leader.change();
+        for n in 0..4 {
+            let text = metric(n).1.to_string();
+            for probe in 0..2 {
+                story.leader.now.known.insert(MetricId::of(&text, probe), text.clone());
+            }
+            let made = story.made.get(&n).map_or(0, |made| made.1);
+            prop_assert_eq!(story.leader.count(&text), made);
+            total += made;
+        }
+        let above = crate::metrics::rollup::ancestors(&metric(0).1);
+        prop_assert!(above.iter().any(|name| name.topology().as_str() == CLUSTER));
+        for name in above {
+            let text = name.to_string();
+            let ids: BTreeSet<_> = (0..2).map(|probe| MetricId::of(&text, probe)).collect();
+            let stored: u64 = ids.iter().filter_map(|id| story.leader.now.counts.get(id)).sum();
+            prop_assert_eq!(stored, total, "{}", text);
+        }
+    }
+}
+
+#[test]
+fn what_the_leader_refuses_is_dropped_counted_and_told() {
+    let mut story = Story::new(false);
+    story.step(&Step::Cut { worker: 0, count: 5, minutes: 1 });
+    story.exchange(true);
+    assert!(matches!(story.delivery.next_ask(), Some(Ask::Contribute(_))));
+    let answer = ContributeAnswer::Refused { reason: "nonsense".to_owned() };
+    assert_eq!(story.delivery.contributed(answer, Monotonic::START), Then::GoOn);
+    assert_eq!(story.delivery.dropped_cuts(), 1);
+    assert_eq!(story.delivery.newly_safe(), BTreeMap::from([(worker(0), 1)]));
+    assert!(story.delivery.is_empty() && story.delivery.next_ask().is_none());
+}
+
+#[test]
+fn a_name_that_is_refused_takes_its_points_along_and_nothing_else() {
+    let mut story = Story::new(false);
+    story.step(&Step::Cut { worker: 0, count: 5, minutes: 1 });
+    story.delivery.led_by(Term(0));
+    let Some(Ask::Register(request)) = story.delivery.next_ask() else { panic!("names first") };
+    let mut answer = story.leader.register(&request);
+    answer.claims[0] = Registered::Refused("too many".to_owned());
+    assert_eq!(story.delivery.registered(&answer), Then::GoOn);
+    let Some(Ask::Contribute(contribution)) = story.delivery.next_ask() else { panic!("then points") };
+    assert_eq!(contribution.points.len(), request.claims.len() - 1);
+    assert!(contribution.points.iter().all(|(id, _)| *id != request.claims[0].id));
+}

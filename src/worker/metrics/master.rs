@@ -1,0 +1,253 @@
+//! The topology master: takes in the cuts of all workers and brings them to the leader.
+//!
+//! It is the worker that runs the task with the lowest number. Nothing tells it so but the
+//! assignment, and nothing depends on there being only one: cuts are stored once, whoever
+//! brings them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tracing::{info, warn};
+
+use super::report::{End, Reply, Report};
+use crate::{
+    backoff::Backoff,
+    clock::{Clock, Monotonic},
+    daemon::tasks::{Ending, Tasks},
+    model::{Slot, TopologyId, WorkerId, assignment::Assignment},
+    rpc::{
+        delivery::{Added, Brought, Delivery, bring},
+        metrics_client::MetricsClient,
+    },
+};
+
+/// How long a minute's cuts wait for those of workers that are late: a moment longer than
+/// reports take, so that a whole minute is mostly one contribution.
+const WATERMARK: Duration = Duration::from_secs(3);
+
+/// After so long without news, stored cuts are sent again to hear whether they are safe now.
+const NEWS_PATIENCE: Duration = Duration::from_secs(90);
+
+/// Between two tries while the leader takes nothing.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// Reports that wait for the master. A worker sends one and waits, so these are for the moment at
+/// which a thousand workers come at once; more wait in their connections.
+const REPORTS: usize = 64;
+
+/// The most conversations: more workers than any topology has.
+const CONVERSATIONS_MAX: usize = 4096;
+
+/// The slot of the worker that is topology master.
+pub(in crate::worker) fn of(assignment: &Assignment) -> Option<&Slot> {
+    let workers = assignment.workers.iter();
+    let lowest = workers.filter_map(|(slot, worker)| Some((worker.tasks.iter().next()?, slot)));
+    lowest.min().map(|(_, slot)| slot)
+}
+
+/// The way to a master in this process. Clones lead to the same one.
+#[derive(Debug, Clone)]
+pub(in crate::worker) struct Door {
+    come: mpsc::Sender<End<Reply, Report>>,
+}
+
+impl Door {
+    /// Begins a conversation; gives the end back when there is no master any more, or too many
+    /// wait.
+    pub(in crate::worker) fn enter(&self, end: End<Reply, Report>) -> bool {
+        self.come.try_send(end).is_ok()
+    }
+}
+
+/// What was said in which conversation.
+type Said = (u64, Report);
+
+/// Brings the cuts of a topology to the leader.
+#[derive(Debug)]
+pub(in crate::worker) struct Master {
+    topology: TopologyId,
+    delivery: Delivery,
+    client: MetricsClient,
+    clock: Clock,
+    n_workers: watch::Receiver<usize>,
+    comers: mpsc::Receiver<End<Reply, Report>>,
+    reports: (mpsc::Sender<Said>, mpsc::Receiver<Said>),
+    conversations: BTreeMap<u64, Conversation>,
+    next_conversation: u64,
+    delivered: BTreeSet<WorkerId>,
+    due: Option<Instant>,
+    backoff: Backoff,
+    tasks: Tasks,
+}
+
+#[derive(Debug)]
+struct Conversation {
+    send: mpsc::Sender<Reply>,
+    worker: Option<WorkerId>,
+}
+
+impl Master {
+    /// A master of a topology whose assignment has `n_workers`; it listens at the door.
+    pub(in crate::worker) fn new(
+        topology: TopologyId,
+        client: MetricsClient,
+        clock: Clock,
+        n_workers: watch::Receiver<usize>,
+        tasks: Tasks,
+    ) -> (Self, Door) {
+        let (come, comers) = mpsc::channel(REPORTS);
+        let master = Self {
+            delivery: Delivery::new(topology.clone()),
+            topology,
+            client,
+            clock,
+            n_workers,
+            comers,
+            reports: mpsc::channel(REPORTS),
+            conversations: BTreeMap::new(),
+            next_conversation: 0,
+            delivered: BTreeSet::new(),
+            due: None,
+            backoff: Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new())
+                .expect("the constants are in order and above zero"),
+            tasks,
+        };
+        (master, Door { come })
+    }
+
+    /// Runs until it is dropped. What it has not brought to the leader is still on the disks of
+    /// the workers, who bring it to the next one.
+    pub(in crate::worker) async fn run(mut self) {
+        info!(topology = %self.topology, "this worker is the topology master of metrics");
+        let mut news = tokio::time::interval(NEWS_PATIENCE / 3);
+        news.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut asked: Option<Monotonic> = None;
+        loop {
+            let due = self.due;
+            tokio::select! {
+                // Cancel-safe: nothing is taken unless it is returned; the rest only waits.
+                Some(end) = self.comers.recv() => self.welcome(end),
+                Some((conversation, report)) = self.reports.1.recv() => self.take(conversation, report),
+                () = until(due) => self.bring().await,
+                _ = news.tick() => {
+                    if let Some(since) = asked.replace(self.clock.monotonic()) {
+                        self.delivery.ask_again(since);
+                        if self.due.is_none() && !self.delivery.is_empty() {
+                            self.due = Some(Instant::now());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, end: End<Reply, Report>) {
+        self.conversations.retain(|_, conversation| !conversation.send.is_closed());
+        if self.conversations.len() >= CONVERSATIONS_MAX {
+            warn!(topology = %self.topology, "too many workers report at once; one is sent away");
+            return;
+        }
+        let number = self.next_conversation;
+        self.next_conversation += 1;
+        self.conversations.insert(number, Conversation { send: end.send, worker: None });
+        let (reports, mut heard) = (self.reports.0.clone(), end.heard);
+        self.tasks.start("reports of a worker", Ending::Normal, async move {
+            while let Some(report) = heard.recv().await {
+                if reports.send((number, report)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn take(&mut self, conversation: u64, report: Report) {
+        match report {
+            Report::Names { worker, names } => self.delivery.learn(&worker, &names),
+            Report::Cut(cut) => {
+                if cut.snapshot.topology != self.topology {
+                    self.conversations.remove(&conversation);
+                    return;
+                }
+                let (worker, last) = (cut.snapshot.worker.clone(), cut.snapshot.number);
+                let reply = match self.delivery.add(cut) {
+                    Added::Taken => Reply::Taken(last),
+                    Added::Safe => Reply::Safe(last),
+                    Added::Nameless(ids) => Reply::Nameless(ids),
+                    Added::Full => Reply::Full,
+                };
+                if reply == Reply::Taken(last) {
+                    self.expect(&worker);
+                }
+                let Some(conversation) = self.conversations.get_mut(&conversation) else { return };
+                conversation.worker = Some(worker);
+                // A worker that does not listen hears it when it sends the cut again.
+                let _deaf = conversation.send.try_send(reply);
+            }
+        }
+    }
+
+    /// Contributions are due when all workers have reported, or soon after the first.
+    fn expect(&mut self, worker: &WorkerId) {
+        self.delivered.insert(worker.clone());
+        let now = Instant::now();
+        if self.delivered.len() >= *self.n_workers.borrow() {
+            self.due = Some(now);
+        } else if self.due.is_none() {
+            self.due = Some(now + WATERMARK);
+        }
+    }
+
+    /// Brings what there is to the leader. What goes wrong is tried again later.
+    async fn bring(&mut self) {
+        self.delivered.clear();
+        self.due = None;
+        match bring(&mut self.delivery, &self.client, &self.clock).await {
+            Brought::All => self.backoff.reset(),
+            Brought::NotAll(reason) => {
+                let delay = self.backoff.next_delay();
+                info!(topology = %self.topology, reason, ?delay, "metrics are not with the leader yet; trying again");
+                self.due = Some(Instant::now() + delay);
+            }
+        }
+        for (worker, last) in self.delivery.newly_safe() {
+            let its = self.conversations.values().filter(|one| one.worker.as_ref() == Some(&worker));
+            for conversation in its {
+                // One that is not heard is told again by the answer to a repeated cut.
+                let _deaf = conversation.send.try_send(Reply::Safe(last));
+            }
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Port, TaskId, Timestamp, assignment::AssignedWorker};
+
+    #[test]
+    fn the_worker_with_the_lowest_task_is_the_master() {
+        let mut assignment = Assignment::default();
+        assert_eq!(of(&assignment), None);
+        let slot = |port| Slot { supervisor: "s".parse().expect("valid"), port: Port(port) };
+        for (port, tasks) in [(6700, vec![4, 9]), (6701, vec![2, 30]), (6702, vec![]), (6703, vec![3])] {
+            let tasks = tasks.into_iter().map(TaskId).collect();
+            let worker = AssignedWorker { host: "h".to_owned(), tasks, start: Timestamp::from_millis(1) };
+            assignment.workers.insert(slot(port), worker);
+        }
+        assert_eq!(of(&assignment), Some(&slot(6701)));
+    }
+}
