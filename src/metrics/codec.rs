@@ -13,10 +13,8 @@
 //! lowest first. Buckets come in ascending order; the first index is in zigzag, each later one
 //! as its distance from the one before, less one.
 
-use std::collections::BTreeMap;
-
 use super::{
-    MetricType, Minute, Point,
+    Buckets, MetricType, Minute, Point,
     point::{Counter, Gauge, Histogram, Meter, NotFinite, Timer},
 };
 
@@ -178,7 +176,7 @@ fn put_histogram(bytes: &mut Vec<u8>, histogram: &Histogram) {
     put(bytes, histogram.zeros);
     put(bytes, histogram.buckets.len() as u64);
     let mut before: Option<i16> = None;
-    for (&index, &n) in &histogram.buckets {
+    for (index, n) in histogram.buckets.iter() {
         match before {
             None => put(bytes, u64::from(((index << 1) ^ (index >> 15)) as u16)),
             Some(before) => put(bytes, u64::from(index.abs_diff(before) - 1)),
@@ -265,7 +263,7 @@ impl Rest<'_> {
         let (sum, min, max) = (self.float()?, self.float()?, self.float()?);
         let zeros = self.whole()?;
         let n = self.whole()?;
-        let mut buckets = BTreeMap::new();
+        let mut buckets = Buckets::with_room(usize::try_from(n).unwrap_or(usize::MAX));
         let mut before: Option<i16> = None;
         for _ in 0..n {
             let number = u16::try_from(self.whole()?).map_err(|_| CodecError::Range)?;
@@ -276,7 +274,7 @@ impl Rest<'_> {
                     .and_then(|index| index.checked_add(1))
                     .ok_or(CodecError::Range)?,
             };
-            buckets.insert(index, self.whole()?);
+            buckets.add(index, self.whole()?);
             before = Some(index);
         }
         Ok(Histogram { count, sum, min, max, zeros, buckets })
@@ -337,7 +335,7 @@ mod tests {
         check(&[0x16, 5, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f], Point::Gauge(gauge));
         let (from, at) = (Minute(5), Minute(7));
         check(&[0x17, 5, 2, 9], Point::Meter(Meter { count: 9, from, at, m1: 0.0, m5: 0.0, m15: 0.0 }));
-        let buckets = BTreeMap::from([(-2, 1), (-1, 2), (40, 3)]);
+        let buckets = Buckets::from([(-2, 1), (-1, 2), (40, 3)]);
         let histogram = Histogram { count: 7, sum: 0.0, min: 0.0, max: 0.0, zeros: 1, buckets };
         let mut bytes = vec![0x14, 7];
         bytes.extend([0; 24]);

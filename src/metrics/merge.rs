@@ -1,7 +1,7 @@
 //! Snapshots of many workers to contributions: levels made, points added up, minutes apart.
 //!
 //! It is told names once and keeps for each which ids it adds to, so that a snapshot costs two
-//! look-ups per leaf; the levels above the nearest are summed once for each contribution.
+//! look-ups per leaf; the levels above are summed once for each contribution.
 //!
 //! - A cut is in one contribution, with all of its points.
 //! - Contributions come in the order in which they are to be sent: the cuts of one launch stand
@@ -17,9 +17,11 @@ mod tests;
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
+    num::NonZeroU32,
 };
 
 use open::Open;
+use sum::Adder;
 
 use super::{
     Contribution, MetricId, MetricName, MetricType, Minute, Snapshot,
@@ -55,9 +57,27 @@ struct Metric {
     id: MetricId,
     kind: MetricType,
     level: usize,
-    parents: Vec<u32>,
+    parents: Pair,
     /// When it was last counted as new; see [`Merger::n_new`].
     stamp: u32,
+    /// The metric that came after it in the last snapshot that had both.
+    next: u32,
+}
+
+/// At most two places in a list: no metric adds to more others directly.
+#[derive(Debug, Default, Clone, Copy)]
+struct Pair([Option<NonZeroU32>; 2]);
+
+impl Pair {
+    fn push(&mut self, place: u32) {
+        // One more than the place, so that none is 0.
+        let free = self.0.iter_mut().find(|one| one.is_none());
+        *free.expect("no metric adds to three others") = NonZeroU32::new(place + 1);
+    }
+
+    fn iter(self) -> impl Iterator<Item = u32> {
+        self.0.into_iter().flatten().map(|place| place.get() - 1)
+    }
 }
 
 /// What came of telling names.
@@ -140,7 +160,7 @@ impl Merger {
         }
         let index = u32::try_from(self.metrics.len()).expect("there are fewer than NAMES_MAX");
         let (kind, level) = (name.kind(), level(name));
-        self.metrics.push(Metric { id, kind, level, parents: Vec::new(), stamp: 0 });
+        self.metrics.push(Metric { id, kind, level, parents: Pair::default(), stamp: 0, next: index });
         self.by_name.insert(name.clone(), index);
         self.by_id.insert(id, index);
         for parent in rollup::parents(name) {
@@ -152,7 +172,7 @@ impl Merger {
                     self.learn(id, &parent, told)
                 }
             };
-            self.metrics[index as usize].parents.extend(above);
+            above.into_iter().for_each(|above| self.metrics[index as usize].parents.push(above));
         }
         Some(index)
     }
@@ -216,14 +236,7 @@ impl Merger {
             }
             first = open;
         }
-        let mut indices = Vec::with_capacity(snapshot.leaves.len());
-        let mut unknown = Vec::new();
-        for leaf in &snapshot.leaves {
-            match self.by_id.get(&leaf.id) {
-                Some(index) => indices.push(*index),
-                None => unknown.push(leaf.id),
-            }
-        }
+        let (indices, unknown) = self.indices(&snapshot);
         if !unknown.is_empty() {
             return Err(AddError::Unknown { worker: snapshot.worker, ids: unknown });
         }
@@ -233,10 +246,36 @@ impl Merger {
         Ok(())
     }
 
+    /// The metrics of the leaves, and the ids that no metric has. A worker cuts its leaves in the
+    /// same order again and again, so after one metric there is mostly the same other.
+    fn indices(&mut self, snapshot: &Snapshot) -> (Vec<u32>, Vec<MetricId>) {
+        let (mut indices, mut unknown) = (Vec::with_capacity(snapshot.leaves.len()), Vec::new());
+        let mut before: Option<u32> = None;
+        for leaf in &snapshot.leaves {
+            let next = before.map(|before| self.metrics[before as usize].next);
+            let index = match next.filter(|next| self.metrics[*next as usize].id == leaf.id) {
+                Some(next) => next,
+                None => match self.by_id.get(&leaf.id) {
+                    Some(index) => *index,
+                    None => {
+                        unknown.push(leaf.id);
+                        continue;
+                    }
+                },
+            };
+            if let Some(before) = before {
+                self.metrics[before as usize].next = index;
+            }
+            before = Some(index);
+            indices.push(index);
+        }
+        (indices, unknown)
+    }
+
     /// The first contribution from `first` on that is of the snapshot's minute and has room.
     fn room(&mut self, first: usize, minute: Minute, indices: &[u32]) -> usize {
         for at in first..self.open.len() {
-            if self.open[at].minute() != minute {
+            if !self.open[at].takes(minute) {
                 continue;
             }
             let most = indices.len() * (1 + LIFTED_MAX);
@@ -244,6 +283,7 @@ impl Merger {
             if len + most <= self.points_max || len + self.n_new(at, indices) <= self.points_max {
                 return at;
             }
+            self.open[at].set_full();
         }
         self.open.push(Open::new(minute));
         self.open.len() - 1
@@ -255,13 +295,13 @@ impl Merger {
         let mut n = indices.len();
         let metrics = &self.metrics;
         let mut next: Vec<u32> =
-            indices.iter().flat_map(|index| &metrics[*index as usize].parents).copied().collect();
+            indices.iter().flat_map(|index| metrics[*index as usize].parents.iter()).collect();
         while let Some(index) = next.pop() {
             let metric = &mut self.metrics[index as usize];
             if metric.stamp != self.stamp && !self.open[open].has_lifted(index) {
                 metric.stamp = self.stamp;
                 n += 1;
-                next.extend(&metric.parents);
+                next.extend(metric.parents.iter());
             }
         }
         n
@@ -272,7 +312,8 @@ impl Merger {
     pub fn contributions(&mut self) -> Vec<Contribution> {
         self.last.clear();
         let open = std::mem::take(&mut self.open);
-        open.into_iter().map(|open| open.close(&self.topology, &self.metrics)).collect()
+        let mut adder = Adder::new();
+        open.into_iter().map(|open| open.close(&self.topology, &self.metrics, &mut adder)).collect()
     }
 
     /// How many points were left out, because they are no numbers or of another kind than

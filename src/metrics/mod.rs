@@ -14,6 +14,7 @@
 //!
 //! `docs/metrics.md` tells the whole story; `docs/design/metrics.md` why it is so.
 
+pub mod buckets;
 pub mod builtin;
 pub mod client;
 pub mod codec;
@@ -34,6 +35,7 @@ pub mod window;
 #[cfg(test)]
 mod tests;
 
+pub use buckets::Buckets;
 pub use builtin::Builtin;
 pub use client::MetricClient;
 pub use contribution::Contribution;

@@ -61,7 +61,7 @@ impl Histogram {
     /// Sorts a value into its bucket.
     pub(super) fn sample(&mut self, value: f64) {
         if value > 0.0 {
-            *self.buckets.entry(bucket(value)).or_default() += 1;
+            self.buckets.add(bucket(value), 1);
         } else {
             self.zeros += 1;
         }
@@ -69,7 +69,7 @@ impl Histogram {
 
     /// How many values are in buckets.
     pub fn n_sampled(&self) -> u64 {
-        self.buckets.values().fold(self.zeros, |sum, n| sum.saturating_add(*n))
+        self.buckets.iter().fold(self.zeros, |sum, (_, n)| sum.saturating_add(n))
     }
 
     /// The least sampled value that at least the share `q` of all sampled ones does not exceed,
@@ -83,10 +83,10 @@ impl Histogram {
         let mut seen = self.zeros;
         let mut value = 0.0;
         if seen < rank {
-            for (index, n) in &self.buckets {
-                seen = seen.saturating_add(*n);
+            for (index, n) in self.buckets.iter() {
+                seen = seen.saturating_add(n);
                 if seen >= rank {
-                    value = middle(*index);
+                    value = middle(index);
                     break;
                 }
             }
@@ -106,7 +106,7 @@ impl Histogram {
             return None;
         }
         let values = || {
-            let buckets = self.buckets.iter().map(|(index, n)| (middle(*index), *n as f64));
+            let buckets = self.buckets.iter().map(|(index, n)| (middle(index), n as f64));
             std::iter::once((0.0, self.zeros as f64))
                 .chain(buckets)
                 .filter(|(_, n)| *n > 0.0)

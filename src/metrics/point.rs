@@ -1,10 +1,8 @@
 //! What a metric has to say about a stretch of time.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::{MetricType, Minute};
+use super::{Buckets, MetricType, Minute};
 
 /// The value of one metric in one bucket of time, of one task or of many.
 ///
@@ -81,7 +79,7 @@ pub struct Histogram {
     /// How many of the sampled values were 0 or less.
     pub zeros: u64,
     /// How many of the sampled values lie in (2^(i/32), 2^((i+1)/32)], by i.
-    pub buckets: BTreeMap<i16, u64>,
+    pub buckets: Buckets,
 }
 
 /// How long something takes, in µs, and how often it happens per second.
@@ -213,22 +211,7 @@ impl Histogram {
         self.count = self.count.saturating_add(other.count);
         self.sum = sum(self.sum, other.sum);
         self.zeros = self.zeros.saturating_add(other.zeros);
-        if self.buckets.is_empty() {
-            self.buckets.clone_from(&other.buckets);
-            return;
-        }
-        // Both are in order, and mostly hold the same indices: one walk over both is several
-        // times faster than a search for each.
-        let mut missing = Vec::new();
-        let mut mine = self.buckets.iter_mut().peekable();
-        for (index, n) in &other.buckets {
-            while mine.next_if(|(known, _)| *known < index).is_some() {}
-            match mine.next_if(|(known, _)| *known == index) {
-                Some((_, mine)) => *mine = mine.saturating_add(*n),
-                None => missing.push((*index, *n)),
-            }
-        }
-        self.buckets.extend(missing);
+        self.buckets.merge(&other.buckets);
     }
 
     /// Takes in a value but for the buckets: count, sum and bounds.

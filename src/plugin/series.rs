@@ -177,6 +177,7 @@ pub const LABELS: [&str; 7] = ["topology", "component", "task", "stream", "host"
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Buckets;
     use crate::plugin::uploader::tests::fixture::{gauge, histogram, meta, meter, metrics};
 
     fn shown(name: &str, point: &Point) -> String {
@@ -213,8 +214,7 @@ mod tests {
         let empty = Point::Histogram(Histogram::default());
         assert_eq!(shown("1@4@t-1-1@c@4@@udf@size", &empty), "count=0 sum=0.0");
         // Values that were all left out of the buckets.
-        let unsampled =
-            Point::Histogram(Histogram { buckets: std::collections::BTreeMap::new(), ..histogram() });
+        let unsampled = Point::Histogram(Histogram { buckets: Buckets::default(), ..histogram() });
         let known = "count=3 sum=8.0 min=2.0 max=4.0 mean=2.666667";
         assert_eq!(shown("1@4@t-1-1@c@4@@udf@size", &unsampled), known);
     }

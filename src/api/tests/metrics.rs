@@ -46,7 +46,7 @@ fn names() -> Vec<(String, Measure)> {
         ("2@4@gone-1-1@split@0@@sys@ProcessLatency".to_owned(), |_, n| {
             let mut histogram =
                 Histogram { count: 10, sum: 1000.0, min: 100.0, max: 100.0, ..Histogram::default() };
-            histogram.buckets.insert(212, u64::from(n + 1));
+            histogram.buckets.add(212, u64::from(n + 1));
             Point::Histogram(histogram)
         }),
         ("2@2@gone-1-1@split@0@@sys@Capacity".to_owned(), |_, n| {
