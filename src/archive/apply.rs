@@ -130,17 +130,23 @@ impl Applier<'_> {
         let buckets = Window::ALL.map(|window| (window, window.bucket(minute)));
         for (id, point) in points.iter() {
             let Some(known) = catalog.get(id) else { continue };
-            for (window, bucket) in buckets {
-                batch.merge(Table::Points, &key::point(id, window, bucket), point);
-            }
             let of = catalog.at(known.topology);
             let (reserved, is_newest) = topologies
                 .entry(known.topology)
                 .or_insert_with(|| (Reserved::default(), of.last.is_none_or(|last| minute > last)));
+            // No metric of the topology has anything as late, so there is nothing to merge with:
+            // what is of this minute alone stays one value, which is cheaper to keep.
+            let is_alone = *is_newest;
+            for (window, bucket) in buckets {
+                let key = key::point(id, window, bucket);
+                if is_alone && window == Window::M1 {
+                    batch.put(Table::Points, &key, point);
+                } else {
+                    batch.merge(Table::Points, &key, point);
+                }
+            }
             let (key, value) = (key::latest(&of.id, id), stored::encode_latest(minute, point));
-            if *is_newest {
-                // No metric of the topology has anything as late, so there is nothing to merge
-                // with: what is read often stays one value.
+            if is_alone {
                 batch.put(Table::Latest, &key, &value);
             } else {
                 batch.merge(Table::Latest, &key, &value);

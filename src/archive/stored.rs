@@ -14,11 +14,16 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Point> {
     codec::decode(bytes).ok()
 }
 
-/// All of `points` as one. What is not a point is left out; the first one says the kind.
-pub(super) fn merge<'a>(points: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+/// All of `points` as one. What is not a point is left out; the first one says the kind. One alone
+/// stays as it is.
+pub(super) fn merge<'a>(mut points: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let (first, second) = (points.next(), points.next());
+    if second.is_none() {
+        return first.unwrap_or_default().to_vec();
+    }
     let mut bytes = Vec::with_capacity(64);
     // Intake lets only points of a metric's kind in, so none is left out.
-    codec::merge_all(points, &mut bytes);
+    codec::merge_all(first.into_iter().chain(second).chain(points), &mut bytes);
     bytes
 }
 
@@ -62,7 +67,9 @@ mod tests {
     fn points_add_up_and_rubbish_is_left_out() {
         let all = [counter(1), b"\xc1".to_vec(), counter(2)];
         assert_eq!(merge(all.iter().map(Vec::as_slice)), counter(3));
-        assert_eq!(merge([&all[1][..]].into_iter()), Vec::<u8>::new());
+        assert_eq!(merge([&all[0][..], &all[1][..]].into_iter()), counter(1));
+        assert_eq!(merge([&all[0][..]].into_iter()), counter(1));
+        assert_eq!(merge([].into_iter()), Vec::<u8>::new());
         assert_eq!(decode(&[]), None);
     }
 
