@@ -297,7 +297,8 @@ impl Measure {
             let progress = self.progress();
             status.leader = progress.leader;
             status.level_at = progress.level_at;
-            status.trouble = progress.trouble.clone();
+            // One that leads follows no one.
+            status.trouble = progress.trouble.clone().filter(|_| stage == Stage::Following);
         }
         let archive = match self.archive() {
             Ok(archive) => archive,
