@@ -65,6 +65,8 @@ pub(super) enum Setting {
     NextUpload = 4,
     /// The number of the next meta.
     NextMeta = 5,
+    /// Up to when what is kept is over, as it was last.
+    Expiry = 6,
 }
 
 /// Keys from the first up to the second, which is not one of them.

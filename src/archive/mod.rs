@@ -20,6 +20,7 @@ mod catalog;
 mod entry;
 pub mod error;
 pub mod event;
+mod expiry;
 mod handle;
 mod history;
 mod intake;

@@ -16,6 +16,7 @@ use super::{
     apply::{self, Applied, Applier, Change},
     catalog::Catalog,
     entry::Entry,
+    expiry::Expiry,
     history,
     key::{self, Setting, Table},
     log::{self, Shape},
@@ -100,11 +101,13 @@ pub(super) struct Writer {
     queue_moved: bool,
     failed: Option<(String, Monotonic)>,
     swept: Minute,
+    expiry: Expiry,
 }
 
 impl Writer {
     /// Reads what is kept in memory.
     pub(super) fn load(shared: &Arc<Shared>) -> Result<Self, Error> {
+        let clock = &shared.options.clock;
         let mut writer = Self {
             shared: Arc::clone(shared),
             last: Position::default(),
@@ -114,6 +117,7 @@ impl Writer {
             queue_moved: true,
             failed: None,
             swept: Minute(0),
+            expiry: Expiry::new(None, Minute::of(clock.now()), clock.monotonic()),
         };
         writer.reload()?;
         Ok(writer)
@@ -121,14 +125,17 @@ impl Writer {
 
     fn reload(&mut self) -> Result<(), Error> {
         let shared = Arc::clone(&self.shared);
-        let now = shared.options.clock.now();
-        shared.store.set_now(Minute::of(now));
-        let (catalog, mut queue) = shared.store.with(|view| {
+        let (now, monotonic) = (shared.options.clock.now(), shared.options.clock.monotonic());
+        let (catalog, mut queue, before) = shared.store.with(|view| {
             self.last = setting(view, Setting::Last)?.unwrap_or_default();
             self.next_meta = setting(view, Setting::NextMeta)?.unwrap_or(1);
             self.shape = Shape::load(view, self.last, now)?;
-            Ok((load_catalog(view)?, load_queue(view)?))
+            Ok((load_catalog(view)?, load_queue(view)?, setting(view, Setting::Expiry)?))
         })?;
+        // One of an earlier version does not say: then what it has last is not over.
+        let before = before.or_else(|| catalog.topologies().filter_map(|of| of.last).max());
+        self.expiry = Expiry::new(before, Minute::of(now), monotonic);
+        shared.store.set_now(self.expiry.at());
         *shared.catalog.write().unwrap_or_else(PoisonError::into_inner) = catalog;
         let mut held = shared.queue();
         queue.take_hands(&mut held);
@@ -150,7 +157,7 @@ impl Writer {
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         while let Some(Command::Write(job)) = commands.blocking_recv() {
             self.heal();
-            self.shared.store.set_now(Minute::of(self.shared.options.clock.now()));
+            self.follow_clock();
             let mut finishes = vec![job(&mut self)];
             let mut stop = false;
             while finishes.len() < GROUP_MAX && self.failed.is_none() && !stop {
@@ -167,6 +174,12 @@ impl Writer {
         }
         self.shared.store.close_for_good();
         // What still waits is told by its closed channel.
+    }
+
+    fn follow_clock(&mut self) {
+        let clock = &self.shared.options.clock;
+        self.expiry.follow(Minute::of(clock.now()), clock.monotonic());
+        self.shared.store.set_now(self.expiry.at());
     }
 
     fn settle(&mut self, finishes: Vec<Finish>) {
@@ -267,6 +280,7 @@ impl Writer {
             let applied = self.applier(view).apply(entry, &mut batch)?;
             batch.put(Table::Log, &key::log(at.seq), &log::stored(at.term, bytes));
             batch.put(Table::State, &key::setting(Setting::Last), &record::encode(&at));
+            batch.put(Table::State, &key::setting(Setting::Expiry), &record::encode(&self.expiry.at()));
             shape.write(&trim, &mut batch);
             view.write(batch)?;
             Ok(applied)
@@ -301,7 +315,7 @@ impl Writer {
     /// Closes minutes, and lets go what is expired.
     pub(super) fn close_minutes(&mut self, term: Term, through: Minute) -> Result<usize, Error> {
         let options = &self.shared.options;
-        let now = Minute::of(options.clock.now());
+        let now = self.expiry.at();
         let sweeps = now.0 / SWEEP_EVERY != self.swept.0 / SWEEP_EVERY;
         let (cuts_kept, kept) = (options.retention.minutes(Window::M1), options.retention.longest_minutes());
         let entry = Entry::Close {

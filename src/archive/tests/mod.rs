@@ -99,13 +99,14 @@ async fn contribute(
     assert!(matches!(taken, Taken::Stored(_)), "{taken:?}");
 }
 
-/// All that is stored, but for what each nimbus decides for itself: how it trims its log.
+/// All that is stored, but for what each nimbus decides for itself: how it trims its log, and what
+/// the time is.
 fn dump(archive: &Archive) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
     let mut all = BTreeMap::new();
     let read = archive.shared.store.with(|view| {
         for table in Table::ALL {
             view.cursor(table).from(&[], |key, value| {
-                if !(table == Table::State && key == [1, 3]) {
+                if !(table == Table::State && matches!(key, [1, 3 | 6])) {
                     all.insert((table, key.to_vec()), value.to_vec());
                 }
                 std::ops::ControlFlow::Continue(())

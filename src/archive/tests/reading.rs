@@ -241,3 +241,30 @@ async fn what_is_older_than_its_retention_goes_and_nothing_else() {
     assert_eq!(archive.topologies().await.expect("read"), []);
     home.close().await;
 }
+
+#[tokio::test]
+async fn a_clock_that_is_years_ahead_for_a_while_expires_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let right = Timestamp::from_millis(u64::from(NOW) * 60_000 + 1000);
+    let clock = Clock::paced(right);
+    let home = Home::open(folder.path(), Options { clock: clock.clone(), ..options() });
+    let topology = topology("t");
+    let ids = register_some(&home.archive, &topology, 1).await;
+    contribute(&home.archive, &topology, NOW, 1, &[(ids[0], 5)]).await;
+    clock.set(right.plus(Duration::from_secs(3 * 365 * 24 * 3600)));
+    home.archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
+    home.archive.tidy_up().await.expect("done");
+    home.close().await;
+    // Not by a nimbus either that starts while the clock is wrong.
+    let home = Home::open(folder.path(), Options { clock: clock.clone(), ..options() });
+    let archive = &home.archive;
+    archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
+    archive.tidy_up().await.expect("done");
+    clock.set(right);
+    for window in Window::ALL {
+        let points = archive.points(ids[0], window, Minute(0), Minute(NOW), 9).await.expect("read");
+        assert_eq!(sum(&points), 5, "{window}");
+    }
+    contribute(archive, &topology, NOW, 2, &[(ids[0], 1)]).await;
+    home.close().await;
+}
