@@ -15,13 +15,16 @@ use stormkeeper::{
         topology::{Component, ComponentKind, Grouping, Input, Run, StreamDeclaration, TaskTable, Topology},
     },
     tuple::{Origin, Tuple, Value, grouping::Router},
-    worker::transport::{Counters, Identity, Inboxes, Listener, Peers},
+    worker::{
+        flow::Measuring,
+        transport::{Counters, Identity, Inboxes, Listener, Peers},
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     runtime::Runtime,
-    sync::mpsc,
+    sync::{Mutex, mpsc},
 };
 
 /// Tuples per measured round: the start of a round is then below a thousandth of it.
@@ -29,6 +32,9 @@ const N_TUPLES: u32 = 100_000;
 
 /// How many tuples a receiver takes at once.
 const N_TAKEN: usize = 256;
+
+/// How many tuples come of one batch of a component's messages.
+const N_EMITTED: u32 = 64;
 
 /// The bytes that one tuple of `a_tuple` takes in a batch.
 const WIRE_BYTES_PER_TUPLE: u32 = 15;
@@ -163,6 +169,46 @@ fn local(c: &mut Criterion) {
     });
 }
 
+/// The whole way between the loops of two tasks, with what they measure and without.
+fn measured(c: &mut Criterion) {
+    let mut group = c.benchmark_group("one task to one in the same worker, by their loops");
+    group.throughput(Throughput::Elements(N_TUPLES.into())).sample_size(40);
+    let (runtime, tasks) = (runtime(), Tasks::default());
+    let (inboxes, mut receivers) = runtime.block_on(async { Inboxes::new([TaskId(7)]) });
+    let mut inbox = receivers.remove(&TaskId(7)).expect("asked for");
+    let peers = Peers::new(identity(1), inboxes, Arc::new(Counters::default()), &tasks);
+    let dir = tempfile::tempdir().expect("a folder");
+    let measuring = Measuring::start(&identity(1), dir.path().to_owned()).expect("it begins");
+    for (name, on) in [("measured", Some(&measuring)), ("not measured", None)] {
+        let mut receiving = Measuring::receiving(on, component("count"), TaskId(7));
+        let emitting = Arc::new(Mutex::new(Measuring::emitting(on, component("split"), TaskId(1))));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                runtime.block_on(async {
+                    let (mut outbox, origin) = (peers.outbox(), a_tuple().origin().clone());
+                    let emitting = Arc::clone(&emitting);
+                    tasks.start("emitter", Ending::Normal, async move {
+                        let mut emitting = emitting.lock().await;
+                        for n in 0..N_TUPLES {
+                            let values = vec!["word".into(), Value::Int(n.into())];
+                            outbox.send(TaskId(7), emitting.emit(&origin, values)).await;
+                            if n % N_EMITTED == 0 {
+                                emitting.settle();
+                            }
+                        }
+                    });
+                    let (mut n_taken, mut taken) = (0, Vec::with_capacity(N_TAKEN));
+                    while n_taken < N_TUPLES as usize {
+                        n_taken += inbox.recv_many(&mut taken, N_TAKEN).await;
+                        receiving.take(&taken);
+                        taken.clear();
+                    }
+                });
+            });
+        });
+    }
+}
+
 async fn take<T>(receiver: &mut mpsc::Receiver<T>) {
     let (mut n_taken, mut taken) = (0, Vec::with_capacity(N_TAKEN));
     while n_taken < N_TUPLES as usize {
@@ -231,5 +277,5 @@ async fn bare_connection() -> (TcpStream, TcpStream) {
     (here.expect("connected"), there.expect("accepted").0)
 }
 
-criterion_group!(benches, route, encode, local, remote);
+criterion_group!(benches, route, encode, local, measured, remote);
 criterion_main!(benches);

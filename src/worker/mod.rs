@@ -34,6 +34,8 @@ use std::{io, path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+#[cfg(feature = "test-support")]
+pub use metrics::flow;
 pub use options::{ComponentGroup, Options};
 
 use crate::{

@@ -16,6 +16,8 @@
 //! With `topology.enable.metrics: false` there is nothing of all this.
 
 pub(super) mod control;
+#[cfg(feature = "test-support")]
+pub mod flow;
 mod gauges;
 pub(super) mod master;
 pub(super) mod measuring;
