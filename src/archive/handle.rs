@@ -18,6 +18,7 @@ use super::{
     log::{self, Shape},
     queue::{Flow, Queue},
     store::{Store, View},
+    told,
     writer::{Command, Finish, Shared, Writer},
 };
 use crate::{
@@ -398,6 +399,15 @@ impl Archive {
     ) -> Result<Vec<HistoryEntry>, Error> {
         let name = name.cloned();
         self.read(move |_, view| history::history(view, name.as_ref(), limit)).await
+    }
+
+    /// One topology, from its submission on; none that is not known, or is forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub async fn topology(&self, id: &TopologyId) -> Result<Option<HistoryEntry>, Error> {
+        let id = id.clone();
+        self.read(move |_, view| told::history_of(view, &id)).await
     }
 
     /// Every topology that has metas, dead ones too.

@@ -169,7 +169,8 @@ impl Telling<'_> {
     }
 }
 
-fn history_of(view: &View<'_>, topology: &TopologyId) -> Result<Option<HistoryEntry>, Error> {
+/// What is known of a topology.
+pub(super) fn history_of(view: &View<'_>, topology: &TopologyId) -> Result<Option<HistoryEntry>, Error> {
     let Some(started) = view.get(Table::State, &key::started(topology))? else { return Ok(None) };
     let started: Timestamp = record::decode("when a topology started", &started)?;
     let entry = view.get(Table::State, &key::history(started, topology))?;

@@ -14,6 +14,7 @@ use crate::{
     model::{
         InvalidId, NimbusId, Term, Timestamp, TopologyId,
         event::{EventKind, Move},
+        topology::TaskTable,
     },
     tree::{CreateMode, Op},
 };
@@ -76,6 +77,31 @@ pub struct Event {
     /// How many more moves there were than are listed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub moves_left_out: usize,
+    /// What was submitted; of an event of that kind, and not of an older version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted: Option<Submitted>,
+}
+
+/// What a submit leaves for the history, which may only learn of the topology when its records
+/// are gone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Submitted {
+    /// Whose topology it is.
+    pub owner: String,
+    /// The share of values that go into histograms' buckets, where its settings say. Always
+    /// finite: what is not, no JSON holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_rate: Option<f64>,
+    /// Its tasks; empty when they would have made the event too long.
+    #[serde(default, skip_serializing_if = "has_no_tasks")]
+    pub tasks: TaskTable,
+}
+
+// The rate is never NaN.
+impl Eq for Submitted {}
+
+fn has_no_tasks(tasks: &TaskTable) -> bool {
+    tasks.0.is_empty()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -96,12 +122,19 @@ pub struct Told {
     pub by: Option<String>,
     /// The tasks that got another place.
     pub moves: Vec<Move>,
+    /// What was submitted, of a submit.
+    pub submitted: Option<Submitted>,
 }
 
 impl Told {
     /// Something that happened to the cluster, not to one topology.
     pub fn of_cluster(event: EventKind, reason: impl Into<String>) -> Self {
-        Self { event, topology: None, reason: reason.into(), by: None, moves: Vec::new() }
+        Self { event, topology: None, reason: reason.into(), by: None, moves: Vec::new(), submitted: None }
+    }
+
+    /// Something that happened to one topology.
+    pub fn of(topology: &TopologyId, event: EventKind, reason: impl Into<String>) -> Self {
+        Self { topology: Some(topology.clone()), ..Self::of_cluster(event, reason) }
     }
 }
 
@@ -119,9 +152,10 @@ pub struct Author {
 impl Author {
     /// The operation that adds an event to the list.
     pub fn tell(&self, told: Told) -> Op {
-        let Told { event, topology, reason, by, moves } = told;
+        let Told { event, topology, reason, by, moves, submitted } = told;
         let (time, term, nimbus) = (self.clock.now(), self.term, self.nimbus.clone());
-        Event { time, term, nimbus, event, topology, reason, by, moves, moves_left_out: 0 }.op()
+        let moves_left_out = 0;
+        Event { time, term, nimbus, event, topology, reason, by, moves, moves_left_out, submitted }.op()
     }
 }
 
@@ -135,6 +169,12 @@ impl Event {
             self.reason.push('…');
         }
         let mut data = record::encode(&self);
+        if data.len() > EVENT_BYTES_MAX
+            && let Some(submitted) = &mut self.submitted
+        {
+            submitted.tasks = TaskTable::default();
+            data = record::encode(&self);
+        }
         while data.len() > EVENT_BYTES_MAX && !self.moves.is_empty() {
             // Half at a time: a handful of tries, however many there are.
             let kept = self.moves.len() / 2;
@@ -166,6 +206,7 @@ mod tests {
             by: None,
             moves,
             moves_left_out: 0,
+            submitted: None,
         }
     }
 
@@ -187,6 +228,25 @@ mod tests {
         assert!(bytes.len() <= EVENT_BYTES_MAX);
         let read: Event = record::decode(&path, &bytes).expect("readable");
         assert_eq!(read.moves.len() + read.moves_left_out, 1000);
+    }
+
+    #[test]
+    fn a_submit_tells_what_it_was_of_as_far_as_there_is_room() {
+        let tasks =
+            |n: u32| TaskTable::number((0..n).map(|i| (format!("component-{i}").parse().expect("valid"), 1)));
+        for (n, is_whole) in [(2, true), (1000, false)] {
+            let submitted = Submitted { owner: "ann".to_owned(), sample_rate: Some(0.5), tasks: tasks(n) };
+            let told = Event {
+                event: EventKind::Submitted,
+                submitted: Some(submitted.clone()),
+                ..event(Vec::new())
+            };
+            let Op::Create { data, .. } = told.op() else { panic!("an event is created") };
+            assert!(data.len() <= EVENT_BYTES_MAX);
+            let read: Event = record::decode(&layout::events(), &data).expect("readable");
+            let tasks = if is_whole { submitted.tasks.clone() } else { TaskTable::default() };
+            assert_eq!(read.submitted, Some(Submitted { tasks, ..submitted }));
+        }
     }
 
     #[test]

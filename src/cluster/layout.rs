@@ -119,7 +119,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/events/{sequence}",
         kind: "P, S",
-        holds: "time, term, nimbus, what happened and why, which tasks went where; the newest 500 are kept",
+        holds: "time, term, nimbus, what happened and why, which tasks went where; of a submit also owner, tasks and sample rate; the newest 500 are kept",
         written_by: "leader, in the same transaction as what it tells of",
         watched_by: "nimbus",
     },

@@ -165,6 +165,17 @@ impl TopologyId {
     pub fn new(name: &TopologyName, counter: u64, at: crate::model::Timestamp) -> Self {
         Self(format!("{name}-{counter}-{}", at.as_millis() / 1000))
     }
+
+    /// The name in the text of an id: the whole text, when that is none as they are made here.
+    pub fn name_in(id: &str) -> &str {
+        let without_number = |text: &str| {
+            let (rest, number) = text.rsplit_once('-')?;
+            let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then_some(rest.len())
+        };
+        let n_bytes = without_number(id).and_then(|n_bytes| without_number(&id[..n_bytes]));
+        &id[..n_bytes.unwrap_or(id.len())]
+    }
 }
 
 impl StreamId {

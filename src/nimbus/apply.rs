@@ -103,6 +103,7 @@ fn told(action: &Action) -> Option<Told> {
         reason: action.reason.to_string(),
         by: None,
         moves: action.moves.clone(),
+        submitted: None,
     })
 }
 

@@ -143,15 +143,14 @@ fn told(id: &TopologyId, change: &Change, by: Option<String>, next: &Storm) -> T
         Change::Kill(_) => EventKind::Killed,
         Change::Metrics(control) => {
             let reason = format!("an operator asked for it; {}", told_of(control));
-            let event = EventKind::Measured;
-            return Told { event, topology: Some(id.clone()), reason, by, moves: Vec::new() };
+            return Told { by, ..Told::of(id, EventKind::Measured, reason) };
         }
     };
     let reason = match next.pending.as_ref().map(PendingChange::deadline) {
         Some(deadline) => format!("an operator asked for it; it is due at {deadline}"),
         None => "an operator asked for it".to_owned(),
     };
-    Told { event, topology: Some(id.clone()), reason, by, moves: Vec::new() }
+    Told { by, ..Told::of(id, event, reason) }
 }
 
 /// Between two looks at what a write whose answer was lost may have done.

@@ -4,7 +4,7 @@
 use crate::test_support::sabotage::{self, Sabotage};
 use crate::{
     cluster::{
-        event::Told,
+        event::{Submitted, Told},
         layout,
         record::{self, Rest, Storm, Tasks},
         store::Store,
@@ -36,6 +36,8 @@ pub(super) struct Prepared {
     pub(super) workers: u32,
     pub(super) message_timeout_secs: u64,
     pub(super) tasks: TaskTable,
+    /// The share of values in histograms' buckets, where the topology says.
+    pub(super) sample_rate: Option<f64>,
 }
 
 /// The longest text of an owner; it is only shown.
@@ -74,7 +76,15 @@ impl Prepared {
             workers: topology.wanted_workers(),
             message_timeout_secs,
             tasks: TaskTable::number(components),
+            sample_rate: sample_rate_of(topology),
         })
+    }
+
+    fn told(&self, id: &TopologyId, by: Option<String>) -> Told {
+        let Self { owner, sample_rate, tasks, .. } = self;
+        let submitted = Submitted { owner: owner.clone(), sample_rate: *sample_rate, tasks: tasks.clone() };
+        let reason = format!("{owner} submitted it");
+        Told { by, submitted: Some(submitted), ..Told::of(id, EventKind::Submitted, reason) }
     }
 
     fn storm(&self, now: Timestamp) -> Storm {
@@ -137,14 +147,7 @@ pub(super) async fn carry_out(
     check_size(&ops).map_err(Refusal::TooLarge)?;
     let mut is_in_doubt = false;
     for _ in 0..TRIES {
-        let told = Told {
-            event: EventKind::Submitted,
-            topology: Some(id.clone()),
-            reason: format!("{} submitted it", prepared.owner),
-            by: by.clone(),
-            moves: Vec::new(),
-        };
-        match writer.commit_and_tell(ops.clone(), told).await {
+        match writer.commit_and_tell(ops.clone(), prepared.told(&id, by.clone())).await {
             Ok(_) => return Ok((id, storm)),
             Err(WriteError::Unknown(_)) => is_in_doubt = true,
             // What is there is what we wrote before: nobody else makes this id.
@@ -204,15 +207,9 @@ pub(super) fn check_placeable(id: &TopologyId, tasks: &TaskTable, workers: u32) 
     }
 }
 
-/// The name in the text of a topology's id.
-fn name_in(id: &str) -> &str {
-    let without_number = |text: &str| {
-        let (rest, number) = text.rsplit_once('-')?;
-        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        is_number.then_some(rest.len())
-    };
-    let n_bytes = without_number(id).and_then(|n_bytes| without_number(&id[..n_bytes]));
-    &id[..n_bytes.unwrap_or(id.len())]
+/// The share of values in histograms' buckets, where a topology's settings say.
+pub(super) fn sample_rate_of(topology: &Topology) -> Option<f64> {
+    topology.settings.get("topology.metric.sample.rate").and_then(serde_json::Value::as_f64)
 }
 
 /// Whether the name is free. A topology that is killed has it until it is gone.
@@ -221,10 +218,9 @@ fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
         let is_killed = storm.value.status == TopologyStatus::Killed;
         return Err(Refusal::NameInUse { name: name.clone(), by: id.clone(), is_killed });
     }
-    let unclear = view
-        .unreadable
-        .keys()
-        .find(|path| path.parent() == Some(layout::storms()) && name_in(path.name()) == name.as_str());
+    let unclear = view.unreadable.keys().find(|path| {
+        path.parent() == Some(layout::storms()) && TopologyId::name_in(path.name()) == name.as_str()
+    });
     match unclear {
         Some(path) => Err(Refusal::NameUnclear { name: name.clone(), path: path.clone() }),
         None => Ok(()),
@@ -276,6 +272,7 @@ mod tests {
             workers,
             message_timeout_secs: 30,
             tasks: TaskTable::number([("split".parse().expect("valid"), n_tasks)]),
+            sample_rate: None,
         }
     }
 

@@ -27,6 +27,7 @@ mod lead;
 mod open;
 mod options;
 mod own;
+mod past;
 mod process;
 mod safe;
 mod status;

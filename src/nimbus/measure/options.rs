@@ -41,6 +41,8 @@ pub struct Pace {
     pub pull_busy: Duration,
     /// The leader writes count and digest of metas that changed.
     pub flush: Duration,
+    /// After a look at the topologies: what changed until then is told together.
+    pub gather: Duration,
     /// A follower compares them with its own.
     pub check: Duration,
     /// An uploader that could not be started, or refused something, is left alone.
@@ -60,6 +62,8 @@ impl Default for Pace {
             pull_idle: Duration::from_secs(5),
             pull_busy: Duration::from_secs(2),
             flush: Duration::from_secs(15),
+            // After a change, others often follow at once: of each task that beats, for one.
+            gather: Duration::from_secs(1),
             check: Duration::from_secs(60),
             clock: Duration::from_secs(60),
             upload_pause: Duration::from_secs(5),

@@ -1,6 +1,9 @@
 //! The leader tells the archive, and uploaders, where tasks run and which topologies there are.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tracing::{debug, info};
 
@@ -11,16 +14,14 @@ use crate::{
     nimbus::{
         blobs::BlobStore,
         measure::{
-            Measure,
+            Measure, past,
             track::{Known, Seen, track},
             upload::Telling,
         },
+        submit::sample_rate_of,
     },
     tree::Version,
 };
-
-/// After a change, others often follow at once: of each task that beats, for one.
-const GATHER: Duration = Duration::from_secs(1);
 
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(5);
@@ -47,12 +48,17 @@ struct Teller {
     telling: Telling,
     /// What the archive knows of each topology that is there.
     known: BTreeMap<TopologyId, (Known, Versions)>,
+    /// Topologies that came and went, and that the archive knows by now. Those alone that the
+    /// list of events still tells of, so as many as that is long.
+    settled: BTreeSet<TopologyId>,
 }
 
 /// Tells what changed, for as long as the leadership lasts.
 pub(super) async fn tell(measure: Measure, archive: Archive, term: Term, blobs: BlobStore, telling: Telling) {
     let mut observations = measure.shared.setup.observations.clone();
-    let mut teller = Teller { measure, archive, term, blobs, telling, known: BTreeMap::new() };
+    let gather = measure.shared.options.pace.gather;
+    let (known, settled) = (BTreeMap::new(), BTreeSet::new());
+    let mut teller = Teller { measure, archive, term, blobs, telling, known, settled };
     while let Err(error) = teller.read_back().await {
         info!(%error, "the archive does not say which topologies it knows");
         tokio::time::sleep(RETRY).await;
@@ -66,7 +72,7 @@ pub(super) async fn tell(measure: Measure, archive: Archive, term: Term, blobs: 
             tokio::time::sleep(RETRY).await;
             continue;
         }
-        tokio::time::sleep(GATHER).await;
+        tokio::time::sleep(gather).await;
         if observations.changed().await.is_err() {
             // The observer ends with the whole nimbus.
             return;
@@ -122,6 +128,27 @@ impl Teller {
                 None => drop(self.known.remove(&id)),
             }
         }
+        self.look_back(view).await
+    }
+
+    /// Topologies that came and went between two looks: what is known of them are events.
+    async fn look_back(&mut self, view: &ClusterView) -> Result<(), archive::Error> {
+        let shared = &self.measure.shared;
+        let kept = Duration::from_secs(60) * shared.options.retention.longest_minutes();
+        let gone = past::gone(view, shared.setup.clock.now(), kept);
+        let rate = shared.options.sample_rate;
+        self.settled.retain(|id| gone.contains_key(id));
+        for (id, told) in gone {
+            if self.settled.contains(id) {
+                continue;
+            }
+            let known = self.archive.topology(id).await?;
+            if known.is_none_or(|entry| entry.killed.is_none()) {
+                let events = past::retell(id, &told, &view.supervisors, rate);
+                self.tell(id, events).await?;
+            }
+            self.settled.insert(id.clone());
+        }
         Ok(())
     }
 
@@ -137,13 +164,12 @@ impl Teller {
     /// One that was killed and told so before this leader, and is still being removed; or one
     /// that nobody told of.
     async fn read_one(&self, id: &TopologyId) -> Result<Known, archive::Error> {
-        let history = self.archive.history(None, HISTORY_MAX).await?;
-        let entry = history.iter().find(|entry| entry.topology == *id);
+        let entry = self.archive.topology(id).await?;
         let track = match entry {
             Some(_) => self.archive.track(id, None, TRACK_MAX).await?,
             None => Vec::new(),
         };
-        Ok(Known::of(entry, track))
+        Ok(Known::of(entry.as_ref(), track))
     }
 
     /// The rate that its workers sample at.
@@ -152,7 +178,7 @@ impl Teller {
             return rate;
         }
         let topology = self.blobs.topology(&storm.blob).await.ok().flatten();
-        let set = topology.as_ref().and_then(|topology| topology.settings.get("topology.metric.sample.rate"));
-        set.and_then(serde_json::Value::as_f64).unwrap_or(self.measure.shared.options.sample_rate)
+        let set = topology.and_then(|topology| sample_rate_of(&topology));
+        set.unwrap_or(self.measure.shared.options.sample_rate)
     }
 }

@@ -252,6 +252,7 @@ mod tests {
                 by: Some("bob".to_owned()),
                 moves: moves.clone(),
                 moves_left_out: 0,
+                submitted: None,
             };
             (EventNumber(number as u64), Arc::new(event))
         };

@@ -1,6 +1,7 @@
 //! Whole nimbuses with their APIs and archives, on the memory tree, in real time. The wall
 //! clock is turned by hand.
 
+mod short_lives;
 mod uploaders;
 
 use std::{collections::BTreeMap, convert::Infallible};
@@ -42,6 +43,7 @@ const PACE: Pace = Pace {
     pull_idle: Duration::from_millis(30),
     pull_busy: Duration::from_millis(10),
     flush: Duration::from_millis(30),
+    gather: Duration::from_millis(30),
     check: Duration::from_millis(50),
     clock: Duration::from_millis(20),
     upload_pause: Duration::from_millis(50),

@@ -1,0 +1,86 @@
+//! Topologies that live for less than it takes to look again.
+
+use super::*;
+use crate::{
+    archive::HistoryEntry,
+    rpc::client::{Client, Timeouts},
+};
+
+/// The time between two looks; a life takes some milliseconds.
+const GATHER: Duration = Duration::from_secs(3);
+
+async fn told(one: &One, topology: &TopologyId) -> HistoryEntry {
+    wait_until("its start is told", LONG, || async {
+        let entry = one.archive().topology(topology).await.expect("read");
+        entry.ok_or_else(|| format!("{topology} is not known"))
+    })
+    .await
+}
+
+/// A topology's whole life.
+async fn live(cluster: &Cluster, one: &One, name: &str) -> TopologyId {
+    let topology = submit(one, name).await;
+    wait_until("it is placed", LONG, || async {
+        let view = one.handle().observation().expect("read").view;
+        if view.assignments.contains_key(&topology) { Ok(()) } else { Err("it has no place".to_owned()) }
+    })
+    .await;
+    let kill = Change::Kill(KillRequest { wait_secs: Some(0) });
+    one.handle().change(topology.as_str(), kill, Some("bob".to_owned())).await.expect("killed");
+    wait_until("it is gone", LONG, || async {
+        cluster.clock.turn(Duration::from_secs(1));
+        let view = one.handle().observation().expect("read").view;
+        let is_removed = view.events.values().any(|event| {
+            event.topology.as_ref() == Some(&topology)
+                && event.event == crate::model::event::EventKind::Removed
+        });
+        if is_removed { Ok(()) } else { Err("it is there".to_owned()) }
+    })
+    .await;
+    topology
+}
+
+#[tokio::test]
+async fn a_topology_that_came_and_went_between_two_looks_is_in_the_history_once() {
+    let cluster = Cluster::new().await;
+    let leader = cluster.start_with(cluster.options("a", Pace { gather: GATHER, ..PACE })).await;
+    leader.takes_metrics().await;
+    let mut n = 0;
+    let topology = loop {
+        // Once this one is told, the next look is a while away.
+        n += 1;
+        let marker = submit(&leader, &format!("marker-{n}")).await;
+        told(&leader, &marker).await;
+        let topology = live(&cluster, &leader, "brief").await;
+        let is_seen = leader.archive().topology(&topology).await.expect("read").is_some();
+        assert!(n < 10, "each of {n} was seen while it lived");
+        if !is_seen {
+            break topology;
+        }
+    };
+    let entry = told(&leader, &topology).await;
+    assert_eq!(entry.name.as_str(), "brief");
+    assert!(entry.killed.is_some_and(|killed| killed >= entry.started), "{entry:?}");
+    assert_eq!((entry.started_by.as_deref(), entry.killed_by.as_deref()), (Some("me"), Some("bob")));
+    assert!(entry.reason.starts_with("an operator asked for it"), "{entry:?}");
+    let track = leader.archive().track(&topology, None, 100).await.expect("read");
+    assert!(!track.is_empty() && track.iter().all(|place| place.to == entry.killed), "{track:?}");
+    assert!(track.iter().all(|place| place.host.as_str() == "host"), "{track:?}");
+
+    let client =
+        Client::new(vec![leader.running.address().to_string()], Timeouts::default()).expect("a client");
+    let shown = client.topology_history(Some("brief"), None).await.expect("answered");
+    let last = shown.topologies.first().expect("it is shown");
+    assert_eq!((&last.id, last.killed_ms), (&topology, entry.killed));
+
+    // The one that leads next finds the same events, and the archive that knows of them.
+    let next = cluster.start("b").await;
+    next.open().await;
+    next.has_all_of(&leader).await;
+    leader.stop().await;
+    next.takes_metrics().await;
+    let another = live(&cluster, &next, "another").await;
+    told(&next, &another).await;
+    assert_eq!(next.archive().topology(&topology).await.expect("read"), Some(entry));
+    assert_eq!(next.archive().track(&topology, None, 100).await.expect("read"), track);
+}
