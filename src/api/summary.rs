@@ -83,6 +83,7 @@ fn slots_used(view: &ClusterView) -> BTreeMap<&SupervisorId, usize> {
 
 pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList {
     let (view, now) = (&observation.view, nimbus.clock().now());
+    let behind = nimbus.metrics_behind();
     let nimbuses = view.nimbuses.iter().map(|(id, record)| NimbusSummary {
         id: id.clone(),
         host: record.host.clone(),
@@ -94,6 +95,8 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
         },
         uptime_seconds: now.since(record.start).as_secs(),
         blobs_missing: record.blobs_missing,
+        metrics_closed: record.metrics_closed.clone(),
+        metrics_behind: behind.get(id).copied().filter(|_| record.metrics_closed.is_none()),
         version: record.version.clone(),
     });
     let term = view.leader.as_ref().map(|leader| leader.term);

@@ -17,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Show the nimbus replicas.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Each replica is asked how old its own view is and which term it knows of; one \
-that does not answer within 3 seconds is shown without.")]
+that does not answer within 3 seconds is shown without. METRICS is how far its archive of metrics is behind \
+the leader's; it is closed when it cannot be opened, which is told below the table.")]
 pub(super) struct Args {}
 
 #[derive(Serialize)]
@@ -56,16 +57,40 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     output::print(&text(&replicas))
 }
 
-fn replica(summary: NimbusSummary, answer: Result<NimbusList, String>) -> Replica {
+fn replica(mut summary: NimbusSummary, answer: Result<NimbusList, String>) -> Replica {
     match answer {
-        Ok(seen) => Replica { summary, term: seen.term, view_age_ms: Some(seen.view_age_ms), trouble: None },
+        Ok(NimbusList { nimbuses, term, view_age_ms }) => {
+            // What it says of itself is of now.
+            if let Some(own) = nimbuses.into_iter().find(|own| own.id == summary.id) {
+                (summary.metrics_closed, summary.metrics_behind) = (own.metrics_closed, own.metrics_behind);
+            }
+            Replica { summary, term, view_age_ms: Some(view_age_ms), trouble: None }
+        }
         Err(reason) => Replica { summary, term: None, view_age_ms: None, trouble: Some(reason) },
     }
 }
 
+fn metrics(summary: &NimbusSummary) -> String {
+    match (&summary.metrics_closed, summary.metrics_behind) {
+        (Some(_), _) => "closed".to_owned(),
+        (None, Some(0)) => "current".to_owned(),
+        (None, Some(n)) => format!("{n} behind"),
+        (None, None) => "-".to_owned(),
+    }
+}
+
 fn text(Replicas { nimbuses }: &Replicas) -> String {
-    let mut table =
-        Table::new(&["ID", "API", "ROLE", "TERM", "BLOBS MISSING", "VIEW AGE", "UPTIME", "VERSION"]);
+    let mut table = Table::new(&[
+        "ID",
+        "API",
+        "ROLE",
+        "TERM",
+        "BLOBS MISSING",
+        "VIEW AGE",
+        "METRICS",
+        "UPTIME",
+        "VERSION",
+    ]);
     for Replica { summary, term, view_age_ms, .. } in nimbuses {
         let age = |millis: u64| match millis {
             0 => "current".to_owned(),
@@ -78,6 +103,7 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
             term.map_or_else(|| "-".to_owned(), |term| term.to_string()),
             summary.blobs_missing.to_string(),
             view_age_ms.map_or_else(|| "-".to_owned(), age),
+            metrics(summary),
             humane(Duration::from_secs(summary.uptime_seconds)),
             summary.version.clone(),
         ]);
@@ -87,9 +113,54 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
         if let Some(trouble) = trouble {
             text.push_str(&format!("! {}: {trouble}\n", summary.id));
         }
+        if let Some(reason) = &summary.metrics_closed {
+            text.push_str(&format!(
+                "! {}: it runs without metrics, and tries again each minute: {reason}\n",
+                summary.id
+            ));
+        }
     }
     if !nimbuses.iter().any(|replica| replica.summary.status == NimbusStatus::Leader) {
         text.push_str("! no leader now\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(id: &str, metrics_closed: Option<&str>, metrics_behind: Option<u64>) -> NimbusSummary {
+        NimbusSummary {
+            id: id.parse().expect("valid"),
+            host: "h".to_owned(),
+            api: format!("{id}:1"),
+            status: NimbusStatus::Leader,
+            uptime_seconds: 5,
+            blobs_missing: 0,
+            metrics_closed: metrics_closed.map(str::to_owned),
+            metrics_behind,
+            version: "1".to_owned(),
+        }
+    }
+
+    #[test]
+    fn each_replica_says_how_its_metrics_are() {
+        let list = |own| NimbusList { nimbuses: vec![own], term: Some(Term(3)), view_age_ms: 1500 };
+        let nimbuses = vec![
+            replica(summary("a", None, None), Ok(list(summary("a", None, Some(0))))),
+            replica(summary("b", None, None), Ok(list(summary("b", None, Some(7))))),
+            replica(summary("c", Some("it is damaged: move it away"), None), Err("no answer".to_owned())),
+            replica(summary("d", None, Some(9)), Ok(list(summary("d", None, None)))),
+        ];
+        let text = text(&Replicas { nimbuses });
+        let states: Vec<&str> = ["current", "7 behind", "closed"]
+            .into_iter()
+            .filter(|state| text.lines().filter(|line| line.contains(state)).count() == 1)
+            .collect();
+        assert_eq!(states, ["current", "7 behind", "closed"], "{text}");
+        let closed = "! c: it runs without metrics, and tries again each minute: it is damaged: move it away";
+        assert!(text.lines().any(|line| line == closed), "{text}");
+        assert!(!text.contains("9 behind"), "what it says of itself counts: {text}");
+    }
 }

@@ -84,7 +84,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/nimbuses/{nimbus-id}",
         kind: "E",
-        holds: "host, API address, version, start time, role, how many blobs it lacks",
+        holds: "host, API address, version, start time, role, how many blobs it lacks, why its metrics archive cannot be opened",
         written_by: "that nimbus",
         watched_by: "nimbus",
     },

@@ -255,6 +255,9 @@ pub struct Nimbus {
     pub blobs_missing: usize,
     /// Whether it leads.
     pub role: Role,
+    /// Why its metrics archive cannot be opened, and what to do about it; absent while it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_closed: Option<String>,
 }
 
 /// Which part a nimbus plays.

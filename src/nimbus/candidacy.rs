@@ -59,6 +59,7 @@ mod tests {
             start: Timestamp::EPOCH,
             blobs_missing,
             role: Role::Follower,
+            metrics_closed: None,
         };
         let nimbuses = others.iter().map(|(id, n)| (id.parse().expect("valid"), record(*n))).collect();
         let leaderless = Duration::from_secs(leaderless);

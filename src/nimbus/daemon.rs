@@ -28,7 +28,7 @@ use crate::{
         leader::{LeaderStatus, Setting},
         measure::{self, Measure},
         onlooker::look_on,
-        role::{Player, register},
+        role::{Player, Shown, register},
     },
     rpc::blobs::{BlobClient, BlobPeers, FetchError},
     tree::Tree,
@@ -154,11 +154,6 @@ fn assemble(
     };
     tasks.start("blobs", Ending::StopsOwner, replicator.run());
 
-    let (role, plays) = watch::channel(record::Role::Follower);
-    let registration = registration(&options.host, &api, clock.now());
-    let registered = register(me.clone(), registration, plays, missing.clone(), presence);
-    tasks.start("registration", Ending::Normal, registered);
-
     let setup = || measure::Setup {
         me: me.clone(),
         host: options.host.clone(),
@@ -170,6 +165,10 @@ fn assemble(
     };
     let measure = options.metrics.as_ref().map(|metrics| Measure::start(setup(), metrics, &tasks));
     let measure = measure.transpose()?;
+    let (role, plays) = watch::channel(record::Role::Follower);
+    let registration = registration(&options.host, &api, clock.now());
+    let shown = Shown { plays, n_missing: missing.clone(), closed: measure.as_ref().map(Measure::closed) };
+    tasks.start("registration", Ending::Normal, register(me.clone(), registration, shown, presence));
     let options = Arc::new(options);
     let (commands, takes) = watch::channel(None);
     let (status, shown) = watch::channel(LeaderStatus::default());
@@ -213,6 +212,7 @@ fn registration(host: &str, api: &str, start: Timestamp) -> Registration {
         start,
         blobs_missing: 0,
         role: record::Role::Follower,
+        metrics_closed: None,
     }
 }
 

@@ -190,32 +190,64 @@ impl Player {
     }
 }
 
+/// What a nimbus shows of itself, as it changes.
+pub(super) struct Shown {
+    pub(super) plays: watch::Receiver<record::Role>,
+    pub(super) n_missing: watch::Receiver<Option<usize>>,
+    /// Why its metrics archive cannot be opened; none where no metrics are kept.
+    pub(super) closed: Option<watch::Receiver<Option<String>>>,
+}
+
+/// The longest reason in the record of a nimbus; its log has all of it.
+const REASON_BYTES_MAX: usize = 1000;
+
+fn shortened(reason: &str) -> String {
+    let mut ends = (0..=REASON_BYTES_MAX.min(reason.len())).rev();
+    let end = ends.find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+    reason[..end].to_owned()
+}
+
 /// Keeps `/nimbuses/{id}` true.
-pub(super) async fn register(
-    me: NimbusId,
-    mut record: Nimbus,
-    mut role: watch::Receiver<record::Role>,
-    mut n_missing: watch::Receiver<Option<usize>>,
-    presence: Presence,
-) {
+pub(super) async fn register(me: NimbusId, mut record: Nimbus, mut shown: Shown, presence: Presence) {
     // Nothing is said of blobs before it is known which of them are here.
-    if n_missing.wait_for(Option::is_some).await.is_err() {
+    if shown.n_missing.wait_for(Option::is_some).await.is_err() {
         return;
     }
     loop {
-        record.role = *role.borrow_and_update();
-        record.blobs_missing = n_missing.borrow_and_update().unwrap_or_default();
+        record.role = *shown.plays.borrow_and_update();
+        record.blobs_missing = shown.n_missing.borrow_and_update().unwrap_or_default();
+        record.metrics_closed =
+            shown.closed.as_mut().and_then(|closed| closed.borrow_and_update().as_deref().map(shortened));
         presence.keep(&Ephemeral::Nimbus(me.clone()), record::encode(&record));
+        let archive = async {
+            match &mut shown.closed {
+                Some(closed) => closed.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         let changed = tokio::select! {
-            // Whichever it is, both are read.
+            // Whichever it is, all are read.
             biased;
-            // Cancel-safe: both only wait.
-            changed = role.changed() => changed,
-            changed = n_missing.changed() => changed,
+            // Cancel-safe: all only wait.
+            changed = shown.plays.changed() => changed,
+            changed = shown.n_missing.changed() => changed,
+            changed = archive => changed,
         };
         if changed.is_err() {
-            // Both senders live as long as the nimbus; the record stays as it is.
+            // All senders live as long as the nimbus; the record stays as it is.
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_in_a_record_is_bounded() {
+        assert_eq!(shortened("the disk"), "the disk");
+        let long = format!("x{}", "é".repeat(REASON_BYTES_MAX));
+        assert_eq!(shortened(&long).len(), REASON_BYTES_MAX - 1);
     }
 }

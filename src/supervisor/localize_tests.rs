@@ -58,6 +58,7 @@ impl Cluster {
             start: Timestamp::EPOCH,
             blobs_missing: 0,
             role: Role::Follower,
+            metrics_closed: None,
         };
         self.tree
             .create(&layout::nimbus(&id), &record::encode(&nimbus), CreateMode::Persistent)

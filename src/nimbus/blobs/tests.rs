@@ -168,6 +168,7 @@ fn using(blob: &BlobKey, api: &str) -> ClusterView {
         start: Timestamp::EPOCH,
         blobs_missing: 0,
         role: Role::Follower,
+        metrics_closed: None,
     };
     ClusterView {
         storms: [(id, Stored { value: storm, version: Version::FIRST })].into(),

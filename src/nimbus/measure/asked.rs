@@ -1,11 +1,14 @@
 //! What others ask of a nimbus about metrics.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use tokio::sync::SemaphorePermit;
 
 use crate::{
     archive::Archive,
     daemon::tasks::Tasks,
+    model::NimbusId,
     nimbus::{
         Handle,
         measure::{Checkpoint, Lag, Measure, MeasureStatus, Stage},
@@ -27,6 +30,12 @@ impl Handle {
     /// What it knows of the leader's archive. Costs nothing, so that each answer can tell.
     pub fn metrics_lag(&self) -> Lag {
         self.measure().map(Measure::lag).unwrap_or_default()
+    }
+
+    /// How many entries each nimbus' archive is behind the leader's log, as far as this one
+    /// knows: of itself, and while it leads of those that follow it.
+    pub fn metrics_behind(&self) -> BTreeMap<NimbusId, u64> {
+        self.measure().map(Measure::behind).unwrap_or_default()
     }
 
     /// How its metrics stand.
@@ -101,6 +110,21 @@ impl Handle {
 }
 
 impl Measure {
+    fn behind(&self) -> BTreeMap<NimbusId, u64> {
+        let Ok(archive) = self.archive() else { return BTreeMap::new() };
+        let own = archive.position();
+        let mut behind = BTreeMap::new();
+        if self.shared.stage.borrow().0 == Stage::Leading {
+            let acks = self.acks();
+            let heard = acks.heard().map(|(id, its)| (id.clone(), own.seq.saturating_sub(its.seq)));
+            behind.extend(heard);
+        }
+        if let Some(leader) = self.lag().leader {
+            behind.insert(self.shared.setup.me.clone(), leader.seq.saturating_sub(own.seq));
+        }
+        behind
+    }
+
     fn lag(&self) -> Lag {
         let leads = self.shared.stage.borrow().0 != Stage::Following;
         match self.archive() {

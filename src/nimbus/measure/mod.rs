@@ -120,6 +120,8 @@ struct Shared {
     setup: Setup,
     options: Arc<MetricOptions>,
     door: watch::Sender<Door>,
+    /// Why the archive cannot be opened; none while it is open, and before it was tried.
+    closed: watch::Sender<Option<String>>,
     stage: watch::Sender<(Stage, Option<Term>)>,
     /// Held while another nimbus' entries are written into the archive.
     hand: tokio::sync::Mutex<()>,
@@ -178,6 +180,7 @@ impl Measure {
             query: plugin::query_client(&options.plugins, leader)?,
             options: Arc::new(options.clone()),
             door: watch::Sender::new(Door::Closed("the metrics archive is being opened".to_owned())),
+            closed: watch::Sender::new(None),
             stage: watch::Sender::new((Stage::Following, None)),
             hand: tokio::sync::Mutex::new(()),
             baton: tokio::sync::Mutex::new(()),
@@ -238,6 +241,11 @@ impl Measure {
             Door::Open(archive) => Ok(archive.clone()),
             Door::Closed(reason) => Err(Refusal::NoMetrics { reason: reason.clone() }),
         }
+    }
+
+    /// Why the archive cannot be opened, while that is so.
+    pub(super) fn closed(&self) -> watch::Receiver<Option<String>> {
+        self.shared.closed.subscribe()
     }
 
     /// Waits until the archive is open.

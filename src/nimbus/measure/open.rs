@@ -29,12 +29,14 @@ pub(super) async fn keep_open(measure: Measure, cancelled: CancellationToken) {
                 let at = archive.position();
                 info!(term = at.term, seq = at.seq, "the metrics archive is open");
                 measure.shared.door.send_replace(Door::Open(archive));
+                tell(&measure, None);
                 cancelled.cancelled().await;
                 break;
             }
             Err(error) => {
                 let reason = chain(&error);
                 warn!(error = reason, "nimbus runs without metrics; the archive is tried again");
+                tell(&measure, Some(&reason));
                 measure.shared.door.send_replace(Door::Closed(reason));
             }
         }
@@ -47,6 +49,17 @@ pub(super) async fn keep_open(measure: Measure, cancelled: CancellationToken) {
     }
     measure.shared.door.send_replace(Door::Closed("this nimbus is stopping".to_owned()));
     tasks.stop(super::STOP_PATIENCE).await;
+}
+
+/// Everyone is told, by the record of this nimbus in the tree: so only when it is news.
+fn tell(measure: &Measure, reason: Option<&String>) {
+    measure.shared.closed.send_if_modified(|told| {
+        let is_news = told.as_ref() != reason;
+        if is_news {
+            *told = reason.cloned();
+        }
+        is_news
+    });
 }
 
 fn options(measure: &Measure) -> archive::Options {

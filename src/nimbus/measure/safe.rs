@@ -35,6 +35,11 @@ impl Acks {
         self.0.clear();
     }
 
+    /// What each one has that has said so in this term.
+    pub(super) fn heard(&self) -> impl Iterator<Item = (&NimbusId, Position)> {
+        self.0.iter().map(|(id, position)| (id, *position))
+    }
+
     /// What each of `live` has.
     pub(super) fn of<'a>(&self, live: impl Iterator<Item = &'a NimbusId>) -> BTreeMap<NimbusId, Position> {
         live.map(|id| (id.clone(), self.0.get(id).copied().unwrap_or_default())).collect()

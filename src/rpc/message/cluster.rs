@@ -80,6 +80,13 @@ pub struct NimbusSummary {
     pub uptime_seconds: u64,
     /// How many blobs of live topologies it lacks.
     pub blobs_missing: usize,
+    /// Why its metrics archive cannot be opened, and what to do about it; absent while it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_closed: Option<String>,
+    /// How many entries its metrics archive is behind the leader's. The nimbus that answers knows
+    /// it of itself and, while it leads, of the others; absent where it does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_behind: Option<u64>,
     /// The version of its program.
     pub version: String,
 }

@@ -2,6 +2,7 @@
 //! clock is turned by hand.
 
 mod short_lives;
+mod shown;
 mod uploaders;
 
 use std::{collections::BTreeMap, convert::Infallible};
