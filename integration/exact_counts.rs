@@ -73,7 +73,8 @@ Sink().run()
 "#;
 
 /// A cut each second, so that the test takes seconds and not minutes.
-const SETTINGS: &str = "worker.metric.report.frequency.secs: 1\nnimbus.metric.close.delay.secs: 1\n";
+pub(crate) const SETTINGS: &str =
+    "worker.metric.report.frequency.secs: 1\nnimbus.metric.close.delay.secs: 1\n";
 
 /// How often each worker is killed.
 const KILLS: usize = 3;
@@ -85,7 +86,7 @@ const TASKS_PER_WORKER: usize = 2;
 const LEVELS: [&str; 5] = ["stream", "task", "component-stream", "component", "topology"];
 
 /// Sums of counters by level and component, such as `component numbers`.
-type Totals = BTreeMap<String, u64>;
+pub(crate) type Totals = BTreeMap<String, u64>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_history_holds_is_what_the_components_counted() {
@@ -125,7 +126,7 @@ async fn what_history_holds_is_what_the_components_counted() {
     assert_eq!(emitted(&after), emitted(&before), "the removal changed what was counted");
 }
 
-async fn submit(cluster: &Cluster, counts: &Path) {
+pub(crate) async fn submit(cluster: &Cluster, counts: &Path) {
     let dir = cluster.path("exact");
     fs::create_dir_all(dir.join("resources")).expect("a directory");
     fs::create_dir_all(counts).expect("a directory");
@@ -139,7 +140,7 @@ async fn submit(cluster: &Cluster, counts: &Path) {
 }
 
 /// What the components of a kind have begun and done, by their own files.
-fn counted(counts: &Path, component: &str) -> (u64, u64) {
+pub(crate) fn counted(counts: &Path, component: &str) -> (u64, u64) {
     let of = |what: &str| {
         let files = fs::read_dir(counts).expect("readable").map(|entry| entry.expect("readable"));
         let mine = files.filter(|file| {
@@ -152,7 +153,7 @@ fn counted(counts: &Path, component: &str) -> (u64, u64) {
 }
 
 /// Waits until some more was done by both components.
-async fn wait_until_counted(cluster: &Cluster, counts: &Path) {
+pub(crate) async fn wait_until_counted(cluster: &Cluster, counts: &Path) {
     let before = ["numbers", "sink"].map(|component| counted(counts, component).1);
     wait_until("the components count on", PATIENCE, async || {
         let now = ["numbers", "sink"].map(|component| counted(counts, component).1);
@@ -182,7 +183,7 @@ async fn lose_the_leader(cluster: &mut Cluster) {
 }
 
 /// The stored totals, once they hold all that was done, and stay as they are.
-async fn settled(
+pub(crate) async fn settled(
     cluster: &Cluster,
     (topology, component, metric): (&str, &str, &str),
     counts: &Path,
@@ -221,7 +222,7 @@ async fn expect_levels_to_add_up(cluster: &Cluster, topology: &str) {
     }
 }
 
-fn totals(cluster: &Cluster, topology: &str, metric: &str) -> Result<Totals, String> {
+pub(crate) fn totals(cluster: &Cluster, topology: &str, metric: &str) -> Result<Totals, String> {
     let mut totals = Totals::new();
     for level in LEVELS {
         for series in history(cluster, topology, (metric, level))? {

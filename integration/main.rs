@@ -9,6 +9,7 @@ mod exact_counts;
 mod frozen_leader;
 mod history;
 mod life;
+mod live_control;
 mod opentsdb;
 mod quiet_failover;
 mod recovery;

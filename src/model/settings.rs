@@ -145,7 +145,7 @@ pub const KNOWN: &[Setting] = &[
         key: "topology.max.worker.num.for.netty.metrics",
         kind: Kind::Whole(0, MAX_WORKERS),
         default: "200",
-        doc: "With more workers than this, single connections are not measured.",
+        doc: "With more workers than this, single connections are not measured, but for metrics that are enabled by name.",
     },
     Setting {
         key: "topology.message.timeout.secs",

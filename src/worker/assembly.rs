@@ -34,6 +34,8 @@ use crate::{
     },
     model::{
         ComponentId, TaskId,
+        assignment::Assignment,
+        metric_control::MetricControl,
         status::TopologyStatus,
         task_set::TaskSet,
         topology::{ComponentKind, Run, Topology},
@@ -168,11 +170,8 @@ impl Worker {
             assignment.workers.get(&options.slot).map(|worker| worker.tasks.clone()).unwrap_or_default();
         let me = Identity { topology: options.topology.clone(), slot: options.slot.clone() };
         let (inboxes, receivers) = Inboxes::new(local.iter());
-        let n_workers = assignment.workers.len();
         let transport_counters = Arc::new(match &metrics {
-            Some(metrics) => {
-                Counters::measuring(Measures::new(metrics, n_workers <= settings.max_workers_for_connections))
-            }
+            Some(metrics) => Counters::measuring(Measures::new(metrics)),
             None => Counters::default(),
         });
         let measuring =
@@ -208,9 +207,7 @@ impl Worker {
             local,
             tasks,
         };
-        if let Some(measuring) = &mut worker.measuring {
-            measuring.follow(&assignment, changes.as_ref());
-        }
+        worker.measure(&assignment, changes.as_ref());
         let counters = Registry::default();
         beat::start(
             worker.board.clone(),
@@ -314,11 +311,17 @@ impl Worker {
         follow::follow(&store, &options, all_up, |records, readiness| self.apply(records, readiness)).await;
     }
 
-    fn apply(&mut self, records: &Records, readiness: Readiness) {
-        self.peers.update(&records.assignment, &records.table);
+    /// Measures what is wanted now.
+    fn measure(&mut self, assignment: &Assignment, changes: Option<&MetricControl>) {
         if let Some(measuring) = &mut self.measuring {
-            measuring.follow(&records.assignment, records.metrics.as_ref());
+            measuring.follow(assignment, changes);
+            self.peers.measure(measuring.connections());
         }
+    }
+
+    fn apply(&mut self, records: &Records, readiness: Readiness) {
+        self.measure(&records.assignment, records.metrics.as_ref());
+        self.peers.update(&records.assignment, &records.table);
         self.wiring.send_if_modified(|wiring| {
             let changed = wiring.table != records.table;
             if changed {

@@ -77,8 +77,8 @@ builtins! {
         "Spout: emitted and neither acked nor failed yet.";
     EXECUTOR_QUEUE: "ExecutorQueue", SYS, Gauge, Task, "% full", Mean, On, MEASURED =>
         "The queue of tuples that wait for this task.";
-    DESERIALIZE_QUEUE: "DeserializeQueue", SYS, Gauge, Task, "% full", Mean, On, instead("messages are handled as they are read; see ExecutorQueue") =>
-        "The queue of messages that came from the component's own process.";
+    DESERIALIZE_QUEUE: "DeserializeQueue", SYS, Gauge, Task, "% full", Mean, On, instead("nothing waits for that: a frame of another worker and a message of the component's own process are read when the one before is decoded and handed on, and wait in the kernel until then; see ExecutorQueue") =>
+        "The queue of what is received and not decoded yet.";
     SERIALIZE_QUEUE: "SerializeQueue", SYS, Gauge, Task, "% full", Mean, On, MEASURED =>
         "The queue of messages that wait for the component's own process.";
     CTRL_QUEUE: "CtrlQueue", SYS, Gauge, Task, "% full", Mean, On, instead("control messages do not queue apart from tuples; see ExecutorQueue") =>
@@ -117,8 +117,8 @@ builtins! {
 
     NETTY_CLI_SEND_TIME: "NettyCliSendTime", NETTY, Histogram, Connection, "µs", Mean, On, MEASURED =>
         "To hand one frame to the kernel.";
-    NETTY_CLI_CACHE_SIZE: "NettyCliCacheSize", NETTY, Gauge, Connection, "bytes", Sum, On, instead("see NettyCliSendPending, in tuples") =>
-        "Bytes of the frame under way that are not handed to the kernel yet.";
+    NETTY_CLI_CACHE_SIZE: "NettyCliCacheSize", NETTY, Gauge, Connection, "bytes", Sum, On, MEASURED =>
+        "Bytes of the frame that is being handed to the kernel. What waits behind it is not bytes yet: see NettyCliSendPending, in tuples.";
     NETTY_CLI_SEND_PENDING: "NettyCliSendPending", NETTY, Gauge, Connection, "tuples", Sum, On, MEASURED =>
         "Tuples that wait to be sent.";
     NETTY_CLI_CONN_CHECK: "NettyCliConnCheck", NETTY, Gauge, Connection, "", Sum, On, instead("a broken connection is told in the worker's log and its counts") =>

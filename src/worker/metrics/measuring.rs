@@ -12,13 +12,13 @@ use super::{
 use crate::{
     cluster::store::Store,
     daemon::tasks::{Ending, Tasks},
-    metrics::{Subject, builtin},
+    metrics::{Control, Subject, builtin},
     model::{assignment::Assignment, metric_control::MetricControl, task_set::TaskSet, topology::TaskTable},
     rpc::metrics_client::MetricsClient,
     worker::{
         Error, Options,
         settings::MetricSettings,
-        transport::{Identity, Inboxes},
+        transport::{Identity, Inboxes, Wanted},
     },
 };
 
@@ -84,7 +84,7 @@ impl Measuring {
         if self.changes.as_ref() != changes {
             self.changes = changes.cloned();
             tracing::info!(?changes, "metrics are measured otherwise from now on");
-            self.metrics.control(&control::with_changes(&self.settings.control, changes));
+            self.metrics.control(&self.control());
         }
         self.n_workers.send_replace(assignment.workers.len());
         let slot = master::of(assignment);
@@ -105,6 +105,19 @@ impl Measuring {
             }
             changed
         });
+    }
+
+    /// The switches of now.
+    fn control(&self) -> Control {
+        control::with_changes(&self.settings.control, self.changes.as_ref())
+    }
+
+    /// What is measured of each connection: everything while there are few workers, and what is
+    /// enabled by name in any case.
+    pub(in crate::worker) fn connections(&self) -> Wanted {
+        let are_few = *self.n_workers.borrow() <= self.settings.max_workers_for_connections;
+        let control = self.control();
+        Wanted::of(|metric| control.on && (are_few || control.enabled.contains(metric.name)))
     }
 
     fn become_master(&mut self) {

@@ -1,6 +1,13 @@
-//! What the transport measures: of the worker, and of each connection unless there are too many.
+//! What the transport measures: of the worker, and of each connection as far as that is wanted.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 
@@ -11,7 +18,7 @@ use super::{
 use crate::{
     clock::Monotonic,
     metrics::{
-        MetricName, Registry, builtin,
+        Builtin, MetricName, builtin,
         instrument::{Histogram, Meter},
     },
     model::ComponentId,
@@ -27,20 +34,50 @@ pub(in crate::worker) struct Measures {
     receive_speed: Meter,
     transmit_time: Histogram,
     decode_time: Histogram,
-    each_connection: bool,
 }
 
-/// The instruments of one connection; released when it is gone.
-#[derive(Debug)]
+/// What is measured of each connection. Beyond what is wanted nothing is registered: with many
+/// workers connections are most of what a worker could measure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::worker) struct Wanted {
+    send_time: bool,
+    pending: bool,
+    cache_size: bool,
+}
+
+impl Wanted {
+    /// What `is_wanted` says of each metric of connections.
+    pub(in crate::worker) fn of(is_wanted: impl Fn(&Builtin) -> bool) -> Self {
+        Self {
+            send_time: is_wanted(&builtin::NETTY_CLI_SEND_TIME),
+            pending: is_wanted(&builtin::NETTY_CLI_SEND_PENDING),
+            cache_size: is_wanted(&builtin::NETTY_CLI_CACHE_SIZE),
+        }
+    }
+}
+
+/// What is measured of one connection; released when it is gone.
 pub(super) struct Connection {
-    registry: Registry,
-    names: Vec<MetricName>,
-    send_time: Histogram,
+    metrics: Metrics,
+    /// Which it is, as a part of its metrics' names.
+    which: String,
+    queue: mpsc::WeakSender<Addressed>,
+    /// Bytes of the frame that is being handed to the kernel.
+    in_hand: Arc<AtomicUsize>,
+    // Guards what is registered; taken once for each frame, and when that changes.
+    registered: Mutex<Registered>,
+}
+
+#[derive(Debug, Default)]
+struct Registered {
+    send_time: Option<(MetricName, Histogram)>,
+    pending: Option<MetricName>,
+    cache_size: Option<MetricName>,
 }
 
 impl Measures {
-    /// Of this worker; of each connection as well when that is wanted.
-    pub(in crate::worker) fn new(metrics: &Metrics, each_connection: bool) -> Self {
+    /// Of this worker.
+    pub(in crate::worker) fn new(metrics: &Metrics) -> Self {
         let worker = metrics.worker();
         let meter = |metric| metrics.registry().meter(metrics.name(metric, &worker));
         let histogram = |metric| metrics.registry().histogram(metrics.name(metric, &worker));
@@ -51,7 +88,6 @@ impl Measures {
             transmit_time: histogram(&builtin::NETTY_SRV_TRANSMIT_TIME),
             decode_time: histogram(&builtin::MSG_DECODE_TIME),
             metrics: metrics.clone(),
-            each_connection,
         }
     }
 
@@ -82,45 +118,185 @@ impl Measures {
         stamp.emitted.map(|emitted| begun.minus(now.saturating_sub(emitted)))
     }
 
-    /// Of the connection to a component at a peer, whose queue is `queue`.
+    /// Of the connection to a component at a peer, whose queue is `queue`. Nothing yet: see
+    /// [`Connection::follow`].
     pub(super) fn connection(
         &self,
         address: &Address,
         component: &ComponentId,
         queue: &mpsc::Sender<Addressed>,
-    ) -> Option<Connection> {
-        if !self.each_connection {
-            return None;
+    ) -> Connection {
+        Connection {
+            metrics: self.metrics.clone(),
+            which: format!("{}:{}-{component}", address.host, address.slot.port),
+            queue: queue.downgrade(),
+            in_hand: Arc::default(),
+            registered: Mutex::default(),
         }
-        let which = format!("{}:{}-{component}", address.host, address.slot.port);
-        let subject = self.metrics.connection();
-        let pending = self.metrics.name_of_one(&builtin::NETTY_CLI_SEND_PENDING, &subject, &which);
-        let send_time = self.metrics.name_of_one(&builtin::NETTY_CLI_SEND_TIME, &subject, &which);
-        let registry = self.metrics.registry().clone();
-        let queue = queue.downgrade();
-        let n_pending = move || queue.upgrade().map(|queue| (queue.max_capacity() - queue.capacity()) as f64);
-        // A worker that is full of metrics does without; the refusal is counted.
-        let _full = registry.gauge_asking(pending.clone(), n_pending);
-        let histogram = registry.histogram(send_time.clone());
-        Some(Connection { registry, names: vec![pending, send_time], send_time: histogram })
     }
 }
 
 impl Connection {
-    /// One frame was handed to the kernel.
+    /// Measures what is wanted from now on, and nothing else.
+    pub(super) fn follow(&self, wanted: Wanted) {
+        let registry = self.metrics.registry();
+        let mut registered = self.registered.lock().unwrap_or_else(PoisonError::into_inner);
+        let Registered { send_time, pending, cache_size } = &mut *registered;
+        match (wanted.send_time, send_time.take()) {
+            (true, None) => {
+                let name = self.name(&builtin::NETTY_CLI_SEND_TIME);
+                *send_time = Some((name.clone(), registry.histogram(name)));
+            }
+            (true, known) => *send_time = known,
+            (false, Some((name, _))) => registry.release(&name),
+            (false, None) => {}
+        }
+        let queue = self.queue.clone();
+        let n_pending = move || queue.upgrade().map(|queue| (queue.max_capacity() - queue.capacity()) as f64);
+        self.follow_gauge(wanted.pending, pending, &builtin::NETTY_CLI_SEND_PENDING, n_pending);
+        let in_hand = Arc::clone(&self.in_hand);
+        let n_bytes = move || Some(in_hand.load(Ordering::Relaxed) as f64);
+        self.follow_gauge(wanted.cache_size, cache_size, &builtin::NETTY_CLI_CACHE_SIZE, n_bytes);
+    }
+
+    fn follow_gauge(
+        &self,
+        is_wanted: bool,
+        registered: &mut Option<MetricName>,
+        metric: &Builtin,
+        read: impl Fn() -> Option<f64> + Send + Sync + 'static,
+    ) {
+        let registry = self.metrics.registry();
+        match (is_wanted, registered.is_some()) {
+            (true, false) => {
+                let name = self.name(metric);
+                // A worker that is full of metrics does without; the refusal is counted.
+                *registered = registry.gauge_asking(name.clone(), read).is_ok().then_some(name);
+            }
+            (false, true) => {
+                if let Some(name) = registered.take() {
+                    registry.release(&name);
+                }
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    fn name(&self, metric: &Builtin) -> MetricName {
+        self.metrics.name_of_one(metric, &self.metrics.connection(), &self.which)
+    }
+
+    /// A frame of so many bytes is about to be handed to the kernel.
+    pub(super) fn begins(&self, n_bytes: usize) {
+        self.in_hand.store(n_bytes, Ordering::Relaxed);
+    }
+
+    /// That frame was handed to the kernel.
     pub(super) fn sent(&self, took: Duration) {
-        self.send_time.update(micros(took));
+        self.in_hand.store(0, Ordering::Relaxed);
+        let registered = self.registered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, send_time)) = &registered.send_time {
+            send_time.update(micros(took));
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("which", &self.which).finish_non_exhaustive()
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        for name in &self.names {
-            self.registry.release(name);
-        }
+        self.follow(Wanted::default());
     }
 }
 
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        metrics::{Control, CutRequest, Minute, Point},
+        model::{Port, Slot, TaskId},
+        tuple::Tuple,
+        worker::tests::options,
+    };
+
+    /// The readings of the connection's gauges, and how often frames were timed.
+    fn cut(metrics: &Metrics, minute: u32) -> Vec<(String, f64)> {
+        let registry = metrics.registry();
+        let names = registry.names_since(0).1;
+        let request =
+            CutRequest { minute: Minute(minute), now: metrics.clock().monotonic(), with_gauges: true };
+        let leaves = registry.cut(request).into_iter();
+        let mut cut: Vec<(String, f64)> = leaves
+            .filter_map(|leaf| {
+                let (_, name) = names.iter().find(|(id, _)| *id == leaf.id)?;
+                let value = match leaf.point {
+                    Point::Gauge(gauge) => gauge.sum,
+                    Point::Histogram(histogram) => histogram.count as f64,
+                    point => panic!("{name}: {point:?}"),
+                };
+                Some((name.short_name().to_owned(), value))
+            })
+            .collect();
+        cut.sort_by(|a, b| a.0.cmp(&b.0));
+        cut
+    }
+
+    #[test]
+    fn a_connection_measures_what_is_wanted_of_it_and_nothing_when_it_is_gone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let metrics = Metrics::start(&options(dir.path()), Control::default(), &Clock::new()).expect("begun");
+        let component: ComponentId = "count".parse().expect("valid");
+        let origin = crate::tuple::Origin {
+            component: component.clone(),
+            stream: crate::model::StreamId::default_stream(),
+            task: TaskId(1),
+        };
+        let (queue, _receiver) = mpsc::channel(10);
+        let slot = Slot { supervisor: "s".parse().expect("valid"), port: Port(6701) };
+        let address = Address { slot, host: "h".to_owned() };
+        let connection = Measures::new(&metrics).connection(&address, &component, &queue);
+        let tuple = Tuple::new(Arc::new(origin), Vec::new());
+        queue.try_send(Addressed { task: TaskId(2), tuple }).expect("there is room");
+        let frame = |n| {
+            connection.begins(n);
+            connection.sent(Duration::from_micros(5));
+        };
+        let expect = |minute, expected: &[(&str, f64)]| {
+            let found = cut(&metrics, minute);
+            let found: Vec<(&str, f64)> = found.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+            assert_eq!(found, expected, "in minute {minute}");
+        };
+        frame(10);
+        expect(1, &[]);
+        connection.follow(Wanted::of(|metric| metric.name == "NettyCliSendTime"));
+        frame(10);
+        expect(2, &[("NettyCliSendTime", 1.0)]);
+        let all = Wanted::of(|_| true);
+        connection.follow(all);
+        connection.follow(all);
+        frame(10);
+        connection.begins(70);
+        expect(3, &[("NettyCliCacheSize", 70.0), ("NettyCliSendPending", 1.0), ("NettyCliSendTime", 1.0)]);
+        connection.follow(Wanted::default());
+        // What was added is cut once more, and then it is forgotten.
+        drop(cut(&metrics, 4));
+        frame(10);
+        expect(5, &[]);
+        connection.follow(all);
+        connection.sent(Duration::ZERO);
+        expect(6, &[("NettyCliCacheSize", 0.0), ("NettyCliSendPending", 1.0), ("NettyCliSendTime", 1.0)]);
+        drop(connection);
+        drop(cut(&metrics, 7));
+        expect(8, &[]);
+        assert!(metrics.registry().names_since(0).1.iter().all(|(_, name)| !name.name().contains("h:6701")));
+    }
 }

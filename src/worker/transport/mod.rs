@@ -39,7 +39,7 @@ pub(in crate::worker) mod wire;
 
 pub use counters::{Counters, Counts};
 pub use listener::Listener;
-pub(in crate::worker) use measures::Measures;
+pub(in crate::worker) use measures::{Measures, Wanted};
 pub use outbox::{Inboxes, Outbox, Peers, Sent};
 
 use crate::model::{Slot, TopologyId};

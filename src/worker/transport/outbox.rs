@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::{
     Counters, INBOX_TUPLES, Identity, PEER_QUEUE_TUPLES,
     counters::add,
+    measures::{Connection, Wanted},
     peer::{self, Address},
     wire::Addressed,
 };
@@ -71,12 +72,15 @@ pub struct Peers {
     // One for each component that a worker runs: a queue for several would let a full inbox
     // hold up tuples that its own task waits for, and so stop topologies without a cycle.
     connected: BTreeMap<(Address, ComponentId), Peer>,
+    // What is measured of each of them.
+    wanted: Wanted,
 }
 
 /// The tasks of one component in one other worker.
 #[derive(Debug)]
 struct Peer {
     queue: mpsc::Sender<Addressed>,
+    measured: Option<Arc<Connection>>,
     // Dropping them ends the connection and drops what is queued.
     _tasks: Tasks,
 }
@@ -92,6 +96,7 @@ impl Peers {
             inboxes,
             directory: watch::Sender::new(Arc::new(directory)),
             connected: BTreeMap::new(),
+            wanted: Wanted::default(),
         }
     }
 
@@ -111,8 +116,11 @@ impl Peers {
                 let Some(&component) = components.get(&task) else { continue };
                 let key = (address.clone(), component.clone());
                 let peer = self.connected.entry(key).or_insert_with_key(|key| {
-                    left.remove(key)
-                        .unwrap_or_else(|| Peer::start(key, &self.me, &self.counters, &self.tasks))
+                    left.remove(key).unwrap_or_else(|| {
+                        let peer = Peer::start(key, &self.me, &self.counters, &self.tasks);
+                        peer.follow(self.wanted);
+                        peer
+                    })
                 });
                 remote.insert(task, peer.queue.clone());
             }
@@ -123,6 +131,17 @@ impl Peers {
             info!(peer = %address, %component, "a component left a worker of the assignment");
         }
     }
+
+    /// Measures this of each connection from now on, and of those to come.
+    pub(in crate::worker) fn measure(&mut self, wanted: Wanted) {
+        if self.wanted != wanted {
+            self.wanted = wanted;
+            for peer in self.connected.values() {
+                peer.follow(wanted);
+            }
+        }
+    }
+
     /// How many tuples the queues of all peers have room for.
     #[cfg(test)]
     pub(super) fn room(&self) -> usize {
@@ -147,12 +166,18 @@ impl Peer {
         let (queue, queued) = mpsc::channel(PEER_QUEUE_TUPLES);
         let tasks = tasks.child();
         let (address, component) = (address.clone(), component.clone());
-        let connection =
-            counters.measures.as_ref().and_then(|measures| measures.connection(&address, &component, &queue));
-        let queued = (queued, connection);
+        let measured = counters.measures.as_ref();
+        let measured = measured.map(|measures| Arc::new(measures.connection(&address, &component, &queue)));
+        let queued = (queued, measured.clone());
         let sender = peer::Sender::new(me.clone(), address, component, queued, Arc::clone(counters));
         tasks.start("tuples to a peer", Ending::Normal, sender.run());
-        Self { queue, _tasks: tasks }
+        Self { queue, measured, _tasks: tasks }
+    }
+
+    fn follow(&self, wanted: Wanted) {
+        if let Some(measured) = &self.measured {
+            measured.follow(wanted);
+        }
     }
 }
 

@@ -79,7 +79,7 @@ enum ConnectError {
 /// Tuples on their way to one component of a peer. What is left when it is dropped is counted.
 struct Queue {
     queued: mpsc::Receiver<Addressed>,
-    measured: Option<Connection>,
+    measured: Option<Arc<Connection>>,
     batch: Vec<Addressed>,
     // Not sent to the last byte, unless empty.
     frame: BatchFrame,
@@ -144,7 +144,7 @@ impl Sender {
         me: Identity,
         address: Address,
         component: ComponentId,
-        (queued, measured): (mpsc::Receiver<Addressed>, Option<Connection>),
+        (queued, measured): (mpsc::Receiver<Addressed>, Option<Arc<Connection>>),
         counters: Arc<Counters>,
     ) -> Self {
         let backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX, fastrand::Rng::new())
@@ -231,6 +231,9 @@ impl Sender {
                 }
             }
             let measures = self.queue.counters.measures.as_ref().map(|measures| (measures, measures.now()));
+            if let Some(connection) = &self.queue.measured {
+                connection.begins(self.queue.frame.bytes().len());
+            }
             writer.write_all(self.queue.frame.bytes()).await?;
             if let Some((measures, begun)) = measures {
                 measures.sent(self.queue.frame.bytes().len());
