@@ -16,7 +16,7 @@
 //! | `GET`, `PUT /api/v1/blobs/{sha256}` | a blob |
 //! | `POST /api/v1/metrics/{register,contribute}` | takes metrics; only on the leader |
 //! | `GET /api/v1/metrics/sync/{log,checkpoint,metas,points,track,history}` | the archive of metrics, for other nimbuses |
-//! | `GET /api/v1/metrics/…`, `GET`, `POST /api/v1/topology/{id or name}/metrics` | what was measured: see `metrics` |
+//! | `GET /api/v1/metrics/…`, `DELETE /api/v1/metrics/topology/{id or name}/metas`, `GET`, `POST /api/v1/topology/{id or name}/metrics` | what was measured: see `metrics` |
 //! | `POST /api/v1/blobs/{sha256}/copy` | has a nimbus fetch a blob from another; only leaders ask |
 //!
 //! Every nimbus answers reads from its own view, which says how old it is. A write that

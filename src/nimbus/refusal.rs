@@ -32,6 +32,12 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// What was to be forgotten would be registered again.
+    #[error("{topology} is still measured: what is forgotten of it would be registered again")]
+    StillMeasured {
+        /// The topology.
+        topology: TopologyId,
+    },
     /// Too many requests wait already.
     #[error("too many requests wait for the leader")]
     Busy,
@@ -176,7 +182,7 @@ impl Refusal {
             Self::InvalidTopology { .. } | Self::BadBundle { .. } => Code::InvalidTopology,
             Self::BlobMissing { .. } => Code::BlobMissing,
             Self::NotReplicated { .. } => Code::NotReplicated,
-            Self::TermIsOver { .. } => Code::Conflict,
+            Self::TermIsOver { .. } | Self::StillMeasured { .. } => Code::Conflict,
             Self::Blob(error) => error.code(),
             Self::TooLarge(_) => Code::TooLarge,
             Self::BadOption(_) | Self::UnknownComponent { .. } => Code::InvalidRequest,
@@ -196,6 +202,9 @@ impl Refusal {
                 "try again in a moment".to_owned()
             }
             Self::UnknownTopology { .. } => "`stormkeeper list` shows the ones there are".to_owned(),
+            Self::StillMeasured { .. } => "metrics of topologies that are gone can be forgotten; to have less of \
+                                           others: `stormkeeper metrics-control`"
+                .to_owned(),
             Self::NameInUse { is_killed: true, .. } => "try again when it is gone".to_owned(),
             Self::NameInUse { name, .. } => {
                 format!("kill it first (`stormkeeper kill {name}`), or submit under another name")

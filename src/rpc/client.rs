@@ -494,7 +494,7 @@ fn topology_path(topology: &str, rest: &str) -> String {
 }
 
 /// A text as one part of a URL's path.
-fn encoded(part: &str) -> String {
+pub(crate) fn encoded(part: &str) -> String {
     use fmt::Write as _;
     let mut text = String::with_capacity(part.len());
     for byte in part.bytes() {

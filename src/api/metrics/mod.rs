@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `GET metrics/topologies` | the topologies that have metrics, gone ones too |
 //! | `GET metrics/topology/{id or name}/metas` | what is measured of one |
+//! | `DELETE metrics/topology/{id or name}/metas` with `{"ids": […]}` | has the leader forget metrics of one that is gone |
 //! | `GET metrics/topology/{id or name}/latest?window=` | the values in the window that ends now |
 //! | `GET metrics/data?id=` or `?name=` or `?topology=&pattern=` | points over time |
 //! | `GET metrics/topology/{id or name}/track[?task=]` | which task ran where and when |
@@ -21,6 +22,7 @@
 
 mod cursor;
 mod filter;
+mod forget;
 mod params;
 mod reads;
 mod series;
@@ -36,7 +38,7 @@ use super::{Api, writes};
 pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/api/v1/metrics/topologies", get(reads::topologies))
-        .route("/api/v1/metrics/topology/{topology}/metas", get(reads::metas))
+        .route("/api/v1/metrics/topology/{topology}/metas", get(reads::metas).delete(forget::forget))
         .route("/api/v1/metrics/topology/{topology}/latest", get(reads::latest))
         .route("/api/v1/metrics/topology/{topology}/track", get(reads::track))
         .route("/api/v1/metrics/data", get(series::data))

@@ -49,7 +49,8 @@ impl Source {
         }
         if let Ok(id) = text.parse::<TopologyId>() {
             let has_metas = self.archive.fingerprint(&id).await.map_err(failed)?.count > 0;
-            if has_metas || !self.archive.track(&id, None, 1).await.map_err(failed)?.is_empty() {
+            let was_there = self.archive.topology(&id).await.map_err(failed)?.is_some();
+            if has_metas || was_there || !self.archive.track(&id, None, 1).await.map_err(failed)?.is_empty() {
                 return Ok(id);
             }
         }

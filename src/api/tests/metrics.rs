@@ -340,6 +340,54 @@ async fn whatever_is_wrong_with_a_question_is_named() {
 }
 
 #[tokio::test]
+async fn metrics_of_a_topology_that_is_gone_can_be_forgotten() {
+    let past = Past::new().await;
+    let uri = "/api/v1/metrics/topology/gone/metas";
+    let ids = async || {
+        let (status, answer) = ask(&past.router, Method::GET, uri, "").await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let metas = answer["metas"].as_array().expect("a list").iter();
+        metas.map(|meta| meta["id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
+    };
+    let before = ids().await;
+    let request = json!({"ids": [before[0], before[3], "00000000000000ff"]}).to_string();
+    for _again in 0..2 {
+        let (status, answer) = ask(&past.router, Method::DELETE, uri, request.clone()).await;
+        let expected = json!({"topologyId": "gone-1-1", "metas": before.len() - 2});
+        assert_eq!((status, answer), (StatusCode::OK, expected));
+    }
+    let expected: Vec<String> =
+        before.iter().enumerate().filter(|(i, _)| ![0, 3].contains(i)).map(|(_, id)| id.clone()).collect();
+    assert_eq!(ids().await, expected);
+    let all = json!({"ids": expected}).to_string();
+    let (status, answer) = ask(&past.router, Method::DELETE, uri, all.clone()).await;
+    assert_eq!((status, &answer["metas"]), (StatusCode::OK, &json!(0)), "{answer}");
+    // It is remembered all the same.
+    let by_id = "/api/v1/metrics/topology/gone-1-1/metas";
+    assert_eq!(ask(&past.router, Method::DELETE, by_id, all).await.0, StatusCode::OK);
+
+    let many = json!({"ids": vec!["1"; crate::rpc::metrics::NAMES_MAX + 1]}).to_string();
+    let (bad, invalid) = (StatusCode::BAD_REQUEST, Code::InvalidRequest);
+    let daemons = "/api/v1/metrics/topology/__NIMBUS__/metas";
+    let unknown = "/api/v1/metrics/topology/nothing/metas";
+    let name = "7@2@__NIMBUS__@h@1@sys@MemoryUsed".to_owned();
+    let claims = vec![Claim { id: MetricId::of(&name, 0), name }];
+    let own = RegisterRequest { topology: "__NIMBUS__".parse().expect("valid"), claims };
+    past.archive.register(past.term(), own).await.expect("registered");
+    for (uri, body, status, code, names) in [
+        (uri, r#"{"ids":["xyz"]}"#, bad, invalid, "xyz"),
+        (uri, r#"{"names":[]}"#, bad, invalid, "names"),
+        (uri, "", bad, invalid, "EOF"),
+        (uri, many.as_str(), bad, invalid, "10001 ids"),
+        (unknown, r#"{"ids":[]}"#, StatusCode::NOT_FOUND, Code::UnknownTopology, "nothing"),
+        (daemons, r#"{"ids":["1"]}"#, StatusCode::CONFLICT, Code::Conflict, "still measured"),
+    ] {
+        let body = body.as_bytes().to_vec();
+        check(&past.router, Bad { method: Method::DELETE, uri, body, status, code, names }).await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_measured_can_be_changed_while_it_runs() {
     let fixture = Fixture::new().await;
     let running = fixture.leader().await;

@@ -8,7 +8,8 @@ use tokio::sync::SemaphorePermit;
 use crate::{
     archive::Archive,
     daemon::tasks::Tasks,
-    model::NimbusId,
+    metrics::MetricId,
+    model::{NimbusId, TopologyId},
     nimbus::{
         Handle,
         measure::{Checkpoint, Lag, Measure, MeasureStatus, Stage},
@@ -76,6 +77,18 @@ impl Handle {
             Ok(measure) => measure.contribute(body).await,
             Err(refusal) => Ok(ContributeAnswer::NotNow { reason: refusal.to_string() }),
         }
+    }
+
+    /// Lets go metas of a topology that is gone. Those that are not known change nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::NotLeading`]; [`Refusal::StillMeasured`] of a topology that is there;
+    /// [`Refusal::NotReady`] and [`Refusal::NoMetrics`] when it is worth another try.
+    pub async fn forget_metrics(&self, topology: &TopologyId, ids: Vec<MetricId>) -> Result<(), Refusal> {
+        if !self.takes_writes() {
+            return Err(self.not_leading());
+        }
+        self.measure()?.forget(topology, ids).await
     }
 
     /// Entries of its archive's log after those that another nimbus has, and how far it goes.

@@ -13,8 +13,9 @@ use tracing::{debug, info};
 
 use crate::{
     archive::{self, Archive, Taken},
+    cluster::layout,
     daemon::blocking,
-    metrics::Contribution,
+    metrics::{Contribution, MetricId},
     model::{Term, TopologyId},
     nimbus::{
         measure::{Measure, Stage, is_of_daemons, status::count},
@@ -255,6 +256,23 @@ impl Measure {
             Ok(_) => Err(Refusal::NoMetrics { reason: format!("topology {topology} is not known here") }),
             Err(error) => Err(self.refused(error)),
         }
+    }
+
+    /// Lets go metas of a topology that is gone.
+    pub(super) async fn forget(&self, topology: &TopologyId, ids: Vec<MetricId>) -> Result<(), Refusal> {
+        let (archive, term) = self.leading()?;
+        let (view, fresh) = self.view();
+        if !fresh {
+            return Err(Refusal::NotReady);
+        }
+        let is_there = view.storms.contains_key(topology) || view.is_unreadable(&layout::storm(topology));
+        if is_there || is_of_daemons(topology) {
+            return Err(Refusal::StillMeasured { topology: topology.clone() });
+        }
+        let n = ids.len();
+        archive.forget(term, (topology.clone(), ids)).await.map_err(|error| self.refused(error))?;
+        info!(%topology, n, "metas were forgotten, as somebody asked for it");
+        Ok(())
     }
 
     /// What an error of the archive is to the one who asked.

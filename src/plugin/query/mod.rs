@@ -55,10 +55,12 @@ pub trait MetricQueryClient: Send + Sync + Debug {
         limit: usize,
     ) -> Result<Vec<HistoryEntry>, QueryError>;
 
-    /// Forgets metas.
+    /// Forgets metas of a topology that is not measured any more. Those that are not known, or
+    /// forgotten already, change nothing.
     ///
     /// # Errors
-    /// [`QueryError`].
+    /// [`QueryError`]; of a topology that runs nothing is forgotten, as it would be registered
+    /// again.
     async fn delete_metas(&self, topology: &TopologyId, ids: &[MetricId]) -> Result<(), QueryError>;
 }
 

@@ -490,3 +490,21 @@ pub struct UploaderWork {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,
 }
+
+/// Which metrics of a topology that is gone are to be forgotten.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ForgetRequest {
+    /// Their ids, as the lists of metrics show them; at most 10,000.
+    pub ids: Vec<String>,
+}
+
+/// Metrics were forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Forgotten {
+    /// Of which topology.
+    pub topology_id: TopologyId,
+    /// How many it has left.
+    pub metas: u64,
+}

@@ -18,10 +18,10 @@ pub use cluster::{
 };
 pub use error::{Code, ErrorBody};
 pub use metrics::{
-    ArchiveStatus, ArchiveView, CounterValue, DropSummary, FollowerSummary, GaugeValue, HistogramValue,
-    LatestList, LatestValue, MeasuredTopology, MeasuredTopologyList, MeterValue, MetricControlRequest,
-    MetricMeta, MetricMetaList, MetricValue, PastTopology, PointList, QueueSummary, Series, TaskPlace,
-    TaskTrack, TimedValue, TimerValue, TopologyHistory, UploaderSummary, UploaderWork,
+    ArchiveStatus, ArchiveView, CounterValue, DropSummary, FollowerSummary, ForgetRequest, Forgotten,
+    GaugeValue, HistogramValue, LatestList, LatestValue, MeasuredTopology, MeasuredTopologyList, MeterValue,
+    MetricControlRequest, MetricMeta, MetricMetaList, MetricValue, PastTopology, PointList, QueueSummary,
+    Series, TaskPlace, TaskTrack, TimedValue, TimerValue, TopologyHistory, UploaderSummary, UploaderWork,
 };
 
 use crate::model::{

@@ -1,6 +1,7 @@
 //! Whole nimbuses with their APIs and archives, on the memory tree, in real time. The wall
 //! clock is turned by hand.
 
+mod forgetting;
 mod short_lives;
 mod shown;
 mod uploaders;

@@ -11,7 +11,11 @@ use crate::{
     daemon::blocking,
     metrics::{MetricId, Minute, Point, Window},
     model::{TaskId, TopologyId, TopologyName},
-    rpc::metrics::{BODY_BYTES_MAX, HistoryQuery, MetaPage, MetaQuery, PointsQuery, TrackQuery},
+    rpc::{
+        client::encoded,
+        message::ForgetRequest,
+        metrics::{BODY_BYTES_MAX, HistoryQuery, MetaPage, MetaQuery, NAMES_MAX, PointsQuery, TrackQuery},
+    },
 };
 
 /// The leader is a neighbour.
@@ -53,26 +57,37 @@ impl NimbusQueryClient {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        let api = self.leader.leader().ok_or(QueryError::NoLeader)?;
-        let url = format!("http://{api}/api/v1/metrics/sync/{what}");
-        let unreachable = |source| QueryError::Unreachable { url: url.clone(), source };
-        let mut response = self.http.get(&url).query(query).send().await.map_err(unreachable)?;
-        let status = response.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if body.len() + chunk.len() > BODY_BYTES_MAX {
-                return Err(QueryError::TooLong { url, max: BODY_BYTES_MAX });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        if !status.is_success() {
-            let said = String::from_utf8_lossy(&body).chars().take(SAID_CHARS_MAX).collect();
-            return Err(QueryError::Answered { url, status: status.as_u16(), said });
-        }
+        let url = format!("{}/sync/{what}", self.metrics()?);
+        let body = answered(&url, self.http.get(&url).query(query)).await?;
         // A full page takes a moment.
         let read = blocking::run(move || rmp_serde::from_slice(&body)).await;
         read.map_err(|error| QueryError::Senseless { url, what: error.to_string() })
     }
+
+    /// Where the leader answers about metrics.
+    fn metrics(&self) -> Result<String, QueryError> {
+        let api = self.leader.leader().ok_or(QueryError::NoLeader)?;
+        Ok(format!("http://{api}/api/v1/metrics"))
+    }
+}
+
+/// The body of the answer to a request.
+async fn answered(url: &str, request: reqwest::RequestBuilder) -> Result<Vec<u8>, QueryError> {
+    let unreachable = |source| QueryError::Unreachable { url: url.to_owned(), source };
+    let mut response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if body.len() + chunk.len() > BODY_BYTES_MAX {
+            return Err(QueryError::TooLong { url: url.to_owned(), max: BODY_BYTES_MAX });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    if !status.is_success() {
+        let said = String::from_utf8_lossy(&body).chars().take(SAID_CHARS_MAX).collect();
+        return Err(QueryError::Answered { url: url.to_owned(), status: status.as_u16(), said });
+    }
+    Ok(body)
 }
 
 #[async_trait]
@@ -108,9 +123,13 @@ impl MetricQueryClient for NimbusQueryClient {
         self.ask("history", &HistoryQuery { name: Some(name.clone()), limit }).await
     }
 
-    /// The leader itself forgets what is not needed.
-    async fn delete_metas(&self, _topology: &TopologyId, _ids: &[MetricId]) -> Result<(), QueryError> {
-        Err(QueryError::Unsupported { client: "nimbus", what: "have the leader forget metrics" })
+    async fn delete_metas(&self, topology: &TopologyId, ids: &[MetricId]) -> Result<(), QueryError> {
+        for ids in ids.chunks(NAMES_MAX) {
+            let url = format!("{}/topology/{}/metas", self.metrics()?, encoded(topology.as_str()));
+            let request = ForgetRequest { ids: ids.iter().map(MetricId::to_string).collect() };
+            answered(&url, self.http.delete(&url).json(&request)).await?;
+        }
+        Ok(())
     }
 }
 

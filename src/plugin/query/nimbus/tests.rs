@@ -1,10 +1,10 @@
 use std::sync::Mutex;
 
 use axum::{
-    Router,
-    extract::Query,
+    Json, Router,
+    extract::{Path, Query},
     http::{StatusCode, Uri},
-    routing::get,
+    routing::{delete, get},
 };
 
 use super::*;
@@ -116,6 +116,20 @@ fn leader() -> Router {
             }),
         )
         .route(
+            "/api/v1/metrics/topology/{topology}/metas",
+            delete(|Path(of): Path<TopologyId>, Json(request): Json<ForgetRequest>| async move {
+                if of != topology() {
+                    return (StatusCode::CONFLICT, "it runs");
+                }
+                let last = format!("{:016x}", NAMES_MAX + 1);
+                match request.ids.as_slice() {
+                    [first, ..] if request.ids.len() == NAMES_MAX => assert_eq!(first, "0000000000000001"),
+                    ids => assert_eq!(ids, [last]),
+                }
+                (StatusCode::OK, "{}")
+            }),
+        )
+        .route(
             "/api/v1/metrics/sync/history",
             get(|Query(query): Query<HistoryQuery>| async move {
                 assert_eq!(query, HistoryQuery { name: Some("wc".parse().expect("valid")), limit: 4 });
@@ -145,7 +159,12 @@ async fn the_leader_answers_everything() {
     assert_eq!(track, [place()]);
     let name = "wc".parse().expect("valid");
     assert_eq!(client.topology_history(&name, 4).await.expect("answered"), [past()]);
-    let refused = client.delete_metas(&topology(), &[]).await.expect_err("not done");
+    let ids: Vec<MetricId> = (1..=NAMES_MAX as u64 + 1).map(MetricId).collect();
+    client.delete_metas(&topology(), &ids).await.expect("done, in two requests");
+    client.delete_metas(&topology(), &[]).await.expect("there is nothing to do");
+    let other = "other-1-1".parse().expect("valid");
+    let refused = client.delete_metas(&other, &ids[..1]).await.expect_err("it runs");
+    assert!(refused.to_string().ends_with("answered 409: it runs"), "{refused}");
     assert!(!refused.is_worth_a_retry(), "{refused}");
 }
 

@@ -1,0 +1,65 @@
+//! Forgetting metrics of topologies that are gone: done here by the leader, forwarded by the others.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse as _, Response},
+};
+
+use super::{
+    params::bad,
+    source::{self, Source},
+};
+use crate::{
+    api::{
+        Api,
+        caller::check_term,
+        error::{ApiError, PathPart, parse},
+        forward::forward,
+        writes::whole,
+    },
+    metrics::MetricId,
+    nimbus::refusal::Refusal,
+    rpc::{
+        message::{ForgetRequest, Forgotten},
+        metrics::NAMES_MAX,
+    },
+};
+
+pub(super) async fn forget(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = whole(request).await?;
+    check_term(&api, &parts)?;
+    let ids = ids(&parse(&body)?)?;
+    // A follower may not have heard of the topology yet.
+    if !api.nimbus.takes_writes() {
+        return forward(&api, &parts, Body::from(body)).await;
+    }
+    let source = source::of(&api)?;
+    let topology_id = source.topology(&api, &topology).await?;
+    match api.nimbus.forget_metrics(&topology_id, ids).await {
+        Ok(()) => {
+            let Source { archive, .. } = source;
+            let metas = archive.fingerprint(&topology_id).await.map_err(source::failed)?.count;
+            Ok(Json(Forgotten { topology_id, metas }).into_response())
+        }
+        Err(Refusal::NotLeading { .. }) => forward(&api, &parts, Body::from(body)).await,
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+fn ids(request: &ForgetRequest) -> Result<Vec<MetricId>, ApiError> {
+    let ids = &request.ids;
+    if ids.len() > NAMES_MAX {
+        return Err(bad(format!("{} ids; at most {NAMES_MAX} can be forgotten at a time", ids.len()), None));
+    }
+    let id = |text: &String| {
+        let hint = Some("ids are 16 hexadecimal digits, as the list of metas shows them");
+        text.parse().map_err(|_no_number| bad(format!("{text:?} is no id of a metric"), hint))
+    };
+    ids.iter().map(id).collect()
+}
