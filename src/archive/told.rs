@@ -1,6 +1,9 @@
 //! The history of topologies and the track of tasks: what events leave behind.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+};
 
 use super::{
     Error, Event, HistoryEntry, TrackEntry,
@@ -10,6 +13,11 @@ use super::{
 };
 use crate::model::{TaskId, Timestamp, TopologyId};
 
+/// How many places of one task are kept, the last ones. A task that is moved every few seconds
+/// shows its last minutes; one that is moved once a week shows as much as its metrics do. With
+/// the longest reasons these are 200 KiB, usually 20.
+const PLACES_KEPT: usize = 100;
+
 /// Takes in events. What was told before, or is older than what is known, changes nothing.
 pub(super) fn tell(view: &View<'_>, events: &[Event], batch: &mut Batch<'_>) -> Result<(), Error> {
     let mut telling =
@@ -18,15 +26,45 @@ pub(super) fn tell(view: &View<'_>, events: &[Event], batch: &mut Batch<'_>) -> 
         telling.take(event)?;
     }
     let Telling { places, closed, topologies, .. } = telling;
+    let moved: BTreeSet<(TopologyId, TaskId)> =
+        closed.iter().map(|(topology, track)| (topology.clone(), track.task)).collect();
     let places = places.into_iter().filter_map(|((topology, _), track)| Some((topology, track?)));
-    for (topology, track) in closed.into_iter().chain(places) {
-        batch.put(Table::State, &key::track(&topology, track.task, track.from), &record::encode(&track));
+    let mut tracks: BTreeMap<Vec<u8>, TrackEntry> = (closed.into_iter().chain(places))
+        .map(|(topology, track)| (key::track(&topology, track.task, track.from), track))
+        .collect();
+    for (topology, task) in moved {
+        for old in beyond_what_is_kept(view, &topology, task, &tracks)? {
+            tracks.remove(&old);
+            batch.delete(Table::State, &old);
+        }
+    }
+    for (key, track) in tracks {
+        batch.put(Table::State, &key, &record::encode(&track));
     }
     for entry in topologies.into_values().flatten() {
         batch.put(Table::State, &key::started(&entry.topology), &record::encode(&entry.started));
         batch.put(Table::State, &key::history(entry.started, &entry.topology), &record::encode(&entry));
     }
     Ok(())
+}
+
+/// The keys of a task's places that are more than are kept, once those in `tracks` are written.
+fn beyond_what_is_kept(
+    view: &View<'_>,
+    topology: &TopologyId,
+    task: TaskId,
+    tracks: &BTreeMap<Vec<u8>, TrackEntry>,
+) -> Result<Vec<Vec<u8>>, Error> {
+    let (first, end) = key::tracks(topology, Some(task));
+    // Keys sort by time.
+    let mut keys: BTreeSet<Vec<u8>> =
+        tracks.range(first.clone()..end.clone()).map(|(key, _)| key.clone()).collect();
+    view.scan(Table::State, &(first, end), |key, _| {
+        keys.insert(key.to_vec());
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let n_beyond = keys.len().saturating_sub(PLACES_KEPT);
+    Ok(keys.into_iter().take(n_beyond).collect())
 }
 
 /// Takes a topology out of the history.
