@@ -1,17 +1,21 @@
 //! Counters are exact: what history holds equals what the components counted themselves, while
-//! workers are killed, a leader is lost with its disk, and the topology is removed.
+//! workers are killed, a leader is lost with its disk, and the topology is removed. An external
+//! store that is slow, then away, then back shows the same numbers, and holds up nothing.
 //!
 //! The components count in files, a byte for each, so that a `kill -9` leaves their counts as
 //! they were. Each writes down what it is about to do, does it, and writes down once more when
 //! its worker has answered. What the worker counted lies between the two, which differ by at
 //! most one for each time that the task was killed.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use serde_json::Value;
 use stormkeeper::test_support::wait_until;
 
-use crate::cluster::{Cluster, PATIENCE, Shape, kill9};
+use crate::{
+    cluster::{Cluster, PATIENCE, Shape, kill9},
+    victoria_metrics::{Labels, VictoriaMetrics},
+};
 
 const TOPOLOGY: &str = r#"
 name: exact
@@ -76,6 +80,16 @@ Sink().run()
 pub(crate) const SETTINGS: &str =
     "worker.metric.report.frequency.secs: 1\nnimbus.metric.close.delay.secs: 1\n";
 
+/// Where it is sent to; the address follows.
+const STORE: &str = "\
+nimbus.metric.uploader.class: opentsdb
+nimbus.metrics.plugin.opentsdb.timeout.secs: 1
+nimbus.metrics.plugin.opentsdb.batch: 1000
+nimbus.metrics.plugin.opentsdb.url: ";
+
+/// A minute is sent when it is over; what could not be sent waits for a while.
+const UPLOAD_PATIENCE: Duration = Duration::from_secs(180);
+
 /// How often each worker is killed.
 const KILLS: usize = 3;
 
@@ -90,20 +104,29 @@ pub(crate) type Totals = BTreeMap<String, u64>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_history_holds_is_what_the_components_counted() {
-    let mut cluster = Cluster::with(Shape { nimbuses: 3, ..Shape::SMALL }, SETTINGS).await;
+    let mut store = VictoriaMetrics::start().await.expect("VictoriaMetrics starts");
+    let settings = format!("{SETTINGS}{STORE}{}\n", store.url());
+    let mut cluster = Cluster::with(Shape { nimbuses: 3, ..Shape::SMALL }, &settings).await;
     let counts = cluster.path("counts");
     submit(&cluster, &counts).await;
-    for _ in 0..KILLS {
+    for round in 0..KILLS {
         let workers = cluster.wait_until_whole("exact").await;
         wait_until_counted(&cluster, &counts).await;
+        if round == 0 {
+            store.freeze().await.expect("VictoriaMetrics answers");
+        }
         for worker in workers.values() {
             kill9(worker.pid);
         }
     }
     cluster.wait_until_whole("exact").await;
     wait_until_counted(&cluster, &counts).await;
+    wait_until_upload_failed(&cluster, "did not answer within").await;
+    store.kill9();
     lose_the_leader(&mut cluster).await;
     wait_until_counted(&cluster, &counts).await;
+    wait_until_upload_failed(&cluster, "no answer from").await;
+    store.start_again().await.expect("VictoriaMetrics starts");
 
     cluster.ok(&["deactivate", "exact"]);
     let id = cluster.json(&["show", "exact"])["id"].as_str().expect("an id").to_owned();
@@ -124,6 +147,9 @@ async fn what_history_holds_is_what_the_components_counted() {
     let after = totals(&cluster, &id, "Emitted").expect("history outlives its topology");
     let emitted = |totals: &Totals| totals["component numbers"];
     assert_eq!(emitted(&after), emitted(&before), "the removal changed what was counted");
+    for metric in ["Emitted", "Acked", "Executed"] {
+        expect_store_to_show(&store, &cluster, &id, metric).await;
+    }
 }
 
 pub(crate) async fn submit(cluster: &Cluster, counts: &Path) {
@@ -203,6 +229,44 @@ pub(crate) async fn settled(
         }
     })
     .await
+}
+
+/// Waits until a nimbus has said that an upload failed so.
+async fn wait_until_upload_failed(cluster: &Cluster, how: &str) {
+    wait_until(&format!("an upload fails: {how}"), UPLOAD_PATIENCE, async || {
+        let failed = |line: &str| line.contains("an uploader did not take an upload") && line.contains(how);
+        let is_told = cluster.nimbuses.iter().any(|nimbus| nimbus.log().lines().any(failed));
+        if is_told { Ok(()) } else { Err(cluster.logs()) }
+    })
+    .await;
+}
+
+/// Waits until the external store shows the sums that history holds, on each level.
+async fn expect_store_to_show(store: &VictoriaMetrics, cluster: &Cluster, topology: &str, metric: &str) {
+    // Corrections came at the same time as what they correct, and the store keeps both: the
+    // greatest is the last, as counts only grow.
+    let each_minute =
+        format!("max_over_time({{__name__=\"storm.sys.{metric}\",topology=\"{topology}\"}}[1m])");
+    let query = format!("sum(sum_over_time({each_minute}[1d:1m])) by (level, component)");
+    wait_until("the external store shows what history holds", UPLOAD_PATIENCE, async || {
+        let found = store.query(&query).await.map_err(|error| format!("{error:#}"))?;
+        let label = |labels: &Labels, label: &str| labels.get(label).cloned().unwrap_or_default();
+        let shown: Totals = found
+            .iter()
+            .map(|(labels, sum)| {
+                (format!("{} {}", label(labels, "level"), label(labels, "component")), *sum as u64)
+            })
+            .collect();
+        let mut stored = totals(cluster, topology, metric)?;
+        // Of what never happened there are no points that could be sent.
+        stored.retain(|_, total| *total > 0);
+        if shown == stored && !stored.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{metric}: {shown:?}, not {stored:?}\n{}", cluster.logs()))
+        }
+    })
+    .await;
 }
 
 /// Each level is the sum of the one below.

@@ -14,3 +14,4 @@ mod opentsdb;
 mod quiet_failover;
 mod recovery;
 mod tree_contract;
+mod victoria_metrics;

@@ -251,14 +251,7 @@ fn whole(summary: &TopologySummary, spread: Spread) -> Result<State, String> {
 /// listed topologies.
 async fn strays(cluster: &Cluster, listed: &[TopologySummary]) -> Result<(), String> {
     let ids: BTreeSet<String> = listed.iter().map(|summary| summary.id.to_string()).collect();
-    for root in [
-        layout::storms(),
-        layout::tasks_root(),
-        layout::assignments(),
-        layout::taskbeats_root(),
-        layout::taskerrors_root(),
-        layout::metrics_root(),
-    ] {
+    for root in layout::topology_roots() {
         let children = cluster.tree.children(&root).await.map_err(|error| error.to_string())?;
         let children = children.unwrap_or_default().into_iter();
         let children: BTreeSet<String> = children.filter(|name| !is_of_the_cluster(name)).collect();

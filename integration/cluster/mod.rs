@@ -28,7 +28,7 @@ use stormkeeper::{
     tree::{Tree, TreePath, Version, zookeeper::ZooKeeperTree},
 };
 
-pub(crate) use process::{Daemon, Process, free_ports, kill9, processes_with};
+pub(crate) use process::{Daemon, Process, free_ports, kill9, processes_with, signal};
 pub(crate) use proxy::{Mode, Proxy};
 
 /// Long against anything that should happen; a test that waits so long has failed.
@@ -407,14 +407,7 @@ impl Cluster {
 
     /// Waits until nothing of any topology is left: no znode, no process.
     pub(crate) async fn wait_until_nothing_is_left(&self) {
-        let roots = [
-            layout::storms(),
-            layout::tasks_root(),
-            layout::assignments(),
-            layout::taskbeats_root(),
-            layout::taskerrors_root(),
-            layout::metrics_root(),
-        ];
+        let roots = layout::topology_roots();
         wait_until("nothing is left in the tree and no process", PATIENCE, async || {
             let mut left = Vec::new();
             for root in &roots {

@@ -347,7 +347,12 @@ impl Ephemeral {
 
 /// Everything that is named after a topology.
 pub fn records_of(id: &TopologyId) -> Vec<TreePath> {
-    vec![storm(id), tasks(id), assignment(id), taskbeats(id), taskerrors(id), metrics(id)]
+    topology_roots().into_iter().map(|root| below(root, id.as_str())).collect()
+}
+
+/// Where a topology has something that is named after it.
+pub fn topology_roots() -> [TreePath; 6] {
+    [storms(), tasks_root(), assignments(), taskbeats_root(), taskerrors_root(), metrics_root()]
 }
 
 /// The persistent parents, created by every daemon at start.

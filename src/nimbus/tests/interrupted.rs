@@ -56,16 +56,8 @@ fn rebalance() -> Change {
 
 /// The topologies that have a record of any kind.
 async fn traces(cluster: &Cluster) -> Vec<String> {
-    let roots = [
-        layout::storms(),
-        layout::tasks_root(),
-        layout::assignments(),
-        layout::taskbeats_root(),
-        layout::taskerrors_root(),
-        layout::metrics_root(),
-    ];
     let mut traces = Vec::new();
-    for root in roots {
+    for root in layout::topology_roots() {
         let names = cluster.tree.children(&root).await.expect("read").unwrap_or_default();
         traces.extend(names.iter().map(|name| format!("{root}/{name}")));
     }
