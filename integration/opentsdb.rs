@@ -86,6 +86,7 @@ fn uploader(url: String) -> Result<std::sync::Arc<dyn MetricUploader>> {
         batch: 50,
         max_tags: 8,
         tags: BTreeMap::from([("cluster".to_owned(), "it".to_owned())]),
+        annotates: false,
         timeout,
     };
     Ok(std::sync::Arc::new(plugin::uploader::opentsdb::OpenTsdb::new(options)?))

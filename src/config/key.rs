@@ -160,6 +160,12 @@ pub const KEYS: &[Key] = &[
         "The most points in one request.",
     ),
     key(
+        "nimbus.metrics.plugin.opentsdb.events",
+        Kind::Text,
+        "\"none\"",
+        "`annotations` tells OpenTSDB when topologies start and end; `none` does not, as other servers have no place for that.",
+    ),
+    key(
         "nimbus.metrics.plugin.opentsdb.insert.filters",
         Kind::Text,
         "\"NONE\"",

@@ -135,6 +135,7 @@ impl Config {
         let levels = |key| plugin::options::levels(self.text(key)).map_err(|what| (key, what));
         let number = |key| usize::try_from(self.whole(key)).unwrap_or(usize::MAX);
         let tags = "nimbus.metrics.plugin.opentsdb.tags";
+        let events = "nimbus.metrics.plugin.opentsdb.events";
         Ok(plugin::Options {
             uploaders: self.text("nimbus.metric.uploader.class").to_owned(),
             query_client: self.text("nimbus.metric.query.client.class").to_owned(),
@@ -164,6 +165,7 @@ impl Config {
                     Value::Text(text) => plugin::options::tags(text).map_err(|what| (tags, what))?,
                     _ => BTreeMap::new(),
                 },
+                annotates: plugin::options::annotates(self.text(events)).map_err(|what| (events, what))?,
                 timeout: self.duration("nimbus.metrics.plugin.opentsdb.timeout.secs"),
             },
         })

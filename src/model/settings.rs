@@ -127,7 +127,7 @@ pub const KNOWN: &[Setting] = &[
         key: "topology.max.pending.metric.num",
         kind: Kind::Whole(10, 10_000_000),
         default: "50000",
-        doc: "How many minutes of topologies wait on a nimbus for external stores; the oldest is dropped beyond it, and counted. Set it for nimbus.",
+        doc: "How many entries of one topology, each a minute of it or a part of one, wait for external stores; the oldest is dropped beyond it, and counted. Set it for nimbus.",
     },
     Setting {
         key: "topology.max.replication.wait.time.sec",

@@ -42,3 +42,27 @@ pub struct Options {
     /// How it keeps metrics; without it there are none.
     pub metrics: Option<MetricOptions>,
 }
+
+#[cfg(test)]
+impl Options {
+    /// A nimbus of a test: on a free port of the loopback, without metrics.
+    pub(crate) fn of_test(local_dir: PathBuf) -> Self {
+        Self {
+            local_dir,
+            host: "127.0.0.1".to_owned(),
+            api: ([127, 0, 0, 1], 0).into(),
+            monitor_period: Duration::from_secs(10),
+            task_timeout: Duration::from_secs(30),
+            task_launch: Duration::from_secs(120),
+            supervisor_timeout: Duration::from_secs(30),
+            settle: Duration::from_secs(15),
+            max_moves_per_round: 100,
+            candidate_grace: Duration::from_secs(30),
+            max_blob_bytes: 20_000,
+            blob_retention: Duration::from_secs(600),
+            replication: Replication::default(),
+            message_timeout: Duration::from_secs(30),
+            metrics: None,
+        }
+    }
+}

@@ -69,6 +69,8 @@ pub struct OpenTsdb {
     pub max_tags: usize,
     /// Tags that each point gets on top.
     pub tags: BTreeMap<String, String>,
+    /// Whether events are sent, as annotations.
+    pub annotates: bool,
     /// How long one request may take.
     pub timeout: Duration,
 }
@@ -127,12 +129,24 @@ pub fn tags(text: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(tags)
 }
 
+/// What `nimbus.metrics.plugin.opentsdb.events` says: whether they are sent as annotations.
+///
+/// # Errors
+/// What is wrong, for the end of a sentence that names the key.
+pub fn annotates(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "annotations" => Ok(true),
+        "none" => Ok(false),
+        _ => Err(format!("holds {text:?}; it is `none` or `annotations`")),
+    }
+}
+
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Options with which each plugin could be made.
-    pub(in crate::plugin) fn options() -> Options {
+    pub(crate) fn options() -> Options {
         let (levels, timeout) = (MetaType::ALL.to_vec(), Duration::from_secs(5));
         Options {
             uploaders: "log".to_owned(),
@@ -152,6 +166,7 @@ pub(super) mod tests {
                 batch: 50,
                 max_tags: 8,
                 tags: BTreeMap::from([("cluster".to_owned(), "test one".to_owned())]),
+                annotates: false,
                 timeout,
             },
         }
@@ -169,6 +184,12 @@ pub(super) mod tests {
             Err("holds \"steam\", which is no level; did you mean `stream`?".to_owned())
         );
         assert!(levels("task,,stream").is_err());
+    }
+
+    #[test]
+    fn events_are_annotations_or_nothing() {
+        assert_eq!((annotates("none"), annotates(" Annotations")), (Ok(false), Ok(true)));
+        assert_eq!(annotates("all"), Err("holds \"all\"; it is `none` or `annotations`".to_owned()));
     }
 
     #[test]

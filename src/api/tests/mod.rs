@@ -64,23 +64,7 @@ impl Fixture {
     }
 
     async fn start_with(&self, name: &str, metrics: Option<MetricOptions>) -> Running {
-        let options = nimbus::Options {
-            local_dir: self.dir.path().join(name),
-            host: "127.0.0.1".to_owned(),
-            api: ([127, 0, 0, 1], 0).into(),
-            monitor_period: Duration::from_secs(10),
-            task_timeout: Duration::from_secs(30),
-            task_launch: Duration::from_secs(120),
-            supervisor_timeout: Duration::from_secs(30),
-            settle: Duration::from_secs(15),
-            max_moves_per_round: 100,
-            candidate_grace: Duration::from_secs(30),
-            max_blob_bytes: 20_000,
-            blob_retention: Duration::from_secs(600),
-            replication: Default::default(),
-            message_timeout: Duration::from_secs(30),
-            metrics,
-        };
+        let options = nimbus::Options { metrics, ..nimbus::Options::of_test(self.dir.path().join(name)) };
         let stop = CancellationToken::new();
         start(options, self.server.connect(), Clock::new(), stop).await.expect("started")
     }

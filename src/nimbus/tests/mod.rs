@@ -77,22 +77,11 @@ impl Cluster {
 
     async fn nimbus_on(&self, host: &str, tree: Arc<dyn Tree>) -> Running {
         let options = Options {
-            local_dir: self.dir.path().join(host),
             host: host.to_owned(),
-            api: ([127, 0, 0, 1], 0).into(),
-            monitor_period: Duration::from_secs(10),
-            task_timeout: Duration::from_secs(30),
-            task_launch: Duration::from_secs(120),
-            supervisor_timeout: Duration::from_secs(30),
-            settle: Duration::from_secs(15),
-            max_moves_per_round: 100,
             // Their APIs are not served, so that none can fetch a blob from another.
             candidate_grace: Duration::ZERO,
             max_blob_bytes: 1 << 20,
-            blob_retention: Duration::from_secs(600),
-            replication: Default::default(),
-            message_timeout: Duration::from_secs(30),
-            metrics: None,
+            ..Options::of_test(self.dir.path().join(host))
         };
         let stop = CancellationToken::new();
         let session = tree.session().borrow().connected().expect("connected");

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A flag that is not 0 says that there was nothing to be measured with, and `error_info` why;
-//! then `MSG` is empty. Nothing is sent for an entry without metrics.
+//! then `MSG` is empty. Nothing is sent for an entry without metrics. The agent takes numbers
+//! only, each with its name, so that neither metas nor events are sent.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,10 +25,9 @@ use super::{
     payload::Payload,
 };
 use crate::{
-    archive::{self, UploadKey},
+    archive::UploadKey,
     metrics::{MetaType, MetricName, Minute, Point},
     plugin::{Error, MetricUploader, PayloadSource, Sent, UploadError, options, series},
-    rpc::metrics::Meta,
 };
 
 /// Metrics in one request: about 100 KB, which any agent takes.
@@ -81,11 +81,7 @@ impl Alimonitor {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         let body = form(&[("name", &self.options.monitor_name), ("msg", &message)]);
-        let answer = self.poster.post(&headers, body).await?;
-        match answer.status {
-            200..=299 => Ok(()),
-            _ => Err(self.poster.fault(&answer)),
-        }
+        self.poster.post_all(&headers, body).await
     }
 
     async fn send_all(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, UploadError> {
@@ -114,15 +110,6 @@ impl MetricUploader for Alimonitor {
         &self.options.levels
     }
 
-    async fn init(&self) -> Result<(), UploadError> {
-        Ok(())
-    }
-
-    /// The names go with the numbers.
-    async fn register_metrics(&self, _metas: &[Meta]) -> Result<(), UploadError> {
-        Ok(())
-    }
-
     async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, UploadError> {
         let done = self.send_all(key, source).await;
         if let Err(UploadError::Payload(error)) = &done {
@@ -133,13 +120,6 @@ impl MetricUploader for Alimonitor {
         }
         done
     }
-
-    /// The agent takes numbers only.
-    async fn send_event(&self, _event: &archive::Event) -> Result<(), UploadError> {
-        Ok(())
-    }
-
-    async fn cleanup(&self) {}
 }
 
 /// A metric with its numbers, and how many these are.

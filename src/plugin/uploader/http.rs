@@ -62,6 +62,11 @@ impl Poster {
         Ok(Self { http, url, timeout, pause: PAUSE })
     }
 
+    /// The same for another URL, by the same connections.
+    pub(super) fn to(&self, url: Url) -> Self {
+        Self { http: self.http.clone(), url, timeout: self.timeout, pause: self.pause }
+    }
+
     /// With other pauses.
     #[cfg(test)]
     pub(super) fn hurried(mut self) -> Self {
@@ -95,6 +100,17 @@ impl Poster {
         match self.post_once(headers, body).await? {
             answer if is_for_later(answer.status) => Err(self.fault(&answer)),
             answer => Ok(answer),
+        }
+    }
+
+    /// Sends `body` as [`post`](Self::post) does to a server that takes all of it or nothing.
+    ///
+    /// # Errors
+    /// No answer in the end, or any but that it was taken.
+    pub(super) async fn post_all(&self, headers: &header::HeaderMap, body: Bytes) -> Result<(), UploadError> {
+        match self.post(headers, body).await? {
+            Answer { status: 200..=299, .. } => Ok(()),
+            answer => Err(self.fault(&answer)),
         }
     }
 

@@ -35,10 +35,6 @@ impl MetricUploader for LogUploader {
         &self.options.levels
     }
 
-    async fn init(&self) -> Result<(), UploadError> {
-        Ok(())
-    }
-
     async fn register_metrics(&self, metas: &[Meta]) -> Result<(), UploadError> {
         info!(metrics = metas.len(), "new metrics");
         Ok(())
@@ -71,8 +67,6 @@ impl MetricUploader for LogUploader {
         info!(?event, "for external stores of metrics");
         Ok(())
     }
-
-    async fn cleanup(&self) {}
 }
 
 /// How many there are of each level that has any.

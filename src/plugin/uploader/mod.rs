@@ -19,6 +19,7 @@ use crate::{
 
 /// One external store that metrics are sent to.
 ///
+/// A store that needs nothing but numbers has a name, its levels and [`upload`](Self::upload).
 /// One call at a time is made on it. A call that takes too long is dropped by whoever made it,
 /// which must leave the uploader fit for the next one.
 #[async_trait]
@@ -35,13 +36,17 @@ pub trait MetricUploader: Send + Sync + Debug {
     ///
     /// # Errors
     /// When the store cannot be used now; nothing is sent before this succeeded.
-    async fn init(&self) -> Result<(), UploadError>;
+    async fn init(&self) -> Result<(), UploadError> {
+        Ok(())
+    }
 
     /// Metrics that were not told before. They may come again.
     ///
     /// # Errors
     /// They were not taken, and are told again.
-    async fn register_metrics(&self, metas: &[Meta]) -> Result<(), UploadError>;
+    async fn register_metrics(&self, _metas: &[Meta]) -> Result<(), UploadError> {
+        Ok(())
+    }
 
     /// Sends one entry of the queue, whose payload it reads from `source`, page by page. It may
     /// come again with the same values, or with corrected ones.
@@ -54,10 +59,12 @@ pub trait MetricUploader: Send + Sync + Debug {
     ///
     /// # Errors
     /// It was not taken. Events are not kept for a second try.
-    async fn send_event(&self, event: &archive::Event) -> Result<(), UploadError>;
+    async fn send_event(&self, _event: &archive::Event) -> Result<(), UploadError> {
+        Ok(())
+    }
 
     /// After everything else: leadership is over, or nimbus ends.
-    async fn cleanup(&self);
+    async fn cleanup(&self) {}
 }
 
 /// Where an uploader reads the payload of an entry.

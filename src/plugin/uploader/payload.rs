@@ -34,3 +34,32 @@ impl<'a> Payload<'a> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{archive::PayloadPage, plugin::uploader::tests::fixture::metrics};
+
+    /// The same page again and again.
+    struct Circle;
+
+    #[async_trait]
+    impl PayloadSource for Circle {
+        async fn page(&self, _after: Option<MetricId>) -> Result<PayloadPage, UploadError> {
+            Ok(PayloadPage { points: metrics(), next: Some(MetricId(7)) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_walk_that_does_not_go_on_ends_and_has_only_what_is_wanted() {
+        let mut payload = Payload::new(&Circle, &[MetaType::Task]);
+        let mut sizes = Vec::new();
+        while let Some(page) = payload.next().await.expect("readable") {
+            sizes.push(page.len());
+            assert!(sizes.len() < 5, "it does not end");
+        }
+        assert_eq!(sizes, [2, 2], "once, and once more before it is seen to stand still");
+    }
+}

@@ -6,7 +6,7 @@ mod short_lives;
 mod shown;
 mod uploaders;
 
-use std::{collections::BTreeMap, convert::Infallible};
+use std::convert::Infallible;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -25,12 +25,12 @@ use crate::{
     },
     model::{Port, Timestamp, status::TopologyStatus},
     nimbus::{self, Handle, change::Change, handle::Submission},
-    plugin::options as plugins,
     rpc::{
         bundle::{self, Bundle},
         message::KillRequest,
         metrics::{
-            Claim, ContributeAnswer, Meta, MetaQuery, NAMES_MAX, RegisterAnswer, RegisterRequest, Registered,
+            Claim, ContributeAnswer, LogPage, LogQuery, Meta, MetaQuery, NAMES_MAX, RegisterAnswer,
+            RegisterRequest, Registered,
         },
     },
     test_support::{topologies::lines_and_count, wait_until},
@@ -115,31 +115,6 @@ impl One {
     }
 }
 
-fn plugin_options() -> plugin::Options {
-    let (levels, timeout) = (Vec::new(), Duration::from_secs(1));
-    plugin::Options {
-        uploaders: "none".to_owned(),
-        query_client: "nimbus".to_owned(),
-        log: plugins::Log { levels: levels.clone() },
-        file: plugins::File { levels: levels.clone(), dir: PathBuf::new(), max_bytes: 1 << 20, n_files: 2 },
-        alimonitor: plugins::Alimonitor {
-            levels: levels.clone(),
-            url: "http://127.0.0.1:1/passive".to_owned(),
-            monitor_name: "x".to_owned(),
-            timeout,
-        },
-        opentsdb: plugins::OpenTsdb {
-            levels,
-            url: "http://127.0.0.1:1".to_owned(),
-            prefix: "x".to_owned(),
-            batch: 1,
-            max_tags: 8,
-            tags: BTreeMap::new(),
-            timeout,
-        },
-    }
-}
-
 impl Cluster {
     async fn new() -> Self {
         let server = MemoryTree::new();
@@ -160,20 +135,8 @@ impl Cluster {
 
     fn options(&self, name: &str, pace: Pace) -> nimbus::Options {
         nimbus::Options {
-            local_dir: self.dir.path().join(name),
-            host: "127.0.0.1".to_owned(),
-            api: ([127, 0, 0, 1], 0).into(),
-            monitor_period: Duration::from_secs(10),
-            task_timeout: Duration::from_secs(30),
-            task_launch: Duration::from_secs(120),
-            supervisor_timeout: Duration::from_secs(30),
-            settle: Duration::from_secs(15),
-            max_moves_per_round: 100,
             candidate_grace: Duration::ZERO,
-            max_blob_bytes: 20_000,
-            blob_retention: Duration::from_secs(600),
             replication: nimbus::options::Replication { min_count: Some(1), wait: None },
-            message_timeout: Duration::from_secs(30),
             metrics: Some(MetricOptions {
                 retention: Retention::default(),
                 names_per_topology_max: 1000,
@@ -181,10 +144,14 @@ impl Cluster {
                 pending_bytes_max: 1 << 30,
                 close_delay: Duration::from_secs(20),
                 sample_rate: 0.1,
-                plugins: plugin_options(),
+                plugins: plugin::Options {
+                    uploaders: "none".to_owned(),
+                    ..plugin::options::tests::options()
+                },
                 more_uploaders: Vec::new(),
                 pace,
             }),
+            ..nimbus::Options::of_test(self.dir.path().join(name))
         }
     }
 
@@ -320,6 +287,26 @@ async fn what_the_leader_takes_in_is_safe_on_a_follower_that_leads_next() {
     again.has_all_of(&follower).await;
     assert_eq!(again.count(&topology, minute).await, Some(12));
     assert_eq!(metas(&again, &topology).await, metas(&follower, &topology).await);
+}
+
+#[tokio::test]
+async fn what_a_follower_with_another_log_has_is_not_safe() {
+    let cluster = Cluster::new().await;
+    // The test asks in its place.
+    let silent = Pace { pull_idle: 100 * LONG, pull_busy: 100 * LONG, ..PACE };
+    let (leader, follower) = cluster.two(silent).await;
+    let topology = submit(&leader, "wc").await;
+    register(&leader, &topology).await.expect("taken");
+    let (at, _) = stored(&leader, &contribution(&topology, cluster.minute(), 1, 5)).await;
+    let ask = async |term, seq| {
+        let query = LogQuery { nimbus: follower.handle().id().clone(), term, seq, max_bytes: 1 };
+        leader.handle().metrics_log(query).await.expect("answered").0
+    };
+    let safe = async || leader.handle().measure_status().await.safe;
+    ask(at.term, at.seq).await;
+    assert_eq!(safe().await, at);
+    assert_eq!(ask(at.term + 1, at.seq).await, LogPage::Diverged);
+    assert_eq!(safe().await, Position::default());
 }
 
 #[tokio::test]
@@ -459,7 +446,11 @@ async fn a_log_that_does_not_lead_on_is_replaced_by_the_leaders_archive() {
     first.open().await;
     first.has_all_of(&second).await;
     assert_eq!(first.count(&topology, minute).await, Some(7));
-    assert_eq!(first.handle().measure_status().await.counts.checkpoints, 1);
+    wait_until("the exchange is counted", LONG, || async {
+        let n = first.handle().measure_status().await.counts.checkpoints;
+        if n == 1 { Ok(()) } else { Err(n.to_string()) }
+    })
+    .await;
     // And on it goes by the log.
     stored(&second, &contribution(&topology, minute, 3, 1)).await;
     first.has_all_of(&second).await;
@@ -559,6 +550,9 @@ async fn only_the_leader_takes_metrics_and_only_of_topologies_that_there_are() {
     assert_eq!((history.started_by.as_deref(), history.sample_rate), (Some("me"), 0.1));
     let track = leader.archive().track(&topology, None, 100).await.expect("read");
     assert!(!track.is_empty() && track.iter().all(|entry| entry.to.is_some()), "{track:?}");
-    follower.has_all_of(&leader).await;
-    assert_eq!(follower.archive().track(&topology, None, 100).await.expect("read"), track);
+    wait_until("the follower knows it too", LONG, || async {
+        let its = follower.archive().track(&topology, None, 100).await.expect("read");
+        if its == track { Ok(()) } else { Err(format!("{its:?}")) }
+    })
+    .await;
 }

@@ -23,6 +23,20 @@ enum Manner {
     Blocks(Mutex<bool>, Condvar),
     /// Refuses so many, then takes the rest.
     Refuses(AtomicU64),
+    /// Whatever it is asked but uploads panics the first time and hangs the second.
+    Clumsy {
+        init: AtomicU64,
+        metas: AtomicU64,
+        events: AtomicU64,
+    },
+}
+
+async fn stumble(n: &AtomicU64) {
+    match n.fetch_add(1, Ordering::Relaxed) {
+        0 => panic!("as it should"),
+        1 => std::future::pending().await,
+        _ => {}
+    }
 }
 
 #[derive(Debug)]
@@ -47,17 +61,23 @@ impl MetricUploader for Odd {
     }
 
     async fn init(&self) -> Result<(), UploadError> {
+        if let Manner::Clumsy { init, .. } = &self.manner {
+            stumble(init).await;
+        }
         Ok(())
     }
 
     async fn register_metrics(&self, metas: &[Meta]) -> Result<(), UploadError> {
+        if let Manner::Clumsy { metas, .. } = &self.manner {
+            stumble(metas).await;
+        }
         self.n_metas.fetch_add(metas.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
     async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, UploadError> {
         match &self.manner {
-            Manner::Good => {}
+            Manner::Good | Manner::Clumsy { .. } => {}
             Manner::Panics => panic!("as it should"),
             Manner::Hangs => std::future::pending().await,
             Manner::Blocks(free, news) => {
@@ -94,12 +114,16 @@ impl MetricUploader for Odd {
     }
 
     async fn send_event(&self, _event: &archive::Event) -> Result<(), UploadError> {
+        if let Manner::Clumsy { events, .. } = &self.manner {
+            stumble(events).await;
+        }
         self.n_events.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     async fn cleanup(&self) {
         self.n_cleanups.fetch_add(1, Ordering::Relaxed);
+        assert!(!matches!(self.manner, Manner::Clumsy { .. }), "as it should");
     }
 }
 
@@ -110,8 +134,11 @@ async fn an_uploader_harms_only_itself() {
         (odd("good", Manner::Good), odd("panics", Manner::Panics), odd("hangs", Manner::Hangs));
     let blocks = odd("blocks", Manner::Blocks(Mutex::new(false), Condvar::new()));
     let refuses = odd("refuses", Manner::Refuses(AtomicU64::new(3)));
-    let all = [&good, &panics, &hangs, &blocks, &refuses];
-    let mut options = cluster.options("a", Pace { upload: Duration::from_millis(300), ..PACE });
+    let zero = || AtomicU64::new(0);
+    let clumsy = odd("clumsy", Manner::Clumsy { init: zero(), metas: zero(), events: zero() });
+    let all = [&good, &panics, &hangs, &blocks, &refuses, &clumsy];
+    let short = Duration::from_millis(300);
+    let mut options = cluster.options("a", Pace { upload: short, upload_call: short, ..PACE });
     let metrics = options.metrics.as_mut().expect("given");
     metrics.more_uploaders = all.map(|odd| Arc::clone(odd) as Arc<dyn MetricUploader>).to_vec();
     let leader = cluster.start_with(options).await;
@@ -133,6 +160,7 @@ async fn an_uploader_harms_only_itself() {
             |name: &str| states.get(name).and_then(|state| state.last_failure.clone()).unwrap_or_default();
         let is_done = sum(&good) == 11
             && sum(&refuses) == 11
+            && sum(&clumsy) == 11
             && failure("panics").contains("panicked")
             && failure("hangs").contains("longer than")
             && states.get("blocks").is_some_and(|state| state.doing == Doing::Stuck);
@@ -140,7 +168,10 @@ async fn an_uploader_harms_only_itself() {
     })
     .await;
     assert_eq!((seen["good"].failures, seen["refuses"].failures), (0, 3));
+    // A panic and a wait of each of its three calls; nothing was lost by it but two events.
+    assert_eq!((seen["clumsy"].failures, seen["clumsy"].events_lost), (6, 2));
     assert!(good.n_metas.load(Ordering::Relaxed) >= 1);
+    assert_eq!(clumsy.n_metas.load(Ordering::Relaxed), good.n_metas.load(Ordering::Relaxed));
     wait_until("events are told", LONG, || async {
         let n = good.n_events.load(Ordering::Relaxed);
         if n >= 2 { Ok(()) } else { Err(n.to_string()) }
@@ -161,5 +192,5 @@ async fn an_uploader_harms_only_itself() {
     })
     .await;
     leader.stop().await;
-    assert_eq!(good.n_cleanups.load(Ordering::Relaxed), 1);
+    assert_eq!([&good, &clumsy].map(|odd| odd.n_cleanups.load(Ordering::Relaxed)), [1, 1]);
 }

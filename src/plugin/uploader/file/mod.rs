@@ -110,8 +110,6 @@ impl MetricUploader for FileUploader {
         let event = event.clone();
         self.write(move |lines| line::event(&event, lines)).await
     }
-
-    async fn cleanup(&self) {}
 }
 
 #[cfg(test)]

@@ -5,8 +5,11 @@
 //!   unless it is told to.
 //! - A server that is away, slow, overloaded or of a wrong address leaves the entry in the queue.
 //!   A point that it will never take is counted, and the log says why for the first.
-//! - Points are known by metric, tags and time: what comes again replaces what is there.
+//! - Points are known by metric, tags and time: what comes again replaces what is there, or
+//!   stands beside it: `docs/metrics-plugins.md` says how to read that.
+//! - What happens to topologies goes to `/api/annotation`, when that is asked for.
 
+mod annotation;
 mod point;
 mod verdict;
 
@@ -30,11 +33,14 @@ use crate::{
     archive::{self, UploadKey},
     metrics::MetaType,
     plugin::{Error, MetricUploader, PayloadSource, Sent, UploadError, options},
-    rpc::metrics::Meta,
 };
 
 /// How often a batch is sent of which the server takes only a part for now.
 const ATTEMPTS: usize = 4;
+
+/// How often batches of one entry are halved to find the points that the server refuses without
+/// saying which: enough for a dozen of them. Then whole batches count as refused.
+const SEARCHES_MAX: usize = 100;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -42,13 +48,15 @@ pub struct OpenTsdb {
     options: options::OpenTsdb,
     shape: Shape,
     poster: Poster,
-    headers: HeaderMap,
+    /// For events, unless they are not sent.
+    annotations: Option<Poster>,
 }
 
 /// What became of an entry so far.
 #[derive(Debug, Default)]
 struct Tally {
     sent: Sent,
+    n_searches: usize,
     /// What the server said of the first point that it refused.
     said: Option<String>,
 }
@@ -61,6 +69,10 @@ enum Put {
         said: Option<String>,
     },
     TooLong,
+    /// Nothing is stored, because of some points that the server does not name.
+    Mixed {
+        said: String,
+    },
 }
 
 impl OpenTsdb {
@@ -69,35 +81,42 @@ impl OpenTsdb {
     /// # Errors
     /// [`Error`] for a URL or tags that cannot work.
     pub fn new(options: options::OpenTsdb) -> Result<Self, Error> {
-        let mut url = url(&options.url, "http://127.0.0.1:4242")?;
-        let path = format!("{}/api/put", url.path().trim_end_matches('/'));
-        url.set_path(&path);
-        url.set_query(Some("details"));
+        let server = url(&options.url, "http://127.0.0.1:4242")?;
+        let door = |path: &str| {
+            let mut url = server.clone();
+            url.set_path(&format!("{}{path}", server.path().trim_end_matches('/')));
+            url.set_query(None);
+            url
+        };
+        let mut put = door("/api/put");
+        put.set_query(Some("details"));
         let shape = Shape::new(&options)?;
-        let poster = Poster::new(url, options.timeout)?;
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        Ok(Self { options, shape, poster, headers })
+        let poster = Poster::new(put, options.timeout)?;
+        let annotations = options.annotates.then(|| poster.to(door("/api/annotation")));
+        Ok(Self { options, shape, poster, annotations })
     }
 
     #[cfg(test)]
     fn hurried(mut self) -> Self {
         self.poster = self.poster.hurried();
+        self.annotations = self.annotations.map(Poster::hurried);
         self
     }
 
-    /// Sends a batch, in halves while it is too long for the server.
+    /// Sends a batch, in halves while it is too long for the server, or while nobody knows
+    /// which of its points the server does not take.
     async fn put(&self, points: &[DataPoint], tally: &mut Tally) -> Result<(), UploadError> {
         let mut waiting = vec![points];
         while let Some(points) = waiting.pop() {
             match self.put_at_once(points).await? {
                 Put::Stored { refused, said } => tally.add(points.len() as u64, refused, said),
-                Put::TooLong if points.len() > 1 => {
-                    let (first, second) = points.split_at(points.len() / 2);
-                    waiting.extend([second, first]);
-                }
+                Put::TooLong if points.len() > 1 => waiting.extend(halves(points)),
                 Put::TooLong => tally.add(1, 1, Some("413: one point is too long".to_owned())),
+                Put::Mixed { .. } if points.len() > 1 && tally.n_searches < SEARCHES_MAX => {
+                    tally.n_searches += 1;
+                    waiting.extend(halves(points));
+                }
+                Put::Mixed { said } => tally.add(points.len() as u64, points.len() as u64, Some(said)),
             }
         }
         Ok(())
@@ -109,10 +128,11 @@ impl OpenTsdb {
         let mut backoff = self.poster.backoff();
         let mut attempt = 1;
         loop {
-            let answer = self.poster.post(&self.headers, body.clone()).await?;
-            match verdict::of(&answer, points.len()) {
+            let answer = self.poster.post(&headers(Some("gzip")), body.clone()).await?;
+            match verdict::of(&answer) {
                 Verdict::Stored { refused, said } => return Ok(Put::Stored { refused, said }),
                 Verdict::TooLong => return Ok(Put::TooLong),
+                Verdict::Mixed { said } => return Ok(Put::Mixed { said }),
                 Verdict::Fault => return Err(self.poster.fault(&answer)),
                 Verdict::NotNow { n, said } if attempt == ATTEMPTS => {
                     return Err(UploadError::Throttled { url: self.poster.url().to_owned(), n, said });
@@ -133,16 +153,6 @@ impl MetricUploader for OpenTsdb {
 
     fn levels(&self) -> &[MetaType] {
         &self.options.levels
-    }
-
-    /// The first upload shows whether the server is there.
-    async fn init(&self) -> Result<(), UploadError> {
-        Ok(())
-    }
-
-    /// A series is known by its first point.
-    async fn register_metrics(&self, _metas: &[Meta]) -> Result<(), UploadError> {
-        Ok(())
     }
 
     async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, UploadError> {
@@ -168,12 +178,10 @@ impl MetricUploader for OpenTsdb {
         Ok(tally.sent)
     }
 
-    /// It has no place for them that its substitutes have too.
-    async fn send_event(&self, _event: &archive::Event) -> Result<(), UploadError> {
-        Ok(())
+    async fn send_event(&self, event: &archive::Event) -> Result<(), UploadError> {
+        let (Some(poster), Some(body)) = (&self.annotations, annotation::of(event)) else { return Ok(()) };
+        poster.post_all(&headers(None), Bytes::from(body.to_string())).await
     }
-
-    async fn cleanup(&self) {}
 }
 
 impl Tally {
@@ -187,6 +195,19 @@ impl Tally {
             self.said = Some(said.unwrap_or_default());
         }
     }
+}
+
+/// The later half first: what waits is taken from the end.
+fn halves(points: &[DataPoint]) -> [&[DataPoint]; 2] {
+    let (first, second) = points.split_at(points.len() / 2);
+    [second, first]
+}
+
+fn headers(encoding: Option<&'static str>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.extend(encoding.map(|encoding| (CONTENT_ENCODING, HeaderValue::from_static(encoding))));
+    headers
 }
 
 /// The points as a JSON array, gzipped. A batch takes about a millisecond.

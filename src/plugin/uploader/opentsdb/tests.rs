@@ -113,6 +113,15 @@ async fn refused_points_are_counted_and_do_not_come_again() {
 }
 
 #[tokio::test]
+async fn a_server_that_refuses_more_than_it_got_refused_all() {
+    let tasks = Tasks::default();
+    let details = r#"{"errors":[],"success":0,"failed":1000}"#;
+    let server = Server::start(&tasks, move |_, _| (400, details.to_owned())).await;
+    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("acknowledged");
+    assert_eq!(sent, Sent { points: 0, refused: N_NUMBERS });
+}
+
+#[tokio::test]
 async fn throttled_points_are_sent_again_and_then_left_for_later() {
     let tasks = Tasks::default();
     let throttle = r#"{"errors":[{"error":"Please throttle writes"}],"success":35,"failed":1}"#;
@@ -139,6 +148,84 @@ async fn a_batch_that_is_too_long_is_halved() {
     let server = Server::start(&tasks, |_, _| (413, String::new())).await;
     let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("nothing will do");
     assert_eq!(sent, Sent { points: 0, refused: N_NUMBERS });
+}
+
+fn counters(n: usize) -> Pages {
+    let counters = (0..n).map(|task| (meta(&format!("3@1@wc-1-1@split@{task}@s@sys@Emitted")), counter(1)));
+    Pages::of(counters.collect())
+}
+
+#[tokio::test]
+async fn bad_points_that_the_server_does_not_name_are_looked_for() {
+    let tasks = Tasks::default();
+    let is_bad = |point: &DataPoint| point.tags["task"].ends_with("33");
+    let server = Server::start(&tasks, move |_, got| match unpacked(got).iter().any(is_bad) {
+        true => (400, "bad points".to_owned()),
+        false => (204, String::new()),
+    })
+    .await;
+    let sent = uploader(&server.url).upload(&key(), &counters(400)).await.expect("taken");
+    assert_eq!(sent, Sent { points: 396, refused: 4 });
+    let batches = server.got().into_iter().map(|got| unpacked(&got));
+    let taken = batches.filter(|points| !points.iter().any(is_bad)).flatten();
+    let mut taken: Vec<String> = taken.map(|point| point.tags["task"].clone()).collect();
+    taken.sort();
+    let n = taken.len();
+    taken.dedup();
+    assert_eq!((n, taken.len()), (396, 396), "each good one was taken once");
+
+    // Nothing is good: the search has an end, and then each batch is asked of once.
+    let server = Server::start(&tasks, |_, _| (400, "no".to_owned())).await;
+    let sent = uploader(&server.url).upload(&key(), &counters(400)).await.expect("refused");
+    assert_eq!(sent, Sent { points: 0, refused: 400 });
+    assert_eq!(server.got().len(), 400 / 50 + 2 * SEARCHES_MAX);
+}
+
+#[tokio::test]
+async fn what_happens_to_topologies_becomes_annotations_when_that_is_asked_for() {
+    use crate::{
+        archive::Event,
+        model::{TaskId, Timestamp},
+    };
+    let (topology, at) = (key().topology, Timestamp::from_millis(1_700_000_040_123));
+    let (name, by) = ("wc".parse().expect("valid"), Some("ann".to_owned()));
+    let events = [
+        Event::TopologyStarted { topology: topology.clone(), name, at, by: by.clone(), sample_rate: 0.1 },
+        Event::SampleRateChanged { topology: topology.clone(), sample_rate: 0.5, at, by: None },
+        Event::TaskGone { topology: topology.clone(), task: TaskId(4), at, reason: "moved".to_owned() },
+        Event::TopologyKilled { topology, at, by, reason: "asked".to_owned() },
+    ];
+    let tasks = Tasks::default();
+    let server =
+        Server::start(&tasks, |n, _| if n < 3 { (200, "{}".to_owned()) } else { (404, String::new()) });
+    let server = server.await;
+    for event in &events {
+        uploader(&server.url).send_event(event).await.expect("not sent");
+    }
+    assert_eq!(server.got().len(), 0);
+    let annotating = options::OpenTsdb { annotates: true, ..options(&format!("{}/tsdb/", server.url)) };
+    let annotating = OpenTsdb::new(annotating).expect("made").hurried();
+    for event in &events {
+        annotating.send_event(event).await.expect("taken");
+    }
+    let got: Vec<serde_json::Value> =
+        server.got().iter().map(|got| serde_json::from_slice(&got.body).expect("JSON")).collect();
+    let note = |description: &str, custom| serde_json::json!({ "startTime": TIME, "description": description, "custom": custom });
+    let both = serde_json::json!({ "topology": "wc-1-1700000000", "by": "ann" });
+    assert_eq!(
+        got,
+        [
+            note("topology wc started", both.clone()),
+            note(
+                "topology wc-1-1700000000 samples 0.5 of its values",
+                serde_json::json!({ "topology": "wc-1-1700000000" })
+            ),
+            note("topology wc-1-1700000000 killed: asked", both),
+        ]
+    );
+    assert!(server.got().iter().all(|got| got.uri == "/tsdb/api/annotation"));
+    let refused = annotating.send_event(&events[0]).await;
+    assert!(matches!(refused, Err(UploadError::Answered { status: 404, .. })), "{refused:?}");
 }
 
 #[tokio::test]

@@ -23,6 +23,11 @@ pub(super) enum Verdict {
     },
     /// It is too long for the server: send less at once.
     TooLong,
+    /// None of it is stored, as some of it is bad; which, the server does not say.
+    Mixed {
+        /// What it said.
+        said: String,
+    },
     /// This is no answer of a server that takes points there.
     Fault,
 }
@@ -42,16 +47,12 @@ struct PointError {
 /// What OpenTSDB says of points that it would take at another time.
 const FOR_LATER: [&str; 3] = ["Please throttle", "Storage exception", "Write timedout"];
 
-/// What `answer` means for a batch of `n` points.
-pub(super) fn of(answer: &Answer, n: usize) -> Verdict {
+/// What `answer` means for a batch.
+pub(super) fn of(answer: &Answer) -> Verdict {
     match answer.status {
         // VictoriaMetrics and others answer no details.
         200..=299 => details(answer).unwrap_or(Verdict::Stored { refused: 0, said: None }),
-        // Without details nobody knows which ones were bad: all count as refused.
-        400 => {
-            let all = || Verdict::Stored { refused: n as u64, said: Some(answer.said()) };
-            details(answer).unwrap_or_else(all)
-        }
+        400 => details(answer).unwrap_or_else(|| Verdict::Mixed { said: answer.said() }),
         413 => Verdict::TooLong,
         _ => Verdict::Fault,
     }
@@ -74,7 +75,7 @@ mod tests {
 
     fn check(status: u16, body: &str, expected: Verdict) {
         let answer = Answer { status, body: body.as_bytes().to_vec() };
-        assert_eq!(of(&answer, 3), expected, "{status} {body}");
+        assert_eq!(of(&answer), expected, "{status} {body}");
     }
 
     #[test]
@@ -96,7 +97,9 @@ mod tests {
         check(
             400,
             r#"{"error":{"code":400,"message":"Unable to parse the given JSON"}}"#,
-            stored(3, Some(r#"{"error":{"code":400,"message":"Unable to parse the given JSON"}}"#)),
+            Verdict::Mixed {
+                said: r#"{"error":{"code":400,"message":"Unable to parse the given JSON"}}"#.to_owned(),
+            },
         );
         check(413, "", Verdict::TooLong);
         check(404, "", Verdict::Fault);
