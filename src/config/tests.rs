@@ -1,7 +1,7 @@
 use std::{path::Path, time::Duration};
 
 use super::*;
-use crate::model::Port;
+use crate::model::{Port, settings};
 
 fn environment() -> Environment {
     Environment { named_file: None, usual_file: None, hostname: "here".to_owned() }
@@ -184,6 +184,17 @@ fn a_file_that_was_named_must_be_there_and_the_usual_one_need_not() {
     let usual = Environment { usual_file: Some(missing), ..environment() };
     let (config, _) = Config::load(None, &[], &usual).expect("valid");
     assert_eq!(config.file(), None);
+}
+
+#[test]
+fn every_key_of_metrics_is_explained_where_metrics_are() {
+    let docs =
+        [include_str!("../../docs/metrics.md"), include_str!("../../docs/metrics-plugins.md")].concat();
+    let keys = key::KEYS.iter().map(|key| key.name).chain(settings::KNOWN.iter().map(|setting| setting.key));
+    let keys: Vec<&str> = keys.filter(|key| key.contains("metric")).collect();
+    assert!(keys.len() > 30, "{keys:?}");
+    let missing: Vec<&str> = keys.into_iter().filter(|key| !docs.contains(&format!("`{key}`"))).collect();
+    assert_eq!(missing, Vec::<&str>::new(), "neither docs/metrics.md nor docs/metrics-plugins.md names them");
 }
 
 /// The reference in `docs/` says what the tables say; `UPDATE=1` rewrites it.

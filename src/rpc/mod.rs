@@ -13,3 +13,5 @@ pub mod message;
 pub mod metrics;
 pub mod metrics_client;
 pub mod metrics_sync;
+#[cfg(test)]
+pub(crate) mod test_leader;

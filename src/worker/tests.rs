@@ -112,6 +112,24 @@ impl Stage {
         stage
     }
 
+    /// Three words in each of 200 sentences: a spout, two tasks that split, two that count.
+    pub(in crate::worker) async fn of_words(n_workers: usize) -> Self {
+        let shuffle = json!({ "type": "shuffle" });
+        let mut split = bolt(&["python3", "split.py"], 2, "sentences", shuffle);
+        split["outputs"] = json!({ "default": { "fields": ["word"] } });
+        let by_word = json!({ "type": "fields", "fields": ["word"] });
+        let components = json!({
+            "sentences": spout(&["python3", "sentences.py"], &["sentence"]),
+            "split": split,
+            "count": bolt(&["python3", "count.py"], 2, "split", by_word),
+        });
+        let stage = Self::new(json!({}), components, n_workers).await;
+        stage.write_resource("sentences.py", SENTENCES);
+        stage.write_resource("split.py", SPLIT);
+        stage.write_resource("count.py", COUNT);
+        stage
+    }
+
     async fn write_records(&self) {
         self.store.ensure_layout().await.expect("created");
         let id = &self.options.topology;
@@ -250,7 +268,7 @@ pub(in crate::worker) fn bolt(
 }
 
 /// A spout of 200 sentences of three words, with ids.
-pub(in crate::worker) const SENTENCES: &str = r#"
+const SENTENCES: &str = r#"
 from stormkeeper import Spout
 class Sentences(Spout):
     def initialize(self, conf, context):
@@ -265,7 +283,7 @@ class Sentences(Spout):
 Sentences().run()
 "#;
 
-pub(in crate::worker) const SPLIT: &str = r#"
+const SPLIT: &str = r#"
 from stormkeeper import BasicBolt
 class Split(BasicBolt):
     def process(self, tup):
@@ -274,7 +292,7 @@ class Split(BasicBolt):
 Split().run()
 "#;
 
-pub(in crate::worker) const COUNT: &str = r#"
+const COUNT: &str = r#"
 from stormkeeper import BasicBolt
 class Count(BasicBolt):
     def process(self, tup):
@@ -285,19 +303,7 @@ Count().run()
 
 /// Runs the sentences through `n_workers` and checks every count.
 async fn words_are_counted_exactly(n_workers: usize) {
-    let shuffle = json!({ "type": "shuffle" });
-    let mut split = bolt(&["python3", "split.py"], 2, "sentences", shuffle);
-    split["outputs"] = json!({ "default": { "fields": ["word"] } });
-    let by_word = json!({ "type": "fields", "fields": ["word"] });
-    let components = json!({
-        "sentences": spout(&["python3", "sentences.py"], &["sentence"]),
-        "split": split,
-        "count": bolt(&["python3", "count.py"], 2, "split", by_word),
-    });
-    let stage = Stage::new(json!({}), components, n_workers).await;
-    stage.write_resource("sentences.py", SENTENCES);
-    stage.write_resource("split.py", SPLIT);
-    stage.write_resource("count.py", COUNT);
+    let stage = Stage::of_words(n_workers).await;
     let workers = stage.start();
     let lines = stage.lines("words", 600).await;
     let mut tasks_of_word: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

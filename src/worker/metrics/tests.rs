@@ -1,161 +1,41 @@
 //! Whole workers with real children, and a leader that adds up what they bring.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
-use axum::{Router, body::Bytes, extract::State, routing::post};
 use serde_json::json;
 
 use crate::{
     clock::Clock,
-    cluster::{layout, record, store::Store},
-    daemon::tasks::{Ending, Tasks},
-    metrics::{Contribution, MetricId, Point},
-    model::{Term, WorkerId, beat::TaskCounts},
+    cluster::store::Store,
+    model::beat::TaskCounts,
     rpc::{
         cuts::{self, Standing, remains},
         delivery::{Added, Brought, Delivery, bring},
-        metrics::{ContributeAnswer, Position, RegisterAnswer, RegisterRequest, Registered, StoredCut},
         metrics_client::MetricsClient,
+        test_leader::TestLeader,
     },
     test_support::wait_until,
-    worker::tests::{COUNT, SENTENCES, SPLIT, Stage, bolt, spout},
+    worker::tests::{Stage, spout},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the leader has.
-#[derive(Debug, Default)]
-struct Archive {
-    names: BTreeMap<MetricId, String>,
-    last: BTreeMap<WorkerId, u64>,
-    points: BTreeMap<MetricId, Point>,
-    seq: u64,
+async fn leader(stage: &Stage) -> TestLeader {
+    TestLeader::start(stage.server.connect()).await
 }
 
-type Shared = Arc<Mutex<Archive>>;
-
-impl Archive {
-    fn contribute(&mut self, contribution: Contribution) -> ContributeAnswer {
-        let unknown = contribution.points.iter().filter(|(id, _)| !self.names.contains_key(id));
-        let ids: Vec<_> = unknown.map(|(id, _)| *id).collect();
-        if !ids.is_empty() {
-            return ContributeAnswer::Unregistered { ids };
-        }
-        let last_of = |worker: &WorkerId| self.last.get(worker).copied().unwrap_or(0);
-        let is_new = contribution.cuts.iter().any(|cuts| cuts.last > last_of(&cuts.worker));
-        if is_new && contribution.cuts.iter().any(|cuts| cuts.first <= last_of(&cuts.worker)) {
-            let stored =
-                self.last.iter().map(|(worker, last)| StoredCut { worker: worker.clone(), last: *last });
-            return ContributeAnswer::Overlaps { stored: stored.collect() };
-        }
-        if is_new {
-            self.seq += 1;
-            for cuts in contribution.cuts {
-                assert_eq!(cuts.first, self.last.get(&cuts.worker).copied().unwrap_or(0) + 1, "no gaps");
-                self.last.insert(cuts.worker, cuts.last);
-            }
-            for (id, point) in contribution.points {
-                match self.points.get_mut(&id) {
-                    Some(known) => assert!(known.merge(&point)),
-                    None => drop(self.points.insert(id, point)),
-                }
-            }
-        }
-        let at = Position { term: 1, seq: self.seq };
-        ContributeAnswer::Stored { at, safe: at }
-    }
-
-    /// The point of the metric of this name, on the topology's level.
-    fn point(&self, name: &str) -> Option<&Point> {
-        let is_it =
-            |full: &&String| full.starts_with("5@") && full.contains("@t-1-100@") && full.ends_with(name);
-        let (id, _) = self.names.iter().find(|(_, full)| is_it(full))?;
-        self.points.get(id)
-    }
-
-    fn count(&self, name: &str) -> u64 {
-        match self.point(name) {
-            Some(Point::Counter(counter)) => counter.count,
-            Some(Point::Meter(meter)) => meter.count,
-            Some(Point::Histogram(histogram)) => histogram.count,
-            Some(Point::Timer(timer)) => timer.histogram.count,
-            Some(Point::Gauge(_)) | None => 0,
-        }
-    }
-
-    fn totals(&self) -> [u64; 5] {
-        ["Emitted", "Transferred", "Executed", "Acked", "Failed"]
-            .map(|name| self.count(&format!("@sys@{name}")))
-    }
-}
-
-async fn leader(stage: &Stage) -> Shared {
-    let archive = Shared::default();
-    let routes = Router::new()
-        .route(
-            "/api/v1/metrics/register",
-            post(async |State(archive): State<Shared>, body: Bytes| {
-                let request: RegisterRequest = rmp_serde::from_slice(&body).expect("a request");
-                let mut archive = archive.lock().expect("unpoisoned");
-                let claims = request.claims.into_iter().map(|claim| {
-                    archive.names.insert(claim.id, claim.name);
-                    Registered::As(claim.id)
-                });
-                rmp_serde::to_vec(&RegisterAnswer { claims: claims.collect() }).expect("plain values")
-            }),
-        )
-        .route(
-            "/api/v1/metrics/contribute",
-            post(async |State(archive): State<Shared>, body: Bytes| {
-                let contribution = rmp_serde::from_slice(&body).expect("a contribution");
-                let answer = archive.lock().expect("unpoisoned").contribute(contribution);
-                rmp_serde::to_vec(&answer).expect("plain values")
-            }),
-        )
-        .layer(axum::extract::DefaultBodyLimit::disable())
-        .with_state(archive.clone());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let api = listener.local_addr().expect("bound").to_string();
-    let leader = record::Leader { nimbus: "n".parse().expect("valid"), api, term: Term(1) };
-    let tasks = Tasks::default();
-    tasks.start("nimbus", Ending::Normal, async move {
-        axum::serve(listener, routes).await.expect("served");
-    });
-    // It serves for as long as the test runs.
-    std::mem::forget(tasks);
-    stage.create(&layout::leader(), record::encode(&leader)).await;
-    archive
-}
-
-async fn totals_become(archive: &Shared, expected: [u64; 5]) {
+async fn totals_become(leader: &TestLeader, expected: [u64; 5]) {
     wait_until("the leader has every count", PATIENCE, || async {
-        let totals = archive.lock().expect("unpoisoned").totals();
+        let totals = leader.has().totals();
         if totals == expected { Ok(()) } else { Err(format!("{totals:?}")) }
     })
     .await;
 }
 
-/// Three words in each of 200 sentences, on two workers that report often.
+/// The words on two workers that report often.
 async fn words() -> Stage {
-    let shuffle = json!({ "type": "shuffle" });
-    let mut split = bolt(&["python3", "split.py"], 2, "sentences", shuffle);
-    split["outputs"] = json!({ "default": { "fields": ["word"] } });
-    let by_word = json!({ "type": "fields", "fields": ["word"] });
-    let components = json!({
-        "sentences": spout(&["python3", "sentences.py"], &["sentence"]),
-        "split": split,
-        "count": bolt(&["python3", "count.py"], 2, "split", by_word),
-    });
-    let mut stage = Stage::new(json!({}), components, 2).await;
+    let mut stage = Stage::of_words(2).await;
     stage.options.metrics = Some(Duration::from_millis(300));
-    stage.write_resource("sentences.py", SENTENCES);
-    stage.write_resource("split.py", SPLIT);
-    stage.write_resource("count.py", COUNT);
     stage
 }
 
@@ -191,18 +71,18 @@ async fn bring_what_is_left(stage: &Stage, worker_dir: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_has_what_the_workers_counted_and_not_twice() {
     let stage = words().await;
-    let archive = leader(&stage).await;
+    let leader = leader(&stage).await;
     let workers = stage.start();
     stage.lines("words", 600).await;
-    totals_become(&archive, WORDS).await;
+    totals_become(&leader, WORDS).await;
     for name in ["@sys@ProcessLatency", "@sys@TupleLifeCycle", "@sys@RecvTps"] {
-        assert_eq!(archive.lock().expect("unpoisoned").count(name), 800, "{name}");
+        assert_eq!(leader.has().count(name), 800, "{name}");
     }
     for name in ["@sys@ExecutorTime", "@sys@SerializeTime", "@netty@NettyCliSendBatchSize"] {
-        assert!(archive.lock().expect("unpoisoned").count(name) > 0, "{name}");
+        assert!(leader.has().count(name) > 0, "{name}");
     }
     for name in ["@sys@MemoryUsed", "@sys@CpuUsedRatio", "@sys@ExecutorQueue", "@sys@Capacity"] {
-        assert!(archive.lock().expect("unpoisoned").point(name).is_some(), "{name}");
+        assert!(leader.has().point(name).is_some(), "{name}");
     }
     for worker in workers {
         worker.stop().await;
@@ -210,7 +90,7 @@ async fn the_leader_has_what_the_workers_counted_and_not_twice() {
     for n in 0..2 {
         bring_what_is_left(&stage, &stage.dir.path().join(format!("w{n}"))).await;
     }
-    totals_become(&archive, WORDS).await;
+    totals_become(&leader, WORDS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,11 +102,31 @@ async fn what_workers_counted_that_died_without_a_leader_is_brought_by_their_sup
     // As a kill does: nothing of them runs on, nobody says farewell.
     assert!(stage.tasks.stop(PATIENCE).await);
     drop(workers);
-    let archive = leader(&stage).await;
+    let leader = leader(&stage).await;
     for n in 0..2 {
         bring_what_is_left(&stage, &stage.dir.path().join(format!("w{n}"))).await;
     }
-    assert_eq!(archive.lock().expect("unpoisoned").totals(), WORDS);
+    assert_eq!(leader.has().totals(), WORDS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_component_in_the_docs_measures_what_it_says() {
+    let docs = include_str!("../../../docs/metrics.md");
+    let (_, after) = docs.split_once("```python\n").expect("an example in Python");
+    let (example, _) = after.split_once("```").expect("it ends");
+    let mut stage = Stage::of_words(1).await;
+    stage.options.metrics = Some(Duration::from_millis(300));
+    stage.write_resource("split.py", example);
+    let leader = leader(&stage).await;
+    let _workers = stage.start();
+    totals_become(&leader, WORDS).await;
+    wait_until("all of its metrics are with the leader", PATIENCE, || async {
+        let has = leader.has();
+        let counts = ["words", "lengths", "lines"].map(|name| has.count(&format!("@udf@{name}")));
+        let is_all = counts == [600, 600, 200] && has.point("@udf@longest").is_some();
+        if is_all { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,10 +149,10 @@ class Numbers(Spout):
 Numbers().run()
 ",
     );
-    let archive = leader(&stage).await;
+    let leader = leader(&stage).await;
     let _workers = stage.start();
     stage.error("numbers", "\"sum\" is no kind of metric").await;
-    totals_become(&archive, [10, 0, 0, 0, 0]).await;
-    let archive = archive.lock().expect("unpoisoned");
-    assert_eq!((archive.count("@udf@calls"), archive.count("@udf@sizes")), (20, 20));
+    totals_become(&leader, [10, 0, 0, 0, 0]).await;
+    let has = leader.has();
+    assert_eq!((has.count("@udf@calls"), has.count("@udf@sizes")), (20, 20));
 }

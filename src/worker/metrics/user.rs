@@ -199,6 +199,23 @@ mod tests {
     }
 
     #[test]
+    fn the_messages_in_the_docs_are_understood() {
+        let docs = include_str!("../../../docs/metrics.md").lines();
+        let messages = docs.filter(|line| line.starts_with("{\"command\": \"metrics\""));
+        let messages: Vec<(String, String)> = messages
+            .map(|line| {
+                let message: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                (message["name"].as_str().expect("a name").to_owned(), message["params"].to_string())
+            })
+            .collect();
+        let messages: Vec<(&str, &str)> =
+            messages.iter().map(|(name, params)| (name.as_str(), params.as_str())).collect();
+        let (results, points) = said(&messages);
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        assert_eq!((results.len(), points.len()), (6, 5), "the counter twice, and each other kind");
+    }
+
+    #[test]
     fn what_makes_no_sense_says_so_and_measures_nothing() {
         let (results, points) = said(&[
             ("n", "-3"),

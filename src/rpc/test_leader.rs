@@ -1,0 +1,173 @@
+//! A leader for tests of those who bring metrics: it takes each cut once, and adds up.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use axum::{Router, body::Bytes, extract::State, routing::post};
+
+use crate::{
+    cluster::{
+        layout,
+        record::{self, Leader},
+    },
+    daemon::tasks::{Ending, Tasks},
+    metrics::{Contribution, Leaf, MetricId, MetricName, Minute, Point, Snapshot, point::Counter},
+    model::{Term, WorkerId},
+    rpc::{
+        cuts::{Cut, Launch},
+        metrics::{ContributeAnswer, Position, RegisterAnswer, RegisterRequest, Registered, StoredCut},
+    },
+    tree::{CreateMode, Tree},
+};
+
+/// A leader that serves as long as this lives.
+#[derive(Debug)]
+pub(crate) struct TestLeader {
+    has: Shared,
+    _tasks: Tasks,
+}
+
+type Shared = Arc<Mutex<Has>>;
+
+/// What it has.
+#[derive(Debug, Default)]
+pub(crate) struct Has {
+    names: BTreeMap<MetricId, String>,
+    last: BTreeMap<WorkerId, u64>,
+    points: BTreeMap<MetricId, Point>,
+    seq: u64,
+    /// Nobody else has what it has, and it is not alone.
+    pub(crate) nothing_is_safe: bool,
+    /// It takes nothing now.
+    pub(crate) is_busy: bool,
+    /// How often it took nothing.
+    pub(crate) n_put_off: usize,
+}
+
+/// The one metric of [`cut`].
+pub(crate) fn emitted() -> (MetricId, MetricName) {
+    let name: MetricName = "3@1@t-1-100@split@4@default@sys@Emitted".parse().expect("a name");
+    (MetricId::of(&name.to_string(), 0), name)
+}
+
+/// A cut of a launch that emitted five tuples since the one before.
+pub(crate) fn cut(launch: &Launch, number: u64) -> Cut {
+    let leaf = Leaf { id: emitted().0, point: Point::Counter(Counter { count: 5 }), total: Some(5 * number) };
+    let snapshot = Snapshot {
+        topology: launch.topology.clone(),
+        worker: launch.worker.clone(),
+        number,
+        minute: Minute(28_333_334),
+        started: launch.started,
+        leaves: vec![leaf],
+    };
+    Cut { first: number, snapshot }
+}
+
+impl Has {
+    fn contribute(&mut self, contribution: Contribution) -> ContributeAnswer {
+        if self.is_busy {
+            self.n_put_off += 1;
+            return ContributeAnswer::NotNow { reason: "busy".to_owned() };
+        }
+        let unknown = contribution.points.iter().filter(|(id, _)| !self.names.contains_key(id));
+        let ids: Vec<_> = unknown.map(|(id, _)| *id).collect();
+        if !ids.is_empty() {
+            return ContributeAnswer::Unregistered { ids };
+        }
+        let last_of = |worker: &WorkerId| self.last.get(worker).copied().unwrap_or(0);
+        let is_new = contribution.cuts.iter().any(|cuts| cuts.last > last_of(&cuts.worker));
+        if is_new && contribution.cuts.iter().any(|cuts| cuts.first <= last_of(&cuts.worker)) {
+            let stored =
+                self.last.iter().map(|(worker, last)| StoredCut { worker: worker.clone(), last: *last });
+            return ContributeAnswer::Overlaps { stored: stored.collect() };
+        }
+        if is_new {
+            self.seq += 1;
+            for cuts in contribution.cuts {
+                assert_eq!(cuts.first, self.last.get(&cuts.worker).copied().unwrap_or(0) + 1, "no gaps");
+                self.last.insert(cuts.worker, cuts.last);
+            }
+            for (id, point) in contribution.points {
+                match self.points.get_mut(&id) {
+                    Some(known) => assert!(known.merge(&point)),
+                    None => drop(self.points.insert(id, point)),
+                }
+            }
+        }
+        let at = Position { term: 1, seq: self.seq };
+        ContributeAnswer::Stored { at, safe: if self.nothing_is_safe { Position::default() } else { at } }
+    }
+
+    /// The point of the metric of this name, on the topology's level.
+    pub(crate) fn point(&self, name: &str) -> Option<&Point> {
+        let is_it =
+            |full: &&String| full.starts_with("5@") && full.contains("@t-1-100@") && full.ends_with(name);
+        let (id, _) = self.names.iter().find(|(_, full)| is_it(full))?;
+        self.points.get(id)
+    }
+
+    /// How much the metric of this name, on the topology's level, has counted.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        match self.point(name) {
+            Some(Point::Counter(counter)) => counter.count,
+            Some(Point::Meter(meter)) => meter.count,
+            Some(Point::Histogram(histogram)) => histogram.count,
+            Some(Point::Timer(timer)) => timer.histogram.count,
+            Some(Point::Gauge(_)) | None => 0,
+        }
+    }
+
+    /// Emitted, transferred, executed, acked, failed.
+    pub(crate) fn totals(&self) -> [u64; 5] {
+        ["Emitted", "Transferred", "Executed", "Acked", "Failed"]
+            .map(|name| self.count(&format!("@sys@{name}")))
+    }
+}
+
+impl TestLeader {
+    /// One that the tree names.
+    pub(crate) async fn start(tree: Arc<dyn Tree>) -> Self {
+        let has = Shared::default();
+        let routes = Router::new()
+            .route(
+                "/api/v1/metrics/register",
+                post(async |State(has): State<Shared>, body: Bytes| {
+                    let request: RegisterRequest = rmp_serde::from_slice(&body).expect("a request");
+                    let mut has = has.lock().expect("unpoisoned");
+                    let claims = request.claims.into_iter().map(|claim| {
+                        has.names.insert(claim.id, claim.name);
+                        Registered::As(claim.id)
+                    });
+                    rmp_serde::to_vec(&RegisterAnswer { claims: claims.collect() }).expect("plain values")
+                }),
+            )
+            .route(
+                "/api/v1/metrics/contribute",
+                post(async |State(has): State<Shared>, body: Bytes| {
+                    let contribution = rmp_serde::from_slice(&body).expect("a contribution");
+                    let answer = has.lock().expect("unpoisoned").contribute(contribution);
+                    rmp_serde::to_vec(&answer).expect("plain values")
+                }),
+            )
+            .layer(axum::extract::DefaultBodyLimit::disable())
+            .with_state(Arc::clone(&has));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let api = listener.local_addr().expect("bound").to_string();
+        let leader = Leader { nimbus: "n".parse().expect("valid"), api, term: Term(1) };
+        let tasks = Tasks::default();
+        tasks.start("nimbus", Ending::Normal, async move {
+            axum::serve(listener, routes).await.expect("served");
+        });
+        let (path, data) = (layout::leader(), record::encode(&leader));
+        tree.create(&path, &data, CreateMode::Persistent).await.expect("created");
+        Self { has, _tasks: tasks }
+    }
+
+    /// What it has now.
+    pub(crate) fn has(&self) -> MutexGuard<'_, Has> {
+        self.has.lock().expect("unpoisoned")
+    }
+}
