@@ -368,6 +368,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_over_its_time_is_not_shown_whether_it_is_gone_or_not() {
+        let now = Timestamp::from_millis(10_000 * 60_000);
+        let kept = |from, window| kept(Minute(from), window, now, 1000).0;
+        assert_eq!((kept(0, Window::M1), kept(8_998, Window::M1)), (8_999, 8_999));
+        assert_eq!(kept(9_500, Window::M1), 9_500);
+        assert_eq!(kept(0, Window::M10), 8_990, "a bucket goes when its last minute does");
+    }
+
+    #[test]
     fn patterns_match_the_whole_text() {
         let check =
             |pattern, text, expected| assert_eq!(matches(pattern, text), expected, "{pattern} {text}");

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::metrics::{
         MetaType, MetricType,
-        point::{Counter, Gauge},
+        point::{Counter, Gauge, Timer},
     };
 
     fn take(
@@ -203,6 +203,38 @@ mod tests {
     }
 
     #[test]
+    fn each_number_of_a_point_is_finite() {
+        let meter = Meter { count: 1, from: Minute(1), at: Minute(1), m1: 1.0, m5: 1.0, m15: 1.0 };
+        let histogram =
+            Histogram { count: 1, sum: 1.0, min: 1.0, max: 1.0, zeros: 0, buckets: [(0, 1)].into() };
+        let gauge = Gauge { at: Minute(1), sum: 1.0, n: 1, min: 1.0, max: 1.0 };
+        let timer = |meter: &Meter, histogram: &Histogram| {
+            Point::Timer(Timer { meter: *meter, histogram: histogram.clone() })
+        };
+        let good = [Point::Meter(meter), Point::Gauge(gauge), timer(&meter, &histogram)];
+        assert!(good.iter().all(is_finite));
+        for odd in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let meters =
+                [Meter { m1: odd, ..meter }, Meter { m5: odd, ..meter }, Meter { m15: odd, ..meter }];
+            let histograms = [
+                Histogram { sum: odd, ..histogram.clone() },
+                Histogram { min: odd, ..histogram.clone() },
+                Histogram { max: odd, ..histogram.clone() },
+            ];
+            let gauges =
+                [Gauge { sum: odd, ..gauge }, Gauge { min: odd, ..gauge }, Gauge { max: odd, ..gauge }];
+            let timers = meters.iter().map(|meter| timer(meter, &histogram));
+            let timers = timers.chain(histograms.iter().map(|histogram| timer(&meter, histogram)));
+            let bad: Vec<Point> = timers
+                .chain(meters.iter().copied().map(Point::Meter))
+                .chain(histograms.iter().cloned().map(Point::Histogram))
+                .chain(gauges.iter().copied().map(Point::Gauge))
+                .collect();
+            assert!(!bad.iter().any(is_finite), "{odd}");
+        }
+    }
+
+    #[test]
     fn each_cut_is_taken_once() {
         let with =
             |cuts: &[(u64, u64)], last| take(10_000, cuts, vec![(1, counter(1))], last).expect("sense");
@@ -219,6 +251,15 @@ mod tests {
         for cuts in [&[][..], &[(0, 1)], &[(2, 1)]] {
             take(10_000, cuts, Vec::new(), None).expect_err("no sense");
         }
+        let twice = Cuts { worker: "w".parse().expect("an id"), first: 1, last: 1 };
+        let twice = Contribution {
+            topology: "t-1-1".parse().expect("an id"),
+            minute: Minute(10_000),
+            cuts: vec![twice.clone(), Cuts { first: 2, last: 2, ..twice }],
+            points: Vec::new(),
+        };
+        let decided = decide(twice, Span::new(Minute(10_000), 1000), |_| None, |_| Ok(None));
+        assert!(decided.is_err(), "one launch twice: {decided:?}");
         let minute = |minute| match take(minute, &[(1, 1)], vec![(1, counter(1))], None).expect("sense") {
             Decision::Take { minute, drops, .. } => (minute.0, drops.into_keys().next()),
             other => panic!("{other:?}"),

@@ -47,8 +47,8 @@ impl Shape {
         let known = shape.segments.last().map_or(shape.base.seq, |segment| segment.last);
         if last.seq > known {
             let mut bytes = 0;
-            view.scan(Table::Log, &entries(known + 1, last.seq), |_, value| {
-                bytes += value.len() as u64;
+            view.scan(Table::Log, &entries(known + 1, last.seq), |key, value| {
+                bytes += split(key::number_of(key).unwrap_or_default(), value)?.1.len() as u64;
                 Ok(ControlFlow::Continue(()))
             })?;
             shape.open = Some(Segment { term: last.term, last: last.seq, bytes, at: now });

@@ -109,6 +109,96 @@ fn large_minutes_are_divided_the_topology_first() {
     assert_eq!(with_uploaders(&[]).close(Minute(9), WIDE).1, 0);
 }
 
+#[test]
+fn more_of_a_minute_adds_up() {
+    let mut queue = with_uploaders(&["a"]);
+    for _ in 0..2 {
+        let change = queue.reserve(Minute(1), &topology(1), some(1, 2));
+        queue.commit(change);
+    }
+    let (changes, _, _) = queue.close(Minute(1), WIDE);
+    commit(&mut queue, changes);
+    assert_eq!(queue.next("a", at(0), FLOW).expect("ready").points, 6);
+    assert_eq!(queue.status().bytes, 60);
+}
+
+#[test]
+fn a_refusal_pauses_the_uploader_and_a_dropped_entry_frees_its_hand() {
+    let mut queue = with_uploaders(&["a"]);
+    let limits = Limits { per_topology_max: 2, ..WIDE };
+    for minute in 1..=2 {
+        add(&mut queue, minute, some(1, 0), limits);
+    }
+    let first = queue.next("a", at(0), FLOW).expect("ready").key;
+    queue.nack("a", first.seq, at(1), FLOW, "refused");
+    assert_eq!(queue.next("a", at(5), FLOW), None, "another entry is there, but the store is not well");
+    assert_eq!(queue.next("a", at(6), FLOW).expect("the pause is over").key, first);
+    let second = queue.next("a", at(6), FLOW).expect("ready").key;
+    for minute in 3..=4 {
+        add(&mut queue, minute, some(1, 0), limits);
+    }
+    let status = queue.status().uploaders.remove("a").expect("known");
+    assert_eq!((status.dropped, status.uploading), (2, 0), "{first} and {second} are gone");
+    assert_eq!(queue.next("a", at(7), FLOW).expect("its hands are free").key.minute, Minute(3));
+}
+
+#[test]
+fn uploaders_come_and_go() {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let mut queue = with_uploaders(&["a", "b"]);
+    for minute in 1..=3 {
+        add(&mut queue, minute, some(1, 0), WIDE);
+    }
+    let change = |queue: &mut Queue, changes| commit(queue, changes);
+    let changes = queue.ack("a", 1);
+    change(&mut queue, changes);
+    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key.seq, 1);
+    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key.seq, 2);
+    // Only b had the first not, and is none any more.
+    let changes = queue.set_uploaders(&names(&["a"]));
+    change(&mut queue, changes);
+    assert_eq!(queue.uploaders().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(queue.status().ready, 2);
+    assert_eq!(queue.next("b", at(0), FLOW), None);
+    // Nobody waits for b's acknowledgement.
+    let changes = queue.ack("a", 2);
+    change(&mut queue, changes);
+    assert_eq!(queue.status().ready, 1);
+    // One that comes back has nothing in its hands, and begins with the oldest entry.
+    let changes = queue.set_uploaders(&names(&["a", "b"]));
+    change(&mut queue, changes);
+    let status = queue.status().uploaders.remove("b").expect("known");
+    assert_eq!((status.pending, status.uploading, status.acked), (1, 0, 0));
+    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key.seq, 3);
+}
+
+#[test]
+fn a_topology_that_is_forgotten_leaves_nothing() {
+    let mut queue = with_uploaders(&["a"]);
+    add(&mut queue, 1, some(1, 0), WIDE);
+    for n in [1, 2] {
+        let change = queue.reserve(Minute(2), &topology(n), some(1, 0));
+        queue.commit(change);
+    }
+    let changes = queue.forget(&topology(1));
+    commit(&mut queue, changes);
+    assert_eq!((queue.status().ready, queue.status().reserved, queue.status().bytes), (0, 1, 0));
+    let (changes, _, _) = queue.close(Minute(2), WIDE);
+    commit(&mut queue, changes);
+    assert_eq!(queue.next("a", at(0), FLOW).expect("the other's").key.topology, topology(2));
+}
+
+#[test]
+fn what_is_known_of_metas_does_not_go_back() {
+    let mut queue = with_uploaders(&["a"]);
+    for through in [7, 3] {
+        let changes = queue.ack_metas("a", through);
+        commit(&mut queue, changes);
+    }
+    assert_eq!((queue.metas_known_by("a"), queue.metas_known_by("b")), (Some(7), None));
+    assert_eq!(queue.ack_metas("b", 1), []);
+}
+
 /// What happens to a queue, in any order.
 #[derive(Debug, Clone)]
 enum Step {

@@ -123,6 +123,36 @@ async fn one_that_diverged_or_came_late_goes_on_from_a_checkpoint() {
 }
 
 #[tokio::test]
+async fn where_the_log_begins_is_known_by_its_entry_and_after_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = || Options { log_bytes_max: 0, ..options() };
+    let home = Home::open(folder.path(), options());
+    let topology = topology("t");
+    for n in 1..=5 {
+        register_some(&home.archive, &topology, n).await;
+        // By then a part of the log is complete.
+        home.archive.shared.options.clock.turn(Duration::from_secs(11 * 60));
+    }
+    let before = home.archive.status().await.expect("read");
+    assert!(before.log_from > 2 && before.log_bytes > 0, "{before:?}");
+    let base = Position { term: TERM.0, seq: before.log_from - 1 };
+    let ask = async |term, seq| {
+        let query = LogQuery { nimbus: "n2".parse().expect("an id"), term, seq, max_bytes: 1 << 20 };
+        home.archive.log_after(&query).await.expect("read")
+    };
+    assert!(
+        matches!(ask(base.term, base.seq).await, LogPage::Entries { entries, .. } if !entries.is_empty())
+    );
+    assert_eq!(ask(base.term + 1, base.seq).await, LogPage::Diverged, "another leader's entry");
+    assert_eq!(ask(base.term, base.seq - 1).await, LogPage::Diverged, "what follows it is gone");
+    home.close().await;
+    let home = Home::open(folder.path(), options());
+    let after = home.archive.status().await.expect("read");
+    assert_eq!((after.log_from, after.log_bytes), (before.log_from, before.log_bytes));
+    home.close().await;
+}
+
+#[tokio::test]
 async fn a_swap_that_was_cut_off_is_finished_at_the_next_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path().join("metrics");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    archive::{DropCause, Event, LatestQuery, PayloadPage, UploadKind},
+    archive::{DropCause, Event, LatestQuery, PayloadPage, UploadKey, UploadKind},
     metrics::{MetaType, Window},
     model::TaskId,
     rpc::metrics::MetaQuery,
@@ -91,6 +91,38 @@ async fn what_was_last_is_found_by_level_component_task_and_name() {
 }
 
 #[tokio::test]
+async fn topologies_whose_ids_begin_alike_are_kept_apart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = Home::open(folder.path(), options());
+    let archive = &home.archive;
+    let topologies = ["t-1-1", "t-1-10"].map(|id| id.parse().expect("an id"));
+    for topology in &topologies {
+        let ids = register_some(archive, topology, 3).await;
+        let points: Vec<_> = ids.iter().map(|id| (*id, 1)).collect();
+        contribute(archive, topology, NOW, 1, &points).await;
+        let placed = Event::TaskPlaced {
+            topology: topology.clone(),
+            task: TaskId(1),
+            component: "split".parse().expect("an id"),
+            host: "h".parse().expect("a host"),
+            port: crate::model::Port(6700),
+            at: Timestamp::from_millis(1),
+            reason: String::new(),
+        };
+        archive.tell(TERM, vec![placed]).await.expect("written");
+    }
+    for topology in &topologies {
+        let query = MetaQuery { topology: topology.clone(), meta: None, after: None, limit: 100 };
+        let metas = archive.metas(query).await.expect("read").metas;
+        assert!(metas.len() == 3 && metas.iter().all(|meta| meta.name.topology() == topology), "{metas:?}");
+        let rows = archive.latest(LatestQuery::all(topology.clone())).await.expect("read").rows;
+        assert_eq!(rows.len(), 3);
+        assert_eq!(archive.track(topology, None, 10).await.expect("read").len(), 1);
+    }
+    home.close().await;
+}
+
+#[tokio::test]
 async fn a_minute_is_uploaded_with_all_levels_and_again_when_more_comes() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(folder.path(), options());
@@ -102,7 +134,12 @@ async fn a_minute_is_uploaded_with_all_levels_and_again_when_more_comes() {
     assert_eq!(metas.len(), 5);
     archive.ack_metas(TERM, "log", &metas).await.expect("written");
     assert_eq!(archive.metas_since("log", 50).await.expect("read").len(), 4);
-    assert_eq!(archive.metas_since("store", 50).await.expect("read").len(), 9);
+    let mut all = archive.metas_since("store", 50).await.expect("read");
+    assert_eq!(all.len(), 9);
+    // In whatever order they are acknowledged.
+    all.reverse();
+    archive.ack_metas(TERM, "store", &all).await.expect("written");
+    assert_eq!(archive.metas_since("store", 50).await.expect("read"), []);
     let points: Vec<_> = ids.iter().map(|id| (*id, 1)).collect();
     contribute(archive, &topology, NOW - 2, 1, &points).await;
     assert_eq!(archive.next_upload("log").await.expect("asked"), None, "the minute is not closed");
@@ -125,6 +162,15 @@ async fn a_minute_is_uploaded_with_all_levels_and_again_when_more_comes() {
         archive.ack(TERM, "log", upload.key.clone()).await.expect("written");
     }
     assert_eq!(archive.next_upload("log").await.expect("asked"), None);
+    // The parts of a large one are all of it together, each metric once.
+    let mut of_parts = Vec::new();
+    for part in 0..3 {
+        let key = UploadKey { part, parts: 3, ..all.key.clone() };
+        let page = archive.payload(&key, &[], None, 50).await.expect("read");
+        assert!(page.points.len() < 8, "part {part} is not all");
+        of_parts.extend(page.points);
+    }
+    assert_eq!(of_parts, [payload.clone(), rest.points].concat());
     // More of that minute: the levels that changed are sent again, with the sum.
     contribute(archive, &topology, NOW - 2, 2, &points[..1]).await;
     assert_eq!(archive.close_minutes(TERM, Minute(NOW - 1)).await.expect("closed"), 1);
@@ -197,6 +243,16 @@ async fn track_and_history_outlive_their_topology() {
     let before = dump(archive).into_iter().filter(|((table, _), _)| *table == Table::State).count();
     archive.tell(TERM, events).await.expect("written");
     assert_eq!(before, dump(archive).into_iter().filter(|((table, _), _)| *table == Table::State).count());
+    // What is older than what is known came late, or once more by another leader.
+    let gone = Event::TaskGone {
+        topology: topology.clone(),
+        task: TaskId(1),
+        at: at(3),
+        reason: "it left a".to_owned(),
+    };
+    let known = archive.track(&topology, None, 10).await.expect("read");
+    archive.tell(TERM, vec![placed(1, "a", 2), gone]).await.expect("written");
+    assert_eq!(archive.track(&topology, None, 10).await.expect("read"), known);
     let by = Some("you".to_owned());
     let killed =
         Event::TopologyKilled { topology: topology.clone(), at: at(9), by, reason: "done".to_owned() };

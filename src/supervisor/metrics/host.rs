@@ -161,6 +161,19 @@ fn rates(before: &Machine, now: &Machine, passed: Duration) -> Vec<(&'static Bui
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn minutes_wait_for_a_leader_up_to_a_bound() {
+        use crate::{cluster::store::Store, tree::memory::MemoryTree};
+        let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+        let client = MetricsClient::new(Store::new(MemoryTree::new().connect())).expect("made");
+        let id = "s".parse().expect("valid");
+        let mut host = HostMetrics::new("h", &id, std::env::temp_dir(), client, clock);
+        for minute in 0..MINUTES_MAX + 3 {
+            host.measure(Minute(u32::try_from(minute).expect("few"))).await;
+        }
+        assert_eq!((host.delivery.len(), host.number), (MINUTES_MAX, MINUTES_MAX as u64));
+    }
+
     #[test]
     fn rates_are_between_two_readings_and_never_negative() {
         let before = Machine { busy_ticks: 10, total_ticks: 100, received_bytes: 50, ..Machine::default() };

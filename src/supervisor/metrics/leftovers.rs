@@ -95,7 +95,7 @@ impl Leftovers {
             delivery.ask_again(now);
             *asked = now;
         }
-        hand_in(delivery, left);
+        hand_in(|cut| delivery.add(cut), left);
         if let Brought::NotAll(reason) = bring(delivery, &self.client, &self.clock).await {
             info!(%worker, reason, "metrics of a worker that is gone are not with the leader yet; trying again");
             return false;
@@ -119,10 +119,10 @@ impl Leftovers {
 }
 
 /// Hands in what fits. What is left is handed in when there is room.
-fn hand_in(delivery: &mut Delivery, left: &mut VecDeque<Cut>) {
+fn hand_in(mut add: impl FnMut(Cut) -> Added, left: &mut VecDeque<Cut>) {
     while let Some(cut) = left.pop_front() {
         let worker = cut.snapshot.worker.clone();
-        match delivery.add(cut.clone()) {
+        match add(cut.clone()) {
             Added::Taken | Added::Safe => {}
             Added::Full => {
                 left.push_front(cut);
@@ -169,4 +169,120 @@ fn read(worker_dir: &Path) -> io::Result<Option<(Taken, Delivery, VecDeque<Cut>)
     let mut delivery = Delivery::new(launch.topology);
     delivery.learn(&launch.worker, &names.into_iter().collect::<Vec<_>>());
     Ok(Some((taken, delivery, cuts.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Arc};
+
+    use super::*;
+    use crate::{
+        cluster::store::Store,
+        metrics::{Leaf, MetricId},
+        model::Timestamp,
+        rpc::{
+            cuts::{CutDir, Launch},
+            test_leader::{TestLeader, cut, emitted},
+        },
+        tree::{Tree, memory::MemoryTree},
+    };
+
+    fn worker(name: &str) -> WorkerId {
+        name.parse().expect("valid")
+    }
+
+    fn launch(name: &str) -> Launch {
+        let topology = "t-1-100".parse().expect("valid");
+        Launch { topology, worker: worker(name), started: Timestamp::from_millis(1) }
+    }
+
+    /// What a worker leaves that emitted ten tuples, in two cuts.
+    fn leave(local_dir: &Path, name: &str) -> PathBuf {
+        let dir = worker_dir::path(local_dir, &worker(name));
+        fs::create_dir_all(&dir).expect("made");
+        let launch = launch(name);
+        let taken = cuts::take(&dir, &launch).expect("taken");
+        let mut cuts = CutDir::create(&taken.dir).expect("made");
+        let (id, name) = emitted();
+        cuts.add_name(id, &name).expect("written");
+        for number in [1, 2] {
+            cuts.write(&cut(&launch, number), &[(id, 5 * number)].into()).expect("written");
+        }
+        dir
+    }
+
+    #[tokio::test]
+    async fn what_is_left_is_brought_once_and_noted_when_it_is_safe() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tree: Arc<dyn Tree> = MemoryTree::new().connect();
+        let leader = TestLeader::start(Arc::clone(&tree)).await;
+        leader.has().nothing_is_safe = true;
+        let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+        let client = MetricsClient::new(Store::new(tree)).expect("made");
+        let names = ["w1", "w2"];
+        let dirs = names.map(|name| leave(dir.path(), name));
+        let mut leftovers = Leftovers::new(dir.path().to_owned(), client, clock.clone());
+        leftovers.look().await;
+        assert_eq!(leftovers.bringing.len(), 2);
+        for name in names {
+            assert!(!leftovers.bring(&worker(name)).await, "it is stored and not safe");
+        }
+        assert_eq!(leader.has().totals()[0], 20);
+        leftovers.look().await;
+        assert_eq!(leftovers.bringing.len(), 2, "what is being brought is not looked at again");
+        leader.has().nothing_is_safe = false;
+        clock.turn(NEWS_PATIENCE);
+        for (name, dir) in names.iter().zip(&dirs) {
+            assert!(cuts::may_have_left(dir), "it was noted too early");
+            assert!(leftovers.bring(&worker(name)).await, "it asks again whether it is safe");
+            leftovers.bringing.remove(&worker(name));
+            assert!(!cuts::may_have_left(dir));
+        }
+        leftovers.look().await;
+        assert_eq!((leftovers.bringing.len(), leader.has().totals()[0]), (0, 20));
+    }
+
+    #[test]
+    fn a_worker_whose_disk_is_bad_does_not_hide_the_others() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["a", "b", "c", "d"] {
+            leave(dir.path(), name);
+        }
+        for name in ["a", "c"] {
+            let launch = worker_dir::path(dir.path(), &worker(name)).join("metrics/launch");
+            fs::write(launch, b"garbage").expect("written");
+        }
+        let found = |known: &[WorkerId], room| {
+            let found = find(dir.path(), known, room).expect("readable");
+            let mut found: Vec<String> = found.iter().map(|(worker, ..)| worker.to_string()).collect();
+            found.sort();
+            found
+        };
+        assert_eq!(found(&[], 9), ["b", "d"]);
+        assert_eq!(found(&[worker("b")], 9), ["d"]);
+        assert_eq!(found(&[], 1).len(), 1);
+        assert_eq!(find(&dir.path().join("nothing"), &[], 9).expect("no workers").len(), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_waits_and_what_has_no_name_is_left_out() {
+        let launch = launch("w");
+        let mut odd = cut(&launch, 2);
+        odd.snapshot.leaves.push(Leaf { id: MetricId(7), ..odd.snapshot.leaves[0].clone() });
+        let mut left: VecDeque<Cut> = [cut(&launch, 1), odd, cut(&launch, 3)].into();
+        let mut taken = Vec::new();
+        let mut add = |cut: Cut| {
+            if cut.snapshot.leaves.iter().any(|leaf| leaf.id == MetricId(7)) {
+                return Added::Nameless(vec![MetricId(7)]);
+            }
+            if taken.len() == 2 {
+                return Added::Full;
+            }
+            taken.push(cut);
+            Added::Taken
+        };
+        hand_in(&mut add, &mut left);
+        assert_eq!(left, [cut(&launch, 3)]);
+        assert_eq!(taken, [cut(&launch, 1), cut(&launch, 2)], "but for the leaf without a name");
+    }
 }

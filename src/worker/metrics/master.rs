@@ -235,8 +235,62 @@ async fn until(due: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::model::{Port, TaskId, Timestamp, assignment::AssignedWorker};
+    use std::sync::Arc;
+
+    use super::{super::report, *};
+    use crate::{
+        cluster::store::Store,
+        model::{Port, TaskId, Timestamp, assignment::AssignedWorker},
+        rpc::{
+            cuts::Launch,
+            test_leader::{TestLeader, cut, emitted},
+        },
+        test_support::wait_until,
+        tree::{Tree, memory::MemoryTree},
+    };
+
+    #[tokio::test]
+    async fn a_master_does_not_wait_for_ever_and_says_what_is_safe() {
+        let tree: Arc<dyn Tree> = MemoryTree::new().connect();
+        let leader = TestLeader::start(Arc::clone(&tree)).await;
+        leader.has().is_busy = true;
+        let launch = |topology: &str| Launch {
+            topology: topology.parse().expect("valid"),
+            worker: "w1".parse().expect("valid"),
+            started: Timestamp::from_millis(1),
+        };
+        let (own, foreign) = (launch("t-1-100"), launch("other-1-1"));
+        let client = MetricsClient::new(Store::new(tree)).expect("made");
+        // There is another worker, of which nothing is heard.
+        let (_workers, n_workers) = watch::channel(2);
+        let tasks = Tasks::default();
+        let (master, door) =
+            Master::new(own.topology.clone(), client, Clock::new(), n_workers, tasks.child());
+        tasks.start("master", Ending::Normal, master.run());
+
+        let (mut stranger, end) = report::pair();
+        assert!(door.enter(end));
+        stranger.send.send(Report::Cut(cut(&foreign, 1))).await.expect("heard");
+        assert_eq!(stranger.heard.recv().await, None, "it is sent away");
+
+        let (mut worker, end) = report::pair();
+        assert!(door.enter(end));
+        worker.send.send(Report::Cut(cut(&own, 1))).await.expect("heard");
+        assert_eq!(worker.heard.recv().await, Some(Reply::Nameless(vec![emitted().0])));
+        let names = Report::Names { worker: own.worker.clone(), names: vec![emitted()] };
+        worker.send.send(names).await.expect("heard");
+        worker.send.send(Report::Cut(cut(&own, 1))).await.expect("heard");
+        assert_eq!(worker.heard.recv().await, Some(Reply::Taken(1)));
+        wait_until("the leader was asked in vain", 10 * WATERMARK, || async {
+            let n = leader.has().n_put_off;
+            if n > 0 { Ok(()) } else { Err(n.to_string()) }
+        })
+        .await;
+        leader.has().is_busy = false;
+        let safe = tokio::time::timeout(10 * WATERMARK, worker.heard.recv()).await.expect("in time");
+        assert_eq!(safe, Some(Reply::Safe(1)));
+        assert_eq!(leader.has().totals()[0], 5);
+    }
 
     #[test]
     fn the_worker_with_the_lowest_task_is_the_master() {
