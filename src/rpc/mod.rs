@@ -14,4 +14,4 @@ pub mod metrics;
 pub mod metrics_client;
 pub mod metrics_sync;
 #[cfg(test)]
-pub(crate) mod test_leader;
+pub(crate) mod tests;

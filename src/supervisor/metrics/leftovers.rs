@@ -182,7 +182,7 @@ mod tests {
         model::Timestamp,
         rpc::{
             cuts::{CutDir, Launch},
-            test_leader::{TestLeader, cut, emitted},
+            tests::leader::{TestLeader, cut, emitted},
         },
         tree::{Tree, memory::MemoryTree},
     };

@@ -243,7 +243,7 @@ mod tests {
         model::{Port, TaskId, Timestamp, assignment::AssignedWorker},
         rpc::{
             cuts::Launch,
-            test_leader::{TestLeader, cut, emitted},
+            tests::leader::{TestLeader, cut, emitted},
         },
         test_support::wait_until,
         tree::{Tree, memory::MemoryTree},

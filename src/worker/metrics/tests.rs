@@ -12,7 +12,7 @@ use crate::{
         cuts::{self, Standing, remains},
         delivery::{Added, Brought, Delivery, bring},
         metrics_client::MetricsClient,
-        test_leader::TestLeader,
+        tests::leader::TestLeader,
     },
     test_support::wait_until,
     worker::tests::{Stage, spout},

@@ -1,0 +1,3 @@
+//! What tests of those who call nimbus share.
+
+pub(crate) mod leader;
