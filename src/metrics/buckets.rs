@@ -9,7 +9,7 @@ use serde::{
 };
 
 /// Counts by index, in ascending order, each index once. On the wire it is a map.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Buckets(Vec<(i16, u64)>);
 
 /// The most room that is made on the word of a message: more comes with the buckets themselves.
@@ -90,6 +90,13 @@ impl Buckets {
 /// All bits, or none.
 fn mask(is: bool) -> u64 {
     u64::from(is).wrapping_neg()
+}
+
+impl fmt::Debug for Buckets {
+    /// As a map, for the logs of workers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
 }
 
 impl FromIterator<(i16, u64)> for Buckets {
@@ -173,6 +180,7 @@ mod tests {
     fn a_map_in_any_order_is_read() {
         let read: Buckets = serde_json::from_str(r#"{"3":1,"-2":5,"3":2}"#).expect("it is read");
         assert_eq!(read, Buckets::from([(-2, 5), (3, 3)]));
+        assert_eq!(format!("{read:?}"), "{-2: 5, 3: 3}");
         let most = u64::MAX;
         let mut full = Buckets::from([(1, most), (2, 1)]);
         full.merge(&Buckets::from([(0, 1), (1, 1)]));
