@@ -178,6 +178,12 @@ impl Cluster {
             if sees(&leader) && sees(&follower) { Ok(()) } else { Err("not yet".to_owned()) }
         })
         .await;
+        // A slow one asks once at its start: what it has by then must not depend on how soon that is.
+        wait_until("the follower has asked for all there is", LONG, || async {
+            let behind = leader.handle().metrics_behind();
+            if behind.get(&id) == Some(&0) { Ok(()) } else { Err(format!("{behind:?}")) }
+        })
+        .await;
         (leader, follower)
     }
 
@@ -335,7 +341,8 @@ async fn what_was_not_safe_is_taken_once_when_it_is_sent_again() {
     std::fs::remove_dir_all(dir).expect("removed");
     follower.takes_metrics().await;
     assert_eq!(follower.count(&topology, minute).await, None, "this test is about what was lost");
-    assert!(matches!(contribute(&follower, &first).await, ContributeAnswer::Unregistered { .. }));
+    let answer = contribute(&follower, &first).await;
+    assert!(matches!(answer, ContributeAnswer::Unregistered { .. }), "{answer:?}");
     register(&follower, &topology).await.expect("taken");
     stored(&follower, &first).await;
     stored(&follower, &first).await;
