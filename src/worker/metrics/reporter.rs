@@ -457,3 +457,48 @@ async fn greet(host: &str, port: u16, hello: &Hello) -> io::Result<TcpStream> {
         Answer::Refused(reason) => Err(io::Error::other(reason)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        metrics::{Control, Point},
+        model::Timestamp,
+        worker::tests::options,
+    };
+
+    #[test]
+    fn a_cut_that_cannot_be_written_waits_and_gauges_are_in_the_first_of_a_minute() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+        let metrics = Metrics::start(&options(dir.path()), Control::default(), &clock).expect("started");
+        let name = "3@1@t-1-100@split@4@default@sys@Emitted".parse().expect("a name");
+        let emitted = metrics.registry().counter(name);
+        let mut cutter = Cutter::new(&metrics).expect("made");
+        let away = dir.path().join("away");
+        emitted.add(2);
+        fs::rename(metrics.dir(), &away).expect("moved");
+        assert_eq!(cutter.cut(Minute(1)), None, "its directory is gone");
+        emitted.add(3);
+        fs::rename(&away, metrics.dir()).expect("moved back");
+        assert_eq!(cutter.cut(Minute(2)), Some(1), "the one that waited");
+        assert_eq!(cutter.cut(Minute(2)), Some(2));
+        emitted.add(4);
+        assert_eq!(cutter.cut(Minute(2)), Some(3));
+        let cuts = [1, 2, 3].map(|number| cutter.dir.read(number, number).expect("written").snapshot);
+        let counted = |snapshot: &Snapshot| {
+            let counts = snapshot.leaves.iter().filter_map(|leaf| match &leaf.point {
+                Point::Counter(counter) => Some(counter.count),
+                Point::Gauge(_) | Point::Meter(_) | Point::Histogram(_) | Point::Timer(_) => None,
+            });
+            counts.sum::<u64>()
+        };
+        assert_eq!(cuts.each_ref().map(counted), [2, 3, 4]);
+        assert_eq!(cuts.each_ref().map(|cut| cut.minute.0), [1, 2, 2]);
+        let has_gauges = |cut: &Snapshot| cut.leaves.iter().any(|leaf| matches!(leaf.point, Point::Gauge(_)));
+        assert_eq!(cuts.each_ref().map(has_gauges), [true, true, false]);
+    }
+}
