@@ -180,8 +180,9 @@ impl Cluster {
         .await;
         // A slow one asks once at its start: what it has by then must not depend on how soon that is.
         wait_until("the follower has asked for all there is", LONG, || async {
-            let behind = leader.handle().metrics_behind();
-            if behind.get(&id) == Some(&0) { Ok(()) } else { Err(format!("{behind:?}")) }
+            // What the leader has heard is what the follower had before it took the answer.
+            let lag = follower.handle().metrics_lag();
+            lag.level_at.map(drop).ok_or_else(|| format!("{lag:?}"))
         })
         .await;
         (leader, follower)
