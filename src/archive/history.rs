@@ -328,6 +328,20 @@ pub(super) fn history(
     Ok(entries)
 }
 
+/// Topologies that were killed before a minute, at most [`PAGE_MAX`] of them.
+pub(super) fn killed_before(view: &View<'_>, before: Minute) -> Result<Vec<TopologyId>, Error> {
+    let mut killed = Vec::new();
+    view.scan(Table::State, &key::all_history(), |_, value| {
+        let entry: HistoryEntry = record::decode("the history of a topology", value)?;
+        if entry.killed.is_some_and(|at| Minute::of(at) < before) {
+            killed.push(entry.topology);
+        }
+        let is_full = killed.len() >= PAGE_MAX;
+        Ok(if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(killed)
+}
+
 /// What is left at `now` of a range that is kept for so many minutes: so that no answer depends
 /// on when the disk was tidied up.
 pub(super) fn kept(from: Minute, window: Window, now: Timestamp, retention: u32) -> Minute {

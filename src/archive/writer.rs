@@ -327,20 +327,23 @@ impl Writer {
         let n_readied = self.append(term, &entry)?.n_readied;
         if sweeps {
             self.swept = now;
-            let oldest = now.minus(kept);
-            let expired: Vec<TopologyId> = self
-                .shared
-                .catalog()
-                .topologies()
-                .filter(|of| of.last.is_some_and(|last| last < oldest))
-                .map(|of| of.id.clone())
-                .collect();
-            for topology in expired {
+            for topology in self.expired(now.minus(kept))? {
                 info!(%topology, "nothing of its metrics is kept any more: it is forgotten");
                 self.append(term, &Entry::Forget { topology, ids: None })?;
             }
         }
         Ok(n_readied)
+    }
+
+    /// Topologies whose last points are of before `oldest`, and those that never had any and were
+    /// killed before.
+    fn expired(&self, oldest: Minute) -> Result<BTreeSet<TopologyId>, Error> {
+        let killed = self.shared.store.with(|view| history::killed_before(view, oldest))?;
+        let catalog = self.shared.catalog();
+        let had_points = |id: &TopologyId| catalog.topology(id).is_some_and(|of| of.last.is_some());
+        let silent = killed.into_iter().filter(|id| !had_points(id));
+        let over = catalog.topologies().filter(|of| of.last.is_some_and(|last| last < oldest));
+        Ok(over.map(|of| of.id.clone()).chain(silent).collect())
     }
 
     /// Makes the metas of a topology equal to `wanted`, outside the log.

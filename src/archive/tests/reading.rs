@@ -1,6 +1,6 @@
 //! What was contributed is what is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{
@@ -323,4 +323,38 @@ async fn a_clock_that_is_years_ahead_for_a_while_expires_nothing() {
     }
     contribute(archive, &topology, NOW, 2, &[(ids[0], 1)]).await;
     home.close().await;
+}
+
+#[tokio::test]
+async fn a_topology_that_never_measured_is_forgotten_when_its_time_is_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = Home::open(folder.path(), options());
+    let (archive, at) = (&home.archive, archive_time(NOW));
+    for (name, is_killed) in [("gone", true), ("there", false)] {
+        let topology = topology(name);
+        let started = Event::TopologyStarted {
+            topology: topology.clone(),
+            name: name.parse().expect("a name"),
+            at,
+            by: None,
+            sample_rate: 0.1,
+        };
+        let killed = Event::TopologyKilled { topology, at, by: None, reason: String::new() };
+        let events = [started].into_iter().chain(is_killed.then_some(killed)).collect();
+        archive.tell(TERM, events).await.expect("told");
+    }
+    let known = async || {
+        archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
+        let history = archive.history(None, 9).await.expect("read");
+        history.iter().map(|entry| entry.name.to_string()).collect::<BTreeSet<_>>()
+    };
+    archive.shared.options.clock.turn(Duration::from_secs(360 * 24 * 3600));
+    assert_eq!(known().await.len(), 2);
+    archive.shared.options.clock.turn(Duration::from_secs(10 * 24 * 3600));
+    assert_eq!(known().await, BTreeSet::from(["there".to_owned()]));
+    home.close().await;
+}
+
+fn archive_time(minute: u32) -> Timestamp {
+    Timestamp::from_millis(u64::from(minute) * 60_000)
 }
