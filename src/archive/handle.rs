@@ -3,6 +3,8 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, RwLock},
+    thread::JoinHandle,
+    time::Duration,
 };
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -37,6 +39,9 @@ use crate::{
 /// The most jobs that wait for the writer. A group of them takes some tens of milliseconds.
 const JOBS_MAX: usize = 256;
 
+/// How long the archive waits to be told to close while too many jobs wait for the writer.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
+
 /// The most points that wait for the writer, all contributions together: some 400 MiB.
 const POINTS_MAX: usize = 4_000_000;
 
@@ -46,13 +51,28 @@ const READERS_MAX: usize = 8;
 /// The most events or ids of one entry.
 const AT_ONCE_MAX: usize = 10_000;
 
-/// The metric memory of one nimbus. Clones are the same archive.
+/// The metric memory of one nimbus. Clones are the same archive; the last one closes it, if it is
+/// not closed yet, and blocks for as long as that takes.
 #[derive(Debug, Clone)]
 pub struct Archive {
     pub(super) shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     readers: Arc<Semaphore>,
     points: Arc<Semaphore>,
+    // Behind `commands`: fields are dropped in this order, and the thread ends with the last of
+    // those.
+    _writer: Arc<WriterThread>,
+}
+
+/// The writer's thread, waited for: a process that ends while RocksDB is being closed crashes.
+#[derive(Debug)]
+struct WriterThread(Option<JoinHandle<()>>);
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        // Should it have panicked, it has said so.
+        let _ended = self.0.take().map(JoinHandle::join);
+    }
 }
 
 impl Archive {
@@ -76,22 +96,30 @@ impl Archive {
         let writer = Writer::load(&shared)?;
         let (commands, receiver) = mpsc::channel(JOBS_MAX);
         let (ended, has_ended) = oneshot::channel();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("archive".to_owned())
             .spawn(move || {
                 let _ended: oneshot::Sender<()> = ended;
                 writer.run(receiver);
             })
             .map_err(|error| Error::Open { path: dir.to_owned(), detail: error.to_string() })?;
-        let (cancel, stop) = (tasks.cancelled(), commands.clone());
+        let (cancel, stop) = (tasks.cancelled(), commands.downgrade());
         tasks.start_graceful("archive", Ending::Normal, async move {
             cancel.cancelled().await;
-            // Refused only when the writer has ended.
-            let _sent = stop.send(Command::Stop).await;
+            // A sender must not be held while this waits: the writer ends with the last of them.
+            while let Some(stop) = stop.upgrade() {
+                match stop.try_send(Command::Stop) {
+                    Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => break,
+                    Err(mpsc::error::TrySendError::Full(_)) => {}
+                }
+                drop(stop);
+                tokio::time::sleep(FULL_PAUSE).await;
+            }
             let _closed = has_ended.await;
         });
         let readers = Arc::new(Semaphore::new(READERS_MAX));
-        Ok(Self { shared, commands, readers, points: Arc::new(Semaphore::new(POINTS_MAX)) })
+        let (points, writer) = (Arc::new(Semaphore::new(POINTS_MAX)), Arc::new(WriterThread(Some(thread))));
+        Ok(Self { shared, commands, readers, points, _writer: writer })
     }
 
     /// Has the writer do something, and answers when it is on disk.
