@@ -1,5 +1,7 @@
 //! Every error as `{ code, message, hint }` with the right status.
 
+use std::error::Error as _;
+
 use axum::{
     Json,
     extract::{FromRequestParts, Path, rejection::JsonRejection},
@@ -106,11 +108,13 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     match Json::<T>::from_bytes(bytes) {
         Ok(Json(value)) => Ok(value),
         Err(rejection) => {
-            let text = match &rejection {
-                JsonRejection::JsonSyntaxError(error) => chain(error),
-                JsonRejection::JsonDataError(error) => chain(error),
-                other => other.body_text(),
+            // What is wrong, and where; what stands around it says so again.
+            let cause = match &rejection {
+                JsonRejection::JsonSyntaxError(error) => error.source(),
+                JsonRejection::JsonDataError(error) => error.source(),
+                _ => None,
             };
+            let text = cause.map_or_else(|| rejection.body_text(), ToString::to_string);
             Err(ApiError::new(
                 Code::InvalidRequest,
                 format!("the body is not the JSON expected: {text}"),
@@ -142,4 +146,22 @@ pub(super) fn unread(status: StatusCode, text: &str) -> ApiError {
     }
     warn!(text, "the body of a request could not be read");
     ApiError::new(Code::InvalidRequest, format!("the body could not be read: {text}"), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_is_not_as_expected_is_told_what_and_where_once() {
+        let said = |bytes: &[u8]| match parse::<crate::rpc::message::KillRequest>(bytes) {
+            Err(error) => error.0.message,
+            Ok(request) => panic!("{request:?}"),
+        };
+        let begin = "the body is not the JSON expected: ";
+        assert_eq!(said(b""), format!("{begin}EOF while parsing a value at line 1 column 0"));
+        let wrong = said(br#"{"waitSecs":"soon"}"#);
+        assert!(wrong.starts_with(&format!("{begin}waitSecs: invalid type: string \"soon\"")), "{wrong}");
+        assert_eq!(wrong.matches("invalid type").count(), 1, "{wrong}");
+    }
 }
