@@ -10,7 +10,7 @@ use crate::{
     plugin::{Error, UploadError},
 };
 
-/// How often a request is sent before its upload is given up for now: the queue keeps it, and
+/// How often a request is sent before its upload is left to a later try: the queue keeps it, and
 /// its runner tries again after a longer pause.
 const ATTEMPTS: usize = 4;
 

@@ -35,7 +35,7 @@ use crate::{
     plugin::{Error, MetricUploader, PayloadSource, Sent, UploadError, options},
 };
 
-/// How often a batch is sent of which the server takes only a part for now.
+/// How often a batch is sent of which the server takes only a part.
 const ATTEMPTS: usize = 4;
 
 /// How often batches of one entry are halved to find the points that the server refuses without
