@@ -16,7 +16,7 @@ use super::{Api, caller::check_term, error::ApiError};
 use crate::rpc::{
     message::Code,
     metrics::{BODY_BYTES_MAX, HistoryQuery, LogQuery, MSGPACK, MetaQuery, PointsQuery, TrackQuery},
-    metrics_sync::{POSITION, position_text},
+    metrics_sync::POSITION,
 };
 use crate::{archive, nimbus::refusal::Refusal};
 
@@ -38,7 +38,7 @@ pub(super) async fn log(State(api): State<Api>, request: Request) -> Result<Resp
     let query: LogQuery = query(request).await?;
     let (page, position) = api.nimbus.metrics_log(query).await?;
     let mut response = packed(&page);
-    let text = position_text(position).parse().expect("digits and a dot are a header's value");
+    let text = position.to_string().parse().expect("digits and a dot are a header's value");
     response.headers_mut().insert(POSITION, text);
     Ok(response)
 }

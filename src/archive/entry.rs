@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::{Drops, Error, Event, record, stored};
 use crate::{
     metrics::{MetricId, Minute, Point, contribution::Cuts},
-    model::TopologyId,
-    rpc::metrics::{Meta, Position},
+    model::{Position, TopologyId},
+    rpc::metrics::Meta,
 };
 
 /// One change.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{model::Term, rpc::metrics::Position};
+use crate::model::{Position, Term};
 
 /// Why the archive did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]

@@ -11,8 +11,8 @@ use super::{
     store::{Batch, View},
 };
 use crate::{
-    model::Timestamp,
-    rpc::metrics::{LogPage, LogQuery, Position},
+    model::{Position, Timestamp},
+    rpc::metrics::{LogPage, LogQuery},
 };
 
 /// The log goes in pieces of about this size, so that going costs one write for many entries.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     metrics::{MetaType, MetricId, Minute, Point, Window},
-    model::{ComponentId, StreamId, TaskId, TopologyId},
-    rpc::metrics::{Meta, Position, StoredCut},
+    model::{ComponentId, Position, StreamId, TaskId, TopologyId},
+    rpc::metrics::{Meta, StoredCut},
 };
 
 /// What became of a contribution in the archive.

@@ -28,8 +28,8 @@ use crate::{
     clock::Monotonic,
     daemon::watch,
     metrics::{MetricId, Minute, Window},
-    model::{Term, TopologyId},
-    rpc::metrics::{Meta, Position},
+    model::{Position, Term, TopologyId},
+    rpc::metrics::Meta,
 };
 
 /// The most jobs of one group: more would make the first of them wait.

@@ -14,6 +14,7 @@ pub mod event;
 pub mod id;
 pub mod metric_control;
 pub mod nearest;
+pub mod position;
 pub mod settings;
 pub mod status;
 pub mod task_set;
@@ -25,4 +26,5 @@ pub use id::{
     BlobKey, ComponentId, HostName, InvalidId, NimbusId, Port, Slot, StreamId, SupervisorId, TaskId, Term,
     TopologyId, TopologyName, WorkerId,
 };
+pub use position::Position;
 pub use time::Timestamp;

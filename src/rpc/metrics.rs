@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     metrics::{Contribution, MetaType, MetricId, MetricName, Minute, Window},
-    model::{NimbusId, TaskId, TopologyId, TopologyName, WorkerId},
+    model::{NimbusId, Position, TaskId, TopologyId, TopologyName, WorkerId},
 };
 
 /// The content type of all bodies here.
@@ -110,15 +110,6 @@ pub struct StoredCut {
     pub worker: WorkerId,
     /// The number of the cut.
     pub last: u64,
-}
-
-/// A place in the archive's log. Later terms come after earlier ones.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Position {
-    /// The term of the leader that wrote the entry.
-    pub term: i32,
-    /// Its number, without gaps from 1 on over all terms.
-    pub seq: u64,
 }
 
 /// What a following nimbus has, and how much more it wants.

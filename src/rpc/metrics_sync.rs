@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     daemon::blocking,
-    rpc::metrics::{BODY_BYTES_MAX, LogPage, LogQuery, MetaPage, MetaQuery, Position},
+    model::Position,
+    rpc::metrics::{BODY_BYTES_MAX, LogPage, LogQuery, MetaPage, MetaQuery},
 };
 
 /// The last entry of the answering nimbus' own log, as `term.number`; with each answer about
@@ -180,11 +181,7 @@ impl MetricsSync {
     }
 }
 
-/// A position as the header [`POSITION`] says it.
-pub fn position_text(position: Position) -> String {
-    format!("{}.{}", position.term, position.seq)
-}
-
+/// A position as the header [`POSITION`] says it, which is as it is displayed.
 fn position_of(text: &str) -> Option<Position> {
     let (term, seq) = text.split_once('.')?;
     Some(Position { term: term.parse().ok()?, seq: seq.parse().ok()? })
@@ -285,7 +282,7 @@ mod tests {
     #[test]
     fn a_position_reads_back() {
         let position = Position { term: 7, seq: 12 };
-        assert_eq!(position_of(&position_text(position)), Some(position));
+        assert_eq!(position_of(&position.to_string()), Some(position));
         assert_eq!(position_of("7"), None);
         assert_eq!(position_of("7.x"), None);
     }

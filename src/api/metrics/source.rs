@@ -11,12 +11,12 @@ use crate::{
     },
     archive::{self, Archive},
     metrics::MetricId,
-    model::{TopologyId, TopologyName},
+    model::{Position, TopologyId, TopologyName},
     nimbus::{change::find, measure::Lag},
     rpc::{
         client::chain,
         message::{ArchiveView, Code},
-        metrics::{MetaPage, MetaQuery, Position},
+        metrics::{MetaPage, MetaQuery},
     },
 };
 

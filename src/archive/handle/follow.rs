@@ -6,8 +6,8 @@ use super::Archive;
 use crate::{
     archive::{Error, key::Table, log},
     daemon::blocking,
-    model::TopologyId,
-    rpc::metrics::{LogPage, LogQuery, Meta, Position},
+    model::{Position, TopologyId},
+    rpc::metrics::{LogPage, LogQuery, Meta},
 };
 
 impl Archive {

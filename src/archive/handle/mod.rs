@@ -28,7 +28,7 @@ use crate::{
         tasks::{Ending, Tasks},
         watch,
     },
-    rpc::metrics::Position,
+    model::Position,
 };
 
 /// The most jobs that wait for the writer. A group of them takes some tens of milliseconds.

@@ -3,7 +3,8 @@
 use super::*;
 use crate::{
     archive::{Error, UploadKey},
-    rpc::metrics::{LogPage, LogQuery, Meta, MetaQuery, Position},
+    model::Position,
+    rpc::metrics::{LogPage, LogQuery, Meta, MetaQuery},
 };
 
 /// What a follower does: pulls until it has all.

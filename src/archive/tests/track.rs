@@ -3,8 +3,8 @@
 use super::*;
 use crate::{
     archive::{Event, TrackEntry},
-    model::{Port, TaskId},
-    rpc::metrics::{LogPage, LogQuery, Position},
+    model::{Port, Position, TaskId},
+    rpc::metrics::{LogPage, LogQuery},
 };
 
 /// As many as are kept of one task.

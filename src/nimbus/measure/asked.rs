@@ -9,13 +9,13 @@ use crate::{
     archive::Archive,
     daemon::tasks::Tasks,
     metrics::MetricId,
-    model::{NimbusId, TopologyId},
+    model::{NimbusId, Position, TopologyId},
     nimbus::{
         Handle,
         measure::{Checkpoint, Lag, Measure, MeasureStatus, Stage},
         refusal::Refusal,
     },
-    rpc::metrics::{ContributeAnswer, LogPage, LogQuery, MetaPage, MetaQuery, Position, RegisterAnswer},
+    rpc::metrics::{ContributeAnswer, LogPage, LogQuery, MetaPage, MetaQuery, RegisterAnswer},
 };
 
 impl Handle {

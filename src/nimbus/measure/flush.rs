@@ -12,9 +12,8 @@ use crate::{
         view::ClusterView,
     },
     election::{FencedWriter, WriteError},
-    model::TopologyId,
+    model::{Position, TopologyId},
     nimbus::measure::{Measure, is_of_daemons},
-    rpc::metrics::Position,
     tree::{self, CreateMode, Op},
 };
 

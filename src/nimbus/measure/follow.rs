@@ -7,6 +7,7 @@ use tracing::{debug, info, warn};
 use crate::{
     archive::{self, Archive},
     backoff::Backoff,
+    model::Position,
     nimbus::measure::{
         Measure, Stage,
         checkpoint::{self, Directory},
@@ -14,7 +15,7 @@ use crate::{
     },
     rpc::{
         client::chain,
-        metrics::{LogPage, LogQuery, Position},
+        metrics::{LogPage, LogQuery},
         metrics_sync::SyncError,
     },
 };

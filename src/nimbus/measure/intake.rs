@@ -16,14 +16,14 @@ use crate::{
     cluster::layout,
     daemon::blocking,
     metrics::{Contribution, MetricId},
-    model::{Term, TopologyId},
+    model::{Position, Term, TopologyId},
     nimbus::{
         measure::{Measure, Stage, is_of_daemons, status::count},
         refusal::Refusal,
     },
     rpc::metrics::{
-        ContributeAnswer, LogPage, LogQuery, MetaPage, MetaQuery, NAMES_MAX, Position, RegisterAnswer,
-        RegisterRequest, Registered,
+        ContributeAnswer, LogPage, LogQuery, MetaPage, MetaQuery, NAMES_MAX, RegisterAnswer, RegisterRequest,
+        Registered,
     },
 };
 

@@ -62,11 +62,10 @@ use crate::{
         watch,
     },
     metrics::name::{CLUSTER, NIMBUS, SUPERVISOR},
-    model::{NimbusId, Term, TopologyId},
+    model::{NimbusId, Position, Term, TopologyId},
     nimbus::refusal::Refusal,
     plugin::{self, MetricQueryClient, MetricUploader, WhoLeads},
     rpc::{
-        metrics::Position,
         metrics_client::{MetricsClient, MetricsError},
         metrics_sync::{MetricsSync, SyncError},
     },

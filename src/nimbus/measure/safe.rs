@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{model::NimbusId, rpc::metrics::Position};
+use crate::model::{NimbusId, Position};
 
 /// What other nimbuses said that they have.
 #[derive(Debug, Default)]

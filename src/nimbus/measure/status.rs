@@ -7,8 +7,7 @@ use std::{
 
 use crate::{
     archive,
-    model::{NimbusId, Timestamp},
-    rpc::metrics::Position,
+    model::{NimbusId, Position, Timestamp},
 };
 
 /// How the metrics of a nimbus stand.

@@ -13,14 +13,12 @@ use tracing::{info, warn};
 
 use crate::{
     archive::Archive,
+    model::Position,
     nimbus::measure::{
         Measure,
         follow::{FetchError, Fetched},
     },
-    rpc::{
-        client::chain,
-        metrics::{LogQuery, Position},
-    },
+    rpc::{client::chain, metrics::LogQuery},
 };
 
 /// How long a nimbus may take to say how far its log goes. One that is gone is in the view

@@ -32,10 +32,10 @@ use tracing::warn;
 use crate::{
     clock::Monotonic,
     metrics::{Contribution, MetricId, MetricName, contribution::Cuts, merge::AddError},
-    model::{Term, TopologyId, WorkerId},
+    model::{Position, Term, TopologyId, WorkerId},
     rpc::{
         cuts::Cut,
-        metrics::{ContributeAnswer, Position, RegisterAnswer, RegisterRequest},
+        metrics::{ContributeAnswer, RegisterAnswer, RegisterRequest},
     },
 };
 

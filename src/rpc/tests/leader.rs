@@ -14,10 +14,10 @@ use crate::{
     },
     daemon::tasks::{Ending, Tasks},
     metrics::{Contribution, Leaf, MetricId, MetricName, Minute, Point, Snapshot, point::Counter},
-    model::{Term, WorkerId},
+    model::{Position, Term, WorkerId},
     rpc::{
         cuts::{Cut, Launch},
-        metrics::{ContributeAnswer, Position, RegisterAnswer, RegisterRequest, Registered, StoredCut},
+        metrics::{ContributeAnswer, RegisterAnswer, RegisterRequest, Registered, StoredCut},
     },
     tree::{CreateMode, Tree},
 };
