@@ -57,6 +57,7 @@ pub(in crate::worker) struct Stage {
     pub(in crate::worker) options: Options,
     table: TaskTable,
     assignment: Assignment,
+    pub(in crate::worker) clock: Clock,
     pub(in crate::worker) tasks: Tasks,
 }
 
@@ -107,7 +108,8 @@ impl Stage {
         }
         let server = MemoryTree::new();
         let store = Store::new(server.connect());
-        let stage = Self { dir, server, store, options, table, assignment, tasks: Tasks::default() };
+        let (clock, tasks) = (Clock::new(), Tasks::default());
+        let stage = Self { dir, server, store, options, table, assignment, clock, tasks };
         stage.write_records().await;
         stage
     }
@@ -167,7 +169,7 @@ impl Stage {
             options.dir = self.dir.path().join(format!("w{n}"));
             fs::create_dir_all(options.dir.join("pids")).expect("created");
             let (stop, (tell, ended)) = (CancellationToken::new(), oneshot::channel());
-            let worker = run(options, self.server.connect(), Clock::new(), stop.clone());
+            let worker = run(options, self.server.connect(), self.clock.clone(), stop.clone());
             self.tasks.start("worker", Ending::Normal, async {
                 // Fails when the test is over already.
                 let _over = tell.send(Box::pin(worker).await);
