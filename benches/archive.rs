@@ -229,11 +229,11 @@ async fn catch_up(leader: &Archive, follower: &Archive) {
     loop {
         let at = follower.position();
         let nimbus = "n2".parse().expect("an id");
-        let query = LogQuery { nimbus, term: at.term, seq: at.seq, max_bytes: 8 << 20 };
+        let query = LogQuery { nimbus, term: at.term, seq: at.seq, max_bytes: 8 << 20, leads: None };
         match leader.log_after(&query).await.expect("read") {
             LogPage::Entries { entries, .. } if entries.is_empty() => return,
             LogPage::Entries { entries, .. } => _ = follower.apply(entries).await.expect("applied"),
-            LogPage::Diverged => panic!("the log reaches back to its beginning"),
+            LogPage::Diverged | LogPage::Lacking => panic!("the log reaches back to its beginning"),
         }
     }
 }

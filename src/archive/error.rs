@@ -90,6 +90,16 @@ pub enum Error {
         /// The end of the log.
         last: Position,
     },
+    /// The archive should make room for another one, and has what that one lacks.
+    #[error(
+        "this archive has metrics that the other one lacks, and no more can be put aside: {} are there already; \
+         bring one back or move them away, as \"Metrics that were put aside\" in docs/operations.md says",
+        list(aside)
+    )]
+    NoRoomAside {
+        /// What was put aside before.
+        aside: Vec<PathBuf>,
+    },
     /// An entry or a record that this version cannot read.
     #[error("cannot read {what} of the metrics archive: {detail}")]
     Unreadable {
@@ -115,8 +125,13 @@ impl Error {
             | Self::Stopped
             | Self::StaleTerm { .. }
             | Self::NotNext { .. }
+            | Self::NoRoomAside { .. }
             | Self::Unreadable { .. }
             | Self::Invalid(_) => false,
         }
     }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and ")
 }

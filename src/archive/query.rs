@@ -1,6 +1,6 @@
 //! What is asked of the archive, and what it answers.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -176,4 +176,6 @@ pub struct Status {
     pub drops: BTreeMap<TopologyId, Drops>,
     /// The last write that failed, until one succeeds.
     pub failure: Option<String>,
+    /// Archives that had what the leader's lacked, and were put aside.
+    pub aside: Vec<PathBuf>,
 }

@@ -22,7 +22,7 @@ use super::{
     log::{self, Shape},
     queue::{self, Queue},
     record::{self, MetaRecord},
-    store::{Store, View},
+    store::{Former, Store, View},
 };
 use crate::{
     clock::Monotonic,
@@ -400,9 +400,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Goes on with a fetched copy.
-    pub(super) fn replace_with(&mut self, dir: &std::path::Path) -> Result<(), Error> {
-        let replaced = self.shared.store.replace_with(dir).and_then(|()| self.reload());
+    /// Goes on with a fetched copy. What is here is put aside if it `is_lacking` in that.
+    pub(super) fn replace_with(&mut self, dir: &std::path::Path, is_lacking: bool) -> Result<(), Error> {
+        let former = if is_lacking { Former::IsPutAside(self.last) } else { Former::IsRemoved };
+        let replaced = self.shared.store.replace_with(dir, former).and_then(|()| self.reload());
         if let Err(error) = &replaced
             && !self.shared.store.is_open()
         {

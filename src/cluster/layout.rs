@@ -138,6 +138,13 @@ pub const TABLE: &[Row] = &[
         watched_by: "nimbus; supervisors read it",
     },
     Row {
+        path: "/archive",
+        kind: "P",
+        holds: "up to where the log of the metrics archive is safe, which nimbuses had it then, and which safe entries a leader went on without",
+        written_by: "leader, before it tells anyone that entries are safe",
+        watched_by: "nobody; read by the next leader",
+    },
+    Row {
         path: "/metrics/{topology-id}",
         kind: "P",
         holds: "count and digest of the metric metas that the leader has; also of `__CLUSTER__`, `__NIMBUS__` and `__SUPERVISOR__`, which are no topologies",
@@ -309,6 +316,11 @@ pub fn blob_holder(key: &BlobKey, nimbus: &NimbusId) -> TreePath {
     below(blob(key), nimbus.as_str())
 }
 
+/// `/archive`
+pub fn archive() -> TreePath {
+    top("archive")
+}
+
 /// `/metrics`
 pub fn metrics_root() -> TreePath {
     top("metrics")
@@ -416,6 +428,7 @@ mod tests {
             event_prefix(),
             blob(&key),
             blob_holder(&key, &nimbus_id),
+            archive(),
             metrics(&id),
         ];
         let shape = |path: &str| -> Vec<String> {

@@ -94,6 +94,12 @@ pub const KEYS: &[Key] = &[
         "How long points of two hours are kept.",
     ),
     key(
+        "nimbus.metric.takeover.grace.secs",
+        Kind::Secs(0, WEEK_SECS),
+        "600",
+        "How long a new leader takes no metrics in when it lacks some that were safe, and waits for a nimbus that had them; then it goes on without.",
+    ),
+    key(
         "nimbus.metric.uploader.class",
         Kind::Text,
         "\"log\"",

@@ -89,6 +89,7 @@ impl Config {
                 .map_or(PENDING_METRICS, |n| n as usize),
             pending_bytes_max: self.whole("nimbus.metric.queue.max.bytes"),
             close_delay: self.duration("nimbus.metric.close.delay.secs"),
+            takeover_grace: self.duration("nimbus.metric.takeover.grace.secs"),
             sample_rate: number("topology.metric.sample.rate").unwrap_or(metrics::control::SAMPLE_RATE),
             plugins: self.plugin_options(),
             more_uploaders: Vec::new(),

@@ -40,6 +40,9 @@ pub enum EventKind {
     Undrained,
     /// What is measured of a topology was changed.
     Measured,
+    /// A leader went on without metrics that were safe.
+    #[serde(rename = "metrics-lost")]
+    MetricsLost,
     /// Something that a newer version knows.
     #[serde(other)]
     Other,
@@ -63,6 +66,7 @@ impl fmt::Display for EventKind {
             Self::Drained => "drained",
             Self::Undrained => "undrained",
             Self::Measured => "measured",
+            Self::MetricsLost => "metrics-lost",
             Self::Other => "other",
         })
     }

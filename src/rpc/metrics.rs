@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     metrics::{Contribution, MetaType, MetricId, MetricName, Minute, Window},
-    model::{NimbusId, Position, TaskId, TopologyId, TopologyName, WorkerId},
+    model::{NimbusId, Position, TaskId, Term, TopologyId, TopologyName, WorkerId},
 };
 
 /// The content type of all bodies here.
@@ -123,6 +123,9 @@ pub struct LogQuery {
     pub seq: u64,
     /// At most about so many bytes.
     pub max_bytes: u64,
+    /// It follows the leader of this term, and takes nothing from another nimbus; absent when it
+    /// asks whoever there is, as it leads itself.
+    pub leads: Option<Term>,
 }
 
 /// Log entries, or why there are none.
@@ -137,6 +140,9 @@ pub enum LogPage {
     },
     /// The log does not reach back to there, or holds another entry there: fetch a checkpoint.
     Diverged,
+    /// The same; and entries up to there may be safe ones that a leader went on without: what the
+    /// asker has is to be kept.
+    Lacking,
 }
 
 /// Which metas are wanted.

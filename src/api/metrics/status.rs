@@ -14,7 +14,7 @@ use crate::{
 
 pub(super) async fn of(api: &Api) -> Result<ArchiveStatus, ApiError> {
     let Source { archive, view } = source::of(api)?;
-    let Status { bytes, position: _, log_from, log_bytes, metas, drops, failure } =
+    let Status { bytes, position: _, log_from, log_bytes, metas, drops, failure, aside } =
         archive.status().await.map_err(source::failed)?;
     let queue = archive.queue_status().await.map_err(source::failed)?;
     let measured = api.nimbus.measure_status().await;
@@ -38,6 +38,7 @@ pub(super) async fn of(api: &Api) -> Result<ArchiveStatus, ApiError> {
         log_from,
         log_bytes,
         failure,
+        aside: aside.iter().map(|path| path.display().to_string()).collect(),
         drops: drops.collect(),
         queue: self::queue(queue, measured.uploaders),
     })

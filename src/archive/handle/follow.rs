@@ -66,7 +66,32 @@ impl Archive {
     /// # Errors
     /// Those of [`Archive::open`]; then the archive is as it was.
     pub async fn replace_with(&self, dir: PathBuf) -> Result<(), Error> {
-        self.write(move |writer| writer.replace_with(&dir)).await
+        self.write(move |writer| writer.replace_with(&dir, false)).await
+    }
+
+    /// As [`Archive::replace_with`], for a copy that lacks what this nimbus has: that is put
+    /// aside, see [`Archive::aside`].
+    ///
+    /// # Errors
+    /// The same, and [`Error::NoRoomAside`].
+    pub async fn give_way_to(&self, dir: PathBuf) -> Result<(), Error> {
+        self.write(move |writer| writer.replace_with(&dir, true)).await
+    }
+
+    /// The archives that were put aside and are still there.
+    ///
+    /// # Errors
+    /// [`Error::Open`].
+    pub async fn aside(&self) -> Result<Vec<PathBuf>, Error> {
+        self.read(|shared, _| shared.store.aside()).await
+    }
+
+    /// Whether one more archive could be put aside.
+    ///
+    /// # Errors
+    /// [`Error::NoRoomAside`].
+    pub async fn has_room_aside(&self) -> Result<(), Error> {
+        self.read(|shared, _| shared.store.place_aside(shared.log().1).map(drop)).await
     }
 
     /// Makes the metas of a topology equal to `metas`, which a follower has from the leader.

@@ -128,6 +128,7 @@ impl Archive {
     pub async fn status(&self) -> Result<Status, Error> {
         // Also while nothing can be read: then it says why.
         let bytes = self.read(|_, view| Ok(view.bytes())).await.unwrap_or_default();
+        let aside = self.aside().await.unwrap_or_default();
         let (shape, position) = self.shared.log();
         let catalog = self.shared.catalog();
         let with_drops = catalog.topologies().filter(|of| !of.drops.is_empty());
@@ -139,6 +140,7 @@ impl Archive {
             metas: catalog.len() as u64,
             drops: with_drops.map(|of| (of.id.clone(), of.drops.clone())).collect(),
             failure: self.shared.failure().clone(),
+            aside,
         })
     }
 }

@@ -2,12 +2,15 @@
 //! full disk or a fetched copy needs no restart.
 //!
 //! ```text
-//! {dir}/db      what is open
-//! {dir}/next    a fetched copy, complete, that takes its place
-//! {dir}/before  what it took the place of, until it is removed
+//! {dir}/db                 what is open
+//! {dir}/next               a fetched copy, complete, that takes its place
+//! {dir}/before             what it took the place of, until it is removed
+//! {dir}/next-aside-*       as `next`; what it takes the place of is put aside
+//! {dir}/aside-{term}-{seq} what was put aside, up to which entry of its log; never removed
 //! ```
 
 mod open;
+mod swap;
 mod view;
 
 use std::{
@@ -22,6 +25,7 @@ use std::{
 use super::{Error, Options, Retention};
 use crate::metrics::Minute;
 
+pub(super) use swap::Former;
 pub(super) use view::{Batch, Cursor, View};
 
 /// What opening the database writes, and some room for what follows.
@@ -57,7 +61,6 @@ impl Store {
             is_stopped: AtomicBool::new(false),
         };
         fs::create_dir_all(dir).map_err(|error| store.cannot_open(&error))?;
-        store.finish_swap().map_err(|error| store.cannot_open(&error))?;
         store.reopen()?;
         Ok(store)
     }
@@ -105,9 +108,11 @@ impl Store {
         }
     }
 
-    /// Closes it and opens it again: after a write failed, RocksDB takes no others.
+    /// Closes it and opens it again: after a write failed, RocksDB takes no others. A swap that
+    /// was begun comes first.
     pub(super) fn reopen(&self) -> Result<(), Error> {
         self.close();
+        self.finish_swap().map_err(|error| self.cannot_open(&error))?;
         let db = self.open_at(&self.dir.join("db"))?;
         *self.db.write().unwrap_or_else(PoisonError::into_inner) = Some(db);
         Ok(())
@@ -127,52 +132,7 @@ impl Store {
         self.with(|view| view.checkpoint(dir))
     }
 
-    /// Goes on with the copy in `dir`, which is moved away from there. It is opened first, so
-    /// that a bad one changes nothing.
-    pub(super) fn replace_with(&self, dir: &Path) -> Result<(), Error> {
-        if !dir.join("CURRENT").exists() {
-            return Err(Error::Invalid(format!("{} holds no metrics archive", dir.display())));
-        }
-        drop(self.open_at(dir)?);
-        self.clear_remains().map_err(|error| self.cannot_open(&error))?;
-        // Before anything is closed: one that is on another file system fails here.
-        fs::rename(dir, self.dir.join("next")).map_err(|error| Error::Open {
-            path: dir.to_owned(),
-            detail: format!("it cannot be moved into {}: {error}", self.dir.display()),
-        })?;
-        self.close();
-        self.finish_swap().map_err(|error| self.cannot_open(&error))?;
-        self.reopen()
-    }
-
-    /// Brings to its end what a crash may have left half done. A copy in `next` is complete,
-    /// as it was moved there after it had been opened.
-    fn finish_swap(&self) -> io::Result<()> {
-        let [db, next, before] = ["db", "next", "before"].map(|name| self.dir.join(name));
-        if next.exists() {
-            if db.exists() {
-                remove(&before)?;
-                fs::rename(&db, &before)?;
-            }
-            fs::rename(&next, &db)?;
-            fs::File::open(&self.dir)?.sync_all()?;
-        }
-        remove(&before)
-    }
-
-    fn clear_remains(&self) -> io::Result<()> {
-        ["next", "before"].iter().try_for_each(|name| remove(&self.dir.join(name)))
-    }
-
     fn cannot_open(&self, error: &io::Error) -> Error {
         Error::Open { path: self.dir.clone(), detail: error.to_string() }
-    }
-}
-
-/// Only ever used on what this module itself put there.
-fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }

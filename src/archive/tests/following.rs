@@ -11,9 +11,9 @@ use crate::{
 async fn follow(leader: &Archive, follower: &Archive) -> bool {
     loop {
         let Position { term, seq } = follower.position();
-        let query = LogQuery { nimbus: "n2".parse().expect("an id"), term, seq, max_bytes: 300 };
+        let query = LogQuery { nimbus: "n2".parse().expect("an id"), term, seq, max_bytes: 300, leads: None };
         match leader.log_after(&query).await.expect("read") {
-            LogPage::Diverged => return false,
+            LogPage::Diverged | LogPage::Lacking => return false,
             LogPage::Entries { entries, last } if entries.is_empty() => {
                 assert_eq!(follower.position(), last);
                 return true;
@@ -95,6 +95,7 @@ async fn one_that_diverged_or_came_late_goes_on_from_a_checkpoint() {
         term: position.term,
         seq: position.seq,
         max_bytes: 1 << 20,
+        leads: None,
     };
     register_some(&follower.archive, &topology("lost"), 3).await;
     let other = Position { term: TERM.0 + 1, ..follower.archive.position() };
@@ -138,7 +139,8 @@ async fn where_the_log_begins_is_known_by_its_entry_and_after_a_restart() {
     assert!(before.log_from > 2 && before.log_bytes > 0, "{before:?}");
     let base = Position { term: TERM.0, seq: before.log_from - 1 };
     let ask = async |term, seq| {
-        let query = LogQuery { nimbus: "n2".parse().expect("an id"), term, seq, max_bytes: 1 << 20 };
+        let query =
+            LogQuery { nimbus: "n2".parse().expect("an id"), term, seq, max_bytes: 1 << 20, leads: None };
         home.archive.log_after(&query).await.expect("read")
     };
     assert!(
@@ -151,30 +153,6 @@ async fn where_the_log_begins_is_known_by_its_entry_and_after_a_restart() {
     let after = home.archive.status().await.expect("read");
     assert_eq!((after.log_from, after.log_bytes), (before.log_from, before.log_bytes));
     home.close().await;
-}
-
-#[tokio::test]
-async fn a_swap_that_was_cut_off_is_finished_at_the_next_start() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let dir = folder.path().join("metrics");
-    let home = Home::open(&dir, options());
-    register_some(&home.archive, &topology("old"), 3).await;
-    home.close().await;
-    let home = Home::open(&folder.path().join("other"), options());
-    register_some(&home.archive, &topology("new"), 3).await;
-    home.archive.checkpoint(dir.join("next")).await.expect("copied");
-    home.close().await;
-    // As after the first rename, then after the second one.
-    for crash in 0..2 {
-        if crash == 1 {
-            std::fs::rename(dir.join("db"), dir.join("next")).expect("moved");
-            std::fs::create_dir(dir.join("before")).expect("made");
-        }
-        let home = Home::open(&dir, options());
-        assert_eq!(home.archive.topologies().await.expect("read"), [topology("new")], "crash {crash}");
-        assert!(!dir.join("next").exists() && !dir.join("before").exists());
-        home.close().await;
-    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod crash;
 mod failures;
 mod following;
 mod reading;
+mod swap;
 mod track;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};

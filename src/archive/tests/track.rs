@@ -57,7 +57,7 @@ async fn of_a_task_that_is_moved_without_end_the_last_places_are_kept() {
     assert_eq!(archive.track(&topology("t"), Some(TaskId(2)), 1000).await.expect("read").len(), 2);
 
     let Position { term, seq } = Position::default();
-    let query = LogQuery { nimbus: "n2".parse().expect("an id"), term, seq, max_bytes: 8 << 20 };
+    let query = LogQuery { nimbus: "n2".parse().expect("an id"), term, seq, max_bytes: 8 << 20, leads: None };
     let LogPage::Entries { entries, .. } = archive.log_after(&query).await.expect("read") else {
         panic!("it follows from the beginning");
     };

@@ -31,7 +31,10 @@ pub(super) fn text(status: &ArchiveStatus) -> String {
         text.push_str(&format!("! the last write failed: {failure}\n"));
     }
     if let Some(trouble) = &status.trouble {
-        text.push_str(&format!("! following: {trouble}\n"));
+        text.push_str(&format!("! {}: {trouble}\n", status.stage));
+    }
+    for aside in &status.aside {
+        text.push_str(&format!("! put aside, with metrics that the cluster lacks: {aside}\n"));
     }
     if !status.followers.is_empty() {
         let mut table = Table::new(&["FOLLOWER", "HAS ENTRY", "BEHIND"]);

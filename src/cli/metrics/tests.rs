@@ -290,6 +290,7 @@ fn the_status_shows_what_hurts() {
         log_from: 7,
         log_bytes: 1 << 20,
         failure: Some("the disk is full".to_owned()),
+        aside: vec!["/var/lib/metrics/aside-2-7".to_owned()],
         drops: vec![DropSummary {
             topology_id: "wc-1-1".parse().expect("valid"),
             cause: "too-many-names".to_owned(),
@@ -319,6 +320,7 @@ Archive of n1, leading
   metrics  12,345
   on disk  5 MiB
 ! the last write failed: the disk is full
+! put aside, with metrics that the cluster lacks: /var/lib/metrics/aside-2-7
 
 Followers
   FOLLOWER  HAS ENTRY  BEHIND

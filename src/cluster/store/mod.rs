@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     cluster::{
+        archive::ArchiveRecord,
         layout,
         record::{self, Leader, Nimbus, Orders, Stored, StoredError, Storm, TaskBeat, Unreadable},
     },
@@ -118,6 +119,14 @@ impl Store {
     /// Those of the tree, and [`Unreadable`].
     pub async fn leader(&self) -> Result<Option<Leader>, Error> {
         Ok(self.read(&layout::leader()).await?.map(|stored| stored.value))
+    }
+
+    /// What of the metrics archive's log is safe; absent while nothing ever was.
+    ///
+    /// # Errors
+    /// Those of the tree, and [`Unreadable`].
+    pub async fn archive(&self) -> Result<Option<ArchiveRecord>, Error> {
+        Ok(self.read(&layout::archive()).await?.map(|stored| stored.value))
     }
 
     /// The API addresses of the live nimbuses that have a blob.

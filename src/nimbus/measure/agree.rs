@@ -24,7 +24,7 @@ pub(super) async fn agree(measure: Measure) {
     loop {
         tokio::time::sleep(measure.shared.options.pace.check).await;
         let (view, fresh) = measure.view();
-        if !fresh || measure.shared.stage.borrow().0 != Stage::Following || measure.leader_api().is_none() {
+        if !fresh || measure.shared.stage.borrow().0 != Stage::Following || measure.leader().is_none() {
             continue;
         }
         for (topology, told) in view.metrics.iter().filter(|(_, told)| !told.value.digest.is_empty()) {

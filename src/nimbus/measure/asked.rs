@@ -139,7 +139,7 @@ impl Measure {
     }
 
     fn lag(&self) -> Lag {
-        let leads = self.shared.stage.borrow().0 != Stage::Following;
+        let leads = self.shared.stage.borrow().0 == Stage::Leading;
         match self.archive() {
             Ok(archive) if leads => Lag { leader: Some(archive.position()), level_at: None },
             Ok(_) | Err(_) => {

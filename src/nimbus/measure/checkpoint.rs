@@ -15,7 +15,10 @@ use crate::{
         blocking,
         tasks::{Ending, Tasks},
     },
-    nimbus::{measure::Measure, refusal::Refusal},
+    nimbus::{
+        measure::{Measure, Stage},
+        refusal::Refusal,
+    },
 };
 
 /// How many are sent at once: each holds files that RocksDB could otherwise delete.
@@ -51,6 +54,11 @@ impl Measure {
     /// Makes a checkpoint of the archive.
     pub(in crate::nimbus) async fn checkpoint(&self) -> Result<Checkpoint, Refusal> {
         let archive = self.archive()?;
+        if self.shared.stage.borrow().0 == Stage::TakingOver {
+            return Err(Refusal::NoMetrics {
+                reason: "it is about to lead, and asks others itself".to_owned(),
+            });
+        }
         let busy = |_| Refusal::NoMetrics { reason: format!("{AT_ONCE} checkpoints are being sent already") };
         let permit = std::sync::Arc::clone(&self.shared.checkpoints).try_acquire_owned().map_err(busy)?;
         let dir = Directory(self.new_dir(SENT));

@@ -7,7 +7,8 @@ use tracing::{debug, info, warn};
 use crate::{
     archive::{self, Archive},
     backoff::Backoff,
-    model::Position,
+    cluster::record::Leader,
+    model::{Position, Term},
     nimbus::measure::{
         Measure, Stage,
         checkpoint::{self, Directory},
@@ -40,6 +41,11 @@ pub(super) enum FetchError {
     Sync(#[from] SyncError),
     #[error(transparent)]
     Archive(#[from] archive::Error),
+    #[error(
+        "the last leader that this nimbus knows of is of term {leader}, and its own log goes up to entry {own}: \
+         a later leader is not known yet, or ZooKeeper's tree is a new one"
+    )]
+    Older { leader: Term, own: Position },
 }
 
 /// What one question brought.
@@ -51,6 +57,8 @@ pub(super) enum Fetched {
     UpTo(Position),
     /// Its log does not go on where ours ends.
     Diverged,
+    /// Nor does it have all that ours has.
+    Lacking,
 }
 
 /// Follows for as long as the nimbus runs; not while it leads.
@@ -62,21 +70,21 @@ pub(super) async fn follow(measure: Measure) {
         Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
     loop {
         let pace = &measure.shared.options.pace;
-        let (now, api) = (stage.borrow_and_update().0, measure.leader_api());
-        let wait = match api.as_ref().filter(|_| now == Stage::Following) {
+        let (now, leader) = (stage.borrow_and_update().0, measure.leader());
+        let wait = match leader.as_ref().filter(|_| now == Stage::Following) {
             None => pace.pull_idle,
-            Some(api) => match measure.pull(&archive, api).await {
+            Some(leader) => match measure.pull(&archive, leader).await {
                 Ok(wait) => {
                     backoff.reset();
                     measure.progress().trouble = None;
                     wait
                 }
                 Err(error) => {
-                    let text = chain(&error);
+                    let (text, leader) = (chain(&error), &leader.nimbus);
                     let is_news = measure.progress().trouble.replace(text.clone()).as_ref() != Some(&text);
                     match is_news {
-                        true => info!(leader = api, error = text, "could not follow the leader's metrics"),
-                        false => debug!(leader = api, error = text, "could not follow the leader's metrics"),
+                        true => info!(%leader, error = text, "could not follow the leader's metrics"),
+                        false => debug!(%leader, error = text, "could not follow the leader's metrics"),
                     }
                     backoff.next_delay().max(pace.pull_busy)
                 }
@@ -85,7 +93,7 @@ pub(super) async fn follow(measure: Measure) {
         let heard_of = async {
             // Another leader may have the answer at once; what else changes is not looked at.
             while observations.changed().await.is_ok() {
-                if measure.leader_api() != api {
+                if measure.leader() != leader {
                     return;
                 }
             }
@@ -102,28 +110,36 @@ pub(super) async fn follow(measure: Measure) {
 }
 
 impl Measure {
-    /// Takes what the leader at `api` has, page by page, and answers how long to wait.
-    async fn pull(&self, archive: &Archive, api: &str) -> Result<Duration, FetchError> {
-        let pace = &self.shared.options.pace;
+    /// Takes what the leader has, page by page, and answers how long to wait.
+    async fn pull(&self, archive: &Archive, leader: &Leader) -> Result<Duration, FetchError> {
+        let (pace, api, leads) = (&self.shared.options.pace, &leader.api, Some(leader.term));
         for _ in 0..PAGES_IN_A_ROW {
             let _hand = self.shared.hand.lock().await;
-            let Some(asked) = self.while_following(self.ask(archive, api)).await else {
+            let own = archive.position();
+            if own.term > leader.term.0 {
+                return Err(FetchError::Older { leader: leader.term, own });
+            }
+            let Some(asked) = self.while_following(self.ask(archive, api, leads)).await else {
                 return Ok(pace.pull_idle);
             };
             let (page, last) = asked?;
             self.progress().leader = Some(last);
-            match self.take(archive, api, page).await? {
+            let fetched = self.take(archive, api, page).await?;
+            match fetched {
                 Fetched::Level => return Ok(self.level()),
                 Fetched::UpTo(position) if position >= last => return Ok(self.level()),
                 Fetched::UpTo(_) => {}
-                Fetched::Diverged => {
-                    let Some(received) = self.while_following(self.download(archive, api)).await else {
+                Fetched::Diverged | Fetched::Lacking => {
+                    let keeps = fetched == Fetched::Lacking;
+                    let Some(received) = self.while_following(self.download(archive, api, keeps)).await
+                    else {
                         return Ok(pace.pull_idle);
                     };
-                    self.replace(archive, api, received?).await?;
+                    self.replace(archive, api, received?, keeps).await?;
                     // The log since then follows at once, unless it diverges once more.
-                    let (page, _) = self.ask(archive, api).await?;
-                    let is_odd = self.take(archive, api, page).await? == Fetched::Diverged;
+                    let (page, _) = self.ask(archive, api, leads).await?;
+                    let is_odd =
+                        matches!(self.take(archive, api, page).await?, Fetched::Diverged | Fetched::Lacking);
                     return Ok(if is_odd { CHECKPOINT_PAUSE.max(pace.pull_busy) } else { pace.pull_busy });
                 }
             }
@@ -149,10 +165,17 @@ impl Measure {
         }
     }
 
-    /// Asks the nimbus at `api` for what comes after our last entry, and how far its log goes.
-    pub(super) async fn ask(&self, archive: &Archive, api: &str) -> Result<(LogPage, Position), FetchError> {
+    /// Asks the nimbus at `api` for what comes after our last entry, and how far its log goes; as
+    /// a follower of the leader of the term `leads`, or as a leader.
+    pub(super) async fn ask(
+        &self,
+        archive: &Archive,
+        api: &str,
+        leads: Option<Term>,
+    ) -> Result<(LogPage, Position), FetchError> {
         let Position { term, seq } = archive.position();
-        let query = LogQuery { nimbus: self.shared.setup.me.clone(), term, seq, max_bytes: PAGE_BYTES };
+        let query =
+            LogQuery { nimbus: self.shared.setup.me.clone(), term, seq, max_bytes: PAGE_BYTES, leads };
         Ok(self.shared.sync.log(api, &query).await?)
     }
 
@@ -172,11 +195,21 @@ impl Measure {
                 Fetched::UpTo(position)
             }
             LogPage::Diverged => Fetched::Diverged,
+            LogPage::Lacking => Fetched::Lacking,
         })
     }
 
-    /// Fetches the whole archive of the nimbus at `api`.
-    pub(super) async fn download(&self, archive: &Archive, api: &str) -> Result<Directory, FetchError> {
+    /// Fetches the whole archive of the nimbus at `api`. If our own is one to keep, only when there
+    /// is room for that.
+    pub(super) async fn download(
+        &self,
+        archive: &Archive,
+        api: &str,
+        keeps: bool,
+    ) -> Result<Directory, FetchError> {
+        if keeps {
+            archive.has_room_aside().await?;
+        }
         let Position { term, seq } = archive.position();
         warn!(
             from = api,
@@ -190,14 +223,22 @@ impl Measure {
         Ok(received)
     }
 
-    /// Goes on with what was fetched in place of ours. The hand must be held.
+    /// Goes on with what was fetched in place of ours, which is put aside if it is one to keep. The
+    /// hand must be held.
     pub(super) async fn replace(
         &self,
         archive: &Archive,
         api: &str,
         received: Directory,
+        keeps: bool,
     ) -> Result<(), FetchError> {
-        archive.replace_with(received.0.clone()).await?;
+        let own = archive.position();
+        if keeps {
+            archive.give_way_to(received.0.clone()).await?;
+            warn!(term = own.term, seq = own.seq, "metrics that the cluster lacks were put aside");
+        } else {
+            archive.replace_with(received.0.clone()).await?;
+        }
         count(&self.shared.counts.checkpoints, 1);
         let Position { term, seq } = archive.position();
         info!(from = api, term, seq, "took the whole metrics archive");

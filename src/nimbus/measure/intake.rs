@@ -216,7 +216,8 @@ impl Measure {
                     }
                     false => count(&counts.repeats, 1),
                 }
-                ContributeAnswer::Stored { at, safe: self.safe(archive).0 }
+                self.shared.stored.notify_one();
+                ContributeAnswer::Stored { at, safe: self.safe() }
             }
             Ok(Taken::Overlaps(stored)) => {
                 count(&counts.overlaps, 1);
@@ -284,20 +285,39 @@ impl Measure {
         }
     }
 
-    /// Entries of the log, for another nimbus, which says by its question what it has.
+    /// Entries of the log, for another nimbus. A follower says by its question what it has, and
+    /// gets nothing from one that does not lead: what that one has may be less than what is safe.
     pub(in crate::nimbus) async fn log_after(
         &self,
         mut query: LogQuery,
     ) -> Result<(LogPage, Position), Refusal> {
         let archive = self.archive()?;
-        query.max_bytes = query.max_bytes.min(LOG_PAGE_BYTES_MAX);
-        let page = archive.log_after(&query).await.map_err(|error| self.refused(error))?;
-        match &page {
-            LogPage::Entries { .. } => {
-                let has = Position { term: query.term, seq: query.seq };
-                self.acks().has(query.nimbus, has);
+        let (stage, term) = *self.shared.stage.borrow();
+        match query.leads {
+            Some(leads) if (stage, term) != (Stage::Leading, Some(leads)) => {
+                let reason =
+                    format!("it does not take metrics in as the leader of term {leads}: {}", stage.word());
+                return Err(Refusal::NoMetrics { reason });
             }
-            LogPage::Diverged => self.acks().diverged(&query.nimbus),
+            None if stage == Stage::TakingOver => {
+                let reason = "it is about to lead, and asks others itself".to_owned();
+                return Err(Refusal::NoMetrics { reason });
+            }
+            Some(_) | None => {}
+        }
+        query.max_bytes = query.max_bytes.min(LOG_PAGE_BYTES_MAX);
+        let mut page = archive.log_after(&query).await.map_err(|error| self.refused(error))?;
+        if query.leads.is_some() {
+            let has = Position { term: query.term, seq: query.seq };
+            match &page {
+                LogPage::Entries { .. } => self.acks().has(query.nimbus, has),
+                LogPage::Diverged if self.mark().lacks(has) => {
+                    self.acks().diverged(&query.nimbus);
+                    page = LogPage::Lacking;
+                }
+                LogPage::Diverged | LogPage::Lacking => self.acks().diverged(&query.nimbus),
+            }
+            self.shared.stored.notify_one();
         }
         Ok((page, archive.position()))
     }

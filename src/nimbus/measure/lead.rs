@@ -14,7 +14,7 @@ use crate::{
     election::FencedWriter,
     nimbus::{
         blobs::BlobStore,
-        measure::{Leading, Measure, Stage, close, flush, kept, tell, upload},
+        measure::{Leading, Measure, Progress, Stage, close, flush, kept, mark, tell, upload},
     },
 };
 
@@ -42,8 +42,13 @@ async fn lead(measure: Measure, writer: FencedWriter, blobs: BlobStore, over: Ca
         let baton = measure.shared.baton.lock().await;
         let archive = measure.opened().await;
         measure.acks().clear();
+        *measure.progress() = Progress::default();
         measure.shared.stage.send_replace((Stage::TakingOver, Some(term)));
-        measure.succeed(&archive).await;
+        if measure.succeed(&archive, &writer).await.is_err() {
+            info!(%term, "this term is over before metrics were taken in");
+            std::future::pending::<()>().await;
+        }
+        measure.progress().trouble = None;
         (baton, archive)
     };
     let (_baton, archive) = tokio::select! {
@@ -78,6 +83,9 @@ fn start(
     let its = archive.clone();
     let closing = move || close::close_minutes(its.clone(), term, options.clone(), clock.clone());
     tasks.start("metric-minutes", Ending::Normal, kept("the closing of minutes", closing));
+    let its = (measure.clone(), archive.clone(), writer.clone());
+    let marking = move || mark::mark(its.0.clone(), its.1.clone(), its.2.clone());
+    tasks.start("metric-mark", Ending::Normal, kept("the mark of what is safe", marking));
     let its = (measure.clone(), archive.clone(), writer.clone());
     let flushing = move || flush::flush(its.0.clone(), its.1.clone(), its.2.clone());
     tasks.start("metric-flush", Ending::Normal, kept("the flush of metas", flushing));

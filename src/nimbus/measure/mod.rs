@@ -9,8 +9,9 @@
 //! - Nothing here holds up the rest of nimbus: its tasks are a set of their own, one that
 //!   panics starts again, and an archive that cannot be opened is tried again while nimbus runs
 //!   without metrics.
-//! - Whoever leads first takes what other nimbuses have beyond its own (`succeed`). So what
-//!   was called safe, as another nimbus had it, is there under the next leader.
+//! - What is safe is marked in the tree before anyone is told (`mark`). Whoever leads first takes
+//!   what other nimbuses have beyond its own (`succeed`), and waits for those that have safe
+//!   entries which it lacks (`takeover`). So what was called safe is there under the next leader.
 //! - While it leads nothing but its own entries goes into its archive, and while it follows
 //!   nothing but its leader's: `Shared::hand` is held by whoever writes others' entries.
 //!
@@ -24,6 +25,7 @@ mod flush;
 mod follow;
 mod intake;
 mod lead;
+mod mark;
 mod open;
 mod options;
 mod own;
@@ -32,6 +34,7 @@ mod process;
 mod safe;
 mod status;
 mod succeed;
+mod takeover;
 mod tell;
 #[cfg(test)]
 mod tests;
@@ -49,14 +52,16 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::{
     archive::Archive,
     clock::Clock,
-    cluster::{observer::Observation, store::Store, view::ClusterView},
+    cluster::{
+        archive::ArchiveRecord, observer::Observation, record::Leader, store::Store, view::ClusterView,
+    },
     daemon::{
         tasks::{Ending, Tasks},
         watch,
@@ -134,8 +139,11 @@ struct Shared {
     counts: Counts,
     own: own::Own,
     client: MetricsClient,
-    // Each of the three guards a few values, held for a few instructions.
+    /// Wakes the leader when there may be more that is safe.
+    stored: Notify,
+    // Each of the four guards a few values, held for a few instructions.
     acks: Mutex<Acks>,
+    mark: Mutex<ArchiveRecord>,
     progress: Mutex<Progress>,
     states: Mutex<BTreeMap<String, UploaderState>>,
     tasks: Tasks,
@@ -190,7 +198,9 @@ impl Measure {
             counts: Counts::default(),
             own: own::Own::new(&setup.host, &setup.api, setup.clock.monotonic()),
             client: MetricsClient::new(setup.store.clone())?,
+            stored: Notify::new(),
             acks: Mutex::default(),
+            mark: Mutex::default(),
             progress: Mutex::default(),
             states: Mutex::default(),
             tasks: owner.child(),
@@ -271,29 +281,34 @@ impl Measure {
         self.shared.acks.lock().expect("no one panics while holding acknowledgements")
     }
 
+    /// The mark, as this nimbus read and wrote it while it led.
+    fn mark(&self) -> MutexGuard<'_, ArchiveRecord> {
+        self.shared.mark.lock().expect("no one panics while holding the mark")
+    }
+
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.shared.progress.lock().expect("no one panics while holding progress")
     }
 
-    /// Where the API of the leader is, when it is another nimbus.
-    fn leader_api(&self) -> Option<String> {
+    /// The leader, when it is another nimbus.
+    fn leader(&self) -> Option<Leader> {
         let (view, _) = self.view();
-        let leader = view.leader.as_ref()?;
-        (leader.nimbus != self.shared.setup.me).then(|| leader.api.clone())
+        view.leader.clone().filter(|leader| leader.nimbus != self.shared.setup.me)
     }
 
-    /// Up to where the log would survive the loss of this leader with its disk.
-    fn safe(&self, archive: &Archive) -> (Position, BTreeMap<NimbusId, Position>) {
-        let (view, fresh) = self.view();
-        let term = self.shared.stage.borrow().1;
-        let leads = view.leader.as_ref().map(|leader| leader.term) == term;
-        let live = view.nimbuses.keys().filter(|id| **id != self.shared.setup.me);
-        let followers = self.acks().of(live);
-        // One that does not see the cluster may be alone without knowing it.
-        match fresh && leads && term.is_some() {
-            true => (safe::safe(&followers, archive.position()), followers),
-            false => (Position::default(), followers),
+    /// Up to where the log would survive the loss of this leader with its disk: as it is marked.
+    fn safe(&self) -> Position {
+        match self.shared.stage.borrow().0 {
+            Stage::Leading => self.mark().safe,
+            Stage::Following | Stage::TakingOver => Position::default(),
         }
+    }
+
+    /// What each live nimbus has of this leader's log.
+    fn followers(&self) -> BTreeMap<NimbusId, Position> {
+        let (view, _) = self.view();
+        let live = view.nimbuses.keys().filter(|id| **id != self.shared.setup.me);
+        self.acks().of(live)
     }
 
     /// How metrics stand.
@@ -305,8 +320,8 @@ impl Measure {
             let progress = self.progress();
             status.leader = progress.leader;
             status.level_at = progress.level_at;
-            // One that leads follows no one.
-            status.trouble = progress.trouble.clone().filter(|_| stage == Stage::Following);
+            // One that takes metrics in follows no one.
+            status.trouble = progress.trouble.clone().filter(|_| stage != Stage::Leading);
         }
         let archive = match self.archive() {
             Ok(archive) => archive,
@@ -318,9 +333,9 @@ impl Measure {
         status.position = archive.position();
         status.archive = archive.status().await.ok();
         status.queue = archive.queue_status().await.ok();
-        if stage != Stage::Following {
+        if stage == Stage::Leading {
             status.leader = Some(status.position);
-            (status.safe, status.followers) = self.safe(&archive);
+            (status.safe, status.followers) = (self.safe(), self.followers());
             status.uploaders = self.shared.states.lock().expect("no one panics while holding states").clone();
         }
         status

@@ -20,6 +20,9 @@ pub struct MetricOptions {
     pub pending_bytes_max: u64,
     /// How long after its end a minute is sent.
     pub close_delay: Duration,
+    /// How long a new leader waits for a nimbus that has metrics which were safe and which it
+    /// lacks, before it goes on without them.
+    pub takeover_grace: Duration,
     /// The share of values that go into a histogram's buckets where a topology does not say.
     pub sample_rate: f64,
     /// The plugins that are asked for by name.
@@ -39,6 +42,10 @@ pub struct Pace {
     pub pull_idle: Duration,
     /// A follower that knows of more asks for it.
     pub pull_busy: Duration,
+    /// A new leader that waits for others asks them again.
+    pub takeover: Duration,
+    /// The leader writes up to where the log is safe at most so often.
+    pub mark: Duration,
     /// The leader writes count and digest of metas that changed.
     pub flush: Duration,
     /// After a look at the topologies: what changed until then is told together.
@@ -61,6 +68,8 @@ impl Default for Pace {
             open: Duration::from_secs(60),
             pull_idle: Duration::from_secs(5),
             pull_busy: Duration::from_secs(2),
+            takeover: Duration::from_secs(2),
+            mark: Duration::from_secs(1),
             flush: Duration::from_secs(15),
             // After a change, others often follow at once: of each task that beats, for one.
             gather: Duration::from_secs(1),

@@ -23,7 +23,7 @@ pub struct MeasureStatus {
     pub leader: Option<Position>,
     /// When it last had everything that the leader had; on the leader itself absent.
     pub level_at: Option<Timestamp>,
-    /// The last thing that went wrong with following, until something goes right.
+    /// What went wrong last with following or taking over, until something goes right.
     pub trouble: Option<String>,
     /// While it leads: up to where the log would survive its loss.
     pub safe: Position,

@@ -182,6 +182,7 @@ fn takes_away(event: &event::Event, task: TaskId) -> bool {
         | EventKind::Drained
         | EventKind::Undrained
         | EventKind::Measured
+        | EventKind::MetricsLost
         | EventKind::Other => false,
     }
 }

@@ -382,7 +382,7 @@ pub struct ArchiveStatus {
     pub archive: ArchiveView,
     /// What it does for metrics: `following`, `taking over` or `leading`.
     pub stage: String,
-    /// The last thing that went wrong with following, until something goes right.
+    /// What went wrong last with following or taking over, until something goes right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     /// Of a leader: what each live follower has of its log.
@@ -399,6 +399,9 @@ pub struct ArchiveStatus {
     /// The last write that failed, until one succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// Where archives are that had what the leader's lacked, and were put aside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aside: Vec<String>,
     /// What was left out or taken otherwise than it came, by topology and cause, ever.
     pub drops: Vec<DropSummary>,
     /// What is to be sent to external stores.

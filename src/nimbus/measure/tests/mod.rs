@@ -4,6 +4,7 @@
 mod forgetting;
 mod short_lives;
 mod shown;
+mod taking_over;
 mod uploaders;
 
 use std::convert::Infallible;
@@ -29,8 +30,7 @@ use crate::{
         bundle::{self, Bundle},
         message::KillRequest,
         metrics::{
-            Claim, ContributeAnswer, LogPage, LogQuery, Meta, MetaQuery, NAMES_MAX, RegisterAnswer,
-            RegisterRequest, Registered,
+            Claim, ContributeAnswer, Meta, MetaQuery, NAMES_MAX, RegisterAnswer, RegisterRequest, Registered,
         },
     },
     test_support::{topologies::lines_and_count, wait_until},
@@ -44,6 +44,8 @@ const PACE: Pace = Pace {
     open: Duration::from_millis(100),
     pull_idle: Duration::from_millis(30),
     pull_busy: Duration::from_millis(10),
+    takeover: Duration::from_millis(20),
+    mark: Duration::from_millis(5),
     flush: Duration::from_millis(30),
     gather: Duration::from_millis(30),
     check: Duration::from_millis(50),
@@ -103,6 +105,15 @@ impl One {
         .await;
     }
 
+    /// Waits until its leader has marked this as safe.
+    async fn calls_safe(&self, at: Position) {
+        wait_until("the leader has marked that it is safe", LONG, || async {
+            let status = self.handle().measure_status().await;
+            if status.safe >= at { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await;
+    }
+
     /// The count of the topology's one counter in a minute.
     async fn count(&self, topology: &TopologyId, minute: Minute) -> Option<u64> {
         let (id, _) = emitted(topology);
@@ -143,6 +154,7 @@ impl Cluster {
                 pending_per_topology_max: 100,
                 pending_bytes_max: 1 << 30,
                 close_delay: Duration::from_secs(20),
+                takeover_grace: Duration::from_secs(600),
                 sample_rate: 0.1,
                 plugins: plugin::Options {
                     uploaders: "none".to_owned(),
@@ -259,11 +271,7 @@ async fn what_the_leader_takes_in_is_safe_on_a_follower_that_leads_next() {
     let (at, _) = stored(&leader, &first).await;
     assert!(at > Position::default());
     follower.has_all_of(&leader).await;
-    wait_until("the leader has heard that it is safe", LONG, || async {
-        let status = leader.handle().measure_status().await;
-        if status.safe >= at { Ok(()) } else { Err(format!("{status:?}")) }
-    })
-    .await;
+    leader.calls_safe(at).await;
     let (_, safe) = stored(&leader, &first).await;
     assert!(safe >= at, "{safe:?}");
     assert_eq!(follower.count(&topology, minute).await, Some(5), "once, and on the follower");
@@ -294,89 +302,6 @@ async fn what_the_leader_takes_in_is_safe_on_a_follower_that_leads_next() {
     again.has_all_of(&follower).await;
     assert_eq!(again.count(&topology, minute).await, Some(12));
     assert_eq!(metas(&again, &topology).await, metas(&follower, &topology).await);
-}
-
-#[tokio::test]
-async fn what_a_follower_with_another_log_has_is_not_safe() {
-    let cluster = Cluster::new().await;
-    // The test asks in its place.
-    let silent = Pace { pull_idle: 100 * LONG, pull_busy: 100 * LONG, ..PACE };
-    let (leader, follower) = cluster.two(silent).await;
-    let topology = submit(&leader, "wc").await;
-    register(&leader, &topology).await.expect("taken");
-    let (at, _) = stored(&leader, &contribution(&topology, cluster.minute(), 1, 5)).await;
-    let ask = async |term, seq| {
-        let query = LogQuery { nimbus: follower.handle().id().clone(), term, seq, max_bytes: 1 };
-        leader.handle().metrics_log(query).await.expect("answered").0
-    };
-    let safe = async || leader.handle().measure_status().await.safe;
-    ask(at.term, at.seq).await;
-    assert_eq!(safe().await, at);
-    assert_eq!(ask(at.term + 1, at.seq).await, LogPage::Diverged);
-    assert_eq!(safe().await, Position::default());
-}
-
-#[tokio::test]
-async fn what_was_not_safe_is_taken_once_when_it_is_sent_again() {
-    let cluster = Cluster::new().await;
-    let slow = Pace { pull_idle: LONG * 60, pull_busy: LONG * 60, ..PACE };
-    let (leader, follower) = cluster.two(slow).await;
-    let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
-    register(&leader, &topology).await.expect("taken");
-    let first = contribution(&topology, minute, 1, 5);
-    let (at, safe) = stored(&leader, &first).await;
-    assert!(safe < at, "{safe:?} {at:?}");
-    // From here on it cannot be reached by the one that leads next.
-    let id = leader.handle().id().clone();
-    let view = follower.handle().observation().expect("read").view;
-    let lost = record::Nimbus { api: "127.0.0.1:1".to_owned(), ..view.nimbuses[&id].clone() };
-    cluster.tree.set(&layout::nimbus(&id), &record::encode(&lost), None).await.expect("written");
-    wait_until("the follower does not know its place", LONG, || async {
-        let view = follower.handle().observation().expect("read").view;
-        let api = view.nimbuses[&id].api.clone();
-        if api == lost.api { Ok(()) } else { Err(api) }
-    })
-    .await;
-    let dir = leader.handle().options().local_dir.clone();
-    leader.stop().await;
-    std::fs::remove_dir_all(dir).expect("removed");
-    follower.takes_metrics().await;
-    assert_eq!(follower.count(&topology, minute).await, None, "this test is about what was lost");
-    let answer = contribute(&follower, &first).await;
-    assert!(matches!(answer, ContributeAnswer::Unregistered { .. }), "{answer:?}");
-    register(&follower, &topology).await.expect("taken");
-    stored(&follower, &first).await;
-    stored(&follower, &first).await;
-    assert_eq!(follower.count(&topology, minute).await, Some(5));
-}
-
-#[tokio::test]
-async fn a_new_leader_first_takes_what_another_follower_has() {
-    let cluster = Cluster::new().await;
-    let slow = Pace { pull_idle: LONG * 60, pull_busy: LONG * 60, ..PACE };
-    let (leader, behind) = cluster.two(slow).await;
-    let ahead = cluster.start("c").await;
-    ahead.open().await;
-    let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
-    register(&leader, &topology).await.expect("taken");
-    let first = contribution(&topology, minute, 1, 5);
-    let (at, _) = stored(&leader, &first).await;
-    ahead.has_all_of(&leader).await;
-    assert!(behind.archive().position() < at);
-    // Whichever of the two leads next has it.
-    leader.stop().await;
-    let next = wait_until("one of them leads", LONG, || async {
-        for one in [&behind, &ahead] {
-            if one.handle().measure_status().await.stage == Stage::Leading {
-                return Ok(one);
-            }
-        }
-        Err("none does".to_owned())
-    })
-    .await;
-    assert_eq!(next.count(&topology, minute).await, Some(5));
-    let (_, _) = stored(next, &first).await;
-    assert_eq!(next.count(&topology, minute).await, Some(5), "it is known which cuts were taken");
 }
 
 #[tokio::test]
@@ -434,41 +359,6 @@ async fn metas_of_daemons_stay_in_the_tree() {
     assert!(cluster.tree.get(&path).await.expect("read").is_some());
     let findings = leader.handle().status().findings;
     assert!(findings.is_empty(), "{findings:?}");
-}
-
-#[tokio::test]
-async fn a_log_that_does_not_lead_on_is_replaced_by_the_leaders_archive() {
-    let cluster = Cluster::new().await;
-    let first = cluster.start("a").await;
-    first.takes_metrics().await;
-    let (topology, minute) = (submit(&first, "wc").await, cluster.minute());
-    register(&first, &topology).await.expect("taken");
-    stored(&first, &contribution(&topology, minute, 1, 5)).await;
-    first.stop().await;
-    let second = cluster.start("b").await;
-    second.takes_metrics().await;
-    register(&second, &topology).await.expect("taken");
-    stored(&second, &contribution(&topology, minute, 1, 5)).await;
-    stored(&second, &contribution(&topology, minute, 2, 2)).await;
-    let first = cluster.start("a").await;
-    first.open().await;
-    first.has_all_of(&second).await;
-    assert_eq!(first.count(&topology, minute).await, Some(7));
-    wait_until("the exchange is counted", LONG, || async {
-        let n = first.handle().measure_status().await.counts.checkpoints;
-        if n == 1 { Ok(()) } else { Err(n.to_string()) }
-    })
-    .await;
-    // And on it goes by the log.
-    stored(&second, &contribution(&topology, minute, 3, 1)).await;
-    first.has_all_of(&second).await;
-    assert_eq!(first.count(&topology, minute).await, Some(8));
-    assert_eq!(first.handle().measure_status().await.counts.checkpoints, 1);
-    let left: Vec<_> = std::fs::read_dir(cluster.dir.path().join("a")).expect("listed").flatten().collect();
-    assert!(
-        !left.iter().any(|entry| entry.file_name().to_string_lossy().starts_with("metrics-")),
-        "{left:?}"
-    );
 }
 
 #[tokio::test]

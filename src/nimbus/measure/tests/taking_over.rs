@@ -1,0 +1,333 @@
+//! What a new leader has of what was safe, and what becomes of a nimbus that has more.
+
+use super::*;
+use crate::{
+    cluster::archive::ArchiveRecord,
+    model::event::EventKind,
+    rpc::metrics::{LogPage, LogQuery},
+    tree::SessionId,
+};
+
+#[tokio::test]
+async fn what_a_follower_with_another_log_has_is_not_safe() {
+    let cluster = Cluster::new().await;
+    // The test asks in its place.
+    let silent = Pace { pull_idle: 100 * LONG, pull_busy: 100 * LONG, ..PACE };
+    let (leader, follower) = cluster.two(silent).await;
+    let topology = submit(&leader, "wc").await;
+    register(&leader, &topology).await.expect("taken");
+    let (at, _) = stored(&leader, &contribution(&topology, cluster.minute(), 1, 5)).await;
+    let term = follower.handle().leader().expect("it leads").term;
+    let ask = async |leads: Option<Term>, has: Position| {
+        let nimbus = follower.handle().id().clone();
+        let query = LogQuery { nimbus, term: has.term, seq: has.seq, max_bytes: 1, leads };
+        leader.handle().metrics_log(query).await.map(|(page, _)| page)
+    };
+    let status = async || leader.handle().measure_status().await;
+    // Whoever asks as a leader, or thinks that another one leads, has no part in it.
+    ask(None, at).await.expect("answered");
+    ask(Some(Term(term.0 + 1)), at).await.expect_err("it leads another term");
+    assert!(status().await.safe < at);
+    ask(Some(term), at).await.expect("answered");
+    leader.calls_safe(at).await;
+    let elsewhere = Position { term: at.term + 1, ..at };
+    assert_eq!(ask(Some(term), elsewhere).await.expect("answered"), LogPage::Diverged);
+    let followers = status().await.followers;
+    assert_eq!(followers[follower.handle().id()], Position::default());
+    // What was called safe once stays so; what comes after is safe with the right log alone.
+    let (next, safe) = stored(&leader, &contribution(&topology, cluster.minute(), 2, 5)).await;
+    assert_eq!(safe, at);
+    ask(Some(term), Position { seq: next.seq + 1, ..next }).await.expect("answered");
+    assert_eq!(status().await.safe, at);
+    ask(Some(term), next).await.expect("answered");
+    leader.calls_safe(next).await;
+}
+
+#[tokio::test]
+async fn what_was_not_safe_is_taken_once_when_it_is_sent_again() {
+    let cluster = Cluster::new().await;
+    let slow = Pace { pull_idle: LONG * 60, pull_busy: LONG * 60, ..PACE };
+    let (leader, follower) = cluster.two(slow).await;
+    let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
+    register(&leader, &topology).await.expect("taken");
+    let first = contribution(&topology, minute, 1, 5);
+    let (at, safe) = stored(&leader, &first).await;
+    assert!(safe < at, "{safe:?} {at:?}");
+    // From here on it cannot be reached by the one that leads next.
+    let id = leader.handle().id().clone();
+    let view = follower.handle().observation().expect("read").view;
+    let lost = record::Nimbus { api: "127.0.0.1:1".to_owned(), ..view.nimbuses[&id].clone() };
+    cluster.tree.set(&layout::nimbus(&id), &record::encode(&lost), None).await.expect("written");
+    wait_until("the follower does not know its place", LONG, || async {
+        let view = follower.handle().observation().expect("read").view;
+        let api = view.nimbuses[&id].api.clone();
+        if api == lost.api { Ok(()) } else { Err(api) }
+    })
+    .await;
+    let dir = leader.handle().options().local_dir.clone();
+    leader.stop().await;
+    std::fs::remove_dir_all(dir).expect("removed");
+    follower.takes_metrics().await;
+    assert_eq!(follower.count(&topology, minute).await, None, "this test is about what was lost");
+    let answer = contribute(&follower, &first).await;
+    assert!(matches!(answer, ContributeAnswer::Unregistered { .. }), "{answer:?}");
+    register(&follower, &topology).await.expect("taken");
+    stored(&follower, &first).await;
+    stored(&follower, &first).await;
+    assert_eq!(follower.count(&topology, minute).await, Some(5));
+}
+
+#[tokio::test]
+async fn a_new_leader_first_takes_what_another_follower_has() {
+    let cluster = Cluster::new().await;
+    let slow = Pace { pull_idle: LONG * 60, pull_busy: LONG * 60, ..PACE };
+    let (leader, behind) = cluster.two(slow).await;
+    let ahead = cluster.start("c").await;
+    ahead.open().await;
+    let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
+    register(&leader, &topology).await.expect("taken");
+    let first = contribution(&topology, minute, 1, 5);
+    let (at, _) = stored(&leader, &first).await;
+    ahead.has_all_of(&leader).await;
+    assert!(behind.archive().position() < at);
+    // Whichever of the two leads next has it.
+    leader.stop().await;
+    let next = wait_until("one of them leads", LONG, || async {
+        for one in [&behind, &ahead] {
+            if one.handle().measure_status().await.stage == Stage::Leading {
+                return Ok(one);
+            }
+        }
+        Err("none does".to_owned())
+    })
+    .await;
+    assert_eq!(next.count(&topology, minute).await, Some(5));
+    let (_, _) = stored(next, &first).await;
+    assert_eq!(next.count(&topology, minute).await, Some(5), "it is known which cuts were taken");
+}
+
+/// A leader that is alone and has called 5 of a minute safe.
+async fn alone(cluster: &Cluster) -> (One, TopologyId, Position) {
+    let first = cluster.start("a").await;
+    first.takes_metrics().await;
+    let topology = submit(&first, "wc").await;
+    register(&first, &topology).await.expect("taken");
+    let (at, _) = stored(&first, &contribution(&topology, cluster.minute(), 1, 5)).await;
+    first.calls_safe(at).await;
+    (first, topology, at)
+}
+
+/// Waits until `one` leads and waits for others, and answers what it says.
+async fn waits(one: &One) -> String {
+    wait_until("it waits for others", LONG, || async {
+        let status = one.handle().measure_status().await;
+        let trouble = status.trouble.clone().filter(|_| status.stage == Stage::TakingOver);
+        trouble.ok_or(format!("{status:?}"))
+    })
+    .await
+}
+
+async fn record(cluster: &Cluster) -> ArchiveRecord {
+    Store::new(cluster.server.connect()).archive().await.expect("readable").expect("written")
+}
+
+async fn aside(one: &One) -> Vec<PathBuf> {
+    one.handle().measure_status().await.archive.expect("open").aside
+}
+
+fn received_in(cluster: &Cluster, name: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(cluster.dir.path().join(name)).expect("listed").flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("metrics-")).collect()
+}
+
+#[tokio::test]
+async fn a_leader_waits_for_safe_metrics_that_it_lacks() {
+    let cluster = Cluster::new().await;
+    let (first, topology, at) = alone(&cluster).await;
+    let (minute, id) = (cluster.minute(), first.handle().id().clone());
+    assert_eq!(
+        (record(&cluster).await.safe >= at, record(&cluster).await.holders),
+        (true, [id.clone()].into())
+    );
+    first.stop().await;
+    let second = cluster.start("b").await;
+    let said = waits(&second).await;
+    assert!(said.contains(&format!("waiting for {id} until")), "{said}");
+    assert!(matches!(
+        contribute(&second, &contribution(&topology, minute, 2, 2)).await,
+        ContributeAnswer::NotNow { .. }
+    ));
+    assert_eq!(second.handle().metrics_behind().get(second.handle().id()), None, "it is not level");
+    let query = LogQuery { nimbus: id, term: at.term, seq: at.seq, max_bytes: 1, leads: None };
+    second.handle().metrics_log(query).await.expect_err("it has nothing to give yet");
+    second.handle().metrics_checkpoint().await.expect_err("nor as a whole");
+    // Not for so long that it would go on without.
+    cluster.clock.turn(Duration::from_secs(590));
+
+    let first = cluster.start("a").await;
+    second.takes_metrics().await;
+    assert_eq!(second.handle().measure_status().await.trouble, None);
+    assert_eq!(second.count(&topology, minute).await, Some(5));
+    stored(&second, &contribution(&topology, minute, 1, 5)).await;
+    let (next, _) = stored(&second, &contribution(&topology, minute, 2, 2)).await;
+    first.has_all_of(&second).await;
+    second.calls_safe(next).await;
+    assert_eq!(first.count(&topology, minute).await, Some(7));
+    assert_eq!(first.handle().measure_status().await.counts.checkpoints, 0);
+    assert_eq!((aside(&first).await, aside(&second).await), (Vec::new(), Vec::new()));
+    let ids = [&first, &second].map(|one| one.handle().id().clone());
+    let record = record(&cluster).await;
+    assert_eq!((record.holders, record.given_up), (ids.into(), Vec::new()));
+}
+
+#[tokio::test]
+async fn metrics_that_come_back_too_late_are_put_aside_and_told_of() {
+    let cluster = Cluster::new().await;
+    let (first, topology, at) = alone(&cluster).await;
+    let minute = cluster.minute();
+    first.stop().await;
+    let second = cluster.start("b").await;
+    waits(&second).await;
+    cluster.clock.turn(Duration::from_secs(601));
+    second.takes_metrics().await;
+    register(&second, &topology).await.expect("taken");
+    stored(&second, &contribution(&topology, minute, 2, 2)).await;
+    let record = record(&cluster).await;
+    assert_eq!((record.given_up.len(), record.given_up[0].after), (1, Position::default()));
+    assert!(record.given_up[0].through >= at && record.lacks(at), "{record:?}");
+    let events = wait_until("it is told", LONG, || async {
+        let view = second.handle().observation().expect("read").view;
+        let told = view.events.values().filter(|event| event.event == EventKind::MetricsLost);
+        let told: Vec<String> = told.map(|event| event.reason.clone()).collect();
+        if told.is_empty() { Err("it is not".to_owned()) } else { Ok(told) }
+    })
+    .await;
+    assert!(matches!(&events[..], [told] if told.contains("goes on without")), "{events:?}");
+
+    let first = cluster.start("a").await;
+    first.open().await;
+    first.has_all_of(&second).await;
+    assert_eq!(first.count(&topology, minute).await, Some(2));
+    wait_until("the exchange is counted", LONG, || async {
+        let n = first.handle().measure_status().await.counts.checkpoints;
+        if n == 1 { Ok(()) } else { Err(n.to_string()) }
+    })
+    .await;
+    let aside = self::aside(&first).await;
+    assert!(matches!(&aside[..], [dir] if dir.join("CURRENT").exists()), "{aside:?}");
+    // And on it goes by the log.
+    stored(&second, &contribution(&topology, minute, 3, 1)).await;
+    first.has_all_of(&second).await;
+    assert_eq!(first.count(&topology, minute).await, Some(3));
+    assert_eq!(first.handle().measure_status().await.counts.checkpoints, 1);
+    assert_eq!(received_in(&cluster, "a"), Vec::<String>::new());
+    // One that comes to lead with the others' log knows of it, too.
+    second.stop().await;
+    first.takes_metrics().await;
+    assert_eq!(self::record(&cluster).await.given_up, record.given_up);
+}
+
+#[tokio::test]
+async fn a_leader_that_is_cut_off_calls_nothing_safe_and_its_successor_takes_all_that_was() {
+    let cluster = Cluster::new().await;
+    let before = cluster.server.sessions();
+    let (first, topology, safe) = alone(&cluster).await;
+    let minute = cluster.minute();
+    let session = session_since(&cluster, &before);
+    cluster.server.disconnect(session);
+    cluster.server.expire(session);
+    let second = cluster.start("b").await;
+    waits(&second).await;
+    // It does not know, and can be reached by the worker all the same.
+    let late = contribution(&topology, minute, 2, 2);
+    let (at, said) = stored(&first, &late).await;
+    assert!(said < at && said >= safe, "{said} {at}");
+    assert!(record(&cluster).await.safe < at);
+    cluster.server.reconnect(session);
+    second.takes_metrics().await;
+    first.has_all_of(&second).await;
+    stored(&second, &late).await;
+    first.has_all_of(&second).await;
+    for one in [&first, &second] {
+        assert_eq!(one.count(&topology, minute).await, Some(7));
+        assert_eq!(aside(one).await, Vec::<PathBuf>::new());
+    }
+    assert_eq!(record(&cluster).await.given_up, []);
+}
+
+#[tokio::test]
+async fn what_was_never_safe_goes_when_the_log_does_not_lead_on() {
+    let cluster = Cluster::new().await;
+    let before = cluster.server.sessions();
+    let (first, topology, safe) = alone(&cluster).await;
+    let minute = cluster.minute();
+    let session = session_since(&cluster, &before);
+    let second = cluster.start("b").await;
+    second.open().await;
+    second.has_all_of(&first).await;
+    cluster.server.disconnect(session);
+    // What nobody follows any more: it has no time to ask.
+    second.stop().await;
+    let (late, said) = stored(&first, &contribution(&topology, minute, 2, 2)).await;
+    assert!(said < late, "{said}");
+    cluster.server.expire(session);
+    let second = cluster.start("b").await;
+    second.takes_metrics().await;
+    assert!(second.archive().position() >= safe);
+    stored(&second, &contribution(&topology, minute, 2, 2)).await;
+    stored(&second, &contribution(&topology, minute, 3, 1)).await;
+    cluster.server.reconnect(session);
+    first.has_all_of(&second).await;
+    assert_eq!(first.count(&topology, minute).await, Some(8));
+    let status = first.handle().measure_status().await;
+    assert_eq!(status.archive.expect("open").aside, Vec::<PathBuf>::new());
+    assert_eq!(status.counts.checkpoints, 1, "this test is about another log");
+    assert_eq!(received_in(&cluster, "a"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_mark_that_makes_no_sense_costs_no_wait_and_no_metrics() {
+    let cluster = Cluster::new().await;
+    let (first, topology, _) = alone(&cluster).await;
+    let minute = cluster.minute();
+    first.stop().await;
+    cluster.tree.set(&layout::archive(), b"garbage", None).await.expect("written");
+    let second = cluster.start("b").await;
+    second.takes_metrics().await;
+    register(&second, &topology).await.expect("taken");
+    stored(&second, &contribution(&topology, minute, 2, 2)).await;
+    let first = cluster.start("a").await;
+    first.open().await;
+    first.has_all_of(&second).await;
+    assert_eq!(first.count(&topology, minute).await, Some(2));
+    assert_eq!(aside(&first).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_archive_of_another_tree_is_left_as_it_is() {
+    let cluster = Cluster::new().await;
+    let (first, ..) = alone(&cluster).await;
+    first.stop().await;
+    // The next leader of that tree is of term 2; in a new one, of term 1 again.
+    let again = cluster.start("a").await;
+    again.takes_metrics().await;
+    let topology = submit(&again, "again").await;
+    register(&again, &topology).await.expect("taken");
+    let position = again.archive().position();
+    assert_eq!(position.term, 2);
+    again.stop().await;
+    let new = Cluster { dir: cluster.dir, ..Cluster::new().await };
+    let one = new.start("a").await;
+    let said = waits(&one).await;
+    assert!(said.contains("has entries of term 2, and term 1 is the latest"), "{said}");
+    assert_eq!(one.archive().position(), position);
+}
+
+/// The one session that is there besides those before.
+fn session_since(cluster: &Cluster, before: &[SessionId]) -> SessionId {
+    let since: Vec<SessionId> =
+        cluster.server.sessions().into_iter().filter(|session| !before.contains(session)).collect();
+    let [session] = since[..] else { panic!("{since:?}") };
+    session
+}
