@@ -83,7 +83,7 @@ fn slots_used(view: &ClusterView) -> BTreeMap<&SupervisorId, usize> {
 
 pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList {
     let (view, now) = (&observation.view, nimbus.clock().now());
-    let behind = nimbus.metrics_behind();
+    let (behind, trouble) = (nimbus.metrics_behind(), nimbus.metrics_trouble());
     let nimbuses = view.nimbuses.iter().map(|(id, record)| NimbusSummary {
         id: id.clone(),
         host: record.host.clone(),
@@ -97,6 +97,7 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
         blobs_missing: record.blobs_missing,
         metrics_closed: record.metrics_closed.clone(),
         metrics_behind: behind.get(id).copied().filter(|_| record.metrics_closed.is_none()),
+        metrics_trouble: trouble.clone().filter(|_| id == nimbus.id()),
         version: record.version.clone(),
     });
     let term = view.leader.as_ref().map(|leader| leader.term);

@@ -38,7 +38,7 @@ fn line(event: &EventSummary) -> String {
     let topology = event.topology_id.as_ref().map_or_else(String::new, |id| format!("{id}: "));
     let by = event.by.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
     let mut text = format!(
-        "{}  term {}  {:<11}  {topology}{} ({}{by})\n",
+        "{}  term {}  {:<12}  {topology}{} ({}{by})\n",
         event.time, event.term, event.event, event.reason, event.nimbus
     );
     for moved in &event.moves {

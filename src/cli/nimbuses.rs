@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Each replica is asked how old its own view is and which term it knows of; one \
 that does not answer within 3 seconds is shown without. METRICS is how far its archive of metrics is behind \
-the leader's; it is closed when it cannot be opened, which is told below the table.")]
+the leader's; it is closed when it cannot be opened. Why, and what else keeps metrics up, is told below the \
+table.")]
 pub(super) struct Args {}
 
 #[derive(Serialize)]
@@ -63,6 +64,7 @@ fn replica(mut summary: NimbusSummary, answer: Result<NimbusList, String>) -> Re
             // What it says of itself is of now.
             if let Some(own) = nimbuses.into_iter().find(|own| own.id == summary.id) {
                 (summary.metrics_closed, summary.metrics_behind) = (own.metrics_closed, own.metrics_behind);
+                summary.metrics_trouble = own.metrics_trouble;
             }
             Replica { summary, term, view_age_ms: Some(view_age_ms), trouble: None }
         }
@@ -118,6 +120,8 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
                 "! {}: it runs without metrics, and tries again each minute: {reason}\n",
                 summary.id
             ));
+        } else if let Some(trouble) = &summary.metrics_trouble {
+            text.push_str(&format!("! {}: {trouble}\n", summary.id));
         }
     }
     if !nimbuses.iter().any(|replica| replica.summary.status == NimbusStatus::Leader) {
@@ -140,6 +144,7 @@ mod tests {
             blobs_missing: 0,
             metrics_closed: metrics_closed.map(str::to_owned),
             metrics_behind,
+            metrics_trouble: metrics_behind.map(|n| format!("{n} entries are late")),
             version: "1".to_owned(),
         }
     }
@@ -161,6 +166,8 @@ mod tests {
         assert_eq!(states, ["current", "7 behind", "closed"], "{text}");
         let closed = "! c: it runs without metrics, and tries again each minute: it is damaged: move it away";
         assert!(text.lines().any(|line| line == closed), "{text}");
+        assert!(text.lines().any(|line| line == "! b: 7 entries are late"), "{text}");
         assert!(!text.contains("9 behind"), "what it says of itself counts: {text}");
+        assert!(!text.contains("9 entries"), "{text}");
     }
 }

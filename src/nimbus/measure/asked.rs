@@ -39,6 +39,12 @@ impl Handle {
         self.measure().map(Measure::behind).unwrap_or_default()
     }
 
+    /// What keeps its archive from following the leader's, or keeps it as the leader from taking
+    /// metrics in.
+    pub fn metrics_trouble(&self) -> Option<String> {
+        self.measure().ok()?.trouble()
+    }
+
     /// How its metrics stand.
     pub async fn measure_status(&self) -> MeasureStatus {
         match self.measure() {

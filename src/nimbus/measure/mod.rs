@@ -311,6 +311,13 @@ impl Measure {
         self.acks().of(live)
     }
 
+    /// What went wrong last with following or taking over.
+    fn trouble(&self) -> Option<String> {
+        // One that takes metrics in follows no one.
+        let follows = self.shared.stage.borrow().0 != Stage::Leading;
+        self.progress().trouble.clone().filter(|_| follows)
+    }
+
     /// How metrics stand.
     pub(super) async fn status(&self) -> MeasureStatus {
         let (stage, _) = *self.shared.stage.borrow();
@@ -320,9 +327,8 @@ impl Measure {
             let progress = self.progress();
             status.leader = progress.leader;
             status.level_at = progress.level_at;
-            // One that takes metrics in follows no one.
-            status.trouble = progress.trouble.clone().filter(|_| stage != Stage::Leading);
         }
+        status.trouble = self.trouble();
         let archive = match self.archive() {
             Ok(archive) => archive,
             Err(refusal) => {

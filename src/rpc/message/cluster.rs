@@ -87,6 +87,10 @@ pub struct NimbusSummary {
     /// it of itself and, while it leads, of the others; absent where it does not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_behind: Option<u64>,
+    /// What keeps its archive from following the leader's, or keeps it as the leader from taking
+    /// metrics in. The nimbus that answers knows it of itself alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_trouble: Option<String>,
     /// The version of its program.
     pub version: String,
 }

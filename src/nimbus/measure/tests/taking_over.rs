@@ -154,6 +154,7 @@ async fn a_leader_waits_for_safe_metrics_that_it_lacks() {
     let second = cluster.start("b").await;
     let said = waits(&second).await;
     assert!(said.contains(&format!("waiting for {id} until")), "{said}");
+    assert_eq!(second.handle().metrics_trouble(), Some(said));
     assert!(matches!(
         contribute(&second, &contribution(&topology, minute, 2, 2)).await,
         ContributeAnswer::NotNow { .. }
