@@ -29,6 +29,10 @@ impl Store {
     /// Goes on with the copy in `dir`, which is moved away from there. It is opened first, so
     /// that a bad one changes nothing.
     pub(in crate::archive) fn replace_with(&self, dir: &Path, former: Former) -> Result<(), Error> {
+        if !self.is_open() {
+            // A swap before this one may have been cut off, with the only whole copy in `next`.
+            self.reopen()?;
+        }
         if !dir.join("CURRENT").exists() {
             return Err(Error::Invalid(format!("{} holds no metrics archive", dir.display())));
         }

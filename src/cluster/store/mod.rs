@@ -13,10 +13,10 @@ use crate::{
         record::{self, Leader, Nimbus, Orders, Stored, StoredError, Storm, TaskBeat, Unreadable},
     },
     model::{
-        BlobKey, ComponentId, NimbusId, SupervisorId, TaskId, TopologyId, assignment::Assignment,
+        BlobKey, ComponentId, NimbusId, SupervisorId, TaskId, Term, TopologyId, assignment::Assignment,
         error::TaskError, topology::TaskTable,
     },
-    tree::{self, CreateMode, Node, Op, READ_BATCH, ReadTree, Tree, TreePath},
+    tree::{self, CreateMode, Node, Op, READ_BATCH, ReadTree, Tree, TreePath, Version},
 };
 
 /// The newest errors kept for each task, as in Storm.
@@ -119,6 +119,20 @@ impl Store {
     /// Those of the tree, and [`Unreadable`].
     pub async fn leader(&self) -> Result<Option<Leader>, Error> {
         Ok(self.read(&layout::leader()).await?.map(|stored| stored.value))
+    }
+
+    /// Whether no later term than `term` was begun when the tree was asked. A transaction, so that
+    /// a server that lags behind does not answer for all.
+    ///
+    /// # Errors
+    /// Those of the tree.
+    pub async fn is_latest(&self, term: Term) -> Result<bool, Error> {
+        let check = Op::Check { path: layout::term(), version: Some(Version(term.0)) };
+        match self.tree.multi(vec![check]).await {
+            Ok(_) => Ok(true),
+            Err(tree::Error::Multi { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What of the metrics archive's log is safe; absent while nothing ever was.

@@ -7,7 +7,7 @@ use tracing::{debug, info, warn};
 use crate::{
     archive::{self, Archive},
     backoff::Backoff,
-    cluster::record::Leader,
+    cluster::{record::Leader, store},
     model::{Position, Term},
     nimbus::measure::{
         Measure, Stage,
@@ -46,6 +46,10 @@ pub(super) enum FetchError {
          a later leader is not known yet, or ZooKeeper's tree is a new one"
     )]
     Older { leader: Term, own: Position },
+    #[error("another nimbus leads since the archive of the leader of term {leader} was fetched")]
+    Deposed { leader: Term },
+    #[error("it is not known whether the leader still leads")]
+    Tree(#[from] store::Error),
 }
 
 /// What one question brought.
@@ -135,7 +139,12 @@ impl Measure {
                     else {
                         return Ok(pace.pull_idle);
                     };
-                    self.replace(archive, api, received?, keeps).await?;
+                    let received = received?;
+                    // What it leads may have been given up by now, and is not in this then.
+                    if !self.shared.setup.store.is_latest(leader.term).await? {
+                        return Err(FetchError::Deposed { leader: leader.term });
+                    }
+                    self.replace(archive, api, received, keeps).await?;
                     // The log since then follows at once, unless it diverges once more.
                     let (page, _) = self.ask(archive, api, leads).await?;
                     let is_odd =

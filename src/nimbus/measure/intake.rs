@@ -310,7 +310,9 @@ impl Measure {
         if query.leads.is_some() {
             let has = Position { term: query.term, seq: query.seq };
             match &page {
-                LogPage::Entries { .. } => self.acks().has(query.nimbus, has),
+                LogPage::Entries { .. } => {
+                    self.acks().has(query.nimbus, has, self.shared.setup.clock.monotonic());
+                }
                 LogPage::Diverged if self.mark().lacks(has) => {
                     self.acks().diverged(&query.nimbus);
                     page = LogPage::Lacking;

@@ -3,17 +3,24 @@
 //! The mark is written under the leader's term. So one that was deposed and does not know it
 //! calls nothing safe, and the next leader reads a mark that nobody raises any more.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tracing::{info, warn};
 
 use crate::{
     archive::Archive,
     backoff::Backoff,
-    cluster::{archive::ArchiveRecord, event::Told, layout, record, store},
+    cluster::{archive::ArchiveRecord, event::Told, layout, record, store, view::ClusterView},
     election::{FencedWriter, WriteError},
-    model::{Position, Term},
-    nimbus::measure::{Measure, safe},
+    model::{NimbusId, Position, Term},
+    nimbus::measure::{
+        Measure,
+        safe::{self, PATIENCE},
+    },
+    rpc::client::chain,
     tree::{self, CreateMode, Op},
 };
 
@@ -26,24 +33,29 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Deposed;
 
 impl Measure {
-    /// Reads the mark that the leaders before have left, however long the tree takes. One that
-    /// makes no sense says that anything may be safe, and that nobody is known to have it.
-    pub(super) async fn read_mark(&self) -> ArchiveRecord {
+    /// Reads the mark that the leaders before have left, however long the tree takes; none when
+    /// there is none, and one that knows nothing when it makes no sense.
+    pub(super) async fn read_mark(&self) -> Option<ArchiveRecord> {
         let mut backoff = self.backoff();
         loop {
-            match self.shared.setup.store.archive().await {
-                Ok(record) => return record.unwrap_or_default(),
+            let error = match self.shared.setup.store.archive().await {
+                Ok(record) => return record,
                 Err(store::Error::Unreadable(error)) => {
                     warn!(%error, "it is not known which metrics are safe: what others have is kept");
-                    let safe = Position { term: i32::MAX, seq: u64::MAX };
-                    return ArchiveRecord { safe, ..ArchiveRecord::default() };
+                    return Some(ArchiveRecord::unknown());
                 }
-                Err(error) => {
-                    info!(%error, "could not read up to where the metrics log is safe");
-                    tokio::time::sleep(backoff.next_delay()).await;
-                }
-            }
+                Err(error) => error,
+            };
+            self.tree_fails(&error);
+            tokio::time::sleep(backoff.next_delay()).await;
         }
+    }
+
+    /// Says why nothing is called safe for the moment.
+    fn tree_fails(&self, error: &(dyn std::error::Error + 'static)) {
+        let text = format!("up to where the metrics log is safe cannot be read or written: {}", chain(error));
+        info!("{text}");
+        self.progress().trouble = Some(text);
     }
 
     /// Writes `record`, with an event if there is something to tell, however long the tree
@@ -78,7 +90,7 @@ impl Measure {
                 }
                 // Written twice it is the same, but for the event.
                 Err(error) => {
-                    info!(%error, "could not write up to where the metrics log is safe; it is tried again");
+                    self.tree_fails(&error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
             }
@@ -88,18 +100,35 @@ impl Measure {
     }
 
     /// The mark as it should be, when that is another one.
-    fn next_mark(&self, archive: &Archive) -> Option<ArchiveRecord> {
-        let (_, fresh) = self.view();
-        let followers = self.followers();
-        let safe = safe::safe(&followers, archive.position());
-        let before = self.mark();
+    fn next_mark(
+        &self,
+        archive: &Archive,
+        term: Term,
+        late: &mut BTreeSet<NimbusId>,
+    ) -> Option<ArchiveRecord> {
+        let (view, fresh) = self.view();
+        let live = view.nimbuses.keys().filter(|id| **id != self.shared.setup.me);
+        let followers = self.acks().awaited(live, self.shared.setup.clock.monotonic());
+        self.tell_who_is_late(&view, &followers, late);
         // One that does not see the cluster may have a follower without knowing it.
-        if !fresh || safe <= before.safe {
-            return None;
+        let leader = (&self.shared.setup.me, term, archive.position());
+        safe::raised(&self.mark(), leader, &followers).filter(|_| fresh)
+    }
+
+    /// Says who is not waited for any more, when it is news.
+    fn tell_who_is_late(
+        &self,
+        view: &ClusterView,
+        followers: &BTreeMap<NimbusId, Position>,
+        late: &mut BTreeSet<NimbusId>,
+    ) {
+        let is_late = |id: &&NimbusId| **id != self.shared.setup.me && !followers.contains_key(*id);
+        let now: BTreeSet<NimbusId> = view.nimbuses.keys().filter(is_late).cloned().collect();
+        for nimbus in now.difference(late) {
+            let patience = PATIENCE;
+            warn!(%nimbus, ?patience, "does not follow the metrics: what is safe does not wait for it any more");
         }
-        let holders = followers.into_iter().filter(|(_, has)| *has >= safe).map(|(id, _)| id);
-        let holders = holders.chain([self.shared.setup.me.clone()]).collect();
-        Some(ArchiveRecord { safe, holders, ..before.clone() })
+        *late = now;
     }
 
     fn backoff(&self) -> Backoff {
@@ -110,8 +139,9 @@ impl Measure {
 /// Keeps the mark where the log is safe, for as long as the leadership lasts.
 pub(super) async fn mark(measure: Measure, archive: Archive, writer: FencedWriter) {
     let mut observations = measure.shared.setup.observations.clone();
+    let mut late = BTreeSet::new();
     loop {
-        if let Some(record) = measure.next_mark(&archive) {
+        if let Some(record) = measure.next_mark(&archive, writer.term(), &mut late) {
             if let Err(Deposed) = measure.write_mark(&writer, record, None).await {
                 return;
             }
@@ -129,14 +159,17 @@ pub(super) async fn mark(measure: Measure, archive: Archive, writer: FencedWrite
 
 /// What is told of safe entries that the leader of `term` goes on without.
 pub(super) fn given_up(term: Term, own: Position, record: &ArchiveRecord) -> String {
+    if record.is_unknown() {
+        return format!(
+            "/archive does not say which metrics were safe: the leader of term {term} goes on with the log up to \
+             entry {own}, and nimbuses that have others put them aside"
+        );
+    }
     let holders: Vec<String> = record.holders.iter().map(ToString::to_string).collect();
-    let whose = match holders.is_empty() {
-        true => "nobody is known to have them".to_owned(),
-        false => format!("{} had them", holders.join(", ")),
-    };
     format!(
-        "the leader of term {term} goes on without metrics that were safe: it has the log up to entry {own}, \
-         and up to {} it was safe; {whose}",
-        record.safe
+        "the leader of term {term} goes on without metrics that were safe: it has the log up to entry {own}, and \
+         up to {} it was safe; {} had them",
+        record.safe,
+        holders.join(", ")
     )
 }

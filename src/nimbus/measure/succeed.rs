@@ -1,13 +1,12 @@
 //! What a new leader does first: it takes what other nimbuses have beyond its own.
 //!
-//! The leader before told masters that an entry is safe when one other nimbus had it. That
-//! need not be the one that leads now. So before it takes anything in, a new leader asks every
-//! live nimbus how far its log goes, the former leader among them, and fetches from the one
-//! that has the most. Positions are compared by term first: entries of an earlier term that
-//! another leader did not take over were never called safe.
+//! The leader before told masters that an entry is safe when one other nimbus had it. That need
+//! not be the one that leads now. What is safe is marked in the tree; so before it takes anything
+//! in, a new leader asks every live nimbus how far its log goes, the former leader among them,
+//! and fetches what it lacks from one that has all that is safe.
 //!
-//! What is safe is marked in the tree. A leader that lacks some of it asks again and again, until
-//! those who had it are heard or it has waited long enough. Meanwhile masters keep what they have.
+//! Nobody who can be reached may have it: then the leader asks again and again, until those who
+//! had it are heard or it has waited long enough. Meanwhile masters keep what they have.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -17,76 +16,90 @@ use tracing::{info, warn};
 use crate::{
     archive::Archive,
     cluster::{archive::ArchiveRecord, event::Told},
-    election::FencedWriter,
+    election::{FencedWriter, WriteError},
     model::{NimbusId, Position, event::EventKind},
     nimbus::measure::{
         Measure,
         follow::{FetchError, Fetched},
         mark::{self, Deposed},
-        takeover::{Successor, Takeover},
+        takeover::{self, Offer, Successor, Takeover},
     },
-    rpc::{client::chain, metrics::LogQuery},
+    rpc::{
+        client::chain,
+        metrics::{LogPage, LogQuery},
+    },
 };
 
 /// How long a nimbus may take to say how far its log goes. One that is gone is in the view
 /// until its session ends, and should not hold up the rest for longer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Why nothing was taken over from a nimbus.
+#[derive(Debug, thiserror::Error)]
+enum TakeError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("it is not known whether this nimbus leads")]
+    Write(#[from] WriteError),
+}
+
 /// Another nimbus, and where its API is.
 type Other = (NimbusId, String);
 
 impl Measure {
     /// Takes what other live nimbuses have beyond our own, and what is safe in any case, unless
-    /// it does not come in time.
+    /// nobody comes who has it.
     pub(super) async fn succeed(&self, archive: &Archive, writer: &FencedWriter) -> Result<(), Deposed> {
         let _hand = self.shared.hand.lock().await;
-        let (clock, pace) = (&self.shared.setup.clock, &self.shared.options.pace);
-        let record = self.read_mark().await;
-        let (term, began, grace) = (writer.term(), clock.monotonic(), self.shared.options.takeover_grace);
-        let until = clock.now().plus(grace);
+        let (clock, options) = (&self.shared.setup.clock, &self.shared.options);
+        let (me, term, grace) = (&self.shared.setup.me, writer.term(), options.takeover_grace);
+        let known = self.read_mark().await;
+        let is_new = known.is_none() && archive.position() == Position::default();
+        let record = known.unwrap_or_else(ArchiveRecord::unknown);
+        let (mut began, mut until) = (clock.monotonic(), clock.now().plus(grace));
         loop {
-            let heard = self.take_what_others_have(archive, &record).await;
-            let own = archive.position();
-            let successor = Successor {
-                me: &self.shared.setup.me,
-                term,
-                own,
-                heard: &heard,
-                waited: clock.monotonic().since(began),
-                grace,
-            };
+            let (heard, failure) = self.take_what_others_have(archive, writer, &record).await?;
+            let (own, now) = (archive.position(), clock.monotonic());
+            let (is_in_reach, waited) = (failure.is_some(), now.since(began));
+            let successor = Successor { me, term, own, heard: &heard, is_in_reach, waited, grace };
             match successor.decide(&record) {
                 Takeover::Begins => {
                     *self.mark() = record;
                     return Ok(());
                 }
+                // Nobody has anything, and nobody ever said what is safe: all of it is new.
+                Takeover::GivesUp if is_new && own == Position::default() => {
+                    return self.write_mark(writer, ArchiveRecord::default(), None).await;
+                }
                 Takeover::GivesUp => {
                     let text = mark::given_up(term, own, &record);
+                    let told = Told::of_cluster(EventKind::MetricsLost, text.as_str());
+                    let record = record.give_up(me, term, own, clock.now());
+                    self.write_mark(writer, record, Some(told)).await?;
                     warn!("{text}");
-                    let told = Told::of_cluster(EventKind::MetricsLost, text);
-                    return self
-                        .write_mark(writer, record.given_up(term, own, clock.now()), Some(told))
-                        .await;
+                    return Ok(());
                 }
-                Takeover::Waits { holders, left } => {
+                Takeover::Waits(holders) => self.is_waiting(format!(
+                    "metrics are not taken in yet: this nimbus has the log up to entry {own}, and up to {} it is \
+                     safe; waiting for {} until {until}",
+                    record.safe,
+                    holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+                )),
+                Takeover::Insists => {
+                    (began, until) = (now, clock.now().plus(grace));
                     self.is_waiting(format!(
-                        "metrics are not taken in yet: this nimbus has the log up to entry {own}, and up to {} it \
-                         is safe; waiting for {} until {}",
-                        record.safe,
-                        holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-                        until,
+                        "metrics are not taken in yet: this nimbus has the log up to entry {own}, and what it \
+                         lacks could not be fetched: {}",
+                        failure.unwrap_or_default(),
                     ));
-                    tokio::time::sleep(left.min(pace.takeover)).await;
                 }
-                Takeover::IsForeign => {
-                    self.is_waiting(format!(
-                        "metrics are not taken in: this archive has entries of term {}, and term {term} is the \
-                         latest that ZooKeeper knows of; \"A new ZooKeeper tree\" in docs/operations.md says what to do",
-                        own.term,
-                    ));
-                    tokio::time::sleep(pace.takeover).await;
-                }
+                Takeover::IsForeign => self.is_waiting(format!(
+                    "metrics are not taken in: this archive has entries of term {}, and this nimbus leads in term \
+                     {term}; \"A new ZooKeeper tree\" in docs/operations.md says what to do",
+                    own.term,
+                )),
             }
+            tokio::time::sleep(options.pace.takeover).await;
         }
     }
 
@@ -98,46 +111,56 @@ impl Measure {
         }
     }
 
-    /// Answers who has no more than this nimbus by now.
-    async fn take_what_others_have(&self, archive: &Archive, record: &ArchiveRecord) -> BTreeSet<NimbusId> {
-        let mut failed: BTreeSet<NimbusId> = BTreeSet::new();
+    /// Answers who has nothing more for this nimbus, and why that of one that has what is safe
+    /// could not be fetched.
+    async fn take_what_others_have(
+        &self,
+        archive: &Archive,
+        writer: &FencedWriter,
+        record: &ArchiveRecord,
+    ) -> Result<(BTreeSet<NimbusId>, Option<String>), Deposed> {
+        let (mut done, mut failure): (BTreeSet<NimbusId>, _) = (BTreeSet::new(), None);
         loop {
+            let said = self.ask_others(archive.position()).await;
             let own = archive.position();
-            let others = self.others().into_iter().filter(|(id, _)| !failed.contains(id));
-            let reached = join_all(others.map(async |other| {
-                let reached = tokio::time::timeout(ASK_TIMEOUT, self.reach(&other.1, own)).await;
-                (reached.map_err(|_too_long| "no answer in time".to_owned()).flatten(), other)
-            }));
-            let mut heard = BTreeSet::new();
-            let mut most: Option<(Position, Other)> = None;
-            for (reached, other) in reached.await {
-                match reached {
-                    Ok(position) if position <= own => _ = heard.insert(other.0),
-                    Ok(position) => {
-                        if most.as_ref().is_none_or(|(most, _)| position > *most) {
-                            most = Some((position, other));
-                        }
-                    }
-                    Err(error) => {
-                        info!(nimbus = %other.0, error, "a nimbus does not say which metrics it has");
-                        failed.insert(other.0);
-                    }
+            let offer = |at: Position| takeover::offer(record, writer.term(), own, at);
+            let offers = said.iter().map(|(other, at)| (offer(*at), *at, other));
+            let open = offers.filter(|(offer, _, (id, _))| *offer > Offer::Nothing && !done.contains(id));
+            let Some((offer, at, (id, api))) = open.max_by_key(|(offer, at, _)| (*offer, *at)) else {
+                let heard = said.iter().map(|((id, _), _)| id.clone());
+                return Ok((heard.collect(), failure.filter(|_| !record.has_all(own))));
+            };
+            info!(from = %id, term = at.term, seq = at.seq, "taking over metrics");
+            match self.catch_up(archive, api, at, (writer, record, offer)).await {
+                Ok(true) => {}
+                // Its log does not lead on from ours, and it need not.
+                Ok(false) => _ = done.insert(id.clone()),
+                Err(TakeError::Write(WriteError::Deposed { .. })) => return Err(Deposed),
+                Err(error) => {
+                    let reason = format!("from {id}: {}", chain(&error));
+                    info!(reason, "could not take over metrics");
+                    done.insert(id.clone());
+                    failure = failure.or((offer == Offer::Archive).then_some(reason));
                 }
-            }
-            let Some((position, (id, api))) = most else { return heard };
-            info!(from = %id, term = position.term, seq = position.seq, "taking over metrics");
-            if let Err(error) = self.catch_up(archive, &api, position, record).await {
-                warn!(from = %id, error = chain(&error), "could not take over metrics");
-                failed.insert(id);
             }
         }
     }
 
-    /// The other live nimbuses.
-    fn others(&self) -> Vec<Other> {
+    /// How far the logs of the other live nimbuses go; of those that answer.
+    async fn ask_others(&self, own: Position) -> Vec<(Other, Position)> {
         let (view, _) = self.view();
         let others = view.nimbuses.iter().filter(|(id, _)| **id != self.shared.setup.me);
-        others.map(|(id, nimbus)| (id.clone(), nimbus.api.clone())).collect()
+        let asked = join_all(others.map(async |(id, nimbus)| {
+            let answer = tokio::time::timeout(ASK_TIMEOUT, self.reach(&nimbus.api, own)).await;
+            match answer.map_err(|_too_long| "no answer in time".to_owned()).flatten() {
+                Ok(position) => Some(((id.clone(), nimbus.api.clone()), position)),
+                Err(error) => {
+                    info!(nimbus = %id, error, "a nimbus does not say which metrics it has");
+                    None
+                }
+            }
+        }));
+        asked.await.into_iter().flatten().collect()
     }
 
     /// How far the log of the nimbus at `api` goes.
@@ -148,29 +171,42 @@ impl Measure {
         answer.map(|(_, position)| position).map_err(|error| chain(&error))
     }
 
+    /// Takes the log of the nimbus at `api` up to `until`. Answers whether that led on from ours,
+    /// or its archive took the place of ours.
     async fn catch_up(
         &self,
         archive: &Archive,
         api: &str,
         until: Position,
-        record: &ArchiveRecord,
-    ) -> Result<(), FetchError> {
-        let mut is_replaced = false;
+        (writer, record, offer): (&FencedWriter, &ArchiveRecord, Offer),
+    ) -> Result<bool, TakeError> {
+        let mut may_replace = offer == Offer::Archive;
         while archive.position() < until {
             let (page, _) = self.ask(archive, api, None).await?;
+            if let LogPage::Entries { entries, .. } = &page
+                && entries.iter().any(|(at, _)| at.term >= writer.term().0)
+            {
+                // It follows a later leader by now.
+                return Ok(false);
+            }
             match self.take(archive, api, page).await? {
                 Fetched::UpTo(_) => {}
-                Fetched::Level => return Ok(()),
-                Fetched::Diverged | Fetched::Lacking if is_replaced => return Ok(()),
+                Fetched::Level => return Ok(true),
+                Fetched::Diverged | Fetched::Lacking if !may_replace => return Ok(false),
                 Fetched::Diverged | Fetched::Lacking => {
-                    // The other one does not lead, so what was given up is known here.
-                    let keeps = record.lacks(archive.position());
+                    let own = archive.position();
+                    let keeps = record.lacks(own) || record.is_unknown() && own != Position::default();
+                    self.progress().trouble =
+                        Some(format!("fetching the whole archive of {api}, up to entry {until}"));
                     let received = self.download(archive, api, keeps).await?;
+                    // What was fetched before this has nothing of a later leader, which may have
+                    // given something up that is not known here.
+                    writer.commit(Vec::new()).await?;
                     self.replace(archive, api, received, keeps).await?;
-                    is_replaced = true;
+                    may_replace = false;
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -2,6 +2,7 @@
 //! clock is turned by hand.
 
 mod forgetting;
+mod model;
 mod short_lives;
 mod shown;
 mod taking_over;

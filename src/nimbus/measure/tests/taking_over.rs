@@ -46,7 +46,8 @@ async fn what_a_follower_with_another_log_has_is_not_safe() {
 #[tokio::test]
 async fn what_was_not_safe_is_taken_once_when_it_is_sent_again() {
     let cluster = Cluster::new().await;
-    let slow = Pace { pull_idle: LONG * 60, pull_busy: LONG * 60, ..PACE };
+    // Nor does it fetch the names alone.
+    let slow = Pace { pull_idle: LONG * 60, pull_busy: LONG * 60, check: LONG * 60, ..PACE };
     let (leader, follower) = cluster.two(slow).await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
     register(&leader, &topology).await.expect("taken");
@@ -131,6 +132,15 @@ async fn record(cluster: &Cluster) -> ArchiveRecord {
     Store::new(cluster.server.connect()).archive().await.expect("readable").expect("written")
 }
 
+/// Waits until it is counted that another archive took the place of its own, once.
+async fn replaced(one: &One) {
+    wait_until("the exchange is counted", LONG, || async {
+        let n = one.handle().measure_status().await.counts.checkpoints;
+        if n == 1 { Ok(()) } else { Err(n.to_string()) }
+    })
+    .await;
+}
+
 async fn aside(one: &One) -> Vec<PathBuf> {
     one.handle().measure_status().await.archive.expect("open").aside
 }
@@ -179,7 +189,7 @@ async fn a_leader_waits_for_safe_metrics_that_it_lacks() {
     assert_eq!((aside(&first).await, aside(&second).await), (Vec::new(), Vec::new()));
     let ids = [&first, &second].map(|one| one.handle().id().clone());
     let record = record(&cluster).await;
-    assert_eq!((record.holders, record.given_up), (ids.into(), Vec::new()));
+    assert_eq!((record.holders, record.given_up), (ids.into(), None));
 }
 
 #[tokio::test]
@@ -195,8 +205,9 @@ async fn metrics_that_come_back_too_late_are_put_aside_and_told_of() {
     register(&second, &topology).await.expect("taken");
     stored(&second, &contribution(&topology, minute, 2, 2)).await;
     let record = record(&cluster).await;
-    assert_eq!((record.given_up.len(), record.given_up[0].after), (1, Position::default()));
-    assert!(record.given_up[0].through >= at && record.lacks(at), "{record:?}");
+    let given_up = record.given_up.expect("it is written down");
+    assert_eq!(given_up.after, Position::default());
+    assert!(given_up.through >= at && record.lacks(at), "{record:?}");
     let events = wait_until("it is told", LONG, || async {
         let view = second.handle().observation().expect("read").view;
         let told = view.events.values().filter(|event| event.event == EventKind::MetricsLost);
@@ -210,11 +221,7 @@ async fn metrics_that_come_back_too_late_are_put_aside_and_told_of() {
     first.open().await;
     first.has_all_of(&second).await;
     assert_eq!(first.count(&topology, minute).await, Some(2));
-    wait_until("the exchange is counted", LONG, || async {
-        let n = first.handle().measure_status().await.counts.checkpoints;
-        if n == 1 { Ok(()) } else { Err(n.to_string()) }
-    })
-    .await;
+    replaced(&first).await;
     let aside = self::aside(&first).await;
     assert!(matches!(&aside[..], [dir] if dir.join("CURRENT").exists()), "{aside:?}");
     // And on it goes by the log.
@@ -254,7 +261,7 @@ async fn a_leader_that_is_cut_off_calls_nothing_safe_and_its_successor_takes_all
         assert_eq!(one.count(&topology, minute).await, Some(7));
         assert_eq!(aside(one).await, Vec::<PathBuf>::new());
     }
-    assert_eq!(record(&cluster).await.given_up, []);
+    assert_eq!(record(&cluster).await.given_up, None);
 }
 
 #[tokio::test]
@@ -281,9 +288,8 @@ async fn what_was_never_safe_goes_when_the_log_does_not_lead_on() {
     cluster.server.reconnect(session);
     first.has_all_of(&second).await;
     assert_eq!(first.count(&topology, minute).await, Some(8));
-    let status = first.handle().measure_status().await;
-    assert_eq!(status.archive.expect("open").aside, Vec::<PathBuf>::new());
-    assert_eq!(status.counts.checkpoints, 1, "this test is about another log");
+    replaced(&first).await;
+    assert_eq!(aside(&first).await, Vec::<PathBuf>::new());
     assert_eq!(received_in(&cluster, "a"), Vec::<String>::new());
 }
 
@@ -321,8 +327,150 @@ async fn an_archive_of_another_tree_is_left_as_it_is() {
     let new = Cluster { dir: cluster.dir, ..Cluster::new().await };
     let one = new.start("a").await;
     let said = waits(&one).await;
-    assert!(said.contains("has entries of term 2, and term 1 is the latest"), "{said}");
+    assert!(said.contains("has entries of term 2, and this nimbus leads in term 1"), "{said}");
     assert_eq!(one.archive().position(), position);
+}
+
+#[tokio::test]
+async fn what_a_new_leader_has_more_is_put_aside_when_it_takes_what_it_lacks() {
+    let cluster = Cluster::new().await;
+    let (first, topology, at) = alone(&cluster).await;
+    let minute = cluster.minute();
+    first.stop().await;
+    let second = cluster.start("b").await;
+    waits(&second).await;
+    cluster.clock.turn(Duration::from_secs(601));
+    second.takes_metrics().await;
+    register(&second, &topology).await.expect("taken");
+    let (next, _) = stored(&second, &contribution(&topology, minute, 2, 2)).await;
+    second.calls_safe(next).await;
+    second.stop().await;
+    // What the second one has is safe since; but there is no room to put the first one's aside.
+    let dir = cluster.dir.path().join("a/metrics");
+    let full = [dir.join("aside-0-1"), dir.join("aside-0-2")];
+    full.iter().for_each(|dir| std::fs::create_dir(dir).expect("made"));
+    let first = cluster.start("a").await;
+    assert!(waits(&first).await.contains("waiting for"));
+    let second = cluster.start("b").await;
+    wait_until("it says what is the matter", LONG, || async {
+        let said = waits(&first).await;
+        if said.contains("could not be fetched") && said.contains("no more can be put aside") {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    })
+    .await;
+    // What can be reached is not given up.
+    cluster.clock.turn(Duration::from_secs(10_000));
+    waits(&first).await;
+    assert_eq!(first.count(&topology, minute).await, Some(5));
+    std::fs::remove_dir(&full[0]).expect("removed");
+    first.takes_metrics().await;
+    assert_eq!(first.count(&topology, minute).await, Some(2));
+    assert_eq!(
+        aside(&first).await,
+        [full[1].clone(), dir.join(format!("aside-{}-{}", at.term, last_of(&dir)))]
+    );
+    second.has_all_of(&first).await;
+    assert_eq!(aside(&second).await, Vec::<PathBuf>::new());
+    assert_eq!(record(&cluster).await.given_up.map(|it| it.term), Some(Term(2)), "nothing more");
+}
+
+/// The number of the entry that the archive which was put aside last goes up to.
+fn last_of(dir: &std::path::Path) -> u64 {
+    let names = std::fs::read_dir(dir).expect("listed").flatten().map(|entry| entry.file_name());
+    let numbers = names.filter_map(|name| name.to_str()?.strip_prefix("aside-1-")?.parse().ok());
+    numbers.max().expect("there is one")
+}
+
+#[tokio::test]
+async fn a_follower_without_room_keeps_what_it_has_and_says_so() {
+    let cluster = Cluster::new().await;
+    let (first, topology, _) = alone(&cluster).await;
+    let minute = cluster.minute();
+    first.stop().await;
+    let second = cluster.start("b").await;
+    waits(&second).await;
+    cluster.clock.turn(Duration::from_secs(601));
+    second.takes_metrics().await;
+    let dir = cluster.dir.path().join("a/metrics");
+    let full = [dir.join("aside-0-1"), dir.join("aside-0-2")];
+    full.iter().for_each(|dir| std::fs::create_dir(dir).expect("made"));
+    let first = cluster.start("a").await;
+    first.open().await;
+    wait_until("it says why it does not follow", LONG, || async {
+        let trouble = first.handle().metrics_trouble();
+        let is_so = trouble.as_ref().is_some_and(|text| text.contains("no more can be put aside"));
+        if is_so { Ok(()) } else { Err(format!("{trouble:?}")) }
+    })
+    .await;
+    assert_eq!(first.count(&topology, minute).await, Some(5));
+    assert_eq!(aside(&first).await, full);
+    std::fs::remove_dir(&full[1]).expect("removed");
+    first.has_all_of(&second).await;
+    assert_eq!(aside(&first).await.len(), 2);
+}
+
+#[tokio::test]
+async fn one_that_does_not_follow_keeps_nothing_from_being_safe_for_long() {
+    let cluster = Cluster::new().await;
+    let (leader, topology, _) = alone(&cluster).await;
+    let dir = cluster.dir.path().join("b");
+    std::fs::create_dir_all(&dir).expect("made");
+    // A file where the directory should be.
+    std::fs::write(dir.join("metrics"), b"x").expect("written");
+    let broken = cluster.start("b").await;
+    wait_until("the leader sees it", LONG, || async {
+        let view = leader.handle().observation().expect("read").view;
+        if view.nimbuses.contains_key(broken.handle().id()) { Ok(()) } else { Err("it does not".to_owned()) }
+    })
+    .await;
+    let (first, _) = stored(&leader, &contribution(&topology, cluster.minute(), 2, 1)).await;
+    cluster.clock.turn(Duration::from_secs(599));
+    let (second, safe) = stored(&leader, &contribution(&topology, cluster.minute(), 3, 1)).await;
+    assert!(safe < first, "{safe} {first}");
+    cluster.clock.turn(Duration::from_secs(2));
+    stored(&leader, &contribution(&topology, cluster.minute(), 3, 1)).await;
+    leader.calls_safe(second).await;
+}
+
+#[tokio::test]
+async fn what_was_written_with_another_tree_is_neither_followed_nor_taken_over() {
+    let old = Cluster::new().await;
+    for _ in 0..3 {
+        let one = old.start("old").await;
+        one.takes_metrics().await;
+        let topology = submit(&one, "old").await;
+        register(&one, &topology).await.expect("taken");
+        one.handle()
+            .change("old", Change::Kill(KillRequest { wait_secs: Some(0) }), None)
+            .await
+            .expect("killed");
+        one.stop().await;
+    }
+    let new = Cluster { dir: old.dir, ..Cluster::new().await };
+    let (first, topology, at) = alone(&new).await;
+    let foreign = new.start("old").await;
+    let theirs = foreign.open().await.position();
+    assert!(theirs > at, "this test is about a later term: {theirs}");
+    wait_until("it says why it does not follow", LONG, || async {
+        let trouble = foreign.handle().metrics_trouble();
+        let is_so = trouble.as_ref().is_some_and(|text| text.contains("ZooKeeper's tree is a new one"));
+        if is_so { Ok(()) } else { Err(format!("{trouble:?}")) }
+    })
+    .await;
+    // When it leads, it writes nothing; and the archive of this tree goes on after it.
+    first.stop().await;
+    waits(&foreign).await;
+    let first = new.start("a").await;
+    first.open().await;
+    foreign.stop().await;
+    first.takes_metrics().await;
+    assert_eq!(first.count(&topology, new.minute()).await, Some(5));
+    assert_eq!(aside(&first).await, Vec::<PathBuf>::new());
+    let foreign = new.start("old").await;
+    assert_eq!(foreign.open().await.position(), theirs);
 }
 
 /// The one session that is there besides those before.
