@@ -10,10 +10,40 @@ use super::{
     Api, caller,
     error::{ApiError, internal},
 };
-use crate::rpc::{
-    forward::{FORWARDED_BY, ForwardError, Head, USER},
-    message::Code,
+use crate::{
+    rpc::{
+        forward::{FORWARDED_BY, ForwardError, Head, USER},
+        message::Code,
+    },
+    tree::TreePath,
 };
+
+/// The longest answer to a write; that of another nimbus is not read without end.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// As [`forward`], and has this nimbus see what was written, at the paths that `written` finds in
+/// an answer: its own answers show it from then on.
+///
+/// # Errors
+/// The same, and `outcome_unknown` when the answer broke off.
+pub(super) async fn forward_and_see(
+    api: &Api,
+    parts: &Parts,
+    body: Body,
+    written: impl FnOnce(&[u8]) -> Vec<TreePath>,
+) -> Result<Response, ApiError> {
+    let answer = forward(api, parts, body).await?;
+    if !answer.status().is_success() {
+        return Ok(answer);
+    }
+    let (head, body) = answer.into_parts();
+    let body = axum::body::to_bytes(body, ANSWER_BYTES_MAX).await.map_err(|error| {
+        let text = format!("the answer of the leader broke off: {error}");
+        ApiError::new(Code::OutcomeUnknown, text, Some("look at the topology before trying again"))
+    })?;
+    api.nimbus.see(written(&body)).await;
+    Ok(Response::from_parts(head, Body::from(body)))
+}
 
 /// Sends the request to the leader and answers what it answers.
 ///

@@ -13,11 +13,11 @@ use super::{
     Api, JSON_BYTES_MAX,
     caller::{self, check_term},
     error::{ApiError, PathPart, parse, unread},
-    forward::forward,
+    forward::forward_and_see,
     summary,
 };
 use crate::{
-    cluster::record::Storm,
+    cluster::{layout, record::Storm},
     model::{HostName, TopologyId, metric_control::MetricControl},
     nimbus::{change::Change, drain::DrainChange, handle::Submission, refusal::Refusal},
     rpc::message::{
@@ -113,7 +113,9 @@ async fn change_host<T: DeserializeOwned + Default>(
             let host_operation = change.verb().to_owned();
             Ok(Json(HostAccepted { host_operation, host, workers_left }).into_response())
         }
-        Err(Refusal::NotLeading { .. }) => forward(api, &parts, Body::from(body)).await,
+        Err(Refusal::NotLeading { .. }) => {
+            forward_and_see(api, &parts, Body::from(body), |_| vec![layout::drain(&host)]).await
+        }
         Err(refusal) => Err(refusal.into()),
     }
 }
@@ -157,7 +159,11 @@ async fn answer(
     let (id, storm) = match result {
         Ok(changed) => changed,
         Err(Refusal::NotLeading { .. }) => {
-            return forward(api, &parts, Body::from(body)).await;
+            let written = |answer: &[u8]| match serde_json::from_slice::<Accepted>(answer) {
+                Ok(accepted) => layout::records_of(&accepted.topology_id),
+                Err(_) => Vec::new(),
+            };
+            return forward_and_see(api, &parts, Body::from(body), written).await;
         }
         Err(refusal) => return Err(refusal.into()),
     };

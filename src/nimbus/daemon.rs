@@ -192,7 +192,7 @@ fn assemble(
         api,
         options,
         clock,
-        observations: observer.observe(),
+        observer,
         store,
         blobs,
         client,

@@ -1,13 +1,14 @@
 //! What others ask of a running nimbus.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
 
 use crate::{
     clock::Clock,
     cluster::{
-        observer::Observation,
+        observer::{Observation, Observer},
         record::{Leader, Storm},
         store::Store,
     },
@@ -24,7 +25,11 @@ use crate::{
         submit::Prepared,
     },
     rpc::blobs::BlobPeers,
+    tree::TreePath,
 };
+
+/// How long an answer of the leader may wait for the view of the nimbus that passes it on.
+const SEE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A handle on a running nimbus. Clones ask the same one.
 #[derive(Debug, Clone)]
@@ -33,7 +38,7 @@ pub struct Handle {
     pub(super) api: String,
     pub(super) options: Arc<Options>,
     pub(super) clock: Clock,
-    pub(super) observations: watch::Receiver<Observation>,
+    pub(super) observer: Observer,
     pub(super) store: Store,
     pub(super) blobs: BlobStore,
     pub(super) client: Arc<dyn BlobPeers>,
@@ -105,7 +110,7 @@ impl Handle {
     /// [`Refusal::NotReady`] before the first read. A view that is old is answered all the
     /// same, and says how old it is.
     pub fn observation(&self) -> Result<Observation, Refusal> {
-        let observation = self.observations.borrow().clone();
+        let observation = self.observer.observe().borrow().clone();
         // A nimbus that has read the cluster once has seen at least itself.
         match observation.fresh || observation.view.leader.is_some() || !observation.view.nimbuses.is_empty()
         {
@@ -114,9 +119,26 @@ impl Handle {
         }
     }
 
+    /// Has the view show what the leader has just written at `paths`, so that whoever was told
+    /// of that by this nimbus reads it here. It does its best for [`SEE_PATIENCE`].
+    pub async fn see(&self, paths: Vec<TreePath>) {
+        let seeing = async {
+            if let Some(leader) = self.leader() {
+                // A transaction: what was written before it is on our server when it is answered.
+                self.store.is_latest(leader.term).await?;
+            }
+            self.observer.read_again(paths).await
+        };
+        match tokio::time::timeout(SEE_PATIENCE, seeing).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => debug!(%error, "what the leader wrote is not in the view yet"),
+            Err(_too_long) => debug!("what the leader wrote is not in the view yet"),
+        }
+    }
+
     /// Who leads, as far as this nimbus knows.
     pub fn leader(&self) -> Option<Leader> {
-        self.observations.borrow().view.leader.clone()
+        self.observer.observe().borrow().view.leader.clone()
     }
 
     /// Runs a topology whose blob was stored before.
@@ -212,7 +234,7 @@ impl Handle {
             api: self.api.clone(),
             term,
             peers: Arc::clone(&self.client),
-            observations: self.observations.clone(),
+            observations: self.observer.observe(),
         })
     }
 
@@ -221,7 +243,7 @@ impl Handle {
         if self.blobs.holds(key) {
             return Ok(());
         }
-        let view = Arc::clone(&self.observations.borrow().view);
+        let view = Arc::clone(&self.observer.observe().borrow().view);
         let mut holders = replicate::holders(&view, key, &self.me);
         // Whoever asks may have it before the view shows that.
         if let Some(from) = from.filter(|from| !holders.contains(from)) {

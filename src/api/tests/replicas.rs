@@ -1,7 +1,10 @@
 //! What several nimbuses do together, and what operators ask of hosts.
 
 use super::*;
-use crate::model::Term;
+use crate::{
+    model::Term,
+    tree::faulty::{FaultPlan, FaultyTree, Rates},
+};
 
 /// The bundle of a topology that asks for so many copies.
 fn blob_with_copies(name: &str, copies: u32, wait_secs: u32) -> Bundle {
@@ -165,4 +168,37 @@ async fn a_follower_says_what_is_wrong_as_the_leader_does() {
         if seen == told { Ok(()) } else { Err(seen) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_follower_shows_at_once_what_it_was_told_is_done() {
+    let fixture = Fixture::new().await;
+    let _leader = fixture.leader().await;
+    // It hears of no change by itself.
+    let deaf = FaultPlan::seeded(1, Rates { lost_event: 1.0, ..Rates::default() });
+    let tree = FaultyTree::new(fixture.server.connect(), deaf);
+    let options = nimbus::Options::of_test(fixture.dir.path().join("deaf"));
+    let follower = start(options, tree, Clock::new(), CancellationToken::new()).await.expect("started");
+    wait_until("it has read the cluster", LONG, || async {
+        if follower.handle().leader().is_some() { Ok(()) } else { Err("it has not".to_owned()) }
+    })
+    .await;
+    let router = routes(follower.handle().clone());
+    let post = async |path: &str, body: &str| {
+        let (status, answer) = ask(&router, Method::POST, &format!("/api/v1/{path}"), body.to_owned()).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        answer
+    };
+    let get = async |path: &str| ask(&router, Method::GET, &format!("/api/v1/{path}"), "").await.1;
+    let Bundle { key, bytes } = blob_with_copies("wc", 1, 1);
+    let put = ask(&router, Method::PUT, &format!("/api/v1/blobs/{key}"), bytes).await;
+    assert_eq!(put.0, StatusCode::CREATED, "{}", put.1);
+    let answer = post("topology/submit", &json!({"blob": key, "owner": "ann"}).to_string()).await;
+    let id = answer["topologyId"].as_str().expect("an id").to_owned();
+    for (verb, status) in [("deactivate", "inactive"), ("activate", "active"), ("deactivate", "inactive")] {
+        post(&format!("topology/wc/{verb}"), "{}").await;
+        assert_eq!(get(&format!("topology/{id}")).await["status"], status, "after {verb}");
+    }
+    post("host/host/drain", "{}").await;
+    assert_eq!(get("supervisor/summary").await["supervisors"][0]["drained"], true);
 }
