@@ -10,6 +10,7 @@ mod frozen_leader;
 mod history;
 mod life;
 mod live_control;
+mod lost_disk;
 mod opentsdb;
 mod quiet_failover;
 mod recovery;

@@ -1,0 +1,93 @@
+//! A leader stands still, and the only other nimbus comes back with an empty disk: what was
+//! called safe is there when both have met again.
+
+use std::fs;
+
+use serde_json::Value;
+use stormkeeper::{
+    cluster::{archive::ArchiveRecord, store::Store},
+    test_support::wait_until,
+};
+
+use crate::{
+    cluster::{Cluster, PATIENCE, Shape},
+    exact_counts::{SETTINGS, settled, submit, totals, wait_until_counted},
+};
+
+/// What the component that ends the topology counts.
+const SINK: (&str, &str) = ("sink", "Acked");
+
+async fn archive(cluster: &Cluster) -> ArchiveRecord {
+    Store::new(cluster.tree.clone()).archive().await.expect("readable").unwrap_or_default()
+}
+
+/// What a nimbus says of its metrics.
+fn of_nimbus(cluster: &Cluster, nimbus: usize, field: &str) -> Value {
+    let listed = cluster.json(&["nimbuses"])["nimbuses"].clone();
+    let of = listed.as_array().into_iter().flatten().find(|one| one["api"] == cluster.api(nimbus));
+    of.map(|one| one[field].clone()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_safe_outlasts_a_frozen_leader_and_an_empty_disk() {
+    let mut cluster = Cluster::with(Shape::SMALL, SETTINGS).await;
+    let counts = cluster.path("counts");
+    submit(&cluster, &counts).await;
+    let leading = cluster.leading().await.expect("someone leads");
+    let other = 1 - leading.nimbus;
+    let status = cluster.nimbuses[other].terminate();
+    assert!(status.success(), "{status}");
+    cluster.wait_until_whole("exact").await;
+    wait_until_counted(&cluster, &counts).await;
+    cluster.ok(&["deactivate", "exact"]);
+    let id = cluster.json(&["show", "exact"])["id"].as_str().expect("an id").to_owned();
+    let before = settled(&cluster, (&id, SINK.0, SINK.1), &counts).await;
+    wait_until("all of it is safe on the leader alone", PATIENCE, async || {
+        let seq = cluster.json(&["metrics", "--status"])["archive"]["seq"].clone();
+        let record = archive(&cluster).await;
+        let is_alone = record.holders.len() == 1;
+        if is_alone && record.safe.seq == seq { Ok(()) } else { Err(format!("{record:?} {seq}")) }
+    })
+    .await;
+    let safe = archive(&cluster).await.safe;
+
+    let dirs = [0, 1].map(|n| cluster.path(&format!("nimbus-{}/metrics", n + 1)));
+    fs::remove_dir_all(&dirs[other]).expect("deleted");
+    cluster.nimbuses[leading.nimbus].freeze();
+    cluster.nimbuses[other].start_again();
+    let new = cluster.wait_for_leader_after(leading.term).await;
+    assert_eq!(new.nimbus, other);
+    wait_until("it says whom it waits for", PATIENCE, async || {
+        let said = of_nimbus(&cluster, other, "metricsTrouble");
+        let is_so = said.as_str().is_some_and(|text| text.contains("waiting for"));
+        if is_so { Ok(()) } else { Err(format!("{said}\n{}", cluster.logs())) }
+    })
+    .await;
+    // Metrics aside, it leads.
+    cluster.ok(&["activate", "exact"]);
+    cluster.ok(&["deactivate", "exact"]);
+
+    cluster.nimbuses[leading.nimbus].thaw();
+    wait_until("both have the same", PATIENCE, async || {
+        let behind = [0, 1].map(|nimbus| of_nimbus(&cluster, nimbus, "metricsBehind"));
+        let record = archive(&cluster).await;
+        let is_so = behind == [0, 0] && record.holders.len() == 2 && record.safe > safe;
+        if is_so { Ok(()) } else { Err(format!("{behind:?} {record:?}\n{}", cluster.logs())) }
+    })
+    .await;
+    assert_eq!(archive(&cluster).await.given_up, None);
+    for dir in dirs {
+        let names = fs::read_dir(&dir).expect("readable").map(|entry| entry.expect("readable").file_name());
+        let aside: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("aside")).collect();
+        assert!(aside.is_empty(), "{aside:?} in {}", dir.display());
+    }
+    // The one that had lost it answers alone.
+    let status = cluster.nimbuses[leading.nimbus].terminate();
+    assert!(status.success(), "{status}");
+    let after = settled(&cluster, (&id, SINK.0, SINK.1), &counts).await;
+    for (level, count) in before {
+        assert!(after.get(&level) >= Some(&count), "{level}: {count} before, and then {after:?}");
+    }
+    assert_eq!(after, totals(&cluster, &id, SINK.1).expect("answered"));
+    assert_eq!(cluster.leading().await.expect("someone leads"), new, "it led all the time");
+}
