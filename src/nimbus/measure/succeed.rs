@@ -56,13 +56,13 @@ impl Measure {
         let known = self.read_mark().await;
         let is_new = known.is_none() && archive.position() == Position::default();
         let record = known.unwrap_or_else(ArchiveRecord::unknown);
-        let (mut began, mut until) = (clock.monotonic(), clock.now().plus(grace));
+        let (mut began, mut until, mut said) = (clock.monotonic(), clock.now().plus(grace), None);
         loop {
             let (heard, failure) = self.take_what_others_have(archive, writer, &record).await?;
             let (own, now) = (archive.position(), clock.monotonic());
             let (is_in_reach, waited) = (failure.is_some(), now.since(began));
             let successor = Successor { me, term, own, heard: &heard, is_in_reach, waited, grace };
-            match successor.decide(&record) {
+            let text = match successor.decide(&record) {
                 Takeover::Begins => {
                     *self.mark() = record;
                     return Ok(());
@@ -79,35 +79,34 @@ impl Measure {
                     warn!("{text}");
                     return Ok(());
                 }
-                Takeover::Waits(holders) => self.is_waiting(format!(
-                    "metrics are not taken in yet: this nimbus has the log up to entry {own}, and up to {} it is \
-                     safe; waiting for {} until {until}",
-                    record.safe,
-                    holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-                )),
+                Takeover::Waits(holders) => {
+                    let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
+                    let (safe, holders) = (record.safe, holders.join(", "));
+                    format!(
+                        "metrics are not taken in yet: this nimbus has the log up to entry {own}, and up to {safe} \
+                         it is safe; waiting for {holders} until {until}"
+                    )
+                }
                 Takeover::Insists => {
                     (began, until) = (now, clock.now().plus(grace));
-                    self.is_waiting(format!(
+                    let failure = failure.unwrap_or_default();
+                    format!(
                         "metrics are not taken in yet: this nimbus has the log up to entry {own}, and what it \
-                         lacks could not be fetched: {}",
-                        failure.unwrap_or_default(),
-                    ));
+                         lacks could not be fetched: {failure}"
+                    )
                 }
-                Takeover::IsForeign => self.is_waiting(format!(
-                    "metrics are not taken in: this archive has entries of term {}, and this nimbus leads in term \
-                     {term}; \"A new ZooKeeper tree\" in docs/operations.md says what to do",
-                    own.term,
-                )),
+                Takeover::IsForeign => format!(
+                    "metrics are not taken in: this archive has entries of term {}, and this nimbus leads in \
+                     term {term}; \"A new ZooKeeper tree\" in docs/operations.md says what to do",
+                    own.term
+                ),
+            };
+            self.progress().trouble = Some(text.clone());
+            if said.as_ref() != Some(&text) {
+                warn!("{text}");
             }
+            said = Some(text);
             tokio::time::sleep(options.pace.takeover).await;
-        }
-    }
-
-    /// Says what it waits for, in the log when it is news.
-    fn is_waiting(&self, text: String) {
-        let is_news = self.progress().trouble.replace(text.clone()).as_ref() != Some(&text);
-        if is_news {
-            warn!("{text}");
         }
     }
 
@@ -131,6 +130,8 @@ impl Measure {
                 return Ok((heard.collect(), failure.filter(|_| !record.has_all(own))));
             };
             info!(from = %id, term = at.term, seq = at.seq, "taking over metrics");
+            self.progress().trouble =
+                Some(format!("metrics are not taken in yet: taking over those of {id}, up to entry {at}"));
             match self.catch_up(archive, api, at, (writer, record, offer)).await {
                 Ok(true) => {}
                 // Its log does not lead on from ours, and it need not.
@@ -196,8 +197,6 @@ impl Measure {
                 Fetched::Diverged | Fetched::Lacking => {
                     let own = archive.position();
                     let keeps = record.lacks(own) || record.is_unknown() && own != Position::default();
-                    self.progress().trouble =
-                        Some(format!("fetching the whole archive of {api}, up to entry {until}"));
                     let received = self.download(archive, api, keeps).await?;
                     // What was fetched before this has nothing of a later leader, which may have
                     // given something up that is not known here.

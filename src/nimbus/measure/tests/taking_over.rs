@@ -312,6 +312,36 @@ async fn a_mark_that_makes_no_sense_costs_no_wait_and_no_metrics() {
 }
 
 #[tokio::test]
+async fn a_mark_that_is_gone_is_made_anew_and_what_there_is_goes_on() {
+    let cluster = Cluster::new().await;
+    let (first, topology, _) = alone(&cluster).await;
+    let minute = cluster.minute();
+    first.stop().await;
+    cluster.tree.delete(&layout::archive(), None).await.expect("deleted");
+    let first = cluster.start("a").await;
+    first.takes_metrics().await;
+    assert_eq!(first.count(&topology, minute).await, Some(5));
+    let given_up = record(&cluster).await.given_up.expect("nobody knows what was safe");
+    assert_eq!((given_up.term, given_up.after.term), (Term(2), 1));
+    let (at, _) = stored(&first, &contribution(&topology, minute, 2, 2)).await;
+    first.calls_safe(at).await;
+    // It is made again when it goes while the leader leads.
+    cluster.tree.delete(&layout::archive(), None).await.expect("deleted");
+    let (at, _) = stored(&first, &contribution(&topology, minute, 3, 2)).await;
+    first.calls_safe(at).await;
+    assert!(record(&cluster).await.safe >= at);
+}
+
+#[tokio::test]
+async fn a_new_cluster_has_a_mark_from_the_start() {
+    let cluster = Cluster::new().await;
+    let first = cluster.start("a").await;
+    first.takes_metrics().await;
+    let record = record(&cluster).await;
+    assert_eq!((record.given_up, record.safe.term <= 1), (None, true));
+}
+
+#[tokio::test]
 async fn an_archive_of_another_tree_is_left_as_it_is() {
     let cluster = Cluster::new().await;
     let (first, ..) = alone(&cluster).await;
