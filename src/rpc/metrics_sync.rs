@@ -15,7 +15,10 @@ use tokio::sync::mpsc;
 use crate::{
     daemon::blocking,
     model::Position,
-    rpc::metrics::{BODY_BYTES_MAX, LogPage, LogQuery, MetaPage, MetaQuery},
+    rpc::{
+        message::ErrorBody,
+        metrics::{BODY_BYTES_MAX, LogPage, LogQuery, MetaPage, MetaQuery},
+    },
 };
 
 /// The last entry of the answering nimbus' own log, as `term.number`; with each answer about
@@ -194,9 +197,17 @@ async fn sent(api: &str, request: RequestBuilder) -> Result<Response, SyncError>
         return Ok(answer);
     }
     let status = answer.status().as_u16();
-    let said = whole(api, answer, 1 << 20).await?;
-    let said: String = String::from_utf8_lossy(&said).chars().take(QUOTED_BYTES_MAX).collect();
+    let said = said(&whole(api, answer, 1 << 20).await?);
     Err(SyncError::Refused { api: api.to_owned(), status, said })
+}
+
+/// What a refusal says, in words.
+fn said(body: &[u8]) -> String {
+    match serde_json::from_slice::<ErrorBody>(body) {
+        Ok(ErrorBody { message, .. }) => message,
+        // Not one of ours.
+        Err(_) => String::from_utf8_lossy(body).chars().take(QUOTED_BYTES_MAX).collect(),
+    }
 }
 
 async fn read<T: DeserializeOwned + Send + 'static>(api: &str, answer: Response) -> Result<T, SyncError> {
@@ -285,6 +296,13 @@ mod tests {
         assert_eq!(position_of(&position.to_string()), Some(position));
         assert_eq!(position_of("7"), None);
         assert_eq!(position_of("7.x"), None);
+    }
+
+    #[test]
+    fn a_refusal_is_quoted_by_its_message() {
+        assert_eq!(said(br#"{"code":"not_ready","message":"it is closed","hint":null}"#), "it is closed");
+        assert_eq!(said(b"<html>"), "<html>");
+        assert_eq!(said(&[b'x'; 1000]).len(), QUOTED_BYTES_MAX);
     }
 
     fn tar_of(names: &[&str]) -> Vec<u8> {
