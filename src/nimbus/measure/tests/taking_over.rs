@@ -294,6 +294,50 @@ async fn what_was_never_safe_goes_when_the_log_does_not_lead_on() {
 }
 
 #[tokio::test]
+async fn a_leader_that_was_deposed_replaces_nothing() {
+    let cluster = Cluster::new().await;
+    let before = cluster.server.sessions();
+    let (first, topology, _) = alone(&cluster).await;
+    let minute = cluster.minute();
+    let session = session_since(&cluster, &before);
+    let second = cluster.start("b").await;
+    second.open().await;
+    second.has_all_of(&first).await;
+    cluster.server.disconnect(session);
+    second.stop().await;
+    stored(&first, &contribution(&topology, minute, 2, 2)).await;
+    cluster.server.expire(session);
+    let second = cluster.start("b").await;
+    second.takes_metrics().await;
+    let (at, _) = stored(&second, &contribution(&topology, minute, 3, 3)).await;
+    second.calls_safe(at).await;
+    second.stop().await;
+    cluster.server.reconnect(session);
+    waits(&first).await;
+    // Another one led for a moment, and went on with nothing: what the first one has is to be kept.
+    let record = record(&cluster).await;
+    assert!(!record.lacks(first.archive().position()), "{record:?}");
+    let other = "c".parse().expect("valid");
+    let record = record.give_up(&other, Term(4), Position::default(), cluster.clock.now());
+    let election = record::Election { term: Term(4), nimbus: other };
+    let version = cluster.tree.set(&layout::term(), &record::encode(&election), None).await.expect("written");
+    assert_eq!(version.0, 4);
+    cluster.tree.set(&layout::archive(), &record::encode(&record), None).await.expect("written");
+    let second = cluster.start("b").await;
+    wait_until("it leads another term", LONG, || async {
+        let leader = first.handle().leader();
+        let me = first.handle().id();
+        let is_so = leader.as_ref().is_some_and(|it| it.term > Term(4) && it.nimbus == *me);
+        if is_so { Ok(()) } else { Err(format!("{leader:?}")) }
+    })
+    .await;
+    cluster.clock.turn(Duration::from_secs(601));
+    first.takes_metrics().await;
+    assert_eq!(first.count(&topology, minute).await, Some(7), "its own");
+    drop(second);
+}
+
+#[tokio::test]
 async fn a_mark_that_makes_no_sense_costs_no_wait_and_no_metrics() {
     let cluster = Cluster::new().await;
     let (first, topology, _) = alone(&cluster).await;
