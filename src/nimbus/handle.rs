@@ -120,7 +120,7 @@ impl Handle {
     }
 
     /// Has the view show what the leader has just written at `paths`, so that whoever was told
-    /// of that by this nimbus reads it here. It does its best for [`SEE_PATIENCE`].
+    /// of that by this nimbus reads it here. It does its best for two seconds.
     pub async fn see(&self, paths: Vec<TreePath>) {
         let seeing = async {
             if let Some(leader) = self.leader() {
