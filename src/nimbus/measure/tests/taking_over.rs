@@ -338,6 +338,33 @@ async fn a_leader_that_was_deposed_replaces_nothing() {
 }
 
 #[tokio::test]
+async fn a_follower_replaces_nothing_by_what_a_leader_of_the_past_has() {
+    let cluster = Cluster::new().await;
+    let (first, topology, _) = alone(&cluster).await;
+    let minute = cluster.minute();
+    first.stop().await;
+    let before = cluster.server.sessions();
+    let second = cluster.start("b").await;
+    waits(&second).await;
+    cluster.clock.turn(Duration::from_secs(601));
+    second.takes_metrics().await;
+    // It leads no more, and nobody has told it.
+    let leader = second.handle().leader().expect("it leads");
+    cluster.server.disconnect(session_since(&cluster, &before));
+    let election = record::Election { term: Term(leader.term.0 + 1), nimbus: "c".parse().expect("valid") };
+    cluster.tree.set(&layout::term(), &record::encode(&election), None).await.expect("written");
+    let first = cluster.start("a").await;
+    wait_until("it says why it does not follow", LONG, || async {
+        let trouble = first.handle().metrics_trouble();
+        let is_so = trouble.as_ref().is_some_and(|text| text.contains("another nimbus leads since"));
+        if is_so { Ok(()) } else { Err(format!("{trouble:?}")) }
+    })
+    .await;
+    assert_eq!(first.count(&topology, minute).await, Some(5));
+    assert_eq!(first.handle().measure_status().await.counts.checkpoints, 0);
+}
+
+#[tokio::test]
 async fn a_mark_that_makes_no_sense_costs_no_wait_and_no_metrics() {
     let cluster = Cluster::new().await;
     let (first, topology, _) = alone(&cluster).await;
