@@ -15,6 +15,9 @@ async fn a_swap_that_was_cut_off_is_finished_at_the_next_start() {
     register_some(&home.archive, &topology("new"), 3).await;
     home.archive.checkpoint(dir.join("next")).await.expect("copied");
     home.close().await;
+    // Left by a swap before that.
+    std::fs::create_dir(dir.join("before")).expect("made");
+    std::fs::write(dir.join("before/CURRENT"), "x").expect("written");
     // As after the first rename, then after the second one.
     for crash in 0..2 {
         if crash == 1 {

@@ -296,12 +296,10 @@ impl Measure {
         view.leader.clone().filter(|leader| leader.nimbus != self.shared.setup.me)
     }
 
-    /// Up to where the log would survive the loss of this leader with its disk: as it is marked.
+    /// Up to where the log would survive the loss of this leader with its disk: as it is marked,
+    /// which stays true for ever.
     fn safe(&self) -> Position {
-        match self.shared.stage.borrow().0 {
-            Stage::Leading => self.mark().safe,
-            Stage::Following | Stage::TakingOver => Position::default(),
-        }
+        self.mark().safe
     }
 
     /// What each live nimbus has of this leader's log.
