@@ -104,10 +104,15 @@ async fn a_rebalance_changes_workers_and_tasks() {
     })
     .await;
 
-    cluster.ok(&["deactivate", "word-count"]);
-    assert_eq!(cluster.json(&["show", "word-count"])["status"], "inactive");
-    cluster.ok(&["activate", "word-count"]);
-    assert_eq!(cluster.json(&["show", "word-count"])["status"], "active");
+    for (verb, status) in [("deactivate", "inactive"), ("activate", "active")] {
+        cluster.ok(&[verb, "word-count"]);
+        // The leader has taken it. `show` may ask the other nimbus, which hears of it a moment later.
+        wait_until("its status is shown", PATIENCE, async || {
+            let shown = cluster.json(&["show", "word-count"])["status"].clone();
+            if shown == status { Ok(()) } else { Err(format!("{shown} after {verb}")) }
+        })
+        .await;
+    }
     cluster.ok(&["kill", "word-count", "-w", "0s"]);
     cluster.wait_until_nothing_is_left().await;
 }
