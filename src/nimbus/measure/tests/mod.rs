@@ -3,6 +3,7 @@
 
 mod forgetting;
 mod model;
+mod put_aside;
 mod short_lives;
 mod shown;
 mod taking_over;

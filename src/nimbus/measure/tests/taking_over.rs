@@ -3,7 +3,6 @@
 use super::*;
 use crate::{
     cluster::archive::ArchiveRecord,
-    model::event::EventKind,
     rpc::metrics::{LogPage, LogQuery},
     tree::SessionId,
 };
@@ -108,7 +107,7 @@ async fn a_new_leader_first_takes_what_another_follower_has() {
 }
 
 /// A leader that is alone and has called 5 of a minute safe.
-async fn alone(cluster: &Cluster) -> (One, TopologyId, Position) {
+pub(super) async fn alone(cluster: &Cluster) -> (One, TopologyId, Position) {
     let first = cluster.start("a").await;
     first.takes_metrics().await;
     let topology = submit(&first, "wc").await;
@@ -119,7 +118,7 @@ async fn alone(cluster: &Cluster) -> (One, TopologyId, Position) {
 }
 
 /// Waits until `one` leads and waits for others, and answers what it says.
-async fn waits(one: &One) -> String {
+pub(super) async fn waits(one: &One) -> String {
     wait_until("it waits for others", LONG, || async {
         let status = one.handle().measure_status().await;
         let trouble = status.trouble.clone().filter(|_| status.stage == Stage::TakingOver);
@@ -128,12 +127,12 @@ async fn waits(one: &One) -> String {
     .await
 }
 
-async fn record(cluster: &Cluster) -> ArchiveRecord {
+pub(super) async fn record(cluster: &Cluster) -> ArchiveRecord {
     Store::new(cluster.server.connect()).archive().await.expect("readable").expect("written")
 }
 
 /// Waits until it is counted that another archive took the place of its own, once.
-async fn replaced(one: &One) {
+pub(super) async fn replaced(one: &One) {
     wait_until("the exchange is counted", LONG, || async {
         let n = one.handle().measure_status().await.counts.checkpoints;
         if n == 1 { Ok(()) } else { Err(n.to_string()) }
@@ -141,11 +140,11 @@ async fn replaced(one: &One) {
     .await;
 }
 
-async fn aside(one: &One) -> Vec<PathBuf> {
+pub(super) async fn aside(one: &One) -> Vec<PathBuf> {
     one.handle().measure_status().await.archive.expect("open").aside
 }
 
-fn received_in(cluster: &Cluster, name: &str) -> Vec<String> {
+pub(super) fn received_in(cluster: &Cluster, name: &str) -> Vec<String> {
     let entries = std::fs::read_dir(cluster.dir.path().join(name)).expect("listed").flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.starts_with("metrics-")).collect()
@@ -193,50 +192,6 @@ async fn a_leader_waits_for_safe_metrics_that_it_lacks() {
 }
 
 #[tokio::test]
-async fn metrics_that_come_back_too_late_are_put_aside_and_told_of() {
-    let cluster = Cluster::new().await;
-    let (first, topology, at) = alone(&cluster).await;
-    let minute = cluster.minute();
-    first.stop().await;
-    let second = cluster.start("b").await;
-    waits(&second).await;
-    cluster.clock.turn(Duration::from_secs(601));
-    second.takes_metrics().await;
-    register(&second, &topology).await.expect("taken");
-    stored(&second, &contribution(&topology, minute, 2, 2)).await;
-    let record = record(&cluster).await;
-    let given_up = record.given_up.expect("it is written down");
-    assert_eq!(given_up.after, Position::default());
-    assert!(given_up.through >= at && record.lacks(at), "{record:?}");
-    let events = wait_until("it is told", LONG, || async {
-        let view = second.handle().observation().expect("read").view;
-        let told = view.events.values().filter(|event| event.event == EventKind::MetricsLost);
-        let told: Vec<String> = told.map(|event| event.reason.clone()).collect();
-        if told.is_empty() { Err("it is not".to_owned()) } else { Ok(told) }
-    })
-    .await;
-    assert!(matches!(&events[..], [told] if told.contains("goes on without")), "{events:?}");
-
-    let first = cluster.start("a").await;
-    first.open().await;
-    first.has_all_of(&second).await;
-    assert_eq!(first.count(&topology, minute).await, Some(2));
-    replaced(&first).await;
-    let aside = self::aside(&first).await;
-    assert!(matches!(&aside[..], [dir] if dir.join("CURRENT").exists()), "{aside:?}");
-    // And on it goes by the log.
-    stored(&second, &contribution(&topology, minute, 3, 1)).await;
-    first.has_all_of(&second).await;
-    assert_eq!(first.count(&topology, minute).await, Some(3));
-    assert_eq!(first.handle().measure_status().await.counts.checkpoints, 1);
-    assert_eq!(received_in(&cluster, "a"), Vec::<String>::new());
-    // One that comes to lead with the others' log knows of it, too.
-    second.stop().await;
-    first.takes_metrics().await;
-    assert_eq!(self::record(&cluster).await.given_up, record.given_up);
-}
-
-#[tokio::test]
 async fn a_leader_that_is_cut_off_calls_nothing_safe_and_its_successor_takes_all_that_was() {
     let cluster = Cluster::new().await;
     let before = cluster.server.sessions();
@@ -264,25 +219,40 @@ async fn a_leader_that_is_cut_off_calls_nothing_safe_and_its_successor_takes_all
     assert_eq!(record(&cluster).await.given_up, None);
 }
 
-#[tokio::test]
-async fn what_was_never_safe_goes_when_the_log_does_not_lead_on() {
-    let cluster = Cluster::new().await;
+/// Two logs that part.
+struct Parted {
+    /// Cut off, with 2 in cut 2 that it never called safe; it does not know that its session ended.
+    first: One,
+    session: SessionId,
+    /// It leads since, with all that was safe.
+    second: One,
+    topology: TopologyId,
+}
+
+async fn parted(cluster: &Cluster) -> Parted {
     let before = cluster.server.sessions();
-    let (first, topology, safe) = alone(&cluster).await;
-    let minute = cluster.minute();
-    let session = session_since(&cluster, &before);
+    let (first, topology, safe) = alone(cluster).await;
+    let session = session_since(cluster, &before);
     let second = cluster.start("b").await;
     second.open().await;
     second.has_all_of(&first).await;
     cluster.server.disconnect(session);
     // What nobody follows any more: it has no time to ask.
     second.stop().await;
-    let (late, said) = stored(&first, &contribution(&topology, minute, 2, 2)).await;
+    let (late, said) = stored(&first, &contribution(&topology, cluster.minute(), 2, 2)).await;
     assert!(said < late, "{said}");
     cluster.server.expire(session);
     let second = cluster.start("b").await;
     second.takes_metrics().await;
     assert!(second.archive().position() >= safe);
+    Parted { first, session, second, topology }
+}
+
+#[tokio::test]
+async fn what_was_never_safe_goes_when_the_log_does_not_lead_on() {
+    let cluster = Cluster::new().await;
+    let Parted { first, session, second, topology } = parted(&cluster).await;
+    let minute = cluster.minute();
     stored(&second, &contribution(&topology, minute, 2, 2)).await;
     stored(&second, &contribution(&topology, minute, 3, 1)).await;
     cluster.server.reconnect(session);
@@ -296,19 +266,8 @@ async fn what_was_never_safe_goes_when_the_log_does_not_lead_on() {
 #[tokio::test]
 async fn a_leader_that_was_deposed_replaces_nothing() {
     let cluster = Cluster::new().await;
-    let before = cluster.server.sessions();
-    let (first, topology, _) = alone(&cluster).await;
+    let Parted { first, session, second, topology } = parted(&cluster).await;
     let minute = cluster.minute();
-    let session = session_since(&cluster, &before);
-    let second = cluster.start("b").await;
-    second.open().await;
-    second.has_all_of(&first).await;
-    cluster.server.disconnect(session);
-    second.stop().await;
-    stored(&first, &contribution(&topology, minute, 2, 2)).await;
-    cluster.server.expire(session);
-    let second = cluster.start("b").await;
-    second.takes_metrics().await;
     let (at, _) = stored(&second, &contribution(&topology, minute, 3, 3)).await;
     second.calls_safe(at).await;
     second.stop().await;
@@ -430,87 +389,6 @@ async fn an_archive_of_another_tree_is_left_as_it_is() {
     let said = waits(&one).await;
     assert!(said.contains("has entries of term 2, and this nimbus leads in term 1"), "{said}");
     assert_eq!(one.archive().position(), position);
-}
-
-#[tokio::test]
-async fn what_a_new_leader_has_more_is_put_aside_when_it_takes_what_it_lacks() {
-    let cluster = Cluster::new().await;
-    let (first, topology, at) = alone(&cluster).await;
-    let minute = cluster.minute();
-    first.stop().await;
-    let second = cluster.start("b").await;
-    waits(&second).await;
-    cluster.clock.turn(Duration::from_secs(601));
-    second.takes_metrics().await;
-    register(&second, &topology).await.expect("taken");
-    let (next, _) = stored(&second, &contribution(&topology, minute, 2, 2)).await;
-    second.calls_safe(next).await;
-    second.stop().await;
-    // What the second one has is safe since; but there is no room to put the first one's aside.
-    let dir = cluster.dir.path().join("a/metrics");
-    let full = [dir.join("aside-0-1"), dir.join("aside-0-2")];
-    full.iter().for_each(|dir| std::fs::create_dir(dir).expect("made"));
-    let first = cluster.start("a").await;
-    assert!(waits(&first).await.contains("waiting for"));
-    let second = cluster.start("b").await;
-    wait_until("it says what is the matter", LONG, || async {
-        let said = waits(&first).await;
-        if said.contains("could not be fetched") && said.contains("no more can be put aside") {
-            Ok(())
-        } else {
-            Err(said)
-        }
-    })
-    .await;
-    // What can be reached is not given up.
-    cluster.clock.turn(Duration::from_secs(10_000));
-    waits(&first).await;
-    assert_eq!(first.count(&topology, minute).await, Some(5));
-    std::fs::remove_dir(&full[0]).expect("removed");
-    first.takes_metrics().await;
-    assert_eq!(first.count(&topology, minute).await, Some(2));
-    assert_eq!(
-        aside(&first).await,
-        [full[1].clone(), dir.join(format!("aside-{}-{}", at.term, last_of(&dir)))]
-    );
-    second.has_all_of(&first).await;
-    assert_eq!(aside(&second).await, Vec::<PathBuf>::new());
-    assert_eq!(record(&cluster).await.given_up.map(|it| it.term), Some(Term(2)), "nothing more");
-}
-
-/// The number of the entry that the archive which was put aside last goes up to.
-fn last_of(dir: &std::path::Path) -> u64 {
-    let names = std::fs::read_dir(dir).expect("listed").flatten().map(|entry| entry.file_name());
-    let numbers = names.filter_map(|name| name.to_str()?.strip_prefix("aside-1-")?.parse().ok());
-    numbers.max().expect("there is one")
-}
-
-#[tokio::test]
-async fn a_follower_without_room_keeps_what_it_has_and_says_so() {
-    let cluster = Cluster::new().await;
-    let (first, topology, _) = alone(&cluster).await;
-    let minute = cluster.minute();
-    first.stop().await;
-    let second = cluster.start("b").await;
-    waits(&second).await;
-    cluster.clock.turn(Duration::from_secs(601));
-    second.takes_metrics().await;
-    let dir = cluster.dir.path().join("a/metrics");
-    let full = [dir.join("aside-0-1"), dir.join("aside-0-2")];
-    full.iter().for_each(|dir| std::fs::create_dir(dir).expect("made"));
-    let first = cluster.start("a").await;
-    first.open().await;
-    wait_until("it says why it does not follow", LONG, || async {
-        let trouble = first.handle().metrics_trouble();
-        let is_so = trouble.as_ref().is_some_and(|text| text.contains("no more can be put aside"));
-        if is_so { Ok(()) } else { Err(format!("{trouble:?}")) }
-    })
-    .await;
-    assert_eq!(first.count(&topology, minute).await, Some(5));
-    assert_eq!(aside(&first).await, full);
-    std::fs::remove_dir(&full[1]).expect("removed");
-    first.has_all_of(&second).await;
-    assert_eq!(aside(&first).await.len(), 2);
 }
 
 #[tokio::test]
