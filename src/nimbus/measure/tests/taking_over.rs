@@ -4,7 +4,10 @@ use super::*;
 use crate::{
     cluster::archive::ArchiveRecord,
     rpc::metrics::{LogPage, LogQuery},
-    tree::SessionId,
+    tree::{
+        SessionId,
+        faulty::{FaultPlan, FaultyTree, Rates},
+    },
 };
 
 #[tokio::test]
@@ -369,6 +372,24 @@ async fn a_new_cluster_has_a_mark_from_the_start() {
     first.takes_metrics().await;
     let record = record(&cluster).await;
     assert_eq!((record.given_up, record.safe.term <= 1), (None, true));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_keeps_nothing_from_being_safe() {
+    let cluster = Cluster::new().await;
+    let plan = FaultPlan::seeded(3, Rates { lost_reply: 0.2, ..Rates::default() });
+    let tree = FaultyTree::new(cluster.server.connect(), plan);
+    let stop = CancellationToken::new();
+    let running = api::start(cluster.options("a", PACE), tree, cluster.clock.clone(), stop.clone()).await;
+    let one = One { running: running.expect("started"), stop };
+    one.takes_metrics().await;
+    let topology: TopologyId = NIMBUS.parse().expect("valid");
+    register(&one, &topology).await.expect("taken");
+    for cut in 1..=10 {
+        let (at, _) = stored(&one, &contribution(&topology, cluster.minute(), cut, 1)).await;
+        one.calls_safe(at).await;
+        assert!(record(&cluster).await.safe >= at);
+    }
 }
 
 #[tokio::test]
