@@ -1,8 +1,8 @@
-//! Carries out a plan: each action is one fenced transaction.
+//! Application of a plan: each action is one fenced transaction.
 //!
-//! An action names the versions it was decided on, so that it happens as decided or not at
-//! all. One that is refused is no trouble: the state is another one by now, and the next
-//! decision is made on that.
+//! An action names the versions on which it was decided, so that it takes effect as decided or
+//! not at all. A rejected action is no error: the state has changed since, and the next decision
+//! is made on the new state.
 
 use std::sync::Arc;
 
@@ -16,29 +16,29 @@ use crate::{
     tree::{self, Op, READ_BATCH, ReadTree, TreePath},
 };
 
-/// How many deletions one transaction holds; keeps it far below the limit on bytes, and
-/// short enough to leave the server time for others.
+/// Most deletions in one transaction: far below the limit on bytes, and short enough to leave
+/// the server time for other requests.
 const DELETE_BATCH: usize = 500;
 
-/// How carrying out a plan went.
+/// Outcome of a plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Applied {
-    /// How many actions were carried out.
+    /// Number of applied actions.
     pub(super) n_done: usize,
-    /// How many were refused.
+    /// Number of rejected actions.
     pub(super) n_refused: usize,
-    /// How many tasks left a lost place.
+    /// Number of tasks moved away from lost workers.
     pub(super) n_moved: usize,
-    /// Whether the rest of the plan was left, as it makes no sense to go on with it: we
-    /// lead no longer, the tree cannot be reached, or an outcome is not known.
+    /// True if the other actions of the plan were skipped, as they cannot succeed: this nimbus
+    /// no longer leads, ZooKeeper cannot be reached, or an outcome is not known.
     pub(super) is_cut_short: bool,
 }
 
-/// Carries out `plan` in its order. A refused action does not stop those of other topologies.
+/// Applies `plan` in order. A rejected action does not stop those of other topologies.
 pub(super) async fn apply(plan: &Plan, writer: &FencedWriter, tree: &Arc<dyn ReadTree>) -> Applied {
     let mut applied = Applied::default();
     for action in &plan.actions {
-        match carry_out(action, writer, tree).await {
+        match execute(action, writer, tree).await {
             Ok(()) => {
                 applied.n_done += 1;
                 applied.n_moved += action.n_moved;
@@ -46,10 +46,10 @@ pub(super) async fn apply(plan: &Plan, writer: &FencedWriter, tree: &Arc<dyn Rea
             }
             Err(WriteError::Op { source, .. }) => {
                 applied.n_refused += 1;
-                info!(action = %action.effect, %source, "refused, to be decided anew");
+                info!(action = %action.effect, %source, "an action was rejected; it is decided again");
             }
             Err(error @ (WriteError::Deposed { .. } | WriteError::Unknown(_) | WriteError::NotSent(_))) => {
-                warn!(action = %action.effect, %error, "the rest of a plan is left");
+                warn!(action = %action.effect, %error, "an action failed; the rest of the plan is skipped");
                 applied.is_cut_short = true;
                 break;
             }
@@ -63,15 +63,11 @@ fn log(action: &Action, writer: &FencedWriter) {
     info!(term = %writer.term(), topology, reason = %action.reason, "{}", action.effect);
 }
 
-async fn carry_out(
-    action: &Action,
-    writer: &FencedWriter,
-    tree: &Arc<dyn ReadTree>,
-) -> Result<(), WriteError> {
+async fn execute(action: &Action, writer: &FencedWriter, tree: &Arc<dyn ReadTree>) -> Result<(), WriteError> {
     let effect = &action.effect;
     match (effect.ops(), effect) {
-        (Some(ops), _) => match told(action) {
-            Some(told) => writer.commit_and_tell(ops, told).await.map(drop),
+        (Some(ops), _) => match event_draft(action) {
+            Some(draft) => writer.commit_and_tell(ops, draft).await.map(drop),
             None => writer.commit(ops).await.map(drop),
         },
         (None, Effect::RemoveRecords { id }) => remove_records(id, writer, tree).await,
@@ -79,21 +75,21 @@ async fn carry_out(
     }
 }
 
-/// What people are told of an action; house-keeping is not told.
-fn told(action: &Action) -> Option<Told> {
+/// Event that an action records for operators; housekeeping records none.
+fn event_draft(action: &Action) -> Option<Told> {
     let event = match (&action.effect, &action.reason) {
         (Effect::Place { .. }, Reason::Unplaced { .. }) => EventKind::Placed,
         (Effect::Place { .. }, _) => EventKind::Moved,
         (Effect::Rebalance { .. }, _) => EventKind::Rebalanced,
         (Effect::BeginMove { .. }, _) => EventKind::Rebalancing,
         (Effect::Unassign { .. }, _) => EventKind::Unassigned,
-        (Effect::RemoveStorm { .. }, _) => EventKind::Removed,
+        (Effect::RemoveTopologyRecord { .. }, _) => EventKind::Removed,
         (
             Effect::RemoveRecords { .. }
-            | Effect::CorrectOrders(_)
+            | Effect::CorrectSupervisorAssignments(_)
             | Effect::RestoreParents { .. }
-            | Effect::ForgetBlob { .. }
-            | Effect::ForgetEvents { .. },
+            | Effect::DeleteBlobNode { .. }
+            | Effect::DeleteEvents { .. },
             _,
         ) => return None,
     };
@@ -107,8 +103,8 @@ fn told(action: &Action) -> Option<Told> {
     })
 }
 
-/// Deletes everything of a topology but its record; beats first, as they are what others
-/// may still write to.
+/// Deletes all records of a topology except its topology record; heartbeats first, as workers may
+/// still write there.
 async fn remove_records(
     id: &TopologyId,
     writer: &FencedWriter,
@@ -126,7 +122,7 @@ async fn remove_records(
     Ok(())
 }
 
-/// `root` and everything below it, parents first; nothing when it is not there.
+/// Lists `root` and everything below it, parents first; empty if `root` does not exist.
 async fn subtree(root: &TreePath, tree: &Arc<dyn ReadTree>) -> Result<Vec<TreePath>, tree::Error> {
     let mut found = Vec::new();
     let mut unread = vec![root.clone()];

@@ -1,29 +1,30 @@
-//! Whether a nimbus should stand for leader now: pure.
+//! Decision when a nimbus campaigns: pure.
 //!
-//! One that has the blobs of all live topologies stands at once. One that lacks some leaves
-//! it to those that lack fewer for a while, as it could not give supervisors what they need;
-//! but a cluster must not stay without a leader for the sake of a blob, so in the end the
-//! one that lacks least leads, serves what it has, and goes on fetching.
+//! A nimbus that has the blobs of all live topologies campaigns at once. A nimbus with missing
+//! blobs waits for a grace period, as it could not serve supervisors; others with fewer missing
+//! blobs go first. But a cluster must not stay without a leader because of a blob: after the
+//! grace period the nimbus with the fewest missing blobs leads, serves the blobs that it has, and
+//! keeps fetching the others.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{cluster::record::Nimbus, model::NimbusId};
 
-/// How much longer each nimbus waits than the one that lacks fewer blobs: longer than an
-/// election takes.
+/// Additional wait of each nimbus behind the one with the next fewer missing blobs: longer than
+/// an election takes.
 const STEP: Duration = Duration::from_secs(2);
 
-/// Whether to stand.
+/// Time at which a nimbus campaigns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Candidacy {
-    /// Stand now.
-    Stands,
-    /// Leave it to others for so long.
-    Waits(Duration),
+    /// Campaign now.
+    Now,
+    /// Wait this long for other nimbuses.
+    After(Duration),
 }
 
-/// Whether `me`, which lacks `n_missing` blobs (`None`: it does not know yet), should stand
-/// when nobody has led for `leaderless`.
+/// Decides when `me`, which is missing `n_missing` blobs (`None`: not known yet), campaigns if
+/// there has been no leader for `leaderless`.
 pub(super) fn candidacy(
     me: &NimbusId,
     n_missing: Option<usize>,
@@ -32,15 +33,15 @@ pub(super) fn candidacy(
     grace: Duration,
 ) -> Candidacy {
     if n_missing == Some(0) {
-        return Candidacy::Stands;
+        return Candidacy::Now;
     }
     let mine = (n_missing.unwrap_or(usize::MAX), me);
     let others = nimbuses.iter().filter(|(id, _)| *id != me);
     let n_before = others.filter(|(id, nimbus)| (nimbus.blobs_missing, *id) < mine).count();
     let steps = STEP.saturating_mul(u32::try_from(n_before).unwrap_or(u32::MAX));
     match grace.saturating_add(steps).checked_sub(leaderless) {
-        None | Some(Duration::ZERO) => Candidacy::Stands,
-        Some(left) => Candidacy::Waits(left),
+        None | Some(Duration::ZERO) => Candidacy::Now,
+        Some(left) => Candidacy::After(left),
     }
 }
 
@@ -64,17 +65,17 @@ mod tests {
         let nimbuses = others.iter().map(|(id, n)| (id.parse().expect("valid"), record(*n))).collect();
         let leaderless = Duration::from_secs(leaderless);
         let found = candidacy(&me.parse().expect("valid"), n_missing, &nimbuses, leaderless, GRACE);
-        assert_eq!(found == Candidacy::Stands, stands, "{me} {n_missing:?} {others:?}: {found:?}");
+        assert_eq!(found == Candidacy::Now, stands, "{me} {n_missing:?} {others:?}: {found:?}");
     }
 
     #[test]
-    fn who_has_all_blobs_stands_at_once() {
+    fn a_nimbus_with_all_blobs_campaigns_at_once() {
         check("b", Some(0), &[("a", 0), ("b", 0), ("c", 9)], 0, true);
         check("b", Some(0), &[], 0, true);
     }
 
     #[test]
-    fn who_lacks_some_waits_and_the_one_that_lacks_least_is_first() {
+    fn nimbuses_with_missing_blobs_wait_and_the_one_with_the_fewest_goes_first() {
         let all = [("a", 5), ("b", 2), ("c", 2)];
         for id in ["a", "b", "c"] {
             let n = all.iter().find(|(other, _)| *other == id).map(|(_, n)| *n);
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_know_what_it_lacks_is_last() {
+    fn a_nimbus_that_does_not_know_its_missing_blobs_goes_last() {
         check("a", None, &[("b", 1000)], 30, false);
         check("a", None, &[("b", 1000)], 32, true);
         check("a", None, &[], 30, true);

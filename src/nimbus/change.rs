@@ -1,7 +1,7 @@
-//! Activate, deactivate, rebalance, kill: what they make of a topology's record.
+//! Activate, deactivate, rebalance, kill: changes of a topology's record.
 //!
-//! All of a change stands in the record, its deadline included, so that whoever leads when
-//! it is due can carry it out.
+//! The record contains the whole change, its deadline included, so that any later leader can
+//! execute it when it is due.
 
 use std::time::Duration;
 
@@ -28,28 +28,27 @@ use crate::{
     tree,
 };
 
-/// How often the record is read anew when others write it at the same time; only a person
-/// with zkCli does.
+/// Most attempts when others write the record at the same time; only a person with zkCli does.
 const TRIES: usize = 8;
 
-/// What an operator asks of a topology.
+/// Request of an operator for a topology.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Let spouts run.
     Activate,
     /// Stop spouts.
     Deactivate,
-    /// Place tasks anew after a wait.
+    /// Place tasks again after a wait.
     Rebalance(RebalanceRequest),
     /// Remove it after a wait.
     Kill(KillRequest),
-    /// Measure otherwise from now on: this in place of what was changed before. Nothing in it
-    /// leaves the topology's own settings.
+    /// Replace the metric settings that were changed before. An empty control restores the
+    /// topology's own settings.
     Metrics(MetricControl),
 }
 
 impl Change {
-    /// The word for it, as in the API and the CLI.
+    /// Name of the change in the API and the CLI.
     pub fn verb(&self) -> &'static str {
         match self {
             Self::Activate => "activate",
@@ -61,11 +60,10 @@ impl Change {
     }
 }
 
-/// The topology that `text` names: by id, else by name.
+/// Finds a topology by its id, else by its name.
 ///
 /// # Errors
-/// [`Refusal::UnknownTopology`], and [`Refusal::Unreadable`] for one whose record cannot be
-/// read.
+/// [`Refusal::UnknownTopology`], and [`Refusal::Unreadable`] if its record cannot be read.
 pub fn find(view: &ClusterView, text: &str) -> Result<TopologyId, Refusal> {
     let unknown = || Refusal::UnknownTopology { topology: text.to_owned() };
     let id = text.parse::<TopologyId>().ok();
@@ -83,8 +81,8 @@ pub fn find(view: &ClusterView, text: &str) -> Result<TopologyId, Refusal> {
     }
 }
 
-/// Writes a change into the record of a topology, and answers the record as it is then.
-pub(super) async fn carry_out(
+/// Writes a change into the record of a topology and returns the new record.
+pub(super) async fn execute(
     id: &TopologyId,
     (change, by): (&Change, &Option<String>),
     now: Timestamp,
@@ -121,13 +119,13 @@ pub(super) async fn carry_out(
         }
         let data = record::encode(&next);
         let set = tree::Op::Set { path: path.clone(), data, version: Some(storm.version) };
-        match writer.commit_and_tell(vec![set], told(id, change, by.clone(), &next)).await {
+        match writer.commit_and_tell(vec![set], event_draft(id, change, by.clone(), &next)).await {
             Ok(_) => return Ok(next),
             Err(WriteError::Op {
                 source: tree::Error::BadVersion { .. } | tree::Error::NoNode { .. },
                 ..
             }) => {}
-            // If it took effect after all, the next try reads it or clashes with it.
+            // If the write took effect, the next attempt reads it or conflicts with it.
             Err(WriteError::Unknown(_)) => in_doubt = Some(next),
             Err(error) => return Err(error.into()),
         }
@@ -135,14 +133,14 @@ pub(super) async fn carry_out(
     Err(Refusal::Conflict { path })
 }
 
-fn told(id: &TopologyId, change: &Change, by: Option<String>, next: &Storm) -> Told {
+fn event_draft(id: &TopologyId, change: &Change, by: Option<String>, next: &Storm) -> Told {
     let event = match change {
         Change::Activate => EventKind::Activated,
         Change::Deactivate => EventKind::Deactivated,
         Change::Rebalance(_) => EventKind::Rebalancing,
         Change::Kill(_) => EventKind::Killed,
         Change::Metrics(control) => {
-            let reason = format!("an operator asked for it; {}", told_of(control));
+            let reason = format!("an operator asked for it; {}", describe_control(control));
             return Told { by, ..Told::of(id, EventKind::Measured, reason) };
         }
     };
@@ -153,17 +151,17 @@ fn told(id: &TopologyId, change: &Change, by: Option<String>, next: &Storm) -> T
     Told { by, ..Told::of(id, event, reason) }
 }
 
-/// Between two looks at what a write whose answer was lost may have done.
+/// Pause between two reads after a write whose response was lost.
 const READ_BACK_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often that is looked at: longer than a server takes to come back from a restart, and
-/// as long as a person waits for an answer.
+/// Most of these reads: together longer than a ZooKeeper server takes to restart, and as long as
+/// a person waits for a response.
 const READ_BACK_TRIES: usize = 100;
 
-/// Reads the record of a topology, again and again until there is an answer.
+/// Reads the record of a topology, and retries until a read succeeds.
 ///
 /// # Errors
-/// [`Refusal::OutcomeUnknown`] when there is none in time.
+/// [`Refusal::OutcomeUnknown`] if none succeeds in time.
 pub(super) async fn read_back(id: &TopologyId, store: &Store) -> Result<Option<Stored<Storm>>, Refusal> {
     for _ in 0..READ_BACK_TRIES {
         match store.storm(id).await {
@@ -177,22 +175,22 @@ pub(super) async fn read_back(id: &TopologyId, store: &Store) -> Result<Option<S
     Err(Refusal::OutcomeUnknown)
 }
 
-/// The record of a topology after `change`.
+/// Returns the record of a topology after `change`.
 ///
 /// # Errors
-/// [`Refusal::Illegal`] when its status does not allow it.
+/// [`Refusal::Illegal`] if its status does not allow the change.
 pub(super) fn changed(storm: &Storm, change: &Change, now: Timestamp) -> Result<Storm, Refusal> {
     let (event, wait_secs) = match change {
         Change::Activate => (Event::Activate, None),
         Change::Deactivate => (Event::Deactivate, None),
         Change::Rebalance(request) => (Event::Rebalance, request.wait_secs),
         Change::Kill(request) => (Event::Kill, request.wait_secs),
-        // No status keeps it from being measured.
-        Change::Metrics(control) => return Ok(measured(storm, control)),
+        // Metric settings can be changed in every status.
+        Change::Metrics(control) => return Ok(with_metric_control(storm, control)),
     };
     let status = match storm.status.on(event)? {
         Outcome::Becomes(status) => status,
-        // Only deadlines lead there, and no operator can bring one about.
+        // Only deadlines lead there, and no request of an operator is a deadline.
         Outcome::Resumes | Outcome::IsRemoved => storm.status,
     };
     let wait = Duration::from_secs(wait_secs.unwrap_or(storm.message_timeout_secs));
@@ -214,23 +212,23 @@ pub(super) fn changed(storm: &Storm, change: &Change, now: Timestamp) -> Result<
     Ok(next)
 }
 
-/// The record of a topology that is measured as `control` says.
-fn measured(storm: &Storm, control: &MetricControl) -> Storm {
+/// Returns the record of a topology with the metric settings of `control`.
+fn with_metric_control(storm: &Storm, control: &MetricControl) -> Storm {
     let metrics = (*control != MetricControl::default()).then(|| control.clone());
     Storm { metrics, ..storm.clone() }
 }
 
-/// The most names in each list of a [`MetricControl`]: all that are built in, and as many
-/// again. The record of a topology is read by each of its workers.
+/// Most names in each list of a [`MetricControl`]: all that are built in, and as many again.
+/// Each worker of the topology reads the record.
 const CONTROLLED_NAMES_MAX: usize = 200;
 
-/// Whether workers can follow it.
+/// Checks that workers can apply the metric settings.
 fn check_control(control: &MetricControl) -> Result<(), Refusal> {
     let bad = |text: String| Err(Refusal::BadOption(text));
     let MetricControl { enabled, disabled, sample_rate, debug } = control;
     for names in [enabled, disabled, debug] {
         if names.len() > CONTROLLED_NAMES_MAX {
-            return bad(format!("at most {CONTROLLED_NAMES_MAX} names of metrics fit in one list"));
+            return bad(format!("at most {CONTROLLED_NAMES_MAX} metric names are allowed in one list"));
         }
         let is_name = |name: &str| {
             let is_odd = |c: char| c == '@' || c.is_control() || c.is_whitespace();
@@ -241,24 +239,26 @@ fn check_control(control: &MetricControl) -> Result<(), Refusal> {
         }
     }
     match sample_rate {
-        Some(rate) if !(0.0..=1.0).contains(rate) => bad(format!("{rate} is no share from 0 to 1")),
+        Some(rate) if !(0.0..=1.0).contains(rate) => {
+            bad(format!("sample rate {rate} is not between 0 and 1"))
+        }
         Some(_) | None => Ok(()),
     }
 }
 
-/// What is measured otherwise, for people.
-fn told_of(control: &MetricControl) -> String {
+/// Describes changed metric settings for people.
+fn describe_control(control: &MetricControl) -> String {
     let MetricControl { enabled, disabled, sample_rate, debug } = control;
-    let lists = [("measured", enabled), ("not measured", disabled), ("in the workers' logs", debug)];
+    let lists = [("enabled", enabled), ("disabled", disabled), ("written to worker logs", debug)];
     let mut parts: Vec<String> = (lists.into_iter())
         .filter(|(_, names)| !names.is_empty())
         .map(|(what, names)| format!("{what}: {}", names.join(", ")))
         .collect();
     parts.extend(sample_rate.map(|rate| format!("sample rate: {rate}")));
-    if parts.is_empty() { "all as its settings say".to_owned() } else { parts.join("; ") }
+    if parts.is_empty() { "metrics as in the topology's settings".to_owned() } else { parts.join("; ") }
 }
 
-/// Whether a rebalance asks for something that the topology can be.
+/// Checks that the topology can run with the requested workers and parallelism.
 fn check_rebalance(
     id: &TopologyId,
     request: &RebalanceRequest,
@@ -288,7 +288,7 @@ fn check_rebalance(
         })
         .sum();
     if n_tasks > u64::from(MAX_TASKS) {
-        return bad(format!("{n_tasks} tasks are more than a topology can have ({MAX_TASKS})"));
+        return bad(format!("{n_tasks} tasks are more than the {MAX_TASKS} that a topology may have"));
     }
     check_placeable(id, &tasks.resized(&request.parallelism), request.workers.unwrap_or(workers))
 }
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_options_and_the_deadline_are_in_the_record() {
+    fn options_and_deadline_of_a_change_are_in_the_record() {
         let now = Timestamp::from_millis(1000);
         let request = RebalanceRequest {
             wait_secs: Some(5),
@@ -343,16 +343,16 @@ mod tests {
                 only_drained: false,
             })
         );
-        assert_eq!(next.rest["colour"], "blue", "fields of a newer version stay");
+        assert_eq!(next.rest["colour"], "blue", "fields of a newer version are kept");
         let killed = changed(&next, &kill(None), now).expect("a topology that rebalances can be killed");
         assert_eq!(killed.pending, Some(PendingChange::Kill { deadline: Timestamp::from_millis(31_000) }));
-        let sooner = changed(&killed, &kill(Some(0)), now).expect("a second kill sets another deadline");
+        let sooner = changed(&killed, &kill(Some(0)), now).expect("a second kill replaces the deadline");
         assert_eq!(sooner.pending, Some(PendingChange::Kill { deadline: now }));
         assert!(matches!(changed(&killed, &Change::Activate, now), Err(Refusal::Illegal(_))));
     }
 
     #[test]
-    fn what_is_measured_changes_alone_and_goes_back() {
+    fn metric_settings_change_nothing_else_and_can_be_reset() {
         let control = MetricControl {
             enabled: vec!["EmitTime".to_owned()],
             sample_rate: Some(0.5),
@@ -365,9 +365,9 @@ mod tests {
         assert_eq!(next, Storm { metrics: Some(control.clone()), ..killed.clone() });
         let back = changed(&next, &Change::Metrics(MetricControl::default()), now).expect("legal");
         assert_eq!(back, killed);
-        let told = told(&"wc-1-1".parse().expect("valid"), &change, None, &next);
-        assert_eq!(told.event, EventKind::Measured);
-        assert!(told.reason.ends_with("measured: EmitTime; sample rate: 0.5"), "{}", told.reason);
+        let draft = event_draft(&"wc-1-1".parse().expect("valid"), &change, None, &next);
+        assert_eq!(draft.event, EventKind::Measured);
+        assert!(draft.reason.ends_with("enabled: EmitTime; sample rate: 0.5"), "{}", draft.reason);
 
         assert!(check_control(&control).is_ok());
         for rate in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_make_no_sense_are_refused() {
+    fn invalid_rebalance_options_are_rejected() {
         let id: TopologyId = "wc-1-1".parse().expect("valid");
         let tasks = TaskTable::number([("split".parse().expect("valid"), 2)]);
         let check = |workers, component: &str, n| {
@@ -396,11 +396,11 @@ mod tests {
         assert!(matches!(check(None, "split", 0), Err(Refusal::BadOption(_))));
         assert!(matches!(check(None, "split", MAX_TASKS + 1), Err(Refusal::BadOption(_))));
         let refused = check(None, "spilt", 3).expect_err("unknown");
-        assert_eq!(refused.hint().as_deref(), Some("it has split"));
+        assert_eq!(refused.hint().as_deref(), Some("its components are split"));
         assert!(matches!(check(None, "split", 100_000), Err(Refusal::TooLarge(_))));
         assert!(check(Some(1000), "split", 1000).is_ok());
         assert!(matches!(check(Some(2000), "split", 2000), Err(Refusal::TooLarge(_))));
-        // The workers that it has count when no others are asked for.
+        // The present number of workers counts if the request names none.
         let request = RebalanceRequest { wait_secs: None, workers: None, parallelism: BTreeMap::new() };
         let many = TaskTable::number([("split".parse().expect("valid"), 2000)]);
         assert!(matches!(check_rebalance(&id, &request, &many, 2000), Err(Refusal::TooLarge(_))));
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_found_before_a_name() {
+    fn an_id_takes_precedence_over_a_name() {
         let (first, second): (TopologyId, TopologyId) =
             ("wc-1-100".parse().expect("valid"), "wc-1-100-2-200".parse().expect("valid"));
         let mut namesake = storm(TopologyStatus::Active);

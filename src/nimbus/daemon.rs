@@ -1,4 +1,4 @@
-//! Putting a nimbus together.
+//! Assembly of a nimbus from its parts.
 
 use std::{io, net::Ipv6Addr, sync::Arc, time::Duration};
 
@@ -25,50 +25,50 @@ use crate::{
         blobs::{self, BlobStore, replicate::Replicator},
         handle::Handle,
         identity::{self, Identity},
-        leader::{LeaderStatus, Setting},
+        leader::{LeaderContext, LeaderStatus},
         measure::{self, Measure},
-        onlooker::look_on,
-        role::{Player, Shown, register},
+        onlooker::diagnose,
+        role::{PublishedStatus, RoleLoop, register},
     },
     rpc::blobs::{BlobClient, BlobPeers, FetchError},
     tree::Tree,
 };
 
-/// How long the tasks of a nimbus may take to end once it is told to stop: a leader finishes
-/// the write it is in and resigns.
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
+/// Time that the tasks of a nimbus may take to end on a stop: a leader finishes the write in
+/// progress and resigns.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Why a nimbus could not start, or ended by itself.
+/// Reason why a nimbus could not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its local directory gives it no identity.
+    /// The local directory gives no identity.
     #[error("the local directory cannot be used")]
     Identity(#[from] identity::Error),
-    /// Its blobs cannot be kept.
-    #[error("blobs cannot be kept")]
+    /// The blob directory cannot be used.
+    #[error("the blob store cannot be opened")]
     Blobs(#[from] blobs::Error),
-    /// Blobs of others cannot be fetched.
-    #[error("blobs of other nimbuses cannot be fetched")]
+    /// The client for blobs of other nimbuses cannot be set up.
+    #[error("the client that fetches blobs from other nimbuses cannot be set up")]
     BlobClient(#[from] FetchError),
-    /// Its API cannot listen.
+    /// The API address cannot be bound.
     #[error("the API cannot listen at {address}")]
     Bind {
-        /// Where.
+        /// The configured address.
         address: std::net::SocketAddr,
-        /// Why.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// Its metrics cannot be set up.
+    /// The metrics service cannot be set up.
     #[error("metrics cannot be set up")]
     Metrics(#[from] measure::Error),
-    /// A task that it cannot do without has ended.
-    #[error("a part of the nimbus has ended by itself; the log says which")]
+    /// A required task has ended.
+    #[error("a required task of the nimbus has ended unexpectedly; the log names the task")]
     Broken,
 }
 
-/// A running nimbus, without the doors of its API: whoever starts it serves
-/// [`Nimbus::handle`] at the listener that comes with it.
+/// A running nimbus, without its HTTP API: the caller serves [`Nimbus::handle`] at the listener
+/// that comes with it.
 #[derive(Debug)]
 pub struct Nimbus {
     handle: Handle,
@@ -79,37 +79,37 @@ pub struct Nimbus {
 
 /// Starts a nimbus on `tree` that runs until `stop`, and binds the address of its API.
 ///
-/// It does not wait for the tree: without a connection it waits in the background.
+/// It does not wait for ZooKeeper: without a connection it waits in the background.
 ///
 /// # Errors
-/// See [`Error`]; nothing is started then.
+/// See [`Error`]; nothing is running then.
 pub async fn start(
     options: Options,
     tree: Arc<dyn Tree>,
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<(Nimbus, TcpListener), Error> {
-    let identity = Identity::take(&options.local_dir, &options.host)?;
+    let identity = Identity::acquire(&options.local_dir, &options.host)?;
     let bind = |source| Error::Bind { address: options.api, source };
     let listener = TcpListener::bind(options.api).await.map_err(bind)?;
-    let api = reached_at(&options.host, listener.local_addr().map_err(bind)?.port());
+    let api = host_port(&options.host, listener.local_addr().map_err(bind)?.port());
     let others = Arc::new(BlobClient::new()?);
     Ok((assemble(options, identity, (api, others), tree, clock, stop)?, listener))
 }
 
-/// An IPv6 address stands in brackets before a port.
-fn reached_at(host: &str, port: u16) -> String {
+/// Joins host and port; an IPv6 address is put in brackets.
+fn host_port(host: &str, port: u16) -> String {
     match host.parse::<Ipv6Addr>() {
         Ok(address) => format!("[{address}]:{port}"),
         Err(_) => format!("{host}:{port}"),
     }
 }
 
-/// Starts a nimbus that others reach at `api`, without its doors, and which fetches blobs by
-/// `client`. It is for the one who puts it on another network than this machine's.
+/// Starts a nimbus without its HTTP API. Other nimbuses reach it at `api`, and it fetches blobs
+/// with `client`: for callers that simulate the network.
 ///
 /// # Errors
-/// See [`Error`]; nothing is started then.
+/// See [`Error`]; nothing is running then.
 #[cfg(any(test, feature = "test-support"))]
 pub(crate) fn start_at(
     options: Options,
@@ -118,7 +118,7 @@ pub(crate) fn start_at(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<Nimbus, Error> {
-    let identity = Identity::take(&options.local_dir, &options.host)?;
+    let identity = Identity::acquire(&options.local_dir, &options.host)?;
     assemble(options, identity, (api, client), tree, clock, stop)
 }
 
@@ -165,14 +165,18 @@ fn assemble(
     };
     let measure = options.metrics.as_ref().map(|metrics| Measure::start(setup(), metrics, &tasks));
     let measure = measure.transpose()?;
-    let (role, plays) = watch::channel(record::Role::Follower);
+    let (role, role_seen) = watch::channel(record::Role::Follower);
     let registration = registration(&options.host, &api, clock.now());
-    let shown = Shown { plays, n_missing: missing.clone(), closed: measure.as_ref().map(Measure::closed) };
-    tasks.start("registration", Ending::Normal, register(me.clone(), registration, shown, presence));
+    let published = PublishedStatus {
+        role: role_seen,
+        n_missing: missing.clone(),
+        metrics_error: measure.as_ref().map(Measure::closed),
+    };
+    tasks.start("registration", Ending::Normal, register(me.clone(), registration, published, presence));
     let options = Arc::new(options);
-    let (commands, takes) = watch::channel(None);
-    let (status, shown) = watch::channel(LeaderStatus::default());
-    let setting = Setting {
+    let (commands, commands_seen) = watch::channel(None);
+    let (status, status_seen) = watch::channel(LeaderStatus::default());
+    let context = LeaderContext {
         options: Arc::clone(&options),
         observer: observer.clone(),
         store: store.clone(),
@@ -181,10 +185,10 @@ fn assemble(
         status,
         measure: measure.clone().map(|measure| (measure, blobs.clone())),
     };
-    tasks.start("onlooker", Ending::StopsOwner, look_on(setting.clone()));
+    tasks.start("dry run", Ending::StopsOwner, diagnose(context.clone()));
     let candidate = Candidate::new(tree, me.clone(), api.clone(), clock.clone());
     let player =
-        Player { me: me.clone(), candidate, setting, role, n_missing: missing, tasks: tasks.child() };
+        RoleLoop { me: me.clone(), candidate, context, role, n_missing: missing, tasks: tasks.child() };
     tasks.start_graceful("role", Ending::StopsOwner, player.run());
     info!(nimbus = %me, api, "started");
     let handle = Handle {
@@ -196,14 +200,14 @@ fn assemble(
         store,
         blobs,
         client,
-        status: shown,
-        commands: takes,
+        status: status_seen,
+        commands: commands_seen,
         measure,
     };
     Ok(Nimbus { handle, tasks, stop, _identity: identity })
 }
 
-/// What a nimbus that just started shows of itself.
+/// Initial record of a nimbus that has just started.
 fn registration(host: &str, api: &str, start: Timestamp) -> Registration {
     Registration {
         host: host.to_owned(),
@@ -217,31 +221,31 @@ fn registration(host: &str, api: &str, start: Timestamp) -> Registration {
 }
 
 impl Nimbus {
-    /// What others ask of it.
+    /// Handle for requests to this nimbus.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// Its tasks: what serves its doors is one of them, ends with them, and ends them when
-    /// it breaks.
+    /// Its tasks. The HTTP server of its API must be one of them: it ends with them, and ends
+    /// them if it fails.
     pub fn tasks(&self) -> &Tasks {
         &self.tasks
     }
 
-    /// Waits until it is told to stop, or a part of it ends by itself; then ends the rest. A
+    /// Waits until a stop is requested or a required task ends, then ends the other tasks. A
     /// leader has resigned when this returns.
     ///
     /// # Errors
-    /// [`Error::Broken`] when it was not told to stop.
+    /// [`Error::Broken`] if no stop was requested.
     pub async fn stopped(self) -> Result<(), Error> {
         self.tasks.cancelled().cancelled().await;
-        let was_told = self.stop.is_cancelled();
-        self.tasks.stop(STOP_PATIENCE).await;
+        let was_requested = self.stop.is_cancelled();
+        self.tasks.stop(STOP_TIMEOUT).await;
         if let Some(measure) = &self.handle.measure {
             measure.stop().await;
         }
         info!(nimbus = %self.handle.me, "stopped");
-        if was_told { Ok(()) } else { Err(Error::Broken) }
+        if was_requested { Ok(()) } else { Err(Error::Broken) }
     }
 }
 
@@ -250,10 +254,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_reached_as_a_name_is() {
+    fn an_ipv6_address_is_put_in_brackets_before_the_port() {
         let cases = [("node-3", "node-3:8080"), ("10.0.0.3", "10.0.0.3:8080"), ("fd00::3", "[fd00::3]:8080")];
         for (host, expected) in cases {
-            assert_eq!(reached_at(host, 8080), expected);
+            assert_eq!(host_port(host, 8080), expected);
         }
     }
 }

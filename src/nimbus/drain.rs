@@ -1,7 +1,7 @@
-//! Draining a host: to have its workers leave it without loss, and to keep others away.
+//! Draining a host: its workers move elsewhere without loss, and no new ones are placed there.
 //!
-//! All that an operator's wish changes is one record; what follows from it is decided with
-//! everything else, so that whoever leads carries on with it.
+//! The request of an operator is one record. Its consequences are decided together with
+//! everything else, so that any later leader continues the drain.
 
 use std::collections::BTreeSet;
 
@@ -14,31 +14,31 @@ use crate::{
     },
     election::{FencedWriter, WriteError},
     model::{HostName, Timestamp, event::EventKind},
-    nimbus::{plan::Trouble, refusal::Refusal},
+    nimbus::{plan::ClusterProblem, refusal::Refusal},
     tree::{self, CreateMode, Op},
 };
 
-/// How many hosts may be drained at a time; the list of them is shown whole.
+/// Most hosts that may be drained at a time; the API returns the list in one piece.
 const DRAINS_MAX: usize = 1000;
 
-/// The longest wait: a topology whose spouts are stopped longer is as good as killed.
+/// Longest wait: a topology whose spouts are stopped longer is as good as killed.
 const WAIT_SECS_MAX: u64 = 24 * 3600;
 
-/// What an operator asks of a host.
+/// Request of an operator for a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DrainChange {
-    /// Empty it and keep it empty.
+    /// Move all workers away and place none there.
     Drain {
-        /// How long spouts are stopped before their topology moves; its message timeout when
-        /// absent.
+        /// Time for which spouts are stopped before their topology moves; the message timeout of
+        /// the topology if absent.
         wait_secs: Option<u64>,
     },
-    /// Use it again.
+    /// Allow placement again.
     Undrain,
 }
 
 impl DrainChange {
-    /// The word for it, as in the API and the CLI.
+    /// Name of the change in the API and the CLI.
     pub fn verb(self) -> &'static str {
         match self {
             Self::Drain { .. } => "drain",
@@ -47,8 +47,8 @@ impl DrainChange {
     }
 }
 
-/// Writes the wish of an operator about `host`. Wishing the same again changes nothing.
-pub(super) async fn carry_out(
+/// Writes or deletes the drain record of `host`. The same request again changes nothing.
+pub(super) async fn execute(
     host: &HostName,
     (change, by): (DrainChange, &Option<String>),
     now: Timestamp,
@@ -76,7 +76,7 @@ pub(super) async fn carry_out(
                 (None, true) => Op::Set { path, data, version: None },
                 (None, false) => Op::Create { path, data, mode: CreateMode::Persistent },
             };
-            (op, EventKind::Drained, format!("host {host} is to be emptied"))
+            (op, EventKind::Drained, format!("host {host} is being drained"))
         }
         DrainChange::Undrain => {
             if before.is_none() && !spoilt {
@@ -86,10 +86,10 @@ pub(super) async fn carry_out(
             (Op::Delete { path, version }, EventKind::Undrained, format!("host {host} may be used again"))
         }
     };
-    let told = Told { by: by.clone(), ..Told::of_cluster(event, reason) };
-    match writer.commit_and_tell(vec![op], told).await {
+    let event = Told { by: by.clone(), ..Told::of_cluster(event, reason) };
+    match writer.commit_and_tell(vec![op], event).await {
         Ok(_) => Ok(()),
-        // Only a person with zkCli writes here besides us, and the caller may ask again.
+        // Apart from us only a person with zkCli writes here, and the caller may try again.
         Err(WriteError::Op {
             source:
                 tree::Error::BadVersion { path } | tree::Error::NoNode { path } | tree::Error::NodeExists { path },
@@ -101,20 +101,20 @@ pub(super) async fn carry_out(
 
 fn check_drain(host: &HostName, wait_secs: Option<u64>, view: &ClusterView) -> Result<(), Refusal> {
     if wait_secs.is_some_and(|secs| secs > WAIT_SECS_MAX) {
-        return Err(Refusal::BadOption(format!("the wait is longer than {WAIT_SECS_MAX} s")));
+        return Err(Refusal::BadOption(format!("the wait is longer than the limit of {WAIT_SECS_MAX} s")));
     }
     let assigned = view.assignments.values().flat_map(|assignment| assignment.value.workers.values());
     let known: BTreeSet<&str> = (view.supervisors.values().map(|supervisor| supervisor.host.as_str()))
         .chain(assigned.map(|worker| worker.host.as_str()))
         .collect();
-    // A mistyped name would seem to be empty at once.
+    // A mistyped host would appear to be empty at once.
     if !known.contains(host.as_str()) && !view.is_drained(host.as_str()) {
         let known = known.into_iter().map(str::to_owned).collect();
         return Err(Refusal::UnknownHost { host: host.clone(), known });
     }
     if view.drains.len() >= DRAINS_MAX {
         let (path, limit) = (layout::drains(), DRAINS_MAX);
-        return Err(Refusal::TooLarge(Trouble::TooLarge { path, bytes: view.drains.len(), limit }));
+        return Err(Refusal::TooLarge(ClusterProblem::TooLarge { path, bytes: view.drains.len(), limit }));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What others ask of a running nimbus.
+//! Requests to a running nimbus.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,16 +22,16 @@ use crate::{
         leader::{Command, LeaderStatus},
         measure::Measure,
         refusal::Refusal,
-        submit::Prepared,
+        submit::PreparedTopology,
     },
     rpc::blobs::BlobPeers,
     tree::TreePath,
 };
 
-/// How long an answer of the leader may wait for the view of the nimbus that passes it on.
-const SEE_PATIENCE: Duration = Duration::from_secs(2);
+/// Time that a follower may take to see a change of the leader before it returns the response.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A handle on a running nimbus. Clones ask the same one.
+/// A handle on a running nimbus. Clones share the nimbus.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) me: NimbusId,
@@ -47,18 +47,18 @@ pub struct Handle {
     pub(super) measure: Option<Measure>,
 }
 
-/// What is to be run, and how it begins.
+/// Request to run a topology.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submission {
-    /// The name; the topology's own when absent.
+    /// The name; the one in the topology package if absent.
     pub name: Option<TopologyName>,
-    /// The blob with the topology.
+    /// The blob with the topology package.
     pub blob: BlobKey,
-    /// Who submits it.
+    /// Owner of the topology.
     pub owner: String,
-    /// Who asks, as far as that is known.
+    /// Author of the request, if known.
     pub by: Option<String>,
-    /// The status that it begins with.
+    /// Initial status.
     pub status: TopologyStatus,
 }
 
@@ -68,12 +68,12 @@ impl Handle {
         &self.me
     }
 
-    /// Where others reach its API, `host:port`.
+    /// Address at which others reach its API, `host:port`.
     pub fn api(&self) -> &str {
         &self.api
     }
 
-    /// What it was told by its configuration.
+    /// Its settings.
     pub fn options(&self) -> &Options {
         &self.options
     }
@@ -88,30 +88,30 @@ impl Handle {
         &self.blobs
     }
 
-    /// The cluster state, read record by record.
+    /// Access to single records of the cluster state.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// The term it leads in and what it found, while it leads.
+    /// The term in which it leads, and the findings of its last decision or dry run.
     pub fn status(&self) -> LeaderStatus {
         self.status.borrow().clone()
     }
 
-    /// Whether this nimbus takes writes now. By the time anyone acts on the answer it may be
-    /// another one: what counts is whether the write is taken.
+    /// Returns whether this nimbus accepts writes now. The leader may change right after this
+    /// returns: only the result of a write is certain.
     pub fn takes_writes(&self) -> bool {
         self.commands.borrow().is_some()
     }
 
-    /// The cluster as it was last read.
+    /// The cluster as last read.
     ///
     /// # Errors
-    /// [`Refusal::NotReady`] before the first read. A view that is old is answered all the
-    /// same, and says how old it is.
+    /// [`Refusal::NotReady`] before the first read. An outdated view is returned as well; it
+    /// contains its age.
     pub fn observation(&self) -> Result<Observation, Refusal> {
         let observation = self.observer.observe().borrow().clone();
-        // A nimbus that has read the cluster once has seen at least itself.
+        // A nimbus that has read the cluster once has read at least its own record.
         match observation.fresh || observation.view.leader.is_some() || !observation.view.nimbuses.is_empty()
         {
             true => Ok(observation),
@@ -119,45 +119,46 @@ impl Handle {
         }
     }
 
-    /// Has the view show what the leader has just written at `paths`, so that whoever was told
-    /// of that by this nimbus reads it here. It does its best for two seconds.
+    /// Updates the view with records that the leader has just written at `paths`, so that a
+    /// client that received the response from this nimbus reads them here. Best effort: after
+    /// two seconds it returns all the same.
     pub async fn see(&self, paths: Vec<TreePath>) {
         let seeing = async {
             if let Some(leader) = self.leader() {
-                // A transaction: what was written before it is on our server when it is answered.
+                // A transaction: after its response our server has all earlier writes.
                 self.store.is_latest(leader.term).await?;
             }
             self.observer.read_again(paths).await
         };
-        match tokio::time::timeout(SEE_PATIENCE, seeing).await {
+        match tokio::time::timeout(VIEW_TIMEOUT, seeing).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => debug!(%error, "what the leader wrote is not in the view yet"),
-            Err(_too_long) => debug!("what the leader wrote is not in the view yet"),
+            Ok(Err(error)) => debug!(%error, "could not read a change of the leader before the response"),
+            Err(_too_long) => debug!("a change of the leader is not in the view before the response"),
         }
     }
 
-    /// Who leads, as far as this nimbus knows.
+    /// The leader in the view of this nimbus.
     pub fn leader(&self) -> Option<Leader> {
         self.observer.observe().borrow().view.leader.clone()
     }
 
-    /// Runs a topology whose blob was stored before.
+    /// Runs a topology whose blob is already stored.
     ///
     /// # Errors
-    /// See [`Refusal`]; a refused one leaves nothing behind.
+    /// See [`Refusal`]; a rejected submit leaves nothing behind.
     pub async fn submit(&self, submission: Submission) -> Result<(TopologyId, Storm), Refusal> {
         let commands = self.commands()?;
         let Submission { name, blob, owner, by, status } = submission;
         self.obtain(&blob, None).await?;
         self.blobs.touch(&blob);
-        let bad_bundle = |reason| Refusal::BadBundle { key: blob.clone(), reason };
-        let topology = self.blobs.topology(&blob).await.map_err(bad_bundle)?;
+        let invalid_package = |reason| Refusal::InvalidPackage { key: blob.clone(), reason };
+        let topology = self.blobs.topology(&blob).await.map_err(invalid_package)?;
         let topology = topology.ok_or_else(|| Refusal::BlobMissing { key: blob.clone() })?;
         self.copies()?.ensure(&blob, self.options.replication.of(&topology)).await?;
-        // The copies may have taken longer than an unused blob is kept for sure.
+        // Copying may have taken longer than the guaranteed retention of an unused blob.
         self.blobs.touch(&blob);
         let timeout = self.options.message_timeout;
-        let prepared = Box::new(Prepared::new(&topology, name, blob, owner, status, timeout)?);
+        let prepared = Box::new(PreparedTopology::new(&topology, name, blob, owner, status, timeout)?);
         self.command(&commands, |reply| Command::Submit { prepared, by, reply }).await
     }
 
@@ -176,7 +177,7 @@ impl Handle {
         self.command(&commands, |reply| Command::Change { topology, change, by, reply }).await
     }
 
-    /// Has a host emptied, or used again.
+    /// Drains a host, or allows placement on it again.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -190,17 +191,17 @@ impl Handle {
         self.command(&commands, |reply| Command::Drain { host, change, by, reply }).await
     }
 
-    /// The latest term that this nimbus knows of: its own while it leads, else the leader's.
+    /// The latest term that this nimbus knows: its own if it leads, else the leader's.
     pub fn term(&self) -> Option<Term> {
         let seen = self.leader().map(|leader| leader.term);
         self.status().term.max(seen)
     }
 
-    /// Whether a request that was sent to the leader of `term` is for this nimbus: not when
-    /// it leads in an earlier one, as it is a leader of the past then and may not know.
+    /// Checks that a request sent to the leader of `term` is for this nimbus. If this nimbus
+    /// leads in an earlier term it is a former leader that may not have noticed yet.
     ///
     /// # Errors
-    /// [`Refusal::NotLeading`] then.
+    /// [`Refusal::NotLeading`] in that case.
     pub fn check_term(&self, term: Term) -> Result<(), Refusal> {
         match self.status().term {
             Some(mine) if mine < term => Err(self.not_leading()),
@@ -208,16 +209,16 @@ impl Handle {
         }
     }
 
-    /// How long until `deadline`, in milliseconds.
+    /// Time until `deadline`, in milliseconds.
     pub fn remaining_ms(&self, deadline: Timestamp) -> u64 {
         u64::try_from(deadline.since(self.clock.now()).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Copies a blob from the nimbus at `from`, as the leader of `term` asks.
+    /// Copies a blob from the nimbus at `from`, on behalf of the leader of `term`.
     ///
     /// # Errors
-    /// [`Refusal::TermIsOver`] when a later term has begun: what an earlier leader wants
-    /// counts no more. [`Refusal::BlobMissing`] when nobody gives it.
+    /// [`Refusal::TermIsOver`] if a later term has begun: requests of an earlier leader no longer
+    /// count. [`Refusal::BlobMissing`] if no nimbus sends the blob.
     pub async fn copy_blob(&self, key: &BlobKey, from: String, term: Term) -> Result<(), Refusal> {
         if let Some(later) = self.term().filter(|mine| *mine > term) {
             return Err(Refusal::TermIsOver { term, later });
@@ -238,20 +239,20 @@ impl Handle {
         })
     }
 
-    /// Makes sure that a blob is here: it may have been put on the leader before this one.
+    /// Fetches a blob unless it is here: it may have been uploaded to the previous leader.
     async fn obtain(&self, key: &BlobKey, from: Option<String>) -> Result<(), Refusal> {
         if self.blobs.holds(key) {
             return Ok(());
         }
         let view = Arc::clone(&self.observer.observe().borrow().view);
         let mut holders = replicate::holders(&view, key, &self.me);
-        // Whoever asks may have it before the view shows that.
+        // The sender of the request may have it before the view shows that.
         if let Some(from) = from.filter(|from| !holders.contains(from)) {
             holders.insert(0, from);
         }
         let fetched = self.blobs.fetch(key, &holders, &*self.client).await;
         fetched.map_err(|reason| {
-            tracing::info!(blob = %key, reason, "a submitted blob could not be fetched");
+            tracing::info!(blob = %key, reason, "could not fetch a blob; the request is rejected");
             Refusal::BlobMissing { key: key.clone() }
         })
     }
@@ -261,7 +262,7 @@ impl Handle {
     }
 
     pub(super) fn not_leading(&self) -> Refusal {
-        // What the view says of ourselves is out of date when we take no writes.
+        // If the view still names us as the leader, it is out of date: we accept no writes.
         Refusal::NotLeading { leader: self.leader().filter(|leader| leader.nimbus != self.me) }
     }
 
@@ -276,7 +277,7 @@ impl Handle {
             Err(mpsc::error::TrySendError::Full(_)) => return Err(Refusal::Busy),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(self.not_leading()),
         }
-        // A command that was begun is always answered: one that is not was never begun.
+        // A command that has begun always gets a response; without one it never began.
         answer.await.unwrap_or_else(|_never_begun| Err(self.not_leading()))
     }
 }

@@ -1,8 +1,8 @@
-//! Who a nimbus is: an id that lasts as long as its local directory, and a lock that only
-//! one process at a time can hold.
+//! Identity of a nimbus: an id that lasts as long as its local directory, and a lock that at
+//! most one process can hold.
 //!
-//! The lock is what lets a restarted nimbus take over from its own dead session: nobody
-//! else can be using its id.
+//! Thanks to the lock a restarted nimbus may take over from its own dead session: no other
+//! process can be using its id.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -12,37 +12,37 @@ use std::{
 
 use crate::model::{InvalidId, NimbusId};
 
-/// The id of this nimbus, held for as long as this lives.
+/// The id of this nimbus and the lock on its directory, held until this is dropped.
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) id: NimbusId,
     _lock: File,
 }
 
-/// Why a local directory gives no identity.
+/// Reason why a local directory gives no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The directory or a file in it cannot be used.
-    #[error("{} cannot be used", path.display())]
+    #[error("cannot read or write {}", path.display())]
     Io {
-        /// Which.
+        /// The directory or file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
     /// Another process holds the lock.
-    #[error("another nimbus is running in {}", path.display())]
+    #[error("another nimbus is running in {}; give each its own storm.local.dir", path.display())]
     InUse {
-        /// Where.
+        /// The locked directory.
         path: PathBuf,
     },
-    /// The file with the id holds something else.
-    #[error("{} does not hold a nimbus id; if no nimbus of this name is to come back, delete it", path.display())]
+    /// The id file does not hold a valid id.
+    #[error("{} does not hold a nimbus id; delete it unless the nimbus must keep its former id", path.display())]
     BadId {
-        /// Which file.
+        /// The id file.
         path: PathBuf,
-        /// What is wrong.
+        /// Parse error.
         #[source]
         source: InvalidId,
     },
@@ -50,7 +50,7 @@ pub enum Error {
 
 impl Identity {
     /// Locks `dir` and reads the id in it, or makes one: `<host>-<8 hexadecimal digits>`.
-    pub(super) fn take(dir: &Path, host: &str) -> Result<Self, Error> {
+    pub(super) fn acquire(dir: &Path, host: &str) -> Result<Self, Error> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Io { path, source }
@@ -68,7 +68,7 @@ impl Identity {
             Ok(text) => text.trim().parse().map_err(|source| Error::BadId { path, source })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let id = new_id(host);
-                write_whole(&path, id.as_str()).map_err(io(&path))?;
+                write_atomically(&path, id.as_str()).map_err(io(&path))?;
                 id
             }
             Err(source) => return Err(Error::Io { path, source }),
@@ -77,7 +77,7 @@ impl Identity {
     }
 }
 
-/// The longest part of a host's name in an id, so that the id stays well under its limit.
+/// Most characters of the host name in an id, so that the id stays well under its limit.
 const HOST_CHARS_MAX: usize = 60;
 
 fn new_id(host: &str) -> NimbusId {
@@ -87,8 +87,8 @@ fn new_id(host: &str) -> NimbusId {
     format!("{host}-{:08x}", fastrand::u32(..)).parse().expect("letters, digits, dots and dashes")
 }
 
-/// A crash leaves the whole text or no file.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a file atomically: after a crash the file is complete or absent.
+fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file = File::create(&temporary)?;
     writeln!(file, "{text}")?;
@@ -101,22 +101,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_id_lasts_and_one_process_has_it() {
+    fn the_id_is_stable_and_a_second_process_is_rejected() {
         let dir = tempfile::tempdir().expect("a directory");
-        let first = Identity::take(dir.path(), "ho:st/1").expect("taken");
+        let first = Identity::acquire(dir.path(), "ho:st/1").expect("taken");
         assert!(first.id.as_str().starts_with("ho-st-1-"), "{}", first.id);
-        let refused = Identity::take(dir.path(), "host").expect_err("in use");
+        let refused = Identity::acquire(dir.path(), "host").expect_err("in use");
         assert!(matches!(refused, Error::InUse { .. }), "{refused}");
         let id = first.id.clone();
         drop(first);
-        assert_eq!(Identity::take(dir.path(), "other").expect("taken").id, id);
+        assert_eq!(Identity::acquire(dir.path(), "other").expect("taken").id, id);
     }
 
     #[test]
-    fn a_spoilt_id_is_refused_by_name() {
+    fn an_invalid_id_file_is_named_in_the_error() {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("nimbus-id"), "a/b").expect("written");
-        let refused = Identity::take(dir.path(), "host").expect_err("spoilt");
+        let refused = Identity::acquire(dir.path(), "host").expect_err("spoilt");
         assert!(refused.to_string().contains("nimbus-id"), "{refused}");
     }
 }

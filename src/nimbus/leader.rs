@@ -1,6 +1,6 @@
-//! What a nimbus does while it leads.
+//! Leader loop of a nimbus.
 //!
-//! One task owns all that leading needs and makes every write, one after the other:
+//! One task owns everything that leading requires and makes all writes, one after the other:
 //!
 //! ```text
 //!   view changed ┐
@@ -8,8 +8,9 @@
 //!   command ─────┘
 //! ```
 //!
-//! So two requests never race each other, and a plan is always decided on what the last one
-//! wrote. Another leader may be writing all the same: the fence and the versions see to that.
+//! So two requests never race each other, and each plan is decided on a view that contains the
+//! writes of the last one. Another leader may be writing at the same time: the fence and the
+//! versions protect against that.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,33 +43,33 @@ use crate::{
         plan::Finding,
         policy::Policy,
         refusal::Refusal,
-        submit::{self, Ids, Prepared},
+        submit::{self, PreparedTopology, TopologyIds},
     },
     tree::TreePath,
 };
 
-/// How many requests may wait for the leader; more are refused. Each takes milliseconds.
-pub(super) const COMMANDS: usize = 64;
+/// Most requests that may wait for the leader; more are rejected. Each takes milliseconds.
+pub(super) const COMMANDS_MAX: usize = 64;
 
-/// Changes that come in a row, as when the tasks of a topology start to beat, are gathered
-/// for this long before the next decision. Short against the time a worker takes to start.
-const GATHER: Duration = Duration::from_millis(20);
+/// Time for which changes in quick succession are collected before the next decision, for
+/// example the first heartbeats of a topology. Short compared with the start of a worker.
+const DEBOUNCE: Duration = Duration::from_millis(20);
 
-/// After this many plans in a row without a pause, something undoes what we write, or cannot
-/// be written: the leader takes a breath before it tries again.
+/// Most plans in a row without a pause. After that, something undoes our writes, or they cannot
+/// be made: the leader pauses before it tries again.
 const ROUNDS_IN_A_ROW: usize = 50;
 
-/// That breath, and the pause after a plan that could not be carried out whole.
-const BREATH: Duration = Duration::from_millis(500);
+/// Pause after that, and pause after a plan of which not every action was applied.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long a leader that must stop may take to finish the write it is in.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// Time that a leader may take on a stop to finish the write in progress.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A write that someone asked for.
+/// A write requested by a client.
 #[derive(Debug)]
 pub(super) enum Command {
     Submit {
-        prepared: Box<Prepared>,
+        prepared: Box<PreparedTopology>,
         by: Option<String>,
         reply: oneshot::Sender<Result<(TopologyId, Storm), Refusal>>,
     },
@@ -84,108 +85,107 @@ pub(super) enum Command {
         by: Option<String>,
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
-    /// Makes the leading task panic.
+    /// Makes the leader task panic.
     #[cfg(test)]
-    Break,
+    Panic,
 }
 
-/// What was last found, for those who ask.
+/// Result of the last decision, for the API.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaderStatus {
-    /// The term, while this nimbus leads.
+    /// The term if this nimbus leads.
     pub term: Option<Term>,
-    /// What needs a person, as of the last decision; while this nimbus follows, what it would
-    /// find if it led.
+    /// Findings of the last decision that need an operator; on a follower, those of its dry run.
     pub findings: Vec<Finding>,
 }
 
-/// What a leader needs of its nimbus.
+/// Parts of the nimbus that the leader loop and the dry run use.
 #[derive(Debug, Clone)]
-pub(super) struct Setting {
+pub(super) struct LeaderContext {
     pub(super) options: Arc<Options>,
     pub(super) observer: Observer,
     pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) commands: watch::Sender<Option<mpsc::Sender<Command>>>,
     pub(super) status: watch::Sender<LeaderStatus>,
-    /// Its metrics, if it has any, and what they need.
+    /// The metrics service, if metrics are enabled, and the blob store that it reads.
     pub(super) measure: Option<(Measure, BlobStore)>,
 }
 
-/// A nimbus that leads: its leadership and the task that acts on it.
+/// A nimbus that leads: its leadership and the leader task.
 #[derive(Debug)]
 pub(super) struct Leader {
     leadership: Leadership,
     tasks: Tasks,
-    setting: Setting,
-    /// Ends what a leader does for metrics; nothing waits for that.
-    _measures: Option<measure::Leading>,
+    context: LeaderContext,
+    /// Ends the leadership in the metrics service when dropped; nothing waits for that.
+    _metrics_leadership: Option<measure::Leading>,
 }
 
-/// What a leader can go on without no longer.
+/// Reason why a leader must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lost {
-    /// Its leadership.
+pub(super) enum StopCause {
+    /// The leadership was lost.
     Leadership,
-    /// Its leading task, which panicked or was told to stop.
+    /// The leader task panicked or was cancelled.
     Task,
 }
 
 impl Leader {
-    /// Starts to lead.
-    pub(super) fn start(leadership: Leadership, setting: Setting, owner: &Tasks) -> Self {
+    /// Starts the leader task and the leadership in the metrics service.
+    pub(super) fn start(leadership: Leadership, context: LeaderContext, owner: &Tasks) -> Self {
         let tasks = owner.child();
-        let (commands, waiting) = mpsc::channel(COMMANDS);
-        let leading = Leading {
+        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let leading = LeaderLoop {
             writer: leadership.writer(),
-            ids: Ids::new(leadership.term()),
-            liveness: Liveness::new(setting.clock.monotonic()),
-            policy: Policy::from(&*setting.options),
-            pace: Pace::default(),
-            observations: setting.observer.observe(),
-            waiting,
-            setting: setting.clone(),
+            ids: TopologyIds::new(leadership.term()),
+            liveness: Liveness::new(context.clock.monotonic()),
+            policy: Policy::from(&*context.options),
+            move_budget: MoveBudget::default(),
+            observations: context.observer.observe(),
+            commands,
+            context: context.clone(),
         };
         let cancelled = tasks.cancelled();
         tasks.start_graceful("leader", Ending::StopsOwner, leading.run(cancelled));
-        setting.commands.send_replace(Some(commands));
-        setting.status.send_replace(LeaderStatus { term: Some(leadership.term()), findings: Vec::new() });
+        context.commands.send_replace(Some(sender));
+        context.status.send_replace(LeaderStatus { term: Some(leadership.term()), findings: Vec::new() });
         let lead = |(measure, blobs): &(Measure, BlobStore)| measure.lead(leadership.writer(), blobs.clone());
-        let measures = setting.measure.as_ref().map(lead);
-        Self { leadership, tasks, setting, _measures: measures }
+        let measures = context.measure.as_ref().map(lead);
+        Self { leadership, tasks, context, _metrics_leadership: measures }
     }
 
-    /// Waits until this nimbus leads no longer, or its leading task broke, and says which.
-    pub(super) async fn lost(&self) -> Lost {
-        let broken = self.tasks.cancelled();
+    /// Waits until this nimbus must stop leading and returns the reason.
+    pub(super) async fn lost(&self) -> StopCause {
+        let ended = self.tasks.cancelled();
         tokio::select! {
             biased;
             // Cancel-safe: both only wait.
-            () = self.leadership.lost() => Lost::Leadership,
-            () = broken.cancelled() => Lost::Task,
+            () = self.leadership.lost() => StopCause::LeadershipLost,
+            () = ended.cancelled() => StopCause::TaskEnded,
         }
     }
 
-    /// Ends all that only a leader does. Requests that were not begun are refused.
+    /// Ends the leader task. Requests that have not begun are rejected.
     pub(super) async fn stop(self) -> Leadership {
-        self.setting.commands.send_replace(None);
-        self.setting.status.send_replace(LeaderStatus::default());
-        if !self.tasks.stop(STOP_PATIENCE).await {
-            // Whatever it still writes is fenced.
-            warn!(term = %self.leadership.term(), "the leading task did not end in time");
+        self.context.commands.send_replace(None);
+        self.context.status.send_replace(LeaderStatus::default());
+        if !self.tasks.stop(STOP_TIMEOUT).await {
+            // Its later writes are rejected by the fence.
+            warn!(term = %self.leadership.term(), "the leader task did not end in time; its writes are fenced");
         }
         self.leadership
     }
 }
 
-/// How many tasks may still leave a lost place in this period.
+/// Number of tasks that may still be moved away from lost workers in this period.
 #[derive(Debug, Default)]
-struct Pace {
+struct MoveBudget {
     began: Option<Monotonic>,
     n_moved: usize,
 }
 
-impl Pace {
+impl MoveBudget {
     fn moves_left(&mut self, now: Monotonic, period: Duration, most: usize) -> usize {
         if self.began.is_none_or(|began| now.since(began) >= period) {
             (self.began, self.n_moved) = (None, 0);
@@ -201,28 +201,28 @@ impl Pace {
     }
 }
 
-struct Leading {
-    setting: Setting,
+struct LeaderLoop {
+    context: LeaderContext,
     writer: FencedWriter,
-    ids: Ids,
+    ids: TopologyIds,
     liveness: Liveness,
     policy: Policy,
-    pace: Pace,
+    move_budget: MoveBudget,
     observations: watch::Receiver<Observation>,
-    waiting: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Command>,
 }
 
-/// What to do after a decision.
+/// Next step after a decision.
 enum Next {
-    /// Decide again on what was written.
+    /// Decide again, on the view that contains the writes.
     Again,
-    /// Wait for something to happen, at most so long.
+    /// Wait for an event, at most this long.
     Wait(Duration),
 }
 
-impl Leading {
+impl LeaderLoop {
     async fn run(mut self, cancelled: tokio_util::sync::CancellationToken) {
-        // What the leader before us wrote last, and that we lead, is in the view from the start.
+        // The view contains the last writes of the previous leader, and our leadership.
         self.read_again(Vec::new()).await;
         let mut n_in_a_row = 0;
         while !cancelled.is_cancelled() {
@@ -231,18 +231,18 @@ impl Leading {
                     n_in_a_row += 1;
                     continue;
                 }
-                Next::Again => BREATH,
+                Next::Again => RETRY_PAUSE,
                 Next::Wait(wait) => wait,
             };
             n_in_a_row = 0;
             tokio::select! {
-                // After a command comes a round, which looks at all the rest.
+                // Each command is followed by a round, which reads everything else.
                 biased;
-                // Cancel-safe: a command that is not returned stays in the queue, the others only wait.
+                // Cancel-safe: a command not returned stays in the queue, the others only wait.
                 () = cancelled.cancelled() => {}
-                Some(command) = self.waiting.recv() => self.execute(command).await,
+                Some(command) = self.commands.recv() => self.execute(command).await,
                 changed = self.observations.changed() => match changed {
-                    Ok(()) => tokio::time::sleep(GATHER).await,
+                    Ok(()) => tokio::time::sleep(DEBOUNCE).await,
                     // The observer ends with the whole nimbus.
                     Err(_ended) => cancelled.cancelled().await,
                 },
@@ -251,23 +251,23 @@ impl Leading {
         }
     }
 
-    /// Decides once and carries it out.
+    /// Decides once and applies the plan.
     async fn round(&mut self) -> Next {
         let Observation { view, fresh, .. } = self.observations.borrow_and_update().clone();
-        let period = self.setting.options.monitor_period;
+        let period = self.context.options.monitor_period;
         if !fresh {
             self.liveness.interrupt();
             return Next::Wait(period);
         }
-        let monotonic = self.setting.clock.monotonic();
+        let monotonic = self.context.clock.monotonic();
         self.liveness.observe(&view, monotonic);
         let most = self.policy.max_moves_per_round;
-        let moves_left = self.pace.moves_left(monotonic, period, most);
-        let moment = Moment { wall: self.setting.clock.now(), monotonic, moves_left };
+        let moves_left = self.move_budget.moves_left(monotonic, period, most);
+        let moment = Moment { wall: self.context.clock.now(), monotonic, moves_left };
         let mut plan = decide(&view, &self.liveness, moment, &self.policy);
-        if plan.actions.iter().any(|action| action.reason.asks_for_a_look()) {
-            // An event that was lost may hide what is there: look, before it is given up.
-            let Ok(view) = self.setting.observer.read_now().await else { return Next::Wait(BREATH) };
+        if plan.actions.iter().any(|action| action.reason.needs_fresh_view()) {
+            // A lost event may hide a record: read before anything is treated as missing.
+            let Ok(view) = self.context.observer.read_now().await else { return Next::Wait(RETRY_PAUSE) };
             self.liveness.observe(&view, monotonic);
             plan = decide(&view, &self.liveness, moment, &self.policy);
         }
@@ -276,35 +276,35 @@ impl Leading {
             let next = plan.next.unwrap_or(period).max(Duration::from_millis(1));
             return Next::Wait(next.min(period));
         }
-        let applied = apply(&plan, &self.writer, &self.setting.store.tree()).await;
-        self.pace.moved(applied.n_moved, monotonic);
-        debug!(?applied, "carried out a plan");
-        // What was written must be in the view before anything else is decided. If not all of
-        // it was, the view may be wrong anywhere.
+        let applied = apply(&plan, &self.writer, &self.context.store.tree()).await;
+        self.move_budget.moved(applied.n_moved, monotonic);
+        debug!(?applied, "applied a plan");
+        // The view must contain the writes before anything else is decided. If an action was
+        // not applied, any part of the view may be out of date.
         let is_whole = !applied.is_cut_short && applied.n_refused == 0;
         let is_read = match is_whole {
             true => self.read_again(plan.records()).await,
-            false => self.setting.observer.read_now().await.is_ok(),
+            false => self.context.observer.read_now().await.is_ok(),
         };
         match is_whole && is_read {
             true => Next::Again,
-            false => Next::Wait(BREATH),
+            false => Next::Wait(RETRY_PAUSE),
         }
     }
 
-    /// Has the view show what was `written`, and which records there are. Answers whether it
-    /// does.
+    /// Updates the view with the records in `written` and with the list of all records. Returns
+    /// whether it succeeded.
     async fn read_again(&self, written: Vec<TreePath>) -> bool {
-        let read = self.setting.observer.read_again(written).await;
+        let read = self.context.observer.read_again(written).await;
         if let Err(error) = &read {
-            info!(%error, "could not read the cluster state");
+            info!(%error, "could not read the cluster state; retrying");
         }
         read.is_ok()
     }
 
-    /// Logs what is found when it is new, and shows it to those who ask.
+    /// Logs each new finding and publishes all of them for the API.
     fn report(&self, findings: Vec<Finding>) {
-        self.setting.status.send_if_modified(|status| {
+        self.context.status.send_if_modified(|status| {
             if status.findings == findings {
                 return false;
             }
@@ -318,24 +318,24 @@ impl Leading {
     }
 
     async fn execute(&mut self, command: Command) {
-        let now = self.setting.clock.now();
+        let now = self.context.clock.now();
         let term = self.writer.term();
-        let store = &self.setting.store;
-        // Commands see what the last one wrote, and every topology that there is: the leader
-        // before us may have added one a moment ago.
-        let view = match self.setting.observer.read_again(Vec::new()).await {
+        let store = &self.context.store;
+        // A command sees the writes of the last one, and every topology: the previous leader may
+        // have added one a moment ago.
+        let view = match self.context.observer.read_again(Vec::new()).await {
             Ok(view) => view,
             Err(error) => return command.refuse(error.into()),
         };
         let (result, reply, verb, by) = match command {
             Command::Submit { prepared, by, reply } => {
                 let asked = (&*prepared, &by);
-                let result = submit::carry_out(asked, &mut self.ids, now, &view, store, &self.writer).await;
+                let result = submit::execute(asked, &mut self.ids, now, &view, store, &self.writer).await;
                 (result, reply, "submit", by)
             }
             Command::Change { topology, change, by, reply } => {
                 let result = match change::find(&view, &topology) {
-                    Ok(id) => change::carry_out(&id, (&change, &by), now, store, &self.writer)
+                    Ok(id) => change::execute(&id, (&change, &by), now, store, &self.writer)
                         .await
                         .map(|storm| (id, storm)),
                     Err(refusal) => Err(refusal),
@@ -343,28 +343,28 @@ impl Leading {
                 (result, reply, change.verb(), by)
             }
             Command::Drain { host, change, by, reply } => {
-                let result = drain::carry_out(&host, (change, &by), now, &view, &self.writer).await;
+                let result = drain::execute(&host, (change, &by), now, &view, &self.writer).await;
                 match &result {
                     Ok(()) => info!(%term, %host, by, "{}", change.verb()),
-                    Err(refusal) => info!(%term, %host, %refusal, "{} was refused", change.verb()),
+                    Err(refusal) => info!(%term, %host, %refusal, "{} was rejected", change.verb()),
                 }
                 self.read_again(vec![layout::drain(&host)]).await;
-                // The asker may have given up; what was done stands.
+                // The caller may have gone; the change stands.
                 let _gone = reply.send(result);
                 return;
             }
             #[cfg(test)]
-            Command::Break => panic!("told to break"),
+            Command::Panic => panic!("a test asked for this panic"),
         };
         match &result {
             Ok((id, storm)) => info!(%term, topology = %id, status = %storm.status, by, "{verb}"),
-            Err(refusal) => info!(%term, %refusal, by, "{verb} was refused"),
+            Err(refusal) => info!(%term, %refusal, by, "{verb} was rejected"),
         }
-        // The next round decides on what was just written, not on what was there before.
+        // The next round must decide on the state after this write.
         if let Ok((id, _)) = &result {
             self.read_again(layout::records_of(id)).await;
         }
-        // The asker may have given up; what was done stands.
+        // The caller may have gone; the change stands.
         let _gone = reply.send(result);
     }
 }
@@ -373,14 +373,14 @@ impl Command {
     fn refuse(self, refusal: Refusal) {
         match self {
             Self::Submit { reply, .. } | Self::Change { reply, .. } => {
-                // The asker may have given up.
+                // The caller may have gone.
                 let _gone = reply.send(Err(refusal));
             }
             Self::Drain { reply, .. } => {
                 let _gone = reply.send(Err(refusal));
             }
             #[cfg(test)]
-            Self::Break => {}
+            Self::Panic => {}
         }
     }
 }

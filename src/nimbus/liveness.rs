@@ -1,12 +1,13 @@
-//! Who is alive, by what this leader itself has seen in this term.
+//! Liveness of workers and supervisors, from observations of this leader in this term.
 //!
-//! A beat is an ephemeral znode: it exists or it does not. All times are of our own
-//! monotonic clock, from when *we* first saw a change; no two machines' clocks are compared,
-//! and nothing from before our term, or from before the connection was last lost, counts.
+//! A heartbeat is an ephemeral znode: it exists or it does not. All times are read from our own
+//! monotonic clock when *we* first see a change: clocks of two machines are never compared, and
+//! observations from before our term, or from before the last loss of the connection, do not
+//! count.
 //!
-//! The unit of loss is the worker: as long as one of its tasks beats its process lives, and
-//! restarting its other tasks is its own business. So a healthy task is never touched on
-//! account of a neighbour.
+//! The unit of loss is the worker: as long as one of its tasks has a heartbeat its process is
+//! alive, and the worker itself restarts its other tasks. So a healthy task is never touched
+//! because of another task.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,59 +24,59 @@ use crate::{
     nimbus::{measure::is_of_daemons, policy::Policy},
 };
 
-/// What one leader has seen come and go.
+/// Observations of one leader: when each thing appeared or disappeared.
 #[derive(Debug, Clone)]
 pub struct Liveness {
     term_began: Monotonic,
-    /// When the term began or the connection last came back: nobody could show itself before.
+    /// Start of the term, or time of the last reconnection: nobody could register before.
     connected: Monotonic,
     interrupted: bool,
-    topologies: BTreeMap<TopologyId, Seen>,
-    /// Supervisors that have workers and are not there, since when.
+    topologies: BTreeMap<TopologyId, TopologyLiveness>,
+    /// Supervisors that have assigned workers and are absent, and since when.
     gone: BTreeMap<SupervisorId, Monotonic>,
-    /// Topologies with beats and without an assignment, since when.
+    /// Topologies with heartbeats and without an assignment, and since when.
     unassigned: BTreeMap<TopologyId, Monotonic>,
-    /// Blobs that nobody holds, since when.
+    /// Blobs that no nimbus has, and since when.
     unheld: BTreeMap<BlobKey, Monotonic>,
-    /// Topologies without a record of their own that have others, since when.
+    /// Topologies that have other records but not their topology record, and since when.
     orphans: BTreeMap<TopologyId, Monotonic>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Seen {
-    /// When each worker, told apart by its start, was first seen assigned.
+struct TopologyLiveness {
+    /// Time at which each worker, identified by its start, was first seen assigned.
     placed: BTreeMap<Slot, (Timestamp, Monotonic)>,
-    /// Since when each assigned task that does not beat has been silent.
+    /// Time since which each assigned task has had no heartbeat.
     silent: BTreeMap<TaskId, Monotonic>,
 }
 
-/// How a worker is.
+/// Health of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// At least one of its tasks beats.
+pub enum WorkerHealth {
+    /// At least one of its tasks has a heartbeat.
     Alive,
-    /// None of its tasks beats, and it is too early to say why.
+    /// None of its tasks has a heartbeat, and it is too early to call it lost.
     Unknown {
-        /// When it is given up if it stays so.
+        /// Time at which it is lost if no heartbeat appears.
         until: Monotonic,
     },
-    /// It is given up.
-    Lost(Loss),
+    /// The worker is lost: its tasks must be placed again.
+    Lost(LossReason),
 }
 
-/// Why a worker is given up.
+/// Reason why a worker is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Loss {
-    /// Its supervisor has been gone too long, and its tasks do not beat.
-    #[error("its supervisor has been gone for {0:?}")]
+pub enum LossReason {
+    /// Its supervisor has been absent too long, and its tasks have no heartbeats.
+    #[error("its supervisor has been absent for {0:?}")]
     SupervisorGone(Duration),
-    /// Its supervisor is there, and none of its tasks beats.
-    #[error("none of its tasks has beaten for {0:?}")]
+    /// Its supervisor is present, and none of its tasks has a heartbeat.
+    #[error("none of its tasks has sent a heartbeat for {0:?}")]
     Silent(Duration),
 }
 
 impl Liveness {
-    /// The knowledge of a leader whose term begins `now`: none.
+    /// Liveness without any observation, for a leader whose term begins `now`.
     pub fn new(now: Monotonic) -> Self {
         Self {
             term_began: now,
@@ -89,20 +90,20 @@ impl Liveness {
         }
     }
 
-    /// Notes that the tree cannot be reached. What is missing in the next view may be
-    /// missing because nobody could register: every timer then starts afresh.
+    /// Records that ZooKeeper cannot be reached. Things absent from the next view may be absent
+    /// because nobody could register: every timer then restarts.
     pub fn interrupt(&mut self) {
         self.interrupted = true;
     }
 
-    /// Takes in a fresh view.
+    /// Updates the timers from a fresh view.
     pub fn observe(&mut self, view: &ClusterView, now: Monotonic) {
         #[cfg(any(test, feature = "test-support"))]
-        let now = self.sabotaged(now);
+        let now = self.with_injected_bug(now);
         if std::mem::take(&mut self.interrupted) {
             self.connected = now;
         }
-        // An assignment that cannot be read may still be the one we know.
+        // An assignment that cannot be read may be unchanged.
         self.topologies
             .retain(|id, _| view.assignments.contains_key(id) || view.is_unreadable(&layout::assignment(id)));
         let nobody = TaskSet::default();
@@ -126,10 +127,10 @@ impl Liveness {
         keep_first(&mut self.orphans, orphans.iter(), now);
     }
 
-    /// A bug that can be put in on purpose: what is not there at the first look has not been
-    /// there for as long as this process runs, and nobody needs time to come back.
+    /// Injected bug for tests of the simulator: things absent from the first view count as
+    /// absent since the start of the process, without time to come back.
     #[cfg(any(test, feature = "test-support"))]
-    fn sabotaged(&mut self, now: Monotonic) -> Monotonic {
+    fn with_injected_bug(&mut self, now: Monotonic) -> Monotonic {
         use crate::test_support::sabotage::{Sabotage, is_put_in};
         let is_first = self.topologies.is_empty();
         match is_put_in(Sabotage::LivenessFromBefore) && is_first {
@@ -141,7 +142,7 @@ impl Liveness {
         }
     }
 
-    /// How the worker of `id` in `slot` is.
+    /// Health of the worker of `id` in `slot`.
     pub fn worker(
         &self,
         id: &TopologyId,
@@ -149,14 +150,14 @@ impl Liveness {
         worker: &AssignedWorker,
         now: Monotonic,
         policy: &Policy,
-    ) -> Verdict {
+    ) -> WorkerHealth {
         let seen = self.topologies.get(id);
         let silent_since = |task| seen.and_then(|seen| seen.silent.get(&task)).copied();
         let mut last = None;
         for task in worker.tasks.iter() {
             match silent_since(task) {
                 Some(since) => last = last.max(Some(since)),
-                None => return Verdict::Alive,
+                None => return WorkerHealth::Alive,
             }
         }
         let silent = last.unwrap_or(now).max(self.connected);
@@ -165,8 +166,8 @@ impl Liveness {
             let gone = (*gone).max(self.connected);
             let until = gone.plus(policy.supervisor_timeout).max(settled);
             return match now >= until {
-                true => Verdict::Lost(Loss::SupervisorGone(now.since(gone))),
-                false => Verdict::Unknown { until },
+                true => WorkerHealth::Lost(LossReason::SupervisorGone(now.since(gone))),
+                false => WorkerHealth::Unknown { until },
             };
         }
         let placed = seen.and_then(|seen| seen.placed.get(slot)).map_or(now, |(_, placed)| *placed);
@@ -174,30 +175,30 @@ impl Liveness {
             .max(silent.plus(policy.task_timeout))
             .max(settled);
         match now >= until {
-            true => Verdict::Lost(Loss::Silent(now.since(silent))),
-            false => Verdict::Unknown { until },
+            true => WorkerHealth::Lost(LossReason::Silent(now.since(silent))),
+            false => WorkerHealth::Unknown { until },
         }
     }
 
-    /// When the beats of a topology without an assignment are those of workers that do not
-    /// stop, and may be removed.
-    pub fn beats_end(&self, id: &TopologyId, now: Monotonic, policy: &Policy) -> Monotonic {
+    /// Time at which the remaining heartbeats of a topology without an assignment belong to
+    /// workers that do not stop, and may be deleted.
+    pub fn heartbeats_overdue_at(&self, id: &TopologyId, now: Monotonic, policy: &Policy) -> Monotonic {
         let since = self.unassigned.get(id).copied().unwrap_or(now);
         since.max(self.connected).plus(policy.task_timeout)
     }
 
-    /// The topologies without a record that have others, and since when.
+    /// Topologies that have other records but not their topology record, and since when.
     pub fn orphans(&self) -> impl Iterator<Item = (&TopologyId, Monotonic)> {
         self.orphans.iter().map(|(id, since)| (id, (*since).max(self.connected)))
     }
 
-    /// Since when nobody has held a blob.
+    /// Time since which no nimbus has had the blob.
     pub fn unheld_since(&self, key: &BlobKey) -> Option<Monotonic> {
         self.unheld.get(key).map(|since| (*since).max(self.connected))
     }
 }
 
-impl Seen {
+impl TopologyLiveness {
     fn observe(&mut self, workers: &BTreeMap<Slot, AssignedWorker>, beats: &TaskSet, now: Monotonic) {
         self.placed.retain(|slot, _| workers.contains_key(slot));
         let mut silent = BTreeMap::new();
@@ -214,7 +215,7 @@ impl Seen {
     }
 }
 
-/// The topologies whose record is not there, while others of them are.
+/// Topologies that have other records but not their topology record.
 fn orphans(view: &ClusterView) -> BTreeSet<TopologyId> {
     let roots =
         [layout::assignments(), layout::tasks_root(), layout::taskbeats_root(), layout::metrics_root()];
@@ -235,7 +236,8 @@ fn orphans(view: &ClusterView) -> BTreeSet<TopologyId> {
         .collect()
 }
 
-/// Makes the keys of `since` those of `keys`, each with the time it came in.
+/// Replaces the keys of `since` by `keys`; a key that was there keeps its time, a new one gets
+/// `now`.
 fn keep_first<'a, K: Ord + Clone + 'a>(
     since: &mut BTreeMap<K, Monotonic>,
     keys: impl Iterator<Item = &'a K>,

@@ -1,4 +1,4 @@
-//! The deciding daemon: observes the cluster, decides with pure code, acts through fenced
+//! The coordinating daemon: observes the cluster, decides in pure code, acts through fenced
 //! writes.
 //!
 //! ```text
@@ -8,11 +8,11 @@
 //! ```
 //!
 //! Start reading at [`decide()`](decide::decide()), which is pure, then `leader.rs`, the loop
-//! around it, and [`daemon`], which puts a nimbus together.
+//! around it, and [`daemon`], which assembles a nimbus.
 //!
-//! Invariants: only the holder of a [`crate::election::Leadership`] writes what leaders own;
-//! every such write is fenced; a healthy task is not moved unless an operator asked for it;
-//! no topology is removed because something of it is missing or cannot be read.
+//! Invariants: only the nimbus that holds a [`crate::election::Leadership`] writes leader-owned
+//! records; every such write is fenced; a healthy task is not moved unless an operator asked for
+//! it; no topology is removed because one of its records is missing or unreadable.
 
 mod apply;
 pub mod blobs;

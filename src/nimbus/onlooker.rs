@@ -1,8 +1,8 @@
-//! What a nimbus that follows makes of the cluster: what a leader would find, so that every
-//! replica can say what keeps a topology from being whole.
+//! Dry run of [`decide`] on a follower, so that every replica can report why a topology is not
+//! fully placed.
 //!
-//! It decides as a leader does, on its own view and by what it has seen itself, and throws
-//! the actions away.
+//! The follower decides as a leader does, on its own view and its own observations. The actions
+//! are discarded.
 
 use std::time::Duration;
 
@@ -10,32 +10,32 @@ use crate::{
     cluster::observer::Observation,
     nimbus::{
         decide::{Moment, decide},
-        leader::Setting,
+        leader::LeaderContext,
         liveness::Liveness,
         policy::Policy,
     },
 };
 
-/// The least time between two looks: a person reads this, nobody acts on it.
+/// Shortest time between two dry runs: the result is for people, nothing acts on it.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Looks on for as long as the nimbus runs; while it leads, its leader knows better.
-pub(super) async fn look_on(setting: Setting) {
-    let policy = Policy::from(&*setting.options);
-    let mut observations = setting.observer.observe();
-    let mut liveness = Liveness::new(setting.clock.monotonic());
+/// Runs as long as the nimbus does. While this nimbus leads, the leader loop reports instead.
+pub(super) async fn diagnose(context: LeaderContext) {
+    let policy = Policy::from(&*context.options);
+    let mut observations = context.observer.observe();
+    let mut liveness = Liveness::new(context.clock.monotonic());
     loop {
         let Observation { view, fresh, .. } = observations.borrow_and_update().clone();
-        let mut wait = setting.options.monitor_period;
+        let mut wait = context.options.monitor_period;
         if fresh {
-            let monotonic = setting.clock.monotonic();
+            let monotonic = context.clock.monotonic();
             liveness.observe(&view, monotonic);
-            if setting.status.borrow().term.is_none() {
+            if context.status.borrow().term.is_none() {
                 let moves_left = policy.max_moves_per_round;
-                let moment = Moment { wall: setting.clock.now(), monotonic, moves_left };
+                let moment = Moment { wall: context.clock.now(), monotonic, moves_left };
                 let plan = decide(&view, &liveness, moment, &policy);
                 wait = wait.min(plan.next.unwrap_or(wait));
-                setting.status.send_if_modified(|status| {
+                context.status.send_if_modified(|status| {
                     let is_news = status.term.is_none() && status.findings != plan.findings;
                     if is_news {
                         status.findings = plan.findings;

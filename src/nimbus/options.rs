@@ -1,4 +1,4 @@
-//! What a nimbus is told by its configuration.
+//! Settings of a nimbus, as given by its configuration.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -10,42 +10,43 @@ pub use crate::nimbus::{
 /// Settings of a nimbus replica.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where its id and its blobs live.
+    /// Directory for its id, its blobs and its metrics.
     pub local_dir: PathBuf,
-    /// The host that it is reached at.
+    /// Host name under which other processes reach it.
     pub host: String,
-    /// Where its API listens. Port 0 takes any free one.
+    /// Listen address of its API. With port 0 the system chooses a free port.
     pub api: SocketAddr,
-    /// How often it decides, should no event wake it.
+    /// Longest pause between two decisions, if no event causes one earlier.
     pub monitor_period: Duration,
-    /// How long a task may be without a beat before it is dead.
+    /// Time without a heartbeat after which a task is dead.
     pub task_timeout: Duration,
-    /// How long a task may take from its assignment to its first beat.
+    /// Time that a task may take from its assignment to its first heartbeat.
     pub task_launch: Duration,
-    /// How long a supervisor may be gone before its tasks, if they are gone too, move.
+    /// Time that a supervisor may be absent before its tasks move, if they are absent too.
     pub supervisor_timeout: Duration,
-    /// How long a new leader moves nothing, so that supervisors and workers can come back
-    /// after an outage: the session timeout and a margin.
+    /// Time during which a new leader moves nothing, so that supervisors and workers can come
+    /// back after an outage: the session timeout and a margin.
     pub settle: Duration,
-    /// The most tasks that one round moves away from a lost place.
+    /// Most tasks that are moved away from lost workers in one round.
     pub max_moves_per_round: usize,
-    /// How long a nimbus that lacks blobs of live topologies leaves it to others to lead.
+    /// Time that a nimbus with missing blobs of live topologies waits for others to lead.
     pub candidate_grace: Duration,
-    /// The largest blob accepted.
+    /// Size of the largest blob accepted.
     pub max_blob_bytes: u64,
-    /// How long a blob that no topology uses stays on disk.
+    /// Time that a blob which no topology uses stays on disk.
     pub blob_retention: Duration,
-    /// How many nimbuses must have a topology before it is accepted, where it does not say.
+    /// Number of nimbuses that must have the blob of a topology before it is accepted, and the
+    /// wait for them, unless the topology sets its own.
     pub replication: Replication,
-    /// How long a kill or rebalance waits when neither operator nor topology says.
+    /// Wait of a kill or rebalance if neither the operator nor the topology sets one.
     pub message_timeout: Duration,
-    /// How it keeps metrics; without it there are none.
+    /// Metric settings; without them this nimbus keeps no metrics.
     pub metrics: Option<MetricOptions>,
 }
 
 #[cfg(test)]
 impl Options {
-    /// A nimbus of a test: on a free port of the loopback, without metrics.
+    /// Options of a test nimbus: a free port on the loopback interface, no metrics.
     pub(crate) fn of_test(local_dir: PathBuf) -> Self {
         Self {
             local_dir,

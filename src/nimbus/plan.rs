@@ -1,8 +1,8 @@
-//! What a decision leads to: actions with reasons, and findings that need a person.
+//! Result of a decision: actions with reasons, and findings that need an operator.
 //!
 //! An action is one transaction, except for the deletion of a killed topology's records,
-//! which may be too many for one. It names every version it builds on, so that no choice is
-//! left when it is carried out: it happens as decided or not at all.
+//! which may be too many for one. It names every version on which it was decided, so that
+//! applying it leaves no choice: it takes effect as decided or not at all.
 
 use std::{fmt, time::Duration};
 
@@ -13,19 +13,19 @@ use crate::{
         record::{self, Orders, Stored, Storm, Tasks},
     },
     model::{BlobKey, SupervisorId, TopologyId, assignment::Assignment, event::Move, topology::TaskTable},
-    nimbus::liveness::Loss,
+    nimbus::liveness::LossReason,
     schedule,
     tree::{CreateMode, MAX_MULTI_BYTES, MAX_NODE_BYTES, Op, TreePath, Version},
 };
 
-/// Everything to do now, in this order.
+/// All actions to apply now, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
-    /// What to write.
+    /// Writes to make.
     pub actions: Vec<Action>,
-    /// What keeps something from being as it should.
+    /// Problems that need an operator.
     pub findings: Vec<Finding>,
-    /// How long until something that waits is due, if anything waits.
+    /// Time until the next deadline or timeout, if there is one.
     pub next: Option<Duration>,
 }
 
@@ -36,285 +36,291 @@ impl Plan {
     }
 }
 
-/// One write, and why.
+/// One write with its reason.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Action {
-    /// What to write.
+    /// The write.
     pub effect: Effect,
-    /// Why.
+    /// The reason, for logs and events.
     pub reason: Reason,
-    /// How many tasks leave a lost place by it.
+    /// Number of tasks that this action moves away from lost workers.
     pub n_moved: usize,
-    /// The tasks that get another place by it.
+    /// Tasks that this action assigns to another slot.
     pub moves: Vec<Move>,
 }
 
-/// What an action writes.
+/// A write, as records instead of operations.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// The assignment of a topology and the orders of every supervisor it concerns.
+    /// Writes the assignment of a topology and the affected supervisor assignments.
     Place {
         /// The topology.
         id: TopologyId,
-        /// The version of its record, which says how many workers it wants.
+        /// The version of its record, which holds the number of workers.
         storm: Version,
-        /// The version of its task table: an older one would have tasks that are no more.
+        /// The version of its task table: an older table would contain removed tasks.
         tasks: Version,
-        /// The version of its assignment now; `None` when it has none.
+        /// The present version of its assignment; `None` if it has none.
         before: Option<Version>,
-        /// Its assignment from now on.
+        /// Its new assignment.
         assignment: Assignment,
-        /// The orders that change with it.
-        orders: Vec<OrdersChange>,
+        /// The supervisor assignments that change with it.
+        orders: Vec<SupervisorAssignmentsChange>,
     },
-    /// All that a due rebalance changes.
+    /// Writes all changes of a due rebalance.
     Rebalance {
         /// The topology.
         id: TopologyId,
-        /// Its record from now on, and the version it has now.
+        /// Its new record, with the version of the present one.
         storm: Box<Stored<Storm>>,
-        /// Its tasks from now on, and the version they have now.
+        /// Its new task table, with the version of the present one.
         tasks: Stored<TaskTable>,
-        /// The version of its assignment now; `None` when it has none.
+        /// The present version of its assignment; `None` if it has none.
         before: Option<Version>,
-        /// Its assignment from now on.
+        /// Its new assignment.
         assignment: Assignment,
-        /// The orders that change with it.
-        orders: Vec<OrdersChange>,
+        /// The supervisor assignments that change with it.
+        orders: Vec<SupervisorAssignmentsChange>,
     },
-    /// The beginning of the move of a topology from drained hosts: its spouts stop.
+    /// Begins to move a topology away from drained hosts: its spouts stop.
     BeginMove {
         /// The topology.
         id: TopologyId,
-        /// Its record from now on, and the version it has now.
+        /// Its new record, with the version of the present one.
         storm: Box<Stored<Storm>>,
     },
-    /// The end of a killed topology's assignment.
+    /// Deletes the assignment of a killed topology.
     Unassign {
         /// The topology.
         id: TopologyId,
-        /// The version of its assignment; `None` when it cannot be read.
+        /// The version of its assignment; `None` if it cannot be read.
         version: Option<Version>,
-        /// The orders that change with it.
-        orders: Vec<OrdersChange>,
+        /// The supervisor assignments that change with it.
+        orders: Vec<SupervisorAssignmentsChange>,
     },
-    /// The end of everything of a killed topology but its record.
+    /// Deletes all records of a killed topology except its topology record.
     RemoveRecords {
         /// The topology.
         id: TopologyId,
     },
-    /// The end of a killed topology.
-    RemoveStorm {
+    /// Deletes the topology record of a killed topology.
+    RemoveTopologyRecord {
         /// The topology.
         id: TopologyId,
         /// The version of its record.
         version: Version,
     },
-    /// Orders that were not what the assignments say.
-    CorrectOrders(OrdersChange),
-    /// The parents of beats and errors, for a topology that lost them.
+    /// Corrects supervisor assignments that differ from the assignments of the topologies.
+    CorrectSupervisorAssignments(SupervisorAssignmentsChange),
+    /// Creates the missing parents of a topology's heartbeats and errors.
     RestoreParents {
         /// The topology.
         id: TopologyId,
-        /// Whether the parent of its beats is to be created.
-        beats: bool,
-        /// Whether the parents of its errors are to be created.
+        /// True if the parent of its heartbeats is missing.
+        heartbeats: bool,
+        /// True if the parents of its errors are missing.
         errors: bool,
     },
-    /// The end of the znode of a blob that nobody holds and no topology uses.
-    ForgetBlob {
+    /// Deletes the znode of a blob that no nimbus has and no topology uses.
+    DeleteBlobNode {
         /// The blob.
         key: BlobKey,
     },
-    /// The end of the oldest events, as there are more than are kept.
-    ForgetEvents {
-        /// Which.
+    /// Deletes the oldest events over the limit.
+    DeleteEvents {
+        /// Numbers of the events.
         numbers: Vec<EventNumber>,
     },
 }
 
-/// A change of one supervisor's orders.
+/// A change of one record of supervisor assignments.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OrdersChange {
+pub struct SupervisorAssignmentsChange {
     /// The supervisor.
     pub supervisor: SupervisorId,
-    /// What is there now.
-    pub before: OrdersBefore,
-    /// What is to be there; `None` deletes the znode.
+    /// The present content of the znode.
+    pub before: RecordState,
+    /// The new content; `None` deletes the znode.
     pub after: Option<Orders>,
 }
 
-/// What is at the path of a supervisor's orders.
+/// Present content of a znode with supervisor assignments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OrdersBefore {
-    /// Nothing.
+pub enum RecordState {
+    /// The znode does not exist.
     Absent,
-    /// Orders at this version.
+    /// A record with this version.
     At(Version),
-    /// Something that is no record. Its version is not known; only the leader writes here,
-    /// so that overwriting it destroys nobody's work.
+    /// No valid record, so that its version is not known. Only the leader writes here, so
+    /// overwriting it destroys nobody's work.
     Unreadable,
 }
 
-/// Why an action is taken.
+/// Reason of an action.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reason {
-    /// Tasks had no place.
+    /// Tasks had no slot.
     Unplaced {
-        /// How many.
+        /// Number of these tasks.
         n_tasks: usize,
     },
-    /// A worker is given up.
+    /// Workers are lost.
     WorkerLost {
-        /// Where it was.
+        /// Slot of the first one.
         slot: crate::model::Slot,
-        /// Why.
-        loss: Loss,
-        /// How many workers are given up in all.
+        /// Reason why the first one is lost.
+        loss: LossReason,
+        /// Number of lost workers.
         n_workers: usize,
     },
-    /// The assignment had tasks that the topology has not.
-    Misfit,
+    /// The assignment contained tasks that are not in the task table.
+    StaleTasks,
     /// The deadline of a rebalance has passed.
     RebalanceDue,
     /// The deadline of a kill has passed.
     KillDue,
-    /// The record of a topology was deleted, and not put back.
+    /// The record of a topology was deleted by hand and not restored.
     NoRecord,
     /// Workers of a killed topology have stopped.
-    BeatsGone,
+    HeartbeatsGone,
     /// Workers of a killed topology did not stop in time.
-    BeatsOverdue,
-    /// Nothing of a killed topology is left but its record.
+    HeartbeatsOverdue,
+    /// Only the topology record of a killed topology still exists.
     RecordsGone,
-    /// Orders were not what the assignments say.
-    OrdersDiffer,
-    /// A live topology has no place for its beats or errors.
+    /// Supervisor assignments differed from the assignments of the topologies.
+    SupervisorAssignmentsDiffer,
+    /// A live topology has no parent znode for its heartbeats or errors.
     ParentsMissing,
-    /// No topology uses a blob, and nobody holds it.
+    /// No topology uses a blob, and no nimbus has it.
     BlobUnused,
-    /// Hosts that run a part of it are to be emptied.
+    /// Hosts that run workers of the topology are being drained.
     HostsDrained {
-        /// Which.
+        /// Names of these hosts.
         hosts: Vec<String>,
     },
-    /// More events are there than are kept.
-    EventsOver,
+    /// There are more events than the limit.
+    EventsOverLimit,
 }
 
 impl Reason {
-    /// Whether it rests on something not being there, or on a record that the action does not
-    /// name the version of. A view may lack what an event that was lost would have shown, so
-    /// such a reason is believed only of a view that was just read.
-    pub fn asks_for_a_look(&self) -> bool {
+    /// Returns whether the reason depends on the absence of a record, or on a record whose
+    /// version the action does not check. A view may be missing the effect of a lost event, so
+    /// such a reason is valid only for a view that was just read.
+    pub fn needs_fresh_view(&self) -> bool {
         match self {
             Self::WorkerLost { .. }
             | Self::NoRecord
-            | Self::BeatsGone
+            | Self::HeartbeatsGone
             | Self::RecordsGone
-            | Self::OrdersDiffer
+            | Self::SupervisorAssignmentsDiffer
             | Self::BlobUnused
             | Self::HostsDrained { .. } => true,
             Self::Unplaced { .. }
-            | Self::Misfit
+            | Self::StaleTasks
             | Self::RebalanceDue
             | Self::KillDue
-            | Self::BeatsOverdue
+            | Self::HeartbeatsOverdue
             | Self::ParentsMissing
-            | Self::EventsOver => false,
+            | Self::EventsOverLimit => false,
         }
     }
 }
 
-/// Something that keeps a topology, or the cluster, from being as it should.
+/// A problem of a topology, or of the cluster, that needs an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The topology it is about, if one.
+    /// The topology concerned, if it is one.
     pub topology: Option<TopologyId>,
-    /// What.
-    pub trouble: Trouble,
+    /// The problem.
+    pub trouble: ClusterProblem,
 }
 
-/// What can be wrong that nimbus does not put right by itself.
+/// Problems that nimbus cannot solve by itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
-    /// A znode holds no valid record; what it concerns is left alone.
-    #[error("{path} cannot be read, so it is left alone: {reason}")]
+pub enum ClusterProblem {
+    /// A znode holds no valid record; nimbus does not act on anything that it concerns.
+    #[error("{path} cannot be read, so nimbus leaves it unchanged: {reason}")]
     Unreadable {
-        /// Where.
+        /// Path of the znode.
         path: TreePath,
-        /// What is wrong with it.
+        /// Parse error.
         reason: String,
     },
     /// Tasks have no slot.
     #[error("{n_tasks} tasks have no slot: {reason}")]
     NoSlot {
-        /// How many.
+        /// Number of these tasks.
         n_tasks: usize,
-        /// Why.
-        reason: schedule::Reason,
+        /// Reason given by the scheduler.
+        reason: schedule::UnplacedReason,
     },
-    /// A due rebalance has nowhere to go.
+    /// A due rebalance waits for free slots.
     #[error("the rebalance waits for slots: {reason}")]
     RebalanceWaits {
-        /// Why.
-        reason: schedule::Reason,
+        /// Reason given by the scheduler.
+        reason: schedule::UnplacedReason,
     },
-    /// A topology should leave drained hosts and has nowhere to go, so it runs on there.
-    #[error("it cannot leave {} yet: {reason}", .hosts.join(", "))]
+    /// A topology must leave drained hosts but there are no free slots, so it keeps running there.
+    #[error("the topology cannot leave {} yet: {reason}", .hosts.join(", "))]
     DrainWaits {
         /// The hosts.
         hosts: Vec<String>,
-        /// Why.
-        reason: schedule::Reason,
+        /// Reason given by the scheduler.
+        reason: schedule::UnplacedReason,
     },
     /// A live topology has no task table.
-    #[error("{path} is missing, so it is left alone")]
+    #[error("{path} is missing, so nimbus places no tasks of the topology; restore it, or kill the topology")]
     Missing {
-        /// Where the record should be.
+        /// Expected path of the record.
         path: TreePath,
     },
-    /// A topology has records and not the one that makes it exist: it was deleted by hand.
-    #[error("{path} is missing: unless it is put back, what else there is of the topology is removed soon")]
+    /// A topology has other records but not its topology record, which was deleted by hand.
+    #[error("{path} is missing: unless it is restored, all other records of the topology are removed soon")]
     NoRecord {
-        /// Where the record should be.
+        /// Expected path of the record.
         path: TreePath,
     },
-    /// A topology waits for a change that its record does not hold.
-    #[error("its status says rebalancing and its record holds no rebalance; kill it, or write the record")]
+    /// The status of a topology is rebalancing, but its record contains no rebalance.
+    #[error(
+        "the status is rebalancing but the record contains no rebalance; kill the topology, or correct the record"
+    )]
     NoPendingRebalance,
-    /// A record or a transaction would be over a limit.
-    #[error("{path} and what goes with it would take {bytes} bytes; the limit is {limit}")]
+    /// A record or a transaction would exceed a limit.
+    #[error("writing {path} and the records that change with it takes {bytes} bytes; the limit is {limit}")]
     TooLarge {
-        /// The largest record of it.
+        /// Largest record of the transaction.
         path: TreePath,
-        /// How large it would be.
+        /// Size of the record or of the transaction.
         bytes: usize,
-        /// The limit that it breaks.
+        /// The exceeded limit.
         limit: usize,
     },
-    /// The orders of a supervisor cannot be written without losing what they may hold.
-    #[error("/orders/{supervisor} cannot be read, nor can every assignment that may name it")]
-    OrdersBlocked {
-        /// Whose orders.
+    /// Supervisor assignments cannot be written, as that could remove entries that still count.
+    #[error(
+        "/orders/{supervisor} cannot be read, and neither can every assignment that may name this supervisor"
+    )]
+    SupervisorAssignmentsBlocked {
+        /// The supervisor.
         supervisor: SupervisorId,
     },
-    /// The cap on moves holds back the replacement of lost workers.
+    /// The limit on moves delays the replacement of lost workers.
     #[error("{n_tasks} tasks of lost workers wait for the next round (nimbus moves a few at a time)")]
     MovesCapped {
-        /// How many tasks wait.
+        /// Number of tasks that wait.
         n_tasks: usize,
     },
-    /// The scheduler gave an answer that breaks a rule; nothing of it is written.
-    #[error("the placement found for it breaks a rule, which is a fault of nimbus: {violation}")]
+    /// The scheduler returned a solution that breaks a rule; nimbus writes nothing of it.
+    #[error(
+        "the scheduler returned an invalid placement, which is a bug of nimbus; nothing is placed: {violation}"
+    )]
     BadPlacement {
-        /// Which.
+        /// The broken rule.
         violation: String,
     },
 }
 
 impl Effect {
-    /// The topology that it is about, if one.
+    /// The topology concerned, if it is one.
     pub fn topology(&self) -> Option<&TopologyId> {
         match self {
             Self::Place { id, .. }
@@ -322,25 +328,27 @@ impl Effect {
             | Self::BeginMove { id, .. }
             | Self::Unassign { id, .. }
             | Self::RemoveRecords { id }
-            | Self::RemoveStorm { id, .. }
+            | Self::RemoveTopologyRecord { id, .. }
             | Self::RestoreParents { id, .. } => Some(id),
-            Self::CorrectOrders(_) | Self::ForgetBlob { .. } | Self::ForgetEvents { .. } => None,
+            Self::CorrectSupervisorAssignments(_)
+            | Self::DeleteBlobNode { .. }
+            | Self::DeleteEvents { .. } => None,
         }
     }
 
-    /// The changes of orders in it.
-    pub fn orders(&self) -> &[OrdersChange] {
+    /// Its changes of supervisor assignments.
+    pub fn orders(&self) -> &[SupervisorAssignmentsChange] {
         match self {
             Self::Place { orders, .. } | Self::Rebalance { orders, .. } | Self::Unassign { orders, .. } => {
                 orders
             }
-            Self::CorrectOrders(change) => std::slice::from_ref(change),
+            Self::CorrectSupervisorAssignments(change) => std::slice::from_ref(change),
             Self::BeginMove { .. }
             | Self::RemoveRecords { .. }
-            | Self::RemoveStorm { .. }
+            | Self::RemoveTopologyRecord { .. }
             | Self::RestoreParents { .. }
-            | Self::ForgetBlob { .. }
-            | Self::ForgetEvents { .. } => &[],
+            | Self::DeleteBlobNode { .. }
+            | Self::DeleteEvents { .. } => &[],
         }
     }
 
@@ -353,8 +361,8 @@ impl Effect {
         }
     }
 
-    /// The one transaction that it is; `None` for [`Effect::RemoveRecords`], which has to
-    /// look for what there is to delete.
+    /// Its transaction; `None` for [`Effect::RemoveRecords`], which must first list the records
+    /// to delete.
     pub fn ops(&self) -> Option<Vec<Op>> {
         let mut ops = match self {
             Self::Place { id, storm, tasks, before, assignment, .. } => vec![
@@ -377,13 +385,13 @@ impl Effect {
                 vec![Op::Delete { path: layout::assignment(id), version: *version }]
             }
             Self::RemoveRecords { .. } => return None,
-            Self::RemoveStorm { id, version } => {
+            Self::RemoveTopologyRecord { id, version } => {
                 vec![Op::Delete { path: layout::storm(id), version: Some(*version) }]
             }
-            Self::CorrectOrders(_) => Vec::new(),
-            Self::RestoreParents { id, beats, errors } => {
+            Self::CorrectSupervisorAssignments(_) => Vec::new(),
+            Self::RestoreParents { id, heartbeats, errors } => {
                 let mut paths = Vec::new();
-                if *beats {
+                if *heartbeats {
                     paths.push(layout::taskbeats(id));
                 }
                 if *errors {
@@ -391,28 +399,28 @@ impl Effect {
                 }
                 paths.into_iter().map(|path| create(path, Vec::new())).collect()
             }
-            Self::ForgetBlob { key } => vec![Op::Delete { path: layout::blob(key), version: None }],
-            Self::ForgetEvents { numbers } => numbers
+            Self::DeleteBlobNode { key } => vec![Op::Delete { path: layout::blob(key), version: None }],
+            Self::DeleteEvents { numbers } => numbers
                 .iter()
                 .map(|number| Op::Delete { path: layout::event(*number), version: None })
                 .collect(),
         };
-        ops.extend(self.orders().iter().map(OrdersChange::op));
+        ops.extend(self.orders().iter().map(SupervisorAssignmentsChange::op));
         Some(ops)
     }
 }
 
-impl OrdersChange {
+impl SupervisorAssignmentsChange {
     fn op(&self) -> Op {
         let path = layout::orders(&self.supervisor);
         match (&self.after, self.before) {
-            (Some(orders), OrdersBefore::Absent) => create(path, record::encode(orders)),
-            (Some(orders), OrdersBefore::At(version)) => set(path, record::encode(orders), version),
-            (Some(orders), OrdersBefore::Unreadable) => {
+            (Some(orders), RecordState::Absent) => create(path, record::encode(orders)),
+            (Some(orders), RecordState::At(version)) => set(path, record::encode(orders), version),
+            (Some(orders), RecordState::Unreadable) => {
                 Op::Set { path, data: record::encode(orders), version: None }
             }
-            (None, OrdersBefore::At(version)) => Op::Delete { path, version: Some(version) },
-            (None, OrdersBefore::Absent | OrdersBefore::Unreadable) => Op::Delete { path, version: None },
+            (None, RecordState::At(version)) => Op::Delete { path, version: Some(version) },
+            (None, RecordState::Absent | RecordState::Unreadable) => Op::Delete { path, version: None },
         }
     }
 }
@@ -437,21 +445,22 @@ fn set(path: TreePath, data: Vec<u8>, version: Version) -> Op {
     Op::Set { path, data, version: Some(version) }
 }
 
-/// Room for the check of the term that every fenced write begins with, and for the event
-/// that it ends with.
+/// Bytes reserved for the check of the term with which every fenced write begins, and for the
+/// event with which it ends.
 const FENCE_BYTES: usize = 256 + EVENT_BYTES_MAX;
 
-/// Whether `ops` can be sent as one fenced transaction, and what is too large if not.
+/// Checks that `ops` can be sent as one fenced transaction.
 ///
 /// # Errors
-/// [`Trouble::TooLarge`] with the largest record and the limit that is broken.
-pub fn check_size(ops: &[Op]) -> Result<(), Trouble> {
+/// [`ClusterProblem::TooLarge`] with the largest record and the exceeded limit.
+pub fn check_size(ops: &[Op]) -> Result<(), ClusterProblem> {
     let Some(largest) = ops.iter().max_by_key(|op| op.n_bytes()) else { return Ok(()) };
     let data_bytes = match largest {
         Op::Create { data, .. } | Op::Set { data, .. } => data.len(),
         Op::Check { .. } | Op::Delete { .. } => 0,
     };
-    let too_large = |bytes, limit| Err(Trouble::TooLarge { path: largest.path().clone(), bytes, limit });
+    let too_large =
+        |bytes, limit| Err(ClusterProblem::TooLarge { path: largest.path().clone(), bytes, limit });
     if data_bytes > MAX_NODE_BYTES {
         return too_large(data_bytes, MAX_NODE_BYTES);
     }
@@ -470,13 +479,13 @@ impl fmt::Display for Effect {
                 write!(f, "rebalance to {} slots", assignment.workers.len())
             }
             Self::Unassign { .. } => f.write_str("remove the assignment"),
-            Self::RemoveRecords { .. } => f.write_str("remove tasks, beats, errors and metrics"),
-            Self::RemoveStorm { .. } => f.write_str("remove the topology"),
-            Self::CorrectOrders(change) => write!(f, "correct /orders/{}", change.supervisor),
-            Self::RestoreParents { .. } => f.write_str("restore the place for beats and errors"),
-            Self::BeginMove { .. } => f.write_str("stop its spouts, to move it from drained hosts"),
-            Self::ForgetBlob { key } => write!(f, "forget /blobs/{key}"),
-            Self::ForgetEvents { numbers } => write!(f, "forget {} events", numbers.len()),
+            Self::RemoveRecords { .. } => f.write_str("remove tasks, heartbeats, errors and metrics"),
+            Self::RemoveTopologyRecord { .. } => f.write_str("remove the topology"),
+            Self::CorrectSupervisorAssignments(change) => write!(f, "correct /orders/{}", change.supervisor),
+            Self::RestoreParents { .. } => f.write_str("create the parents of heartbeats and errors"),
+            Self::BeginMove { .. } => f.write_str("stop the spouts before the topology leaves drained hosts"),
+            Self::DeleteBlobNode { key } => write!(f, "delete /blobs/{key}"),
+            Self::DeleteEvents { numbers } => write!(f, "delete {} events", numbers.len()),
         }
     }
 }
@@ -484,25 +493,27 @@ impl fmt::Display for Effect {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unplaced { n_tasks } => write!(f, "{n_tasks} tasks had no place"),
+            Self::Unplaced { n_tasks } => write!(f, "{n_tasks} tasks had no slot"),
             Self::WorkerLost { slot, loss, n_workers: 1 } => {
                 write!(f, "the worker in {slot} is lost: {loss}")
             }
             Self::WorkerLost { slot, loss, n_workers } => {
                 write!(f, "{n_workers} workers are lost, the one in {slot} because {loss}")
             }
-            Self::Misfit => f.write_str("the assignment had tasks that the topology has not"),
+            Self::StaleTasks => f.write_str("the assignment contained tasks that are not in the task table"),
             Self::RebalanceDue => f.write_str("the deadline of the rebalance has passed"),
             Self::KillDue => f.write_str("the deadline of the kill has passed"),
-            Self::NoRecord => f.write_str("its record was deleted and not put back"),
-            Self::BeatsGone => f.write_str("its workers have stopped"),
-            Self::BeatsOverdue => f.write_str("its workers did not stop in time"),
-            Self::RecordsGone => f.write_str("nothing else of it is left"),
-            Self::OrdersDiffer => f.write_str("they were not what the assignments say"),
-            Self::ParentsMissing => f.write_str("it was missing"),
-            Self::BlobUnused => f.write_str("no topology uses it and nobody holds it"),
-            Self::HostsDrained { hosts } => write!(f, "{} is to be emptied", hosts.join(", ")),
-            Self::EventsOver => f.write_str("there were more than are kept"),
+            Self::NoRecord => f.write_str("the topology record was deleted and not restored"),
+            Self::HeartbeatsGone => f.write_str("its workers have stopped"),
+            Self::HeartbeatsOverdue => f.write_str("its workers did not stop in time"),
+            Self::RecordsGone => f.write_str("all other records of the topology are removed"),
+            Self::SupervisorAssignmentsDiffer => {
+                f.write_str("the record differed from the assignments of the topologies")
+            }
+            Self::ParentsMissing => f.write_str("they were missing"),
+            Self::BlobUnused => f.write_str("no topology uses the blob and no nimbus has it"),
+            Self::HostsDrained { hosts } => write!(f, "{} is being drained", hosts.join(", ")),
+            Self::EventsOverLimit => f.write_str("there were more events than the limit"),
         }
     }
 }

@@ -1,21 +1,21 @@
-//! The bounds that decisions keep to.
+//! Time and move limits of decisions.
 
 use std::time::Duration;
 
 use crate::nimbus::Options;
 
-/// What of the options concerns decisions.
+/// The part of [`Options`] that concerns decisions.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// How long a task may be without a beat before it is dead.
+    /// Time without a heartbeat after which a task is dead.
     pub task_timeout: Duration,
-    /// How long a task may take from its assignment to its first beat.
+    /// Time that a task may take from its assignment to its first heartbeat.
     pub task_launch: Duration,
-    /// How long a supervisor may be gone before its tasks, if they are gone too, move.
+    /// Time that a supervisor may be absent before its tasks move, if they are absent too.
     pub supervisor_timeout: Duration,
-    /// How long a new leader, or one whose connection came back, moves nothing.
+    /// Time during which a leader moves nothing after its term began or its connection came back.
     pub settle: Duration,
-    /// The most tasks that one round moves away from a lost place.
+    /// Most tasks that are moved away from lost workers in one round.
     pub max_moves_per_round: usize,
 }
 

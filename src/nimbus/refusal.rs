@@ -1,4 +1,4 @@
-//! Why nimbus did not do what it was asked.
+//! Errors of requests to nimbus.
 
 use std::{fmt, time::Duration};
 
@@ -6,117 +6,117 @@ use crate::{
     cluster::{layout, record::Leader, store},
     election::WriteError,
     model::{BlobKey, ComponentId, HostName, Term, TopologyId, TopologyName, status::IllegalTransition},
-    nimbus::{blobs, plan::Trouble},
+    nimbus::{blobs, plan::ClusterProblem},
     rpc::message::Code,
     tree::{self, TreePath},
 };
 
-/// A request that was not carried out. Unless it says otherwise, nothing was changed.
+/// A rejected or failed request. Unless the error says otherwise, nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// Another nimbus leads, or none.
+    /// Another nimbus leads, or no nimbus does.
     #[error("{}", match .leader {
-        Some(leader) => format!("{} leads, at {}", leader.nimbus, leader.api),
+        Some(leader) => format!("this nimbus does not lead: {} leads, at {}", leader.nimbus, leader.api),
         None => "there is no leader now".to_owned(),
     })]
     NotLeading {
-        /// Who leads, as far as this nimbus knows.
+        /// The leader in the view of this nimbus.
         leader: Option<Leader>,
     },
     /// This nimbus has not read the cluster yet.
     #[error("this nimbus has not read the cluster state yet")]
     NotReady,
-    /// Metrics are not taken or shown here now.
-    #[error("no metrics here now: {reason}")]
+    /// Metrics are not ingested or served here now.
+    #[error("metrics are not available on this nimbus now: {reason}")]
     NoMetrics {
-        /// Why.
+        /// Text for the operator, with the remedy if there is one.
         reason: String,
     },
-    /// What was to be forgotten would be registered again.
-    #[error("{topology} is still measured: what is forgotten of it would be registered again")]
+    /// Metrics that were to be deleted would be registered again.
+    #[error("metrics of {topology} cannot be deleted: it still runs and would register them again")]
     StillMeasured {
-        /// The topology.
+        /// The running topology.
         topology: TopologyId,
     },
-    /// Too many requests wait already.
+    /// The queue of requests for the leader is full.
     #[error("too many requests wait for the leader")]
     Busy,
     /// There is no such topology.
     #[error("there is no topology {topology:?}")]
     UnknownTopology {
-        /// The id or name asked for.
+        /// The requested id or name.
         topology: String,
     },
-    /// The name is taken.
+    /// Another topology has the name.
     #[error("the name {name} is in use by {by}{}", if *.is_killed { ", which is being removed" } else { "" })]
     NameInUse {
         /// The name.
         name: TopologyName,
-        /// Who has it.
+        /// The topology that has it.
         by: TopologyId,
-        /// Whether that one is killed and not yet gone.
+        /// True if that topology is killed and not removed yet.
         is_killed: bool,
     },
-    /// A record that may have the name cannot be read.
+    /// An unreadable record may have the name.
     #[error("the name {name} may be in use by {path}, which cannot be read")]
     NameUnclear {
         /// The name.
         name: TopologyName,
-        /// The record.
+        /// The unreadable record.
         path: TreePath,
     },
-    /// The topology cannot run.
+    /// The topology is invalid.
     #[error("the topology cannot run: {}", .problems.join("; "))]
     InvalidTopology {
-        /// Everything that is wrong with it.
+        /// All of its problems.
         problems: Vec<String>,
     },
-    /// The blob is no bundle of a topology.
-    #[error("blob {key} does not hold a topology: {reason}")]
-    BadBundle {
+    /// The blob is not a topology package.
+    #[error("blob {key} is not a topology package: {reason}")]
+    InvalidPackage {
         /// The blob.
         key: BlobKey,
-        /// What is wrong with it.
+        /// Parse error.
         reason: String,
     },
-    /// The blob is not here, and nobody who has it could be asked.
-    #[error("no nimbus that can be reached has blob {key}")]
+    /// The blob is not here, and could not be fetched from another nimbus.
+    #[error("no reachable nimbus has blob {key}")]
     BlobMissing {
         /// The blob.
         key: BlobKey,
     },
-    /// Too few nimbuses have the blob, and as many were asked for.
-    #[error("blob {key} is on {there} of the {wanted} nimbuses wanted after {wait:?}; {n_nimbuses} are live{}",
+    /// Fewer nimbuses than requested have the blob.
+    #[error("blob {key} is on {there} of the {wanted} nimbuses required after {wait:?}; {n_nimbuses} are live{}",
         match .reasons.is_empty() { true => String::new(), false => format!(" ({})", .reasons.join("; ")) })]
     NotReplicated {
         /// The blob.
         key: BlobKey,
-        /// How many were asked for.
+        /// Number of nimbuses required.
         wanted: usize,
-        /// How many have it.
+        /// Number of nimbuses that have it.
         there: usize,
-        /// How many live nimbuses there are.
+        /// Number of live nimbuses.
         n_nimbuses: usize,
-        /// How long was waited.
+        /// Time waited.
         wait: Duration,
-        /// Why others have it not, as far as they said.
+        /// Errors of the nimbuses that do not have it, where they sent one.
         reasons: Vec<String>,
     },
-    /// A leader of the past asks for something.
+    /// The request comes from the leader of an earlier term.
     #[error("term {term} is over: term {later} has begun")]
     TermIsOver {
-        /// In which it leads.
+        /// Term of the sender.
         term: Term,
-        /// The latest that is known.
+        /// Latest term known here.
         later: Term,
     },
     /// A blob could not be stored or read.
     #[error(transparent)]
     Blob(#[from] blobs::Error),
-    /// The records of the topology would be over a limit.
+    /// The records of the topology would exceed a limit.
     #[error("the topology is too large to be stored: {0}")]
-    TooLarge(Trouble),
-    /// An option makes no sense for this topology.
+    TooLarge(ClusterProblem),
+    /// An option is invalid for this topology.
     #[error("{0}")]
     BadOption(String),
     /// There is no such component.
@@ -124,54 +124,54 @@ pub enum Refusal {
     UnknownComponent {
         /// The topology.
         topology: TopologyId,
-        /// What was asked for.
+        /// The requested component.
         component: ComponentId,
-        /// Those that it has.
+        /// Components of the topology.
         known: Vec<ComponentId>,
     },
-    /// No supervisor is on such a host, and no worker.
+    /// The host has neither a supervisor nor a worker.
     #[error("there is no supervisor on host {host}")]
     UnknownHost {
-        /// What was asked for.
+        /// The requested host.
         host: HostName,
-        /// The hosts that there are.
+        /// Hosts of the cluster.
         known: Vec<String>,
     },
     /// The host is not drained.
     #[error("host {host} is not drained")]
     NotDrained {
-        /// What was asked for.
+        /// The requested host.
         host: HostName,
-        /// Those that are.
+        /// Drained hosts.
         drained: Vec<HostName>,
     },
-    /// The status does not allow it.
+    /// The status of the topology does not allow the request.
     #[error(transparent)]
     Illegal(#[from] IllegalTransition),
-    /// Someone else wrote the same record each time.
-    #[error("{path} was changed by someone else again and again")]
+    /// The record was written concurrently in every attempt.
+    #[error("{path} was changed concurrently in every attempt; try again")]
     Conflict {
         /// The record.
         path: TreePath,
     },
-    /// A record that is needed cannot be read.
+    /// A required record cannot be read.
     #[error("{path} does not hold a valid record: {reason}")]
     Unreadable {
         /// The record.
         path: TreePath,
-        /// What is wrong with it.
+        /// Parse error.
         reason: String,
     },
-    /// The tree did not do it.
-    #[error("the cluster state cannot be reached")]
+    /// ZooKeeper rejected or did not answer a request.
+    #[error("the cluster state in ZooKeeper cannot be read or written")]
     Tree(#[source] tree::Error),
-    /// The answer to a write was lost and could not be found out either.
-    #[error("the connection broke while writing: whether it took effect is not known")]
+    /// The response to a write was lost, and reading back did not show the outcome.
+    #[error("the connection broke during a write: its outcome is unknown")]
     OutcomeUnknown,
 }
 
 impl Refusal {
-    /// What kind of trouble it is.
+    /// Error code for the API.
     pub fn code(&self) -> Code {
         match self {
             Self::NotLeading { .. } | Self::Busy => Code::NoLeader,
@@ -179,7 +179,7 @@ impl Refusal {
             Self::UnknownTopology { .. } => Code::UnknownTopology,
             Self::UnknownHost { .. } | Self::NotDrained { .. } => Code::UnknownHost,
             Self::NameInUse { .. } | Self::NameUnclear { .. } => Code::NameInUse,
-            Self::InvalidTopology { .. } | Self::BadBundle { .. } => Code::InvalidTopology,
+            Self::InvalidTopology { .. } | Self::InvalidPackage { .. } => Code::InvalidTopology,
             Self::BlobMissing { .. } => Code::BlobMissing,
             Self::NotReplicated { .. } => Code::NotReplicated,
             Self::TermIsOver { .. } | Self::StillMeasured { .. } => Code::Conflict,
@@ -194,18 +194,18 @@ impl Refusal {
         }
     }
 
-    /// What to do about it.
+    /// Remedy for the operator, if there is one.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::NotLeading { leader: Some(leader) } => format!("ask {}", leader.api),
+            Self::NotLeading { leader: Some(leader) } => format!("send the request to {}", leader.api),
             Self::NotLeading { leader: None } | Self::NotReady | Self::Busy => {
                 "try again in a moment".to_owned()
             }
-            Self::UnknownTopology { .. } => "`stormkeeper list` shows the ones there are".to_owned(),
-            Self::StillMeasured { .. } => "metrics of topologies that are gone can be forgotten; to have less of \
-                                           others: `stormkeeper metrics-control`"
+            Self::UnknownTopology { .. } => "`stormkeeper list` shows all topologies".to_owned(),
+            Self::StillMeasured { .. } => "only metrics of removed topologies can be deleted; to reduce those of a \
+                                           running one, use `stormkeeper metrics-control`"
                 .to_owned(),
-            Self::NameInUse { is_killed: true, .. } => "try again when it is gone".to_owned(),
+            Self::NameInUse { is_killed: true, .. } => "try again when it is removed".to_owned(),
             Self::NameInUse { name, .. } => {
                 format!("kill it first (`stormkeeper kill {name}`), or submit under another name")
             }
@@ -213,44 +213,44 @@ impl Refusal {
                 if path.parent() == Some(layout::storms()) =>
             {
                 format!(
-                    "look at {path} with zkCli; write a valid record, or delete it: \
-                     what else there is of that topology is then removed after a minute"
+                    "read {path} with zkCli; write a valid record, or delete it: \
+                     all other records of that topology are then removed after a minute"
                 )
             }
             Self::NameUnclear { path, .. } | Self::Unreadable { path, .. } => {
-                format!("look at {path} with zkCli; write a valid record or delete it")
+                format!("read {path} with zkCli; write a valid record or delete it")
             }
             Self::NotReplicated { .. } => {
-                "start more nimbuses, or ask for fewer copies (topology.min.replication.count)".to_owned()
+                "start more nimbuses, or require fewer copies (topology.min.replication.count)".to_owned()
             }
-            Self::BlobMissing { key } => format!("put it first: PUT /api/v1/blobs/{key}"),
+            Self::BlobMissing { key } => format!("upload it first: PUT /api/v1/blobs/{key}"),
             Self::TooLarge(_) => "use fewer workers or tasks".to_owned(),
             Self::UnknownComponent { known, .. } => {
                 let known: Vec<&str> = known.iter().map(ComponentId::as_str).collect();
-                format!("it has {}", known.join(", "))
+                format!("its components are {}", known.join(", "))
             }
             Self::UnknownHost { known, .. } => match known.is_empty() {
-                true => "no supervisor is there at all; `stormkeeper cluster` shows them".to_owned(),
+                true => "the cluster has no supervisor; `stormkeeper cluster` lists supervisors".to_owned(),
                 false => format!("the hosts are {}", some_of(known.iter())),
             },
             Self::NotDrained { drained, .. } => match drained.is_empty() {
-                true => "no host is".to_owned(),
-                false => format!("drained are {}", some_of(drained.iter())),
+                true => "no host is drained".to_owned(),
+                false => format!("the drained hosts are {}", some_of(drained.iter())),
             },
             Self::Illegal(illegal) => match illegal.from {
                 crate::model::status::TopologyStatus::Rebalancing => {
-                    "wait until the rebalance is done, or kill it".to_owned()
+                    "wait until the rebalance is done, or kill the topology".to_owned()
                 }
                 _ => return None,
             },
             Self::Tree(_) => "check that ZooKeeper is up and reachable".to_owned(),
-            Self::OutcomeUnknown => "look at the topology before trying again".to_owned(),
+            Self::OutcomeUnknown => "check the state of the topology before trying again".to_owned(),
             Self::InvalidTopology { .. }
-            | Self::BadBundle { .. }
+            | Self::InvalidPackage { .. }
             | Self::Blob(_)
             | Self::TermIsOver { .. }
             | Self::BadOption(_)
-            // The reason says what to do where there is something to do.
+            // The reason contains the remedy if there is one.
             | Self::NoMetrics { .. }
             | Self::Conflict { .. } => return None,
         };
@@ -258,7 +258,7 @@ impl Refusal {
     }
 }
 
-/// Names for a hint: as many as a person reads.
+/// Joins at most 20 names for a hint, and the number of the others.
 fn some_of(names: impl ExactSizeIterator<Item = impl fmt::Display>) -> String {
     const SHOWN: usize = 20;
     let n_more = names.len().saturating_sub(SHOWN);

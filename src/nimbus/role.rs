@@ -1,4 +1,4 @@
-//! Following and leading, one after the other, for as long as the nimbus runs.
+//! Role loop: a nimbus follows and leads in turns, for as long as it runs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     model::NimbusId,
     nimbus::{
         candidacy::{Candidacy, candidacy},
-        leader::{Leader, Lost, Setting},
+        leader::{Leader, LeaderContext, StopCause},
     },
     tree::{Scope, SessionState},
 };
@@ -26,74 +26,75 @@ use crate::{
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// How often a follower stands without being woken, should an event have been lost.
-const STAND_PERIOD: Duration = Duration::from_secs(10);
+/// Longest pause between two campaigns of a follower, in case a watch event was lost.
+const CAMPAIGN_PERIOD: Duration = Duration::from_secs(10);
 
-/// How long a nimbus whose leading task broke does not stand, so that another one can try
-/// and a fault that every leader meets does not make an election every few milliseconds.
-const BROKEN_MIN: Duration = Duration::from_secs(1);
-const BROKEN_MAX: Duration = Duration::from_secs(30);
+/// Pause before a nimbus campaigns again after its leader task failed. Other nimbuses can lead
+/// meanwhile, and a fault that every leader meets does not cause an election every few
+/// milliseconds.
+const FAILURE_PAUSE_MIN: Duration = Duration::from_secs(1);
+const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// A leadership longer than this was a good one: the next break is a new trouble.
-const GOOD_LEADERSHIP: Duration = Duration::from_secs(60);
+/// A leadership longer than this counts as stable: it resets the pause after a failure.
+const STABLE_LEADERSHIP: Duration = Duration::from_secs(60);
 
-/// Which part this nimbus plays.
+/// Current role of this nimbus.
 enum Role {
     Follower,
-    /// Since when, as well.
+    /// With the time at which the leadership began.
     Leader(Box<Leader>, Monotonic),
 }
 
-/// How standing went.
-enum Stood {
-    /// We lead.
+/// Outcome of one attempt to become the leader.
+enum CampaignResult {
+    /// This nimbus leads.
     Won(Leadership),
-    /// Another one does, or it is not our turn: look again after so long.
-    Again(Duration),
+    /// Another nimbus leads, or this nimbus must wait: try again after this time at the latest.
+    RetryAfter(Duration),
 }
 
-/// What decides which part this nimbus plays.
-pub(super) struct Player {
+/// Switches a nimbus between following and leading.
+pub(super) struct RoleLoop {
     pub(super) me: NimbusId,
     pub(super) candidate: Candidate,
-    pub(super) setting: Setting,
+    pub(super) context: LeaderContext,
     pub(super) role: watch::Sender<record::Role>,
-    /// How many blobs of live topologies this nimbus lacks, once it knows.
+    /// Number of blobs of live topologies that this nimbus is missing; `None` until known.
     pub(super) n_missing: watch::Receiver<Option<usize>>,
     pub(super) tasks: Tasks,
 }
 
-impl Player {
-    /// Plays until its tasks are cancelled; a leader then resigns, so that its successor need
-    /// not wait.
+impl RoleLoop {
+    /// Runs until its tasks are cancelled. A leader then resigns, so that its successor need
+    /// not wait for the session to expire.
     pub(super) async fn run(mut self) {
         let stop = self.tasks.cancelled();
-        let mut broken =
-            Backoff::new(BROKEN_MIN, BROKEN_MAX, fastrand::Rng::new()).expect("the constants are in order");
+        let mut failure_pause = Backoff::new(FAILURE_PAUSE_MIN, FAILURE_PAUSE_MAX, fastrand::Rng::new())
+            .expect("the constants are in order");
         let mut role = Role::Follower;
         loop {
             role = match role {
                 Role::Follower => match self.follow(&stop).await {
                     Some(leadership) => {
-                        let leader = Leader::start(leadership, self.setting.clone(), &self.tasks);
+                        let leader = Leader::start(leadership, self.context.clone(), &self.tasks);
                         self.role.send_replace(record::Role::Leader);
-                        Role::Leader(Box::new(leader), self.setting.clock.monotonic())
+                        Role::Leader(Box::new(leader), self.context.clock.monotonic())
                     }
                     None => return,
                 },
                 Role::Leader(leader, began) => {
-                    // A leader's own tasks are cancelled with ours, so this ends on a stop too.
+                    // The tasks of a leader are cancelled with ours, so this returns on a stop too.
                     let lost = leader.lost().await;
-                    if self.setting.clock.monotonic().since(began) > GOOD_LEADERSHIP {
-                        broken.reset();
+                    if self.context.clock.monotonic().since(began) > STABLE_LEADERSHIP {
+                        failure_pause.reset();
                     }
                     let leadership = leader.stop().await;
                     self.role.send_replace(record::Role::Follower);
-                    // Also when it seems lost: if it is ours in spite of all, others wait for it.
+                    // Resign even if the leadership seems lost: if it is not, others wait for it.
                     leadership.resign().await;
-                    if lost == Lost::Task && !stop.is_cancelled() {
-                        let pause = broken.next_delay();
-                        warn!(?pause, "the leading task broke: others may lead first");
+                    if lost == StopCause::TaskEnded && !stop.is_cancelled() {
+                        let pause = failure_pause.next_delay();
+                        warn!(?pause, "the leader task failed; this nimbus pauses before it campaigns again");
                         tokio::select! {
                             biased;
                             // Cancel-safe: both only wait.
@@ -107,9 +108,9 @@ impl Player {
         }
     }
 
-    /// Waits for the leadership; `None` when told to stop.
+    /// Waits until this nimbus becomes the leader. Returns `None` on a stop.
     async fn follow(&mut self, stop: &CancellationToken) -> Option<Leadership> {
-        let tree = self.setting.store.tree();
+        let tree = self.context.store.tree();
         let mut leader = tree.watch(&layout::leader(), Scope::Node);
         let mut sessions = tree.session();
         let mut backoff =
@@ -118,31 +119,31 @@ impl Player {
         while !stop.is_cancelled() {
             let state = *sessions.borrow_and_update();
             let wait = match state {
-                SessionState::Connected(_) => match self.stand(&mut leaderless).await {
-                    Ok(Stood::Won(leadership)) => return Some(leadership),
-                    Ok(Stood::Again(wait)) => {
+                SessionState::Connected(_) => match self.try_campaign(&mut leaderless).await {
+                    Ok(CampaignResult::Won(leadership)) => return Some(leadership),
+                    Ok(CampaignResult::RetryAfter(wait)) => {
                         backoff.reset();
-                        wait.min(STAND_PERIOD)
+                        wait.min(CAMPAIGN_PERIOD)
                     }
                     Err(error) => {
-                        info!(error, "could not stand for leader yet");
+                        info!(error, "could not campaign for leader; retrying");
                         backoff.next_delay()
                     }
                 },
-                SessionState::Connecting | SessionState::Disconnected(_) => STAND_PERIOD,
+                SessionState::Connecting | SessionState::Disconnected(_) => CAMPAIGN_PERIOD,
                 SessionState::Closed => {
-                    warn!("the connection to the tree was closed: this nimbus can lead no more");
+                    warn!("the ZooKeeper client was closed: this nimbus cannot lead until it is restarted");
                     stop.cancelled().await;
                     return None;
                 }
             };
             tokio::select! {
                 biased;
-                // Cancel-safe: all of them only wait; what woke us is looked at again above.
+                // Cancel-safe: all of them only wait; the loop checks everything again.
                 () = stop.cancelled() => return None,
                 _changes = leader.changed() => {}
                 _changed = sessions.changed() => {}
-                // Fails only when the blobs' task has ended, which ends the nimbus.
+                // Fails only if the blob task has ended, which ends the nimbus.
                 _changed = self.n_missing.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
@@ -150,88 +151,96 @@ impl Player {
         None
     }
 
-    /// Stands, if it is this nimbus' turn. `leaderless` is since when it has seen no leader.
-    async fn stand(&mut self, leaderless: &mut Option<Monotonic>) -> Result<Stood, String> {
-        self.setting.store.ensure_layout().await.map_err(|error| error.to_string())?;
+    /// Campaigns if it is this nimbus' turn. `leaderless` is the time since which it has seen no
+    /// leader.
+    async fn try_campaign(&mut self, leaderless: &mut Option<Monotonic>) -> Result<CampaignResult, String> {
+        self.context.store.ensure_layout().await.map_err(|error| error.to_string())?;
         let n_missing = *self.n_missing.borrow_and_update();
         if n_missing.is_none()
-            && self.setting.store.leader().await.map_err(|error| error.to_string())?.is_some()
+            && self.context.store.leader().await.map_err(|error| error.to_string())?.is_some()
         {
-            // A moment after our start: what our own former session left is not given away
-            // before we know whether we can take it over.
-            return Ok(Stood::Again(STAND_PERIOD));
+            // Shortly after the start: keep what our own former session may still hold until we
+            // know whether we can take it over.
+            return Ok(CampaignResult::RetryAfter(CAMPAIGN_PERIOD));
         }
         if n_missing != Some(0) {
             if self.candidate.is_led_by_another().await.map_err(|error| error.to_string())? {
                 *leaderless = None;
-                return Ok(Stood::Again(STAND_PERIOD));
+                return Ok(CampaignResult::RetryAfter(CAMPAIGN_PERIOD));
             }
-            let now = self.setting.clock.monotonic();
-            let so_long = now.since(*leaderless.get_or_insert(now));
-            let view = Arc::clone(&self.setting.observer.observe().borrow().view);
-            let grace = self.setting.options.candidate_grace;
-            match candidacy(&self.me, n_missing, &view.nimbuses, so_long, grace) {
-                Candidacy::Waits(wait) => {
-                    debug!(?n_missing, ?wait, "leaving it to others to lead");
-                    return Ok(Stood::Again(wait));
+            let now = self.context.clock.monotonic();
+            let leaderless_for = now.since(*leaderless.get_or_insert(now));
+            let view = Arc::clone(&self.context.observer.observe().borrow().view);
+            let grace = self.context.options.candidate_grace;
+            match candidacy(&self.me, n_missing, &view.nimbuses, leaderless_for, grace) {
+                Candidacy::After(wait) => {
+                    debug!(?n_missing, ?wait, "missing blobs: waiting before this nimbus campaigns");
+                    return Ok(CampaignResult::RetryAfter(wait));
                 }
-                Candidacy::Stands => {
-                    warn!(?n_missing, "nobody who has all blobs leads: standing without some");
+                Candidacy::Now => {
+                    warn!(?n_missing, "no nimbus with all blobs leads: campaigning with blobs missing");
                 }
             }
         }
         match self.candidate.campaign().await.map_err(|error| error.to_string())? {
-            Campaign::Won(leadership) => Ok(Stood::Won(leadership)),
+            Campaign::Won(leadership) => Ok(CampaignResult::Won(leadership)),
             Campaign::Lost => {
                 *leaderless = None;
-                Ok(Stood::Again(STAND_PERIOD))
+                Ok(CampaignResult::RetryAfter(CAMPAIGN_PERIOD))
             }
         }
     }
 }
 
-/// What a nimbus shows of itself, as it changes.
-pub(super) struct Shown {
-    pub(super) plays: watch::Receiver<record::Role>,
+/// Changing parts of the record that a nimbus publishes at `/nimbuses/{id}`.
+pub(super) struct PublishedStatus {
+    pub(super) role: watch::Receiver<record::Role>,
     pub(super) n_missing: watch::Receiver<Option<usize>>,
-    /// Why its metrics archive cannot be opened; none where no metrics are kept.
-    pub(super) closed: Option<watch::Receiver<Option<String>>>,
+    /// Reason why its metric store cannot be opened; absent if this nimbus keeps no metrics.
+    pub(super) metrics_error: Option<watch::Receiver<Option<String>>>,
 }
 
-/// The longest reason in the record of a nimbus; its log has all of it.
+/// Longest reason in the record of a nimbus; the log has the full text.
 const REASON_BYTES_MAX: usize = 1000;
 
-fn shortened(reason: &str) -> String {
+fn shorten_reason(reason: &str) -> String {
     let mut ends = (0..=REASON_BYTES_MAX.min(reason.len())).rev();
     let end = ends.find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
     reason[..end].to_owned()
 }
 
-/// Keeps `/nimbuses/{id}` true.
-pub(super) async fn register(me: NimbusId, mut record: Nimbus, mut shown: Shown, presence: Presence) {
-    // Nothing is said of blobs before it is known which of them are here.
-    if shown.n_missing.wait_for(Option::is_some).await.is_err() {
+/// Keeps the record at `/nimbuses/{id}` up to date.
+pub(super) async fn register(
+    me: NimbusId,
+    mut record: Nimbus,
+    mut status: PublishedStatus,
+    presence: Presence,
+) {
+    // The record is not published until the number of missing blobs is known.
+    if status.n_missing.wait_for(Option::is_some).await.is_err() {
         return;
     }
     loop {
-        record.role = *shown.plays.borrow_and_update();
-        record.blobs_missing = shown.n_missing.borrow_and_update().unwrap_or_default();
-        record.metrics_closed =
-            shown.closed.as_mut().and_then(|closed| closed.borrow_and_update().as_deref().map(shortened));
+        record.role = *status.role.borrow_and_update();
+        record.blobs_missing = status.n_missing.borrow_and_update().unwrap_or_default();
+        record.metrics_closed = status
+            .metrics_error
+            .as_mut()
+            .and_then(|error| error.borrow_and_update().as_deref().map(shorten_reason));
         presence.keep(&Ephemeral::Nimbus(me.clone()), record::encode(&record));
-        let archive = async {
-            match &mut shown.closed {
-                Some(closed) => closed.changed().await,
+        let metrics_error = async {
+            match &mut status.metrics_error {
+                Some(error) => error.changed().await,
                 None => std::future::pending().await,
             }
         };
         let changed = tokio::select! {
-            // Whichever it is, all are read.
+            // Any of them: the loop reads all values again.
             biased;
             // Cancel-safe: all only wait.
-            changed = shown.plays.changed() => changed,
-            changed = shown.n_missing.changed() => changed,
-            changed = archive => changed,
+            changed = status.role.changed() => changed,
+            changed = status.n_missing.changed() => changed,
+            changed = metrics_error => changed,
         };
         if changed.is_err() {
             // All senders live as long as the nimbus; the record stays as it is.
@@ -246,8 +255,8 @@ mod tests {
 
     #[test]
     fn a_reason_in_a_record_is_bounded() {
-        assert_eq!(shortened("the disk"), "the disk");
+        assert_eq!(shorten_reason("the disk"), "the disk");
         let long = format!("x{}", "é".repeat(REASON_BYTES_MAX));
-        assert_eq!(shortened(&long).len(), REASON_BYTES_MAX - 1);
+        assert_eq!(shorten_reason(&long).len(), REASON_BYTES_MAX - 1);
     }
 }

@@ -1,4 +1,4 @@
-//! From a stored blob to a topology: checked whole, then written at once.
+//! Submission: from a stored blob to a topology, fully checked and written in one transaction.
 
 #[cfg(any(test, feature = "test-support"))]
 use crate::test_support::sabotage::{self, Sabotage};
@@ -20,15 +20,15 @@ use crate::{
     },
     nimbus::{
         change::read_back,
-        plan::{Trouble, check_size},
+        plan::{ClusterProblem, check_size},
         refusal::Refusal,
     },
     tree::{self, CreateMode, MAX_NODE_BYTES, Op},
 };
 
-/// A topology that can run, ready to be written.
+/// A validated topology, ready to be written.
 #[derive(Debug, Clone)]
-pub(super) struct Prepared {
+pub(super) struct PreparedTopology {
     pub(super) name: TopologyName,
     pub(super) blob: BlobKey,
     pub(super) owner: String,
@@ -36,18 +36,18 @@ pub(super) struct Prepared {
     pub(super) workers: u32,
     pub(super) message_timeout_secs: u64,
     pub(super) tasks: TaskTable,
-    /// The share of values in histograms' buckets, where the topology says.
+    /// Share of values that histograms sample, if the topology sets one.
     pub(super) sample_rate: Option<f64>,
 }
 
-/// The longest text of an owner; it is only shown.
+/// Longest owner; it is only displayed.
 const OWNER_BYTES_MAX: usize = 200;
 
-impl Prepared {
+impl PreparedTopology {
     /// Checks a topology that was read from `blob`.
     ///
     /// # Errors
-    /// [`Refusal::InvalidTopology`] with everything that is wrong, and
+    /// [`Refusal::InvalidTopology`] with all problems, and
     /// [`Refusal::BadOption`].
     pub(super) fn new(
         topology: &Topology,
@@ -80,7 +80,7 @@ impl Prepared {
         })
     }
 
-    fn told(&self, id: &TopologyId, by: Option<String>) -> Told {
+    fn event_draft(&self, id: &TopologyId, by: Option<String>) -> Told {
         let Self { owner, sample_rate, tasks, .. } = self;
         let submitted = Submitted { owner: owner.clone(), sample_rate: *sample_rate, tasks: tasks.clone() };
         let reason = format!("{owner} submitted it");
@@ -103,18 +103,18 @@ impl Prepared {
     }
 }
 
-/// Makes the ids of one term. No id is made twice: within a term the number grows, and the
-/// numbers of two terms could only meet in the same second.
+/// Generates the topology ids of one term. Ids are unique: the number grows within a term, and
+/// the numbers of two terms could only meet in the same second.
 #[derive(Debug)]
-pub(super) struct Ids {
+pub(super) struct TopologyIds {
     next: u64,
 }
 
-/// How far apart the numbers of two terms begin; a term that makes more ids than this in
-/// one second does not exist.
+/// Distance between the first numbers of two terms. No term generates more ids than this in one
+/// second.
 const IDS_PER_TERM: u64 = 1000;
 
-impl Ids {
+impl TopologyIds {
     pub(super) fn new(term: crate::model::Term) -> Self {
         Self { next: u64::try_from(term.0).unwrap_or_default() * IDS_PER_TERM + 1 }
     }
@@ -126,10 +126,10 @@ impl Ids {
     }
 }
 
-/// Writes all records of a new topology in one transaction; a refused one leaves nothing.
-pub(super) async fn carry_out(
-    (prepared, by): (&Prepared, &Option<String>),
-    ids: &mut Ids,
+/// Writes all records of a new topology in one transaction; a rejected one leaves nothing.
+pub(super) async fn execute(
+    (prepared, by): (&PreparedTopology, &Option<String>),
+    ids: &mut TopologyIds,
     now: Timestamp,
     view: &ClusterView,
     store: &Store,
@@ -138,7 +138,7 @@ pub(super) async fn carry_out(
     check_name(&prepared.name, view)?;
     #[cfg(any(test, feature = "test-support"))]
     if sabotage::is_put_in(Sabotage::RetriesUnderNewId) {
-        return carry_out_carelessly(prepared, ids, now, writer).await;
+        return execute_with_injected_bug(prepared, ids, now, writer).await;
     }
     let id = ids.make(&prepared.name, now);
     let storm = prepared.storm(now);
@@ -147,17 +147,17 @@ pub(super) async fn carry_out(
     check_size(&ops).map_err(Refusal::TooLarge)?;
     let mut is_in_doubt = false;
     for _ in 0..TRIES {
-        match writer.commit_and_tell(ops.clone(), prepared.told(&id, by.clone())).await {
+        match writer.commit_and_tell(ops.clone(), prepared.event_draft(&id, by.clone())).await {
             Ok(_) => return Ok((id, storm)),
             Err(WriteError::Unknown(_)) => is_in_doubt = true,
-            // What is there is what we wrote before: nobody else makes this id.
+            // The node is from our earlier attempt: no other process generates this id.
             Err(WriteError::Op { source: tree::Error::NodeExists { .. }, .. }) if is_in_doubt => {}
             Err(error) if is_in_doubt => {
-                tracing::warn!(%error, topology = %id, "could not find out about a submit");
+                tracing::warn!(%error, topology = %id, "the outcome of a submit is unknown; reading back");
             }
             Err(error) => return Err(error.into()),
         }
-        // A read may be older than the write in doubt; the same write again is not.
+        // A read may be older than the write in doubt; a repeated write is not.
         if let Some(stored) = read_back(&id, store).await? {
             return if stored.value == storm { Ok((id, storm)) } else { Err(Refusal::OutcomeUnknown) };
         }
@@ -165,11 +165,11 @@ pub(super) async fn carry_out(
     Err(Refusal::OutcomeUnknown)
 }
 
-/// A bug that can be put in on purpose: what may have happened is done once more.
+/// Injected bug for tests of the simulator: retries under a new id after an unknown outcome.
 #[cfg(any(test, feature = "test-support"))]
-async fn carry_out_carelessly(
-    prepared: &Prepared,
-    ids: &mut Ids,
+async fn execute_with_injected_bug(
+    prepared: &PreparedTopology,
+    ids: &mut TopologyIds,
     now: Timestamp,
     writer: &FencedWriter,
 ) -> Result<(TopologyId, Storm), Refusal> {
@@ -184,21 +184,21 @@ async fn carry_out_carelessly(
     Err(Refusal::OutcomeUnknown)
 }
 
-/// How often a submit whose answer was lost is tried, always with the same id.
+/// Most attempts of a submit whose response was lost, all with the same id.
 const TRIES: usize = 3;
 
-/// What the record of one worker takes besides its tasks: a supervisor's id and a host of
+/// Bytes of one worker in an assignment without its tasks: a supervisor id and a host name of
 /// full length.
 const WORKER_BYTES: usize = 400;
 
-/// Whether any assignment of these tasks could be stored, whatever the slots are called.
+/// Checks that every assignment of these tasks could be stored, whatever the slots are named.
 pub(super) fn check_placeable(id: &TopologyId, tasks: &TaskTable, workers: u32) -> Result<(), Refusal> {
     let digits = |task: TaskId| task.0.checked_ilog10().map_or(1, |log| log as usize + 1);
     let tasks = tasks.tasks();
     let n_workers = usize::try_from(workers).unwrap_or(usize::MAX).min(tasks.len());
     let bytes = tasks.iter().map(|task| digits(task) + 1).sum::<usize>() + n_workers * WORKER_BYTES;
     match bytes > MAX_NODE_BYTES {
-        true => Err(Refusal::TooLarge(Trouble::TooLarge {
+        true => Err(Refusal::TooLarge(ClusterProblem::TooLarge {
             path: layout::assignment(id),
             bytes,
             limit: MAX_NODE_BYTES,
@@ -207,12 +207,12 @@ pub(super) fn check_placeable(id: &TopologyId, tasks: &TaskTable, workers: u32) 
     }
 }
 
-/// The share of values in histograms' buckets, where a topology's settings say.
+/// Share of values that histograms sample, if the settings of the topology set one.
 pub(super) fn sample_rate_of(topology: &Topology) -> Option<f64> {
     topology.settings.get("topology.metric.sample.rate").and_then(serde_json::Value::as_f64)
 }
 
-/// Whether the name is free. A topology that is killed has it until it is gone.
+/// Checks that the name is free. A killed topology has its name until it is removed.
 fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
     if let Some((id, storm)) = view.named(name) {
         let is_killed = storm.value.status == TopologyStatus::Killed;
@@ -227,7 +227,7 @@ fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
     }
 }
 
-/// The record itself comes last, as it is what makes the topology exist.
+/// Operations that create all records. The topology record is last: it makes the topology exist.
 fn ops(id: &TopologyId, storm: &Storm, tasks: &TaskTable) -> Vec<Op> {
     let create = |path, data| Op::Create { path, data, mode: CreateMode::Persistent };
     vec![
@@ -263,8 +263,8 @@ mod tests {
         },
     };
 
-    fn prepared(n_tasks: u32, workers: u32) -> Prepared {
-        Prepared {
+    fn prepared(n_tasks: u32, workers: u32) -> PreparedTopology {
+        PreparedTopology {
             name: "wc".parse().expect("valid"),
             blob: BlobKey::of(b"x"),
             owner: "me".to_owned(),
@@ -292,17 +292,17 @@ mod tests {
     }
 
     async fn submit(
-        prepared: &Prepared,
+        prepared: &PreparedTopology,
         view: &ClusterView,
         store: &Store,
         leadership: &Leadership,
     ) -> Result<(TopologyId, Storm), Refusal> {
-        let (mut ids, writer) = (Ids::new(Term(1)), leadership.writer());
-        carry_out((prepared, &None), &mut ids, Timestamp::from_millis(9000), view, store, &writer).await
+        let (mut ids, writer) = (TopologyIds::new(Term(1)), leadership.writer());
+        execute((prepared, &None), &mut ids, Timestamp::from_millis(9000), view, store, &writer).await
     }
 
     #[tokio::test]
-    async fn what_could_never_be_placed_is_refused() {
+    async fn a_topology_too_large_for_any_assignment_is_rejected() {
         let (tree, store, leadership) = leading().await;
         tree.set_plan(FaultPlan::none());
         let view = ClusterView::default();
@@ -310,7 +310,7 @@ mod tests {
             let refused = submit(&prepared(n_tasks, workers), &view, &store, &leadership).await;
             let refused = refused.expect_err("its assignment would be over the limit");
             assert!(
-                matches!(&refused, Refusal::TooLarge(Trouble::TooLarge { path, .. })
+                matches!(&refused, Refusal::TooLarge(ClusterProblem::TooLarge { path, .. })
                     if path.parent() == Some(layout::assignments())),
                 "{refused}"
             );
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_record_blocks_its_own_name_only() {
+    fn an_unreadable_record_blocks_only_its_own_name() {
         for (record, name, is_free) in [
             ("wc-1-100", "wc", false),
             ("wc-foo-1-100", "wc", true),

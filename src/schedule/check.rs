@@ -1,4 +1,4 @@
-//! The assignment lint: everything that can be wrong with a solution.
+//! Lint of solutions: all rules that a solution can break.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::{
     schedule::problem::{Keep, Placement, Problem, Solution, Standing, Topology},
 };
 
-/// Something that a solution must never do.
+/// A broken rule in a solution.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// Two workers in one slot.
@@ -15,107 +15,107 @@ pub enum Violation {
     SlotTwice {
         /// The slot.
         slot: Slot,
-        /// Who has it.
+        /// The first topology in the slot.
         first: TopologyId,
-        /// Who has it as well.
+        /// The second topology in the slot.
         second: TopologyId,
     },
-    /// A worker where there is no slot.
+    /// A worker in a slot that does not exist.
     #[error("{topology} is given slot {slot}, which does not exist")]
     UnknownSlot {
-        /// Whose worker.
+        /// The topology of the worker.
         topology: TopologyId,
-        /// Where.
+        /// The slot.
         slot: Slot,
     },
-    /// A worker in a slot that something else fills.
+    /// A worker in a slot in use outside of the problem.
     #[error("{topology} is given slot {slot}, which is occupied")]
     OccupiedSlot {
-        /// Whose worker.
+        /// The topology of the worker.
         topology: TopologyId,
-        /// Where.
+        /// The slot.
         slot: Slot,
     },
-    /// Tasks given to a supervisor that cannot be told so, or whose host is to be emptied.
+    /// A task added to a supervisor that is away or on a drained host.
     #[error("{topology} gets task {task} in slot {slot}, whose supervisor is {}", match .standing {
         Standing::Live => "live",
         Standing::Away => "away",
         Standing::Drained => "drained",
     })]
     AddedTo {
-        /// Whose task.
+        /// The topology of the task.
         topology: TopologyId,
-        /// Which.
+        /// The task.
         task: TaskId,
-        /// Where.
+        /// The slot.
         slot: Slot,
-        /// How the supervisor stands.
+        /// The state of the supervisor.
         standing: Standing,
     },
     /// A worker without a task.
     #[error("{topology} has a worker without a task in slot {slot}")]
     EmptyWorker {
-        /// Whose worker.
+        /// The topology of the worker.
         topology: TopologyId,
-        /// Where.
+        /// The slot.
         slot: Slot,
     },
-    /// A task that runs twice, or runs and is called unplaced.
+    /// A task that is placed twice, or placed and listed as unplaced.
     #[error("task {task} of {topology} is placed twice")]
     TaskTwice {
-        /// Whose task.
+        /// The topology of the task.
         topology: TopologyId,
-        /// Which.
+        /// The task.
         task: TaskId,
     },
     /// A task that the topology does not have.
     #[error("{topology} has no task {task}")]
     UnknownTask {
-        /// Which topology.
+        /// The topology.
         topology: TopologyId,
-        /// Which task.
+        /// The unknown task.
         task: TaskId,
     },
-    /// A task that neither runs nor is called unplaced.
-    #[error("task {task} of {topology} is forgotten")]
-    TaskForgotten {
-        /// Whose task.
+    /// A task that is neither placed nor listed as unplaced.
+    #[error("task {task} of {topology} is missing from the placement")]
+    TaskMissing {
+        /// The topology of the task.
         topology: TopologyId,
-        /// Which.
+        /// The missing task.
         task: TaskId,
     },
     /// A healthy task that was moved.
     #[error("task {task} of {topology} is healthy in slot {from} and was moved")]
     HealthyTaskMoved {
-        /// Whose task.
+        /// The topology of the task.
         topology: TopologyId,
-        /// Which.
+        /// The moved task.
         task: TaskId,
-        /// Where it runs.
+        /// The slot in which it runs.
         from: Slot,
     },
     /// A topology without a placement.
-    #[error("{topology} is forgotten")]
-    TopologyForgotten {
-        /// Which.
+    #[error("{topology} has no placement")]
+    TopologyMissing {
+        /// The topology.
         topology: TopologyId,
     },
-    /// A placement of something that nobody asked for.
-    #[error("{topology} is placed though it is not to be")]
+    /// A placement of a topology that is not in the problem.
+    #[error("{topology} is placed but was not requested")]
     UnknownTopology {
-        /// Which.
+        /// The topology.
         topology: TopologyId,
     },
 }
 
-/// Everything that is wrong with `solution` as an answer to `problem` after `previous`.
+/// Returns all violations in `solution`, given `problem` and the `previous` solution.
 pub fn lint(problem: &Problem, previous: &Solution, solution: &Solution) -> Vec<Violation> {
     let mut found = Vec::new();
     let owners = lint_slots(problem, solution, &mut found);
     let nothing = Placement::default();
     for topology in &problem.topologies {
         let Some(placement) = solution.placements.get(&topology.id) else {
-            found.push(Violation::TopologyForgotten { topology: topology.id.clone() });
+            found.push(Violation::TopologyMissing { topology: topology.id.clone() });
             continue;
         };
         let before = previous.placements.get(&topology.id).unwrap_or(&nothing);
@@ -126,7 +126,7 @@ pub fn lint(problem: &Problem, previous: &Solution, solution: &Solution) -> Vec<
     found
 }
 
-/// Returns who has each slot.
+/// Checks the slots and returns the topology in each.
 fn lint_slots<'a>(
     problem: &Problem,
     solution: &'a Solution,
@@ -172,10 +172,10 @@ fn lint_tasks(topology: &Topology, placement: &Placement, found: &mut Vec<Violat
             (false, false) => found.push(Violation::UnknownTask { topology: id, task }),
         }
     }
-    found.extend(missing.iter().map(|task| Violation::TaskForgotten { topology: topology.id.clone(), task }));
+    found.extend(missing.iter().map(|task| Violation::TaskMissing { topology: topology.id.clone(), task }));
 }
 
-/// Nothing is added where nobody can be told, or nothing is to be.
+/// Checks that no task is added to a supervisor that is away or drained.
 fn lint_added(
     problem: &Problem,
     topology: &Topology,
@@ -202,8 +202,8 @@ fn lint_added(
     }
 }
 
-/// Healthy tasks stay in a slot that still exists and is not another's. Of a
-/// task that a damaged previous solution has twice, one place stays.
+/// Checks that healthy tasks stay in a slot that still exists and that no other topology has.
+/// If a corrupt previous solution has a task twice, only one place must stay.
 fn lint_kept(
     problem: &Problem,
     topology: &Topology,

@@ -1,4 +1,4 @@
-//! The question that [`crate::schedule::solve()`] answers, and the answer.
+//! Input and output of [`crate::schedule::solve()`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,110 +9,109 @@ use crate::model::{
     topology::TaskTable,
 };
 
-/// Everything that placement depends on, besides the previous solution.
+/// Complete input of placement, apart from the previous solution.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problem {
-    /// The supervisors whose slots exist.
+    /// The supervisors with their slots.
     pub supervisors: BTreeMap<SupervisorId, Supervisor>,
-    /// Slots that something else fills, for example a topology that is being removed.
+    /// Slots in use outside of this problem, for example by a topology that is being removed.
     pub occupied: BTreeSet<Slot>,
     /// The topologies to place, oldest first.
     pub topologies: Vec<Topology>,
 }
 
-/// What a supervisor offers.
+/// A supervisor and its slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Supervisor {
     /// Its host. Several supervisors may share one.
     pub host: String,
     /// Its slots.
     pub ports: BTreeSet<Port>,
-    /// Whether more may be placed there.
+    /// State that determines whether more tasks may be placed there.
     pub standing: Standing,
 }
 
-/// Whether a supervisor can be given work.
+/// State of a supervisor with regard to placement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It answers: its free slots can be filled.
+    /// Present: its free slots can be used.
     Live,
-    /// It is out of sight, while its workers may run on: what is kept there stays and
-    /// nothing is added.
+    /// Absent, but its workers may still run: tasks kept there stay and none are added.
     Away,
-    /// It answers, and an operator has its host emptied: what is kept there stays until its
-    /// topology can be moved without loss, and nothing is added.
+    /// Present, but an operator drains its host: tasks kept there stay until their topology can
+    /// be moved without loss, and none are added.
     Drained,
 }
 
-/// What one topology wants.
+/// Requirements of one topology.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
     /// The topology.
     pub id: TopologyId,
-    /// How many workers it asks for. It gets no more than it has tasks.
+    /// Number of workers requested. The topology gets at most one worker per task.
     pub workers: u32,
     /// All of its tasks.
     pub tasks: TaskTable,
-    /// What stays of its previous placement.
+    /// Part of its previous placement that stays.
     pub keep: Keep,
 }
 
-/// What stays of a previous placement.
+/// Part of a previous placement that stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Keep {
-    /// These tasks are healthy and stay where they are, as long as their slot exists. A slot that lost all of its tasks is filled again only when no
-    /// other is free. A worker whose tasks are all healthy is given no task that was lost
-    /// elsewhere: it would have to start again for the sake of that.
+    /// These tasks are healthy and stay where they are, as long as their slot exists. A slot that
+    /// lost all of its tasks is used again only if no other is free. A worker whose tasks are all
+    /// healthy gets no task that was lost elsewhere: it would have to restart for it.
     Healthy(TaskSet),
-    /// A rebalance: everything is placed anew, in the previous slots where those are as
-    /// even as others.
+    /// A rebalance: all tasks are placed again. Previous slots are preferred among equally even
+    /// ones.
     Nothing,
 }
 
-/// Where the tasks of every topology run.
+/// Placement of the tasks of every topology.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Solution {
     /// The placement of each topology of the problem.
     pub placements: BTreeMap<TopologyId, Placement>,
 }
 
-/// Where the tasks of one topology run.
+/// Placement of the tasks of one topology.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Placement {
     /// The tasks of each worker; none is empty.
     pub workers: BTreeMap<Slot, TaskSet>,
-    /// The tasks that run nowhere, if any.
+    /// The tasks without a slot, if any.
     pub unplaced: Option<Unplaced>,
 }
 
 /// Tasks that have no slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unplaced {
-    /// Which.
+    /// These tasks.
     pub tasks: TaskSet,
-    /// Why.
-    pub reason: Reason,
+    /// The shortage that causes it.
+    pub reason: UnplacedReason,
 }
 
-/// Why tasks have no slot.
+/// Reason why tasks have no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Reason {
-    /// Nobody offers a slot.
+pub enum UnplacedReason {
+    /// There are no live supervisors.
     #[error("no supervisor is alive")]
     NoSupervisor,
-    /// Nobody offers a slot but hosts that are to be emptied.
+    /// All live supervisors are on drained hosts.
     #[error("every host with a live supervisor is drained")]
     EveryHostDrained,
     /// The cluster is full.
     #[error("all {slots} slots are in use")]
     NoFreeSlot {
-        /// How many slots live supervisors have on hosts that are not drained.
+        /// Number of slots of live supervisors on hosts that are not drained.
         slots: usize,
     },
 }
 
 impl Solution {
-    /// The solution that assignments express.
+    /// The solution that corresponds to assignments.
     pub fn from_assignments<'a>(
         assignments: impl IntoIterator<Item = (&'a TopologyId, &'a Assignment)>,
     ) -> Self {
@@ -129,11 +128,10 @@ impl From<&Assignment> for Placement {
 }
 
 impl Placement {
-    /// This placement as an assignment that begins at `now`.
+    /// Converts this placement to an assignment with start `now`.
     ///
-    /// A worker that `previous` has in the same slot with the same tasks keeps its start,
-    /// so that it runs on, unless one of its tasks was not healthy: then it starts again
-    /// where it is.
+    /// A worker that `previous` has in the same slot with the same tasks keeps its start, so that
+    /// it keeps running, unless one of its tasks was not healthy: then it restarts in place.
     pub fn assignment(
         &self,
         supervisors: &BTreeMap<SupervisorId, Supervisor>,
@@ -155,8 +153,8 @@ impl Placement {
                 (None, Some(before)) => before.host.clone(),
                 (None, None) => String::new(),
             };
-            // Two placements in one slot must differ, also when the clock stood still or
-            // was turned back between them.
+            // The starts of two placements in one slot must differ, even if the clock stood still
+            // or was set back between them.
             let start =
                 before.map_or(now, |before| now.max(before.start.plus(std::time::Duration::from_millis(1))));
             AssignedWorker { host, tasks: tasks.clone(), start }

@@ -1,4 +1,4 @@
-//! The slots of a cluster under small ordinals, and the choice of the next one.
+//! The slots of a cluster, numbered by small ordinals, and the choice of the next one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,11 +7,11 @@ use std::{
 
 use crate::{
     model::{Port, Slot, SupervisorId},
-    schedule::problem::{Problem, Reason, Standing},
+    schedule::problem::{Problem, Standing, UnplacedReason},
 };
 
-/// Every slot of the problem, in the order of supervisor and port. Slots, supervisors and
-/// hosts are named by their place in that order.
+/// Every slot of the problem, in the order of supervisor and port. Slots, supervisors and hosts
+/// are identified by their ordinal in that order.
 pub(super) struct SlotTable<'a> {
     slots: Vec<Cell>,
     supervisors: Vec<Supervisor<'a>>,
@@ -39,22 +39,22 @@ struct Host {
     load: Load,
 }
 
-/// How full a supervisor or a host is.
+/// Used and free slots of a supervisor or a host.
 #[derive(Default)]
 struct Load {
     used: usize,
-    /// Slots that can be given out; those of a supervisor that is away or drained cannot.
+    /// Slots that can be used; slots of a supervisor that is away or drained cannot.
     free: usize,
 }
 
-/// What the choice of a slot depends on, of the topology that it is for.
-pub(super) struct Claim {
-    /// How many workers it has on each host and each supervisor.
+/// Properties of a topology that determine its next slot.
+pub(super) struct SlotCriteria {
+    /// Number of its workers on each host and each supervisor.
     on_host: Vec<usize>,
     on_supervisor: Vec<usize>,
-    /// Slots taken first among equals.
+    /// Slots chosen first among equals.
     pub(super) preferred: BTreeSet<usize>,
-    /// Slots taken only when no other is free.
+    /// Slots chosen only if no other is free.
     pub(super) avoided: BTreeSet<usize>,
 }
 
@@ -96,7 +96,7 @@ impl<'a> SlotTable<'a> {
         table
     }
 
-    /// The ordinal of a slot; `None` when there is no such supervisor or port.
+    /// The ordinal of a slot; `None` if there is no such supervisor or port.
     pub(super) fn find(&self, slot: &Slot) -> Option<usize> {
         let supervisor = &self.supervisors[*self.index.get(&slot.supervisor)?];
         let cells = &self.slots[supervisor.slots.clone()];
@@ -109,32 +109,32 @@ impl<'a> SlotTable<'a> {
         Slot { supervisor: self.supervisors[cell.supervisor].id.clone(), port: cell.port }
     }
 
-    /// Whether a worker that is there may stay: nobody else has the slot.
+    /// Returns whether an existing worker may stay: no other worker has the slot.
     pub(super) fn may_stay(&self, slot: usize) -> bool {
         !self.slots[slot].taken
     }
 
-    /// Whether a worker there can be given more tasks.
-    pub(super) fn accepts(&self, slot: usize) -> bool {
-        self.supervisors[self.slots[slot].supervisor].accepts()
+    /// Returns whether a worker in this slot may get more tasks.
+    pub(super) fn open_for_placement(&self, slot: usize) -> bool {
+        self.supervisors[self.slots[slot].supervisor].open_for_placement()
     }
 
-    /// Marks a slot as filled. It must not be filled yet.
+    /// Marks a slot as used. It must be free.
     pub(super) fn take(&mut self, slot: usize) {
         let cell = &mut self.slots[slot];
-        debug_assert!(!cell.taken, "a slot is filled once");
+        debug_assert!(!cell.taken, "a slot is used once");
         cell.taken = true;
         let supervisor = &mut self.supervisors[cell.supervisor];
-        let freed = usize::from(supervisor.accepts());
+        let freed = usize::from(supervisor.open_for_placement());
         for load in [&mut supervisor.load, &mut self.hosts[supervisor.host].load] {
             load.used += 1;
             load.free -= freed;
         }
     }
 
-    /// A claim of a topology without a worker.
-    pub(super) fn claim(&self) -> Claim {
-        Claim {
+    /// Criteria of a topology without a worker.
+    pub(super) fn criteria(&self) -> SlotCriteria {
+        SlotCriteria {
             on_host: vec![0; self.hosts.len()],
             on_supervisor: vec![0; self.supervisors.len()],
             preferred: BTreeSet::new(),
@@ -142,57 +142,57 @@ impl<'a> SlotTable<'a> {
         }
     }
 
-    /// Notes in `claim` that its topology has a worker in `slot`.
-    pub(super) fn count(&self, claim: &mut Claim, slot: usize) {
+    /// Records in `criteria` that its topology has a worker in `slot`.
+    pub(super) fn count(&self, criteria: &mut SlotCriteria, slot: usize) {
         let supervisor = self.slots[slot].supervisor;
-        claim.on_supervisor[supervisor] += 1;
-        claim.on_host[self.supervisors[supervisor].host] += 1;
+        criteria.on_supervisor[supervisor] += 1;
+        criteria.on_host[self.supervisors[supervisor].host] += 1;
     }
 
-    /// Takes the free slot that suits `claim` best: on the host with the fewest workers of
-    /// this topology, then the fewest of all; likewise the supervisor there; then the
-    /// lowest port.
-    pub(super) fn pick(&mut self, claim: &mut Claim) -> Option<usize> {
-        let favoured = self.by_place(&claim.preferred);
-        let avoided = self.by_place(&claim.avoided);
+    /// Chooses and uses the best free slot for `criteria`: on the host with the fewest workers of
+    /// this topology, then the fewest of all; likewise the supervisor there; then the lowest
+    /// port.
+    pub(super) fn pick(&mut self, criteria: &mut SlotCriteria) -> Option<usize> {
+        let favoured = self.by_place(&criteria.preferred);
+        let avoided = self.by_place(&criteria.avoided);
         let host = (0..self.hosts.len()).filter(|&n| self.hosts[n].load.free > 0).min_by_key(|&n| {
             let Load { used, free } = self.hosts[n].load;
-            let worn = avoided.hosts.get(&n) == Some(&free);
-            (worn, claim.on_host[n], used, !favoured.hosts.contains_key(&n))
+            let exhausted = avoided.hosts.get(&n) == Some(&free);
+            (exhausted, criteria.on_host[n], used, !favoured.hosts.contains_key(&n))
         })?;
         let supervisors = self.hosts[host].supervisors.iter().copied();
         let supervisor = supervisors.filter(|&n| self.supervisors[n].load.free > 0).min_by_key(|&n| {
             let Load { used, free } = self.supervisors[n].load;
-            let worn = avoided.supervisors.get(&n) == Some(&free);
-            (worn, claim.on_supervisor[n], used, !favoured.supervisors.contains_key(&n))
+            let exhausted = avoided.supervisors.get(&n) == Some(&free);
+            (exhausted, criteria.on_supervisor[n], used, !favoured.supervisors.contains_key(&n))
         })?;
         let cells = self.supervisors[supervisor].slots.clone();
         let slot = cells
             .filter(|&n| !self.slots[n].taken)
-            .min_by_key(|n| (claim.avoided.contains(n), !claim.preferred.contains(n)))?;
+            .min_by_key(|n| (criteria.avoided.contains(n), !criteria.preferred.contains(n)))?;
         self.take(slot);
-        self.count(claim, slot);
+        self.count(criteria, slot);
         Some(slot)
     }
 
-    /// Why nothing is free.
-    pub(super) fn shortage(&self) -> Reason {
-        let slots = self.supervisors.iter().filter(|s| s.accepts()).map(|s| s.slots.len());
+    /// Reason why no slot is free.
+    pub(super) fn shortage(&self) -> UnplacedReason {
+        let slots = self.supervisors.iter().filter(|s| s.open_for_placement()).map(|s| s.slots.len());
         match slots.reduce(|a, b| a + b) {
-            Some(slots) => Reason::NoFreeSlot { slots },
+            Some(slots) => UnplacedReason::NoFreeSlot { slots },
             None if self.supervisors.iter().any(|s| s.standing == Standing::Drained) => {
-                Reason::EveryHostDrained
+                UnplacedReason::EveryHostDrained
             }
-            None => Reason::NoSupervisor,
+            None => UnplacedReason::NoSupervisor,
         }
     }
 
-    /// How many of `slots` could be given out, by host and by supervisor.
+    /// Counts the free ones of `slots`, by host and by supervisor.
     fn by_place(&self, slots: &BTreeSet<usize>) -> Tally {
         let mut tally = Tally::default();
         for &slot in slots {
             let supervisor = self.slots[slot].supervisor;
-            if !self.slots[slot].taken && self.supervisors[supervisor].accepts() {
+            if !self.slots[slot].taken && self.supervisors[supervisor].open_for_placement() {
                 *tally.supervisors.entry(supervisor).or_default() += 1;
                 *tally.hosts.entry(self.supervisors[supervisor].host).or_default() += 1;
             }
@@ -202,7 +202,7 @@ impl<'a> SlotTable<'a> {
 }
 
 impl Supervisor<'_> {
-    fn accepts(&self) -> bool {
+    fn open_for_placement(&self) -> bool {
         self.standing == Standing::Live
     }
 }

@@ -1,4 +1,4 @@
-//! From a problem and the previous solution to the next one.
+//! Solver: from a problem and the previous solution to the next one.
 
 use std::collections::BTreeSet;
 
@@ -6,63 +6,69 @@ use crate::{
     model::{TaskId, task_set::TaskSet},
     schedule::{
         problem::{Keep, Placement, Problem, Solution, Topology, Unplaced},
-        slots::{Claim, SlotTable},
+        slots::{SlotCriteria, SlotTable},
     },
 };
 
-/// Places every task of every topology, or says why not.
+/// Places every task of every topology, or gives the reason why a task has no slot.
 ///
-/// What is kept claims its slots first, the oldest topology before the others should two
-/// name the same slot. Then free slots are dealt, and last the tasks without a slot.
-/// `previous` may hold anything: slots and tasks that do not exist are as if absent.
+/// Kept tasks use their slots first; if two topologies name the same slot, the older one has it.
+/// Then free slots are dealt, and last the tasks without a slot. `previous` may contain anything:
+/// slots and tasks that do not exist are ignored.
 pub fn solve(problem: &Problem, previous: &Solution) -> Solution {
     let mut slots = SlotTable::new(problem);
     let nothing = Placement::default();
     let mut drafts = Vec::with_capacity(problem.topologies.len());
     for topology in &problem.topologies {
         let before = previous.placements.get(&topology.id).unwrap_or(&nothing);
-        drafts.push(Draft::keep(topology, before, &mut slots));
+        drafts.push(TopologyDraft::keep(topology, before, &mut slots));
     }
     deal_slots(&mut drafts, &mut slots);
     let placements = drafts.into_iter().map(|draft| (draft.topology.id.clone(), draft.place(&slots)));
     Solution { placements: placements.collect() }
 }
 
-/// Gives free slots to the topologies that want more workers, each time to the one with the
+/// Deals free slots to the topologies that need more workers, each time to the one with the
 /// fewest, the oldest among equals.
-fn deal_slots(drafts: &mut [Draft<'_>], slots: &mut SlotTable<'_>) {
+fn deal_slots(drafts: &mut [TopologyDraft<'_>], slots: &mut SlotTable<'_>) {
     let mut waiting: BTreeSet<(usize, usize)> =
         drafts.iter().enumerate().filter(|(_, d)| d.wants_more()).map(|(n, d)| (d.n_open(), n)).collect();
     while let Some((_, n)) = waiting.pop_first() {
         let draft = &mut drafts[n];
-        let Some(slot) = slots.pick(&mut draft.claim) else { break };
-        draft.workers.push(Worker { slot, tasks: Vec::new(), accepts: true, fresh: true, starts_anew: true });
+        let Some(slot) = slots.pick(&mut draft.criteria) else { break };
+        draft.workers.push(Worker {
+            slot,
+            tasks: Vec::new(),
+            open_for_placement: true,
+            is_new: true,
+            restarts: true,
+        });
         if draft.wants_more() {
             waiting.insert((draft.n_open(), n));
         }
     }
 }
 
-/// A topology while it is being placed.
-struct Draft<'a> {
+/// A topology during its placement.
+struct TopologyDraft<'a> {
     topology: &'a Topology,
     workers: Vec<Worker>,
     /// Tasks without a slot, in the order of components and tasks.
-    homeless: Vec<Member>,
-    /// Those of them that had a slot before, or waited for one.
+    unassigned: Vec<Member>,
+    /// The unassigned tasks that had a slot before, or waited for one.
     lost: TaskSet,
-    claim: Claim,
+    criteria: SlotCriteria,
 }
 
 struct Worker {
     slot: usize,
     tasks: Vec<Member>,
-    /// Whether it can be given more tasks.
-    accepts: bool,
-    /// Whether nothing of it ran before.
-    fresh: bool,
-    /// Whether its process starts anew in any case, as it is fresh or has lost a task.
-    starts_anew: bool,
+    /// True if it may get more tasks.
+    open_for_placement: bool,
+    /// True for a new worker.
+    is_new: bool,
+    /// True if its process restarts in any case: it is new or has lost a task.
+    restarts: bool,
 }
 
 /// A task with the ordinal of its component.
@@ -72,8 +78,8 @@ struct Member {
     component: usize,
 }
 
-impl<'a> Draft<'a> {
-    /// Takes the slots of what stays.
+impl<'a> TopologyDraft<'a> {
+    /// Keeps the workers that stay, and marks their slots as used.
     fn keep(topology: &'a Topology, before: &Placement, slots: &mut SlotTable<'_>) -> Self {
         let components = topology.tasks.0.values().enumerate();
         let mut members: Vec<Member> = components
@@ -82,13 +88,13 @@ impl<'a> Draft<'a> {
         let mut draft = Self {
             topology,
             workers: Vec::new(),
-            homeless: Vec::new(),
+            unassigned: Vec::new(),
             lost: TaskSet::default(),
-            claim: slots.claim(),
+            criteria: slots.criteria(),
         };
         let Keep::Healthy(healthy) = &topology.keep else {
-            draft.claim.preferred = before.workers.keys().filter_map(|slot| slots.find(slot)).collect();
-            draft.homeless = members;
+            draft.criteria.preferred = before.workers.keys().filter_map(|slot| slots.find(slot)).collect();
+            draft.unassigned = members;
             return draft;
         };
         members.sort_unstable_by_key(|member| member.task);
@@ -106,56 +112,56 @@ impl<'a> Draft<'a> {
                 }
             }
             if stay.is_empty() {
-                draft.claim.avoided.insert(slot);
+                draft.criteria.avoided.insert(slot);
                 continue;
             }
             slots.take(slot);
-            slots.count(&mut draft.claim, slot);
-            let (accepts, starts_anew) = (slots.accepts(slot), stay.len() < tasks.len());
-            draft.workers.push(Worker { slot, tasks: stay, accepts, fresh: false, starts_anew });
+            slots.count(&mut draft.criteria, slot);
+            let (open_for_placement, restarts) = (slots.open_for_placement(slot), stay.len() < tasks.len());
+            draft.workers.push(Worker { slot, tasks: stay, open_for_placement, is_new: false, restarts });
         }
-        draft.homeless =
+        draft.unassigned =
             members.into_iter().zip(placed).filter(|(_, placed)| !placed).map(|(m, _)| m).collect();
-        draft.homeless.sort_by_key(|member| (member.component, member.task));
+        draft.unassigned.sort_by_key(|member| (member.component, member.task));
         let unplaced = before.unplaced.iter().map(|unplaced| &unplaced.tasks);
         let known: TaskSet = before.workers.values().chain(unplaced).flat_map(|tasks| tasks.iter()).collect();
         draft.lost =
-            draft.homeless.iter().map(|member| member.task).filter(|task| known.contains(*task)).collect();
+            draft.unassigned.iter().map(|member| member.task).filter(|task| known.contains(*task)).collect();
         draft
     }
 
-    /// Workers that can be given tasks.
+    /// Number of workers that may get tasks.
     fn n_open(&self) -> usize {
-        self.workers.iter().filter(|worker| worker.accepts).count()
+        self.workers.iter().filter(|worker| worker.open_for_placement).count()
     }
 
-    /// Whether another worker would have a task to run: a topology whose tasks all have a
-    /// slot does not grow.
+    /// Returns whether another worker would have a task to run: a topology whose tasks all have
+    /// a slot does not grow.
     fn wants_more(&self) -> bool {
-        let n_fresh = self.workers.iter().filter(|worker| worker.fresh).count();
-        if n_fresh >= self.homeless.len() {
+        let n_new = self.workers.iter().filter(|worker| worker.is_new).count();
+        if n_new >= self.unassigned.len() {
             return false;
         }
         let any_lost = !self.lost.is_empty();
-        let takes = |worker: &Worker| worker.accepts && (worker.starts_anew || !any_lost);
-        !self.workers.iter().any(takes) || self.workers.len() < self.topology.workers as usize
+        let can_take = |worker: &Worker| worker.open_for_placement && (worker.restarts || !any_lost);
+        !self.workers.iter().any(can_take) || self.workers.len() < self.topology.workers as usize
     }
 
-    /// Deals the tasks without a slot. They go to the workers that are new, if there are
-    /// any: a running worker that gets another task has to start again. So a whole one gets
-    /// none for the sake of tasks that were lost elsewhere, which rather wait for a slot;
-    /// tasks that never had one may join it.
+    /// Deals the tasks without a slot. They go to new workers, if there are any: a running worker
+    /// that gets another task has to restart. So an intact worker gets no tasks that were lost
+    /// elsewhere, which rather wait for a slot; tasks that never had a slot may be added to it.
     fn place(mut self, slots: &SlotTable<'_>) -> Placement {
-        let any_fresh = self.workers.iter().any(|worker| worker.fresh);
+        let any_new = self.workers.iter().any(|worker| worker.is_new);
         let (lost, new): (Vec<Member>, Vec<Member>) =
-            self.homeless.iter().copied().partition(|member| self.lost.contains(member.task));
+            self.unassigned.iter().copied().partition(|member| self.lost.contains(member.task));
         let mut unplaced = TaskSet::default();
         for (members, may_join) in [(lost, false), (new, true)] {
-            let takes = |worker: &Worker| match any_fresh {
-                true => worker.fresh,
-                false => worker.accepts && (worker.starts_anew || may_join),
+            let can_take = |worker: &Worker| match any_new {
+                true => worker.is_new,
+                false => worker.open_for_placement && (worker.restarts || may_join),
             };
-            let mut open: Vec<&mut Worker> = self.workers.iter_mut().filter(|worker| takes(worker)).collect();
+            let mut open: Vec<&mut Worker> =
+                self.workers.iter_mut().filter(|worker| can_take(worker)).collect();
             open.sort_by_key(|worker| worker.slot);
             if open.is_empty() {
                 unplaced = unplaced.iter().chain(members.iter().map(|member| member.task)).collect();
@@ -172,8 +178,8 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Gives tasks of one component to workers: each to one with the fewest tasks of that
-/// component, and of those to one with the fewest tasks at all.
+/// Deals tasks of one component to workers: each to the one with the fewest tasks of that
+/// component, and among equals to the one with the fewest tasks in total.
 fn deal_tasks(tasks: &[Member], workers: &mut [&mut Worker]) {
     let Some(component) = tasks.first().map(|member| member.component) else { return };
     let mut order: BTreeSet<(usize, usize, usize)> = workers

@@ -1,11 +1,11 @@
-//! What placement promises, in words.
+//! Guarantees of placement.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::{
-    Keep, Placement, Problem, Reason, Solution, Standing, Supervisor, Topology,
+    Keep, Placement, Problem, Solution, Standing, Supervisor, Topology, UnplacedReason,
     check::{Violation, lint},
     solve,
 };
@@ -68,7 +68,7 @@ fn checked(problem: &Problem, previous: &Solution) -> Solution {
     solution
 }
 
-/// How many workers a placement has on each host.
+/// Number of workers of a placement on each host.
 fn per_host<'a>(problem: &'a Problem, placement: &Placement) -> BTreeMap<&'a str, usize> {
     let mut counts = BTreeMap::new();
     for slot in placement.workers.keys() {
@@ -134,7 +134,7 @@ fn when_slots_run_short_every_topology_gets_one_before_any_gets_two() {
 }
 
 #[test]
-fn the_youngest_goes_without_and_is_told_why() {
+fn the_youngest_topology_gets_no_slot_and_the_reason() {
     let mut problem = cluster(1, 2);
     problem.topologies = (0..3).map(|n| topology(n, 1, &[2])).collect();
     let solution = fresh(&problem);
@@ -145,28 +145,28 @@ fn the_youngest_goes_without_and_is_told_why() {
 }
 
 #[test]
-fn reasons_name_the_cause() {
-    let check = |problem: &mut Problem, expected: Reason| {
+fn the_reason_of_unplaced_tasks_names_the_cause() {
+    let check = |problem: &mut Problem, expected: UnplacedReason| {
         problem.topologies = vec![topology(0, 1, &[1])];
         let solution = fresh(problem);
         let unplaced = solution.placements[&topology_id(0)].unplaced.clone().expect("unplaced");
         assert_eq!(unplaced.reason, expected);
     };
-    check(&mut Problem::default(), Reason::NoSupervisor);
+    check(&mut Problem::default(), UnplacedReason::NoSupervisor);
     let mut away = cluster(1, 1);
     away.supervisors.get_mut(&supervisor_id(0)).expect("is there").standing = Standing::Away;
-    check(&mut away, Reason::NoSupervisor);
+    check(&mut away, UnplacedReason::NoSupervisor);
     let mut drained = cluster(1, 1);
     drain(&mut drained, 0);
-    check(&mut drained, Reason::EveryHostDrained);
-    check(&mut cluster(1, 0), Reason::NoFreeSlot { slots: 0 });
+    check(&mut drained, UnplacedReason::EveryHostDrained);
+    check(&mut cluster(1, 0), UnplacedReason::NoFreeSlot { slots: 0 });
     let mut full = cluster(1, 1);
     full.occupied.insert(slot(0, 6700));
-    check(&mut full, Reason::NoFreeSlot { slots: 1 });
+    check(&mut full, UnplacedReason::NoFreeSlot { slots: 1 });
 }
 
 #[test]
-fn a_free_slot_does_not_make_a_healthy_topology_grow_but_a_rebalance_does() {
+fn a_healthy_topology_uses_a_new_slot_only_after_a_rebalance() {
     let mut problem = cluster(1, 1);
     problem.topologies = vec![topology(0, 2, &[4])];
     let short = fresh(&problem);
@@ -189,13 +189,13 @@ fn a_lost_worker_moves_to_a_new_slot_and_no_running_worker_changes() {
     problem.topologies[0].keep = Keep::Healthy(healthy);
     let after = checked(&problem, &before);
     let placement = &after.placements[&topology_id(0)];
-    assert!(!placement.workers.contains_key(&lost), "a slot that failed is avoided while another is free");
+    assert!(!placement.workers.contains_key(&lost), "a failed slot is avoided while another is free");
     let moved: Vec<_> = placement.workers.iter().filter(|(_, tasks)| *tasks == dead).collect();
     assert_eq!(moved.len(), 1);
 }
 
 #[test]
-fn a_topology_is_spread_before_the_load_is() {
+fn a_topology_is_spread_before_hosts_are_balanced() {
     let mut problem = cluster(2, 4);
     problem.topologies = vec![topology(0, 2, &[2])];
     problem.occupied = [slot(0, 6702), slot(0, 6703)].into();
@@ -211,7 +211,7 @@ fn placed(workers: &[(Slot, &str)]) -> Solution {
 }
 
 #[test]
-fn a_rebalance_prefers_the_slots_it_had() {
+fn a_rebalance_prefers_the_former_slots() {
     let mut problem = cluster(3, 4);
     problem.topologies = vec![topology(0, 2, &[2])];
     problem.topologies[0].keep = Keep::Nothing;
@@ -220,7 +220,7 @@ fn a_rebalance_prefers_the_slots_it_had() {
 }
 
 #[test]
-fn another_port_of_the_same_supervisor_serves_when_one_failed() {
+fn another_port_of_the_same_supervisor_replaces_a_failed_one() {
     let mut problem = cluster(1, 2);
     problem.topologies = vec![topology(0, 1, &[2])];
     let before = placed(&[(slot(0, 6700), "1-2")]);
@@ -228,7 +228,7 @@ fn another_port_of_the_same_supervisor_serves_when_one_failed() {
 }
 
 #[test]
-fn running_workers_get_no_task_while_a_new_one_can() {
+fn running_workers_get_no_task_while_a_new_worker_can() {
     let mut problem = cluster(4, 1);
     problem.topologies = vec![topology(0, 3, &[2, 3])];
     problem.topologies[0].keep = Keep::Healthy(TaskSet::range(1, 2));
@@ -238,7 +238,7 @@ fn running_workers_get_no_task_while_a_new_one_can() {
 }
 
 #[test]
-fn tasks_that_join_running_workers_are_even_by_component() {
+fn tasks_added_to_running_workers_are_even_by_component() {
     let mut problem = cluster(2, 1);
     problem.topologies = vec![topology(0, 2, &[4, 4])];
     problem.topologies[0].keep = Keep::Healthy(TaskSet::range(1, 4));
@@ -248,9 +248,9 @@ fn tasks_that_join_running_workers_are_even_by_component() {
 }
 
 #[test]
-fn lost_tasks_join_no_whole_worker() {
+fn lost_tasks_are_not_added_to_an_intact_worker() {
     let whole = (slot(1, 6700), "2-4");
-    // Each with the tasks that live, and what becomes of the lost ones.
+    // Each with the healthy tasks and the expected placement.
     for (first, healthy, expected) in [
         ("1,5-8", "1-4", vec!["s0000:6700 1,5-8", "s0001:6700 2-4"]),
         ("1,5-8", "2-4", vec!["s0001:6700 2-4"]),
@@ -266,7 +266,7 @@ fn lost_tasks_join_no_whole_worker() {
         let placement = &after.placements[&topology_id(0)];
         assert_eq!(show(placement), expected);
         assert_eq!(placement.unplaced.is_some(), expected.len() == 1, "{placement:?}");
-        // They take a slot as soon as there is one, also when the topology asks for fewer.
+        // They get a slot as soon as one is free, even if the topology requests fewer workers.
         problem.topologies[0].workers = 1;
         problem.supervisors.insert(supervisor_id(2), supervisor("h0002", 1));
         let placed = &checked(&problem, &after).placements[&topology_id(0)];
@@ -276,7 +276,7 @@ fn lost_tasks_join_no_whole_worker() {
 }
 
 #[test]
-fn a_failed_slot_is_filled_again_when_no_other_is_free() {
+fn a_failed_slot_is_used_again_if_no_other_is_free() {
     let mut problem = cluster(1, 1);
     problem.topologies = vec![topology(0, 1, &[2])];
     let before = fresh(&problem);
@@ -284,27 +284,27 @@ fn a_failed_slot_is_filled_again_when_no_other_is_free() {
 }
 
 #[test]
-fn a_supervisor_that_is_away_keeps_what_lives_and_gets_nothing() {
+fn an_away_supervisor_keeps_healthy_tasks_and_gets_no_others() {
     let mut problem = cluster(2, 1);
     problem.topologies = vec![topology(0, 2, &[4])];
     let before = fresh(&problem);
     problem.supervisors.get_mut(&supervisor_id(0)).expect("is there").standing = Standing::Away;
     all_healthy(&mut problem);
     assert_eq!(checked(&problem, &before), before);
-    // One task on each side dies: both go to the side that answers.
+    // One task on each supervisor dies: both go to the live one.
     problem.topologies[0].keep = Keep::Healthy([1, 2].into_iter().map(TaskId).collect());
     let after = checked(&problem, &before);
     assert_eq!(show(&after.placements[&topology_id(0)]), ["s0000:6700 1", "s0001:6700 2-4"]);
 }
 
 #[test]
-fn nothing_is_added_to_a_drained_host_and_what_leaves_it_goes_elsewhere() {
+fn a_drained_host_gets_no_tasks_and_its_moved_tasks_go_elsewhere() {
     let mut problem = cluster(2, 2);
     problem.topologies = vec![topology(0, 2, &[4])];
     let before = fresh(&problem);
     all_healthy(&mut problem);
     drain(&mut problem, 0);
-    assert_eq!(checked(&problem, &before), before, "what is kept stays");
+    assert_eq!(checked(&problem, &before), before, "kept tasks stay");
     let leaves = before.placements[&topology_id(0)].workers[&slot(0, 6700)].clone();
     let stays = TaskSet::range(1, 4).iter().filter(|task| !leaves.contains(*task)).collect();
     problem.topologies[0].keep = Keep::Healthy(stays);
@@ -313,7 +313,7 @@ fn nothing_is_added_to_a_drained_host_and_what_leaves_it_goes_elsewhere() {
 }
 
 #[test]
-fn two_topologies_that_name_one_slot_are_parted_and_the_older_stays() {
+fn of_two_topologies_in_one_slot_the_older_stays() {
     let mut problem = cluster(2, 1);
     problem.topologies = vec![topology(0, 1, &[1]), topology(1, 1, &[1])];
     all_healthy(&mut problem);
@@ -328,7 +328,7 @@ fn two_topologies_that_name_one_slot_are_parted_and_the_older_stays() {
 }
 
 #[test]
-fn a_worker_that_stays_keeps_its_start_and_one_with_a_dead_task_starts_again() {
+fn a_kept_worker_keeps_its_start_and_one_with_a_dead_task_restarts() {
     let mut problem = cluster(1, 2);
     problem.topologies = vec![topology(0, 2, &[4])];
     let placement = fresh(&problem).placements[&topology_id(0)].clone();
@@ -345,11 +345,11 @@ fn a_worker_that_stays_keeps_its_start_and_one_with_a_dead_task_starts_again() {
         assignment.workers.values().map(|worker| worker.start).collect::<Vec<_>>()
     };
     assert_eq!(starts(at(200)), [at(200), at(100)]);
-    assert_eq!(starts(at(50)), [at(101), at(100)], "a clock that was turned back still tells them apart");
+    assert_eq!(starts(at(50)), [at(101), at(100)], "starts differ even if the clock was set back");
 }
 
 #[test]
-fn the_lint_finds_what_is_wrong() {
+fn the_lint_finds_each_violation() {
     let mut problem = cluster(2, 2);
     problem.topologies = vec![topology(0, 1, &[2]), topology(1, 1, &[2])];
     drain(&mut problem, 1);
@@ -373,14 +373,17 @@ fn the_lint_finds_what_is_wrong() {
     check(&|s| place(s, 0, slot(0, 9999), TaskSet::range(1, 2)), "slot s0000:9999, which does not exist");
     check(&|s| place(s, 0, slot(7, 6700), TaskSet::range(1, 2)), "slot s0007:6700, which does not exist");
     check(&|s| place(s, 0, slot(1, 6700), TaskSet::range(1, 2)), "drained");
-    check(&|s| place(s, 0, slot(0, 6700), TaskSet::range(1, 1)), "task 2 of t0-1-100 is forgotten");
+    check(
+        &|s| place(s, 0, slot(0, 6700), TaskSet::range(1, 1)),
+        "task 2 of t0-1-100 is missing from the placement",
+    );
     check(&|s| place(s, 0, slot(0, 6700), TaskSet::range(1, 1)), "task 2 of t0-1-100 is healthy in slot");
     check(&|s| place(s, 0, slot(0, 6700), TaskSet::range(1, 3)), "t0-1-100 has no task 3");
     check(&|s| place(s, 0, slot(0, 6700), TaskSet::default()), "worker without a task");
-    check(&|s| drop(s.placements.remove(&topology_id(1))), "t1-1-100 is forgotten");
+    check(&|s| drop(s.placements.remove(&topology_id(1))), "t1-1-100 has no placement");
     check(
         &|s| drop(s.placements.insert(topology_id(9), Placement::default())),
-        "t9-1-100 is placed though it is not to be",
+        "t9-1-100 is placed but was not requested",
     );
     let mut away = all.clone();
     away.supervisors.get_mut(&supervisor_id(0)).expect("is there").standing = Standing::Away;
@@ -411,7 +414,7 @@ fn problems() -> impl Strategy<Value = Problem> {
     })
 }
 
-/// Makes some tasks dead, by a pattern of bits.
+/// Marks some tasks as dead, by a pattern of bits.
 fn with_dead(problem: &mut Problem, pattern: u64) {
     for (n, topology) in problem.topologies.iter_mut().enumerate() {
         let lives = |task: TaskId| pattern.rotate_left(task.0 + 7 * u32::try_from(n).expect("few")) & 1 == 0;
@@ -425,7 +428,7 @@ fn is_even(sizes: impl Iterator<Item = usize> + Clone) -> bool {
 
 proptest! {
     #[test]
-    fn every_answer_passes_the_lint_and_solving_again_changes_nothing(mut problem in problems()) {
+    fn every_solution_passes_the_lint_and_solving_again_changes_nothing(mut problem in problems()) {
         let first = solve(&problem, &Solution::default());
         prop_assert_eq!(lint(&problem, &Solution::default(), &first), []);
         all_healthy(&mut problem);
@@ -433,7 +436,7 @@ proptest! {
     }
 
     #[test]
-    fn fresh_workers_are_equal_in_size_and_in_tasks_of_each_component(problem in problems()) {
+    fn new_workers_are_even_in_size_and_in_tasks_of_each_component(problem in problems()) {
         let solution = solve(&problem, &Solution::default());
         for topology in &problem.topologies {
             let workers = &solution.placements[&topology.id].workers;
@@ -446,7 +449,7 @@ proptest! {
     }
 
     #[test]
-    fn a_lone_topology_is_even_over_hosts_that_have_room(
+    fn a_single_topology_is_even_over_hosts(
         hosts in 1usize..6, slots in 1u16..4, workers in 1u32..20,
     ) {
         let mut problem = cluster(hosts, slots);
@@ -460,13 +463,13 @@ proptest! {
     }
 
     #[test]
-    fn no_slot_is_free_while_a_task_waits(problem in problems()) {
+    fn no_slot_is_free_while_a_task_is_unplaced(problem in problems()) {
         let solution = solve(&problem, &Solution::default());
         let n_slots: usize = problem.supervisors.values().map(|s| s.ports.len()).sum();
         let n_used: usize = solution.placements.values().map(|p| p.workers.len()).sum();
         let waits = solution.placements.values().any(|p| p.unplaced.is_some());
         prop_assert!(!waits || n_used == n_slots);
-        // No topology has two workers more than one that wanted as many and waits or has fewer.
+        // No topology has two workers more than a topology with fewer workers than it requested.
         for poor in &problem.topologies {
             let n_poor = solution.placements[&poor.id].workers.len();
             let wanted = (poor.workers as usize).min(poor.tasks.n_tasks());
@@ -477,7 +480,7 @@ proptest! {
     }
 
     #[test]
-    fn healthy_tasks_never_move_whatever_dies(mut problem in problems(), pattern: u64) {
+    fn healthy_tasks_never_move_whichever_tasks_die(mut problem in problems(), pattern: u64) {
         let before = solve(&problem, &Solution::default());
         with_dead(&mut problem, pattern);
         let after = solve(&problem, &before);
@@ -488,7 +491,7 @@ proptest! {
             for (slot, tasks) in &before.placements[&topology.id].workers {
                 if tasks.iter().all(|task| healthy.contains(task)) {
                     let stays = after.placements[&topology.id].workers.get(slot);
-                    prop_assert_eq!(stays, Some(tasks), "a whole worker was changed");
+                    prop_assert_eq!(stays, Some(tasks), "an intact worker was changed");
                 }
             }
         }
@@ -497,7 +500,7 @@ proptest! {
     }
 
     #[test]
-    fn losing_a_supervisor_moves_its_tasks_alone(mut problem in problems(), lost in 0usize..8) {
+    fn losing_a_supervisor_moves_only_its_tasks(mut problem in problems(), lost in 0usize..8) {
         let before = solve(&problem, &Solution::default());
         let lost = supervisor_id(lost);
         problem.supervisors.remove(&lost);
@@ -524,7 +527,7 @@ proptest! {
     }
 
     #[test]
-    fn any_previous_solution_is_survived(
+    fn any_previous_solution_gives_a_valid_one(
         mut problem in problems(),
         garbage in prop::collection::vec((0usize..7, 0usize..9, 6699u16..6704, 0u32..20, 0u32..5), 0..30),
         pattern: u64, drained in prop::option::of(0usize..8), away in prop::option::of(0usize..8),

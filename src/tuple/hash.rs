@@ -16,9 +16,9 @@
 //! | list | `06`, its values, `fe` |
 //! | map | `07`, every key as text and its value in the order of the keys, `fe` |
 //!
-//! So `1` and `1.0` go the same way, as do `0.0` and `-0.0`: a component may write one and
-//! read the other. The vectors in the tests never change; another algorithm needs another
-//! name and a topology that asks for it.
+//! So `1` and `1.0` go to the same task, as do `0.0` and `-0.0`: a component may write the first
+//! and read the second. The vectors in the tests never change; another algorithm needs another
+//! name and a topology that requests it.
 
 use crate::tuple::Value;
 
@@ -38,7 +38,7 @@ pub fn of_values<'a>(values: impl IntoIterator<Item = &'a Value>) -> u64 {
     finish(state.0)
 }
 
-/// FNV-1a under way.
+/// State of an FNV-1a computation.
 struct State(u64);
 
 impl State {
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(of_values(&values), expected, "{json}: {:#018x}", of_values(&values));
     }
 
-    // Computed by a second implementation, from the module's text alone. Never change them:
+    // Computed by a second implementation from the module documentation alone. Never change them:
     // workers of two versions would send equal values to different tasks.
     #[test]
     fn the_hash_is_fixed() {
@@ -169,7 +169,7 @@ mod tests {
         check("[-0.0]", 0x909b_22dd_58ba_8db2);
         check("[9223372036854775808.0]", 0xdf52_cdc1_7869_7ddc);
         check("[-9223372036854775808.0]", 0x43ab_db69_dcb9_a590);
-        // However it was built, a small number is the same number.
+        // A small number is equal however it was built.
         assert_eq!(of_values(&[Value::UInt(1)]), of_values(&[Value::Int(1)]));
     }
 

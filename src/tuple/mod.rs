@@ -1,9 +1,8 @@
-//! Pure streaming: values, tuples, and who receives which tuple.
+//! Pure streaming: values, tuples, and the selection of receivers.
 //!
-//! Nothing here does I/O or is async. A [`Value`] is what a component
-//! may put in a tuple, a [`Tuple`] is one emission, a
-//! [`Router`](crate::tuple::grouping::Router) names its receivers, and
-//! [`hash`] is the fixed function that fields grouping stands on.
+//! Nothing here does I/O or is async. A [`Tuple`] is one emission of [`Value`]s, a
+//! [`Router`](crate::tuple::grouping::Router) selects its receivers, and [`hash`] is the fixed
+//! hash function of fields grouping.
 
 pub mod grouping;
 pub mod hash;
@@ -20,7 +19,7 @@ use crate::{
     model::{ComponentId, StreamId, TaskId},
 };
 
-/// Where tuples come from: shared by all that one task emits to one stream.
+/// Origin of tuples, shared by all tuples that one task emits to one stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// The emitting task.
@@ -33,7 +32,7 @@ pub struct Origin {
 
 /// One emission: an origin and its values.
 ///
-/// A clone shares both, so that a tuple may go to many receivers without a copy.
+/// A clone shares both, so that a tuple can go to many receivers without a copy.
 #[derive(Debug, Clone)]
 pub struct Tuple {
     origin: Arc<Origin>,
@@ -42,7 +41,7 @@ pub struct Tuple {
 }
 
 impl PartialEq for Tuple {
-    /// When it was emitted is not a part of what it says.
+    /// The time of the emission is not compared.
     fn eq(&self, other: &Self) -> bool {
         self.origin == other.origin && self.values == other.values
     }
@@ -54,12 +53,12 @@ impl Tuple {
         Self { origin, values: values.into(), emitted_at: None }
     }
 
-    /// The same tuple, emitted at `at` by the clock of this process.
+    /// The same tuple with the time of its emission, by the clock of this process.
     pub fn at(self, at: Option<Monotonic>) -> Self {
         Self { emitted_at: at, ..self }
     }
 
-    /// When it was emitted by the clock of this process, when that is known.
+    /// Time of its emission by the clock of this process, if known.
     pub fn emitted_at(&self) -> Option<Monotonic> {
         self.emitted_at
     }
@@ -74,7 +73,7 @@ impl Tuple {
         &self.origin.component
     }
 
-    /// The stream it was emitted to.
+    /// The stream to which it was emitted.
     pub fn stream(&self) -> &StreamId {
         &self.origin.stream
     }
@@ -84,12 +83,12 @@ impl Tuple {
         &self.values
     }
 
-    /// The origin, to share with another tuple or to tell origins apart.
+    /// The origin, to share with another tuple or to compare origins.
     pub fn origin(&self) -> &Arc<Origin> {
         &self.origin
     }
 
-    /// Whether both are copies of one emission.
+    /// Returns whether both are copies of one emission.
     pub fn is_copy_of(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.values, &other.values) && Arc::ptr_eq(&self.origin, &other.origin)
     }

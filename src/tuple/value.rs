@@ -1,4 +1,4 @@
-//! What a component may put in a tuple.
+//! Values of a tuple.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -13,14 +13,14 @@ use serde::{
 ///
 /// - A number without fraction and exponent is whole; a float stays a float, also `1.0`.
 /// - A whole number that fits neither `i64` nor `u64` is read as the nearest float, as
-///   Python integers may be larger than any wire knows.
+///   Python integers may be larger than any wire format allows.
 /// - JSON has no NaN and no infinity: they are written as `null`. MessagePack keeps them.
-/// - A map is ordered by its keys; of a key given twice the last value counts.
+/// - A map is ordered by its keys; if a key occurs twice, the last value counts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Nothing.
+    /// Null.
     Null,
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
     /// A whole number up to `i64::MAX`.
     Int(i64),
@@ -36,8 +36,8 @@ pub enum Value {
     Map(BTreeMap<String, Value>),
 }
 
-/// A list's announced length is believed up to this many elements; a longer list grows as
-/// it is read, so that a forged length costs nothing.
+/// Most elements reserved for a list from its announced length; a longer list grows as it is
+/// read, so that a forged length costs nothing.
 const MAX_RESERVED: usize = 1024;
 
 impl From<bool> for Value {
@@ -109,7 +109,7 @@ impl<'de> Visitor<'de> for AnyValue {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("null, a truth value, a number, a text, a list or a map with text keys")
+        f.write_str("null, a boolean, a number, a text, a list or a map with text keys")
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
@@ -226,7 +226,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_json_cannot_say_becomes_null_there_and_nowhere_else() {
+    fn nan_and_infinity_become_null_in_json_only() {
         for float in [f64::INFINITY, f64::NEG_INFINITY] {
             assert_eq!(serde_json::to_string(&Value::Float(float)).expect("written"), "null");
             let bytes = rmp_serde::to_vec(&Value::Float(float)).expect("written");

@@ -141,7 +141,10 @@ async fn a_topology_goes_through_its_life() {
     };
     assert_eq!(post("deactivate", "").await.1["status"], json!("inactive"));
     let (status, refused) = post("rebalance", r#"{"parallelism":{"cuont":2}}"#).await;
-    assert_eq!((status, &refused["hint"]), (StatusCode::BAD_REQUEST, &json!("it has count, lines")));
+    assert_eq!(
+        (status, &refused["hint"]),
+        (StatusCode::BAD_REQUEST, &json!("its components are count, lines"))
+    );
     let (_, answer) = post("rebalance", r#"{"waitSecs":30,"workers":1}"#).await;
     assert_eq!(
         (&answer["status"], &answer["pending"]["workers"]),

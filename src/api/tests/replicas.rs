@@ -57,7 +57,11 @@ async fn a_submit_waits_for_the_copies_that_are_wanted() {
     let refused = submit(&client, blob_with_copies("three", 3, 1)).await.expect_err("there are two");
     let body = refused.refusal().expect("refused");
     assert_eq!(body.code, Code::NotReplicated);
-    assert!(body.message.contains("on 2 of the 3 nimbuses wanted after 1s; 2 are live"), "{}", body.message);
+    assert!(
+        body.message.contains("on 2 of the 3 nimbuses required after 1s; 2 are live"),
+        "{}",
+        body.message
+    );
     assert!(body.hint.as_deref().is_some_and(|hint| hint.contains("start more nimbuses")), "{body:?}");
     let view = leader.handle().observation().expect("read").view;
     assert!(!view.storms.values().any(|storm| storm.value.name.as_str() == "three"));

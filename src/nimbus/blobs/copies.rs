@@ -1,8 +1,8 @@
-//! Copies of a new topology's blob on other nimbuses, before the topology is accepted: what
-//! was accepted must not be lost with the disk of one nimbus.
+//! Copies of a new topology's blob on other nimbuses, before the topology is accepted: an
+//! accepted topology must survive the loss of one nimbus' disk.
 //!
-//! The leader asks all others to fetch the blob and waits until as many have announced it as
-//! are wanted. All of that is bounded in time.
+//! The leader asks all other nimbuses to fetch the blob and waits until the required number has
+//! announced it. All waits are bounded.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,27 +21,27 @@ use crate::{
     rpc::{blobs::BlobPeers, client::chain},
 };
 
-/// How long a submit waits when neither topology nor configuration says.
+/// Wait of a submit if neither the topology nor the configuration sets one.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// Between two requests to one nimbus that could not do it.
+/// Pause between two requests to a nimbus that could not fetch the blob.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is wanted when nobody says, with several nimbuses: one may be lost.
+/// Copies requested by default if there are several nimbuses: one of them may be lost.
 const COPIES: usize = 2;
 
-/// How many copies are wanted, and how long they are waited for.
+/// Required number of copies, and the wait for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Replication {
-    /// How many must be there; by default it is two when there are several nimbuses, and a
-    /// submit goes on without them.
+    /// Required number. By default it is two if there are several nimbuses, and a submit goes on
+    /// without them after the wait.
     pub min_count: Option<usize>,
-    /// How long a submit waits for them.
+    /// Time that a submit waits for them.
     pub wait: Option<Duration>,
 }
 
 impl Replication {
-    /// What a topology asks for, and where it leaves it open, what these defaults say.
+    /// The settings of a topology, completed by these defaults.
     pub(in crate::nimbus) fn of(self, topology: &Topology) -> Self {
         let count = topology.whole_number("topology.min.replication.count");
         let wait = topology.whole_number("topology.max.replication.wait.time.sec");
@@ -56,10 +56,10 @@ impl Replication {
     }
 }
 
-/// The leader that asks for copies, and whom.
+/// The leader that requests copies, and its view of the other nimbuses.
 pub(in crate::nimbus) struct Copies {
     pub(in crate::nimbus) me: NimbusId,
-    /// Where others fetch from us.
+    /// Address at which others fetch the blob from us.
     pub(in crate::nimbus) api: String,
     pub(in crate::nimbus) term: Term,
     pub(in crate::nimbus) peers: Arc<dyn BlobPeers>,
@@ -67,10 +67,10 @@ pub(in crate::nimbus) struct Copies {
 }
 
 impl Copies {
-    /// Waits until a blob that is here is on as many nimbuses as are wanted.
+    /// Waits until a blob that is here is on the required number of nimbuses.
     ///
     /// # Errors
-    /// [`Refusal::NotReplicated`] when they were asked for and are not there in time.
+    /// [`Refusal::NotReplicated`] if a number was configured and is not reached in time.
     pub(in crate::nimbus) async fn ensure(
         mut self,
         key: &BlobKey,
@@ -78,7 +78,7 @@ impl Copies {
     ) -> Result<(), Refusal> {
         let wait = replication.wait.unwrap_or(WAIT);
         let mut reasons = BTreeMap::new();
-        let found = tokio::time::timeout(wait, self.gather(key, replication, &mut reasons)).await;
+        let found = tokio::time::timeout(wait, self.wait_for_copies(key, replication, &mut reasons)).await;
         if found.is_ok() {
             return Ok(());
         }
@@ -90,42 +90,42 @@ impl Copies {
         match replication.min_count {
             Some(_) => Err(refusal),
             None => {
-                warn!(blob = %key, %refusal, "a topology is accepted all the same: nobody asked for copies");
+                warn!(blob = %key, %refusal, "a topology is accepted with too few copies: none are required");
                 Ok(())
             }
         }
     }
 
-    async fn gather(
+    async fn wait_for_copies(
         &mut self,
         key: &BlobKey,
         replication: Replication,
         reasons: &mut BTreeMap<NimbusId, String>,
     ) {
-        let mut told = BTreeSet::new();
+        let mut confirmed = BTreeSet::new();
         let mut asked = BTreeSet::new();
         let mut answers = FuturesUnordered::new();
         loop {
             let view = Arc::clone(&self.observations.borrow_and_update().view);
             let mut holders = self.holders(&view, key);
-            holders.extend(told.iter().cloned());
+            holders.extend(confirmed.iter().cloned());
             if holders.len() >= replication.wanted(view.nimbuses.len()) {
                 return;
             }
             for (id, nimbus) in view.nimbuses.iter().filter(|(id, _)| !holders.contains(*id)) {
                 if asked.insert(id.clone()) {
-                    answers.push(self.ask(id.clone(), nimbus.api.clone(), key, Duration::ZERO));
+                    answers.push(self.request_copy(id.clone(), nimbus.api.clone(), key, Duration::ZERO));
                 }
             }
             tokio::select! {
                 biased;
-                // Cancel-safe: an answer that is not returned stays in the set.
+                // Cancel-safe: a response that is not returned stays in the set.
                 Some((id, api, answer)) = answers.next(), if !answers.is_empty() => match answer {
-                    Ok(()) => drop(told.insert(id)),
+                    Ok(()) => drop(confirmed.insert(id)),
                     Err(reason) => {
-                        info!(blob = %key, nimbus = %id, reason, "could not copy a blob yet");
+                        info!(blob = %key, nimbus = %id, reason, "a nimbus could not copy a blob; retrying");
                         reasons.insert(id.clone(), reason);
-                        answers.push(self.ask(id, api, key, RETRY_PAUSE));
+                        answers.push(self.request_copy(id, api, key, RETRY_PAUSE));
                     }
                 },
                 // Cancel-safe: it only waits.
@@ -137,8 +137,8 @@ impl Copies {
         }
     }
 
-    /// Asks one nimbus after a pause. Answers who was asked, where, and how it went.
-    fn ask(
+    /// Sends a request to one nimbus after a pause. Returns its id, its address and the outcome.
+    fn request_copy(
         &self,
         id: NimbusId,
         api: String,
@@ -153,7 +153,7 @@ impl Copies {
         }
     }
 
-    /// The live nimbuses that have a blob; we do.
+    /// The live nimbuses that have a blob, this one included.
     fn holders(&self, view: &ClusterView, key: &BlobKey) -> BTreeSet<NimbusId> {
         let announced = view.blobs.get(key).into_iter().flatten();
         let live = announced.filter(|id| view.nimbuses.contains_key(*id)).cloned();

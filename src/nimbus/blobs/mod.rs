@@ -1,8 +1,8 @@
 //! The blobs of this nimbus: files named by their sha256, announced in the tree.
 //!
 //! A blob is announced only after its bytes are checked, synced and renamed into place, so
-//! that whoever reads the announcement can have them. Every nimbus fetches what live
-//! topologies need and it lacks (`replicate.rs`), and deletes what none has used for a while.
+//! that every reader of the announcement can fetch them. Every nimbus fetches the missing blobs
+//! of live topologies (`replicate.rs`), and deletes blobs that have been unused for a while.
 //! A missing blob is never a reason to remove a topology.
 
 pub mod copies;
@@ -42,68 +42,68 @@ use crate::{
     tree,
 };
 
-/// How long an announcement may take before the caller is told that the tree does not
-/// answer; it goes on in the background.
+/// Time that an announcement may take before the caller gets an error; it continues in the
+/// background.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two tries of it.
+/// Pause between two attempts to create the parent znode of an announcement.
 const ANNOUNCE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Names of files that are being written begin with this; no key does.
+/// Prefix of files that are being written; no key begins with it.
 const TEMPORARY: &str = "tmp-";
 
-/// A blob that was put or used within this time stays, whatever the retention: whoever put
-/// it is about to submit it.
+/// Shortest time that a blob stays after it was uploaded or used, whatever the retention: its
+/// sender is about to submit it.
 const RETENTION_MIN: Duration = Duration::from_secs(60);
 
-/// Why a blob could not be stored or read.
+/// Reason why a blob could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The bytes are not those of the key.
-    #[error("the bytes sent for blob {key} are those of {found}")]
+    /// The received bytes have another sha256 than the key.
+    #[error("the bytes sent for blob {key} are those of blob {found}")]
     Mismatch {
-        /// The key asked for.
+        /// The requested key.
         key: BlobKey,
-        /// The key of what came.
+        /// The key of the received bytes.
         found: BlobKey,
     },
-    /// There are too many bytes.
+    /// The blob exceeds the size limit.
     #[error("blob {key} is larger than {limit} bytes")]
     TooLarge {
-        /// The key asked for.
+        /// The requested key.
         key: BlobKey,
-        /// The limit.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// The sender stopped half-way.
+    /// The transfer broke off.
     #[error("the bytes of blob {key} ended early: {reason}")]
     Interrupted {
-        /// The key asked for.
+        /// The requested key.
         key: BlobKey,
-        /// What the transport said.
+        /// Error of the transport.
         reason: String,
     },
-    /// The disk did not do it.
+    /// A file or directory cannot be read or written.
     #[error("{} cannot be written or read", path.display())]
     Disk {
-        /// Which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// It is on disk, and could not be announced.
-    #[error("blob {key} is stored, and could not be announced: {source}")]
+    /// The blob is on disk, but could not be announced in time.
+    #[error("blob {key} is stored, but could not be announced in ZooKeeper: {source}")]
     Unannounced {
         /// The key.
         key: BlobKey,
-        /// Why.
+        /// Error of the announcement.
         source: store::Error,
     },
 }
 
 impl Error {
-    /// What kind of trouble it is to the one who asked.
+    /// Error code for the API.
     pub fn code(&self) -> Code {
         match self {
             Self::Mismatch { .. } | Self::Interrupted { .. } => Code::BlobMismatch,
@@ -114,7 +114,7 @@ impl Error {
     }
 }
 
-/// The blobs on this nimbus' disk. Clones share them.
+/// The blobs on the disk of this nimbus. Clones share them.
 #[derive(Clone)]
 pub struct BlobStore {
     shared: Arc<Shared>,
@@ -127,19 +127,19 @@ struct Shared {
     store: Store,
     presence: Presence,
     clock: Clock,
-    // Guards what is on disk and checked; held for a few instructions.
-    held: Mutex<BTreeMap<BlobKey, Held>>,
-    // Taken while files come and go together with their entries in `held`.
+    // The checked blobs on disk; locked for a few instructions.
+    held: Mutex<BTreeMap<BlobKey, StoredBlob>>,
+    // Locked while a file and its entry in the list are added or removed together.
     files: tokio::sync::Mutex<()>,
     n_temporary: AtomicU64,
 }
 
 #[derive(Clone)]
-struct Held {
+struct StoredBlob {
     bytes: u64,
-    /// When a topology last used it, or it was put.
+    /// Time at which it was uploaded or a topology last used it.
     used: Monotonic,
-    /// What it holds, once someone has asked.
+    /// The topology in it, after the first read.
     topology: Option<Arc<Topology>>,
 }
 
@@ -150,10 +150,10 @@ impl fmt::Debug for BlobStore {
 }
 
 impl BlobStore {
-    /// The blobs below `local_dir`. Nothing is held until [`BlobStore::take_stock`].
+    /// Opens the blobs below `local_dir`. The list is empty until [`BlobStore::scan_disk`].
     ///
     /// # Errors
-    /// [`Error::Disk`] when the directory cannot be made.
+    /// [`Error::Disk`] if the directory cannot be created.
     pub(super) fn open(
         local_dir: &Path,
         bytes_max: u64,
@@ -164,7 +164,7 @@ impl BlobStore {
     ) -> Result<Self, Error> {
         let dir = local_dir.join("blobs");
         std::fs::create_dir_all(&dir).map_err(|source| Error::Disk { path: dir.clone(), source })?;
-        // What a crash left half written; nobody can be writing yet.
+        // Incomplete files of a crashed process; nothing is being written yet.
         for name in names_in(&dir)?.iter().filter(|name| name.starts_with(TEMPORARY)) {
             let path = dir.join(name);
             std::fs::remove_file(&path).map_err(|source| Error::Disk { path, source })?;
@@ -181,17 +181,17 @@ impl BlobStore {
         self.shared.bytes_max
     }
 
-    /// Whether a blob is here, whole and checked.
+    /// Returns whether a blob is here, complete and checked.
     pub fn holds(&self, key: &BlobKey) -> bool {
         self.lock().contains_key(key)
     }
 
-    /// The file of a blob and its size; `None` when it is not here.
+    /// The file of a blob and its size; `None` if it is not here.
     pub fn file(&self, key: &BlobKey) -> Option<(PathBuf, u64)> {
         Some((self.path(key), self.lock().get(key)?.bytes))
     }
 
-    /// Notes that a blob is about to be used, so that it is not taken for unused.
+    /// Records that a blob is about to be used, so that it is not deleted as unused.
     pub(super) fn touch(&self, key: &BlobKey) {
         let now = self.shared.clock.monotonic();
         if let Some(held) = self.lock().get_mut(key) {
@@ -199,15 +199,15 @@ impl BlobStore {
         }
     }
 
-    /// The topology that a blob holds.
+    /// The topology in a blob; `None` if the blob is not here.
     ///
     /// # Errors
-    /// What is wrong with it, as text; `None` inside when the blob is not here.
+    /// The reason as text if the blob holds no valid topology package.
     pub async fn topology(&self, key: &BlobKey) -> Result<Option<Arc<Topology>>, String> {
         match self.lock().get(key) {
             None => return Ok(None),
-            Some(Held { topology: Some(topology), .. }) => return Ok(Some(Arc::clone(topology))),
-            Some(Held { topology: None, .. }) => {}
+            Some(StoredBlob { topology: Some(topology), .. }) => return Ok(Some(Arc::clone(topology))),
+            Some(StoredBlob { topology: None, .. }) => {}
         }
         let path = self.path(key);
         let topology = Arc::new(blocking::run(move || read_topology(&path)).await?);
@@ -217,14 +217,14 @@ impl BlobStore {
         Ok(Some(topology))
     }
 
-    /// Stores the bytes of `body` if they are those of `key`, and announces them. Storing
-    /// the same again changes nothing.
+    /// Stores the bytes of `body` if their sha256 is `key`, and announces the blob. Storing a
+    /// blob again changes nothing.
     ///
     /// # Errors
-    /// See [`Error`]; a blob that is [`Error::Unannounced`] is kept and will be.
+    /// See [`Error`]; after [`Error::Unannounced`] the blob is kept and will be announced.
     ///
     /// # Cancellation safety
-    /// When dropped half-way nothing is left but a file that the next start removes.
+    /// If dropped early, at most a file is left that the next start removes.
     pub async fn put<S, E>(&self, key: &BlobKey, body: S) -> Result<(), Error>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
@@ -235,10 +235,10 @@ impl BlobStore {
         self.keep(key, file, bytes).await
     }
 
-    /// Copies a blob from the first of `holders` that gives it, and announces it.
+    /// Fetches a blob from the first nimbus of `holders` that sends it, and announces it.
     ///
     /// # Errors
-    /// What each of them said.
+    /// The error of each nimbus.
     pub(super) async fn fetch(
         &self,
         key: &BlobKey,
@@ -263,7 +263,7 @@ impl BlobStore {
         })
     }
 
-    /// Writes `body` to a new file and checks that it is what `key` names.
+    /// Writes `body` to a new file and checks its sha256.
     async fn receive<S, E>(&self, key: &BlobKey, body: S, path: &Path) -> Result<u64, Error>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
@@ -291,7 +291,7 @@ impl BlobStore {
         }
     }
 
-    /// Makes a checked file the blob's, durably, and announces it.
+    /// Renames a checked file into place, durably, and announces the blob.
     async fn keep(&self, key: &BlobKey, file: Temporary, bytes: u64) -> Result<(), Error> {
         let disk = |source| Error::Disk { path: file.0.clone(), source };
         let temporary = file.0.clone();
@@ -304,13 +304,13 @@ impl BlobStore {
         };
         blocking::run(place).await.map_err(disk)?;
         let used = self.shared.clock.monotonic();
-        self.lock().insert(key.clone(), Held { bytes, used, topology: None });
+        self.lock().insert(key.clone(), StoredBlob { bytes, used, topology: None });
         drop(files);
         info!(blob = %key, bytes, "stored a blob");
         self.announce(key, bytes).await
     }
 
-    /// Tells the tree that we have a blob, in this and every later session.
+    /// Announces in the tree that this nimbus has a blob, in this and every later session.
     pub(super) async fn announce(&self, key: &BlobKey, bytes: u64) -> Result<(), Error> {
         let unannounced = |source| Error::Unannounced { key: key.clone(), source };
         let announced = async {
@@ -325,7 +325,7 @@ impl BlobStore {
         }
     }
 
-    /// Makes the znode that a blob's holders are below; tries until the tree can be reached.
+    /// Creates the parent znode of a blob's announcements; retries until the tree is reachable.
     async fn ensure_parent(&self, key: &BlobKey) -> Result<(), store::Error> {
         loop {
             match self.shared.store.ensure_blob(key).await {
@@ -337,9 +337,9 @@ impl BlobStore {
         }
     }
 
-    /// Checks every blob on disk against its name; one that is not what its name says is
+    /// Checks the sha256 of every blob on disk; a file whose bytes do not match its name is
     /// removed.
-    pub(super) async fn take_stock(&self) -> Result<(), Error> {
+    pub(super) async fn scan_disk(&self) -> Result<(), Error> {
         let dir = self.shared.dir.clone();
         let names = blocking::run(move || names_in(&dir)).await?;
         for name in names {
@@ -352,28 +352,28 @@ impl BlobStore {
             match blocking::run(move || hash(&checked)).await {
                 Ok((found, bytes)) if found == key => {
                     let used = self.shared.clock.monotonic();
-                    self.lock().insert(key.clone(), Held { bytes, used, topology: None });
+                    self.lock().insert(key.clone(), StoredBlob { bytes, used, topology: None });
                 }
                 Ok((found, _)) => {
-                    warn!(blob = %key, %found, "a blob on disk is not what its name says: removed");
+                    warn!(blob = %key, %found, "the bytes of a blob on disk do not match its name: removed");
                     remove(&path).await;
                 }
-                Err(error) => warn!(blob = %key, %error, "a blob on disk cannot be read: left out"),
+                Err(error) => warn!(blob = %key, %error, "a blob on disk cannot be read: ignored"),
             }
         }
         Ok(())
     }
 
-    /// Every blob that is here, with its size and when it was last used.
-    fn stock(&self) -> Vec<(BlobKey, u64, Monotonic)> {
+    /// Lists the blobs with their sizes and the times of their last use.
+    fn list(&self) -> Vec<(BlobKey, u64, Monotonic)> {
         self.lock().iter().map(|(key, held)| (key.clone(), held.bytes, held.used)).collect()
     }
 
-    /// Deletes a blob that nobody has used for `retention`, first from the tree, so that
-    /// nobody is sent here for it. Answers whether it is gone.
-    async fn drop_unused(&self, key: &BlobKey, retention: Duration) -> bool {
+    /// Deletes a blob that has been unused for `retention`. The announcement is deleted first, so
+    /// that nobody tries to fetch it here. Returns whether the blob was deleted.
+    async fn delete_unused(&self, key: &BlobKey, retention: Duration) -> bool {
         let _files = self.shared.files.lock().await;
-        if !self.take_if_unused(key, self.shared.clock.monotonic(), retention) {
+        if !self.unlist_if_unused(key, self.shared.clock.monotonic(), retention) {
             return false;
         }
         self.shared.presence.withdraw(&self.holding(key));
@@ -382,8 +382,8 @@ impl BlobStore {
         true
     }
 
-    /// Takes a blob out of the list if it has not been used for so long.
-    fn take_if_unused(&self, key: &BlobKey, now: Monotonic, retention: Duration) -> bool {
+    /// Removes a blob from the list if it has been unused for `retention`.
+    fn unlist_if_unused(&self, key: &BlobKey, now: Monotonic, retention: Duration) -> bool {
         let mut all = self.lock();
         let is_unused = all.get(key).is_some_and(|held| now.since(held.used) >= retention.max(RETENTION_MIN));
         is_unused && all.remove(key).is_some()
@@ -402,17 +402,17 @@ impl BlobStore {
         Temporary(self.shared.dir.join(format!("{TEMPORARY}{}-{n}", std::process::id())))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<BlobKey, Held>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<BlobKey, StoredBlob>> {
         self.shared.held.lock().expect("no one panics while holding the list of blobs")
     }
 }
 
-/// A file that is removed unless it is renamed.
+/// A file that is removed on drop unless it was renamed.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // Gone already when it was renamed; else the next start removes it.
+        // Absent if it was renamed; if removing fails the next start removes it.
         let _gone = std::fs::remove_file(&self.0);
     }
 }
@@ -428,7 +428,7 @@ fn names_in(dir: &Path) -> Result<Vec<String>, Error> {
     let disk = |source| Error::Disk { path: dir.to_owned(), source };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(disk)? {
-        // A name that is not text is no key and nothing of ours.
+        // A name that is not UTF-8 is no key and no file of ours.
         names.extend(entry.map_err(disk)?.file_name().into_string().ok());
     }
     Ok(names)

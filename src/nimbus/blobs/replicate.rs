@@ -1,5 +1,5 @@
-//! Fetches the blobs that live topologies need and this nimbus lacks, so that it can serve
-//! when it comes to lead; deletes those that nobody has needed for a while.
+//! Fetches the missing blobs of live topologies, so that this nimbus can serve them when it
+//! leads; deletes blobs that have been unused for a while.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,30 +22,30 @@ use crate::{
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// The least time between two looks at what is due.
+/// Shortest time between two passes.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 
-/// How often unused blobs are looked for, should nothing else wake the loop.
+/// Longest time between two passes over unused blobs, if no event causes one earlier.
 const REVIEW_PERIOD: Duration = Duration::from_secs(60);
 
-/// Copies blobs from the nimbuses that have them.
+/// Copies blobs from other nimbuses.
 pub(in crate::nimbus) struct Replicator {
     pub(in crate::nimbus) blobs: BlobStore,
     pub(in crate::nimbus) me: NimbusId,
     pub(in crate::nimbus) client: Arc<dyn FetchBlob>,
     pub(in crate::nimbus) observations: watch::Receiver<Observation>,
-    /// How long an unused blob is kept.
+    /// Time that an unused blob is kept.
     pub(in crate::nimbus) retention: Duration,
-    /// Told how many blobs are missing, whenever that changes; `None` before it is known.
+    /// Receives each change of the number of missing blobs; `None` until it is known.
     pub(in crate::nimbus) n_missing: watch::Sender<Option<usize>>,
 }
 
 /// A blob that could not be fetched.
 pub(super) struct Retry {
-    /// Who was asked; others are asked at once.
+    /// Nimbuses that were asked; if others appear, they are asked at once.
     holders: Vec<String>,
     backoff: Backoff,
-    /// When it is tried again.
+    /// Time of the next attempt.
     pub(super) due: Monotonic,
 }
 
@@ -54,10 +54,10 @@ fn backoff() -> Backoff {
 }
 
 impl Replicator {
-    /// Announces what is on disk, then keeps it as it should be.
+    /// Announces the blobs on disk, then keeps them up to date.
     pub(in crate::nimbus) async fn run(mut self) {
-        if let Err(error) = self.blobs.take_stock().await {
-            warn!(%error, "blobs on disk are left out");
+        if let Err(error) = self.blobs.scan_disk().await {
+            warn!(%error, "could not list the blobs on disk: ignored until the next start");
         }
         let mut backoff = backoff();
         let (mut announced, mut retries) = (BTreeSet::new(), BTreeMap::new());
@@ -70,10 +70,10 @@ impl Replicator {
                     false => wait = backoff.next_delay(),
                 }
                 wait = wait.min(self.fetch_missing(&view, &mut retries).await);
-                self.drop_unused().await;
+                self.delete_unused().await;
             }
             tokio::select! {
-                // Whichever it is, all is looked at.
+                // Either way, the whole pass is repeated.
                 biased;
                 // Cancel-safe: both only wait.
                 () = tokio::time::sleep(wait) => {}
@@ -82,14 +82,14 @@ impl Replicator {
         }
     }
 
-    /// Announces what was found on disk. Answers whether all of it is.
+    /// Announces the blobs that are on disk. Returns whether all are announced.
     async fn announce(&self, announced: &mut BTreeSet<BlobKey>) -> bool {
-        for (key, bytes, _) in self.blobs.stock() {
+        for (key, bytes, _) in self.blobs.list() {
             if announced.contains(&key) {
                 continue;
             }
             if let Err(error) = self.blobs.announce(&key, bytes).await {
-                warn!(blob = %key, %error, "will try again");
+                warn!(blob = %key, %error, "could not announce a blob; retrying");
                 return false;
             }
             announced.insert(key);
@@ -98,7 +98,7 @@ impl Replicator {
         true
     }
 
-    /// Fetches what is missing and due. Answers how long until something is due again.
+    /// Fetches the missing blobs that are due. Returns the time until the next one is due.
     pub(super) async fn fetch_missing(
         &self,
         view: &ClusterView,
@@ -106,7 +106,7 @@ impl Replicator {
     ) -> Duration {
         let mut missing = needed(view);
         missing.retain(|key| !self.blobs.holds(key));
-        self.tell(missing.len());
+        self.publish_missing(missing.len());
         retries.retain(|key, _| missing.contains(key));
         let clock = &self.blobs.shared.clock;
         for key in std::mem::take(&mut missing) {
@@ -117,7 +117,7 @@ impl Replicator {
                     retries.remove(&key);
                     continue;
                 };
-                warn!(blob = %key, reason, "a blob that a topology needs could not be fetched yet");
+                warn!(blob = %key, reason, "could not fetch a blob that a topology needs; retrying");
                 let last = retries.remove(&key).filter(|retry| retry.holders == holders);
                 let mut backoff = last.map_or_else(backoff, |retry| retry.backoff);
                 let due = clock.monotonic().plus(backoff.next_delay());
@@ -125,33 +125,33 @@ impl Replicator {
             }
             missing.insert(key);
         }
-        self.tell(missing.len());
+        self.publish_missing(missing.len());
         let due = retries.values().map(|retry| retry.due.since(clock.monotonic())).min();
         due.unwrap_or(REVIEW_PERIOD).max(PAUSE_MIN)
     }
 
-    fn tell(&self, n: usize) {
-        self.n_missing.send_if_modified(|told| told.replace(n) != Some(n));
+    fn publish_missing(&self, n: usize) {
+        self.n_missing.send_if_modified(|published| published.replace(n) != Some(n));
     }
 
-    /// Deletes what no topology uses, by what is known at that moment: what came before may
-    /// have taken long, and another topology been submitted meanwhile.
-    pub(super) async fn drop_unused(&self) {
-        for (key, ..) in self.blobs.stock() {
+    /// Deletes the blobs that no topology uses, according to the latest view: the fetches before
+    /// may have taken long, and another topology may have been submitted meanwhile.
+    pub(super) async fn delete_unused(&self) {
+        for (key, ..) in self.blobs.list() {
             let Observation { view, fresh, .. } = self.observations.borrow().clone();
             if !fresh || view.unreadable.keys().any(|path| path.parent() == Some(layout::storms())) {
-                // A topology that we do not see may use any of them.
+                // A topology that is not in the view may use any of them.
                 return;
             }
             match view.storms.values().any(|storm| storm.value.blob == key) {
                 true => self.blobs.touch(&key),
-                false => drop(self.blobs.drop_unused(&key, self.retention).await),
+                false => drop(self.blobs.delete_unused(&key, self.retention).await),
             }
         }
     }
 }
 
-/// The blobs that topologies run, or will run when they are placed.
+/// The blobs of topologies that run, or will run once they are placed.
 fn needed(view: &ClusterView) -> BTreeSet<BlobKey> {
     let live = view.storms.values().filter(|storm| match storm.value.status {
         TopologyStatus::Active | TopologyStatus::Inactive | TopologyStatus::Rebalancing => true,
@@ -160,7 +160,7 @@ fn needed(view: &ClusterView) -> BTreeSet<BlobKey> {
     live.map(|storm| storm.value.blob.clone()).collect()
 }
 
-/// Where others who have a blob answer.
+/// The API addresses of the other nimbuses that have a blob.
 pub(in crate::nimbus) fn holders(view: &ClusterView, key: &BlobKey, me: &NimbusId) -> Vec<String> {
     let ids = view.blobs.get(key).into_iter().flatten().filter(|id| *id != me);
     ids.filter_map(|id| Some(view.nimbuses.get(id)?.api.clone())).collect()

@@ -64,12 +64,12 @@ async fn a_blob_is_on_disk_before_it_is_announced() {
     let (path, bytes) = store.file(&key).expect("here");
     assert_eq!((std::fs::read(path).expect("read").as_slice(), bytes), (&b"hello world"[..], 11));
     assert_eq!(fixture.holders(&key).await, 1);
-    store.put(&key, body(b"hello world")).await.expect("storing it again is no trouble");
+    store.put(&key, body(b"hello world")).await.expect("storing a blob again succeeds");
     assert_eq!(fixture.files(), [key.as_str()]);
 }
 
 #[tokio::test]
-async fn bytes_that_are_not_those_asked_for_leave_nothing() {
+async fn a_failed_upload_leaves_neither_file_nor_announcement() {
     let fixture = Fixture::new().await;
     let store = fixture.store(100);
     let key = BlobKey::of(b"hello");
@@ -84,7 +84,7 @@ async fn bytes_that_are_not_those_asked_for_leave_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_on_disk_is_checked_at_start() {
+async fn blobs_on_disk_are_checked_at_start_and_corrupt_ones_removed() {
     let fixture = Fixture::new().await;
     let dir = fixture.dir.path().join("blobs");
     std::fs::create_dir_all(&dir).expect("made");
@@ -95,7 +95,7 @@ async fn what_is_on_disk_is_checked_at_start() {
         std::fs::write(dir.join(name), bytes).expect("written");
     }
     let store = fixture.store(100);
-    store.take_stock().await.expect("read");
+    store.scan_disk().await.expect("read");
     assert!(store.holds(&good) && !store.holds(&bad));
     let mut left = [good.as_str().to_owned(), "notes".to_owned()];
     left.sort();
@@ -103,11 +103,11 @@ async fn what_is_on_disk_is_checked_at_start() {
 }
 
 #[tokio::test]
-async fn a_blob_that_holds_no_topology_says_what_is_wrong() {
+async fn a_blob_without_a_topology_reports_the_parse_error() {
     let fixture = Fixture::new().await;
     let store = fixture.store(100);
     let key = BlobKey::of(b"hello");
-    assert!(store.topology(&key).await.expect("no trouble").is_none());
+    assert!(store.topology(&key).await.expect("no error").is_none());
     store.put(&key, body(b"hello")).await.expect("stored");
     let reason = store.topology(&key).await.expect_err("no tar");
     assert!(reason.contains("tar"), "{reason}");
@@ -116,36 +116,36 @@ async fn a_blob_that_holds_no_topology_says_what_is_wrong() {
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn a_blob_that_was_just_put_stays_whatever_the_retention() {
+async fn a_blob_just_uploaded_is_kept_whatever_the_retention() {
     let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
     let store = fixture.store_at(100, clock.clone());
     let key = BlobKey::of(b"hello");
     store.put(&key, body(b"hello")).await.expect("stored");
     clock.turn(MINUTE - Duration::from_millis(1));
-    assert!(!store.drop_unused(&key, Duration::ZERO).await);
+    assert!(!store.delete_unused(&key, Duration::ZERO).await);
     store.touch(&key);
     clock.turn(2 * MINUTE);
-    assert!(!store.drop_unused(&key, 3 * MINUTE).await);
-    assert!(store.drop_unused(&key, MINUTE).await && !store.holds(&key));
+    assert!(!store.delete_unused(&key, 3 * MINUTE).await);
+    assert!(store.delete_unused(&key, MINUTE).await && !store.holds(&key));
     assert_eq!(fixture.files(), [""; 0]);
 }
 
 #[tokio::test]
-async fn a_blob_that_is_put_while_it_is_dropped_is_whole_or_gone() {
+async fn a_blob_uploaded_while_it_is_deleted_is_complete_or_absent() {
     let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
     let store = fixture.store_at(100, clock.clone());
     let key = BlobKey::of(b"hello");
     for _ in 0..100 {
         store.put(&key, body(b"hello")).await.expect("stored");
         clock.turn(MINUTE);
-        let (put, _) = tokio::join!(store.put(&key, body(b"hello")), store.drop_unused(&key, MINUTE));
+        let (put, _) = tokio::join!(store.put(&key, body(b"hello")), store.delete_unused(&key, MINUTE));
         put.expect("stored");
-        let (path, _) = store.file(&key).expect("what was put last is here");
-        assert!(path.exists(), "it is listed and its file is gone");
+        let (path, _) = store.file(&key).expect("the last upload is listed");
+        assert!(path.exists(), "the blob is listed but its file is absent");
     }
 }
 
-/// A view in which one topology runs `blob`, which a nimbus at `api` has.
+/// A view in which one topology runs `blob`, and a nimbus at `api` has it.
 fn using(blob: &BlobKey, api: &str) -> ClusterView {
     let storm = Storm {
         name: "wc".parse().expect("valid"),
@@ -197,7 +197,7 @@ fn replicator(
 }
 
 #[tokio::test]
-async fn a_blob_is_dropped_by_what_is_known_at_that_moment() {
+async fn an_unused_blob_is_deleted_only_by_the_latest_fresh_view() {
     let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
     let store = fixture.store_at(100, clock.clone());
     let key = BlobKey::of(b"hello");
@@ -205,16 +205,16 @@ async fn a_blob_is_dropped_by_what_is_known_at_that_moment() {
     clock.turn(2 * MINUTE);
     let (observer, replicator) = replicator(&store, &clock, ClusterView::default());
     observer.send_modify(|observation| observation.view = Arc::new(using(&key, "")));
-    replicator.drop_unused().await;
-    assert!(store.holds(&key), "a topology has come that uses it");
+    replicator.delete_unused().await;
+    assert!(store.holds(&key), "a topology that uses the blob was submitted");
     observer.send_modify(|observation| {
         *observation = Observation { view: Arc::default(), fresh: false, ..observation.clone() };
     });
     clock.turn(2 * MINUTE);
-    replicator.drop_unused().await;
-    assert!(store.holds(&key), "nothing is dropped while the tree cannot be read");
+    replicator.delete_unused().await;
+    assert!(store.holds(&key), "nothing is deleted while the tree cannot be read");
     observer.send_modify(|observation| observation.fresh = true);
-    replicator.drop_unused().await;
+    replicator.delete_unused().await;
     assert!(!store.holds(&key));
 }
 
@@ -223,7 +223,7 @@ async fn a_change_of_the_view_does_not_skip_the_pause_before_the_next_fetch() {
     let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
     let store = fixture.store_at(100, clock.clone());
     let key = BlobKey::of(b"hello");
-    // Nobody listens there.
+    // No process listens on this port.
     let view = using(&key, "127.0.0.1:2");
     let (_observer, replicator) = replicator(&store, &clock, view.clone());
     let mut retries = BTreeMap::new();
@@ -231,7 +231,7 @@ async fn a_change_of_the_view_does_not_skip_the_pause_before_the_next_fetch() {
     let due = retries[&key].due;
     assert!(first <= Duration::from_millis(500), "{first:?}");
     replicator.fetch_missing(&view, &mut retries).await;
-    assert_eq!(retries[&key].due, due, "it was tried before it was due");
+    assert_eq!(retries[&key].due, due, "fetched before it was due");
     clock.turn(first);
     replicator.fetch_missing(&view, &mut retries).await;
     assert!(retries[&key].due > due);
@@ -240,5 +240,5 @@ async fn a_change_of_the_view_does_not_skip_the_pause_before_the_next_fetch() {
     elsewhere.nimbuses.values_mut().for_each(|nimbus| nimbus.api = "127.0.0.1:1".to_owned());
     clock.turn(Duration::from_millis(1));
     replicator.fetch_missing(&elsewhere, &mut retries).await;
-    assert_ne!(retries[&key].due, due, "another holder is asked at once");
+    assert_ne!(retries[&key].due, due, "another nimbus is asked at once");
 }

@@ -1,4 +1,4 @@
-//! A plan while it is being made.
+//! A plan under construction.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,24 +14,26 @@ use crate::{
         event::{Move, moves},
     },
     nimbus::{
-        decide::{Moment, orders::OrdersBook},
+        decide::{Moment, orders::SupervisorAssignmentsTable},
         liveness::Liveness,
-        plan::{Action, Effect, Finding, OrdersChange, Plan, Reason, Trouble, check_size},
+        plan::{
+            Action, ClusterProblem, Effect, Finding, Plan, Reason, SupervisorAssignmentsChange, check_size,
+        },
         policy::Policy,
     },
     tree::Version,
 };
 
-/// What has been decided so far, and the state that it leads to: later actions of the same
-/// plan build on the versions that earlier ones write.
+/// The decisions made and the state that they produce: later actions of the same plan build on
+/// the versions that earlier ones write.
 pub(super) struct Draft<'a> {
     pub(super) view: &'a ClusterView,
     pub(super) liveness: &'a Liveness,
     pub(super) now: Moment,
     pub(super) policy: &'a Policy,
     pub(super) plan: Plan,
-    pub(super) orders: OrdersBook,
-    /// The version of every readable assignment, and the supervisors that it names.
+    pub(super) orders: SupervisorAssignmentsTable,
+    /// The version of every readable assignment, and the supervisors in it.
     pub(super) assigned: BTreeMap<TopologyId, (Version, BTreeSet<SupervisorId>)>,
 }
 
@@ -46,21 +48,21 @@ impl<'a> Draft<'a> {
             (id.clone(), (assignment.version, assignment.value.supervisors().cloned().collect()))
         });
         let assigned = assigned.collect();
-        let orders = OrdersBook::new(view, &assigned);
+        let orders = SupervisorAssignmentsTable::new(view, &assigned);
         Self { view, liveness, now, policy, plan: Plan::default(), orders, assigned }
     }
 
-    /// Whether `time` has come.
+    /// Returns whether `time` has passed.
     pub(super) fn is_past(&self, time: Monotonic) -> bool {
         self.now.monotonic >= time
     }
 
-    /// Asks for another decision at `time`.
+    /// Requests another decision at `time`.
     pub(super) fn wake_at(&mut self, time: Monotonic) {
         self.wake_in(time.since(self.now.monotonic));
     }
 
-    /// Asks for another decision at a deadline that stands in a record.
+    /// Requests another decision at the deadline of a record.
     pub(super) fn wake_at_deadline(&mut self, deadline: Timestamp) {
         self.wake_in(deadline.since(self.now.wall));
     }
@@ -69,17 +71,18 @@ impl<'a> Draft<'a> {
         self.plan.next = Some(self.plan.next.map_or(delay, |next| next.min(delay)));
     }
 
-    pub(super) fn find(&mut self, topology: Option<&TopologyId>, trouble: Trouble) {
+    pub(super) fn find(&mut self, topology: Option<&TopologyId>, trouble: ClusterProblem) {
         self.plan.findings.push(Finding { topology: topology.cloned(), trouble });
     }
 
-    /// The changes of orders that go with a new assignment of `id`, or with its end.
+    /// The changes of supervisor assignments that go with a new assignment of `id`, or with its
+    /// deletion.
     pub(super) fn orders_for(
         &mut self,
         id: &TopologyId,
         before: impl IntoIterator<Item = SupervisorId>,
         after: Option<(&Assignment, Version)>,
-    ) -> Option<Vec<OrdersChange>> {
+    ) -> Option<Vec<SupervisorAssignmentsChange>> {
         let named: BTreeSet<SupervisorId> =
             after.iter().flat_map(|(assignment, _)| assignment.supervisors().cloned()).collect();
         let concerned: BTreeSet<SupervisorId> = before.into_iter().chain(named.iter().cloned()).collect();
@@ -89,7 +92,7 @@ impl<'a> Draft<'a> {
             match self.orders.with(&supervisor, id, version) {
                 Ok(change) => changes.extend(change),
                 Err(blocked) => {
-                    self.find(Some(id), Trouble::OrdersBlocked { supervisor: blocked });
+                    self.find(Some(id), ClusterProblem::SupervisorAssignmentsBlocked { supervisor: blocked });
                     return None;
                 }
             }
@@ -97,8 +100,8 @@ impl<'a> Draft<'a> {
         Some(changes)
     }
 
-    /// Adds an action and what it leads to, unless it is too large to be written: then it
-    /// is reported, and does not stand in the way of the others.
+    /// Adds an action and the state that it produces. An action too large to be written is
+    /// reported instead, and does not block the others.
     pub(super) fn act(&mut self, effect: Effect, reason: Reason, n_moved: usize) {
         if let Some(Err(trouble)) = effect.ops().map(|ops| check_size(&ops)) {
             self.find(effect.topology(), trouble);
@@ -116,17 +119,17 @@ impl<'a> Draft<'a> {
             }
             Effect::BeginMove { .. }
             | Effect::RemoveRecords { .. }
-            | Effect::RemoveStorm { .. }
-            | Effect::CorrectOrders(_)
+            | Effect::RemoveTopologyRecord { .. }
+            | Effect::CorrectSupervisorAssignments(_)
             | Effect::RestoreParents { .. }
-            | Effect::ForgetBlob { .. }
-            | Effect::ForgetEvents { .. } => {}
+            | Effect::DeleteBlobNode { .. }
+            | Effect::DeleteEvents { .. } => {}
         }
         let moves = self.moves(&effect);
         self.plan.actions.push(Action { effect, reason, n_moved, moves });
     }
 
-    /// The tasks that get another place by `effect`.
+    /// The tasks that `effect` assigns to another slot.
     fn moves(&self, effect: &Effect) -> Vec<Move> {
         let before = |id| self.view.assignments.get(id).map(|assignment| &assignment.value);
         match effect {
@@ -136,11 +139,11 @@ impl<'a> Draft<'a> {
             Effect::Unassign { .. }
             | Effect::BeginMove { .. }
             | Effect::RemoveRecords { .. }
-            | Effect::RemoveStorm { .. }
-            | Effect::CorrectOrders(_)
+            | Effect::RemoveTopologyRecord { .. }
+            | Effect::CorrectSupervisorAssignments(_)
             | Effect::RestoreParents { .. }
-            | Effect::ForgetBlob { .. }
-            | Effect::ForgetEvents { .. } => Vec::new(),
+            | Effect::DeleteBlobNode { .. }
+            | Effect::DeleteEvents { .. } => Vec::new(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! From what is seen to what is done: pure.
+//! Decision: from the observed state to a plan, in pure code.
 //!
 //! ```text
 //!  ClusterView ─┐
@@ -6,14 +6,13 @@
 //!  Moment ──────┘
 //! ```
 //!
-//! What never happens here:
-//! - a healthy task is moved, or restarted for the sake of another one, unless an operator
-//!   asked for a rebalance;
-//! - a record that cannot be read is taken for one that is absent: what it concerns is left
-//!   alone and reported, the rest goes on;
-//! - the record of a topology is removed before everything else of it is.
-//!
-//! Deciding again on what a plan has led to gives an empty plan.
+//! Guarantees:
+//! - A healthy task is neither moved nor restarted because of another task, unless an operator
+//!   asked for a rebalance.
+//! - An unreadable record is never treated as absent: nothing that it concerns is changed, it is
+//!   reported, and everything else goes on.
+//! - The topology record is removed only after all other records of the topology.
+//! - A decision on the state that a plan has produced gives an empty plan.
 
 mod draft;
 mod orders;
@@ -28,29 +27,29 @@ use crate::{
     model::{Timestamp, TopologyId, status::TopologyStatus},
     nimbus::{
         liveness::Liveness,
-        plan::{Effect, Finding, Plan, Reason, Trouble},
+        plan::{ClusterProblem, Effect, Finding, Plan, Reason},
         policy::Policy,
     },
     tree::TreePath,
 };
 use draft::Draft;
 
-/// The moment of a decision.
+/// Time of a decision, and the moves that it may still make.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// By the wall clock, which deadlines in records are given in.
+    /// Wall clock time: deadlines in records are given in it.
     pub wall: Timestamp,
-    /// By the clock that liveness is judged by.
+    /// Time of the monotonic clock, which liveness uses.
     pub monotonic: Monotonic,
-    /// How many more tasks may leave a lost place now.
+    /// Number of tasks that may still be moved away from lost workers.
     pub moves_left: usize,
 }
 
-/// A blob that nobody holds keeps its znode at least this long, as someone may be about to
-/// announce it: the znode is made a moment before the holder's own.
-const BLOB_FORGOTTEN_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
+/// Shortest life of the znode of a blob that no nimbus has. A nimbus may be about to announce
+/// the blob: the znode is created a moment before the one of the nimbus.
+const BLOB_NODE_KEPT: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// What to do about `view`, a fresh one that `liveness` has observed.
+/// Decides on `view`, which must be fresh and observed by `liveness`.
 pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Policy) -> Plan {
     let mut draft = Draft::new(view, liveness, now, policy);
     report_unreadable(&mut draft);
@@ -59,14 +58,14 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
     restore_parents(&mut draft);
     placement::place(&mut draft);
     orders::correct(&mut draft);
-    forget_blobs(&mut draft);
-    forget_events(&mut draft);
+    delete_unused_blobs(&mut draft);
+    delete_old_events(&mut draft);
     draft.finish()
 }
 
 fn report_unreadable(draft: &mut Draft<'_>) {
     for (path, reason) in &draft.view.unreadable {
-        let trouble = Trouble::Unreadable { path: path.clone(), reason: reason.clone() };
+        let trouble = ClusterProblem::Unreadable { path: path.clone(), reason: reason.clone() };
         draft.plan.findings.push(Finding { topology: topology_at(path), trouble });
     }
 }
@@ -79,37 +78,37 @@ fn topology_at(path: &TreePath) -> Option<TopologyId> {
     of_topologies.contains(&parent).then(|| path.name().parse().ok()).flatten()
 }
 
-/// Without a parent no task of a topology can beat, and all of them would seem dead.
+/// Without a parent no task of a topology can register its heartbeat, and all would seem dead.
 fn restore_parents(draft: &mut Draft<'_>) {
     let view = draft.view;
     for (id, storm) in &view.storms {
         if storm.value.status == TopologyStatus::Killed {
             continue;
         }
-        let beats = !view.beats.contains_key(id) && !view.is_unreadable(&layout::taskbeats(id));
+        let heartbeats = !view.beats.contains_key(id) && !view.is_unreadable(&layout::taskbeats(id));
         let errors = !view.errors.contains(id);
-        if beats || errors {
-            let effect = Effect::RestoreParents { id: id.clone(), beats, errors };
+        if heartbeats || errors {
+            let effect = Effect::RestoreParents { id: id.clone(), heartbeats, errors };
             draft.act(effect, Reason::ParentsMissing, 0);
         }
     }
 }
 
-/// Events over the number kept go this many at a time, not one with each new one.
+/// Events over the limit are deleted in batches of this size, not one with each new event.
 const EVENTS_AT_A_TIME: usize = 50;
 
-fn forget_events(draft: &mut Draft<'_>) {
+fn delete_old_events(draft: &mut Draft<'_>) {
     let n_over = draft.view.events.len().saturating_sub(EVENTS_KEPT);
     if n_over >= EVENTS_AT_A_TIME {
         let numbers = draft.view.events.keys().take(n_over.min(EVENTS_KEPT)).copied().collect();
-        draft.act(Effect::ForgetEvents { numbers }, Reason::EventsOver, 0);
+        draft.act(Effect::DeleteEvents { numbers }, Reason::EventsOverLimit, 0);
     }
 }
 
-fn forget_blobs(draft: &mut Draft<'_>) {
+fn delete_unused_blobs(draft: &mut Draft<'_>) {
     let view = draft.view;
     if view.unreadable.keys().any(|path| path.parent() == Some(layout::storms())) {
-        // It may use any of them.
+        // The topology of an unreadable record may use any blob.
         return;
     }
     for (key, holders) in &view.blobs {
@@ -118,9 +117,9 @@ fn forget_blobs(draft: &mut Draft<'_>) {
         if used || !holders.is_empty() {
             continue;
         }
-        let due = since.plus(BLOB_FORGOTTEN_AFTER);
+        let due = since.plus(BLOB_NODE_KEPT);
         match draft.is_past(due) {
-            true => draft.act(Effect::ForgetBlob { key: key.clone() }, Reason::BlobUnused, 0),
+            true => draft.act(Effect::DeleteBlobNode { key: key.clone() }, Reason::BlobUnused, 0),
             false => draft.wake_at(due),
         }
     }

@@ -1,4 +1,4 @@
-//! Orders say what the assignments say, seen from each supervisor.
+//! Supervisor assignments: the assignments of the topologies, by supervisor.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,27 +7,27 @@ use crate::{
     model::{SupervisorId, TopologyId},
     nimbus::{
         decide::draft::Draft,
-        plan::{Effect, OrdersBefore, OrdersChange, Reason},
+        plan::{Effect, Reason, RecordState, SupervisorAssignmentsChange},
     },
     tree::Version,
 };
 
 type Assigned = BTreeMap<TopologyId, (Version, BTreeSet<SupervisorId>)>;
 
-/// The orders of every supervisor, as they are after the actions decided so far.
-pub(super) struct OrdersBook {
-    entries: BTreeMap<SupervisorId, (OrdersBefore, Orders)>,
-    /// Orders that cannot be read, while an assignment cannot be read either: what to write
-    /// there is not known.
+/// The assignments of every supervisor after the actions decided before.
+pub(super) struct SupervisorAssignmentsTable {
+    entries: BTreeMap<SupervisorId, (RecordState, Orders)>,
+    /// Supervisors whose assignments cannot be read while an assignment of a topology cannot be
+    /// read either: their correct content is not known.
     blocked: BTreeSet<SupervisorId>,
 }
 
-impl OrdersBook {
+impl SupervisorAssignmentsTable {
     pub(super) fn new(view: &ClusterView, assigned: &Assigned) -> Self {
         let mut entries: BTreeMap<_, _> = view
             .orders
             .iter()
-            .map(|(id, orders)| (id.clone(), (OrdersBefore::At(orders.version), orders.value.clone())))
+            .map(|(id, orders)| (id.clone(), (RecordState::At(orders.version), orders.value.clone())))
             .collect();
         let unreadable: BTreeSet<SupervisorId> = (view.unreadable.keys())
             .filter(|path| path.parent() == Some(layout::orders_root()))
@@ -39,59 +39,60 @@ impl OrdersBook {
         let mut expected = expected(assigned);
         for id in unreadable {
             let orders = expected.remove(&id).unwrap_or_default();
-            entries.insert(id, (OrdersBefore::Unreadable, orders));
+            entries.insert(id, (RecordState::Unreadable, orders));
         }
         Self { entries, blocked: BTreeSet::new() }
     }
 
-    /// The change that makes the orders of `supervisor` name `id` at `version`, or not at
-    /// all; `None` when they do already.
+    /// The change that makes the assignments of `supervisor` name `id` at `version`, or not at
+    /// all; `None` if they already do.
     ///
     /// # Errors
-    /// The supervisor, when its orders cannot be written.
+    /// The supervisor, if its assignments cannot be written.
     pub(super) fn with(
         &self,
         supervisor: &SupervisorId,
         id: &TopologyId,
         version: Option<Version>,
-    ) -> Result<Option<OrdersChange>, SupervisorId> {
+    ) -> Result<Option<SupervisorAssignmentsChange>, SupervisorId> {
         if self.blocked.contains(supervisor) {
             return Err(supervisor.clone());
         }
         let entry = self.entries.get(supervisor);
         let (before, mut orders) = entry
-            .map_or((OrdersBefore::Absent, Orders::default()), |(before, orders)| (*before, orders.clone()));
+            .map_or((RecordState::Absent, Orders::default()), |(before, orders)| (*before, orders.clone()));
         let had = match version {
             Some(version) => orders.topologies.insert(id.clone(), version),
             None => orders.topologies.remove(id),
         };
-        let change = OrdersChange { supervisor: supervisor.clone(), before, after: Some(orders) };
+        let change =
+            SupervisorAssignmentsChange { supervisor: supervisor.clone(), before, after: Some(orders) };
         Ok((had != version).then_some(change))
     }
 
-    /// Whether the orders of `supervisor` cannot be written.
+    /// Returns whether the assignments of `supervisor` cannot be written.
     pub(super) fn is_blocked(&self, supervisor: &SupervisorId) -> bool {
         self.blocked.contains(supervisor)
     }
 
-    pub(super) fn apply(&mut self, changes: &[OrdersChange]) {
-        for OrdersChange { supervisor, before, after } in changes {
+    pub(super) fn apply(&mut self, changes: &[SupervisorAssignmentsChange]) {
+        for SupervisorAssignmentsChange { supervisor, before, after } in changes {
             let Some(orders) = after else {
                 self.entries.remove(supervisor);
                 continue;
             };
             let before = match before {
-                OrdersBefore::Absent => OrdersBefore::At(Version::FIRST),
-                OrdersBefore::At(version) => OrdersBefore::At(version.next()),
-                OrdersBefore::Unreadable => OrdersBefore::Unreadable,
+                RecordState::Absent => RecordState::At(Version::FIRST),
+                RecordState::At(version) => RecordState::At(version.next()),
+                RecordState::Unreadable => RecordState::Unreadable,
             };
             self.entries.insert(supervisor.clone(), (before, orders.clone()));
         }
     }
 }
 
-/// Rewrites the orders that differ from what the assignments say, creates those that are
-/// missing, and deletes the empty ones of supervisors that are not there.
+/// Rewrites supervisor assignments that differ from the assignments of the topologies, creates
+/// missing ones, and deletes the empty ones of absent supervisors.
 pub(super) fn correct(draft: &mut Draft<'_>) {
     let hidden = unreadable_assignments(draft.view);
     let mut expected = expected(&draft.assigned);
@@ -107,8 +108,8 @@ pub(super) fn correct(draft: &mut Draft<'_>) {
             continue;
         }
         let entry = draft.orders.entries.get(&supervisor);
-        let (before, now) = entry.map_or((OrdersBefore::Absent, None), |(before, now)| (*before, Some(now)));
-        // What an unreadable assignment says is not known, so the orders' word stands.
+        let (before, now) = entry.map_or((RecordState::Absent, None), |(before, now)| (*before, Some(now)));
+        // The content of an unreadable assignment is not known, so its entries are kept.
         let kept = now.into_iter().flat_map(|now| &now.topologies).filter(|(id, _)| hidden.contains(*id));
         expected.topologies.extend(kept.map(|(id, version)| (id.clone(), *version)));
         let is_there = draft.view.supervisors.contains_key(&supervisor)
@@ -116,17 +117,17 @@ pub(super) fn correct(draft: &mut Draft<'_>) {
         let after = match now {
             None if expected.topologies.is_empty() => continue,
             Some(_) if expected.topologies.is_empty() && !is_there => None,
-            Some(now) if *now == expected && before != OrdersBefore::Unreadable => continue,
-            // Already written anew by an action of this plan.
+            Some(now) if *now == expected && before != RecordState::Unreadable => continue,
+            // An action of this plan already rewrites them.
             Some(now) if *now == expected && rewritten.contains(&supervisor) => continue,
             Some(_) | None => Some(expected),
         };
-        let change = OrdersChange { supervisor, before, after };
-        draft.act(Effect::CorrectOrders(change), Reason::OrdersDiffer, 0);
+        let change = SupervisorAssignmentsChange { supervisor, before, after };
+        draft.act(Effect::CorrectSupervisorAssignments(change), Reason::SupervisorAssignmentsDiffer, 0);
     }
 }
 
-/// What the readable assignments say to each supervisor that they name.
+/// Computes the supervisor assignments from the readable assignments of the topologies.
 fn expected(assigned: &Assigned) -> BTreeMap<SupervisorId, Orders> {
     let mut expected: BTreeMap<SupervisorId, Orders> = BTreeMap::new();
     for (id, (version, supervisors)) in assigned {
@@ -137,7 +138,7 @@ fn expected(assigned: &Assigned) -> BTreeMap<SupervisorId, Orders> {
     expected
 }
 
-/// The topologies whose assignment is there and cannot be read.
+/// The topologies whose assignment exists and cannot be read.
 pub(super) fn unreadable_assignments(view: &ClusterView) -> BTreeSet<TopologyId> {
     (view.unreadable.keys())
         .filter(|path| path.parent() == Some(layout::assignments()))

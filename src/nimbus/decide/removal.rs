@@ -1,9 +1,10 @@
-//! The end of a killed topology, one step at a time; and of what an operator left of one
-//! whose record was deleted by hand.
+//! Removal of a killed topology, one step at a time, and of the other records of a topology
+//! whose topology record was deleted by hand.
 //!
-//! Assignment and orders go first, so that its workers stop. When their beats are gone, or
-//! overdue, everything else goes, and its record last: as long as that is there, any leader
-//! knows that there is work left, and each step is decided from what is there alone.
+//! The assignment and the supervisor assignments go first, so that the workers stop. When their
+//! heartbeats are gone, or overdue, all other records go, and the topology record last: while it
+//! exists, any leader sees that there is work left, and each step is decided only from the
+//! records that exist.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::{
     },
     nimbus::{
         decide::draft::Draft,
-        plan::{Effect, Reason, Trouble},
+        plan::{ClusterProblem, Effect, Reason},
     },
 };
 
@@ -30,7 +31,7 @@ pub(super) fn remove_killed(draft: &mut Draft<'_>) {
         if storm.value.status != TopologyStatus::Killed {
             continue;
         }
-        // Without a deadline of its own a kill is due: there is nothing to wait for.
+        // A kill without a deadline is due at once.
         let deadline = match &storm.value.pending {
             Some(PendingChange::Kill { deadline }) => Some(*deadline),
             Some(PendingChange::Rebalance { .. }) | None => None,
@@ -42,23 +43,25 @@ pub(super) fn remove_killed(draft: &mut Draft<'_>) {
     }
 }
 
-/// How long what is left of a topology without a record stays: time to put the record back.
-const ORPHAN_STAYS: Duration = Duration::from_secs(60);
+/// Time before the records of a topology without topology record are removed, so that it can be
+/// restored.
+const ORPHAN_KEPT: Duration = Duration::from_secs(60);
 
-/// The parts of a view may be of different moments, so that this long it may only seem so.
-const ORPHAN_SHOWN_AFTER: Duration = Duration::from_secs(1);
+/// Time before a missing topology record is reported: the parts of a view may be of different
+/// moments, so that for this long it may only appear to be missing.
+const ORPHAN_REPORTED_AFTER: Duration = Duration::from_secs(1);
 
-/// Removes what belongs to no topology, by the same steps.
+/// Removes the records of topologies without topology record, in the same steps.
 pub(super) fn remove_orphans(draft: &mut Draft<'_>) {
     let liveness = draft.liveness;
     for (id, since) in liveness.orphans() {
-        let shown = since.plus(ORPHAN_SHOWN_AFTER);
+        let shown = since.plus(ORPHAN_REPORTED_AFTER);
         if !draft.is_past(shown) {
             draft.wake_at(shown);
             continue;
         }
-        draft.find(Some(id), Trouble::NoRecord { path: layout::storm(id) });
-        let due = since.plus(ORPHAN_STAYS.max(draft.policy.settle));
+        draft.find(Some(id), ClusterProblem::NoRecord { path: layout::storm(id) });
+        let due = since.plus(ORPHAN_KEPT.max(draft.policy.settle));
         match draft.is_past(due) {
             true => remove_next(draft, id, None),
             false => draft.wake_at(due),
@@ -66,13 +69,13 @@ pub(super) fn remove_orphans(draft: &mut Draft<'_>) {
     }
 }
 
-/// The next step of removing a topology; `storm` is its record, if it has one.
+/// Plans the next step of removing a topology; `storm` is its topology record, if it has one.
 fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: Option<&Stored<Storm>>) {
     let reason = if storm.is_some() { Reason::KillDue } else { Reason::NoRecord };
     let view = draft.view;
     #[cfg(any(test, feature = "test-support"))]
     if let Some(storm) = storm.filter(|_| sabotage::is_put_in(Sabotage::RecordRemovedFirst)) {
-        let effect = Effect::RemoveStorm { id: id.clone(), version: storm.version };
+        let effect = Effect::RemoveTopologyRecord { id: id.clone(), version: storm.version };
         return draft.act(effect, Reason::RecordsGone, 0);
     }
     if let Some(assignment) = view.assignments.get(id) {
@@ -80,20 +83,20 @@ fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: Option<&Stored<Sto
         return unassign(draft, id, Some(assignment.version), supervisors, reason);
     }
     if view.is_unreadable(&layout::assignment(id)) {
-        let told = view.orders.iter().filter(|(_, orders)| orders.value.topologies.contains_key(id));
-        let supervisors = told.map(|(supervisor, _)| supervisor.clone()).collect();
+        let affected = view.orders.iter().filter(|(_, orders)| orders.value.topologies.contains_key(id));
+        let supervisors = affected.map(|(supervisor, _)| supervisor.clone()).collect();
         return unassign(draft, id, None, supervisors, reason);
     }
     if !has_records(view, id) {
         let Some(storm) = storm else { return };
-        let effect = Effect::RemoveStorm { id: id.clone(), version: storm.version };
+        let effect = Effect::RemoveTopologyRecord { id: id.clone(), version: storm.version };
         return draft.act(effect, Reason::RecordsGone, 0);
     }
     let beats = view.beats.get(id).is_some_and(|beats| !beats.is_empty());
-    let end = draft.liveness.beats_end(id, draft.now.monotonic, draft.policy);
+    let end = draft.liveness.heartbeats_overdue_at(id, draft.now.monotonic, draft.policy);
     let reason = match (beats, draft.is_past(end)) {
-        (false, _) => Reason::BeatsGone,
-        (true, true) => Reason::BeatsOverdue,
+        (false, _) => Reason::HeartbeatsGone,
+        (true, true) => Reason::HeartbeatsOverdue,
         (true, false) => return draft.wake_at(end),
     };
     draft.act(Effect::RemoveRecords { id: id.clone() }, reason, 0);
@@ -110,7 +113,7 @@ fn unassign(
     draft.act(Effect::Unassign { id: id.clone(), version, orders }, reason, 0);
 }
 
-/// Whether anything of a topology is there besides its record and its assignment.
+/// Returns whether a topology has records besides its topology record and its assignment.
 fn has_records(view: &ClusterView, id: &TopologyId) -> bool {
     view.tasks.contains_key(id)
         || view.beats.contains_key(id)

@@ -1,19 +1,19 @@
-//! A leader that dies at any one of its requests: what it had begun is finished by the next
-//! one, or leaves nothing, and waits go on with the time that was left.
+//! Tests with a leader that dies at any one of its requests: the next leader finishes its
+//! changes, or they leave nothing, and deadlines are kept.
 
 use super::*;
 
-/// The wait of the kill; long against everything else, so that a wait that began anew shows.
+/// The wait of the kill; long compared with everything else, so that a restarted wait shows.
 const KILL_WAIT: Duration = Duration::from_secs(30);
 
-/// What a client knows of the life it led a topology through.
+/// Knowledge of a client that submits, rebalances and kills a topology.
 #[derive(Debug, Default)]
 struct Story {
-    /// The topology, once the submit was answered.
+    /// The topology, once the submit has returned.
     id: Option<TopologyId>,
-    /// When the kill was accepted.
+    /// Time at which the kill was accepted.
     killed: Option<Timestamp>,
-    /// Whether everything was done and seen.
+    /// True once the client has seen every step finish.
     is_over: bool,
 }
 
@@ -54,7 +54,7 @@ fn rebalance() -> Change {
     Change::Rebalance(RebalanceRequest { wait_secs: Some(1), workers: None, parallelism })
 }
 
-/// The topologies that have a record of any kind.
+/// The records of all topologies.
 async fn traces(cluster: &Cluster) -> Vec<String> {
     let mut traces = Vec::new();
     for root in layout::topology_roots() {
@@ -64,7 +64,7 @@ async fn traces(cluster: &Cluster) -> Vec<String> {
     traces
 }
 
-/// Has the successor finish what the story left, and checks what it finds.
+/// Has the successor finish the client's steps, and checks the result of each.
 async fn finish(cluster: &Cluster, handle: &Handle, story: &Story, n: u64) {
     let store = Store::new(Arc::clone(&cluster.tree));
     let storms = cluster.tree.children(&layout::storms()).await.expect("read").unwrap_or_default();
@@ -72,7 +72,7 @@ async fn finish(cluster: &Cluster, handle: &Handle, story: &Story, n: u64) {
     let found: Option<TopologyId> = storms.first().map(|name| name.parse().expect("valid"));
     let id = match (&story.id, found) {
         (_, Some(found)) => found,
-        // Killed and gone already, or never submitted: nothing may be left either way.
+        // Killed and removed already, or never submitted: nothing may be left either way.
         (Some(id), None) => {
             assert!(story.killed.is_some(), "request {n}: {id} was accepted and is lost");
             wait_until("nothing is left", LONG, || cluster.is_gone(id)).await;
@@ -107,8 +107,8 @@ async fn finish(cluster: &Cluster, handle: &Handle, story: &Story, n: u64) {
     }
 }
 
-/// Leads a topology through its life with a leader that dies with its `n`th request. Answers
-/// whether it died at all.
+/// Submits, rebalances and kills a topology with a leader that dies with its `n`th request.
+/// Returns whether it died at all.
 async fn life_cut_short_at(n: u64) -> bool {
     let cluster = Cluster::new();
     cluster.supervisor("s0", 4).await;
@@ -121,14 +121,14 @@ async fn life_cut_short_at(n: u64) -> bool {
     if story.is_over {
         return false;
     }
-    assert!(tree.is_dead(), "request {n}: refused although nothing went wrong: {story:?}");
+    assert!(tree.is_dead(), "request {n}: rejected although nothing went wrong: {story:?}");
     cluster.server.disconnect(first.session);
     cluster.server.expire(first.session);
     let second = cluster.nimbus("b").await;
     let successor = cluster.leading(&second).await;
     finish(&cluster, &successor, &story, n).await;
     let orders = Store::new(Arc::clone(&cluster.tree));
-    wait_until("the orders are empty", LONG, || async {
+    wait_until("the supervisor assignments are empty", LONG, || async {
         let orders = orders.orders(&"s0".parse().expect("valid")).await.expect("read");
         match orders.is_none_or(|orders| orders.value.topologies.is_empty()) {
             true => Ok(()),
@@ -141,7 +141,7 @@ async fn life_cut_short_at(n: u64) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wherever_a_leader_dies_the_next_one_finishes() {
+async fn wherever_a_leader_dies_the_next_one_finishes_its_work() {
     let mut n = 1;
     while life_cut_short_at(n).await {
         n += 1;

@@ -37,13 +37,13 @@ use crate::{
 
 const LONG: Duration = Duration::from_secs(600);
 
-/// How far the cluster's clock goes at a time.
+/// Step of the cluster's clock.
 const TICK: Duration = Duration::from_millis(20);
 
-/// A cluster whose wall clock goes as fast as the paused runtime's time.
+/// A cluster whose wall clock advances with the paused time of the runtime.
 struct Cluster {
     server: MemoryTree,
-    /// A connection of the test's own.
+    /// Connection of the test itself.
     tree: Arc<dyn Tree>,
     clock: Clock,
     _tasks: Tasks,
@@ -78,7 +78,7 @@ impl Cluster {
     async fn nimbus_on(&self, host: &str, tree: Arc<dyn Tree>) -> Running {
         let options = Options {
             host: host.to_owned(),
-            // Their APIs are not served, so that none can fetch a blob from another.
+            // Their APIs are not served, so no nimbus can fetch a blob from another.
             candidate_grace: Duration::ZERO,
             max_blob_bytes: 1 << 20,
             ..Options::of_test(self.dir.path().join(host))
@@ -114,7 +114,7 @@ impl Cluster {
         self.tree.create(&path, &record::encode(&supervisor), CreateMode::Ephemeral).await.expect("created");
     }
 
-    /// Creates the beats of a topology's assigned tasks, as its workers would.
+    /// Creates the heartbeats of a topology's assigned tasks, as its workers would.
     async fn beat(&self, id: &TopologyId) {
         let assignment =
             Store::new(Arc::clone(&self.tree)).assignment(id).await.expect("read").expect("placed");
@@ -132,7 +132,7 @@ impl Cluster {
         }
     }
 
-    /// What is told of a topology, in order.
+    /// The events of a topology, in order.
     async fn events_of(&self, id: &TopologyId) -> Vec<EventKind> {
         let names = self.tree.children(&layout::events()).await.expect("read").unwrap_or_default();
         let mut events = Vec::new();
@@ -216,13 +216,13 @@ async fn a_submitted_topology_is_placed_at_once_and_a_killed_one_leaves_nothing(
     let happened = cluster.events_of(&id).await;
     use EventKind::{Killed, Placed, Removed, Submitted, Unassigned};
     assert_eq!(happened, [Submitted, Placed, Killed, Unassigned, Removed]);
-    // The blob with its holder, the supervisor's empty orders, and the events.
+    // The blob with its announcement, the supervisor's empty assignments, and the events.
     assert_eq!(cluster.server.n_nodes(), n_nodes + 3 + happened.len());
     assert_ne!(submit(&handle, "wc").await.expect("the name is free"), id);
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_many_submits_under_one_name_one_is_taken() {
+async fn of_many_submits_under_one_name_one_is_accepted() {
     let cluster = Cluster::new();
     let running = cluster.nimbus("a").await;
     let handle = cluster.leading(&running).await;
@@ -231,7 +231,7 @@ async fn of_many_submits_under_one_name_one_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_leaves_nothing() {
+async fn a_rejected_request_leaves_nothing() {
     let cluster = Cluster::new();
     let running = cluster.nimbus("a").await;
     let handle = cluster.leading(&running).await;
@@ -253,7 +253,7 @@ async fn what_is_refused_leaves_nothing() {
         .await
         .expect("put");
     let refused = handle.submit(submission(key)).await.expect_err("garbage");
-    assert!(matches!(refused, Refusal::BadBundle { .. }), "{refused}");
+    assert!(matches!(refused, Refusal::InvalidPackage { .. }), "{refused}");
     let mut bad = lines_and_count("wc");
     bad.components.retain(|_, component| component.kind == ComponentKind::Bolt);
     let Bundle { key, bytes } = bundle::pack(&bad, Vec::new(), 1 << 20).expect("packed");
@@ -262,48 +262,48 @@ async fn what_is_refused_leaves_nothing() {
     assert!(matches!(&refused, Refusal::InvalidTopology { problems } if problems.len() >= 2), "{refused}");
     let refused = handle.change("wc", Change::Activate, None).await.expect_err("unknown");
     assert!(matches!(refused, Refusal::UnknownTopology { .. }), "{refused}");
-    // Two blobs, each with its holder.
+    // Two blobs, each with its announcement.
     assert_eq!(cluster.server.n_nodes(), n_nodes + 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stopped_leader_hands_over_at_once() {
+async fn a_stopped_leader_resigns_so_that_another_leads_at_once() {
     let cluster = Cluster::new();
     let first = cluster.nimbus("a").await;
     cluster.leading(&first).await;
     let second = cluster.nimbus("b").await;
     let stopped = cluster.clock.monotonic();
     first.stop.cancel();
-    first.nimbus.stopped().await.expect("told to stop");
+    first.nimbus.stopped().await.expect("stopped on request");
     let handle = cluster.leading(&second).await;
     assert!(cluster.clock.monotonic().since(stopped) < Duration::from_millis(200));
     assert_eq!(handle.leader().expect("a leader").nimbus, *handle.id());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_crashed_and_came_back_takes_over_from_itself() {
+async fn a_restarted_leader_takes_over_its_own_leadership() {
     let cluster = Cluster::new();
     let tree = FaultyTree::new(cluster.server.connect(), FaultPlan::none());
     let first = cluster.nimbus_on("a", Arc::clone(&tree) as _).await;
     let id = cluster.leading(&first).await.id().clone();
     let second = cluster.nimbus("b").await;
-    // Its session lives on, as that of a process that was killed does for a while.
+    // Its session stays alive for a while, as after `kill -9`.
     tree.kill();
     first.stop.cancel();
-    first.nimbus.stopped().await.expect("told to stop");
+    first.nimbus.stopped().await.expect("stopped on request");
     let again = cluster.nimbus("a").await;
     let handle = cluster.leading(&again).await;
     assert_eq!(*handle.id(), id);
-    assert!(!second.nimbus.handle().takes_writes(), "the other one was given what was not its own");
+    assert!(!second.nimbus.handle().takes_writes(), "the other nimbus took over a live leadership");
     assert_eq!(handle.term(), Some(crate::model::Term(2)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leading_task_that_breaks_is_not_started_again_at_once() {
+async fn a_nimbus_pauses_before_it_leads_again_after_its_leader_task_failed() {
     let cluster = Cluster::new();
     let running = cluster.nimbus("a").await;
     let millis = Duration::from_millis;
-    // How long it led before, and within which times it leads again.
+    // Time that it led before the failure, and bounds of the time until it leads again.
     let rounds = [
         (millis(100), millis(500)..millis(1100)),
         (millis(100), millis(1000)..millis(2100)),
@@ -314,10 +314,10 @@ async fn a_leading_task_that_breaks_is_not_started_again_at_once() {
         let handle = cluster.leading(&running).await;
         tokio::time::sleep(led).await;
         let commands = handle.commands.borrow().clone().expect("it leads");
-        commands.try_send(leader::Command::Break).expect("taken");
+        commands.try_send(leader::Command::Panic).expect("taken");
         let broken = tokio::time::Instant::now();
         commands.closed().await;
-        wait_until("it has noticed", LONG, || async {
+        wait_until("it has stopped leading", LONG, || async {
             if handle.takes_writes() { Err("it has not".to_owned()) } else { Ok(()) }
         })
         .await;
@@ -326,14 +326,14 @@ async fn a_leading_task_that_breaks_is_not_started_again_at_once() {
     }
     // A stop does not wait for the pause.
     let commands = running.nimbus.handle().commands.borrow().clone().expect("it leads");
-    commands.try_send(leader::Command::Break).expect("taken");
+    commands.try_send(leader::Command::Panic).expect("taken");
     commands.closed().await;
     running.stop.cancel();
-    running.nimbus.stopped().await.expect("told to stop");
+    running.nimbus.stopped().await.expect("stopped on request");
 }
 
 #[tokio::test(start_paused = true)]
-async fn deadlines_survive_a_failover_with_the_time_that_was_left() {
+async fn deadlines_survive_a_failover() {
     let cluster = Cluster::new();
     cluster.supervisor("s0", 4).await;
     let first = cluster.nimbus("a").await;
@@ -348,15 +348,15 @@ async fn deadlines_survive_a_failover_with_the_time_that_was_left() {
     let parallelism = [("count".parse().expect("valid"), 5)].into();
     let rebalance = RebalanceRequest { wait_secs: Some(40), workers: Some(1), parallelism };
     handle.change("killed", kill(30), None).await.expect("killed");
-    handle.change("moved", Change::Rebalance(rebalance), None).await.expect("to be rebalanced");
+    handle.change("moved", Change::Rebalance(rebalance), None).await.expect("rebalance accepted");
     tokio::time::sleep(Duration::from_secs(10)).await;
 
-    // The first one is cut off and its session ends; it does not know.
+    // The first nimbus is cut off and its session ends, which it does not notice.
     cluster.server.disconnect(first.session);
     cluster.server.expire(first.session);
     let handle = cluster.leading(&second).await;
     let elapsed = |now: Timestamp| now.since(asked);
-    wait_until("the killed one is gone", LONG, || cluster.is_gone(&killed)).await;
+    wait_until("the killed topology is removed", LONG, || cluster.is_gone(&killed)).await;
     let took = elapsed(cluster.clock.now());
     assert!((Duration::from_secs(30)..Duration::from_secs(31)).contains(&took), "{took:?}");
     let store = Store::new(Arc::clone(&cluster.tree));
@@ -371,7 +371,7 @@ async fn deadlines_survive_a_failover_with_the_time_that_was_left() {
     assert_eq!(tasks.n_tasks(), 7);
     assert_eq!(cluster.placed(&moved).await.value.workers.len(), 1);
 
-    // Back again, the first one follows by itself, and none of its writes land.
+    // Reconnected, the first nimbus becomes a follower, and none of its writes take effect.
     cluster.server.reconnect(first.session);
     let former = first.nimbus.handle();
     wait_until("the former leader follows", LONG, || async {
@@ -399,8 +399,8 @@ async fn a_failover_with_healthy_workers_changes_no_assignment() {
     assert_eq!(cluster.placed(&id).await, before);
 }
 
-/// Submits, rebalances and kills a topology while `plan` is in force, and answers how many
-/// writes that took.
+/// Submits, rebalances and kills a topology while `plan` is in force, and returns the number
+/// of writes.
 async fn life_with(plan: FaultPlan) -> u64 {
     let cluster = Cluster::new();
     cluster.supervisor("s0", 4).await;
@@ -424,7 +424,7 @@ async fn life_with(plan: FaultPlan) -> u64 {
     .await;
     handle.change("wc", kill(1), None).await.unwrap_or_else(|refusal| panic!("{what}: {refusal}"));
     wait_until("nothing is left", LONG, || cluster.is_gone(&id)).await;
-    wait_until("the orders are empty", LONG, || async {
+    wait_until("the supervisor assignments are empty", LONG, || async {
         let orders = store.orders(&"s0".parse().expect("valid")).await.expect("read").expect("there");
         if orders.value.topologies.is_empty() { Ok(()) } else { Err(format!("{orders:?}")) }
     })
@@ -433,7 +433,7 @@ async fn life_with(plan: FaultPlan) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whichever_write_goes_wrong_everything_is_done_once() {
+async fn whichever_write_fails_every_change_is_made_once() {
     let n_writes = life_with(FaultPlan::none()).await;
     assert!(n_writes >= 9, "{n_writes}");
     for n in 1..=n_writes {
@@ -444,7 +444,7 @@ async fn whichever_write_goes_wrong_everything_is_done_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_garbled_record_is_reported_and_the_rest_goes_on() {
+async fn an_unreadable_record_is_reported_and_other_topologies_are_placed() {
     let cluster = Cluster::new();
     cluster.supervisor("s0", 4).await;
     let running = cluster.nimbus("a").await;
@@ -470,13 +470,13 @@ async fn a_garbled_record_is_reported_and_the_rest_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_nimbus_in_the_same_directory_does_not_start() {
+async fn a_second_nimbus_in_the_same_directory_cannot_start() {
     let cluster = Cluster::new();
     let running = cluster.nimbus("a").await;
     let options = running.nimbus.handle().options().clone();
     let refused =
         start(options, cluster.server.connect(), cluster.clock.clone(), CancellationToken::new()).await;
     assert!(matches!(refused, Err(Error::Identity(identity::Error::InUse { .. }))));
-    // Keeps the directory until here.
+    // Keeps the directory up to this line.
     drop(cluster);
 }

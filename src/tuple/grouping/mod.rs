@@ -1,8 +1,8 @@
-//! Who receives a tuple.
+//! Groupings: selection of the receivers of a tuple.
 //!
-//! A [`Router`] belongs to one emitting task. It is made anew when the task table changes;
-//! its shuffles then begin at the start of their rings, which is uneven by less than one
-//! round for each such change.
+//! A [`Router`] belongs to one emitting task. It is rebuilt when the task table changes; its
+//! shuffles then start at the beginning of their rings, which is uneven by less than one round
+//! for each such change.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
     tuple::{Origin, Value, hash},
 };
 
-/// A tuple that cannot be routed, or a topology for which no router can be made.
+/// Error for a tuple that cannot be routed, or a topology for which no router can be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The emitting component is not part of the topology.
@@ -29,7 +29,7 @@ pub enum Error {
     UnknownStream {
         /// The emitting component.
         component: ComponentId,
-        /// The stream that it emitted to.
+        /// The stream to which it emitted.
         stream: StreamId,
     },
     /// A receiver groups by a field that the stream does not have.
@@ -64,8 +64,8 @@ pub enum Error {
         /// The number of values.
         given: usize,
     },
-    /// A tuple of a stream that is received by direct grouping names no task.
-    #[error("stream {stream} of {component} is direct: the emit has to name a task")]
+    /// A tuple of a stream with direct grouping names no task.
+    #[error("stream {stream} of {component} is direct: the emit must name a task")]
     DirectTaskMissing {
         /// The emitting component.
         component: ComponentId,
@@ -84,7 +84,7 @@ pub enum Error {
     },
 }
 
-/// Names the receivers of one task's tuples. Pure; its only state are the positions of its
+/// Selects the receivers of one task's tuples. Pure; its only state are the positions of its
 /// shuffles.
 #[derive(Debug, Clone)]
 pub struct Router {
@@ -119,7 +119,7 @@ impl Router {
     ///
     /// # Errors
     /// [`Error::UnknownComponent`], [`Error::UnknownField`] or [`Error::NoTasks`] when
-    /// topology and table do not fit together; a validated topology and its table do.
+    /// topology and table do not match; a validated topology and its table do.
     pub fn new(
         topology: &Topology,
         table: &TaskTable,
@@ -141,7 +141,7 @@ impl Router {
                     component: component.clone(),
                     receiver: receiver.clone(),
                 })?;
-                // Emitters that start together must not all begin with the same receiver.
+                // Emitters that start together must not all start with the same receiver.
                 let seed = (u64::from(source.0) << 32) | receivers.len() as u64;
                 receivers.push(Receiver::new(&origin, declaration, receiver, input, tasks, local, seed)?);
             }
@@ -154,12 +154,12 @@ impl Router {
         Ok(Self { component: component.clone(), streams })
     }
 
-    /// What tuples of `stream` are made with; none when the component declares no such stream.
+    /// Origin of tuples of `stream`; `None` if the component declares no such stream.
     pub fn origin(&self, stream: &StreamId) -> Option<&Arc<Origin>> {
         self.streams.get(stream).map(|stream| &stream.origin)
     }
 
-    /// Puts the receivers of a tuple in `out`, which it clears first: in the order of the
+    /// Clears `out` and writes the receivers of a tuple into it: in the order of the
     /// receiving components, each task as often as it receives the tuple. No receiver at all
     /// is not an error. `direct` is the task that the emit names.
     ///
@@ -185,7 +185,7 @@ impl Router {
             return Err(Error::WrongNumberOfValues { component, stream, wanted, given });
         }
         match direct {
-            Some(task) if known.receivers.iter().any(|receiver| receiver.takes_direct(task)) => {
+            Some(task) if known.receivers.iter().any(|receiver| receiver.receives_direct(task)) => {
                 out.push(task);
                 Ok(())
             }
@@ -262,7 +262,7 @@ impl Receiver {
         Self::Ring { tasks, next: 0 }
     }
 
-    fn takes_direct(&self, task: TaskId) -> bool {
+    fn receives_direct(&self, task: TaskId) -> bool {
         match self {
             Self::Named { tasks } => tasks.contains(task),
             Self::Ring { .. } | Self::ByHash { .. } | Self::Every { .. } | Self::One { .. } => false,
@@ -282,7 +282,7 @@ impl Receiver {
             }
             Self::Every { tasks } => out.extend_from_slice(tasks),
             Self::One { task } => out.push(*task),
-            // Reached by name alone: a stream with such a receiver refuses other emits.
+            // Reached by name alone: a stream with such a receiver rejects other emits.
             Self::Named { .. } => {}
         }
     }

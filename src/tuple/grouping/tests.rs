@@ -27,7 +27,7 @@ fn tasks(ids: impl IntoIterator<Item = u32>) -> TaskSet {
 }
 
 /// A spout `source` (task 1) with streams `default` (word, n) and `named` (word; direct), and
-/// one bolt `b0`, `b1`, … per input with so many tasks.
+/// one bolt `b0`, `b1`, … per input with the given number of tasks.
 fn topology(inputs: &[(&str, Grouping, u32)]) -> (Topology, TaskTable) {
     let run = || Run::Command(vec!["true".to_owned()]);
     let declare = |fields: &[&str], direct| StreamDeclaration {
@@ -78,7 +78,7 @@ fn default_of(router: &mut Router, values: &[Value]) -> Result<Vec<u32>, Error> 
 }
 
 #[test]
-fn each_grouping_names_its_receivers() {
+fn each_grouping_selects_its_receivers() {
     let check = |grouping: Grouping, local: &TaskSet, expected: &[u32]| {
         let mut router = router(&[("default", grouping.clone(), 3)], local);
         let mut seen: Vec<u32> =
@@ -94,7 +94,7 @@ fn each_grouping_names_its_receivers() {
     check(Grouping::Global, &tasks([4]), &[2]);
     check(Grouping::LocalOrShuffle, &tasks([1, 3, 4, 9]), &[3, 4]);
     check(Grouping::LocalOrShuffle, &tasks([1]), &[2, 3, 4]);
-    // By no field at all: every tuple is equal.
+    // Without any field every tuple is equal.
     let mut by_nothing = router(&[("default", Grouping::Fields(vec![]), 3)], &nowhere);
     let one = default_of(&mut by_nothing, &word("a", 1)).expect("routed");
     assert_eq!(default_of(&mut by_nothing, &word("b", 2)).expect("routed"), one);
@@ -107,39 +107,39 @@ fn all_tasks_of_an_all_receiver_get_every_tuple() {
 }
 
 #[test]
-fn a_stream_without_receivers_is_fine() {
+fn a_stream_without_receivers_gives_no_receivers() {
     let mut router = router(&[], &TaskSet::default());
     assert_eq!(default_of(&mut router, &word("w", 1)), Ok(vec![]));
 }
 
 #[test]
-fn what_cannot_be_routed_is_refused_with_the_reason() {
+fn a_tuple_that_cannot_be_routed_is_rejected_with_the_reason() {
     let mut router =
         router(&[("default", Grouping::Shuffle, 2), ("named", Grouping::Direct, 2)], &TaskSet::default());
     let mut check = |to: &str, values: &[Value], direct: Option<u32>, expected: &str| {
         let mut out = vec![TaskId(99)];
         let refused = router.route(&stream(to), values, direct.map(TaskId), &mut out).expect_err("refused");
         assert_eq!(refused.to_string(), expected);
-        assert_eq!(out, [], "a refused tuple has no receivers");
+        assert_eq!(out, [], "a rejected tuple has no receivers");
     };
     check("nosuch", &word("w", 1), None, "component source declares no stream nosuch");
     let short = &["w".into()];
     check("default", short, None, "a tuple of stream default of source needs 2 values and has 1");
-    check("named", short, None, "stream named of source is direct: the emit has to name a task");
+    check("named", short, None, "stream named of source is direct: the emit must name a task");
     let not_direct = |task: u32, to: &str| {
         format!("task {task} does not receive stream {to} of source by direct grouping")
     };
     check("default", &word("w", 1), Some(2), &not_direct(2, "default"));
     check("named", short, Some(2), &not_direct(2, "named"));
     check("named", short, Some(77), &not_direct(77, "named"));
-    // The refusals left the router as it was.
+    // The rejected tuples did not change the router.
     let mut out = Vec::new();
     assert_eq!(router.route(&stream("named"), short, Some(TaskId(5)), &mut out), Ok(()));
     assert_eq!(out, [TaskId(5)]);
 }
 
 #[test]
-fn a_topology_that_does_not_fit_its_table_makes_no_router() {
+fn a_topology_that_does_not_match_its_task_table_gives_no_router() {
     let (topology, table) = topology(&[("default", Grouping::Fields(vec!["nosuch".to_owned()]), 2)]);
     let new = |emitter: &str, table: &TaskTable| {
         Router::new(&topology, table, &component(emitter), TaskId(1), &TaskSet::default())
@@ -155,7 +155,7 @@ fn a_topology_that_does_not_fit_its_table_makes_no_router() {
 }
 
 #[test]
-fn emitters_do_not_all_begin_with_the_same_receiver() {
+fn emitters_do_not_all_start_with_the_same_receiver() {
     let (topology, table) = topology(&[("default", Grouping::Shuffle, 8)]);
     let first = |source| {
         let source = TaskId(source);
@@ -174,7 +174,7 @@ fn any_inputs() -> impl Strategy<Value = Vec<(&'static str, Grouping, u32)>> {
 
 proptest! {
     #[test]
-    fn every_subscriber_gets_every_tuple_once_and_all_of_its_tasks_by_all(
+    fn every_subscriber_gets_each_tuple_once_and_all_grouping_sends_to_all_its_tasks(
         inputs in any_inputs(),
         local in prop::collection::btree_set(0u32..40, 0..20),
         words in prop::collection::vec("[a-c]{1,3}", 1..40),

@@ -1,36 +1,36 @@
-//! Hosts that are to be emptied: each topology leaves them as in a rebalance, so that nothing
-//! is lost that was under way.
+//! Drained hosts: each topology leaves them as in a rebalance, so that no tuple in flight is
+//! lost.
 //!
-//! Its spouts stop for a while, and what runs elsewhere stays where it is. A topology begins
-//! to leave only when there is room for what has to move; until then it runs on.
+//! Its spouts stop for a while, and workers on other hosts stay. A topology begins to leave only
+//! when there are free slots for the workers that must move; until then it keeps running.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Case, problem, solve_checked};
+use super::{PlacementCase, problem, solve_checked};
 use crate::{
     cluster::view::ClusterView,
     model::status::{Event, Outcome, PendingChange},
     nimbus::{
         decide::draft::Draft,
-        plan::{Effect, Reason, Trouble},
+        plan::{ClusterProblem, Effect, Reason},
     },
     schedule::{self, Keep},
 };
 
-/// Stops the spouts of the topologies on drained hosts that have somewhere to go.
-pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[Case<'_>]) {
+/// Stops the spouts of the topologies on drained hosts for which there are free slots elsewhere.
+pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
     let view = draft.view;
     if view.drains.is_empty() {
         return;
     }
-    let begins = |case: &Case<'_>| {
+    let begins = |case: &PlacementCase<'_>| {
         matches!(case.storm.value.status.on(Event::Rebalance), Ok(Outcome::Becomes(_)))
             && !hosts(view, case).is_empty()
     };
     if !cases.iter().any(begins) {
         return;
     }
-    // What already waits to leave counts as gone from its slot, so that it is not given away.
+    // Tasks that already wait to leave count as moved, so that their new slots stay reserved.
     let topologies = cases.iter().map(|case| schedule::Topology {
         id: case.id.clone(),
         workers: case.workers(),
@@ -44,14 +44,14 @@ pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[Case<'_>]) {
         let hosts = hosts(view, case);
         match solution.placements.get(case.id).and_then(|placement| placement.unplaced.as_ref()) {
             Some(unplaced) => {
-                draft.find(Some(case.id), Trouble::DrainWaits { hosts, reason: unplaced.reason });
+                draft.find(Some(case.id), ClusterProblem::DrainWaits { hosts, reason: unplaced.reason });
             }
             None => begin(draft, case, hosts),
         }
     }
 }
 
-fn begin(draft: &mut Draft<'_>, case: &Case<'_>, hosts: Vec<String>) {
+fn begin(draft: &mut Draft<'_>, case: &PlacementCase<'_>, hosts: Vec<String>) {
     let mut storm = case.storm.clone();
     let Ok(Outcome::Becomes(status)) = storm.value.status.on(Event::Rebalance) else { return };
     let asked = hosts.iter().filter_map(|host| {
@@ -71,8 +71,8 @@ fn begin(draft: &mut Draft<'_>, case: &Case<'_>, hosts: Vec<String>) {
     draft.act(effect, Reason::HostsDrained { hosts }, 0);
 }
 
-/// The drained hosts that run a part of a topology.
-pub(super) fn hosts(view: &ClusterView, case: &Case<'_>) -> Vec<String> {
+/// The drained hosts that run workers of a topology.
+pub(super) fn hosts(view: &ClusterView, case: &PlacementCase<'_>) -> Vec<String> {
     let workers = case.before.iter().flat_map(|before| before.value.workers.values());
     let hosts: BTreeSet<&str> = workers.map(|worker| worker.host.as_str()).collect();
     hosts.into_iter().filter(|host| view.is_drained(host)).map(str::to_owned).collect()

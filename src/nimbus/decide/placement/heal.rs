@@ -1,8 +1,8 @@
-//! Tasks without a place: of new topologies, and of workers that are given up.
+//! Placement of tasks without a slot: tasks of new topologies, and of lost workers.
 
 use std::time::Duration;
 
-use super::{Case, kept, placing, problem, replacing, solve_checked};
+use super::{PlacementCase, kept, place_effect, problem, replaced_version, solve_checked};
 use crate::{
     model::{
         Slot, Timestamp,
@@ -11,29 +11,29 @@ use crate::{
     },
     nimbus::{
         decide::draft::Draft,
-        liveness::{Loss, Verdict},
-        plan::{Reason, Trouble},
+        liveness::{LossReason, WorkerHealth},
+        plan::{ClusterProblem, Reason},
     },
     schedule::{Keep, Placement, Problem, Standing},
 };
 
-/// Finds the workers that are given up, as many as may be moved now.
-pub(super) fn give_up_workers(draft: &mut Draft<'_>, cases: &mut [Case<'_>]) {
+/// Finds the lost workers, up to the number of tasks that may be moved now.
+pub(super) fn find_lost_workers(draft: &mut Draft<'_>, cases: &mut [PlacementCase<'_>]) {
     let now = draft.now;
     let mut left = now.moves_left;
     for case in cases {
         let mut n_waiting = 0;
         for (slot, worker) in case.before.iter().flat_map(|before| &before.value.workers) {
             let loss = match draft.liveness.worker(case.id, slot, worker, now.monotonic, draft.policy) {
-                Verdict::Alive => continue,
-                Verdict::Unknown { until } => {
+                WorkerHealth::Alive => continue,
+                WorkerHealth::Unknown { until } => {
                     draft.wake_at(until);
                     continue;
                 }
-                Verdict::Lost(loss) => loss,
+                WorkerHealth::Lost(loss) => loss,
             };
             let n_tasks = worker.tasks.len();
-            // A worker with more tasks than one round may move goes alone, or it never went.
+            // A worker with more tasks than one round may move goes alone, or it would never go.
             let goes_alone = left == draft.policy.max_moves_per_round && left > 0;
             if n_tasks > left && !goes_alone {
                 n_waiting += n_tasks;
@@ -43,60 +43,74 @@ pub(super) fn give_up_workers(draft: &mut Draft<'_>, cases: &mut [Case<'_>]) {
             case.lost.insert(slot.clone(), loss);
         }
         if n_waiting > 0 {
-            draft.find(Some(case.id), Trouble::MovesCapped { n_tasks: n_waiting });
+            draft.find(Some(case.id), ClusterProblem::MovesCapped { n_tasks: n_waiting });
         }
     }
 }
 
-/// Gives every task a place that has none or whose worker is given up.
-pub(super) fn heal(draft: &mut Draft<'_>, cases: &[Case<'_>]) {
-    if cases.iter().all(is_at_rest) {
+/// Places every task that has no slot or whose worker is lost.
+pub(super) fn place_missing(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
+    if cases.iter().all(is_fully_placed) {
         return;
     }
     let topologies = cases.iter().map(kept).collect();
-    // The slot of a lost worker is nobody's until its topology has left it.
+    // The slot of a lost worker is free for nobody until its topology has left it.
     let problem = problem(draft, cases, topologies, |case, slot| !case.lost.contains_key(slot));
     let Some(solution) = solve_checked(draft, &problem, cases) else { return };
     for (case, topology) in cases.iter().zip(&problem.topologies) {
         let Some(placement) = solution.placements.get(case.id) else { continue };
-        if !is_at_rest(case) {
+        if !is_fully_placed(case) {
             write(draft, case, placement, &problem, &topology.keep);
         }
     }
 }
 
-/// Whether every task has a place that is not given up, and there is nothing else in the
-/// assignment.
-fn is_at_rest(case: &Case<'_>) -> bool {
+/// Returns whether every task is in a worker that is not lost, and the assignment contains
+/// nothing else.
+fn is_fully_placed(case: &PlacementCase<'_>) -> bool {
     let Some(before) = case.before else { return case.tasks.value.n_tasks() == 0 };
     case.lost.is_empty()
         && before.value.workers.values().all(|worker| !worker.tasks.is_empty())
         && before.value.tasks() == case.tasks.value.tasks()
 }
 
-/// Writes the placement found for one topology, if it is another than before.
-fn write(draft: &mut Draft<'_>, case: &Case<'_>, placement: &Placement, problem: &Problem, keep: &Keep) {
+/// Plans the write of a topology's placement, if it differs from the present one.
+fn write(
+    draft: &mut Draft<'_>,
+    case: &PlacementCase<'_>,
+    placement: &Placement,
+    problem: &Problem,
+    keep: &Keep,
+) {
     let before = case.before.map(|before| &before.value);
     let mut assignment = placement.assignment(&problem.supervisors, before, keep, draft.now.wall);
     if let Some(unplaced) = &placement.unplaced {
-        let stay = stay(draft, case, &unplaced.tasks, problem);
-        assignment.workers.extend(stay.workers);
-        draft.find(Some(case.id), Trouble::NoSlot { n_tasks: unplaced.tasks.len(), reason: unplaced.reason });
+        let lost_in_place = keep_lost_workers(draft, case, &unplaced.tasks, problem);
+        assignment.workers.extend(lost_in_place.workers);
+        draft.find(
+            Some(case.id),
+            ClusterProblem::NoSlot { n_tasks: unplaced.tasks.len(), reason: unplaced.reason },
+        );
     }
     let is_same = before.map_or(assignment.workers.is_empty(), |before| *before == assignment);
     if is_same {
         return;
     }
-    let Some((version, orders)) = replacing(draft, case, &assignment) else { return };
+    let Some((version, orders)) = replaced_version(draft, case, &assignment) else { return };
     let (reason, n_moved) = reason(case, &assignment);
-    draft.act(placing(case, version, assignment, orders), reason, n_moved);
+    draft.act(place_effect(case, version, assignment, orders), reason, n_moved);
 }
 
-/// Where there is nowhere to go, lost workers keep their slots: their tasks are not put upon
-/// a healthy worker, which would have to start again. One whose supervisor is there starts
-/// again; one whose supervisor is away may come back with it.
-fn stay(draft: &Draft<'_>, case: &Case<'_>, unplaced: &TaskSet, problem: &Problem) -> Assignment {
-    let mut stay = Assignment::default();
+/// Lost workers that keep their slots because there is no other: their tasks are not added to a
+/// healthy worker, which would have to restart. If the supervisor is present the worker restarts;
+/// if it is away the worker may come back with it.
+fn keep_lost_workers(
+    draft: &Draft<'_>,
+    case: &PlacementCase<'_>,
+    unplaced: &TaskSet,
+    problem: &Problem,
+) -> Assignment {
+    let mut assignment = Assignment::default();
     for slot in case.lost.keys() {
         let Some(worker) = case.before.and_then(|before| before.value.workers.get(slot)) else { continue };
         let tasks: TaskSet = worker.tasks.iter().filter(|task| unplaced.contains(*task)).collect();
@@ -110,21 +124,21 @@ fn stay(draft: &Draft<'_>, case: &Case<'_>, unplaced: &TaskSet, problem: &Proble
         if !is_same || offered.is_some_and(|supervisor| supervisor.standing != Standing::Away) {
             worker.start = restarted(worker.start, draft.now.wall);
         }
-        stay.workers.insert(slot.clone(), worker);
+        assignment.workers.insert(slot.clone(), worker);
     }
-    stay
+    assignment
 }
 
-/// A start that tells a placement from the one before, also when the clock stood still or
-/// was turned back.
+/// A start that distinguishes a placement from the one before, even if the clock stood still or
+/// was set back.
 pub(super) fn restarted(before: Timestamp, now: Timestamp) -> Timestamp {
     now.max(before.plus(Duration::from_millis(1)))
 }
 
-/// Why an assignment is written, and how many tasks leave a lost place by it.
-fn reason(case: &Case<'_>, assignment: &Assignment) -> (Reason, usize) {
+/// Reason for writing an assignment, and number of tasks that it moves away from lost workers.
+fn reason(case: &PlacementCase<'_>, assignment: &Assignment) -> (Reason, usize) {
     let before = case.before.map(|before| &before.value);
-    let left: Vec<(&Slot, Loss, usize)> = (case.lost.iter())
+    let left: Vec<(&Slot, LossReason, usize)> = (case.lost.iter())
         .filter_map(|(slot, loss)| {
             let old = before?.workers.get(slot)?;
             (assignment.workers.get(slot) != Some(old)).then_some((slot, *loss, old.tasks.len()))
@@ -137,6 +151,6 @@ fn reason(case: &Case<'_>, assignment: &Assignment) -> (Reason, usize) {
     let n_before = before.map_or(0, |before| before.tasks().len());
     match assignment.tasks().len().checked_sub(n_before) {
         Some(n_tasks) if n_tasks > 0 => (Reason::Unplaced { n_tasks }, 0),
-        Some(_) | None => (Reason::Misfit, 0),
+        Some(_) | None => (Reason::StaleTasks, 0),
     }
 }

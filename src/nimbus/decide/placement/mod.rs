@@ -1,9 +1,9 @@
-//! Where tasks go: new topologies, lost workers, due rebalances.
+//! Placement of tasks: new topologies, lost workers, due rebalances.
 //!
-//! A slot is given to a topology only when nobody has it in the tree as it is: what one
-//! action of a plan would free, another one of the same plan does not take. So no slot holds
-//! two workers wherever a leader dies between two actions. Lost workers come first; when
-//! there is nothing of that kind to write, one due rebalance is carried out.
+//! A slot is given to a topology only if it is free in the present tree: a slot that one action
+//! of a plan frees is not used by another action of the same plan. So no slot holds two workers,
+//! wherever a leader dies between two actions. Lost workers are handled first; if there is none
+//! to write, one due rebalance is executed.
 
 mod drain;
 mod heal;
@@ -29,30 +29,30 @@ use crate::{
             draft::{Draft, version_after},
             orders::unreadable_assignments,
         },
-        liveness::Loss,
-        plan::{Effect, OrdersChange, Trouble},
+        liveness::LossReason,
+        plan::{ClusterProblem, Effect, SupervisorAssignmentsChange},
     },
     schedule::{self, Keep, Problem, Solution, Standing, Supervisor, check, solve},
     tree::Version,
 };
 
-/// A topology that can be placed.
-struct Case<'a> {
+/// A topology to be placed, with its records.
+struct PlacementCase<'a> {
     id: &'a TopologyId,
     storm: &'a Stored<Storm>,
     tasks: &'a Stored<TaskTable>,
     before: Option<&'a Stored<Assignment>>,
-    /// Whether the deadline of its rebalance has passed.
+    /// True if the deadline of its rebalance has passed.
     is_due: bool,
-    /// Workers that are given up, and why.
-    lost: BTreeMap<Slot, Loss>,
+    /// Lost workers, and why each is lost.
+    lost: BTreeMap<Slot, LossReason>,
 }
 
 pub(super) fn place(draft: &mut Draft<'_>) {
     let mut cases = cases(draft);
-    heal::give_up_workers(draft, &mut cases);
+    heal::find_lost_workers(draft, &mut cases);
     let n_before = draft.plan.actions.len();
-    heal::heal(draft, &cases);
+    heal::place_missing(draft, &cases);
     if draft.plan.actions.len() == n_before {
         rebalance::rebalance_next(draft, &cases);
     }
@@ -61,8 +61,8 @@ pub(super) fn place(draft: &mut Draft<'_>) {
     }
 }
 
-/// The topologies that can be placed, oldest first; the others are left alone.
-fn cases<'a>(draft: &mut Draft<'a>) -> Vec<Case<'a>> {
+/// The topologies that can be placed, oldest first; nothing is changed for the others.
+fn cases<'a>(draft: &mut Draft<'a>) -> Vec<PlacementCase<'a>> {
     let view = draft.view;
     let mut storms: Vec<(&TopologyId, &Stored<Storm>)> = view.storms.iter().collect();
     storms.sort_by_key(|(id, storm)| (storm.value.launched, *id));
@@ -77,13 +77,13 @@ fn cases<'a>(draft: &mut Draft<'a>) -> Vec<Case<'a>> {
         }
         let Some(tasks) = view.tasks.get(id) else {
             if !view.is_unreadable(&layout::tasks(id)) {
-                draft.find(Some(id), Trouble::Missing { path: layout::tasks(id) });
+                draft.find(Some(id), ClusterProblem::Missing { path: layout::tasks(id) });
             }
             continue;
         };
         let is_due = is_rebalance_due(draft, id, &storm.value);
         let before = view.assignments.get(id);
-        cases.push(Case { id, storm, tasks, before, is_due, lost: BTreeMap::new() });
+        cases.push(PlacementCase { id, storm, tasks, before, is_due, lost: BTreeMap::new() });
     }
     cases
 }
@@ -91,7 +91,7 @@ fn cases<'a>(draft: &mut Draft<'a>) -> Vec<Case<'a>> {
 fn is_rebalance_due(draft: &mut Draft<'_>, id: &TopologyId, storm: &Storm) -> bool {
     let Ok(Outcome::Resumes) = storm.status.on(Event::RebalanceDue) else { return false };
     let Some(PendingChange::Rebalance { deadline, .. }) = &storm.pending else {
-        draft.find(Some(id), Trouble::NoPendingRebalance);
+        draft.find(Some(id), ClusterProblem::NoPendingRebalance);
         return false;
     };
     if *deadline > draft.now.wall {
@@ -101,12 +101,12 @@ fn is_rebalance_due(draft: &mut Draft<'_>, id: &TopologyId, storm: &Storm) -> bo
     true
 }
 
-impl Case<'_> {
+impl PlacementCase<'_> {
     fn workers(&self) -> u32 {
         self.storm.value.workers.max(1)
     }
 
-    /// The tasks of its workers that are not given up.
+    /// The tasks of its workers that are not lost.
     fn kept(&self) -> TaskSet {
         let workers = self.before.iter().flat_map(|before| &before.value.workers);
         workers
@@ -115,7 +115,7 @@ impl Case<'_> {
             .collect()
     }
 
-    /// The tasks of its workers that are not given up, but for those on drained hosts.
+    /// The tasks of its workers that are neither lost nor on drained hosts.
     fn kept_elsewhere(&self, view: &ClusterView) -> TaskSet {
         let workers = self.before.iter().flat_map(|before| &before.value.workers);
         workers
@@ -129,26 +129,27 @@ impl Case<'_> {
     }
 }
 
-/// Solves, and checks the answer before anyone believes it.
-fn solve_checked(draft: &mut Draft<'_>, problem: &Problem, cases: &[Case<'_>]) -> Option<Solution> {
+/// Solves, and returns the solution only if it passes the lint.
+fn solve_checked(draft: &mut Draft<'_>, problem: &Problem, cases: &[PlacementCase<'_>]) -> Option<Solution> {
     let assigned = cases.iter().filter_map(|case| Some((case.id, &case.before?.value)));
     let previous = Solution::from_assignments(assigned);
     let solution = solve(problem, &previous);
     match check::lint(problem, &previous, &solution).first() {
         None => Some(solution),
         Some(violation) => {
-            draft.find(None, Trouble::BadPlacement { violation: violation.to_string() });
+            draft.find(None, ClusterProblem::BadPlacement { violation: violation.to_string() });
             None
         }
     }
 }
 
-/// The question where `topologies` go, for cases of which `kept` says which workers stay.
+/// Builds the problem for `topologies`. For the slots of the cases, `stays` returns whether the
+/// worker there may stay.
 fn problem(
     draft: &Draft<'_>,
-    cases: &[Case<'_>],
+    cases: &[PlacementCase<'_>],
     topologies: Vec<schedule::Topology>,
-    stays: impl Fn(&Case<'_>, &Slot) -> bool,
+    stays: impl Fn(&PlacementCase<'_>, &Slot) -> bool,
 ) -> Problem {
     let view = draft.view;
     let placed: BTreeSet<&TopologyId> = cases.iter().map(|case| case.id).collect();
@@ -163,7 +164,7 @@ fn problem(
                 || Supervisor { host: worker.host.clone(), ports: BTreeSet::new(), standing: Standing::Away };
             let supervisor = supervisors.entry(slot.supervisor.clone()).or_insert_with(away);
             if stays(case, slot) {
-                // A slot that is offered no longer stays one as long as its worker lives.
+                // A slot that is no longer offered remains one while its worker is alive.
                 supervisor.ports.insert(slot.port);
             } else {
                 occupied.insert(slot.clone());
@@ -173,16 +174,16 @@ fn problem(
     Problem { supervisors, occupied, topologies }
 }
 
-/// The supervisors that are there.
+/// The present supervisors.
 fn supervisors(draft: &Draft<'_>) -> BTreeMap<SupervisorId, Supervisor> {
     let view = draft.view;
     let hidden = unreadable_assignments(view);
     let standing = |id: &SupervisorId| {
-        // An assignment that cannot be read may fill any of the slots of those it concerns.
-        let told = view.orders.get(id).map(|orders| &orders.value.topologies);
-        let is_told = told.is_some_and(|topologies| topologies.keys().any(|id| hidden.contains(id)));
+        // An unreadable assignment may use any slot of the supervisors that it concerns.
+        let assigned = view.orders.get(id).map(|orders| &orders.value.topologies);
+        let is_hidden = assigned.is_some_and(|topologies| topologies.keys().any(|id| hidden.contains(id)));
         let is_drained = view.supervisors.get(id).is_some_and(|record| view.is_drained(&record.host));
-        match (is_told || draft.orders.is_blocked(id), is_drained) {
+        match (is_hidden || draft.orders.is_blocked(id), is_drained) {
             (true, _) => Standing::Away,
             (false, true) => Standing::Drained,
             (false, false) => Standing::Live,
@@ -196,8 +197,8 @@ fn supervisors(draft: &Draft<'_>) -> BTreeMap<SupervisorId, Supervisor> {
         .collect()
 }
 
-/// A topology as it is to be kept: whole, but for the workers that are given up.
-fn kept(case: &Case<'_>) -> schedule::Topology {
+/// A topology that keeps all its workers except the lost ones.
+fn kept(case: &PlacementCase<'_>) -> schedule::Topology {
     schedule::Topology {
         id: case.id.clone(),
         workers: case.workers(),
@@ -206,23 +207,23 @@ fn kept(case: &Case<'_>) -> schedule::Topology {
     }
 }
 
-/// The version that an assignment of `case` would replace, and the orders that change with
-/// it; `None` when the orders cannot be written.
-fn replacing(
+/// The version that an assignment of `case` would replace, and the changes of supervisor
+/// assignments that go with it; `None` if these cannot be written.
+fn replaced_version(
     draft: &mut Draft<'_>,
-    case: &Case<'_>,
+    case: &PlacementCase<'_>,
     assignment: &Assignment,
-) -> Option<(Option<Version>, Vec<OrdersChange>)> {
+) -> Option<(Option<Version>, Vec<SupervisorAssignmentsChange>)> {
     let before = case.before.map(|before| before.version);
     let orders = draft.orders_for(case.id, case.supervisors(), Some((assignment, version_after(before))))?;
     Some((before, orders))
 }
 
-fn placing(
-    case: &Case<'_>,
+fn place_effect(
+    case: &PlacementCase<'_>,
     before: Option<Version>,
     assignment: Assignment,
-    orders: Vec<OrdersChange>,
+    orders: Vec<SupervisorAssignmentsChange>,
 ) -> Effect {
     let (storm, tasks) = (case.storm.version, case.tasks.version);
     Effect::Place { id: case.id.clone(), storm, tasks, before, assignment, orders }

@@ -1,19 +1,19 @@
-//! A due rebalance: new task table, new placement, and the status from before, at once.
+//! A due rebalance: new task table, new placement, and the former status, in one transaction.
 
-use super::{Case, drain, heal::restarted, kept, problem, replacing, solve_checked};
+use super::{PlacementCase, drain, heal::restarted, kept, problem, replaced_version, solve_checked};
 use crate::{
     cluster::record::Stored,
     model::{assignment::Assignment, status::PendingChange},
     nimbus::{
         decide::draft::Draft,
-        plan::{Effect, Reason, Trouble},
+        plan::{ClusterProblem, Effect, Reason},
     },
     schedule::{self, Keep, Placement, Problem},
 };
 
-/// Carries out the oldest due rebalance that has somewhere to go. One at a time: two could
+/// Executes the oldest due rebalance for which there are free slots. One at a time: two could
 /// swap slots, and then neither could be written first.
-pub(super) fn rebalance_next(draft: &mut Draft<'_>, cases: &[Case<'_>]) {
+pub(super) fn rebalance_next(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
     for case in cases.iter().filter(|case| case.is_due) {
         let n_before = draft.plan.actions.len();
         rebalance(draft, case, cases);
@@ -23,7 +23,7 @@ pub(super) fn rebalance_next(draft: &mut Draft<'_>, cases: &[Case<'_>]) {
     }
 }
 
-fn rebalance(draft: &mut Draft<'_>, case: &Case<'_>, cases: &[Case<'_>]) {
+fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[PlacementCase<'_>]) {
     let Some(PendingChange::Rebalance { resume, workers, parallelism, only_drained, .. }) =
         &case.storm.value.pending
     else {
@@ -39,7 +39,7 @@ fn rebalance(draft: &mut Draft<'_>, case: &Case<'_>, cases: &[Case<'_>]) {
         true => Keep::Healthy(case.kept_elsewhere(draft.view)),
         false => Keep::Nothing,
     };
-    let anew = |other: &Case<'_>| match other.id == case.id {
+    let anew = |other: &PlacementCase<'_>| match other.id == case.id {
         true => schedule::Topology {
             id: case.id.clone(),
             workers: storm.value.workers.max(1),
@@ -49,19 +49,19 @@ fn rebalance(draft: &mut Draft<'_>, case: &Case<'_>, cases: &[Case<'_>]) {
         false => kept(other),
     };
     let topologies = cases.iter().map(anew).collect();
-    // Its own slots are free to itself, lost workers' or not; those of the others are not.
-    let stays = |other: &Case<'_>, slot: &_| other.id == case.id || !other.lost.contains_key(slot);
+    // The topology may use all of its own slots, even those of lost workers, but none of others.
+    let stays = |other: &PlacementCase<'_>, slot: &_| other.id == case.id || !other.lost.contains_key(slot);
     let problem = problem(draft, cases, topologies, stays);
     let Some(solution) = solve_checked(draft, &problem, cases) else { return };
     let Some(placement) = solution.placements.get(case.id) else { return };
     if let Some(unplaced) = &placement.unplaced {
-        // Applied now, it would stop tasks that have nowhere else to go.
-        draft.find(Some(case.id), Trouble::RebalanceWaits { reason: unplaced.reason });
+        // Executed now, it would stop tasks for which there is no slot.
+        draft.find(Some(case.id), ClusterProblem::RebalanceWaits { reason: unplaced.reason });
         return;
     }
     let is_resized = table != case.tasks.value;
     let assignment = assignment(draft, case, placement, &problem, (&keep, is_resized));
-    let Some((before, orders)) = replacing(draft, case, &assignment) else { return };
+    let Some((before, orders)) = replaced_version(draft, case, &assignment) else { return };
     let tasks = Stored { value: table, version: case.tasks.version };
     let id = case.id.clone();
     let reason = match only_drained {
@@ -73,7 +73,7 @@ fn rebalance(draft: &mut Draft<'_>, case: &Case<'_>, cases: &[Case<'_>]) {
 
 fn assignment(
     draft: &Draft<'_>,
-    case: &Case<'_>,
+    case: &PlacementCase<'_>,
     placement: &Placement,
     problem: &Problem,
     (keep, is_resized): (&Keep, bool),
@@ -82,8 +82,8 @@ fn assignment(
     let mut assignment = placement.assignment(&problem.supervisors, before, keep, now);
     for (slot, worker) in &mut assignment.workers {
         let Some(old) = before.and_then(|before| before.workers.get(slot)) else { continue };
-        // Every worker has to learn a new table, also one that keeps its tasks; and one
-        // that was given up has to start.
+        // Every worker must read a new task table, even one that keeps its tasks; and a lost
+        // worker must restart.
         if is_resized || case.lost.contains_key(slot) {
             worker.start = worker.start.max(restarted(old.start, now));
         }

@@ -1,9 +1,9 @@
-//! Hosts that are to be emptied.
+//! Drained hosts.
 
 use super::world::{SECOND, World};
 use crate::{
     model::{TopologyId, status::TopologyStatus},
-    nimbus::plan::{Effect, Reason, Trouble},
+    nimbus::plan::{ClusterProblem, Effect, Reason},
     schedule,
 };
 
@@ -15,7 +15,7 @@ fn hosts_of(world: &World, id: &TopologyId) -> Vec<String> {
 }
 
 #[test]
-fn a_topology_stops_its_spouts_before_it_leaves_and_the_rest_of_it_stays() {
+fn spouts_stop_before_a_drain_moves_workers_and_other_workers_stay() {
     let mut world = World::with_supervisors(3, 2);
     let id = world.running("wc", 4, 2);
     assert_eq!(hosts_of(&world, &id), ["host-s0", "host-s1"]);
@@ -27,7 +27,7 @@ fn a_topology_stops_its_spouts_before_it_leaves_and_the_rest_of_it_stays() {
     assert!(matches!(plan.actions[0].effect, Effect::BeginMove { .. }));
     world.settle();
     assert_eq!(world.storm(&id).expect("there").status, TopologyStatus::Rebalancing);
-    assert_eq!(world.assignment(&id).expect("placed"), before, "nothing moves while tuples are under way");
+    assert_eq!(world.assignment(&id).expect("placed"), before, "nothing moves while tuples are in flight");
     world.wait(4 * SECOND);
     assert_eq!(world.decide().actions, []);
     world.wait(SECOND);
@@ -38,20 +38,20 @@ fn a_topology_stops_its_spouts_before_it_leaves_and_the_rest_of_it_stays() {
     assert_eq!(hosts_of(&world, &id), ["host-s1", "host-s2"]);
     let after = world.assignment(&id).expect("placed");
     let stayed = |slot| before.workers.get(slot) == after.workers.get(slot);
-    assert!(before.workers.keys().any(stayed), "the worker elsewhere runs on");
+    assert!(before.workers.keys().any(stayed), "the worker on the other host stays");
     assert_eq!(world.storm(&id).expect("there").status, TopologyStatus::Active);
     assert_eq!(world.storm(&id).expect("there").workers, 2);
 }
 
 #[test]
-fn with_nowhere_to_go_it_runs_on_and_says_so() {
+fn without_free_slots_a_topology_stays_on_a_drained_host_and_reports_it() {
     let mut world = World::with_supervisors(2, 1);
     let id = world.running("wc", 4, 2);
     world.drain("host-s0", None);
     let plan = world.decide();
-    assert_eq!(plan.actions, [], "its spouts are not stopped for nothing");
-    let reason = schedule::Reason::NoFreeSlot { slots: 1 };
-    let trouble = Trouble::DrainWaits { hosts: vec!["host-s0".to_owned()], reason };
+    assert_eq!(plan.actions, [], "its spouts keep running");
+    let reason = schedule::UnplacedReason::NoFreeSlot { slots: 1 };
+    let trouble = ClusterProblem::DrainWaits { hosts: vec!["host-s0".to_owned()], reason };
     assert_eq!(plan.findings[0].trouble, trouble);
     world.supervisor("s2", 1);
     world.settle();
@@ -61,7 +61,7 @@ fn with_nowhere_to_go_it_runs_on_and_says_so() {
 }
 
 #[test]
-fn nothing_new_goes_to_a_drained_host_until_it_is_used_again() {
+fn nothing_is_placed_on_a_drained_host_until_it_is_undrained() {
     let mut world = World::with_supervisors(2, 1);
     world.drain("host-s0", None);
     let id = world.submit("wc", 2, 2);
@@ -77,7 +77,7 @@ fn nothing_new_goes_to_a_drained_host_until_it_is_used_again() {
 }
 
 #[test]
-fn what_was_to_leave_stays_when_the_host_is_used_again_in_time() {
+fn workers_stay_if_the_host_is_undrained_before_the_move() {
     let mut world = World::with_supervisors(2, 2);
     let id = world.running("wc", 2, 1);
     let before = world.assignment(&id);
@@ -91,7 +91,7 @@ fn what_was_to_leave_stays_when_the_host_is_used_again_in_time() {
 }
 
 #[test]
-fn the_next_leader_carries_on_with_the_time_that_was_left() {
+fn the_next_leader_continues_a_drain_with_the_remaining_wait() {
     let mut world = World::with_supervisors(2, 2);
     let id = world.running("wc", 2, 1);
     world.drain("host-s0", Some(10));

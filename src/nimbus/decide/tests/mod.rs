@@ -1,4 +1,4 @@
-//! Decisions on a small model of the tree, in which a plan can be carried out in part.
+//! Decisions on a small model of the tree, in which a plan can be applied in part.
 
 mod drain;
 mod properties;

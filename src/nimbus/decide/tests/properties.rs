@@ -4,10 +4,10 @@ use super::world::{SECOND, World};
 use crate::{
     cluster::layout,
     model::TopologyId,
-    nimbus::plan::{Finding, Trouble},
+    nimbus::plan::{ClusterProblem, Finding},
 };
 
-/// Something that happens to the cluster.
+/// Event in the cluster.
 #[derive(Debug, Clone)]
 enum Event {
     Submit {
@@ -44,7 +44,7 @@ enum Event {
         nth: usize,
     },
     FailOver,
-    /// The leader carries out this many actions of its plan, the last one in part, and dies.
+    /// The leader applies this many actions of its plan, the last one in part, and dies.
     Interrupted {
         n_actions: usize,
         n_ops: usize,
@@ -134,13 +134,13 @@ impl Run {
             }
             Event::Decide => {
                 let plan = world.decide();
-                world.carry_out(&plan);
+                world.execute(&plan);
             }
         }
     }
 
-    /// Puts back what was spoilt and is still there, and lets time do the rest.
-    fn heal(&mut self) {
+    /// Restores the damaged records that still exist, and lets time pass.
+    fn repair(&mut self) {
         for (path, data) in std::mem::take(&mut self.spoilt) {
             if self.world.nodes.contains_key(&path) {
                 self.world.put(path, data);
@@ -172,20 +172,20 @@ fn run(events: Vec<Event>) -> Run {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Deciding again on what a plan has led to gives, at the same moment, soon nothing more.
+    /// Repeated decisions at the same moment soon give an empty plan.
     #[test]
-    fn plans_come_to_rest(events in prop::collection::vec(event(), 1..40)) {
+    fn repeated_plans_become_empty(events in prop::collection::vec(event(), 1..40)) {
         let mut run = run(events);
         run.world.settle();
         prop_assert_eq!(run.world.decide().actions, vec![]);
     }
 
-    /// Whatever happened, and wherever leaders died: killed topologies leave nothing, and
-    /// the others have all their tasks placed when there are slots.
+    /// After any events, and wherever leaders died, killed topologies leave nothing, and the
+    /// others have all their tasks placed if there are slots.
     #[test]
-    fn everything_ends_whole_or_gone(events in prop::collection::vec(event(), 1..40)) {
+    fn topologies_end_fully_placed_or_fully_removed(events in prop::collection::vec(event(), 1..40)) {
         let mut run = run(events);
-        run.heal();
+        run.repair();
         let view = run.world.view();
         let n_slots = N_SUPERVISORS * 2;
         for id in &run.ids {
@@ -195,9 +195,9 @@ proptest! {
                     prop_assert!(left.is_empty(), "{} left {:?}", id, left);
                 }
                 Some(storm) => {
-                    // In a full cluster a rebalance waits for a slot, and says so.
+                    // In a full cluster a rebalance waits for a slot, and is reported.
                     let waits = |finding: &Finding| finding.topology.as_ref() == Some(id)
-                        && matches!(finding.trouble, Trouble::RebalanceWaits { .. });
+                        && matches!(finding.trouble, ClusterProblem::RebalanceWaits { .. });
                     let says_so = run.world.decide().findings.iter().any(waits);
                     let is_full = view.storms.len() > n_slots / 4;
                     let is_done = storm.value.pending.is_none() || (is_full && says_so);
@@ -214,7 +214,7 @@ proptest! {
 
     /// A topology with a record that cannot be read keeps every znode it has.
     #[test]
-    fn what_cannot_be_read_loses_nothing(
+    fn a_topology_with_an_unreadable_record_keeps_its_znodes(
         before in prop::collection::vec(event(), 1..20),
         root in 0..3_usize,
         after in prop::collection::vec(event(), 1..20),
@@ -240,7 +240,7 @@ proptest! {
         }
     }
 
-    /// As long as workers beat, no failover, loss of connection or loss of supervisors
+    /// As long as workers send heartbeats, no failover, loss of connection or loss of supervisors
     /// changes any assignment.
     #[test]
     fn a_healthy_task_never_moves(

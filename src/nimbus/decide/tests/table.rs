@@ -2,10 +2,10 @@ use super::world::{SECOND, World};
 use crate::{
     cluster::layout,
     model::{BlobKey, TaskId, TopologyId, status::TopologyStatus},
-    nimbus::plan::{Effect, Plan, Reason, Trouble},
+    nimbus::plan::{ClusterProblem, Effect, Plan, Reason},
 };
 
-/// A wait of nothing.
+/// No wait.
 const NOW: std::time::Duration = std::time::Duration::ZERO;
 
 fn effects(plan: &Plan) -> Vec<String> {
@@ -13,14 +13,14 @@ fn effects(plan: &Plan) -> Vec<String> {
 }
 
 #[test]
-fn a_submitted_topology_is_placed_at_once_with_its_orders() {
+fn a_submitted_topology_is_placed_at_once_with_its_supervisor_assignments() {
     let mut world = World::with_supervisors(2, 2);
     let id = world.submit("wc", 4, 2);
     let plan = world.decide();
     assert_eq!(effects(&plan), ["place in 2 slots"]);
     assert_eq!(plan.actions[0].reason, Reason::Unplaced { n_tasks: 4 });
     assert_eq!(plan.actions[0].effect.orders().len(), 2);
-    world.carry_out(&plan);
+    world.execute(&plan);
     assert_eq!(world.decide().actions, []);
     assert_eq!(world.assignment(&id).expect("placed").tasks().to_string(), "1-4");
 }
@@ -37,19 +37,23 @@ fn two_topologies_in_one_plan_do_not_share_a_slot() {
 }
 
 #[test]
-fn without_a_slot_nothing_is_written_and_the_reason_is_told() {
+fn without_a_slot_nothing_is_written_and_the_reason_is_reported() {
     let mut world = World::new();
     let id = world.submit("wc", 4, 2);
     let plan = world.decide();
     assert_eq!(plan.actions, []);
-    assert!(matches!(plan.findings[0].trouble, Trouble::NoSlot { n_tasks: 4, .. }), "{:?}", plan.findings);
+    assert!(
+        matches!(plan.findings[0].trouble, ClusterProblem::NoSlot { n_tasks: 4, .. }),
+        "{:?}",
+        plan.findings
+    );
     assert_eq!(plan.findings[0].topology, Some(id));
     world.supervisor("s0", 1);
     world.settle();
 }
 
 #[test]
-fn a_gone_supervisor_whose_tasks_beat_loses_nothing() {
+fn an_absent_supervisor_whose_tasks_send_heartbeats_loses_nothing() {
     let mut world = World::with_supervisors(2, 2);
     world.running("wc", 4, 2);
     world.remove_supervisor("s0");
@@ -75,13 +79,13 @@ fn the_tasks_of_a_lost_supervisor_move_after_its_timeout_and_no_others() {
     let plan = world.decide();
     assert!(matches!(&plan.actions[0].reason, Reason::WorkerLost { slot, .. } if *slot == lost), "{plan:?}");
     assert_eq!(plan.actions[0].n_moved, 2);
-    world.carry_out(&plan);
+    world.execute(&plan);
     let after = world.assignment(&id).expect("placed");
     assert_eq!(after.tasks(), before.tasks());
     for (slot, worker) in before.workers.iter().filter(|(slot, _)| **slot != lost) {
         assert_eq!(after.workers.get(slot), Some(worker), "a healthy worker was touched");
     }
-    // What had been told to the lost supervisor is gone with its last worker.
+    // The assignments of the lost supervisor are removed with its last worker.
     world.settle();
     assert!(!world.view().orders.contains_key(&lost.supervisor));
 }
@@ -103,7 +107,7 @@ fn a_supervisor_that_comes_back_in_time_keeps_its_tasks() {
 }
 
 #[test]
-fn workers_of_a_lost_supervisor_keep_their_place_when_there_is_no_other() {
+fn workers_of_a_lost_supervisor_keep_their_slots_if_no_other_is_free() {
     let mut world = World::with_supervisors(1, 2);
     let id = world.running("wc", 4, 2);
     let before = world.assignment(&id);
@@ -113,16 +117,16 @@ fn workers_of_a_lost_supervisor_keep_their_place_when_there_is_no_other() {
     world.wait(600 * SECOND);
     let plan = world.decide();
     assert_eq!(plan.actions, []);
-    assert!(matches!(plan.findings[0].trouble, Trouble::NoSlot { .. }), "{:?}", plan.findings);
+    assert!(matches!(plan.findings[0].trouble, ClusterProblem::NoSlot { .. }), "{:?}", plan.findings);
     assert_eq!(world.assignment(&id), before);
 }
 
 #[test]
-fn a_new_leader_gives_absent_tasks_their_time() {
+fn a_new_leader_waits_for_absent_tasks_from_the_start_of_its_term() {
     let mut world = World::with_supervisors(3, 2);
     let id = world.running("wc", 4, 2);
     world.wait(600 * SECOND);
-    // A worker died while nobody led; its supervisor is there.
+    // A worker died while there was no leader; its supervisor is present.
     world.silence(&id, [TaskId(1), TaskId(3)]);
     world.fail_over();
     let plan = world.decide();
@@ -135,7 +139,7 @@ fn a_new_leader_gives_absent_tasks_their_time() {
 }
 
 #[test]
-fn a_connection_that_was_lost_starts_every_timer_afresh() {
+fn a_lost_connection_restarts_every_timer() {
     let mut world = World::with_supervisors(2, 2);
     world.running("wc", 4, 2);
     world.wait(600 * SECOND);
@@ -151,7 +155,7 @@ fn a_connection_that_was_lost_starts_every_timer_afresh() {
 }
 
 #[test]
-fn one_silent_task_is_the_business_of_its_worker() {
+fn a_silent_task_is_not_moved_while_its_worker_is_alive() {
     let mut world = World::with_supervisors(2, 2);
     let id = world.running("wc", 4, 1);
     world.silence(&id, [TaskId(2)]);
@@ -161,7 +165,7 @@ fn one_silent_task_is_the_business_of_its_worker() {
 }
 
 #[test]
-fn a_worker_that_never_beats_is_placed_elsewhere_after_its_launch_time() {
+fn a_worker_without_a_first_heartbeat_moves_after_its_launch_time() {
     let mut world = World::with_supervisors(2, 1);
     let id = world.submit("wc", 2, 1);
     world.settle();
@@ -175,7 +179,7 @@ fn a_worker_that_never_beats_is_placed_elsewhere_after_its_launch_time() {
 }
 
 #[test]
-fn a_worker_that_never_beats_starts_again_where_it_is_when_there_is_no_other_slot() {
+fn a_worker_without_a_first_heartbeat_restarts_in_place_if_no_other_slot_is_free() {
     let mut world = World::with_supervisors(1, 1);
     let id = world.submit("wc", 2, 1);
     world.settle();
@@ -191,8 +195,8 @@ fn a_worker_that_never_beats_starts_again_where_it_is_when_there_is_no_other_slo
 }
 
 #[test]
-fn a_lost_worker_of_a_full_cluster_leaves_the_healthy_ones_as_they_are() {
-    // With its supervisor there, and with it gone.
+fn a_lost_worker_in_a_full_cluster_does_not_change_healthy_workers() {
+    // With its supervisor present, and with it absent.
     for (n_supervisors, ports, goes) in [(1, 2, false), (2, 1, true)] {
         let mut world = World::with_supervisors(n_supervisors, ports);
         let id = world.running("wc", 4, 2);
@@ -207,15 +211,15 @@ fn a_lost_worker_of_a_full_cluster_leaves_the_healthy_ones_as_they_are() {
         world.decide();
         world.wait(600 * SECOND);
         let plan = world.decide();
-        assert!(matches!(plan.findings[0].trouble, Trouble::NoSlot { n_tasks: 2, .. }), "{plan:?}");
+        assert!(matches!(plan.findings[0].trouble, ClusterProblem::NoSlot { n_tasks: 2, .. }), "{plan:?}");
         world.settle();
         let after = world.assignment(&id).expect("placed");
         assert_eq!(after.workers[healthy], before.workers[healthy], "a healthy worker was touched");
         assert!(after.workers.keys().eq(before.workers.keys()), "{after:?}");
         assert_eq!(after.workers[lost].tasks, before.workers[lost].tasks);
         let starts_again = after.workers[lost].start > before.workers[lost].start;
-        assert_eq!(starts_again, !goes, "it starts again where its supervisor can start it");
-        // A slot that comes is taken by the lost worker alone.
+        assert_eq!(starts_again, !goes, "it restarts in place if its supervisor is present");
+        // A new slot is used by the lost worker alone.
         world.supervisor("t", 1);
         world.wait(600 * SECOND);
         world.settle();
@@ -236,7 +240,7 @@ fn two_lost_workers_do_not_swap_their_slots() {
     let before: Vec<_> = ids.iter().map(|id| world.assignment(id).expect("placed")).collect();
     world.decide();
     world.wait(30 * SECOND);
-    // Neither could be written first without two workers in one slot, which is checked.
+    // Neither could be written first without two workers in one slot; settle() checks that.
     world.settle();
     for (id, before) in ids.iter().zip(before) {
         let after = world.assignment(id).expect("placed");
@@ -261,7 +265,7 @@ fn moves_are_capped_and_a_large_worker_goes_alone() {
     world.wait(30 * SECOND);
     let plan = world.decide();
     assert_eq!(plan.actions[0].n_moved, 4, "a second worker of four would be over six");
-    assert!(matches!(plan.findings[0].trouble, Trouble::MovesCapped { .. }));
+    assert!(matches!(plan.findings[0].trouble, ClusterProblem::MovesCapped { .. }));
     world.policy.max_moves_per_round = 2;
     assert_eq!(world.decide().actions[0].n_moved, 4, "it goes alone");
     assert_eq!(plan.actions[0].effect.topology(), Some(&id));
@@ -277,7 +281,7 @@ fn a_due_rebalance_changes_everything_in_one_transaction() {
     world.wait(10 * SECOND);
     let plan = world.decide();
     assert_eq!(effects(&plan), ["rebalance to 4 slots"]);
-    world.carry_out(&plan);
+    world.execute(&plan);
     let storm = world.storm(&id).expect("there");
     assert_eq!((storm.status, storm.pending, storm.workers), (TopologyStatus::Active, None, 4));
     assert_eq!(world.assignment(&id).expect("placed").tasks().to_string(), "1-8");
@@ -285,21 +289,21 @@ fn a_due_rebalance_changes_everything_in_one_transaction() {
 }
 
 #[test]
-fn what_was_decided_on_an_older_task_table_is_refused() {
+fn a_plan_decided_on_an_older_task_table_is_rejected() {
     for n_tasks in [2, 6] {
         let mut world = World::with_supervisors(3, 2);
         let id = world.running("wc", 4, 2);
         let before = world.nodes.clone();
         world.rebalance(&id, NOW, 2, Some(n_tasks));
         world.settle();
-        // An event was lost, and this view has the table from before.
+        // An event was lost, and this view has the former table.
         let mut behind = world.clone();
         for path in [layout::tasks(&id), layout::storm(&id)] {
             behind.nodes.insert(path.clone(), before[&path].clone());
         }
         let plan = behind.decide();
         let ops = plan.actions[0].effect.ops().expect("one transaction");
-        let refused = world.multi(&ops).expect_err("it would move tasks that are well");
+        let refused = world.multi(&ops).expect_err("it would move healthy tasks");
         assert!(refused.starts_with("/storms/") || refused.starts_with("/tasks/"), "{refused}");
     }
 }
@@ -319,7 +323,7 @@ fn a_rebalance_that_changes_the_tasks_restarts_every_worker() {
 }
 
 #[test]
-fn a_rebalance_with_nowhere_to_go_waits() {
+fn a_rebalance_without_free_slots_waits() {
     let mut world = World::with_supervisors(1, 1);
     let id = world.running("wc", 4, 1);
     world.rebalance(&id, SECOND, 2, None);
@@ -327,14 +331,14 @@ fn a_rebalance_with_nowhere_to_go_waits() {
     world.wait(SECOND);
     let plan = world.decide();
     assert_eq!(plan.actions, []);
-    assert!(matches!(plan.findings[0].trouble, Trouble::RebalanceWaits { .. }), "{plan:?}");
+    assert!(matches!(plan.findings[0].trouble, ClusterProblem::RebalanceWaits { .. }), "{plan:?}");
     world.supervisor("s0", 1);
     world.settle();
     assert_eq!(world.storm(&id).expect("there").status, TopologyStatus::Active);
 }
 
 #[test]
-fn a_killed_topology_goes_step_by_step_and_leaves_nothing() {
+fn a_killed_topology_is_removed_step_by_step_and_leaves_nothing() {
     let mut world = World::with_supervisors(2, 2);
     let id = world.running("wc", 4, 2);
     world.kill(&id, 30 * SECOND);
@@ -343,21 +347,21 @@ fn a_killed_topology_goes_step_by_step_and_leaves_nothing() {
     world.wait(30 * SECOND);
     let plan = world.decide();
     assert_eq!(effects(&plan), ["remove the assignment"]);
-    world.carry_out(&plan);
+    world.execute(&plan);
     let plan = world.decide();
-    assert_eq!((plan.actions.len(), plan.next), (0, Some(30 * SECOND)), "its workers still beat");
+    assert_eq!((plan.actions.len(), plan.next), (0, Some(30 * SECOND)), "its workers still send heartbeats");
     world.beat();
     let plan = world.decide();
-    assert_eq!(effects(&plan), ["remove tasks, beats, errors and metrics"]);
-    assert_eq!(plan.actions[0].reason, Reason::BeatsGone);
-    world.carry_out(&plan);
+    assert_eq!(effects(&plan), ["remove tasks, heartbeats, errors and metrics"]);
+    assert_eq!(plan.actions[0].reason, Reason::HeartbeatsGone);
+    world.execute(&plan);
     assert_eq!(effects(&world.decide()), ["remove the topology"]);
     world.settle();
     assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())), "{:?}", world.nodes.keys());
 }
 
 #[test]
-fn what_is_left_of_a_topology_whose_record_was_deleted_goes_after_a_while() {
+fn other_records_are_removed_some_time_after_the_topology_record_was_deleted() {
     let mut world = World::with_supervisors(2, 2);
     let (id, other) = (world.running("wc", 4, 2), world.running("other", 2, 1));
     world.wait(600 * SECOND);
@@ -368,8 +372,10 @@ fn what_is_left_of_a_topology_whose_record_was_deleted_goes_after_a_while() {
     world.wait(SECOND);
     let plan = world.decide();
     assert_eq!((plan.actions.len(), plan.next), (0, Some(59 * SECOND)));
-    assert!(matches!(&plan.findings[0].trouble, Trouble::NoRecord { path } if *path == layout::storm(&id)));
-    // Put back in time, it goes on; deleted again, it has its time again.
+    assert!(
+        matches!(&plan.findings[0].trouble, ClusterProblem::NoRecord { path } if *path == layout::storm(&id))
+    );
+    // Restored in time, the topology stays; deleted again, the full time applies again.
     world.wait(58 * SECOND);
     world.nodes.insert(layout::storm(&id), before[&layout::storm(&id)].clone());
     assert_eq!((world.decide().actions, world.decide().findings), (vec![], vec![]));
@@ -377,7 +383,7 @@ fn what_is_left_of_a_topology_whose_record_was_deleted_goes_after_a_while() {
     world.decide();
     world.wait(59 * SECOND);
     world.liveness.interrupt();
-    assert_eq!(world.decide().actions, [], "what is missing may be missing because we were cut off");
+    assert_eq!(world.decide().actions, [], "a lost connection may be the reason for the absence");
     world.wait(60 * SECOND);
     let mut steps = Vec::new();
     for _ in 0..4 {
@@ -391,7 +397,7 @@ fn what_is_left_of_a_topology_whose_record_was_deleted_goes_after_a_while() {
         steps,
         [
             step("remove the assignment", Reason::NoRecord),
-            step("remove tasks, beats, errors and metrics", Reason::BeatsGone),
+            step("remove tasks, heartbeats, errors and metrics", Reason::HeartbeatsGone),
         ]
     );
     assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())), "{:?}", world.nodes.keys());
@@ -402,7 +408,7 @@ fn what_is_left_of_a_topology_whose_record_was_deleted_goes_after_a_while() {
 }
 
 #[test]
-fn an_orphan_with_records_that_cannot_be_read_can_go() {
+fn an_orphan_with_unreadable_records_can_be_removed() {
     let mut world = World::with_supervisors(1, 2);
     let id = world.running("wc", 2, 1);
     for root in [layout::assignment, layout::tasks] {
@@ -420,7 +426,7 @@ fn an_orphan_with_records_that_cannot_be_read_can_go() {
 }
 
 #[test]
-fn a_blob_that_nobody_holds_and_no_topology_uses_is_forgotten_after_a_while() {
+fn the_znode_of_an_unused_blob_on_no_nimbus_is_deleted_after_a_while() {
     let mut world = World::with_supervisors(1, 1);
     world.running("wc", 2, 1);
     let [used, held, left] = [b"x", b"h", b"l"].map(|bytes| BlobKey::of(bytes));
@@ -434,7 +440,7 @@ fn a_blob_that_nobody_holds_and_no_topology_uses_is_forgotten_after_a_while() {
     world.fail_over();
     world.decide();
     world.wait(59 * SECOND);
-    assert_eq!(world.decide().actions, [], "the next leader begins anew");
+    assert_eq!(world.decide().actions, [], "the next leader restarts the timer");
     world.wait(SECOND);
     world.settle();
     assert!(!world.nodes.contains_key(&layout::blob(&left)));
@@ -443,11 +449,11 @@ fn a_blob_that_nobody_holds_and_no_topology_uses_is_forgotten_after_a_while() {
     world.wait(60 * SECOND);
     world.settle();
     assert!(!world.nodes.contains_key(&layout::blob(&held)));
-    assert!(world.nodes.contains_key(&layout::blob(&used)), "a topology waits for someone to have it");
+    assert!(world.nodes.contains_key(&layout::blob(&used)), "a topology waits for a nimbus that has it");
 }
 
 #[test]
-fn beats_that_do_not_end_hold_a_removal_up_for_the_task_timeout() {
+fn persistent_heartbeats_delay_a_removal_by_the_task_timeout() {
     let mut world = World::with_supervisors(1, 2);
     let id = world.running("wc", 2, 1);
     world.kill(&id, NOW);
@@ -455,7 +461,7 @@ fn beats_that_do_not_end_hold_a_removal_up_for_the_task_timeout() {
     world.wait(29 * SECOND);
     assert_eq!(world.decide().actions, []);
     world.wait(SECOND);
-    assert_eq!(world.decide().actions[0].reason, Reason::BeatsOverdue);
+    assert_eq!(world.decide().actions[0].reason, Reason::HeartbeatsOverdue);
     world.settle();
     assert_eq!(world.storm(&id), None);
 }
@@ -473,7 +479,7 @@ fn a_kill_keeps_its_deadline_over_a_failover() {
 }
 
 #[test]
-fn what_cannot_be_read_is_left_alone_and_reported() {
+fn an_unreadable_record_is_reported_and_its_topology_unchanged() {
     let roots: [fn(&TopologyId) -> crate::tree::TreePath; 3] =
         [layout::storm, layout::tasks, layout::assignment];
     for root in roots {
@@ -487,14 +493,16 @@ fn what_cannot_be_read_is_left_alone_and_reported() {
         world.wait(3600 * SECOND);
         let plan = world.decide();
         assert_eq!(plan.actions, [], "with an unreadable {}", root(&id));
-        assert!(matches!(&plan.findings[0].trouble, Trouble::Unreadable { path, .. } if *path == root(&id)));
+        assert!(
+            matches!(&plan.findings[0].trouble, ClusterProblem::Unreadable { path, .. } if *path == root(&id))
+        );
         let others = |nodes: &std::collections::BTreeMap<crate::tree::TreePath, _>| {
             nodes.keys().filter(|path| !path.as_str().contains("beats")).cloned().collect::<Vec<_>>()
         };
         let gone: Vec<_> =
             others(&before).into_iter().filter(|path| !world.nodes.contains_key(path)).collect();
         assert_eq!(gone, [layout::supervisor(&"s1".parse().expect("valid"))]);
-        // The others go on, and are given no slot that the unreadable one may have.
+        // The others are placed, but in no slot that the unreadable one may have.
         world.supervisor("s2", 1);
         let good = world.submit("good", 2, 2);
         world.settle();
@@ -507,7 +515,7 @@ fn what_cannot_be_read_is_left_alone_and_reported() {
 }
 
 #[test]
-fn a_killed_topology_with_an_unreadable_assignment_can_go() {
+fn a_killed_topology_with_an_unreadable_assignment_can_be_removed() {
     let mut world = World::with_supervisors(2, 2);
     let id = world.running("bad", 4, 2);
     world.put(layout::assignment(&id), b"garbage".to_vec());
@@ -521,7 +529,7 @@ fn a_killed_topology_with_an_unreadable_assignment_can_go() {
 }
 
 #[test]
-fn orders_that_differ_are_corrected() {
+fn differing_supervisor_assignments_are_corrected() {
     let mut world = World::with_supervisors(1, 2);
     world.running("wc", 2, 1);
     let path = layout::orders(&"s0".parse().expect("valid"));
@@ -530,7 +538,7 @@ fn orders_that_differ_are_corrected() {
         world.put(path.clone(), wrong.to_vec());
         let plan = world.decide();
         assert_eq!(effects(&plan), ["correct /orders/s0"]);
-        world.carry_out(&plan);
+        world.execute(&plan);
         assert_eq!(world.nodes[&path].0, right);
     }
     world.nodes.remove(&path);
@@ -538,16 +546,16 @@ fn orders_that_differ_are_corrected() {
 }
 
 #[test]
-fn a_topology_that_lost_its_place_for_beats_gets_it_back() {
+fn a_missing_parent_of_heartbeats_is_created_again() {
     let mut world = World::with_supervisors(1, 2);
     let id = world.running("wc", 2, 1);
     world.nodes.retain(|path, _| !path.is_at_or_below(&layout::taskbeats(&id)));
     let plan = world.decide();
-    assert!(matches!(plan.actions[0].effect, Effect::RestoreParents { beats: true, errors: false, .. }));
+    assert!(matches!(plan.actions[0].effect, Effect::RestoreParents { heartbeats: true, errors: false, .. }));
 }
 
 #[test]
-fn an_assignment_too_large_to_be_written_is_reported_and_holds_up_no_other() {
+fn an_oversized_assignment_is_reported_and_does_not_block_others() {
     let mut world = World::with_supervisors(1, 2);
     for n in 0..3000 {
         world.supervisor(&format!("{}-{n}", "long-name".repeat(15)), 1);
@@ -555,7 +563,7 @@ fn an_assignment_too_large_to_be_written_is_reported_and_holds_up_no_other() {
     let big = world.submit("big", 3000, 3000);
     let small = world.submit("small", 2, 1);
     let plan = world.decide();
-    assert!(matches!(plan.findings[0].trouble, Trouble::TooLarge { .. }), "{:?}", plan.findings);
-    world.carry_out(&plan);
+    assert!(matches!(plan.findings[0].trouble, ClusterProblem::TooLarge { .. }), "{:?}", plan.findings);
+    world.execute(&plan);
     assert!(world.assignment(&big).is_none() && world.assignment(&small).is_some());
 }

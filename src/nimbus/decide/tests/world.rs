@@ -1,4 +1,4 @@
-//! The znodes that nimbus decides on, as a map, and the time.
+//! Model of the tree for decisions: the znodes as a map, and the time.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -36,7 +36,7 @@ pub(super) fn policy() -> Policy {
     }
 }
 
-/// A cluster without a network: znodes, a clock, and one leader's knowledge.
+/// A cluster without a network: znodes, a clock, and the observations of one leader.
 #[derive(Clone, Debug)]
 pub(super) struct World {
     pub(super) nodes: BTreeMap<TreePath, (Vec<u8>, Version)>,
@@ -147,7 +147,7 @@ impl World {
         });
     }
 
-    /// Lets every task beat that is assigned to a supervisor that is there, and no other.
+    /// Creates the heartbeats of all tasks assigned to present supervisors, and of no others.
     pub(super) fn beat(&mut self) {
         let view = self.view();
         self.nodes
@@ -169,7 +169,7 @@ impl World {
         }
     }
 
-    /// Another leader takes over: it knows nothing.
+    /// Another leader takes over, without any observation.
     pub(super) fn fail_over(&mut self) {
         self.liveness = Liveness::new(self.clock.monotonic());
     }
@@ -186,15 +186,15 @@ impl World {
         decide(&view, &self.liveness, Moment { wall: self.clock.now(), monotonic, moves_left }, &self.policy)
     }
 
-    /// Carries out a whole plan. Every action must be possible on what it was decided on.
-    pub(super) fn carry_out(&mut self, plan: &Plan) {
+    /// Applies a whole plan. Every action must be possible on the state on which it was decided.
+    pub(super) fn execute(&mut self, plan: &Plan) {
         for action in &plan.actions {
             self.act(&action.effect, usize::MAX);
             self.check();
         }
     }
 
-    /// Carries out one action; of one that is many transactions, only the first `n`.
+    /// Applies one action; of several transactions of an action, only the first `n`.
     pub(super) fn act(&mut self, effect: &Effect, n: usize) {
         if let Some(ops) = effect.ops() {
             self.multi(&ops).unwrap_or_else(|why| panic!("{effect:?} failed: {why}"));
@@ -214,7 +214,7 @@ impl World {
         }
     }
 
-    /// A transaction: all of it, or none and why.
+    /// A transaction: takes effect as a whole, or returns the reason.
     pub(super) fn multi(&mut self, ops: &[Op]) -> Result<(), String> {
         let mut nodes = self.nodes.clone();
         for op in ops {
@@ -327,20 +327,20 @@ impl World {
         Some(Stored { value: record::decode(path, data).expect("readable"), version: *version })
     }
 
-    /// Carries out plans until there is nothing left to do now; panics when that takes
-    /// more rounds than any sequence of steps has.
+    /// Applies plans until a plan is empty; panics if that takes more rounds than any sequence
+    /// of steps has.
     pub(super) fn settle(&mut self) {
         for _ in 0..20 {
             let plan = self.decide();
             if plan.actions.is_empty() {
                 return;
             }
-            self.carry_out(&plan);
+            self.execute(&plan);
         }
-        panic!("still at work: {:?}", self.decide());
+        panic!("not settled: {:?}", self.decide());
     }
 
-    /// A topology that runs: placed, beating, the first moments of the term over.
+    /// A topology that runs: placed, with heartbeats, after the settle time of the term.
     pub(super) fn running(&mut self, name: &str, n_tasks: u32, workers: u32) -> TopologyId {
         let id = self.submit(name, n_tasks, workers);
         self.settle();
@@ -349,7 +349,7 @@ impl World {
         id
     }
 
-    /// What must hold at any time.
+    /// Checks the invariants of the tree.
     pub(super) fn check(&self) {
         let view = self.view();
         let mut taken: BTreeMap<Slot, &TopologyId> = BTreeMap::new();
