@@ -1,4 +1,4 @@
-//! Blobs in and out, as streams.
+//! Upload and download of blobs, as streams.
 
 use axum::{
     body::Body,
@@ -13,7 +13,7 @@ use super::{
     caller::{self, check_term},
     error::{ApiError, PathPart, internal, parse},
     forward::forward,
-    writes::whole,
+    writes::read_body,
 };
 use crate::{
     model::BlobKey,
@@ -40,7 +40,7 @@ pub(super) async fn get_blob(State(api): State<Api>, PathPart(key): PathPart) ->
     Ok((headers, Body::from_stream(ReaderStream::new(file))).into_response())
 }
 
-/// The leader stores it; a follower passes the stream on, so that it is where it is needed
+/// Stores a blob on the leader. A follower forwards the stream, so that the blob is on the leader
 /// when the topology is submitted.
 pub(super) async fn put_blob(
     State(api): State<Api>,
@@ -63,14 +63,14 @@ pub(super) async fn put_blob(
     Ok(StatusCode::CREATED.into_response())
 }
 
-/// The leader asks a follower to have a copy.
+/// Fetches a copy of a blob from another nimbus, at the request of the leader.
 pub(super) async fn copy_blob(
     State(api): State<Api>,
     PathPart(key): PathPart,
     request: Request,
 ) -> Result<Response, ApiError> {
     let key = parse_key(&key)?;
-    let (parts, body) = whole(request).await?;
+    let (parts, body) = read_body(request).await?;
     let Some(term) = caller::term(&parts) else {
         return Err(ApiError::new(Code::InvalidRequest, format!("the header {TERM} is missing"), None));
     };
@@ -80,6 +80,6 @@ pub(super) async fn copy_blob(
 }
 
 fn parse_key(text: &str) -> Result<BlobKey, ApiError> {
-    let hint = Some("a blob is named by the sha256 of its bytes");
+    let hint = Some("the key of a blob is the sha256 of its bytes");
     text.parse().map_err(|error| ApiError::new(Code::InvalidRequest, format!("{error}"), hint))
 }

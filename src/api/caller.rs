@@ -1,4 +1,4 @@
-//! Who asks: for the logs and the list of events, not for permission.
+//! Caller of a request: for the logs and the list of events, not for authorization.
 
 use std::net::SocketAddr;
 
@@ -10,11 +10,11 @@ use crate::{
     rpc::forward::{FORWARDED_BY, FORWARDED_FOR, TERM, USER},
 };
 
-/// The longest name of a user, and of an address; the rest is cut off.
+/// Maximum characters of a user name and of an address; the rest is cut off.
 const NAME_CHARS_MAX: usize = 200;
 
-/// Who asks, as `user from address` with what is known of it. A nimbus that forwards a
-/// request says where it came from; nobody else is believed about that.
+/// Returns the caller as `user from address`, as far as both are known. The address of a forwarded
+/// request is the one that the forwarding nimbus names; no other caller may name an address.
 pub(super) fn of(parts: &Parts) -> Option<String> {
     match (text(parts, USER), address(parts)) {
         (Some(user), Some(address)) => Some(format!("{user} from {address}")),
@@ -24,7 +24,7 @@ pub(super) fn of(parts: &Parts) -> Option<String> {
     }
 }
 
-/// Where the request came from first.
+/// Returns the address from which the request was sent first.
 pub(super) fn address(parts: &Parts) -> Option<String> {
     if parts.headers.contains_key(FORWARDED_BY) {
         return text(parts, FORWARDED_FOR);
@@ -33,13 +33,13 @@ pub(super) fn address(parts: &Parts) -> Option<String> {
     peer.map(|ConnectInfo(address)| address.ip().to_string())
 }
 
-/// Refuses a write that was forwarded to the leader of a later term than this nimbus leads
-/// in: it is a leader of the past.
+/// Rejects a write that was forwarded to the leader of a later term than the term of this nimbus:
+/// this nimbus has been deposed.
 pub(super) fn check_term(api: &Api, parts: &Parts) -> Result<(), ApiError> {
     term(parts).map_or(Ok(()), |term| Ok(api.nimbus.check_term(term)?))
 }
 
-/// The term that a request names.
+/// Returns the term in the header of a request.
 pub(super) fn term(parts: &Parts) -> Option<Term> {
     text(parts, TERM)?.parse().ok().map(Term)
 }

@@ -1,4 +1,4 @@
-//! Every error as `{ code, message, hint }` with the right status.
+//! Errors of the API, each as `{ code, message, hint }` with its HTTP status.
 
 use std::error::Error as _;
 
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// A request that was not answered as asked.
+/// Error answer to a request.
 #[derive(Debug)]
 pub(super) struct ApiError(ErrorBody);
 
@@ -92,23 +92,23 @@ impl From<store::Error> for ApiError {
     }
 }
 
-/// A fault of ours: the caller gets a number, the log has the rest.
+/// Reports an internal error: the caller gets an error id, the log has the details.
 pub(super) fn internal(cause: &dyn std::error::Error) -> ApiError {
     let id = fastrand::u32(..);
-    error!(error_id = format!("{id:08x}"), error = chain(cause), "a request failed");
+    error!(error_id = format!("{id:08x}"), error = chain(cause), "a request failed with an internal error");
     ApiError::new(
         Code::Internal,
-        format!("nimbus failed, error id {id:08x}"),
-        Some("the log of this nimbus has the details under that id"),
+        format!("internal error of nimbus, error id {id:08x}"),
+        Some("the log of this nimbus has the details under this error id"),
     )
 }
 
-/// A body of JSON as read.
+/// Parses a JSON body.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     match Json::<T>::from_bytes(bytes) {
         Ok(Json(value)) => Ok(value),
         Err(rejection) => {
-            // What is wrong, and where; what stands around it says so again.
+            // The source says what is wrong and where; the rejection around it repeats that.
             let cause = match &rejection {
                 JsonRejection::JsonSyntaxError(error) => error.source(),
                 JsonRejection::JsonDataError(error) => error.source(),
@@ -124,7 +124,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     }
 }
 
-/// The variable part of a path.
+/// Variable part of a path.
 pub(super) struct PathPart(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathPart {
@@ -138,13 +138,13 @@ impl<S: Send + Sync> FromRequestParts<S> for PathPart {
     }
 }
 
-/// Why a body could not be read.
-pub(super) fn unread(status: StatusCode, text: &str) -> ApiError {
+/// Returns the error for a body that could not be read.
+pub(super) fn body_error(status: StatusCode, text: &str) -> ApiError {
     if status == StatusCode::PAYLOAD_TOO_LARGE {
         let limit = super::JSON_BYTES_MAX;
         return ApiError::new(Code::TooLarge, format!("the body is larger than {limit} bytes"), None);
     }
-    warn!(text, "the body of a request could not be read");
+    warn!(text, "could not read the body of a request");
     ApiError::new(Code::InvalidRequest, format!("the body could not be read: {text}"), None)
 }
 
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_that_is_not_as_expected_is_told_what_and_where_once() {
+    fn invalid_body_error_says_once_what_is_wrong_and_where() {
         let said = |bytes: &[u8]| match parse::<crate::rpc::message::KillRequest>(bytes) {
             Err(error) => error.0.message,
             Ok(request) => panic!("{request:?}"),

@@ -1,4 +1,4 @@
-//! A write that reached a follower goes on to the leader, and its answer back.
+//! Forwarding of a write that reached a follower to the leader, and of the leader's answer back.
 
 use axum::{
     body::Body,
@@ -18,15 +18,15 @@ use crate::{
     tree::TreePath,
 };
 
-/// The longest answer to a write; that of another nimbus is not read without end.
+/// Maximum bytes of an answer to a write: the answer of another nimbus is not read without bound.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// As [`forward`], and has this nimbus see what was written, at the paths that `written` finds in
-/// an answer: its own answers show it from then on.
+/// As [`forward`], and refreshes this nimbus' view of what was written, at the paths that `written`
+/// finds in the answer: later answers of this nimbus show the write.
 ///
 /// # Errors
-/// The same, and `outcome_unknown` when the answer broke off.
-pub(super) async fn forward_and_see(
+/// The errors of [`forward`], and `outcome_unknown` if the answer broke off.
+pub(super) async fn forward_and_refresh(
     api: &Api,
     parts: &Parts,
     body: Body,
@@ -45,11 +45,11 @@ pub(super) async fn forward_and_see(
     Ok(Response::from_parts(head, Body::from(body)))
 }
 
-/// Sends the request to the leader and answers what it answers.
+/// Sends the request to the leader, and returns the leader's answer.
 ///
 /// # Errors
-/// `no_leader` when none is known or it cannot be reached; `outcome_unknown` when it was
-/// sent and the answer was lost.
+/// `no_leader` if no leader is known or the leader cannot be reached; `outcome_unknown` if the
+/// request was sent and the answer was lost.
 pub(super) async fn forward(api: &Api, parts: &Parts, body: Body) -> Result<Response, ApiError> {
     let headers = &parts.headers;
     let (nimbus, again) = (&api.nimbus, Some("try again in a moment"));

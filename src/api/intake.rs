@@ -1,7 +1,7 @@
-//! Metrics that come in, and what following nimbuses fetch; bodies are MessagePack.
+//! Ingest routes for metrics, and the routes from which followers fetch; bodies are MessagePack.
 //!
-//! A registration or contribution that reaches a follower is not forwarded: topology masters
-//! know the leader from the tree, and their bodies are large.
+//! A registration or metric batch that reaches a follower is not forwarded: topology masters read
+//! the leader from ZooKeeper, and their bodies are large.
 
 use axum::{
     body::Body,
@@ -23,21 +23,21 @@ use crate::{archive, nimbus::refusal::Refusal};
 pub(super) async fn register(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     check_term(&api, &parts)?;
-    let _room = api.nimbus.metrics_room().await?;
-    Ok(packed(&api.nimbus.register_metrics(read(&parts, body).await?).await?))
+    let _permit = api.nimbus.metrics_body_permit().await?;
+    Ok(msgpack(&api.nimbus.register_metrics(read(&parts, body).await?).await?))
 }
 
-pub(super) async fn contribute(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn ingest(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     check_term(&api, &parts)?;
-    let _room = api.nimbus.metrics_room().await?;
-    Ok(packed(&api.nimbus.contribute(read(&parts, body).await?).await?))
+    let _permit = api.nimbus.metrics_body_permit().await?;
+    Ok(msgpack(&api.nimbus.ingest_metrics(read(&parts, body).await?).await?))
 }
 
 pub(super) async fn log(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let query: LogQuery = query(request).await?;
     let (page, position) = api.nimbus.metrics_log(query).await?;
-    let mut response = packed(&page);
+    let mut response = msgpack(&page);
     let text = position.to_string().parse().expect("digits and a dot are a header's value");
     response.headers_mut().insert(POSITION, text);
     Ok(response)
@@ -45,32 +45,32 @@ pub(super) async fn log(State(api): State<Api>, request: Request) -> Result<Resp
 
 pub(super) async fn metas(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let query: MetaQuery = query(request).await?;
-    Ok(packed(&api.nimbus.metrics_metas(query).await?))
+    Ok(msgpack(&api.nimbus.metrics_metas(query).await?))
 }
 
 pub(super) async fn points(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let PointsQuery { id, window, from, to, limit } = query(request).await?;
     let points = api.nimbus.metrics()?.points(id, window, from, to, limit.min(ROWS_MAX)).await;
-    Ok(packed(&points.map_err(unreadable)?))
+    Ok(msgpack(&points.map_err(read_error)?))
 }
 
 pub(super) async fn track(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let TrackQuery { topology, task, limit } = query(request).await?;
     let track = api.nimbus.metrics()?.track(&topology, task, limit.min(ROWS_MAX)).await;
-    Ok(packed(&track.map_err(unreadable)?))
+    Ok(msgpack(&track.map_err(read_error)?))
 }
 
 pub(super) async fn history(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let HistoryQuery { name, limit } = query(request).await?;
     let history = api.nimbus.metrics()?.history(name.as_ref(), limit.min(ROWS_MAX)).await;
-    Ok(packed(&history.map_err(unreadable)?))
+    Ok(msgpack(&history.map_err(read_error)?))
 }
 
-/// The most rows of one answer: a page of histograms stays below the largest body.
+/// Maximum rows of one answer: a page of histograms stays below the largest body.
 const ROWS_MAX: usize = 30_000;
 
-/// The archive could not be read; what it says names the directory and what to do.
-fn unreadable(error: archive::Error) -> ApiError {
+/// Converts a failed read of the metric store, whose text names the directory and what to do.
+fn read_error(error: archive::Error) -> ApiError {
     Refusal::NoMetrics { reason: error.to_string() }.into()
 }
 
@@ -91,7 +91,7 @@ async fn query<T: DeserializeOwned + Send>(request: Request) -> Result<T, ApiErr
 async fn read(parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
     let too_large = || {
         let text = format!("the body is larger than {BODY_BYTES_MAX} bytes");
-        ApiError::new(Code::TooLarge, text, Some("contribute less at a time"))
+        ApiError::new(Code::TooLarge, text, Some("send smaller batches"))
     };
     let length =
         parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -101,7 +101,7 @@ async fn read(parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
     let read = axum::body::to_bytes(body, BODY_BYTES_MAX);
     match tokio::time::timeout(READ_TIMEOUT, read).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        // The only other cause is a caller that went away, who reads no answer.
+        // The only other cause is a caller that disconnected, which reads no answer.
         Ok(Err(_)) => Err(too_large()),
         Err(_too_long) => {
             let text = format!("the body did not arrive within {READ_TIMEOUT:?}");
@@ -110,10 +110,10 @@ async fn read(parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
     }
 }
 
-/// How long a body may take to arrive: it holds a place that others wait for.
+/// Timeout for the arrival of a body: the body holds a permit that other requests wait for.
 const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
-fn packed(value: &impl Serialize) -> Response {
+fn msgpack(value: &impl Serialize) -> Response {
     let bytes = rmp_serde::to_vec_named(value).expect("messages are plain values");
     (StatusCode::OK, [(header::CONTENT_TYPE, MSGPACK)], bytes).into_response()
 }

@@ -1,26 +1,26 @@
-//! The REST routes of a nimbus.
+//! REST API of a nimbus.
 //!
 //! | method, path | answer |
 //! | --- | --- |
 //! | `GET /live`, `GET /ready` | whether the process runs; whether it has read the cluster |
-//! | `GET /api/v1/cluster/summary` | the cluster in numbers, who leads, what cannot be read |
-//! | `GET /api/v1/cluster/events[?limit=N][&topology=T]` | who led, what moved where and why, newest first |
+//! | `GET /api/v1/cluster/summary` | the cluster in numbers, the leader, unreadable records |
+//! | `GET /api/v1/cluster/events[?limit=N][&topology=T]` | elections, changes and moves with reasons, newest first |
 //! | `GET /api/v1/nimbus/summary` | the nimbuses |
 //! | `GET /api/v1/supervisor/summary` | the supervisors |
 //! | `GET /api/v1/topology/summary` | every topology in short |
-//! | `GET /api/v1/topology/{id or name}` | one with its workers, components and tasks |
-//! | `GET /api/v1/topology/{id or name}/errors` | the errors kept of its tasks |
+//! | `GET /api/v1/topology/{id or name}` | one topology with its workers, components and tasks |
+//! | `GET /api/v1/topology/{id or name}/errors` | the recorded errors of its tasks |
 //! | `POST /api/v1/topology/submit` | runs the topology of a blob |
-//! | `POST /api/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes it |
-//! | `POST /api/v1/host/{host}/{drain,undrain}` | has a host emptied, or used again |
+//! | `POST /api/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes a topology |
+//! | `POST /api/v1/host/{host}/{drain,undrain}` | drains a host, or uses it again |
 //! | `GET`, `PUT /api/v1/blobs/{sha256}` | a blob |
-//! | `POST /api/v1/metrics/{register,contribute}` | takes metrics; only on the leader |
-//! | `GET /api/v1/metrics/sync/{log,checkpoint,metas,points,track,history}` | the archive of metrics, for other nimbuses |
-//! | `GET /api/v1/metrics/…`, `DELETE /api/v1/metrics/topology/{id or name}/metas`, `GET`, `POST /api/v1/topology/{id or name}/metrics` | what was measured: see `metrics` |
-//! | `POST /api/v1/blobs/{sha256}/copy` | has a nimbus fetch a blob from another; only leaders ask |
+//! | `POST /api/v1/metrics/{register,contribute}` | ingests metrics; only on the leader |
+//! | `GET /api/v1/metrics/sync/{log,checkpoint,metas,points,track,history}` | the metric store, for other nimbuses |
+//! | `GET /api/v1/metrics/…`, `DELETE /api/v1/metrics/topology/{id or name}/metas`, `GET`, `POST /api/v1/topology/{id or name}/metrics` | recorded metrics: see `metrics` |
+//! | `POST /api/v1/blobs/{sha256}/copy` | a nimbus fetches a blob from another; only for leaders |
 //!
-//! Every nimbus answers reads from its own view, which says how old it is. A write that
-//! reaches a follower is forwarded to the leader, once. What is refused is answered with
+//! Every nimbus answers reads from its own view, and every answer says how old the view is. A write
+//! that reaches a follower is forwarded to the leader, once. A rejected request is answered with
 //! [`crate::rpc::message::ErrorBody`]: `code`, `message` and `hint`.
 
 mod blobs;
@@ -57,27 +57,27 @@ use crate::{
 };
 use error::ApiError;
 
-/// The largest body of a request that is JSON; the longest rebalance names every component.
+/// Maximum bytes of a JSON body; the longest rebalance names every component.
 const JSON_BYTES_MAX: usize = 1 << 20;
 
-/// What every route needs.
+/// State that every route needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     nimbus: Handle,
     forwarder: Forwarder,
 }
 
-/// A nimbus with its API, running.
+/// Running nimbus with its API.
 #[derive(Debug)]
 pub struct Running {
     nimbus: Nimbus,
     address: SocketAddr,
 }
 
-/// Runs a nimbus with its API until `stop`. A leader has resigned when this returns.
+/// Runs a nimbus with its API until `stop`. A leader has resigned when this function returns.
 ///
 /// # Errors
-/// When it cannot start, or a part of it breaks.
+/// An error if the nimbus cannot start, or a part of it fails.
 pub async fn run(
     options: nimbus::Options,
     tree: Arc<dyn Tree>,
@@ -87,10 +87,10 @@ pub async fn run(
     start(options, tree, clock, stop).await?.stopped().await
 }
 
-/// Starts a nimbus with its API, and answers once the API listens.
+/// Starts a nimbus with its API, and returns once the API listens.
 ///
 /// # Errors
-/// When it cannot start; nothing runs then.
+/// An error if the nimbus cannot start; nothing runs then.
 pub async fn start(
     options: nimbus::Options,
     tree: Arc<dyn Tree>,
@@ -107,46 +107,46 @@ pub async fn start(
 }
 
 impl Running {
-    /// Where the API listens.
+    /// Returns the address on which the API listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The nimbus behind the API.
+    /// Returns the nimbus behind the API.
     pub fn handle(&self) -> &Handle {
         self.nimbus.handle()
     }
 
-    /// Waits until it is told to stop, or a part of it breaks; then ends the rest. A leader
-    /// has resigned when this returns.
+    /// Waits until the nimbus is stopped or a part of it fails, and ends the rest. A leader has
+    /// resigned when this method returns.
     ///
     /// # Errors
-    /// When it was not told to stop.
+    /// An error if the nimbus ended without being stopped.
     pub async fn stopped(self) -> Result<(), nimbus::Error> {
         self.nimbus.stopped().await
     }
 }
 
-/// How long requests that are under way at the end may take.
-const DOORS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+/// Timeout of requests that are in flight at the end.
+const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 async fn serve(listener: TcpListener, nimbus: Handle, closing: CancellationToken) {
     let closed = closing.clone();
-    // With the address of each caller, which the list of events names.
+    // With the address of each caller, for the list of events.
     let service = routes(nimbus).into_make_service_with_connect_info::<SocketAddr>();
     let serving = axum::serve(listener, service).with_graceful_shutdown(closing.cancelled_owned());
     let late = async {
         closed.cancelled().await;
-        tokio::time::sleep(DOORS_PATIENCE).await;
+        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
     };
     tokio::select! {
-        // Dropping the server closes the connections that are left.
-        ended = serving => if let Err(error) = ended { tracing::error!(%error, "the API broke") },
+        // Dropping the server closes the remaining connections.
+        ended = serving => if let Err(error) = ended { tracing::error!(%error, "the API server failed") },
         () = late => {}
     }
 }
 
-/// The routes of `nimbus`.
+/// Returns the routes of `nimbus`.
 pub fn routes(nimbus: Handle) -> Router {
     let forwarder = Forwarder::new().expect("a client without TLS needs nothing that can be missing");
     let api = Api { nimbus, forwarder };
@@ -169,7 +169,7 @@ pub fn routes(nimbus: Handle) -> Router {
         .route("/api/v1/host/{host}/drain", post(writes::drain))
         .route("/api/v1/host/{host}/undrain", post(writes::undrain))
         .route("/api/v1/metrics/register", post(intake::register))
-        .route("/api/v1/metrics/contribute", post(intake::contribute))
+        .route("/api/v1/metrics/contribute", post(intake::ingest))
         .route("/api/v1/metrics/sync/log", get(intake::log))
         .route("/api/v1/metrics/sync/checkpoint", get(intake::checkpoint))
         .route("/api/v1/metrics/sync/metas", get(intake::metas))
@@ -183,12 +183,12 @@ pub fn routes(nimbus: Handle) -> Router {
         .method_not_allowed_fallback(async |method: axum::http::Method, uri: axum::http::Uri| {
             ApiError::wrong_method(&method, uri.path())
         })
-        .layer(middleware::map_response_with_state(api.clone(), tell_term))
+        .layer(middleware::map_response_with_state(api.clone(), add_term_header))
         .with_state(api)
 }
 
-/// Every answer says which term this nimbus knows of.
-async fn tell_term(State(api): State<Api>, mut response: Response) -> Response {
+/// Adds the term that this nimbus knows to every answer, as a header.
+async fn add_term_header(State(api): State<Api>, mut response: Response) -> Response {
     if let Some(term) = api.nimbus.term() {
         response.headers_mut().insert(HeaderName::from_static(TERM), term.0.into());
     }

@@ -1,4 +1,4 @@
-//! The routes that only read. Any nimbus answers them, from its own view.
+//! Read-only routes. Any nimbus answers them from its own view.
 
 use axum::{
     Json,
@@ -21,11 +21,11 @@ use crate::{
     },
 };
 
-/// The most tasks whose errors one answer lists; each has at most ten.
+/// Maximum number of tasks whose errors one answer lists; each task has at most ten.
 const TASKS_WITH_ERRORS_MAX: usize = 200;
 
 pub(super) async fn ready(State(api): State<Api>) -> Result<StatusCode, ApiError> {
-    // One that has lost the tree still answers reads, and says how old its view is.
+    // A nimbus that has lost ZooKeeper still answers reads, with the age of its view.
     api.nimbus.observation()?;
     Ok(StatusCode::OK)
 }
@@ -38,13 +38,13 @@ pub(super) async fn nimbuses(State(api): State<Api>) -> Result<Json<NimbusList>,
     Ok(Json(summary::nimbuses(&api.nimbus, &api.nimbus.observation()?)))
 }
 
-/// Which events are asked for.
+/// Parameters of the list of events.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventQuery {
-    /// At most so many; all that are kept when absent.
+    /// Maximum number of events; all that are kept if absent.
     limit: Option<usize>,
-    /// Those of this topology, by id or name.
+    /// Selects the events of this topology, by id or name.
     topology: Option<String>,
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn topology(
     let id = find(&observation.view, &topology)?;
     let store = api.nimbus.store();
     let (beats, last_errors) = (store.task_beats(&id).await?, store.last_errors(&id).await?);
-    // A blob that is not here, or that cannot be read, leaves the kinds of components open.
+    // A blob that is missing here, or unreadable, leaves the kinds of components open.
     let blob = observation.view.storms.get(&id).map(|storm| &storm.value.blob);
     let code = match blob {
         Some(blob) => api.nimbus.blobs().topology(blob).await.ok().flatten(),

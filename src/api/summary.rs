@@ -1,4 +1,4 @@
-//! From the view to the bodies of answers.
+//! Summaries for answers, from the cluster view.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub(super) fn pending(nimbus: &Handle, change: PendingChange) -> Pending {
 }
 
 fn view_age_ms(nimbus: &Handle, observation: &Observation) -> u64 {
-    // A view is up to date as long as its watches are.
+    // A view is up to date while its watches are.
     match observation.fresh {
         true => 0,
         false => {
@@ -70,7 +70,7 @@ pub(super) fn cluster(nimbus: &Handle, observation: &Observation) -> ClusterSumm
     }
 }
 
-/// How many slots of each live supervisor are assigned.
+/// Returns how many slots of each live supervisor are assigned.
 fn slots_used(view: &ClusterView) -> BTreeMap<&SupervisorId, usize> {
     let mut used: BTreeMap<&SupervisorId, usize> = view.supervisors.keys().map(|id| (id, 0)).collect();
     for slot in view.assignments.values().flat_map(|assignment| assignment.value.workers.keys()) {
@@ -88,7 +88,7 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
         id: id.clone(),
         host: record.host.clone(),
         api: record.api.clone(),
-        // `/leader` is what counts; what a nimbus says of itself follows a moment later.
+        // `/leader` is authoritative; the record of a nimbus itself follows a moment later.
         status: match view.leader.as_ref().is_some_and(|leader| leader.nimbus == *id) {
             true => NimbusStatus::Leader,
             false => NimbusStatus::Follower,
@@ -104,13 +104,13 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
     NimbusList { nimbuses: nimbuses.collect(), term, view_age_ms: view_age_ms(nimbus, observation) }
 }
 
-/// The workers assigned to a host.
+/// Returns the number of workers that are assigned to a host.
 pub(super) fn workers_on(view: &ClusterView, host: &HostName) -> usize {
     let workers = view.assignments.values().flat_map(|assignment| assignment.value.workers.values());
     workers.filter(|worker| worker.host == host.as_str()).count()
 }
 
-/// The events of `topology`, an id or a name, or all of them; the newest `limit`.
+/// Returns the newest `limit` events of `topology`, an id or a name, or of all topologies.
 pub(super) fn events(
     nimbus: &Handle,
     observation: &Observation,
@@ -118,7 +118,7 @@ pub(super) fn events(
     limit: Option<usize>,
 ) -> EventList {
     let id = topology.map(|text| find(&observation.view, text).ok().or_else(|| text.parse().ok()));
-    // Of a topology that is gone the id alone is known.
+    // A removed topology is found by its id only.
     let is_asked_for = |event: &Event| id.as_ref().is_none_or(|id| event.topology == *id);
     let all = observation.view.events.iter().rev().filter(|(_, event)| is_asked_for(event));
     let mut events: Vec<EventSummary> = all.map(|(number, event)| event_summary(*number, event)).collect();
@@ -220,7 +220,7 @@ fn topology_summary(
     }
 }
 
-/// What keeps a topology from being whole, as far as this nimbus can tell.
+/// Returns what keeps a topology from being fully placed, as this nimbus sees it.
 fn trouble(nimbus: &Handle, id: &TopologyId) -> Option<String> {
     let status = nimbus.status();
     let found = status.findings.iter().filter(|finding| finding.topology.as_ref() == Some(id));
@@ -228,7 +228,7 @@ fn trouble(nimbus: &Handle, id: &TopologyId) -> Option<String> {
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 
-/// What is read for one topology besides the view.
+/// Records of one topology that are read in addition to the view.
 pub(super) struct Detail<'a> {
     pub(super) id: &'a TopologyId,
     pub(super) beats: &'a BTreeMap<TaskId, TaskBeat>,
@@ -236,7 +236,7 @@ pub(super) struct Detail<'a> {
     pub(super) code: Option<&'a Topology>,
 }
 
-/// A topology with everything in it; `None` when the view has none.
+/// Returns the details of a topology; `None` if the view does not contain it.
 pub(super) fn topology(
     nimbus: &Handle,
     observation: &Observation,

@@ -1,4 +1,4 @@
-//! The routes that change something: done here by the leader, forwarded by the others.
+//! Routes that change something: executed by the leader, forwarded by followers.
 
 use axum::{
     Json,
@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use super::{
     Api, JSON_BYTES_MAX,
     caller::{self, check_term},
-    error::{ApiError, PathPart, parse, unread},
-    forward::forward_and_see,
+    error::{ApiError, PathPart, body_error, parse},
+    forward::forward_and_refresh,
     summary,
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 };
 
 pub(super) async fn submit(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
-    let (parts, body) = whole(request).await?;
+    let (parts, body) = read_body(request).await?;
     check_term(&api, &parts)?;
     let asked: SubmitRequest = parse(&body)?;
     let SubmitRequest { name, blob, owner, status } = asked;
@@ -102,7 +102,7 @@ async fn change_host<T: DeserializeOwned + Default>(
     request: Request,
     make: impl FnOnce(T) -> DrainChange,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = whole(request).await?;
+    let (parts, body) = read_body(request).await?;
     check_term(api, &parts)?;
     let change = make(if body.is_empty() { T::default() } else { parse(&body)? });
     let host: HostName =
@@ -114,7 +114,7 @@ async fn change_host<T: DeserializeOwned + Default>(
             Ok(Json(HostAccepted { host_operation, host, workers_left }).into_response())
         }
         Err(Refusal::NotLeading { .. }) => {
-            forward_and_see(api, &parts, Body::from(body), |_| vec![layout::drain(&host)]).await
+            forward_and_refresh(api, &parts, Body::from(body), |_| vec![layout::drain(&host)]).await
         }
         Err(refusal) => Err(refusal.into()),
     }
@@ -130,7 +130,7 @@ async fn change<T: DeserializeOwned + Default>(
     request: Request,
     make: impl FnOnce(T) -> Change,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = whole(request).await?;
+    let (parts, body) = read_body(request).await?;
     check_term(api, &parts)?;
     let options = if body.is_empty() { T::default() } else { parse(&body)? };
     let change = make(options);
@@ -139,13 +139,13 @@ async fn change<T: DeserializeOwned + Default>(
     answer(api, verb, result, parts, body).await
 }
 
-/// The body whole: a follower needs it twice, to check it and to forward it.
-pub(super) async fn whole(request: Request) -> Result<(Parts, axum::body::Bytes), ApiError> {
+/// Reads the whole body: a follower needs it twice, to check it and to forward it.
+pub(super) async fn read_body(request: Request) -> Result<(Parts, axum::body::Bytes), ApiError> {
     let (parts, body) = request.into_parts();
     match axum::body::to_bytes(body, JSON_BYTES_MAX).await {
         Ok(bytes) => Ok((parts, bytes)),
-        // The only other cause is a caller that went away, who reads no answer.
-        Err(error) => Err(unread(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())),
+        // The only other cause is a caller that disconnected, which reads no answer.
+        Err(error) => Err(body_error(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())),
     }
 }
 
@@ -163,7 +163,7 @@ async fn answer(
                 Ok(accepted) => layout::records_of(&accepted.topology_id),
                 Err(_) => Vec::new(),
             };
-            return forward_and_see(api, &parts, Body::from(body), written).await;
+            return forward_and_refresh(api, &parts, Body::from(body), written).await;
         }
         Err(refusal) => return Err(refusal.into()),
     };

@@ -1,10 +1,11 @@
-//! Where a list goes on: what a page says as `next`, and takes as `after`.
+//! Cursor of a list: the `next` of a page, and the `after` of the following page.
 
 use std::{fmt, str::FromStr};
 
 use crate::metrics::{MetricId, Minute};
 
-/// Goes on after a metric, with a minute that all pages of one list agree on or go on from.
+/// Continues a list after a metric. The minute is common to all pages of a list, or the minute at
+/// which an incomplete metric continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub(super) id: MetricId,
@@ -35,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursors_come_back_as_they_were_given() {
+    fn cursor_round_trips_through_text() {
         for cursor in [
             Cursor { id: MetricId(1), minute: None },
             Cursor { id: MetricId(u64::MAX), minute: Some(Minute(29_000_000)) },

@@ -1,39 +1,39 @@
-//! Which metrics of a topology are asked for.
+//! Filter for the metrics of a topology.
 
 use crate::{
     metrics::{MetaType, MetricName, Subject},
     model::{ComponentId, StreamId, TaskId},
 };
 
-/// What metrics have to be; what is absent lets all through.
+/// Required properties of a metric; an absent property matches every metric.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Filter {
     pub(super) level: Option<MetaType>,
     pub(super) component: Option<ComponentId>,
     pub(super) task: Option<TaskId>,
     pub(super) stream: Option<StreamId>,
-    /// What the last part is like.
+    /// Pattern for the last part of the metric's name.
     pub(super) name: Option<String>,
 }
 
 impl Filter {
-    /// Whether it asks for nothing but a level, by which the archive picks itself.
-    pub(super) fn is_of_level_alone(&self) -> bool {
+    /// True if the filter has no condition but a level, by which the metric store selects itself.
+    pub(super) fn is_level_only(&self) -> bool {
         *self == Self { level: self.level, ..Self::default() }
     }
 
-    /// Whether it lets a metric through.
-    pub(super) fn lets_through(&self, metric: &MetricName) -> bool {
+    /// True if the filter matches a metric.
+    pub(super) fn matches(&self, metric: &MetricName) -> bool {
         let (component, task, stream) = parts(metric.subject());
         self.level.is_none_or(|level| level == metric.meta())
             && self.component.as_ref().is_none_or(|wanted| component == Some(wanted))
             && self.task.is_none_or(|wanted| task == Some(wanted))
             && self.stream.as_ref().is_none_or(|wanted| stream == Some(wanted))
-            && self.name.as_ref().is_none_or(|pattern| is_like(metric.name(), pattern))
+            && self.name.as_ref().is_none_or(|pattern| matches_pattern(metric.name(), pattern))
     }
 }
 
-/// The component, task and stream of a subject, where it has them.
+/// Returns the component, task and stream of a subject, if it has them.
 pub(super) fn parts(subject: &Subject) -> (Option<&ComponentId>, Option<TaskId>, Option<&StreamId>) {
     match subject {
         Subject::Stream { component, task, stream } => (Some(component), Some(*task), Some(stream)),
@@ -46,12 +46,12 @@ pub(super) fn parts(subject: &Subject) -> (Option<&ComponentId>, Option<TaskId>,
     }
 }
 
-/// Whether `text` is like `pattern`, in which `*` is any text and `?` any character. Takes at
-/// most the product of their lengths, whatever the pattern is.
-fn is_like(text: &str, pattern: &str) -> bool {
+/// True if `text` matches `pattern`, in which `*` is any text and `?` any character. Takes at most
+/// the product of their lengths, for every pattern.
+fn matches_pattern(text: &str, pattern: &str) -> bool {
     let (text, pattern): (Vec<char>, Vec<char>) = (text.chars().collect(), pattern.chars().collect());
     let (mut at, mut p) = (0, 0);
-    // The last `*`, and what it takes so far: when the rest does not fit, it takes one more.
+    // The last `*` and the text that it covers so far: on a mismatch, it covers one character more.
     let mut star: Option<(usize, usize)> = None;
     while at < text.len() {
         match pattern.get(p) {
@@ -81,9 +81,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_match_whole_texts() {
+    fn pattern_matches_the_whole_text() {
         fn check(pattern: &str, text: &str, expected: bool) {
-            assert_eq!(is_like(text, pattern), expected, "{text} {pattern}");
+            assert_eq!(matches_pattern(text, pattern), expected, "{text} {pattern}");
         }
         check("Emitted", "Emitted", true);
         check("Emitted", "EmittedX", false);
@@ -101,14 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_asks_for_all_of_its_parts() {
+    fn filter_requires_all_of_its_conditions() {
         let task: MetricName = "1@1@wc-1-1@split@3@@sys@Emitted".parse().expect("a name");
         let worker: MetricName = "4@2@wc-1-1@host@6700@sys@MemoryUsed".parse().expect("a name");
         let all = Filter::default();
-        assert!(all.lets_through(&task) && all.lets_through(&worker));
+        assert!(all.matches(&task) && all.matches(&worker));
         let split = Filter { component: Some("split".parse().expect("valid")), ..Filter::default() };
-        assert!(split.lets_through(&task) && !split.lets_through(&worker));
-        let check = |filter: Filter| assert!(!filter.lets_through(&task), "{filter:?}");
+        assert!(split.matches(&task) && !split.matches(&worker));
+        let check = |filter: Filter| assert!(!filter.matches(&task), "{filter:?}");
         check(Filter { task: Some(TaskId(4)), ..split.clone() });
         check(Filter { level: Some(MetaType::Component), ..split.clone() });
         check(Filter { stream: Some(StreamId::default_stream()), ..split.clone() });

@@ -1,23 +1,23 @@
-//! The routes that answer what was measured. Any nimbus answers them, from its own archive, and
-//! says how far behind the leader's that is.
+//! Routes for recorded metrics. Any nimbus answers them from its own metric store, and every answer
+//! says how far that store is behind the leader's.
 //!
 //! | method, path below `/api/v1/` | answer |
 //! | --- | --- |
-//! | `GET metrics/topologies` | the topologies that have metrics, gone ones too |
-//! | `GET metrics/topology/{id or name}/metas` | what is measured of one |
-//! | `DELETE metrics/topology/{id or name}/metas` with `{"ids": […]}` | has the leader forget metrics of one that is gone |
+//! | `GET metrics/topologies` | the topologies with metrics, including removed ones |
+//! | `GET metrics/topology/{id or name}/metas` | the metrics of one topology |
+//! | `DELETE metrics/topology/{id or name}/metas` with `{"ids": […]}` | the leader deletes metrics of a removed topology |
 //! | `GET metrics/topology/{id or name}/latest?window=` | the values in the window that ends now |
 //! | `GET metrics/data?id=` or `?name=` or `?topology=&pattern=` | points over time |
 //! | `GET metrics/topology/{id or name}/track[?task=]` | which task ran where and when |
-//! | `GET metrics/history[?name=]` | the topologies that there were |
-//! | `GET metrics/status` | the archive, its upload queue and its uploaders |
-//! | `GET`, `POST topology/{id or name}/metrics` | what it measures otherwise than its settings say |
+//! | `GET metrics/history[?name=]` | all topologies of the history |
+//! | `GET metrics/status` | the metric store, its export queue and its exporters |
+//! | `GET`, `POST topology/{id or name}/metrics` | the live metric control: differences from the settings |
 //!
-//! - `level=`, `component=`, `task=`, `stream=` and `name=` (of `data`: `pattern=`) let some
-//!   metrics of a topology through; `*` in a name is any text, `?` any character.
+//! - `level=`, `component=`, `task=`, `stream=` and `name=` (of `data`: `pattern=`) select metrics
+//!   of a topology; `*` in a name is any text, `?` any character.
 //! - `window=` is 60, 600, 7200 or 86400, or 1m, 10m, 2h or 1d.
-//! - Lists come in pages of `limit=` (500, at most 5000); what a page says as `next` is
-//!   `after=` of the following one. A page may be short, even empty, and yet say `next`.
+//! - Lists come in pages of `limit=` (500, at most 5000); the `next` of a page is the `after=` of
+//!   the following page. A page may be short, even empty, and still have a `next`.
 //! - `from=` and `to=` are milliseconds since 1970, or relative to now as `-90s`, `-1h`, `-2d`.
 
 mod cursor;
@@ -34,11 +34,11 @@ use axum::{Router, routing::get};
 
 use super::{Api, writes};
 
-/// The routes.
+/// Returns the routes.
 pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/api/v1/metrics/topologies", get(reads::topologies))
-        .route("/api/v1/metrics/topology/{topology}/metas", get(reads::metas).delete(forget::forget))
+        .route("/api/v1/metrics/topology/{topology}/metas", get(reads::metas).delete(forget::delete_metas))
         .route("/api/v1/metrics/topology/{topology}/latest", get(reads::latest))
         .route("/api/v1/metrics/topology/{topology}/track", get(reads::track))
         .route("/api/v1/metrics/data", get(series::data))

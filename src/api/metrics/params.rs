@@ -1,4 +1,4 @@
-//! What a query asks for, part by part; what is wrong with it, and what would fit.
+//! Query parameters, each with an error that says what is wrong and which values are valid.
 
 use std::str::FromStr;
 
@@ -16,19 +16,19 @@ use crate::{
     rpc::message::Code,
 };
 
-/// How many entries a page has when nobody says.
+/// Default number of entries of a page.
 const LIMIT: usize = 500;
 
-/// The most entries of a page: a page of histograms stays below some megabytes.
+/// Maximum number of entries of a page: a page of histograms stays below some megabytes.
 pub(super) const LIMIT_MAX: usize = 5000;
 
-/// How many buckets before its end a stretch of time begins when nobody says.
+/// Default length of a span of time, in buckets before its end.
 const BUCKETS: u32 = 60;
 
-/// The query of a URL; one that does not fit is refused as our other errors are.
-pub(super) struct Asked<T>(pub(super) T);
+/// Query of a URL. An invalid query is answered like every other error.
+pub(super) struct ValidQuery<T>(pub(super) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for ValidQuery<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -42,7 +42,7 @@ pub(super) fn bad(message: impl Into<String>, hint: Option<&str>) -> ApiError {
     ApiError::new(Code::InvalidRequest, message, hint)
 }
 
-/// What the lists of metas and of latest values take.
+/// Parameters of the lists of metas and of latest values.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListParams {
@@ -62,7 +62,7 @@ impl ListParams {
     }
 }
 
-/// What points over time take.
+/// Parameters of points over time.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DataParams {
@@ -87,7 +87,7 @@ impl DataParams {
     }
 }
 
-/// What the list of topologies takes.
+/// Parameters of the list of topologies.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageParams {
@@ -95,7 +95,7 @@ pub(super) struct PageParams {
     pub(super) after: Option<String>,
 }
 
-/// What the track takes.
+/// Parameters of the track.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TrackParams {
@@ -103,7 +103,7 @@ pub(super) struct TrackParams {
     pub(super) limit: Option<String>,
 }
 
-/// What the history takes.
+/// Parameters of the history.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HistoryParams {
@@ -130,8 +130,8 @@ fn filter(
 fn level(text: &str) -> Result<MetaType, ApiError> {
     let found = MetaType::ALL.into_iter().find(|level| level.word() == text);
     found.ok_or_else(|| {
-        let known = format!("there are {}", MetaType::ALL.map(MetaType::word).join(", "));
-        bad(format!("level={text}: there is no such level"), Some(&known))
+        let known = format!("the levels are {}", MetaType::ALL.map(MetaType::word).join(", "));
+        bad(format!("level={text}: unknown level"), Some(&known))
     })
 }
 
@@ -146,17 +146,18 @@ pub(super) fn task(text: &Option<String>) -> Result<Option<TaskId>, ApiError> {
     task.map(Some).map_err(|_| bad(format!("task={text}: a task is a whole number, such as 3"), None))
 }
 
-/// What a name is like. Names hold no `@`: who has a full name asks for that one metric.
+/// Checks a name pattern. Names contain no `@`: a full name selects one metric with `name=`.
 fn pattern(key: &str, text: &str) -> Result<String, ApiError> {
     let wrong = |reason: &str| {
-        let hint =
-            "it is what the last part of a name is like, such as Emit*; * is any text, ? any character";
+        let hint = "a pattern for the last part of a name, such as Emit*; * is any text, ? any character";
         bad(format!("{key}={text}: {reason}"), Some(hint))
     };
     match () {
         () if text.is_empty() => Err(wrong("it is empty")),
         () if text.len() > MAX_PART_BYTES => Err(wrong("it is longer than 200 bytes")),
-        () if text.contains(['@', ' ']) => Err(wrong("no last part of a name holds @ or white space")),
+        () if text.contains(['@', ' ']) => {
+            Err(wrong("the last part of a name contains no @ and no white space"))
+        }
         () => Ok(text.to_owned()),
     }
 }
@@ -168,8 +169,8 @@ pub(super) fn window(text: &Option<String>) -> Result<Window, ApiError> {
         Some("7200" | "2h") => Ok(Window::H2),
         Some("86400" | "1d") => Ok(Window::D1),
         Some(text) => Err(bad(
-            format!("window={text}: there is no such window"),
-            Some("there are 60, 600, 7200 and 86400 seconds, or 1m, 10m, 2h and 1d"),
+            format!("window={text}: unknown window"),
+            Some("the windows are 60, 600, 7200 and 86400 seconds, or 1m, 10m, 2h and 1d"),
         )),
     }
 }
@@ -178,19 +179,19 @@ pub(super) fn limit(text: &Option<String>) -> Result<usize, ApiError> {
     let Some(text) = text else { return Ok(LIMIT) };
     let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
     limit.ok_or_else(|| {
-        let hint = format!("a whole number from 1 to {LIMIT_MAX}; without it, {LIMIT}");
-        bad(format!("limit={text}: that is no length of a page"), Some(&hint))
+        let hint = format!("a whole number from 1 to {LIMIT_MAX}; default {LIMIT}");
+        bad(format!("limit={text}: not a valid page length"), Some(&hint))
     })
 }
 
 pub(super) fn after(text: &Option<String>) -> Result<Option<Cursor>, ApiError> {
     let Some(text) = text else { return Ok(None) };
-    let hint = "pass what the page before answered as next, as it is; without it, the first page comes";
-    text.parse().map(Some).map_err(|_| bad(format!("after={text}: no page answered that"), Some(hint)))
+    let hint = "pass the next of the previous page unchanged; without after=, the first page is returned";
+    text.parse().map(Some).map_err(|_| bad(format!("after={text}: not a next of any page"), Some(hint)))
 }
 
-/// The stretch of time from `from` to `to`, both included, by whole buckets: the first one is
-/// that in which `from` lies.
+/// Returns the span of time from `from` to `to`, both included, in whole buckets: the first bucket
+/// is the one that contains `from`.
 pub(super) fn span(
     (from, to): (&Option<String>, &Option<String>),
     window: Window,
@@ -199,7 +200,7 @@ pub(super) fn span(
     let read = |key: &str, text: &Option<String>| match text {
         Some(text) => time(text, now).map(|time| Some(Minute::of(time))).ok_or_else(|| {
             let hint = "milliseconds since 1970, or relative to now: now, -90s, -15m, -6h, -2d";
-            bad(format!("{key}={text}: that is no time"), Some(hint))
+            bad(format!("{key}={text}: not a valid time"), Some(hint))
         }),
         None => Ok(None),
     };
@@ -211,7 +212,7 @@ pub(super) fn span(
     }
 }
 
-/// A time as texts give it.
+/// Parses an absolute or relative time.
 fn time(text: &str, now: Timestamp) -> Option<Timestamp> {
     if text == "now" {
         return Some(now);
@@ -237,7 +238,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_000_000_000_000);
 
     #[test]
-    fn times_are_millis_or_relative() {
+    fn time_is_milliseconds_or_relative_to_now() {
         let check = |text, millis| assert_eq!(time(text, NOW).map(Timestamp::as_millis), millis, "{text}");
         check("now", Some(1_000_000_000_000));
         check("17", Some(17));
@@ -251,13 +252,13 @@ mod tests {
     }
 
     #[test]
-    fn a_span_is_sixty_buckets_when_nobody_says() {
+    fn span_without_parameters_is_sixty_buckets() {
         let now = Minute::of(NOW);
         let span = |from: Option<&str>, to: Option<&str>, window| {
             span((&from.map(str::to_owned), &to.map(str::to_owned)), window, NOW).map_err(|_| ())
         };
         assert_eq!(span(None, None, Window::M1), Ok((now.minus(60), now)));
-        // That is 2001-09-09T01:46: its ten minutes begin at :40, its day at 00:00.
+        // NOW is 2001-09-09T01:46: its ten minutes begin at :40, its day at 00:00.
         assert_eq!(span(None, Some("-1h"), Window::M10), Ok((now.minus(666), now.minus(60))));
         assert_eq!(span(Some("-1h"), Some("-1h"), Window::D1), Ok((now.minus(106), now.minus(60))));
         assert_eq!(span(Some("now"), Some("-1h"), Window::M1), Err(()));

@@ -1,10 +1,10 @@
-//! Lists: topologies, metas, latest values, track, history; and how the archive stands.
+//! Lists (topologies, metas, latest values, track, history) and the status of the metric store.
 
 use axum::{Json, extract::State};
 
 use super::{
     cursor::Cursor,
-    params::{self, Asked, HistoryParams, ListParams, PageParams, TrackParams, bad},
+    params::{self, HistoryParams, ListParams, PageParams, TrackParams, ValidQuery, bad},
     shape,
     source::{self, Source},
     status,
@@ -26,7 +26,7 @@ use crate::{
 
 pub(super) async fn topologies(
     State(api): State<Api>,
-    Asked(asked): Asked<PageParams>,
+    ValidQuery(asked): ValidQuery<PageParams>,
 ) -> Result<Json<MeasuredTopologyList>, ApiError> {
     let limit = params::limit(&asked.limit)?;
     let after: Option<TopologyId> = match &asked.after {
@@ -34,18 +34,18 @@ pub(super) async fn topologies(
         None => None,
     };
     let Source { archive, view } = source::of(&api)?;
-    let mut ids = archive.topologies().await.map_err(source::failed)?;
+    let mut ids = archive.topologies().await.map_err(source::archive_error)?;
     ids.sort();
     ids.retain(|id| after.as_ref().is_none_or(|after| id > after));
     let next = ids.get(limit).and_then(|_more| ids.get(limit - 1)).cloned();
     ids.truncate(limit);
-    let past = archive.history(None, source::HISTORY_MAX).await.map_err(source::failed)?;
-    let alive = source::alive(&api);
+    let past = archive.history(None, source::HISTORY_MAX).await.map_err(source::archive_error)?;
+    let alive = source::live_topologies(&api);
     let mut topologies = Vec::with_capacity(ids.len());
     for id in ids {
         let known = past.iter().find(|past| past.topology == id).map(|past| past.name.clone());
         let name = alive.get(&id).cloned().or(known);
-        let metas = archive.fingerprint(&id).await.map_err(source::failed)?.count;
+        let metas = archive.fingerprint(&id).await.map_err(source::archive_error)?.count;
         topologies.push(MeasuredTopology { name, alive: alive.contains_key(&id), metas, id });
     }
     Ok(Json(MeasuredTopologyList { topologies, next, archive: view }))
@@ -54,10 +54,10 @@ pub(super) async fn topologies(
 pub(super) async fn metas(
     State(api): State<Api>,
     PathPart(topology): PathPart,
-    Asked(asked): Asked<ListParams>,
+    ValidQuery(asked): ValidQuery<ListParams>,
 ) -> Result<Json<MetricMetaList>, ApiError> {
     if asked.window.is_some() {
-        return Err(bad("window: a list of metas is of no window", None));
+        return Err(bad("window: a list of metas has no window", None));
     }
     let (filter, limit) = (asked.filter()?, params::limit(&asked.limit)?);
     let after = params::after(&asked.after)?.map(|cursor| cursor.id);
@@ -75,7 +75,7 @@ pub(super) async fn metas(
 pub(super) async fn latest(
     State(api): State<Api>,
     PathPart(topology): PathPart,
-    Asked(asked): Asked<ListParams>,
+    ValidQuery(asked): ValidQuery<ListParams>,
 ) -> Result<Json<LatestList>, ApiError> {
     let (window, filter) = (params::window(&asked.window)?, asked.filter()?);
     let (limit, after) = (params::limit(&asked.limit)?, params::after(&asked.after)?);
@@ -93,9 +93,9 @@ pub(super) async fn latest(
         after: after.map(|cursor| cursor.id),
         limit,
     };
-    let page = source.archive.latest(query).await.map_err(source::failed)?;
-    // All windows of a list end with the same minute, that of the first page, so that what
-    // they say adds up: a metric that nobody has measured lately has less in its window.
+    let page = source.archive.latest(query).await.map_err(source::archive_error)?;
+    // All windows of a list end with the same minute, the newest of the first page, so that their
+    // values add up: a metric without recent points has less in its window.
     let newest = page.rows.iter().map(|row| row.minute).max();
     let end = after.and_then(|cursor| cursor.minute).or(newest);
     let mut values = Vec::with_capacity(page.rows.len());
@@ -112,8 +112,8 @@ pub(super) async fn latest(
     }))
 }
 
-/// The value of a metric in the window that ends with the minute `end`; nothing when it was
-/// not measured in that.
+/// Returns the value of a metric in the window that ends with the minute `end`, if the metric has
+/// points in that window.
 async fn value(
     source: &Source,
     LatestRow { meta, minute, point }: LatestRow,
@@ -123,7 +123,7 @@ async fn value(
     let end = end.unwrap_or(minute);
     let point = match minute == end {
         true => Some(point),
-        false => source.archive.window(meta.id, window, end).await.map_err(source::failed)?,
+        false => source.archive.window(meta.id, window, end).await.map_err(source::archive_error)?,
     };
     Ok(point.map(|point| LatestValue {
         value: shape::value(&meta.name, &point),
@@ -136,21 +136,22 @@ async fn value(
 pub(super) async fn track(
     State(api): State<Api>,
     PathPart(topology): PathPart,
-    Asked(asked): Asked<TrackParams>,
+    ValidQuery(asked): ValidQuery<TrackParams>,
 ) -> Result<Json<TaskTrack>, ApiError> {
     let (task, limit) = (params::task(&asked.task)?, params::limit(&asked.limit)?);
     let source = source::of(&api)?;
     let topology_id = source.topology(&api, &topology).await?;
-    let mut entries = source.archive.track(&topology_id, task, limit + 1).await.map_err(source::failed)?;
+    let mut entries =
+        source.archive.track(&topology_id, task, limit + 1).await.map_err(source::archive_error)?;
     let n_more = entries.len().saturating_sub(limit);
     let truncated = n_more > 0;
-    let entries = entries.drain(n_more..).map(shape::place).collect();
+    let entries = entries.drain(n_more..).map(shape::task_place).collect();
     Ok(Json(TaskTrack { topology_id, entries, truncated, archive: source.view }))
 }
 
 pub(super) async fn history(
     State(api): State<Api>,
-    Asked(asked): Asked<HistoryParams>,
+    ValidQuery(asked): ValidQuery<HistoryParams>,
 ) -> Result<Json<TopologyHistory>, ApiError> {
     let limit = params::limit(&asked.limit)?;
     let name: Option<TopologyName> = match &asked.name {
@@ -158,10 +159,10 @@ pub(super) async fn history(
         None => None,
     };
     let Source { archive, view } = source::of(&api)?;
-    let mut entries = archive.history(name.as_ref(), limit + 1).await.map_err(source::failed)?;
+    let mut entries = archive.history(name.as_ref(), limit + 1).await.map_err(source::archive_error)?;
     let truncated = entries.len() > limit;
     entries.truncate(limit);
-    let topologies = entries.into_iter().map(shape::past).collect();
+    let topologies = entries.into_iter().map(shape::past_topology).collect();
     Ok(Json(TopologyHistory { topologies, truncated, archive: view }))
 }
 

@@ -1,4 +1,4 @@
-//! From what the archive holds to the JSON that is answered.
+//! Conversion from the types of the metric store to the JSON of answers.
 
 use super::filter;
 use crate::{
@@ -46,7 +46,7 @@ pub(super) fn meta(Meta { id, name }: &Meta) -> MetricMeta {
     }
 }
 
-/// The value of a point of the metric `name`.
+/// Converts a point of the metric `name`.
 pub(super) fn value(name: &MetricName, point: &Point) -> MetricValue {
     match point {
         Point::Counter(counter) => MetricValue::Counter(CounterValue { count: counter.count }),
@@ -96,13 +96,13 @@ fn histogram(histogram: &Histogram) -> HistogramValue {
     }
 }
 
-pub(super) fn place(entry: TrackEntry) -> TaskPlace {
+pub(super) fn task_place(entry: TrackEntry) -> TaskPlace {
     let TrackEntry { task, component, host, port, from, to, reason, ended } = entry;
     let ended = Some(ended).filter(|ended| !ended.is_empty());
     TaskPlace { task, component, host, port, from_ms: from, to_ms: to, reason, ended }
 }
 
-pub(super) fn past(entry: HistoryEntry) -> PastTopology {
+pub(super) fn past_topology(entry: HistoryEntry) -> PastTopology {
     let HistoryEntry { topology, name, started, started_by, killed, killed_by, reason, sample_rate } = entry;
     let kill_reason = Some(reason).filter(|reason| !reason.is_empty());
     PastTopology {

@@ -1,5 +1,5 @@
-//! The archive that answers: how it is come by, how old it is, and which topology a text names
-//! in it.
+//! Metric store of this nimbus as the source of an answer: its distance from the leader, and the
+//! topology that a text names in it.
 
 use std::collections::BTreeMap;
 
@@ -20,54 +20,57 @@ use crate::{
     },
 };
 
-/// How far back names of gone topologies are looked up for a list.
+/// Maximum number of history entries that are searched for the names of removed topologies.
 pub(super) const HISTORY_MAX: usize = 5000;
 
-/// How many metas the archive is asked for at once, when a filter lets few of them through.
+/// Number of metas that are read at once, for a filter that matches few of them.
 const SCANNED_AT_ONCE: usize = 5000;
 
-/// The most metas that one page looks at then.
+/// Maximum number of metas that one page reads for such a filter.
 const SCANNED_MAX: usize = 20_000;
 
-/// An archive, and how much of the leader's it is.
+/// Metric store, with its distance from the leader's.
 pub(super) struct Source {
     pub(super) archive: Archive,
     pub(super) view: ArchiveView,
 }
 
 impl Source {
-    /// The topology that a text names: a live one by id or name; a gone one by id, or the last
-    /// of that name.
+    /// Finds the topology that a text names: a live topology by id or name; a removed topology by
+    /// id, or the latest one of that name.
     ///
     /// # Errors
-    /// `unknown_topology` when nothing is known of any.
+    /// `unknown_topology` if neither the cluster view nor the metric store has such a topology.
     pub(super) async fn topology(&self, api: &Api, text: &str) -> Result<TopologyId, ApiError> {
-        // One that has not read the cluster, or cannot read that record, still has its archive.
+        // A nimbus without a view, or with an unreadable record, still has its metric store.
         let live = api.nimbus.observation().and_then(|seen| find(&seen.view, text));
         if let Ok(id) = live {
             return Ok(id);
         }
         if let Ok(id) = text.parse::<TopologyId>() {
-            let has_metas = self.archive.fingerprint(&id).await.map_err(failed)?.count > 0;
-            let was_there = self.archive.topology(&id).await.map_err(failed)?.is_some();
-            if has_metas || was_there || !self.archive.track(&id, None, 1).await.map_err(failed)?.is_empty() {
+            let has_metas = self.archive.fingerprint(&id).await.map_err(archive_error)?.count > 0;
+            let was_there = self.archive.topology(&id).await.map_err(archive_error)?.is_some();
+            if has_metas
+                || was_there
+                || !self.archive.track(&id, None, 1).await.map_err(archive_error)?.is_empty()
+            {
                 return Ok(id);
             }
         }
         if let Ok(name) = text.parse::<TopologyName>()
-            && let Some(last) = self.archive.history(Some(&name), 1).await.map_err(failed)?.pop()
+            && let Some(last) = self.archive.history(Some(&name), 1).await.map_err(archive_error)?.pop()
         {
             return Ok(last.topology);
         }
         Err(ApiError::new(
             Code::UnknownTopology,
-            format!("there is no topology {text:?}, and no metrics of one that is gone"),
-            Some("`stormkeeper metrics --topologies` shows the ones there were"),
+            format!("there is no topology {text:?}, and no metrics of a removed topology of that name or id"),
+            Some("`stormkeeper metrics --topologies` lists all topologies with metrics"),
         ))
     }
 
-    /// At most `limit` metas that the filter lets through, after the id `after`. A page that
-    /// has looked at enough ends before, and says where to go on.
+    /// Returns at most `limit` metas that match the filter, after the id `after`. A page that has
+    /// read `SCANNED_MAX` metas ends early, with a cursor.
     pub(super) async fn metas(
         &self,
         topology: &TopologyId,
@@ -76,12 +79,12 @@ impl Source {
         limit: usize,
     ) -> Result<MetaPage, ApiError> {
         let (mut metas, mut scanned) = (Vec::new(), 0);
-        let at_once = if filter.is_of_level_alone() { limit } else { SCANNED_AT_ONCE };
+        let at_once = if filter.is_level_only() { limit } else { SCANNED_AT_ONCE };
         loop {
             let query = MetaQuery { topology: topology.clone(), meta: filter.level, after, limit: at_once };
-            let page = self.archive.metas(query).await.map_err(failed)?;
+            let page = self.archive.metas(query).await.map_err(archive_error)?;
             scanned += page.metas.len();
-            let mut fit = page.metas.into_iter().filter(|meta| filter.lets_through(&meta.name));
+            let mut fit = page.metas.into_iter().filter(|meta| filter.matches(&meta.name));
             metas.extend(fit.by_ref().take(limit - metas.len()));
             if fit.next().is_some() {
                 let next = metas.last().map(|meta| meta.id);
@@ -95,41 +98,39 @@ impl Source {
     }
 }
 
-/// What a failure of the archive is to the one who asked.
-pub(super) fn failed(error: archive::Error) -> ApiError {
+/// Converts an error of the metric store into an answer.
+pub(super) fn archive_error(error: archive::Error) -> ApiError {
     match error {
         archive::Error::Invalid(reason) => ApiError::new(Code::InvalidRequest, reason, None),
         archive::Error::Busy | archive::Error::Stopped => {
             ApiError::new(Code::NoArchive, chain(&error), Some("try again in a moment"))
         }
         archive::Error::Unreadable { .. } => internal(&error),
-        error => ApiError::new(
-            Code::NoArchive,
-            chain(&error),
-            Some("another nimbus may have it: --nimbus HOST:PORT"),
-        ),
+        error => {
+            ApiError::new(Code::NoArchive, chain(&error), Some("ask another nimbus: --nimbus HOST:PORT"))
+        }
     }
 }
 
-/// The live topologies, as far as this nimbus sees.
-pub(super) fn alive(api: &Api) -> BTreeMap<TopologyId, TopologyName> {
+/// Returns the live topologies in the view of this nimbus.
+pub(super) fn live_topologies(api: &Api) -> BTreeMap<TopologyId, TopologyName> {
     let Ok(observation) = api.nimbus.observation() else { return BTreeMap::new() };
     observation.view.storms.iter().map(|(id, storm)| (id.clone(), storm.value.name.clone())).collect()
 }
 
-/// The archive of this nimbus.
+/// Returns the metric store of this nimbus.
 ///
 /// # Errors
-/// `no_archive` when there is none now, with the reason.
+/// `no_archive` with the reason, if the store is not open.
 pub(super) fn of(api: &Api) -> Result<Source, ApiError> {
     let archive = api.nimbus.metrics().map_err(|refusal| {
-        let hint = "the other nimbuses have archives of their own: --nimbus HOST:PORT";
+        let hint = "the other nimbuses have metric stores of their own: --nimbus HOST:PORT";
         ApiError::new(Code::NoArchive, chain(&refusal), Some(hint))
     })?;
     let Position { term, seq } = archive.position();
-    let Lag { leader, level_at } = api.nimbus.metrics_lag();
+    let Lag { leader, caught_up_at } = api.nimbus.metrics_lag();
     let now = api.nimbus.clock().now();
-    let behind_ms = level_at.map(|at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX));
+    let behind_ms = caught_up_at.map(|at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX));
     let view = ArchiveView {
         nimbus: api.nimbus.id().clone(),
         term,

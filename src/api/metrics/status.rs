@@ -1,4 +1,4 @@
-//! How the archive of this nimbus stands, its queue, and who uploads.
+//! Status of the metric store of this nimbus, its export queue and its exporters.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::source::{self, Source};
 use crate::{
     api::{Api, error::ApiError},
     archive::{DropCause, QueueStatus, Status},
-    nimbus::measure::UploaderState,
+    nimbus::measure::ExporterState,
     rpc::message::{
         ArchiveStatus, DropSummary, FollowerSummary, QueueSummary, UploaderSummary, UploaderWork,
     },
@@ -15,9 +15,9 @@ use crate::{
 pub(super) async fn of(api: &Api) -> Result<ArchiveStatus, ApiError> {
     let Source { archive, view } = source::of(api)?;
     let Status { bytes, position: _, log_from, log_bytes, metas, drops, failure, aside } =
-        archive.status().await.map_err(source::failed)?;
-    let queue = archive.queue_status().await.map_err(source::failed)?;
-    let measured = api.nimbus.measure_status().await;
+        archive.status().await.map_err(source::archive_error)?;
+    let queue = archive.queue_status().await.map_err(source::archive_error)?;
+    let measured = api.nimbus.metrics_status().await;
     let drops = drops.into_iter().flat_map(|(topology_id, causes)| {
         let of_one = move |(cause, count): (DropCause, u64)| DropSummary {
             topology_id: topology_id.clone(),
@@ -30,8 +30,8 @@ pub(super) async fn of(api: &Api) -> Result<ArchiveStatus, ApiError> {
     let followers = followers.map(|(nimbus, at)| FollowerSummary { nimbus, seq: at.seq });
     Ok(ArchiveStatus {
         archive: view,
-        stage: measured.stage.word().to_owned(),
-        trouble: measured.trouble,
+        stage: measured.state.word().to_owned(),
+        trouble: measured.problem,
         followers: followers.collect(),
         bytes,
         metas,
@@ -40,11 +40,11 @@ pub(super) async fn of(api: &Api) -> Result<ArchiveStatus, ApiError> {
         failure,
         aside: aside.iter().map(|path| path.display().to_string()).collect(),
         drops: drops.collect(),
-        queue: self::queue(queue, measured.uploaders),
+        queue: self::queue(queue, measured.exporters),
     })
 }
 
-fn queue(status: QueueStatus, mut states: BTreeMap<String, UploaderState>) -> QueueSummary {
+fn queue(status: QueueStatus, mut states: BTreeMap<String, ExporterState>) -> QueueSummary {
     let QueueStatus { reserved, ready, bytes, oldest, uploaders } = status;
     let uploaders = uploaders.into_iter().map(|(name, status)| UploaderSummary {
         work: states.remove(&name).map(work),
@@ -65,16 +65,17 @@ fn queue(status: QueueStatus, mut states: BTreeMap<String, UploaderState>) -> Qu
     }
 }
 
-fn work(state: UploaderState) -> UploaderWork {
-    let UploaderState { doing, since, points, refused, failures, events, events_lost, last_failure } = state;
+fn work(state: ExporterState) -> UploaderWork {
+    let ExporterState { activity, since, points, rejected, failures, events, events_dropped, last_failure } =
+        state;
     UploaderWork {
-        doing: doing.word().to_owned(),
+        doing: activity.word().to_owned(),
         since_ms: since,
         points,
-        points_refused: refused,
+        points_refused: rejected,
         failures,
         events,
-        events_lost,
+        events_lost: events_dropped,
         last_failure,
     }
 }

@@ -1,4 +1,4 @@
-//! What is answered about metrics, from an archive that was filled by hand.
+//! Answers about metrics, from a metric store that the test filled.
 
 use std::collections::BTreeSet;
 
@@ -14,19 +14,19 @@ use crate::{
     rpc::metrics::{Claim, RegisterRequest},
 };
 
-/// How many tasks the component has.
+/// Number of tasks of the component.
 const TASKS: u32 = 12;
 
-/// How many minutes it ran.
+/// Number of minutes for which the topology ran.
 const MINUTES: u32 = 15;
 
-/// A leader whose archive knows a topology that is gone.
+/// A leader whose metric store has the metrics of a removed topology.
 struct Past {
     _fixture: Fixture,
     running: Running,
     router: Router,
     archive: Archive,
-    /// The first minute of it.
+    /// First minute of the topology.
     first: Minute,
 }
 
@@ -34,10 +34,10 @@ fn gone() -> TopologyId {
     "gone-1-1".parse().expect("valid")
 }
 
-/// What a task measures in the `n`th minute.
+/// Point of a task in the `n`th minute.
 type Measure = fn(u32, u32) -> Point;
 
-/// What is measured, with what it is in the `n`th minute.
+/// Metric names, each with its point in the `n`th minute.
 fn names() -> Vec<(String, Measure)> {
     let count: Measure = |task, n| Point::Counter(Counter { count: u64::from(task * 100 + n) });
     let mut names: Vec<(String, Measure)> = vec![
@@ -85,7 +85,7 @@ impl Past {
         let request = RegisterRequest { topology: gone(), claims };
         self.archive.register(self.term(), request).await.expect("registered");
         for n in 0..MINUTES {
-            // The last task was measured for the first minutes only.
+            // The last task has points in the first minutes only.
             let measured = names().into_iter().enumerate().filter(|(i, _)| n < 5 || *i + 1 < names().len());
             let contribution = Contribution {
                 topology: gone(),
@@ -142,7 +142,7 @@ impl Past {
         answer
     }
 
-    /// All pages of a list, and how many there were.
+    /// Returns all pages of a list, and their number.
     async fn pages(&self, uri: &str, list: &str) -> (Vec<Value>, usize) {
         let (mut all, mut n_pages, mut after) = (Vec::new(), 0, String::new());
         loop {
@@ -157,7 +157,7 @@ impl Past {
 }
 
 #[tokio::test]
-async fn a_topology_that_is_gone_is_found_by_id_and_by_name() {
+async fn removed_topology_is_found_by_id_and_by_name() {
     let past = Past::new().await;
     let topologies = past.get("topologies").await;
     let found = topologies["topologies"].as_array().expect("a list").iter();
@@ -192,7 +192,7 @@ async fn a_topology_that_is_gone_is_found_by_id_and_by_name() {
 }
 
 #[tokio::test]
-async fn windows_of_a_list_end_with_the_same_minute() {
+async fn all_windows_of_a_list_end_with_the_same_minute() {
     let past = Past::new().await;
     let count_of = |list: &Value, task: u32| {
         let values = list["values"].as_array().expect("a list");
@@ -230,7 +230,7 @@ async fn windows_of_a_list_end_with_the_same_minute() {
 }
 
 #[tokio::test]
-async fn all_pages_together_are_all_and_each_once() {
+async fn pages_of_a_list_contain_every_entry_once() {
     let past = Past::new().await;
     for (uri, list, id) in [
         ("topology/gone/metas?name=*", "metas", "id"),
@@ -243,7 +243,7 @@ async fn all_pages_together_are_all_and_each_once() {
         for limit in [1, 2, 3, all.len(), all.len() + 1] {
             let (paged, n_pages) = past.pages(&format!("{uri}&limit={limit}"), list).await;
             assert_eq!(paged, all, "{uri} by {limit}");
-            // Who is not in the window leaves a page shorter.
+            // A metric without points in the window makes a page shorter.
             assert!(n_pages >= all.len().div_ceil(limit), "{uri} by {limit}: {n_pages} pages");
         }
         let ids: BTreeSet<String> = all.iter().map(|entry| entry[id].to_string()).collect();
@@ -252,11 +252,11 @@ async fn all_pages_together_are_all_and_each_once() {
 }
 
 #[tokio::test]
-async fn points_over_time_come_in_pages_too() {
+async fn points_over_time_are_paged() {
     let past = Past::new().await;
     let (first, last) = (past.first.start().as_millis(), past.first.plus(MINUTES).start().as_millis());
     let uri = format!("data?topology=gone&pattern=Emitted&from={first}&to={last}");
-    /// Metric and time of each point.
+    /// Returns metric and time of each point.
     fn points(series: &[Value]) -> Vec<(String, u64, Value)> {
         let of_one = |series: &Value| {
             let id = series["id"].as_str().expect("an id").to_owned();
@@ -270,7 +270,7 @@ async fn points_over_time_come_in_pages_too() {
     let (series, n_pages) = past.pages(&uri, "series").await;
     let all = points(&series);
     assert_eq!((series.len(), n_pages), (2 + TASKS as usize, 1));
-    // The last task has five.
+    // The last task has five points.
     assert_eq!(all.len(), (1 + TASKS as usize) * MINUTES as usize + 5);
     for limit in [1, 7, 15, 16, all.len(), all.len() + 1] {
         let (series, _) = past.pages(&format!("{uri}&limit={limit}"), "series").await;
@@ -295,7 +295,7 @@ async fn points_over_time_come_in_pages_too() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_a_question_is_named() {
+async fn invalid_query_is_answered_with_the_reason() {
     let past = Past::new().await;
     let bad = StatusCode::BAD_REQUEST;
     let cases = [
@@ -315,7 +315,7 @@ async fn whatever_is_wrong_with_a_question_is_named() {
         ("topologies?after=a/b", "after"),
         ("data", "which metric"),
         ("data?id=xyz", "id=xyz"),
-        ("data?id=1&name=x", "three ways"),
+        ("data?id=1&name=x", "only one of"),
         ("data?id=1&pattern=x", "filter"),
         ("data?name=x", "metric name"),
         ("data?topology=gone&from=yesterday", "from=yesterday"),
@@ -340,7 +340,7 @@ async fn whatever_is_wrong_with_a_question_is_named() {
 }
 
 #[tokio::test]
-async fn metrics_of_a_topology_that_is_gone_can_be_forgotten() {
+async fn metrics_of_a_removed_topology_can_be_deleted() {
     let past = Past::new().await;
     let uri = "/api/v1/metrics/topology/gone/metas";
     let ids = async || {
@@ -362,7 +362,7 @@ async fn metrics_of_a_topology_that_is_gone_can_be_forgotten() {
     let all = json!({"ids": expected}).to_string();
     let (status, answer) = ask(&past.router, Method::DELETE, uri, all.clone()).await;
     assert_eq!((status, &answer["metas"]), (StatusCode::OK, &json!(0)), "{answer}");
-    // It is remembered all the same.
+    // The topology itself is still in the history.
     let by_id = "/api/v1/metrics/topology/gone-1-1/metas";
     assert_eq!(ask(&past.router, Method::DELETE, by_id, all).await.0, StatusCode::OK);
 
@@ -388,7 +388,7 @@ async fn metrics_of_a_topology_that_is_gone_can_be_forgotten() {
 }
 
 #[tokio::test]
-async fn what_is_measured_can_be_changed_while_it_runs() {
+async fn metric_control_can_be_changed_while_the_topology_runs() {
     let fixture = Fixture::new().await;
     let running = fixture.leader().await;
     let router = routes(running.handle().clone());
@@ -419,7 +419,7 @@ async fn what_is_measured_can_be_changed_while_it_runs() {
         let body = body.as_bytes().to_vec();
         check(&router, Bad { method: Method::POST, uri, body, status, code, names }).await;
     }
-    // This one was started without metrics.
+    // This nimbus was started without metrics.
     let uri = "/api/v1/metrics/status";
     let status = StatusCode::SERVICE_UNAVAILABLE;
     check(

@@ -1,4 +1,4 @@
-//! The routes without a port where one nimbus will do, and over HTTP where two are needed.
+//! Routes: called directly if one nimbus is enough, over HTTP if a test needs two.
 
 mod metrics;
 mod replicas;
@@ -37,7 +37,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 struct Fixture {
     server: MemoryTree,
-    /// Holds the supervisor for as long as the test runs.
+    /// Session of the supervisor, which ends with the test.
     tree: Arc<dyn Tree>,
     dir: tempfile::TempDir,
 }
@@ -73,7 +73,7 @@ impl Fixture {
         self.leading(self.start("leader").await).await
     }
 
-    /// A leader that keeps metrics.
+    /// Starts a leader with a metric store.
     async fn leader_with_metrics(&self) -> Running {
         let environment = Environment { hostname: "localhost".to_owned(), ..Environment::default() };
         let (config, _) = Config::load(None, &[], &environment).expect("valid");
@@ -104,7 +104,7 @@ fn blob(name: &str) -> Bundle {
 }
 
 #[tokio::test]
-async fn a_topology_goes_through_its_life() {
+async fn topology_is_submitted_changed_and_killed() {
     let fixture = Fixture::new().await;
     let running = fixture.leader().await;
     let router = routes(running.handle().clone());
@@ -163,7 +163,7 @@ async fn a_topology_goes_through_its_life() {
     drop(fixture.tree);
 }
 
-/// A bad request, and what its answer must be.
+/// A bad request, and the answer that it must get.
 struct Bad<'a> {
     method: Method,
     uri: &'a str,
@@ -183,7 +183,7 @@ async fn check(router: &Router, bad: Bad<'_>) {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_is_named() {
+async fn bad_request_is_answered_with_the_reason() {
     let fixture = Fixture::new().await;
     let running = fixture.leader().await;
     let router = routes(running.handle().clone());
@@ -220,7 +220,7 @@ async fn whatever_is_wrong_is_named() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_a_blob_is_named() {
+async fn bad_blob_is_answered_with_the_reason() {
     let fixture = Fixture::new().await;
     let running = fixture.leader().await;
     let router = routes(running.handle().clone());
@@ -256,7 +256,7 @@ async fn whatever_is_wrong_with_a_blob_is_named() {
 }
 
 #[tokio::test]
-async fn without_a_tree_a_nimbus_lives_and_is_not_ready() {
+async fn nimbus_without_zookeeper_is_live_and_not_ready() {
     let fixture = Fixture::new().await;
     fixture.server.set_online(false);
     let running = fixture.start("alone").await;
@@ -276,7 +276,7 @@ async fn without_a_tree_a_nimbus_lives_and_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_follower_answers_reads_and_forwards_writes() {
+async fn follower_answers_reads_and_forwards_writes() {
     let fixture = Fixture::new().await;
     let leader = fixture.leader().await;
     let follower = fixture.start("follower").await;
@@ -299,7 +299,7 @@ async fn a_follower_answers_reads_and_forwards_writes() {
     let (status, refused) = ask(&router, Method::POST, "/api/v1/topology/nothing/kill", "{}").await;
     assert_eq!((status, &refused["code"]), (StatusCode::NOT_FOUND, &json!("unknown_topology")));
 
-    // A client that knows the follower alone.
+    // A client that has only the address of the follower.
     let client = Client::new(vec![follower.address().to_string()], Timeouts::default()).expect("a client");
     let detail = wait_until("it is placed", LONG, || async {
         let detail = client.show("wc").await.map_err(|error| error.to_string())?;

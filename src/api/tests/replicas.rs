@@ -1,4 +1,4 @@
-//! What several nimbuses do together, and what operators ask of hosts.
+//! Several nimbuses together, and operations on hosts.
 
 use super::*;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     tree::faulty::{FaultPlan, FaultyTree, Rates},
 };
 
-/// The bundle of a topology that asks for so many copies.
+/// Returns the package of a topology that requires `copies` replicas of its blob.
 fn blob_with_copies(name: &str, copies: u32, wait_secs: u32) -> Bundle {
     let mut topology = lines_and_count(name);
     topology.settings.insert("topology.min.replication.count".to_owned(), copies.into());
@@ -26,10 +26,10 @@ async fn submit(client: &Client, Bundle { key, bytes }: Bundle) -> Result<BlobKe
 }
 
 impl Fixture {
-    /// A leader and a follower that know of each other, and a client of both.
+    /// Starts a leader and a follower that see each other, and a client of both.
     async fn two(&self) -> (Running, Running, Client) {
         let (leader, follower) = (self.leader().await, self.start("follower").await);
-        wait_until("both are known to both", LONG, || async {
+        wait_until("both nimbuses see both nimbuses", LONG, || async {
             let known = |running: &Running| {
                 running
                     .handle()
@@ -46,7 +46,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_submit_waits_for_the_copies_that_are_wanted() {
+async fn submit_waits_for_the_required_copies() {
     let fixture = Fixture::new().await;
     let (leader, follower, client) = fixture.two().await;
     let key = submit(&client, blob("default")).await.expect("taken");
@@ -68,7 +68,7 @@ async fn a_submit_waits_for_the_copies_that_are_wanted() {
 }
 
 #[tokio::test]
-async fn what_a_leader_of_the_past_asks_for_is_refused() {
+async fn request_of_a_deposed_leader_is_rejected() {
     let fixture = Fixture::new().await;
     let (leader, follower, client) = fixture.two().await;
     let key = submit(&client, blob("wc")).await.expect("taken");
@@ -88,7 +88,7 @@ async fn what_a_leader_of_the_past_asks_for_is_refused() {
     let without = ask(&router, Method::POST, &uri, r#"{"from":"x:1"}"#).await;
     assert_eq!((without.0, &without.1["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")));
 
-    // A write that was meant for the leader of a later term.
+    // A write for the leader of a later term.
     let router = routes(leader.handle().clone());
     let request = Request::builder().method(Method::POST).uri("/api/v1/topology/wc/kill");
     let request = request.header(TERM, term.0 + 1).body(Body::empty()).expect("a request");
@@ -99,7 +99,7 @@ async fn what_a_leader_of_the_past_asks_for_is_refused() {
 }
 
 #[tokio::test]
-async fn a_host_is_drained_and_used_again_and_everyone_sees_who_asked() {
+async fn drain_and_undrain_of_a_host_are_events_with_the_caller() {
     let fixture = Fixture::new().await;
     let (_leader, follower, client) = fixture.two().await;
     submit(&client, blob("wc")).await.expect("taken");
@@ -122,7 +122,7 @@ async fn a_host_is_drained_and_used_again_and_everyone_sees_who_asked() {
     let (status, answer) = drain("host", r#"{"waitSecs":5}"#).await;
     assert_eq!((status, &answer["hostOperation"]), (StatusCode::OK, &json!("drain")), "{answer}");
     assert_eq!(drain("host", r#"{"waitSecs":5}"#).await.0, StatusCode::OK, "again changes nothing");
-    wait_until("the follower shows it", LONG, || async {
+    wait_until("the follower shows the drain", LONG, || async {
         let seen = client.supervisors().await.map_err(|error| error.to_string())?;
         match seen.drains.first() {
             Some(drain) if drain.wait_secs == Some(5) && seen.supervisors[0].drained => Ok(()),
@@ -131,7 +131,7 @@ async fn a_host_is_drained_and_used_again_and_everyone_sees_who_asked() {
     })
     .await;
     client.undrain(&host).await.expect("used again");
-    let events = wait_until("the follower has heard of it", LONG, || async {
+    let events = wait_until("the follower has the events", LONG, || async {
         let list =
             client.nimbuses_seen_by(follower.handle().api()).await.map_err(|error| error.to_string())?;
         assert_eq!(list.nimbuses.len(), 2);
@@ -155,7 +155,7 @@ async fn a_host_is_drained_and_used_again_and_everyone_sees_who_asked() {
 }
 
 #[tokio::test]
-async fn a_follower_says_what_is_wrong_as_the_leader_does() {
+async fn follower_reports_the_same_problems_as_the_leader() {
     let fixture = Fixture::new().await;
     let (leader, follower, client) = fixture.two().await;
     submit(&client, blob("first")).await.expect("taken");
@@ -175,15 +175,15 @@ async fn a_follower_says_what_is_wrong_as_the_leader_does() {
 }
 
 #[tokio::test]
-async fn a_follower_shows_at_once_what_it_was_told_is_done() {
+async fn follower_shows_a_forwarded_write_at_once() {
     let fixture = Fixture::new().await;
     let _leader = fixture.leader().await;
-    // It hears of no change by itself.
+    // The follower gets no event of any change.
     let deaf = FaultPlan::seeded(1, Rates { lost_event: 1.0, ..Rates::default() });
     let tree = FaultyTree::new(fixture.server.connect(), deaf);
     let options = nimbus::Options::of_test(fixture.dir.path().join("deaf"));
     let follower = start(options, tree, Clock::new(), CancellationToken::new()).await.expect("started");
-    wait_until("it has read the cluster", LONG, || async {
+    wait_until("the follower has read the cluster", LONG, || async {
         if follower.handle().leader().is_some() { Ok(()) } else { Err("it has not".to_owned()) }
     })
     .await;

@@ -1,4 +1,4 @@
-//! What others ask of a nimbus about metrics.
+//! Metrics requests of the API and of other nimbuses to a nimbus.
 
 use std::collections::BTreeMap;
 
@@ -12,118 +12,124 @@ use crate::{
     model::{NimbusId, Position, TopologyId},
     nimbus::{
         Handle,
-        measure::{Checkpoint, Lag, Measure, MeasureStatus, Stage},
+        measure::{Checkpoint, Lag, Measure, MetricsStatus, ReplicaState},
         refusal::Refusal,
     },
     rpc::metrics::{ContributeAnswer, LogPage, LogQuery, MetaPage, MetaQuery, RegisterAnswer},
 };
 
 impl Handle {
-    /// Its archive of metrics, to be read. Every nimbus has one; a follower's may be a few
-    /// seconds behind.
+    /// Returns the metric store of this nimbus, for reads. Every nimbus has one; the store of a
+    /// follower may be a few seconds behind.
     ///
     /// # Errors
-    /// [`Refusal::NoMetrics`] while it is not open, which says why.
+    /// [`Refusal::NoMetrics`] with the reason, while the store is not open.
     pub fn metrics(&self) -> Result<Archive, Refusal> {
-        self.measure()?.archive()
+        self.metrics_service()?.archive()
     }
 
-    /// What it knows of the leader's archive. Costs nothing, so that each answer can tell.
+    /// Returns how far this nimbus' log is behind the leader's. Cheap enough for every answer.
     pub fn metrics_lag(&self) -> Lag {
-        self.measure().map(Measure::lag).unwrap_or_default()
+        self.metrics_service().map(Measure::lag).unwrap_or_default()
     }
 
-    /// How many entries each nimbus' archive is behind the leader's log, as far as this one
-    /// knows: of itself, and while it leads of those that follow it.
+    /// Returns how many entries each nimbus is behind the leader's log, for the nimbuses that this
+    /// one knows about: itself, and while it leads, its followers.
     pub fn metrics_behind(&self) -> BTreeMap<NimbusId, u64> {
-        self.measure().map(Measure::behind).unwrap_or_default()
+        self.metrics_service().map(Measure::behind).unwrap_or_default()
     }
 
-    /// What keeps its archive from following the leader's, or keeps it as the leader from taking
-    /// metrics in.
+    /// Returns the problem that keeps this nimbus from following the leader's log, or, as the
+    /// leader, from ingesting metrics.
     pub fn metrics_trouble(&self) -> Option<String> {
-        self.measure().ok()?.trouble()
+        self.metrics_service().ok()?.problem()
     }
 
-    /// How its metrics stand.
-    pub async fn measure_status(&self) -> MeasureStatus {
-        match self.measure() {
+    /// Returns the status of the metrics service.
+    pub async fn metrics_status(&self) -> MetricsStatus {
+        match self.metrics_service() {
             Ok(measure) => measure.status().await,
-            Err(refusal) => MeasureStatus { closed: Some(refusal.to_string()), ..MeasureStatus::default() },
+            Err(refusal) => MetricsStatus { closed: Some(refusal.to_string()), ..MetricsStatus::default() },
         }
     }
 
-    /// A place for the body of a registration or a contribution, which is to be read while this
-    /// is held. Only a leader has one.
+    /// Waits for a permit for the body of a registration or a metric batch. The body must be read
+    /// while the permit is held. Only a leader has permits.
     ///
     /// # Errors
-    /// [`Refusal::NotLeading`], and [`Refusal::NoMetrics`] when there is no room in time.
-    pub async fn metrics_room(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+    /// [`Refusal::NotLeading`]; [`Refusal::NoMetrics`] if no permit is free in time.
+    pub async fn metrics_body_permit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         if !self.takes_writes() {
             return Err(self.not_leading());
         }
-        self.measure()?.room().await
+        self.metrics_service()?.body_permit().await
     }
 
     /// Registers the names in `body`, a [`crate::rpc::metrics::RegisterRequest`].
     ///
     /// # Errors
-    /// [`Refusal::NotLeading`]; [`Refusal::NoMetrics`] when it is worth another try;
-    /// [`Refusal::BadOption`] when it is not.
+    /// [`Refusal::NotLeading`]; [`Refusal::NoMetrics`] if a retry may succeed;
+    /// [`Refusal::BadOption`] if a retry cannot succeed.
     pub async fn register_metrics(&self, body: Bytes) -> Result<RegisterAnswer, Refusal> {
-        self.measure()?.register(body).await
+        self.metrics_service()?.register(body).await
     }
 
-    /// Takes in `body`, a [`crate::metrics::Contribution`].
+    /// Ingests `body`, a [`crate::metrics::Contribution`].
     ///
     /// # Errors
-    /// [`Refusal::NotLeading`], and [`Refusal::BadOption`] for what is no contribution.
-    pub async fn contribute(&self, body: Bytes) -> Result<ContributeAnswer, Refusal> {
-        match self.measure() {
-            Ok(measure) => measure.contribute(body).await,
+    /// [`Refusal::NotLeading`]; [`Refusal::BadOption`] if the body is no metric batch.
+    pub async fn ingest_metrics(&self, body: Bytes) -> Result<ContributeAnswer, Refusal> {
+        match self.metrics_service() {
+            Ok(measure) => measure.ingest(body).await,
             Err(refusal) => Ok(ContributeAnswer::NotNow { reason: refusal.to_string() }),
         }
     }
 
-    /// Lets go metas of a topology that is gone. Those that are not known change nothing.
+    /// Deletes metas of a topology that no longer exists. Unknown ids change nothing.
     ///
     /// # Errors
-    /// [`Refusal::NotLeading`]; [`Refusal::StillMeasured`] of a topology that is there;
-    /// [`Refusal::NotReady`] and [`Refusal::NoMetrics`] when it is worth another try.
-    pub async fn forget_metrics(&self, topology: &TopologyId, ids: Vec<MetricId>) -> Result<(), Refusal> {
+    /// [`Refusal::NotLeading`]; [`Refusal::StillMeasured`] if the topology exists;
+    /// [`Refusal::NotReady`] and [`Refusal::NoMetrics`] if a retry may succeed.
+    pub async fn delete_metric_metas(
+        &self,
+        topology: &TopologyId,
+        ids: Vec<MetricId>,
+    ) -> Result<(), Refusal> {
         if !self.takes_writes() {
             return Err(self.not_leading());
         }
-        self.measure()?.forget(topology, ids).await
+        self.metrics_service()?.delete_metas(topology, ids).await
     }
 
-    /// Entries of its archive's log after those that another nimbus has, and how far it goes.
+    /// Returns the log entries after those of the querying nimbus, and the local log end.
     ///
     /// # Errors
-    /// [`Refusal::NoMetrics`].
+    /// [`Refusal::NoMetrics`] if the store is not open, or this nimbus is not the leader that the
+    /// query names.
     pub async fn metrics_log(&self, query: LogQuery) -> Result<(LogPage, Position), Refusal> {
-        self.measure()?.log_after(query).await
+        self.metrics_service()?.log_after(query).await
     }
 
-    /// A page of metas.
+    /// Returns a page of metas.
     ///
     /// # Errors
-    /// [`Refusal::NoMetrics`].
+    /// [`Refusal::NoMetrics`] if the store is not open.
     pub async fn metrics_metas(&self, query: MetaQuery) -> Result<MetaPage, Refusal> {
-        self.measure()?.metas(query).await
+        self.metrics_service()?.metas(query).await
     }
 
-    /// A copy of its archive, and the tasks that are to send it.
+    /// Makes a checkpoint of the metric store. Returns it with the tasks that must send it.
     ///
     /// # Errors
-    /// [`Refusal::NoMetrics`].
+    /// [`Refusal::NoMetrics`] if the store is not open, this nimbus is taking over, or too many
+    /// checkpoints are being sent.
     pub async fn metrics_checkpoint(&self) -> Result<(Checkpoint, &Tasks), Refusal> {
-        let measure = self.measure()?;
+        let measure = self.metrics_service()?;
         Ok((measure.checkpoint().await?, measure.tasks()))
     }
 
-    fn measure(&self) -> Result<&Measure, Refusal> {
-        let none = || Refusal::NoMetrics { reason: "this nimbus keeps none (local mode)".to_owned() };
+    fn metrics_service(&self) -> Result<&Measure, Refusal> {
+        let none = || Refusal::NoMetrics { reason: "this nimbus has no metrics (local mode)".to_owned() };
         self.measure.as_ref().ok_or_else(none)
     }
 }
@@ -133,10 +139,11 @@ impl Measure {
         let Ok(archive) = self.archive() else { return BTreeMap::new() };
         let own = archive.position();
         let mut behind = BTreeMap::new();
-        if self.shared.stage.borrow().0 == Stage::Leading {
-            let acks = self.acks();
-            let heard = acks.heard().map(|(id, its)| (id.clone(), own.seq.saturating_sub(its.seq)));
-            behind.extend(heard);
+        if self.shared.replica_state.borrow().0 == ReplicaState::Leading {
+            let replica_progress = self.replica_progress();
+            let log_ends =
+                replica_progress.log_ends().map(|(id, its)| (id.clone(), own.seq.saturating_sub(its.seq)));
+            behind.extend(log_ends);
         }
         if let Some(leader) = self.lag().leader {
             behind.insert(self.shared.setup.me.clone(), leader.seq.saturating_sub(own.seq));
@@ -145,12 +152,12 @@ impl Measure {
     }
 
     fn lag(&self) -> Lag {
-        let leads = self.shared.stage.borrow().0 == Stage::Leading;
+        let leads = self.shared.replica_state.borrow().0 == ReplicaState::Leading;
         match self.archive() {
-            Ok(archive) if leads => Lag { leader: Some(archive.position()), level_at: None },
+            Ok(archive) if leads => Lag { leader: Some(archive.position()), caught_up_at: None },
             Ok(_) | Err(_) => {
-                let progress = self.progress();
-                Lag { leader: progress.leader, level_at: progress.level_at }
+                let fetch_status = self.fetch_status();
+                Lag { leader: fetch_status.leader, caught_up_at: fetch_status.caught_up_at }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The whole archive, for another nimbus: made as a directory, sent as a tar.
+//! Checkpoint of the metric store for another nimbus: made as a directory, sent as a tar.
 
 use std::{
     io::{self, Write},
@@ -16,74 +16,76 @@ use crate::{
         tasks::{Ending, Tasks},
     },
     nimbus::{
-        measure::{Measure, Stage},
+        measure::{Measure, ReplicaState},
         refusal::Refusal,
     },
 };
 
-/// How many are sent at once: each holds files that RocksDB could otherwise delete.
-pub(super) const AT_ONCE: usize = 2;
+/// Maximum number of checkpoints sent at once: each holds files that RocksDB could otherwise delete.
+pub(super) const SENDS_MAX: usize = 2;
 
-/// What the directories of checkpoints begin with, those that are sent and those received.
+/// Name prefixes of the directories of checkpoints: of sent ones, and of received ones.
 const SENT: &str = "metrics-sent-";
 pub(super) const RECEIVED: &str = "metrics-received-";
 
-/// Parts on their way from the disk to the network, of [`CHUNK_BYTES`] each.
+/// Maximum number of chunks, of [`CHUNK_BYTES`] each, on their way from the disk to the network.
 const CHUNKS: usize = 16;
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// A checkpoint on its way to another nimbus; its files go when it is dropped.
+/// Checkpoint on its way to another nimbus. Its files are removed when it is dropped.
 #[derive(Debug)]
 pub struct Checkpoint {
-    dir: Directory,
+    dir: TemporaryDirectory,
     _permit: OwnedSemaphorePermit,
 }
 
-/// A directory that is removed in the end.
+/// Directory that is removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Directory(pub(super) PathBuf);
+pub(super) struct TemporaryDirectory(pub(super) PathBuf);
 
-impl Drop for Directory {
+impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
-        // Gone already when it was renamed; else the next start removes it.
+        // A renamed directory is gone already; any other is removed at the next start.
         let _gone = std::fs::remove_dir_all(&self.0);
     }
 }
 
 impl Measure {
-    /// Makes a checkpoint of the archive.
+    /// Makes a checkpoint of the metric store.
     pub(in crate::nimbus) async fn checkpoint(&self) -> Result<Checkpoint, Refusal> {
         let archive = self.archive()?;
-        if self.shared.stage.borrow().0 == Stage::TakingOver {
+        if self.shared.replica_state.borrow().0 == ReplicaState::TakingOver {
             return Err(Refusal::NoMetrics {
-                reason: "it is about to lead, and asks others itself".to_owned(),
+                reason: "this nimbus is taking over, and polls other nimbuses itself".to_owned(),
             });
         }
-        let busy = |_| Refusal::NoMetrics { reason: format!("{AT_ONCE} checkpoints are being sent already") };
-        let permit = std::sync::Arc::clone(&self.shared.checkpoints).try_acquire_owned().map_err(busy)?;
-        let dir = Directory(self.new_dir(SENT));
+        let busy =
+            |_| Refusal::NoMetrics { reason: format!("{SENDS_MAX} checkpoints are being sent already") };
+        let permit =
+            std::sync::Arc::clone(&self.shared.checkpoint_permits).try_acquire_owned().map_err(busy)?;
+        let dir = TemporaryDirectory(self.new_dir(SENT));
         let made = archive.checkpoint(dir.0.clone()).await;
         made.map_err(|error| Refusal::NoMetrics { reason: error.to_string() })?;
         Ok(Checkpoint { dir, _permit: permit })
     }
 
-    /// A path for a new directory beside the archive.
+    /// Returns a path for a new directory beside the metric store.
     pub(super) fn new_dir(&self, prefix: &str) -> PathBuf {
         self.shared.setup.local_dir.join(format!("{prefix}{:08x}", fastrand::u32(..)))
     }
 }
 
 impl Checkpoint {
-    /// Its files as a tar.
+    /// Returns the files of the checkpoint as a tar.
     pub fn tar(self, tasks: &Tasks) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
         let (chunks, received) = mpsc::channel(CHUNKS);
         tasks.start("metric-checkpoint", Ending::Normal, async move {
             let failed = chunks.clone();
             let packed =
-                blocking::run(move || pack(&self.dir.0, Sending { chunks, chunk: Vec::new() })).await;
+                blocking::run(move || pack(&self.dir.0, ChunkWriter { chunks, chunk: Vec::new() })).await;
             if let Err(error) = packed {
-                info!(%error, "a checkpoint was not sent to its end");
-                // The receiver must not take what it has for the whole; it may be gone.
+                info!(%error, "could not send a checkpoint completely; the receiver retries");
+                // The receiver must not take a part for the whole. The receiver may be gone.
                 let _gone = failed.send(Err(error)).await;
             }
         });
@@ -91,7 +93,7 @@ impl Checkpoint {
     }
 }
 
-fn pack(dir: &Path, into: Sending) -> io::Result<()> {
+fn pack(dir: &Path, into: ChunkWriter) -> io::Result<()> {
     let mut tar = tar::Builder::new(into);
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -100,25 +102,25 @@ fn pack(dir: &Path, into: Sending) -> io::Result<()> {
     tar.into_inner()?.flush()
 }
 
-/// Removes what a crash left half sent or half received.
-pub(super) fn remove_leftovers(local_dir: &Path) {
-    // A directory that cannot be listed holds no archive either, which says why.
+/// Removes half-sent and half-received checkpoints of a crashed process.
+pub(super) fn remove_stale(local_dir: &Path) {
+    // A directory that cannot be listed has no metric store either; opening it reports why.
     for entry in std::fs::read_dir(local_dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_left = name.to_str().is_some_and(|name| name.starts_with(SENT) || name.starts_with(RECEIVED));
         if is_left && let Err(error) = std::fs::remove_dir_all(entry.path()) {
-            warn!(path = %entry.path().display(), %error, "what is left of a checkpoint could not be removed");
+            warn!(path = %entry.path().display(), %error, "cannot remove a stale checkpoint; do so by hand");
         }
     }
 }
 
-/// Bytes to the network, for a thread that writes.
-struct Sending {
+/// Writer that sends the bytes of a blocking thread to the network in chunks.
+struct ChunkWriter {
     chunks: mpsc::Sender<io::Result<Bytes>>,
     chunk: Vec<u8>,
 }
 
-impl Write for Sending {
+impl Write for ChunkWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = bytes.len().min(CHUNK_BYTES - self.chunk.len());
         self.chunk.extend_from_slice(&bytes[..n]);
@@ -145,7 +147,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_checkpoint_arrives_whole_and_leaves_nothing() {
+    async fn checkpoint_is_sent_completely_and_its_directory_is_removed() {
         let tasks = Tasks::default();
         let parent = tempfile::tempdir().expect("a directory");
         let dir = parent.path().join(format!("{SENT}x"));
@@ -155,7 +157,7 @@ mod tests {
         std::fs::write(dir.join("1.sst"), &large).expect("written");
         let permits = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
         let permit = permits.clone().try_acquire_owned().expect("free");
-        let checkpoint = Checkpoint { dir: Directory(dir.clone()), _permit: permit };
+        let checkpoint = Checkpoint { dir: TemporaryDirectory(dir.clone()), _permit: permit };
         let chunks: Vec<_> = checkpoint.tar(&tasks).collect().await;
         let bytes: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.expect("sent")).collect();
         let mut found = std::collections::BTreeMap::new();

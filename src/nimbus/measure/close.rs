@@ -1,4 +1,4 @@
-//! Closing minutes: some time after its end a minute is sent to external stores.
+//! Closing of minutes: a minute is queued for export some time after its end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,13 +12,14 @@ use crate::{
     nimbus::measure::MetricOptions,
 };
 
-/// A wait that ends a moment too early, as clocks are not exact, must not become a busy loop.
+/// Minimum wait: a wait that ends a moment too early, as clocks are not exact, must not become a
+/// busy loop.
 const WAIT_MIN: Duration = Duration::from_millis(10);
 
-/// After a failure.
+/// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Closes each minute when its time has come.
+/// Closes each minute when it is due.
 pub(super) async fn close_minutes(archive: Archive, term: Term, options: Arc<MetricOptions>, clock: Clock) {
     let mut closed = None;
     loop {
@@ -31,17 +32,17 @@ pub(super) async fn close_minutes(archive: Archive, term: Term, options: Arc<Met
                     next.since(clock.now())
                 }
                 Err(error) => {
-                    info!(%term, minute = %through, %error, "could not close a minute");
+                    info!(%term, minute = %through, %error, "could not close a minute; retrying");
                     RETRY
                 }
             },
             Some(_) | None => next.since(clock.now()),
         };
-        tokio::time::sleep(wait.clamp(WAIT_MIN, options.pace.clock)).await;
+        tokio::time::sleep(wait.clamp(WAIT_MIN, options.pace.clock_check)).await;
     }
 }
 
-/// The last minute that is to be closed by now, and when the one after it is.
+/// Returns the last minute that is due for closing, and the time at which the next one is due.
 fn due(now: Timestamp, delay: Duration) -> (Option<Minute>, Timestamp) {
     let delay_millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
     let before = Timestamp::from_millis(now.as_millis().saturating_sub(delay_millis));
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_minute_is_due_after_its_end_and_the_delay() {
+    fn minute_is_due_after_its_end_and_the_delay() {
         let at = |secs: u64| Timestamp::from_millis(secs * 1000);
         let delay = Duration::from_secs(20);
         assert_eq!(due(at(10), delay), (None, at(80)));

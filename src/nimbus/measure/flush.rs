@@ -1,4 +1,4 @@
-//! The leader tells in the tree which metas it has: count and digest, for followers to compare.
+//! Publication of the leader's metas in ZooKeeper: count and digest, for followers to compare.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,49 +17,52 @@ use crate::{
     tree::{self, CreateMode, Op},
 };
 
-/// The most records written in one round; the rest comes in the next. Each is a transaction.
+/// Maximum number of records written in one round; the others follow in the next round. Each is a
+/// transaction.
 const WRITES_MAX: usize = 200;
 
-/// A fingerprint as it is stored.
-pub(super) fn record_of(fingerprint: Fingerprint) -> MetricMetas {
+/// Returns a fingerprint as the record that is stored in ZooKeeper.
+pub(super) fn fingerprint_record(fingerprint: Fingerprint) -> MetricMetas {
     MetricMetas { count: fingerprint.count, digest: format!("{:016x}", fingerprint.digest) }
 }
 
-/// Writes what changed, for as long as the leadership lasts.
-pub(super) async fn flush(measure: Measure, archive: Archive, writer: FencedWriter) {
-    let mut flushed: Option<Position> = None;
+/// Publishes changed fingerprints for as long as the leadership lasts.
+pub(super) async fn publish_metas(measure: Measure, archive: Archive, writer: FencedWriter) {
+    let mut published: Option<Position> = None;
     loop {
-        tokio::time::sleep(measure.shared.options.pace.flush).await;
+        tokio::time::sleep(measure.shared.options.pace.publish_metas).await;
         let position = archive.position();
         // Metas change by entries of the log alone.
-        if flushed == Some(position) {
+        if published == Some(position) {
             continue;
         }
-        match measure.flush_once(&archive, &writer).await {
-            Ok(true) => flushed = Some(position),
+        match measure.publish_changed(&archive, &writer).await {
+            Ok(true) => published = Some(position),
             Ok(false) => {}
             Err(WriteError::Deposed { .. }) => return,
-            Err(error) => info!(%error, "could not write which metas there are; it is tried again"),
+            Err(error) => info!(%error, "failed to publish metric-meta fingerprints; retrying"),
         }
     }
 }
 
 impl Measure {
-    /// Answers whether everything is written.
-    async fn flush_once(&self, archive: &Archive, writer: &FencedWriter) -> Result<bool, WriteError> {
+    /// Returns whether every changed fingerprint was written.
+    async fn publish_changed(&self, archive: &Archive, writer: &FencedWriter) -> Result<bool, WriteError> {
         let (view, _) = self.view();
         let known = match archive.topologies().await {
             Ok(known) => known,
             Err(error) => {
-                info!(%error, "the archive does not say which topologies it knows");
+                info!(%error, "cannot read the topologies of the metric store; retrying");
                 return Ok(false);
             }
         };
         let mut own = BTreeMap::new();
         for topology in known.into_iter().filter(|id| is_of_daemons(id) || view.metrics.contains_key(id)) {
             match archive.fingerprint(&topology).await {
-                Ok(fingerprint) => drop(own.insert(topology, record_of(fingerprint))),
-                Err(error) => info!(%topology, %error, "the archive does not say which metas it knows"),
+                Ok(fingerprint) => drop(own.insert(topology, fingerprint_record(fingerprint))),
+                Err(error) => {
+                    info!(%topology, %error, "cannot read the metas of a topology; not published now")
+                }
             }
         }
         let ops = changes(&own, &view);
@@ -67,8 +70,8 @@ impl Measure {
         let mut is_written = true;
         for (topology, op) in ops.into_iter().take(WRITES_MAX) {
             match writer.commit(vec![op]).await {
-                Ok(_) => debug!(%topology, "wrote which metas there are"),
-                // It was removed or made meanwhile: the view will show that.
+                Ok(_) => debug!(%topology, "published a metric-meta fingerprint"),
+                // The znode was created or deleted meanwhile; the next view shows that.
                 Err(WriteError::Op {
                     source: tree::Error::NoNode { .. } | tree::Error::NodeExists { .. },
                     ..
@@ -80,13 +83,13 @@ impl Measure {
     }
 }
 
-/// What is to be written so that the tree says what `own` says.
+/// Returns the writes that make ZooKeeper equal to `own`.
 fn changes(own: &BTreeMap<TopologyId, MetricMetas>, view: &ClusterView) -> Vec<(TopologyId, Op)> {
     let unreadable: BTreeSet<_> = view.unreadable.keys().collect();
     let op = |(id, metas): (&TopologyId, &MetricMetas)| {
         let (path, data) = (layout::metrics(id), record::encode(metas));
         let op = match view.metrics.get(id) {
-            Some(told) if told.value == *metas => return None,
+            Some(published) if published.value == *metas => return None,
             Some(_) => Op::Set { path, data, version: None },
             None if unreadable.contains(&path) => Op::Set { path, data, version: None },
             None => Op::Create { path, data, mode: CreateMode::Persistent },
@@ -106,8 +109,8 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_is_written() {
-        let metas = |count, digest| record_of(Fingerprint { count, digest });
+    fn only_changed_fingerprints_are_written() {
+        let metas = |count, digest| fingerprint_record(Fingerprint { count, digest });
         let stored = |value| Stored { value, version: Version::FIRST };
         let mut view = ClusterView::default();
         view.metrics.insert(id("same-1-1"), stored(metas(2, 7)));

@@ -1,4 +1,5 @@
-//! Following the leader's archive by its log.
+//! Follower side of the replication: fetches the leader's metric log, or a checkpoint of the
+//! leader's metric store if the logs have diverged.
 
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use crate::{
     cluster::{record::Leader, store},
     model::{Position, Term},
     nimbus::measure::{
-        Measure, Stage,
-        checkpoint::{self, Directory},
+        Measure, ReplicaState,
+        checkpoint::{self, TemporaryDirectory},
         status::count,
     },
     rpc::{
@@ -21,20 +22,21 @@ use crate::{
     },
 };
 
-/// How much is asked for at once: a fraction of a second to send and to write.
-const PAGE_BYTES: u64 = 4 << 20;
+/// Maximum bytes of one fetched page: a fraction of a second to send and to write.
+const PAGE_BYTES_MAX: u64 = 4 << 20;
 
-/// How many pages follow one another without a pause. Between them others get their turn.
+/// Pages that are fetched in a row without a pause. The apply lock is released after each page.
 const PAGES_IN_A_ROW: usize = 16;
 
-/// After a failure; the leader may be on its way to another nimbus.
+/// Bounds of the pause after a failed fetch; the leadership may be moving to another nimbus.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// Between two whole archives: one that diverges again at once would copy gigabytes for ever.
+/// Pause after a checkpoint whose log diverges again at once: without the pause, the follower would
+/// copy gigabytes for ever.
 const CHECKPOINT_PAUSE: Duration = Duration::from_secs(30);
 
-/// Why nothing was fetched.
+/// Failure to fetch or apply entries of another nimbus.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error(transparent)]
@@ -42,60 +44,70 @@ pub(super) enum FetchError {
     #[error(transparent)]
     Archive(#[from] archive::Error),
     #[error(
-        "the last leader that this nimbus knows of is of term {leader}, and its own log goes up to entry {own}: \
-         a later leader is not known yet, or ZooKeeper's tree is a new one"
+        "the local metric log ends at entry {own}, and the latest leader in the view is of term {leader}: \
+         either a later leader is not in the view yet, or the ZooKeeper tree is a new one (see \"A new ZooKeeper \
+         tree\" in docs/operations.md)"
     )]
-    Older { leader: Term, own: Position },
-    #[error("another nimbus leads since the archive of the leader of term {leader} was fetched")]
+    StaleLeader { leader: Term, own: Position },
+    #[error(
+        "another nimbus became leader while the checkpoint of the leader of term {leader} was downloaded; the \
+         checkpoint is discarded"
+    )]
     Deposed { leader: Term },
-    #[error("it is not known whether the leader still leads")]
+    #[error("cannot check in ZooKeeper whether the leader still leads")]
     Tree(#[from] store::Error),
 }
 
-/// What one question brought.
+/// Outcome of one fetched page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fetched {
-    /// The other one has no more than this nimbus.
-    Level,
-    /// This was taken, and there may be more.
-    UpTo(Position),
-    /// Its log does not go on where ours ends.
+    /// The log of the other nimbus has no entry after the local log end.
+    CaughtUp,
+    /// Entries up to this position were applied, and the other nimbus may have more.
+    Advanced(Position),
+    /// The log of the other nimbus does not continue the local log.
     Diverged,
-    /// Nor does it have all that ours has.
-    Lacking,
+    /// As `Diverged`, and the local log may contain committed entries that an unclean takeover
+    /// discarded.
+    DivergedCommitted,
 }
 
-/// Follows for as long as the nimbus runs; not while it leads.
+/// Follows the leader for as long as the nimbus runs, except while this nimbus leads.
 pub(super) async fn follow(measure: Measure) {
-    let archive = measure.opened().await;
-    let mut stage = measure.shared.stage.subscribe();
+    let archive = measure.wait_until_open().await;
+    let mut state = measure.shared.replica_state.subscribe();
     let mut observations = measure.shared.setup.observations.clone();
     let mut backoff =
         Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
     loop {
         let pace = &measure.shared.options.pace;
-        let (now, leader) = (stage.borrow_and_update().0, measure.leader());
-        let wait = match leader.as_ref().filter(|_| now == Stage::Following) {
-            None => pace.pull_idle,
-            Some(leader) => match measure.pull(&archive, leader).await {
+        let (now, leader) = (state.borrow_and_update().0, measure.leader());
+        let wait = match leader.as_ref().filter(|_| now == ReplicaState::Following) {
+            None => pace.fetch_idle,
+            Some(leader) => match measure.fetch_from_leader(&archive, leader).await {
                 Ok(wait) => {
                     backoff.reset();
-                    measure.progress().trouble = None;
+                    measure.fetch_status().problem = None;
                     wait
                 }
                 Err(error) => {
                     let (text, leader) = (chain(&error), &leader.nimbus);
-                    let is_news = measure.progress().trouble.replace(text.clone()).as_ref() != Some(&text);
+                    let is_news =
+                        measure.fetch_status().problem.replace(text.clone()).as_ref() != Some(&text);
                     match is_news {
-                        true => info!(%leader, error = text, "could not follow the leader's metrics"),
-                        false => debug!(%leader, error = text, "could not follow the leader's metrics"),
+                        true => {
+                            info!(%leader, error = text, "could not follow the leader's metric log; retrying")
+                        }
+                        false => {
+                            debug!(%leader, error = text, "could not follow the leader's metric log; retrying")
+                        }
                     }
-                    backoff.next_delay().max(pace.pull_busy)
+                    backoff.next_delay().max(pace.fetch_lagging)
                 }
             },
         };
-        let heard_of = async {
-            // Another leader may have the answer at once; what else changes is not looked at.
+        let leader_changed = async {
+            // A new leader may answer at once; other changes of the view do not matter here.
             while observations.changed().await.is_ok() {
                 if measure.leader() != leader {
                     return;
@@ -106,77 +118,86 @@ pub(super) async fn follow(measure: Measure) {
         tokio::select! {
             biased;
             // Cancel-safe: all of them only wait.
-            _changed = stage.changed() => {}
-            () = heard_of => {}
+            _changed = state.changed() => {}
+            () = leader_changed => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
 impl Measure {
-    /// Takes what the leader has, page by page, and answers how long to wait.
-    async fn pull(&self, archive: &Archive, leader: &Leader) -> Result<Duration, FetchError> {
+    /// Fetches and applies the leader's log page by page. Returns the pause before the next fetch.
+    async fn fetch_from_leader(&self, archive: &Archive, leader: &Leader) -> Result<Duration, FetchError> {
         let (pace, api, leads) = (&self.shared.options.pace, &leader.api, Some(leader.term));
         for _ in 0..PAGES_IN_A_ROW {
-            let _hand = self.shared.hand.lock().await;
+            let _apply_lock = self.shared.apply_lock.lock().await;
             let own = archive.position();
             if own.term > leader.term.0 {
-                return Err(FetchError::Older { leader: leader.term, own });
+                return Err(FetchError::StaleLeader { leader: leader.term, own });
             }
-            let Some(asked) = self.while_following(self.ask(archive, api, leads)).await else {
-                return Ok(pace.pull_idle);
+            let Some(asked) = self.while_following(self.fetch_page(archive, api, leads)).await else {
+                return Ok(pace.fetch_idle);
             };
             let (page, last) = asked?;
-            self.progress().leader = Some(last);
-            let fetched = self.take(archive, api, page).await?;
+            self.fetch_status().leader = Some(last);
+            let fetched = self.apply_page(archive, api, page).await?;
             match fetched {
-                Fetched::Level => return Ok(self.level()),
-                Fetched::UpTo(position) if position >= last => return Ok(self.level()),
-                Fetched::UpTo(_) => {}
-                Fetched::Diverged | Fetched::Lacking => {
-                    let keeps = fetched == Fetched::Lacking;
-                    let Some(received) = self.while_following(self.download(archive, api, keeps)).await
+                Fetched::CaughtUp => return Ok(self.note_caught_up()),
+                Fetched::Advanced(position) if position >= last => return Ok(self.note_caught_up()),
+                Fetched::Advanced(_) => {}
+                Fetched::Diverged | Fetched::DivergedCommitted => {
+                    let quarantine = fetched == Fetched::DivergedCommitted;
+                    let Some(received) =
+                        self.while_following(self.download_checkpoint(archive, api, quarantine)).await
                     else {
-                        return Ok(pace.pull_idle);
+                        return Ok(pace.fetch_idle);
                     };
                     let received = received?;
-                    // What it leads may have been given up by now, and is not in this then.
+                    // A later leader may have made an unclean takeover since. The checkpoint of the
+                    // deposed leader does not reflect that takeover.
                     if !self.shared.setup.store.is_latest(leader.term).await? {
                         return Err(FetchError::Deposed { leader: leader.term });
                     }
-                    self.replace(archive, api, received, keeps).await?;
-                    // The log since then follows at once, unless it diverges once more.
-                    let (page, _) = self.ask(archive, api, leads).await?;
-                    let is_odd =
-                        matches!(self.take(archive, api, page).await?, Fetched::Diverged | Fetched::Lacking);
-                    return Ok(if is_odd { CHECKPOINT_PAUSE.max(pace.pull_busy) } else { pace.pull_busy });
+                    self.install_checkpoint(archive, api, received, quarantine).await?;
+                    // The entries after the checkpoint follow at once, unless the log diverges again.
+                    let (page, _) = self.fetch_page(archive, api, leads).await?;
+                    let diverged_again = matches!(
+                        self.apply_page(archive, api, page).await?,
+                        Fetched::Diverged | Fetched::DivergedCommitted
+                    );
+                    return Ok(if diverged_again {
+                        CHECKPOINT_PAUSE.max(pace.fetch_lagging)
+                    } else {
+                        pace.fetch_lagging
+                    });
                 }
             }
         }
-        Ok(pace.pull_busy)
+        Ok(pace.fetch_lagging)
     }
 
-    /// Notes that everything is here that the leader has, and answers how long to wait.
-    fn level(&self) -> Duration {
-        self.progress().level_at = Some(self.shared.setup.clock.now());
-        self.shared.options.pace.pull_idle
+    /// Records that the local log has every entry of the leader. Returns the pause before the next
+    /// fetch.
+    fn note_caught_up(&self) -> Duration {
+        self.fetch_status().caught_up_at = Some(self.shared.setup.clock.now());
+        self.shared.options.pace.fetch_idle
     }
 
-    /// What `asking` answers, unless this nimbus leads before: a leader that is gone may take
-    /// long to answer, and whoever takes over waits for the hand.
-    pub(super) async fn while_following<T>(&self, asking: impl Future<Output = T>) -> Option<T> {
-        let mut stage = self.shared.stage.subscribe();
+    /// Returns the result of `request`, or `None` if this nimbus starts to lead first: a dead leader
+    /// may take long to answer, and the takeover waits for the apply lock.
+    pub(super) async fn while_following<T>(&self, request: impl Future<Output = T>) -> Option<T> {
+        let mut state = self.shared.replica_state.subscribe();
         tokio::select! {
             biased;
-            // Cancel-safe: what only asks has changed nothing here.
-            _changed = stage.wait_for(|(stage, _)| *stage != Stage::Following) => None,
-            answer = asking => Some(answer),
+            // Cancel-safe: `request` only sends requests and has changed nothing here.
+            _changed = state.wait_for(|(state, _)| *state != ReplicaState::Following) => None,
+            answer = request => Some(answer),
         }
     }
 
-    /// Asks the nimbus at `api` for what comes after our last entry, and how far its log goes; as
-    /// a follower of the leader of the term `leads`, or as a leader.
-    pub(super) async fn ask(
+    /// Fetches the entries after the local log end, and the log end, of the nimbus at `api`: as a
+    /// follower of the leader of the term `leads`, or as a leader itself if `leads` is absent.
+    pub(super) async fn fetch_page(
         &self,
         archive: &Archive,
         api: &str,
@@ -184,39 +205,39 @@ impl Measure {
     ) -> Result<(LogPage, Position), FetchError> {
         let Position { term, seq } = archive.position();
         let query =
-            LogQuery { nimbus: self.shared.setup.me.clone(), term, seq, max_bytes: PAGE_BYTES, leads };
-        Ok(self.shared.sync.log(api, &query).await?)
+            LogQuery { nimbus: self.shared.setup.me.clone(), term, seq, max_bytes: PAGE_BYTES_MAX, leads };
+        Ok(self.shared.replica_client.log(api, &query).await?)
     }
 
-    /// Takes a page of another nimbus' log. The hand must be held.
-    pub(super) async fn take(
+    /// Applies a page of another nimbus' log. The caller must hold the apply lock.
+    pub(super) async fn apply_page(
         &self,
         archive: &Archive,
         api: &str,
         page: LogPage,
     ) -> Result<Fetched, FetchError> {
         Ok(match page {
-            LogPage::Entries { entries, .. } if entries.is_empty() => Fetched::Level,
+            LogPage::Entries { entries, .. } if entries.is_empty() => Fetched::CaughtUp,
             LogPage::Entries { entries, .. } => {
                 let n = entries.len();
                 let position = archive.apply(entries).await?;
-                debug!(from = api, n, seq = position.seq, "took entries of the metrics log");
-                Fetched::UpTo(position)
+                debug!(from = api, n, seq = position.seq, "applied entries of the metric log");
+                Fetched::Advanced(position)
             }
             LogPage::Diverged => Fetched::Diverged,
-            LogPage::Lacking => Fetched::Lacking,
+            LogPage::Lacking => Fetched::DivergedCommitted,
         })
     }
 
-    /// Fetches the whole archive of the nimbus at `api`. If our own is one to keep, only when there
-    /// is room for that.
-    pub(super) async fn download(
+    /// Downloads a checkpoint from the nimbus at `api`. If the local database must be quarantined,
+    /// the download starts only if there is room for one more quarantined database.
+    pub(super) async fn download_checkpoint(
         &self,
         archive: &Archive,
         api: &str,
-        keeps: bool,
-    ) -> Result<Directory, FetchError> {
-        if keeps {
+        quarantine: bool,
+    ) -> Result<TemporaryDirectory, FetchError> {
+        if quarantine {
             archive.has_room_aside().await?;
         }
         let Position { term, seq } = archive.position();
@@ -224,33 +245,38 @@ impl Measure {
             from = api,
             term,
             seq,
-            "our metrics log does not lead on to that of another nimbus: fetching its whole archive"
+            "the local metric log diverged from the log of another nimbus; downloading a checkpoint"
         );
-        let received = Directory(self.new_dir(checkpoint::RECEIVED));
-        let bytes = self.shared.sync.checkpoint(api, &received.0).await?;
-        debug!(from = api, bytes, "fetched a whole metrics archive");
+        let received = TemporaryDirectory(self.new_dir(checkpoint::RECEIVED));
+        let bytes = self.shared.replica_client.checkpoint(api, &received.0).await?;
+        debug!(from = api, bytes, "downloaded a checkpoint of the metric store");
         Ok(received)
     }
 
-    /// Goes on with what was fetched in place of ours, which is put aside if it is one to keep. The
-    /// hand must be held.
-    pub(super) async fn replace(
+    /// Replaces the local database by a downloaded checkpoint. The local database is quarantined or
+    /// deleted. The caller must hold the apply lock.
+    pub(super) async fn install_checkpoint(
         &self,
         archive: &Archive,
         api: &str,
-        received: Directory,
-        keeps: bool,
+        received: TemporaryDirectory,
+        quarantine: bool,
     ) -> Result<(), FetchError> {
         let own = archive.position();
-        if keeps {
+        if quarantine {
             archive.give_way_to(received.0.clone()).await?;
-            warn!(term = own.term, seq = own.seq, "metrics that the cluster lacks were put aside");
+            warn!(
+                term = own.term,
+                seq = own.seq,
+                "quarantined the local metric database: it may contain committed metrics that an unclean takeover \
+                 discarded; see \"Metrics that were put aside\" in docs/operations.md"
+            );
         } else {
             archive.replace_with(received.0.clone()).await?;
         }
         count(&self.shared.counts.checkpoints, 1);
         let Position { term, seq } = archive.position();
-        info!(from = api, term, seq, "took the whole metrics archive");
+        info!(from = api, term, seq, "replaced the local metric database by a checkpoint");
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! Taking in what topology masters and supervisors send; only while leading.
+//! Ingest of the metric batches and registrations of topology masters and supervisors, and the
+//! server side of the replication (`log_after`). Only the leader ingests.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +19,7 @@ use crate::{
     metrics::{Contribution, MetricId},
     model::{Position, Term, TopologyId},
     nimbus::{
-        measure::{Measure, Stage, is_of_daemons, status::count},
+        measure::{Measure, ReplicaState, is_of_daemons, status::count},
         refusal::Refusal,
     },
     rpc::metrics::{
@@ -27,66 +28,69 @@ use crate::{
     },
 };
 
-/// How many bodies may be on their way at once. With the largest ones that is 1 GiB; those of
-/// a cluster are a few MiB.
-const BODIES: usize = 16;
+/// Maximum number of bodies in flight. With the largest bodies that is 1 GiB; all bodies of a real
+/// cluster are a few MiB.
+const BODIES_MAX: usize = 16;
 
-/// How many bodies are decoded at once: the other cores are for deciding and for reads.
-const DECODES: usize = 2;
+/// Maximum number of bodies decoded at once: the other cores are for deciding and for reads.
+const DECODES_MAX: usize = 2;
 
-/// How many requests of one topology may be stored at once, so that one cannot take the place
-/// of all: its master sends one after the other, and supervisors a few when workers died.
-const OF_ONE_TOPOLOGY: usize = 4;
+/// Maximum number of requests of one topology that are stored at once, so that one topology cannot
+/// take every permit: a topology master sends one request after the other, and supervisors send a
+/// few when workers died.
+const REQUESTS_PER_TOPOLOGY_MAX: usize = 4;
 
-/// How long a body waits for its turn before its sender is told to come again.
-const TURN: Duration = Duration::from_secs(10);
+/// Longest wait of a body for a permit; then the sender must retry.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most bytes of one page of the log.
+/// Maximum bytes of one page of the log.
 const LOG_PAGE_BYTES_MAX: u64 = 8 << 20;
 
-/// Lets in as much at once as there is room for.
+/// Limits the requests that are ingested at once.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct IngestLimiter {
     bodies: Semaphore,
     decodes: Semaphore,
-    // Guards how many requests of each topology are being stored; held for a few instructions.
+    // Guards the number of requests per topology that are being stored; held for a few instructions.
     in_flight: Mutex<BTreeMap<TopologyId, usize>>,
 }
 
-/// A place for one request of a topology.
-struct Place<'a> {
-    gate: &'a Gate,
+/// Permit for one request of a topology.
+struct TopologyPermit<'a> {
+    limiter: &'a IngestLimiter,
     topology: TopologyId,
 }
 
-impl Gate {
+impl IngestLimiter {
     pub(super) fn new() -> Self {
         let in_flight = Mutex::default();
-        Self { bodies: Semaphore::new(BODIES), decodes: Semaphore::new(DECODES), in_flight }
+        Self { bodies: Semaphore::new(BODIES_MAX), decodes: Semaphore::new(DECODES_MAX), in_flight }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TopologyId, usize>> {
         self.in_flight.lock().expect("no one panics while holding the counts")
     }
 
-    fn enter(&self, topology: &TopologyId) -> Option<Place<'_>> {
+    fn topology_permit(&self, topology: &TopologyId) -> Option<TopologyPermit<'_>> {
         let mut in_flight = self.lock();
         let n = in_flight.entry(topology.clone()).or_default();
-        if *n >= OF_ONE_TOPOLOGY {
+        if *n >= REQUESTS_PER_TOPOLOGY_MAX {
             return None;
         }
         *n += 1;
-        Some(Place { gate: self, topology: topology.clone() })
+        Some(TopologyPermit { limiter: self, topology: topology.clone() })
     }
 
-    /// How many requests are being stored, or wait for that.
+    /// Returns how many requests are being stored, or wait to be stored.
     pub(super) fn n_in_flight(&self) -> usize {
         self.lock().values().sum()
     }
 
     async fn decode<T: DeserializeOwned + Send + 'static>(&self, body: Bytes) -> Result<T, Refusal> {
-        let Some(_turn) = turn(&self.decodes).await else {
-            return Err(Refusal::NoMetrics { reason: "too much waits to be decoded".to_owned() });
+        let Some(_permit) = acquire(&self.decodes).await else {
+            return Err(Refusal::NoMetrics {
+                reason: "too many bodies are waiting to be decoded".to_owned(),
+            });
         };
         let decoded = blocking::run(move || rmp_serde::from_slice(&body)).await;
         decoded.map_err(|error: rmp_serde::decode::Error| {
@@ -95,9 +99,9 @@ impl Gate {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for TopologyPermit<'_> {
     fn drop(&mut self) {
-        let mut in_flight = self.gate.lock();
+        let mut in_flight = self.limiter.lock();
         if let Some(n) = in_flight.get_mut(&self.topology) {
             *n -= 1;
             if *n == 0 {
@@ -107,36 +111,38 @@ impl Drop for Place<'_> {
     }
 }
 
-async fn turn(semaphore: &Semaphore) -> Option<SemaphorePermit<'_>> {
-    tokio::time::timeout(TURN, semaphore.acquire()).await.ok()?.ok()
+async fn acquire(semaphore: &Semaphore) -> Option<SemaphorePermit<'_>> {
+    tokio::time::timeout(PERMIT_TIMEOUT, semaphore.acquire()).await.ok()?.ok()
 }
 
 impl Measure {
-    /// A place for a body that is about to be read, while this nimbus takes any.
-    pub(in crate::nimbus) async fn room(&self) -> Result<SemaphorePermit<'_>, Refusal> {
-        let busy = || Refusal::NoMetrics { reason: format!("{BODIES} requests are on their way already") };
-        match turn(&self.shared.gate.bodies).await {
+    /// Waits for a permit for a body that is about to be read.
+    pub(in crate::nimbus) async fn body_permit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        let busy =
+            || Refusal::NoMetrics { reason: format!("{BODIES_MAX} metric requests are in flight already") };
+        match acquire(&self.shared.limiter.bodies).await {
             Some(permit) => Ok(permit),
             None => {
-                count(&self.shared.counts.not_now, 1);
+                count(&self.shared.counts.retry_later, 1);
                 Err(busy())
             }
         }
     }
 
-    /// The archive and the term, while this nimbus leads.
-    pub(super) fn leading(&self) -> Result<(Archive, Term), Refusal> {
+    /// Returns the metric store and the term, while this nimbus leads.
+    pub(super) fn as_leader(&self) -> Result<(Archive, Term), Refusal> {
         let archive = self.archive()?;
-        match *self.shared.stage.borrow() {
-            (Stage::Leading, Some(term)) => Ok((archive, term)),
-            (Stage::Leading | Stage::TakingOver | Stage::Following, _) => {
-                let reason = "this nimbus has just begun to lead, and fetches what others have".to_owned();
+        match *self.shared.replica_state.borrow() {
+            (ReplicaState::Leading, Some(term)) => Ok((archive, term)),
+            (ReplicaState::Leading | ReplicaState::TakingOver | ReplicaState::Following, _) => {
+                let reason =
+                    "this nimbus has just begun to lead, and is still taking over the metric log".to_owned();
                 Err(Refusal::NoMetrics { reason })
             }
         }
     }
 
-    /// Registers names.
+    /// Registers metric names.
     pub(in crate::nimbus) async fn register(&self, body: Bytes) -> Result<RegisterAnswer, Refusal> {
         let answer = self.register_decoded(body).await;
         let counts = &self.shared.counts;
@@ -144,124 +150,132 @@ impl Measure {
             Ok(answer) => {
                 let refused =
                     answer.claims.iter().filter(|claim| matches!(claim, Registered::Refused(_))).count();
-                count(&counts.claims, answer.claims.len());
-                self.shared.own.registered.add(answer.claims.len() as u64);
-                count(&counts.claims_refused, refused);
+                count(&counts.registrations, answer.claims.len());
+                self.shared.instruments.registered.add(answer.claims.len() as u64);
+                count(&counts.registrations_rejected, refused);
             }
             Err(Refusal::BadOption(_)) => count(&counts.undecodable, 1),
-            Err(_) => count(&counts.not_now, 1),
+            Err(_) => count(&counts.retry_later, 1),
         }
         answer
     }
 
     async fn register_decoded(&self, body: Bytes) -> Result<RegisterAnswer, Refusal> {
-        let (archive, term) = self.leading()?;
-        let request: RegisterRequest = self.shared.gate.decode(body).await?;
+        let (archive, term) = self.as_leader()?;
+        let request: RegisterRequest = self.shared.limiter.decode(body).await?;
         if request.claims.len() > NAMES_MAX {
             let n = request.claims.len();
             return Err(Refusal::BadOption(format!(
-                "{n} names are more than {NAMES_MAX} in one registration"
+                "{n} names in one registration; the maximum is {NAMES_MAX}"
             )));
         }
         self.check_known(&archive, &request.topology).await?;
-        let Some(_place) = self.shared.gate.enter(&request.topology) else {
-            return Err(Refusal::NoMetrics { reason: of_one(&request.topology) });
+        let Some(_permit) = self.shared.limiter.topology_permit(&request.topology) else {
+            return Err(Refusal::NoMetrics { reason: too_many_requests(&request.topology) });
         };
-        archive.register(term, request).await.map_err(|error| self.refused(error))
+        archive.register(term, request).await.map_err(|error| self.refusal_of(error))
     }
 
-    /// Takes a contribution in.
-    pub(in crate::nimbus) async fn contribute(&self, body: Bytes) -> Result<ContributeAnswer, Refusal> {
-        let (archive, term) = match self.leading() {
-            Ok(leading) => leading,
-            Err(refusal) => return Ok(self.not_now(refusal.to_string())),
+    /// Ingests a metric batch.
+    pub(in crate::nimbus) async fn ingest(&self, body: Bytes) -> Result<ContributeAnswer, Refusal> {
+        let (archive, term) = match self.as_leader() {
+            Ok(leader) => leader,
+            Err(refusal) => return Ok(self.retry_later(refusal.to_string())),
         };
-        let contribution: Contribution = match self.shared.gate.decode(body).await {
-            Ok(contribution) => contribution,
+        let batch: Contribution = match self.shared.limiter.decode(body).await {
+            Ok(batch) => batch,
             Err(refusal @ Refusal::BadOption(_)) => {
                 count(&self.shared.counts.undecodable, 1);
                 return Err(refusal);
             }
-            Err(refusal) => return Ok(self.not_now(refusal.to_string())),
+            Err(refusal) => return Ok(self.retry_later(refusal.to_string())),
         };
-        let topology = contribution.topology.clone();
+        let topology = batch.topology.clone();
         if let Err(refusal) = self.check_known(&archive, &topology).await {
-            return Ok(self.not_now(refusal.to_string()));
+            return Ok(self.retry_later(refusal.to_string()));
         }
-        let Some(_place) = self.shared.gate.enter(&topology) else {
-            return Ok(self.not_now(of_one(&topology)));
+        let Some(_permit) = self.shared.limiter.topology_permit(&topology) else {
+            return Ok(self.retry_later(too_many_requests(&topology)));
         };
-        self.store(&archive, term, contribution).await
+        self.ingest_batch(&archive, term, batch).await
     }
 
-    /// Stores a contribution, and answers what became of it.
-    pub(super) async fn store(
+    /// Stores a metric batch, and returns the response for the sender.
+    pub(super) async fn ingest_batch(
         &self,
         archive: &Archive,
         term: Term,
-        contribution: Contribution,
+        batch: Contribution,
     ) -> Result<ContributeAnswer, Refusal> {
-        let (topology, minute) = (contribution.topology.clone(), contribution.minute);
-        let (n_points, before) = (contribution.points.len(), archive.position());
+        let (topology, minute) = (batch.topology.clone(), batch.minute);
+        let (n_points, before) = (batch.points.len(), archive.position());
         let counts = &self.shared.counts;
-        Ok(match archive.contribute(term, contribution).await {
+        Ok(match archive.contribute(term, batch).await {
             Ok(Taken::Stored(at)) => {
-                debug!(%topology, %minute, n_points, seq = at.seq, "took in a contribution");
+                debug!(%topology, %minute, n_points, seq = at.seq, "ingested a metric batch");
                 match at > before {
                     true => {
-                        count(&counts.contributions, 1);
+                        count(&counts.batches, 1);
                         count(&counts.points, n_points);
-                        self.shared.own.contributions.mark();
-                        self.shared.own.points.mark_many(n_points as u64);
+                        self.shared.instruments.batches.mark();
+                        self.shared.instruments.points.mark_many(n_points as u64);
                     }
-                    false => count(&counts.repeats, 1),
+                    false => count(&counts.duplicates, 1),
                 }
-                self.shared.stored.notify_one();
-                ContributeAnswer::Stored { at, safe: self.safe() }
+                self.shared.commit_wakeup.notify_one();
+                ContributeAnswer::Stored { at, safe: self.high_watermark() }
             }
             Ok(Taken::Overlaps(stored)) => {
-                count(&counts.overlaps, 1);
+                count(&counts.overlapping, 1);
                 ContributeAnswer::Overlaps { stored }
             }
             Ok(Taken::Unregistered(mut ids)) => {
-                count(&counts.not_now, 1);
+                count(&counts.retry_later, 1);
                 ids.truncate(NAMES_MAX);
                 ContributeAnswer::Unregistered { ids }
             }
             Err(archive::Error::Invalid(reason)) => {
-                info!(%topology, %minute, reason, "a contribution is refused");
-                count(&counts.refused, 1);
-                self.shared.own.refused.increment();
+                info!(%topology, %minute, reason, "rejected an invalid metric batch; the sender discards it");
+                count(&counts.rejected, 1);
+                self.shared.instruments.rejected.increment();
                 ContributeAnswer::Refused { reason }
             }
-            Err(error @ archive::Error::StaleTerm { .. }) => return Err(self.refused(error)),
-            Err(error) => self.not_now(error.to_string()),
+            Err(error @ archive::Error::StaleTerm { .. }) => return Err(self.refusal_of(error)),
+            Err(error) => self.retry_later(error.to_string()),
         })
     }
 
-    fn not_now(&self, reason: String) -> ContributeAnswer {
-        debug!(reason, "a contribution is not taken now");
-        self.shared.own.refused.increment();
-        count(&self.shared.counts.not_now, 1);
+    fn retry_later(&self, reason: String) -> ContributeAnswer {
+        debug!(reason, "did not ingest a metric batch; the sender retries");
+        self.shared.instruments.rejected.increment();
+        count(&self.shared.counts.retry_later, 1);
         ContributeAnswer::NotNow { reason }
     }
 
-    /// Whether metrics of `topology` are taken: it is there, or was. Its last minutes come when
-    /// it is gone already.
+    /// Checks that metrics of `topology` are accepted: the topology exists, or has existed. The last
+    /// minutes of a topology arrive after its removal.
     async fn check_known(&self, archive: &Archive, topology: &TopologyId) -> Result<(), Refusal> {
         if is_of_daemons(topology) || self.view().0.storms.contains_key(topology) {
             return Ok(());
         }
         match archive.fingerprint(topology).await {
             Ok(known) if known.count > 0 => Ok(()),
-            Ok(_) => Err(Refusal::NoMetrics { reason: format!("topology {topology} is not known here") }),
-            Err(error) => Err(self.refused(error)),
+            Ok(_) => Err(Refusal::NoMetrics {
+                reason: format!(
+                    "topology {topology} is unknown to this nimbus; if it was just submitted, retry"
+                ),
+            }),
+            Err(error) => Err(self.refusal_of(error)),
         }
     }
 
-    /// Lets go metas of a topology that is gone.
-    pub(super) async fn forget(&self, topology: &TopologyId, ids: Vec<MetricId>) -> Result<(), Refusal> {
-        let (archive, term) = self.leading()?;
+    /// Deletes metas of a topology that no longer exists.
+    pub(super) async fn delete_metas(
+        &self,
+        topology: &TopologyId,
+        ids: Vec<MetricId>,
+    ) -> Result<(), Refusal> {
+        let (archive, term) = self.as_leader()?;
         let (view, fresh) = self.view();
         if !fresh {
             return Err(Refusal::NotReady);
@@ -271,13 +285,13 @@ impl Measure {
             return Err(Refusal::StillMeasured { topology: topology.clone() });
         }
         let n = ids.len();
-        archive.forget(term, (topology.clone(), ids)).await.map_err(|error| self.refused(error))?;
-        info!(%topology, n, "metas were forgotten, as somebody asked for it");
+        archive.forget(term, (topology.clone(), ids)).await.map_err(|error| self.refusal_of(error))?;
+        info!(%topology, n, "deleted metas of a removed topology, as requested through the API");
         Ok(())
     }
 
-    /// What an error of the archive is to the one who asked.
-    fn refused(&self, error: archive::Error) -> Refusal {
+    /// Returns the refusal for a request that failed with an error of the metric store.
+    fn refusal_of(&self, error: archive::Error) -> Refusal {
         match error {
             archive::Error::StaleTerm { .. } => Refusal::NotLeading { leader: None },
             archive::Error::Invalid(reason) => Refusal::BadOption(reason),
@@ -285,54 +299,61 @@ impl Measure {
         }
     }
 
-    /// Entries of the log, for another nimbus. A follower says by its question what it has, and
-    /// gets nothing from one that does not lead: what that one has may be less than what is safe.
+    /// Returns log entries for another nimbus. A follower reports its log end with its query. A
+    /// follower gets no entries from a nimbus that is not the leader: the log of such a nimbus may
+    /// lack committed entries.
     pub(in crate::nimbus) async fn log_after(
         &self,
         mut query: LogQuery,
     ) -> Result<(LogPage, Position), Refusal> {
         let archive = self.archive()?;
-        let (stage, term) = *self.shared.stage.borrow();
+        let (state, term) = *self.shared.replica_state.borrow();
         match query.leads {
-            Some(leads) if (stage, term) != (Stage::Leading, Some(leads)) => {
-                let reason =
-                    format!("it does not take metrics in as the leader of term {leads}: {}", stage.word());
+            Some(leads) if (state, term) != (ReplicaState::Leading, Some(leads)) => {
+                let reason = format!(
+                    "this nimbus does not ingest metrics as the leader of term {leads}: it is {}",
+                    state.word()
+                );
                 return Err(Refusal::NoMetrics { reason });
             }
-            None if stage == Stage::TakingOver => {
-                let reason = "it is about to lead, and asks others itself".to_owned();
+            None if state == ReplicaState::TakingOver => {
+                let reason = "this nimbus is taking over, and polls other nimbuses itself".to_owned();
                 return Err(Refusal::NoMetrics { reason });
             }
             Some(_) | None => {}
         }
         query.max_bytes = query.max_bytes.min(LOG_PAGE_BYTES_MAX);
-        let mut page = archive.log_after(&query).await.map_err(|error| self.refused(error))?;
+        let mut page = archive.log_after(&query).await.map_err(|error| self.refusal_of(error))?;
         if query.leads.is_some() {
             let has = Position { term: query.term, seq: query.seq };
             match &page {
                 LogPage::Entries { .. } => {
-                    self.acks().has(query.nimbus, has, self.shared.setup.clock.monotonic());
+                    self.replica_progress().record_fetch(
+                        query.nimbus,
+                        has,
+                        self.shared.setup.clock.monotonic(),
+                    );
                 }
-                LogPage::Diverged if self.mark().lacks(has) => {
-                    self.acks().diverged(&query.nimbus);
+                LogPage::Diverged if self.log_state().lacks(has) => {
+                    self.replica_progress().reset(&query.nimbus);
                     page = LogPage::Lacking;
                 }
-                LogPage::Diverged | LogPage::Lacking => self.acks().diverged(&query.nimbus),
+                LogPage::Diverged | LogPage::Lacking => self.replica_progress().reset(&query.nimbus),
             }
-            self.shared.stored.notify_one();
+            self.shared.commit_wakeup.notify_one();
         }
         Ok((page, archive.position()))
     }
 
-    /// Metas, for another nimbus.
+    /// Returns metas for another nimbus.
     pub(in crate::nimbus) async fn metas(&self, mut query: MetaQuery) -> Result<MetaPage, Refusal> {
         query.limit = query.limit.clamp(1, NAMES_MAX);
-        self.archive()?.metas(query).await.map_err(|error| self.refused(error))
+        self.archive()?.metas(query).await.map_err(|error| self.refusal_of(error))
     }
 }
 
-fn of_one(topology: &TopologyId) -> String {
-    format!("{OF_ONE_TOPOLOGY} requests of topology {topology} are being stored already")
+fn too_many_requests(topology: &TopologyId) -> String {
+    format!("{REQUESTS_PER_TOPOLOGY_MAX} requests of topology {topology} are being stored already")
 }
 
 #[cfg(test)]
@@ -340,17 +361,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_topology_does_not_take_the_place_of_others() {
-        let gate = Gate::new();
+    fn requests_of_one_topology_leave_permits_for_other_topologies() {
+        let limiter = IngestLimiter::new();
         let (one, other): (TopologyId, TopologyId) =
             ("a-1-1".parse().expect("valid"), "b-1-1".parse().expect("valid"));
-        let mut places: Vec<_> =
-            (0..OF_ONE_TOPOLOGY).map(|_| gate.enter(&one).expect("there is room")).collect();
-        assert!(gate.enter(&one).is_none());
-        assert!(gate.enter(&other).is_some());
-        places.pop();
-        assert!(gate.enter(&one).is_some());
-        drop(places);
-        assert!(gate.lock().is_empty());
+        let mut permits: Vec<_> = (0..REQUESTS_PER_TOPOLOGY_MAX)
+            .map(|_| limiter.topology_permit(&one).expect("there is room"))
+            .collect();
+        assert!(limiter.topology_permit(&one).is_none());
+        assert!(limiter.topology_permit(&other).is_some());
+        permits.pop();
+        assert!(limiter.topology_permit(&one).is_some());
+        drop(permits);
+        assert!(limiter.lock().is_empty());
     }
 }

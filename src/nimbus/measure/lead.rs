@@ -1,7 +1,7 @@
-//! What a leader does for metrics, for as long as its leadership lasts.
+//! Tasks of a leader, for as long as its leadership lasts.
 //!
-//! It is a task of the metrics' own set, not of the leader's: to end an upload may take a
-//! while, and a leader that gives way must not wait for that.
+//! They belong to the task set of the metrics service, not of the leader: to end an upload may take
+//! a while, and a leader that resigns must not wait for the upload.
 
 use std::panic::AssertUnwindSafe;
 
@@ -14,21 +14,25 @@ use crate::{
     election::FencedWriter,
     nimbus::{
         blobs::BlobStore,
-        measure::{Leading, Measure, Progress, Stage, close, flush, kept, mark, tell, upload},
+        measure::{
+            FetchStatus, Leading, Measure, ReplicaState, close, flush, mark, restart_on_panic, tell, upload,
+        },
     },
 };
 
-/// How long uploaders may clean up at the end of a leadership.
+/// Timeout for the cleanup of exporters at the end of a leadership.
 const STOP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Measure {
-    /// Starts to lead; it ends when the answer is dropped.
+    /// Starts the tasks of a leader; they end when the returned guard is dropped.
     pub(in crate::nimbus) fn lead(&self, writer: FencedWriter, blobs: BlobStore) -> Leading {
         let over = self.shared.tasks.cancelled().child_token();
         let leading = lead(self.clone(), writer, blobs, over.clone());
-        self.shared.tasks.start_graceful("metric-leading", Ending::Normal, async move {
+        self.shared.tasks.start_graceful("metric-leader", Ending::Normal, async move {
             if AssertUnwindSafe(leading).catch_unwind().await.is_err() {
-                error!("leading broke for metrics; nimbus leads without them");
+                error!(
+                    "metrics leader task panicked; nimbus continues without metrics until the next leadership"
+                );
             }
         });
         Leading(over)
@@ -38,22 +42,22 @@ impl Measure {
 async fn lead(measure: Measure, writer: FencedWriter, blobs: BlobStore, over: CancellationToken) {
     let term = writer.term();
     let begun = async {
-        // The leadership before may still be cleaning up.
-        let baton = measure.shared.baton.lock().await;
-        let archive = measure.opened().await;
-        measure.acks().clear();
-        *measure.progress() = Progress::default();
-        measure.shared.stage.send_replace((Stage::TakingOver, Some(term)));
-        if measure.succeed(&archive, &writer).await.is_err() {
-            info!(%term, "this term is over before metrics were taken in");
+        // The tasks of the previous leadership may still be cleaning up.
+        let leadership_lock = measure.shared.leadership_lock.lock().await;
+        let archive = measure.wait_until_open().await;
+        measure.replica_progress().clear();
+        *measure.fetch_status() = FetchStatus::default();
+        measure.shared.replica_state.send_replace((ReplicaState::TakingOver, Some(term)));
+        if measure.take_over(&archive, &writer).await.is_err() {
+            info!(%term, "the term ended before metric ingest started");
             std::future::pending::<()>().await;
         }
-        measure.progress().trouble = None;
-        (baton, archive)
+        measure.fetch_status().problem = None;
+        (leadership_lock, archive)
     };
-    let (_baton, archive) = tokio::select! {
+    let (_leadership_lock, archive) = tokio::select! {
         biased;
-        // Cancel-safe: entries of others that are being written are written whole.
+        // Cancel-safe: a page of entries that is being applied is applied completely.
         () = over.cancelled() => {
             measure.stop_leading(term);
             return;
@@ -62,9 +66,9 @@ async fn lead(measure: Measure, writer: FencedWriter, blobs: BlobStore, over: Ca
     };
     let tasks = measure.shared.tasks.child();
     start(&measure, &archive, &writer, blobs, &tasks);
-    measure.shared.stage.send_replace((Stage::Leading, Some(term)));
+    measure.shared.replica_state.send_replace((ReplicaState::Leading, Some(term)));
     let position = archive.position();
-    info!(%term, last_term = position.term, seq = position.seq, "takes metrics in");
+    info!(%term, last_term = position.term, seq = position.seq, "metric ingest started");
     over.cancelled().await;
     measure.stop_leading(term);
     tasks.stop(STOP_PATIENCE).await;
@@ -82,30 +86,39 @@ fn start(
     let (options, clock) = (shared.options.clone(), shared.setup.clock.clone());
     let its = archive.clone();
     let closing = move || close::close_minutes(its.clone(), term, options.clone(), clock.clone());
-    tasks.start("metric-minutes", Ending::Normal, kept("the closing of minutes", closing));
+    tasks.start("metric-minutes", Ending::Normal, restart_on_panic("closing of minutes", closing));
     let its = (measure.clone(), archive.clone(), writer.clone());
-    let marking = move || mark::mark(its.0.clone(), its.1.clone(), its.2.clone());
-    tasks.start("metric-mark", Ending::Normal, kept("the mark of what is safe", marking));
+    let marking = move || mark::publish_commits(its.0.clone(), its.1.clone(), its.2.clone());
+    tasks.start("metric-high-watermark", Ending::Normal, restart_on_panic("high watermark", marking));
     let its = (measure.clone(), archive.clone(), writer.clone());
-    let flushing = move || flush::flush(its.0.clone(), its.1.clone(), its.2.clone());
-    tasks.start("metric-flush", Ending::Normal, kept("the flush of metas", flushing));
-    let (told, hear) = upload::events(&shared.uploaders);
+    let flushing = move || flush::publish_metas(its.0.clone(), its.1.clone(), its.2.clone());
+    tasks.start(
+        "metric-meta-publish",
+        Ending::Normal,
+        restart_on_panic("publication of the metas", flushing),
+    );
+    let (fanout, receivers) = upload::events(&shared.exporters);
     let its = (measure.clone(), archive.clone(), blobs);
-    let telling = move || tell::tell(its.0.clone(), its.1.clone(), term, its.2.clone(), told.clone());
-    tasks.start("metric-events", Ending::Normal, kept("telling of topologies and tasks", telling));
-    for (uploader, events) in shared.uploaders.iter().zip(hear) {
-        let run = upload::Run::new(measure.clone(), archive.clone(), term, uploader.clone(), tasks);
-        tasks.start_graceful("metric-uploader", Ending::Normal, run.run(events, tasks.cancelled()));
+    let telling =
+        move || tell::record_history(its.0.clone(), its.1.clone(), term, its.2.clone(), fanout.clone());
+    tasks.start(
+        "metric-history",
+        Ending::Normal,
+        restart_on_panic("recording of topology and task history", telling),
+    );
+    for (exporter, events) in shared.exporters.iter().zip(receivers) {
+        let run = upload::ExporterTask::new(measure.clone(), archive.clone(), term, exporter.clone(), tasks);
+        tasks.start_graceful("metric-exporter", Ending::Normal, run.run(events, tasks.cancelled()));
     }
 }
 
 impl Measure {
     fn stop_leading(&self, term: crate::model::Term) {
-        self.shared.stage.send_if_modified(|stage| {
+        self.shared.replica_state.send_if_modified(|state| {
             // The next leadership may have begun.
-            let is_ours = stage.1 == Some(term);
+            let is_ours = state.1 == Some(term);
             if is_ours {
-                *stage = (Stage::Following, None);
+                *state = (ReplicaState::Following, None);
             }
             is_ours
         });

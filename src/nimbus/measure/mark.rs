@@ -1,7 +1,9 @@
-//! The leader marks in the tree up to where the log is safe, before it tells that to anyone.
+//! Persistent high watermark: the leader publishes the committed position in ZooKeeper before the
+//! leader reports the position to anyone.
 //!
-//! The mark is written under the leader's term. So one that was deposed and does not know it
-//! calls nothing safe, and the next leader reads a mark that nobody raises any more.
+//! The leader writes the high watermark under its term. A deposed leader therefore commits
+//! nothing, even if the deposed leader has not noticed its deposition, and the next leader reads a
+//! high watermark that no earlier leader can advance any more.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,53 +20,59 @@ use crate::{
     model::{NimbusId, Position, Term},
     nimbus::measure::{
         Measure,
-        safe::{self, PATIENCE},
+        safe::{self, REPLICA_LAG_MAX},
     },
     rpc::client::chain,
     tree::{self, CreateMode, Op},
 };
 
-/// After a failure of the tree.
+/// Bounds of the pause after a failed ZooKeeper operation.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Another term has begun.
+/// A later term has begun: this nimbus does not lead any more.
 #[derive(Debug)]
 pub(super) struct Deposed;
 
 impl Measure {
-    /// Reads the mark that the leaders before have left, however long the tree takes; none when
-    /// there is none, and one that knows nothing when it makes no sense.
-    pub(super) async fn read_mark(&self) -> Option<ArchiveRecord> {
+    /// Reads the metric log state that earlier leaders published, and retries until ZooKeeper
+    /// answers. `None` if there is no record; [`ArchiveRecord::unknown`] if the record cannot be
+    /// decoded.
+    pub(super) async fn read_high_watermark(&self) -> Option<ArchiveRecord> {
         let mut backoff = self.backoff();
         loop {
             let error = match self.shared.setup.store.archive().await {
                 Ok(record) => return record,
                 Err(store::Error::Unreadable(error)) => {
-                    warn!(%error, "it is not known which metrics are safe: what others have is kept");
+                    warn!(
+                        %error,
+                        "cannot parse /metric-log; treating every replica's log as possibly committed"
+                    );
                     return Some(ArchiveRecord::unknown());
                 }
                 Err(error) => error,
             };
-            self.tree_fails(&error);
+            self.note_coordination_failure(&error);
             tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 
-    /// Says why nothing is called safe for the moment.
-    fn tree_fails(&self, error: &(dyn std::error::Error + 'static)) {
-        let text = format!("up to where the metrics log is safe cannot be read or written: {}", chain(error));
+    /// Shows and logs why the high watermark cannot be read or published for the moment.
+    fn note_coordination_failure(&self, error: &(dyn std::error::Error + 'static)) {
+        let text = format!(
+            "cannot read or publish the high watermark of the metric log; retrying: {}",
+            chain(error)
+        );
         info!("{text}");
-        self.progress().trouble = Some(text);
+        self.fetch_status().problem = Some(text);
     }
 
-    /// Writes `record`, with an event if there is something to tell, however long the tree
-    /// takes.
-    pub(super) async fn write_mark(
+    /// Publishes `record`, with an event if there is one, and retries until ZooKeeper answers.
+    pub(super) async fn publish_high_watermark(
         &self,
         writer: &FencedWriter,
         record: ArchiveRecord,
-        told: Option<Told>,
+        event: Option<Told>,
     ) -> Result<(), Deposed> {
         let (path, data) = (layout::archive(), record::encode(&record));
         let mut backoff = self.backoff();
@@ -77,8 +85,8 @@ impl Measure {
                 }
                 false => Op::Set { path: path.clone(), data: data.clone(), version: None },
             };
-            let written = match &told {
-                Some(told) => writer.commit_and_tell(vec![op], told.clone()).await,
+            let written = match &event {
+                Some(event) => writer.commit_and_tell(vec![op], event.clone()).await,
                 None => writer.commit(vec![op]).await,
             };
             match written {
@@ -88,47 +96,52 @@ impl Measure {
                 Err(WriteError::Op { source: tree::Error::NodeExists { .. }, .. }) if is_new => {
                     is_new = false;
                 }
-                // Written twice it is the same, but for the event.
+                // A repeated write stores the same record; only the event may be there twice.
                 Err(error) => {
-                    self.tree_fails(&error);
+                    self.note_coordination_failure(&error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
             }
         }
-        *self.mark() = record;
+        *self.log_state() = record;
         Ok(())
     }
 
-    /// The mark as it should be, when that is another one.
-    fn next_mark(
+    /// Returns the record to publish, if the high watermark can advance.
+    fn next_high_watermark(
         &self,
         archive: &Archive,
         term: Term,
-        late: &mut BTreeSet<NimbusId>,
+        lagging: &mut BTreeSet<NimbusId>,
     ) -> Option<ArchiveRecord> {
         let (view, fresh) = self.view();
         let live = view.nimbuses.keys().filter(|id| **id != self.shared.setup.me);
-        let followers = self.acks().awaited(live, self.shared.setup.clock.monotonic());
-        self.tell_who_is_late(&view, &followers, late);
-        // One that does not see the cluster may have a follower without knowing it.
+        let followers = self.replica_progress().in_sync(live, self.shared.setup.clock.monotonic());
+        self.log_lagging_replicas(&view, &followers, lagging);
+        // A leader with a stale view may have a live follower that the view does not show.
         let leader = (&self.shared.setup.me, term, archive.position());
-        safe::raised(&self.mark(), leader, &followers).filter(|_| fresh)
+        safe::advance_high_watermark(&self.log_state(), leader, &followers).filter(|_| fresh)
     }
 
-    /// Says who is not waited for any more, when it is news.
-    fn tell_who_is_late(
+    /// Logs each replica that has left the in-sync set, once.
+    fn log_lagging_replicas(
         &self,
         view: &ClusterView,
         followers: &BTreeMap<NimbusId, Position>,
-        late: &mut BTreeSet<NimbusId>,
+        lagging: &mut BTreeSet<NimbusId>,
     ) {
-        let is_late = |id: &&NimbusId| **id != self.shared.setup.me && !followers.contains_key(*id);
-        let now: BTreeSet<NimbusId> = view.nimbuses.keys().filter(is_late).cloned().collect();
-        for nimbus in now.difference(late) {
-            let patience = PATIENCE;
-            warn!(%nimbus, ?patience, "does not follow the metrics: what is safe does not wait for it any more");
+        let is_lagging = |id: &&NimbusId| **id != self.shared.setup.me && !followers.contains_key(*id);
+        let now: BTreeSet<NimbusId> = view.nimbuses.keys().filter(is_lagging).cloned().collect();
+        for nimbus in now.difference(lagging) {
+            let lag_max = REPLICA_LAG_MAX;
+            warn!(
+                %nimbus,
+                ?lag_max,
+                "replica is out of sync: removed from the in-sync set, commits no longer wait for it; \
+                 look for the reason in the log of that nimbus"
+            );
         }
-        *late = now;
+        *lagging = now;
     }
 
     fn backoff(&self) -> Backoff {
@@ -136,39 +149,39 @@ impl Measure {
     }
 }
 
-/// Keeps the mark where the log is safe, for as long as the leadership lasts.
-pub(super) async fn mark(measure: Measure, archive: Archive, writer: FencedWriter) {
+/// Keeps the published high watermark up to date for as long as the leadership lasts.
+pub(super) async fn publish_commits(measure: Measure, archive: Archive, writer: FencedWriter) {
     let mut observations = measure.shared.setup.observations.clone();
-    let mut late = BTreeSet::new();
+    let mut lagging = BTreeSet::new();
     loop {
-        if let Some(record) = measure.next_mark(&archive, writer.term(), &mut late) {
-            if let Err(Deposed) = measure.write_mark(&writer, record, None).await {
+        if let Some(record) = measure.next_high_watermark(&archive, writer.term(), &mut lagging) {
+            if let Err(Deposed) = measure.publish_high_watermark(&writer, record, None).await {
                 return;
             }
-            tokio::time::sleep(measure.shared.options.pace.mark).await;
+            tokio::time::sleep(measure.shared.options.pace.publish_high_watermark).await;
             continue;
         }
         tokio::select! {
             biased;
             // Cancel-safe: both only wait.
-            () = measure.shared.stored.notified() => {}
+            () = measure.shared.commit_wakeup.notified() => {}
             changed = observations.changed() => if changed.is_err() { return },
         }
     }
 }
 
-/// What is told of safe entries that the leader of `term` goes on without.
-pub(super) fn given_up(term: Term, own: Position, record: &ArchiveRecord) -> String {
+/// Returns the text of the event and of the log line about an unclean takeover in `term`.
+pub(super) fn unclean_takeover_text(term: Term, own: Position, record: &ArchiveRecord) -> String {
     if record.is_unknown() {
         return format!(
-            "/archive does not say which metrics were safe: the leader of term {term} goes on with the log up to \
-             entry {own}, and nimbuses that have others put them aside"
+            "unclean takeover: /metric-log does not say which metrics were committed; the leader of term {term} \
+             continues with its log up to entry {own}, and nimbuses with other entries quarantine their databases"
         );
     }
     let holders: Vec<String> = record.holders.iter().map(ToString::to_string).collect();
     format!(
-        "the leader of term {term} goes on without metrics that were safe: it has the log up to entry {own}, and \
-         up to {} it was safe; {} had them",
+        "unclean takeover: the leader of term {term} discards committed metrics; its log ends at entry {own}, \
+         the log was committed up to {}, and these nimbuses had the entries: {}",
         record.safe,
         holders.join(", ")
     )

@@ -1,21 +1,24 @@
-//! Metrics on a nimbus: taken in by the leader, followed by the others, sent on.
+//! Metrics service of a nimbus: the leader ingests metrics and exports them, followers replicate
+//! the metric log.
 //!
 //! ```text
-//!  masters, supervisors ─ HTTP ─▶ intake ─▶ Archive ◀─ close, flush, tell, upload (leading)
-//!                                             ▲
-//!                     other nimbuses ─ HTTP ──┴─ follow, agree (following), succeed (between)
+//!  masters, supervisors ─ HTTP ─▶ intake ─▶ metric store ◀─ close, flush, tell, upload (leader)
+//!                                                ▲
+//!                        other nimbuses ─ HTTP ──┴─ follow, agree (follower), succeed (takeover)
 //! ```
 //!
-//! - Nothing here holds up the rest of nimbus: its tasks are a set of their own, one that
-//!   panics starts again, and an archive that cannot be opened is tried again while nimbus runs
-//!   without metrics.
-//! - What is safe is marked in the tree before anyone is told (`mark`). Whoever leads first takes
-//!   what other nimbuses have beyond its own (`succeed`), and waits for those that have safe
-//!   entries which it lacks (`takeover`). So what was called safe is there under the next leader.
-//! - While it leads nothing but its own entries goes into its archive, and while it follows
-//!   nothing but its leader's: `Shared::hand` is held by whoever writes others' entries.
+//! - The metrics service must not delay the rest of nimbus: its tasks are a set of their own, a
+//!   task that panics is restarted, and a metric store that cannot be opened is opened again while
+//!   nimbus runs without metrics.
+//! - The leader publishes the high watermark in ZooKeeper before the leader reports a position as
+//!   committed (`mark`). A new leader first fetches the entries that its log is missing
+//!   (`succeed`), and waits for replicas that have missing committed entries (`takeover`).
+//!   Committed entries therefore survive a change of the leader.
+//! - While a nimbus leads, only its own entries enter its log; while a nimbus follows, only entries
+//!   of its leader do. A task that applies entries of another nimbus holds `Shared::apply_lock`.
 //!
-//! Start reading at `lead`, which starts what a leader does.
+//! Start reading at `lead`, which starts the tasks of a leader; `safe` defines the terms of the
+//! replication.
 
 mod agree;
 mod asked;
@@ -75,44 +78,44 @@ use crate::{
         metrics_sync::{MetricsSync, SyncError},
     },
 };
-use safe::Acks;
-use status::Counts;
+use safe::ReplicaProgress;
+use status::Counters;
 
 pub use checkpoint::Checkpoint;
 pub use options::{MetricOptions, Pace};
-pub use status::{CountsNow, Doing, Lag, MeasureStatus, Stage, UploaderState};
+pub use status::{CounterValues, ExporterActivity, ExporterState, Lag, MetricsStatus, ReplicaState};
 
-/// How long the tasks may take to end: uploaders clean up, RocksDB closes.
+/// Timeout for the end of the tasks: exporters clean up, RocksDB closes.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a part that panicked is left alone.
-const RESTART: Duration = Duration::from_secs(30);
+/// Pause before a task that panicked is restarted.
+const RESTART_PAUSE: Duration = Duration::from_secs(30);
 
-/// Why metrics could not be set up.
+/// Failure to set up the metrics service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A plugin cannot be made.
+    /// A plugin cannot be created.
     #[error(transparent)]
     Plugin(#[from] plugin::Error),
-    /// Other nimbuses cannot be asked.
-    #[error("other nimbuses cannot be asked for metrics")]
+    /// The HTTP client for other nimbuses cannot be created.
+    #[error("cannot create the HTTP client that fetches metrics from other nimbuses")]
     Sync(#[from] SyncError),
-    /// The leader cannot be told of this nimbus' own metrics.
-    #[error("nimbus cannot bring its own metrics to a leader")]
+    /// The HTTP client that sends this nimbus' self metrics to the leader cannot be created.
+    #[error("cannot create the HTTP client that sends self metrics to the leader")]
     Client(#[from] MetricsError),
 }
 
-/// The metrics of one nimbus. Clones are the same.
+/// Metrics service of one nimbus. Clones share the same state.
 #[derive(Debug, Clone)]
 pub(super) struct Measure {
     shared: Arc<Shared>,
 }
 
-/// Who it is, and what it sees.
+/// Identity of the nimbus, and its access to the cluster.
 pub(super) struct Setup {
     pub(super) me: NimbusId,
     pub(super) host: String,
-    /// Where others reach its API.
+    /// Address of this nimbus' API, for other daemons.
     pub(super) api: String,
     pub(super) local_dir: PathBuf,
     pub(super) clock: Clock,
@@ -123,29 +126,30 @@ pub(super) struct Setup {
 struct Shared {
     setup: Setup,
     options: Arc<MetricOptions>,
-    door: watch::Sender<Door>,
-    /// Why the archive cannot be opened; none while it is open, and before it was tried.
-    closed: watch::Sender<Option<String>>,
-    stage: watch::Sender<(Stage, Option<Term>)>,
-    /// Held while another nimbus' entries are written into the archive.
-    hand: tokio::sync::Mutex<()>,
-    /// Held for as long as the tasks of one leadership run.
-    baton: tokio::sync::Mutex<()>,
-    sync: MetricsSync,
-    uploaders: Vec<Arc<dyn MetricUploader>>,
-    query: Arc<dyn MetricQueryClient>,
-    gate: intake::Gate,
-    checkpoints: Arc<Semaphore>,
-    counts: Counts,
-    own: own::Own,
-    client: MetricsClient,
-    /// Wakes the leader when there may be more that is safe.
-    stored: Notify,
+    archive_state: watch::Sender<ArchiveState>,
+    /// Reason why the metric store cannot be opened; `None` while it is open, and before the first
+    /// attempt.
+    open_failure: watch::Sender<Option<String>>,
+    replica_state: watch::Sender<(ReplicaState, Option<Term>)>,
+    /// Held while log entries of another nimbus are applied to the metric store.
+    apply_lock: tokio::sync::Mutex<()>,
+    /// Held while the tasks of one leadership run.
+    leadership_lock: tokio::sync::Mutex<()>,
+    replica_client: MetricsSync,
+    exporters: Vec<Arc<dyn MetricUploader>>,
+    query_client: Arc<dyn MetricQueryClient>,
+    limiter: intake::IngestLimiter,
+    checkpoint_permits: Arc<Semaphore>,
+    counts: Counters,
+    instruments: own::NimbusInstruments,
+    ingest_client: MetricsClient,
+    /// Wakes the leader when the high watermark may advance.
+    commit_wakeup: Notify,
     // Each of the four guards a few values, held for a few instructions.
-    acks: Mutex<Acks>,
-    mark: Mutex<ArchiveRecord>,
-    progress: Mutex<Progress>,
-    states: Mutex<BTreeMap<String, UploaderState>>,
+    replica_progress: Mutex<ReplicaProgress>,
+    log_state: Mutex<ArchiveRecord>,
+    fetch_status: Mutex<FetchStatus>,
+    exporter_states: Mutex<BTreeMap<String, ExporterState>>,
     tasks: Tasks,
 }
 
@@ -155,54 +159,56 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Whether there is an archive.
+/// Availability of the metric store.
 #[derive(Debug, Clone)]
-enum Door {
-    /// Not now, and why.
-    Closed(String),
+enum ArchiveState {
+    /// The store is not open, for this reason.
+    Unavailable(String),
     Open(Archive),
 }
 
-/// How following goes.
+/// State of the replication, for the status.
 #[derive(Debug, Default)]
-struct Progress {
+struct FetchStatus {
     leader: Option<Position>,
-    level_at: Option<crate::model::Timestamp>,
-    trouble: Option<String>,
+    caught_up_at: Option<crate::model::Timestamp>,
+    problem: Option<String>,
 }
 
-/// Whether `id` is one that daemons' own metrics stand under, and no topology.
+/// True if `id` stands for the self metrics of daemons, not for a topology.
 pub(super) fn is_of_daemons(id: &TopologyId) -> bool {
     [CLUSTER, NIMBUS, SUPERVISOR].contains(&id.as_str())
 }
 
 impl Measure {
-    /// Starts what every nimbus does about metrics; it ends with `owner`.
+    /// Starts the tasks that every nimbus runs for metrics; the tasks end with `owner`.
     pub(super) fn start(setup: Setup, options: &MetricOptions, owner: &Tasks) -> Result<Self, Error> {
-        let leader = Arc::new(Leads(setup.observations.clone()));
-        let sync = MetricsSync::new()?;
-        let mut uploaders = plugin::uploaders(&options.plugins)?;
-        uploaders.extend(options.more_uploaders.iter().cloned());
+        let leader = Arc::new(LeaderFromView(setup.observations.clone()));
+        let replica_client = MetricsSync::new()?;
+        let mut exporters = plugin::uploaders(&options.plugins)?;
+        exporters.extend(options.more_uploaders.iter().cloned());
         let shared = Shared {
-            query: plugin::query_client(&options.plugins, leader)?,
+            query_client: plugin::query_client(&options.plugins, leader)?,
             options: Arc::new(options.clone()),
-            door: watch::Sender::new(Door::Closed("the metrics archive is being opened".to_owned())),
-            closed: watch::Sender::new(None),
-            stage: watch::Sender::new((Stage::Following, None)),
-            hand: tokio::sync::Mutex::new(()),
-            baton: tokio::sync::Mutex::new(()),
-            sync,
-            uploaders,
-            gate: intake::Gate::new(),
-            checkpoints: Arc::new(Semaphore::new(checkpoint::AT_ONCE)),
-            counts: Counts::default(),
-            own: own::Own::new(&setup.host, &setup.api, setup.clock.monotonic()),
-            client: MetricsClient::new(setup.store.clone())?,
-            stored: Notify::new(),
-            acks: Mutex::default(),
-            mark: Mutex::default(),
-            progress: Mutex::default(),
-            states: Mutex::default(),
+            archive_state: watch::Sender::new(ArchiveState::Unavailable(
+                "the metric store is being opened".to_owned(),
+            )),
+            open_failure: watch::Sender::new(None),
+            replica_state: watch::Sender::new((ReplicaState::Following, None)),
+            apply_lock: tokio::sync::Mutex::new(()),
+            leadership_lock: tokio::sync::Mutex::new(()),
+            replica_client,
+            exporters,
+            limiter: intake::IngestLimiter::new(),
+            checkpoint_permits: Arc::new(Semaphore::new(checkpoint::SENDS_MAX)),
+            counts: Counters::default(),
+            instruments: own::NimbusInstruments::new(&setup.host, &setup.api, setup.clock.monotonic()),
+            ingest_client: MetricsClient::new(setup.store.clone())?,
+            commit_wakeup: Notify::new(),
+            replica_progress: Mutex::default(),
+            log_state: Mutex::default(),
+            fetch_status: Mutex::default(),
+            exporter_states: Mutex::default(),
             tasks: owner.child(),
             setup,
         };
@@ -210,123 +216,126 @@ impl Measure {
         let tasks = &measure.shared.tasks;
         let cancelled = tasks.cancelled();
         let opening = measure.clone();
-        tasks.start_graceful("metric-archive", Ending::Normal, open::keep_open(opening, cancelled));
-        let parts = measure.clone();
+        tasks.start_graceful("metric-store", Ending::Normal, open::keep_open(opening, cancelled));
+        let service = measure.clone();
         tasks.start(
-            "metric-following",
+            "metric-follower",
             Ending::Normal,
-            kept("following", move || follow::follow(parts.clone())),
+            restart_on_panic("following", move || follow::follow(service.clone())),
         );
-        let parts = measure.clone();
+        let service = measure.clone();
         tasks.start(
-            "metric-metas",
+            "metric-meta-check",
             Ending::Normal,
-            kept("the check of metas", move || agree::agree(parts.clone())),
+            restart_on_panic("check of the metas", move || agree::check_metas(service.clone())),
         );
-        let parts = measure.clone();
+        let service = measure.clone();
         tasks.start(
-            "metric-own",
+            "metric-self-report",
             Ending::Normal,
-            kept("nimbus' own metrics", move || own::measure(parts.clone())),
+            restart_on_panic("report of the self metrics", move || own::report(service.clone())),
         );
         Ok(measure)
     }
 
-    /// Ends everything, and closes the archive.
+    /// Stops all tasks, and closes the metric store.
     pub(super) async fn stop(&self) {
         if !self.shared.tasks.stop(STOP_PATIENCE).await {
-            error!("metrics did not end in time; what was acknowledged is on the disk");
+            error!(
+                timeout = ?STOP_PATIENCE,
+                "the metrics tasks did not end in time; acknowledged metrics are on disk"
+            );
         }
     }
 
-    /// Its tasks.
+    /// Returns the tasks of the metrics service.
     pub(super) fn tasks(&self) -> &Tasks {
         &self.shared.tasks
     }
 
-    /// The archive, when it is open.
+    /// Returns the metric store, if it is open.
     pub(super) fn archive(&self) -> Result<Archive, Refusal> {
-        match &*self.shared.door.borrow() {
-            Door::Open(archive) => Ok(archive.clone()),
-            Door::Closed(reason) => Err(Refusal::NoMetrics { reason: reason.clone() }),
+        match &*self.shared.archive_state.borrow() {
+            ArchiveState::Open(archive) => Ok(archive.clone()),
+            ArchiveState::Unavailable(reason) => Err(Refusal::NoMetrics { reason: reason.clone() }),
         }
     }
 
-    /// Why the archive cannot be opened, while that is so.
+    /// Watches the reason why the metric store cannot be opened.
     pub(super) fn closed(&self) -> watch::Receiver<Option<String>> {
-        self.shared.closed.subscribe()
+        self.shared.open_failure.subscribe()
     }
 
-    /// Waits until the archive is open.
+    /// Waits until the metric store is open.
     async fn opened(&self) -> Archive {
-        let mut door = self.shared.door.subscribe();
+        let mut archive_state = self.shared.archive_state.subscribe();
         loop {
-            if let Door::Open(archive) = &*door.borrow_and_update() {
+            if let ArchiveState::Open(archive) = &*archive_state.borrow_and_update() {
                 return archive.clone();
             }
-            if door.changed().await.is_err() {
-                // The sender lives as long as we do.
+            if archive_state.changed().await.is_err() {
+                // The sender lives as long as this service.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// The cluster as it was last seen, and whether that is of now.
+    /// Returns the latest cluster view, and whether the view is up to date.
     fn view(&self) -> (Arc<ClusterView>, bool) {
         let observation = self.shared.setup.observations.borrow();
         (Arc::clone(&observation.view), observation.fresh)
     }
 
-    fn acks(&self) -> MutexGuard<'_, Acks> {
-        self.shared.acks.lock().expect("no one panics while holding acknowledgements")
+    fn replica_progress(&self) -> MutexGuard<'_, ReplicaProgress> {
+        self.shared.replica_progress.lock().expect("no one panics while holding the replica progress")
     }
 
-    /// The mark, as this nimbus read and wrote it while it led.
-    fn mark(&self) -> MutexGuard<'_, ArchiveRecord> {
-        self.shared.mark.lock().expect("no one panics while holding the mark")
+    /// The metric log state, as this nimbus read or published it while leading.
+    fn log_state(&self) -> MutexGuard<'_, ArchiveRecord> {
+        self.shared.log_state.lock().expect("no one panics while holding the log state")
     }
 
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.shared.progress.lock().expect("no one panics while holding progress")
+    fn fetch_status(&self) -> MutexGuard<'_, FetchStatus> {
+        self.shared.fetch_status.lock().expect("no one panics while holding the fetch status")
     }
 
-    /// The leader, when it is another nimbus.
+    /// Returns the leader, if it is another nimbus.
     fn leader(&self) -> Option<Leader> {
         let (view, _) = self.view();
         view.leader.clone().filter(|leader| leader.nimbus != self.shared.setup.me)
     }
 
-    /// Up to where the log would survive the loss of this leader with its disk: as it is marked,
-    /// which stays true for ever.
-    fn safe(&self) -> Position {
-        self.mark().safe
+    /// Returns the published high watermark: the log up to this position survives the loss of this
+    /// leader with its disk, for ever.
+    fn high_watermark(&self) -> Position {
+        self.log_state().safe
     }
 
-    /// What each live nimbus has of this leader's log.
-    fn followers(&self) -> BTreeMap<NimbusId, Position> {
+    /// Returns the log end of each other live nimbus, as reported to this leader.
+    fn follower_log_ends(&self) -> BTreeMap<NimbusId, Position> {
         let (view, _) = self.view();
         let live = view.nimbuses.keys().filter(|id| **id != self.shared.setup.me);
-        self.acks().of(live)
+        self.replica_progress().log_ends_of(live)
     }
 
-    /// What went wrong last with following or taking over.
-    fn trouble(&self) -> Option<String> {
-        // One that takes metrics in follows no one.
-        let follows = self.shared.stage.borrow().0 != Stage::Leading;
-        self.progress().trouble.clone().filter(|_| follows)
+    /// Returns the last problem of following or of the takeover.
+    fn problem(&self) -> Option<String> {
+        // A leader that ingests follows no other nimbus.
+        let follows = self.shared.replica_state.borrow().0 != ReplicaState::Leading;
+        self.fetch_status().problem.clone().filter(|_| follows)
     }
 
-    /// How metrics stand.
-    pub(super) async fn status(&self) -> MeasureStatus {
-        let (stage, _) = *self.shared.stage.borrow();
+    /// Returns the status of the metrics service.
+    pub(super) async fn status(&self) -> MetricsStatus {
+        let (state, _) = *self.shared.replica_state.borrow();
         let mut status =
-            MeasureStatus { stage, counts: self.shared.counts.now(), ..MeasureStatus::default() };
+            MetricsStatus { state, counts: self.shared.counts.now(), ..MetricsStatus::default() };
         {
-            let progress = self.progress();
-            status.leader = progress.leader;
-            status.level_at = progress.level_at;
+            let fetch_status = self.fetch_status();
+            status.leader = fetch_status.leader;
+            status.caught_up_at = fetch_status.caught_up_at;
         }
-        status.trouble = self.trouble();
+        status.problem = self.problem();
         let archive = match self.archive() {
             Ok(archive) => archive,
             Err(refusal) => {
@@ -337,35 +346,36 @@ impl Measure {
         status.position = archive.position();
         status.archive = archive.status().await.ok();
         status.queue = archive.queue_status().await.ok();
-        if stage == Stage::Leading {
+        if state == ReplicaState::Leading {
             status.leader = Some(status.position);
-            (status.safe, status.followers) = (self.safe(), self.followers());
-            status.uploaders = self.shared.states.lock().expect("no one panics while holding states").clone();
+            (status.high_watermark, status.followers) = (self.high_watermark(), self.follower_log_ends());
+            status.exporters =
+                self.shared.exporter_states.lock().expect("no one panics while holding states").clone();
         }
         status
     }
 }
 
-/// The query client asks whom the view names.
+/// Names the leader of the latest view to the query client.
 #[derive(Debug)]
-struct Leads(watch::Receiver<Observation>);
+struct LeaderFromView(watch::Receiver<Observation>);
 
-impl WhoLeads for Leads {
+impl WhoLeads for LeaderFromView {
     fn leader(&self) -> Option<String> {
         self.0.borrow().view.leader.as_ref().map(|leader| leader.api.clone())
     }
 }
 
-/// Runs a part of metrics, again after a pause should it panic: a fault in one must not end
-/// the others.
-async fn kept<F: Future<Output = ()>>(what: &'static str, mut part: impl FnMut() -> F) {
+/// Runs a task, and restarts it after a pause if it panics: a fault in one task must not end the
+/// others.
+async fn restart_on_panic<F: Future<Output = ()>>(what: &'static str, mut part: impl FnMut() -> F) {
     while AssertUnwindSafe(part()).catch_unwind().await.is_err() {
-        error!("{what} panicked; it starts again after {RESTART:?}");
-        tokio::time::sleep(RESTART).await;
+        error!(task = what, pause = ?RESTART_PAUSE, "a metrics task panicked; restarting it after the pause");
+        tokio::time::sleep(RESTART_PAUSE).await;
     }
 }
 
-/// Ends what was started under it when it is dropped.
+/// Ends the tasks of a leadership when it is dropped.
 #[derive(Debug)]
 pub(super) struct Leading(CancellationToken);
 

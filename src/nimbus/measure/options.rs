@@ -1,4 +1,4 @@
-//! What a nimbus is told about metrics.
+//! Options of the metrics service.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,77 +7,77 @@ use crate::{
     plugin::{self, MetricUploader},
 };
 
-/// How a nimbus keeps metrics and sends them on.
+/// Options for the storage, replication and export of metrics on a nimbus.
 #[derive(Debug, Clone)]
 pub struct MetricOptions {
-    /// How long history is kept.
+    /// Retention of the history.
     pub retention: Retention,
-    /// The most names of one topology.
+    /// Maximum number of metric names of one topology.
     pub names_per_topology_max: usize,
-    /// The most minutes of one topology that wait for external stores.
+    /// Maximum number of minutes of one topology that wait for external stores.
     pub pending_per_topology_max: usize,
-    /// The most bytes that wait for external stores.
+    /// Maximum number of bytes that wait for external stores.
     pub pending_bytes_max: u64,
-    /// How long after its end a minute is sent.
+    /// Delay after the end of a minute before the minute is exported.
     pub close_delay: Duration,
-    /// How long a new leader waits for a nimbus that has metrics which were safe and which it
-    /// lacks, before it goes on without them.
+    /// Longest time that a new leader waits for a replica with committed entries that the leader is
+    /// missing, before an unclean takeover.
     pub takeover_grace: Duration,
-    /// The share of values that go into a histogram's buckets where a topology does not say.
+    /// Share of values that enter a histogram's buckets, unless a topology sets its own.
     pub sample_rate: f64,
-    /// The plugins that are asked for by name.
+    /// Plugins that the configuration names.
     pub plugins: plugin::Options,
-    /// Uploaders besides those: of programs that use this crate as a library.
+    /// Additional exporters, of programs that use this crate as a library.
     pub more_uploaders: Vec<Arc<dyn MetricUploader>>,
-    /// How often things are done.
+    /// Intervals, pauses and timeouts.
     pub pace: Pace,
 }
 
-/// How often things are done. Another one than the default is for tests.
+/// Intervals, pauses and timeouts of the metrics service. Only tests change the defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// The archive that could not be opened is tried again.
-    pub open: Duration,
-    /// A follower that has all asks the leader for more.
-    pub pull_idle: Duration,
-    /// A follower that knows of more asks for it.
-    pub pull_busy: Duration,
-    /// A new leader that waits for others asks them again.
-    pub takeover: Duration,
-    /// The leader writes up to where the log is safe at most so often.
-    pub mark: Duration,
-    /// The leader writes count and digest of metas that changed.
-    pub flush: Duration,
-    /// After a look at the topologies: what changed until then is told together.
-    pub gather: Duration,
-    /// A follower compares them with its own.
-    pub check: Duration,
-    /// An uploader that could not be started, or refused something, is left alone.
-    pub upload_pause: Duration,
-    /// What waits for a time of day looks at the clock at least this often: it may be set.
-    pub clock: Duration,
-    /// How long a call of an uploader may take, besides uploads.
-    pub upload_call: Duration,
-    /// How long one upload may take.
-    pub upload: Duration,
+    /// Pause before a metric store that could not be opened is opened again.
+    pub reopen: Duration,
+    /// Pause of a follower that has every entry, before it fetches from the leader again.
+    pub fetch_idle: Duration,
+    /// Pause of a follower that is missing entries of the leader.
+    pub fetch_lagging: Duration,
+    /// Pause of a new leader before it polls the other nimbuses again.
+    pub takeover_poll: Duration,
+    /// Minimum interval between two publications of the high watermark.
+    pub publish_high_watermark: Duration,
+    /// Interval at which the leader publishes changed metric-meta fingerprints.
+    pub publish_metas: Duration,
+    /// Pause after the history was recorded: changes until then are recorded together.
+    pub record_pause: Duration,
+    /// Interval at which a follower compares its metas with the leader's fingerprints.
+    pub check_metas: Duration,
+    /// Pause of an exporter that could not be started, or that failed.
+    pub export_pause: Duration,
+    /// Longest wait for a time of day, as the clock may be set.
+    pub clock_check: Duration,
+    /// Timeout of a call of an exporter, except for uploads.
+    pub exporter_call: Duration,
+    /// Timeout of one upload.
+    pub export_timeout: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            open: Duration::from_secs(60),
-            pull_idle: Duration::from_secs(5),
-            pull_busy: Duration::from_secs(2),
-            takeover: Duration::from_secs(2),
-            mark: Duration::from_secs(1),
-            flush: Duration::from_secs(15),
-            // After a change, others often follow at once: of each task that beats, for one.
-            gather: Duration::from_secs(1),
-            check: Duration::from_secs(60),
-            clock: Duration::from_secs(60),
-            upload_pause: Duration::from_secs(5),
-            upload_call: Duration::from_secs(30),
-            upload: Duration::from_secs(120),
+            reopen: Duration::from_secs(60),
+            fetch_idle: Duration::from_secs(5),
+            fetch_lagging: Duration::from_secs(2),
+            takeover_poll: Duration::from_secs(2),
+            publish_high_watermark: Duration::from_secs(1),
+            publish_metas: Duration::from_secs(15),
+            // One change is often followed by others at once, such as the heartbeats of all tasks.
+            record_pause: Duration::from_secs(1),
+            check_metas: Duration::from_secs(60),
+            clock_check: Duration::from_secs(60),
+            export_pause: Duration::from_secs(5),
+            exporter_call: Duration::from_secs(30),
+            export_timeout: Duration::from_secs(120),
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Topologies that came and went between two looks at the cluster, from its events alone. Pure.
+//! Backfill of topologies that were submitted and removed between two views, from the list of
+//! cluster events alone. Pure.
 //!
-//! What a topology was is in the event of its submit, where its tasks were in those of their
-//! moves. Left out is what no event holds: moves beyond what fits into one, tasks that are not
-//! in the submitted table, and the place of a supervisor that is gone as well.
+//! The submit event says whose topology it was, the move events say where its tasks were. The
+//! backfill leaves out what no event contains: moves beyond the limit of one event, tasks that are
+//! not in the submitted table, and locations on supervisors that are gone too.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,39 +16,39 @@ use crate::{
     },
 };
 
-/// Topologies that the events tell of from their submit to their removal, and that are not there,
-/// each with its events. One whose submit is older than half of the time that the archive keeps
-/// anything is left out: it may be forgotten already, and must not come back.
-pub(super) fn gone(
+/// Returns the topologies that no longer exist and whose events reach from the submit to the
+/// removal, with their events. A topology whose submit is older than half of the longest retention
+/// is left out: the store may have deleted it already, and it must not come back.
+pub(super) fn removed_topologies(
     view: &ClusterView,
     now: Timestamp,
     kept: Duration,
 ) -> BTreeMap<&TopologyId, Vec<&event::Event>> {
-    let mut told: BTreeMap<&TopologyId, Vec<&event::Event>> = BTreeMap::new();
+    let mut cluster_events: BTreeMap<&TopologyId, Vec<&event::Event>> = BTreeMap::new();
     for event in view.events.values() {
         if let Some(topology) = &event.topology {
-            told.entry(topology).or_default().push(event);
+            cluster_events.entry(topology).or_default().push(event);
         }
     }
-    told.retain(|id, events| {
+    cluster_events.retain(|id, events| {
         let is_removed = events.iter().any(|event| event.event == EventKind::Removed);
         let submitted = events.iter().find(|event| event.event == EventKind::Submitted);
         let is_recent = submitted.is_some_and(|event| now.since(event.time) <= kept / 2);
-        // The parts of a view may be of different moments, so absence alone says nothing.
+        // The parts of a view may be of different moments, so absence alone is no evidence.
         is_removed && is_recent && !view.storms.contains_key(*id) && !view.is_unreadable(&layout::storm(id))
     });
-    told
+    cluster_events
 }
 
-/// What the archive is to know of a topology that is gone. `rate` is what is sampled where its
-/// settings do not say.
-pub(super) fn retell(
+/// Reconstructs the history of a removed topology. `rate` is the sample rate if the topology does
+/// not set its own.
+pub(super) fn reconstruct_events(
     id: &TopologyId,
-    told: &[&event::Event],
+    cluster_events: &[&event::Event],
     supervisors: &BTreeMap<SupervisorId, Supervisor>,
     rate: f64,
 ) -> Vec<Event> {
-    let of_kind = |kind| told.iter().find(|event| event.event == kind);
+    let of_kind = |kind| cluster_events.iter().find(|event| event.event == kind);
     let Some(first) = of_kind(EventKind::Submitted) else { return Vec::new() };
     let Ok(name) = TopologyId::name_in(id.as_str()).parse() else { return Vec::new() };
     let Some(last) = of_kind(EventKind::Killed).or_else(|| of_kind(EventKind::Removed)) else {
@@ -55,7 +56,7 @@ pub(super) fn retell(
     };
     let submitted = first.submitted.clone().unwrap_or_default();
     let owner = Some(submitted.owner).filter(|owner| !owner.is_empty());
-    // Leaders' clocks differ; nothing happens to a topology before it is there.
+    // The clocks of leaders differ; no event of a topology is earlier than its submit.
     let end = last.time.max(first.time);
     let mut events = vec![Event::TopologyStarted {
         topology: id.clone(),
@@ -66,11 +67,14 @@ pub(super) fn retell(
     }];
     let components: BTreeMap<TaskId, &ComponentId> =
         submitted.tasks.iter().map(|(component, task)| (task, component)).collect();
-    for event in told {
+    for event in cluster_events {
         let at = event.time.clamp(first.time, end);
         for Move { tasks, to, .. } in &event.moves {
-            // Without a place in between: the next one, or the end, ends the one before.
-            let Some((host, port)) = to.as_ref().and_then(|slot| place(slot, supervisors)) else { continue };
+            // A move without a known destination is skipped: the next location of the task, or its
+            // end, ends the previous location.
+            let Some((host, port)) = to.as_ref().and_then(|slot| location(slot, supervisors)) else {
+                continue;
+            };
             let known = tasks.iter().filter_map(|task| Some((task, *components.get(&task)?)));
             events.extend(known.map(|(task, component)| Event::TaskPlaced {
                 topology: id.clone(),
@@ -92,7 +96,7 @@ pub(super) fn retell(
     events
 }
 
-fn place(slot: &Slot, supervisors: &BTreeMap<SupervisorId, Supervisor>) -> Option<(HostName, Port)> {
+fn location(slot: &Slot, supervisors: &BTreeMap<SupervisorId, Supervisor>) -> Option<(HostName, Port)> {
     let supervisor = supervisors.get(&slot.supervisor)?;
     Some((supervisor.host.parse().ok()?, slot.port))
 }
@@ -121,7 +125,7 @@ mod tests {
         Slot { supervisor: supervisor.parse().expect("valid"), port: Port(port) }
     }
 
-    fn told(kind: EventKind, time: u64, moves: Vec<Move>) -> event::Event {
+    fn event_of(kind: EventKind, time: u64, moves: Vec<Move>) -> event::Event {
         event::Event {
             time: Timestamp::from_millis(time),
             term: Term(1),
@@ -139,7 +143,7 @@ mod tests {
     fn submitted(time: u64) -> event::Event {
         let tasks = TaskTable::number([("a".parse().expect("valid"), 1), ("b".parse().expect("valid"), 2)]);
         let submitted = Submitted { owner: "ann".to_owned(), sample_rate: Some(0.5), tasks };
-        event::Event { submitted: Some(submitted), ..told(EventKind::Submitted, time, Vec::new()) }
+        event::Event { submitted: Some(submitted), ..event_of(EventKind::Submitted, time, Vec::new()) }
     }
 
     fn moved(first: u32, last: u32, to: Option<Slot>) -> Move {
@@ -162,10 +166,13 @@ mod tests {
         }
     }
 
-    /// Those that are gone at a time, as they are retold.
-    fn retold(view: &ClusterView, now: u64) -> Vec<Vec<Event>> {
-        let gone = gone(view, Timestamp::from_millis(now), KEPT);
-        gone.iter().map(|(id, told)| retell(id, told, &view.supervisors, 0.1)).collect()
+    /// Reconstructed histories of the topologies that are gone at a time.
+    fn reconstructed(view: &ClusterView, now: u64) -> Vec<Vec<Event>> {
+        let removed = removed_topologies(view, Timestamp::from_millis(now), KEPT);
+        removed
+            .iter()
+            .map(|(id, cluster_events)| reconstruct_events(id, cluster_events, &view.supervisors, 0.1))
+            .collect()
     }
 
     fn short(events: &[Event]) -> Vec<String> {
@@ -185,23 +192,23 @@ mod tests {
     }
 
     #[test]
-    fn a_short_life_is_retold_from_its_events() {
+    fn history_of_a_short_lived_topology_is_reconstructed_from_its_events() {
         use EventKind::{Killed, Placed, Removed, Unassigned};
         let view = view(vec![
             submitted(10),
-            // Task 9 is in no table, and the other supervisor is gone.
-            told(Placed, 12, vec![moved(1, 2, Some(slot("s", 1))), moved(9, 9, Some(slot("s", 1)))]),
-            told(Placed, 13, vec![moved(3, 3, Some(slot("other", 1))), moved(2, 2, None)]),
-            // By a leader whose clock is ahead.
-            told(EventKind::Moved, 99, vec![moved(1, 1, Some(slot("s", 2)))]),
-            told(Killed, 20, Vec::new()),
-            told(Unassigned, 21, Vec::new()),
-            told(Removed, 22, Vec::new()),
+            // Task 9 is not in the table, and the other supervisor is gone.
+            event_of(Placed, 12, vec![moved(1, 2, Some(slot("s", 1))), moved(9, 9, Some(slot("s", 1)))]),
+            event_of(Placed, 13, vec![moved(3, 3, Some(slot("other", 1))), moved(2, 2, None)]),
+            // From a leader whose clock is ahead.
+            event_of(EventKind::Moved, 99, vec![moved(1, 1, Some(slot("s", 2)))]),
+            event_of(Killed, 20, Vec::new()),
+            event_of(Unassigned, 21, Vec::new()),
+            event_of(Removed, 22, Vec::new()),
         ]);
-        let retold = retold(&view, 30);
-        assert_eq!(retold.len(), 1);
+        let found = reconstructed(&view, 30);
+        assert_eq!(found.len(), 1);
         assert_eq!(
-            short(&retold[0]),
+            short(&found[0]),
             [
                 "word-count started at 10 by Some(\"ann\") 0.5",
                 "1 a to h:1 at 12: placed: why 12",
@@ -213,27 +220,29 @@ mod tests {
     }
 
     #[test]
-    fn an_older_version_tells_less() {
+    fn events_of_an_older_version_reconstruct_start_and_end_only() {
         let view = view(vec![
-            told(EventKind::Submitted, 10, Vec::new()),
-            told(EventKind::Placed, 12, vec![moved(1, 2, Some(slot("s", 1)))]),
-            told(EventKind::Removed, 5, Vec::new()),
+            event_of(EventKind::Submitted, 10, Vec::new()),
+            event_of(EventKind::Placed, 12, vec![moved(1, 2, Some(slot("s", 1)))]),
+            event_of(EventKind::Removed, 5, Vec::new()),
         ]);
         let expected = ["word-count started at 10 by None 0.1", "killed at 10 by None: why 5"];
-        assert_eq!(short(&retold(&view, 30)[0]), expected);
+        assert_eq!(short(&reconstructed(&view, 30)[0]), expected);
     }
 
     #[test]
-    fn only_what_is_gone_for_sure_and_not_forgotten_is_retold() {
-        let life = |end| vec![submitted(10), told(EventKind::Killed, 20, Vec::new()), told(end, 22, vec![])];
-        let check = |view: &ClusterView, now, n| assert_eq!(retold(view, now).len(), n, "{view:?} at {now}");
+    fn only_topologies_removed_within_the_retention_are_reconstructed() {
+        let life =
+            |end| vec![submitted(10), event_of(EventKind::Killed, 20, Vec::new()), event_of(end, 22, vec![])];
+        let check =
+            |view: &ClusterView, now, n| assert_eq!(reconstructed(view, now).len(), n, "{view:?} at {now}");
         let over = view(life(EventKind::Removed));
         check(&over, 30, 1);
         check(&over, 10 + 500_000, 1);
         check(&over, 10 + 500_001, 0);
-        // Its end is not told yet.
+        // No event of its removal yet.
         check(&view(life(EventKind::Unassigned)), 30, 0);
-        // Its submit has left the list.
+        // The submit event has left the list.
         let mut late = over.clone();
         late.events.pop_first();
         check(&late, 30, 0);

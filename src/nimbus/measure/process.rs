@@ -1,22 +1,22 @@
-//! What this process uses, as Linux tells it.
+//! Resource usage of this process, from `/proc/self`.
 
 use std::time::Duration;
 
-/// What `/proc/self` says.
+/// Resource usage as `/proc/self` reports it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Usage {
-    /// Memory that is in RAM.
+    /// Resident memory.
     pub(super) memory_bytes: u64,
     /// CPU time of all threads so far.
     pub(super) cpu: Duration,
-    /// Open files and connections.
+    /// Number of open files and connections.
     pub(super) fds: u64,
 }
 
 /// Linux counts CPU time for programs in hundredths of a second on every architecture.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Reads it; takes microseconds. `None` where there is no such directory.
+/// Reads the usage; takes microseconds. `None` where there is no `/proc/self`.
 pub(super) fn usage() -> Option<Usage> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
@@ -30,7 +30,7 @@ fn resident(status: &str) -> Option<u64> {
 }
 
 fn cpu(stat: &str) -> Option<Duration> {
-    // The second field is a name in parentheses that may hold anything.
+    // The second field is a name in parentheses that may contain any character.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);
     let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_read_as_linux_writes_it() {
+    fn linux_format_of_proc_self_is_parsed() {
         assert_eq!(resident("Name:\tx\nVmRSS:\t    1234 kB\nVmData: 1 kB\n"), Some(1234 * 1024));
         let stat = "12 (a) b) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20";
         assert_eq!(cpu(stat), Some(Duration::from_secs(2)));

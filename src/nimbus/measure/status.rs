@@ -1,4 +1,4 @@
-//! How the metrics of a nimbus stand, for people.
+//! Status of the metrics service, for people.
 
 use std::{
     collections::BTreeMap,
@@ -10,58 +10,58 @@ use crate::{
     model::{NimbusId, Position, Timestamp},
 };
 
-/// How the metrics of a nimbus stand.
+/// Status of the metrics service of a nimbus.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct MeasureStatus {
-    /// Why the archive is not open; absent while it is.
+pub struct MetricsStatus {
+    /// Reason why the metric store is not open; absent while it is open.
     pub closed: Option<String>,
-    /// What it does for metrics.
-    pub stage: Stage,
-    /// The last entry of its archive's log.
+    /// Role of this nimbus in the replication.
+    pub state: ReplicaState,
+    /// Last entry of the local log.
     pub position: Position,
-    /// The last entry of the leader's log, as far as this nimbus has heard.
+    /// Last entry of the leader's log, at the latest fetch.
     pub leader: Option<Position>,
-    /// When it last had everything that the leader had; on the leader itself absent.
-    pub level_at: Option<Timestamp>,
-    /// What went wrong last with following or taking over, until something goes right.
-    pub trouble: Option<String>,
-    /// While it leads: up to where the log would survive its loss.
-    pub safe: Position,
-    /// While it leads: what each live follower has.
+    /// Time at which the local log last had every entry of the leader's; absent on the leader.
+    pub caught_up_at: Option<Timestamp>,
+    /// Last problem of following or of the takeover, until the next success.
+    pub problem: Option<String>,
+    /// High watermark, while this nimbus leads.
+    pub high_watermark: Position,
+    /// Log end of each other live nimbus, while this nimbus leads.
     pub followers: BTreeMap<NimbusId, Position>,
-    /// The archive, when it answers.
+    /// Status of the metric store, if the store answers.
     pub archive: Option<archive::Status>,
-    /// The upload queue, when the archive answers.
+    /// Status of the export queue, if the store answers.
     pub queue: Option<archive::QueueStatus>,
-    /// While it leads: each uploader.
-    pub uploaders: BTreeMap<String, UploaderState>,
-    /// What was counted since the start.
-    pub counts: CountsNow,
+    /// State of each exporter, while this nimbus leads.
+    pub exporters: BTreeMap<String, ExporterState>,
+    /// Counters since the start.
+    pub counts: CounterValues,
 }
 
-/// What a nimbus knows of the leader's archive.
+/// Distance of a nimbus from the leader's log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lag {
-    /// The last entry of the leader's log, as far as this nimbus has heard.
+    /// Last entry of the leader's log, at the latest fetch.
     pub leader: Option<Position>,
-    /// When it last had everything that the leader had; on the leader itself absent.
-    pub level_at: Option<Timestamp>,
+    /// Time at which the local log last had every entry of the leader's; absent on the leader.
+    pub caught_up_at: Option<Timestamp>,
 }
 
-/// What a nimbus does for metrics.
+/// Role of a nimbus in the replication of the metric log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Stage {
-    /// It follows the leader's archive.
+pub enum ReplicaState {
+    /// The nimbus follows the leader's log.
     #[default]
     Following,
-    /// It leads since a moment ago, and takes what other nimbuses have beyond its own.
+    /// The nimbus was elected, and fetches the entries that its log is missing.
     TakingOver,
-    /// It takes metrics in.
+    /// The nimbus ingests metrics.
     Leading,
 }
 
-impl Stage {
-    /// The word for it.
+impl ReplicaState {
+    /// Returns the word for the API and for logs.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Following => "following",
@@ -71,59 +71,59 @@ impl Stage {
     }
 }
 
-/// What an uploader is doing.
+/// State of an exporter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UploaderState {
-    /// What it does, or waits for.
-    pub doing: Doing,
-    /// Since when.
+pub struct ExporterState {
+    /// Current activity.
+    pub activity: ExporterActivity,
+    /// Start of the current activity.
     pub since: Timestamp,
-    /// How many points its store took.
+    /// Number of points that the external store accepted.
     pub points: u64,
-    /// How many its store, or its rules, refused for good.
-    pub refused: u64,
-    /// How often it failed, panicked and ran out of time.
+    /// Number of points that the external store, or the rules of the exporter, rejected for good.
+    pub rejected: u64,
+    /// Number of failures, panics and timeouts.
     pub failures: u64,
-    /// How many events were told to it.
+    /// Number of events sent to the exporter.
     pub events: u64,
-    /// How many events it was not told, as it was behind or failed.
-    pub events_lost: u64,
-    /// How it failed last.
+    /// Number of events that the exporter did not get, because it was behind or failed.
+    pub events_dropped: u64,
+    /// Last failure.
     pub last_failure: Option<String>,
 }
 
-impl UploaderState {
+impl ExporterState {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
-            doing: Doing::Starting,
+            activity: ExporterActivity::Starting,
             since: now,
             points: 0,
-            refused: 0,
+            rejected: 0,
             failures: 0,
             events: 0,
-            events_lost: 0,
+            events_dropped: 0,
             last_failure: None,
         }
     }
 }
 
-/// What an uploader does, or waits for.
+/// Activity of an exporter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doing {
-    /// It is being started.
+pub enum ExporterActivity {
+    /// The exporter is being started.
     Starting,
-    /// There is nothing to send.
+    /// The export queue has nothing to send.
     Idle,
-    /// It sends.
+    /// The exporter is sending.
     Uploading,
-    /// It failed and is left alone for a moment.
+    /// The exporter failed and pauses.
     Pausing,
-    /// Its last call was given up and does not end: nothing is asked of it meanwhile.
+    /// The last call timed out and is still running: the exporter is suspended until the call ends.
     Stuck,
 }
 
-impl Doing {
-    /// The word for it.
+impl ExporterActivity {
+    /// Returns the word for the API and for logs.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -135,46 +135,46 @@ impl Doing {
     }
 }
 
-/// What is counted of the intake.
+/// Counters of the ingest and of the replication.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) contributions: AtomicU64,
+pub(super) struct Counters {
+    pub(super) batches: AtomicU64,
     pub(super) points: AtomicU64,
-    pub(super) repeats: AtomicU64,
-    pub(super) overlaps: AtomicU64,
-    pub(super) not_now: AtomicU64,
-    pub(super) refused: AtomicU64,
+    pub(super) duplicates: AtomicU64,
+    pub(super) overlapping: AtomicU64,
+    pub(super) retry_later: AtomicU64,
+    pub(super) rejected: AtomicU64,
     pub(super) undecodable: AtomicU64,
-    pub(super) claims: AtomicU64,
-    pub(super) claims_refused: AtomicU64,
+    pub(super) registrations: AtomicU64,
+    pub(super) registrations_rejected: AtomicU64,
     pub(super) checkpoints: AtomicU64,
     pub(super) metas_repaired: AtomicU64,
 }
 
-/// What was counted since the start.
+/// Values of the counters since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CountsNow {
-    /// Contributions that were stored.
-    pub contributions: u64,
-    /// Their points.
+pub struct CounterValues {
+    /// Ingested metric batches.
+    pub batches: u64,
+    /// Points of the ingested batches.
     pub points: u64,
-    /// Contributions that were stored before.
-    pub repeats: u64,
-    /// Contributions of which a part was stored before.
-    pub overlaps: u64,
-    /// Contributions and registrations that are to come again.
-    pub not_now: u64,
-    /// Contributions that will never be taken.
-    pub refused: u64,
-    /// Bodies that are no messages.
+    /// Batches that were stored before.
+    pub duplicates: u64,
+    /// Batches of which a part was stored before.
+    pub overlapping: u64,
+    /// Batches and registrations that the sender must retry.
+    pub retry_later: u64,
+    /// Batches that are rejected for good.
+    pub rejected: u64,
+    /// Bodies that could not be decoded.
     pub undecodable: u64,
-    /// Names that were registered, again or for the first time.
-    pub claims: u64,
-    /// Names that were refused.
-    pub claims_refused: u64,
-    /// Whole archives fetched from another nimbus.
+    /// Registrations of names, repeated ones included.
+    pub registrations: u64,
+    /// Rejected registrations.
+    pub registrations_rejected: u64,
+    /// Checkpoints of other nimbuses that replaced the local database.
     pub checkpoints: u64,
-    /// Topologies whose metas differed from the leader's and were made equal to them.
+    /// Topologies whose metas differed from the leader's and were replaced.
     pub metas_repaired: u64,
 }
 
@@ -182,19 +182,19 @@ pub(super) fn count(counter: &AtomicU64, n: usize) {
     counter.fetch_add(n as u64, Ordering::Relaxed);
 }
 
-impl Counts {
-    pub(super) fn now(&self) -> CountsNow {
+impl Counters {
+    pub(super) fn now(&self) -> CounterValues {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        CountsNow {
-            contributions: read(&self.contributions),
+        CounterValues {
+            batches: read(&self.batches),
             points: read(&self.points),
-            repeats: read(&self.repeats),
-            overlaps: read(&self.overlaps),
-            not_now: read(&self.not_now),
-            refused: read(&self.refused),
+            duplicates: read(&self.duplicates),
+            overlapping: read(&self.overlapping),
+            retry_later: read(&self.retry_later),
+            rejected: read(&self.rejected),
             undecodable: read(&self.undecodable),
-            claims: read(&self.claims),
-            claims_refused: read(&self.claims_refused),
+            registrations: read(&self.registrations),
+            registrations_rejected: read(&self.registrations_rejected),
             checkpoints: read(&self.checkpoints),
             metas_repaired: read(&self.metas_repaired),
         }

@@ -1,12 +1,13 @@
-//! What a new leader does first: it takes what other nimbuses have beyond its own.
+//! Takeover by a new leader: fetches the entries that the leader's log is missing, before ingest.
 //!
-//! The leader before told masters that an entry is safe when one other nimbus had it. That need
-//! not be the one that leads now. What is safe is marked in the tree; so before it takes anything
-//! in, a new leader asks every live nimbus how far its log goes, the former leader among them,
-//! and fetches what it lacks from one that has all that is safe.
+//! The previous leader committed an entry when one follower had the entry, and that follower need
+//! not be the new leader. The high watermark is in ZooKeeper. Before a new leader ingests anything,
+//! the new leader polls every live nimbus, the previous leader among them, for its log end, and
+//! fetches missing entries from a replica that has every committed entry.
 //!
-//! Nobody who can be reached may have it: then the leader asks again and again, until those who
-//! had it are heard or it has waited long enough. Meanwhile masters keep what they have.
+//! If no reachable replica has the missing entries, the leader polls again and again, until every
+//! in-sync replica was polled or the grace has passed. Topology masters keep their reports
+//! meanwhile.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -22,7 +23,7 @@ use crate::{
         Measure,
         follow::{FetchError, Fetched},
         mark::{self, Deposed},
-        takeover::{self, Offer, Successor, Takeover},
+        takeover::{self, CatchUpSource, TakeoverDecision, TakeoverInput},
     },
     rpc::{
         client::chain,
@@ -30,89 +31,90 @@ use crate::{
     },
 };
 
-/// How long a nimbus may take to say how far its log goes. One that is gone is in the view
-/// until its session ends, and should not hold up the rest for longer.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of a poll for the log end of another nimbus. A dead nimbus is in the view until its
+/// session ends, and must not delay the takeover for longer.
+const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why nothing was taken over from a nimbus.
+/// Failure to catch up with the log of another nimbus.
 #[derive(Debug, thiserror::Error)]
-enum TakeError {
+enum CatchUpError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    #[error("it is not known whether this nimbus leads")]
+    #[error("cannot check in ZooKeeper whether this nimbus still leads")]
     Write(#[from] WriteError),
 }
 
-/// Another nimbus, and where its API is.
-type Other = (NimbusId, String);
+/// Id and API address of another nimbus.
+type Replica = (NimbusId, String);
 
 impl Measure {
-    /// Takes what other live nimbuses have beyond our own, and what is safe in any case, unless
-    /// nobody comes who has it.
-    pub(super) async fn succeed(&self, archive: &Archive, writer: &FencedWriter) -> Result<(), Deposed> {
-        let _hand = self.shared.hand.lock().await;
+    /// Catches up with the logs of the other live nimbuses. If committed entries are missing,
+    /// waits for the in-sync replicas until all were polled or the grace has passed.
+    pub(super) async fn take_over(&self, archive: &Archive, writer: &FencedWriter) -> Result<(), Deposed> {
+        let _apply_lock = self.shared.apply_lock.lock().await;
         let (clock, options) = (&self.shared.setup.clock, &self.shared.options);
         let (me, term, grace) = (&self.shared.setup.me, writer.term(), options.takeover_grace);
-        let known = self.read_mark().await;
+        let known = self.read_high_watermark().await;
         let is_new = known.is_none() && archive.position() == Position::default();
         let record = known.unwrap_or_else(ArchiveRecord::unknown);
-        let (mut began, mut until, mut said) = (clock.monotonic(), clock.now().plus(grace), None);
+        let (mut began, mut until, mut logged) = (clock.monotonic(), clock.now().plus(grace), None);
         loop {
-            let (heard, failure) = self.take_what_others_have(archive, writer, &record).await?;
+            let (polled, failure) = self.catch_up_with_replicas(archive, writer, &record).await?;
             let (own, now) = (archive.position(), clock.monotonic());
-            let (is_in_reach, waited) = (failure.is_some(), now.since(began));
-            let successor = Successor { me, term, own, heard: &heard, is_in_reach, waited, grace };
-            let text = match successor.decide(&record) {
-                Takeover::Begins => {
-                    *self.mark() = record;
+            let (has_reachable_source, waited) = (failure.is_some(), now.since(began));
+            let input = TakeoverInput { me, term, own, polled: &polled, has_reachable_source, waited, grace };
+            let text = match input.decide(&record) {
+                TakeoverDecision::Ready => {
+                    *self.log_state() = record;
                     return Ok(());
                 }
-                // Nobody has anything, and nobody ever said what is safe: all of it is new.
-                Takeover::GivesUp if is_new && own == Position::default() => {
-                    return self.write_mark(writer, ArchiveRecord::default(), None).await;
+                // No replica has any entry, and no high watermark was ever published: a new cluster.
+                TakeoverDecision::ProceedUnclean if is_new && own == Position::default() => {
+                    return self.publish_high_watermark(writer, ArchiveRecord::default(), None).await;
                 }
-                Takeover::GivesUp => {
-                    let text = mark::given_up(term, own, &record);
-                    let told = Told::of_cluster(EventKind::MetricsLost, text.as_str());
+                TakeoverDecision::ProceedUnclean => {
+                    let text = mark::unclean_takeover_text(term, own, &record);
+                    let event = Told::of_cluster(EventKind::MetricsLost, text.as_str());
                     let record = record.give_up(me, term, own, clock.now());
-                    self.write_mark(writer, record, Some(told)).await?;
+                    self.publish_high_watermark(writer, record, Some(event)).await?;
                     warn!("{text}");
                     return Ok(());
                 }
-                Takeover::Waits(holders) => {
+                TakeoverDecision::AwaitReplicas(holders) => {
                     let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
                     let (safe, holders) = (record.safe, holders.join(", "));
                     format!(
-                        "metrics are not taken in yet: this nimbus has the log up to entry {own}, and up to {safe} \
-                         it is safe; waiting for {holders} until {until}"
+                        "metric ingest paused: log ends at {own}, committed up to {safe}; waiting for {holders} \
+                         until {until}"
                     )
                 }
-                Takeover::Insists => {
+                TakeoverDecision::RetryFetch => {
                     (began, until) = (now, clock.now().plus(grace));
                     let failure = failure.unwrap_or_default();
                     format!(
-                        "metrics are not taken in yet: this nimbus has the log up to entry {own}, and what it \
-                         lacks could not be fetched: {failure}"
+                        "metric ingest paused: log ends at {own}, and the missing committed entries could not be \
+                         fetched; retrying: {failure}"
                     )
                 }
-                Takeover::IsForeign => format!(
-                    "metrics are not taken in: this archive has entries of term {}, and this nimbus leads in \
-                     term {term}; \"A new ZooKeeper tree\" in docs/operations.md says what to do",
+                TakeoverDecision::WrongCluster => format!(
+                    "metric ingest stopped: the metric log has entries of term {}, and this nimbus leads in \
+                     term {term}; see \"A new ZooKeeper tree\" in docs/operations.md",
                     own.term
                 ),
             };
-            self.progress().trouble = Some(text.clone());
-            if said.as_ref() != Some(&text) {
+            self.fetch_status().problem = Some(text.clone());
+            if logged.as_ref() != Some(&text) {
                 warn!("{text}");
             }
-            said = Some(text);
-            tokio::time::sleep(options.pace.takeover).await;
+            logged = Some(text);
+            tokio::time::sleep(options.pace.takeover_poll).await;
         }
     }
 
-    /// Answers who has nothing more for this nimbus, and why that of one that has what is safe
-    /// could not be fetched.
-    async fn take_what_others_have(
+    /// Fetches what the other live nimbuses can provide. Returns the polled replicas, none of which
+    /// can provide more for now, and, while committed entries are missing, the reason why they could
+    /// not be fetched from a replica that has them.
+    async fn catch_up_with_replicas(
         &self,
         archive: &Archive,
         writer: &FencedWriter,
@@ -120,43 +122,47 @@ impl Measure {
     ) -> Result<(BTreeSet<NimbusId>, Option<String>), Deposed> {
         let (mut done, mut failure): (BTreeSet<NimbusId>, _) = (BTreeSet::new(), None);
         loop {
-            let said = self.ask_others(archive.position()).await;
+            let log_ends = self.poll_replicas(archive.position()).await;
             let own = archive.position();
-            let offer = |at: Position| takeover::offer(record, writer.term(), own, at);
-            let offers = said.iter().map(|(other, at)| (offer(*at), *at, other));
-            let open = offers.filter(|(offer, _, (id, _))| *offer > Offer::Nothing && !done.contains(id));
-            let Some((offer, at, (id, api))) = open.max_by_key(|(offer, at, _)| (*offer, *at)) else {
-                let heard = said.iter().map(|((id, _), _)| id.clone());
-                return Ok((heard.collect(), failure.filter(|_| !record.has_all(own))));
+            let source = |at: Position| takeover::catch_up_source(record, writer.term(), own, at);
+            let sources = log_ends.iter().map(|(replica, at)| (source(*at), *at, replica));
+            let open =
+                sources.filter(|(source, _, (id, _))| *source > CatchUpSource::None && !done.contains(id));
+            let Some((source, at, (id, api))) = open.max_by_key(|(source, at, _)| (*source, *at)) else {
+                let polled = log_ends.iter().map(|((id, _), _)| id.clone());
+                return Ok((polled.collect(), failure.filter(|_| !record.has_all(own))));
             };
-            info!(from = %id, term = at.term, seq = at.seq, "taking over metrics");
-            self.progress().trouble =
-                Some(format!("metrics are not taken in yet: taking over those of {id}, up to entry {at}"));
-            match self.catch_up(archive, api, at, (writer, record, offer)).await {
+            info!(
+                from = %id, term = at.term, seq = at.seq,
+                "catching up with the metric log of another nimbus"
+            );
+            self.fetch_status().problem =
+                Some(format!("metric ingest paused: catching up with {id}, whose log ends at {at}"));
+            match self.catch_up_from(archive, api, at, (writer, record, source)).await {
                 Ok(true) => {}
-                // Its log does not lead on from ours, and it need not.
+                // The replica's log has diverged from the local log, and its entries are not needed.
                 Ok(false) => _ = done.insert(id.clone()),
-                Err(TakeError::Write(WriteError::Deposed { .. })) => return Err(Deposed),
+                Err(CatchUpError::Write(WriteError::Deposed { .. })) => return Err(Deposed),
                 Err(error) => {
                     let reason = format!("from {id}: {}", chain(&error));
-                    info!(reason, "could not take over metrics");
+                    info!(reason, "could not catch up with the metric log of another nimbus");
                     done.insert(id.clone());
-                    failure = failure.or((offer == Offer::Archive).then_some(reason));
+                    failure = failure.or((source == CatchUpSource::Checkpoint).then_some(reason));
                 }
             }
         }
     }
 
-    /// How far the logs of the other live nimbuses go; of those that answer.
-    async fn ask_others(&self, own: Position) -> Vec<(Other, Position)> {
+    /// Polls the other live nimbuses, and returns the log ends of those that answer.
+    async fn poll_replicas(&self, own: Position) -> Vec<(Replica, Position)> {
         let (view, _) = self.view();
         let others = view.nimbuses.iter().filter(|(id, _)| **id != self.shared.setup.me);
         let asked = join_all(others.map(async |(id, nimbus)| {
-            let answer = tokio::time::timeout(ASK_TIMEOUT, self.reach(&nimbus.api, own)).await;
+            let answer = tokio::time::timeout(POLL_TIMEOUT, self.log_end_of(&nimbus.api, own)).await;
             match answer.map_err(|_too_long| "no answer in time".to_owned()).flatten() {
                 Ok(position) => Some(((id.clone(), nimbus.api.clone()), position)),
                 Err(error) => {
-                    info!(nimbus = %id, error, "a nimbus does not say which metrics it has");
+                    info!(nimbus = %id, error, "a nimbus did not report its log end; polling it again later");
                     None
                 }
             }
@@ -164,45 +170,45 @@ impl Measure {
         asked.await.into_iter().flatten().collect()
     }
 
-    /// How far the log of the nimbus at `api` goes.
-    async fn reach(&self, api: &str, own: Position) -> Result<Position, String> {
+    /// Returns the log end of the nimbus at `api`.
+    async fn log_end_of(&self, api: &str, own: Position) -> Result<Position, String> {
         let me = self.shared.setup.me.clone();
         let query = LogQuery { nimbus: me, term: own.term, seq: own.seq, max_bytes: 1, leads: None };
-        let answer = self.shared.sync.log(api, &query).await;
+        let answer = self.shared.replica_client.log(api, &query).await;
         answer.map(|(_, position)| position).map_err(|error| chain(&error))
     }
 
-    /// Takes the log of the nimbus at `api` up to `until`. Answers whether that led on from ours,
-    /// or its archive took the place of ours.
-    async fn catch_up(
+    /// Fetches the log of the nimbus at `api` up to `until`. Returns true if its entries continued
+    /// the local log, or if its checkpoint replaced the local database.
+    async fn catch_up_from(
         &self,
         archive: &Archive,
         api: &str,
         until: Position,
-        (writer, record, offer): (&FencedWriter, &ArchiveRecord, Offer),
-    ) -> Result<bool, TakeError> {
-        let mut may_replace = offer == Offer::Archive;
+        (writer, record, source): (&FencedWriter, &ArchiveRecord, CatchUpSource),
+    ) -> Result<bool, CatchUpError> {
+        let mut may_install = source == CatchUpSource::Checkpoint;
         while archive.position() < until {
-            let (page, _) = self.ask(archive, api, None).await?;
+            let (page, _) = self.fetch_page(archive, api, None).await?;
             if let LogPage::Entries { entries, .. } = &page
                 && entries.iter().any(|(at, _)| at.term >= writer.term().0)
             {
-                // It follows a later leader by now.
+                // The replica follows a later leader by now.
                 return Ok(false);
             }
-            match self.take(archive, api, page).await? {
-                Fetched::UpTo(_) => {}
-                Fetched::Level => return Ok(true),
-                Fetched::Diverged | Fetched::Lacking if !may_replace => return Ok(false),
-                Fetched::Diverged | Fetched::Lacking => {
+            match self.apply_page(archive, api, page).await? {
+                Fetched::Advanced(_) => {}
+                Fetched::CaughtUp => return Ok(true),
+                Fetched::Diverged | Fetched::DivergedCommitted if !may_install => return Ok(false),
+                Fetched::Diverged | Fetched::DivergedCommitted => {
                     let own = archive.position();
-                    let keeps = record.lacks(own) || record.is_unknown() && own != Position::default();
-                    let received = self.download(archive, api, keeps).await?;
-                    // What was fetched before this has nothing of a later leader, which may have
-                    // given something up that is not known here.
+                    let quarantine = record.lacks(own) || record.is_unknown() && own != Position::default();
+                    let received = self.download_checkpoint(archive, api, quarantine).await?;
+                    // A checkpoint that was complete before this check has no entries of a later
+                    // leader. A later leader may have made an unclean takeover that is unknown here.
                     writer.commit(Vec::new()).await?;
-                    self.replace(archive, api, received, keeps).await?;
-                    may_replace = false;
+                    self.install_checkpoint(archive, api, received, quarantine).await?;
+                    may_install = false;
                 }
             }
         }

@@ -1,8 +1,9 @@
-//! Whether a new leader may take metrics in. Pure.
+//! Takeover decision: whether a new leader may ingest metrics. Pure.
 //!
-//! Entries of the log that were called safe are nowhere else but in archives: workers have
-//! forgotten them. A leader that lacks some of them would go on with another log, and those who
-//! have them could not follow it. So it waits for them, for a while.
+//! Committed entries exist in the metric stores of nimbuses only: workers have deleted their
+//! reports. A leader that is missing committed entries would write a log that the replicas with
+//! those entries cannot follow. The new leader therefore waits for such a replica, for a limited
+//! time.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,78 +12,86 @@ use crate::{
     model::{NimbusId, Position, Term},
 };
 
-/// What a new leader does when it has taken what it could.
+/// Next step of a new leader that has fetched every entry that it could.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Takeover {
-    /// It has all that is safe: it begins.
-    Begins,
-    /// What it lacks is with nobody who may still come: it begins, and that is written down.
-    GivesUp,
-    /// One of these may have it, and has not been heard.
-    Waits(Vec<NimbusId>),
-    /// One that can be reached has it, and it could not be fetched: that is not given up.
-    Insists,
-    /// Its own archive was written with another tree.
-    IsForeign,
+pub(super) enum TakeoverDecision {
+    /// The leader's log has every committed entry: the leader starts to ingest.
+    Ready,
+    /// No in-sync replica is left to be polled, or the grace has passed: the leader starts without
+    /// the missing committed entries, and records an unclean takeover.
+    ProceedUnclean,
+    /// One of these in-sync replicas may have the missing entries, and was not polled yet.
+    AwaitReplicas(Vec<NimbusId>),
+    /// A reachable replica has the missing entries, and fetching them failed: the leader retries,
+    /// and never discards the entries.
+    RetryFetch,
+    /// The local metric log was written with another ZooKeeper tree.
+    WrongCluster,
 }
 
-/// What another nimbus has for a new leader.
+/// Entries that another replica can provide to a new leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Offer {
-    /// No more than this one has, or nothing that belongs here.
-    Nothing,
-    /// Entries, should its log lead on from this one's. Else there is nothing safe in it that this
-    /// one lacks, or too little.
-    Entries,
-    /// What this one lacks: in place of its own archive, should the log not lead on.
-    Archive,
+pub(super) enum CatchUpSource {
+    /// The replica's log has no later entry, or belongs to another ZooKeeper tree or a later leader.
+    None,
+    /// Log entries, usable only if they continue the leader's log. If the logs have diverged, the
+    /// leader is missing no committed entry, or the replica does not have all of them.
+    Log,
+    /// Every committed entry that the leader is missing: as log entries if they continue the
+    /// leader's log, otherwise as a checkpoint that replaces the leader's database.
+    Checkpoint,
 }
 
-/// A new leader, with what it knows.
+/// Input of the takeover decision.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Successor<'a> {
+pub(super) struct TakeoverInput<'a> {
     pub(super) me: &'a NimbusId,
     pub(super) term: Term,
-    /// The last entry of its log.
+    /// Log end of the new leader.
     pub(super) own: Position,
-    /// Who said how far its log goes, and has nothing more for this one.
-    pub(super) heard: &'a BTreeSet<NimbusId>,
-    /// Whether one that said so has what this one lacks.
-    pub(super) is_in_reach: bool,
+    /// Replicas that have reported their log end, and have no more entries for the new leader.
+    pub(super) polled: &'a BTreeSet<NimbusId>,
+    /// True if a polled replica has the committed entries that the new leader is missing.
+    pub(super) has_reachable_source: bool,
     pub(super) waited: Duration,
     pub(super) grace: Duration,
 }
 
-/// What a nimbus whose log goes up to `said` has for the leader of `term`, whose log goes up to
-/// `own`.
-pub(super) fn offer(record: &ArchiveRecord, term: Term, own: Position, said: Position) -> Offer {
-    // Nobody has entries of a term that only begins: they are of another tree, or there is a
-    // later leader by now.
-    if said <= own || said.term >= term.0 {
-        return Offer::Nothing;
+/// Returns the entries that a replica with the log end `log_end` can provide to the leader of `term`
+/// with the log end `own`.
+pub(super) fn catch_up_source(
+    record: &ArchiveRecord,
+    term: Term,
+    own: Position,
+    log_end: Position,
+) -> CatchUpSource {
+    // No replica has entries of a term that has just begun: such entries belong to another
+    // ZooKeeper tree, or a later leader exists by now.
+    if log_end <= own || log_end.term >= term.0 {
+        return CatchUpSource::None;
     }
-    match !record.has_all(own) && (record.has_all(said) || record.is_unknown()) {
-        true => Offer::Archive,
-        false => Offer::Entries,
+    match !record.has_all(own) && (record.has_all(log_end) || record.is_unknown()) {
+        true => CatchUpSource::Checkpoint,
+        false => CatchUpSource::Log,
     }
 }
 
-impl Successor<'_> {
-    pub(super) fn decide(self, record: &ArchiveRecord) -> Takeover {
+impl TakeoverInput<'_> {
+    pub(super) fn decide(self, record: &ArchiveRecord) -> TakeoverDecision {
         if self.own.term >= self.term.0 {
-            return Takeover::IsForeign;
+            return TakeoverDecision::WrongCluster;
         }
         if record.has_all(self.own) {
-            return Takeover::Begins;
+            return TakeoverDecision::Ready;
         }
-        if self.is_in_reach {
-            return Takeover::Insists;
+        if self.has_reachable_source {
+            return TakeoverDecision::RetryFetch;
         }
-        let is_out = |id: &&NimbusId| *id != self.me && !self.heard.contains(*id);
-        let holders: Vec<NimbusId> = record.holders.iter().filter(is_out).cloned().collect();
+        let is_unpolled = |id: &&NimbusId| *id != self.me && !self.polled.contains(*id);
+        let holders: Vec<NimbusId> = record.holders.iter().filter(is_unpolled).cloned().collect();
         match holders.is_empty() || self.waited >= self.grace {
-            true => Takeover::GivesUp,
-            false => Takeover::Waits(holders),
+            true => TakeoverDecision::ProceedUnclean,
+            false => TakeoverDecision::AwaitReplicas(holders),
         }
     }
 }
@@ -105,88 +114,94 @@ mod tests {
         ArchiveRecord { safe: at(3, 20), holders: ids(holders), ..ArchiveRecord::default() }
     }
 
-    fn decided(own: Position, holders: &str, heard: &str, is_in_reach: bool, waited: u64) -> Takeover {
-        let successor = Successor {
+    fn decided(
+        own: Position,
+        holders: &str,
+        polled: &str,
+        has_reachable_source: bool,
+        waited: u64,
+    ) -> TakeoverDecision {
+        let input = TakeoverInput {
             me: &"me".parse().expect("valid"),
             term: Term(5),
             own,
-            heard: &ids(heard),
-            is_in_reach,
+            polled: &ids(polled),
+            has_reachable_source,
             waited: Duration::from_secs(waited),
             grace: GRACE,
         };
-        successor.decide(&record(holders))
+        input.decide(&record(holders))
     }
 
-    fn check(own: Position, holders: &str, heard: &str, waited: u64, expected: &Takeover) {
+    fn check(own: Position, holders: &str, polled: &str, waited: u64, expected: &TakeoverDecision) {
         assert_eq!(
-            decided(own, holders, heard, false, waited),
+            decided(own, holders, polled, false, waited),
             *expected,
-            "{own} {holders} {heard} {waited}"
+            "{own} {holders} {polled} {waited}"
         );
     }
 
-    fn waits(holders: &str) -> Takeover {
-        Takeover::Waits(ids(holders).into_iter().collect())
+    fn waits(holders: &str) -> TakeoverDecision {
+        TakeoverDecision::AwaitReplicas(ids(holders).into_iter().collect())
     }
 
     #[test]
-    fn whoever_has_all_that_is_safe_waits_for_nobody() {
-        check(at(3, 20), "a b", "", 0, &Takeover::Begins);
-        check(at(3, 25), "a b", "", 0, &Takeover::Begins);
-        check(at(4, 21), "a b", "", 0, &Takeover::Begins);
+    fn leader_with_every_committed_entry_does_not_wait() {
+        check(at(3, 20), "a b", "", 0, &TakeoverDecision::Ready);
+        check(at(3, 25), "a b", "", 0, &TakeoverDecision::Ready);
+        check(at(4, 21), "a b", "", 0, &TakeoverDecision::Ready);
     }
 
     #[test]
-    fn one_that_lacks_some_waits_for_those_that_had_it() {
+    fn leader_missing_committed_entries_waits_for_in_sync_replicas_until_the_grace_ends() {
         for own in [at(0, 0), at(3, 19), at(2, 30)] {
             check(own, "a b", "", 0, &waits("a b"));
             check(own, "a b", "b c", 599, &waits("a"));
-            check(own, "a b", "b c", 600, &Takeover::GivesUp);
-            check(own, "a b", "b c", 601, &Takeover::GivesUp);
+            check(own, "a b", "b c", 600, &TakeoverDecision::ProceedUnclean);
+            check(own, "a b", "b c", 601, &TakeoverDecision::ProceedUnclean);
         }
     }
 
     #[test]
-    fn it_does_not_wait_when_nobody_may_come_who_has_it() {
-        check(at(3, 19), "a b", "a b", 0, &Takeover::GivesUp);
-        check(at(3, 19), "me", "", 0, &Takeover::GivesUp);
-        check(at(3, 19), "a me", "a", 0, &Takeover::GivesUp);
-        check(at(3, 19), "", "", 0, &Takeover::GivesUp);
+    fn leader_proceeds_unclean_when_every_in_sync_replica_was_polled() {
+        check(at(3, 19), "a b", "a b", 0, &TakeoverDecision::ProceedUnclean);
+        check(at(3, 19), "me", "", 0, &TakeoverDecision::ProceedUnclean);
+        check(at(3, 19), "a me", "a", 0, &TakeoverDecision::ProceedUnclean);
+        check(at(3, 19), "", "", 0, &TakeoverDecision::ProceedUnclean);
     }
 
     #[test]
-    fn what_can_be_reached_is_never_given_up() {
-        assert_eq!(decided(at(3, 19), "", "", true, 9999), Takeover::Insists);
-        assert_eq!(decided(at(3, 20), "", "", true, 9999), Takeover::Begins, "others may have more");
+    fn entries_of_a_reachable_replica_are_never_discarded() {
+        assert_eq!(decided(at(3, 19), "", "", true, 9999), TakeoverDecision::RetryFetch);
+        assert_eq!(decided(at(3, 20), "", "", true, 9999), TakeoverDecision::Ready, "others may have more");
     }
 
     #[test]
-    fn an_archive_of_another_tree_is_never_written_on() {
-        check(at(5, 1), "a", "a", 9999, &Takeover::IsForeign);
-        check(at(6, 1), "a", "a", 9999, &Takeover::IsForeign);
+    fn log_of_another_zookeeper_tree_is_never_extended() {
+        check(at(5, 1), "a", "a", 9999, &TakeoverDecision::WrongCluster);
+        check(at(6, 1), "a", "a", 9999, &TakeoverDecision::WrongCluster);
     }
 
     #[test]
-    fn only_one_that_has_all_that_is_safe_takes_the_place_of_what_this_one_has() {
+    fn only_a_replica_with_every_committed_entry_provides_a_checkpoint() {
         let check = |own, said, expected| {
-            assert_eq!(offer(&record("a"), Term(5), own, said), expected, "{own} {said}");
+            assert_eq!(catch_up_source(&record("a"), Term(5), own, said), expected, "{own} {said}");
         };
-        check(at(1, 4), at(1, 4), Offer::Nothing);
-        check(at(1, 4), at(1, 3), Offer::Nothing);
-        check(at(1, 4), at(2, 1), Offer::Entries);
-        check(at(1, 4), at(3, 19), Offer::Entries);
-        check(at(1, 4), at(3, 20), Offer::Archive);
-        check(at(1, 4), at(4, 1), Offer::Archive);
-        // It needs nothing.
-        check(at(3, 20), at(3, 25), Offer::Entries);
-        check(at(3, 20), at(4, 2), Offer::Entries);
-        // Of another tree, or of a later leader.
-        check(at(1, 4), at(5, 1), Offer::Nothing);
-        check(at(1, 4), at(6, 1), Offer::Nothing);
-        // What is safe is not known: more is better.
+        check(at(1, 4), at(1, 4), CatchUpSource::None);
+        check(at(1, 4), at(1, 3), CatchUpSource::None);
+        check(at(1, 4), at(2, 1), CatchUpSource::Log);
+        check(at(1, 4), at(3, 19), CatchUpSource::Log);
+        check(at(1, 4), at(3, 20), CatchUpSource::Checkpoint);
+        check(at(1, 4), at(4, 1), CatchUpSource::Checkpoint);
+        // The leader is missing no committed entry.
+        check(at(3, 20), at(3, 25), CatchUpSource::Log);
+        check(at(3, 20), at(4, 2), CatchUpSource::Log);
+        // The replica's entries belong to another ZooKeeper tree, or to a later leader.
+        check(at(1, 4), at(5, 1), CatchUpSource::None);
+        check(at(1, 4), at(6, 1), CatchUpSource::None);
+        // The high watermark is unknown: the replica with the later log end is preferred.
         let unknown = ArchiveRecord::unknown();
-        assert_eq!(offer(&unknown, Term(5), at(1, 4), at(2, 1)), Offer::Archive);
-        assert_eq!(offer(&unknown, Term(5), at(2, 1), at(1, 4)), Offer::Nothing);
+        assert_eq!(catch_up_source(&unknown, Term(5), at(1, 4), at(2, 1)), CatchUpSource::Checkpoint);
+        assert_eq!(catch_up_source(&unknown, Term(5), at(2, 1), at(1, 4)), CatchUpSource::None);
     }
 }

@@ -1,4 +1,5 @@
-//! The leader tells the archive, and uploaders, where tasks run and which topologies there are.
+//! Recorder of the history: the leader records topologies and task locations in the metric store,
+//! and sends them to exporters.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,60 +16,66 @@ use crate::{
         blobs::BlobStore,
         measure::{
             Measure, past,
-            track::{Known, Seen, track},
-            upload::Telling,
+            track::{Observed, Recorded, diff},
+            upload::EventFanout,
         },
         submit::sample_rate_of,
     },
     tree::Version,
 };
 
-/// After a failure.
+/// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The most events in one entry of the log.
+/// Maximum number of events in one entry of the log.
 const BATCH: usize = 1000;
 
-/// The most topologies of the past that a new leader looks through for one whose end was not
-/// told; older ones ended long ago.
+/// Maximum number of topologies of the history that a new leader searches for one whose end was
+/// not recorded; older topologies ended long ago.
 const HISTORY_MAX: usize = 10_000;
 
-/// The most places of one topology's tasks that are read back; about the tasks that there can
-/// be in one topology.
+/// Maximum number of task locations of one topology that are read back; about the maximum number
+/// of tasks of one topology.
 const TRACK_MAX: usize = 100_000;
 
-/// What decides whether a topology has to be looked at again.
+/// Versions of a topology's records; a topology is compared again if they change.
 type Versions = (Option<Version>, Option<Version>);
 
-struct Teller {
+struct HistoryRecorder {
     measure: Measure,
     archive: Archive,
     term: Term,
     blobs: BlobStore,
-    telling: Telling,
-    /// What the archive knows of each topology that is there.
-    known: BTreeMap<TopologyId, (Known, Versions)>,
-    /// Topologies that came and went, and that the archive knows by now. Those alone that the
-    /// list of events still tells of, so as many as that is long.
-    settled: BTreeSet<TopologyId>,
+    fanout: EventFanout,
+    /// Recorded history of each existing topology.
+    recorded: BTreeMap<TopologyId, (Recorded, Versions)>,
+    /// Removed topologies whose history was backfilled. Only those that are still in the list of
+    /// events, so at most as many as the list is long.
+    backfilled: BTreeSet<TopologyId>,
 }
 
-/// Tells what changed, for as long as the leadership lasts.
-pub(super) async fn tell(measure: Measure, archive: Archive, term: Term, blobs: BlobStore, telling: Telling) {
+/// Records changes for as long as the leadership lasts.
+pub(super) async fn record_history(
+    measure: Measure,
+    archive: Archive,
+    term: Term,
+    blobs: BlobStore,
+    fanout: EventFanout,
+) {
     let mut observations = measure.shared.setup.observations.clone();
-    let gather = measure.shared.options.pace.gather;
-    let (known, settled) = (BTreeMap::new(), BTreeSet::new());
-    let mut teller = Teller { measure, archive, term, blobs, telling, known, settled };
-    while let Err(error) = teller.read_back().await {
-        info!(%error, "the archive does not say which topologies it knows");
+    let gather = measure.shared.options.pace.record_pause;
+    let (recorded, backfilled) = (BTreeMap::new(), BTreeSet::new());
+    let mut recorder = HistoryRecorder { measure, archive, term, blobs, fanout, recorded, backfilled };
+    while let Err(error) = recorder.load_recorded().await {
+        info!(%error, "cannot read the recorded topologies from the metric store; retrying");
         tokio::time::sleep(RETRY).await;
     }
     loop {
         let observation = observations.borrow_and_update().clone();
         if observation.fresh
-            && let Err(error) = teller.look(&observation.view).await
+            && let Err(error) = recorder.record_changes(&observation.view).await
         {
-            info!(%error, "could not tell the archive what happened to topologies");
+            info!(%error, "could not record the history of topologies; retrying");
             tokio::time::sleep(RETRY).await;
             continue;
         }
@@ -80,99 +87,104 @@ pub(super) async fn tell(measure: Measure, archive: Archive, term: Term, blobs: 
     }
 }
 
-impl Teller {
-    /// Topologies whose end was not told. What is read of them stands as seen at no version.
-    async fn read_back(&mut self) -> Result<(), archive::Error> {
+impl HistoryRecorder {
+    /// Reads back the topologies without a recorded end. No version counts as observed for them.
+    async fn load_recorded(&mut self) -> Result<(), archive::Error> {
         for entry in self.archive.history(None, HISTORY_MAX).await? {
             if entry.killed.is_none() {
                 let track = self.archive.track(&entry.topology, None, TRACK_MAX).await?;
-                let known = Known::of(Some(&entry), track);
-                self.known.insert(entry.topology, (known, (None, None)));
+                let recorded = Recorded::of(Some(&entry), track);
+                self.recorded.insert(entry.topology, (recorded, (None, None)));
             }
         }
         Ok(())
     }
 
-    async fn look(&mut self, view: &ClusterView) -> Result<(), archive::Error> {
+    async fn record_changes(&mut self, view: &ClusterView) -> Result<(), archive::Error> {
         let mut ids: Vec<TopologyId> = view.storms.keys().cloned().collect();
-        ids.extend(self.known.keys().filter(|id| !view.storms.contains_key(*id)).cloned());
+        ids.extend(self.recorded.keys().filter(|id| !view.storms.contains_key(*id)).cloned());
         for id in ids {
             let records = [layout::storm(&id), layout::tasks(&id), layout::assignment(&id)];
             if records.iter().any(|path| view.is_unreadable(path)) {
-                // It is there, somehow.
+                // The topology exists, but one of its records cannot be read.
                 continue;
             }
             let storm = view.storms.get(&id);
             let versions: Versions =
                 (storm.map(|storm| storm.version), view.assignments.get(&id).map(|stored| stored.version));
-            let known = match self.known.get(&id) {
-                Some((_, seen)) if *seen == versions && storm.is_some() => continue,
-                Some((known, _)) => known.clone(),
-                None => self.read_one(&id).await?,
+            let recorded = match self.recorded.get(&id) {
+                Some((_, compared)) if *compared == versions && storm.is_some() => continue,
+                Some((recorded, _)) => recorded.clone(),
+                None => self.load_one(&id).await?,
             };
             let rate = match storm {
                 Some(storm) => self.sample_rate(&storm.value).await,
                 None => 0.0,
             };
             let nothing = (TaskTable::default(), Assignment::default());
-            let seen = storm.map(|storm| Seen {
+            let observed = storm.map(|storm| Observed {
                 storm: &storm.value,
                 tasks: view.tasks.get(&id).map_or(&nothing.0, |tasks| &tasks.value),
                 assignment: view.assignments.get(&id).map_or(&nothing.1, |assignment| &assignment.value),
                 sample_rate: rate,
             });
-            let (events, known) = track(&id, &known, seen, view, self.measure.shared.setup.clock.now());
-            self.tell(&id, events).await?;
-            match seen {
-                Some(_) => drop(self.known.insert(id, (known, versions))),
-                None => drop(self.known.remove(&id)),
+            let (events, recorded) =
+                diff(&id, &recorded, observed, view, self.measure.shared.setup.clock.now());
+            self.record_events(&id, events).await?;
+            match observed {
+                Some(_) => drop(self.recorded.insert(id, (recorded, versions))),
+                None => drop(self.recorded.remove(&id)),
             }
         }
-        self.look_back(view).await
+        self.backfill(view).await
     }
 
-    /// Topologies that came and went between two looks: what is known of them are events.
-    async fn look_back(&mut self, view: &ClusterView) -> Result<(), archive::Error> {
+    /// Records topologies that were submitted and removed between two views, from their events.
+    async fn backfill(&mut self, view: &ClusterView) -> Result<(), archive::Error> {
         let shared = &self.measure.shared;
         let kept = Duration::from_secs(60) * shared.options.retention.longest_minutes();
-        let gone = past::gone(view, shared.setup.clock.now(), kept);
+        let removed = past::removed_topologies(view, shared.setup.clock.now(), kept);
         let rate = shared.options.sample_rate;
-        self.settled.retain(|id| gone.contains_key(id));
-        for (id, told) in gone {
-            if self.settled.contains(id) {
+        self.backfilled.retain(|id| removed.contains_key(id));
+        for (id, cluster_events) in removed {
+            if self.backfilled.contains(id) {
                 continue;
             }
-            let known = self.archive.topology(id).await?;
-            if known.is_none_or(|entry| entry.killed.is_none()) {
-                let events = past::retell(id, &told, &view.supervisors, rate);
-                self.tell(id, events).await?;
+            let recorded = self.archive.topology(id).await?;
+            if recorded.is_none_or(|entry| entry.killed.is_none()) {
+                let events = past::reconstruct_events(id, &cluster_events, &view.supervisors, rate);
+                self.record_events(id, events).await?;
             }
-            self.settled.insert(id.clone());
+            self.backfilled.insert(id.clone());
         }
         Ok(())
     }
 
-    async fn tell(&self, id: &TopologyId, events: Vec<archive::Event>) -> Result<(), archive::Error> {
+    async fn record_events(
+        &self,
+        id: &TopologyId,
+        events: Vec<archive::Event>,
+    ) -> Result<(), archive::Error> {
         for batch in events.chunks(BATCH) {
             self.archive.tell(self.term, batch.to_vec()).await?;
-            debug!(topology = %id, n = batch.len(), "told the archive what happened");
-            self.telling.tell(&self.measure, batch);
+            debug!(topology = %id, n = batch.len(), "recorded events of a topology");
+            self.fanout.send(&self.measure, batch);
         }
         Ok(())
     }
 
-    /// One that was killed and told so before this leader, and is still being removed; or one
-    /// that nobody told of.
-    async fn read_one(&self, id: &TopologyId) -> Result<Known, archive::Error> {
+    /// Reads back one topology: its kill was recorded before this leadership and its removal is not
+    /// complete, or nothing was recorded of it.
+    async fn load_one(&self, id: &TopologyId) -> Result<Recorded, archive::Error> {
         let entry = self.archive.topology(id).await?;
         let track = match entry {
             Some(_) => self.archive.track(id, None, TRACK_MAX).await?,
             None => Vec::new(),
         };
-        Ok(Known::of(entry.as_ref(), track))
+        Ok(Recorded::of(entry.as_ref(), track))
     }
 
-    /// The rate that its workers sample at.
+    /// Returns the rate at which the workers of a topology sample.
     async fn sample_rate(&self, storm: &crate::cluster::record::Storm) -> f64 {
         if let Some(rate) = storm.metrics.as_ref().and_then(|control| control.sample_rate) {
             return rate;

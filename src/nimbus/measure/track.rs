@@ -1,7 +1,8 @@
-//! What is to be kept of topologies and tasks, from what the tree says of them. Pure.
+//! Diff between the cluster view and the recorded history of topologies and tasks. Pure.
 //!
-//! A leader compares what it sees with what the archive was told last, by whichever leader. So
-//! nothing is told twice, and what changed while nobody led is told by the next one.
+//! The leader compares the cluster view with the history that this or an earlier leader recorded
+//! last. A change is therefore recorded exactly once, and changes while there was no leader are
+//! recorded by the next leader.
 
 use std::collections::BTreeMap;
 
@@ -17,158 +18,175 @@ use crate::{
     },
 };
 
-/// Where a task is, and since when.
+/// Location of a task, and the time since which the task runs there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct TaskLocation {
     pub(super) host: HostName,
     pub(super) port: Port,
     pub(super) since: Timestamp,
 }
 
-/// What the archive knows of a topology.
+/// Recorded history of a topology.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Known {
-    /// The rate that it was told; nothing was told yet when absent.
+pub(super) struct Recorded {
+    /// Recorded sample rate; absent if nothing was recorded yet.
     pub(super) sample_rate: Option<f64>,
     pub(super) is_killed: bool,
-    pub(super) places: BTreeMap<TaskId, Place>,
+    pub(super) locations: BTreeMap<TaskId, TaskLocation>,
 }
 
-impl Known {
-    /// As the archive tells it.
+impl Recorded {
+    /// Builds the recorded history from the entries of the metric store.
     pub(super) fn of(history: Option<&HistoryEntry>, track: Vec<TrackEntry>) -> Self {
         let open = track.into_iter().filter(|entry| entry.to.is_none());
         Self {
             sample_rate: history.map(|entry| entry.sample_rate),
             is_killed: history.is_some_and(|entry| entry.killed.is_some()),
-            places: open
-                .map(|entry| (entry.task, Place { host: entry.host, port: entry.port, since: entry.from }))
+            locations: open
+                .map(|entry| {
+                    (entry.task, TaskLocation { host: entry.host, port: entry.port, since: entry.from })
+                })
                 .collect(),
         }
     }
 }
 
-/// A topology as it is.
+/// Topology as the cluster view shows it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen<'a> {
+pub(super) struct Observed<'a> {
     pub(super) storm: &'a Storm,
     pub(super) tasks: &'a TaskTable,
     pub(super) assignment: &'a Assignment,
     pub(super) sample_rate: f64,
 }
 
-/// What is to be told of a topology, and what the archive knows then. `seen` is absent when
-/// there is no such topology any more.
-pub(super) fn track(
+/// Returns the events to record for a topology, and the recorded history after them. `observed` is
+/// absent if the topology no longer exists.
+pub(super) fn diff(
     id: &TopologyId,
-    before: &Known,
-    seen: Option<Seen<'_>>,
+    before: &Recorded,
+    observed: Option<Observed<'_>>,
     view: &ClusterView,
     now: Timestamp,
-) -> (Vec<Event>, Known) {
-    let (mut events, mut known) = (Vec::new(), before.clone());
-    let told: Vec<&event::Event> = view
+) -> (Vec<Event>, Recorded) {
+    let (mut events, mut recorded) = (Vec::new(), before.clone());
+    let cluster_events: Vec<&event::Event> = view
         .events
         .values()
         .map(|event| &**event)
         .filter(|event| event.topology.as_ref() == Some(id))
         .collect();
-    if let Some(seen) = seen {
-        life(id, &mut known, seen, &told, &mut events);
+    if let Some(observed) = observed {
+        diff_topology(id, &mut recorded, observed, &cluster_events, &mut events);
     }
     let nothing = Assignment::default();
-    places(id, &mut known, seen, seen.map_or(&nothing, |seen| seen.assignment), (&told, now), &mut events);
-    let is_over = seen.is_none_or(|seen| seen.storm.status == TopologyStatus::Killed);
-    if is_over && !known.is_killed && known.sample_rate.is_some() {
-        let last = told.iter().rev().find(|event| event.event == EventKind::Killed);
+    diff_tasks(
+        id,
+        &mut recorded,
+        observed,
+        observed.map_or(&nothing, |observed| observed.assignment),
+        (&cluster_events, now),
+        &mut events,
+    );
+    let is_over = observed.is_none_or(|observed| observed.storm.status == TopologyStatus::Killed);
+    if is_over && !recorded.is_killed && recorded.sample_rate.is_some() {
+        let last = cluster_events.iter().rev().find(|event| event.event == EventKind::Killed);
         events.push(Event::TopologyKilled {
             topology: id.clone(),
             at: last.map_or(now, |event| event.time),
             by: last.and_then(|event| event.by.clone()),
-            reason: last.map_or_else(|| "its record is gone".to_owned(), |event| event.reason.clone()),
+            reason: last
+                .map_or_else(|| "the topology record is gone".to_owned(), |event| event.reason.clone()),
         });
-        known.is_killed = true;
+        recorded.is_killed = true;
     }
-    (events, known)
+    (events, recorded)
 }
 
-fn life(id: &TopologyId, known: &mut Known, seen: Seen<'_>, told: &[&event::Event], events: &mut Vec<Event>) {
-    let last = |kind| told.iter().rev().find(move |event| event.event == kind);
-    match known.sample_rate {
+fn diff_topology(
+    id: &TopologyId,
+    recorded: &mut Recorded,
+    observed: Observed<'_>,
+    cluster_events: &[&event::Event],
+    events: &mut Vec<Event>,
+) {
+    let last = |kind| cluster_events.iter().rev().find(move |event| event.event == kind);
+    match recorded.sample_rate {
         None => {
             let by = last(EventKind::Submitted).and_then(|event| event.by.clone());
             events.push(Event::TopologyStarted {
                 topology: id.clone(),
-                name: seen.storm.name.clone(),
-                at: seen.storm.launched,
-                by: by.or_else(|| Some(seen.storm.owner.clone())),
-                sample_rate: seen.sample_rate,
+                name: observed.storm.name.clone(),
+                at: observed.storm.launched,
+                by: by.or_else(|| Some(observed.storm.owner.clone())),
+                sample_rate: observed.sample_rate,
             });
         }
-        Some(rate) if rate != seen.sample_rate => {
+        Some(rate) if rate != observed.sample_rate => {
             let by = last(EventKind::Measured);
             events.push(Event::SampleRateChanged {
                 topology: id.clone(),
-                sample_rate: seen.sample_rate,
-                at: by.map_or(seen.storm.launched, |event| event.time),
+                sample_rate: observed.sample_rate,
+                at: by.map_or(observed.storm.launched, |event| event.time),
                 by: by.and_then(|event| event.by.clone()),
             });
         }
         Some(_) => {}
     }
-    known.sample_rate = Some(seen.sample_rate);
+    recorded.sample_rate = Some(observed.sample_rate);
 }
 
-fn places(
+fn diff_tasks(
     id: &TopologyId,
-    known: &mut Known,
-    seen: Option<Seen<'_>>,
+    recorded: &mut Recorded,
+    observed: Option<Observed<'_>>,
     assignment: &Assignment,
-    (told, now): (&[&event::Event], Timestamp),
+    (cluster_events, now): (&[&event::Event], Timestamp),
     events: &mut Vec<Event>,
 ) {
-    let mut left = std::mem::take(&mut known.places);
+    let mut left = std::mem::take(&mut recorded.locations);
     for (slot, worker) in &assignment.workers {
-        // Supervisors check their host names, so that one that is none was written by hand.
+        // Supervisors check their host names: an invalid name was written by hand.
         let Ok(host) = worker.host.parse::<HostName>() else { continue };
-        let place = Place { host, port: slot.port, since: worker.start };
+        let location = TaskLocation { host, port: slot.port, since: worker.start };
         for task in worker.tasks.iter() {
-            let component = seen.and_then(|seen| seen.tasks.component_of(task));
+            let component = observed.and_then(|observed| observed.tasks.component_of(task));
             let was = left.remove(&task);
             let Some(component) = component else { continue };
-            if was.as_ref() != Some(&place) {
+            if was.as_ref() != Some(&location) {
                 events.push(Event::TaskPlaced {
                     topology: id.clone(),
                     task,
                     component: component.clone(),
-                    host: place.host.clone(),
-                    port: place.port,
-                    at: place.since,
-                    reason: why_placed(told, task, worker),
+                    host: location.host.clone(),
+                    port: location.port,
+                    at: location.since,
+                    reason: placement_reason(cluster_events, task, worker),
                 });
             }
-            known.places.insert(task, place.clone());
+            recorded.locations.insert(task, location.clone());
         }
     }
     for task in left.into_keys() {
-        let last = told.iter().rev().find(|event| takes_away(event, task));
+        let last = cluster_events.iter().rev().find(|event| ends_location(event, task));
         events.push(Event::TaskGone {
             topology: id.clone(),
             task,
             at: last.map_or(now, |event| event.time),
-            reason: last.map_or_else(|| "it has no place any more".to_owned(), |event| event.reason.clone()),
+            reason: last
+                .map_or_else(|| "the task is not assigned any more".to_owned(), |event| event.reason.clone()),
         });
     }
 }
 
-/// Whether the moves that an event tells, or left out, may hold `task`.
+/// True if the moves of an event, or the moves left out of it, may contain `task`.
 fn may_move(event: &event::Event, task: TaskId, has_place: bool) -> bool {
     let mut moves = event.moves.iter();
     event.moves_left_out > 0
         || moves.any(|moved| moved.tasks.contains(task) && moved.to.is_some() == has_place)
 }
 
-fn takes_away(event: &event::Event, task: TaskId) -> bool {
+fn ends_location(event: &event::Event, task: TaskId) -> bool {
     match event.event {
         EventKind::Unassigned | EventKind::Killed | EventKind::Removed => true,
         EventKind::Moved | EventKind::Rebalanced => may_move(event, task, false),
@@ -187,13 +205,13 @@ fn takes_away(event: &event::Event, task: TaskId) -> bool {
     }
 }
 
-fn why_placed(told: &[&event::Event], task: TaskId, worker: &AssignedWorker) -> String {
+fn placement_reason(cluster_events: &[&event::Event], task: TaskId, worker: &AssignedWorker) -> String {
     let kinds = [EventKind::Placed, EventKind::Moved, EventKind::Rebalanced];
-    // One that was written before the worker's tasks were put there is about an earlier place.
+    // An event from before the placement of the worker's tasks is about an earlier placement.
     let fits = |event: &&&event::Event| {
         kinds.contains(&event.event) && event.time >= worker.start && may_move(event, task, true)
     };
-    let first = told.iter().find(fits);
+    let first = cluster_events.iter().find(fits);
     first.map_or_else(|| "placed".to_owned(), |event| format!("{}: {}", event.event, event.reason))
 }
 
@@ -264,7 +282,7 @@ mod tests {
         TaskTable::number([("split".parse().expect("valid"), 2), ("count".parse().expect("valid"), 2)])
     }
 
-    /// What is told, in short.
+    /// Events in short.
     fn short(events: &[Event]) -> Vec<String> {
         let text = |event: &Event| match event {
             Event::TopologyStarted { at, by, sample_rate, .. } => {
@@ -287,17 +305,19 @@ mod tests {
     }
 
     #[test]
-    fn a_topology_is_told_from_its_start_to_its_end_and_nothing_twice() {
+    fn every_change_of_a_topology_is_recorded_exactly_once() {
         let tasks = table();
         let live = storm(TopologyStatus::Active);
-        let seen = |storm, assignment| Some(Seen { storm, tasks: &tasks, assignment, sample_rate: 0.1 });
+        let observed =
+            |storm, assignment| Some(Observed { storm, tasks: &tasks, assignment, sample_rate: 0.1 });
         let all = |from, to| vec![Move { tasks: TaskSet::range(1, 4), from, to }];
-        let told = [
+        let cluster_events = [
             (EventKind::Submitted, 10, "asked", Vec::new()),
             (EventKind::Placed, 21, "it had no place", all(None, Some(slot(1)))),
         ];
         let first = assignment(&[(1, 1, 2, 20), (2, 3, 4, 20)]);
-        let (events, known) = track(&id(), &Known::default(), seen(&live, &first), &view(&told), NOW);
+        let (events, recorded) =
+            diff(&id(), &Recorded::default(), observed(&live, &first), &view(&cluster_events), NOW);
         assert_eq!(
             short(&events),
             [
@@ -308,31 +328,37 @@ mod tests {
                 "4 count to 2 at 20: placed: it had no place",
             ]
         );
-        let (events, again) = track(&id(), &known, seen(&live, &first), &view(&told), NOW);
-        assert_eq!((events, &again), (Vec::new(), &known));
+        let (events, again) = diff(&id(), &recorded, observed(&live, &first), &view(&cluster_events), NOW);
+        assert_eq!((events, &again), (Vec::new(), &recorded));
 
         let lost = vec![Move { tasks: TaskSet::range(3, 4), from: Some(slot(2)), to: Some(slot(3)) }];
-        let told = [told[0].clone(), told[1].clone(), (EventKind::Moved, 51, "its host is gone", lost)];
+        let cluster_events = [
+            cluster_events[0].clone(),
+            cluster_events[1].clone(),
+            (EventKind::Moved, 51, "its host is gone", lost),
+        ];
         let moved = assignment(&[(1, 1, 2, 20), (3, 3, 4, 50)]);
-        let (events, known) = track(&id(), &known, seen(&live, &moved), &view(&told), NOW);
+        let (events, recorded) = diff(&id(), &recorded, observed(&live, &moved), &view(&cluster_events), NOW);
         assert_eq!(
             short(&events),
             ["3 count to 3 at 50: moved: its host is gone", "4 count to 3 at 50: moved: its host is gone"]
         );
 
         let killed = storm(TopologyStatus::Killed);
-        let told = [told[2].clone(), (EventKind::Killed, 70, "an operator asked for it", Vec::new())];
-        let (events, known) = track(&id(), &known, seen(&killed, &moved), &view(&told), NOW);
+        let cluster_events =
+            [cluster_events[2].clone(), (EventKind::Killed, 70, "an operator asked for it", Vec::new())];
+        let (events, recorded) =
+            diff(&id(), &recorded, observed(&killed, &moved), &view(&cluster_events), NOW);
         assert_eq!(short(&events), ["killed at 70 by Some(\"bob\"): an operator asked for it"]);
-        let (events, known) = track(&id(), &known, None, &view(&told), NOW);
+        let (events, recorded) = diff(&id(), &recorded, None, &view(&cluster_events), NOW);
         assert_eq!(events.len(), 4, "{events:?}");
         assert_eq!(short(&events[..1]), ["1 gone at 70: an operator asked for it"]);
-        let (events, _) = track(&id(), &known, None, &view(&told), NOW);
+        let (events, _) = diff(&id(), &recorded, None, &view(&cluster_events), NOW);
         assert_eq!(events, []);
     }
 
     #[test]
-    fn another_leader_goes_on_from_what_the_archive_has() {
+    fn next_leader_continues_from_the_recorded_history() {
         let tasks = table();
         let live = storm(TopologyStatus::Active);
         let now_at = assignment(&[(1, 1, 2, 20)]);
@@ -356,26 +382,30 @@ mod tests {
             reason: String::new(),
             sample_rate: 0.1,
         };
-        let known = Known::of(
+        let recorded = Recorded::of(
             Some(&history),
             vec![entry(1, 20, None), entry(2, 5, Some(Timestamp::from_millis(20))), entry(3, 5, None)],
         );
-        let seen = Seen { storm: &live, tasks: &tasks, assignment: &now_at, sample_rate: 0.5 };
-        let (events, known) = track(&id(), &known, Some(seen), &view(&[]), NOW);
-        assert_eq!(
-            short(&events),
-            ["rate 0.5 at 10", "2 split to 1 at 20: placed", "3 gone at 900: it has no place any more"]
-        );
-        let (events, _) = track(&id(), &known, None, &view(&[]), NOW);
+        let observed = Observed { storm: &live, tasks: &tasks, assignment: &now_at, sample_rate: 0.5 };
+        let (events, recorded) = diff(&id(), &recorded, Some(observed), &view(&[]), NOW);
         assert_eq!(
             short(&events),
             [
-                "1 gone at 900: it has no place any more",
-                "2 gone at 900: it has no place any more",
-                "killed at 900 by None: its record is gone",
+                "rate 0.5 at 10",
+                "2 split to 1 at 20: placed",
+                "3 gone at 900: the task is not assigned any more"
             ]
         );
-        // What was never told to have begun is not told to have ended.
-        assert_eq!(track(&id(), &Known::default(), None, &view(&[]), NOW).0, []);
+        let (events, _) = diff(&id(), &recorded, None, &view(&[]), NOW);
+        assert_eq!(
+            short(&events),
+            [
+                "1 gone at 900: the task is not assigned any more",
+                "2 gone at 900: the task is not assigned any more",
+                "killed at 900 by None: the topology record is gone",
+            ]
+        );
+        // The end of a topology without a recorded start is not recorded.
+        assert_eq!(diff(&id(), &Recorded::default(), None, &view(&[]), NOW).0, []);
     }
 }

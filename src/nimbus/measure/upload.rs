@@ -1,9 +1,9 @@
-//! Running uploaders, each in a loop of its own: what one does to itself, the others do not
-//! feel.
+//! Runner of the exporters, each in a loop of its own: a fault of one exporter does not affect the
+//! others.
 //!
-//! A call of an uploader is a task that may panic, and that is dropped when its time is over.
-//! One that blocks its thread cannot be dropped: nothing is asked of that uploader until it has
-//! ended, and the archive's queue holds what it missed.
+//! A call of an exporter runs as a task that may panic, and that is dropped at its timeout. A task
+//! that blocks its thread cannot be dropped: the exporter is suspended until the task has ended, and
+//! the export queue keeps the minutes that the exporter missed.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -18,46 +18,46 @@ use crate::{
     daemon::tasks::{Ending, Tasks},
     metrics::{MetaType, MetricId},
     model::Term,
-    nimbus::measure::{Doing, Measure, UploaderState},
+    nimbus::measure::{ExporterActivity, ExporterState, Measure},
     plugin::{MetricUploader, PayloadSource, Sent, UploadError},
     rpc::client::chain,
 };
 
-/// The most points of one page of a payload.
-const PAGE: usize = 2000;
+/// Maximum number of points in one page of a payload.
+const PAGE_POINTS_MAX: usize = 2000;
 
-/// How many metas an uploader is told at once.
-const METAS: usize = 5000;
+/// Maximum number of metas that are registered with an exporter in one call.
+const METAS_MAX: usize = 5000;
 
-/// How many events wait for an uploader; what comes then it is not told, which is counted.
-const EVENTS: usize = 10_000;
+/// Maximum number of events that wait for an exporter; later events are dropped and counted.
+const EVENTS_MAX: usize = 10_000;
 
-/// How long an uploader without work sleeps at most, should no change wake it.
-const IDLE: Duration = Duration::from_secs(60);
+/// Longest sleep of an exporter without work, in case no change wakes it.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// How long a call that was given up has to end before its uploader counts as stuck.
-const END_PATIENCE: Duration = Duration::from_secs(1);
+/// Grace for a timed-out call to end before its exporter counts as stuck.
+const END_GRACE: Duration = Duration::from_secs(1);
 
-/// How long an uploader may clean up.
-const CLEANUP: Duration = Duration::from_secs(3);
+/// Timeout for the cleanup of an exporter.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Tells events to every uploader.
+/// Sends events to every exporter.
 #[derive(Debug, Clone)]
-pub(super) struct Telling(Vec<(String, mpsc::Sender<Event>)>);
+pub(super) struct EventFanout(Vec<(String, mpsc::Sender<Event>)>);
 
-/// A channel for the events of each uploader.
-pub(super) fn events(uploaders: &[Arc<dyn MetricUploader>]) -> (Telling, Vec<mpsc::Receiver<Event>>) {
-    let channels = uploaders.iter().map(|uploader| (uploader.name().to_owned(), mpsc::channel(EVENTS)));
+/// Creates an event channel for each exporter.
+pub(super) fn events(exporters: &[Arc<dyn MetricUploader>]) -> (EventFanout, Vec<mpsc::Receiver<Event>>) {
+    let channels = exporters.iter().map(|exporter| (exporter.name().to_owned(), mpsc::channel(EVENTS_MAX)));
     let (senders, receivers) = channels.map(|(name, (sender, receiver))| ((name, sender), receiver)).unzip();
-    (Telling(senders), receivers)
+    (EventFanout(senders), receivers)
 }
 
-impl Telling {
-    pub(super) fn tell(&self, measure: &Measure, events: &[Event]) {
+impl EventFanout {
+    pub(super) fn send(&self, measure: &Measure, events: &[Event]) {
         for (name, sender) in &self.0 {
             for event in events {
                 if sender.try_send(event.clone()).is_err() {
-                    measure.state(name, |state| state.events_lost += 1);
+                    measure.state(name, |state| state.events_dropped += 1);
                 }
             }
         }
@@ -65,14 +65,14 @@ impl Telling {
 }
 
 impl Measure {
-    fn state(&self, uploader: &str, change: impl FnOnce(&mut UploaderState)) {
-        let mut states = self.shared.states.lock().expect("no one panics while holding states");
-        let new = || UploaderState::new(self.shared.setup.clock.now());
-        change(states.entry(uploader.to_owned()).or_insert_with(new));
+    fn state(&self, exporter: &str, change: impl FnOnce(&mut ExporterState)) {
+        let mut states = self.shared.exporter_states.lock().expect("no one panics while holding states");
+        let new = || ExporterState::new(self.shared.setup.clock.now());
+        change(states.entry(exporter.to_owned()).or_insert_with(new));
     }
 }
 
-/// The payload of one entry, for one uploader.
+/// Payload of one entry of the export queue, for one exporter.
 struct Payload {
     archive: Archive,
     key: UploadKey,
@@ -82,63 +82,67 @@ struct Payload {
 #[async_trait]
 impl PayloadSource for Payload {
     async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, UploadError> {
-        let page = self.archive.payload(&self.key, &self.levels, after, PAGE).await;
+        let page = self.archive.payload(&self.key, &self.levels, after, PAGE_POINTS_MAX).await;
         page.map_err(UploadError::Payload)
     }
 }
 
-/// One uploader at work.
-pub(super) struct Run {
+/// Runs one exporter.
+pub(super) struct ExporterTask {
     measure: Measure,
     archive: Archive,
     term: Term,
-    uploader: Arc<dyn MetricUploader>,
+    exporter: Arc<dyn MetricUploader>,
     name: String,
     tasks: Tasks,
-    /// A call that was given up and has not ended.
+    /// A call that timed out and has not ended.
     stuck: Option<Tasks>,
 }
 
-impl Run {
+impl ExporterTask {
     pub(super) fn new(
         measure: Measure,
         archive: Archive,
         term: Term,
-        uploader: Arc<dyn MetricUploader>,
+        exporter: Arc<dyn MetricUploader>,
         owner: &Tasks,
     ) -> Self {
-        let name = uploader.name().to_owned();
+        let name = exporter.name().to_owned();
         let now = measure.shared.setup.clock.now();
-        measure.state(&name, |state| *state = UploaderState::new(now));
-        Self { measure, archive, term, uploader, name, tasks: owner.child(), stuck: None }
+        measure.state(&name, |state| *state = ExporterState::new(now));
+        Self { measure, archive, term, exporter, name, tasks: owner.child(), stuck: None }
     }
 
     pub(super) async fn run(mut self, mut events: mpsc::Receiver<Event>, cancelled: CancellationToken) {
         tokio::select! {
             biased;
-            // An upload that is dropped here was not acknowledged, and comes again.
+            // An upload that is dropped here was not acknowledged, and is repeated later.
             () = cancelled.cancelled() => {}
             () = self.work(&mut events) => {}
         }
         if self.stuck.is_none() {
-            // Its set has ended with the leadership, so that it runs in this one.
-            let cleanup = AssertUnwindSafe(self.uploader.cleanup()).catch_unwind();
-            if !matches!(tokio::time::timeout(CLEANUP, cleanup).await, Ok(Ok(()))) {
-                warn!(uploader = self.name, "it did not clean up");
+            // The exporter's task set ends with the leadership; the cleanup runs in this task.
+            let cleanup = AssertUnwindSafe(self.exporter.cleanup()).catch_unwind();
+            if !matches!(tokio::time::timeout(CLEANUP_TIMEOUT, cleanup).await, Ok(Ok(()))) {
+                warn!(
+                    exporter = self.name,
+                    timeout = ?CLEANUP_TIMEOUT,
+                    "an exporter failed to clean up, or timed out"
+                );
             }
         }
     }
 
     async fn work(&mut self, events: &mut mpsc::Receiver<Event>) {
-        let pause = self.measure.shared.options.pace.upload_pause;
+        let pause = self.measure.shared.options.pace.export_pause;
         loop {
-            self.doing(Doing::Starting);
-            let uploader = Arc::clone(&self.uploader);
-            match self.call("init", None, async move { uploader.init().await }).await {
+            self.set_activity(ExporterActivity::Starting);
+            let exporter = Arc::clone(&self.exporter);
+            match self.call("init", None, async move { exporter.init().await }).await {
                 Ok(()) => break,
-                Err(reason) => self.failed("cannot be started", &reason),
+                Err(reason) => self.note_failure("an exporter cannot be started; retrying", &reason),
             }
-            self.doing(Doing::Pausing);
+            self.set_activity(ExporterActivity::Pausing);
             tokio::time::sleep(pause).await;
         }
         let mut queue = self.archive.queue_changed();
@@ -151,8 +155,8 @@ impl Run {
                 Ok(true) => continue,
                 Ok(false) => self.idle().await,
                 Err(reason) => {
-                    self.failed("has a failure", &reason);
-                    self.doing(Doing::Pausing);
+                    self.note_failure("an exporter failed; retrying", &reason);
+                    self.set_activity(ExporterActivity::Pausing);
                     pause
                 }
             };
@@ -160,48 +164,48 @@ impl Run {
                 biased;
                 // Cancel-safe: an event that is not returned stays in the queue, the others only wait.
                 Some(event) = events.recv() => self.send_event(event).await,
-                // Closed with the archive: then it is the time that wakes.
+                // Closed together with the store: then the timeout wakes.
                 Ok(()) = queue.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
     }
 
-    /// Tells new metas, and sends one entry of the queue. Answers whether there may be more.
+    /// Registers new metas, and sends one entry of the queue. Returns whether there may be more.
     async fn step(&mut self) -> Result<bool, String> {
         let archive = |error: archive::Error| chain(&error);
         loop {
-            let metas = self.archive.metas_since(&self.name, METAS).await.map_err(archive)?;
+            let metas = self.archive.metas_since(&self.name, METAS_MAX).await.map_err(archive)?;
             if metas.is_empty() {
                 break;
             }
-            self.doing(Doing::Uploading);
-            let (uploader, told) = (Arc::clone(&self.uploader), metas.clone());
-            self.call("register_metrics", None, async move { uploader.register_metrics(&told).await })
+            self.set_activity(ExporterActivity::Uploading);
+            let (exporter, new_metas) = (Arc::clone(&self.exporter), metas.clone());
+            self.call("register_metrics", None, async move { exporter.register_metrics(&new_metas).await })
                 .await?;
             self.archive.ack_metas(self.term, &self.name, &metas).await.map_err(archive)?;
         }
         let Some(upload) = self.archive.next_upload(&self.name).await.map_err(archive)? else {
             return Ok(false);
         };
-        self.doing(Doing::Uploading);
+        self.set_activity(ExporterActivity::Uploading);
         let Upload { key, timeout, .. } = upload;
-        let (uploader, its) = (Arc::clone(&self.uploader), key.clone());
-        let levels = uploader.levels().to_vec();
+        let (exporter, its) = (Arc::clone(&self.exporter), key.clone());
+        let levels = exporter.levels().to_vec();
         let source = Payload { archive: self.archive.clone(), key: key.clone(), levels };
-        // Before the archive takes it for refused by itself.
+        // Shorter than the timeout after which the queue treats the upload as failed.
         let limit = timeout.saturating_sub(timeout / 10);
-        match self.call("upload", Some(limit), async move { uploader.upload(&its, &source).await }).await {
+        match self.call("upload", Some(limit), async move { exporter.upload(&its, &source).await }).await {
             Ok(Sent { points, refused }) => {
-                debug!(uploader = self.name, upload = %key, points, refused, "acknowledged");
+                debug!(exporter = self.name, upload = %key, points, refused, "exported a minute");
                 self.measure.state(&self.name, |state| {
                     state.points += points;
-                    state.refused += refused;
+                    state.rejected += refused;
                 });
                 self.archive.ack(self.term, &self.name, key).await.map_err(archive)?;
             }
             Err(reason) => {
-                self.failed("did not take an upload", &reason);
+                self.note_failure("an exporter failed to upload a minute; retrying after a pause", &reason);
                 self.archive.nack(&self.name, key, &reason).await.map_err(archive)?;
             }
         }
@@ -209,82 +213,82 @@ impl Run {
     }
 
     async fn send_event(&mut self, event: Event) {
-        let uploader = Arc::clone(&self.uploader);
-        match self.call("send_event", None, async move { uploader.send_event(&event).await }).await {
+        let exporter = Arc::clone(&self.exporter);
+        match self.call("send_event", None, async move { exporter.send_event(&event).await }).await {
             Ok(()) => self.measure.state(&self.name, |state| state.events += 1),
             Err(reason) => {
-                self.measure.state(&self.name, |state| state.events_lost += 1);
-                self.failed("was not told an event", &reason);
+                self.measure.state(&self.name, |state| state.events_dropped += 1);
+                self.note_failure("could not send an event to an exporter; the event is dropped", &reason);
             }
         }
     }
 
-    /// How long to wait when there is nothing to send now. What was refused becomes ready again
-    /// by time alone.
+    /// Returns the wait when there is nothing to send now. An entry that was rejected becomes ready
+    /// again by time alone.
     async fn idle(&self) -> Duration {
         let status = self.archive.queue_status().await.ok();
         let pending = status.and_then(|status| Some(status.uploaders.get(&self.name)?.pending)).unwrap_or(0);
-        self.doing(if pending > 0 { Doing::Pausing } else { Doing::Idle });
-        if pending > 0 { self.measure.shared.options.pace.upload_pause } else { IDLE }
+        self.set_activity(if pending > 0 { ExporterActivity::Pausing } else { ExporterActivity::Idle });
+        if pending > 0 { self.measure.shared.options.pace.export_pause } else { IDLE_MAX }
     }
 
-    /// Makes a call of the uploader, which may do anything.
+    /// Calls the exporter, which may panic, hang or block.
     async fn call<T: Send + 'static>(
         &mut self,
         what: &'static str,
         limit: Option<Duration>,
         call: impl Future<Output = Result<T, UploadError>> + Send + 'static,
     ) -> Result<T, String> {
-        self.unstick().await;
-        let limit = limit.unwrap_or(self.measure.shared.options.pace.upload_call);
+        self.wait_for_stuck_call().await;
+        let limit = limit.unwrap_or(self.measure.shared.options.pace.exporter_call);
         let calls = self.tasks.child();
         let (reply, answer) = oneshot::channel();
-        calls.start("uploader-call", Ending::Normal, async move {
-            // The asker may have given up.
+        calls.start("exporter-call", Ending::Normal, async move {
+            // The caller may have timed out.
             let _gone = reply.send(AssertUnwindSafe(call).catch_unwind().await);
         });
         match tokio::time::timeout(limit, answer).await {
             Ok(Ok(Ok(result))) => result.map_err(|error| chain(&error)),
-            Ok(Ok(Err(_panic))) => Err(format!("its {what} panicked; the log has the details")),
-            Ok(Err(_ended)) => Err(format!("its {what} was dropped")),
+            Ok(Ok(Err(_panic))) => Err(format!("{what} panicked; the log has the details")),
+            Ok(Err(_ended)) => Err(format!("{what} was dropped")),
             Err(_too_long) => {
-                if !calls.stop(END_PATIENCE).await {
+                if !calls.stop(END_GRACE).await {
                     self.stuck = Some(calls);
                 }
-                Err(format!("its {what} took longer than {limit:?} and was given up"))
+                Err(format!("{what} took longer than {limit:?} and timed out"))
             }
         }
     }
 
-    /// Waits for the end of a call that blocks its thread.
-    async fn unstick(&mut self) {
+    /// Waits for the end of a timed-out call that blocks its thread.
+    async fn wait_for_stuck_call(&mut self) {
         let Some(calls) = &self.stuck else { return };
-        self.doing(Doing::Stuck);
-        warn!(uploader = self.name, "a call of it was given up and does not end: it is asked nothing more");
-        while !calls.stop(IDLE).await {}
-        info!(uploader = self.name, "the call that did not end has ended");
+        self.set_activity(ExporterActivity::Stuck);
+        warn!(exporter = self.name, "exporter call timed out and is still running; suspending this exporter");
+        while !calls.stop(IDLE_MAX).await {}
+        info!(exporter = self.name, "exporter call returned; resuming this exporter");
         self.stuck = None;
     }
 
-    fn doing(&self, doing: Doing) {
+    fn set_activity(&self, activity: ExporterActivity) {
         let now = self.measure.shared.setup.clock.now();
         self.measure.state(&self.name, |state| {
-            if state.doing != doing {
-                (state.doing, state.since) = (doing, now);
+            if state.activity != activity {
+                (state.activity, state.since) = (activity, now);
             }
         });
     }
 
-    fn failed(&self, what: &str, reason: &str) {
-        let mut is_news = false;
+    fn note_failure(&self, what: &str, reason: &str) {
+        let mut is_changed = false;
         self.measure.state(&self.name, |state| {
             state.failures += 1;
-            is_news = state.last_failure.as_deref() != Some(reason);
+            is_changed = state.last_failure.as_deref() != Some(reason);
             state.last_failure = Some(reason.to_owned());
         });
-        match is_news {
-            true => warn!(uploader = self.name, reason, "an uploader {what}"),
-            false => debug!(uploader = self.name, reason, "an uploader {what}"),
+        match is_changed {
+            true => warn!(exporter = self.name, reason, "{what}"),
+            false => debug!(exporter = self.name, reason, "{what}"),
         }
     }
 }

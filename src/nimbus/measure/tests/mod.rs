@@ -1,5 +1,5 @@
-//! Whole nimbuses with their APIs and archives, on the memory tree, in real time. The wall
-//! clock is turned by hand.
+//! Whole nimbuses with their APIs and metric stores, on the memory tree, in real time. The tests
+//! advance the wall clock by hand.
 
 mod forgetting;
 mod model;
@@ -41,20 +41,20 @@ use crate::{
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Fast, but with time enough for answers on a busy machine.
+/// Short intervals, with time enough for answers on a busy machine.
 const PACE: Pace = Pace {
-    open: Duration::from_millis(100),
-    pull_idle: Duration::from_millis(30),
-    pull_busy: Duration::from_millis(10),
-    takeover: Duration::from_millis(20),
-    mark: Duration::from_millis(5),
-    flush: Duration::from_millis(30),
-    gather: Duration::from_millis(30),
-    check: Duration::from_millis(50),
-    clock: Duration::from_millis(20),
-    upload_pause: Duration::from_millis(50),
-    upload_call: Duration::from_secs(2),
-    upload: Duration::from_secs(2),
+    reopen: Duration::from_millis(100),
+    fetch_idle: Duration::from_millis(30),
+    fetch_lagging: Duration::from_millis(10),
+    takeover_poll: Duration::from_millis(20),
+    publish_high_watermark: Duration::from_millis(5),
+    publish_metas: Duration::from_millis(30),
+    record_pause: Duration::from_millis(30),
+    check_metas: Duration::from_millis(50),
+    clock_check: Duration::from_millis(20),
+    export_pause: Duration::from_millis(50),
+    exporter_call: Duration::from_secs(2),
+    export_timeout: Duration::from_secs(2),
 };
 
 struct Cluster {
@@ -83,40 +83,40 @@ impl One {
         self.handle().metrics().expect("open")
     }
 
-    async fn open(&self) -> Archive {
+    async fn until_open(&self) -> Archive {
         wait_until("the archive is open", LONG, || async {
             self.handle().metrics().map_err(|refusal| refusal.to_string())
         })
         .await
     }
 
-    async fn has_all_of(&self, leader: &Self) {
-        wait_until("it has all of the leader's log", LONG, || async {
+    async fn until_caught_up_with(&self, leader: &Self) {
+        wait_until("the log has every entry of the leader's", LONG, || async {
             let (own, its) = (self.archive().position(), leader.archive().position());
             if own == its { Ok(()) } else { Err(format!("{own:?} of {its:?}")) }
         })
         .await;
     }
 
-    async fn takes_metrics(&self) {
-        wait_until("it takes metrics in", LONG, || async {
-            let status = self.handle().measure_status().await;
+    async fn until_ingesting(&self) {
+        wait_until("the leader ingests metrics", LONG, || async {
+            let status = self.handle().metrics_status().await;
             let sees = self.handle().leader().is_some_and(|leader| leader.nimbus == *self.handle().id());
-            if status.stage == Stage::Leading && sees { Ok(()) } else { Err(format!("{status:?}")) }
+            if status.state == ReplicaState::Leading && sees { Ok(()) } else { Err(format!("{status:?}")) }
         })
         .await;
     }
 
-    /// Waits until its leader has marked this as safe.
-    async fn calls_safe(&self, at: Position) {
-        wait_until("the leader has marked that it is safe", LONG, || async {
-            let status = self.handle().measure_status().await;
-            if status.safe >= at { Ok(()) } else { Err(format!("{status:?}")) }
+    /// Waits until this leader has published a high watermark at or after `at`.
+    async fn until_committed(&self, at: Position) {
+        wait_until("the entry is committed", LONG, || async {
+            let status = self.handle().metrics_status().await;
+            if status.high_watermark >= at { Ok(()) } else { Err(format!("{status:?}")) }
         })
         .await;
     }
 
-    /// The count of the topology's one counter in a minute.
+    /// Returns the count of the topology's one counter in a minute.
     async fn count(&self, topology: &TopologyId, minute: Minute) -> Option<u64> {
         let (id, _) = emitted(topology);
         let points = self.archive().points(id, Window::M1, minute, minute, 10).await.expect("read");
@@ -179,24 +179,24 @@ impl Cluster {
         self.start_with(self.options(name, PACE)).await
     }
 
-    /// A leader that takes metrics in, and a follower that follows it.
+    /// Starts a leader that ingests metrics, and a follower that follows it.
     async fn two(&self, follower: Pace) -> (One, One) {
         let leader = self.start("a").await;
-        leader.takes_metrics().await;
+        leader.until_ingesting().await;
         let follower = self.start_with(self.options("b", follower)).await;
-        follower.open().await;
+        follower.until_open().await;
         let id = follower.handle().id().clone();
-        wait_until("both see both", LONG, || async {
+        wait_until("both nimbuses see both nimbuses", LONG, || async {
             let sees =
                 |one: &One| one.handle().observation().is_ok_and(|seen| seen.view.nimbuses.contains_key(&id));
             if sees(&leader) && sees(&follower) { Ok(()) } else { Err("not yet".to_owned()) }
         })
         .await;
-        // A slow one asks once at its start: what it has by then must not depend on how soon that is.
-        wait_until("the follower has asked for all there is", LONG, || async {
-            // What the leader has heard is what the follower had before it took the answer.
+        // A slow follower fetches once at its start: its log must not depend on when that happens.
+        wait_until("the follower has fetched every entry", LONG, || async {
+            // The leader records the log end that the follower had before it applied the page.
             let lag = follower.handle().metrics_lag();
-            lag.level_at.map(drop).ok_or_else(|| format!("{lag:?}"))
+            lag.caught_up_at.map(drop).ok_or_else(|| format!("{lag:?}"))
         })
         .await;
         (leader, follower)
@@ -217,7 +217,7 @@ async fn submit(one: &One, name: &str) -> TopologyId {
     handle.submit(submission).await.expect("taken").0
 }
 
-/// The one metric of these tests.
+/// Returns the one metric of these tests.
 fn emitted(topology: &TopologyId) -> (MetricId, MetricName) {
     let name = MetricName::new(topology.clone(), MetricType::Counter, Subject::Topology, "sys", "Emitted");
     let name = name.expect("valid");
@@ -244,7 +244,7 @@ fn contribution(topology: &TopologyId, minute: Minute, cut: u64, n: u64) -> Cont
 
 async fn contribute(one: &One, contribution: &Contribution) -> ContributeAnswer {
     let body = rmp_serde::to_vec(contribution).expect("a message");
-    one.handle().contribute(body.into()).await.expect("answered")
+    one.handle().ingest_metrics(body.into()).await.expect("answered")
 }
 
 async fn stored(one: &One, contribution: &Contribution) -> (Position, Position) {
@@ -260,7 +260,7 @@ async fn metas(one: &One, topology: &TopologyId) -> Vec<Meta> {
 }
 
 #[tokio::test]
-async fn what_the_leader_takes_in_is_safe_on_a_follower_that_leads_next() {
+async fn committed_metrics_survive_on_a_follower_that_leads_next() {
     let cluster = Cluster::new().await;
     let (leader, follower) = cluster.two(PACE).await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
@@ -272,48 +272,48 @@ async fn what_the_leader_takes_in_is_safe_on_a_follower_that_leads_next() {
     assert_eq!(register(&leader, &topology).await.expect("taken").claims, [Registered::As(id)]);
     let (at, _) = stored(&leader, &first).await;
     assert!(at > Position::default());
-    follower.has_all_of(&leader).await;
-    leader.calls_safe(at).await;
+    follower.until_caught_up_with(&leader).await;
+    leader.until_committed(at).await;
     let (_, safe) = stored(&leader, &first).await;
     assert!(safe >= at, "{safe:?}");
-    assert_eq!(follower.count(&topology, minute).await, Some(5), "once, and on the follower");
-    assert_eq!(leader.handle().measure_status().await.counts.repeats, 1);
+    assert_eq!(follower.count(&topology, minute).await, Some(5), "counted once, and on the follower");
+    assert_eq!(leader.handle().metrics_status().await.counts.duplicates, 1);
 
-    // It dies with its disk, without a word.
+    // The leader dies with its disk, without resigning.
     let dir = leader.handle().options().local_dir.clone();
     leader.stop().await;
     std::fs::remove_dir_all(dir).expect("removed");
-    follower.takes_metrics().await;
+    follower.until_ingesting().await;
     assert_eq!(follower.count(&topology, minute).await, Some(5));
     assert_eq!(metas(&follower, &topology).await.len(), 1);
     stored(&follower, &first).await;
     let next = contribution(&topology, minute, 2, 7);
     let (next_at, _) = stored(&follower, &next).await;
     assert!(next_at > at, "{next_at:?}");
-    wait_until("it knows that it is alone", LONG, || async {
-        // Said again, it changes nothing.
+    wait_until("the new leader commits alone", LONG, || async {
+        // A repeated batch changes nothing.
         let (_, safe) = stored(&follower, &next).await;
         if safe >= next_at { Ok(()) } else { Err(format!("{safe:?}")) }
     })
     .await;
     assert_eq!(follower.count(&topology, minute).await, Some(12));
 
-    // The one with a new disk gets it all.
+    // A nimbus with an empty disk fetches the whole log.
     let again = cluster.start("a").await;
-    again.open().await;
-    again.has_all_of(&follower).await;
+    again.until_open().await;
+    again.until_caught_up_with(&follower).await;
     assert_eq!(again.count(&topology, minute).await, Some(12));
     assert_eq!(metas(&again, &topology).await, metas(&follower, &topology).await);
 }
 
 #[tokio::test]
-async fn metas_that_differ_in_content_only_are_made_equal() {
+async fn metas_that_differ_in_content_only_are_replaced_by_the_leaders() {
     let cluster = Cluster::new().await;
     let (leader, follower) = cluster.two(PACE).await;
     let topology = submit(&leader, "wc").await;
     register(&leader, &topology).await.expect("taken");
-    follower.has_all_of(&leader).await;
-    wait_until("the tree says which metas there are", LONG, || async {
+    follower.until_caught_up_with(&leader).await;
+    wait_until("the fingerprints of the metas are published", LONG, || async {
         let view = follower.handle().observation().expect("read").view;
         let told = view.metrics.get(&topology).map(|told| told.value.clone());
         if told.as_ref().is_some_and(|told| told.count == 1) { Ok(()) } else { Err(format!("{told:?}")) }
@@ -322,9 +322,9 @@ async fn metas_that_differ_in_content_only_are_made_equal() {
     let good = metas(&follower, &topology).await;
     let bad = vec![Meta { id: MetricId(77), name: good[0].name.clone() }];
     follower.archive().replace_metas(&topology, bad.clone()).await.expect("replaced");
-    wait_until("it has the leader's again", LONG, || async {
+    wait_until("the follower has the leader's metas again", LONG, || async {
         let now = metas(&follower, &topology).await;
-        let n = follower.handle().measure_status().await.counts.metas_repaired;
+        let n = follower.handle().metrics_status().await.counts.metas_repaired;
         if now == good && n >= 1 { Ok(()) } else { Err(format!("{now:?} {n}")) }
     })
     .await;
@@ -333,24 +333,24 @@ async fn metas_that_differ_in_content_only_are_made_equal() {
 }
 
 #[tokio::test]
-async fn metas_of_daemons_stay_in_the_tree() {
+async fn published_metas_of_daemons_are_never_removed() {
     let cluster = Cluster::new().await;
     let leader = cluster.start("a").await;
-    leader.takes_metrics().await;
+    leader.until_ingesting().await;
     cluster.clock.turn(Duration::from_secs(61));
     let path = layout::metrics(&NIMBUS.parse().expect("valid"));
-    wait_until("nimbus' own metrics are told", LONG, || async {
+    wait_until("the metas of the self metrics are published", LONG, || async {
         let node = cluster.tree.get(&path).await.expect("read");
         if node.is_some() { Ok(()) } else { Err("there is no such znode".to_owned()) }
     })
     .await;
-    // Much later than what is left of a topology stays.
+    // Much longer than the records of a removed topology are kept.
     cluster.clock.turn(Duration::from_secs(600));
-    leader.handle().change("none", Change::Activate, None).await.expect_err("only to wake it");
+    leader.handle().change("none", Change::Activate, None).await.expect_err("only wakes the leader");
     let topology = submit(&leader, "wc").await;
     let kill = Change::Kill(KillRequest { wait_secs: Some(0) });
     leader.handle().change(topology.as_str(), kill, None).await.expect("killed");
-    wait_until("the topology is gone, its last decision too", LONG, || async {
+    wait_until("the topology and its last decision are gone", LONG, || async {
         cluster.clock.turn(Duration::from_secs(1));
         match cluster.tree.get(&layout::storm(&topology)).await.expect("read") {
             None => Ok(()),
@@ -364,21 +364,21 @@ async fn metas_of_daemons_stay_in_the_tree() {
 }
 
 #[tokio::test]
-async fn without_an_archive_nimbus_runs_and_says_why_there_are_no_metrics() {
+async fn nimbus_without_a_metric_store_runs_and_reports_why() {
     let cluster = Cluster::new().await;
     let dir = cluster.dir.path().join("a");
     std::fs::create_dir_all(&dir).expect("made");
-    // A file where the directory should be.
+    // A file in place of the directory.
     std::fs::write(dir.join("metrics"), b"x").expect("written");
     let one = cluster.start("a").await;
     let handle = one.handle();
-    wait_until("it leads", LONG, || async {
+    wait_until("the nimbus leads", LONG, || async {
         if handle.takes_writes() && handle.leader().is_some() { Ok(()) } else { Err("no".to_owned()) }
     })
     .await;
     let topology = submit(&one, "wc").await;
-    let closed = wait_until("it says why", LONG, || async {
-        let closed = handle.measure_status().await.closed;
+    let closed = wait_until("the status has the reason", LONG, || async {
+        let closed = handle.metrics_status().await.closed;
         closed.filter(|reason| reason.contains("metrics archive")).ok_or("nothing".to_owned())
     })
     .await;
@@ -387,16 +387,16 @@ async fn without_an_archive_nimbus_runs_and_says_why_there_are_no_metrics() {
         matches!(&answer, ContributeAnswer::NotNow { reason } if reason.contains("archive")),
         "{answer:?}"
     );
-    let refused = register(&one, &topology).await.expect_err("there is none");
+    let refused = register(&one, &topology).await.expect_err("the store is not open");
     assert_eq!(refused.code(), crate::rpc::message::Code::NotReady, "{closed}");
     std::fs::remove_file(dir.join("metrics")).expect("removed");
-    one.takes_metrics().await;
+    one.until_ingesting().await;
     register(&one, &topology).await.expect("taken");
     stored(&one, &contribution(&topology, cluster.minute(), 1, 1)).await;
 }
 
 #[tokio::test]
-async fn only_the_leader_takes_metrics_and_only_of_topologies_that_there_are() {
+async fn only_the_leader_ingests_metrics_and_only_of_known_topologies() {
     let cluster = Cluster::new().await;
     let (leader, follower) = cluster.two(PACE).await;
     let post = async |one: &One, route: &str, body: Vec<u8>| {
@@ -418,13 +418,13 @@ async fn only_the_leader_takes_metrics_and_only_of_topologies_that_there_are() {
     assert_eq!(status, 200);
     let (status, said) = post(&leader, "contribute", b"garbage".to_vec()).await;
     assert_eq!((status, String::from_utf8_lossy(&said).contains("not the message expected")), (400, true));
-    let counts = leader.handle().measure_status().await.counts;
-    assert_eq!((counts.undecodable, counts.not_now, counts.contributions), (1, 1, 0));
+    let counts = leader.handle().metrics_status().await.counts;
+    assert_eq!((counts.undecodable, counts.retry_later, counts.batches), (1, 1, 0));
 
-    // A killed one's last minutes are taken when it is gone.
+    // The last minutes of a killed topology are ingested after its removal.
     let topology = submit(&leader, "wc").await;
     register(&leader, &topology).await.expect("taken");
-    wait_until("its start is told", LONG, || async {
+    wait_until("the start is recorded", LONG, || async {
         let history = leader.archive().history(None, 10).await.expect("read");
         let is_told = history.iter().any(|entry| entry.topology == topology);
         if is_told { Ok(()) } else { Err(format!("{history:?}")) }
@@ -432,14 +432,14 @@ async fn only_the_leader_takes_metrics_and_only_of_topologies_that_there_are() {
     .await;
     let kill = Change::Kill(KillRequest { wait_secs: Some(0) });
     leader.handle().change(topology.as_str(), kill, None).await.expect("killed");
-    wait_until("it is gone", LONG, || async {
+    wait_until("the topology is gone", LONG, || async {
         cluster.clock.turn(Duration::from_secs(1));
         let view = leader.handle().observation().expect("read").view;
         if view.storms.contains_key(&topology) { Err("it is there".to_owned()) } else { Ok(()) }
     })
     .await;
     stored(&leader, &contribution(&topology, cluster.minute(), 1, 3)).await;
-    let history = wait_until("its end is told", LONG, || async {
+    let history = wait_until("the end is recorded", LONG, || async {
         let history = leader.archive().history(None, 10).await.expect("read");
         match history.iter().find(|entry| entry.topology == topology) {
             Some(entry) if entry.killed.is_some() => Ok(entry.clone()),
@@ -450,7 +450,7 @@ async fn only_the_leader_takes_metrics_and_only_of_topologies_that_there_are() {
     assert_eq!((history.started_by.as_deref(), history.sample_rate), (Some("me"), 0.1));
     let track = leader.archive().track(&topology, None, 100).await.expect("read");
     assert!(!track.is_empty() && track.iter().all(|entry| entry.to.is_some()), "{track:?}");
-    wait_until("the follower knows it too", LONG, || async {
+    wait_until("the follower has the same track", LONG, || async {
         let its = follower.archive().track(&topology, None, 100).await.expect("read");
         if its == track { Ok(()) } else { Err(format!("{its:?}")) }
     })

@@ -1,8 +1,7 @@
-//! The rules of what is safe, played against one another by seeds: archives are lists here,
-//! and there are elections, leaders that stand still, views that are old, and disks that are
-//! lost. No database, no network, no clock.
+//! Model test of the replication rules: seeds play elections, leaders that stand still, stale views
+//! and lost disks. Logs are lists here. No database, no network, no clock.
 //!
-//! What must hold is said in [`Game::check`] and [`Game::replace`].
+//! [`Game::check`] and [`Game::replace`] assert the invariants.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +10,8 @@ use crate::{
     clock::Monotonic,
     cluster::archive::ArchiveRecord,
     nimbus::measure::{
-        safe::{self, Acks},
-        takeover::{self, Offer, Successor, Takeover},
+        safe::{self, ReplicaProgress},
+        takeover::{self, CatchUpSource, TakeoverDecision, TakeoverInput},
     },
 };
 
@@ -20,28 +19,28 @@ const N: usize = 4;
 const STEPS: usize = 300;
 const GRACE: Duration = Duration::from_secs(600);
 
-/// What a nimbus thinks that it is.
+/// Role of a nimbus, as the nimbus itself sees it.
 #[derive(Debug)]
-enum Plays {
+enum Role {
     Follows,
     TakesOver { term: Term, record: ArchiveRecord },
-    Leads { term: Term, record: ArchiveRecord, acks: Acks },
+    Leads { term: Term, record: ArchiveRecord, progress: ReplicaProgress },
 }
 
 #[derive(Debug)]
 struct One {
-    /// Who wrote an entry, and its number, is all there is to it: no term has two leaders.
+    /// An entry is its term and index, nothing else: no term has two leaders.
     log: Vec<Position>,
-    /// What of its beginning is trimmed.
+    /// Number of entries that are trimmed from the beginning of the log.
     base: usize,
-    aside: Vec<Vec<Position>>,
-    plays: Plays,
-    /// Whether it has a session, so that others see it.
+    quarantined: Vec<Vec<Position>>,
+    role: Role,
+    /// True if the nimbus has a session, so that other nimbuses see it.
     is_seen: bool,
-    /// The latest leader that it knows of is of this term.
+    /// Term of the latest leader that the nimbus has seen.
     latest: Term,
-    /// A whole archive on its way, from the leader of a term.
-    coming: Option<(Term, Copied)>,
+    /// A checkpoint on its way, from the leader of a term.
+    incoming: Option<(Term, CheckpointCopy)>,
 }
 
 impl One {
@@ -50,23 +49,23 @@ impl One {
     }
 }
 
-/// An archive for another one: its log, what of that is trimmed, and whether the other's own is to
-/// be kept.
-type Copied = (Vec<Position>, usize, bool);
+/// Checkpoint for another nimbus: its log, the trimmed entries, and whether the receiver must
+/// quarantine its own log.
+type CheckpointCopy = (Vec<Position>, usize, bool);
 
-/// Everything, and a seed.
+/// State of one game, with its random numbers.
 struct Game {
     random: fastrand::Rng,
     all: Vec<One>,
     term: Term,
     leader: Option<usize>,
     record: ArchiveRecord,
-    /// What was ever called safe and is on a disk.
-    safe: BTreeSet<Position>,
+    /// Every entry that was ever committed and is on a disk.
+    committed: BTreeSet<Position>,
     now: Monotonic,
-    /// How often leaders went on without something.
-    n_given_up: usize,
-    /// Whether leaders' patience may end, and disks may be lost.
+    /// Number of unclean takeovers.
+    n_unclean: usize,
+    /// True if the takeover grace may end, and disks may be lost.
     is_harsh: bool,
 }
 
@@ -79,11 +78,11 @@ impl Game {
         let one = |_| One {
             log: Vec::new(),
             base: 0,
-            aside: Vec::new(),
-            plays: Plays::Follows,
+            quarantined: Vec::new(),
+            role: Role::Follows,
             is_seen: true,
             latest: Term(0),
-            coming: None,
+            incoming: None,
         };
         Self {
             random: fastrand::Rng::with_seed(seed),
@@ -91,9 +90,9 @@ impl Game {
             term: Term(0),
             leader: None,
             record: ArchiveRecord::default(),
-            safe: BTreeSet::new(),
+            committed: BTreeSet::new(),
             now: Clock::manual(Timestamp::EPOCH).monotonic(),
-            n_given_up: 0,
+            n_unclean: 0,
             is_harsh: !seed.is_multiple_of(4),
         }
     }
@@ -109,7 +108,7 @@ impl Game {
             42..56 => self.append(n),
             56..78 => self.follow(n),
             78..83 => self.arrive(n),
-            83..98 => self.mark(n),
+            83..98 => self.advance(n),
             _ => {
                 let one = &mut self.all[n];
                 one.base = self.random.usize(one.base..=one.log.len());
@@ -121,18 +120,18 @@ impl Game {
         if self.leader.is_some() || !self.all[n].is_seen {
             return;
         }
-        // A copy that is there is taken first, as both hold the hand.
+        // A checkpoint that has arrived is installed first: both take the apply lock.
         if self.random.bool() {
             self.arrive(n);
         }
         self.term = Term(self.term.0 + 1);
         self.leader = Some(n);
         let one = &mut self.all[n];
-        (one.coming, one.latest) = (None, self.term);
-        one.plays = Plays::TakesOver { term: self.term, record: self.record.clone() };
+        (one.incoming, one.latest) = (None, self.term);
+        one.role = Role::TakesOver { term: self.term, record: self.record.clone() };
     }
 
-    /// Its session ends; it need not know.
+    /// Ends the session of a nimbus; the nimbus need not notice.
     fn lose_session(&mut self, n: usize) {
         self.all[n].is_seen = false;
         self.leader = self.leader.filter(|leader| *leader != n);
@@ -141,24 +140,28 @@ impl Game {
     fn come_back(&mut self, n: usize) {
         let one = &mut self.all[n];
         if !one.is_seen {
-            (one.is_seen, one.plays, one.coming) = (true, Plays::Follows, None);
+            (one.is_seen, one.role, one.incoming) = (true, Role::Follows, None);
         }
     }
 
     fn lose_disk(&mut self, n: usize) {
         self.lose_session(n);
         let one = &mut self.all[n];
-        (one.plays, one.coming, one.base) = (Plays::Follows, None, 0);
-        (one.log, one.aside) = (Vec::new(), Vec::new());
+        (one.role, one.incoming, one.base) = (Role::Follows, None, 0);
+        (one.log, one.quarantined) = (Vec::new(), Vec::new());
         let kept = self.on_disks();
-        self.safe.retain(|entry| kept.contains(entry));
+        self.committed.retain(|entry| kept.contains(entry));
     }
 
     fn on_disks(&self) -> BTreeSet<Position> {
-        self.all.iter().flat_map(|one| one.log.iter().chain(one.aside.iter().flatten())).copied().collect()
+        self.all
+            .iter()
+            .flat_map(|one| one.log.iter().chain(one.quarantined.iter().flatten()))
+            .copied()
+            .collect()
     }
 
-    /// The entries after `last` in the log of `of`; none when it does not lead on from there.
+    /// Returns the entries after `last` in the log of `of`; `None` if the log does not continue there.
     fn after(&self, of: usize, last: Position) -> Option<Vec<Position>> {
         let (log, base) = (&self.all[of].log, self.all[of].base);
         match log.iter().position(|entry| *entry == last) {
@@ -168,40 +171,42 @@ impl Game {
         }
     }
 
-    /// `n` goes on with another archive.
-    fn replace(&mut self, n: usize, (log, base, keeps): Copied) {
+    /// Replaces the log of `n` by a checkpoint. A deleted log must not have a committed entry that
+    /// the checkpoint lacks.
+    fn replace(&mut self, n: usize, (log, base, quarantine): CheckpointCopy) {
         let one = &mut self.all[n];
         let own = std::mem::replace(&mut one.log, log);
         one.base = base;
-        if keeps {
-            one.aside.push(own);
+        if quarantine {
+            one.quarantined.push(own);
             return;
         }
-        let lost: Vec<_> = own.iter().filter(|e| self.safe.contains(e) && !one.log.contains(e)).collect();
-        assert!(lost.is_empty(), "{n} removes {lost:?}, which was safe");
+        let lost: Vec<_> =
+            own.iter().filter(|e| self.committed.contains(e) && !one.log.contains(e)).collect();
+        assert!(lost.is_empty(), "nimbus {n} deletes committed entries {lost:?}");
     }
 
     fn take_over(&mut self, n: usize) {
-        let Plays::TakesOver { term, record } = &self.all[n].plays else { return };
+        let Role::TakesOver { term, record } = &self.all[n].role else { return };
         let (term, record) = (*term, record.clone());
         let others = (0..N).filter(|other| *other != n && self.all[*other].is_seen);
         let mut reached: Vec<usize> = others.collect();
         reached.retain(|_| self.random.u32(0..4) > 0);
-        reached.retain(|other| !matches!(self.all[*other].plays, Plays::TakesOver { .. }));
+        reached.retain(|other| !matches!(self.all[*other].role, Role::TakesOver { .. }));
         let mut done = Vec::new();
         loop {
             let own = self.all[n].last();
-            let offers = reached.iter().filter(|other| !done.contains(*other)).map(|other| {
-                let said = self.all[*other].last();
-                (takeover::offer(&record, term, own, said), said, *other)
+            let sources = reached.iter().filter(|other| !done.contains(*other)).map(|other| {
+                let log_end = self.all[*other].last();
+                (takeover::catch_up_source(&record, term, own, log_end), log_end, *other)
             });
-            let best = offers.filter(|(offer, ..)| *offer > Offer::Nothing).max();
-            let Some((offer, _, other)) = best else { break };
+            let best = sources.filter(|(source, ..)| *source > CatchUpSource::None).max();
+            let Some((source, _, other)) = best else { break };
             done.push(other);
             match self.after(other, own) {
                 Some(entries) => self.all[n].log.extend(entries),
-                None if offer < Offer::Archive => {}
-                // It looks at the tree before it replaces anything.
+                None if source < CatchUpSource::Checkpoint => {}
+                // The nimbus checks its term in ZooKeeper before it replaces its log.
                 None if term != self.term => return,
                 None => {
                     let copied = (self.all[other].log.clone(), self.all[other].base, record.lacks(own));
@@ -210,34 +215,36 @@ impl Game {
             }
         }
         let own = self.all[n].last();
-        let successor = Successor {
+        let input = TakeoverInput {
             me: &id(n),
             term,
             own,
-            heard: &reached.into_iter().map(id).collect(),
-            is_in_reach: false,
+            polled: &reached.into_iter().map(id).collect(),
+            has_reachable_source: false,
             waited: if self.is_harsh && self.random.u32(0..20) == 0 { GRACE } else { Duration::ZERO },
             grace: GRACE,
         };
-        let record = match successor.decide(&record) {
-            Takeover::Begins => record,
-            Takeover::GivesUp => {
+        let record = match input.decide(&record) {
+            TakeoverDecision::Ready => record,
+            TakeoverDecision::ProceedUnclean => {
                 if term != self.term {
                     return;
                 }
-                assert!(self.is_harsh, "nothing was lost, and nobody out of patience");
-                self.n_given_up += 1;
+                assert!(self.is_harsh, "unclean takeover, though no disk was lost and no grace ended");
+                self.n_unclean += 1;
                 self.record = record.give_up(&id(n), term, own, Timestamp::EPOCH);
                 self.record.clone()
             }
-            Takeover::Waits(_) => return,
-            Takeover::Insists | Takeover::IsForeign => panic!("{n} leads in {term} with {own}"),
+            TakeoverDecision::AwaitReplicas(_) => return,
+            TakeoverDecision::RetryFetch | TakeoverDecision::WrongCluster => {
+                panic!("{n} leads in {term} with {own}")
+            }
         };
-        self.all[n].plays = Plays::Leads { term, record, acks: Acks::default() };
+        self.all[n].role = Role::Leads { term, record, progress: ReplicaProgress::default() };
     }
 
     fn append(&mut self, n: usize) {
-        if let Plays::Leads { term, .. } = &self.all[n].plays {
+        if let Role::Leads { term, .. } = &self.all[n].role {
             let next = Position { term: term.0, seq: self.all[n].last().seq + 1 };
             self.all[n].log.push(next);
         }
@@ -245,13 +252,13 @@ impl Game {
 
     fn follow(&mut self, n: usize) {
         let one = &self.all[n];
-        if !matches!(one.plays, Plays::Follows) || one.coming.is_some() {
+        if !matches!(one.role, Role::Follows) || one.incoming.is_some() {
             return;
         }
-        // Whom it takes for the leader may be so no longer; but it never goes back.
+        // A follower may see a deposed leader, but never returns to the leader of an earlier term.
         let candidates: Vec<(usize, Term)> = (0..N)
-            .filter_map(|other| match &self.all[other].plays {
-                Plays::Leads { term, .. } if *term >= one.latest => Some((other, *term)),
+            .filter_map(|other| match &self.all[other].role {
+                Role::Leads { term, .. } if *term >= one.latest => Some((other, *term)),
                 _ => None,
             })
             .collect();
@@ -263,24 +270,24 @@ impl Game {
         }
         let entries = self.after(leader, last);
         let (log, base) = (self.all[leader].log.clone(), self.all[leader].base);
-        let Plays::Leads { record, acks, .. } = &mut self.all[leader].plays else { return };
+        let Role::Leads { record, progress, .. } = &mut self.all[leader].role else { return };
         match entries {
             Some(mut entries) => {
-                acks.has(id(n), last, self.now);
+                progress.record_fetch(id(n), last, self.now);
                 entries.truncate(self.random.usize(0..=3));
                 self.all[n].log.extend(entries);
             }
             None => {
-                acks.diverged(&id(n));
-                let keeps = record.lacks(last);
-                self.all[n].coming = Some((term, (log, base, keeps)));
+                progress.reset(&id(n));
+                let quarantine = record.lacks(last);
+                self.all[n].incoming = Some((term, (log, base, quarantine)));
             }
         }
     }
 
     fn arrive(&mut self, n: usize) {
-        // It looks at the tree before it replaces anything.
-        if let Some((term, copied)) = self.all[n].coming.take()
+        // The follower checks the leader's term in ZooKeeper before it replaces its log.
+        if let Some((term, copied)) = self.all[n].incoming.take()
             && self.all[n].is_seen
             && term == self.term
         {
@@ -288,40 +295,40 @@ impl Game {
         }
     }
 
-    fn mark(&mut self, n: usize) {
-        // It may not see all of those that there are.
+    fn advance(&mut self, n: usize) {
+        // The view of the leader need not have every live nimbus.
         let live = (0..N).filter(|other| *other != n && self.all[*other].is_seen);
         let mut live: Vec<NimbusId> = live.map(id).collect();
         live.retain(|_| self.random.u32(0..4) > 0);
         let own = self.all[n].last();
-        let Plays::Leads { term, record, acks } = &mut self.all[n].plays else { return };
-        let followers = acks.awaited(live.iter(), self.now);
-        let raised = safe::raised(record, (&id(n), *term, own), &followers);
-        if let Some(raised) = raised.filter(|_| *term == self.term) {
-            *record = raised;
+        let Role::Leads { term, record, progress } = &mut self.all[n].role else { return };
+        let in_sync = progress.in_sync(live.iter(), self.now);
+        let advanced = safe::advance_high_watermark(record, (&id(n), *term, own), &in_sync);
+        if let Some(advanced) = advanced.filter(|_| *term == self.term) {
+            *record = advanced;
             self.record = record.clone();
-            self.safe.extend(self.all[n].log.iter().filter(|entry| **entry <= self.record.safe));
+            self.committed.extend(self.all[n].log.iter().filter(|entry| **entry <= self.record.safe));
         }
     }
 
     fn check(&self) {
         let kept = self.on_disks();
-        let lost: Vec<_> = self.safe.iter().filter(|entry| !kept.contains(entry)).collect();
-        assert!(lost.is_empty(), "{lost:?} were safe, and are nowhere");
-        let Some(One { log, plays: Plays::Leads { term, record, .. }, .. }) =
+        let lost: Vec<_> = self.committed.iter().filter(|entry| !kept.contains(entry)).collect();
+        assert!(lost.is_empty(), "committed entries {lost:?} are on no disk");
+        let Some(One { log, role: Role::Leads { term, record, .. }, .. }) =
             self.leader.map(|leader| &self.all[leader])
         else {
             return;
         };
         if *term == self.term {
-            // Whoever has what was given up would be known again.
-            let has_more = |one: &One| one.log.iter().any(|e| self.safe.contains(e) && !log.contains(e));
+            // The leader must recognize every replica that has discarded entries.
+            let has_more = |one: &One| one.log.iter().any(|e| self.committed.contains(e) && !log.contains(e));
             let missed = self.all.iter().find(|one| has_more(one) && !record.lacks(one.last()));
-            assert!(missed.is_none(), "what {missed:?} has was safe, and the leader does not know");
+            assert!(missed.is_none(), "the leader does not recognize the discarded entries of {missed:?}");
         }
     }
 
-    /// Everyone can be reached again: before long all have the same.
+    /// Lets every nimbus reach every other: before long all logs are equal.
     fn heal(&mut self) {
         for n in 0..N {
             self.arrive(n);
@@ -330,25 +337,28 @@ impl Game {
         }
         let next = self.random.usize(0..N);
         self.elect(next);
-        let leader = self.leader.expect("nobody led, and all are there");
+        let leader = self.leader.expect("there was no leader, and every nimbus is reachable");
         for _ in 0..200 {
             self.take_over(leader);
         }
-        assert!(matches!(self.all[leader].plays, Plays::Leads { .. }), "it waits though all are there");
+        assert!(
+            matches!(self.all[leader].role, Role::Leads { .. }),
+            "the leader waits, though every nimbus is reachable"
+        );
         self.append(leader);
         for n in (0..N).cycle().take(N * STEPS) {
             self.follow(n);
             self.arrive(n);
         }
         let logs: BTreeSet<_> = self.all.iter().map(|one| &one.log).collect();
-        assert_eq!(logs.len(), 1, "not all have the same");
+        assert_eq!(logs.len(), 1, "the logs differ");
         self.check();
     }
 }
 
 #[test]
-fn nothing_that_was_safe_is_removed_whoever_comes_to_lead() {
-    let (mut n_given_up, mut n_aside, mut n_safe) = (0, 0, 0);
+fn no_committed_entry_is_deleted_whichever_nimbus_leads() {
+    let (mut n_unclean, mut n_quarantined, mut n_committed) = (0, 0, 0);
     for seed in 0..4000 {
         let mut game = Game::new(seed);
         let played = std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -359,12 +369,18 @@ fn nothing_that_was_safe_is_removed_whoever_comes_to_lead() {
             game.heal();
         }));
         assert!(played.is_ok(), "seed {seed}");
-        let aside = game.all.iter().map(|one| one.aside.len()).sum::<usize>();
-        assert!(game.is_harsh || aside == 0, "seed {seed}: nothing was given up");
-        n_given_up += game.n_given_up;
-        n_aside += aside;
-        n_safe += game.safe.len();
+        let quarantined = game.all.iter().map(|one| one.quarantined.len()).sum::<usize>();
+        assert!(
+            game.is_harsh || quarantined == 0,
+            "seed {seed}: a database was quarantined without an unclean takeover"
+        );
+        n_unclean += game.n_unclean;
+        n_quarantined += quarantined;
+        n_committed += game.committed.len();
     }
-    // The game is worth playing.
-    assert!(n_given_up > 50 && n_aside > 30 && n_safe > 5_000, "{n_given_up} {n_aside} {n_safe}");
+    // The games contain what they are about.
+    assert!(
+        n_unclean > 50 && n_quarantined > 30 && n_committed > 5_000,
+        "{n_unclean} {n_quarantined} {n_committed}"
+    );
 }

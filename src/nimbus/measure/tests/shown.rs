@@ -1,4 +1,4 @@
-//! What nimbuses show of one another's archives.
+//! State of the metric stores in the list of nimbuses.
 
 use super::*;
 use crate::rpc::{
@@ -6,7 +6,7 @@ use crate::rpc::{
     message::NimbusSummary,
 };
 
-/// What the API of `asked` says of `of`.
+/// Returns the entry of nimbus `of` in the answer of nimbus `asked`.
 async fn shown(asked: &One, of: &One) -> NimbusSummary {
     let client = Client::new(Vec::from([asked.handle().api().to_owned()]), Timeouts::default());
     let list = client.expect("a client").nimbuses_seen_by(asked.handle().api()).await.expect("answered");
@@ -15,16 +15,16 @@ async fn shown(asked: &One, of: &One) -> NimbusSummary {
 }
 
 #[tokio::test]
-async fn an_archive_that_cannot_be_opened_shows_on_every_nimbus_and_how_far_others_are_behind() {
+async fn every_nimbus_shows_an_unopened_metric_store_and_the_lag_it_knows() {
     let cluster = Cluster::new().await;
     let (leader, follower) = cluster.two(PACE).await;
     let dir = cluster.dir.path().join("c");
     std::fs::create_dir_all(&dir).expect("made");
-    // A file where the directory should be.
+    // A file in place of the directory.
     std::fs::write(dir.join("metrics"), b"x").expect("written");
     let broken = cluster.start("c").await;
     for asked in [&leader, &follower, &broken] {
-        wait_until("each says why", LONG, || async {
+        wait_until("the nimbus shows the reason", LONG, || async {
             let view = asked.handle().observation().expect("read").view;
             let is_listed = view.nimbuses.contains_key(broken.handle().id());
             let summary = if is_listed { Some(shown(asked, &broken).await) } else { None };
@@ -39,19 +39,19 @@ async fn an_archive_that_cannot_be_opened_shows_on_every_nimbus_and_how_far_othe
 
     let topology = submit(&leader, "wc").await;
     register(&leader, &topology).await.expect("taken");
-    follower.has_all_of(&leader).await;
+    follower.until_caught_up_with(&leader).await;
     for (asked, of) in [(&leader, &leader), (&leader, &follower), (&follower, &follower)] {
-        wait_until("it is known to be up to date", LONG, || async {
+        wait_until("the nimbus is shown as caught up", LONG, || async {
             let summary = shown(asked, of).await;
             let is_so = summary.metrics_behind == Some(0) && summary.metrics_closed.is_none();
             if is_so { Ok(()) } else { Err(format!("{summary:?}")) }
         })
         .await;
     }
-    assert_eq!(shown(&follower, &leader).await.metrics_behind, None, "a follower knows itself alone");
+    assert_eq!(shown(&follower, &leader).await.metrics_behind, None, "a follower knows only its own lag");
 
     std::fs::remove_file(dir.join("metrics")).expect("removed");
-    wait_until("it is told that it is open", LONG, || async {
+    wait_until("the store is shown as open", LONG, || async {
         let summary = shown(&follower, &broken).await;
         if summary.metrics_closed.is_none() { Ok(()) } else { Err(format!("{summary:?}")) }
     })
@@ -59,11 +59,11 @@ async fn an_archive_that_cannot_be_opened_shows_on_every_nimbus_and_how_far_othe
 }
 
 #[tokio::test]
-async fn a_follower_that_has_less_is_shown_as_behind() {
+async fn follower_with_missing_entries_is_shown_as_lagging() {
     let cluster = Cluster::new().await;
-    let slow = Pace { pull_idle: LONG * 60, pull_busy: LONG * 60, ..PACE };
+    let slow = Pace { fetch_idle: LONG * 60, fetch_lagging: LONG * 60, ..PACE };
     let (leader, follower) = cluster.two(slow).await;
-    wait_until("the leader has heard of it", LONG, || async {
+    wait_until("the leader has a fetch of the follower", LONG, || async {
         let summary = shown(&leader, &follower).await;
         summary.metrics_behind.map(drop).ok_or_else(|| format!("{summary:?}"))
     })

@@ -1,4 +1,4 @@
-//! Uploaders that do what they should not.
+//! Exporters that panic, hang, block their thread and reject uploads.
 
 use std::sync::{
     Condvar,
@@ -13,17 +13,17 @@ use crate::{
     plugin::{PayloadSource, Sent, UploadError},
 };
 
-/// What one does with an upload.
+/// Behaviour of an exporter.
 #[derive(Debug)]
 enum Manner {
     Good,
     Panics,
     Hangs,
-    /// Blocks its thread until it is let go.
+    /// Blocks its thread until the test releases it.
     Blocks(Mutex<bool>, Condvar),
-    /// Refuses so many, then takes the rest.
+    /// Rejects this many uploads, then accepts the rest.
     Refuses(AtomicU64),
-    /// Whatever it is asked but uploads panics the first time and hangs the second.
+    /// Every call except uploads panics the first time and hangs the second time.
     Clumsy {
         init: AtomicU64,
         metas: AtomicU64,
@@ -128,7 +128,7 @@ impl MetricUploader for Odd {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_uploader_harms_only_itself() {
+async fn faulty_exporter_does_not_affect_the_others() {
     let cluster = Cluster::new().await;
     let (good, panics, hangs) =
         (odd("good", Manner::Good), odd("panics", Manner::Panics), odd("hangs", Manner::Hangs));
@@ -138,11 +138,11 @@ async fn an_uploader_harms_only_itself() {
     let clumsy = odd("clumsy", Manner::Clumsy { init: zero(), metas: zero(), events: zero() });
     let all = [&good, &panics, &hangs, &blocks, &refuses, &clumsy];
     let short = Duration::from_millis(300);
-    let mut options = cluster.options("a", Pace { upload: short, upload_call: short, ..PACE });
+    let mut options = cluster.options("a", Pace { export_timeout: short, exporter_call: short, ..PACE });
     let metrics = options.metrics.as_mut().expect("given");
     metrics.more_uploaders = all.map(|odd| Arc::clone(odd) as Arc<dyn MetricUploader>).to_vec();
     let leader = cluster.start_with(options).await;
-    leader.takes_metrics().await;
+    leader.until_ingesting().await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
     register(&leader, &topology).await.expect("taken");
     for (cut, n) in [(1, 5), (2, 6)] {
@@ -152,10 +152,10 @@ async fn an_uploader_harms_only_itself() {
     }
     cluster.clock.turn(Duration::from_secs(61));
     let sum = |odd: &Odd| odd.sum.load(Ordering::Relaxed);
-    let seen = wait_until("the good one has all, the others what they deserve", LONG, || async {
-        // What is refused comes again by time alone.
+    let seen = wait_until("the good exporter is done, the others failed", LONG, || async {
+        // A rejected upload is retried by time alone.
         cluster.clock.turn(Duration::from_millis(20));
-        let states = leader.handle().measure_status().await.uploaders;
+        let states = leader.handle().metrics_status().await.exporters;
         let failure =
             |name: &str| states.get(name).and_then(|state| state.last_failure.clone()).unwrap_or_default();
         let is_done = sum(&good) == 11
@@ -163,16 +163,16 @@ async fn an_uploader_harms_only_itself() {
             && sum(&clumsy) == 11
             && failure("panics").contains("panicked")
             && failure("hangs").contains("longer than")
-            && states.get("blocks").is_some_and(|state| state.doing == Doing::Stuck);
+            && states.get("blocks").is_some_and(|state| state.activity == ExporterActivity::Stuck);
         if is_done { Ok(states) } else { Err(format!("{} {} {states:?}", sum(&good), sum(&refuses))) }
     })
     .await;
     assert_eq!((seen["good"].failures, seen["refuses"].failures), (0, 3));
-    // A panic and a wait of each of its three calls; nothing was lost by it but two events.
-    assert_eq!((seen["clumsy"].failures, seen["clumsy"].events_lost), (6, 2));
+    // A panic and a timeout of each of its three calls; only two events are lost by that.
+    assert_eq!((seen["clumsy"].failures, seen["clumsy"].events_dropped), (6, 2));
     assert!(good.n_metas.load(Ordering::Relaxed) >= 1);
     assert_eq!(clumsy.n_metas.load(Ordering::Relaxed), good.n_metas.load(Ordering::Relaxed));
-    wait_until("events are told", LONG, || async {
+    wait_until("the events are sent", LONG, || async {
         let n = good.n_events.load(Ordering::Relaxed);
         if n >= 2 { Ok(()) } else { Err(n.to_string()) }
     })
@@ -180,15 +180,19 @@ async fn an_uploader_harms_only_itself() {
     let queue = leader.archive().queue_status().await.expect("there is a queue");
     assert!(queue.uploaders["panics"].pending >= 2 && queue.uploaders["good"].pending == 0, "{queue:?}");
 
-    // Let go, it goes on where it was.
+    // After its release, the blocked exporter continues where it was.
     let Manner::Blocks(free, news) = &blocks.manner else { panic!("it blocks") };
     *free.lock().expect("no panic") = true;
     news.notify_all();
-    wait_until("the one that was stuck has all", LONG, || async {
+    wait_until("the exporter that was stuck has everything", LONG, || async {
         cluster.clock.turn(Duration::from_millis(20));
-        let state = leader.handle().measure_status().await.uploaders["blocks"].clone();
-        // What it was given up with was read to its end all the same.
-        if sum(&blocks) >= 11 && state.doing == Doing::Idle { Ok(()) } else { Err(format!("{state:?}")) }
+        let state = leader.handle().metrics_status().await.exporters["blocks"].clone();
+        // The upload that timed out was completed all the same.
+        if sum(&blocks) >= 11 && state.activity == ExporterActivity::Idle {
+            Ok(())
+        } else {
+            Err(format!("{state:?}"))
+        }
     })
     .await;
     leader.stop().await;
