@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Delays that double from `min` to `max`, each shortened at random by up to half, so that
-/// many clients of one restarted server do not come back at the same instant.
+/// Delays that double from `min` to `max`. Each delay is shortened at random by up to half, so
+/// that many clients of one restarted server do not reconnect at the same instant.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     min: Duration,
@@ -12,18 +12,16 @@ pub struct Backoff {
     random: fastrand::Rng,
 }
 
-/// A backoff whose bounds make no sense.
+/// Bounds that do not form a backoff.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a backoff from {min:?} to {max:?} is not possible: the first must be above zero and not above the second"
-)]
+#[error("invalid backoff from {min:?} to {max:?}: the minimum must be above zero and at most the maximum")]
 pub struct InvalidBackoff {
     min: Duration,
     max: Duration,
 }
 
 impl Backoff {
-    /// A backoff from `min` to `max` that takes its jitter from `random`.
+    /// Creates a backoff from `min` to `max` that takes its jitter from `random`.
     ///
     /// # Errors
     /// [`InvalidBackoff`] when `min` is zero or above `max`.
@@ -34,14 +32,14 @@ impl Backoff {
         Ok(Self { min, max, next: min, random })
     }
 
-    /// The delay before the next try; each call asks for a longer one, up to the maximum.
+    /// Returns the delay before the next try. Each call doubles the delay, up to the maximum.
     pub fn next_delay(&mut self) -> Duration {
         let full = self.next;
         self.next = full.saturating_mul(2).min(self.max);
         full.mul_f64(0.5 + self.random.f64() / 2.0)
     }
 
-    /// Starts over with the shortest delay, after a success.
+    /// Resets the delay to the minimum, after a success.
     pub fn reset(&mut self) {
         self.next = self.min;
     }
@@ -52,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_grow_to_the_maximum_and_start_over() {
+    fn delays_grow_to_the_maximum_and_reset_to_the_minimum() {
         let (min, max) = (Duration::from_millis(100), Duration::from_secs(1));
         let mut backoff = Backoff::new(min, max, fastrand::Rng::with_seed(7)).expect("valid");
         let delays: Vec<Duration> = (0..8).map(|_| backoff.next_delay()).collect();
@@ -63,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_bounds_are_refused() {
+    fn invalid_bounds_are_rejected() {
         let secs = Duration::from_secs;
         assert!(Backoff::new(Duration::ZERO, secs(1), fastrand::Rng::with_seed(1)).is_err());
         assert!(Backoff::new(secs(2), secs(1), fastrand::Rng::with_seed(1)).is_err());

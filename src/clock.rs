@@ -1,4 +1,4 @@
-//! Time as a value that is passed in, so that tests can turn it.
+//! Time as a value that is passed in, so that tests can control it.
 
 use std::{
     sync::{Arc, Mutex},
@@ -7,78 +7,79 @@ use std::{
 
 use crate::model::Timestamp;
 
-/// A reading of a clock that only goes forward; it means something only against another
-/// reading of the same [`Clock`].
+/// Reading of a clock that never goes backwards. Readings are comparable only with readings of
+/// the same [`Clock`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Monotonic(Duration);
 
 impl Monotonic {
-    /// The moment that a clock was made.
+    /// The moment at which a clock was created.
     #[cfg(any(test, feature = "test-support"))]
     pub(crate) const START: Self = Self(Duration::ZERO);
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// Returns the time from `earlier` to this reading; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// This reading less `before`; the clock's beginning when that was later.
+    /// Returns this reading minus `before`, at least the start of the clock.
     pub fn minus(self, before: Duration) -> Self {
         Self(self.0.saturating_sub(before))
     }
 
-    /// This reading plus `after`.
+    /// Returns this reading plus `after`.
     pub fn plus(self, after: Duration) -> Self {
         Self(self.0.saturating_add(after))
     }
 }
 
-/// The real clock, or one that a test turns by hand. Clones show the same time.
+/// The real clock, or a clock that a test controls. Clones share the same time.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
 
 #[derive(Debug, Clone)]
 enum Source {
     Real { start: tokio::time::Instant },
-    // Guards what the wall clock showed at `start`; held for a few instructions.
+    // The mutex guards the wall-clock time at `start`; held for a few instructions.
     Paced { start: tokio::time::Instant, wall: Arc<Mutex<Timestamp>> },
-    // Guards the two hands of the test clock; held for a few instructions.
+    // The mutex guards the wall-clock and the monotonic time; held for a few instructions.
     Manual(Arc<Mutex<(Timestamp, Duration)>>),
 }
 
 impl Clock {
-    /// The machine's clock. Its monotonic side follows tokio's, so a paused runtime
-    /// pauses it as well.
+    /// Creates the machine's clock. Its monotonic time follows tokio's, so it stops while the
+    /// runtime is paused.
     #[expect(clippy::new_without_default, reason = "reading the time is not a default value")]
     pub fn new() -> Self {
         Self(Source::Real { start: tokio::time::Instant::now() })
     }
 
-    /// A clock that stands at `at` until it is turned.
+    /// Creates a clock that stays at `at` until [`Clock::turn`] advances it.
     pub fn manual(at: Timestamp) -> Self {
         Self(Source::Manual(Arc::new(Mutex::new((at, Duration::ZERO)))))
     }
 
-    /// A clock whose wall side shows `at` now and goes on with tokio's time, paused or not.
+    /// Creates a clock whose wall-clock time is `at` now and advances with tokio's time, paused
+    /// or not.
     pub fn paced(at: Timestamp) -> Self {
         Self(Source::Paced { start: tokio::time::Instant::now(), wall: Arc::new(Mutex::new(at)) })
     }
 
-    /// Sets the wall side of a paced clock, as an operator or a time server does.
+    /// Sets the wall-clock time of a paced clock, as an operator or a time server does.
     ///
     /// # Panics
-    /// When the clock is another one, which no one sets.
+    /// If this is not a paced clock.
     pub fn set(&self, to: Timestamp) {
         let Source::Paced { start, wall } = &self.0 else { panic!("only a paced clock can be set") };
-        // One that is set to before its own start shows a little more than it was set to.
+        // A clock that is set to a time before its own start shows slightly more than `to`.
         let at_start = to.as_millis().saturating_sub(millis(start.elapsed()));
         *wall.lock().expect("no one panics while holding a clock") = Timestamp::from_millis(at_start);
     }
 
-    /// Turns a manual clock forward.
+    /// Advances a manual clock.
     ///
     /// # Panics
-    /// When the clock is the real one, which no one turns.
+    /// If this is not a manual clock.
     pub fn turn(&self, by: Duration) {
         let Source::Manual(hands) = &self.0 else { panic!("only a manual clock can be turned") };
         let mut hands = hands.lock().expect("no one panics while holding the hands of a clock");
@@ -86,7 +87,7 @@ impl Clock {
         hands.1 += by;
     }
 
-    /// The wall-clock time.
+    /// Returns the wall-clock time.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::Real { .. } => wall_clock(),
@@ -99,7 +100,7 @@ impl Clock {
         }
     }
 
-    /// The wall-clock time as finely as the clock knows it, since 1970.
+    /// Returns the wall-clock time since 1970, at the clock's full resolution.
     pub fn since_epoch(&self) -> Duration {
         match &self.0 {
             Source::Real { .. } => since_epoch(),
@@ -107,7 +108,7 @@ impl Clock {
         }
     }
 
-    /// The monotonic time.
+    /// Returns the monotonic time.
     pub fn monotonic(&self) -> Monotonic {
         match &self.0 {
             Source::Real { start } | Source::Paced { start, .. } => Monotonic(start.elapsed()),
@@ -125,7 +126,7 @@ fn wall_clock() -> Timestamp {
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
 fn since_epoch() -> Duration {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-    // A machine whose clock stands before 1970 reads as the epoch itself.
+    // A machine whose clock is before 1970 reads as the epoch itself.
     since_epoch.unwrap_or_default()
 }
 
@@ -147,6 +148,6 @@ mod tests {
         clock.set(Timestamp::from_millis(500_000));
         tokio::time::sleep(pause).await;
         assert_eq!(clock.now(), Timestamp::from_millis(507_000));
-        assert_eq!(clock.monotonic().since(start), 2 * pause, "setting it turned its monotonic side");
+        assert_eq!(clock.monotonic().since(start), 2 * pause, "set() changed the monotonic time");
     }
 }

@@ -1,11 +1,11 @@
 //! Stormkeeper: a ZooKeeper-coordinated control plane for stream topologies.
 //!
-//! One sentence to keep: **observe the tree, decide with pure code, act through fenced
+//! The design in one sentence: **observe the tree, decide with pure code, act through fenced
 //! writes and owned processes, observe again.**
 //!
-//! The modules, each using only those above it (the `tidy` test compares). The three
-//! daemons (`nimbus`, `supervisor`, `worker`) never import one another; they meet in
-//! `cluster`, `model` and `rpc`.
+//! Each module uses only the modules above it (checked by the `tidy` test). The three daemons
+//! (`nimbus`, `supervisor`, `worker`) never import one another; they meet in `cluster`, `model`
+//! and `rpc`.
 
 // The domain as plain values.
 pub mod model;
@@ -16,7 +16,7 @@ pub mod clock;
 // Jittered exponential backoff.
 pub mod backoff;
 
-// Owned tasks, shutdown, logs.
+// Owned tasks, shutdown, logging.
 pub mod daemon;
 
 // A bare versioned tree with sessions, ephemerals, watches and multi.
@@ -25,7 +25,7 @@ pub mod tree;
 // The typed cluster state over the tree.
 pub mod cluster;
 
-// Who leads, and fenced writes.
+// Leader election and fenced writes.
 pub mod election;
 
 // Pure placement of tasks in slots.
@@ -34,16 +34,16 @@ pub mod schedule;
 // Pure streaming: values, tuples, groupings.
 pub mod tuple;
 
-// Pure measuring: names, points, windows, and the registry of a process.
+// Pure metrics code: names, points, windows, and the registry of a process.
 pub mod metrics;
 
-// What daemons and clients say to each other by HTTP.
+// Messages between daemons and clients over HTTP.
 pub mod rpc;
 
-// The metric memory of a nimbus, in RocksDB.
+// Metric store of a nimbus, in RocksDB.
 pub mod archive;
 
-// External stores of metrics.
+// Exporters to external metric stores.
 pub mod plugin;
 
 // The deciding daemon.
@@ -52,22 +52,22 @@ pub mod nimbus;
 // The agent of one machine.
 pub mod supervisor;
 
-// Inside a worker process.
+// Code that runs inside a worker process.
 pub mod worker;
 
-// `storm.yaml`, command line and environment over defaults.
+// Configuration: `storm.yaml`, command line and environment over defaults.
 pub mod config;
 
-// The topology file.
+// Topology file format (flux).
 pub mod flux;
 
-// The REST routes of a nimbus.
+// REST routes of a nimbus.
 pub mod api;
 
-// A whole cluster in one process.
+// Local mode: a whole cluster in one process.
 pub mod local;
 
-// One file per command.
+// Command line interface, one file per command.
 pub mod cli;
 
 #[cfg(test)]

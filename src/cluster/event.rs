@@ -1,8 +1,8 @@
-//! What happened in the cluster, for people: who led, what moved where, and why.
+//! Events of the cluster, for people: elections, moves of tasks, and their reasons.
 //!
-//! An event is written in the transaction of what it tells of, so that the list holds what
-//! took effect and nothing else, in the order in which it did; it is the same on every
-//! replica and outlives each of them.
+//! An event is written in the same transaction as the change it describes, so the list contains
+//! exactly the changes that took effect, in their order. The list is the same on every replica and
+//! outlives each of them.
 
 use std::{fmt, str::FromStr};
 
@@ -19,16 +19,16 @@ use crate::{
     tree::{CreateMode, Op},
 };
 
-/// How many events are kept; the oldest go first.
+/// Number of events that are kept; the oldest are deleted first.
 pub const EVENTS_KEPT: usize = 500;
 
-/// The longest event as it is stored; the moves that do not fit are only counted.
+/// Maximum size of a stored event; moves that do not fit are only counted.
 pub const EVENT_BYTES_MAX: usize = 8 * 1024;
 
-/// The longest reason.
+/// Maximum size of the reason.
 const REASON_BYTES_MAX: usize = 1024;
 
-/// The number of an event: later ones are larger.
+/// Number of an event: later events have larger numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventNumber(pub u64);
 
@@ -46,53 +46,53 @@ impl FromStr for EventNumber {
         number.map(Self).ok_or_else(|| InvalidId {
             kind: "event number",
             text: text.to_owned(),
-            reason: "it is not an e with digits behind it",
+            reason: "it is not the letter e followed by digits",
         })
     }
 }
 
-/// `/events/{sequence}`: one thing that happened.
+/// `/events/{sequence}`: one event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When, by the clock of the nimbus that wrote it.
+    /// Time of the event, by the clock of the nimbus that wrote it.
     #[serde(rename = "time_ms")]
     pub time: Timestamp,
-    /// The term in which it happened.
+    /// Term of that nimbus.
     pub term: Term,
-    /// The nimbus that did it.
+    /// The nimbus that made the change.
     pub nimbus: NimbusId,
-    /// What.
+    /// Kind of the event.
     pub event: EventKind,
-    /// The topology it happened to, if one.
+    /// The affected topology, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology: Option<TopologyId>,
-    /// Why.
+    /// Reason for the change.
     pub reason: String,
-    /// Who asked for it, if someone did.
+    /// The user who requested the change, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// The tasks that got another place.
+    /// Moves of tasks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moves: Vec<Move>,
-    /// How many more moves there were than are listed.
+    /// Number of further moves that are not listed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub moves_left_out: usize,
-    /// What was submitted; of an event of that kind, and not of an older version.
+    /// Details of a submit; absent for other kinds and in events of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted: Option<Submitted>,
 }
 
-/// What a submit leaves for the history, which may only learn of the topology when its records
-/// are gone.
+/// Details of a submit for the history, which may process the event after the topology's records
+/// have been removed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Submitted {
-    /// Whose topology it is.
+    /// Owner of the topology.
     pub owner: String,
-    /// The share of values that go into histograms' buckets, where its settings say. Always
-    /// finite: what is not, no JSON holds.
+    /// Share of values that are sorted into histograms' buckets, if the settings specify it. Always
+    /// finite, because JSON has no other numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_rate: Option<f64>,
-    /// Its tasks; empty when they would have made the event too long.
+    /// Tasks of the topology; empty if they would have made the event too long.
     #[serde(default, skip_serializing_if = "has_no_tasks")]
     pub tasks: TaskTable,
 }
@@ -109,49 +109,49 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-/// What an event tells, besides who tells it and when.
+/// An event before its writer, term and time are added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
-    /// What happened.
+    /// Kind of the event.
     pub event: EventKind,
-    /// The topology it happened to, if one.
+    /// The affected topology, if any.
     pub topology: Option<TopologyId>,
-    /// Why.
+    /// Reason for the change.
     pub reason: String,
-    /// Who asked for it, if someone did.
+    /// The user who requested the change, if any.
     pub by: Option<String>,
-    /// The tasks that got another place.
+    /// Moves of tasks.
     pub moves: Vec<Move>,
-    /// What was submitted, of a submit.
+    /// Details of a submit.
     pub submitted: Option<Submitted>,
 }
 
 impl Told {
-    /// Something that happened to the cluster, not to one topology.
+    /// Creates an event of the whole cluster.
     pub fn of_cluster(event: EventKind, reason: impl Into<String>) -> Self {
         Self { event, topology: None, reason: reason.into(), by: None, moves: Vec::new(), submitted: None }
     }
 
-    /// Something that happened to one topology.
+    /// Creates an event of one topology.
     pub fn of(topology: &TopologyId, event: EventKind, reason: impl Into<String>) -> Self {
         Self { topology: Some(topology.clone()), ..Self::of_cluster(event, reason) }
     }
 }
 
-/// Who tells, in one term.
+/// Writer of events, in one term.
 #[derive(Debug, Clone)]
-pub struct Author {
-    /// The nimbus.
+pub struct EventWriter {
+    /// The nimbus that writes.
     pub nimbus: NimbusId,
-    /// Its term.
+    /// Term of that nimbus.
     pub term: Term,
-    /// Its clock.
+    /// Clock of that nimbus.
     pub clock: Clock,
 }
 
-impl Author {
-    /// The operation that adds an event to the list.
-    pub fn tell(&self, told: Told) -> Op {
+impl EventWriter {
+    /// Returns the operation that appends an event to the list.
+    pub fn append(&self, told: Told) -> Op {
         let Told { event, topology, reason, by, moves, submitted } = told;
         let (time, term, nimbus) = (self.clock.now(), self.term, self.nimbus.clone());
         let moves_left_out = 0;
@@ -160,7 +160,7 @@ impl Author {
 }
 
 impl Event {
-    /// The operation that adds this event to the list.
+    /// Returns the operation that appends this event to the list.
     fn op(mut self) -> Op {
         if self.reason.len() > REASON_BYTES_MAX {
             let end =
@@ -176,7 +176,7 @@ impl Event {
             data = record::encode(&self);
         }
         while data.len() > EVENT_BYTES_MAX && !self.moves.is_empty() {
-            // Half at a time: a handful of tries, however many there are.
+            // Halving needs only a few attempts, however many moves there are.
             let kept = self.moves.len() / 2;
             self.moves_left_out += self.moves.len() - kept;
             self.moves.truncate(kept);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_reads_back_and_is_bounded() {
+    fn event_is_read_back_and_bounded_in_size() {
         let all =
             |n| (0..n).map(|i| Move { tasks: TaskSet::range(i, i), from: None, to: Some(slot(1)) }).collect();
         let data = |event: Event| match event.op() {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_submit_tells_what_it_was_of_as_far_as_there_is_room() {
+    fn submit_event_omits_tasks_that_do_not_fit() {
         let tasks =
             |n: u32| TaskTable::number((0..n).map(|i| (format!("component-{i}").parse().expect("valid"), 1)));
         for (n, is_whole) in [(2, true), (1000, false)] {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_version_tells_of_is_readable() {
+    fn event_kind_of_a_newer_version_is_read_as_other() {
         let text =
             r#"{"v":2,"time_ms":1,"term":1,"nimbus":"n","event":"levitated","reason":"","colour":"blue"}"#;
         let read: Event = record::decode(&layout::events(), text.as_bytes()).expect("readable");

@@ -1,6 +1,6 @@
-//! Where everything is in the tree: the only file that spells a path.
+//! Paths of the tree. No other file spells a path.
 //!
-//! `zk-layout.md` is printed from [`TABLE`].
+//! `zk-layout.md` is generated from [`TABLE`].
 
 use crate::{
     cluster::event::EventNumber,
@@ -11,24 +11,24 @@ use crate::{
 /// One row of `zk-layout.md`.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
-    /// The path, with its variable parts in braces.
+    /// Path, with its variable parts in braces.
     pub path: &'static str,
-    /// P persistent, E ephemeral, S sequential.
+    /// Create mode: P persistent, E ephemeral, S sequential.
     pub kind: &'static str,
-    /// What the JSON holds.
+    /// Content of the JSON.
     pub holds: &'static str,
-    /// Who writes it.
+    /// Writer of the znode.
     pub written_by: &'static str,
-    /// Who watches it.
+    /// Watchers of the znode.
     pub watched_by: &'static str,
 }
 
-/// Every path there is.
+/// All paths of the layout.
 pub const TABLE: &[Row] = &[
     Row {
         path: "/storms/{topology-id}",
         kind: "P",
-        holds: "name, status, launch time, wanted workers, blob, owner, and the pending kill or rebalance with its absolute deadline",
+        holds: "name, status, launch time, requested workers, blob, owner, and the pending kill or rebalance with its absolute deadline",
         written_by: "leader",
         watched_by: "nimbus; workers of that topology",
     },
@@ -56,14 +56,14 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/taskbeats/{topology-id}",
         kind: "P",
-        holds: "nothing; the parent of its tasks' beats",
+        holds: "nothing; parent of the heartbeats of its tasks",
         written_by: "leader",
         watched_by: "nimbus (children)",
     },
     Row {
         path: "/taskbeats/{topology-id}/{task-id}",
         kind: "E",
-        holds: "host, port, worker, status, uptime, tuple counts; that it exists is what says the task is alive",
+        holds: "heartbeat: host, port, worker, status, uptime, tuple counts; the task is alive while the znode exists",
         written_by: "the task's worker",
         watched_by: "nobody",
     },
@@ -84,7 +84,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/nimbuses/{nimbus-id}",
         kind: "E",
-        holds: "host, API address, version, start time, role, how many blobs it lacks, why its metrics archive cannot be opened",
+        holds: "host, API address, version, start time, role, number of missing blobs, and the reason if its metric store cannot be opened",
         written_by: "that nimbus",
         watched_by: "nimbus",
     },
@@ -105,51 +105,51 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/orders/{supervisor-id}",
         kind: "P",
-        holds: "the topologies that concern this supervisor, with the versions of their assignments",
+        holds: "supervisor assignments: the topologies that concern this supervisor, with the versions of their assignments",
         written_by: "leader, in the same transaction as the assignment",
         watched_by: "that supervisor alone",
     },
     Row {
         path: "/drains/{host}",
         kind: "P",
-        holds: "who has this host emptied, since when, and how long spouts are stopped before their topology moves",
+        holds: "the user who drains this host, the start of the drain, and the time for which spouts are stopped before their topology moves",
         written_by: "leader",
         watched_by: "nimbus",
     },
     Row {
         path: "/events/{sequence}",
         kind: "P, S",
-        holds: "time, term, nimbus, what happened and why, which tasks went where; of a submit also owner, tasks and sample rate; the newest 500 are kept",
-        written_by: "leader, in the same transaction as what it tells of",
+        holds: "time, term, nimbus, kind, reason, moves of tasks; for a submit also owner, tasks and sample rate; the newest 500 are kept",
+        written_by: "leader, in the same transaction as the change it describes",
         watched_by: "nimbus",
     },
     Row {
         path: "/blobs/{sha256}",
         kind: "P",
-        holds: "nothing; the parent of its holders",
-        written_by: "the first nimbus to hold it",
+        holds: "nothing; parent of the nimbuses that have the blob",
+        written_by: "the first nimbus that has the blob",
         watched_by: "nimbus",
     },
     Row {
         path: "/blobs/{sha256}/{nimbus-id}",
         kind: "E",
-        holds: "its size; that it exists says this nimbus has the bytes on disk",
+        holds: "size of the blob; this nimbus has the bytes on disk while the znode exists",
         written_by: "that nimbus, after the bytes are synced to disk",
         watched_by: "nimbus; supervisors read it",
     },
     Row {
         path: "/archive",
         kind: "P",
-        holds: "up to where the log of the metrics archive is safe, which nimbuses had it then, and which safe entries a leader went on without",
-        written_by: "leader, before it tells anyone that entries are safe",
+        holds: "high watermark of the metric log, the in-sync replicas at that time, and the last unclean takeover (a leader continued without committed entries)",
+        written_by: "leader, before it reports entries as committed",
         watched_by: "nobody; read by the next leader",
     },
     Row {
         path: "/metrics/{topology-id}",
         kind: "P",
-        holds: "count and digest of the metric metas that the leader has; also of `__CLUSTER__`, `__NIMBUS__` and `__SUPERVISOR__`, which are no topologies",
+        holds: "count and digest of the leader's metric metas; also for `__CLUSTER__`, `__NIMBUS__` and `__SUPERVISOR__`, which are not topologies",
         written_by: "leader",
-        watched_by: "nimbus; followers compare it with their own once a minute",
+        watched_by: "nimbus; followers compare it with their own metas once a minute",
     },
 ];
 
@@ -331,8 +331,8 @@ pub fn metrics(id: &TopologyId) -> TreePath {
     below(metrics_root(), id.as_str())
 }
 
-/// A znode that a process keeps about itself for as long as it lives. There is no other
-/// kind, so that nothing but a leader can write what leaders own.
+/// A znode that a process keeps about itself while it lives. There are no further kinds, so a
+/// process that is not the leader cannot write znodes owned by the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ephemeral {
     /// `/supervisors/{supervisor-id}`
@@ -346,7 +346,7 @@ pub enum Ephemeral {
 }
 
 impl Ephemeral {
-    /// Where it is.
+    /// Returns the path of the znode.
     pub fn path(&self) -> TreePath {
         match self {
             Self::Supervisor(id) => supervisor(id),
@@ -357,17 +357,17 @@ impl Ephemeral {
     }
 }
 
-/// Everything that is named after a topology.
+/// Returns the paths of all records that are named after a topology.
 pub fn records_of(id: &TopologyId) -> Vec<TreePath> {
     topology_roots().into_iter().map(|root| below(root, id.as_str())).collect()
 }
 
-/// Where a topology has something that is named after it.
+/// Returns the parents of records that are named after a topology.
 pub fn topology_roots() -> [TreePath; 6] {
     [storms(), tasks_root(), assignments(), taskbeats_root(), taskerrors_root(), metrics_root()]
 }
 
-/// The persistent parents, created by every daemon at start.
+/// Returns the persistent parents, which every daemon creates at start.
 pub fn roots() -> Vec<TreePath> {
     vec![
         storms(),
@@ -385,7 +385,7 @@ pub fn roots() -> Vec<TreePath> {
     ]
 }
 
-/// [`TABLE`] as Markdown.
+/// Returns [`TABLE`] as Markdown.
 pub fn table() -> String {
     let mut text =
         String::from("| path | kind | JSON | written by | watched by |\n| --- | --- | --- | --- | --- |\n");
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_every_path_that_is_built() {
+    fn table_contains_every_path_that_is_built() {
         let id: TopologyId = "t".parse().expect("valid id");
         let supervisor: SupervisorId = "s".parse().expect("valid id");
         let nimbus_id: NimbusId = "n".parse().expect("valid id");
@@ -445,7 +445,7 @@ mod tests {
                 row.len() == parts.len()
                     && row.iter().zip(&parts).all(|(row, part)| row == "*" || row == part)
             };
-            assert!(rows.iter().any(fits), "{path} is in no row of the table");
+            assert!(rows.iter().any(fits), "{path} is missing in the table");
         }
     }
 }

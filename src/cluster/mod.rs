@@ -1,10 +1,15 @@
 //! The typed cluster state over a [`crate::tree::Tree`].
 //!
-//! [`layout`] is the only file that spells a path; [`record`] holds what is stored there,
-//! [`event`] what is told of what happened, and [`archive`] what of the metrics is safe;
-//! [`view::ClusterView`] is one consistent copy of it all, which [`observer::Observer`] keeps fresh; [`store`] reads and writes what a daemon may touch about itself; and
-//! [`presence::Presence`] keeps a process's ephemerals in the tree across sessions.
-//! What only the leader may write goes through `election::FencedWriter`, never through here.
+//! - [`layout`]: the paths; no other file spells a path.
+//! - [`record`]: the records that are stored in znodes.
+//! - [`event`]: the event list of the cluster.
+//! - [`archive`]: the replication state of the metric log.
+//! - [`view::ClusterView`]: one consistent copy of the state, kept fresh by [`observer::Observer`].
+//! - [`store`]: typed reads, and the writes that a daemon makes about itself.
+//! - [`presence::Presence`]: a process's ephemerals, kept in the tree across sessions.
+//!
+//! Records that only the leader may write are written through `election::FencedWriter`, never
+//! through this module.
 
 pub mod archive;
 pub mod event;

@@ -1,6 +1,6 @@
-//! What is stored in the tree: JSON objects with a `v` field, readable by a person.
+//! Records stored in the tree: JSON objects with a `v` field, readable by a person.
 //!
-//! A field that a newer version wrote is kept when the record is changed and written back
+//! A field written by a newer version is kept when the record is changed and written back
 //! (`rest`), so that a rolling upgrade loses nothing.
 
 use std::collections::BTreeMap;
@@ -21,10 +21,10 @@ use crate::{
     tree::{TreePath, Version},
 };
 
-/// The format that this version writes.
+/// Format version that this program writes.
 pub const FORMAT: u32 = 1;
 
-/// Fields that this version does not know.
+/// Fields that this version of the program does not know.
 pub type Rest = serde_json::Map<String, serde_json::Value>;
 
 /// A record as read, with the version of its znode.
@@ -36,46 +36,46 @@ pub struct Stored<T> {
     pub version: Version,
 }
 
-/// A znode whose data is not the record that belongs there.
+/// Error of a znode whose data is not the expected record.
 #[derive(Debug, thiserror::Error)]
 #[error("{path} does not hold a valid record: {reason}")]
 pub struct Unreadable {
     /// The znode.
     pub path: TreePath,
-    /// What is wrong with its data.
+    /// Defect of its data.
     pub reason: String,
 }
 
 #[derive(Serialize)]
-struct Out<'a, T> {
+struct Encoded<'a, T> {
     v: u32,
     #[serde(flatten)]
     record: &'a T,
 }
 
 #[derive(Deserialize)]
-struct In<T> {
+struct Decoded<T> {
     #[expect(dead_code, reason = "must be there and be a number; its value selects nothing yet")]
     v: u32,
     #[serde(flatten)]
     record: T,
 }
 
-/// A record as the bytes of a znode.
+/// Encodes a record as the bytes of a znode.
 pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    serde_json::to_vec(&Out { v: FORMAT, record }).expect("records are maps with text keys")
+    serde_json::to_vec(&Encoded { v: FORMAT, record }).expect("records are maps with text keys")
 }
 
-/// Reads the bytes of the znode at `path`.
+/// Decodes the bytes of the znode at `path`.
 ///
 /// # Errors
-/// [`Unreadable`] when they are not JSON or not this record.
+/// [`Unreadable`] if they are not JSON or not this record.
 pub fn decode<T: DeserializeOwned>(path: &TreePath, bytes: &[u8]) -> Result<T, Unreadable> {
     let unreadable = |reason: String| Unreadable { path: path.clone(), reason };
     if bytes.is_empty() {
         return Err(unreadable("it is empty".to_owned()));
     }
-    serde_json::from_slice::<In<T>>(bytes)
+    serde_json::from_slice::<Decoded<T>>(bytes)
         .map(|read| read.record)
         .map_err(|error| unreadable(error.to_string()))
 }
@@ -83,25 +83,25 @@ pub fn decode<T: DeserializeOwned>(path: &TreePath, bytes: &[u8]) -> Result<T, U
 /// `/storms/{topology-id}`: a submitted topology.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Storm {
-    /// The author's name for it.
+    /// Name that the author gave the topology.
     pub name: TopologyName,
-    /// Where it is in its life.
+    /// Lifecycle status.
     pub status: TopologyStatus,
-    /// When it was submitted, by the leader's clock.
+    /// Time of the submit, by the leader's clock.
     #[serde(rename = "launched_ms")]
     pub launched: Timestamp,
-    /// How many workers it wants.
+    /// Number of workers that the topology requests.
     pub workers: u32,
-    /// Who submitted it.
+    /// The user who submitted the topology.
     pub owner: String,
-    /// The artefact that its workers run.
+    /// The topology package that its workers run.
     pub blob: BlobKey,
-    /// How long a kill or a rebalance waits when the operator does not say.
+    /// Default wait of a kill or a rebalance.
     pub message_timeout_secs: u64,
-    /// A kill or rebalance that waits for its deadline.
+    /// A kill or rebalance that is waiting for its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<PendingChange>,
-    /// What operators changed about its metrics.
+    /// Changes that operators made to its metrics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<MetricControl>,
     /// Fields of newer versions.
@@ -109,14 +109,14 @@ pub struct Storm {
     pub rest: Rest,
 }
 
-/// `/tasks/{topology-id}`: which tasks run which component.
+/// `/tasks/{topology-id}`: the tasks of a topology.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tasks {
     /// The tasks of each component.
     pub components: TaskTable,
 }
 
-/// `/assignments/{topology-id}`: where the tasks run.
+/// `/assignments/{topology-id}`: the slots in which the tasks run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct StoredAssignment {
     workers: Vec<StoredWorker>,
@@ -130,7 +130,7 @@ struct StoredWorker {
     worker: AssignedWorker,
 }
 
-/// An assignment as the bytes of its znode.
+/// Encodes an assignment as the bytes of its znode.
 pub fn encode_assignment(assignment: &Assignment) -> Vec<u8> {
     let workers = assignment.workers.iter().map(|(slot, worker)| StoredWorker {
         supervisor: slot.supervisor.clone(),
@@ -140,10 +140,10 @@ pub fn encode_assignment(assignment: &Assignment) -> Vec<u8> {
     encode(&StoredAssignment { workers: workers.collect() })
 }
 
-/// Reads an assignment.
+/// Decodes an assignment.
 ///
 /// # Errors
-/// [`Unreadable`] when it is no assignment, or names a slot or a task twice.
+/// [`Unreadable`] if the data is no assignment, or contains a slot or a task twice.
 pub fn decode_assignment(path: &TreePath, bytes: &[u8]) -> Result<Assignment, Unreadable> {
     let stored: StoredAssignment = decode(path, bytes)?;
     let mut assignment = Assignment::default();
@@ -155,7 +155,7 @@ pub fn decode_assignment(path: &TreePath, bytes: &[u8]) -> Result<Assignment, Un
         let slot = Slot { supervisor, port };
         let name = slot.to_string();
         if assignment.workers.insert(slot, worker).is_some() {
-            return Err(Unreadable { path: path.clone(), reason: format!("slot {name} is there twice") });
+            return Err(Unreadable { path: path.clone(), reason: format!("slot {name} is listed twice") });
         }
     }
     Ok(assignment)
@@ -164,20 +164,20 @@ pub fn decode_assignment(path: &TreePath, bytes: &[u8]) -> Result<Assignment, Un
 /// `/supervisors/{supervisor-id}`: a live supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Supervisor {
-    /// The host its workers are reached at.
+    /// Host at which its workers are reached.
     pub host: String,
     /// Its slots.
     pub ports: Vec<Port>,
-    /// What it offers to workers.
+    /// Resources for workers.
     pub resources: Resources,
-    /// The version of its program.
+    /// Version of the program.
     pub version: String,
-    /// When it started, by its own clock.
+    /// Start time, by the supervisor's clock.
     #[serde(rename = "start_ms")]
     pub start: Timestamp,
 }
 
-/// What a host offers to workers.
+/// Resources of a host for workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     /// CPU in hundredths of a core.
@@ -186,7 +186,7 @@ pub struct Resources {
     pub memory_mb: u32,
 }
 
-/// `/taskbeats/{topology-id}/{task-id}`: a live task.
+/// `/taskbeats/{topology-id}/{task-id}`: the heartbeat of a live task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskBeat {
     /// The worker's host.
@@ -195,11 +195,11 @@ pub struct TaskBeat {
     pub port: Port,
     /// The worker.
     pub worker: WorkerId,
-    /// How far the task is.
+    /// Status of the task.
     pub status: TaskStatus,
-    /// How long its worker has run.
+    /// Uptime of the worker.
     pub uptime_secs: u64,
-    /// What it has done.
+    /// Tuple counts of the task.
     #[serde(flatten)]
     pub counts: TaskCounts,
 }
@@ -207,7 +207,7 @@ pub struct TaskBeat {
 /// `/taskerrors/…`: an error of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredError {
-    /// When, by the worker's clock.
+    /// Time of the error, by the worker's clock.
     #[serde(rename = "time_ms")]
     pub time: Timestamp,
     /// The component of the task.
@@ -218,9 +218,9 @@ pub struct StoredError {
     pub host: String,
     /// The worker's port.
     pub port: Port,
-    /// One line.
+    /// Message of one line.
     pub message: String,
-    /// A stack trace or the child's last words.
+    /// A stack trace, or the last lines that the child wrote to stderr.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stack: String,
 }
@@ -242,71 +242,71 @@ impl From<StoredError> for TaskError {
 /// `/nimbuses/{nimbus-id}`: a live nimbus replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nimbus {
-    /// Its host.
+    /// Host of the nimbus.
     pub host: String,
-    /// Where its API answers, `host:port`.
+    /// Address of its API, `host:port`.
     pub api: String,
-    /// The version of its program.
+    /// Version of the program.
     pub version: String,
-    /// When it started, by its own clock.
+    /// Start time, by the nimbus's clock.
     #[serde(rename = "start_ms")]
     pub start: Timestamp,
-    /// How many blobs of live topologies it lacks.
+    /// Number of blobs of live topologies that this nimbus is missing.
     pub blobs_missing: usize,
-    /// Whether it leads.
+    /// Leader or follower.
     pub role: Role,
-    /// Why its metrics archive cannot be opened, and what to do about it; absent while it can.
+    /// Reason and remedy if its metric store cannot be opened; absent if it is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_closed: Option<String>,
 }
 
-/// Which part a nimbus plays.
+/// Role of a nimbus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// It decides and writes.
+    /// Decides and writes.
     Leader,
-    /// It watches and answers reads.
+    /// Observes the cluster and serves reads.
     Follower,
 }
 
 /// `/term`: the last election.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Election {
-    /// The term that it began.
+    /// The term that the election began.
     pub term: Term,
-    /// Who won.
+    /// The elected nimbus.
     pub nimbus: NimbusId,
 }
 
-/// `/leader`: who leads now.
+/// `/leader`: the current leader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leader {
     /// The leading nimbus.
     pub nimbus: NimbusId,
-    /// Where its API answers, `host:port`.
+    /// Address of its API, `host:port`.
     pub api: String,
     /// Its term.
     pub term: Term,
 }
 
-/// `/orders/{supervisor-id}`: what concerns one supervisor.
+/// `/supervisor-assignments/{supervisor-id}`: the topologies that concern one supervisor.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orders {
-    /// The version of each topology's assignment that names this supervisor.
+    /// Version of each topology's assignment that uses this supervisor.
     pub topologies: BTreeMap<TopologyId, Version>,
 }
 
-/// `/drains/{host}`: a host that is to be emptied.
+/// `/drains/{host}`: a host that is being drained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drain {
-    /// Since when, by the leader's clock.
+    /// Start of the drain, by the leader's clock.
     #[serde(rename = "since_ms")]
     pub since: Timestamp,
-    /// Who asked for it.
+    /// The user who requested the drain.
     pub by: String,
-    /// How long the spouts of a topology are stopped before it leaves; its message timeout
-    /// when absent.
+    /// Time for which the spouts of a topology are stopped before it leaves the host; if absent,
+    /// the topology's message timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_secs: Option<u64>,
     /// Fields of newer versions.
@@ -314,19 +314,19 @@ pub struct Drain {
     pub rest: Rest,
 }
 
-/// `/blobs/{sha256}/{nimbus-id}`: a nimbus that has the bytes.
+/// `/blobs/{sha256}/{nimbus-id}`: a nimbus that has the blob on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobHolding {
-    /// How many.
+    /// Size of the blob.
     pub bytes: u64,
 }
 
-/// `/metrics/{topology-id}`: what the leader has flushed.
+/// `/metrics/{topology-id}`: fingerprint of the metric metas that the leader has published.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetricMetas {
-    /// How many metas.
+    /// Number of metas.
     pub count: u64,
-    /// A digest of their names and ids, in hexadecimal; empty while there is none.
+    /// Digest of the metas' names and ids, in hexadecimal; empty if there are no metas.
     pub digest: String,
 }
 
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_reads_back_and_is_plain_json() {
+    fn topology_record_is_read_back_and_is_plain_json() {
         let bytes = encode(&storm());
         let text = String::from_utf8(bytes.clone()).expect("JSON is text");
         assert!(text.starts_with(r#"{"v":1,"name":"wc","status":"active","launched_ms":100000,"#), "{text}");
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_a_newer_version_are_kept() {
+    fn unknown_fields_of_a_newer_version_are_written_back() {
         let mut json: serde_json::Value = serde_json::from_slice(&encode(&storm())).expect("JSON");
         json["v"] = 2.into();
         json["colour"] = "blue".into();
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_by_hand_is_reported_with_its_path() {
+    fn invalid_record_is_reported_with_its_path() {
         for bad in [&b""[..], b"hello", b"{}", br#"{"v":1}"#, br#"{"name":"wc"}"#] {
             let error = decode::<Storm>(&path(), bad).expect_err("unreadable");
             assert!(error.to_string().starts_with("/storms/wc-1-100 does not hold"), "{error}");
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_reads_back_and_refuses_a_task_in_two_workers() {
+    fn assignment_is_read_back_and_a_task_in_two_workers_is_rejected() {
         let text = r#"{"v":1,"workers":[
             {"supervisor":"a","port":6700,"host":"h","tasks":"1-3","start_ms":5},
             {"supervisor":"a","port":6701,"host":"h","tasks":"4","start_ms":5}]}"#;

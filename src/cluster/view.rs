@@ -18,54 +18,54 @@ use crate::{
     tree::TreePath,
 };
 
-/// Everything that nimbus decides on, as it stood when the observer last read the tree.
+/// The state on which nimbus bases its decisions, as of the observer's last read of the tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClusterView {
     /// Submitted topologies.
     pub storms: BTreeMap<TopologyId, Stored<Storm>>,
-    /// The tasks of their components.
+    /// Tasks of each topology's components.
     pub tasks: BTreeMap<TopologyId, Stored<TaskTable>>,
-    /// Where the tasks run.
+    /// Assignments: the slots in which the tasks run.
     pub assignments: BTreeMap<TopologyId, Stored<Assignment>>,
     /// Live supervisors.
     pub supervisors: BTreeMap<SupervisorId, Supervisor>,
-    /// What each supervisor was told to look at.
+    /// Supervisor assignments: the topologies that concern each supervisor.
     pub orders: BTreeMap<SupervisorId, Stored<Orders>>,
-    /// The live tasks of each topology that has a place for beats.
+    /// Live tasks of each topology that has a znode for heartbeats.
     pub beats: BTreeMap<TopologyId, TaskSet>,
-    /// Topologies that have a place for errors.
+    /// Topologies that have a znode for errors.
     pub errors: BTreeSet<TopologyId>,
-    /// Metric counts by topology.
+    /// Fingerprints of the metric metas, by topology.
     pub metrics: BTreeMap<TopologyId, Stored<MetricMetas>>,
     /// Live nimbus replicas.
     pub nimbuses: BTreeMap<NimbusId, Nimbus>,
-    /// Hosts that are to be emptied.
+    /// Hosts that are being drained.
     pub drains: BTreeMap<HostName, Stored<Drain>>,
-    /// What happened lately.
+    /// The newest events.
     pub events: BTreeMap<EventNumber, Arc<Event>>,
-    /// Who has which blob.
+    /// Nimbuses that have each blob.
     pub blobs: BTreeMap<BlobKey, BTreeSet<NimbusId>>,
-    /// Who leads.
+    /// The leader, if there is one.
     pub leader: Option<Leader>,
-    /// Znodes that could not be read, and why. What stands there exists all the same:
-    /// nothing may treat it as absent.
+    /// Znodes that could not be decoded, and the reasons. The records exist all the same: they must
+    /// not be treated as absent.
     pub unreadable: BTreeMap<TreePath, String>,
 }
 
 impl ClusterView {
-    /// The live topology called `name`.
+    /// Returns the live topology called `name`.
     pub fn named(&self, name: &TopologyName) -> Option<(&TopologyId, &Stored<Storm>)> {
         self.storms.iter().find(|(_, storm)| storm.value.name == *name)
     }
 
-    /// Whether `host` is to be emptied. A drain that cannot be read counts: nothing new goes
-    /// where an operator may not want it.
+    /// True if `host` is being drained. A drain that cannot be decoded counts, so that no task is
+    /// placed on a host that an operator may want to empty.
     pub fn is_drained(&self, host: &str) -> bool {
         let Ok(host) = host.parse::<HostName>() else { return false };
         self.drains.contains_key(&host) || self.is_unreadable(&layout::drain(&host))
     }
 
-    /// Whether the znode at `path` is there but could not be read.
+    /// True if the znode at `path` exists but could not be decoded.
     pub fn is_unreadable(&self, path: &TreePath) -> bool {
         self.unreadable.contains_key(path)
     }

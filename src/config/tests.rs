@@ -105,7 +105,7 @@ fn strange_keys_are_warnings_that_say_what_was_meant() {
     );
     check(
         "topology.colour: blue",
-        "storm.yaml:1: `topology.colour` has no effect here; components get it all the same",
+        "storm.yaml:1: `topology.colour` has no effect here; it is only passed on to components",
     );
     let (config, _) = load("topology.colour: blue", &[]).expect("valid");
     assert_eq!(config.topology_defaults()["topology.colour"], "blue");

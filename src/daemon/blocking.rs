@@ -1,12 +1,12 @@
-//! Work that blocks: files, mostly.
+//! Blocking work, mostly file access.
 
-/// Runs `work` where it holds up nobody else, and answers what it answers.
+/// Runs `work` on the pool of blocking threads and returns its result.
 ///
 /// # Panics
-/// When `work` does.
+/// If `work` panics.
 ///
 /// # Cancellation safety
-/// When dropped, work that was begun goes on to its end.
+/// Work that has started runs to its end even if this future is dropped.
 pub async fn run<T, F>(work: F) -> T
 where
     F: FnOnce() -> T + Send + 'static,
@@ -17,8 +17,8 @@ where
         return work();
     }
     match tokio::task::spawn_blocking(work).await {
-        Ok(answer) => answer,
-        // The runtime ends: nobody is left who could be answered.
+        Ok(result) => result,
+        // The runtime is shutting down, so no caller is left to receive a result.
         Err(ended) if ended.is_cancelled() => std::future::pending().await,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
@@ -27,8 +27,8 @@ where
 #[cfg(any(test, feature = "test-support"))]
 pub use inline::run_inline;
 
-/// The simulation's switch: threads of a pool would finish at moments of real time, and no
-/// run would be like another.
+/// Switch for the simulation: threads of a pool finish at moments of real time, so no simulated
+/// run would be reproducible.
 #[cfg(any(test, feature = "test-support"))]
 mod inline {
     use std::cell::Cell;
@@ -37,7 +37,7 @@ mod inline {
         static INLINE: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// From now on, whatever this thread is asked to [`super::run`] it does itself, at once.
+    /// Makes [`super::run`] do its work on the calling thread, at once, from now on.
     pub fn run_inline() {
         INLINE.set(true);
     }

@@ -1,4 +1,4 @@
-//! What every daemon needs: owned tasks, work that blocks, shared values, shutdown, logs.
+//! Runtime of every daemon: owned tasks, blocking work, shared values, shutdown, logging.
 
 pub mod blocking;
 pub mod shutdown;

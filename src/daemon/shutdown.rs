@@ -4,10 +4,10 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Waits for SIGTERM or SIGINT and answers its name.
+/// Waits for SIGTERM or SIGINT and returns the name of the signal.
 ///
 /// # Errors
-/// When the signal handlers cannot be installed.
+/// If the signal handlers cannot be installed.
 pub async fn requested() -> io::Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

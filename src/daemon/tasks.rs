@@ -1,16 +1,16 @@
-//! Tasks with an owner: the only place that spawns.
+//! Tasks with an owner. Tasks are spawned here and nowhere else.
 
 use std::{future::Future, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, error};
 
-/// What it means when a task ends by itself.
+/// Meaning of a task that ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Expected: the task had a job and finished it.
+    /// Expected: the task has finished its job.
     Normal,
-    /// The owner cannot work without it: everything it owns is cancelled.
+    /// The owner cannot work without the task: all tasks of the owner are cancelled.
     StopsOwner,
 }
 
@@ -30,17 +30,18 @@ impl Default for Tasks {
 }
 
 impl Tasks {
-    /// A set whose tasks end when `cancel` is cancelled.
+    /// Creates a set whose tasks end when `cancel` is cancelled.
     pub fn new(cancel: CancellationToken) -> Self {
         Self { tracker: TaskTracker::new(), cancel }
     }
 
-    /// A set whose tasks end with this one's, and which can be stopped before.
+    /// Creates a set whose tasks end with the tasks of this set and can be stopped earlier.
     pub fn child(&self) -> Self {
         Self::new(self.cancel.child_token())
     }
 
-    /// Cancelled when the set is to stop; every loop of its tasks ends on it.
+    /// Returns the token that is cancelled when the set must stop. Every loop of its tasks must
+    /// end on it.
     pub fn cancelled(&self) -> CancellationToken {
         self.cancel.clone()
     }
@@ -56,14 +57,14 @@ impl Tasks {
         self.start_graceful(name, ending, async move {
             tokio::select! {
                 biased;
-                // Dropping the task's future is its cancellation; each task says what that means to it.
+                // Dropping the future cancels the task; each task documents the effect.
                 () = cancel.cancelled() => {}
                 () = task => {}
             }
         });
     }
 
-    /// Starts a task that ends by itself, in its own time, once the set is cancelled.
+    /// Starts a task that ends by itself, in its own time, after the set is cancelled.
     pub fn start_graceful<F>(&self, name: &'static str, ending: Ending, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -74,7 +75,7 @@ impl Tasks {
             task.await;
             std::mem::forget(guard);
             if ending == Ending::StopsOwner && !cancel.is_cancelled() {
-                error!(task = name, "a task that must not end has ended: stopping");
+                error!(task = name, "task ended unexpectedly; cancelling the other tasks of its owner");
                 cancel.cancel();
             }
         };
@@ -82,8 +83,8 @@ impl Tasks {
         tokio::spawn(self.tracker.track_future(guarded.instrument(tracing::Span::current())));
     }
 
-    /// Cancels every task and waits for their end, at most `patience`. Answers whether all
-    /// ended.
+    /// Cancels every task and waits at most `patience` for all of them to end. Returns whether
+    /// all tasks ended.
     pub async fn stop(&self, patience: Duration) -> bool {
         self.cancel.cancel();
         self.tracker.close();
@@ -97,7 +98,7 @@ impl Drop for Tasks {
     }
 }
 
-/// A panic in one task is a broken invariant of its owner: stop the owner, loudly.
+/// A panic in a task breaks an invariant of its owner, so the guard stops the owner.
 struct CancelOnPanic<'a> {
     cancel: &'a CancellationToken,
     name: &'static str,
@@ -106,7 +107,7 @@ struct CancelOnPanic<'a> {
 impl Drop for CancelOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            error!(task = self.name, "a task panicked: stopping");
+            error!(task = self.name, "task panicked; cancelling the other tasks of its owner");
             self.cancel.cancel();
         }
     }
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_a_vital_task_cancels_the_rest() {
+    async fn end_of_a_vital_task_cancels_the_set() {
         let tasks = Tasks::default();
         tasks.start("vital", Ending::StopsOwner, async {});
         tasks.cancelled().cancelled().await;

@@ -1,11 +1,11 @@
-//! Logs: one line per event, to standard error or to a writer of the caller's.
+//! Logging: one line per event, to standard error or to a writer of the caller.
 
 use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-/// What is logged when `STORMKEEPER_LOG` says nothing. The client crate logs every request
-/// at debug, so its level is held apart.
+/// Filter that applies if `STORMKEEPER_LOG` is not set. The ZooKeeper client crate logs every
+/// request at debug level, so its level is set separately.
 const DEFAULT_FILTER: &str = "info,zookeeper_client=warn";
 
 /// Starts logging to standard error, filtered by `filter` (the syntax of `RUST_LOG`).
@@ -14,7 +14,7 @@ pub fn log_to_stderr(filter: Option<&str>) {
     let colours = io::stderr().is_terminal();
     let logger =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).finish();
-    // Fails only when logging was started before, as tests in one process do.
+    // Fails only if logging has been started before, as by several tests in one process.
     let _already_started = tracing::subscriber::set_global_default(logger);
 }
 
@@ -26,6 +26,6 @@ where
     let filter = EnvFilter::new(filter.unwrap_or(DEFAULT_FILTER));
     let logger =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).finish();
-    // Fails only when logging was started before, as tests in one process do.
+    // Fails only if logging has been started before, as by several tests in one process.
     let _already_started = tracing::subscriber::set_global_default(logger);
 }

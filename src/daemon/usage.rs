@@ -1,5 +1,5 @@
-//! What processes and the machine use, as `/proc` tells it. Everything here blocks for as long
-//! as the kernel takes to say it: milliseconds with a thousand processes.
+//! Resource usage of processes and of the machine, read from `/proc`. Every function blocks until
+//! the kernel has answered: milliseconds with a thousand processes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,42 +11,42 @@ use std::{
 /// The unit of times in `/proc`: 100 a second on every Linux that Rust's standard library runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// What some processes use together.
+/// Resource usage of one or several processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Processes {
-    /// The time on processors so far, with that of children that ended.
+    /// CPU time so far, including that of children that have ended.
     pub cpu: Duration,
-    /// What of their memory is in RAM.
+    /// Resident memory.
     pub resident_bytes: u64,
-    /// Their threads.
+    /// Number of threads.
     pub n_threads: u64,
-    /// Their open descriptors, as far as we may see them.
+    /// Number of open descriptors, of those processes that this user may inspect.
     pub n_descriptors: u64,
 }
 
-/// What a process uses, alone and with its descendants.
+/// Resource usage of a process, alone and with its descendants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tree {
-    /// Alone.
+    /// Usage of the process alone.
     pub own: Processes,
-    /// With all of its descendants.
+    /// Usage of the process and all of its descendants.
     pub all: Processes,
 }
 
-/// What a machine uses.
+/// Resource usage of a machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Machine {
-    /// The time that its processors worked so far, in ticks.
+    /// Busy time of all processors so far, in ticks.
     pub busy_ticks: u64,
-    /// All of their time.
+    /// Total time of all processors so far, in ticks.
     pub total_ticks: u64,
-    /// Its RAM.
+    /// Size of its RAM.
     pub memory_bytes: u64,
-    /// What of it programs could still have.
+    /// RAM that is available to programs.
     pub available_bytes: u64,
-    /// What came over all networks but the machine's own.
+    /// Bytes received over all network interfaces except loopback.
     pub received_bytes: u64,
-    /// What went there.
+    /// Bytes sent over all network interfaces except loopback.
     pub sent_bytes: u64,
 }
 
@@ -58,17 +58,17 @@ struct Stat {
     n_threads: u64,
 }
 
-/// What process `root` and its descendants use.
+/// Returns the usage of process `root` and its descendants.
 ///
 /// # Errors
-/// When `/proc` cannot be listed.
+/// If `/proc` cannot be listed.
 pub fn of_tree(root: u32) -> io::Result<Tree> {
     let mut stats = BTreeMap::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        // One that cannot be read is gone.
+        // A process that cannot be read has ended.
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         if let Some(stat) = parse_stat(&text) {
             stats.insert(pid, stat);
@@ -95,10 +95,10 @@ pub fn of_tree(root: u32) -> io::Result<Tree> {
     Ok(sum)
 }
 
-/// What this machine uses.
+/// Returns the usage of this machine.
 ///
 /// # Errors
-/// When `/proc` cannot be read.
+/// If `/proc` cannot be read.
 pub fn of_machine() -> io::Result<Machine> {
     let (busy_ticks, total_ticks) = parse_cpu(&fs::read_to_string("/proc/stat")?).unwrap_or_default();
     let memory = fs::read_to_string("/proc/meminfo")?;
@@ -113,10 +113,10 @@ pub fn of_machine() -> io::Result<Machine> {
     })
 }
 
-/// The part of a disk that is used, 0 to 1, as an ordinary user sees it.
+/// Returns the used share of a disk, 0 to 1, as an unprivileged user sees it.
 ///
 /// # Errors
-/// When the system does not tell.
+/// If the file system cannot be queried.
 pub fn of_disk(path: &Path) -> io::Result<f64> {
     let disk = rustix::fs::statvfs(path)?;
     let used = disk.f_blocks.saturating_sub(disk.f_bfree) as f64;
@@ -138,8 +138,8 @@ fn tree(root: u32, stats: &BTreeMap<u32, Stat>) -> BTreeSet<u32> {
     found
 }
 
-/// The name stands in parentheses and may hold anything, so fields are counted after its end:
-/// state is the first.
+/// Parses `/proc/<pid>/stat`. The name is in parentheses and may contain anything, so fields are
+/// counted after its end; the first of them is the state.
 fn parse_stat(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let number = |field: usize| fields.get(field)?.parse::<u64>().ok();
@@ -147,7 +147,8 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { parent: fields.get(1)?.parse().ok()?, ticks, n_threads: number(17)? })
 }
 
-/// Busy and all ticks. Waiting for a disk is idle; a guest's time stands in user time already.
+/// Returns busy and total ticks. Waiting for a disk counts as idle; the time of a guest is already
+/// part of user time.
 fn parse_cpu(text: &str) -> Option<(u64, u64)> {
     let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let ticks: Vec<u64> = line.split_ascii_whitespace().take(8).map_while(|n| n.parse().ok()).collect();
@@ -161,7 +162,7 @@ fn kibibytes(text: &str, key: &str) -> Option<u64> {
     rest.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|n| n * 1024)
 }
 
-/// Received and sent bytes of all interfaces but loopback.
+/// Returns received and sent bytes of all interfaces except loopback.
 fn parse_net(text: &str) -> (u64, u64) {
     let interfaces = text.lines().filter_map(|line| line.split_once(':'));
     let bytes = interfaces.filter(|(name, _)| name.trim() != "lo").filter_map(|(_, counts)| {
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_of_a_process_are_found_whatever_its_name() {
+    fn stat_fields_are_found_with_parentheses_and_spaces_in_the_name() {
         let text =
             "42 (a) b) S 7 42 42 0 -1 4194560 100 0 0 0 3 4 5 6 20 0 9 0 12345 1000 50 18446744073709551615";
         assert_eq!(parse_stat(text), Some(Stat { parent: 7, ticks: 18, n_threads: 9 }));
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_is_read() {
+    fn machine_usage_is_parsed_and_read() {
         let cpu = "cpu  10 1 5 80 4 0 0 0 3 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
         assert_eq!(parse_cpu(cpu), Some((16, 100)));
         let net = "Inter-|   Receive  |  Transmit\n face |bytes packets\n  lo: 9 0 0 0 0 0 0 0 9 0\n\
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_holds_grandchildren_and_no_strangers() {
+    fn process_tree_includes_grandchildren_and_excludes_unrelated_processes() {
         let stat = |parent| Stat { parent, ticks: 0, n_threads: 1 };
         let stats = BTreeMap::from([(5, stat(1)), (6, stat(5)), (7, stat(6)), (8, stat(1))]);
         assert_eq!(tree(5, &stats), BTreeSet::from([5, 6, 7]));

@@ -1,8 +1,8 @@
-//! The latest value of something, for any number of readers.
+//! Latest value of something, for any number of readers.
 //!
-//! tokio's channel of the same name, but that readers are woken in the order in which they
-//! began to wait. tokio wakes them in a random order, from a generator that cannot be seeded,
-//! so a simulated run would be another one each time.
+//! Same as tokio's channel of that name, except that readers are woken in the order in which they
+//! began to wait. tokio wakes readers in a random order, from a generator that cannot be seeded,
+//! so that no simulated run would be reproducible.
 
 use std::{pin::pin, sync::Arc};
 
@@ -10,26 +10,26 @@ pub use tokio::sync::watch::{Ref, error::RecvError};
 
 use tokio::sync::{Notify, watch};
 
-/// A channel that holds `value` at first.
+/// Creates a channel whose first value is `value`.
 pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
     let sender = Sender::new(value);
     let receiver = sender.subscribe();
     (sender, receiver)
 }
 
-/// Gives the value. The channel is closed when the last clone is dropped.
+/// Sender of the value. The channel closes when the last clone is dropped.
 #[derive(Debug)]
 pub struct Sender<T> {
     value: watch::Sender<T>,
-    // Dropped after `value`, so that who is woken by it finds the channel closed.
-    news: WakeOnDrop,
+    // Dropped after `value`, so that readers woken by the drop find the channel closed.
+    wake: WakeOnDrop,
 }
 
-/// Reads the value and waits for another one. Clones have seen what it has seen.
+/// Reader of the value, which can wait for a change. A clone has seen the same value.
 #[derive(Debug, Clone)]
 pub struct Receiver<T> {
     value: watch::Receiver<T>,
-    news: Arc<Notify>,
+    wake: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -43,85 +43,85 @@ impl Drop for WakeOnDrop {
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        Self { value: self.value.clone(), news: WakeOnDrop(Arc::clone(&self.news.0)) }
+        Self { value: self.value.clone(), wake: WakeOnDrop(Arc::clone(&self.wake.0)) }
     }
 }
 
 impl<T> Sender<T> {
-    /// A channel without a reader yet.
+    /// Creates a channel that has no reader yet.
     pub fn new(value: T) -> Self {
-        Self { value: watch::Sender::new(value), news: WakeOnDrop(Arc::default()) }
+        Self { value: watch::Sender::new(value), wake: WakeOnDrop(Arc::default()) }
     }
 
-    /// A reader that has seen the value of now.
+    /// Returns a reader that has seen the current value.
     pub fn subscribe(&self) -> Receiver<T> {
-        Receiver { value: self.value.subscribe(), news: Arc::clone(&self.news.0) }
+        Receiver { value: self.value.subscribe(), wake: Arc::clone(&self.wake.0) }
     }
 
-    /// Gives another value, whether anyone reads it or not; answers the one before.
+    /// Replaces the value, whether or not there are readers, and returns the previous value.
     pub fn send_replace(&self, value: T) -> T {
         let before = self.value.send_replace(value);
-        self.news.0.notify_waiters();
+        self.wake.0.notify_waiters();
         before
     }
 
-    /// Changes the value in place, and readers hear of it.
+    /// Changes the value in place and notifies the readers.
     pub fn send_modify(&self, modify: impl FnOnce(&mut T)) {
         self.value.send_modify(modify);
-        self.news.0.notify_waiters();
+        self.wake.0.notify_waiters();
     }
 
-    /// Changes the value in place; readers hear of it if `modify` says that it is another
-    /// one, which is also the answer.
+    /// Changes the value in place. Notifies the readers if `modify` returns true for "modified",
+    /// and returns that result.
     pub fn send_if_modified(&self, modify: impl FnOnce(&mut T) -> bool) -> bool {
         let is_modified = self.value.send_if_modified(modify);
         if is_modified {
-            self.news.0.notify_waiters();
+            self.wake.0.notify_waiters();
         }
         is_modified
     }
 
-    /// The value. Held for as short as a lock: the channel stands still meanwhile.
+    /// Returns the value. Hold the reference only briefly: it locks the channel.
     pub fn borrow(&self) -> Ref<'_, T> {
         self.value.borrow()
     }
 }
 
 impl<T> Receiver<T> {
-    /// The value. Held for as short as a lock: the channel stands still meanwhile.
+    /// Returns the value. Hold the reference only briefly: it locks the channel.
     pub fn borrow(&self) -> Ref<'_, T> {
         self.value.borrow()
     }
 
-    /// The value, which counts as seen from now on.
+    /// Returns the value and marks it as seen.
     pub fn borrow_and_update(&mut self) -> Ref<'_, T> {
         self.value.borrow_and_update()
     }
 
-    /// Waits for a value that was not seen, and takes it as seen.
+    /// Waits for an unseen value and marks it as seen.
     ///
     /// # Errors
-    /// When the channel is closed and its last value was seen.
+    /// If the channel is closed and its last value has been seen.
     ///
     /// # Cancellation safety
-    /// Safe: a value counts as seen only when this returns.
+    /// Safe: a value is marked as seen only when this returns.
     pub async fn changed(&mut self) -> Result<(), RecvError> {
         loop {
-            let mut news = pin!(self.news.notified());
-            // In the queue before the look, so that nothing falls between the two.
-            news.as_mut().enable();
+            let mut wake = pin!(self.wake.notified());
+            // Registered before the check, so that no change between the two is missed.
+            wake.as_mut().enable();
             match self.value.has_changed() {
-                Ok(false) => news.await,
-                // Does not wait; it knows an unseen last value from a closed channel.
+                Ok(false) => wake.await,
+                // Returns at once, and distinguishes an unseen last value from a closed channel.
                 Ok(true) | Err(_) => return self.value.changed().await,
             }
         }
     }
 
-    /// Waits until the value is as `is_wanted` says.
+    /// Waits until `is_wanted` returns true for the value.
     ///
     /// # Errors
-    /// When the channel is closed before.
+    /// If the channel closes first.
     ///
     /// # Cancellation safety
     /// Safe: it only waits.
@@ -141,8 +141,8 @@ mod tests {
     use crate::daemon::tasks::{Ending, Tasks};
 
     #[tokio::test]
-    async fn readers_are_woken_in_the_order_of_their_waiting() {
-        // Enough readers and rounds that tokio's own channel fails this every time.
+    async fn readers_are_woken_in_the_order_in_which_they_began_to_wait() {
+        // Enough readers and rounds for tokio's own channel to fail this test every time.
         for _ in 0..20 {
             let (sender, receiver) = channel(0);
             let (woken, tasks) = (Arc::new(Mutex::new(Vec::new())), Tasks::default());
@@ -161,12 +161,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_value_is_heard_once_and_the_last_one_also_after_the_end() {
+    async fn each_value_is_received_once_and_the_last_value_also_after_close() {
         let (sender, mut receiver) = channel(0);
         sender.send_replace(1);
         receiver.changed().await.expect("another value");
         let again = tokio::time::timeout(Duration::from_millis(10), receiver.changed()).await;
-        assert!(again.is_err(), "heard twice");
+        assert!(again.is_err(), "the same value was received twice");
         assert!(!sender.send_if_modified(|_| false));
         assert!(sender.send_if_modified(|value| std::mem::replace(value, 2) == 1));
         let clone = sender.clone();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_hears_of_the_end() {
+    async fn waiting_reader_is_woken_when_the_channel_closes() {
         let (sender, mut receiver) = channel(0);
         let tasks = Tasks::default();
         tasks.start("sender", Ending::Normal, async move {

@@ -1,4 +1,4 @@
-//! Leading: the term, the writes under it, and noticing its end.
+//! Leadership: the term, the writes under it, and the detection of its end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,88 +9,89 @@ use tracing::{info, warn};
 use crate::test_support::sabotage::{self, Sabotage};
 use crate::{
     cluster::{
-        event::{Author, Told},
+        event::{EventWriter, Told},
         layout,
     },
     model::{Term, event::EventKind},
     tree::{self, Op, OpResult, Outcome, Scope, SessionId, SessionState, Tree, Version, Watcher},
 };
 
-/// Looks at `/leader` this often without being woken, as a look may fail and an event is
-/// told once.
+/// Interval of reads of `/leader` without a notification: a read may fail, and an event is reported
+/// only once.
 const REVIEW_PERIOD: Duration = Duration::from_secs(5);
 
-/// The right to write what the leader owns, for one term.
+/// The right to write the znodes that the leader owns, for one term.
 ///
-/// There is no flag that says "I lead": whoever holds this may try, and the tree decides.
+/// There is no flag for "this nimbus leads": code with a `Leadership` may try to write, and the
+/// tree decides.
 #[derive(Debug)]
 pub struct Leadership {
     tree: Arc<dyn Tree>,
-    author: Author,
+    event_writer: EventWriter,
     session: SessionId,
     watcher: tokio::sync::Mutex<Watcher>,
     deposed: CancellationToken,
 }
 
-/// Writes under one term. Every commit is one transaction that first checks `/term`.
+/// Writer under one term. Every commit is one transaction that first checks `/term`.
 #[derive(Debug, Clone)]
 pub struct FencedWriter {
     tree: Arc<dyn Tree>,
-    author: Author,
+    event_writer: EventWriter,
     deposed: CancellationToken,
 }
 
-/// Why a fenced commit did not succeed.
+/// Error of a fenced commit.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Another term has begun: nothing of ours lands any more.
-    #[error("term {term} is over")]
+    /// A later term has begun: no write of this leader takes effect any more.
+    #[error("term {term} is over: a later term has begun")]
     Deposed {
-        /// The term that is over.
+        /// Term of the deposed leader.
         term: Term,
     },
-    /// One operation was refused, so none took effect: the state is not what we thought.
-    #[error("operation {index} of a fenced write was refused")]
+    /// One operation was rejected, so none took effect: the state differs from the leader's view.
+    #[error("operation {index} of a fenced write was rejected")]
     Op {
-        /// Which one, from 0, of those that were asked for.
+        /// Index of the operation in the requested operations, from 0.
         index: usize,
-        /// Why.
+        /// Error of the operation.
         #[source]
         source: tree::Error,
     },
-    /// The answer was lost: read back before deciding anything.
-    #[error("it is not known whether a fenced write took effect")]
+    /// The response was lost: read back before deciding anything.
+    #[error("the outcome of a fenced write is unknown")]
     Unknown(#[source] tree::Error),
-    /// It was not sent: too large, or no connection.
+    /// The write was not sent: too large, or no connection.
     #[error("a fenced write was not sent")]
     NotSent(#[source] tree::Error),
 }
 
 impl Leadership {
-    pub(super) fn new(tree: Arc<dyn Tree>, author: Author, session: SessionId) -> Self {
+    pub(super) fn new(tree: Arc<dyn Tree>, event_writer: EventWriter, session: SessionId) -> Self {
         let watcher = tokio::sync::Mutex::new(tree.watch(&layout::leader(), Scope::Node));
-        Self { tree, author, session, watcher, deposed: CancellationToken::new() }
+        Self { tree, event_writer, session, watcher, deposed: CancellationToken::new() }
     }
 
-    /// The term that we lead in.
+    /// Returns the term of this leadership.
     pub fn term(&self) -> Term {
-        self.author.term
+        self.event_writer.term
     }
 
-    /// What writes under this term.
+    /// Returns a writer under this term.
     pub fn writer(&self) -> FencedWriter {
-        let (tree, author) = (Arc::clone(&self.tree), self.author.clone());
-        FencedWriter { tree, author, deposed: self.deposed.clone() }
+        let (tree, event_writer) = (Arc::clone(&self.tree), self.event_writer.clone());
+        FencedWriter { tree, event_writer, deposed: self.deposed.clone() }
     }
 
-    /// Waits until we lead no longer: the session is over, `/leader` is gone or another's,
-    /// or a fenced write found another term.
+    /// Waits until this leadership has ended: the session is over, `/leader` is deleted or belongs
+    /// to another session, or a fenced write found a later term.
     ///
-    /// A lost connection alone is not the end: the session and `/leader` may live on, and
-    /// what is written meanwhile is refused or checked.
+    /// A lost connection alone does not end the leadership: the session and `/leader` may live on,
+    /// and writes in between are rejected or checked.
     ///
     /// # Cancellation safety
-    /// Safe: it is found out anew each time.
+    /// Safe: the state is read again in each call.
     pub async fn lost(&self) {
         let mut watcher = self.watcher.lock().await;
         let mut sessions = self.tree.session();
@@ -99,30 +100,30 @@ impl Leadership {
             match state {
                 SessionState::Closed => return,
                 SessionState::Connecting => {
-                    info!(term = %self.author.term, "the session that led is over");
+                    info!(term = %self.event_writer.term, "leadership ended: its session is over");
                     return;
                 }
                 SessionState::Connected(session) | SessionState::Disconnected(session)
                     if session != self.session =>
                 {
-                    info!(term = %self.author.term, "the session that led is over");
+                    info!(term = %self.event_writer.term, "leadership ended: its session is over");
                     return;
                 }
                 SessionState::Connected(_) => match self.tree.get(&layout::leader()).await {
                     Ok(Some(node)) if node.stat.owner == Some(self.session) => {}
                     Ok(_) => {
-                        warn!(term = %self.author.term, "/leader is no longer ours");
+                        warn!(term = %self.event_writer.term, "leadership ended: /leader was deleted or belongs to another session");
                         return;
                     }
-                    // No news; the session, the watch or the next review wakes us again.
-                    Err(error) => info!(%error, "could not look at /leader"),
+                    // Unknown; a session change, the watch or the next review retries.
+                    Err(error) => info!(%error, "could not read /leader; retrying"),
                 },
                 SessionState::Disconnected(_) => {}
             }
             tokio::select! {
-                // Whichever it is, all is looked at again.
+                // Whatever wakes the loop, all conditions are checked again.
                 biased;
-                // Cancel-safe: all of them only wait.
+                // Cancel-safe: all arms only wait.
                 () = self.deposed.cancelled() => return,
                 _changes = watcher.changed() => {}
                 changed = sessions.changed() => if changed.is_err() { return },
@@ -131,38 +132,38 @@ impl Leadership {
         }
     }
 
-    /// Gives up the leadership at once, so that a successor does not wait for our session
-    /// to end. Only if it is still ours.
+    /// Deletes `/leader` at once, if it still belongs to this leadership, so that a successor does
+    /// not wait for our session to end.
     pub async fn resign(self) {
         let delete = Op::Delete { path: layout::leader(), version: Some(Version::FIRST) };
-        let told = Told::of_cluster(EventKind::Resigned, "it stops to lead of its own accord");
+        let told = Told::of_cluster(EventKind::Resigned, "the leader resigned voluntarily");
         match self.writer().commit_and_tell(vec![delete], told).await {
-            Ok(_) => info!(term = %self.author.term, "resigned"),
+            Ok(_) => info!(term = %self.event_writer.term, "resigned"),
             Err(error) => {
-                info!(term = %self.author.term, %error, "could not resign; the session's end will do it")
+                info!(term = %self.event_writer.term, %error, "could not resign; leadership ends with the session")
             }
         }
     }
 }
 
 impl FencedWriter {
-    /// The term that it writes under.
+    /// Returns the term under which this writer writes.
     pub fn term(&self) -> Term {
-        self.author.term
+        self.event_writer.term
     }
 
-    /// As [`FencedWriter::commit`], and in the same transaction adds to the list of events.
+    /// Like [`FencedWriter::commit`], and appends an event to the list in the same transaction.
     ///
     /// # Errors
     /// See [`WriteError`].
     ///
     /// # Cancellation safety
-    /// When dropped half-way the outcome is unknown.
+    /// If it is dropped half-way, the outcome is unknown.
     pub async fn commit_and_tell(&self, ops: Vec<Op>, told: Told) -> Result<Vec<OpResult>, WriteError> {
         let n_asked = ops.len();
-        let ops: Vec<Op> = ops.into_iter().chain([self.author.tell(told)]).collect();
+        let ops: Vec<Op> = ops.into_iter().chain([self.event_writer.append(told)]).collect();
         let written = match self.commit(ops.clone()).await {
-            // Someone deleted the list. That must not keep a leader from leading.
+            // An operator has deleted the list. That must not prevent the leader from writing.
             Err(WriteError::Op { index, source: tree::Error::NoNode { .. } }) if index == n_asked => {
                 self.tree.ensure(&layout::events()).await.map_err(WriteError::NotSent)?;
                 self.commit(ops).await
@@ -175,17 +176,17 @@ impl FencedWriter {
         })
     }
 
-    /// All of `ops` if our term is still the current one, or none of them. Answers one
+    /// Applies all of `ops` if our term is still the latest term, or none of them. Returns one
     /// result per operation.
     ///
     /// # Errors
     /// See [`WriteError`].
     ///
     /// # Cancellation safety
-    /// When dropped half-way the outcome is unknown.
+    /// If it is dropped half-way, the outcome is unknown.
     pub async fn commit(&self, ops: Vec<Op>) -> Result<Vec<OpResult>, WriteError> {
         let mut fenced = Vec::with_capacity(ops.len() + 1);
-        let version = Some(Version(self.author.term.0));
+        let version = Some(Version(self.event_writer.term.0));
         #[cfg(any(test, feature = "test-support"))]
         let version = version.filter(|_| !sabotage::is_put_in(Sabotage::UnfencedWrite));
         fenced.push(Op::Check { path: layout::term(), version });
@@ -197,7 +198,7 @@ impl FencedWriter {
             }
             Err(tree::Error::Multi { index: 0, .. }) => {
                 self.deposed.cancel();
-                Err(WriteError::Deposed { term: self.author.term })
+                Err(WriteError::Deposed { term: self.event_writer.term })
             }
             Err(tree::Error::Multi { index, source }) => {
                 Err(WriteError::Op { index: index - 1, source: *source })

@@ -1,13 +1,13 @@
-//! Who leads, and the only way to write what the leader owns.
+//! Leader election, and the only way to write znodes that the leader owns.
 //!
-//! A [`Candidate`] stands: one transaction creates the ephemeral `/leader` and writes `/term`
-//! at the version it read; the new version of `/term` is the **term**. The winner gets a
-//! [`Leadership`], and only that makes a [`FencedWriter`], whose every commit first checks
-//! `/term` at its own version. A deposed leader may not know it is one (a pause, a lost
-//! connection): its writes fail all the same, they do not land.
+//! A [`Candidate`] campaigns: one transaction creates the ephemeral `/leader` and writes `/term` at
+//! the version that the candidate has read; the new version of `/term` is the **term**. The winner
+//! gets a [`Leadership`], which alone can create a [`FencedWriter`]. Every commit of a
+//! `FencedWriter` first checks that `/term` still has the version of its own term. A deposed leader
+//! may not know that it is deposed (a pause, a lost connection): its writes fail without effect.
 //!
-//! The term is on a persistent znode because an ephemeral that is created again starts at
-//! version 0, so its version cannot tell an old leader from a new one.
+//! The term is the version of a persistent znode, because an ephemeral that is created again starts
+//! at version 0, so its version cannot distinguish an old leader from a new leader.
 
 mod candidate;
 mod leadership;

@@ -20,9 +20,9 @@ fn candidate(tree: &Arc<dyn Tree>, name: &str) -> Candidate {
 }
 
 async fn win(candidate: &Candidate) -> Leadership {
-    match candidate.campaign().await.expect("the tree answers") {
+    match candidate.campaign().await.expect("the tree responds") {
         Campaign::Won(leadership) => leadership,
-        Campaign::Lost => panic!("lost an election that nobody else stood for"),
+        Campaign::Lost => panic!("lost an election without another candidate"),
     }
 }
 
@@ -32,7 +32,7 @@ fn mark(text: &str) -> Op {
 }
 
 #[tokio::test]
-async fn one_wins_and_the_other_loses_until_it_resigns() {
+async fn second_candidate_loses_until_the_leader_resigns() {
     let server = MemoryTree::new();
     let (a, b): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());
     let first = win(&candidate(&a, "a")).await;
@@ -43,23 +43,25 @@ async fn one_wins_and_the_other_loses_until_it_resigns() {
 }
 
 #[tokio::test]
-async fn no_write_of_an_old_term_lands() {
+async fn write_of_a_deposed_leader_has_no_effect() {
     let server = MemoryTree::new();
     let (a, b): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());
     let old = win(&candidate(&a, "a")).await;
     old.writer().commit(vec![mark("before")]).await.expect("the leader may write");
-    // The old leader's session lives on and it does not look: only the fence stops it.
+    // The deposed leader keeps its session and does not read /leader: only the fence stops its writes.
     a.delete(&layout::leader(), None).await.expect("deleted by hand");
     let new = win(&candidate(&b, "b")).await;
     let refused = old.writer().commit(vec![mark("after")]).await.expect_err("deposed");
     assert!(matches!(refused, WriteError::Deposed { term: Term(1) }), "{refused}");
     assert_eq!(a.get(&"/after".parse().expect("valid path")).await.expect("readable"), None);
     new.writer().commit(vec![mark("new")]).await.expect("the new leader may write");
-    tokio::time::timeout(PATIENCE, old.lost()).await.expect("a deposed leader notices");
+    tokio::time::timeout(PATIENCE, old.lost())
+        .await
+        .expect("the deposed leader detects the end of its leadership");
 }
 
 #[tokio::test]
-async fn a_refused_operation_is_named_as_the_caller_counts() {
+async fn rejected_operation_is_reported_by_the_index_of_the_caller() {
     let server = MemoryTree::new();
     let tree: Arc<dyn Tree> = server.connect();
     let leader = win(&candidate(&tree, "a")).await;
@@ -68,7 +70,7 @@ async fn a_refused_operation_is_named_as_the_caller_counts() {
 }
 
 #[tokio::test]
-async fn an_expired_session_ends_the_leadership() {
+async fn expired_session_ends_the_leadership() {
     let server = MemoryTree::new();
     let tree: Arc<dyn Tree> = server.connect();
     let leader = win(&candidate(&tree, "a")).await;
@@ -84,7 +86,7 @@ async fn an_expired_session_ends_the_leadership() {
 }
 
 #[tokio::test]
-async fn a_restarted_nimbus_takes_over_from_its_own_former_session() {
+async fn restarted_nimbus_replaces_the_leader_znode_of_its_former_session() {
     let server = MemoryTree::new();
     let (before, after): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());
     let former = win(&candidate(&before, "a")).await;
@@ -95,7 +97,7 @@ async fn a_restarted_nimbus_takes_over_from_its_own_former_session() {
 }
 
 #[tokio::test]
-async fn a_successor_is_not_unseated_by_a_late_resignation() {
+async fn late_resignation_does_not_depose_the_successor() {
     let server = MemoryTree::new();
     let (a, b): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());
     let old = win(&candidate(&a, "a")).await;

@@ -1,4 +1,4 @@
-//! Which tasks run in which slots.
+//! Assignments: which tasks run in which slots.
 
 use std::collections::BTreeMap;
 
@@ -6,34 +6,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Port, Slot, SupervisorId, TaskId, Timestamp, task_set::TaskSet};
 
-/// Where the tasks of one topology run.
+/// Placement of the tasks of one topology.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Assignment {
-    /// The workers by slot. No task is in two of them.
+    /// The workers by slot. No task is in two workers.
     pub workers: BTreeMap<Slot, AssignedWorker>,
 }
 
-/// One worker of an assignment. Two equal values mean the same worker: whatever differs
-/// (tasks, start time) asks for another process.
+/// One worker of an assignment. Equal values mean the same worker; any difference (tasks, start
+/// time) requires a new process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignedWorker {
-    /// The host to reach it at.
+    /// Host of the worker.
     pub host: String,
-    /// The tasks it runs.
+    /// Tasks that the worker runs.
     pub tasks: TaskSet,
-    /// When these tasks were put here, by the leader's clock. It tells two placements of
-    /// the same tasks apart; nobody compares it with another clock.
+    /// Time at which these tasks were placed here, by the leader's clock. It distinguishes two
+    /// placements of the same tasks; it is never compared with another clock.
     #[serde(rename = "start_ms")]
     pub start: Timestamp,
 }
 
 impl Assignment {
-    /// The slot that `task` runs in.
+    /// Returns the slot in which `task` runs.
     pub fn slot_of(&self, task: TaskId) -> Option<&Slot> {
         self.workers.iter().find(|(_, worker)| worker.tasks.contains(task)).map(|(slot, _)| slot)
     }
 
-    /// The supervisors that run a part of it, each once.
+    /// Returns the supervisors that run workers of this assignment, each once.
     pub fn supervisors(&self) -> impl Iterator<Item = &SupervisorId> {
         let mut last = None;
         self.workers.keys().filter_map(move |slot| {
@@ -41,7 +41,7 @@ impl Assignment {
         })
     }
 
-    /// The workers of one supervisor, by port.
+    /// Returns the workers of one supervisor, by port.
     pub fn workers_of<'a>(
         &'a self,
         supervisor: &'a SupervisorId,
@@ -52,7 +52,7 @@ impl Assignment {
             .map(|(slot, worker)| (slot.port, worker))
     }
 
-    /// Every assigned task.
+    /// Returns every assigned task.
     pub fn tasks(&self) -> TaskSet {
         self.workers.values().flat_map(|worker| worker.tasks.iter()).collect()
     }

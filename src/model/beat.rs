@@ -1,29 +1,29 @@
-//! What a running task says about itself.
+//! Status and counts in the heartbeat of a task.
 
 use serde::{Deserialize, Serialize};
 
-/// How far a task is.
+/// Status of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskStatus {
     /// Its component is being started.
     Starting,
-    /// Its component is up and its spout is asked for tuples, or its bolt gets them.
+    /// Its component is up; its spout is asked for tuples, or its bolt receives tuples.
     Running,
-    /// Its spout is up but not asked, as the topology is not active.
+    /// Its spout is up but is not asked for tuples, because the topology is not active.
     Inactive,
-    /// Its component died and is about to be started again.
+    /// Its component died and will be started again.
     Restarting,
 }
 
-/// Tuples counted since the task's worker started. Exact.
+/// Tuples counted since the task's worker started. The counts are exact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskCounts {
     /// Tuples that the component emitted.
     pub emitted: u64,
     /// Copies sent to receiving tasks.
     pub transferred: u64,
-    /// Tuples given to a bolt, or `next` calls of a spout that emitted something.
+    /// Tuples executed by a bolt, or `next` calls of a spout that emitted something.
     pub executed: u64,
     /// Tuples that the component acked, or that were acked for a spout.
     pub acked: u64,

@@ -1,22 +1,22 @@
-//! Errors of tasks, as authors and operators see them.
+//! Errors of tasks, for authors and operators.
 
 use crate::model::{ComponentId, Port, TaskId, Timestamp};
 
-/// Something that went wrong in a task: reported by its component, or seen by its worker.
+/// Error of a task, reported by its component or detected by its worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskError {
     /// The component of the task.
     pub component: ComponentId,
     /// The task.
     pub task: TaskId,
-    /// When, by the worker's clock.
+    /// Time of the error, by the worker's clock.
     pub time: Timestamp,
     /// The worker's host.
     pub host: String,
     /// The worker's port.
     pub port: Port,
-    /// One line.
+    /// Message of one line.
     pub message: String,
-    /// A stack trace or the child's last words; may be empty.
+    /// A stack trace, or the last lines that the child wrote to stderr; may be empty.
     pub stack: String,
 }

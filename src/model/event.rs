@@ -1,4 +1,4 @@
-//! What can happen to a cluster, and how an assignment differs from the one before.
+//! Kinds of cluster events, and the moves of tasks between two assignments.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -6,44 +6,44 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Slot, assignment::Assignment, task_set::TaskSet};
 
-/// What can happen.
+/// Kind of a cluster event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EventKind {
     /// A nimbus began to lead.
     Elected,
-    /// A leader stopped and gave way.
+    /// A leader resigned.
     Resigned,
     /// A topology was submitted.
     Submitted,
-    /// Its spouts were allowed to run.
+    /// A topology was activated: its spouts may run.
     Activated,
-    /// Its spouts were stopped.
+    /// A topology was deactivated: its spouts are stopped.
     Deactivated,
-    /// It is to be placed anew after a wait.
+    /// A rebalance was requested: the topology will be placed again after a wait.
     Rebalancing,
-    /// It is to be removed after a wait.
+    /// A kill was requested: the topology will be removed after a wait.
     Killed,
-    /// Tasks that had none got a place.
+    /// Unassigned tasks were placed.
     Placed,
-    /// Tasks left a lost worker.
+    /// Tasks of a lost worker were placed elsewhere.
     Moved,
-    /// It was placed anew.
+    /// A rebalance was done: the topology was placed again.
     Rebalanced,
-    /// Its workers were told to end.
+    /// The assignment of a topology was deleted, so its workers stop.
     Unassigned,
-    /// Nothing of it is left.
+    /// All records of a topology were removed.
     Removed,
-    /// A host is to be emptied.
+    /// A drain of a host began: all workers will leave it.
     Drained,
-    /// A host may be used again.
+    /// The drain of a host was revoked.
     Undrained,
-    /// What is measured of a topology was changed.
+    /// The metric settings of a topology were changed.
     Measured,
-    /// A leader went on without metrics that were safe.
+    /// A leader continued without committed metrics (unclean takeover).
     #[serde(rename = "metrics-lost")]
     MetricsLost,
-    /// Something that a newer version knows.
+    /// A kind that only a newer version knows.
     #[serde(other)]
     Other,
 }
@@ -72,22 +72,22 @@ impl fmt::Display for EventKind {
     }
 }
 
-/// Tasks that went from one slot to another.
+/// Tasks that moved from one slot to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
-    /// Which.
+    /// The tasks.
     pub tasks: TaskSet,
-    /// Where they were; absent when they had no place. The same as `to` when they only start
-    /// again.
+    /// Slot before the move; absent if the tasks were unassigned. Equal to `to` if the tasks only
+    /// restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Slot>,
-    /// Where they are from now on; absent when they have no place.
+    /// Slot after the move; absent if the tasks are unassigned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Slot>,
 }
 
-/// What changes for tasks from `before` to `after`. Tasks that stay in their slot and run on
-/// are not in it.
+/// Returns the moves that lead from `before` to `after`. Tasks that stay in their slot and keep
+/// running are omitted.
 pub fn moves(before: Option<&Assignment>, after: Option<&Assignment>) -> Vec<Move> {
     let nothing = Assignment::default();
     let (before, after) = (before.unwrap_or(&nothing), after.unwrap_or(&nothing));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn moves_say_what_changes_and_nothing_else() {
+    fn moves_list_changed_tasks_and_omit_unchanged_tasks() {
         let before = assignment(&[(1, &[1, 2], 10), (2, &[3], 10), (3, &[4], 10)]);
         let after = assignment(&[(1, &[1, 2], 10), (2, &[3, 5], 20), (4, &[6], 20)]);
         let set = |tasks: &[u32]| tasks.iter().map(|task| TaskId(*task)).collect::<TaskSet>();

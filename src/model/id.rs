@@ -4,31 +4,31 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// A text that is not a valid id of the kind asked for.
+/// Error of a text that is not a valid id of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a valid {kind}: {reason}")]
 pub struct InvalidId {
-    /// What was expected, for example "topology name".
+    /// Expected kind, for example "topology name".
     pub kind: &'static str,
     /// The text as given.
     pub text: String,
-    /// The rule that it breaks.
+    /// The rule that the text breaks.
     pub reason: &'static str,
 }
 
 /// The longest id accepted anywhere: ids become znode names, file names and metric tags.
 const MAX_ID_BYTES: usize = 200;
 
-/// What every id that becomes a znode or file name obeys.
+/// Checks the rules of every id that becomes a znode or file name.
 fn check_name(kind: &'static str, text: &str) -> Result<(), InvalidId> {
     if text.contains(':') {
-        let reason = "it holds a colon, which stands between names and ports";
+        let reason = "it contains a colon, which separates names from ports";
         return Err(InvalidId { kind, text: text.to_owned(), reason });
     }
     check_host(kind, text)
 }
 
-/// The same, for what may be an IPv6 address.
+/// Like [`check_name`], for an id that may be an IPv6 address.
 fn check_host(kind: &'static str, text: &str) -> Result<(), InvalidId> {
     let fail = |reason| Err(InvalidId { kind, text: text.to_owned(), reason });
     if text.is_empty() {
@@ -41,10 +41,10 @@ fn check_host(kind: &'static str, text: &str) -> Result<(), InvalidId> {
         return fail("it is a relative path");
     }
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return fail("it holds white space or a control character");
+        return fail("it contains white space or a control character");
     }
     if text.contains(['/', '\\', '@', '"', '\'']) {
-        return fail("it holds one of / \\ @ or a quote");
+        return fail("it contains one of / \\ @ or a quote");
     }
     Ok(())
 }
@@ -60,7 +60,7 @@ macro_rules! name_type {
         pub struct $name(String);
 
         impl $name {
-            /// The id as text.
+            /// Returns the id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -113,25 +113,25 @@ name_type!(
     /// The name that the author gave a topology; unique among the live ones.
     TopologyName,
     "topology name",
-    |text| text.contains('.').then_some("it holds a dot, as Storm does not allow either")
+    |text| text.contains('.').then_some("it contains a dot, which Storm does not allow either")
 );
 name_type!(
-    /// One submission of a topology: `name-counter-epochseconds`. Never used again.
+    /// One submission of a topology: `name-counter-epochseconds`. Never reused.
     TopologyId,
     "topology id"
 );
 name_type!(
-    /// A supervisor, made once and kept in its local directory.
+    /// A supervisor. The id is generated once and kept in the supervisor's local directory.
     SupervisorId,
     "supervisor id"
 );
 name_type!(
-    /// A nimbus replica, made once and kept in its local directory.
+    /// A nimbus replica. The id is generated once and kept in the replica's local directory.
     NimbusId,
     "nimbus id"
 );
 name_type!(
-    /// A host, as its supervisors name it: a name or an address.
+    /// A host as its supervisors report it: a name or an address.
     HostName,
     "host name"; check_host
 );
@@ -161,12 +161,13 @@ name_type!(
 );
 
 impl TopologyId {
-    /// The id of the `counter`th submission, made at `at`.
+    /// Returns the id of the `counter`th submission, made at `at`.
     pub fn new(name: &TopologyName, counter: u64, at: crate::model::Timestamp) -> Self {
         Self(format!("{name}-{counter}-{}", at.as_millis() / 1000))
     }
 
-    /// The name in the text of an id: the whole text, when that is none as they are made here.
+    /// Returns the name part of a topology id, or the whole text if `id` is not of the form that
+    /// [`TopologyId::new`] makes.
     pub fn name_in(id: &str) -> &str {
         let without_number = |text: &str| {
             let (rest, number) = text.rsplit_once('-')?;
@@ -179,32 +180,32 @@ impl TopologyId {
 }
 
 impl StreamId {
-    /// The stream used when none is named.
+    /// Returns the id of the stream that is used if none is named.
     pub fn default_stream() -> Self {
         Self("default".to_owned())
     }
 }
 
 impl ComponentId {
-    /// The component that tick tuples come from.
+    /// Returns the id of the component that emits tick tuples.
     pub fn system() -> Self {
         Self("__system".to_owned())
     }
 
-    /// Whether the id is reserved for the system.
+    /// True if the id is reserved for the system.
     pub fn is_system(&self) -> bool {
         self.0.starts_with("__")
     }
 }
 
 impl BlobKey {
-    /// The key of a blob with these bytes.
+    /// Returns the key of a blob with these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         use sha2::{Digest as _, Sha256};
         Self::from_digest(&Sha256::digest(bytes))
     }
 
-    /// The key for a finished sha256.
+    /// Returns the key of a finished sha256 digest.
     pub fn from_digest(digest: &[u8]) -> Self {
         use fmt::Write as _;
         let mut text = String::with_capacity(64);
@@ -238,7 +239,7 @@ impl FromStr for TaskId {
     }
 }
 
-/// A TCP port of a host; a supervisor's slot is named by it.
+/// A TCP port of a host. It identifies a slot of a supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Port(pub u16);
@@ -252,9 +253,9 @@ impl fmt::Display for Port {
 /// A supervisor's place for at most one worker.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot {
-    /// The supervisor that owns it.
+    /// The supervisor that owns the slot.
     pub supervisor: SupervisorId,
-    /// Its port, which is also where the worker listens for tuples.
+    /// Port of the slot, on which the worker also listens for tuples.
     pub port: Port,
 }
 
@@ -280,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_would_break_a_path_are_refused() {
+    fn names_that_would_break_a_path_are_rejected() {
         for bad in ["", "a/b", "a b", "a\n", ".", "..", "a:b", "a@b", &"x".repeat(201)] {
             assert!(bad.parse::<TopologyId>().is_err(), "{bad:?} was accepted");
         }
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_may_be_an_address() {
+    fn host_name_may_be_an_address() {
         for host in ["node-3", "10.0.0.3", "::1", "fe80::1%eth0"] {
             assert_eq!(host.parse::<HostName>().expect(host).as_str(), host);
         }

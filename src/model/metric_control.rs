@@ -1,22 +1,22 @@
-//! What operators changed about the metrics of a running topology.
+//! Changes that operators made to the metrics of a running topology.
 
 use serde::{Deserialize, Serialize};
 
-/// Changes on top of the `topology.*` settings of metrics; workers follow them while they
-/// run. Names are the last parts of metrics' names, such as `EmitTime`.
+/// Changes on top of the `topology.*` settings of metrics. Workers apply them while they run.
+/// Names are the last parts of metric names, such as `EmitTime`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MetricControl {
-    /// Metrics that are measured although settings disable them.
+    /// Metrics that are enabled although the settings disable them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enabled: Vec<String>,
-    /// Metrics that are not measured. One that is in both lists is.
+    /// Metrics that are disabled. A metric in both lists is enabled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disabled: Vec<String>,
-    /// The share of values that go into a histogram's buckets, in place of
-    /// `topology.metric.sample.rate`. Always finite: what is not, no JSON holds.
+    /// Share of values that are sorted into a histogram's buckets, in place of
+    /// `topology.metric.sample.rate`. Always finite, because JSON has no other numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_rate: Option<f64>,
-    /// Metrics that each worker writes to its log with every cut.
+    /// Metrics that each worker writes to its log with every report.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub debug: Vec<String>,
 }
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_changed_is_written_and_read() {
+    fn only_changed_fields_are_written_and_unknown_fields_are_ignored() {
         let control = MetricControl { enabled: vec!["EmitTime".to_owned()], ..MetricControl::default() };
         let text = serde_json::to_string(&control).expect("JSON");
         assert_eq!(text, r#"{"enabled":["EmitTime"]}"#);

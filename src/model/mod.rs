@@ -1,11 +1,10 @@
-//! The domain as plain values: what a topology is, who runs which task, what is alive.
+//! The domain as plain values: topologies, assignments, statuses, ids.
 //!
-//! Nothing here does I/O, reads a clock or is async. Every id is a type that cannot hold
-//! a wrong value: text is parsed once, at the edge, by [`std::str::FromStr`].
+//! Nothing here does I/O, reads a clock or is async. Every id is a type that cannot contain an
+//! invalid value: text is parsed once, at the edge, by [`std::str::FromStr`].
 //!
-//! Start with [`topology::Topology`] (what the author wrote), then
-//! [`assignment::Assignment`] (where its tasks run) and [`status::TopologyStatus`]
-//! (where it is in its life).
+//! Start with [`topology::Topology`] (the author's graph), then [`assignment::Assignment`]
+//! (placement of its tasks) and [`status::TopologyStatus`] (its lifecycle).
 
 pub mod assignment;
 pub mod beat;

@@ -1,8 +1,8 @@
-//! The known word that someone most likely meant.
+//! Suggestions for misspelt words.
 
-/// The word of `known` nearest to `word`, if one is near enough to be what was meant: at
-/// most a third of its letters, and no more than three, are missing, too many, wrong, or
-/// swapped with the next one.
+/// Returns the word of `known` that is nearest to `word`, if it is near enough to be meant: at
+/// most a third of its letters, and at most three, are missing, surplus, wrong, or swapped with
+/// the next letter.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).clamp(1, 3);
     known
@@ -13,9 +13,9 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
-/// A hint that names the nearest known word, or else all of them while they are few.
+/// Returns a hint that names the nearest known word, or else lists all of them if they are few.
 pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    /// More than this nobody reads in an error message.
+    /// A longer list is not useful in an error message.
     const MAX_LISTED: usize = 12;
     let known: Vec<&str> = known.into_iter().collect();
     match nearest(word, known.iter().copied()) {
@@ -25,8 +25,8 @@ pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<
     }
 }
 
-/// How many letters must be added, removed, replaced or swapped with their neighbour to get
-/// from one word to the other.
+/// Returns the number of letters that must be added, removed, replaced or swapped with their
+/// neighbour to turn one word into the other.
 fn distance(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
     let mut before: Vec<usize> = Vec::new();
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn typing_errors_are_understood() {
+    fn nearest_word_tolerates_typing_errors() {
         let known = ["parallelism", "command", "output", "config"];
         let check = |word, expected| assert_eq!(nearest(word, known), expected, "{word}");
         check("paralelism", Some("parallelism"));
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_names_the_nearest_or_lists_what_there_is() {
+    fn hint_names_the_nearest_word_or_lists_all_known_words() {
         assert_eq!(hint("splti", ["split", "count"]).as_deref(), Some("did you mean `split`?"));
         assert_eq!(hint("zzz", ["split", "count"]).as_deref(), Some("one of: split, count"));
         assert_eq!(hint("zzz", []), None);

@@ -1,19 +1,19 @@
-//! Places in the metrics archive's log.
+//! Positions in the metric log.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A place in the archive's log. Later terms come after earlier ones.
+/// Position of an entry in the metric log. Positions of later terms are larger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
-    /// The term of the leader that wrote the entry.
+    /// Term of the leader that wrote the entry.
     pub term: i32,
-    /// Its number, without gaps from 1 on over all terms.
+    /// Index of the entry: consecutive from 1, across all terms.
     pub seq: u64,
 }
 
-/// As `term.number`.
+/// Formatted as `term.index`.
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.term, self.seq)

@@ -1,36 +1,36 @@
-//! The `topology.*` settings: which are known, and what values they take.
+//! Known `topology.*` settings and their accepted values.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// One setting of a topology or of a component.
+/// A setting of a topology or of a component.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Its key, Storm's where Storm has one.
+    /// Key of the setting; Storm's key if Storm has the setting.
     pub key: &'static str,
-    /// What it takes. `null` stands for unset in all of them.
+    /// Accepted values. `null` means unset for every kind.
     pub kind: Kind,
-    /// Its value when nobody sets it, as JSON.
+    /// Value of the setting if it is unset, as JSON.
     pub default: &'static str,
-    /// One line for the reference.
+    /// Description of one line, for the reference.
     pub doc: &'static str,
 }
 
-/// What a setting takes.
+/// Accepted values of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A whole number in a range, both ends included.
+    /// An integer in a range, both ends included.
     Whole(u64, u64),
-    /// A number of seconds above 0, whole or not, of at most a week.
+    /// A number of seconds above 0 and at most a week, with or without a fraction.
     Seconds,
-    /// Texts, numbers or truth values by name.
+    /// A map from names to strings, numbers or booleans.
     Variables,
     /// True or false.
     Truth,
     /// A number from 0 to 1.
     Share,
-    /// Texts: a list of them, or one with commas.
+    /// Strings: a list, or one string separated by commas.
     Words,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
-    /// Whether `value` is one that the setting takes.
+    /// True if the setting accepts `value`.
     pub fn accepts(self, value: &Value) -> bool {
         match self {
             _ if value.is_null() => true,
@@ -67,7 +67,7 @@ impl Kind {
     }
 }
 
-/// A week: longer waits are mistakes, mostly milliseconds in a field of seconds.
+/// One week. Longer waits are mistakes, mostly milliseconds in a field of seconds.
 const MAX_SECS: u64 = 7 * 24 * 3600;
 
 /// More workers than any cluster has slots.
@@ -85,7 +85,7 @@ pub const KNOWN: &[Setting] = &[
         key: "topology.disabled.metric.names",
         kind: Kind::Words,
         default: "[]",
-        doc: "Metrics that are not measured, by the last part of their names; can be changed while the topology runs.",
+        doc: "Metrics that are not collected, by the last part of their names; can be changed while the topology runs.",
     },
     Setting {
         key: "topology.enable.metric.debug",
@@ -97,13 +97,13 @@ pub const KNOWN: &[Setting] = &[
         key: "topology.enable.metrics",
         kind: Kind::Truth,
         default: "true",
-        doc: "Whether anything is measured but what `stormkeeper show` prints.",
+        doc: "Whether metrics are collected beyond those that `stormkeeper show` prints.",
     },
     Setting {
         key: "topology.enabled.metric.names",
         kind: Kind::Words,
         default: "[]",
-        doc: "Metrics that are measured although they are disabled, here or by default.",
+        doc: "Metrics that are collected although they are disabled, here or by default.",
     },
     Setting {
         key: "topology.environment",
@@ -115,102 +115,102 @@ pub const KNOWN: &[Setting] = &[
         key: "topology.error.throttle.interval.secs",
         kind: Kind::Seconds,
         default: "10",
-        doc: "The interval in which a task reports no more errors than the next key says.",
+        doc: "Interval to which `topology.max.error.report.per.interval` applies.",
     },
     Setting {
         key: "topology.max.error.report.per.interval",
         kind: Kind::Whole(1, 1000),
         default: "5",
-        doc: "How many errors a task reports per interval; the rest is only logged.",
+        doc: "Maximum number of errors that a task reports per interval; further errors are only logged.",
     },
     Setting {
         key: "topology.max.pending.metric.num",
         kind: Kind::Whole(10, 10_000_000),
         default: "50000",
-        doc: "How many entries of one topology, each a minute of it or a part of one, wait for external stores; the oldest is dropped beyond it, and counted. Set it for nimbus.",
+        doc: "Maximum number of entries of one topology, each a minute of metrics or a part of one, that wait for external stores; beyond it the oldest entry is dropped and counted. Set it for nimbus.",
     },
     Setting {
         key: "topology.max.replication.wait.time.sec",
         kind: Kind::Whole(0, 45),
         default: "20",
-        doc: "How long a submit waits for copies of the topology on other nimbuses; a client waits a minute for its answer.",
+        doc: "Time that a submit waits for copies of the topology on other nimbuses; a client waits one minute for the response.",
     },
     Setting {
         key: "topology.max.spout.pending",
         kind: Kind::Whole(1, 1_000_000_000),
         default: "null",
-        doc: "How many tuples of one spout task may be under way; has no effect without ackers.",
+        doc: "Maximum number of in-flight tuples of one spout task; has no effect without ackers.",
     },
     Setting {
         key: "topology.max.worker.num.for.netty.metrics",
         kind: Kind::Whole(0, MAX_WORKERS),
         default: "200",
-        doc: "With more workers than this, single connections are not measured, but for metrics that are enabled by name.",
+        doc: "With more workers than this, metrics of single connections are collected only if they are enabled by name.",
     },
     Setting {
         key: "topology.message.timeout.secs",
         kind: Kind::Whole(1, MAX_SECS),
         default: "30",
-        doc: "How long a tuple may be under way; also the wait of a kill or rebalance that names none.",
+        doc: "Time that a tuple may be in flight; also the default wait of a kill or rebalance.",
     },
     Setting {
         key: "topology.metric.sample.rate",
         kind: Kind::Share,
         default: "0.1",
-        doc: "How many of its values a histogram sorts into buckets, 0 to 1; counts, sums and bounds are of all.",
+        doc: "Share of values that a histogram sorts into buckets, 0 to 1; counts, sums and bounds cover all values.",
     },
     Setting {
         key: "topology.min.replication.count",
         kind: Kind::Whole(1, 100),
         default: "null",
-        doc: "On how many nimbuses the topology must be, or a submit is refused; unset, a submit waits for two when there are several, and goes on without.",
+        doc: "Number of nimbuses that must have the topology, otherwise a submit is rejected; if unset, a submit waits for two copies when there are several nimbuses, and then proceeds without.",
     },
     Setting {
         key: "topology.shellbolt.max.pending",
         kind: Kind::Whole(1, 1_000_000),
         default: "100",
-        doc: "How many tuples may wait in front of a shell bolt before its senders are slowed.",
+        doc: "Maximum number of tuples that wait in front of a shell bolt before its senders are slowed.",
     },
     Setting {
         key: "topology.sleep.spout.wait.strategy.time.ms",
         kind: Kind::Whole(1, 60_000),
         default: "1",
-        doc: "How long a spout that emitted nothing is left alone.",
+        doc: "Pause of a spout that emitted nothing before it is asked again.",
     },
     Setting {
         key: "topology.subprocess.timeout.secs",
         kind: Kind::Seconds,
         default: "null",
-        doc: "How long a component may be silent before it is started again; unset, `supervisor.worker.timeout.secs`.",
+        doc: "Time after which a silent component is restarted; if unset, `supervisor.worker.timeout.secs`.",
     },
     Setting {
         key: "topology.tick.tuple.freq.secs",
         kind: Kind::Seconds,
         default: "null",
-        doc: "How often a bolt gets a tick tuple; unset, never.",
+        doc: "Interval of tick tuples to a bolt; if unset, none are sent.",
     },
     Setting {
         key: "topology.workers",
         kind: Kind::Whole(1, MAX_WORKERS),
         default: "1",
-        doc: "How many workers the topology asks for.",
+        doc: "Number of workers that the topology requests.",
     },
 ];
 
-/// The setting called `key`, when it is known.
+/// Returns the setting called `key`, if it is known.
 pub fn known(key: &str) -> Option<&'static Setting> {
     KNOWN.iter().find(|setting| setting.key == key)
 }
 
-/// What is to be said about a `topology.*` key that is not known: `has no effect …`.
-/// Authors may put keys of their own beside the known ones, so it is not wrong.
+/// Returns a warning about an unknown `topology.*` key: `has no effect …`. An unknown key is not
+/// an error, because authors may add keys of their own.
 pub fn oddity(key: &str) -> Option<String> {
     if !key.starts_with("topology.") || known(key).is_some() {
         return None;
     }
     Some(match crate::model::nearest::nearest(key, KNOWN.iter().map(|setting| setting.key)) {
         Some(near) => format!("has no effect; did you mean `{near}`?"),
-        None => "has no effect here; components get it all the same".to_owned(),
+        None => "has no effect here; it is only passed on to components".to_owned(),
     })
 }
 
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defaults_are_values_that_their_settings_take() {
+    fn defaults_are_accepted_by_their_settings() {
         for setting in KNOWN {
             let default: Value = serde_json::from_str(setting.default).expect("JSON");
             assert!(setting.kind.accepts(&default), "{}", setting.key);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_may_be_parts_and_variables_are_flat() {
+    fn seconds_may_have_a_fraction_and_variables_are_flat() {
         let check = |kind: Kind, value: &str, accepted| {
             let value: Value = serde_json::from_str(value).expect("JSON");
             assert_eq!(kind.accepts(&value), accepted, "{value}");
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_to_their_range() {
+    fn integers_are_accepted_within_their_range_only() {
         let kind = Kind::Whole(1, 10);
         for (value, accepted) in [
             ("1", true),

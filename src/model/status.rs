@@ -1,6 +1,6 @@
-//! The life of a topology: its statuses and what each event does to them.
+//! Lifecycle of a topology: its statuses and the transitions of each event.
 //!
-//! The table of `docs/architecture.md` is printed from [`TopologyStatus::on`].
+//! The table of `docs/architecture.md` is generated from [`TopologyStatus::on`].
 
 use std::{collections::BTreeMap, fmt};
 
@@ -8,35 +8,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{ComponentId, Timestamp};
 
-/// What a topology is doing.
+/// Status of a topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TopologyStatus {
     /// Spouts are asked for tuples.
     Active,
-    /// Spouts are not asked; tuples under way are worked off.
+    /// Spouts are not asked for tuples; pending tuples are still processed.
     Inactive,
-    /// Spouts are stopped and, at the deadline, tasks are placed anew.
+    /// Spouts are stopped; at the deadline, tasks are placed again.
     Rebalancing,
-    /// Spouts are stopped and, at the deadline, everything is removed.
+    /// Spouts are stopped; at the deadline, the topology is removed.
     Killed,
 }
 
 impl TopologyStatus {
-    /// Every status, in the order of a topology's life.
+    /// Every status, in the order of the lifecycle.
     pub const ALL: [Self; 4] = [Self::Active, Self::Inactive, Self::Rebalancing, Self::Killed];
 }
 
-/// What can happen to a topology.
+/// Lifecycle event of a topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Event {
-    /// The operator lets spouts run.
+    /// The operator lets the spouts run.
     Activate,
-    /// The operator stops spouts.
+    /// The operator stops the spouts.
     Deactivate,
-    /// The operator asks for new placement after a delay.
+    /// The operator requests a new placement after a delay.
     Rebalance,
-    /// The operator asks for removal after a delay.
+    /// The operator requests removal after a delay.
     Kill,
     /// The deadline of the rebalance has passed.
     RebalanceDue,
@@ -50,29 +50,29 @@ impl Event {
         [Self::Activate, Self::Deactivate, Self::Rebalance, Self::Kill, Self::RebalanceDue, Self::RemovalDue];
 }
 
-/// What an event leads to.
+/// Result of an accepted event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The topology now has this status.
     Becomes(TopologyStatus),
-    /// Tasks are placed anew and the status from before the rebalance returns.
+    /// Tasks are placed again, and the topology returns to its status before the rebalance.
     Resumes,
-    /// The topology and all its records go.
+    /// The topology and all its records are removed.
     IsRemoved,
 }
 
-/// An event that a topology in this status does not accept.
+/// Error of an event that a topology in this status does not accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a topology that is {from} cannot be {}", event.participle())]
 pub struct IllegalTransition {
-    /// The status it has.
+    /// The current status of the topology.
     pub from: TopologyStatus,
-    /// The event that was refused.
+    /// The rejected event.
     pub event: Event,
 }
 
 impl TopologyStatus {
-    /// What `event` leads to.
+    /// Returns the result of `event` in this status.
     ///
     /// # Errors
     /// [`IllegalTransition`] when a topology in this status does not accept the event.
@@ -84,7 +84,7 @@ impl TopologyStatus {
             (S::Active | S::Inactive, E::Activate) => becomes(S::Active),
             (S::Active | S::Inactive, E::Deactivate) => becomes(S::Inactive),
             (S::Active | S::Inactive, E::Rebalance) => becomes(S::Rebalancing),
-            // A second kill only sets another deadline.
+            // A second kill only changes the deadline.
             (S::Active | S::Inactive | S::Rebalancing | S::Killed, E::Kill) => becomes(S::Killed),
             (S::Rebalancing, E::RebalanceDue) => Ok(Outcome::Resumes),
             (S::Killed, E::RemovalDue) => Ok(Outcome::IsRemoved),
@@ -104,7 +104,7 @@ impl Event {
             Self::Deactivate => "deactivated",
             Self::Rebalance => "rebalanced",
             Self::Kill => "killed",
-            Self::RebalanceDue => "placed anew",
+            Self::RebalanceDue => "placed again",
             Self::RemovalDue => "removed",
         }
     }
@@ -121,39 +121,39 @@ impl fmt::Display for TopologyStatus {
     }
 }
 
-/// A change that waits for its deadline. All of it is in the topology's record, so that a
-/// new leader carries on with the time that was left.
+/// A change that waits for its deadline. All of it is stored in the topology's record, so that a
+/// new leader continues with the remaining time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "change")]
 pub enum PendingChange {
     /// Remove the topology.
     Kill {
-        /// When, by the clock of the leader that accepted it.
+        /// Deadline, by the clock of the leader that accepted the kill.
         #[serde(rename = "deadline_ms")]
         deadline: Timestamp,
     },
-    /// Place its tasks anew.
+    /// Place its tasks again.
     Rebalance {
-        /// When, by the clock of the leader that accepted it.
+        /// Deadline, by the clock of the leader that accepted the rebalance.
         #[serde(rename = "deadline_ms")]
         deadline: Timestamp,
-        /// The status to return to.
+        /// Status after the rebalance.
         resume: TopologyStatus,
-        /// The number of workers from then on; unchanged when absent.
+        /// Number of workers after the rebalance; unchanged if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         workers: Option<u32>,
-        /// The number of tasks of some components from then on.
+        /// Number of tasks of some components after the rebalance.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         parallelism: BTreeMap<ComponentId, u32>,
-        /// Whether nothing moves but what is on drained hosts. A version that does not know
-        /// this moves all of it.
+        /// True if only tasks on drained hosts move. A version that does not know this field moves
+        /// all tasks.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         only_drained: bool,
     },
 }
 
 impl PendingChange {
-    /// When it is due.
+    /// Returns the deadline of the change.
     pub fn deadline(&self) -> Timestamp {
         match self {
             Self::Kill { deadline } | Self::Rebalance { deadline, .. } => *deadline,
@@ -161,7 +161,7 @@ impl PendingChange {
     }
 }
 
-/// The lifecycle as a Markdown table, for the documentation.
+/// Returns the lifecycle as a Markdown table, for the documentation.
 pub fn lifecycle_table() -> String {
     use fmt::Write as _;
     let mut table = String::from("| event |");
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_and_why() {
+    fn rejected_event_is_explained_with_the_status() {
         let refused = TopologyStatus::Killed.on(Event::Activate).expect_err("refused");
         assert_eq!(refused.to_string(), "a topology that is killed cannot be activated");
     }

@@ -1,4 +1,4 @@
-//! Sets of tasks, written as ranges: `1-4,7`.
+//! Task sets in range notation: `1-4,7`.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -6,47 +6,47 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{InvalidId, TaskId};
 
-/// A set of tasks of one topology. Its text form is a list of ranges, so that a worker
-/// with a thousand tasks is still a short line in a znode.
+/// A set of tasks of one topology. Its text form is a list of ranges, so that a worker with a
+/// thousand tasks is still a short line in a znode.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TaskSet(BTreeSet<TaskId>);
 
-/// No topology has more tasks than this; it also bounds what a hand-written range can cost.
+/// Maximum number of tasks of a topology; it also bounds the cost of a hand-written range.
 pub const MAX_TASKS: u32 = 1_000_000;
 
 impl TaskSet {
-    /// The set of the tasks from `first` to `last`, both included.
+    /// Returns the set of the tasks from `first` to `last`, both included.
     pub fn range(first: u32, last: u32) -> Self {
         Self((first..=last).map(TaskId).collect())
     }
 
-    /// The tasks in ascending order.
+    /// Returns the tasks in ascending order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = TaskId> + ExactSizeIterator + '_ {
         self.0.iter().copied()
     }
 
-    /// How many tasks there are.
+    /// Returns the number of tasks.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// True if the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether `task` is one of them.
+    /// True if the set contains `task`.
     pub fn contains(&self, task: TaskId) -> bool {
         self.0.contains(&task)
     }
 
-    /// Adds `task`; true when it was not there.
+    /// Adds `task`; returns true if it was absent.
     pub fn insert(&mut self, task: TaskId) -> bool {
         self.0.insert(task)
     }
 
-    /// Removes `task`; true when it was there.
+    /// Removes `task`; returns true if it was present.
     pub fn remove(&mut self, task: TaskId) -> bool {
         self.0.remove(&task)
     }
@@ -122,14 +122,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_short() {
+    fn consecutive_tasks_are_written_as_ranges() {
         let set: TaskSet = [1, 2, 3, 7, 9, 10].into_iter().map(TaskId).collect();
         assert_eq!(set.to_string(), "1-3,7,9-10");
         assert_eq!(TaskSet::default().to_string(), "");
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn malformed_sets_are_rejected() {
         for bad in ["x", "1-", "4-2", "1-9999999999", "0-4294967295", "1 - 2"] {
             assert!(bad.parse::<TaskSet>().is_err(), "{bad:?} was accepted");
         }

@@ -1,12 +1,12 @@
-//! Wall-clock time as it is stored and shown.
+//! Wall-clock time as it is stored and displayed.
 
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// A reading of our own wall clock: milliseconds since 1970-01-01 UTC.
+/// A reading of this machine's wall clock: milliseconds since 1970-01-01 UTC.
 ///
-/// Two machines' timestamps are for people to read; no decision compares them.
+/// Timestamps of two machines are for people to read; no decision compares them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
@@ -15,29 +15,29 @@ impl Timestamp {
     /// The start of 1970, UTC.
     pub const EPOCH: Self = Self(0);
 
-    /// The time `millis` after the epoch.
+    /// Returns the time `millis` after the epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// Returns the time from `earlier` to this timestamp; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// This time plus `after`, at most the largest time there is.
+    /// Returns this time plus `after`, at most the largest representable time.
     pub fn plus(self, after: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 
 impl fmt::Display for Timestamp {
-    /// ISO 8601 in UTC, to the millisecond.
+    /// Formats as ISO 8601 in UTC, to the millisecond.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (days, millis) = (self.0 / 86_400_000, self.0 % 86_400_000);
         let (year, month, day) = civil_from_days(days);
@@ -53,7 +53,8 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The Gregorian date `days` after 1970-01-01, by counting 400-year eras from March 1, year 0.
+/// Returns the Gregorian date `days` after 1970-01-01, by counting 400-year eras from March 1,
+/// year 0.
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let z = days + 719_468;
     let era = z / 146_097;
@@ -67,7 +68,7 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
-/// A duration as a person writes it: `45s`, `3m 5s`, `2h 10m`, `4d 1h`.
+/// Formats a duration for people: `45s`, `3m 5s`, `2h 10m`, `4d 1h`.
 pub fn humane(duration: Duration) -> String {
     let secs = duration.as_secs();
     match secs {

@@ -1,4 +1,4 @@
-//! What the author of a topology wrote: components, streams and groupings.
+//! The author's topology: components, streams and groupings.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{ComponentId, StreamId, TaskId, TopologyName, task_set::TaskSet};
 
-/// Settings by Storm key, as given: components receive them in their handshake, so the
-/// values keep whatever shape the author gave them.
+/// Settings by Storm key, unchanged: components receive them in their handshake, so the values
+/// keep the shape that the author gave them.
 pub type Settings = BTreeMap<String, serde_json::Value>;
 
-/// A graph of spouts and bolts. [`crate::model::validate`] says whether it can run.
+/// A graph of spouts and bolts. [`crate::model::validate`] checks whether it can run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Topology {
-    /// The author's name for it.
+    /// Name that the author gave the topology.
     pub name: TopologyName,
-    /// `topology.*` settings and any others that components read.
+    /// `topology.*` settings and any other settings that components read.
     #[serde(default)]
     pub settings: Settings,
     /// Spouts and bolts by id.
@@ -25,85 +25,85 @@ pub struct Topology {
 /// A spout or a bolt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Component {
-    /// Whether it brings tuples in or works on them.
+    /// Spout or bolt.
     pub kind: ComponentKind,
-    /// How many tasks run it.
+    /// Number of tasks.
     pub parallelism: u32,
-    /// What each task starts.
+    /// Program that each task starts.
     pub run: Run,
-    /// The streams that it emits, with their fields.
+    /// Streams that the component emits, with their fields.
     #[serde(default)]
     pub outputs: BTreeMap<StreamId, StreamDeclaration>,
-    /// The streams that it receives; empty for a spout.
+    /// Streams that the component receives; empty for a spout.
     #[serde(default)]
     pub inputs: Vec<Input>,
-    /// Settings of this component alone; they win over the topology's.
+    /// Settings of this component alone; they override the topology's.
     #[serde(default)]
     pub settings: Settings,
 }
 
-/// The two kinds of component.
+/// Kind of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ComponentKind {
     /// Brings tuples into the topology.
     Spout,
-    /// Receives tuples and may emit others.
+    /// Receives tuples and may emit further tuples.
     Bolt,
 }
 
-/// How a component's tasks are run.
+/// Implementation of a component's tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Run {
-    /// A command that speaks Storm's multilang protocol over its stdin and stdout,
-    /// started in the topology's unpacked `resources/`.
+    /// A command that speaks Storm's multilang protocol over its stdin and stdout, started in the
+    /// topology's unpacked `resources/`.
     Command(Vec<String>),
 }
 
 /// A stream that a component emits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamDeclaration {
-    /// The names of the values of its tuples, in order.
+    /// Field names of its tuples, in order.
     pub fields: Vec<String>,
-    /// Whether the emitter names the receiving task of every tuple.
+    /// True if the emitter names the receiving task of every tuple (direct stream).
     #[serde(default)]
     pub direct: bool,
 }
 
-/// A stream that a bolt receives, and who of its tasks gets which tuple.
+/// A stream that a bolt receives, and how its tuples are distributed to the bolt's tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
     /// The emitting component.
     pub from: ComponentId,
-    /// The stream of it.
+    /// The stream of the emitting component.
     pub stream: StreamId,
-    /// How tuples are dealt to the receiving tasks.
+    /// Distribution of tuples to the receiving tasks.
     pub grouping: Grouping,
 }
 
-/// How the tuples of a stream are dealt to the tasks of a receiving bolt.
+/// Distribution of the tuples of a stream to the tasks of a receiving bolt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type", content = "fields")]
 pub enum Grouping {
     /// Evenly, at random.
     Shuffle,
-    /// Evenly over the tasks in the emitter's own worker, over all when there is none.
+    /// Evenly over the tasks in the emitter's own worker, or over all tasks if it has none.
     LocalOrShuffle,
-    /// Equal values of these fields always go to the same task.
+    /// Tuples with equal values of these fields always go to the same task.
     Fields(Vec<String>),
-    /// Every task gets every tuple.
+    /// Every task receives every tuple.
     All,
-    /// The task with the lowest id gets every tuple.
+    /// The task with the lowest id receives every tuple.
     Global,
-    /// The receiver does not care; dealt like shuffle.
+    /// No preference; distributed like shuffle.
     None,
-    /// The emitter names the task.
+    /// The emitter names the receiving task.
     Direct,
 }
 
 impl Topology {
-    /// A setting of a component: its own, else the topology's.
+    /// Returns a setting of a component: its own value, else the topology's.
     pub fn setting(&self, component: &ComponentId, key: &str) -> Option<&serde_json::Value> {
         self.components
             .get(component)
@@ -111,18 +111,18 @@ impl Topology {
             .or_else(|| self.settings.get(key))
     }
 
-    /// A whole-number setting of the topology, when it is one.
+    /// Returns a setting of the topology, if it is a non-negative integer.
     pub fn whole_number(&self, key: &str) -> Option<u64> {
         self.settings.get(key).and_then(serde_json::Value::as_u64)
     }
 
-    /// How many worker processes the author asked for; one when they did not say.
+    /// Returns the number of worker processes that the author requested; one by default.
     pub fn wanted_workers(&self) -> u32 {
         self.whole_number("topology.workers").and_then(|n| u32::try_from(n).ok()).unwrap_or(1).max(1)
     }
 }
 
-/// Which tasks run which component. Fixed between rebalances.
+/// Tasks of each component. Fixed between rebalances.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskTable(pub BTreeMap<ComponentId, TaskSet>);
@@ -139,28 +139,28 @@ impl TaskTable {
         Self(table.collect())
     }
 
-    /// The component that `task` runs.
+    /// Returns the component of `task`.
     pub fn component_of(&self, task: TaskId) -> Option<&ComponentId> {
         self.0.iter().find(|(_, tasks)| tasks.contains(task)).map(|(component, _)| component)
     }
 
-    /// Every task with its component, in ascending order of component and task.
+    /// Returns every task with its component, in ascending order of component and task.
     pub fn iter(&self) -> impl Iterator<Item = (&ComponentId, TaskId)> {
         self.0.iter().flat_map(|(component, tasks)| tasks.iter().map(move |task| (component, task)))
     }
 
-    /// All tasks.
+    /// Returns all tasks.
     pub fn tasks(&self) -> TaskSet {
         self.0.values().flat_map(TaskSet::iter).collect()
     }
 
-    /// How many tasks there are.
+    /// Returns the number of tasks.
     pub fn n_tasks(&self) -> usize {
         self.0.values().map(TaskSet::len).sum()
     }
 
-    /// The same table with another number of tasks for some components: tasks that stay
-    /// keep their numbers, new ones are numbered after the highest ever used here.
+    /// Returns the table with another number of tasks for some components: remaining tasks keep
+    /// their numbers, and new tasks are numbered after the highest number in this table.
     pub fn resized(&self, wanted: &BTreeMap<ComponentId, u32>) -> Self {
         let mut next =
             self.0.values().filter_map(|tasks| tasks.iter().next_back()).max().map_or(1, |t| t.0 + 1);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn resizing_keeps_the_numbers_of_tasks_that_stay() {
+    fn resizing_keeps_the_numbers_of_remaining_tasks() {
         let table = TaskTable::number([(id("a"), 2), (id("b"), 3)]);
         let resized = table.resized(&[(id("a"), 4), (id("b"), 1)].into());
         assert_eq!(resized.0[&id("a")].to_string(), "1-2,6-7");

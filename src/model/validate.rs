@@ -1,7 +1,7 @@
-//! Whether a topology can run.
+//! Validation of a topology.
 //!
-//! Everything is looked at and every problem is reported, so that an author corrects a file
-//! once. Cycles are allowed: a bolt may receive what comes of its own tuples.
+//! Every problem is reported, so that an author corrects a file only once. Cycles are allowed: a
+//! bolt may receive tuples that derive from its own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,33 +16,33 @@ use crate::model::{
     topology::{Component, ComponentKind, Grouping, Input, Run, Settings, StreamDeclaration, Topology},
 };
 
-/// A part of a topology.
+/// Place of a problem in a topology.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// All of it.
+    /// The whole topology.
     Topology,
-    /// A setting of the whole topology.
+    /// A setting of the topology.
     Setting(String),
-    /// A spout or bolt.
+    /// A component, or a part of one.
     Component(ComponentKind, ComponentId, Part),
 }
 
-/// A part of a component.
+/// Place of a problem in a component.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// All of it.
+    /// The whole component.
     Component,
-    /// How many tasks run it.
+    /// Its number of tasks.
     Parallelism,
-    /// What its tasks start.
+    /// The command that its tasks start.
     Command,
-    /// A stream that it emits.
+    /// A stream that the component emits.
     Output(StreamId),
-    /// The streams that it receives.
+    /// The streams that the component receives.
     Inputs,
-    /// The nth stream that it receives.
+    /// The nth stream that the component receives.
     Input(usize),
-    /// A setting of its own.
+    /// A setting of the component.
     Setting(String),
 }
 
@@ -70,14 +70,14 @@ impl fmt::Display for Place {
     }
 }
 
-/// A reason why a topology cannot run.
+/// A reason for which a topology cannot run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it is.
+    /// Place of the problem.
     pub place: Place,
-    /// What is wrong there.
+    /// Description of the problem.
     pub what: String,
-    /// What to do about it, where that is not plain.
+    /// Remedy, unless it is obvious.
     pub hint: Option<String>,
 }
 
@@ -94,7 +94,7 @@ impl fmt::Display for Problem {
 /// Checks the whole topology.
 ///
 /// # Errors
-/// Everything that is wrong with it, in the order of its components.
+/// All problems of the topology, in the order of its components.
 pub fn validate(topology: &Topology) -> Result<(), Vec<Problem>> {
     let mut found = Findings(Vec::new());
     check_settings(&topology.settings, Place::Setting, &mut found);
@@ -172,7 +172,11 @@ fn check_component(topology: &Topology, id: &ComponentId, component: &Component,
             found.add(at(Part::Command), "the program's name is empty", "name one, for example python3");
         }
         Some(_) if command.iter().any(|word| word.contains('\0')) => {
-            found.add(at(Part::Command), "it holds a NUL character", "no program can be given one");
+            found.add(
+                at(Part::Command),
+                "it contains a NUL character",
+                "remove it: no program can receive one",
+            );
         }
         Some(_) => {}
     }

@@ -1,56 +1,56 @@
-//! What can go wrong with a request to the tree, and what that says about its effect.
+//! Errors of requests to the tree, and whether a failed write may have had an effect.
 
 use crate::tree::{InvalidPath, TreePath};
 
-/// A request that did not succeed.
+/// Error of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The znode, or the parent of one to create, does not exist.
+    /// The znode, or the parent of the znode to create, does not exist.
     #[error("{path} does not exist")]
     NoNode {
-        /// The path asked for.
+        /// The requested path.
         path: TreePath,
     },
-    /// The znode to create is there already.
+    /// The znode to create exists already.
     #[error("{path} exists already")]
     NodeExists {
-        /// The path asked for.
+        /// The requested path.
         path: TreePath,
     },
-    /// The znode does not have the expected version: someone else wrote it.
-    #[error("{path} was changed by someone else")]
+    /// The znode does not have the expected version: another client wrote it.
+    #[error("{path} was changed by another client")]
     BadVersion {
-        /// The path asked for.
+        /// The requested path.
         path: TreePath,
     },
     /// The znode to delete has children.
     #[error("{path} has children")]
     NotEmpty {
-        /// The path asked for.
+        /// The requested path.
         path: TreePath,
     },
     /// The parent of the znode to create is ephemeral.
     #[error("the parent of {path} is ephemeral and cannot have children")]
     NoChildrenForEphemerals {
-        /// The path asked for.
+        /// The requested path.
         path: TreePath,
     },
-    /// One operation of a multi failed, so none took effect.
+    /// One operation of a multi failed, so none of them took effect.
     #[error("operation {index} of a transaction failed")]
     Multi {
-        /// Which one, from 0.
+        /// Index of the failed operation, from 0.
         index: usize,
-        /// Why.
+        /// Error of the failed operation.
         source: Box<Error>,
     },
-    /// The request is over the limit and was not sent.
-    #[error("{path}: {bytes} bytes are over the limit of {limit}")]
+    /// The request exceeds the limit and was not sent.
+    #[error("{path}: {bytes} bytes exceed the limit of {limit}")]
     TooLarge {
-        /// The znode, or the first one of a multi.
+        /// The znode, or the first znode of a multi.
         path: TreePath,
-        /// The size asked for.
+        /// Size of the request.
         bytes: usize,
-        /// The limit.
+        /// Maximum size.
         limit: usize,
     },
     /// A name does not make a valid path.
@@ -59,32 +59,32 @@ pub enum Error {
     /// There is no connection; the request was not sent.
     #[error("not connected to the tree")]
     Disconnected,
-    /// The connection broke, or the answer did not come in time, while the request was
-    /// under way.
-    #[error("the connection to the tree was lost before the answer came ({0})")]
+    /// The connection broke, or the response did not arrive in time, while the request was in
+    /// flight.
+    #[error("the connection to the tree was lost before the response arrived ({0})")]
     ConnectionLost(String),
-    /// The session ended while the request was under way or before it was sent.
+    /// The session ended while the request was in flight or before it was sent.
     #[error("the session expired")]
     SessionExpired,
     /// [`crate::tree::Tree::close`] was called.
     #[error("the connection to the tree was closed")]
     Closed,
-    /// The server refused the request for a reason of its own (access, quota, …).
-    #[error("the server refused: {0}")]
+    /// The server rejected the request for another reason (access, quota, …).
+    #[error("the server rejected the request: {0}")]
     Refused(String),
 }
 
-/// What a failed write did.
+/// Effect of a failed write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Surely nothing.
+    /// The write certainly had no effect.
     NotApplied,
-    /// It may or may not have taken effect: read back before trying again.
+    /// The write may or may not have taken effect: read back before retrying.
     Unknown,
 }
 
 impl Error {
-    /// What the failed request did, if it was a write.
+    /// Returns the effect of the failed request, if it was a write.
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::ConnectionLost(_) | Self::SessionExpired => Outcome::Unknown,
@@ -102,12 +102,12 @@ impl Error {
         }
     }
 
-    /// Whether the same request may succeed later without anyone changing anything.
+    /// True if the same request may succeed later without any other change.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Disconnected | Self::ConnectionLost(_) | Self::SessionExpired)
     }
 
-    /// The error of the operation that failed, for a multi; else the error itself.
+    /// Returns the error of the failed operation for a multi, else the error itself.
     pub fn root(&self) -> &Self {
         match self {
             Self::Multi { source, .. } => source.root(),

@@ -1,12 +1,12 @@
-//! A tree that goes wrong on purpose: any tree, with faults by plan and by chance.
+//! Fault injection: wraps any tree and adds planned and random faults.
 //!
-//! The same seed and the same requests in the same order give the same faults. Without
-//! faults in its plan it is transparent. Sessions are ended and cut by
+//! The same seed and the same requests in the same order give the same faults. Without faults in
+//! its plan the wrapper is transparent. Sessions are expired and disconnected by
 //! [`crate::tree::memory::MemoryTree`] itself.
 //!
-//! It can also be held, as if its process were frozen: requests wait and no news come in,
-//! while the server goes on and may end the session. And it can be killed with its process:
-//! nothing that is under way ever comes to an end.
+//! The wrapper can also be held, as if its process were frozen: requests wait and no changes
+//! arrive, while the server continues and may end the session. And the wrapper can be killed with
+//! its process: no request in flight ever completes.
 
 use std::{
     cmp::Ordering,
@@ -25,38 +25,38 @@ use crate::{
         watch,
     },
     tree::{
-        Changes, CreateMode, Error, Family, Node, Op, OpResult, ReadTree, Scope, SessionState, Tree,
-        TreePath, Version, Watcher, watch::WatchSink,
+        Changes, CreateMode, Error, Node, NodeWithChildren, Op, OpResult, ReadTree, Scope, SessionState,
+        Tree, TreePath, Version, Watcher, watch::WatchSink,
     },
 };
 
-/// What goes wrong with one request.
+/// Fault of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// It takes effect, and the answer is lost.
+    /// The request takes effect, but its response is lost.
     LostReply,
-    /// It is lost, and nobody knows.
+    /// The request is lost and has no effect; the outcome is unknown to the caller.
     LostRequest,
-    /// It is refused with this error, without effect.
+    /// The request is rejected with this error and has no effect.
     Refused(Error),
 }
 
-/// How likely each fault is, from 0 to 1.
+/// Probability of each fault, from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Rates {
-    /// Of a request to take effect while its answer is lost.
+    /// Probability that a request takes effect while its response is lost.
     pub lost_reply: f64,
-    /// Of a request to be lost.
+    /// Probability that a request is lost.
     pub lost_request: f64,
-    /// Of a request to wait before it is sent.
+    /// Probability that a request is delayed before it is sent.
     pub delay: f64,
-    /// The longest such wait.
+    /// Maximum delay.
     pub delay_max: Duration,
-    /// Of a changed path not to be told to one watcher.
+    /// Probability that a changed path is not reported to a watcher.
     pub lost_event: f64,
 }
 
-/// Which requests go wrong, and how.
+/// Planned faults: which requests fail, and how.
 #[derive(Debug, Clone, Default)]
 pub struct FaultPlan {
     seed: u64,
@@ -66,18 +66,18 @@ pub struct FaultPlan {
 }
 
 impl FaultPlan {
-    /// Nothing goes wrong.
+    /// Returns a plan without faults.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Requests go wrong at random, the same ones for the same `seed`.
+    /// Returns a plan with random faults, the same faults for the same `seed`.
     pub fn seeded(seed: u64, rates: Rates) -> Self {
         Self { seed, rates, ..Self::default() }
     }
 
-    /// Makes the `n`th write fail, counted from 1 for the first after the plan is in force.
-    /// A multi is one write.
+    /// Makes the `n`th write fail, counted from 1 for the first write after the plan is set. A
+    /// multi is one write.
     pub fn fail_nth_write(mut self, n: u64, fault: Fault) -> Self {
         self.nth_writes.insert(n, fault);
         self
@@ -85,29 +85,29 @@ impl FaultPlan {
 }
 
 impl FaultPlan {
-    /// The process dies with its `n`th request, read or write, counted from 1: that one
-    /// takes effect, its answer is lost, and every later one is refused without effect.
+    /// Makes the process die with its `n`th request, read or write, counted from 1: that request
+    /// takes effect, its response is lost, and every later request is rejected without effect.
     pub fn die_with_request(mut self, n: u64) -> Self {
         self.last_request = Some(n);
         self
     }
 }
 
-/// Wraps a tree and breaks it by a [`FaultPlan`].
+/// Wraps a tree and injects the faults of a [`FaultPlan`].
 #[derive(Debug)]
 pub struct FaultyTree {
     inner: Arc<dyn Tree>,
-    // Guards the plan and how far it is; held for a few instructions.
-    progress: Arc<Mutex<Progress>>,
+    // Guards the plan and its counters; held for a few instructions.
+    plan_state: Arc<Mutex<PlanState>>,
     gate: watch::Sender<Gate>,
     /// The session as the process sees it.
     session: watch::Sender<SessionState>,
-    /// Own the tasks that pass changes on.
+    /// Owns the tasks that forward changes.
     relays: Tasks,
 }
 
 #[derive(Debug)]
-struct Progress {
+struct PlanState {
     plan: FaultPlan,
     random: fastrand::Rng,
     n_requests: u64,
@@ -115,7 +115,7 @@ struct Progress {
     n_watches: u64,
 }
 
-/// Whether anything passes.
+/// State of the wrapper: whether requests and changes pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
     Open,
@@ -124,22 +124,22 @@ enum Gate {
     Shut,
 }
 
-/// What is to happen to one request.
-struct Fate {
+/// Delay and fault of one request.
+struct PlannedFault {
     delay: Duration,
     fault: Option<Fault>,
 }
 
 impl FaultyTree {
-    /// Breaks `inner` by `plan`.
+    /// Wraps `inner` with the faults of `plan`.
     pub fn new(inner: Arc<dyn Tree>, plan: FaultPlan) -> Arc<Self> {
-        let progress = Arc::new(Mutex::new(Progress::new(plan)));
+        let plan_state = Arc::new(Mutex::new(PlanState::new(plan)));
         let (gate, open) = watch::channel(Gate::Open);
         let seen = inner.session();
         let session = watch::Sender::new(*seen.borrow());
         let relays = Tasks::default();
         relays.start("faulty-session", Ending::Normal, relay_session(seen, session.clone(), open));
-        Arc::new(Self { inner, progress, gate, session, relays })
+        Arc::new(Self { inner, plan_state, gate, session, relays })
     }
 
     /// Freezes the process: nothing passes in either direction until [`FaultyTree::let_go`].
@@ -147,8 +147,8 @@ impl FaultyTree {
         self.turn(Gate::Open, Gate::Held);
     }
 
-    /// Thaws the process. What it had under way goes out; of a session that ended meanwhile
-    /// it fails.
+    /// Unfreezes the process. Waiting requests are sent; requests of a session that has ended in
+    /// between fail.
     pub fn let_go(&self) {
         self.turn(Gate::Held, Gate::Open);
     }
@@ -163,94 +163,96 @@ impl FaultyTree {
         });
     }
 
-    /// Kills the process: nothing passes any more, and what is under way never ends. The
-    /// server does not know; the session lives on until it is ended there.
+    /// Kills the process: nothing passes any more, and requests in flight never complete. The
+    /// server does not notice; the session lives on until it is ended on the server.
     pub fn kill(&self) {
         self.gate.send_replace(Gate::Shut);
     }
 
-    /// Goes on by another plan; its count of writes starts over. [`FaultPlan::none`] heals.
+    /// Replaces the plan and resets its counters. [`FaultPlan::none`] ends all faults.
     pub fn set_plan(&self, plan: FaultPlan) {
-        *lock(&self.progress) = Progress::new(plan);
+        *lock(&self.plan_state) = PlanState::new(plan);
     }
 
-    /// Whether the process has died of its plan ([`FaultPlan::die_with_request`]).
+    /// True if the process has died by its plan ([`FaultPlan::die_with_request`]).
     pub fn is_dead(&self) -> bool {
-        let progress = lock(&self.progress);
-        progress.plan.last_request.is_some_and(|last| progress.n_requests >= last)
+        let plan_state = lock(&self.plan_state);
+        plan_state.plan.last_request.is_some_and(|last| plan_state.n_requests >= last)
     }
 
-    /// How many writes were made since the plan is in force.
+    /// Returns the number of writes since the plan was set.
     pub fn n_writes(&self) -> u64 {
-        lock(&self.progress).n_writes
+        lock(&self.plan_state).n_writes
     }
 
     async fn write<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let fate = lock(&self.progress).next_write();
-        self.meet(fate, request).await
+        let planned = lock(&self.plan_state).next_write();
+        self.apply(planned, request).await
     }
 
     async fn read<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let fate = lock(&self.progress).next_request();
-        self.meet(fate, request).await
+        let planned = lock(&self.plan_state).next_request();
+        self.apply(planned, request).await
     }
 
-    /// Lets `request` meet its fate. It is sent when it is first polled, so not polling it
+    /// Applies `planned` to `request`. A request is sent when it is first polled, so not polling it
     /// loses it.
-    async fn meet<T>(&self, fate: Fate, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    async fn apply<T>(
+        &self,
+        planned: PlannedFault,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let session = self.session.borrow().connected();
         let mut gate = self.gate.subscribe();
-        let waits = !fate.delay.is_zero() || *gate.borrow() != Gate::Open;
+        let waits = !planned.delay.is_zero() || *gate.borrow() != Gate::Open;
         if waits {
-            tokio::time::sleep(fate.delay).await;
-            pass(&mut gate).await;
-            // The server knows a request by the session that it was made in.
+            tokio::time::sleep(planned.delay).await;
+            until_open(&mut gate).await;
+            // The server knows the session in which a request was made.
             if session != self.inner.session().borrow().connected() {
                 return Err(Error::SessionExpired);
             }
         }
-        match fate.fault {
+        match planned.fault {
             None => request.await,
-            Some(Fault::LostRequest) => {
-                Err(Error::ConnectionLost("the request was lost on purpose".to_owned()))
-            }
+            Some(Fault::LostRequest) => Err(Error::ConnectionLost("injected fault: request lost".to_owned())),
             Some(Fault::Refused(error)) => Err(error),
             Some(Fault::LostReply) => {
                 let _lost = request.await;
-                Err(Error::ConnectionLost("the answer was lost on purpose".to_owned()))
+                Err(Error::ConnectionLost("injected fault: response lost".to_owned()))
             }
         }
     }
 }
 
-/// Waits until the gate is open; for ever when it is shut.
-async fn pass(gate: &mut watch::Receiver<Gate>) {
+/// Waits until the gate is open; for ever if it is shut.
+async fn until_open(gate: &mut watch::Receiver<Gate>) {
     if gate.wait_for(|gate| *gate == Gate::Open).await.is_err() {
-        // The tree is gone, and whoever waits here goes with it.
+        // The tree has been dropped, and all its callers end with it.
         std::future::pending().await
     }
 }
 
-fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
-    progress.lock().expect("no one panics while holding the plan of faults")
+fn lock(plan_state: &Mutex<PlanState>) -> MutexGuard<'_, PlanState> {
+    plan_state.lock().expect("no one panics while holding the plan of faults")
 }
 
-impl Progress {
+impl PlanState {
     fn new(plan: FaultPlan) -> Self {
         let random = fastrand::Rng::with_seed(plan.seed);
         Self { plan, random, n_requests: 0, n_writes: 0, n_watches: 0 }
     }
 
-    fn next_write(&mut self) -> Fate {
+    fn next_write(&mut self) -> PlannedFault {
         self.n_writes += 1;
         let chance = self.next_request();
         match self.plan.nth_writes.get(&self.n_writes) {
-            Some(fault) => Fate { fault: Some(fault.clone()), ..chance },
+            Some(fault) => PlannedFault { fault: Some(fault.clone()), ..chance },
             None => chance,
         }
     }
 
-    fn next_request(&mut self) -> Fate {
+    fn next_request(&mut self) -> PlannedFault {
         self.n_requests += 1;
         let end = match self.plan.last_request.map(|last| self.n_requests.cmp(&last)) {
             None | Some(Ordering::Less) => None,
@@ -258,7 +260,7 @@ impl Progress {
             Some(Ordering::Greater) => Some(Fault::Refused(Error::Disconnected)),
         };
         let rates = self.plan.rates;
-        // As many draws for each request, so that one rate does not shift the others' luck.
+        // The same number of draws for each request, so that a rate does not affect other faults.
         let (dice, hesitation, share) = (self.random.f64(), self.random.f64(), self.random.f64());
         let fault = if dice < rates.lost_reply {
             Some(Fault::LostReply)
@@ -268,56 +270,56 @@ impl Progress {
             None
         };
         let delay = if hesitation < rates.delay { rates.delay_max.mul_f64(share) } else { Duration::ZERO };
-        Fate { delay, fault: end.or(fault) }
+        PlannedFault { delay, fault: end.or(fault) }
     }
 
-    /// The luck of a new watcher, its own, so that the order in which watchers are woken
-    /// does not matter.
+    /// Returns the generator of a new watcher. Each watcher has its own, so that the order in which
+    /// watchers are woken does not matter.
     fn next_watch(&mut self) -> fastrand::Rng {
         self.n_watches += 1;
         fastrand::Rng::with_seed(self.plan.seed.wrapping_add(self.n_watches))
     }
 }
 
-/// Passes changes of the session on, whenever the gate is open.
+/// Forwards changes of the session while the gate is open.
 async fn relay_session(
     mut seen: watch::Receiver<SessionState>,
     session: watch::Sender<SessionState>,
     mut gate: watch::Receiver<Gate>,
 ) {
     while seen.changed().await.is_ok() {
-        pass(&mut gate).await;
+        until_open(&mut gate).await;
         let state = *seen.borrow_and_update();
         session.send_if_modified(|shown| std::mem::replace(shown, state) != state);
     }
 }
 
-/// Passes changes on until the watcher behind `sink` is dropped, leaving some out.
+/// Forwards changes until the watcher behind `sink` is dropped, and drops some of them.
 async fn relay(
     mut inner: Watcher,
     sink: WatchSink,
     dropped: Arc<Notify>,
-    progress: Arc<Mutex<Progress>>,
+    plan_state: Arc<Mutex<PlanState>>,
     mut gate: watch::Receiver<Gate>,
     mut random: fastrand::Rng,
 ) {
     loop {
         let changes = tokio::select! {
             biased;
-            // Cancel-safe both: changes that are not returned stay pending.
+            // Both are cancel-safe: changes that are not returned stay pending.
             () = dropped.notified() => return,
             changes = async {
                 inner.wait().await;
-                pass(&mut gate).await;
+                until_open(&mut gate).await;
                 inner.take()
             } => changes,
         };
         let Some(changes) = changes else { continue };
         match changes {
-            // Said at the start and after a reconnect, when no tree forgets to say it.
+            // Reported at the start and after a reconnect, which no tree may omit.
             Changes::Everything => sink.note_everything(),
             Changes::Paths(paths) => {
-                let rate = lock(&progress).plan.rates.lost_event;
+                let rate = lock(&plan_state).plan.rates.lost_event;
                 paths.iter().filter(|_| random.f64() >= rate).for_each(|path| sink.note(path));
             }
         }
@@ -334,7 +336,7 @@ impl ReadTree for FaultyTree {
         self.read(self.inner.children(path)).await
     }
 
-    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error> {
+    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<NodeWithChildren>>, Error> {
         self.read(self.inner.get_many(paths)).await
     }
 
@@ -342,8 +344,8 @@ impl ReadTree for FaultyTree {
         let inner = self.inner.watch(path, scope);
         let dropped = Arc::new(Notify::new());
         let (watcher, sink) = Watcher::with_drop_notice(path, scope, &dropped);
-        let random = lock(&self.progress).next_watch();
-        let relay = relay(inner, sink, dropped, Arc::clone(&self.progress), self.gate.subscribe(), random);
+        let random = lock(&self.plan_state).next_watch();
+        let relay = relay(inner, sink, dropped, Arc::clone(&self.plan_state), self.gate.subscribe(), random);
         self.relays.start("faulty-watch", Ending::Normal, relay);
         watcher
     }
@@ -372,7 +374,7 @@ impl Tree for FaultyTree {
     }
 
     async fn close(&self) {
-        pass(&mut self.gate.subscribe()).await;
+        until_open(&mut self.gate.subscribe()).await;
         self.inner.close().await;
         self.session.send_replace(SessionState::Closed);
     }
@@ -398,7 +400,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_faults_it_keeps_the_contract() {
+    async fn tree_without_faults_satisfies_the_contract() {
         run_all(async |_| {
             let server = MemoryTree::new();
             Sessions::new(move || {
@@ -410,7 +412,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_nth_write_fails_as_told() {
+    async fn nth_write_fails_as_planned() {
         let plan = FaultPlan::none()
             .fail_nth_write(2, Fault::LostReply)
             .fail_nth_write(3, Fault::LostRequest)
@@ -434,7 +436,7 @@ mod tests {
         assert_eq!(tree.n_writes(), 5);
     }
 
-    /// What becomes of a few hundred writes.
+    /// Returns for each of 300 writes whether it was acknowledged and whether it took effect.
     async fn course(seed: u64) -> Vec<(bool, bool)> {
         let rates = Rates { lost_reply: 0.2, lost_request: 0.2, ..Rates::default() };
         let (server, tree) = faulty(FaultPlan::seeded(seed, rates));
@@ -449,7 +451,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_same_seed_gives_the_same_faults() {
+    async fn same_seed_gives_the_same_faults() {
         let course_of_seven = course(7).await;
         assert_eq!(course_of_seven, course(7).await);
         assert_ne!(course_of_seven, course(8).await);
@@ -457,11 +459,11 @@ mod tests {
             let n = course_of_seven.iter().filter(|seen| **seen == kind).count();
             assert!(n > 20, "{n} of 300 were {kind:?}");
         }
-        assert!(!course_of_seven.contains(&(true, false)), "an answer for nothing");
+        assert!(!course_of_seven.contains(&(true, false)), "a write without effect was acknowledged");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn delays_are_bounded_and_healing_ends_them() {
+    async fn delays_are_bounded_and_end_with_an_empty_plan() {
         let delay_max = Duration::from_secs(3);
         let rates = Rates { delay: 1.0, delay_max, ..Rates::default() };
         let (_server, tree) = faulty(FaultPlan::seeded(1, rates));
@@ -479,7 +481,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lost_events_are_not_heard_but_everything_is() {
+    async fn lost_events_are_not_reported_but_everything_is() {
         let rates = Rates { lost_event: 1.0, ..Rates::default() };
         let (server, tree) = faulty(FaultPlan::seeded(1, rates));
         let mut watcher = tree.watch(&TreePath::root(), Scope::Subtree);
@@ -487,11 +489,11 @@ mod tests {
         tree.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
         let session = tree.session().borrow().connected().expect("connected");
         server.expire(session);
-        assert_eq!(watcher.changed().await, Changes::Everything, "the creation was to be lost");
+        assert_eq!(watcher.changed().await, Changes::Everything, "the creation should have been lost");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn while_it_is_held_nothing_passes_and_the_server_goes_on() {
+    async fn held_tree_passes_nothing_while_the_server_continues() {
         let (server, tree) = faulty(FaultPlan::none());
         let other = server.connect();
         let mut watcher = tree.watch(&path("/a"), Scope::Node);
@@ -505,7 +507,7 @@ mod tests {
         assert_eq!(watcher.changed().await, Changes::Paths([path("/a")].into()));
         tree.create(&path("/b"), b"", CreateMode::Persistent).await.expect("created");
 
-        // A request from before the end of the session is not one of the next session.
+        // A request made before the end of the session must not run in the next session.
         tree.hold();
         let old = tree.session().borrow().connected().expect("connected");
         let at = path("/c");
@@ -513,28 +515,29 @@ mod tests {
         let thaw = async {
             tokio::time::sleep(pause).await;
             server.expire(old);
-            assert_eq!(tree.session().borrow().connected(), Some(old), "it cannot know yet");
+            assert_eq!(tree.session().borrow().connected(), Some(old), "a held tree saw a new session");
             tree.let_go();
         };
         assert_eq!(tokio::join!(late, thaw).0, Err(Error::SessionExpired));
         assert_eq!(other.get(&at).await, Ok(None));
-        tree.session().wait_for(|state| state.connected() != Some(old)).await.expect("it hears of it");
+        let renewed = tree.session().wait_for(|state| state.connected() != Some(old)).await;
+        renewed.expect("the new session is seen");
 
         tree.kill();
         tree.let_go();
-        assert!(tokio::time::timeout(pause, tree.get(&path("/b"))).await.is_err(), "the dead answer");
-        assert_eq!(server.sessions().len(), 2, "the server cannot know");
+        assert!(tokio::time::timeout(pause, tree.get(&path("/b"))).await.is_err(), "a killed tree responded");
+        assert_eq!(server.sessions().len(), 2, "the server ended the session of a killed tree");
     }
 
     #[tokio::test]
-    async fn a_dropped_watcher_ends_its_relay() {
+    async fn dropped_watcher_ends_its_relay() {
         let (_server, tree) = faulty(FaultPlan::none());
         for _ in 0..100 {
             tree.watch(&path("/a"), Scope::Node).changed().await;
         }
         crate::test_support::wait_until("no relay is left", Duration::from_secs(10), async || {
-            // Each relay shares the plan.
-            match Arc::strong_count(&tree.progress) {
+            // Each relay holds a reference to the plan.
+            match Arc::strong_count(&tree.plan_state) {
                 1 => Ok(()),
                 n => Err(format!("{} relays", n - 1)),
             }

@@ -1,25 +1,25 @@
 //! A bare versioned tree: znodes, sessions, ephemerals, watches and multi.
 //!
-//! [`Tree`] is one process's connection to the tree, [`ReadTree`] the half of it that only
-//! reads. Two things implement them:
-//! [`zookeeper::ZooKeeperTree`] for a cluster and [`memory::MemoryTree`] for local mode and
-//! tests; [`faulty::FaultyTree`] wraps either and breaks it on purpose. `contract` is the
-//! suite that all of them pass.
+//! [`Tree`] is the connection of one process to the tree; [`ReadTree`] is its read-only half. There
+//! are two implementations: [`zookeeper::ZooKeeperTree`] for a cluster, and [`memory::MemoryTree`]
+//! for local mode and tests. [`faulty::FaultyTree`] wraps either of them and injects faults. The
+//! test suite `contract` runs over all of them.
 //!
-//! What the layer promises above ZooKeeper's own guarantees:
+//! Guarantees of this layer beyond ZooKeeper's own:
 //!
-//! - **Sessions renew themselves.** When one expires, a new one is opened and
-//!   [`ReadTree::session`] shows its id. Ephemerals of the old one are gone; whoever owns them
-//!   creates them again (see `cluster::presence`).
-//! - **Watches only wake.** A [`Watcher`] says which paths may have changed, never what they
-//!   hold: read again. It lasts until dropped; after a reconnect or a new session it says
-//!   [`Changes::Everything`], as ZooKeeper does not tell what was missed (ZOOKEEPER-4698).
-//! - **Nothing waits unseen.** While there is no connection, requests are refused with
+//! - **Sessions renew themselves.** After a session has expired, a new session is opened and
+//!   [`ReadTree::session`] shows its id. The ephemerals of the expired session are gone; their
+//!   owners create them again (see `cluster::presence`).
+//! - **Watches only wake.** A [`Watcher`] reports which paths may have changed, never their data:
+//!   read them again. A watcher lasts until it is dropped. After a reconnect or in a new session it
+//!   reports [`Changes::Everything`], because ZooKeeper does not report missed changes
+//!   (ZOOKEEPER-4698).
+//! - **No hidden queueing.** While there is no connection, requests fail with
 //!   [`Error::Disconnected`] instead of being queued: the client would run them seconds later.
-//! - **An unknown outcome says so.** [`Error::outcome`] tells a write that surely did nothing
-//!   from one that may have happened; read back before trying the latter again.
-//! - **Sizes are checked before sending.** The server cuts the connection on an oversized
-//!   request, and everything behind it is lost.
+//! - **Unknown outcomes are explicit.** [`Error::outcome`] distinguishes a write that certainly had
+//!   no effect from a write that may have had one; read back before retrying the latter.
+//! - **Sizes are checked before sending.** The server closes the connection on an oversized
+//!   request, and all requests queued behind it are lost.
 
 #[cfg(any(test, feature = "test-support"))]
 pub mod contract;
@@ -40,25 +40,25 @@ pub use error::{Error, Outcome};
 pub use path::{InvalidPath, TreePath};
 pub use watch::{Changes, Watcher};
 
-/// The largest payload of one znode.
+/// Maximum size of the payload of one znode.
 ///
 /// Half of ZooKeeper's default `jute.maxbuffer`, so that no single record fills a request.
 pub const MAX_NODE_BYTES: usize = 512 * 1024;
 
-/// The largest multi, all payloads and paths together. ZooKeeper closes the connection at
+/// Maximum size of a multi: all payloads and paths together. ZooKeeper closes the connection at
 /// 1,048,575 bytes; the rest is room for headers.
 pub const MAX_MULTI_BYTES: usize = 900 * 1024;
 
-/// A znode's data version: starts at 0 and grows by one with each write.
+/// Data version of a znode: starts at 0 and grows by one with each write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub i32);
 
 impl Version {
-    /// The version of a znode that was just created.
+    /// The version of a newly created znode.
     pub const FIRST: Self = Self(0);
 
-    /// The version after one more write.
+    /// Returns the version after one more write.
     pub fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
     }
@@ -70,7 +70,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// The id of a session; never 0.
+/// Id of a session; never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(pub i64);
 
@@ -80,21 +80,21 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// How the connection to the tree stands.
+/// State of the session and its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionState {
-    /// No session yet, or the last one expired and no new one is open yet.
+    /// There is no session: none was opened yet, or the last one expired.
     Connecting,
     /// The session is live and connected.
     Connected(SessionId),
-    /// The connection is lost; the session and its ephemerals may live on.
+    /// The connection is lost; the session and its ephemerals may still be live.
     Disconnected(SessionId),
     /// [`Tree::close`] was called. Final.
     Closed,
 }
 
 impl SessionState {
-    /// The session that is connected now.
+    /// Returns the id of the session if it is connected.
     pub fn connected(self) -> Option<SessionId> {
         match self {
             Self::Connected(session) => Some(session),
@@ -103,60 +103,60 @@ impl SessionState {
     }
 }
 
-/// How long a znode lives, and how its name is made.
+/// Lifetime of a znode, and whether digits are appended to its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreateMode {
-    /// Until it is deleted.
+    /// The znode lives until it is deleted.
     Persistent,
-    /// Like persistent; ten digits are appended to the name, larger for each new child of
-    /// the same parent.
+    /// Like persistent; ten digits are appended to the name, larger for each new child of the same
+    /// parent.
     PersistentSequential,
-    /// Until it is deleted or the session ends.
+    /// The znode lives until it is deleted or the session ends.
     Ephemeral,
-    /// Both.
+    /// Like ephemeral; digits are appended to the name.
     EphemeralSequential,
 }
 
 impl CreateMode {
-    /// Whether the znode goes with its session.
+    /// True if the znode is deleted with its session.
     pub fn is_ephemeral(self) -> bool {
         matches!(self, Self::Ephemeral | Self::EphemeralSequential)
     }
 
-    /// Whether digits are appended to the name.
+    /// True if digits are appended to the name.
     pub fn is_sequential(self) -> bool {
         matches!(self, Self::PersistentSequential | Self::EphemeralSequential)
     }
 }
 
-/// What the tree knows of a znode besides its data.
+/// Metadata of a znode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// The transaction that created it. Larger means later; znodes created by one multi
-    /// share it, and no other transaction uses it.
+    /// The transaction that created the znode. Larger means later. Znodes created by one multi
+    /// share it; no other transaction has the same number.
     pub created: i64,
-    /// The transaction that last wrote its data.
+    /// The transaction that last wrote the data.
     pub modified: i64,
-    /// How often its data was written.
+    /// Number of writes of the data.
     pub version: Version,
-    /// The session it goes with, for an ephemeral.
+    /// The session that owns the znode, if it is ephemeral.
     pub owner: Option<SessionId>,
-    /// How many children it has.
+    /// Number of children.
     pub n_children: usize,
 }
 
-/// A znode as read.
+/// Data and metadata of a znode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Its payload.
+    /// Payload of the znode.
     pub data: Arc<[u8]>,
-    /// Everything else.
+    /// Metadata of the znode.
     pub stat: Stat,
 }
 
-/// A znode with the names of its children, as read at one moment.
+/// A znode with the names of its children, read at the same moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Family {
+pub struct NodeWithChildren {
     /// The znode.
     pub node: Node,
     /// The names of its children, in ascending order.
@@ -166,20 +166,20 @@ pub struct Family {
 /// One operation of a multi.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Fails unless the znode exists with this version (any, when `None`).
+    /// Fails unless the znode exists with this version (any version, if `None`).
     Check {
         /// The znode.
         path: TreePath,
-        /// The version it must have.
+        /// The required version; any, if `None`.
         version: Option<Version>,
     },
     /// Creates a znode; its parent must exist.
     Create {
         /// The znode, or the prefix of its name for a sequential one.
         path: TreePath,
-        /// Its payload.
+        /// The payload.
         data: Vec<u8>,
-        /// How long it lives.
+        /// Lifetime and naming of the znode.
         mode: CreateMode,
     },
     /// Writes a znode's data.
@@ -188,20 +188,20 @@ pub enum Op {
         path: TreePath,
         /// The new payload.
         data: Vec<u8>,
-        /// The version it must have before; any, when `None`.
+        /// The required version before the write; any, if `None`.
         version: Option<Version>,
     },
     /// Deletes a znode that has no children.
     Delete {
         /// The znode.
         path: TreePath,
-        /// The version it must have; any, when `None`.
+        /// The required version; any, if `None`.
         version: Option<Version>,
     },
 }
 
 impl Op {
-    /// The path that the operation is about.
+    /// Returns the path of the operation's znode.
     pub fn path(&self) -> &TreePath {
         match self {
             Self::Check { path, .. }
@@ -211,7 +211,8 @@ impl Op {
         }
     }
 
-    /// What it adds to a request: payload, path, and a header's worth of bytes.
+    /// Returns the size that the operation adds to a request: payload, path, and an estimate of the
+    /// header.
     pub fn n_bytes(&self) -> usize {
         const HEADER_BYTES: usize = 64;
         let data = match self {
@@ -222,20 +223,20 @@ impl Op {
     }
 }
 
-/// What one operation of a multi did.
+/// Result of one operation of a multi.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpResult {
-    /// The check held.
+    /// The check succeeded.
     Checked,
     /// The znode was created at this path (with its digits, for a sequential one).
     Created(TreePath),
     /// The data was written; the znode now has this version.
     Set(Version),
-    /// The znode is gone.
+    /// The znode was deleted.
     Deleted,
 }
 
-/// What a [`Watcher`] covers.
+/// Scope of a [`Watcher`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// The znode's existence, its data, and the names of its children.
@@ -244,107 +245,107 @@ pub enum Scope {
     Subtree,
 }
 
-/// The half of a connection to the tree that changes nothing.
+/// The read-only half of a connection to the tree.
 ///
-/// Whoever holds only this can write nothing by any mistake: the readers of the cluster
-/// state do, so that what the leader owns is written by `election::FencedWriter` alone.
+/// Code that has only a `ReadTree` cannot write by mistake. All readers of the cluster state use
+/// it, so that state owned by the leader is written by `election::FencedWriter` alone.
 ///
 /// # Errors
-/// Every method may answer [`Error::Disconnected`], [`Error::ConnectionLost`],
+/// Every method may return [`Error::Disconnected`], [`Error::ConnectionLost`],
 /// [`Error::SessionExpired`] and [`Error::Closed`].
 #[async_trait]
 pub trait ReadTree: fmt::Debug + Send + Sync + 'static {
-    /// Reads a znode; `None` when there is none.
+    /// Reads a znode; `None` if it does not exist.
     async fn get(&self, path: &TreePath) -> Result<Option<Node>, Error>;
 
-    /// Reads the names of a znode's children in ascending order; `None` when there is no
-    /// such znode.
+    /// Reads the names of a znode's children in ascending order; `None` if the znode does not
+    /// exist.
     async fn children(&self, path: &TreePath) -> Result<Option<Vec<String>>, Error>;
 
-    /// Reads many znodes with the names of their children, in the order asked; `None` where
-    /// there is none. Each is consistent in itself; they may be of different moments.
-    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error>;
+    /// Reads many znodes with the names of their children, in the order of `paths`; `None` for a
+    /// znode that does not exist. Each znode is consistent in itself; different znodes may be read
+    /// at different moments.
+    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<NodeWithChildren>>, Error>;
 
-    /// Wakes on every change in `scope` from now until dropped, across reconnects and new
-    /// sessions. Its first answer is [`Changes::Everything`], given once the watch is in
-    /// place, so that a reader that re-reads on each answer has missed nothing.
+    /// Returns a watcher that wakes on every change in `scope` from now until it is dropped, across
+    /// reconnects and new sessions. The watcher first reports [`Changes::Everything`], as soon as
+    /// the watch is in place, so that a reader that reads again after each report misses nothing.
     ///
-    /// What is noted for which change stands in [`watch`]. After [`Tree::close`] a last
-    /// `Everything` comes, and nothing more.
+    /// The module [`watch`] documents which paths are reported for which change. After
+    /// [`Tree::close`] the watcher reports `Everything` once more, and nothing afterwards.
     fn watch(&self, path: &TreePath, scope: Scope) -> Watcher;
 
-    /// The state of the session, as a value that can be watched. Only the latest is kept: a
-    /// short disconnection may not show.
+    /// Returns the state of the session, as a value that can be watched. Only the latest state is
+    /// kept: a short disconnection may be missed.
     fn session(&self) -> crate::daemon::watch::Receiver<SessionState>;
 }
 
-/// A connection to the tree, shared by everything in one process.
+/// A connection to the tree, shared by all parts of one process.
 ///
-/// Methods do nothing until polled. A future that is dropped may have sent its request:
-/// for a write, the outcome is then unknown.
+/// Methods do nothing until polled. A future that is dropped may have sent its request, so the
+/// outcome of a dropped write is unknown.
 ///
 /// # Ordering
-/// Requests that are awaited one after the other take effect in that order, and a read
-/// sees every write of this connection that was answered before it.
+/// Requests that are awaited one after the other take effect in that order. A read sees every
+/// write of this connection whose response was received before the read.
 ///
 /// # Errors
-/// Every method may answer what those of [`ReadTree`] may; each lists its own on top.
+/// Every method may return the errors of [`ReadTree`]; each method lists its additional errors.
 #[async_trait]
 pub trait Tree: ReadTree {
-    /// Creates a znode and answers its path (with its digits, for a sequential one). The
-    /// parent must exist.
+    /// Creates a znode and returns its path (with its digits, if it is sequential). The parent must
+    /// exist.
     ///
-    /// The digits count the creations below the parent so far, those of children without
-    /// digits too, from `0000000000`; they start over when the parent is created again.
+    /// The digits count all creations below the parent so far, including those of children without
+    /// digits, from `0000000000`; they start over when the parent is created again.
     ///
     /// # Errors
     /// `NodeExists`, `NoNode` (no parent), `NoChildrenForEphemerals`, `TooLarge`; `Refused`
     /// for a sequential child of the tree's root made by the path `/`.
     async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error>;
 
-    /// Writes a znode's data when it has the `expected` version (any, when `None`), and
-    /// answers its new version.
+    /// Writes a znode's data if it has the `expected` version (any, if `None`), and returns the new
+    /// version.
     ///
     /// # Errors
     /// `NoNode`, `BadVersion`, `TooLarge`.
     async fn set(&self, path: &TreePath, data: &[u8], expected: Option<Version>) -> Result<Version, Error>;
 
-    /// Deletes a znode without children when it has the `expected` version (any, when
-    /// `None`).
+    /// Deletes a znode without children if it has the `expected` version (any, if `None`).
     ///
     /// # Errors
-    /// `NoNode`, `BadVersion`, `NotEmpty`, looked for in this order; `Refused` for the root.
+    /// `NoNode`, `BadVersion`, `NotEmpty`, checked in this order; `Refused` for the root.
     async fn delete(&self, path: &TreePath, expected: Option<Version>) -> Result<(), Error>;
 
-    /// All of `ops` or none of them, each seeing what those before it did. Answers one
-    /// result per operation.
+    /// Applies all of `ops` or none of them. Each operation sees the effects of those before it.
+    /// Returns one result per operation.
     ///
     /// # Errors
     /// [`Error::Multi`] with the index and the error of the first operation that failed;
     /// `TooLarge` before anything is sent.
     async fn multi(&self, ops: Vec<Op>) -> Result<Vec<OpResult>, Error>;
 
-    /// Ends the session, which deletes its ephemerals at once, and refuses everything
-    /// afterwards. Bounded: gives up waiting for the server after about a second.
+    /// Ends the session, which deletes its ephemerals at once. All later requests are rejected.
+    /// Bounded: stops waiting for the server after about one second.
     async fn close(&self);
 
-    /// Deletes a znode with everything below it. Answers how many were deleted; 0 when
-    /// there was none. The tree's own root is emptied and stays. Not atomic: another writer
-    /// may interfere, and an error may leave a part; run it again.
+    /// Deletes a znode and everything below it. Returns the number of deleted znodes; 0 if the
+    /// znode does not exist. The root of the tree is emptied but not deleted. Not atomic: another
+    /// writer may interfere, and an error may leave some znodes; run it again.
     async fn delete_recursive(&self, root: &TreePath) -> Result<usize, Error> {
         let mut found = vec![root.clone()];
         let mut next = 0;
         while next < found.len() {
             let batch: Vec<TreePath> = found[next..].iter().take(READ_BATCH).cloned().collect();
             next += batch.len();
-            for (path, family) in batch.iter().zip(self.get_many(&batch).await?) {
-                for child in family.into_iter().flat_map(|family| family.children) {
+            for (path, znode) in batch.iter().zip(self.get_many(&batch).await?) {
+                for child in znode.into_iter().flat_map(|znode| znode.children) {
                     found.push(path.child(&child).map_err(Error::InvalidPath)?);
                 }
             }
         }
         let mut n_deleted = 0;
-        // Children were found after their parents, so the reverse order is leaves first.
+        // Children were found after their parents, so the reverse order deletes children first.
         for path in found.iter().rev().filter(|path| !path.is_root()) {
             match self.delete(path, None).await {
                 Ok(()) => n_deleted += 1,
@@ -367,5 +368,5 @@ pub trait Tree: ReadTree {
     }
 }
 
-/// How many znodes one request reads; keeps a reply near a megabyte for records of 4 KiB.
+/// Number of znodes that one request reads; keeps a reply near a megabyte for records of 4 KiB.
 pub const READ_BATCH: usize = 200;

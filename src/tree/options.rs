@@ -1,18 +1,18 @@
-//! Where ZooKeeper is.
+//! Connection options of ZooKeeper.
 
 use std::time::Duration;
 
 use crate::tree::TreePath;
 
-/// How to reach a ZooKeeper ensemble.
+/// Options of a connection to a ZooKeeper ensemble.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Its servers, each `host:port`.
+    /// Servers of the ensemble, each `host:port`.
     pub servers: Vec<String>,
-    /// The path that is our root; created when it is missing.
+    /// Path of the cluster's root; created if it is missing.
     pub root: TreePath,
-    /// The session timeout asked for. The server may grant another.
+    /// Requested session timeout. The server may grant another value.
     pub session_timeout: Duration,
-    /// How long one request may take before its outcome is called unknown.
+    /// Maximum duration of one request, after which its outcome is reported as unknown.
     pub request_timeout: Duration,
 }

@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TreePath(Arc<str>);
 
-/// A text that is not a path of the tree.
+/// Error of a text that is not a path of the tree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a path of the tree: {reason}")]
 pub struct InvalidPath {
@@ -15,23 +15,23 @@ pub struct InvalidPath {
 }
 
 impl TreePath {
-    /// `/`.
+    /// Returns the path `/`.
     pub fn root() -> Self {
         Self("/".into())
     }
 
-    /// The path as text.
+    /// Returns the path as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The child called `name`.
+    /// Returns the path of the child called `name`.
     ///
     /// # Errors
-    /// [`InvalidPath`] when `name` is not one valid part of a path.
+    /// [`InvalidPath`] if `name` is not exactly one valid part of a path.
     pub fn child(&self, name: &str) -> Result<Self, InvalidPath> {
         if name.contains('/') {
-            return Err(InvalidPath { text: name.to_owned(), reason: "a name holds no slash" });
+            return Err(InvalidPath { text: name.to_owned(), reason: "a name must not contain a slash" });
         }
         match self.is_root() {
             true => format!("/{name}").parse(),
@@ -39,7 +39,7 @@ impl TreePath {
         }
     }
 
-    /// The path one level up; `None` for the root.
+    /// Returns the path one level up; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
         if self.is_root() {
             return None;
@@ -50,28 +50,28 @@ impl TreePath {
         }
     }
 
-    /// The last part; empty for the root.
+    /// Returns the last part; empty for the root.
     pub fn name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Its parts, from the top.
+    /// Returns the parts of the path, from the top.
     pub fn parts(&self) -> impl Iterator<Item = &str> {
         self.0.split('/').filter(|part| !part.is_empty())
     }
 
-    /// Whether this is `/`.
+    /// True if this is `/`.
     pub fn is_root(&self) -> bool {
         &*self.0 == "/"
     }
 
-    /// Whether this is `ancestor` or lies below it.
+    /// True if this path is `ancestor` or below it.
     pub fn is_at_or_below(&self, ancestor: &Self) -> bool {
         ancestor.is_root()
             || self.0.strip_prefix(&*ancestor.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// `/a`, `/a/b`, … down to this path; nothing for the root.
+    /// Returns `/a`, `/a/b`, … down to this path; an empty list for the root.
     pub fn ancestors_and_self(&self) -> Vec<Self> {
         let mut path = String::new();
         self.parts()
@@ -103,11 +103,11 @@ impl FromStr for TreePath {
                 return fail("a part is relative");
             }
             if part.chars().any(|c| c.is_control()) {
-                return fail("a part holds a control character");
+                return fail("a part contains a control character");
             }
         }
         if text == "/zookeeper" || text.starts_with("/zookeeper/") {
-            return fail("/zookeeper belongs to the server");
+            return fail("/zookeeper is reserved for the server");
         }
         Ok(Self(text.into()))
     }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_paths_are_refused() {
+    fn invalid_paths_are_rejected() {
         for bad in ["", "a", "/a/", "//", "/a//b", "/a/../b", "/.", "/a\n", "/zookeeper/quota"] {
             assert!(bad.parse::<TreePath>().is_err(), "{bad:?} was accepted");
         }

@@ -1,8 +1,8 @@
-//! What is checked before a request leaves, by both backends alike.
+//! Checks of a request before it is sent, shared by both backends.
 
 use crate::tree::{CreateMode, Error, MAX_MULTI_BYTES, MAX_NODE_BYTES, Op, TreePath};
 
-/// Refuses a payload over the limit of one znode.
+/// Rejects a payload that exceeds the limit of one znode.
 pub(crate) fn check_payload(path: &TreePath, n_bytes: usize) -> Result<(), Error> {
     match n_bytes > MAX_NODE_BYTES {
         true => Err(Error::TooLarge { path: path.clone(), bytes: n_bytes, limit: MAX_NODE_BYTES }),
@@ -10,8 +10,8 @@ pub(crate) fn check_payload(path: &TreePath, n_bytes: usize) -> Result<(), Error
     }
 }
 
-/// Refuses to create the tree's root. The server would answer by its own root, which with a
-/// chroot is another znode than ours.
+/// Rejects the creation of the tree's root. The server would refer to its own root, which with a
+/// chroot is a different znode.
 pub(crate) fn check_root_creation(path: &TreePath, mode: CreateMode) -> Result<(), Error> {
     match (path.is_root(), mode.is_sequential()) {
         (false, _) => Ok(()),
@@ -20,7 +20,7 @@ pub(crate) fn check_root_creation(path: &TreePath, mode: CreateMode) -> Result<(
     }
 }
 
-/// Refuses to delete the tree's root.
+/// Rejects the deletion of the tree's root.
 pub(crate) fn check_root_deletion(path: &TreePath) -> Result<(), Error> {
     match path.is_root() {
         true => Err(Error::Refused("the root of the tree cannot be deleted".to_owned())),
@@ -28,7 +28,7 @@ pub(crate) fn check_root_deletion(path: &TreePath) -> Result<(), Error> {
     }
 }
 
-/// Checks a multi: every payload, their sum, and operations on the root.
+/// Checks a multi: every payload, the sum of all sizes, and operations on the root.
 pub(crate) fn check_multi(ops: &[Op]) -> Result<(), Error> {
     for op in ops {
         if let Op::Create { path, data, .. } | Op::Set { path, data, .. } = op {

@@ -1,13 +1,13 @@
-//! Watchers: a set of paths that may have changed, filled by a backend, drained by a reader.
+//! Watchers: sets of paths that may have changed, filled by a backend, drained by a reader.
 //!
-//! What is noted, in every backend alike:
+//! Every backend reports the same paths for a change:
 //!
 //! - a write of `/a/b`: `/a/b`;
 //! - the creation or deletion of `/a/b`: `/a/b`, and `/a`, whose list of children changed.
 //!
-//! Of these a [`Scope::Node`] watcher is told its own path alone, and a [`Scope::Subtree`]
-//! watcher all that are at or below its path. So a reader that reads the noted paths again,
-//! each with its children, has the whole change.
+//! A [`Scope::Node`] watcher receives only its own path, and a [`Scope::Subtree`] watcher all paths
+//! at or below its path. A reader that reads the reported paths again, each with its children, has
+//! therefore seen the whole change.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,14 +18,14 @@ use tokio::sync::Notify;
 
 use crate::tree::{Scope, TreePath};
 
-/// A watcher remembers at most this many changed paths; one more and it says
+/// Maximum number of changed paths that a watcher keeps. Beyond it the watcher reports
 /// [`Changes::Everything`], which costs the reader a full read and loses nothing.
 const MAX_PATHS: usize = 50_000;
 
-/// What may have changed since the last answer.
+/// Paths that may have changed since the last report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changes {
-    /// Read all that is watched: nobody knows what was missed.
+    /// Anything that is watched may have changed: read all of it.
     Everything,
     /// These znodes were created, deleted or written, or gained or lost a child.
     Paths(BTreeSet<TreePath>),
@@ -37,7 +37,7 @@ pub struct Watcher {
     shared: Arc<Shared>,
 }
 
-/// The backend's end of a [`Watcher`]; does not keep it alive.
+/// The backend's end of a [`Watcher`]; does not keep the watcher alive.
 #[derive(Debug, Clone)]
 pub struct WatchSink {
     shared: Weak<Shared>,
@@ -47,7 +47,7 @@ pub struct WatchSink {
 
 #[derive(Debug)]
 struct Shared {
-    // Guards the set that backends fill and the owner takes; held for a few instructions.
+    // Guards the set that backends fill and the owner drains; held for a few instructions.
     pending: Mutex<Option<Changes>>,
     wake: Notify,
     dropped: Option<Arc<Notify>>,
@@ -62,13 +62,13 @@ impl Drop for Shared {
 }
 
 impl Watcher {
-    /// A watcher of `path` and the end that feeds it.
+    /// Returns a watcher of `path` and the sink that feeds it.
     pub fn new(path: &TreePath, scope: Scope) -> (Self, WatchSink) {
         Self::build(path, scope, None)
     }
 
-    /// Like [`Watcher::new`]; `dropped` is notified once the watcher is gone, so that its
-    /// feeder can let go at once.
+    /// Like [`Watcher::new`]; `dropped` is notified when the watcher is dropped, so that its feeder
+    /// can release the watch at once.
     pub(crate) fn with_drop_notice(
         path: &TreePath,
         scope: Scope,
@@ -83,10 +83,10 @@ impl Watcher {
         (Self { shared }, sink)
     }
 
-    /// Waits until something may have changed and takes all that has gathered.
+    /// Waits until something may have changed, then takes and returns all pending changes.
     ///
     /// # Cancellation safety
-    /// Safe: nothing is taken unless it is returned.
+    /// Safe: changes are taken only when they are returned.
     pub async fn changed(&mut self) -> Changes {
         loop {
             if let Some(changes) = self.take() {
@@ -96,18 +96,18 @@ impl Watcher {
         }
     }
 
-    /// Waits until there is something to take.
+    /// Waits until there are pending changes.
     ///
     /// # Cancellation safety
     /// Safe: nothing is taken.
     pub async fn wait(&self) {
         while self.pending().is_none() {
-            // A change that comes between the look and this wait left a permit behind.
+            // A change between the check and this wait has left a permit.
             self.shared.wake.notified().await;
         }
     }
 
-    /// What has gathered so far, without waiting.
+    /// Takes and returns the pending changes, without waiting.
     pub fn take(&mut self) -> Option<Changes> {
         self.pending().take()
     }
@@ -118,22 +118,22 @@ impl Watcher {
 }
 
 impl WatchSink {
-    /// The path that is watched.
+    /// Returns the watched path.
     pub fn path(&self) -> &TreePath {
         &self.path
     }
 
-    /// How much of it is watched.
+    /// Returns the watched scope.
     pub fn scope(&self) -> Scope {
         self.scope
     }
 
-    /// Whether the [`Watcher`] still exists.
+    /// True if the [`Watcher`] still exists.
     pub fn is_alive(&self) -> bool {
         self.shared.strong_count() > 0
     }
 
-    /// Whether a change of `path` is in the watcher's scope.
+    /// True if a change of `path` is in the watcher's scope.
     pub fn covers(&self, path: &TreePath) -> bool {
         match self.scope {
             Scope::Node => *path == self.path,
@@ -141,7 +141,7 @@ impl WatchSink {
         }
     }
 
-    /// Adds one path and wakes the owner.
+    /// Adds one changed path and wakes the owner.
     pub fn note(&self, path: &TreePath) {
         self.merge(|pending| match pending {
             Some(Changes::Everything) => {}
@@ -155,7 +155,7 @@ impl WatchSink {
         });
     }
 
-    /// Says that anything may have changed and wakes the owner.
+    /// Reports that anything may have changed and wakes the owner.
     pub fn note_everything(&self) {
         self.merge(|pending| *pending = Some(Changes::Everything));
     }
@@ -163,34 +163,35 @@ impl WatchSink {
     fn merge(&self, add: impl FnOnce(&mut Option<Changes>)) {
         let Some(shared) = self.shared.upgrade() else { return };
         add(&mut shared.pending.lock().expect("no one panics while holding the pending changes"));
-        // One permit is kept when nobody waits, so a change between a look and a wait wakes.
+        // One permit is kept if nobody waits, so a change between a check and a wait wakes the
+        // owner.
         shared.wake.notify_one();
     }
 }
 
-/// What happened to a znode, as far as watchers care.
+/// Change of a znode that watchers are notified of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// Its data was written, or (as ZooKeeper's non-recursive watches tell it) its children
+pub(crate) enum NodeEvent {
+    /// The data was written, or (as ZooKeeper's non-recursive watches report it) the children
     /// changed.
     Changed(TreePath),
-    /// It was created or deleted.
-    CameOrWent(TreePath),
+    /// The znode was created or deleted.
+    CreatedOrDeleted(TreePath),
 }
 
-impl Event {
-    /// The paths that watchers are told of.
-    fn noted(&self) -> impl Iterator<Item = TreePath> {
+impl NodeEvent {
+    /// Returns the paths that are reported to watchers.
+    fn reported_paths(&self) -> impl Iterator<Item = TreePath> {
         let (path, parent) = match self {
             Self::Changed(path) => (path, None),
-            Self::CameOrWent(path) => (path, path.parent()),
+            Self::CreatedOrDeleted(path) => (path, path.parent()),
         };
         std::iter::once(path.clone()).chain(parent)
     }
 }
 
-/// The sinks of one connection, found by the path they watch. Ordered, so that they are woken
-/// in the same order each time.
+/// The sinks of one connection, by watched path. Ordered, so that sinks are woken in the same order
+/// each time.
 #[derive(Debug, Default)]
 pub(crate) struct WatchTable {
     sinks: BTreeMap<Box<str>, Vec<WatchSink>>,
@@ -199,8 +200,8 @@ pub(crate) struct WatchTable {
 }
 
 impl WatchTable {
-    /// Adds a sink. Dead ones are dropped whenever their number may have doubled, so the
-    /// table stays within twice the living sinks.
+    /// Adds a sink. Dead sinks are dropped whenever their number may have doubled, so the table
+    /// contains at most twice as many sinks as are alive.
     pub(crate) fn add(&mut self, sink: WatchSink) {
         self.sinks.entry(sink.path().as_str().into()).or_default().push(sink);
         self.n_sinks += 1;
@@ -209,7 +210,7 @@ impl WatchTable {
         }
     }
 
-    /// Drops the sinks whose watchers are gone.
+    /// Drops the sinks whose watchers have been dropped.
     pub(crate) fn prune(&mut self) {
         self.sinks.retain(|_, sinks| {
             sinks.retain(WatchSink::is_alive);
@@ -219,39 +220,39 @@ impl WatchTable {
         self.n_at_last_prune = self.n_sinks.max(16);
     }
 
-    /// The sinks of `path` itself.
+    /// Returns the sinks of `path` itself.
     pub(crate) fn at(&self, path: &TreePath) -> impl Iterator<Item = &WatchSink> {
         self.sinks.get(path.as_str()).into_iter().flatten()
     }
 
-    /// All sinks.
+    /// Returns all sinks.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &WatchSink> {
         self.sinks.values().flatten()
     }
 
-    /// Wakes the watchers that `event` concerns.
-    pub(crate) fn tell(&self, event: &Event) {
+    /// Wakes the watchers whose scope covers `event`.
+    pub(crate) fn notify(&self, event: &NodeEvent) {
         if self.sinks.is_empty() {
             return;
         }
-        for path in event.noted() {
+        for path in event.reported_paths() {
             self.note(&path);
         }
     }
 
-    /// Wakes the watchers of `path` itself that `event` concerns.
-    pub(crate) fn tell_at(&self, path: &TreePath, event: &Event) {
+    /// Wakes the watchers of `path` itself whose scope covers `event`.
+    pub(crate) fn notify_at(&self, path: &TreePath, event: &NodeEvent) {
         for sink in self.at(path) {
-            for noted in event.noted() {
-                if sink.covers(&noted) {
-                    sink.note(&noted);
+            for reported in event.reported_paths() {
+                if sink.covers(&reported) {
+                    sink.note(&reported);
                 }
             }
         }
     }
 
-    /// Wakes every watcher: anything may have changed.
-    pub(crate) fn tell_everything(&self) {
+    /// Wakes every watcher and reports that anything may have changed.
+    pub(crate) fn notify_everything(&self) {
         self.iter().for_each(WatchSink::note_everything);
     }
 
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn changes_gather_until_taken() {
+    async fn changes_accumulate_until_they_are_taken() {
         let (mut watcher, sink) = Watcher::new(&path("/a"), Scope::Subtree);
         sink.note(&path("/a/1"));
         sink.note(&path("/a/2"));
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_paths_become_everything() {
+    fn watcher_with_too_many_paths_reports_everything() {
         let (mut watcher, sink) = Watcher::new(&path("/a"), Scope::Subtree);
         for i in 0..=MAX_PATHS {
             sink.note(&path(&format!("/a/{i}")));
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_watcher_is_seen_by_its_feeder() {
+    fn sink_of_a_dropped_watcher_is_dead() {
         let (watcher, sink) = Watcher::new(&path("/a"), Scope::Node);
         assert!(sink.is_alive() && sink.covers(&path("/a")) && !sink.covers(&path("/a/b")));
         drop(watcher);
@@ -308,7 +309,7 @@ mod tests {
         sink.note(&path("/a"));
     }
 
-    fn told(event: &Event) -> Vec<(&'static str, Scope, Vec<String>)> {
+    fn reports(event: &NodeEvent) -> Vec<(&'static str, Scope, Vec<String>)> {
         let mut table = WatchTable::default();
         let watched =
             [("/", Scope::Subtree), ("/a", Scope::Node), ("/a", Scope::Subtree), ("/a/b", Scope::Node)];
@@ -318,37 +319,42 @@ mod tests {
             table.add(sink);
             watchers.push(watcher);
         }
-        table.tell(event);
-        let heard = watchers.iter_mut().map(|watcher| match watcher.take() {
+        table.notify(event);
+        let reported = watchers.iter_mut().map(|watcher| match watcher.take() {
             Some(Changes::Paths(paths)) => paths.iter().map(ToString::to_string).collect(),
             Some(Changes::Everything) => vec!["everything".to_owned()],
             None => Vec::new(),
         });
-        watched.iter().zip(heard).map(|(&(at, scope), heard)| (at, scope, heard)).collect()
+        watched.iter().zip(reported).map(|(&(at, scope), reported)| (at, scope, reported)).collect()
     }
 
     #[test]
-    fn each_scope_is_told_what_it_covers() {
-        let heard = |event| told(&event).into_iter().map(|(_, _, heard)| heard.join(" ")).collect::<Vec<_>>();
-        assert_eq!(heard(Event::Changed(path("/a/b"))), ["/a/b", "", "/a/b", "/a/b"]);
-        assert_eq!(heard(Event::CameOrWent(path("/a/b"))), ["/a /a/b", "/a", "/a /a/b", "/a/b"]);
-        assert_eq!(heard(Event::CameOrWent(path("/a"))), ["/ /a", "/a", "/a", ""]);
-        assert_eq!(heard(Event::CameOrWent(path("/a/b/c"))), ["/a/b /a/b/c", "", "/a/b /a/b/c", "/a/b"]);
-        assert_eq!(heard(Event::CameOrWent(path("/ab"))), ["/ /ab", "", "", ""]);
+    fn each_scope_is_notified_of_the_paths_it_covers() {
+        let reported = |event| {
+            reports(&event).into_iter().map(|(_, _, reported)| reported.join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(reported(NodeEvent::Changed(path("/a/b"))), ["/a/b", "", "/a/b", "/a/b"]);
+        assert_eq!(reported(NodeEvent::CreatedOrDeleted(path("/a/b"))), ["/a /a/b", "/a", "/a /a/b", "/a/b"]);
+        assert_eq!(reported(NodeEvent::CreatedOrDeleted(path("/a"))), ["/ /a", "/a", "/a", ""]);
+        assert_eq!(
+            reported(NodeEvent::CreatedOrDeleted(path("/a/b/c"))),
+            ["/a/b /a/b/c", "", "/a/b /a/b/c", "/a/b"]
+        );
+        assert_eq!(reported(NodeEvent::CreatedOrDeleted(path("/ab"))), ["/ /ab", "", "", ""]);
     }
 
     #[test]
-    fn dead_sinks_leave_the_table() {
+    fn dead_sinks_are_removed_from_the_table() {
         let mut table = WatchTable::default();
         for _ in 0..10_000 {
             let (_watcher, sink) = Watcher::new(&path("/a"), Scope::Node);
             table.add(sink);
         }
-        assert!(table.n_sinks <= 64, "{} dead sinks are kept", table.n_sinks);
+        assert!(table.n_sinks <= 64, "{} dead sinks are in the table", table.n_sinks);
     }
 
     #[tokio::test]
-    async fn the_feeder_hears_of_a_dropped_watcher() {
+    async fn feeder_is_notified_of_a_dropped_watcher() {
         let dropped = Arc::new(Notify::new());
         drop(Watcher::with_drop_notice(&path("/a"), Scope::Node, &dropped));
         dropped.notified().await;

@@ -1,7 +1,7 @@
-//! Folding one znode, as read, into a view. Pure.
+//! Folds one znode, as read, into a view. Pure.
 //!
-//! Every record is a znode two levels deep whose data and children's names are all there is
-//! to know: the beats of a topology and the holders of a blob are the names of children.
+//! Every record is a znode two levels deep, and is fully described by its data and the names of its
+//! children: the heartbeats of a topology and the replicas of a blob are names of children.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,33 +21,33 @@ use crate::{
         BlobKey, HostName, NimbusId, SupervisorId, TaskId, TopologyId, assignment::Assignment,
         topology::TaskTable,
     },
-    tree::{Family, TreePath},
+    tree::{NodeWithChildren, TreePath},
 };
 
-/// What folding one znode led to.
+/// Result of folding one znode.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Folded {
-    /// Whether the view is another one now.
+    /// True if the view has changed.
     pub(super) changed: bool,
     /// Paths to read next.
-    pub(super) look_at: Vec<TreePath>,
-    /// Why the znode cannot be read, when that was not known before.
+    pub(super) read_next: Vec<TreePath>,
+    /// Decoding error of the znode, if it is new.
     pub(super) newly_unreadable: Option<String>,
 }
 
-/// The top-level znodes.
+/// Returns the top-level znodes.
 pub(super) fn roots() -> Vec<TreePath> {
     let mut roots = layout::roots();
     roots.push(layout::leader());
     roots
 }
 
-/// The path of the record that a change at `path` is about.
+/// Returns the path of the record that a change at `path` belongs to.
 pub(super) fn record_path(path: &TreePath) -> TreePath {
     path.ancestors_and_self().into_iter().take(2).last().unwrap_or_else(TreePath::root)
 }
 
-/// The path of every record in the view.
+/// Returns the path of every record in the view.
 pub(super) fn records(view: &ClusterView) -> Vec<TreePath> {
     let mut paths: Vec<TreePath> = layout::roots().iter().flat_map(|root| children_of(view, root)).collect();
     paths.extend(view.unreadable.keys().cloned());
@@ -55,26 +55,26 @@ pub(super) fn records(view: &ClusterView) -> Vec<TreePath> {
 }
 
 /// Folds the znode at `path`, or its absence, into `view`.
-pub(super) fn fold(view: &mut ClusterView, path: &TreePath, family: Option<&Family>) -> Folded {
+pub(super) fn fold(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithChildren>) -> Folded {
     if *path == layout::leader() {
-        return fold_record(view, path, family, |view, leader| replace(&mut view.leader, leader));
+        return fold_record(view, path, znode, |view, leader| replace(&mut view.leader, leader));
     }
     match path.parts().count() {
-        1 => fold_root(view, path, family),
-        2 => fold_child(view, path, family),
+        1 => fold_root(view, path, znode),
+        2 => fold_child(view, path, znode),
         _ => Folded::default(),
     }
 }
 
-/// Compares the names of a root's children with what the view has.
-fn fold_root(view: &ClusterView, root: &TreePath, family: Option<&Family>) -> Folded {
+/// Compares the names of a root's children with those in the view.
+fn fold_root(view: &ClusterView, root: &TreePath, znode: Option<&NodeWithChildren>) -> Folded {
     let known = children_of(view, root);
-    let listed: BTreeSet<TreePath> = family
+    let listed: BTreeSet<TreePath> = znode
         .into_iter()
-        .flat_map(|family| &family.children)
+        .flat_map(|znode| &znode.children)
         .filter_map(|name| root.child(name).ok())
         .collect();
-    Folded { look_at: known.symmetric_difference(&listed).cloned().collect(), ..Folded::default() }
+    Folded { read_next: known.symmetric_difference(&listed).cloned().collect(), ..Folded::default() }
 }
 
 fn children_of(view: &ClusterView, root: &TreePath) -> BTreeSet<TreePath> {
@@ -97,40 +97,40 @@ fn children_of(view: &ClusterView, root: &TreePath) -> BTreeSet<TreePath> {
     known
 }
 
-fn fold_child(view: &mut ClusterView, path: &TreePath, family: Option<&Family>) -> Folded {
+fn fold_child(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithChildren>) -> Folded {
     let root = path.parts().next().unwrap_or_default().to_owned();
     match root.as_str() {
-        "storms" => fold_stored::<Storm, TopologyId>(view, path, family, |view| &mut view.storms),
-        "orders" => fold_stored::<Orders, SupervisorId>(view, path, family, |view| &mut view.orders),
-        "drains" => fold_stored::<Drain, HostName>(view, path, family, |view| &mut view.drains),
+        "storms" => fold_stored::<Storm, TopologyId>(view, path, znode, |view| &mut view.storms),
+        "orders" => fold_stored::<Orders, SupervisorId>(view, path, znode, |view| &mut view.orders),
+        "drains" => fold_stored::<Drain, HostName>(view, path, znode, |view| &mut view.drains),
         "events" => fold_with(
             view,
             path,
-            family,
-            |path, family| decode::<Event>(path, family).map(Arc::new),
+            znode,
+            |path, znode| decode::<Event>(path, znode).map(Arc::new),
             |view: &mut ClusterView| -> &mut BTreeMap<EventNumber, _> { &mut view.events },
         ),
-        "metrics" => fold_metrics(view, path, family),
-        "tasks" => fold_with(view, path, family, decode_tasks, |view| &mut view.tasks),
-        "assignments" => fold_with(view, path, family, decode_assignment, |view| &mut view.assignments),
-        "supervisors" => fold_with(view, path, family, decode::<Supervisor>, |view| &mut view.supervisors),
-        "nimbuses" => fold_with(view, path, family, decode::<Nimbus>, |view| &mut view.nimbuses),
+        "metrics" => fold_metrics(view, path, znode),
+        "tasks" => fold_with(view, path, znode, decode_tasks, |view| &mut view.tasks),
+        "assignments" => fold_with(view, path, znode, decode_assignment, |view| &mut view.assignments),
+        "supervisors" => fold_with(view, path, znode, decode::<Supervisor>, |view| &mut view.supervisors),
+        "nimbuses" => fold_with(view, path, znode, decode::<Nimbus>, |view| &mut view.nimbuses),
         "taskbeats" => fold_with(
             view,
             path,
-            family,
-            |_, family| Ok(names_as::<TaskId>(family).collect()),
+            znode,
+            |_, znode| Ok(names_as::<TaskId>(znode).collect()),
             |view: &mut ClusterView| &mut view.beats,
         ),
         "blobs" => fold_with(
             view,
             path,
-            family,
-            |_, family| Ok(names_as::<NimbusId>(family).collect::<BTreeSet<_>>()),
+            znode,
+            |_, znode| Ok(names_as::<NimbusId>(znode).collect::<BTreeSet<_>>()),
             |view: &mut ClusterView| -> &mut BTreeMap<BlobKey, _> { &mut view.blobs },
         ),
         "taskerrors" => match path.name().parse::<TopologyId>() {
-            Ok(id) if family.is_some() => Folded { changed: view.errors.insert(id), ..Folded::default() },
+            Ok(id) if znode.is_some() => Folded { changed: view.errors.insert(id), ..Folded::default() },
             Ok(id) => Folded { changed: view.errors.remove(&id), ..Folded::default() },
             Err(_) => Folded::default(),
         },
@@ -138,31 +138,31 @@ fn fold_child(view: &mut ClusterView, path: &TreePath, family: Option<&Family>) 
     }
 }
 
-fn decode<T: DeserializeOwned>(path: &TreePath, family: &Family) -> Result<T, Unreadable> {
-    record::decode(path, &family.node.data)
+fn decode<T: DeserializeOwned>(path: &TreePath, znode: &NodeWithChildren) -> Result<T, Unreadable> {
+    record::decode(path, &znode.node.data)
 }
 
-fn decode_tasks(path: &TreePath, family: &Family) -> Result<Stored<TaskTable>, Unreadable> {
-    let tasks: Tasks = record::decode(path, &family.node.data)?;
-    Ok(Stored { value: tasks.components, version: family.node.stat.version })
+fn decode_tasks(path: &TreePath, znode: &NodeWithChildren) -> Result<Stored<TaskTable>, Unreadable> {
+    let tasks: Tasks = record::decode(path, &znode.node.data)?;
+    Ok(Stored { value: tasks.components, version: znode.node.stat.version })
 }
 
-fn decode_assignment(path: &TreePath, family: &Family) -> Result<Stored<Assignment>, Unreadable> {
-    let value = record::decode_assignment(path, &family.node.data)?;
-    Ok(Stored { value, version: family.node.stat.version })
+fn decode_assignment(path: &TreePath, znode: &NodeWithChildren) -> Result<Stored<Assignment>, Unreadable> {
+    let value = record::decode_assignment(path, &znode.node.data)?;
+    Ok(Stored { value, version: znode.node.stat.version })
 }
 
-/// The metric counts are written by the leader once there are any; until then the znode of
-/// a topology is empty.
-fn fold_metrics(view: &mut ClusterView, path: &TreePath, family: Option<&Family>) -> Folded {
-    let decode = |path: &TreePath, family: &Family| {
-        let value = match family.node.data.is_empty() {
+/// Folds the fingerprint of a topology's metric metas. The leader writes it when there are metas;
+/// until then the znode of a topology is empty.
+fn fold_metrics(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithChildren>) -> Folded {
+    let decode = |path: &TreePath, znode: &NodeWithChildren| {
+        let value = match znode.node.data.is_empty() {
             true => MetricMetas::default(),
-            false => record::decode(path, &family.node.data)?,
+            false => record::decode(path, &znode.node.data)?,
         };
-        Ok(Stored { value, version: family.node.stat.version })
+        Ok(Stored { value, version: znode.node.stat.version })
     };
-    fold_with(view, path, family, decode, |view: &mut ClusterView| -> &mut BTreeMap<TopologyId, _> {
+    fold_with(view, path, znode, decode, |view: &mut ClusterView| -> &mut BTreeMap<TopologyId, _> {
         &mut view.metrics
     })
 }
@@ -170,26 +170,26 @@ fn fold_metrics(view: &mut ClusterView, path: &TreePath, family: Option<&Family>
 fn fold_stored<T, K>(
     view: &mut ClusterView,
     path: &TreePath,
-    family: Option<&Family>,
+    znode: Option<&NodeWithChildren>,
     part: impl Fn(&mut ClusterView) -> &mut BTreeMap<K, Stored<T>>,
 ) -> Folded
 where
     T: DeserializeOwned + PartialEq,
     K: std::str::FromStr<Err = crate::model::InvalidId> + Ord,
 {
-    let decode = |path: &TreePath, family: &Family| {
-        let value = record::decode(path, &family.node.data)?;
-        Ok(Stored { value, version: family.node.stat.version })
+    let decode = |path: &TreePath, znode: &NodeWithChildren| {
+        let value = record::decode(path, &znode.node.data)?;
+        Ok(Stored { value, version: znode.node.stat.version })
     };
-    fold_with(view, path, family, decode, part)
+    fold_with(view, path, znode, decode, part)
 }
 
 /// Folds a record that is an entry of one of the view's maps.
 fn fold_with<T, K>(
     view: &mut ClusterView,
     path: &TreePath,
-    family: Option<&Family>,
-    decode: impl Fn(&TreePath, &Family) -> Result<T, Unreadable>,
+    znode: Option<&NodeWithChildren>,
+    decode: impl Fn(&TreePath, &NodeWithChildren) -> Result<T, Unreadable>,
     part: impl Fn(&mut ClusterView) -> &mut BTreeMap<K, T>,
 ) -> Folded
 where
@@ -198,9 +198,9 @@ where
 {
     let key: K = match path.name().parse() {
         Ok(key) => key,
-        Err(error) => return note_unreadable(view, path, family.map(|_| error.to_string())),
+        Err(error) => return note_unreadable(view, path, znode.map(|_| error.to_string())),
     };
-    match family.map(|family| decode(path, family)) {
+    match znode.map(|znode| decode(path, znode)) {
         Some(Ok(record)) => {
             let was_unreadable = view.unreadable.remove(path).is_some();
             let map = part(view);
@@ -224,14 +224,14 @@ where
     }
 }
 
-/// Folds a record that is alone at its path.
+/// Folds a record that is the only one at its path.
 fn fold_record<T: DeserializeOwned>(
     view: &mut ClusterView,
     path: &TreePath,
-    family: Option<&Family>,
+    znode: Option<&NodeWithChildren>,
     put: impl Fn(&mut ClusterView, Option<T>) -> bool,
 ) -> Folded {
-    match family.map(|family| decode::<T>(path, family)) {
+    match znode.map(|znode| decode::<T>(path, znode)) {
         Some(Ok(record)) => {
             let was_unreadable = view.unreadable.remove(path).is_some();
             Folded { changed: put(view, Some(record)) || was_unreadable, ..Folded::default() }
@@ -264,6 +264,6 @@ fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {
     changed
 }
 
-fn names_as<T: std::str::FromStr>(family: &Family) -> impl Iterator<Item = T> {
-    family.children.iter().filter_map(|name| name.parse().ok())
+fn names_as<T: std::str::FromStr>(znode: &NodeWithChildren) -> impl Iterator<Item = T> {
+    znode.children.iter().filter_map(|name| name.parse().ok())
 }

@@ -1,15 +1,15 @@
-//! Keeps a [`ClusterView`] fresh: watches wake it, it reads again, it publishes a copy.
+//! Observer: keeps a [`ClusterView`] fresh by reading changed records and publishing copies.
 //!
 //! ```text
-//!  watches ─▶ dirty paths ─▶ read them in batches ─▶ fold into the view ─▶ publish
-//!     ▲                                                                      │
-//!     ├───────────────── rest, so that what comes in a row is read together ◀┘
-//!     └── on a reconnect, and every few minutes: all of it is dirty
+//!  watches ─▶ dirty paths ─▶ read in batches ─▶ fold into the view ─▶ publish
+//!     ▲                                                                  │
+//!     ├──────────── pause, so that successive changes are read together ◀┘
+//!     └── on a reconnect, and every few minutes: everything is dirty
 //! ```
 //!
-//! An event says only where to look. Beats are watched by the names of the children of
-//! each `/taskbeats/{topology-id}`, never by data: a hundred thousand tasks that refresh
-//! their beats wake nobody.
+//! An event names only the path to read. Heartbeats are watched by the names of the children of
+//! each `/taskbeats/{topology-id}`, never by data: a hundred thousand tasks that refresh their
+//! heartbeats wake nobody.
 
 mod fold;
 #[cfg(test)]
@@ -36,117 +36,118 @@ use crate::{
     tree::{self, Changes, READ_BATCH, ReadTree, Scope, SessionState, TreePath, Watcher},
 };
 
-/// A full read bounds what a lost event can cost; it takes about 6 µs per znode.
+/// Interval of full reads, which bounds the effect of a lost event. A full read takes about 6 µs
+/// per znode.
 const FULL_READ_PERIOD: Duration = Duration::from_secs(300);
 
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-/// The pause after a read that a watch woke, as long as the read took but within these: the
-/// thousand tasks of a topology that begin to beat are then read a few times and not a
+/// Bounds of the pause after a read that a watch caused; the pause is as long as that read took. So
+/// a thousand tasks of a topology that start to send heartbeats cause a few reads instead of a
 /// thousand, and the first change after a quiet time is read at once.
-const REST_MIN: Duration = Duration::from_millis(20);
-const REST_MAX: Duration = Duration::from_millis(100);
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
-/// How many calls of [`Observer::read_now`] and [`Observer::read_again`] may wait at a time;
-/// more wait for a place.
+/// Maximum number of queued calls of [`Observer::read_now`] and [`Observer::read_again`]; further
+/// calls wait for room in the queue.
 const REQUESTS: usize = 16;
 
-/// The view as it was last read, and how far to trust it.
+/// The view as it was last read, and its freshness.
 #[derive(Debug, Clone)]
 pub struct Observation {
     /// The view.
     pub view: Arc<ClusterView>,
-    /// When it was last known to be up to date.
+    /// Time at which the view was last known to be up to date.
     pub read_at: Monotonic,
-    /// False before the first read, and while the tree cannot be reached.
+    /// False before the first read, and while the tree is unreachable.
     pub fresh: bool,
 }
 
-/// A handle on the task that observes. Clones share it.
+/// Handle of the observer task. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Observer {
     observations: watch::Receiver<Observation>,
     requests: mpsc::Sender<Request>,
 }
 
-/// A reading that someone waits for.
+/// A read that a caller waits for.
 #[derive(Debug)]
 struct Request {
-    what: Asked,
+    what: ReadScope,
     reply: oneshot::Sender<Result<Arc<ClusterView>, tree::Error>>,
 }
 
 #[derive(Debug)]
-enum Asked {
+enum ReadScope {
     Everything,
-    /// These znodes, what watches have told, and which records there are.
+    /// These znodes, the znodes reported by watches, and the lists of records.
     Again(Vec<TreePath>),
 }
 
 impl Observer {
-    /// Starts observing `tree`; ends with `tasks`.
+    /// Starts to observe `tree`; ends with `tasks`.
     pub fn start(tree: Arc<dyn ReadTree>, clock: Clock, tasks: &Tasks) -> Self {
         let view = Arc::new(ClusterView::default());
         let (publish, observations) =
             watch::channel(Observation { view, read_at: clock.monotonic(), fresh: false });
-        let (requests, asked) = mpsc::channel(REQUESTS);
-        let watching = Watching::new(Arc::clone(&tree));
-        let observing = Observing {
+        let (requests, receiver) = mpsc::channel(REQUESTS);
+        let watches = WatchSet::new(Arc::clone(&tree));
+        let task = ObserverTask {
             tree,
             clock,
             publish,
-            asked,
-            watching,
+            requests: receiver,
+            watches,
             view: ClusterView::default(),
             is_unpublished: false,
-            rested: tokio::time::Instant::now(),
+            quiet_until: tokio::time::Instant::now(),
         };
-        tasks.start("observer", Ending::StopsOwner, observing.run());
+        tasks.start("observer", Ending::StopsOwner, task.run());
         Self { observations, requests }
     }
 
-    /// The observations, as a value that can be watched.
+    /// Returns the observations, as a value that can be watched.
     pub fn observe(&self) -> watch::Receiver<Observation> {
         self.observations.clone()
     }
 
-    /// Reads everything again and answers it; it is published as well.
+    /// Reads the whole state again, publishes it and returns it.
     ///
     /// # Errors
-    /// Those of the tree, and `Closed` when the observer has ended.
+    /// Errors of the tree, and `Closed` if the observer has ended.
     pub async fn read_now(&self) -> Result<Arc<ClusterView>, store::Error> {
-        self.ask(Asked::Everything).await
+        self.ask(ReadScope::Everything).await
     }
 
-    /// Reads the records at or around `written` again, which the caller has written, and
-    /// what else is known to have changed. Which records there are is looked at anew; one
-    /// that is in the view and was written by another session is read when its watch says so.
+    /// Reads the records at or around `written` again, which the caller has written, and the
+    /// records that are known to have changed. The lists of records are read again too. A record
+    /// that is in the view and was written by another session is read when its watch reports it.
     ///
-    /// On a large cluster this takes a fraction of [`Observer::read_now`].
+    /// On a large cluster this takes a fraction of the time of [`Observer::read_now`].
     ///
     /// # Errors
-    /// Those of the tree, and `Closed` when the observer has ended.
+    /// Errors of the tree, and `Closed` if the observer has ended.
     pub async fn read_again(&self, written: Vec<TreePath>) -> Result<Arc<ClusterView>, store::Error> {
-        self.ask(Asked::Again(written)).await
+        self.ask(ReadScope::Again(written)).await
     }
 
-    async fn ask(&self, what: Asked) -> Result<Arc<ClusterView>, store::Error> {
+    async fn ask(&self, what: ReadScope) -> Result<Arc<ClusterView>, store::Error> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request { what, reply }).await.map_err(|_ended| tree::Error::Closed)?;
         Ok(answer.await.map_err(|_ended| tree::Error::Closed)??)
     }
 }
 
-/// The watches, and what they said.
-struct Watching {
+/// The watches, and the paths that they have reported.
+struct WatchSet {
     tree: Arc<dyn ReadTree>,
     watchers: BTreeMap<TreePath, Watcher>,
     dirty: BTreeSet<TreePath>,
     all_dirty: bool,
 }
 
-impl Watching {
+impl WatchSet {
     fn new(tree: Arc<dyn ReadTree>) -> Self {
         let subtrees = [
             layout::storms(),
@@ -167,10 +168,10 @@ impl Watching {
         Self { watchers: watchers.collect(), tree, dirty: BTreeSet::new(), all_dirty: true }
     }
 
-    /// Waits for any watch, then takes what all of them have gathered.
+    /// Waits for any watch, then takes the pending changes of all watches.
     ///
     /// # Cancellation safety
-    /// Safe: what is taken is in `self` before anything else is awaited.
+    /// Safe: changes that are taken are in `self` before anything else is awaited.
     async fn changed(&mut self) {
         let waits = self.watchers.iter_mut().map(|(path, watcher)| {
             let path = path.clone();
@@ -181,12 +182,12 @@ impl Watching {
         self.gather();
     }
 
-    /// Takes what the watches have gathered, without waiting.
+    /// Takes the pending changes of all watches, without waiting.
     fn gather(&mut self) {
-        let told: Vec<(TreePath, Changes)> = (self.watchers.iter_mut())
+        let changed: Vec<(TreePath, Changes)> = (self.watchers.iter_mut())
             .filter_map(|(path, watcher)| Some((path.clone(), watcher.take()?)))
             .collect();
-        for (path, changes) in told {
+        for (path, changes) in changed {
             self.note(&path, changes);
         }
     }
@@ -194,17 +195,18 @@ impl Watching {
     fn note(&mut self, watched: &TreePath, changes: Changes) {
         match changes {
             Changes::Paths(paths) => self.dirty.extend(paths.iter().map(fold::record_path)),
-            // One topology's beats are one record; below a root, anything may have changed.
+            // The heartbeats of one topology are one record; below a root, anything may have
+            // changed.
             Changes::Everything if watched.parts().count() == 2 => self.dirty.extend([watched.clone()]),
             Changes::Everything => self.all_dirty = true,
         }
     }
 
-    /// Marks what someone asks for.
-    fn mark(&mut self, asked: Asked) {
-        match asked {
-            Asked::Everything => self.all_dirty |= !believes_watches(),
-            Asked::Again(written) => {
+    /// Marks the znodes that a request asks for.
+    fn mark(&mut self, what: ReadScope) {
+        match what {
+            ReadScope::Everything => self.all_dirty |= !believes_watches(),
+            ReadScope::Again(written) => {
                 self.gather();
                 self.dirty.extend(fold::roots());
                 self.dirty.extend(written.iter().map(fold::record_path));
@@ -212,8 +214,9 @@ impl Watching {
         }
     }
 
-    /// Watches the beats of every topology that has a place for them, and of no other.
-    fn follow_beats(&mut self, view: &ClusterView) {
+    /// Watches the heartbeats of every topology that has a znode for them, and of no other
+    /// topology.
+    fn watch_heartbeats(&mut self, view: &ClusterView) {
         let root = layout::taskbeats_root();
         let wanted: BTreeSet<TreePath> = view.beats.keys().map(layout::taskbeats).collect();
         self.watchers.retain(|path, _| path.parent().as_ref() != Some(&root) || wanted.contains(path));
@@ -224,20 +227,20 @@ impl Watching {
     }
 }
 
-struct Observing {
+struct ObserverTask {
     tree: Arc<dyn ReadTree>,
     clock: Clock,
     publish: watch::Sender<Observation>,
-    asked: mpsc::Receiver<Request>,
-    watching: Watching,
+    requests: mpsc::Receiver<Request>,
+    watches: WatchSet,
     view: ClusterView,
-    /// Whether the view is another one than the published: a read may fail half-way.
+    /// True if the view differs from the published view: a read may fail half-way.
     is_unpublished: bool,
-    /// When the rest after the last read is over.
-    rested: tokio::time::Instant,
+    /// End of the pause after the last read.
+    quiet_until: tokio::time::Instant,
 }
 
-impl Observing {
+impl ObserverTask {
     async fn run(mut self) {
         let mut sessions = self.tree.session();
         let mut backoff =
@@ -251,13 +254,13 @@ impl Observing {
                 SessionState::Connected(_) => match self.catch_up().await {
                     Ok(()) => backoff.reset(),
                     Err(error) => {
-                        debug!(%error, "could not read the cluster state yet");
+                        debug!(%error, "could not read the cluster state; retrying");
                         self.publish_stale();
                         retry = Some(backoff.next_delay());
                     }
                 },
                 SessionState::Connecting | SessionState::Disconnected(_) => {
-                    self.watching.all_dirty = true;
+                    self.watches.all_dirty = true;
                     self.publish_stale();
                 }
                 SessionState::Closed => return,
@@ -268,21 +271,22 @@ impl Observing {
                     None => std::future::pending().await,
                 }
             };
-            let rested = self.rested;
+            let quiet_until = self.quiet_until;
             let woken = async {
-                tokio::time::sleep_until(rested).await;
-                self.watching.changed().await;
+                tokio::time::sleep_until(quiet_until).await;
+                self.watches.changed().await;
             };
             tokio::select! {
-                // What is rare and bounded comes first, so that nothing is starved.
+                // Rare and bounded events come first, so that none is starved.
                 biased;
-                // Cancel-safe: `changed` keeps what it took, the others only wait or hand over.
+                // Cancel-safe: `changed` keeps the changes it took, the others only wait or
+                // receive.
                 changed = sessions.changed() => if changed.is_err() { return },
-                _ = full_read.tick() => self.watching.all_dirty |= !believes_watches(),
-                Some(Request { what, reply }) = self.asked.recv() => {
-                    self.watching.mark(what);
+                _ = full_read.tick() => self.watches.all_dirty |= !believes_watches(),
+                Some(Request { what, reply }) = self.requests.recv() => {
+                    self.watches.mark(what);
                     let result = self.catch_up().await.map(|()| Arc::clone(&self.publish.borrow().view));
-                    // The asker may have gone away; the view is published all the same.
+                    // The caller may have gone away; the view is published all the same.
                     let _gone = reply.send(result);
                 }
                 () = retry => {}
@@ -291,36 +295,36 @@ impl Observing {
         }
     }
 
-    /// Reads what is dirty, folds it in, and publishes. On an error it all stays dirty.
+    /// Reads the dirty records, folds them in, and publishes. After an error they all stay dirty.
     async fn catch_up(&mut self) -> Result<(), tree::Error> {
-        if self.watching.all_dirty {
-            self.watching.dirty.extend(fold::roots());
-            self.watching.dirty.extend(fold::records(&self.view));
+        if self.watches.all_dirty {
+            self.watches.dirty.extend(fold::roots());
+            self.watches.dirty.extend(fold::records(&self.view));
         }
         let began = tokio::time::Instant::now();
-        let mut unread: BTreeSet<TreePath> = self.watching.dirty.clone();
+        let mut unread: BTreeSet<TreePath> = self.watches.dirty.clone();
         let mut read = BTreeSet::new();
         while !unread.is_empty() {
             let batch: Vec<TreePath> = unread.iter().take(READ_BATCH).cloned().collect();
-            let families = self.tree.get_many(&batch).await?;
-            for (path, family) in batch.iter().zip(families) {
+            let znodes = self.tree.get_many(&batch).await?;
+            for (path, znode) in batch.iter().zip(znodes) {
                 unread.remove(path);
                 read.insert(path.clone());
-                let folded = fold::fold(&mut self.view, path, family.as_ref());
+                let folded = fold::fold(&mut self.view, path, znode.as_ref());
                 self.is_unpublished |= folded.changed;
-                // New children, and records that are no longer listed, are read as well.
-                unread.extend(folded.look_at.into_iter().filter(|path| !read.contains(path)));
+                // New children, and records that are no longer listed, are read too.
+                unread.extend(folded.read_next.into_iter().filter(|path| !read.contains(path)));
                 if let Some(reason) = folded.newly_unreadable {
-                    warn!(%path, reason, "a znode cannot be read and is left alone");
+                    warn!(%path, reason, "invalid znode; it is skipped and not changed until it is valid or deleted");
                 }
             }
         }
-        self.watching.dirty.clear();
-        self.watching.all_dirty = false;
-        self.watching.follow_beats(&self.view);
+        self.watches.dirty.clear();
+        self.watches.all_dirty = false;
+        self.watches.watch_heartbeats(&self.view);
         if !read.is_empty() {
             let now = tokio::time::Instant::now();
-            self.rested = now + now.duration_since(began).clamp(REST_MIN, REST_MAX);
+            self.quiet_until = now + now.duration_since(began).clamp(PAUSE_MIN, PAUSE_MAX);
         }
         let is_changed = std::mem::take(&mut self.is_unpublished);
         let read_at = self.clock.monotonic();
@@ -341,7 +345,7 @@ impl Observing {
     }
 }
 
-/// A bug that can be put in on purpose.
+/// True if the bug of trusting watches without full reads is injected.
 #[cfg(any(test, feature = "test-support"))]
 fn believes_watches() -> bool {
     use crate::test_support::sabotage::{Sabotage, is_put_in};

@@ -1,10 +1,11 @@
-//! A process's ephemerals, kept in the tree across sessions.
+//! Ephemerals of a process, kept in the tree across sessions (compare Curator's `PersistentNode`).
 //!
-//! Existence is liveness, so an ephemeral must be there as long as its process lives and
-//! belong to its current session. [`Presence`] holds what should be there and makes it so:
-//! after a new session everything is created again, at once and in batches; a znode at our
-//! path that belongs to another session (our own former one, mostly) is deleted by version
-//! and created again, never written over, as it would vanish with its owner.
+//! The existence of an ephemeral proves that its process is alive, so the ephemeral must exist
+//! while the process lives, and must belong to its current session. [`Presence`] stores the desired
+//! ephemerals and keeps the tree equal to them. In a new session all of them are created again, at
+//! once and in batches. A znode at our path that belongs to another session (mostly our own former
+//! session) is deleted by version and created again, never overwritten, because it would be deleted
+//! with its owner.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,20 +23,20 @@ use crate::{
         tasks::{Ending, Tasks},
         watch,
     },
-    tree::{self, CreateMode, Family, Op, SessionId, SessionState, Tree, TreePath},
+    tree::{self, CreateMode, NodeWithChildren, Op, SessionId, SessionState, Tree, TreePath},
 };
 
-/// How many znodes one transaction creates or writes: large enough that a thousand tasks
-/// cost ten requests, small enough that one request stays far below the limits.
+/// Maximum number of znodes that one transaction creates or writes: large enough for a thousand
+/// tasks to need only ten requests, small enough for one request to stay far below the limits.
 const BATCH: usize = 100;
 
-/// Looks at the whole of it this often, should someone have deleted one of ours by hand.
+/// Interval of a full review, in case an operator has deleted one of our ephemerals by hand.
 const REVIEW_PERIOD: Duration = Duration::from_secs(60);
 
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// A handle on the ephemerals that this process keeps. Clones share them.
+/// Handle of the ephemerals that this process keeps. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Presence {
     shared: Arc<Shared>,
@@ -44,94 +45,95 @@ pub struct Presence {
 
 #[derive(Debug)]
 struct Shared {
-    // Guards what should be in the tree; held for a few instructions.
-    wanted: Mutex<Wanted>,
+    // Guards the desired ephemerals; held for a few instructions.
+    desired: Mutex<Desired>,
     wake: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Wanted {
+struct Desired {
     kept: BTreeMap<TreePath, Arc<[u8]>>,
     dirty: BTreeSet<TreePath>,
     withdrawn: BTreeSet<TreePath>,
-    /// Kept, but their parent was not there at the last try: tried again when they are kept
-    /// anew, and at every review.
-    homeless: BTreeSet<TreePath>,
-    /// Grows with every change, so that `settled` knows what it waits for.
-    edition: u64,
+    /// Kept ephemerals whose parent did not exist at the last attempt. They are retried when they
+    /// are kept again, and at every review.
+    missing_parent: BTreeSet<TreePath>,
+    /// Incremented with every change, so that `settled` knows which change to wait for.
+    revision: u64,
 }
 
 impl Presence {
-    /// Starts keeping ephemerals in `tree`; ends with `tasks`.
+    /// Starts to keep ephemerals in `tree`; ends with `tasks`.
     pub fn start(tree: Arc<dyn Tree>, tasks: &Tasks) -> Self {
-        let shared = Arc::new(Shared { wanted: Mutex::new(Wanted::default()), wake: Notify::new() });
+        let shared = Arc::new(Shared { desired: Mutex::new(Desired::default()), wake: Notify::new() });
         let (settled_tx, settled) = watch::channel(0);
         let keeper = Keeper { shared: Arc::clone(&shared), tree, settled: settled_tx, session: None };
         tasks.start("presence", Ending::StopsOwner, keeper.run());
         Self { shared, settled }
     }
 
-    /// Keeps an ephemeral with `data`, or gives the one there new data. Returns at once;
+    /// Keeps an ephemeral with `data`, or changes its data if it is kept already. Returns at once;
     /// [`Presence::settled`] waits for the tree.
     pub fn keep(&self, ephemeral: &Ephemeral, data: Vec<u8>) {
         self.keep_at([(ephemeral.path(), data)]);
     }
 
-    /// Keeps several; they are written in batches.
+    /// Keeps several ephemerals, which are written in batches.
     pub fn keep_all(&self, nodes: impl IntoIterator<Item = (Ephemeral, Vec<u8>)>) {
         self.keep_at(nodes.into_iter().map(|(ephemeral, data)| (ephemeral.path(), data)));
     }
 
     fn keep_at(&self, nodes: impl IntoIterator<Item = (TreePath, Vec<u8>)>) {
-        self.change(|wanted| {
+        self.change(|desired| {
             for (path, data) in nodes {
-                wanted.withdrawn.remove(&path);
-                let is_same = wanted.kept.get(&path).is_some_and(|kept| **kept == *data);
-                if is_same && !wanted.homeless.remove(&path) {
+                desired.withdrawn.remove(&path);
+                let is_same = desired.kept.get(&path).is_some_and(|kept| **kept == *data);
+                if is_same && !desired.missing_parent.remove(&path) {
                     continue;
                 }
-                wanted.kept.insert(path.clone(), data.into());
-                wanted.dirty.insert(path);
+                desired.kept.insert(path.clone(), data.into());
+                desired.dirty.insert(path);
             }
         });
     }
 
-    /// Deletes an ephemeral and keeps it no longer.
+    /// Deletes an ephemeral and stops keeping it.
     pub fn withdraw(&self, ephemeral: &Ephemeral) {
         self.withdraw_at(&ephemeral.path());
     }
 
     fn withdraw_at(&self, path: &TreePath) {
-        self.change(|wanted| {
-            if wanted.kept.remove(path).is_some() {
-                wanted.dirty.remove(path);
-                wanted.homeless.remove(path);
-                wanted.withdrawn.insert(path.clone());
+        self.change(|desired| {
+            if desired.kept.remove(path).is_some() {
+                desired.dirty.remove(path);
+                desired.missing_parent.remove(path);
+                desired.withdrawn.insert(path.clone());
             }
         });
     }
 
-    /// Waits until the tree has all that is kept now, and nothing that was withdrawn.
+    /// Waits until all ephemerals that are kept now are written, and all that were withdrawn are
+    /// deleted.
     ///
     /// # Cancellation safety
     /// Safe: it only waits.
     pub async fn settled(&self) {
-        let edition = self.lock().edition;
+        let revision = self.lock().revision;
         let mut settled = self.settled.clone();
-        // Fails only when the keeper has ended, and then there is nothing to wait for.
-        let _ended = settled.wait_for(|done| *done >= edition).await;
+        // Fails only if the keeper has ended, and then there is nothing to wait for.
+        let _ended = settled.wait_for(|done| *done >= revision).await;
     }
 
-    fn change(&self, edit: impl FnOnce(&mut Wanted)) {
-        let mut wanted = self.lock();
-        edit(&mut wanted);
-        wanted.edition += 1;
-        drop(wanted);
+    fn change(&self, edit: impl FnOnce(&mut Desired)) {
+        let mut desired = self.lock();
+        edit(&mut desired);
+        desired.revision += 1;
+        drop(desired);
         self.shared.wake.notify_one();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Wanted> {
-        self.shared.wanted.lock().expect("no one panics while holding what is wanted")
+    fn lock(&self) -> std::sync::MutexGuard<'_, Desired> {
+        self.shared.desired.lock().expect("no one panics while holding the desired ephemerals")
     }
 }
 
@@ -139,7 +141,7 @@ struct Keeper {
     shared: Arc<Shared>,
     tree: Arc<dyn Tree>,
     settled: watch::Sender<u64>,
-    /// The session in which everything was last written.
+    /// The session in which all ephemerals were last written.
     session: Option<SessionId>,
 }
 
@@ -158,7 +160,7 @@ impl Keeper {
                         None
                     }
                     Err(error) => {
-                        debug!(%error, "could not write ephemerals yet");
+                        debug!(%error, "could not write ephemerals; retrying");
                         Some(backoff.next_delay())
                     }
                 },
@@ -172,9 +174,9 @@ impl Keeper {
                 }
             };
             tokio::select! {
-                // What is rare comes first, so that nothing is starved.
+                // Rare events come first, so that none is starved.
                 biased;
-                // Cancel-safe: each arm only waits; what it waits for is looked at again above.
+                // Cancel-safe: each arm only waits; the state is read again above.
                 changed = sessions.changed() => if changed.is_err() { return },
                 _ = review.tick() => self.mark_all_dirty(),
                 () = retry => {}
@@ -184,34 +186,35 @@ impl Keeper {
     }
 
     fn mark_all_dirty(&self) {
-        let mut wanted = self.lock();
-        wanted.dirty = wanted.kept.keys().cloned().collect();
+        let mut desired = self.lock();
+        desired.dirty = desired.kept.keys().cloned().collect();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Wanted> {
-        self.shared.wanted.lock().expect("no one panics while holding what is wanted")
+    fn lock(&self) -> std::sync::MutexGuard<'_, Desired> {
+        self.shared.desired.lock().expect("no one panics while holding the desired ephemerals")
     }
 
-    /// Brings the tree to what is wanted. Whatever fails stays marked for the next try.
+    /// Makes the tree equal to the desired ephemerals. Failed ephemerals stay marked for the next
+    /// attempt.
     async fn write(&mut self, session: SessionId) -> Result<(), tree::Error> {
         if self.session != Some(session) {
             self.mark_all_dirty();
             self.session = Some(session);
         }
         loop {
-            let (edition, gone, batch) = {
-                let wanted = self.lock();
-                let gone: Vec<TreePath> = wanted.withdrawn.iter().take(BATCH).cloned().collect();
-                let batch: Vec<(TreePath, Arc<[u8]>)> = wanted
+            let (revision, gone, batch) = {
+                let desired = self.lock();
+                let gone: Vec<TreePath> = desired.withdrawn.iter().take(BATCH).cloned().collect();
+                let batch: Vec<(TreePath, Arc<[u8]>)> = desired
                     .dirty
                     .iter()
                     .take(BATCH)
-                    .filter_map(|path| Some((path.clone(), Arc::clone(wanted.kept.get(path)?))))
+                    .filter_map(|path| Some((path.clone(), Arc::clone(desired.kept.get(path)?))))
                     .collect();
-                (wanted.edition, gone, batch)
+                (desired.revision, gone, batch)
             };
             if gone.is_empty() && batch.is_empty() {
-                self.settled.send_replace(edition);
+                self.settled.send_replace(revision);
                 return Ok(());
             }
             self.delete(session, gone).await?;
@@ -221,7 +224,7 @@ impl Keeper {
 
     async fn delete(&self, session: SessionId, gone: Vec<TreePath>) -> Result<(), tree::Error> {
         for path in gone {
-            // Someone else may own the path by now; only our own node is ours to delete.
+            // Another session may own the path by now; only our own node may be deleted.
             let ours = self.tree.get(&path).await?.filter(|node| node.stat.owner == Some(session));
             if let Some(node) = ours {
                 match self.tree.delete(&path, Some(node.stat.version)).await {
@@ -245,8 +248,8 @@ impl Keeper {
         let paths: Vec<TreePath> = batch.iter().map(|(path, _)| path.clone()).collect();
         let present = self.tree.get_many(&paths).await?;
         let mut ops = Vec::with_capacity(batch.len());
-        for ((path, data), family) in batch.iter().zip(&present) {
-            ops.extend(ops_to_own(path, data, family.as_ref(), session));
+        for ((path, data), znode) in batch.iter().zip(&present) {
+            ops.extend(ops_to_own(path, data, znode.as_ref(), session));
         }
         match if ops.is_empty() { Ok(Vec::new()) } else { self.tree.multi(ops).await } {
             Ok(_) => {
@@ -254,14 +257,15 @@ impl Keeper {
                 Ok(())
             }
             Err(tree::Error::Multi { index, source }) => {
-                debug!(index, %source, "a batch of ephemerals was refused; writing them one by one");
+                debug!(index, %source, "a batch of ephemerals was rejected; writing them one by one");
                 self.write_singly(session, &batch).await
             }
             Err(error) => Err(error),
         }
     }
 
-    /// One bad apple (a parent that is gone, a node of a stranger) must not hold back the rest.
+    /// Writes a batch one by one: a single failure (a missing parent, a node of another process)
+    /// must not hold back the other ephemerals.
     async fn write_singly(
         &self,
         session: SessionId,
@@ -270,17 +274,17 @@ impl Keeper {
         let mut first_failure = None;
         for item in batch {
             let (path, data) = item;
-            let family = self.tree.get_many(std::slice::from_ref(path)).await?.pop().flatten();
-            let ops: Vec<Op> = ops_to_own(path, data, family.as_ref(), session).collect();
+            let znode = self.tree.get_many(std::slice::from_ref(path)).await?.pop().flatten();
+            let ops: Vec<Op> = ops_to_own(path, data, znode.as_ref(), session).collect();
             let written = if ops.is_empty() { Ok(Vec::new()) } else { self.tree.multi(ops).await };
             match written {
                 Ok(_) => self.mark_clean(std::slice::from_ref(item)),
                 Err(error @ tree::Error::Multi { .. }) => {
                     if matches!(error.root(), tree::Error::NoNode { .. }) {
-                        // The parent went with its topology, mostly; it may come back.
-                        warn!(%path, "an ephemeral has no parent and is not there");
+                        // The parent is mostly deleted with its topology; it may be created again.
+                        warn!(%path, "cannot create an ephemeral: its parent does not exist; retrying at the next review");
                         self.mark_clean(std::slice::from_ref(item));
-                        self.lock().homeless.insert(path.clone());
+                        self.lock().missing_parent.insert(path.clone());
                     } else {
                         first_failure.get_or_insert(error);
                     }
@@ -291,27 +295,27 @@ impl Keeper {
         first_failure.map_or(Ok(()), Err)
     }
 
-    /// Takes written nodes off the list, unless their data changed meanwhile.
+    /// Unmarks written nodes, unless their data has changed in between.
     fn mark_clean(&self, batch: &[(TreePath, Arc<[u8]>)]) {
-        let mut wanted = self.lock();
+        let mut desired = self.lock();
         for (path, data) in batch {
-            if wanted.kept.get(path).is_none_or(|kept| Arc::ptr_eq(kept, data)) {
-                wanted.dirty.remove(path);
-                wanted.homeless.remove(path);
+            if desired.kept.get(path).is_none_or(|kept| Arc::ptr_eq(kept, data)) {
+                desired.dirty.remove(path);
+                desired.missing_parent.remove(path);
             }
         }
     }
 }
 
-/// What makes the znode at `path` an ephemeral of `session` with `data`.
+/// Returns the operations that make the znode at `path` an ephemeral of `session` with `data`.
 fn ops_to_own(
     path: &TreePath,
     data: &Arc<[u8]>,
-    present: Option<&Family>,
+    present: Option<&NodeWithChildren>,
     session: SessionId,
 ) -> impl Iterator<Item = Op> {
     let create = || Op::Create { path: path.clone(), data: data.to_vec(), mode: CreateMode::Ephemeral };
-    let ops = match present.map(|family| &family.node) {
+    let ops = match present.map(|znode| &znode.node) {
         None => vec![create()],
         Some(node) if node.stat.owner != Some(session) => {
             vec![Op::Delete { path: path.clone(), version: Some(node.stat.version) }, create()]

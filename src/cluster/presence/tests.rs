@@ -12,12 +12,12 @@ fn session_of(tree: &Arc<dyn Tree>) -> SessionId {
 }
 
 async fn data(tree: &Arc<dyn Tree>, at: &str) -> Option<(Vec<u8>, Option<SessionId>)> {
-    let node = tree.get(&path(at)).await.expect("the tree answers");
+    let node = tree.get(&path(at)).await.expect("the tree responds");
     node.map(|node| (node.data.to_vec(), node.stat.owner))
 }
 
 #[tokio::test]
-async fn what_is_kept_is_there_changes_and_goes() {
+async fn kept_ephemeral_is_created_updated_and_withdrawn() {
     let server = MemoryTree::new();
     let tree: Arc<dyn Tree> = server.connect();
     let tasks = Tasks::default();
@@ -35,7 +35,7 @@ async fn what_is_kept_is_there_changes_and_goes() {
 }
 
 #[tokio::test]
-async fn a_new_session_brings_everything_back_in_batches() {
+async fn all_ephemerals_are_created_again_in_a_new_session() {
     let server = MemoryTree::new();
     let tree: Arc<dyn Tree> = server.connect();
     let tasks = Tasks::default();
@@ -55,7 +55,7 @@ async fn a_new_session_brings_everything_back_in_batches() {
 }
 
 #[tokio::test]
-async fn a_node_of_a_former_session_is_replaced_not_written_over() {
+async fn node_of_a_former_session_is_replaced_and_not_overwritten() {
     let server = MemoryTree::new();
     let (former, tree): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());
     former.create(&path("/a"), b"old", CreateMode::Ephemeral).await.expect("created");
@@ -69,7 +69,7 @@ async fn a_node_of_a_former_session_is_replaced_not_written_over() {
 }
 
 #[tokio::test]
-async fn one_without_a_parent_does_not_hold_back_the_rest() {
+async fn ephemeral_without_a_parent_does_not_hold_back_the_others() {
     let server = MemoryTree::new();
     let tree: Arc<dyn Tree> = server.connect();
     let tasks = Tasks::default();
@@ -81,7 +81,7 @@ async fn one_without_a_parent_does_not_hold_back_the_rest() {
 }
 
 #[tokio::test]
-async fn keeping_again_what_had_no_parent_tries_again() {
+async fn keeping_an_ephemeral_again_retries_its_missing_parent() {
     let server = MemoryTree::new();
     let tree: Arc<dyn Tree> = server.connect();
     let tasks = Tasks::default();

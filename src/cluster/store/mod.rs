@@ -1,6 +1,6 @@
-//! Typed reads of the cluster state, and the few writes a daemon makes about itself.
+//! Typed reads of the cluster state, and the few writes that a daemon makes about itself.
 //!
-//! What only the leader may write is not here: see `election::FencedWriter`.
+//! Writes that only the leader may make are not here: see `election::FencedWriter`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,37 +19,37 @@ use crate::{
     tree::{self, CreateMode, Node, Op, READ_BATCH, ReadTree, Tree, TreePath, Version},
 };
 
-/// The newest errors kept for each task, as in Storm.
+/// Number of errors kept for each task, the newest, as in Storm.
 pub const ERRORS_KEPT: usize = 10;
 
-/// The longest message and stack stored with an error; ten of them stay well under a
+/// Maximum size of the message and of the stack of a stored error. Ten of them stay well under a
 /// znode's limit, and a person reads no more.
 const MAX_ERROR_TEXT_BYTES: usize = 8 * 1024;
 
-/// Why a read or write of the cluster state failed.
+/// Error of a read or write of the cluster state.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The tree did not do it.
+    /// The request to the tree failed.
     #[error(transparent)]
     Tree(#[from] tree::Error),
-    /// A znode does not hold what belongs there.
+    /// A znode does not contain the expected record.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
 }
 
-/// The cluster state, read record by record.
+/// The cluster state, read one record at a time.
 #[derive(Debug, Clone)]
 pub struct Store {
     tree: Arc<dyn Tree>,
 }
 
 impl Store {
-    /// The cluster state in `tree`.
+    /// Creates a store over `tree`.
     pub fn new(tree: Arc<dyn Tree>) -> Self {
         Self { tree }
     }
 
-    /// The tree below, to read and to watch.
+    /// Returns the read-only tree below, to read and to watch.
     pub fn tree(&self) -> Arc<dyn ReadTree> {
         Arc::<dyn Tree>::clone(&self.tree)
     }
@@ -57,10 +57,10 @@ impl Store {
     /// Creates the persistent parents that are missing.
     ///
     /// # Errors
-    /// Those of the tree; run it again.
+    /// Errors of the tree; run it again.
     pub async fn ensure_layout(&self) -> Result<(), Error> {
         let roots = layout::roots();
-        // They are there, mostly: one request instead of one for each.
+        // They mostly exist: one request instead of one for each.
         for (path, present) in roots.iter().zip(self.tree.get_many(&roots).await?) {
             if present.is_none() {
                 self.tree.ensure(path).await?;
@@ -69,35 +69,35 @@ impl Store {
         Ok(())
     }
 
-    /// Creates the znode that the holders of a blob are below, if it is missing.
+    /// Creates the parent of a blob's replica znodes, if it is missing.
     ///
     /// # Errors
-    /// Those of the tree; run it again.
+    /// Errors of the tree; run it again.
     pub async fn ensure_blob(&self, key: &BlobKey) -> Result<(), Error> {
         Ok(self.tree.ensure(&layout::blob(key)).await?)
     }
 
-    /// A topology's record.
+    /// Returns a topology's record.
     ///
     /// # Errors
-    /// Those of the tree, and [`Unreadable`].
+    /// Errors of the tree, and [`Unreadable`].
     pub async fn storm(&self, id: &TopologyId) -> Result<Option<Stored<Storm>>, Error> {
         self.read(&layout::storm(id)).await
     }
 
-    /// The tasks of a topology's components.
+    /// Returns the tasks of a topology's components.
     ///
     /// # Errors
-    /// Those of the tree, and [`Unreadable`].
+    /// Errors of the tree, and [`Unreadable`].
     pub async fn tasks(&self, id: &TopologyId) -> Result<Option<Stored<TaskTable>>, Error> {
         let stored = self.read::<record::Tasks>(&layout::tasks(id)).await?;
         Ok(stored.map(|tasks| Stored { value: tasks.value.components, version: tasks.version }))
     }
 
-    /// Where a topology's tasks run.
+    /// Returns a topology's assignment.
     ///
     /// # Errors
-    /// Those of the tree, and [`Unreadable`].
+    /// Errors of the tree, and [`Unreadable`].
     pub async fn assignment(&self, id: &TopologyId) -> Result<Option<Stored<Assignment>>, Error> {
         let path = layout::assignment(id);
         let Some(node) = self.tree.get(&path).await? else { return Ok(None) };
@@ -105,27 +105,27 @@ impl Store {
         Ok(Some(Stored { value, version: node.stat.version }))
     }
 
-    /// What a supervisor was told to look at.
+    /// Returns the assignments that concern a supervisor.
     ///
     /// # Errors
-    /// Those of the tree, and [`Unreadable`].
+    /// Errors of the tree, and [`Unreadable`].
     pub async fn orders(&self, id: &SupervisorId) -> Result<Option<Stored<Orders>>, Error> {
         self.read(&layout::orders(id)).await
     }
 
-    /// Who leads.
+    /// Returns the current leader, if there is one.
     ///
     /// # Errors
-    /// Those of the tree, and [`Unreadable`].
+    /// Errors of the tree, and [`Unreadable`].
     pub async fn leader(&self) -> Result<Option<Leader>, Error> {
         Ok(self.read(&layout::leader()).await?.map(|stored| stored.value))
     }
 
-    /// Whether no later term than `term` was begun when the tree was asked. A transaction, so that
-    /// a server that lags behind does not answer for all.
+    /// Returns whether `term` was still the latest term when the tree processed the request. The
+    /// check is a transaction, so that a server that lags behind cannot give a stale result.
     ///
     /// # Errors
-    /// Those of the tree.
+    /// Errors of the tree.
     pub async fn is_latest(&self, term: Term) -> Result<bool, Error> {
         let check = Op::Check { path: layout::term(), version: Some(Version(term.0)) };
         match self.tree.multi(vec![check]).await {
@@ -135,25 +135,25 @@ impl Store {
         }
     }
 
-    /// What of the metrics archive's log is safe; absent while nothing ever was.
+    /// Returns the replication state of the metric log; `None` if nothing was ever committed.
     ///
     /// # Errors
-    /// Those of the tree, and [`Unreadable`].
+    /// Errors of the tree, and [`Unreadable`].
     pub async fn archive(&self) -> Result<Option<ArchiveRecord>, Error> {
         Ok(self.read(&layout::archive()).await?.map(|stored| stored.value))
     }
 
-    /// The API addresses of the live nimbuses that have a blob.
+    /// Returns the API addresses of the live nimbuses that have a blob.
     ///
     /// # Errors
-    /// Those of the tree; a nimbus whose record cannot be read is left out.
+    /// Errors of the tree; a nimbus whose record cannot be decoded is omitted.
     pub async fn blob_holders(&self, key: &BlobKey) -> Result<Vec<String>, Error> {
         let names = self.tree.children(&layout::blob(key)).await?.unwrap_or_default();
         let ids = names.iter().filter_map(|name| name.parse::<NimbusId>().ok());
         let paths: Vec<TreePath> = ids.map(|id| layout::nimbus(&id)).collect();
         let mut holders = Vec::new();
-        for (path, family) in paths.iter().zip(self.tree.get_many(&paths).await?) {
-            let record = family.map(|family| record::decode::<Nimbus>(path, &family.node.data));
+        for (path, znode) in paths.iter().zip(self.tree.get_many(&paths).await?) {
+            let record = znode.map(|znode| record::decode::<Nimbus>(path, &znode.node.data));
             if let Some(Ok(nimbus)) = record {
                 holders.push(nimbus.api);
             }
@@ -161,14 +161,15 @@ impl Store {
         Ok(holders)
     }
 
-    /// Adds an error to those of its task, drops the oldest over [`ERRORS_KEPT`], and makes
-    /// it the last one of its component: one transaction, so that none is lost or half there.
+    /// Appends an error to those of its task, deletes the oldest beyond [`ERRORS_KEPT`], and stores
+    /// the error as the last error of its component, in one transaction, so that no error is lost
+    /// or half written.
     ///
     /// An error of a topology that is being removed is dropped: nobody could read it.
     ///
     /// # Errors
-    /// Those of the tree. After an unknown outcome the error may be there once; reporting it
-    /// again may list it twice.
+    /// Errors of the tree. After an unknown outcome the error may have been stored; reporting it
+    /// again may store it twice.
     pub async fn report_error(&self, id: &TopologyId, error: TaskError) -> Result<(), Error> {
         let (task, component) = (error.task, error.component.clone());
         let mut stored = StoredError::from(error);
@@ -176,8 +177,8 @@ impl Store {
         truncate(&mut stored.stack);
         let data = record::encode(&stored);
         let of_task = layout::taskerrors_of_task(id, task);
-        // A second writer may create or trim the same nodes between our look and our write;
-        // each such clash is settled by looking again.
+        // A second writer may create or delete the same nodes between our reads and our write;
+        // after such a conflict the nodes are read again.
         for _ in 0..REPORT_TRIES {
             let Some(listed) = self.tree.children(&layout::taskerrors(id)).await? else { return Ok(()) };
             let mut ops = Vec::new();
@@ -214,10 +215,10 @@ impl Store {
         Err(tree::Error::BadVersion { path: of_task }.into())
     }
 
-    /// The errors of a task, oldest first. One that cannot be read is left out.
+    /// Returns the errors of a task, oldest first. Errors that cannot be decoded are omitted.
     ///
     /// # Errors
-    /// Those of the tree.
+    /// Errors of the tree.
     pub async fn errors(&self, id: &TopologyId, task: TaskId) -> Result<Vec<TaskError>, Error> {
         let parent = layout::taskerrors_of_task(id, task);
         let mut names = self.tree.children(&parent).await?.unwrap_or_default();
@@ -226,10 +227,10 @@ impl Store {
         Ok(errors.into_iter().map(|(_, error)| error.into()).collect())
     }
 
-    /// The last error of each component that had one.
+    /// Returns the last error of each component that had one.
     ///
     /// # Errors
-    /// Those of the tree.
+    /// Errors of the tree.
     pub async fn last_errors(&self, id: &TopologyId) -> Result<BTreeMap<ComponentId, TaskError>, Error> {
         let parent = layout::last_errors(id);
         let names = self.tree.children(&parent).await?.unwrap_or_default();
@@ -237,10 +238,10 @@ impl Store {
         Ok(errors.into_iter().map(|(_, error)| (error.component.clone(), error.into())).collect())
     }
 
-    /// What the live tasks of a topology say about themselves.
+    /// Returns the heartbeats of the live tasks of a topology.
     ///
     /// # Errors
-    /// Those of the tree.
+    /// Errors of the tree.
     pub async fn task_beats(&self, id: &TopologyId) -> Result<BTreeMap<TaskId, TaskBeat>, Error> {
         let parent = layout::taskbeats(id);
         let names = self.tree.children(&parent).await?.unwrap_or_default();
@@ -262,12 +263,12 @@ impl Store {
         for batch in names.chunks(READ_BATCH) {
             let paths: Result<Vec<TreePath>, _> = batch.iter().map(|name| parent.child(name)).collect();
             let paths = paths.map_err(tree::Error::InvalidPath)?;
-            let families = self.tree.get_many(&paths).await?;
-            for ((name, path), family) in batch.iter().zip(&paths).zip(families) {
-                let Some(family) = family else { continue };
-                match record::decode(path, &family.node.data) {
+            let znodes = self.tree.get_many(&paths).await?;
+            for ((name, path), znode) in batch.iter().zip(&paths).zip(znodes) {
+                let Some(znode) = znode else { continue };
+                match record::decode(path, &znode.node.data) {
                     Ok(record) => records.push((name.clone(), record)),
-                    Err(error) => tracing::warn!(%error, "left out of a listing"),
+                    Err(error) => tracing::warn!(%error, "omitted an invalid record from a list"),
                 }
             }
         }
@@ -275,16 +276,16 @@ impl Store {
     }
 }
 
-/// How often two writers of one task's errors may clash before one gives up; they are the
-/// task's worker and, rarely, its supervisor.
+/// Maximum number of attempts of a writer that conflicts with a second writer of the same task's
+/// errors; the writers are the task's worker and, rarely, its supervisor.
 const REPORT_TRIES: usize = 8;
 
 fn create(path: TreePath, data: Vec<u8>, mode: CreateMode) -> Op {
     Op::Create { path, data, mode }
 }
 
-/// Sequential names in the order of their numbers, also after the counter passed ten digits
-/// or wrapped to negative numbers.
+/// Sort key that orders sequential names by their numbers, even after the counter has exceeded ten
+/// digits or wrapped to negative numbers.
 fn sequence_order(name: &str) -> (i64, &str) {
     let number = name.trim_start_matches(|c: char| c != '-' && !c.is_ascii_digit());
     (number.parse().unwrap_or(i64::MAX), name)
@@ -294,7 +295,7 @@ fn truncate(text: &mut String) {
     if text.len() > MAX_ERROR_TEXT_BYTES {
         let end = (0..=MAX_ERROR_TEXT_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);
-        text.push_str(" … (cut)");
+        text.push_str(" … (truncated)");
     }
 }
 

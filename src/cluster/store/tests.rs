@@ -20,7 +20,7 @@ fn error(task: u32, time: u64, message: &str) -> TaskError {
     }
 }
 
-/// A store with a topology that has a place for errors, as a submit leaves it.
+/// Returns a store with a topology whose parent of errors exists, as after a submit.
 async fn store() -> Store {
     let store = Store::new(MemoryTree::new().connect());
     store.ensure_layout().await.expect("made");
@@ -33,10 +33,10 @@ fn messages(errors: &[TaskError]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_newest_ten_errors_of_a_task_are_kept_in_order() {
+async fn newest_ten_errors_of_a_task_are_kept_in_order() {
     let store = store().await;
     for i in 0..15 {
-        // All in one millisecond: the order is the tree's, not the clock's.
+        // All errors have the same millisecond: the order is from the tree, not from the clock.
         store.report_error(&topology(), error(3, 7, &format!("e{i}"))).await.expect("stored");
     }
     let kept = store.errors(&topology(), TaskId(3)).await.expect("readable");
@@ -46,7 +46,7 @@ async fn the_newest_ten_errors_of_a_task_are_kept_in_order() {
 }
 
 #[tokio::test]
-async fn reporters_that_clash_lose_nothing() {
+async fn conflicting_reporters_lose_no_error() {
     let store = store().await;
     let reports = (0..8).map(|i| {
         let store = store.clone();
@@ -63,7 +63,7 @@ async fn reporters_that_clash_lose_nothing() {
 }
 
 #[tokio::test]
-async fn an_error_of_a_removed_topology_is_dropped() {
+async fn error_of_a_removed_topology_is_dropped() {
     let store = Store::new(MemoryTree::new().connect());
     store.ensure_layout().await.expect("made");
     store.report_error(&topology(), error(1, 7, "late")).await.expect("dropped");
@@ -71,15 +71,15 @@ async fn an_error_of_a_removed_topology_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_long_message_is_cut_at_a_character() {
+async fn long_message_is_truncated_at_a_character_boundary() {
     let store = store().await;
     store.report_error(&topology(), error(1, 7, &"é".repeat(10_000))).await.expect("stored");
     let kept = store.errors(&topology(), TaskId(1)).await.expect("readable");
-    assert!(kept[0].message.len() < 9_000 && kept[0].message.ends_with("é … (cut)"));
+    assert!(kept[0].message.len() < 9_000 && kept[0].message.ends_with("é … (truncated)"));
 }
 
 #[tokio::test]
-async fn an_unreadable_record_is_an_error_with_its_path_and_absence_is_not() {
+async fn invalid_record_is_an_error_and_a_missing_record_is_none() {
     let store = store().await;
     assert!(store.storm(&topology()).await.expect("readable").is_none());
     let path = layout::storm(&topology());

@@ -47,7 +47,7 @@ fn word_count() -> Topology {
     }
 }
 
-/// Breaks a good topology and expects exactly these problems.
+/// Applies `break_it` to a valid topology and expects exactly the problems in `expected`.
 fn check(break_it: impl FnOnce(&mut Topology), expected: &[&str]) {
     let mut topology = word_count();
     break_it(&mut topology);
@@ -61,7 +61,7 @@ fn edit<'a>(topology: &'a mut Topology, component: &str) -> &'a mut Component {
 }
 
 #[test]
-fn a_good_topology_passes_and_so_does_one_with_a_cycle() {
+fn valid_topologies_are_accepted_with_and_without_a_cycle() {
     check(|_| {}, &[]);
     check(
         |t| {
@@ -73,7 +73,7 @@ fn a_good_topology_passes_and_so_does_one_with_a_cycle() {
 }
 
 #[test]
-fn counts_are_in_range() {
+fn counts_outside_their_range_are_reported() {
     check(
         |t| edit(t, "split").parallelism = 0,
         &["bolts.split.parallelism: 0 tasks would never run; set it to 1 or more"],
@@ -93,7 +93,7 @@ fn counts_are_in_range() {
 }
 
 #[test]
-fn the_graph_hangs_together() {
+fn broken_connections_of_the_graph_are_reported() {
     check(
         |t| edit(t, "split").inputs[0].from = id("sentence"),
         &["bolts.split.inputs[0]: there is no component `sentence`; did you mean `sentences`?"],
@@ -138,7 +138,7 @@ fn the_graph_hangs_together() {
 }
 
 #[test]
-fn groupings_fit_their_streams() {
+fn groupings_that_do_not_fit_their_streams_are_reported() {
     check(
         |t| edit(t, "count").inputs[0].grouping = by("wrod"),
         &["bolts.count.inputs[0]: split's stream `default` has no field `wrod`; did you mean `word`?"],
@@ -160,7 +160,7 @@ fn groupings_fit_their_streams() {
 }
 
 #[test]
-fn names_are_unique_and_not_the_systems() {
+fn duplicate_and_reserved_names_are_reported() {
     check(
         |t| {
             let split = t.components.remove(&id("split")).expect("is there");
@@ -182,7 +182,7 @@ fn names_are_unique_and_not_the_systems() {
 }
 
 #[test]
-fn known_settings_have_their_type_and_others_are_the_authors() {
+fn known_settings_are_checked_and_other_settings_are_accepted() {
     check(
         |t| {
             t.settings.insert("topology.workers".to_owned(), json!(0));

@@ -1,4 +1,4 @@
-//! Many znodes at once.
+//! Requests for many znodes.
 
 use super::*;
 use crate::tree::READ_BATCH;
@@ -10,15 +10,15 @@ pub(super) async fn many_nodes_are_read_in_the_order_asked(sessions: Sessions) {
     }
     write(&tree, "/a", b"data").await;
     let asked = ["/a/x", "/none", "/a", "/b", "/none/x", "/a", "/"].map(path);
-    let families = tree.get_many(&asked).await.expect("read");
+    let znodes = tree.get_many(&asked).await.expect("read");
     let names: Vec<Option<Vec<String>>> =
-        families.iter().map(|family| family.as_ref().map(|family| family.children.clone())).collect();
+        znodes.iter().map(|znode| znode.as_ref().map(|znode| znode.children.clone())).collect();
     let names_of = |text: &str| Some(text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
     let wanted = [names_of(""), None, names_of("x y"), names_of(""), None, names_of("x y"), names_of("a b")];
     assert_eq!(names, wanted);
-    for (at, family) in asked.iter().zip(&families) {
+    for (at, znode) in asked.iter().zip(&znodes) {
         let node = tree.get(at).await.expect("read");
-        assert_eq!(family.as_ref().map(|family| &family.node), node.as_ref(), "{at}");
+        assert_eq!(znode.as_ref().map(|znode| &znode.node), node.as_ref(), "{at}");
     }
 }
 
@@ -34,20 +34,20 @@ pub(super) async fn more_nodes_than_a_batch_are_read(sessions: Sessions) {
         }
         asked.push(at);
     }
-    let families = tree.get_many(&asked).await.expect("read");
-    assert_eq!(families.len(), n);
-    for (i, family) in families.into_iter().enumerate() {
-        let data = family.map(|family| family.node.data.to_vec());
+    let znodes = tree.get_many(&asked).await.expect("read");
+    assert_eq!(znodes.len(), n);
+    for (i, znode) in znodes.into_iter().enumerate() {
+        let data = znode.map(|znode| znode.node.data.to_vec());
         assert_eq!(data, (i % 3 != 0).then(|| i.to_string().into_bytes()), "{i}");
     }
 }
 
-pub(super) async fn nothing_is_read_for_nothing(sessions: Sessions) {
+pub(super) async fn empty_request_returns_nothing(sessions: Sessions) {
     let tree = sessions.open().await;
     assert_eq!(tree.get_many(&[]).await, Ok(Vec::new()));
 }
 
-pub(super) async fn a_subtree_is_deleted_and_counted(sessions: Sessions) {
+pub(super) async fn subtree_is_deleted_and_counted(sessions: Sessions) {
     let tree = sessions.open().await;
     for at in ["/a", "/a/b", "/a/b/c", "/a/d", "/ab"] {
         create(&tree, at).await;
@@ -67,7 +67,7 @@ pub(super) async fn the_whole_tree_can_be_emptied(sessions: Sessions) {
     assert_eq!(children(&tree, "/").await, Vec::<String>::new());
 }
 
-pub(super) async fn ensure_creates_what_is_missing(sessions: Sessions) {
+pub(super) async fn ensure_creates_missing_nodes_and_keeps_existing_data(sessions: Sessions) {
     let tree = sessions.open().await;
     create(&tree, "/a").await;
     write(&tree, "/a", b"kept").await;

@@ -1,8 +1,8 @@
-//! What every [`Tree`] must do, as cases that run over any of them.
+//! Test suite of every [`Tree`].
 //!
-//! Each case gets a tree of its own, empty but for the root, and opens as many sessions on
-//! it as it needs. The same list runs over the memory tree, a faulty tree without faults,
-//! and a real ZooKeeper; a case that holds for one only is a defect of the other.
+//! Each case gets a tree of its own, empty except for the root, and opens sessions on it as needed.
+//! The same cases run over the memory tree, a faulty tree without faults, and a real ZooKeeper. If
+//! a case passes on one tree only, the other tree has a bug.
 
 mod many;
 mod multi;
@@ -17,16 +17,16 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 
 use crate::tree::{Changes, CreateMode, Error, Node, Tree, TreePath, Version, Watcher};
 
-/// How long a change may take to reach a watcher; reached only when it never comes.
+/// Maximum time for a change to reach a watcher; only a failing case waits this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A way to open connected sessions on one fresh tree.
+/// Opens connected sessions on one fresh tree.
 pub struct Sessions {
     open: Box<dyn Fn() -> BoxFuture<'static, Arc<dyn Tree>> + Send + Sync>,
 }
 
 impl Sessions {
-    /// Sessions that `open` makes; each must be connected when it is answered.
+    /// Wraps `open`, which must return connected sessions.
     pub fn new<F, Fut>(open: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -41,11 +41,11 @@ impl Sessions {
     }
 }
 
-/// One thing that every tree must do.
+/// A required behaviour of every tree.
 pub struct Case {
-    /// What it is, as a sentence.
+    /// Name of the case: condition and result.
     pub name: &'static str,
-    /// Panics when the tree does not do it.
+    /// The test; panics if the tree behaves differently.
     pub run: fn(Sessions) -> BoxFuture<'static, ()>,
 }
 
@@ -56,42 +56,42 @@ macro_rules! cases {
     };
 }
 
-/// Every case.
+/// Returns every case.
 pub fn cases() -> Vec<Case> {
     cases! {
         nodes:
             a_created_node_is_read_back
             a_node_is_created_once
             a_node_needs_its_parent
-            the_root_is_there_and_stays
+            root_exists_and_cannot_be_created_or_deleted
             a_missing_node_reads_as_none
             children_are_listed_in_order
             any_bytes_and_names_are_kept
-            writes_count_versions
+            each_write_increments_the_version
             a_write_needs_the_expected_version
             a_missing_node_is_not_written
             a_deletion_removes_the_node
-            a_deletion_looks_at_the_version_before_the_children
+            deletion_checks_the_version_before_the_children
             versions_start_over_with_a_new_node
             transactions_are_numbered_in_order
             children_do_not_change_their_parents_version
             a_payload_may_be_as_large_as_the_limit
-            an_oversized_payload_is_refused_and_harms_nothing;
+            oversized_payload_is_rejected_and_the_connection_survives;
         sequences:
             digits_count_up_from_zero
             digits_count_every_creation_and_no_deletion
             digits_start_over_with_a_new_parent
             an_ephemeral_can_have_digits;
         multi:
-            a_multi_does_all_of_its_operations
-            an_empty_multi_does_nothing
-            a_failed_multi_does_nothing_and_says_where
+            multi_applies_all_operations
+            empty_multi_has_no_effect
+            failed_multi_has_no_effect_and_names_the_operation
             each_kind_of_failure_names_its_operation
-            operations_see_those_before_them
-            digits_in_a_multi_are_answered
+            operations_see_the_effects_of_earlier_operations
+            multi_returns_the_digits_of_sequential_names
             znodes_of_one_multi_share_their_transaction
             a_check_without_a_version_needs_the_node
-            an_oversized_multi_is_refused_and_harms_nothing
+            oversized_multi_is_rejected_and_the_connection_survives
             the_root_cannot_be_deleted_in_a_multi;
         sessions:
             sessions_see_each_other
@@ -99,37 +99,37 @@ pub fn cases() -> Vec<Case> {
             an_ephemeral_has_no_children
             an_ephemeral_belongs_to_one_session
             anyone_may_delete_an_ephemeral
-            ephemerals_go_when_their_session_closes
-            a_closed_session_refuses_everything;
+            ephemerals_are_deleted_when_their_session_closes
+            closed_session_rejects_every_request;
         many:
             many_nodes_are_read_in_the_order_asked
             more_nodes_than_a_batch_are_read
-            nothing_is_read_for_nothing
-            a_subtree_is_deleted_and_counted
+            empty_request_returns_nothing
+            subtree_is_deleted_and_counted
             the_whole_tree_can_be_emptied
-            ensure_creates_what_is_missing;
+            ensure_creates_missing_nodes_and_keeps_existing_data;
         watches:
-            the_first_answer_is_everything
-            a_node_watch_hears_its_node_alone
+            first_report_is_everything
+            node_watch_reports_its_node_only
             a_node_watch_outlives_its_node
-            a_subtree_watch_hears_everything_below
-            a_subtree_watch_of_the_root_hears_all
-            a_watch_hears_its_own_session
-            every_operation_of_a_multi_is_heard
-            a_failed_write_is_not_heard
-            watchers_of_one_path_share_and_part
-            both_scopes_at_one_path_hear_their_own
-            a_node_watch_below_a_subtree_watch_hears_its_own
+            subtree_watch_reports_all_changes_at_or_below_its_path
+            subtree_watch_of_the_root_reports_all_changes
+            watch_reports_changes_of_its_own_session
+            every_operation_of_a_multi_is_reported
+            failed_write_is_not_reported
+            watchers_of_one_path_are_woken_until_they_are_dropped
+            both_scopes_at_one_path_report_their_own_changes
+            node_watch_below_a_subtree_watch_reports_its_own_changes
             a_path_can_be_watched_again
-            ephemerals_that_go_are_heard
+            deleted_ephemerals_are_reported
             a_closed_session_wakes_its_watchers;
     }
 }
 
-/// Runs every case, each on a tree of its own that `fresh` makes for the case's name.
+/// Runs every case, each on a new tree that `fresh` makes for the case's name.
 ///
 /// # Panics
-/// When cases fail, with their names.
+/// If cases fail, with their names.
 pub async fn run_all<F, Fut>(fresh: F)
 where
     F: Fn(&'static str) -> Fut,
@@ -170,7 +170,7 @@ async fn read(tree: &Arc<dyn Tree>, at: &str) -> Option<Node> {
     tree.get(&path(at)).await.unwrap_or_else(|error| panic!("{at} is not read: {error}"))
 }
 
-/// Reads a node that must be there.
+/// Reads a node that must exist.
 async fn found(tree: &Arc<dyn Tree>, at: &str) -> Node {
     read(tree, at).await.unwrap_or_else(|| panic!("{at} is not there"))
 }
@@ -196,28 +196,28 @@ fn not_empty(at: &str) -> Error {
     Error::NotEmpty { path: path(at) }
 }
 
-/// Waits for a watcher's next answer.
+/// Waits for a watcher's next report.
 async fn changed(watcher: &mut Watcher) -> Changes {
-    tokio::time::timeout(PATIENCE, watcher.changed()).await.expect("the watcher hears something")
+    tokio::time::timeout(PATIENCE, watcher.changed()).await.expect("the watcher reports a change")
 }
 
-/// Waits until a watcher says that everything may have changed.
+/// Waits until a watcher reports that everything may have changed.
 async fn expect_everything(watcher: &mut Watcher) {
     while changed(watcher).await != Changes::Everything {}
 }
 
-/// Waits until a watcher has been told of every path in `wanted`, and of no other.
+/// Waits until a watcher has reported every path in `wanted`, and no other path.
 async fn expect_paths(watcher: &mut Watcher, wanted: &[&str]) {
     let wanted = wanted.iter().map(|text| path(text)).collect();
-    let mut told = std::collections::BTreeSet::new();
-    while !told.is_superset(&wanted) {
+    let mut reported = std::collections::BTreeSet::new();
+    while !reported.is_superset(&wanted) {
         match tokio::time::timeout(PATIENCE, watcher.changed()).await {
-            Ok(Changes::Paths(paths)) => told.extend(paths),
-            Ok(Changes::Everything) => panic!("told of everything, after {told:?}"),
-            Err(_) => panic!("told of {told:?} alone, not of all of {wanted:?}"),
+            Ok(Changes::Paths(paths)) => reported.extend(paths),
+            Ok(Changes::Everything) => panic!("everything was reported, after {reported:?}"),
+            Err(_) => panic!("only {reported:?} was reported, not all of {wanted:?}"),
         }
     }
-    assert_eq!(told, wanted, "told of more than happened");
+    assert_eq!(reported, wanted, "paths were reported that did not change");
 }
 
 #[cfg(test)]
@@ -226,7 +226,7 @@ mod tests {
     use crate::tree::memory::MemoryTree;
 
     #[tokio::test]
-    async fn the_memory_tree_keeps_the_contract() {
+    async fn memory_tree_satisfies_the_contract() {
         run_all(async |_| {
             let server = MemoryTree::new();
             Sessions::new(move || {

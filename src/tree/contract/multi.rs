@@ -1,4 +1,4 @@
-//! All or nothing.
+//! Multis: all operations or none.
 
 use super::*;
 use crate::tree::{MAX_MULTI_BYTES, Op, OpResult};
@@ -23,7 +23,7 @@ fn failed(index: usize, source: Error) -> Error {
     Error::Multi { index, source: Box::new(source) }
 }
 
-pub(super) async fn a_multi_does_all_of_its_operations(sessions: Sessions) {
+pub(super) async fn multi_applies_all_operations(sessions: Sessions) {
     let tree = sessions.open().await;
     create(&tree, "/a").await;
     create(&tree, "/b").await;
@@ -48,12 +48,12 @@ pub(super) async fn a_multi_does_all_of_its_operations(sessions: Sessions) {
     assert_eq!(&*found(&tree, "/c").await.data, b"new");
 }
 
-pub(super) async fn an_empty_multi_does_nothing(sessions: Sessions) {
+pub(super) async fn empty_multi_has_no_effect(sessions: Sessions) {
     let tree = sessions.open().await;
     assert_eq!(tree.multi(Vec::new()).await, Ok(Vec::new()));
 }
 
-pub(super) async fn a_failed_multi_does_nothing_and_says_where(sessions: Sessions) {
+pub(super) async fn failed_multi_has_no_effect_and_names_the_operation(sessions: Sessions) {
     let tree = sessions.open().await;
     create(&tree, "/a").await;
     create(&tree, "/b").await;
@@ -69,7 +69,7 @@ pub(super) async fn a_failed_multi_does_nothing_and_says_where(sessions: Session
     assert_eq!(refused, Err(failed(3, Error::NoChildrenForEphemerals { path: path("/c/d") })));
     assert_eq!((found(&tree, "/a").await, found(&tree, "/b").await), before);
     assert_eq!(children(&tree, "/").await, ["a", "b"]);
-    // Nor did it use up a sequence number.
+    // The failed multi did not use up a sequence number.
     assert_eq!(create_as(&tree, "/n", CreateMode::PersistentSequential).await, "/n0000000002");
 }
 
@@ -96,7 +96,7 @@ pub(super) async fn each_kind_of_failure_names_its_operation(sessions: Sessions)
     assert_eq!(found(&tree, "/a").await.stat.version, Version::FIRST);
 }
 
-pub(super) async fn operations_see_those_before_them(sessions: Sessions) {
+pub(super) async fn operations_see_the_effects_of_earlier_operations(sessions: Sessions) {
     let tree = sessions.open().await;
     create(&tree, "/a").await;
     write(&tree, "/a", b"x").await;
@@ -116,7 +116,7 @@ pub(super) async fn operations_see_those_before_them(sessions: Sessions) {
     assert_eq!((&*node.data, node.stat.version, node.stat.n_children), (&b"new"[..], Version(0), 0));
 }
 
-pub(super) async fn digits_in_a_multi_are_answered(sessions: Sessions) {
+pub(super) async fn multi_returns_the_digits_of_sequential_names(sessions: Sessions) {
     let tree = sessions.open().await;
     create(&tree, "/a").await;
     let ops = vec![
@@ -151,7 +151,7 @@ pub(super) async fn a_check_without_a_version_needs_the_node(sessions: Sessions)
     assert_eq!(tree.multi(vec![check("/a", None)]).await, Ok(vec![OpResult::Checked]));
 }
 
-pub(super) async fn an_oversized_multi_is_refused_and_harms_nothing(sessions: Sessions) {
+pub(super) async fn oversized_multi_is_rejected_and_the_connection_survives(sessions: Sessions) {
     let tree = sessions.open().await;
     let session = *tree.session().borrow();
     let large = |at: &str, n_bytes| Op::Create {

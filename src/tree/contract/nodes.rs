@@ -30,7 +30,7 @@ pub(super) async fn a_node_needs_its_parent(sessions: Sessions) {
     assert_eq!(sequential, Err(no_node("/a/b")));
 }
 
-pub(super) async fn the_root_is_there_and_stays(sessions: Sessions) {
+pub(super) async fn root_exists_and_cannot_be_created_or_deleted(sessions: Sessions) {
     let tree = sessions.open().await;
     assert_eq!(found(&tree, "/").await.stat.n_children, 0);
     assert_eq!(children(&tree, "/").await, Vec::<String>::new());
@@ -77,7 +77,7 @@ pub(super) async fn any_bytes_and_names_are_kept(sessions: Sessions) {
     assert_eq!(children(&tree, "/").await, ["%2F", "...", "a.b-c_d@e:f", "grüße", "with space"]);
 }
 
-pub(super) async fn writes_count_versions(sessions: Sessions) {
+pub(super) async fn each_write_increments_the_version(sessions: Sessions) {
     let tree = sessions.open().await;
     create(&tree, "/a").await;
     let created = found(&tree, "/a").await.stat;
@@ -125,7 +125,7 @@ pub(super) async fn a_deletion_removes_the_node(sessions: Sessions) {
     assert_eq!(children(&tree, "/a").await, Vec::<String>::new());
 }
 
-pub(super) async fn a_deletion_looks_at_the_version_before_the_children(sessions: Sessions) {
+pub(super) async fn deletion_checks_the_version_before_the_children(sessions: Sessions) {
     let tree = sessions.open().await;
     create(&tree, "/a").await;
     create(&tree, "/a/b").await;
@@ -175,7 +175,7 @@ pub(super) async fn a_payload_may_be_as_large_as_the_limit(sessions: Sessions) {
     assert_eq!(found(&tree, "/a").await.data.len(), MAX_NODE_BYTES);
 }
 
-pub(super) async fn an_oversized_payload_is_refused_and_harms_nothing(sessions: Sessions) {
+pub(super) async fn oversized_payload_is_rejected_and_the_connection_survives(sessions: Sessions) {
     let tree = sessions.open().await;
     let session = *tree.session().borrow();
     let data = vec![7; MAX_NODE_BYTES + 1];

@@ -1,4 +1,4 @@
-//! Names with digits.
+//! Sequential names.
 
 use super::*;
 use crate::tree::CreateMode::{EphemeralSequential, PersistentSequential};
@@ -23,7 +23,7 @@ pub(super) async fn digits_count_every_creation_and_no_deletion(sessions: Sessio
     assert_eq!(create_as(&tree, "/a/m", PersistentSequential).await, "/a/m0000000002");
     delete(&tree, "/a/n0000000001").await;
     assert_eq!(create_as(&tree, "/a/n", EphemeralSequential).await, "/a/n0000000003");
-    // What was refused does not count, and neither do grandchildren and writes.
+    // Failed creations do not count, and neither do grandchildren and writes.
     let refused = tree.create(&path("/a/m0000000002"), b"", CreateMode::Persistent).await;
     assert_eq!(refused, Err(node_exists("/a/m0000000002")));
     create(&tree, "/a/m0000000002/below").await;

@@ -1,4 +1,4 @@
-//! Several sessions, and the ephemerals that go with them.
+//! Several sessions, and the ephemerals that belong to them.
 
 use super::*;
 use crate::tree::{Op, Scope, SessionState};
@@ -20,7 +20,7 @@ pub(super) async fn an_ephemeral_shows_its_owner(sessions: Sessions) {
     let owner = found(&two, "/a").await.stat.owner;
     assert!(owner.is_some());
     assert_eq!(owner, one.session().borrow().connected());
-    // Whoever writes it, it stays its creator's.
+    // A write by another session does not change the owner.
     write(&two, "/a", b"x").await;
     assert_eq!(found(&two, "/a").await.stat.owner, owner);
 }
@@ -39,7 +39,7 @@ pub(super) async fn an_ephemeral_belongs_to_one_session(sessions: Sessions) {
     create_as(&one, "/a", CreateMode::Ephemeral).await;
     let refused = two.create(&path("/a"), b"", CreateMode::Ephemeral).await;
     assert_eq!(refused, Err(node_exists("/a")));
-    // It is taken over by deleting it and creating it again, in one step.
+    // Another session takes over by deleting and creating the ephemeral in one multi.
     let ops = vec![
         Op::Delete { path: path("/a"), version: Some(Version(0)) },
         Op::Create { path: path("/a"), data: Vec::new(), mode: CreateMode::Ephemeral },
@@ -47,7 +47,7 @@ pub(super) async fn an_ephemeral_belongs_to_one_session(sessions: Sessions) {
     two.multi(ops).await.expect("taken over");
     assert_eq!(found(&one, "/a").await.stat.owner, two.session().borrow().connected());
     one.close().await;
-    assert!(read(&two, "/a").await.is_some(), "it went with the session it was taken from");
+    assert!(read(&two, "/a").await.is_some(), "the ephemeral was deleted with its former session");
 }
 
 pub(super) async fn anyone_may_delete_an_ephemeral(sessions: Sessions) {
@@ -57,7 +57,7 @@ pub(super) async fn anyone_may_delete_an_ephemeral(sessions: Sessions) {
     assert_eq!(read(&one, "/a").await, None);
 }
 
-pub(super) async fn ephemerals_go_when_their_session_closes(sessions: Sessions) {
+pub(super) async fn ephemerals_are_deleted_when_their_session_closes(sessions: Sessions) {
     let (one, two) = (sessions.open().await, sessions.open().await);
     create(&one, "/kept").await;
     create(&one, "/kept/kept").await;
@@ -69,7 +69,7 @@ pub(super) async fn ephemerals_go_when_their_session_closes(sessions: Sessions) 
     assert_eq!(children(&two, "/kept").await, ["kept"]);
 }
 
-pub(super) async fn a_closed_session_refuses_everything(sessions: Sessions) {
+pub(super) async fn closed_session_rejects_every_request(sessions: Sessions) {
     let tree = sessions.open().await;
     let state = tree.session();
     let at = path("/a");

@@ -1,19 +1,19 @@
-//! Who hears of what.
+//! Changes that watchers report.
 //!
-//! That something is not heard is shown by a later change that is: watchers hear of changes
-//! in their order.
+//! To show that a change is not reported, a case makes a later change and waits for its report:
+//! watchers report changes in order.
 
 use super::*;
 use crate::tree::{Op, Scope};
 
-/// A watcher that has given its first answer.
+/// Returns a watcher that has made its first report.
 async fn watching(tree: &Arc<dyn Tree>, at: &str, scope: Scope) -> Watcher {
     let mut watcher = tree.watch(&path(at), scope);
     assert_eq!(changed(&mut watcher).await, Changes::Everything);
     watcher
 }
 
-pub(super) async fn the_first_answer_is_everything(sessions: Sessions) {
+pub(super) async fn first_report_is_everything(sessions: Sessions) {
     let tree = sessions.open().await;
     create(&tree, "/a").await;
     for scope in [Scope::Node, Scope::Subtree] {
@@ -23,7 +23,7 @@ pub(super) async fn the_first_answer_is_everything(sessions: Sessions) {
     }
 }
 
-pub(super) async fn a_node_watch_hears_its_node_alone(sessions: Sessions) {
+pub(super) async fn node_watch_reports_its_node_only(sessions: Sessions) {
     let (tree, writer) = (sessions.open().await, sessions.open().await);
     create(&writer, "/a").await;
     let mut watcher = watching(&tree, "/a", Scope::Node).await;
@@ -56,7 +56,7 @@ pub(super) async fn a_node_watch_outlives_its_node(sessions: Sessions) {
     }
 }
 
-pub(super) async fn a_subtree_watch_hears_everything_below(sessions: Sessions) {
+pub(super) async fn subtree_watch_reports_all_changes_at_or_below_its_path(sessions: Sessions) {
     let (tree, writer) = (sessions.open().await, sessions.open().await);
     create(&writer, "/a").await;
     let mut watcher = watching(&tree, "/a", Scope::Subtree).await;
@@ -80,7 +80,7 @@ pub(super) async fn a_subtree_watch_hears_everything_below(sessions: Sessions) {
     expect_paths(&mut watcher, &["/a"]).await;
 }
 
-pub(super) async fn a_subtree_watch_of_the_root_hears_all(sessions: Sessions) {
+pub(super) async fn subtree_watch_of_the_root_reports_all_changes(sessions: Sessions) {
     let (tree, writer) = (sessions.open().await, sessions.open().await);
     let mut watcher = watching(&tree, "/", Scope::Subtree).await;
     create(&writer, "/a").await;
@@ -91,7 +91,7 @@ pub(super) async fn a_subtree_watch_of_the_root_hears_all(sessions: Sessions) {
     expect_paths(&mut watcher, &["/"]).await;
 }
 
-pub(super) async fn a_watch_hears_its_own_session(sessions: Sessions) {
+pub(super) async fn watch_reports_changes_of_its_own_session(sessions: Sessions) {
     let tree = sessions.open().await;
     let mut node = watching(&tree, "/a", Scope::Node).await;
     let mut subtree = watching(&tree, "/b", Scope::Subtree).await;
@@ -101,7 +101,7 @@ pub(super) async fn a_watch_hears_its_own_session(sessions: Sessions) {
     expect_paths(&mut subtree, &["/b"]).await;
 }
 
-pub(super) async fn every_operation_of_a_multi_is_heard(sessions: Sessions) {
+pub(super) async fn every_operation_of_a_multi_is_reported(sessions: Sessions) {
     let (tree, writer) = (sessions.open().await, sessions.open().await);
     create(&writer, "/a").await;
     create(&writer, "/a/gone").await;
@@ -116,7 +116,7 @@ pub(super) async fn every_operation_of_a_multi_is_heard(sessions: Sessions) {
     expect_paths(&mut watcher, &["/a", "/a/gone", "/a/n0000000001"]).await;
 }
 
-pub(super) async fn a_failed_write_is_not_heard(sessions: Sessions) {
+pub(super) async fn failed_write_is_not_reported(sessions: Sessions) {
     let (tree, writer) = (sessions.open().await, sessions.open().await);
     create(&writer, "/a").await;
     let mut watcher = watching(&tree, "/", Scope::Subtree).await;
@@ -131,7 +131,7 @@ pub(super) async fn a_failed_write_is_not_heard(sessions: Sessions) {
     expect_paths(&mut watcher, &["/", "/c"]).await;
 }
 
-pub(super) async fn watchers_of_one_path_share_and_part(sessions: Sessions) {
+pub(super) async fn watchers_of_one_path_are_woken_until_they_are_dropped(sessions: Sessions) {
     let (tree, writer) = (sessions.open().await, sessions.open().await);
     for scope in [Scope::Node, Scope::Subtree] {
         let mut one = watching(&tree, "/a", scope).await;
@@ -145,7 +145,7 @@ pub(super) async fn watchers_of_one_path_share_and_part(sessions: Sessions) {
     }
 }
 
-pub(super) async fn both_scopes_at_one_path_hear_their_own(sessions: Sessions) {
+pub(super) async fn both_scopes_at_one_path_report_their_own_changes(sessions: Sessions) {
     let (tree, writer) = (sessions.open().await, sessions.open().await);
     for (first, second) in [(Scope::Node, Scope::Subtree), (Scope::Subtree, Scope::Node)] {
         create(&writer, "/a").await;
@@ -155,7 +155,7 @@ pub(super) async fn both_scopes_at_one_path_hear_their_own(sessions: Sessions) {
             Scope::Node => (one, two),
             Scope::Subtree => (two, one),
         };
-        // When one joins the other, the first may be told to read everything again.
+        // When the second watcher is added, the first may report that everything may have changed.
         node.take();
         subtree.take();
         create(&writer, "/a/b").await;
@@ -172,7 +172,7 @@ pub(super) async fn both_scopes_at_one_path_hear_their_own(sessions: Sessions) {
     }
 }
 
-pub(super) async fn a_node_watch_below_a_subtree_watch_hears_its_own(sessions: Sessions) {
+pub(super) async fn node_watch_below_a_subtree_watch_reports_its_own_changes(sessions: Sessions) {
     let (tree, writer) = (sessions.open().await, sessions.open().await);
     create(&writer, "/a").await;
     let mut node = watching(&tree, "/a", Scope::Node).await;
@@ -197,7 +197,7 @@ pub(super) async fn a_path_can_be_watched_again(sessions: Sessions) {
     }
 }
 
-pub(super) async fn ephemerals_that_go_are_heard(sessions: Sessions) {
+pub(super) async fn deleted_ephemerals_are_reported(sessions: Sessions) {
     let (tree, owner) = (sessions.open().await, sessions.open().await);
     create(&owner, "/a").await;
     create_as(&owner, "/a/e", CreateMode::Ephemeral).await;

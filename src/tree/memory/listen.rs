@@ -1,37 +1,37 @@
-//! Listening in on a memory tree: every transaction that took effect, as it did.
+//! Listener of a memory tree: receives every transaction that took effect.
 
 use std::fmt;
 
 use crate::tree::{Node, Op, OpResult, SessionId, TreePath, memory::nodes::Nodes};
 
-/// Something that took effect.
+/// A change that took effect.
 #[derive(Debug)]
 pub struct Commit<'a> {
-    /// The connection that brought it about, [`super::MemorySession::id`].
+    /// The connection that made the change, [`super::MemorySession::id`].
     pub connection: u64,
-    /// The session that it had.
+    /// The session of that connection.
     pub session: SessionId,
-    /// What happened.
+    /// The change.
     pub what: What<'a>,
-    /// The tree after it.
+    /// The tree after the change.
     pub after: Snapshot<'a>,
 }
 
-/// What took effect.
+/// Content of a change.
 #[derive(Debug)]
 pub enum What<'a> {
-    /// A request.
+    /// A write request was committed.
     Transaction {
         /// Its operations.
         ops: &'a [Op],
-        /// What each of them did.
+        /// The result of each operation.
         results: &'a [OpResult],
     },
-    /// The session ended, and these ephemerals with it.
+    /// The session ended, and these ephemerals were deleted with it.
     SessionEnded(&'a [TreePath]),
 }
 
-/// The tree at one moment.
+/// State of the tree at one moment.
 #[derive(Clone, Copy)]
 pub struct Snapshot<'a>(pub(super) &'a Nodes);
 
@@ -53,7 +53,7 @@ impl Snapshot<'_> {
     }
 }
 
-/// Who is told.
+/// Callback that receives the commits.
 pub(super) struct Listener(Box<dyn FnMut(&Commit<'_>) + Send>);
 
 impl Listener {
@@ -61,7 +61,7 @@ impl Listener {
         Self(Box::new(listener))
     }
 
-    pub(super) fn hear(&mut self, commit: &Commit<'_>) {
+    pub(super) fn on_commit(&mut self, commit: &Commit<'_>) {
         (self.0)(commit);
     }
 }

@@ -1,11 +1,11 @@
-//! The tree in memory: the whole server of local mode, and of tests.
+//! In-memory tree: the whole server of local mode and of tests.
 //!
-//! It behaves as ZooKeeper 3.8 does, without a network: transactions are numbered, sequence
-//! numbers count creations, ephemerals go with their session, and a multi is all or nothing.
-//! Where the two differ it is a defect here; `tree::contract` compares them.
+//! It behaves as ZooKeeper 3.8 does, without a network: transactions are numbered, sequence numbers
+//! count creations, ephemerals are deleted with their session, and a multi is all or nothing. Any
+//! difference from ZooKeeper is a bug here; `tree::contract` compares the two.
 //!
-//! Sessions do not expire by themselves: who is in the same process is alive. Tests end and
-//! cut them through [`MemoryTree`].
+//! Sessions do not expire by themselves, because a client in the same process is alive. Tests
+//! expire and disconnect sessions through [`MemoryTree`].
 
 #[cfg(any(test, feature = "test-support"))]
 pub mod listen;
@@ -19,7 +19,7 @@ pub use session::MemorySession;
 
 use crate::tree::SessionId;
 
-/// The server: clones are the same one.
+/// The server. Clones share the same tree.
 #[derive(Debug, Clone)]
 pub struct MemoryTree {
     // Guards all znodes and sessions; every request is one short section without an await.
@@ -33,44 +33,45 @@ impl Default for MemoryTree {
 }
 
 impl MemoryTree {
-    /// An empty tree that is online.
+    /// Creates an empty tree that is online.
     pub fn new() -> Self {
         Self { server: Arc::new(Mutex::new(server::Server::new())) }
     }
 
-    /// A new connection with a session of its own.
+    /// Opens a new connection with a session of its own.
     pub fn connect(&self) -> Arc<MemorySession> {
         Arc::new(MemorySession::open(&self.server))
     }
 
-    /// The sessions that have not ended, in the order of their opening.
+    /// Returns the live sessions, in the order in which they were opened.
     pub fn sessions(&self) -> Vec<SessionId> {
         lock(&self.server).sessions()
     }
 
-    /// How many znodes there are, the root included.
+    /// Returns the number of znodes, including the root.
     pub fn n_nodes(&self) -> usize {
         lock(&self.server).nodes.len()
     }
 
-    /// Ends a session: its ephemerals go, and its connection opens a new one, at once or,
-    /// when it is cut, as soon as it is mended. Nothing happens when it has ended before.
+    /// Ends a session: its ephemerals are deleted, and its connection opens a new session, at once
+    /// or, if it is disconnected, after it is reconnected. Has no effect on a session that has
+    /// ended.
     pub fn expire(&self, session: SessionId) {
         lock(&self.server).expire(session);
     }
 
-    /// Cuts the connection of `session`: its requests are refused and it hears of no
-    /// change, while the session lives on.
+    /// Disconnects `session`: its requests are rejected and its watchers receive no changes, while
+    /// the session lives on.
     pub fn disconnect(&self, session: SessionId) {
         lock(&self.server).set_plugged(session, false);
     }
 
-    /// Mends the connection that was cut while it had `session`.
+    /// Reconnects the connection that was disconnected while it had `session`.
     pub fn reconnect(&self, session: SessionId) {
         lock(&self.server).set_plugged(session, true);
     }
 
-    /// Cuts everyone off, or lets everyone back in whose own connection is not cut.
+    /// Disconnects everyone, or reconnects every connection that is not disconnected by itself.
     /// Sessions live on.
     pub fn set_online(&self, online: bool) {
         lock(&self.server).set_online(online);
@@ -79,13 +80,13 @@ impl MemoryTree {
 
 #[cfg(any(test, feature = "test-support"))]
 impl MemoryTree {
-    /// Looks at the tree as it is now, which stands still meanwhile.
+    /// Inspects the current tree, which is locked meanwhile.
     pub fn look<T>(&self, look: impl FnOnce(listen::Snapshot<'_>) -> T) -> T {
         look(listen::Snapshot(&lock(&self.server).nodes))
     }
 
-    /// Tells `listener` of everything that takes effect from now on, in its order, while
-    /// the tree stands still: it must not ask this tree for anything.
+    /// Calls `listener` for every transaction from now on, in order, while the tree is locked: the
+    /// listener must not send requests to this tree.
     pub fn listen(&self, listener: impl FnMut(&listen::Commit<'_>) + Send + 'static) {
         lock(&self.server).listener = Some(listen::Listener::new(listener));
     }

@@ -1,4 +1,4 @@
-//! The znodes themselves: a value without sessions' connections, watches or locks.
+//! The znodes: a plain value without connections, watches or locks.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -6,10 +6,11 @@ use std::{
 };
 
 use crate::tree::{
-    CreateMode, Error, Family, Node, Op, OpResult, SessionId, Stat, TreePath, Version, watch::Event,
+    CreateMode, Error, Node, NodeWithChildren, Op, OpResult, SessionId, Stat, TreePath, Version,
+    watch::NodeEvent,
 };
 
-/// Every znode, and which sessions own the ephemerals among them.
+/// All znodes, and the ephemerals of each session.
 #[derive(Debug)]
 pub(super) struct Nodes {
     znodes: HashMap<TreePath, Znode>,
@@ -25,26 +26,26 @@ struct Znode {
     version: i32,
     owner: Option<SessionId>,
     children: BTreeSet<Box<str>>,
-    /// How many children were ever created: the next sequence number. ZooKeeper keeps it as
+    /// Number of children that were ever created: the next sequence number. ZooKeeper keeps it as
     /// the znode's internal cversion, where deletions do not count.
     n_children_ever: i32,
 }
 
-/// How to take one operation of a failed multi back.
+/// Reversal of one operation of a failed multi.
 enum Undo {
     Create { path: TreePath, parent_n_children_ever: i32 },
     Set { path: TreePath, data: Arc<[u8]>, modified: i64, version: i32 },
     Delete { path: TreePath, znode: Znode },
 }
 
-/// What a transaction did, and what watchers are to hear of it.
+/// Results of a transaction, and the events for watchers.
 pub(super) struct Committed {
     pub(super) results: Vec<OpResult>,
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<NodeEvent>,
 }
 
 impl Nodes {
-    /// A tree that holds its root alone.
+    /// Creates a tree that contains only its root.
     pub(super) fn new() -> Self {
         let root = Znode::new(Arc::from(&b""[..]), 0, None);
         Self {
@@ -65,31 +66,31 @@ impl Nodes {
     }
 
     /// Reads a znode with the names of its children.
-    pub(super) fn family(&self, path: &TreePath) -> Option<Family> {
-        self.znodes.get(path).map(|znode| Family { node: znode.read(), children: znode.names() })
+    pub(super) fn get_with_children(&self, path: &TreePath) -> Option<NodeWithChildren> {
+        self.znodes.get(path).map(|znode| NodeWithChildren { node: znode.read(), children: znode.names() })
     }
 
-    /// How many znodes there are, the root included.
+    /// Returns the number of znodes, including the root.
     pub(super) fn len(&self) -> usize {
         self.znodes.len()
     }
 
-    /// Applies all of `ops` for `session`, or none and answers which failed and why. A
-    /// failed transaction uses up its number too, as in ZooKeeper.
+    /// Applies all of `ops` for `session`, or none of them and returns the index and the error of
+    /// the failed operation. A failed transaction uses up its number too, as in ZooKeeper.
     pub(super) fn commit(&mut self, session: SessionId, ops: &[Op]) -> Result<Committed, (usize, Error)> {
         self.last_transaction += 1;
         let mut committed = Committed { results: Vec::with_capacity(ops.len()), events: Vec::new() };
         let mut undo = Vec::new();
         for (index, op) in ops.iter().enumerate() {
             if let Err(error) = self.apply(session, op, &mut committed, &mut undo) {
-                undo.into_iter().rev().for_each(|step| self.take_back(step));
+                undo.into_iter().rev().for_each(|step| self.undo(step));
                 return Err((index, error));
             }
         }
         Ok(committed)
     }
 
-    /// Deletes the ephemerals of a session that ended, and answers which they were.
+    /// Deletes the ephemerals of a session that ended, and returns their paths.
     pub(super) fn end_session(&mut self, session: SessionId) -> Vec<TreePath> {
         self.last_transaction += 1;
         let ended = self.ephemerals.remove(&session).unwrap_or_default();
@@ -116,18 +117,18 @@ impl Nodes {
                 let (path, step) = self.create(path, data, *mode, owner)?;
                 undo.push(step);
                 committed.results.push(OpResult::Created(path.clone()));
-                committed.events.push(Event::CameOrWent(path));
+                committed.events.push(NodeEvent::CreatedOrDeleted(path));
             }
             Op::Set { path, data, version } => {
                 let (version, step) = self.set(path, data, *version)?;
                 undo.push(step);
                 committed.results.push(OpResult::Set(version));
-                committed.events.push(Event::Changed(path.clone()));
+                committed.events.push(NodeEvent::Changed(path.clone()));
             }
             Op::Delete { path, version } => {
                 undo.push(self.delete(path, *version)?);
                 committed.results.push(OpResult::Deleted);
-                committed.events.push(Event::CameOrWent(path.clone()));
+                committed.events.push(NodeEvent::CreatedOrDeleted(path.clone()));
             }
         }
         Ok(())
@@ -160,7 +161,7 @@ impl Nodes {
         let znode = Znode::new(Arc::from(data), self.last_transaction, owner);
         self.insert(&created, znode);
         let parent = self.znodes.get_mut(&parent_path).ok_or_else(no_parent)?;
-        // At its end ZooKeeper's counter stays where it is, and the name is taken from then on.
+        // At its maximum ZooKeeper's counter stays, and the name exists from then on.
         parent.n_children_ever = n_before.saturating_add(1);
         Ok((created.clone(), Undo::Create { path: created, parent_n_children_ever: n_before }))
     }
@@ -203,7 +204,7 @@ impl Nodes {
         }
     }
 
-    fn take_back(&mut self, step: Undo) {
+    fn undo(&mut self, step: Undo) {
         match step {
             Undo::Create { path, parent_n_children_ever } => {
                 self.remove(&path);
@@ -220,7 +221,7 @@ impl Nodes {
         }
     }
 
-    /// Puts a znode in its place, among its parent's children and its owner's ephemerals.
+    /// Inserts a znode into the tree, its parent's children and its owner's ephemerals.
     fn insert(&mut self, path: &TreePath, znode: Znode) {
         if let Some(owner) = znode.owner {
             self.ephemerals.entry(owner).or_default().insert(path.clone());
@@ -231,7 +232,7 @@ impl Nodes {
         self.znodes.insert(path.clone(), znode);
     }
 
-    /// The opposite of `insert`.
+    /// Reverses `insert`.
     fn remove(&mut self, path: &TreePath) -> Option<Znode> {
         let znode = self.znodes.remove(path)?;
         if let Some(parent) = path.parent().and_then(|parent| self.znodes.get_mut(&parent)) {

@@ -1,4 +1,4 @@
-//! The server: the znodes, who is connected, and who hears of what.
+//! The server: znodes, connections and their watches.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use crate::{
     tree::{
         Error, Op, OpResult, SessionId, SessionState,
         memory::nodes::Nodes,
-        watch::{Event, WatchSink, WatchTable},
+        watch::{NodeEvent, WatchSink, WatchTable},
     },
 };
 
-/// Names one [`super::MemorySession`] through all the sessions it has in its life.
+/// Id of one [`super::MemorySession`] across all sessions that it has in its life.
 pub(super) type ConnectionId = u64;
 
-/// Everything that the server holds.
+/// State of the server.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) nodes: Nodes,
@@ -29,7 +29,7 @@ pub(super) struct Server {
 #[derive(Debug)]
 struct Connection {
     session: Session,
-    /// False while a test holds this one connection cut.
+    /// False while a test keeps this connection disconnected.
     plugged: bool,
     watches: WatchTable,
     state: watch::Sender<SessionState>,
@@ -38,10 +38,10 @@ struct Connection {
 /// The session of a connection, as the server sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Session {
-    /// Never opened: the server has been away since the connection was made.
+    /// Never opened: the server has been offline since the connection was made.
     None,
     Live(SessionId),
-    /// Expired while the connection was cut, so that its client does not know yet.
+    /// Expired while the connection was down, so that its client does not know yet.
     Expired(SessionId),
 }
 
@@ -69,23 +69,23 @@ impl Server {
         id
     }
 
-    /// Ends the connection's session and forgets the connection.
+    /// Ends the connection's session and removes the connection.
     pub(super) fn close(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.remove(&id) else { return };
         connection.state.send_replace(SessionState::Closed);
-        connection.watches.tell_everything();
+        connection.watches.notify_everything();
         if let Session::Live(session) = connection.session {
             self.end_session(id, session);
         }
     }
 
-    /// The session to act in, or why there is none.
+    /// Returns the session of a connection, or the reason for which requests are rejected.
     pub(super) fn session(&self, id: ConnectionId) -> Result<SessionId, Error> {
         let connection = self.connections.get(&id).ok_or(Error::Closed)?;
         connection.state.borrow().connected().ok_or(Error::Disconnected)
     }
 
-    /// Applies a transaction and tells the watchers.
+    /// Applies a transaction and notifies the watchers.
     pub(super) fn commit(
         &mut self,
         id: ConnectionId,
@@ -94,13 +94,17 @@ impl Server {
         let session = self.session(id)?;
         Ok(self.nodes.commit(session, ops).map(|committed| {
             #[cfg(any(test, feature = "test-support"))]
-            self.hear(id, session, super::listen::What::Transaction { ops, results: &committed.results });
-            self.tell(&committed.events);
+            self.on_commit(
+                id,
+                session,
+                super::listen::What::Transaction { ops, results: &committed.results },
+            );
+            self.notify(&committed.events);
             committed.results
         }))
     }
 
-    /// Adds a watch; it answers once the connection is up.
+    /// Adds a watch; it reports as soon as the connection is up.
     pub(super) fn watch(&mut self, id: ConnectionId, sink: WatchSink) {
         match self.connections.get_mut(&id) {
             None => sink.note_everything(),
@@ -113,7 +117,7 @@ impl Server {
         }
     }
 
-    /// The sessions that have not ended, in the order of their opening.
+    /// Returns the live sessions, in the order in which they were opened.
     pub(super) fn sessions(&self) -> Vec<SessionId> {
         let mut sessions: Vec<SessionId> =
             self.connections.values().filter_map(|connection| connection.session.live()).collect();
@@ -121,7 +125,7 @@ impl Server {
         sessions
     }
 
-    /// Ends a session by the server's will.
+    /// Expires a session.
     pub(super) fn expire(&mut self, session: SessionId) {
         let Some(id) = self.connection_of(session) else { return };
         if let Some(connection) = self.connections.get_mut(&id) {
@@ -131,7 +135,7 @@ impl Server {
         self.settle(id);
     }
 
-    /// Cuts or mends the connection of a session.
+    /// Disconnects or reconnects the connection of a session.
     pub(super) fn set_plugged(&mut self, session: SessionId, plugged: bool) {
         let Some(id) = self.connection_of(session) else { return };
         if let Some(connection) = self.connections.get_mut(&id) {
@@ -140,7 +144,7 @@ impl Server {
         self.settle(id);
     }
 
-    /// Stops or starts answering anyone.
+    /// Takes the server offline or online.
     pub(super) fn set_online(&mut self, online: bool) {
         self.online = online;
         let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
@@ -149,8 +153,8 @@ impl Server {
         }
     }
 
-    /// Brings a connection's published state in line with what holds for it, opening a
-    /// session where one is due, and tells its watchers when it has come back.
+    /// Updates the published state of a connection: opens a session if the connection is up without
+    /// one, and notifies its watchers when it has come back.
     fn settle(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let up = self.online && connection.plugged;
@@ -165,7 +169,7 @@ impl Server {
         };
         let changed = connection.state.send_if_modified(|shown| std::mem::replace(shown, state) != state);
         if changed && up {
-            connection.watches.tell_everything();
+            connection.watches.notify_everything();
         }
     }
 
@@ -177,24 +181,24 @@ impl Server {
     ) {
         let ended = self.nodes.end_session(session);
         #[cfg(any(test, feature = "test-support"))]
-        self.hear(id, session, super::listen::What::SessionEnded(&ended));
-        let events: Vec<Event> = ended.into_iter().map(Event::CameOrWent).collect();
-        self.tell(&events);
+        self.on_commit(id, session, super::listen::What::SessionEnded(&ended));
+        let events: Vec<NodeEvent> = ended.into_iter().map(NodeEvent::CreatedOrDeleted).collect();
+        self.notify(&events);
     }
 
     #[cfg(any(test, feature = "test-support"))]
-    fn hear(&mut self, connection: ConnectionId, session: SessionId, what: super::listen::What<'_>) {
+    fn on_commit(&mut self, connection: ConnectionId, session: SessionId, what: super::listen::What<'_>) {
         if let Some(listener) = &mut self.listener {
             let after = super::listen::Snapshot(&self.nodes);
-            listener.hear(&super::listen::Commit { connection, session, what, after });
+            listener.on_commit(&super::listen::Commit { connection, session, what, after });
         }
     }
 
-    /// Wakes watchers. A connection that is down hears nothing now, and everything later.
-    fn tell(&self, events: &[Event]) {
+    /// Wakes watchers. A connection that is down gets `Everything` when it is up again.
+    fn notify(&self, events: &[NodeEvent]) {
         for connection in self.connections.values() {
             if connection.state.borrow().connected().is_some() {
-                events.iter().for_each(|event| connection.watches.tell(event));
+                events.iter().for_each(|event| connection.watches.notify(event));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! One connection to the memory tree.
+//! Connection to the memory tree.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -8,20 +8,20 @@ use tokio::task::coop::consume_budget;
 use crate::{
     daemon::watch,
     tree::{
-        CreateMode, Error, Family, Node, Op, OpResult, ReadTree, Scope, SessionState, Tree, TreePath,
-        Version, Watcher,
+        CreateMode, Error, Node, NodeWithChildren, Op, OpResult, ReadTree, Scope, SessionState, Tree,
+        TreePath, Version, Watcher,
         memory::server::{ConnectionId, Server},
         request,
     },
 };
 
-/// A connection to a [`super::MemoryTree`], with one session at a time. Dropping the last
-/// handle closes it.
+/// A connection to a [`super::MemoryTree`], with one session at a time. Dropping the last handle
+/// closes the connection.
 #[derive(Debug)]
 pub struct MemorySession {
     server: Arc<Mutex<Server>>,
     id: ConnectionId,
-    // Kept so that receivers see the last state for as long as the connection exists.
+    // Kept so that receivers see the last state while the connection exists.
     state: watch::Sender<SessionState>,
 }
 
@@ -32,7 +32,7 @@ impl MemorySession {
         Self { server: Arc::clone(server), id, state }
     }
 
-    /// Names this connection through all the sessions of its life.
+    /// Returns the id of this connection, which is the same across all its sessions.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -72,11 +72,11 @@ impl ReadTree for MemorySession {
         self.read(|server| server.nodes.children(path)).await
     }
 
-    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error> {
+    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<NodeWithChildren>>, Error> {
         if paths.is_empty() {
             return Ok(Vec::new());
         }
-        self.read(|server| paths.iter().map(|path| server.nodes.family(path)).collect()).await
+        self.read(|server| paths.iter().map(|path| server.nodes.get_with_children(path)).collect()).await
     }
 
     fn watch(&self, path: &TreePath, scope: Scope) -> Watcher {
@@ -99,7 +99,7 @@ impl Tree for MemorySession {
         match self.write(op).await? {
             OpResult::Created(path) => Ok(path),
             OpResult::Checked | OpResult::Set(_) | OpResult::Deleted => {
-                unreachable!("a creation answers what it created")
+                unreachable!("the result of a creation is `Created`")
             }
         }
     }
@@ -109,7 +109,7 @@ impl Tree for MemorySession {
         match self.write(Op::Set { path: path.clone(), data: data.to_vec(), version: expected }).await? {
             OpResult::Set(version) => Ok(version),
             OpResult::Checked | OpResult::Created(_) | OpResult::Deleted => {
-                unreachable!("a write answers its version")
+                unreachable!("the result of a write is `Set`")
             }
         }
     }

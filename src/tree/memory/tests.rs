@@ -1,4 +1,4 @@
-//! What only the memory tree can be told to do; all else is in [`crate::tree::contract`].
+//! Behaviour that only the memory tree can produce; all else is in [`crate::tree::contract`].
 
 use super::*;
 use crate::tree::{
@@ -14,7 +14,7 @@ fn id_of(session: &MemorySession) -> SessionId {
 }
 
 #[tokio::test]
-async fn an_expired_session_renews_itself_without_its_ephemerals() {
+async fn expired_session_is_renewed_without_its_ephemerals() {
     let server = MemoryTree::new();
     let (session, other) = (server.connect(), server.connect());
     session.create(&path("/mine"), b"", CreateMode::Ephemeral).await.expect("created");
@@ -28,11 +28,11 @@ async fn an_expired_session_renews_itself_without_its_ephemerals() {
     assert_eq!(theirs.take(), Some(Changes::Paths([path("/mine")].into())));
     assert_eq!(session.get(&path("/mine")).await, Ok(None));
     server.expire(old);
-    assert_eq!(server.sessions().len(), 2, "a session that ended does not end again");
+    assert_eq!(server.sessions().len(), 2, "an ended session was ended again");
 }
 
 #[tokio::test]
-async fn a_cut_connection_is_refused_and_hears_everything_when_mended() {
+async fn disconnected_session_is_rejected_and_reports_everything_after_the_reconnect() {
     let server = MemoryTree::new();
     let (session, other) = (server.connect(), server.connect());
     session.create(&path("/mine"), b"", CreateMode::Ephemeral).await.expect("created");
@@ -43,7 +43,7 @@ async fn a_cut_connection_is_refused_and_hears_everything_when_mended() {
     assert_eq!(*session.session().borrow(), SessionState::Disconnected(id));
     assert_eq!(session.get(&path("/mine")).await, Err(Error::Disconnected));
     other.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
-    assert_eq!(watcher.take(), None, "it is cut off");
+    assert_eq!(watcher.take(), None, "a disconnected watcher was woken");
     let mut late = session.watch(&path("/b"), Scope::Node);
     assert_eq!(late.take(), None, "the watch is not in place");
     server.reconnect(id);
@@ -53,7 +53,7 @@ async fn a_cut_connection_is_refused_and_hears_everything_when_mended() {
 }
 
 #[tokio::test]
-async fn a_session_that_expired_while_cut_is_new_when_mended() {
+async fn session_that_expired_while_disconnected_is_renewed_at_the_reconnect() {
     let server = MemoryTree::new();
     let (session, other) = (server.connect(), server.connect());
     session.create(&path("/mine"), b"", CreateMode::Ephemeral).await.expect("created");
@@ -61,7 +61,11 @@ async fn a_session_that_expired_while_cut_is_new_when_mended() {
     server.disconnect(old);
     server.expire(old);
     assert_eq!(other.get(&path("/mine")).await, Ok(None));
-    assert_eq!(*session.session().borrow(), SessionState::Disconnected(old), "it does not know yet");
+    assert_eq!(
+        *session.session().borrow(),
+        SessionState::Disconnected(old),
+        "a disconnected client saw the expiry"
+    );
     server.reconnect(old);
     assert_ne!(id_of(&session), old);
 }
@@ -81,7 +85,7 @@ async fn an_outage_keeps_sessions_and_delays_new_ones() {
 }
 
 #[tokio::test]
-async fn a_dropped_connection_takes_its_ephemerals_along() {
+async fn ephemerals_of_a_dropped_connection_are_deleted() {
     let server = MemoryTree::new();
     let (session, other) = (server.connect(), server.connect());
     session.create(&path("/mine"), b"", CreateMode::Ephemeral).await.expect("created");
@@ -91,7 +95,7 @@ async fn a_dropped_connection_takes_its_ephemerals_along() {
 }
 
 #[tokio::test]
-async fn a_failed_multi_leaves_the_sequence_as_it_was() {
+async fn failed_multi_does_not_advance_the_sequence() {
     let server = MemoryTree::new();
     let session = server.connect();
     let sequential = || crate::tree::Op::Create {

@@ -1,10 +1,10 @@
-//! What the client crate's errors mean to us.
+//! Mapping of the client crate's errors to ours.
 
 use zookeeper_client as zk;
 
 use crate::tree::{Error, TreePath};
 
-/// The error of a request about `path`.
+/// Maps the error of a request about `path`.
 pub(super) fn error_at(path: &TreePath, error: zk::Error) -> Error {
     let path = path.clone();
     match error {
@@ -17,7 +17,7 @@ pub(super) fn error_at(path: &TreePath, error: zk::Error) -> Error {
     }
 }
 
-/// The error of a request about nothing in particular.
+/// Maps the error of a request that has no single path.
 pub(super) fn general_error(error: zk::Error) -> Error {
     match error {
         zk::Error::SessionExpired
@@ -41,8 +41,8 @@ pub(super) fn general_error(error: zk::Error) -> Error {
         | zk::Error::BadVersion
         | zk::Error::NotEmpty
         | zk::Error::NoChildrenForEphemerals => Error::Refused(error.to_string()),
-        // A socket that broke shows as `Custom` more often than as `ConnectionLoss`. Whatever
-        // else cannot be told may have happened after the write did.
+        // A broken socket is reported as `Custom` more often than as `ConnectionLoss`. Any other
+        // error may have occurred after the write took effect.
         other => Error::ConnectionLost(other.to_string()),
     }
 }
@@ -53,7 +53,7 @@ mod tests {
     use crate::tree::Outcome;
 
     #[test]
-    fn what_may_have_happened_is_unknown() {
+    fn outcome_is_unknown_if_the_request_may_have_taken_effect() {
         let path: TreePath = "/a".parse().expect("valid path");
         let unknown = [
             zk::Error::ConnectionLoss,

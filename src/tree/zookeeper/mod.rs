@@ -1,15 +1,16 @@
-//! The tree on a ZooKeeper ensemble.
+//! Implementation of the tree on a ZooKeeper ensemble.
 //!
 //! ```text
 //!  requests ──▶ Link ◀── session::keep (one session after another)
-//!                ▲              │ wakes at each change of state
-//!                └── watches::keep (sets what is watched, again and again)
+//!  requests ──▶ Link ◀── session::keep (one session after another)
+//!                ▲              │ notifies of each change of state
+//!                └── watches::keep (sets the watches, again after each loss)
 //!                               ▲ listeners, one per watched path
 //! ```
 //!
-//! Nobody outside this folder holds a client of the crate, or sees one of its types.
+//! No code outside this folder has a client of the crate or uses one of its types.
 //!
-//! The servers must be 3.6 or newer: older ones know no watch that lasts.
+//! The servers must be 3.6 or newer: older versions have no persistent watches.
 
 mod errors;
 mod session;
@@ -31,19 +32,19 @@ use crate::{
         watch,
     },
     tree::{
-        CreateMode, Error, Family, Node, Op, OpResult, READ_BATCH, ReadTree, Scope, SessionId, SessionState,
-        Stat, Tree, TreePath, Version, Watcher, options::Options, request,
+        CreateMode, Error, Node, NodeWithChildren, Op, OpResult, READ_BATCH, ReadTree, Scope, SessionId,
+        SessionState, Stat, Tree, TreePath, Version, Watcher, options::Options, request,
     },
 };
 
-/// How long [`Tree::close`] waits for the server to hear of it. Longer, and a stop would hang
-/// on a dead server, whose ephemerals go with the session timeout anyway.
+/// Time that [`Tree::close`] waits for the server to end the session. A longer wait would block the
+/// stop on a dead server, whose ephemerals are deleted at the session timeout anyway.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the server keeps for itself at its root; none of ours.
+/// The server's own znode at its root; not part of our tree.
 const SERVERS_OWN: &str = "zookeeper";
 
-/// A connection to ZooKeeper that opens one session after another.
+/// A connection to ZooKeeper that opens a new session after the end of each session.
 pub struct ZooKeeperTree {
     link: Arc<Link>,
     watches: Arc<Watches>,
@@ -52,8 +53,8 @@ pub struct ZooKeeperTree {
 }
 
 impl ZooKeeperTree {
-    /// Starts connecting, in tasks that end with `tasks`, and never gives up. Pauses between
-    /// tries take their jitter from `random`.
+    /// Starts connecting, in tasks that end with `tasks`, and retries for ever. The pauses between
+    /// attempts take their jitter from `random`.
     pub fn connect(options: Options, random: fastrand::Rng, tasks: &Tasks) -> Arc<Self> {
         let link = Arc::new(Link::new(options.request_timeout));
         let watches = Watches::new();
@@ -88,7 +89,7 @@ impl ZooKeeperTree {
         names
     }
 
-    async fn get_batch(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error> {
+    async fn get_batch(&self, paths: &[TreePath]) -> Result<Vec<Option<NodeWithChildren>>, Error> {
         let answer = self.link.request(async |client: zk::Client| {
             let mut reader = client.new_multi_reader();
             for path in paths {
@@ -98,28 +99,28 @@ impl ZooKeeperTree {
             reader.commit().await
         });
         let mut results = answer.await?.map_err(general_error)?.into_iter();
-        paths.iter().map(|path| self.family(path, results.next(), results.next())).collect()
+        paths.iter().map(|path| self.node_with_children(path, results.next(), results.next())).collect()
     }
 
-    fn family(
+    fn node_with_children(
         &self,
         path: &TreePath,
         data: Option<zk::MultiReadResult>,
         children: Option<zk::MultiReadResult>,
-    ) -> Result<Option<Family>, Error> {
+    ) -> Result<Option<NodeWithChildren>, Error> {
         use zk::MultiReadResult::{Children, Data, Error as Failed};
         match (data, children) {
             (Some(Data { data, stat }), Some(Children { children })) => {
                 let node = self.node(path, data, &stat);
-                Ok(Some(Family { node, children: self.names(path, children) }))
+                Ok(Some(NodeWithChildren { node, children: self.names(path, children) }))
             }
-            // Gone, perhaps between the two.
+            // Deleted, perhaps between the two reads.
             (Some(Failed { err: zk::Error::NoNode }), _) | (_, Some(Failed { err: zk::Error::NoNode })) => {
                 Ok(None)
             }
             (Some(Failed { err }), _) | (_, Some(Failed { err })) => Err(error_at(path, err)),
             (data, children) => Err(Error::ConnectionLost(format!(
-                "{data:?} and {children:?} came for the data and the children of {path}"
+                "unexpected response: {data:?} and {children:?} for the data and the children of {path}"
             ))),
         }
     }
@@ -153,18 +154,18 @@ impl ReadTree for ZooKeeperTree {
         }
     }
 
-    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<Family>>, Error> {
-        let mut families = Vec::with_capacity(paths.len());
+    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<NodeWithChildren>>, Error> {
+        let mut znodes = Vec::with_capacity(paths.len());
         for batch in paths.chunks(READ_BATCH) {
-            families.extend(self.get_batch(batch).await?);
+            znodes.extend(self.get_batch(batch).await?);
         }
-        Ok(families)
+        Ok(znodes)
     }
 
     fn watch(&self, path: &TreePath, scope: Scope) -> Watcher {
         let watcher = self.watches.add(path, scope);
         if *self.link.subscribe().borrow() == SessionState::Closed {
-            self.watches.tell_everything();
+            self.watches.notify_everything();
         }
         watcher
     }
@@ -216,7 +217,7 @@ impl Tree for ZooKeeperTree {
             for op in &ops {
                 add(&mut writer, op)?;
             }
-            // The error of one operation is an answer too, in its own layer.
+            // The error of one operation is a response too, so it is in the inner result.
             match writer.commit().await {
                 Err(zk::MultiWriteError::RequestFailed { source }) => Err(source),
                 Err(zk::MultiWriteError::OperationFailed { index, source }) => Ok(Err((index, source))),
@@ -238,7 +239,7 @@ impl Tree for ZooKeeperTree {
     async fn close(&self) {
         let client = self.link.close();
         let closing = async {
-            // Both keepers hold handles; the session ends with the last of them.
+            // Both tasks hold handles; the session ends when the last handle is dropped.
             self.tasks.stop(CLOSE_PATIENCE).await;
             if let Some(client) = client {
                 let mut states = client.state_watcher();
@@ -250,9 +251,9 @@ impl Tree for ZooKeeperTree {
             }
         };
         if tokio::time::timeout(CLOSE_PATIENCE, closing).await.is_err() {
-            tracing::warn!("the server did not hear that the session was closed; it will expire");
+            tracing::warn!("ZooKeeper did not confirm the end of the session; the session will expire");
         }
-        self.watches.tell_everything();
+        self.watches.notify_everything();
     }
 }
 
@@ -267,7 +268,7 @@ fn creation(mode: CreateMode) -> zk::CreateOptions<'static> {
 }
 
 fn add(writer: &mut zk::MultiWriter<'_>, op: &Op) -> Result<(), zk::Error> {
-    // On the wire "any version" is -1; the crate has a word for it except in checks.
+    // On the wire "any version" is -1; the crate has an API for it except in checks.
     const ANY: i32 = -1;
     match op {
         Op::Check { path, version } => {
@@ -289,7 +290,7 @@ fn op_result(result: zk::MultiWriteResult) -> Result<OpResult, Error> {
             path.parse().map(OpResult::Created).map_err(Error::InvalidPath)
         }
         zk::MultiWriteResult::SetData { stat } => Ok(OpResult::Set(Version(stat.version))),
-        // The crate's list may grow; the transaction has happened.
-        other => Err(Error::ConnectionLost(format!("an answer that is not understood: {other:?}"))),
+        // The crate's enum may grow; the transaction has taken effect.
+        other => Err(Error::ConnectionLost(format!("unexpected response to a multi: {other:?}"))),
     }
 }

@@ -1,4 +1,4 @@
-//! One session after another: connect, follow its state, and start over when it has ended.
+//! Session lifecycle: connect, follow the session's state, and open a new session after its end.
 
 use std::{
     future::Future,
@@ -18,22 +18,22 @@ use crate::{
     tree::{Error, SessionId, SessionState, TreePath, options::Options, zookeeper::errors::general_error},
 };
 
-/// How many requests may be under way at once; the next ones wait their turn, within their
-/// own deadline. 64 already keep a server busy, and a client without a bound fills its memory
-/// when the server stalls.
+/// Maximum number of requests in flight; further requests wait for a permit, within their own
+/// deadline. 64 already keep a server busy, and a client without a bound fills its memory when the
+/// server stalls.
 const MAX_REQUESTS: usize = 256;
 
-/// The pauses between tries to reach any server.
+/// Bounds of the pause between attempts to connect.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// A complaint about the same trouble is not repeated before this has passed.
-const COMPLAINT_PERIOD: Duration = Duration::from_secs(30);
+/// Minimum interval between two log lines about the same problem.
+const LOG_PERIOD: Duration = Duration::from_secs(30);
 
-/// What requests, the session's keeper and the watches' keeper have in common.
+/// State shared by requests, the session task and the watch task.
 #[derive(Debug)]
 pub(super) struct Link {
-    // Guards the handle of the session that is open; held for a clone.
+    // Guards the handle of the open session; held while the handle is cloned.
     client: Mutex<Option<zk::Client>>,
     state: watch::Sender<SessionState>,
     permits: Semaphore,
@@ -52,10 +52,10 @@ impl Link {
         }
     }
 
-    /// Makes one request by `send`, when there is a connection, and waits for its answer.
+    /// Makes one request by `send`, if there is a connection, and waits for the response.
     ///
     /// # Errors
-    /// Those of a connection; what the server answers is in the inner result.
+    /// Connection errors; errors of the server are in the inner result.
     pub(super) async fn request<T, F, Fut>(&self, send: F) -> Result<Result<T, zk::Error>, Error>
     where
         F: FnOnce(zk::Client) -> Fut,
@@ -63,37 +63,37 @@ impl Link {
     {
         self.connected()?;
         let lost = |why: String| Err(Error::ConnectionLost(why));
-        // One deadline for the turn and the answer together.
+        // One deadline covers the wait for a permit and the wait for the response.
         let mut deadline = std::pin::pin!(tokio::time::sleep(self.request_timeout));
         let _permit = tokio::select! {
-            // A turn that comes with the deadline comes too late: nobody would wait for the answer.
+            // A permit that arrives at the deadline is too late: no time is left for the response.
             biased;
-            // Giving up a place in the queue has no effect on the tree.
+            // Leaving the queue has no effect on the tree.
             () = &mut deadline => return Err(Error::Disconnected),
-            // Never closed; in any case nothing was sent.
+            // The semaphore is never closed; in any case nothing was sent.
             permit = self.permits.acquire() => permit.map_err(|_closed| Error::Closed)?,
         };
         let client = self.connected()?;
         tokio::select! {
-            // Dropping the answer of a request that is under way leaves its outcome unknown,
-            // and both errors say so.
+            // Dropping the response of a request in flight leaves its outcome unknown, and both
+            // errors report that.
             answer = Box::pin(send(client)) => Ok(answer),
-            () = self.closed.cancelled() => lost("it was closed".to_owned()),
+            () = self.closed.cancelled() => lost("the connection was closed by this process".to_owned()),
             () = deadline => lost(format!("no answer within {:?}", self.request_timeout)),
         }
     }
 
-    /// The state, to be followed.
+    /// Returns the state as a value that can be watched.
     pub(super) fn subscribe(&self) -> watch::Receiver<SessionState> {
         self.state.subscribe()
     }
 
-    /// The session that is connected now.
+    /// Returns the id of the session if it is connected.
     pub(super) fn session(&self) -> Option<SessionId> {
         self.state.borrow().connected()
     }
 
-    /// Refuses everything from now on and gives up the session's handle.
+    /// Rejects all requests from now on and returns the handle of the session.
     pub(super) fn close(&self) -> Option<zk::Client> {
         self.closed.cancel();
         self.state.send_replace(SessionState::Closed);
@@ -104,8 +104,8 @@ impl Link {
         if self.closed.is_cancelled() {
             return Err(Error::Closed);
         }
-        // While there is no connection the client crate would queue the request without a
-        // bound and run it whenever the connection is back.
+        // Without a connection the client crate would queue the request without a bound and run it
+        // after the reconnect.
         self.session().ok_or(Error::Disconnected)?;
         self.client().clone().ok_or(Error::Disconnected)
     }
@@ -125,23 +125,23 @@ impl Link {
     }
 }
 
-/// Keeps a session open until it is cancelled; wakes `changed` at each change of its state.
+/// Keeps a session open until it is cancelled; notifies `changed` of each change of its state.
 pub(super) async fn keep(link: Arc<Link>, options: Options, mut backoff: Backoff, changed: Arc<Notify>) {
-    let mut complaints = Complaints::new(Clock::new());
+    let mut log_throttle = LogThrottle::new(Clock::new());
     loop {
         let client = match open(&options).await {
             Ok(client) => client,
             Err(error) => {
-                if complaints.is_due() {
+                if log_throttle.is_due() {
                     let servers = options.servers.join(",");
-                    warn!(%servers, root = %options.root, %error, "cannot reach ZooKeeper; trying on");
+                    warn!(%servers, root = %options.root, %error, "cannot connect to ZooKeeper; retrying");
                 }
                 tokio::time::sleep(backoff.next_delay()).await;
                 continue;
             }
         };
         backoff.reset();
-        complaints = Complaints::new(Clock::new());
+        log_throttle = LogThrottle::new(Clock::new());
         let session = SessionId(client.session_id().0);
         info!(%session, timeout = ?client.session_timeout(), root = %options.root, "session opened");
         let states = client.state_watcher();
@@ -149,19 +149,19 @@ pub(super) async fn keep(link: Arc<Link>, options: Options, mut backoff: Backoff
         let last = follow(&link, session, states, &changed).await;
         *link.client() = None;
         link.show(SessionState::Connecting);
-        warn!(%session, state = %last, "session ended; opening another");
+        warn!(%session, state = %last, "session ended; opening a new session");
         changed.notify_one();
-        // A server that ends every session at once is not to be asked without a pause.
+        // Avoids a busy loop if a server ends every session at once.
         tokio::time::sleep(backoff.next_delay()).await;
     }
 }
 
-/// The pauses between tries to connect.
+/// Returns the backoff between attempts to connect.
 pub(super) fn retries(random: fastrand::Rng) -> Backoff {
     Backoff::new(RETRY_MIN, RETRY_MAX, random).expect("the bounds are constants in their order")
 }
 
-/// Shows the states of one session until it has ended.
+/// Publishes the states of one session until the session has ended.
 async fn follow(
     link: &Link,
     session: SessionId,
@@ -175,10 +175,10 @@ async fn follow(
                 link.show(SessionState::Connected(session));
             }
             zk::SessionState::Disconnected => {
-                warn!(%session, "connection lost; the session lives on for now");
+                warn!(%session, "connection to ZooKeeper lost; reconnecting before the session expires");
                 link.show(SessionState::Disconnected(session));
             }
-            // Expired, refused or closed: there is no way back, and the list may grow.
+            // Expired, rejected or closed: these states are final, and the enum may grow.
             last => return last,
         }
         changed.notify_one();
@@ -186,7 +186,7 @@ async fn follow(
     }
 }
 
-/// One try to open a session and to make sure of our root.
+/// Makes one attempt to open a session and to create our root if it is missing.
 async fn open(options: &Options) -> Result<zk::Client, Error> {
     let connector = zk::Client::connector().with_session_timeout(options.session_timeout).with_fail_eagerly();
     let client = connector.connect(&options.servers.join(",")).await.map_err(unreachable_because)?;
@@ -201,11 +201,11 @@ async fn open(options: &Options) -> Result<zk::Client, Error> {
         }
         Ok(made) => made.map_err(general_error)?,
     }
-    let refuse = |_| Error::Refused(format!("{} cannot be a root", options.root));
+    let refuse = |_| Error::Refused(format!("{} is not a valid root path", options.root));
     client.chroot(options.root.as_str()).map_err(refuse)
 }
 
-/// Why there is no session; of the crate's errors here only the text helps.
+/// Maps an error of the attempt to connect; only the text of the crate's error is useful here.
 fn unreachable_because(error: zk::Error) -> Error {
     match error {
         zk::Error::NoHosts => Error::ConnectionLost("no server accepts a connection".to_owned()),
@@ -213,21 +213,21 @@ fn unreachable_because(error: zk::Error) -> Error {
     }
 }
 
-/// Says when the same trouble may be logged again.
+/// Limits how often the same problem is logged.
 #[derive(Debug)]
-pub(super) struct Complaints {
+pub(super) struct LogThrottle {
     clock: Clock,
     last: Option<Monotonic>,
 }
 
-impl Complaints {
+impl LogThrottle {
     pub(super) fn new(clock: Clock) -> Self {
         Self { clock, last: None }
     }
 
     pub(super) fn is_due(&mut self) -> bool {
         let now = self.clock.monotonic();
-        let due = self.last.is_none_or(|last| now.since(last) >= COMPLAINT_PERIOD);
+        let due = self.last.is_none_or(|last| now.since(last) >= LOG_PERIOD);
         if due {
             self.last = Some(now);
         }
@@ -240,16 +240,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_complaint_is_not_repeated_at_once() {
+    fn same_problem_is_logged_at_most_once_per_period() {
         let clock = Clock::manual(crate::model::Timestamp::from_millis(0));
-        let mut complaints = Complaints::new(clock.clone());
-        assert!(complaints.is_due() && !complaints.is_due());
-        clock.turn(COMPLAINT_PERIOD);
-        assert!(complaints.is_due() && !complaints.is_due());
+        let mut log_throttle = LogThrottle::new(clock.clone());
+        assert!(log_throttle.is_due() && !log_throttle.is_due());
+        clock.turn(LOG_PERIOD);
+        assert!(log_throttle.is_due() && !log_throttle.is_due());
     }
 
     #[tokio::test]
-    async fn nothing_is_sent_without_a_connection() {
+    async fn no_request_is_sent_without_a_connection() {
         let link = Link::new(Duration::from_secs(1));
         let sent = link.request(async |_| -> Result<(), zk::Error> { panic!("it was sent") }).await;
         assert_eq!(sent, Err(Error::Disconnected));

@@ -1,13 +1,14 @@
-//! Watches that last: set on the server once per path, shared by all watchers of it, and set
-//! again after every reconnect and in every new session.
+//! Lasting watches: each is set on the server once per path, shared by all watchers of that path,
+//! and set again after every reconnect and in every new session.
 //!
-//! The client crate's own persistent watches go deaf at the first reconnect, silently, so a
-//! watch counts as lost as soon as its session says `Disconnected`. Then the new one is set
-//! before the old one is dropped, as the crate would otherwise take both off the server.
+//! The client crate's own persistent watches stop reporting at the first reconnect, without an
+//! error, so a watch counts as lost when its session reports `Disconnected`. The new watch is then
+//! set before the old watch is dropped, because the crate would otherwise remove both from the
+//! server.
 //!
-//! A path has one mode per session (ZOOKEEPER-4466), so a recursive watch serves watchers of
-//! either scope at its path, and no one-shot watch is ever set. Recursive watches do not
-//! tell of changed children: that is derived from the child's own event.
+//! A path has one mode per session (ZOOKEEPER-4466), so a recursive watch serves watchers of either
+//! scope at its path, and no one-shot watch is ever set. Recursive watches do not report changed
+//! children: that change is derived from the child's own event.
 
 use std::{
     collections::HashMap,
@@ -28,35 +29,35 @@ use crate::{
     daemon::tasks::{Ending, Tasks},
     tree::{
         Error, Scope, SessionId, TreePath,
-        watch::{Event, WatchSink, WatchTable, Watcher},
+        watch::{NodeEvent, WatchSink, WatchTable, Watcher},
         zookeeper::{
             errors::general_error,
-            session::{Complaints, Link},
+            session::{Link, LogThrottle},
         },
     },
 };
 
-/// How many watches are set at once: enough to fill the connection, few beside its requests.
+/// Maximum number of watches that are set at once: enough to fill the connection, few beside its
+/// requests.
 const MAX_SETTING: usize = 32;
 
-/// The pause before a watch that could not be set is tried again, when the connection
-/// stands all the same.
+/// Pause before a watch that could not be set is retried, if the connection is still up.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Everything that is watched through one connection.
+/// All watches of one connection.
 #[derive(Debug)]
 pub(super) struct Watches {
-    // Guards the sinks; held while an event is handed to them, never across an await.
+    // Guards the sinks; held while an event is passed to them, never across an await.
     sinks: Mutex<Sinks>,
-    /// A watcher came or went, a watch was lost, or the session changed.
+    /// Notified when a watcher is added or dropped, a watch is lost, or the session changes.
     pub(super) wake: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
 struct Sinks {
-    /// Those whose watch is in place, or was: they hear of events and losses.
+    /// Sinks whose watch is in place, or was: they receive events and losses.
     placed: WatchTable,
-    /// Those that have had no answer yet.
+    /// Sinks that have not received a report yet.
     waiting: Vec<WatchSink>,
 }
 
@@ -65,7 +66,7 @@ struct Placed {
     scope: Scope,
     session: SessionId,
     lost: Arc<AtomicBool>,
-    /// Owns the task that listens; dropping it takes the watch off the server.
+    /// Owns the listening task; dropping it removes the watch from the server.
     _listener: Tasks,
 }
 
@@ -74,7 +75,7 @@ impl Watches {
         Arc::new(Self { sinks: Mutex::default(), wake: Arc::new(Notify::new()) })
     }
 
-    /// A watcher that is woken once its watch is in place.
+    /// Returns a watcher that is woken as soon as its watch is in place.
     pub(super) fn add(&self, path: &TreePath, scope: Scope) -> Watcher {
         let (watcher, sink) = Watcher::with_drop_notice(path, scope, &self.wake);
         self.sinks().waiting.push(sink);
@@ -82,10 +83,10 @@ impl Watches {
         watcher
     }
 
-    /// Wakes every watcher, placed or not.
-    pub(super) fn tell_everything(&self) {
+    /// Wakes every watcher, whether or not its watch is in place.
+    pub(super) fn notify_everything(&self) {
         let sinks = self.sinks();
-        sinks.placed.tell_everything();
+        sinks.placed.notify_everything();
         sinks.waiting.iter().for_each(WatchSink::note_everything);
     }
 
@@ -93,7 +94,7 @@ impl Watches {
         self.sinks.lock().expect("no one panics while holding the sinks")
     }
 
-    /// What has to be watched, and how widely.
+    /// Returns the paths that must be watched, each with its widest scope.
     fn wanted(&self) -> HashMap<TreePath, Scope> {
         let mut sinks = self.sinks();
         sinks.placed.prune();
@@ -106,27 +107,27 @@ impl Watches {
         wanted
     }
 
-    /// Answers the waiting sinks of `path`, whose watch is in place.
+    /// Wakes the waiting sinks of `path`, whose watch is in place now.
     fn answer_waiting(&self, path: &TreePath, scope: Scope) {
         let mut sinks = self.sinks();
         let Sinks { placed, waiting } = &mut *sinks;
-        // A wider scope may have come to wait since the watch was asked for.
+        // A sink with a wider scope may have been added since the watch was requested.
         for sink in waiting.extract_if(.., |sink| sink.path() == path && sink.scope() <= scope) {
             sink.note_everything();
             placed.add(sink);
         }
     }
 
-    /// Tells the sinks of `path` that they may have missed something.
-    fn tell_loss(&self, path: &TreePath) {
+    /// Reports to the sinks of `path` that they may have missed changes.
+    fn notify_loss(&self, path: &TreePath) {
         self.sinks().placed.at(path).for_each(WatchSink::note_everything);
     }
 }
 
-/// Keeps the watches of `watches` in place until it is cancelled.
+/// Keeps the watches of `watches` in place until the task is cancelled.
 pub(super) async fn keep(watches: Arc<Watches>, link: Arc<Link>) {
     let mut placed: HashMap<TreePath, Placed> = HashMap::new();
-    let mut complaints = Complaints::new(Clock::new());
+    let mut log_throttle = LogThrottle::new(Clock::new());
     loop {
         let wanted = watches.wanted();
         placed.retain(|path, _| wanted.contains_key(path));
@@ -138,7 +139,7 @@ pub(super) async fn keep(watches: Arc<Watches>, link: Arc<Link>) {
         for (path, scope) in wanted {
             match placed.get(&path) {
                 Some(watch) if watch.serves(scope, session) => watches.answer_waiting(&path, watch.scope),
-                // A watch is never made narrower: its other watchers need no second look.
+                // The scope of a watch is never narrowed: its other watchers would read again.
                 Some(watch) => missing.push((path, scope.max(watch.scope))),
                 None => missing.push((path, scope)),
             }
@@ -146,19 +147,19 @@ pub(super) async fn keep(watches: Arc<Watches>, link: Arc<Link>) {
         match place(&watches, &link, session, missing, &mut placed).await {
             Ok(()) => watches.wake.notified().await,
             Err(error) => {
-                // What a new connection may cure is told by the session's own log.
-                if !error.is_retryable() && complaints.is_due() {
-                    warn!(%error, "watches are not all in place; trying on");
+                // Errors that a new connection may cure are logged with the session.
+                if !error.is_retryable() && log_throttle.is_due() {
+                    warn!(%error, "cannot set all ZooKeeper watches; retrying");
                 }
-                // Waking early is harmless; a wake that comes meanwhile is kept.
+                // Waking early is harmless; a notification in between is kept.
                 let _woken_or_not = tokio::time::timeout(RETRY, watches.wake.notified()).await;
             }
         }
     }
 }
 
-/// Sets the `missing` watches and answers who waits for them; the error of the last one that
-/// could not be set.
+/// Sets the `missing` watches and wakes the sinks that wait for them. Returns the error of the last
+/// watch that could not be set.
 async fn place(
     watches: &Arc<Watches>,
     link: &Arc<Link>,
@@ -178,9 +179,9 @@ async fn place(
             Err(error) => result = Err(error),
             Ok(watcher) => {
                 let watch = Placed::listen(watches, path.clone(), scope, session, watcher);
-                // The new watch is known to the crate by now; only then may the old one go.
+                // The crate has registered the new watch; only now may the old watch be dropped.
                 drop(placed.insert(path.clone(), watch));
-                watches.tell_loss(&path);
+                watches.notify_loss(&path);
                 watches.answer_waiting(&path, scope);
             }
         }
@@ -219,12 +220,12 @@ impl Placed {
     }
 }
 
-/// Hands events to the sinks of `path` until the session ends.
+/// Passes events to the sinks of `path` until the session ends.
 async fn listen(watches: &Watches, path: &TreePath, mut watcher: zk::PersistentWatcher, lost: &AtomicBool) {
     loop {
         let event = watcher.changed().await;
-        let told = event.path.parse::<TreePath>();
-        let told = match event.event_type {
+        let changed = event.path.parse::<TreePath>();
+        let changed = match event.event_type {
             zk::EventType::Session => {
                 let ended = event.session_state.is_terminated();
                 if ended || event.session_state == zk::SessionState::Disconnected {
@@ -232,19 +233,23 @@ async fn listen(watches: &Watches, path: &TreePath, mut watcher: zk::PersistentW
                     watches.wake.notify_one();
                 }
                 if ended {
-                    // The crate panics when it is asked for more.
+                    // The crate panics if `changed` is called after the last event.
                     return;
                 }
                 continue;
             }
-            zk::EventType::NodeCreated | zk::EventType::NodeDeleted => told.map(Event::CameOrWent),
-            zk::EventType::NodeDataChanged | zk::EventType::NodeChildrenChanged => told.map(Event::Changed),
+            zk::EventType::NodeCreated | zk::EventType::NodeDeleted => {
+                changed.map(NodeEvent::CreatedOrDeleted)
+            }
+            zk::EventType::NodeDataChanged | zk::EventType::NodeChildrenChanged => {
+                changed.map(NodeEvent::Changed)
+            }
         };
-        match told {
-            Ok(event) => watches.sinks().placed.tell_at(path, &event),
-            // A name that we would not read either: the server's own /zookeeper, or one
-            // made by hand with a control character.
-            Err(error) => debug!(%error, "a change that no one reads"),
+        match changed {
+            Ok(event) => watches.sinks().placed.notify_at(path, &event),
+            // An invalid path is not one of ours: the server's own /zookeeper, or a znode that was
+            // created by hand with a control character.
+            Err(error) => debug!(%error, "ignored a change at a path that is not part of the layout"),
         }
     }
 }
