@@ -1,10 +1,10 @@
 //! A whole cluster in one process, on the memory tree: two nimbuses, two supervisors, and
 //! workers that run as tasks of this process with real shell components.
 //!
-//! Nothing is left out: the topology is put and submitted over HTTP on the loopback, the
-//! blob is fetched and unpacked, tuples between workers travel by TCP. What is other than on
-//! a cluster: the tree is in memory, the beats come twice a second, and a worker cannot be
-//! killed with a signal.
+//! No part is left out: the topology package is uploaded and the topology submitted over HTTP on
+//! the loopback, the blob is fetched and unpacked, tuples between workers travel by TCP.
+//! Differences from a real cluster: the tree is in memory, heartbeats come every 250 ms, and a
+//! worker cannot be killed with a signal.
 
 mod ports;
 mod processes;
@@ -34,92 +34,92 @@ use crate::{
 };
 use processes::InProcess;
 
-/// How many nimbuses and supervisors the cluster has: enough that a topology spreads over
-/// hosts and a leader is elected among others.
+/// Numbers of nimbuses and supervisors: enough that a topology spreads over hosts and a leader is
+/// elected among several nimbuses.
 const N_NIMBUSES: usize = 2;
 const N_SUPERVISORS: usize = 2;
 
 /// The slots of each supervisor.
 const N_SLOTS: usize = 4;
 
-/// How often beats are refreshed: what is printed is at most this old.
+/// Period of refreshing heartbeats; printed counts are at most this old.
 pub const BEAT_PERIOD: Duration = Duration::from_millis(250);
 
-/// How long a daemon may take to stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// Limit for the stop of a daemon.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the removal of the topology may take at the end.
-const REMOVAL_PATIENCE: Duration = Duration::from_secs(10);
+/// Limit for the removal of the topology at the end.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What to run.
+/// The topology and the settings of a local run.
 #[derive(Debug)]
 pub struct Options {
-    /// The blob of the topology.
+    /// The bytes of the topology package.
     pub bundle: Bytes,
-    /// Its key.
+    /// The key of the topology package.
     pub key: BlobKey,
-    /// Who runs it.
+    /// The user recorded as the topology's owner.
     pub owner: String,
-    /// Where the daemons keep their files; the caller's to remove.
+    /// Directory of all daemons' files; the caller removes it.
     pub dir: PathBuf,
     /// The settings of every nimbus; its directory and address are set here.
     pub nimbus: nimbus::Options,
     /// The settings of every supervisor; its directory and ports are set here.
     pub supervisor: supervisor::Options,
-    /// What workers are launched with.
+    /// Launch settings of all workers.
     pub launch: LaunchDefaults,
-    /// When to end.
+    /// Conditions that end the run.
     pub until: Until,
 }
 
-/// What ran.
+/// Result of a local run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The topology as it was last seen.
+    /// The topology at the end of the run.
     pub detail: TopologyDetail,
-    /// The errors of its tasks.
+    /// The errors of the topology's tasks.
     pub errors: TopologyErrors,
-    /// Why it ended.
+    /// Reason of the end.
     pub end: End,
 }
 
-/// Why local mode failed.
+/// Cause of a failure of local mode.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A nimbus could not start or broke.
+    /// A nimbus could not start or failed.
     #[error("a nimbus of the local cluster failed")]
     Nimbus(#[from] nimbus::Error),
-    /// A supervisor could not start or broke.
+    /// A supervisor could not start or failed.
     #[error("a supervisor of the local cluster failed")]
     Supervisor(#[from] supervisor::Error),
-    /// The cluster refused.
-    #[error("the local cluster refused")]
+    /// A request to the local cluster failed.
+    #[error("a request to the local cluster failed")]
     Client(#[from] client::Error),
-    /// The tree could not be laid out.
-    #[error("the local tree could not be laid out")]
+    /// The fixed znodes could not be created.
+    #[error("cannot create the fixed znodes of the local cluster")]
     Layout(#[from] store::Error),
-    /// No ports.
+    /// There are too few free ports.
     #[error("no free ports for workers on the loopback")]
     Ports(#[source] io::Error),
-    /// Not every task ran in time.
-    #[error("only {alive} of {total} tasks ran after {after:?}: {trouble}")]
+    /// Some tasks did not run in time.
+    #[error("only {alive} of {total} tasks ran after {after:?}: {problem}")]
     NotRunning {
-        /// How many did.
+        /// Number of running tasks.
         alive: usize,
-        /// How many should.
+        /// Number of all tasks.
         total: usize,
-        /// After how long.
+        /// Time waited for them.
         after: Duration,
-        /// What kept the rest.
-        trouble: String,
+        /// Reason for which the others do not run.
+        problem: String,
     },
 }
 
-/// Runs a topology in a cluster of its own until it is time to end, tells `progress` what is
-/// going on, and stops everything again.
+/// Runs a topology in a cluster of its own until a condition of `options` ends it, passes messages
+/// for the user to `progress`, and stops the cluster.
 ///
 /// # Errors
-/// See [`Error`]. The cluster is stopped all the same.
+/// See [`Error`]. The cluster is stopped in this case as well.
 pub async fn run(
     options: Options,
     clock: Clock,
@@ -150,7 +150,7 @@ impl Cluster {
         for i in 1..=N_NIMBUSES {
             let nimbus = nimbus::Options {
                 local_dir: options.dir.join(format!("nimbus-{i}")),
-                // A cluster that is gone in a moment has no history.
+                // The cluster is gone after the run, so history has no use.
                 metrics: None,
                 ..options.nimbus.clone()
             };
@@ -207,37 +207,37 @@ impl Cluster {
         Ok(Outcome { detail, errors, end })
     }
 
-    /// Kills the topology and waits until nothing of it is left. A failure costs nothing: the
-    /// whole cluster goes next.
+    /// Kills the topology and waits until it is removed. A failure is only logged: the whole
+    /// cluster is stopped next.
     async fn remove(&self, id: &TopologyId, clock: &Clock) {
         if let Err(error) = self.client.kill(id.as_str(), &KillRequest { wait_secs: Some(0) }).await {
-            warn!(%error, "the topology was not removed");
+            warn!(%id, %error, "cannot kill the topology; stopping the local cluster all the same");
             return;
         }
-        let deadline = clock.monotonic().plus(REMOVAL_PATIENCE);
+        let deadline = clock.monotonic().plus(REMOVAL_TIMEOUT);
         while clock.monotonic() < deadline {
             match self.client.list().await {
                 Ok(list) if list.topologies.iter().all(|topology| topology.id != *id) => return,
                 Ok(_) => tokio::time::sleep(watch::POLL_PERIOD).await,
                 Err(error) => {
-                    warn!(%error, "the topology may not be removed");
+                    warn!(%id, %error, "cannot list topologies; the topology may not be removed yet");
                     return;
                 }
             }
         }
-        warn!(%id, "the topology is still being removed");
+        warn!(%id, "the topology was not removed in time; stopping the local cluster");
     }
 
-    /// Supervisors first, with their workers; then nimbuses.
+    /// Stops the supervisors with their workers, then the nimbuses.
     async fn stop(self) {
         self.stop_supervisors.cancel();
-        if !self.supervisors.stop(STOP_PATIENCE).await {
-            warn!("a supervisor took too long to stop");
+        if !self.supervisors.stop(STOP_TIMEOUT).await {
+            warn!("a supervisor of the local cluster did not stop in time");
         }
         self.stop_nimbuses.cancel();
         for nimbus in self.nimbuses {
             if let Err(error) = nimbus.stopped().await {
-                warn!(%error, "a nimbus did not stop well");
+                warn!(%error, "a nimbus of the local cluster failed while stopping");
             }
         }
     }

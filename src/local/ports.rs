@@ -7,14 +7,14 @@ use std::{
 
 use crate::model::Port;
 
-/// Below the range that Linux takes outgoing connections' ports from (32768 and up), so that
-/// a port found free does not become someone's other end before its worker listens.
+/// Below the range of Linux for the ports of outgoing connections (32768 and up), so that a free
+/// port does not become a local port of another connection before its worker listens.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// How many ports may be in use among those tried.
+/// Maximum number of ports that are tried.
 const MAX_TRIES: usize = 2_000;
 
-/// `n` ports of the loopback that are free now.
+/// Returns `n` ports of the loopback that are free now.
 pub(super) fn free(n: usize) -> io::Result<Vec<Port>> {
     let mut ports = Vec::with_capacity(n);
     let start = fastrand::u16(RANGE);

@@ -1,4 +1,4 @@
-//! Workers as tasks of this process.
+//! Workers that run as tasks of this process.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use crate::{
     worker::{self, ComponentGroup},
 };
 
-/// Runs each worker as a task with a session of its own.
+/// Runs each worker as a task with its own session.
 #[derive(Debug)]
 pub(super) struct InProcess {
     server: MemoryTree,
@@ -65,18 +65,18 @@ impl Processes for InProcess {
         let running = Running { stop: CancellationToken::new(), kill: CancellationToken::new(), exit };
         let (stop, kill) = (running.stop.clone(), running.kill.clone());
         let mut table = self.running.lock().expect("no one panics while holding the table of workers");
-        // Those that ended are asked for no more once their slot has moved on.
+        // Ended workers are not queried again once their slot has a new launch.
         table.retain(|_, running| running.exit.borrow().is_none());
         table.insert(pid, running);
         drop(table);
         let tree = self.server.connect();
-        // Nobody asks for history here, and what is counted is in the beats.
+        // Local mode keeps no history, and heartbeats carry the counts.
         let options =
             worker::Options { components: ComponentGroup::Own, metrics: None, ..spec.clone().into() };
         let (worker, clock) = (spec.worker.clone(), self.clock.clone());
         self.tasks.start_graceful("worker", Ending::Normal, async move {
             let ended = tokio::select! {
-                // Cancel-safe: a dropped worker kills its children, which is what a kill means.
+                // Cancel-safe: a dropped worker kills its children, as a kill must.
                 () = kill.cancelled() => None,
                 ended = worker::run(options, tree.clone() as _, clock, stop) => Some(ended),
             };
@@ -84,7 +84,7 @@ impl Processes for InProcess {
             report.send_replace(Some(match ended {
                 Some(Ok(_)) => ExitReport::Code(0),
                 Some(Err(error)) => {
-                    warn!(%worker, %error, "a worker failed");
+                    warn!(%worker, %error, "a worker of the local cluster failed");
                     ExitReport::Code(1)
                 }
                 None => ExitReport::Signal(9),

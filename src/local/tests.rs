@@ -1,4 +1,4 @@
-//! Whole topologies in local mode, with real children.
+//! Tests of whole topologies in local mode, with real child processes.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -12,7 +12,7 @@ async fn run_topology(yaml: &str, resources: &[(&str, &str)]) -> Outcome {
     try_topology(yaml, resources).await.expect("it runs")
 }
 
-/// Runs the topology in `yaml` with these resources until nothing happens any more.
+/// Runs the topology in `yaml` with these resources until it is idle.
 async fn try_topology(yaml: &str, resources: &[(&str, &str)]) -> Result<Outcome, Error> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("topology.yaml");
@@ -76,7 +76,7 @@ Echo().run()
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_grouping_delivers_what_it_promises_over_several_workers() {
+async fn every_grouping_keeps_its_guarantee_over_several_workers() {
     let bolt = |id: &str, grouping: &str| {
         (
             format!("  - {{id: {id}, parallelism: 3, command: [python3, echo.py], output: [k, n]}}\n"),
@@ -116,7 +116,7 @@ async fn every_grouping_delivers_what_it_promises_over_several_workers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_component_that_never_comes_up_ends_the_run_with_its_error() {
+async fn component_that_never_starts_ends_the_run_with_its_error() {
     let yaml = "name: half\nspouts:\n  - {id: numbers, command: [python3, spout.py], output: [k, n]}\n  \
                 - {id: broken, command: [sh, -c, 'echo no luck >&2; exit 3'], output: [x]}\n";
     let error = try_topology(yaml, &[("spout.py", SPOUT)]).await.expect_err("it cannot run");

@@ -1,4 +1,4 @@
-//! Watching a topology run, and knowing when to end.
+//! Watching a topology in local mode, and deciding when the run ends.
 
 use std::time::Duration;
 
@@ -11,44 +11,44 @@ use crate::{
     rpc::{client::Client, message::TopologyDetail},
 };
 
-/// Between two looks.
+/// Period of polling the topology.
 pub(super) const POLL_PERIOD: Duration = Duration::from_millis(100);
 
-/// How long the tasks may take to run: Python starts in a tenth of a second, a busy machine
-/// takes its time.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+/// Limit for the start of all tasks: Python starts in a tenth of a second, a busy machine takes
+/// longer.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long they may take when one of them has reported an error: some restarts' worth.
-const BROKEN_PATIENCE: Duration = Duration::from_secs(10);
+/// Limit for the start of all tasks after one of them has reported an error: several restarts.
+const BROKEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long tuples under way are waited for, once spouts were stopped.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// Limit for processing the remaining tuples after the spouts were stopped.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Nothing counted for this long means that nothing is under way: some beats' worth.
+/// Time without a change of the counts after which no tuple is under way: several heartbeats.
 const QUIET: Duration = Duration::from_millis(4 * BEAT_PERIOD.as_millis() as u64);
 
-/// When to end.
+/// Conditions that end a run.
 #[derive(Debug, Clone, Default)]
 pub struct Until {
-    /// After this long.
+    /// Maximum duration of the run.
     pub time: Option<Duration>,
-    /// Once nothing was emitted, executed or acked for this long.
+    /// Time without a tuple emitted, executed or acked.
     pub idle: Option<Duration>,
 }
 
-/// Why it ended.
+/// Reason of the end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The time was over.
+    /// The maximum duration was reached.
     Time,
-    /// Nothing happened any more.
+    /// No tuple was emitted, executed or acked for the time of [`Until::idle`].
     Idle,
     /// The user asked for it.
     Asked,
 }
 
-/// Watches the topology until it is time to end; then stops its spouts, waits until what is
-/// under way is worked off, and answers what was last seen.
+/// Watches the topology until a condition ends the run; then stops its spouts, waits until the
+/// remaining tuples are processed, and returns the last state of the topology.
 pub(super) async fn watch(
     client: &Client,
     id: &TopologyId,
@@ -69,7 +69,7 @@ pub(super) async fn watch(
             break End::Asked;
         }
         let now = clock.monotonic();
-        activity.note(now, &client.show(id.as_str()).await?);
+        activity.update(now, &client.show(id.as_str()).await?);
         if until.time.is_some_and(|time| now.since(start) >= time) {
             break End::Time;
         }
@@ -79,12 +79,12 @@ pub(super) async fn watch(
         pause(&stop).await;
     };
     client.deactivate(id.as_str()).await?;
-    let deadline = clock.monotonic().plus(DRAIN_PATIENCE);
+    let deadline = clock.monotonic().plus(DRAIN_TIMEOUT);
     let mut activity = Activity::new(clock.monotonic());
     loop {
         let detail = client.show(id.as_str()).await?;
         let now = clock.monotonic();
-        activity.note(now, &detail);
+        activity.update(now, &detail);
         let is_drained = activity.quiet_for(now) >= QUIET && !is_working(&detail);
         if is_drained || now >= deadline {
             return Ok((detail, end));
@@ -93,7 +93,7 @@ pub(super) async fn watch(
     }
 }
 
-/// `None` when the user asked to stop before.
+/// Waits until all tasks run. Returns `None` if the user asked to stop before.
 async fn wait_until_running(
     client: &Client,
     id: &TopologyId,
@@ -111,18 +111,19 @@ async fn wait_until_running(
             return Ok(None);
         }
         let broken = detail.components.iter().find_map(|component| component.last_error.as_ref());
-        let patience = if broken.is_some() { BROKEN_PATIENCE } else { START_PATIENCE };
-        if clock.monotonic().since(start) >= patience {
+        let limit = if broken.is_some() { BROKEN_TIMEOUT } else { START_TIMEOUT };
+        if clock.monotonic().since(start) >= limit {
             let error = broken.map(|error| format!("{}: {}", error.component, error.message));
-            let trouble = error.or(detail.summary.trouble).unwrap_or_else(|| "no reason is known".to_owned());
-            return Err(Error::NotRunning { alive, total, after: patience, trouble });
+            let problem =
+                error.or(detail.summary.trouble).unwrap_or_else(|| "the reason is unknown".to_owned());
+            return Err(Error::NotRunning { alive, total, after: limit, problem });
         }
         pause(stop).await;
     }
 }
 
-/// Whether a bolt has tuples that it has neither acked nor failed. One that never acks is
-/// waited for until the patience is over.
+/// True if a bolt has tuples that it has neither acked nor failed. For a bolt that never acks,
+/// the drain lasts until its time limit.
 fn is_working(detail: &TopologyDetail) -> bool {
     let bolts = detail.components.iter().filter(|component| component.kind == Some(ComponentKind::Bolt));
     let mut open = bolts.map(|bolt| bolt.counts.executed > bolt.counts.acked + bolt.counts.failed);
@@ -131,35 +132,35 @@ fn is_working(detail: &TopologyDetail) -> bool {
 
 async fn pause(stop: &CancellationToken) {
     tokio::select! {
-        // Cancel-safe: both only wait.
+        // Cancel-safe: both branches only wait.
         () = stop.cancelled() => {}
         () = tokio::time::sleep(POLL_PERIOD) => {}
     }
 }
 
-/// When something was last counted.
+/// The last change of the counts.
 struct Activity {
     counts: TaskCounts,
-    changed: Monotonic,
+    changed_at: Monotonic,
 }
 
 impl Activity {
     fn new(now: Monotonic) -> Self {
-        Self { counts: TaskCounts::default(), changed: now }
+        Self { counts: TaskCounts::default(), changed_at: now }
     }
 
-    fn note(&mut self, now: Monotonic, detail: &TopologyDetail) {
+    fn update(&mut self, now: Monotonic, detail: &TopologyDetail) {
         let mut counts = TaskCounts::default();
         for component in &detail.components {
             counts += component.counts;
         }
         if counts != self.counts {
             self.counts = counts;
-            self.changed = now;
+            self.changed_at = now;
         }
     }
 
     fn quiet_for(&self, now: Monotonic) -> Duration {
-        now.since(self.changed)
+        now.since(self.changed_at)
     }
 }

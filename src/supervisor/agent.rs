@@ -1,8 +1,8 @@
-//! The loop of a supervisor: an event, then a step of every slot, then what it asked for.
+//! The loop of a supervisor: wait for an event, step every slot, apply the actions of the steps.
 //!
 //! Nothing slow happens in the loop. Reading the tree, fetching blobs, launching, watching
-//! processes and looking at files are tasks of their own that come back as events, so a slow
-//! fetch or a hanging disk of one slot stops no other.
+//! processes and reading files are separate tasks that report back as events, so a slow fetch or
+//! a hanging disk of one slot does not stop another slot.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,67 +25,67 @@ use crate::{
     model::{BlobKey, Port, WorkerId},
     supervisor::{
         Error, OnStop, Options,
-        failures::{Failure, Reporter},
+        failures::{Failure, FailureReporter},
         identity::Identity,
         launch::{self, Launcher},
         localize::Localizer,
-        orders::Ordered,
-        own_slot::{OwnSlot, fresh_worker},
+        orders::AssignmentsState,
+        own_slot::{SlotRuntime, new_worker_id},
         process::{ExitReport, ProcessId},
-        slot::{Action, Blob, Launched, Observed, Patience, Progress, SlotState, Wanted},
+        slot::{Action, Blob, Launched, Observed, Progress, SlotState, Target, Timeouts},
         status::Status,
-        worker_dir::{self, Beat},
+        worker_dir::{self, HeartbeatFile},
     },
 };
 
-/// How often heartbeat files are looked at while a worker starts: it is shown as running soon
-/// after it is.
-const LOOK_PERIOD_STARTING: Duration = Duration::from_millis(100);
+/// Period of reading heartbeat files while a worker starts, short so that the worker is shown as
+/// running soon after it runs.
+const HEARTBEAT_READ_PERIOD_STARTING: Duration = Duration::from_millis(100);
 
-/// Bounds of how often they are looked at otherwise, a tenth of the patience with silence.
-const LOOK_PERIOD_MIN: Duration = Duration::from_millis(100);
-const LOOK_PERIOD_MAX: Duration = Duration::from_secs(3);
+/// Bounds of the period of reading heartbeat files otherwise, which is a tenth of the worker
+/// timeout.
+const HEARTBEAT_READ_PERIOD_MIN: Duration = Duration::from_millis(100);
+const HEARTBEAT_READ_PERIOD_MAX: Duration = Duration::from_secs(3);
 
-/// How often logs are rotated, old directories removed and unused blobs counted out.
-const HOUSE_PERIOD: Duration = Duration::from_secs(10);
+/// Period of rotating logs, removing old directories and expiring unused blobs.
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(10);
 
-/// How much longer than the grace workers get to go when they are stopped with their
-/// supervisor.
+/// Time on top of the shutdown grace when workers are stopped with their supervisor.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 
-/// How long the tree may take to hear that this supervisor leaves.
-const WITHDRAW_PATIENCE: Duration = Duration::from_secs(1);
+/// Limit for removing this supervisor's registration at a stop.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long launches under way may take to be written down at a stop.
-const TASKS_PATIENCE: Duration = Duration::from_secs(5);
+/// Limit for writing launches under way to the ledger at a stop.
+const TASKS_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What can happen to an agent.
+/// An event of the agent's loop.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// Other orders were read.
-    OrdersChanged,
-    /// A blob is here.
+    /// The supervisor assignments changed.
+    AssignmentsChanged,
+    /// A blob is unpacked on this machine.
     Arrived(BlobKey),
     /// A launch has a process, or has failed.
     Launched { port: Port, worker: WorkerId, started: Result<ProcessId, launch::Error> },
-    /// A worker's process is gone.
+    /// A worker's process has ended.
     Exited { port: Port, worker: WorkerId, report: ExitReport },
-    /// The heartbeat files were looked at.
-    Looked(Vec<(Port, WorkerId, Option<Beat>)>),
-    /// Something may be due.
+    /// The heartbeat files were read.
+    HeartbeatsRead(Vec<(Port, WorkerId, Option<HeartbeatFile>)>),
+    /// A deadline may have passed.
     TimePassed,
-    /// The supervisor is to stop.
+    /// The supervisor must stop.
     StopAsked,
     /// A task that must not end has ended.
     Broken,
 }
 
-/// What the loop listens to.
+/// The inputs of the loop.
 #[derive(Debug)]
 pub(super) struct Sources {
-    pub(super) orders: watch::Receiver<Ordered>,
-    /// Has the orders read again.
-    pub(super) doubt: Arc<Notify>,
+    pub(super) assignments: watch::Receiver<AssignmentsState>,
+    /// Makes the reader read the supervisor assignments again.
+    pub(super) recheck: Arc<Notify>,
     pub(super) arrived: mpsc::Receiver<BlobKey>,
     pub(super) events: mpsc::Receiver<Event>,
 }
@@ -97,10 +97,10 @@ pub struct Agent {
     pub(super) options: Options,
     pub(super) ports: BTreeSet<Port>,
     pub(super) clock: Clock,
-    pub(super) slots: BTreeMap<Port, OwnSlot>,
+    pub(super) slots: BTreeMap<Port, SlotRuntime>,
     pub(super) localizer: Localizer,
     pub(super) launcher: Launcher,
-    pub(super) reporter: Reporter,
+    pub(super) reporter: FailureReporter,
     pub(super) presence: Presence,
     pub(super) sources: Sources,
     pub(super) status: watch::Sender<Status>,
@@ -108,35 +108,35 @@ pub struct Agent {
     pub(super) timers: Timers,
 }
 
-/// When the agent looks at files again.
+/// Due times of reading files.
 #[derive(Debug)]
 pub(super) struct Timers {
-    /// The heartbeats; none while a look is under way.
-    pub(super) look_due: Option<Monotonic>,
-    /// When a look at the heartbeats last came back.
-    pub(super) looked: Monotonic,
-    /// Logs, directories and blobs.
-    pub(super) house_due: Monotonic,
+    /// Next reading of the heartbeats; none while a reading is under way.
+    pub(super) heartbeats_due: Option<Monotonic>,
+    /// Time at which the last reading of the heartbeats returned.
+    pub(super) heartbeats_read_at: Monotonic,
+    /// Next housekeeping of logs, directories and blobs.
+    pub(super) housekeeping_due: Monotonic,
 }
 
-/// How far the agent is.
+/// Phase of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// Workers are being stopped, until then.
+    /// Workers are being stopped, until `deadline`.
     Stopping {
         deadline: Monotonic,
     },
 }
 
 impl Agent {
-    /// What it says about itself, as a value that can be watched.
+    /// The status of the supervisor, as a value that can be watched.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
     }
 
-    /// Serves until `stop`. Workers are left running then, to be adopted by the next
-    /// supervisor, unless [`OnStop::StopWorkers`] was asked for.
+    /// Serves until `stop`. Workers then keep running, to be adopted by the next supervisor,
+    /// unless [`OnStop::StopWorkers`] is set.
     ///
     /// # Errors
     /// [`Error::Broken`] when a part of the agent failed; workers are left running.
@@ -154,8 +154,8 @@ impl Agent {
                 Event::StopAsked => match self.launcher.defaults.on_stop {
                     OnStop::LeaveWorkers => break Ok(()),
                     OnStop::StopWorkers => {
-                        let patience = self.options.worker_shutdown_grace + STOP_MARGIN;
-                        phase = Phase::Stopping { deadline: now.plus(patience) };
+                        let limit = self.options.worker_shutdown_grace + STOP_MARGIN;
+                        phase = Phase::Stopping { deadline: now.plus(limit) };
                     }
                 },
                 event => self.update(event),
@@ -167,10 +167,10 @@ impl Agent {
 
     async fn leave(self) {
         self.presence.withdraw(&Ephemeral::Supervisor(self.identity.id.clone()));
-        // Without a connection the session's end says the same, later.
-        let _heard = tokio::time::timeout(WITHDRAW_PATIENCE, self.presence.settled()).await;
-        if !self.tasks.stop(TASKS_PATIENCE).await {
-            warn!("stopped while a launch was under way; the next start looks for it");
+        // Without a connection, the end of the session removes the registration later.
+        let _withdrawn = tokio::time::timeout(WITHDRAW_TIMEOUT, self.presence.settled()).await;
+        if !self.tasks.stop(TASKS_STOP_TIMEOUT).await {
+            warn!("supervisor stopped while a launch was under way; the next start looks for its process");
         }
     }
 
@@ -178,47 +178,47 @@ impl Agent {
         let wake = self.wake_at(phase, now);
         let broken = self.tasks.cancelled();
         tokio::select! {
-            // Each event is followed by a step of every slot, which sees the time and the orders
-            // as well, so none of those further down is starved.
+            // Each event is followed by a step of every slot, which also checks the time and the
+            // assignments, so no later branch is starved.
             biased;
             // Cancel-safe: a cancelled token stays cancelled.
             () = stop.cancelled(), if phase == Phase::Serving => Event::StopAsked,
             // Cancel-safe: as above.
             () = broken.cancelled() => Event::Broken,
             // Cancel-safe: the value stays marked as unseen.
-            changed = self.sources.orders.changed() => match changed {
-                Ok(()) => Event::OrdersChanged,
+            changed = self.sources.assignments.changed() => match changed {
+                Ok(()) => Event::AssignmentsChanged,
                 Err(_reader_is_gone) => Event::Broken,
             },
-            // Cancel-safe: nothing is taken unless it is returned.
+            // Cancel-safe: an item is received only if it is returned.
             Some(key) = self.sources.arrived.recv() => Event::Arrived(key),
             // Cancel-safe: as above.
             Some(event) = self.sources.events.recv() => event,
-            // Cancel-safe: a pause has no state.
+            // Cancel-safe: a sleep has no state.
             () = tokio::time::sleep(wake.since(now)) => Event::TimePassed,
         }
     }
 
-    /// The earliest moment at which time alone asks for something.
+    /// The earliest time at which a step is due without another event.
     fn wake_at(&self, phase: Phase, now: Monotonic) -> Monotonic {
-        let patience = self.patience();
+        let timeouts = self.timeouts();
         let slots = self.slots.values();
-        let deadlines = slots.filter_map(|slot| slot.state.deadline(slot.launched.as_ref(), &patience));
+        let deadlines = slots.filter_map(|slot| slot.state.deadline(slot.launched.as_ref(), &timeouts));
         let stop = match phase {
             Phase::Serving => None,
             Phase::Stopping { deadline } => Some(deadline),
         };
-        let is_any_alive = self.slots.values().any(OwnSlot::is_alive);
-        let files = self.timers.look_due.map(|look_due| {
-            let house_due = self.timers.house_due;
-            if is_any_alive { look_due.min(house_due) } else { house_due }
+        let is_any_alive = self.slots.values().any(SlotRuntime::is_alive);
+        let files = self.timers.heartbeats_due.map(|heartbeats_due| {
+            let housekeeping_due = self.timers.housekeeping_due;
+            if is_any_alive { heartbeats_due.min(housekeeping_due) } else { housekeeping_due }
         });
         deadlines
-            // What was due by now has been seen by the step at `now`.
+            // Deadlines up to `now` were handled by the step at `now`.
             .filter(|deadline| *deadline > now)
             .chain(stop)
             .chain(files)
-            .fold(now.plus(HOUSE_PERIOD), Monotonic::min)
+            .fold(now.plus(HOUSEKEEPING_PERIOD), Monotonic::min)
     }
 
     fn update(&mut self, event: Event) {
@@ -232,23 +232,23 @@ impl Agent {
                 let Some(launched) = slot.launch(&worker) else { return };
                 let process = started.as_ref().ok().copied();
                 launched.progress = match started {
-                    Ok(_) => Progress::Alive { beat: None },
+                    Ok(_) => Progress::Alive { heartbeat: None },
                     Err(error) => Progress::Failed(error.to_string().into()),
                 };
                 slot.process = process;
             }
             Event::Exited { port, worker, report } => {
-                info!(%port, %worker, how = %report, "a worker's process is gone");
-                // It may have left because it heard what this supervisor did not: that it is
-                // assigned no more. The pause after a clean exit leaves time to read that.
-                self.sources.doubt.notify_one();
+                info!(%port, %worker, exit = %report, "a worker's process has ended");
+                // The worker may have seen before this supervisor that it is no longer assigned.
+                // The pause after a clean exit leaves time to read the assignments again.
+                self.sources.recheck.notify_one();
                 let slot = self.slots.get_mut(&port);
                 if let Some(launched) = slot.and_then(|slot| slot.launch(&worker)) {
                     launched.progress = Progress::Exited(report);
                 }
             }
-            Event::Looked(beats) => self.looked(beats),
-            Event::OrdersChanged | Event::TimePassed | Event::StopAsked | Event::Broken => {}
+            Event::HeartbeatsRead(heartbeats) => self.on_heartbeats_read(heartbeats),
+            Event::AssignmentsChanged | Event::TimePassed | Event::StopAsked | Event::Broken => {}
         }
     }
 
@@ -258,61 +258,64 @@ impl Agent {
         }
     }
 
-    fn looked(&mut self, beats: Vec<(Port, WorkerId, Option<Beat>)>) {
+    fn on_heartbeats_read(&mut self, heartbeats: Vec<(Port, WorkerId, Option<HeartbeatFile>)>) {
         let now = self.clock.monotonic();
-        // Whatever held this process up may have held up the workers as well: they get the
-        // time for another heartbeat.
-        let was_held_up = now.since(self.timers.looked) > self.options.worker_timeout / 2;
-        self.timers.looked = now;
-        for (port, worker, beat) in beats {
+        // A delay of this process may have delayed the workers as well: they get the time for
+        // another heartbeat.
+        let was_delayed = now.since(self.timers.heartbeats_read_at) > self.options.worker_timeout / 2;
+        self.timers.heartbeats_read_at = now;
+        for (port, worker, heartbeat) in heartbeats {
             let Some(slot) = self.slots.get_mut(&port) else { continue };
-            if beat.is_none() || (beat == slot.beat && !was_held_up) {
+            if heartbeat.is_none() || (heartbeat == slot.heartbeat && !was_delayed) {
                 continue;
             }
-            if let Some(Launched { progress: Progress::Alive { beat: seen }, .. }) = slot.launch(&worker) {
+            if let Some(Launched { progress: Progress::Alive { heartbeat: seen }, .. }) = slot.launch(&worker)
+            {
                 *seen = Some(now);
-                slot.beat = beat;
+                slot.heartbeat = heartbeat;
             }
         }
         let is_starting = self.slots.values().any(|slot| matches!(slot.state, SlotState::Starting { .. }));
         let period = match is_starting {
-            true => LOOK_PERIOD_STARTING,
-            false => (self.options.worker_timeout / 10).clamp(LOOK_PERIOD_MIN, LOOK_PERIOD_MAX),
+            true => HEARTBEAT_READ_PERIOD_STARTING,
+            false => {
+                (self.options.worker_timeout / 10).clamp(HEARTBEAT_READ_PERIOD_MIN, HEARTBEAT_READ_PERIOD_MAX)
+            }
         };
-        self.timers.look_due = Some(now.plus(period));
+        self.timers.heartbeats_due = Some(now.plus(period));
     }
 
-    fn patience(&self) -> Patience {
-        Patience {
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
             start: self.options.worker_start_timeout,
             silence: self.options.worker_timeout,
             grace: self.options.worker_shutdown_grace,
         }
     }
 
-    /// Steps every slot and does what that asks for. Answers the time it was done at.
+    /// Steps every slot and applies the actions. Returns the time of the step.
     fn advance(&mut self, phase: Phase) -> Monotonic {
         let now = self.clock.monotonic();
-        let wanted = self.wanted(phase);
-        self.localizer.want(&self.blobs(&wanted));
-        let patience = self.patience();
+        let targets = self.targets(phase);
+        self.localizer.want(&self.blobs(&targets));
+        let timeouts = self.timeouts();
         let mut actions = Vec::new();
-        for (port, wanted) in wanted {
-            let slot = self.slots.get_mut(&port).expect("every wanted port has a slot");
-            let held = match &wanted {
-                Wanted::Worker(desired) => Some(desired),
-                Wanted::Unknown => slot.state.desired(),
-                Wanted::Nothing => None,
+        for (port, target) in targets {
+            let slot = self.slots.get_mut(&port).expect("every target has a slot");
+            let held = match &target {
+                Target::Worker(desired) => Some(desired),
+                Target::Unknown => slot.state.desired(),
+                Target::Nothing => None,
             };
             let blob = held.map_or(Blob::Fetching, |desired| self.localizer.state(&desired.blob));
             let seen = Observed {
                 now,
-                looked: self.timers.looked,
-                wanted,
+                heartbeats_read_at: self.timers.heartbeats_read_at,
+                target,
                 blob,
                 launched: slot.launched.clone(),
-                fresh: slot.fresh.clone(),
-                patience,
+                next_worker_id: slot.next_worker_id.clone(),
+                timeouts,
             };
             let state = std::mem::replace(&mut slot.state, SlotState::Empty);
             let (state, asked) = state.step(&seen);
@@ -324,60 +327,60 @@ impl Agent {
         }
         let ports = &self.ports;
         self.slots.retain(|port, slot| ports.contains(port) || slot.state != SlotState::Empty);
-        self.look_after_files(now);
+        self.read_files(now);
         self.publish();
         now
     }
 
-    fn wanted(&self, phase: Phase) -> BTreeMap<Port, Wanted> {
-        let orders = self.sources.orders.borrow();
-        let wanted = self.slots.iter().map(|(port, slot)| {
+    fn targets(&self, phase: Phase) -> BTreeMap<Port, Target> {
+        let assignments = self.sources.assignments.borrow();
+        let targets = self.slots.iter().map(|(port, slot)| {
             let held = slot.state.desired().or(slot.state.worker().map(|(_, desired)| desired));
-            let wanted = match phase {
-                Phase::Stopping { .. } => Wanted::Nothing,
+            let target = match phase {
+                Phase::Stopping { .. } => Target::Nothing,
                 // A port of an earlier configuration.
-                Phase::Serving if !self.ports.contains(port) => Wanted::Nothing,
-                Phase::Serving => orders.wanted(*port, held),
+                Phase::Serving if !self.ports.contains(port) => Target::Nothing,
+                Phase::Serving => assignments.target(*port, held),
             };
-            (*port, wanted)
+            (*port, target)
         });
-        wanted.collect()
+        targets.collect()
     }
 
-    /// What is run or to be run by any slot.
-    fn blobs(&self, wanted: &BTreeMap<Port, Wanted>) -> BTreeSet<BlobKey> {
-        let ordered = wanted.values().filter_map(|wanted| match wanted {
-            Wanted::Worker(desired) => Some(desired),
-            Wanted::Unknown | Wanted::Nothing => None,
+    /// The blobs that any slot runs or should run.
+    fn blobs(&self, targets: &BTreeMap<Port, Target>) -> BTreeSet<BlobKey> {
+        let assigned = targets.values().filter_map(|target| match target {
+            Target::Worker(desired) => Some(desired),
+            Target::Unknown | Target::Nothing => None,
         });
         let held = self.slots.values().filter_map(|slot| slot.state.desired());
         let running = self.slots.values().filter_map(|slot| slot.occupied_by().map(|(_, desired)| desired));
-        ordered.chain(held).chain(running).map(|desired| desired.blob.clone()).collect()
+        assigned.chain(held).chain(running).map(|desired| desired.blob.clone()).collect()
     }
 
     fn act(&mut self, port: Port, action: Action) {
-        let slot = self.slots.get_mut(&port).expect("actions are of slots");
+        let slot = self.slots.get_mut(&port).expect("actions belong to slots");
         match action {
             Action::Launch { worker, desired, reason } => {
-                info!(%port, %worker, topology = %desired.topology, tasks = %desired.worker.tasks, %reason, "launching");
+                info!(%port, %worker, topology = %desired.topology, tasks = %desired.worker.tasks, %reason, "launching a worker");
                 slot.launched = Some(Launched { worker: worker.clone(), progress: Progress::Launching });
                 slot.desired = Some(desired.clone());
-                (slot.process, slot.beat, slot.reason) = (None, None, Some(reason));
-                slot.fresh = fresh_worker(port, &self.clock);
-                // Soon looked at for its first heartbeat.
-                self.timers.look_due = self
+                (slot.process, slot.heartbeat, slot.reason) = (None, None, Some(reason));
+                slot.next_worker_id = new_worker_id(port, &self.clock);
+                // The first heartbeat is looked for soon.
+                self.timers.heartbeats_due = self
                     .timers
-                    .look_due
-                    .map(|due| due.min(self.clock.monotonic().plus(LOOK_PERIOD_STARTING)));
+                    .heartbeats_due
+                    .map(|due| due.min(self.clock.monotonic().plus(HEARTBEAT_READ_PERIOD_STARTING)));
                 let code = self.localizer.dir_of(&desired.blob);
                 self.launcher.launch(&self.tasks, (port, worker), desired, code);
             }
             Action::Signal { worker, signal, reason } => {
-                info!(%port, %worker, %signal, %reason, "stopping");
+                info!(%port, %worker, %signal, %reason, "stopping a worker");
                 slot.reason = Some(reason);
-                let process = slot.process.expect("what is alive has a process");
+                let process = slot.process.expect("a live launch has a process");
                 if let Err(error) = self.launcher.processes.signal(process, signal) {
-                    warn!(%port, %worker, %error, "a signal could not be sent");
+                    warn!(%port, %worker, %error, "cannot send a signal to a worker");
                 }
             }
             Action::Report { worker, desired, reason } => {
@@ -389,19 +392,19 @@ impl Agent {
         }
     }
 
-    /// Looks at heartbeats, logs and directories when that is due, in a task of its own.
-    fn look_after_files(&mut self, now: Monotonic) {
-        // A look is under way: its end looks here again.
-        let Some(look_due) = self.timers.look_due else { return };
-        let house = now >= self.timers.house_due;
-        let look = now >= look_due && self.slots.values().any(OwnSlot::is_alive);
-        if !house && !look {
+    /// Reads heartbeats, logs and directories when they are due, in a separate task.
+    fn read_files(&mut self, now: Monotonic) {
+        // A reading is under way; the next one is due after it has returned.
+        let Some(heartbeats_due) = self.timers.heartbeats_due else { return };
+        let housekeep = now >= self.timers.housekeeping_due;
+        let read_heartbeats = now >= heartbeats_due && self.slots.values().any(SlotRuntime::is_alive);
+        if !housekeep && !read_heartbeats {
             return;
         }
-        if house {
-            self.timers.house_due = now.plus(HOUSE_PERIOD);
+        if housekeep {
+            self.timers.housekeeping_due = now.plus(HOUSEKEEPING_PERIOD);
         }
-        self.timers.look_due = None;
+        self.timers.heartbeats_due = None;
         let occupied = self
             .slots
             .iter()
@@ -409,35 +412,35 @@ impl Agent {
         let live: Vec<(Port, WorkerId)> = occupied.collect();
         let (local_dir, events) = (self.launcher.local_dir.clone(), self.launcher.events.clone());
         let read = move || {
-            if house {
-                worker_dir::keep_house(&local_dir, &live.iter().map(|(_, worker)| worker.clone()).collect());
+            if housekeep {
+                worker_dir::housekeep(&local_dir, &live.iter().map(|(_, worker)| worker.clone()).collect());
             }
-            let beats = live.into_iter().map(|(port, worker)| {
-                let beat = worker_dir::beat(&worker_dir::path(&local_dir, &worker));
-                (port, worker, beat)
+            let heartbeats = live.into_iter().map(|(port, worker)| {
+                let heartbeat = worker_dir::heartbeat(&worker_dir::path(&local_dir, &worker));
+                (port, worker, heartbeat)
             });
-            beats.collect()
+            heartbeats.collect()
         };
-        self.tasks.start("look after files", Ending::Normal, async move {
-            let beats = blocking::run(read).await;
+        self.tasks.start("read worker files", Ending::Normal, async move {
+            let heartbeats = blocking::run(read).await;
             // Fails only when the agent is gone.
-            let _agent_is_gone = events.send(Event::Looked(beats)).await;
+            let _agent_is_gone = events.send(Event::HeartbeatsRead(heartbeats)).await;
         });
     }
 
-    /// Publishes the status, if it is another one.
+    /// Publishes the status if it changed.
     pub(super) fn publish(&self) {
-        let orders = self.sources.orders.borrow();
+        let assignments = self.sources.assignments.borrow();
         let status = Status {
             supervisor: self.identity.id.clone(),
-            has_orders: *orders != Ordered::Unknown,
+            has_assignments: *assignments != AssignmentsState::Unknown,
             slots: self.slots.iter().map(|(port, slot)| (*port, slot.status())).collect(),
-            problems: orders.problems(&self.ports),
+            problems: assignments.problems(&self.ports),
         };
         self.status.send_if_modified(|published| {
-            let is_news = *published != status;
+            let has_changed = *published != status;
             *published = status;
-            is_news
+            has_changed
         });
     }
 }

@@ -1,4 +1,4 @@
-//! Files that are whole after a power loss.
+//! Atomic file replacement that survives a power loss.
 
 use std::{
     fs::{self, File},
@@ -6,11 +6,11 @@ use std::{
     path::Path,
 };
 
-/// Replaces the file at `path`: whoever reads it, at whatever moment, finds the old bytes or
-/// the new. The new ones are on disk when this returns. Blocks.
+/// Replaces the file at `path`: a reader finds either the old or the new bytes at any moment. The
+/// new bytes are on disk when this returns. Blocks.
 ///
 /// # Errors
-/// When the file system refuses; the old file is still there then.
+/// If the file cannot be written; the old file is still there then.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
@@ -21,7 +21,8 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(path)
 }
 
-/// Makes a rename or removal of `path` last. Blocks.
+/// Syncs the directory of `path`, so that a rename or removal of `path` survives a power loss.
+/// Blocks.
 pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(dir) => File::open(dir)?.sync_all(),

@@ -1,4 +1,4 @@
-//! Failures of workers, reported where the author of the topology looks: as task errors.
+//! Failures of workers, reported as task errors, where the author of the topology looks for them.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -15,22 +15,22 @@ use crate::{
     model::{ComponentId, Port, TaskId, WorkerId, error::TaskError},
     supervisor::{
         logs,
-        slot::{Desired, Reason},
+        slot::{DesiredWorker, Reason},
     },
 };
 
-/// Failures that wait for being reported; one more is dropped, as the same worker's next
-/// failure says the same.
+/// Length of the queue of failures to report. A failure is dropped if the queue is full: the
+/// worker's next failure carries the same information.
 const QUEUE: usize = 16;
 
-/// A slot's failures are reported this often at most. A crash loop fills the newest ten errors
-/// of a task with itself otherwise.
+/// Minimum time between two reports of the same slot. Otherwise a crash loop would replace all of
+/// a task's newest ten errors.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// A failure is reported for this many components at most.
+/// Maximum number of components for which one failure is reported.
 const MAX_COMPONENTS: usize = 100;
 
-/// How often one report is tried while the tree does not answer, and the pause between.
+/// Attempts to report a failure while the tree does not respond, and the pause between them.
 const TRIES: usize = 3;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -39,19 +39,19 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Failure {
     pub(super) port: Port,
     pub(super) worker: WorkerId,
-    pub(super) desired: Desired,
+    pub(super) desired: DesiredWorker,
     pub(super) reason: Reason,
-    /// Its directory.
+    /// The worker's directory.
     pub(super) dir: PathBuf,
 }
 
-/// Takes failures and reports them in a task of its own.
+/// Receives failures and reports them in a separate task.
 #[derive(Debug)]
-pub(super) struct Reporter {
+pub(super) struct FailureReporter {
     queue: mpsc::Sender<Failure>,
 }
 
-impl Reporter {
+impl FailureReporter {
     pub(super) fn start(store: Store, clock: Clock, tasks: &Tasks) -> Self {
         let (queue, failures) = mpsc::channel(QUEUE);
         tasks.start("report failures", Ending::StopsOwner, report_all(store, clock, failures));
@@ -60,7 +60,7 @@ impl Reporter {
 
     pub(super) fn report(&self, failure: Failure) {
         if let Err(error) = self.queue.try_send(failure) {
-            debug!(%error, "a worker's failure is not reported: too many wait");
+            debug!(%error, "a worker's failure is not reported: the queue is full");
         }
     }
 }
@@ -73,12 +73,12 @@ async fn report_all(store: Store, clock: Clock, mut failures: mpsc::Receiver<Fai
             continue;
         }
         last.insert(failure.port, now);
-        let stack = last_words(&failure).await;
+        let stack = log_tail(&failure).await;
         for attempt in 1..=TRIES {
             match report(&store, &clock, &failure, &stack).await {
                 Ok(()) => break,
                 Err(error) if attempt == TRIES => {
-                    warn!(%error, worker = %failure.worker, "a worker's failure could not be reported");
+                    warn!(%error, worker = %failure.worker, "cannot report a worker's failure");
                 }
                 Err(_) => tokio::time::sleep(RETRY_AFTER).await,
             }
@@ -86,14 +86,14 @@ async fn report_all(store: Store, clock: Clock, mut failures: mpsc::Receiver<Fai
     }
 }
 
-async fn last_words(failure: &Failure) -> String {
+async fn log_tail(failure: &Failure) -> String {
     let log = failure.dir.join(logs::WORKER_LOG);
     blocking::run(move || logs::tail(&log))
         .await
         .unwrap_or_else(|error| format!("(the worker's log cannot be read: {error})"))
 }
 
-/// One error for each component, at its first task in the worker.
+/// Writes one error for each component, at its first task in the worker.
 async fn report(
     store: &Store,
     clock: &Clock,

@@ -1,4 +1,4 @@
-//! Who this supervisor is, and that nobody else is it at the same time.
+//! Id of this supervisor, and the lock that keeps other processes from using its directory.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -11,7 +11,7 @@ use crate::{model::SupervisorId, supervisor::durable};
 const ID_FILE: &str = "supervisor-id";
 const LOCK_FILE: &str = "supervisor.lock";
 
-/// Why a supervisor cannot use its local directory.
+/// Cause of a failure to use a supervisor's local directory.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The directory or a file in it cannot be used.
@@ -19,10 +19,10 @@ pub enum Error {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// Error of the file system.
         source: io::Error,
     },
-    /// Another supervisor has the directory.
+    /// Another supervisor uses the directory.
     #[error("{} is in use by another supervisor; give each its own storm.local.dir", dir.display())]
     InUse {
         /// The directory.
@@ -36,7 +36,7 @@ pub enum Error {
     },
 }
 
-/// The right to use a local directory, for as long as it lives.
+/// The id of a supervisor and the lock of its local directory, held until this is dropped.
 #[derive(Debug)]
 pub struct Identity {
     /// The id of the directory's supervisor.
@@ -45,12 +45,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Takes the directory at `dir`, which is created if it is missing, and reads its
-    /// supervisor's id; the first time, makes one from `host`. Blocks.
+    /// Locks the directory at `dir`, which is created if it is missing, and reads its supervisor's
+    /// id. The first time, creates an id from `host`. Blocks.
     ///
     /// # Errors
     /// [`Error`]; above all when another process uses the directory.
-    pub fn take(dir: &Path, host: &str) -> Result<Self, Error> {
+    pub fn acquire(dir: &Path, host: &str) -> Result<Self, Error> {
         let io = |path: &Path, source| Error::Io { path: path.to_owned(), source };
         fs::create_dir_all(dir).map_err(|error| io(dir, error))?;
         let lock_path = dir.join(LOCK_FILE);
@@ -80,9 +80,9 @@ impl Identity {
     }
 }
 
-/// `host-8 hex digits`, with a dash for whatever an id may not hold.
+/// `host-8 hex digits`, with a dash for each character that an id may not contain.
 fn new_id(host: &str, random: u32) -> SupervisorId {
-    /// Leaves room for the digits in the longest id allowed.
+    /// Leaves room for the digits in the longest id that is allowed.
     const MAX_HOST_CHARS: usize = 100;
     let fits = |c: char| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '-' };
     let host: String = host.chars().take(MAX_HOST_CHARS).map(fits).collect();
@@ -94,32 +94,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_made_once() {
+    fn id_survives_a_restart_with_another_host() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let first = Identity::take(dir.path(), "host.example").expect("taken").id;
+        let first = Identity::acquire(dir.path(), "host.example").expect("taken").id;
         assert!(first.as_str().starts_with("host.example-"), "{first}");
-        assert_eq!(Identity::take(dir.path(), "other").expect("taken").id, first);
+        assert_eq!(Identity::acquire(dir.path(), "other").expect("taken").id, first);
     }
 
     #[test]
-    fn two_supervisors_never_share_a_directory() {
+    fn second_supervisor_in_a_directory_is_rejected() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let taken = Identity::take(dir.path(), "h").expect("taken");
-        let refused = Identity::take(dir.path(), "h").expect_err("in use").to_string();
+        let taken = Identity::acquire(dir.path(), "h").expect("taken");
+        let refused = Identity::acquire(dir.path(), "h").expect_err("in use").to_string();
         assert!(refused.contains(&dir.path().display().to_string()), "{refused}");
         drop(taken);
-        Identity::take(dir.path(), "h").expect("free again");
+        Identity::acquire(dir.path(), "h").expect("free again");
     }
 
     #[test]
-    fn a_damaged_id_is_not_replaced_in_silence() {
+    fn damaged_id_file_is_an_error() {
         let dir = tempfile::tempdir().expect("temporary directory");
         fs::write(dir.path().join(ID_FILE), "not / an id").expect("written");
-        assert!(matches!(Identity::take(dir.path(), "h"), Err(Error::NotAnId { .. })));
+        assert!(matches!(Identity::acquire(dir.path(), "h"), Err(Error::NotAnId { .. })));
     }
 
     #[test]
-    fn any_host_makes_an_id() {
+    fn any_host_yields_a_valid_id() {
         for host in ["::1", "a b", "", "ä", &"x".repeat(300)] {
             assert!(new_id(host, 1).as_str().ends_with("-00000001"));
         }

@@ -1,4 +1,4 @@
-//! The life of one launch, as a task: prepare, start, write down, watch, clean up.
+//! One launch as a task: prepare, start, record, watch, clean up.
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -17,23 +17,23 @@ use crate::{
         agent::Event,
         ledger::Ledger,
         process::{self, ProcessId, Processes},
-        slot::Desired,
+        slot::DesiredWorker,
         unpack::TOPOLOGY_FILE,
         worker_dir,
     },
 };
 
-/// Why a launch came to nothing.
+/// Cause of a failed launch.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// The blob was there and is not any more.
+    /// The blob was present earlier and has disappeared.
     #[error("the topology's code is no longer on this machine")]
     CodeIsGone,
     #[error("cannot prepare {}: {source}", path.display())]
     Prepare { path: PathBuf, source: io::Error },
     #[error("cannot write the ledger: {0}")]
     Ledger(io::Error),
-    // Shown with its cause, as it is a line in the topology's errors.
+    // Includes the source: the text is one line in the topology's errors.
     #[error("{error}{}", error_cause(.error))]
     Process { error: process::Error },
 }
@@ -42,8 +42,8 @@ fn error_cause(error: &process::Error) -> String {
     std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
 }
 
-/// Launches workers and watches their processes, each in a task of its own, so that a slow
-/// disk or a slow start of one holds up no other.
+/// Launches workers and watches their processes, each in a separate task, so that a slow disk or
+/// a slow start of one worker does not delay another worker.
 #[derive(Debug, Clone)]
 pub(super) struct Launcher {
     pub(super) me: SupervisorId,
@@ -55,27 +55,27 @@ pub(super) struct Launcher {
 }
 
 impl Launcher {
-    /// Starts a worker that runs the code in `code`. Sends [`Event::Launched`] and, if there
-    /// was a process, [`Event::Exited`].
+    /// Starts a worker that runs the code in the directory `code`. Sends [`Event::Launched`] and,
+    /// if a process was started, [`Event::Exited`].
     pub(super) fn launch(
         &self,
         tasks: &Tasks,
         (port, worker): (Port, WorkerId),
-        desired: Desired,
+        desired: DesiredWorker,
         code: PathBuf,
     ) {
         let (this, cancel) = (self.clone(), tasks.cancelled());
-        // Not cut short between the start of a process and the note of it in the ledger.
+        // Not cancelled between the start of a process and its entry in the ledger.
         tasks.start_graceful("worker", Ending::Normal, async move {
             let started = this.start(port, &worker, &desired, code).await;
             let process = started.as_ref().ok().copied();
             if let Err(error) = &started {
-                warn!(%worker, %error, "a worker could not be launched");
-                this.forget(port, &worker).await;
+                warn!(%worker, %error, "cannot launch a worker");
+                this.remove_entry(port, &worker).await;
             }
             this.send(Event::Launched { port, worker: worker.clone(), started }).await;
             let Some(process) = process else { return };
-            this.note(port, &worker, desired, process).await;
+            this.record_process(port, &worker, desired, process).await;
             tokio::select! {
                 biased;
                 // Cancel-safe: the next supervisor adopts the process.
@@ -98,7 +98,7 @@ impl Launcher {
         &self,
         port: Port,
         worker: &WorkerId,
-        desired: &Desired,
+        desired: &DesiredWorker,
         code: PathBuf,
     ) -> Result<ProcessId, Error> {
         let spec = self.spec(port, worker, desired, code);
@@ -109,13 +109,13 @@ impl Launcher {
             }
             worker_dir::prepare(&for_disk)
                 .map_err(|source| Error::Prepare { path: for_disk.dir.clone(), source })?;
-            ledger.intend(port, &for_disk.worker, &intent).map_err(Error::Ledger)
+            ledger.record_intent(port, &for_disk.worker, &intent).map_err(Error::Ledger)
         };
         blocking::run(prepare).await?;
         self.processes.launch(&spec).await.map_err(|error| Error::Process { error })
     }
 
-    fn spec(&self, port: Port, worker: &WorkerId, desired: &Desired, code: PathBuf) -> LaunchSpec {
+    fn spec(&self, port: Port, worker: &WorkerId, desired: &DesiredWorker, code: PathBuf) -> LaunchSpec {
         let defaults = &*self.defaults;
         LaunchSpec {
             topology: desired.topology.clone(),
@@ -135,22 +135,28 @@ impl Launcher {
         }
     }
 
-    /// Writes the process of a launch down.
-    pub(super) async fn note(&self, port: Port, worker: &WorkerId, desired: Desired, process: ProcessId) {
+    /// Records the process of a launch in the ledger.
+    pub(super) async fn record_process(
+        &self,
+        port: Port,
+        worker: &WorkerId,
+        desired: DesiredWorker,
+        process: ProcessId,
+    ) {
         let (ledger, id) = (self.ledger.clone(), worker.clone());
-        let write = move || ledger.launched(port, &id, &desired, process);
+        let write = move || ledger.record_process(port, &id, &desired, process);
         let written = blocking::run(write).await;
         if let Err(error) = written {
-            error!(%worker, %process, %error, "cannot write a worker's process down; a restart looks for it");
+            error!(%worker, %process, %error, "cannot record a worker's process in the ledger; a restarted supervisor searches for it");
         }
     }
 
-    /// Forgets a launch that is over.
-    pub(super) async fn forget(&self, port: Port, worker: &WorkerId) {
+    /// Removes a launch that has ended from the ledger.
+    pub(super) async fn remove_entry(&self, port: Port, worker: &WorkerId) {
         let (ledger, id) = (self.ledger.clone(), worker.clone());
-        let forgotten = blocking::run(move || ledger.forget(port, &id)).await;
-        if let Err(error) = forgotten {
-            error!(%worker, %error, "cannot forget a worker that is gone");
+        let removed = blocking::run(move || ledger.remove(port, &id)).await;
+        if let Err(error) = removed {
+            error!(%worker, %error, "cannot remove a worker that has ended from the ledger");
         }
     }
 
@@ -158,14 +164,14 @@ impl Launcher {
         let report = self.processes.exited(process).await;
         let n_swept = self.processes.sweep(&worker).await;
         if n_swept > 0 {
-            warn!(%worker, n_processes = n_swept, "killed what a worker left behind");
+            warn!(%worker, n_processes = n_swept, "killed processes that a worker left behind");
         }
-        self.forget(port, &worker).await;
+        self.remove_entry(port, &worker).await;
         self.send(Event::Exited { port, worker, report }).await;
     }
 
     async fn send(&self, event: Event) {
-        // Fails only when the agent is gone, which then needs no events.
+        // Fails only when the agent has ended and needs no events.
         let _agent_is_gone = self.events.send(event).await;
     }
 }

@@ -1,8 +1,8 @@
-//! What this supervisor runs, on disk: one file for each slot, `ledger/<port>.json`.
+//! The launches of this supervisor on disk: one file for each slot, `ledger/<port>.json`.
 //!
-//! The intent is written before a launch and the process after it, so that a supervisor that
-//! dies at any moment in between finds the worker again: by its process id, or by the launch
-//! that its environment names. A file that cannot be read is moved aside and reported.
+//! The intent is written before a launch and the process after it. A supervisor that dies at any
+//! moment in between finds the worker again: by its process id, or by the worker id in the
+//! environment of its processes. A file that cannot be read is renamed and reported.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use tracing::error;
 
 use crate::{
     model::{Port, WorkerId},
-    supervisor::{durable, process::ProcessId, slot::Desired},
+    supervisor::{durable, process::ProcessId, slot::DesiredWorker},
 };
 
 const DIR: &str = "ledger";
@@ -24,20 +24,20 @@ const DIR: &str = "ledger";
 /// The format that this version writes.
 const FORMAT: u32 = 1;
 
-/// How many damaged files are kept for a look: one per slot and then some.
-const MAX_ASIDE: usize = 20;
+/// Maximum number of damaged files kept for each slot, for inspection.
+const MAX_DAMAGED_KEPT: usize = 20;
 
-/// What a slot runs.
+/// The launch in a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The launch.
+    /// The id of the launch.
     pub worker: WorkerId,
-    /// What it runs.
-    pub desired: Desired,
-    /// Its process, once it is known.
+    /// The worker that the launch runs.
+    pub desired: DesiredWorker,
+    /// The process of the launch, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessId>,
-    /// The run of the machine that `process` is of: process ids start anew with each.
+    /// The boot id of the machine at the launch: process ids restart with each boot.
     pub boot: String,
 }
 
@@ -53,8 +53,8 @@ struct Stored {
 pub struct Ledger {
     dir: PathBuf,
     boot: String,
-    // One writer at a time: the end of a launch and the start of the next one in the same
-    // slot are written by different tasks.
+    // One writer at a time: the end of a launch and the start of the next launch in the same slot
+    // are written by different tasks.
     writing: Arc<Mutex<()>>,
 }
 
@@ -62,7 +62,7 @@ impl Ledger {
     /// The ledger in `local_dir`.
     ///
     /// # Errors
-    /// When its directory cannot be made.
+    /// If its directory cannot be created.
     pub fn open(local_dir: &Path) -> io::Result<Self> {
         let dir = local_dir.join(DIR);
         fs::create_dir_all(&dir)?;
@@ -77,7 +77,7 @@ impl Ledger {
         self.writing.lock().expect("no one panics while writing the ledger")
     }
 
-    /// Every entry, by port. Damaged files are reported and moved aside.
+    /// All entries by port. Damaged files are reported and renamed.
     ///
     /// # Errors
     /// When the directory cannot be listed.
@@ -89,45 +89,45 @@ impl Ledger {
             let Some(port) = port.map(Port) else { continue };
             match read_entry(&path) {
                 Ok(entry) => _ = entries.insert(port, entry),
-                Err(reason) => self.move_aside(&path, &reason),
+                Err(reason) => self.keep_damaged(&path, &reason),
             }
         }
         Ok(entries)
     }
 
-    fn move_aside(&self, path: &Path, reason: &str) {
-        let free = (0..MAX_ASIDE).map(|n| path.with_extension(format!("damaged-{n}")));
-        let aside = free.into_iter().find(|aside| !aside.exists());
-        let moved = match &aside {
-            Some(aside) => fs::rename(path, aside),
+    fn keep_damaged(&self, path: &Path, reason: &str) {
+        let free = (0..MAX_DAMAGED_KEPT).map(|n| path.with_extension(format!("damaged-{n}")));
+        let kept = free.into_iter().find(|kept| !kept.exists());
+        let moved = match &kept {
+            Some(kept) => fs::rename(path, kept),
             None => fs::remove_file(path),
         };
         error!(
             file = %path.display(),
             reason,
-            moved_to = ?aside,
+            moved_to = ?kept,
             failed = ?moved.err(),
-            "a slot's ledger is damaged: what it ran is stopped and started anew"
+            "the ledger of a slot is damaged: its worker is stopped and launched again"
         );
     }
 
-    /// Writes down that `worker` is about to be launched in the slot at `port`.
+    /// Records that `worker` is about to be launched in the slot at `port`.
     ///
     /// # Errors
-    /// When the file system refuses; the worker must not be launched then.
-    pub fn intend(&self, port: Port, worker: &WorkerId, desired: &Desired) -> io::Result<()> {
+    /// If the file cannot be written; the worker must not be launched then.
+    pub fn record_intent(&self, port: Port, worker: &WorkerId, desired: &DesiredWorker) -> io::Result<()> {
         self.write(port, worker, desired, None)
     }
 
-    /// Writes down the process of the launch.
+    /// Records the process of the launch.
     ///
     /// # Errors
-    /// When the file system refuses; a later supervisor finds the process all the same.
-    pub fn launched(
+    /// If the file cannot be written; a later supervisor still finds the process.
+    pub fn record_process(
         &self,
         port: Port,
         worker: &WorkerId,
-        desired: &Desired,
+        desired: &DesiredWorker,
         process: ProcessId,
     ) -> io::Result<()> {
         self.write(port, worker, desired, Some(process))
@@ -137,7 +137,7 @@ impl Ledger {
         &self,
         port: Port,
         worker: &WorkerId,
-        desired: &Desired,
+        desired: &DesiredWorker,
         process: Option<ProcessId>,
     ) -> io::Result<()> {
         let entry =
@@ -147,14 +147,14 @@ impl Ledger {
         durable::write(&self.path(port), &bytes)
     }
 
-    /// Forgets `worker`, unless another launch is in the slot by now.
+    /// Removes the entry of `worker`, unless the slot has another launch by now.
     ///
-    /// Not synced to disk: an entry that comes back after a power loss names a process of
-    /// another run of the machine.
+    /// The removal is not synced to disk: an entry that reappears after a power loss names a
+    /// process of an earlier boot.
     ///
     /// # Errors
-    /// When the file system refuses; the entry then names a process that is gone.
-    pub fn forget(&self, port: Port, worker: &WorkerId) -> io::Result<()> {
+    /// If the file cannot be removed; the entry then names a process that has ended.
+    pub fn remove(&self, port: Port, worker: &WorkerId) -> io::Result<()> {
         let path = self.path(port);
         let _guard = self.writing();
         match read_entry(&path) {
@@ -163,7 +163,7 @@ impl Ledger {
         }
     }
 
-    /// The process of an entry, if it is of this run of the machine.
+    /// The process of an entry, if it was started since the last boot of the machine.
     pub fn process_of(&self, entry: &Entry) -> Option<ProcessId> {
         entry.process.filter(|_| entry.boot == self.boot)
     }
@@ -175,7 +175,7 @@ fn read_entry(path: &Path) -> Result<Entry, String> {
     Ok(stored.entry)
 }
 
-/// Tells this run of the machine from every other; empty where the system does not say.
+/// The id of the current boot of the machine; empty if the system has none.
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
@@ -185,8 +185,8 @@ mod tests {
     use super::*;
     use crate::model::{BlobKey, Timestamp, assignment::AssignedWorker, task_set::TaskSet};
 
-    fn desired() -> Desired {
-        Desired {
+    fn desired() -> DesiredWorker {
+        DesiredWorker {
             topology: "t-1-100".parse().expect("valid id"),
             worker: AssignedWorker {
                 host: "h".to_owned(),
@@ -202,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_there_for_the_next_supervisor() {
+    fn next_supervisor_reads_recorded_intent_and_process() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let (port, process) = (Port(6700), ProcessId { pid: 7, started: 9 });
         let ledger = Ledger::open(dir.path()).expect("opened");
-        ledger.intend(port, &worker("w1"), &desired()).expect("written");
+        ledger.record_intent(port, &worker("w1"), &desired()).expect("written");
         let next = Ledger::open(dir.path()).expect("opened");
         assert_eq!(next.read().expect("read")[&port].process, None);
-        ledger.launched(port, &worker("w1"), &desired(), process).expect("written");
+        ledger.record_process(port, &worker("w1"), &desired(), process).expect("written");
         let entry = next.read().expect("read").remove(&port).expect("there");
         assert_eq!((entry.worker.clone(), entry.desired.clone()), (worker("w1"), desired()));
         assert_eq!(next.process_of(&entry), Some(process));
@@ -218,22 +218,22 @@ mod tests {
     }
 
     #[test]
-    fn only_the_launch_that_ended_is_forgotten() {
+    fn removal_spares_a_later_launch_in_the_slot() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let port = Port(6700);
         let ledger = Ledger::open(dir.path()).expect("opened");
-        ledger.intend(port, &worker("w2"), &desired()).expect("written");
-        ledger.forget(port, &worker("w1")).expect("nothing to do");
+        ledger.record_intent(port, &worker("w2"), &desired()).expect("written");
+        ledger.remove(port, &worker("w1")).expect("nothing to do");
         assert_eq!(ledger.read().expect("read").len(), 1);
-        ledger.forget(port, &worker("w2")).expect("forgotten");
+        ledger.remove(port, &worker("w2")).expect("forgotten");
         assert_eq!(ledger.read().expect("read").len(), 0);
     }
 
     #[test]
-    fn a_damaged_file_is_moved_aside_and_the_rest_is_read() {
+    fn damaged_file_is_renamed_and_other_entries_are_read() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let ledger = Ledger::open(dir.path()).expect("opened");
-        ledger.intend(Port(6701), &worker("w1"), &desired()).expect("written");
+        ledger.record_intent(Port(6701), &worker("w1"), &desired()).expect("written");
         for bad in ["", "{", r#"{"v":1}"#, "\0\0\0"] {
             fs::write(dir.path().join("ledger/6700.json"), bad).expect("written");
             assert_eq!(ledger.read().expect("read").into_keys().collect::<Vec<_>>(), [Port(6701)]);

@@ -1,9 +1,9 @@
-//! Bringing blobs to this machine: `blobs/<sha256>/`, unpacked, shared by all slots.
+//! Localizing blobs on this machine: `blobs/<sha256>/`, unpacked, shared by all slots.
 //!
-//! What is wanted is a set that the agent states again and again; the localizer fetches what
-//! is missing for as long as it is wanted, each blob in a task of its own with a backoff of
-//! its own, and removes what nobody has wanted for a while. A blob is either whole or not
-//! there: downloads and unpacking happen under temporary names, which a start removes.
+//! The agent states the set of needed blobs again and again. The localizer fetches the missing
+//! blobs for as long as they are needed, each in a separate task with its own backoff, and removes
+//! blobs that were unused for the retention. A blob is either complete or absent: downloads and
+//! unpacking use temporary names, which are removed at the next start.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,28 +38,29 @@ use crate::{
 
 const DIR: &str = "blobs";
 
-/// Part of every temporary name. No key holds it.
+/// Part of every temporary name; no blob key contains it.
 const TEMPORARY: &str = ".tmp-";
 
-/// Between two tries to fetch a blob, when no holder could give it.
+/// Bounds of the pause between two attempts to fetch a blob.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// Blobs that have arrived and not been taken note of; a sender waits while it is full.
+/// Length of the queue of localized blobs that the agent has not received; senders wait while it
+/// is full.
 const ARRIVALS: usize = 64;
 
-/// Why one try to bring a blob here failed.
+/// Cause of a failed attempt to localize a blob.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("cannot find out who has it")]
+    #[error("cannot find out which nimbuses have the blob")]
     Holders(#[source] store::Error),
-    #[error("no nimbus has it")]
+    #[error("no nimbus has the blob")]
     NoHolder,
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
     Unpack(#[from] unpack::Error),
-    #[error("cannot move it to {}", path.display())]
+    #[error("cannot move the blob to {}", path.display())]
     Place { path: PathBuf, source: io::Error },
 }
 
@@ -86,10 +87,11 @@ enum Local {
 }
 
 impl Localizer {
-    /// The blobs in `local_dir`, and where the keys of those that arrive come out. Blocks.
+    /// Opens the blobs in `local_dir`. Returns the receiver of the keys of localized blobs as
+    /// well. Blocks.
     ///
     /// # Errors
-    /// When the directory cannot be made or listed.
+    /// If the directory cannot be created or listed.
     pub(super) fn open(
         local_dir: &Path,
         retention: Duration,
@@ -114,12 +116,12 @@ impl Localizer {
         Ok((Self { fetcher, clock, retention, tasks: tasks.child(), arrivals, blobs }, arrived))
     }
 
-    /// Where a blob is when it is present.
+    /// Directory of a blob that is present.
     pub(super) fn dir_of(&self, key: &BlobKey) -> PathBuf {
         self.fetcher.dir_of(key)
     }
 
-    /// How far a blob is.
+    /// Progress of localizing a blob.
     pub(super) fn state(&self, key: &BlobKey) -> Blob {
         match self.blobs.get(key) {
             Some(Local::Present { .. }) => Blob::Present,
@@ -127,8 +129,8 @@ impl Localizer {
         }
     }
 
-    /// States all that is wanted now: starts what is missing, gives up what is not wanted any
-    /// more, and removes what has not been wanted for the retention.
+    /// Sets the blobs that are needed now: starts to fetch the missing ones, cancels fetches that
+    /// are no longer needed, and removes blobs that were unused for the retention.
     pub(super) fn want(&mut self, wanted: &BTreeSet<BlobKey>) {
         let now = self.clock.monotonic();
         let mut outdated = Vec::new();
@@ -157,21 +159,20 @@ impl Localizer {
         }
     }
 
-    /// Takes note that a blob has arrived.
+    /// Records that a blob is present.
     pub(super) fn arrived(&mut self, key: BlobKey) {
         self.blobs.insert(key, Local::Present { unused_since: None });
     }
 
-    /// Takes note that a blob that was present is damaged; it is fetched again while it is
-    /// wanted.
+    /// Removes a blob that was present and is damaged; it is fetched again while it is needed.
     pub(super) fn lost(&mut self, key: &BlobKey) {
-        warn!(blob = %key, "a blob has gone from the disk: fetching it again");
+        warn!(blob = %key, "a localized blob is missing on disk: fetching it again");
         if self.blobs.remove(key).is_some() {
             self.remove(key);
         }
     }
 
-    /// The name is free at once, the bytes a little later.
+    /// Removes a blob. Its name is free at once, its disk space a little later.
     fn remove(&self, key: &BlobKey) {
         let (dir, aside) = (self.dir_of(key), self.fetcher.temporary(key, "gone"));
         match fs::rename(&dir, &aside) {
@@ -193,11 +194,11 @@ impl Localizer {
             while let Err(error) = fetcher.localize(&key).await {
                 let delay = backoff.next_delay();
                 let reason = chain(&error);
-                warn!(blob = %key, reason, retry_in = ?delay, "cannot bring a blob here");
+                warn!(blob = %key, reason, retry_in = ?delay, "cannot localize a blob");
                 tokio::time::sleep(delay).await;
             }
-            info!(blob = %key, "localized");
-            // Fails only when the agent is gone.
+            info!(blob = %key, "localized a blob");
+            // Fails only when the agent has ended.
             let _agent_is_gone = arrivals.send(key).await;
         });
         task
@@ -216,7 +217,7 @@ impl Fetcher {
         self.dir.join(key.as_str())
     }
 
-    /// A name that nothing in this process or, after a start, in this directory has.
+    /// A name that is unique in this process; earlier processes' names are removed at the start.
     fn temporary(&self, key: &BlobKey, what: &str) -> PathBuf {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         self.dir.join(format!("{key}{TEMPORARY}{what}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
@@ -226,7 +227,7 @@ impl Fetcher {
         let download = Temporary(self.temporary(key, "tar"));
         self.download(key, &download.0).await?;
         let (unpacked, dir) = (Temporary(self.temporary(key, "dir")), self.dir_of(key));
-        // Not cancelled in the middle: it ends by itself and leaves nothing temporary behind.
+        // Not cancelled in between: the task ends by itself and removes its temporary files.
         let place = move || {
             unpack(&download.0, &unpacked.0)?;
             place(&unpacked.0, &dir).map_err(|source| Error::Place { path: dir, source })
@@ -234,12 +235,12 @@ impl Fetcher {
         blocking::run(place).await
     }
 
-    /// Asks every nimbus that has the blob, in any order, until one gives it.
+    /// Downloads the blob from the nimbuses that have it, in random order, until one succeeds.
     async fn download(&self, key: &BlobKey, into: &Path) -> Result<(), Error> {
         let mut holders = self.store.blob_holders(key).await.map_err(Error::Holders)?;
         fastrand::shuffle(&mut holders);
         if holders.is_empty() {
-            // A leader that just came back may have the bytes before it says so in the tree.
+            // A leader that just restarted may have the blob before the tree lists it.
             holders.extend(self.store.leader().await.map_err(Error::Holders)?.map(|leader| leader.api));
         }
         let mut last = Error::NoHolder;
@@ -254,19 +255,19 @@ impl Fetcher {
     }
 }
 
-/// Gives an unpacked blob its name, with its bytes on disk before.
+/// Syncs an unpacked blob to disk and renames it to its final name.
 fn place(unpacked: &Path, dir: &Path) -> io::Result<()> {
-    // One call for a blob of any number of files.
+    // One system call for a blob of any number of files.
     rustix::fs::syncfs(fs::File::open(unpacked)?)?;
     match fs::rename(unpacked, dir) {
-        // A task that was given up may have finished all the same: the bytes are the same.
+        // A cancelled task may have finished all the same: its bytes are identical.
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
         renamed => renamed?,
     }
     durable::sync_dir(dir)
 }
 
-/// Removed when dropped, if it is still there.
+/// A path that is removed on drop, if it still exists.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
@@ -284,11 +285,11 @@ fn remove_all(path: &Path) {
     match removed {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => warn!(path = %path.display(), %error, "cannot remove"),
+        Err(error) => warn!(path = %path.display(), %error, "cannot remove a file or directory of a blob"),
     }
 }
 
-/// An error with its causes, for one line of a log.
+/// An error with its sources, for one line of a log.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

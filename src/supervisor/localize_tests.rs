@@ -1,4 +1,4 @@
-//! Blobs from nimbuses on loopback, announced in a memory tree.
+//! Tests with blobs from nimbuses on loopback, announced in a memory tree.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     tree::{CreateMode, Tree, memory::MemoryTree},
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The tar of a topology.
 fn blob() -> Vec<u8> {
@@ -41,7 +41,7 @@ impl Cluster {
         Self { dir: tempfile::tempdir().expect("temporary directory"), tree, tasks: Tasks::default() }
     }
 
-    /// A nimbus that says it has `key` and answers `status` and `body` to whoever asks.
+    /// Starts a nimbus that announces `key` and responds with `status` and `body`.
     async fn nimbus(&self, name: &str, key: &BlobKey, status: StatusCode, body: Vec<u8>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let api = listener.local_addr().expect("bound").to_string();
@@ -85,7 +85,7 @@ impl Cluster {
 }
 
 #[tokio::test]
-async fn a_blob_comes_from_whoever_really_has_it_and_goes_when_nobody_wants_it() {
+async fn blob_is_fetched_from_a_nimbus_that_has_it_and_removed_when_unused() {
     let (cluster, clock) = (Cluster::new().await, Clock::manual(Timestamp::EPOCH));
     let key = BlobKey::of(&blob());
     cluster.nimbus("n1", &key, StatusCode::NOT_FOUND, vec![]).await;
@@ -95,7 +95,7 @@ async fn a_blob_comes_from_whoever_really_has_it_and_goes_when_nobody_wants_it()
     let wanted = BTreeSet::from([key.clone()]);
     localizer.want(&wanted);
     assert_eq!(localizer.state(&key), Blob::Fetching);
-    let arrival = tokio::time::timeout(PATIENCE, arrived.recv()).await.expect("in time");
+    let arrival = tokio::time::timeout(TIMEOUT, arrived.recv()).await.expect("in time");
     localizer.arrived(arrival.expect("the task is there"));
     assert_eq!(localizer.state(&key), Blob::Present);
     assert_eq!(fs::read(localizer.dir_of(&key).join("topology.json")).expect("read"), b"{}");
@@ -107,11 +107,11 @@ async fn a_blob_comes_from_whoever_really_has_it_and_goes_when_nobody_wants_it()
     localizer.want(&BTreeSet::new());
     clock.turn(Duration::from_secs(59));
     localizer.want(&BTreeSet::new());
-    assert_eq!(localizer.state(&key), Blob::Present, "wanted a minute ago");
+    assert_eq!(localizer.state(&key), Blob::Present, "used less than a minute ago");
     clock.turn(Duration::from_secs(1));
     localizer.want(&BTreeSet::new());
     assert_eq!(localizer.state(&key), Blob::Fetching);
-    wait_until("the bytes are gone", PATIENCE, || async {
+    wait_until("the bytes are gone", TIMEOUT, || async {
         let names = cluster.names();
         if names.is_empty() { Ok(()) } else { Err(format!("{names:?}")) }
     })
@@ -119,7 +119,7 @@ async fn a_blob_comes_from_whoever_really_has_it_and_goes_when_nobody_wants_it()
 }
 
 #[tokio::test]
-async fn a_start_finds_what_is_whole_and_removes_what_is_not() {
+async fn start_keeps_complete_blobs_and_removes_temporary_ones() {
     let (cluster, clock) = (Cluster::new().await, Clock::manual(Timestamp::EPOCH));
     let (whole, part) = (BlobKey::of(b"whole"), BlobKey::of(b"part"));
     for name in [whole.to_string(), format!("{part}{TEMPORARY}dir-0")] {
@@ -132,19 +132,19 @@ async fn a_start_finds_what_is_whole_and_removes_what_is_not() {
 }
 
 #[tokio::test]
-async fn a_blob_that_cannot_be_had_is_tried_again_and_leaves_nothing_behind() {
+async fn failed_fetch_is_retried_and_leaves_no_files() {
     let (cluster, clock) = (Cluster::new().await, Clock::manual(Timestamp::EPOCH));
     let (bad, good) = (BlobKey::of(b"no tar file"), BlobKey::of(&blob()));
     cluster.nimbus("n1", &bad, StatusCode::OK, b"no tar file".to_vec()).await;
     let (mut localizer, mut arrived) = cluster.localizer(&clock);
     localizer.want(&[bad.clone(), good.clone()].into());
-    // Nobody has the good one until now.
+    // No nimbus has the good blob until now.
     cluster.nimbus("n2", &good, StatusCode::OK, blob()).await;
-    let arrival = tokio::time::timeout(PATIENCE, arrived.recv()).await.expect("in time");
+    let arrival = tokio::time::timeout(TIMEOUT, arrived.recv()).await.expect("in time");
     assert_eq!(arrival, Some(good.clone()));
     localizer.arrived(good.clone());
     localizer.want(&[good.clone()].into());
-    wait_until("only the good one is there", PATIENCE, || async {
+    wait_until("only the good blob is there", TIMEOUT, || async {
         let names = cluster.names();
         if names == [good.as_str()] { Ok(()) } else { Err(format!("{names:?}")) }
     })

@@ -6,19 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a worker and its components print, in the worker's directory.
+/// The output of a worker and its components, in the worker's directory.
 pub const WORKER_LOG: &str = "logs/worker.out";
 
-/// A log is moved aside when it is larger: enough for hours of a talkative component, and a
-/// worker never takes much more than twice this on disk.
+/// Size above which a log is rotated: enough for hours of a verbose component, and a worker
+/// never uses much more than twice this on disk.
 pub const MAX_LOG_BYTES: u64 = 10 * 1024 * 1024;
 
-/// The most of a log that goes into an error record, so that ten of them stay well below the
-/// size limit of a znode.
+/// Maximum part of a log in an error record, so that ten records stay well below the size limit
+/// of a znode.
 const MAX_TAIL_BYTES: u64 = 4 * 1024;
 const MAX_TAIL_LINES: usize = 30;
 
-/// The one older part that is kept.
+/// Path of the one rotated log that is kept.
 fn older(log: &Path) -> PathBuf {
     let mut name = log.as_os_str().to_owned();
     name.push(".1");
@@ -33,10 +33,10 @@ fn is_over_limit(log: &Path) -> io::Result<bool> {
     }
 }
 
-/// Moves a log that nobody writes aside when it is over the limit. Blocks.
+/// Rotates a log that no process writes, if it is over the limit. Blocks.
 ///
 /// # Errors
-/// When the file system refuses.
+/// If the file system reports an error.
 pub fn rotate(log: &Path) -> io::Result<()> {
     if is_over_limit(log)? {
         fs::rename(log, older(log))?;
@@ -44,12 +44,12 @@ pub fn rotate(log: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies a log that a worker has open aside and cuts it to nothing when it is over the
-/// limit. What is written between the two is lost: a few lines, against a worker that would
-/// have to outlive its supervisor's pipes. Blocks.
+/// Rotates a log that a worker has open, if it is over the limit: copies it and truncates it.
+/// Lines written between the two steps are lost. The alternative, a pipe, would break when the
+/// supervisor ends before the worker. Blocks.
 ///
 /// # Errors
-/// When the file system refuses.
+/// If the file system reports an error.
 pub fn rotate_in_place(log: &Path) -> io::Result<()> {
     if is_over_limit(log)? {
         fs::copy(log, older(log))?;
@@ -58,10 +58,10 @@ pub fn rotate_in_place(log: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The last lines of a log, at most 30 and 4 KiB; empty when there is none. Blocks.
+/// Returns the last lines of a log, at most 30 lines and 4 KiB; empty if there is no log. Blocks.
 ///
 /// # Errors
-/// When the file cannot be read, for another reason than not being there.
+/// If the file exists and cannot be read.
 pub fn tail(log: &Path) -> io::Result<String> {
     let mut file = match File::open(log) {
         Ok(file) => file,
@@ -73,7 +73,7 @@ pub fn tail(log: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(MAX_TAIL_BYTES).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
-    // The first line is only a part of one when there was more before it.
+    // The first line is incomplete if the log has more before it.
     let whole =
         if start == 0 { &text[..] } else { text.split_once('\n').map_or(&text[..], |(_, rest)| rest) };
     let lines: Vec<&str> = whole.lines().collect();
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tail_is_whole_lines_and_bounded() {
+    fn tail_has_complete_lines_and_is_bounded() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let log = dir.path().join("worker.out");
         assert_eq!(tail(&log).expect("no log"), "");
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_open_goes_on_after_it_was_cut() {
+    fn writer_appends_after_its_open_log_was_truncated() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let log = dir.path().join("worker.out");
         let mut writer = File::options().create(true).append(true).open(&log).expect("open");

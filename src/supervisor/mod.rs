@@ -1,19 +1,19 @@
-//! The agent of one machine: makes the slots run what the leader ordered.
+//! The agent of one machine: runs the workers that the leader assigned to its slots.
 //!
 //! ```text
-//!   /orders/{id} ──watch──▶ orders ──┐                     ┌──▶ launch ──▶ process
+//!   supervisor assignments ─ watch ──┐                     ┌──▶ launch ──▶ process
 //!   blobs/ ◀── localize ◀────────────┤  agent: event,      │      │ ledger
-//!   workers/*/heartbeat ── look ─────┼─▶ step every slot ──┤      ▼
+//!   workers/*/heartbeat ── read ─────┼─▶ step every slot ──┤      ▼
 //!   process exits ──────── watch ────┘      (slot)         └──▶ signals, failures
 //! ```
 //!
 //! Invariants:
 //!
 //! - There is at most one worker process in a slot, also across restarts of the supervisor.
-//! - Workers outlive their supervisor: they run in process groups of their own, and a
-//!   supervisor that starts adopts those that its ledger knows and its orders still want.
-//! - What cannot be read, and a tree that cannot be reached, stop nothing.
-//! - Nothing that one slot waits for holds up another.
+//! - Workers outlive their supervisor: they run in process groups of their own, and a starting
+//!   supervisor adopts the workers of its ledger that are still assigned to it.
+//! - Unreadable records and an unreachable tree never stop a worker.
+//! - A wait of one slot never delays another slot.
 //!
 //! Start with [`slot::SlotState::step`], which decides, and [`agent::Agent`], which acts.
 
@@ -60,41 +60,41 @@ use crate::{
     tree::Tree,
 };
 
-/// What becomes of the workers when their supervisor is asked to stop.
+/// Treatment of the workers when their supervisor stops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnStop {
-    /// They run on, and the next supervisor in the same directory adopts them.
+    /// Workers keep running, and the next supervisor in the same directory adopts them.
     #[default]
     LeaveWorkers,
-    /// They are stopped first.
+    /// Workers are stopped before the supervisor ends.
     StopWorkers,
 }
 
-/// What every worker of this machine is launched with.
+/// Launch settings that all workers of this machine share.
 #[derive(Debug, Clone)]
 pub struct LaunchDefaults {
     /// The configuration file, for the worker process to read as well.
     pub config_file: Option<PathBuf>,
     /// The `key=value` settings of the command line.
     pub overrides: Vec<String>,
-    /// How often a worker writes its heartbeat file.
+    /// Period of writing a worker's heartbeat file.
     pub heartbeat_period: Duration,
-    /// How often a worker refreshes the beats of its tasks at most.
+    /// Shortest time between two refreshes of the heartbeats of a worker's tasks.
     pub task_beat_period: Duration,
-    /// How long a component may be silent, unless its topology says.
+    /// Limit for the silence of a component, unless its topology sets one.
     pub subprocess_timeout: Duration,
-    /// How often a worker reports its metrics, and this supervisor its own.
+    /// Period of the metric reports of workers and of this supervisor.
     pub metric_report_period: Duration,
-    /// `topology.*` settings for what a topology leaves open.
+    /// `topology.*` settings that apply where a topology sets none.
     pub settings: Settings,
-    /// What becomes of the workers at a stop.
+    /// Treatment of the workers when the supervisor stops.
     pub on_stop: OnStop,
 }
 
 /// Why a supervisor cannot start or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The local directory cannot be its own.
+    /// The local directory cannot be locked, or its supervisor id cannot be read.
     #[error(transparent)]
     Identity(#[from] identity::Error),
     /// The local directory cannot be used.
@@ -102,22 +102,22 @@ pub enum Error {
     LocalDir {
         /// The directory.
         dir: PathBuf,
-        /// Why.
+        /// Error of the file system.
         source: io::Error,
     },
-    /// Metrics could never be brought to the leader.
+    /// The client that sends metrics to the leader cannot be created.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// Blobs could never be fetched.
+    /// The client that fetches blobs cannot be created.
     #[error(transparent)]
     Blobs(#[from] FetchError),
-    /// A part of the agent ended that must not.
-    #[error("a part of the supervisor failed; the log says which")]
+    /// A task of the agent ended unexpectedly.
+    #[error("a task of the supervisor failed; the log names it")]
     Broken,
 }
 
-/// Serves the slots of this machine until `stop`. A tree that cannot be reached, at the start
-/// or later, only means that nothing new is launched.
+/// Serves the slots of this machine until `stop`. While the tree cannot be reached, at the start
+/// or later, workers keep running and no new assignment is launched.
 ///
 /// # Errors
 /// When the local directory cannot be used or is another supervisor's, and when a part of the

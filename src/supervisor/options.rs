@@ -1,4 +1,4 @@
-//! What a supervisor is told by its configuration.
+//! Settings of a supervisor.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,22 +7,22 @@ use crate::{cluster::record::Resources, model::Port};
 /// Settings of a supervisor.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where its id, its ledger, localized blobs, workers' directories and logs live.
+    /// Directory of the supervisor's id, ledger, localized blobs, workers' directories and logs.
     pub local_dir: PathBuf,
-    /// The host that its workers are reached at.
+    /// The host at which its workers are reached.
     pub host: String,
-    /// Its slots.
+    /// The ports of its slots.
     pub ports: Vec<Port>,
-    /// What it offers to workers.
+    /// Resources offered to workers.
     pub resources: Resources,
-    /// How long a worker may take from its launch to its first heartbeat.
+    /// Limit from the launch of a worker to its first heartbeat.
     pub worker_start_timeout: Duration,
-    /// How long a running worker may be silent before it is killed and started again.
+    /// Limit for the silence of a running worker, after which it is killed and relaunched.
     pub worker_timeout: Duration,
-    /// How long a worker has between SIGTERM and SIGKILL.
+    /// Time of a worker between SIGTERM and SIGKILL.
     pub worker_shutdown_grace: Duration,
-    /// How long a blob that no slot uses stays on disk.
+    /// Time for which a blob that no slot uses stays on disk.
     pub unused_blob_retention: Duration,
-    /// How often everything is looked at again, should an event have been lost.
+    /// Period of reading everything again, in case an event was lost.
     pub reconcile_period: Duration,
 }

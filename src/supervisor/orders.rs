@@ -1,8 +1,9 @@
-//! What the leader wants of this machine, read from the tree.
+//! The supervisor assignments, read from the tree: the workers that the leader assigned here.
 //!
-//! The watch on `/orders/{id}` only wakes: everything is read again. Only the assignments that
-//! the orders name are read, and those again only when their version is another one or a
-//! periodic pass is due. What cannot be read is marked as such and never taken for absent.
+//! The watch on `/supervisor-assignments/{id}` only wakes the reader, which then reads everything
+//! again. Only the assignments that the znode names are read, and they are read again only when
+//! their version differs or a periodic pass is due. A record that cannot be read is marked as
+//! unreadable and never treated as absent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,53 +19,53 @@ use crate::{
     cluster::{layout, store, store::Store},
     daemon::watch,
     model::{Port, SupervisorId, TopologyId},
-    supervisor::slot::{Desired, Wanted},
+    supervisor::slot::{DesiredWorker, Target},
     tree::{Changes, Scope, Version},
 };
 
-/// Between two tries to read while the tree does not answer or something in it is unreadable.
-/// The watch wakes as well when the connection is back.
+/// Bounds of the pause between two attempts to read while the tree does not respond or a record
+/// is unreadable. The watch also wakes the reader when the connection is back.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// The orders as they were last read.
+/// The supervisor assignments as last read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ordered {
-    /// They were never read.
+pub(super) enum AssignmentsState {
+    /// Never read.
     Unknown,
-    /// They were read.
-    Known(Known),
+    /// Read at least once.
+    Known(AssignedSlots),
 }
 
-/// Orders with their assignments.
+/// The assigned workers of all slots of this supervisor.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Known {
-    /// Each topology's workers on this machine.
-    pub(super) workers: BTreeMap<Port, Vec<Desired>>,
-    /// Topologies that are ordered here but could not be read, and why.
+pub(super) struct AssignedSlots {
+    /// The assigned workers by port, at most one for each topology.
+    pub(super) workers: BTreeMap<Port, Vec<DesiredWorker>>,
+    /// Topologies that are assigned here but could not be read, with the error.
     pub(super) unreadable: BTreeMap<TopologyId, String>,
 }
 
-impl Ordered {
-    /// What is wanted of the slot at `port`, in which `held` runs or is to run.
-    pub(super) fn wanted(&self, port: Port, held: Option<&Desired>) -> Wanted {
-        let Self::Known(known) = self else { return Wanted::Unknown };
+impl AssignmentsState {
+    /// The content that the slot at `port` should have, where `held` runs or should run now.
+    pub(super) fn target(&self, port: Port, held: Option<&DesiredWorker>) -> Target {
+        let Self::Known(known) = self else { return Target::Unknown };
         let here = known.workers.get(&port).map_or(&[][..], Vec::as_slice);
         if let Some(held) = held {
             if let Some(same) = here.iter().find(|desired| desired.is_same_worker(held)) {
-                return Wanted::Worker(same.clone());
+                return Target::Worker(same.clone());
             }
             if known.unreadable.contains_key(&held.topology) {
-                return Wanted::Unknown;
+                return Target::Unknown;
             }
         }
-        // Two topologies in one slot are a mistake of the leader's; the later one is what it
-        // wants now.
+        // Two topologies in one slot are an error of the leader; the later one is the leader's
+        // current decision.
         let latest = here.iter().max_by_key(|desired| (desired.worker.start, &desired.topology));
-        latest.map_or(Wanted::Nothing, |desired| Wanted::Worker(desired.clone()))
+        latest.map_or(Target::Nothing, |desired| Target::Worker(desired.clone()))
     }
 
-    /// What an operator should know.
+    /// Problems that need an operator.
     pub(super) fn problems(&self, own: &BTreeSet<Port>) -> Vec<String> {
         let Self::Known(known) = self else { return Vec::new() };
         let unreadable = known.unreadable.values().cloned();
@@ -73,55 +74,55 @@ impl Ordered {
                 format!("{} topologies are assigned to the slot at port {port}", here.len())
             });
         let foreign = known.workers.keys().filter(|port| !own.contains(port));
-        let foreign = foreign.map(|port| format!("port {port} is assigned but is none of this supervisor's"));
+        let foreign =
+            foreign.map(|port| format!("port {port} is assigned but is not a port of this supervisor"));
         unreadable.chain(crowded).chain(foreign).collect()
     }
 }
 
-/// Reads the orders of one supervisor for as long as it runs.
+/// Reads the assignments of one supervisor for as long as it runs.
 #[derive(Debug)]
-pub(super) struct OrdersReader {
+pub(super) struct AssignmentsReader {
     store: Store,
     me: SupervisorId,
     period: Duration,
-    /// Wakes as the watch does.
-    doubt: Arc<Notify>,
-    read: BTreeMap<TopologyId, Read>,
+    /// Wakes the reader like the watch does.
+    recheck: Arc<Notify>,
+    cached: BTreeMap<TopologyId, CachedAssignment>,
 }
 
-/// An assignment as read.
+/// The workers of one topology on this machine, as last read.
 #[derive(Debug)]
-struct Read {
+struct CachedAssignment {
     version: Version,
-    workers: Vec<(Port, Desired)>,
+    workers: Vec<(Port, DesiredWorker)>,
 }
 
-/// What one topology of the orders turned out to be.
-enum Outcome {
-    Read(Read),
+/// Result of reading one topology.
+enum ReadOutcome {
+    Read(CachedAssignment),
     Gone,
     Unreadable(String),
 }
 
-/// Whether what was read before will do.
+/// Extent of one pass of the reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Depth {
-    /// Read what has another version.
+    /// Reads the assignments whose version differs.
     Changed,
-    /// Read all: versions tell nothing about a tree that was lost and made anew, nor about a
-    /// znode that could not be read.
+    /// Reads all assignments: versions prove nothing after the tree was lost and created again,
+    /// nor for a znode that could not be read.
     Everything,
 }
 
-impl OrdersReader {
-    /// Reads at least every `period`, and when somebody has a `doubt` whether the orders are
-    /// still the same.
-    pub(super) fn new(store: Store, me: SupervisorId, period: Duration, doubt: Arc<Notify>) -> Self {
-        Self { store, me, period, doubt, read: BTreeMap::new() }
+impl AssignmentsReader {
+    /// Creates a reader that reads at least every `period`, and whenever `recheck` is notified.
+    pub(super) fn new(store: Store, me: SupervisorId, period: Duration, recheck: Arc<Notify>) -> Self {
+        Self { store, me, period, recheck, cached: BTreeMap::new() }
     }
 
-    /// Publishes the orders whenever they may have changed. Ends only by being dropped.
-    pub(super) async fn run(mut self, orders: watch::Sender<Ordered>) {
+    /// Publishes the assignments whenever they changed. Ends only by being dropped.
+    pub(super) async fn run(mut self, assignments: watch::Sender<AssignmentsState>) {
         let mut watcher = self.store.tree().watch(&layout::orders(&self.me), Scope::Node);
         let mut pass = tokio::time::interval(self.period);
         pass.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -130,19 +131,19 @@ impl OrdersReader {
         let mut retry_in = None;
         loop {
             let depth = tokio::select! {
-                // What reads everything comes first: changes without end cannot put it off.
+                // Full passes come first, so that continuous changes cannot postpone them.
                 biased;
                 // Cancel-safe: a tick that is not returned is still due.
                 _tick = pass.tick() => Depth::Everything,
-                // Cancel-safe: a pause has no state.
+                // Cancel-safe: a sleep has no state.
                 () = tokio::time::sleep(retry_in.unwrap_or_default()), if retry_in.is_some() => Depth::Everything,
                 // Cancel-safe: a change that is not returned stays pending.
                 changes = watcher.changed() => match (changes, retry_in) {
                     (Changes::Paths(_), None) => Depth::Changed,
                     (Changes::Paths(_), Some(_)) | (Changes::Everything, _) => Depth::Everything,
                 },
-                // Cancel-safe: a doubt that was not looked into stays.
-                () = self.doubt.notified() => match retry_in {
+                // Cancel-safe: a notification that was not consumed stays pending.
+                () = self.recheck.notified() => match retry_in {
                     None => Depth::Changed,
                     Some(_) => Depth::Everything,
                 },
@@ -150,13 +151,13 @@ impl OrdersReader {
             retry_in = match self.read(depth).await {
                 Ok(known) => {
                     let is_complete = known.unreadable.is_empty();
-                    publish(&orders, known);
+                    publish(&assignments, known);
                     (!is_complete).then(|| backoff.next_delay())
                 }
                 Err(error) => {
                     let delay = backoff.next_delay();
                     if retry_in.is_none() {
-                        warn!(%error, "cannot read the orders, trying again; what runs keeps running");
+                        warn!(%error, "cannot read the supervisor assignments, trying again; running workers stay");
                     }
                     Some(delay)
                 }
@@ -167,65 +168,67 @@ impl OrdersReader {
         }
     }
 
-    async fn read(&mut self, depth: Depth) -> Result<Known, store::Error> {
-        let ordered = self.store.orders(&self.me).await?;
-        let topologies = ordered.map(|orders| orders.value.topologies).unwrap_or_default();
-        self.read.retain(|topology, _| topologies.contains_key(topology));
-        let mut known = Known::default();
+    async fn read(&mut self, depth: Depth) -> Result<AssignedSlots, store::Error> {
+        let record = self.store.orders(&self.me).await?;
+        let topologies = record.map(|record| record.value.topologies).unwrap_or_default();
+        self.cached.retain(|topology, _| topologies.contains_key(topology));
+        let mut known = AssignedSlots::default();
         for (topology, version) in topologies {
-            let is_current = self.read.get(&topology).is_some_and(|read| read.version == version);
+            let is_current = self.cached.get(&topology).is_some_and(|cached| cached.version == version);
             if depth == Depth::Everything || !is_current {
                 match self.read_topology(&topology).await? {
-                    Outcome::Read(read) => _ = self.read.insert(topology.clone(), read),
-                    Outcome::Gone => _ = self.read.remove(&topology),
-                    Outcome::Unreadable(reason) => {
-                        self.read.remove(&topology);
+                    ReadOutcome::Read(read) => _ = self.cached.insert(topology.clone(), read),
+                    ReadOutcome::Gone => _ = self.cached.remove(&topology),
+                    ReadOutcome::Unreadable(reason) => {
+                        self.cached.remove(&topology);
                         known.unreadable.insert(topology.clone(), reason);
                     }
                 }
             }
-            for (port, desired) in self.read.get(&topology).into_iter().flat_map(|read| &read.workers) {
+            for (port, desired) in self.cached.get(&topology).into_iter().flat_map(|cached| &cached.workers) {
                 known.workers.entry(*port).or_default().push(desired.clone());
             }
         }
         Ok(known)
     }
 
-    /// Fails only when the tree does not answer.
-    async fn read_topology(&self, topology: &TopologyId) -> Result<Outcome, store::Error> {
+    /// Fails only when the tree does not respond.
+    async fn read_topology(&self, topology: &TopologyId) -> Result<ReadOutcome, store::Error> {
         let assignment = match self.store.assignment(topology).await {
             Ok(Some(assignment)) => assignment,
-            // Removed after the orders were read; they are about to change as well.
-            Ok(None) => return Ok(Outcome::Gone),
-            Err(store::Error::Unreadable(error)) => return Ok(Outcome::Unreadable(error.to_string())),
+            // Removed after the supervisor assignments were read, which will change as well.
+            Ok(None) => return Ok(ReadOutcome::Gone),
+            Err(store::Error::Unreadable(error)) => return Ok(ReadOutcome::Unreadable(error.to_string())),
             Err(error @ store::Error::Tree(_)) => return Err(error),
         };
         let storm = match self.store.storm(topology).await {
             Ok(Some(storm)) => storm,
             Ok(None) => {
                 let path = layout::storm(topology);
-                return Ok(Outcome::Unreadable(format!("{path} does not exist, though it is assigned")));
+                return Ok(ReadOutcome::Unreadable(format!(
+                    "{path} does not exist, but the topology is assigned"
+                )));
             }
-            Err(store::Error::Unreadable(error)) => return Ok(Outcome::Unreadable(error.to_string())),
+            Err(store::Error::Unreadable(error)) => return Ok(ReadOutcome::Unreadable(error.to_string())),
             Err(error @ store::Error::Tree(_)) => return Err(error),
         };
         let desired = assignment.value.workers_of(&self.me).map(|(port, worker)| {
             let (topology, blob) = (topology.clone(), storm.value.blob.clone());
-            (port, Desired { topology, worker: worker.clone(), blob })
+            (port, DesiredWorker { topology, worker: worker.clone(), blob })
         });
-        Ok(Outcome::Read(Read { version: assignment.version, workers: desired.collect() }))
+        Ok(ReadOutcome::Read(CachedAssignment { version: assignment.version, workers: desired.collect() }))
     }
 }
 
-fn publish(orders: &watch::Sender<Ordered>, known: Known) {
-    let known = Ordered::Known(known);
-    if *orders.borrow() == known {
+fn publish(assignments: &watch::Sender<AssignmentsState>, known: AssignedSlots) {
+    let known = AssignmentsState::Known(known);
+    if *assignments.borrow() == known {
         return;
     }
-    if let Ordered::Known(Known { unreadable, .. }) = &known {
+    if let AssignmentsState::Known(AssignedSlots { unreadable, .. }) = &known {
         for reason in unreadable.values() {
-            warn!(reason, "what runs of this topology keeps running");
+            warn!(reason, "an assigned topology cannot be read; its running workers stay");
         }
     }
-    orders.send_replace(known);
+    assignments.send_replace(known);
 }

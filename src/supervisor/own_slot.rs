@@ -1,60 +1,68 @@
-//! A slot of this machine: its state, and what is known of its last launch.
+//! A slot of this machine: its state and its last launch.
 
 use crate::{
     clock::{Clock, Monotonic},
     model::{Port, WorkerId},
     supervisor::{
         process::ProcessId,
-        slot::{Desired, Launched, Progress, Reason, SlotState},
+        slot::{DesiredWorker, Launched, Progress, Reason, SlotState},
         status::SlotStatus,
-        worker_dir::Beat,
+        worker_dir::HeartbeatFile,
     },
 };
 
-/// A slot with its last launch, whose process may be gone.
+/// A slot with its last launch, whose process may have ended.
 #[derive(Debug)]
-pub(super) struct OwnSlot {
+pub(super) struct SlotRuntime {
     pub(super) state: SlotState,
     pub(super) launched: Option<Launched>,
     /// The process of the last launch.
     pub(super) process: Option<ProcessId>,
-    /// What the last launch runs.
-    pub(super) desired: Option<Desired>,
-    /// Its heartbeat file as it was last seen.
-    pub(super) beat: Option<Beat>,
+    /// The worker of the last launch.
+    pub(super) desired: Option<DesiredWorker>,
+    /// The heartbeat file of the last launch, as last read.
+    pub(super) heartbeat: Option<HeartbeatFile>,
     /// The id of the next launch.
-    pub(super) fresh: WorkerId,
-    /// Why it did last what it did.
+    pub(super) next_worker_id: WorkerId,
+    /// Reason of the last action.
     pub(super) reason: Option<Reason>,
 }
 
-impl OwnSlot {
+impl SlotRuntime {
     /// A slot without a launch.
-    pub(super) fn new(fresh: WorkerId) -> Self {
+    pub(super) fn new(next_worker_id: WorkerId) -> Self {
         let state = SlotState::Empty;
-        Self { state, launched: None, process: None, desired: None, beat: None, fresh, reason: None }
+        Self {
+            state,
+            launched: None,
+            process: None,
+            desired: None,
+            heartbeat: None,
+            next_worker_id,
+            reason: None,
+        }
     }
 
-    /// A slot whose process was found.
+    /// A slot whose process was found alive by a starting supervisor.
     pub(super) fn adopted(
-        fresh: WorkerId,
+        next_worker_id: WorkerId,
         (worker, process): (WorkerId, ProcessId),
-        desired: Desired,
+        desired: DesiredWorker,
         now: Monotonic,
     ) -> Self {
-        let progress = Progress::Alive { beat: None };
+        let progress = Progress::Alive { heartbeat: None };
         Self {
             state: SlotState::adopted(worker.clone(), desired.clone(), now),
             launched: Some(Launched { worker, progress }),
             process: Some(process),
             desired: Some(desired),
-            beat: None,
-            fresh,
+            heartbeat: None,
+            next_worker_id,
             reason: None,
         }
     }
 
-    /// The launch `worker`, if it is still the slot's.
+    /// The launch `worker`, if it is still the last launch of the slot.
     pub(super) fn launch(&mut self, worker: &WorkerId) -> Option<&mut Launched> {
         self.launched.as_mut().filter(|launched| launched.worker == *worker)
     }
@@ -63,8 +71,8 @@ impl OwnSlot {
         matches!(&self.launched, Some(Launched { progress: Progress::Alive { .. }, .. }))
     }
 
-    /// What its process runs, or is about to run.
-    pub(super) fn occupied_by(&self) -> Option<(&WorkerId, &Desired)> {
+    /// The launch whose process exists or is being started, with its worker.
+    pub(super) fn occupied_by(&self) -> Option<(&WorkerId, &DesiredWorker)> {
         match &self.launched.as_ref()?.progress {
             Progress::Launching | Progress::Alive { .. } => {
                 Some((&self.launched.as_ref()?.worker, self.desired.as_ref()?))
@@ -87,7 +95,7 @@ impl OwnSlot {
 }
 
 /// A new id for a launch in the slot at `port`.
-pub(super) fn fresh_worker(port: Port, clock: &Clock) -> WorkerId {
+pub(super) fn new_worker_id(port: Port, clock: &Clock) -> WorkerId {
     let secs = clock.now().as_millis() / 1000;
     format!("{port}-{secs}-{:06x}", fastrand::u32(..1 << 24)).parse().expect("digits and dashes make an id")
 }

@@ -1,4 +1,4 @@
-//! Assembling an agent, and finding what an earlier one left running.
+//! Assembly of an agent, and adoption of the workers that an earlier supervisor left running.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,13 +25,13 @@ use crate::{
     supervisor::{
         Error, LaunchDefaults, Options,
         agent::{Agent, Sources, Timers},
-        failures::Reporter,
+        failures::FailureReporter,
         identity::Identity,
         launch::Launcher,
         ledger::{Entry, Ledger},
         localize::Localizer,
-        orders::{Ordered, OrdersReader},
-        own_slot::{OwnSlot, fresh_worker},
+        orders::{AssignmentsReader, AssignmentsState},
+        own_slot::{SlotRuntime, new_worker_id},
         process::{ProcessId, Processes},
         status::Status,
         worker_dir,
@@ -39,20 +39,20 @@ use crate::{
     tree::Tree,
 };
 
-/// Events that wait for the loop; a task that has one more waits itself.
+/// Length of the agent's event queue; a task that sends one more event waits.
 const EVENTS: usize = 64;
 
-/// Between two tries to register while the tree cannot be reached.
+/// Bounds of the pause between two attempts to register while the tree cannot be reached.
 const REGISTER_RETRY_MIN: Duration = Duration::from_millis(200);
 const REGISTER_RETRY_MAX: Duration = Duration::from_secs(10);
 
 impl Agent {
-    /// Takes the local directory, adopts the workers that still run, and starts to read the
-    /// orders. Nothing is launched or stopped before [`Agent::run`], but for processes of ours
-    /// that no slot knows: they are killed.
+    /// Locks the local directory, adopts the workers that still run, and starts to read the
+    /// supervisor assignments. Nothing is launched or stopped before [`Agent::run`], except that
+    /// worker processes of this supervisor that belong to no slot are killed.
     ///
     /// # Errors
-    /// When the local directory cannot be used or is another supervisor's.
+    /// If the local directory cannot be used or belongs to another supervisor.
     pub async fn start(
         mut options: Options,
         tree: Arc<dyn Tree>,
@@ -61,7 +61,7 @@ impl Agent {
         mut defaults: LaunchDefaults,
         clock: Clock,
     ) -> Result<Self, Error> {
-        // Workers have another working directory.
+        // Workers run in another working directory.
         options.local_dir = absolute(&options.local_dir)?;
         defaults.config_file = defaults.config_file.as_deref().map(absolute).transpose()?;
 
@@ -69,7 +69,7 @@ impl Agent {
         let store = Store::new(tree.clone());
         let (identity, ledger, entries) = open(&options).await?;
         let me = identity.id.clone();
-        info!(supervisor = %me, local_dir = %options.local_dir.display(), "supervisor starts");
+        info!(supervisor = %me, local_dir = %options.local_dir.display(), "supervisor starting");
 
         let from = (store.clone(), blobs);
         let (localizer, arrived) =
@@ -81,21 +81,21 @@ impl Agent {
             Launcher { me: me.clone(), local_dir, defaults: Arc::new(defaults), ledger, processes, events };
         let ports: BTreeSet<Port> = options.ports.iter().copied().collect();
         let mut slots = adopt(&launcher, entries, &clock, &tasks).await;
-        kill_strangers(&launcher, &slots).await;
+        kill_unknown_workers(&launcher, &slots).await;
         for port in &ports {
-            slots.entry(*port).or_insert_with(|| OwnSlot::new(fresh_worker(*port, &clock)));
+            slots.entry(*port).or_insert_with(|| SlotRuntime::new(new_worker_id(*port, &clock)));
         }
 
         let presence = Presence::start(tree, &tasks);
         register(&options, store.clone(), &identity, &presence, (&clock, &tasks));
-        let (ordered, orders) = watch::channel(Ordered::Unknown);
-        let doubt = Arc::<Notify>::default();
+        let (published, assignments) = watch::channel(AssignmentsState::Unknown);
+        let recheck = Arc::<Notify>::default();
         let reader =
-            OrdersReader::new(store.clone(), me.clone(), options.reconcile_period, Arc::clone(&doubt));
-        tasks.start("read orders", Ending::StopsOwner, reader.run(ordered));
-        let reporter = Reporter::start(store, clock.clone(), &tasks);
+            AssignmentsReader::new(store.clone(), me.clone(), options.reconcile_period, Arc::clone(&recheck));
+        tasks.start("read assignments", Ending::StopsOwner, reader.run(published));
+        let reporter = FailureReporter::start(store, clock.clone(), &tasks);
         let status =
-            Status { supervisor: me, has_orders: false, slots: BTreeMap::new(), problems: Vec::new() };
+            Status { supervisor: me, has_assignments: false, slots: BTreeMap::new(), problems: Vec::new() };
         let now = clock.monotonic();
         let agent = Self {
             identity,
@@ -107,10 +107,10 @@ impl Agent {
             launcher,
             reporter,
             presence,
-            sources: Sources { orders, doubt, arrived, events: from_tasks },
+            sources: Sources { assignments, recheck, arrived, events: from_tasks },
             status: watch::Sender::new(status),
             tasks,
-            timers: Timers { look_due: Some(now), looked: now, house_due: now },
+            timers: Timers { heartbeats_due: Some(now), heartbeats_read_at: now, housekeeping_due: now },
         };
         agent.publish();
         Ok(agent)
@@ -128,7 +128,7 @@ fn absolute(path: &Path) -> Result<std::path::PathBuf, Error> {
 async fn open(options: &Options) -> Result<(Identity, Ledger, BTreeMap<Port, Entry>), Error> {
     let options = options.clone();
     let open = move || {
-        let identity = Identity::take(&options.local_dir, &options.host)?;
+        let identity = Identity::acquire(&options.local_dir, &options.host)?;
         let ledger = Ledger::open(&options.local_dir).map_err(|source| local_dir(&options, source))?;
         let entries = ledger.read().map_err(|source| local_dir(&options, source))?;
         Ok((identity, ledger, entries))
@@ -136,60 +136,61 @@ async fn open(options: &Options) -> Result<(Identity, Ledger, BTreeMap<Port, Ent
     blocking::run(open).await
 }
 
-/// Slots for the processes of the ledger that are there.
+/// Returns slots for the processes of the ledger that are alive.
 async fn adopt(
     launcher: &Launcher,
     entries: BTreeMap<Port, Entry>,
     clock: &Clock,
     tasks: &Tasks,
-) -> BTreeMap<Port, OwnSlot> {
+) -> BTreeMap<Port, SlotRuntime> {
     let mut slots = BTreeMap::new();
     for (port, entry) in entries {
         let Some(process) = find(launcher, port, &entry).await else {
             launcher.processes.sweep(&entry.worker).await;
-            launcher.forget(port, &entry.worker).await;
-            info!(%port, worker = %entry.worker, "a worker is gone since the last run");
+            launcher.remove_entry(port, &entry.worker).await;
+            info!(%port, worker = %entry.worker, "a worker has ended since the supervisor last ran");
             continue;
         };
         let Entry { worker, desired, .. } = entry;
         info!(%port, %worker, %process, topology = %desired.topology, "adopting a worker");
         launcher.adopt(tasks, port, worker.clone(), process);
-        let slot = OwnSlot::adopted(fresh_worker(port, clock), (worker, process), desired, clock.monotonic());
+        let slot =
+            SlotRuntime::adopted(new_worker_id(port, clock), (worker, process), desired, clock.monotonic());
         slots.insert(port, slot);
     }
     slots
 }
 
-/// The process of an entry, if it is there: by its id or, when the supervisor died before it
-/// could write that down, by the launch.
+/// Returns the process of an entry, if it is alive: by its id or, if the supervisor died before it
+/// recorded the id, by the worker id.
 async fn find(launcher: &Launcher, port: Port, entry: &Entry) -> Option<ProcessId> {
     let processes = &launcher.processes;
     if entry.process.is_some() {
         return launcher.ledger.process_of(entry).filter(|process| processes.is_alive(*process));
     }
     let process = processes.find(&entry.worker).await?;
-    launcher.note(port, &entry.worker, entry.desired.clone(), process).await;
+    launcher.record_process(port, &entry.worker, entry.desired.clone(), process).await;
     Some(process)
 }
 
-/// Kills the processes of launches of ours that no slot knows: their ledger was damaged.
-async fn kill_strangers(launcher: &Launcher, slots: &BTreeMap<Port, OwnSlot>) {
+/// Kills launches of this supervisor that belong to no slot, because their ledger was damaged.
+async fn kill_unknown_workers(launcher: &Launcher, slots: &BTreeMap<Port, SlotRuntime>) {
     let local_dir = launcher.local_dir.clone();
     let listed = blocking::run(move || worker_dir::all(&local_dir)).await;
     let workers = listed.unwrap_or_else(|error| {
-        warn!(%error, "cannot list the directories of workers");
+        warn!(%error, "cannot list the directories of workers; unknown workers are not killed");
         Vec::new()
     });
     let known: BTreeSet<_> = slots.values().filter_map(|slot| slot.state.worker()).map(|(w, _)| w).collect();
     for worker in workers.iter().filter(|worker| !known.contains(worker)) {
         let n_processes = launcher.processes.sweep(worker).await;
         if n_processes > 0 {
-            warn!(%worker, n_processes, "killed a worker that no slot knows");
+            warn!(%worker, n_processes, "killed an unknown worker: no slot in the ledger has it");
         }
     }
 }
 
-/// Keeps `/supervisors/{id}` there, from the moment that the tree can be reached.
+/// Keeps `/supervisors/{id}` present, from the moment that the tree can be reached.
 fn register(
     options: &Options,
     store: Store,
@@ -210,7 +211,7 @@ fn register(
             .expect("constants in order");
         while let Err(error) = store.ensure_layout().await {
             let (error, retry_in) = (error.to_string(), backoff.next_delay());
-            warn!(error, ?retry_in, "cannot register; what runs keeps running");
+            warn!(error, ?retry_in, "cannot register this supervisor; running workers stay");
             tokio::time::sleep(retry_in).await;
         }
         presence.keep(&ephemeral, record::encode(&supervisor));

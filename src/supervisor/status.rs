@@ -1,4 +1,4 @@
-//! What a supervisor says about itself, for whoever runs it.
+//! The status of a supervisor, for the program that runs it.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::{
 /// The condition of a supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// Which one.
+    /// The id of the supervisor.
     pub supervisor: SupervisorId,
-    /// Whether its orders were read since it started.
-    pub has_orders: bool,
+    /// True if the supervisor assignments were read since the start.
+    pub has_assignments: bool,
     /// Its slots.
     pub slots: BTreeMap<Port, SlotStatus>,
-    /// What an operator should look at; empty when all is well.
+    /// Problems that need an operator; empty when there are none.
     pub problems: Vec<String>,
 }
 
@@ -25,12 +25,12 @@ pub struct Status {
 pub struct SlotStatus {
     /// The name of its state.
     pub state: &'static str,
-    /// The topology that it runs or is to run.
+    /// The topology that the slot runs or should run.
     pub topology: Option<TopologyId>,
-    /// The launch, while it is or may be there.
+    /// The last launch, while its process exists or may exist.
     pub worker: Option<WorkerId>,
-    /// Its process, while it is there.
+    /// The process of the launch, while it exists.
     pub process: Option<ProcessId>,
-    /// Why it did last what it did.
+    /// Reason of the last action.
     pub reason: Option<String>,
 }

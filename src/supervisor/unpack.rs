@@ -1,9 +1,9 @@
-//! Unpacking a blob, which an author made and nobody vouches for.
+//! Unpacking a blob, which comes from an author and is not trusted.
 //!
 //! Only plain files, directories and symbolic links that stay inside are accepted. Nothing is
-//! written through a link, so the place of an entry is its name, and a name that leaves the
-//! directory is refused. Owners and times are not taken over; of the permissions, only whether
-//! a file is executable.
+//! written through a link, so the path of an entry is its name, and a name that leaves the
+//! directory is rejected. Owners and times are discarded; of the permissions, only the executable
+//! bit is kept.
 
 use std::{
     fs::{self, File},
@@ -14,16 +14,16 @@ use std::{
 
 use tar::{Archive, Entry, EntryType};
 
-/// The most entries: far more than any virtual environment of a component holds.
+/// Maximum number of entries: far more than any virtual environment of a component has.
 const MAX_ENTRIES: usize = 200_000;
 
-/// The most bytes of all files together; a tar of holes could claim any size.
+/// Maximum total size of all files; a sparse tar could claim any size.
 const MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024;
 
-/// What every blob has at its top.
+/// The file at the top of every blob.
 pub(super) const TOPOLOGY_FILE: &str = "topology.json";
 
-/// Why a blob cannot be unpacked.
+/// Cause of a failure to unpack a blob.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("the blob is not a readable tar file")]
@@ -69,7 +69,7 @@ pub(super) fn unpack(blob: &Path, dir: &Path) -> Result<(), Error> {
 fn unpack_entry(entry: &mut Entry<'_, File>, dir: &Path) -> Result<(), Error> {
     let name = entry.path().map_err(Error::Read)?.into_owned();
     let refused = |reason| Error::Refused { name: name.to_string_lossy().into_owned(), reason };
-    let inside = inside(&name).ok_or_else(|| refused("leads out of it"))?;
+    let inside = inside(&name).ok_or_else(|| refused("has a path outside of the blob"))?;
     let path = dir.join(&inside);
     let write = |source| Error::Write { path: path.clone(), source };
     make_parents(dir, &inside).map_err(|error| match error {
@@ -77,12 +77,12 @@ fn unpack_entry(entry: &mut Entry<'_, File>, dir: &Path) -> Result<(), Error> {
         Parents::Io(error) => write(error),
     })?;
     let exists = |error: io::Error| match error.kind() {
-        io::ErrorKind::AlreadyExists => refused("is there twice"),
+        io::ErrorKind::AlreadyExists => refused("occurs twice"),
         _ => write(error),
     };
     match entry.header().entry_type() {
         EntryType::Directory => match fs::create_dir(&path) {
-            // Made for an entry that came before it, or the top itself.
+            // Created for an earlier entry, or the top itself.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_directory(&path) => Ok(()),
             made => made.map_err(exists),
         },
@@ -95,10 +95,12 @@ fn unpack_entry(entry: &mut Entry<'_, File>, dir: &Path) -> Result<(), Error> {
             Ok(())
         }
         EntryType::Symlink => {
-            let target =
-                entry.link_name().map_err(Error::Read)?.ok_or_else(|| refused("links to nothing"))?;
+            let target = entry
+                .link_name()
+                .map_err(Error::Read)?
+                .ok_or_else(|| refused("is a link without a target"))?;
             if !stays_inside(&inside, &target) {
-                return Err(refused("links out of it"));
+                return Err(refused("is a link to a path outside of the blob"));
             }
             symlink(&target, &path).map_err(exists)
         }
@@ -107,7 +109,7 @@ fn unpack_entry(entry: &mut Entry<'_, File>, dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// The name as a path below the top; `None` when it is not one.
+/// The name as a path below the top; `None` if it is not below the top.
 fn inside(name: &Path) -> Option<PathBuf> {
     let mut path = PathBuf::new();
     for component in name.components() {
@@ -120,9 +122,9 @@ fn inside(name: &Path) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Whether a link at `link` to `target` stays below the top. Steps upwards count from the
-/// link's own directory, which is no link itself, and may come first only: after a name they
-/// would start from wherever that name leads.
+/// Returns whether a link at `link` to `target` stays below the top. Steps upwards count from the
+/// link's own directory, which is not a link, and must come first: after a name they would start
+/// from the target of that name.
 fn stays_inside(link: &Path, target: &Path) -> bool {
     let depth = link.components().count().saturating_sub(1);
     let mut parts = target.components().filter(|part| *part != Component::CurDir).peekable();
@@ -138,7 +140,7 @@ enum Parents {
     Io(io::Error),
 }
 
-/// Makes the directories above `inside` where they are missing.
+/// Creates the missing directories above `inside`.
 fn make_parents(dir: &Path, inside: &Path) -> Result<(), Parents> {
     let Some(parent) = inside.parent() else { return Ok(()) };
     let mut path = dir.to_owned();
@@ -157,7 +159,7 @@ fn make_parents(dir: &Path, inside: &Path) -> Result<(), Parents> {
     Ok(())
 }
 
-/// A directory itself, not a link to one.
+/// True for a directory itself, false for a link to a directory.
 fn is_directory(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
@@ -177,7 +179,7 @@ mod tests {
             Self(Builder::new(Vec::new())).file(TOPOLOGY_FILE, "{}", 0o600)
         }
 
-        /// Sets the name by its bytes: the builder refuses some of those tried here.
+        /// Sets the name by its bytes: the builder rejects some of the names tested here.
         fn add(mut self, name: &str, kind: EntryType, link: &str, mode: u32, data: &str) -> Self {
             let mut header = Header::new_gnu();
             header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
@@ -223,20 +225,20 @@ mod tests {
     }
 
     #[test]
-    fn what_would_escape_is_refused() {
+    fn entry_that_leaves_the_directory_is_rejected() {
         let cases: [(&str, Tar); 12] = [
             ("a parent", Tar::new().file("../x", "", 0o644)),
             ("a parent inside", Tar::new().file("a/../../x", "", 0o644)),
             ("an absolute name", Tar::new().file("/tmp/x", "", 0o644)),
             ("an absolute link", Tar::new().link("l", "/etc")),
             ("a link to a parent", Tar::new().link("a/l", "../../etc")),
-            ("a link that turns up later", Tar::new().link("l", "a/../../etc")),
+            ("a link with a parent after a name", Tar::new().link("l", "a/../../etc")),
             ("a file through a link", Tar::new().link("l", "resources").file("l/x", "", 0o644)),
             ("a link through a link", Tar::new().link("a/b/l", "../..").link("a/b/l/m", "../../../x")),
             ("a hard link", Tar::new().add("h", EntryType::Link, "/etc/passwd", 0o644, "")),
             ("a device", Tar::new().add("d", EntryType::Char, "", 0o644, "")),
             ("a pipe", Tar::new().add("p", EntryType::Fifo, "", 0o644, "")),
-            ("a second one", Tar::new().file(TOPOLOGY_FILE, "", 0o644)),
+            ("a duplicate name", Tar::new().file(TOPOLOGY_FILE, "", 0o644)),
         ];
         for (what, tar) in cases {
             assert!(matches!(tar.unpack(), Err(Error::Refused { .. })), "{what} was accepted");
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_blob_is_refused() {
+    fn file_that_is_not_a_topology_package_is_rejected() {
         assert!(matches!(
             Tar(Builder::new(Vec::new())).file("x", "", 0o644).unpack(),
             Err(Error::NoTopology)

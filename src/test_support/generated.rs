@@ -1,13 +1,13 @@
-//! Documents that are printed from the code.
+//! Documents that are generated from the code.
 
 use std::{env, fs, path::Path};
 
 /// Compares the part of the file `name` (relative to the crate) between the markers
-/// `<!-- generated: KEY -->` and `<!-- end -->` with `text`. With `UPDATE=1` it writes the part
-/// anew instead.
+/// `<!-- generated: KEY -->` and `<!-- end -->` with `text`. With `UPDATE=1` it replaces the part
+/// instead.
 ///
 /// # Panics
-/// When the file has no such part, or it is not `text`.
+/// If the file has no such part, or the part differs from `text`.
 #[expect(clippy::disallowed_methods, reason = "a test's switch, set by scripts/fix")]
 pub fn assert_generated(name: &str, key: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -21,7 +21,7 @@ pub fn assert_generated(name: &str, key: &str, text: &str) {
     }
     assert!(
         env::var("UPDATE").is_ok_and(|update| update == "1"),
-        "{name} is stale: run scripts/fix. It should have, after {begin}{text}"
+        "{name} is stale: run scripts/fix. Expected after {begin}{text}"
     );
     let renewed = format!("{}{text}{}", &whole[..start], &whole[end..]);
     fs::write(&path, renewed).unwrap_or_else(|error| panic!("cannot write {name}: {error}"));

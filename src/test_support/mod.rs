@@ -1,4 +1,4 @@
-//! Waits, processes and builders for tests.
+//! Test support: waiting, ZooKeeper servers, topologies, injected bugs and the simulation.
 
 mod generated;
 pub mod sabotage;

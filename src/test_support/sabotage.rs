@@ -1,27 +1,27 @@
-//! Bugs put into the daemons on purpose, to see that the simulation finds them.
+//! Bugs injected into the daemons, to prove that the simulation finds them.
 //!
-//! Each is switched on for one thread and is one branch where the daemon does the right
-//! thing, compiled with this module only: a plain build has neither.
+//! Each bug is switched on for one thread and replaces one branch of the daemon. The branches are
+//! compiled together with this module only: a plain build has neither.
 
 use std::cell::Cell;
 
-/// A mistake that a cluster manager of this kind has been seen to make.
+/// A bug that a cluster manager of this kind has been seen to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sabotage {
     /// A leader's write is not checked against the term.
     UnfencedWrite,
-    /// The observer reads what watches named and nothing else, as if no event were lost.
+    /// The observer reads only the paths that watches named, as if no event were ever lost.
     BelievesWatches,
-    /// What a new leader does not see counts as gone since before its term.
+    /// A new leader treats everything that it does not see as absent since before its term.
     LivenessFromBefore,
-    /// The record of a killed topology goes before what else there is of it.
+    /// The record of a killed topology is removed before the topology's other znodes.
     RecordRemovedFirst,
-    /// A submit whose answer was lost is tried again under a new id.
+    /// A submit whose response was lost is retried under a new id.
     RetriesUnderNewId,
 }
 
 impl Sabotage {
-    /// All of them.
+    /// All bugs.
     pub const ALL: [Self; 5] = [
         Self::UnfencedWrite,
         Self::BelievesWatches,
@@ -32,24 +32,24 @@ impl Sabotage {
 }
 
 thread_local! {
-    static PUT_IN: Cell<Option<Sabotage>> = const { Cell::new(None) };
+    static INJECTED: Cell<Option<Sabotage>> = const { Cell::new(None) };
 }
 
-/// Runs `work` with a bug put in, in this thread.
+/// Runs `work` with an injected bug, in this thread.
 pub fn with<T>(sabotage: Sabotage, work: impl FnOnce() -> T) -> T {
-    /// Taken out again also when `work` panics.
-    struct TakenOut;
-    impl Drop for TakenOut {
+    /// Removes the bug on drop, also if `work` panics.
+    struct Removal;
+    impl Drop for Removal {
         fn drop(&mut self) {
-            PUT_IN.set(None);
+            INJECTED.set(None);
         }
     }
-    PUT_IN.set(Some(sabotage));
-    let _taken_out = TakenOut;
+    INJECTED.set(Some(sabotage));
+    let _removal = Removal;
     work()
 }
 
-/// Whether the bug is put in.
+/// True if the bug is injected in this thread.
 pub(crate) fn is_put_in(sabotage: Sabotage) -> bool {
-    PUT_IN.get() == Some(sabotage)
+    INJECTED.get() == Some(sabotage)
 }

@@ -1,4 +1,4 @@
-//! Topologies to submit.
+//! Example topologies for tests.
 
 use crate::model::{
     ComponentId, StreamId,
@@ -8,7 +8,7 @@ use crate::model::{
 /// Two tasks of a spout `lines` that feed two tasks of a bolt `count`, in two workers.
 ///
 /// # Panics
-/// When `name` is not the name of a topology.
+/// If `name` is not a valid topology name.
 pub fn lines_and_count(name: &str) -> Topology {
     let id = |text: &str| text.parse::<ComponentId>().expect("a valid id");
     let component = |kind, outputs, inputs| Component {

@@ -1,5 +1,5 @@
-//! Real ZooKeeper servers for tests: own processes on free loopback ports, with their own
-//! data, gone when the test is.
+//! Real ZooKeeper servers for tests: own processes on free loopback ports, with their own data,
+//! removed when the test ends.
 
 use std::{
     fs, io,
@@ -23,21 +23,21 @@ use crate::{
     tree::{TreePath, options::Options},
 };
 
-/// Where Debian puts the server and a logger that works with it.
+/// Debian's paths of the server and of a logger that works with it.
 const JARS: [&str; 2] = ["/usr/share/java/zookeeper.jar", "/usr/share/java/slf4j-simple.jar"];
 
-/// How a server is set up.
+/// Settings of a server process.
 #[derive(Debug, Clone, Copy)]
 struct Setup {
-    /// ZooKeeper's unit of time. Sessions last two ticks at least, and end with a tick.
+    /// ZooKeeper's unit of time. Sessions last at least two ticks, and expire at a tick.
     tick: Duration,
-    /// What else Java is told.
+    /// Options for Java.
     java: &'static [&'static str],
 }
 
-/// A short tick, so that sessions may be short and expire soon; started quickly; nothing is
-/// synced to the disk.
-const FOR_TESTS: Setup = Setup {
+/// Settings for tests: a short tick, so that sessions can be short and expire soon; a quick start;
+/// no sync to disk.
+const TEST_SETUP: Setup = Setup {
     tick: Duration::from_millis(250),
     java: &[
         "-Xmx256m",
@@ -49,23 +49,23 @@ const FOR_TESTS: Setup = Setup {
     ],
 };
 
-/// What an operator gets: ZooKeeper's own tick, every transaction synced, and a heap that
-/// holds a few hundred thousand znodes.
-const AS_DEPLOYED: Setup = Setup { tick: Duration::from_secs(2), java: &["-Xmx1g", "-XX:-UsePerfData"] };
+/// Settings as in production: ZooKeeper's default tick, every transaction synced, and a heap for a
+/// few hundred thousand znodes.
+const PRODUCTION_SETUP: Setup = Setup { tick: Duration::from_secs(2), java: &["-Xmx1g", "-XX:-UsePerfData"] };
 
-/// A server answers within a second on an idle machine.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+/// Limit for the start of a server, which takes less than a second on an idle machine.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long one question may take; it is asked again.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+/// Limit for one four-letter-word request, which is then sent again.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Below the range that the system gives to outgoing connections: a client that reconnects to
-/// a dead server's port in that range can meet itself.
+/// Below the range that the system uses for outgoing connections: a client that reconnects to a
+/// dead server's port in that range can connect to itself.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// Runs Java under a shell that kills it when our end of the shell's input closes, so that no
-/// server outlives the tests, however they end, and takes its folder along then: a server
-/// that all tests share is never dropped. Prints Java's pid.
+/// Runs Java under a shell. When our end of the shell's input closes, the shell kills Java and
+/// removes its folder, so that no server outlives the tests, however they end: a server that all
+/// tests share is never dropped. Prints Java's pid.
 const SCRIPT: &str = r#"
 exec 3<&0
 command -v java >/dev/null || exit 127
@@ -80,10 +80,10 @@ kill "$guard" 2>/dev/null
 exit "$status"
 "#;
 
-/// A server that could not be started.
+/// Cause of a failure to start a server.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Something is not installed.
+    /// A program or library is not installed.
     #[error(
         "{0} is missing: these tests need ZooKeeper 3.8 and Java; as root, run `apt-get install -y --no-install-recommends zookeeper` (scripts/test does)"
     )]
@@ -91,16 +91,16 @@ pub enum Error {
     /// A file or process operation failed.
     #[error("{what}")]
     Io {
-        /// What was being done.
+        /// The operation and its object.
         what: String,
-        /// Why it failed.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
     /// The server ended by itself.
-    #[error("the server ended with {status} before it answered; its log:\n{log}")]
+    #[error("the server ended with {status} before it served requests; its log:\n{log}")]
     Ended {
-        /// How it ended.
+        /// Exit status or signal.
         status: ExitStatus,
         /// The end of its log.
         log: String,
@@ -119,12 +119,12 @@ pub struct ZooKeeperServer {
 #[derive(Debug)]
 struct Process {
     shell: Child,
-    /// Open for as long as the server is to live; waiting for the shell would close it.
+    /// Open for as long as the server should run; a wait for the shell would close it.
     _input: Option<ChildStdin>,
     server: Pid,
 }
 
-/// Servers that are one ZooKeeper: one alone, or three or more that elect a leader among
+/// The servers of one ZooKeeper: a single server, or three or more that elect a leader among
 /// themselves.
 #[derive(Debug)]
 pub struct Ensemble {
@@ -133,23 +133,23 @@ pub struct Ensemble {
     _turn: Option<MutexGuard<'static, ()>>,
 }
 
-/// Held by the one test that has several servers: on two cores, two ensembles at once only
-/// slow each other down.
+/// Held by the one test that runs several servers: on two cores, two ensembles at the same time
+/// only slow each other down.
 static ENSEMBLE_TURN: Mutex<()> = Mutex::const_new(());
 
 impl ZooKeeperServer {
-    /// Starts a server of its own and waits until it answers.
+    /// Starts a server for the caller alone and waits until it serves requests.
     ///
     /// # Errors
-    /// See [`Error`]; when it does not answer in a minute, it panics with its log.
+    /// See [`Error`]. If the server does not respond in a minute, panics with its log.
     pub async fn start() -> Result<Self, Error> {
-        let mut server = Self::lay_out(FOR_TESTS, 1, free_ports(1)?[0], "")?;
+        let mut server = Self::create(TEST_SETUP, 1, free_ports(1)?[0], "")?;
         server.restart().await?;
         Ok(server)
     }
 
-    /// Writes the folder of server `id` that is to listen on `port`.
-    fn lay_out(setup: Setup, id: usize, port: u16, ensemble: &str) -> Result<Self, Error> {
+    /// Writes the folder of server `id`, which will listen on `port`.
+    fn create(setup: Setup, id: usize, port: u16, ensemble: &str) -> Result<Self, Error> {
         for jar in JARS {
             if !Path::new(jar).exists() {
                 return Err(Error::Missing(jar));
@@ -173,55 +173,55 @@ impl ZooKeeperServer {
         Ok(Self { setup, folder, port, process: None })
     }
 
-    /// Where it listens, as `host:port`.
+    /// Address of the server, as `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Its process, while it runs.
+    /// Process of the server, while it runs.
     pub fn pid(&self) -> Option<Pid> {
         self.process.as_ref().map(|process| process.server)
     }
 
-    /// Where its transaction logs are.
+    /// Directory of the transaction logs.
     pub fn transactions_dir(&self) -> PathBuf {
         self.folder.0.join("data").join("version-2")
     }
 
-    /// The file that it logs to.
+    /// Path of the server's log file.
     pub fn log_file(&self) -> PathBuf {
         self.folder.0.join("log")
     }
 
-    /// How to connect to it, at `root`.
+    /// Options to connect to the server, at `root`.
     pub fn options(&self, root: TreePath) -> Options {
         options(vec![self.address()], root)
     }
 
-    /// Starts it again, on the same port and data, and waits until it answers.
+    /// Starts the server again, on the same port and data, and waits until it serves requests.
     ///
     /// # Errors
     /// As [`ZooKeeperServer::start`].
     pub async fn restart(&mut self) -> Result<(), Error> {
         self.kill9();
         self.launch()?;
-        self.answering().await
+        self.wait_until_serving().await
     }
 
-    /// Kills it, as `kill -9` does. Its data stays.
+    /// Kills the server like `kill -9`. Its data stays.
     pub fn kill9(&mut self) {
         let Some(mut process) = self.process.take() else { return };
-        // It may have ended by itself.
+        // The server may have ended by itself.
         let _killed_or_gone = kill_process(process.server, Signal::KILL);
         let _reaped = process.shell.wait();
     }
 
-    /// Stops the process where it is (SIGSTOP), as a long pause would.
+    /// Stops the process with SIGSTOP, like a long pause.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets a paused process go on.
+    /// Continues a paused process.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
@@ -243,12 +243,12 @@ impl ZooKeeperServer {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|source| Error::Io { what: "sh is not started".to_owned(), source })?;
+            .map_err(|source| Error::Io { what: "cannot start sh".to_owned(), source })?;
         let mut pid = String::new();
         let stdout = shell.stdout.take().expect("it was piped");
         BufReader::new(stdout)
             .read_line(&mut pid)
-            .map_err(|source| Error::Io { what: "the server's pid is not read".to_owned(), source })?;
+            .map_err(|source| Error::Io { what: "cannot read the server's pid".to_owned(), source })?;
         let Some(server) = pid.trim().parse().ok().and_then(Pid::from_raw) else {
             let _reaped = shell.wait();
             return Err(Error::Missing("java"));
@@ -259,29 +259,29 @@ impl ZooKeeperServer {
     }
 
     /// Waits until the server serves requests.
-    async fn answering(&mut self) -> Result<(), Error> {
+    async fn wait_until_serving(&mut self) -> Result<(), Error> {
         let address = self.address();
         let log_file = self.log_file();
         let shell = self.process.as_mut().map(|process| &mut process.shell);
         let shell = std::sync::Mutex::new(shell.expect("it was launched"));
-        wait_until("the server answers", START_PATIENCE, async || {
+        wait_until("the server serves requests", START_TIMEOUT, async || {
             let ended = shell.lock().expect("no one panics here").try_wait();
             if let Ok(Some(status)) = ended {
                 return Ok(Err(Error::Ended { status, log: tail(&log_file) }));
             }
             match ask(&address, "srvr").await {
-                Ok(answer) if answer.contains("Mode:") => Ok(Ok(())),
-                Ok(answer) => Err(format!("{answer:?}; its log:\n{}", tail(&log_file))),
+                Ok(response) if response.contains("Mode:") => Ok(Ok(())),
+                Ok(response) => Err(format!("{response:?}; its log:\n{}", tail(&log_file))),
                 Err(error) => Err(format!("{error}; its log:\n{}", tail(&log_file))),
             }
         })
         .await
     }
 
-    /// Asks one of ZooKeeper's four-letter words, such as `srvr`, `wchp` or `dump`.
+    /// Sends one of ZooKeeper's four-letter words, such as `srvr`, `wchp` or `dump`.
     ///
     /// # Errors
-    /// When the server is not there.
+    /// If the server cannot be reached.
     pub async fn ask(&self, word: &str) -> io::Result<String> {
         ask(&self.address(), word).await
     }
@@ -303,15 +303,15 @@ impl Ensemble {
     /// # Errors
     /// As [`ZooKeeperServer::start`].
     pub async fn start(n: usize) -> Result<Self, Error> {
-        Self::start_with(FOR_TESTS, n).await
+        Self::start_with(TEST_SETUP, n).await
     }
 
-    /// The same with the settings of servers in production, for measurements.
+    /// As [`Ensemble::start`], with the settings of servers in production, for measurements.
     ///
     /// # Errors
     /// As [`ZooKeeperServer::start`].
     pub async fn start_as_deployed(n: usize) -> Result<Self, Error> {
-        Self::start_with(AS_DEPLOYED, n).await
+        Self::start_with(PRODUCTION_SETUP, n).await
     }
 
     async fn start_with(setup: Setup, n: usize) -> Result<Self, Error> {
@@ -323,13 +323,13 @@ impl Ensemble {
             .map(|(i, ports)| format!("server.{}=127.0.0.1:{}:{}\n", i + 1, ports[0], ports[1]))
             .collect();
         let servers = clients.iter().enumerate();
-        let servers = servers.map(|(i, &port)| ZooKeeperServer::lay_out(setup, i + 1, port, &members));
+        let servers = servers.map(|(i, &port)| ZooKeeperServer::create(setup, i + 1, port, &members));
         let mut ensemble = Self { servers: servers.collect::<Result<_, _>>()?, _turn: turn };
         ensemble.restart().await?;
         Ok(ensemble)
     }
 
-    /// Starts every server again, on its data, and waits until all of them serve.
+    /// Starts all servers again, on their data, and waits until all of them serve.
     ///
     /// # Errors
     /// As [`ZooKeeperServer::start`].
@@ -338,41 +338,42 @@ impl Ensemble {
         for server in &mut self.servers {
             server.launch()?;
         }
-        // None of them answers before most of them are up.
+        // No server responds before most of the servers are up.
         for server in &mut self.servers {
-            server.answering().await?;
+            server.wait_until_serving().await?;
         }
         Ok(())
     }
 
-    /// Kills every server. Their data stays.
+    /// Kills all servers. Their data stays.
     pub fn kill9(&mut self) {
         for server in &mut self.servers {
             server.kill9();
         }
     }
 
-    /// Which server leads the others; `None` while they elect one, or when it is alone.
+    /// Index of the server that leads the ensemble; `None` during an election, or for a single
+    /// server.
     pub async fn leading(&self) -> Option<usize> {
         for (i, server) in self.servers.iter().enumerate() {
-            // One that does not answer leads nobody.
-            if server.ask("srvr").await.is_ok_and(|answer| answer.contains("Mode: leader")) {
+            // A server that does not respond is not the leader.
+            if server.ask("srvr").await.is_ok_and(|response| response.contains("Mode: leader")) {
                 return Some(i);
             }
         }
         None
     }
 
-    /// How to connect to it, at `root`.
+    /// Options to connect to the ensemble, at `root`.
     pub fn options(&self, root: TreePath) -> Options {
         options(self.servers.iter().map(ZooKeeperServer::address).collect(), root)
     }
 }
 
-/// The server that the tests of one binary share; each uses a root of its own.
+/// The server that the tests of one binary share; each test uses its own root.
 ///
 /// # Panics
-/// When it cannot be started, with what to do.
+/// If the server cannot be started; the message says what to do.
 pub async fn shared() -> &'static ZooKeeperServer {
     static SHARED: OnceCell<ZooKeeperServer> = OnceCell::const_new();
     SHARED
@@ -382,7 +383,7 @@ pub async fn shared() -> &'static ZooKeeperServer {
         .await
 }
 
-/// A root that no other test of this process uses.
+/// Returns a root that no other test of this process uses.
 pub fn fresh_root(name: &str) -> TreePath {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -390,24 +391,24 @@ pub fn fresh_root(name: &str) -> TreePath {
 }
 
 fn options(servers: Vec<String>, root: TreePath) -> Options {
-    // Long enough for a machine that compiles meanwhile; tests of expiry set their own.
+    // Long enough for a machine that compiles at the same time; tests of expiry set shorter ones.
     let (session_timeout, request_timeout) = (Duration::from_secs(10), Duration::from_secs(10));
     Options { servers, root, session_timeout, request_timeout }
 }
 
 async fn ask(address: &str, word: &str) -> io::Result<String> {
-    let asking = async {
+    let request = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(word.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        Ok(response)
     };
-    // A server that is just starting may take the question and never answer it.
-    tokio::time::timeout(ANSWER_PATIENCE, asking).await?
+    // A server that is just starting may accept the request and never respond.
+    tokio::time::timeout(RESPONSE_TIMEOUT, request).await?
 }
 
-/// Ports that nobody listens on, all different.
+/// Returns different ports on which no process listens.
 fn free_ports(n: usize) -> Result<Vec<u16>, Error> {
     const MAX_TRIES: usize = 1000;
     let mut held = Vec::new();
@@ -418,10 +419,10 @@ fn free_ports(n: usize) -> Result<Vec<u16>, Error> {
             Err(error) => last = error,
         }
         if held.len() == n {
-            // Held until all are found, so that none is found twice.
+            // Bound until all are found, so that no port is found twice.
             let ports: io::Result<Vec<u16>> =
                 held.iter().map(|held| held.local_addr().map(|address| address.port())).collect();
-            return ports.map_err(|source| Error::Io { what: "a port is not read".to_owned(), source });
+            return ports.map_err(|source| Error::Io { what: "cannot read a port".to_owned(), source });
         }
     }
     Err(Error::Io { what: format!("no free port in {PORTS:?}"), source: last })
@@ -436,10 +437,10 @@ fn tail(file: &Path) -> String {
 }
 
 fn io_error(file: &Path, source: io::Error) -> Error {
-    Error::Io { what: format!("{} is not written", file.display()), source }
+    Error::Io { what: format!("cannot write {}", file.display()), source }
 }
 
-/// A folder that is deleted when dropped, unless a test is failing.
+/// A folder that is deleted on drop, unless a test is failing.
 #[derive(Debug)]
 struct Folder(PathBuf);
 
@@ -455,7 +456,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // What is left in the temporary folder harms nobody.
+            // A folder left in the temporary directory is harmless.
             let _deleted = fs::remove_dir_all(&self.0);
         }
     }

@@ -1,4 +1,4 @@
-//! What the machine of a supervisor uses, once a minute.
+//! Usage metrics of a supervisor's machine, once a minute.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -22,8 +22,8 @@ use crate::{
     },
 };
 
-/// How many minutes wait for a leader. Beyond it new ones are left out: how a machine stood two
-/// hours ago and more is worth as much as how it stood since.
+/// Maximum number of minutes that wait for a leader. Later minutes are discarded then: the state
+/// of the machine two hours ago and more is worth as much as its state since.
 const MINUTES_MAX: usize = 120;
 
 /// Measures one machine.
@@ -51,7 +51,7 @@ impl HostMetrics {
     ) -> Self {
         let topology: TopologyId = SUPERVISOR.parse().expect("it is an id");
         let started = clock.now();
-        // Another one for each start, so that cuts are numbered from 1.
+        // Differs for each start, so that reports are numbered from 1.
         let mut name: String = supervisor.as_str().chars().take(100).collect();
         name.push_str(&format!("-{}-{:06x}", started.as_millis(), fastrand::u32(..1 << 24)));
         Self {
@@ -81,7 +81,7 @@ impl HostMetrics {
             if let Brought::NotAll(reason) = bring(&mut self.delivery, &self.client, &self.clock).await {
                 debug!(
                     reason,
-                    "metrics of this machine are not with the leader yet; trying again in a minute"
+                    "metric reports of this machine are not committed yet; trying again in a minute"
                 );
             }
             drop(self.delivery.newly_safe());
@@ -93,14 +93,14 @@ impl HostMetrics {
         let (machine, disk) = blocking::run(move || (usage::of_machine(), usage::of_disk(&dir))).await;
         let now = self.clock.monotonic();
         machine
-            .inspect_err(|error| debug!(%error, "what this machine uses is not known"))
+            .inspect_err(|error| debug!(%error, "cannot read the usage of this machine"))
             .ok()
             .map(|machine| (now, machine, disk.ok()))
     }
 
     async fn measure(&mut self, minute: Minute) {
         if self.delivery.len() >= MINUTES_MAX {
-            info!(%minute, "too many minutes wait for a leader; this machine's is left out");
+            info!(%minute, "too many metric reports wait for a leader; discarding this machine's usage of the minute");
             return;
         }
         let Some((now, machine, disk)) = self.read().await else { return };
@@ -127,23 +127,23 @@ impl HostMetrics {
         match self.delivery.add(Cut { first: number, snapshot }) {
             Added::Taken => self.number = number,
             added @ (Added::Safe | Added::Nameless(_) | Added::Full) => {
-                info!(%minute, ?added, "what this machine uses is left out");
+                info!(%minute, ?added, "metric report rejected; discarding this machine's usage of the minute");
             }
         }
     }
 
-    /// None when the host's name cannot stand in a metric's.
+    /// Returns `None` if the host's name is not valid in a metric name.
     fn name(&self, metric: &Builtin) -> Option<(MetricId, MetricName)> {
         let name = metric.of(self.topology.clone(), self.subject.clone()).ok()?;
         Some((MetricId::of(&name.to_string(), 0), name))
     }
 }
 
-/// What was used per second between two readings.
+/// Usage per second between two readings.
 fn rates(before: &Machine, now: &Machine, passed: Duration) -> Vec<(&'static Builtin, f64)> {
     let secs = passed.as_secs_f64();
     let mut rates = Vec::new();
-    // Counts of a device that went away, or of one that was reset, go back: no rate then.
+    // Counters of a device that was removed or reset go back: there is no rate then.
     let total = now.total_ticks.saturating_sub(before.total_ticks);
     if total > 0 {
         let busy = now.busy_ticks.saturating_sub(before.busy_ticks) as f64;
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn minutes_wait_for_a_leader_up_to_a_bound() {
+    async fn minutes_without_a_leader_wait_up_to_a_bound() {
         use crate::{cluster::store::Store, tree::memory::MemoryTree};
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
         let client = MetricsClient::new(Store::new(MemoryTree::new().connect())).expect("made");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_between_two_readings_and_never_negative() {
+    fn rates_between_two_readings_are_never_negative() {
         let before = Machine { busy_ticks: 10, total_ticks: 100, received_bytes: 50, ..Machine::default() };
         let now = Machine { busy_ticks: 60, total_ticks: 300, received_bytes: 20, sent_bytes: 30, ..before };
         let rates = rates(&before, &now, Duration::from_secs(10));

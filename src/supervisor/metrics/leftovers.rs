@@ -1,4 +1,4 @@
-//! Brings what workers that are gone have left to the leader.
+//! Sends the orphaned metric reports of dead workers to the leader.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -21,119 +21,121 @@ use crate::{
     supervisor::worker_dir,
 };
 
-/// How often it looks for workers that are gone.
-const LOOK_PERIOD: Duration = Duration::from_secs(10);
+/// Period of scanning for dead workers.
+const SCAN_PERIOD: Duration = Duration::from_secs(10);
 
-/// How many workers' leftovers are in memory at once; the others wait on disk.
-const AT_ONCE: usize = 4;
+/// Maximum number of workers whose orphaned reports are in memory; the others wait on disk.
+const PENDING_MAX: usize = 4;
 
-/// After so long, stored cuts are sent again to hear whether they are safe now.
-const NEWS_PATIENCE: Duration = Duration::from_secs(20);
+/// Time after which accepted reports are sent again to learn whether they are committed.
+const RESEND_PERIOD: Duration = Duration::from_secs(20);
 
-/// Looks for leftovers and brings them.
+/// Finds orphaned reports and sends them.
 #[derive(Debug)]
-pub(super) struct Leftovers {
+pub(super) struct OrphanReportSender {
     local_dir: PathBuf,
     client: MetricsClient,
     clock: Clock,
-    bringing: BTreeMap<WorkerId, Bringing>,
+    pending: BTreeMap<WorkerId, PendingOrphan>,
 }
 
 #[derive(Debug)]
-struct Bringing {
-    taken: Taken,
+struct PendingOrphan {
+    lock: Taken,
     delivery: Delivery,
-    // Not handed in yet.
-    left: VecDeque<Cut>,
-    asked: Monotonic,
+    // Not in `delivery` yet.
+    unqueued: VecDeque<Cut>,
+    last_resend: Monotonic,
 }
 
-impl Leftovers {
+impl OrphanReportSender {
     pub(super) fn new(local_dir: PathBuf, client: MetricsClient, clock: Clock) -> Self {
-        Self { local_dir, client, clock, bringing: BTreeMap::new() }
+        Self { local_dir, client, clock, pending: BTreeMap::new() }
     }
 
-    /// Runs until it is dropped; what is not brought then is still on disk.
+    /// Runs until it is dropped; undelivered reports are still on disk then.
     pub(super) async fn run(mut self) {
-        let mut period = tokio::time::interval(LOOK_PERIOD);
+        let mut period = tokio::time::interval(SCAN_PERIOD);
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             period.tick().await;
-            self.look().await;
-            let workers: Vec<WorkerId> = self.bringing.keys().cloned().collect();
+            self.scan().await;
+            let workers: Vec<WorkerId> = self.pending.keys().cloned().collect();
             for worker in workers {
-                if self.bring(&worker).await {
-                    self.bringing.remove(&worker);
+                if self.send(&worker).await {
+                    self.pending.remove(&worker);
                 }
             }
         }
     }
 
-    /// Takes in workers that are gone, as far as there is room.
-    async fn look(&mut self) {
-        let (dir, known) = (self.local_dir.clone(), self.bringing.keys().cloned().collect::<Vec<_>>());
-        let room = AT_ONCE - known.len();
+    /// Loads the orphaned reports of dead workers, up to [`PENDING_MAX`].
+    async fn scan(&mut self) {
+        let (dir, known) = (self.local_dir.clone(), self.pending.keys().cloned().collect::<Vec<_>>());
+        let room = PENDING_MAX - known.len();
         let found = blocking::run(move || find(&dir, &known, room)).await;
         match found {
             Ok(found) => {
-                for (worker, taken, delivery, left) in found {
-                    let asked = self.clock.monotonic();
-                    self.bringing.insert(worker, Bringing { taken, delivery, left, asked });
+                for (worker, lock, delivery, unqueued) in found {
+                    let last_resend = self.clock.monotonic();
+                    self.pending.insert(worker, PendingOrphan { lock, delivery, unqueued, last_resend });
                 }
             }
-            Err(error) => warn!(%error, "cannot look for metrics of workers that are gone"),
+            Err(error) => warn!(%error, "cannot scan for orphaned metric reports; trying again"),
         }
     }
 
-    /// Brings what a worker left; answers whether all of it is safe and noted so.
-    async fn bring(&mut self, worker: &WorkerId) -> bool {
-        let Some(Bringing { taken, delivery, left, asked }) = self.bringing.get_mut(worker) else {
+    /// Sends the reports of a worker. Returns true if all are committed and the worker's spool is
+    /// marked as delivered.
+    async fn send(&mut self, worker: &WorkerId) -> bool {
+        let Some(PendingOrphan { lock, delivery, unqueued, last_resend }) = self.pending.get_mut(worker)
+        else {
             return true;
         };
         let now = self.clock.monotonic();
-        if now.since(*asked) >= NEWS_PATIENCE {
+        if now.since(*last_resend) >= RESEND_PERIOD {
             delivery.ask_again(now);
-            *asked = now;
+            *last_resend = now;
         }
-        hand_in(|cut| delivery.add(cut), left);
+        enqueue(|cut| delivery.add(cut), unqueued);
         if let Brought::NotAll(reason) = bring(delivery, &self.client, &self.clock).await {
-            info!(%worker, reason, "metrics of a worker that is gone are not with the leader yet; trying again");
+            info!(%worker, reason, "orphaned metric reports are not committed yet; trying again");
             return false;
         }
-        // Who is told is this task alone.
+        // Only this task needs to know which reports are committed.
         drop(delivery.newly_safe());
-        if !left.is_empty() || !delivery.is_empty() {
+        if !unqueued.is_empty() || !delivery.is_empty() {
             return false;
         }
-        match cuts::finish(taken) {
+        match cuts::finish(lock) {
             Ok(()) => {
-                info!(%worker, "the metrics that a worker left are with the leader");
+                info!(%worker, "all orphaned metric reports of a worker are committed");
                 true
             }
             Err(error) => {
-                warn!(%worker, %error, "cannot note that the metrics of a worker are with the leader; they are sent again");
+                warn!(%worker, %error, "cannot mark a worker's metric spool as delivered; its reports are sent again");
                 false
             }
         }
     }
 }
 
-/// Hands in what fits. What is left is handed in when there is room.
-fn hand_in(mut add: impl FnMut(Cut) -> Added, left: &mut VecDeque<Cut>) {
-    while let Some(cut) = left.pop_front() {
+/// Enqueues the reports that fit. The others are enqueued when there is room.
+fn enqueue(mut add: impl FnMut(Cut) -> Added, unqueued: &mut VecDeque<Cut>) {
+    while let Some(cut) = unqueued.pop_front() {
         let worker = cut.snapshot.worker.clone();
         match add(cut.clone()) {
             Added::Taken | Added::Safe => {}
             Added::Full => {
-                left.push_front(cut);
+                unqueued.push_front(cut);
                 return;
             }
             Added::Nameless(ids) => {
                 let number = cut.snapshot.number;
-                warn!(%worker, number, n = ids.len(), "metrics without names are lost");
+                warn!(%worker, number, n = ids.len(), "discarding metrics of a report whose names are unknown");
                 let mut named = cut;
                 named.snapshot.leaves.retain(|leaf| !ids.contains(&leaf.id));
-                left.push_front(named);
+                unqueued.push_front(named);
             }
         }
     }
@@ -148,27 +150,27 @@ fn find(local_dir: &Path, known: &[WorkerId], room: usize) -> io::Result<Vec<Fou
             break;
         }
         match read(&worker_dir::path(local_dir, &worker)) {
-            Ok(Some((taken, delivery, left))) => found.push((worker, taken, delivery, left)),
+            Ok(Some((lock, delivery, unqueued))) => found.push((worker, lock, delivery, unqueued)),
             Ok(None) => {}
-            // One worker's disk trouble is not the others'.
-            Err(error) => warn!(%worker, %error, "what a worker left of its metrics cannot be read"),
+            // An unreadable spool of one worker must not hide the spools of the others.
+            Err(error) => warn!(%worker, %error, "cannot read a worker's orphaned metric reports"),
         }
     }
     Ok(found)
 }
 
 fn read(worker_dir: &Path) -> io::Result<Option<(Taken, Delivery, VecDeque<Cut>)>> {
-    let (taken, launch) = match cuts::look(worker_dir)? {
-        Standing::Left(taken, launch) => (taken, launch),
+    let (lock, launch) = match cuts::look(worker_dir)? {
+        Standing::Left(lock, launch) => (lock, launch),
         Standing::Done | Standing::Live => return Ok(None),
     };
-    let Remains { cuts, names, problems } = remains::read(&taken.dir, &launch)?;
+    let Remains { cuts, names, problems } = remains::read(&lock.dir, &launch)?;
     for problem in problems {
-        warn!(worker = %launch.worker, problem, "a part of what a worker left of its metrics is lost");
+        warn!(worker = %launch.worker, problem, "some orphaned metric reports of a worker are lost");
     }
     let mut delivery = Delivery::new(launch.topology);
     delivery.learn(&launch.worker, &names.into_iter().collect::<Vec<_>>());
-    Ok(Some((taken, delivery, cuts.into())))
+    Ok(Some((lock, delivery, cuts.into())))
 }
 
 #[cfg(test)]
@@ -196,13 +198,13 @@ mod tests {
         Launch { topology, worker: worker(name), started: Timestamp::from_millis(1) }
     }
 
-    /// What a worker leaves that emitted ten tuples, in two cuts.
-    fn leave(local_dir: &Path, name: &str) -> PathBuf {
+    /// Writes the spool of a worker that emitted ten tuples, in two reports.
+    fn write_spool(local_dir: &Path, name: &str) -> PathBuf {
         let dir = worker_dir::path(local_dir, &worker(name));
         fs::create_dir_all(&dir).expect("made");
         let launch = launch(name);
-        let taken = cuts::take(&dir, &launch).expect("taken");
-        let mut cuts = CutDir::create(&taken.dir).expect("made");
+        let lock = cuts::take(&dir, &launch).expect("taken");
+        let mut cuts = CutDir::create(&lock.dir).expect("made");
         let (id, name) = emitted();
         cuts.add_name(id, &name).expect("written");
         for number in [1, 2] {
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_left_is_brought_once_and_noted_when_it_is_safe() {
+    async fn orphaned_reports_are_ingested_once_and_marked_delivered_when_committed() {
         let dir = tempfile::tempdir().expect("a directory");
         let tree: Arc<dyn Tree> = MemoryTree::new().connect();
         let leader = TestLeader::start(Arc::clone(&tree)).await;
@@ -220,33 +222,33 @@ mod tests {
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
         let client = MetricsClient::new(Store::new(tree)).expect("made");
         let names = ["w1", "w2"];
-        let dirs = names.map(|name| leave(dir.path(), name));
-        let mut leftovers = Leftovers::new(dir.path().to_owned(), client, clock.clone());
-        leftovers.look().await;
-        assert_eq!(leftovers.bringing.len(), 2);
+        let dirs = names.map(|name| write_spool(dir.path(), name));
+        let mut sender = OrphanReportSender::new(dir.path().to_owned(), client, clock.clone());
+        sender.scan().await;
+        assert_eq!(sender.pending.len(), 2);
         for name in names {
-            assert!(!leftovers.bring(&worker(name)).await, "it is stored and not safe");
+            assert!(!sender.send(&worker(name)).await, "accepted and not committed");
         }
         assert_eq!(leader.has().totals()[0], 20);
-        leftovers.look().await;
-        assert_eq!(leftovers.bringing.len(), 2, "what is being brought is not looked at again");
+        sender.scan().await;
+        assert_eq!(sender.pending.len(), 2, "a scan does not load pending workers again");
         leader.has().nothing_is_safe = false;
-        clock.turn(NEWS_PATIENCE);
+        clock.turn(RESEND_PERIOD);
         for (name, dir) in names.iter().zip(&dirs) {
-            assert!(cuts::may_have_left(dir), "it was noted too early");
-            assert!(leftovers.bring(&worker(name)).await, "it asks again whether it is safe");
-            leftovers.bringing.remove(&worker(name));
+            assert!(cuts::may_have_left(dir), "marked as delivered too early");
+            assert!(sender.send(&worker(name)).await, "resent and found committed");
+            sender.pending.remove(&worker(name));
             assert!(!cuts::may_have_left(dir));
         }
-        leftovers.look().await;
-        assert_eq!((leftovers.bringing.len(), leader.has().totals()[0]), (0, 20));
+        sender.scan().await;
+        assert_eq!((sender.pending.len(), leader.has().totals()[0]), (0, 20));
     }
 
     #[test]
-    fn a_worker_whose_disk_is_bad_does_not_hide_the_others() {
+    fn unreadable_spool_of_one_worker_does_not_hide_the_others() {
         let dir = tempfile::tempdir().expect("a directory");
         for name in ["a", "b", "c", "d"] {
-            leave(dir.path(), name);
+            write_spool(dir.path(), name);
         }
         for name in ["a", "c"] {
             let launch = worker_dir::path(dir.path(), &worker(name)).join("metrics/launch");
@@ -265,24 +267,24 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_waits_and_what_has_no_name_is_left_out() {
+    fn reports_wait_while_the_queue_is_full_and_unnamed_metrics_are_discarded() {
         let launch = launch("w");
         let mut odd = cut(&launch, 2);
         odd.snapshot.leaves.push(Leaf { id: MetricId(7), ..odd.snapshot.leaves[0].clone() });
-        let mut left: VecDeque<Cut> = [cut(&launch, 1), odd, cut(&launch, 3)].into();
-        let mut taken = Vec::new();
+        let mut unqueued: VecDeque<Cut> = [cut(&launch, 1), odd, cut(&launch, 3)].into();
+        let mut queued = Vec::new();
         let mut add = |cut: Cut| {
             if cut.snapshot.leaves.iter().any(|leaf| leaf.id == MetricId(7)) {
                 return Added::Nameless(vec![MetricId(7)]);
             }
-            if taken.len() == 2 {
+            if queued.len() == 2 {
                 return Added::Full;
             }
-            taken.push(cut);
+            queued.push(cut);
             Added::Taken
         };
-        hand_in(&mut add, &mut left);
-        assert_eq!(left, [cut(&launch, 3)]);
-        assert_eq!(taken, [cut(&launch, 1), cut(&launch, 2)], "but for the leaf without a name");
+        enqueue(&mut add, &mut unqueued);
+        assert_eq!(unqueued, [cut(&launch, 3)]);
+        assert_eq!(queued, [cut(&launch, 1), cut(&launch, 2)], "without the leaf that has no name");
     }
 }

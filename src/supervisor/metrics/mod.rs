@@ -1,7 +1,9 @@
-//! What a supervisor brings to the leader: what its dead workers left, and what its machine uses.
+//! Metric reports that a supervisor sends to the leader: the orphaned reports of its dead workers,
+//! and the usage of its machine.
 //!
-//! Both are tasks of their own that the agent does not wait for. They know of workers what is on
-//! disk and nothing else: whose lock is free is gone, and whose `done` is missing is not brought.
+//! Both are separate tasks that the agent does not wait for. The spool on disk is their only source
+//! about workers: a worker whose lock is free is dead, and its reports are undelivered while its
+//! `done` file is missing.
 
 mod host;
 mod leftovers;
@@ -13,11 +15,11 @@ use crate::{
     supervisor::Agent,
 };
 
-/// Starts both, for the directory and the host of `agent`.
+/// Starts both tasks, for the directory and the host of `agent`.
 pub(super) fn start(agent: &Agent, client: MetricsClient, clock: &Clock, tasks: &Tasks) {
     let local_dir = agent.options.local_dir.clone();
-    let leftovers = leftovers::Leftovers::new(local_dir.clone(), client.clone(), clock.clone());
-    tasks.start("metrics of workers that are gone", Ending::Normal, leftovers.run());
+    let orphan_reports = leftovers::OrphanReportSender::new(local_dir.clone(), client.clone(), clock.clone());
+    tasks.start("orphaned metric reports", Ending::Normal, orphan_reports.run());
     let host =
         host::HostMetrics::new(&agent.options.host, &agent.identity.id, local_dir, client, clock.clone());
     tasks.start("metrics of this machine", Ending::Normal, host.run());

@@ -1,8 +1,8 @@
-//! Worker processes as the supervisor sees them.
+//! Worker processes, from the view of the supervisor.
 //!
-//! [`Processes`] is the machine's side: [`os::OsProcesses`] starts real ones, local mode runs
-//! workers in its own process, tests script them. A process is named by [`ProcessId`], which
-//! is never another process's: a pid alone may be used again.
+//! [`Processes`] is the machine's side: [`os::OsProcesses`] starts real processes, local mode runs
+//! workers in its own process, tests script them. A process is identified by [`ProcessId`], which
+//! is unique: a pid alone may be reused.
 
 pub mod os;
 mod table;
@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{model::WorkerId, rpc::launch::LaunchSpec};
 
-/// A process, for all time since the machine's start.
+/// A process, unique since the boot of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
-    /// Its pid, which is its process group as well.
+    /// The pid, which is also the id of its process group.
     pub pid: u32,
-    /// When it was started, in the clock ticks of `/proc/<pid>/stat`.
+    /// Start time in the clock ticks of `/proc/<pid>/stat`.
     pub started: u64,
 }
 
@@ -29,14 +29,14 @@ impl fmt::Display for ProcessId {
     }
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitReport {
-    /// By itself, with this status.
+    /// Exited by itself, with this status.
     Code(i32),
-    /// By this signal.
+    /// Killed by this signal.
     Signal(i32),
-    /// It is gone, but it was not our child, so that its status went to someone else.
+    /// Ended with an unknown status: the process was not our child, so its parent received it.
     Unknown,
 }
 
@@ -45,15 +45,15 @@ impl fmt::Display for ExitReport {
         match self {
             Self::Code(code) => write!(f, "exited with status {code}"),
             Self::Signal(signal) => write!(f, "was killed by signal {signal}"),
-            Self::Unknown => f.write_str("ended, its exit status is not known"),
+            Self::Unknown => f.write_str("ended with an unknown exit status"),
         }
     }
 }
 
-/// A signal that asks a worker to end, or ends it with its process group.
+/// A signal that stops a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopSignal {
-    /// SIGTERM: the worker closes its components and leaves.
+    /// SIGTERM: the worker closes its components and exits.
     Terminate,
     /// SIGKILL, to the whole process group.
     Kill,
@@ -68,7 +68,7 @@ impl fmt::Display for StopSignal {
     }
 }
 
-/// What could not be done to a process.
+/// A failed operation on a worker process.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or directory of the worker could not be written.
@@ -76,25 +76,25 @@ pub enum Error {
     Prepare {
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// Error of the file system.
         source: io::Error,
     },
     /// The process could not be started.
     #[error("cannot start {}", program.display())]
     Spawn {
-        /// What was to run.
+        /// The program to run.
         program: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The process could not be signalled, for another reason than being gone.
+    /// The process exists and could not be signalled.
     #[error("cannot send {signal} to worker process {id}")]
     Signal {
         /// The process.
         id: ProcessId,
         /// The signal.
         signal: StopSignal,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
 }
@@ -109,32 +109,32 @@ pub trait Processes: Send + Sync + fmt::Debug + 'static {
     /// [`Error`]; nothing was started then.
     async fn launch(&self, spec: &LaunchSpec) -> Result<ProcessId, Error>;
 
-    /// Resolves when the process is gone, also for an adopted one, which is not our child;
-    /// at once if it is gone already or the pid is another process now. What is left of a
-    /// child's process group is killed before this resolves; [`Processes::sweep`] sees to the
-    /// rest.
+    /// Resolves when the process has ended, also for an adopted process, which is not our child;
+    /// at once if it has ended already or the pid belongs to another process now. The rest of a
+    /// child's process group is killed before this resolves; [`Processes::sweep`] kills processes
+    /// that left the group.
     ///
     /// # Cancellation safety
     /// Safe: call it again.
     async fn exited(&self, id: ProcessId) -> ExitReport;
 
-    /// Signals the whole process group. Does nothing when the process is gone.
+    /// Signals the process. Does nothing if the process has ended. SIGKILL goes to its whole group.
     ///
     /// # Errors
     /// [`Error::Signal`].
     fn signal(&self, id: ProcessId, signal: StopSignal) -> Result<(), Error>;
 
-    /// Whether the process is there and has not ended. True when that cannot be found out.
+    /// True if the process exists and has not ended, or if that cannot be determined.
     fn is_alive(&self, id: ProcessId) -> bool;
 
-    /// The process of a launch whose id was never written down: its supervisor died between
-    /// the two.
+    /// Returns the process of a launch whose process id was never recorded, because its
+    /// supervisor died in between.
     async fn find(&self, _worker: &WorkerId) -> Option<ProcessId> {
         None
     }
 
-    /// Kills whatever is left of a launch that has ended, such as components that left the
-    /// process group. Answers how many processes there were.
+    /// Kills the remaining processes of a launch that has ended, such as components that left the
+    /// process group. Returns the number of these processes.
     async fn sweep(&self, _worker: &WorkerId) -> usize {
         0
     }

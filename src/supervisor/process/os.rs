@@ -1,10 +1,10 @@
 //! Worker processes of this machine.
 //!
 //! Each worker leads its own process group, so that a SIGKILL reaches its components and no
-//! signal reaches the worker when the supervisor is signalled. SIGTERM goes to the worker
-//! alone, which ends its components in good order. An exit is seen at once, through a
-//! pidfd, whether the process is our child or was adopted. What is left of the group is
-//! killed while the worker's pid is still ours to name: before it is reaped.
+//! signal to the supervisor reaches the worker. SIGTERM goes to the worker alone, which stops its
+//! components in an orderly way. An exit is seen at once, through a pidfd, for a child and for an
+//! adopted process. The rest of the group is killed before the worker is reaped, while its pid
+//! cannot be reused.
 
 use std::{
     collections::BTreeMap,
@@ -32,12 +32,12 @@ use crate::{
     },
 };
 
-/// How often a process without a pidfd is looked at: on kernels before 5.3, and when there
-/// are no file descriptors left.
-const LOOK_PERIOD: Duration = Duration::from_millis(200);
+/// Period of polling a process without a pidfd: on kernels before 5.3, and when there are no file
+/// descriptors left.
+const POLL_PERIOD: Duration = Duration::from_millis(200);
 
-/// How often killed leftovers are looked for again, and how many times: a killed process
-/// that does not go in two seconds hangs in the kernel, and nothing here can help it.
+/// Period of searching for killed processes again, and maximum number of searches: a killed
+/// process that still exists after two seconds hangs in the kernel and cannot be ended from here.
 const SWEEP_PERIOD: Duration = Duration::from_millis(20);
 const MAX_SWEEPS: usize = 100;
 
@@ -46,16 +46,16 @@ const MAX_SWEEPS: usize = 100;
 pub struct OsProcesses {
     program: PathBuf,
     supervisor_dir: PathBuf,
-    // The children that were not reaped yet. Held while a group is signalled, so that no pid
-    // is reaped and used again in between.
+    // The children that were not reaped yet. Locked while a group is signalled, so that no pid is
+    // reaped and reused meanwhile.
     children: Arc<Mutex<BTreeMap<ProcessId, Child>>>,
 }
 
 impl OsProcesses {
-    /// Workers that run `program worker --spec …` and are known by `supervisor_dir`, the
+    /// Workers that run `program worker --spec …` and are identified by `supervisor_dir`, the
     /// local directory of their supervisor.
     pub fn new(program: PathBuf, supervisor_dir: PathBuf) -> Self {
-        // Fails only without a working directory; the path then stays as it was given.
+        // Fails only without a working directory; the path is kept as given then.
         let supervisor_dir = std::path::absolute(&supervisor_dir).unwrap_or(supervisor_dir);
         Self { program, supervisor_dir, children: Arc::default() }
     }
@@ -64,8 +64,8 @@ impl OsProcesses {
         self.children.lock().expect("no one panics while holding the children")
     }
 
-    /// Resolves when `id` is a zombie or gone.
-    async fn ended(&self, id: ProcessId) {
+    /// Resolves when `id` is a zombie or does not exist.
+    async fn wait_for_end(&self, id: ProcessId) {
         let error = match pidfd(id) {
             Pidfd::Gone => return,
             Pidfd::Unavailable(error) => error,
@@ -77,9 +77,9 @@ impl OsProcesses {
                 Err(error) => error,
             },
         };
-        warn!(process = %id, %error, "no pidfd for a worker: looking for its end every 200 ms");
-        while look(id) == Look::Alive {
-            tokio::time::sleep(LOOK_PERIOD).await;
+        warn!(process = %id, %error, "no pidfd for a worker; polling for its end every 200 ms");
+        while state_of(id) == ProcessState::Alive {
+            tokio::time::sleep(POLL_PERIOD).await;
         }
     }
 }
@@ -99,37 +99,37 @@ enum Pidfd {
 }
 
 fn pidfd(id: ProcessId) -> Pidfd {
-    let Some(pid) = group(id) else { return Pidfd::Gone };
+    let Some(pid) = pid_of(id) else { return Pidfd::Gone };
     let opened = pidfd_open(pid, PidfdFlags::NONBLOCK);
-    // Looked at after the pidfd was opened: if the pid was another process's by then, so is
-    // the pidfd, and the start times differ.
+    // Checked after the pidfd was opened: if the pid belonged to another process by then, the
+    // pidfd refers to that process, and the start times differ.
     match opened {
-        _ if look(id) == Look::Gone => Pidfd::Gone,
+        _ if state_of(id) == ProcessState::Gone => Pidfd::Gone,
         Ok(fd) => Pidfd::Open(fd),
         Err(rustix::io::Errno::SRCH) => Pidfd::Gone,
         Err(error) => Pidfd::Unavailable(error.into()),
     }
 }
 
-/// What the process table says about a process.
+/// State of a process in the process table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// It is there, or nobody knows: taking a live worker for gone would start a second one.
+enum ProcessState {
+    /// Exists, or cannot be determined: a live worker taken for ended would be started twice.
     Alive,
     Zombie,
     Gone,
 }
 
-fn look(id: ProcessId) -> Look {
+fn state_of(id: ProcessId) -> ProcessState {
     match table::entry(id.pid) {
-        Ok(Some(entry)) if entry.id != id => Look::Gone,
-        Ok(Some(entry)) if entry.is_zombie => Look::Zombie,
-        Ok(Some(_)) | Err(_) => Look::Alive,
-        Ok(None) => Look::Gone,
+        Ok(Some(entry)) if entry.id != id => ProcessState::Gone,
+        Ok(Some(entry)) if entry.is_zombie => ProcessState::Zombie,
+        Ok(Some(_)) | Err(_) => ProcessState::Alive,
+        Ok(None) => ProcessState::Gone,
     }
 }
 
-fn group(id: ProcessId) -> Option<Pid> {
+fn pid_of(id: ProcessId) -> Option<Pid> {
     i32::try_from(id.pid).ok().and_then(Pid::from_raw)
 }
 
@@ -140,13 +140,13 @@ impl Processes for OsProcesses {
         let children = self.children.clone();
         let started = move || {
             let mut child = spawn(&program, &dir, &spec)?;
-            // The child is not reaped yet, so it is in the table even if it has ended.
+            // The child is not reaped yet, so it is in the process table even if it has ended.
             let id = match table::entry(child.id()) {
                 Ok(Some(entry)) => entry.id,
-                looked => {
-                    end(&mut child);
-                    let error = looked.err();
-                    let source = error.unwrap_or_else(|| io::Error::other("it is not in /proc"));
+                other => {
+                    kill_child(&mut child);
+                    let error = other.err();
+                    let source = error.unwrap_or_else(|| io::Error::other("the process is not in /proc"));
                     return Err(Error::Spawn { program, source });
                 }
             };
@@ -157,19 +157,19 @@ impl Processes for OsProcesses {
     }
 
     async fn exited(&self, id: ProcessId) -> ExitReport {
-        self.ended(id).await;
+        self.wait_for_end(id).await;
         let mut children = self.children();
         let Some(mut child) = children.remove(&id) else { return ExitReport::Unknown };
         kill_group(id);
-        // It has ended, so this does not block.
+        // The process has ended, so this does not block.
         child.wait().map_or(ExitReport::Unknown, report)
     }
 
     fn signal(&self, id: ProcessId, signal: StopSignal) -> Result<(), Error> {
         let _no_reaping = self.children();
-        let Some(pid) = group(id).filter(|_| look(id) != Look::Gone) else { return Ok(()) };
+        let Some(pid) = pid_of(id).filter(|_| state_of(id) != ProcessState::Gone) else { return Ok(()) };
         let sent = match signal {
-            // To the worker alone: it closes its components in good order.
+            // To the worker alone, which stops its components in an orderly way.
             StopSignal::Terminate => kill_process(pid, Signal::TERM),
             StopSignal::Kill => kill_process_group(pid, Signal::KILL),
         };
@@ -180,7 +180,7 @@ impl Processes for OsProcesses {
     }
 
     fn is_alive(&self, id: ProcessId) -> bool {
-        look(id) == Look::Alive
+        state_of(id) == ProcessState::Alive
     }
 
     async fn find(&self, worker: &WorkerId) -> Option<ProcessId> {
@@ -196,16 +196,16 @@ impl Processes for OsProcesses {
                 return n_first;
             }
             for entry in left {
-                if let Some(pid) = group(entry.id)
+                if let Some(pid) = pid_of(entry.id)
                     && let Err(error) = kill_process(pid, Signal::KILL)
                     && error != rustix::io::Errno::SRCH
                 {
-                    warn!(process = %entry.id, %worker, %error, "cannot kill what is left of a worker");
+                    warn!(process = %entry.id, %worker, %error, "cannot kill a remaining process of a worker");
                 }
             }
             tokio::time::sleep(SWEEP_PERIOD).await;
         }
-        warn!(%worker, "killed processes of a worker do not go");
+        warn!(%worker, "killed processes of a worker still exist after two seconds");
         n_first.unwrap_or(0)
     }
 }
@@ -238,21 +238,21 @@ fn spawn(program: &Path, supervisor_dir: &Path, spec: &LaunchSpec) -> Result<Chi
         .map_err(|source| Error::Spawn { program: program.to_owned(), source })
 }
 
-/// Ends a child that cannot be kept.
-fn end(child: &mut Child) {
+/// Kills a child that cannot be identified.
+fn kill_child(child: &mut Child) {
     if let Err(error) = child.kill().and_then(|()| child.wait()) {
-        warn!(pid = child.id(), %error, "cannot end a worker that was just started");
+        warn!(pid = child.id(), %error, "cannot kill a worker that was just started");
     }
 }
 
-/// Opened for appending: whoever writes goes on at the end when the file is cut.
+/// Opens a log for appending: its writers continue at the end after the file is truncated.
 fn open_log(path: &Path) -> io::Result<File> {
     fs::OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// Kills what is left of the group of a worker that is a zombie.
+/// Kills the rest of the process group of a worker that is a zombie.
 fn kill_group(id: ProcessId) {
-    if let Some(pid) = group(id)
+    if let Some(pid) = pid_of(id)
         && let Err(error) = kill_process_group(pid, Signal::KILL)
         && error != rustix::io::Errno::SRCH
     {

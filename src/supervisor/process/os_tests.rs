@@ -1,5 +1,5 @@
-//! Real processes. A worker is a shell script here; it gets `worker --spec FILE` as its
-//! arguments and ignores them.
+//! Tests with real processes. A worker is a shell script here; it receives `worker --spec FILE` as
+//! its arguments and ignores them.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -51,10 +51,10 @@ impl Machine {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    wait_until(what, PATIENCE, || {
+    wait_until(what, TIMEOUT, || {
         let state = if holds() { Ok(()) } else { Err("not yet".to_owned()) };
         async { state }
     })
@@ -66,7 +66,7 @@ fn log(spec: &LaunchSpec) -> String {
 }
 
 #[tokio::test]
-async fn a_status_and_the_last_words_are_kept() {
+async fn exit_status_and_output_are_kept() {
     let machine = Machine::new();
     let processes = machine.processes("echo out; echo err >&2; echo $*; env; exit 7");
     let spec = machine.spec("w1");
@@ -76,8 +76,8 @@ async fn a_status_and_the_last_words_are_kept() {
     assert!(log.starts_with("out\nerr\nworker --spec"), "{log}");
     assert!(log.contains(&format!("STORMKEEPER_SUPERVISOR_DIR={}", machine.dir.path().display())), "{log}");
     assert!(log.contains("STORMKEEPER_WORKER=w1"), "{log}");
-    assert_eq!(look(id), Look::Gone, "not reaped");
-    assert_eq!(processes.exited(id).await, ExitReport::Unknown, "asked again");
+    assert_eq!(state_of(id), ProcessState::Gone, "not reaped");
+    assert_eq!(processes.exited(id).await, ExitReport::Unknown, "called again");
 }
 
 #[tokio::test]
@@ -90,8 +90,8 @@ async fn killing_a_worker_kills_its_components() {
     let component: u32 = log(&spec).trim().parse().expect("a pid");
     assert!(processes.is_alive(id));
 
-    // Only the worker itself, as the out-of-memory killer does.
-    kill_process(group(id).expect("a pid"), Signal::KILL).expect("killed");
+    // Only the worker itself is killed, as by the out-of-memory killer.
+    kill_process(pid_of(id).expect("a pid"), Signal::KILL).expect("killed");
     let clock = Clock::new();
     let before = clock.monotonic();
     assert_eq!(processes.exited(id).await, ExitReport::Signal(9));
@@ -101,9 +101,9 @@ async fn killing_a_worker_kills_its_components() {
 }
 
 #[tokio::test]
-async fn a_termination_is_the_workers_to_pass_on_and_reaches_no_other_process() {
+async fn sigterm_reaches_the_worker_alone() {
     let machine = Machine::new();
-    // A component that would say so if it were signalled itself.
+    // A component that prints a line if it is signalled itself.
     let processes = machine.processes(
         "(trap 'echo signalled; exit' TERM; while :; do sleep 0.01; done) & \
          trap 'sleep 0.2; exit 3' TERM; echo ready; while :; do sleep 0.01; done",
@@ -121,10 +121,10 @@ async fn a_termination_is_the_workers_to_pass_on_and_reaches_no_other_process() 
 }
 
 #[tokio::test]
-async fn a_process_that_is_not_our_child_is_watched_found_and_stopped() {
+async fn adopted_process_is_found_watched_and_killed() {
     let machine = Machine::new();
     let spec = machine.spec("w1");
-    // A supervisor that is gone: its worker was started by a shell that ended.
+    // The supervisor is gone: its worker was started by a shell that has ended.
     let start = format!(
         "{SUPERVISOR_DIR_VARIABLE}={} {WORKER_VARIABLE}=w1 setsid sh -c 'sleep 1000 & echo ready; wait' \
          </dev/null >>{} 2>&1 & wait_for_setsid=; exit 0",
@@ -140,7 +140,7 @@ async fn a_process_that_is_not_our_child_is_watched_found_and_stopped() {
     assert_eq!(processes.find(&"w2".parse().expect("valid id")).await, None);
     let watch = processes.exited(id);
     let stop = async {
-        // The watch is in place before the signal goes out.
+        // The watch is in place before the signal is sent.
         tokio::task::yield_now().await;
         processes.signal(id, StopSignal::Kill).expect("signalled");
     };
@@ -149,7 +149,7 @@ async fn a_process_that_is_not_our_child_is_watched_found_and_stopped() {
 }
 
 #[tokio::test]
-async fn what_left_the_process_group_is_swept() {
+async fn process_that_left_the_group_is_swept() {
     let machine = Machine::new();
     let processes = machine.processes(
         "setsid sh -c 'echo ready; exec sleep 1000' &
@@ -163,7 +163,7 @@ async fn what_left_the_process_group_is_swept() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_there_is_a_launch_error() {
+async fn missing_program_is_a_launch_error() {
     let machine = Machine::new();
     let processes = OsProcesses::new("/nonexistent/program".into(), machine.dir.path().to_owned());
     let error = processes.launch(&machine.spec("w1")).await.expect_err("refused");

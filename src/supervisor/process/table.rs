@@ -1,4 +1,4 @@
-//! What `/proc` says about processes. All functions block for a few system calls.
+//! The process table in `/proc`. All functions block for a few system calls.
 
 use std::{fs, io};
 
@@ -13,36 +13,36 @@ use crate::{
 pub(super) struct Entry {
     pub(super) id: ProcessId,
     pub(super) group: u32,
-    /// Whether it has ended and only waits to be reaped.
+    /// True if the process has ended and waits to be reaped.
     pub(super) is_zombie: bool,
 }
 
-/// The process that has this pid now.
+/// Returns the process that has this pid now.
 ///
 /// # Errors
-/// When that cannot be found out, for example because no file can be opened any more. It says
-/// nothing about the process.
+/// If that cannot be determined, for example because no file can be opened. An error does not
+/// mean that the process has ended.
 pub(super) fn entry(pid: u32) -> io::Result<Option<Entry>> {
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => match parse_stat(&stat) {
             Some(entry) => Ok(Some(entry)),
-            None => Err(io::Error::other(format!("/proc/{pid}/stat makes no sense"))),
+            None => Err(io::Error::other(format!("cannot parse /proc/{pid}/stat"))),
         },
         Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The file is not there or, when the process ended after it was opened, not readable.
+/// True if the file does not exist or is unreadable because the process ended after it was opened.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
         || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 
-/// Every process of a worker that the supervisor in `supervisor_dir` launched.
+/// Returns all processes of a worker that the supervisor in `supervisor_dir` launched.
 ///
-/// Processes are told by their environment, which no other process writes and which children
-/// inherit, so one that left the worker's process group is found as well.
+/// Processes are identified by their environment, which no other process writes and which children
+/// inherit, so a process that left the worker's process group is found as well.
 pub(super) fn of_worker(supervisor_dir: &str, worker: &WorkerId) -> Vec<Entry> {
     let Ok(table) = fs::read_dir("/proc") else { return Vec::new() };
     table
@@ -53,7 +53,7 @@ pub(super) fn of_worker(supervisor_dir: &str, worker: &WorkerId) -> Vec<Entry> {
 }
 
 fn is_of(pid: u32, supervisor_dir: &str, worker: &WorkerId) -> bool {
-    // Not readable: another user's process, and so not of a worker of ours.
+    // Not readable: the process belongs to another user, and so to no worker of ours.
     let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
     let dir = format!("{SUPERVISOR_DIR_VARIABLE}={supervisor_dir}");
     let worker = format!("{WORKER_VARIABLE}={worker}");
@@ -61,7 +61,7 @@ fn is_of(pid: u32, supervisor_dir: &str, worker: &WorkerId) -> bool {
     has(&dir) && has(&worker)
 }
 
-/// Reads `pid (name) state ppid pgrp … starttime …`. The name may hold anything, also
+/// Parses `pid (name) state ppid pgrp … starttime …`. The name may contain anything, also
 /// parentheses and spaces.
 fn parse_stat(stat: &str) -> Option<Entry> {
     const STATE: usize = 0;
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_parentheses_does_not_confuse() {
+    fn process_name_with_parentheses_is_parsed() {
         let stat = "15995 (a) S (b)) Z 15954 15951 11347 0 -1 4227084 76 0 0 0 0 0 0 0 20 0 1 0 175412 0 0";
         let expected =
             Entry { id: ProcessId { pid: 15995, started: 175_412 }, group: 15951, is_zombie: true };
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_in_the_table() {
+    fn own_process_is_found() {
         let me = entry(std::process::id()).expect("readable").expect("this process");
         assert_eq!(me.id.pid, std::process::id());
         assert!(!me.is_zombie && me.id.started > 0);

@@ -1,10 +1,10 @@
-//! The life of one slot as a pure state machine.
+//! The states of one slot as a pure state machine.
 //!
 //! ```text
 //!            assigned             blob there            first heartbeat
 //!   empty ─────────────▶ localizing ────────▶ starting ────────────────▶ running
 //!     ▲                      ▲                   │  │                      │  │
-//!     │ nothing assigned     │ new worker wanted │  └───── exit ─┐  exit ──┘  │
+//!     │ nothing assigned     │ other worker      │  └───── exit ─┐  exit ──┘  │
 //!     │                      │                   ▼               ▼            │
 //!     └──────────────────────┴──── gone ──── stopping ──────▶ relaunching     │
 //!                                                ▲  (silent)     │ due ─▶ starting
@@ -12,14 +12,14 @@
 //!                                  reassigned, unassigned, silent
 //! ```
 //!
-//! [`SlotState::step`] looks at an [`Observed`] and answers the next state with the
-//! [`Action`]s to take. It never waits, reads no clock and does no I/O. What it keeps true:
+//! [`SlotState::step`] takes an [`Observed`] and returns the next state with the [`Action`]s to
+//! take. It never waits, reads no clock and does no I/O. Invariants:
 //!
-//! - There is at most one process in a slot: a launch is asked for only when the process of
-//!   the launch before is known to be gone.
-//! - Not knowing what is wanted ([`Wanted::Unknown`]) never stops a process, and one that
-//!   crashes meanwhile is launched again.
-//! - Stepping twice with the same observation changes nothing the second time.
+//! - There is at most one process in a slot: a launch is requested only when the process of the
+//!   previous launch is known to have ended.
+//! - An unknown target ([`Target::Unknown`]) never stops a process, and a process that crashes
+//!   meanwhile is launched again.
+//! - A second step with the same observation changes nothing.
 
 mod reason;
 #[cfg(test)]
@@ -37,35 +37,35 @@ use crate::{
     supervisor::process::{ExitReport, StopSignal},
 };
 
-/// A worker that ran for this long with its heartbeat seen is healthy: its next crash is the
-/// first of a row.
+/// Running time with a heartbeat after which a worker is healthy: its next crash counts as the
+/// first in a row.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// The longest pause before a crashing worker is launched again: long enough to cost nothing,
-/// short enough that a repaired topology is back while its author still looks.
+/// short enough that a repaired topology is back while its author is still watching.
 pub const RELAUNCH_DELAY_MAX: Duration = Duration::from_secs(60);
 
-/// How soon a worker that left by itself, with status 0, is launched again. It usually saw
-/// before its supervisor that the slot is no longer its own.
+/// Pause before a worker that exited by itself with status 0 is launched again. Such a worker
+/// usually saw before its supervisor that the slot is no longer its own.
 pub const CLEAN_EXIT_PAUSE: Duration = Duration::from_millis(500);
 
-/// How often SIGKILL is sent again to a process that does not go.
+/// Period of sending SIGKILL again to a process that does not exit.
 pub const KILL_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// The worker that a slot is to run.
+/// The worker that a slot should run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Desired {
-    /// Its topology.
+pub struct DesiredWorker {
+    /// The worker's topology.
     pub topology: TopologyId,
-    /// Its tasks and the time of its placement.
+    /// The worker's tasks and the time of its placement.
     #[serde(flatten)]
     pub worker: AssignedWorker,
-    /// What it runs.
+    /// The topology package that the worker runs.
     pub blob: BlobKey,
 }
 
-impl Desired {
-    /// Whether a process launched for `self` is what `other` asks for.
+impl DesiredWorker {
+    /// True if a process launched for `self` is the worker that `other` asks for.
     pub fn is_same_worker(&self, other: &Self) -> bool {
         self.topology == other.topology
             && self.worker.tasks == other.worker.tasks
@@ -73,54 +73,54 @@ impl Desired {
     }
 }
 
-/// What the cluster wants of a slot.
+/// The content of a slot that the cluster wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
-    /// Nobody knows: the orders could not be read. Whatever is there stays.
+pub enum Target {
+    /// Not known, because the assignments could not be read. The slot keeps its content.
     Unknown,
-    /// The slot is to be empty.
+    /// The slot should be empty.
     Nothing,
-    /// This worker.
-    Worker(Desired),
+    /// The slot should run this worker.
+    Worker(DesiredWorker),
 }
 
-/// How far the blob of the wanted worker is.
+/// Progress of localizing the blob of the desired worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blob {
     /// Unpacked on disk.
     Present,
-    /// Not here yet, or a try failed; it is being fetched for as long as it is wanted.
+    /// Not on this machine yet, or an attempt failed; fetched again for as long as it is needed.
     Fetching,
 }
 
-/// How far the last launch in a slot is.
+/// Progress of the last launch in a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// Under way.
     Launching,
     /// No process was started.
     Failed(Arc<str>),
-    /// There is a process.
+    /// The process exists.
     Alive {
-        /// When its heartbeat was last seen to change, by our clock.
-        beat: Option<Monotonic>,
+        /// Time at which the heartbeat was last seen to change, by our clock.
+        heartbeat: Option<Monotonic>,
     },
-    /// The process is gone.
+    /// The process has ended.
     Exited(ExitReport),
 }
 
 /// The last launch in a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launched {
-    /// Which one.
+    /// The id of the launch.
     pub worker: WorkerId,
-    /// How far it is.
+    /// Progress of the launch.
     pub progress: Progress,
 }
 
-/// The patience of a supervisor with its workers.
+/// The timeouts of a supervisor for its workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct Timeouts {
     /// From launch to the first heartbeat.
     pub start: Duration,
     /// Between two heartbeats.
@@ -129,54 +129,54 @@ pub struct Patience {
     pub grace: Duration,
 }
 
-/// What a step looks at.
+/// The inputs of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
     /// The time of the observation.
     pub now: Monotonic,
-    /// When the heartbeats were last looked at. Silence is judged by this: a supervisor that
-    /// was held up itself has not seen the heartbeats of that time.
-    pub looked: Monotonic,
-    /// What the slot is to run.
-    pub wanted: Wanted,
-    /// The blob of the wanted worker or, while that is unknown, of the one that is held.
+    /// Time at which the heartbeats were last read. Silence is measured up to this time: a
+    /// supervisor that was delayed itself has not seen the heartbeats of the delay.
+    pub heartbeats_read_at: Monotonic,
+    /// The content that the slot should have.
+    pub target: Target,
+    /// The blob of the target worker or, while the target is unknown, of the worker in the slot.
     pub blob: Blob,
-    /// The last launch, also when its process is gone.
+    /// The last launch, also after its process has ended.
     pub launched: Option<Launched>,
-    /// An id that no launch had yet, for the next one.
-    pub fresh: WorkerId,
-    /// How long to wait for what.
-    pub patience: Patience,
+    /// The id of the next launch, not used by any launch before.
+    pub next_worker_id: WorkerId,
+    /// The timeouts for workers.
+    pub timeouts: Timeouts,
 }
 
-/// Something to do for a slot, and why.
+/// An action for a slot, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Start a process.
     Launch {
         /// The id of this launch.
         worker: WorkerId,
-        /// What it is to run.
-        desired: Desired,
-        /// Why.
+        /// The worker to run.
+        desired: DesiredWorker,
+        /// Reason of the launch.
         reason: Reason,
     },
     /// Signal the process group of a launch.
     Signal {
-        /// Which launch.
+        /// The id of the launch.
         worker: WorkerId,
         /// The signal.
         signal: StopSignal,
-        /// Why.
+        /// Reason of the signal.
         reason: Reason,
     },
-    /// Tell the author and the operator that a launch failed them.
+    /// Report a failed launch to the author of the topology and to the operator.
     Report {
-        /// Which launch.
+        /// The id of the launch.
         worker: WorkerId,
-        /// What it was to run.
-        desired: Desired,
-        /// How it failed.
+        /// The worker that was launched.
+        desired: DesiredWorker,
+        /// The failure.
         reason: Reason,
     },
 }
@@ -184,72 +184,72 @@ pub enum Action {
 /// The condition of a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlotState {
-    /// Nothing runs and nothing is to run.
+    /// Nothing runs and nothing should run.
     Empty,
     /// Waits for the blob.
     Localizing {
-        /// What will be launched.
-        desired: Desired,
-        /// Launches in a row that failed before.
+        /// The worker to launch.
+        desired: DesiredWorker,
+        /// Failed launches in a row before.
         n_failures: u32,
     },
     /// Launched, no heartbeat seen yet.
     Starting {
         /// The launch.
         worker: WorkerId,
-        /// What it runs.
-        desired: Desired,
-        /// When the launch was asked for.
+        /// The worker that the launch runs.
+        desired: DesiredWorker,
+        /// Time of the launch action.
         since: Monotonic,
-        /// Launches in a row that failed before.
+        /// Failed launches in a row before.
         n_failures: u32,
     },
-    /// Its heartbeat was seen.
+    /// The launch has written a heartbeat.
     Running {
         /// The launch.
         worker: WorkerId,
-        /// What it runs.
-        desired: Desired,
-        /// When its first heartbeat was seen, or when it was adopted.
+        /// The worker that the launch runs.
+        desired: DesiredWorker,
+        /// Time of the first heartbeat, or of the adoption.
         since: Monotonic,
-        /// Launches in a row that failed before.
+        /// Failed launches in a row before.
         n_failures: u32,
     },
-    /// Its process is to go.
+    /// The process of the launch must end.
     Stopping {
         /// The launch.
         worker: WorkerId,
-        /// What it runs.
-        desired: Desired,
-        /// Why it is stopped.
+        /// The worker that the launch runs.
+        desired: DesiredWorker,
+        /// Reason of the stop.
         reason: Reason,
-        /// The last signal and when it was sent; none before there is a process.
+        /// The last signal and its time; none before there is a process.
         signalled: Option<(StopSignal, Monotonic)>,
-        /// Launches in a row that failed, this one included if it did.
+        /// Failed launches in a row, including this one if it failed.
         n_failures: u32,
     },
-    /// Its process is gone and is launched again after a pause.
+    /// The process has ended and is launched again after a pause.
     Relaunching {
-        /// What will be launched.
-        desired: Desired,
-        /// When.
+        /// The worker to launch.
+        desired: DesiredWorker,
+        /// Time of the next launch.
         due: Monotonic,
-        /// Launches in a row that failed.
+        /// Failed launches in a row.
         n_failures: u32,
     },
 }
 
 impl SlotState {
-    /// The state of a slot whose process was found alive by a supervisor that just started.
-    pub fn adopted(worker: WorkerId, desired: Desired, now: Monotonic) -> Self {
+    /// The state of a slot in which a starting supervisor found a live process.
+    pub fn adopted(worker: WorkerId, desired: DesiredWorker, now: Monotonic) -> Self {
         Self::Running { worker, desired, since: now, n_failures: 0 }
     }
 
-    /// The next state and what to do to get there.
+    /// Returns the next state and the actions that lead to it.
     pub fn step(self, seen: &Observed) -> (Self, Vec<Action>) {
         let mut actions = Vec::new();
         let mut state = self;
-        // No state can be entered twice without the observation changing, so this ends.
+        // No state is entered twice without a change of the observation, so this loop ends.
         loop {
             let before = state.clone();
             state = state.advance(seen, &mut actions);
@@ -261,9 +261,9 @@ impl SlotState {
 
     fn advance(self, seen: &Observed, actions: &mut Vec<Action>) -> Self {
         match self {
-            Self::Empty => match &seen.wanted {
-                Wanted::Worker(desired) => Self::Localizing { desired: desired.clone(), n_failures: 0 },
-                Wanted::Unknown | Wanted::Nothing => Self::Empty,
+            Self::Empty => match &seen.target {
+                Target::Worker(desired) => Self::Localizing { desired: desired.clone(), n_failures: 0 },
+                Target::Unknown | Target::Nothing => Self::Empty,
             },
             Self::Localizing { desired, n_failures } => localizing(desired, n_failures, seen, actions),
             Self::Starting { worker, desired, since, n_failures } => {
@@ -275,7 +275,7 @@ impl SlotState {
             Self::Stopping { worker, desired, reason, signalled, n_failures } => {
                 stopping(Leaving { worker, desired, reason, signalled, n_failures }, seen, actions)
             }
-            Self::Relaunching { desired, due, n_failures } => match changed(&desired, &seen.wanted) {
+            Self::Relaunching { desired, due, n_failures } => match reason_to_stop(&desired, &seen.target) {
                 Some(_) => Self::Empty,
                 None if seen.now >= due => Self::Localizing { desired, n_failures },
                 None => Self::Relaunching { desired, due, n_failures },
@@ -283,8 +283,8 @@ impl SlotState {
         }
     }
 
-    /// What the slot holds or is about to hold; what is being stopped is not held.
-    pub fn desired(&self) -> Option<&Desired> {
+    /// The worker that the slot runs or is about to run; none while it is being stopped.
+    pub fn desired(&self) -> Option<&DesiredWorker> {
         match self {
             Self::Empty | Self::Stopping { .. } => None,
             Self::Localizing { desired, .. }
@@ -294,8 +294,8 @@ impl SlotState {
         }
     }
 
-    /// The launch whose process is or may be there.
-    pub fn worker(&self) -> Option<(&WorkerId, &Desired)> {
+    /// The launch whose process exists or may exist.
+    pub fn worker(&self) -> Option<(&WorkerId, &DesiredWorker)> {
         match self {
             Self::Empty | Self::Localizing { .. } | Self::Relaunching { .. } => None,
             Self::Starting { worker, desired, .. }
@@ -304,24 +304,24 @@ impl SlotState {
         }
     }
 
-    /// When a step may do something although nothing else happened.
-    pub fn deadline(&self, launched: Option<&Launched>, patience: &Patience) -> Option<Monotonic> {
+    /// Time at which a step may act although nothing else happened.
+    pub fn deadline(&self, launched: Option<&Launched>, timeouts: &Timeouts) -> Option<Monotonic> {
         match self {
             Self::Empty | Self::Localizing { .. } => None,
-            Self::Starting { since, .. } => Some(since.plus(patience.start)),
+            Self::Starting { since, .. } => Some(since.plus(timeouts.start)),
             Self::Running { worker, since, .. } => {
-                let beat = launched.filter(|l| l.worker == *worker).and_then(Launched::beat);
-                Some((*since).max(beat.unwrap_or(*since)).plus(patience.silence))
+                let heartbeat = launched.filter(|l| l.worker == *worker).and_then(Launched::heartbeat);
+                Some((*since).max(heartbeat.unwrap_or(*since)).plus(timeouts.silence))
             }
             Self::Stopping { signalled, .. } => signalled.map(|(signal, at)| match signal {
-                StopSignal::Terminate => at.plus(patience.grace),
+                StopSignal::Terminate => at.plus(timeouts.grace),
                 StopSignal::Kill => at.plus(KILL_AGAIN_AFTER),
             }),
             Self::Relaunching { due, .. } => Some(*due),
         }
     }
 
-    /// One word for logs and status pages.
+    /// Name of the state, for logs and status pages.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -335,9 +335,9 @@ impl SlotState {
 }
 
 impl Launched {
-    fn beat(&self) -> Option<Monotonic> {
+    fn heartbeat(&self) -> Option<Monotonic> {
         match self.progress {
-            Progress::Alive { beat } => beat,
+            Progress::Alive { heartbeat } => heartbeat,
             Progress::Launching | Progress::Failed(_) | Progress::Exited(_) => None,
         }
     }
@@ -350,24 +350,24 @@ impl Launched {
     }
 }
 
-/// Why what is held must go, if it must.
-fn changed(held: &Desired, wanted: &Wanted) -> Option<Reason> {
-    match wanted {
-        Wanted::Unknown => None,
-        Wanted::Nothing => Some(Reason::Unassigned),
-        Wanted::Worker(desired) if desired.is_same_worker(held) => None,
-        Wanted::Worker(_) => Some(Reason::Reassigned),
+/// Reason for which the worker in the slot must stop, if it must.
+fn reason_to_stop(held: &DesiredWorker, target: &Target) -> Option<Reason> {
+    match target {
+        Target::Unknown => None,
+        Target::Nothing => Some(Reason::Unassigned),
+        Target::Worker(desired) if desired.is_same_worker(held) => None,
+        Target::Worker(_) => Some(Reason::Reassigned),
     }
 }
 
-fn localizing(held: Desired, n_failures: u32, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
-    if changed(&held, &seen.wanted).is_some() {
+fn localizing(held: DesiredWorker, n_failures: u32, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+    if reason_to_stop(&held, &seen.target).is_some() {
         return SlotState::Empty;
     }
-    // The rest of the record (host, blob) may differ though it is the same worker.
-    let desired = match &seen.wanted {
-        Wanted::Worker(desired) => desired.clone(),
-        Wanted::Unknown | Wanted::Nothing => held,
+    // The rest of the record (host, blob) may differ for the same worker.
+    let desired = match &seen.target {
+        Target::Worker(desired) => desired.clone(),
+        Target::Unknown | Target::Nothing => held,
     };
     let occupied = seen.launched.as_ref().is_some_and(|launched| !launched.is_over());
     if seen.blob == Blob::Fetching || occupied {
@@ -377,44 +377,46 @@ fn localizing(held: Desired, n_failures: u32, seen: &Observed, actions: &mut Vec
         0 => Reason::Assigned,
         n_failures => Reason::RelaunchDue { n_failures },
     };
-    let worker = seen.fresh.clone();
+    let worker = seen.next_worker_id.clone();
     actions.push(Action::Launch { worker: worker.clone(), desired: desired.clone(), reason });
     SlotState::Starting { worker, desired, since: seen.now, n_failures }
 }
 
-/// A launch that is wanted: starting or running.
+/// A starting or running launch that the slot should keep.
 struct Live {
     worker: WorkerId,
-    desired: Desired,
+    desired: DesiredWorker,
     since: Monotonic,
     n_failures: u32,
 }
 
 impl Live {
     fn starting(self, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
-        if let Some(reason) = changed(&self.desired, &seen.wanted) {
+        if let Some(reason) = reason_to_stop(&self.desired, &seen.target) {
             return self.stop(reason, StopCounts::No);
         }
         match self.progress(seen) {
             Some(Progress::Failed(cause)) => self.failed(Reason::LaunchFailed { cause }, seen, actions),
             Some(Progress::Exited(report)) => self.failed(Reason::Exited { report }, seen, actions),
-            Some(Progress::Alive { beat: Some(_) }) => SlotState::Running {
+            Some(Progress::Alive { heartbeat: Some(_) }) => SlotState::Running {
                 worker: self.worker,
                 desired: self.desired,
                 since: seen.now,
                 n_failures: self.n_failures,
             },
-            Some(Progress::Alive { beat: None }) if seen.looked.since(self.since) >= seen.patience.start => {
-                let reason = Reason::StartTimedOut { after: seen.looked.since(self.since) };
+            Some(Progress::Alive { heartbeat: None })
+                if seen.heartbeats_read_at.since(self.since) >= seen.timeouts.start =>
+            {
+                let reason = Reason::StartTimedOut { after: seen.heartbeats_read_at.since(self.since) };
                 self.report(reason.clone(), actions);
                 self.stop(reason, StopCounts::Yes)
             }
-            Some(Progress::Alive { beat: None } | Progress::Launching) | None => self.into_starting(),
+            Some(Progress::Alive { heartbeat: None } | Progress::Launching) | None => self.into_starting(),
         }
     }
 
     fn running(mut self, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
-        if let Some(reason) = changed(&self.desired, &seen.wanted) {
+        if let Some(reason) = reason_to_stop(&self.desired, &seen.target) {
             return self.stop(reason, StopCounts::No);
         }
         let healthy = seen.now.since(self.since) >= HEALTHY_AFTER;
@@ -424,9 +426,9 @@ impl Live {
         match self.progress(seen) {
             Some(Progress::Failed(cause)) => self.failed(Reason::LaunchFailed { cause }, seen, actions),
             Some(Progress::Exited(report)) => self.crashed(report, seen, actions),
-            Some(Progress::Alive { beat }) => {
-                let silent = seen.looked.since(beat.unwrap_or(self.since).max(self.since));
-                if silent < seen.patience.silence {
+            Some(Progress::Alive { heartbeat }) => {
+                let silent = seen.heartbeats_read_at.since(heartbeat.unwrap_or(self.since).max(self.since));
+                if silent < seen.timeouts.silence {
                     return self.into_running();
                 }
                 let reason = Reason::HeartbeatTimedOut { silent };
@@ -437,13 +439,13 @@ impl Live {
         }
     }
 
-    /// A worker that had a heartbeat is back at once the first time in a row, and backs off
-    /// like any other from then on.
+    /// Relaunches a worker that had a heartbeat: at once after the first crash in a row, with
+    /// backoff like any other launch after later crashes.
     fn crashed(self, report: ExitReport, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
         let reason = Reason::Exited { report };
         let pause = match (report, self.n_failures) {
-            // An adopted worker's status is not known: it may have left because it saw before
-            // us that it is assigned no more.
+            // The exit status of an adopted worker is not known: it may have exited because it
+            // saw before this supervisor that it is no longer assigned.
             (ExitReport::Code(0) | ExitReport::Unknown, 0) => CLEAN_EXIT_PAUSE,
             (_, 0) => Duration::ZERO,
             (_, n_before) => relaunch_delay(n_before),
@@ -458,7 +460,7 @@ impl Live {
         }
     }
 
-    /// A launch that never got as far as a heartbeat.
+    /// Relaunches, with backoff, a worker whose last launch failed without a heartbeat.
     fn failed(self, reason: Reason, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
         self.report(reason, actions);
         let n_failures = self.n_failures.saturating_add(1);
@@ -503,16 +505,16 @@ impl Live {
     }
 }
 
-/// Whether a stop is a failure of the worker, to be followed by a pause.
+/// Treatment of a stop: `Yes` counts it as a failure of the worker, which causes a pause.
 enum StopCounts {
     Yes,
     No,
 }
 
-/// A launch that is to go.
+/// A launch that is being stopped.
 struct Leaving {
     worker: WorkerId,
-    desired: Desired,
+    desired: DesiredWorker,
     reason: Reason,
     signalled: Option<(StopSignal, Monotonic)>,
     n_failures: u32,
@@ -524,7 +526,7 @@ fn stopping(mut leaving: Leaving, seen: &Observed, actions: &mut Vec<Action>) ->
         Some(Progress::Alive { .. }) => {
             let next = match leaving.signalled {
                 None => Some(StopSignal::Terminate),
-                Some((StopSignal::Terminate, at)) if seen.now.since(at) >= seen.patience.grace => {
+                Some((StopSignal::Terminate, at)) if seen.now.since(at) >= seen.timeouts.grace => {
                     leaving.reason = Reason::GraceOver { cause: Box::new(leaving.reason) };
                     Some(StopSignal::Kill)
                 }
@@ -539,23 +541,23 @@ fn stopping(mut leaving: Leaving, seen: &Observed, actions: &mut Vec<Action>) ->
                 actions.push(Action::Signal { worker, signal, reason });
             }
         }
-        // The launch is still under way: its process is stopped as soon as there is one.
+        // The launch is under way: its process is stopped as soon as it exists.
         Some(Progress::Launching) | None => {}
     }
     let Leaving { worker, desired, reason, signalled, n_failures } = leaving;
     SlotState::Stopping { worker, desired, reason, signalled, n_failures }
 }
 
-/// Where a slot goes when the process that was stopped is gone.
+/// The state after a stopped process has ended.
 fn gone(left: Leaving, seen: &Observed) -> SlotState {
     let was_at_fault = left.reason.is_workers_fault();
-    match changed(&left.desired, &seen.wanted) {
+    match reason_to_stop(&left.desired, &seen.target) {
         None if was_at_fault => SlotState::Relaunching {
             desired: left.desired,
             due: seen.now.plus(relaunch_delay(left.n_failures)),
             n_failures: left.n_failures,
         },
-        // It was stopped as unwanted: it comes back only when it is surely wanted again.
+        // The worker was stopped as unassigned: it returns only when it is known to be assigned.
         None | Some(_) => SlotState::Empty,
     }
 }

@@ -1,4 +1,4 @@
-//! Why a slot does what it does: the log line, and what a status page shows.
+//! Reasons of a slot's actions, for the log and for status pages.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -7,11 +7,11 @@ use crate::supervisor::process::ExitReport;
 /// The cause of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// The leader put a worker into the slot.
+    /// The leader assigned a worker to the slot.
     Assigned,
-    /// The leader took the worker away.
+    /// The leader removed the worker from the slot.
     Unassigned,
-    /// The leader put another worker, or the same tasks anew, into the slot.
+    /// The leader assigned another worker, or the same tasks again, to the slot.
     Reassigned,
     /// The pause after a failure is over.
     RelaunchDue {
@@ -20,33 +20,33 @@ pub enum Reason {
     },
     /// The process ended by itself.
     Exited {
-        /// How.
+        /// Exit status or signal.
         report: ExitReport,
     },
     /// No process could be started.
     LaunchFailed {
-        /// Why.
+        /// Text of the launch error.
         cause: Arc<str>,
     },
-    /// There was no first heartbeat in time.
+    /// The worker wrote no first heartbeat in time.
     StartTimedOut {
-        /// The time it had.
+        /// Time since the launch.
         after: Duration,
     },
     /// The heartbeat stopped changing.
     HeartbeatTimedOut {
-        /// For how long.
+        /// Time since the last heartbeat.
         silent: Duration,
     },
-    /// The process did not leave when asked.
+    /// The process did not exit after SIGTERM.
     GraceOver {
-        /// Why it was asked.
+        /// Reason of the SIGTERM.
         cause: Box<Reason>,
     },
 }
 
 impl Reason {
-    /// Whether the worker failed, as opposed to being no longer wanted.
+    /// True if the worker failed; false if it is only no longer assigned.
     pub fn is_workers_fault(&self) -> bool {
         match self {
             Self::Assigned | Self::Unassigned | Self::Reassigned | Self::RelaunchDue { .. } => false,
@@ -65,14 +65,14 @@ impl fmt::Display for Reason {
             Self::Assigned => f.write_str("assigned"),
             Self::Unassigned => f.write_str("no longer assigned"),
             Self::Reassigned => f.write_str("the assignment changed"),
-            Self::RelaunchDue { n_failures } => write!(f, "launched again after {n_failures} failures"),
+            Self::RelaunchDue { n_failures } => write!(f, "relaunched after {n_failures} failures in a row"),
             Self::Exited { report } => report.fmt(f),
             Self::LaunchFailed { cause } => write!(f, "could not be launched: {cause}"),
             Self::StartTimedOut { after } => {
-                write!(f, "gave no heartbeat {}s after its launch", after.as_secs())
+                write!(f, "wrote no heartbeat within {}s of its launch", after.as_secs())
             }
-            Self::HeartbeatTimedOut { silent } => write!(f, "gave no heartbeat for {}s", silent.as_secs()),
-            Self::GraceOver { cause } => write!(f, "did not leave when asked ({cause})"),
+            Self::HeartbeatTimedOut { silent } => write!(f, "wrote no heartbeat for {}s", silent.as_secs()),
+            Self::GraceOver { cause } => write!(f, "did not exit after SIGTERM ({cause})"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Properties of the slot machine against a small random world, and its rules as a table.
+//! Tests of the slot's state machine: properties in a small random world, and single rules.
 
 use proptest::prelude::*;
 
@@ -8,14 +8,14 @@ use crate::{
     model::{Timestamp, task_set::TaskSet},
 };
 
-const PATIENCE: Patience = Patience {
+const TIMEOUTS: Timeouts = Timeouts {
     start: Duration::from_secs(120),
     silence: Duration::from_secs(30),
     grace: Duration::from_secs(3),
 };
 
-fn desired(n: u8) -> Desired {
-    Desired {
+fn desired(n: u8) -> DesiredWorker {
+    DesiredWorker {
         topology: format!("t-{n}-100").parse().expect("valid id"),
         worker: AssignedWorker {
             host: "h".to_owned(),
@@ -26,30 +26,30 @@ fn desired(n: u8) -> Desired {
     }
 }
 
-/// One slot, its process and the supervisor's effects.
+/// One slot with its process and the effects of the supervisor.
 #[derive(Debug, Clone)]
 struct World {
     clock: Clock,
     state: SlotState,
-    wanted: Wanted,
+    target: Target,
     blob: Blob,
-    /// Now, unless a test stops looking.
-    looked: Option<Monotonic>,
+    /// The time of the last reading of heartbeats; now, unless a test stops the reading.
+    heartbeats_read_at: Option<Monotonic>,
     launched: Option<Launched>,
     n_launches: u32,
     obeys_sigterm: bool,
     actions: Vec<Action>,
 }
 
-/// What can happen.
+/// A random event.
 #[derive(Debug, Clone)]
 enum Turn {
     Pass(u64),
-    Want(Wanted),
+    SetTarget(Target),
     Blob(Blob),
     LaunchDone,
     LaunchFailed,
-    Beat,
+    Heartbeat,
     Exit(ExitReport),
     ObeySigterm(bool),
 }
@@ -59,9 +59,9 @@ impl World {
         Self {
             clock: Clock::manual(Timestamp::from_millis(1)),
             state: SlotState::Empty,
-            wanted: Wanted::Nothing,
+            target: Target::Nothing,
             blob: Blob::Present,
-            looked: None,
+            heartbeats_read_at: None,
             launched: None,
             n_launches: 0,
             obeys_sigterm: true,
@@ -72,12 +72,12 @@ impl World {
     fn observed(&self) -> Observed {
         Observed {
             now: self.clock.monotonic(),
-            looked: self.looked.unwrap_or(self.clock.monotonic()),
-            wanted: self.wanted.clone(),
+            heartbeats_read_at: self.heartbeats_read_at.unwrap_or(self.clock.monotonic()),
+            target: self.target.clone(),
             blob: self.blob,
             launched: self.launched.clone(),
-            fresh: format!("w{}", self.n_launches).parse().expect("valid id"),
-            patience: PATIENCE,
+            next_worker_id: format!("w{}", self.n_launches).parse().expect("valid id"),
+            timeouts: TIMEOUTS,
         }
     }
 
@@ -96,24 +96,24 @@ impl World {
     fn turn(&mut self, turn: &Turn) {
         match turn {
             Turn::Pass(millis) => self.clock.turn(Duration::from_millis(*millis)),
-            Turn::Want(wanted) => self.wanted = wanted.clone(),
+            Turn::SetTarget(target) => self.target = target.clone(),
             Turn::Blob(blob) => self.blob = *blob,
             Turn::ObeySigterm(obeys) => self.obeys_sigterm = *obeys,
             Turn::LaunchDone if self.progress() == Some(&Progress::Launching) => {
-                self.set(Progress::Alive { beat: None });
+                self.set(Progress::Alive { heartbeat: None });
             }
             Turn::LaunchFailed if self.progress() == Some(&Progress::Launching) => {
                 self.set(Progress::Failed("no such file".into()));
             }
-            Turn::Beat if self.is_alive() => {
-                self.set(Progress::Alive { beat: Some(self.clock.monotonic()) });
+            Turn::Heartbeat if self.is_alive() => {
+                self.set(Progress::Alive { heartbeat: Some(self.clock.monotonic()) });
             }
             Turn::Exit(report) if self.is_alive() => self.set(Progress::Exited(*report)),
-            Turn::LaunchDone | Turn::LaunchFailed | Turn::Beat | Turn::Exit(_) => {}
+            Turn::LaunchDone | Turn::LaunchFailed | Turn::Heartbeat | Turn::Exit(_) => {}
         }
     }
 
-    /// One step with its effects. Panics when a rule is broken.
+    /// Makes one step with its effects. Panics if a rule is broken.
     fn step(&mut self) -> Vec<Action> {
         let seen = self.observed();
         let (state, actions) = self.state.clone().step(&seen);
@@ -132,7 +132,7 @@ impl World {
                     self.n_launches += 1;
                 }
                 Action::Signal { worker, signal, .. } => {
-                    assert!(self.is_alive(), "signalled what is not there");
+                    assert!(self.is_alive(), "signalled a process that does not exist");
                     assert_eq!(self.launched.as_ref().map(|l| &l.worker), Some(worker));
                     if *signal == StopSignal::Kill {
                         self.set(Progress::Exited(ExitReport::Signal(9)));
@@ -147,12 +147,12 @@ impl World {
         actions
     }
 
-    /// A healthy machine, for `secs` seconds in steps of half a second.
+    /// Runs a healthy machine for `secs` seconds in steps of half a second.
     fn heal(&mut self, secs: u64) {
         self.blob = Blob::Present;
         for _ in 0..secs * 2 {
             self.turn(&Turn::LaunchDone);
-            self.turn(&Turn::Beat);
+            self.turn(&Turn::Heartbeat);
             self.step();
             self.turn(&Turn::Pass(500));
         }
@@ -161,7 +161,7 @@ impl World {
     /// A slot in which `desired(1)` has run for `secs` seconds.
     fn running_for(secs: u64) -> Self {
         let mut world = Self::new();
-        world.wanted = Wanted::Worker(desired(1));
+        world.target = Target::Worker(desired(1));
         world.heal(secs);
         assert_eq!(world.state.name(), "running");
         world.actions.clear();
@@ -170,10 +170,10 @@ impl World {
 }
 
 fn any_turn() -> impl Strategy<Value = Turn> {
-    let wanted = prop_oneof![
-        Just(Wanted::Unknown),
-        Just(Wanted::Nothing),
-        (1u8..4).prop_map(|n| Wanted::Worker(desired(n))),
+    let target = prop_oneof![
+        Just(Target::Unknown),
+        Just(Target::Nothing),
+        (1u8..4).prop_map(|n| Target::Worker(desired(n))),
     ];
     let report = prop_oneof![
         Just(ExitReport::Code(0)),
@@ -183,32 +183,32 @@ fn any_turn() -> impl Strategy<Value = Turn> {
     ];
     prop_oneof![
         4 => (0u64..70_000).prop_map(Turn::Pass),
-        3 => wanted.prop_map(Turn::Want),
+        3 => target.prop_map(Turn::SetTarget),
         1 => prop_oneof![Just(Blob::Present), Just(Blob::Fetching)].prop_map(Turn::Blob),
         4 => Just(Turn::LaunchDone),
         1 => Just(Turn::LaunchFailed),
-        4 => Just(Turn::Beat),
+        4 => Just(Turn::Heartbeat),
         2 => report.prop_map(Turn::Exit),
         1 => any::<bool>().prop_map(Turn::ObeySigterm),
     ]
 }
 
 proptest! {
-    /// `World::step` checks at every step: no second process in a slot, no signal to nothing,
+    /// `World::step` checks at every step: no second process in a slot, no signal to no process,
     /// and a fixed point.
     #[test]
-    fn from_anywhere_a_healthy_machine_gets_what_is_wanted(
+    fn healthy_machine_reaches_the_target_from_any_state(
         turns in proptest::collection::vec(any_turn(), 0..60),
-        wanted in proptest::option::of(1u8..4),
+        target in proptest::option::of(1u8..4),
     ) {
         let mut world = World::new();
         for turn in &turns {
             world.turn(turn);
             world.step();
         }
-        world.wanted = wanted.map_or(Wanted::Nothing, |n| Wanted::Worker(desired(n)));
+        world.target = target.map_or(Target::Nothing, |n| Target::Worker(desired(n)));
         world.heal(2 * RELAUNCH_DELAY_MAX.as_secs());
-        match wanted {
+        match target {
             None => {
                 prop_assert_eq!(&world.state, &SlotState::Empty);
                 prop_assert!(!world.is_alive());
@@ -221,22 +221,21 @@ proptest! {
         }
     }
 
-    /// Whatever else happens, a process that is fine is signalled only when the cluster is
-    /// known to want something else.
+    /// A healthy process is signalled only if another target is known, whatever else happens.
     #[test]
-    fn not_knowing_what_is_wanted_stops_nothing(passes in proptest::collection::vec(0u64..29_000, 0..20)) {
+    fn unknown_target_stops_nothing(passes in proptest::collection::vec(0u64..29_000, 0..20)) {
         let mut world = World::running_for(1);
-        world.wanted = Wanted::Unknown;
+        world.target = Target::Unknown;
         for millis in passes {
             world.turn(&Turn::Pass(millis));
-            world.turn(&Turn::Beat);
+            world.turn(&Turn::Heartbeat);
             world.step();
         }
         prop_assert_eq!(&world.actions, &vec![]);
     }
 }
 
-/// The next launch after `pause` and not before.
+/// Checks that the next launch comes after `pause` and not before.
 fn check_relaunch(world: &mut World, pause: Duration) {
     world.step();
     if !pause.is_zero() {
@@ -251,19 +250,19 @@ fn check_relaunch(world: &mut World, pause: Duration) {
 }
 
 #[test]
-fn a_wanted_worker_with_its_blob_there_is_launched_in_the_same_step() {
+fn worker_with_a_present_blob_is_launched_in_the_same_step() {
     let mut world = World::new();
-    world.wanted = Wanted::Worker(desired(1));
+    world.target = Target::Worker(desired(1));
     let actions = world.step();
     assert!(matches!(&actions[..], [Action::Launch { reason: Reason::Assigned, .. }]), "{actions:?}");
 }
 
 #[test]
-fn a_worker_that_had_run_is_back_at_once_and_then_backs_off() {
+fn worker_that_had_run_is_relaunched_at_once_and_then_backs_off() {
     let mut world = World::running_for(60);
     let crash = |world: &mut World| {
         world.turn(&Turn::LaunchDone);
-        world.turn(&Turn::Beat);
+        world.turn(&Turn::Heartbeat);
         world.step();
         world.turn(&Turn::Exit(ExitReport::Signal(9)));
     };
@@ -277,9 +276,9 @@ fn a_worker_that_had_run_is_back_at_once_and_then_backs_off() {
 }
 
 #[test]
-fn a_launch_that_never_works_backs_off_from_the_first_time() {
+fn failing_launch_backs_off_from_the_first_failure() {
     let mut world = World::new();
-    world.wanted = Wanted::Worker(desired(1));
+    world.target = Target::Worker(desired(1));
     world.step();
     for secs in [1, 2, 4, 8, 16, 32, 60, 60] {
         world.turn(&Turn::LaunchFailed);
@@ -288,7 +287,7 @@ fn a_launch_that_never_works_backs_off_from_the_first_time() {
 }
 
 #[test]
-fn a_clean_exit_is_not_an_error_and_not_a_hurry() {
+fn clean_exit_is_not_reported_and_relaunched_after_a_pause() {
     let mut world = World::running_for(60);
     world.turn(&Turn::Exit(ExitReport::Code(0)));
     check_relaunch(&mut world, CLEAN_EXIT_PAUSE);
@@ -296,9 +295,9 @@ fn a_clean_exit_is_not_an_error_and_not_a_hurry() {
 }
 
 #[test]
-fn a_silent_worker_is_stopped_reported_and_launched_again() {
+fn silent_worker_is_stopped_reported_and_relaunched() {
     let mut world = World::running_for(60);
-    world.turn(&Turn::Pass(PATIENCE.silence.as_millis() as u64));
+    world.turn(&Turn::Pass(TIMEOUTS.silence.as_millis() as u64));
     world.step();
     assert!(matches!(
         &world.actions[..],
@@ -311,12 +310,12 @@ fn a_silent_worker_is_stopped_reported_and_launched_again() {
 }
 
 #[test]
-fn a_worker_without_a_first_heartbeat_is_stopped_and_launched_again() {
+fn worker_without_a_first_heartbeat_is_reported_and_stopped() {
     let mut world = World::new();
-    world.wanted = Wanted::Worker(desired(1));
+    world.target = Target::Worker(desired(1));
     world.step();
     world.turn(&Turn::LaunchDone);
-    world.turn(&Turn::Pass(PATIENCE.start.as_millis() as u64));
+    world.turn(&Turn::Pass(TIMEOUTS.start.as_millis() as u64));
     world.step();
     assert!(matches!(
         &world.actions[1..],
@@ -328,10 +327,10 @@ fn a_worker_without_a_first_heartbeat_is_stopped_and_launched_again() {
 }
 
 #[test]
-fn what_does_not_leave_when_asked_is_killed_and_killed_again() {
+fn process_that_ignores_sigterm_is_killed_repeatedly() {
     let mut world = World::running_for(60);
     world.obeys_sigterm = false;
-    world.wanted = Wanted::Nothing;
+    world.target = Target::Nothing;
     let mut signals = vec![];
     for _ in 0..100 {
         let seen = world.observed();
@@ -345,15 +344,15 @@ fn what_does_not_leave_when_asked_is_killed_and_killed_again() {
     }
     let sent: Vec<StopSignal> = signals.iter().map(|(_, signal)| *signal).collect();
     assert_eq!(sent, [StopSignal::Terminate, StopSignal::Kill, StopSignal::Kill]);
-    assert_eq!(signals[1].0.since(signals[0].0), PATIENCE.grace);
+    assert_eq!(signals[1].0.since(signals[0].0), TIMEOUTS.grace);
     assert_eq!(signals[2].0.since(signals[1].0), KILL_AGAIN_AFTER);
 }
 
 #[test]
-fn another_worker_waits_for_the_end_of_the_one_before() {
+fn next_worker_waits_for_the_end_of_the_previous_worker() {
     let mut world = World::running_for(60);
     world.obeys_sigterm = false;
-    world.wanted = Wanted::Worker(desired(2));
+    world.target = Target::Worker(desired(2));
     world.step();
     world.turn(&Turn::Pass(1000));
     world.step();
@@ -365,11 +364,11 @@ fn another_worker_waits_for_the_end_of_the_one_before() {
 }
 
 #[test]
-fn a_launch_that_is_no_longer_wanted_is_stopped_once_it_is_there() {
+fn unassigned_launch_is_stopped_once_its_process_exists() {
     let mut world = World::new();
-    world.wanted = Wanted::Worker(desired(1));
+    world.target = Target::Worker(desired(1));
     world.step();
-    world.wanted = Wanted::Nothing;
+    world.target = Target::Nothing;
     assert_eq!(world.step(), []);
     assert_eq!(world.state.name(), "stopping");
     world.turn(&Turn::LaunchDone);
@@ -379,22 +378,22 @@ fn a_launch_that_is_no_longer_wanted_is_stopped_once_it_is_there() {
 }
 
 #[test]
-fn an_adopted_worker_is_given_time_for_its_next_heartbeat() {
+fn adopted_worker_gets_time_for_its_next_heartbeat() {
     let mut world = World::running_for(60);
     let worker = world.state.worker().expect("running").0.clone();
     world.state = SlotState::adopted(worker, desired(1), world.clock.monotonic());
-    world.set(Progress::Alive { beat: None });
-    world.turn(&Turn::Pass(PATIENCE.silence.as_millis() as u64 - 1));
+    world.set(Progress::Alive { heartbeat: None });
+    world.turn(&Turn::Pass(TIMEOUTS.silence.as_millis() as u64 - 1));
     assert_eq!(world.step(), []);
     assert_eq!(world.state.name(), "running");
 }
 
 #[test]
-fn silence_that_nobody_listened_to_counts_for_nothing() {
+fn silence_without_a_reading_of_heartbeats_does_not_count() {
     let mut world = World::running_for(60);
-    world.looked = Some(world.clock.monotonic());
+    world.heartbeats_read_at = Some(world.clock.monotonic());
     world.turn(&Turn::Pass(1_000_000));
     assert_eq!(world.step(), []);
-    world.looked = None;
+    world.heartbeats_read_at = None;
     assert!(!world.step().is_empty());
 }

@@ -1,4 +1,4 @@
-//! Processes that a test scripts.
+//! Fake processes that a test controls.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ pub(super) struct FakeProcesses {
 struct Machine {
     n_launched: u32,
     running: BTreeMap<u32, Process>,
-    /// Every launch there ever was.
+    /// The specs of all launches.
     specs: Vec<LaunchSpec>,
     signals: Vec<StopSignal>,
     behaviour: Behaviour,
@@ -39,13 +39,13 @@ struct Process {
     ended: watch::Sender<Option<ExitReport>>,
 }
 
-/// What a worker does from now on.
+/// Behaviour of workers from now on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Behaviour {
-    /// Beats, and leaves when asked.
+    /// Writes heartbeats and exits on SIGTERM.
     #[default]
     Healthy,
-    /// Neither beats nor leaves when asked.
+    /// Writes no heartbeats and ignores SIGTERM.
     Hangs,
     /// Ends at once with status 1.
     Crashes,
@@ -54,7 +54,7 @@ pub(super) enum Behaviour {
 }
 
 impl FakeProcesses {
-    /// A machine whose workers beat every second while `tasks` run.
+    /// A machine whose workers write heartbeats every second while `tasks` run.
     pub(super) fn new(tasks: &Tasks) -> Arc<Self> {
         let fake = Arc::new(Self::default());
         let machine = Arc::downgrade(&fake);
@@ -62,7 +62,7 @@ impl FakeProcesses {
             let mut n = 0;
             while let Some(fake) = machine.upgrade() {
                 n += 1;
-                fake.beat(n);
+                fake.write_heartbeats(n);
                 drop(fake);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
@@ -74,7 +74,7 @@ impl FakeProcesses {
         self.machine.lock().expect("no one panics while holding the machine")
     }
 
-    fn beat(&self, n: u64) {
+    fn write_heartbeats(&self, n: u64) {
         let machine = self.machine();
         if machine.behaviour == Behaviour::Healthy {
             for (pid, process) in &machine.running {
@@ -107,7 +107,7 @@ impl FakeProcesses {
         self.machine().signals.clone()
     }
 
-    /// Ends every worker, as `report` says.
+    /// Ends all workers with `report`.
     pub(super) fn end_all(&self, report: ExitReport) {
         for (_, process) in std::mem::take(&mut self.machine().running) {
             process.ended.send_replace(Some(report));
@@ -138,7 +138,7 @@ impl Processes for FakeProcesses {
         machine.n_launched += 1;
         machine.specs.push(spec.clone());
         let id = ProcessId { pid: machine.n_launched, started: 1 };
-        fs::write(spec.dir.join("logs/worker.out"), "the last words\n").expect("written");
+        fs::write(spec.dir.join("logs/worker.out"), "the last line\n").expect("written");
         if machine.behaviour == Behaviour::Healthy {
             fs::write(spec.dir.join("heartbeat"), "0").expect("written");
         }

@@ -1,4 +1,4 @@
-//! An agent on a memory tree with fake processes, under paused time.
+//! Tests of an agent on a memory tree with fake processes, under paused time.
 
 mod fake;
 mod real;
@@ -36,9 +36,9 @@ use crate::{
     },
 };
 
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A machine with its tree, before and between supervisors.
+/// A machine and the tree, which outlive the supervisors of a test.
 struct World {
     dir: TempDir,
     server: MemoryTree,
@@ -47,11 +47,11 @@ struct World {
     clock: Clock,
     tasks: Tasks,
     on_stop: OnStop,
-    /// What goes wrong between supervisors and the tree.
+    /// Faults injected between supervisors and the tree.
     faults: Rates,
 }
 
-/// A supervisor that runs.
+/// A running supervisor.
 struct Supervisor {
     me: SupervisorId,
     status: crate::daemon::watch::Receiver<Status>,
@@ -62,10 +62,10 @@ struct Supervisor {
 impl Supervisor {
     async fn stop(self) {
         self.stop.cancel();
-        // Not by cancelling its task, which would drop it in the middle.
+        // Not by cancelling the supervisor's task, which would drop it in the middle.
         let mut status = self.status;
         while status.changed().await.is_ok() {}
-        assert!(self.tasks.stop(PATIENCE).await);
+        assert!(self.tasks.stop(TIMEOUT).await);
     }
 
     fn slot(&self, port: u16) -> status::SlotStatus {
@@ -73,7 +73,7 @@ impl Supervisor {
     }
 
     async fn slot_is(&self, port: u16, state: &str) {
-        wait_until(&format!("slot {port} is {state}"), PATIENCE, || async {
+        wait_until(&format!("slot {port} is {state}"), TIMEOUT, || async {
             let slot = self.slot(port);
             if slot.state == state { Ok(()) } else { Err(format!("{slot:?}")) }
         })
@@ -89,7 +89,7 @@ fn blob(n: u8) -> BlobKey {
     BlobKey::of(&[n])
 }
 
-/// Where the tasks 1 to 4 of a topology run on one machine: `(port, start)`.
+/// Placement of the tasks 1 to 4 of a topology on one machine: `(port, start)`.
 type Placement<'a> = (u8, &'a [(u16, u64)]);
 
 impl World {
@@ -175,9 +175,9 @@ impl World {
         }
     }
 
-    /// Writes assignments and, last, the orders that name them all.
-    async fn order(&self, me: &SupervisorId, placements: &[Placement<'_>]) {
-        let mut orders = Orders::default();
+    /// Writes assignments and, last, the supervisor assignments that name all of them.
+    async fn assign(&self, me: &SupervisorId, placements: &[Placement<'_>]) {
+        let mut assignments = Orders::default();
         for (n, workers) in placements {
             let (id, mut first) = (topology(*n), 1);
             let mut assignment = Assignment::default();
@@ -198,13 +198,13 @@ impl World {
             self.tree.ensure(&layout::last_errors(&id)).await.expect("created");
             let data = record::encode_assignment(&assignment);
             let version = self.put(&layout::assignment(&id), data).await;
-            orders.topologies.insert(id, version);
+            assignments.topologies.insert(id, version);
         }
-        self.put(&layout::orders(me), record::encode(&orders)).await;
+        self.put(&layout::orders(me), record::encode(&assignments)).await;
     }
 
     async fn running_is(&self, expected: &[(u16, u8)]) {
-        wait_until(&format!("{expected:?} run"), PATIENCE, || async {
+        wait_until(&format!("{expected:?} run"), TIMEOUT, || async {
             let running = self.processes.running();
             let expected: Vec<_> = expected.iter().map(|(port, n)| (*port, topology(*n))).collect();
             let found: Vec<_> = running.iter().map(|(port, spec)| (*port, spec.topology.clone())).collect();
@@ -217,7 +217,7 @@ impl World {
         Store::new(self.tree.clone()).errors(&topology(n), TaskId(1)).await.expect("read")
     }
 
-    /// Lets an agent do all that it does in this time.
+    /// Lets the agent work for `secs` seconds.
     async fn pass(&self, secs: u64) {
         tokio::time::sleep(Duration::from_secs(secs)).await;
     }
@@ -239,10 +239,10 @@ fn storm(n: u8) -> Storm {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_ordered_runs_and_what_is_not_stops() {
+async fn assigned_workers_run_and_unassigned_workers_stop() {
     let world = World::new().await;
     let supervisor = world.supervisor().await;
-    world.order(&supervisor.me, &[(1, &[(6700, 5), (6701, 5)])]).await;
+    world.assign(&supervisor.me, &[(1, &[(6700, 5), (6701, 5)])]).await;
     world.running_is(&[(6700, 1), (6701, 1)]).await;
     supervisor.slot_is(6700, "running").await;
     let (_, spec) = &world.processes.running()[1];
@@ -250,9 +250,9 @@ async fn what_is_ordered_runs_and_what_is_not_stops() {
     assert_eq!(spec.code, world.path("blobs").join(blob(1).as_str()));
     assert!(spec.dir.join("pids").is_dir());
 
-    world.order(&supervisor.me, &[(1, &[(6700, 5)])]).await;
-    // The other one now has all tasks: it is another worker.
-    wait_until("one worker with all tasks runs", PATIENCE, || async {
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)])]).await;
+    // The remaining worker has all tasks now, so another launch replaces it.
+    wait_until("one worker with all tasks runs", TIMEOUT, || async {
         let running = world.processes.running();
         if running.len() == 1 && world.processes.n_launched() == 3 {
             Ok(())
@@ -261,7 +261,7 @@ async fn what_is_ordered_runs_and_what_is_not_stops() {
         }
     })
     .await;
-    world.order(&supervisor.me, &[]).await;
+    world.assign(&supervisor.me, &[]).await;
     world.running_is(&[]).await;
     supervisor.slot_is(6700, "empty").await;
     assert_eq!(fs::read_dir(world.path("ledger")).expect("listed").count(), 0);
@@ -270,11 +270,11 @@ async fn what_is_ordered_runs_and_what_is_not_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_registered_while_it_runs() {
+async fn supervisor_is_registered_while_it_runs() {
     let world = World::new().await;
     let supervisor = world.supervisor().await;
     let path = layout::supervisor(&supervisor.me);
-    wait_until("it is registered", PATIENCE, || async {
+    wait_until("the supervisor is registered", TIMEOUT, || async {
         world.tree.get(&path).await.expect("read").ok_or("not there".to_owned())
     })
     .await;
@@ -283,49 +283,49 @@ async fn it_is_registered_while_it_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_was_killed_is_back_within_a_second() {
+async fn killed_worker_runs_again_within_a_second() {
     let world = World::new().await;
     let supervisor = world.supervisor().await;
-    world.order(&supervisor.me, &[(1, &[(6700, 5)])]).await;
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)])]).await;
     supervisor.slot_is(6700, "running").await;
     world.processes.end_all(ExitReport::Signal(9));
     let killed = world.clock.monotonic();
-    wait_until("another one runs", PATIENCE, || async {
+    wait_until("the next launch runs", TIMEOUT, || async {
         if world.processes.n_launched() == 2 { Ok(()) } else { Err("not yet".to_owned()) }
     })
     .await;
     assert!(world.clock.monotonic().since(killed) < Duration::from_secs(1));
-    let errors = wait_until("the kill is reported", PATIENCE, || async {
+    let errors = wait_until("the kill is reported", TIMEOUT, || async {
         let errors = world.errors(1).await;
         if errors.is_empty() { Err("no errors".to_owned()) } else { Ok(errors) }
     })
     .await;
     assert!(errors[0].message.ends_with("was killed by signal 9"), "{:?}", errors[0]);
-    assert_eq!(errors[0].stack, "the last words");
+    assert_eq!(errors[0].stack, "the last line");
     supervisor.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_loop_backs_off_and_is_reported_now_and_then() {
+async fn crash_loop_backs_off_and_is_reported_at_most_every_ten_seconds() {
     let world = World::new().await;
     let supervisor = world.supervisor().await;
     world.processes.behave(Behaviour::Crashes);
-    world.order(&supervisor.me, &[(1, &[(6700, 5)])]).await;
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)])]).await;
     world.pass(64).await;
-    // At 0, 1, 3, 7, 15, 31 and 63 s.
+    // Launches at 0, 1, 3, 7, 15, 31 and 63 s.
     assert_eq!(world.processes.n_launched(), 7);
-    assert_eq!(world.errors(1).await.len(), 4, "those less than 10 s apart are one");
+    assert_eq!(world.errors(1).await.len(), 4, "failures less than 10 s apart are reported once");
     world.processes.behave(Behaviour::Healthy);
     supervisor.slot_is(6700, "running").await;
     supervisor.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_program_that_cannot_be_started_is_reported() {
+async fn missing_program_is_reported() {
     let world = World::new().await;
     let supervisor = world.supervisor().await;
     world.processes.behave(Behaviour::IsMissing);
-    world.order(&supervisor.me, &[(1, &[(6700, 5)])]).await;
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)])]).await;
     world.pass(10).await;
     let errors = world.errors(1).await;
     assert!(errors[0].message.contains("cannot start worker: no such program"), "{errors:?}");
@@ -333,13 +333,13 @@ async fn a_program_that_cannot_be_started_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_worker_is_killed_and_started_again() {
+async fn silent_worker_is_killed_and_relaunched() {
     let world = World::new().await;
     let supervisor = world.supervisor().await;
-    world.order(&supervisor.me, &[(1, &[(6700, 5)])]).await;
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)])]).await;
     supervisor.slot_is(6700, "running").await;
     world.pass(300).await;
-    assert_eq!(world.processes.n_launched(), 1, "a worker that beats is left alone");
+    assert_eq!(world.processes.n_launched(), 1, "a worker with heartbeats keeps running");
     world.processes.behave(Behaviour::Hangs);
     world.pass(35).await;
     world.processes.behave(Behaviour::Healthy);
@@ -350,17 +350,17 @@ async fn a_silent_worker_is_killed_and_started_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_supervisor_adopts_what_still_fits_and_stops_the_rest() {
+async fn next_supervisor_adopts_assigned_workers_and_stops_the_others() {
     let world = World::new().await;
     let first = world.supervisor().await;
     let me = first.me.clone();
-    world.order(&me, &[(1, &[(6700, 5)]), (2, &[(6701, 5)])]).await;
+    world.assign(&me, &[(1, &[(6700, 5)]), (2, &[(6701, 5)])]).await;
     world.running_is(&[(6700, 1), (6701, 2)]).await;
     first.slot_is(6700, "running").await;
     first.stop().await;
     assert_eq!(world.processes.running().len(), 2, "workers outlive their supervisor");
 
-    world.order(&me, &[(1, &[(6700, 5)]), (3, &[(6701, 6)])]).await;
+    world.assign(&me, &[(1, &[(6700, 5)]), (3, &[(6701, 6)])]).await;
     let second = world.supervisor().await;
     assert_eq!(second.me, me);
     world.running_is(&[(6700, 1), (6701, 3)]).await;
@@ -373,13 +373,13 @@ async fn the_next_supervisor_adopts_what_still_fits_and_stops_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_launch_that_was_never_written_down_is_found_again() {
+async fn launch_without_a_recorded_process_is_found_again() {
     let world = World::new().await;
     let first = world.supervisor().await;
-    world.order(&first.me, &[(1, &[(6700, 5)])]).await;
+    world.assign(&first.me, &[(1, &[(6700, 5)])]).await;
     first.slot_is(6700, "running").await;
     first.stop().await;
-    // As if it had died between the launch and the note of the process.
+    // As if the supervisor had died between the launch and the record of its process.
     let file = world.path("ledger/6700.json");
     let mut entry: serde_json::Value = serde_json::from_slice(&fs::read(&file).expect("read")).expect("JSON");
     assert!(entry.as_object_mut().expect("object").remove("process").is_some());
@@ -393,10 +393,10 @@ async fn a_launch_that_was_never_written_down_is_found_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_ledger_costs_one_restart_and_nothing_runs_twice() {
+async fn damaged_ledger_costs_one_restart_and_nothing_runs_twice() {
     let world = World::new().await;
     let first = world.supervisor().await;
-    world.order(&first.me, &[(1, &[(6700, 5)])]).await;
+    world.assign(&first.me, &[(1, &[(6700, 5)])]).await;
     first.slot_is(6700, "running").await;
     first.stop().await;
     fs::write(world.path("ledger/6700.json"), "{").expect("written");
@@ -408,11 +408,11 @@ async fn a_damaged_ledger_costs_one_restart_and_nothing_runs_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_read_keeps_running() {
+async fn workers_of_unreadable_records_keep_running() {
     let world = World::new().await;
     let supervisor = world.supervisor().await;
     let placements: [Placement<'_>; 2] = [(1, &[(6700, 5)]), (2, &[(6701, 5)])];
-    world.order(&supervisor.me, &placements).await;
+    world.assign(&supervisor.me, &placements).await;
     world.running_is(&[(6700, 1), (6701, 2)]).await;
     let corrupt =
         [layout::assignment(&topology(1)), layout::storm(&topology(1)), layout::orders(&supervisor.me)];
@@ -422,36 +422,36 @@ async fn what_cannot_be_read_keeps_running() {
         world.tree.set(&layout::orders(&supervisor.me), b"nonsense", None).await.expect("written");
         world.pass(100).await;
         assert_eq!(world.processes.n_launched(), 2, "{path}");
-        world.order(&supervisor.me, &placements).await;
+        world.assign(&supervisor.me, &placements).await;
         world.pass(100).await;
         assert_eq!(world.processes.n_launched(), 2, "{path}");
     }
     world.tree.set(&layout::assignment(&topology(1)), b"nonsense", None).await.expect("written");
-    wait_until("it is shown", PATIENCE, || async {
+    wait_until("the unreadable assignment is shown", TIMEOUT, || async {
         let problems = supervisor.status.borrow().problems.join(" ");
         if problems.contains("/assignments/t1-1-100") { Ok(()) } else { Err(problems) }
     })
     .await;
-    // The one that can be read is taken away, the other one is even restarted.
+    // The worker of the unreadable assignment is even restarted; the other worker is unassigned.
     world.processes.end_all(ExitReport::Signal(9));
     world.running_is(&[(6700, 1), (6701, 2)]).await;
-    let orders = Orders { topologies: [(topology(1), Version(0))].into() };
-    world.put(&layout::orders(&supervisor.me), record::encode(&orders)).await;
+    let assignments = Orders { topologies: [(topology(1), Version(0))].into() };
+    world.put(&layout::orders(&supervisor.me), record::encode(&assignments)).await;
     world.running_is(&[(6700, 1)]).await;
     supervisor.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_heard_first_that_it_is_not_wanted_is_not_launched_again() {
+async fn worker_that_exits_before_its_supervisor_sees_the_change_is_not_relaunched() {
     let every_event_is_lost = Rates { lost_event: 1.0, ..Rates::default() };
     let world = World { faults: every_event_is_lost, ..World::new().await };
     let supervisor = world.supervisor().await;
-    world.order(&supervisor.me, &[(1, &[(6700, 5)])]).await;
-    // Read by the periodic pass; the next one is 30 s away.
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)])]).await;
+    // Read by the periodic pass; the next pass is 30 s away.
     supervisor.slot_is(6700, "running").await;
-    world.order(&supervisor.me, &[]).await;
+    world.assign(&supervisor.me, &[]).await;
     world.pass(10).await;
-    assert_eq!(supervisor.slot(6700).state, "running", "the supervisor has not heard of it");
+    assert_eq!(supervisor.slot(6700).state, "running", "the supervisor has not read the change");
     world.processes.end_all(ExitReport::Code(0));
     world.pass(10).await;
     assert_eq!(supervisor.slot(6700).state, "empty");
@@ -460,10 +460,10 @@ async fn a_worker_that_heard_first_that_it_is_not_wanted_is_not_launched_again()
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_tree_workers_run_and_are_restarted() {
+async fn workers_run_and_are_restarted_without_the_tree() {
     let world = World::new().await;
     let first = world.supervisor().await;
-    world.order(&first.me, &[(1, &[(6700, 5)])]).await;
+    world.assign(&first.me, &[(1, &[(6700, 5)])]).await;
     first.slot_is(6700, "running").await;
     world.server.set_online(false);
     world.pass(100).await;
@@ -474,21 +474,21 @@ async fn without_the_tree_workers_run_and_are_restarted() {
 
     let second = world.supervisor().await;
     world.pass(100).await;
-    assert!(!second.status.borrow().has_orders);
+    assert!(!second.status.borrow().has_assignments);
     assert_eq!(second.slot(6700).state, "running");
     assert_eq!(world.processes.n_launched(), 2);
     world.server.set_online(true);
-    world.order(&second.me, &[]).await;
+    world.assign(&second.me, &[]).await;
     world.running_is(&[]).await;
     second.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_blob_that_cannot_be_had_holds_up_its_own_slot_only() {
+async fn unavailable_blob_delays_only_its_own_slot() {
     let world = World::new().await;
     let supervisor = world.supervisor().await;
-    // Nobody has the blob of topology 9.
-    world.order(&supervisor.me, &[(9, &[(6700, 5)]), (1, &[(6701, 5)])]).await;
+    // No nimbus has the blob of topology 9.
+    world.assign(&supervisor.me, &[(9, &[(6700, 5)]), (1, &[(6701, 5)])]).await;
     world.running_is(&[(6701, 1)]).await;
     supervisor.slot_is(6701, "running").await;
     assert_eq!(supervisor.slot(6700).state, "localizing");
@@ -496,11 +496,11 @@ async fn a_blob_that_cannot_be_had_holds_up_its_own_slot_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn code_that_vanished_is_not_run_and_not_waited_for_by_others() {
+async fn missing_code_is_not_run_and_does_not_delay_other_slots() {
     let world = World::new().await;
     let supervisor = world.supervisor().await;
     fs::remove_dir_all(world.path("blobs").join(blob(1).as_str())).expect("removed");
-    world.order(&supervisor.me, &[(1, &[(6700, 5)]), (2, &[(6701, 5)])]).await;
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)]), (2, &[(6701, 5)])]).await;
     supervisor.slot_is(6701, "running").await;
     world.pass(10).await;
     supervisor.slot_is(6700, "localizing").await;
@@ -509,10 +509,10 @@ async fn code_that_vanished_is_not_run_and_not_waited_for_by_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn workers_can_be_stopped_with_their_supervisor() {
+async fn stop_workers_option_stops_workers_with_their_supervisor() {
     let world = World { on_stop: OnStop::StopWorkers, ..World::new().await };
     let supervisor = world.supervisor().await;
-    world.order(&supervisor.me, &[(1, &[(6700, 5)]), (2, &[(6701, 5)])]).await;
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)]), (2, &[(6701, 5)])]).await;
     world.running_is(&[(6700, 1), (6701, 2)]).await;
     world.processes.behave(Behaviour::Hangs);
     supervisor.stop().await;
@@ -520,7 +520,7 @@ async fn workers_can_be_stopped_with_their_supervisor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_supervisor_in_the_same_directory_is_refused() {
+async fn second_supervisor_in_the_same_directory_is_rejected() {
     let world = World::new().await;
     let _first = world.agent(world.processes.clone()).await.expect("started");
     let error = world.agent(world.processes.clone()).await.expect_err("refused").to_string();
@@ -528,10 +528,10 @@ async fn a_second_supervisor_in_the_same_directory_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_topologies_in_one_slot_are_shown_and_never_run_both() {
+async fn two_topologies_in_one_slot_are_reported_and_only_the_later_runs() {
     let world = World::new().await;
     let supervisor = world.supervisor().await;
-    world.order(&supervisor.me, &[(1, &[(6700, 5)]), (2, &[(6700, 6)])]).await;
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)]), (2, &[(6700, 6)])]).await;
     world.running_is(&[(6700, 2)]).await;
     world.pass(100).await;
     assert_eq!(world.processes.n_launched(), 1);

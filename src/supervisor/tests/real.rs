@@ -1,11 +1,11 @@
-//! An agent with real processes: shell scripts that beat.
+//! Tests of an agent with real processes: shell scripts that write heartbeats.
 
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 use crate::supervisor::process::{ProcessId, os::OsProcesses};
 
-/// A program that beats ten times a second and leaves when asked.
+/// A program that writes ten heartbeats a second and exits on SIGTERM.
 const WORKER: &str = "#!/bin/sh
 n=0
 while :; do
@@ -26,9 +26,9 @@ impl World {
 }
 
 impl Supervisor {
-    /// The process in a slot, once it beats and is not `before`.
+    /// Returns the process in a slot, once it has written a heartbeat and is not `before`.
     async fn process_other_than(&self, port: u16, before: Option<ProcessId>) -> ProcessId {
-        wait_until("a process beats", PATIENCE, || async {
+        wait_until("a process has written a heartbeat", TIMEOUT, || async {
             let slot = self.slot(port);
             match slot.process {
                 Some(process) if slot.state == "running" && Some(process) != before => Ok(process),
@@ -40,11 +40,11 @@ impl Supervisor {
 }
 
 #[tokio::test]
-async fn a_killed_worker_is_replaced_and_a_restarted_supervisor_adopts_it() {
+async fn killed_worker_is_replaced_and_adopted_by_a_restarted_supervisor() {
     let world = World::new().await;
     let processes = world.os_processes();
     let first = world.supervisor_of(processes.clone()).await;
-    world.order(&first.me, &[(1, &[(6700, 5)])]).await;
+    world.assign(&first.me, &[(1, &[(6700, 5)])]).await;
     let original = first.process_other_than(6700, None).await;
 
     processes.signal(original, StopSignal::Kill).expect("signalled");
@@ -55,7 +55,7 @@ async fn a_killed_worker_is_replaced_and_a_restarted_supervisor_adopts_it() {
     first.stop().await;
     assert!(processes.is_alive(replaced), "workers outlive their supervisor");
 
-    // A new process table, as in a new supervisor process: the worker is no child it knows.
+    // A new table of children, as in a new supervisor process: the worker is not its child.
     let world = World { on_stop: OnStop::StopWorkers, ..world };
     let next = world.os_processes();
     let second = world.supervisor_of(next.clone()).await;
@@ -65,22 +65,22 @@ async fn a_killed_worker_is_replaced_and_a_restarted_supervisor_adopts_it() {
 }
 
 #[tokio::test]
-async fn an_assignment_is_a_process_soon_after() {
+async fn assignment_starts_a_process_promptly() {
     let world = World { on_stop: OnStop::StopWorkers, ..World::new().await };
     let supervisor = world.supervisor_of(world.os_processes()).await;
     let mut status = supervisor.status.clone();
-    status.wait_for(|status| status.has_orders).await.expect("running");
+    status.wait_for(|status| status.has_assignments).await.expect("running");
     let mut waits = Vec::new();
     for start in 1..=5 {
-        let ordered = world.clock.monotonic();
-        world.order(&supervisor.me, &[(1, &[(6700, start)])]).await;
+        let assigned_at = world.clock.monotonic();
+        world.assign(&supervisor.me, &[(1, &[(6700, start)])]).await;
         let launched = |status: &Status| {
             let slot = &status.slots[&Port(6700)];
             slot.process.is_some() && matches!(slot.state, "starting" | "running")
         };
         status.wait_for(launched).await.expect("running");
-        waits.push(world.clock.monotonic().since(ordered));
-        world.order(&supervisor.me, &[]).await;
+        waits.push(world.clock.monotonic().since(assigned_at));
+        world.assign(&supervisor.me, &[]).await;
         supervisor.slot_is(6700, "empty").await;
     }
     waits.sort();

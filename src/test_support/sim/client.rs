@@ -1,4 +1,4 @@
-//! Users of the cluster: what they ask for, and what they were promised.
+//! Users of the cluster: their requests, and the promises that they received.
 
 use std::{
     collections::BTreeMap,
@@ -18,79 +18,74 @@ use crate::{
     },
     nimbus::{Handle, change::Change, drain::DrainChange, handle::Submission, refusal::Refusal},
     rpc::{bundle, bundle::Bundle},
-    test_support::sim::ground::Ground,
+    test_support::sim::ground::Environment,
 };
 
-/// How long a user waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time for which a user waits for a response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a user knows of one of their topologies. Each name is submitted under once.
+/// Knowledge of a user about one of their topologies. Each name is submitted once.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Promise {
-    /// How many workers it may have at most, whatever became of the last request.
+    /// Maximum number of its workers, for every possible outcome of the last request.
     pub(super) workers_max: u32,
-    pub(super) submitted: Said,
-    pub(super) killed: Said,
-    /// What was last asked of its spouts and promised; none when an answer is missing.
+    pub(super) submitted: RequestState,
+    pub(super) killed: RequestState,
+    /// Status that was last promised; none when a response is missing.
     pub(super) status: Option<TopologyStatus>,
     /// Requests under way.
     pub(super) n_open: usize,
 }
 
-/// What the cluster said to a request.
+/// State of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Said {
-    /// Nothing was asked, or it was refused.
+pub(super) enum RequestState {
+    /// Nothing was requested, or the request was rejected.
     #[default]
-    No,
-    /// Nobody knows.
-    Perhaps,
-    /// It is done.
-    Yes,
+    NotDone,
+    /// The outcome is unknown.
+    Unknown,
+    /// The request was applied.
+    Done,
 }
 
-/// What became of a request.
-enum Answer<T> {
+/// Outcome of a request.
+enum Response<T> {
     Done(T),
-    /// Surely not done.
-    Refused(String),
+    /// Certainly not applied.
+    Rejected(String),
     Unknown,
 }
 
-/// Everyone who uses the cluster. Clones are the same ones.
+/// All users of the cluster. Clones share their state.
 #[derive(Debug, Clone)]
 pub(super) struct Clients {
-    ground: Arc<Ground>,
+    env: Arc<Environment>,
     apis: Arc<Vec<String>>,
-    // Guards what they know; held for a few instructions.
+    // Guards the users' knowledge of topologies; held for a few instructions.
     promises: Arc<Mutex<BTreeMap<TopologyName, Promise>>>,
-    // Guards the hosts they wanted drained; held for a few instructions.
+    // Guards the users' knowledge of drains; held for a few instructions.
     drains: Arc<Mutex<BTreeMap<String, Drain>>>,
 }
 
-/// What is known of a host that was to be drained.
+/// Knowledge of a host for which a drain was requested.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Drain {
-    pub(super) drained: Said,
+    pub(super) drained: RequestState,
     pub(super) is_open: bool,
 }
 
 impl Clients {
-    pub(super) fn new(ground: &Arc<Ground>, apis: Vec<String>) -> Self {
-        Self {
-            ground: Arc::clone(ground),
-            apis: Arc::new(apis),
-            promises: Arc::default(),
-            drains: Arc::default(),
-        }
+    pub(super) fn new(env: &Arc<Environment>, apis: Vec<String>) -> Self {
+        Self { env: Arc::clone(env), apis: Arc::new(apis), promises: Arc::default(), drains: Arc::default() }
     }
 
-    /// What they know of each topology they ever submitted.
+    /// The users' knowledge of each topology that was ever submitted.
     pub(super) fn promises(&self) -> BTreeMap<TopologyName, Promise> {
         self.lock().clone()
     }
 
-    /// Submits a topology and waits for the answer in a task of its own.
+    /// Submits a topology and waits for the response in a separate task.
     pub(super) fn submit(&self, n: usize, workers: u32, parallelism: u32, random: fastrand::Rng) {
         let topology = topology(n, workers, parallelism);
         let (this, name) = (self.clone(), topology.name.clone());
@@ -98,26 +93,26 @@ impl Clients {
             name.clone(),
             Promise {
                 workers_max: workers,
-                submitted: Said::Perhaps,
+                submitted: RequestState::Unknown,
                 status: Some(TopologyStatus::Active),
                 n_open: 1,
                 ..Promise::default()
             },
         );
-        self.ground.tasks.start("submit", Ending::Normal, async move {
+        self.env.tasks.start("submit", Ending::Normal, async move {
             let bundle = bundle::pack(&topology, Vec::new(), 1 << 20).expect("a small topology");
-            let answer = this.ask(random, |nimbus| submit(nimbus, bundle.clone())).await;
-            this.settle(&name, format_args!("submit of {name}"), &answer, |promise, answer| {
-                promise.submitted = match answer {
-                    Answer::Done(_) => Said::Yes,
-                    Answer::Refused(_) => Said::No,
-                    Answer::Unknown => Said::Perhaps,
+            let response = this.request(random, |nimbus| submit(nimbus, bundle.clone())).await;
+            this.record_response(&name, format_args!("submit of {name}"), &response, |promise, response| {
+                promise.submitted = match response {
+                    Response::Done(_) => RequestState::Done,
+                    Response::Rejected(_) => RequestState::NotDone,
+                    Response::Unknown => RequestState::Unknown,
                 }
             });
         });
     }
 
-    /// Asks for a change and waits for the answer in a task of its own.
+    /// Requests a change and waits for the response in a separate task.
     pub(super) fn change(&self, name: &TopologyName, change: Change, random: fastrand::Rng) {
         let (this, name) = (self.clone(), name.clone());
         let before = {
@@ -127,7 +122,7 @@ impl Clients {
             promise.n_open += 1;
             promise.status = None;
             match &change {
-                Change::Kill(_) => promise.killed = promise.killed.max(Said::Perhaps),
+                Change::Kill(_) => promise.killed = promise.killed.max(RequestState::Unknown),
                 Change::Rebalance(request) => {
                     promise.workers_max = promise.workers_max.max(request.workers.unwrap_or(0));
                 }
@@ -135,70 +130,74 @@ impl Clients {
             }
             before
         };
-        self.ground.tasks.start("change", Ending::Normal, async move {
+        self.env.tasks.start("change", Ending::Normal, async move {
             let asked = change.clone();
-            let answer = this
-                .ask(random, |nimbus| {
+            let response = this
+                .request(random, |nimbus| {
                     let (name, change) = (name.clone(), asked.clone());
                     async move { nimbus.change(name.as_str(), change, None).await.map(|(id, _)| id) }
                 })
                 .await;
             let what = format!("{} of {name}", change.verb());
-            this.settle(&name, what, &answer, |promise, answer| {
+            this.record_response(&name, what, &response, |promise, response| {
                 let alone = promise.n_open == 0;
-                match (&change, answer) {
-                    (Change::Kill(_), Answer::Done(_)) => promise.killed = Said::Yes,
-                    (Change::Kill(_), Answer::Refused(_)) if alone && promise.killed == Said::Perhaps => {
+                match (&change, response) {
+                    (Change::Kill(_), Response::Done(_)) => promise.killed = RequestState::Done,
+                    (Change::Kill(_), Response::Rejected(_))
+                        if alone && promise.killed == RequestState::Unknown =>
+                    {
                         promise.killed = before.killed;
                         promise.status = before.status;
                     }
-                    (Change::Activate, Answer::Done(_)) if alone => {
+                    (Change::Activate, Response::Done(_)) if alone => {
                         promise.status = Some(TopologyStatus::Active);
                     }
-                    (Change::Deactivate, Answer::Done(_)) if alone => {
+                    (Change::Deactivate, Response::Done(_)) if alone => {
                         promise.status = Some(TopologyStatus::Inactive);
                     }
-                    (_, Answer::Refused(_)) if alone => promise.status = before.status,
-                    (Change::Rebalance(_), Answer::Done(_)) if alone => promise.status = before.status,
+                    (_, Response::Rejected(_)) if alone => promise.status = before.status,
+                    (Change::Rebalance(_), Response::Done(_)) if alone => promise.status = before.status,
                     (_, _) => {}
                 }
             });
         });
     }
 
-    /// What they know of each host that was ever to be drained.
+    /// The users' knowledge of each host for which a drain was ever requested.
     pub(super) fn drains(&self) -> BTreeMap<String, Drain> {
         self.lock_drains().clone()
     }
 
-    /// Asks for a host to be drained or used again, one request at a time.
+    /// Requests to drain or undrain a host, one request at a time.
     pub(super) fn drain(&self, host: &str, change: DrainChange, random: fastrand::Rng) {
         let before = {
             let mut drains = self.lock_drains();
-            let drain = drains.entry(host.to_owned()).or_insert(Drain { drained: Said::No, is_open: false });
+            let drain = drains
+                .entry(host.to_owned())
+                .or_insert(Drain { drained: RequestState::NotDone, is_open: false });
             if drain.is_open {
                 return;
             }
             let before = drain.drained;
-            *drain = Drain { drained: Said::Perhaps, is_open: true };
+            *drain = Drain { drained: RequestState::Unknown, is_open: true };
             before
         };
         let (this, host) = (self.clone(), host.to_owned());
-        self.ground.tasks.start("drain", Ending::Normal, async move {
+        self.env.tasks.start("drain", Ending::Normal, async move {
             let name: HostName = host.parse().expect("a valid host");
-            let answer = this
-                .ask(random, |nimbus| {
+            let response = this
+                .request(random, |nimbus| {
                     let name = name.clone();
                     async move { nimbus.drain(name, change, None).await }
                 })
                 .await;
-            let drained = match (&answer, change) {
-                (Answer::Done(()), DrainChange::Drain { .. }) => Said::Yes,
-                (Answer::Done(()), DrainChange::Undrain) => Said::No,
-                (Answer::Refused(_), _) => before,
-                (Answer::Unknown, _) => Said::Perhaps,
+            let drained = match (&response, change) {
+                (Response::Done(()), DrainChange::Drain { .. }) => RequestState::Done,
+                (Response::Done(()), DrainChange::Undrain) => RequestState::NotDone,
+                (Response::Rejected(_), _) => before,
+                (Response::Unknown, _) => RequestState::Unknown,
             };
-            this.ground.journal().remark(format_args!("{} of {host}: {}", change.verb(), answer.outcome()));
+            this.env.journal().log(format_args!("{} of {host}: {}", change.verb(), response.outcome()));
             this.lock_drains().insert(host, Drain { drained, is_open: false });
         });
     }
@@ -207,39 +206,39 @@ impl Clients {
         self.drains.lock().expect("no one panics while holding the drains")
     }
 
-    fn settle<T>(
+    fn record_response<T>(
         &self,
         name: &TopologyName,
         what: impl std::fmt::Display,
-        answer: &Answer<T>,
-        note: impl FnOnce(&mut Promise, &Answer<T>),
+        response: &Response<T>,
+        update: impl FnOnce(&mut Promise, &Response<T>),
     ) {
-        self.ground.journal().remark(format_args!("{what}: {}", answer.outcome()));
+        self.env.journal().log(format_args!("{what}: {}", response.outcome()));
         let mut promises = self.lock();
         let Some(promise) = promises.get_mut(name) else { return };
         promise.n_open -= 1;
-        note(promise, answer);
+        update(promise, response);
     }
 
-    /// Asks any nimbus, which passes the request on to the leader.
-    async fn ask<T, Fut>(&self, mut random: fastrand::Rng, request: impl Fn(Handle) -> Fut) -> Answer<T>
+    /// Sends a request to a random nimbus, which forwards it to the leader.
+    async fn request<T, Fut>(&self, mut random: fastrand::Rng, request: impl Fn(Handle) -> Fut) -> Response<T>
     where
         Fut: Future<Output = Result<T, Refusal>>,
     {
-        let network = &self.ground.network;
+        let network = &self.env.network;
         let api = random.choice(self.apis.iter()).expect("there is a nimbus");
         let Some(mut nimbus) = network.reach(api) else {
-            return Answer::Refused(format!("nobody answers at {api}"));
+            return Response::Rejected(format!("no nimbus responds at {api}"));
         };
         if !nimbus.takes_writes() {
             let leader = nimbus.leader().and_then(|leader| network.reach(&leader.api));
-            let Some(leader) = leader else { return Answer::Refused(format!("{api} knows no leader")) };
+            let Some(leader) = leader else { return Response::Rejected(format!("{api} knows no leader")) };
             nimbus = leader;
         }
-        match tokio::time::timeout(PATIENCE, request(nimbus)).await {
-            Ok(Ok(done)) => Answer::Done(done),
-            Ok(Err(Refusal::OutcomeUnknown)) | Err(_) => Answer::Unknown,
-            Ok(Err(refusal)) => Answer::Refused(refusal.to_string()),
+        match tokio::time::timeout(RESPONSE_TIMEOUT, request(nimbus)).await {
+            Ok(Ok(done)) => Response::Done(done),
+            Ok(Err(Refusal::OutcomeUnknown)) | Err(_) => Response::Unknown,
+            Ok(Err(refusal)) => Response::Rejected(refusal.to_string()),
         }
     }
 
@@ -248,29 +247,29 @@ impl Clients {
     }
 }
 
-impl<T> Answer<T> {
+impl<T> Response<T> {
     fn outcome(&self) -> String {
         match self {
             Self::Done(_) => "done".to_owned(),
-            Self::Refused(reason) => format!("refused, {reason}"),
-            Self::Unknown => "nobody knows".to_owned(),
+            Self::Rejected(reason) => format!("rejected, {reason}"),
+            Self::Unknown => "outcome unknown".to_owned(),
         }
     }
 }
 
-impl PartialOrd for Said {
+impl PartialOrd for RequestState {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Said {
+impl Ord for RequestState {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (*self as u8).cmp(&(*other as u8))
     }
 }
 
-/// Puts the blob and submits it, as the command line does.
+/// Uploads the topology package and submits it, as the command line does.
 async fn submit(nimbus: Handle, bundle: Bundle) -> Result<TopologyId, Refusal> {
     let Bundle { key, bytes } = bundle;
     let body = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from(bytes))]);

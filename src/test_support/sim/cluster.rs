@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     test_support::sim::{
-        client::{Clients, Said},
+        client::{Clients, RequestState},
         connection::Connection,
-        ground::Ground,
+        ground::Environment,
         host::Host,
         journal::Party,
         replica::Replica,
@@ -14,13 +14,13 @@ use crate::{
     tree::faulty::FaultPlan,
 };
 
-/// How wrong a clock may be from the start.
+/// Maximum initial error of a clock.
 const SKEW_MAX_MILLIS: i64 = 20_000;
 
 /// The cluster.
 #[derive(Debug)]
 pub(super) struct Cluster {
-    pub(super) ground: Arc<Ground>,
+    pub(super) env: Arc<Environment>,
     pub(super) replicas: Vec<Replica>,
     pub(super) hosts: Vec<Host>,
     pub(super) clients: Clients,
@@ -28,25 +28,25 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster of a size by chance; nothing runs yet.
+    /// Creates a cluster of random size; nothing runs yet.
     pub(super) fn new(seed: u64, random: &mut fastrand::Rng) -> Self {
-        let ground = Ground::new(seed);
-        let mut clock = |ground: &Ground| {
+        let env = Environment::new(seed);
+        let mut clock = |env: &Environment| {
             let millis = random.i64(-SKEW_MAX_MILLIS..=SKEW_MAX_MILLIS);
-            (ground.skewed_clock(millis), random.fork())
+            (env.skewed_clock(millis), random.fork())
         };
         let mut size = fastrand::Rng::with_seed(seed ^ 0x5151);
         let replicas: Vec<Replica> =
-            (1..=size.usize(1..=3)).map(|n| Replica::new(&ground, n, clock(&ground).0)).collect();
+            (1..=size.usize(1..=3)).map(|n| Replica::new(&env, n, clock(&env).0)).collect();
         let hosts = (1..=size.usize(1..=4))
             .map(|n| {
-                let (clock, random) = clock(&ground);
-                Host::new(&ground, n, size.u16(2..=4), clock, random)
+                let (clock, random) = clock(&env);
+                Host::new(&env, n, size.u16(2..=4), clock, random)
             })
             .collect();
-        let clients = Clients::new(&ground, replicas.iter().map(Replica::api).collect());
-        let operator = Connection::open(&ground, Party::Operator);
-        Self { ground, replicas, hosts, clients, operator }
+        let clients = Clients::new(&env, replicas.iter().map(Replica::api).collect());
+        let operator = Connection::open(&env, Party::Operator);
+        Self { env, replicas, hosts, clients, operator }
     }
 
     /// The connections of all processes that run, with their names.
@@ -57,48 +57,48 @@ impl Cluster {
         replicas.chain(hosts).chain(workers).collect()
     }
 
-    /// The slots of all hosts that are surely not drained, but for `without`.
+    /// The slots of all hosts that are known not to be drained, except those of `without`.
     pub(super) fn n_slots(&self, without: Option<&str>) -> u32 {
         let drains = self.clients.drains();
         let is_used = |host: &&Host| {
-            drains.get(&host.name).is_none_or(|drain| drain.drained == Said::No)
+            drains.get(&host.name).is_none_or(|drain| drain.drained == RequestState::NotDone)
                 && Some(&*host.name) != without
         };
         self.hosts.iter().filter(is_used).map(|host| u32::from(host.n_slots)).sum()
     }
 
-    /// A process that has ended by itself, which none may.
+    /// The name of a process that has ended by itself, which is always a failure.
     pub(super) fn broken(&self) -> Option<&str> {
         let replica = self.replicas.iter().find(|replica| replica.is_broken()).map(|replica| &*replica.name);
         replica.or_else(|| self.hosts.iter().find(|host| host.is_broken()).map(|host| &*host.name))
     }
 
-    /// Ends every fault and starts all that is down.
+    /// Ends all faults and starts all processes that are down.
     pub(super) async fn heal(&mut self) {
-        self.ground.journal().remark("all faults end");
-        self.ground.server.set_online(true);
+        self.env.journal().log("all faults end");
+        self.env.server.set_online(true);
         for connection in self.connections() {
             connection.faults().set_plan(FaultPlan::none());
-            connection.plug();
+            connection.reconnect();
             connection.faults().let_go();
         }
         for replica in &mut self.replicas {
-            self.ground.network.freeze(&replica.api(), false);
-            self.ground.skew(&replica.clock, 0);
+            self.env.network.freeze(&replica.api(), false);
+            self.env.skew(&replica.clock, 0);
             replica.start();
         }
         for host in &mut self.hosts {
-            self.ground.skew(&host.machine.clock, 0);
+            self.env.skew(&host.machine.clock, 0);
             host.start().await;
         }
     }
 
-    /// Passes time, and answers whether all is still as it must be.
+    /// Lets `time` pass. Returns false if an invariant was violated.
     pub(super) async fn pass(&self, time: Duration) -> bool {
         tokio::time::sleep(time).await;
         if let Some(name) = self.broken() {
-            self.ground.journal().fail("processes", format!("{name} has ended by itself"));
+            self.env.journal().fail("processes", format!("{name} has ended by itself"));
         }
-        self.ground.journal().violation().is_none()
+        self.env.journal().violation().is_none()
     }
 }

@@ -1,10 +1,10 @@
-//! The link between one process and the tree, which can be made to fail in every way.
+//! The link between one process and the tree, into which all kinds of faults can be injected.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
     daemon::tasks::{Ending, Tasks},
-    test_support::sim::{ground::Ground, journal::Party},
+    test_support::sim::{ground::Environment, journal::Party},
     tree::{
         ReadTree as _, SessionId, SessionState, Tree,
         faulty::{FaultPlan, FaultyTree},
@@ -12,31 +12,31 @@ use crate::{
     },
 };
 
-/// How long the server waits for a process that it does not hear of.
+/// Time after which the server ends the session of a silent process.
 pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One process's link, for as long as the process lives.
+/// The link of one process, for as long as the process lives.
 #[derive(Debug)]
 pub(super) struct Connection {
-    ground: Arc<Ground>,
+    env: Arc<Environment>,
     tree: Arc<FaultyTree>,
     session: Arc<MemorySession>,
 }
 
 impl Connection {
     /// Connects a new process.
-    pub(super) fn open(ground: &Arc<Ground>, party: Party) -> Arc<Self> {
-        let session = ground.server.connect();
-        ground.journal().introduce(session.id(), party);
+    pub(super) fn open(env: &Arc<Environment>, party: Party) -> Arc<Self> {
+        let session = env.server.connect();
+        env.journal().register_owner(session.id(), party);
         let tree = FaultyTree::new(Arc::clone(&session) as Arc<dyn Tree>, FaultPlan::none());
-        Arc::new(Self { ground: Arc::clone(ground), tree, session })
+        Arc::new(Self { env: Arc::clone(env), tree, session })
     }
 
     pub(super) fn id(&self) -> u64 {
         self.session.id()
     }
 
-    /// What the process works on.
+    /// The tree that the process uses.
     pub(super) fn tree(&self) -> Arc<dyn Tree> {
         Arc::clone(&self.tree) as Arc<dyn Tree>
     }
@@ -45,12 +45,12 @@ impl Connection {
         &self.tree
     }
 
-    /// The session that the server knows.
+    /// The current session at the server.
     pub(super) fn session(&self) -> Option<SessionId> {
         self.session.session().borrow().connected()
     }
 
-    /// The process is no more, and the server finds out when it does not hear of it.
+    /// Kills the process; the server ends its session after the session timeout.
     pub(super) fn kill(&self, tasks: &Tasks) {
         self.tree.kill();
         let session = Arc::clone(&self.session);
@@ -60,42 +60,42 @@ impl Connection {
         });
     }
 
-    /// Ends the session by the server's will.
+    /// Makes the server end the session.
     pub(super) fn expire(&self) {
         if let Some(session) = self.session() {
-            self.ground.server.expire(session);
+            self.env.server.expire(session);
         }
     }
 
-    /// Cuts the connection for so long; longer than the session lasts ends that as well.
-    pub(super) async fn cut(&self, time: Duration) {
+    /// Disconnects for `time`; if that is longer than the session timeout, the session ends.
+    pub(super) async fn disconnect(&self, time: Duration) {
         let Some(session) = self.session() else { return };
-        self.ground.server.disconnect(session);
+        self.env.server.disconnect(session);
         tokio::time::sleep(time.min(SESSION_TIMEOUT)).await;
         if time > SESSION_TIMEOUT {
-            self.ground.server.expire(session);
+            self.env.server.expire(session);
             tokio::time::sleep(time - SESSION_TIMEOUT).await;
         }
-        self.ground.server.reconnect(session);
+        self.env.server.reconnect(session);
     }
 
-    /// Mends the connection, if it was cut.
-    pub(super) fn plug(&self) {
+    /// Restores the connection, if it is disconnected.
+    pub(super) fn reconnect(&self) {
         let state = *self.session.session().borrow();
         match state {
-            SessionState::Disconnected(session) => self.ground.server.reconnect(session),
+            SessionState::Disconnected(session) => self.env.server.reconnect(session),
             SessionState::Connected(_) | SessionState::Connecting | SessionState::Closed => {}
         }
     }
 
-    /// Freezes the process for so long.
+    /// Freezes the process for `time`.
     pub(super) async fn freeze(&self, time: Duration) {
         self.tree.hold();
         let session = self.session();
         tokio::time::sleep(time.min(SESSION_TIMEOUT)).await;
         if time > SESSION_TIMEOUT {
             if let Some(session) = session {
-                self.ground.server.expire(session);
+                self.env.server.expire(session);
             }
             tokio::time::sleep(time - SESSION_TIMEOUT).await;
         }

@@ -1,4 +1,4 @@
-//! What is true of the cluster at one moment of a run, told from the journal alone.
+//! A model of the cluster at one moment of a run, derived from the journal alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,10 +19,10 @@ use crate::{
     },
 };
 
-/// The tree and the machines as they are.
+/// State of the tree and of the machines.
 #[derive(Debug, Default)]
-pub(super) struct Facts {
-    /// How long the run has lasted.
+pub(super) struct ClusterModel {
+    /// Time since the start of the run.
     pub(super) now: Duration,
     /// The current term.
     pub(super) term: i32,
@@ -30,20 +30,21 @@ pub(super) struct Facts {
     pub(super) winners: BTreeMap<i32, u64>,
     pub(super) storms: BTreeMap<TopologyId, Storm>,
     pub(super) assignments: BTreeMap<TopologyId, Assignment>,
-    pub(super) beats: BTreeMap<(TopologyId, TaskId), Beat>,
-    /// The hosts that are to be empty.
+    pub(super) heartbeats: BTreeMap<(TopologyId, TaskId), TaskHeartbeat>,
+    /// The drained hosts.
     pub(super) drains: BTreeSet<String>,
-    /// Since when each supervisor that was ever there has not been.
+    /// All supervisors that ever registered, with the time of their disappearance if they are
+    /// absent.
     pub(super) supervisors: BTreeMap<SupervisorId, Option<Duration>>,
     /// The worker processes that run.
     pub(super) processes: BTreeMap<WorkerId, Process>,
 }
 
-/// A task's last beat.
+/// The last heartbeat znode of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Beat {
+pub(super) struct TaskHeartbeat {
     pub(super) since: Duration,
-    /// When it went, if it did.
+    /// Time of its removal, if it was removed.
     pub(super) until: Option<Duration>,
     pub(super) connection: u64,
 }
@@ -57,26 +58,26 @@ pub(super) struct Process {
     pub(super) start: Timestamp,
     pub(super) connection: u64,
     pub(super) launched: Duration,
-    /// What it runs, once it has read that.
+    /// The tasks that the process runs, once it has read them.
     pub(super) tasks: Option<TaskSet>,
-    /// Whether it does what a worker does.
-    pub(super) is_well: bool,
+    /// False once the process hangs.
+    pub(super) is_responsive: bool,
 }
 
-/// Something that happened on a machine.
+/// An event on a machine.
 #[derive(Debug, Clone)]
 pub(super) enum MachineEvent {
     /// A process was started.
     Launched(Process),
-    /// It has read what it is to run.
-    Began { worker: WorkerId, tasks: TaskSet },
-    /// It hangs from now on.
+    /// The process has read which tasks it must run.
+    ReadTasks { worker: WorkerId, tasks: TaskSet },
+    /// The process hangs from now on.
     Hangs { worker: WorkerId },
-    /// Its supervisor signalled it.
+    /// The supervisor signalled the process.
     Signalled { worker: WorkerId, signal: StopSignal },
-    /// It is gone.
+    /// The process has ended.
     Ended { worker: WorkerId, report: ExitReport },
-    /// It was told that its report of an error is stored.
+    /// The process received the confirmation that its error report is stored.
     ErrorStored { topology: TopologyId, task: TaskId, message: String },
 }
 
@@ -86,9 +87,9 @@ impl Display for MachineEvent {
             Self::Launched(Process { worker, topology, slot, .. }) => {
                 write!(f, "{slot} launched {worker} of {topology}")
             }
-            Self::Began { worker, tasks } => write!(f, "{worker} runs tasks {tasks}"),
+            Self::ReadTasks { worker, tasks } => write!(f, "{worker} runs tasks {tasks}"),
             Self::Hangs { worker } => write!(f, "{worker} hangs"),
-            Self::Signalled { worker, signal } => write!(f, "{worker} got {signal}"),
+            Self::Signalled { worker, signal } => write!(f, "{worker} received {signal}"),
             Self::Ended { worker, report } => write!(f, "{worker} {report}"),
             Self::ErrorStored { topology, task, message } => {
                 write!(f, "task {task} of {topology} stored {message:?}")
@@ -97,8 +98,8 @@ impl Display for MachineEvent {
     }
 }
 
-impl Facts {
-    /// Takes in what took effect in the tree.
+impl ClusterModel {
+    /// Applies a commit in the tree.
     pub(super) fn commit(&mut self, commit: &Commit<'_>) {
         match commit.what {
             What::SessionEnded(paths) => paths.iter().for_each(|path| self.ephemeral_gone(path)),
@@ -126,10 +127,11 @@ impl Facts {
             (Some("assignments"), Some(id), None) => {
                 fold(&mut self.assignments, id, path, commit.after, record::decode_assignment);
             }
-            (Some("taskbeats"), Some(_), Some(_)) => match (op, beat_of(path)) {
+            (Some("taskbeats"), Some(_), Some(_)) => match (op, heartbeat_of(path)) {
                 (Op::Create { .. }, Some(key)) => {
-                    let beat = Beat { since: self.now, until: None, connection: commit.connection };
-                    self.beats.insert(key, beat);
+                    let heartbeat =
+                        TaskHeartbeat { since: self.now, until: None, connection: commit.connection };
+                    self.heartbeats.insert(key, heartbeat);
                 }
                 (Op::Delete { .. }, _) => self.ephemeral_gone(path),
                 (Op::Create { .. } | Op::Set { .. } | Op::Check { .. }, _) => {}
@@ -152,8 +154,8 @@ impl Facts {
     }
 
     fn ephemeral_gone(&mut self, path: &TreePath) {
-        if let Some(beat) = beat_of(path).and_then(|key| self.beats.get_mut(&key)) {
-            beat.until = Some(self.now);
+        if let Some(heartbeat) = heartbeat_of(path).and_then(|key| self.heartbeats.get_mut(&key)) {
+            heartbeat.until = Some(self.now);
         }
         let mut parts = path.parts();
         if let (Some("supervisors"), Some(Ok(id))) = (parts.next(), parts.next().map(str::parse)) {
@@ -161,20 +163,20 @@ impl Facts {
         }
     }
 
-    /// Takes in what happened on a machine.
+    /// Applies an event on a machine.
     pub(super) fn machine(&mut self, event: &MachineEvent) {
         match event {
             MachineEvent::Launched(process) => {
                 self.processes.insert(process.worker.clone(), process.clone());
             }
-            MachineEvent::Began { worker, tasks } => {
+            MachineEvent::ReadTasks { worker, tasks } => {
                 if let Some(process) = self.processes.get_mut(worker) {
                     process.tasks = Some(tasks.clone());
                 }
             }
             MachineEvent::Hangs { worker } => {
                 if let Some(process) = self.processes.get_mut(worker) {
-                    process.is_well = false;
+                    process.is_responsive = false;
                 }
             }
             MachineEvent::Ended { worker, .. } => drop(self.processes.remove(worker)),
@@ -182,12 +184,12 @@ impl Facts {
         }
     }
 
-    /// The beat of a task that is there now.
-    pub(super) fn beat(&self, id: &TopologyId, task: TaskId) -> Option<&Beat> {
-        self.beats.get(&(id.clone(), task)).filter(|beat| beat.until.is_none())
+    /// The heartbeat of a task, if it exists now.
+    pub(super) fn heartbeat(&self, id: &TopologyId, task: TaskId) -> Option<&TaskHeartbeat> {
+        self.heartbeats.get(&(id.clone(), task)).filter(|heartbeat| heartbeat.until.is_none())
     }
 
-    /// Whether the tree wants exactly this process.
+    /// True if the assignment in the tree names exactly this process.
     pub(super) fn is_assigned(&self, process: &Process) -> bool {
         let assignment = self.assignments.get(&process.topology);
         let worker = assignment.and_then(|assignment| assignment.workers.get(&process.slot));
@@ -195,8 +197,8 @@ impl Facts {
     }
 }
 
-/// The task that the beat at `path` is of.
-fn beat_of(path: &TreePath) -> Option<(TopologyId, TaskId)> {
+/// The task of the heartbeat at `path`.
+fn heartbeat_of(path: &TreePath) -> Option<(TopologyId, TaskId)> {
     let mut parts = path.parts();
     if parts.next() != Some("taskbeats") {
         return None;

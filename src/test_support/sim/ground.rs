@@ -1,4 +1,4 @@
-//! What all parts of a simulated cluster stand on.
+//! The environment shared by all parts of a simulated cluster.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
@@ -13,27 +13,27 @@ use crate::{
     tree::memory::MemoryTree,
 };
 
-/// When a run begins, by a clock that goes right.
-const BEGINNING: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+/// Start time of a run on a correct clock.
+const START_TIME: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 /// The tree's server, the network, the disks, and the journal of what happens.
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(super) struct Environment {
     pub(super) server: MemoryTree,
     pub(super) network: Arc<Network>,
     pub(super) scratch: Scratch,
-    /// Own what happens besides the processes: timeouts, faults that end, clients.
+    /// Tasks besides the processes: timeouts, ends of faults, clients.
     pub(super) tasks: Tasks,
-    // Guards the journal; taken while the tree stands still, so nobody who holds it may ask
-    // the tree for anything.
+    // Guards the journal. Locked while the tree is locked, so the holder of this lock must not
+    // access the tree.
     journal: Arc<Mutex<Journal>>,
     clock: Clock,
     start: Monotonic,
 }
 
-impl Ground {
+impl Environment {
     pub(super) fn new(seed: u64) -> Arc<Self> {
-        let (clock, server) = (Clock::paced(BEGINNING), MemoryTree::new());
+        let (clock, server) = (Clock::paced(START_TIME), MemoryTree::new());
         let journal = Arc::new(Mutex::new(Journal::new(clock.clone())));
         let listener = Arc::clone(&journal);
         server.listen(move |commit| lock(&listener).commit(commit));
@@ -52,17 +52,17 @@ impl Ground {
         lock(&self.journal)
     }
 
-    /// How long the run has lasted.
+    /// Time since the start of the run.
     pub(super) fn now(&self) -> Duration {
         self.clock.monotonic().since(self.start)
     }
 
-    /// A clock that is wrong by so many milliseconds.
+    /// A clock with an error of `millis`.
     pub(super) fn skewed_clock(&self, millis: i64) -> Clock {
         Clock::paced(skewed(self.clock.now(), millis))
     }
 
-    /// Makes a clock wrong by so many milliseconds.
+    /// Sets the error of a clock to `millis`.
     pub(super) fn skew(&self, clock: &Clock, millis: i64) {
         clock.set(skewed(self.clock.now(), millis));
     }

@@ -1,4 +1,4 @@
-//! A machine with its supervisor: a real agent, over fake processes.
+//! A machine with its supervisor: a real agent with fake processes.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,24 +11,24 @@ use crate::{
     supervisor::{Agent, LaunchDefaults, OnStop, Options},
     test_support::sim::{
         connection::Connection,
-        ground::Ground,
+        ground::Environment,
         journal::Party,
-        machine::{Hands, Machine},
+        machine::{Machine, SupervisorProcesses},
     },
 };
 
 const FIRST_PORT: u16 = 6700;
 
-/// How long a supervisor may take to stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// Limit for the stop of a supervisor.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// One machine; its supervisor may be running or not.
+/// One machine, whose supervisor is running or not.
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) name: String,
     pub(super) machine: Arc<Machine>,
     pub(super) n_slots: u16,
-    ground: Arc<Ground>,
+    env: Arc<Environment>,
     dir: PathBuf,
     running: Option<Running>,
 }
@@ -38,24 +38,24 @@ struct Running {
     stop: CancellationToken,
     died: CancellationToken,
     connection: Arc<Connection>,
-    /// Own the agent's loop.
+    /// Tasks of the agent's loop.
     tasks: Tasks,
-    /// Cancelled when the agent has come to its end.
+    /// Cancelled when the agent has ended.
     ended: CancellationToken,
 }
 
 impl Host {
     pub(super) fn new(
-        ground: &Arc<Ground>,
+        env: &Arc<Environment>,
         n: usize,
         n_slots: u16,
         clock: crate::clock::Clock,
         random: fastrand::Rng,
     ) -> Self {
         let name = format!("supervisor-{n}");
-        let dir = ground.scratch.join(&name);
-        let machine = Machine::new(Arc::clone(ground), clock, random);
-        Self { name, machine, n_slots, ground: Arc::clone(ground), dir, running: None }
+        let dir = env.scratch.join(&name);
+        let machine = Machine::new(Arc::clone(env), clock, random);
+        Self { name, machine, n_slots, env: Arc::clone(env), dir, running: None }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -67,60 +67,61 @@ impl Host {
     }
 
     /// # Panics
-    /// When the supervisor does not start: nothing is in its way.
+    /// If the supervisor does not start, which no fault prevents.
     pub(super) async fn start(&mut self) {
         if self.running.is_some() {
             return;
         }
-        self.ground.journal().remark(format_args!("{} starts", self.name));
-        let connection = Connection::open(&self.ground, Party::Supervisor(self.name.clone()));
+        self.env.journal().log(format_args!("{} starts", self.name));
+        let connection = Connection::open(&self.env, Party::Supervisor(self.name.clone()));
         let (stop, died, ended) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-        let hands = Arc::new(Hands { machine: Arc::clone(&self.machine), died: died.clone() });
-        let network = Arc::clone(&self.ground.network) as _;
+        let processes =
+            Arc::new(SupervisorProcesses { machine: Arc::clone(&self.machine), died: died.clone() });
+        let network = Arc::clone(&self.env.network) as _;
         let clock = self.machine.clock.clone();
-        let agent = Agent::start(self.options(), connection.tree(), hands, network, defaults(), clock);
+        let agent = Agent::start(self.options(), connection.tree(), processes, network, defaults(), clock);
         let agent = agent.await.expect("a supervisor starts");
         let tasks = Tasks::default();
-        let (told, over) = (stop.clone(), ended.clone());
+        let (asked, over) = (stop.clone(), ended.clone());
         tasks.start("supervisor", Ending::Normal, async move {
-            // Whether it broke shows in that nobody told it to stop.
-            let _result = agent.run(told).await;
+            // A failure shows as an end without a stop request.
+            let _result = agent.run(asked).await;
             over.cancel();
         });
         self.running = Some(Running { stop, died, connection, tasks, ended });
     }
 
-    /// kill -9; the workers run on.
+    /// Kills the supervisor like kill -9; its workers keep running.
     pub(super) fn kill(&mut self) {
         let Some(Running { died, connection, tasks, .. }) = self.running.take() else { return };
-        self.ground.journal().remark(format_args!("{} is killed", self.name));
+        self.env.journal().log(format_args!("{} is killed", self.name));
         died.cancel();
-        connection.kill(&self.ground.tasks);
+        connection.kill(&self.env.tasks);
         drop(tasks);
     }
 
-    /// SIGTERM; the workers run on.
+    /// Stops the supervisor like SIGTERM; its workers keep running.
     pub(super) async fn stop(&mut self) {
         let Some(Running { stop, died, connection, ended, tasks }) = self.running.take() else { return };
-        self.ground.journal().remark(format_args!("{} is stopped", self.name));
+        self.env.journal().log(format_args!("{} is stopped", self.name));
         stop.cancel();
-        match tokio::time::timeout(STOP_PATIENCE, ended.cancelled()).await {
+        match tokio::time::timeout(STOP_TIMEOUT, ended.cancelled()).await {
             Ok(()) => connection.tree().close().await,
-            Err(_) => connection.kill(&self.ground.tasks),
+            Err(_) => connection.kill(&self.env.tasks),
         }
         died.cancel();
         drop(tasks);
     }
 
-    /// Power off.
+    /// Powers the machine off.
     pub(super) fn crash(&mut self) {
         self.kill();
-        self.ground.journal().remark(format_args!("the machine of {} goes down", self.name));
+        self.env.journal().log(format_args!("the machine of {} goes down", self.name));
         self.machine.crash();
     }
 
-    /// Whether the supervisor has ended although nobody asked it to.
+    /// True if the supervisor has ended without a stop request.
     pub(super) fn is_broken(&self) -> bool {
         self.running.as_ref().is_some_and(|running| running.ended.is_cancelled())
     }

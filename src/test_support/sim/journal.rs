@@ -1,6 +1,5 @@
-//! The journal of a run: everything that took effect in the tree or on a machine, in its
-//! order, with a digest of all of it and the last lines in full. Each entry is shown to the
-//! invariants.
+//! The journal of a run: everything that took effect in the tree or on a machine, in order, with
+//! a digest of all lines and the last lines in full. The invariants check each entry.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,7 +10,7 @@ use std::{
 use crate::{
     clock::{Clock, Monotonic},
     test_support::sim::{
-        facts::Facts,
+        facts::ClusterModel,
         invariants::{Checks, Violation},
     },
     tree::{
@@ -20,22 +19,22 @@ use crate::{
     },
 };
 
-/// How many lines are kept for whoever has to find out what went wrong.
+/// Number of lines kept for the analysis of a violation.
 const TAIL: usize = 400;
 
-/// The longest data that is shown in a line.
+/// Maximum length of data shown in a line.
 const SHOWN_BYTES: usize = 160;
 
-/// Who a connection belongs to.
+/// The owner of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Party {
     /// A nimbus, by its name in the run.
     Nimbus(String),
     /// A supervisor.
     Supervisor(String),
-    /// A worker process, by its launch.
+    /// A worker process, by its worker id.
     Worker(String),
-    /// Someone with zkCli.
+    /// An operator with zkCli.
     Operator,
 }
 
@@ -57,7 +56,7 @@ pub(super) struct Journal {
     digest: Digest,
     n_commits: u64,
     tail: VecDeque<String>,
-    facts: Facts,
+    model: ClusterModel,
     checks: Checks,
     violation: Option<Violation>,
 }
@@ -71,54 +70,54 @@ impl Journal {
             digest: Digest::default(),
             n_commits: 0,
             tail: VecDeque::new(),
-            facts: Facts::default(),
+            model: ClusterModel::default(),
             checks: Checks::all(),
             violation: None,
         }
     }
 
-    /// Says whose a connection is.
-    pub(super) fn introduce(&mut self, connection: u64, party: Party) {
+    /// Records the owner of a connection.
+    pub(super) fn register_owner(&mut self, connection: u64, party: Party) {
         self.parties.insert(connection, party);
     }
 
-    /// Takes down what took effect in the tree.
+    /// Records and checks a commit in the tree.
     pub(super) fn commit(&mut self, commit: &Commit<'_>) {
         self.n_commits += 1;
-        self.facts.now = self.now();
+        self.model.now = self.now();
         let party = self.parties.get(&commit.connection).cloned().unwrap_or(Party::Operator);
         let line = describe(&party, commit);
         self.write(line);
-        let Self { checks, facts, .. } = self;
-        let checked = checks.commit(facts, commit, &party);
-        facts.commit(commit);
-        let checked = checked.and_then(|()| checks.state(facts));
-        self.note(checked);
+        let Self { checks, model, .. } = self;
+        let checked = checks.commit(model, commit, &party);
+        model.commit(commit);
+        let checked = checked.and_then(|()| checks.state(model));
+        self.record_check(checked);
     }
 
-    /// Takes down what happened elsewhere: on a machine, to a client, by the script.
-    pub(super) fn remark(&mut self, text: impl fmt::Display) {
+    /// Records an event that no invariant checks: on a machine, of a client, of the scenario.
+    pub(super) fn log(&mut self, text: impl fmt::Display) {
         self.write(text.to_string());
     }
 
-    /// Shows what happens on a machine to the invariants.
+    /// Records and checks an event on a machine.
     pub(super) fn machine(&mut self, event: &super::facts::MachineEvent) {
-        self.facts.now = self.now();
+        self.model.now = self.now();
         self.write(event.to_string());
-        let Self { checks, facts, .. } = self;
-        let checked = checks.machine(facts, event);
-        facts.machine(event);
-        let checked = checked.and_then(|()| checks.state(facts));
-        self.note(checked);
+        let Self { checks, model, .. } = self;
+        let checked = checks.machine(model, event);
+        model.machine(event);
+        let checked = checked.and_then(|()| checks.state(model));
+        self.record_check(checked);
     }
 
-    /// Fails the run for a reason that no invariant saw.
+    /// Fails the run for a reason outside of the invariants.
     pub(super) fn fail(&mut self, invariant: &'static str, reason: String) {
-        self.note(Err(Violation { invariant, reason }));
+        self.record_check(Err(Violation { invariant, reason }));
     }
 
-    pub(super) fn facts(&self) -> &Facts {
-        &self.facts
+    pub(super) fn model(&self) -> &ClusterModel {
+        &self.model
     }
 
     pub(super) fn violation(&self) -> Option<&Violation> {
@@ -141,7 +140,7 @@ impl Journal {
         self.clock.monotonic().since(self.start)
     }
 
-    fn note(&mut self, checked: Result<(), Violation>) {
+    fn record_check(&mut self, checked: Result<(), Violation>) {
         if let Err(violation) = checked
             && self.violation.is_none()
         {
@@ -153,7 +152,7 @@ impl Journal {
     fn write(&mut self, text: String) {
         let line = format!("{:9.3} {text}", self.now().as_secs_f64());
         self.digest.add(line.as_bytes());
-        // What came after the first violation is of no interest.
+        // Lines after the first violation are of no interest.
         if self.violation.is_none() {
             if self.tail.len() == TAIL {
                 self.tail.pop_front();
@@ -163,7 +162,7 @@ impl Journal {
     }
 }
 
-/// FNV-1a: the same in every version and on every machine.
+/// FNV-1a: the same in all versions and on all machines.
 #[derive(Debug)]
 struct Digest(u64);
 

@@ -21,19 +21,19 @@ use crate::{
     test_support::sim::{
         connection::Connection,
         facts::{MachineEvent, Process},
-        ground::Ground,
+        ground::Environment,
         journal::Party,
         worker,
     },
 };
 
-/// The longest that the system takes to start a process, and to say so.
+/// Maximum time that the system takes to start a process, and to report the start.
 const LAUNCH_MAX: Duration = Duration::from_millis(50);
 
 /// One machine: its processes and its clock.
 #[derive(Debug)]
 pub(super) struct Machine {
-    pub(super) ground: Arc<Ground>,
+    pub(super) env: Arc<Environment>,
     pub(super) clock: Clock,
     // Guards the table of processes; held for a few instructions.
     table: Mutex<Table>,
@@ -51,17 +51,17 @@ struct Running {
     worker: WorkerId,
     connection: Arc<Connection>,
     ended: watch::Sender<Option<ExitReport>>,
-    /// SIGTERM.
+    /// Cancelled by SIGTERM.
     stop: CancellationToken,
     is_hung: bool,
-    /// Its threads.
+    /// The tasks of the process.
     _tasks: Tasks,
 }
 
 impl Machine {
-    pub(super) fn new(ground: Arc<Ground>, clock: Clock, random: fastrand::Rng) -> Arc<Self> {
+    pub(super) fn new(env: Arc<Environment>, clock: Clock, random: fastrand::Rng) -> Arc<Self> {
         let table = Mutex::new(Table { n_launched: 0, running: BTreeMap::new(), random });
-        Arc::new(Self { ground, clock, table })
+        Arc::new(Self { env, clock, table })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -74,19 +74,19 @@ impl Machine {
         let (pid, random) = (table.n_launched, table.random.fork());
         drop(table);
         let worker = spec.worker.clone();
-        let connection = Connection::open(&self.ground, Party::Worker(worker.to_string()));
-        self.tell(&MachineEvent::Launched(Process {
+        let connection = Connection::open(&self.env, Party::Worker(worker.to_string()));
+        self.record(&MachineEvent::Launched(Process {
             worker: worker.clone(),
             topology: spec.topology.clone(),
             slot: spec.slot.clone(),
             start: spec.start,
             connection: connection.id(),
-            launched: self.ground.now(),
+            launched: self.env.now(),
             tasks: None,
-            is_well: true,
+            is_responsive: true,
         }));
         let (tasks, stop) = (Tasks::default(), CancellationToken::new());
-        let life = worker::Life {
+        let process = worker::FakeWorker {
             machine: Arc::clone(self),
             pid,
             spec: spec.clone(),
@@ -94,34 +94,34 @@ impl Machine {
             stop: stop.clone(),
             random,
         };
-        tasks.start("worker", Ending::Normal, life.live());
+        tasks.start("worker", Ending::Normal, process.run_to_end());
         let ended = watch::Sender::new(None);
         let running = Running { worker, connection, ended, stop, is_hung: false, _tasks: tasks };
         self.table().running.insert(pid, running);
         ProcessId { pid, started: 1 }
     }
 
-    /// Tells the journal what happened here.
-    pub(super) fn tell(&self, event: &MachineEvent) {
-        self.ground.journal().machine(event);
+    /// Records an event of this machine in the journal.
+    pub(super) fn record(&self, event: &MachineEvent) {
+        self.env.journal().machine(event);
     }
 
-    /// Ends a process, and its parent hears how.
+    /// Ends a process and reports its end to the supervisor.
     pub(super) fn end(&self, pid: u32, report: ExitReport) {
         let Some(process) = self.table().running.remove(&pid) else { return };
-        process.connection.kill(&self.ground.tasks);
-        self.tell(&MachineEvent::Ended { worker: process.worker.clone(), report });
+        process.connection.kill(&self.env.tasks);
+        self.record(&MachineEvent::Ended { worker: process.worker.clone(), report });
         process.ended.send_replace(Some(report));
     }
 
-    /// Power off: every process is gone at once.
+    /// Powers the machine off: all processes end at once.
     pub(super) fn crash(&self) {
         for pid in self.pids() {
             self.end(pid, ExitReport::Unknown);
         }
     }
 
-    /// The processes that run.
+    /// The pids of the running processes.
     pub(super) fn pids(&self) -> Vec<u32> {
         self.table().running.keys().copied().collect()
     }
@@ -130,7 +130,7 @@ impl Machine {
         self.table().running.values().map(|process| Arc::clone(&process.connection)).collect()
     }
 
-    /// From now on the process neither beats nor leaves when it is asked to.
+    /// Makes a process hang: it writes no heartbeats and ignores SIGTERM.
     pub(super) fn hang(&self, pid: u32) {
         let mut table = self.table();
         let Some(process) = table.running.get_mut(&pid) else { return };
@@ -138,7 +138,7 @@ impl Machine {
         process.connection.faults().hold();
         let worker = process.worker.clone();
         drop(table);
-        self.tell(&MachineEvent::Hangs { worker });
+        self.record(&MachineEvent::Hangs { worker });
     }
 
     pub(super) fn is_hung(&self, pid: u32) -> bool {
@@ -155,17 +155,17 @@ impl Machine {
     }
 }
 
-/// The machine as one run of a supervisor has it in its hands.
+/// The processes of a machine as one run of its supervisor controls them.
 #[derive(Debug)]
-pub(super) struct Hands {
+pub(super) struct SupervisorProcesses {
     pub(super) machine: Arc<Machine>,
-    /// Cancelled when that supervisor is no more.
+    /// Cancelled when that supervisor has ended.
     pub(super) died: CancellationToken,
 }
 
-impl Hands {
-    /// What a dead supervisor was about to do never happens.
-    async fn alive(&self) {
+impl SupervisorProcesses {
+    /// Blocks for ever if the supervisor is dead: its pending actions never happen.
+    async fn hang_if_dead(&self) {
         if self.died.is_cancelled() {
             std::future::pending().await
         }
@@ -173,23 +173,23 @@ impl Hands {
 }
 
 #[async_trait]
-impl Processes for Hands {
+impl Processes for SupervisorProcesses {
     async fn launch(&self, spec: &LaunchSpec) -> Result<ProcessId, Error> {
         tokio::time::sleep(self.machine.pause()).await;
-        self.alive().await;
+        self.hang_if_dead().await;
         let id = self.machine.launch(spec);
-        // Here a supervisor may die and leave a process that its ledger does not name.
+        // A supervisor that dies here leaves a process that its ledger does not name.
         tokio::time::sleep(self.machine.pause()).await;
-        self.alive().await;
+        self.hang_if_dead().await;
         Ok(id)
     }
 
     async fn exited(&self, id: ProcessId) -> ExitReport {
         let ended = self.machine.table().running.get(&id.pid).map(|process| process.ended.subscribe());
         let Some(mut ended) = ended else { return ExitReport::Unknown };
-        // The sender is dropped after it has said how the process ended.
+        // The sender is dropped after it has sent the exit report.
         let _ended = ended.wait_for(Option::is_some).await;
-        self.alive().await;
+        self.hang_if_dead().await;
         let report = *ended.borrow();
         report.unwrap_or(ExitReport::Unknown)
     }
@@ -199,7 +199,7 @@ impl Processes for Hands {
         let Some(process) = table.running.get(&id.pid) else { return Ok(()) };
         let (worker, stop) = (process.worker.clone(), process.stop.clone());
         drop(table);
-        self.machine.tell(&MachineEvent::Signalled { worker, signal });
+        self.machine.record(&MachineEvent::Signalled { worker, signal });
         match signal {
             StopSignal::Terminate => stop.cancel(),
             StopSignal::Kill => self.machine.end(id.pid, ExitReport::Signal(9)),
@@ -219,7 +219,7 @@ impl Processes for Hands {
         match self.machine.pid_of(worker) {
             Some(pid) => {
                 self.machine
-                    .tell(&MachineEvent::Signalled { worker: worker.clone(), signal: StopSignal::Kill });
+                    .record(&MachineEvent::Signalled { worker: worker.clone(), signal: StopSignal::Kill });
                 self.machine.end(pid, ExitReport::Signal(9));
                 1
             }

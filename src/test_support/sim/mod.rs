@@ -1,23 +1,23 @@
-//! A whole cluster in one thread, under paused time, led by one seed.
+//! A simulation of a whole cluster in one thread, under paused time, determined by one seed.
 //!
 //! ```text
-//!  script ─▶ clients ─▶ nimbuses ─┐                       ┌─▶ journal ─▶ invariants
-//!     │                           ├─▶ faulty links ─▶ memory tree
-//!     └─ faults ─▶ supervisors ───┤
-//!                      └▶ workers ┘
+//!  scenario ─▶ clients ─▶ nimbuses ─┐                     ┌─▶ journal ─▶ invariants
+//!     │                             ├─▶ faulty links ─▶ memory tree
+//!     └─ faults ─▶ supervisors ─────┤
+//!                      └▶ workers ──┘
 //! ```
 //!
-//! Nimbuses and supervisors are the real ones, with all of their tasks. Worker processes are
-//! fakes that behave towards the tree and their supervisor as real ones do. What they share
-//! is a memory tree, each through a link of its own that can be made to fail, a network
-//! between nimbuses, and a scratch directory. The seed decides the size of the cluster, what
-//! users ask for, and what goes wrong when.
+//! Nimbuses and supervisors are the real daemons, with all of their tasks. Worker processes are
+//! fakes that behave towards the tree and their supervisor like real ones. All processes share a
+//! memory tree, each through its own link that can be made to fail, a network between nimbuses,
+//! and a scratch directory. The seed determines the size of the cluster, the requests of users,
+//! and the faults with their times.
 //!
-//! The same seed gives the same run: everything happens in one thread, in the order in which
-//! it became due, and all chance comes from the seed. So a failure found once can be looked
-//! at again and again.
+//! The same seed gives the same run: everything happens in one thread, in the order in which it
+//! became due, and all randomness comes from the seed. A failure can therefore be reproduced as
+//! often as needed.
 //!
-//! Start with [`run`], then `script` (what happens) and `invariants` (what must hold).
+//! Start with [`run`], then `script` (requests and faults) and `invariants` (checked properties).
 
 mod client;
 mod cluster;
@@ -39,66 +39,66 @@ mod worker;
 
 use std::time::Duration;
 
-use self::{cluster::Cluster, script::Script};
+use self::{cluster::Cluster, script::Scenario};
 pub use self::{converge::CONVERGENCE_MAX, invariants::Violation};
 use crate::daemon::blocking;
 
-/// What became of a run.
+/// Result of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// Its seed.
+    /// The seed of the run.
     pub seed: u64,
-    /// What did not hold, if anything.
+    /// The first violated invariant, if any.
     pub violation: Option<Violation>,
-    /// Tells it from every other run.
+    /// Digest of the whole journal; equal for equal runs.
     pub digest: u64,
-    /// How many transactions took effect.
+    /// Number of committed transactions.
     pub n_commits: u64,
-    /// How long it lasted, in its own time.
+    /// Duration of the run, in simulated time.
     pub lasted: Duration,
-    /// How long the cluster took to be as it should be once all faults had ended.
+    /// Time from the end of all faults to convergence.
     pub converged_in: Duration,
     /// The last lines of the journal.
     pub tail: Vec<String>,
 }
 
-/// What the links of a run are like.
+/// Quality of the links between processes and the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
-    /// Good, until the script says otherwise.
+    /// Good, except for the faults that the seed selects.
     ByChance,
-    /// Those of the nimbuses lose answers and events all the time that there are faults.
+    /// The links of the nimbuses lose replies and events during the whole fault phase.
     Bad,
 }
 
-/// Plays the run of `seed` in this thread.
+/// Runs the simulation of `seed` in this thread.
 ///
 /// # Panics
-/// When the scratch directory cannot be used.
+/// If the scratch directory cannot be used.
 pub fn run(seed: u64) -> Report {
     run_on(Links::ByChance, seed)
 }
 
-/// Plays the run of `seed` on such links.
+/// Runs the simulation of `seed` on the given links.
 ///
 /// # Panics
-/// When the scratch directory cannot be used.
+/// If the scratch directory cannot be used.
 pub fn run_on(links: Links, seed: u64) -> Report {
-    // All generators that the daemons make take their seeds from this thread's.
+    // All random generators of the daemons are seeded from this thread's generator.
     fastrand::seed(seed);
     blocking::run_inline();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime of one thread").block_on(Box::pin(play(links, seed)))
+    runtime.expect("a runtime of one thread").block_on(Box::pin(simulate(links, seed)))
 }
 
-async fn play(links: Links, seed: u64) -> Report {
+async fn simulate(links: Links, seed: u64) -> Report {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut cluster = Cluster::new(seed, &mut random);
-    Script::new(links, random).play(&mut cluster).await;
-    let is_well = cluster.ground.journal().violation().is_none();
-    let converged_in = if is_well { converge::converge(&cluster).await } else { Duration::ZERO };
-    let lasted = cluster.ground.now();
-    let journal = cluster.ground.journal();
+    Scenario::new(links, random).run(&mut cluster).await;
+    let is_valid = cluster.env.journal().violation().is_none();
+    let converged_in = if is_valid { converge::converge(&cluster).await } else { Duration::ZERO };
+    let lasted = cluster.env.now();
+    let journal = cluster.env.journal();
     Report {
         seed,
         violation: journal.violation().cloned(),

@@ -1,4 +1,4 @@
-//! HTTP between processes: whoever is up and reachable is asked in memory.
+//! HTTP between processes: requests to a reachable process are calls in memory.
 
 use std::{
     collections::BTreeMap,
@@ -16,45 +16,45 @@ use crate::{
     rpc::blobs::{BlobPeers, FetchBlob, FetchError},
 };
 
-/// How long a request takes to get there.
+/// Latency of a request.
 const LATENCY: Duration = Duration::from_millis(2);
 
-/// Every nimbus that listens, by its API address.
+/// All listening nimbuses, by API address.
 #[derive(Debug, Default)]
 pub(super) struct Network {
-    // Guards who listens; held for a few instructions.
-    stations: Mutex<BTreeMap<String, Station>>,
+    // Guards the listening nimbuses; held for a few instructions.
+    listeners: Mutex<BTreeMap<String, Listener>>,
 }
 
 #[derive(Debug)]
-struct Station {
+struct Listener {
     handle: Handle,
     is_frozen: bool,
 }
 
 impl Network {
     pub(super) fn join(&self, handle: Handle) {
-        self.lock().insert(handle.api().to_owned(), Station { handle, is_frozen: false });
+        self.lock().insert(handle.api().to_owned(), Listener { handle, is_frozen: false });
     }
 
     pub(super) fn leave(&self, api: &str) {
         self.lock().remove(api);
     }
 
-    /// A frozen process does not answer.
+    /// Freezes a process, which then does not respond, or resumes it.
     pub(super) fn freeze(&self, api: &str, is_frozen: bool) {
-        if let Some(station) = self.lock().get_mut(api) {
-            station.is_frozen = is_frozen;
+        if let Some(listener) = self.lock().get_mut(api) {
+            listener.is_frozen = is_frozen;
         }
     }
 
-    /// The nimbus that answers at `api`.
+    /// The nimbus that responds at `api`.
     pub(super) fn reach(&self, api: &str) -> Option<Handle> {
-        self.lock().get(api).filter(|station| !station.is_frozen).map(|station| station.handle.clone())
+        self.lock().get(api).filter(|listener| !listener.is_frozen).map(|listener| listener.handle.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Station>> {
-        self.stations.lock().expect("no one panics while holding the network")
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Listener>> {
+        self.listeners.lock().expect("no one panics while holding the network")
     }
 }
 

@@ -1,4 +1,4 @@
-//! A nimbus replica: a real one, on a machine of its own that can be switched off.
+//! A nimbus replica: a real nimbus on its own machine, which can be switched off.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -7,18 +7,18 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::Clock,
     nimbus::{self, Nimbus, Options},
-    test_support::sim::{connection::Connection, ground::Ground, journal::Party},
+    test_support::sim::{connection::Connection, ground::Environment, journal::Party},
 };
 
-/// How long a clean stop may take before it is made an unclean one.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// Limit for a clean stop, after which the replica is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One replica, running or not.
 #[derive(Debug)]
 pub(super) struct Replica {
     pub(super) name: String,
     pub(super) clock: Clock,
-    ground: Arc<Ground>,
+    env: Arc<Environment>,
     dir: PathBuf,
     running: Option<Running>,
 }
@@ -31,13 +31,13 @@ struct Running {
 }
 
 impl Replica {
-    pub(super) fn new(ground: &Arc<Ground>, n: usize, clock: Clock) -> Self {
+    pub(super) fn new(env: &Arc<Environment>, n: usize, clock: Clock) -> Self {
         let name = format!("nimbus-{n}");
-        let dir = ground.scratch.join(&name);
-        Self { name, clock, ground: Arc::clone(ground), dir, running: None }
+        let dir = env.scratch.join(&name);
+        Self { name, clock, env: Arc::clone(env), dir, running: None }
     }
 
-    /// Where it answers.
+    /// The API address.
     pub(super) fn api(&self) -> String {
         format!("{}:8080", self.name)
     }
@@ -50,54 +50,54 @@ impl Replica {
         self.running.as_ref().map(|running| &running.connection)
     }
 
-    /// Whether it takes writes, as far as it knows.
+    /// True if the nimbus accepts writes, to its own knowledge.
     pub(super) fn leads(&self) -> bool {
         self.running.as_ref().is_some_and(|running| running.nimbus.handle().takes_writes())
     }
 
     /// # Panics
-    /// When it does not start: nothing is in its way.
+    /// If the nimbus does not start, which no fault prevents.
     pub(super) fn start(&mut self) {
         if self.running.is_some() {
             return;
         }
-        self.ground.journal().remark(format_args!("{} starts", self.name));
-        let connection = Connection::open(&self.ground, Party::Nimbus(self.name.clone()));
+        self.env.journal().log(format_args!("{} starts", self.name));
+        let connection = Connection::open(&self.env, Party::Nimbus(self.name.clone()));
         let stop = CancellationToken::new();
         let nimbus = nimbus::daemon::start_at(
             self.options(),
-            (self.api(), Arc::clone(&self.ground.network) as _),
+            (self.api(), Arc::clone(&self.env.network) as _),
             connection.tree(),
             self.clock.clone(),
             stop.clone(),
         )
         .expect("a nimbus starts");
-        self.ground.network.join(nimbus.handle().clone());
+        self.env.network.join(nimbus.handle().clone());
         self.running = Some(Running { nimbus, stop, connection });
     }
 
-    /// kill -9
+    /// Kills the nimbus like kill -9.
     pub(super) fn kill(&mut self) {
         let Some(Running { nimbus, connection, .. }) = self.running.take() else { return };
-        self.ground.journal().remark(format_args!("{} is killed", self.name));
-        self.ground.network.leave(&self.api());
-        connection.kill(&self.ground.tasks);
+        self.env.journal().log(format_args!("{} is killed", self.name));
+        self.env.network.leave(&self.api());
+        connection.kill(&self.env.tasks);
         drop(nimbus);
     }
 
-    /// SIGTERM, and what comes if that does not help.
+    /// Stops the nimbus like SIGTERM, and kills it after a time limit.
     pub(super) async fn stop(&mut self) {
         let Some(Running { nimbus, stop, connection }) = self.running.take() else { return };
-        self.ground.journal().remark(format_args!("{} is stopped", self.name));
-        self.ground.network.leave(&self.api());
+        self.env.journal().log(format_args!("{} is stopped", self.name));
+        self.env.network.leave(&self.api());
         stop.cancel();
-        match tokio::time::timeout(STOP_PATIENCE, nimbus.stopped()).await {
+        match tokio::time::timeout(STOP_TIMEOUT, nimbus.stopped()).await {
             Ok(_) => connection.tree().close().await,
-            Err(_) => connection.kill(&self.ground.tasks),
+            Err(_) => connection.kill(&self.env.tasks),
         }
     }
 
-    /// Whether it has ended although nobody asked it to.
+    /// True if the nimbus has ended without a stop request.
     pub(super) fn is_broken(&self) -> bool {
         self.running.as_ref().is_some_and(|running| running.nimbus.tasks().cancelled().is_cancelled())
     }
@@ -118,7 +118,7 @@ impl Replica {
             blob_retention: Duration::from_secs(120),
             replication: Default::default(),
             message_timeout: Duration::from_secs(10),
-            // Its threads would finish at moments of real time.
+            // The store's threads would finish at moments of real time.
             metrics: None,
         }
     }

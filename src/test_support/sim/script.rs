@@ -1,7 +1,7 @@
-//! What happens in a run, by chance: the work that is asked for, and what goes wrong.
+//! The random scenario of a run: the requests of users and the faults.
 //!
-//! Each run draws which kinds of faults it has and how often anything happens, so that some
-//! runs see much of one kind and others a little of everything.
+//! Each run selects the kinds of its faults and the frequency of events, so that some runs have
+//! many faults of one kind and others a few of every kind.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     rpc::message::{KillRequest, RebalanceRequest},
     test_support::sim::{
         Links,
-        client::{Promise, Said},
+        client::{Promise, RequestState},
         cluster::Cluster,
         connection::Connection,
         replica::Replica,
@@ -21,23 +21,23 @@ use crate::{
     tree::faulty::{FaultPlan, Rates},
 };
 
-/// How long a run goes on before its faults end.
-const TROUBLE_MIN: Duration = Duration::from_secs(40);
-const TROUBLE_MAX: Duration = Duration::from_secs(240);
+/// Bounds of the duration of the fault phase.
+const FAULT_PHASE_MIN: Duration = Duration::from_secs(40);
+const FAULT_PHASE_MAX: Duration = Duration::from_secs(240);
 
-/// The most topologies that are ever submitted in one run.
+/// Maximum number of topologies submitted in one run.
 const TOPOLOGIES_MAX: usize = 8;
 
-/// How far a clock may jump.
+/// Maximum jump of a clock.
 const JUMP_MAX_MILLIS: i64 = 60_000;
 
-/// A link that is always bad.
+/// Fault rates of a link that is bad during the whole fault phase.
 const BAD_LINK: Rates =
     Rates { lost_reply: 0.2, lost_request: 0.0, delay: 0.0, delay_max: Duration::ZERO, lost_event: 0.5 };
 
-/// Everything that can happen.
+/// A request of a user or a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Happening {
+enum ScenarioEvent {
     Submit,
     Activate,
     Deactivate,
@@ -47,7 +47,7 @@ enum Happening {
     Undrain,
     BadLink,
     Expiry,
-    Cut,
+    Disconnect,
     FrozenLeader,
     Frozen,
     LeaderDeleted,
@@ -63,177 +63,177 @@ enum Happening {
     Restart,
 }
 
-use Happening as H;
+use ScenarioEvent as E;
 
-/// What users do, and how often.
-const WORK: &[(Happening, u32)] = &[
-    (H::Submit, 8),
-    (H::Activate, 1),
-    (H::Deactivate, 2),
-    (H::Rebalance, 4),
-    (H::Kill, 3),
-    (H::Drain, 2),
-    (H::Undrain, 2),
+/// Requests of users, with their weights.
+const WORK: &[(ScenarioEvent, u32)] = &[
+    (E::Submit, 8),
+    (E::Activate, 1),
+    (E::Deactivate, 2),
+    (E::Rebalance, 4),
+    (E::Kill, 3),
+    (E::Drain, 2),
+    (E::Undrain, 2),
 ];
 
-/// What goes wrong, and how often, in a run that has this kind of fault.
-const FAULTS: &[(Happening, u32)] = &[
-    (H::BadLink, 6),
-    (H::Expiry, 3),
-    (H::Cut, 3),
-    (H::FrozenLeader, 3),
-    (H::Frozen, 2),
-    (H::LeaderDeleted, 1),
-    (H::Outage, 1),
-    (H::NimbusDies, 3),
-    (H::NimbusStops, 2),
-    (H::SupervisorDies, 3),
-    (H::SupervisorStops, 1),
-    (H::MachineDies, 1),
-    (H::WorkerDies, 4),
-    (H::WorkerHangs, 1),
-    (H::ClockJumps, 2),
+/// Faults, with their weights in a run that has this kind of fault.
+const FAULTS: &[(ScenarioEvent, u32)] = &[
+    (E::BadLink, 6),
+    (E::Expiry, 3),
+    (E::Disconnect, 3),
+    (E::FrozenLeader, 3),
+    (E::Frozen, 2),
+    (E::LeaderDeleted, 1),
+    (E::Outage, 1),
+    (E::NimbusDies, 3),
+    (E::NimbusStops, 2),
+    (E::SupervisorDies, 3),
+    (E::SupervisorStops, 1),
+    (E::MachineDies, 1),
+    (E::WorkerDies, 4),
+    (E::WorkerHangs, 1),
+    (E::ClockJumps, 2),
 ];
 
-/// Whoever writes the story of a run.
+/// Generator and driver of the scenario of one run.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(super) struct Scenario {
     random: fastrand::Rng,
-    /// What may happen, by weight.
-    deck: Vec<(Happening, u32)>,
+    /// The possible events, with their weights.
+    events: Vec<(ScenarioEvent, u32)>,
     pause_max: Duration,
-    trouble: Duration,
+    fault_phase: Duration,
     n_submitted: usize,
-    /// Faults that are under way and end by themselves.
+    /// Tasks of the faults under way, which end by themselves.
     faults: Tasks,
     links: Links,
-    /// The connections that were made bad ones for good.
-    spoilt: BTreeSet<u64>,
+    /// The connections whose links are bad during the whole fault phase.
+    degraded: BTreeSet<u64>,
 }
 
-impl Script {
+impl Scenario {
     pub(super) fn new(links: Links, mut random: fastrand::Rng) -> Self {
-        let mut deck: Vec<_> = WORK.to_vec();
-        deck.extend(FAULTS.iter().filter(|_| random.bool()));
-        // What was switched off comes back in every run.
-        deck.push((H::Restart, 6));
-        let trouble = TROUBLE_MIN + (TROUBLE_MAX - TROUBLE_MIN).mul_f64(random.f64());
+        let mut events: Vec<_> = WORK.to_vec();
+        events.extend(FAULTS.iter().filter(|_| random.bool()));
+        // Every run restarts what was stopped.
+        events.push((E::Restart, 6));
+        let fault_phase = FAULT_PHASE_MIN + (FAULT_PHASE_MAX - FAULT_PHASE_MIN).mul_f64(random.f64());
         let pause_max = Duration::from_millis(random.u64(500..=12_000));
         Self {
             random,
-            deck,
+            events,
             pause_max,
-            trouble,
+            fault_phase,
             n_submitted: 0,
             faults: Tasks::default(),
             links,
-            spoilt: BTreeSet::new(),
+            degraded: BTreeSet::new(),
         }
     }
 
-    /// Starts the cluster, makes trouble for a while, and ends all faults. Stops early when
-    /// something that must hold does not.
-    pub(super) async fn play(mut self, cluster: &mut Cluster) {
+    /// Starts the cluster, generates events for the fault phase, and ends all faults. Returns early
+    /// when an invariant is violated.
+    pub(super) async fn run(mut self, cluster: &mut Cluster) {
         for n in 0..cluster.replicas.len() {
             cluster.replicas[n].start();
-            tokio::time::sleep(self.up_to(Duration::from_secs(1))).await;
+            tokio::time::sleep(self.random_up_to(Duration::from_secs(1))).await;
         }
         for n in 0..cluster.hosts.len() {
             cluster.hosts[n].start().await;
-            tokio::time::sleep(self.up_to(Duration::from_secs(1))).await;
+            tokio::time::sleep(self.random_up_to(Duration::from_secs(1))).await;
         }
-        while cluster.ground.now() < self.trouble {
-            self.spoil_all(cluster);
-            let happening = self.draw();
-            self.happen(happening, cluster).await;
-            if !cluster.pass(self.up_to(self.pause_max)).await {
+        while cluster.env.now() < self.fault_phase {
+            self.degrade_nimbus_links(cluster);
+            let event = self.draw();
+            self.apply(event, cluster).await;
+            if !cluster.pass(self.random_up_to(self.pause_max)).await {
                 return;
             }
         }
-        // Nothing that was begun is undone later on.
+        // Faults under way are cancelled, so that they do not change the healed cluster later.
         self.faults = Tasks::default();
         tokio::task::yield_now().await;
         cluster.heal().await;
     }
 
-    fn draw(&mut self) -> Happening {
-        let total = self.deck.iter().map(|(_, weight)| weight).sum();
-        let mut luck = self.random.u32(0..total);
-        for (happening, weight) in &self.deck {
-            match luck.checked_sub(*weight) {
-                Some(rest) => luck = rest,
-                None => return *happening,
+    fn draw(&mut self) -> ScenarioEvent {
+        let total = self.events.iter().map(|(_, weight)| weight).sum();
+        let mut pick = self.random.u32(0..total);
+        for (event, weight) in &self.events {
+            match pick.checked_sub(*weight) {
+                Some(rest) => pick = rest,
+                None => return *event,
             }
         }
-        unreachable!("the luck is below the sum of the weights")
+        unreachable!("the pick is below the sum of the weights")
     }
 
-    fn up_to(&mut self, most: Duration) -> Duration {
+    fn random_up_to(&mut self, most: Duration) -> Duration {
         most.mul_f64(self.random.f64())
     }
 
-    /// A time that is often short and sometimes long.
-    fn a_while(&mut self) -> Duration {
-        let luck = self.random.f64();
-        Duration::from_secs(45).mul_f64(luck * luck * luck)
+    /// Returns a duration that is often short and sometimes long.
+    fn random_duration(&mut self) -> Duration {
+        let pick = self.random.f64();
+        Duration::from_secs(45).mul_f64(pick * pick * pick)
     }
 
-    async fn happen(&mut self, happening: Happening, cluster: &mut Cluster) {
-        match happening {
-            H::Submit => self.submit(cluster),
-            H::Activate | H::Deactivate | H::Rebalance | H::Kill => self.change(happening, cluster),
-            H::Drain | H::Undrain => self.drain(happening, cluster),
-            H::BadLink => self.spoil(cluster),
-            H::Expiry => {
-                if let Some(connection) = self.any(cluster) {
+    async fn apply(&mut self, event: ScenarioEvent, cluster: &mut Cluster) {
+        match event {
+            E::Submit => self.submit(cluster),
+            E::Activate | E::Deactivate | E::Rebalance | E::Kill => self.change(event, cluster),
+            E::Drain | E::Undrain => self.drain(event, cluster),
+            E::BadLink => self.degrade_link(cluster),
+            E::Expiry => {
+                if let Some(connection) = self.any_connection(cluster) {
                     connection.expire();
                 }
             }
-            H::Cut | H::Frozen => {
-                let Some(connection) = self.any(cluster) else { return };
-                let time = self.a_while();
+            E::Disconnect | E::Frozen => {
+                let Some(connection) = self.any_connection(cluster) else { return };
+                let time = self.random_duration();
                 self.faults.start("fault", Ending::Normal, async move {
-                    match happening {
-                        H::Cut => connection.cut(time).await,
+                    match event {
+                        E::Disconnect => connection.disconnect(time).await,
                         _ => connection.freeze(time).await,
                     }
                 });
             }
-            H::FrozenLeader => self.freeze_leader(cluster),
-            H::LeaderDeleted => delete_leader(Arc::clone(&cluster.operator), &self.faults),
-            H::Outage => self.outage(cluster),
-            H::NimbusDies | H::NimbusStops => {
+            E::FrozenLeader => self.freeze_leader(cluster),
+            E::LeaderDeleted => delete_leader(Arc::clone(&cluster.operator), &self.faults),
+            E::Outage => self.outage(cluster),
+            E::NimbusDies | E::NimbusStops => {
                 let Some(replica) = self.random.choice(&mut cluster.replicas) else { return };
-                match happening {
-                    H::NimbusDies => replica.kill(),
+                match event {
+                    E::NimbusDies => replica.kill(),
                     _ => replica.stop().await,
                 }
             }
-            H::SupervisorDies | H::SupervisorStops | H::MachineDies => {
+            E::SupervisorDies | E::SupervisorStops | E::MachineDies => {
                 let Some(host) = self.random.choice(&mut cluster.hosts) else { return };
-                match happening {
-                    H::SupervisorDies => host.kill(),
-                    H::SupervisorStops => host.stop().await,
+                match event {
+                    E::SupervisorDies => host.kill(),
+                    E::SupervisorStops => host.stop().await,
                     _ => host.crash(),
                 }
             }
-            H::WorkerDies | H::WorkerHangs => {
+            E::WorkerDies | E::WorkerHangs => {
                 let Some(host) = self.random.choice(&cluster.hosts) else { return };
                 let Some(pid) = self.random.choice(host.machine.pids()) else { return };
-                match happening {
-                    H::WorkerDies => {
+                match event {
+                    E::WorkerDies => {
                         host.machine.end(pid, crate::supervisor::process::ExitReport::Signal(11))
                     }
                     _ => host.machine.hang(pid),
                 }
             }
-            H::ClockJumps => {
+            E::ClockJumps => {
                 let replicas = cluster.replicas.iter().map(|replica| &replica.clock);
                 let clocks = replicas.chain(cluster.hosts.iter().map(|host| &host.machine.clock));
                 let Some(clock) = self.random.choice(clocks.collect::<Vec<_>>()) else { return };
-                cluster.ground.skew(clock, self.random.i64(-JUMP_MAX_MILLIS..=JUMP_MAX_MILLIS));
+                cluster.env.skew(clock, self.random.i64(-JUMP_MAX_MILLIS..=JUMP_MAX_MILLIS));
             }
-            H::Restart => {
+            E::Restart => {
                 let replicas = cluster.replicas.iter_mut().filter(|replica| !replica.is_running());
                 if let Some(replica) = self.random.choice(replicas.collect::<Vec<_>>()) {
                     replica.start();
@@ -246,7 +246,7 @@ impl Script {
         }
     }
 
-    fn any(&mut self, cluster: &Cluster) -> Option<Arc<Connection>> {
+    fn any_connection(&mut self, cluster: &Cluster) -> Option<Arc<Connection>> {
         self.random.choice(cluster.connections())
     }
 
@@ -262,16 +262,18 @@ impl Script {
         }
     }
 
-    fn change(&mut self, happening: Happening, cluster: &Cluster) {
+    fn change(&mut self, event: ScenarioEvent, cluster: &Cluster) {
         let promises = cluster.clients.promises();
-        let there = |promise: &Promise| promise.submitted != Said::No && promise.killed != Said::Yes;
-        let names = promises.iter().filter(|(_, promise)| there(promise)).map(|(name, _)| name);
+        let exists = |promise: &Promise| {
+            promise.submitted != RequestState::NotDone && promise.killed != RequestState::Done
+        };
+        let names = promises.iter().filter(|(_, promise)| exists(promise)).map(|(name, _)| name);
         let Some(name) = self.random.choice(names.collect::<Vec<_>>()) else { return };
         let wait_secs = self.random.bool().then(|| self.random.u64(0..30));
-        let change = match happening {
-            H::Activate => Change::Activate,
-            H::Deactivate => Change::Deactivate,
-            H::Kill => Change::Kill(KillRequest { wait_secs }),
+        let change = match event {
+            E::Activate => Change::Activate,
+            E::Deactivate => Change::Deactivate,
+            E::Kill => Change::Kill(KillRequest { wait_secs }),
             _ => {
                 let free = free_workers(cluster, Some(name));
                 let workers = self.random.bool().then(|| self.random.u32(1..=4).min(free)).filter(|n| *n > 0);
@@ -284,22 +286,22 @@ impl Script {
         cluster.clients.change(name, change, self.random.fork());
     }
 
-    /// Drains a host, if there is room for everything elsewhere, or takes it into use again.
-    fn drain(&mut self, happening: Happening, cluster: &Cluster) {
+    /// Drains a host, if all workers fit elsewhere, or undrains it.
+    fn drain(&mut self, event: ScenarioEvent, cluster: &Cluster) {
         let Some(host) = self.random.choice(&cluster.hosts) else { return };
-        let change = match happening {
-            H::Drain if cluster.n_slots(Some(&host.name)) >= taken(cluster, None) => {
+        let change = match event {
+            E::Drain if cluster.n_slots(Some(&host.name)) >= n_requested_workers(cluster, None) => {
                 DrainChange::Drain { wait_secs: self.random.bool().then(|| self.random.u64(0..30)) }
             }
-            H::Drain => return,
+            E::Drain => return,
             _ => DrainChange::Undrain,
         };
         cluster.clients.drain(&host.name, change, self.random.fork());
     }
 
-    /// Makes one link a bad one for a while.
-    fn spoil(&mut self, cluster: &Cluster) {
-        let Some(connection) = self.any(cluster) else { return };
+    /// Degrades one link for a while.
+    fn degrade_link(&mut self, cluster: &Cluster) {
+        let Some(connection) = self.any_connection(cluster) else { return };
         let delay_max = Duration::from_millis(self.random.u64(1..=3000));
         let mut rate = |most: f64| if self.random.bool() { most * self.random.f64() } else { 0.0 };
         let rates = Rates {
@@ -310,7 +312,7 @@ impl Script {
             lost_event: rate(0.8),
         };
         let plan = FaultPlan::seeded(self.random.u64(..), rates);
-        let time = self.a_while() + Duration::from_secs(1);
+        let time = self.random_duration() + Duration::from_secs(1);
         self.faults.start("bad link", Ending::Normal, async move {
             connection.faults().set_plan(plan);
             tokio::time::sleep(time).await;
@@ -318,46 +320,45 @@ impl Script {
         });
     }
 
-    /// Makes the links of all nimbuses bad ones, if this run is to have such.
-    fn spoil_all(&mut self, cluster: &Cluster) {
+    /// Degrades the links of all nimbuses, in a run with [`Links::Bad`].
+    fn degrade_nimbus_links(&mut self, cluster: &Cluster) {
         if self.links == Links::ByChance {
             return;
         }
         for connection in cluster.replicas.iter().filter_map(Replica::connection) {
-            if self.spoilt.insert(connection.id()) {
+            if self.degraded.insert(connection.id()) {
                 connection.faults().set_plan(FaultPlan::seeded(self.random.u64(..), BAD_LINK));
             }
         }
     }
 
-    /// The leader stands still, while its session ends or an operator helps a successor up.
+    /// Freezes the leader, while its session ends or an operator deletes `/leader`.
     fn freeze_leader(&mut self, cluster: &Cluster) {
         let Some(leader) = cluster.replicas.iter().find(|replica| replica.leads()) else { return };
         let Some(connection) = leader.connection().cloned() else { return };
-        let (ground, api, operator) =
-            (Arc::clone(&cluster.ground), leader.api(), Arc::clone(&cluster.operator));
-        let (time, is_deleted) = (self.a_while() + Duration::from_secs(1), self.random.bool());
+        let (env, api, operator) = (Arc::clone(&cluster.env), leader.api(), Arc::clone(&cluster.operator));
+        let (time, is_deleted) = (self.random_duration() + Duration::from_secs(1), self.random.bool());
         let deletion = self.faults.child();
         self.faults.start("frozen leader", Ending::Normal, async move {
-            ground.network.freeze(&api, true);
+            env.network.freeze(&api, true);
             if is_deleted {
                 delete_leader(operator, &deletion);
             }
             connection.freeze(time).await;
-            ground.network.freeze(&api, false);
+            env.network.freeze(&api, false);
         });
     }
 
-    /// The ensemble is away; some sessions do not survive it.
+    /// Takes the ensemble offline; some sessions end meanwhile.
     fn outage(&mut self, cluster: &Cluster) {
-        let (ground, time) = (Arc::clone(&cluster.ground), self.a_while() / 2);
+        let (env, time) = (Arc::clone(&cluster.env), self.random_duration() / 2);
         let mut lost = cluster.connections();
         let share = if self.random.bool() { 0.0 } else { self.random.f64() };
         lost.retain(|_| self.random.f64() < share);
         self.faults.start("outage", Ending::Normal, async move {
-            ground.server.set_online(false);
+            env.server.set_online(false);
             tokio::time::sleep(time).await;
-            ground.server.set_online(true);
+            env.server.set_online(true);
             lost.iter().for_each(|connection| connection.expire());
         });
     }
@@ -365,19 +366,19 @@ impl Script {
 
 fn delete_leader(operator: Arc<Connection>, tasks: &Tasks) {
     tasks.start("operator", Ending::Normal, async move {
-        // Nobody may lead, or the tree be away.
+        // There may be no leader, or the tree may be offline.
         let _done = operator.tree().delete(&layout::leader(), None).await;
     });
 }
 
-/// How many workers more may be asked for, or by `name` in all, so that there are slots for
-/// all of them when every machine is up.
+/// Number of further workers that may be requested, or of all workers of `name`, so that there is
+/// a slot for each when all machines are up.
 fn free_workers(cluster: &Cluster, name: Option<&TopologyName>) -> u32 {
-    cluster.n_slots(None).saturating_sub(taken(cluster, name))
+    cluster.n_slots(None).saturating_sub(n_requested_workers(cluster, name))
 }
 
-/// How many workers were asked for, but by `without`.
-fn taken(cluster: &Cluster, without: Option<&TopologyName>) -> u32 {
+/// Number of workers requested by all topologies except `without`.
+fn n_requested_workers(cluster: &Cluster, without: Option<&TopologyName>) -> u32 {
     let promises = cluster.clients.promises();
     let others = promises.iter().filter(|(name, _)| Some(*name) != without);
     others.map(|(_, promise)| promise.workers_max).sum()

@@ -4,18 +4,18 @@ use super::*;
 use crate::test_support::sabotage::{self, Sabotage};
 
 #[test]
-fn the_same_seed_gives_the_same_run() {
+fn same_seed_gives_the_same_run() {
     for seed in 0..3 {
         let (one, two) = (run(seed), run(seed));
         assert_eq!((one.digest, one.n_commits), (two.digest, two.n_commits), "seed {seed}");
         assert_eq!(one.tail, two.tail);
-        assert_ne!(one.digest, run(seed + 100).digest, "two seeds give one run");
+        assert_ne!(one.digest, run(seed + 100).digest, "two seeds give the same run");
     }
 }
 
-/// Plays `seeds` with a bug put in until one of `invariants` says so, and the same seeds
-/// without it. Where a bug shows seldom, the seeds begin a little before one that is known to
-/// show it (`scripts/simulate --sabotage BUG` finds others).
+/// Runs `seeds` with an injected bug until one of `invariants` is violated, and the same seeds
+/// without the bug. If a bug shows rarely, the seeds begin a little before a seed that is known
+/// to show it (`scripts/simulate --sabotage BUG` finds others).
 fn finds(sabotage: Sabotage, links: Links, seeds: Range<u64>, invariants: &[&str]) {
     let caught = seeds.clone().find_map(|seed| {
         let report = sabotage::with(sabotage, || run_on(links, seed));
@@ -29,7 +29,7 @@ fn finds(sabotage: Sabotage, links: Links, seeds: Range<u64>, invariants: &[&str
 }
 
 #[test]
-fn an_unfenced_write_is_found() {
+fn unfenced_write_is_found() {
     finds(Sabotage::UnfencedWrite, Links::ByChance, 0..10, &["fencing"]);
 }
 
@@ -44,11 +44,11 @@ fn liveness_from_before_the_term_is_found() {
 }
 
 #[test]
-fn a_record_that_is_removed_first_is_found() {
+fn record_that_is_removed_first_is_found() {
     finds(Sabotage::RecordRemovedFirst, Links::ByChance, 0..50, &["removal"]);
 }
 
 #[test]
-fn a_retry_under_a_new_id_is_found() {
+fn retry_under_a_new_id_is_found() {
     finds(Sabotage::RetriesUnderNewId, Links::Bad, 5..100, &["names"]);
 }

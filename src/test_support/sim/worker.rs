@@ -1,5 +1,5 @@
-//! The life of a fake worker process: the real worker's ways with the tree and its
-//! supervisor, without components and tuples.
+//! A fake worker process: it behaves towards the tree and its supervisor like the real worker,
+//! without components and tuples.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,22 +20,22 @@ use crate::{
     },
 };
 
-/// The longest that components take to come up.
+/// Maximum time that components take to start.
 const START_MAX: Duration = Duration::from_secs(8);
 
-/// The longest that a worker takes to leave: longer than its supervisor's grace, so that
-/// some are killed.
+/// Maximum time that a worker takes to exit: longer than its supervisor's grace, so that some
+/// workers are killed.
 const LEAVE_MAX: Duration = Duration::from_secs(4);
 
-/// Between two errors of one worker.
+/// Bounds of the pause between two errors of one worker.
 const ERROR_PAUSE_MIN: Duration = Duration::from_secs(5);
 const ERROR_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// How long the tree may take to hear that a worker leaves.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Limit for removing the heartbeats of a worker that exits.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A worker process.
-pub(super) struct Life {
+pub(super) struct FakeWorker {
     pub(super) machine: Arc<Machine>,
     pub(super) pid: u32,
     pub(super) spec: LaunchSpec,
@@ -44,8 +44,8 @@ pub(super) struct Life {
     pub(super) random: fastrand::Rng,
 }
 
-impl Life {
-    pub(super) async fn live(mut self) {
+impl FakeWorker {
+    pub(super) async fn run_to_end(mut self) {
         self.run().await;
         self.machine.end(self.pid, ExitReport::Code(0));
     }
@@ -63,12 +63,13 @@ impl Life {
         let Some(records) = records else { return };
         let own = records.assignment.workers.get(&options.slot).map(|worker| worker.tasks.clone());
         let own = own.unwrap_or_default();
-        self.machine.tell(&MachineEvent::Began { worker: self.spec.worker.clone(), tasks: own.clone() });
+        self.machine
+            .record(&MachineEvent::ReadTasks { worker: self.spec.worker.clone(), tasks: own.clone() });
         let board = StatusBoard::new(own.iter());
         let presence = Presence::start(self.connection.tree(), &tasks);
-        let beats = tasks.child();
+        let heartbeats = tasks.child();
         let clock = self.machine.clock.clone();
-        beat::start(board.clone(), presence.clone(), Registry::default(), &options, clock, &beats);
+        beat::start(board.clone(), presence.clone(), Registry::default(), &options, clock, &heartbeats);
         self.start_tasks(board.clone(), &own, &tasks);
         self.start_errors(store.clone(), own.clone(), records.table, &tasks);
         tokio::select! {
@@ -77,14 +78,14 @@ impl Life {
             () = follow::follow(&store, &options, board.all_up(), |_, _| {}) => {}
         }
         tokio::time::sleep(LEAVE_MAX.mul_f64(self.random.f64().powi(4))).await;
-        drop(beats);
+        drop(heartbeats);
         own.iter().for_each(|task| presence.withdraw(&Ephemeral::TaskBeat(options.topology.clone(), task)));
-        // Without a connection the session's end says the same, later.
-        let _heard = tokio::time::timeout(FAREWELL, presence.settled()).await;
+        // Without a connection, the end of the session removes the heartbeats later.
+        let _withdrawn = tokio::time::timeout(WITHDRAW_TIMEOUT, presence.settled()).await;
         self.connection.tree().close().await;
     }
 
-    /// Asked to stop; a process that hangs does not hear of it.
+    /// Resolves on SIGTERM, except in a process that hangs.
     async fn stopped(&self) {
         self.stop.cancelled().await;
         if self.machine.is_hung(self.pid) {
@@ -92,18 +93,18 @@ impl Life {
         }
     }
 
-    /// The file that the supervisor looks at. A process that hangs does not write it.
+    /// Starts to write the heartbeat file. A process that hangs does not write it.
     fn start_heartbeat(&self, options: &Options, tasks: &Tasks) {
         let (machine, pid, dir, period) =
             (Arc::clone(&self.machine), self.pid, options.dir.clone(), options.heartbeat_period);
         tasks.start("heartbeat file", Ending::Normal, async move {
             let mut period = tokio::time::interval(period);
-            for beat in 1_u64.. {
+            for n in 1_u64.. {
                 period.tick().await;
                 if machine.is_hung(pid) {
                     return;
                 }
-                let written = std::fs::write(dir.join(beat::HEARTBEAT_FILE), format!("{beat} {pid}\n"));
+                let written = std::fs::write(dir.join(beat::HEARTBEAT_FILE), format!("{n} {pid}\n"));
                 written.expect("the scratch directory can be written");
             }
         });
@@ -119,7 +120,7 @@ impl Life {
         }
     }
 
-    /// Reports errors with numbers, one after the other.
+    /// Starts to report numbered errors, one after the other.
     fn start_errors(&mut self, store: Store, own: TaskSet, table: TaskTable, tasks: &Tasks) {
         let (machine, spec, mut random) = (Arc::clone(&self.machine), self.spec.clone(), self.random.fork());
         let own: Vec<TaskId> = own.iter().collect();
@@ -139,10 +140,10 @@ impl Life {
                     message: message.clone(),
                     stack: String::new(),
                 };
-                // One that fails is not reported again: this worker does not insist.
+                // A failed report is not retried.
                 if store.report_error(&spec.topology, error).await.is_ok() {
                     let topology = spec.topology.clone();
-                    machine.tell(&MachineEvent::ErrorStored { topology, task, message });
+                    machine.record(&MachineEvent::ErrorStored { topology, task, message });
                 }
             }
         });

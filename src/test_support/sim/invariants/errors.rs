@@ -1,5 +1,5 @@
-//! The list of a task's errors is its newest ten, in order, whoever writes it and whatever
-//! goes wrong meanwhile.
+//! The stored errors of a task are its newest ten, in order, regardless of the writer and of
+//! faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::{
     },
     model::{TaskId, TopologyId, status::TopologyStatus},
     test_support::sim::{
-        facts::{Facts, MachineEvent},
+        facts::{ClusterModel, MachineEvent},
         journal::Party,
     },
     tree::{
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// What was ever written, by task.
+/// All errors ever written, by task.
 #[derive(Debug, Default)]
 pub(super) struct Errors {
     tasks: BTreeMap<(TopologyId, TaskId), Written>,
@@ -28,7 +28,7 @@ pub(super) struct Errors {
 
 #[derive(Debug, Default)]
 struct Written {
-    /// The names of the newest, oldest first.
+    /// The znode names of the newest errors, oldest first.
     newest: Vec<String>,
     messages: BTreeSet<String>,
 }
@@ -38,7 +38,7 @@ impl Invariant for Errors {
         "errors"
     }
 
-    fn commit(&mut self, _facts: &Facts, commit: &Commit<'_>, party: &Party) -> Result<(), String> {
+    fn commit(&mut self, _model: &ClusterModel, commit: &Commit<'_>, party: &Party) -> Result<(), String> {
         let What::Transaction { ops, results } = commit.what else { return Ok(()) };
         let mut touched = BTreeMap::new();
         for (op, result) in ops.iter().zip(results) {
@@ -56,7 +56,7 @@ impl Invariant for Errors {
                         record::decode::<StoredError>(path, data).map_err(|error| error.to_string())?;
                     written.messages.insert(error.message);
                 }
-                // The leader removes all of a topology.
+                // The leader removes all errors of a killed topology.
                 Op::Delete { .. } if matches!(party, Party::Nimbus(_)) => {
                     written.newest.retain(|name| name != path.name());
                 }
@@ -71,7 +71,7 @@ impl Invariant for Errors {
             if listed != written.newest {
                 let (id, task) = key;
                 return Err(format!(
-                    "task {task} of {id} has the errors {listed:?}, and its newest are {:?}",
+                    "task {task} of {id} has the errors {listed:?}, but its newest are {:?}",
                     written.newest
                 ));
             }
@@ -79,21 +79,21 @@ impl Invariant for Errors {
         Ok(())
     }
 
-    fn machine(&mut self, facts: &Facts, event: &MachineEvent) -> Result<(), String> {
+    fn machine(&mut self, model: &ClusterModel, event: &MachineEvent) -> Result<(), String> {
         let MachineEvent::ErrorStored { topology, task, message } = event else { return Ok(()) };
-        // There is no place for errors of a topology that is being removed, and no need.
-        if facts.storms.get(topology).is_none_or(|storm| storm.status == TopologyStatus::Killed) {
+        // Errors of a topology that is being removed need not be stored.
+        if model.storms.get(topology).is_none_or(|storm| storm.status == TopologyStatus::Killed) {
             return Ok(());
         }
         let written = self.tasks.get(&(topology.clone(), *task));
         match written.is_some_and(|written| written.messages.contains(message)) {
             true => Ok(()),
-            false => Err(format!("{message:?} of task {task} of {topology} was said to be stored")),
+            false => Err(format!("{message:?} of task {task} of {topology} was confirmed but not stored")),
         }
     }
 }
 
-/// The task whose error `path` is: `/taskerrors/{topology}/{task}/{sequence}`.
+/// Returns the task of the error at `path`: `/taskerrors/{topology}/{task}/{sequence}`.
 fn task_of(path: &TreePath) -> Option<(TopologyId, TaskId)> {
     let parts: Vec<&str> = path.parts().collect();
     match parts[..] {

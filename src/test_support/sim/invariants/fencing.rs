@@ -1,9 +1,9 @@
-//! No write of an old term lands, and nobody but the leader writes what leaders own.
+//! No write of an old term is committed, and only the leader writes the leader's paths.
 
 use super::Invariant;
 use crate::{
     cluster::layout,
-    test_support::sim::{facts::Facts, journal::Party},
+    test_support::sim::{facts::ClusterModel, journal::Party},
     tree::{
         CreateMode, Op, TreePath, Version,
         memory::listen::{Commit, What},
@@ -18,31 +18,29 @@ impl Invariant for Fencing {
         "fencing"
     }
 
-    fn commit(&mut self, facts: &Facts, commit: &Commit<'_>, party: &Party) -> Result<(), String> {
+    fn commit(&mut self, model: &ClusterModel, commit: &Commit<'_>, party: &Party) -> Result<(), String> {
         let What::Transaction { ops, .. } = commit.what else { return Ok(()) };
         let is_fenced = matches!(
             ops.first(),
             Some(Op::Check { path, version: Some(Version(term)) })
-                if *path == layout::term() && *term == facts.term && facts.term > 0
+                if *path == layout::term() && *term == model.term && model.term > 0
         );
-        // An election tells of itself in the transaction that begins the term.
+        // An election records its event in the transaction that begins the term.
         let elects = ops.iter().any(|op| matches!(op, Op::Set { path, .. } if *path == layout::term()));
-        let tells = |op: &Op| elects && op.path().parent() == Some(layout::events());
-        match ops.iter().find(|op| !is_fenced && !tells(op) && !is_anyones(op, party)) {
-            Some(op) => {
-                Err(format!("{party} touched {} without the check of term {}", op.path(), facts.term))
-            }
+        let is_event = |op: &Op| elects && op.path().parent() == Some(layout::events());
+        match ops.iter().find(|op| !is_fenced && !is_event(op) && !is_anyones(op, party)) {
+            Some(op) => Err(format!("{party} wrote {} without the check of term {}", op.path(), model.term)),
             None => Ok(()),
         }
     }
 }
 
-/// Whether an operation needs no leadership.
+/// True if an operation needs no leadership.
 fn is_anyones(op: &Op, party: &Party) -> bool {
     let parts: Vec<&str> = op.path().parts().collect();
     match (&parts[..], party) {
         _ if matches!(op, Op::Check { .. }) => true,
-        // The fixed parents, which whoever comes first makes.
+        // The fixed parents, which the first process creates.
         ([_], _) if is_parent(op.path()) => matches!(op, Op::Create { mode: CreateMode::Persistent, .. }),
         (["term" | "leader"], Party::Nimbus(_) | Party::Operator) => true,
         (["nimbuses", _], Party::Nimbus(_)) | (["supervisors", _], Party::Supervisor(_)) => true,

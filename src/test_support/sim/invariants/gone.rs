@@ -1,4 +1,4 @@
-//! A killed topology leaves nothing, and nothing belongs to no topology.
+//! A killed topology leaves no znodes and no processes.
 
 use crate::{
     cluster::{
@@ -6,12 +6,15 @@ use crate::{
         record::{self, Orders},
     },
     model::TopologyId,
-    test_support::sim::facts::Facts,
+    test_support::sim::facts::ClusterModel,
     tree::memory::listen::Snapshot,
 };
 
-/// Whether nothing is left of topologies that are no more; what there is, if not.
-pub(in crate::test_support::sim) fn is_gone(facts: &Facts, tree: Snapshot<'_>) -> Result<(), String> {
+/// Checks that nothing belongs to a topology without a record; returns the first residue otherwise.
+pub(in crate::test_support::sim) fn check_no_residue(
+    model: &ClusterModel,
+    tree: Snapshot<'_>,
+) -> Result<(), String> {
     let roots = [
         layout::assignments(),
         layout::tasks_root(),
@@ -19,11 +22,11 @@ pub(in crate::test_support::sim) fn is_gone(facts: &Facts, tree: Snapshot<'_>) -
         layout::taskerrors_root(),
         layout::metrics_root(),
     ];
-    let is_known = |name: &str| name.parse::<TopologyId>().is_ok_and(|id| facts.storms.contains_key(&id));
+    let is_known = |name: &str| name.parse::<TopologyId>().is_ok_and(|id| model.storms.contains_key(&id));
     for root in roots {
         let left = tree.children(&root).unwrap_or_default().into_iter().find(|name| !is_known(name));
         if let Some(name) = left {
-            return Err(format!("{root}/{name} is left"));
+            return Err(format!("{root}/{name} was not removed"));
         }
     }
     for name in tree.children(&layout::orders_root()).unwrap_or_default() {
@@ -33,11 +36,11 @@ pub(in crate::test_support::sim) fn is_gone(facts: &Facts, tree: Snapshot<'_>) -
         for (id, version) in &orders.topologies {
             let assignment = tree.get(&layout::assignment(id));
             if assignment.as_ref().map(|node| node.stat.version) != Some(*version) {
-                return Err(format!("{path} names version {version} of {id}, which is not the assignment's"));
+                return Err(format!("{path} names version {version} of {id}, not the assignment's version"));
             }
         }
     }
-    match facts.processes.values().find(|process| !facts.is_assigned(process)) {
+    match model.processes.values().find(|process| !model.is_assigned(process)) {
         Some(process) => Err(format!("{} of {} still runs", process.worker, process.topology)),
         None => Ok(()),
     }

@@ -1,19 +1,19 @@
-//! What must hold at every moment of a run.
+//! Properties that must hold at every moment of a run.
 //!
-//! | file | property | from | what it checks |
+//! | file | property | from | check |
 //! | --- | --- | --- | --- |
-//! | `terms` | At most one leader has an effect in a term. | design, leadership | A term is begun together with `/leader`; whatever checks `/term` is of the process that won that term. |
-//! | `fencing` | No write of an old term lands, and only leaders write what leaders own. | design, leadership | A commit on a leader's path begins with the check of the current term; the others write their own ephemerals, errors and the fixed parents only. |
+//! | `terms` | At most one leader has an effect in a term. | design, leadership | A term begins together with `/leader`; a commit that checks `/term` comes from the process that won that term. |
+//! | `fencing` | No write of an old term is committed, and only the leader writes the leader's paths. | design, leadership | A commit on a leader's path begins with the check of the current term; other processes write only their own ephemerals, errors and the fixed parents. |
 //! | `slots` | No slot holds two workers. | supervisor | At every launch no other process is in that slot. |
-//! | `tasks` | No live task runs in two assigned slots. | placement | Processes that are assigned run the tasks of their slot and share none. |
-//! | `moves` | A healthy task never moves. | design, quiet failover | An assignment changes a worker that has been beating for a while only for a rebalance, a kill, or a drain. |
-//! | `signals` | A healthy worker that is wanted is left alone. | supervisor | A signal goes to none that is assigned, well and up. |
-//! | `removal` | A topology's record goes last. | design, removal | When `/storms/{id}` is deleted nothing else of it is left. |
-//! | `names` | A name is one topology. | submit | No two records have the same name. |
-//! | `errors` | The list of errors loses nothing within its bound. | task errors | The znodes of a task's errors are its newest ten, in order; what a worker was told is stored, was. |
+//! | `tasks` | No live task runs in two assigned slots. | placement | Assigned processes run the tasks of their slot and share none. |
+//! | `moves` | A healthy task never moves. | design, quiet failover | An assignment changes a worker that has had heartbeats for a while only for a rebalance, a kill, or a drain. |
+//! | `signals` | A healthy assigned worker is not signalled. | supervisor | No signal goes to a process that is assigned and does not hang. |
+//! | `removal` | A topology's record is removed last. | design, removal | When `/storms/{id}` is deleted, no other znode of the topology exists. |
+//! | `names` | A name belongs to one topology. | submit | No two records have the same name. |
+//! | `errors` | The list of errors loses nothing within its bound. | task errors | The znodes of a task's errors are its newest ten, in order; an error that was confirmed to a worker is stored. |
 //!
-//! Two more hold when faults have stopped for a while: `gone` (a killed topology leaves
-//! nothing) and `whole` (any other has all of its tasks running, once).
+//! Two more hold some time after the faults have ended: `gone` (a killed topology leaves nothing)
+//! and `whole` (any other topology has all of its tasks running, once).
 
 mod errors;
 mod fencing;
@@ -31,22 +31,22 @@ mod whole;
 
 use std::fmt;
 
-pub(super) use self::{gone::is_gone, whole::is_whole};
+pub(super) use self::{gone::check_no_residue, whole::check_converged};
 
 use crate::{
     test_support::sim::{
-        facts::{Facts, MachineEvent},
+        facts::{ClusterModel, MachineEvent},
         journal::Party,
     },
     tree::memory::listen::Commit,
 };
 
-/// A property, and what was found that is against it.
+/// A violated property, with the observation that violates it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which property.
+    /// Name of the property.
     pub invariant: &'static str,
-    /// What was found.
+    /// The observation.
     pub reason: String,
 }
 
@@ -56,27 +56,27 @@ impl fmt::Display for Violation {
     }
 }
 
-/// One property. What it is shown happens after what `facts` says.
+/// One property. Each check receives the model before the checked event, except for `state`.
 trait Invariant: fmt::Debug + Send {
     fn name(&self) -> &'static str;
 
-    /// Something took effect in the tree.
-    fn commit(&mut self, _facts: &Facts, _commit: &Commit<'_>, _party: &Party) -> Result<(), String> {
+    /// Checks a commit in the tree.
+    fn commit(&mut self, _model: &ClusterModel, _commit: &Commit<'_>, _party: &Party) -> Result<(), String> {
         Ok(())
     }
 
-    /// Something happened on a machine.
-    fn machine(&mut self, _facts: &Facts, _event: &MachineEvent) -> Result<(), String> {
+    /// Checks an event on a machine.
+    fn machine(&mut self, _model: &ClusterModel, _event: &MachineEvent) -> Result<(), String> {
         Ok(())
     }
 
-    /// How things are now, after either.
-    fn state(&mut self, _facts: &Facts) -> Result<(), String> {
+    /// Checks the state after a commit or an event.
+    fn state(&mut self, _model: &ClusterModel) -> Result<(), String> {
         Ok(())
     }
 }
 
-/// All of them.
+/// All invariants.
 #[derive(Debug)]
 pub(super) struct Checks(Vec<Box<dyn Invariant>>);
 
@@ -97,24 +97,24 @@ impl Checks {
 
     pub(super) fn commit(
         &mut self,
-        facts: &Facts,
+        model: &ClusterModel,
         commit: &Commit<'_>,
         party: &Party,
     ) -> Result<(), Violation> {
-        self.each(|check| check.commit(facts, commit, party))
+        self.each(|check| check.commit(model, commit, party))
     }
 
-    pub(super) fn machine(&mut self, facts: &Facts, event: &MachineEvent) -> Result<(), Violation> {
-        self.each(|check| check.machine(facts, event))
+    pub(super) fn machine(&mut self, model: &ClusterModel, event: &MachineEvent) -> Result<(), Violation> {
+        self.each(|check| check.machine(model, event))
     }
 
-    pub(super) fn state(&mut self, facts: &Facts) -> Result<(), Violation> {
-        self.each(|check| check.state(facts))
+    pub(super) fn state(&mut self, model: &ClusterModel) -> Result<(), Violation> {
+        self.each(|check| check.state(model))
     }
 
-    fn each(&mut self, look: impl Fn(&mut dyn Invariant) -> Result<(), String>) -> Result<(), Violation> {
+    fn each(&mut self, run: impl Fn(&mut dyn Invariant) -> Result<(), String>) -> Result<(), Violation> {
         self.0.iter_mut().try_for_each(|check| {
-            look(&mut **check).map_err(|reason| Violation { invariant: check.name(), reason })
+            run(&mut **check).map_err(|reason| Violation { invariant: check.name(), reason })
         })
     }
 }

@@ -11,20 +11,20 @@ use crate::{
         assignment::Assignment,
         status::{PendingChange, TopologyStatus},
     },
-    test_support::sim::{facts::Facts, journal::Party},
+    test_support::sim::{facts::ClusterModel, journal::Party},
     tree::{
         Op,
         memory::listen::{Commit, What},
     },
 };
 
-/// A worker that has been beating for so long is healthy beyond doubt: longer than any
-/// request may be under way, so that the leader could have known.
+/// Time with heartbeats after which a worker is certainly healthy: longer than any request may be
+/// under way, so that the leader could have seen it.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
-/// A worker whose beats went, with its session and not with its process, gets so long to
-/// bring them back, and its supervisor to come back itself. The leader gives them 30 s from
-/// when it sees that they are gone.
+/// Time without heartbeats, while the process runs, for which a worker must keep its slot, and
+/// time for which its supervisor may be absent. The leader waits 30 s from the moment at which it
+/// sees the absence.
 const SILENCE_MIN: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Invariant for Moves {
         "moves"
     }
 
-    fn commit(&mut self, facts: &Facts, commit: &Commit<'_>, _party: &Party) -> Result<(), String> {
+    fn commit(&mut self, model: &ClusterModel, commit: &Commit<'_>, _party: &Party) -> Result<(), String> {
         let What::Transaction { ops, .. } = commit.what else { return Ok(()) };
         for op in ops {
             let path = op.path();
@@ -43,17 +43,17 @@ impl Invariant for Moves {
                 continue;
             }
             let Ok(id) = path.name().parse::<TopologyId>() else { continue };
-            let Some(before) = facts.assignments.get(&id) else { continue };
+            let Some(before) = model.assignments.get(&id) else { continue };
             let after = match op {
                 Op::Set { data, .. } => record::decode_assignment(path, data).unwrap_or_default(),
                 Op::Delete { .. } => Assignment::default(),
                 Op::Check { .. } | Op::Create { .. } => continue,
             };
-            let storm = facts.storms.get(&id);
+            let storm = model.storms.get(&id);
             if storm.is_some_and(|storm| storm.status == TopologyStatus::Killed) {
                 continue;
             }
-            // A rebalance writes the record in the same transaction.
+            // A rebalance writes the topology record in the same transaction.
             let is_rebalance = ops.iter().any(|op| *op.path() == layout::storm(&id));
             let is_drain = storm.is_some_and(|storm| {
                 matches!(&storm.pending, Some(PendingChange::Rebalance { only_drained: true, .. }))
@@ -61,12 +61,12 @@ impl Invariant for Moves {
             if is_rebalance && !is_drain {
                 continue;
             }
-            let may_go = |worker: &AssignedWorker| is_rebalance && facts.drains.contains(&worker.host);
+            let may_go = |worker: &AssignedWorker| is_rebalance && model.drains.contains(&worker.host);
             let moved =
                 before.workers.iter().filter(|(slot, worker)| after.workers.get(*slot) != Some(*worker));
             for (slot, worker) in moved.filter(|(_, worker)| !may_go(worker)) {
-                if is_healthy(facts, &id, slot, worker) {
-                    return Err(format!("the healthy worker in {slot} of {id} was moved or started anew"));
+                if is_healthy(model, &id, slot, worker) {
+                    return Err(format!("the healthy worker in {slot} of {id} was moved or restarted"));
                 }
             }
         }
@@ -74,20 +74,23 @@ impl Invariant for Moves {
     }
 }
 
-/// Whether the worker's process is there and has beaten for a while, at the latest a short
-/// time ago: one task is enough, as its process then lives.
-fn is_healthy(facts: &Facts, id: &TopologyId, slot: &Slot, worker: &AssignedWorker) -> bool {
-    let process = facts.processes.values().find(|process| {
-        process.topology == *id && process.slot == *slot && process.start == worker.start && process.is_well
+/// True if the worker's process runs and has had heartbeats for a while, the last of them a short
+/// time ago. One task is enough, because its process is alive then.
+fn is_healthy(model: &ClusterModel, id: &TopologyId, slot: &Slot, worker: &AssignedWorker) -> bool {
+    let process = model.processes.values().find(|process| {
+        process.topology == *id
+            && process.slot == *slot
+            && process.start == worker.start
+            && process.is_responsive
     });
     let Some(process) = process else { return false };
     let gone_for =
-        |gone: Option<Duration>| gone.map_or(Duration::ZERO, |gone| facts.now.saturating_sub(gone));
-    let supervisor = facts.supervisors.get(&slot.supervisor).copied().flatten();
-    worker.tasks.iter().filter_map(|task| facts.beats.get(&(id.clone(), task))).any(|beat| {
-        beat.connection == process.connection
-            && beat.until.unwrap_or(facts.now).saturating_sub(beat.since) >= HEALTHY_AFTER
-            && gone_for(beat.until) < SILENCE_MIN
-            && (beat.until.is_none() || gone_for(supervisor) < SILENCE_MIN)
+        |gone: Option<Duration>| gone.map_or(Duration::ZERO, |gone| model.now.saturating_sub(gone));
+    let supervisor = model.supervisors.get(&slot.supervisor).copied().flatten();
+    worker.tasks.iter().filter_map(|task| model.heartbeats.get(&(id.clone(), task))).any(|heartbeat| {
+        heartbeat.connection == process.connection
+            && heartbeat.until.unwrap_or(model.now).saturating_sub(heartbeat.since) >= HEALTHY_AFTER
+            && gone_for(heartbeat.until) < SILENCE_MIN
+            && (heartbeat.until.is_none() || gone_for(supervisor) < SILENCE_MIN)
     })
 }

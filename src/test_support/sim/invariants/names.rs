@@ -1,9 +1,9 @@
-//! A name is one topology.
+//! A name belongs to one topology.
 
 use std::collections::BTreeMap;
 
 use super::Invariant;
-use crate::test_support::sim::facts::Facts;
+use crate::test_support::sim::facts::ClusterModel;
 
 #[derive(Debug)]
 pub(super) struct Names;
@@ -13,11 +13,11 @@ impl Invariant for Names {
         "names"
     }
 
-    fn state(&mut self, facts: &Facts) -> Result<(), String> {
+    fn state(&mut self, model: &ClusterModel) -> Result<(), String> {
         let mut ids = BTreeMap::new();
-        for (id, storm) in &facts.storms {
+        for (id, storm) in &model.storms {
             if let Some(other) = ids.insert(&storm.name, id) {
-                return Err(format!("{other} and {id} are both called {}", storm.name));
+                return Err(format!("{other} and {id} both have the name {}", storm.name));
             }
         }
         Ok(())

@@ -1,10 +1,10 @@
-//! A topology's record goes last.
+//! A topology's record is removed last.
 
 use super::Invariant;
 use crate::{
     cluster::layout,
     model::TopologyId,
-    test_support::sim::{facts::Facts, journal::Party},
+    test_support::sim::{facts::ClusterModel, journal::Party},
     tree::{
         Op,
         memory::listen::{Commit, What},
@@ -19,7 +19,7 @@ impl Invariant for Removal {
         "removal"
     }
 
-    fn commit(&mut self, _facts: &Facts, commit: &Commit<'_>, _party: &Party) -> Result<(), String> {
+    fn commit(&mut self, _model: &ClusterModel, commit: &Commit<'_>, _party: &Party) -> Result<(), String> {
         let What::Transaction { ops, .. } = commit.what else { return Ok(()) };
         for op in ops.iter().filter(|op| matches!(op, Op::Delete { .. })) {
             if op.path().parent() != Some(layout::storms()) {
@@ -34,7 +34,7 @@ impl Invariant for Removal {
                 layout::metrics(&id),
             ];
             if let Some(left) = others.iter().find(|path| commit.after.get(path).is_some()) {
-                return Err(format!("the record of {id} was deleted while {left} was there"));
+                return Err(format!("the record of {id} was deleted while {left} existed"));
             }
         }
         Ok(())

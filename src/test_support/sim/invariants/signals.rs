@@ -1,7 +1,7 @@
-//! A healthy worker that is wanted is left alone by its supervisor.
+//! A healthy assigned worker is not signalled by its supervisor.
 
 use super::Invariant;
-use crate::test_support::sim::facts::{Facts, MachineEvent};
+use crate::test_support::sim::facts::{ClusterModel, MachineEvent};
 
 #[derive(Debug)]
 pub(super) struct Signals;
@@ -11,11 +11,11 @@ impl Invariant for Signals {
         "signals"
     }
 
-    fn machine(&mut self, facts: &Facts, event: &MachineEvent) -> Result<(), String> {
+    fn machine(&mut self, model: &ClusterModel, event: &MachineEvent) -> Result<(), String> {
         let MachineEvent::Signalled { worker, signal } = event else { return Ok(()) };
-        match facts.processes.get(worker) {
-            Some(process) if process.is_well && facts.is_assigned(process) => {
-                Err(format!("{worker} is assigned and well, and got {signal}"))
+        match model.processes.get(worker) {
+            Some(process) if process.is_responsive && model.is_assigned(process) => {
+                Err(format!("{worker} is assigned and healthy, but received {signal}"))
             }
             Some(_) | None => Ok(()),
         }

@@ -1,7 +1,7 @@
 //! No slot holds two workers.
 
 use super::Invariant;
-use crate::test_support::sim::facts::{Facts, MachineEvent};
+use crate::test_support::sim::facts::{ClusterModel, MachineEvent};
 
 #[derive(Debug)]
 pub(super) struct Slots;
@@ -11,9 +11,9 @@ impl Invariant for Slots {
         "slots"
     }
 
-    fn machine(&mut self, facts: &Facts, event: &MachineEvent) -> Result<(), String> {
+    fn machine(&mut self, model: &ClusterModel, event: &MachineEvent) -> Result<(), String> {
         let MachineEvent::Launched(process) = event else { return Ok(()) };
-        match facts.processes.values().find(|other| other.slot == process.slot) {
+        match model.processes.values().find(|other| other.slot == process.slot) {
             Some(other) => Err(format!(
                 "{} was launched in {}, where {} still runs",
                 process.worker, process.slot, other.worker

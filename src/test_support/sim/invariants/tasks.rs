@@ -1,9 +1,9 @@
-//! No live task runs in two assigned slots, and an assigned worker runs what its slot has.
+//! No live task runs in two assigned slots, and an assigned worker runs the tasks of its slot.
 
 use std::collections::BTreeMap;
 
 use super::Invariant;
-use crate::test_support::sim::facts::Facts;
+use crate::test_support::sim::facts::ClusterModel;
 
 #[derive(Debug)]
 pub(super) struct Tasks;
@@ -13,14 +13,14 @@ impl Invariant for Tasks {
         "tasks"
     }
 
-    fn state(&mut self, facts: &Facts) -> Result<(), String> {
+    fn state(&mut self, model: &ClusterModel) -> Result<(), String> {
         let mut runs = BTreeMap::new();
-        for process in facts.processes.values() {
-            let Some(tasks) = process.tasks.as_ref().filter(|_| facts.is_assigned(process)) else { continue };
-            let assigned = &facts.assignments[&process.topology].workers[&process.slot].tasks;
+        for process in model.processes.values() {
+            let Some(tasks) = process.tasks.as_ref().filter(|_| model.is_assigned(process)) else { continue };
+            let assigned = &model.assignments[&process.topology].workers[&process.slot].tasks;
             if tasks != assigned {
                 return Err(format!(
-                    "{} runs tasks {tasks} of {}, and its slot has {assigned} with the same start",
+                    "{} runs tasks {tasks} of {}, but its slot has {assigned} with the same start",
                     process.worker, process.topology
                 ));
             }

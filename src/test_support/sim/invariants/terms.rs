@@ -3,7 +3,7 @@
 use super::Invariant;
 use crate::{
     cluster::layout,
-    test_support::sim::{facts::Facts, journal::Party},
+    test_support::sim::{facts::ClusterModel, journal::Party},
     tree::{
         Op, Version,
         memory::listen::{Commit, What},
@@ -18,20 +18,20 @@ impl Invariant for Terms {
         "terms"
     }
 
-    fn commit(&mut self, facts: &Facts, commit: &Commit<'_>, party: &Party) -> Result<(), String> {
+    fn commit(&mut self, model: &ClusterModel, commit: &Commit<'_>, party: &Party) -> Result<(), String> {
         let What::Transaction { ops, .. } = commit.what else { return Ok(()) };
         let begins = ops.iter().any(|op| matches!(op, Op::Set { path, .. } if *path == layout::term()));
         let leads = ops.iter().any(|op| matches!(op, Op::Create { path, .. } if *path == layout::leader()));
         if begins != leads {
             return Err(format!("{party} wrote one of /term and /leader without the other"));
         }
-        // A nimbus that came back removes what its former session, another connection, left.
+        // A restarted nimbus removes the `/leader` of its former session, another connection.
         if matches!(ops, [Op::Check { .. }, Op::Delete { path, .. }] if *path == layout::leader()) {
             return Ok(());
         }
         for op in ops {
             let Op::Check { path, version: Some(Version(term)) } = op else { continue };
-            if *path == layout::term() && facts.winners.get(term) != Some(&commit.connection) {
+            if *path == layout::term() && model.winners.get(term) != Some(&commit.connection) {
                 return Err(format!("{party} wrote in term {term}, which it did not win"));
             }
         }

@@ -1,4 +1,4 @@
-//! A topology that is not killed has all of its tasks placed, running and beating, once.
+//! A topology that is not killed has all of its tasks placed and running once, with heartbeats.
 
 use crate::{
     cluster::{
@@ -6,17 +6,17 @@ use crate::{
         record::{self, Tasks},
     },
     model::{TopologyId, status::TopologyStatus},
-    test_support::sim::facts::Facts,
+    test_support::sim::facts::ClusterModel,
     tree::memory::listen::Snapshot,
 };
 
-/// Whether the topology is whole; what is missing, if not.
-pub(in crate::test_support::sim) fn is_whole(
+/// Checks that all tasks of a topology run; returns the first difference otherwise.
+pub(in crate::test_support::sim) fn check_converged(
     id: &TopologyId,
-    facts: &Facts,
+    model: &ClusterModel,
     tree: Snapshot<'_>,
 ) -> Result<(), String> {
-    let storm = facts.storms.get(id).ok_or_else(|| format!("{id} has no record"))?;
+    let storm = model.storms.get(id).ok_or_else(|| format!("{id} has no record"))?;
     match storm.status {
         TopologyStatus::Active | TopologyStatus::Inactive => {}
         status @ (TopologyStatus::Rebalancing | TopologyStatus::Killed) => {
@@ -24,31 +24,31 @@ pub(in crate::test_support::sim) fn is_whole(
         }
     }
     let path = layout::tasks(id);
-    let node = tree.get(&path).ok_or_else(|| format!("{path} is not there"))?;
+    let node = tree.get(&path).ok_or_else(|| format!("{path} does not exist"))?;
     let tasks: Tasks = record::decode(&path, &node.data).map_err(|error| error.to_string())?;
-    let assignment = facts.assignments.get(id).ok_or_else(|| format!("{id} has no assignment"))?;
+    let assignment = model.assignments.get(id).ok_or_else(|| format!("{id} has no assignment"))?;
     if assignment.tasks() != tasks.components.tasks() {
         return Err(format!(
-            "{id} has the tasks {} and places {}",
+            "{id} has the tasks {}, but places {}",
             tasks.components.tasks(),
             assignment.tasks()
         ));
     }
     for (slot, worker) in &assignment.workers {
-        let process = facts.processes.values().find(|process| {
+        let process = model.processes.values().find(|process| {
             process.topology == *id
                 && process.slot == *slot
                 && process.start == worker.start
-                && process.is_well
+                && process.is_responsive
         });
         let process = process.ok_or_else(|| format!("{slot} runs no worker of {id}"))?;
         if process.tasks.as_ref() != Some(&worker.tasks) {
             return Err(format!("{} does not run {} of {id} yet", process.worker, worker.tasks));
         }
         for task in worker.tasks.iter() {
-            let beat = facts.beat(id, task);
-            if beat.map(|beat| beat.connection) != Some(process.connection) {
-                return Err(format!("task {task} of {id} does not beat"));
+            let heartbeat = model.heartbeat(id, task);
+            if heartbeat.map(|heartbeat| heartbeat.connection) != Some(process.connection) {
+                return Err(format!("task {task} of {id} has no heartbeat"));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A cluster as it should be, to be gone on with by hand.
+//! A cluster in the expected state, to be continued by hand.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use crate::{
     supervisor::process::ExitReport,
     test_support::sim::{
         facts::{MachineEvent, Process},
-        ground::Ground,
-        invariants::{is_gone, is_whole},
+        ground::Environment,
+        invariants::{check_converged, check_no_residue},
         journal::Party,
     },
     tree::{CreateMode, Op, Tree as _, TreePath, Version, memory::MemorySession},
 };
 
-/// Both workers were placed then.
+/// Placement time of both workers.
 pub(super) const START: Timestamp = Timestamp::from_millis(5);
 
 pub(super) fn id() -> TopologyId {
@@ -42,7 +42,7 @@ pub(super) fn tasks_of(n: u16) -> TaskSet {
     TaskSet::range(first, first + 1)
 }
 
-/// Whoever places these workers places all or a part of the topology.
+/// The assignment of these workers: all workers of the topology or a part of them.
 pub(super) fn assignment(workers: &[u16]) -> Assignment {
     let worker = |n: u16| AssignedWorker { host: "h".to_owned(), tasks: tasks_of(n), start: START };
     Assignment { workers: workers.iter().map(|n| (slot(*n), worker(*n))).collect() }
@@ -75,60 +75,63 @@ pub(super) fn delete(path: TreePath) -> Op {
     Op::Delete { path, version: None }
 }
 
-/// A history.
-pub(super) struct Play {
-    pub(super) ground: Arc<Ground>,
-    /// Who leads in term 1.
+/// A history written by hand.
+pub(super) struct History {
+    pub(super) env: Arc<Environment>,
+    /// The session of the leader of term 1.
     pub(super) leader: Arc<MemorySession>,
     /// The processes of the two workers.
     pub(super) workers: Vec<Arc<MemorySession>>,
 }
 
-impl Play {
-    /// A leader, and a topology of four tasks in two workers that run and beat.
-    pub(super) async fn whole() -> Self {
-        let ground = Ground::new(0);
+impl History {
+    /// A leader, and a topology of four tasks in two workers that run and write heartbeats.
+    pub(super) async fn converged() -> Self {
+        let env = Environment::new(0);
         let connect = |party: Party| {
-            let session = ground.server.connect();
-            ground.journal().introduce(session.id(), party);
+            let session = env.server.connect();
+            env.journal().register_owner(session.id(), party);
             session
         };
         let leader = connect(Party::Nimbus("nimbus-0".to_owned()));
         let workers = (0..2).map(|n| connect(Party::Worker(format!("w{n}")))).collect();
-        let play = Self { ground, leader, workers };
-        play.commit(&play.leader, layout::roots().into_iter().map(|root| create(root, Vec::new()))).await;
-        play.commit(&play.leader, [create(layout::term(), Vec::new())]).await;
-        play.elect(&play.leader).await;
+        let history = Self { env, leader, workers };
+        history
+            .commit(&history.leader, layout::roots().into_iter().map(|root| create(root, Vec::new())))
+            .await;
+        history.commit(&history.leader, [create(layout::term(), Vec::new())]).await;
+        history.elect(&history.leader).await;
         let table = TaskTable::number([("work".parse().expect("valid id"), 4)]);
         let orders = Orders { topologies: [(id(), Version::FIRST)].into() };
-        play.lead([
-            create(layout::storm(&id()), record::encode(&storm(TopologyStatus::Active))),
-            create(layout::tasks(&id()), record::encode(&Tasks { components: table })),
-            create(layout::taskbeats(&id()), Vec::new()),
-            create(layout::taskerrors(&id()), Vec::new()),
-            create(layout::taskerrors_of_task(&id(), TaskId(1)), Vec::new()),
-            create(layout::assignment(&id()), record::encode_assignment(&assignment(&[0, 1]))),
-            create(layout::orders(&slot(0).supervisor), record::encode(&orders)),
-        ])
-        .await;
+        history
+            .commit_as_leader([
+                create(layout::storm(&id()), record::encode(&storm(TopologyStatus::Active))),
+                create(layout::tasks(&id()), record::encode(&Tasks { components: table })),
+                create(layout::taskbeats(&id()), Vec::new()),
+                create(layout::taskerrors(&id()), Vec::new()),
+                create(layout::taskerrors_of_task(&id(), TaskId(1)), Vec::new()),
+                create(layout::assignment(&id()), record::encode_assignment(&assignment(&[0, 1]))),
+                create(layout::orders(&slot(0).supervisor), record::encode(&orders)),
+            ])
+            .await;
         for n in 0..2 {
-            play.launch(&format!("w{n}"), n);
-            play.begin(&format!("w{n}"), tasks_of(n));
+            history.launch(&format!("w{n}"), n);
+            history.start_tasks(&format!("w{n}"), tasks_of(n));
             for task in tasks_of(n).iter() {
-                play.beat(n, task).await;
+                history.heartbeat(n, task).await;
             }
         }
-        assert_eq!(play.violation(), None);
-        assert_eq!((play.is_whole(), play.is_gone()), (Ok(()), Ok(())));
-        play
+        assert_eq!(history.violation(), None);
+        assert_eq!((history.check_converged(), history.check_no_residue()), (Ok(()), Ok(())));
+        history
     }
 
     pub(super) async fn commit(&self, by: &MemorySession, ops: impl IntoIterator<Item = Op>) {
         by.multi(ops.into_iter().collect()).await.expect("it takes effect");
     }
 
-    /// A transaction of the leader of term 1.
-    pub(super) async fn lead(&self, ops: impl IntoIterator<Item = Op>) {
+    /// Commits a transaction of the leader of term 1.
+    pub(super) async fn commit_as_leader(&self, ops: impl IntoIterator<Item = Op>) {
         let check = Op::Check { path: layout::term(), version: Some(Version(1)) };
         self.commit(&self.leader, [check].into_iter().chain(ops)).await;
     }
@@ -141,38 +144,38 @@ impl Play {
     /// Starts a process in the slot of worker `n`.
     pub(super) fn launch(&self, worker: &str, n: u16) {
         let process = process(worker, n, self.workers[usize::from(n)].id());
-        self.happens(MachineEvent::Launched(process));
+        self.record(MachineEvent::Launched(process));
     }
 
-    pub(super) fn begin(&self, worker: &str, tasks: TaskSet) {
-        self.happens(MachineEvent::Began { worker: name(worker), tasks });
+    pub(super) fn start_tasks(&self, worker: &str, tasks: TaskSet) {
+        self.record(MachineEvent::ReadTasks { worker: name(worker), tasks });
     }
 
     pub(super) fn end(&self, worker: &str) {
-        self.happens(MachineEvent::Ended { worker: name(worker), report: ExitReport::Code(0) });
+        self.record(MachineEvent::Ended { worker: name(worker), report: ExitReport::Code(0) });
     }
 
-    pub(super) fn happens(&self, event: MachineEvent) {
-        self.ground.journal().machine(&event);
+    pub(super) fn record(&self, event: MachineEvent) {
+        self.env.journal().machine(&event);
     }
 
-    /// The process of worker `n` beats for a task.
-    pub(super) async fn beat(&self, n: u16, task: TaskId) {
+    /// Writes the heartbeat of a task, from the process of worker `n`.
+    pub(super) async fn heartbeat(&self, n: u16, task: TaskId) {
         let (path, mode) = (layout::taskbeat(&id(), task), CreateMode::Ephemeral);
         self.commit(&self.workers[usize::from(n)], [Op::Create { path, data: Vec::new(), mode }]).await;
     }
 
-    /// The property that does not hold any more.
+    /// The name of the violated property, if any.
     pub(super) fn violation(&self) -> Option<&'static str> {
-        self.ground.journal().violation().map(|violation| violation.invariant)
+        self.env.journal().violation().map(|violation| violation.invariant)
     }
 
-    pub(super) fn is_whole(&self) -> Result<(), String> {
-        self.ground.server.look(|tree| is_whole(&id(), self.ground.journal().facts(), tree))
+    pub(super) fn check_converged(&self) -> Result<(), String> {
+        self.env.server.look(|tree| check_converged(&id(), self.env.journal().model(), tree))
     }
 
-    pub(super) fn is_gone(&self) -> Result<(), String> {
-        self.ground.server.look(|tree| is_gone(self.ground.journal().facts(), tree))
+    pub(super) fn check_no_residue(&self) -> Result<(), String> {
+        self.env.server.look(|tree| check_no_residue(self.env.journal().model(), tree))
     }
 }
 
@@ -189,6 +192,6 @@ pub(super) fn process(worker: &str, n: u16, connection: u64) -> Process {
         connection,
         launched: Default::default(),
         tasks: None,
-        is_well: true,
+        is_responsive: true,
     }
 }
