@@ -1,5 +1,5 @@
-//! How many values lie in each bucket of a histogram: side by side in ascending order, because
-//! most of what is done with buckets is one walk over two of these.
+//! Value counts of a histogram by bucket, in ascending order of the bucket index: most operations
+//! on buckets are one walk over two sorted lists.
 
 use std::fmt;
 
@@ -8,46 +8,47 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-/// Counts by index, in ascending order, each index once. On the wire it is a map.
+/// Counts by bucket index, in ascending order, each index once. The wire format is a map.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Buckets(Vec<(i16, u64)>);
 
-/// The most room that is made on the word of a message: more comes with the buckets themselves.
+/// Largest capacity reserved because a message claims that many buckets; the vector grows beyond
+/// it only as buckets arrive.
 const ROOM_MAX: usize = 1024;
 
 impl Buckets {
-    /// With room for so many.
+    /// No buckets, with capacity for `n`, at most [`ROOM_MAX`].
     pub(super) fn with_room(n: usize) -> Self {
         Self(Vec::with_capacity(n.min(ROOM_MAX)))
     }
 
-    /// Of those, which come in ascending order.
+    /// Buckets from counts that are already in ascending order.
     pub(super) fn ascending(all: &[(i16, u64)]) -> Self {
         debug_assert!(all.is_sorted_by(|(a, _), (b, _)| a < b));
         Self(all.to_vec())
     }
 
-    /// How many buckets hold something.
+    /// Number of non-empty buckets.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// True if there are no buckets.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The lowest and the highest index.
+    /// Lowest and highest bucket index.
     pub fn bounds(&self) -> Option<(i16, i16)> {
         Some((self.0.first()?.0, self.0.last()?.0))
     }
 
-    /// Index and count of each, in ascending order.
+    /// Index and count of each bucket, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (i16, u64)> + Clone {
         self.0.iter().copied()
     }
 
-    /// Counts `n` more at `index`.
+    /// Adds `n` to the count of bucket `index`.
     pub fn add(&mut self, index: i16, n: u64) {
         match self.0.last_mut() {
             Some((last, mine)) if *last == index => *mine = mine.saturating_add(n),
@@ -59,13 +60,12 @@ impl Buckets {
         }
     }
 
-    /// Adds what another one counted.
+    /// Adds the counts of `other`.
     pub fn merge(&mut self, other: &Self) {
         if self.is_empty() {
             return self.0.clone_from(&other.0);
         }
-        // Which of the two comes next cannot be foreseen, so nothing branches on it: that is twice
-        // as fast.
+        // The order of the two inputs is unpredictable, so the loop is branch-free: twice as fast.
         let (mine, other) = (&self.0[..], &other.0[..]);
         let mut all = vec![(0, 0); mine.len() + other.len()];
         let (mut i, mut j, mut n_all) = (0, 0, 0);
@@ -87,13 +87,13 @@ impl Buckets {
     }
 }
 
-/// All bits, or none.
+/// All bits set if `is`, else none.
 fn mask(is: bool) -> u64 {
     u64::from(is).wrapping_neg()
 }
 
 impl fmt::Debug for Buckets {
-    /// As a map, for the logs of workers.
+    /// A map, for the logs of workers.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
     }
@@ -162,14 +162,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_count_as_a_map_does(one in some(), other in some()) {
+        fn buckets_count_like_a_map(one in some(), other in some()) {
             let mut buckets: Buckets = one.iter().copied().collect();
             prop_assert!(buckets.iter().eq(counted(&one)));
             buckets.merge(&other.iter().copied().collect());
             let all = counted(&[one, other].concat());
             prop_assert!(buckets.iter().eq(all.clone()));
             prop_assert_eq!(buckets.bounds(), all.keys().next().copied().zip(all.keys().next_back().copied()));
-            // On the wire as ever: a map.
+            // The wire format is a map.
             let json = serde_json::to_string(&buckets).expect("it is written");
             prop_assert_eq!(&json, &serde_json::to_string(&all).expect("it is written"));
             prop_assert_eq!(serde_json::from_str::<Buckets>(&json).expect("it is read"), buckets);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_in_any_order_is_read() {
+    fn a_map_in_any_order_is_decoded() {
         let read: Buckets = serde_json::from_str(r#"{"3":1,"-2":5,"3":2}"#).expect("it is read");
         assert_eq!(read, Buckets::from([(-2, 5), (3, 3)]));
         assert_eq!(format!("{read:?}"), "{-2: 5, 3: 3}");

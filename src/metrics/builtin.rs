@@ -1,6 +1,7 @@
-//! Every metric that the system itself measures: what it is called, what of, what it means.
+//! Table of the built-in metrics: name, subject, unit and meaning of each.
 //!
-//! `docs/metrics.md` prints this table. Whoever measures one takes its name from here.
+//! `docs/metrics.md` prints this table. Code that measures a built-in metric takes the name from
+//! here.
 
 mod table;
 #[cfg(test)]
@@ -11,39 +12,39 @@ pub use table::*;
 use super::{MetaType, MetricName, MetricType, Subject, name::InvalidName};
 use crate::model::TopologyId;
 
-/// One metric that the system measures.
+/// One built-in metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Builtin {
-    /// The last part of its name.
+    /// Last part of the metric name.
     pub name: &'static str,
-    /// Its group.
+    /// Metric group.
     pub group: &'static str,
-    /// What kind of numbers it gives.
+    /// Metric type.
     pub kind: MetricType,
-    /// What it is measured of.
-    pub of: Of,
-    /// In what its values are.
+    /// Subject of the measurement.
+    pub subject: SubjectKind,
+    /// Unit of the values.
     pub unit: &'static str,
-    /// What it means.
+    /// Meaning of the values, one or two sentences.
     pub meaning: &'static str,
-    /// What is shown of gauges of several.
+    /// Aggregation of several gauges for display.
     pub shown: Shown,
-    /// Whether it is measured without being enabled by name.
-    pub default: Default,
-    /// Whether it is measured at all.
+    /// State without any setting that names the metric.
+    pub default: DefaultState,
+    /// Implementation status.
     pub status: Status,
 }
 
-/// What a metric is measured of. The levels above follow from it.
+/// Subject of a metric. The levels above follow from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Of {
+pub enum SubjectKind {
     /// Each stream of each task.
     Stream,
     /// Each task.
     Task,
     /// Each worker.
     Worker,
-    /// Each connection of a worker to another one.
+    /// Each connection of a worker to another worker.
     Connection,
     /// Each supervisor.
     Supervisor,
@@ -51,37 +52,37 @@ pub enum Of {
     Nimbus,
 }
 
-/// How gauges of several tasks or workers show as one.
+/// Aggregation of the gauges of several tasks or workers for display.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
-    /// As their sum.
+    /// Their sum.
     Sum,
-    /// As their mean.
+    /// Their mean.
     Mean,
 }
 
-/// Whether a metric is measured without being enabled by name.
+/// State of a metric that no setting names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Default {
-    /// It is.
+pub enum DefaultState {
+    /// Measured.
     On,
-    /// `topology.enabled.metric.names` must name it.
+    /// Measured only if `topology.enabled.metric.names` names the metric.
     Off,
 }
 
-/// Whether a metric is measured.
+/// Implementation status of a built-in metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// It is.
+    /// Measured.
     Measured,
-    /// It will be when tuple trees are tracked.
+    /// Not measured until tuple trees are tracked.
     WaitsForTracking,
-    /// It has no meaning here; what stands for it.
+    /// Meaningless here; the text says why, and which metric replaces it.
     NotApplicable(&'static str),
 }
 
-impl Of {
-    /// The level that it is measured on.
+impl SubjectKind {
+    /// The level of the measurement itself.
     pub const fn meta(self) -> MetaType {
         match self {
             Self::Stream => MetaType::Stream,
@@ -92,7 +93,7 @@ impl Of {
         }
     }
 
-    /// Where it shows, the lowest level first.
+    /// All levels of the metric, the lowest first.
     pub const fn levels(self) -> &'static str {
         match self {
             Self::Stream => "stream, task, component-stream, component, topology, cluster",
@@ -106,19 +107,19 @@ impl Of {
 }
 
 impl Builtin {
-    /// Its full name for a subject.
+    /// Full metric name for `subject`.
     ///
     /// # Errors
-    /// [`InvalidName`] when the subject's host is no part of a name.
+    /// [`InvalidName`] if the subject's host cannot be part of a name.
     pub fn of(&self, topology: TopologyId, subject: Subject) -> Result<MetricName, InvalidName> {
         MetricName::new(topology, self.kind, subject, self.group, self.name)
     }
 
-    /// Its full name for one of several of the subject, such as a connection of a worker or a
-    /// component that a task receives from. `which` is left out on the levels above.
+    /// Full metric name for one of several parts of the subject, such as a connection of a worker
+    /// or a component that a task receives from. The levels above do not contain `which`.
     ///
     /// # Errors
-    /// [`InvalidName`] when the subject's host or `which` is no part of a name.
+    /// [`InvalidName`] if the subject's host or `which` cannot be part of a name.
     pub fn of_one(
         &self,
         topology: TopologyId,
@@ -129,30 +130,30 @@ impl Builtin {
     }
 }
 
-/// The built-in metric that a name is of, on whatever level.
+/// Finds the built-in metric of a full name, on any level.
 pub fn of(name: &MetricName) -> Option<&'static Builtin> {
     let place = match (name.meta(), name.topology().as_str()) {
-        (MetaType::Worker, super::name::SUPERVISOR) => Some(Of::Supervisor),
-        (MetaType::Nimbus, _) => Some(Of::Nimbus),
+        (MetaType::Worker, super::name::SUPERVISOR) => Some(SubjectKind::Supervisor),
+        (MetaType::Nimbus, _) => Some(SubjectKind::Nimbus),
         (_, _) => None,
     };
     let fits = |builtin: &&Builtin| {
         builtin.name == name.short_name()
             && builtin.group == name.group()
             && match place {
-                Some(place) => builtin.of == place,
-                None => !matches!(builtin.of, Of::Supervisor | Of::Nimbus),
+                Some(place) => builtin.subject == place,
+                None => !matches!(builtin.subject, SubjectKind::Supervisor | SubjectKind::Nimbus),
             }
     };
     ALL.iter().find(fits)
 }
 
-/// What is shown of a gauge of this name: of users' gauges the sum.
+/// Aggregation for gauges of this name; users' gauges are summed.
 pub fn shown(name: &MetricName) -> Shown {
     of(name).map_or(Shown::Sum, |builtin| builtin.shown)
 }
 
-/// Whether it is measured only when it is enabled by name.
+/// True if the metric is measured only when a setting enables its name.
 pub fn is_off_by_default(name: &MetricName) -> bool {
-    of(name).is_some_and(|builtin| builtin.default == Default::Off)
+    of(name).is_some_and(|builtin| builtin.default == DefaultState::Off)
 }

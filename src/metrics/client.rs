@@ -1,4 +1,4 @@
-//! What users measure themselves, task by task.
+//! Metrics that users define and measure themselves, task by task.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +11,12 @@ use super::{
 };
 use crate::model::{ComponentId, TaskId, TopologyId};
 
-/// The most metrics that one task may register for its user.
+/// Limit on user metrics of one task.
 pub const USER_METRICS_MAX: usize = 200;
 
-/// The door for metrics of one task's user. Each has a name without `@` and white space; the
-/// same name gives the same instrument. They are summed up over the tasks of the component, the
-/// topology and the cluster, by what stands after the last dot of their names.
+/// User metrics of one task. A metric name contains no `@` and no white space; the same name
+/// returns the same instrument. User metrics are summed over the tasks of the component, the
+/// topology and the cluster, by the part of the name after the last dot.
 #[derive(Debug, Clone)]
 pub struct MetricClient(Arc<Inner>);
 
@@ -26,47 +26,47 @@ struct Inner {
     topology: TopologyId,
     component: ComponentId,
     task: TaskId,
-    // Guards the list of what this task registered; held during a registration.
+    // Guards the list of names that this task registered; held during a registration.
     names: Mutex<BTreeSet<MetricName>>,
 }
 
-/// Why a metric of a user is not measured.
+/// Error of a registration; the metric is not measured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {
-    /// Its name cannot be one.
+    /// The name is invalid.
     #[error(transparent)]
     Name(#[from] InvalidName),
-    /// The task has too many.
+    /// The task has too many metrics.
     #[error(
-        "{name:?} is not measured: task {task} has registered {USER_METRICS_MAX} metrics, more are refused"
+        "{name:?} is not measured: task {task} already has {USER_METRICS_MAX} user metrics, which is the limit"
     )]
     TooMany {
-        /// The name.
+        /// The rejected name.
         name: String,
         /// The task.
         task: TaskId,
     },
-    /// The process has too many.
+    /// The process has too many metrics.
     #[error(transparent)]
     Full(#[from] Full),
 }
 
 impl MetricClient {
-    /// For the user of this task.
+    /// User metrics of `task`.
     pub fn new(registry: &Registry, topology: TopologyId, component: ComponentId, task: TaskId) -> Self {
         let registry = registry.clone();
         Self(Arc::new(Inner { registry, topology, component, task, names: Mutex::default() }))
     }
 
-    /// The counter of this name.
+    /// Returns the counter of this name; registers it if necessary.
     ///
     /// # Errors
-    /// [`RegisterError`], for all kinds alike.
+    /// [`RegisterError`]; the same for all metric types.
     pub fn register_counter(&self, name: &str) -> Result<Counter, RegisterError> {
         self.register(name, MetricType::Counter, Registry::try_counter)
     }
 
-    /// The gauge of this name.
+    /// Returns the gauge of this name; registers it if necessary.
     ///
     /// # Errors
     /// [`RegisterError`].
@@ -74,7 +74,7 @@ impl MetricClient {
         self.register(name, MetricType::Gauge, Registry::try_gauge)
     }
 
-    /// The meter of this name.
+    /// Returns the meter of this name; registers it if necessary.
     ///
     /// # Errors
     /// [`RegisterError`].
@@ -82,7 +82,7 @@ impl MetricClient {
         self.register(name, MetricType::Meter, Registry::try_meter)
     }
 
-    /// The histogram of this name.
+    /// Returns the histogram of this name; registers it if necessary.
     ///
     /// # Errors
     /// [`RegisterError`].
@@ -90,7 +90,7 @@ impl MetricClient {
         self.register(name, MetricType::Histogram, Registry::try_histogram)
     }
 
-    /// The timer of this name.
+    /// Returns the timer of this name; registers it if necessary.
     ///
     /// # Errors
     /// [`RegisterError`].
@@ -128,12 +128,12 @@ mod tests {
     }
 
     #[test]
-    fn users_metrics_are_registered_for_their_task() {
+    fn user_metrics_are_registered_for_their_task() {
         let registry = Registry::new(Control::default(), Monotonic::START);
         let client = client(&registry);
         client.register_counter("words").expect("a name").add(2);
         client.register_counter("words").expect("a name").add(3);
-        client.register_gauge("words").expect("kinds are apart");
+        client.register_gauge("words").expect("kinds have separate names");
         client.register_meter("m").expect("a name");
         client.register_histogram("h").expect("a name");
         client.register_timer("t").expect("a name");
@@ -144,18 +144,18 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_name_is_refused() {
+    fn invalid_names_and_too_many_metrics_are_rejected() {
         let registry = Registry::new(Control::default(), Monotonic::START);
         let client = client(&registry);
         for bad in ["", "a@b", "a b", "a\tb", &"x".repeat(201)] {
-            let refused = client.register_counter(bad);
-            assert!(matches!(refused, Err(RegisterError::Name(_))), "{bad:?}: {refused:?}");
+            let rejected = client.register_counter(bad);
+            assert!(matches!(rejected, Err(RegisterError::Name(_))), "{bad:?}: {rejected:?}");
         }
         for n in 0..USER_METRICS_MAX {
-            client.register_counter(&format!("n{n}")).expect("there is room");
+            client.register_counter(&format!("n{n}")).expect("below the limit");
         }
-        let error = client.register_counter("more").expect_err("there is no room").to_string();
-        assert!(error.contains("task 3 has registered 200 metrics"), "{error}");
-        client.register_counter("n7").expect("it is there already");
+        let error = client.register_counter("more").expect_err("over the limit").to_string();
+        assert!(error.contains("task 3 already has 200 user metrics"), "{error}");
+        client.register_counter("n7").expect("registered before");
     }
 }

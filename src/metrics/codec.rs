@@ -1,17 +1,17 @@
-//! Points as bytes, as the archive keeps and merges them.
+//! Byte encoding of points, in which the metric store keeps and merges them.
 //!
 //! ```text
 //! tag  = version (high four bits), form (low four bits)
 //! form   counter          count
 //!        gauge            at n sum min max           one reading: at value
-//!        meter            from at-from count m1 m5 m15      without rates: from at-from count
+//!        meter            from at-from count m1 m5 m15      all rates 0: from at-from count
 //!        histogram        count sum min max zeros n (index-step count)*
 //!        timer            histogram, then meter with its rates
 //! ```
 //!
-//! Whole numbers are varints (seven bits a byte, the lowest first), others eight bytes, the
-//! lowest first. Buckets come in ascending order; the first index is in zigzag, each later one
-//! as its distance from the one before, less one.
+//! Integers are varints (seven bits a byte, the lowest first), floating-point numbers are eight
+//! bytes, the lowest first. Buckets come in ascending order; the first index is in zigzag, each
+//! later index as its distance from the one before, less one.
 
 use super::{
     Buckets, MetricType, Minute, Point,
@@ -28,45 +28,45 @@ const TIMER: u8 = 5;
 const GAUGE_OF_ONE: u8 = 6;
 const METER_WITHOUT_RATES: u8 = 7;
 
-/// Bytes that are no point.
+/// Error for bytes that do not encode a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// They end too early.
+    /// The bytes end too early.
     #[error("the bytes of a point end too early")]
     Short,
-    /// More follows.
+    /// Bytes follow the point.
     #[error("{0} bytes follow a point")]
     Trailing(usize),
-    /// A later program wrote them.
-    #[error("a point of version {0}, which is not known here: a newer program wrote it")]
+    /// A newer program wrote the bytes.
+    #[error("a point has the unknown format version {0}: a newer program wrote it")]
     Version(u8),
-    /// There is no such kind.
-    #[error("a point of unknown form {0}")]
+    /// The form is unknown.
+    #[error("a point has the unknown form {0}")]
     Form(u8),
     /// A number is out of its range.
     #[error("a number in a point is out of its range")]
     Range,
-    /// A number is infinite or none.
+    /// A number is infinite or NaN.
     #[error(transparent)]
     NotFinite(#[from] NotFinite),
     /// Two points of one metric are of different kinds.
     #[error("a {found:?} cannot be merged into a {kept:?}")]
     Kind {
-        /// What the metric is.
+        /// Type of the metric.
         kept: MetricType,
-        /// What came.
+        /// Type of the other point.
         found: MetricType,
     },
 }
 
-/// The bytes of a point.
+/// Encodes a point.
 pub fn encode(point: &Point) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(32);
     encode_into(point, &mut bytes);
     bytes
 }
 
-/// Appends the bytes of a point.
+/// Appends the encoding of a point to `bytes`.
 pub fn encode_into(point: &Point, bytes: &mut Vec<u8>) {
     let mut tag = |form| bytes.push((VERSION << 4) | form);
     match point {
@@ -105,24 +105,24 @@ pub fn encode_into(point: &Point, bytes: &mut Vec<u8>) {
     }
 }
 
-/// The point that `bytes` are.
+/// Decodes a point.
 ///
 /// # Errors
 /// [`CodecError`] for every sequence of bytes that is not exactly one point.
 pub fn decode(bytes: &[u8]) -> Result<Point, CodecError> {
-    let mut rest = Rest(bytes);
-    let point = rest.point()?;
-    match rest.0.len() {
+    let mut reader = Reader(bytes);
+    let point = reader.point()?;
+    match reader.0.len() {
         0 => Ok(point),
         more => Err(CodecError::Trailing(more)),
     }
 }
 
-/// Adds the point that `bytes` are to `into`; on an error `into` stays as it was. Of counters,
-/// gauges and meters nothing is put on the heap.
+/// Adds the encoded point to `into`; on an error `into` is unchanged. Counters, gauges and meters
+/// need no heap allocation.
 ///
 /// # Errors
-/// As [`decode`], and [`CodecError::Kind`] for a point of another kind.
+/// As [`decode`], and [`CodecError::Kind`] for a point of another type.
 pub fn merge(into: &mut Point, bytes: &[u8]) -> Result<(), CodecError> {
     let other = decode(bytes)?;
     if into.merge(&other) {
@@ -131,18 +131,18 @@ pub fn merge(into: &mut Point, bytes: &[u8]) -> Result<(), CodecError> {
     Err(CodecError::Kind { kept: into.kind(), found: other.kind() })
 }
 
-/// Merges a stored value with what is to be added to it, as RocksDB's merge operator asks:
-/// appends the bytes of the merged point to `out`, and says how many could not be read or were
-/// of another kind and were left out. With nothing readable nothing is appended.
+/// Merges a stored value with its operands, as RocksDB's merge operator requires: appends the
+/// bytes of the merged point to `out`, and returns the number of values that were left out because
+/// they are unreadable or of another type. If no value is readable, nothing is appended.
 pub fn merge_all<'a>(values: impl IntoIterator<Item = &'a [u8]>, out: &mut Vec<u8>) -> usize {
     let mut merged: Option<Point> = None;
     let mut left_out = 0;
     for bytes in values {
-        let taken = match &mut merged {
+        let result = match &mut merged {
             None => decode(bytes).map(|point| merged = Some(point)),
             Some(point) => merge(point, bytes),
         };
-        left_out += usize::from(taken.is_err());
+        left_out += usize::from(result.is_err());
     }
     if let Some(point) = merged {
         encode_into(&point, out);
@@ -186,17 +186,17 @@ fn put_histogram(bytes: &mut Vec<u8>, histogram: &Histogram) {
     }
 }
 
-/// What was not read yet.
-struct Rest<'a>(&'a [u8]);
+/// The unread bytes.
+struct Reader<'a>(&'a [u8]);
 
-impl Rest<'_> {
+impl Reader<'_> {
     fn byte(&mut self) -> Result<u8, CodecError> {
         let (first, rest) = self.0.split_first().ok_or(CodecError::Short)?;
         self.0 = rest;
         Ok(*first)
     }
 
-    fn whole(&mut self) -> Result<u64, CodecError> {
+    fn varint(&mut self) -> Result<u64, CodecError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -212,8 +212,8 @@ impl Rest<'_> {
         Err(CodecError::Range)
     }
 
-    fn whole32(&mut self) -> Result<u32, CodecError> {
-        u32::try_from(self.whole()?).map_err(|_| CodecError::Range)
+    fn varint32(&mut self) -> Result<u32, CodecError> {
+        u32::try_from(self.varint()?).map_err(|_| CodecError::Range)
     }
 
     fn float(&mut self) -> Result<f64, CodecError> {
@@ -228,13 +228,13 @@ impl Rest<'_> {
             return Err(CodecError::Version(tag >> 4));
         }
         let point = match tag & 0xf {
-            COUNTER => Point::Counter(Counter { count: self.whole()? }),
+            COUNTER => Point::Counter(Counter { count: self.varint()? }),
             GAUGE => {
-                let (at, n) = (Minute(self.whole32()?), self.whole()?);
+                let (at, n) = (Minute(self.varint32()?), self.varint()?);
                 Point::Gauge(Gauge { at, n, sum: self.float()?, min: self.float()?, max: self.float()? })
             }
             GAUGE_OF_ONE => {
-                let (at, value) = (Minute(self.whole32()?), self.float()?);
+                let (at, value) = (Minute(self.varint32()?), self.float()?);
                 Point::Gauge(Gauge { at, n: 1, sum: value, min: value, max: value })
             }
             METER => Point::Meter(self.meter(true)?),
@@ -248,9 +248,9 @@ impl Rest<'_> {
     }
 
     fn meter(&mut self, has_rates: bool) -> Result<Meter, CodecError> {
-        let from = self.whole32()?;
-        let at = from.wrapping_add(self.whole32()?);
-        let count = self.whole()?;
+        let from = self.varint32()?;
+        let at = from.wrapping_add(self.varint32()?);
+        let count = self.varint()?;
         let mut meter = Meter { count, from: Minute(from), at: Minute(at), m1: 0.0, m5: 0.0, m15: 0.0 };
         if has_rates {
             (meter.m1, meter.m5, meter.m15) = (self.float()?, self.float()?, self.float()?);
@@ -259,14 +259,14 @@ impl Rest<'_> {
     }
 
     fn histogram(&mut self) -> Result<Histogram, CodecError> {
-        let count = self.whole()?;
+        let count = self.varint()?;
         let (sum, min, max) = (self.float()?, self.float()?, self.float()?);
-        let zeros = self.whole()?;
-        let n = self.whole()?;
+        let zeros = self.varint()?;
+        let n = self.varint()?;
         let mut buckets = Buckets::with_room(usize::try_from(n).unwrap_or(usize::MAX));
         let mut before: Option<i16> = None;
         for _ in 0..n {
-            let number = u16::try_from(self.whole()?).map_err(|_| CodecError::Range)?;
+            let number = u16::try_from(self.varint()?).map_err(|_| CodecError::Range)?;
             let index = match before {
                 None => (number >> 1) as i16 ^ -((number & 1) as i16),
                 Some(before) => before
@@ -274,7 +274,7 @@ impl Rest<'_> {
                     .and_then(|index| index.checked_add(1))
                     .ok_or(CodecError::Range)?,
             };
-            buckets.add(index, self.whole()?);
+            buckets.add(index, self.varint()?);
             before = Some(index);
         }
         Ok(Histogram { count, sum, min, max, zeros, buckets })
@@ -290,10 +290,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_point_is_read_as_it_was_written(point in kind().prop_flat_map(point_of)) {
+        fn a_point_survives_encoding(point in kind().prop_flat_map(point_of)) {
             let bytes = encode(&point);
             prop_assert_eq!(decode(&bytes), Ok(point));
-            // No part of it is a point, and no more than it either.
+            // No shorter and no longer sequence of bytes is a point.
             for end in 0..bytes.len() {
                 prop_assert!(decode(&bytes[..end]).is_err());
             }
@@ -301,7 +301,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..60), form in 0u8..9) {
+        fn any_bytes_are_decoded_or_rejected(bytes in prop::collection::vec(any::<u8>(), 0..60), form in 0u8..9) {
             let tagged = [vec![0x10 | form], bytes.clone()].concat();
             for bytes in [bytes, tagged] {
                 if let Ok(point) = decode(&bytes) {
@@ -324,8 +324,8 @@ mod tests {
     }
 
     #[test]
-    fn stored_points_can_still_be_read() {
-        // On the disks of every nimbus: a change of the format needs another version.
+    fn stored_points_stay_readable() {
+        // Every nimbus has these bytes on disk: a change of the format needs another version.
         let check = |bytes: &[u8], point: Point| {
             assert_eq!(encode(&point), bytes);
             assert_eq!(decode(bytes), Ok(point));
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn each_defect_has_its_error() {
         let check = |bytes: &[u8], error| assert_eq!(decode(bytes), Err(error));
         check(&[], CodecError::Short);
         check(&[0x21, 1], CodecError::Version(2));

@@ -1,31 +1,31 @@
-//! What some processes of one topology measured in one minute, on every level.
+//! Metric batch: the values of some processes of one topology in one minute, on every level.
 
 use serde::{Deserialize, Serialize};
 
 use super::{MetricId, Minute, Point};
 use crate::model::{TopologyId, WorkerId};
 
-/// Snapshots of one minute, rolled up and merged. It is taken in as a whole or not at all, and
-/// adds to what others contribute to the same minute.
+/// Reports of one minute, rolled up and merged. The leader ingests a batch as a whole or not at
+/// all, and adds the points to those of other batches of the same minute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Contribution {
-    /// Whose workers they are.
+    /// The topology of the reporting workers.
     pub topology: TopologyId,
-    /// The minute that it adds to.
+    /// The minute of the points.
     pub minute: Minute,
-    /// Which cuts are in it.
+    /// The reports that the batch contains.
     pub cuts: Vec<Cuts>,
-    /// What it adds, metrics of `__CLUSTER__` included; each id once.
+    /// The points to add, including metrics of `__CLUSTER__`; each id once.
     pub points: Vec<(MetricId, Point)>,
 }
 
-/// Neighbouring cuts of one launch.
+/// Consecutive reports of one launch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cuts {
     /// The launch.
     pub worker: WorkerId,
-    /// The number of the first.
+    /// Sequence number of the first report.
     pub first: u64,
-    /// The number of the last.
+    /// Sequence number of the last report.
     pub last: u64,
 }

@@ -1,25 +1,25 @@
-//! Metric ids: 64 bits that follow from the name alone.
+//! Metric ids: 64 bits computed from the metric name.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// What stands for a metric's full name in snapshots and in the archive. Never 0.
+/// Short form of a full metric name in reports and in the metric store. Never 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MetricId(pub u64);
 
 impl MetricId {
-    /// The id of the metric with the full name `name`, if no other metric has it. The next
-    /// `probe` is for a name whose id another one took before: every process that meets the
-    /// same names in the same order comes to the same ids, and whoever registers a name again
-    /// says which id it had.
+    /// The id of the metric with the full name `name`, if no other metric has it. If an id is
+    /// taken by another name, try the next `probe`: processes that see the same names in the same
+    /// order compute the same ids, and a process that registers a name again sends the id that the
+    /// name had.
     pub fn of(name: &str, probe: u32) -> Self {
         let mut hash = Sha256::new();
         hash.update(name.as_bytes());
         if probe > 0 {
-            // `@` and NUL stand in no part of a name.
+            // No part of a name contains `@` or NUL.
             hash.update([0]);
             hash.update(probe.to_be_bytes());
         }

@@ -1,13 +1,14 @@
-//! Snapshots of many workers to contributions: levels made, points added up, minutes apart.
+//! Merges reports of many workers into metric batches: rolls up levels, adds points, separates
+//! minutes.
 //!
-//! It is told names once and keeps for each which ids it adds to, so that a snapshot costs two
-//! look-ups per leaf; the levels above are summed once for each contribution.
+//! The merger learns each name once and keeps the ids that the metric adds to, so that a report
+//! costs two look-ups per leaf; the levels above are summed once for each batch.
 //!
-//! - A cut is in one contribution, with all of its points.
-//! - Contributions come in the order in which they are to be sent: the cuts of one launch stand
-//!   in them by their numbers, whatever the clock of the worker did.
-//! - Nothing is kept of a snapshot once [`Merger::contributions`] has answered. Whoever may
-//!   have to send it again keeps it and adds it again.
+//! - A report is in one batch, with all of its points.
+//! - Batches come in the order in which they must be sent: the reports of one launch are in order
+//!   of their sequence numbers, whatever the clock of the worker did.
+//! - The merger keeps nothing of a report after [`Merger::contributions`] has returned. A caller
+//!   that may have to send a report again must keep it and add it again.
 
 mod open;
 mod sum;
@@ -20,7 +21,7 @@ use std::{
     num::NonZeroU32,
 };
 
-use open::Open;
+use open::OpenBatch;
 use sum::Adder;
 
 use super::{
@@ -29,48 +30,49 @@ use super::{
 };
 use crate::model::{TopologyId, WorkerId};
 
-/// The most points of one contribution: at some 60 bytes each, a body of a few megabytes.
+/// Limit on points of one batch: at some 60 bytes each, a body of a few megabytes.
 pub const POINTS_MAX: usize = 100_000;
 
-/// The most names that are kept: twenty times what nimbus takes of a topology by default. More
-/// are not learnt, and what is cut of them is not taken in.
+/// Limit on known names: twenty times the number that nimbus accepts of a topology by default.
+/// Further names are not learned, and reports' points of those metrics are ignored.
 pub const NAMES_MAX: usize = 4_000_000;
 
-/// Makes contributions of the snapshots of one topology's workers.
+/// Merges the reports of one topology's workers into metric batches.
 #[derive(Debug)]
 pub struct Merger {
     topology: TopologyId,
     metrics: Vec<Metric>,
     by_name: HashMap<MetricName, u32>,
     by_id: IdMap<u32>,
-    open: Vec<Open>,
-    /// The contribution that a launch's last cut went into, and the number of that cut.
+    open: Vec<OpenBatch>,
+    /// For each launch, the index of the batch that has its last report, and that report's
+    /// sequence number.
     last: HashMap<WorkerId, (usize, u64)>,
-    refused: u64,
+    n_left_out: u64,
     stamp: u32,
     points_max: usize,
 }
 
-/// A metric that it was told of, or that stands above one.
+/// A metric that reports contain, or that is above such a metric.
 #[derive(Debug)]
 struct Metric {
     id: MetricId,
     kind: MetricType,
     level: usize,
-    parents: Pair,
-    /// When it was last counted as new; see [`Merger::n_new`].
+    parents: Parents,
+    /// Stamp of the pass that last counted the metric as new; see [`Merger::n_new`].
     stamp: u32,
-    /// The metric that came after it in the last snapshot that had both.
+    /// The metric after this one in the last report that had both.
     next: u32,
 }
 
-/// At most two places in a list: no metric adds to more others directly.
+/// At most two indices: no metric adds to more than two others directly.
 #[derive(Debug, Default, Clone, Copy)]
-struct Pair([Option<NonZeroU32>; 2]);
+struct Parents([Option<NonZeroU32>; 2]);
 
-impl Pair {
+impl Parents {
     fn push(&mut self, place: u32) {
-        // One more than the place, so that none is 0.
+        // Stored as index + 1, so that `None` takes no space.
         let free = self.0.iter_mut().find(|one| one.is_none());
         *free.expect("no metric adds to three others") = NonZeroU32::new(place + 1);
     }
@@ -80,46 +82,46 @@ impl Pair {
     }
 }
 
-/// What came of telling names.
+/// Result of learning names.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// Metrics of the levels above that were not known, to be registered like the others.
-    pub lifted: Vec<(MetricId, MetricName)>,
-    /// Told names whose ids another metric has here. They are not learnt: tell them with
+pub struct Learned {
+    /// Metrics of the levels above that were unknown; register them like the learned names.
+    pub rolled_up: Vec<(MetricId, MetricName)>,
+    /// Names whose ids belong to another metric here. These are not learned: pass them again with
     /// another id.
     pub conflicts: Vec<(MetricId, MetricName)>,
-    /// How many were not learnt because there are [`NAMES_MAX`].
-    pub refused: usize,
+    /// Number of names that were not learned because there are [`NAMES_MAX`].
+    pub n_ignored: usize,
 }
 
-/// Why a snapshot was not added. Nothing of it was.
+/// Error of adding a report; nothing of the report was added.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddError {
-    /// It is of another topology.
-    #[error("a snapshot of {0} among those of {1}")]
+    /// The report is of another topology.
+    #[error("the report is of topology {0}, not of {1}")]
     Topology(TopologyId, TopologyId),
-    /// It holds metrics whose names nobody told.
-    #[error("a snapshot of worker {worker} holds {} metrics without names", ids.len())]
+    /// The report contains metrics whose names are unknown.
+    #[error("the report of worker {worker} contains {} metrics without names", ids.len())]
     Unknown {
-        /// Whose it is.
+        /// The reporting launch.
         worker: WorkerId,
-        /// Their ids.
+        /// Ids of the metrics.
         ids: Vec<MetricId>,
     },
-    /// It was added before, or one with a later number was.
-    #[error("cut {number} of worker {worker} comes after cut {last}")]
+    /// This report, or one with a higher sequence number, was added before.
+    #[error("report {number} of worker {worker} is out of order: report {last} was added before it")]
     Order {
-        /// Whose it is.
+        /// The reporting launch.
         worker: WorkerId,
-        /// Its number.
+        /// Sequence number of the report.
         number: u64,
-        /// The last that was added.
+        /// Sequence number of the last report that was added.
         last: u64,
     },
 }
 
 impl Merger {
-    /// For snapshots of this topology.
+    /// A merger for reports of this topology.
     pub fn new(topology: TopologyId) -> Self {
         Self {
             topology,
@@ -128,39 +130,39 @@ impl Merger {
             by_id: IdMap::default(),
             open: Vec::new(),
             last: HashMap::new(),
-            refused: 0,
+            n_left_out: 0,
             stamp: 0,
             points_max: POINTS_MAX,
         }
     }
 
-    /// Learns the names of leaves, and with them the levels above. Telling one again changes
-    /// nothing; under another id it is known by both, and contributed under the first.
-    pub fn names(&mut self, names: &[(MetricId, MetricName)]) -> Told {
-        let mut told = Told::default();
+    /// Learns the names of leaves and of the levels above them. Passing a name again changes
+    /// nothing; with another id the metric is known by both ids, and sent under the first.
+    pub fn names(&mut self, names: &[(MetricId, MetricName)]) -> Learned {
+        let mut learned = Learned::default();
         for (id, name) in names {
             match (self.by_name.get(name).copied(), self.by_id.get(id).copied()) {
                 (Some(known), Some(has_id)) if known == has_id => {}
                 (Some(known), None) => {
                     self.by_id.insert(*id, known);
                 }
-                (_, Some(_)) => told.conflicts.push((*id, name.clone())),
+                (_, Some(_)) => learned.conflicts.push((*id, name.clone())),
                 (None, None) => {
-                    self.learn(*id, name, &mut told);
+                    self.learn(*id, name, &mut learned);
                 }
             }
         }
-        told
+        learned
     }
 
-    fn learn(&mut self, id: MetricId, name: &MetricName, told: &mut Told) -> Option<u32> {
+    fn learn(&mut self, id: MetricId, name: &MetricName, learned: &mut Learned) -> Option<u32> {
         if self.metrics.len() >= NAMES_MAX {
-            told.refused += 1;
+            learned.n_ignored += 1;
             return None;
         }
         let index = u32::try_from(self.metrics.len()).expect("there are fewer than NAMES_MAX");
         let (kind, level) = (name.kind(), level(name));
-        self.metrics.push(Metric { id, kind, level, parents: Pair::default(), stamp: 0, next: index });
+        self.metrics.push(Metric { id, kind, level, parents: Parents::default(), stamp: 0, next: index });
         self.by_name.insert(name.clone(), index);
         self.by_id.insert(id, index);
         for parent in rollup::parents(name) {
@@ -168,8 +170,8 @@ impl Merger {
                 Some(known) => Some(*known),
                 None => {
                     let id = self.free_id(&parent);
-                    told.lifted.push((id, parent.clone()));
-                    self.learn(id, &parent, told)
+                    learned.rolled_up.push((id, parent.clone()));
+                    self.learn(id, &parent, learned)
                 }
             };
             above.into_iter().for_each(|above| self.metrics[index as usize].parents.push(above));
@@ -189,17 +191,17 @@ impl Merger {
         }
     }
 
-    /// Every name that it knows, with the id that it contributes it under: what to register
-    /// with a new leader.
-    pub fn known(&self) -> Vec<(MetricId, MetricName)> {
+    /// All known names, each with the id under which it is sent: the names to register with a new
+    /// leader.
+    pub fn known_names(&self) -> Vec<(MetricId, MetricName)> {
         let id = |index: u32| self.metrics[index as usize].id;
         let mut known: Vec<_> = self.by_name.iter().map(|(name, index)| (id(*index), name.clone())).collect();
         known.sort_unstable();
         known
     }
 
-    /// From now on what comes or is lifted under the id `old` is contributed under `new`, as
-    /// the leader said. False when it knows no metric of that id, or another one has `new`.
+    /// Sends the metric known by `old` under the id `new` from now on, as the leader requested.
+    /// Returns false if no metric has the id `old`, or another metric has `new`.
     pub fn rename(&mut self, old: MetricId, new: MetricId) -> bool {
         let Some(&index) = self.by_id.get(&old) else { return false };
         match self.by_id.get(&new) {
@@ -211,11 +213,12 @@ impl Merger {
         true
     }
 
-    /// Adds a snapshot. Those of one launch are added in the order of their numbers; points of
-    /// the wrong kind and such that are no numbers are left out and [counted](Self::refused).
+    /// Adds a report. Reports of one launch must be added in the order of their sequence numbers.
+    /// Points of the wrong type or with numbers that are not finite are left out and
+    /// [counted](Self::n_left_out).
     ///
     /// # Errors
-    /// [`AddError`] when it cannot be added as a whole.
+    /// [`AddError`] if the report cannot be added as a whole.
     pub fn add(&mut self, snapshot: &Snapshot) -> Result<(), AddError> {
         self.add_owned(snapshot.clone())
     }
@@ -223,7 +226,7 @@ impl Merger {
     /// As [`add`](Self::add), without a copy of the points.
     ///
     /// # Errors
-    /// [`AddError`] when it cannot be added as a whole.
+    /// [`AddError`] if the report cannot be added as a whole.
     pub fn add_owned(&mut self, snapshot: Snapshot) -> Result<(), AddError> {
         if snapshot.topology != self.topology {
             return Err(AddError::Topology(snapshot.topology, self.topology.clone()));
@@ -240,14 +243,14 @@ impl Merger {
         if !unknown.is_empty() {
             return Err(AddError::Unknown { worker: snapshot.worker, ids: unknown });
         }
-        let open = self.room(first, snapshot.minute, &indices);
+        let open = self.batch_for(first, snapshot.minute, &indices);
         self.last.insert(snapshot.worker.clone(), (open, snapshot.number));
-        self.refused += self.open[open].add(snapshot, &indices, &self.metrics);
+        self.n_left_out += self.open[open].add(snapshot, &indices, &self.metrics);
         Ok(())
     }
 
-    /// The metrics of the leaves, and the ids that no metric has. A worker cuts its leaves in the
-    /// same order again and again, so after one metric there is mostly the same other.
+    /// Finds the metrics of the leaves, and the ids without a metric. A worker reports its leaves
+    /// in the same order each time, so the metric after a given metric is mostly the same.
     fn indices(&mut self, snapshot: &Snapshot) -> (Vec<u32>, Vec<MetricId>) {
         let (mut indices, mut unknown) = (Vec::with_capacity(snapshot.leaves.len()), Vec::new());
         let mut before: Option<u32> = None;
@@ -272,24 +275,24 @@ impl Merger {
         (indices, unknown)
     }
 
-    /// The first contribution from `first` on that is of the snapshot's minute and has room.
-    fn room(&mut self, first: usize, minute: Minute, indices: &[u32]) -> usize {
+    /// Finds the first batch from `first` on that is of `minute` and has room, or adds a batch.
+    fn batch_for(&mut self, first: usize, minute: Minute, indices: &[u32]) -> usize {
         for at in first..self.open.len() {
-            if !self.open[at].takes(minute) {
+            if !self.open[at].accepts(minute) {
                 continue;
             }
-            let most = indices.len() * (1 + LIFTED_MAX);
+            let most = indices.len() * (1 + ANCESTORS_MAX);
             let len = self.open[at].len();
             if len + most <= self.points_max || len + self.n_new(at, indices) <= self.points_max {
                 return at;
             }
             self.open[at].set_full();
         }
-        self.open.push(Open::new(minute));
+        self.open.push(OpenBatch::new(minute));
         self.open.len() - 1
     }
 
-    /// How many points these leaves and all above them would add to a contribution, at most.
+    /// Upper bound of the number of points that these leaves and all levels above add to a batch.
     fn n_new(&mut self, open: usize, indices: &[u32]) -> usize {
         self.stamp = self.stamp.wrapping_add(1);
         let mut n = indices.len();
@@ -298,7 +301,7 @@ impl Merger {
             indices.iter().flat_map(|index| metrics[*index as usize].parents.iter()).collect();
         while let Some(index) = next.pop() {
             let metric = &mut self.metrics[index as usize];
-            if metric.stamp != self.stamp && !self.open[open].has_lifted(index) {
+            if metric.stamp != self.stamp && !self.open[open].has_rolled_up(index) {
                 metric.stamp = self.stamp;
                 n += 1;
                 next.extend(metric.parents.iter());
@@ -307,8 +310,8 @@ impl Merger {
         n
     }
 
-    /// What was added since this was last called, in the order in which it is to be sent. None
-    /// has more than [`POINTS_MAX`] points but one of a single cut that has more by itself.
+    /// Takes the batches of all reports since the last call, in the order in which they must be
+    /// sent. A batch has at most [`POINTS_MAX`] points, unless a single report has more.
     pub fn contributions(&mut self) -> Vec<Contribution> {
         self.last.clear();
         let open = std::mem::take(&mut self.open);
@@ -316,22 +319,22 @@ impl Merger {
         open.into_iter().map(|open| open.close(&self.topology, &self.metrics, &mut adder)).collect()
     }
 
-    /// How many points were left out, because they are no numbers or of another kind than
-    /// their names say.
-    pub fn refused(&self) -> u64 {
-        self.refused
+    /// Number of points that were left out, because a number is not finite or the type differs
+    /// from that of the name.
+    pub fn n_left_out(&self) -> u64 {
+        self.n_left_out
     }
 
-    /// How many names it knows.
+    /// Number of known names.
     pub fn n_names(&self) -> usize {
         self.metrics.len()
     }
 }
 
-/// The most names above one leaf: task, component-stream, component, topology, cluster.
-const LIFTED_MAX: usize = 5;
+/// Most names above one leaf: task, component-stream, component, topology, cluster.
+const ANCESTORS_MAX: usize = 5;
 
-/// Ids are parts of a hash already.
+/// Identity hasher: ids are parts of a hash already.
 #[derive(Debug, Default, Clone)]
 struct IdHasher(u64);
 

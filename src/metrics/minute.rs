@@ -1,4 +1,4 @@
-//! Minutes of wall-clock time: the grain of everything that is stored.
+//! Minutes of wall-clock time: the resolution of all stored metrics.
 
 use std::fmt;
 
@@ -19,12 +19,12 @@ impl Minute {
         Self(u32::try_from(time.as_millis() / MILLIS).unwrap_or(u32::MAX))
     }
 
-    /// When it begins.
+    /// Beginning of the minute.
     pub fn start(self) -> Timestamp {
         Timestamp::from_millis(u64::from(self.0) * MILLIS)
     }
 
-    /// When the next one begins.
+    /// Beginning of the next minute.
     pub fn end(self) -> Timestamp {
         Timestamp::from_millis((u64::from(self.0) + 1) * MILLIS)
     }

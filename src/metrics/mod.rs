@@ -1,18 +1,20 @@
-//! What is measured, and what becomes of it: pure but for the registry, which many tasks share.
+//! Metrics: instruments, names, points and their roll-up. Pure code, except for the registry,
+//! which many tasks share.
 //!
 //! ```text
-//!  instruments ─▶ Registry ─ cut ─▶ Snapshot ─ roll up, merge ─▶ Contribution ─▶ archive
-//!   (leaves: stream, task,            (one worker,                 (some workers, every
-//!    worker, connection)               leaves only)                 level up to cluster)
+//!  instruments ─▶ Registry ─ collect ─▶ report ─ roll up, merge ─▶ metric batch ─▶ metric store
+//!   (leaves: stream, task,               (one worker,               (some workers, every
+//!    worker, connection)                  leaves only)               level up to cluster)
 //! ```
 //!
-//! - Only the lowest level of a metric is counted while tuples flow. The levels above are made
-//!   from it by the roll-up, in one place, so each is exactly the sum of the one below.
-//! - A [`Point`] is what one metric has to say about one stretch of time. Points merge by one
+//! - Only the lowest level of a metric is counted while tuples flow. The roll-up computes the
+//!   levels above from it, in one place, so each level is exactly the sum of the level below.
+//! - A [`Point`] is the value of one metric over one interval of time. Points merge by one
 //!   operation, associative and commutative, over tasks, workers and windows alike.
-//! - A [`Snapshot`] is numbered by its worker. Whoever takes it in takes each number once.
+//! - A report ([`Snapshot`]) has a sequence number of its worker. The leader ingests each sequence
+//!   number once.
 //!
-//! `docs/metrics.md` tells the whole story; `docs/design/metrics.md` why it is so.
+//! `docs/metrics.md` describes metrics for users; `docs/design/metrics.md` explains the design.
 
 pub mod buckets;
 pub mod builtin;

@@ -1,4 +1,4 @@
-//! Full names of metrics: what is measured, of what kind, and of whom.
+//! Full metric names: level, type, topology, subject, group and last part.
 //!
 //! ```text
 //! metaType@metricType@topologyId@componentId@taskId@streamId@metricGroup@metricName   8 parts
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The types are JStorm's numbers. Its other spelling, with both types as two letters in one
-//! part (`SC@…`), is read as well; numbers are what is written.
+//! part (`SC@…`), is parsed as well; names are always written with numbers.
 
 use std::{fmt, str::FromStr};
 
@@ -14,24 +14,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{ComponentId, StreamId, TaskId, TopologyId};
 
-/// The longest full name.
+/// Maximum length of a full name.
 pub const MAX_NAME_BYTES: usize = 1024;
 
-/// The longest group and the longest last part.
+/// Maximum length of a group and of a last part.
 pub const MAX_PART_BYTES: usize = 200;
 
-/// What a metric is of; the level it stands on.
+/// Level of a metric: the kind of its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum MetaType {
-    /// A task: the sum of its streams, or measured of it as a whole.
+    /// A task: the sum of its streams, or measured for the task as a whole.
     Task,
     /// A component: all of its tasks.
     Component,
     /// One stream of one task.
     Stream,
-    /// A worker, a supervisor.
+    /// A worker or a supervisor.
     Worker,
-    /// A topology; the cluster, which is called `__CLUSTER__`.
+    /// A topology, or the cluster, which is called `__CLUSTER__`.
     Topology,
     /// A connection between workers, which JStorm calls netty.
     Netty,
@@ -41,38 +41,38 @@ pub enum MetaType {
     ComponentStream,
 }
 
-/// What kind of numbers it gives.
+/// Type of the values of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum MetricType {
-    /// How often something happened. Exact.
+    /// Number of events. Exact.
     Counter,
-    /// How something stands.
+    /// Current value.
     Gauge,
-    /// How often it happens per second.
+    /// Events per second.
     Meter,
-    /// How values are distributed.
+    /// Distribution of values.
     Histogram,
-    /// How long something takes, and how often it happens per second.
+    /// Distribution of durations, and events per second.
     Timer,
 }
 
-/// Who or what a metric is of.
+/// Subject of a metric: the entity that is measured.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// One stream of one task.
     Stream {
         /// The task's component.
         component: ComponentId,
-        /// The task.
+        /// The task's id.
         task: TaskId,
         /// The stream.
         stream: StreamId,
     },
     /// A task.
     Task {
-        /// Its component.
+        /// The task's component.
         component: ComponentId,
-        /// The task.
+        /// The task's id.
         task: TaskId,
     },
     /// One stream of all tasks of a component.
@@ -87,14 +87,14 @@ pub enum Subject {
         /// The component.
         component: ComponentId,
     },
-    /// A worker, or a supervisor (then the topology is `__SUPERVISOR__` and the port 0).
+    /// A worker, or a supervisor (then the topology is `__SUPERVISOR__` and the port is 0).
     Worker {
-        /// Its host.
+        /// The worker's host.
         host: String,
-        /// Its port.
+        /// The worker's port.
         port: u16,
     },
-    /// A connection of a worker; which one stands in the metric's last part.
+    /// A connection of a worker; the metric's last part names the connection.
     Connection {
         /// The worker's host.
         host: String,
@@ -105,25 +105,25 @@ pub enum Subject {
     Topology,
     /// A nimbus (the topology is `__NIMBUS__`).
     Nimbus {
-        /// Its host.
+        /// The nimbus' host.
         host: String,
         /// The port of its API.
         port: u16,
     },
 }
 
-/// The topology that the cluster's metrics stand under.
+/// Topology name in metrics of the cluster.
 pub const CLUSTER: &str = "__CLUSTER__";
-/// The topology that metrics of nimbuses stand under.
+/// Topology name in metrics of nimbuses.
 pub const NIMBUS: &str = "__NIMBUS__";
-/// The topology that metrics of supervisors stand under.
+/// Topology name in metrics of supervisors.
 pub const SUPERVISOR: &str = "__SUPERVISOR__";
 
-/// The group of what every worker measures.
+/// Group of the metrics that every worker measures.
 pub const SYS: &str = "sys";
-/// The group of what users measure.
+/// Group of user metrics.
 pub const UDF: &str = "udf";
-/// The group of connections.
+/// Group of connection metrics.
 pub const NETTY: &str = "netty";
 
 /// The full name of a metric. Unique in a cluster.
@@ -139,16 +139,16 @@ pub struct MetricName {
 
 /// A text that is not the full name of a metric.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no metric name: {reason}")]
+#[error("{text:?} is not a metric name: {reason}")]
 pub struct InvalidName {
-    /// The text as given.
+    /// The rejected text.
     pub text: String,
-    /// What is wrong with it.
+    /// The rule that the text breaks.
     pub reason: String,
 }
 
 impl MetaType {
-    /// All of them, by number.
+    /// All levels, by number.
     pub const ALL: [Self; 8] = [
         Self::Task,
         Self::Component,
@@ -188,7 +188,7 @@ impl MetaType {
         }
     }
 
-    /// The word for it in the API, the command line and configuration.
+    /// The level's name in the API, the command line and configuration.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Task => "task",
@@ -204,7 +204,7 @@ impl MetaType {
 }
 
 impl MetricType {
-    /// All of them, by number.
+    /// All types, by number.
     pub const ALL: [Self; 5] = [Self::Counter, Self::Gauge, Self::Meter, Self::Histogram, Self::Timer];
 
     /// JStorm's number.
@@ -229,7 +229,7 @@ impl MetricType {
         }
     }
 
-    /// The word for it.
+    /// The type's name in the API and the command line.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -242,10 +242,10 @@ impl MetricType {
 }
 
 impl MetricName {
-    /// A name of its parts.
+    /// Builds a name from its parts.
     ///
     /// # Errors
-    /// [`InvalidName`] when a part is empty where it must not be, too long, or holds `@`, white
+    /// [`InvalidName`] if a part is empty where it must not be, too long, or contains `@`, white
     /// space or a control character.
     pub fn new(
         topology: TopologyId,
@@ -276,7 +276,7 @@ impl MetricName {
                 return fail(format!("its {what} is longer than {MAX_PART_BYTES} bytes"));
             }
             if part.chars().any(|c| c == '@' || c.is_control() || c.is_whitespace()) {
-                return fail(format!("its {what} holds @, white space or a control character"));
+                return fail(format!("its {what} contains @, white space or a control character"));
             }
         }
         if made.to_string().len() > MAX_NAME_BYTES {
@@ -285,22 +285,22 @@ impl MetricName {
         Ok(made)
     }
 
-    /// The same metric of another subject, under the same topology or another one. Only its
-    /// [short name](Self::short_name) goes along.
-    pub fn lifted(&self, topology: TopologyId, subject: Subject) -> Self {
+    /// Returns the name of the same metric for another subject, under the same or another
+    /// topology. Of the last part only the [short name](Self::short_name) is kept.
+    pub fn rolled_up(&self, topology: TopologyId, subject: Subject) -> Self {
         let name = self.short_name().to_owned();
         Self { topology, subject, kind: self.kind, group: self.group.clone(), name }
     }
 
-    /// The same name of another kind.
+    /// Returns the same name with another type.
     pub fn of_kind(mut self, kind: MetricType) -> Self {
         self.kind = kind;
         self
     }
 
-    /// What of its last part counts on the levels above, and for the switches of live control:
-    /// what stands after the last dot, so `count.RecvTps` is `RecvTps`. The whole part when
-    /// nothing would be left.
+    /// Suffix of the last part that identifies the metric on the levels above and in the switches
+    /// of live control: the text after the last dot, so `count.RecvTps` is `RecvTps`. The whole
+    /// part if the text after the dot is empty.
     pub fn short_name(&self) -> &str {
         match self.name.rsplit_once('.') {
             Some((_, short)) if !short.is_empty() => short,
@@ -308,12 +308,12 @@ impl MetricName {
         }
     }
 
-    /// The topology that it stands under.
+    /// The metric's topology.
     pub fn topology(&self) -> &TopologyId {
         &self.topology
     }
 
-    /// The level it stands on.
+    /// The metric's level.
     pub fn meta(&self) -> MetaType {
         match self.subject {
             Subject::Stream { .. } => MetaType::Stream,
@@ -327,22 +327,22 @@ impl MetricName {
         }
     }
 
-    /// What kind of numbers it gives.
+    /// The metric's type.
     pub fn kind(&self) -> MetricType {
         self.kind
     }
 
-    /// Who or what it is of.
+    /// The metric's subject.
     pub fn subject(&self) -> &Subject {
         &self.subject
     }
 
-    /// Its group: [`SYS`], [`UDF`] or [`NETTY`].
+    /// The metric's group: [`SYS`], [`UDF`] or [`NETTY`].
     pub fn group(&self) -> &str {
         &self.group
     }
 
-    /// Its last part, such as `Emitted`.
+    /// The last part of the name, such as `Emitted`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -394,7 +394,7 @@ impl FromStr for MetricName {
     }
 }
 
-/// The two types that a name begins with, in either spelling, and the parts after them.
+/// Parses the two types at the start of a name, in either spelling; returns the remaining parts.
 fn types<'a>(parts: &'a [&'a str]) -> Result<(MetaType, MetricType, &'a [&'a str]), String> {
     if let [both, rest @ ..] = parts
         && let [meta, kind] = both.chars().collect::<Vec<_>>()[..]
@@ -412,12 +412,12 @@ fn types<'a>(parts: &'a [&'a str]) -> Result<(MetaType, MetricType, &'a [&'a str
     let kind = MetricType::ALL.into_iter().find(|known| known.number().to_string() == *kind);
     match (meta, kind) {
         (Some(meta), Some(kind)) => Ok((meta, kind, rest)),
-        (None, _) => Err("its first part is no meta type, 1 to 8".to_owned()),
-        (Some(_), None) => Err("its second part is no metric type, 1 to 5".to_owned()),
+        (None, _) => Err("its first part is not a meta type, 1 to 8".to_owned()),
+        (Some(_), None) => Err("its second part is not a metric type, 1 to 5".to_owned()),
     }
 }
 
-/// The parts after the topology.
+/// Parses the parts after the topology.
 fn subject<'a>(meta: MetaType, parts: &[&'a str]) -> Result<(Subject, &'a str, &'a str), String> {
     let text = |error: crate::model::id::InvalidId| error.to_string();
     match meta {
@@ -426,7 +426,7 @@ fn subject<'a>(meta: MetaType, parts: &[&'a str]) -> Result<(Subject, &'a str, &
                 return Err(format!("a {} has 5 parts after its topology", meta.word()));
             };
             let component: ComponentId = component.parse().map_err(text)?;
-            let number = || task.parse().map(TaskId).map_err(|_| format!("{task:?} is no task id"));
+            let number = || task.parse().map(TaskId).map_err(|_| format!("{task:?} is not a task id"));
             let has_no_task = task.is_empty() || task == "0";
             let subject = match meta {
                 MetaType::Task if stream.is_empty() => Subject::Task { component, task: number()? },
@@ -437,7 +437,7 @@ fn subject<'a>(meta: MetaType, parts: &[&'a str]) -> Result<(Subject, &'a str, &
                 MetaType::ComponentStream if has_no_task => {
                     Subject::ComponentStream { component, stream: stream.parse().map_err(text)? }
                 }
-                _ => return Err(format!("a {} has no such task or stream", meta.word())),
+                _ => return Err(format!("the task or stream does not fit a {}", meta.word())),
             };
             Ok((subject, group, name))
         }
@@ -445,7 +445,7 @@ fn subject<'a>(meta: MetaType, parts: &[&'a str]) -> Result<(Subject, &'a str, &
             let [host, port, group, name] = *parts else {
                 return Err(format!("a {} has 4 parts after its topology", meta.word()));
             };
-            let number = || port.parse().map_err(|_| format!("{port:?} is no port"));
+            let number = || port.parse().map_err(|_| format!("{port:?} is not a port"));
             let subject = match meta {
                 MetaType::Worker => Subject::Worker { host: host.to_owned(), port: number()? },
                 MetaType::Netty => Subject::Connection { host: host.to_owned(), port: number()? },

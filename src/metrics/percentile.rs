@@ -1,31 +1,31 @@
-//! What a histogram says: percentiles, mean and spread.
+//! Summary of a histogram: percentiles, mean and spread.
 //!
-//! Buckets are those of a base-2 exponential histogram of schema 5: thirty-two for each
-//! doubling, each with its upper bound. A value of a bucket is told as its harmonic middle,
-//! which is at most 1.083 % off, whatever the value was; bounds, count and sum are exact.
-//! Buckets add up over tasks and over time, and so the same holds for percentiles of a
-//! topology or a day.
+//! The buckets are those of a base-2 exponential histogram of schema 5: thirty-two for each
+//! doubling, each with its upper bound. A value is represented by the harmonic middle of its
+//! bucket, which is at most 1.083 % off, whatever the value was; bounds, count and sum are exact.
+//! Buckets add up over tasks and over time, so the same error bound holds for percentiles of a
+//! topology or of a day.
 
 use super::point::Histogram;
 
 /// Buckets for each doubling: schema 5.
 const PER_DOUBLING: f64 = 32.0;
 
-/// What is shown of a histogram.
+/// Summary of a histogram for display.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Summary {
-    /// How many values. Exact.
+    /// Number of values. Exact.
     pub count: u64,
-    /// The least; 0 without values. Exact.
+    /// Minimum; 0 without values. Exact.
     pub min: f64,
-    /// The greatest; 0 without values. Exact.
+    /// Maximum; 0 without values. Exact.
     pub max: f64,
-    /// Exact; 0 without values.
+    /// Mean; 0 without values. Exact.
     pub mean: f64,
-    /// The standard deviation of the sampled values; none when there are none. Estimated: each
-    /// sampled value is taken for the middle of its bucket, those of 0 or less for 0.
+    /// Standard deviation of the sampled values; `None` without sampled values. Estimated: a
+    /// sampled value counts as the middle of its bucket, values of 0 or less count as 0.
     pub stddev: Option<f64>,
-    /// None when no value was sampled.
+    /// Percentiles of the sampled values; `None` without sampled values.
     pub percentiles: Option<Percentiles>,
 }
 
@@ -42,15 +42,15 @@ pub struct Percentiles {
     pub p999: f64,
 }
 
-/// The bucket of a positive number: the index `i` with `2^(i/32) < value <= 2^((i+1)/32)`. What
-/// lies beyond the first or the last bucket is in that.
+/// Bucket index of a positive number: the `i` with `2^(i/32) < value <= 2^((i+1)/32)`. Values
+/// beyond the first or the last bucket are in that bucket.
 pub fn bucket(value: f64) -> i16 {
     // The conversion saturates at both ends.
     ((value.log2() * PER_DOUBLING).ceil() - 1.0) as i16
 }
 
-/// What a value of a bucket is taken for: as far, relatively, from its lower as from its upper
-/// bound.
+/// Representative value of a bucket: its relative distance to the lower and to the upper bound is
+/// the same.
 fn middle(bucket: i16) -> f64 {
     // 2 l u / (l + u) with u = l * 2^(1/32), without overflow.
     let step = (1.0 / PER_DOUBLING).exp2();
@@ -67,13 +67,13 @@ impl Histogram {
         }
     }
 
-    /// How many values are in buckets.
+    /// Number of sampled values, including values of 0 or less.
     pub fn n_sampled(&self) -> u64 {
         self.buckets.iter().fold(self.zeros, |sum, (_, n)| sum.saturating_add(n))
     }
 
-    /// The least sampled value that at least the share `q` of all sampled ones does not exceed,
-    /// as its bucket tells it, within the exact bounds. None when no value was sampled.
+    /// The least sampled value that at least the share `q` of all sampled values does not exceed,
+    /// as the middle of its bucket, within the exact bounds. `None` without sampled values.
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let n = self.n_sampled();
         if n == 0 {
@@ -118,7 +118,7 @@ impl Histogram {
         Some(variance.sqrt().min(f64::MAX))
     }
 
-    /// All that is shown of it.
+    /// Returns the summary for display.
     pub fn summary(&self) -> Summary {
         Summary {
             count: self.count,
@@ -130,7 +130,7 @@ impl Histogram {
         }
     }
 
-    /// The percentiles. None when no value was sampled.
+    /// Returns the percentiles; `None` without sampled values.
     pub fn percentiles(&self) -> Option<Percentiles> {
         Some(Percentiles {
             p50: self.quantile(0.5)?,
@@ -168,7 +168,7 @@ mod tests {
         histogram
     }
 
-    /// The same rank, of the values themselves.
+    /// The value of the same rank in the list of values.
     fn exact(values: &mut [f64], q: f64) -> f64 {
         values.sort_by(f64::total_cmp);
         values[((q * values.len() as f64).ceil() as usize).clamp(1, values.len()) - 1]
@@ -186,7 +186,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn percentiles_are_within_the_promised_error(parts in prop::collection::vec(values(), 1..4)) {
+        fn percentiles_are_within_the_documented_error(parts in prop::collection::vec(values(), 1..4)) {
             let mut merged = Histogram::default();
             parts.iter().for_each(|part| merged.merge(&of(part)));
             let mut all = parts.concat();
@@ -206,12 +206,12 @@ mod tests {
         }
 
         #[test]
-        fn the_spread_is_near(values in prop::collection::vec(1.0f64..10_000.0, 2..200)) {
+        fn the_standard_deviation_is_within_the_error(values in prop::collection::vec(1.0f64..10_000.0, 2..200)) {
             let n = values.len() as f64;
             let mean = values.iter().sum::<f64>() / n;
             let exact = (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / n).sqrt();
             let found = of(&values).stddev().expect("sampled");
-            // Each value is off by so much at most.
+            // The largest possible error of a single value.
             prop_assert!((found - exact).abs() <= 10_000.0 * WORST, "{} for {}", found, exact);
         }
     }
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_exact_and_few_values_too() {
+    fn quantiles_stay_within_the_exact_bounds() {
         assert_eq!(of(&[17.3]).quantile(0.5), Some(17.3));
         let all = of(&[-5.0, -1.0, 0.0]);
         assert_eq!((all.quantile(0.0), all.quantile(1.0)), (Some(0.0), Some(0.0)));

@@ -1,13 +1,13 @@
-//! What a metric has to say about a stretch of time.
+//! Value of a metric over an interval of time.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Buckets, MetricType, Minute};
 
-/// The value of one metric in one bucket of time, of one task or of many.
+/// The value of one metric in one time bucket, of one task or of many.
 ///
-/// Points of the same kind merge by [`Point::merge`], which is associative and commutative:
-/// points of two tasks give that of their component, points of ten minutes that of the window.
+/// Points of the same type merge by [`Point::merge`], which is associative and commutative: points
+/// of two tasks give the point of their component, points of ten minutes that of the window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Point {
     /// See [`Counter`].
@@ -22,90 +22,90 @@ pub enum Point {
     Timer(Timer),
 }
 
-/// How often something happened. Exact.
+/// Number of events. Exact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
-    /// So often.
+    /// Number of events in the bucket.
     pub count: u64,
 }
 
-/// How something stood, when it was last read in the bucket, and between which bounds.
+/// Value at the latest reading in the bucket, and the bounds of all readings.
 ///
-/// Gauges of several tasks add up, and say how many they are: what is better shown as their
-/// mean is divided when it is shown.
+/// Gauges of several tasks add up, and count their readings: where a mean is more useful, the sum
+/// is divided for display.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Gauge {
     /// The minute of the latest reading.
     pub at: Minute,
-    /// The sum of what was read then.
+    /// Sum of the values of that minute.
     pub sum: f64,
-    /// How many were read then.
+    /// Number of readings in that minute.
     pub n: u64,
-    /// The least of all single readings.
+    /// Minimum of all single readings.
     pub min: f64,
-    /// The greatest of all single readings.
+    /// Maximum of all single readings.
     pub max: f64,
 }
 
-/// How often something happens per second.
+/// Number of events, and events per second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Meter {
-    /// How often it happened in the bucket. Exact.
+    /// Number of events in the bucket. Exact.
     pub count: u64,
-    /// The first minute that it covers.
+    /// First minute covered.
     pub from: Minute,
-    /// The last minute that it covers; the rates are of its end.
+    /// Last minute covered; the rates are those at its end.
     pub at: Minute,
-    /// Per second, averaged over about one minute.
+    /// Events per second, averaged over about one minute.
     pub m1: f64,
-    /// Over about five minutes.
+    /// Events per second, averaged over about five minutes.
     pub m5: f64,
-    /// Over about fifteen minutes.
+    /// Events per second, averaged over about fifteen minutes.
     pub m15: f64,
 }
 
-/// How values are distributed: a base-2 exponential histogram of schema 5, with exact count,
-/// sum, least and greatest.
+/// Distribution of values: a base-2 exponential histogram of schema 5, with exact count, sum,
+/// minimum and maximum.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
-    /// How many values there were. Exact, also when they are sampled.
+    /// Number of values. Exact, also when values are sampled.
     pub count: u64,
-    /// Their sum.
+    /// Sum of the values.
     pub sum: f64,
-    /// The least; 0 without values.
+    /// Minimum; 0 without values.
     pub min: f64,
-    /// The greatest; 0 without values.
+    /// Maximum; 0 without values.
     pub max: f64,
-    /// How many of the sampled values were 0 or less.
+    /// Number of sampled values that are 0 or less.
     pub zeros: u64,
-    /// How many of the sampled values lie in (2^(i/32), 2^((i+1)/32)], by i.
+    /// Number of sampled values in (2^(i/32), 2^((i+1)/32)], by i.
     pub buckets: Buckets,
 }
 
-/// How long something takes, in µs, and how often it happens per second.
+/// Distribution of durations in µs, and events per second.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timer {
-    /// How long.
+    /// Durations in µs.
     pub histogram: Histogram,
-    /// How often.
+    /// Rates of the events.
     pub meter: Meter,
 }
 
-/// A point holds a number that is infinite or none.
+/// Error: a point contains an infinite number or NaN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a point holds a number that is infinite or not a number")]
+#[error("a point contains a number that is infinite or not a number")]
 pub struct NotFinite;
 
-/// A sum that stays a number, however great its parts.
+/// A sum that stays finite, however large its terms.
 fn sum(a: f64, b: f64) -> f64 {
     (a + b).clamp(f64::MIN, f64::MAX)
 }
 
 impl Point {
-    /// Whether it holds finite numbers only, as all that is stored must.
+    /// Checks that all numbers are finite, as stored points must be.
     ///
     /// # Errors
-    /// [`NotFinite`] when it does not.
+    /// [`NotFinite`] if a number is infinite or NaN.
     pub fn check(&self) -> Result<(), NotFinite> {
         let histogram = |h: &Histogram| h.sum.is_finite() && h.min.is_finite() && h.max.is_finite();
         let meter = |m: &Meter| m.m1.is_finite() && m.m5.is_finite() && m.m15.is_finite();
@@ -119,7 +119,7 @@ impl Point {
         if finite { Ok(()) } else { Err(NotFinite) }
     }
 
-    /// Its kind.
+    /// The point's type.
     pub fn kind(&self) -> MetricType {
         match self {
             Self::Counter(_) => MetricType::Counter,
@@ -130,8 +130,8 @@ impl Point {
         }
     }
 
-    /// Adds another point of the same metric, of another task or of another time. One of
-    /// another kind is left out, which answers `false`.
+    /// Adds another point of the same metric, of another task or of another time. Returns false,
+    /// and adds nothing, if the types differ.
     pub fn merge(&mut self, other: &Self) -> bool {
         match (self, other) {
             (Self::Counter(mine), Self::Counter(other)) => {
@@ -153,7 +153,7 @@ impl Point {
 }
 
 impl Gauge {
-    /// One reading. What is not finite has no place in a gauge: `None`.
+    /// A gauge with one reading; `None` if the value is not finite.
     pub fn reading(at: Minute, value: f64) -> Option<Self> {
         value.is_finite().then_some(Self { at, sum: value, n: 1, min: value, max: value })
     }
@@ -189,7 +189,7 @@ impl Meter {
         }
     }
 
-    /// Per second, over all that it covers.
+    /// Events per second, over all minutes covered.
     pub fn mean(&self) -> f64 {
         let minutes = u64::from(self.at.0.saturating_sub(self.from.0)) + 1;
         self.count as f64 / (minutes * 60) as f64
@@ -197,7 +197,7 @@ impl Meter {
 }
 
 impl Histogram {
-    /// Adds what another one holds.
+    /// Adds the values of `other`.
     pub fn merge(&mut self, other: &Self) {
         if other.count == 0 {
             return;
@@ -214,7 +214,7 @@ impl Histogram {
         self.buckets.merge(&other.buckets);
     }
 
-    /// Takes in a value but for the buckets: count, sum and bounds.
+    /// Adds a value to count, sum and bounds, but not to the buckets.
     pub(super) fn count_value(&mut self, value: f64) {
         if self.count == 0 {
             (self.min, self.max) = (value, value);

@@ -1,7 +1,7 @@
-//! All instruments of a process, and the cut through them.
+//! All instruments of a process, and the collection of their values into reports.
 //!
-//! Registering is rare and takes a lock; counting takes none. A cut takes what was added since
-//! the cut before, each count exactly once.
+//! Registering is rare and takes a lock; counting takes none. A report contains the increments
+//! since the report before, each count exactly once.
 
 mod entry;
 #[cfg(test)]
@@ -23,64 +23,64 @@ use super::{
 };
 use crate::{clock::Monotonic, model::TaskId};
 
-/// The most metrics of one process: a worker of 200 tasks with 80 each. With the levels above
-/// them, at most five for each, they still go into one contribution.
+/// Limit on metrics of one process: a worker of 200 tasks with 80 each. With the levels above
+/// them, at most five for each, they still fit into one metric batch.
 pub const METRICS_MAX: usize = 16_000;
 
-/// All instruments of a process. Clones share them.
+/// All instruments of a process. Clones share the instruments.
 #[derive(Debug, Clone)]
 pub struct Registry(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     shared: Shared,
-    // Guards what is registered; held by who registers or cuts, never by who counts.
+    // Guards the registered metrics; held during registration and collection, never while counting.
     table: Mutex<Table>,
     generation: AtomicU64,
-    refused: AtomicU64,
+    n_rejected: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Table {
     control: Control,
-    /// The time that meters are made with: the latest that anybody told.
+    /// Start time of new meters: the latest time that a caller passed in.
     now: Monotonic,
     by_name: HashMap<MetricName, Arc<Entry>>,
     by_id: HashMap<MetricId, MetricName>,
-    /// In the order of their registration.
+    /// Counters of each task, in the order of their registration.
     rows: BTreeMap<TaskId, Vec<(MetricName, Counter)>>,
 }
 
-/// A metric cannot be registered, because the process has as many as it may have.
+/// Error of a registration: the process is at its limit of metrics.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name} is not measured: this process has {METRICS_MAX} metrics, more are refused")]
+#[error("{name} is not measured: this process already has {METRICS_MAX} metrics, which is the limit")]
 pub struct Full {
-    /// The metric. Boxed, because it is large and seldom there.
+    /// The rejected metric. Boxed, because a name is large and the error rare.
     pub name: Box<MetricName>,
 }
 
-/// What a cut is made for.
+/// Options of one collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CutRequest {
-    /// The minute that it counts for.
+    /// The minute of the report.
     pub minute: Minute,
-    /// The time.
+    /// The current time.
     pub now: Monotonic,
-    /// Whether gauges and rates are wanted: in the first cut of a minute.
+    /// True if gauges and rates are included: in the first report of a minute.
     pub with_gauges: bool,
 }
 
-/// The counters of one task, in an order that stays: later ones come behind.
+/// The counters of one task, in a stable order: new counters are appended.
 #[derive(Debug, Clone)]
 pub struct CounterRow {
-    /// Their ids.
+    /// Ids of the counters.
     pub ids: Arc<[MetricId]>,
     /// The counters, in the same order.
     pub counters: Arc<[Counter]>,
 }
 
 impl Registry {
-    /// An empty one. `now` is when it begins to measure.
+    /// An empty registry that measures from `now` on.
     pub fn new(control: Control, now: Monotonic) -> Self {
         let shared = Shared::new(control.sample_rate);
         let table =
@@ -89,13 +89,13 @@ impl Registry {
             shared,
             table: Mutex::new(table),
             generation: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            n_rejected: AtomicU64::new(0),
         }))
     }
 
-    /// The counter of this name, made if there is none. The name's kind is made to fit, here
-    /// and below. Of a process that has [`METRICS_MAX`] metrics it is one that does nothing,
-    /// which is [counted](Self::refused).
+    /// Returns the counter of this name; registers it if necessary. The type in the name is
+    /// replaced by the type of the instrument, here and below. If the process has [`METRICS_MAX`]
+    /// metrics, returns a disabled counter, which is [counted](Self::n_rejected).
     pub fn counter(&self, name: MetricName) -> Counter {
         self.try_counter(name).unwrap_or_else(|_| Counter::switched(false))
     }
@@ -103,7 +103,7 @@ impl Registry {
     /// As [`counter`](Self::counter).
     ///
     /// # Errors
-    /// [`Full`] when the process has as many metrics as it may have.
+    /// [`Full`] if the process has [`METRICS_MAX`] metrics.
     pub fn try_counter(&self, name: MetricName) -> Result<Counter, Full> {
         let entry = self.entry(name.of_kind(MetricType::Counter), |on, _, _| {
             Instrument::Counter(Counter::switched(on))
@@ -111,7 +111,7 @@ impl Registry {
         Ok(entry.counter().expect("the kind is part of the name"))
     }
 
-    /// The gauge of this name, to be set.
+    /// The settable gauge of this name; see [`counter`](Self::counter).
     pub fn gauge(&self, name: MetricName) -> Gauge {
         self.try_gauge(name).unwrap_or_else(|_| Gauge::new(&self.0.shared))
     }
@@ -119,18 +119,18 @@ impl Registry {
     /// As [`gauge`](Self::gauge).
     ///
     /// # Errors
-    /// [`Full`] when the process has as many metrics as it may have.
+    /// [`Full`] if the process has [`METRICS_MAX`] metrics.
     pub fn try_gauge(&self, name: MetricName) -> Result<Gauge, Full> {
         let entry = self
             .entry(name.of_kind(MetricType::Gauge), |_, shared, _| Instrument::Gauge(Gauge::new(shared)))?;
         Ok(entry.gauge().expect("the kind is part of the name"))
     }
 
-    /// A gauge that asks `read` in each cut that wants gauges; `read` must answer at once, and
-    /// must not use the registry. It takes the place of one of the same name.
+    /// Registers a gauge that calls `read` in each collection with gauges; `read` must not block
+    /// and must not use the registry. Replaces a gauge of the same name.
     ///
     /// # Errors
-    /// [`Full`] when the process has as many metrics as it may have.
+    /// [`Full`] if the process has [`METRICS_MAX`] metrics.
     pub fn gauge_asking(
         &self,
         name: MetricName,
@@ -143,7 +143,7 @@ impl Registry {
         Ok(())
     }
 
-    /// The meter of this name.
+    /// The meter of this name; see [`counter`](Self::counter).
     pub fn meter(&self, name: MetricName) -> Meter {
         let now = self.table().now;
         self.try_meter(name).unwrap_or_else(|_| Meter::switched(false, now))
@@ -152,7 +152,7 @@ impl Registry {
     /// As [`meter`](Self::meter).
     ///
     /// # Errors
-    /// [`Full`] when the process has as many metrics as it may have.
+    /// [`Full`] if the process has [`METRICS_MAX`] metrics.
     pub fn try_meter(&self, name: MetricName) -> Result<Meter, Full> {
         let entry = self.entry(name.of_kind(MetricType::Meter), |on, _, now| {
             Instrument::Meter(Meter::switched(on, now))
@@ -160,7 +160,7 @@ impl Registry {
         Ok(entry.meter().expect("the kind is part of the name"))
     }
 
-    /// The histogram of this name.
+    /// The histogram of this name; see [`counter`](Self::counter).
     pub fn histogram(&self, name: MetricName) -> Histogram {
         self.try_histogram(name).unwrap_or_else(|_| Histogram::switched(false, &self.0.shared))
     }
@@ -168,7 +168,7 @@ impl Registry {
     /// As [`histogram`](Self::histogram).
     ///
     /// # Errors
-    /// [`Full`] when the process has as many metrics as it may have.
+    /// [`Full`] if the process has [`METRICS_MAX`] metrics.
     pub fn try_histogram(&self, name: MetricName) -> Result<Histogram, Full> {
         let entry = self.entry(name.of_kind(MetricType::Histogram), |on, shared, _| {
             Instrument::Histogram(Histogram::switched(on, shared))
@@ -176,7 +176,7 @@ impl Registry {
         Ok(entry.histogram().expect("the kind is part of the name"))
     }
 
-    /// The timer of this name.
+    /// The timer of this name; see [`counter`](Self::counter).
     pub fn timer(&self, name: MetricName) -> Timer {
         let now = self.table().now;
         self.try_timer(name).unwrap_or_else(|_| Timer::switched(false, &self.0.shared, now))
@@ -185,7 +185,7 @@ impl Registry {
     /// As [`timer`](Self::timer).
     ///
     /// # Errors
-    /// [`Full`] when the process has as many metrics as it may have.
+    /// [`Full`] if the process has [`METRICS_MAX`] metrics.
     pub fn try_timer(&self, name: MetricName) -> Result<Timer, Full> {
         let entry = self.entry(name.of_kind(MetricType::Timer), |on, shared, now| {
             Instrument::Timer(Timer::switched(on, shared, now))
@@ -193,33 +193,33 @@ impl Registry {
         Ok(entry.timer().expect("the kind is part of the name"))
     }
 
-    /// What was added since the cut before, in the order of ids. What did not change is left
-    /// out: counters, histograms and timers to which nothing was added, meters that are still,
-    /// gauges that were never set.
+    /// Collects the increments since the last collection, in the order of ids. Unchanged
+    /// instruments are left out: counters, histograms and timers without new events, meters with
+    /// rates of 0, gauges that were never set.
     pub fn cut(&self, request: CutRequest) -> Vec<Leaf> {
         let mut table = self.table();
         table.now = table.now.max(request.now);
         let entries: Vec<Arc<Entry>> = table.by_name.values().cloned().collect();
         drop(table);
         // Closures of gauges are called without the lock.
-        let mut leaves: Vec<Leaf> = entries.iter().filter_map(|entry| entry.cut(request)).collect();
+        let mut leaves: Vec<Leaf> = entries.iter().filter_map(|entry| entry.collect(request)).collect();
         leaves.sort_unstable_by_key(|leaf| leaf.id);
         self.drop_released(&entries);
         leaves
     }
 
-    /// The totals of all counters as of the last cut, those included that stood still. What a
-    /// counter file says beyond them is in no cut yet.
+    /// Totals of all counters as of the last collection, including unchanged counters. Counts
+    /// beyond these totals in a counter file are in no report yet.
     pub fn cut_totals(&self) -> Vec<(MetricId, u64)> {
         let table = self.table();
         let mut totals: Vec<_> =
-            table.by_name.values().filter_map(|entry| Some((entry.id(), entry.cut_total()?))).collect();
+            table.by_name.values().filter_map(|entry| Some((entry.id(), entry.reported_total()?))).collect();
         totals.sort_unstable();
         totals
     }
 
-    /// The counters of a task: those of its streams, its own and its users'. Take them anew when
-    /// the [generation](Self::generation) changed.
+    /// The counters of a task: those of its streams, its own and its users'. Get them again when
+    /// the [generation](Self::generation) has changed.
     pub fn counters_of(&self, task: TaskId) -> CounterRow {
         let table = self.table();
         let row = table.rows.get(&task).map(Vec::as_slice).unwrap_or_default();
@@ -230,13 +230,13 @@ impl Registry {
         }
     }
 
-    /// Changes with every metric that comes, goes or gets another id.
+    /// Number that changes when a metric is added, is removed or gets another id.
     pub fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
     }
 
-    /// The metrics that came after `generation`, in the order in which they came, and the
-    /// generation to ask with next. From 0 on these are all.
+    /// The metrics registered after `generation`, in the order of their registration, and the
+    /// generation for the next call. From 0 on, all metrics.
     pub fn names_since(&self, generation: u64) -> (u64, Vec<(MetricId, MetricName)>) {
         let table = self.table();
         let now = self.generation();
@@ -249,8 +249,8 @@ impl Registry {
         (now, new.into_iter().map(|entry| (entry.id(), entry.name.clone())).collect())
     }
 
-    /// From now on the metric with the id `old` is cut under `new`, as the leader said. False
-    /// when there is none, or another metric has that id here.
+    /// Reports the metric with the id `old` under the id `new` from now on, as the leader
+    /// requested. Returns false if no metric has the id `old`, or another metric has `new`.
     pub fn rename(&self, old: MetricId, new: MetricId) -> bool {
         let mut table = self.table();
         if table.by_id.contains_key(&new) {
@@ -265,7 +265,7 @@ impl Registry {
         true
     }
 
-    /// Other switches, from now on.
+    /// Applies other switches, from now on.
     pub fn control(&self, control: &Control) {
         let mut table = self.table();
         table.control = control.clone();
@@ -275,7 +275,7 @@ impl Registry {
         }
     }
 
-    /// The leaves whose metrics are to be written to the log, with their names.
+    /// The leaves whose metrics must be written to the log, with their names.
     pub fn debugged<'a>(&self, leaves: &'a [Leaf]) -> Vec<(MetricName, &'a Leaf)> {
         let table = self.table();
         if table.control.debug.is_empty() {
@@ -285,32 +285,32 @@ impl Registry {
         leaves.iter().filter_map(named).filter(|(name, _)| table.control.debugs(name)).collect()
     }
 
-    /// One who asked for this metric needs it no more. When nobody does, the next cut still
-    /// holds what was added, and then it is forgotten.
+    /// Releases one registration of this metric. After the last release, the next collection still
+    /// reports the remaining increments and then removes the metric.
     pub fn release(&self, name: &MetricName) {
         if let Some(entry) = self.table().by_name.get(name) {
             entry.release();
         }
     }
 
-    /// How many metrics there are.
+    /// Number of metrics.
     pub fn len(&self) -> usize {
         self.table().by_name.len()
     }
 
-    /// Whether there are none.
+    /// True if there are no metrics.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many metrics were refused because there were too many.
-    pub fn refused(&self) -> u64 {
-        self.0.refused.load(Ordering::Relaxed)
+    /// Number of registrations that were rejected because of [`METRICS_MAX`].
+    pub fn n_rejected(&self) -> u64 {
+        self.0.n_rejected.load(Ordering::Relaxed)
     }
 
-    /// How many values were refused because they are infinite or no numbers.
-    pub fn refused_values(&self) -> u64 {
-        self.0.shared.refused()
+    /// Number of values that were rejected because they are infinite or NaN.
+    pub fn n_rejected_values(&self) -> u64 {
+        self.0.shared.n_rejected()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -328,7 +328,7 @@ impl Registry {
             return Ok(entry.clone());
         }
         if table.by_name.len() >= METRICS_MAX {
-            self.0.refused.fetch_add(1, Ordering::Relaxed);
+            self.0.n_rejected.fetch_add(1, Ordering::Relaxed);
             return Err(Full { name: Box::new(name) });
         }
         let id = table.free_id(&name);
@@ -345,14 +345,14 @@ impl Registry {
         Ok(entry)
     }
 
-    /// Forgets what nobody needs any more and was cut.
-    fn drop_released(&self, cut: &[Arc<Entry>]) {
-        if cut.iter().all(|entry| !entry.is_released()) {
+    /// Removes the released metrics whose last increments are reported.
+    fn drop_released(&self, collected: &[Arc<Entry>]) {
+        if collected.iter().all(|entry| !entry.is_released()) {
             return;
         }
         let mut table = self.table();
-        for entry in cut {
-            // Somebody may have asked for it again since, or added to it after the cut.
+        for entry in collected {
+            // The metric may have been registered again, or increased, since the collection.
             if entry.is_released() && !entry.has_more() {
                 table.by_name.remove(&entry.name);
                 table.by_id.remove(&entry.id());

@@ -1,4 +1,4 @@
-//! From the leaves of a metric to the levels above it.
+//! Roll-up of a metric from the leaves to the levels above.
 //!
 //! ```text
 //!  stream ─┬─▶ task ─▶ component ─▶ topology ─▶ cluster
@@ -6,7 +6,7 @@
 //!                 worker, connection ─┘
 //! ```
 //!
-//! What is above follows from the name alone. Each step adds up, so each level is exactly the
+//! The levels above follow from the name alone. Each step adds up, so each level is exactly the
 //! sum of the level below. Supervisors and nimbuses have no levels above: a sum over machines
 //! of different topologies would mean nothing.
 
@@ -16,10 +16,10 @@ use super::{
 };
 use crate::model::TopologyId;
 
-/// How many levels there are, the cluster included.
+/// Number of levels, the cluster included.
 pub const LEVELS: usize = 5;
 
-/// How far up a metric stands, below [`LEVELS`]. Points go from lower to higher ones only.
+/// Level of a metric, below [`LEVELS`]. Points are added from lower levels to higher ones only.
 pub fn level(name: &MetricName) -> usize {
     match name.subject() {
         Subject::Stream { .. }
@@ -33,13 +33,13 @@ pub fn level(name: &MetricName) -> usize {
     }
 }
 
-/// The names that a metric adds to directly. Those add to others in turn.
+/// The names that a metric adds to directly; these add to their own parents in turn.
 pub fn parents(name: &MetricName) -> Vec<MetricName> {
     let topology = name.topology();
     if [CLUSTER, NIMBUS, SUPERVISOR].contains(&topology.as_str()) {
         return Vec::new();
     }
-    let here = |subject| name.lifted(topology.clone(), subject);
+    let here = |subject| name.rolled_up(topology.clone(), subject);
     match name.subject() {
         Subject::Stream { component, task, stream } => vec![
             here(Subject::Task { component: component.clone(), task: *task }),
@@ -49,7 +49,7 @@ pub fn parents(name: &MetricName) -> Vec<MetricName> {
         Subject::Component { .. } | Subject::Worker { .. } | Subject::Connection { .. } => {
             vec![here(Subject::Topology)]
         }
-        Subject::Topology => vec![name.lifted(cluster(), Subject::Topology)],
+        Subject::Topology => vec![name.rolled_up(cluster(), Subject::Topology)],
         Subject::ComponentStream { .. } | Subject::Nimbus { .. } => Vec::new(),
     }
 }
@@ -66,7 +66,7 @@ pub fn ancestors(name: &MetricName) -> Vec<MetricName> {
     above
 }
 
-/// What the cluster's metrics stand under.
+/// Topology id of the cluster's metrics.
 pub fn cluster() -> TopologyId {
     CLUSTER.parse().expect("the name of the cluster is an id")
 }

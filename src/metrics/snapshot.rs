@@ -1,38 +1,38 @@
-//! What one process measured since it last said so.
+//! Report: the increments that one process measured since its last report.
 
 use serde::{Deserialize, Serialize};
 
 use super::{MetricId, Minute, Point};
 use crate::model::{Timestamp, TopologyId, WorkerId};
 
-/// One cut through the instruments of a process: what was added since the cut before. Leaves
-/// only; the levels above are made from them.
+/// One report of a process: the increments since the report before. Leaves only; the levels above
+/// are computed from them.
 ///
-/// Cuts of one launch are numbered from 1 without gaps, and whoever takes them in takes each
-/// number once, so that sending one again changes nothing.
+/// Reports of one launch are numbered from 1 without gaps, and the receiver ingests each number
+/// once, so that sending a report again changes nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// The topology that it works for; `__SUPERVISOR__`, `__NIMBUS__` for those.
+    /// The process' topology; `__SUPERVISOR__` or `__NIMBUS__` for those daemons.
     pub topology: TopologyId,
     /// The launch of the process.
     pub worker: WorkerId,
-    /// Which cut of it this is.
+    /// Sequence number of the report.
     pub number: u64,
-    /// The minute that it counts for.
+    /// The minute of the report.
     pub minute: Minute,
-    /// Since when the process measures.
+    /// Start time of the measurement in this process.
     pub started: Timestamp,
-    /// What was measured.
+    /// The changed metrics.
     pub leaves: Vec<Leaf>,
 }
 
-/// One metric of the lowest level.
+/// The increment of one metric of the lowest level.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Leaf {
-    /// Which metric.
+    /// The metric.
     pub id: MetricId,
-    /// What was added since the cut before.
+    /// The increment since the report before.
     pub point: Point,
-    /// Of a counter: all that it counted since the process started.
+    /// For a counter, its total since the process started.
     pub total: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! Names, ids, points and buckets, for all that there can be.
+//! Names, ids, points and buckets, over all possible values.
 
 use proptest::prelude::*;
 
@@ -32,7 +32,7 @@ fn subject() -> impl Strategy<Value = Subject> {
     ]
 }
 
-/// Any name that there can be.
+/// Any valid name.
 pub(super) fn name() -> impl Strategy<Value = MetricName> {
     let kind = prop::sample::select(&MetricType::ALL[..]);
     let group = prop::sample::select(&[SYS, UDF, NETTY][..]);
@@ -43,7 +43,7 @@ pub(super) fn name() -> impl Strategy<Value = MetricName> {
     )
 }
 
-/// Whole numbers: sums of them are exact, so equality can be asked for.
+/// Whole numbers: their sums are exact, so tests can compare them for equality.
 fn value() -> impl Strategy<Value = f64> {
     (-1_000_000i32..1_000_000).prop_map(f64::from)
 }
@@ -104,7 +104,7 @@ fn merged(a: &Point, b: &Point) -> Point {
 
 proptest! {
     #[test]
-    fn a_name_is_read_as_it_was_written(name in name()) {
+    fn a_name_survives_formatting(name in name()) {
         let text = name.to_string();
         prop_assert_eq!(text.parse::<MetricName>(), Ok(name.clone()));
         let letters = format!(
@@ -117,19 +117,19 @@ proptest! {
     }
 
     #[test]
-    fn a_part_with_an_at_sign_or_white_space_is_refused(
+    fn a_part_with_an_at_sign_or_white_space_is_rejected(
         name in name(), at in 0usize..40, bad in "[@\\s\\x00\\x7f]",
     ) {
         let mut last: Vec<char> = name.name().chars().collect();
         last.splice(at.min(last.len())..at.min(last.len()), bad.chars());
         let last: String = last.into_iter().collect();
         let made = MetricName::new(name.topology().clone(), name.kind(), name.subject().clone(), SYS, &last);
-        let InvalidName { reason, .. } = made.expect_err("it holds what no name may");
-        prop_assert!(reason.contains("its name holds"), "{}", reason);
+        let InvalidName { reason, .. } = made.expect_err("a forbidden character");
+        prop_assert!(reason.contains("its name contains"), "{}", reason);
     }
 
     #[test]
-    fn any_text_is_read_or_refused_and_what_is_read_is_written_alike(text in "[0-9A-Z]{0,2}[@a-z0-9]{0,30}") {
+    fn any_text_is_rejected_or_survives_parsing(text in "[0-9A-Z]{0,2}[@a-z0-9]{0,30}") {
         if let Ok(name) = text.parse::<MetricName>() {
             prop_assert_eq!(name.to_string().parse::<MetricName>(), Ok(name));
         }
@@ -144,7 +144,7 @@ proptest! {
     }
 
     #[test]
-    fn points_of_two_kinds_stay_apart(
+    fn points_of_two_types_do_not_merge(
         (a, b) in (kind(), kind()).prop_flat_map(|(a, b)| (point_of(a), point_of(b))),
     ) {
         let mut sum = a.clone();
@@ -159,7 +159,7 @@ proptest! {
         let bucket = window.bucket(Minute(minute));
         prop_assert!(bucket.0 <= minute && minute - bucket.0 < window.minutes());
         prop_assert_eq!(bucket.0 % window.minutes(), 0);
-        // A longer window's buckets are made of whole ones of each shorter.
+        // A bucket of a longer window consists of whole buckets of each shorter window.
         for shorter in Window::ALL.into_iter().filter(|shorter| *shorter <= window) {
             prop_assert_eq!(window.minutes() % shorter.minutes(), 0);
             prop_assert_eq!(window.bucket(shorter.bucket(Minute(minute))), bucket);
@@ -167,7 +167,7 @@ proptest! {
     }
 
     #[test]
-    fn a_minute_holds_the_times_between_its_ends(millis in 0u64..4_102_444_800_000) {
+    fn a_minute_contains_the_times_between_its_ends(millis in 0u64..4_102_444_800_000) {
         let time = Timestamp::from_millis(millis);
         let minute = Minute::of(time);
         prop_assert!(minute.start() <= time && time < minute.end());
@@ -176,14 +176,14 @@ proptest! {
     }
 
     #[test]
-    fn an_id_is_read_as_it_was_written(id in any::<u64>()) {
+    fn an_id_survives_formatting(id in any::<u64>()) {
         let id = MetricId(id);
         prop_assert_eq!(id.to_string().parse::<MetricId>(), Ok(id));
     }
 }
 
 #[test]
-fn the_spellings_of_the_predecessors_are_read() {
+fn spellings_of_jstorm_are_parsed() {
     let check = |text: &str, written: &str| {
         let name: MetricName = text.parse().unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(name.to_string(), written);
@@ -205,7 +205,7 @@ fn the_spellings_of_the_predecessors_are_read() {
 }
 
 #[test]
-fn texts_that_are_no_names_are_refused_with_the_reason() {
+fn invalid_names_are_rejected_with_the_reason() {
     let check = |text: &str, reason: &str| {
         let error = text.parse::<MetricName>().expect_err(text).to_string();
         assert!(error.contains(reason), "{error}");
@@ -216,10 +216,10 @@ fn texts_that_are_no_names_are_refused_with_the_reason() {
     check("3@6@t@c@1@s@sys@x", "metric type");
     check("XC@t@c@1@s@sys@x", "letters");
     check("3@1@t@c@1@s@sys@x@y", "5 parts");
-    check("3@1@t@c@one@s@sys@x", "no task id");
+    check("3@1@t@c@one@s@sys@x", "not a task id");
     check("3@1@t@c@1@@sys@x", "stream id");
-    check("1@1@t@c@1@s@sys@x", "no such task or stream");
-    check("4@1@t@h@66000@sys@x", "no port");
+    check("1@1@t@c@1@s@sys@x", "the task or stream does not fit a task");
+    check("4@1@t@h@66000@sys@x", "not a port");
     check("4@1@t@@1@sys@x", "host is empty");
     check("5@1@t@h@1@sys@x", "no host");
     check("3@1@t@c@1@s@sys@", "name is empty");
@@ -231,8 +231,8 @@ fn texts_that_are_no_names_are_refused_with_the_reason() {
 }
 
 #[test]
-fn ids_stay_what_they_are() {
-    // Stored by every nimbus: a change here loses the history of all metrics.
+fn metric_ids_are_stable() {
+    // Every nimbus stores ids: a change here loses the history of all metrics.
     let check = |name: &str, probe, id: u64| assert_eq!(MetricId::of(name, probe), MetricId(id), "{name}");
     check("3@1@SeqTest-1-1@spout1@1@default@sys@emitted", 0, 0x17ec_54e9_b2f2_20db);
     check("3@1@SeqTest-1-1@spout1@1@default@sys@emitted", 1, 0xe49d_e14d_f4c0_6725);
@@ -240,12 +240,12 @@ fn ids_stay_what_they_are() {
 }
 
 #[test]
-fn only_the_end_of_a_name_goes_up() {
+fn only_the_short_name_is_rolled_up() {
     let check = |name: &str, short: &str| {
         let name: MetricName = format!("3@3@t@c@1@s@sys@{name}").parse().expect("a name");
         assert_eq!(name.short_name(), short);
-        let lifted = name.lifted(CLUSTER.parse().expect("an id"), Subject::Topology);
-        assert_eq!(lifted.to_string(), format!("5@3@__CLUSTER__@@0@sys@{short}"));
+        let rolled_up = name.rolled_up(CLUSTER.parse().expect("an id"), Subject::Topology);
+        assert_eq!(rolled_up.to_string(), format!("5@3@__CLUSTER__@@0@sys@{short}"));
     };
     check("RecvTps", "RecvTps");
     check("compA.RecvTps", "RecvTps");
@@ -263,7 +263,7 @@ fn windows_are_named_as_in_jstorm() {
 }
 
 #[test]
-fn gauges_of_one_minute_add_up_and_a_later_one_takes_their_place() {
+fn gauges_of_one_minute_add_up_and_a_later_one_replaces_them() {
     let gauge = |at, sum, n, min, max| Point::Gauge(Gauge { at: Minute(at), sum, n, min, max });
     let (one, two) = (gauge(3, 5.0, 1, 5.0, 5.0), gauge(3, 9.0, 2, 4.0, 5.0));
     let both = merged(&one, &two);
@@ -283,7 +283,7 @@ fn meters_cover_the_minutes_of_all_and_show_the_last_rates() {
 }
 
 #[test]
-fn sums_stay_numbers() {
+fn sums_stay_finite() {
     let great = Point::Gauge(Gauge::reading(Minute(1), f64::MAX).expect("finite"));
     let sum = merged(&great, &great);
     assert_eq!(sum.check(), Ok(()));

@@ -1,4 +1,4 @@
-//! The stretches of time that metrics are kept and asked for in.
+//! Windows: the intervals of time in which metrics are stored and queried.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Minute;
 
-/// A window, which is also the width of the buckets that its history is made of.
+/// A window, which is also the width of the time buckets of its history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Window {
     /// One minute.
@@ -20,10 +20,10 @@ pub enum Window {
 }
 
 impl Window {
-    /// All of them, the shortest first.
+    /// All windows, the shortest first.
     pub const ALL: [Self; 4] = [Self::M1, Self::M10, Self::H2, Self::D1];
 
-    /// Its length.
+    /// Length of the window in minutes.
     pub const fn minutes(self) -> u32 {
         match self {
             Self::M1 => 1,
@@ -33,24 +33,24 @@ impl Window {
         }
     }
 
-    /// Its length, as the predecessors number their windows: 60, 600, 7200, 86400.
+    /// Length of the window in seconds, as JStorm numbers its windows: 60, 600, 7200, 86400.
     pub const fn secs(self) -> u32 {
         self.minutes() * 60
     }
 
-    /// The window of so many seconds, when there is one.
+    /// The window of `secs` seconds, if there is one.
     pub fn of_secs(secs: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|window| window.secs() == secs)
     }
 
-    /// The first minute of the bucket that `minute` belongs to. Buckets are aligned to UTC.
+    /// The first minute of the bucket that contains `minute`. Buckets are aligned to UTC.
     pub fn bucket(self, minute: Minute) -> Minute {
         Minute(minute.0 - minute.0 % self.minutes())
     }
 }
 
 impl fmt::Display for Window {
-    /// As the predecessors write it: `0d0h1m0s`.
+    /// JStorm's notation: `0d0h1m0s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::M1 => "0d0h1m0s",

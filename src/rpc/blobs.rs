@@ -1,7 +1,7 @@
 //! Fetching a blob from a nimbus: `GET /api/v1/blobs/{sha256}`.
 //!
-//! The bytes go straight to a file and are believed only when their sha256 is the blob's
-//! name, so it does not matter which nimbus they came from.
+//! The bytes are written to a file and accepted only if their sha256 is the blob's key, so any
+//! nimbus may be the source.
 
 use std::{
     fmt, io,
@@ -19,57 +19,57 @@ use crate::{
     rpc::{forward::TERM, message::CopyRequest},
 };
 
-/// For a connection to one nimbus: another may have the blob as well.
+/// Limit for connecting to one nimbus; short, because another nimbus may have the blob as well.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long the stream may bring nothing. There is no deadline for the whole: a large blob on
-/// a slow line is not an error.
+/// Limit for a pause in the stream. The whole transfer has no deadline: a large blob on a slow
+/// line is not an error.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The largest blob that is fetched, whatever a nimbus was configured to accept: a damaged or
+/// Limit on the size of a fetched blob, whatever a nimbus was configured to accept: a damaged or
 /// hostile answer must not fill the disk.
 pub const MAX_BLOB_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
-/// Why a blob could not be fetched from a nimbus.
+/// Error of fetching a blob from a nimbus.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The HTTP client could not be made.
-    #[error("the HTTP client could not be made")]
+    /// The HTTP client could not be created.
+    #[error("cannot create the HTTP client")]
     Setup(#[source] reqwest::Error),
-    /// The nimbus could not be asked, or its answer broke off.
+    /// The nimbus could not be reached, or its answer ended early.
     #[error("no answer from {api}")]
     Http {
-        /// The nimbus.
+        /// Address of the nimbus.
         api: String,
-        /// Why.
+        /// Cause.
         source: reqwest::Error,
     },
     /// The nimbus answered with an error.
     #[error("{api} answered {status} for blob {key}")]
     Refused {
-        /// The nimbus.
+        /// Address of the nimbus.
         api: String,
         /// The blob.
         key: BlobKey,
-        /// Its answer.
+        /// HTTP status of the answer.
         status: StatusCode,
     },
-    /// The answer is over [`MAX_BLOB_BYTES`].
+    /// The blob is larger than [`MAX_BLOB_BYTES`].
     #[error("blob {key} from {api} is larger than {MAX_BLOB_BYTES} bytes")]
     TooLarge {
-        /// The nimbus.
+        /// Address of the nimbus.
         api: String,
         /// The blob.
         key: BlobKey,
     },
-    /// The bytes are not the blob's.
-    #[error("what {api} sent as blob {key} has the sha256 {found}")]
+    /// The bytes do not match the blob's key.
+    #[error("{api} sent bytes with the sha256 {found} for blob {key}")]
     WrongBytes {
-        /// The nimbus.
+        /// Address of the nimbus.
         api: String,
         /// The blob.
         key: BlobKey,
-        /// What the bytes are.
+        /// Key of the received bytes.
         found: BlobKey,
     },
     /// The file could not be written.
@@ -77,29 +77,29 @@ pub enum FetchError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
 }
 
-/// Where blobs are fetched from: other nimbuses by HTTP, or whatever a simulation has.
+/// Source of blobs: other nimbuses by HTTP, or the store of a simulation.
 #[async_trait]
 pub trait FetchBlob: fmt::Debug + Send + Sync + 'static {
     /// Fetches a blob from the nimbus at `api` (`host:port`) into the new file `into`, and
-    /// answers its size. The file holds the blob's bytes when this succeeds; otherwise it may
-    /// hold anything.
+    /// returns its size. On success the file contains the blob's bytes; otherwise its content is
+    /// unspecified.
     ///
     /// # Errors
     /// [`FetchError`].
     async fn fetch(&self, api: &str, key: &BlobKey, into: &Path) -> Result<u64, FetchError>;
 }
 
-/// What a leader asks of other nimbuses on top.
+/// Requests of a leader to other nimbuses, besides fetching.
 #[async_trait]
 pub trait BlobPeers: FetchBlob {
-    /// Has the nimbus at `api` fetch a blob from the one at `from`, and answers once it has
-    /// it and has announced it. The leader of `term` asks; one that has heard of a later
-    /// term refuses.
+    /// Requests that the nimbus at `api` fetches a blob from the nimbus at `from`, and returns once
+    /// the nimbus has the blob and has announced it. The request is that of the leader of `term`; a
+    /// nimbus that has seen a later term rejects it.
     ///
     /// # Errors
     /// [`FetchError`].
@@ -121,7 +121,7 @@ impl BlobClient {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
-            // Nimbuses are neighbours; a proxy of the environment is meant for the world.
+            // Nimbuses are on the same network; a proxy of the environment is for other hosts.
             .no_proxy()
             .build()
             .map_err(FetchError::Setup)?;
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::daemon::tasks::{Ending, Tasks};
 
-    /// A nimbus that answers each blob with `status` and `body`.
+    /// A nimbus that answers every blob request with `status` and `body`.
     async fn nimbus(tasks: &Tasks, status: StatusCode, body: &'static str) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let api = listener.local_addr().expect("bound").to_string();
@@ -207,24 +207,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_bytes_arrive() {
+    async fn the_fetched_file_contains_the_bytes() {
         assert_eq!(fetch(StatusCode::OK, "the bytes").await.expect("fetched"), b"the bytes");
     }
 
     #[tokio::test]
-    async fn other_bytes_are_refused() {
+    async fn bytes_with_another_sha256_are_rejected() {
         let error = fetch(StatusCode::OK, "other bytes").await.expect_err("refused");
         assert!(matches!(error, FetchError::WrongBytes { .. }), "{error}");
     }
 
     #[tokio::test]
-    async fn an_error_names_the_nimbus_and_the_blob() {
+    async fn an_error_names_the_nimbus_and_the_status() {
         let error = fetch(StatusCode::NOT_FOUND, "").await.expect_err("refused").to_string();
         assert!(error.contains("127.0.0.1:") && error.contains("404"), "{error}");
     }
 
     #[tokio::test]
-    async fn nobody_there_is_an_error() {
+    async fn an_unreachable_nimbus_is_an_error() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let client = BlobClient::new().expect("made");
         let fetched = client.fetch("127.0.0.1:1", &BlobKey::of(b"x"), &dir.path().join("blob")).await;

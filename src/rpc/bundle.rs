@@ -1,9 +1,9 @@
-//! The blob that a topology travels in: one uncompressed tar with `topology.json` at its
-//! top and the author's files under `resources/`.
+//! Topology package: the blob with which a topology is submitted. One uncompressed tar with
+//! `topology.json` at its top and the author's files under `resources/`.
 //!
-//! The same topology and files give the same bytes, and with them the same blob key: the
-//! entries are sorted and carry no time and no owner. A blob is read as if a stranger made
-//! it: entries that are no plain files, or whose names lead elsewhere, are refused.
+//! The same topology and files give the same bytes, and so the same blob key: the entries are
+//! sorted and have no time and no owner. A package is untrusted input: entries that are not plain
+//! files, or whose names lead elsewhere, are rejected.
 
 use std::{
     io::{self, Read},
@@ -12,19 +12,19 @@ use std::{
 
 use crate::model::{BlobKey, topology::Topology};
 
-/// The entry that holds the topology.
+/// The entry that contains the topology.
 pub const TOPOLOGY: &str = "topology.json";
 
 /// The folder of the author's files; components are started in it.
 pub const RESOURCES: &str = "resources";
 
-/// The longest `topology.json` that is read: thousands of components fit.
+/// Limit on `topology.json`: enough for thousands of components.
 const MAX_TOPOLOGY_BYTES: u64 = 8 << 20;
 
-/// The most entries that a blob may have; each costs a file on every supervisor.
+/// Limit on the entries of a package; each costs a file on every supervisor.
 pub const MAX_FILES: usize = 100_000;
 
-/// A blob in memory.
+/// A topology package in memory.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bundle {
     /// The sha256 of the bytes.
@@ -42,59 +42,59 @@ impl std::fmt::Debug for Bundle {
 /// One of the author's files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct File {
-    /// Its path below `resources/`, with `/` between the parts.
+    /// Path below `resources/`, with `/` between the parts.
     pub path: String,
-    /// Whether it can be started.
+    /// File mode: plain or executable.
     pub mode: Mode,
-    /// Its content.
+    /// Content of the file.
     pub bytes: Vec<u8>,
 }
 
-/// What a file may be used for.
+/// Mode of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
-    /// To be read.
+    /// Data.
     Plain,
-    /// To be started as a program.
+    /// A program.
     Executable,
 }
 
-/// Why a blob cannot be made or read.
+/// Error of packing or reading a topology package.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It would be too large.
+    /// The package would be too large.
     #[error(
         "the topology and its resources take {bytes} bytes, more than the {limit} allowed (nimbus.max.blob.bytes)"
     )]
     TooLarge {
-        /// How large.
+        /// Size of the package, as far as it was packed.
         bytes: u64,
-        /// How large it may be.
+        /// Maximum size.
         limit: u64,
     },
-    /// It would have too many files.
-    #[error("it has more than {MAX_FILES} files")]
+    /// The package has too many files.
+    #[error("the topology package has more than {MAX_FILES} files")]
     TooManyFiles,
-    /// It is no tar, or ends too early.
-    #[error("the blob is not a complete tar file")]
+    /// The package is not a tar, or ends too early.
+    #[error("the topology package is not a complete tar file")]
     NotATar(#[source] io::Error),
-    /// It has an entry that no topology needs.
-    #[error("the blob holds {path:?}, {what}")]
+    /// The package has a forbidden entry.
+    #[error("the topology package contains {path:?}, {what}")]
     Entry {
-        /// The entry.
+        /// Path of the entry.
         path: String,
-        /// What is wrong with it.
+        /// Rule that the entry breaks.
         what: &'static str,
     },
     /// The topology is missing.
-    #[error("the blob holds no {TOPOLOGY}")]
+    #[error("the topology package contains no {TOPOLOGY}")]
     NoTopology,
-    /// The topology is no such thing.
-    #[error("{TOPOLOGY} in the blob is not a topology")]
+    /// The topology cannot be parsed.
+    #[error("{TOPOLOGY} in the topology package is not a topology")]
     BadTopology(#[source] serde_json::Error),
 }
 
-/// Packs a topology with its files.
+/// Packs a topology and its files.
 ///
 /// # Errors
 /// [`Error::TooLarge`] and [`Error::TooManyFiles`].
@@ -137,10 +137,10 @@ fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, mode: Mode, bytes: &[u8])
     tar.append_data(&mut header, path, bytes).map_err(Error::NotATar)
 }
 
-/// Reads the topology from a blob, and looks at every entry of it.
+/// Reads the topology from a package, and checks every entry.
 ///
 /// # Errors
-/// Anything that is wrong with the blob.
+/// [`Error`] for every defect of the package.
 pub fn read_topology(blob: impl Read) -> Result<Topology, Error> {
     let mut archive = tar::Archive::new(blob);
     let mut topology = None;
@@ -162,10 +162,10 @@ pub fn read_topology(blob: impl Read) -> Result<Topology, Error> {
             entry.read_to_end(&mut json).map_err(Error::NotATar)?;
             let read = serde_json::from_slice(&json).map_err(Error::BadTopology)?;
             if topology.replace(read).is_some() {
-                return Err(Error::Entry { path, what: "which is there twice" });
+                return Err(Error::Entry { path, what: "which occurs twice" });
             }
         } else {
-            // An entry that is cut off is found now, and not by the supervisors.
+            // A truncated entry is detected here, not by the supervisors.
             let n = io::copy(&mut entry, &mut io::sink()).map_err(Error::NotATar)?;
             if n != entry.size() {
                 return Err(Error::NotATar(io::ErrorKind::UnexpectedEof.into()));
@@ -175,11 +175,11 @@ pub fn read_topology(blob: impl Read) -> Result<Topology, Error> {
     topology.ok_or(Error::NoTopology)
 }
 
-/// Whether an entry is one that unpacks to a plain file or folder in the right place.
+/// Checks that an entry unpacks to a plain file or folder in the right place.
 fn check_entry(path: &str, kind: tar::EntryType) -> Result<(), &'static str> {
     let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
     if path.contains('\0') || !Path::new(path).components().all(plain) {
-        return Err("whose name leads out of the blob");
+        return Err("whose name leads out of the package");
     }
     let top = path.split('/').next().unwrap_or_default();
     match kind {
@@ -208,7 +208,7 @@ mod tests {
         File { path: path.to_owned(), mode, bytes: text.as_bytes().to_vec() }
     }
 
-    /// A tar with one odd entry besides the topology.
+    /// A tar with the topology and one unusual entry.
     fn with_entry(path: &str, kind: tar::EntryType) -> Vec<u8> {
         let mut tar = tar::Builder::new(Vec::new());
         let json = serde_json::to_vec(&topology()).expect("JSON");
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_content_has_the_same_key_in_any_order() {
+    fn the_key_does_not_depend_on_the_order_of_files() {
         let a = file("lib/words.py", Mode::Plain, "x = 1");
         let b = file("split", Mode::Executable, "#!/bin/sh");
         let one = pack(&topology(), vec![a.clone(), b.clone()], 1 << 20).expect("packs");
@@ -245,34 +245,34 @@ mod tests {
     }
 
     #[test]
-    fn long_paths_survive() {
+    fn long_paths_are_packed() {
         let path = format!("{}/x.py", "deep".repeat(40));
         let bundle = pack(&topology(), vec![file(&path, Mode::Plain, "")], 1 << 20).expect("packs");
         assert_eq!(read_topology(&bundle.bytes[..]).expect("reads"), topology());
     }
 
     #[test]
-    fn too_large_names_the_limit() {
+    fn an_oversized_package_is_rejected_with_the_limit() {
         let big = vec![file("data", Mode::Plain, &"x".repeat(5000))];
         let error = pack(&topology(), big, 4096).expect_err("refused");
         assert!(error.to_string().contains("more than the 4096 allowed (nimbus.max.blob.bytes)"), "{error}");
     }
 
     #[test]
-    fn blobs_of_strangers_are_refused() {
+    fn malformed_packages_are_rejected() {
         use tar::EntryType as Kind;
         let check = |blob: &[u8], expected: &str| {
             let error = read_topology(blob).expect_err(expected);
             assert!(error.to_string().contains(expected), "{error}");
         };
-        check(&with_entry("../etc/passwd", Kind::Regular), "leads out of the blob");
-        check(&with_entry("/etc/passwd", Kind::Regular), "leads out of the blob");
-        check(&with_entry("resources/../../x", Kind::Regular), "leads out of the blob");
+        check(&with_entry("../etc/passwd", Kind::Regular), "leads out of the package");
+        check(&with_entry("/etc/passwd", Kind::Regular), "leads out of the package");
+        check(&with_entry("resources/../../x", Kind::Regular), "leads out of the package");
         check(&with_entry("other/x", Kind::Regular), "neither topology.json nor below resources/");
         check(&with_entry("resources/link", Kind::Symlink), "neither a file nor a folder");
         check(&with_entry("resources/link", Kind::Link), "neither a file nor a folder");
         check(&with_entry(TOPOLOGY, Kind::Regular), "not a topology");
-        check(b"", "holds no topology.json");
+        check(b"", "contains no topology.json");
         check(&[7; 2000], "not a complete tar");
         let whole =
             pack(&topology(), vec![file("data", Mode::Plain, &"x".repeat(5000))], 1 << 20).expect("packs");

@@ -1,8 +1,7 @@
-//! A client of the nimbuses: finds one that answers, prefers the leader.
+//! Client of the nimbuses: finds a nimbus that answers, prefers the leader.
 //!
-//! Seeds are tried in the order given. A nimbus that follows answers reads itself and
-//! forwards writes, so that any seed will do; a write goes to the leader directly when a
-//! seed says who that is.
+//! Seeds are tried in the order given. A follower answers reads itself and forwards writes, so
+//! any seed will do; a write goes to the leader directly if a seed names the leader.
 
 mod metrics;
 
@@ -27,16 +26,16 @@ use crate::{
     },
 };
 
-/// How long a client waits.
+/// Timeouts of a client.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// For a connection to one nimbus.
+    /// Limit for connecting to one nimbus.
     pub connect: Duration,
-    /// For one request and its answer, a blob's upload included.
+    /// Limit for one request and its answer, a blob's upload included.
     pub request: Duration,
-    /// For a leader to be there, over all tries. Zero asks every seed once.
+    /// Limit for waiting for a leader, over all tries. Zero asks every seed once.
     pub leader: Duration,
-    /// For a nimbus that answers, but has lost ZooKeeper for the moment, to read again.
+    /// Limit for waiting until a nimbus that has lost ZooKeeper answers reads again.
     pub recovery: Duration,
 }
 
@@ -53,11 +52,11 @@ impl Default for Timeouts {
     }
 }
 
-/// Between two rounds of asking every seed while there is no leader. Short, as a successor
-/// leads within a fraction of a second after a clean stop.
+/// Pause between two rounds over all seeds while there is no leader. Short, because after a clean
+/// stop the next leader is there within a fraction of a second.
 const ROUND_PAUSE: Duration = Duration::from_millis(250);
 
-/// The most bytes of an answer that is not ours which an error quotes.
+/// Limit on the quoted bytes of an answer that does not come from Stormkeeper.
 const QUOTED_BYTES_MAX: usize = 200;
 
 /// A client of the nimbuses of one cluster.
@@ -68,56 +67,56 @@ pub struct Client {
     http: reqwest::Client,
     clock: Clock,
     user: Option<String>,
-    // Guards what is known of leaders; held for a clone.
-    known: Mutex<Known>,
+    // Guards the known leader; held for a clone.
+    known: Mutex<KnownLeader>,
 }
 
-/// What a client knows of leaders.
+/// The latest leadership that the client has seen.
 #[derive(Debug, Default)]
-struct Known {
-    /// The latest term that any nimbus has told of.
+struct KnownLeader {
+    /// The latest term that any nimbus has sent.
     term: Option<Term>,
-    /// Where its leader answers.
+    /// API address of that term's leader, `host:port`.
     leader: Option<String>,
 }
 
-/// Why a request brought no answer, or another one than was hoped for.
+/// Error of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No seed was given.
+    /// The list of seeds is empty.
     #[error("no nimbus is configured (nimbus.seeds is empty)")]
     NoSeeds,
-    /// The client could not be made.
-    #[error("the HTTP client could not be made")]
+    /// The HTTP client could not be created.
+    #[error("cannot create the HTTP client")]
     Setup(#[source] reqwest::Error),
-    /// No nimbus could be asked.
+    /// No nimbus could be reached.
     #[error("no nimbus answered: {}", Attempts(.tried))]
     Unreachable {
-        /// Every one tried, with the reason.
+        /// Every nimbus that was tried, with the reason.
         tried: Vec<Attempt>,
     },
-    /// A nimbus refused.
+    /// A nimbus rejected the request.
     #[error("{}", .body.message)]
     Refused {
-        /// Which one.
+        /// Address of the nimbus.
         nimbus: String,
         /// The HTTP status.
         status: u16,
-        /// Its answer.
+        /// Body of the answer.
         body: ErrorBody,
     },
     /// The connection broke after a write was sent.
     #[error("{nimbus} did not answer in time, and the request may have taken effect: {reason}")]
     Unanswered {
-        /// Which one was asked.
+        /// Address of the nimbus.
         nimbus: String,
-        /// What went wrong.
+        /// Cause.
         reason: String,
     },
-    /// What answered is no nimbus of ours.
-    #[error("{nimbus} answered {status} with something that is not ours: {quote}")]
+    /// The answer does not come from a nimbus.
+    #[error("{nimbus} answered {status} with a body that is not from Stormkeeper: {quote}")]
     Foreign {
-        /// Which address.
+        /// Address of the server.
         nimbus: String,
         /// The HTTP status.
         status: u16,
@@ -126,12 +125,12 @@ pub enum Error {
     },
 }
 
-/// One nimbus that was tried in vain.
+/// A failed try to reach one nimbus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// Its address.
+    /// Address of the nimbus.
     pub nimbus: String,
-    /// What went wrong.
+    /// Reason of the failure.
     pub reason: String,
 }
 
@@ -147,7 +146,7 @@ impl fmt::Display for Attempts<'_> {
 }
 
 impl Error {
-    /// The answer of the nimbus that refused.
+    /// The error body of a nimbus that rejected the request.
     pub fn refusal(&self) -> Option<&ErrorBody> {
         match self {
             Self::Refused { body, .. } => Some(body),
@@ -163,7 +162,7 @@ impl Error {
         self.refusal().map(|body| body.code)
     }
 
-    /// What to do about it, where that is known.
+    /// Advice for the user, if there is any.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { body, .. } => body.hint.clone(),
@@ -173,29 +172,29 @@ impl Error {
             Self::Unreachable { .. } => {
                 Some("start a nimbus, or check nimbus.seeds and the port of its API (ui.port)".to_owned())
             }
-            Self::Unanswered { .. } => Some("look with `stormkeeper list` before trying again".to_owned()),
+            Self::Unanswered { .. } => Some("check with `stormkeeper list` before trying again".to_owned()),
             Self::Foreign { .. } => {
-                Some("another program listens there; check nimbus.seeds and ui.port".to_owned())
+                Some("another program listens on that address; check nimbus.seeds and ui.port".to_owned())
             }
             Self::Setup(_) => None,
         }
     }
 }
 
-/// Whether a request may be sent again when its answer was lost.
+/// Policy for a request whose answer was lost: repeat it, or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Repeat {
     Safe,
     Never,
 }
 
-/// What one nimbus made of a request.
-enum Tried {
+/// Outcome of a request to one nimbus.
+enum Outcome {
     Answered(reqwest::Response),
-    /// It surely did nothing: the next one may be asked.
-    NotTaken(String),
-    /// It did nothing, and may do it soon.
-    NotNow(String),
+    /// The nimbus certainly did not execute the request: another nimbus may be asked.
+    NotExecuted(String),
+    /// The nimbus did not execute the request, and may be able to soon.
+    RetryLater(String),
     Failed(Error),
 }
 
@@ -208,10 +207,10 @@ struct Request<'a> {
 }
 
 impl Client {
-    /// A client that asks `seeds` in their order, each `host:port`.
+    /// A client that tries `seeds` in their order, each `host:port`.
     ///
     /// # Errors
-    /// [`Error::NoSeeds`] without a seed, [`Error::Setup`] when TLS or DNS cannot be set up.
+    /// [`Error::NoSeeds`] without a seed, [`Error::Setup`] if TLS or DNS cannot be set up.
     pub fn new(seeds: Vec<String>, timeouts: Timeouts) -> Result<Self, Error> {
         if seeds.is_empty() {
             return Err(Error::NoSeeds);
@@ -219,14 +218,14 @@ impl Client {
         let http = reqwest::Client::builder()
             .connect_timeout(timeouts.connect)
             .timeout(timeouts.request)
-            // A proxy of the environment knows nothing of the cluster's hosts.
+            // Nimbuses are on the same network; a proxy of the environment is for other hosts.
             .no_proxy()
             .build()
             .map_err(Error::Setup)?;
         Ok(Self { seeds, timeouts, http, clock: Clock::new(), user: None, known: Mutex::default() })
     }
 
-    /// Says who asks, for the cluster's list of events.
+    /// Sets the user name that the cluster's list of events shows for requests of this client.
     pub fn as_user(mut self, user: String) -> Self {
         self.user = Some(user);
         self
@@ -247,33 +246,33 @@ impl Client {
         self.write(request).await.map(drop)
     }
 
-    /// Runs the topology of a stored blob.
+    /// Submits the topology of a stored blob.
     pub async fn submit(&self, request: &SubmitRequest) -> Result<Accepted, Error> {
-        // A second submit would be refused as a name in use, which tells the user a lie.
+        // A repeated submit would be rejected because of the name of the first, which misleads.
         self.post("/api/v1/topology/submit", request, Repeat::Never).await
     }
 
-    /// Every topology in short.
+    /// Lists all topologies in short.
     pub async fn list(&self) -> Result<TopologyList, Error> {
         self.get("/api/v1/topology/summary").await
     }
 
-    /// One topology by id or name.
+    /// Returns one topology by id or name.
     pub async fn show(&self, topology: &str) -> Result<TopologyDetail, Error> {
         self.get(&topology_path(topology, "")).await
     }
 
-    /// Lets spouts run.
+    /// Activates a topology: its spouts run.
     pub async fn activate(&self, topology: &str) -> Result<Accepted, Error> {
         self.post(&topology_path(topology, "/activate"), &serde_json::json!({}), Repeat::Safe).await
     }
 
-    /// Stops spouts.
+    /// Deactivates a topology: its spouts stop.
     pub async fn deactivate(&self, topology: &str) -> Result<Accepted, Error> {
         self.post(&topology_path(topology, "/deactivate"), &serde_json::json!({}), Repeat::Safe).await
     }
 
-    /// Places tasks anew after a wait.
+    /// Places a topology's tasks again after a wait.
     pub async fn rebalance(&self, topology: &str, request: &RebalanceRequest) -> Result<Accepted, Error> {
         self.post(&topology_path(topology, "/rebalance"), request, Repeat::Never).await
     }
@@ -283,17 +282,17 @@ impl Client {
         self.post(&topology_path(topology, "/kill"), request, Repeat::Never).await
     }
 
-    /// The errors kept of a topology's tasks.
+    /// Returns the recorded errors of a topology's tasks.
     pub async fn errors(&self, topology: &str) -> Result<TopologyErrors, Error> {
         self.get(&topology_path(topology, "/errors")).await
     }
 
-    /// The cluster in numbers, and who leads.
+    /// Returns the cluster's numbers and its leader.
     pub async fn cluster(&self) -> Result<ClusterSummary, Error> {
         self.get("/api/v1/cluster/summary").await
     }
 
-    /// What happened lately, newest first: the last `limit`, of one topology if it is named.
+    /// Returns the last `limit` events, newest first; only those of `topology`, if given.
     pub async fn events(&self, topology: Option<&str>, limit: Option<usize>) -> Result<EventList, Error> {
         let limit = limit.map(|limit| format!("limit={limit}"));
         let topology = topology.map(|topology| format!("topology={}", encoded(topology)));
@@ -301,19 +300,19 @@ impl Client {
         self.get(&format!("/api/v1/cluster/events?{}", query.join("&"))).await
     }
 
-    /// Has the workers of a host leave it.
+    /// Drains a host: its workers move to other hosts.
     pub async fn drain(&self, host: &HostName, request: &DrainRequest) -> Result<HostAccepted, Error> {
         self.post(&format!("/api/v1/host/{}/drain", encoded(host.as_str())), request, Repeat::Safe).await
     }
 
-    /// Lets a host be used again.
+    /// Ends the drain of a host.
     pub async fn undrain(&self, host: &HostName) -> Result<HostAccepted, Error> {
-        // A second one would be refused, as the host is not drained then.
+        // A repeated undrain would be rejected, as the host is no longer drained.
         let path = format!("/api/v1/host/{}/undrain", encoded(host.as_str()));
         self.post(&path, &serde_json::json!({}), Repeat::Never).await
     }
 
-    /// The live nimbuses as one of them sees them, which is asked and no other.
+    /// Returns the live nimbuses as one nimbus sees them; only that nimbus is asked.
     pub async fn nimbuses_seen_by(&self, nimbus: &str) -> Result<NimbusList, Error> {
         let request = Request {
             method: Method::GET,
@@ -323,20 +322,20 @@ impl Client {
             repeat: Repeat::Safe,
         };
         match self.ask(nimbus, &request).await {
-            Tried::Answered(response) => read((nimbus.to_owned(), response)).await,
-            Tried::NotTaken(reason) | Tried::NotNow(reason) => {
+            Outcome::Answered(response) => read((nimbus.to_owned(), response)).await,
+            Outcome::NotExecuted(reason) | Outcome::RetryLater(reason) => {
                 Err(Error::Unreachable { tried: vec![Attempt { nimbus: nimbus.to_owned(), reason }] })
             }
-            Tried::Failed(error) => Err(error),
+            Outcome::Failed(error) => Err(error),
         }
     }
 
-    /// The live supervisors.
+    /// Returns the live supervisors.
     pub async fn supervisors(&self) -> Result<SupervisorList, Error> {
         self.get("/api/v1/supervisor/summary").await
     }
 
-    /// The live nimbuses.
+    /// Returns the live nimbuses.
     pub async fn nimbuses(&self) -> Result<NimbusList, Error> {
         self.get("/api/v1/nimbus/summary").await
     }
@@ -365,23 +364,23 @@ impl Client {
             // The leader of an earlier write has what was written; a follower may be a moment behind.
             for nimbus in self.known_addresses() {
                 match self.ask(&nimbus, &request).await {
-                    Tried::Answered(response) => return read((nimbus, response)).await,
-                    Tried::NotTaken(reason) => {
+                    Outcome::Answered(response) => return read((nimbus, response)).await,
+                    Outcome::NotExecuted(reason) => {
                         if self.known_leader().as_ref() == Some(&nimbus) {
-                            // It may be gone for good; the seeds are asked first from now on.
+                            // The leader may be gone for good; from now on the seeds are tried first.
                             self.forget_leader();
                         }
                         tried.push(Attempt { nimbus, reason });
                     }
-                    Tried::NotNow(reason) => {
+                    Outcome::RetryLater(reason) => {
                         is_recovering = true;
                         tried.push(Attempt { nimbus, reason });
                     }
-                    // Each has an archive of its own: the next one may have what was asked for.
-                    Tried::Failed(error) if error.code() == Some(Code::NoArchive) => {
+                    // Each nimbus has its own metric store: the next one may have the data.
+                    Outcome::Failed(error) if error.code() == Some(Code::NoArchive) => {
                         without_archive = Some(error);
                     }
-                    Tried::Failed(error) => return Err(error),
+                    Outcome::Failed(error) => return Err(error),
                 }
             }
             if let Some(error) = without_archive {
@@ -394,7 +393,7 @@ impl Client {
         }
     }
 
-    /// Sends a write to the leader, else to any nimbus, until one takes it or the wait for
+    /// Sends a write to the leader, else to any nimbus, until a nimbus accepts it or the wait for
     /// a leader is over.
     async fn write(&self, request: Request<'_>) -> Result<(String, reqwest::Response), Error> {
         let deadline = self.clock.monotonic().plus(self.timeouts.leader);
@@ -402,9 +401,11 @@ impl Client {
             let mut tried = Vec::new();
             for nimbus in self.addresses().await {
                 match self.ask(&nimbus, &request).await {
-                    Tried::Answered(response) => return Ok((nimbus, response)),
-                    Tried::NotTaken(reason) | Tried::NotNow(reason) => tried.push(Attempt { nimbus, reason }),
-                    Tried::Failed(error) => return Err(error),
+                    Outcome::Answered(response) => return Ok((nimbus, response)),
+                    Outcome::NotExecuted(reason) | Outcome::RetryLater(reason) => {
+                        tried.push(Attempt { nimbus, reason })
+                    }
+                    Outcome::Failed(error) => return Err(error),
                 }
             }
             self.forget_leader();
@@ -415,17 +416,17 @@ impl Client {
         }
     }
 
-    /// The leader, when a seed knows it, and then the seeds.
+    /// The leader, if a seed knows it, followed by the seeds.
     async fn addresses(&self) -> Vec<String> {
         if self.known_leader().is_none()
             && let Some(leader) = self.cluster().await.ok().and_then(|cluster| cluster.leader)
         {
-            self.learn(leader.term, Some(leader.api));
+            self.record_leader(leader.term, Some(leader.api));
         }
         self.known_addresses()
     }
 
-    /// The leader that was last found, if any, and then the seeds.
+    /// The last known leader, if any, followed by the seeds.
     fn known_addresses(&self) -> Vec<String> {
         let leader = self.known_leader();
         let seeds = self.seeds.iter().filter(|seed| leader.as_ref() != Some(*seed)).cloned();
@@ -440,22 +441,22 @@ impl Client {
         self.known().leader = None;
     }
 
-    /// Takes in what a nimbus tells of the leader. One that has not heard of the latest term
-    /// yet would send us to a leader of the past, so it is not believed.
-    fn learn(&self, term: Term, leader: Option<String>) {
+    /// Records the leader that a nimbus named. A nimbus that has not seen the latest term yet would
+    /// name a deposed leader, so leaders of earlier terms are ignored.
+    fn record_leader(&self, term: Term, leader: Option<String>) {
         let mut known = self.known();
         if known.term.is_none_or(|latest| term > latest) {
-            *known = Known { term: Some(term), leader };
+            *known = KnownLeader { term: Some(term), leader };
         } else if known.term == Some(term) && leader.is_some() {
             known.leader = leader;
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().expect("no one panics while holding what is known of leaders")
+    fn known(&self) -> std::sync::MutexGuard<'_, KnownLeader> {
+        self.known.lock().expect("no code panics while holding the known leader")
     }
 
-    async fn ask(&self, nimbus: &str, request: &Request<'_>) -> Tried {
+    async fn ask(&self, nimbus: &str, request: &Request<'_>) -> Outcome {
         let mut prepared = self
             .http
             .request(request.method.clone(), format!("http://{nimbus}{}", request.path))
@@ -467,24 +468,29 @@ impl Client {
         let response = match prepared.send().await {
             Ok(response) => response,
             Err(error) if error.is_connect() || error.is_builder() || request.repeat == Repeat::Safe => {
-                return Tried::NotTaken(chain(&error));
+                return Outcome::NotExecuted(chain(&error));
             }
             Err(error) => {
-                return Tried::Failed(Error::Unanswered { nimbus: nimbus.to_owned(), reason: chain(&error) });
+                return Outcome::Failed(Error::Unanswered {
+                    nimbus: nimbus.to_owned(),
+                    reason: chain(&error),
+                });
             }
         };
         let term = response.headers().get(TERM).and_then(|value| value.to_str().ok()?.parse().ok());
         if let Some(term) = term {
-            self.learn(Term(term), None);
+            self.record_leader(Term(term), None);
         }
         if response.status().is_success() {
-            return Tried::Answered(response);
+            return Outcome::Answered(response);
         }
         let error = refusal(nimbus, response).await;
         match error.refusal().map(|body| body.code) {
-            // Each says that nothing was changed.
-            Some(Code::NoLeader | Code::NotReady | Code::TreeUnavailable) => Tried::NotNow(error.to_string()),
-            _ => Tried::Failed(error),
+            // Each of these codes means that nothing was changed.
+            Some(Code::NoLeader | Code::NotReady | Code::TreeUnavailable) => {
+                Outcome::RetryLater(error.to_string())
+            }
+            _ => Outcome::Failed(error),
         }
     }
 }
@@ -493,7 +499,7 @@ fn topology_path(topology: &str, rest: &str) -> String {
     format!("/api/v1/topology/{}{rest}", encoded(topology))
 }
 
-/// A text as one part of a URL's path.
+/// Percent-encodes a text as one part of a URL's path.
 pub(crate) fn encoded(part: &str) -> String {
     use fmt::Write as _;
     let mut text = String::with_capacity(part.len());
@@ -519,7 +525,7 @@ async fn read<A: DeserializeOwned>((nimbus, response): (String, reqwest::Respons
 
 async fn refusal(nimbus: &str, response: reqwest::Response) -> Error {
     let status = response.status();
-    // An answer cut short is still an answer with a status, which is what the error tells.
+    // A truncated answer still has a status, which the error contains.
     let bytes = response.bytes().await.unwrap_or_default();
     match serde_json::from_slice::<ErrorBody>(&bytes) {
         Ok(body) => Error::Refused { nimbus: nimbus.to_owned(), status: status.as_u16(), body },

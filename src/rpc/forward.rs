@@ -1,4 +1,4 @@
-//! Sends a request that reached one nimbus on to another, and the answer back, as streams.
+//! Forwards a request from one nimbus to another, and returns the answer, as streams.
 
 use std::{fmt, time::Duration};
 
@@ -17,24 +17,24 @@ use crate::{
     rpc::client::chain,
 };
 
-/// Says which nimbus forwarded a request. One that has it is not forwarded again: two
-/// nimbuses that each take the other for the leader would never end.
+/// Header with the nimbus that forwarded a request. A request with this header is not forwarded
+/// again: two nimbuses that each take the other for the leader would forward it for ever.
 pub const FORWARDED_BY: &str = "x-stormkeeper-forwarded-by";
 
-/// The latest term that the sender knows of. A nimbus that leads in an earlier one is a
-/// leader of the past and takes no forwarded write; a client believes no nimbus that names
-/// the leader of an earlier one than it has heard of.
+/// Header with the latest term that the sender knows. A leader of an earlier term is deposed and
+/// rejects forwarded writes; a client ignores a leader of an earlier term than the latest that it
+/// has seen.
 pub const TERM: &str = "x-stormkeeper-term";
 
-/// Who asks, for people to read: the user that the client runs as.
+/// Header with the user that the client runs as; informational.
 pub const USER: &str = "x-stormkeeper-user";
 
-/// Where a forwarded request came from.
+/// Header with the client address of a forwarded request.
 pub const FORWARDED_FOR: &str = "x-forwarded-for";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// As long as the upload of the largest blob over a slow line may take.
+/// Limit for an answer: enough for the upload of the largest blob over a slow line.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Forwards requests. Clones share their connections.
@@ -43,34 +43,34 @@ pub struct Forwarder {
     http: reqwest::Client,
 }
 
-/// A request without its body.
+/// The head of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
-    /// `POST`, `PUT`, …
+    /// HTTP method: `POST`, `PUT`, …
     pub method: &'a str,
-    /// Its path.
+    /// Path of the request.
     pub path: &'a str,
-    /// The nimbus that it reached.
+    /// The nimbus that received the request.
     pub by: &'a NimbusId,
-    /// The term of the leader that it is sent to.
+    /// The term of the leader that the request is forwarded to.
     pub term: Term,
-    /// Who asks, when that is known.
+    /// User of the client, if known.
     pub user: Option<&'a str>,
-    /// Where the request came from, when that is known.
+    /// Address of the client, if known.
     pub address: Option<&'a str>,
-    /// The kind of its body, when it said so.
+    /// Content type of the body, if given.
     pub content_type: Option<&'a str>,
-    /// The size of its body, when it said so.
+    /// Size of the body, if given.
     pub content_length: Option<&'a str>,
 }
 
 /// The answer to a forwarded request.
 pub struct Answer {
-    /// Its HTTP status.
+    /// HTTP status.
     pub status: u16,
-    /// The kind of its body.
+    /// Content type of the body.
     pub content_type: Option<String>,
-    /// Its body.
+    /// The body.
     pub body: BoxStream<'static, Result<Bytes, Broken>>,
 }
 
@@ -80,28 +80,28 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// An answer that ended early.
+/// Error of an answer that ended early.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer broke off")]
+#[error("the answer ended early")]
 pub struct Broken(#[source] reqwest::Error);
 
-/// Why a request was not forwarded, or its answer is missing.
+/// Error of forwarding: the request was not forwarded, or the answer is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// It was not sent.
+    /// The request was not sent.
     #[error("{api} cannot be reached: {reason}")]
     Unreachable {
-        /// The address.
+        /// Address of the other nimbus.
         api: String,
-        /// Why.
+        /// Cause.
         reason: String,
     },
-    /// It was sent, and may have taken effect.
+    /// The request was sent, and may have taken effect.
     #[error("{api} did not answer: {reason}")]
     Unanswered {
-        /// The address.
+        /// Address of the other nimbus.
         api: String,
-        /// Why.
+        /// Cause.
         reason: String,
     },
 }
@@ -110,18 +110,18 @@ impl Forwarder {
     /// A forwarder without connections yet.
     ///
     /// # Errors
-    /// When the HTTP client cannot be made.
+    /// If the HTTP client cannot be created.
     pub fn new() -> Result<Self, reqwest::Error> {
-        // Nimbuses are neighbours; a proxy of the environment is meant for the world.
+        // Nimbuses are on the same network; a proxy of the environment is for other hosts.
         let builder =
             reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT).no_proxy();
         Ok(Self { http: builder.build()? })
     }
 
-    /// Sends a request to the nimbus at `api` and answers what it answers.
+    /// Forwards a request to the nimbus at `api` and returns the answer.
     ///
     /// # Errors
-    /// See [`ForwardError`].
+    /// [`ForwardError`].
     pub async fn forward<S, E>(&self, api: &str, head: Head<'_>, body: S) -> Result<Answer, ForwardError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! What a supervisor tells the worker process that it launches.
+//! Launch spec: the file with which a supervisor configures a worker process.
 
 use std::{
     fs, io,
@@ -10,82 +10,82 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Slot, Timestamp, TopologyId, WorkerId, topology::Settings};
 
-/// The name of the spec in a worker's directory.
+/// File name of the spec in a worker's directory.
 pub const SPEC_FILE: &str = "worker.json";
 
-/// Set for every process of a worker to the local directory of its supervisor. Together
-/// with [`WORKER_VARIABLE`] it tells a supervisor which processes are its own.
+/// Environment variable of every process of a worker: the local directory of its supervisor.
+/// Together with [`WORKER_VARIABLE`] it identifies the processes of a supervisor.
 pub const SUPERVISOR_DIR_VARIABLE: &str = "STORMKEEPER_SUPERVISOR_DIR";
 
-/// Set for every process of a worker to the id of its launch.
+/// Environment variable of every process of a worker: the id of its launch.
 pub const WORKER_VARIABLE: &str = "STORMKEEPER_WORKER";
 
-/// One launch of a worker, as it stands in [`SPEC_FILE`].
+/// One launch of a worker, as stored in [`SPEC_FILE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaunchSpec {
-    /// The topology that it works for.
+    /// The topology of the worker.
     pub topology: TopologyId,
-    /// The slot that it fills.
+    /// The slot of the worker.
     pub slot: Slot,
-    /// The `start` of its assigned worker.
+    /// The `start` of the worker in the assignment.
     #[serde(rename = "start_ms")]
     pub start: Timestamp,
-    /// This launch.
+    /// Id of this launch.
     pub worker: WorkerId,
-    /// The host that it is reached at.
+    /// Host name under which other workers connect.
     pub host: String,
-    /// Its own directory: `heartbeat`, `pids/`, `logs/`.
+    /// The worker's own directory: `heartbeat`, `pids/`, `logs/`.
     pub dir: PathBuf,
-    /// The unpacked blob: `topology.json` and `resources/`.
+    /// The unpacked topology package: `topology.json` and `resources/`.
     pub code: PathBuf,
-    /// `topology.*` settings of the host's configuration, for what the topology leaves open.
+    /// Defaults for `topology.*` settings, from the host's configuration.
     pub defaults: Settings,
-    /// How often the local heartbeat file is written.
+    /// Period of writing the local heartbeat file.
     #[serde(rename = "heartbeat_period_ms", with = "millis")]
     pub heartbeat_period: Duration,
-    /// How often the beats of its tasks are refreshed at most.
+    /// Minimum period between two heartbeats of a task.
     #[serde(rename = "task_beat_period_ms", with = "millis")]
     pub task_beat_period: Duration,
-    /// How long a component that is silent is left alone, unless the topology says.
+    /// Time after which a silent component counts as hung, unless the topology sets it.
     #[serde(rename = "subprocess_timeout_ms", with = "millis")]
     pub subprocess_timeout: Duration,
-    /// How often it reports its metrics; also at the end of each minute.
+    /// Period of metric reports; a report is also made at the end of each minute.
     #[serde(rename = "metric_report_period_ms", with = "millis", default = "minute")]
     pub metric_report_period: Duration,
-    /// The configuration file that the supervisor was started with.
+    /// The supervisor's configuration file.
     pub config_file: Option<PathBuf>,
-    /// The `key=value` settings that the supervisor was started with; they win over the file.
+    /// The supervisor's `key=value` settings, which override the file.
     pub overrides: Vec<String>,
 }
 
-/// The report period of a spec that an older supervisor wrote.
+/// The report period for a spec of an older supervisor.
 fn minute() -> Duration {
     Duration::from_secs(60)
 }
 
-/// A launch spec that could not be read.
+/// Error of reading a launch spec.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The file could not be read.
+    /// The file cannot be read.
     #[error("cannot read the launch spec {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// The file does not hold a launch spec.
+    /// The file does not contain a launch spec.
     #[error("{} is not a launch spec", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: serde_json::Error,
     },
 }
 
 impl LaunchSpec {
-    /// Where the spec itself is kept.
+    /// Path of the spec's file.
     pub fn path(&self) -> PathBuf {
         self.dir.join(SPEC_FILE)
     }
@@ -93,7 +93,7 @@ impl LaunchSpec {
     /// Reads the spec in the file at `path`. Blocks.
     ///
     /// # Errors
-    /// [`ReadError`] when there is no such file or it holds something else.
+    /// [`ReadError`] if there is no such file or its content is invalid.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let bytes = fs::read(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
         serde_json::from_slice(&bytes).map_err(|source| ReadError::Invalid { path: path.to_owned(), source })
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spec_reads_back() {
+    fn a_spec_survives_writing() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let spec = spec(dir.path());
         fs::write(spec.path(), serde_json::to_vec(&spec).expect("JSON")).expect("written");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_spec_is_refused_with_its_path() {
+    fn a_missing_or_invalid_spec_is_rejected_with_its_path() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join(SPEC_FILE);
         assert!(LaunchSpec::read(&path).expect_err("missing").to_string().contains("worker.json"));

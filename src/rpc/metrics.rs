@@ -1,19 +1,19 @@
-//! What workers and supervisors tell the leading nimbus of their metrics, and what following
-//! nimbuses ask of it. Bodies are MessagePack; every answer names the term.
+//! Metric messages to a nimbus: of workers and supervisors to the leader, and of followers to other
+//! nimbuses. Bodies are MessagePack; every answer has a header with the term.
 //!
-//! | request | who | body and answer |
+//! | request | sender | body and answer |
 //! | --- | --- | --- |
 //! | `POST /api/v1/metrics/register` | topology masters, supervisors | [`RegisterRequest`] → [`RegisterAnswer`] |
 //! | `POST /api/v1/metrics/contribute` | the same | [`Contribution`] → [`ContributeAnswer`] |
-//! | `GET /api/v1/metrics/sync/log` | following nimbuses | [`LogQuery`] → [`LogPage`] |
-//! | `GET /api/v1/metrics/sync/checkpoint` | following nimbuses | the whole archive as tar |
-//! | `GET /api/v1/metrics/sync/metas` | following nimbuses | [`MetaQuery`] → [`MetaPage`] |
-//! | `GET /api/v1/metrics/sync/points` | following nimbuses | [`PointsQuery`] → a list of minutes and points |
-//! | `GET /api/v1/metrics/sync/track` | following nimbuses | [`TrackQuery`] → a list of the archive's track entries |
-//! | `GET /api/v1/metrics/sync/history` | following nimbuses | [`HistoryQuery`] → a list of the archive's history entries |
+//! | `GET /api/v1/metrics/sync/log` | followers | [`LogQuery`] → [`LogPage`] |
+//! | `GET /api/v1/metrics/sync/checkpoint` | followers | the whole metric store as tar |
+//! | `GET /api/v1/metrics/sync/metas` | followers | [`MetaQuery`] → [`MetaPage`] |
+//! | `GET /api/v1/metrics/sync/points` | followers | [`PointsQuery`] → a list of minutes and points |
+//! | `GET /api/v1/metrics/sync/track` | followers | [`TrackQuery`] → a list of the metric store's task track entries |
+//! | `GET /api/v1/metrics/sync/history` | followers | [`HistoryQuery`] → a list of the metric store's history entries |
 //!
-//! The first two are taken by the leader alone: another nimbus answers `no_leader`, which is
-//! worth another try.
+//! Only the leader accepts the first two: another nimbus answers `no_leader`, and the sender should
+//! retry.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,194 +22,196 @@ use crate::{
     model::{NimbusId, Position, TaskId, Term, TopologyId, TopologyName, WorkerId},
 };
 
-/// The content type of all bodies here.
+/// Content type of all bodies here.
 pub const MSGPACK: &str = "application/msgpack";
 
-/// The most names in one registration.
+/// Limit on names in one registration request.
 pub const NAMES_MAX: usize = 10_000;
 
-/// The most bytes of one body.
+/// Limit on bytes of one body.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 
-/// Names to be known by the leader before points of them come. Registering one again changes
-/// nothing.
+/// Registration of metric names with the leader; required before points of these metrics. A
+/// repeated registration changes nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RegisterRequest {
-    /// Whose metrics they are. Metrics of `__CLUSTER__` may be among them.
+    /// Topology of the metrics. Metrics of `__CLUSTER__` may be among them.
     pub topology: TopologyId,
-    /// The names, at most [`NAMES_MAX`], as texts, so that one that is invalid refuses itself
-    /// and not the others.
+    /// The names, at most [`NAMES_MAX`], as texts, so that an invalid name is rejected alone and
+    /// not with the others.
     pub claims: Vec<Claim>,
 }
 
-/// A name, with the id that its measurer has used for it so far.
+/// One registration: a name, with the id that the measuring process has used for it so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// The full name.
     pub name: String,
-    /// The id: what follows from the name, or what an earlier leader answered.
+    /// The id: computed from the name, or assigned by an earlier leader.
     pub id: MetricId,
 }
 
-/// One answer for each claim, in their order.
+/// Answer to a registration request: one result for each registration, in the same order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RegisterAnswer {
-    /// The answers.
+    /// The results.
     pub claims: Vec<Registered>,
 }
 
-/// What became of a claim.
+/// Result of one registration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Registered {
-    /// Its points are to come under this id: mostly the claimed one.
+    /// Accepted: points must be sent under this id, mostly the requested one.
     As(MetricId),
-    /// It is not a name, or too many of this topology are known: its points are not wanted. The
-    /// reason is for the log.
+    /// Rejected: the text is not a metric name, or the topology has too many names. Points of this
+    /// metric must not be sent. The reason is for the log.
     Refused(String),
 }
 
-/// What became of a contribution.
+/// Answer to a metric batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ContributeAnswer {
-    /// It is stored, or all of its cuts were before.
+    /// The batch is stored, or all of its reports were before.
     Stored {
-        /// Where it stands in the archive's log.
+        /// Position of the batch in the metric log.
         at: Position,
-        /// Up to here the log would survive the loss of this leader with its disk: another
-        /// nimbus has it too, or there is none. What stands later is to be kept for a resend.
+        /// High watermark: the metric log up to here survives the loss of this leader and its
+        /// disk, because another nimbus has it too, or there is no other nimbus. The sender must
+        /// keep reports at later positions, to send them again.
         safe: Position,
     },
-    /// A part of its cuts was stored before, so nothing of it was: merge anew without these.
+    /// Some reports of the batch were stored before, so nothing was stored: merge without these.
     Overlaps {
-        /// The last cut that is stored, of each launch that has any.
+        /// The last stored report of each launch that has any.
         stored: Vec<StoredCut>,
     },
-    /// Metrics that nobody registered here: register them, then send it again. Nothing of it
-    /// was stored.
+    /// The batch has points of unregistered metrics, and nothing was stored: register the metrics,
+    /// then send the batch again.
     Unregistered {
-        /// Their ids, at most [`NAMES_MAX`].
+        /// Ids of the unregistered metrics, at most [`NAMES_MAX`].
         ids: Vec<MetricId>,
     },
-    /// Nothing was stored, and it is worth another try in a moment: the queue is full, or the
-    /// topology is not known here yet.
+    /// Nothing was stored, and the sender should retry soon: the queue is full, or this nimbus does
+    /// not know the topology yet.
     NotNow {
-        /// Why, for the log.
+        /// Reason, for the log.
         reason: String,
     },
-    /// It will never be taken: not a contribution of a known topology, or without sense.
+    /// The batch will never be accepted: it is invalid, or its topology is unknown.
     Refused {
-        /// Why, for the log.
+        /// Reason, for the log.
         reason: String,
     },
 }
 
-/// The last cut of a launch that is stored.
+/// The last stored report of a launch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredCut {
     /// The launch.
     pub worker: WorkerId,
-    /// The number of the cut.
+    /// Sequence number of the report.
     pub last: u64,
 }
 
-/// What a following nimbus has, and how much more it wants.
+/// Request for log entries, with the end of the sender's log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogQuery {
-    /// Who asks.
+    /// The requesting nimbus.
     pub nimbus: NimbusId,
-    /// The term of the last entry that it has.
+    /// Term of the last entry of the sender's log.
     pub term: i32,
-    /// The number of that entry; 0 for none.
+    /// Index of that entry; 0 for an empty log.
     pub seq: u64,
-    /// At most about so many bytes.
+    /// Approximate limit on the bytes of the answer.
     pub max_bytes: u64,
-    /// It follows the leader of this term, and takes nothing from another nimbus; absent when it
-    /// asks whoever there is, as it leads itself.
+    /// Term of the leader that the sender follows; a nimbus that is not that leader must not answer
+    /// with entries. Absent if the sender leads itself and asks other nimbuses.
     pub leads: Option<Term>,
 }
 
-/// Log entries, or why there are none.
+/// Answer to [`LogQuery`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum LogPage {
-    /// The entries after the asked one, in order; none when it has all.
+    /// The entries after the end of the follower's log, in order; none if the follower is caught up.
     Entries {
-        /// Each with its place.
+        /// Each entry with its position.
         entries: Vec<(Position, Vec<u8>)>,
-        /// The last that the leader has.
+        /// Position of the leader's last entry.
         last: Position,
     },
-    /// The log does not reach back to there, or holds another entry there: fetch a checkpoint.
+    /// The follower's log ends before the leader's log begins, or has another entry at its end: the
+    /// follower must fetch a checkpoint.
     Diverged,
-    /// The same; and entries up to there may be safe ones that a leader went on without: what the
-    /// asker has is to be kept.
+    /// As `Diverged`, and the follower's log may contain committed entries that an unclean takeover
+    /// discarded: the follower must quarantine its database, not delete it.
     Lacking,
 }
 
-/// Which metas are wanted.
+/// Query for metric metas.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetaQuery {
-    /// Of which topology.
+    /// The topology of the metas.
     pub topology: TopologyId,
-    /// Of which level; all when absent.
+    /// Level of the metas; all levels when absent.
     pub meta: Option<MetaType>,
-    /// Those after this id; from the beginning when absent.
+    /// The page starts after this id; at the first id when absent.
     pub after: Option<MetricId>,
-    /// At most so many.
+    /// Maximum number of metas.
     pub limit: usize,
 }
 
-/// Metas in the order of their ids.
+/// A page of metas, in order of their ids.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetaPage {
     /// The metas.
     pub metas: Vec<Meta>,
-    /// The id to go on after; none when this was the last page.
+    /// Start of the next page; `None` on the last page.
     pub next: Option<MetricId>,
 }
 
-/// A known metric.
+/// A registered metric.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Meta {
-    /// Its id.
+    /// Id of the metric.
     pub id: MetricId,
-    /// Its name.
+    /// Name of the metric.
     pub name: MetricName,
 }
 
-/// Which points of a metric are wanted.
+/// Query for points of a metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PointsQuery {
-    /// Of which metric.
+    /// The metric.
     pub id: MetricId,
-    /// How wide each is.
+    /// Width of the points.
     pub window: Window,
     /// The first minute.
     pub from: Minute,
     /// The last minute.
     pub to: Minute,
-    /// At most so many.
+    /// Maximum number of points.
     pub limit: usize,
 }
 
-/// Which places of tasks are wanted.
+/// Query for the task track: the workers in which tasks ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrackQuery {
-    /// Of which topology.
+    /// The topology.
     pub topology: TopologyId,
-    /// Of which task; of all when absent.
+    /// The task; all tasks when absent.
     pub task: Option<TaskId>,
-    /// At most so many.
+    /// Maximum number of entries.
     pub limit: usize,
 }
 
-/// Which submissions are wanted.
+/// Query for the history of submissions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HistoryQuery {
-    /// Of which name; of all when absent.
+    /// Topology name; all names when absent.
     pub name: Option<TopologyName>,
-    /// At most so many.
+    /// Maximum number of submissions.
     pub limit: usize,
 }
 
-/// The body of a contribution.
+/// Body of the request that sends a metric batch.
 pub type ContributeRequest = Contribution;

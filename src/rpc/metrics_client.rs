@@ -1,9 +1,9 @@
-//! Brings metrics to the leading nimbus, for topology masters and supervisors.
+//! Client with which topology masters and supervisors send metrics to the leader.
 //!
-//! The leader is looked up in the tree, as no follower takes metrics, and the caller is told its
-//! term before anything is sent: what to send depends on it. A request is repeated a few times
-//! while the same nimbus leads; more patience is the caller's, who knows what else to do
-//! meanwhile. Sending one again is always right: names and cuts are taken once.
+//! The client reads the leader from the tree, because followers reject metrics, and returns the
+//! term to the caller before anything is sent: the content of a request depends on the term. A
+//! request is tried a few times while the same nimbus leads; longer waits are left to the caller,
+//! which may have other work. A repeated request is harmless: names and reports are ingested once.
 
 use std::time::Duration;
 
@@ -23,53 +23,54 @@ use crate::{
     },
 };
 
-/// For a connection to the leader; it is a neighbour.
+/// Limit for connecting to the leader, which is on the same network.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// For one request and its answer: registering ten thousand names takes a fraction of a second,
-/// and a leader that takes longer than this is not well.
+/// Limit for one request and its answer: registering ten thousand names takes a fraction of a
+/// second, and a leader that needs longer than this limit is overloaded or broken.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often one request is tried. A leader that is only changing over is found by then; for one
-/// that stays away the caller waits.
+/// Number of tries of one request: enough to find the leader after a clean change of leaders. If
+/// there is no leader for longer, the caller waits.
 const TRIES: usize = 4;
 
-/// Between two tries: about a second in all, as long as a clean change of leaders takes.
+/// Delays between two tries: about a second in all, as long as a clean change of leaders takes.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// An answer lists ids and cuts and is never this long; more would be another program's.
+/// Limit on an answer. Answers list ids and reports and are shorter; a longer answer comes from
+/// another program.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
-/// Why metrics could not be brought to the leader.
+/// Error of sending metrics to the leader.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
-    /// The HTTP client could not be made.
-    #[error("the HTTP client could not be made")]
+    /// The HTTP client could not be created.
+    #[error("cannot create the HTTP client")]
     Setup(#[source] reqwest::Error),
-    /// Nobody took the request, or the answer was lost: send it again.
-    #[error("the leading nimbus takes no metrics now: {reason}")]
+    /// No leader accepted the request, or the answer was lost: send the request again.
+    #[error("no leader accepts metrics at the moment: {reason}")]
     Unavailable {
-        /// What went wrong the last time.
+        /// Cause of the last failure.
         reason: String,
     },
-    /// The leader cannot make sense of the request: sending it again would not help.
-    #[error("{api} refuses the metrics: {reason}")]
+    /// The leader rejected the request as invalid: a repeated request would be rejected too.
+    #[error("{api} rejected the metrics: {reason}")]
     Refused {
-        /// The leader.
+        /// Address of the leader.
         api: String,
-        /// What it says.
+        /// Message of the leader.
         reason: String,
     },
-    /// The request is over [`BODY_BYTES_MAX`]: it must be made smaller.
-    #[error("a request of {bytes} bytes is larger than a nimbus takes, {BODY_BYTES_MAX}")]
+    /// The request is larger than [`BODY_BYTES_MAX`]: it must be split.
+    #[error("the request has {bytes} bytes, more than the limit of {BODY_BYTES_MAX}")]
     TooLarge {
-        /// Its size.
+        /// Size of the request.
         bytes: usize,
     },
 }
 
-/// Brings metrics to the leading nimbus. Clones share their connections.
+/// Sends metrics to the leader. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct MetricsClient {
     http: reqwest::Client,
@@ -77,7 +78,7 @@ pub struct MetricsClient {
 }
 
 impl MetricsClient {
-    /// A client that finds the leader in the tree of `store`.
+    /// A client that reads the leader from the tree of `store`.
     ///
     /// # Errors
     /// [`MetricsError::Setup`].
@@ -85,27 +86,27 @@ impl MetricsClient {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
-            // Nimbuses are neighbours; a proxy of the environment is meant for the world.
+            // Nimbuses are on the same network; a proxy of the environment is for other hosts.
             .no_proxy()
             .build()
             .map_err(MetricsError::Setup)?;
         Ok(Self { http, store })
     }
 
-    /// Who leads now.
+    /// Returns the current leader.
     ///
     /// # Errors
-    /// [`MetricsError::Unavailable`] when nobody does, or the tree does not tell.
+    /// [`MetricsError::Unavailable`] if there is no leader, or the tree cannot be read.
     pub async fn leader(&self) -> Result<Leader, MetricsError> {
         let reason = match self.store.leader().await {
             Ok(Some(leader)) => return Ok(leader),
             Ok(None) => "there is no leader".to_owned(),
-            Err(error) => format!("who leads is not known: {error}"),
+            Err(error) => format!("cannot read the leader from ZooKeeper: {error}"),
         };
         Err(MetricsError::Unavailable { reason })
     }
 
-    /// Makes names known to a leader.
+    /// Registers names with a leader.
     ///
     /// # Errors
     /// [`MetricsError`].
@@ -117,7 +118,7 @@ impl MetricsClient {
         self.post(leader, "/api/v1/metrics/register", request).await
     }
 
-    /// Brings a contribution to a leader.
+    /// Sends a metric batch to a leader.
     ///
     /// # Errors
     /// [`MetricsError`].
@@ -169,7 +170,7 @@ impl MetricsClient {
             .http
             .post(format!("http://{api}{path}"))
             .header(reqwest::header::CONTENT_TYPE, MSGPACK)
-            // One that has heard of a later term than this is to say so.
+            // A nimbus that has seen a later term than this answers with that term.
             .header(TERM, leader.term.0)
             .body(body);
         let response = match request.send().await {
@@ -179,11 +180,11 @@ impl MetricsClient {
         let status = response.status();
         let term = response.headers().get(TERM).and_then(|value| value.to_str().ok()?.parse().ok());
         if term.is_some_and(|term: i32| term != leader.term.0) {
-            // Whatever it says, it may have lost what it had in the term that we know of.
-            return unavailable("it is in another term now".to_owned());
+            // Whatever the answer is, the nimbus may have lost entries of the term that we know.
+            return unavailable("the nimbus is in another term now".to_owned());
         }
         if response.content_length().is_some_and(|length| length > ANSWER_BYTES_MAX) {
-            return unavailable("its answer is too long to be a nimbus's".to_owned());
+            return unavailable("the answer is too long to come from a nimbus".to_owned());
         }
         let bytes = match response.bytes().await {
             Ok(bytes) => bytes,
@@ -192,21 +193,21 @@ impl MetricsClient {
         if status.is_success() {
             return match rmp_serde::from_slice(&bytes) {
                 Ok(answer) => Ok(answer),
-                Err(error) => unavailable(format!("its answer cannot be read: {error}")),
+                Err(error) => unavailable(format!("cannot parse the answer: {error}")),
             };
         }
         let error = serde_json::from_slice::<ErrorBody>(&bytes);
         let reason = error.as_ref().map_or_else(|_| status.to_string(), |error| error.message.clone());
-        match is_hopeless(status, error.ok().map(|error| error.code)) {
+        match is_permanent(status, error.ok().map(|error| error.code)) {
             true => Err(MetricsError::Refused { api: api.clone(), reason }),
             false => unavailable(reason),
         }
     }
 }
 
-/// Whether the same request would be refused again. What is not surely so is tried again: a
-/// leader that is being replaced, an older one that does not know of metrics yet.
-fn is_hopeless(status: StatusCode, code: Option<Code>) -> bool {
+/// Returns whether the same request would certainly be rejected again. All other answers are
+/// retried: the leader may be in the middle of a change, or too old to know metrics.
+fn is_permanent(status: StatusCode, code: Option<Code>) -> bool {
     match code {
         Some(Code::InvalidRequest | Code::TooLarge) => true,
         Some(_) => false,
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_leader_is_found_and_its_term_is_told() {
+    async fn a_request_reaches_the_leader_with_its_term() {
         let tasks = Tasks::default();
         let client = leader(&tasks, 0, (StatusCode::OK, "")).await;
         assert_eq!(client.leader().await.expect("there").term, Term(7));
@@ -274,13 +275,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_leader_that_is_changing_over_is_asked_again() {
+    async fn a_request_is_retried_while_the_leader_changes() {
         let tasks = Tasks::default();
         let refusal = r#"{"code":"no_leader","message":"not me"}"#;
         let client = leader(&tasks, 2, (StatusCode::SERVICE_UNAVAILABLE, refusal)).await;
         register(&client).await.expect("registered in the end");
         let client = leader(&tasks, 99, (StatusCode::SERVICE_UNAVAILABLE, refusal)).await;
-        let error = register(&client).await.expect_err("nobody takes it");
+        let error = register(&client).await.expect_err("no leader accepts it");
         assert!(
             matches!(&error, MetricsError::Unavailable { reason } if reason.contains("not me")),
             "{error}"
@@ -288,18 +289,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_makes_no_sense_is_not_repeated() {
+    async fn an_invalid_request_is_not_retried() {
         let tasks = Tasks::default();
         let refusal = r#"{"code":"invalid_request","message":"nonsense"}"#;
         let client = leader(&tasks, 1, (StatusCode::BAD_REQUEST, refusal)).await;
-        let error = register(&client).await.expect_err("refused");
+        let error = register(&client).await.expect_err("rejected");
         assert!(matches!(error, MetricsError::Refused { .. }), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_leader_it_gives_up_soon() {
+    async fn a_missing_leader_is_an_error_after_a_few_tries() {
         let client = MetricsClient::new(Store::new(MemoryTree::new().connect())).expect("made");
-        let error = register(&client).await.expect_err("nobody there");
+        let error = register(&client).await.expect_err("no leader");
         assert!(error.to_string().contains("no leader"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! What a nimbus asks of another about metrics: entries of its archive's log, the whole archive,
-//! names and ids. `rpc/metrics.rs` lists the routes.
+//! Replication client: fetches metric log entries, whole metric stores, and names with ids from
+//! another nimbus. `rpc/metrics.rs` lists the routes.
 
 use std::{
     io::{self, Read},
@@ -21,67 +21,67 @@ use crate::{
     },
 };
 
-/// The last entry of the answering nimbus' own log, as `term.number`; with each answer about
-/// the log. It is how a new leader finds out who has the most.
+/// Header with the position of the last entry of the answering nimbus' own log, as `term.index`, in
+/// each answer about the log. A new leader uses it to find the longest log.
 pub const POSITION: &str = "x-stormkeeper-metrics-position";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// For one page, or one contribution of a minute: the archive may be busy with another one.
+/// Limit for one page. The metric store may be busy with another request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the stream of a checkpoint may bring nothing. There is no deadline for the whole:
-/// a large archive on a slow line is not an error.
+/// Limit for a pause in the stream of a checkpoint. The whole transfer has no deadline: a large
+/// store on a slow line is not an error.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The most bytes of an error that is quoted.
+/// Limit on the quoted characters of an error.
 const QUOTED_BYTES_MAX: usize = 300;
 
-/// The largest archive that is taken from another nimbus: a damaged or hostile answer must not
-/// fill the disk.
+/// Limit on the size of a checkpoint from another nimbus: a damaged or hostile answer must not fill
+/// the disk.
 const CHECKPOINT_BYTES_MAX: u64 = 256 << 30;
 
-/// Parts of a checkpoint on their way from the network to the disk.
+/// Capacity of the queue of chunks between the network and the disk.
 const CHUNKS: usize = 16;
 
-/// Why another nimbus did not answer, or not with what was asked for.
+/// Error of a request to another nimbus.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
-    /// The HTTP client could not be made.
-    #[error("the HTTP client could not be made")]
+    /// The HTTP client could not be created.
+    #[error("cannot create the HTTP client")]
     Setup(#[source] reqwest::Error),
-    /// It could not be asked, or its answer broke off.
+    /// The nimbus could not be reached, or its answer ended early.
     #[error("no answer from {api}")]
     Http {
-        /// The nimbus.
+        /// Address of the nimbus.
         api: String,
-        /// Why.
+        /// Cause.
         source: reqwest::Error,
     },
-    /// It answered with an error.
+    /// The nimbus answered with an error.
     #[error("{api} answered {status}: {said}")]
     Refused {
-        /// The nimbus.
+        /// Address of the nimbus.
         api: String,
         /// The HTTP status.
         status: u16,
-        /// The beginning of what it said.
+        /// Error message, or the beginning of the body.
         said: String,
     },
-    /// Its answer is longer than any that makes sense.
+    /// The answer is longer than allowed.
     #[error("the answer of {api} is longer than {max} bytes")]
     TooLong {
-        /// The nimbus.
+        /// Address of the nimbus.
         api: String,
         /// The limit.
         max: u64,
     },
-    /// Its answer is not what such an answer is.
-    #[error("the answer of {api} makes no sense: {what}")]
+    /// The answer cannot be parsed.
+    #[error("the answer of {api} is invalid: {what}")]
     Senseless {
-        /// The nimbus.
+        /// Address of the nimbus.
         api: String,
-        /// What is wrong.
+        /// Defect of the answer.
         what: String,
     },
     /// A checkpoint could not be written.
@@ -89,12 +89,12 @@ pub enum SyncError {
     Write {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
 }
 
-/// Asks other nimbuses. Clones share their connections.
+/// Fetches metric data from other nimbuses. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct MetricsSync {
     http: reqwest::Client,
@@ -109,12 +109,12 @@ impl MetricsSync {
         let builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
-            // Nimbuses are neighbours; a proxy of the environment is meant for the world.
+            // Nimbuses are on the same network; a proxy of the environment is for other hosts.
             .no_proxy();
         Ok(Self { http: builder.build().map_err(SyncError::Setup)? })
     }
 
-    /// Entries of the log of the nimbus at `api`, and how far its log goes.
+    /// Fetches log entries from the nimbus at `api`, and the position of its last entry.
     ///
     /// # Errors
     /// [`SyncError`].
@@ -124,13 +124,13 @@ impl MetricsSync {
         let position = answer.headers().get(POSITION).and_then(|value| position_of(value.to_str().ok()?));
         let senseless = || SyncError::Senseless {
             api: api.to_owned(),
-            what: format!("the header {POSITION} is missing or no position"),
+            what: format!("the header {POSITION} is missing or is not a log position"),
         };
         let position = position.ok_or_else(senseless)?;
         Ok((read(api, answer).await?, position))
     }
 
-    /// A page of the metas of a topology, as the nimbus at `api` has them.
+    /// Fetches a page of the metas of a topology from the nimbus at `api`.
     ///
     /// # Errors
     /// [`SyncError`].
@@ -139,11 +139,11 @@ impl MetricsSync {
         read(api, sent(api, request).await?).await
     }
 
-    /// Writes the whole archive of the nimbus at `api` into the new directory `into`, and
-    /// answers how many bytes it has.
+    /// Writes a checkpoint of the metric store of the nimbus at `api` into the new directory
+    /// `into`, and returns its size in bytes.
     ///
     /// # Errors
-    /// [`SyncError`]; the directory may hold anything then.
+    /// [`SyncError`]; the content of the directory is then unspecified.
     pub async fn checkpoint(&self, api: &str, into: &Path) -> Result<u64, SyncError> {
         let mut answer = sent(api, self.request(api, "sync/checkpoint")).await?;
         let (chunks, received) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
@@ -153,15 +153,15 @@ impl MetricsSync {
             loop {
                 match answer.chunk().await {
                     Ok(Some(chunk)) => {
-                        // It has ended when unpacking failed, which tells why.
+                        // The receiver is gone if unpacking failed; that error is reported.
                         if chunks.send(Ok(chunk)).await.is_err() {
                             return Ok(());
                         }
                     }
                     Ok(None) => return Ok(()),
                     Err(source) => {
-                        // Without this the tar would seem to end here.
-                        let _gone = chunks.send(Err(io::Error::other("the answer broke off"))).await;
+                        // Without this error the tar would seem to end here.
+                        let _gone = chunks.send(Err(io::Error::other("the answer ended early"))).await;
                         return Err(source);
                     }
                 }
@@ -174,7 +174,7 @@ impl MetricsSync {
             Err(Unpack::TooLong) => {
                 Err(SyncError::TooLong { api: api.to_owned(), max: CHECKPOINT_BYTES_MAX })
             }
-            Err(Unpack::Odd(what)) => Err(SyncError::Senseless { api: api.to_owned(), what }),
+            Err(Unpack::InvalidEntry(what)) => Err(SyncError::Senseless { api: api.to_owned(), what }),
             Err(Unpack::Io(source)) => Err(SyncError::Write { path: into.to_owned(), source }),
         }
     }
@@ -184,7 +184,7 @@ impl MetricsSync {
     }
 }
 
-/// A position as the header [`POSITION`] says it, which is as it is displayed.
+/// Parses the header [`POSITION`], which has the format of a displayed position.
 fn position_of(text: &str) -> Option<Position> {
     let (term, seq) = text.split_once('.')?;
     Some(Position { term: term.parse().ok()?, seq: seq.parse().ok()? })
@@ -197,22 +197,22 @@ async fn sent(api: &str, request: RequestBuilder) -> Result<Response, SyncError>
         return Ok(answer);
     }
     let status = answer.status().as_u16();
-    let said = said(&whole(api, answer, 1 << 20).await?);
+    let said = error_message(&whole(api, answer, 1 << 20).await?);
     Err(SyncError::Refused { api: api.to_owned(), status, said })
 }
 
-/// What a refusal says, in words.
-fn said(body: &[u8]) -> String {
+/// The message of an error body.
+fn error_message(body: &[u8]) -> String {
     match serde_json::from_slice::<ErrorBody>(body) {
         Ok(ErrorBody { message, .. }) => message,
-        // Not one of ours.
+        // The body is not from Stormkeeper.
         Err(_) => String::from_utf8_lossy(body).chars().take(QUOTED_BYTES_MAX).collect(),
     }
 }
 
 async fn read<T: DeserializeOwned + Send + 'static>(api: &str, answer: Response) -> Result<T, SyncError> {
     let body = whole(api, answer, BODY_BYTES_MAX).await?;
-    // Megabytes take a moment to decode.
+    // Decoding megabytes takes a moment.
     let decoded = blocking::run(move || rmp_serde::from_slice(&body).map_err(|error| error.to_string()));
     decoded.await.map_err(|what| SyncError::Senseless { api: api.to_owned(), what })
 }
@@ -229,10 +229,10 @@ async fn whole(api: &str, mut answer: Response, max: usize) -> Result<Vec<u8>, S
     Ok(body)
 }
 
-/// Why a checkpoint could not be unpacked.
+/// Error of unpacking a checkpoint.
 enum Unpack {
     TooLong,
-    Odd(String),
+    InvalidEntry(String),
     Io(io::Error),
 }
 
@@ -242,7 +242,7 @@ impl From<io::Error> for Unpack {
     }
 }
 
-/// Unpacks a tar of files without folders.
+/// Unpacks a tar of plain files without folders.
 fn unpack(tar: impl Read, into: &Path) -> Result<u64, Unpack> {
     std::fs::create_dir(into)?;
     let (mut tar, mut bytes) = (tar::Archive::new(tar), 0_u64);
@@ -252,7 +252,7 @@ fn unpack(tar: impl Read, into: &Path) -> Result<u64, Unpack> {
         let is_plain = entry.header().entry_type().is_file()
             && matches!(name.components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
         if !is_plain {
-            return Err(Unpack::Odd(format!("{} is no plain file", name.display())));
+            return Err(Unpack::InvalidEntry(format!("{} is not a plain file", name.display())));
         }
         bytes = bytes.saturating_add(entry.size());
         if bytes > CHECKPOINT_BYTES_MAX {
@@ -266,7 +266,7 @@ fn unpack(tar: impl Read, into: &Path) -> Result<u64, Unpack> {
     Ok(bytes)
 }
 
-/// What arrives, for a thread that reads.
+/// Received chunks as a blocking reader.
 struct Chunks {
     received: mpsc::Receiver<io::Result<Bytes>>,
     rest: Bytes,
@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_reads_back() {
+    fn a_position_survives_formatting() {
         let position = Position { term: 7, seq: 12 };
         assert_eq!(position_of(&position.to_string()), Some(position));
         assert_eq!(position_of("7"), None);
@@ -299,17 +299,20 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_quoted_by_its_message() {
-        assert_eq!(said(br#"{"code":"not_ready","message":"it is closed","hint":null}"#), "it is closed");
-        assert_eq!(said(b"<html>"), "<html>");
-        assert_eq!(said(&[b'x'; 1000]).len(), QUOTED_BYTES_MAX);
+    fn an_error_is_quoted_by_its_message() {
+        assert_eq!(
+            error_message(br#"{"code":"not_ready","message":"it is closed","hint":null}"#),
+            "it is closed"
+        );
+        assert_eq!(error_message(b"<html>"), "<html>");
+        assert_eq!(error_message(&[b'x'; 1000]).len(), QUOTED_BYTES_MAX);
     }
 
     fn tar_of(names: &[&str]) -> Vec<u8> {
         let mut tar = tar::Builder::new(Vec::new());
         for name in names {
             let mut header = tar::Header::new_old();
-            // What the setter refuses, a hostile sender writes all the same.
+            // The setter rejects such names, but a hostile sender writes them.
             header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
             header.set_size(3);
             header.set_mode(0o644);
@@ -328,10 +331,10 @@ mod tests {
         assert_eq!(std::fs::read(into.join("1.sst")).expect("there"), b"abc");
         for (i, bad) in ["../x", "/x", "a/b"].into_iter().enumerate() {
             let into = dir.path().join(format!("bad-{i}"));
-            assert!(matches!(unpack(&tar_of(&[bad])[..], &into), Err(Unpack::Odd(_))), "{bad}");
+            assert!(matches!(unpack(&tar_of(&[bad])[..], &into), Err(Unpack::InvalidEntry(_))), "{bad}");
         }
         assert!(!dir.path().join("x").exists());
         let again = unpack(&tar_of(&["CURRENT"])[..], &into);
-        assert!(matches!(again, Err(Unpack::Io(_))), "into a directory that is there");
+        assert!(matches!(again, Err(Unpack::Io(_))), "the directory exists already");
     }
 }

@@ -1,6 +1,6 @@
-//! What daemons and clients say to each other: the bodies of requests and answers over
-//! HTTP, the client that asks a nimbus, what passes requests and blobs between nimbuses, the spec that a worker is launched with, what
-//! it leaves of its metrics, and the blob that a topology travels in.
+//! Messages between daemons and clients: bodies of requests and answers over HTTP, the client of
+//! nimbus, forwarding and blob transfer between nimbuses, the launch spec of a worker, the spool
+//! and the shipping of its metric reports, and the topology package.
 
 pub mod blobs;
 pub mod bundle;

@@ -1,4 +1,4 @@
-//! How often something happened: exact, and cheap enough for every tuple.
+//! Event counter: exact, and cheap enough for every tuple.
 
 use std::sync::{
     Arc,
@@ -7,20 +7,20 @@ use std::sync::{
 
 use super::lane;
 
-/// Counts. Only grows; whoever cuts subtracts what he read before.
+/// A monotonic counter; each report subtracts the value of the previous report.
 #[derive(Debug, Clone)]
-pub struct Counter(Arc<Lanes>);
+pub struct Counter(Arc<Stripes>);
 
 #[derive(Debug)]
-struct Lanes {
+struct Stripes {
     on: AtomicBool,
-    lanes: [Lane; lane::LANES],
+    stripes: [Stripe; lane::STRIPES],
 }
 
-/// One cache line, so that threads do not take it from each other.
+/// One cache line, so that threads do not contend for it.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Lane(AtomicU64);
+struct Stripe(AtomicU64);
 
 impl Default for Counter {
     fn default() -> Self {
@@ -29,14 +29,17 @@ impl Default for Counter {
 }
 
 impl Counter {
-    /// One that stands at 0 and counts.
+    /// An enabled counter at 0.
     pub fn new() -> Self {
         Self::switched(true)
     }
 
-    /// One that counts, or one that does nothing.
+    /// A counter that is enabled, or that ignores all increments.
     pub(crate) fn switched(on: bool) -> Self {
-        Self(Arc::new(Lanes { on: AtomicBool::new(on), lanes: std::array::from_fn(|_| Lane::default()) }))
+        Self(Arc::new(Stripes {
+            on: AtomicBool::new(on),
+            stripes: std::array::from_fn(|_| Stripe::default()),
+        }))
     }
 
     /// Counts one.
@@ -52,18 +55,18 @@ impl Counter {
             return;
         }
         let mine = lane::of_this_thread();
-        let lane = &self.0.lanes[mine].0;
+        let stripe = &self.0.stripes[mine].0;
         if mine == lane::SHARED {
-            lane.fetch_add(n, Ordering::Relaxed);
+            stripe.fetch_add(n, Ordering::Relaxed);
         } else {
-            // Nobody else writes to this lane.
-            lane.store(lane.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+            // No other thread writes to this stripe.
+            stripe.store(stripe.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
         }
     }
 
-    /// All that was counted. Never less than it answered before.
+    /// Returns the total. Never less than an earlier result.
     pub fn read(&self) -> u64 {
-        self.0.lanes.iter().fold(0, |sum, lane| sum.wrapping_add(lane.0.load(Ordering::Relaxed)))
+        self.0.stripes.iter().fold(0, |sum, stripe| sum.wrapping_add(stripe.0.load(Ordering::Relaxed)))
     }
 
     pub(crate) fn switch(&self, on: bool) {

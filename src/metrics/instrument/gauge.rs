@@ -1,4 +1,4 @@
-//! How something stands: the last value that was set, or what a closure says when it is read.
+//! Current value of a quantity: the last value that was set, or the result of a closure.
 
 use std::{
     fmt,
@@ -10,10 +10,10 @@ use std::{
 
 use super::Shared;
 
-/// Bits of a NaN that stands for "never set"; other NaNs are refused as well.
+/// Bits of the NaN that means "never set"; `set` rejects every NaN.
 const UNSET: u64 = u64::MAX;
 
-/// A value that is set, or asked for at each cut.
+/// A value that is set, or computed at each report.
 #[derive(Clone)]
 pub struct Gauge(Arc<Inner>);
 
@@ -25,42 +25,42 @@ struct Inner {
 
 enum Value {
     Set(AtomicU64),
-    Asked(Box<dyn Fn() -> Option<f64> + Send + Sync>),
+    Computed(Box<dyn Fn() -> Option<f64> + Send + Sync>),
 }
 
 impl Gauge {
-    /// One that stands at nothing until it is set.
+    /// A gauge without a value until the first `set`.
     pub fn new(shared: &Shared) -> Self {
         Self::switched(true, Value::Set(AtomicU64::new(UNSET)), shared)
     }
 
-    /// One that asks `read` at each cut; it must answer at once.
+    /// A gauge that calls `read` at each report; `read` must not block.
     pub fn asking(read: impl Fn() -> Option<f64> + Send + Sync + 'static, shared: &Shared) -> Self {
-        Self::switched(true, Value::Asked(Box::new(read)), shared)
+        Self::switched(true, Value::Computed(Box::new(read)), shared)
     }
 
     fn switched(on: bool, value: Value, shared: &Shared) -> Self {
         Self(Arc::new(Inner { on: AtomicBool::new(on), value, shared: shared.clone() }))
     }
 
-    /// It stands at `value` now. What is no finite number is refused and counted; it stays
-    /// where it was.
+    /// Sets the value. A value that is not finite is rejected and counted, and the gauge keeps
+    /// the value before.
     #[inline]
     pub fn set(&self, value: f64) {
         if !self.0.on.load(Ordering::Relaxed) {
             return;
         }
         if !value.is_finite() {
-            return self.0.shared.refuse();
+            return self.0.shared.reject();
         }
         match &self.0.value {
             Value::Set(bits) => bits.store(value.to_bits(), Ordering::Relaxed),
-            // It says itself how it stands.
-            Value::Asked(_) => {}
+            // The closure supplies the value.
+            Value::Computed(_) => {}
         }
     }
 
-    /// How it stands, when it was ever set and is on.
+    /// Returns the value, if it was ever set and the gauge is enabled.
     pub fn read(&self) -> Option<f64> {
         if !self.0.on.load(Ordering::Relaxed) {
             return None;
@@ -70,10 +70,10 @@ impl Gauge {
                 UNSET => None,
                 bits => Some(f64::from_bits(bits)),
             },
-            Value::Asked(read) => read(),
+            Value::Computed(read) => read(),
         }?;
         if !value.is_finite() {
-            self.0.shared.refuse();
+            self.0.shared.reject();
             return None;
         }
         Some(value)

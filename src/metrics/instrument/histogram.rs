@@ -1,4 +1,4 @@
-//! How values are distributed, and how long things take.
+//! Distribution of values, and of durations.
 
 use std::{
     sync::{
@@ -11,11 +11,11 @@ use std::{
 use super::{Meter, Rates, Shared, lane};
 use crate::{clock::Monotonic, metrics::point};
 
-/// How many parts its values are gathered in: a thread locks the part of its lane, which is
-/// mostly its own.
+/// Number of parts that collect values: a thread locks the part of its stripe, which it rarely
+/// shares.
 const PARTS: usize = 4;
 
-/// Values, with exact count, sum and bounds; a sample of them in buckets.
+/// Values, with exact count, sum and bounds, and a sample of the values in buckets.
 #[derive(Debug, Clone)]
 pub struct Histogram(Arc<Inner>);
 
@@ -23,7 +23,8 @@ pub struct Histogram(Arc<Inner>);
 struct Inner {
     on: AtomicBool,
     shared: Shared,
-    // Each guards what some threads added since the last cut; held for a few instructions.
+    // Each guards the values that some threads added since the last report; held for a few
+    // instructions.
     parts: [Mutex<Part>; PARTS],
 }
 
@@ -31,14 +32,14 @@ struct Inner {
 #[repr(align(64))]
 struct Part {
     values: point::Histogram,
-    /// So many values are passed over before the next one is sampled.
+    /// Number of values to skip before the next sampled value.
     pass: u64,
-    /// The bits of the rate that `pass` was drawn with.
+    /// Bits of the sample rate with which `pass` was drawn.
     rate: u64,
 }
 
 impl Histogram {
-    /// One without values.
+    /// A histogram without values.
     pub fn new(shared: &Shared) -> Self {
         Self::switched(true, shared)
     }
@@ -51,14 +52,14 @@ impl Histogram {
         }))
     }
 
-    /// Takes in a value. What is no finite number is refused and counted.
+    /// Adds a value. A value that is not finite is rejected and counted.
     #[inline]
     pub fn update(&self, value: f64) {
         if !self.0.on.load(Ordering::Relaxed) {
             return;
         }
         if !value.is_finite() {
-            return self.0.shared.refuse();
+            return self.0.shared.reject();
         }
         let rate = self.0.shared.rate_bits();
         let mut part =
@@ -71,7 +72,7 @@ impl Histogram {
         }
     }
 
-    /// What came since this was last called. Each value is in exactly one answer.
+    /// Takes the values since the last call. Each value is in exactly one result.
     pub fn take(&self) -> point::Histogram {
         let mut all = point::Histogram::default();
         for part in &self.0.parts {
@@ -92,12 +93,12 @@ impl Histogram {
 
 impl Part {
     fn new() -> Self {
-        // A rate that there is not: the first value draws.
+        // No sample rate has these bits, so the first value draws.
         Self { values: point::Histogram::default(), pass: 0, rate: u64::MAX }
     }
 
-    /// Samples the value when it is its turn: each has the same chance, on its own. Instead of
-    /// throwing dice for every value, the number of those to pass over is drawn.
+    /// Samples the value if the skipped values are used up. All values have the same chance,
+    /// independently: instead of a random number per value, the number of values to skip is drawn.
     fn maybe_sample(&mut self, rate: u64, value: f64) {
         let share = f64::from_bits(rate);
         if self.rate != rate {
@@ -113,7 +114,7 @@ impl Part {
     }
 }
 
-/// How many values are passed over before the next one that is sampled.
+/// Draws the number of values to skip before the next sampled value.
 fn draw(share: f64) -> u64 {
     if share >= 1.0 {
         return 0;
@@ -126,7 +127,7 @@ fn draw(share: f64) -> u64 {
     (dice.ln() / (-share).ln_1p()) as u64
 }
 
-/// How long something takes, and how often it happens.
+/// Distribution of durations, and their rate.
 #[derive(Debug, Clone)]
 pub struct Timer {
     histogram: Histogram,
@@ -134,7 +135,7 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// One that measures from `now` on.
+    /// A timer that measures from `now` on.
     pub fn new(shared: &Shared, now: Monotonic) -> Self {
         Self::switched(true, shared, now)
     }
@@ -143,24 +144,24 @@ impl Timer {
         Self { histogram: Histogram::switched(on, shared), meter: Meter::switched(on, now) }
     }
 
-    /// It happened, and took so long.
+    /// Adds one event that took `took`.
     #[inline]
     pub fn update(&self, took: Duration) {
         self.histogram.update(took.as_secs_f64() * 1e6);
         self.meter.mark();
     }
 
-    /// How often it happened since it was made.
+    /// Number of events since the timer was created.
     pub fn read(&self) -> u64 {
         self.meter.read()
     }
 
-    /// How often it happens, as [`Meter::rates`].
+    /// Rates of the events, as [`Meter::rates`].
     pub fn rates(&self, now: Monotonic) -> Rates {
         self.meter.rates(now)
     }
 
-    /// What came since this was last called, in µs.
+    /// Takes the durations since the last call, in µs.
     pub fn take(&self) -> point::Histogram {
         self.histogram.take()
     }

@@ -1,25 +1,25 @@
-//! Lanes: which part of an instrument a thread adds to.
+//! Stripes of an instrument, as in Java's `LongAdder`: each thread adds to its own.
 //!
-//! A thread that comes first owns a lane until it ends. Nobody else writes there, so adding is
-//! a load and a store on a cache line of its own: a quarter of what an atomic addition costs.
-//! Threads that find no lane free share the last one, and add to it atomically.
+//! Each of the first threads owns a stripe until the thread ends. No other thread writes there, so
+//! adding is a load and a store on a cache line of its own: a quarter of the cost of an atomic
+//! addition. Threads that find no free stripe share the last stripe, and add to it atomically.
 
 use std::{
     cell::Cell,
     sync::{Mutex, PoisonError},
 };
 
-/// How many lanes there are, the shared one included: as many threads as the runtime of a
-/// worker on a usual machine, and at one cache line each not more than 1 KiB per counter.
-pub(super) const LANES: usize = 16;
+/// Number of stripes, the shared one included: as many as the runtime of a worker on a usual
+/// machine has threads; at one cache line each at most 1 KiB per counter.
+pub(super) const STRIPES: usize = 16;
 
-/// The lane of all threads that own none.
-pub(super) const SHARED: usize = LANES - 1;
+/// The stripe of all threads that own none.
+pub(super) const SHARED: usize = STRIPES - 1;
 
 const UNKNOWN: usize = usize::MAX;
 
-/// The lanes that no thread owns, as bits. Taking and giving back under this lock also makes
-/// what the last owner wrote visible to the next.
+/// The stripes that no thread owns, as bits. Claiming and releasing under this lock also makes the
+/// writes of the last owner visible to the next owner.
 static FREE: Mutex<u32> = Mutex::new((1 << SHARED) - 1);
 
 thread_local! {
@@ -27,12 +27,12 @@ thread_local! {
     static OWNED: Owned = claim();
 }
 
-/// A lane that its thread gives back at its end.
+/// A stripe that its thread releases when the thread ends.
 struct Owned(usize);
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // What still adds after this, in another destructor of the thread, shares.
+        // Additions after this point, in another destructor of the thread, use the shared stripe.
         MINE.set(SHARED);
         if self.0 != SHARED {
             *FREE.lock().unwrap_or_else(PoisonError::into_inner) |= 1 << self.0;
@@ -45,23 +45,23 @@ fn claim() -> Owned {
     if *free == 0 {
         return Owned(SHARED);
     }
-    let lane = free.trailing_zeros() as usize;
-    *free &= !(1 << lane);
-    Owned(lane)
+    let stripe = free.trailing_zeros() as usize;
+    *free &= !(1 << stripe);
+    Owned(stripe)
 }
 
-/// The calling thread's lane, below [`LANES`].
+/// Index of the calling thread's stripe, below [`STRIPES`].
 #[inline]
 pub(super) fn of_this_thread() -> usize {
     match MINE.get() {
         UNKNOWN => first_time(),
-        lane => lane,
+        stripe => stripe,
     }
 }
 
 #[cold]
 fn first_time() -> usize {
-    let lane = OWNED.try_with(|owned| owned.0).unwrap_or(SHARED);
-    MINE.set(lane);
-    lane
+    let stripe = OWNED.try_with(|owned| owned.0).unwrap_or(SHARED);
+    MINE.set(stripe);
+    stripe
 }

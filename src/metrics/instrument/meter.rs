@@ -1,4 +1,4 @@
-//! How often something happens per second: an exact count, and averages that forget.
+//! Event rate per second: an exact count, and exponentially decaying averages.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -8,29 +8,29 @@ use std::{
 use super::Counter;
 use crate::clock::Monotonic;
 
-/// How long the least tick is. Counts of a shorter stretch wait for the next, so that a burst
-/// does not stand for a rate.
+/// Shortest tick. Counts of a shorter interval wait for the next tick, so that a burst does not
+/// count as a rate.
 const TICK: Duration = Duration::from_secs(5);
 
-/// Below so many events per second (one a day) a rate is shown as none.
+/// Rates below one event per day are shown as 0.
 const LEAST: f64 = 1.0 / 86_400.0;
 
-/// Averages over about one, five and fifteen minutes, per second.
+/// Events per second, averaged over about one, five and fifteen minutes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Rates {
-    /// About one minute.
+    /// Average over about one minute.
     pub m1: f64,
-    /// About five.
+    /// Average over about five minutes.
     pub m5: f64,
-    /// About fifteen.
+    /// Average over about fifteen minutes.
     pub m15: f64,
 }
 
-/// Counts events, and says how many there are per second.
+/// Counts events and computes their rates.
 #[derive(Debug, Clone)]
 pub struct Meter {
     count: Counter,
-    // Guards the averages; held for a few instructions, and never by who counts.
+    // Guards the averages; held for a few instructions, and never by the counting threads.
     averages: Arc<Mutex<Averages>>,
 }
 
@@ -42,7 +42,7 @@ struct Averages {
 }
 
 impl Meter {
-    /// One that measures from `now` on.
+    /// A meter that measures from `now` on.
     pub fn new(now: Monotonic) -> Self {
         Self::switched(true, now)
     }
@@ -52,26 +52,26 @@ impl Meter {
         Self { count: Counter::switched(on), averages: Arc::new(Mutex::new(averages)) }
     }
 
-    /// It happened once.
+    /// Counts one event.
     #[inline]
     pub fn mark(&self) {
         self.count.increment();
     }
 
-    /// It happened `n` times.
+    /// Counts `n` events.
     #[inline]
     pub fn mark_many(&self, n: u64) {
         self.count.add(n);
     }
 
-    /// How often it happened since it was made.
+    /// Number of events since the meter was created.
     pub fn read(&self) -> u64 {
         self.count.read()
     }
 
-    /// The averages at `now`. What happened since the last tick is spread evenly over the ticks
-    /// that passed, each with the weight `1 - exp(-5 / 60 / minutes)`; no tick passes in less
-    /// than five seconds.
+    /// Returns the averages at `now`. Events since the last tick are spread evenly over the ticks
+    /// that passed, each with the weight `1 - exp(-5 / 60 / minutes)`; no tick is shorter than
+    /// five seconds.
     pub fn rates(&self, now: Monotonic) -> Rates {
         let mut averages = self.averages.lock().unwrap_or_else(PoisonError::into_inner);
         averages.tick(now, self.count.read());
@@ -92,7 +92,7 @@ impl Averages {
             return;
         }
         let per_second = count.wrapping_sub(self.count) as f64 / passed.as_secs_f64();
-        // n ticks of one rate with the weight a each are one with 1 - (1 - a)^n.
+        // n ticks at one rate with the weight a each equal one tick with 1 - (1 - a)^n.
         let toward = |old: f64, minutes: f64| {
             let kept = (-passed.as_secs_f64() / 60.0 / minutes).exp();
             old * kept + per_second * (1.0 - kept)

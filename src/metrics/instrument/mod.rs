@@ -1,7 +1,8 @@
-//! What tasks count with. Clones share one instrument; any thread may use any of them.
+//! Instruments with which tasks measure. Clones share one instrument; any thread may use any
+//! instrument.
 //!
-//! None reads a clock or starts anything: whoever cuts passes the time in. An instrument that
-//! is switched off does nothing, at the cost of one load.
+//! No instrument reads a clock or starts anything: the code that collects a report passes the time
+//! in. A disabled instrument does nothing, at the cost of one load.
 
 mod counter;
 mod gauge;
@@ -21,28 +22,28 @@ pub use gauge::Gauge;
 pub use histogram::{Histogram, Timer};
 pub use meter::{Meter, Rates};
 
-/// What the instruments of one registry share: the sample rate, and how many values were no
-/// numbers.
+/// Shared state of the instruments of one registry: the sample rate, and the number of rejected
+/// values.
 #[derive(Debug, Clone)]
-pub struct Shared(Arc<Both>);
+pub struct Shared(Arc<SharedState>);
 
 #[derive(Debug)]
-struct Both {
-    /// The bits of the share of values that go into buckets.
+struct SharedState {
+    /// Bits of the share of values that go into buckets.
     rate: AtomicU64,
-    refused: AtomicU64,
+    n_rejected: AtomicU64,
 }
 
 impl Shared {
-    /// With the share of values that histograms sort into buckets, 0 to 1.
+    /// State with a sample rate: the share of values that histograms sort into buckets, 0 to 1.
     pub fn new(rate: f64) -> Self {
-        let both = Both { rate: AtomicU64::new(0), refused: AtomicU64::new(0) };
-        let shared = Self(Arc::new(both));
+        let state = SharedState { rate: AtomicU64::new(0), n_rejected: AtomicU64::new(0) };
+        let shared = Self(Arc::new(state));
         shared.set_sample_rate(rate);
         shared
     }
 
-    /// Another sample rate, from the next value on. What is no number counts as 0.
+    /// Sets the sample rate, from the next value on. NaN counts as 0.
     pub fn set_sample_rate(&self, rate: f64) {
         let rate = if rate.is_nan() { 0.0 } else { rate.clamp(0.0, 1.0) };
         self.0.rate.store(rate.to_bits(), Ordering::Relaxed);
@@ -57,12 +58,12 @@ impl Shared {
         self.0.rate.load(Ordering::Relaxed)
     }
 
-    fn refuse(&self) {
-        self.0.refused.fetch_add(1, Ordering::Relaxed);
+    fn reject(&self) {
+        self.0.n_rejected.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many values were refused because they are infinite or no numbers.
-    pub fn refused(&self) -> u64 {
-        self.0.refused.load(Ordering::Relaxed)
+    /// Number of values that were rejected because they are infinite or NaN.
+    pub fn n_rejected(&self) -> u64 {
+        self.0.n_rejected.load(Ordering::Relaxed)
     }
 }

@@ -1,4 +1,4 @@
-//! Instruments under one thread and under many.
+//! Instruments under one thread and under many threads.
 
 use std::{
     sync::{Barrier, Mutex},
@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use crate::clock::Monotonic;
 
-const THREADS: usize = 2 * lane::LANES;
+const THREADS: usize = 2 * lane::STRIPES;
 
 fn after(secs: u64) -> Monotonic {
     Monotonic::START.plus(Duration::from_secs(secs))
@@ -20,29 +20,29 @@ fn on_threads(n: usize, work: impl Fn() + Sync) {
 }
 
 #[test]
-fn counts_are_exact_with_more_threads_than_lanes() {
+fn counts_are_exact_with_more_threads_than_stripes() {
     const TIMES: u64 = 50_000;
     let counter = Counter::new();
     for round in 1..=2 {
-        // All live at once, so some share; then they end, and others take their lanes.
+        // All threads live at once, so some share; then they end, and the next reuse the stripes.
         let start = Barrier::new(THREADS);
-        let lanes = Mutex::new(Vec::new());
+        let stripes = Mutex::new(Vec::new());
         on_threads(THREADS, || {
-            lanes.lock().expect("no thread panics").push(lane::of_this_thread());
+            stripes.lock().expect("no thread panics").push(lane::of_this_thread());
             start.wait();
             (0..TIMES).for_each(|_| counter.increment());
         });
         assert_eq!(counter.read(), round * THREADS as u64 * TIMES);
-        let mut lanes = lanes.into_inner().expect("no thread panics");
-        lanes.retain(|lane| *lane != lane::SHARED);
-        assert!(lanes.len() < lane::LANES, "{lanes:?}: too few share");
-        lanes.sort_unstable();
-        assert!(lanes.is_sorted_by(|a, b| a < b), "{lanes:?}: one lane has two owners");
+        let mut stripes = stripes.into_inner().expect("no thread panics");
+        stripes.retain(|stripe| *stripe != lane::SHARED);
+        assert!(stripes.len() < lane::STRIPES, "{stripes:?}: no thread shares a stripe");
+        stripes.sort_unstable();
+        assert!(stripes.is_sorted_by(|a, b| a < b), "{stripes:?}: one stripe has two owners");
     }
 }
 
 #[test]
-fn a_count_is_never_less_than_it_was() {
+fn a_counter_never_decreases() {
     let counter = Counter::new();
     thread::scope(|scope| {
         for _ in 0..4 {
@@ -58,7 +58,7 @@ fn a_count_is_never_less_than_it_was() {
 }
 
 #[test]
-fn a_histogram_takes_each_value_once_with_threads_and_cuts() {
+fn concurrent_takes_of_a_histogram_return_each_value_once() {
     let shared = Shared::new(0.5);
     let histogram = Histogram::new(&shared);
     let mut sum = thread::scope(|scope| {
@@ -74,7 +74,7 @@ fn a_histogram_takes_each_value_once_with_threads_and_cuts() {
     sum.merge(&histogram.take());
     assert_eq!((sum.count, sum.min, sum.max), (80_000, 1.0, 10_000.0));
     assert_eq!(sum.sum, 8.0 * 50_005_000.0);
-    // Forty thousand are expected; this is off by chance once in 10^15 runs.
+    // 40,000 are expected; a correct program fails this by chance once in 10^15 runs.
     assert!((38_800..41_200).contains(&sum.n_sampled()), "{}", sum.n_sampled());
 }
 
@@ -100,7 +100,7 @@ fn the_sample_rate_can_be_changed_at_any_time() {
 }
 
 #[test]
-fn the_first_value_has_the_same_chance_as_any_other() {
+fn the_first_value_is_sampled_with_the_same_probability() {
     let shared = Shared::new(0.1);
     let first_is_sampled = || {
         let histogram = Histogram::new(&shared);
@@ -112,7 +112,7 @@ fn the_first_value_has_the_same_chance_as_any_other() {
 }
 
 #[test]
-fn what_is_no_number_is_refused_and_counted() {
+fn values_that_are_not_finite_are_rejected_and_counted() {
     let shared = Shared::new(1.0);
     let (gauge, histogram) = (Gauge::new(&shared), Histogram::new(&shared));
     gauge.set(2.0);
@@ -120,13 +120,13 @@ fn what_is_no_number_is_refused_and_counted() {
         gauge.set(bad);
         histogram.update(bad);
     }
-    assert_eq!((gauge.read(), histogram.take().count, shared.refused()), (Some(2.0), 0, 6));
+    assert_eq!((gauge.read(), histogram.take().count, shared.n_rejected()), (Some(2.0), 0, 6));
     assert_eq!(Gauge::asking(|| Some(f64::NAN), &shared).read(), None);
-    assert_eq!(shared.refused(), 7);
+    assert_eq!(shared.n_rejected(), 7);
 }
 
 #[test]
-fn what_is_switched_off_does_nothing() {
+fn disabled_instruments_ignore_updates() {
     let shared = Shared::new(1.0);
     let (counter, gauge) = (Counter::new(), Gauge::new(&shared));
     let (meter, timer) = (Meter::new(after(0)), Timer::new(&shared, after(0)));
@@ -151,7 +151,7 @@ fn what_is_switched_off_does_nothing() {
     assert_eq!((taken.count, taken.min), (1, 1000.0));
 }
 
-/// The averages as their inventors compute them: one step for each tick of five seconds.
+/// The averages by their original definition: one step for each tick of five seconds.
 fn ticked(per_tick: &[u64], minutes: f64) -> f64 {
     let alpha = 1.0 - (-5.0 / 60.0 / minutes).exp();
     let mut rates = per_tick.iter().map(|n| *n as f64 / 5.0);
@@ -160,7 +160,7 @@ fn ticked(per_tick: &[u64], minutes: f64) -> f64 {
 }
 
 #[test]
-fn rates_are_those_of_ticks_of_five_seconds() {
+fn rates_equal_those_of_five_second_ticks() {
     let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9 * b.max(1.0), "{a} for {b}");
     let per_tick = [10, 20, 0, 0, 400, 5, 5, 5, 1, 0, 0, 0, 0, 7];
     let meter = Meter::new(after(0));
@@ -168,20 +168,20 @@ fn rates_are_those_of_ticks_of_five_seconds() {
     for (n, at) in per_tick.iter().zip(1..) {
         meter.mark_many(*n);
         rates = meter.rates(after(5 * at));
-        // Less than a tick later nothing changed, whatever happened.
+        // Until a full tick has passed, the rates do not change.
         assert_eq!(meter.rates(after(5 * at + 4)), rates);
     }
     near(rates.m1, ticked(&per_tick, 1.0));
     near(rates.m5, ticked(&per_tick, 5.0));
     near(rates.m15, ticked(&per_tick, 15.0));
 
-    // Asked once a minute, it is as if the events were spread over the ticks.
+    // Read once a minute, the events count as spread evenly over the ticks.
     let meter = Meter::new(after(0));
     meter.mark_many(60);
     assert_eq!(meter.rates(after(60)), Rates { m1: 1.0, m5: 1.0, m15: 1.0 });
     meter.mark_many(600);
     near(meter.rates(after(120)).m1, ticked(&[[5; 12], [50; 12]].concat(), 1.0));
-    // In the end it is still, and says so.
+    // Without events the rates decay to 0.
     assert_eq!(meter.rates(after(1_000_000)), Rates::default());
     assert_eq!(meter.read(), 660);
 }

@@ -1,62 +1,62 @@
-//! A contribution that is still added to.
+//! A metric batch that still accepts reports.
 
-use super::{IndexMap, Metric, Pair, sum::Adder};
+use super::{IndexMap, Metric, Parents, sum::Adder};
 use crate::{
     metrics::{Contribution, Leaf, MetricId, Minute, Point, Snapshot, contribution::Cuts, rollup::LEVELS},
     model::TopologyId,
 };
 
-/// No part is the last one.
+/// Index that means "no part".
 const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct OpenBatch {
     minute: Minute,
     cuts: Vec<Cuts>,
-    /// What came, mostly each id once: told apart when it is closed. What stands above follows
-    /// behind it then.
+    /// Points of the leaves, mostly each id once: duplicates are merged when the batch is closed.
+    /// The points of the levels above are then appended.
     points: Vec<(MetricId, Point)>,
-    /// Where in `lifted` each metric above a leaf stands.
+    /// Index in `nodes` of each metric above a leaf.
     places: IndexMap<u32>,
-    lifted: Vec<Lifted>,
+    nodes: Vec<RollupNode>,
     parts: Vec<Part>,
-    /// A snapshot had no room: it is left as it is.
+    /// True once a report had no room: the batch accepts no more reports.
     is_full: bool,
 }
 
 /// A metric above others.
 #[derive(Debug)]
-struct Lifted {
+struct RollupNode {
     index: u32,
-    /// Where those stand that it adds to.
-    above: Pair,
-    /// The last of its parts.
+    /// Indices of the nodes that this node adds to.
+    above: Parents,
+    /// Index of the last of its parts.
     part: u32,
 }
 
-/// One of the points that a metric is the sum of.
+/// One of the points whose sum is the point of a metric.
 #[derive(Debug)]
 struct Part {
     point: u32,
-    /// The one that came before it.
+    /// Index of the part before this one.
     before: u32,
 }
 
-impl Open {
+impl OpenBatch {
     pub(super) fn new(minute: Minute) -> Self {
         Self {
             minute,
             cuts: Vec::new(),
             points: Vec::new(),
             places: IndexMap::default(),
-            lifted: Vec::new(),
+            nodes: Vec::new(),
             parts: Vec::new(),
             is_full: false,
         }
     }
 
-    /// Whether snapshots of this minute may go into it.
-    pub(super) fn takes(&self, minute: Minute) -> bool {
+    /// Returns whether reports of this minute may be added.
+    pub(super) fn accepts(&self, minute: Minute) -> bool {
         self.minute == minute && !self.is_full
     }
 
@@ -64,17 +64,17 @@ impl Open {
         self.is_full = true;
     }
 
-    /// How many points it will have at most.
+    /// Upper bound of the number of points when closed.
     pub(super) fn len(&self) -> usize {
-        self.points.len() + self.lifted.len()
+        self.points.len() + self.nodes.len()
     }
 
-    /// Whether this metric stands above a leaf of it.
-    pub(super) fn has_lifted(&self, index: u32) -> bool {
+    /// Returns whether this metric is above a leaf of the batch.
+    pub(super) fn has_rolled_up(&self, index: u32) -> bool {
         self.places.contains_key(&index)
     }
 
-    /// Adds the leaves, whose metrics are `indices`; answers how many were left out.
+    /// Adds the leaves, whose metrics are `indices`; returns the number of leaves left out.
     pub(super) fn add(&mut self, snapshot: Snapshot, indices: &[u32], metrics: &[Metric]) -> u64 {
         let number = snapshot.number;
         match self.cuts.iter_mut().rev().find(|cuts| cuts.worker == snapshot.worker) {
@@ -100,28 +100,28 @@ impl Open {
         left_out
     }
 
-    /// Where a metric stands, with all above it made to stand somewhere.
+    /// Index of the node of a metric; creates the node and all nodes above it if necessary.
     fn place(&mut self, index: u32, metrics: &[Metric]) -> u32 {
         if let Some(place) = self.places.get(&index) {
             return *place;
         }
-        let place = count(self.lifted.len());
-        self.lifted.push(Lifted { index, above: Pair::default(), part: NONE });
+        let place = count(self.nodes.len());
+        self.nodes.push(RollupNode { index, above: Parents::default(), part: NONE });
         self.places.insert(index, place);
         for parent in metrics[index as usize].parents.iter() {
             let above = self.place(parent, metrics);
-            self.lifted[place as usize].above.push(above);
+            self.nodes[place as usize].above.push(above);
         }
         place
     }
 
     fn add_part(&mut self, place: u32, point: usize) {
-        let last = &mut self.lifted[place as usize].part;
+        let last = &mut self.nodes[place as usize].part;
         self.parts.push(Part { point: count(point), before: *last });
         *last = count(self.parts.len() - 1);
     }
 
-    /// Sums up level by level, and names points by the ids that they are contributed under.
+    /// Sums up level by level, and assigns to each point the id under which it is sent.
     pub(super) fn close(
         mut self,
         topology: &TopologyId,
@@ -129,20 +129,20 @@ impl Open {
         adder: &mut Adder,
     ) -> Contribution {
         let mut levels: [Vec<u32>; LEVELS] = Default::default();
-        for (place, lifted) in (0..).zip(&self.lifted) {
-            levels[metrics[lifted.index as usize].level].push(place);
+        for (place, node) in (0..).zip(&self.nodes) {
+            levels[metrics[node.index as usize].level].push(place);
         }
-        self.points.reserve(self.lifted.len());
+        self.points.reserve(self.nodes.len());
         for place in levels.into_iter().flatten() {
-            // All below it was added; what is above stands on a later level.
-            let Lifted { index, above, part } = self.lifted[place as usize];
+            // All lower levels are added already; the parents are on later levels.
+            let RollupNode { index, above, part } = self.nodes[place as usize];
             let Some(sum) = adder.sum(self.parts_of(part)) else { continue };
             for above in above.iter() {
                 self.add_part(above, self.points.len());
             }
             self.points.push((metrics[index as usize].id, sum));
         }
-        let points = each_once(self.points);
+        let points = merge_duplicates(self.points);
         Contribution { topology: topology.clone(), minute: self.minute, cuts: self.cuts, points }
     }
 
@@ -155,13 +155,13 @@ impl Open {
 }
 
 fn count(n: usize) -> u32 {
-    u32::try_from(n).expect("the points of a minute are fewer than names, and those have numbers")
+    u32::try_from(n).expect("a minute has fewer points than there are names, which have 32-bit indices")
 }
 
-/// Merges those of the same id. There are none but when a launch was cut twice, or a task moved
-/// within the minute.
-fn each_once(mut points: Vec<(MetricId, Point)>) -> Vec<(MetricId, Point)> {
-    // Points are large: to sort the ids alone is several times faster.
+/// Merges points of the same id. There are duplicates only if a launch reported twice, or a task
+/// moved, within the minute.
+fn merge_duplicates(mut points: Vec<(MetricId, Point)>) -> Vec<(MetricId, Point)> {
+    // Points are large: sorting the ids alone is several times faster.
     let mut ids: Vec<MetricId> = points.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();
     if ids.is_sorted_by(|a, b| a < b) {
@@ -171,9 +171,9 @@ fn each_once(mut points: Vec<(MetricId, Point)>) -> Vec<(MetricId, Point)> {
     points.dedup_by(|(id, point), (kept_id, kept)| {
         let is_same = id == kept_id;
         if is_same {
-            // One metric is of one kind, which was compared with its name's.
+            // A metric has one type, which was compared with the type of its name.
             let merged = kept.merge(point);
-            debug_assert!(merged, "points of one metric are of one kind");
+            debug_assert!(merged, "points of one metric have one type");
         }
         is_same
     });

@@ -1,20 +1,20 @@
-//! Points of one metric added up, in room that is used again and again: to add to a place that
-//! is known is ten times faster than to merge bucket by bucket.
+//! Sum of the points of one metric, with reused buffers: adding to an array by bucket index is ten
+//! times faster than merging bucket lists.
 
 use crate::metrics::{
     Buckets, Point,
     point::{Histogram, Timer},
 };
 
-/// The widest range of buckets that has places: 32 doublings, from a microsecond to an hour.
+/// Widest range of buckets summed in the array: 32 doublings, from a microsecond to an hour.
 const RANGE_MAX: usize = 1024;
 
-/// The room.
+/// The reused buffers.
 #[derive(Debug)]
 pub(super) struct Adder {
-    /// How many values are in each bucket of the range.
+    /// Number of values in each bucket of the range.
     counts: Vec<u64>,
-    /// The buckets that hold something.
+    /// The non-empty buckets.
     found: Vec<(i16, u64)>,
 }
 
@@ -23,7 +23,7 @@ impl Adder {
         Self { counts: vec![0; RANGE_MAX], found: vec![(0, 0); RANGE_MAX] }
     }
 
-    /// The sum of points of one metric; none of no points.
+    /// The sum of points of one metric; `None` without points.
     pub(super) fn sum<'a>(&mut self, points: impl Iterator<Item = &'a Point> + Clone) -> Option<Point> {
         let first = points.clone().next()?;
         let histograms = points.clone().filter_map(|point| match point {
@@ -45,9 +45,9 @@ impl Adder {
             Point::Counter(_) | Point::Gauge(_) | Point::Meter(_) => {
                 let mut sum = first.clone();
                 for point in points.skip(1) {
-                    // One metric is of one kind, which was compared with its name's.
+                    // A metric has one type, which was compared with the type of its name.
                     let merged = sum.merge(point);
-                    debug_assert!(merged, "points of one metric are of one kind");
+                    debug_assert!(merged, "points of one metric have one type");
                 }
                 sum
             }
@@ -74,7 +74,7 @@ impl Adder {
                 *count = count.saturating_add(n);
             }
         }
-        // Which places are empty cannot be foreseen, so nothing branches on it.
+        // The positions of empty buckets are unpredictable, so the loop is branch-free.
         let mut n_found = 0;
         for (index, n) in (least..).zip(&*counts) {
             self.found[n_found] = (index, *n);

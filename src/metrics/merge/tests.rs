@@ -1,4 +1,4 @@
-//! Contributions: each level the sum of the one below, each cut in one of them.
+//! Metric batches: each level is the sum of the level below, each report is in one batch.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,11 +93,11 @@ fn each_level_is_the_sum_of_the_one_below() {
     ]);
     assert_eq!(points(&contributions), expected);
     assert_eq!(one.points.len(), expected.len(), "each id once");
-    assert_eq!(merger.contributions(), [], "nothing is contributed twice");
+    assert_eq!(merger.contributions(), [], "nothing is sent twice");
 }
 
 #[test]
-fn connections_and_workers_add_to_the_topology_and_machines_to_nothing() {
+fn connections_and_workers_add_to_the_topology_and_machines_have_no_parents() {
     let connection = "6@1@wc-1-1@h@6700@netty@h:6700-g:6701.Sent";
     let other = "6@1@wc-1-1@h@6700@netty@h:6700-f:6702.Sent";
     let mut merger = merger(&[connection, other]);
@@ -114,7 +114,7 @@ fn connections_and_workers_add_to_the_topology_and_machines_to_nothing() {
 }
 
 #[test]
-fn a_snapshot_is_added_as_a_whole_or_not_at_all() {
+fn a_report_is_added_as_a_whole_or_not_at_all() {
     let mut merger = merger(&[STREAM]);
     let some = snapshot("w1", 1, 7, &[(id(STREAM), counter(1)), (MetricId(9), counter(1))]);
     let unknown = AddError::Unknown { worker: "w1".parse().expect("an id"), ids: vec![MetricId(9)] };
@@ -123,7 +123,7 @@ fn a_snapshot_is_added_as_a_whole_or_not_at_all() {
     let mut foreign = snapshot("w1", 1, 7, &[]);
     foreign.topology = "other-1-1".parse().expect("an id");
     assert!(matches!(merger.add(&foreign), Err(AddError::Topology(..))));
-    merger.add(&snapshot("w1", 2, 7, &[])).expect("an empty cut counts too");
+    merger.add(&snapshot("w1", 2, 7, &[])).expect("an empty report counts too");
     for number in [1, 2] {
         let again = merger.add(&snapshot("w1", number, 7, &[(id(STREAM), counter(1))]));
         assert!(matches!(again, Err(AddError::Order { last: 2, .. })), "{again:?}");
@@ -132,17 +132,17 @@ fn a_snapshot_is_added_as_a_whole_or_not_at_all() {
 }
 
 #[test]
-fn points_that_are_none_are_left_out_and_counted() {
+fn invalid_points_are_left_out_and_counted() {
     let gauge = "1@2@wc-1-1@split@4@@sys@Capacity";
     let mut merger = merger(&[STREAM, gauge]);
     let bad = point::Gauge { at: Minute(7), sum: f64::NAN, n: 1, min: 0.0, max: 0.0 };
     let wrong_kind = (id(STREAM), Point::Gauge(bad));
     merger.add(&snapshot("w1", 1, 7, &[wrong_kind, (id(gauge), Point::Gauge(bad))])).expect("known");
-    assert_eq!((merger.contributions()[0].points.len(), merger.refused()), (0, 2));
+    assert_eq!((merger.contributions()[0].points.len(), merger.n_left_out()), (0, 2));
 }
 
 #[test]
-fn cuts_stay_in_order_when_the_clock_of_a_worker_jumps_back() {
+fn reports_stay_in_order_when_the_clock_of_a_worker_jumps_back() {
     let mut merger = merger(&[STREAM]);
     for (number, minute) in [(1, 8), (2, 7), (3, 8), (4, 8)] {
         merger.add(&snapshot("w1", number, minute, &[(id(STREAM), counter(1))])).expect("known");
@@ -157,42 +157,42 @@ fn cuts_stay_in_order_when_the_clock_of_a_worker_jumps_back() {
 }
 
 #[test]
-fn ids_follow_what_the_leader_says() {
+fn ids_assigned_by_the_leader_replace_the_old_ids() {
     let mut merger = merger(&[STREAM]);
-    let (leaf, lifted) = (id(STREAM), id("5@1@wc-1-1@@0@sys@Emitted"));
-    assert!(merger.rename(leaf, MetricId(1)) && merger.rename(lifted, MetricId(2)));
-    assert!(!merger.rename(MetricId(77), MetricId(3)), "nobody has it");
-    assert!(!merger.rename(MetricId(1), MetricId(2)), "another one has it");
+    let (leaf, rolled_up) = (id(STREAM), id("5@1@wc-1-1@@0@sys@Emitted"));
+    assert!(merger.rename(leaf, MetricId(1)) && merger.rename(rolled_up, MetricId(2)));
+    assert!(!merger.rename(MetricId(77), MetricId(3)), "no metric has the old id");
+    assert!(!merger.rename(MetricId(1), MetricId(2)), "another metric has the new id");
     merger.add(&snapshot("w1", 1, 7, &[(leaf, counter(1))])).expect("known by its old id");
     merger.add(&snapshot("w1", 2, 7, &[(MetricId(1), counter(1))])).expect("known by its new id");
     let points = points(&merger.contributions());
     assert_eq!((&points[&MetricId(1)], &points[&MetricId(2)]), (&counter(2), &counter(2)));
-    assert!(!points.contains_key(&leaf) && !points.contains_key(&lifted));
-    assert!(merger.known().contains(&(MetricId(2), name("5@1@wc-1-1@@0@sys@Emitted"))));
+    assert!(!points.contains_key(&leaf) && !points.contains_key(&rolled_up));
+    assert!(merger.known_names().contains(&(MetricId(2), name("5@1@wc-1-1@@0@sys@Emitted"))));
 }
 
 #[test]
-fn two_names_of_one_id_are_told_apart() {
-    // As if the hashes of both names were one.
+fn two_names_with_one_id_are_kept_apart() {
+    // As if both names had the same hash.
     let mut merger = merger(&[]);
-    let told = merger.names(&[(MetricId(5), name(STREAM)), (MetricId(5), name(SPOUT))]);
-    assert_eq!(told.conflicts, [(MetricId(5), name(SPOUT))]);
-    assert_eq!(told.lifted.len(), 5);
-    let topology_id = told.lifted.iter().find(|(_, name)| *name.subject() == Subject::Topology);
-    assert_eq!(merger.names(&[(MetricId(5), name(STREAM))]), Told::default(), "told again");
-    // A leaf with the id of a lifted name.
-    let taken = topology_id.expect("it is lifted").0;
+    let learned = merger.names(&[(MetricId(5), name(STREAM)), (MetricId(5), name(SPOUT))]);
+    assert_eq!(learned.conflicts, [(MetricId(5), name(SPOUT))]);
+    assert_eq!(learned.rolled_up.len(), 5);
+    let topology_id = learned.rolled_up.iter().find(|(_, name)| *name.subject() == Subject::Topology);
+    assert_eq!(merger.names(&[(MetricId(5), name(STREAM))]), Learned::default(), "known already");
+    // A leaf with the id of a rolled-up name.
+    let taken = topology_id.expect("rolled up").0;
     assert_eq!(merger.names(&[(taken, name(SPOUT))]).conflicts.len(), 1);
-    // A lifted name whose id a leaf has.
+    // A rolled-up name whose id belongs to a leaf.
     let mut merger = self::merger(&[]);
     let task = "1@1@wc-1-1@split@4@@sys@Emitted";
     merger.names(&[(id(task), name(SPOUT))]);
-    let told = merger.names(&[(id(STREAM), name(STREAM))]);
-    assert!(told.lifted.contains(&(MetricId::of(task, 1), name(task))), "{told:?}");
+    let learned = merger.names(&[(id(STREAM), name(STREAM))]);
+    assert!(learned.rolled_up.contains(&(MetricId::of(task, 1), name(task))), "{learned:?}");
 }
 
 #[test]
-fn no_contribution_is_too_large_and_no_cut_is_split() {
+fn batches_have_a_maximum_size_and_reports_are_not_split() {
     const LEAVES: usize = 120;
     let mut merger = merger(&[]);
     merger.points_max = 1000;
@@ -217,7 +217,7 @@ fn no_contribution_is_too_large_and_no_cut_is_split() {
     assert_eq!(points(&contributions)[&id("5@1@wc-1-1@@0@sys@n0")], counter(90));
 }
 
-/// Points of one kind, their buckets here and there.
+/// Points of one kind, with buckets close together and far apart.
 fn points_of_one_kind() -> impl Strategy<Value = Vec<Point>> {
     let bucket = prop_oneof![-40i16..40, 900i16..1100, any::<i16>()];
     let buckets = prop::collection::btree_map(bucket, 1u64..9, 0..9);
@@ -234,8 +234,8 @@ fn points_of_one_kind() -> impl Strategy<Value = Vec<Point>> {
 
 proptest! {
     #[test]
-    fn a_sum_is_what_the_points_merge_to(parts in points_of_one_kind(), others in points_of_one_kind()) {
-        // In the same room: nothing is left of what was summed before.
+    fn a_sum_equals_the_merged_points(parts in points_of_one_kind(), others in points_of_one_kind()) {
+        // The same adder: nothing is left of an earlier sum.
         let mut adder = Adder::new();
         for parts in [others, parts] {
             let mut merged = parts[0].clone();
@@ -246,7 +246,7 @@ proptest! {
     }
 
     #[test]
-    fn leaves_that_are_lifted_names_too_are_added_once(on_task in 1u64..100, on_stream in 1u64..100) {
+    fn leaves_that_are_also_rolled_up_are_added_once(on_task in 1u64..100, on_stream in 1u64..100) {
         let task = "1@1@wc-1-1@split@4@@sys@Emitted";
         let mut merger = merger(&[STREAM, task]);
         let leaves = [(id(STREAM), counter(on_stream)), (id(task), counter(on_task))];
@@ -262,7 +262,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_counted_is_on_every_level(
+    fn every_count_is_on_every_level(
         counts in prop::collection::vec((0usize..4, 0usize..6, 0u32..3, 1u64..1000), 0..80),
     ) {
         let texts: Vec<String> = (0..6)
@@ -277,7 +277,7 @@ proptest! {
             let one = snapshot(&format!("w{worker}"), numbers[worker], minute, &[(id(&texts[leaf]), counter(count))]);
             merger.add(&one).expect("known");
         }
-        let known: BTreeMap<_, _> = merger.known().into_iter().collect();
+        let known: BTreeMap<_, _> = merger.known_names().into_iter().collect();
         let mut sums: BTreeMap<usize, u64> = BTreeMap::new();
         let mut component_streams = 0;
         for (id, point) in points(&merger.contributions()) {

@@ -1,4 +1,4 @@
-//! One registered metric, and what of it was cut so far.
+//! One registered metric, and the part of it that is already reported.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -15,11 +15,11 @@ use crate::metrics::{
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) name: MetricName,
-    /// When it was registered.
+    /// Generation of the registration.
     pub(super) generation: u64,
     id: AtomicU64,
-    holders: AtomicUsize,
-    // Guards what was cut; held during the cut of this metric.
+    registrations: AtomicUsize,
+    // Guards the state; held while this metric is collected.
     state: Mutex<State>,
 }
 
@@ -27,8 +27,8 @@ pub(super) struct Entry {
 struct State {
     instrument: Instrument,
     on: bool,
-    /// The count that was cut so far, of what counts.
-    cut: u64,
+    /// The count that is already reported, of an instrument that counts.
+    reported: u64,
 }
 
 #[derive(Debug)]
@@ -46,8 +46,8 @@ impl Entry {
             name,
             generation,
             id: AtomicU64::new(id.0),
-            holders: AtomicUsize::new(1),
-            state: Mutex::new(State { instrument, on: true, cut: 0 }),
+            registrations: AtomicUsize::new(1),
+            state: Mutex::new(State { instrument, on: true, reported: 0 }),
         }
     }
 
@@ -59,18 +59,18 @@ impl Entry {
         self.id.store(id.0, Ordering::Relaxed);
     }
 
-    // Holders are counted under the registry's lock.
+    // Registrations are counted under the registry's lock.
     pub(super) fn hold(&self) {
-        self.holders.fetch_add(1, Ordering::Relaxed);
+        self.registrations.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn release(&self) {
-        let left = self.holders.load(Ordering::Relaxed).saturating_sub(1);
-        self.holders.store(left, Ordering::Relaxed);
+        let left = self.registrations.load(Ordering::Relaxed).saturating_sub(1);
+        self.registrations.store(left, Ordering::Relaxed);
     }
 
     pub(super) fn is_released(&self) -> bool {
-        self.holders.load(Ordering::Relaxed) == 0
+        self.registrations.load(Ordering::Relaxed) == 0
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -83,37 +83,37 @@ impl Entry {
         state.instrument.switch(on);
     }
 
-    /// What was cut of a counter.
-    pub(super) fn cut_total(&self) -> Option<u64> {
+    /// Returns the reported count of a counter; `None` for other types.
+    pub(super) fn reported_total(&self) -> Option<u64> {
         let state = self.state();
         match &state.instrument {
-            Instrument::Counter(_) => Some(state.cut),
+            Instrument::Counter(_) => Some(state.reported),
             Instrument::Gauge(_) | Instrument::Meter(_) | Instrument::Histogram(_) | Instrument::Timer(_) => {
                 None
             }
         }
     }
 
-    /// Whether something was counted since the last cut.
+    /// Returns whether something was counted since the last collection.
     pub(super) fn has_more(&self) -> bool {
         let state = self.state();
         match &state.instrument {
-            Instrument::Counter(counter) => counter.read() != state.cut,
-            Instrument::Meter(meter) => meter.read() != state.cut,
-            Instrument::Timer(timer) => timer.read() != state.cut,
-            // Closed connections' histograms are not worth another cut.
+            Instrument::Counter(counter) => counter.read() != state.reported,
+            Instrument::Meter(meter) => meter.read() != state.reported,
+            Instrument::Timer(timer) => timer.read() != state.reported,
+            // Histograms of closed connections are not worth another report.
             Instrument::Gauge(_) | Instrument::Histogram(_) => false,
         }
     }
 
-    pub(super) fn cut(&self, request: CutRequest) -> Option<Leaf> {
+    pub(super) fn collect(&self, request: CutRequest) -> Option<Leaf> {
         let state = &mut *self.state();
         let CutRequest { minute, now, with_gauges } = request;
         let mut total = None;
         let point = match &state.instrument {
             Instrument::Counter(counter) => {
                 let count = counter.read();
-                let added = count.wrapping_sub(std::mem::replace(&mut state.cut, count));
+                let added = count.wrapping_sub(std::mem::replace(&mut state.reported, count));
                 total = Some(count);
                 (added > 0).then_some(Point::Counter(point::Counter { count: added }))?
             }
@@ -125,7 +125,7 @@ impl Entry {
             }
             Instrument::Meter(meter) => {
                 let rates = if with_gauges { meter.rates(now) } else { Rates::default() };
-                let point = rated(&mut state.cut, meter.read(), minute, rates);
+                let point = rated(&mut state.reported, meter.read(), minute, rates);
                 (point.count > 0 || rates != Rates::default()).then_some(Point::Meter(point))?
             }
             Instrument::Histogram(histogram) => {
@@ -134,7 +134,7 @@ impl Entry {
             }
             Instrument::Timer(timer) => {
                 let rates = if with_gauges { timer.rates(now) } else { Rates::default() };
-                let meter = rated(&mut state.cut, timer.read(), minute, rates);
+                let meter = rated(&mut state.reported, timer.read(), minute, rates);
                 let histogram = timer.take();
                 (meter.count > 0 || histogram.count > 0 || rates != Rates::default())
                     .then_some(Point::Timer(point::Timer { histogram, meter }))?
@@ -144,8 +144,8 @@ impl Entry {
     }
 }
 
-fn rated(cut: &mut u64, count: u64, minute: Minute, rates: Rates) -> point::Meter {
-    let added = count.wrapping_sub(std::mem::replace(cut, count));
+fn rated(reported: &mut u64, count: u64, minute: Minute, rates: Rates) -> point::Meter {
+    let added = count.wrapping_sub(std::mem::replace(reported, count));
     point::Meter { count: added, from: minute, at: minute, m1: rates.m1, m5: rates.m5, m15: rates.m15 }
 }
 

@@ -1,4 +1,4 @@
-//! Cuts, ids, switches and bounds of a registry.
+//! Collection, ids, switches and limits of a registry.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -27,7 +27,7 @@ fn id(name: &MetricName) -> MetricId {
 }
 
 #[test]
-fn a_cut_has_what_was_added_since_the_one_before() {
+fn a_report_contains_the_increments_since_the_last_report() {
     let registry = registry();
     let counter = registry.counter(name(1, "Emitted"));
     let same = registry.counter(name(1, "Emitted"));
@@ -42,12 +42,12 @@ fn a_cut_has_what_was_added_since_the_one_before() {
     assert_eq!(registry.cut(request(2)), [], "nothing was added");
     assert_eq!(registry.cut_totals(), [(id(&name(1, "Emitted")), 4)]);
     counter.add(2);
-    assert_eq!(registry.cut_totals(), [(id(&name(1, "Emitted")), 4)], "not cut yet");
+    assert_eq!(registry.cut_totals(), [(id(&name(1, "Emitted")), 4)], "not reported yet");
     assert_eq!(registry.cut(request(3)), [leaf(2, 6)]);
 }
 
 #[test]
-fn gauges_and_rates_are_in_the_cuts_that_want_them() {
+fn gauges_and_rates_are_only_in_reports_that_request_them() {
     let registry = registry();
     let (gauge, meter) = (registry.gauge(name(1, "a")), registry.meter(name(1, "b")));
     registry.gauge_asking(name(1, "c"), || Some(7.0)).expect("there is room");
@@ -80,11 +80,11 @@ fn gauges_and_rates_are_in_the_cuts_that_want_them() {
 }
 
 #[test]
-fn no_count_is_lost_or_doubled_between_cuts() {
+fn no_count_is_lost_or_doubled_between_reports() {
     let registry = registry();
     let stop = AtomicBool::new(false);
-    let mut cut = thread::scope(|scope| {
-        let cutter = scope.spawn(|| {
+    let mut reported = thread::scope(|scope| {
+        let collector = scope.spawn(|| {
             let mut sum = 0;
             while !stop.load(Ordering::Acquire) {
                 sum += count(&registry.cut(request(1)));
@@ -99,10 +99,10 @@ fn no_count_is_lost_or_doubled_between_cuts() {
             .collect();
         counting.into_iter().for_each(|thread| thread.join().expect("it counts"));
         stop.store(true, Ordering::Release);
-        cutter.join().expect("it cuts")
+        collector.join().expect("collected")
     });
-    cut += count(&registry.cut(request(1)));
-    assert_eq!(cut, 400_000);
+    reported += count(&registry.cut(request(1)));
+    assert_eq!(reported, 400_000);
 }
 
 fn count(leaves: &[Leaf]) -> u64 {
@@ -114,7 +114,7 @@ fn count(leaves: &[Leaf]) -> u64 {
 }
 
 #[test]
-fn switches_act_at_once_on_what_there_is_and_on_what_comes() {
+fn switches_apply_at_once_to_existing_and_new_metrics() {
     let registry = registry();
     let emitted = registry.counter(name(1, "Emitted"));
     let emit_time = registry.histogram(name(1, "EmitTime"));
@@ -134,17 +134,20 @@ fn switches_act_at_once_on_what_there_is_and_on_what_comes() {
         ..Control::default()
     };
     registry.control(&both);
-    assert_eq!(counted(), 3, "what is enabled by name is measured");
+    assert_eq!(counted(), 3, "metrics enabled by name are measured");
     registry.control(&Control { on: false, ..both });
     assert_eq!(counted(), 0);
     registry.control(&Control { sample_rate: 0.0, ..Control::default() });
     registry.histogram(name(1, "x")).update(1.0);
-    let cut = registry.cut(request(1));
-    assert!(matches!(&cut[..], [Leaf { point: Point::Histogram(h), .. }] if h.n_sampled() == 0), "{cut:?}");
+    let leaves = registry.cut(request(1));
+    assert!(
+        matches!(&leaves[..], [Leaf { point: Point::Histogram(h), .. }] if h.n_sampled() == 0),
+        "{leaves:?}"
+    );
 }
 
 #[test]
-fn chosen_metrics_are_named_for_the_log() {
+fn debug_metrics_are_returned_with_their_names() {
     let registry = registry();
     registry.counter(name(1, "Emitted")).increment();
     registry.counter(name(1, "Acked")).increment();
@@ -156,7 +159,7 @@ fn chosen_metrics_are_named_for_the_log() {
 }
 
 #[test]
-fn new_names_are_told_once() {
+fn new_names_are_returned_once() {
     let registry = registry();
     registry.counter(name(1, "a"));
     registry.counter(name(2, "b"));
@@ -171,11 +174,11 @@ fn new_names_are_told_once() {
 }
 
 #[test]
-fn an_id_that_is_taken_is_avoided() {
+fn an_id_of_another_metric_is_avoided() {
     let registry = registry();
     registry.counter(name(1, "a")).increment();
     let taken = id(&name(1, "b"));
-    // Another metric got the id that follows from b's name, as if both had the same hash.
+    // Another metric has the id that follows from b's name, as if both had the same hash.
     assert!(registry.rename(id(&name(1, "a")), taken));
     registry.counter(name(1, "b")).increment();
     let probed = MetricId::of(&name(1, "b").to_string(), 1);
@@ -183,8 +186,8 @@ fn an_id_that_is_taken_is_avoided() {
     let mut ids = [taken, probed];
     ids.sort();
     assert_eq!(registry.cut(request(1)).iter().map(|leaf| leaf.id).collect::<Vec<_>>(), ids);
-    assert!(!registry.rename(taken, probed), "b has it");
-    assert!(!registry.rename(MetricId(1), MetricId(2)), "nobody has it");
+    assert!(!registry.rename(taken, probed), "b has the new id");
+    assert!(!registry.rename(MetricId(1), MetricId(2)), "no metric has the old id");
     assert!(registry.rename(taken, taken));
 }
 
@@ -205,17 +208,17 @@ fn the_counters_of_a_task_keep_their_order() {
 }
 
 #[test]
-fn a_metric_goes_when_the_last_who_asked_for_it_releases_it() {
+fn a_metric_is_removed_after_its_last_release() {
     let registry = registry();
     let closed = name(1, "x");
     let counter = registry.counter(closed.clone());
     registry.counter(closed.clone());
     registry.release(&closed);
     registry.cut(request(1));
-    assert_eq!(registry.len(), 1, "somebody still needs it");
+    assert_eq!(registry.len(), 1, "one registration is left");
     counter.add(2);
     registry.release(&closed);
-    assert_eq!(count(&registry.cut(request(1))), 2, "what was added is not lost");
+    assert_eq!(count(&registry.cut(request(1))), 2, "the last increments are reported");
     assert!(registry.is_empty());
     assert_eq!(registry.counters_of(TaskId(1)).counters.len(), 0);
     registry.counter(closed).increment();
@@ -223,18 +226,18 @@ fn a_metric_goes_when_the_last_who_asked_for_it_releases_it() {
 }
 
 #[test]
-fn too_many_metrics_are_refused_and_counted() {
+fn metrics_over_the_limit_are_rejected_and_counted() {
     let registry = registry();
     for n in 0..METRICS_MAX {
         registry.counter(name(1, &format!("n{n}")));
     }
     let more = registry.counter(name(1, "more"));
     more.increment();
-    assert_eq!((more.read(), registry.refused(), registry.len()), (0, 1, METRICS_MAX));
+    assert_eq!((more.read(), registry.n_rejected(), registry.len()), (0, 1, METRICS_MAX));
     assert!(registry.try_gauge(name(1, "more")).is_err());
-    registry.try_counter(name(1, "n0")).expect("it is there already");
+    registry.try_counter(name(1, "n0")).expect("registered before");
     registry.release(&name(1, "n0"));
     registry.release(&name(1, "n0"));
     registry.cut(request(1));
-    registry.try_counter(name(1, "more")).expect("there is room again");
+    registry.try_counter(name(1, "more")).expect("below the limit again");
 }

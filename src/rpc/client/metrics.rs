@@ -1,4 +1,4 @@
-//! What a client asks about metrics.
+//! Metric queries of a client.
 
 use super::{Client, Error, Repeat, encoded, topology_path};
 use crate::{
@@ -10,37 +10,37 @@ use crate::{
     },
 };
 
-/// Which metrics of a topology are asked for; what is absent lets all through.
+/// Filter over the metrics of a topology; an absent field matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MetricFilter {
-    /// Of this level.
+    /// Level.
     pub level: Option<MetaType>,
-    /// Of this component.
+    /// Component.
     pub component: Option<ComponentId>,
-    /// Of this task.
+    /// Task.
     pub task: Option<TaskId>,
-    /// Of this stream.
+    /// Stream.
     pub stream: Option<StreamId>,
-    /// Whose last part, or full name where it holds `@`, is like this: `*` is any text, `?` any
-    /// character.
+    /// Pattern of the last part, or of the full name if the pattern contains `@`: `*` matches any
+    /// text, `?` any character.
     pub name: Option<String>,
 }
 
-/// A page of a list: where it begins, and how long it may be.
+/// A page of a list: its start and its maximum length.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
-    /// What the page before answered as `next`; the first page when absent.
+    /// The `next` of the page before; the first page when absent.
     pub after: Option<String>,
-    /// At most so many; what the nimbus finds good when absent.
+    /// Maximum number of elements; the default of the nimbus when absent.
     pub limit: Option<usize>,
 }
 
-/// A stretch of time as the API reads it: milliseconds since 1970, or relative such as `-1h`.
+/// An interval of time as the API parses it: milliseconds since 1970, or relative such as `-1h`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Span {
-    /// From when on; sixty windows before the end when absent.
+    /// Start; sixty windows before the end when absent.
     pub from: Option<String>,
-    /// Until when; now when absent.
+    /// End; now when absent.
     pub to: Option<String>,
 }
 
@@ -76,13 +76,13 @@ fn of(topology: &str, rest: &str) -> String {
 }
 
 impl Client {
-    /// The topologies that have metrics, those that are gone as well.
+    /// Returns the topologies that have metrics, including killed topologies.
     pub async fn measured_topologies(&self, page: &Page) -> Result<MeasuredTopologyList, Error> {
         let query = Query::default().page(page).0;
         self.get(&format!("/api/v1/metrics/topologies{query}")).await
     }
 
-    /// What is measured of a topology.
+    /// Returns the metrics of a topology.
     pub async fn metric_metas(
         &self,
         topology: &str,
@@ -93,7 +93,7 @@ impl Client {
         self.get(&format!("{}{query}", of(topology, "metas"))).await
     }
 
-    /// The values of a topology's metrics in the window that ends now.
+    /// Returns the values of a topology's metrics in the window that ends now.
     pub async fn latest_metrics(
         &self,
         topology: &str,
@@ -105,7 +105,7 @@ impl Client {
         self.get(&format!("{}{query}", of(topology, "latest"))).await
     }
 
-    /// The points of some of a topology's metrics over time.
+    /// Returns the points of a topology's metrics over time.
     pub async fn metric_points(
         &self,
         topology: &str,
@@ -124,7 +124,7 @@ impl Client {
         self.get(&format!("/api/v1/metrics/data{}", query.0)).await
     }
 
-    /// Where a topology's tasks ran, by task.
+    /// Returns the workers in which a topology's tasks ran, by task.
     pub async fn task_track(
         &self,
         topology: &str,
@@ -135,7 +135,7 @@ impl Client {
         self.get(&format!("{}{query}", of(topology, "track"))).await
     }
 
-    /// The topologies that there were, newest first; those of one name if it is given.
+    /// Returns the topologies in the history, newest first; only those named `name`, if given.
     pub async fn topology_history(
         &self,
         name: Option<&str>,
@@ -145,23 +145,23 @@ impl Client {
         self.get(&format!("/api/v1/metrics/history{query}")).await
     }
 
-    /// How the archive of the nimbus that answers is, and its queue of uploads.
+    /// Returns the status of the answering nimbus' metric store and its export queue.
     pub async fn archive_status(&self) -> Result<ArchiveStatus, Error> {
         self.get("/api/v1/metrics/status").await
     }
 
-    /// What a running topology measures otherwise than its settings say.
+    /// Returns the metric switches that were changed while the topology runs.
     pub async fn metric_control(&self, topology: &str) -> Result<MetricControlRequest, Error> {
         self.get(&topology_path(topology, "/metrics")).await
     }
 
-    /// Changes what a running topology measures.
+    /// Changes the metric switches of a running topology.
     pub async fn control_metrics(
         &self,
         topology: &str,
         request: &MetricControlRequest,
     ) -> Result<Accepted, Error> {
-        // Wishing for the same twice changes nothing.
+        // The request replaces the earlier one, so a repeat changes nothing.
         self.post(&topology_path(topology, "/metrics"), request, Repeat::Safe).await
     }
 }
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries_hold_what_was_asked_for_and_nothing_else() {
+    fn queries_contain_the_given_fields_only() {
         assert_eq!(Query::default().filter(&MetricFilter::default(), "name").page(&Page::default()).0, "");
         let filter = MetricFilter {
             level: Some(MetaType::ComponentStream),

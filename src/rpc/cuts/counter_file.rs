@@ -1,14 +1,14 @@
-//! How far the counters of a task are, in a file that is written in place.
+//! Counter file: the current totals of a task's counters, in a file that is written in place.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
-use super::lines::{self, Lines};
+use super::lines::{self, NameLog};
 use crate::{
     metrics::{MetricId, MetricName},
     model::TaskId,
 };
 
-/// What the file begins with.
+/// Start of the file.
 pub(super) const MAGIC: [u8; 8] = *b"SKCOUNT1";
 
 const NUMBER_BYTES: usize = size_of::<u64>();
@@ -16,48 +16,48 @@ const NUMBER_BYTES: usize = size_of::<u64>();
 pub(super) const COUNTERS: &str = "counters-";
 pub(super) const SLOTS: &str = "slots-";
 
-/// The counters of one task. Each has a slot, from the first on.
+/// The counter file of one task. Each counter has a slot; slots are numbered from the start.
 #[derive(Debug)]
 pub struct CounterFile {
     file: File,
-    slots: Lines,
+    slots: NameLog,
     n_slots: usize,
     written: Vec<u8>,
     bytes: Vec<u8>,
 }
 
 impl CounterFile {
-    /// Makes the files of a task in `dir`.
+    /// Creates the files of a task in `dir`.
     ///
     /// # Errors
-    /// When they cannot be written, or are there already.
+    /// If the files cannot be written, or exist already.
     pub fn create(dir: &Path, task: TaskId) -> io::Result<Self> {
-        let slots = Lines::create(&dir.join(format!("{SLOTS}{task}")))?;
+        let slots = NameLog::create(&dir.join(format!("{SLOTS}{task}")))?;
         let file = File::create_new(dir.join(format!("{COUNTERS}{task}")))?;
         file.write_all_at(&MAGIC, 0)?;
         Ok(Self { file, slots, n_slots: 0, written: Vec::new(), bytes: Vec::new() })
     }
 
-    /// Notes which counter the next slot is of; only then it may be written.
+    /// Records the counter of the next slot; the slot may be written only after that.
     ///
     /// # Errors
-    /// When that could not be written: the slot is not there then.
+    /// If the record could not be written: then the slot does not exist.
     pub fn add_slot(&mut self, id: MetricId, name: &MetricName) -> io::Result<()> {
         self.slots.add(id, name)?;
         self.n_slots += 1;
         Ok(())
     }
 
-    /// How many slots there are.
+    /// Number of slots.
     pub fn n_slots(&self) -> usize {
         self.n_slots
     }
 
-    /// Writes how far the counters are, in the order of their slots; those beyond the last slot
-    /// are left out. Writes nothing when nothing has changed.
+    /// Writes the totals of the counters, in the order of their slots; totals beyond the last slot
+    /// are left out. Writes nothing if no total has changed.
     ///
     /// # Errors
-    /// When it could not be written; the next call tries all of it again.
+    /// If the totals could not be written; the next call writes all of them again.
     pub fn write(&mut self, totals: impl IntoIterator<Item = u64>) -> io::Result<()> {
         self.bytes.clear();
         for total in totals.into_iter().take(self.n_slots) {
@@ -72,8 +72,8 @@ impl CounterFile {
     }
 }
 
-/// The counters of a task that were ever written, and how far they were. A file that was never
-/// begun is as good as none.
+/// Returns the counters of a task that were ever written, and their totals. A file without a
+/// complete start counts as missing.
 pub(super) fn read(dir: &Path, task: &str) -> io::Result<Vec<(MetricId, MetricName, u64)>> {
     let slots = lines::read(&dir.join(format!("{SLOTS}{task}")))?;
     let bytes = match std::fs::read(dir.join(format!("{COUNTERS}{task}"))) {
@@ -82,7 +82,7 @@ pub(super) fn read(dir: &Path, task: &str) -> io::Result<Vec<(MetricId, MetricNa
         Err(error) => return Err(error),
     };
     let Some(numbers) = bytes.strip_prefix(&MAGIC) else { return Ok(Vec::new()) };
-    // A number at the end that is cut short was never there before.
+    // A truncated number at the end belongs to a slot that was never written before.
     let numbers = numbers.chunks_exact(NUMBER_BYTES).map(|number| {
         let mut bytes = [0; NUMBER_BYTES];
         bytes.copy_from_slice(number);

@@ -1,4 +1,4 @@
-//! Cuts as files.
+//! Spooled reports: one file for each report.
 
 use std::{
     collections::BTreeMap,
@@ -10,74 +10,74 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::lines::{self, Lines};
+use super::lines::{self, NameLog};
 use crate::metrics::{MetricId, MetricName, Snapshot};
 
 pub(super) const NAMES: &str = "names";
 const PREFIX: &str = "cut-";
 const DIGEST_BYTES: usize = 32;
 
-/// One cut, or neighbouring ones made into one.
+/// One report, or consecutive reports joined into one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cut {
-    /// The number of the first; the snapshot has the last's.
+    /// Sequence number of the first report; the snapshot has that of the last.
     pub first: u64,
-    /// What was measured.
+    /// The joined report.
     pub snapshot: Snapshot,
 }
 
 #[derive(Serialize)]
-struct Out<'a> {
+struct EncodedReport<'a> {
     cut: &'a Cut,
     totals: &'a BTreeMap<MetricId, u64>,
 }
 
-/// A cut as it was read.
+/// A report as read from its file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct Stored {
+pub(super) struct StoredReport {
     pub(super) cut: Cut,
-    /// How far each counter was then.
+    /// Total of each counter at the time of the report.
     pub(super) totals: BTreeMap<MetricId, u64>,
 }
 
-/// The cuts of a live worker on its disk.
+/// The spool of a live worker: its reports on disk.
 #[derive(Debug)]
 pub struct CutDir {
     dir: PathBuf,
-    names: Lines,
+    names: NameLog,
 }
 
 impl CutDir {
-    /// No cuts yet.
+    /// Creates an empty spool.
     ///
     /// # Errors
-    /// When `dir` cannot be written, or was used before.
+    /// If `dir` cannot be written, or was used before.
     pub fn create(dir: &Path) -> io::Result<Self> {
-        Ok(Self { dir: dir.to_owned(), names: Lines::create(&dir.join(NAMES))? })
+        Ok(Self { dir: dir.to_owned(), names: NameLog::create(&dir.join(NAMES))? })
     }
 
-    /// Notes a metric's name, before any cut in which its id stands.
+    /// Records a metric's name; required before any report that contains the id.
     ///
     /// # Errors
-    /// When it could not be written.
+    /// If the name could not be written.
     pub fn add_name(&mut self, id: MetricId, name: &MetricName) -> io::Result<()> {
         self.names.add(id, name)
     }
 
-    /// The names that were noted.
+    /// Reads the recorded names.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// If the names cannot be read.
     pub fn names(&self) -> io::Result<Vec<(MetricId, MetricName)>> {
         Ok(lines::read(&self.dir.join(NAMES))?.into_iter().flatten().collect())
     }
 
-    /// Writes a cut, with how far every counter was then. It is there as a whole or not at all.
+    /// Writes a report with the totals of all counters at that time, atomically.
     ///
     /// # Errors
-    /// When it could not be written; then it is not there.
+    /// If the report could not be written; then the file does not exist.
     pub fn write(&self, cut: &Cut, totals: &BTreeMap<MetricId, u64>) -> io::Result<()> {
-        let content = rmp_serde::to_vec(&Out { cut, totals }).expect("cuts are plain values");
+        let content = rmp_serde::to_vec(&EncodedReport { cut, totals }).expect("reports are plain values");
         let next = self.dir.join("next");
         let mut file = File::create(&next)?;
         file.write_all(&Sha256::digest(&content))?;
@@ -87,19 +87,19 @@ impl CutDir {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// Reads a cut that was written.
+    /// Reads a report that was written.
     ///
     /// # Errors
-    /// When it is not there, or damaged.
+    /// If the file does not exist, or is damaged.
     pub fn read(&self, first: u64, last: u64) -> io::Result<Cut> {
         read_file(&self.path(first, last)).map(|stored| stored.cut)
     }
 
-    /// Makes one cut of two neighbouring ones. A crash in between leaves the parts as well, and
-    /// whoever reads takes the longer one.
+    /// Joins two consecutive reports into one. A crash in between leaves the parts as well, and
+    /// the reader takes the longer report.
     ///
     /// # Errors
-    /// When a part cannot be read or the whole not be written; the parts are there then.
+    /// If a part cannot be read or the joined report cannot be written; then the parts still exist.
     pub fn join(&self, older: (u64, u64), newer: (u64, u64)) -> io::Result<()> {
         let first = read_file(&self.path(older.0, older.1))?.cut;
         let last = read_file(&self.path(newer.0, newer.1))?;
@@ -109,9 +109,10 @@ impl CutDir {
         Ok(())
     }
 
-    /// Removes a cut that is safe. Never the last one: how far the counters were stands in it.
+    /// Removes a committed report. Must not be called for the last report: it contains the totals
+    /// of the counters.
     pub fn remove(&self, first: u64, last: u64) {
-        // One that stays is sent once more by the supervisor, which changes nothing.
+        // If the file stays, the supervisor sends the report again, which changes nothing.
         let _stays = fs::remove_file(self.path(first, last));
     }
 
@@ -120,7 +121,7 @@ impl CutDir {
     }
 }
 
-/// Two neighbouring cuts as one, which counts for the later minute.
+/// Joins two consecutive reports; the result counts for the later minute.
 fn joined(older: Cut, newer: Cut) -> Cut {
     let Cut { first, snapshot: Snapshot { leaves, .. } } = older;
     let mut snapshot = newer.snapshot;
@@ -128,7 +129,7 @@ fn joined(older: Cut, newer: Cut) -> Cut {
         snapshot.leaves.iter().enumerate().map(|(place, leaf)| (leaf.id, place)).collect();
     for leaf in leaves {
         match places.get(&leaf.id) {
-            // One of another kind is another metric's, and there is none.
+            // Both points have the same type: a metric of another type has another id.
             Some(place) => drop(snapshot.leaves[*place].point.merge(&leaf.point)),
             None => {
                 places.insert(leaf.id, snapshot.leaves.len());
@@ -139,21 +140,21 @@ fn joined(older: Cut, newer: Cut) -> Cut {
     Cut { first, snapshot }
 }
 
-/// The first and last number in the name of a cut's file.
+/// Parses the first and last sequence number in the name of a report's file.
 pub(super) fn numbers(file_name: &str) -> Option<(u64, u64)> {
     let (first, last) = file_name.strip_prefix(PREFIX)?.split_once('-')?;
     Some((first.parse().ok()?, last.parse().ok()?))
 }
 
-pub(super) fn read_file(path: &Path) -> io::Result<Stored> {
+pub(super) fn read_file(path: &Path) -> io::Result<StoredReport> {
     let bytes = fs::read(path)?;
     let damaged =
         |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what}: {}", path.display()));
     let Some((digest, content)) = bytes.split_at_checked(DIGEST_BYTES) else {
-        return Err(damaged("a cut is too short"));
+        return Err(damaged("a metric report is truncated"));
     };
     if Sha256::digest(content).as_slice() != digest {
-        return Err(damaged("a cut is damaged"));
+        return Err(damaged("the checksum of a metric report does not match"));
     }
-    rmp_serde::from_slice(content).map_err(|_| damaged("a cut is of another version"))
+    rmp_serde::from_slice(content).map_err(|_| damaged("a metric report has an unknown format"))
 }

@@ -1,4 +1,4 @@
-//! Files of lines, one for each metric, that are only added to.
+//! Append-only files of metric ids and names, one metric per line.
 
 use std::{
     fs::{self, File},
@@ -9,15 +9,14 @@ use std::{
 
 use crate::metrics::{MetricId, MetricName};
 
-/// A file that lines are added to. A line that could not be written whole is written over by
-/// the next.
+/// An append-only file of lines. The next line overwrites a line that was not written completely.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct NameLog {
     file: File,
     length: u64,
 }
 
-impl Lines {
+impl NameLog {
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         Ok(Self { file: File::create_new(path)?, length: 0 })
     }
@@ -30,8 +29,8 @@ impl Lines {
     }
 }
 
-/// The whole lines of a file; none when there is no such file. One that makes no sense is
-/// `None` and keeps its place.
+/// Reads the complete lines of a file; none if the file does not exist. A line that cannot be
+/// parsed is `None` and keeps its index.
 pub(super) fn read(path: &Path) -> io::Result<Vec<Option<(MetricId, MetricName)>>> {
     let text = match fs::read(path) {
         Ok(text) => text,

@@ -1,24 +1,25 @@
-//! What a worker leaves on its disk of its metrics: for itself, and for its supervisor when
-//! it is gone.
+//! Spool: the reports and counters that a worker keeps on its disk, for itself, and for its
+//! supervisor after the worker has died.
 //!
 //! ```text
 //! {worker}/metrics/
-//!   launch              who it is; locked for as long as it lives
-//!   names               metrics of its cuts: id and name, one per line, only added to
-//!   cut-{first}-{last}  a cut, renamed into place before anyone hears of it
-//!   counters-{task}     how far each counter of a task is: 8 bytes each, written in place
-//!   slots-{task}        which counter is where in there: id and name, one per line
-//!   done                the supervisor has brought everything to the leader
+//!   launch              identity of the launch; locked while the worker lives
+//!   names               metrics of the reports: id and name, one per line, append-only
+//!   cut-{first}-{last}  a report, renamed into place before any process may send it
+//!   counters-{task}     current total of each counter of a task: 8 bytes each, written in place
+//!   slots-{task}        counter of each slot in that file: id and name, one per line
+//!   done                marks that the leader has committed all reports
 //! ```
 //!
-//! A cut holds what was counted since the one before, and how far each counter was then. So
-//! when a worker is gone, the counters' file less the last cut is the cut that is missing:
-//! whatever was written is in exactly one of them. See [`remains::read`].
+//! A report contains the increments since the report before, and the total of each counter at that
+//! time. After the worker has died, the totals in the counter files less those of the last report
+//! are the missing last report: each count that was written is in exactly one report. See
+//! [`remains::read`].
 //!
-//! - The page cache outlives a killed process, so the counters' file is not synced. Cuts are,
-//!   so a machine that comes back has them all.
-//! - A number of a counter is 8 bytes at a multiple of 8: a write that was cut short has
-//!   changed each number as a whole or not at all.
+//! - The page cache outlives a killed process, so the counter files are not synced. Reports are
+//!   synced, so they survive a crash of the machine.
+//! - A total is 8 bytes at an offset that is a multiple of 8: an interrupted write has changed each
+//!   total completely or not at all.
 //!
 //! All functions block.
 
@@ -47,46 +48,45 @@ const DIR: &str = "metrics";
 const LAUNCH_FILE: &str = "launch";
 const DONE_FILE: &str = "done";
 
-/// Whose metrics they are.
+/// Identity of one launch of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     /// The topology.
     pub topology: TopologyId,
     /// The launch.
     pub worker: WorkerId,
-    /// When it began to measure.
+    /// Start time of the measurement.
     #[serde(rename = "started_ms")]
     pub started: Timestamp,
 }
 
-/// The metrics' directory of a live worker; no other process takes it as left for as long as
-/// this lives.
+/// Lock on the spool of a worker. While it is held, no other process treats the spool as orphaned.
 #[derive(Debug)]
 pub struct Taken {
-    /// The directory.
+    /// The spool's directory.
     pub dir: PathBuf,
     _lock: File,
 }
 
-/// How the metrics' directory of a worker stands.
+/// State of a worker's spool.
 #[derive(Debug)]
 pub enum Standing {
-    /// There is nothing in it to be brought anywhere, or all was.
+    /// The spool has no reports, or all are committed.
     Done,
-    /// Its worker lives.
+    /// The worker lives.
     Live,
-    /// Its worker is gone.
+    /// The worker is gone, and its reports may not be committed.
     Left(Taken, Launch),
 }
 
-/// Makes the metrics' directory below a worker's own directory and takes it.
+/// Creates the spool below a worker's own directory and locks it.
 ///
 /// # Errors
-/// When it cannot be written, or is there already.
+/// If the spool cannot be written, or exists already.
 pub fn take(worker_dir: &Path, launch: &Launch) -> io::Result<Taken> {
     let dir = worker_dir.join(DIR);
     fs::create_dir(&dir)?;
-    // Locked before it has its name, so that nobody finds it unlocked.
+    // Locked before the rename, so that no process finds the file unlocked.
     let next = dir.join("launch.next");
     let lock = File::create_new(&next)?;
     lock.lock()?;
@@ -95,10 +95,10 @@ pub fn take(worker_dir: &Path, launch: &Launch) -> io::Result<Taken> {
     Ok(Taken { dir, _lock: lock })
 }
 
-/// Looks whether a worker left metrics that are to be brought to the leader.
+/// Returns the state of a worker's spool; locks the spool if it is orphaned.
 ///
 /// # Errors
-/// When the directory is there and cannot be read.
+/// If the spool exists and cannot be read.
 pub fn look(worker_dir: &Path) -> io::Result<Standing> {
     let dir = worker_dir.join(DIR);
     if dir.join(DONE_FILE).exists() {
@@ -106,7 +106,7 @@ pub fn look(worker_dir: &Path) -> io::Result<Standing> {
     }
     let lock = match File::open(dir.join(LAUNCH_FILE)) {
         Ok(lock) => lock,
-        // It died before it measured anything, or never measures.
+        // The worker died before it measured anything, or never measures.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Standing::Done),
         Err(error) => return Err(error),
     };
@@ -119,17 +119,17 @@ pub fn look(worker_dir: &Path) -> io::Result<Standing> {
     Ok(Standing::Left(Taken { dir, _lock: lock }, launch))
 }
 
-/// Whether a worker, if it is gone, may have left metrics that are not with the leader yet.
+/// Returns whether the spool may contain uncommitted reports, if the worker is gone.
 pub fn may_have_left(worker_dir: &Path) -> bool {
     let dir = worker_dir.join(DIR);
     dir.join(LAUNCH_FILE).exists() && !dir.join(DONE_FILE).exists()
 }
 
-/// Notes that everything in `taken` is safe, and removes what it took.
+/// Marks all reports of a locked spool as committed, and removes the spool's files.
 ///
 /// # Errors
-/// When it cannot be written; then it is to be brought to the leader again, which changes
-/// nothing there.
+/// If the mark cannot be written or a file not be removed; if the mark is missing, the reports must
+/// be sent to the leader again, which changes nothing there.
 pub fn finish(taken: &Taken) -> io::Result<()> {
     fs::write(taken.dir.join(DONE_FILE), b"")?;
     for entry in fs::read_dir(&taken.dir)? {

@@ -1,4 +1,4 @@
-//! What a worker that is gone has left.
+//! Recovery of the reports in an orphaned spool.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 use super::{
     Cut, Launch,
     counter_file::{self, COUNTERS},
-    cut_file::{self, NAMES, Stored},
+    cut_file::{self, NAMES, StoredReport},
     lines,
 };
 use crate::{
@@ -18,25 +18,26 @@ use crate::{
     model::Timestamp,
 };
 
-/// The cuts that a worker left and that may not be safe, and the names in them.
+/// The possibly uncommitted reports of a dead worker, and the names of their metrics.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Remains {
-    /// The cuts by number, without gaps; the last may be one that it did not live to take.
+    /// The reports in order of their sequence numbers, without gaps. The last may be computed from
+    /// the counter files, if the worker died before it collected that report.
     pub cuts: Vec<Cut>,
-    /// The names of the metrics in them.
+    /// The names of the metrics in the reports.
     pub names: BTreeMap<MetricId, MetricName>,
-    /// What could not be read, for the log: counts in there are lost, unless a counters' file has
-    /// them.
+    /// Errors for the log, one for each unreadable file: its counts are lost, unless a counter file
+    /// contains them.
     pub problems: Vec<String>,
 }
 
-/// Reads what is in the metrics' directory of a worker that is gone.
+/// Recovers the reports of a dead worker from its spool.
 ///
 /// # Errors
-/// When the directory cannot be read. A file that cannot is a problem of [`Remains`].
+/// If the directory cannot be read. An unreadable file is one of [`Remains::problems`].
 pub fn read(dir: &Path, launch: &Launch) -> io::Result<Remains> {
-    let mut remains = Remains::default();
-    let (mut cuts, mut counters, mut last_number) = (Vec::<Stored>::new(), Vec::new(), 0);
+    let mut recovered = Remains::default();
+    let (mut cuts, mut counters, mut last_number) = (Vec::<StoredReport>::new(), Vec::new(), 0);
     let mut written = None;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -45,28 +46,28 @@ pub fn read(dir: &Path, launch: &Launch) -> io::Result<Remains> {
             last_number = last_number.max(last);
             match cut_file::read_file(&entry.path()) {
                 Ok(stored) => cuts.push(stored),
-                Err(error) => remains.problems.push(error.to_string()),
+                Err(error) => recovered.problems.push(error.to_string()),
             }
         } else if let Some(task) = name.strip_prefix(COUNTERS) {
             match counter_file::read(dir, task) {
                 Ok(some) => counters.extend(some),
-                Err(error) => remains.problems.push(format!("{name}: {error}")),
+                Err(error) => recovered.problems.push(format!("{name}: {error}")),
             }
             written = written.max(entry.metadata()?.modified().ok());
         }
     }
-    remains.names = lines::read(&dir.join(NAMES))?.into_iter().flatten().collect();
-    let cuts = without_parts(cuts);
-    let missing = missing(cuts.last(), &counters, launch, (last_number, written));
-    remains.names.extend(counters.into_iter().map(|(id, name, _)| (id, name)));
-    remains.cuts = cuts.into_iter().map(|stored| stored.cut).chain(missing).collect();
-    close_gaps(&mut remains);
-    Ok(remains)
+    recovered.names = lines::read(&dir.join(NAMES))?.into_iter().flatten().collect();
+    let cuts = drop_joined_parts(cuts);
+    let unreported = unreported(cuts.last(), &counters, launch, (last_number, written));
+    recovered.names.extend(counters.into_iter().map(|(id, name, _)| (id, name)));
+    recovered.cuts = cuts.into_iter().map(|stored| stored.cut).chain(unreported).collect();
+    close_gaps(&mut recovered);
+    Ok(recovered)
 }
 
-/// Cuts by number, without those that others hold.
-fn without_parts(mut cuts: Vec<Stored>) -> Vec<Stored> {
-    // Of two that begin alike, the longer one first.
+/// Sorts reports by sequence number, and drops those that a joined report contains.
+fn drop_joined_parts(mut cuts: Vec<StoredReport>) -> Vec<StoredReport> {
+    // Of two reports with the same start, the longer one first.
     cuts.sort_by_key(|stored| (stored.cut.first, std::cmp::Reverse(stored.cut.snapshot.number)));
     let mut end = 0;
     cuts.retain(|stored| {
@@ -78,16 +79,17 @@ fn without_parts(mut cuts: Vec<Stored>) -> Vec<Stored> {
     cuts
 }
 
-/// What was counted after the last cut that can be read.
-fn missing(
-    last: Option<&Stored>,
+/// Computes the missing last report: the counts after the last readable report.
+fn unreported(
+    last: Option<&StoredReport>,
     counters: &[(MetricId, MetricName, u64)],
     launch: &Launch,
     (last_number, written): (u64, Option<SystemTime>),
 ) -> Option<Cut> {
     let before = |id: &MetricId| last.and_then(|last| last.totals.get(id)).copied().unwrap_or(0);
     let leaf = |(id, _, total): &(MetricId, MetricName, u64)| {
-        // A cut may hold more than was written to the counters' file, never the other way round.
+        // The last report may contain counts that were never written to the counter file: then
+        // nothing is missing.
         let count = total.saturating_sub(before(id));
         let point = Point::Counter(Counter { count });
         (count > 0).then_some(Leaf { id: *id, point, total: Some(*total) })
@@ -108,13 +110,14 @@ fn missing(
     })
 }
 
-/// Lets each cut begin where the one before ended: what stood between them is lost, and the
-/// leader takes only what follows on what it has.
-fn close_gaps(remains: &mut Remains) {
+/// Extends each report so that it begins where the report before ended: reports in between are
+/// lost, and the leader ingests only a report that follows directly on the last one that it has.
+fn close_gaps(recovered: &mut Remains) {
     let mut end = None;
-    for cut in &mut remains.cuts {
+    for cut in &mut recovered.cuts {
         if let Some(end) = end.filter(|end| cut.first != end + 1) {
-            remains.problems.push(format!("cuts {} to {} are lost", end + 1, cut.first.saturating_sub(1)));
+            let last_lost = cut.first.saturating_sub(1);
+            recovered.problems.push(format!("reports {} to {last_lost} are lost", end + 1));
             cut.first = end + 1;
         }
         end = Some(cut.snapshot.number);

@@ -1,5 +1,5 @@
-//! A worker that may die between any two steps loses no count that was written, and none is
-//! brought twice.
+//! A worker that dies between any two steps loses no count that was written, and none is counted
+//! twice.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,7 @@ fn metric(task: TaskId, n: usize) -> (MetricId, MetricName) {
     (MetricId::of(&name.to_string(), 0), name)
 }
 
-/// What a worker does, or how it dies in the middle of it.
+/// A step of a worker or of the leader.
 #[derive(Debug, Clone)]
 enum Step {
     Count {
@@ -47,23 +47,24 @@ enum Step {
     Write {
         task: usize,
     },
-    Cut,
-    /// The leader takes what it has not yet.
+    Collect,
+    /// The leader ingests the next `n` reports.
     Send {
         n: usize,
     },
-    /// What it took is safe.
-    Forget,
+    /// The sent reports are committed, and removed.
+    Remove,
     Join,
 }
 
+/// The moment of the worker's death.
 #[derive(Debug, Clone, Copy)]
 enum Death {
     Between,
-    /// A cut was taken and is not on disk.
-    BeforeCutFile,
-    InCutFile,
-    /// The cuts were joined and their parts not removed.
+    /// A report was collected and is not on disk.
+    BeforeReportFile,
+    InReportFile,
+    /// Two reports were joined and their parts not removed.
     InJoin,
     InSlotLine,
     InFirstNumber,
@@ -76,8 +77,8 @@ struct Counters {
     written: Vec<u64>,
 }
 
-/// A worker, and the leader that it reports to.
-struct Story {
+/// A worker, and the leader that ingests its reports.
+struct Scenario {
     dir: tempfile::TempDir,
     taken: Option<Taken>,
     cuts: CutDir,
@@ -86,12 +87,12 @@ struct Story {
     n_sent: usize,
     number: u64,
     cut_totals: BTreeMap<MetricId, u64>,
-    // The leader's.
+    // State of the leader.
     stored: BTreeMap<MetricId, u64>,
     last_stored: u64,
 }
 
-impl Story {
+impl Scenario {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let taken = take(dir.path(), &launch()).expect("taken");
@@ -141,8 +142,8 @@ impl Story {
                 counters.file.write(counters.totals.iter().copied()).expect("written");
                 counters.written.clone_from(&counters.totals);
             }
-            Step::Cut => {
-                let cut = self.take_cut();
+            Step::Collect => {
+                let cut = self.collect();
                 self.write_cut(&cut);
             }
             Step::Send { n } => {
@@ -152,7 +153,7 @@ impl Story {
                 }
                 self.n_sent = (self.n_sent + n).min(self.on_disk.len());
             }
-            Step::Forget => {
+            Step::Remove => {
                 let n = self.n_sent.min(self.on_disk.len().saturating_sub(1));
                 for (first, last) in self.on_disk.drain(..n) {
                     self.cuts.remove(first, last);
@@ -173,7 +174,7 @@ impl Story {
         self.on_disk.get(self.n_sent..)?.first_chunk().copied()
     }
 
-    fn take_cut(&mut self) -> (Cut, BTreeMap<MetricId, u64>) {
+    fn collect(&mut self) -> (Cut, BTreeMap<MetricId, u64>) {
         self.number += 1;
         let before = self.cut_totals.clone();
         for counters in &self.counters {
@@ -195,7 +196,7 @@ impl Story {
         self.on_disk.push((cut.first, cut.snapshot.number));
     }
 
-    /// What must be brought in the end.
+    /// The counts that the leader must have in the end.
     fn expected(&self, cut_totals: &BTreeMap<MetricId, u64>) -> BTreeMap<MetricId, u64> {
         let mut expected = cut_totals.clone();
         for counters in &self.counters {
@@ -211,19 +212,19 @@ impl Story {
     fn die(&mut self, death: Death) -> BTreeMap<MetricId, u64> {
         let in_cuts = self.cut_totals.clone();
         let dir = self.metrics_dir();
-        let cut_short = |file: &Path, length: u64| {
+        let truncate = |file: &Path, length: u64| {
             let file = OpenOptions::new().write(true).open(file).expect("there");
-            file.set_len(length.min(file.metadata().expect("there").len())).expect("cut short");
+            file.set_len(length.min(file.metadata().expect("there").len())).expect("truncated");
         };
         match death {
             Death::Between => {}
-            Death::BeforeCutFile => drop(self.take_cut()),
-            Death::InCutFile => {
-                let cut = self.take_cut();
+            Death::BeforeReportFile => drop(self.collect()),
+            Death::InReportFile => {
+                let cut = self.collect();
                 self.write_cut(&cut);
                 let name = format!("cut-{0}-{0}", self.number);
                 fs::rename(dir.join(&name), dir.join("next")).expect("renamed back");
-                cut_short(&dir.join("next"), 40);
+                truncate(&dir.join("next"), 40);
             }
             Death::InJoin => {
                 if let Some([older, newer]) = self.unsent() {
@@ -242,7 +243,7 @@ impl Story {
                 let written = self.counters[0].totals.clone();
                 self.step(&Step::NewCounter { task: 0 });
                 let slots = dir.join(format!("{}{}", counter_file::SLOTS, TASKS[0]));
-                cut_short(&slots, fs::metadata(&slots).expect("there").len() - 1);
+                truncate(&slots, fs::metadata(&slots).expect("there").len() - 1);
                 let counters = &mut self.counters[0];
                 counters.file.write(written.clone()).expect("written");
                 counters.written = written;
@@ -255,17 +256,17 @@ impl Story {
                 self.step(&Step::Write { task: 0 });
                 self.counters[0].written[last] = 0;
                 let file = dir.join(format!("{}{}", counter_file::COUNTERS, TASKS[0]));
-                cut_short(&file, 8 + 8 * n_before + 3);
+                truncate(&file, 8 + 8 * n_before + 3);
             }
         }
-        self.taken.take().into_iter().for_each(let_go);
+        self.taken.take().into_iter().for_each(unlock);
         self.expected(&in_cuts)
     }
 }
 
-/// The end of the process that took it. A process that another test starts has all of our files
-/// open until it runs its own program, so to close them is not enough.
-fn let_go(taken: Taken) {
+/// Releases the lock as the end of its process does. Closing the file is not enough: a process that
+/// another test starts has all of our files open until it runs its own program.
+fn unlock(taken: Taken) {
     taken._lock.unlock().expect("unlocked");
 }
 
@@ -273,7 +274,7 @@ fn store(stored: &mut BTreeMap<MetricId, u64>, last_stored: &mut u64, cut: &Cut)
     if cut.snapshot.number <= *last_stored {
         return;
     }
-    assert_eq!(cut.first, *last_stored + 1, "it follows on what is stored, and overlaps nothing");
+    assert_eq!(cut.first, *last_stored + 1, "the report follows directly on the last one");
     *last_stored = cut.snapshot.number;
     for leaf in &cut.snapshot.leaves {
         let Point::Counter(Counter { count }) = leaf.point else { panic!("not a counter") };
@@ -287,9 +288,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => count.prop_map(|(task, slot, n)| Step::Count { task, slot, n }),
         2 => (0..TASKS.len()).prop_map(|task| Step::NewCounter { task }),
         3 => (0..TASKS.len()).prop_map(|task| Step::Write { task }),
-        2 => Just(Step::Cut),
+        2 => Just(Step::Collect),
         2 => (1..3_usize).prop_map(|n| Step::Send { n }),
-        1 => Just(Step::Forget),
+        1 => Just(Step::Remove),
         1 => Just(Step::Join),
     ]
 }
@@ -297,8 +298,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 fn any_death() -> impl Strategy<Value = Death> {
     prop::sample::select(vec![
         Death::Between,
-        Death::BeforeCutFile,
-        Death::InCutFile,
+        Death::BeforeReportFile,
+        Death::InReportFile,
         Death::InJoin,
         Death::InSlotLine,
         Death::InFirstNumber,
@@ -307,63 +308,63 @@ fn any_death() -> impl Strategy<Value = Death> {
 
 proptest! {
     #[test]
-    fn no_written_count_is_lost_or_brought_twice(
+    fn no_written_count_is_lost_or_counted_twice(
         steps in prop::collection::vec(any_step(), 0..60),
         death in any_death(),
     ) {
-        let mut story = Story::new();
+        let mut scenario = Scenario::new();
         for step in &steps {
-            story.step(step);
+            scenario.step(step);
         }
-        let expected = story.die(death);
-        let Standing::Left(taken, launch) = look(story.dir.path()).expect("readable") else {
-            panic!("it is gone and has left something");
+        let expected = scenario.die(death);
+        let Standing::Left(taken, launch) = look(scenario.dir.path()).expect("readable") else {
+            panic!("the worker is gone and its spool is not empty");
         };
-        let remains = remains::read(&taken.dir, &launch).expect("readable");
-        prop_assert_eq!(&remains.problems, &Vec::<String>::new());
-        // Bringing it twice changes nothing.
-        for cut in remains.cuts.iter().chain(&remains.cuts) {
-            store(&mut story.stored, &mut story.last_stored, cut);
+        let recovered = remains::read(&taken.dir, &launch).expect("readable");
+        prop_assert_eq!(&recovered.problems, &Vec::<String>::new());
+        // Sending the reports twice changes nothing.
+        for cut in recovered.cuts.iter().chain(&recovered.cuts) {
+            store(&mut scenario.stored, &mut scenario.last_stored, cut);
             for leaf in &cut.snapshot.leaves {
-                prop_assert!(remains.names.contains_key(&leaf.id));
+                prop_assert!(recovered.names.contains_key(&leaf.id));
             }
         }
-        story.stored.retain(|_, count| *count > 0);
-        prop_assert_eq!(&story.stored, &expected);
+        scenario.stored.retain(|_, count| *count > 0);
+        prop_assert_eq!(&scenario.stored, &expected);
         finish(&taken).expect("finished");
-        prop_assert!(matches!(look(story.dir.path()).expect("readable"), Standing::Done));
+        prop_assert!(matches!(look(scenario.dir.path()).expect("readable"), Standing::Done));
     }
 }
 
 #[test]
-fn a_live_worker_is_left_alone_and_one_that_measured_nothing_is_done() {
+fn a_live_spool_is_not_orphaned_and_an_empty_one_is_done() {
     let dir = tempfile::tempdir().expect("temporary directory");
     assert!(matches!(look(dir.path()).expect("readable"), Standing::Done));
     let taken = take(dir.path(), &launch()).expect("taken");
     assert!(matches!(look(dir.path()).expect("readable"), Standing::Live));
-    let_go(taken);
-    let Standing::Left(taken, found) = look(dir.path()).expect("readable") else { panic!("it is gone") };
+    unlock(taken);
+    let Standing::Left(taken, found) = look(dir.path()).expect("readable") else { panic!("it is unlocked") };
     assert_eq!(found, launch());
     assert_eq!(remains::read(&taken.dir, &found).expect("readable"), Remains::default());
 }
 
 #[test]
-fn a_damaged_cut_is_told_and_the_counters_make_up_for_the_last() {
-    let mut story = Story::new();
+fn a_damaged_report_is_a_problem_and_the_counters_replace_it() {
+    let mut scenario = Scenario::new();
     for step in [
         Step::NewCounter { task: 0 },
         Step::Count { task: 0, slot: 0, n: 5 },
-        Step::Cut,
+        Step::Collect,
         Step::Count { task: 0, slot: 0, n: 6 },
         Step::Write { task: 0 },
-        Step::Cut,
+        Step::Collect,
     ] {
-        story.step(&step);
+        scenario.step(&step);
     }
-    fs::write(story.metrics_dir().join("cut-2-2"), b"short").expect("written");
-    let remains = remains::read(&story.metrics_dir(), &launch()).expect("readable");
-    assert_eq!(remains.problems.len(), 1, "{:?}", remains.problems);
-    let numbers: Vec<_> = remains.cuts.iter().map(|cut| (cut.first, cut.snapshot.number)).collect();
+    fs::write(scenario.metrics_dir().join("cut-2-2"), b"short").expect("written");
+    let recovered = remains::read(&scenario.metrics_dir(), &launch()).expect("readable");
+    assert_eq!(recovered.problems.len(), 1, "{:?}", recovered.problems);
+    let numbers: Vec<_> = recovered.cuts.iter().map(|cut| (cut.first, cut.snapshot.number)).collect();
     assert_eq!(numbers, [(1, 1), (2, 3)]);
-    assert_eq!(remains.cuts[1].snapshot.leaves[0].point, Point::Counter(Counter { count: 6 }));
+    assert_eq!(recovered.cuts[1].snapshot.leaves[0].point, Point::Counter(Counter { count: 6 }));
 }

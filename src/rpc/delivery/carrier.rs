@@ -1,58 +1,58 @@
-//! Carries out what a [`Delivery`] decides.
+//! Executes the decisions of a [`Delivery`].
 
-use super::{Ask, Delivery, Then};
+use super::{Delivery, NextStep, Request};
 use crate::{
     clock::Clock,
     rpc::metrics_client::{MetricsClient, MetricsError},
 };
 
-/// The most requests in one go: a topology master's backlog of an hour and all of its names, and
-/// some more; whoever asks endlessly is stopped here and goes on later.
+/// Limit on requests of one call: the names and the backlog of an hour of a topology master, with a
+/// margin. An endless sequence of requests ends here and continues with the next call.
 const REQUESTS_MAX: usize = 2000;
 
-/// How far it came.
+/// Result of sending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Brought {
-    /// Everything is with the leader.
+    /// The leader has ingested everything.
     All,
-    /// Something is not; the reason is for the log. Try again after a pause.
+    /// Some reports are not sent; the reason is for the log. Retry after a pause.
     NotAll(String),
 }
 
-/// Brings what `delivery` holds to the leader, until all is there or something goes wrong.
+/// Sends the reports of `delivery` to the leader, until all are sent or a request fails.
 ///
 /// # Cancellation safety
-/// A call that is dropped may have sent something; sending it again changes nothing.
+/// A call that is dropped may have sent some requests; sending them again changes nothing.
 pub async fn bring(delivery: &mut Delivery, client: &MetricsClient, clock: &Clock) -> Brought {
     for _ in 0..REQUESTS_MAX {
         let leader = match client.leader().await {
             Ok(leader) => leader,
             Err(error) => return Brought::NotAll(error.to_string()),
         };
-        delivery.led_by(leader.term);
-        let sent = match delivery.next_ask() {
+        delivery.set_leader_term(leader.term);
+        let sent = match delivery.next_request() {
             None => return Brought::All,
-            Some(Ask::Register(request)) => {
-                client.register(&leader, &request).await.map(|answer| delivery.registered(&answer))
+            Some(Request::Register(request)) => {
+                client.register(&leader, &request).await.map(|answer| delivery.on_registered(&answer))
             }
-            Some(Ask::Contribute(contribution)) => client
+            Some(Request::Contribute(contribution)) => client
                 .contribute(&leader, &contribution)
                 .await
-                .map(|answer| delivery.contributed(answer, clock.monotonic())),
+                .map(|answer| delivery.on_ingested(answer, clock.monotonic())),
         };
         match sent {
-            Ok(Then::GoOn) => {}
-            Ok(Then::Pause) => return Brought::NotAll("the leader asks for a pause".to_owned()),
+            Ok(NextStep::Continue) => {}
+            Ok(NextStep::Pause) => return Brought::NotAll("the leader requested a pause".to_owned()),
             Err(MetricsError::Unavailable { reason }) => return Brought::NotAll(reason),
             Err(
                 error @ (MetricsError::Setup(_)
                 | MetricsError::Refused { .. }
                 | MetricsError::TooLarge { .. }),
             ) => {
-                delivery.refused(&error.to_string());
+                delivery.drop_front(&error.to_string());
                 return Brought::NotAll(error.to_string());
             }
         }
     }
-    Brought::NotAll("there is more than goes at once".to_owned())
+    Brought::NotAll(format!("more than {REQUESTS_MAX} requests are necessary; the rest follows later"))
 }

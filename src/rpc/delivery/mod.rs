@@ -1,22 +1,23 @@
-//! How cuts get to the leader, each once: what a topology master and a supervisor decide.
-//! No I/O.
+//! Sending reports to the leader so that each counts once: the decisions of a topology master and
+//! of a supervisor. No I/O.
 //!
 //! ```text
-//!  cuts ─ add ─▶ waiting ─ merge ─▶ outgoing ─ stored ─▶ stored ─ safe ─▶ forgotten
-//!                   ▲                  │ overlaps, new ids   │ another term, no news
-//!                   └──────────────────┴─────────────────────┘
+//!  reports ─ add ─▶ waiting ─ merge ─▶ outgoing ─ stored ─▶ stored ─ committed ─▶ discarded
+//!                      ▲                  │ overlaps, new ids   │ new term, no confirmation
+//!                      └──────────────────┴─────────────────────┘
 //! ```
 //!
-//! - Whoever carries it out tells who leads ([`Delivery::led_by`]), asks what to send
-//!   ([`Delivery::next_ask`]), and tells the answer, if there was one. An answer that was lost is
-//!   no answer: the same is sent again.
-//! - A cut is forgotten when it is safe, which means: an answer given *in the term in which it
-//!   was stored* says so. Another leader may have lost what was stored and not safe, so on a
-//!   change of terms everything is sent again, oldest first, before anything that follows.
-//! - One request is under way at a time, and contributions go in their order, so the leader
-//!   never sees a cut of a launch before the one that precedes it.
-//! - At most [`LEAVES_MAX`] leaves are held; more cuts are not taken in, and stay with those
-//!   who took them.
+//! - The caller sets the leader's term ([`Delivery::set_leader_term`]), gets the next request
+//!   ([`Delivery::next_request`]), and passes the answer back if there is one. If an answer is lost,
+//!   the same message is sent again.
+//! - A report is discarded when it is committed, that is, an answer given *in the term in which the
+//!   report was stored* has a high watermark at or above the report's log position. Another leader
+//!   may have lost reports that were stored and not committed, so after a change of terms all
+//!   uncommitted reports are sent again, oldest first, before any later report.
+//! - At most one request is in flight, and metric batches are sent in order, so the leader never
+//!   receives a report of a launch before the report that precedes it.
+//! - At most [`LEAVES_MAX`] leaves are held; further reports are not accepted, and stay in the
+//!   spools of their workers.
 
 mod carrier;
 mod names;
@@ -39,29 +40,29 @@ use crate::{
     },
 };
 
-/// How many leaves are held: four minutes of 200 workers with 5,000 metrics each, a few hundred
-/// MiB at most. While the leader is away for longer, cuts wait on the disks of their workers.
+/// Limit on held leaves: four minutes of 200 workers with 5,000 metrics each, a few hundred MiB at
+/// most. While there is no leader for longer, reports wait on the disks of their workers.
 pub const LEAVES_MAX: usize = 4_000_000;
 
-/// Cuts on their way to the leader.
+/// Sender of one topology's reports, with the reports that are not committed yet.
 #[derive(Debug)]
 pub struct Delivery {
     topology: TopologyId,
     names: Names,
     term: Option<Term>,
-    // Of each launch by number.
-    held: BTreeMap<WorkerId, VecDeque<Held>>,
+    // Uncommitted reports of each launch, in order of their sequence numbers.
+    held: BTreeMap<WorkerId, VecDeque<HeldReport>>,
     n_leaves: usize,
     outgoing: VecDeque<Contribution>,
-    // The last cut of each launch that the leader of this term said it has.
+    // For each launch, the last report that the leader of this term has confirmed as stored.
     stored: BTreeMap<WorkerId, u64>,
-    // The last cut of each launch that is safe or given up, until it is told.
-    safe: BTreeMap<WorkerId, u64>,
-    dropped_cuts: u64,
+    // For each launch, the last report that is committed or dropped, until the caller takes it.
+    committed: BTreeMap<WorkerId, u64>,
+    dropped_reports: u64,
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldReport {
     cut: Cut,
     state: State,
 }
@@ -73,40 +74,40 @@ enum State {
     Stored { at: Position, since: Monotonic },
 }
 
-/// What became of a cut that was handed in.
+/// Result of adding a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Added {
-    /// It is on its way, or was before.
+    /// The report is queued, or was before.
     Taken,
-    /// It is safe already.
+    /// The report is committed already.
     Safe,
-    /// Not taken: these of its metrics have no names here.
+    /// The report is not queued: the names of these metrics are unknown.
     Nameless(Vec<MetricId>),
-    /// Not taken: too much is held. Hand it in again later.
+    /// The report is not queued: the limit of held leaves is reached. Add it again later.
     Full,
 }
 
-/// A request for the leader.
+/// A request to the leader.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Ask {
-    /// See [`Delivery::registered`].
+pub enum Request {
+    /// A registration of names; its answer goes to [`Delivery::on_registered`].
     Register(RegisterRequest),
-    /// See [`Delivery::contributed`].
+    /// A metric batch; its answer goes to [`Delivery::on_ingested`].
     Contribute(Contribution),
 }
 
-/// Whether to go on at once.
+/// The next step after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub enum Then {
-    /// Ask what to send next.
-    GoOn,
-    /// The leader wants to be left alone for a moment.
+pub enum NextStep {
+    /// Send the next request.
+    Continue,
+    /// The leader requested a pause.
     Pause,
 }
 
 impl Delivery {
-    /// Nothing yet, of this topology.
+    /// A sender of `topology` without reports.
     pub fn new(topology: TopologyId) -> Self {
         Self {
             names: Names::new(topology.clone()),
@@ -116,60 +117,60 @@ impl Delivery {
             n_leaves: 0,
             outgoing: VecDeque::new(),
             stored: BTreeMap::new(),
-            safe: BTreeMap::new(),
-            dropped_cuts: 0,
+            committed: BTreeMap::new(),
+            dropped_reports: 0,
         }
     }
 
-    /// Learns how a launch calls the metrics of its cuts.
+    /// Learns the names that a launch uses for the metrics of its reports.
     pub fn learn(&mut self, worker: &WorkerId, names: &[(MetricId, MetricName)]) {
         self.names.learn(worker, names);
     }
 
-    /// Takes a cut on its way. Those of one launch come in the order of their numbers; one that
-    /// came before is not taken twice.
+    /// Queues a report. Reports of one launch must be added in order of their sequence numbers; a
+    /// report that is queued already is not queued twice.
     pub fn add(&mut self, cut: Cut) -> Added {
         let worker = &cut.snapshot.worker;
         let last_held = self.held.get(worker).and_then(|held| held.back());
         if last_held.is_some_and(|last| cut.snapshot.number <= last.cut.snapshot.number) {
             return Added::Taken;
         }
-        if self.safe.get(worker).is_some_and(|safe| cut.snapshot.number <= *safe) {
+        if self.committed.get(worker).is_some_and(|last| cut.snapshot.number <= *last) {
             return Added::Safe;
         }
-        let nameless = self.names.nameless(&cut.snapshot);
-        if !nameless.is_empty() {
-            return Added::Nameless(nameless);
+        let unnamed = self.names.unnamed(&cut.snapshot);
+        if !unnamed.is_empty() {
+            return Added::Nameless(unnamed);
         }
         let n_leaves = self.n_leaves + cut.snapshot.leaves.len();
         if n_leaves > LEAVES_MAX && self.n_leaves > 0 {
             return Added::Full;
         }
         self.n_leaves = n_leaves;
-        self.held.entry(worker.clone()).or_default().push_back(Held { cut, state: State::Waiting });
+        self.held.entry(worker.clone()).or_default().push_back(HeldReport { cut, state: State::Waiting });
         Added::Taken
     }
 
-    /// Takes in who leads, before anything is sent.
-    pub fn led_by(&mut self, term: Term) {
+    /// Sets the term of the current leader; required before every request.
+    pub fn set_leader_term(&mut self, term: Term) {
         if self.term.is_none_or(|known| known != term) {
             self.term = Some(term);
             self.stored.clear();
             self.names.forget_registrations();
-            self.send_again(|_| true);
+            self.resend(|_| true);
         }
     }
 
-    /// What to send now; none when everything is with the leader.
-    pub fn next_ask(&mut self) -> Option<Ask> {
+    /// Returns the next request; `None` when the leader has stored everything.
+    pub fn next_request(&mut self) -> Option<Request> {
         loop {
-            if let Some(request) = self.names.claims() {
-                return Some(Ask::Register(request));
+            if let Some(request) = self.names.next_registration() {
+                return Some(Request::Register(request));
             }
             if let Some(front) = self.outgoing.front() {
                 let mut contribution = front.clone();
-                self.names.strip(&mut contribution);
-                return Some(Ask::Contribute(contribution));
+                self.names.remove_rejected(&mut contribution);
+                return Some(Request::Contribute(contribution));
             }
             if !self.merge() {
                 return None;
@@ -177,26 +178,27 @@ impl Delivery {
         }
     }
 
-    /// Takes in the leader's answer to the registration that [`next_ask`](Self::next_ask) asked for.
-    pub fn registered(&mut self, answer: &RegisterAnswer) -> Then {
+    /// Handles the leader's answer to the registration that [`next_request`](Self::next_request) returned.
+    pub fn on_registered(&mut self, answer: &RegisterAnswer) -> NextStep {
         match self.names.registered(answer) {
             Some(names::Change::Ids) => self.unmerge(),
             Some(names::Change::Nothing) => {}
             None => {
-                warn!(topology = %self.topology, "the leader answered another number of names than it was told");
-                return Then::Pause;
+                warn!(topology = %self.topology,
+                    "the leader's answer to a registration has the wrong number of names; retrying after a pause");
+                return NextStep::Pause;
             }
         }
-        Then::GoOn
+        NextStep::Continue
     }
 
-    /// Takes in the leader's answer to the contribution that [`next_ask`](Self::next_ask) asked for.
-    pub fn contributed(&mut self, answer: ContributeAnswer, now: Monotonic) -> Then {
+    /// Handles the leader's answer to the metric batch that [`next_request`](Self::next_request) returned.
+    pub fn on_ingested(&mut self, answer: ContributeAnswer, now: Monotonic) -> NextStep {
         match answer {
             ContributeAnswer::Stored { at, safe } => {
-                let Some(contribution) = self.outgoing.pop_front() else { return Then::GoOn };
+                let Some(contribution) = self.outgoing.pop_front() else { return NextStep::Continue };
                 self.set(&contribution.cuts, State::Stored { at, since: now });
-                self.forget_safe(safe);
+                self.discard_committed(safe);
             }
             ContributeAnswer::Overlaps { stored } => {
                 for cut in stored {
@@ -206,67 +208,69 @@ impl Delivery {
                 self.unmerge();
             }
             ContributeAnswer::Unregistered { ids } => {
-                let known_before = self.names.unregistered(&ids);
+                let known_before = self.names.register_again(&ids);
                 if !known_before {
-                    warn!(topology = %self.topology, n = ids.len(), "the leader asks for names that nobody measures");
-                    return Then::Pause;
+                    warn!(topology = %self.topology, n = ids.len(),
+                        "the leader requested the registration of unknown metric ids; retrying after a pause");
+                    return NextStep::Pause;
                 }
             }
-            ContributeAnswer::NotNow { .. } => return Then::Pause,
-            ContributeAnswer::Refused { reason } => self.refused(&reason),
+            ContributeAnswer::NotNow { .. } => return NextStep::Pause,
+            ContributeAnswer::Refused { reason } => self.drop_front(&reason),
         }
-        Then::GoOn
+        NextStep::Continue
     }
 
-    /// The contribution that was to be sent will never be taken: it is given up, and so are its
-    /// cuts.
-    pub fn refused(&mut self, reason: &str) {
+    /// Drops the metric batch at the front, with its reports, because the leader will never ingest
+    /// it.
+    pub fn drop_front(&mut self, reason: &str) {
         let Some(contribution) = self.outgoing.pop_front() else { return };
-        let n_cuts: u64 = contribution.cuts.iter().map(|cuts| cuts.last + 1 - cuts.first).sum();
-        self.dropped_cuts += n_cuts;
-        warn!(topology = %self.topology, minute = %contribution.minute, n_cuts, so_far = self.dropped_cuts, reason,
-            "metrics are refused and dropped");
+        let n_reports: u64 = contribution.cuts.iter().map(|cuts| cuts.last + 1 - cuts.first).sum();
+        self.dropped_reports += n_reports;
+        warn!(topology = %self.topology, minute = %contribution.minute, n_reports, so_far = self.dropped_reports, reason,
+            "metric reports dropped: the leader rejected the batch");
         for cuts in &contribution.cuts {
-            self.forget(&cuts.worker, |held| (cuts.first..=cuts.last).contains(&held.cut.snapshot.number));
-            self.note_safe(&cuts.worker, cuts.last);
+            self.discard(&cuts.worker, |held| (cuts.first..=cuts.last).contains(&held.cut.snapshot.number));
+            self.record_committed(&cuts.worker, cuts.last);
         }
     }
 
-    /// Sends what was stored before `since` and is not known to be safe once more, to hear how
-    /// it is now. For when nothing else is sent that would tell.
+    /// Sends reports again that were stored before `since` and are not confirmed as committed, in
+    /// order to learn the current high watermark. Needed when no other request is due.
     pub fn ask_again(&mut self, since: Monotonic) {
-        self.send_again(|stored| stored <= since);
+        self.resend(|stored| stored <= since);
     }
 
-    /// The last cut of each launch up to which all are safe or given up, as far as that was not
-    /// told before.
+    /// Takes the last report of each launch up to which all are committed or dropped, if that has
+    /// changed since the last call.
     pub fn newly_safe(&mut self) -> BTreeMap<WorkerId, u64> {
-        std::mem::take(&mut self.safe)
+        std::mem::take(&mut self.committed)
     }
 
-    /// Whether there is nothing that is not safe.
+    /// True if all reports are committed.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// How many cuts are held.
+    /// Number of uncommitted reports.
     pub fn len(&self) -> usize {
         self.held.values().map(VecDeque::len).sum()
     }
 
-    /// Which launches have cuts that wait to be sent.
+    /// The launches with reports that wait to be sent.
     pub fn waiting(&self) -> impl Iterator<Item = &WorkerId> {
-        let waits = |held: &VecDeque<Held>| held.iter().any(|held| held.state == State::Waiting);
+        let waits = |held: &VecDeque<HeldReport>| held.iter().any(|held| held.state == State::Waiting);
         self.held.iter().filter(move |(_, held)| waits(held)).map(|(worker, _)| worker)
     }
 
-    /// How many cuts were refused and dropped.
-    pub fn dropped_cuts(&self) -> u64 {
-        self.dropped_cuts
+    /// Number of reports that were dropped because the leader rejected them.
+    pub fn dropped_reports(&self) -> u64 {
+        self.dropped_reports
     }
 
-    /// Makes contributions of what waits; answers whether there was any. What the leader has
-    /// already goes apart: together with other cuts it would be refused.
+    /// Merges the waiting reports into metric batches; returns whether there are any. Reports that
+    /// the leader has already go into separate batches: a batch that mixes them with other reports
+    /// would be rejected.
     fn merge(&mut self) -> bool {
         let mut lost = Vec::new();
         for is_stored in [true, false] {
@@ -274,14 +278,14 @@ impl Delivery {
             for (worker, held) in &mut self.held {
                 let stored = self.stored.get(worker).copied().unwrap_or(0);
                 let waiting = held.iter_mut().filter(|held| held.state == State::Waiting);
-                for Held { cut, state } in
+                for HeldReport { cut, state } in
                     waiting.filter(|held| (held.cut.snapshot.number <= stored) == is_stored)
                 {
                     if !is_stored && cut.first <= stored {
                         lost.push((
                             worker.clone(),
                             cut.snapshot.number,
-                            "a part of it is stored already".to_owned(),
+                            "a part of the joined report is stored already".to_owned(),
                         ));
                         continue;
                     }
@@ -302,7 +306,7 @@ impl Delivery {
             }
             let mut contributions = self.names.contributions();
             for cuts in contributions.iter_mut().flat_map(|contribution| &mut contribution.cuts) {
-                // A cut may stand for several.
+                // A joined report has several sequence numbers.
                 if let Some(first) = firsts.get(&(cuts.worker.clone(), cuts.first)) {
                     cuts.first = *first;
                 }
@@ -310,14 +314,14 @@ impl Delivery {
             self.outgoing.extend(contributions);
         }
         for (worker, number, reason) in lost {
-            self.dropped_cuts += 1;
-            warn!(topology = %self.topology, %worker, number, reason, so_far = self.dropped_cuts, "a cut is dropped");
-            self.forget(&worker, |held| held.cut.snapshot.number == number);
+            self.dropped_reports += 1;
+            warn!(topology = %self.topology, %worker, number, reason, so_far = self.dropped_reports, "metric report dropped");
+            self.discard(&worker, |held| held.cut.snapshot.number == number);
         }
         !self.outgoing.is_empty()
     }
 
-    /// What is outgoing waits again, to be merged anew.
+    /// Returns the outgoing reports to the waiting state, so that they are merged again.
     fn unmerge(&mut self) {
         self.outgoing.clear();
         for held in self.held.values_mut().flatten().filter(|held| held.state == State::Outgoing) {
@@ -325,8 +329,9 @@ impl Delivery {
         }
     }
 
-    /// What was stored at times that `which` picks is sent again, and with it all that follows.
-    fn send_again(&mut self, which: impl Fn(Monotonic) -> bool) {
+    /// Returns reports to the waiting state if `which` selects the time of their storage, and all
+    /// outgoing reports with them.
+    fn resend(&mut self, which: impl Fn(Monotonic) -> bool) {
         for held in self.held.values_mut().flatten() {
             match held.state {
                 State::Stored { since, .. } if which(since) => held.state = State::Waiting,
@@ -349,24 +354,25 @@ impl Delivery {
         }
     }
 
-    /// Forgets what is safe, from the first of each launch on.
-    fn forget_safe(&mut self, safe: Position) {
+    /// Discards the committed reports, from the first of each launch on.
+    fn discard_committed(&mut self, high_watermark: Position) {
         let workers: Vec<WorkerId> = self.held.keys().cloned().collect();
         for worker in workers {
-            let is_safe = |held: &&Held| matches!(held.state, State::Stored { at, .. } if at <= safe);
-            let last = self.held.get(&worker).and_then(|held| held.iter().take_while(is_safe).last());
+            let is_committed =
+                |held: &&HeldReport| matches!(held.state, State::Stored { at, .. } if at <= high_watermark);
+            let last = self.held.get(&worker).and_then(|held| held.iter().take_while(is_committed).last());
             let Some(last) = last.map(|held| held.cut.snapshot.number) else { continue };
-            self.forget(&worker, |held| held.cut.snapshot.number <= last);
-            self.note_safe(&worker, last);
+            self.discard(&worker, |held| held.cut.snapshot.number <= last);
+            self.record_committed(&worker, last);
         }
     }
 
-    fn note_safe(&mut self, worker: &WorkerId, last: u64) {
-        let safe = self.safe.entry(worker.clone()).or_default();
-        *safe = (*safe).max(last);
+    fn record_committed(&mut self, worker: &WorkerId, last: u64) {
+        let committed = self.committed.entry(worker.clone()).or_default();
+        *committed = (*committed).max(last);
     }
 
-    fn forget(&mut self, worker: &WorkerId, which: impl Fn(&Held) -> bool) {
+    fn discard(&mut self, worker: &WorkerId, which: impl Fn(&HeldReport) -> bool) {
         let Some(held) = self.held.get_mut(worker) else { return };
         held.retain(|held| {
             let goes = which(held);

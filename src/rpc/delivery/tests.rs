@@ -1,4 +1,4 @@
-//! Whatever is lost or repeated on the way, and whoever leads, each count is stored once.
+//! Each count is stored once, whatever requests are lost or repeated and whichever nimbus leads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,7 @@ fn metric(task: usize) -> (MetricId, MetricName) {
     (MetricId::of(&name.to_string(), 0), name)
 }
 
-/// A cut of a worker that counts `count` for its own task.
+/// A report of a worker that counts `count` for its own task.
 fn cut(n: usize, number: u64, minute: u32, count: u64) -> Cut {
     let leaves = vec![Leaf { id: metric(n).0, point: Point::Counter(Counter { count }), total: None }];
     let (topology, worker) = (topology(), worker(n));
@@ -39,9 +39,10 @@ fn cut(n: usize, number: u64, minute: u32, count: u64) -> Cut {
     Cut { first: number, snapshot }
 }
 
-/// What one nimbus has. The next leader may lack what came after `safe`.
+/// The metric store of one nimbus. The next leader may be missing the entries after the committed
+/// state.
 #[derive(Debug, Clone, Default)]
-struct Archive {
+struct StoreState {
     known: BTreeMap<MetricId, String>,
     last: BTreeMap<WorkerId, u64>,
     counts: BTreeMap<MetricId, u64>,
@@ -50,10 +51,10 @@ struct Archive {
 
 #[derive(Debug, Default)]
 struct Leader {
-    now: Archive,
-    safe: Archive,
+    now: StoreState,
+    committed: StoreState,
     term: i32,
-    /// It gives this metric another id.
+    /// True if the leader assigns another id to some metrics.
     renames: bool,
 }
 
@@ -76,7 +77,7 @@ impl Leader {
         }
         let last_of = |worker: &WorkerId| self.now.last.get(worker).copied().unwrap_or(0);
         let at = Position { term: self.term, seq: self.now.seq };
-        let safe = Position { term: self.term, seq: self.safe.seq };
+        let safe = Position { term: self.term, seq: self.committed.seq };
         if contribution.cuts.iter().all(|cuts| cuts.last <= last_of(&cuts.worker)) {
             return ContributeAnswer::Stored { at, safe };
         }
@@ -86,7 +87,7 @@ impl Leader {
             return ContributeAnswer::Overlaps { stored: stored.collect() };
         }
         for cuts in &contribution.cuts {
-            assert_eq!(cuts.first, last_of(&cuts.worker) + 1, "cuts come without gaps");
+            assert_eq!(cuts.first, last_of(&cuts.worker) + 1, "reports come without gaps");
         }
         for cuts in &contribution.cuts {
             self.now.last.insert(cuts.worker.clone(), cuts.last);
@@ -99,9 +100,9 @@ impl Leader {
         ContributeAnswer::Stored { at: Position { seq: self.now.seq, ..at }, safe }
     }
 
-    /// Another nimbus leads, which has what was safe and forgot every name.
+    /// Makes another nimbus the leader, which has the committed state and no names.
     fn change(&mut self) {
-        self.now = Archive { known: BTreeMap::new(), ..self.safe.clone() };
+        self.now = StoreState { known: BTreeMap::new(), ..self.committed.clone() };
         self.term += 1;
     }
 
@@ -124,58 +125,58 @@ enum Step {
     NotNow,
     Replicate,
     ChangeLeader,
-    /// The deliverer is gone; another one gets everything that is not safe.
+    /// The sender ends; another sender gets all uncommitted reports.
     Move,
-    AskAgain,
+    Resend,
 }
 
-struct Story {
+struct Scenario {
     delivery: Delivery,
     leader: Leader,
-    unsafe_cuts: BTreeMap<usize, Vec<Cut>>,
+    uncommitted: BTreeMap<usize, Vec<Cut>>,
     made: BTreeMap<usize, (u64, u64, u32)>,
 }
 
-impl Story {
+impl Scenario {
     fn new(renames: bool) -> Self {
         let leader = Leader { renames, ..Leader::default() };
-        let mut story = Self {
+        let mut scenario = Self {
             delivery: Delivery::new(topology()),
             leader,
-            unsafe_cuts: BTreeMap::new(),
+            uncommitted: BTreeMap::new(),
             made: BTreeMap::new(),
         };
-        story.begin();
-        story
+        scenario.begin();
+        scenario
     }
 
     fn begin(&mut self) {
         self.delivery = Delivery::new(topology());
-        for cut in self.unsafe_cuts.values().flatten() {
-            hand_in(&mut self.delivery, cut);
+        for cut in self.uncommitted.values().flatten() {
+            enqueue(&mut self.delivery, cut);
         }
     }
 
-    /// One request and, unless it is lost, its answer.
-    fn exchange(&mut self, is_heard: bool) -> bool {
-        self.delivery.led_by(Term(self.leader.term));
-        match self.delivery.next_ask() {
+    /// Sends one request, and handles its answer unless the answer is lost.
+    fn exchange(&mut self, answer_arrives: bool) -> bool {
+        self.delivery.set_leader_term(Term(self.leader.term));
+        match self.delivery.next_request() {
             None => return false,
-            Some(Ask::Register(request)) => {
+            Some(Request::Register(request)) => {
                 let answer = self.leader.register(&request);
-                if is_heard {
-                    assert_eq!(self.delivery.registered(&answer), Then::GoOn);
+                if answer_arrives {
+                    assert_eq!(self.delivery.on_registered(&answer), NextStep::Continue);
                 }
             }
-            Some(Ask::Contribute(contribution)) => {
+            Some(Request::Contribute(contribution)) => {
                 let answer = self.leader.contribute(&contribution);
-                if is_heard {
-                    assert_eq!(self.delivery.contributed(answer, Monotonic::START), Then::GoOn);
+                if answer_arrives {
+                    assert_eq!(self.delivery.on_ingested(answer, Monotonic::START), NextStep::Continue);
                 }
             }
         }
         for (worker, safe) in self.delivery.newly_safe() {
-            for cuts in self.unsafe_cuts.values_mut() {
+            for cuts in self.uncommitted.values_mut() {
                 cuts.retain(|cut| cut.snapshot.worker != worker || cut.snapshot.number > safe);
             }
         }
@@ -188,31 +189,31 @@ impl Story {
                 let (number, sum, minute) = self.made.entry(worker).or_default();
                 (*number, *sum, *minute) = (*number + 1, *sum + count, *minute + minutes);
                 let cut = cut(worker, *number, *minute, count);
-                hand_in(&mut self.delivery, &cut);
-                self.unsafe_cuts.entry(worker).or_default().push(cut);
+                enqueue(&mut self.delivery, &cut);
+                self.uncommitted.entry(worker).or_default().push(cut);
             }
             Step::Exchange => drop(self.exchange(true)),
             Step::LostAnswer => drop(self.exchange(false)),
             Step::LostRequest => {
-                self.delivery.led_by(Term(self.leader.term));
-                let _lost = self.delivery.next_ask();
+                self.delivery.set_leader_term(Term(self.leader.term));
+                let _lost = self.delivery.next_request();
             }
             Step::NotNow => {
-                self.delivery.led_by(Term(self.leader.term));
-                if let Some(Ask::Contribute(_)) = self.delivery.next_ask() {
+                self.delivery.set_leader_term(Term(self.leader.term));
+                if let Some(Request::Contribute(_)) = self.delivery.next_request() {
                     let answer = ContributeAnswer::NotNow { reason: String::new() };
-                    assert_eq!(self.delivery.contributed(answer, Monotonic::START), Then::Pause);
+                    assert_eq!(self.delivery.on_ingested(answer, Monotonic::START), NextStep::Pause);
                 }
             }
-            Step::Replicate => self.leader.safe = self.leader.now.clone(),
+            Step::Replicate => self.leader.committed = self.leader.now.clone(),
             Step::ChangeLeader => self.leader.change(),
             Step::Move => self.begin(),
-            Step::AskAgain => self.delivery.ask_again(Monotonic::START),
+            Step::Resend => self.delivery.ask_again(Monotonic::START),
         }
     }
 }
 
-fn hand_in(delivery: &mut Delivery, cut: &Cut) {
+fn enqueue(delivery: &mut Delivery, cut: &Cut) {
     match delivery.add(cut.clone()) {
         Added::Taken => {}
         Added::Nameless(ids) => {
@@ -235,7 +236,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Replicate),
         1 => Just(Step::ChangeLeader),
         1 => Just(Step::Move),
-        1 => Just(Step::AskAgain),
+        1 => Just(Step::Resend),
     ]
 }
 
@@ -245,36 +246,36 @@ proptest! {
         steps in prop::collection::vec(any_step(), 0..80),
         renames in any::<bool>(),
     ) {
-        let mut story = Story::new(renames);
+        let mut scenario = Scenario::new(renames);
         for step in &steps {
-            story.step(step);
+            scenario.step(step);
         }
-        // All heal: everything becomes safe within a bounded number of requests.
+        // Without further faults everything is committed after a bounded number of requests.
         for round in 0.. {
-            prop_assert!(round < 5, "{:?}", story.delivery);
-            story.step(&Step::AskAgain);
+            prop_assert!(round < 5, "{:?}", scenario.delivery);
+            scenario.step(&Step::Resend);
             for request in 0.. {
-                prop_assert!(request < 300, "it goes on and on");
-                if !story.exchange(true) {
+                prop_assert!(request < 300, "too many requests");
+                if !scenario.exchange(true) {
                     break;
                 }
             }
-            if story.delivery.is_empty() {
+            if scenario.delivery.is_empty() {
                 break;
             }
-            story.step(&Step::Replicate);
+            scenario.step(&Step::Replicate);
         }
-        prop_assert_eq!(story.unsafe_cuts.values().flatten().count(), 0);
-        prop_assert_eq!(story.delivery.dropped_cuts(), 0);
+        prop_assert_eq!(scenario.uncommitted.values().flatten().count(), 0);
+        prop_assert_eq!(scenario.delivery.dropped_reports(), 0);
         let mut total = 0;
-        story.leader.change();
+        scenario.leader.change();
         for n in 0..4 {
             let text = metric(n).1.to_string();
             for probe in 0..2 {
-                story.leader.now.known.insert(MetricId::of(&text, probe), text.clone());
+                scenario.leader.now.known.insert(MetricId::of(&text, probe), text.clone());
             }
-            let made = story.made.get(&n).map_or(0, |made| made.1);
-            prop_assert_eq!(story.leader.count(&text), made);
+            let made = scenario.made.get(&n).map_or(0, |made| made.1);
+            prop_assert_eq!(scenario.leader.count(&text), made);
             total += made;
         }
         let above = crate::metrics::rollup::ancestors(&metric(0).1);
@@ -282,35 +283,37 @@ proptest! {
         for name in above {
             let text = name.to_string();
             let ids: BTreeSet<_> = (0..2).map(|probe| MetricId::of(&text, probe)).collect();
-            let stored: u64 = ids.iter().filter_map(|id| story.leader.now.counts.get(id)).sum();
+            let stored: u64 = ids.iter().filter_map(|id| scenario.leader.now.counts.get(id)).sum();
             prop_assert_eq!(stored, total, "{}", text);
         }
     }
 }
 
 #[test]
-fn what_the_leader_refuses_is_dropped_counted_and_told() {
-    let mut story = Story::new(false);
-    story.step(&Step::Cut { worker: 0, count: 5, minutes: 1 });
-    story.exchange(true);
-    assert!(matches!(story.delivery.next_ask(), Some(Ask::Contribute(_))));
+fn rejected_reports_are_dropped_counted_and_released() {
+    let mut scenario = Scenario::new(false);
+    scenario.step(&Step::Cut { worker: 0, count: 5, minutes: 1 });
+    scenario.exchange(true);
+    assert!(matches!(scenario.delivery.next_request(), Some(Request::Contribute(_))));
     let answer = ContributeAnswer::Refused { reason: "nonsense".to_owned() };
-    assert_eq!(story.delivery.contributed(answer, Monotonic::START), Then::GoOn);
-    assert_eq!(story.delivery.dropped_cuts(), 1);
-    assert_eq!(story.delivery.newly_safe(), BTreeMap::from([(worker(0), 1)]));
-    assert!(story.delivery.is_empty() && story.delivery.next_ask().is_none());
+    assert_eq!(scenario.delivery.on_ingested(answer, Monotonic::START), NextStep::Continue);
+    assert_eq!(scenario.delivery.dropped_reports(), 1);
+    assert_eq!(scenario.delivery.newly_safe(), BTreeMap::from([(worker(0), 1)]));
+    assert!(scenario.delivery.is_empty() && scenario.delivery.next_request().is_none());
 }
 
 #[test]
-fn a_name_that_is_refused_takes_its_points_along_and_nothing_else() {
-    let mut story = Story::new(false);
-    story.step(&Step::Cut { worker: 0, count: 5, minutes: 1 });
-    story.delivery.led_by(Term(0));
-    let Some(Ask::Register(request)) = story.delivery.next_ask() else { panic!("names first") };
-    let mut answer = story.leader.register(&request);
+fn a_rejected_name_removes_its_own_points_only() {
+    let mut scenario = Scenario::new(false);
+    scenario.step(&Step::Cut { worker: 0, count: 5, minutes: 1 });
+    scenario.delivery.set_leader_term(Term(0));
+    let Some(Request::Register(request)) = scenario.delivery.next_request() else { panic!("names first") };
+    let mut answer = scenario.leader.register(&request);
     answer.claims[0] = Registered::Refused("too many".to_owned());
-    assert_eq!(story.delivery.registered(&answer), Then::GoOn);
-    let Some(Ask::Contribute(contribution)) = story.delivery.next_ask() else { panic!("then points") };
+    assert_eq!(scenario.delivery.on_registered(&answer), NextStep::Continue);
+    let Some(Request::Contribute(contribution)) = scenario.delivery.next_request() else {
+        panic!("then points")
+    };
     assert_eq!(contribution.points.len(), request.claims.len() - 1);
     assert!(contribution.points.iter().all(|(id, _)| *id != request.claims[0].id));
 }

@@ -1,4 +1,4 @@
-//! Bodies about the cluster: its nimbuses, supervisors and hosts, and what happened in it.
+//! Bodies about the cluster: nimbuses, supervisors, hosts and events.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ use crate::model::{
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SupervisorList {
-    /// By host, then id.
+    /// Sorted by host, then id.
     pub supervisors: Vec<SupervisorSummary>,
-    /// The hosts that are to be emptied, by name.
+    /// The drained hosts, sorted by name.
     #[serde(default)]
     pub drains: Vec<DrainSummary>,
-    /// How old the answering nimbus' view is, in milliseconds.
+    /// Age of the answering nimbus' view, in milliseconds.
     #[serde(default)]
     pub view_age_ms: u64,
 }
@@ -26,25 +26,25 @@ pub struct SupervisorList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SupervisorSummary {
-    /// Its id.
+    /// Supervisor id.
     pub id: SupervisorId,
-    /// Its host.
+    /// Host name.
     pub host: String,
-    /// How long it has run, as far as the two machines' clocks agree.
+    /// Uptime in seconds; includes the clock difference of the two machines.
     pub uptime_seconds: u64,
-    /// How many workers it can run.
+    /// Number of workers that the supervisor can run.
     pub slots_total: usize,
-    /// How many it is assigned.
+    /// Number of assigned workers.
     pub slots_used: usize,
-    /// The difference.
+    /// Number of free slots.
     pub slots_free: usize,
-    /// CPU that it offers, in hundredths of a core.
+    /// Offered CPU, in hundredths of a core.
     pub total_cpu: u32,
-    /// Memory that it offers, in MiB.
+    /// Offered memory, in MiB.
     pub total_mem: u32,
-    /// The version of its program.
+    /// Program version.
     pub version: String,
-    /// Whether its host is to be emptied.
+    /// True if the host is drained.
     #[serde(default)]
     pub drained: bool,
 }
@@ -53,12 +53,12 @@ pub struct SupervisorSummary {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NimbusList {
-    /// By id.
+    /// Sorted by id.
     pub nimbuses: Vec<NimbusSummary>,
-    /// The term of the leader, when there is one.
+    /// Term of the leader, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub term: Option<Term>,
-    /// How old the answering nimbus' view is, in milliseconds.
+    /// Age of the answering nimbus' view, in milliseconds.
     #[serde(default)]
     pub view_age_ms: u64,
 }
@@ -67,41 +67,41 @@ pub struct NimbusList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NimbusSummary {
-    /// Its id.
+    /// Nimbus id.
     pub id: NimbusId,
-    /// Its host.
+    /// Host name.
     pub host: String,
-    /// Where its API answers, `host:port`.
+    /// API address, `host:port`.
     pub api: String,
     /// `Leader` or `Not a Leader`, in Storm's words.
     pub status: NimbusStatus,
-    /// How long it has run, as far as the two machines' clocks agree.
+    /// Uptime in seconds; includes the clock difference of the two machines.
     #[serde(rename = "nimbusUpTimeSeconds")]
     pub uptime_seconds: u64,
-    /// How many blobs of live topologies it lacks.
+    /// Number of missing blobs of live topologies.
     pub blobs_missing: usize,
-    /// Why its metrics archive cannot be opened, and what to do about it; absent while it can.
+    /// Reason why the metric store cannot be opened, and advice; absent while the store is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_closed: Option<String>,
-    /// How many entries its metrics archive is behind the leader's. The nimbus that answers knows
-    /// it of itself and, while it leads, of the others; absent where it does not know.
+    /// Number of entries by which the metric log is behind the leader's. The answering nimbus knows
+    /// the value of itself and, while it leads, of the followers; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_behind: Option<u64>,
-    /// What keeps its archive from following the leader's, or keeps it as the leader from taking
-    /// metrics in. The nimbus that answers knows it of itself alone.
+    /// Problem that stops the metric log from following the leader's, or stops ingest on the leader.
+    /// The answering nimbus knows the problem of itself only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_trouble: Option<String>,
-    /// The version of its program.
+    /// Program version.
     pub version: String,
 }
 
-/// Which part a nimbus plays.
+/// Role of a nimbus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NimbusStatus {
-    /// It decides and writes.
+    /// Decides and writes.
     #[serde(rename = "Leader")]
     Leader,
-    /// It watches and answers reads.
+    /// Watches and answers reads.
     #[serde(rename = "Not a Leader")]
     Follower,
 }
@@ -119,62 +119,62 @@ impl fmt::Display for NimbusStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSummary {
-    /// The version of the answering nimbus.
+    /// Version of the answering nimbus.
     pub version: String,
-    /// Who leads; absent during an election.
+    /// The leader; absent during an election.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<LeaderSummary>,
-    /// How many nimbuses live.
+    /// Number of live nimbuses.
     pub nimbuses: usize,
-    /// How many supervisors live.
+    /// Number of live supervisors.
     pub supervisors: usize,
-    /// How many topologies there are.
+    /// Number of topologies.
     pub topologies: usize,
-    /// How many workers the supervisors can run.
+    /// Number of workers that the supervisors can run.
     pub slots_total: usize,
-    /// How many they are assigned.
+    /// Number of assigned workers.
     pub slots_used: usize,
-    /// The difference.
+    /// Number of free slots.
     pub slots_free: usize,
-    /// How many tasks there are.
+    /// Number of tasks.
     pub tasks_total: usize,
-    /// The same: a task is its own executor.
+    /// The same as `tasksTotal`: each task is its own executor.
     pub executors_total: usize,
-    /// Znodes that hold no valid record.
+    /// Znodes without a valid record.
     #[serde(default)]
     pub unreadable: Vec<UnreadableZnode>,
-    /// How old the answering nimbus' view is, in milliseconds.
+    /// Age of the answering nimbus' view, in milliseconds.
     pub view_age_ms: u64,
 }
 
-/// Who leads.
+/// The leader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeaderSummary {
-    /// The leading nimbus.
+    /// Nimbus id.
     pub nimbus: NimbusId,
-    /// Where its API answers, `host:port`.
+    /// API address, `host:port`.
     pub api: String,
-    /// Its term.
+    /// Term of the leadership.
     pub term: Term,
 }
 
-/// A znode that holds no valid record: skipped, and left alone with all it concerns.
+/// A znode without a valid record. Nimbus skips the znode and does not touch its topology or host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UnreadableZnode {
-    /// Its path.
+    /// Path of the znode.
     pub path: String,
-    /// What is wrong with it.
+    /// Defect of the record.
     pub reason: String,
 }
 
-/// `POST /api/v1/host/{host}/drain`: have the workers of a host leave it.
+/// `POST /api/v1/host/{host}/drain`: move the workers of a host to other hosts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DrainRequest {
-    /// How long the spouts of a topology are stopped before it moves; its message timeout
-    /// when absent.
+    /// Time for which the spouts of a topology are stopped before the topology moves; its message
+    /// timeout when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_secs: Option<u64>,
 }
@@ -183,84 +183,84 @@ pub struct DrainRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostAccepted {
-    /// What was asked for: `drain` or `undrain`.
+    /// The requested operation: `drain` or `undrain`.
     pub host_operation: String,
     /// The host.
     pub host: HostName,
-    /// How many workers are still there.
+    /// Number of workers still on the host.
     pub workers_left: usize,
 }
 
-/// A host that is to be emptied.
+/// A drained host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainSummary {
     /// The host.
     pub host: HostName,
-    /// Since when, by the leader's clock.
+    /// Start of the drain, by the leader's clock.
     #[serde(rename = "sinceMs")]
     pub since: Timestamp,
-    /// Who asked for it.
+    /// User who requested the drain.
     pub by: String,
-    /// How long the spouts of a topology are stopped before it moves, when that was said.
+    /// Time for which the spouts of a topology are stopped before the topology moves, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_secs: Option<u64>,
-    /// How many workers are still there; 0 when it is empty.
+    /// Number of workers still on the host; 0 when the drain is complete.
     pub workers_left: usize,
 }
 
-/// `GET /api/v1/cluster/events`: what happened lately.
+/// `GET /api/v1/cluster/events`: recent events.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventList {
     /// Newest first.
     pub events: Vec<EventSummary>,
-    /// Whether there are older ones that were not asked for.
+    /// True if there are older events beyond the limit.
     pub truncated: bool,
-    /// How old the answering nimbus' view is, in milliseconds.
+    /// Age of the answering nimbus' view, in milliseconds.
     pub view_age_ms: u64,
 }
 
-/// One thing that happened.
+/// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventSummary {
-    /// Its number: later ones are larger.
+    /// Event number: later events have larger numbers.
     pub number: u64,
-    /// When, by the clock of the nimbus that did it.
+    /// Time of the event, by the clock of the nimbus that caused it.
     #[serde(rename = "timeMs")]
     pub time: Timestamp,
-    /// The term in which it happened.
+    /// The term of the event.
     pub term: Term,
-    /// The nimbus that did it.
+    /// The nimbus that caused the event.
     pub nimbus: NimbusId,
-    /// What.
+    /// Kind of the event.
     pub event: EventKind,
-    /// The topology it happened to, if one.
+    /// The affected topology, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology_id: Option<TopologyId>,
-    /// Why.
+    /// Reason of the event.
     pub reason: String,
-    /// Who asked for it, if someone did.
+    /// User who requested the operation, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// The tasks that got another place.
+    /// The moved tasks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moves: Vec<MoveSummary>,
-    /// How many more moves there were than are listed.
+    /// Number of moves that are not listed.
     #[serde(default)]
     pub moves_left_out: usize,
 }
 
-/// Tasks that went from one slot to another, each `supervisor:port`.
+/// Tasks that moved from one slot to another, each `supervisor:port`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveSummary {
-    /// Which.
+    /// The tasks.
     pub tasks: TaskSet,
-    /// Where they were; absent when they had no place.
+    /// The old slot; absent if the tasks had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Where they are from then on; absent when they have no place.
+    /// The new slot; absent if the tasks have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
 }

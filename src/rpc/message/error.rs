@@ -1,22 +1,22 @@
-//! What is answered to a request that was refused or failed.
+//! Error body: the answer to a request that was rejected or failed.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The answer to a request that was refused or failed.
+/// Answer to a request that was rejected or failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// What kind of trouble it is; stable.
+    /// Kind of the error; stable.
     pub code: Code,
-    /// What went wrong, where.
+    /// Description: the failure and its object.
     pub message: String,
-    /// What to do about it.
+    /// Advice for the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
 
-/// What kind of trouble an [`ErrorBody`] tells of.
+/// Kind of the error in an [`ErrorBody`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
@@ -24,51 +24,51 @@ pub enum Code {
     InvalidRequest,
     /// The topology cannot run.
     InvalidTopology,
-    /// There is no topology of that id or name.
+    /// No topology has that id or name.
     UnknownTopology,
-    /// There is no such host, or it is not drained.
+    /// The host does not exist, or is not drained.
     UnknownHost,
-    /// There is no such metric.
+    /// The metric does not exist.
     UnknownMetric,
-    /// This nimbus has no metrics archive now; the message says why.
+    /// This nimbus has no open metric store; the message says why.
     NoArchive,
     /// Too few nimbuses have a copy of the blob; nothing was changed.
     NotReplicated,
-    /// A topology of that name is there already.
+    /// Another topology has that name.
     NameInUse,
-    /// The topology's status does not allow it.
+    /// The topology's status does not allow the operation.
     IllegalTransition,
-    /// The blob has not been put, or is nowhere.
+    /// The blob was not uploaded, or no nimbus has a copy.
     BlobMissing,
-    /// The bytes of a blob are not those of its key.
+    /// The bytes of a blob do not match its key.
     BlobMismatch,
-    /// Something is over its limit; the message names it.
+    /// A value is over its limit; the message names the limit.
     TooLarge,
-    /// A znode that is needed holds no valid record.
+    /// A required znode has no valid record.
     UnreadableRecord,
-    /// Others wrote the same record again and again; nothing was changed.
+    /// Concurrent writes of the same record won repeatedly; nothing was changed.
     Conflict,
-    /// There is no leader now, or it is not reachable; nothing was changed.
+    /// There is no reachable leader; nothing was changed.
     NoLeader,
-    /// ZooKeeper is not reachable now; nothing was changed.
+    /// ZooKeeper is not reachable; nothing was changed.
     TreeUnavailable,
-    /// The connection broke while writing; whether it took effect is not known.
+    /// The connection broke during a write, which may have taken effect.
     OutcomeUnknown,
     /// This nimbus has not read the cluster yet.
     NotReady,
-    /// There is nothing at this path of the API.
+    /// The API has no such path.
     NoSuchRoute,
-    /// The path is there, with another method.
+    /// The API has the path, with another method.
     WrongMethod,
-    /// A fault of ours; the log of the nimbus has the details.
+    /// Internal error; the log of the nimbus has the details.
     Internal,
-    /// A kind that this version does not know.
+    /// A code that this version does not know.
     #[serde(other)]
     Other,
 }
 
 impl Code {
-    /// Its text on the wire.
+    /// The code on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
@@ -108,14 +108,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_a_newer_nimbus_is_readable() {
+    fn an_unknown_code_is_parsed_as_other() {
         let body: ErrorBody =
             serde_json::from_str(r#"{"code":"on_fire","message":"m","since":1}"#).expect("readable");
         assert_eq!(body, ErrorBody { code: Code::Other, message: "m".to_owned(), hint: None });
     }
 
     #[test]
-    fn codes_print_as_they_are_sent() {
+    fn codes_display_as_on_the_wire() {
         for code in [Code::InvalidRequest, Code::NameInUse, Code::NoSuchRoute, Code::Internal, Code::Other] {
             assert_eq!(serde_json::to_value(code).expect("text"), code.as_str());
         }

@@ -1,8 +1,8 @@
-//! What any nimbus answers about metrics from its own archive, as JSON.
+//! Metrics API of any nimbus, answered from its own metric store, as JSON.
 //!
 //! Numbers are exact and in the units of their metric; times are milliseconds since 1970.
-//! Lists come in pages: `next` is what to ask for as `after` to go on, and its absence says
-//! that this was the last page.
+//! Lists are paged: the value of `next` is the `after` of the next page; without `next` the page is
+//! the last.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,21 +10,21 @@ use crate::model::{
     ComponentId, HostName, NimbusId, Port, StreamId, TaskId, Timestamp, TopologyId, TopologyName,
 };
 
-/// Who answers, and how much of the leader's archive it has.
+/// The answering nimbus, and the progress of its metric store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ArchiveView {
-    /// The nimbus that answers.
+    /// The answering nimbus.
     pub nimbus: NimbusId,
-    /// The term of the last entry of its archive's log …
+    /// Term of the last entry of its metric log …
     pub term: i32,
-    /// … and the number of that entry.
+    /// … and the index of that entry.
     pub seq: u64,
-    /// How many entries the leader has beyond that, as it last told; 0 for the leader itself,
-    /// absent when this nimbus does not know.
+    /// Number of later entries that the leader had at the last contact; 0 for the leader itself,
+    /// absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entries_behind: Option<u64>,
-    /// How long ago it last had all that the leader had; absent when it never had.
+    /// Time since the metric log was last caught up with the leader's; absent if it never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind_ms: Option<u64>,
 }
@@ -33,12 +33,12 @@ pub struct ArchiveView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MeasuredTopologyList {
-    /// By id, those that are gone and `__CLUSTER__`, `__NIMBUS__`, `__SUPERVISOR__` as well.
+    /// Sorted by id; includes killed topologies and `__CLUSTER__`, `__NIMBUS__`, `__SUPERVISOR__`.
     pub topologies: Vec<MeasuredTopology>,
-    /// Go on after this id.
+    /// Start of the next page, after this id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<TopologyId>,
-    /// Who answers.
+    /// The answering nimbus.
     pub archive: ArchiveView,
 }
 
@@ -46,71 +46,71 @@ pub struct MeasuredTopologyList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MeasuredTopology {
-    /// Its id.
+    /// Topology id.
     pub id: TopologyId,
-    /// Its name, where it is known: of one that is gone, from the history.
+    /// Topology name, if known; for a killed topology it is from the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<TopologyName>,
-    /// Whether it runs now.
+    /// True if the topology runs.
     pub alive: bool,
-    /// How many metrics it has.
+    /// Number of metrics.
     pub metas: u64,
 }
 
-/// `GET /api/v1/metrics/topology/{id or name}/metas`: what is measured of a topology.
+/// `GET /api/v1/metrics/topology/{id or name}/metas`: the metrics of a topology.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricMetaList {
     /// The topology.
     pub topology_id: TopologyId,
-    /// In the order of their ids.
+    /// Sorted by id.
     pub metas: Vec<MetricMeta>,
-    /// Go on after this id.
+    /// Start of the next page, after this id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// Who answers.
+    /// The answering nimbus.
     pub archive: ArchiveView,
 }
 
-/// A metric: its name whole and in its parts.
+/// A metric: its full name and the parts of the name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricMeta {
-    /// Its id: sixteen hexadecimal digits.
+    /// Metric id: sixteen hexadecimal digits.
     pub id: String,
-    /// Its full name.
+    /// Full name.
     pub name: String,
-    /// What it is of: `task`, `component`, `stream`, `worker`, `topology`, `netty`, `nimbus` or
+    /// Level: `task`, `component`, `stream`, `worker`, `topology`, `netty`, `nimbus` or
     /// `component-stream`.
     pub level: String,
-    /// Its kind: `counter`, `gauge`, `meter`, `histogram` or `timer`.
+    /// Type: `counter`, `gauge`, `meter`, `histogram` or `timer`.
     pub kind: String,
-    /// Its group: `sys`, `udf` or `netty`.
+    /// Group: `sys`, `udf` or `netty`.
     pub group: String,
-    /// Its last part, such as `Emitted`.
+    /// Last part of the name, such as `Emitted`.
     pub metric: String,
-    /// Its unit, where it is built in and has one.
+    /// Unit, for a built-in metric that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// Its component, of a stream, task, component-stream or component.
+    /// Component, for a stream, task, component-stream or component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub component: Option<ComponentId>,
-    /// Its task, of a stream or task.
+    /// Task, for a stream or task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
-    /// Its stream, of a stream or component-stream.
+    /// Stream, for a stream or component-stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamId>,
-    /// Its host, of a worker, connection or nimbus.
+    /// Host, for a worker, connection or nimbus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Its port, of a worker, connection or nimbus.
+    /// Port, for a worker, connection or nimbus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
 
-/// `GET /api/v1/metrics/topology/{id or name}/latest`: what each metric has to say about the
-/// window that ends now.
+/// `GET /api/v1/metrics/topology/{id or name}/latest`: the value of each metric in the window that
+/// ends now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LatestList {
@@ -118,12 +118,12 @@ pub struct LatestList {
     pub topology_id: TopologyId,
     /// The window, in seconds: 60, 600, 7200 or 86400.
     pub window_secs: u32,
-    /// In the order of the metrics' ids.
+    /// Sorted by metric id.
     pub values: Vec<LatestValue>,
-    /// Go on after this id.
+    /// Start of the next page, after this id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// Who answers.
+    /// The answering nimbus.
     pub archive: ArchiveView,
 }
 
@@ -134,9 +134,9 @@ pub struct LatestValue {
     /// The metric.
     #[serde(flatten)]
     pub meta: MetricMeta,
-    /// When the window begins …
+    /// Start of the window …
     pub from_ms: Timestamp,
-    /// … and when it ends: with the last minute that is known of this metric's topology.
+    /// … and its end: the end of the last known minute of this metric's topology.
     pub to_ms: Timestamp,
     /// The value.
     pub value: MetricValue,
@@ -146,20 +146,20 @@ pub struct LatestValue {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PointList {
-    /// The topology that the metrics stand under.
+    /// The topology of the metrics.
     pub topology_id: TopologyId,
     /// The width of the points, in seconds: 60, 600, 7200 or 86400.
     pub window_secs: u32,
-    /// From when on points were asked for …
+    /// Start of the requested interval …
     pub from_ms: Timestamp,
-    /// … and until when.
+    /// … and its end.
     pub to_ms: Timestamp,
-    /// The metrics in the order of their ids; one without points has an empty list.
+    /// The metrics, sorted by id; a metric without points has an empty list.
     pub series: Vec<Series>,
-    /// Go on after this.
+    /// Start of the next page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// Who answers.
+    /// The answering nimbus.
     pub archive: ArchiveView,
 }
 
@@ -174,111 +174,112 @@ pub struct Series {
     pub points: Vec<TimedValue>,
 }
 
-/// A value, and the stretch of time that it is of.
+/// A value and its interval of time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TimedValue {
-    /// When its bucket begins. It is as wide as the window; the last one may still grow.
+    /// Start of the time bucket, which is as wide as the window; the last bucket may still grow.
     pub from_ms: Timestamp,
     /// The value.
     pub value: MetricValue,
 }
 
-/// What a metric has to say about a stretch of time, by its kind.
+/// Value of a metric over an interval of time, by type.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum MetricValue {
-    /// How often something happened.
+    /// Number of events.
     Counter(CounterValue),
-    /// How something stood.
+    /// Current value.
     Gauge(GaugeValue),
-    /// How often it happened per second.
+    /// Number of events, and events per second.
     Meter(MeterValue),
-    /// How values were distributed.
+    /// Distribution of values.
     Histogram(HistogramValue),
-    /// How long something took, in µs, and how often it happened per second.
+    /// Distribution of durations in µs, and events per second.
     Timer(TimerValue),
 }
 
-/// A counter in a stretch of time.
+/// A counter over an interval of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CounterValue {
-    /// How often it happened then. Exact.
+    /// Number of events. Exact.
     pub count: u64,
 }
 
-/// A gauge in a stretch of time.
+/// A gauge over an interval of time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct GaugeValue {
-    /// As it was last read: the sum over all that were read, or their mean where a sum would
-    /// make no sense, such as of ratios.
+    /// Value at the last reading: the sum over all tasks or workers, or their mean for metrics whose
+    /// sum is meaningless, such as ratios.
     pub value: f64,
-    /// How many were read then: tasks, workers.
+    /// Number of tasks or workers in the last reading.
     pub n: u64,
-    /// The least of all single readings.
+    /// Minimum of all single readings.
     pub min: f64,
-    /// The greatest of all single readings.
+    /// Maximum of all single readings.
     pub max: f64,
 }
 
-/// A meter in a stretch of time; rates are per second.
+/// A meter over an interval of time; rates are per second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct MeterValue {
-    /// How often it happened then. Exact.
+    /// Number of events. Exact.
     pub count: u64,
-    /// The rate at the end, averaged over about one minute.
+    /// Rate at the end, averaged over about one minute.
     pub m1: f64,
-    /// Over about five minutes.
+    /// Rate at the end, averaged over about five minutes.
     pub m5: f64,
-    /// Over about fifteen minutes.
+    /// Rate at the end, averaged over about fifteen minutes.
     pub m15: f64,
-    /// The count by the time that it is of.
+    /// The count divided by the length of the interval.
     pub mean: f64,
 }
 
-/// A distribution in a stretch of time. Without values there is only a count of 0.
+/// A distribution over an interval of time. Without values, count and sum are 0
+/// and the other fields are null.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct HistogramValue {
-    /// How many values there were. Exact.
+    /// Number of values. Exact.
     pub count: u64,
-    /// Their sum. Exact.
+    /// Sum of the values. Exact.
     pub sum: f64,
-    /// The least. Exact.
+    /// Minimum. Exact.
     pub min: Option<f64>,
-    /// The greatest. Exact.
+    /// Maximum. Exact.
     pub max: Option<f64>,
-    /// Their mean. Exact.
+    /// Mean. Exact.
     pub mean: Option<f64>,
-    /// How far they are from it, estimated from those that were sampled.
+    /// Standard deviation, estimated from the sampled values.
     pub stddev: Option<f64>,
-    /// So much or less were half of them; at most 1.1 % off, of those that were sampled.
+    /// Median of the sampled values; relative error at most 1.1 %.
     pub p50: Option<f64>,
-    /// So much or less were 75 % of them; the same holds for this and the next.
+    /// 75th percentile of the sampled values; the same error bound, here and below.
     pub p75: Option<f64>,
-    /// 90 %.
+    /// 90th percentile.
     pub p90: Option<f64>,
-    /// 95 %.
+    /// 95th percentile.
     pub p95: Option<f64>,
-    /// 98 %.
+    /// 98th percentile.
     pub p98: Option<f64>,
-    /// 99 %.
+    /// 99th percentile.
     pub p99: Option<f64>,
-    /// 99.9 %.
+    /// 99.9th percentile.
     pub p999: Option<f64>,
 }
 
-/// A timer in a stretch of time.
+/// A timer over an interval of time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TimerValue {
-    /// How long, in µs.
+    /// Durations in µs.
     pub histogram: HistogramValue,
-    /// How often.
+    /// Rates of the events.
     pub meter: MeterValue,
 }
 
-/// `POST /api/v1/topology/{id or name}/metrics`: what a running topology measures otherwise than
-/// its settings say, in place of what was asked for before; nothing in it undoes all of that.
-/// `GET` answers it as it is. Names are the last parts of metrics' names, such as `EmitTime`.
+/// `POST /api/v1/topology/{id or name}/metrics`: metric switches of a running topology that
+/// override its settings. A request replaces the one before; an empty request removes all
+/// overrides. `GET` returns the current overrides. Names are the last parts of metric names, such as `EmitTime`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MetricControlRequest {
@@ -288,7 +289,7 @@ pub struct MetricControlRequest {
     /// Metrics that are not measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disabled: Vec<String>,
-    /// The share of values that goes into histograms' buckets, from 0 to 1.
+    /// Share of values that goes into histograms' buckets, from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_rate: Option<f64>,
     /// Metrics that each worker writes to its log.
@@ -296,22 +297,22 @@ pub struct MetricControlRequest {
     pub debug: Vec<String>,
 }
 
-/// `GET /api/v1/metrics/topology/{id or name}/track`: which task ran where and when.
+/// `GET /api/v1/metrics/topology/{id or name}/track`: the workers in which each task ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskTrack {
     /// The topology.
     pub topology_id: TopologyId,
-    /// By task, the first place first.
+    /// Sorted by task, then by time.
     pub entries: Vec<TaskPlace>,
-    /// Whether the first were left out, as there are more than asked for.
+    /// True if the first entries were left out because of the limit.
     #[serde(default)]
     pub truncated: bool,
-    /// Who answers.
+    /// The answering nimbus.
     pub archive: ArchiveView,
 }
 
-/// A task in one place.
+/// The stay of a task in one worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskPlace {
@@ -323,28 +324,28 @@ pub struct TaskPlace {
     pub host: HostName,
     /// The worker's port.
     pub port: Port,
-    /// Since when it was there.
+    /// Start of the stay.
     pub from_ms: Timestamp,
-    /// Until when; absent while it is.
+    /// End of the stay; absent while the task is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_ms: Option<Timestamp>,
-    /// Why it came there.
+    /// Reason for the start.
     pub reason: String,
-    /// Why it went; absent while it is there.
+    /// Reason for the end; absent while the task is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
 }
 
-/// `GET /api/v1/metrics/history`: the topologies that there were.
+/// `GET /api/v1/metrics/history`: current and past topologies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyHistory {
     /// Newest first.
     pub topologies: Vec<PastTopology>,
-    /// Whether older ones were left out, as there are more than asked for.
+    /// True if older topologies were left out because of the limit.
     #[serde(default)]
     pub truncated: bool,
-    /// Who answers.
+    /// The answering nimbus.
     pub archive: ArchiveView,
 }
 
@@ -352,162 +353,163 @@ pub struct TopologyHistory {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PastTopology {
-    /// Its id.
+    /// Topology id.
     pub id: TopologyId,
-    /// Its name.
+    /// Topology name.
     pub name: TopologyName,
-    /// When it was submitted.
+    /// Time of the submission.
     pub started_ms: Timestamp,
-    /// Who submitted it, where that is known.
+    /// User who submitted the topology, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_by: Option<String>,
-    /// When it was killed; absent while it lives.
+    /// Time of the kill; absent while the topology lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub killed_ms: Option<Timestamp>,
-    /// Who killed it, where that is known.
+    /// User who killed the topology, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub killed_by: Option<String>,
-    /// Why it was killed; absent while it lives.
+    /// Reason of the kill; absent while the topology lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill_reason: Option<String>,
-    /// The share of values that goes into its histograms' buckets, as it was last.
+    /// Last share of values that goes into the topology's histogram buckets.
     pub sample_rate: f64,
 }
 
-/// `GET /api/v1/metrics/status`: the archive of the nimbus that answers, and its upload queue.
+/// `GET /api/v1/metrics/status`: metric store and export queue of the answering nimbus.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ArchiveStatus {
-    /// Who answers.
+    /// The answering nimbus.
     pub archive: ArchiveView,
-    /// What it does for metrics: `following`, `taking over` or `leading`.
+    /// State of the replica: `following`, `taking over` or `leading`.
     pub stage: String,
-    /// What went wrong last with following or taking over, until something goes right.
+    /// The last problem with following or taking over, until the next success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
-    /// Of a leader: what each live follower has of its log.
+    /// On a leader, the log position of each live follower.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub followers: Vec<FollowerSummary>,
-    /// About how many bytes it has on disk.
+    /// Approximate size on disk, in bytes.
     pub bytes: u64,
-    /// How many metrics it knows, of all topologies.
+    /// Number of known metrics, over all topologies.
     pub metas: u64,
-    /// The number of the oldest entry of its log.
+    /// Index of the oldest entry of the metric log.
     pub log_from: u64,
-    /// About how many bytes its log has.
+    /// Approximate size of the metric log, in bytes.
     pub log_bytes: u64,
-    /// The last write that failed, until one succeeds.
+    /// The last failed write, until a write succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
-    /// Where archives are that had what the leader's lacked, and were put aside.
+    /// Paths of the quarantined databases, which may contain committed entries that the leader's
+    /// log is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aside: Vec<String>,
-    /// What was left out or taken otherwise than it came, by topology and cause, ever.
+    /// Number of items that were dropped or changed, by topology and cause, since the store exists.
     pub drops: Vec<DropSummary>,
-    /// What is to be sent to external stores.
+    /// The export queue.
     pub queue: QueueSummary,
 }
 
-/// A follower, as the leader knows it.
+/// A follower, as known to the leader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FollowerSummary {
-    /// Which.
+    /// The follower.
     pub nimbus: NimbusId,
-    /// The number of the last entry that it has.
+    /// Index of the last entry of its log.
     pub seq: u64,
 }
 
-/// How often something was left out.
+/// Number of dropped items of one topology and cause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DropSummary {
-    /// Of which topology.
+    /// The topology.
     pub topology_id: TopologyId,
-    /// Why: `invalid-name`, `too-many-names`, `queue-full`, …
+    /// Cause: `invalid-name`, `too-many-names`, `queue-full`, …
     pub cause: String,
-    /// How often.
+    /// Number of items.
     pub count: u64,
 }
 
-/// The upload queue.
+/// The export queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueSummary {
-    /// Minutes of topologies that are not closed.
+    /// Number of minutes of topologies that are not closed.
     pub reserved: usize,
-    /// Entries that at least one uploader has not acknowledged.
+    /// Number of entries that at least one exporter has not acknowledged.
     pub ready: usize,
-    /// About so many bytes are to be uploaded.
+    /// Approximate number of bytes to export.
     pub bytes: u64,
-    /// The minute of the oldest entry; absent when there is none.
+    /// Minute of the oldest entry; absent if the queue is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_ms: Option<Timestamp>,
-    /// By name.
+    /// Sorted by name.
     pub uploaders: Vec<UploaderSummary>,
 }
 
-/// One uploader.
+/// One exporter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UploaderSummary {
-    /// Its name.
+    /// Name of the exporter.
     pub name: String,
-    /// Entries that it has not acknowledged.
+    /// Number of entries that the exporter has not acknowledged.
     pub pending: usize,
-    /// Entries that it has now.
+    /// Number of leased entries.
     pub uploading: usize,
-    /// Entries that it has acknowledged, ever.
+    /// Number of acknowledged entries since the store exists.
     pub acked: u64,
-    /// Entries that were dropped before it acknowledged them, ever.
+    /// Number of entries dropped before their acknowledgement, since the store exists.
     pub dropped: u64,
-    /// Entries that it refused or that ran out of time, since this nimbus started.
+    /// Number of entries that were nacked or timed out, since this nimbus started.
     pub refused: u64,
-    /// Why it refused one last.
+    /// Reason of the last nack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_refusal: Option<String>,
-    /// What it does, while this nimbus leads.
+    /// Activity of the exporter, while this nimbus leads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<UploaderWork>,
 }
 
-/// What an uploader does, and what it has done since this nimbus leads.
+/// Activity of an exporter, and its counts since this nimbus leads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UploaderWork {
-    /// `starting`, `idle`, `uploading`, `pausing` or `stuck`.
+    /// Current activity: `starting`, `idle`, `uploading`, `pausing` or `stuck`.
     pub doing: String,
-    /// Since when.
+    /// Start of the current activity.
     pub since_ms: Timestamp,
-    /// How many points its store took.
+    /// Number of points that the external store accepted.
     pub points: u64,
-    /// How many points its store, or its rules, refused for good.
+    /// Number of points that the external store, or the exporter's rules, rejected for good.
     pub points_refused: u64,
-    /// How often it failed, panicked or ran out of time.
+    /// Number of failures, panics and timeouts.
     pub failures: u64,
-    /// How many events were told to it.
+    /// Number of events that the exporter received.
     pub events: u64,
-    /// How many were not, as it was behind or failed.
+    /// Number of events that the exporter missed, because it was behind or failed.
     pub events_lost: u64,
-    /// How it failed last.
+    /// The last failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,
 }
 
-/// Which metrics of a topology that is gone are to be forgotten.
+/// Request to forget metrics of a killed topology.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ForgetRequest {
-    /// Their ids, as the lists of metrics show them; at most 10,000.
+    /// Ids of the metrics, as in the lists of metrics; at most 10,000.
     pub ids: Vec<String>,
 }
 
-/// Metrics were forgotten.
+/// Answer to [`ForgetRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Forgotten {
-    /// Of which topology.
+    /// The topology.
     pub topology_id: TopologyId,
-    /// How many it has left.
+    /// Number of remaining metrics.
     pub metas: u64,
 }

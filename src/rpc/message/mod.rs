@@ -1,8 +1,8 @@
-//! The bodies of requests and answers of a nimbus, as JSON.
+//! Bodies of requests to a nimbus and of its answers, as JSON.
 //!
 //! Names follow Storm's REST API where it has the same thing (`tasksTotal`, `slotsUsed`).
-//! Times are milliseconds since 1970, durations are whole seconds; both say so in their
-//! names. Unknown fields are ignored, so that a client may be older than its nimbus.
+//! Times are milliseconds since 1970, durations are whole seconds; the field names contain the
+//! unit. Unknown fields are ignored, so that a client may be older than its nimbus.
 
 mod cluster;
 mod error;
@@ -33,32 +33,32 @@ use crate::model::{
     topology::ComponentKind,
 };
 
-/// `POST /api/v1/topology/submit`: run the topology of a blob that was put before.
+/// `POST /api/v1/topology/submit`: run the topology in a blob that was uploaded before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SubmitRequest {
-    /// The name to run it under; the topology's own when absent.
+    /// Topology name; the name in the topology package when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<TopologyName>,
     /// The blob.
     pub blob: BlobKey,
-    /// Who submits it; for people to read.
+    /// User who submits the topology; informational.
     pub owner: String,
-    /// Whether its spouts run at once.
+    /// Status after the submission.
     #[serde(default)]
     pub status: InitialStatus,
 }
 
-/// `POST /api/v1/blobs/{sha256}/copy`: fetch a blob from the nimbus that has it. A leader asks
-/// this of the other nimbuses when a topology is submitted.
+/// `POST /api/v1/blobs/{sha256}/copy`: fetch a blob from another nimbus. A leader sends this
+/// request to the other nimbuses when a topology is submitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CopyRequest {
-    /// Where the blob is, `host:port`.
+    /// Address of a nimbus that has the blob, `host:port`.
     pub from: String,
 }
 
-/// The status that a topology begins with.
+/// The status of a topology after its submission.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InitialStatus {
@@ -78,17 +78,17 @@ impl From<InitialStatus> for TopologyStatus {
     }
 }
 
-/// `POST /api/v1/topology/{id or name}/rebalance`: place the tasks anew after a wait.
+/// `POST /api/v1/topology/{id or name}/rebalance`: place the tasks again after a wait.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RebalanceRequest {
-    /// How long spouts are stopped before; the topology's message timeout when absent.
+    /// Time for which spouts are stopped before; the topology's message timeout when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_secs: Option<u64>,
-    /// The number of workers from then on.
+    /// New number of workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<u32>,
-    /// The number of tasks of some components from then on.
+    /// New number of tasks, by component.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parallelism: BTreeMap<ComponentId, u32>,
 }
@@ -97,25 +97,24 @@ pub struct RebalanceRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KillRequest {
-    /// How long spouts are stopped before; the topology's message timeout when absent.
+    /// Time for which spouts are stopped before; the topology's message timeout when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_secs: Option<u64>,
 }
 
-/// The answer to submit, activate, deactivate, rebalance and kill: how the topology stands
-/// now.
+/// Answer to submit, activate, deactivate, rebalance and kill: the topology's new state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Accepted {
-    /// What was asked for: `submit`, `activate`, …
+    /// The requested operation: `submit`, `activate`, …
     pub topology_operation: String,
     /// The topology.
     pub topology_id: TopologyId,
-    /// Its name.
+    /// Topology name.
     pub name: TopologyName,
-    /// Its status from now on.
+    /// The new status.
     pub status: TopologyStatus,
-    /// What waits for its deadline.
+    /// The kill or rebalance that waits for its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
 }
@@ -125,19 +124,20 @@ pub struct Accepted {
 #[serde(rename_all = "camelCase")]
 pub struct Pending {
     /// The change with its options and its deadline by the leader's clock.
+    /// The change with its options, and its deadline by the leader's clock.
     #[serde(flatten)]
     pub change: PendingChange,
-    /// How long until then, in milliseconds; 0 when it is due.
+    /// Time until the deadline, in milliseconds; 0 when the change is due.
     pub remaining_ms: u64,
 }
 
-/// `GET /api/v1/topology/summary`: every topology in short.
+/// `GET /api/v1/topology/summary`: all topologies in short.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyList {
-    /// By name, then id.
+    /// Sorted by name, then id.
     pub topologies: Vec<TopologySummary>,
-    /// How old the answering nimbus' view is, in milliseconds.
+    /// Age of the answering nimbus' view, in milliseconds.
     #[serde(default)]
     pub view_age_ms: u64,
 }
@@ -146,71 +146,71 @@ pub struct TopologyList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologySummary {
-    /// Its id.
+    /// Topology id.
     pub id: TopologyId,
-    /// Its name.
+    /// Topology name.
     pub name: TopologyName,
-    /// Who submitted it.
+    /// User who submitted the topology.
     pub owner: String,
-    /// Its status.
+    /// Topology status.
     pub status: TopologyStatus,
-    /// What waits for its deadline.
+    /// The kill or rebalance that waits for its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
-    /// When it was submitted.
+    /// Time of the submission.
     #[serde(rename = "launchedMs")]
     pub launched: Timestamp,
-    /// How long ago.
+    /// Time since the submission.
     pub uptime_seconds: u64,
-    /// How many tasks it has.
+    /// Number of tasks.
     pub tasks_total: usize,
-    /// How many of them have a slot.
+    /// Number of tasks that have a slot.
     pub tasks_assigned: usize,
-    /// How many of them beat.
+    /// Number of tasks with a heartbeat.
     pub tasks_alive: usize,
-    /// How many workers it has now.
+    /// Current number of workers.
     pub workers_total: usize,
-    /// How many workers it wants.
+    /// Configured number of workers.
     pub workers_wanted: u32,
-    /// The same as `tasksTotal`: a task is its own executor.
+    /// The same as `tasksTotal`: each task is its own executor.
     pub executors_total: usize,
-    /// On how many nimbuses its blob is.
+    /// Number of nimbuses that have the blob.
     pub replication_count: usize,
-    /// What keeps it from being whole, when something does.
+    /// Problem because of which the topology is not fully placed, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
 
-/// `GET /api/v1/topology/{id or name}`: a topology with everything in it.
+/// `GET /api/v1/topology/{id or name}`: a topology with all details.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyDetail {
-    /// The line of the list.
+    /// The topology's line in the list.
     #[serde(flatten)]
     pub summary: TopologySummary,
-    /// The artefact that its workers run.
+    /// Key of the topology package.
     pub blob: BlobKey,
-    /// How long a kill or rebalance waits when nobody says, in seconds.
+    /// Default wait of a kill or rebalance, in seconds.
     pub msg_timeout: u64,
-    /// Its workers by host and port.
+    /// Workers, sorted by host and port.
     pub workers: Vec<WorkerSummary>,
-    /// Its components by id.
+    /// Components, sorted by id.
     pub components: Vec<ComponentSummary>,
-    /// Its tasks in ascending order.
+    /// Tasks in ascending order.
     pub tasks: Vec<TaskSummary>,
-    /// How old the answering nimbus' view is, in milliseconds.
+    /// Age of the answering nimbus' view, in milliseconds.
     pub view_age_ms: u64,
 }
 
 impl TopologyDetail {
-    /// How many tasks have their component up.
+    /// Number of tasks whose component is running.
     pub fn n_running(&self) -> usize {
         let is_up =
             |task: &&TaskSummary| matches!(task.status, Some(TaskStatus::Running | TaskStatus::Inactive));
         self.tasks.iter().filter(is_up).count()
     }
 
-    /// Whether every task has its component up.
+    /// True if the components of all tasks are running.
     pub fn is_running(&self) -> bool {
         self.summary.tasks_total > 0 && self.n_running() == self.summary.tasks_total
     }
@@ -220,24 +220,24 @@ impl TopologyDetail {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerSummary {
-    /// The supervisor that runs it.
+    /// The supervisor of the worker.
     pub supervisor_id: SupervisorId,
-    /// Where it listens for tuples: the host …
+    /// Host on which the worker listens for tuples …
     pub host: String,
     /// … and the port.
     pub port: Port,
-    /// The launch that its tasks' beats name; absent until the first beat.
+    /// The launch that the tasks' heartbeats name; absent until the first heartbeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_id: Option<WorkerId>,
-    /// How long it has run by its beats; absent until the first beat.
+    /// Uptime according to the heartbeats; absent until the first heartbeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uptime_seconds: Option<u64>,
-    /// When its tasks were put there.
+    /// Time of the assignment.
     #[serde(rename = "assignedMs")]
     pub assigned: Timestamp,
-    /// Its tasks.
+    /// The worker's tasks.
     pub tasks: TaskSet,
-    /// How many of them beat.
+    /// Number of tasks with a heartbeat.
     pub tasks_alive: usize,
 }
 
@@ -245,19 +245,19 @@ pub struct WorkerSummary {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ComponentSummary {
-    /// Its id.
+    /// Component id.
     pub id: ComponentId,
-    /// Spout or bolt; absent when the answering nimbus has not got the blob yet.
+    /// Spout or bolt; absent if the answering nimbus does not have the blob yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<ComponentKind>,
-    /// How many tasks run it.
+    /// Number of tasks.
     pub parallelism: usize,
-    /// How many of them beat.
+    /// Number of tasks with a heartbeat.
     pub tasks_alive: usize,
-    /// What its tasks have done since their workers started.
+    /// Counts of its tasks since their workers started.
     #[serde(flatten)]
     pub counts: TaskCounts,
-    /// Its last error.
+    /// The component's last error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<ErrorSummary>,
 }
@@ -268,36 +268,36 @@ pub struct ComponentSummary {
 pub struct TaskSummary {
     /// The task.
     pub task: TaskId,
-    /// Its component.
+    /// The task's component.
     pub component: ComponentId,
-    /// The host it is placed on.
+    /// The host of the task's worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The port of its worker.
+    /// The port of the task's worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<Port>,
-    /// Whether it runs, as far as the tree shows.
+    /// Liveness according to the tree.
     pub liveness: TaskLiveness,
-    /// How far it is, by its beat.
+    /// Status according to the task's heartbeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<TaskStatus>,
-    /// How long its worker has run, by its beat.
+    /// Uptime of the worker according to the task's heartbeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uptime_seconds: Option<u64>,
-    /// What it has done since its worker started.
+    /// Counts since the worker started.
     #[serde(flatten)]
     pub counts: TaskCounts,
 }
 
-/// Whether a task runs, as far as the tree shows.
+/// Liveness of a task according to the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskLiveness {
-    /// It beats.
+    /// The task has a heartbeat.
     Alive,
-    /// It has a slot and no beat: it is being started, or its worker is gone.
+    /// The task has a slot and no heartbeat: its worker is starting, or is gone.
     Silent,
-    /// It has no slot.
+    /// The task has no slot.
     Unassigned,
 }
 
@@ -319,7 +319,7 @@ pub struct ErrorSummary {
     pub component: ComponentId,
     /// The task.
     pub task: TaskId,
-    /// When, by the worker's clock.
+    /// Time of the error, by the worker's clock.
     #[serde(rename = "errorTimeMs")]
     pub time: Timestamp,
     /// The worker's host.
@@ -328,10 +328,10 @@ pub struct ErrorSummary {
     /// The worker's port.
     #[serde(rename = "errorPort")]
     pub port: Port,
-    /// One line.
+    /// Message in one line.
     #[serde(rename = "error")]
     pub message: String,
-    /// A stack trace or the child's last words; may be empty.
+    /// A stack trace, or the end of the child's stderr; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stack: String,
 }
@@ -349,13 +349,13 @@ impl From<TaskError> for ErrorSummary {
 pub struct TopologyErrors {
     /// The topology.
     pub id: TopologyId,
-    /// Its name.
+    /// Topology name.
     pub name: TopologyName,
     /// The last error of each component that had one.
     pub last: BTreeMap<ComponentId, ErrorSummary>,
-    /// The errors kept of each task, newest first.
+    /// The recorded errors of each task, newest first.
     pub errors: Vec<ErrorSummary>,
-    /// Whether tasks were left out because too many had errors.
+    /// True if tasks were left out because too many had errors.
     #[serde(default)]
     pub truncated: bool,
 }
@@ -365,13 +365,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_misspelt_option_is_refused_not_ignored() {
+    fn an_unknown_option_is_rejected() {
         let error = serde_json::from_str::<KillRequest>(r#"{"wait":3}"#).expect_err("refused");
         assert!(error.to_string().contains("unknown field `wait`"), "{error}");
     }
 
     #[test]
-    fn pending_changes_are_flat() {
+    fn pending_changes_are_flattened() {
         let change = PendingChange::Kill { deadline: Timestamp::from_millis(7) };
         let json = serde_json::to_value(Pending { change, remaining_ms: 3 }).expect("JSON");
         assert_eq!(json, serde_json::json!({"change": "kill", "deadline_ms": 7, "remainingMs": 3}));

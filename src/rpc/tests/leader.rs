@@ -1,4 +1,4 @@
-//! A leader for tests of those who bring metrics: it takes each cut once, and adds up.
+//! Leader for tests of metric senders: ingests each report once, and adds up the points.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use crate::{
     tree::{CreateMode, Tree},
 };
 
-/// A leader that serves as long as this lives.
+/// A leader that serves until it is dropped.
 #[derive(Debug)]
 pub(crate) struct TestLeader {
     has: Shared,
@@ -31,28 +31,28 @@ pub(crate) struct TestLeader {
 
 type Shared = Arc<Mutex<Has>>;
 
-/// What it has.
+/// State of the leader.
 #[derive(Debug, Default)]
 pub(crate) struct Has {
     names: BTreeMap<MetricId, String>,
     last: BTreeMap<WorkerId, u64>,
     points: BTreeMap<MetricId, Point>,
     seq: u64,
-    /// Nobody else has what it has, and it is not alone.
+    /// If true, no other nimbus has replicated the log, so nothing is committed.
     pub(crate) nothing_is_safe: bool,
-    /// It takes nothing now.
+    /// If true, the leader rejects all batches for the moment.
     pub(crate) is_busy: bool,
-    /// How often it took nothing.
+    /// Number of batches rejected while busy.
     pub(crate) n_put_off: usize,
 }
 
-/// The one metric of [`cut`].
+/// The only metric of [`cut`].
 pub(crate) fn emitted() -> (MetricId, MetricName) {
     let name: MetricName = "3@1@t-1-100@split@4@default@sys@Emitted".parse().expect("a name");
     (MetricId::of(&name.to_string(), 0), name)
 }
 
-/// A cut of a launch that emitted five tuples since the one before.
+/// A report of a launch that emitted five tuples since the report before.
 pub(crate) fn cut(launch: &Launch, number: u64) -> Cut {
     let leaf = Leaf { id: emitted().0, point: Point::Counter(Counter { count: 5 }), total: Some(5 * number) };
     let snapshot = Snapshot {
@@ -101,7 +101,7 @@ impl Has {
         ContributeAnswer::Stored { at, safe: if self.nothing_is_safe { Position::default() } else { at } }
     }
 
-    /// The point of the metric of this name, on the topology's level.
+    /// The topology-level point of the metric whose name ends with `name`.
     pub(crate) fn point(&self, name: &str) -> Option<&Point> {
         let is_it =
             |full: &&String| full.starts_with("5@") && full.contains("@t-1-100@") && full.ends_with(name);
@@ -109,7 +109,7 @@ impl Has {
         self.points.get(id)
     }
 
-    /// How much the metric of this name, on the topology's level, has counted.
+    /// The topology-level count of the metric whose name ends with `name`.
     pub(crate) fn count(&self, name: &str) -> u64 {
         match self.point(name) {
             Some(Point::Counter(counter)) => counter.count,
@@ -120,7 +120,7 @@ impl Has {
         }
     }
 
-    /// Emitted, transferred, executed, acked, failed.
+    /// Counts of emitted, transferred, executed, acked and failed tuples.
     pub(crate) fn totals(&self) -> [u64; 5] {
         ["Emitted", "Transferred", "Executed", "Acked", "Failed"]
             .map(|name| self.count(&format!("@sys@{name}")))
@@ -128,7 +128,7 @@ impl Has {
 }
 
 impl TestLeader {
-    /// One that the tree names.
+    /// Starts a leader and writes it to the tree.
     pub(crate) async fn start(tree: Arc<dyn Tree>) -> Self {
         let has = Shared::default();
         let routes = Router::new()
@@ -166,7 +166,7 @@ impl TestLeader {
         Self { has, _tasks: tasks }
     }
 
-    /// What it has now.
+    /// Locks and returns the state.
     pub(crate) fn has(&self) -> MutexGuard<'_, Has> {
         self.has.lock().expect("unpoisoned")
     }

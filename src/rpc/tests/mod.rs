@@ -1,3 +1,3 @@
-//! What tests of those who call nimbus share.
+//! Shared fixtures for tests of clients of nimbus.
 
 pub(crate) mod leader;
