@@ -5,18 +5,15 @@
 
 use std::{path::Path, time::Duration};
 
-use stormkeeper::{
-    archive::{Archive, LatestQuery, Options},
-    clock::Clock,
-    daemon::tasks::Tasks,
-    metrics::{
-        Contribution, MetricId, Minute, Point, Window,
-        contribution::Cuts,
-        point::{Counter, Gauge, Histogram, Meter, Timer},
-    },
-    model::{Term, Timestamp, TopologyId},
-    rpc::metrics::{Claim, LogPage, LogQuery, NAMES_MAX, RegisterRequest, Registered},
+use stormkeeper_metric_store::{Archive, LatestQuery, Options};
+use stormkeeper_metrics::{
+    Contribution, MetricId, Minute, Point, Window,
+    contribution::Cuts,
+    point::{Counter, Gauge, Histogram, Meter, Timer},
+    protocol::{Claim, LogPage, LogQuery, NAMES_MAX, RegisterRequest, Registered},
 };
+use stormkeeper_model::{Term, Timestamp, TopologyId, clock::Clock};
+use stormkeeper_runtime::tasks::Tasks;
 
 const TERM: Term = Term(1);
 const NOW: u32 = 29_000_000;

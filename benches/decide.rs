@@ -6,23 +6,22 @@
 use std::{hint::black_box, time::Duration};
 
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
-use stormkeeper::{
-    clock::Clock,
+use stormkeeper_coordination::{
     cluster::{
         record::{Resources, Rest, Stored, Storm, Supervisor},
         view::ClusterView,
     },
-    model::{
-        BlobKey, Port, SupervisorId, Timestamp, TopologyId, TopologyName, status::TopologyStatus,
-        task_set::TaskSet, topology::TaskTable,
-    },
-    nimbus::{
-        decide::{Moment, decide},
-        liveness::Liveness,
-        plan::{Effect, Plan},
-        policy::Policy,
-    },
     tree::Version,
+};
+use stormkeeper_model::{
+    BlobKey, Port, SupervisorId, Timestamp, TopologyId, TopologyName, clock::Clock, status::TopologyStatus,
+    task_set::TaskSet, topology::TaskTable,
+};
+use stormkeeper_nimbus::{
+    decide::{Moment, decide},
+    liveness::Liveness,
+    plan::{Effect, Plan},
+    policy::Policy,
 };
 
 struct Cluster {

@@ -12,15 +12,12 @@ use std::{
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use hdrhistogram::Histogram as Peer;
-use stormkeeper::{
-    clock::Clock,
-    metrics::{
-        Control, CutRequest, Leaf, Merger, MetricId, MetricName, Minute, Point, Registry, Snapshot, codec,
-        instrument::{Counter, Histogram, Shared},
-        point,
-    },
-    model::Timestamp,
+use stormkeeper_metrics::{
+    Control, CutRequest, Leaf, Merger, MetricId, MetricName, Minute, Point, Registry, Snapshot, codec,
+    instrument::{Counter, Histogram, Shared},
+    point,
 };
+use stormkeeper_model::{Timestamp, clock::Clock};
 
 const THREADS: usize = 4;
 const WORKERS: usize = 200;

@@ -4,10 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use stormkeeper::{
-    model::{Port, task_set::TaskSet, topology::TaskTable},
-    schedule::{Keep, Problem, Solution, Standing, Supervisor, Topology, check, solve},
-};
+use stormkeeper_model::{Port, task_set::TaskSet, topology::TaskTable};
+use stormkeeper_scheduler::{Keep, Problem, Solution, Standing, Supervisor, Topology, check, solve};
 
 fn problem() -> Problem {
     let supervisor = |n: usize| Supervisor {

@@ -6,19 +6,17 @@
 use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use stormkeeper::{
-    daemon::tasks::{Ending, Tasks},
-    model::{
-        ComponentId, Port, Slot, StreamId, TaskId, Timestamp,
-        assignment::{AssignedWorker, Assignment},
-        task_set::TaskSet,
-        topology::{Component, ComponentKind, Grouping, Input, Run, StreamDeclaration, TaskTable, Topology},
-    },
-    tuple::{Origin, Tuple, Value, grouping::Router},
-    worker::{
-        flow::Measuring,
-        transport::{Counters, Identity, Inboxes, Listener, Peers},
-    },
+use stormkeeper_model::{
+    ComponentId, Port, Slot, StreamId, TaskId, Timestamp,
+    assignment::{AssignedWorker, Assignment},
+    task_set::TaskSet,
+    topology::{Component, ComponentKind, Grouping, Input, Run, StreamDeclaration, TaskTable, Topology},
+};
+use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_stream::{Origin, Tuple, Value, grouping::Router};
+use stormkeeper_worker::{
+    flow::Measuring,
+    transport::{Counters, Identity, Inboxes, Listener, Peers},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -153,7 +151,7 @@ fn local(c: &mut Criterion) {
             });
         });
     });
-    let (sender, mut receiver) = mpsc::channel(stormkeeper::worker::transport::INBOX_TUPLES);
+    let (sender, mut receiver) = mpsc::channel(stormkeeper_worker::transport::INBOX_TUPLES);
     group.bench_function("limit: a bare channel of numbers", |b| {
         b.iter(|| {
             runtime.block_on(async {

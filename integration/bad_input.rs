@@ -2,11 +2,11 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use stormkeeper::{
+use stormkeeper_coordination::{
     cluster::layout,
-    test_support::wait_until,
     tree::{CreateMode, TreePath},
 };
+use stormkeeper_runtime::test_support::wait_until;
 
 use crate::cluster::{Cluster, PATIENCE, free_ports};
 

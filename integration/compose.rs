@@ -4,7 +4,8 @@
 use std::{fs, path::Path};
 
 use serde_json::{Map, Value};
-use stormkeeper::config::{Config, Environment, yaml};
+use stormkeeper::config::{Config, Environment};
+use stormkeeper_topology_package::yaml;
 
 /// The file with its `<<` merges carried out.
 fn compose() -> Value {

@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use serde_json::Value;
-use stormkeeper::test_support::wait_until;
+use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{
     cluster::{Cluster, PATIENCE, Shape, kill9},
@@ -234,7 +234,8 @@ pub(crate) async fn settled(
 /// Waits until a nimbus has said that an upload failed so.
 async fn wait_until_upload_failed(cluster: &Cluster, how: &str) {
     wait_until(&format!("an upload fails: {how}"), UPLOAD_PATIENCE, async || {
-        let failed = |line: &str| line.contains("an exporter failed to upload a minute") && line.contains(how);
+        let failed =
+            |line: &str| line.contains("an exporter failed to upload a minute") && line.contains(how);
         let is_told = cluster.nimbuses.iter().any(|nimbus| nimbus.log().lines().any(failed));
         if is_told { Ok(()) } else { Err(cluster.logs()) }
     })

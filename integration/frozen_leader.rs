@@ -5,11 +5,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use stormkeeper::{
-    cluster::{layout, record},
-    rpc::message::Code,
-    test_support::wait_until,
-};
+use stormkeeper_api_types::message::Code;
+use stormkeeper_coordination::cluster::{layout, record};
+use stormkeeper_runtime::test_support::wait_until;
 use tokio::task::JoinSet;
 
 use crate::{

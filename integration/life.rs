@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use stormkeeper::test_support::wait_until;
+use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{
     cluster::{Cluster, PATIENCE},

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use stormkeeper::test_support::wait_until;
+use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{
     cluster::{Cluster, PATIENCE, Shape},

@@ -4,10 +4,8 @@
 use std::fs;
 
 use serde_json::Value;
-use stormkeeper::{
-    cluster::{archive::ArchiveRecord, store::Store},
-    test_support::wait_until,
-};
+use stormkeeper_coordination::cluster::{archive::ArchiveRecord, store::Store};
+use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{
     cluster::{Cluster, PATIENCE, Shape},

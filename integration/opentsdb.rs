@@ -4,17 +4,17 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use async_trait::async_trait;
-use stormkeeper::{
-    archive::{PayloadPage, UploadKey, UploadKind},
-    clock::Clock,
-    metrics::{
-        MetaType, MetricId, MetricName, Minute, Point,
-        point::{Counter, Gauge, Histogram},
-    },
-    plugin::{self, MetricUploader, PayloadSource, UploadError, options, series},
-    rpc::metrics::Meta,
-    test_support::wait_until,
+use stormkeeper_metric_store::{PayloadPage, UploadKey, UploadKind};
+use stormkeeper_metrics::{
+    MetaType, MetricId, MetricName, Minute, Point,
+    point::{Counter, Gauge, Histogram},
+    protocol::Meta,
 };
+use stormkeeper_metrics_service::plugin::{
+    self, MetricUploader, PayloadSource, UploadError, options, series,
+};
+use stormkeeper_model::clock::Clock;
+use stormkeeper_runtime::test_support::wait_until;
 
 use crate::victoria_metrics::VictoriaMetrics;
 

@@ -7,7 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use stormkeeper::{model::Term, test_support::wait_until};
+use stormkeeper_model::Term;
+use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{
     cluster::{Cluster, PATIENCE, Placement, SESSION_TIMEOUT, Shape},

@@ -15,14 +15,13 @@ use std::{
     time::Duration,
 };
 
-use stormkeeper::{
-    clock::{Clock, Monotonic},
-    daemon::telemetry,
-    test_support::{
-        sabotage::{self, Sabotage},
-        sim::{self, Links, Report},
-    },
+use stormkeeper_model::clock::{Clock, Monotonic};
+use stormkeeper_runtime::{
+    injected_bugs::{self, Sabotage},
+    telemetry,
 };
+use stormkeeper_sim as sim;
+use stormkeeper_sim::{Links, Report};
 
 /// What `cargo test` plays, and how many of these once more on bad links.
 const SEEDS: u64 = 200;
@@ -149,7 +148,7 @@ fn play(args: &Args) -> (u64, Vec<Report>) {
                     }
                     let play = || sim::run_on(args.links, seed);
                     let report = match args.sabotage {
-                        Some(bug) => sabotage::with(bug, play),
+                        Some(bug) => injected_bugs::with(bug, play),
                         None => play(),
                     };
                     reports.lock().expect("no panic").add(report, args);

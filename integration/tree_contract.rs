@@ -2,12 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use stormkeeper::{
-    daemon::tasks::Tasks,
-    test_support::{
-        wait_until,
-        zookeeper::{Ensemble, ZooKeeperServer, fresh_root, shared},
-    },
+use stormkeeper_coordination::{
+    test_support::zookeeper::{Ensemble, ZooKeeperServer, fresh_root, shared},
     tree::{
         Changes, CreateMode, Error, Op, OpResult, ReadTree as _, Scope, SessionId, SessionState, Tree,
         TreePath, Version, Watcher,
@@ -17,6 +13,7 @@ use stormkeeper::{
         zookeeper::ZooKeeperTree,
     },
 };
+use stormkeeper_runtime::{tasks::Tasks, test_support::wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

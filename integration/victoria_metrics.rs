@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
-use stormkeeper::test_support::wait_until;
+use stormkeeper_runtime::test_support::wait_until;
 
 use crate::cluster::{free_ports, signal};
 

@@ -7,22 +7,21 @@ use std::{
     time::Duration,
 };
 
-use stormkeeper::{
-    clock::{Clock, Monotonic},
+use stormkeeper_api_types::client::{Client, Timeouts};
+use stormkeeper_coordination::{
     cluster::{
         layout,
         record::{self, Leader, Orders},
         store::Store,
     },
-    daemon::tasks::Tasks,
-    model::SupervisorId,
-    rpc::client::{Client, Timeouts},
-    test_support::{
-        wait_until,
-        zookeeper::{Ensemble, ZooKeeperServer},
-    },
+    test_support::zookeeper::{Ensemble, ZooKeeperServer},
     tree::{CreateMode, Tree, TreePath, Version, options::Options, zookeeper::ZooKeeperTree},
 };
+use stormkeeper_model::{
+    SupervisorId,
+    clock::{Clock, Monotonic},
+};
+use stormkeeper_runtime::{tasks::Tasks, test_support::wait_until};
 
 use crate::{
     process::Process,

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use stormkeeper::{clock::Monotonic, cluster::layout};
+use stormkeeper_coordination::cluster::layout;
+use stormkeeper_model::clock::Monotonic;
 
 use crate::{
     cluster::{Cluster, Settings},

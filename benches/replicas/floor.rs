@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
-use stormkeeper::{
-    clock::Clock,
+use stormkeeper_coordination::{
     cluster::layout,
-    daemon::tasks::Tasks,
     tree::{
         CreateMode, Op, READ_BATCH, ReadTree as _, Scope, Tree, TreePath, options::Options,
         zookeeper::ZooKeeperTree,
     },
 };
+use stormkeeper_model::clock::Clock;
+use stormkeeper_runtime::tasks::Tasks;
 
 use crate::report::Samples;
 

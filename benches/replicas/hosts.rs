@@ -11,22 +11,22 @@ use crate::{
     cluster::{self, Cluster},
     process::Process,
 };
-use stormkeeper::{
-    clock::Clock,
+use stormkeeper_coordination::{
     cluster::{
         layout::{self, Ephemeral},
         presence::Presence,
         record::{self, Resources, Supervisor, TaskBeat},
         store::Store,
     },
-    daemon::tasks::{Ending, Tasks},
-    model::{
-        Port, SupervisorId, TopologyId,
-        beat::{TaskCounts, TaskStatus},
-        task_set::TaskSet,
-    },
     tree::{Scope, Tree, options::Options, zookeeper::ZooKeeperTree},
 };
+use stormkeeper_model::{
+    Port, SupervisorId, TopologyId,
+    beat::{TaskCounts, TaskStatus},
+    clock::Clock,
+    task_set::TaskSet,
+};
+use stormkeeper_runtime::tasks::{Ending, Tasks};
 
 pub(crate) const VERB: &str = "hosts";
 
@@ -83,7 +83,7 @@ impl Hosts {
 
 /// Stands for hosts until its input ends, which its parent's end makes happen.
 pub(crate) async fn run(args: &[&str]) {
-    stormkeeper::daemon::telemetry::log_to_stderr(Some("warn"));
+    stormkeeper_runtime::telemetry::log_to_stderr(Some("warn"));
     let hosts = Hosts::parse(&args[1..]);
     let servers = args[0].split(',').map(str::to_owned).collect();
     let options = Options { session_timeout: hosts.session_timeout, ..cluster::options(servers) };
@@ -163,7 +163,7 @@ fn beat(tree: &Arc<dyn Tree>, host: &SupervisorId, topology: TopologyId, port: P
     let tasks = Tasks::default();
     let presence = Presence::start(Arc::clone(tree), &tasks);
     let (host, set, clock) = (host.to_string(), set.clone(), Clock::new());
-    let worker: stormkeeper::model::WorkerId =
+    let worker: stormkeeper_model::WorkerId =
         format!("{port}-{}-{:06x}", clock.now().as_millis() / 1000, fastrand::u32(..0x0100_0000))
             .parse()
             .expect("a valid id");

@@ -3,19 +3,14 @@
 
 use std::time::Duration;
 
-use stormkeeper::{
-    cluster::layout,
-    model::{
-        ComponentId, StreamId,
-        topology::{Component, ComponentKind, Grouping, Input, Run, StreamDeclaration, Topology},
-    },
-    rpc::{
-        bundle,
-        message::{InitialStatus, SubmitRequest},
-    },
-    test_support::wait_until,
-    tree::Tree,
+use stormkeeper_api_types::message::{InitialStatus, SubmitRequest};
+use stormkeeper_coordination::{cluster::layout, tree::Tree};
+use stormkeeper_model::{
+    ComponentId, StreamId,
+    topology::{Component, ComponentKind, Grouping, Input, Run, StreamDeclaration, Topology},
 };
+use stormkeeper_runtime::test_support::wait_until;
+use stormkeeper_topology_package::package as bundle;
 
 use crate::{cluster::Cluster, report::Samples, watching::PATIENCE};
 

@@ -3,19 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, future::join_all, stream};
-use stormkeeper::{
+use stormkeeper_coordination::{
     cluster::{
         layout::{self, Ephemeral},
         presence::Presence,
         record::{self, TaskBeat},
     },
-    daemon::tasks::Tasks,
-    model::{
-        Port, TaskId, TopologyId,
-        beat::{TaskCounts, TaskStatus},
-    },
     tree::{CreateMode, Op, ReadTree as _, Tree, zookeeper::ZooKeeperTree},
 };
+use stormkeeper_model::{
+    Port, TaskId, TopologyId,
+    beat::{TaskCounts, TaskStatus},
+};
+use stormkeeper_runtime::tasks::Tasks;
 
 use crate::{
     cluster::{Cluster, Settings},

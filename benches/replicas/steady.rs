@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use stormkeeper::{
-    clock::Monotonic,
-    cluster::{layout, record::decode_assignment},
-    model::{SupervisorId, TopologyId},
-};
+use stormkeeper_coordination::cluster::{layout, record::decode_assignment};
+use stormkeeper_model::{SupervisorId, TopologyId, clock::Monotonic};
 
 use crate::{
     cluster::{Cluster, Settings},

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use stormkeeper::{
-    clock::{Clock, Monotonic},
-    tree::{Node, Scope, Tree, TreePath},
-};
+use stormkeeper_coordination::tree::{Node, Scope, Tree, TreePath};
+use stormkeeper_model::clock::{Clock, Monotonic};
 
 /// Longer than anything that is measured; what takes so long does not happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);

@@ -16,16 +16,14 @@ use std::{
     time::Duration,
 };
 
-use stormkeeper::{
-    cluster::layout,
-    flux,
-    model::status::TopologyStatus,
-    rpc::{
-        client::{Client, Timeouts},
-        message::TopologySummary,
-    },
-    test_support::wait_until,
+use stormkeeper_api_types::{
+    client::{Client, Timeouts},
+    message::TopologySummary,
 };
+use stormkeeper_coordination::cluster::layout;
+use stormkeeper_model::status::TopologyStatus;
+use stormkeeper_runtime::test_support::wait_until;
+use stormkeeper_topology_package::flux;
 use tokio::time::Instant;
 
 use self::{

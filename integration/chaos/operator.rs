@@ -4,14 +4,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use stormkeeper::{
-    model::ComponentId,
-    rpc::{
-        bundle::Bundle,
-        client::{Client, Error, Timeouts},
-        message::{Code, InitialStatus, KillRequest, RebalanceRequest, SubmitRequest},
-    },
+use stormkeeper_api_types::{
+    client::{Client, Error, Timeouts},
+    message::{Code, InitialStatus, KillRequest, RebalanceRequest, SubmitRequest},
 };
+use stormkeeper_model::ComponentId;
+use stormkeeper_topology_package::package::Bundle;
 use tokio::time::Instant;
 
 use super::expectation::{Expectation, Outcome, State, Wish};

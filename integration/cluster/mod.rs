@@ -17,16 +17,13 @@ use std::{
 };
 
 use serde_json::Value;
-use stormkeeper::{
+use stormkeeper_coordination::{
     cluster::{layout, record},
-    daemon::tasks::Tasks,
-    model::Term,
-    test_support::{
-        wait_until,
-        zookeeper::{Ensemble, ZooKeeperServer},
-    },
+    test_support::zookeeper::{Ensemble, ZooKeeperServer},
     tree::{Tree, TreePath, Version, zookeeper::ZooKeeperTree},
 };
+use stormkeeper_model::Term;
+use stormkeeper_runtime::{tasks::Tasks, test_support::wait_until};
 
 pub(crate) use process::{Daemon, Process, free_ports, kill9, processes_with, signal};
 pub(crate) use proxy::{Mode, Proxy};
@@ -252,7 +249,9 @@ impl Cluster {
         Placement { assignments, processes: self.worker_processes() }
     }
 
-    async fn assignments(&self) -> Result<BTreeMap<String, (Version, i64)>, stormkeeper::tree::Error> {
+    async fn assignments(
+        &self,
+    ) -> Result<BTreeMap<String, (Version, i64)>, stormkeeper_coordination::tree::Error> {
         let parent = layout::assignments();
         let names = self.tree.children(&parent).await?.unwrap_or_default();
         let mut assignments = BTreeMap::new();

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use stormkeeper::daemon::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{Ending, Tasks};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -271,13 +271,11 @@ async fn write_message(to: &mut OwnedWriteHalf, message: &[u8]) -> io::Result<()
 }
 
 mod tests {
-    use stormkeeper::{
-        test_support::{
-            wait_until,
-            zookeeper::{fresh_root, shared},
-        },
+    use stormkeeper_coordination::{
+        test_support::zookeeper::{fresh_root, shared},
         tree::{self, CreateMode, Op, Outcome, SessionState, Tree, zookeeper::ZooKeeperTree},
     };
+    use stormkeeper_runtime::test_support::wait_until;
 
     use super::*;
     use crate::cluster::PATIENCE;

@@ -1,9 +1,7 @@
 //! `stormkeeper activate NAME` and `stormkeeper deactivate NAME`
 
-use crate::{
-    cli::{Global, client_runtime, error::Failure, output},
-    rpc::message::Accepted,
-};
+use crate::cli::{Global, client_runtime, error::Failure, output};
+use stormkeeper_api_types::message::Accepted;
 
 /// Start or stop the spouts of a topology.
 #[derive(Debug, clap::Args)]

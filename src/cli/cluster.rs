@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{
-    cli::{Global, client_runtime, drain, error::Failure, output, output::Table},
-    model::time::humane,
-    rpc::message::{ClusterSummary, NimbusList, SupervisorList},
+use crate::cli::{
+    Global, client_runtime, drain,
+    error::Failure,
+    output::{self, Table},
 };
+use stormkeeper_api_types::message::{ClusterSummary, NimbusList, SupervisorList};
+use stormkeeper_model::time::humane;
 
 /// Show the nimbuses and supervisors of the cluster.
 #[derive(Debug, clap::Args)]

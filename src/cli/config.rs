@@ -1,6 +1,10 @@
 //! `stormkeeper config show`
 
-use crate::cli::{Global, error::Failure, output, output::Table};
+use crate::cli::{
+    Global,
+    error::Failure,
+    output::{self, Table},
+};
 
 /// Look at the configuration.
 #[derive(Debug, clap::Subcommand)]

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use crate::{
-    cli::{
-        Global, client_runtime,
-        error::{ErrorKind, Failure},
-        output, parse_duration, whole_seconds,
-    },
-    model::HostName,
-    rpc::{
-        client::Client,
-        message::{DrainRequest, DrainSummary, HostAccepted},
-    },
+use crate::cli::{
+    Global, client_runtime,
+    error::{ErrorKind, Failure},
+    output, parse_duration, whole_seconds,
 };
+use stormkeeper_api_types::{
+    client::Client,
+    message::{DrainRequest, DrainSummary, HostAccepted},
+};
+use stormkeeper_model::HostName;
 
 /// Between two looks at a host that is waited for.
 const POLL_PERIOD: Duration = Duration::from_millis(200);

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{cli::output, config, rpc};
+use crate::{cli::output, config};
 
 /// What kind of trouble ended a command; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,9 +74,9 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-impl From<rpc::client::Error> for Failure {
-    fn from(error: rpc::client::Error) -> Self {
-        use rpc::{client::Error as E, message::Code};
+impl From<stormkeeper_api_types::client::Error> for Failure {
+    fn from(error: stormkeeper_api_types::client::Error) -> Self {
+        use stormkeeper_api_types::{client::Error as E, message::Code};
         let kind = match &error {
             E::NoSeeds => ErrorKind::Config,
             E::Setup(_) => ErrorKind::Internal,

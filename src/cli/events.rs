@@ -2,10 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::{
-    cli::{Global, client_runtime, error::Failure, output},
-    rpc::message::EventSummary,
-};
+use crate::cli::{Global, client_runtime, error::Failure, output};
+use stormkeeper_api_types::message::EventSummary;
 
 /// Print what happened in the cluster, newest last.
 #[derive(Debug, clap::Args)]

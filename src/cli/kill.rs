@@ -5,10 +5,8 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    cli::{Global, activate::report, client_runtime, error::Failure, parse_duration, whole_seconds},
-    rpc::message::KillRequest,
-};
+use crate::cli::{Global, activate::report, client_runtime, error::Failure, parse_duration, whole_seconds};
+use stormkeeper_api_types::message::KillRequest;
 
 /// Remove a topology.
 #[derive(Debug, clap::Args)]

@@ -1,10 +1,12 @@
 //! `stormkeeper list`
 
-use crate::{
-    cli::{Global, client_runtime, error::Failure, output, output::Table},
-    model::time::humane,
-    rpc::message::TopologySummary,
+use crate::cli::{
+    Global, client_runtime,
+    error::Failure,
+    output::{self, Table},
 };
+use stormkeeper_api_types::message::TopologySummary;
+use stormkeeper_model::time::humane;
 
 /// List topologies.
 #[derive(Debug, clap::Args)]

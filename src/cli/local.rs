@@ -13,13 +13,14 @@ use crate::{
         error::{ErrorKind, Failure},
         launch_defaults, load_topology, log_filter, output, parse_duration, show, user,
     },
-    clock::Clock,
-    daemon::{shutdown, tasks::Tasks, telemetry},
     local::{self, End, Outcome, Until},
-    nimbus,
-    rpc::message::{TopologyDetail, TopologyErrors},
-    supervisor::{self, LaunchDefaults},
 };
+use stormkeeper_api_types::message::{TopologyDetail, TopologyErrors};
+use stormkeeper_model::clock::Clock;
+use stormkeeper_nimbus as nimbus;
+use stormkeeper_runtime::{shutdown, tasks::Tasks, telemetry};
+use stormkeeper_supervisor as supervisor;
+use stormkeeper_supervisor::LaunchDefaults;
 
 /// What is logged when nothing is said: what components report, and trouble.
 const DEFAULT_LOG_FILTER: &str = "warn";
@@ -69,7 +70,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let stop = CancellationToken::new();
         let tasks = Tasks::default();
         let asked = stop.clone();
-        tasks.start("signals", crate::daemon::tasks::Ending::Normal, async move {
+        tasks.start("signals", stormkeeper_runtime::tasks::Ending::Normal, async move {
             if let Ok(signal) = shutdown::requested().await {
                 output::note(&format!("{signal}: ending"));
                 asked.cancel();

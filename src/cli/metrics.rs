@@ -9,20 +9,17 @@ mod tests;
 
 use std::{io::IsTerminal as _, time::Duration};
 
-use crate::{
-    cli::{
-        Global, client_runtime,
-        error::{ErrorKind, Failure},
-        output, parse_duration,
-    },
-    clock::Clock,
-    metrics::{MetaType, Window},
-    model::{ComponentId, StreamId, TaskId, Timestamp, time::humane},
-    rpc::{
-        client::{Client, MetricFilter, Page, Span},
-        message::{ArchiveView, LatestList, LatestValue, MeasuredTopologyList, PointList},
-    },
+use crate::cli::{
+    Global, client_runtime,
+    error::{ErrorKind, Failure},
+    output, parse_duration,
 };
+use stormkeeper_api_types::{
+    client::{Client, MetricFilter, Page, Span},
+    message::{ArchiveView, LatestList, LatestValue, MeasuredTopologyList, PointList},
+};
+use stormkeeper_metrics::{MetaType, Window};
+use stormkeeper_model::{ComponentId, StreamId, TaskId, Timestamp, clock::Clock, time::humane};
 use table::RowName;
 
 /// The longest page that a nimbus answers: as few requests as can be.
@@ -307,7 +304,7 @@ fn tables(list: &LatestList, levels: &[(MetaType, RowName, &str)]) -> Option<Str
             text.push_str(&format!("\n{title}\n{}", table.text(2)));
         }
     }
-    let own = list.values.iter().filter(|value| value.meta.group == crate::metrics::name::UDF);
+    let own = list.values.iter().filter(|value| value.meta.group == stormkeeper_metrics::name::UDF);
     if let Some(own) = table::list(own) {
         text.push_str(&format!("\nThe topology's own metrics\n{}", own.text(2)));
     }

@@ -1,9 +1,7 @@
 //! `stormkeeper metrics-control TOPOLOGY`
 
-use crate::{
-    cli::{Global, client_runtime, error::Failure, output},
-    rpc::message::MetricControlRequest,
-};
+use crate::cli::{Global, client_runtime, error::Failure, output};
+use stormkeeper_api_types::message::MetricControlRequest;
 
 /// Change what a running topology measures, without a restart.
 #[derive(Debug, clap::Args)]

@@ -35,20 +35,14 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::{
-    config::{
-        Config, Environment,
-        value::{Kind, Value},
-        yaml,
-    },
-    flux,
-    rpc::{
-        bundle::Bundle,
-        client::{Client, Timeouts},
-    },
-    supervisor::{LaunchDefaults, OnStop},
+use crate::config::{
+    Config, Environment,
+    value::{Kind, Value},
 };
 use error::{ErrorKind, Failure};
+use stormkeeper_api_types::client::{Client, Timeouts};
+use stormkeeper_supervisor::{LaunchDefaults, OnStop};
+use stormkeeper_topology_package::{flux, package::Bundle, yaml};
 
 /// A ZooKeeper-coordinated control plane for stream topologies.
 #[derive(Debug, Parser)]

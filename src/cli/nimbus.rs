@@ -5,16 +5,14 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::{
-    api,
-    cli::{Global, daemon_runtime, error::Failure, log_filter},
-    clock::Clock,
-    daemon::{
-        shutdown,
-        tasks::{Ending, Tasks},
-        telemetry,
-    },
-    tree::{Tree as _, zookeeper::ZooKeeperTree},
+use crate::cli::{Global, daemon_runtime, error::Failure, log_filter};
+use stormkeeper_coordination::tree::{Tree as _, zookeeper::ZooKeeperTree};
+use stormkeeper_model::clock::Clock;
+use stormkeeper_nimbus::api;
+use stormkeeper_runtime::{
+    shutdown,
+    tasks::{Ending, Tasks},
+    telemetry,
 };
 
 /// How long the last tasks may take to end.

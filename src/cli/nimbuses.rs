@@ -5,11 +5,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde::Serialize;
 
-use crate::{
-    cli::{Global, client_runtime, error::Failure, output, output::Table},
-    model::{Term, time::humane},
-    rpc::message::{NimbusList, NimbusStatus, NimbusSummary},
+use crate::cli::{
+    Global, client_runtime,
+    error::Failure,
+    output::{self, Table},
 };
+use stormkeeper_api_types::message::{NimbusList, NimbusStatus, NimbusSummary};
+use stormkeeper_model::{Term, time::humane};
 
 /// How long one nimbus may take to say how it is; they are asked at the same time.
 const PATIENCE: Duration = Duration::from_secs(3);

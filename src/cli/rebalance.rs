@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{
-    cli::{Global, activate::report, client_runtime, error::Failure, parse_duration, whole_seconds},
-    model::ComponentId,
-    rpc::message::RebalanceRequest,
-};
+use crate::cli::{Global, activate::report, client_runtime, error::Failure, parse_duration, whole_seconds};
+use stormkeeper_api_types::message::RebalanceRequest;
+use stormkeeper_model::ComponentId;
 
 /// Place the tasks of a topology anew.
 #[derive(Debug, clap::Args)]
@@ -27,7 +25,7 @@ pub(super) struct Args {
 
 fn parse_tasks(text: &str) -> Result<(ComponentId, u32), String> {
     let (component, n) = text.split_once('=').ok_or("it is not of the form COMPONENT=N")?;
-    let component = component.parse().map_err(|error: crate::model::InvalidId| error.to_string())?;
+    let component = component.parse().map_err(|error: stormkeeper_model::InvalidId| error.to_string())?;
     let n = n.parse().map_err(|_| format!("{n:?} is not a whole number"))?;
     Ok((component, n))
 }

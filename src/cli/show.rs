@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use crate::{
-    cli::{Global, client_runtime, error::Failure, list, output, output::Table},
-    model::{time::humane, topology::ComponentKind},
-    rpc::message::{ComponentSummary, TopologyDetail},
+use crate::cli::{
+    Global, client_runtime,
+    error::Failure,
+    list,
+    output::{self, Table},
 };
+use stormkeeper_api_types::message::{ComponentSummary, TopologyDetail};
+use stormkeeper_model::{time::humane, topology::ComponentKind};
 
 /// Show one topology.
 #[derive(Debug, clap::Args)]

@@ -5,18 +5,16 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use bytes::Bytes;
 
-use crate::{
-    cli::{
-        Global, client_runtime,
-        error::{ErrorKind, Failure},
-        load_topology, output, parse_duration, user,
-    },
-    model::TopologyName,
-    rpc::{
-        client::{self, Client},
-        message::{Accepted, Code, InitialStatus, SubmitRequest},
-    },
+use crate::cli::{
+    Global, client_runtime,
+    error::{ErrorKind, Failure},
+    load_topology, output, parse_duration, user,
 };
+use stormkeeper_api_types::{
+    client::{self, Client},
+    message::{Accepted, Code, InitialStatus, SubmitRequest},
+};
+use stormkeeper_model::TopologyName;
 
 /// Between two looks at a topology that is waited for.
 const POLL_PERIOD: Duration = Duration::from_millis(100);

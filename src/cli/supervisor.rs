@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    cli::{Global, daemon_runtime, error::Failure, launch_defaults, log_filter, nimbus::stop_on_signal},
-    clock::Clock,
-    daemon::{tasks::Tasks, telemetry},
-    supervisor::{self, OnStop, process::os::OsProcesses},
-    tree::{Tree as _, zookeeper::ZooKeeperTree},
+use crate::cli::{
+    Global, daemon_runtime, error::Failure, launch_defaults, log_filter, nimbus::stop_on_signal,
 };
+use stormkeeper_coordination::tree::{Tree as _, zookeeper::ZooKeeperTree};
+use stormkeeper_model::clock::Clock;
+use stormkeeper_runtime::{tasks::Tasks, telemetry};
+use stormkeeper_supervisor as supervisor;
+use stormkeeper_supervisor::{OnStop, process::os::OsProcesses};
 
 /// How long the last tasks may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);

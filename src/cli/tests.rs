@@ -55,5 +55,5 @@ fn reference() -> String {
 
 #[test]
 fn generated_reference() {
-    crate::test_support::assert_generated("docs/commands.md", "commands", &reference());
+    stormkeeper_runtime::test_support::assert_generated("docs/commands.md", "commands", &reference());
 }

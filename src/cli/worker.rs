@@ -12,13 +12,15 @@ use crate::{
         error::{ErrorKind, Failure},
         log_filter,
     },
-    clock::Clock,
     config::{Config, Environment},
-    daemon::{shutdown, tasks::Tasks, telemetry},
-    rpc::launch::LaunchSpec,
-    tree::{Tree as _, zookeeper::ZooKeeperTree},
-    worker::{self, log::RotatingFile},
 };
+use stormkeeper_coordination::tree::{Tree as _, zookeeper::ZooKeeperTree};
+use stormkeeper_model::clock::Clock;
+use stormkeeper_runtime::error_chain;
+use stormkeeper_runtime::{shutdown, tasks::Tasks, telemetry};
+use stormkeeper_topology_package::launch::LaunchSpec;
+use stormkeeper_worker as worker;
+use stormkeeper_worker::log::RotatingFile;
 
 /// Run a worker.
 #[derive(Debug, clap::Args)]
@@ -44,7 +46,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
         let asked = stop.clone();
-        tasks.start("signals", crate::daemon::tasks::Ending::Normal, async move {
+        tasks.start("signals", stormkeeper_runtime::tasks::Ending::Normal, async move {
             match shutdown::requested().await {
                 Ok(signal) => info!(signal, "asked to stop"),
                 Err(error) => error!(%error, "cannot listen for signals"),
@@ -62,19 +64,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
                 Ok(())
             }
             Err(failed) => {
-                error!(%worker, error = %chain(&failed), "the worker failed");
+                error!(%worker, error = %error_chain(&failed), "the worker failed");
                 Err(Failure::new(ErrorKind::Internal, failed.into()))
             }
         }
     })
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

@@ -25,7 +25,7 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
 }
 
 /// All of them, in alphabetical order; `topology.*` has a table of its own in
-/// [`crate::model::settings`].
+/// [`stormkeeper_model::settings`].
 pub const KEYS: &[Key] = &[
     key(
         "nimbus.candidate.grace.secs",

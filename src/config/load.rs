@@ -6,15 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    config::{
-        foreign,
-        key::{KEYS, Key, known},
-        value::Value,
-        yaml::{self, Position},
-    },
-    model::{nearest::nearest, settings, topology::Settings},
+use crate::config::{
+    key::{KEYS, Key, known},
+    value::Value,
 };
+use stormkeeper_model::{nearest::nearest, settings, topology::Settings, unsupported_keys as foreign};
+use stormkeeper_topology_package::yaml::{self, Position};
 
 /// The variable that names the file when the command line does not.
 const FILE_VARIABLE: &str = "STORMKEEPER_CONF";

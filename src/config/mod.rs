@@ -2,20 +2,18 @@
 //!
 //! [`Config::load`] reads the layers and checks all of them before anything opens; every
 //! value knows where it came from. Keys are Storm's where Storm has the key ([`key::KEYS`]
-//! is the table; `topology.*` keys are in [`crate::model::settings`]). A key that is
+//! is the table; `topology.*` keys are in [`stormkeeper_model::settings`]). A key that is
 //! unknown, or that means something to Storm only, is a warning: one file may serve both.
 //! A value that a known key does not take is an error.
 //!
 //! Each daemon declares what it wants to be told in its own `Options`; `options.rs` here
 //! fills them in.
 
-pub(crate) mod foreign;
 pub mod key;
 mod load;
 mod options;
 pub mod reference;
 pub mod value;
-pub mod yaml;
 
 pub use load::{Config, Environment, Error, Fault, Provenance, Shown, Warning};
 pub use options::WorkerTiming;

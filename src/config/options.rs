@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    archive,
-    cluster::record::Resources,
-    config::{load::Config, value::Value},
-    metrics, nimbus, plugin, supervisor, tree,
-};
+use crate::config::{load::Config, value::Value};
+use stormkeeper_coordination::{cluster::record::Resources, tree};
+use stormkeeper_metric_store as archive;
+use stormkeeper_metrics as metrics;
+use stormkeeper_metrics_service::plugin;
+use stormkeeper_nimbus as nimbus;
+use stormkeeper_supervisor as supervisor;
 
 /// How often a worker shows that it lives, and how long its components may not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

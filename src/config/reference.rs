@@ -1,6 +1,7 @@
 //! The reference of all keys, for the documentation.
 
-use crate::{config::key::KEYS, model::settings};
+use crate::config::key::KEYS;
+use stormkeeper_model::settings;
 
 /// All keys as Markdown.
 pub fn reference() -> String {

@@ -1,7 +1,7 @@
 use std::{path::Path, time::Duration};
 
 use super::*;
-use crate::model::{Port, settings};
+use stormkeeper_model::{Port, settings};
 
 fn environment() -> Environment {
     Environment { named_file: None, usual_file: None, hostname: "here".to_owned() }
@@ -209,4 +209,11 @@ fn the_generated_reference_is_up_to_date() {
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(found == expected, "docs/configuration.md is stale: run UPDATE=1 cargo test --lib generated");
+}
+
+#[test]
+fn no_configuration_key_is_called_unsupported() {
+    for key in key::KEYS {
+        assert_eq!(stormkeeper_model::unsupported_keys::oddity(key.name), None, "{}", key.name);
+    }
 }

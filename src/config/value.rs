@@ -2,7 +2,9 @@
 
 use std::{fmt, net::IpAddr, time::Duration};
 
-use crate::{config::yaml, model::Port, tree::TreePath};
+use stormkeeper_coordination::tree::TreePath;
+use stormkeeper_model::Port;
+use stormkeeper_topology_package::yaml;
 
 /// What a key takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,21 +18,21 @@ use tracing::warn;
 
 pub use watch::{End, Until};
 
-use crate::{
-    api,
-    clock::Clock,
+use processes::InProcess;
+use stormkeeper_api_types::{
+    client::{self, Client, Timeouts},
+    message::{InitialStatus, KillRequest, SubmitRequest, TopologyDetail, TopologyErrors},
+};
+use stormkeeper_coordination::{
     cluster::store::{self, Store},
-    daemon::tasks::{Ending, Tasks},
-    model::{BlobKey, TopologyId},
-    nimbus,
-    rpc::{
-        client::{self, Client, Timeouts},
-        message::{InitialStatus, KillRequest, SubmitRequest, TopologyDetail, TopologyErrors},
-    },
-    supervisor::{self, LaunchDefaults, OnStop},
     tree::memory::MemoryTree,
 };
-use processes::InProcess;
+use stormkeeper_model::{BlobKey, TopologyId, clock::Clock};
+use stormkeeper_nimbus as nimbus;
+use stormkeeper_nimbus::api;
+use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_supervisor as supervisor;
+use stormkeeper_supervisor::{LaunchDefaults, OnStop};
 
 /// Numbers of nimbuses and supervisors: enough that a topology spreads over hosts and a leader is
 /// elected among several nimbuses.

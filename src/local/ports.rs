@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, TcpListener},
 };
 
-use crate::model::Port;
+use stormkeeper_model::Port;
 
 /// Below the range of Linux for the ports of outgoing connections (32768 and up), so that a free
 /// port does not become a local port of another connection before its worker listens.

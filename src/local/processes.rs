@@ -13,14 +13,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{
-    clock::Clock,
-    daemon::tasks::{Ending, Tasks},
-    rpc::launch::LaunchSpec,
-    supervisor::process::{Error, ExitReport, ProcessId, Processes, StopSignal},
-    tree::memory::MemoryTree,
-    worker::{self, ComponentGroup},
-};
+use stormkeeper_coordination::tree::memory::MemoryTree;
+use stormkeeper_model::clock::Clock;
+use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_supervisor::process::{Error, ExitReport, ProcessId, Processes, StopSignal};
+use stormkeeper_topology_package::launch::LaunchSpec;
+use stormkeeper_worker as worker;
+use stormkeeper_worker::ComponentGroup;
 
 /// Runs each worker as a task with its own session.
 #[derive(Debug)]
@@ -80,7 +79,7 @@ impl Processes for InProcess {
                 () = kill.cancelled() => None,
                 ended = worker::run(options, tree.clone() as _, clock, stop) => Some(ended),
             };
-            crate::tree::Tree::close(&*tree).await;
+            stormkeeper_coordination::tree::Tree::close(&*tree).await;
             report.send_replace(Some(match ended {
                 Some(Ok(_)) => ExitReport::Code(0),
                 Some(Err(error)) => {

@@ -3,10 +3,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use super::*;
-use crate::{
-    config::{Config, Environment},
-    flux,
-};
+use crate::config::{Config, Environment};
+use stormkeeper_topology_package::flux;
 
 async fn run_topology(yaml: &str, resources: &[(&str, &str)]) -> Outcome {
     try_topology(yaml, resources).await.expect("it runs")

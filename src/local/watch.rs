@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{
+use crate::local::{BEAT_PERIOD, Error};
+use stormkeeper_api_types::{client::Client, message::TopologyDetail};
+use stormkeeper_model::{
+    TopologyId,
+    beat::TaskCounts,
     clock::{Clock, Monotonic},
-    local::{BEAT_PERIOD, Error},
-    model::{TopologyId, beat::TaskCounts, topology::ComponentKind},
-    rpc::{client::Client, message::TopologyDetail},
+    topology::ComponentKind,
 };
 
 /// Period of polling the topology.

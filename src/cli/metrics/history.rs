@@ -4,13 +4,11 @@ use super::{
     number::{self, NONE},
     table::Of,
 };
-use crate::{
-    cli::output::Table,
-    model::Timestamp,
-    rpc::message::{
-        HistogramValue, MeasuredTopology, MetricValue, PastTopology, Series, TaskPlace, TimedValue,
-    },
+use crate::cli::output::Table;
+use stormkeeper_api_types::message::{
+    HistogramValue, MeasuredTopology, MetricValue, PastTopology, Series, TaskPlace, TimedValue,
 };
+use stormkeeper_model::Timestamp;
 
 /// The points of each metric, under a line that says which it is.
 pub(super) fn series(series: &[Series]) -> String {

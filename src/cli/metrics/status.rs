@@ -4,10 +4,8 @@ use super::{
     history::minute,
     number::{self, NONE},
 };
-use crate::{
-    cli::output::{self, Table},
-    rpc::message::{ArchiveStatus, QueueSummary},
-};
+use crate::cli::output::{self, Table};
+use stormkeeper_api_types::message::{ArchiveStatus, QueueSummary};
 
 pub(super) fn text(status: &ArchiveStatus) -> String {
     let ArchiveStatus { archive, bytes, metas, log_from, log_bytes, failure, drops, queue, .. } = status;

@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::number::{self, NONE};
-use crate::{
-    cli::output::Table,
-    metrics::name::SYS,
-    rpc::message::{GaugeValue, HistogramValue, LatestValue, MetricMeta, MetricValue},
-};
+use crate::cli::output::Table;
+use stormkeeper_api_types::message::{GaugeValue, HistogramValue, LatestValue, MetricMeta, MetricValue};
+use stormkeeper_metrics::name::SYS;
 
 /// What a row is of. Tasks are in the order of their numbers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,7 +149,7 @@ pub(super) fn usage(values: &[LatestValue], name: RowName) -> Option<Table> {
 
 fn rows(values: &[LatestValue], name: RowName, columns: &[Column]) -> Option<Table> {
     let mut rows: BTreeMap<Of, BTreeMap<&str, &LatestValue>> = BTreeMap::new();
-    for value in values.iter().filter(|value| value.meta.group != crate::metrics::name::UDF) {
+    for value in values.iter().filter(|value| value.meta.group != stormkeeper_metrics::name::UDF) {
         rows.entry(Of::new(&value.meta)).or_default().insert(short(&value.meta.metric).1, value);
     }
     let measured: BTreeSet<&str> = rows.values().flat_map(|row| row.keys().copied()).collect();

@@ -1,7 +1,7 @@
 //! What people see, letter by letter.
 
 use super::*;
-use crate::rpc::message::{
+use stormkeeper_api_types::message::{
     ArchiveStatus, CounterValue, DropSummary, FollowerSummary, GaugeValue, HistogramValue, MeterValue,
     MetricMeta, MetricValue, PastTopology, QueueSummary, Series, TaskPlace, TimedValue, TimerValue,
     UploaderSummary, UploaderWork,
@@ -17,13 +17,13 @@ fn view(behind: Option<u64>) -> ArchiveView {
 
 /// The metric that a full name tells, as the API shows it.
 fn meta(name: &str, unit: Option<&str>) -> MetricMeta {
-    let parsed: crate::metrics::MetricName = name.parse().expect("a name");
+    let parsed: stormkeeper_metrics::MetricName = name.parse().expect("a name");
     let parts: Vec<&str> = name.split('@').collect();
     let at = |i: usize| parts.get(i).filter(|part| !part.is_empty() && **part != "0");
     let has_host = matches!(parsed.meta(), MetaType::Worker | MetaType::Netty | MetaType::Nimbus);
     let of_component = |i| at(i).filter(|_| parts.len() == 8);
     MetricMeta {
-        id: crate::metrics::MetricId::of(name, 0).to_string(),
+        id: stormkeeper_metrics::MetricId::of(name, 0).to_string(),
         name: name.to_owned(),
         level: parsed.meta().word().to_owned(),
         kind: parsed.kind().word().to_owned(),
@@ -237,7 +237,7 @@ fn the_past_is_a_table() {
         task: TaskId(3),
         component: "split".parse().expect("valid"),
         host: "node-1".parse().expect("valid"),
-        port: crate::model::Port(6700),
+        port: stormkeeper_model::Port(6700),
         from_ms: at,
         to_ms,
         reason: "placed".to_owned(),

@@ -1,0 +1,231 @@
+//! Fetching a blob from a nimbus: `GET /api/v1/blobs/{sha256}`.
+//!
+//! The bytes are written to a file and accepted only if their sha256 is the blob's key, so any
+//! nimbus may be the source.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use reqwest::StatusCode;
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::{forward::TERM, message::CopyRequest};
+use stormkeeper_model::{BlobKey, Term};
+
+/// Limit for connecting to one nimbus; short, because another nimbus may have the blob as well.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Limit for a pause in the stream. The whole transfer has no deadline: a large blob on a slow
+/// line is not an error.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Limit on the size of a fetched blob, whatever a nimbus was configured to accept: a damaged or
+/// hostile answer must not fill the disk.
+pub const MAX_BLOB_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Error of fetching a blob from a nimbus.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The HTTP client could not be created.
+    #[error("cannot create the HTTP client")]
+    Setup(#[source] reqwest::Error),
+    /// The nimbus could not be reached, or its answer ended early.
+    #[error("no answer from {api}")]
+    Http {
+        /// Address of the nimbus.
+        api: String,
+        /// Cause.
+        source: reqwest::Error,
+    },
+    /// The nimbus answered with an error.
+    #[error("{api} answered {status} for blob {key}")]
+    Refused {
+        /// Address of the nimbus.
+        api: String,
+        /// The blob.
+        key: BlobKey,
+        /// HTTP status of the answer.
+        status: StatusCode,
+    },
+    /// The blob is larger than [`MAX_BLOB_BYTES`].
+    #[error("blob {key} from {api} is larger than {MAX_BLOB_BYTES} bytes")]
+    TooLarge {
+        /// Address of the nimbus.
+        api: String,
+        /// The blob.
+        key: BlobKey,
+    },
+    /// The bytes do not match the blob's key.
+    #[error("{api} sent bytes with the sha256 {found} for blob {key}")]
+    WrongBytes {
+        /// Address of the nimbus.
+        api: String,
+        /// The blob.
+        key: BlobKey,
+        /// Key of the received bytes.
+        found: BlobKey,
+    },
+    /// The file could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+/// Source of blobs: other nimbuses by HTTP, or the store of a simulation.
+#[async_trait]
+pub trait FetchBlob: fmt::Debug + Send + Sync + 'static {
+    /// Fetches a blob from the nimbus at `api` (`host:port`) into the new file `into`, and
+    /// returns its size. On success the file contains the blob's bytes; otherwise its content is
+    /// unspecified.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    async fn fetch(&self, api: &str, key: &BlobKey, into: &Path) -> Result<u64, FetchError>;
+}
+
+/// Requests of a leader to other nimbuses, besides fetching.
+#[async_trait]
+pub trait BlobPeers: FetchBlob {
+    /// Requests that the nimbus at `api` fetches a blob from the nimbus at `from`, and returns once
+    /// the nimbus has the blob and has announced it. The request is that of the leader of `term`; a
+    /// nimbus that has seen a later term rejects it.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    async fn ask_to_copy(&self, api: &str, key: &BlobKey, from: &str, term: Term) -> Result<(), FetchError>;
+}
+
+/// Fetches blobs by HTTP. Clones share their connections.
+#[derive(Debug, Clone)]
+pub struct BlobClient {
+    http: reqwest::Client,
+}
+
+impl BlobClient {
+    /// A client without connections yet.
+    ///
+    /// # Errors
+    /// [`FetchError::Setup`].
+    pub fn new() -> Result<Self, FetchError> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            // Nimbuses are on the same network; a proxy of the environment is for other hosts.
+            .no_proxy()
+            .build()
+            .map_err(FetchError::Setup)?;
+        Ok(Self { http })
+    }
+}
+
+#[async_trait]
+impl BlobPeers for BlobClient {
+    async fn ask_to_copy(&self, api: &str, key: &BlobKey, from: &str, term: Term) -> Result<(), FetchError> {
+        let url = format!("http://{api}/api/v1/blobs/{key}/copy");
+        let body = CopyRequest { from: from.to_owned() };
+        let sent = self.http.post(url).header(TERM, term.0).json(&body).send().await;
+        let status = sent.map_err(|source| FetchError::Http { api: api.to_owned(), source })?.status();
+        match status.is_success() {
+            true => Ok(()),
+            false => Err(FetchError::Refused { api: api.to_owned(), key: key.clone(), status }),
+        }
+    }
+}
+
+#[async_trait]
+impl FetchBlob for BlobClient {
+    async fn fetch(&self, api: &str, key: &BlobKey, into: &Path) -> Result<u64, FetchError> {
+        let http = |source| FetchError::Http { api: api.to_owned(), source };
+        let write = |source| FetchError::Write { path: into.to_owned(), source };
+        let too_large = || FetchError::TooLarge { api: api.to_owned(), key: key.clone() };
+
+        let url = format!("http://{api}/api/v1/blobs/{key}");
+        let mut answer = self.http.get(url).send().await.map_err(http)?;
+        let status = answer.status();
+        if status != StatusCode::OK {
+            return Err(FetchError::Refused { api: api.to_owned(), key: key.clone(), status });
+        }
+        if answer.content_length().is_some_and(|length| length > MAX_BLOB_BYTES) {
+            return Err(too_large());
+        }
+        let mut file = tokio::fs::File::create_new(into).await.map_err(write)?;
+        let mut digest = Sha256::new();
+        let mut n_bytes = 0;
+        while let Some(chunk) = answer.chunk().await.map_err(http)? {
+            n_bytes += chunk.len() as u64;
+            if n_bytes > MAX_BLOB_BYTES {
+                return Err(too_large());
+            }
+            digest.update(&chunk);
+            file.write_all(&chunk).await.map_err(write)?;
+        }
+        file.flush().await.map_err(write)?;
+        let found = BlobKey::from_digest(&digest.finalize());
+        if found != *key {
+            return Err(FetchError::WrongBytes { api: api.to_owned(), key: key.clone(), found });
+        }
+        Ok(n_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, http::StatusCode, routing::get};
+
+    use super::*;
+    use stormkeeper_runtime::tasks::{Ending, Tasks};
+
+    /// A nimbus that answers every blob request with `status` and `body`.
+    async fn nimbus(tasks: &Tasks, status: StatusCode, body: &'static str) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let api = listener.local_addr().expect("bound").to_string();
+        let routes = Router::new().route("/api/v1/blobs/{key}", get(move || async move { (status, body) }));
+        tasks.start("nimbus", Ending::Normal, async move {
+            axum::serve(listener, routes).await.expect("served");
+        });
+        api
+    }
+
+    async fn fetch(status: StatusCode, body: &'static str) -> Result<Vec<u8>, FetchError> {
+        let tasks = Tasks::default();
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = dir.path().join("blob");
+        let api = nimbus(&tasks, status, body).await;
+        BlobClient::new().expect("made").fetch(&api, &BlobKey::of(b"the bytes"), &file).await?;
+        Ok(std::fs::read(file).expect("written"))
+    }
+
+    #[tokio::test]
+    async fn the_fetched_file_contains_the_bytes() {
+        assert_eq!(fetch(StatusCode::OK, "the bytes").await.expect("fetched"), b"the bytes");
+    }
+
+    #[tokio::test]
+    async fn bytes_with_another_sha256_are_rejected() {
+        let error = fetch(StatusCode::OK, "other bytes").await.expect_err("refused");
+        assert!(matches!(error, FetchError::WrongBytes { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_error_names_the_nimbus_and_the_status() {
+        let error = fetch(StatusCode::NOT_FOUND, "").await.expect_err("refused").to_string();
+        assert!(error.contains("127.0.0.1:") && error.contains("404"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_nimbus_is_an_error() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let client = BlobClient::new().expect("made");
+        let fetched = client.fetch("127.0.0.1:1", &BlobKey::of(b"x"), &dir.path().join("blob")).await;
+        assert!(matches!(fetched, Err(FetchError::Http { .. })));
+    }
+}

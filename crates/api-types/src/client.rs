@@ -1,0 +1,537 @@
+//! Client of the nimbuses: finds a nimbus that answers, prefers the leader.
+//!
+//! Seeds are tried in the order given. A follower answers reads itself and forwards writes, so
+//! any seed will do; a write goes to the leader directly if a seed names the leader.
+
+mod metrics;
+
+use std::{fmt, sync::Mutex, time::Duration};
+
+use bytes::Bytes;
+use reqwest::{Method, StatusCode};
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use metrics::{MetricFilter, Page, Span};
+
+use crate::{
+    forward::{TERM, USER},
+    message::{
+        Accepted, ClusterSummary, Code, DrainRequest, ErrorBody, EventList, HostAccepted, KillRequest,
+        NimbusList, RebalanceRequest, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors,
+        TopologyList,
+    },
+};
+use stormkeeper_model::{BlobKey, HostName, Term, clock::Clock};
+use stormkeeper_runtime::error_chain;
+
+/// Timeouts of a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// Limit for connecting to one nimbus.
+    pub connect: Duration,
+    /// Limit for one request and its answer, a blob's upload included.
+    pub request: Duration,
+    /// Limit for waiting for a leader, over all tries. Zero asks every seed once.
+    pub leader: Duration,
+    /// Limit for waiting until a nimbus that has lost ZooKeeper answers reads again.
+    pub recovery: Duration,
+}
+
+impl Default for Timeouts {
+    /// Three seconds to connect, a minute for a request, thirty seconds for a failover, fifteen for
+    /// ZooKeeper to come back.
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            request: Duration::from_secs(60),
+            leader: Duration::from_secs(30),
+            recovery: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Pause between two rounds over all seeds while there is no leader. Short, because after a clean
+/// stop the next leader is there within a fraction of a second.
+const ROUND_PAUSE: Duration = Duration::from_millis(250);
+
+/// Limit on the quoted bytes of an answer that does not come from Stormkeeper.
+const QUOTED_BYTES_MAX: usize = 200;
+
+/// A client of the nimbuses of one cluster.
+#[derive(Debug)]
+pub struct Client {
+    seeds: Vec<String>,
+    timeouts: Timeouts,
+    http: reqwest::Client,
+    clock: Clock,
+    user: Option<String>,
+    // Guards the known leader; held for a clone.
+    known: Mutex<KnownLeader>,
+}
+
+/// The latest leadership that the client has seen.
+#[derive(Debug, Default)]
+struct KnownLeader {
+    /// The latest term that any nimbus has sent.
+    term: Option<Term>,
+    /// API address of that term's leader, `host:port`.
+    leader: Option<String>,
+}
+
+/// Error of a request.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The list of seeds is empty.
+    #[error("no nimbus is configured (nimbus.seeds is empty)")]
+    NoSeeds,
+    /// The HTTP client could not be created.
+    #[error("cannot create the HTTP client")]
+    Setup(#[source] reqwest::Error),
+    /// No nimbus could be reached.
+    #[error("no nimbus answered: {}", Attempts(.tried))]
+    Unreachable {
+        /// Every nimbus that was tried, with the reason.
+        tried: Vec<Attempt>,
+    },
+    /// A nimbus rejected the request.
+    #[error("{}", .body.message)]
+    Refused {
+        /// Address of the nimbus.
+        nimbus: String,
+        /// The HTTP status.
+        status: u16,
+        /// Body of the answer.
+        body: ErrorBody,
+    },
+    /// The connection broke after a write was sent.
+    #[error("{nimbus} did not answer in time, and the request may have taken effect: {reason}")]
+    Unanswered {
+        /// Address of the nimbus.
+        nimbus: String,
+        /// Cause.
+        reason: String,
+    },
+    /// The answer does not come from a nimbus.
+    #[error("{nimbus} answered {status} with a body that is not from Stormkeeper: {quote}")]
+    Foreign {
+        /// Address of the server.
+        nimbus: String,
+        /// The HTTP status.
+        status: u16,
+        /// The beginning of the answer.
+        quote: String,
+    },
+}
+
+/// A failed try to reach one nimbus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Address of the nimbus.
+    pub nimbus: String,
+    /// Reason of the failure.
+    pub reason: String,
+}
+
+struct Attempts<'a>(&'a [Attempt]);
+
+impl fmt::Display for Attempts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, Attempt { nimbus, reason }) in self.0.iter().enumerate() {
+            write!(f, "{}{nimbus} ({reason})", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+impl Error {
+    /// The error body of a nimbus that rejected the request.
+    pub fn refusal(&self) -> Option<&ErrorBody> {
+        match self {
+            Self::Refused { body, .. } => Some(body),
+            Self::NoSeeds
+            | Self::Setup(_)
+            | Self::Unreachable { .. }
+            | Self::Unanswered { .. }
+            | Self::Foreign { .. } => None,
+        }
+    }
+
+    fn code(&self) -> Option<Code> {
+        self.refusal().map(|body| body.code)
+    }
+
+    /// Advice for the user, if there is any.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Refused { body, .. } => body.hint.clone(),
+            Self::NoSeeds => {
+                Some("set nimbus.seeds in storm.yaml or pass -c nimbus.seeds=HOST:PORT".to_owned())
+            }
+            Self::Unreachable { .. } => {
+                Some("start a nimbus, or check nimbus.seeds and the port of its API (ui.port)".to_owned())
+            }
+            Self::Unanswered { .. } => Some("check with `stormkeeper list` before trying again".to_owned()),
+            Self::Foreign { .. } => {
+                Some("another program listens on that address; check nimbus.seeds and ui.port".to_owned())
+            }
+            Self::Setup(_) => None,
+        }
+    }
+}
+
+/// Policy for a request whose answer was lost: repeat it, or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    Safe,
+    Never,
+}
+
+/// Outcome of a request to one nimbus.
+enum Outcome {
+    Answered(reqwest::Response),
+    /// The nimbus certainly did not execute the request: another nimbus may be asked.
+    NotExecuted(String),
+    /// The nimbus did not execute the request, and may be able to soon.
+    RetryLater(String),
+    Failed(Error),
+}
+
+struct Request<'a> {
+    method: Method,
+    path: &'a str,
+    body: Bytes,
+    content_type: &'static str,
+    repeat: Repeat,
+}
+
+impl Client {
+    /// A client that tries `seeds` in their order, each `host:port`.
+    ///
+    /// # Errors
+    /// [`Error::NoSeeds`] without a seed, [`Error::Setup`] if TLS or DNS cannot be set up.
+    pub fn new(seeds: Vec<String>, timeouts: Timeouts) -> Result<Self, Error> {
+        if seeds.is_empty() {
+            return Err(Error::NoSeeds);
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(timeouts.connect)
+            .timeout(timeouts.request)
+            // Nimbuses are on the same network; a proxy of the environment is for other hosts.
+            .no_proxy()
+            .build()
+            .map_err(Error::Setup)?;
+        Ok(Self { seeds, timeouts, http, clock: Clock::new(), user: None, known: Mutex::default() })
+    }
+
+    /// Sets the user name that the cluster's list of events shows for requests of this client.
+    pub fn as_user(mut self, user: String) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// Stores a blob on the leader, which announces it. Storing it again changes nothing.
+    ///
+    /// # Errors
+    /// As every method: [`Error`].
+    pub async fn put_blob(&self, key: &BlobKey, bytes: Bytes) -> Result<(), Error> {
+        let request = Request {
+            method: Method::PUT,
+            path: &format!("/api/v1/blobs/{key}"),
+            body: bytes,
+            content_type: "application/octet-stream",
+            repeat: Repeat::Safe,
+        };
+        self.write(request).await.map(drop)
+    }
+
+    /// Submits the topology of a stored blob.
+    pub async fn submit(&self, request: &SubmitRequest) -> Result<Accepted, Error> {
+        // A repeated submit would be rejected because of the name of the first, which misleads.
+        self.post("/api/v1/topology/submit", request, Repeat::Never).await
+    }
+
+    /// Lists all topologies in short.
+    pub async fn list(&self) -> Result<TopologyList, Error> {
+        self.get("/api/v1/topology/summary").await
+    }
+
+    /// Returns one topology by id or name.
+    pub async fn show(&self, topology: &str) -> Result<TopologyDetail, Error> {
+        self.get(&topology_path(topology, "")).await
+    }
+
+    /// Activates a topology: its spouts run.
+    pub async fn activate(&self, topology: &str) -> Result<Accepted, Error> {
+        self.post(&topology_path(topology, "/activate"), &serde_json::json!({}), Repeat::Safe).await
+    }
+
+    /// Deactivates a topology: its spouts stop.
+    pub async fn deactivate(&self, topology: &str) -> Result<Accepted, Error> {
+        self.post(&topology_path(topology, "/deactivate"), &serde_json::json!({}), Repeat::Safe).await
+    }
+
+    /// Places a topology's tasks again after a wait.
+    pub async fn rebalance(&self, topology: &str, request: &RebalanceRequest) -> Result<Accepted, Error> {
+        self.post(&topology_path(topology, "/rebalance"), request, Repeat::Never).await
+    }
+
+    /// Removes a topology after a wait.
+    pub async fn kill(&self, topology: &str, request: &KillRequest) -> Result<Accepted, Error> {
+        self.post(&topology_path(topology, "/kill"), request, Repeat::Never).await
+    }
+
+    /// Returns the recorded errors of a topology's tasks.
+    pub async fn errors(&self, topology: &str) -> Result<TopologyErrors, Error> {
+        self.get(&topology_path(topology, "/errors")).await
+    }
+
+    /// Returns the cluster's numbers and its leader.
+    pub async fn cluster(&self) -> Result<ClusterSummary, Error> {
+        self.get("/api/v1/cluster/summary").await
+    }
+
+    /// Returns the last `limit` events, newest first; only those of `topology`, if given.
+    pub async fn events(&self, topology: Option<&str>, limit: Option<usize>) -> Result<EventList, Error> {
+        let limit = limit.map(|limit| format!("limit={limit}"));
+        let topology = topology.map(|topology| format!("topology={}", encoded(topology)));
+        let query: Vec<String> = limit.into_iter().chain(topology).collect();
+        self.get(&format!("/api/v1/cluster/events?{}", query.join("&"))).await
+    }
+
+    /// Drains a host: its workers move to other hosts.
+    pub async fn drain(&self, host: &HostName, request: &DrainRequest) -> Result<HostAccepted, Error> {
+        self.post(&format!("/api/v1/host/{}/drain", encoded(host.as_str())), request, Repeat::Safe).await
+    }
+
+    /// Ends the drain of a host.
+    pub async fn undrain(&self, host: &HostName) -> Result<HostAccepted, Error> {
+        // A repeated undrain would be rejected, as the host is no longer drained.
+        let path = format!("/api/v1/host/{}/undrain", encoded(host.as_str()));
+        self.post(&path, &serde_json::json!({}), Repeat::Never).await
+    }
+
+    /// Returns the live nimbuses as one nimbus sees them; only that nimbus is asked.
+    pub async fn nimbuses_seen_by(&self, nimbus: &str) -> Result<NimbusList, Error> {
+        let request = Request {
+            method: Method::GET,
+            path: "/api/v1/nimbus/summary",
+            body: Bytes::new(),
+            content_type: "application/json",
+            repeat: Repeat::Safe,
+        };
+        match self.ask(nimbus, &request).await {
+            Outcome::Answered(response) => read((nimbus.to_owned(), response)).await,
+            Outcome::NotExecuted(reason) | Outcome::RetryLater(reason) => {
+                Err(Error::Unreachable { tried: vec![Attempt { nimbus: nimbus.to_owned(), reason }] })
+            }
+            Outcome::Failed(error) => Err(error),
+        }
+    }
+
+    /// Returns the live supervisors.
+    pub async fn supervisors(&self) -> Result<SupervisorList, Error> {
+        self.get("/api/v1/supervisor/summary").await
+    }
+
+    /// Returns the live nimbuses.
+    pub async fn nimbuses(&self) -> Result<NimbusList, Error> {
+        self.get("/api/v1/nimbus/summary").await
+    }
+
+    async fn post<B, A>(&self, path: &str, body: &B, repeat: Repeat) -> Result<A, Error>
+    where
+        B: Serialize + Sync,
+        A: DeserializeOwned,
+    {
+        let body = serde_json::to_vec(body).expect("messages are maps with text keys").into();
+        let request = Request { method: Method::POST, path, body, content_type: "application/json", repeat };
+        read(self.write(request).await?).await
+    }
+
+    async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, Error> {
+        let request = Request {
+            method: Method::GET,
+            path,
+            body: Bytes::new(),
+            content_type: "application/json",
+            repeat: Repeat::Safe,
+        };
+        let deadline = self.clock.monotonic().plus(self.timeouts.recovery);
+        loop {
+            let (mut tried, mut is_recovering, mut without_archive) = (Vec::new(), false, None);
+            // The leader of an earlier write has what was written; a follower may be a moment behind.
+            for nimbus in self.known_addresses() {
+                match self.ask(&nimbus, &request).await {
+                    Outcome::Answered(response) => return read((nimbus, response)).await,
+                    Outcome::NotExecuted(reason) => {
+                        if self.known_leader().as_ref() == Some(&nimbus) {
+                            // The leader may be gone for good; from now on the seeds are tried first.
+                            self.forget_leader();
+                        }
+                        tried.push(Attempt { nimbus, reason });
+                    }
+                    Outcome::RetryLater(reason) => {
+                        is_recovering = true;
+                        tried.push(Attempt { nimbus, reason });
+                    }
+                    // Each nimbus has its own metric store: the next one may have the data.
+                    Outcome::Failed(error) if error.code() == Some(Code::NoArchive) => {
+                        without_archive = Some(error);
+                    }
+                    Outcome::Failed(error) => return Err(error),
+                }
+            }
+            if let Some(error) = without_archive {
+                return Err(error);
+            }
+            if !is_recovering || self.clock.monotonic().plus(ROUND_PAUSE) > deadline {
+                return Err(Error::Unreachable { tried });
+            }
+            tokio::time::sleep(ROUND_PAUSE).await;
+        }
+    }
+
+    /// Sends a write to the leader, else to any nimbus, until a nimbus accepts it or the wait for
+    /// a leader is over.
+    async fn write(&self, request: Request<'_>) -> Result<(String, reqwest::Response), Error> {
+        let deadline = self.clock.monotonic().plus(self.timeouts.leader);
+        loop {
+            let mut tried = Vec::new();
+            for nimbus in self.addresses().await {
+                match self.ask(&nimbus, &request).await {
+                    Outcome::Answered(response) => return Ok((nimbus, response)),
+                    Outcome::NotExecuted(reason) | Outcome::RetryLater(reason) => {
+                        tried.push(Attempt { nimbus, reason })
+                    }
+                    Outcome::Failed(error) => return Err(error),
+                }
+            }
+            self.forget_leader();
+            if self.clock.monotonic().plus(ROUND_PAUSE) > deadline {
+                return Err(Error::Unreachable { tried });
+            }
+            tokio::time::sleep(ROUND_PAUSE).await;
+        }
+    }
+
+    /// The leader, if a seed knows it, followed by the seeds.
+    async fn addresses(&self) -> Vec<String> {
+        if self.known_leader().is_none()
+            && let Some(leader) = self.cluster().await.ok().and_then(|cluster| cluster.leader)
+        {
+            self.record_leader(leader.term, Some(leader.api));
+        }
+        self.known_addresses()
+    }
+
+    /// The last known leader, if any, followed by the seeds.
+    fn known_addresses(&self) -> Vec<String> {
+        let leader = self.known_leader();
+        let seeds = self.seeds.iter().filter(|seed| leader.as_ref() != Some(*seed)).cloned();
+        leader.iter().cloned().chain(seeds).collect()
+    }
+
+    fn known_leader(&self) -> Option<String> {
+        self.known().leader.clone()
+    }
+
+    fn forget_leader(&self) {
+        self.known().leader = None;
+    }
+
+    /// Records the leader that a nimbus named. A nimbus that has not seen the latest term yet would
+    /// name a deposed leader, so leaders of earlier terms are ignored.
+    fn record_leader(&self, term: Term, leader: Option<String>) {
+        let mut known = self.known();
+        if known.term.is_none_or(|latest| term > latest) {
+            *known = KnownLeader { term: Some(term), leader };
+        } else if known.term == Some(term) && leader.is_some() {
+            known.leader = leader;
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, KnownLeader> {
+        self.known.lock().expect("no code panics while holding the known leader")
+    }
+
+    async fn ask(&self, nimbus: &str, request: &Request<'_>) -> Outcome {
+        let mut prepared = self
+            .http
+            .request(request.method.clone(), format!("http://{nimbus}{}", request.path))
+            .header(reqwest::header::CONTENT_TYPE, request.content_type)
+            .body(request.body.clone());
+        if let Some(user) = &self.user {
+            prepared = prepared.header(USER, user);
+        }
+        let response = match prepared.send().await {
+            Ok(response) => response,
+            Err(error) if error.is_connect() || error.is_builder() || request.repeat == Repeat::Safe => {
+                return Outcome::NotExecuted(error_chain(&error));
+            }
+            Err(error) => {
+                return Outcome::Failed(Error::Unanswered {
+                    nimbus: nimbus.to_owned(),
+                    reason: error_chain(&error),
+                });
+            }
+        };
+        let term = response.headers().get(TERM).and_then(|value| value.to_str().ok()?.parse().ok());
+        if let Some(term) = term {
+            self.record_leader(Term(term), None);
+        }
+        if response.status().is_success() {
+            return Outcome::Answered(response);
+        }
+        let error = refusal(nimbus, response).await;
+        match error.refusal().map(|body| body.code) {
+            // Each of these codes means that nothing was changed.
+            Some(Code::NoLeader | Code::NotReady | Code::TreeUnavailable) => {
+                Outcome::RetryLater(error.to_string())
+            }
+            _ => Outcome::Failed(error),
+        }
+    }
+}
+
+fn topology_path(topology: &str, rest: &str) -> String {
+    format!("/api/v1/topology/{}{rest}", encoded(topology))
+}
+
+/// Percent-encodes a text as one part of a URL's path.
+pub fn encoded(part: &str) -> String {
+    use fmt::Write as _;
+    let mut text = String::with_capacity(part.len());
+    for byte in part.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                text.push(char::from(byte))
+            }
+            _ => write!(text, "%{byte:02X}").expect("writing to a string does not fail"),
+        }
+    }
+    text
+}
+
+async fn read<A: DeserializeOwned>((nimbus, response): (String, reqwest::Response)) -> Result<A, Error> {
+    let status = response.status();
+    let bytes = match response.bytes().await {
+        Ok(bytes) => bytes,
+        Err(error) => return Err(Error::Unanswered { nimbus, reason: error_chain(&error) }),
+    };
+    serde_json::from_slice(&bytes).map_err(|_| foreign(nimbus, status, &bytes))
+}
+
+async fn refusal(nimbus: &str, response: reqwest::Response) -> Error {
+    let status = response.status();
+    // A truncated answer still has a status, which the error contains.
+    let bytes = response.bytes().await.unwrap_or_default();
+    match serde_json::from_slice::<ErrorBody>(&bytes) {
+        Ok(body) => Error::Refused { nimbus: nimbus.to_owned(), status: status.as_u16(), body },
+        Err(_) => foreign(nimbus.to_owned(), status, &bytes),
+    }
+}
+
+fn foreign(nimbus: String, status: StatusCode, bytes: &[u8]) -> Error {
+    let quote = String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED_BYTES_MAX)]).into_owned();
+    Error::Foreign { nimbus, status: status.as_u16(), quote }
+}

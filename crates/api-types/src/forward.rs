@@ -1,0 +1,164 @@
+//! Forwards a request from one nimbus to another, and returns the answer, as streams.
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{
+    Stream, TryStreamExt as _,
+    stream::{BoxStream, StreamExt as _},
+};
+use reqwest::{
+    Method,
+    header::{self, HeaderName},
+};
+
+use stormkeeper_model::{NimbusId, Term};
+use stormkeeper_runtime::error_chain;
+
+/// Header with the nimbus that forwarded a request. A request with this header is not forwarded
+/// again: two nimbuses that each take the other for the leader would forward it for ever.
+pub const FORWARDED_BY: &str = "x-stormkeeper-forwarded-by";
+
+/// Header with the latest term that the sender knows. A leader of an earlier term is deposed and
+/// rejects forwarded writes; a client ignores a leader of an earlier term than the latest that it
+/// has seen.
+pub const TERM: &str = "x-stormkeeper-term";
+
+/// Header with the user that the client runs as; informational.
+pub const USER: &str = "x-stormkeeper-user";
+
+/// Header with the client address of a forwarded request.
+pub const FORWARDED_FOR: &str = "x-forwarded-for";
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Limit for an answer: enough for the upload of the largest blob over a slow line.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Forwards requests. Clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Forwarder {
+    http: reqwest::Client,
+}
+
+/// The head of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// HTTP method: `POST`, `PUT`, …
+    pub method: &'a str,
+    /// Path of the request.
+    pub path: &'a str,
+    /// The nimbus that received the request.
+    pub by: &'a NimbusId,
+    /// The term of the leader that the request is forwarded to.
+    pub term: Term,
+    /// User of the client, if known.
+    pub user: Option<&'a str>,
+    /// Address of the client, if known.
+    pub address: Option<&'a str>,
+    /// Content type of the body, if given.
+    pub content_type: Option<&'a str>,
+    /// Size of the body, if given.
+    pub content_length: Option<&'a str>,
+}
+
+/// The answer to a forwarded request.
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Content type of the body.
+    pub content_type: Option<String>,
+    /// The body.
+    pub body: BoxStream<'static, Result<Bytes, Broken>>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// Error of an answer that ended early.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer ended early")]
+pub struct Broken(#[source] reqwest::Error);
+
+/// Error of forwarding: the request was not forwarded, or the answer is missing.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// The request was not sent.
+    #[error("{api} cannot be reached: {reason}")]
+    Unreachable {
+        /// Address of the other nimbus.
+        api: String,
+        /// Cause.
+        reason: String,
+    },
+    /// The request was sent, and may have taken effect.
+    #[error("{api} did not answer: {reason}")]
+    Unanswered {
+        /// Address of the other nimbus.
+        api: String,
+        /// Cause.
+        reason: String,
+    },
+}
+
+impl Forwarder {
+    /// A forwarder without connections yet.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be created.
+    pub fn new() -> Result<Self, reqwest::Error> {
+        // Nimbuses are on the same network; a proxy of the environment is for other hosts.
+        let builder =
+            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT).no_proxy();
+        Ok(Self { http: builder.build()? })
+    }
+
+    /// Forwards a request to the nimbus at `api` and returns the answer.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    pub async fn forward<S, E>(&self, api: &str, head: Head<'_>, body: S) -> Result<Answer, ForwardError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let unreachable = |reason| ForwardError::Unreachable { api: api.to_owned(), reason };
+        let method = Method::from_bytes(head.method.as_bytes());
+        let method = method.map_err(|error| unreachable(error.to_string()))?;
+        let mut request = self
+            .http
+            .request(method, format!("http://{api}{}", head.path))
+            .header(FORWARDED_BY, head.by.as_str())
+            .header(TERM, head.term.0)
+            .body(reqwest::Body::wrap_stream(body));
+        let optional = [
+            (header::CONTENT_TYPE, head.content_type),
+            (header::CONTENT_LENGTH, head.content_length),
+            (HeaderName::from_static(USER), head.user),
+            (HeaderName::from_static(FORWARDED_FOR), head.address),
+        ];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        let answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) if error.is_connect() || error.is_builder() => {
+                return Err(unreachable(error_chain(&error)));
+            }
+            Err(error) => {
+                return Err(ForwardError::Unanswered { api: api.to_owned(), reason: error_chain(&error) });
+            }
+        };
+        let content_type = answer.headers().get(header::CONTENT_TYPE);
+        Ok(Answer {
+            status: answer.status().as_u16(),
+            content_type: content_type.and_then(|value| value.to_str().ok()).map(str::to_owned),
+            body: answer.bytes_stream().map_err(Broken).boxed(),
+        })
+    }
+}

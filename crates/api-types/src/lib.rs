@@ -1,0 +1,13 @@
+//! The HTTP API of a nimbus as its callers see it.
+//!
+//! - [`message`]: JSON bodies of requests and responses.
+//! - [`client`]: the client of the command line, supervisors and workers.
+//! - [`forward`]: passes a write from a follower to the leader.
+//! - [`blobs`]: streams blobs between nimbuses and to supervisors.
+//! - [`replica_client`]: fetches the metric log and checkpoints from another nimbus.
+
+pub mod blobs;
+pub mod client;
+pub mod forward;
+pub mod message;
+pub mod replica_client;

@@ -1,0 +1,266 @@
+//! Bodies about the cluster: nimbuses, supervisors, hosts and events.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use stormkeeper_model::{
+    HostName, NimbusId, SupervisorId, Term, Timestamp, TopologyId, event::EventKind, task_set::TaskSet,
+};
+
+/// `GET /api/v1/supervisor/summary`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SupervisorList {
+    /// Sorted by host, then id.
+    pub supervisors: Vec<SupervisorSummary>,
+    /// The drained hosts, sorted by name.
+    #[serde(default)]
+    pub drains: Vec<DrainSummary>,
+    /// Age of the answering nimbus' view, in milliseconds.
+    #[serde(default)]
+    pub view_age_ms: u64,
+}
+
+/// A live supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SupervisorSummary {
+    /// Supervisor id.
+    pub id: SupervisorId,
+    /// Host name.
+    pub host: String,
+    /// Uptime in seconds; includes the clock difference of the two machines.
+    pub uptime_seconds: u64,
+    /// Number of workers that the supervisor can run.
+    pub slots_total: usize,
+    /// Number of assigned workers.
+    pub slots_used: usize,
+    /// Number of free slots.
+    pub slots_free: usize,
+    /// Offered CPU, in hundredths of a core.
+    pub total_cpu: u32,
+    /// Offered memory, in MiB.
+    pub total_mem: u32,
+    /// Program version.
+    pub version: String,
+    /// True if the host is drained.
+    #[serde(default)]
+    pub drained: bool,
+}
+
+/// `GET /api/v1/nimbus/summary`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NimbusList {
+    /// Sorted by id.
+    pub nimbuses: Vec<NimbusSummary>,
+    /// Term of the leader, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<Term>,
+    /// Age of the answering nimbus' view, in milliseconds.
+    #[serde(default)]
+    pub view_age_ms: u64,
+}
+
+/// A live nimbus replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NimbusSummary {
+    /// Nimbus id.
+    pub id: NimbusId,
+    /// Host name.
+    pub host: String,
+    /// API address, `host:port`.
+    pub api: String,
+    /// `Leader` or `Not a Leader`, in Storm's words.
+    pub status: NimbusStatus,
+    /// Uptime in seconds; includes the clock difference of the two machines.
+    #[serde(rename = "nimbusUpTimeSeconds")]
+    pub uptime_seconds: u64,
+    /// Number of missing blobs of live topologies.
+    pub blobs_missing: usize,
+    /// Reason why the metric store cannot be opened, and advice; absent while the store is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_closed: Option<String>,
+    /// Number of entries by which the metric log is behind the leader's. The answering nimbus knows
+    /// the value of itself and, while it leads, of the followers; absent if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_behind: Option<u64>,
+    /// Problem that stops the metric log from following the leader's, or stops ingest on the leader.
+    /// The answering nimbus knows the problem of itself only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_trouble: Option<String>,
+    /// Program version.
+    pub version: String,
+}
+
+/// Role of a nimbus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NimbusStatus {
+    /// Decides and writes.
+    #[serde(rename = "Leader")]
+    Leader,
+    /// Watches and answers reads.
+    #[serde(rename = "Not a Leader")]
+    Follower,
+}
+
+impl fmt::Display for NimbusStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+        })
+    }
+}
+
+/// `GET /api/v1/cluster/summary`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSummary {
+    /// Version of the answering nimbus.
+    pub version: String,
+    /// The leader; absent during an election.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<LeaderSummary>,
+    /// Number of live nimbuses.
+    pub nimbuses: usize,
+    /// Number of live supervisors.
+    pub supervisors: usize,
+    /// Number of topologies.
+    pub topologies: usize,
+    /// Number of workers that the supervisors can run.
+    pub slots_total: usize,
+    /// Number of assigned workers.
+    pub slots_used: usize,
+    /// Number of free slots.
+    pub slots_free: usize,
+    /// Number of tasks.
+    pub tasks_total: usize,
+    /// The same as `tasksTotal`: each task is its own executor.
+    pub executors_total: usize,
+    /// Znodes without a valid record.
+    #[serde(default)]
+    pub unreadable: Vec<UnreadableZnode>,
+    /// Age of the answering nimbus' view, in milliseconds.
+    pub view_age_ms: u64,
+}
+
+/// The leader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaderSummary {
+    /// Nimbus id.
+    pub nimbus: NimbusId,
+    /// API address, `host:port`.
+    pub api: String,
+    /// Term of the leadership.
+    pub term: Term,
+}
+
+/// A znode without a valid record. Nimbus skips the znode and does not touch its topology or host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnreadableZnode {
+    /// Path of the znode.
+    pub path: String,
+    /// Defect of the record.
+    pub reason: String,
+}
+
+/// `POST /api/v1/host/{host}/drain`: move the workers of a host to other hosts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Time for which the spouts of a topology are stopped before the topology moves; its message
+    /// timeout when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_secs: Option<u64>,
+}
+
+/// The answer to drain and undrain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostAccepted {
+    /// The requested operation: `drain` or `undrain`.
+    pub host_operation: String,
+    /// The host.
+    pub host: HostName,
+    /// Number of workers still on the host.
+    pub workers_left: usize,
+}
+
+/// A drained host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainSummary {
+    /// The host.
+    pub host: HostName,
+    /// Start of the drain, by the leader's clock.
+    #[serde(rename = "sinceMs")]
+    pub since: Timestamp,
+    /// User who requested the drain.
+    pub by: String,
+    /// Time for which the spouts of a topology are stopped before the topology moves, if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_secs: Option<u64>,
+    /// Number of workers still on the host; 0 when the drain is complete.
+    pub workers_left: usize,
+}
+
+/// `GET /api/v1/cluster/events`: recent events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventList {
+    /// Newest first.
+    pub events: Vec<EventSummary>,
+    /// True if there are older events beyond the limit.
+    pub truncated: bool,
+    /// Age of the answering nimbus' view, in milliseconds.
+    pub view_age_ms: u64,
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventSummary {
+    /// Event number: later events have larger numbers.
+    pub number: u64,
+    /// Time of the event, by the clock of the nimbus that caused it.
+    #[serde(rename = "timeMs")]
+    pub time: Timestamp,
+    /// The term of the event.
+    pub term: Term,
+    /// The nimbus that caused the event.
+    pub nimbus: NimbusId,
+    /// Kind of the event.
+    pub event: EventKind,
+    /// The affected topology, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology_id: Option<TopologyId>,
+    /// Reason of the event.
+    pub reason: String,
+    /// User who requested the operation, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The moved tasks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<MoveSummary>,
+    /// Number of moves that are not listed.
+    #[serde(default)]
+    pub moves_left_out: usize,
+}
+
+/// Tasks that moved from one slot to another, each `supervisor:port`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveSummary {
+    /// The tasks.
+    pub tasks: TaskSet,
+    /// The old slot; absent if the tasks had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The new slot; absent if the tasks have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}

@@ -1,0 +1,448 @@
+//! Paths of the tree. No other file spells a path.
+//!
+//! `zk-layout.md` is generated from [`TABLE`].
+
+use crate::{cluster::event::EventNumber, tree::TreePath};
+use stormkeeper_model::{BlobKey, ComponentId, HostName, NimbusId, SupervisorId, TaskId, TopologyId};
+
+/// One row of `zk-layout.md`.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Path, with its variable parts in braces.
+    pub path: &'static str,
+    /// Create mode: P persistent, E ephemeral, S sequential.
+    pub kind: &'static str,
+    /// Content of the JSON.
+    pub holds: &'static str,
+    /// Writer of the znode.
+    pub written_by: &'static str,
+    /// Watchers of the znode.
+    pub watched_by: &'static str,
+}
+
+/// All paths of the layout.
+pub const TABLE: &[Row] = &[
+    Row {
+        path: "/storms/{topology-id}",
+        kind: "P",
+        holds: "name, status, launch time, requested workers, blob, owner, and the pending kill or rebalance with its absolute deadline",
+        written_by: "leader",
+        watched_by: "nimbus; workers of that topology",
+    },
+    Row {
+        path: "/tasks/{topology-id}",
+        kind: "P",
+        holds: "the tasks of each component, as ranges; fixed between rebalances",
+        written_by: "leader",
+        watched_by: "nimbus",
+    },
+    Row {
+        path: "/assignments/{topology-id}",
+        kind: "P",
+        holds: "worker slots (supervisor, host, port) with their tasks and start times",
+        written_by: "leader",
+        watched_by: "nimbus; workers of that topology",
+    },
+    Row {
+        path: "/supervisors/{supervisor-id}",
+        kind: "E",
+        holds: "host, slot ports, resources, version, start time",
+        written_by: "that supervisor",
+        watched_by: "nimbus",
+    },
+    Row {
+        path: "/taskbeats/{topology-id}",
+        kind: "P",
+        holds: "nothing; parent of the heartbeats of its tasks",
+        written_by: "leader",
+        watched_by: "nimbus (children)",
+    },
+    Row {
+        path: "/taskbeats/{topology-id}/{task-id}",
+        kind: "E",
+        holds: "heartbeat: host, port, worker, status, uptime, tuple counts; the task is alive while the znode exists",
+        written_by: "the task's worker",
+        watched_by: "nobody",
+    },
+    Row {
+        path: "/taskerrors/{topology-id}/{task-id}/{sequence}",
+        kind: "P, S",
+        holds: "time, host, port, component, message, stack; the newest 10 of each task are kept",
+        written_by: "the task's worker",
+        watched_by: "nobody",
+    },
+    Row {
+        path: "/taskerrors/{topology-id}/last/{component}",
+        kind: "P",
+        holds: "the last error of that component",
+        written_by: "the task's worker, in the same transaction as the error",
+        watched_by: "nobody",
+    },
+    Row {
+        path: "/nimbuses/{nimbus-id}",
+        kind: "E",
+        holds: "host, API address, version, start time, role, number of missing blobs, and the reason if its metric store cannot be opened",
+        written_by: "that nimbus",
+        watched_by: "nimbus",
+    },
+    Row {
+        path: "/term",
+        kind: "P",
+        holds: "the last election: term and nimbus. Its data version is the term",
+        written_by: "the winner, in the transaction that creates /leader",
+        watched_by: "nobody",
+    },
+    Row {
+        path: "/leader",
+        kind: "E",
+        holds: "the leading nimbus, its API address, its term",
+        written_by: "the winner",
+        watched_by: "nimbus, supervisors, workers, clients",
+    },
+    Row {
+        path: "/orders/{supervisor-id}",
+        kind: "P",
+        holds: "supervisor assignments: the topologies that concern this supervisor, with the versions of their assignments",
+        written_by: "leader, in the same transaction as the assignment",
+        watched_by: "that supervisor alone",
+    },
+    Row {
+        path: "/drains/{host}",
+        kind: "P",
+        holds: "the user who drains this host, the start of the drain, and the time for which spouts are stopped before their topology moves",
+        written_by: "leader",
+        watched_by: "nimbus",
+    },
+    Row {
+        path: "/events/{sequence}",
+        kind: "P, S",
+        holds: "time, term, nimbus, kind, reason, moves of tasks; for a submit also owner, tasks and sample rate; the newest 500 are kept",
+        written_by: "leader, in the same transaction as the change it describes",
+        watched_by: "nimbus",
+    },
+    Row {
+        path: "/blobs/{sha256}",
+        kind: "P",
+        holds: "nothing; parent of the nimbuses that have the blob",
+        written_by: "the first nimbus that has the blob",
+        watched_by: "nimbus",
+    },
+    Row {
+        path: "/blobs/{sha256}/{nimbus-id}",
+        kind: "E",
+        holds: "size of the blob; this nimbus has the bytes on disk while the znode exists",
+        written_by: "that nimbus, after the bytes are synced to disk",
+        watched_by: "nimbus; supervisors read it",
+    },
+    Row {
+        path: "/archive",
+        kind: "P",
+        holds: "high watermark of the metric log, the in-sync replicas at that time, and the last unclean takeover (a leader continued without committed entries)",
+        written_by: "leader, before it reports entries as committed",
+        watched_by: "nobody; read by the next leader",
+    },
+    Row {
+        path: "/metrics/{topology-id}",
+        kind: "P",
+        holds: "count and digest of the leader's metric metas; also for `__CLUSTER__`, `__NIMBUS__` and `__SUPERVISOR__`, which are not topologies",
+        written_by: "leader",
+        watched_by: "nimbus; followers compare it with their own metas once a minute",
+    },
+];
+
+fn top(name: &str) -> TreePath {
+    TreePath::root().child(name).expect("a fixed name is a valid path")
+}
+
+fn below(parent: TreePath, id: &str) -> TreePath {
+    parent.child(id).expect("an id is a valid name by construction")
+}
+
+/// `/storms`
+pub fn storms() -> TreePath {
+    top("storms")
+}
+
+/// `/storms/{topology-id}`
+pub fn storm(id: &TopologyId) -> TreePath {
+    below(storms(), id.as_str())
+}
+
+/// `/tasks`
+pub fn tasks_root() -> TreePath {
+    top("tasks")
+}
+
+/// `/tasks/{topology-id}`
+pub fn tasks(id: &TopologyId) -> TreePath {
+    below(tasks_root(), id.as_str())
+}
+
+/// `/assignments`
+pub fn assignments() -> TreePath {
+    top("assignments")
+}
+
+/// `/assignments/{topology-id}`
+pub fn assignment(id: &TopologyId) -> TreePath {
+    below(assignments(), id.as_str())
+}
+
+/// `/supervisors`
+pub fn supervisors() -> TreePath {
+    top("supervisors")
+}
+
+/// `/supervisors/{supervisor-id}`
+pub fn supervisor(id: &SupervisorId) -> TreePath {
+    below(supervisors(), id.as_str())
+}
+
+/// `/taskbeats`
+pub fn taskbeats_root() -> TreePath {
+    top("taskbeats")
+}
+
+/// `/taskbeats/{topology-id}`
+pub fn taskbeats(id: &TopologyId) -> TreePath {
+    below(taskbeats_root(), id.as_str())
+}
+
+/// `/taskbeats/{topology-id}/{task-id}`
+pub fn taskbeat(id: &TopologyId, task: TaskId) -> TreePath {
+    below(taskbeats(id), &task.to_string())
+}
+
+/// `/taskerrors`
+pub fn taskerrors_root() -> TreePath {
+    top("taskerrors")
+}
+
+/// `/taskerrors/{topology-id}`
+pub fn taskerrors(id: &TopologyId) -> TreePath {
+    below(taskerrors_root(), id.as_str())
+}
+
+/// `/taskerrors/{topology-id}/{task-id}`
+pub fn taskerrors_of_task(id: &TopologyId, task: TaskId) -> TreePath {
+    below(taskerrors(id), &task.to_string())
+}
+
+/// `/taskerrors/{topology-id}/{task-id}/e`: the prefix of the sequential names.
+pub fn taskerror_prefix(id: &TopologyId, task: TaskId) -> TreePath {
+    below(taskerrors_of_task(id, task), "e")
+}
+
+/// `/taskerrors/{topology-id}/last`
+pub fn last_errors(id: &TopologyId) -> TreePath {
+    below(taskerrors(id), "last")
+}
+
+/// `/taskerrors/{topology-id}/last/{component}`
+pub fn last_error(id: &TopologyId, component: &ComponentId) -> TreePath {
+    below(last_errors(id), component.as_str())
+}
+
+/// `/nimbuses`
+pub fn nimbuses() -> TreePath {
+    top("nimbuses")
+}
+
+/// `/nimbuses/{nimbus-id}`
+pub fn nimbus(id: &NimbusId) -> TreePath {
+    below(nimbuses(), id.as_str())
+}
+
+/// `/term`
+pub fn term() -> TreePath {
+    top("term")
+}
+
+/// `/leader`
+pub fn leader() -> TreePath {
+    top("leader")
+}
+
+/// `/orders`
+pub fn orders_root() -> TreePath {
+    top("orders")
+}
+
+/// `/orders/{supervisor-id}`
+pub fn orders(id: &SupervisorId) -> TreePath {
+    below(orders_root(), id.as_str())
+}
+
+/// `/drains`
+pub fn drains() -> TreePath {
+    top("drains")
+}
+
+/// `/drains/{host}`
+pub fn drain(host: &HostName) -> TreePath {
+    below(drains(), host.as_str())
+}
+
+/// `/events`
+pub fn events() -> TreePath {
+    top("events")
+}
+
+/// `/events/{sequence}`
+pub fn event(number: EventNumber) -> TreePath {
+    below(events(), &number.to_string())
+}
+
+/// `/events/e`: the prefix of the sequential names.
+pub fn event_prefix() -> TreePath {
+    below(events(), "e")
+}
+
+/// `/blobs`
+pub fn blobs() -> TreePath {
+    top("blobs")
+}
+
+/// `/blobs/{sha256}`
+pub fn blob(key: &BlobKey) -> TreePath {
+    below(blobs(), key.as_str())
+}
+
+/// `/blobs/{sha256}/{nimbus-id}`
+pub fn blob_holder(key: &BlobKey, nimbus: &NimbusId) -> TreePath {
+    below(blob(key), nimbus.as_str())
+}
+
+/// `/archive`
+pub fn archive() -> TreePath {
+    top("archive")
+}
+
+/// `/metrics`
+pub fn metrics_root() -> TreePath {
+    top("metrics")
+}
+
+/// `/metrics/{topology-id}`
+pub fn metrics(id: &TopologyId) -> TreePath {
+    below(metrics_root(), id.as_str())
+}
+
+/// A znode that a process keeps about itself while it lives. There are no further kinds, so a
+/// process that is not the leader cannot write znodes owned by the leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ephemeral {
+    /// `/supervisors/{supervisor-id}`
+    Supervisor(SupervisorId),
+    /// `/nimbuses/{nimbus-id}`
+    Nimbus(NimbusId),
+    /// `/taskbeats/{topology-id}/{task-id}`
+    TaskBeat(TopologyId, TaskId),
+    /// `/blobs/{sha256}/{nimbus-id}`
+    BlobHolder(BlobKey, NimbusId),
+}
+
+impl Ephemeral {
+    /// Returns the path of the znode.
+    pub fn path(&self) -> TreePath {
+        match self {
+            Self::Supervisor(id) => supervisor(id),
+            Self::Nimbus(id) => nimbus(id),
+            Self::TaskBeat(id, task) => taskbeat(id, *task),
+            Self::BlobHolder(key, id) => blob_holder(key, id),
+        }
+    }
+}
+
+/// Returns the paths of all records that are named after a topology.
+pub fn records_of(id: &TopologyId) -> Vec<TreePath> {
+    topology_roots().into_iter().map(|root| below(root, id.as_str())).collect()
+}
+
+/// Returns the parents of records that are named after a topology.
+pub fn topology_roots() -> [TreePath; 6] {
+    [storms(), tasks_root(), assignments(), taskbeats_root(), taskerrors_root(), metrics_root()]
+}
+
+/// Returns the persistent parents, which every daemon creates at start.
+pub fn roots() -> Vec<TreePath> {
+    vec![
+        storms(),
+        tasks_root(),
+        assignments(),
+        supervisors(),
+        taskbeats_root(),
+        taskerrors_root(),
+        nimbuses(),
+        orders_root(),
+        drains(),
+        events(),
+        blobs(),
+        metrics_root(),
+    ]
+}
+
+/// Returns [`TABLE`] as Markdown.
+pub fn table() -> String {
+    let mut text =
+        String::from("| path | kind | JSON | written by | watched by |\n| --- | --- | --- | --- | --- |\n");
+    for Row { path, kind, holds, written_by, watched_by } in TABLE {
+        text.push_str(&format!("| `{path}` | {kind} | {holds} | {written_by} | {watched_by} |\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_zk_layout() {
+        stormkeeper_runtime::test_support::assert_generated("zk-layout.md", "paths", &table());
+    }
+
+    #[test]
+    fn table_contains_every_path_that_is_built() {
+        let id: TopologyId = "t".parse().expect("valid id");
+        let supervisor: SupervisorId = "s".parse().expect("valid id");
+        let nimbus_id: NimbusId = "n".parse().expect("valid id");
+        let key = BlobKey::of(b"x");
+        let component: ComponentId = "c".parse().expect("valid id");
+        let built = [
+            storm(&id),
+            tasks(&id),
+            assignment(&id),
+            super::supervisor(&supervisor),
+            taskbeats(&id),
+            taskbeat(&id, TaskId(1)),
+            taskerror_prefix(&id, TaskId(1)),
+            last_error(&id, &component),
+            nimbus(&nimbus_id),
+            term(),
+            leader(),
+            orders(&supervisor),
+            drain(&"h".parse().expect("valid host")),
+            event_prefix(),
+            blob(&key),
+            blob_holder(&key, &nimbus_id),
+            archive(),
+            metrics(&id),
+        ];
+        let shape = |path: &str| -> Vec<String> {
+            path.split('/')
+                .skip(1)
+                .map(|part| if part.starts_with('{') { "*".to_owned() } else { part.to_owned() })
+                .collect()
+        };
+        let rows: Vec<Vec<String>> = TABLE.iter().map(|row| shape(row.path)).collect();
+        assert_eq!(built.len(), rows.len());
+        for path in built {
+            let parts: Vec<&str> = path.parts().collect();
+            let fits = |row: &Vec<String>| {
+                row.len() == parts.len()
+                    && row.iter().zip(&parts).all(|(row, part)| row == "*" || row == part)
+            };
+            assert!(rows.iter().any(fits), "{path} is missing in the table");
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Ephemerals of a process, kept in the tree across sessions (compare Curator's `PersistentNode`).
+//!
+//! The existence of an ephemeral proves that its process is alive, so the ephemeral must exist
+//! while the process lives, and must belong to its current session. [`Presence`] stores the desired
+//! ephemerals and keeps the tree equal to them. In a new session all of them are created again, at
+//! once and in batches. A znode at our path that belongs to another session (mostly our own former
+//! session) is deleted by version and created again, never overwritten, because it would be deleted
+//! with its owner.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use crate::{
+    cluster::layout::Ephemeral,
+    tree::{self, CreateMode, NodeWithChildren, Op, SessionId, SessionState, Tree, TreePath},
+};
+use stormkeeper_model::backoff::Backoff;
+use stormkeeper_runtime::{
+    tasks::{Ending, Tasks},
+    watch,
+};
+
+/// Maximum number of znodes that one transaction creates or writes: large enough for a thousand
+/// tasks to need only ten requests, small enough for one request to stay far below the limits.
+const BATCH: usize = 100;
+
+/// Interval of a full review, in case an operator has deleted one of our ephemerals by hand.
+const REVIEW_PERIOD: Duration = Duration::from_secs(60);
+
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Handle of the ephemerals that this process keeps. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Presence {
+    shared: Arc<Shared>,
+    settled: watch::Receiver<u64>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    // Guards the desired ephemerals; held for a few instructions.
+    desired: Mutex<Desired>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Desired {
+    kept: BTreeMap<TreePath, Arc<[u8]>>,
+    dirty: BTreeSet<TreePath>,
+    withdrawn: BTreeSet<TreePath>,
+    /// Kept ephemerals whose parent did not exist at the last attempt. They are retried when they
+    /// are kept again, and at every review.
+    missing_parent: BTreeSet<TreePath>,
+    /// Incremented with every change, so that `settled` knows which change to wait for.
+    revision: u64,
+}
+
+impl Presence {
+    /// Starts to keep ephemerals in `tree`; ends with `tasks`.
+    pub fn start(tree: Arc<dyn Tree>, tasks: &Tasks) -> Self {
+        let shared = Arc::new(Shared { desired: Mutex::new(Desired::default()), wake: Notify::new() });
+        let (settled_tx, settled) = watch::channel(0);
+        let keeper = Keeper { shared: Arc::clone(&shared), tree, settled: settled_tx, session: None };
+        tasks.start("presence", Ending::StopsOwner, keeper.run());
+        Self { shared, settled }
+    }
+
+    /// Keeps an ephemeral with `data`, or changes its data if it is kept already. Returns at once;
+    /// [`Presence::settled`] waits for the tree.
+    pub fn keep(&self, ephemeral: &Ephemeral, data: Vec<u8>) {
+        self.keep_at([(ephemeral.path(), data)]);
+    }
+
+    /// Keeps several ephemerals, which are written in batches.
+    pub fn keep_all(&self, nodes: impl IntoIterator<Item = (Ephemeral, Vec<u8>)>) {
+        self.keep_at(nodes.into_iter().map(|(ephemeral, data)| (ephemeral.path(), data)));
+    }
+
+    fn keep_at(&self, nodes: impl IntoIterator<Item = (TreePath, Vec<u8>)>) {
+        self.change(|desired| {
+            for (path, data) in nodes {
+                desired.withdrawn.remove(&path);
+                let is_same = desired.kept.get(&path).is_some_and(|kept| **kept == *data);
+                if is_same && !desired.missing_parent.remove(&path) {
+                    continue;
+                }
+                desired.kept.insert(path.clone(), data.into());
+                desired.dirty.insert(path);
+            }
+        });
+    }
+
+    /// Deletes an ephemeral and stops keeping it.
+    pub fn withdraw(&self, ephemeral: &Ephemeral) {
+        self.withdraw_at(&ephemeral.path());
+    }
+
+    fn withdraw_at(&self, path: &TreePath) {
+        self.change(|desired| {
+            if desired.kept.remove(path).is_some() {
+                desired.dirty.remove(path);
+                desired.missing_parent.remove(path);
+                desired.withdrawn.insert(path.clone());
+            }
+        });
+    }
+
+    /// Waits until all ephemerals that are kept now are written, and all that were withdrawn are
+    /// deleted.
+    ///
+    /// # Cancellation safety
+    /// Safe: it only waits.
+    pub async fn settled(&self) {
+        let revision = self.lock().revision;
+        let mut settled = self.settled.clone();
+        // Fails only if the keeper has ended, and then there is nothing to wait for.
+        let _ended = settled.wait_for(|done| *done >= revision).await;
+    }
+
+    fn change(&self, edit: impl FnOnce(&mut Desired)) {
+        let mut desired = self.lock();
+        edit(&mut desired);
+        desired.revision += 1;
+        drop(desired);
+        self.shared.wake.notify_one();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Desired> {
+        self.shared.desired.lock().expect("no one panics while holding the desired ephemerals")
+    }
+}
+
+struct Keeper {
+    shared: Arc<Shared>,
+    tree: Arc<dyn Tree>,
+    settled: watch::Sender<u64>,
+    /// The session in which all ephemerals were last written.
+    session: Option<SessionId>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut sessions = self.tree.session();
+        let mut backoff =
+            Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
+        let mut review = tokio::time::interval(REVIEW_PERIOD);
+        loop {
+            let state = *sessions.borrow_and_update();
+            let wait = match state {
+                SessionState::Connected(session) => match self.write(session).await {
+                    Ok(()) => {
+                        backoff.reset();
+                        None
+                    }
+                    Err(error) => {
+                        debug!(%error, "could not write ephemerals; retrying");
+                        Some(backoff.next_delay())
+                    }
+                },
+                SessionState::Connecting | SessionState::Disconnected(_) => None,
+                SessionState::Closed => return,
+            };
+            let retry = async {
+                match wait {
+                    Some(delay) => tokio::time::sleep(delay).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // Rare events come first, so that none is starved.
+                biased;
+                // Cancel-safe: each arm only waits; the state is read again above.
+                changed = sessions.changed() => if changed.is_err() { return },
+                _ = review.tick() => self.mark_all_dirty(),
+                () = retry => {}
+                () = self.shared.wake.notified() => {}
+            }
+        }
+    }
+
+    fn mark_all_dirty(&self) {
+        let mut desired = self.lock();
+        desired.dirty = desired.kept.keys().cloned().collect();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Desired> {
+        self.shared.desired.lock().expect("no one panics while holding the desired ephemerals")
+    }
+
+    /// Makes the tree equal to the desired ephemerals. Failed ephemerals stay marked for the next
+    /// attempt.
+    async fn write(&mut self, session: SessionId) -> Result<(), tree::Error> {
+        if self.session != Some(session) {
+            self.mark_all_dirty();
+            self.session = Some(session);
+        }
+        loop {
+            let (revision, gone, batch) = {
+                let desired = self.lock();
+                let gone: Vec<TreePath> = desired.withdrawn.iter().take(BATCH).cloned().collect();
+                let batch: Vec<(TreePath, Arc<[u8]>)> = desired
+                    .dirty
+                    .iter()
+                    .take(BATCH)
+                    .filter_map(|path| Some((path.clone(), Arc::clone(desired.kept.get(path)?))))
+                    .collect();
+                (desired.revision, gone, batch)
+            };
+            if gone.is_empty() && batch.is_empty() {
+                self.settled.send_replace(revision);
+                return Ok(());
+            }
+            self.delete(session, gone).await?;
+            self.write_batch(session, batch).await?;
+        }
+    }
+
+    async fn delete(&self, session: SessionId, gone: Vec<TreePath>) -> Result<(), tree::Error> {
+        for path in gone {
+            // Another session may own the path by now; only our own node may be deleted.
+            let ours = self.tree.get(&path).await?.filter(|node| node.stat.owner == Some(session));
+            if let Some(node) = ours {
+                match self.tree.delete(&path, Some(node.stat.version)).await {
+                    Ok(()) | Err(tree::Error::NoNode { .. } | tree::Error::BadVersion { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            self.lock().withdrawn.remove(&path);
+        }
+        Ok(())
+    }
+
+    async fn write_batch(
+        &self,
+        session: SessionId,
+        batch: Vec<(TreePath, Arc<[u8]>)>,
+    ) -> Result<(), tree::Error> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let paths: Vec<TreePath> = batch.iter().map(|(path, _)| path.clone()).collect();
+        let present = self.tree.get_many(&paths).await?;
+        let mut ops = Vec::with_capacity(batch.len());
+        for ((path, data), znode) in batch.iter().zip(&present) {
+            ops.extend(ops_to_own(path, data, znode.as_ref(), session));
+        }
+        match if ops.is_empty() { Ok(Vec::new()) } else { self.tree.multi(ops).await } {
+            Ok(_) => {
+                self.mark_clean(&batch);
+                Ok(())
+            }
+            Err(tree::Error::Multi { index, source }) => {
+                debug!(index, %source, "a batch of ephemerals was rejected; writing them one by one");
+                self.write_singly(session, &batch).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a batch one by one: a single failure (a missing parent, a node of another process)
+    /// must not hold back the other ephemerals.
+    async fn write_singly(
+        &self,
+        session: SessionId,
+        batch: &[(TreePath, Arc<[u8]>)],
+    ) -> Result<(), tree::Error> {
+        let mut first_failure = None;
+        for item in batch {
+            let (path, data) = item;
+            let znode = self.tree.get_many(std::slice::from_ref(path)).await?.pop().flatten();
+            let ops: Vec<Op> = ops_to_own(path, data, znode.as_ref(), session).collect();
+            let written = if ops.is_empty() { Ok(Vec::new()) } else { self.tree.multi(ops).await };
+            match written {
+                Ok(_) => self.mark_clean(std::slice::from_ref(item)),
+                Err(error @ tree::Error::Multi { .. }) => {
+                    if matches!(error.root(), tree::Error::NoNode { .. }) {
+                        // The parent is mostly deleted with its topology; it may be created again.
+                        warn!(%path, "cannot create an ephemeral: its parent does not exist; retrying at the next review");
+                        self.mark_clean(std::slice::from_ref(item));
+                        self.lock().missing_parent.insert(path.clone());
+                    } else {
+                        first_failure.get_or_insert(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        first_failure.map_or(Ok(()), Err)
+    }
+
+    /// Unmarks written nodes, unless their data has changed in between.
+    fn mark_clean(&self, batch: &[(TreePath, Arc<[u8]>)]) {
+        let mut desired = self.lock();
+        for (path, data) in batch {
+            if desired.kept.get(path).is_none_or(|kept| Arc::ptr_eq(kept, data)) {
+                desired.dirty.remove(path);
+                desired.missing_parent.remove(path);
+            }
+        }
+    }
+}
+
+/// Returns the operations that make the znode at `path` an ephemeral of `session` with `data`.
+fn ops_to_own(
+    path: &TreePath,
+    data: &Arc<[u8]>,
+    present: Option<&NodeWithChildren>,
+    session: SessionId,
+) -> impl Iterator<Item = Op> {
+    let create = || Op::Create { path: path.clone(), data: data.to_vec(), mode: CreateMode::Ephemeral };
+    let ops = match present.map(|znode| &znode.node) {
+        None => vec![create()],
+        Some(node) if node.stat.owner != Some(session) => {
+            vec![Op::Delete { path: path.clone(), version: Some(node.stat.version) }, create()]
+        }
+        Some(node) if node.data != *data => {
+            vec![Op::Set { path: path.clone(), data: data.to_vec(), version: Some(node.stat.version) }]
+        }
+        Some(_) => Vec::new(),
+    };
+    ops.into_iter()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+use super::*;
+use crate::tree::memory::MemoryTree;
+use stormkeeper_runtime::test_support::wait_until;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn path(text: &str) -> TreePath {
+    text.parse().expect("valid path")
+}
+
+fn session_of(tree: &Arc<dyn Tree>) -> SessionId {
+    tree.session().borrow().connected().expect("connected")
+}
+
+async fn data(tree: &Arc<dyn Tree>, at: &str) -> Option<(Vec<u8>, Option<SessionId>)> {
+    let node = tree.get(&path(at)).await.expect("the tree responds");
+    node.map(|node| (node.data.to_vec(), node.stat.owner))
+}
+
+#[tokio::test]
+async fn kept_ephemeral_is_created_updated_and_withdrawn() {
+    let server = MemoryTree::new();
+    let tree: Arc<dyn Tree> = server.connect();
+    let tasks = Tasks::default();
+    let presence = Presence::start(Arc::clone(&tree), &tasks);
+    presence.keep_at([(path("/a"), b"1".to_vec())]);
+    presence.settled().await;
+    let session = tree.session().borrow().connected();
+    assert_eq!(data(&tree, "/a").await, Some((b"1".to_vec(), session)));
+    presence.keep_at([(path("/a"), b"2".to_vec())]);
+    presence.settled().await;
+    assert_eq!(data(&tree, "/a").await, Some((b"2".to_vec(), session)));
+    presence.withdraw_at(&path("/a"));
+    presence.settled().await;
+    assert_eq!(data(&tree, "/a").await, None);
+}
+
+#[tokio::test]
+async fn all_ephemerals_are_created_again_in_a_new_session() {
+    let server = MemoryTree::new();
+    let tree: Arc<dyn Tree> = server.connect();
+    let tasks = Tasks::default();
+    let presence = Presence::start(Arc::clone(&tree), &tasks);
+    tree.ensure(&path("/beats")).await.expect("created");
+    presence.keep_at((0..250).map(|i| (path(&format!("/beats/{i}")), b"x".to_vec())));
+    presence.settled().await;
+    server.expire(session_of(&tree));
+    wait_until("all ephemerals are back", PATIENCE, async || {
+        let names = tree.children(&path("/beats")).await;
+        match names.as_ref().map(|names| names.as_ref().map(Vec::len)) {
+            Ok(Some(250)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn node_of_a_former_session_is_replaced_and_not_overwritten() {
+    let server = MemoryTree::new();
+    let (former, tree): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());
+    former.create(&path("/a"), b"old", CreateMode::Ephemeral).await.expect("created");
+    let tasks = Tasks::default();
+    let presence = Presence::start(Arc::clone(&tree), &tasks);
+    presence.keep_at([(path("/a"), b"new".to_vec())]);
+    presence.settled().await;
+    server.expire(session_of(&former));
+    let session = tree.session().borrow().connected();
+    assert_eq!(data(&tree, "/a").await, Some((b"new".to_vec(), session)));
+}
+
+#[tokio::test]
+async fn ephemeral_without_a_parent_does_not_hold_back_the_others() {
+    let server = MemoryTree::new();
+    let tree: Arc<dyn Tree> = server.connect();
+    let tasks = Tasks::default();
+    let presence = Presence::start(Arc::clone(&tree), &tasks);
+    presence.keep_at([(path("/gone/a"), b"1".to_vec()), (path("/b"), b"2".to_vec())]);
+    presence.settled().await;
+    assert!(data(&tree, "/b").await.is_some());
+    assert!(data(&tree, "/gone/a").await.is_none());
+}
+
+#[tokio::test]
+async fn keeping_an_ephemeral_again_retries_its_missing_parent() {
+    let server = MemoryTree::new();
+    let tree: Arc<dyn Tree> = server.connect();
+    let tasks = Tasks::default();
+    let presence = Presence::start(Arc::clone(&tree), &tasks);
+    presence.keep_at([(path("/late/a"), b"1".to_vec())]);
+    presence.settled().await;
+    tree.ensure(&path("/late")).await.expect("made");
+    presence.keep_at([(path("/late/a"), b"1".to_vec())]);
+    presence.settled().await;
+    assert!(data(&tree, "/late/a").await.is_some());
+}

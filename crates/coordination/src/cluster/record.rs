@@ -1,0 +1,401 @@
+//! Records stored in the tree: JSON objects with a `v` field, readable by a person.
+//!
+//! A field written by a newer version is kept when the record is changed and written back
+//! (`rest`), so that a rolling upgrade loses nothing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::tree::{TreePath, Version};
+use stormkeeper_model::{
+    BlobKey, ComponentId, NimbusId, Port, Slot, SupervisorId, TaskId, Term, Timestamp, TopologyId,
+    TopologyName, WorkerId,
+    assignment::{AssignedWorker, Assignment},
+    beat::{TaskCounts, TaskStatus},
+    error::TaskError,
+    metric_control::MetricControl,
+    status::{PendingChange, TopologyStatus},
+    topology::TaskTable,
+};
+
+/// Format version that this program writes.
+pub const FORMAT: u32 = 1;
+
+/// Fields that this version of the program does not know.
+pub type Rest = serde_json::Map<String, serde_json::Value>;
+
+/// A record as read, with the version of its znode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored<T> {
+    /// The record.
+    pub value: T,
+    /// The data version of its znode.
+    pub version: Version,
+}
+
+/// Error of a znode whose data is not the expected record.
+#[derive(Debug, thiserror::Error)]
+#[error("{path} does not hold a valid record: {reason}")]
+pub struct Unreadable {
+    /// The znode.
+    pub path: TreePath,
+    /// Defect of its data.
+    pub reason: String,
+}
+
+#[derive(Serialize)]
+struct Encoded<'a, T> {
+    v: u32,
+    #[serde(flatten)]
+    record: &'a T,
+}
+
+#[derive(Deserialize)]
+struct Decoded<T> {
+    #[expect(dead_code, reason = "must be there and be a number; its value selects nothing yet")]
+    v: u32,
+    #[serde(flatten)]
+    record: T,
+}
+
+/// Encodes a record as the bytes of a znode.
+pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+    serde_json::to_vec(&Encoded { v: FORMAT, record }).expect("records are maps with text keys")
+}
+
+/// Decodes the bytes of the znode at `path`.
+///
+/// # Errors
+/// [`Unreadable`] if they are not JSON or not this record.
+pub fn decode<T: DeserializeOwned>(path: &TreePath, bytes: &[u8]) -> Result<T, Unreadable> {
+    let unreadable = |reason: String| Unreadable { path: path.clone(), reason };
+    if bytes.is_empty() {
+        return Err(unreadable("it is empty".to_owned()));
+    }
+    serde_json::from_slice::<Decoded<T>>(bytes)
+        .map(|read| read.record)
+        .map_err(|error| unreadable(error.to_string()))
+}
+
+/// `/storms/{topology-id}`: a submitted topology.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storm {
+    /// Name that the author gave the topology.
+    pub name: TopologyName,
+    /// Lifecycle status.
+    pub status: TopologyStatus,
+    /// Time of the submit, by the leader's clock.
+    #[serde(rename = "launched_ms")]
+    pub launched: Timestamp,
+    /// Number of workers that the topology requests.
+    pub workers: u32,
+    /// The user who submitted the topology.
+    pub owner: String,
+    /// The topology package that its workers run.
+    pub blob: BlobKey,
+    /// Default wait of a kill or a rebalance.
+    pub message_timeout_secs: u64,
+    /// A kill or rebalance that is waiting for its deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<PendingChange>,
+    /// Changes that operators made to its metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<MetricControl>,
+    /// Fields of newer versions.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// `/tasks/{topology-id}`: the tasks of a topology.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tasks {
+    /// The tasks of each component.
+    pub components: TaskTable,
+}
+
+/// `/assignments/{topology-id}`: the slots in which the tasks run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct StoredAssignment {
+    workers: Vec<StoredWorker>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct StoredWorker {
+    supervisor: SupervisorId,
+    port: Port,
+    #[serde(flatten)]
+    worker: AssignedWorker,
+}
+
+/// Encodes an assignment as the bytes of its znode.
+pub fn encode_assignment(assignment: &Assignment) -> Vec<u8> {
+    let workers = assignment.workers.iter().map(|(slot, worker)| StoredWorker {
+        supervisor: slot.supervisor.clone(),
+        port: slot.port,
+        worker: worker.clone(),
+    });
+    encode(&StoredAssignment { workers: workers.collect() })
+}
+
+/// Decodes an assignment.
+///
+/// # Errors
+/// [`Unreadable`] if the data is no assignment, or contains a slot or a task twice.
+pub fn decode_assignment(path: &TreePath, bytes: &[u8]) -> Result<Assignment, Unreadable> {
+    let stored: StoredAssignment = decode(path, bytes)?;
+    let mut assignment = Assignment::default();
+    let mut seen = std::collections::BTreeSet::new();
+    for StoredWorker { supervisor, port, worker } in stored.workers {
+        if let Some(task) = worker.tasks.iter().find(|task| !seen.insert(*task)) {
+            return Err(Unreadable { path: path.clone(), reason: format!("task {task} is in two workers") });
+        }
+        let slot = Slot { supervisor, port };
+        let name = slot.to_string();
+        if assignment.workers.insert(slot, worker).is_some() {
+            return Err(Unreadable { path: path.clone(), reason: format!("slot {name} is listed twice") });
+        }
+    }
+    Ok(assignment)
+}
+
+/// `/supervisors/{supervisor-id}`: a live supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supervisor {
+    /// Host at which its workers are reached.
+    pub host: String,
+    /// Its slots.
+    pub ports: Vec<Port>,
+    /// Resources for workers.
+    pub resources: Resources,
+    /// Version of the program.
+    pub version: String,
+    /// Start time, by the supervisor's clock.
+    #[serde(rename = "start_ms")]
+    pub start: Timestamp,
+}
+
+/// Resources of a host for workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// CPU in hundredths of a core.
+    pub cpu_percent: u32,
+    /// Memory in MiB.
+    pub memory_mb: u32,
+}
+
+/// `/taskbeats/{topology-id}/{task-id}`: the heartbeat of a live task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskBeat {
+    /// The worker's host.
+    pub host: String,
+    /// The worker's port.
+    pub port: Port,
+    /// The worker.
+    pub worker: WorkerId,
+    /// Status of the task.
+    pub status: TaskStatus,
+    /// Uptime of the worker.
+    pub uptime_secs: u64,
+    /// Tuple counts of the task.
+    #[serde(flatten)]
+    pub counts: TaskCounts,
+}
+
+/// `/taskerrors/…`: an error of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredError {
+    /// Time of the error, by the worker's clock.
+    #[serde(rename = "time_ms")]
+    pub time: Timestamp,
+    /// The component of the task.
+    pub component: ComponentId,
+    /// The task.
+    pub task: TaskId,
+    /// The worker's host.
+    pub host: String,
+    /// The worker's port.
+    pub port: Port,
+    /// Message of one line.
+    pub message: String,
+    /// A stack trace, or the last lines that the child wrote to stderr.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stack: String,
+}
+
+impl From<TaskError> for StoredError {
+    fn from(error: TaskError) -> Self {
+        let TaskError { component, task, time, host, port, message, stack } = error;
+        Self { time, component, task, host, port, message, stack }
+    }
+}
+
+impl From<StoredError> for TaskError {
+    fn from(error: StoredError) -> Self {
+        let StoredError { time, component, task, host, port, message, stack } = error;
+        Self { component, task, time, host, port, message, stack }
+    }
+}
+
+/// `/nimbuses/{nimbus-id}`: a live nimbus replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nimbus {
+    /// Host of the nimbus.
+    pub host: String,
+    /// Address of its API, `host:port`.
+    pub api: String,
+    /// Version of the program.
+    pub version: String,
+    /// Start time, by the nimbus's clock.
+    #[serde(rename = "start_ms")]
+    pub start: Timestamp,
+    /// Number of blobs of live topologies that this nimbus is missing.
+    pub blobs_missing: usize,
+    /// Leader or follower.
+    pub role: Role,
+    /// Reason and remedy if its metric store cannot be opened; absent if it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_closed: Option<String>,
+}
+
+/// Role of a nimbus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Decides and writes.
+    Leader,
+    /// Observes the cluster and serves reads.
+    Follower,
+}
+
+/// `/term`: the last election.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Election {
+    /// The term that the election began.
+    pub term: Term,
+    /// The elected nimbus.
+    pub nimbus: NimbusId,
+}
+
+/// `/leader`: the current leader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leader {
+    /// The leading nimbus.
+    pub nimbus: NimbusId,
+    /// Address of its API, `host:port`.
+    pub api: String,
+    /// Its term.
+    pub term: Term,
+}
+
+/// `/supervisor-assignments/{supervisor-id}`: the topologies that concern one supervisor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orders {
+    /// Version of each topology's assignment that uses this supervisor.
+    pub topologies: BTreeMap<TopologyId, Version>,
+}
+
+/// `/drains/{host}`: a host that is being drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Start of the drain, by the leader's clock.
+    #[serde(rename = "since_ms")]
+    pub since: Timestamp,
+    /// The user who requested the drain.
+    pub by: String,
+    /// Time for which the spouts of a topology are stopped before it leaves the host; if absent,
+    /// the topology's message timeout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_secs: Option<u64>,
+    /// Fields of newer versions.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// `/blobs/{sha256}/{nimbus-id}`: a nimbus that has the blob on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobHolding {
+    /// Size of the blob.
+    pub bytes: u64,
+}
+
+/// `/metrics/{topology-id}`: fingerprint of the metric metas that the leader has published.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricMetas {
+    /// Number of metas.
+    pub count: u64,
+    /// Digest of the metas' names and ids, in hexadecimal; empty if there are no metas.
+    pub digest: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path() -> TreePath {
+        "/storms/wc-1-100".parse().expect("valid path")
+    }
+
+    fn storm() -> Storm {
+        Storm {
+            name: "wc".parse().expect("valid name"),
+            status: TopologyStatus::Active,
+            launched: Timestamp::from_millis(100_000),
+            workers: 2,
+            owner: "ann".to_owned(),
+            blob: BlobKey::of(b"x"),
+            message_timeout_secs: 30,
+            pending: Some(PendingChange::Rebalance {
+                deadline: Timestamp::from_millis(130_000),
+                resume: TopologyStatus::Inactive,
+                workers: Some(3),
+                parallelism: BTreeMap::from([("split".parse().expect("valid id"), 4)]),
+                only_drained: false,
+            }),
+            metrics: None,
+            rest: Rest::new(),
+        }
+    }
+
+    #[test]
+    fn topology_record_is_read_back_and_is_plain_json() {
+        let bytes = encode(&storm());
+        let text = String::from_utf8(bytes.clone()).expect("JSON is text");
+        assert!(text.starts_with(r#"{"v":1,"name":"wc","status":"active","launched_ms":100000,"#), "{text}");
+        assert_eq!(decode::<Storm>(&path(), &bytes).expect("readable"), storm());
+    }
+
+    #[test]
+    fn unknown_fields_of_a_newer_version_are_written_back() {
+        let mut json: serde_json::Value = serde_json::from_slice(&encode(&storm())).expect("JSON");
+        json["v"] = 2.into();
+        json["colour"] = "blue".into();
+        let read: Storm = decode(&path(), json.to_string().as_bytes()).expect("readable");
+        let again: serde_json::Value = serde_json::from_slice(&encode(&read)).expect("JSON");
+        assert_eq!(again["colour"], "blue");
+    }
+
+    #[test]
+    fn invalid_record_is_reported_with_its_path() {
+        for bad in [&b""[..], b"hello", b"{}", br#"{"v":1}"#, br#"{"name":"wc"}"#] {
+            let error = decode::<Storm>(&path(), bad).expect_err("unreadable");
+            assert!(error.to_string().starts_with("/storms/wc-1-100 does not hold"), "{error}");
+        }
+    }
+
+    #[test]
+    fn assignment_is_read_back_and_a_task_in_two_workers_is_rejected() {
+        let text = r#"{"v":1,"workers":[
+            {"supervisor":"a","port":6700,"host":"h","tasks":"1-3","start_ms":5},
+            {"supervisor":"a","port":6701,"host":"h","tasks":"4","start_ms":5}]}"#;
+        let assignment = decode_assignment(&path(), text.as_bytes()).expect("readable");
+        assert_eq!(assignment.workers.len(), 2);
+        assert_eq!(
+            decode_assignment(&path(), &encode_assignment(&assignment)).expect("readable"),
+            assignment
+        );
+        let twice = text.replace("\"4\"", "\"3-4\"");
+        let error = decode_assignment(&path(), twice.as_bytes()).expect_err("unreadable");
+        assert!(error.to_string().contains("task 3 is in two workers"), "{error}");
+    }
+}

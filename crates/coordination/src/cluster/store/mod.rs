@@ -1,0 +1,303 @@
+//! Typed reads of the cluster state, and the few writes that a daemon makes about itself.
+//!
+//! Writes that only the leader may make are not here: see `election::FencedWriter`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    cluster::{
+        archive::ArchiveRecord,
+        layout,
+        record::{self, Leader, Nimbus, Orders, Stored, StoredError, Storm, TaskBeat, Unreadable},
+    },
+    tree::{self, CreateMode, Node, Op, READ_BATCH, ReadTree, Tree, TreePath, Version},
+};
+use stormkeeper_model::{
+    BlobKey, ComponentId, NimbusId, SupervisorId, TaskId, Term, TopologyId, assignment::Assignment,
+    error::TaskError, topology::TaskTable,
+};
+
+/// Number of errors kept for each task, the newest, as in Storm.
+pub const ERRORS_KEPT: usize = 10;
+
+/// Maximum size of the message and of the stack of a stored error. Ten of them stay well under a
+/// znode's limit, and a person reads no more.
+const MAX_ERROR_TEXT_BYTES: usize = 8 * 1024;
+
+/// Error of a read or write of the cluster state.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request to the tree failed.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    /// A znode does not contain the expected record.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+}
+
+/// The cluster state, read one record at a time.
+#[derive(Debug, Clone)]
+pub struct Store {
+    tree: Arc<dyn Tree>,
+}
+
+impl Store {
+    /// Creates a store over `tree`.
+    pub fn new(tree: Arc<dyn Tree>) -> Self {
+        Self { tree }
+    }
+
+    /// Returns the read-only tree below, to read and to watch.
+    pub fn tree(&self) -> Arc<dyn ReadTree> {
+        Arc::<dyn Tree>::clone(&self.tree)
+    }
+
+    /// Creates the persistent parents that are missing.
+    ///
+    /// # Errors
+    /// Errors of the tree; run it again.
+    pub async fn ensure_layout(&self) -> Result<(), Error> {
+        let roots = layout::roots();
+        // They mostly exist: one request instead of one for each.
+        for (path, present) in roots.iter().zip(self.tree.get_many(&roots).await?) {
+            if present.is_none() {
+                self.tree.ensure(path).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates the parent of a blob's replica znodes, if it is missing.
+    ///
+    /// # Errors
+    /// Errors of the tree; run it again.
+    pub async fn ensure_blob(&self, key: &BlobKey) -> Result<(), Error> {
+        Ok(self.tree.ensure(&layout::blob(key)).await?)
+    }
+
+    /// Returns a topology's record.
+    ///
+    /// # Errors
+    /// Errors of the tree, and [`Unreadable`].
+    pub async fn storm(&self, id: &TopologyId) -> Result<Option<Stored<Storm>>, Error> {
+        self.read(&layout::storm(id)).await
+    }
+
+    /// Returns the tasks of a topology's components.
+    ///
+    /// # Errors
+    /// Errors of the tree, and [`Unreadable`].
+    pub async fn tasks(&self, id: &TopologyId) -> Result<Option<Stored<TaskTable>>, Error> {
+        let stored = self.read::<record::Tasks>(&layout::tasks(id)).await?;
+        Ok(stored.map(|tasks| Stored { value: tasks.value.components, version: tasks.version }))
+    }
+
+    /// Returns a topology's assignment.
+    ///
+    /// # Errors
+    /// Errors of the tree, and [`Unreadable`].
+    pub async fn assignment(&self, id: &TopologyId) -> Result<Option<Stored<Assignment>>, Error> {
+        let path = layout::assignment(id);
+        let Some(node) = self.tree.get(&path).await? else { return Ok(None) };
+        let value = record::decode_assignment(&path, &node.data)?;
+        Ok(Some(Stored { value, version: node.stat.version }))
+    }
+
+    /// Returns the assignments that concern a supervisor.
+    ///
+    /// # Errors
+    /// Errors of the tree, and [`Unreadable`].
+    pub async fn orders(&self, id: &SupervisorId) -> Result<Option<Stored<Orders>>, Error> {
+        self.read(&layout::orders(id)).await
+    }
+
+    /// Returns the current leader, if there is one.
+    ///
+    /// # Errors
+    /// Errors of the tree, and [`Unreadable`].
+    pub async fn leader(&self) -> Result<Option<Leader>, Error> {
+        Ok(self.read(&layout::leader()).await?.map(|stored| stored.value))
+    }
+
+    /// Returns whether `term` was still the latest term when the tree processed the request. The
+    /// check is a transaction, so that a server that lags behind cannot give a stale result.
+    ///
+    /// # Errors
+    /// Errors of the tree.
+    pub async fn is_latest(&self, term: Term) -> Result<bool, Error> {
+        let check = Op::Check { path: layout::term(), version: Some(Version(term.0)) };
+        match self.tree.multi(vec![check]).await {
+            Ok(_) => Ok(true),
+            Err(tree::Error::Multi { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Returns the replication state of the metric log; `None` if nothing was ever committed.
+    ///
+    /// # Errors
+    /// Errors of the tree, and [`Unreadable`].
+    pub async fn archive(&self) -> Result<Option<ArchiveRecord>, Error> {
+        Ok(self.read(&layout::archive()).await?.map(|stored| stored.value))
+    }
+
+    /// Returns the API addresses of the live nimbuses that have a blob.
+    ///
+    /// # Errors
+    /// Errors of the tree; a nimbus whose record cannot be decoded is omitted.
+    pub async fn blob_holders(&self, key: &BlobKey) -> Result<Vec<String>, Error> {
+        let names = self.tree.children(&layout::blob(key)).await?.unwrap_or_default();
+        let ids = names.iter().filter_map(|name| name.parse::<NimbusId>().ok());
+        let paths: Vec<TreePath> = ids.map(|id| layout::nimbus(&id)).collect();
+        let mut holders = Vec::new();
+        for (path, znode) in paths.iter().zip(self.tree.get_many(&paths).await?) {
+            let record = znode.map(|znode| record::decode::<Nimbus>(path, &znode.node.data));
+            if let Some(Ok(nimbus)) = record {
+                holders.push(nimbus.api);
+            }
+        }
+        Ok(holders)
+    }
+
+    /// Appends an error to those of its task, deletes the oldest beyond [`ERRORS_KEPT`], and stores
+    /// the error as the last error of its component, in one transaction, so that no error is lost
+    /// or half written.
+    ///
+    /// An error of a topology that is being removed is dropped: nobody could read it.
+    ///
+    /// # Errors
+    /// Errors of the tree. After an unknown outcome the error may have been stored; reporting it
+    /// again may store it twice.
+    pub async fn report_error(&self, id: &TopologyId, error: TaskError) -> Result<(), Error> {
+        let (task, component) = (error.task, error.component.clone());
+        let mut stored = StoredError::from(error);
+        truncate(&mut stored.message);
+        truncate(&mut stored.stack);
+        let data = record::encode(&stored);
+        let of_task = layout::taskerrors_of_task(id, task);
+        // A second writer may create or delete the same nodes between our reads and our write;
+        // after such a conflict the nodes are read again.
+        for _ in 0..REPORT_TRIES {
+            let Some(listed) = self.tree.children(&layout::taskerrors(id)).await? else { return Ok(()) };
+            let mut ops = Vec::new();
+            if !listed.contains(&task.to_string()) {
+                ops.push(create(of_task.clone(), Vec::new(), CreateMode::Persistent));
+            }
+            ops.push(create(
+                layout::taskerror_prefix(id, task),
+                data.clone(),
+                CreateMode::PersistentSequential,
+            ));
+            let mut kept = self.tree.children(&of_task).await?.unwrap_or_default();
+            kept.sort_by(|a, b| sequence_order(a).cmp(&sequence_order(b)));
+            let n_over = (kept.len() + 1).saturating_sub(ERRORS_KEPT);
+            for name in &kept[..n_over] {
+                ops.push(Op::Delete {
+                    path: of_task.child(name).map_err(tree::Error::InvalidPath)?,
+                    version: None,
+                });
+            }
+            let last = layout::last_error(id, &component);
+            match self.tree.get(&last).await? {
+                Some(_) => ops.push(Op::Set { path: last, data: data.clone(), version: None }),
+                None => ops.push(create(last, data.clone(), CreateMode::Persistent)),
+            }
+            match self.tree.multi(ops).await {
+                Ok(_) => return Ok(()),
+                Err(error) => match error.root() {
+                    tree::Error::NoNode { .. } | tree::Error::NodeExists { .. } => {}
+                    _ => return Err(error.into()),
+                },
+            }
+        }
+        Err(tree::Error::BadVersion { path: of_task }.into())
+    }
+
+    /// Returns the errors of a task, oldest first. Errors that cannot be decoded are omitted.
+    ///
+    /// # Errors
+    /// Errors of the tree.
+    pub async fn errors(&self, id: &TopologyId, task: TaskId) -> Result<Vec<TaskError>, Error> {
+        let parent = layout::taskerrors_of_task(id, task);
+        let mut names = self.tree.children(&parent).await?.unwrap_or_default();
+        names.sort_by(|a, b| sequence_order(a).cmp(&sequence_order(b)));
+        let errors = self.read_children::<StoredError>(&parent, &names).await?;
+        Ok(errors.into_iter().map(|(_, error)| error.into()).collect())
+    }
+
+    /// Returns the last error of each component that had one.
+    ///
+    /// # Errors
+    /// Errors of the tree.
+    pub async fn last_errors(&self, id: &TopologyId) -> Result<BTreeMap<ComponentId, TaskError>, Error> {
+        let parent = layout::last_errors(id);
+        let names = self.tree.children(&parent).await?.unwrap_or_default();
+        let errors = self.read_children::<StoredError>(&parent, &names).await?;
+        Ok(errors.into_iter().map(|(_, error)| (error.component.clone(), error.into())).collect())
+    }
+
+    /// Returns the heartbeats of the live tasks of a topology.
+    ///
+    /// # Errors
+    /// Errors of the tree.
+    pub async fn task_beats(&self, id: &TopologyId) -> Result<BTreeMap<TaskId, TaskBeat>, Error> {
+        let parent = layout::taskbeats(id);
+        let names = self.tree.children(&parent).await?.unwrap_or_default();
+        let beats = self.read_children::<TaskBeat>(&parent, &names).await?;
+        Ok(beats.into_iter().filter_map(|(name, beat)| Some((name.parse().ok()?, beat))).collect())
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &TreePath) -> Result<Option<Stored<T>>, Error> {
+        let Some(Node { data, stat }) = self.tree.get(path).await? else { return Ok(None) };
+        Ok(Some(Stored { value: record::decode(path, &data)?, version: stat.version }))
+    }
+
+    async fn read_children<T: DeserializeOwned>(
+        &self,
+        parent: &TreePath,
+        names: &[String],
+    ) -> Result<Vec<(String, T)>, Error> {
+        let mut records = Vec::with_capacity(names.len());
+        for batch in names.chunks(READ_BATCH) {
+            let paths: Result<Vec<TreePath>, _> = batch.iter().map(|name| parent.child(name)).collect();
+            let paths = paths.map_err(tree::Error::InvalidPath)?;
+            let znodes = self.tree.get_many(&paths).await?;
+            for ((name, path), znode) in batch.iter().zip(&paths).zip(znodes) {
+                let Some(znode) = znode else { continue };
+                match record::decode(path, &znode.node.data) {
+                    Ok(record) => records.push((name.clone(), record)),
+                    Err(error) => tracing::warn!(%error, "omitted an invalid record from a list"),
+                }
+            }
+        }
+        Ok(records)
+    }
+}
+
+/// Maximum number of attempts of a writer that conflicts with a second writer of the same task's
+/// errors; the writers are the task's worker and, rarely, its supervisor.
+const REPORT_TRIES: usize = 8;
+
+fn create(path: TreePath, data: Vec<u8>, mode: CreateMode) -> Op {
+    Op::Create { path, data, mode }
+}
+
+/// Sort key that orders sequential names by their numbers, even after the counter has exceeded ten
+/// digits or wrapped to negative numbers.
+fn sequence_order(name: &str) -> (i64, &str) {
+    let number = name.trim_start_matches(|c: char| c != '-' && !c.is_ascii_digit());
+    (number.parse().unwrap_or(i64::MAX), name)
+}
+
+fn truncate(text: &mut String) {
+    if text.len() > MAX_ERROR_TEXT_BYTES {
+        let end = (0..=MAX_ERROR_TEXT_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(" … (truncated)");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! One consistent copy of the cluster state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    cluster::{
+        event::{Event, EventNumber},
+        layout,
+        record::{Drain, Leader, MetricMetas, Nimbus, Orders, Stored, Storm, Supervisor},
+    },
+    tree::TreePath,
+};
+use stormkeeper_model::{
+    BlobKey, HostName, NimbusId, SupervisorId, TopologyId, TopologyName, assignment::Assignment,
+    task_set::TaskSet, topology::TaskTable,
+};
+
+/// The state on which nimbus bases its decisions, as of the observer's last read of the tree.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterView {
+    /// Submitted topologies.
+    pub storms: BTreeMap<TopologyId, Stored<Storm>>,
+    /// Tasks of each topology's components.
+    pub tasks: BTreeMap<TopologyId, Stored<TaskTable>>,
+    /// Assignments: the slots in which the tasks run.
+    pub assignments: BTreeMap<TopologyId, Stored<Assignment>>,
+    /// Live supervisors.
+    pub supervisors: BTreeMap<SupervisorId, Supervisor>,
+    /// Supervisor assignments: the topologies that concern each supervisor.
+    pub orders: BTreeMap<SupervisorId, Stored<Orders>>,
+    /// Live tasks of each topology that has a znode for heartbeats.
+    pub beats: BTreeMap<TopologyId, TaskSet>,
+    /// Topologies that have a znode for errors.
+    pub errors: BTreeSet<TopologyId>,
+    /// Fingerprints of the metric metas, by topology.
+    pub metrics: BTreeMap<TopologyId, Stored<MetricMetas>>,
+    /// Live nimbus replicas.
+    pub nimbuses: BTreeMap<NimbusId, Nimbus>,
+    /// Hosts that are being drained.
+    pub drains: BTreeMap<HostName, Stored<Drain>>,
+    /// The newest events.
+    pub events: BTreeMap<EventNumber, Arc<Event>>,
+    /// Nimbuses that have each blob.
+    pub blobs: BTreeMap<BlobKey, BTreeSet<NimbusId>>,
+    /// The leader, if there is one.
+    pub leader: Option<Leader>,
+    /// Znodes that could not be decoded, and the reasons. The records exist all the same: they must
+    /// not be treated as absent.
+    pub unreadable: BTreeMap<TreePath, String>,
+}
+
+impl ClusterView {
+    /// Returns the live topology called `name`.
+    pub fn named(&self, name: &TopologyName) -> Option<(&TopologyId, &Stored<Storm>)> {
+        self.storms.iter().find(|(_, storm)| storm.value.name == *name)
+    }
+
+    /// True if `host` is being drained. A drain that cannot be decoded counts, so that no task is
+    /// placed on a host that an operator may want to empty.
+    pub fn is_drained(&self, host: &str) -> bool {
+        let Ok(host) = host.parse::<HostName>() else { return false };
+        self.drains.contains_key(&host) || self.is_unreadable(&layout::drain(&host))
+    }
+
+    /// True if the znode at `path` exists but could not be decoded.
+    pub fn is_unreadable(&self, path: &TreePath) -> bool {
+        self.unreadable.contains_key(path)
+    }
+}

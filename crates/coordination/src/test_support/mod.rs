@@ -1,0 +1,3 @@
+//! Real ZooKeeper servers for tests.
+
+pub mod zookeeper;

@@ -1,0 +1,549 @@
+//! Fault injection: wraps any tree and adds planned and random faults.
+//!
+//! The same seed and the same requests in the same order give the same faults. Without faults in
+//! its plan the wrapper is transparent. Sessions are expired and disconnected by
+//! [`crate::tree::memory::MemoryTree`] itself.
+//!
+//! The wrapper can also be held, as if its process were frozen: requests wait and no changes
+//! arrive, while the server continues and may end the session. And the wrapper can be killed with
+//! its process: no request in flight ever completes.
+
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use crate::tree::{
+    Changes, CreateMode, Error, Node, NodeWithChildren, Op, OpResult, ReadTree, Scope, SessionState, Tree,
+    TreePath, Version, Watcher, watch::WatchSink,
+};
+use stormkeeper_runtime::{
+    tasks::{Ending, Tasks},
+    watch,
+};
+
+/// Fault of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The request takes effect, but its response is lost.
+    LostReply,
+    /// The request is lost and has no effect; the outcome is unknown to the caller.
+    LostRequest,
+    /// The request is rejected with this error and has no effect.
+    Refused(Error),
+}
+
+/// Probability of each fault, from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Rates {
+    /// Probability that a request takes effect while its response is lost.
+    pub lost_reply: f64,
+    /// Probability that a request is lost.
+    pub lost_request: f64,
+    /// Probability that a request is delayed before it is sent.
+    pub delay: f64,
+    /// Maximum delay.
+    pub delay_max: Duration,
+    /// Probability that a changed path is not reported to a watcher.
+    pub lost_event: f64,
+}
+
+/// Planned faults: which requests fail, and how.
+#[derive(Debug, Clone, Default)]
+pub struct FaultPlan {
+    seed: u64,
+    rates: Rates,
+    nth_writes: BTreeMap<u64, Fault>,
+    last_request: Option<u64>,
+}
+
+impl FaultPlan {
+    /// Returns a plan without faults.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Returns a plan with random faults, the same faults for the same `seed`.
+    pub fn seeded(seed: u64, rates: Rates) -> Self {
+        Self { seed, rates, ..Self::default() }
+    }
+
+    /// Makes the `n`th write fail, counted from 1 for the first write after the plan is set. A
+    /// multi is one write.
+    pub fn fail_nth_write(mut self, n: u64, fault: Fault) -> Self {
+        self.nth_writes.insert(n, fault);
+        self
+    }
+}
+
+impl FaultPlan {
+    /// Makes the process die with its `n`th request, read or write, counted from 1: that request
+    /// takes effect, its response is lost, and every later request is rejected without effect.
+    pub fn die_with_request(mut self, n: u64) -> Self {
+        self.last_request = Some(n);
+        self
+    }
+}
+
+/// Wraps a tree and injects the faults of a [`FaultPlan`].
+#[derive(Debug)]
+pub struct FaultyTree {
+    inner: Arc<dyn Tree>,
+    // Guards the plan and its counters; held for a few instructions.
+    plan_state: Arc<Mutex<PlanState>>,
+    gate: watch::Sender<Gate>,
+    /// The session as the process sees it.
+    session: watch::Sender<SessionState>,
+    /// Owns the tasks that forward changes.
+    relays: Tasks,
+}
+
+#[derive(Debug)]
+struct PlanState {
+    plan: FaultPlan,
+    random: fastrand::Rng,
+    n_requests: u64,
+    n_writes: u64,
+    n_watches: u64,
+}
+
+/// State of the wrapper: whether requests and changes pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    Held,
+    /// Never opened again.
+    Shut,
+}
+
+/// Delay and fault of one request.
+struct PlannedFault {
+    delay: Duration,
+    fault: Option<Fault>,
+}
+
+impl FaultyTree {
+    /// Wraps `inner` with the faults of `plan`.
+    pub fn new(inner: Arc<dyn Tree>, plan: FaultPlan) -> Arc<Self> {
+        let plan_state = Arc::new(Mutex::new(PlanState::new(plan)));
+        let (gate, open) = watch::channel(Gate::Open);
+        let seen = inner.session();
+        let session = watch::Sender::new(*seen.borrow());
+        let relays = Tasks::default();
+        relays.start("faulty-session", Ending::Normal, relay_session(seen, session.clone(), open));
+        Arc::new(Self { inner, plan_state, gate, session, relays })
+    }
+
+    /// Freezes the process: nothing passes in either direction until [`FaultyTree::let_go`].
+    pub fn hold(&self) {
+        self.turn(Gate::Open, Gate::Held);
+    }
+
+    /// Unfreezes the process. Waiting requests are sent; requests of a session that has ended in
+    /// between fail.
+    pub fn let_go(&self) {
+        self.turn(Gate::Held, Gate::Open);
+    }
+
+    fn turn(&self, from: Gate, to: Gate) {
+        self.gate.send_if_modified(|gate| {
+            let turns = *gate == from;
+            if turns {
+                *gate = to;
+            }
+            turns
+        });
+    }
+
+    /// Kills the process: nothing passes any more, and requests in flight never complete. The
+    /// server does not notice; the session lives on until it is ended on the server.
+    pub fn kill(&self) {
+        self.gate.send_replace(Gate::Shut);
+    }
+
+    /// Replaces the plan and resets its counters. [`FaultPlan::none`] ends all faults.
+    pub fn set_plan(&self, plan: FaultPlan) {
+        *lock(&self.plan_state) = PlanState::new(plan);
+    }
+
+    /// True if the process has died by its plan ([`FaultPlan::die_with_request`]).
+    pub fn is_dead(&self) -> bool {
+        let plan_state = lock(&self.plan_state);
+        plan_state.plan.last_request.is_some_and(|last| plan_state.n_requests >= last)
+    }
+
+    /// Returns the number of writes since the plan was set.
+    pub fn n_writes(&self) -> u64 {
+        lock(&self.plan_state).n_writes
+    }
+
+    async fn write<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let planned = lock(&self.plan_state).next_write();
+        self.apply(planned, request).await
+    }
+
+    async fn read<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let planned = lock(&self.plan_state).next_request();
+        self.apply(planned, request).await
+    }
+
+    /// Applies `planned` to `request`. A request is sent when it is first polled, so not polling it
+    /// loses it.
+    async fn apply<T>(
+        &self,
+        planned: PlannedFault,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let session = self.session.borrow().connected();
+        let mut gate = self.gate.subscribe();
+        let waits = !planned.delay.is_zero() || *gate.borrow() != Gate::Open;
+        if waits {
+            tokio::time::sleep(planned.delay).await;
+            until_open(&mut gate).await;
+            // The server knows the session in which a request was made.
+            if session != self.inner.session().borrow().connected() {
+                return Err(Error::SessionExpired);
+            }
+        }
+        match planned.fault {
+            None => request.await,
+            Some(Fault::LostRequest) => Err(Error::ConnectionLost("injected fault: request lost".to_owned())),
+            Some(Fault::Refused(error)) => Err(error),
+            Some(Fault::LostReply) => {
+                let _lost = request.await;
+                Err(Error::ConnectionLost("injected fault: response lost".to_owned()))
+            }
+        }
+    }
+}
+
+/// Waits until the gate is open; for ever if it is shut.
+async fn until_open(gate: &mut watch::Receiver<Gate>) {
+    if gate.wait_for(|gate| *gate == Gate::Open).await.is_err() {
+        // The tree has been dropped, and all its callers end with it.
+        std::future::pending().await
+    }
+}
+
+fn lock(plan_state: &Mutex<PlanState>) -> MutexGuard<'_, PlanState> {
+    plan_state.lock().expect("no one panics while holding the plan of faults")
+}
+
+impl PlanState {
+    fn new(plan: FaultPlan) -> Self {
+        let random = fastrand::Rng::with_seed(plan.seed);
+        Self { plan, random, n_requests: 0, n_writes: 0, n_watches: 0 }
+    }
+
+    fn next_write(&mut self) -> PlannedFault {
+        self.n_writes += 1;
+        let chance = self.next_request();
+        match self.plan.nth_writes.get(&self.n_writes) {
+            Some(fault) => PlannedFault { fault: Some(fault.clone()), ..chance },
+            None => chance,
+        }
+    }
+
+    fn next_request(&mut self) -> PlannedFault {
+        self.n_requests += 1;
+        let end = match self.plan.last_request.map(|last| self.n_requests.cmp(&last)) {
+            None | Some(Ordering::Less) => None,
+            Some(Ordering::Equal) => Some(Fault::LostReply),
+            Some(Ordering::Greater) => Some(Fault::Refused(Error::Disconnected)),
+        };
+        let rates = self.plan.rates;
+        // The same number of draws for each request, so that a rate does not affect other faults.
+        let (dice, hesitation, share) = (self.random.f64(), self.random.f64(), self.random.f64());
+        let fault = if dice < rates.lost_reply {
+            Some(Fault::LostReply)
+        } else if dice < rates.lost_reply + rates.lost_request {
+            Some(Fault::LostRequest)
+        } else {
+            None
+        };
+        let delay = if hesitation < rates.delay { rates.delay_max.mul_f64(share) } else { Duration::ZERO };
+        PlannedFault { delay, fault: end.or(fault) }
+    }
+
+    /// Returns the generator of a new watcher. Each watcher has its own, so that the order in which
+    /// watchers are woken does not matter.
+    fn next_watch(&mut self) -> fastrand::Rng {
+        self.n_watches += 1;
+        fastrand::Rng::with_seed(self.plan.seed.wrapping_add(self.n_watches))
+    }
+}
+
+/// Forwards changes of the session while the gate is open.
+async fn relay_session(
+    mut seen: watch::Receiver<SessionState>,
+    session: watch::Sender<SessionState>,
+    mut gate: watch::Receiver<Gate>,
+) {
+    while seen.changed().await.is_ok() {
+        until_open(&mut gate).await;
+        let state = *seen.borrow_and_update();
+        session.send_if_modified(|shown| std::mem::replace(shown, state) != state);
+    }
+}
+
+/// Forwards changes until the watcher behind `sink` is dropped, and drops some of them.
+async fn relay(
+    mut inner: Watcher,
+    sink: WatchSink,
+    dropped: Arc<Notify>,
+    plan_state: Arc<Mutex<PlanState>>,
+    mut gate: watch::Receiver<Gate>,
+    mut random: fastrand::Rng,
+) {
+    loop {
+        let changes = tokio::select! {
+            biased;
+            // Both are cancel-safe: changes that are not returned stay pending.
+            () = dropped.notified() => return,
+            changes = async {
+                inner.wait().await;
+                until_open(&mut gate).await;
+                inner.take()
+            } => changes,
+        };
+        let Some(changes) = changes else { continue };
+        match changes {
+            // Reported at the start and after a reconnect, which no tree may omit.
+            Changes::Everything => sink.note_everything(),
+            Changes::Paths(paths) => {
+                let rate = lock(&plan_state).plan.rates.lost_event;
+                paths.iter().filter(|_| random.f64() >= rate).for_each(|path| sink.note(path));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ReadTree for FaultyTree {
+    async fn get(&self, path: &TreePath) -> Result<Option<Node>, Error> {
+        self.read(self.inner.get(path)).await
+    }
+
+    async fn children(&self, path: &TreePath) -> Result<Option<Vec<String>>, Error> {
+        self.read(self.inner.children(path)).await
+    }
+
+    async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<NodeWithChildren>>, Error> {
+        self.read(self.inner.get_many(paths)).await
+    }
+
+    fn watch(&self, path: &TreePath, scope: Scope) -> Watcher {
+        let inner = self.inner.watch(path, scope);
+        let dropped = Arc::new(Notify::new());
+        let (watcher, sink) = Watcher::with_drop_notice(path, scope, &dropped);
+        let random = lock(&self.plan_state).next_watch();
+        let relay = relay(inner, sink, dropped, Arc::clone(&self.plan_state), self.gate.subscribe(), random);
+        self.relays.start("faulty-watch", Ending::Normal, relay);
+        watcher
+    }
+
+    fn session(&self) -> watch::Receiver<SessionState> {
+        self.session.subscribe()
+    }
+}
+
+#[async_trait]
+impl Tree for FaultyTree {
+    async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error> {
+        self.write(self.inner.create(path, data, mode)).await
+    }
+
+    async fn set(&self, path: &TreePath, data: &[u8], expected: Option<Version>) -> Result<Version, Error> {
+        self.write(self.inner.set(path, data, expected)).await
+    }
+
+    async fn delete(&self, path: &TreePath, expected: Option<Version>) -> Result<(), Error> {
+        self.write(self.inner.delete(path, expected)).await
+    }
+
+    async fn multi(&self, ops: Vec<Op>) -> Result<Vec<OpResult>, Error> {
+        self.write(self.inner.multi(ops)).await
+    }
+
+    async fn close(&self) {
+        until_open(&mut self.gate.subscribe()).await;
+        self.inner.close().await;
+        self.session.send_replace(SessionState::Closed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{
+        Outcome,
+        contract::{Sessions, run_all},
+        memory::MemoryTree,
+    };
+
+    fn path(text: &str) -> TreePath {
+        text.parse().expect("valid path")
+    }
+
+    fn faulty(plan: FaultPlan) -> (MemoryTree, Arc<FaultyTree>) {
+        let server = MemoryTree::new();
+        let tree = FaultyTree::new(server.connect(), plan);
+        (server, tree)
+    }
+
+    #[tokio::test]
+    async fn tree_without_faults_satisfies_the_contract() {
+        run_all(async |_| {
+            let server = MemoryTree::new();
+            Sessions::new(move || {
+                let tree: Arc<dyn Tree> = FaultyTree::new(server.connect(), FaultPlan::none());
+                async move { tree }
+            })
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn nth_write_fails_as_planned() {
+        let plan = FaultPlan::none()
+            .fail_nth_write(2, Fault::LostReply)
+            .fail_nth_write(3, Fault::LostRequest)
+            .fail_nth_write(4, Fault::Refused(Error::Disconnected));
+        let (_server, tree) = faulty(plan);
+        let mut seen = Vec::new();
+        for name in ["/a", "/b", "/c", "/d", "/e"] {
+            let created = tree.create(&path(name), b"", CreateMode::Persistent).await;
+            let is_there = tree.get(&path(name)).await.expect("reads are not writes").is_some();
+            seen.push((created.map_err(|error| error.outcome()).err(), is_there));
+        }
+        let unknown = Some(Outcome::Unknown);
+        let wanted = [
+            (None, true),
+            (unknown, true),
+            (unknown, false),
+            (Some(Outcome::NotApplied), false),
+            (None, true),
+        ];
+        assert_eq!(seen, wanted);
+        assert_eq!(tree.n_writes(), 5);
+    }
+
+    /// Returns for each of 300 writes whether it was acknowledged and whether it took effect.
+    async fn course(seed: u64) -> Vec<(bool, bool)> {
+        let rates = Rates { lost_reply: 0.2, lost_request: 0.2, ..Rates::default() };
+        let (server, tree) = faulty(FaultPlan::seeded(seed, rates));
+        let honest = server.connect();
+        let mut course = Vec::new();
+        for i in 0..300 {
+            let at = path(&format!("/{i}"));
+            let answered = tree.create(&at, b"", CreateMode::Persistent).await.is_ok();
+            course.push((answered, honest.get(&at).await.expect("read").is_some()));
+        }
+        course
+    }
+
+    #[tokio::test]
+    async fn same_seed_gives_the_same_faults() {
+        let course_of_seven = course(7).await;
+        assert_eq!(course_of_seven, course(7).await);
+        assert_ne!(course_of_seven, course(8).await);
+        for kind in [(true, true), (false, true), (false, false)] {
+            let n = course_of_seven.iter().filter(|seen| **seen == kind).count();
+            assert!(n > 20, "{n} of 300 were {kind:?}");
+        }
+        assert!(!course_of_seven.contains(&(true, false)), "a write without effect was acknowledged");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delays_are_bounded_and_end_with_an_empty_plan() {
+        let delay_max = Duration::from_secs(3);
+        let rates = Rates { delay: 1.0, delay_max, ..Rates::default() };
+        let (_server, tree) = faulty(FaultPlan::seeded(1, rates));
+        let clock = stormkeeper_model::clock::Clock::new();
+        let start = clock.monotonic();
+        for _ in 0..10 {
+            tree.get(&TreePath::root()).await.expect("late, but read");
+        }
+        let waited = clock.monotonic().since(start);
+        assert!(waited > Duration::from_secs(1) && waited <= 10 * delay_max, "{waited:?}");
+        tree.set_plan(FaultPlan::none());
+        let healed = clock.monotonic();
+        tree.get(&TreePath::root()).await.expect("read");
+        assert_eq!(clock.monotonic().since(healed), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn lost_events_are_not_reported_but_everything_is() {
+        let rates = Rates { lost_event: 1.0, ..Rates::default() };
+        let (server, tree) = faulty(FaultPlan::seeded(1, rates));
+        let mut watcher = tree.watch(&TreePath::root(), Scope::Subtree);
+        assert_eq!(watcher.changed().await, Changes::Everything);
+        tree.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
+        let session = tree.session().borrow().connected().expect("connected");
+        server.expire(session);
+        assert_eq!(watcher.changed().await, Changes::Everything, "the creation should have been lost");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn held_tree_passes_nothing_while_the_server_continues() {
+        let (server, tree) = faulty(FaultPlan::none());
+        let other = server.connect();
+        let mut watcher = tree.watch(&path("/a"), Scope::Node);
+        assert_eq!(watcher.changed().await, Changes::Everything);
+        let pause = Duration::from_secs(60);
+        tree.hold();
+        other.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
+        let held = tokio::time::timeout(pause, tree.create(&path("/b"), b"", CreateMode::Persistent)).await;
+        assert!(held.is_err() && watcher.take().is_none(), "something passed");
+        tree.let_go();
+        assert_eq!(watcher.changed().await, Changes::Paths([path("/a")].into()));
+        tree.create(&path("/b"), b"", CreateMode::Persistent).await.expect("created");
+
+        // A request made before the end of the session must not run in the next session.
+        tree.hold();
+        let old = tree.session().borrow().connected().expect("connected");
+        let at = path("/c");
+        let late = tree.create(&at, b"", CreateMode::Ephemeral);
+        let thaw = async {
+            tokio::time::sleep(pause).await;
+            server.expire(old);
+            assert_eq!(tree.session().borrow().connected(), Some(old), "a held tree saw a new session");
+            tree.let_go();
+        };
+        assert_eq!(tokio::join!(late, thaw).0, Err(Error::SessionExpired));
+        assert_eq!(other.get(&at).await, Ok(None));
+        let renewed = tree.session().wait_for(|state| state.connected() != Some(old)).await;
+        renewed.expect("the new session is seen");
+
+        tree.kill();
+        tree.let_go();
+        assert!(tokio::time::timeout(pause, tree.get(&path("/b"))).await.is_err(), "a killed tree responded");
+        assert_eq!(server.sessions().len(), 2, "the server ended the session of a killed tree");
+    }
+
+    #[tokio::test]
+    async fn dropped_watcher_ends_its_relay() {
+        let (_server, tree) = faulty(FaultPlan::none());
+        for _ in 0..100 {
+            tree.watch(&path("/a"), Scope::Node).changed().await;
+        }
+        stormkeeper_runtime::test_support::wait_until(
+            "no relay is left",
+            Duration::from_secs(10),
+            async || {
+                // Each relay holds a reference to the plan.
+                match Arc::strong_count(&tree.plan_state) {
+                    1 => Ok(()),
+                    n => Err(format!("{} relays", n - 1)),
+                }
+            },
+        )
+        .await;
+    }
+}

@@ -1,0 +1,264 @@
+//! Session lifecycle: connect, follow the session's state, and open a new session after its end.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use zookeeper_client as zk;
+
+use crate::tree::{
+    Error, SessionId, SessionState, TreePath, options::Options, zookeeper::errors::general_error,
+};
+use stormkeeper_model::{
+    backoff::Backoff,
+    clock::{Clock, Monotonic},
+};
+use stormkeeper_runtime::watch;
+
+/// Maximum number of requests in flight; further requests wait for a permit, within their own
+/// deadline. 64 already keep a server busy, and a client without a bound fills its memory when the
+/// server stalls.
+const MAX_REQUESTS: usize = 256;
+
+/// Bounds of the pause between attempts to connect.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Minimum interval between two log lines about the same problem.
+const LOG_PERIOD: Duration = Duration::from_secs(30);
+
+/// State shared by requests, the session task and the watch task.
+#[derive(Debug)]
+pub(super) struct Link {
+    // Guards the handle of the open session; held while the handle is cloned.
+    client: Mutex<Option<zk::Client>>,
+    state: watch::Sender<SessionState>,
+    permits: Semaphore,
+    request_timeout: Duration,
+    closed: CancellationToken,
+}
+
+impl Link {
+    pub(super) fn new(request_timeout: Duration) -> Self {
+        Self {
+            client: Mutex::new(None),
+            state: watch::Sender::new(SessionState::Connecting),
+            permits: Semaphore::new(MAX_REQUESTS),
+            request_timeout,
+            closed: CancellationToken::new(),
+        }
+    }
+
+    /// Makes one request by `send`, if there is a connection, and waits for the response.
+    ///
+    /// # Errors
+    /// Connection errors; errors of the server are in the inner result.
+    pub(super) async fn request<T, F, Fut>(&self, send: F) -> Result<Result<T, zk::Error>, Error>
+    where
+        F: FnOnce(zk::Client) -> Fut,
+        Fut: Future<Output = Result<T, zk::Error>>,
+    {
+        self.connected()?;
+        let lost = |why: String| Err(Error::ConnectionLost(why));
+        // One deadline covers the wait for a permit and the wait for the response.
+        let mut deadline = std::pin::pin!(tokio::time::sleep(self.request_timeout));
+        let _permit = tokio::select! {
+            // A permit that arrives at the deadline is too late: no time is left for the response.
+            biased;
+            // Leaving the queue has no effect on the tree.
+            () = &mut deadline => return Err(Error::Disconnected),
+            // The semaphore is never closed; in any case nothing was sent.
+            permit = self.permits.acquire() => permit.map_err(|_closed| Error::Closed)?,
+        };
+        let client = self.connected()?;
+        tokio::select! {
+            // Dropping the response of a request in flight leaves its outcome unknown, and both
+            // errors report that.
+            answer = Box::pin(send(client)) => Ok(answer),
+            () = self.closed.cancelled() => lost("the connection was closed by this process".to_owned()),
+            () = deadline => lost(format!("no answer within {:?}", self.request_timeout)),
+        }
+    }
+
+    /// Returns the state as a value that can be watched.
+    pub(super) fn subscribe(&self) -> watch::Receiver<SessionState> {
+        self.state.subscribe()
+    }
+
+    /// Returns the id of the session if it is connected.
+    pub(super) fn session(&self) -> Option<SessionId> {
+        self.state.borrow().connected()
+    }
+
+    /// Rejects all requests from now on and returns the handle of the session.
+    pub(super) fn close(&self) -> Option<zk::Client> {
+        self.closed.cancel();
+        self.state.send_replace(SessionState::Closed);
+        self.client().take()
+    }
+
+    fn connected(&self) -> Result<zk::Client, Error> {
+        if self.closed.is_cancelled() {
+            return Err(Error::Closed);
+        }
+        // Without a connection the client crate would queue the request without a bound and run it
+        // after the reconnect.
+        self.session().ok_or(Error::Disconnected)?;
+        self.client().clone().ok_or(Error::Disconnected)
+    }
+
+    fn client(&self) -> std::sync::MutexGuard<'_, Option<zk::Client>> {
+        self.client.lock().expect("no one panics while holding the client")
+    }
+
+    fn show(&self, state: SessionState) {
+        self.state.send_if_modified(|shown| {
+            let changes = *shown != SessionState::Closed && *shown != state;
+            if changes {
+                *shown = state;
+            }
+            changes
+        });
+    }
+}
+
+/// Keeps a session open until it is cancelled; notifies `changed` of each change of its state.
+pub(super) async fn keep(link: Arc<Link>, options: Options, mut backoff: Backoff, changed: Arc<Notify>) {
+    let mut log_throttle = LogThrottle::new(Clock::new());
+    loop {
+        let client = match open(&options).await {
+            Ok(client) => client,
+            Err(error) => {
+                if log_throttle.is_due() {
+                    let servers = options.servers.join(",");
+                    warn!(%servers, root = %options.root, %error, "cannot connect to ZooKeeper; retrying");
+                }
+                tokio::time::sleep(backoff.next_delay()).await;
+                continue;
+            }
+        };
+        backoff.reset();
+        log_throttle = LogThrottle::new(Clock::new());
+        let session = SessionId(client.session_id().0);
+        info!(%session, timeout = ?client.session_timeout(), root = %options.root, "session opened");
+        let states = client.state_watcher();
+        *link.client() = Some(client);
+        let last = follow(&link, session, states, &changed).await;
+        *link.client() = None;
+        link.show(SessionState::Connecting);
+        warn!(%session, state = %last, "session ended; opening a new session");
+        changed.notify_one();
+        // Avoids a busy loop if a server ends every session at once.
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+/// Returns the backoff between attempts to connect.
+pub(super) fn retries(random: fastrand::Rng) -> Backoff {
+    Backoff::new(RETRY_MIN, RETRY_MAX, random).expect("the bounds are constants in their order")
+}
+
+/// Publishes the states of one session until the session has ended.
+async fn follow(
+    link: &Link,
+    session: SessionId,
+    mut states: zk::StateWatcher,
+    changed: &Notify,
+) -> zk::SessionState {
+    let mut state = states.state();
+    loop {
+        match state {
+            zk::SessionState::SyncConnected | zk::SessionState::ConnectedReadOnly => {
+                link.show(SessionState::Connected(session));
+            }
+            zk::SessionState::Disconnected => {
+                warn!(%session, "connection to ZooKeeper lost; reconnecting before the session expires");
+                link.show(SessionState::Disconnected(session));
+            }
+            // Expired, rejected or closed: these states are final, and the enum may grow.
+            last => return last,
+        }
+        changed.notify_one();
+        state = states.changed().await;
+    }
+}
+
+/// Makes one attempt to open a session and to create our root if it is missing.
+async fn open(options: &Options) -> Result<zk::Client, Error> {
+    let connector = zk::Client::connector().with_session_timeout(options.session_timeout).with_fail_eagerly();
+    let client = connector.connect(&options.servers.join(",")).await.map_err(unreachable_because)?;
+    if options.root == TreePath::root() {
+        return Ok(client);
+    }
+    let persistent = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
+    let made = client.mkdir(options.root.as_str(), &persistent);
+    match tokio::time::timeout(options.request_timeout, made).await {
+        Err(_) => {
+            return Err(Error::ConnectionLost(format!("no answer within {:?}", options.request_timeout)));
+        }
+        Ok(made) => made.map_err(general_error)?,
+    }
+    let refuse = |_| Error::Refused(format!("{} is not a valid root path", options.root));
+    client.chroot(options.root.as_str()).map_err(refuse)
+}
+
+/// Maps an error of the attempt to connect; only the text of the crate's error is useful here.
+fn unreachable_because(error: zk::Error) -> Error {
+    match error {
+        zk::Error::NoHosts => Error::ConnectionLost("no server accepts a connection".to_owned()),
+        other => Error::ConnectionLost(other.to_string()),
+    }
+}
+
+/// Limits how often the same problem is logged.
+#[derive(Debug)]
+pub(super) struct LogThrottle {
+    clock: Clock,
+    last: Option<Monotonic>,
+}
+
+impl LogThrottle {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, last: None }
+    }
+
+    pub(super) fn is_due(&mut self) -> bool {
+        let now = self.clock.monotonic();
+        let due = self.last.is_none_or(|last| now.since(last) >= LOG_PERIOD);
+        if due {
+            self.last = Some(now);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_problem_is_logged_at_most_once_per_period() {
+        let clock = Clock::manual(stormkeeper_model::Timestamp::from_millis(0));
+        let mut log_throttle = LogThrottle::new(clock.clone());
+        assert!(log_throttle.is_due() && !log_throttle.is_due());
+        clock.turn(LOG_PERIOD);
+        assert!(log_throttle.is_due() && !log_throttle.is_due());
+    }
+
+    #[tokio::test]
+    async fn no_request_is_sent_without_a_connection() {
+        let link = Link::new(Duration::from_secs(1));
+        let sent = link.request(async |_| -> Result<(), zk::Error> { panic!("it was sent") }).await;
+        assert_eq!(sent, Err(Error::Disconnected));
+        link.close();
+        link.show(SessionState::Connecting);
+        assert_eq!(*link.subscribe().borrow(), SessionState::Closed, "closed is final");
+        let sent = link.request(async |_| -> Result<(), zk::Error> { panic!("it was sent") }).await;
+        assert_eq!(sent, Err(Error::Closed));
+    }
+}

@@ -1,0 +1,306 @@
+//! Client with which topology masters and supervisors send metrics to the leader.
+//!
+//! The client reads the leader from the tree, because followers reject metrics, and returns the
+//! term to the caller before anything is sent: the content of a request depends on the term. A
+//! request is tried a few times while the same nimbus leads; longer waits are left to the caller,
+//! which may have other work. A repeated request is harmless: names and reports are ingested once.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde::{Serialize, de::DeserializeOwned};
+
+use stormkeeper_api_types::{
+    forward::TERM,
+    message::{Code, ErrorBody},
+};
+use stormkeeper_coordination::cluster::{record::Leader, store::Store};
+use stormkeeper_metrics::protocol::{
+    BODY_BYTES_MAX, ContributeAnswer, ContributeRequest, MSGPACK, RegisterAnswer, RegisterRequest,
+};
+use stormkeeper_model::backoff::Backoff;
+use stormkeeper_runtime::error_chain;
+
+/// Limit for connecting to the leader, which is on the same network.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Limit for one request and its answer: registering ten thousand names takes a fraction of a
+/// second, and a leader that needs longer than this limit is overloaded or broken.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Number of tries of one request: enough to find the leader after a clean change of leaders. If
+/// there is no leader for longer, the caller waits.
+const TRIES: usize = 4;
+
+/// Delays between two tries: about a second in all, as long as a clean change of leaders takes.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Limit on an answer. Answers list ids and reports and are shorter; a longer answer comes from
+/// another program.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+/// Error of sending metrics to the leader.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The HTTP client could not be created.
+    #[error("cannot create the HTTP client")]
+    Setup(#[source] reqwest::Error),
+    /// No leader accepted the request, or the answer was lost: send the request again.
+    #[error("no leader accepts metrics at the moment: {reason}")]
+    Unavailable {
+        /// Cause of the last failure.
+        reason: String,
+    },
+    /// The leader rejected the request as invalid: a repeated request would be rejected too.
+    #[error("{api} rejected the metrics: {reason}")]
+    Refused {
+        /// Address of the leader.
+        api: String,
+        /// Message of the leader.
+        reason: String,
+    },
+    /// The request is larger than [`BODY_BYTES_MAX`]: it must be split.
+    #[error("the request has {bytes} bytes, more than the limit of {BODY_BYTES_MAX}")]
+    TooLarge {
+        /// Size of the request.
+        bytes: usize,
+    },
+}
+
+/// Sends metrics to the leader. Clones share their connections.
+#[derive(Debug, Clone)]
+pub struct MetricsClient {
+    http: reqwest::Client,
+    store: Store,
+}
+
+impl MetricsClient {
+    /// A client that reads the leader from the tree of `store`.
+    ///
+    /// # Errors
+    /// [`MetricsError::Setup`].
+    pub fn new(store: Store) -> Result<Self, MetricsError> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            // Nimbuses are on the same network; a proxy of the environment is for other hosts.
+            .no_proxy()
+            .build()
+            .map_err(MetricsError::Setup)?;
+        Ok(Self { http, store })
+    }
+
+    /// Returns the current leader.
+    ///
+    /// # Errors
+    /// [`MetricsError::Unavailable`] if there is no leader, or the tree cannot be read.
+    pub async fn leader(&self) -> Result<Leader, MetricsError> {
+        let reason = match self.store.leader().await {
+            Ok(Some(leader)) => return Ok(leader),
+            Ok(None) => "there is no leader".to_owned(),
+            Err(error) => format!("cannot read the leader from ZooKeeper: {error}"),
+        };
+        Err(MetricsError::Unavailable { reason })
+    }
+
+    /// Registers names with a leader.
+    ///
+    /// # Errors
+    /// [`MetricsError`].
+    pub async fn register(
+        &self,
+        leader: &Leader,
+        request: &RegisterRequest,
+    ) -> Result<RegisterAnswer, MetricsError> {
+        self.post(leader, "/api/v1/metrics/register", request).await
+    }
+
+    /// Sends a metric batch to a leader.
+    ///
+    /// # Errors
+    /// [`MetricsError`].
+    pub async fn contribute(
+        &self,
+        leader: &Leader,
+        request: &ContributeRequest,
+    ) -> Result<ContributeAnswer, MetricsError> {
+        self.post(leader, "/api/v1/metrics/contribute", request).await
+    }
+
+    async fn post<B, A>(&self, leader: &Leader, path: &str, request: &B) -> Result<A, MetricsError>
+    where
+        B: Serialize + Sync,
+        A: DeserializeOwned,
+    {
+        let body = rmp_serde::to_vec(request).expect("messages are plain values");
+        if body.len() > BODY_BYTES_MAX {
+            return Err(MetricsError::TooLarge { bytes: body.len() });
+        }
+        let body = bytes::Bytes::from(body);
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new())
+            .expect("the constants are in order and above zero");
+        let mut tries = 1;
+        loop {
+            match self.ask(leader, path, body.clone()).await {
+                Err(MetricsError::Unavailable { .. }) if tries < TRIES => {}
+                tried => return tried,
+            }
+            tries += 1;
+            tokio::time::sleep(backoff.next_delay()).await;
+            let now = self.leader().await?;
+            if now.term != leader.term {
+                let reason = format!("{} leads now, in term {}", now.nimbus, now.term.0);
+                return Err(MetricsError::Unavailable { reason });
+            }
+        }
+    }
+
+    async fn ask<A: DeserializeOwned>(
+        &self,
+        leader: &Leader,
+        path: &str,
+        body: bytes::Bytes,
+    ) -> Result<A, MetricsError> {
+        let api = &leader.api;
+        let unavailable = |reason| Err(MetricsError::Unavailable { reason: format!("{api}: {reason}") });
+        let request = self
+            .http
+            .post(format!("http://{api}{path}"))
+            .header(reqwest::header::CONTENT_TYPE, MSGPACK)
+            // A nimbus that has seen a later term than this answers with that term.
+            .header(TERM, leader.term.0)
+            .body(body);
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return unavailable(error_chain(&error)),
+        };
+        let status = response.status();
+        let term = response.headers().get(TERM).and_then(|value| value.to_str().ok()?.parse().ok());
+        if term.is_some_and(|term: i32| term != leader.term.0) {
+            // Whatever the answer is, the nimbus may have lost entries of the term that we know.
+            return unavailable("the nimbus is in another term now".to_owned());
+        }
+        if response.content_length().is_some_and(|length| length > ANSWER_BYTES_MAX) {
+            return unavailable("the answer is too long to come from a nimbus".to_owned());
+        }
+        let bytes = match response.bytes().await {
+            Ok(bytes) => bytes,
+            Err(error) => return unavailable(error_chain(&error)),
+        };
+        if status.is_success() {
+            return match rmp_serde::from_slice(&bytes) {
+                Ok(answer) => Ok(answer),
+                Err(error) => unavailable(format!("cannot parse the answer: {error}")),
+            };
+        }
+        let error = serde_json::from_slice::<ErrorBody>(&bytes);
+        let reason = error.as_ref().map_or_else(|_| status.to_string(), |error| error.message.clone());
+        match is_permanent(status, error.ok().map(|error| error.code)) {
+            true => Err(MetricsError::Refused { api: api.clone(), reason }),
+            false => unavailable(reason),
+        }
+    }
+}
+
+/// Returns whether the same request would certainly be rejected again. All other answers are
+/// retried: the leader may be in the middle of a change, or too old to know metrics.
+fn is_permanent(status: StatusCode, code: Option<Code>) -> bool {
+    match code {
+        Some(Code::InvalidRequest | Code::TooLarge) => true,
+        Some(_) => false,
+        None => status == StatusCode::PAYLOAD_TOO_LARGE || status == StatusCode::BAD_REQUEST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use axum::{Router, body::Bytes, http::StatusCode, response::IntoResponse as _, routing::post};
+
+    use super::*;
+    use stormkeeper_coordination::{
+        cluster::{layout, record},
+        tree::{CreateMode, Tree as _, memory::MemoryTree},
+    };
+    use stormkeeper_metrics::{
+        MetricId,
+        protocol::{Claim, Registered},
+    };
+    use stormkeeper_model::Term;
+    use stormkeeper_runtime::tasks::{Ending, Tasks};
+
+    /// A leader that answers the first `n_refusals` requests with `refusal`, then registers.
+    async fn leader(tasks: &Tasks, n_refusals: usize, refusal: (StatusCode, &'static str)) -> MetricsClient {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let api = listener.local_addr().expect("bound").to_string();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let answer = move |body: Bytes| async move {
+            if asked.fetch_add(1, Ordering::Relaxed) < n_refusals {
+                return refusal.into_response();
+            }
+            let request: RegisterRequest = rmp_serde::from_slice(&body).expect("a request");
+            let claims = request.claims.iter().map(|claim| Registered::As(claim.id)).collect();
+            let answer = rmp_serde::to_vec(&RegisterAnswer { claims }).expect("plain values");
+            ([(TERM, "7")], answer).into_response()
+        };
+        let routes = Router::new().route("/api/v1/metrics/register", post(answer));
+        tasks.start("nimbus", Ending::Normal, async move {
+            axum::serve(listener, routes).await.expect("served");
+        });
+        let tree = MemoryTree::new().connect();
+        let leader = Leader { nimbus: "n".parse().expect("valid"), api, term: Term(7) };
+        let data = record::encode(&leader);
+        tree.create(&layout::leader(), &data, CreateMode::Persistent).await.expect("created");
+        MetricsClient::new(Store::new(tree)).expect("made")
+    }
+
+    async fn register(client: &MetricsClient) -> Result<RegisterAnswer, MetricsError> {
+        let claims = vec![Claim { name: "x".to_owned(), id: MetricId(5) }];
+        let request = RegisterRequest { topology: "t-1-1".parse().expect("valid"), claims };
+        client.register(&client.leader().await?, &request).await
+    }
+
+    #[tokio::test]
+    async fn a_request_reaches_the_leader_with_its_term() {
+        let tasks = Tasks::default();
+        let client = leader(&tasks, 0, (StatusCode::OK, "")).await;
+        assert_eq!(client.leader().await.expect("there").term, Term(7));
+        let answer = register(&client).await.expect("registered");
+        assert_eq!(answer, RegisterAnswer { claims: vec![Registered::As(MetricId(5))] });
+    }
+
+    #[tokio::test]
+    async fn a_request_is_retried_while_the_leader_changes() {
+        let tasks = Tasks::default();
+        let refusal = r#"{"code":"no_leader","message":"not me"}"#;
+        let client = leader(&tasks, 2, (StatusCode::SERVICE_UNAVAILABLE, refusal)).await;
+        register(&client).await.expect("registered in the end");
+        let client = leader(&tasks, 99, (StatusCode::SERVICE_UNAVAILABLE, refusal)).await;
+        let error = register(&client).await.expect_err("no leader accepts it");
+        assert!(
+            matches!(&error, MetricsError::Unavailable { reason } if reason.contains("not me")),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_invalid_request_is_not_retried() {
+        let tasks = Tasks::default();
+        let refusal = r#"{"code":"invalid_request","message":"nonsense"}"#;
+        let client = leader(&tasks, 1, (StatusCode::BAD_REQUEST, refusal)).await;
+        let error = register(&client).await.expect_err("rejected");
+        assert!(matches!(error, MetricsError::Refused { .. }), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_missing_leader_is_an_error_after_a_few_tries() {
+        let client = MetricsClient::new(Store::new(MemoryTree::new().connect())).expect("made");
+        let error = register(&client).await.expect_err("no leader");
+        assert!(error.to_string().contains("no leader"), "{error}");
+    }
+}

@@ -1,0 +1,11 @@
+//! From the metric reports of a process to the leading nimbus.
+//!
+//! - [`spool`]: reports on disk, kept until the leader has committed them.
+//! - [`sender`]: a pure state machine that batches spooled reports and decides what to send next.
+//! - [`ingest_client`]: the HTTP client that sends batches to the leader.
+
+pub mod ingest_client;
+pub mod sender;
+pub mod spool;
+#[cfg(any(test, feature = "test-support"))]
+pub mod test_support;

@@ -1,0 +1,143 @@
+//! Spool: the reports and counters that a worker keeps on its disk, for itself, and for its
+//! supervisor after the worker has died.
+//!
+//! ```text
+//! {worker}/metrics/
+//!   launch              identity of the launch; locked while the worker lives
+//!   names               metrics of the reports: id and name, one per line, append-only
+//!   cut-{first}-{last}  a report, renamed into place before any process may send it
+//!   counters-{task}     current total of each counter of a task: 8 bytes each, written in place
+//!   slots-{task}        counter of each slot in that file: id and name, one per line
+//!   done                marks that the leader has committed all reports
+//! ```
+//!
+//! A report contains the increments since the report before, and the total of each counter at that
+//! time. After the worker has died, the totals in the counter files less those of the last report
+//! are the missing last report: each count that was written is in exactly one report. See
+//! [`remains::read`].
+//!
+//! - The page cache outlives a killed process, so the counter files are not synced. Reports are
+//!   synced, so they survive a crash of the machine.
+//! - A total is 8 bytes at an offset that is a multiple of 8: an interrupted write has changed each
+//!   total completely or not at all.
+//!
+//! All functions block.
+
+pub mod counter_file;
+pub mod cut_file;
+mod lines;
+pub mod remains;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use counter_file::CounterFile;
+pub use cut_file::{Cut, CutDir};
+pub use remains::Remains;
+
+use stormkeeper_model::{Timestamp, TopologyId, WorkerId};
+
+const DIR: &str = "metrics";
+const LAUNCH_FILE: &str = "launch";
+const DONE_FILE: &str = "done";
+
+/// Identity of one launch of a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The topology.
+    pub topology: TopologyId,
+    /// The launch.
+    pub worker: WorkerId,
+    /// Start time of the measurement.
+    #[serde(rename = "started_ms")]
+    pub started: Timestamp,
+}
+
+/// Lock on the spool of a worker. While it is held, no other process treats the spool as orphaned.
+#[derive(Debug)]
+pub struct Taken {
+    /// The spool's directory.
+    pub dir: PathBuf,
+    _lock: File,
+}
+
+/// State of a worker's spool.
+#[derive(Debug)]
+pub enum Standing {
+    /// The spool has no reports, or all are committed.
+    Done,
+    /// The worker lives.
+    Live,
+    /// The worker is gone, and its reports may not be committed.
+    Left(Taken, Launch),
+}
+
+/// Creates the spool below a worker's own directory and locks it.
+///
+/// # Errors
+/// If the spool cannot be written, or exists already.
+pub fn take(worker_dir: &Path, launch: &Launch) -> io::Result<Taken> {
+    let dir = worker_dir.join(DIR);
+    fs::create_dir(&dir)?;
+    // Locked before the rename, so that no process finds the file unlocked.
+    let next = dir.join("launch.next");
+    let lock = File::create_new(&next)?;
+    lock.lock()?;
+    serde_json::to_writer(&lock, launch)?;
+    fs::rename(next, dir.join(LAUNCH_FILE))?;
+    Ok(Taken { dir, _lock: lock })
+}
+
+/// Returns the state of a worker's spool; locks the spool if it is orphaned.
+///
+/// # Errors
+/// If the spool exists and cannot be read.
+pub fn look(worker_dir: &Path) -> io::Result<Standing> {
+    let dir = worker_dir.join(DIR);
+    if dir.join(DONE_FILE).exists() {
+        return Ok(Standing::Done);
+    }
+    let lock = match File::open(dir.join(LAUNCH_FILE)) {
+        Ok(lock) => lock,
+        // The worker died before it measured anything, or never measures.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Standing::Done),
+        Err(error) => return Err(error),
+    };
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Standing::Live),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let launch = serde_json::from_reader(&lock)?;
+    Ok(Standing::Left(Taken { dir, _lock: lock }, launch))
+}
+
+/// Returns whether the spool may contain uncommitted reports, if the worker is gone.
+pub fn may_have_left(worker_dir: &Path) -> bool {
+    let dir = worker_dir.join(DIR);
+    dir.join(LAUNCH_FILE).exists() && !dir.join(DONE_FILE).exists()
+}
+
+/// Marks all reports of a locked spool as committed, and removes the spool's files.
+///
+/// # Errors
+/// If the mark cannot be written or a file not be removed; if the mark is missing, the reports must
+/// be sent to the leader again, which changes nothing there.
+pub fn finish(taken: &Taken) -> io::Result<()> {
+    fs::write(taken.dir.join(DONE_FILE), b"")?;
+    for entry in fs::read_dir(&taken.dir)? {
+        let entry = entry?;
+        let keep = [LAUNCH_FILE, DONE_FILE].iter().any(|kept| entry.file_name() == *kept);
+        if !keep {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,368 @@
+//! A worker that dies between any two steps loses no count that was written, and none is counted
+//! twice.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+};
+
+use proptest::prelude::*;
+
+use super::*;
+use stormkeeper_metrics::{
+    Leaf, MetricId, MetricName, MetricType, Minute, Point, Snapshot, Subject, name::SYS, point::Counter,
+};
+use stormkeeper_model::TaskId;
+
+const TASKS: [TaskId; 2] = [TaskId(1), TaskId(2)];
+
+fn launch() -> Launch {
+    Launch {
+        topology: "t-1-1".parse().expect("valid"),
+        worker: "w".parse().expect("valid"),
+        started: Timestamp::from_millis(7),
+    }
+}
+
+fn metric(task: TaskId, n: usize) -> (MetricId, MetricName) {
+    let subject = Subject::Task { component: "c".parse().expect("valid"), task };
+    let topology = launch().topology;
+    let name = MetricName::new(topology, MetricType::Counter, subject, SYS, &format!("m{n}")).expect("valid");
+    (MetricId::of(&name.to_string(), 0), name)
+}
+
+/// A step of a worker or of the leader.
+#[derive(Debug, Clone)]
+enum Step {
+    Count {
+        task: usize,
+        slot: usize,
+        n: u64,
+    },
+    NewCounter {
+        task: usize,
+    },
+    Write {
+        task: usize,
+    },
+    Collect,
+    /// The leader ingests the next `n` reports.
+    Send {
+        n: usize,
+    },
+    /// The sent reports are committed, and removed.
+    Remove,
+    Join,
+}
+
+/// The moment of the worker's death.
+#[derive(Debug, Clone, Copy)]
+enum Death {
+    Between,
+    /// A report was collected and is not on disk.
+    BeforeReportFile,
+    InReportFile,
+    /// Two reports were joined and their parts not removed.
+    InJoin,
+    InSlotLine,
+    InFirstNumber,
+}
+
+struct Counters {
+    file: CounterFile,
+    ids: Vec<MetricId>,
+    totals: Vec<u64>,
+    written: Vec<u64>,
+}
+
+/// A worker, and the leader that ingests its reports.
+struct Scenario {
+    dir: tempfile::TempDir,
+    taken: Option<Taken>,
+    cuts: CutDir,
+    counters: Vec<Counters>,
+    on_disk: Vec<(u64, u64)>,
+    n_sent: usize,
+    number: u64,
+    cut_totals: BTreeMap<MetricId, u64>,
+    // State of the leader.
+    stored: BTreeMap<MetricId, u64>,
+    last_stored: u64,
+}
+
+impl Scenario {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let taken = take(dir.path(), &launch()).expect("taken");
+        let cuts = CutDir::create(&taken.dir).expect("created");
+        let counters = TASKS.map(|task| Counters {
+            file: CounterFile::create(&taken.dir, task).expect("created"),
+            ids: Vec::new(),
+            totals: Vec::new(),
+            written: Vec::new(),
+        });
+        Self {
+            dir,
+            taken: Some(taken),
+            cuts,
+            counters: counters.into(),
+            on_disk: Vec::new(),
+            n_sent: 0,
+            number: 0,
+            cut_totals: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            last_stored: 0,
+        }
+    }
+
+    fn metrics_dir(&self) -> PathBuf {
+        self.dir.path().join(DIR)
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Count { task, slot, n } => {
+                if let Some(total) = self.counters[task].totals.get_mut(slot) {
+                    *total += n;
+                }
+            }
+            Step::NewCounter { task } => {
+                let counters = &mut self.counters[task];
+                let (id, name) = metric(TASKS[task], counters.ids.len());
+                self.cuts.add_name(id, &name).expect("written");
+                counters.file.add_slot(id, &name).expect("written");
+                counters.ids.push(id);
+                counters.totals.push(0);
+                counters.written.push(0);
+            }
+            Step::Write { task } => {
+                let counters = &mut self.counters[task];
+                counters.file.write(counters.totals.iter().copied()).expect("written");
+                counters.written.clone_from(&counters.totals);
+            }
+            Step::Collect => {
+                let cut = self.collect();
+                self.write_cut(&cut);
+            }
+            Step::Send { n } => {
+                for (first, last) in self.on_disk.iter().skip(self.n_sent).take(n) {
+                    let cut = self.cuts.read(*first, *last).expect("there");
+                    store(&mut self.stored, &mut self.last_stored, &cut);
+                }
+                self.n_sent = (self.n_sent + n).min(self.on_disk.len());
+            }
+            Step::Remove => {
+                let n = self.n_sent.min(self.on_disk.len().saturating_sub(1));
+                for (first, last) in self.on_disk.drain(..n) {
+                    self.cuts.remove(first, last);
+                }
+                self.n_sent -= n;
+            }
+            Step::Join => {
+                if let Some([older, newer]) = self.unsent() {
+                    self.cuts.join(older, newer).expect("joined");
+                    let place = self.n_sent;
+                    self.on_disk.splice(place..place + 2, [(older.0, newer.1)]);
+                }
+            }
+        }
+    }
+
+    fn unsent(&self) -> Option<[(u64, u64); 2]> {
+        self.on_disk.get(self.n_sent..)?.first_chunk().copied()
+    }
+
+    fn collect(&mut self) -> (Cut, BTreeMap<MetricId, u64>) {
+        self.number += 1;
+        let before = self.cut_totals.clone();
+        for counters in &self.counters {
+            self.cut_totals.extend(counters.ids.iter().copied().zip(counters.totals.iter().copied()));
+        }
+        let leaf = |(id, total): (&MetricId, &u64)| Leaf {
+            id: *id,
+            point: Point::Counter(Counter { count: total - before.get(id).unwrap_or(&0) }),
+            total: Some(*total),
+        };
+        let Launch { topology, worker, started } = launch();
+        let leaves = self.cut_totals.iter().map(leaf).collect();
+        let snapshot = Snapshot { topology, worker, number: self.number, minute: Minute(9), started, leaves };
+        (Cut { first: self.number, snapshot }, self.cut_totals.clone())
+    }
+
+    fn write_cut(&mut self, (cut, totals): &(Cut, BTreeMap<MetricId, u64>)) {
+        self.cuts.write(cut, totals).expect("written");
+        self.on_disk.push((cut.first, cut.snapshot.number));
+    }
+
+    /// The counts that the leader must have in the end.
+    fn expected(&self, cut_totals: &BTreeMap<MetricId, u64>) -> BTreeMap<MetricId, u64> {
+        let mut expected = cut_totals.clone();
+        for counters in &self.counters {
+            for (id, written) in counters.ids.iter().zip(&counters.written) {
+                let total = expected.entry(*id).or_default();
+                *total = (*total).max(*written);
+            }
+        }
+        expected.retain(|_, total| *total > 0);
+        expected
+    }
+
+    fn die(&mut self, death: Death) -> BTreeMap<MetricId, u64> {
+        let in_cuts = self.cut_totals.clone();
+        let dir = self.metrics_dir();
+        let truncate = |file: &Path, length: u64| {
+            let file = OpenOptions::new().write(true).open(file).expect("there");
+            file.set_len(length.min(file.metadata().expect("there").len())).expect("truncated");
+        };
+        match death {
+            Death::Between => {}
+            Death::BeforeReportFile => drop(self.collect()),
+            Death::InReportFile => {
+                let cut = self.collect();
+                self.write_cut(&cut);
+                let name = format!("cut-{0}-{0}", self.number);
+                fs::rename(dir.join(&name), dir.join("next")).expect("renamed back");
+                truncate(&dir.join("next"), 40);
+            }
+            Death::InJoin => {
+                if let Some([older, newer]) = self.unsent() {
+                    let keep: Vec<_> = [older, newer]
+                        .map(|(first, last)| dir.join(format!("cut-{first}-{last}")))
+                        .into_iter()
+                        .map(|path| (fs::read(&path).expect("there"), path))
+                        .collect();
+                    self.cuts.join(older, newer).expect("joined");
+                    for (bytes, path) in keep {
+                        fs::write(path, bytes).expect("written");
+                    }
+                }
+            }
+            Death::InSlotLine => {
+                let written = self.counters[0].totals.clone();
+                self.step(&Step::NewCounter { task: 0 });
+                let slots = dir.join(format!("{}{}", counter_file::SLOTS, TASKS[0]));
+                truncate(&slots, fs::metadata(&slots).expect("there").len() - 1);
+                let counters = &mut self.counters[0];
+                counters.file.write(written.clone()).expect("written");
+                counters.written = written;
+            }
+            Death::InFirstNumber => {
+                let n_before = self.counters[0].ids.len() as u64;
+                self.step(&Step::NewCounter { task: 0 });
+                let last = self.counters[0].totals.len() - 1;
+                self.step(&Step::Count { task: 0, slot: last, n: 5 });
+                self.step(&Step::Write { task: 0 });
+                self.counters[0].written[last] = 0;
+                let file = dir.join(format!("{}{}", counter_file::COUNTERS, TASKS[0]));
+                truncate(&file, 8 + 8 * n_before + 3);
+            }
+        }
+        self.taken.take().into_iter().for_each(unlock);
+        self.expected(&in_cuts)
+    }
+}
+
+/// Releases the lock as the end of its process does. Closing the file is not enough: a process that
+/// another test starts has all of our files open until it runs its own program.
+fn unlock(taken: Taken) {
+    taken._lock.unlock().expect("unlocked");
+}
+
+fn store(stored: &mut BTreeMap<MetricId, u64>, last_stored: &mut u64, cut: &Cut) {
+    if cut.snapshot.number <= *last_stored {
+        return;
+    }
+    assert_eq!(cut.first, *last_stored + 1, "the report follows directly on the last one");
+    *last_stored = cut.snapshot.number;
+    for leaf in &cut.snapshot.leaves {
+        let Point::Counter(Counter { count }) = leaf.point else { panic!("not a counter") };
+        *stored.entry(leaf.id).or_default() += count;
+    }
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let count = (0..TASKS.len(), 0..4_usize, 1..100_u64);
+    prop_oneof![
+        4 => count.prop_map(|(task, slot, n)| Step::Count { task, slot, n }),
+        2 => (0..TASKS.len()).prop_map(|task| Step::NewCounter { task }),
+        3 => (0..TASKS.len()).prop_map(|task| Step::Write { task }),
+        2 => Just(Step::Collect),
+        2 => (1..3_usize).prop_map(|n| Step::Send { n }),
+        1 => Just(Step::Remove),
+        1 => Just(Step::Join),
+    ]
+}
+
+fn any_death() -> impl Strategy<Value = Death> {
+    prop::sample::select(vec![
+        Death::Between,
+        Death::BeforeReportFile,
+        Death::InReportFile,
+        Death::InJoin,
+        Death::InSlotLine,
+        Death::InFirstNumber,
+    ])
+}
+
+proptest! {
+    #[test]
+    fn no_written_count_is_lost_or_counted_twice(
+        steps in prop::collection::vec(any_step(), 0..60),
+        death in any_death(),
+    ) {
+        let mut scenario = Scenario::new();
+        for step in &steps {
+            scenario.step(step);
+        }
+        let expected = scenario.die(death);
+        let Standing::Left(taken, launch) = look(scenario.dir.path()).expect("readable") else {
+            panic!("the worker is gone and its spool is not empty");
+        };
+        let recovered = remains::read(&taken.dir, &launch).expect("readable");
+        prop_assert_eq!(&recovered.problems, &Vec::<String>::new());
+        // Sending the reports twice changes nothing.
+        for cut in recovered.cuts.iter().chain(&recovered.cuts) {
+            store(&mut scenario.stored, &mut scenario.last_stored, cut);
+            for leaf in &cut.snapshot.leaves {
+                prop_assert!(recovered.names.contains_key(&leaf.id));
+            }
+        }
+        scenario.stored.retain(|_, count| *count > 0);
+        prop_assert_eq!(&scenario.stored, &expected);
+        finish(&taken).expect("finished");
+        prop_assert!(matches!(look(scenario.dir.path()).expect("readable"), Standing::Done));
+    }
+}
+
+#[test]
+fn a_live_spool_is_not_orphaned_and_an_empty_one_is_done() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    assert!(matches!(look(dir.path()).expect("readable"), Standing::Done));
+    let taken = take(dir.path(), &launch()).expect("taken");
+    assert!(matches!(look(dir.path()).expect("readable"), Standing::Live));
+    unlock(taken);
+    let Standing::Left(taken, found) = look(dir.path()).expect("readable") else { panic!("it is unlocked") };
+    assert_eq!(found, launch());
+    assert_eq!(remains::read(&taken.dir, &found).expect("readable"), Remains::default());
+}
+
+#[test]
+fn a_damaged_report_is_a_problem_and_the_counters_replace_it() {
+    let mut scenario = Scenario::new();
+    for step in [
+        Step::NewCounter { task: 0 },
+        Step::Count { task: 0, slot: 0, n: 5 },
+        Step::Collect,
+        Step::Count { task: 0, slot: 0, n: 6 },
+        Step::Write { task: 0 },
+        Step::Collect,
+    ] {
+        scenario.step(&step);
+    }
+    fs::write(scenario.metrics_dir().join("cut-2-2"), b"short").expect("written");
+    let recovered = remains::read(&scenario.metrics_dir(), &launch()).expect("readable");
+    assert_eq!(recovered.problems.len(), 1, "{:?}", recovered.problems);
+    let numbers: Vec<_> = recovered.cuts.iter().map(|cut| (cut.first, cut.snapshot.number)).collect();
+    assert_eq!(numbers, [(1, 1), (2, 3)]);
+    assert_eq!(recovered.cuts[1].snapshot.leaves[0].point, Point::Counter(Counter { count: 6 }));
+}

@@ -1,0 +1,174 @@
+//! Leader for tests of metric senders: ingests each report once, and adds up the points.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use axum::{Router, body::Bytes, extract::State, routing::post};
+
+use crate::spool::{Cut, Launch};
+use stormkeeper_coordination::{
+    cluster::{
+        layout,
+        record::{self, Leader},
+    },
+    tree::{CreateMode, Tree},
+};
+use stormkeeper_metrics::{
+    Contribution, Leaf, MetricId, MetricName, Minute, Point, Snapshot,
+    point::Counter,
+    protocol::{ContributeAnswer, RegisterAnswer, RegisterRequest, Registered, StoredCut},
+};
+use stormkeeper_model::{Position, Term, WorkerId};
+use stormkeeper_runtime::tasks::{Ending, Tasks};
+
+/// A leader that serves until it is dropped.
+#[derive(Debug)]
+pub struct TestLeader {
+    has: Shared,
+    _tasks: Tasks,
+}
+
+type Shared = Arc<Mutex<Has>>;
+
+/// State of the leader.
+#[derive(Debug, Default)]
+pub struct Has {
+    names: BTreeMap<MetricId, String>,
+    last: BTreeMap<WorkerId, u64>,
+    points: BTreeMap<MetricId, Point>,
+    seq: u64,
+    /// If true, no other nimbus has replicated the log, so nothing is committed.
+    pub nothing_is_safe: bool,
+    /// If true, the leader rejects all batches for the moment.
+    pub is_busy: bool,
+    /// Number of batches rejected while busy.
+    pub n_put_off: usize,
+}
+
+/// The only metric of [`cut`].
+pub fn emitted() -> (MetricId, MetricName) {
+    let name: MetricName = "3@1@t-1-100@split@4@default@sys@Emitted".parse().expect("a name");
+    (MetricId::of(&name.to_string(), 0), name)
+}
+
+/// A report of a launch that emitted five tuples since the report before.
+pub fn cut(launch: &Launch, number: u64) -> Cut {
+    let leaf = Leaf { id: emitted().0, point: Point::Counter(Counter { count: 5 }), total: Some(5 * number) };
+    let snapshot = Snapshot {
+        topology: launch.topology.clone(),
+        worker: launch.worker.clone(),
+        number,
+        minute: Minute(28_333_334),
+        started: launch.started,
+        leaves: vec![leaf],
+    };
+    Cut { first: number, snapshot }
+}
+
+impl Has {
+    fn contribute(&mut self, contribution: Contribution) -> ContributeAnswer {
+        if self.is_busy {
+            self.n_put_off += 1;
+            return ContributeAnswer::NotNow { reason: "busy".to_owned() };
+        }
+        let unknown = contribution.points.iter().filter(|(id, _)| !self.names.contains_key(id));
+        let ids: Vec<_> = unknown.map(|(id, _)| *id).collect();
+        if !ids.is_empty() {
+            return ContributeAnswer::Unregistered { ids };
+        }
+        let last_of = |worker: &WorkerId| self.last.get(worker).copied().unwrap_or(0);
+        let is_new = contribution.cuts.iter().any(|cuts| cuts.last > last_of(&cuts.worker));
+        if is_new && contribution.cuts.iter().any(|cuts| cuts.first <= last_of(&cuts.worker)) {
+            let stored =
+                self.last.iter().map(|(worker, last)| StoredCut { worker: worker.clone(), last: *last });
+            return ContributeAnswer::Overlaps { stored: stored.collect() };
+        }
+        if is_new {
+            self.seq += 1;
+            for cuts in contribution.cuts {
+                assert_eq!(cuts.first, self.last.get(&cuts.worker).copied().unwrap_or(0) + 1, "no gaps");
+                self.last.insert(cuts.worker, cuts.last);
+            }
+            for (id, point) in contribution.points {
+                match self.points.get_mut(&id) {
+                    Some(known) => assert!(known.merge(&point)),
+                    None => drop(self.points.insert(id, point)),
+                }
+            }
+        }
+        let at = Position { term: 1, seq: self.seq };
+        ContributeAnswer::Stored { at, safe: if self.nothing_is_safe { Position::default() } else { at } }
+    }
+
+    /// The topology-level point of the metric whose name ends with `name`.
+    pub fn point(&self, name: &str) -> Option<&Point> {
+        let is_it =
+            |full: &&String| full.starts_with("5@") && full.contains("@t-1-100@") && full.ends_with(name);
+        let (id, _) = self.names.iter().find(|(_, full)| is_it(full))?;
+        self.points.get(id)
+    }
+
+    /// The topology-level count of the metric whose name ends with `name`.
+    pub fn count(&self, name: &str) -> u64 {
+        match self.point(name) {
+            Some(Point::Counter(counter)) => counter.count,
+            Some(Point::Meter(meter)) => meter.count,
+            Some(Point::Histogram(histogram)) => histogram.count,
+            Some(Point::Timer(timer)) => timer.histogram.count,
+            Some(Point::Gauge(_)) | None => 0,
+        }
+    }
+
+    /// Counts of emitted, transferred, executed, acked and failed tuples.
+    pub fn totals(&self) -> [u64; 5] {
+        ["Emitted", "Transferred", "Executed", "Acked", "Failed"]
+            .map(|name| self.count(&format!("@sys@{name}")))
+    }
+}
+
+impl TestLeader {
+    /// Starts a leader and writes it to the tree.
+    pub async fn start(tree: Arc<dyn Tree>) -> Self {
+        let has = Shared::default();
+        let routes = Router::new()
+            .route(
+                "/api/v1/metrics/register",
+                post(async |State(has): State<Shared>, body: Bytes| {
+                    let request: RegisterRequest = rmp_serde::from_slice(&body).expect("a request");
+                    let mut has = has.lock().expect("unpoisoned");
+                    let claims = request.claims.into_iter().map(|claim| {
+                        has.names.insert(claim.id, claim.name);
+                        Registered::As(claim.id)
+                    });
+                    rmp_serde::to_vec(&RegisterAnswer { claims: claims.collect() }).expect("plain values")
+                }),
+            )
+            .route(
+                "/api/v1/metrics/contribute",
+                post(async |State(has): State<Shared>, body: Bytes| {
+                    let contribution = rmp_serde::from_slice(&body).expect("a contribution");
+                    let answer = has.lock().expect("unpoisoned").contribute(contribution);
+                    rmp_serde::to_vec(&answer).expect("plain values")
+                }),
+            )
+            .layer(axum::extract::DefaultBodyLimit::disable())
+            .with_state(Arc::clone(&has));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let api = listener.local_addr().expect("bound").to_string();
+        let leader = Leader { nimbus: "n".parse().expect("valid"), api, term: Term(1) };
+        let tasks = Tasks::default();
+        tasks.start("nimbus", Ending::Normal, async move {
+            axum::serve(listener, routes).await.expect("served");
+        });
+        let (path, data) = (layout::leader(), record::encode(&leader));
+        tree.create(&path, &data, CreateMode::Persistent).await.expect("created");
+        Self { has, _tasks: tasks }
+    }
+
+    /// Locks and returns the state.
+    pub fn has(&self) -> MutexGuard<'_, Has> {
+        self.has.lock().expect("unpoisoned")
+    }
+}

@@ -1,0 +1,168 @@
+//! What is known of all metrics, in memory: which topology an id belongs to, and a fingerprint
+//! of each topology. A few dozen bytes for each metric; names stay on disk.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{DropCause, Drops, Fingerprint};
+use stormkeeper_metrics::{MetaType, MetricId, MetricType, Minute, protocol::Meta};
+use stormkeeper_model::TopologyId;
+
+/// The most metrics of all topologies, dead ones too: about 200 MiB of memory.
+pub(super) const METAS_MAX: usize = 4_000_000;
+
+/// A metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Its topology's place in the catalog.
+    pub(super) topology: u32,
+    pub(super) meta: MetaType,
+    pub(super) kind: MetricType,
+}
+
+/// A topology.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OfTopology {
+    pub(super) id: TopologyId,
+    pub(super) fingerprint: Fingerprint,
+    /// The last minute that any of its metrics has a point of.
+    pub(super) last: Option<Minute>,
+    pub(super) drops: Drops,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    known: HashMap<MetricId, Known>,
+    // Places are never given to another topology; one that is forgotten leaves its empty.
+    topologies: Vec<OfTopology>,
+    places: BTreeMap<TopologyId, u32>,
+}
+
+impl Catalog {
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    pub(super) fn get(&self, id: MetricId) -> Option<Known> {
+        self.known.get(&id).copied()
+    }
+
+    /// The topology at a place that [`Known`] names.
+    pub(super) fn at(&self, place: u32) -> &OfTopology {
+        &self.topologies[place as usize]
+    }
+
+    pub(super) fn topology(&self, id: &TopologyId) -> Option<&OfTopology> {
+        self.places.get(id).map(|place| self.at(*place))
+    }
+
+    /// Every topology that something is known of, by id.
+    pub(super) fn topologies(&self) -> impl Iterator<Item = &OfTopology> {
+        self.places.values().map(|place| self.at(*place))
+    }
+
+    pub(super) fn fingerprint(&self, topology: &TopologyId) -> Fingerprint {
+        self.topology(topology).map(|of| of.fingerprint).unwrap_or_default()
+    }
+
+    fn entry(&mut self, id: &TopologyId) -> (u32, &mut OfTopology) {
+        let next = u32::try_from(self.topologies.len()).unwrap_or(u32::MAX);
+        let place = *self.places.entry(id.clone()).or_insert(next);
+        if place == next {
+            let (fingerprint, last, drops) = (Fingerprint::default(), None, Drops::default());
+            self.topologies.push(OfTopology { id: id.clone(), fingerprint, last, drops });
+        }
+        (place, &mut self.topologies[place as usize])
+    }
+
+    pub(super) fn insert(&mut self, meta: &Meta) {
+        let (place, of) = self.entry(meta.name.topology());
+        of.fingerprint.count += 1;
+        of.fingerprint.digest = of.fingerprint.digest.wrapping_add(digest(meta));
+        self.known.insert(meta.id, Known { topology: place, meta: meta.name.meta(), kind: meta.name.kind() });
+    }
+
+    pub(super) fn remove(&mut self, meta: &Meta) {
+        if self.known.remove(&meta.id).is_some() {
+            let (_, of) = self.entry(meta.name.topology());
+            of.fingerprint.count -= 1;
+            of.fingerprint.digest = of.fingerprint.digest.wrapping_sub(digest(meta));
+        }
+    }
+
+    /// Everything of a topology.
+    pub(super) fn forget(&mut self, topology: &TopologyId) {
+        if let Some(place) = self.places.remove(topology) {
+            self.known.retain(|_, known| known.topology != place);
+            let of = &mut self.topologies[place as usize];
+            (of.fingerprint, of.last, of.drops) = (Fingerprint::default(), None, Drops::default());
+        }
+    }
+
+    pub(super) fn set_last(&mut self, topology: &TopologyId, last: Minute) {
+        self.entry(topology).1.last = Some(last);
+    }
+
+    pub(super) fn set_drops(&mut self, topology: &TopologyId, drops: Drops) {
+        self.entry(topology).1.drops = drops;
+    }
+
+    /// What was dropped of a topology, with `more`.
+    pub(super) fn drops_with(&self, topology: &TopologyId, more: &Drops) -> Drops {
+        let mut drops = self.topology(topology).map(|of| of.drops.clone()).unwrap_or_default();
+        add(&mut drops, more);
+        drops
+    }
+}
+
+/// Adds `more` to `drops`.
+pub(super) fn add(drops: &mut Drops, more: &Drops) {
+    for (cause, n) in more {
+        count(drops, *cause, *n);
+    }
+}
+
+/// Counts `n` more of `cause`.
+pub(super) fn count(drops: &mut Drops, cause: DropCause, n: u64) {
+    if n > 0 {
+        let mine = drops.entry(cause).or_default();
+        *mine = mine.saturating_add(n);
+    }
+}
+
+/// The fingerprint's digest is the sum of these, so the order does not matter, and one can be
+/// taken out again.
+fn digest(meta: &Meta) -> u64 {
+    let hash = Sha256::new().chain_update(meta.id.0.to_be_bytes()).chain_update(meta.name.to_string());
+    let digest: [u8; 32] = hash.finalize().into();
+    digest.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(name: &str, id: u64) -> Meta {
+        Meta { id: MetricId(id), name: format!("5@1@t-1-1@@0@sys@{name}").parse().expect("a name") }
+    }
+
+    #[test]
+    fn the_fingerprint_is_of_what_is_known_and_not_of_how_it_came() {
+        let (a, b, c) = (meta("a", 1), meta("b", 2), meta("c", 3));
+        let topology = a.name.topology().clone();
+        let (mut one, mut other) = (Catalog::default(), Catalog::default());
+        [&a, &b].iter().for_each(|meta| one.insert(meta));
+        [&c, &b, &a].iter().for_each(|meta| other.insert(meta));
+        assert_ne!(one.fingerprint(&topology), other.fingerprint(&topology));
+        other.remove(&c);
+        other.remove(&c);
+        assert_eq!(one.fingerprint(&topology), other.fingerprint(&topology));
+        // The same names under swapped ids are not the same.
+        let mut swapped = Catalog::default();
+        [meta("a", 2), meta("b", 1)].iter().for_each(|meta| swapped.insert(meta));
+        assert_ne!(one.fingerprint(&topology), swapped.fingerprint(&topology));
+        one.forget(&topology);
+        assert_eq!((one.len(), one.fingerprint(&topology)), (0, Fingerprint::default()));
+    }
+}

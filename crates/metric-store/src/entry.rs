@@ -1,0 +1,142 @@
+//! The log's entries: all that ever changes what is stored. An entry holds what was decided,
+//! so that applying it needs no clock, no settings and no chance.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::{Drops, Error, Event, record, stored};
+use stormkeeper_metrics::{MetricId, Minute, Point, contribution::Cuts, protocol::Meta};
+use stormkeeper_model::{Position, TopologyId};
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Entry {
+    /// Names that are known from now on.
+    Metas {
+        /// Who registered them.
+        topology: TopologyId,
+        metas: Vec<Meta>,
+        drops: Drops,
+    },
+    /// Points, and the cuts that they were in.
+    Contribution { topology: TopologyId, minute: Minute, cuts: Vec<Cuts>, points: Packed, drops: Drops },
+    /// Minutes that are over.
+    Close {
+        through: Minute,
+        /// The most entries of one topology in the queue.
+        per_topology_max: u64,
+        /// The most bytes of the queue.
+        bytes_max: u64,
+        /// Launches whose last cut is of before this minute are forgotten.
+        cuts_before: Option<Minute>,
+    },
+    /// Something happened.
+    Events(Vec<Event>),
+    /// Metas that are not known any more; all that there is of the topology when absent.
+    Forget { topology: TopologyId, ids: Option<Vec<MetricId>> },
+    /// An uploader has an entry of the queue behind it.
+    Ack { uploader: String, seq: u64 },
+    /// An uploader knows the metas up to this one.
+    AckMetas { uploader: String, through: u64 },
+    /// These upload from now on, and no others.
+    Uploaders(Vec<String>),
+}
+
+impl Entry {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        record::encode(self)
+    }
+
+    pub(super) fn decode(position: Position, bytes: &[u8]) -> Result<Self, Error> {
+        record::decode(&format!("log entry {}:{}", position.term, position.seq), bytes)
+    }
+}
+
+/// Points as they are stored, one after the other: they are made into bytes once, for the log
+/// and for all windows.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Packed(Vec<u8>);
+
+impl Packed {
+    pub(super) fn push(&mut self, id: MetricId, point: &Point) {
+        self.0.extend_from_slice(&id.0.to_be_bytes());
+        let at = self.0.len();
+        self.0.extend_from_slice(&[0; 4]);
+        stored::encode(point, &mut self.0);
+        let n_bytes = u32::try_from(self.0.len() - at - 4).unwrap_or(u32::MAX);
+        self.0[at..at + 4].copy_from_slice(&n_bytes.to_be_bytes());
+    }
+
+    /// The points; ends early where the bytes are no such points.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (MetricId, &[u8])> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            let (id, after) = rest.split_first_chunk()?;
+            let (n_bytes, after) = after.split_first_chunk()?;
+            let n_bytes = usize::try_from(u32::from_be_bytes(*n_bytes)).ok()?;
+            let (point, after) = after.split_at_checked(n_bytes)?;
+            rest = after;
+            Some((MetricId(u64::from_be_bytes(*id)), point))
+        })
+    }
+}
+
+impl fmt::Debug for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} points", self.iter().count())
+    }
+}
+
+impl Serialize for Packed {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Packed {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl de::Visitor<'_> for Bytes {
+            type Value = Packed;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("packed points")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Packed, E> {
+                Ok(Packed(bytes.to_vec()))
+            }
+
+            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Packed, E> {
+                Ok(Packed(bytes))
+            }
+        }
+        from.deserialize_byte_buf(Bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stormkeeper_metrics::point::Counter;
+
+    #[test]
+    fn entries_read_as_they_were_written() {
+        let mut points = Packed::default();
+        points.push(MetricId(7), &Point::Counter(Counter { count: 300 }));
+        points.push(MetricId(9), &Point::Counter(Counter { count: 1 }));
+        assert_eq!(points.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [7, 9]);
+        let entry = Entry::Contribution {
+            topology: "t-1-1".parse().expect("an id"),
+            minute: Minute(5),
+            cuts: vec![Cuts { worker: "w".parse().expect("an id"), first: 1, last: 2 }],
+            points,
+            drops: Drops::default(),
+        };
+        let at = Position { term: 1, seq: 2 };
+        assert_eq!(Entry::decode(at, &entry.encode()).expect("readable"), entry);
+        let error = Entry::decode(at, b"\xc1").expect_err("no entry").to_string();
+        assert!(error.contains("log entry 1:2"), "{error}");
+    }
+}

@@ -1,0 +1,165 @@
+//! The archive as the rest of nimbus sees it: how it is opened, and who waits for whom.
+
+mod follow;
+mod lead;
+mod queries;
+mod uploads;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, RwLock},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::{
+    Error, Options,
+    catalog::Catalog,
+    log::Shape,
+    queue::Queue,
+    store::{Store, View},
+    writer::{Command, Finish, Shared, Writer},
+};
+use stormkeeper_model::Position;
+use stormkeeper_runtime::{
+    blocking,
+    tasks::{Ending, Tasks},
+    watch,
+};
+
+/// The most jobs that wait for the writer. A group of them takes some tens of milliseconds.
+const JOBS_MAX: usize = 256;
+
+/// How long the archive waits to be told to close while too many jobs wait for the writer.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
+
+/// The most points that wait for the writer, all contributions together: some 400 MiB.
+const POINTS_MAX: usize = 4_000_000;
+
+/// The most readers at once: they are on threads that block.
+const READERS_MAX: usize = 8;
+
+/// The metric memory of one nimbus. Clones are the same archive; the last one closes it, if it is
+/// not closed yet, and blocks for as long as that takes.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    pub(super) shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+    readers: Arc<Semaphore>,
+    points: Arc<Semaphore>,
+    // Behind `commands`: fields are dropped in this order, and the thread ends with the last of
+    // those.
+    _writer: Arc<WriterThread>,
+}
+
+/// The writer's thread, waited for: a process that ends while RocksDB is being closed crashes.
+#[derive(Debug)]
+struct WriterThread(Option<JoinHandle<()>>);
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        // Should it have panicked, it has said so.
+        let _ended = self.0.take().map(JoinHandle::join);
+    }
+}
+
+impl Archive {
+    /// Opens the archive in `dir`, and makes it when there is none. Blocks while RocksDB opens.
+    /// It is closed when `tasks` end.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Corrupt`], [`Error::Version`] and [`Error::Open`], which say
+    /// what to do. Nothing is changed then.
+    pub fn open(dir: &Path, options: Options, tasks: &Tasks) -> Result<Self, Error> {
+        let store = Store::open(dir, &options)?;
+        let shared = Arc::new(Shared {
+            store,
+            options,
+            catalog: RwLock::new(Catalog::default()),
+            queue: Mutex::new(Queue::default()),
+            log: Mutex::new((Shape::default(), Position::default())),
+            failure: Mutex::new(None),
+            queue_changed: watch::Sender::new(0),
+        });
+        let writer = Writer::load(&shared)?;
+        let (commands, receiver) = mpsc::channel(JOBS_MAX);
+        let (ended, has_ended) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("archive".to_owned())
+            .spawn(move || {
+                let _ended: oneshot::Sender<()> = ended;
+                writer.run(receiver);
+            })
+            .map_err(|error| Error::Open { path: dir.to_owned(), detail: error.to_string() })?;
+        let (cancel, stop) = (tasks.cancelled(), commands.downgrade());
+        tasks.start_graceful("archive", Ending::Normal, async move {
+            cancel.cancelled().await;
+            // A sender must not be held while this waits: the writer ends with the last of them.
+            while let Some(stop) = stop.upgrade() {
+                match stop.try_send(Command::Stop) {
+                    Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => break,
+                    Err(mpsc::error::TrySendError::Full(_)) => {}
+                }
+                drop(stop);
+                tokio::time::sleep(FULL_PAUSE).await;
+            }
+            let _closed = has_ended.await;
+        });
+        let readers = Arc::new(Semaphore::new(READERS_MAX));
+        let (points, writer) = (Arc::new(Semaphore::new(POINTS_MAX)), Arc::new(WriterThread(Some(thread))));
+        Ok(Self { shared, commands, readers, points, _writer: writer })
+    }
+
+    /// Has the writer do something, and answers when it is on disk.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (job, answer) = job(work);
+        self.commands.send(job).await.map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// The same, unless too much waits.
+    async fn write_or_refuse<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (job, answer) = job(work);
+        self.commands.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Busy,
+            mpsc::error::TrySendError::Closed(_) => Error::Stopped,
+        })?;
+        answer.await.map_err(|_| Error::Stopped)?
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared, &View<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let permit = Arc::clone(&self.readers).acquire_owned().await.map_err(|_| Error::Stopped)?;
+        let shared = Arc::clone(&self.shared);
+        blocking::run(move || {
+            let _permit = permit;
+            shared.store.with(|view| work(&shared, view))
+        })
+        .await
+    }
+}
+
+/// Work for the writer, and where its answer comes.
+fn job<T: Send + 'static>(
+    work: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
+) -> (Command, oneshot::Receiver<Result<T, Error>>) {
+    let (reply, answer) = oneshot::channel();
+    let job = move |writer: &mut Writer| -> Finish {
+        let done = work(writer);
+        Box::new(move |synced: Result<(), Error>| {
+            // Whoever asked may have gone.
+            let _heard = reply.send(done.and_then(|done| synced.map(|()| done)));
+        })
+    };
+    (Command::Write(Box::new(job)), answer)
+}

@@ -1,0 +1,407 @@
+//! Reading what is stored. Every answer is bounded; who wants more asks again.
+
+use std::ops::ControlFlow;
+
+use super::{
+    Error, HistoryEntry, LatestPage, LatestQuery, LatestRow, PayloadPage, TrackEntry, UploadKey,
+    key::{self, Table},
+    record::{self, MetaRecord},
+    store::{Cursor, View},
+    stored,
+};
+use stormkeeper_metrics::{
+    MetaType, MetricId, MetricName, Minute, Point, Subject, Window,
+    protocol::{Meta, MetaPage, MetaQuery},
+};
+use stormkeeper_model::{TaskId, Timestamp, TopologyId, TopologyName};
+
+/// The most metrics, points or entries of one answer.
+pub(super) const PAGE_MAX: usize = 20_000;
+
+/// The most metrics that are looked at for one page: a filter that few pass still answers soon.
+const LOOKED_AT_MAX: usize = 100_000;
+
+/// Stretches of neighbouring buckets that together are exactly the minutes `from..=end`, with
+/// the widest buckets that fit.
+fn tiles(from: Minute, end: Minute) -> Vec<(Window, Minute, Minute)> {
+    let (mut runs, mut at): (Vec<(Window, Minute, Minute)>, u32) = (Vec::new(), from.0);
+    while at <= end.0 {
+        let fits =
+            |window: &Window| at.is_multiple_of(window.minutes()) && window.minutes() - 1 <= end.0 - at;
+        let window = Window::ALL.into_iter().rev().find(fits).unwrap_or(Window::M1);
+        match runs.last_mut() {
+            Some((of, _, last)) if *of == window => *last = Minute(at),
+            _ => runs.push((window, Minute(at), Minute(at))),
+        }
+        let Some(next) = at.checked_add(window.minutes()) else { break };
+        at = next;
+    }
+    runs
+}
+
+/// The point of the `window` that ends with `end`.
+pub(super) fn window(
+    cursor: &mut Cursor<'_>,
+    id: MetricId,
+    window: Window,
+    end: Minute,
+) -> Result<Option<Point>, Error> {
+    let mut merged: Option<Point> = None;
+    for (tile, first, last) in tiles(end.minus(window.minutes() - 1), end) {
+        let until = key::point(id, tile, last);
+        cursor.from(&key::point(id, tile, first), |key, value| {
+            if key > &until[..] {
+                return ControlFlow::Break(());
+            }
+            match (&mut merged, stored::decode(value)) {
+                (None, point) => merged = point,
+                (Some(merged), Some(point)) => _ = merged.merge(&point),
+                (Some(_), None) => {}
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(merged)
+}
+
+/// The buckets that begin in `from..=to`, the first `limit`.
+pub(super) fn points(
+    view: &View<'_>,
+    id: MetricId,
+    window: Window,
+    (from, to): (Minute, Minute),
+    limit: usize,
+) -> Result<Vec<(Minute, Point)>, Error> {
+    let range = (key::point(id, window, from).to_vec(), key::point(id, window, to.plus(1)).to_vec());
+    let mut points = Vec::new();
+    if from > to {
+        return Ok(points);
+    }
+    view.scan(Table::Points, &range, |key, value| {
+        if points.len() >= limit.min(PAGE_MAX) {
+            return Ok(ControlFlow::Break(()));
+        }
+        if let (Some((_, _, bucket)), Some(point)) = (key::parse_point(key), stored::decode(value)) {
+            points.push((bucket, point));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(points)
+}
+
+fn meta(key: &[u8], value: &[u8]) -> Result<Meta, Error> {
+    let id = key::id_of(key).unwrap_or(MetricId(0));
+    let MetaRecord { name, .. } = record::decode("a meta", value)?;
+    Ok(Meta { id, name })
+}
+
+/// The metas of a topology after an id.
+fn metas_after(topology: &TopologyId, after: Option<MetricId>) -> key::Range {
+    let (from, to) = key::metas(topology);
+    match after {
+        None => (from, to),
+        // Behind the last id there is nothing.
+        Some(MetricId(u64::MAX)) => (to.clone(), to),
+        Some(MetricId(id)) => (key::meta(topology, MetricId(id + 1)), to),
+    }
+}
+
+pub(super) fn metas(view: &View<'_>, query: &MetaQuery) -> Result<MetaPage, Error> {
+    let mut page = MetaPage { metas: Vec::new(), next: None };
+    let (mut n_looked_at, limit) = (0, query.limit.clamp(1, PAGE_MAX));
+    let mut last = None;
+    view.scan(Table::State, &metas_after(&query.topology, query.after), |key, value| {
+        if page.metas.len() >= limit || n_looked_at >= LOOKED_AT_MAX {
+            page.next = last;
+            return Ok(ControlFlow::Break(()));
+        }
+        n_looked_at += 1;
+        let meta = meta(key, value)?;
+        last = Some(meta.id);
+        if query.meta.is_none_or(|wanted| meta.name.meta() == wanted) {
+            page.metas.push(meta);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(page)
+}
+
+/// Looks at the metrics of a topology that have a last minute; both tables are in the order of
+/// ids, so they are read side by side.
+pub(super) fn latest(view: &View<'_>, query: &LatestQuery) -> Result<LatestPage, Error> {
+    let mut found: Vec<(Meta, Minute, Vec<u8>)> = Vec::new();
+    let (mut n_looked_at, limit) = (0, query.limit.clamp(1, PAGE_MAX));
+    let (mut next, mut last) = (None, None);
+    let mut latest = view.cursor(Table::Latest);
+    let topology = &query.topology;
+    view.scan(Table::State, &metas_after(topology, query.after), |key, value| {
+        if found.len() >= limit || n_looked_at >= LOOKED_AT_MAX {
+            next = last;
+            return Ok(ControlFlow::Break(()));
+        }
+        n_looked_at += 1;
+        let meta = meta(key, value)?;
+        last = Some(meta.id);
+        if !is_wanted(&meta.name, query) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let at = key::latest(topology, meta.id);
+        latest.from(&at, |key, value| {
+            if let (true, Some((minute, point))) = (key == at, stored::split_latest(value))
+                && query.since.is_none_or(|since| minute >= since)
+            {
+                found.push((meta.clone(), minute, point.to_vec()));
+            }
+            ControlFlow::Break(())
+        })?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let mut cursor = view.cursor(Table::Points);
+    let mut rows = Vec::with_capacity(found.len());
+    for (meta, minute, bytes) in found {
+        let point = match query.window {
+            Window::M1 => stored::decode(&bytes),
+            longer => window(&mut cursor, meta.id, longer, minute)?,
+        };
+        rows.extend(point.map(|point| LatestRow { meta, minute, point }));
+    }
+    Ok(LatestPage { rows, next })
+}
+
+fn is_wanted(name: &MetricName, query: &LatestQuery) -> bool {
+    let (component, task, stream) = match name.subject() {
+        Subject::Stream { component, task, stream } => (Some(component), Some(*task), Some(stream)),
+        Subject::Task { component, task } => (Some(component), Some(*task), None),
+        Subject::ComponentStream { component, stream } => (Some(component), None, Some(stream)),
+        Subject::Component { component } => (Some(component), None, None),
+        Subject::Worker { .. } | Subject::Connection { .. } | Subject::Topology | Subject::Nimbus { .. } => {
+            (None, None, None)
+        }
+    };
+    query.meta.is_none_or(|wanted| name.meta() == wanted)
+        && query.component.as_ref().is_none_or(|wanted| component == Some(wanted))
+        && query.task.is_none_or(|wanted| task == Some(wanted))
+        && query.stream.as_ref().is_none_or(|wanted| stream == Some(wanted))
+        && query.name.as_ref().is_none_or(|pattern| matches(pattern, name.name()))
+}
+
+/// Whether `text` is as `pattern` says, where `*` stands for any characters and `?` for one.
+fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (mut p, mut t) = (0, 0);
+    // Where the last star stands, and how much of the text it has taken.
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(c) if *c == '?' || *c == text[t] => (p, t) = (p + 1, t + 1),
+            _ => match &mut star {
+                Some((at, taken)) => {
+                    *taken += 1;
+                    (p, t) = (*at + 1, *taken);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+/// Points of one upload: its topology's metrics of its levels, and of its share of all ids.
+pub(super) fn payload(
+    view: &View<'_>,
+    upload: &UploadKey,
+    filter: &[MetaType],
+    after: Option<MetricId>,
+    limit: usize,
+) -> Result<PayloadPage, Error> {
+    let (first, end) = share(upload.part, upload.parts);
+    let (mut from, to) = metas_after(&upload.topology, after);
+    from = from.max(key::meta(&upload.topology, first));
+    let (limit, mut metas, mut next, mut last) = (limit.clamp(1, PAGE_MAX), Vec::new(), None, None);
+    let mut n_looked_at = 0;
+    view.scan(Table::State, &(from, to), |key, value| {
+        let id = key::id_of(key).unwrap_or(MetricId(0));
+        if end.is_some_and(|end| id >= end) {
+            return Ok(ControlFlow::Break(()));
+        }
+        if metas.len() >= limit || n_looked_at >= LOOKED_AT_MAX {
+            next = last;
+            return Ok(ControlFlow::Break(()));
+        }
+        n_looked_at += 1;
+        last = Some(id);
+        let meta = meta(key, value)?;
+        let level = meta.name.meta();
+        if upload.kind.holds(level) && (filter.is_empty() || filter.contains(&level)) {
+            metas.push(meta);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let keys: Vec<_> = metas.iter().map(|meta| key::point(meta.id, Window::M1, upload.minute)).collect();
+    let values = view.get_all(Table::Points, &keys)?;
+    let points = metas
+        .into_iter()
+        .zip(values)
+        .filter_map(|(meta, value)| Some((meta, stored::decode(&value?)?)))
+        .collect();
+    Ok(PayloadPage { points, next })
+}
+
+/// The ids of one of `parts` equal shares: the first, and the first that is not in it. Ids are
+/// hashes, so shares have about equally many.
+fn share(part: u32, parts: u32) -> (MetricId, Option<MetricId>) {
+    let begin = |part: u32| (u128::from(part) << 64) / u128::from(parts.max(1));
+    let first = u64::try_from(begin(part)).unwrap_or(u64::MAX);
+    (MetricId(first), u64::try_from(begin(part.saturating_add(1))).ok().map(MetricId))
+}
+
+/// The metas that were registered after the `n`th.
+pub(super) fn registered_after(view: &View<'_>, n: u64, limit: usize) -> Result<Vec<Meta>, Error> {
+    let mut metas = Vec::new();
+    view.scan(Table::State, &key::registered_after(n), |_, place| {
+        if metas.len() >= limit.min(PAGE_MAX) {
+            return Ok(ControlFlow::Break(()));
+        }
+        let mut key = key::all_metas().0;
+        key.extend_from_slice(place);
+        if let Some(value) = view.get(Table::State, &key)? {
+            metas.push(meta(&key, &value)?);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(metas)
+}
+
+/// How many metas were registered up to the last of `metas`; those that are gone do not count.
+pub(super) fn registered_through(view: &View<'_>, metas: &[Meta]) -> Result<u64, Error> {
+    let mut through = 0;
+    for meta in metas {
+        if let Some(value) = view.get(Table::State, &key::meta(meta.name.topology(), meta.id))? {
+            through = through.max(record::decode::<MetaRecord>("a meta", &value)?.n);
+        }
+    }
+    Ok(through)
+}
+
+/// Where tasks ran, of each task the first place first; of one task the last `limit`.
+pub(super) fn track(
+    view: &View<'_>,
+    topology: &TopologyId,
+    task: Option<TaskId>,
+    limit: usize,
+) -> Result<Vec<TrackEntry>, Error> {
+    let mut entries = Vec::new();
+    view.scan_back(Table::State, &key::tracks(topology, task), |_, value| {
+        if entries.len() >= limit.min(PAGE_MAX) {
+            return Ok(ControlFlow::Break(()));
+        }
+        entries.push(record::decode("where a task ran", value)?);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    entries.reverse();
+    Ok(entries)
+}
+
+/// Topologies, the last one first.
+pub(super) fn history(
+    view: &View<'_>,
+    name: Option<&TopologyName>,
+    limit: usize,
+) -> Result<Vec<HistoryEntry>, Error> {
+    let mut entries: Vec<HistoryEntry> = Vec::new();
+    let mut n_looked_at = 0;
+    view.scan_back(Table::State, &key::all_history(), |_, value| {
+        if entries.len() >= limit.min(PAGE_MAX) || n_looked_at >= LOOKED_AT_MAX {
+            return Ok(ControlFlow::Break(()));
+        }
+        n_looked_at += 1;
+        let entry: HistoryEntry = record::decode("the history of a topology", value)?;
+        if name.is_none_or(|name| entry.name == *name) {
+            entries.push(entry);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(entries)
+}
+
+/// Topologies that were killed before a minute, at most [`PAGE_MAX`] of them.
+pub(super) fn killed_before(view: &View<'_>, before: Minute) -> Result<Vec<TopologyId>, Error> {
+    let mut killed = Vec::new();
+    view.scan(Table::State, &key::all_history(), |_, value| {
+        let entry: HistoryEntry = record::decode("the history of a topology", value)?;
+        if entry.killed.is_some_and(|at| Minute::of(at) < before) {
+            killed.push(entry.topology);
+        }
+        let is_full = killed.len() >= PAGE_MAX;
+        Ok(if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(killed)
+}
+
+/// What is left at `now` of a range that is kept for so many minutes: so that no answer depends
+/// on when the disk was tidied up.
+pub(super) fn kept(from: Minute, window: Window, now: Timestamp, retention: u32) -> Minute {
+    let oldest = Minute::of(now).minus(retention).minus(window.minutes());
+    from.max(window.bucket(oldest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn tiles_are_each_minute_once(end in 3000_u32..40_000_000, window in proptest::sample::select(Window::ALL.to_vec())) {
+            let from = end - (window.minutes() - 1);
+            let mut at = from;
+            let runs = tiles(Minute(from), Minute(end));
+            for (tile, first, last) in &runs {
+                prop_assert_eq!(first.0, at);
+                prop_assert_eq!(tile.bucket(*first), *first);
+                prop_assert_eq!((last.0 - first.0) % tile.minutes(), 0);
+                at = last.0 + tile.minutes();
+            }
+            prop_assert_eq!(at, end + 1);
+            prop_assert!(runs.len() <= 7, "{} runs", runs.len());
+        }
+
+        #[test]
+        fn shares_are_each_id_once(id: u64, parts in 1_u32..50) {
+            let of = (0..parts).filter(|part| {
+                let (first, end) = share(*part, parts);
+                MetricId(id) >= first && end.is_none_or(|end| MetricId(id) < end)
+            });
+            prop_assert_eq!(of.count(), 1);
+        }
+    }
+
+    #[test]
+    fn what_is_over_its_time_is_not_shown_whether_it_is_gone_or_not() {
+        let now = Timestamp::from_millis(10_000 * 60_000);
+        let kept = |from, window| kept(Minute(from), window, now, 1000).0;
+        assert_eq!((kept(0, Window::M1), kept(8_998, Window::M1)), (8_999, 8_999));
+        assert_eq!(kept(9_500, Window::M1), 9_500);
+        assert_eq!(kept(0, Window::M10), 8_990, "a bucket goes when its last minute does");
+    }
+
+    #[test]
+    fn patterns_match_the_whole_text() {
+        let check =
+            |pattern, text, expected| assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        check("Emitted", "Emitted", true);
+        check("Emit", "Emitted", false);
+        check("*Tps", "RecvTps", true);
+        check("R*v?ps", "RecvTps", true);
+        check("*a*b", "aabbab", true);
+        check("*a*b", "aabba", false);
+        check("", "x", false);
+        check("*", "", true);
+        check("?", "", false);
+    }
+}

@@ -1,0 +1,282 @@
+//! Whether a contribution is taken, and what of it. Pure but for the last cuts, which are
+//! looked up.
+
+use super::{DropCause, Drops, Error, catalog, catalog::Known, entry::Packed};
+use stormkeeper_metrics::{
+    Contribution, MetricId, Minute, Point,
+    contribution::Cuts,
+    point::{Histogram, Meter},
+    protocol::{NAMES_MAX, StoredCut},
+};
+use stormkeeper_model::WorkerId;
+
+/// Clocks of machines differ; what is further ahead than this is not believed.
+const AHEAD_MAX: u32 = 5;
+
+/// What becomes of a contribution.
+#[derive(Debug, PartialEq)]
+pub(super) enum Decision {
+    Take {
+        minute: Minute,
+        points: Packed,
+        drops: Drops,
+    },
+    /// All of its cuts were taken before.
+    Duplicate,
+    Overlaps(Vec<StoredCut>),
+    Unregistered(Vec<MetricId>),
+}
+
+/// Which minutes are taken as they are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub(super) oldest: Minute,
+    pub(super) now: Minute,
+}
+
+impl Span {
+    /// Up to now, and back to what a retention of so many minutes keeps.
+    pub(super) fn new(now: Minute, retention: u32) -> Self {
+        Self { oldest: now.minus(retention.saturating_sub(1)), now }
+    }
+
+    /// The minute that is counted for, and why it is another one.
+    fn clamp(self, minute: Minute) -> (Minute, Option<DropCause>) {
+        if minute > self.now.plus(AHEAD_MAX) {
+            (self.now, Some(DropCause::FromFuture))
+        } else if minute < self.oldest {
+            (self.oldest, Some(DropCause::TooOld))
+        } else {
+            (minute, None)
+        }
+    }
+}
+
+pub(super) fn decide(
+    mut contribution: Contribution,
+    span: Span,
+    known: impl Fn(MetricId) -> Option<Known>,
+    last_cut: impl FnMut(&WorkerId) -> Result<Option<u64>, Error>,
+) -> Result<Decision, Error> {
+    check(&contribution)?;
+    let mut drops = Drops::default();
+    if let Some(other) = earlier_cuts(&contribution.cuts, last_cut, &mut drops)? {
+        return Ok(other);
+    }
+    let unknown: Vec<MetricId> = contribution
+        .points
+        .iter()
+        .map(|(id, _)| *id)
+        .filter(|id| known(*id).is_none())
+        .take(NAMES_MAX)
+        .collect();
+    if !unknown.is_empty() {
+        return Ok(Decision::Unregistered(unknown));
+    }
+    // In the order of their keys; one that stands twice is added up.
+    contribution.points.sort_by_key(|(id, _)| *id);
+    contribution.points.dedup_by(|(id, later), (before, point)| id == before && point.merge(later));
+    let mut points = Packed::default();
+    let mut n_points = 0;
+    for (id, point) in &contribution.points {
+        if !is_finite(point) {
+            catalog::count(&mut drops, DropCause::NotFinite, 1);
+        } else if known(*id).is_some_and(|known| known.kind != point.kind()) {
+            catalog::count(&mut drops, DropCause::WrongKind, 1);
+        } else {
+            points.push(*id, point);
+            n_points += 1;
+        }
+    }
+    let (minute, cause) = span.clamp(contribution.minute);
+    if let Some(cause) = cause {
+        catalog::count(&mut drops, cause, n_points);
+    }
+    Ok(Decision::Take { minute, points, drops })
+}
+
+/// Refuses what no one in his senses sends.
+fn check(contribution: &Contribution) -> Result<(), Error> {
+    let fail = |reason: &str| {
+        let Contribution { topology, minute, .. } = contribution;
+        Err(Error::Invalid(format!("the contribution of {topology} to {minute} {reason}")))
+    };
+    if contribution.cuts.is_empty() {
+        return fail("has no cuts");
+    }
+    if contribution.cuts.iter().any(|cuts| cuts.first == 0 || cuts.first > cuts.last) {
+        return fail("has cuts that do not count from 1 up");
+    }
+    let mut workers: Vec<&WorkerId> = contribution.cuts.iter().map(|cuts| &cuts.worker).collect();
+    workers.sort();
+    if workers.windows(2).any(|pair| pair[0] == pair[1]) {
+        return fail("has cuts of one launch twice");
+    }
+    Ok(())
+}
+
+/// What the cuts that were taken before make of these; `None` when all are new. Cuts that never
+/// came are counted.
+fn earlier_cuts(
+    cuts: &[Cuts],
+    mut last_cut: impl FnMut(&WorkerId) -> Result<Option<u64>, Error>,
+    drops: &mut Drops,
+) -> Result<Option<Decision>, Error> {
+    let mut stored = Vec::new();
+    let (mut all_taken, mut none_taken, mut n_missing) = (true, true, 0_u64);
+    for Cuts { worker, first, last } in cuts {
+        let before = last_cut(worker)?;
+        if let Some(last) = before {
+            stored.push(StoredCut { worker: worker.clone(), last });
+        }
+        let before = before.unwrap_or_default();
+        all_taken &= *last <= before;
+        none_taken &= *first > before;
+        n_missing = n_missing.saturating_add(first.saturating_sub(before.saturating_add(1)));
+    }
+    if all_taken {
+        return Ok(Some(Decision::Duplicate));
+    }
+    if !none_taken {
+        return Ok(Some(Decision::Overlaps(stored)));
+    }
+    catalog::count(drops, DropCause::MissingCut, n_missing);
+    Ok(None)
+}
+
+fn is_finite(point: &Point) -> bool {
+    let meter = |meter: &Meter| [meter.m1, meter.m5, meter.m15].iter().all(|rate| rate.is_finite());
+    let histogram = |it: &Histogram| [it.sum, it.min, it.max].iter().all(|value| value.is_finite());
+    match point {
+        Point::Counter(_) => true,
+        Point::Gauge(gauge) => [gauge.sum, gauge.min, gauge.max].iter().all(|value| value.is_finite()),
+        Point::Meter(it) => meter(it),
+        Point::Histogram(it) => histogram(it),
+        Point::Timer(it) => histogram(&it.histogram) && meter(&it.meter),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stormkeeper_metrics::{
+        MetaType, MetricType,
+        point::{Counter, Gauge, Timer},
+    };
+
+    fn take(
+        minute: u32,
+        cuts: &[(u64, u64)],
+        points: Vec<(u64, Point)>,
+        last: Option<u64>,
+    ) -> Result<Decision, Error> {
+        let contribution = Contribution {
+            topology: "t-1-1".parse().expect("an id"),
+            minute: Minute(minute),
+            cuts: cuts
+                .iter()
+                .enumerate()
+                .map(|(n, (first, last))| Cuts {
+                    worker: format!("w{n}").parse().expect("an id"),
+                    first: *first,
+                    last: *last,
+                })
+                .collect(),
+            points: points.into_iter().map(|(id, point)| (MetricId(id), point)).collect(),
+        };
+        let known = |id: MetricId| {
+            let kind = if id.0 < 10 { MetricType::Counter } else { MetricType::Gauge };
+            (id.0 < 20).then_some(Known { topology: 0, meta: MetaType::Task, kind })
+        };
+        decide(contribution, Span::new(Minute(10_000), 1000), known, |_| Ok(last))
+    }
+
+    fn counter(count: u64) -> Point {
+        Point::Counter(Counter { count })
+    }
+
+    fn drops(of: Decision) -> Vec<(DropCause, u64)> {
+        let Decision::Take { drops, .. } = of else { panic!("{of:?}") };
+        drops.into_iter().collect()
+    }
+
+    #[test]
+    fn each_number_of_a_point_is_finite() {
+        let meter = Meter { count: 1, from: Minute(1), at: Minute(1), m1: 1.0, m5: 1.0, m15: 1.0 };
+        let histogram =
+            Histogram { count: 1, sum: 1.0, min: 1.0, max: 1.0, zeros: 0, buckets: [(0, 1)].into() };
+        let gauge = Gauge { at: Minute(1), sum: 1.0, n: 1, min: 1.0, max: 1.0 };
+        let timer = |meter: &Meter, histogram: &Histogram| {
+            Point::Timer(Timer { meter: *meter, histogram: histogram.clone() })
+        };
+        let good = [Point::Meter(meter), Point::Gauge(gauge), timer(&meter, &histogram)];
+        assert!(good.iter().all(is_finite));
+        for odd in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let meters =
+                [Meter { m1: odd, ..meter }, Meter { m5: odd, ..meter }, Meter { m15: odd, ..meter }];
+            let histograms = [
+                Histogram { sum: odd, ..histogram.clone() },
+                Histogram { min: odd, ..histogram.clone() },
+                Histogram { max: odd, ..histogram.clone() },
+            ];
+            let gauges =
+                [Gauge { sum: odd, ..gauge }, Gauge { min: odd, ..gauge }, Gauge { max: odd, ..gauge }];
+            let timers = meters.iter().map(|meter| timer(meter, &histogram));
+            let timers = timers.chain(histograms.iter().map(|histogram| timer(&meter, histogram)));
+            let bad: Vec<Point> = timers
+                .chain(meters.iter().copied().map(Point::Meter))
+                .chain(histograms.iter().cloned().map(Point::Histogram))
+                .chain(gauges.iter().copied().map(Point::Gauge))
+                .collect();
+            assert!(!bad.iter().any(is_finite), "{odd}");
+        }
+    }
+
+    #[test]
+    fn each_cut_is_taken_once() {
+        let with =
+            |cuts: &[(u64, u64)], last| take(10_000, cuts, vec![(1, counter(1))], last).expect("sense");
+        assert_eq!(drops(with(&[(1, 2)], None)), []);
+        assert_eq!(drops(with(&[(4, 4)], Some(3))), []);
+        assert_eq!(drops(with(&[(6, 6)], Some(3))), [(DropCause::MissingCut, 2)]);
+        assert_eq!(with(&[(1, 3), (2, 2)], Some(3)), Decision::Duplicate);
+        assert!(matches!(with(&[(3, 4)], Some(3)), Decision::Overlaps(stored) if stored[0].last == 3));
+        assert!(matches!(with(&[(4, 4), (1, 2)], Some(3)), Decision::Overlaps(_)));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_and_what_is_odd_is_counted() {
+        for cuts in [&[][..], &[(0, 1)], &[(2, 1)]] {
+            take(10_000, cuts, Vec::new(), None).expect_err("no sense");
+        }
+        let twice = Cuts { worker: "w".parse().expect("an id"), first: 1, last: 1 };
+        let twice = Contribution {
+            topology: "t-1-1".parse().expect("an id"),
+            minute: Minute(10_000),
+            cuts: vec![twice.clone(), Cuts { first: 2, last: 2, ..twice }],
+            points: Vec::new(),
+        };
+        let decided = decide(twice, Span::new(Minute(10_000), 1000), |_| None, |_| Ok(None));
+        assert!(decided.is_err(), "one launch twice: {decided:?}");
+        let minute = |minute| match take(minute, &[(1, 1)], vec![(1, counter(1))], None).expect("sense") {
+            Decision::Take { minute, drops, .. } => (minute.0, drops.into_keys().next()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(minute(10_005), (10_005, None));
+        assert_eq!(minute(10_006), (10_000, Some(DropCause::FromFuture)));
+        assert_eq!(minute(9_001), (9_001, None));
+        assert_eq!(minute(9_000), (9_001, Some(DropCause::TooOld)));
+        let gauge = |sum| Point::Gauge(Gauge { at: Minute(1), sum, n: 1, min: 0.0, max: 1.0 });
+        let odd =
+            vec![(12, gauge(f64::NAN)), (11, gauge(1.0)), (1, counter(1)), (2, gauge(1.0)), (1, counter(2))];
+        let taken = take(10_000, &[(1, 1)], odd, None).expect("sense");
+        let Decision::Take { points, .. } = &taken else { panic!("{taken:?}") };
+        let mut expected = Packed::default();
+        expected.push(MetricId(1), &counter(3));
+        expected.push(MetricId(11), &gauge(1.0));
+        assert_eq!(*points, expected);
+        assert_eq!(drops(taken), [(DropCause::NotFinite, 1), (DropCause::WrongKind, 1)]);
+        let unknown = take(10_000, &[(1, 1)], vec![(1, counter(1)), (30, counter(1))], None).expect("sense");
+        assert_eq!(unknown, Decision::Unregistered(vec![MetricId(30)]));
+    }
+}

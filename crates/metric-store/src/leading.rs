@@ -1,0 +1,107 @@
+//! What the writer does for a leader: it decides here, and what it decided is an entry.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::{
+    DropCause, Drops, Error, Taken,
+    catalog::METAS_MAX,
+    entry::Entry,
+    intake::{self, Decision, Span},
+    key::{self, Table},
+    record::{self, CutRecord, MetaRecord},
+    register::Registry,
+    store::View,
+    writer::{Shared, Writer},
+};
+use stormkeeper_metrics::{
+    Contribution, MetricId, MetricName, Minute, Window,
+    protocol::{RegisterAnswer, RegisterRequest},
+};
+use stormkeeper_model::{Term, TopologyId, WorkerId};
+
+/// The name of a known metric.
+pub(super) fn name_of(shared: &Shared, view: &View<'_>, id: MetricId) -> Result<Option<MetricName>, Error> {
+    let topology = {
+        let catalog = shared.catalog();
+        let Some(known) = catalog.get(id) else { return Ok(None) };
+        catalog.at(known.topology).id.clone()
+    };
+    let value = view.get(Table::State, &key::meta(&topology, id))?;
+    Ok(value.map(|bytes| record::decode::<MetaRecord>("a meta", &bytes)).transpose()?.map(|meta| meta.name))
+}
+
+/// Gives each claim its id, and makes known those that are new.
+pub(super) fn register(
+    writer: &mut Writer,
+    term: Term,
+    request: &RegisterRequest,
+) -> Result<RegisterAnswer, Error> {
+    writer.lead(term)?;
+    let shared = Arc::clone(&writer.shared);
+    let decision = shared.store.with(|view| {
+        Registry {
+            topology: &request.topology,
+            id_of: shared.options.id_of,
+            name_of: |id| name_of(&shared, view, id),
+            n_known: &|topology| shared.catalog().fingerprint(topology).count,
+            per_topology_max: shared.options.names_per_topology_max as u64,
+            n_free: METAS_MAX.saturating_sub(shared.catalog().len()) as u64,
+        }
+        .decide(&request.claims)
+    })?;
+    if !decision.new.is_empty() || !decision.drops.is_empty() {
+        tell_of_drops(&request.topology, &decision.drops);
+        let topology = request.topology.clone();
+        writer.append(term, &Entry::Metas { topology, metas: decision.new, drops: decision.drops })?;
+    }
+    Ok(RegisterAnswer { claims: decision.answers })
+}
+
+/// Takes a contribution, or says why not.
+pub(super) fn contribute(
+    writer: &mut Writer,
+    term: Term,
+    contribution: Contribution,
+) -> Result<Taken, Error> {
+    writer.lead(term)?;
+    let shared = Arc::clone(&writer.shared);
+    let (topology, cuts) = (contribution.topology.clone(), contribution.cuts.clone());
+    let options = &shared.options;
+    let span = Span::new(Minute::of(options.clock.now()), options.retention.minutes(Window::M1));
+    let decision = shared.store.with(|view| {
+        let catalog = shared.catalog();
+        let last_cut = |worker: &WorkerId| {
+            let value = view.get(Table::State, &key::cut(&topology, worker))?;
+            let record = value.map(|bytes| record::decode::<CutRecord>("the last cut of a launch", &bytes));
+            Ok(record.transpose()?.map(|record| record.last))
+        };
+        intake::decide(contribution, span, |id| catalog.get(id), last_cut)
+    })?;
+    match decision {
+        Decision::Take { minute, points, drops } => {
+            tell_of_drops(&topology, &drops);
+            writer.append(term, &Entry::Contribution { topology, minute, cuts, points, drops })?;
+            Ok(Taken::Stored(writer.last))
+        }
+        Decision::Duplicate => Ok(Taken::Stored(writer.last)),
+        Decision::Overlaps(stored) => Ok(Taken::Overlaps(stored)),
+        Decision::Unregistered(ids) => Ok(Taken::Unregistered(ids)),
+    }
+}
+
+/// What was left out is counted, and told in the log.
+fn tell_of_drops(topology: &TopologyId, drops: &Drops) {
+    for (cause, n) in drops {
+        let what = match cause {
+            DropCause::MissingCut => "cuts never came",
+            DropCause::FromFuture | DropCause::TooOld => "points count for another minute",
+            DropCause::InvalidName | DropCause::TooManyNames => "names were refused",
+            DropCause::IdTaken => "names got another id",
+            DropCause::NotFinite | DropCause::WrongKind => "points were left out",
+            DropCause::QueueFull => "entries were dropped",
+        };
+        warn!(%topology, cause = cause.word(), n, "metrics: {what}");
+    }
+}

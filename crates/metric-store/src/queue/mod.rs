@@ -1,0 +1,341 @@
+//! The upload queue, without its disk.
+//!
+//! ```text
+//!             close            next                 ack by the last uploader
+//!  reserved ────────▶ ready ────────▶ uploading ─────────────────────────────▶ gone
+//!                       ▲                 │
+//!                       └─ nack, time-out ┘   each uploader for itself; after a pause
+//! ```
+//!
+//! What is on disk changes by [`Change`]s only: the functions that plan them leave the queue as
+//! it is, and [`Queue::commit`] follows the disk. *Uploading* is not on disk: after a crash it
+//! is ready again.
+
+mod hands;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use super::{
+    QueueStatus, Upload, UploadKey, UploadKind, UploaderStatus,
+    record::{Progress, Queued, Reserved},
+};
+use hands::Hands;
+use stormkeeper_metrics::Minute;
+use stormkeeper_model::{TopologyId, clock::Monotonic};
+
+/// An entry with more points is divided: first the topology's and components', then the rest
+/// in parts of about so many. JStorm's bound.
+pub(super) const POINTS_PER_UPLOAD: u64 = 10_000;
+
+/// The most entries of the whole queue: what is kept of them in memory is bounded too.
+pub(super) const ENTRIES_MAX: usize = 100_000;
+
+/// The most entries that one closing makes; what is left is made by the next.
+const CLOSED_AT_ONCE_MAX: usize = 10_000;
+
+/// One change of what is on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// A minute of a topology has this much data.
+    Reserve(Minute, TopologyId, Reserved),
+    /// It is closed.
+    Release(Minute, TopologyId),
+    /// An entry is there, or is changed.
+    Put(Queued),
+    /// An entry is gone.
+    Remove(u64),
+    /// An uploader got on.
+    Progress(String, Progress),
+    /// An uploader is none any more.
+    Retire(String),
+    /// Numbers up to here are used.
+    Next(u64),
+}
+
+/// How much may be given out, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flow {
+    pub(super) uploading_max: usize,
+    pub(super) timeout: std::time::Duration,
+    pub(super) pause: std::time::Duration,
+}
+
+/// The bounds of the queue, as the leader set them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) per_topology_max: u64,
+    pub(super) bytes_max: u64,
+}
+
+/// All that waits to be uploaded.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    reserved: BTreeMap<(Minute, TopologyId), Reserved>,
+    entries: BTreeMap<u64, Queued>,
+    uploaders: BTreeMap<String, Progress>,
+    next: u64,
+    bytes: u64,
+    hands: Hands,
+}
+
+impl Queue {
+    /// Follows the disk.
+    pub(super) fn commit(&mut self, change: Change) {
+        match change {
+            Change::Reserve(minute, topology, reserved) => {
+                self.reserved.insert((minute, topology), reserved);
+            }
+            Change::Release(minute, topology) => {
+                self.reserved.remove(&(minute, topology));
+            }
+            Change::Put(entry) => {
+                self.bytes += entry.bytes;
+                self.next = self.next.max(entry.key.seq + 1);
+                if let Some(before) = self.entries.insert(entry.key.seq, entry) {
+                    self.bytes -= before.bytes;
+                }
+            }
+            Change::Remove(seq) => {
+                if let Some(before) = self.entries.remove(&seq) {
+                    self.bytes -= before.bytes;
+                }
+                self.hands.forget(seq);
+            }
+            Change::Progress(uploader, progress) => {
+                self.uploaders.insert(uploader, progress);
+            }
+            Change::Retire(uploader) => {
+                self.uploaders.remove(&uploader);
+                self.hands.retire(&uploader);
+            }
+            Change::Next(next) => self.next = self.next.max(next),
+        }
+    }
+
+    /// More data came for a minute.
+    pub(super) fn reserve(&self, minute: Minute, topology: &TopologyId, added: Reserved) -> Change {
+        let before = self.reserved.get(&(minute, topology.clone())).copied().unwrap_or_default();
+        Change::Reserve(
+            minute,
+            topology.clone(),
+            Reserved {
+                n_top: before.n_top.saturating_add(added.n_top),
+                n_rest: before.n_rest.saturating_add(added.n_rest),
+                bytes: before.bytes.saturating_add(added.bytes),
+            },
+        )
+    }
+
+    /// Makes entries of all minutes up to `through`, and drops the oldest that are over the
+    /// bounds. Answers the changes, how many entries are new, and which were dropped: the
+    /// topology, once for each uploader that had not acknowledged it.
+    pub(super) fn close(&self, through: Minute, limits: Limits) -> (Vec<Change>, usize, Vec<TopologyId>) {
+        let (mut changes, mut added) = (Vec::new(), Vec::new());
+        for ((minute, topology), reserved) in self.reserved.range(..) {
+            if *minute > through || added.len() >= CLOSED_AT_ONCE_MAX {
+                break;
+            }
+            changes.push(Change::Release(*minute, topology.clone()));
+            if !self.uploaders.is_empty() {
+                self.divide(*minute, topology, *reserved, &mut added);
+            }
+        }
+        let n_added = added.len();
+        let dropped = self.over(&added, limits);
+        let mut progress = self.uploaders.clone();
+        let mut told = Vec::new();
+        let is_dropped = |entry: &Queued| dropped.binary_search(&entry.key.seq).is_ok();
+        for entry in self.entries.values().chain(&added).filter(|entry| is_dropped(entry)) {
+            for (uploader, progress) in &mut progress {
+                if !entry.acked.contains(uploader) {
+                    progress.n_dropped += 1;
+                    told.push(entry.key.topology.clone());
+                }
+            }
+        }
+        if let Some(last) = added.last() {
+            changes.push(Change::Next(last.key.seq + 1));
+        }
+        changes.extend(added.into_iter().filter(|entry| !is_dropped(entry)).map(Change::Put));
+        changes
+            .extend(dropped.iter().filter(|seq| self.entries.contains_key(seq)).copied().map(Change::Remove));
+        if !told.is_empty() {
+            changes.extend(
+                progress.into_iter().map(|(uploader, progress)| Change::Progress(uploader, progress)),
+            );
+        }
+        (changes, n_added, told)
+    }
+
+    /// The entries of one minute of a topology, behind those of `added`.
+    fn divide(&self, minute: Minute, topology: &TopologyId, reserved: Reserved, added: &mut Vec<Queued>) {
+        let Reserved { n_top, n_rest, bytes } = reserved;
+        let n_points = n_top + n_rest;
+        if n_points == 0 {
+            return;
+        }
+        let parts = |n: u64| u32::try_from(n.div_ceil(POINTS_PER_UPLOAD)).unwrap_or(u32::MAX);
+        let pieces: Vec<(UploadKind, u64, u32)> = match (n_top, n_rest) {
+            (_, 0) => vec![(UploadKind::Topology, n_top, parts(n_top))],
+            (0, _) => vec![(UploadKind::Task, n_rest, parts(n_rest))],
+            _ if n_points <= POINTS_PER_UPLOAD => vec![(UploadKind::All, n_points, 1)],
+            _ => vec![(UploadKind::Topology, n_top, parts(n_top)), (UploadKind::Task, n_rest, parts(n_rest))],
+        };
+        for (kind, n, parts) in pieces {
+            for part in 0..parts {
+                let seq = added.last().map_or(self.next, |last| last.key.seq + 1);
+                let key = UploadKey { seq, topology: topology.clone(), minute, kind, part, parts };
+                let n_points = n / u64::from(parts);
+                let bytes = bytes / (n_top + n_rest).max(1) * n_points;
+                added.push(Queued { key, n_points, bytes, acked: Vec::new() });
+            }
+        }
+    }
+
+    /// The numbers of those that are over the bounds, in order.
+    fn over(&self, added: &[Queued], limits: Limits) -> Vec<u64> {
+        let all = || self.entries.values().chain(added);
+        let mut per_topology: BTreeMap<&TopologyId, u64> = BTreeMap::new();
+        for entry in all() {
+            *per_topology.entry(&entry.key.topology).or_default() += 1;
+        }
+        let mut n_entries = self.entries.len() + added.len();
+        let mut bytes: u64 = all().map(|entry| entry.bytes).sum();
+        let mut dropped = Vec::new();
+        for entry in all() {
+            let n = per_topology.get_mut(&entry.key.topology).expect("counted above");
+            if *n > limits.per_topology_max || n_entries > ENTRIES_MAX || bytes > limits.bytes_max {
+                *n -= 1;
+                n_entries -= 1;
+                bytes -= entry.bytes;
+                dropped.push(entry.key.seq);
+            }
+        }
+        dropped
+    }
+
+    /// An uploader has `seq` behind it. Nothing changes when it had before, or when the entry
+    /// is not there any more.
+    pub(super) fn ack(&self, uploader: &str, seq: u64) -> Vec<Change> {
+        let (Some(progress), Some(entry)) = (self.uploaders.get(uploader), self.entries.get(&seq)) else {
+            return Vec::new();
+        };
+        if entry.acked.iter().any(|known| known == uploader) {
+            return Vec::new();
+        }
+        let mut entry = entry.clone();
+        entry.acked.push(uploader.to_owned());
+        let progress = Progress { n_acked: progress.n_acked + 1, ..*progress };
+        vec![
+            Change::Progress(uploader.to_owned(), progress),
+            self.put_or_remove(entry, self.uploaders.keys()),
+        ]
+    }
+
+    fn put_or_remove<'a>(&self, entry: Queued, mut uploaders: impl Iterator<Item = &'a String>) -> Change {
+        if uploaders.all(|uploader| entry.acked.contains(uploader)) {
+            Change::Remove(entry.key.seq)
+        } else {
+            Change::Put(entry)
+        }
+    }
+
+    /// An uploader knows the metas up to the `through`th.
+    pub(super) fn ack_metas(&self, uploader: &str, through: u64) -> Vec<Change> {
+        let Some(progress) = self.uploaders.get(uploader) else { return Vec::new() };
+        let metas = progress.metas.max(through);
+        vec![Change::Progress(uploader.to_owned(), Progress { metas, ..*progress })]
+    }
+
+    /// From now on these upload. A new one begins with the oldest entry.
+    pub(super) fn set_uploaders(&self, names: &[String]) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for name in names.iter().filter(|name| !self.uploaders.contains_key(*name)) {
+            changes.push(Change::Progress(name.clone(), Progress::default()));
+        }
+        for name in self.uploaders.keys().filter(|name| !names.contains(name)) {
+            changes.push(Change::Retire(name.clone()));
+        }
+        for entry in self.entries.values() {
+            if let Change::Remove(seq) = self.put_or_remove(entry.clone(), names.iter()) {
+                changes.push(Change::Remove(seq));
+            }
+        }
+        changes
+    }
+
+    /// Everything of a topology.
+    pub(super) fn forget(&self, topology: &TopologyId) -> Vec<Change> {
+        let reserved = self.reserved.keys().filter(|(_, of)| of == topology);
+        let entries = self.entries.values().filter(|entry| entry.key.topology == *topology);
+        reserved
+            .map(|(minute, of)| Change::Release(*minute, of.clone()))
+            .chain(entries.map(|entry| Change::Remove(entry.key.seq)))
+            .collect()
+    }
+
+    /// Who uploads.
+    pub(super) fn uploaders(&self) -> impl Iterator<Item = &str> {
+        self.uploaders.keys().map(String::as_str)
+    }
+
+    /// How far an uploader knows the metas; `None` when it is none.
+    pub(super) fn metas_known_by(&self, uploader: &str) -> Option<u64> {
+        self.uploaders.get(uploader).map(|progress| progress.metas)
+    }
+
+    /// Gives an uploader the oldest entry that it may have now.
+    pub(super) fn next(&mut self, uploader: &str, now: Monotonic, flow: Flow) -> Option<Upload> {
+        if !self.uploaders.contains_key(uploader) || !self.hands.may_have(uploader, now, flow) {
+            return None;
+        }
+        let is_free = |entry: &&Queued| {
+            !entry.acked.iter().any(|known| known == uploader)
+                && self.hands.is_free(uploader, entry.key.seq, now)
+        };
+        let entry = self.entries.values().find(is_free)?;
+        let attempts = self.hands.give(uploader, entry.key.seq, now, flow);
+        Some(Upload { key: entry.key.clone(), attempts, points: entry.n_points, timeout: flow.timeout })
+    }
+
+    /// An uploader could not upload `seq`.
+    pub(super) fn nack(&mut self, uploader: &str, seq: u64, now: Monotonic, flow: Flow, reason: &str) {
+        self.hands.refuse(uploader, seq, now, flow, reason);
+    }
+
+    /// An uploader's hand is free again, as its acknowledgement is on disk.
+    pub(super) fn let_go(&mut self, uploader: &str, seq: u64) {
+        self.hands.let_go(uploader, seq);
+    }
+
+    /// Goes on with what was given out, as after a swap of what is on disk.
+    pub(super) fn take_hands(&mut self, before: &mut Self) {
+        self.hands = std::mem::take(&mut before.hands);
+    }
+
+    pub(super) fn status(&self) -> QueueStatus {
+        let of = |(name, progress): (&String, &Progress)| {
+            let pending = self.entries.values().filter(|entry| !entry.acked.contains(name)).count();
+            let (uploading, refused, last_refusal) = self.hands.of(name);
+            let status = UploaderStatus {
+                pending,
+                uploading,
+                acked: progress.n_acked,
+                dropped: progress.n_dropped,
+                refused,
+                last_refusal,
+            };
+            (name.clone(), status)
+        };
+        QueueStatus {
+            reserved: self.reserved.len(),
+            ready: self.entries.len(),
+            bytes: self.bytes,
+            oldest: self.entries.values().next().map(|entry| entry.key.minute),
+            uploaders: self.uploaders.iter().map(of).collect(),
+        }
+    }
+}

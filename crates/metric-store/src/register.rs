@@ -1,0 +1,186 @@
+//! Which id a name gets. Pure but for the names of ids that are taken, which are looked up.
+
+use std::collections::HashMap;
+
+use super::{DropCause, Drops, Error, catalog};
+use stormkeeper_metrics::{
+    MetricId, MetricName, name,
+    protocol::{Claim, Meta, Registered},
+};
+use stormkeeper_model::TopologyId;
+
+/// How many ids a name may have. That a second is needed is as good as never the case; that
+/// four are not enough is a broken hash.
+const PROBES_MAX: u32 = 4;
+
+/// What registering decides.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Decision {
+    /// One for each claim.
+    pub(super) answers: Vec<Registered>,
+    /// Those that were not known.
+    pub(super) new: Vec<Meta>,
+    pub(super) drops: Drops,
+}
+
+/// What registering needs to know.
+pub(super) struct Registry<'a, N> {
+    pub(super) topology: &'a TopologyId,
+    pub(super) id_of: fn(&str, u32) -> MetricId,
+    /// The name that has an id, if any.
+    pub(super) name_of: N,
+    /// How many names of a topology are known.
+    pub(super) n_known: &'a dyn Fn(&TopologyId) -> u64,
+    pub(super) per_topology_max: u64,
+    /// How many more names may be known at all.
+    pub(super) n_free: u64,
+}
+
+impl<N> Registry<'_, N>
+where
+    N: FnMut(MetricId) -> Result<Option<MetricName>, Error>,
+{
+    pub(super) fn decide(mut self, claims: &[Claim]) -> Result<Decision, Error> {
+        let mut decision = Decision::default();
+        // What this request itself takes.
+        let mut taken: HashMap<MetricId, MetricName> = HashMap::new();
+        let mut n_new: HashMap<TopologyId, u64> = HashMap::new();
+        for claim in claims {
+            let answer = match self.parse(&claim.name) {
+                Err(reason) => {
+                    catalog::count(&mut decision.drops, DropCause::InvalidName, 1);
+                    Registered::Refused(reason)
+                }
+                Ok(name) => self.place(name, claim, &mut taken, &mut n_new, &mut decision)?,
+            };
+            decision.answers.push(answer);
+        }
+        Ok(decision)
+    }
+
+    /// A name that this topology may register.
+    fn parse(&self, text: &str) -> Result<MetricName, String> {
+        let name: MetricName = text.parse().map_err(|error: name::InvalidName| error.to_string())?;
+        if name.topology() != self.topology && name.topology().as_str() != name::CLUSTER {
+            return Err(format!("{} may not register a metric of {}", self.topology, name.topology()));
+        }
+        Ok(name)
+    }
+
+    fn place(
+        &mut self,
+        name: MetricName,
+        claim: &Claim,
+        taken: &mut HashMap<MetricId, MetricName>,
+        n_new: &mut HashMap<TopologyId, u64>,
+        decision: &mut Decision,
+    ) -> Result<Registered, Error> {
+        // However a name was spelled, its id follows from how it is written here.
+        let text = name.to_string();
+        let probes: Vec<MetricId> = (0..PROBES_MAX).map(|probe| (self.id_of)(&text, probe)).collect();
+        let mut free = Vec::new();
+        for id in &probes {
+            let owner = match taken.get(id) {
+                Some(owner) => Some(owner.clone()),
+                None => (self.name_of)(*id)?,
+            };
+            match owner {
+                Some(owner) if owner == name => return Ok(Registered::As(*id)),
+                Some(_) => {}
+                None => free.push(*id),
+            }
+        }
+        let of = name.topology().clone();
+        let n = n_new.entry(of.clone()).or_default();
+        if (self.n_known)(&of) + *n >= self.per_topology_max || decision.new.len() as u64 >= self.n_free {
+            catalog::count(&mut decision.drops, DropCause::TooManyNames, 1);
+            return Ok(Registered::Refused(format!(
+                "{of} has too many metrics ({})",
+                (self.n_known)(&of) + *n
+            )));
+        }
+        // What the measurer used so far is adopted; ids that do not belong to the name are not.
+        let Some(id) = free.iter().find(|id| **id == claim.id).or(free.first()).copied() else {
+            catalog::count(&mut decision.drops, DropCause::IdTaken, 1);
+            return Ok(Registered::Refused(format!("all {PROBES_MAX} ids of {text} are taken")));
+        };
+        if id != claim.id && probes.contains(&claim.id) {
+            catalog::count(&mut decision.drops, DropCause::IdTaken, 1);
+        }
+        *n += 1;
+        taken.insert(id, name.clone());
+        decision.new.push(Meta { id, name });
+        Ok(Registered::As(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(n: u32) -> String {
+        format!("5@1@t-1-1@@0@sys@m{n}")
+    }
+
+    /// All names meet in id 1, then in 2, and so on.
+    fn colliding(_: &str, probe: u32) -> MetricId {
+        MetricId(u64::from(probe) + 1)
+    }
+
+    fn decide(id_of: fn(&str, u32) -> MetricId, known: &[Meta], claims: &[Claim], max: u64) -> Decision {
+        Registry {
+            topology: &"t-1-1".parse().expect("an id"),
+            id_of,
+            name_of: |id| Ok(known.iter().find(|meta| meta.id == id).map(|meta| meta.name.clone())),
+            n_known: &|_| known.len() as u64,
+            per_topology_max: max,
+            n_free: 100,
+        }
+        .decide(claims)
+        .expect("nothing is read from a disk")
+    }
+
+    fn claim(n: u32, id: u64) -> Claim {
+        Claim { name: name(n), id: MetricId(id) }
+    }
+
+    #[test]
+    fn names_that_meet_in_one_id_get_the_next() {
+        let decision = decide(colliding, &[], &[claim(1, 1), claim(2, 1), claim(1, 1)], 10);
+        let ids = [1, 2, 1].map(|id| Registered::As(MetricId(id)));
+        assert_eq!(decision.answers, ids);
+        assert_eq!(decision.new.len(), 2);
+        assert_eq!(decision.drops, Drops::from([(DropCause::IdTaken, 1)]));
+        // Again, with another one before: each keeps what it has.
+        let again = decide(colliding, &decision.new, &[claim(2, 2), claim(1, 1), claim(3, 3)], 10);
+        assert_eq!(again.answers, [2, 1, 3].map(|id| Registered::As(MetricId(id))));
+    }
+
+    #[test]
+    fn what_was_used_so_far_is_adopted_when_it_is_the_names_and_free() {
+        // A leader that knows nothing: the second name had met the first one before.
+        let decision = decide(colliding, &[], &[claim(2, 2), claim(1, 1)], 10);
+        assert_eq!(decision.answers, [2, 1].map(|id| Registered::As(MetricId(id))));
+        // An id that is none of the name's.
+        let decision = decide(colliding, &[], &[claim(1, 77)], 10);
+        assert_eq!(decision.answers, [Registered::As(MetricId(1))]);
+        let all = [claim(1, 0), claim(2, 0), claim(3, 0), claim(4, 0), claim(5, 0)];
+        assert!(matches!(decide(colliding, &[], &all, 10).answers[4], Registered::Refused(_)));
+    }
+
+    #[test]
+    fn what_is_no_name_of_the_topology_or_too_much_is_refused_and_counted() {
+        let foreign = Claim { name: name(1).replace("t-1-1", "u-1-1"), id: MetricId(1) };
+        let cluster = Claim { name: name(1).replace("t-1-1", name::CLUSTER), id: MetricId(1) };
+        let letters = Claim { name: "PC@t-1-1@@@sys@m1".to_owned(), id: MetricId(1) };
+        let bad = Claim { name: "rubbish".to_owned(), id: MetricId(1) };
+        let claims = [foreign, bad, claim(1, 0), letters, cluster, claim(2, 0)];
+        let decision = decide(MetricId::of, &[], &claims, 1);
+        let refused: Vec<bool> =
+            decision.answers.iter().map(|answer| matches!(answer, Registered::Refused(_))).collect();
+        assert_eq!(refused, [true, true, false, false, false, true]);
+        assert_eq!(decision.answers[2], decision.answers[3], "one name in two spellings");
+        let drops = Drops::from([(DropCause::InvalidName, 2), (DropCause::TooManyNames, 1)]);
+        assert_eq!(decision.drops, drops);
+    }
+}

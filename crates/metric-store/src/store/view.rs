@@ -1,0 +1,190 @@
+//! Reading and writing the open database.
+
+use std::{ops::ControlFlow, path::Path};
+
+use rocksdb::{
+    ColumnFamily, DB, DBRawIterator, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint,
+};
+
+use crate::{
+    Error,
+    key::{Range, Table},
+};
+
+/// The open database, for as long as it is borrowed.
+pub(crate) struct View<'a> {
+    db: &'a DB,
+    dir: &'a Path,
+}
+
+/// What is written at once or not at all.
+pub(crate) struct Batch<'a> {
+    batch: WriteBatch,
+    families: [&'a ColumnFamily; 4],
+}
+
+/// Reads one table at several places.
+pub(crate) struct Cursor<'a> {
+    iterator: DBRawIterator<'a>,
+    dir: &'a Path,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(db: &'a DB, dir: &'a Path) -> Self {
+        Self { db, dir }
+    }
+
+    fn family(&self, table: Table) -> &'a ColumnFamily {
+        self.db.cf_handle(table.name()).expect("every table was made when the database was opened")
+    }
+
+    pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.db.get_cf(self.family(table), key).map_err(|error| cannot_read(self.dir, &error))
+    }
+
+    /// The values of `keys`, which are in order.
+    pub(crate) fn get_all<K: AsRef<[u8]>>(
+        &self,
+        table: Table,
+        keys: &[K],
+    ) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        self.db
+            .batched_multi_get_cf(self.family(table), keys, true)
+            .into_iter()
+            .map(|value| match value {
+                Ok(value) => Ok(value.map(|value| value.to_vec())),
+                Err(error) => Err(cannot_read(self.dir, &error)),
+            })
+            .collect()
+    }
+
+    /// Shows what is in `range` in order, until `look` breaks.
+    pub(crate) fn scan(
+        &self,
+        table: Table,
+        range: &Range,
+        mut look: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        let mut iterator = self.bounded(table, range);
+        iterator.seek(&range.0);
+        while let Some((key, value)) = iterator.item() {
+            if look(key, value)?.is_break() {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        iterator.status().map_err(|error| cannot_read(self.dir, &error))
+    }
+
+    /// The same, from the end on.
+    pub(crate) fn scan_back(
+        &self,
+        table: Table,
+        range: &Range,
+        mut look: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        let mut iterator = self.bounded(table, range);
+        iterator.seek_to_last();
+        while let Some((key, value)) = iterator.item() {
+            if look(key, value)?.is_break() {
+                return Ok(());
+            }
+            iterator.prev();
+        }
+        iterator.status().map_err(|error| cannot_read(self.dir, &error))
+    }
+
+    fn bounded(&self, table: Table, range: &Range) -> DBRawIterator<'a> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(range.0.clone());
+        options.set_iterate_upper_bound(range.1.clone());
+        self.db.raw_iterator_cf_opt(self.family(table), options)
+    }
+
+    pub(crate) fn cursor(&self, table: Table) -> Cursor<'a> {
+        Cursor { iterator: self.db.raw_iterator_cf(self.family(table)), dir: self.dir }
+    }
+
+    pub(crate) fn batch(&self) -> Batch<'a> {
+        Batch { batch: WriteBatch::default(), families: Table::ALL.map(|table| self.family(table)) }
+    }
+
+    /// Writes `batch`; it is on disk after [`View::sync`].
+    pub(crate) fn write(&self, batch: Batch<'_>) -> Result<(), Error> {
+        let options = WriteOptions::default();
+        self.db.write_opt(batch.batch, &options).map_err(|error| self.cannot_write(&error))
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.db.flush_wal(true).map_err(|error| self.cannot_write(&error))
+    }
+
+    /// About how many bytes it has on disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        let of = |table: Table, name: &str| {
+            self.db.property_int_value_cf(self.family(table), name).ok().flatten().unwrap_or_default()
+        };
+        Table::ALL
+            .into_iter()
+            .map(|table| {
+                of(table, "rocksdb.total-sst-files-size") + of(table, "rocksdb.cur-size-all-mem-tables")
+            })
+            .sum()
+    }
+
+    /// Lets go what is expired, in the whole of `table`; it takes long.
+    pub(crate) fn compact(&self, table: Table) {
+        self.db.compact_range_cf(self.family(table), None::<&[u8]>, None::<&[u8]>);
+    }
+
+    pub(super) fn checkpoint(&self, dir: &Path) -> Result<(), Error> {
+        Checkpoint::new(self.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(dir))
+            .map_err(|error| Error::Write { path: dir.to_owned(), detail: error.to_string() })
+    }
+
+    fn cannot_write(&self, error: &rocksdb::Error) -> Error {
+        Error::Write { path: self.dir.to_owned(), detail: error.to_string() }
+    }
+}
+
+fn cannot_read(dir: &Path, error: &rocksdb::Error) -> Error {
+    Error::Read { path: dir.to_owned(), detail: error.to_string() }
+}
+
+impl Batch<'_> {
+    pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        self.batch.put_cf(self.families[table as usize], key, value);
+    }
+
+    /// Adds to what is there, by the table's way of merging.
+    pub(crate) fn merge(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        self.batch.merge_cf(self.families[table as usize], key, value);
+    }
+
+    pub(crate) fn delete(&mut self, table: Table, key: &[u8]) {
+        self.batch.delete_cf(self.families[table as usize], key);
+    }
+
+    pub(crate) fn delete_range(&mut self, table: Table, range: &Range) {
+        self.batch.delete_range_cf(self.families[table as usize], &range.0, &range.1);
+    }
+}
+
+impl Cursor<'_> {
+    /// Shows what stands from `from` on, until `look` breaks.
+    pub(crate) fn from(
+        &mut self,
+        from: &[u8],
+        mut look: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.iterator.seek(from);
+        while let Some((key, value)) = self.iterator.item() {
+            if look(key, value).is_break() {
+                return Ok(());
+            }
+            self.iterator.next();
+        }
+        self.iterator.status().map_err(|error| cannot_read(self.dir, &error))
+    }
+}

@@ -1,0 +1,118 @@
+//! Crashes after every single write: a copy is made between any two of them, opened as a
+//! restarted nimbus would, and brought to its end.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::LatestQuery;
+use stormkeeper_metrics::Window;
+
+/// One step of a leader's life. Each writes at most once.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Contribute(u32),
+    Close(u32),
+    Upload(&'static str),
+    Nack(&'static str),
+}
+
+const STEPS: [Step; 15] = [
+    Step::Contribute(0),
+    Step::Contribute(0),
+    Step::Close(0),
+    Step::Upload("log"),
+    Step::Contribute(1),
+    Step::Nack("store"),
+    Step::Close(1),
+    Step::Upload("store"),
+    Step::Contribute(2),
+    Step::Contribute(0),
+    Step::Upload("log"),
+    Step::Close(2),
+    Step::Upload("store"),
+    Step::Upload("log"),
+    Step::Upload("log"),
+];
+
+/// The topology master sends what it was not told to be stored; here: all.
+async fn resend(archive: &Archive, ids: &[MetricId], steps: &[Step]) {
+    let mut cut = 0;
+    for step in steps {
+        if let Step::Contribute(n) = step {
+            cut += 1;
+            contribute(archive, &topology("t"), NOW - 10 + n, cut, &[(ids[0], 1), (ids[3], 10)]).await;
+        }
+    }
+}
+
+async fn take(archive: &Archive, ids: &[MetricId], before: &[Step], step: Step) {
+    match step {
+        Step::Contribute(n) => {
+            let cut = before.iter().filter(|step| matches!(step, Step::Contribute(_))).count() as u64 + 1;
+            contribute(archive, &topology("t"), NOW - 10 + n, cut, &[(ids[0], 1), (ids[3], 10)]).await;
+        }
+        Step::Close(n) => _ = archive.close_minutes(TERM, Minute(NOW - 10 + n)).await.expect("closed"),
+        Step::Upload(uploader) => {
+            let upload = archive.next_upload(uploader).await.expect("asked").expect("something is ready");
+            archive.ack(TERM, uploader, upload.key).await.expect("written");
+        }
+        Step::Nack(uploader) => {
+            let upload = archive.next_upload(uploader).await.expect("asked").expect("something is ready");
+            archive.nack(uploader, upload.key, "no").await.expect("taken");
+            archive.shared.options.clock.turn(Duration::from_secs(600));
+        }
+    }
+}
+
+/// What an uploader has not acknowledged, all of it.
+async fn drain(archive: &Archive, uploader: &str) -> BTreeSet<(u64, u32, u64)> {
+    let mut uploaded = BTreeSet::new();
+    while let Some(upload) = archive.next_upload(uploader).await.expect("asked") {
+        let page = archive.payload(&upload.key, &[], None, 100).await.expect("read");
+        let sum = page.points.iter().map(|(_, point)| super::count(point)).sum();
+        uploaded.insert((upload.key.seq, upload.key.minute.0, sum));
+        archive.ack(TERM, uploader, upload.key).await.expect("written");
+    }
+    uploaded
+}
+
+#[tokio::test]
+async fn a_crash_between_any_two_writes_loses_nothing_and_counts_nothing_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = Home::open(&folder.path().join("leader"), options());
+    let ids = register_some(&home.archive, &topology("t"), 4).await;
+    for n in 0..=STEPS.len() {
+        let (before, after) = STEPS.split_at(n);
+        // A copy of exactly what is on the disk now, with nothing of what is in memory.
+        let dir = folder.path().join(format!("crash-{n}"));
+        std::fs::create_dir(&dir).expect("made");
+        home.archive.checkpoint(dir.join("db")).await.expect("copied");
+        let restarted = Home::open(&dir, options());
+        let archive = &restarted.archive;
+        let at_crash = home.archive.queue_status().await.expect("read");
+        let now = archive.queue_status().await.expect("read");
+        assert_eq!((now.ready, now.reserved), (at_crash.ready, at_crash.reserved), "after {before:?}");
+        assert!(now.uploaders.values().all(|it| it.uploading == 0));
+        resend(archive, &ids, &STEPS).await;
+        archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
+        for uploader in ["log", "store"] {
+            let pending = archive.queue_status().await.expect("read").uploaders[uploader].pending;
+            let uploaded = drain(archive, uploader).await;
+            assert_eq!(uploaded.len(), pending, "{uploader} is stuck after {before:?}");
+        }
+        let status = archive.queue_status().await.expect("read");
+        assert_eq!((status.ready, status.reserved), (0, 0), "after {before:?}");
+        for (id, expected) in [(ids[0], 5), (ids[3], 50)] {
+            let points = archive.points(id, Window::D1, Minute(0), Minute(NOW), 9).await.expect("read");
+            let sum: u64 = points.iter().map(|(_, point)| super::count(point)).sum();
+            assert_eq!(sum, expected, "after {before:?}");
+        }
+        let latest = archive.latest(LatestQuery::all(topology("t"))).await.expect("read");
+        assert!(latest.rows.iter().all(|row| row.minute.0 == NOW - 8), "after {before:?}");
+        restarted.close().await;
+        if let Some(step) = after.first() {
+            take(&home.archive, &ids, before, *step).await;
+        }
+    }
+    home.close().await;
+}

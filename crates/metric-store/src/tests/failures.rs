@@ -1,0 +1,124 @@
+//! Locked, damaged, too new, and full disks.
+
+use super::*;
+use crate::{Error, key, record, store::Store};
+
+#[tokio::test]
+async fn what_cannot_be_opened_says_so_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = Home::open(folder.path(), options());
+    register_some(&home.archive, &topology("t"), 3).await;
+    let tasks = Tasks::default();
+    let locked = Archive::open(folder.path(), options(), &tasks).expect_err("it is open");
+    assert!(matches!(locked, Error::Locked { .. }), "{locked}");
+    assert!(locked.to_string().contains(&folder.path().display().to_string()));
+    home.close().await;
+
+    let store = Store::open(folder.path(), &options()).expect("it opens");
+    let set_format = |format: u32| {
+        store.with(|view| {
+            let mut batch = view.batch();
+            batch.put(Table::State, &key::setting(key::Setting::Format), &record::encode(&format));
+            view.write(batch)?;
+            view.sync()
+        })
+    };
+    set_format(99).expect("written");
+    drop(store);
+    let newer = Archive::open(folder.path(), options(), &tasks).expect_err("too new");
+    assert!(matches!(newer, Error::Version { found: 99, .. }), "{newer}");
+
+    let current = folder.path().join("db/CURRENT");
+    std::fs::write(&current, "rubbish").expect("written");
+    let corrupt = Archive::open(folder.path(), options(), &tasks).expect_err("damaged");
+    assert!(matches!(corrupt, Error::Corrupt { .. }), "{corrupt}");
+    assert!(corrupt.to_string().contains("move the directory away"));
+    assert_eq!(std::fs::read_to_string(&current).expect("still there"), "rubbish", "nothing is wiped");
+}
+
+#[tokio::test]
+async fn a_missing_file_is_damage_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = Home::open(folder.path(), options());
+    let (archive, topology) = (&home.archive, topology("t"));
+    register_some(archive, &topology, 3).await;
+    // A checkpoint writes what is in memory to files.
+    archive.checkpoint(folder.path().join("copy")).await.expect("copied");
+    home.close().await;
+    let files =
+        std::fs::read_dir(folder.path().join("db")).expect("read").map(|entry| entry.expect("read").path());
+    let table =
+        files.into_iter().find(|path| path.extension().is_some_and(|it| it == "sst")).expect("a file");
+    std::fs::remove_file(table).expect("removed");
+    let corrupt = Archive::open(folder.path(), options(), &Tasks::default()).expect_err("damaged");
+    assert!(matches!(corrupt, Error::Corrupt { .. }), "{corrupt}");
+}
+
+/// A file system of 24 MiB; none where mounting is not allowed.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
+            .arg(folder.path())
+            .output();
+        mounted.is_ok_and(|output| output.status.success()).then(|| Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _unmounted = std::process::Command::new("umount").arg("-l").arg(self.0.path()).output();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_acknowledges_nothing_and_is_written_to_again_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("not tested: no tmpfs can be mounted here");
+        return;
+    };
+    let dir = disk.0.path().join("metrics");
+    let home = Home::open(&dir, options());
+    let (archive, topology) = (&home.archive, topology("t"));
+    let ids = register_some(archive, &topology, 4).await;
+    let ballast = disk.0.path().join("ballast");
+    let mut stored = 0_u64;
+    contribute(archive, &topology, NOW, 1, &[(ids[0], 1)]).await;
+    stored += 1;
+    // Whatever room there is, is taken.
+    let mut n_bytes = 32 << 20;
+    while n_bytes > 0 {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&ballast).expect("opened");
+        if std::io::Write::write_all(&mut file, &vec![1; n_bytes]).is_err() {
+            n_bytes /= 2;
+        }
+    }
+    let mut cut = 2;
+    let failed = loop {
+        let next = contribution(&topology, NOW, cut, &[(ids[0], 1)]);
+        match archive.contribute(TERM, next).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        cut += 1;
+        assert!(cut < 100_000, "the disk is never full");
+    };
+    assert!(matches!(failed, Error::Write { .. }) && failed.is_retryable(), "{failed}");
+    assert!(archive.status().await.expect("read").failure.is_some());
+    let again = archive.contribute(TERM, contribution(&topology, NOW, cut, &[(ids[0], 1)])).await;
+    assert!(matches!(again, Err(Error::Write { .. })));
+    std::fs::remove_file(&ballast).expect("removed");
+    archive.shared.options.clock.turn(Duration::from_secs(2));
+    contribute(archive, &topology, NOW, cut, &[(ids[0], 1)]).await;
+    stored += 1;
+    assert_eq!(archive.status().await.expect("read").failure, None);
+    let points = archive
+        .points(ids[0], stormkeeper_metrics::Window::D1, Minute(0), Minute(NOW), 9)
+        .await
+        .expect("read");
+    assert_eq!(points[0].1, counter(stored), "what was acknowledged is there, once");
+    home.close().await;
+}

@@ -1,0 +1,189 @@
+//! Followers have what the leader has.
+
+use super::*;
+use crate::{Error, UploadKey};
+use stormkeeper_metrics::protocol::{LogPage, LogQuery, Meta, MetaQuery};
+use stormkeeper_model::Position;
+
+/// What a follower does: pulls until it has all.
+async fn follow(leader: &Archive, follower: &Archive) -> bool {
+    loop {
+        let Position { term, seq } = follower.position();
+        let query = LogQuery { nimbus: "n2".parse().expect("an id"), term, seq, max_bytes: 300, leads: None };
+        match leader.log_after(&query).await.expect("read") {
+            LogPage::Diverged | LogPage::Lacking => return false,
+            LogPage::Entries { entries, last } if entries.is_empty() => {
+                assert_eq!(follower.position(), last);
+                return true;
+            }
+            LogPage::Entries { entries, .. } => {
+                follower.apply(entries).await.expect("applied");
+            }
+        }
+    }
+}
+
+/// A little of everything, by a seed.
+async fn live(archive: &Archive, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let topologies = [topology("t"), topology("u")];
+    let mut cuts = [0_u64; 2];
+    let mut ids = [Vec::new(), Vec::new()];
+    for step in 0..60_u32 {
+        let n = random.usize(0..2);
+        let minute = NOW - 100 + step + random.u32(0..5);
+        match random.u32(0..8) {
+            0 => ids[n] = register_some(archive, &topologies[n], random.u32(1..20)).await,
+            1..=4 if !ids[n].is_empty() => {
+                cuts[n] += 1 + u64::from(random.u32(0..10) == 0);
+                let mut points: Vec<_> = ids[n].iter().map(|id| (*id, random.u64(0..100))).collect();
+                random.shuffle(&mut points);
+                contribute(archive, &topologies[n], minute, cuts[n], &points).await;
+            }
+            5 => _ = archive.close_minutes(TERM, Minute(minute)).await.expect("closed"),
+            6 => {
+                let uploader = ["log", "store"][n];
+                if let Some(upload) = archive.next_upload(uploader).await.expect("asked") {
+                    archive.ack(TERM, uploader, upload.key).await.expect("written");
+                }
+            }
+            _ => {
+                let metas = archive.metas_since("log", 3).await.expect("read");
+                archive.ack_metas(TERM, "log", &metas).await.expect("written");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_follower_that_takes_the_entries_has_the_same_archive() {
+    for seed in 0..4 {
+        let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let [leader, follower] = folders.each_ref().map(|folder| Home::open(folder.path(), options()));
+        live(&leader.archive, seed).await;
+        assert!(follow(&leader.archive, &follower.archive).await, "seed {seed}");
+        assert!(leader.archive.position().seq > 10);
+        assert_eq!(dump(&leader.archive), dump(&follower.archive), "seed {seed}");
+        let status = async |home: &Home| {
+            let mut status = home.archive.queue_status().await.expect("read");
+            // What an uploader has in hand is the leader's alone.
+            status.uploaders.values_mut().for_each(|it| it.uploading = 0);
+            (status, home.archive.shared.catalog().topologies().cloned().collect::<Vec<_>>())
+        };
+        assert_eq!(status(&leader).await, status(&follower).await);
+        // What is in memory is what is on the disk.
+        let before = status(&follower).await;
+        follower.close().await;
+        let follower = Home::open(folders[1].path(), options());
+        assert_eq!(status(&follower).await, before);
+        leader.close().await;
+        follower.close().await;
+    }
+}
+
+#[tokio::test]
+async fn one_that_diverged_or_came_late_goes_on_from_a_checkpoint() {
+    let folders = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
+    let [leader, follower] = [0, 1]
+        .map(|n| Home::open(&folders[n].path().join("metrics"), Options { log_bytes_max: 0, ..options() }));
+    live(&leader.archive, 1).await;
+    // It led for a moment, and took what no one else has.
+    let query = |position: Position| LogQuery {
+        nimbus: "n2".parse().expect("an id"),
+        term: position.term,
+        seq: position.seq,
+        max_bytes: 1 << 20,
+        leads: None,
+    };
+    register_some(&follower.archive, &topology("lost"), 3).await;
+    let other = Position { term: TERM.0 + 1, ..follower.archive.position() };
+    assert_eq!(leader.archive.log_after(&query(other)).await.expect("read"), LogPage::Diverged);
+    let ahead = Position { term: TERM.0, seq: 10_000 };
+    assert_eq!(leader.archive.log_after(&query(ahead)).await.expect("read"), LogPage::Diverged);
+    let copy = folders[2].path().join("copy");
+    leader.archive.checkpoint(copy.clone()).await.expect("copied");
+    let bad = folders[2].path().join("bad");
+    std::fs::create_dir(&bad).expect("made");
+    follower.archive.replace_with(bad.clone()).await.expect_err("no archive");
+    std::fs::write(bad.join("CURRENT"), "rubbish").expect("written");
+    assert!(matches!(follower.archive.replace_with(bad).await, Err(Error::Corrupt { .. })));
+    assert_eq!(follower.archive.topologies().await.expect("read"), [topology("lost")], "it is as it was");
+    follower.archive.replace_with(copy).await.expect("replaced");
+    assert_eq!(dump(&leader.archive), dump(&follower.archive));
+    assert_eq!(follower.archive.position(), leader.archive.position());
+    live(&leader.archive, 2).await;
+    assert!(follow(&leader.archive, &follower.archive).await);
+    assert_eq!(dump(&leader.archive), dump(&follower.archive));
+    follower.close().await;
+    // The swap was of the directory, not only of what is in memory.
+    let follower = Home::open(&folders[1].path().join("metrics"), options());
+    assert_eq!(dump(&leader.archive), dump(&follower.archive));
+    leader.close().await;
+    follower.close().await;
+}
+
+#[tokio::test]
+async fn where_the_log_begins_is_known_by_its_entry_and_after_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = || Options { log_bytes_max: 0, ..options() };
+    let home = Home::open(folder.path(), options());
+    let topology = topology("t");
+    for n in 1..=5 {
+        register_some(&home.archive, &topology, n).await;
+        // By then a part of the log is complete.
+        home.archive.shared.options.clock.turn(Duration::from_secs(11 * 60));
+    }
+    let before = home.archive.status().await.expect("read");
+    assert!(before.log_from > 2 && before.log_bytes > 0, "{before:?}");
+    let base = Position { term: TERM.0, seq: before.log_from - 1 };
+    let ask = async |term, seq| {
+        let query =
+            LogQuery { nimbus: "n2".parse().expect("an id"), term, seq, max_bytes: 1 << 20, leads: None };
+        home.archive.log_after(&query).await.expect("read")
+    };
+    assert!(
+        matches!(ask(base.term, base.seq).await, LogPage::Entries { entries, .. } if !entries.is_empty())
+    );
+    assert_eq!(ask(base.term + 1, base.seq).await, LogPage::Diverged, "another leader's entry");
+    assert_eq!(ask(base.term, base.seq - 1).await, LogPage::Diverged, "what follows it is gone");
+    home.close().await;
+    let home = Home::open(folder.path(), options());
+    let after = home.archive.status().await.expect("read");
+    assert_eq!((after.log_from, after.log_bytes), (before.log_from, before.log_bytes));
+    home.close().await;
+}
+
+#[tokio::test]
+async fn metas_are_made_equal_to_the_leaders() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = Home::open(folder.path(), options());
+    let (archive, topology) = (&home.archive, topology("t"));
+    register_some(archive, &topology, 6).await;
+    let query = MetaQuery { topology: topology.clone(), meta: None, after: None, limit: 100 };
+    let known = archive.metas(query.clone()).await.expect("read").metas;
+    let fingerprint = archive.fingerprint(&topology).await.expect("read");
+    // One is missing, one is more, and one has the id of another.
+    let mut wanted = known[2..].to_vec();
+    wanted[0].id = MetricId(4);
+    wanted.push(Meta { id: MetricId(5), name: name(&topology, 99).parse().expect("a name") });
+    archive.replace_metas(&topology, wanted.clone()).await.expect("written");
+    let mut now = archive.metas(query).await.expect("read").metas;
+    wanted.sort();
+    now.sort();
+    assert_eq!(now, wanted);
+    assert_ne!(archive.fingerprint(&topology).await.expect("read"), fingerprint);
+    archive.replace_metas(&topology, known).await.expect("written");
+    assert_eq!(archive.fingerprint(&topology).await.expect("read"), fingerprint);
+    let foreign =
+        vec![Meta { id: MetricId(5), name: name(&super::topology("u"), 1).parse().expect("a name") }];
+    archive.replace_metas(&topology, foreign).await.expect_err("of another topology");
+    let strange = vec![(Position { term: 1, seq: 99 }, Vec::new())];
+    assert!(matches!(archive.apply(strange).await, Err(Error::NotNext { .. })));
+    let next = Position { term: TERM.0, seq: archive.position().seq + 1 };
+    assert!(matches!(archive.apply(vec![(next, vec![0xc1])]).await, Err(Error::Unreadable { .. })));
+    let key =
+        UploadKey { seq: 9, topology, minute: Minute(1), kind: crate::UploadKind::All, part: 0, parts: 0 };
+    archive.ack(TERM, "nobody", key.clone()).await.expect("nothing to do");
+    assert_eq!(archive.payload(&key, &[], None, 0).await.expect("read").points, []);
+    home.close().await;
+}

@@ -1,0 +1,127 @@
+//! The whole archive on a disk of its own.
+
+mod crash;
+mod failures;
+mod following;
+mod reading;
+mod swap;
+mod track;
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use super::{Archive, Options, Taken, key::Table};
+use stormkeeper_metrics::{
+    Contribution, MetricId, Minute, Point,
+    contribution::Cuts,
+    point::Counter,
+    protocol::{Claim, RegisterRequest, Registered},
+};
+use stormkeeper_model::{Term, Timestamp, TopologyId, clock::Clock};
+use stormkeeper_runtime::tasks::Tasks;
+
+/// The minute that it is in all tests.
+const NOW: u32 = 28_000_000;
+const TERM: Term = Term(7);
+
+fn clock() -> Clock {
+    Clock::manual(Timestamp::from_millis(u64::from(NOW) * 60_000 + 1000))
+}
+
+fn options() -> Options {
+    Options { uploaders: vec!["log".to_owned(), "store".to_owned()], ..Options::new(clock()) }
+}
+
+/// An archive and its tasks.
+struct Home {
+    archive: Archive,
+    tasks: Tasks,
+}
+
+impl Home {
+    fn open(dir: &Path, options: Options) -> Self {
+        let tasks = Tasks::default();
+        let archive = Archive::open(dir, options, &tasks).expect("it opens");
+        Self { archive, tasks }
+    }
+
+    async fn close(self) {
+        assert!(self.tasks.stop(Duration::from_secs(30)).await, "the writer ends");
+    }
+}
+
+fn topology(name: &str) -> TopologyId {
+    format!("{name}-1-1").parse().expect("an id")
+}
+
+fn name(topology: &TopologyId, n: u32) -> String {
+    match n % 4 {
+        0 => format!("3@1@{topology}@split@{n}@default@sys@Emitted"),
+        1 => format!("1@1@{topology}@split@{n}@@sys@Emitted"),
+        2 => format!("2@1@{topology}@c{n}@0@@sys@Emitted"),
+        _ => format!("5@1@{topology}@@0@sys@m{n}"),
+    }
+}
+
+/// Registers names and answers their ids.
+async fn register(archive: &Archive, topology: &TopologyId, names: Vec<String>) -> Vec<MetricId> {
+    let claims = names.into_iter().map(|name| Claim { id: MetricId::of(&name, 0), name }).collect();
+    let request = RegisterRequest { topology: topology.clone(), claims };
+    let answer = archive.register(TERM, request).await.expect("registered");
+    let id = |answer| match answer {
+        Registered::As(id) => id,
+        Registered::Refused(reason) => panic!("{reason}"),
+    };
+    answer.claims.into_iter().map(id).collect()
+}
+
+async fn register_some(archive: &Archive, topology: &TopologyId, n: u32) -> Vec<MetricId> {
+    register(archive, topology, (0..n).map(|n| name(topology, n)).collect()).await
+}
+
+fn counter(count: u64) -> Point {
+    Point::Counter(Counter { count })
+}
+
+fn contribution(topology: &TopologyId, minute: u32, cut: u64, points: &[(MetricId, u64)]) -> Contribution {
+    Contribution {
+        topology: topology.clone(),
+        minute: Minute(minute),
+        cuts: vec![Cuts { worker: "w1".parse().expect("an id"), first: cut, last: cut }],
+        points: points.iter().map(|(id, count)| (*id, counter(*count))).collect(),
+    }
+}
+
+async fn contribute(
+    archive: &Archive,
+    topology: &TopologyId,
+    minute: u32,
+    cut: u64,
+    points: &[(MetricId, u64)],
+) {
+    let taken = archive.contribute(TERM, contribution(topology, minute, cut, points)).await.expect("taken");
+    assert!(matches!(taken, Taken::Stored(_)), "{taken:?}");
+}
+
+/// All that is stored, but for what each nimbus decides for itself: how it trims its log, and what
+/// the time is.
+fn dump(archive: &Archive) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
+    let mut all = BTreeMap::new();
+    let read = archive.shared.store.with(|view| {
+        for table in Table::ALL {
+            view.cursor(table).from(&[], |key, value| {
+                if !(table == Table::State && matches!(key, [1, 3 | 6])) {
+                    all.insert((table, key.to_vec()), value.to_vec());
+                }
+                std::ops::ControlFlow::Continue(())
+            })?;
+        }
+        Ok(())
+    });
+    read.expect("readable");
+    all
+}
+
+fn count(point: &Point) -> u64 {
+    let Point::Counter(counter) = point else { panic!("{point:?}") };
+    counter.count
+}

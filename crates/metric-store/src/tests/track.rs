@@ -1,0 +1,67 @@
+//! Where tasks ran, of tasks that are moved without end.
+
+use super::*;
+use crate::{Event, TrackEntry};
+use stormkeeper_metrics::protocol::{LogPage, LogQuery};
+use stormkeeper_model::{Port, Position, TaskId};
+
+/// As many as are kept of one task.
+const KEPT: u64 = 100;
+
+fn moved(task: u32, n: u64) -> Event {
+    Event::TaskPlaced {
+        topology: topology("t"),
+        task: TaskId(task),
+        component: "split".parse().expect("an id"),
+        host: "h".parse().expect("a host"),
+        port: Port(6700 + (n % 2) as u16),
+        at: Timestamp::from_millis(n),
+        reason: format!("move {n}"),
+    }
+}
+
+/// When the places of a task began.
+fn begins(track: &[TrackEntry]) -> Vec<u64> {
+    track.iter().map(|place| place.from.as_millis()).collect()
+}
+
+#[tokio::test]
+async fn of_a_task_that_is_moved_without_end_the_last_places_are_kept() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let [leader, follower] = folders.each_ref().map(|folder| Home::open(folder.path(), options()));
+    let archive = &leader.archive;
+    // One at a time, many in one entry, and more in one entry than are kept.
+    archive.tell(TERM, vec![moved(1, 1), moved(2, 1), moved(2, 2)]).await.expect("told");
+    for n in 2..=KEPT + 10 {
+        archive.tell(TERM, vec![moved(1, n)]).await.expect("told");
+    }
+    let track = archive.track(&topology("t"), Some(TaskId(1)), 1000).await.expect("read");
+    assert_eq!(begins(&track), (11..=KEPT + 10).collect::<Vec<_>>());
+    archive.tell(TERM, (KEPT + 11..=KEPT + 60).map(|n| moved(1, n)).collect()).await.expect("told");
+    let track = archive.track(&topology("t"), Some(TaskId(1)), 1000).await.expect("read");
+    assert_eq!(begins(&track), (61..=KEPT + 60).collect::<Vec<_>>());
+    archive.tell(TERM, (1000..=1000 + 3 * KEPT).map(|n| moved(1, n)).collect()).await.expect("told");
+    let track = archive.track(&topology("t"), Some(TaskId(1)), 1000).await.expect("read");
+    assert_eq!(begins(&track), (1001 + 2 * KEPT..=1000 + 3 * KEPT).collect::<Vec<_>>());
+    let is_open = |place: &TrackEntry| place.to.is_none();
+    assert_eq!(track.iter().map(is_open).collect::<Vec<_>>(), {
+        let mut open = vec![false; KEPT as usize];
+        open[KEPT as usize - 1] = true;
+        open
+    });
+    // What was let go does not come back, and another task has all of its places.
+    archive.tell(TERM, vec![moved(1, 5)]).await.expect("told");
+    assert_eq!(archive.track(&topology("t"), Some(TaskId(1)), 1000).await.expect("read"), track);
+    assert_eq!(archive.track(&topology("t"), Some(TaskId(2)), 1000).await.expect("read").len(), 2);
+
+    let Position { term, seq } = Position::default();
+    let query = LogQuery { nimbus: "n2".parse().expect("an id"), term, seq, max_bytes: 8 << 20, leads: None };
+    let LogPage::Entries { entries, .. } = archive.log_after(&query).await.expect("read") else {
+        panic!("it follows from the beginning");
+    };
+    follower.archive.apply(entries).await.expect("applied");
+    assert_eq!(follower.archive.position(), archive.position());
+    assert_eq!(dump(archive), dump(&follower.archive));
+    leader.close().await;
+    follower.close().await;
+}

@@ -1,0 +1,469 @@
+//! The one thread that writes. What waits for it is written together and synced once; then all
+//! of it is answered.
+
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::{
+    Drops, Error, Options,
+    apply::{self, Applied, Applier, Change},
+    catalog::Catalog,
+    entry::Entry,
+    expiry::Expiry,
+    history,
+    key::{self, Setting, Table},
+    log::{self, Shape},
+    queue::{self, Queue},
+    record::{self, MetaRecord},
+    store::{Former, Store, View},
+};
+use stormkeeper_metrics::{MetricId, Minute, Window, protocol::Meta};
+use stormkeeper_model::{Position, Term, TopologyId, clock::Monotonic};
+use stormkeeper_runtime::watch;
+
+/// The most jobs of one group: more would make the first of them wait.
+const GROUP_MAX: usize = 64;
+
+/// How long to leave a disk alone that refused a write.
+const REST: Duration = Duration::from_secs(1);
+
+/// What is expired is looked for so often, in minutes.
+const SWEEP_EVERY: u32 = 60;
+
+/// What writer and readers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) options: Options,
+    // Read by everyone, written by the writer for as long as a change takes.
+    pub(super) catalog: RwLock<Catalog>,
+    // Held for one step of the queue.
+    pub(super) queue: Mutex<Queue>,
+    // The log as it is on disk: what it holds, and its last entry.
+    pub(super) log: Mutex<(Shape, Position)>,
+    // Why the last write failed, until one succeeds.
+    pub(super) failure: Mutex<Option<String>>,
+    pub(super) queue_changed: watch::Sender<u64>,
+}
+
+impl Shared {
+    pub(super) fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn log(&self) -> (Shape, Position) {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn failure(&self) -> MutexGuard<'_, Option<String>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn tell_uploaders(&self) {
+        self.queue_changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}
+
+/// Answers when it is known whether what was written is on disk.
+pub(super) type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// Something to write.
+pub(super) type Job = Box<dyn FnOnce(&mut Writer) -> Finish + Send>;
+
+pub(super) enum Command {
+    Write(Job),
+    /// The archive is closed when this was read.
+    Stop,
+}
+
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    /// The last entry that was written, on disk or not yet.
+    pub(super) last: Position,
+    next_meta: u64,
+    shape: Shape,
+    is_dirty: bool,
+    queue_moved: bool,
+    failed: Option<(String, Monotonic)>,
+    swept: Minute,
+    expiry: Expiry,
+}
+
+impl Writer {
+    /// Reads what is kept in memory.
+    pub(super) fn load(shared: &Arc<Shared>) -> Result<Self, Error> {
+        let clock = &shared.options.clock;
+        let mut writer = Self {
+            shared: Arc::clone(shared),
+            last: Position::default(),
+            next_meta: 1,
+            shape: Shape::default(),
+            is_dirty: false,
+            queue_moved: true,
+            failed: None,
+            swept: Minute(0),
+            expiry: Expiry::new(None, Minute::of(clock.now()), clock.monotonic()),
+        };
+        writer.reload()?;
+        Ok(writer)
+    }
+
+    fn reload(&mut self) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        let (now, monotonic) = (shared.options.clock.now(), shared.options.clock.monotonic());
+        let (catalog, mut queue, before) = shared.store.with(|view| {
+            self.last = setting(view, Setting::Last)?.unwrap_or_default();
+            self.next_meta = setting(view, Setting::NextMeta)?.unwrap_or(1);
+            self.shape = Shape::load(view, self.last, now)?;
+            Ok((load_catalog(view)?, load_queue(view)?, setting(view, Setting::Expiry)?))
+        })?;
+        // One of an earlier version does not say: then what it has last is not over.
+        let before = before.or_else(|| catalog.topologies().filter_map(|of| of.last).max());
+        self.expiry = Expiry::new(before, Minute::of(now), monotonic);
+        shared.store.set_now(self.expiry.at());
+        *shared.catalog.write().unwrap_or_else(PoisonError::into_inner) = catalog;
+        let mut held = shared.queue();
+        queue.take_hands(&mut held);
+        *held = queue;
+        drop(held);
+        (self.is_dirty, self.queue_moved) = (false, true);
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        *self.shared.log.lock().unwrap_or_else(PoisonError::into_inner) = (self.shape.clone(), self.last);
+        if std::mem::take(&mut self.queue_moved) {
+            self.shared.tell_uploaders();
+        }
+    }
+
+    /// Writes until it is told to stop.
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        while let Some(Command::Write(job)) = commands.blocking_recv() {
+            self.heal();
+            self.follow_clock();
+            let mut finishes = vec![job(&mut self)];
+            let mut stop = false;
+            while finishes.len() < GROUP_MAX && self.failed.is_none() && !stop {
+                match commands.try_recv() {
+                    Ok(Command::Write(job)) => finishes.push(job(&mut self)),
+                    Ok(Command::Stop) => stop = true,
+                    Err(_) => break,
+                }
+            }
+            self.settle(finishes);
+            if stop {
+                break;
+            }
+        }
+        self.shared.store.close_for_good();
+        // What still waits is told by its closed channel.
+    }
+
+    fn follow_clock(&mut self) {
+        let clock = &self.shared.options.clock;
+        self.expiry.follow(Minute::of(clock.now()), clock.monotonic());
+        self.shared.store.set_now(self.expiry.at());
+    }
+
+    fn settle(&mut self, finishes: Vec<Finish>) {
+        if self.is_dirty && self.failed.is_none() {
+            let synced = self.shared.store.with(|view| view.sync());
+            self.note(&synced);
+        }
+        if self.failed.is_none() {
+            self.is_dirty = false;
+            self.publish();
+        }
+        for finish in finishes {
+            finish(self.check());
+        }
+    }
+
+    /// Whether anything can be written.
+    fn check(&self) -> Result<(), Error> {
+        match &self.failed {
+            None => Ok(()),
+            Some((detail, _)) => {
+                Err(Error::Write { path: self.shared.store.dir().to_owned(), detail: detail.clone() })
+            }
+        }
+    }
+
+    fn note<T>(&mut self, done: &Result<T, Error>) {
+        if let Err(Error::Write { detail, .. }) = done {
+            error!(detail, "the metrics archive cannot be written to: nothing is taken until it can");
+            *self.shared.failure() = Some(detail.clone());
+            self.failed = Some((detail.clone(), self.shared.options.clock.monotonic()));
+        }
+    }
+
+    /// After a failed write what is in memory may be ahead of the disk, and RocksDB takes no
+    /// more: both begin anew from the disk.
+    fn heal(&mut self) {
+        let now = self.shared.options.clock.monotonic();
+        let Some((_, at)) = self.failed.as_ref().filter(|(_, at)| now.since(*at) >= REST) else { return };
+        let at = *at;
+        let healed = match self.shared.store.has_room() {
+            Ok(()) => self.shared.store.reopen().and_then(|()| self.reload()),
+            Err(error) => {
+                let path = self.shared.store.dir().to_owned();
+                Err(Error::Write { path, detail: error.to_string() })
+            }
+        };
+        match healed {
+            Ok(()) => {
+                info!(seconds = now.since(at).as_secs(), "the metrics archive can be written to again");
+                self.failed = None;
+                *self.shared.failure() = None;
+            }
+            Err(error) => {
+                warn!(%error, "the metrics archive still cannot be written to");
+                self.failed = Some((error.to_string(), now));
+                *self.shared.failure() = Some(error.to_string());
+            }
+        }
+    }
+
+    /// Adds an entry as the leader of `term`.
+    pub(super) fn append(&mut self, term: Term, entry: &Entry) -> Result<Applied, Error> {
+        self.lead(term)?;
+        self.write(Position { term: term.0, seq: self.last.seq + 1 }, entry, &entry.encode())
+    }
+
+    /// Checks that whoever leads in `term` still may, and that the uploaders are his.
+    pub(super) fn lead(&mut self, term: Term) -> Result<(), Error> {
+        if term.0 < self.last.term {
+            return Err(Error::StaleTerm { term, last: Term(self.last.term) });
+        }
+        self.check()?;
+        let wanted: BTreeSet<&str> = self.shared.options.uploaders.iter().map(String::as_str).collect();
+        if self.shared.queue().uploaders().collect::<BTreeSet<_>>() != wanted {
+            let entry = Entry::Uploaders(wanted.into_iter().map(str::to_owned).collect());
+            self.write(Position { term: term.0, seq: self.last.seq + 1 }, &entry, &entry.encode())?;
+        }
+        Ok(())
+    }
+
+    /// Adds an entry of a leader.
+    pub(super) fn follow(&mut self, at: Position, bytes: &[u8]) -> Result<(), Error> {
+        if at.seq != self.last.seq + 1 || at.term < self.last.term {
+            return Err(Error::NotNext { found: at, last: self.last });
+        }
+        let entry = Entry::decode(at, bytes)?;
+        self.write(at, &entry, bytes).map(|_| ())
+    }
+
+    fn write(&mut self, at: Position, entry: &Entry, bytes: &[u8]) -> Result<Applied, Error> {
+        self.check()?;
+        let shared = Arc::clone(&self.shared);
+        let max = (shared.options.log_bytes_max, shared.options.log_age_max);
+        let (shape, trim) = self.shape.with(at, bytes.len() as u64, shared.options.clock.now(), max);
+        let written = shared.store.with(|view| {
+            let mut batch = view.batch();
+            let applied = self.applier(view).apply(entry, &mut batch)?;
+            batch.put(Table::Log, &key::log(at.seq), &log::stored(at.term, bytes));
+            batch.put(Table::State, &key::setting(Setting::Last), &record::encode(&at));
+            batch.put(Table::State, &key::setting(Setting::Expiry), &record::encode(&self.expiry.at()));
+            shape.write(&trim, &mut batch);
+            view.write(batch)?;
+            Ok(applied)
+        });
+        self.note(&written);
+        let mut applied = written?;
+        (self.last, self.shape, self.is_dirty) = (at, shape, true);
+        self.commit(std::mem::take(&mut applied.changes));
+        Ok(applied)
+    }
+
+    fn applier<'a>(&'a self, view: &'a View<'a>) -> Applier<'a> {
+        let Shared { catalog, queue, .. } = &*self.shared;
+        Applier { view, catalog, queue, next_meta: self.next_meta }
+    }
+
+    fn commit(&mut self, changes: Vec<Change>) {
+        for change in &changes {
+            match change {
+                Change::NextMeta(next) => self.next_meta = *next,
+                Change::Queue(_) => self.queue_moved = true,
+                Change::Known(_)
+                | Change::Unknown(_)
+                | Change::Forgotten(_)
+                | Change::Last(..)
+                | Change::Drops(..) => {}
+            }
+        }
+        apply::commit(changes, &self.shared.catalog, &self.shared.queue);
+    }
+
+    /// Closes minutes, and lets go what is expired.
+    pub(super) fn close_minutes(&mut self, term: Term, through: Minute) -> Result<usize, Error> {
+        let options = &self.shared.options;
+        let now = self.expiry.at();
+        let sweeps = now.0 / SWEEP_EVERY != self.swept.0 / SWEEP_EVERY;
+        let (cuts_kept, kept) = (options.retention.minutes(Window::M1), options.retention.longest_minutes());
+        let entry = Entry::Close {
+            through,
+            per_topology_max: options.pending_per_topology_max as u64,
+            bytes_max: options.pending_bytes_max,
+            cuts_before: sweeps.then(|| now.minus(cuts_kept)),
+        };
+        let n_readied = self.append(term, &entry)?.n_readied;
+        if sweeps {
+            self.swept = now;
+            for topology in self.expired(now.minus(kept))? {
+                info!(%topology, "nothing of its metrics is kept any more: it is forgotten");
+                self.append(term, &Entry::Forget { topology, ids: None })?;
+            }
+        }
+        Ok(n_readied)
+    }
+
+    /// Topologies whose last points are of before `oldest`, and those that never had any and were
+    /// killed before.
+    fn expired(&self, oldest: Minute) -> Result<BTreeSet<TopologyId>, Error> {
+        let killed = self.shared.store.with(|view| history::killed_before(view, oldest))?;
+        let catalog = self.shared.catalog();
+        let had_points = |id: &TopologyId| catalog.topology(id).is_some_and(|of| of.last.is_some());
+        let silent = killed.into_iter().filter(|id| !had_points(id));
+        let over = catalog.topologies().filter(|of| of.last.is_some_and(|last| last < oldest));
+        Ok(over.map(|of| of.id.clone()).chain(silent).collect())
+    }
+
+    /// Makes the metas of a topology equal to `wanted`, outside the log.
+    pub(super) fn replace_metas(&mut self, topology: &TopologyId, wanted: &[Meta]) -> Result<(), Error> {
+        self.check()?;
+        if let Some(other) = apply::topologies(wanted).into_iter().find(|of| *of != topology) {
+            return Err(Error::Invalid(format!(
+                "metas of {other} cannot take the place of those of {topology}"
+            )));
+        }
+        let shared = Arc::clone(&self.shared);
+        let written = shared.store.with(|view| {
+            let (mut wrong, mut right) = (Vec::new(), BTreeSet::new());
+            let wanted_names: std::collections::BTreeMap<MetricId, &Meta> =
+                wanted.iter().map(|meta| (meta.id, meta)).collect();
+            view.scan(Table::State, &key::metas(topology), |key, value| {
+                let id = key::id_of(key).unwrap_or(MetricId(0));
+                let MetaRecord { name, .. } = record::decode("a meta", value)?;
+                match wanted_names.get(&id) {
+                    Some(meta) if meta.name == name => _ = right.insert(id),
+                    _ => wrong.push(id),
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            let missing: Vec<Meta> =
+                wanted_names.into_values().filter(|meta| !right.contains(&meta.id)).cloned().collect();
+            Ok((wrong, missing))
+        })?;
+        let (wrong, missing) = written;
+        // Two batches: an id whose name is another one is taken out before it comes back.
+        self.unlogged(|applier, batch, applied| {
+            wrong.iter().try_for_each(|id| applier.forget_meta(topology, *id, batch, applied))
+        })?;
+        self.unlogged(|applier, batch, applied| {
+            applier.metas(&missing, batch, applied);
+            Ok(())
+        })
+    }
+
+    fn unlogged(
+        &mut self,
+        work: impl FnOnce(&Applier<'_>, &mut super::store::Batch<'_>, &mut Applied) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        let written = shared.store.with(|view| {
+            let (mut batch, mut applied) = (view.batch(), Applied::default());
+            work(&self.applier(view), &mut batch, &mut applied)?;
+            view.write(batch)?;
+            Ok(applied)
+        });
+        self.note(&written);
+        self.is_dirty = true;
+        self.commit(written?.changes);
+        Ok(())
+    }
+
+    /// Goes on with a fetched copy. What is here is put aside if it `is_lacking` in that.
+    pub(super) fn replace_with(&mut self, dir: &std::path::Path, is_lacking: bool) -> Result<(), Error> {
+        let former = if is_lacking { Former::IsPutAside(self.last) } else { Former::IsRemoved };
+        let replaced = self.shared.store.replace_with(dir, former).and_then(|()| self.reload());
+        if let Err(error) = &replaced
+            && !self.shared.store.is_open()
+        {
+            self.failed = Some((error.to_string(), self.shared.options.clock.monotonic()));
+            *self.shared.failure() = Some(error.to_string());
+        }
+        replaced
+    }
+
+    /// How far an uploader's `metas` reach.
+    pub(super) fn registered_through(&self, metas: &[Meta]) -> Result<u64, Error> {
+        self.shared.store.with(|view| history::registered_through(view, metas))
+    }
+}
+
+fn setting<T: serde::de::DeserializeOwned>(view: &View<'_>, setting: Setting) -> Result<Option<T>, Error> {
+    let value = view.get(Table::State, &key::setting(setting))?;
+    value.map(|bytes| record::decode(&format!("{setting:?}"), &bytes)).transpose()
+}
+
+fn load_catalog(view: &View<'_>) -> Result<Catalog, Error> {
+    let mut catalog = Catalog::default();
+    view.scan(Table::State, &key::all_metas(), |key, value| {
+        let MetaRecord { name, .. } = record::decode("a meta", value)?;
+        if let Some(id) = key::id_of(key) {
+            catalog.insert(&Meta { id, name });
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    view.scan(Table::State, &key::all_topologies(), |key, value| {
+        let last: Minute = record::decode("the last minute of a topology", value)?;
+        if let Some(topology) = key::text_of(key).and_then(|text| text.parse().ok()) {
+            catalog.set_last(&topology, last);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    view.scan(Table::State, &key::all_drops(), |key, value| {
+        let drops: Drops = record::decode("drop counts", value)?;
+        if let Some(topology) = key::text_of(key).and_then(|text| text.parse().ok()) {
+            catalog.set_drops(&topology, drops);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(catalog)
+}
+
+fn load_queue(view: &View<'_>) -> Result<Queue, Error> {
+    let mut queue = Queue::default();
+    queue.commit(queue::Change::Next(setting(view, Setting::NextUpload)?.unwrap_or(1)));
+    view.scan(Table::State, &key::all_progress(), |key, value| {
+        let uploader = key::text_of(key).unwrap_or_default().to_owned();
+        queue.commit(queue::Change::Progress(uploader, record::decode("what an uploader has done", value)?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    view.scan(Table::State, &key::all_reserved(), |key, value| {
+        if let Some((minute, topology)) = key::parse_reserved(key) {
+            let reserved = record::decode("a reserved minute", value)?;
+            queue.commit(queue::Change::Reserve(minute, topology, reserved));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    view.scan(Table::State, &key::all_queued(), |_, value| {
+        queue.commit(queue::Change::Put(record::decode("an entry of the upload queue", value)?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(queue)
+}

@@ -1,0 +1,108 @@
+//! Check that a follower has the leader's metas under the same ids. The check does not rely on the
+//! log.
+
+use tracing::{debug, info, warn};
+
+use crate::{Measure, ReplicaState, flush::fingerprint_record, status::count};
+use stormkeeper_coordination::cluster::record::MetricMetas;
+use stormkeeper_metric_store::Archive;
+use stormkeeper_metrics::protocol::{Meta, MetaQuery, NAMES_MAX};
+use stormkeeper_model::TopologyId;
+use stormkeeper_runtime::error_chain;
+
+/// Maximum number of metas of one topology that are held in memory while they are compared: the
+/// largest number that the configuration allows. Beyond the maximum, the check fails and changes
+/// nothing.
+const METAS_MAX: u64 = 10_000_000;
+
+/// Compares the published metas of the leader with the local metas, for as long as the nimbus runs.
+pub(super) async fn check_metas(measure: Measure) {
+    let archive = measure.wait_until_open().await;
+    loop {
+        tokio::time::sleep(measure.shared.options.pace.check_metas).await;
+        let (view, fresh) = measure.view();
+        if !fresh
+            || measure.shared.replica_state.borrow().0 != ReplicaState::Following
+            || measure.leader().is_none()
+        {
+            continue;
+        }
+        for (topology, published) in
+            view.metrics.iter().filter(|(_, published)| !published.value.digest.is_empty())
+        {
+            if let Err(error) = measure.reconcile_metas(&archive, topology, &published.value).await {
+                warn!(%topology, error, "could not compare metas with those of the leader; trying again");
+            }
+        }
+    }
+}
+
+impl Measure {
+    /// Makes the local metas of a topology equal to the leader's, if their fingerprints differ.
+    async fn reconcile_metas(
+        &self,
+        archive: &Archive,
+        topology: &TopologyId,
+        published: &MetricMetas,
+    ) -> Result<(), String> {
+        let own = async || {
+            let own = archive.fingerprint(topology).await.map_err(|error| error.to_string())?;
+            Ok::<_, String>(fingerprint_record(own))
+        };
+        if own().await? == *published {
+            return Ok(());
+        }
+        if published.count > METAS_MAX {
+            return Err(format!("{} metas; at most {METAS_MAX} can be compared", published.count));
+        }
+        // From here on the log does not change: the exchange would lose a meta that the log brings
+        // after the leader's metas were fetched.
+        let _apply_lock = self.shared.apply_lock.lock().await;
+        if self.shared.replica_state.borrow().0 != ReplicaState::Following {
+            return Ok(());
+        }
+        let found = own().await?;
+        if found == *published {
+            return Ok(());
+        }
+        let Some(metas) = self.while_following(self.all_metas(topology, published.count)).await else {
+            return Ok(());
+        };
+        let metas = metas?;
+        let is_unchanged = || self.view().0.metrics.get(topology).is_some_and(|now| now.value == *published);
+        if metas.len() as u64 != published.count || !is_unchanged() {
+            // The leader has registered more metas meanwhile, and publishes them within seconds.
+            debug!(
+                %topology, n = metas.len(), published = published.count,
+                "the leader's metas are changing; comparing later"
+            );
+            return Ok(());
+        }
+        archive.replace_metas(topology, metas).await.map_err(|error| error.to_string())?;
+        count(&self.shared.counts.metas_repaired, 1);
+        let now = own().await?;
+        info!(
+            %topology, count_before = found.count, digest_before = found.digest,
+            count_now = now.count, digest_now = now.digest,
+            "replaced metas that differed from the leader's; this indicates a bug, please report it"
+        );
+        match now == *published {
+            true => Ok(()),
+            false => Err("the metas still differ after they were replaced by the leader's".to_owned()),
+        }
+    }
+
+    async fn all_metas(&self, topology: &TopologyId, at_most: u64) -> Result<Vec<Meta>, String> {
+        let (mut metas, mut after) = (Vec::new(), None);
+        loop {
+            let query = MetaQuery { topology: topology.clone(), meta: None, after, limit: NAMES_MAX };
+            let page = self.shared.query_client.metas(&query).await.map_err(|error| error_chain(&error))?;
+            metas.extend(page.metas);
+            // One more than was published is enough to know that the metas have changed.
+            match page.next.filter(|_| metas.len() as u64 <= at_most) {
+                Some(next) => after = Some(next),
+                None => return Ok(metas),
+            }
+        }
+    }
+}

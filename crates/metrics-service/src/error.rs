@@ -1,0 +1,29 @@
+//! Rejection of a request about metrics.
+
+use stormkeeper_model::TopologyId;
+
+/// A request that the metrics service did not execute. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Metrics cannot be ingested or read here now; the request may succeed later.
+    #[error("no metrics here now: {reason}")]
+    Unavailable {
+        /// What is missing, for people.
+        reason: String,
+    },
+    /// This nimbus has not read the cluster state yet.
+    #[error("this nimbus has not read the cluster state yet")]
+    NotReady,
+    /// A later leader has been elected.
+    #[error("this nimbus does not lead any more")]
+    Deposed,
+    /// Metas of a topology that exists cannot be deleted: its workers would register them again.
+    #[error("{topology} still runs: its workers would register deleted metas again")]
+    StillMeasured {
+        /// The topology.
+        topology: TopologyId,
+    },
+    /// The request makes no sense and must not be repeated.
+    #[error("{0}")]
+    Invalid(String),
+}

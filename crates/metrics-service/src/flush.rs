@@ -1,0 +1,145 @@
+//! Publication of the leader's metas in ZooKeeper: count and digest, for followers to compare.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::{debug, info};
+
+use crate::Measure;
+use stormkeeper_coordination::{
+    cluster::{
+        layout,
+        record::{self, MetricMetas},
+        view::ClusterView,
+    },
+    election::{FencedWriter, WriteError},
+    tree::{self, CreateMode, Op},
+};
+use stormkeeper_metric_store::{Archive, Fingerprint};
+use stormkeeper_metrics::name::is_system_topology;
+use stormkeeper_model::{Position, TopologyId};
+
+/// Maximum number of records written in one round; the others follow in the next round. Each is a
+/// transaction.
+const WRITES_MAX: usize = 200;
+
+/// Returns a fingerprint as the record that is stored in ZooKeeper.
+pub(super) fn fingerprint_record(fingerprint: Fingerprint) -> MetricMetas {
+    MetricMetas { count: fingerprint.count, digest: format!("{:016x}", fingerprint.digest) }
+}
+
+/// Publishes changed fingerprints for as long as the leadership lasts.
+pub(super) async fn publish_metas(measure: Measure, archive: Archive, writer: FencedWriter) {
+    let mut published: Option<Position> = None;
+    loop {
+        tokio::time::sleep(measure.shared.options.pace.publish_metas).await;
+        let position = archive.position();
+        // Metas change by entries of the log alone.
+        if published == Some(position) {
+            continue;
+        }
+        match measure.publish_changed(&archive, &writer).await {
+            Ok(true) => published = Some(position),
+            Ok(false) => {}
+            Err(WriteError::Deposed { .. }) => return,
+            Err(error) => info!(%error, "failed to publish metric-meta fingerprints; retrying"),
+        }
+    }
+}
+
+impl Measure {
+    /// Returns whether every changed fingerprint was written.
+    async fn publish_changed(&self, archive: &Archive, writer: &FencedWriter) -> Result<bool, WriteError> {
+        let (view, _) = self.view();
+        let known = match archive.topologies().await {
+            Ok(known) => known,
+            Err(error) => {
+                info!(%error, "cannot read the topologies of the metric store; retrying");
+                return Ok(false);
+            }
+        };
+        let mut own = BTreeMap::new();
+        for topology in known.into_iter().filter(|id| is_system_topology(id) || view.metrics.contains_key(id))
+        {
+            match archive.fingerprint(&topology).await {
+                Ok(fingerprint) => drop(own.insert(topology, fingerprint_record(fingerprint))),
+                Err(error) => {
+                    info!(%topology, %error, "cannot read the metas of a topology; not published now")
+                }
+            }
+        }
+        let ops = changes(&own, &view);
+        let is_all = ops.len() <= WRITES_MAX;
+        let mut is_written = true;
+        for (topology, op) in ops.into_iter().take(WRITES_MAX) {
+            match writer.commit(vec![op]).await {
+                Ok(_) => debug!(%topology, "published a metric-meta fingerprint"),
+                // The znode was created or deleted meanwhile; the next view shows that.
+                Err(WriteError::Op {
+                    source: tree::Error::NoNode { .. } | tree::Error::NodeExists { .. },
+                    ..
+                }) => is_written = false,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(is_all && is_written)
+    }
+}
+
+/// Returns the writes that make ZooKeeper equal to `own`.
+fn changes(own: &BTreeMap<TopologyId, MetricMetas>, view: &ClusterView) -> Vec<(TopologyId, Op)> {
+    let unreadable: BTreeSet<_> = view.unreadable.keys().collect();
+    let op = |(id, metas): (&TopologyId, &MetricMetas)| {
+        let (path, data) = (layout::metrics(id), record::encode(metas));
+        let op = match view.metrics.get(id) {
+            Some(published) if published.value == *metas => return None,
+            Some(_) => Op::Set { path, data, version: None },
+            None if unreadable.contains(&path) => Op::Set { path, data, version: None },
+            None => Op::Create { path, data, mode: CreateMode::Persistent },
+        };
+        Some((id.clone(), op))
+    };
+    own.iter().filter_map(op).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stormkeeper_coordination::{cluster::record::Stored, tree::Version};
+
+    fn id(text: &str) -> TopologyId {
+        text.parse().expect("valid")
+    }
+
+    #[test]
+    fn only_changed_fingerprints_are_written() {
+        let metas = |count, digest| fingerprint_record(Fingerprint { count, digest });
+        let stored = |value| Stored { value, version: Version::FIRST };
+        let mut view = ClusterView::default();
+        view.metrics.insert(id("same-1-1"), stored(metas(2, 7)));
+        view.metrics.insert(id("digest-1-1"), stored(metas(2, 7)));
+        view.metrics.insert(id("new-1-1"), stored(MetricMetas::default()));
+        view.unreadable.insert(layout::metrics(&id("__CLUSTER__")), "garbage".to_owned());
+        let own = BTreeMap::from([
+            (id("same-1-1"), metas(2, 7)),
+            (id("digest-1-1"), metas(2, 8)),
+            (id("new-1-1"), metas(1, 1)),
+            (id("__CLUSTER__"), metas(1, 1)),
+            (id("__NIMBUS__"), metas(3, 3)),
+        ]);
+        let found: Vec<(String, &str)> = changes(&own, &view)
+            .into_iter()
+            .map(|(id, op)| {
+                let kind = match op {
+                    Op::Set { version: None, .. } => "set",
+                    Op::Create { mode: CreateMode::Persistent, .. } => "create",
+                    op => panic!("{op:?}"),
+                };
+                (id.to_string(), kind)
+            })
+            .collect();
+        let expected =
+            [("__CLUSTER__", "set"), ("__NIMBUS__", "create"), ("digest-1-1", "set"), ("new-1-1", "set")];
+        assert_eq!(found, expected.map(|(id, kind)| (id.to_owned(), kind)));
+        assert_eq!(metas(2, 7).digest, "0000000000000007");
+    }
+}

@@ -1,0 +1,278 @@
+//! Follower side of the replication: fetches the leader's metric log, or a checkpoint of the
+//! leader's metric store if the logs have diverged.
+
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use crate::{
+    Measure, ReplicaState,
+    checkpoint::{self, TemporaryDirectory},
+    status::count,
+};
+use stormkeeper_api_types::replica_client::SyncError;
+use stormkeeper_coordination::cluster::{record::Leader, store};
+use stormkeeper_metric_store as archive;
+use stormkeeper_metric_store::Archive;
+use stormkeeper_metrics::protocol::{LogPage, LogQuery};
+use stormkeeper_model::{Position, Term, backoff::Backoff};
+use stormkeeper_runtime::error_chain;
+
+/// Maximum bytes of one fetched page: a fraction of a second to send and to write.
+const PAGE_BYTES_MAX: u64 = 4 << 20;
+
+/// Pages that are fetched in a row without a pause. The apply lock is released after each page.
+const PAGES_IN_A_ROW: usize = 16;
+
+/// Bounds of the pause after a failed fetch; the leadership may be moving to another nimbus.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Pause after a checkpoint whose log diverges again at once: without the pause, the follower would
+/// copy gigabytes for ever.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(30);
+
+/// Failure to fetch or apply entries of another nimbus.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
+    #[error(
+        "the local metric log ends at entry {own}, and the latest leader in the view is of term {leader}: \
+         either a later leader is not in the view yet, or the ZooKeeper tree is a new one (see \"A new ZooKeeper \
+         tree\" in docs/operations.md)"
+    )]
+    StaleLeader { leader: Term, own: Position },
+    #[error(
+        "another nimbus became leader while the checkpoint of the leader of term {leader} was downloaded; the \
+         checkpoint is discarded"
+    )]
+    Deposed { leader: Term },
+    #[error("cannot check in ZooKeeper whether the leader still leads")]
+    Tree(#[from] store::Error),
+}
+
+/// Outcome of one fetched page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fetched {
+    /// The log of the other nimbus has no entry after the local log end.
+    CaughtUp,
+    /// Entries up to this position were applied, and the other nimbus may have more.
+    Advanced(Position),
+    /// The log of the other nimbus does not continue the local log.
+    Diverged,
+    /// As `Diverged`, and the local log may contain committed entries that an unclean takeover
+    /// discarded.
+    DivergedCommitted,
+}
+
+/// Follows the leader for as long as the nimbus runs, except while this nimbus leads.
+pub(super) async fn follow(measure: Measure) {
+    let archive = measure.wait_until_open().await;
+    let mut state = measure.shared.replica_state.subscribe();
+    let mut observations = measure.shared.setup.observations.clone();
+    let mut backoff =
+        Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
+    loop {
+        let pace = &measure.shared.options.pace;
+        let (now, leader) = (state.borrow_and_update().0, measure.leader());
+        let wait = match leader.as_ref().filter(|_| now == ReplicaState::Following) {
+            None => pace.fetch_idle,
+            Some(leader) => match measure.fetch_from_leader(&archive, leader).await {
+                Ok(wait) => {
+                    backoff.reset();
+                    measure.fetch_status().problem = None;
+                    wait
+                }
+                Err(error) => {
+                    let (text, leader) = (error_chain(&error), &leader.nimbus);
+                    let is_news =
+                        measure.fetch_status().problem.replace(text.clone()).as_ref() != Some(&text);
+                    match is_news {
+                        true => {
+                            info!(%leader, error = text, "could not follow the leader's metric log; retrying")
+                        }
+                        false => {
+                            debug!(%leader, error = text, "could not follow the leader's metric log; retrying")
+                        }
+                    }
+                    backoff.next_delay().max(pace.fetch_lagging)
+                }
+            },
+        };
+        let leader_changed = async {
+            // A new leader may answer at once; other changes of the view do not matter here.
+            while observations.changed().await.is_ok() {
+                if measure.leader() != leader {
+                    return;
+                }
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            // Cancel-safe: all of them only wait.
+            _changed = state.changed() => {}
+            () = leader_changed => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+impl Measure {
+    /// Fetches and applies the leader's log page by page. Returns the pause before the next fetch.
+    async fn fetch_from_leader(&self, archive: &Archive, leader: &Leader) -> Result<Duration, FetchError> {
+        let (pace, api, leads) = (&self.shared.options.pace, &leader.api, Some(leader.term));
+        for _ in 0..PAGES_IN_A_ROW {
+            let _apply_lock = self.shared.apply_lock.lock().await;
+            let own = archive.position();
+            if own.term > leader.term.0 {
+                return Err(FetchError::StaleLeader { leader: leader.term, own });
+            }
+            let Some(asked) = self.while_following(self.fetch_page(archive, api, leads)).await else {
+                return Ok(pace.fetch_idle);
+            };
+            let (page, last) = asked?;
+            self.fetch_status().leader = Some(last);
+            let fetched = self.apply_page(archive, api, page).await?;
+            match fetched {
+                Fetched::CaughtUp => return Ok(self.note_caught_up()),
+                Fetched::Advanced(position) if position >= last => return Ok(self.note_caught_up()),
+                Fetched::Advanced(_) => {}
+                Fetched::Diverged | Fetched::DivergedCommitted => {
+                    let quarantine = fetched == Fetched::DivergedCommitted;
+                    let Some(received) =
+                        self.while_following(self.download_checkpoint(archive, api, quarantine)).await
+                    else {
+                        return Ok(pace.fetch_idle);
+                    };
+                    let received = received?;
+                    // A later leader may have made an unclean takeover since. The checkpoint of the
+                    // deposed leader does not reflect that takeover.
+                    if !self.shared.setup.store.is_latest(leader.term).await? {
+                        return Err(FetchError::Deposed { leader: leader.term });
+                    }
+                    self.install_checkpoint(archive, api, received, quarantine).await?;
+                    // The entries after the checkpoint follow at once, unless the log diverges again.
+                    let (page, _) = self.fetch_page(archive, api, leads).await?;
+                    let diverged_again = matches!(
+                        self.apply_page(archive, api, page).await?,
+                        Fetched::Diverged | Fetched::DivergedCommitted
+                    );
+                    return Ok(if diverged_again {
+                        CHECKPOINT_PAUSE.max(pace.fetch_lagging)
+                    } else {
+                        pace.fetch_lagging
+                    });
+                }
+            }
+        }
+        Ok(pace.fetch_lagging)
+    }
+
+    /// Records that the local log has every entry of the leader. Returns the pause before the next
+    /// fetch.
+    fn note_caught_up(&self) -> Duration {
+        self.fetch_status().caught_up_at = Some(self.shared.setup.clock.now());
+        self.shared.options.pace.fetch_idle
+    }
+
+    /// Returns the result of `request`, or `None` if this nimbus starts to lead first: a dead leader
+    /// may take long to answer, and the takeover waits for the apply lock.
+    pub(super) async fn while_following<T>(&self, request: impl Future<Output = T>) -> Option<T> {
+        let mut state = self.shared.replica_state.subscribe();
+        tokio::select! {
+            biased;
+            // Cancel-safe: `request` only sends requests and has changed nothing here.
+            _changed = state.wait_for(|(state, _)| *state != ReplicaState::Following) => None,
+            answer = request => Some(answer),
+        }
+    }
+
+    /// Fetches the entries after the local log end, and the log end, of the nimbus at `api`: as a
+    /// follower of the leader of the term `leads`, or as a leader itself if `leads` is absent.
+    pub(super) async fn fetch_page(
+        &self,
+        archive: &Archive,
+        api: &str,
+        leads: Option<Term>,
+    ) -> Result<(LogPage, Position), FetchError> {
+        let Position { term, seq } = archive.position();
+        let query =
+            LogQuery { nimbus: self.shared.setup.me.clone(), term, seq, max_bytes: PAGE_BYTES_MAX, leads };
+        Ok(self.shared.replica_client.log(api, &query).await?)
+    }
+
+    /// Applies a page of another nimbus' log. The caller must hold the apply lock.
+    pub(super) async fn apply_page(
+        &self,
+        archive: &Archive,
+        api: &str,
+        page: LogPage,
+    ) -> Result<Fetched, FetchError> {
+        Ok(match page {
+            LogPage::Entries { entries, .. } if entries.is_empty() => Fetched::CaughtUp,
+            LogPage::Entries { entries, .. } => {
+                let n = entries.len();
+                let position = archive.apply(entries).await?;
+                debug!(from = api, n, seq = position.seq, "applied entries of the metric log");
+                Fetched::Advanced(position)
+            }
+            LogPage::Diverged => Fetched::Diverged,
+            LogPage::Lacking => Fetched::DivergedCommitted,
+        })
+    }
+
+    /// Downloads a checkpoint from the nimbus at `api`. If the local database must be quarantined,
+    /// the download starts only if there is room for one more quarantined database.
+    pub(super) async fn download_checkpoint(
+        &self,
+        archive: &Archive,
+        api: &str,
+        quarantine: bool,
+    ) -> Result<TemporaryDirectory, FetchError> {
+        if quarantine {
+            archive.has_room_aside().await?;
+        }
+        let Position { term, seq } = archive.position();
+        warn!(
+            from = api,
+            term,
+            seq,
+            "the local metric log diverged from the log of another nimbus; downloading a checkpoint"
+        );
+        let received = TemporaryDirectory(self.new_dir(checkpoint::RECEIVED));
+        let bytes = self.shared.replica_client.checkpoint(api, &received.0).await?;
+        debug!(from = api, bytes, "downloaded a checkpoint of the metric store");
+        Ok(received)
+    }
+
+    /// Replaces the local database by a downloaded checkpoint. The local database is quarantined or
+    /// deleted. The caller must hold the apply lock.
+    pub(super) async fn install_checkpoint(
+        &self,
+        archive: &Archive,
+        api: &str,
+        received: TemporaryDirectory,
+        quarantine: bool,
+    ) -> Result<(), FetchError> {
+        let own = archive.position();
+        if quarantine {
+            archive.give_way_to(received.0.clone()).await?;
+            warn!(
+                term = own.term,
+                seq = own.seq,
+                "quarantined the local metric database: it may contain committed metrics that an unclean takeover \
+                 discarded; see \"Metrics that were put aside\" in docs/operations.md"
+            );
+        } else {
+            archive.replace_with(received.0.clone()).await?;
+        }
+        count(&self.shared.counts.checkpoints, 1);
+        let Position { term, seq } = archive.position();
+        info!(from = api, term, seq, "replaced the local metric database by a checkpoint");
+        Ok(())
+    }
+}

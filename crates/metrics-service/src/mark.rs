@@ -1,0 +1,187 @@
+//! Persistent high watermark: the leader publishes the committed position in ZooKeeper before the
+//! leader reports the position to anyone.
+//!
+//! The leader writes the high watermark under its term. A deposed leader therefore commits
+//! nothing, even if the deposed leader has not noticed its deposition, and the next leader reads a
+//! high watermark that no earlier leader can advance any more.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tracing::{info, warn};
+
+use crate::{
+    Measure,
+    safe::{self, REPLICA_LAG_MAX},
+};
+use stormkeeper_coordination::{
+    cluster::{archive::ArchiveRecord, event::Told, layout, record, store, view::ClusterView},
+    election::{FencedWriter, WriteError},
+    tree::{self, CreateMode, Op},
+};
+use stormkeeper_metric_store::Archive;
+use stormkeeper_model::{NimbusId, Position, Term, backoff::Backoff};
+use stormkeeper_runtime::error_chain;
+
+/// Bounds of the pause after a failed ZooKeeper operation.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// A later term has begun: this nimbus does not lead any more.
+#[derive(Debug)]
+pub(super) struct Deposed;
+
+impl Measure {
+    /// Reads the metric log state that earlier leaders published, and retries until ZooKeeper
+    /// answers. `None` if there is no record; [`ArchiveRecord::unknown`] if the record cannot be
+    /// decoded.
+    pub(super) async fn read_high_watermark(&self) -> Option<ArchiveRecord> {
+        let mut backoff = self.backoff();
+        loop {
+            let error = match self.shared.setup.store.archive().await {
+                Ok(record) => return record,
+                Err(store::Error::Unreadable(error)) => {
+                    warn!(
+                        %error,
+                        "cannot parse /metric-log; treating every replica's log as possibly committed"
+                    );
+                    return Some(ArchiveRecord::unknown());
+                }
+                Err(error) => error,
+            };
+            self.note_coordination_failure(&error);
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    /// Shows and logs why the high watermark cannot be read or published for the moment.
+    fn note_coordination_failure(&self, error: &(dyn std::error::Error + 'static)) {
+        let text = format!(
+            "cannot read or publish the high watermark of the metric log; retrying: {}",
+            error_chain(error)
+        );
+        info!("{text}");
+        self.fetch_status().problem = Some(text);
+    }
+
+    /// Publishes `record`, with an event if there is one, and retries until ZooKeeper answers.
+    pub(super) async fn publish_high_watermark(
+        &self,
+        writer: &FencedWriter,
+        record: ArchiveRecord,
+        event: Option<Told>,
+    ) -> Result<(), Deposed> {
+        let (path, data) = (layout::archive(), record::encode(&record));
+        let mut backoff = self.backoff();
+        let mut is_new = false;
+        loop {
+            let op = match is_new {
+                true => {
+                    let (path, data) = (path.clone(), data.clone());
+                    Op::Create { path, data, mode: CreateMode::Persistent }
+                }
+                false => Op::Set { path: path.clone(), data: data.clone(), version: None },
+            };
+            let written = match &event {
+                Some(event) => writer.commit_and_tell(vec![op], event.clone()).await,
+                None => writer.commit(vec![op]).await,
+            };
+            match written {
+                Ok(_) => break,
+                Err(WriteError::Deposed { .. }) => return Err(Deposed),
+                Err(WriteError::Op { source: tree::Error::NoNode { .. }, .. }) if !is_new => is_new = true,
+                Err(WriteError::Op { source: tree::Error::NodeExists { .. }, .. }) if is_new => {
+                    is_new = false;
+                }
+                // A repeated write stores the same record; only the event may be there twice.
+                Err(error) => {
+                    self.note_coordination_failure(&error);
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+            }
+        }
+        *self.log_state() = record;
+        Ok(())
+    }
+
+    /// Returns the record to publish, if the high watermark can advance.
+    fn next_high_watermark(
+        &self,
+        archive: &Archive,
+        term: Term,
+        lagging: &mut BTreeSet<NimbusId>,
+    ) -> Option<ArchiveRecord> {
+        let (view, fresh) = self.view();
+        let live = view.nimbuses.keys().filter(|id| **id != self.shared.setup.me);
+        let followers = self.replica_progress().in_sync(live, self.shared.setup.clock.monotonic());
+        self.log_lagging_replicas(&view, &followers, lagging);
+        // A leader with a stale view may have a live follower that the view does not show.
+        let leader = (&self.shared.setup.me, term, archive.position());
+        safe::advance_high_watermark(&self.log_state(), leader, &followers).filter(|_| fresh)
+    }
+
+    /// Logs each replica that has left the in-sync set, once.
+    fn log_lagging_replicas(
+        &self,
+        view: &ClusterView,
+        followers: &BTreeMap<NimbusId, Position>,
+        lagging: &mut BTreeSet<NimbusId>,
+    ) {
+        let is_lagging = |id: &&NimbusId| **id != self.shared.setup.me && !followers.contains_key(*id);
+        let now: BTreeSet<NimbusId> = view.nimbuses.keys().filter(is_lagging).cloned().collect();
+        for nimbus in now.difference(lagging) {
+            let lag_max = REPLICA_LAG_MAX;
+            warn!(
+                %nimbus,
+                ?lag_max,
+                "replica is out of sync: removed from the in-sync set, commits no longer wait for it; \
+                 look for the reason in the log of that nimbus"
+            );
+        }
+        *lagging = now;
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order")
+    }
+}
+
+/// Keeps the published high watermark up to date for as long as the leadership lasts.
+pub(super) async fn publish_commits(measure: Measure, archive: Archive, writer: FencedWriter) {
+    let mut observations = measure.shared.setup.observations.clone();
+    let mut lagging = BTreeSet::new();
+    loop {
+        if let Some(record) = measure.next_high_watermark(&archive, writer.term(), &mut lagging) {
+            if let Err(Deposed) = measure.publish_high_watermark(&writer, record, None).await {
+                return;
+            }
+            tokio::time::sleep(measure.shared.options.pace.publish_high_watermark).await;
+            continue;
+        }
+        tokio::select! {
+            biased;
+            // Cancel-safe: both only wait.
+            () = measure.shared.commit_wakeup.notified() => {}
+            changed = observations.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Returns the text of the event and of the log line about an unclean takeover in `term`.
+pub(super) fn unclean_takeover_text(term: Term, own: Position, record: &ArchiveRecord) -> String {
+    if record.is_unknown() {
+        return format!(
+            "unclean takeover: /metric-log does not say which metrics were committed; the leader of term {term} \
+             continues with its log up to entry {own}, and nimbuses with other entries quarantine their databases"
+        );
+    }
+    let holders: Vec<String> = record.holders.iter().map(ToString::to_string).collect();
+    format!(
+        "unclean takeover: the leader of term {term} discards committed metrics; its log ends at entry {own}, \
+         the log was committed up to {}, and these nimbuses had the entries: {}",
+        record.safe,
+        holders.join(", ")
+    )
+}

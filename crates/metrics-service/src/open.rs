@@ -1,0 +1,84 @@
+//! Opening of the metric store, repeated until it succeeds.
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{ArchiveState, Measure, checkpoint};
+use stormkeeper_metric_store as archive;
+use stormkeeper_metric_store::Archive;
+use stormkeeper_runtime::blocking;
+use stormkeeper_runtime::error_chain;
+
+/// Directory of the metric store below the local directory.
+const DIR: &str = "metrics";
+
+/// Opens the metric store, and closes it at the end.
+pub(super) async fn keep_open(measure: Measure, cancelled: CancellationToken) {
+    // Not the set that this task belongs to: the store's own tasks end after every user of the store.
+    let tasks = std::sync::Arc::new(measure.shared.tasks.child());
+    loop {
+        let (dir, options) = (measure.shared.setup.local_dir.clone(), options(&measure));
+        let threads = std::sync::Arc::clone(&tasks);
+        let opened = blocking::run(move || {
+            checkpoint::remove_stale(&dir);
+            Archive::open(&dir.join(DIR), options, &threads)
+        });
+        match opened.await {
+            Ok(archive) => {
+                let at = archive.position();
+                info!(term = at.term, seq = at.seq, "metric store is open");
+                measure.shared.archive_state.send_replace(ArchiveState::Open(archive));
+                publish_failure(&measure, None);
+                cancelled.cancelled().await;
+                break;
+            }
+            Err(error) => {
+                let reason = error_chain(&error);
+                warn!(
+                    error = reason,
+                    "cannot open the metric store; nimbus runs without metrics and tries again"
+                );
+                publish_failure(&measure, Some(&reason));
+                measure.shared.archive_state.send_replace(ArchiveState::Unavailable(reason));
+            }
+        }
+        tokio::select! {
+            biased;
+            // Cancel-safe: both only wait.
+            () = cancelled.cancelled() => break,
+            () = tokio::time::sleep(measure.shared.options.pace.reopen) => {}
+        }
+    }
+    measure
+        .shared
+        .archive_state
+        .send_replace(ArchiveState::Unavailable("this nimbus is stopping".to_owned()));
+    tasks.stop(super::STOP_PATIENCE).await;
+}
+
+/// Publishes the reason in the record of this nimbus in ZooKeeper, so only when it has changed.
+fn publish_failure(measure: &Measure, reason: Option<&String>) {
+    measure.shared.open_failure.send_if_modified(|published| {
+        let is_changed = published.as_ref() != reason;
+        if is_changed {
+            *published = reason.cloned();
+        }
+        is_changed
+    });
+}
+
+fn options(measure: &Measure) -> archive::Options {
+    let options = &measure.shared.options;
+    archive::Options {
+        retention: options.retention,
+        names_per_topology_max: options.names_per_topology_max,
+        uploaders: measure.shared.exporters.iter().map(|uploader| uploader.name().to_owned()).collect(),
+        // The runner of an exporter makes one call at a time.
+        uploading_max: 1,
+        upload_timeout: options.pace.export_timeout,
+        upload_pause: options.pace.export_pause,
+        pending_per_topology_max: options.pending_per_topology_max,
+        pending_bytes_max: options.pending_bytes_max,
+        ..archive::Options::new(measure.shared.setup.clock.clone())
+    }
+}

@@ -1,0 +1,241 @@
+//! Self metrics of a nimbus, collected once a minute as any worker does: reports of the nimbus' own
+//! launch with sequence numbers, sent to the leader, or stored by the leader itself.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tracing::{debug, info};
+
+use crate::{
+    Measure,
+    process::{self, Usage},
+};
+use stormkeeper_metric_store::Archive;
+use stormkeeper_metrics::{
+    Contribution, Control, MetricId, MetricName, Minute, Point, Registry, Subject,
+    builtin::{self, Builtin},
+    contribution::Cuts,
+    instrument::{Counter, Gauge, Meter},
+    name::NIMBUS,
+    protocol::{Claim, ContributeAnswer, RegisterRequest, Registered},
+    registry::CutRequest,
+};
+use stormkeeper_model::{Timestamp, TopologyId, WorkerId};
+use stormkeeper_runtime::error_chain;
+
+/// Maximum number of reports that wait for a leader; one more removes the oldest. An hour: longer
+/// than a cluster is without a leader.
+const WAITING_REPORTS_MAX: usize = 60;
+
+/// Minimum wait: a wait that ends a moment too early, as clocks are not exact, must not become a
+/// busy loop.
+const WAIT_MIN: Duration = Duration::from_millis(10);
+
+/// Instruments of a nimbus.
+#[derive(Debug)]
+pub(super) struct NimbusInstruments {
+    registry: Registry,
+    pub(super) points: Meter,
+    pub(super) batches: Meter,
+    pub(super) rejected: Counter,
+    pub(super) registered: Counter,
+    dropped: Counter,
+    cpu: Gauge,
+    memory: Gauge,
+    files: Gauge,
+    archive_bytes: Gauge,
+    archive_queue: Gauge,
+    upload_queue: Gauge,
+    view_age: Gauge,
+}
+
+fn topology() -> TopologyId {
+    NIMBUS.parse().expect("a fixed id is valid")
+}
+
+impl NimbusInstruments {
+    /// Creates the instruments of the nimbus at `api` on `host`.
+    pub(super) fn new(host: &str, api: &str, now: stormkeeper_model::clock::Monotonic) -> Self {
+        let port = api.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0);
+        let name = |metric: &Builtin| -> MetricName {
+            let of = |host: &str| metric.of(topology(), Subject::Nimbus { host: host.to_owned(), port });
+            // A configured host may contain characters that a metric name must not contain.
+            of(host).or_else(|_| of("unnamed")).expect("fixed parts make a name")
+        };
+        let registry = Registry::new(Control::default(), now);
+        Self {
+            points: registry.meter(name(&builtin::NIMBUS_INTAKE_POINTS)),
+            batches: registry.meter(name(&builtin::NIMBUS_INTAKE_CONTRIBUTIONS)),
+            rejected: registry.counter(name(&builtin::NIMBUS_INTAKE_REFUSED)),
+            registered: registry.counter(name(&builtin::NIMBUS_REGISTERED)),
+            dropped: registry.counter(name(&builtin::NIMBUS_UPLOAD_DROPPED)),
+            cpu: registry.gauge(name(&builtin::NIMBUS_CPU_USED_RATIO)),
+            memory: registry.gauge(name(&builtin::NIMBUS_MEMORY_USED)),
+            files: registry.gauge(name(&builtin::NIMBUS_OPEN_FILES)),
+            archive_bytes: registry.gauge(name(&builtin::NIMBUS_ARCHIVE_BYTES)),
+            archive_queue: registry.gauge(name(&builtin::NIMBUS_ARCHIVE_QUEUE)),
+            upload_queue: registry.gauge(name(&builtin::NIMBUS_UPLOAD_QUEUE)),
+            view_age: registry.gauge(name(&builtin::NIMBUS_VIEW_AGE)),
+            registry,
+        }
+    }
+}
+
+/// Previous readings, for the difference since then.
+#[derive(Debug, Default)]
+struct Readings {
+    usage: Option<(Usage, Timestamp)>,
+    dropped: Option<u64>,
+}
+
+/// Reports of this launch that wait for the leader.
+struct SelfReporter {
+    measure: Measure,
+    worker: WorkerId,
+    sequence: u64,
+    waiting: VecDeque<Contribution>,
+}
+
+/// Collects and sends self metrics for as long as the nimbus runs.
+pub(super) async fn report(measure: Measure) {
+    let archive = measure.wait_until_open().await;
+    let started = measure.shared.setup.clock.now();
+    let worker = format!("{}-{}", measure.shared.setup.me, started.as_millis());
+    let Ok(worker) = worker.parse::<WorkerId>() else {
+        info!(worker, "the id of this nimbus is too long for a launch id; it reports no self metrics");
+        return;
+    };
+    let mut reporter =
+        SelfReporter { measure: measure.clone(), worker, sequence: 0, waiting: VecDeque::new() };
+    let mut before = Readings::default();
+    loop {
+        let minute = Minute::of(measure.shared.setup.clock.now());
+        // A clock that is set back only makes this minute longer.
+        while Minute::of(measure.shared.setup.clock.now()) <= minute {
+            let wait = minute.end().since(measure.shared.setup.clock.now());
+            tokio::time::sleep(wait.clamp(WAIT_MIN, measure.shared.options.pace.clock_check)).await;
+        }
+        measure.read_gauges(&archive, &mut before).await;
+        reporter.collect(minute);
+        if let Err(reason) = reporter.send_waiting(&archive).await {
+            debug!(
+                reason,
+                waiting = reporter.waiting.len(),
+                "could not send self metrics; retrying next minute"
+            );
+        }
+    }
+}
+
+impl Measure {
+    async fn read_gauges(&self, archive: &Archive, before: &mut Readings) {
+        let (instruments, now) = (&self.shared.instruments, self.shared.setup.clock.now());
+        // Reads three small files of `/proc`, which are in memory.
+        if let Some(usage) = process::usage() {
+            instruments.memory.set(usage.memory_bytes as f64);
+            instruments.files.set(usage.fds as f64);
+            if let Some((last, at)) = before.usage {
+                let (used, took) = (usage.cpu.saturating_sub(last.cpu), now.since(at));
+                if !took.is_zero() {
+                    instruments.cpu.set(100.0 * used.as_secs_f64() / took.as_secs_f64());
+                }
+            }
+            before.usage = Some((usage, now));
+        }
+        instruments.archive_queue.set(self.shared.limiter.n_in_flight() as f64);
+        if let Ok(status) = archive.status().await {
+            instruments.archive_bytes.set(status.bytes as f64);
+        }
+        if let Ok(queue) = archive.queue_status().await {
+            instruments.upload_queue.set(queue.ready as f64);
+            let dropped = queue.uploaders.values().map(|uploader| uploader.dropped).sum::<u64>();
+            instruments.dropped.add(dropped.saturating_sub(before.dropped.unwrap_or(dropped)));
+            before.dropped = Some(dropped);
+        }
+        let age = {
+            let observation = self.shared.setup.observations.borrow();
+            match observation.fresh {
+                true => Duration::ZERO,
+                false => self.shared.setup.clock.monotonic().since(observation.read_at),
+            }
+        };
+        instruments.view_age.set(age.as_millis() as f64);
+    }
+}
+
+impl SelfReporter {
+    fn collect(&mut self, minute: Minute) {
+        let now = self.measure.shared.setup.clock.monotonic();
+        let leaves =
+            self.measure.shared.instruments.registry.cut(CutRequest { minute, now, with_gauges: true });
+        let points: Vec<(MetricId, Point)> = leaves.into_iter().map(|leaf| (leaf.id, leaf.point)).collect();
+        self.sequence += 1;
+        let cuts = vec![Cuts { worker: self.worker.clone(), first: self.sequence, last: self.sequence }];
+        self.waiting.push_back(Contribution { topology: topology(), minute, cuts, points });
+        if self.waiting.len() > WAITING_REPORTS_MAX {
+            // The metric store counts the missing report.
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Sends the waiting reports to the leader, the oldest first.
+    async fn send_waiting(&mut self, archive: &Archive) -> Result<(), String> {
+        while let Some(batch) = self.waiting.front() {
+            let mut answer = self.send(archive, batch).await?;
+            if let ContributeAnswer::Unregistered { .. } = answer {
+                self.register(archive).await?;
+                // Ids that the leader has assigned differently come with the next report.
+                answer = self.send(archive, batch).await?;
+            }
+            match answer {
+                // Self metrics are not kept until they are committed: a leader that is lost with its
+                // disk costs a minute of self metrics.
+                ContributeAnswer::Stored { .. } => {}
+                ContributeAnswer::Overlaps { .. } => {}
+                ContributeAnswer::Refused { reason } => {
+                    info!(reason, "the leader rejected self metrics; discarded")
+                }
+                ContributeAnswer::Unregistered { .. } => {
+                    info!("the leader does not know the self metrics after their registration; discarded");
+                }
+                ContributeAnswer::NotNow { reason } => return Err(reason),
+            }
+            self.waiting.pop_front();
+        }
+        Ok(())
+    }
+
+    async fn send(&self, archive: &Archive, batch: &Contribution) -> Result<ContributeAnswer, String> {
+        if let Ok((_, term)) = self.measure.as_leader() {
+            let stored = self.measure.ingest_batch(archive, term, batch.clone()).await;
+            return stored.map_err(|refusal| refusal.to_string());
+        }
+        let client = &self.measure.shared.ingest_client;
+        let leader = client.leader().await.map_err(|error| error_chain(&error))?;
+        client.contribute(&leader, batch).await.map_err(|error| error_chain(&error))
+    }
+
+    async fn register(&self, archive: &Archive) -> Result<(), String> {
+        let registry = &self.measure.shared.instruments.registry;
+        let (_, names) = registry.names_since(0);
+        let claims = names.iter().map(|(id, name)| Claim { name: name.to_string(), id: *id }).collect();
+        let request = RegisterRequest { topology: topology(), claims };
+        let answer = match self.measure.as_leader() {
+            Ok((_, term)) => archive.register(term, request).await.map_err(|error| error_chain(&error))?,
+            Err(_) => {
+                let client = &self.measure.shared.ingest_client;
+                let leader = client.leader().await.map_err(|error| error_chain(&error))?;
+                client.register(&leader, &request).await.map_err(|error| error_chain(&error))?
+            }
+        };
+        for ((old, name), registered) in names.iter().zip(answer.claims) {
+            match registered {
+                Registered::As(new) if new == *old => {}
+                Registered::As(new) => drop(registry.rename(*old, new)),
+                Registered::Refused(reason) => {
+                    info!(%name, reason, "the leader rejected a self metric; not reported")
+                }
+            }
+        }
+        Ok(())
+    }
+}

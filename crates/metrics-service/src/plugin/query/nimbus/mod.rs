@@ -1,0 +1,134 @@
+//! `nimbus`: asks the nimbus that leads now, by HTTP with MessagePack answers.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{MetricQueryClient, QueryError, WhoLeads};
+use stormkeeper_api_types::{client::encoded, message::ForgetRequest};
+use stormkeeper_metric_store::{HistoryEntry, TrackEntry};
+use stormkeeper_metrics::{
+    MetricId, Minute, Point, Window,
+    protocol::{BODY_BYTES_MAX, HistoryQuery, MetaPage, MetaQuery, NAMES_MAX, PointsQuery, TrackQuery},
+};
+use stormkeeper_model::{TaskId, TopologyId, TopologyName};
+use stormkeeper_runtime::blocking;
+
+/// The leader is a neighbour.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// For one page, read from the disk and sent.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The most entries of a track in one answer: a topology of a thousand tasks that all moved
+/// every day of a month.
+const TRACK_MAX: usize = 30_000;
+
+/// The most of an error that is quoted.
+const SAID_CHARS_MAX: usize = 300;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct NimbusQueryClient {
+    http: reqwest::Client,
+    leader: Arc<dyn WhoLeads>,
+}
+
+impl NimbusQueryClient {
+    /// One that asks whom `leader` names at that moment.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be made.
+    pub fn new(leader: Arc<dyn WhoLeads>) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(ANSWER_TIMEOUT)
+            // Nimbuses are neighbours; a proxy of the environment is meant for the world.
+            .no_proxy()
+            .build()?;
+        Ok(Self { http, leader })
+    }
+
+    async fn ask<T>(&self, what: &str, query: &impl Serialize) -> Result<T, QueryError>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        let url = format!("{}/sync/{what}", self.metrics()?);
+        let body = answered(&url, self.http.get(&url).query(query)).await?;
+        // A full page takes a moment.
+        let read = blocking::run(move || rmp_serde::from_slice(&body)).await;
+        read.map_err(|error| QueryError::Senseless { url, what: error.to_string() })
+    }
+
+    /// Where the leader answers about metrics.
+    fn metrics(&self) -> Result<String, QueryError> {
+        let api = self.leader.leader().ok_or(QueryError::NoLeader)?;
+        Ok(format!("http://{api}/api/v1/metrics"))
+    }
+}
+
+/// The body of the answer to a request.
+async fn answered(url: &str, request: reqwest::RequestBuilder) -> Result<Vec<u8>, QueryError> {
+    let unreachable = |source| QueryError::Unreachable { url: url.to_owned(), source };
+    let mut response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if body.len() + chunk.len() > BODY_BYTES_MAX {
+            return Err(QueryError::TooLong { url: url.to_owned(), max: BODY_BYTES_MAX });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    if !status.is_success() {
+        let said = String::from_utf8_lossy(&body).chars().take(SAID_CHARS_MAX).collect();
+        return Err(QueryError::Answered { url: url.to_owned(), status: status.as_u16(), said });
+    }
+    Ok(body)
+}
+
+#[async_trait]
+impl MetricQueryClient for NimbusQueryClient {
+    async fn metas(&self, query: &MetaQuery) -> Result<MetaPage, QueryError> {
+        self.ask("metas", query).await
+    }
+
+    async fn data(
+        &self,
+        id: MetricId,
+        window: Window,
+        from: Minute,
+        to: Minute,
+        limit: usize,
+    ) -> Result<Vec<(Minute, Point)>, QueryError> {
+        self.ask("points", &PointsQuery { id, window, from, to, limit }).await
+    }
+
+    async fn task_track(
+        &self,
+        topology: &TopologyId,
+        task: Option<TaskId>,
+    ) -> Result<Vec<TrackEntry>, QueryError> {
+        self.ask("track", &TrackQuery { topology: topology.clone(), task, limit: TRACK_MAX }).await
+    }
+
+    async fn topology_history(
+        &self,
+        name: &TopologyName,
+        limit: usize,
+    ) -> Result<Vec<HistoryEntry>, QueryError> {
+        self.ask("history", &HistoryQuery { name: Some(name.clone()), limit }).await
+    }
+
+    async fn delete_metas(&self, topology: &TopologyId, ids: &[MetricId]) -> Result<(), QueryError> {
+        for ids in ids.chunks(NAMES_MAX) {
+            let url = format!("{}/topology/{}/metas", self.metrics()?, encoded(topology.as_str()));
+            let request = ForgetRequest { ids: ids.iter().map(MetricId::to_string).collect() };
+            answered(&url, self.http.delete(&url).json(&request)).await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! The lines. Each is one JSON object whose `line` says what it is.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::plugin::{UploadError, series};
+use stormkeeper_metric_store::{Event, UploadKey};
+use stormkeeper_metrics::{MetricName, Point, protocol::Meta};
+
+/// A metric in a minute.
+pub(super) fn point(
+    key: &UploadKey,
+    meta: &Meta,
+    point: &Point,
+    lines: &mut Vec<u8>,
+) -> Result<(), UploadError> {
+    let mut line = Map::new();
+    line.insert("line".to_owned(), "point".into());
+    place(key, &mut line);
+    name(meta, &mut line);
+    let values = series::of(&meta.name, point).into_iter();
+    let values = values.map(|number| (number.name.to_owned(), number.value.to_json()));
+    line.insert("values".to_owned(), Value::Object(values.collect()));
+    write("a point", &line, lines)
+}
+
+/// The end of an entry of the queue that has `n_points`.
+pub(super) fn upload(key: &UploadKey, n_points: u64, lines: &mut Vec<u8>) -> Result<(), UploadError> {
+    let mut line = Map::new();
+    line.insert("line".to_owned(), "upload".into());
+    place(key, &mut line);
+    line.insert("topology".to_owned(), key.topology.to_string().into());
+    line.insert("parts".to_owned(), key.parts.into());
+    line.insert("points".to_owned(), n_points.into());
+    write("an upload", &line, lines)
+}
+
+/// A metric that became known.
+pub(super) fn meta(meta: &Meta, lines: &mut Vec<u8>) -> Result<(), UploadError> {
+    let mut line = Map::new();
+    line.insert("line".to_owned(), "meta".into());
+    name(meta, &mut line);
+    write("a metric", &line, lines)
+}
+
+/// Something that happened.
+pub(super) fn event(event: &Event, lines: &mut Vec<u8>) -> Result<(), UploadError> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        line: &'static str,
+        topology: String,
+        time: u64,
+        event: &'a Event,
+    }
+    let time = event.at().as_millis() / 1000;
+    write("an event", &Line { line: "event", topology: event.topology().to_string(), time, event }, lines)
+}
+
+/// Which minute, and which part of it.
+fn place(key: &UploadKey, line: &mut Map<String, Value>) {
+    line.insert("time".to_owned(), series::timestamp(key.minute).into());
+    line.insert("minute".to_owned(), key.minute.to_string().into());
+    line.insert("kind".to_owned(), key.kind.word().into());
+    line.insert("part".to_owned(), key.part.into());
+}
+
+fn name(meta: &Meta, line: &mut Map<String, Value>) {
+    let name: &MetricName = &meta.name;
+    line.insert("id".to_owned(), meta.id.to_string().into());
+    line.insert("name".to_owned(), name.to_string().into());
+    line.insert("type".to_owned(), name.kind().word().into());
+    for (label, value) in series::labels(name) {
+        line.insert(label.to_owned(), value.into());
+    }
+    line.insert("group".to_owned(), name.group().into());
+    line.insert("metric".to_owned(), name.name().into());
+}
+
+fn write(what: &'static str, line: &impl Serialize, lines: &mut Vec<u8>) -> Result<(), UploadError> {
+    serde_json::to_writer(&mut *lines, line).map_err(|source| UploadError::Unwritable {
+        what,
+        form: "JSON",
+        source,
+    })?;
+    lines.push(b'\n');
+    Ok(())
+}

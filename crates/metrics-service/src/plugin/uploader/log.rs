@@ -1,0 +1,85 @@
+//! `log`: one line in nimbus's log for each entry of the queue. It says that metrics flow, and
+//! keeps nothing.
+
+use async_trait::async_trait;
+use tracing::info;
+
+use super::payload::Payload;
+use crate::plugin::{MetricUploader, PayloadSource, Sent, UploadError, options};
+use stormkeeper_metric_store as archive;
+use stormkeeper_metric_store::UploadKey;
+use stormkeeper_metrics::{MetaType, protocol::Meta};
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct LogUploader {
+    options: options::Log,
+}
+
+impl LogUploader {
+    /// One that counts the levels of the options.
+    pub fn new(options: options::Log) -> Self {
+        Self { options }
+    }
+}
+
+#[async_trait]
+impl MetricUploader for LogUploader {
+    fn name(&self) -> &str {
+        "log"
+    }
+
+    fn levels(&self) -> &[MetaType] {
+        &self.options.levels
+    }
+
+    async fn register_metrics(&self, metas: &[Meta]) -> Result<(), UploadError> {
+        info!(metrics = metas.len(), "new metrics");
+        Ok(())
+    }
+
+    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, UploadError> {
+        let mut payload = Payload::new(source, &self.options.levels);
+        let mut counts = [0_u64; MetaType::ALL.len()];
+        while let Some(page) = payload.next().await? {
+            for (meta, _) in page {
+                counts[usize::from(meta.name.meta().number()) - 1] += 1;
+            }
+        }
+        let points = counts.iter().sum();
+        let levels = summary(&counts);
+        info!(
+            topology = %key.topology,
+            minute = %key.minute,
+            kind = key.kind.word(),
+            part = key.part + 1,
+            parts = key.parts,
+            metrics = points,
+            levels,
+            "metrics of a minute"
+        );
+        Ok(Sent { points, refused: 0 })
+    }
+
+    async fn send_event(&self, event: &archive::Event) -> Result<(), UploadError> {
+        info!(?event, "for external stores of metrics");
+        Ok(())
+    }
+}
+
+/// How many there are of each level that has any.
+fn summary(counts: &[u64]) -> String {
+    let levels = MetaType::ALL.iter().zip(counts).filter(|(_, n)| **n > 0);
+    levels.map(|(level, n)| format!("{n} {}", level.word())).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_names_the_levels_that_there_are() {
+        assert_eq!(summary(&[3, 0, 0, 0, 1, 0, 0, 0]), "3 task, 1 topology");
+        assert_eq!(summary(&[0; 8]), "");
+    }
+}

@@ -1,0 +1,31 @@
+//! What happens to topologies, as OpenTSDB's annotations: notes across all graphs.
+//!
+//! OpenTSDB knows such a note by its second alone, and keeps the last of one second. So the
+//! moves of tasks, of which there are many at once, are not sent: they would replace the rest.
+
+use serde_json::{Value, json};
+
+use stormkeeper_metric_store::Event;
+
+/// The note of an event; nothing for one that is not sent.
+pub(super) fn of(event: &Event) -> Option<Value> {
+    let (description, by) = match event {
+        Event::TopologyStarted { name, by, .. } => (format!("topology {name} started"), by),
+        Event::SampleRateChanged { topology, sample_rate, by, .. } => {
+            (format!("topology {topology} samples {sample_rate} of its values"), by)
+        }
+        Event::TopologyKilled { topology, by, reason, .. } => {
+            (format!("topology {topology} killed: {reason}"), by)
+        }
+        Event::TaskPlaced { .. } | Event::TaskGone { .. } => return None,
+    };
+    let mut custom = json!({ "topology": event.topology() });
+    if let Some(by) = by {
+        custom["by"] = by.clone().into();
+    }
+    Some(json!({
+        "startTime": event.at().as_millis() / 1000,
+        "description": description,
+        "custom": custom,
+    }))
+}

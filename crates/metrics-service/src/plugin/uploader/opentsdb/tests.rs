@@ -1,0 +1,298 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read as _,
+    time::Duration,
+};
+
+use flate2::read::GzDecoder;
+use proptest::prelude::*;
+
+use super::{point::plain, *};
+use crate::plugin::uploader::tests::fixture::{
+    Got, MINUTE, N_NUMBERS, Pages, Server, TIME, counter, dumb_server, gauge, key, meta, metrics,
+};
+use stormkeeper_metrics::Point;
+use stormkeeper_runtime::tasks::Tasks;
+
+fn options(url: &str) -> options::OpenTsdb {
+    options::OpenTsdb {
+        url: url.to_owned(),
+        timeout: Duration::from_millis(300),
+        ..crate::plugin::Options::of_test().opentsdb
+    }
+}
+
+fn uploader(url: &str) -> OpenTsdb {
+    OpenTsdb::new(options(url)).expect("made").hurried()
+}
+
+fn unpacked(got: &Got) -> Vec<DataPoint> {
+    let mut text = String::new();
+    GzDecoder::new(&got.body[..]).read_to_string(&mut text).expect("gzip");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn all_good(_: usize, _: &Got) -> (u16, String) {
+    (204, String::new())
+}
+
+#[tokio::test]
+async fn a_batch_is_gzipped_json_of_known_length() {
+    let tasks = Tasks::default();
+    let server = Server::start(&tasks, all_good).await;
+    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken");
+    assert_eq!(sent, Sent { points: N_NUMBERS, refused: 0 });
+    let got = server.got();
+    assert_eq!(got.len(), 1);
+    assert_eq!(got[0].uri, "/api/put?details");
+    assert_eq!(
+        (&got[0].headers["content-encoding"], &got[0].headers["content-type"]),
+        (&HeaderValue::from_static("gzip"), &HeaderValue::from_static("application/json"),)
+    );
+    assert_eq!(got[0].headers["content-length"], got[0].body.len().to_string());
+    assert!(!got[0].headers.contains_key("transfer-encoding"));
+    let points = unpacked(&got[0]);
+    let emitted = points.iter().find(|p| p.tags["level"] == "stream").expect("it is there");
+    let tags = [
+        ("cluster", "test_one"),
+        ("topology", "wc-1-1700000000"),
+        ("component", "split"),
+        ("task", "4"),
+        ("stream", "default"),
+        ("level", "stream"),
+    ];
+    let expected = DataPoint {
+        metric: "storm.sys.Emitted".to_owned(),
+        timestamp: TIME,
+        value: 5.into(),
+        tags: tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+    };
+    assert_eq!(*emitted, expected);
+    let names: BTreeSet<&str> = points.iter().map(|p| p.metric.as_str()).collect();
+    for name in ["storm.udf.depth", "storm.udf.depth.max", "storm.udf.took.p999", "storm.sys.SendTps.m1"] {
+        assert!(names.contains(name), "{name} is not among {names:?}");
+    }
+    assert!(points.iter().all(|p| (1..=8).contains(&p.tags.len())));
+}
+
+#[tokio::test]
+async fn batches_have_a_bound_and_connections_are_kept() {
+    let tasks = Tasks::default();
+    let server = Server::start(&tasks, all_good).await;
+    let options = options::OpenTsdb { batch: 10, ..options(&server.url) };
+    let sent = OpenTsdb::new(options).expect("made").upload(&key(), &Pages::of(metrics())).await;
+    assert_eq!(sent.expect("taken").points, N_NUMBERS);
+    let sizes: Vec<usize> = server.got().iter().map(|got| unpacked(got).len()).collect();
+    assert_eq!(sizes, [10, 10, 10, N_NUMBERS as usize - 30]);
+}
+
+#[tokio::test]
+async fn denied_levels_and_what_is_no_number_are_not_sent() {
+    let tasks = Tasks::default();
+    let server = Server::start(&tasks, all_good).await;
+    let levels = options::levels("stream,task,component").expect("valid");
+    let uploader = OpenTsdb::new(options::OpenTsdb { levels, ..options(&server.url) }).expect("made");
+    let odd = meta("5@2@wc-1-1700000000@@0@udf@odd");
+    let mut metrics = metrics();
+    metrics.push((odd, gauge(f64::NAN)));
+    let sent = uploader.upload(&key(), &Pages::of(metrics)).await.expect("taken");
+    assert_eq!(sent, Sent { points: 1 + 3, refused: 0 });
+}
+
+#[tokio::test]
+async fn refused_points_are_counted_and_do_not_come_again() {
+    let tasks = Tasks::default();
+    let details =
+        r#"{"errors":[{"error":"Unknown metric"},{"error":"Unknown metric"}],"success":34,"failed":2}"#;
+    let server = Server::start(&tasks, move |_, _| (400, details.to_owned())).await;
+    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("acknowledged");
+    assert_eq!(sent, Sent { points: N_NUMBERS - 2, refused: 2 });
+    assert_eq!(server.got().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_more_than_it_got_refused_all() {
+    let tasks = Tasks::default();
+    let details = r#"{"errors":[],"success":0,"failed":1000}"#;
+    let server = Server::start(&tasks, move |_, _| (400, details.to_owned())).await;
+    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("acknowledged");
+    assert_eq!(sent, Sent { points: 0, refused: N_NUMBERS });
+}
+
+#[tokio::test]
+async fn throttled_points_are_sent_again_and_then_left_for_later() {
+    let tasks = Tasks::default();
+    let throttle = r#"{"errors":[{"error":"Please throttle writes"}],"success":35,"failed":1}"#;
+    let twice = move |n, _: &Got| if n < 2 { (400, throttle.to_owned()) } else { (204, String::new()) };
+    let server = Server::start(&tasks, twice).await;
+    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken in the end");
+    assert_eq!((sent.points, server.got().len()), (N_NUMBERS, 3));
+
+    let server = Server::start(&tasks, move |_, _| (400, throttle.to_owned())).await;
+    let failed = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await;
+    assert!(matches!(failed, Err(UploadError::Throttled { n: 1, .. })), "{failed:?}");
+    assert_eq!(server.got().len(), ATTEMPTS);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_too_long_is_halved() {
+    let tasks = Tasks::default();
+    let few =
+        |_, got: &Got| if unpacked(got).len() > 10 { (413, String::new()) } else { (204, String::new()) };
+    let server = Server::start(&tasks, few).await;
+    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken");
+    assert_eq!(sent, Sent { points: N_NUMBERS, refused: 0 });
+
+    let server = Server::start(&tasks, |_, _| (413, String::new())).await;
+    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("nothing will do");
+    assert_eq!(sent, Sent { points: 0, refused: N_NUMBERS });
+}
+
+fn counters(n: usize) -> Pages {
+    let counters = (0..n).map(|task| (meta(&format!("3@1@wc-1-1@split@{task}@s@sys@Emitted")), counter(1)));
+    Pages::of(counters.collect())
+}
+
+#[tokio::test]
+async fn bad_points_that_the_server_does_not_name_are_looked_for() {
+    let tasks = Tasks::default();
+    let is_bad = |point: &DataPoint| point.tags["task"].ends_with("33");
+    let server = Server::start(&tasks, move |_, got| match unpacked(got).iter().any(is_bad) {
+        true => (400, "bad points".to_owned()),
+        false => (204, String::new()),
+    })
+    .await;
+    let sent = uploader(&server.url).upload(&key(), &counters(400)).await.expect("taken");
+    assert_eq!(sent, Sent { points: 396, refused: 4 });
+    let batches = server.got().into_iter().map(|got| unpacked(&got));
+    let taken = batches.filter(|points| !points.iter().any(is_bad)).flatten();
+    let mut taken: Vec<String> = taken.map(|point| point.tags["task"].clone()).collect();
+    taken.sort();
+    let n = taken.len();
+    taken.dedup();
+    assert_eq!((n, taken.len()), (396, 396), "each good one was taken once");
+
+    // Nothing is good: the search has an end, and then each batch is asked of once.
+    let server = Server::start(&tasks, |_, _| (400, "no".to_owned())).await;
+    let sent = uploader(&server.url).upload(&key(), &counters(400)).await.expect("refused");
+    assert_eq!(sent, Sent { points: 0, refused: 400 });
+    assert_eq!(server.got().len(), 400 / 50 + 2 * SEARCHES_MAX);
+}
+
+#[tokio::test]
+async fn what_happens_to_topologies_becomes_annotations_when_that_is_asked_for() {
+    use stormkeeper_metric_store::Event;
+    use stormkeeper_model::{TaskId, Timestamp};
+    let (topology, at) = (key().topology, Timestamp::from_millis(1_700_000_040_123));
+    let (name, by) = ("wc".parse().expect("valid"), Some("ann".to_owned()));
+    let events = [
+        Event::TopologyStarted { topology: topology.clone(), name, at, by: by.clone(), sample_rate: 0.1 },
+        Event::SampleRateChanged { topology: topology.clone(), sample_rate: 0.5, at, by: None },
+        Event::TaskGone { topology: topology.clone(), task: TaskId(4), at, reason: "moved".to_owned() },
+        Event::TopologyKilled { topology, at, by, reason: "asked".to_owned() },
+    ];
+    let tasks = Tasks::default();
+    let server =
+        Server::start(&tasks, |n, _| if n < 3 { (200, "{}".to_owned()) } else { (404, String::new()) });
+    let server = server.await;
+    for event in &events {
+        uploader(&server.url).send_event(event).await.expect("not sent");
+    }
+    assert_eq!(server.got().len(), 0);
+    let annotating = options::OpenTsdb { annotates: true, ..options(&format!("{}/tsdb/", server.url)) };
+    let annotating = OpenTsdb::new(annotating).expect("made").hurried();
+    for event in &events {
+        annotating.send_event(event).await.expect("taken");
+    }
+    let got: Vec<serde_json::Value> =
+        server.got().iter().map(|got| serde_json::from_slice(&got.body).expect("JSON")).collect();
+    let note = |description: &str, custom| serde_json::json!({ "startTime": TIME, "description": description, "custom": custom });
+    let both = serde_json::json!({ "topology": "wc-1-1700000000", "by": "ann" });
+    assert_eq!(
+        got,
+        [
+            note("topology wc started", both.clone()),
+            note(
+                "topology wc-1-1700000000 samples 0.5 of its values",
+                serde_json::json!({ "topology": "wc-1-1700000000" })
+            ),
+            note("topology wc-1-1700000000 killed: asked", both),
+        ]
+    );
+    assert!(server.got().iter().all(|got| got.uri == "/tsdb/api/annotation"));
+    let refused = annotating.send_event(&events[0]).await;
+    assert!(matches!(refused, Err(UploadError::Answered { status: 404, .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_server_in_trouble_leaves_the_entry_in_the_queue() {
+    let tasks = Tasks::default();
+    let recovers = |n, _: &Got| if n < 3 { (500, "oh".to_owned()) } else { (204, String::new()) };
+    let server = Server::start(&tasks, recovers).await;
+    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken in the end");
+    assert_eq!((sent.points, server.got().len()), (N_NUMBERS, 4));
+
+    for (status, requests) in [(500, 4), (503, 4), (429, 4), (404, 1), (401, 1), (302, 1)] {
+        let server = Server::start(&tasks, move |_, _| (status, "no".to_owned())).await;
+        let failed = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await;
+        assert!(matches!(failed, Err(UploadError::Answered { status: s, .. }) if s == status), "{failed:?}");
+        assert_eq!(server.got().len(), requests, "{status}");
+    }
+    let late = uploader(&dumb_server(&tasks, false).await).upload(&key(), &Pages::of(metrics())).await;
+    assert!(matches!(late, Err(UploadError::TimedOut { .. })), "{late:?}");
+    let cut = uploader(&dumb_server(&tasks, true).await).upload(&key(), &Pages::of(metrics())).await;
+    assert!(matches!(cut, Err(UploadError::Unreachable { .. })), "{cut:?}");
+    let gone = uploader("http://127.0.0.1:1").upload(&key(), &Pages::of(metrics())).await;
+    assert!(matches!(gone, Err(UploadError::Unreachable { .. })), "{gone:?}");
+}
+
+#[test]
+fn counts_beyond_what_the_server_holds_become_floats() {
+    let shape = Shape::new(&options("http://h")).expect("valid");
+    let value = |count| {
+        let name = meta("5@1@wc-1-1700000000@@0@sys@Emitted").name;
+        let points: Vec<DataPoint> = shape.points(&name, MINUTE, &counter(count)).collect();
+        points[0].value.clone()
+    };
+    assert_eq!(value(i64::MAX as u64), i64::MAX);
+    assert!(value(u64::MAX).is_f64());
+}
+
+proptest! {
+    /// A referee written from OpenTSDB's rules, not from our code.
+    #[test]
+    fn every_point_keeps_the_rules(group in "[^@\\s\\p{C}]{1,20}", name in "[^@\\s\\p{C}]{1,40}", host in "[^@\\s\\p{C}]{1,30}", value: f64) {
+        let text = format!("4@2@wc-1-1700000000@{host}@6700@{group}@{name}");
+        let Ok(name) = text.parse::<stormkeeper_metrics::MetricName>() else { return Ok(()) };
+        let shape = Shape::new(&options("http://h")).expect("valid");
+        let point: Point = gauge(value);
+        for point in shape.points(&name, MINUTE, &point) {
+            let fits = |text: &str| {
+                !text.is_empty() && text.encode_utf16().all(|unit| match char::from_u32(unit.into()) {
+                    None => false,
+                    Some(c) if c.is_ascii() => c.is_ascii_alphanumeric() || "-_./".contains(c),
+                    Some(c) => c.is_alphabetic(),
+                })
+            };
+            prop_assert!(fits(&point.metric), "{}", point.metric);
+            prop_assert!((1..=8).contains(&point.tags.len()));
+            prop_assert!(point.tags.iter().all(|(key, value)| fits(key) && fits(value)), "{:?}", point.tags);
+            prop_assert!(point.value.as_f64().is_some_and(f64::is_finite), "{}", point.value);
+            prop_assert!(point.timestamp < 9_999_999_999);
+        }
+    }
+}
+
+#[test]
+fn characters_are_replaced_one_by_one() {
+    let check = |text, expected| assert_eq!(plain(text), expected, "{text}");
+    check("a-b_c.d/e9", "a-b_c.d/e9");
+    check("a b@c:d", "a_b_c_d");
+    check("größe 長", "größe_長");
+    check("𝒳", "_");
+    check("", "_");
+    let one = BTreeMap::from([("a".to_owned(), "b c".to_owned())]);
+    let shape = Shape::new(&options::OpenTsdb { tags: one, ..options("http://h") }).expect("valid");
+    let name = meta("5@1@wc-1-1700000000@@0@sys@Emitted").name;
+    assert!(shape.points(&name, MINUTE, &counter(1)).all(|point| point.tags["a"] == "b_c"));
+}

@@ -1,0 +1,182 @@
+//! A payload and servers for tests of uploaders.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use axum::{Router, body::Bytes, extract::State, http::HeaderMap, response::IntoResponse};
+
+use crate::plugin::{PayloadSource, UploadError};
+use stormkeeper_metric_store::{Error, PayloadPage, UploadKey, UploadKind};
+use stormkeeper_metrics::{
+    MetricId, Minute, Point,
+    point::{Counter, Gauge, Histogram, Meter, Timer},
+    protocol::Meta,
+};
+use stormkeeper_runtime::tasks::{Ending, Tasks};
+
+pub(crate) const MINUTE: Minute = Minute(28_333_334);
+pub(crate) const TIME: u64 = 1_700_000_040;
+
+pub(crate) fn key() -> UploadKey {
+    UploadKey {
+        seq: 7,
+        topology: "wc-1-1700000000".parse().expect("valid"),
+        minute: MINUTE,
+        kind: UploadKind::All,
+        part: 0,
+        parts: 1,
+    }
+}
+
+pub(crate) fn meta(name: &str) -> Meta {
+    let name: stormkeeper_metrics::MetricName = name.parse().expect("a name");
+    Meta { id: MetricId::of(&name.to_string(), 0), name }
+}
+
+pub(crate) fn counter(count: u64) -> Point {
+    Point::Counter(Counter { count })
+}
+
+pub(crate) fn gauge(value: f64) -> Point {
+    Point::Gauge(Gauge { at: MINUTE, sum: value, n: 1, min: value, max: value })
+}
+
+pub(crate) fn meter(count: u64) -> Meter {
+    Meter { count, from: MINUTE, at: MINUTE, m1: 2.5, m5: 2.0, m15: 1.5 }
+}
+
+/// Values 2, 2 and 4: the upper bounds of their buckets.
+pub(crate) fn histogram() -> Histogram {
+    let buckets = [(31, 2), (63, 1)].into();
+    Histogram { count: 3, sum: 8.0, min: 2.0, max: 4.0, zeros: 0, buckets }
+}
+
+/// A metric of each kind, on several levels.
+pub(crate) fn metrics() -> Vec<(Meta, Point)> {
+    let timer = Point::Timer(Timer { histogram: histogram(), meter: meter(3) });
+    vec![
+        (meta("5@1@wc-1-1700000000@@0@sys@Emitted"), counter(7)),
+        (meta("3@1@wc-1-1700000000@split@4@default@sys@Emitted"), counter(5)),
+        (meta("2@3@wc-1-1700000000@split@0@@sys@SendTps"), Point::Meter(meter(90))),
+        (meta("1@4@wc-1-1700000000@split@4@@udf@size"), Point::Histogram(histogram())),
+        (meta("1@5@wc-1-1700000000@split@4@@udf@took"), timer),
+        (meta("4@2@wc-1-1700000000@h1@6700@udf@depth"), gauge(0.25)),
+    ]
+}
+
+/// How many numbers [`metrics`] has.
+pub(crate) const N_NUMBERS: u64 = 1 + 1 + 4 + 12 + 15 + 3;
+
+/// A payload in pages of two.
+pub(crate) struct Pages(pub(super) Vec<(Meta, Point)>);
+
+impl Pages {
+    /// In the order of their ids, as the archive has them.
+    pub(crate) fn of(mut metrics: Vec<(Meta, Point)>) -> Self {
+        metrics.sort_by_key(|(meta, _)| meta.id);
+        Self(metrics)
+    }
+}
+
+#[async_trait]
+impl PayloadSource for Pages {
+    async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, UploadError> {
+        let points: Vec<(Meta, Point)> =
+            self.0.iter().filter(|(meta, _)| Some(meta.id) > after).take(2).cloned().collect();
+        let last = points.last().map(|(meta, _)| meta.id);
+        let next = last.filter(|last| self.0.last().is_some_and(|(meta, _)| meta.id > *last));
+        Ok(PayloadPage { points, next })
+    }
+}
+
+/// A payload that cannot be read.
+pub(crate) struct Unreadable;
+
+#[async_trait]
+impl PayloadSource for Unreadable {
+    async fn page(&self, _after: Option<MetricId>) -> Result<PayloadPage, UploadError> {
+        Err(UploadError::Payload(Error::Busy))
+    }
+}
+
+/// A server that keeps what it gets, and answers the n-th request as it is told.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) got: Arc<Mutex<Vec<Got>>>,
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub(crate) struct Got {
+    pub(crate) uri: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+pub(crate) type Answer = (u16, String);
+
+/// What is answered to which request.
+type Answers = dyn Fn(usize, &Got) -> Answer + Send + Sync;
+
+#[derive(Clone)]
+struct Script {
+    got: Arc<Mutex<Vec<Got>>>,
+    answer: Arc<Answers>,
+    n: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// One that runs as long as `tasks`.
+    pub(crate) async fn start(
+        tasks: &Tasks,
+        answer: impl Fn(usize, &Got) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let script = Script { got: Arc::clone(&got), answer: Arc::new(answer), n: Arc::default() };
+        let routes = Router::new().fallback(serve).with_state(script);
+        tasks.start("server", Ending::Normal, async move {
+            axum::serve(listener, routes).await.expect("served");
+        });
+        Self { url, got }
+    }
+
+    /// What it got so far.
+    pub(crate) fn got(&self) -> Vec<Got> {
+        self.got.lock().expect("nobody panics with it").clone()
+    }
+}
+
+async fn serve(
+    State(script): State<Script>,
+    uri: axum::http::Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> impl IntoResponse {
+    let got = Got { uri: uri.to_string(), headers, body };
+    let n = script.n.fetch_add(1, Ordering::SeqCst);
+    let (status, body) = (script.answer)(n, &got);
+    script.got.lock().expect("nobody panics with it").push(got);
+    (axum::http::StatusCode::from_u16(status).expect("a status"), body)
+}
+
+/// A server that takes connections and never answers, or cuts them at once.
+pub(crate) async fn dumb_server(tasks: &Tasks, cuts: bool) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    tasks.start("dumb server", Ending::Normal, async move {
+        let mut held = Vec::new();
+        loop {
+            let (connection, _) = listener.accept().await.expect("accepted");
+            if !cuts {
+                held.push(connection);
+            }
+        }
+    });
+    url
+}

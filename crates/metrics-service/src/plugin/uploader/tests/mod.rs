@@ -1,0 +1,80 @@
+//! Alimonitor's tests, and what all uploaders' tests use.
+
+pub(crate) mod fixture;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use self::fixture::{Pages, Server, Unreadable, dumb_server, key, metrics};
+use super::{MetricUploader, Sent, UploadError, alimonitor::Alimonitor};
+use crate::plugin::options;
+use stormkeeper_runtime::tasks::Tasks;
+
+fn alimonitor(url: &str) -> Alimonitor {
+    let options = options::Alimonitor {
+        levels: stormkeeper_metrics::MetaType::ALL.to_vec(),
+        url: url.to_owned(),
+        monitor_name: "storm & co".to_owned(),
+        timeout: Duration::from_millis(300),
+    };
+    Alimonitor::new(options).expect("made").hurried()
+}
+
+/// The fields of a form.
+fn message(body: &[u8]) -> (String, Value) {
+    let url = reqwest::Url::parse(&format!("form:?{}", String::from_utf8_lossy(body))).expect("a form");
+    let fields: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    let [(name, monitor), (msg, message)] = &fields[..] else { panic!("{fields:?}") };
+    assert_eq!((name.as_str(), msg.as_str()), ("name", "msg"));
+    (monitor.clone(), serde_json::from_str(message).expect("JSON"))
+}
+
+#[tokio::test]
+async fn alimonitor_gets_forms() {
+    let tasks = Tasks::default();
+    let server = Server::start(&tasks, |_, _| (200, "ok".to_owned())).await;
+    let uploader = alimonitor(&format!("{}/passive", server.url));
+    let sent = uploader.upload(&key(), &Pages(metrics()[..1].to_vec())).await.expect("taken");
+    assert_eq!(sent, Sent { points: 1, refused: 0 });
+    let got = server.got();
+    assert_eq!(got[0].headers["content-type"], "application/x-www-form-urlencoded");
+    let (monitor, message) = message(&got[0].body);
+    assert_eq!((got[0].uri.as_str(), monitor.as_str()), ("/passive", "storm & co"));
+    let metric = json!({"name": "5@1@wc-1-1700000000@@0@sys@Emitted", "time": fixture::TIME, "count": 7});
+    assert_eq!(message, json!({"collection_flag": 0, "error_info": "", "MSG": [metric]}));
+    assert_eq!(got.len(), 1);
+
+    let sent = uploader.upload(&key(), &Pages(Vec::new())).await.expect("nothing to do");
+    assert_eq!((sent, server.got().len()), (Sent::default(), 1), "nothing is not sent");
+}
+
+#[tokio::test]
+async fn alimonitor_is_told_that_metrics_cannot_be_read() {
+    let tasks = Tasks::default();
+    let server = Server::start(&tasks, |_, _| (200, "ok".to_owned())).await;
+    let failed = alimonitor(&server.url).upload(&key(), &Unreadable).await;
+    assert!(matches!(failed, Err(UploadError::Payload(_))), "{failed:?}");
+    let (_, message) = message(&server.got()[0].body);
+    assert_eq!((&message["collection_flag"], &message["MSG"]), (&json!(1), &json!([])));
+    assert!(message["error_info"].as_str().is_some_and(|why| why.contains("more to write")), "{message}");
+}
+
+#[tokio::test]
+async fn alimonitor_is_tried_again_and_then_left_for_later() {
+    let tasks = Tasks::default();
+    let twice = |n, _: &fixture::Got| if n < 2 { (503, "later".to_owned()) } else { (200, String::new()) };
+    let server = Server::start(&tasks, twice).await;
+    alimonitor(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken in the end");
+
+    let server = Server::start(&tasks, |_, _| (403, "go away".to_owned())).await;
+    let refused = alimonitor(&server.url).upload(&key(), &Pages::of(metrics())).await.expect_err("refused");
+    assert_eq!(refused.to_string(), format!("{}/ answered 403: go away", server.url));
+    assert_eq!(server.got().len(), 1, "it will not change its mind at once");
+
+    let slow = alimonitor(&dumb_server(&tasks, false).await);
+    let late = slow.upload(&key(), &Pages::of(metrics())).await;
+    assert!(matches!(late, Err(UploadError::TimedOut { .. })), "{late:?}");
+    let gone = alimonitor("http://127.0.0.1:1").upload(&key(), &Pages::of(metrics())).await;
+    assert!(matches!(gone, Err(UploadError::Unreachable { .. })), "{gone:?}");
+}

@@ -1,0 +1,225 @@
+//! Commit rule of the metric log: the position up to which the log survives the loss of the
+//! leader with its disk. Pure.
+//!
+//! An entry is committed when the leader and at least one in-sync follower have the entry; a
+//! leader without any in-sync follower commits alone. The leader publishes the committed position
+//! as the high watermark before the leader reports the position to a sender.
+//!
+//! The replication of the metric log uses the terms of Kafka and Raft:
+//!
+//! | here | Kafka | Raft |
+//! | --- | --- | --- |
+//! | committed; high watermark | high watermark (`FetchResponse.HighWatermark`) | commit index |
+//! | in-sync replicas | in-sync replicas (ISR) | quorum that acknowledged |
+//! | `REPLICA_LAG_MAX` (600 s) | `replica.lag.time.max.ms` | – |
+//! | only an entry of the leader's own term advances the high watermark | leader epoch check | §5.4.2 |
+//! | unclean takeover (event `metrics-lost`) | unclean leader election | – |
+//! | takeover grace | delay before an unclean election | – |
+//! | `LogPage::Diverged` | `FetchResponse.DivergingEpoch` | log mismatch |
+//! | checkpoint (copy of the whole database) | `FetchResponse.SnapshotId`, `FetchSnapshot` | `InstallSnapshot` |
+//! | quarantined database | – (Kafka truncates the log) | – |
+//! | log position (term, index) | leader epoch and offset | log id (term, index) |
+//! | `ReplicaProgress` | fetch offsets of followers | `matchIndex` |
+//!
+//! An unclean takeover costs what Kafka says of its own: "In the event of an unclean leader
+//! election, the log will be truncated, previously committed data will be lost"
+//! (`LogTruncationException`). Unlike Kafka, a replica that returns with discarded entries keeps
+//! them in a quarantined database.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use stormkeeper_coordination::cluster::archive::ArchiveRecord;
+use stormkeeper_model::{NimbusId, Position, Term, clock::Monotonic};
+
+/// Log ends that followers have reported with their fetches in this term.
+#[derive(Debug, Default)]
+pub(super) struct ReplicaProgress {
+    fetches: BTreeMap<NimbusId, (Position, Monotonic)>,
+    /// Time since which each live follower has been in the view.
+    live_since: BTreeMap<NimbusId, Monotonic>,
+}
+
+/// Maximum number of followers that are tracked: many more than any cluster has nimbuses. Beyond
+/// the maximum, the follower with the lowest log end is removed.
+const FOLLOWERS_MAX: usize = 64;
+
+/// Longest time without a fetch after which a follower leaves the in-sync set. Otherwise a single
+/// nimbus whose metric store cannot be opened would block every commit, and workers could not
+/// delete their reports.
+pub(super) const REPLICA_LAG_MAX: Duration = Duration::from_secs(600);
+
+impl ReplicaProgress {
+    /// Records that the follower has the leader's log up to `position`. The latest fetch counts: a
+    /// follower that lost its disk has less than before.
+    pub(super) fn record_fetch(&mut self, follower: NimbusId, position: Position, now: Monotonic) {
+        self.fetches.insert(follower, (position, now));
+        if self.fetches.len() > FOLLOWERS_MAX
+            && let Some(least) = self.fetches.iter().min_by_key(|(_, (position, _))| *position)
+        {
+            let least = least.0.clone();
+            self.fetches.remove(&least);
+        }
+    }
+
+    /// Records that the follower's log diverged: the follower counts as having no entry.
+    pub(super) fn reset(&mut self, follower: &NimbusId) {
+        if let Some((position, _)) = self.fetches.get_mut(follower) {
+            *position = Position::default();
+        }
+    }
+
+    /// Removes all followers, at the start of a term.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Returns the log end of every follower that has fetched in this term.
+    pub(super) fn log_ends(&self) -> impl Iterator<Item = (&NimbusId, Position)> {
+        self.fetches.iter().map(|(id, (position, _))| (id, *position))
+    }
+
+    /// Returns the log end of each nimbus in `live`; the zero position if it has not fetched.
+    pub(super) fn log_ends_of<'a>(
+        &self,
+        live: impl Iterator<Item = &'a NimbusId>,
+    ) -> BTreeMap<NimbusId, Position> {
+        let log_end = |id| self.fetches.get(id).map(|(position, _)| *position).unwrap_or_default();
+        live.map(|id| (id.clone(), log_end(id))).collect()
+    }
+
+    /// Returns the log end of each nimbus in `live` that is in sync: the latest fetch of the nimbus,
+    /// or its appearance in the view, is less than `REPLICA_LAG_MAX` ago.
+    pub(super) fn in_sync<'a>(
+        &mut self,
+        live: impl Iterator<Item = &'a NimbusId>,
+        now: Monotonic,
+    ) -> BTreeMap<NimbusId, Position> {
+        let mut all = self.log_ends_of(live);
+        self.live_since.retain(|id, _| all.contains_key(id));
+        all.retain(|id, _| {
+            let since = *self.live_since.entry(id.clone()).or_insert(now);
+            let last = self.fetches.get(id).map_or(since, |(_, at)| since.max(*at));
+            now.since(last) < REPLICA_LAG_MAX
+        });
+        all
+    }
+}
+
+/// Returns the highest log end of `followers`, or `own` if there is no follower.
+pub(super) fn committed_position(followers: &BTreeMap<NimbusId, Position>, own: Position) -> Position {
+    // A follower cannot have fetched entries beyond the leader's log end from this leader.
+    followers.values().copied().max().map_or(own, |most| most.min(own))
+}
+
+/// Returns the record with an advanced high watermark, if the leader of `term` may advance it.
+pub(super) fn advance_high_watermark(
+    before: &ArchiveRecord,
+    (me, term, own): (&NimbusId, Term, Position),
+    followers: &BTreeMap<NimbusId, Position>,
+) -> Option<ArchiveRecord> {
+    let committed = committed_position(followers, own);
+    // An entry of an earlier term is committed only together with an entry of the leader's own
+    // term. Before that, the log of a leader in between may lack the entry of the earlier term and
+    // still count as the later log (Raft, §5.4.2).
+    if committed <= before.safe || committed.term != term.0 {
+        return None;
+    }
+    let holders = followers.iter().filter(|(_, log_end)| **log_end >= committed).map(|(id, _)| id);
+    Some(ArchiveRecord { safe: committed, holders: holders.chain([me]).cloned().collect(), ..before.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: usize) -> NimbusId {
+        format!("n{n}").parse().expect("valid")
+    }
+
+    fn at(seq: u64) -> Position {
+        Position { term: 1, seq }
+    }
+
+    /// A reading of the clock, in seconds after the start.
+    fn second(n: u64) -> Monotonic {
+        let clock = stormkeeper_model::clock::Clock::manual(stormkeeper_model::Timestamp::EPOCH);
+        clock.turn(Duration::from_secs(n));
+        clock.monotonic()
+    }
+
+    #[test]
+    fn committed_position_is_the_highest_log_end_of_the_live_followers() {
+        let mut progress = ReplicaProgress::default();
+        let check = |progress: &ReplicaProgress, live: &[usize], expected| {
+            let live: Vec<NimbusId> = live.iter().map(|n| id(*n)).collect();
+            assert_eq!(committed_position(&progress.log_ends_of(live.iter()), at(10)), expected);
+        };
+        check(&progress, &[], at(10));
+        check(&progress, &[1, 2], Position::default());
+        progress.record_fetch(id(1), at(4), second(0));
+        progress.record_fetch(id(2), at(7), second(0));
+        check(&progress, &[1, 2], at(7));
+        check(&progress, &[1], at(4));
+        check(&progress, &[], at(10));
+        progress.record_fetch(id(2), at(3), second(0));
+        check(&progress, &[1, 2], at(4));
+        progress.reset(&id(1));
+        check(&progress, &[1, 2], at(3));
+        progress.record_fetch(id(1), at(11), second(0));
+        check(&progress, &[1, 2], at(10));
+        progress.clear();
+        check(&progress, &[1, 2], Position::default());
+    }
+
+    #[test]
+    fn only_entries_of_the_leaders_own_term_advance_the_high_watermark() {
+        let before = ArchiveRecord { safe: at(3), ..ArchiveRecord::default() };
+        let check = |term, own, followers: &[(usize, u64)], expected: Option<(u64, &str)>| {
+            let followers = followers.iter().map(|(n, seq)| (id(*n), at(*seq))).collect();
+            let advanced = advance_high_watermark(&before, (&id(0), Term(term), at(own)), &followers);
+            let found = advanced.map(|it| {
+                (it.safe, it.holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+            });
+            assert_eq!(found, expected.map(|(seq, holders)| (at(seq), holders.to_owned())));
+        };
+        check(1, 9, &[], Some((9, "n0")));
+        check(1, 9, &[(1, 5), (2, 7), (3, 7)], Some((7, "n0 n2 n3")));
+        check(1, 9, &[(1, 3)], None);
+        check(1, 9, &[(1, 2)], None);
+        check(2, 9, &[], None);
+        check(2, 9, &[(1, 9)], None);
+    }
+
+    #[test]
+    fn follower_without_fetches_leaves_the_in_sync_set_after_the_maximum_lag() {
+        let mut progress = ReplicaProgress::default();
+        let in_sync = |progress: &mut ReplicaProgress, live: &[usize], secs| {
+            let live: Vec<NimbusId> = live.iter().map(|n| id(*n)).collect();
+            let in_sync = progress.in_sync(live.iter(), second(secs));
+            (committed_position(&in_sync, at(10)), in_sync.len())
+        };
+        let nothing = Position::default();
+        assert_eq!(in_sync(&mut progress, &[1, 2], 100), (nothing, 2));
+        progress.record_fetch(id(2), at(7), second(200));
+        assert_eq!(in_sync(&mut progress, &[1, 2], 699), (at(7), 2));
+        assert_eq!(in_sync(&mut progress, &[1, 2], 700), (at(7), 1));
+        // A diverged follower stays in sync for the maximum lag after its last fetch.
+        progress.reset(&id(2));
+        assert_eq!(in_sync(&mut progress, &[1, 2], 799), (nothing, 1));
+        assert_eq!(in_sync(&mut progress, &[1, 2], 800), (at(10), 0));
+        // A follower that fetches again, or returns to the view, is in sync again.
+        progress.record_fetch(id(2), at(3), second(900));
+        assert_eq!(in_sync(&mut progress, &[1, 2], 900), (at(3), 1));
+        assert_eq!(in_sync(&mut progress, &[2], 1000), (at(3), 1));
+        assert_eq!(in_sync(&mut progress, &[1, 2], 1100), (at(3), 2));
+    }
+
+    #[test]
+    fn number_of_tracked_followers_is_bounded() {
+        let mut progress = ReplicaProgress::default();
+        for n in 0..200 {
+            progress.record_fetch(id(n), at(200 - n as u64), second(0));
+        }
+        assert_eq!(progress.fetches.len(), FOLLOWERS_MAX);
+    }
+}

@@ -1,0 +1,233 @@
+//! Status of the metrics service, for people.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use crate::Measure;
+use stormkeeper_metric_store as archive;
+use stormkeeper_model::{NimbusId, Position, Timestamp};
+
+/// Status of the metrics service of a nimbus.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MetricsStatus {
+    /// Reason why the metric store is not open; absent while it is open.
+    pub closed: Option<String>,
+    /// Role of this nimbus in the replication.
+    pub state: ReplicaState,
+    /// Last entry of the local log.
+    pub position: Position,
+    /// Last entry of the leader's log, at the latest fetch.
+    pub leader: Option<Position>,
+    /// Time at which the local log last had every entry of the leader's; absent on the leader.
+    pub caught_up_at: Option<Timestamp>,
+    /// Last problem of following or of the takeover, until the next success.
+    pub problem: Option<String>,
+    /// High watermark, while this nimbus leads.
+    pub high_watermark: Position,
+    /// Log end of each other live nimbus, while this nimbus leads.
+    pub followers: BTreeMap<NimbusId, Position>,
+    /// Status of the metric store, if the store answers.
+    pub archive: Option<archive::Status>,
+    /// Status of the export queue, if the store answers.
+    pub queue: Option<archive::QueueStatus>,
+    /// State of each exporter, while this nimbus leads.
+    pub exporters: BTreeMap<String, ExporterState>,
+    /// Counters since the start.
+    pub counts: CounterValues,
+}
+
+/// Distance of a nimbus from the leader's log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Last entry of the leader's log, at the latest fetch.
+    pub leader: Option<Position>,
+    /// Time at which the local log last had every entry of the leader's; absent on the leader.
+    pub caught_up_at: Option<Timestamp>,
+}
+
+/// Role of a nimbus in the replication of the metric log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReplicaState {
+    /// The nimbus follows the leader's log.
+    #[default]
+    Following,
+    /// The nimbus was elected, and fetches the entries that its log is missing.
+    TakingOver,
+    /// The nimbus ingests metrics.
+    Leading,
+}
+
+impl ReplicaState {
+    /// Returns the word for the API and for logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Following => "following",
+            Self::TakingOver => "taking over",
+            Self::Leading => "leading",
+        }
+    }
+}
+
+/// State of an exporter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExporterState {
+    /// Current activity.
+    pub activity: ExporterActivity,
+    /// Start of the current activity.
+    pub since: Timestamp,
+    /// Number of points that the external store accepted.
+    pub points: u64,
+    /// Number of points that the external store, or the rules of the exporter, rejected for good.
+    pub rejected: u64,
+    /// Number of failures, panics and timeouts.
+    pub failures: u64,
+    /// Number of events sent to the exporter.
+    pub events: u64,
+    /// Number of events that the exporter did not get, because it was behind or failed.
+    pub events_dropped: u64,
+    /// Last failure.
+    pub last_failure: Option<String>,
+}
+
+impl ExporterState {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self {
+            activity: ExporterActivity::Starting,
+            since: now,
+            points: 0,
+            rejected: 0,
+            failures: 0,
+            events: 0,
+            events_dropped: 0,
+            last_failure: None,
+        }
+    }
+}
+
+/// Activity of an exporter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExporterActivity {
+    /// The exporter is being started.
+    Starting,
+    /// The export queue has nothing to send.
+    Idle,
+    /// The exporter is sending.
+    Uploading,
+    /// The exporter failed and pauses.
+    Pausing,
+    /// The last call timed out and is still running: the exporter is suspended until the call ends.
+    Stuck,
+}
+
+impl ExporterActivity {
+    /// Returns the word for the API and for logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Idle => "idle",
+            Self::Uploading => "uploading",
+            Self::Pausing => "pausing",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+/// Counters of the ingest and of the replication.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) batches: AtomicU64,
+    pub(super) points: AtomicU64,
+    pub(super) duplicates: AtomicU64,
+    pub(super) overlapping: AtomicU64,
+    pub(super) retry_later: AtomicU64,
+    pub(super) rejected: AtomicU64,
+    pub(super) undecodable: AtomicU64,
+    pub(super) registrations: AtomicU64,
+    pub(super) registrations_rejected: AtomicU64,
+    pub(super) checkpoints: AtomicU64,
+    pub(super) metas_repaired: AtomicU64,
+}
+
+/// Values of the counters since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CounterValues {
+    /// Ingested metric batches.
+    pub batches: u64,
+    /// Points of the ingested batches.
+    pub points: u64,
+    /// Batches that were stored before.
+    pub duplicates: u64,
+    /// Batches of which a part was stored before.
+    pub overlapping: u64,
+    /// Batches and registrations that the sender must retry.
+    pub retry_later: u64,
+    /// Batches that are rejected for good.
+    pub rejected: u64,
+    /// Bodies that could not be decoded.
+    pub undecodable: u64,
+    /// Registrations of names, repeated ones included.
+    pub registrations: u64,
+    /// Rejected registrations.
+    pub registrations_rejected: u64,
+    /// Checkpoints of other nimbuses that replaced the local database.
+    pub checkpoints: u64,
+    /// Topologies whose metas differed from the leader's and were replaced.
+    pub metas_repaired: u64,
+}
+
+pub(super) fn count(counter: &AtomicU64, n: usize) {
+    counter.fetch_add(n as u64, Ordering::Relaxed);
+}
+
+impl Counters {
+    pub(super) fn now(&self) -> CounterValues {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CounterValues {
+            batches: read(&self.batches),
+            points: read(&self.points),
+            duplicates: read(&self.duplicates),
+            overlapping: read(&self.overlapping),
+            retry_later: read(&self.retry_later),
+            rejected: read(&self.rejected),
+            undecodable: read(&self.undecodable),
+            registrations: read(&self.registrations),
+            registrations_rejected: read(&self.registrations_rejected),
+            checkpoints: read(&self.checkpoints),
+            metas_repaired: read(&self.metas_repaired),
+        }
+    }
+}
+
+impl Measure {
+    /// Number of log entries that each replica is behind the leader: of this nimbus, and while it
+    /// leads of its followers.
+    pub fn behind(&self) -> BTreeMap<NimbusId, u64> {
+        let Ok(archive) = self.archive() else { return BTreeMap::new() };
+        let own = archive.position();
+        let mut behind = BTreeMap::new();
+        if self.shared.replica_state.borrow().0 == ReplicaState::Leading {
+            let replica_progress = self.replica_progress();
+            let log_ends =
+                replica_progress.log_ends().map(|(id, its)| (id.clone(), own.seq.saturating_sub(its.seq)));
+            behind.extend(log_ends);
+        }
+        if let Some(leader) = self.lag().leader {
+            behind.insert(self.shared.setup.me.clone(), leader.seq.saturating_sub(own.seq));
+        }
+        behind
+    }
+
+    /// Position of the leader's log as this nimbus last saw it.
+    pub fn lag(&self) -> Lag {
+        let leads = self.shared.replica_state.borrow().0 == ReplicaState::Leading;
+        match self.archive() {
+            Ok(archive) if leads => Lag { leader: Some(archive.position()), caught_up_at: None },
+            Ok(_) | Err(_) => {
+                let fetch_status = self.fetch_status();
+                Lag { leader: fetch_status.leader, caught_up_at: fetch_status.caught_up_at }
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Takeover by a new leader: fetches the entries that the leader's log is missing, before ingest.
+//!
+//! The previous leader committed an entry when one follower had the entry, and that follower need
+//! not be the new leader. The high watermark is in ZooKeeper. Before a new leader ingests anything,
+//! the new leader polls every live nimbus, the previous leader among them, for its log end, and
+//! fetches missing entries from a replica that has every committed entry.
+//!
+//! If no reachable replica has the missing entries, the leader polls again and again, until every
+//! in-sync replica was polled or the grace has passed. Topology masters keep their reports
+//! meanwhile.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use futures_util::future::join_all;
+use tracing::{info, warn};
+
+use crate::{
+    Measure,
+    follow::{FetchError, Fetched},
+    mark::{self, Deposed},
+    takeover::{self, CatchUpSource, TakeoverDecision, TakeoverInput},
+};
+use stormkeeper_coordination::{
+    cluster::{archive::ArchiveRecord, event::Told},
+    election::{FencedWriter, WriteError},
+};
+use stormkeeper_metric_store::Archive;
+use stormkeeper_metrics::protocol::{LogPage, LogQuery};
+use stormkeeper_model::{NimbusId, Position, event::EventKind};
+use stormkeeper_runtime::error_chain;
+
+/// Timeout of a poll for the log end of another nimbus. A dead nimbus is in the view until its
+/// session ends, and must not delay the takeover for longer.
+const POLL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Failure to catch up with the log of another nimbus.
+#[derive(Debug, thiserror::Error)]
+enum CatchUpError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("cannot check in ZooKeeper whether this nimbus still leads")]
+    Write(#[from] WriteError),
+}
+
+/// Id and API address of another nimbus.
+type Replica = (NimbusId, String);
+
+impl Measure {
+    /// Catches up with the logs of the other live nimbuses. If committed entries are missing,
+    /// waits for the in-sync replicas until all were polled or the grace has passed.
+    pub(super) async fn take_over(&self, archive: &Archive, writer: &FencedWriter) -> Result<(), Deposed> {
+        let _apply_lock = self.shared.apply_lock.lock().await;
+        let (clock, options) = (&self.shared.setup.clock, &self.shared.options);
+        let (me, term, grace) = (&self.shared.setup.me, writer.term(), options.takeover_grace);
+        let known = self.read_high_watermark().await;
+        let is_new = known.is_none() && archive.position() == Position::default();
+        let record = known.unwrap_or_else(ArchiveRecord::unknown);
+        let (mut began, mut until, mut logged) = (clock.monotonic(), clock.now().plus(grace), None);
+        loop {
+            let (polled, failure) = self.catch_up_with_replicas(archive, writer, &record).await?;
+            let (own, now) = (archive.position(), clock.monotonic());
+            let (has_reachable_source, waited) = (failure.is_some(), now.since(began));
+            let input = TakeoverInput { me, term, own, polled: &polled, has_reachable_source, waited, grace };
+            let text = match input.decide(&record) {
+                TakeoverDecision::Ready => {
+                    *self.log_state() = record;
+                    return Ok(());
+                }
+                // No replica has any entry, and no high watermark was ever published: a new cluster.
+                TakeoverDecision::ProceedUnclean if is_new && own == Position::default() => {
+                    return self.publish_high_watermark(writer, ArchiveRecord::default(), None).await;
+                }
+                TakeoverDecision::ProceedUnclean => {
+                    let text = mark::unclean_takeover_text(term, own, &record);
+                    let event = Told::of_cluster(EventKind::MetricsLost, text.as_str());
+                    let record = record.give_up(me, term, own, clock.now());
+                    self.publish_high_watermark(writer, record, Some(event)).await?;
+                    warn!("{text}");
+                    return Ok(());
+                }
+                TakeoverDecision::AwaitReplicas(holders) => {
+                    let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
+                    let (safe, holders) = (record.safe, holders.join(", "));
+                    format!(
+                        "metric ingest paused: log ends at {own}, committed up to {safe}; waiting for {holders} \
+                         until {until}"
+                    )
+                }
+                TakeoverDecision::RetryFetch => {
+                    (began, until) = (now, clock.now().plus(grace));
+                    let failure = failure.unwrap_or_default();
+                    format!(
+                        "metric ingest paused: log ends at {own}, and the missing committed entries could not be \
+                         fetched; retrying: {failure}"
+                    )
+                }
+                TakeoverDecision::WrongCluster => format!(
+                    "metric ingest stopped: the metric log has entries of term {}, and this nimbus leads in \
+                     term {term}; see \"A new ZooKeeper tree\" in docs/operations.md",
+                    own.term
+                ),
+            };
+            self.fetch_status().problem = Some(text.clone());
+            if logged.as_ref() != Some(&text) {
+                warn!("{text}");
+            }
+            logged = Some(text);
+            tokio::time::sleep(options.pace.takeover_poll).await;
+        }
+    }
+
+    /// Fetches what the other live nimbuses can provide. Returns the polled replicas, none of which
+    /// can provide more for now, and, while committed entries are missing, the reason why they could
+    /// not be fetched from a replica that has them.
+    async fn catch_up_with_replicas(
+        &self,
+        archive: &Archive,
+        writer: &FencedWriter,
+        record: &ArchiveRecord,
+    ) -> Result<(BTreeSet<NimbusId>, Option<String>), Deposed> {
+        let (mut done, mut failure): (BTreeSet<NimbusId>, _) = (BTreeSet::new(), None);
+        loop {
+            let log_ends = self.poll_replicas(archive.position()).await;
+            let own = archive.position();
+            let source = |at: Position| takeover::catch_up_source(record, writer.term(), own, at);
+            let sources = log_ends.iter().map(|(replica, at)| (source(*at), *at, replica));
+            let open =
+                sources.filter(|(source, _, (id, _))| *source > CatchUpSource::None && !done.contains(id));
+            let Some((source, at, (id, api))) = open.max_by_key(|(source, at, _)| (*source, *at)) else {
+                let polled = log_ends.iter().map(|((id, _), _)| id.clone());
+                return Ok((polled.collect(), failure.filter(|_| !record.has_all(own))));
+            };
+            info!(
+                from = %id, term = at.term, seq = at.seq,
+                "catching up with the metric log of another nimbus"
+            );
+            self.fetch_status().problem =
+                Some(format!("metric ingest paused: catching up with {id}, whose log ends at {at}"));
+            match self.catch_up_from(archive, api, at, (writer, record, source)).await {
+                Ok(true) => {}
+                // The replica's log has diverged from the local log, and its entries are not needed.
+                Ok(false) => _ = done.insert(id.clone()),
+                Err(CatchUpError::Write(WriteError::Deposed { .. })) => return Err(Deposed),
+                Err(error) => {
+                    let reason = format!("from {id}: {}", error_chain(&error));
+                    info!(reason, "could not catch up with the metric log of another nimbus");
+                    done.insert(id.clone());
+                    failure = failure.or((source == CatchUpSource::Checkpoint).then_some(reason));
+                }
+            }
+        }
+    }
+
+    /// Polls the other live nimbuses, and returns the log ends of those that answer.
+    async fn poll_replicas(&self, own: Position) -> Vec<(Replica, Position)> {
+        let (view, _) = self.view();
+        let others = view.nimbuses.iter().filter(|(id, _)| **id != self.shared.setup.me);
+        let asked = join_all(others.map(async |(id, nimbus)| {
+            let answer = tokio::time::timeout(POLL_TIMEOUT, self.log_end_of(&nimbus.api, own)).await;
+            match answer.map_err(|_too_long| "no answer in time".to_owned()).flatten() {
+                Ok(position) => Some(((id.clone(), nimbus.api.clone()), position)),
+                Err(error) => {
+                    info!(nimbus = %id, error, "a nimbus did not report its log end; polling it again later");
+                    None
+                }
+            }
+        }));
+        asked.await.into_iter().flatten().collect()
+    }
+
+    /// Returns the log end of the nimbus at `api`.
+    async fn log_end_of(&self, api: &str, own: Position) -> Result<Position, String> {
+        let me = self.shared.setup.me.clone();
+        let query = LogQuery { nimbus: me, term: own.term, seq: own.seq, max_bytes: 1, leads: None };
+        let answer = self.shared.replica_client.log(api, &query).await;
+        answer.map(|(_, position)| position).map_err(|error| error_chain(&error))
+    }
+
+    /// Fetches the log of the nimbus at `api` up to `until`. Returns true if its entries continued
+    /// the local log, or if its checkpoint replaced the local database.
+    async fn catch_up_from(
+        &self,
+        archive: &Archive,
+        api: &str,
+        until: Position,
+        (writer, record, source): (&FencedWriter, &ArchiveRecord, CatchUpSource),
+    ) -> Result<bool, CatchUpError> {
+        let mut may_install = source == CatchUpSource::Checkpoint;
+        while archive.position() < until {
+            let (page, _) = self.fetch_page(archive, api, None).await?;
+            if let LogPage::Entries { entries, .. } = &page
+                && entries.iter().any(|(at, _)| at.term >= writer.term().0)
+            {
+                // The replica follows a later leader by now.
+                return Ok(false);
+            }
+            match self.apply_page(archive, api, page).await? {
+                Fetched::Advanced(_) => {}
+                Fetched::CaughtUp => return Ok(true),
+                Fetched::Diverged | Fetched::DivergedCommitted if !may_install => return Ok(false),
+                Fetched::Diverged | Fetched::DivergedCommitted => {
+                    let own = archive.position();
+                    let quarantine = record.lacks(own) || record.is_unknown() && own != Position::default();
+                    let received = self.download_checkpoint(archive, api, quarantine).await?;
+                    // A checkpoint that was complete before this check has no entries of a later
+                    // leader. A later leader may have made an unclean takeover that is unknown here.
+                    writer.commit(Vec::new()).await?;
+                    self.install_checkpoint(archive, api, received, quarantine).await?;
+                    may_install = false;
+                }
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,195 @@
+//! Recorder of the history: the leader records topologies and task locations in the metric store,
+//! and sends them to exporters.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tracing::{debug, info};
+
+use crate::{
+    Measure, TopologySource, past,
+    track::{Observed, Recorded, diff},
+    upload::EventFanout,
+};
+use stormkeeper_coordination::{
+    cluster::{layout, view::ClusterView},
+    tree::Version,
+};
+use stormkeeper_metric_store as archive;
+use stormkeeper_metric_store::Archive;
+use stormkeeper_model::settings::sample_rate_of;
+use stormkeeper_model::{Term, TopologyId, assignment::Assignment, topology::TaskTable};
+
+/// Pause after a failure.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Maximum number of events in one entry of the log.
+const BATCH: usize = 1000;
+
+/// Maximum number of topologies of the history that a new leader searches for one whose end was
+/// not recorded; older topologies ended long ago.
+const HISTORY_MAX: usize = 10_000;
+
+/// Maximum number of task locations of one topology that are read back; about the maximum number
+/// of tasks of one topology.
+const TRACK_MAX: usize = 100_000;
+
+/// Versions of a topology's records; a topology is compared again if they change.
+type Versions = (Option<Version>, Option<Version>);
+
+struct HistoryRecorder {
+    measure: Measure,
+    archive: Archive,
+    term: Term,
+    topologies: Arc<dyn TopologySource>,
+    fanout: EventFanout,
+    /// Recorded history of each existing topology.
+    recorded: BTreeMap<TopologyId, (Recorded, Versions)>,
+    /// Removed topologies whose history was backfilled. Only those that are still in the list of
+    /// events, so at most as many as the list is long.
+    backfilled: BTreeSet<TopologyId>,
+}
+
+/// Records changes for as long as the leadership lasts.
+pub(super) async fn record_history(
+    measure: Measure,
+    archive: Archive,
+    term: Term,
+    topologies: Arc<dyn TopologySource>,
+    fanout: EventFanout,
+) {
+    let mut observations = measure.shared.setup.observations.clone();
+    let gather = measure.shared.options.pace.record_pause;
+    let (recorded, backfilled) = (BTreeMap::new(), BTreeSet::new());
+    let mut recorder = HistoryRecorder { measure, archive, term, topologies, fanout, recorded, backfilled };
+    while let Err(error) = recorder.load_recorded().await {
+        info!(%error, "cannot read the recorded topologies from the metric store; retrying");
+        tokio::time::sleep(RETRY).await;
+    }
+    loop {
+        let observation = observations.borrow_and_update().clone();
+        if observation.fresh
+            && let Err(error) = recorder.record_changes(&observation.view).await
+        {
+            info!(%error, "could not record the history of topologies; retrying");
+            tokio::time::sleep(RETRY).await;
+            continue;
+        }
+        tokio::time::sleep(gather).await;
+        if observations.changed().await.is_err() {
+            // The observer ends with the whole nimbus.
+            return;
+        }
+    }
+}
+
+impl HistoryRecorder {
+    /// Reads back the topologies without a recorded end. No version counts as observed for them.
+    async fn load_recorded(&mut self) -> Result<(), archive::Error> {
+        for entry in self.archive.history(None, HISTORY_MAX).await? {
+            if entry.killed.is_none() {
+                let track = self.archive.track(&entry.topology, None, TRACK_MAX).await?;
+                let recorded = Recorded::of(Some(&entry), track);
+                self.recorded.insert(entry.topology, (recorded, (None, None)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn record_changes(&mut self, view: &ClusterView) -> Result<(), archive::Error> {
+        let mut ids: Vec<TopologyId> = view.storms.keys().cloned().collect();
+        ids.extend(self.recorded.keys().filter(|id| !view.storms.contains_key(*id)).cloned());
+        for id in ids {
+            let records = [layout::storm(&id), layout::tasks(&id), layout::assignment(&id)];
+            if records.iter().any(|path| view.is_unreadable(path)) {
+                // The topology exists, but one of its records cannot be read.
+                continue;
+            }
+            let storm = view.storms.get(&id);
+            let versions: Versions =
+                (storm.map(|storm| storm.version), view.assignments.get(&id).map(|stored| stored.version));
+            let recorded = match self.recorded.get(&id) {
+                Some((_, compared)) if *compared == versions && storm.is_some() => continue,
+                Some((recorded, _)) => recorded.clone(),
+                None => self.load_one(&id).await?,
+            };
+            let rate = match storm {
+                Some(storm) => self.sample_rate(&storm.value).await,
+                None => 0.0,
+            };
+            let nothing = (TaskTable::default(), Assignment::default());
+            let observed = storm.map(|storm| Observed {
+                storm: &storm.value,
+                tasks: view.tasks.get(&id).map_or(&nothing.0, |tasks| &tasks.value),
+                assignment: view.assignments.get(&id).map_or(&nothing.1, |assignment| &assignment.value),
+                sample_rate: rate,
+            });
+            let (events, recorded) =
+                diff(&id, &recorded, observed, view, self.measure.shared.setup.clock.now());
+            self.record_events(&id, events).await?;
+            match observed {
+                Some(_) => drop(self.recorded.insert(id, (recorded, versions))),
+                None => drop(self.recorded.remove(&id)),
+            }
+        }
+        self.backfill(view).await
+    }
+
+    /// Records topologies that were submitted and removed between two views, from their events.
+    async fn backfill(&mut self, view: &ClusterView) -> Result<(), archive::Error> {
+        let shared = &self.measure.shared;
+        let kept = Duration::from_secs(60) * shared.options.retention.longest_minutes();
+        let removed = past::removed_topologies(view, shared.setup.clock.now(), kept);
+        let rate = shared.options.sample_rate;
+        self.backfilled.retain(|id| removed.contains_key(id));
+        for (id, cluster_events) in removed {
+            if self.backfilled.contains(id) {
+                continue;
+            }
+            let recorded = self.archive.topology(id).await?;
+            if recorded.is_none_or(|entry| entry.killed.is_none()) {
+                let events = past::reconstruct_events(id, &cluster_events, &view.supervisors, rate);
+                self.record_events(id, events).await?;
+            }
+            self.backfilled.insert(id.clone());
+        }
+        Ok(())
+    }
+
+    async fn record_events(
+        &self,
+        id: &TopologyId,
+        events: Vec<archive::Event>,
+    ) -> Result<(), archive::Error> {
+        for batch in events.chunks(BATCH) {
+            self.archive.tell(self.term, batch.to_vec()).await?;
+            debug!(topology = %id, n = batch.len(), "recorded events of a topology");
+            self.fanout.send(&self.measure, batch);
+        }
+        Ok(())
+    }
+
+    /// Reads back one topology: its kill was recorded before this leadership and its removal is not
+    /// complete, or nothing was recorded of it.
+    async fn load_one(&self, id: &TopologyId) -> Result<Recorded, archive::Error> {
+        let entry = self.archive.topology(id).await?;
+        let track = match entry {
+            Some(_) => self.archive.track(id, None, TRACK_MAX).await?,
+            None => Vec::new(),
+        };
+        Ok(Recorded::of(entry.as_ref(), track))
+    }
+
+    /// Returns the rate at which the workers of a topology sample.
+    async fn sample_rate(&self, storm: &stormkeeper_coordination::cluster::record::Storm) -> f64 {
+        if let Some(rate) = storm.metrics.as_ref().and_then(|control| control.sample_rate) {
+            return rate;
+        }
+        let topology = self.topologies.topology(&storm.blob).await;
+        let set = topology.and_then(|topology| sample_rate_of(&topology));
+        set.unwrap_or(self.measure.shared.options.sample_rate)
+    }
+}

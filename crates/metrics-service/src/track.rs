@@ -1,0 +1,406 @@
+//! Diff between the cluster view and the recorded history of topologies and tasks. Pure.
+//!
+//! The leader compares the cluster view with the history that this or an earlier leader recorded
+//! last. A change is therefore recorded exactly once, and changes while there was no leader are
+//! recorded by the next leader.
+
+use std::collections::BTreeMap;
+
+use stormkeeper_coordination::cluster::{event, record::Storm, view::ClusterView};
+use stormkeeper_metric_store::{Event, HistoryEntry, TrackEntry};
+use stormkeeper_model::{
+    HostName, Port, TaskId, Timestamp, TopologyId,
+    assignment::{AssignedWorker, Assignment},
+    event::EventKind,
+    status::TopologyStatus,
+    topology::TaskTable,
+};
+
+/// Location of a task, and the time since which the task runs there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TaskLocation {
+    pub(super) host: HostName,
+    pub(super) port: Port,
+    pub(super) since: Timestamp,
+}
+
+/// Recorded history of a topology.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Recorded {
+    /// Recorded sample rate; absent if nothing was recorded yet.
+    pub(super) sample_rate: Option<f64>,
+    pub(super) is_killed: bool,
+    pub(super) locations: BTreeMap<TaskId, TaskLocation>,
+}
+
+impl Recorded {
+    /// Builds the recorded history from the entries of the metric store.
+    pub(super) fn of(history: Option<&HistoryEntry>, track: Vec<TrackEntry>) -> Self {
+        let open = track.into_iter().filter(|entry| entry.to.is_none());
+        Self {
+            sample_rate: history.map(|entry| entry.sample_rate),
+            is_killed: history.is_some_and(|entry| entry.killed.is_some()),
+            locations: open
+                .map(|entry| {
+                    (entry.task, TaskLocation { host: entry.host, port: entry.port, since: entry.from })
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Topology as the cluster view shows it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Observed<'a> {
+    pub(super) storm: &'a Storm,
+    pub(super) tasks: &'a TaskTable,
+    pub(super) assignment: &'a Assignment,
+    pub(super) sample_rate: f64,
+}
+
+/// Returns the events to record for a topology, and the recorded history after them. `observed` is
+/// absent if the topology no longer exists.
+pub(super) fn diff(
+    id: &TopologyId,
+    before: &Recorded,
+    observed: Option<Observed<'_>>,
+    view: &ClusterView,
+    now: Timestamp,
+) -> (Vec<Event>, Recorded) {
+    let (mut events, mut recorded) = (Vec::new(), before.clone());
+    let cluster_events: Vec<&event::Event> = view
+        .events
+        .values()
+        .map(|event| &**event)
+        .filter(|event| event.topology.as_ref() == Some(id))
+        .collect();
+    if let Some(observed) = observed {
+        diff_topology(id, &mut recorded, observed, &cluster_events, &mut events);
+    }
+    let nothing = Assignment::default();
+    diff_tasks(
+        id,
+        &mut recorded,
+        observed,
+        observed.map_or(&nothing, |observed| observed.assignment),
+        (&cluster_events, now),
+        &mut events,
+    );
+    let is_over = observed.is_none_or(|observed| observed.storm.status == TopologyStatus::Killed);
+    if is_over && !recorded.is_killed && recorded.sample_rate.is_some() {
+        let last = cluster_events.iter().rev().find(|event| event.event == EventKind::Killed);
+        events.push(Event::TopologyKilled {
+            topology: id.clone(),
+            at: last.map_or(now, |event| event.time),
+            by: last.and_then(|event| event.by.clone()),
+            reason: last
+                .map_or_else(|| "the topology record is gone".to_owned(), |event| event.reason.clone()),
+        });
+        recorded.is_killed = true;
+    }
+    (events, recorded)
+}
+
+fn diff_topology(
+    id: &TopologyId,
+    recorded: &mut Recorded,
+    observed: Observed<'_>,
+    cluster_events: &[&event::Event],
+    events: &mut Vec<Event>,
+) {
+    let last = |kind| cluster_events.iter().rev().find(move |event| event.event == kind);
+    match recorded.sample_rate {
+        None => {
+            let by = last(EventKind::Submitted).and_then(|event| event.by.clone());
+            events.push(Event::TopologyStarted {
+                topology: id.clone(),
+                name: observed.storm.name.clone(),
+                at: observed.storm.launched,
+                by: by.or_else(|| Some(observed.storm.owner.clone())),
+                sample_rate: observed.sample_rate,
+            });
+        }
+        Some(rate) if rate != observed.sample_rate => {
+            let by = last(EventKind::Measured);
+            events.push(Event::SampleRateChanged {
+                topology: id.clone(),
+                sample_rate: observed.sample_rate,
+                at: by.map_or(observed.storm.launched, |event| event.time),
+                by: by.and_then(|event| event.by.clone()),
+            });
+        }
+        Some(_) => {}
+    }
+    recorded.sample_rate = Some(observed.sample_rate);
+}
+
+fn diff_tasks(
+    id: &TopologyId,
+    recorded: &mut Recorded,
+    observed: Option<Observed<'_>>,
+    assignment: &Assignment,
+    (cluster_events, now): (&[&event::Event], Timestamp),
+    events: &mut Vec<Event>,
+) {
+    let mut left = std::mem::take(&mut recorded.locations);
+    for (slot, worker) in &assignment.workers {
+        // Supervisors check their host names: an invalid name was written by hand.
+        let Ok(host) = worker.host.parse::<HostName>() else { continue };
+        let location = TaskLocation { host, port: slot.port, since: worker.start };
+        for task in worker.tasks.iter() {
+            let component = observed.and_then(|observed| observed.tasks.component_of(task));
+            let was = left.remove(&task);
+            let Some(component) = component else { continue };
+            if was.as_ref() != Some(&location) {
+                events.push(Event::TaskPlaced {
+                    topology: id.clone(),
+                    task,
+                    component: component.clone(),
+                    host: location.host.clone(),
+                    port: location.port,
+                    at: location.since,
+                    reason: placement_reason(cluster_events, task, worker),
+                });
+            }
+            recorded.locations.insert(task, location.clone());
+        }
+    }
+    for task in left.into_keys() {
+        let last = cluster_events.iter().rev().find(|event| ends_location(event, task));
+        events.push(Event::TaskGone {
+            topology: id.clone(),
+            task,
+            at: last.map_or(now, |event| event.time),
+            reason: last
+                .map_or_else(|| "the task is not assigned any more".to_owned(), |event| event.reason.clone()),
+        });
+    }
+}
+
+/// True if the moves of an event, or the moves left out of it, may contain `task`.
+fn may_move(event: &event::Event, task: TaskId, has_place: bool) -> bool {
+    let mut moves = event.moves.iter();
+    event.moves_left_out > 0
+        || moves.any(|moved| moved.tasks.contains(task) && moved.to.is_some() == has_place)
+}
+
+fn ends_location(event: &event::Event, task: TaskId) -> bool {
+    match event.event {
+        EventKind::Unassigned | EventKind::Killed | EventKind::Removed => true,
+        EventKind::Moved | EventKind::Rebalanced => may_move(event, task, false),
+        EventKind::Elected
+        | EventKind::Resigned
+        | EventKind::Submitted
+        | EventKind::Activated
+        | EventKind::Deactivated
+        | EventKind::Rebalancing
+        | EventKind::Placed
+        | EventKind::Drained
+        | EventKind::Undrained
+        | EventKind::Measured
+        | EventKind::MetricsLost
+        | EventKind::Other => false,
+    }
+}
+
+fn placement_reason(cluster_events: &[&event::Event], task: TaskId, worker: &AssignedWorker) -> String {
+    let kinds = [EventKind::Placed, EventKind::Moved, EventKind::Rebalanced];
+    // An event from before the placement of the worker's tasks is about an earlier placement.
+    let fits = |event: &&&event::Event| {
+        kinds.contains(&event.event) && event.time >= worker.start && may_move(event, task, true)
+    };
+    let first = cluster_events.iter().find(fits);
+    first.map_or_else(|| "placed".to_owned(), |event| format!("{}: {}", event.event, event.reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use stormkeeper_coordination::cluster::{event::EventNumber, record::Rest};
+    use stormkeeper_model::{BlobKey, Slot, Term, event::Move, task_set::TaskSet};
+
+    const NOW: Timestamp = Timestamp::from_millis(900);
+
+    fn id() -> TopologyId {
+        "wc-1-1".parse().expect("valid")
+    }
+
+    fn slot(port: u16) -> Slot {
+        Slot { supervisor: "s".parse().expect("valid"), port: Port(port) }
+    }
+
+    fn storm(status: TopologyStatus) -> Storm {
+        Storm {
+            name: "wc".parse().expect("valid"),
+            status,
+            launched: Timestamp::from_millis(10),
+            workers: 2,
+            owner: "ann".to_owned(),
+            blob: BlobKey::of(b"x"),
+            message_timeout_secs: 30,
+            pending: None,
+            metrics: None,
+            rest: Rest::new(),
+        }
+    }
+
+    fn assignment(workers: &[(u16, u32, u32, u64)]) -> Assignment {
+        let workers = workers.iter().map(|(port, first, last, start)| {
+            let (tasks, start) = (TaskSet::range(*first, *last), Timestamp::from_millis(*start));
+            (slot(*port), AssignedWorker { host: "h".to_owned(), tasks, start })
+        });
+        Assignment { workers: workers.collect() }
+    }
+
+    fn view(events: &[(EventKind, u64, &str, Vec<Move>)]) -> ClusterView {
+        let event = |(number, (event, time, reason, moves)): (usize, &(EventKind, u64, &str, Vec<Move>))| {
+            let event = event::Event {
+                time: Timestamp::from_millis(*time),
+                term: Term(1),
+                nimbus: "n".parse().expect("valid"),
+                event: *event,
+                topology: Some(id()),
+                reason: (*reason).to_owned(),
+                by: Some("bob".to_owned()),
+                moves: moves.clone(),
+                moves_left_out: 0,
+                submitted: None,
+            };
+            (EventNumber(number as u64), Arc::new(event))
+        };
+        ClusterView { events: events.iter().enumerate().map(event).collect(), ..ClusterView::default() }
+    }
+
+    fn table() -> TaskTable {
+        TaskTable::number([("split".parse().expect("valid"), 2), ("count".parse().expect("valid"), 2)])
+    }
+
+    /// Events in short.
+    fn short(events: &[Event]) -> Vec<String> {
+        let text = |event: &Event| match event {
+            Event::TopologyStarted { at, by, sample_rate, .. } => {
+                format!("started at {} by {by:?} {sample_rate}", at.as_millis())
+            }
+            Event::SampleRateChanged { sample_rate, at, .. } => {
+                format!("rate {sample_rate} at {}", at.as_millis())
+            }
+            Event::TopologyKilled { at, by, reason, .. } => {
+                format!("killed at {} by {by:?}: {reason}", at.as_millis())
+            }
+            Event::TaskPlaced { task, component, port, at, reason, .. } => {
+                format!("{task} {component} to {port} at {}: {reason}", at.as_millis())
+            }
+            Event::TaskGone { task, at, reason, .. } => {
+                format!("{task} gone at {}: {reason}", at.as_millis())
+            }
+        };
+        events.iter().map(text).collect()
+    }
+
+    #[test]
+    fn every_change_of_a_topology_is_recorded_exactly_once() {
+        let tasks = table();
+        let live = storm(TopologyStatus::Active);
+        let observed =
+            |storm, assignment| Some(Observed { storm, tasks: &tasks, assignment, sample_rate: 0.1 });
+        let all = |from, to| vec![Move { tasks: TaskSet::range(1, 4), from, to }];
+        let cluster_events = [
+            (EventKind::Submitted, 10, "asked", Vec::new()),
+            (EventKind::Placed, 21, "it had no place", all(None, Some(slot(1)))),
+        ];
+        let first = assignment(&[(1, 1, 2, 20), (2, 3, 4, 20)]);
+        let (events, recorded) =
+            diff(&id(), &Recorded::default(), observed(&live, &first), &view(&cluster_events), NOW);
+        assert_eq!(
+            short(&events),
+            [
+                "started at 10 by Some(\"bob\") 0.1",
+                "1 split to 1 at 20: placed: it had no place",
+                "2 split to 1 at 20: placed: it had no place",
+                "3 count to 2 at 20: placed: it had no place",
+                "4 count to 2 at 20: placed: it had no place",
+            ]
+        );
+        let (events, again) = diff(&id(), &recorded, observed(&live, &first), &view(&cluster_events), NOW);
+        assert_eq!((events, &again), (Vec::new(), &recorded));
+
+        let lost = vec![Move { tasks: TaskSet::range(3, 4), from: Some(slot(2)), to: Some(slot(3)) }];
+        let cluster_events = [
+            cluster_events[0].clone(),
+            cluster_events[1].clone(),
+            (EventKind::Moved, 51, "its host is gone", lost),
+        ];
+        let moved = assignment(&[(1, 1, 2, 20), (3, 3, 4, 50)]);
+        let (events, recorded) = diff(&id(), &recorded, observed(&live, &moved), &view(&cluster_events), NOW);
+        assert_eq!(
+            short(&events),
+            ["3 count to 3 at 50: moved: its host is gone", "4 count to 3 at 50: moved: its host is gone"]
+        );
+
+        let killed = storm(TopologyStatus::Killed);
+        let cluster_events =
+            [cluster_events[2].clone(), (EventKind::Killed, 70, "an operator asked for it", Vec::new())];
+        let (events, recorded) =
+            diff(&id(), &recorded, observed(&killed, &moved), &view(&cluster_events), NOW);
+        assert_eq!(short(&events), ["killed at 70 by Some(\"bob\"): an operator asked for it"]);
+        let (events, recorded) = diff(&id(), &recorded, None, &view(&cluster_events), NOW);
+        assert_eq!(events.len(), 4, "{events:?}");
+        assert_eq!(short(&events[..1]), ["1 gone at 70: an operator asked for it"]);
+        let (events, _) = diff(&id(), &recorded, None, &view(&cluster_events), NOW);
+        assert_eq!(events, []);
+    }
+
+    #[test]
+    fn next_leader_continues_from_the_recorded_history() {
+        let tasks = table();
+        let live = storm(TopologyStatus::Active);
+        let now_at = assignment(&[(1, 1, 2, 20)]);
+        let entry = |task, from, to| TrackEntry {
+            task: TaskId(task),
+            component: "count".parse().expect("valid"),
+            host: "h".parse().expect("valid"),
+            port: Port(1),
+            from: Timestamp::from_millis(from),
+            to,
+            reason: String::new(),
+            ended: String::new(),
+        };
+        let history = HistoryEntry {
+            topology: id(),
+            name: "wc".parse().expect("valid"),
+            started: Timestamp::from_millis(10),
+            started_by: None,
+            killed: None,
+            killed_by: None,
+            reason: String::new(),
+            sample_rate: 0.1,
+        };
+        let recorded = Recorded::of(
+            Some(&history),
+            vec![entry(1, 20, None), entry(2, 5, Some(Timestamp::from_millis(20))), entry(3, 5, None)],
+        );
+        let observed = Observed { storm: &live, tasks: &tasks, assignment: &now_at, sample_rate: 0.5 };
+        let (events, recorded) = diff(&id(), &recorded, Some(observed), &view(&[]), NOW);
+        assert_eq!(
+            short(&events),
+            [
+                "rate 0.5 at 10",
+                "2 split to 1 at 20: placed",
+                "3 gone at 900: the task is not assigned any more"
+            ]
+        );
+        let (events, _) = diff(&id(), &recorded, None, &view(&[]), NOW);
+        assert_eq!(
+            short(&events),
+            [
+                "1 gone at 900: the task is not assigned any more",
+                "2 gone at 900: the task is not assigned any more",
+                "killed at 900 by None: the topology record is gone",
+            ]
+        );
+        // The end of a topology without a recorded start is not recorded.
+        assert_eq!(diff(&id(), &Recorded::default(), None, &view(&[]), NOW).0, []);
+    }
+}

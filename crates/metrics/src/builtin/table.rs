@@ -1,0 +1,174 @@
+//! The rows of the table of built-in metrics.
+
+use super::{Builtin, DefaultState, Shown, Status, SubjectKind};
+use crate::{
+    MetricType,
+    name::{NETTY, SYS},
+};
+
+/// `CONSTANT: name, group, kind, subject, unit, shown, default, status: meaning;` for each.
+macro_rules! builtins {
+    ($($constant:ident: $name:literal, $group:ident, $kind:ident, $subject:ident, $unit:literal, $shown:ident,
+        $default:ident, $status:expr => $meaning:literal;)*) => {
+        $(
+            #[doc = $meaning]
+            pub const $constant: Builtin = Builtin {
+                name: $name,
+                group: $group,
+                kind: MetricType::$kind,
+                subject: SubjectKind::$subject,
+                unit: $unit,
+                meaning: $meaning,
+                shown: Shown::$shown,
+                default: DefaultState::$default,
+                status: $status,
+            };
+        )*
+
+        /// All built-in metrics, grouped by subject.
+        pub const ALL: &[Builtin] = &[$($constant),*];
+    };
+}
+
+const MEASURED: Status = Status::Measured;
+const WAITS: Status = Status::WaitsForTracking;
+
+const fn instead(what: &'static str) -> Status {
+    Status::NotApplicable(what)
+}
+
+builtins! {
+    EMITTED: "Emitted", SYS, Counter, Stream, "tuples", Sum, On, MEASURED =>
+        "Emitted by the component on this stream: once for each emit, however many tasks receive it.";
+    TRANSFERRED: "Transferred", SYS, Counter, Stream, "tuples", Sum, On, MEASURED =>
+        "Sent on this stream to tasks: once for each receiving task.";
+    EXECUTED: "Executed", SYS, Counter, Stream, "tuples", Sum, On, MEASURED =>
+        "Received on this stream and passed to the bolt.";
+    ACKED: "Acked", SYS, Counter, Stream, "tuples", Sum, On, MEASURED =>
+        "Bolt: acked by the bolt, by input stream. Spout: acks delivered to the spout.";
+    FAILED: "Failed", SYS, Counter, Stream, "tuples", Sum, On, MEASURED =>
+        "Bolt: failed by the bolt. Spout: failures delivered to the spout; timeouts are not counted until tuple trees are tracked.";
+    SEND_TPS: "SendTps", SYS, Meter, Stream, "tuples/s", Sum, On, MEASURED =>
+        "Emitted per second.";
+    RECV_TPS: "RecvTps", SYS, Meter, Stream, "tuples/s", Sum, On, MEASURED =>
+        "Received per second. On the stream level the name is `{component}.RecvTps`, with the sending component.";
+    PROCESS_LATENCY: "ProcessLatency", SYS, Histogram, Stream, "µs", Mean, On, MEASURED =>
+        "Bolt: from taking a tuple out of its queue to its ack. Spout: from emit to the last ack; not measured until tuple trees are tracked.";
+    TUPLE_LIFE_CYCLE: "TupleLifeCycle", SYS, Histogram, Stream, "µs", Mean, On, MEASURED =>
+        "From the emit by the sending task to the start of processing here. Between hosts the value includes the clock difference; negative values count as 0.";
+
+    EXECUTOR_TIME: "ExecutorTime", SYS, Histogram, Task, "µs", Mean, On, MEASURED =>
+        "One call of the component: execute or nextTuple.";
+    EMIT_TIME: "EmitTime", SYS, Histogram, Task, "µs", Mean, Off, MEASURED =>
+        "From an emit until its tuples are in the queues of all receiving tasks.";
+    SERIALIZE_TIME: "SerializeTime", SYS, Histogram, Task, "µs", Mean, On, MEASURED =>
+        "Encoding one batch for a component in another process.";
+    DESERIALIZE_TIME: "DeserializeTime", SYS, Histogram, Task, "µs", Mean, On, MEASURED =>
+        "Decoding one message of a component in another process.";
+    ACKER_TIME: "AckerTime", SYS, Histogram, Task, "µs", Mean, On, WAITS =>
+        "One call of the acker, the task that tracks tuple trees.";
+    BATCH_INTER_TIME: "BatchInterTime", SYS, Histogram, Task, "µs", Mean, On, MEASURED =>
+        "Between two batches that the task takes out of its queue.";
+    EMPTY_CPU_RATIO: "EmptyCpuRatio", SYS, Gauge, Task, "0 to 1", Mean, On, MEASURED =>
+        "Spout: the share of nextTuple calls since the last report that emitted nothing.";
+    CAPACITY: "Capacity", SYS, Gauge, Task, "0 to 1", Mean, On, MEASURED =>
+        "The share of the time since the last report in which the component was busy. Near 1 the component needs more tasks.";
+    PENDING_NUM: "PendingNum", SYS, Gauge, Task, "tuples", Sum, On, WAITS =>
+        "Spout: tuples emitted and neither acked nor failed yet.";
+    EXECUTOR_QUEUE: "ExecutorQueue", SYS, Gauge, Task, "% full", Mean, On, MEASURED =>
+        "The queue of tuples that wait for this task.";
+    DESERIALIZE_QUEUE: "DeserializeQueue", SYS, Gauge, Task, "% full", Mean, On, instead("no such queue exists: a frame of another worker or a message of the component's own process stays in the kernel until the one before is decoded; see ExecutorQueue") =>
+        "The queue of received tuples that are not decoded yet.";
+    SERIALIZE_QUEUE: "SerializeQueue", SYS, Gauge, Task, "% full", Mean, On, MEASURED =>
+        "The queue of messages that wait for the component's process.";
+    CTRL_QUEUE: "CtrlQueue", SYS, Gauge, Task, "% full", Mean, On, instead("control messages have no queue of their own; see ExecutorQueue") =>
+        "The queue of control messages of a task.";
+
+    CPU_USED_RATIO: "CpuUsedRatio", SYS, Gauge, Worker, "% of a core", Sum, On, MEASURED =>
+        "CPU time of the worker and the processes of its components: 62 is 0.62 of a core; values above 100 use more than one core.";
+    MEMORY_USED: "MemoryUsed", SYS, Gauge, Worker, "bytes", Sum, On, MEASURED =>
+        "Resident memory of the worker and the processes of its components.";
+    THREADS: "Threads", SYS, Gauge, Worker, "threads", Sum, On, MEASURED =>
+        "Threads of the worker.";
+    OPEN_FILES: "OpenFiles", SYS, Gauge, Worker, "descriptors", Sum, On, MEASURED =>
+        "Open file descriptors of the worker.";
+    HEAP_MEMORY: "HeapMemory", SYS, Gauge, Worker, "bytes", Sum, On, instead("there is no JVM; see MemoryUsed") =>
+        "The heap of a JVM.";
+    FULL_GC: "FullGc", SYS, Gauge, Worker, "collections", Sum, On, instead("there is no JVM and no garbage collector") =>
+        "Full collections in the last minute.";
+    GC_COUNT: "GCCount", SYS, Gauge, Worker, "collections", Sum, On, instead("there is no JVM and no garbage collector") =>
+        "Collections in the last minute.";
+    GC_TIME: "GCTime", SYS, Gauge, Worker, "µs", Sum, On, instead("there is no JVM and no garbage collector") =>
+        "Time spent in collections in the last minute.";
+    NETTY_CLI_SEND_SPEED: "NettyCliSendSpeed", NETTY, Meter, Worker, "bytes/s", Sum, On, MEASURED =>
+        "Sent to other workers.";
+    NETTY_SRV_RECV_SPEED: "NettySrvRecvSpeed", NETTY, Meter, Worker, "bytes/s", Sum, On, MEASURED =>
+        "Received from other workers.";
+    NETTY_CLI_SEND_BATCH_SIZE: "NettyCliSendBatchSize", NETTY, Histogram, Worker, "bytes", Mean, On, MEASURED =>
+        "Size of one frame to another worker.";
+    NETTY_SRV_TRANSMIT_TIME: "NettySrvTransmitTime", NETTY, Histogram, Worker, "µs", Mean, On, MEASURED =>
+        "From the sending of a frame by another worker to its arrival here; includes the clock difference of the hosts.";
+    MSG_DECODE_TIME: "MsgDecodeTime", NETTY, Histogram, Worker, "µs", Mean, Off, MEASURED =>
+        "Decoding the tuples of one frame.";
+    RECV_CTRL_QUEUE: "RecvCtrlQueue", SYS, Gauge, Worker, "% full", Mean, On, instead("control messages have no queue of their own") =>
+        "The queue of received control messages.";
+    SEND_CTRL_QUEUE: "SendCtrlQueue", SYS, Gauge, Worker, "% full", Mean, On, instead("control messages have no queue of their own") =>
+        "The queue of outgoing control messages.";
+
+    NETTY_CLI_SEND_TIME: "NettyCliSendTime", NETTY, Histogram, Connection, "µs", Mean, On, MEASURED =>
+        "Passing one frame to the kernel.";
+    NETTY_CLI_CACHE_SIZE: "NettyCliCacheSize", NETTY, Gauge, Connection, "bytes", Sum, On, MEASURED =>
+        "Bytes of the frame that is being passed to the kernel. Tuples behind that frame are not encoded yet: see NettyCliSendPending.";
+    NETTY_CLI_SEND_PENDING: "NettyCliSendPending", NETTY, Gauge, Connection, "tuples", Sum, On, MEASURED =>
+        "Tuples that wait to be sent.";
+    NETTY_CLI_CONN_CHECK: "NettyCliConnCheck", NETTY, Gauge, Connection, "", Sum, On, instead("the worker logs and counts broken connections") =>
+        "A check of the connection.";
+    NETTY_CLI_SYNC_BATCH_QUEUE: "NettyCliSyncBatchQ", NETTY, Gauge, Connection, "", Sum, On, instead("JStorm defines the name only") =>
+        "Never measured.";
+    NETTY_CLI_SYNC_DISRUPTOR_QUEUE: "NettyCliSyncDisrQ", NETTY, Gauge, Connection, "", Sum, On, instead("JStorm defines the name only") =>
+        "Never measured.";
+
+    SUPERVISOR_CPU_USED_RATIO: "CpuUsedRatio", SYS, Gauge, Supervisor, "% of the machine", Mean, On, MEASURED =>
+        "CPU use of the whole machine, 0 to 100.";
+    SUPERVISOR_MEMORY_USAGE: "MemoryUsage", SYS, Gauge, Supervisor, "0 to 1", Mean, On, MEASURED =>
+        "The share of the machine's memory that is in use, without memory that the kernel can reclaim.";
+    SUPERVISOR_DISK_USAGE: "DiskUsage", SYS, Gauge, Supervisor, "0 to 1", Mean, On, MEASURED =>
+        "The used share of the disk that holds the supervisor's directory.";
+    SUPERVISOR_NET_RECV_SPEED: "NetRecvSpeed", SYS, Gauge, Supervisor, "bytes/s", Sum, On, MEASURED =>
+        "Received by the machine's network devices except loopback.";
+    SUPERVISOR_NET_SEND_SPEED: "NetSendSpeed", SYS, Gauge, Supervisor, "bytes/s", Sum, On, MEASURED =>
+        "Sent by the machine's network devices except loopback.";
+
+    NIMBUS_CPU_USED_RATIO: "CpuUsedRatio", SYS, Gauge, Nimbus, "% of a core", Sum, On, MEASURED =>
+        "CPU time of this nimbus.";
+    NIMBUS_MEMORY_USED: "MemoryUsed", SYS, Gauge, Nimbus, "bytes", Sum, On, MEASURED =>
+        "Resident memory of this nimbus.";
+    NIMBUS_OPEN_FILES: "OpenFiles", SYS, Gauge, Nimbus, "files", Sum, On, MEASURED =>
+        "Files and connections that this nimbus has open.";
+    NIMBUS_VIEW_AGE: "ViewAge", SYS, Gauge, Nimbus, "ms", Mean, On, MEASURED =>
+        "Age of this nimbus' view of the cluster; 0 while the view is up to date.";
+    NIMBUS_ARCHIVE_BYTES: "ArchiveBytes", SYS, Gauge, Nimbus, "bytes", Sum, On, MEASURED =>
+        "Size of the metric store on disk.";
+    NIMBUS_ARCHIVE_QUEUE: "ArchiveQueue", SYS, Gauge, Nimbus, "requests", Sum, On, MEASURED =>
+        "Requests that wait for the metric store.";
+    NIMBUS_INTAKE_POINTS: "IntakePoints", SYS, Meter, Nimbus, "points/s", Sum, On, MEASURED =>
+        "Points ingested as the leader.";
+    NIMBUS_INTAKE_CONTRIBUTIONS: "IntakeContributions", SYS, Meter, Nimbus, "batches/s", Sum, On, MEASURED =>
+        "Metric batches ingested as the leader.";
+    NIMBUS_INTAKE_REFUSED: "IntakeRefused", SYS, Counter, Nimbus, "batches", Sum, On, MEASURED =>
+        "Metric batches that were rejected, or deferred to a retry.";
+    NIMBUS_REGISTERED: "Registered", SYS, Counter, Nimbus, "names", Sum, On, MEASURED =>
+        "Metric names registered as the leader.";
+    NIMBUS_UPLOAD_QUEUE: "UploadQueue", SYS, Gauge, Nimbus, "entries", Sum, On, MEASURED =>
+        "Minutes of topologies that wait for export to external stores.";
+    NIMBUS_UPLOAD_DROPPED: "UploadDropped", SYS, Counter, Nimbus, "entries", Sum, On, MEASURED =>
+        "Minutes of topologies that were dropped before an external store acknowledged them.";
+    NIMBUS_HBASE_SEND_TPS: "HBaseSendTps", SYS, Meter, Nimbus, "rows/s", Sum, On, instead("there is no HBase; see IntakePoints") =>
+        "Rows sent to HBase.";
+    NIMBUS_TOTAL_HBASE_INSERT: "TotalHBaseInsert", SYS, Counter, Nimbus, "rows", Sum, On, instead("there is no HBase; see IntakePoints") =>
+        "Total rows sent to HBase.";
+    NIMBUS_HBASE_FAILED: "HBaseFailed", SYS, Counter, Nimbus, "rows", Sum, On, instead("there is no HBase; see UploadDropped") =>
+        "Rows that HBase rejected.";
+    NIMBUS_REQUEST_TIME: "RequestTime", SYS, Histogram, Nimbus, "µs", Mean, On, instead("nimbus logs its requests") =>
+        "One remote call, by name.";
+}

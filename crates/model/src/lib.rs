@@ -1,0 +1,34 @@
+//! The domain as plain values: topologies, assignments, statuses, ids.
+//!
+//! Nothing here does I/O, reads a clock or is async. Every id is a type that cannot contain an
+//! invalid value: text is parsed once, at the edge, by [`std::str::FromStr`].
+//!
+//! Start with [`topology::Topology`] (the author's graph), then [`assignment::Assignment`]
+//! (placement of its tasks) and [`status::TopologyStatus`] (its lifecycle).
+
+pub mod assignment;
+pub mod backoff;
+pub mod beat;
+pub mod clock;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod metric_control;
+pub mod nearest;
+pub mod position;
+pub mod settings;
+pub mod status;
+pub mod task_set;
+#[cfg(any(test, feature = "test-support"))]
+pub mod test_support;
+pub mod time;
+pub mod topology;
+pub mod unsupported_keys;
+pub mod validate;
+
+pub use id::{
+    BlobKey, ComponentId, HostName, InvalidId, NimbusId, Port, Slot, StreamId, SupervisorId, TaskId, Term,
+    TopologyId, TopologyName, WorkerId,
+};
+pub use position::Position;
+pub use time::Timestamp;

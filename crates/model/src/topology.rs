@@ -1,0 +1,205 @@
+//! The author's topology: components, streams and groupings.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ComponentId, StreamId, TaskId, TopologyName, task_set::TaskSet};
+
+/// Settings by Storm key, unchanged: components receive them in their handshake, so the values
+/// keep the shape that the author gave them.
+pub type Settings = BTreeMap<String, serde_json::Value>;
+
+/// A graph of spouts and bolts. [`crate::validate`] checks whether it can run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Topology {
+    /// Name that the author gave the topology.
+    pub name: TopologyName,
+    /// `topology.*` settings and any other settings that components read.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Spouts and bolts by id.
+    pub components: BTreeMap<ComponentId, Component>,
+}
+
+/// A spout or a bolt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Component {
+    /// Spout or bolt.
+    pub kind: ComponentKind,
+    /// Number of tasks.
+    pub parallelism: u32,
+    /// Program that each task starts.
+    pub run: Run,
+    /// Streams that the component emits, with their fields.
+    #[serde(default)]
+    pub outputs: BTreeMap<StreamId, StreamDeclaration>,
+    /// Streams that the component receives; empty for a spout.
+    #[serde(default)]
+    pub inputs: Vec<Input>,
+    /// Settings of this component alone; they override the topology's.
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+/// Kind of a component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComponentKind {
+    /// Brings tuples into the topology.
+    Spout,
+    /// Receives tuples and may emit further tuples.
+    Bolt,
+}
+
+/// Implementation of a component's tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Run {
+    /// A command that speaks Storm's multilang protocol over its stdin and stdout, started in the
+    /// topology's unpacked `resources/`.
+    Command(Vec<String>),
+}
+
+/// A stream that a component emits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamDeclaration {
+    /// Field names of its tuples, in order.
+    pub fields: Vec<String>,
+    /// True if the emitter names the receiving task of every tuple (direct stream).
+    #[serde(default)]
+    pub direct: bool,
+}
+
+/// A stream that a bolt receives, and how its tuples are distributed to the bolt's tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// The emitting component.
+    pub from: ComponentId,
+    /// The stream of the emitting component.
+    pub stream: StreamId,
+    /// Distribution of tuples to the receiving tasks.
+    pub grouping: Grouping,
+}
+
+/// Distribution of the tuples of a stream to the tasks of a receiving bolt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type", content = "fields")]
+pub enum Grouping {
+    /// Evenly, at random.
+    Shuffle,
+    /// Evenly over the tasks in the emitter's own worker, or over all tasks if it has none.
+    LocalOrShuffle,
+    /// Tuples with equal values of these fields always go to the same task.
+    Fields(Vec<String>),
+    /// Every task receives every tuple.
+    All,
+    /// The task with the lowest id receives every tuple.
+    Global,
+    /// No preference; distributed like shuffle.
+    None,
+    /// The emitter names the receiving task.
+    Direct,
+}
+
+impl Topology {
+    /// Returns a setting of a component: its own value, else the topology's.
+    pub fn setting(&self, component: &ComponentId, key: &str) -> Option<&serde_json::Value> {
+        self.components
+            .get(component)
+            .and_then(|component| component.settings.get(key))
+            .or_else(|| self.settings.get(key))
+    }
+
+    /// Returns a setting of the topology, if it is a non-negative integer.
+    pub fn whole_number(&self, key: &str) -> Option<u64> {
+        self.settings.get(key).and_then(serde_json::Value::as_u64)
+    }
+
+    /// Returns the number of worker processes that the author requested; one by default.
+    pub fn wanted_workers(&self) -> u32 {
+        self.whole_number("topology.workers").and_then(|n| u32::try_from(n).ok()).unwrap_or(1).max(1)
+    }
+}
+
+/// Tasks of each component. Fixed between rebalances.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskTable(pub BTreeMap<ComponentId, TaskSet>);
+
+impl TaskTable {
+    /// Numbers the tasks from 1, component by component in the order of their ids.
+    pub fn number(components: impl IntoIterator<Item = (ComponentId, u32)>) -> Self {
+        let mut next = 1;
+        let table = components.into_iter().map(|(component, parallelism)| {
+            let first = next;
+            next += parallelism;
+            (component, TaskSet::range(first, next - 1))
+        });
+        Self(table.collect())
+    }
+
+    /// Returns the component of `task`.
+    pub fn component_of(&self, task: TaskId) -> Option<&ComponentId> {
+        self.0.iter().find(|(_, tasks)| tasks.contains(task)).map(|(component, _)| component)
+    }
+
+    /// Returns every task with its component, in ascending order of component and task.
+    pub fn iter(&self) -> impl Iterator<Item = (&ComponentId, TaskId)> {
+        self.0.iter().flat_map(|(component, tasks)| tasks.iter().map(move |task| (component, task)))
+    }
+
+    /// Returns all tasks.
+    pub fn tasks(&self) -> TaskSet {
+        self.0.values().flat_map(TaskSet::iter).collect()
+    }
+
+    /// Returns the number of tasks.
+    pub fn n_tasks(&self) -> usize {
+        self.0.values().map(TaskSet::len).sum()
+    }
+
+    /// Returns the table with another number of tasks for some components: remaining tasks keep
+    /// their numbers, and new tasks are numbered after the highest number in this table.
+    pub fn resized(&self, wanted: &BTreeMap<ComponentId, u32>) -> Self {
+        let mut next =
+            self.0.values().filter_map(|tasks| tasks.iter().next_back()).max().map_or(1, |t| t.0 + 1);
+        let mut table = self.0.clone();
+        for (component, tasks) in &mut table {
+            let Some(&wanted) = wanted.get(component) else { continue };
+            let wanted = wanted as usize;
+            let kept: TaskSet = tasks.iter().take(wanted).collect();
+            let n_new = u32::try_from(wanted - kept.len()).expect("at most the wanted count, a u32");
+            *tasks = kept.iter().chain((next..next + n_new).map(TaskId)).collect();
+            next += n_new;
+        }
+        Self(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> ComponentId {
+        text.parse().expect("valid id")
+    }
+
+    #[test]
+    fn tasks_are_numbered_from_one() {
+        let table = TaskTable::number([(id("a"), 2), (id("b"), 3)]);
+        assert_eq!(table.0[&id("a")].to_string(), "1-2");
+        assert_eq!(table.0[&id("b")].to_string(), "3-5");
+        assert_eq!(table.component_of(TaskId(3)), Some(&id("b")));
+        assert_eq!(table.component_of(TaskId(6)), None);
+    }
+
+    #[test]
+    fn resizing_keeps_the_numbers_of_remaining_tasks() {
+        let table = TaskTable::number([(id("a"), 2), (id("b"), 3)]);
+        let resized = table.resized(&[(id("a"), 4), (id("b"), 1)].into());
+        assert_eq!(resized.0[&id("a")].to_string(), "1-2,6-7");
+        assert_eq!(resized.0[&id("b")].to_string(), "3");
+        assert_eq!(resized.n_tasks(), 5);
+    }
+}

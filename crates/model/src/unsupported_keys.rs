@@ -1,0 +1,208 @@
+//! Keys that Storm or JStorm knows and that have no effect here.
+
+use crate::settings;
+
+/// Keys, or beginnings of keys that end with a dot, and why they have no effect.
+const FOREIGN: &[(&[&str], &str)] = &[
+    (
+        &[
+            "nimbus.thrift.",
+            "supervisor.thrift.",
+            "nimbus.queue.size",
+            "storm.thrift.",
+            "storm.messaging.",
+            "nimbus.host",
+        ],
+        "there is no Thrift and no Netty here: nimbus answers HTTP at `ui.port`, and `nimbus.seeds` says where",
+    ),
+    (
+        &[
+            "nimbus.childopts",
+            "supervisor.childopts",
+            "worker.childopts",
+            "ui.childopts",
+            "drpc.childopts",
+            "logviewer.childopts",
+            "pacemaker.childopts",
+            "worker.gc.childopts",
+            "worker.heap.memory.mb",
+            "worker.profiler.",
+            "worker.memory.size",
+            "topology.worker.childopts",
+            "topology.classpath",
+            "topology.enable.classloader",
+            "topology.worker.max.heap.size.mb",
+            "topology.kryo.",
+            "topology.multilang.serializer",
+            "java.library.path",
+        ],
+        "nothing here runs in a JVM",
+    ),
+    (&["drpc."], "there is no DRPC"),
+    (&["logviewer."], "there is no log viewer; logs are files below `storm.local.dir`"),
+    (
+        &["pacemaker.", "storm.cluster.state.store"],
+        "liveness is ZooKeeper's ephemerals; there is no Pacemaker",
+    ),
+    (&["storm.cluster.mode"], "`stormkeeper local` runs a topology without a cluster"),
+    (
+        &[
+            "storm.zookeeper.retry.",
+            "nimbus.credential.",
+            "task.credentials.poll.secs",
+            "nimbus.code.sync.freq.secs",
+        ],
+        "it is done by events, with delays of its own",
+    ),
+    (
+        &[
+            "storm.zookeeper.auth.",
+            "storm.zookeeper.topology.auth.",
+            "storm.zookeeper.superACL",
+            "storm.zookeeper.ssl.",
+        ],
+        "access control and TLS towards ZooKeeper are not there yet",
+    ),
+    (
+        &[
+            "nimbus.cleanup.inbox.freq.secs",
+            "nimbus.inbox.jar.expiration.secs",
+            "nimbus.file.copy.expiration.secs",
+        ],
+        "there is no inbox: a submission is checked and stored whole or not at all",
+    ),
+    (
+        &[
+            "storm.blobstore.",
+            "nimbus.blobstore.",
+            "supervisor.blobstore.",
+            "supervisor.localizer.cache.",
+            "supervisor.localizer.update.",
+        ],
+        "blobs are fetched by the hash of their content",
+    ),
+    (
+        &[
+            "nimbus.assignments.",
+            "nimbus.reassign",
+            "nimbus.use.ip",
+            "supervisor.use.ip",
+            "nimbus.cache.",
+            "cache.",
+        ],
+        "assignments travel through ZooKeeper alone",
+    ),
+    (
+        &[
+            "supervisor.heartbeat.frequency.secs",
+            "supervisor.worker.heartbeats.max.timeout.secs",
+            "worker.max.timeout.secs",
+            "executor.metrics.frequency.secs",
+        ],
+        "supervisors and tasks live as long as their session, and are seen to die with it",
+    ),
+    (
+        &["task.refresh.poll.secs", "worker.log.level.reset.poll.secs"],
+        "workers watch ZooKeeper instead of polling it",
+    ),
+    (
+        &[
+            "storm.scheduler",
+            "blacklist.scheduler.",
+            "isolation.scheduler.",
+            "multitenant.scheduler.",
+            "resource.aware.scheduler.",
+            "topology.scheduler.strategy",
+            "topology.priority",
+            "topology.component.resources.",
+        ],
+        "there is one scheduler, even and sticky",
+    ),
+    (
+        &["storm.health.check.", "supervisor.enable", "storm.machine.resource."],
+        "health checks of hosts are not there yet",
+    ),
+    (
+        &[
+            "storm.daemon.metrics.",
+            "storm.metricstore.",
+            "storm.cluster.metrics.",
+            "topology.metrics.",
+            "topology.stats.sample.rate",
+            "topology.builtin.metrics.",
+        ],
+        "metrics are not there yet",
+    ),
+    (
+        &["storm.resource.isolation.", "storm.cgroup.", "supervisor.enable.cgroup"],
+        "workers are not put in cgroups",
+    ),
+    (
+        &["topology.acker.executors", "topology.enable.message.timeouts"],
+        "tuple trees are not tracked yet: a topology runs as with no ackers",
+    ),
+    (
+        &[
+            "topology.executor.",
+            "topology.transfer.",
+            "topology.producer.",
+            "topology.backpressure.",
+            "topology.disruptor.",
+            "topology.spout.wait.strategy",
+            "topology.bolt.wait.strategy",
+        ],
+        "queues have fixed bounds, and a full one slows who fills it",
+    ),
+    (
+        &["ui.actions.enabled", "ui.filter", "ui.header.buffer.bytes", "ui.http.", "ui.https.", "ui.users"],
+        "the API is one for all",
+    ),
+    (
+        &[
+            "worker.stop.without.supervisor",
+            "process.launcher.",
+            "container.heartbeat.",
+            "jstorm.",
+            "cluster.name",
+            "cluster.conf.sync.enabled",
+            "topology.master.",
+        ],
+        "it belongs to JStorm",
+    ),
+];
+
+/// What is to be said about a key that has no effect, when it is one of theirs or looks like
+/// a setting of topologies: `has no effect …`.
+pub fn oddity(key: &str) -> Option<String> {
+    match reason(key) {
+        Some(reason) => Some(format!("has no effect: {reason}")),
+        None => settings::oddity(key),
+    }
+}
+
+/// Why `key` has no effect, when it is one of theirs.
+fn reason(key: &str) -> Option<&'static str> {
+    let matches = |pattern: &&str| match pattern.ends_with('.') {
+        true => key.starts_with(*pattern),
+        false => key == *pattern,
+    };
+    FOREIGN.iter().find(|(patterns, _)| patterns.iter().any(matches)).map(|(_, reason)| *reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topology_settings_are_supported() {
+        for setting in settings::KNOWN {
+            assert_eq!(reason(setting.key), None, "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn a_pattern_with_a_final_dot_matches_keys_below_it_only() {
+        assert!(reason("nimbus.thrift.port").is_some());
+        assert!(reason("nimbus.thrift").is_none());
+    }
+}

@@ -1,0 +1,286 @@
+//! Validation of a topology.
+//!
+//! Every problem is reported, so that an author corrects a file only once. Cycles are allowed: a
+//! bolt may receive tuples that derive from its own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use crate::{
+    ComponentId, StreamId,
+    nearest::hint,
+    settings,
+    task_set::MAX_TASKS,
+    topology::{Component, ComponentKind, Grouping, Input, Run, Settings, StreamDeclaration, Topology},
+};
+
+/// Place of a problem in a topology.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The whole topology.
+    Topology,
+    /// A setting of the topology.
+    Setting(String),
+    /// A component, or a part of one.
+    Component(ComponentKind, ComponentId, Part),
+}
+
+/// Place of a problem in a component.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The whole component.
+    Component,
+    /// Its number of tasks.
+    Parallelism,
+    /// The command that its tasks start.
+    Command,
+    /// A stream that the component emits.
+    Output(StreamId),
+    /// The streams that the component receives.
+    Inputs,
+    /// The nth stream that the component receives.
+    Input(usize),
+    /// A setting of the component.
+    Setting(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, id, part) = match self {
+            Self::Topology => return f.write_str("topology"),
+            Self::Setting(key) => return write!(f, "config.{key}"),
+            Self::Component(kind, id, part) => (kind, id, part),
+        };
+        let group = match kind {
+            ComponentKind::Spout => "spouts",
+            ComponentKind::Bolt => "bolts",
+        };
+        write!(f, "{group}.{id}")?;
+        match part {
+            Part::Component => Ok(()),
+            Part::Parallelism => f.write_str(".parallelism"),
+            Part::Command => f.write_str(".command"),
+            Part::Output(stream) => write!(f, ".output.{stream}"),
+            Part::Inputs => f.write_str(".inputs"),
+            Part::Input(n) => write!(f, ".inputs[{n}]"),
+            Part::Setting(key) => write!(f, ".config.{key}"),
+        }
+    }
+}
+
+/// A reason for which a topology cannot run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Place of the problem.
+    pub place: Place,
+    /// Description of the problem.
+    pub what: String,
+    /// Remedy, unless it is obvious.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Checks the whole topology.
+///
+/// # Errors
+/// All problems of the topology, in the order of its components.
+pub fn validate(topology: &Topology) -> Result<(), Vec<Problem>> {
+    let mut found = Findings(Vec::new());
+    check_settings(&topology.settings, Place::Setting, &mut found);
+    let mut spouts = topology.components.values().filter(|c| c.kind == ComponentKind::Spout);
+    if spouts.next().is_none() {
+        found.add(Place::Topology, "it has no spout", "without one no tuple ever enters it");
+    }
+    let n_tasks: u64 = topology.components.values().map(|c| u64::from(c.parallelism)).sum();
+    if n_tasks > u64::from(MAX_TASKS) {
+        let what = format!("its {n_tasks} tasks are more than the {MAX_TASKS} that a topology may have");
+        found.add(Place::Topology, what, "lower the parallelism of its components");
+    }
+    for (id, component) in &topology.components {
+        check_component(topology, id, component, &mut found);
+    }
+    match found.0.is_empty() {
+        true => Ok(()),
+        false => Err(found.0),
+    }
+}
+
+struct Findings(Vec<Problem>);
+
+impl Findings {
+    fn add(&mut self, place: Place, what: impl Into<String>, hint: impl Into<Hint>) {
+        let Hint(hint) = hint.into();
+        self.0.push(Problem { place, what: what.into(), hint });
+    }
+}
+
+struct Hint(Option<String>);
+
+impl From<&str> for Hint {
+    fn from(text: &str) -> Self {
+        Self((!text.is_empty()).then(|| text.to_owned()))
+    }
+}
+
+impl From<Option<String>> for Hint {
+    fn from(text: Option<String>) -> Self {
+        Self(text)
+    }
+}
+
+fn check_settings(settings: &Settings, place: impl Fn(String) -> Place, found: &mut Findings) {
+    for (key, value) in settings {
+        if let Some(setting) = settings::known(key).filter(|setting| !setting.kind.accepts(value)) {
+            found.add(place(key.clone()), format!("{value} is not {}", setting.kind), "");
+        }
+    }
+}
+
+fn check_component(topology: &Topology, id: &ComponentId, component: &Component, found: &mut Findings) {
+    let at = |part| Place::Component(component.kind, id.clone(), part);
+    if id.is_system() {
+        found.add(
+            at(Part::Component),
+            "names that begin with `__` belong to the system",
+            "choose another id",
+        );
+    }
+    match component.parallelism {
+        0 => found.add(at(Part::Parallelism), "0 tasks would never run", "set it to 1 or more"),
+        n if n > MAX_TASKS => {
+            found.add(at(Part::Parallelism), format!("{n} is more than the {MAX_TASKS} allowed"), "lower it");
+        }
+        _ => {}
+    }
+    let Run::Command(command) = &component.run;
+    match command.first() {
+        None => {
+            found.add(at(Part::Command), "it is empty", "name a program, for example [python3, split.py]")
+        }
+        Some(program) if program.is_empty() => {
+            found.add(at(Part::Command), "the program's name is empty", "name one, for example python3");
+        }
+        Some(_) if command.iter().any(|word| word.contains('\0')) => {
+            found.add(
+                at(Part::Command),
+                "it contains a NUL character",
+                "remove it: no program can receive one",
+            );
+        }
+        Some(_) => {}
+    }
+    check_settings(&component.settings, |key| at(Part::Setting(key)), found);
+    for (stream, declaration) in &component.outputs {
+        check_output(&at(Part::Output(stream.clone())), stream, declaration, found);
+    }
+    match (component.kind, component.inputs.is_empty()) {
+        (ComponentKind::Spout, false) => found.add(
+            at(Part::Input(0)),
+            format!("{id} is a spout, and a spout receives nothing"),
+            "declare it among the bolts, or direct the stream elsewhere",
+        ),
+        (ComponentKind::Bolt, true) => found.add(
+            at(Part::Inputs),
+            "it receives no stream, so it would never run",
+            "add a stream that leads to it, or remove it",
+        ),
+        (ComponentKind::Spout, true) | (ComponentKind::Bolt, false) => {}
+    }
+    let mut received = BTreeSet::new();
+    for (n, input) in component.inputs.iter().enumerate() {
+        if !received.insert((&input.from, &input.stream)) {
+            let what = format!("it receives {}'s stream `{}` twice", input.from, input.stream);
+            found.add(at(Part::Input(n)), what, "every tuple would come twice; keep one of them");
+        }
+        check_input(topology, &at(Part::Input(n)), input, found);
+    }
+}
+
+fn check_output(at: &Place, stream: &StreamId, declaration: &StreamDeclaration, found: &mut Findings) {
+    if stream.as_str().starts_with("__") {
+        found.add(at.clone(), "streams that begin with `__` belong to the system", "choose another name");
+    }
+    let mut names = BTreeSet::new();
+    for field in &declaration.fields {
+        if field.is_empty() {
+            found.add(at.clone(), "a field has an empty name", "");
+        } else if !names.insert(field) {
+            found.add(at.clone(), format!("the field `{field}` is there twice"), "rename one of them");
+        }
+    }
+}
+
+fn check_input(topology: &Topology, at: &Place, input: &Input, found: &mut Findings) {
+    let Some(source) = topology.components.get(&input.from) else {
+        let known = topology.components.keys().map(ComponentId::as_str);
+        let what = format!("there is no component `{}`", input.from);
+        return found.add(at.clone(), what, hint(input.from.as_str(), known));
+    };
+    let Some(stream) = source.outputs.get(&input.stream) else {
+        let what = format!("{} does not declare a stream `{}`", input.from, input.stream);
+        let advice = match source.outputs.is_empty() {
+            true => Some(format!("give {} an `output` with the fields of that stream", input.from)),
+            false => hint(input.stream.as_str(), source.outputs.keys().map(StreamId::as_str)),
+        };
+        return found.add(at.clone(), what, advice);
+    };
+    match (&input.grouping, stream.direct) {
+        (Grouping::Direct, false) => found.add(
+            at.clone(),
+            format!("direct grouping needs a direct stream, and {}'s `{}` is none", input.from, input.stream),
+            "declare the stream with `direct: true`, or group it in another way",
+        ),
+        (Grouping::Direct, true) => {}
+        (_, true) => found.add(
+            at.clone(),
+            format!(
+                "{}'s stream `{}` is direct: its emitter names the receiving task",
+                input.from, input.stream
+            ),
+            "use direct grouping",
+        ),
+        (Grouping::Fields(fields), false) => check_fields(at, input, fields, stream, found),
+        (
+            Grouping::Shuffle | Grouping::LocalOrShuffle | Grouping::All | Grouping::Global | Grouping::None,
+            false,
+        ) => {}
+    }
+}
+
+fn check_fields(
+    at: &Place,
+    input: &Input,
+    fields: &[String],
+    stream: &StreamDeclaration,
+    found: &mut Findings,
+) {
+    if fields.is_empty() {
+        found.add(at.clone(), "fields grouping without a field", "name at least one in `args`");
+    }
+    let mut times: BTreeMap<&String, usize> = BTreeMap::new();
+    for field in fields {
+        let n = times.entry(field).or_default();
+        *n += 1;
+        if *n == 2 {
+            found.add(at.clone(), format!("it groups by the field `{field}` twice"), "name it once");
+        }
+        if !stream.fields.contains(field) {
+            let what = format!("{}'s stream `{}` has no field `{field}`", input.from, input.stream);
+            found.add(at.clone(), what, hint(field, stream.fields.iter().map(String::as_str)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

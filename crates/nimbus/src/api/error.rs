@@ -1,0 +1,167 @@
+//! Errors of the API, each as `{ code, message, hint }` with its HTTP status.
+
+use std::error::Error as _;
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, Path, rejection::JsonRejection},
+    http::{Method, StatusCode, request::Parts},
+    response::{IntoResponse, Response},
+};
+use serde::de::DeserializeOwned;
+use tracing::{error, warn};
+
+use crate::{blobs, refusal::Refusal};
+use stormkeeper_api_types::message::{Code, ErrorBody};
+use stormkeeper_coordination::cluster::store;
+use stormkeeper_runtime::error_chain;
+
+/// Error answer to a request.
+#[derive(Debug)]
+pub(super) struct ApiError(ErrorBody);
+
+impl ApiError {
+    pub(super) fn new(code: Code, message: impl Into<String>, hint: Option<&str>) -> Self {
+        Self(ErrorBody { code, message: message.into(), hint: hint.map(str::to_owned) })
+    }
+
+    pub(super) fn no_such_route(path: &str) -> Self {
+        Self::new(
+            Code::NoSuchRoute,
+            format!("there is nothing at {path}"),
+            Some("the routes begin with /api/v1/; see the README"),
+        )
+    }
+
+    pub(super) fn wrong_method(method: &Method, path: &str) -> Self {
+        Self::new(Code::WrongMethod, format!("{path} does not take {method}"), None)
+    }
+
+    fn status(&self) -> StatusCode {
+        match self.0.code {
+            Code::InvalidRequest | Code::BlobMismatch => StatusCode::BAD_REQUEST,
+            Code::InvalidTopology => StatusCode::UNPROCESSABLE_ENTITY,
+            Code::UnknownTopology
+            | Code::UnknownHost
+            | Code::UnknownMetric
+            | Code::BlobMissing
+            | Code::NoSuchRoute => StatusCode::NOT_FOUND,
+            Code::NameInUse | Code::IllegalTransition | Code::Conflict => StatusCode::CONFLICT,
+            Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Code::NoLeader
+            | Code::TreeUnavailable
+            | Code::NotReady
+            | Code::NotReplicated
+            | Code::NoArchive => StatusCode::SERVICE_UNAVAILABLE,
+            Code::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
+            Code::UnreadableRecord | Code::Internal | Code::Other => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status(), Json(self.0)).into_response()
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let (code, hint) = (refusal.code(), refusal.hint());
+        if code == Code::Internal {
+            return internal(&refusal);
+        }
+        Self(ErrorBody { code, message: error_chain(&refusal), hint })
+    }
+}
+
+impl From<blobs::Error> for ApiError {
+    fn from(error: blobs::Error) -> Self {
+        Refusal::Blob(error).into()
+    }
+}
+
+impl From<store::Error> for ApiError {
+    fn from(error: store::Error) -> Self {
+        Refusal::from(error).into()
+    }
+}
+
+/// Reports an internal error: the caller gets an error id, the log has the details.
+pub(super) fn internal(cause: &dyn std::error::Error) -> ApiError {
+    let id = fastrand::u32(..);
+    error!(
+        error_id = format!("{id:08x}"),
+        error = error_chain(cause),
+        "a request failed with an internal error"
+    );
+    ApiError::new(
+        Code::Internal,
+        format!("internal error of nimbus, error id {id:08x}"),
+        Some("the log of this nimbus has the details under this error id"),
+    )
+}
+
+/// Parses a JSON body.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    match Json::<T>::from_bytes(bytes) {
+        Ok(Json(value)) => Ok(value),
+        Err(rejection) => {
+            // The source says what is wrong and where; the rejection around it repeats that.
+            let cause = match &rejection {
+                JsonRejection::JsonSyntaxError(error) => error.source(),
+                JsonRejection::JsonDataError(error) => error.source(),
+                _ => None,
+            };
+            let text = cause.map_or_else(|| rejection.body_text(), ToString::to_string);
+            Err(ApiError::new(
+                Code::InvalidRequest,
+                format!("the body is not the JSON expected: {text}"),
+                None,
+            ))
+        }
+    }
+}
+
+/// Variable part of a path.
+pub(super) struct PathPart(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathPart {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(part)) => Ok(Self(part)),
+            Err(rejection) => Err(ApiError::new(Code::InvalidRequest, rejection.body_text(), None)),
+        }
+    }
+}
+
+/// Returns the error for a body that could not be read.
+pub(super) fn body_error(status: StatusCode, text: &str) -> ApiError {
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        let limit = super::JSON_BYTES_MAX;
+        return ApiError::new(Code::TooLarge, format!("the body is larger than {limit} bytes"), None);
+    }
+    warn!(text, "could not read the body of a request");
+    ApiError::new(Code::InvalidRequest, format!("the body could not be read: {text}"), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invalid_body_error_says_once_what_is_wrong_and_where() {
+        let said = |bytes: &[u8]| match parse::<stormkeeper_api_types::message::KillRequest>(bytes) {
+            Err(error) => error.0.message,
+            Ok(request) => panic!("{request:?}"),
+        };
+        let begin = "the body is not the JSON expected: ";
+        assert_eq!(said(b""), format!("{begin}EOF while parsing a value at line 1 column 0"));
+        let wrong = said(br#"{"waitSecs":"soon"}"#);
+        assert!(wrong.starts_with(&format!("{begin}waitSecs: invalid type: string \"soon\"")), "{wrong}");
+        assert_eq!(wrong.matches("invalid type").count(), 1, "{wrong}");
+    }
+}

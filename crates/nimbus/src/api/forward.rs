@@ -1,0 +1,85 @@
+//! Forwarding of a write that reached a follower to the leader, and of the leader's answer back.
+
+use axum::{
+    body::Body,
+    http::{HeaderName, header, request::Parts},
+    response::Response,
+};
+
+use super::{
+    Api, caller,
+    error::{ApiError, internal},
+};
+use stormkeeper_api_types::{
+    forward::{FORWARDED_BY, ForwardError, Head, USER},
+    message::Code,
+};
+use stormkeeper_coordination::tree::TreePath;
+
+/// Maximum bytes of an answer to a write: the answer of another nimbus is not read without bound.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// As [`forward`], and refreshes this nimbus' view of what was written, at the paths that `written`
+/// finds in the answer: later answers of this nimbus show the write.
+///
+/// # Errors
+/// The errors of [`forward`], and `outcome_unknown` if the answer broke off.
+pub(super) async fn forward_and_refresh(
+    api: &Api,
+    parts: &Parts,
+    body: Body,
+    written: impl FnOnce(&[u8]) -> Vec<TreePath>,
+) -> Result<Response, ApiError> {
+    let answer = forward(api, parts, body).await?;
+    if !answer.status().is_success() {
+        return Ok(answer);
+    }
+    let (head, body) = answer.into_parts();
+    let body = axum::body::to_bytes(body, ANSWER_BYTES_MAX).await.map_err(|error| {
+        let text = format!("the answer of the leader broke off: {error}");
+        ApiError::new(Code::OutcomeUnknown, text, Some("look at the topology before trying again"))
+    })?;
+    api.nimbus.see(written(&body)).await;
+    Ok(Response::from_parts(head, Body::from(body)))
+}
+
+/// Sends the request to the leader, and returns the leader's answer.
+///
+/// # Errors
+/// `no_leader` if no leader is known or the leader cannot be reached; `outcome_unknown` if the
+/// request was sent and the answer was lost.
+pub(super) async fn forward(api: &Api, parts: &Parts, body: Body) -> Result<Response, ApiError> {
+    let headers = &parts.headers;
+    let (nimbus, again) = (&api.nimbus, Some("try again in a moment"));
+    let leader = nimbus.leader().filter(|leader| leader.nimbus != *nimbus.id());
+    let Some(leader) = leader.filter(|_| !headers.contains_key(FORWARDED_BY)) else {
+        return Err(ApiError::new(Code::NoLeader, "there is no leader now", again));
+    };
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let address = caller::address(parts);
+    let head = Head {
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        by: nimbus.id(),
+        term: leader.term,
+        user: text(HeaderName::from_static(USER)),
+        address: address.as_deref(),
+        content_type: text(header::CONTENT_TYPE),
+        content_length: text(header::CONTENT_LENGTH),
+    };
+    let answer = match api.forwarder.forward(&leader.api, head, body.into_data_stream()).await {
+        Ok(answer) => answer,
+        Err(error @ ForwardError::Unreachable { .. }) => {
+            return Err(ApiError::new(Code::NoLeader, format!("the leader at {error}"), again));
+        }
+        Err(error @ ForwardError::Unanswered { .. }) => {
+            let hint = Some("look at the topology before trying again");
+            return Err(ApiError::new(Code::OutcomeUnknown, format!("the leader at {error}"), hint));
+        }
+    };
+    let mut response = Response::builder().status(answer.status);
+    if let Some(kind) = answer.content_type {
+        response = response.header(header::CONTENT_TYPE, kind);
+    }
+    response.body(Body::from_stream(answer.body)).map_err(|error| internal(&error))
+}

@@ -1,0 +1,182 @@
+//! Lists (topologies, metas, latest values, track, history) and the status of the metric store.
+
+use axum::{Json, extract::State};
+
+use super::{
+    cursor::Cursor,
+    params::{self, HistoryParams, ListParams, PageParams, TrackParams, ValidQuery, bad},
+    shape,
+    source::{self, Source},
+    status,
+};
+use crate::{
+    api::{
+        Api,
+        error::{ApiError, PathPart},
+    },
+    change::find,
+};
+use stormkeeper_api_types::message::{
+    ArchiveStatus, LatestList, LatestValue, MeasuredTopology, MeasuredTopologyList, MetricControlRequest,
+    MetricMetaList, TaskTrack, TopologyHistory,
+};
+use stormkeeper_metric_store::{LatestQuery, LatestRow};
+use stormkeeper_metrics::{Minute, Window};
+use stormkeeper_model::{TopologyId, TopologyName, metric_control::MetricControl};
+
+pub(super) async fn topologies(
+    State(api): State<Api>,
+    ValidQuery(asked): ValidQuery<PageParams>,
+) -> Result<Json<MeasuredTopologyList>, ApiError> {
+    let limit = params::limit(&asked.limit)?;
+    let after: Option<TopologyId> = match &asked.after {
+        Some(text) => Some(text.parse().map_err(|error| bad(format!("after: {error}"), None))?),
+        None => None,
+    };
+    let Source { archive, view } = source::of(&api)?;
+    let mut ids = archive.topologies().await.map_err(source::archive_error)?;
+    ids.sort();
+    ids.retain(|id| after.as_ref().is_none_or(|after| id > after));
+    let next = ids.get(limit).and_then(|_more| ids.get(limit - 1)).cloned();
+    ids.truncate(limit);
+    let past = archive.history(None, source::HISTORY_MAX).await.map_err(source::archive_error)?;
+    let alive = source::live_topologies(&api);
+    let mut topologies = Vec::with_capacity(ids.len());
+    for id in ids {
+        let known = past.iter().find(|past| past.topology == id).map(|past| past.name.clone());
+        let name = alive.get(&id).cloned().or(known);
+        let metas = archive.fingerprint(&id).await.map_err(source::archive_error)?.count;
+        topologies.push(MeasuredTopology { name, alive: alive.contains_key(&id), metas, id });
+    }
+    Ok(Json(MeasuredTopologyList { topologies, next, archive: view }))
+}
+
+pub(super) async fn metas(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    ValidQuery(asked): ValidQuery<ListParams>,
+) -> Result<Json<MetricMetaList>, ApiError> {
+    if asked.window.is_some() {
+        return Err(bad("window: a list of metas has no window", None));
+    }
+    let (filter, limit) = (asked.filter()?, params::limit(&asked.limit)?);
+    let after = params::after(&asked.after)?.map(|cursor| cursor.id);
+    let source = source::of(&api)?;
+    let topology_id = source.topology(&api, &topology).await?;
+    let page = source.metas(&topology_id, &filter, after, limit).await?;
+    Ok(Json(MetricMetaList {
+        topology_id,
+        metas: page.metas.iter().map(shape::meta).collect(),
+        next: page.next.map(|id| id.to_string()),
+        archive: source.view,
+    }))
+}
+
+pub(super) async fn latest(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    ValidQuery(asked): ValidQuery<ListParams>,
+) -> Result<Json<LatestList>, ApiError> {
+    let (window, filter) = (params::window(&asked.window)?, asked.filter()?);
+    let (limit, after) = (params::limit(&asked.limit)?, params::after(&asked.after)?);
+    let source = source::of(&api)?;
+    let topology = source.topology(&api, &topology).await?;
+    let query = LatestQuery {
+        topology: topology.clone(),
+        window,
+        meta: filter.level,
+        component: filter.component,
+        task: filter.task,
+        stream: filter.stream,
+        name: filter.name,
+        since: None,
+        after: after.map(|cursor| cursor.id),
+        limit,
+    };
+    let page = source.archive.latest(query).await.map_err(source::archive_error)?;
+    // All windows of a list end with the same minute, the newest of the first page, so that their
+    // values add up: a metric without recent points has less in its window.
+    let newest = page.rows.iter().map(|row| row.minute).max();
+    let end = after.and_then(|cursor| cursor.minute).or(newest);
+    let mut values = Vec::with_capacity(page.rows.len());
+    for row in page.rows {
+        values.extend(value(&source, row, window, end).await?);
+    }
+    let next = page.next.map(|id| Cursor { id, minute: end }.to_string());
+    Ok(Json(LatestList {
+        topology_id: topology,
+        window_secs: window.secs(),
+        values,
+        next,
+        archive: source.view,
+    }))
+}
+
+/// Returns the value of a metric in the window that ends with the minute `end`, if the metric has
+/// points in that window.
+async fn value(
+    source: &Source,
+    LatestRow { meta, minute, point }: LatestRow,
+    window: Window,
+    end: Option<Minute>,
+) -> Result<Option<LatestValue>, ApiError> {
+    let end = end.unwrap_or(minute);
+    let point = match minute == end {
+        true => Some(point),
+        false => source.archive.window(meta.id, window, end).await.map_err(source::archive_error)?,
+    };
+    Ok(point.map(|point| LatestValue {
+        value: shape::value(&meta.name, &point),
+        meta: shape::meta(&meta),
+        from_ms: end.minus(window.minutes() - 1).start(),
+        to_ms: end.end(),
+    }))
+}
+
+pub(super) async fn track(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    ValidQuery(asked): ValidQuery<TrackParams>,
+) -> Result<Json<TaskTrack>, ApiError> {
+    let (task, limit) = (params::task(&asked.task)?, params::limit(&asked.limit)?);
+    let source = source::of(&api)?;
+    let topology_id = source.topology(&api, &topology).await?;
+    let mut entries =
+        source.archive.track(&topology_id, task, limit + 1).await.map_err(source::archive_error)?;
+    let n_more = entries.len().saturating_sub(limit);
+    let truncated = n_more > 0;
+    let entries = entries.drain(n_more..).map(shape::task_place).collect();
+    Ok(Json(TaskTrack { topology_id, entries, truncated, archive: source.view }))
+}
+
+pub(super) async fn history(
+    State(api): State<Api>,
+    ValidQuery(asked): ValidQuery<HistoryParams>,
+) -> Result<Json<TopologyHistory>, ApiError> {
+    let limit = params::limit(&asked.limit)?;
+    let name: Option<TopologyName> = match &asked.name {
+        Some(text) => Some(text.parse().map_err(|error| bad(format!("name: {error}"), None))?),
+        None => None,
+    };
+    let Source { archive, view } = source::of(&api)?;
+    let mut entries = archive.history(name.as_ref(), limit + 1).await.map_err(source::archive_error)?;
+    let truncated = entries.len() > limit;
+    entries.truncate(limit);
+    let topologies = entries.into_iter().map(shape::past_topology).collect();
+    Ok(Json(TopologyHistory { topologies, truncated, archive: view }))
+}
+
+pub(super) async fn status(State(api): State<Api>) -> Result<Json<ArchiveStatus>, ApiError> {
+    Ok(Json(status::of(&api).await?))
+}
+
+pub(super) async fn control(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+) -> Result<Json<MetricControlRequest>, ApiError> {
+    let view = api.nimbus.observation()?.view;
+    let storm = view.storms.get(&find(&view, &topology)?);
+    let control = storm.and_then(|storm| storm.value.metrics.clone()).unwrap_or_default();
+    let MetricControl { enabled, disabled, sample_rate, debug } = control;
+    Ok(Json(MetricControlRequest { enabled, disabled, sample_rate, debug }))
+}

@@ -1,0 +1,114 @@
+//! Conversion from the types of the metric store to the JSON of answers.
+
+use super::filter;
+use stormkeeper_api_types::message::{
+    CounterValue, GaugeValue, HistogramValue, MeterValue, MetricMeta, MetricValue, PastTopology, TaskPlace,
+    TimerValue,
+};
+use stormkeeper_metric_store::{HistoryEntry, TrackEntry};
+use stormkeeper_metrics::{
+    MetricName, Point, Subject,
+    builtin::{self, Shown},
+    percentile::Percentiles,
+    point::{Gauge, Histogram, Meter},
+    protocol::Meta,
+};
+
+pub(super) fn meta(Meta { id, name }: &Meta) -> MetricMeta {
+    let (component, task, stream) = filter::parts(name.subject());
+    let (host, port) = match name.subject() {
+        Subject::Worker { host, port }
+        | Subject::Connection { host, port }
+        | Subject::Nimbus { host, port } => (Some(host.clone()), Some(*port)),
+        Subject::Stream { .. }
+        | Subject::Task { .. }
+        | Subject::ComponentStream { .. }
+        | Subject::Component { .. }
+        | Subject::Topology => (None, None),
+    };
+    MetricMeta {
+        id: id.to_string(),
+        name: name.to_string(),
+        level: name.meta().word().to_owned(),
+        kind: name.kind().word().to_owned(),
+        group: name.group().to_owned(),
+        metric: name.name().to_owned(),
+        unit: builtin::of(name).map(|builtin| builtin.unit.to_owned()),
+        component: component.cloned(),
+        task,
+        stream: stream.cloned(),
+        host,
+        port,
+    }
+}
+
+/// Converts a point of the metric `name`.
+pub(super) fn value(name: &MetricName, point: &Point) -> MetricValue {
+    match point {
+        Point::Counter(counter) => MetricValue::Counter(CounterValue { count: counter.count }),
+        Point::Gauge(gauge) => MetricValue::Gauge(self::gauge(gauge, builtin::shown(name))),
+        Point::Meter(meter) => MetricValue::Meter(self::meter(meter)),
+        Point::Histogram(histogram) => MetricValue::Histogram(self::histogram(histogram)),
+        Point::Timer(timer) => MetricValue::Timer(TimerValue {
+            histogram: histogram(&timer.histogram),
+            meter: meter(&timer.meter),
+        }),
+    }
+}
+
+fn gauge(gauge: &Gauge, shown: Shown) -> GaugeValue {
+    let value = match shown {
+        Shown::Mean if gauge.n > 0 => gauge.sum / gauge.n as f64,
+        Shown::Mean | Shown::Sum => gauge.sum,
+    };
+    GaugeValue { value, n: gauge.n, min: gauge.min, max: gauge.max }
+}
+
+fn meter(meter: &Meter) -> MeterValue {
+    let Meter { count, m1, m5, m15, .. } = *meter;
+    MeterValue { count, m1, m5, m15, mean: meter.mean() }
+}
+
+fn histogram(histogram: &Histogram) -> HistogramValue {
+    if histogram.count == 0 {
+        return HistogramValue::default();
+    }
+    let percentiles = histogram.percentiles();
+    let of = |part: fn(&Percentiles) -> f64| percentiles.as_ref().map(part);
+    HistogramValue {
+        count: histogram.count,
+        sum: histogram.sum,
+        min: Some(histogram.min),
+        max: Some(histogram.max),
+        mean: Some(histogram.mean()),
+        stddev: histogram.stddev(),
+        p50: of(|p| p.p50),
+        p75: of(|p| p.p75),
+        p90: of(|p| p.p90),
+        p95: of(|p| p.p95),
+        p98: of(|p| p.p98),
+        p99: of(|p| p.p99),
+        p999: of(|p| p.p999),
+    }
+}
+
+pub(super) fn task_place(entry: TrackEntry) -> TaskPlace {
+    let TrackEntry { task, component, host, port, from, to, reason, ended } = entry;
+    let ended = Some(ended).filter(|ended| !ended.is_empty());
+    TaskPlace { task, component, host, port, from_ms: from, to_ms: to, reason, ended }
+}
+
+pub(super) fn past_topology(entry: HistoryEntry) -> PastTopology {
+    let HistoryEntry { topology, name, started, started_by, killed, killed_by, reason, sample_rate } = entry;
+    let kill_reason = Some(reason).filter(|reason| !reason.is_empty());
+    PastTopology {
+        id: topology,
+        name,
+        started_ms: started,
+        started_by,
+        killed_ms: killed,
+        killed_by,
+        kill_reason,
+        sample_rate,
+    }
+}

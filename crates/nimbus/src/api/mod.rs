@@ -1,0 +1,195 @@
+//! REST API of a nimbus.
+//!
+//! | method, path | answer |
+//! | --- | --- |
+//! | `GET /live`, `GET /ready` | whether the process runs; whether it has read the cluster |
+//! | `GET /api/v1/cluster/summary` | the cluster in numbers, the leader, unreadable records |
+//! | `GET /api/v1/cluster/events[?limit=N][&topology=T]` | elections, changes and moves with reasons, newest first |
+//! | `GET /api/v1/nimbus/summary` | the nimbuses |
+//! | `GET /api/v1/supervisor/summary` | the supervisors |
+//! | `GET /api/v1/topology/summary` | every topology in short |
+//! | `GET /api/v1/topology/{id or name}` | one topology with its workers, components and tasks |
+//! | `GET /api/v1/topology/{id or name}/errors` | the recorded errors of its tasks |
+//! | `POST /api/v1/topology/submit` | runs the topology of a blob |
+//! | `POST /api/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes a topology |
+//! | `POST /api/v1/host/{host}/{drain,undrain}` | drains a host, or uses it again |
+//! | `GET`, `PUT /api/v1/blobs/{sha256}` | a blob |
+//! | `POST /api/v1/metrics/{register,contribute}` | ingests metrics; only on the leader |
+//! | `GET /api/v1/metrics/sync/{log,checkpoint,metas,points,track,history}` | the metric store, for other nimbuses |
+//! | `GET /api/v1/metrics/…`, `DELETE /api/v1/metrics/topology/{id or name}/metas`, `GET`, `POST /api/v1/topology/{id or name}/metrics` | recorded metrics: see `metrics` |
+//! | `POST /api/v1/blobs/{sha256}/copy` | a nimbus fetches a blob from another; only for leaders |
+//!
+//! Every nimbus answers reads from its own view, and every answer says how old the view is. A write
+//! that reaches a follower is forwarded to the leader, once. A rejected request is answered with
+//! [`stormkeeper_api_types::message::ErrorBody`]: `code`, `message` and `hint`.
+
+mod blobs;
+mod caller;
+mod error;
+mod forward;
+mod intake;
+mod metrics;
+mod reads;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod writes;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderName, StatusCode},
+    middleware,
+    response::Response,
+    routing::{get, post},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate as nimbus;
+use crate::{Handle, Nimbus};
+use error::ApiError;
+use stormkeeper_api_types::forward::{Forwarder, TERM};
+use stormkeeper_coordination::tree::Tree;
+use stormkeeper_model::clock::Clock;
+use stormkeeper_runtime::tasks::Ending;
+
+/// Maximum bytes of a JSON body; the longest rebalance names every component.
+const JSON_BYTES_MAX: usize = 1 << 20;
+
+/// State that every route needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    nimbus: Handle,
+    forwarder: Forwarder,
+}
+
+/// Running nimbus with its API.
+#[derive(Debug)]
+pub struct Running {
+    nimbus: Nimbus,
+    address: SocketAddr,
+}
+
+/// Runs a nimbus with its API until `stop`. A leader has resigned when this function returns.
+///
+/// # Errors
+/// An error if the nimbus cannot start, or a part of it fails.
+pub async fn run(
+    options: nimbus::Options,
+    tree: Arc<dyn Tree>,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<(), nimbus::Error> {
+    start(options, tree, clock, stop).await?.stopped().await
+}
+
+/// Starts a nimbus with its API, and returns once the API listens.
+///
+/// # Errors
+/// An error if the nimbus cannot start; nothing runs then.
+pub async fn start(
+    options: nimbus::Options,
+    tree: Arc<dyn Tree>,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<Running, nimbus::Error> {
+    let bind = |address| move |source| nimbus::Error::Bind { address, source };
+    let wanted = options.api;
+    let (nimbus, listener) = nimbus::start(options, tree, clock, stop).await?;
+    let address = listener.local_addr().map_err(bind(wanted))?;
+    let (handle, closing) = (nimbus.handle().clone(), nimbus.tasks().cancelled());
+    nimbus.tasks().start_graceful("api", Ending::StopsOwner, serve(listener, handle, closing));
+    Ok(Running { nimbus, address })
+}
+
+impl Running {
+    /// Returns the address on which the API listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the nimbus behind the API.
+    pub fn handle(&self) -> &Handle {
+        self.nimbus.handle()
+    }
+
+    /// Waits until the nimbus is stopped or a part of it fails, and ends the rest. A leader has
+    /// resigned when this method returns.
+    ///
+    /// # Errors
+    /// An error if the nimbus ended without being stopped.
+    pub async fn stopped(self) -> Result<(), nimbus::Error> {
+        self.nimbus.stopped().await
+    }
+}
+
+/// Timeout of requests that are in flight at the end.
+const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
+async fn serve(listener: TcpListener, nimbus: Handle, closing: CancellationToken) {
+    let closed = closing.clone();
+    // With the address of each caller, for the list of events.
+    let service = routes(nimbus).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(closing.cancelled_owned());
+    let late = async {
+        closed.cancelled().await;
+        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
+    };
+    tokio::select! {
+        // Dropping the server closes the remaining connections.
+        ended = serving => if let Err(error) = ended { tracing::error!(%error, "the API server failed") },
+        () = late => {}
+    }
+}
+
+/// Returns the routes of `nimbus`.
+pub fn routes(nimbus: Handle) -> Router {
+    let forwarder = Forwarder::new().expect("a client without TLS needs nothing that can be missing");
+    let api = Api { nimbus, forwarder };
+    let blobs = get(blobs::get_blob).put(blobs::put_blob);
+    Router::new()
+        .route("/live", get(async || StatusCode::OK))
+        .route("/ready", get(reads::ready))
+        .route("/api/v1/cluster/summary", get(reads::cluster))
+        .route("/api/v1/cluster/events", get(reads::events))
+        .route("/api/v1/nimbus/summary", get(reads::nimbuses))
+        .route("/api/v1/supervisor/summary", get(reads::supervisors))
+        .route("/api/v1/topology/summary", get(reads::topologies))
+        .route("/api/v1/topology/submit", post(writes::submit))
+        .route("/api/v1/topology/{topology}", get(reads::topology))
+        .route("/api/v1/topology/{topology}/errors", get(reads::errors))
+        .route("/api/v1/topology/{topology}/activate", post(writes::activate))
+        .route("/api/v1/topology/{topology}/deactivate", post(writes::deactivate))
+        .route("/api/v1/topology/{topology}/rebalance", post(writes::rebalance))
+        .route("/api/v1/topology/{topology}/kill", post(writes::kill))
+        .route("/api/v1/host/{host}/drain", post(writes::drain))
+        .route("/api/v1/host/{host}/undrain", post(writes::undrain))
+        .route("/api/v1/metrics/register", post(intake::register))
+        .route("/api/v1/metrics/contribute", post(intake::ingest))
+        .route("/api/v1/metrics/sync/log", get(intake::log))
+        .route("/api/v1/metrics/sync/checkpoint", get(intake::checkpoint))
+        .route("/api/v1/metrics/sync/metas", get(intake::metas))
+        .route("/api/v1/metrics/sync/points", get(intake::points))
+        .route("/api/v1/metrics/sync/track", get(intake::track))
+        .route("/api/v1/metrics/sync/history", get(intake::history))
+        .route("/api/v1/blobs/{key}", blobs)
+        .route("/api/v1/blobs/{key}/copy", post(blobs::copy_blob))
+        .merge(metrics::routes())
+        .fallback(async |uri: axum::http::Uri| ApiError::no_such_route(uri.path()))
+        .method_not_allowed_fallback(async |method: axum::http::Method, uri: axum::http::Uri| {
+            ApiError::wrong_method(&method, uri.path())
+        })
+        .layer(middleware::map_response_with_state(api.clone(), add_term_header))
+        .with_state(api)
+}
+
+/// Adds the term that this nimbus knows to every answer, as a header.
+async fn add_term_header(State(api): State<Api>, mut response: Response) -> Response {
+    if let Some(term) = api.nimbus.term() {
+        response.headers_mut().insert(HeaderName::from_static(TERM), term.0.into());
+    }
+    response
+}

@@ -1,0 +1,108 @@
+//! Read-only routes. Any nimbus answers them from its own view.
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+    http::StatusCode,
+};
+
+use super::{
+    Api,
+    error::{ApiError, PathPart},
+    summary,
+};
+use crate::{change::find, refusal::Refusal};
+use stormkeeper_api_types::message::{
+    ClusterSummary, Code, ErrorSummary, EventList, NimbusList, SupervisorList, TopologyDetail,
+    TopologyErrors, TopologyList,
+};
+use stormkeeper_coordination::cluster::layout;
+use stormkeeper_model::TaskId;
+
+/// Maximum number of tasks whose errors one answer lists; each task has at most ten.
+const TASKS_WITH_ERRORS_MAX: usize = 200;
+
+pub(super) async fn ready(State(api): State<Api>) -> Result<StatusCode, ApiError> {
+    // A nimbus that has lost ZooKeeper still answers reads, with the age of its view.
+    api.nimbus.observation()?;
+    Ok(StatusCode::OK)
+}
+
+pub(super) async fn cluster(State(api): State<Api>) -> Result<Json<ClusterSummary>, ApiError> {
+    Ok(Json(summary::cluster(&api.nimbus, &api.nimbus.observation()?)))
+}
+
+pub(super) async fn nimbuses(State(api): State<Api>) -> Result<Json<NimbusList>, ApiError> {
+    Ok(Json(summary::nimbuses(&api.nimbus, &api.nimbus.observation()?)))
+}
+
+/// Parameters of the list of events.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventQuery {
+    /// Maximum number of events; all that are kept if absent.
+    limit: Option<usize>,
+    /// Selects the events of this topology, by id or name.
+    topology: Option<String>,
+}
+
+pub(super) async fn events(
+    State(api): State<Api>,
+    query: Result<Query<EventQuery>, QueryRejection>,
+) -> Result<Json<EventList>, ApiError> {
+    let Query(EventQuery { limit, topology }) =
+        query.map_err(|rejection| ApiError::new(Code::InvalidRequest, rejection.body_text(), None))?;
+    let observation = api.nimbus.observation()?;
+    Ok(Json(summary::events(&api.nimbus, &observation, topology.as_deref(), limit)))
+}
+
+pub(super) async fn supervisors(State(api): State<Api>) -> Result<Json<SupervisorList>, ApiError> {
+    Ok(Json(summary::supervisors(&api.nimbus, &api.nimbus.observation()?)))
+}
+
+pub(super) async fn topologies(State(api): State<Api>) -> Result<Json<TopologyList>, ApiError> {
+    Ok(Json(summary::topologies(&api.nimbus, &api.nimbus.observation()?)))
+}
+
+pub(super) async fn topology(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+) -> Result<Json<TopologyDetail>, ApiError> {
+    let observation = api.nimbus.observation()?;
+    let id = find(&observation.view, &topology)?;
+    let store = api.nimbus.store();
+    let (beats, last_errors) = (store.task_beats(&id).await?, store.last_errors(&id).await?);
+    // A blob that is missing here, or unreadable, leaves the kinds of components open.
+    let blob = observation.view.storms.get(&id).map(|storm| &storm.value.blob);
+    let code = match blob {
+        Some(blob) => api.nimbus.blobs().topology(blob).await.ok().flatten(),
+        None => None,
+    };
+    let detail = summary::Detail { id: &id, beats: &beats, last_errors, code: code.as_deref() };
+    let missing = || Refusal::UnknownTopology { topology: topology.clone() };
+    Ok(Json(summary::topology(&api.nimbus, &observation, detail).ok_or_else(missing)?))
+}
+
+pub(super) async fn errors(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+) -> Result<Json<TopologyErrors>, ApiError> {
+    let view = api.nimbus.observation()?.view;
+    let id = find(&view, &topology)?;
+    let unknown = || Refusal::UnknownTopology { topology: topology.clone() };
+    let name = view.storms.get(&id).map(|storm| storm.value.name.clone()).ok_or_else(unknown)?;
+    let store = api.nimbus.store();
+    let last = store.last_errors(&id).await?.into_iter();
+    let last = last.map(|(component, error)| (component, error.into())).collect();
+    let names =
+        store.tree().children(&layout::taskerrors(&id)).await.map_err(Refusal::Tree)?.unwrap_or_default();
+    let mut tasks: Vec<TaskId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    tasks.sort_unstable();
+    let truncated = tasks.len() > TASKS_WITH_ERRORS_MAX;
+    let mut errors: Vec<ErrorSummary> = Vec::new();
+    for task in tasks.into_iter().take(TASKS_WITH_ERRORS_MAX) {
+        errors.extend(store.errors(&id, task).await?.into_iter().map(ErrorSummary::from));
+    }
+    errors.sort_by_key(|error| std::cmp::Reverse(error.time));
+    Ok(Json(TopologyErrors { id, name, last, errors, truncated }))
+}

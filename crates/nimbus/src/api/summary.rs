@@ -1,0 +1,328 @@
+//! Summaries for answers, from the cluster view.
+
+use std::collections::BTreeMap;
+
+use crate::{Handle, change::find};
+use stormkeeper_api_types::message::{
+    ClusterSummary, ComponentSummary, DrainSummary, EventList, EventSummary, LeaderSummary, MoveSummary,
+    NimbusList, NimbusStatus, NimbusSummary, Pending, SupervisorList, SupervisorSummary, TaskLiveness,
+    TaskSummary, TopologyDetail, TopologyList, TopologySummary, UnreadableZnode, WorkerSummary,
+};
+use stormkeeper_coordination::cluster::{
+    event::{Event, EventNumber},
+    observer::Observation,
+    record::{Stored, Storm, TaskBeat},
+    view::ClusterView,
+};
+use stormkeeper_model::{
+    ComponentId, HostName, Slot, SupervisorId, TaskId, TopologyId,
+    assignment::{AssignedWorker, Assignment},
+    beat::TaskCounts,
+    error::TaskError,
+    status::PendingChange,
+    task_set::TaskSet,
+    topology::{TaskTable, Topology},
+};
+
+pub(super) fn pending(nimbus: &Handle, change: PendingChange) -> Pending {
+    let remaining_ms = nimbus.remaining_ms(change.deadline());
+    Pending { change, remaining_ms }
+}
+
+fn view_age_ms(nimbus: &Handle, observation: &Observation) -> u64 {
+    // A view is up to date while its watches are.
+    match observation.fresh {
+        true => 0,
+        false => {
+            let age = nimbus.clock().monotonic().since(observation.read_at);
+            u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+        }
+    }
+}
+
+pub(super) fn cluster(nimbus: &Handle, observation: &Observation) -> ClusterSummary {
+    let view = &observation.view;
+    let slots_total: usize = view.supervisors.values().map(|supervisor| supervisor.ports.len()).sum();
+    let slots_used = slots_used(view).values().sum();
+    let tasks_total = view.tasks.values().map(|tasks| tasks.value.n_tasks()).sum();
+    let unreadable = view.unreadable.iter();
+    let unreadable =
+        unreadable.map(|(path, reason)| UnreadableZnode { path: path.to_string(), reason: reason.clone() });
+    ClusterSummary {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        leader: view.leader.clone().map(|leader| LeaderSummary {
+            nimbus: leader.nimbus,
+            api: leader.api,
+            term: leader.term,
+        }),
+        nimbuses: view.nimbuses.len(),
+        supervisors: view.supervisors.len(),
+        topologies: view.storms.len(),
+        slots_total,
+        slots_used,
+        slots_free: slots_total.saturating_sub(slots_used),
+        tasks_total,
+        executors_total: tasks_total,
+        unreadable: unreadable.collect(),
+        view_age_ms: view_age_ms(nimbus, observation),
+    }
+}
+
+/// Returns how many slots of each live supervisor are assigned.
+fn slots_used(view: &ClusterView) -> BTreeMap<&SupervisorId, usize> {
+    let mut used: BTreeMap<&SupervisorId, usize> = view.supervisors.keys().map(|id| (id, 0)).collect();
+    for slot in view.assignments.values().flat_map(|assignment| assignment.value.workers.keys()) {
+        if let Some(n) = used.get_mut(&slot.supervisor) {
+            *n += 1;
+        }
+    }
+    used
+}
+
+pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList {
+    let (view, now) = (&observation.view, nimbus.clock().now());
+    let (behind, trouble) = (nimbus.metrics_behind(), nimbus.metrics_trouble());
+    let nimbuses = view.nimbuses.iter().map(|(id, record)| NimbusSummary {
+        id: id.clone(),
+        host: record.host.clone(),
+        api: record.api.clone(),
+        // `/leader` is authoritative; the record of a nimbus itself follows a moment later.
+        status: match view.leader.as_ref().is_some_and(|leader| leader.nimbus == *id) {
+            true => NimbusStatus::Leader,
+            false => NimbusStatus::Follower,
+        },
+        uptime_seconds: now.since(record.start).as_secs(),
+        blobs_missing: record.blobs_missing,
+        metrics_closed: record.metrics_closed.clone(),
+        metrics_behind: behind.get(id).copied().filter(|_| record.metrics_closed.is_none()),
+        metrics_trouble: trouble.clone().filter(|_| id == nimbus.id()),
+        version: record.version.clone(),
+    });
+    let term = view.leader.as_ref().map(|leader| leader.term);
+    NimbusList { nimbuses: nimbuses.collect(), term, view_age_ms: view_age_ms(nimbus, observation) }
+}
+
+/// Returns the number of workers that are assigned to a host.
+pub(super) fn workers_on(view: &ClusterView, host: &HostName) -> usize {
+    let workers = view.assignments.values().flat_map(|assignment| assignment.value.workers.values());
+    workers.filter(|worker| worker.host == host.as_str()).count()
+}
+
+/// Returns the newest `limit` events of `topology`, an id or a name, or of all topologies.
+pub(super) fn events(
+    nimbus: &Handle,
+    observation: &Observation,
+    topology: Option<&str>,
+    limit: Option<usize>,
+) -> EventList {
+    let id = topology.map(|text| find(&observation.view, text).ok().or_else(|| text.parse().ok()));
+    // A removed topology is found by its id only.
+    let is_asked_for = |event: &Event| id.as_ref().is_none_or(|id| event.topology == *id);
+    let all = observation.view.events.iter().rev().filter(|(_, event)| is_asked_for(event));
+    let mut events: Vec<EventSummary> = all.map(|(number, event)| event_summary(*number, event)).collect();
+    let truncated = limit.is_some_and(|limit| events.len() > limit);
+    events.truncate(limit.unwrap_or(usize::MAX));
+    EventList { events, truncated, view_age_ms: view_age_ms(nimbus, observation) }
+}
+
+fn event_summary(EventNumber(number): EventNumber, event: &Event) -> EventSummary {
+    let text = |slot: &Option<Slot>| slot.as_ref().map(Slot::to_string);
+    let moves = event.moves.iter().map(|moved| MoveSummary {
+        tasks: moved.tasks.clone(),
+        from: text(&moved.from),
+        to: text(&moved.to),
+    });
+    EventSummary {
+        number,
+        time: event.time,
+        term: event.term,
+        nimbus: event.nimbus.clone(),
+        event: event.event,
+        topology_id: event.topology.clone(),
+        reason: event.reason.clone(),
+        by: event.by.clone(),
+        moves: moves.collect(),
+        moves_left_out: event.moves_left_out,
+    }
+}
+
+pub(super) fn supervisors(nimbus: &Handle, observation: &Observation) -> SupervisorList {
+    let (view, now) = (&observation.view, nimbus.clock().now());
+    let used = slots_used(view);
+    let mut supervisors: Vec<SupervisorSummary> = (view.supervisors.iter())
+        .map(|(id, record)| {
+            let (slots_total, slots_used) = (record.ports.len(), used.get(id).copied().unwrap_or_default());
+            SupervisorSummary {
+                id: id.clone(),
+                host: record.host.clone(),
+                uptime_seconds: now.since(record.start).as_secs(),
+                slots_total,
+                slots_used,
+                slots_free: slots_total.saturating_sub(slots_used),
+                total_cpu: record.resources.cpu_percent,
+                total_mem: record.resources.memory_mb,
+                version: record.version.clone(),
+                drained: view.is_drained(&record.host),
+            }
+        })
+        .collect();
+    supervisors.sort_by(|a, b| (&a.host, &a.id).cmp(&(&b.host, &b.id)));
+    let drains = view.drains.iter().map(|(host, drain)| DrainSummary {
+        host: host.clone(),
+        since: drain.value.since,
+        by: drain.value.by.clone(),
+        wait_secs: drain.value.wait_secs,
+        workers_left: workers_on(view, host),
+    });
+    let drains = drains.collect();
+    SupervisorList { supervisors, drains, view_age_ms: view_age_ms(nimbus, observation) }
+}
+
+pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> TopologyList {
+    let view = &observation.view;
+    let mut topologies: Vec<TopologySummary> =
+        view.storms.iter().map(|(id, storm)| topology_summary(nimbus, view, id, storm)).collect();
+    topologies.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    TopologyList { topologies, view_age_ms: view_age_ms(nimbus, observation) }
+}
+
+fn topology_summary(
+    nimbus: &Handle,
+    view: &ClusterView,
+    id: &TopologyId,
+    storm: &Stored<Storm>,
+) -> TopologySummary {
+    let record = &storm.value;
+    let nothing = (TaskTable::default(), Assignment::default(), TaskSet::default());
+    let tasks = view.tasks.get(id).map_or(&nothing.0, |tasks| &tasks.value);
+    let assignment = view.assignments.get(id).map_or(&nothing.1, |assignment| &assignment.value);
+    let beats = view.beats.get(id).unwrap_or(&nothing.2);
+    let tasks_total = tasks.n_tasks();
+    let tasks_assigned = assignment.workers.values().map(|worker| worker.tasks.len()).sum();
+    TopologySummary {
+        id: id.clone(),
+        name: record.name.clone(),
+        owner: record.owner.clone(),
+        status: record.status,
+        pending: record.pending.clone().map(|change| pending(nimbus, change)),
+        launched: record.launched,
+        uptime_seconds: nimbus.clock().now().since(record.launched).as_secs(),
+        tasks_total,
+        tasks_assigned,
+        tasks_alive: beats.len(),
+        workers_total: assignment.workers.len(),
+        workers_wanted: record.workers,
+        executors_total: tasks_total,
+        replication_count: view.blobs.get(&record.blob).map_or(0, |holders| holders.len()),
+        trouble: trouble(nimbus, id),
+    }
+}
+
+/// Returns what keeps a topology from being fully placed, as this nimbus sees it.
+fn trouble(nimbus: &Handle, id: &TopologyId) -> Option<String> {
+    let status = nimbus.status();
+    let found = status.findings.iter().filter(|finding| finding.topology.as_ref() == Some(id));
+    let texts: Vec<String> = found.map(|finding| finding.trouble.to_string()).collect();
+    (!texts.is_empty()).then(|| texts.join("; "))
+}
+
+/// Records of one topology that are read in addition to the view.
+pub(super) struct Detail<'a> {
+    pub(super) id: &'a TopologyId,
+    pub(super) beats: &'a BTreeMap<TaskId, TaskBeat>,
+    pub(super) last_errors: BTreeMap<ComponentId, TaskError>,
+    pub(super) code: Option<&'a Topology>,
+}
+
+/// Returns the details of a topology; `None` if the view does not contain it.
+pub(super) fn topology(
+    nimbus: &Handle,
+    observation: &Observation,
+    detail: Detail<'_>,
+) -> Option<TopologyDetail> {
+    let view = &observation.view;
+    let storm = view.storms.get(detail.id)?;
+    let nothing = (TaskTable::default(), Assignment::default());
+    let tasks = view.tasks.get(detail.id).map_or(&nothing.0, |tasks| &tasks.value);
+    let assignment = view.assignments.get(detail.id).map_or(&nothing.1, |assignment| &assignment.value);
+    Some(TopologyDetail {
+        summary: topology_summary(nimbus, view, detail.id, storm),
+        blob: storm.value.blob.clone(),
+        msg_timeout: storm.value.message_timeout_secs,
+        workers: workers(assignment, detail.beats),
+        tasks: task_summaries(tasks, assignment, detail.beats),
+        components: components(tasks, detail),
+        view_age_ms: view_age_ms(nimbus, observation),
+    })
+}
+
+fn workers(assignment: &Assignment, beats: &BTreeMap<TaskId, TaskBeat>) -> Vec<WorkerSummary> {
+    let summary = |(slot, worker): (&Slot, &AssignedWorker)| {
+        let alive: Vec<&TaskBeat> = worker.tasks.iter().filter_map(|task| beats.get(&task)).collect();
+        WorkerSummary {
+            supervisor_id: slot.supervisor.clone(),
+            host: worker.host.clone(),
+            port: slot.port,
+            worker_id: alive.first().map(|beat| beat.worker.clone()),
+            uptime_seconds: alive.first().map(|beat| beat.uptime_secs),
+            assigned: worker.start,
+            tasks: worker.tasks.clone(),
+            tasks_alive: alive.len(),
+        }
+    };
+    let mut workers: Vec<WorkerSummary> = assignment.workers.iter().map(summary).collect();
+    workers.sort_by(|a, b| (&a.host, a.port).cmp(&(&b.host, b.port)));
+    workers
+}
+
+fn components(tasks: &TaskTable, detail: Detail<'_>) -> Vec<ComponentSummary> {
+    let Detail { beats, mut last_errors, code, .. } = detail;
+    let summary = |(id, tasks): (&ComponentId, &TaskSet)| {
+        let alive: Vec<&TaskBeat> = tasks.iter().filter_map(|task| beats.get(&task)).collect();
+        let mut counts = TaskCounts::default();
+        for beat in &alive {
+            counts += beat.counts;
+        }
+        ComponentSummary {
+            id: id.clone(),
+            kind: code.and_then(|code| Some(code.components.get(id)?.kind)),
+            parallelism: tasks.len(),
+            tasks_alive: alive.len(),
+            counts,
+            last_error: last_errors.remove(id).map(Into::into),
+        }
+    };
+    tasks.0.iter().map(summary).collect()
+}
+
+fn task_summaries(
+    tasks: &TaskTable,
+    assignment: &Assignment,
+    beats: &BTreeMap<TaskId, TaskBeat>,
+) -> Vec<TaskSummary> {
+    let mut places: BTreeMap<TaskId, (&Slot, &AssignedWorker)> = BTreeMap::new();
+    for (slot, worker) in &assignment.workers {
+        places.extend(worker.tasks.iter().map(|task| (task, (slot, worker))));
+    }
+    let mut summaries: Vec<TaskSummary> = (tasks.iter())
+        .map(|(component, task)| {
+            let (place, beat) = (places.get(&task), beats.get(&task));
+            TaskSummary {
+                task,
+                component: component.clone(),
+                host: place.map(|(_, worker)| worker.host.clone()),
+                port: place.map(|(slot, _)| slot.port),
+                liveness: match (beat, place) {
+                    (Some(_), _) => TaskLiveness::Alive,
+                    (None, Some(_)) => TaskLiveness::Silent,
+                    (None, None) => TaskLiveness::Unassigned,
+                },
+                status: beat.map(|beat| beat.status),
+                uptime_seconds: beat.map(|beat| beat.uptime_secs),
+                counts: beat.map(|beat| beat.counts).unwrap_or_default(),
+            }
+        })
+        .collect();
+    summaries.sort_by_key(|summary| summary.task);
+    summaries
+}

@@ -1,0 +1,177 @@
+//! Routes that change something: executed by the leader, forwarded by followers.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Request, State},
+    http::{StatusCode, request::Parts},
+    response::{IntoResponse, Response},
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    Api, JSON_BYTES_MAX,
+    caller::{self, check_term},
+    error::{ApiError, PathPart, body_error, parse},
+    forward::forward_and_refresh,
+    summary,
+};
+use crate::{change::Change, drain::DrainChange, handle::Submission, refusal::Refusal};
+use stormkeeper_api_types::message::{
+    Accepted, Code, DrainRequest, HostAccepted, KillRequest, MetricControlRequest, RebalanceRequest,
+    SubmitRequest,
+};
+use stormkeeper_coordination::cluster::{layout, record::Storm};
+use stormkeeper_model::{HostName, TopologyId, metric_control::MetricControl};
+
+pub(super) async fn submit(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = read_body(request).await?;
+    check_term(&api, &parts)?;
+    let asked: SubmitRequest = parse(&body)?;
+    let SubmitRequest { name, blob, owner, status } = asked;
+    let submission = Submission { name, blob, owner, by: caller::of(&parts), status: status.into() };
+    let result = api.nimbus.submit(submission).await;
+    answer(&api, "submit", result, parts, body).await
+}
+
+pub(super) async fn activate(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    change(&api, &topology, request, |NoOptions {}| Change::Activate).await
+}
+
+pub(super) async fn deactivate(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    change(&api, &topology, request, |NoOptions {}| Change::Deactivate).await
+}
+
+pub(super) async fn rebalance(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    change(&api, &topology, request, |options: RebalanceRequest| Change::Rebalance(options)).await
+}
+
+pub(super) async fn kill(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    change(&api, &topology, request, |options: KillRequest| Change::Kill(options)).await
+}
+
+pub(super) async fn metrics(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let of = |MetricControlRequest { enabled, disabled, sample_rate, debug }| {
+        Change::Metrics(MetricControl { enabled, disabled, sample_rate, debug })
+    };
+    change(&api, &topology, request, of).await
+}
+
+pub(super) async fn drain(
+    State(api): State<Api>,
+    PathPart(host): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let of = |DrainRequest { wait_secs }| DrainChange::Drain { wait_secs };
+    change_host(&api, &host, request, of).await
+}
+
+pub(super) async fn undrain(
+    State(api): State<Api>,
+    PathPart(host): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    change_host(&api, &host, request, |NoOptions {}| DrainChange::Undrain).await
+}
+
+async fn change_host<T: DeserializeOwned + Default>(
+    api: &Api,
+    host: &str,
+    request: Request,
+    make: impl FnOnce(T) -> DrainChange,
+) -> Result<Response, ApiError> {
+    let (parts, body) = read_body(request).await?;
+    check_term(api, &parts)?;
+    let change = make(if body.is_empty() { T::default() } else { parse(&body)? });
+    let host: HostName =
+        host.parse().map_err(|error| ApiError::new(Code::InvalidRequest, format!("{error}"), None))?;
+    match api.nimbus.drain(host.clone(), change, caller::of(&parts)).await {
+        Ok(()) => {
+            let workers_left = summary::workers_on(&api.nimbus.observation()?.view, &host);
+            let host_operation = change.verb().to_owned();
+            Ok(Json(HostAccepted { host_operation, host, workers_left }).into_response())
+        }
+        Err(Refusal::NotLeading { .. }) => {
+            forward_and_refresh(api, &parts, Body::from(body), |_| vec![layout::drain(&host)]).await
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoOptions {}
+
+async fn change<T: DeserializeOwned + Default>(
+    api: &Api,
+    topology: &str,
+    request: Request,
+    make: impl FnOnce(T) -> Change,
+) -> Result<Response, ApiError> {
+    let (parts, body) = read_body(request).await?;
+    check_term(api, &parts)?;
+    let options = if body.is_empty() { T::default() } else { parse(&body)? };
+    let change = make(options);
+    let verb = change.verb();
+    let result = api.nimbus.change(topology, change, caller::of(&parts)).await;
+    answer(api, verb, result, parts, body).await
+}
+
+/// Reads the whole body: a follower needs it twice, to check it and to forward it.
+pub(super) async fn read_body(request: Request) -> Result<(Parts, axum::body::Bytes), ApiError> {
+    let (parts, body) = request.into_parts();
+    match axum::body::to_bytes(body, JSON_BYTES_MAX).await {
+        Ok(bytes) => Ok((parts, bytes)),
+        // The only other cause is a caller that disconnected, which reads no answer.
+        Err(error) => Err(body_error(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())),
+    }
+}
+
+async fn answer(
+    api: &Api,
+    verb: &str,
+    result: Result<(TopologyId, Storm), Refusal>,
+    parts: Parts,
+    body: axum::body::Bytes,
+) -> Result<Response, ApiError> {
+    let (id, storm) = match result {
+        Ok(changed) => changed,
+        Err(Refusal::NotLeading { .. }) => {
+            let written = |answer: &[u8]| match serde_json::from_slice::<Accepted>(answer) {
+                Ok(accepted) => layout::records_of(&accepted.topology_id),
+                Err(_) => Vec::new(),
+            };
+            return forward_and_refresh(api, &parts, Body::from(body), written).await;
+        }
+        Err(refusal) => return Err(refusal.into()),
+    };
+    let pending = storm.pending.map(|change| summary::pending(&api.nimbus, change));
+    let accepted = Accepted {
+        topology_operation: verb.to_owned(),
+        topology_id: id,
+        name: storm.name,
+        status: storm.status,
+        pending,
+    };
+    Ok(Json(accepted).into_response())
+}

@@ -1,0 +1,163 @@
+//! Fetches the missing blobs of live topologies, so that this nimbus can serve them when it
+//! leads; deletes blobs that have been unused for a while.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tracing::warn;
+
+use crate::blobs::BlobStore;
+use stormkeeper_api_types::blobs::FetchBlob;
+use stormkeeper_coordination::cluster::{layout, observer::Observation, view::ClusterView};
+use stormkeeper_model::{BlobKey, NimbusId, backoff::Backoff, clock::Monotonic, status::TopologyStatus};
+use stormkeeper_runtime::watch;
+
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Shortest time between two passes.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+
+/// Longest time between two passes over unused blobs, if no event causes one earlier.
+const REVIEW_PERIOD: Duration = Duration::from_secs(60);
+
+/// Copies blobs from other nimbuses.
+pub(crate) struct Replicator {
+    pub(crate) blobs: BlobStore,
+    pub(crate) me: NimbusId,
+    pub(crate) client: Arc<dyn FetchBlob>,
+    pub(crate) observations: watch::Receiver<Observation>,
+    /// Time that an unused blob is kept.
+    pub(crate) retention: Duration,
+    /// Receives each change of the number of missing blobs; `None` until it is known.
+    pub(crate) n_missing: watch::Sender<Option<usize>>,
+}
+
+/// A blob that could not be fetched.
+pub(super) struct Retry {
+    /// Nimbuses that were asked; if others appear, they are asked at once.
+    holders: Vec<String>,
+    backoff: Backoff,
+    /// Time of the next attempt.
+    pub(super) due: Monotonic,
+}
+
+fn backoff() -> Backoff {
+    Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order")
+}
+
+impl Replicator {
+    /// Announces the blobs on disk, then keeps them up to date.
+    pub(crate) async fn run(mut self) {
+        if let Err(error) = self.blobs.scan_disk().await {
+            warn!(%error, "could not list the blobs on disk: ignored until the next start");
+        }
+        let mut backoff = backoff();
+        let (mut announced, mut retries) = (BTreeSet::new(), BTreeMap::new());
+        loop {
+            let Observation { view, fresh, .. } = self.observations.borrow_and_update().clone();
+            let mut wait = REVIEW_PERIOD;
+            if fresh {
+                match self.announce(&mut announced).await {
+                    true => backoff.reset(),
+                    false => wait = backoff.next_delay(),
+                }
+                wait = wait.min(self.fetch_missing(&view, &mut retries).await);
+                self.delete_unused().await;
+            }
+            tokio::select! {
+                // Either way, the whole pass is repeated.
+                biased;
+                // Cancel-safe: both only wait.
+                () = tokio::time::sleep(wait) => {}
+                changed = self.observations.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Announces the blobs that are on disk. Returns whether all are announced.
+    async fn announce(&self, announced: &mut BTreeSet<BlobKey>) -> bool {
+        for (key, bytes, _) in self.blobs.list() {
+            if announced.contains(&key) {
+                continue;
+            }
+            if let Err(error) = self.blobs.announce(&key, bytes).await {
+                warn!(blob = %key, %error, "could not announce a blob; retrying");
+                return false;
+            }
+            announced.insert(key);
+        }
+        announced.retain(|key| self.blobs.holds(key));
+        true
+    }
+
+    /// Fetches the missing blobs that are due. Returns the time until the next one is due.
+    pub(super) async fn fetch_missing(
+        &self,
+        view: &ClusterView,
+        retries: &mut BTreeMap<BlobKey, Retry>,
+    ) -> Duration {
+        let mut missing = needed(view);
+        missing.retain(|key| !self.blobs.holds(key));
+        self.publish_missing(missing.len());
+        retries.retain(|key, _| missing.contains(key));
+        let clock = &self.blobs.shared.clock;
+        for key in std::mem::take(&mut missing) {
+            let holders = holders(view, &key, &self.me);
+            let is_early = |retry: &Retry| retry.holders == holders && clock.monotonic() < retry.due;
+            if !retries.get(&key).is_some_and(is_early) {
+                let Err(reason) = self.blobs.fetch(&key, &holders, &*self.client).await else {
+                    retries.remove(&key);
+                    continue;
+                };
+                warn!(blob = %key, reason, "could not fetch a blob that a topology needs; retrying");
+                let last = retries.remove(&key).filter(|retry| retry.holders == holders);
+                let mut backoff = last.map_or_else(backoff, |retry| retry.backoff);
+                let due = clock.monotonic().plus(backoff.next_delay());
+                retries.insert(key.clone(), Retry { holders, backoff, due });
+            }
+            missing.insert(key);
+        }
+        self.publish_missing(missing.len());
+        let due = retries.values().map(|retry| retry.due.since(clock.monotonic())).min();
+        due.unwrap_or(REVIEW_PERIOD).max(PAUSE_MIN)
+    }
+
+    fn publish_missing(&self, n: usize) {
+        self.n_missing.send_if_modified(|published| published.replace(n) != Some(n));
+    }
+
+    /// Deletes the blobs that no topology uses, according to the latest view: the fetches before
+    /// may have taken long, and another topology may have been submitted meanwhile.
+    pub(super) async fn delete_unused(&self) {
+        for (key, ..) in self.blobs.list() {
+            let Observation { view, fresh, .. } = self.observations.borrow().clone();
+            if !fresh || view.unreadable.keys().any(|path| path.parent() == Some(layout::storms())) {
+                // A topology that is not in the view may use any of them.
+                return;
+            }
+            match view.storms.values().any(|storm| storm.value.blob == key) {
+                true => self.blobs.touch(&key),
+                false => drop(self.blobs.delete_unused(&key, self.retention).await),
+            }
+        }
+    }
+}
+
+/// The blobs of topologies that run, or will run once they are placed.
+fn needed(view: &ClusterView) -> BTreeSet<BlobKey> {
+    let live = view.storms.values().filter(|storm| match storm.value.status {
+        TopologyStatus::Active | TopologyStatus::Inactive | TopologyStatus::Rebalancing => true,
+        TopologyStatus::Killed => false,
+    });
+    live.map(|storm| storm.value.blob.clone()).collect()
+}
+
+/// The API addresses of the other nimbuses that have a blob.
+pub(crate) fn holders(view: &ClusterView, key: &BlobKey, me: &NimbusId) -> Vec<String> {
+    let ids = view.blobs.get(key).into_iter().flatten().filter(|id| *id != me);
+    ids.filter_map(|id| Some(view.nimbuses.get(id)?.api.clone())).collect()
+}

@@ -1,0 +1,244 @@
+use std::convert::Infallible;
+
+use futures_util::stream;
+
+use super::{replicate::Replicator, *};
+use stormkeeper_api_types::blobs::BlobClient;
+use stormkeeper_coordination::{
+    cluster::{
+        layout,
+        observer::Observation,
+        record::{Nimbus, Rest, Role, Stored, Storm},
+        view::ClusterView,
+    },
+    tree::{ReadTree as _, Tree, Version, memory::MemoryTree},
+};
+use stormkeeper_model::{Timestamp, TopologyId, status::TopologyStatus};
+use stormkeeper_runtime::{tasks::Tasks, watch};
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    server: MemoryTree,
+    tasks: Tasks,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let (server, tasks) = (MemoryTree::new(), Tasks::default());
+        server.connect().ensure(&layout::blobs()).await.expect("made");
+        Self { dir: tempfile::tempdir().expect("a directory"), server, tasks }
+    }
+
+    fn store(&self, bytes_max: u64) -> BlobStore {
+        self.store_at(bytes_max, Clock::new())
+    }
+
+    fn store_at(&self, bytes_max: u64, clock: Clock) -> BlobStore {
+        let tree: Arc<dyn Tree> = self.server.connect();
+        let presence = Presence::start(Arc::clone(&tree), &self.tasks);
+        let me = "host-1".parse().expect("valid");
+        BlobStore::open(self.dir.path(), bytes_max, me, Store::new(tree), presence, clock).expect("opened")
+    }
+
+    fn files(&self) -> Vec<String> {
+        let mut names = names_in(&self.dir.path().join("blobs")).expect("listed");
+        names.sort();
+        names
+    }
+
+    async fn holders(&self, key: &BlobKey) -> usize {
+        self.server.connect().children(&layout::blob(key)).await.expect("read").unwrap_or_default().len()
+    }
+}
+
+fn body(bytes: &'static [u8]) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+    stream::iter(bytes.chunks(3).map(|chunk| Ok(Bytes::from_static(chunk))))
+}
+
+#[tokio::test]
+async fn a_blob_is_on_disk_before_it_is_announced() {
+    let fixture = Fixture::new().await;
+    let store = fixture.store(100);
+    let key = BlobKey::of(b"hello world");
+    store.put(&key, body(b"hello world")).await.expect("stored");
+    let (path, bytes) = store.file(&key).expect("here");
+    assert_eq!((std::fs::read(path).expect("read").as_slice(), bytes), (&b"hello world"[..], 11));
+    assert_eq!(fixture.holders(&key).await, 1);
+    store.put(&key, body(b"hello world")).await.expect("storing a blob again succeeds");
+    assert_eq!(fixture.files(), [key.as_str()]);
+}
+
+#[tokio::test]
+async fn a_failed_upload_leaves_neither_file_nor_announcement() {
+    let fixture = Fixture::new().await;
+    let store = fixture.store(100);
+    let key = BlobKey::of(b"hello");
+    assert!(matches!(store.put(&key, body(b"jello")).await, Err(Error::Mismatch { .. })));
+    let broken = stream::iter([Ok(Bytes::from_static(b"hel")), Err("gone")]);
+    assert!(matches!(store.put(&key, broken).await, Err(Error::Interrupted { .. })));
+    let tight = fixture.store(4);
+    let refused = tight.put(&key, body(b"hello")).await.expect_err("too large");
+    assert_eq!(refused.to_string(), format!("blob {key} is larger than 4 bytes"));
+    assert_eq!(fixture.files(), [""; 0]);
+    assert_eq!(fixture.holders(&key).await, 0);
+}
+
+#[tokio::test]
+async fn blobs_on_disk_are_checked_at_start_and_corrupt_ones_removed() {
+    let fixture = Fixture::new().await;
+    let dir = fixture.dir.path().join("blobs");
+    std::fs::create_dir_all(&dir).expect("made");
+    let (good, bad) = (BlobKey::of(b"good"), BlobKey::of(b"bad"));
+    for (name, bytes) in
+        [(good.as_str(), "good"), (bad.as_str(), "rotten"), ("tmp-1-1", "half"), ("notes", "mine")]
+    {
+        std::fs::write(dir.join(name), bytes).expect("written");
+    }
+    let store = fixture.store(100);
+    store.scan_disk().await.expect("read");
+    assert!(store.holds(&good) && !store.holds(&bad));
+    let mut left = [good.as_str().to_owned(), "notes".to_owned()];
+    left.sort();
+    assert_eq!(fixture.files(), left);
+}
+
+#[tokio::test]
+async fn a_blob_without_a_topology_reports_the_parse_error() {
+    let fixture = Fixture::new().await;
+    let store = fixture.store(100);
+    let key = BlobKey::of(b"hello");
+    assert!(store.topology(&key).await.expect("no error").is_none());
+    store.put(&key, body(b"hello")).await.expect("stored");
+    let reason = store.topology(&key).await.expect_err("no tar");
+    assert!(reason.contains("tar"), "{reason}");
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_blob_just_uploaded_is_kept_whatever_the_retention() {
+    let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
+    let store = fixture.store_at(100, clock.clone());
+    let key = BlobKey::of(b"hello");
+    store.put(&key, body(b"hello")).await.expect("stored");
+    clock.turn(MINUTE - Duration::from_millis(1));
+    assert!(!store.delete_unused(&key, Duration::ZERO).await);
+    store.touch(&key);
+    clock.turn(2 * MINUTE);
+    assert!(!store.delete_unused(&key, 3 * MINUTE).await);
+    assert!(store.delete_unused(&key, MINUTE).await && !store.holds(&key));
+    assert_eq!(fixture.files(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_blob_uploaded_while_it_is_deleted_is_complete_or_absent() {
+    let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
+    let store = fixture.store_at(100, clock.clone());
+    let key = BlobKey::of(b"hello");
+    for _ in 0..100 {
+        store.put(&key, body(b"hello")).await.expect("stored");
+        clock.turn(MINUTE);
+        let (put, _) = tokio::join!(store.put(&key, body(b"hello")), store.delete_unused(&key, MINUTE));
+        put.expect("stored");
+        let (path, _) = store.file(&key).expect("the last upload is listed");
+        assert!(path.exists(), "the blob is listed but its file is absent");
+    }
+}
+
+/// A view in which one topology runs `blob`, and a nimbus at `api` has it.
+fn using(blob: &BlobKey, api: &str) -> ClusterView {
+    let storm = Storm {
+        name: "wc".parse().expect("valid"),
+        status: TopologyStatus::Active,
+        launched: Timestamp::EPOCH,
+        workers: 1,
+        owner: "me".to_owned(),
+        blob: blob.clone(),
+        message_timeout_secs: 30,
+        pending: None,
+        metrics: None,
+        rest: Rest::new(),
+    };
+    let id: TopologyId = "wc-1-1".parse().expect("valid");
+    let other: NimbusId = "host-2".parse().expect("valid");
+    let nimbus = Nimbus {
+        host: "host-2".to_owned(),
+        api: api.to_owned(),
+        version: "0".to_owned(),
+        start: Timestamp::EPOCH,
+        blobs_missing: 0,
+        role: Role::Follower,
+        metrics_closed: None,
+    };
+    ClusterView {
+        storms: [(id, Stored { value: storm, version: Version::FIRST })].into(),
+        blobs: [(blob.clone(), [other.clone()].into())].into(),
+        nimbuses: [(other, nimbus)].into(),
+        ..ClusterView::default()
+    }
+}
+
+fn replicator(
+    blobs: &BlobStore,
+    clock: &Clock,
+    view: ClusterView,
+) -> (watch::Sender<Observation>, Replicator) {
+    let (observer, observations) =
+        watch::channel(Observation { view: Arc::new(view), read_at: clock.monotonic(), fresh: true });
+    let replicator = Replicator {
+        blobs: blobs.clone(),
+        me: "host-1".parse().expect("valid"),
+        client: Arc::new(BlobClient::new().expect("made")),
+        observations,
+        retention: MINUTE,
+        n_missing: watch::channel(None).0,
+    };
+    (observer, replicator)
+}
+
+#[tokio::test]
+async fn an_unused_blob_is_deleted_only_by_the_latest_fresh_view() {
+    let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
+    let store = fixture.store_at(100, clock.clone());
+    let key = BlobKey::of(b"hello");
+    store.put(&key, body(b"hello")).await.expect("stored");
+    clock.turn(2 * MINUTE);
+    let (observer, replicator) = replicator(&store, &clock, ClusterView::default());
+    observer.send_modify(|observation| observation.view = Arc::new(using(&key, "")));
+    replicator.delete_unused().await;
+    assert!(store.holds(&key), "a topology that uses the blob was submitted");
+    observer.send_modify(|observation| {
+        *observation = Observation { view: Arc::default(), fresh: false, ..observation.clone() };
+    });
+    clock.turn(2 * MINUTE);
+    replicator.delete_unused().await;
+    assert!(store.holds(&key), "nothing is deleted while the tree cannot be read");
+    observer.send_modify(|observation| observation.fresh = true);
+    replicator.delete_unused().await;
+    assert!(!store.holds(&key));
+}
+
+#[tokio::test]
+async fn a_change_of_the_view_does_not_skip_the_pause_before_the_next_fetch() {
+    let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
+    let store = fixture.store_at(100, clock.clone());
+    let key = BlobKey::of(b"hello");
+    // No process listens on this port.
+    let view = using(&key, "127.0.0.1:2");
+    let (_observer, replicator) = replicator(&store, &clock, view.clone());
+    let mut retries = BTreeMap::new();
+    let first = replicator.fetch_missing(&view, &mut retries).await;
+    let due = retries[&key].due;
+    assert!(first <= Duration::from_millis(500), "{first:?}");
+    replicator.fetch_missing(&view, &mut retries).await;
+    assert_eq!(retries[&key].due, due, "fetched before it was due");
+    clock.turn(first);
+    replicator.fetch_missing(&view, &mut retries).await;
+    assert!(retries[&key].due > due);
+    let due = retries[&key].due;
+    let mut elsewhere = view;
+    elsewhere.nimbuses.values_mut().for_each(|nimbus| nimbus.api = "127.0.0.1:1".to_owned());
+    clock.turn(Duration::from_millis(1));
+    replicator.fetch_missing(&elsewhere, &mut retries).await;
+    assert_ne!(retries[&key].due, due, "another nimbus is asked at once");
+}

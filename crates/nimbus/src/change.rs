@@ -1,0 +1,424 @@
+//! Activate, deactivate, rebalance, kill: changes of a topology's record.
+//!
+//! The record contains the whole change, its deadline included, so that any later leader can
+//! execute it when it is due.
+
+use std::time::Duration;
+
+use crate::{refusal::Refusal, submit::check_placeable};
+use stormkeeper_api_types::message::{KillRequest, RebalanceRequest};
+use stormkeeper_coordination::{
+    cluster::{
+        event::Told,
+        layout,
+        record::{self, Stored, Storm},
+        store::{self, Store},
+        view::ClusterView,
+    },
+    election::{FencedWriter, WriteError},
+    tree,
+};
+use stormkeeper_metrics::name::MAX_PART_BYTES;
+use stormkeeper_model::{
+    Timestamp, TopologyId,
+    event::EventKind,
+    metric_control::MetricControl,
+    status::{Event, Outcome, PendingChange},
+    task_set::MAX_TASKS,
+    topology::TaskTable,
+};
+
+/// Most attempts when others write the record at the same time; only a person with zkCli does.
+const TRIES: usize = 8;
+
+/// Request of an operator for a topology.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Let spouts run.
+    Activate,
+    /// Stop spouts.
+    Deactivate,
+    /// Place tasks again after a wait.
+    Rebalance(RebalanceRequest),
+    /// Remove it after a wait.
+    Kill(KillRequest),
+    /// Replace the metric settings that were changed before. An empty control restores the
+    /// topology's own settings.
+    Metrics(MetricControl),
+}
+
+impl Change {
+    /// Name of the change in the API and the CLI.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Activate => "activate",
+            Self::Deactivate => "deactivate",
+            Self::Rebalance(_) => "rebalance",
+            Self::Kill(_) => "kill",
+            Self::Metrics(_) => "metrics",
+        }
+    }
+}
+
+/// Finds a topology by its id, else by its name.
+///
+/// # Errors
+/// [`Refusal::UnknownTopology`], and [`Refusal::Unreadable`] if its record cannot be read.
+pub fn find(view: &ClusterView, text: &str) -> Result<TopologyId, Refusal> {
+    let unknown = || Refusal::UnknownTopology { topology: text.to_owned() };
+    let id = text.parse::<TopologyId>().ok();
+    if let Some(id) = id.as_ref().filter(|id| view.storms.contains_key(*id)) {
+        return Ok(id.clone());
+    }
+    let named = view.storms.iter().find(|(_, storm)| storm.value.name.as_str() == text);
+    if let Some((id, _)) = named {
+        return Ok(id.clone());
+    }
+    let path = layout::storm(&id.ok_or_else(unknown)?);
+    match view.unreadable.get(&path) {
+        Some(reason) => Err(Refusal::Unreadable { path, reason: reason.clone() }),
+        None => Err(unknown()),
+    }
+}
+
+/// Writes a change into the record of a topology and returns the new record.
+pub(super) async fn execute(
+    id: &TopologyId,
+    (change, by): (&Change, &Option<String>),
+    now: Timestamp,
+    store: &Store,
+    writer: &FencedWriter,
+) -> Result<Storm, Refusal> {
+    let path = layout::storm(id);
+    let gone = || Refusal::UnknownTopology { topology: id.to_string() };
+    let mut in_doubt: Option<Storm> = None;
+    for _ in 0..TRIES {
+        let storm = match &in_doubt {
+            None => store.storm(id).await?,
+            Some(_) => read_back(id, store).await?,
+        };
+        let storm = storm.ok_or_else(gone)?;
+        if in_doubt.as_ref() == Some(&storm.value) {
+            return Ok(storm.value);
+        }
+        let next = match change {
+            Change::Rebalance(request) => {
+                let tasks = store.tasks(id).await?;
+                let tasks = tasks.map(|tasks| tasks.value).unwrap_or_default();
+                check_rebalance(id, request, &tasks, storm.value.workers)?;
+                changed(&storm.value, change, now)?
+            }
+            Change::Metrics(control) => {
+                check_control(control)?;
+                changed(&storm.value, change, now)?
+            }
+            Change::Activate | Change::Deactivate | Change::Kill(_) => changed(&storm.value, change, now)?,
+        };
+        if next == storm.value {
+            return Ok(next);
+        }
+        let data = record::encode(&next);
+        let set = tree::Op::Set { path: path.clone(), data, version: Some(storm.version) };
+        match writer.commit_and_tell(vec![set], event_draft(id, change, by.clone(), &next)).await {
+            Ok(_) => return Ok(next),
+            Err(WriteError::Op {
+                source: tree::Error::BadVersion { .. } | tree::Error::NoNode { .. },
+                ..
+            }) => {}
+            // If the write took effect, the next attempt reads it or conflicts with it.
+            Err(WriteError::Unknown(_)) => in_doubt = Some(next),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Refusal::Conflict { path })
+}
+
+fn event_draft(id: &TopologyId, change: &Change, by: Option<String>, next: &Storm) -> Told {
+    let event = match change {
+        Change::Activate => EventKind::Activated,
+        Change::Deactivate => EventKind::Deactivated,
+        Change::Rebalance(_) => EventKind::Rebalancing,
+        Change::Kill(_) => EventKind::Killed,
+        Change::Metrics(control) => {
+            let reason = format!("an operator asked for it; {}", describe_control(control));
+            return Told { by, ..Told::of(id, EventKind::Measured, reason) };
+        }
+    };
+    let reason = match next.pending.as_ref().map(PendingChange::deadline) {
+        Some(deadline) => format!("an operator asked for it; it is due at {deadline}"),
+        None => "an operator asked for it".to_owned(),
+    };
+    Told { by, ..Told::of(id, event, reason) }
+}
+
+/// Pause between two reads after a write whose response was lost.
+const READ_BACK_PAUSE: Duration = Duration::from_millis(100);
+
+/// Most of these reads: together longer than a ZooKeeper server takes to restart, and as long as
+/// a person waits for a response.
+const READ_BACK_TRIES: usize = 100;
+
+/// Reads the record of a topology, and retries until a read succeeds.
+///
+/// # Errors
+/// [`Refusal::OutcomeUnknown`] if none succeeds in time.
+pub(super) async fn read_back(id: &TopologyId, store: &Store) -> Result<Option<Stored<Storm>>, Refusal> {
+    for _ in 0..READ_BACK_TRIES {
+        match store.storm(id).await {
+            Ok(found) => return Ok(found),
+            Err(store::Error::Tree(error)) if error.is_retryable() => {
+                tokio::time::sleep(READ_BACK_PAUSE).await;
+            }
+            Err(_) => return Err(Refusal::OutcomeUnknown),
+        }
+    }
+    Err(Refusal::OutcomeUnknown)
+}
+
+/// Returns the record of a topology after `change`.
+///
+/// # Errors
+/// [`Refusal::Illegal`] if its status does not allow the change.
+pub(super) fn changed(storm: &Storm, change: &Change, now: Timestamp) -> Result<Storm, Refusal> {
+    let (event, wait_secs) = match change {
+        Change::Activate => (Event::Activate, None),
+        Change::Deactivate => (Event::Deactivate, None),
+        Change::Rebalance(request) => (Event::Rebalance, request.wait_secs),
+        Change::Kill(request) => (Event::Kill, request.wait_secs),
+        // Metric settings can be changed in every status.
+        Change::Metrics(control) => return Ok(with_metric_control(storm, control)),
+    };
+    let status = match storm.status.on(event)? {
+        Outcome::Becomes(status) => status,
+        // Only deadlines lead there, and no request of an operator is a deadline.
+        Outcome::Resumes | Outcome::IsRemoved => storm.status,
+    };
+    let wait = Duration::from_secs(wait_secs.unwrap_or(storm.message_timeout_secs));
+    let deadline = now.plus(wait);
+    let pending = match change {
+        Change::Activate | Change::Deactivate | Change::Metrics(_) => None,
+        Change::Kill(_) => Some(PendingChange::Kill { deadline }),
+        Change::Rebalance(request) => Some(PendingChange::Rebalance {
+            deadline,
+            resume: storm.status,
+            workers: request.workers,
+            parallelism: request.parallelism.clone(),
+            only_drained: false,
+        }),
+    };
+    let mut next = storm.clone();
+    next.status = status;
+    next.pending = pending;
+    Ok(next)
+}
+
+/// Returns the record of a topology with the metric settings of `control`.
+fn with_metric_control(storm: &Storm, control: &MetricControl) -> Storm {
+    let metrics = (*control != MetricControl::default()).then(|| control.clone());
+    Storm { metrics, ..storm.clone() }
+}
+
+/// Most names in each list of a [`MetricControl`]: all that are built in, and as many again.
+/// Each worker of the topology reads the record.
+const CONTROLLED_NAMES_MAX: usize = 200;
+
+/// Checks that workers can apply the metric settings.
+fn check_control(control: &MetricControl) -> Result<(), Refusal> {
+    let bad = |text: String| Err(Refusal::BadOption(text));
+    let MetricControl { enabled, disabled, sample_rate, debug } = control;
+    for names in [enabled, disabled, debug] {
+        if names.len() > CONTROLLED_NAMES_MAX {
+            return bad(format!("at most {CONTROLLED_NAMES_MAX} metric names are allowed in one list"));
+        }
+        let is_name = |name: &str| {
+            let is_odd = |c: char| c == '@' || c.is_control() || c.is_whitespace();
+            !name.is_empty() && name.len() <= MAX_PART_BYTES && !name.contains(is_odd)
+        };
+        if let Some(name) = names.iter().find(|name| !is_name(name)) {
+            return bad(format!("{name:?} is not the last part of a metric's name, such as Emitted"));
+        }
+    }
+    match sample_rate {
+        Some(rate) if !(0.0..=1.0).contains(rate) => {
+            bad(format!("sample rate {rate} is not between 0 and 1"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Describes changed metric settings for people.
+fn describe_control(control: &MetricControl) -> String {
+    let MetricControl { enabled, disabled, sample_rate, debug } = control;
+    let lists = [("enabled", enabled), ("disabled", disabled), ("written to worker logs", debug)];
+    let mut parts: Vec<String> = (lists.into_iter())
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(what, names)| format!("{what}: {}", names.join(", ")))
+        .collect();
+    parts.extend(sample_rate.map(|rate| format!("sample rate: {rate}")));
+    if parts.is_empty() { "metrics as in the topology's settings".to_owned() } else { parts.join("; ") }
+}
+
+/// Checks that the topology can run with the requested workers and parallelism.
+fn check_rebalance(
+    id: &TopologyId,
+    request: &RebalanceRequest,
+    tasks: &TaskTable,
+    workers: u32,
+) -> Result<(), Refusal> {
+    let bad = |text: String| Err(Refusal::BadOption(text));
+    if request.workers == Some(0) {
+        return bad("a topology needs at least one worker".to_owned());
+    }
+    for (component, n) in &request.parallelism {
+        if !tasks.0.contains_key(component) {
+            let known = tasks.0.keys().cloned().collect();
+            return Err(Refusal::UnknownComponent {
+                topology: id.clone(),
+                component: component.clone(),
+                known,
+            });
+        }
+        if *n == 0 {
+            return bad(format!("{component} needs at least one task"));
+        }
+    }
+    let n_tasks: u64 = (tasks.0.iter())
+        .map(|(component, set)| {
+            request.parallelism.get(component).map_or(set.len() as u64, |n| u64::from(*n))
+        })
+        .sum();
+    if n_tasks > u64::from(MAX_TASKS) {
+        return bad(format!("{n_tasks} tasks are more than the {MAX_TASKS} that a topology may have"));
+    }
+    check_placeable(id, &tasks.resized(&request.parallelism), request.workers.unwrap_or(workers))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use stormkeeper_coordination::cluster::record::Rest;
+    use stormkeeper_model::{BlobKey, status::TopologyStatus};
+
+    fn storm(status: TopologyStatus) -> Storm {
+        Storm {
+            name: "wc".parse().expect("valid"),
+            status,
+            launched: Timestamp::EPOCH,
+            workers: 2,
+            owner: "ann".to_owned(),
+            blob: BlobKey::of(b"x"),
+            message_timeout_secs: 30,
+            pending: None,
+            metrics: None,
+            rest: Rest::from_iter([("colour".to_owned(), "blue".into())]),
+        }
+    }
+
+    fn kill(wait_secs: Option<u64>) -> Change {
+        Change::Kill(KillRequest { wait_secs })
+    }
+
+    #[test]
+    fn options_and_deadline_of_a_change_are_in_the_record() {
+        let now = Timestamp::from_millis(1000);
+        let request = RebalanceRequest {
+            wait_secs: Some(5),
+            workers: Some(3),
+            parallelism: BTreeMap::from([("split".parse().expect("valid"), 4)]),
+        };
+        let next = changed(&storm(TopologyStatus::Inactive), &Change::Rebalance(request.clone()), now)
+            .expect("legal");
+        assert_eq!(next.status, TopologyStatus::Rebalancing);
+        assert_eq!(
+            next.pending,
+            Some(PendingChange::Rebalance {
+                deadline: Timestamp::from_millis(6000),
+                resume: TopologyStatus::Inactive,
+                workers: Some(3),
+                parallelism: request.parallelism,
+                only_drained: false,
+            })
+        );
+        assert_eq!(next.rest["colour"], "blue", "fields of a newer version are kept");
+        let killed = changed(&next, &kill(None), now).expect("a topology that rebalances can be killed");
+        assert_eq!(killed.pending, Some(PendingChange::Kill { deadline: Timestamp::from_millis(31_000) }));
+        let sooner = changed(&killed, &kill(Some(0)), now).expect("a second kill replaces the deadline");
+        assert_eq!(sooner.pending, Some(PendingChange::Kill { deadline: now }));
+        assert!(matches!(changed(&killed, &Change::Activate, now), Err(Refusal::Illegal(_))));
+    }
+
+    #[test]
+    fn metric_settings_change_nothing_else_and_can_be_reset() {
+        let control = MetricControl {
+            enabled: vec!["EmitTime".to_owned()],
+            sample_rate: Some(0.5),
+            ..MetricControl::default()
+        };
+        let now = Timestamp::from_millis(1);
+        let killed = changed(&storm(TopologyStatus::Active), &kill(None), now).expect("legal");
+        let change = Change::Metrics(control.clone());
+        let next = changed(&killed, &change, now).expect("legal");
+        assert_eq!(next, Storm { metrics: Some(control.clone()), ..killed.clone() });
+        let back = changed(&next, &Change::Metrics(MetricControl::default()), now).expect("legal");
+        assert_eq!(back, killed);
+        let draft = event_draft(&"wc-1-1".parse().expect("valid"), &change, None, &next);
+        assert_eq!(draft.event, EventKind::Measured);
+        assert!(draft.reason.ends_with("enabled: EmitTime; sample rate: 0.5"), "{}", draft.reason);
+
+        assert!(check_control(&control).is_ok());
+        for rate in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+            let bad = MetricControl { sample_rate: Some(rate), ..control.clone() };
+            assert!(matches!(check_control(&bad), Err(Refusal::BadOption(_))), "{rate}");
+        }
+        for name in ["", "a@b", "a b", "a\n", &"x".repeat(MAX_PART_BYTES + 1)] {
+            let bad = MetricControl { debug: vec![name.to_owned()], ..control.clone() };
+            assert!(matches!(check_control(&bad), Err(Refusal::BadOption(_))), "{name:?}");
+        }
+        let many = vec!["a".to_owned(); CONTROLLED_NAMES_MAX + 1];
+        assert!(check_control(&MetricControl { disabled: many, ..control }).is_err());
+    }
+
+    #[test]
+    fn invalid_rebalance_options_are_rejected() {
+        let id: TopologyId = "wc-1-1".parse().expect("valid");
+        let tasks = TaskTable::number([("split".parse().expect("valid"), 2)]);
+        let check = |workers, component: &str, n| {
+            let parallelism = BTreeMap::from([(component.parse().expect("valid"), n)]);
+            let request = RebalanceRequest { wait_secs: None, workers, parallelism };
+            check_rebalance(&id, &request, &tasks, 2)
+        };
+        assert!(check(None, "split", 3).is_ok());
+        assert!(matches!(check(Some(0), "split", 3), Err(Refusal::BadOption(_))));
+        assert!(matches!(check(None, "split", 0), Err(Refusal::BadOption(_))));
+        assert!(matches!(check(None, "split", MAX_TASKS + 1), Err(Refusal::BadOption(_))));
+        let refused = check(None, "spilt", 3).expect_err("unknown");
+        assert_eq!(refused.hint().as_deref(), Some("its components are split"));
+        assert!(matches!(check(None, "split", 100_000), Err(Refusal::TooLarge(_))));
+        assert!(check(Some(1000), "split", 1000).is_ok());
+        assert!(matches!(check(Some(2000), "split", 2000), Err(Refusal::TooLarge(_))));
+        // The present number of workers counts if the request names none.
+        let request = RebalanceRequest { wait_secs: None, workers: None, parallelism: BTreeMap::new() };
+        let many = TaskTable::number([("split".parse().expect("valid"), 2000)]);
+        assert!(matches!(check_rebalance(&id, &request, &many, 2000), Err(Refusal::TooLarge(_))));
+        assert!(check_rebalance(&id, &request, &many, 10).is_ok());
+    }
+
+    #[test]
+    fn an_id_takes_precedence_over_a_name() {
+        let (first, second): (TopologyId, TopologyId) =
+            ("wc-1-100".parse().expect("valid"), "wc-1-100-2-200".parse().expect("valid"));
+        let mut namesake = storm(TopologyStatus::Active);
+        namesake.name = "wc-1-100".parse().expect("valid");
+        let stored = |value| Stored { value, version: tree::Version::FIRST };
+        let mut view = ClusterView::default();
+        for (id, named) in [(&first, storm(TopologyStatus::Active)), (&second, namesake)] {
+            view.storms.insert(id.clone(), stored(named));
+        }
+        assert_eq!(find(&view, "wc-1-100").ok(), Some(first.clone()));
+        assert_eq!(find(&view, "wc").ok(), Some(first.clone()));
+        view.storms.remove(&first);
+        assert_eq!(find(&view, "wc-1-100").ok(), Some(second));
+    }
+}

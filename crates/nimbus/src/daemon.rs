@@ -1,0 +1,263 @@
+//! Assembly of a nimbus from its parts.
+
+use std::{io, net::Ipv6Addr, sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    Options,
+    blobs::{self, BlobStore, replicate::Replicator},
+    handle::Handle,
+    identity::{self, Identity},
+    leader::{LeaderContext, LeaderStatus},
+    onlooker::diagnose,
+    role::{PublishedStatus, RoleLoop, register},
+};
+use stormkeeper_api_types::blobs::{BlobClient, BlobPeers, FetchError};
+use stormkeeper_coordination::{
+    cluster::{
+        observer::Observer,
+        presence::Presence,
+        record::{self, Nimbus as Registration},
+        store::Store,
+    },
+    election::Candidate,
+    tree::Tree,
+};
+use stormkeeper_metrics_service as measure;
+use stormkeeper_metrics_service::Measure;
+use stormkeeper_model::{Timestamp, clock::Clock};
+use stormkeeper_runtime::{
+    tasks::{Ending, Tasks},
+    watch,
+};
+
+/// Time that the tasks of a nimbus may take to end on a stop: a leader finishes the write in
+/// progress and resigns.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Reason why a nimbus could not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The local directory gives no identity.
+    #[error("the local directory cannot be used")]
+    Identity(#[from] identity::Error),
+    /// The blob directory cannot be used.
+    #[error("the blob store cannot be opened")]
+    Blobs(#[from] blobs::Error),
+    /// The client for blobs of other nimbuses cannot be set up.
+    #[error("the client that fetches blobs from other nimbuses cannot be set up")]
+    BlobClient(#[from] FetchError),
+    /// The API address cannot be bound.
+    #[error("the API cannot listen at {address}")]
+    Bind {
+        /// The configured address.
+        address: std::net::SocketAddr,
+        /// Error of the operating system.
+        #[source]
+        source: io::Error,
+    },
+    /// The metrics service cannot be set up.
+    #[error("metrics cannot be set up")]
+    Metrics(#[from] measure::Error),
+    /// A required task has ended.
+    #[error("a required task of the nimbus has ended unexpectedly; the log names the task")]
+    Broken,
+}
+
+/// A running nimbus, without its HTTP API: the caller serves [`Nimbus::handle`] at the listener
+/// that comes with it.
+#[derive(Debug)]
+pub struct Nimbus {
+    handle: Handle,
+    tasks: Tasks,
+    stop: CancellationToken,
+    _identity: Identity,
+}
+
+/// Starts a nimbus on `tree` that runs until `stop`, and binds the address of its API.
+///
+/// It does not wait for ZooKeeper: without a connection it waits in the background.
+///
+/// # Errors
+/// See [`Error`]; nothing is running then.
+pub async fn start(
+    options: Options,
+    tree: Arc<dyn Tree>,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<(Nimbus, TcpListener), Error> {
+    let identity = Identity::acquire(&options.local_dir, &options.host)?;
+    let bind = |source| Error::Bind { address: options.api, source };
+    let listener = TcpListener::bind(options.api).await.map_err(bind)?;
+    let api = host_port(&options.host, listener.local_addr().map_err(bind)?.port());
+    let others = Arc::new(BlobClient::new()?);
+    Ok((assemble(options, identity, (api, others), tree, clock, stop)?, listener))
+}
+
+/// Joins host and port; an IPv6 address is put in brackets.
+fn host_port(host: &str, port: u16) -> String {
+    match host.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]:{port}"),
+        Err(_) => format!("{host}:{port}"),
+    }
+}
+
+/// Starts a nimbus without its HTTP API. Other nimbuses reach it at `api`, and it fetches blobs
+/// with `client`: for callers that simulate the network.
+///
+/// # Errors
+/// See [`Error`]; nothing is running then.
+#[cfg(any(test, feature = "test-support"))]
+pub fn start_at(
+    options: Options,
+    (api, client): (String, Arc<dyn BlobPeers>),
+    tree: Arc<dyn Tree>,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<Nimbus, Error> {
+    let identity = Identity::acquire(&options.local_dir, &options.host)?;
+    assemble(options, identity, (api, client), tree, clock, stop)
+}
+
+fn assemble(
+    options: Options,
+    identity: Identity,
+    (api, client): (String, Arc<dyn BlobPeers>),
+    tree: Arc<dyn Tree>,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<Nimbus, Error> {
+    let me = identity.id.clone();
+    let tasks = Tasks::new(stop.child_token());
+    let store = Store::new(Arc::clone(&tree));
+    let presence = Presence::start(Arc::clone(&tree), &tasks);
+    let observer = Observer::start(store.tree(), clock.clone(), &tasks);
+    let blobs = BlobStore::open(
+        &options.local_dir,
+        options.max_blob_bytes,
+        me.clone(),
+        store.clone(),
+        presence.clone(),
+        clock.clone(),
+    )?;
+    let (n_missing, missing) = watch::channel(None);
+    let replicator = Replicator {
+        blobs: blobs.clone(),
+        me: me.clone(),
+        client: Arc::<dyn BlobPeers>::clone(&client),
+        observations: observer.observe(),
+        retention: options.blob_retention,
+        n_missing,
+    };
+    tasks.start("blobs", Ending::StopsOwner, replicator.run());
+
+    let setup = || measure::Setup {
+        me: me.clone(),
+        host: options.host.clone(),
+        api: api.clone(),
+        local_dir: options.local_dir.clone(),
+        clock: clock.clone(),
+        observations: observer.observe(),
+        store: store.clone(),
+    };
+    let measure = options.metrics.as_ref().map(|metrics| Measure::start(setup(), metrics, &tasks));
+    let measure = measure.transpose()?;
+    let (role, role_seen) = watch::channel(record::Role::Follower);
+    let registration = registration(&options.host, &api, clock.now());
+    let published = PublishedStatus {
+        role: role_seen,
+        n_missing: missing.clone(),
+        metrics_error: measure.as_ref().map(Measure::closed),
+    };
+    tasks.start("registration", Ending::Normal, register(me.clone(), registration, published, presence));
+    let options = Arc::new(options);
+    let (commands, commands_seen) = watch::channel(None);
+    let (status, status_seen) = watch::channel(LeaderStatus::default());
+    let context = LeaderContext {
+        options: Arc::clone(&options),
+        observer: observer.clone(),
+        store: store.clone(),
+        clock: clock.clone(),
+        commands,
+        status,
+        measure: measure.clone().map(|measure| (measure, blobs.clone())),
+    };
+    tasks.start("dry run", Ending::StopsOwner, diagnose(context.clone()));
+    let candidate = Candidate::new(tree, me.clone(), api.clone(), clock.clone());
+    let player =
+        RoleLoop { me: me.clone(), candidate, context, role, n_missing: missing, tasks: tasks.child() };
+    tasks.start_graceful("role", Ending::StopsOwner, player.run());
+    info!(nimbus = %me, api, "started");
+    let handle = Handle {
+        me,
+        api,
+        options,
+        clock,
+        observer,
+        store,
+        blobs,
+        client,
+        status: status_seen,
+        commands: commands_seen,
+        measure,
+    };
+    Ok(Nimbus { handle, tasks, stop, _identity: identity })
+}
+
+/// Initial record of a nimbus that has just started.
+fn registration(host: &str, api: &str, start: Timestamp) -> Registration {
+    Registration {
+        host: host.to_owned(),
+        api: api.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        start,
+        blobs_missing: 0,
+        role: record::Role::Follower,
+        metrics_closed: None,
+    }
+}
+
+impl Nimbus {
+    /// Handle for requests to this nimbus.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Its tasks. The HTTP server of its API must be one of them: it ends with them, and ends
+    /// them if it fails.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Waits until a stop is requested or a required task ends, then ends the other tasks. A
+    /// leader has resigned when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] if no stop was requested.
+    pub async fn stopped(self) -> Result<(), Error> {
+        self.tasks.cancelled().cancelled().await;
+        let was_requested = self.stop.is_cancelled();
+        self.tasks.stop(STOP_TIMEOUT).await;
+        if let Some(measure) = &self.handle.measure {
+            measure.stop().await;
+        }
+        info!(nimbus = %self.handle.me, "stopped");
+        if was_requested { Ok(()) } else { Err(Error::Broken) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_is_put_in_brackets_before_the_port() {
+        let cases = [("node-3", "node-3:8080"), ("10.0.0.3", "10.0.0.3:8080"), ("fd00::3", "[fd00::3]:8080")];
+        for (host, expected) in cases {
+            assert_eq!(host_port(host, 8080), expected);
+        }
+    }
+}

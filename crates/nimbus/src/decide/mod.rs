@@ -1,0 +1,125 @@
+//! Decision: from the observed state to a plan, in pure code.
+//!
+//! ```text
+//!  ClusterView ─┐
+//!  Liveness ────┼─▶ decide ─▶ Plan { actions, findings, next }
+//!  Moment ──────┘
+//! ```
+//!
+//! Guarantees:
+//! - A healthy task is neither moved nor restarted because of another task, unless an operator
+//!   asked for a rebalance.
+//! - An unreadable record is never treated as absent: nothing that it concerns is changed, it is
+//!   reported, and everything else goes on.
+//! - The topology record is removed only after all other records of the topology.
+//! - A decision on the state that a plan has produced gives an empty plan.
+
+mod draft;
+mod orders;
+mod placement;
+mod removal;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    liveness::Liveness,
+    plan::{ClusterProblem, Effect, Finding, Plan, Reason},
+    policy::Policy,
+};
+use draft::Draft;
+use stormkeeper_coordination::{
+    cluster::{event::EVENTS_KEPT, layout, view::ClusterView},
+    tree::TreePath,
+};
+use stormkeeper_model::{Timestamp, TopologyId, clock::Monotonic, status::TopologyStatus};
+
+/// Time of a decision, and the moves that it may still make.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// Wall clock time: deadlines in records are given in it.
+    pub wall: Timestamp,
+    /// Time of the monotonic clock, which liveness uses.
+    pub monotonic: Monotonic,
+    /// Number of tasks that may still be moved away from lost workers.
+    pub moves_left: usize,
+}
+
+/// Shortest life of the znode of a blob that no nimbus has. A nimbus may be about to announce
+/// the blob: the znode is created a moment before the one of the nimbus.
+const BLOB_NODE_KEPT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Decides on `view`, which must be fresh and observed by `liveness`.
+pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Policy) -> Plan {
+    let mut draft = Draft::new(view, liveness, now, policy);
+    report_unreadable(&mut draft);
+    removal::remove_killed(&mut draft);
+    removal::remove_orphans(&mut draft);
+    restore_parents(&mut draft);
+    placement::place(&mut draft);
+    orders::correct(&mut draft);
+    delete_unused_blobs(&mut draft);
+    delete_old_events(&mut draft);
+    draft.finish()
+}
+
+fn report_unreadable(draft: &mut Draft<'_>) {
+    for (path, reason) in &draft.view.unreadable {
+        let trouble = ClusterProblem::Unreadable { path: path.clone(), reason: reason.clone() };
+        draft.plan.findings.push(Finding { topology: topology_at(path), trouble });
+    }
+}
+
+/// The topology whose record is at `path`.
+fn topology_at(path: &TreePath) -> Option<TopologyId> {
+    let parent = path.parent()?;
+    let of_topologies =
+        [layout::storms(), layout::tasks_root(), layout::assignments(), layout::metrics_root()];
+    of_topologies.contains(&parent).then(|| path.name().parse().ok()).flatten()
+}
+
+/// Without a parent no task of a topology can register its heartbeat, and all would seem dead.
+fn restore_parents(draft: &mut Draft<'_>) {
+    let view = draft.view;
+    for (id, storm) in &view.storms {
+        if storm.value.status == TopologyStatus::Killed {
+            continue;
+        }
+        let heartbeats = !view.beats.contains_key(id) && !view.is_unreadable(&layout::taskbeats(id));
+        let errors = !view.errors.contains(id);
+        if heartbeats || errors {
+            let effect = Effect::RestoreParents { id: id.clone(), heartbeats, errors };
+            draft.act(effect, Reason::ParentsMissing, 0);
+        }
+    }
+}
+
+/// Events over the limit are deleted in batches of this size, not one with each new event.
+const EVENTS_AT_A_TIME: usize = 50;
+
+fn delete_old_events(draft: &mut Draft<'_>) {
+    let n_over = draft.view.events.len().saturating_sub(EVENTS_KEPT);
+    if n_over >= EVENTS_AT_A_TIME {
+        let numbers = draft.view.events.keys().take(n_over.min(EVENTS_KEPT)).copied().collect();
+        draft.act(Effect::DeleteEvents { numbers }, Reason::EventsOverLimit, 0);
+    }
+}
+
+fn delete_unused_blobs(draft: &mut Draft<'_>) {
+    let view = draft.view;
+    if view.unreadable.keys().any(|path| path.parent() == Some(layout::storms())) {
+        // The topology of an unreadable record may use any blob.
+        return;
+    }
+    for (key, holders) in &view.blobs {
+        let used = view.storms.values().any(|storm| storm.value.blob == *key);
+        let Some(since) = draft.liveness.unheld_since(key) else { continue };
+        if used || !holders.is_empty() {
+            continue;
+        }
+        let due = since.plus(BLOB_NODE_KEPT);
+        match draft.is_past(due) {
+            true => draft.act(Effect::DeleteBlobNode { key: key.clone() }, Reason::BlobUnused, 0),
+            false => draft.wake_at(due),
+        }
+    }
+}

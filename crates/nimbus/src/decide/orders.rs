@@ -1,0 +1,147 @@
+//! Supervisor assignments: the assignments of the topologies, by supervisor.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    decide::draft::Draft,
+    plan::{Effect, Reason, RecordState, SupervisorAssignmentsChange},
+};
+use stormkeeper_coordination::{
+    cluster::{layout, record::Orders, view::ClusterView},
+    tree::Version,
+};
+use stormkeeper_model::{SupervisorId, TopologyId};
+
+type Assigned = BTreeMap<TopologyId, (Version, BTreeSet<SupervisorId>)>;
+
+/// The assignments of every supervisor after the actions decided before.
+pub(super) struct SupervisorAssignmentsTable {
+    entries: BTreeMap<SupervisorId, (RecordState, Orders)>,
+    /// Supervisors whose assignments cannot be read while an assignment of a topology cannot be
+    /// read either: their correct content is not known.
+    blocked: BTreeSet<SupervisorId>,
+}
+
+impl SupervisorAssignmentsTable {
+    pub(super) fn new(view: &ClusterView, assigned: &Assigned) -> Self {
+        let mut entries: BTreeMap<_, _> = view
+            .orders
+            .iter()
+            .map(|(id, orders)| (id.clone(), (RecordState::At(orders.version), orders.value.clone())))
+            .collect();
+        let unreadable: BTreeSet<SupervisorId> = (view.unreadable.keys())
+            .filter(|path| path.parent() == Some(layout::orders_root()))
+            .filter_map(|path| path.name().parse().ok())
+            .collect();
+        if !unreadable_assignments(view).is_empty() {
+            return Self { entries, blocked: unreadable };
+        }
+        let mut expected = expected(assigned);
+        for id in unreadable {
+            let orders = expected.remove(&id).unwrap_or_default();
+            entries.insert(id, (RecordState::Unreadable, orders));
+        }
+        Self { entries, blocked: BTreeSet::new() }
+    }
+
+    /// The change that makes the assignments of `supervisor` name `id` at `version`, or not at
+    /// all; `None` if they already do.
+    ///
+    /// # Errors
+    /// The supervisor, if its assignments cannot be written.
+    pub(super) fn with(
+        &self,
+        supervisor: &SupervisorId,
+        id: &TopologyId,
+        version: Option<Version>,
+    ) -> Result<Option<SupervisorAssignmentsChange>, SupervisorId> {
+        if self.blocked.contains(supervisor) {
+            return Err(supervisor.clone());
+        }
+        let entry = self.entries.get(supervisor);
+        let (before, mut orders) = entry
+            .map_or((RecordState::Absent, Orders::default()), |(before, orders)| (*before, orders.clone()));
+        let had = match version {
+            Some(version) => orders.topologies.insert(id.clone(), version),
+            None => orders.topologies.remove(id),
+        };
+        let change =
+            SupervisorAssignmentsChange { supervisor: supervisor.clone(), before, after: Some(orders) };
+        Ok((had != version).then_some(change))
+    }
+
+    /// Returns whether the assignments of `supervisor` cannot be written.
+    pub(super) fn is_blocked(&self, supervisor: &SupervisorId) -> bool {
+        self.blocked.contains(supervisor)
+    }
+
+    pub(super) fn apply(&mut self, changes: &[SupervisorAssignmentsChange]) {
+        for SupervisorAssignmentsChange { supervisor, before, after } in changes {
+            let Some(orders) = after else {
+                self.entries.remove(supervisor);
+                continue;
+            };
+            let before = match before {
+                RecordState::Absent => RecordState::At(Version::FIRST),
+                RecordState::At(version) => RecordState::At(version.next()),
+                RecordState::Unreadable => RecordState::Unreadable,
+            };
+            self.entries.insert(supervisor.clone(), (before, orders.clone()));
+        }
+    }
+}
+
+/// Rewrites supervisor assignments that differ from the assignments of the topologies, creates
+/// missing ones, and deletes the empty ones of absent supervisors.
+pub(super) fn correct(draft: &mut Draft<'_>) {
+    let hidden = unreadable_assignments(draft.view);
+    let mut expected = expected(&draft.assigned);
+    for supervisor in draft.orders.entries.keys() {
+        expected.entry(supervisor.clone()).or_default();
+    }
+    let rewritten: BTreeSet<SupervisorId> = (draft.plan.actions.iter())
+        .flat_map(|action| action.effect.orders())
+        .map(|change| change.supervisor.clone())
+        .collect();
+    for (supervisor, mut expected) in expected {
+        if draft.orders.is_blocked(&supervisor) {
+            continue;
+        }
+        let entry = draft.orders.entries.get(&supervisor);
+        let (before, now) = entry.map_or((RecordState::Absent, None), |(before, now)| (*before, Some(now)));
+        // The content of an unreadable assignment is not known, so its entries are kept.
+        let kept = now.into_iter().flat_map(|now| &now.topologies).filter(|(id, _)| hidden.contains(*id));
+        expected.topologies.extend(kept.map(|(id, version)| (id.clone(), *version)));
+        let is_there = draft.view.supervisors.contains_key(&supervisor)
+            || draft.view.is_unreadable(&layout::supervisor(&supervisor));
+        let after = match now {
+            None if expected.topologies.is_empty() => continue,
+            Some(_) if expected.topologies.is_empty() && !is_there => None,
+            Some(now) if *now == expected && before != RecordState::Unreadable => continue,
+            // An action of this plan already rewrites them.
+            Some(now) if *now == expected && rewritten.contains(&supervisor) => continue,
+            Some(_) | None => Some(expected),
+        };
+        let change = SupervisorAssignmentsChange { supervisor, before, after };
+        draft.act(Effect::CorrectSupervisorAssignments(change), Reason::SupervisorAssignmentsDiffer, 0);
+    }
+}
+
+/// Computes the supervisor assignments from the readable assignments of the topologies.
+fn expected(assigned: &Assigned) -> BTreeMap<SupervisorId, Orders> {
+    let mut expected: BTreeMap<SupervisorId, Orders> = BTreeMap::new();
+    for (id, (version, supervisors)) in assigned {
+        for supervisor in supervisors {
+            expected.entry(supervisor.clone()).or_default().topologies.insert(id.clone(), *version);
+        }
+    }
+    expected
+}
+
+/// The topologies whose assignment exists and cannot be read.
+pub(super) fn unreadable_assignments(view: &ClusterView) -> BTreeSet<TopologyId> {
+    (view.unreadable.keys())
+        .filter(|path| path.parent() == Some(layout::assignments()))
+        .filter_map(|path| path.name().parse().ok())
+        .collect()
+}

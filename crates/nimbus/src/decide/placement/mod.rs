@@ -1,0 +1,231 @@
+//! Placement of tasks: new topologies, lost workers, due rebalances.
+//!
+//! A slot is given to a topology only if it is free in the present tree: a slot that one action
+//! of a plan frees is not used by another action of the same plan. So no slot holds two workers,
+//! wherever a leader dies between two actions. Lost workers are handled first; if there is none
+//! to write, one due rebalance is executed.
+
+mod drain;
+mod heal;
+mod rebalance;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    decide::{
+        draft::{Draft, version_after},
+        orders::unreadable_assignments,
+    },
+    liveness::LossReason,
+    plan::{ClusterProblem, Effect, SupervisorAssignmentsChange},
+};
+use stormkeeper_coordination::{
+    cluster::{
+        layout,
+        record::{Stored, Storm},
+        view::ClusterView,
+    },
+    tree::Version,
+};
+use stormkeeper_model::{
+    Slot, SupervisorId, TopologyId,
+    assignment::Assignment,
+    status::{Event, Outcome, PendingChange, TopologyStatus},
+    task_set::TaskSet,
+    topology::TaskTable,
+};
+use stormkeeper_scheduler as schedule;
+use stormkeeper_scheduler::{Keep, Problem, Solution, Standing, Supervisor, check, solve};
+
+/// A topology to be placed, with its records.
+struct PlacementCase<'a> {
+    id: &'a TopologyId,
+    storm: &'a Stored<Storm>,
+    tasks: &'a Stored<TaskTable>,
+    before: Option<&'a Stored<Assignment>>,
+    /// True if the deadline of its rebalance has passed.
+    is_due: bool,
+    /// Lost workers, and why each is lost.
+    lost: BTreeMap<Slot, LossReason>,
+}
+
+pub(super) fn place(draft: &mut Draft<'_>) {
+    let mut cases = cases(draft);
+    heal::find_lost_workers(draft, &mut cases);
+    let n_before = draft.plan.actions.len();
+    heal::place_missing(draft, &cases);
+    if draft.plan.actions.len() == n_before {
+        rebalance::rebalance_next(draft, &cases);
+    }
+    if draft.plan.actions.len() == n_before {
+        drain::begin_moves(draft, &cases);
+    }
+}
+
+/// The topologies that can be placed, oldest first; nothing is changed for the others.
+fn cases<'a>(draft: &mut Draft<'a>) -> Vec<PlacementCase<'a>> {
+    let view = draft.view;
+    let mut storms: Vec<(&TopologyId, &Stored<Storm>)> = view.storms.iter().collect();
+    storms.sort_by_key(|(id, storm)| (storm.value.launched, *id));
+    let mut cases = Vec::with_capacity(storms.len());
+    for (id, storm) in storms {
+        match storm.value.status {
+            TopologyStatus::Killed => continue,
+            TopologyStatus::Active | TopologyStatus::Inactive | TopologyStatus::Rebalancing => {}
+        }
+        if view.is_unreadable(&layout::assignment(id)) {
+            continue;
+        }
+        let Some(tasks) = view.tasks.get(id) else {
+            if !view.is_unreadable(&layout::tasks(id)) {
+                draft.find(Some(id), ClusterProblem::Missing { path: layout::tasks(id) });
+            }
+            continue;
+        };
+        let is_due = is_rebalance_due(draft, id, &storm.value);
+        let before = view.assignments.get(id);
+        cases.push(PlacementCase { id, storm, tasks, before, is_due, lost: BTreeMap::new() });
+    }
+    cases
+}
+
+fn is_rebalance_due(draft: &mut Draft<'_>, id: &TopologyId, storm: &Storm) -> bool {
+    let Ok(Outcome::Resumes) = storm.status.on(Event::RebalanceDue) else { return false };
+    let Some(PendingChange::Rebalance { deadline, .. }) = &storm.pending else {
+        draft.find(Some(id), ClusterProblem::NoPendingRebalance);
+        return false;
+    };
+    if *deadline > draft.now.wall {
+        draft.wake_at_deadline(*deadline);
+        return false;
+    }
+    true
+}
+
+impl PlacementCase<'_> {
+    fn workers(&self) -> u32 {
+        self.storm.value.workers.max(1)
+    }
+
+    /// The tasks of its workers that are not lost.
+    fn kept(&self) -> TaskSet {
+        let workers = self.before.iter().flat_map(|before| &before.value.workers);
+        workers
+            .filter(|(slot, _)| !self.lost.contains_key(*slot))
+            .flat_map(|(_, worker)| worker.tasks.iter())
+            .collect()
+    }
+
+    /// The tasks of its workers that are neither lost nor on drained hosts.
+    fn kept_elsewhere(&self, view: &ClusterView) -> TaskSet {
+        let workers = self.before.iter().flat_map(|before| &before.value.workers);
+        workers
+            .filter(|(slot, worker)| !self.lost.contains_key(*slot) && !view.is_drained(&worker.host))
+            .flat_map(|(_, worker)| worker.tasks.iter())
+            .collect()
+    }
+
+    fn supervisors(&self) -> Vec<SupervisorId> {
+        self.before.into_iter().flat_map(|before| before.value.supervisors().cloned()).collect()
+    }
+}
+
+/// Solves, and returns the solution only if it passes the lint.
+fn solve_checked(draft: &mut Draft<'_>, problem: &Problem, cases: &[PlacementCase<'_>]) -> Option<Solution> {
+    let assigned = cases.iter().filter_map(|case| Some((case.id, &case.before?.value)));
+    let previous = Solution::from_assignments(assigned);
+    let solution = solve(problem, &previous);
+    match check::lint(problem, &previous, &solution).first() {
+        None => Some(solution),
+        Some(violation) => {
+            draft.find(None, ClusterProblem::BadPlacement { violation: violation.to_string() });
+            None
+        }
+    }
+}
+
+/// Builds the problem for `topologies`. For the slots of the cases, `stays` returns whether the
+/// worker there may stay.
+fn problem(
+    draft: &Draft<'_>,
+    cases: &[PlacementCase<'_>],
+    topologies: Vec<schedule::Topology>,
+    stays: impl Fn(&PlacementCase<'_>, &Slot) -> bool,
+) -> Problem {
+    let view = draft.view;
+    let placed: BTreeSet<&TopologyId> = cases.iter().map(|case| case.id).collect();
+    let mut occupied: BTreeSet<Slot> = (view.assignments.iter())
+        .filter(|(id, _)| !placed.contains(id))
+        .flat_map(|(_, assignment)| assignment.value.workers.keys().cloned())
+        .collect();
+    let mut supervisors = supervisors(draft);
+    for case in cases {
+        for (slot, worker) in case.before.iter().flat_map(|before| &before.value.workers) {
+            let away =
+                || Supervisor { host: worker.host.clone(), ports: BTreeSet::new(), standing: Standing::Away };
+            let supervisor = supervisors.entry(slot.supervisor.clone()).or_insert_with(away);
+            if stays(case, slot) {
+                // A slot that is no longer offered remains one while its worker is alive.
+                supervisor.ports.insert(slot.port);
+            } else {
+                occupied.insert(slot.clone());
+            }
+        }
+    }
+    Problem { supervisors, occupied, topologies }
+}
+
+/// The present supervisors.
+fn supervisors(draft: &Draft<'_>) -> BTreeMap<SupervisorId, Supervisor> {
+    let view = draft.view;
+    let hidden = unreadable_assignments(view);
+    let standing = |id: &SupervisorId| {
+        // An unreadable assignment may use any slot of the supervisors that it concerns.
+        let assigned = view.orders.get(id).map(|orders| &orders.value.topologies);
+        let is_hidden = assigned.is_some_and(|topologies| topologies.keys().any(|id| hidden.contains(id)));
+        let is_drained = view.supervisors.get(id).is_some_and(|record| view.is_drained(&record.host));
+        match (is_hidden || draft.orders.is_blocked(id), is_drained) {
+            (true, _) => Standing::Away,
+            (false, true) => Standing::Drained,
+            (false, false) => Standing::Live,
+        }
+    };
+    (view.supervisors.iter())
+        .map(|(id, supervisor)| {
+            let ports = supervisor.ports.iter().copied().collect();
+            (id.clone(), Supervisor { host: supervisor.host.clone(), ports, standing: standing(id) })
+        })
+        .collect()
+}
+
+/// A topology that keeps all its workers except the lost ones.
+fn kept(case: &PlacementCase<'_>) -> schedule::Topology {
+    schedule::Topology {
+        id: case.id.clone(),
+        workers: case.workers(),
+        tasks: case.tasks.value.clone(),
+        keep: Keep::Healthy(case.kept()),
+    }
+}
+
+/// The version that an assignment of `case` would replace, and the changes of supervisor
+/// assignments that go with it; `None` if these cannot be written.
+fn replaced_version(
+    draft: &mut Draft<'_>,
+    case: &PlacementCase<'_>,
+    assignment: &Assignment,
+) -> Option<(Option<Version>, Vec<SupervisorAssignmentsChange>)> {
+    let before = case.before.map(|before| before.version);
+    let orders = draft.orders_for(case.id, case.supervisors(), Some((assignment, version_after(before))))?;
+    Some((before, orders))
+}
+
+fn place_effect(
+    case: &PlacementCase<'_>,
+    before: Option<Version>,
+    assignment: Assignment,
+    orders: Vec<SupervisorAssignmentsChange>,
+) -> Effect {
+    let (storm, tasks) = (case.storm.version, case.tasks.version);
+    Effect::Place { id: case.id.clone(), storm, tasks, before, assignment, orders }
+}

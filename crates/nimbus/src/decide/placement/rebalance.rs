@@ -1,0 +1,91 @@
+//! A due rebalance: new task table, new placement, and the former status, in one transaction.
+
+use super::{PlacementCase, drain, heal::restarted, kept, problem, replaced_version, solve_checked};
+use crate::{
+    decide::draft::Draft,
+    plan::{ClusterProblem, Effect, Reason},
+};
+use stormkeeper_coordination::cluster::record::Stored;
+use stormkeeper_model::{assignment::Assignment, status::PendingChange};
+use stormkeeper_scheduler as schedule;
+use stormkeeper_scheduler::{Keep, Placement, Problem};
+
+/// Executes the oldest due rebalance for which there are free slots. One at a time: two could
+/// swap slots, and then neither could be written first.
+pub(super) fn rebalance_next(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
+    for case in cases.iter().filter(|case| case.is_due) {
+        let n_before = draft.plan.actions.len();
+        rebalance(draft, case, cases);
+        if draft.plan.actions.len() > n_before {
+            return;
+        }
+    }
+}
+
+fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[PlacementCase<'_>]) {
+    let Some(PendingChange::Rebalance { resume, workers, parallelism, only_drained, .. }) =
+        &case.storm.value.pending
+    else {
+        return;
+    };
+    let mut storm = case.storm.clone();
+    storm.value.status = *resume;
+    storm.value.pending = None;
+    storm.value.workers = workers.unwrap_or(case.storm.value.workers);
+    let table = case.tasks.value.resized(parallelism);
+
+    let keep = match only_drained {
+        true => Keep::Healthy(case.kept_elsewhere(draft.view)),
+        false => Keep::Nothing,
+    };
+    let anew = |other: &PlacementCase<'_>| match other.id == case.id {
+        true => schedule::Topology {
+            id: case.id.clone(),
+            workers: storm.value.workers.max(1),
+            tasks: table.clone(),
+            keep: keep.clone(),
+        },
+        false => kept(other),
+    };
+    let topologies = cases.iter().map(anew).collect();
+    // The topology may use all of its own slots, even those of lost workers, but none of others.
+    let stays = |other: &PlacementCase<'_>, slot: &_| other.id == case.id || !other.lost.contains_key(slot);
+    let problem = problem(draft, cases, topologies, stays);
+    let Some(solution) = solve_checked(draft, &problem, cases) else { return };
+    let Some(placement) = solution.placements.get(case.id) else { return };
+    if let Some(unplaced) = &placement.unplaced {
+        // Executed now, it would stop tasks for which there is no slot.
+        draft.find(Some(case.id), ClusterProblem::RebalanceWaits { reason: unplaced.reason });
+        return;
+    }
+    let is_resized = table != case.tasks.value;
+    let assignment = assignment(draft, case, placement, &problem, (&keep, is_resized));
+    let Some((before, orders)) = replaced_version(draft, case, &assignment) else { return };
+    let tasks = Stored { value: table, version: case.tasks.version };
+    let id = case.id.clone();
+    let reason = match only_drained {
+        true => Reason::HostsDrained { hosts: drain::hosts(draft.view, case) },
+        false => Reason::RebalanceDue,
+    };
+    draft.act(Effect::Rebalance { id, storm: Box::new(storm), tasks, before, assignment, orders }, reason, 0);
+}
+
+fn assignment(
+    draft: &Draft<'_>,
+    case: &PlacementCase<'_>,
+    placement: &Placement,
+    problem: &Problem,
+    (keep, is_resized): (&Keep, bool),
+) -> Assignment {
+    let (before, now) = (case.before.map(|before| &before.value), draft.now.wall);
+    let mut assignment = placement.assignment(&problem.supervisors, before, keep, now);
+    for (slot, worker) in &mut assignment.workers {
+        let Some(old) = before.and_then(|before| before.workers.get(slot)) else { continue };
+        // Every worker must read a new task table, even one that keeps its tasks; and a lost
+        // worker must restart.
+        if is_resized || case.lost.contains_key(slot) {
+            worker.start = worker.start.max(restarted(old.start, now));
+        }
+    }
+    assignment
+}

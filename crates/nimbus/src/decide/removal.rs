@@ -1,0 +1,123 @@
+//! Removal of a killed topology, one step at a time, and of the other records of a topology
+//! whose topology record was deleted by hand.
+//!
+//! The assignment and the supervisor assignments go first, so that the workers stop. When their
+//! heartbeats are gone, or overdue, all other records go, and the topology record last: while it
+//! exists, any leader sees that there is work left, and each step is decided only from the
+//! records that exist.
+
+use std::time::Duration;
+
+use crate::{
+    decide::draft::Draft,
+    plan::{ClusterProblem, Effect, Reason},
+};
+use stormkeeper_coordination::cluster::{
+    layout,
+    record::{Stored, Storm},
+    view::ClusterView,
+};
+use stormkeeper_model::{
+    SupervisorId, TopologyId,
+    status::{PendingChange, TopologyStatus},
+};
+#[cfg(feature = "injected-bugs")]
+use stormkeeper_runtime::injected_bugs::{self, Sabotage};
+
+pub(super) fn remove_killed(draft: &mut Draft<'_>) {
+    for (id, storm) in &draft.view.storms {
+        if storm.value.status != TopologyStatus::Killed {
+            continue;
+        }
+        // A kill without a deadline is due at once.
+        let deadline = match &storm.value.pending {
+            Some(PendingChange::Kill { deadline }) => Some(*deadline),
+            Some(PendingChange::Rebalance { .. }) | None => None,
+        };
+        match deadline {
+            Some(deadline) if deadline > draft.now.wall => draft.wake_at_deadline(deadline),
+            Some(_) | None => remove_next(draft, id, Some(storm)),
+        }
+    }
+}
+
+/// Time before the records of a topology without topology record are removed, so that it can be
+/// restored.
+const ORPHAN_KEPT: Duration = Duration::from_secs(60);
+
+/// Time before a missing topology record is reported: the parts of a view may be of different
+/// moments, so that for this long it may only appear to be missing.
+const ORPHAN_REPORTED_AFTER: Duration = Duration::from_secs(1);
+
+/// Removes the records of topologies without topology record, in the same steps.
+pub(super) fn remove_orphans(draft: &mut Draft<'_>) {
+    let liveness = draft.liveness;
+    for (id, since) in liveness.orphans() {
+        let shown = since.plus(ORPHAN_REPORTED_AFTER);
+        if !draft.is_past(shown) {
+            draft.wake_at(shown);
+            continue;
+        }
+        draft.find(Some(id), ClusterProblem::NoRecord { path: layout::storm(id) });
+        let due = since.plus(ORPHAN_KEPT.max(draft.policy.settle));
+        match draft.is_past(due) {
+            true => remove_next(draft, id, None),
+            false => draft.wake_at(due),
+        }
+    }
+}
+
+/// Plans the next step of removing a topology; `storm` is its topology record, if it has one.
+fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: Option<&Stored<Storm>>) {
+    let reason = if storm.is_some() { Reason::KillDue } else { Reason::NoRecord };
+    let view = draft.view;
+    #[cfg(feature = "injected-bugs")]
+    if let Some(storm) = storm.filter(|_| injected_bugs::is_put_in(Sabotage::RecordRemovedFirst)) {
+        let effect = Effect::RemoveTopologyRecord { id: id.clone(), version: storm.version };
+        return draft.act(effect, Reason::RecordsGone, 0);
+    }
+    if let Some(assignment) = view.assignments.get(id) {
+        let supervisors: Vec<SupervisorId> = assignment.value.supervisors().cloned().collect();
+        return unassign(draft, id, Some(assignment.version), supervisors, reason);
+    }
+    if view.is_unreadable(&layout::assignment(id)) {
+        let affected = view.orders.iter().filter(|(_, orders)| orders.value.topologies.contains_key(id));
+        let supervisors = affected.map(|(supervisor, _)| supervisor.clone()).collect();
+        return unassign(draft, id, None, supervisors, reason);
+    }
+    if !has_records(view, id) {
+        let Some(storm) = storm else { return };
+        let effect = Effect::RemoveTopologyRecord { id: id.clone(), version: storm.version };
+        return draft.act(effect, Reason::RecordsGone, 0);
+    }
+    let beats = view.beats.get(id).is_some_and(|beats| !beats.is_empty());
+    let end = draft.liveness.heartbeats_overdue_at(id, draft.now.monotonic, draft.policy);
+    let reason = match (beats, draft.is_past(end)) {
+        (false, _) => Reason::HeartbeatsGone,
+        (true, true) => Reason::HeartbeatsOverdue,
+        (true, false) => return draft.wake_at(end),
+    };
+    draft.act(Effect::RemoveRecords { id: id.clone() }, reason, 0);
+}
+
+fn unassign(
+    draft: &mut Draft<'_>,
+    id: &TopologyId,
+    version: Option<stormkeeper_coordination::tree::Version>,
+    supervisors: Vec<SupervisorId>,
+    reason: Reason,
+) {
+    let Some(orders) = draft.orders_for(id, supervisors, None) else { return };
+    draft.act(Effect::Unassign { id: id.clone(), version, orders }, reason, 0);
+}
+
+/// Returns whether a topology has records besides its topology record and its assignment.
+fn has_records(view: &ClusterView, id: &TopologyId) -> bool {
+    view.tasks.contains_key(id)
+        || view.beats.contains_key(id)
+        || view.errors.contains(id)
+        || view.metrics.contains_key(id)
+        || [layout::tasks(id), layout::taskbeats(id), layout::metrics(id)]
+            .iter()
+            .any(|path| view.is_unreadable(path))
+}

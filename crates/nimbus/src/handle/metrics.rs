@@ -1,0 +1,132 @@
+//! Metrics requests of the API and of other nimbuses to a nimbus.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tokio::sync::SemaphorePermit;
+
+use crate::{Handle, refusal::Refusal};
+use stormkeeper_metric_store::Archive;
+use stormkeeper_metrics::{
+    MetricId,
+    protocol::{ContributeAnswer, LogPage, LogQuery, MetaPage, MetaQuery, RegisterAnswer},
+};
+use stormkeeper_metrics_service::{Checkpoint, Lag, Measure, MetricsStatus};
+use stormkeeper_model::{NimbusId, Position, TopologyId};
+use stormkeeper_runtime::tasks::Tasks;
+
+impl Handle {
+    /// Returns the metric store of this nimbus, for reads. Every nimbus has one; the store of a
+    /// follower may be a few seconds behind.
+    ///
+    /// # Errors
+    /// [`Refusal::NoMetrics`] with the reason, while the store is not open.
+    pub fn metrics(&self) -> Result<Archive, Refusal> {
+        Ok(self.metrics_service()?.archive()?)
+    }
+
+    /// Returns how far this nimbus' log is behind the leader's. Cheap enough for every answer.
+    pub fn metrics_lag(&self) -> Lag {
+        self.metrics_service().map(Measure::lag).unwrap_or_default()
+    }
+
+    /// Returns how many entries each nimbus is behind the leader's log, for the nimbuses that this
+    /// one knows about: itself, and while it leads, its followers.
+    pub fn metrics_behind(&self) -> BTreeMap<NimbusId, u64> {
+        self.metrics_service().map(Measure::behind).unwrap_or_default()
+    }
+
+    /// Returns the problem that keeps this nimbus from following the leader's log, or, as the
+    /// leader, from ingesting metrics.
+    pub fn metrics_trouble(&self) -> Option<String> {
+        self.metrics_service().ok()?.problem()
+    }
+
+    /// Returns the status of the metrics service.
+    pub async fn metrics_status(&self) -> MetricsStatus {
+        match self.metrics_service() {
+            Ok(measure) => measure.status().await,
+            Err(refusal) => MetricsStatus { closed: Some(refusal.to_string()), ..MetricsStatus::default() },
+        }
+    }
+
+    /// Waits for a permit for the body of a registration or a metric batch. The body must be read
+    /// while the permit is held. Only a leader has permits.
+    ///
+    /// # Errors
+    /// [`Refusal::NotLeading`]; [`Refusal::NoMetrics`] if no permit is free in time.
+    pub async fn metrics_body_permit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        if !self.takes_writes() {
+            return Err(self.not_leading());
+        }
+        Ok(self.metrics_service()?.body_permit().await?)
+    }
+
+    /// Registers the names in `body`, a [`stormkeeper_metrics::protocol::RegisterRequest`].
+    ///
+    /// # Errors
+    /// [`Refusal::NotLeading`]; [`Refusal::NoMetrics`] if a retry may succeed;
+    /// [`Refusal::BadOption`] if a retry cannot succeed.
+    pub async fn register_metrics(&self, body: Bytes) -> Result<RegisterAnswer, Refusal> {
+        Ok(self.metrics_service()?.register(body).await?)
+    }
+
+    /// Ingests `body`, a [`stormkeeper_metrics::Contribution`].
+    ///
+    /// # Errors
+    /// [`Refusal::NotLeading`]; [`Refusal::BadOption`] if the body is no metric batch.
+    pub async fn ingest_metrics(&self, body: Bytes) -> Result<ContributeAnswer, Refusal> {
+        match self.metrics_service() {
+            Ok(measure) => Ok(measure.ingest(body).await?),
+            Err(refusal) => Ok(ContributeAnswer::NotNow { reason: refusal.to_string() }),
+        }
+    }
+
+    /// Deletes metas of a topology that no longer exists. Unknown ids change nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::NotLeading`]; [`Refusal::StillMeasured`] if the topology exists;
+    /// [`Refusal::NotReady`] and [`Refusal::NoMetrics`] if a retry may succeed.
+    pub async fn delete_metric_metas(
+        &self,
+        topology: &TopologyId,
+        ids: Vec<MetricId>,
+    ) -> Result<(), Refusal> {
+        if !self.takes_writes() {
+            return Err(self.not_leading());
+        }
+        Ok(self.metrics_service()?.delete_metas(topology, ids).await?)
+    }
+
+    /// Returns the log entries after those of the querying nimbus, and the local log end.
+    ///
+    /// # Errors
+    /// [`Refusal::NoMetrics`] if the store is not open, or this nimbus is not the leader that the
+    /// query names.
+    pub async fn metrics_log(&self, query: LogQuery) -> Result<(LogPage, Position), Refusal> {
+        Ok(self.metrics_service()?.log_after(query).await?)
+    }
+
+    /// Returns a page of metas.
+    ///
+    /// # Errors
+    /// [`Refusal::NoMetrics`] if the store is not open.
+    pub async fn metrics_metas(&self, query: MetaQuery) -> Result<MetaPage, Refusal> {
+        Ok(self.metrics_service()?.metas(query).await?)
+    }
+
+    /// Makes a checkpoint of the metric store. Returns it with the tasks that must send it.
+    ///
+    /// # Errors
+    /// [`Refusal::NoMetrics`] if the store is not open, this nimbus is taking over, or too many
+    /// checkpoints are being sent.
+    pub async fn metrics_checkpoint(&self) -> Result<(Checkpoint, &Tasks), Refusal> {
+        let measure = self.metrics_service()?;
+        Ok((measure.checkpoint().await?, measure.tasks()))
+    }
+
+    fn metrics_service(&self) -> Result<&Measure, Refusal> {
+        let none = || Refusal::NoMetrics { reason: "this nimbus has no metrics (local mode)".to_owned() };
+        self.measure.as_ref().ok_or_else(none)
+    }
+}

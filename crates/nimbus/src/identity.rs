@@ -1,0 +1,122 @@
+//! Identity of a nimbus: an id that lasts as long as its local directory, and a lock that at
+//! most one process can hold.
+//!
+//! Thanks to the lock a restarted nimbus may take over from its own dead session: no other
+//! process can be using its id.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use stormkeeper_model::{InvalidId, NimbusId};
+
+/// The id of this nimbus and the lock on its directory, held until this is dropped.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) id: NimbusId,
+    _lock: File,
+}
+
+/// Reason why a local directory gives no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory or a file in it cannot be used.
+    #[error("cannot read or write {}", path.display())]
+    Io {
+        /// The directory or file.
+        path: PathBuf,
+        /// Error of the operating system.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process holds the lock.
+    #[error("another nimbus is running in {}; give each its own storm.local.dir", path.display())]
+    InUse {
+        /// The locked directory.
+        path: PathBuf,
+    },
+    /// The id file does not hold a valid id.
+    #[error("{} does not hold a nimbus id; delete it unless the nimbus must keep its former id", path.display())]
+    BadId {
+        /// The id file.
+        path: PathBuf,
+        /// Parse error.
+        #[source]
+        source: InvalidId,
+    },
+}
+
+impl Identity {
+    /// Locks `dir` and reads the id in it, or makes one: `<host>-<8 hexadecimal digits>`.
+    pub(super) fn acquire(dir: &Path, host: &str) -> Result<Self, Error> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { path, source }
+        };
+        fs::create_dir_all(dir).map_err(io(dir))?;
+        let lock_path = dir.join("nimbus.lock");
+        let lock = File::options().create(true).append(true).open(&lock_path).map_err(io(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: dir.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(Error::Io { path: lock_path, source }),
+        }
+        let path = dir.join("nimbus-id");
+        let id = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|source| Error::BadId { path, source })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let id = new_id(host);
+                write_atomically(&path, id.as_str()).map_err(io(&path))?;
+                id
+            }
+            Err(source) => return Err(Error::Io { path, source }),
+        };
+        Ok(Self { id, _lock: lock })
+    }
+}
+
+/// Most characters of the host name in an id, so that the id stays well under its limit.
+const HOST_CHARS_MAX: usize = 60;
+
+fn new_id(host: &str) -> NimbusId {
+    let host: String = (host.chars().take(HOST_CHARS_MAX))
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' })
+        .collect();
+    format!("{host}-{:08x}", fastrand::u32(..)).parse().expect("letters, digits, dots and dashes")
+}
+
+/// Writes a file atomically: after a crash the file is complete or absent.
+fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_is_stable_and_a_second_process_is_rejected() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = Identity::acquire(dir.path(), "ho:st/1").expect("taken");
+        assert!(first.id.as_str().starts_with("ho-st-1-"), "{}", first.id);
+        let refused = Identity::acquire(dir.path(), "host").expect_err("in use");
+        assert!(matches!(refused, Error::InUse { .. }), "{refused}");
+        let id = first.id.clone();
+        drop(first);
+        assert_eq!(Identity::acquire(dir.path(), "other").expect("taken").id, id);
+    }
+
+    #[test]
+    fn an_invalid_id_file_is_named_in_the_error() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("nimbus-id"), "a/b").expect("written");
+        let refused = Identity::acquire(dir.path(), "host").expect_err("spoilt");
+        assert!(refused.to_string().contains("nimbus-id"), "{refused}");
+    }
+}

@@ -1,0 +1,391 @@
+//! Leader loop of a nimbus.
+//!
+//! One task owns everything that leading requires and makes all writes, one after the other:
+//!
+//! ```text
+//!   view changed ┐
+//!   deadline ────┼─▶ observe ─▶ decide ─▶ apply ─▶ read again ─▶ … until nothing is left
+//!   command ─────┘
+//! ```
+//!
+//! So two requests never race each other, and each plan is decided on a view that contains the
+//! writes of the last one. Another leader may be writing at the same time: the fence and the
+//! versions protect against that.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use crate::{
+    Options,
+    apply::apply,
+    blobs::BlobStore,
+    change::{self, Change},
+    decide::{Moment, decide},
+    drain::{self, DrainChange},
+    liveness::Liveness,
+    plan::Finding,
+    policy::Policy,
+    refusal::Refusal,
+    submit::{self, PreparedTopology, TopologyIds},
+};
+use stormkeeper_coordination::{
+    cluster::{
+        layout,
+        observer::{Observation, Observer},
+        record::Storm,
+        store::Store,
+    },
+    election::{FencedWriter, Leadership},
+    tree::TreePath,
+};
+use stormkeeper_metrics_service as measure;
+use stormkeeper_metrics_service::Measure;
+use stormkeeper_model::{
+    HostName, Term, TopologyId,
+    clock::{Clock, Monotonic},
+};
+use stormkeeper_runtime::{
+    tasks::{Ending, Tasks},
+    watch,
+};
+
+/// Most requests that may wait for the leader; more are rejected. Each takes milliseconds.
+pub(super) const COMMANDS_MAX: usize = 64;
+
+/// Time for which changes in quick succession are collected before the next decision, for
+/// example the first heartbeats of a topology. Short compared with the start of a worker.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+
+/// Most plans in a row without a pause. After that, something undoes our writes, or they cannot
+/// be made: the leader pauses before it tries again.
+const ROUNDS_IN_A_ROW: usize = 50;
+
+/// Pause after that, and pause after a plan of which not every action was applied.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Time that a leader may take on a stop to finish the write in progress.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A write requested by a client.
+#[derive(Debug)]
+pub(super) enum Command {
+    Submit {
+        prepared: Box<PreparedTopology>,
+        by: Option<String>,
+        reply: oneshot::Sender<Result<(TopologyId, Storm), Refusal>>,
+    },
+    Change {
+        topology: String,
+        change: Change,
+        by: Option<String>,
+        reply: oneshot::Sender<Result<(TopologyId, Storm), Refusal>>,
+    },
+    Drain {
+        host: HostName,
+        change: DrainChange,
+        by: Option<String>,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// Makes the leader task panic.
+    #[cfg(test)]
+    Panic,
+}
+
+/// Result of the last decision, for the API.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeaderStatus {
+    /// The term if this nimbus leads.
+    pub term: Option<Term>,
+    /// Findings of the last decision that need an operator; on a follower, those of its dry run.
+    pub findings: Vec<Finding>,
+}
+
+/// Parts of the nimbus that the leader loop and the dry run use.
+#[derive(Debug, Clone)]
+pub(super) struct LeaderContext {
+    pub(super) options: Arc<Options>,
+    pub(super) observer: Observer,
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) commands: watch::Sender<Option<mpsc::Sender<Command>>>,
+    pub(super) status: watch::Sender<LeaderStatus>,
+    /// The metrics service, if metrics are enabled, and the blob store that it reads.
+    pub(super) measure: Option<(Measure, BlobStore)>,
+}
+
+/// A nimbus that leads: its leadership and the leader task.
+#[derive(Debug)]
+pub(super) struct Leader {
+    leadership: Leadership,
+    tasks: Tasks,
+    context: LeaderContext,
+    /// Ends the leadership in the metrics service when dropped; nothing waits for that.
+    _metrics_leadership: Option<measure::Leading>,
+}
+
+/// Reason why a leader must stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StopCause {
+    /// The leadership was lost.
+    LeadershipLost,
+    /// The leader task panicked or was cancelled.
+    TaskEnded,
+}
+
+impl Leader {
+    /// Starts the leader task and the leadership in the metrics service.
+    pub(super) fn start(leadership: Leadership, context: LeaderContext, owner: &Tasks) -> Self {
+        let tasks = owner.child();
+        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let leading = LeaderLoop {
+            writer: leadership.writer(),
+            ids: TopologyIds::new(leadership.term()),
+            liveness: Liveness::new(context.clock.monotonic()),
+            policy: Policy::from(&*context.options),
+            move_budget: MoveBudget::default(),
+            observations: context.observer.observe(),
+            commands,
+            context: context.clone(),
+        };
+        let cancelled = tasks.cancelled();
+        tasks.start_graceful("leader", Ending::StopsOwner, leading.run(cancelled));
+        context.commands.send_replace(Some(sender));
+        context.status.send_replace(LeaderStatus { term: Some(leadership.term()), findings: Vec::new() });
+        let lead = |(measure, blobs): &(Measure, BlobStore)| {
+            measure.lead(leadership.writer(), Arc::new(blobs.clone()))
+        };
+        let measures = context.measure.as_ref().map(lead);
+        Self { leadership, tasks, context, _metrics_leadership: measures }
+    }
+
+    /// Waits until this nimbus must stop leading and returns the reason.
+    pub(super) async fn lost(&self) -> StopCause {
+        let ended = self.tasks.cancelled();
+        tokio::select! {
+            biased;
+            // Cancel-safe: both only wait.
+            () = self.leadership.lost() => StopCause::LeadershipLost,
+            () = ended.cancelled() => StopCause::TaskEnded,
+        }
+    }
+
+    /// Ends the leader task. Requests that have not begun are rejected.
+    pub(super) async fn stop(self) -> Leadership {
+        self.context.commands.send_replace(None);
+        self.context.status.send_replace(LeaderStatus::default());
+        if !self.tasks.stop(STOP_TIMEOUT).await {
+            // Its later writes are rejected by the fence.
+            warn!(term = %self.leadership.term(), "the leader task did not end in time; its writes are fenced");
+        }
+        self.leadership
+    }
+}
+
+/// Number of tasks that may still be moved away from lost workers in this period.
+#[derive(Debug, Default)]
+struct MoveBudget {
+    began: Option<Monotonic>,
+    n_moved: usize,
+}
+
+impl MoveBudget {
+    fn moves_left(&mut self, now: Monotonic, period: Duration, most: usize) -> usize {
+        if self.began.is_none_or(|began| now.since(began) >= period) {
+            (self.began, self.n_moved) = (None, 0);
+        }
+        most.saturating_sub(self.n_moved)
+    }
+
+    fn moved(&mut self, n: usize, now: Monotonic) {
+        if n > 0 {
+            self.began.get_or_insert(now);
+            self.n_moved += n;
+        }
+    }
+}
+
+struct LeaderLoop {
+    context: LeaderContext,
+    writer: FencedWriter,
+    ids: TopologyIds,
+    liveness: Liveness,
+    policy: Policy,
+    move_budget: MoveBudget,
+    observations: watch::Receiver<Observation>,
+    commands: mpsc::Receiver<Command>,
+}
+
+/// Next step after a decision.
+enum Next {
+    /// Decide again, on the view that contains the writes.
+    Again,
+    /// Wait for an event, at most this long.
+    Wait(Duration),
+}
+
+impl LeaderLoop {
+    async fn run(mut self, cancelled: tokio_util::sync::CancellationToken) {
+        // The view contains the last writes of the previous leader, and our leadership.
+        self.read_again(Vec::new()).await;
+        let mut n_in_a_row = 0;
+        while !cancelled.is_cancelled() {
+            let wait = match self.round().await {
+                Next::Again if n_in_a_row < ROUNDS_IN_A_ROW => {
+                    n_in_a_row += 1;
+                    continue;
+                }
+                Next::Again => RETRY_PAUSE,
+                Next::Wait(wait) => wait,
+            };
+            n_in_a_row = 0;
+            tokio::select! {
+                // Each command is followed by a round, which reads everything else.
+                biased;
+                // Cancel-safe: a command not returned stays in the queue, the others only wait.
+                () = cancelled.cancelled() => {}
+                Some(command) = self.commands.recv() => self.execute(command).await,
+                changed = self.observations.changed() => match changed {
+                    Ok(()) => tokio::time::sleep(DEBOUNCE).await,
+                    // The observer ends with the whole nimbus.
+                    Err(_ended) => cancelled.cancelled().await,
+                },
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Decides once and applies the plan.
+    async fn round(&mut self) -> Next {
+        let Observation { view, fresh, .. } = self.observations.borrow_and_update().clone();
+        let period = self.context.options.monitor_period;
+        if !fresh {
+            self.liveness.interrupt();
+            return Next::Wait(period);
+        }
+        let monotonic = self.context.clock.monotonic();
+        self.liveness.observe(&view, monotonic);
+        let most = self.policy.max_moves_per_round;
+        let moves_left = self.move_budget.moves_left(monotonic, period, most);
+        let moment = Moment { wall: self.context.clock.now(), monotonic, moves_left };
+        let mut plan = decide(&view, &self.liveness, moment, &self.policy);
+        if plan.actions.iter().any(|action| action.reason.needs_fresh_view()) {
+            // A lost event may hide a record: read before anything is treated as missing.
+            let Ok(view) = self.context.observer.read_now().await else { return Next::Wait(RETRY_PAUSE) };
+            self.liveness.observe(&view, monotonic);
+            plan = decide(&view, &self.liveness, moment, &self.policy);
+        }
+        self.report(plan.findings.clone());
+        if plan.actions.is_empty() {
+            let next = plan.next.unwrap_or(period).max(Duration::from_millis(1));
+            return Next::Wait(next.min(period));
+        }
+        let applied = apply(&plan, &self.writer, &self.context.store.tree()).await;
+        self.move_budget.moved(applied.n_moved, monotonic);
+        debug!(?applied, "applied a plan");
+        // The view must contain the writes before anything else is decided. If an action was
+        // not applied, any part of the view may be out of date.
+        let is_whole = !applied.is_cut_short && applied.n_refused == 0;
+        let is_read = match is_whole {
+            true => self.read_again(plan.records()).await,
+            false => self.context.observer.read_now().await.is_ok(),
+        };
+        match is_whole && is_read {
+            true => Next::Again,
+            false => Next::Wait(RETRY_PAUSE),
+        }
+    }
+
+    /// Updates the view with the records in `written` and with the list of all records. Returns
+    /// whether it succeeded.
+    async fn read_again(&self, written: Vec<TreePath>) -> bool {
+        let read = self.context.observer.read_again(written).await;
+        if let Err(error) = &read {
+            info!(%error, "could not read the cluster state; retrying");
+        }
+        read.is_ok()
+    }
+
+    /// Logs each new finding and publishes all of them for the API.
+    fn report(&self, findings: Vec<Finding>) {
+        self.context.status.send_if_modified(|status| {
+            if status.findings == findings {
+                return false;
+            }
+            for finding in findings.iter().filter(|finding| !status.findings.contains(finding)) {
+                let topology = finding.topology.as_ref().map(tracing::field::display);
+                warn!(topology, "{}", finding.trouble);
+            }
+            status.findings = findings;
+            true
+        });
+    }
+
+    async fn execute(&mut self, command: Command) {
+        let now = self.context.clock.now();
+        let term = self.writer.term();
+        let store = &self.context.store;
+        // A command sees the writes of the last one, and every topology: the previous leader may
+        // have added one a moment ago.
+        let view = match self.context.observer.read_again(Vec::new()).await {
+            Ok(view) => view,
+            Err(error) => return command.refuse(error.into()),
+        };
+        let (result, reply, verb, by) = match command {
+            Command::Submit { prepared, by, reply } => {
+                let asked = (&*prepared, &by);
+                let result = submit::execute(asked, &mut self.ids, now, &view, store, &self.writer).await;
+                (result, reply, "submit", by)
+            }
+            Command::Change { topology, change, by, reply } => {
+                let result = match change::find(&view, &topology) {
+                    Ok(id) => change::execute(&id, (&change, &by), now, store, &self.writer)
+                        .await
+                        .map(|storm| (id, storm)),
+                    Err(refusal) => Err(refusal),
+                };
+                (result, reply, change.verb(), by)
+            }
+            Command::Drain { host, change, by, reply } => {
+                let result = drain::execute(&host, (change, &by), now, &view, &self.writer).await;
+                match &result {
+                    Ok(()) => info!(%term, %host, by, "{}", change.verb()),
+                    Err(refusal) => info!(%term, %host, %refusal, "{} was rejected", change.verb()),
+                }
+                self.read_again(vec![layout::drain(&host)]).await;
+                // The caller may have gone; the change stands.
+                let _gone = reply.send(result);
+                return;
+            }
+            #[cfg(test)]
+            Command::Panic => panic!("a test asked for this panic"),
+        };
+        match &result {
+            Ok((id, storm)) => info!(%term, topology = %id, status = %storm.status, by, "{verb}"),
+            Err(refusal) => info!(%term, %refusal, by, "{verb} was rejected"),
+        }
+        // The next round must decide on the state after this write.
+        if let Ok((id, _)) = &result {
+            self.read_again(layout::records_of(id)).await;
+        }
+        // The caller may have gone; the change stands.
+        let _gone = reply.send(result);
+    }
+}
+
+impl Command {
+    fn refuse(self, refusal: Refusal) {
+        match self {
+            Self::Submit { reply, .. } | Self::Change { reply, .. } => {
+                // The caller may have gone.
+                let _gone = reply.send(Err(refusal));
+            }
+            Self::Drain { reply, .. } => {
+                let _gone = reply.send(Err(refusal));
+            }
+            #[cfg(test)]
+            Self::Panic => {}
+        }
+    }
+}

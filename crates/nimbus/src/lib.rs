@@ -1,0 +1,44 @@
+//! The coordinating daemon: observes the cluster, decides in pure code, acts through fenced
+//! writes.
+//!
+//! ```text
+//!  tree ─▶ Observer ─▶ ClusterView ─▶ decide ─▶ Plan ─▶ apply ─▶ FencedWriter ─▶ tree
+//!                          │            ▲
+//!                          └▶ Liveness ─┘             Handle ◀─ API, local mode
+//! ```
+//!
+//! Start reading at [`decide()`](decide::decide()), which is pure, then `leader.rs`, the loop
+//! around it, and [`daemon`], which assembles a nimbus.
+//!
+//! Invariants: only the nimbus that holds a [`stormkeeper_coordination::election::Leadership`] writes leader-owned
+//! records; every such write is fenced; a healthy task is not moved unless an operator asked for
+//! it; no topology is removed because one of its records is missing or unreadable.
+
+pub mod api;
+mod apply;
+pub mod blobs;
+mod candidacy;
+pub mod change;
+pub mod daemon;
+pub mod decide;
+pub mod drain;
+pub mod handle;
+pub mod identity;
+mod leader;
+pub mod liveness;
+#[cfg(test)]
+mod metrics_tests;
+mod onlooker;
+pub mod options;
+pub mod plan;
+pub mod policy;
+pub mod refusal;
+mod role;
+mod submit;
+#[cfg(test)]
+mod tests;
+
+pub use daemon::{Error, Nimbus, start};
+pub use handle::Handle;
+pub use leader::LeaderStatus;
+pub use options::Options;

@@ -1,0 +1,251 @@
+//! Liveness of workers and supervisors, from observations of this leader in this term.
+//!
+//! A heartbeat is an ephemeral znode: it exists or it does not. All times are read from our own
+//! monotonic clock when *we* first see a change: clocks of two machines are never compared, and
+//! observations from before our term, or from before the last loss of the connection, do not
+//! count.
+//!
+//! The unit of loss is the worker: as long as one of its tasks has a heartbeat its process is
+//! alive, and the worker itself restarts its other tasks. So a healthy task is never touched
+//! because of another task.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::policy::Policy;
+use stormkeeper_coordination::cluster::{layout, view::ClusterView};
+use stormkeeper_metrics::name::is_system_topology;
+use stormkeeper_model::{
+    BlobKey, Slot, SupervisorId, TaskId, Timestamp, TopologyId, assignment::AssignedWorker, clock::Monotonic,
+    task_set::TaskSet,
+};
+
+/// Observations of one leader: when each thing appeared or disappeared.
+#[derive(Debug, Clone)]
+pub struct Liveness {
+    term_began: Monotonic,
+    /// Start of the term, or time of the last reconnection: nobody could register before.
+    connected: Monotonic,
+    interrupted: bool,
+    topologies: BTreeMap<TopologyId, TopologyLiveness>,
+    /// Supervisors that have assigned workers and are absent, and since when.
+    gone: BTreeMap<SupervisorId, Monotonic>,
+    /// Topologies with heartbeats and without an assignment, and since when.
+    unassigned: BTreeMap<TopologyId, Monotonic>,
+    /// Blobs that no nimbus has, and since when.
+    unheld: BTreeMap<BlobKey, Monotonic>,
+    /// Topologies that have other records but not their topology record, and since when.
+    orphans: BTreeMap<TopologyId, Monotonic>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct TopologyLiveness {
+    /// Time at which each worker, identified by its start, was first seen assigned.
+    placed: BTreeMap<Slot, (Timestamp, Monotonic)>,
+    /// Time since which each assigned task has had no heartbeat.
+    silent: BTreeMap<TaskId, Monotonic>,
+}
+
+/// Health of a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerHealth {
+    /// At least one of its tasks has a heartbeat.
+    Alive,
+    /// None of its tasks has a heartbeat, and it is too early to call it lost.
+    Unknown {
+        /// Time at which it is lost if no heartbeat appears.
+        until: Monotonic,
+    },
+    /// The worker is lost: its tasks must be placed again.
+    Lost(LossReason),
+}
+
+/// Reason why a worker is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LossReason {
+    /// Its supervisor has been absent too long, and its tasks have no heartbeats.
+    #[error("its supervisor has been absent for {0:?}")]
+    SupervisorGone(Duration),
+    /// Its supervisor is present, and none of its tasks has a heartbeat.
+    #[error("none of its tasks has sent a heartbeat for {0:?}")]
+    Silent(Duration),
+}
+
+impl Liveness {
+    /// Liveness without any observation, for a leader whose term begins `now`.
+    pub fn new(now: Monotonic) -> Self {
+        Self {
+            term_began: now,
+            connected: now,
+            interrupted: false,
+            topologies: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            unassigned: BTreeMap::new(),
+            unheld: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+        }
+    }
+
+    /// Records that ZooKeeper cannot be reached. Things absent from the next view may be absent
+    /// because nobody could register: every timer then restarts.
+    pub fn interrupt(&mut self) {
+        self.interrupted = true;
+    }
+
+    /// Updates the timers from a fresh view.
+    pub fn observe(&mut self, view: &ClusterView, now: Monotonic) {
+        #[cfg(feature = "injected-bugs")]
+        let now = self.with_injected_bug(now);
+        if std::mem::take(&mut self.interrupted) {
+            self.connected = now;
+        }
+        // An assignment that cannot be read may be unchanged.
+        self.topologies
+            .retain(|id, _| view.assignments.contains_key(id) || view.is_unreadable(&layout::assignment(id)));
+        let nobody = TaskSet::default();
+        for (id, assignment) in &view.assignments {
+            let beats = view.beats.get(id).unwrap_or(&nobody);
+            self.topologies.entry(id.clone()).or_default().observe(&assignment.value.workers, beats, now);
+        }
+        let needed = view.assignments.values().flat_map(|assignment| assignment.value.supervisors());
+        let gone = needed
+            .filter(|id| !view.supervisors.contains_key(*id) && !view.is_unreadable(&layout::supervisor(id)));
+        keep_first(&mut self.gone, gone, now);
+        let unassigned = view
+            .beats
+            .iter()
+            .filter(|(id, beats)| !beats.is_empty() && !view.assignments.contains_key(*id))
+            .map(|(id, _)| id);
+        keep_first(&mut self.unassigned, unassigned, now);
+        let unheld = view.blobs.iter().filter(|(_, holders)| holders.is_empty()).map(|(key, _)| key);
+        keep_first(&mut self.unheld, unheld, now);
+        let orphans = orphans(view);
+        keep_first(&mut self.orphans, orphans.iter(), now);
+    }
+
+    /// Injected bug for tests of the simulator: things absent from the first view count as
+    /// absent since the start of the process, without time to come back.
+    #[cfg(feature = "injected-bugs")]
+    fn with_injected_bug(&mut self, now: Monotonic) -> Monotonic {
+        use stormkeeper_runtime::injected_bugs::{Sabotage, is_put_in};
+        let is_first = self.topologies.is_empty();
+        match is_put_in(Sabotage::LivenessFromBefore) && is_first {
+            true => {
+                (self.term_began, self.connected) = (Monotonic::START, Monotonic::START);
+                Monotonic::START
+            }
+            false => now,
+        }
+    }
+
+    /// Health of the worker of `id` in `slot`.
+    pub fn worker(
+        &self,
+        id: &TopologyId,
+        slot: &Slot,
+        worker: &AssignedWorker,
+        now: Monotonic,
+        policy: &Policy,
+    ) -> WorkerHealth {
+        let seen = self.topologies.get(id);
+        let silent_since = |task| seen.and_then(|seen| seen.silent.get(&task)).copied();
+        let mut last = None;
+        for task in worker.tasks.iter() {
+            match silent_since(task) {
+                Some(since) => last = last.max(Some(since)),
+                None => return WorkerHealth::Alive,
+            }
+        }
+        let silent = last.unwrap_or(now).max(self.connected);
+        let settled = self.connected.plus(policy.settle);
+        if let Some(gone) = self.gone.get(&slot.supervisor) {
+            let gone = (*gone).max(self.connected);
+            let until = gone.plus(policy.supervisor_timeout).max(settled);
+            return match now >= until {
+                true => WorkerHealth::Lost(LossReason::SupervisorGone(now.since(gone))),
+                false => WorkerHealth::Unknown { until },
+            };
+        }
+        let placed = seen.and_then(|seen| seen.placed.get(slot)).map_or(now, |(_, placed)| *placed);
+        let until = (placed.max(self.term_began).plus(policy.task_launch))
+            .max(silent.plus(policy.task_timeout))
+            .max(settled);
+        match now >= until {
+            true => WorkerHealth::Lost(LossReason::Silent(now.since(silent))),
+            false => WorkerHealth::Unknown { until },
+        }
+    }
+
+    /// Time at which the remaining heartbeats of a topology without an assignment belong to
+    /// workers that do not stop, and may be deleted.
+    pub fn heartbeats_overdue_at(&self, id: &TopologyId, now: Monotonic, policy: &Policy) -> Monotonic {
+        let since = self.unassigned.get(id).copied().unwrap_or(now);
+        since.max(self.connected).plus(policy.task_timeout)
+    }
+
+    /// Topologies that have other records but not their topology record, and since when.
+    pub fn orphans(&self) -> impl Iterator<Item = (&TopologyId, Monotonic)> {
+        self.orphans.iter().map(|(id, since)| (id, (*since).max(self.connected)))
+    }
+
+    /// Time since which no nimbus has had the blob.
+    pub fn unheld_since(&self, key: &BlobKey) -> Option<Monotonic> {
+        self.unheld.get(key).map(|since| (*since).max(self.connected))
+    }
+}
+
+impl TopologyLiveness {
+    fn observe(&mut self, workers: &BTreeMap<Slot, AssignedWorker>, beats: &TaskSet, now: Monotonic) {
+        self.placed.retain(|slot, _| workers.contains_key(slot));
+        let mut silent = BTreeMap::new();
+        for (slot, worker) in workers {
+            let placed = self.placed.entry(slot.clone()).or_insert((worker.start, now));
+            if placed.0 != worker.start {
+                *placed = (worker.start, now);
+            }
+            for task in worker.tasks.iter().filter(|task| !beats.contains(*task)) {
+                silent.insert(task, self.silent.get(&task).copied().unwrap_or(now));
+            }
+        }
+        self.silent = silent;
+    }
+}
+
+/// Topologies that have other records but not their topology record.
+fn orphans(view: &ClusterView) -> BTreeSet<TopologyId> {
+    let roots =
+        [layout::assignments(), layout::tasks_root(), layout::taskbeats_root(), layout::metrics_root()];
+    let unreadable = (view.unreadable.keys())
+        .filter(|path| path.parent().is_some_and(|parent| roots.contains(&parent)))
+        .filter_map(|path| path.name().parse().ok());
+    let readable = (view.assignments.keys())
+        .chain(view.tasks.keys())
+        .chain(view.beats.keys())
+        .chain(&view.errors)
+        .chain(view.metrics.keys());
+    readable
+        .cloned()
+        .chain(unreadable)
+        .filter(|id| {
+            !is_system_topology(id)
+                && !view.storms.contains_key(id)
+                && !view.is_unreadable(&layout::storm(id))
+        })
+        .collect()
+}
+
+/// Replaces the keys of `since` by `keys`; a key that was there keeps its time, a new one gets
+/// `now`.
+fn keep_first<'a, K: Ord + Clone + 'a>(
+    since: &mut BTreeMap<K, Monotonic>,
+    keys: impl Iterator<Item = &'a K>,
+    now: Monotonic,
+) {
+    let mut kept = BTreeMap::new();
+    for key in keys {
+        kept.insert(key.clone(), since.get(key).copied().unwrap_or(now));
+    }
+    *since = kept;
+}

@@ -1,0 +1,459 @@
+//! Whole nimbuses with their APIs and metric stores, on the memory tree, in real time. The tests
+//! advance the wall clock by hand.
+
+mod forgetting;
+mod put_aside;
+mod short_lives;
+mod shown;
+mod taking_over;
+mod uploaders;
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures_util::stream;
+
+use crate as nimbus;
+use crate::refusal::Refusal;
+use crate::{
+    Handle,
+    api::{self, Running},
+    change::Change,
+    handle::Submission,
+};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use stormkeeper_api_types::message::KillRequest;
+use stormkeeper_coordination::cluster::store::Store;
+use stormkeeper_coordination::{
+    cluster::{
+        layout,
+        record::{self, Resources, Supervisor},
+    },
+    tree::{CreateMode, Tree, memory::MemoryTree},
+};
+use stormkeeper_metric_store::Archive;
+use stormkeeper_metrics::name::NIMBUS;
+use stormkeeper_metrics::{
+    Contribution, MetricId, MetricName, MetricType, Minute, Point, Subject, Window,
+    contribution::Cuts,
+    point,
+    protocol::{
+        Claim, ContributeAnswer, Meta, MetaQuery, NAMES_MAX, RegisterAnswer, RegisterRequest, Registered,
+    },
+};
+use stormkeeper_metrics_service::{
+    ExporterActivity, MetricOptions, Pace, ReplicaState, plugin::MetricUploader,
+};
+use stormkeeper_model::{Port, Timestamp, status::TopologyStatus, test_support::lines_and_count};
+use stormkeeper_model::{Position, Term, TopologyId, clock::Clock};
+use stormkeeper_runtime::test_support::wait_until;
+use stormkeeper_topology_package::package::{self as bundle, Bundle};
+use tokio_util::sync::CancellationToken;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Short intervals, with time enough for answers on a busy machine.
+const PACE: Pace = Pace {
+    reopen: Duration::from_millis(100),
+    fetch_idle: Duration::from_millis(30),
+    fetch_lagging: Duration::from_millis(10),
+    takeover_poll: Duration::from_millis(20),
+    publish_high_watermark: Duration::from_millis(5),
+    publish_metas: Duration::from_millis(30),
+    record_pause: Duration::from_millis(30),
+    check_metas: Duration::from_millis(50),
+    clock_check: Duration::from_millis(20),
+    export_pause: Duration::from_millis(50),
+    exporter_call: Duration::from_secs(2),
+    export_timeout: Duration::from_secs(2),
+};
+
+struct Cluster {
+    server: MemoryTree,
+    tree: Arc<dyn Tree>,
+    clock: Clock,
+    dir: tempfile::TempDir,
+}
+
+struct One {
+    running: Running,
+    stop: CancellationToken,
+}
+
+impl One {
+    fn handle(&self) -> &Handle {
+        self.running.handle()
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.running.stopped().await.expect("told to stop");
+    }
+
+    fn archive(&self) -> Archive {
+        self.handle().metrics().expect("open")
+    }
+
+    async fn until_open(&self) -> Archive {
+        wait_until("the archive is open", LONG, || async {
+            self.handle().metrics().map_err(|refusal| refusal.to_string())
+        })
+        .await
+    }
+
+    async fn until_caught_up_with(&self, leader: &Self) {
+        wait_until("the log has every entry of the leader's", LONG, || async {
+            let (own, its) = (self.archive().position(), leader.archive().position());
+            if own == its { Ok(()) } else { Err(format!("{own:?} of {its:?}")) }
+        })
+        .await;
+    }
+
+    async fn until_ingesting(&self) {
+        wait_until("the leader ingests metrics", LONG, || async {
+            let status = self.handle().metrics_status().await;
+            let sees = self.handle().leader().is_some_and(|leader| leader.nimbus == *self.handle().id());
+            if status.state == ReplicaState::Leading && sees { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await;
+    }
+
+    /// Waits until this leader has published a high watermark at or after `at`.
+    async fn until_committed(&self, at: Position) {
+        wait_until("the entry is committed", LONG, || async {
+            let status = self.handle().metrics_status().await;
+            if status.high_watermark >= at { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await;
+    }
+
+    /// Returns the count of the topology's one counter in a minute.
+    async fn count(&self, topology: &TopologyId, minute: Minute) -> Option<u64> {
+        let (id, _) = emitted(topology);
+        let points = self.archive().points(id, Window::M1, minute, minute, 10).await.expect("read");
+        match points.as_slice() {
+            [] => None,
+            [(_, Point::Counter(counter))] => Some(counter.count),
+            points => panic!("{points:?}"),
+        }
+    }
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        let server = MemoryTree::new();
+        let tree: Arc<dyn Tree> = server.connect();
+        let supervisor = Supervisor {
+            host: "host".to_owned(),
+            ports: (6700..6710).map(Port).collect(),
+            resources: Resources { cpu_percent: 400, memory_mb: 4096 },
+            version: "0".to_owned(),
+            start: Timestamp::EPOCH,
+        };
+        tree.ensure(&layout::supervisors()).await.expect("made");
+        let path = layout::supervisor(&"s0".parse().expect("valid"));
+        tree.create(&path, &record::encode(&supervisor), CreateMode::Ephemeral).await.expect("created");
+        let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+        Self { server, tree, clock, dir: tempfile::tempdir().expect("a directory") }
+    }
+
+    fn options(&self, name: &str, pace: Pace) -> nimbus::Options {
+        nimbus::Options {
+            candidate_grace: Duration::ZERO,
+            replication: nimbus::options::Replication { min_count: Some(1), wait: None },
+            metrics: Some(MetricOptions { names_per_topology_max: 1000, pace, ..MetricOptions::of_test() }),
+            ..nimbus::Options::of_test(self.dir.path().join(name))
+        }
+    }
+
+    async fn start_with(&self, options: nimbus::Options) -> One {
+        let stop = CancellationToken::new();
+        let running = api::start(options, self.server.connect(), self.clock.clone(), stop.clone());
+        One { running: running.await.expect("started"), stop }
+    }
+
+    async fn start(&self, name: &str) -> One {
+        self.start_with(self.options(name, PACE)).await
+    }
+
+    /// Starts a leader that ingests metrics, and a follower that follows it.
+    async fn two(&self, follower: Pace) -> (One, One) {
+        let leader = self.start("a").await;
+        leader.until_ingesting().await;
+        let follower = self.start_with(self.options("b", follower)).await;
+        follower.until_open().await;
+        let id = follower.handle().id().clone();
+        wait_until("both nimbuses see both nimbuses", LONG, || async {
+            let sees =
+                |one: &One| one.handle().observation().is_ok_and(|seen| seen.view.nimbuses.contains_key(&id));
+            if sees(&leader) && sees(&follower) { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .await;
+        // A slow follower fetches once at its start: its log must not depend on when that happens.
+        wait_until("the follower has fetched every entry", LONG, || async {
+            // The leader records the log end that the follower had before it applied the page.
+            let lag = follower.handle().metrics_lag();
+            lag.caught_up_at.map(drop).ok_or_else(|| format!("{lag:?}"))
+        })
+        .await;
+        (leader, follower)
+    }
+
+    fn minute(&self) -> Minute {
+        Minute::of(self.clock.now())
+    }
+}
+
+async fn submit(one: &One, name: &str) -> TopologyId {
+    let handle = one.handle();
+    let Bundle { key, bytes } = bundle::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed");
+    let body = stream::iter([Ok::<_, Infallible>(Bytes::from(bytes))]);
+    handle.blobs().put(&key, body).await.expect("stored");
+    let status = TopologyStatus::Active;
+    let submission = Submission { name: None, blob: key, owner: "me".to_owned(), by: None, status };
+    handle.submit(submission).await.expect("taken").0
+}
+
+/// Returns the one metric of these tests.
+fn emitted(topology: &TopologyId) -> (MetricId, MetricName) {
+    let name = MetricName::new(topology.clone(), MetricType::Counter, Subject::Topology, "sys", "Emitted");
+    let name = name.expect("valid");
+    (MetricId::of(&name.to_string(), 0), name)
+}
+
+async fn register(one: &One, topology: &TopologyId) -> Result<RegisterAnswer, Refusal> {
+    let (id, name) = emitted(topology);
+    let claims = vec![Claim { name: name.to_string(), id }];
+    let request = RegisterRequest { topology: topology.clone(), claims };
+    let body = rmp_serde::to_vec(&request).expect("a message");
+    one.handle().register_metrics(body.into()).await
+}
+
+fn contribution(topology: &TopologyId, minute: Minute, cut: u64, n: u64) -> Contribution {
+    let point = Point::Counter(point::Counter { count: n });
+    Contribution {
+        topology: topology.clone(),
+        minute,
+        cuts: vec![Cuts { worker: "w1".parse().expect("valid"), first: cut, last: cut }],
+        points: vec![(emitted(topology).0, point)],
+    }
+}
+
+async fn contribute(one: &One, contribution: &Contribution) -> ContributeAnswer {
+    let body = rmp_serde::to_vec(contribution).expect("a message");
+    one.handle().ingest_metrics(body.into()).await.expect("answered")
+}
+
+async fn stored(one: &One, contribution: &Contribution) -> (Position, Position) {
+    match self::contribute(one, contribution).await {
+        ContributeAnswer::Stored { at, safe } => (at, safe),
+        answer => panic!("{answer:?}"),
+    }
+}
+
+async fn metas(one: &One, topology: &TopologyId) -> Vec<Meta> {
+    let query = MetaQuery { topology: topology.clone(), meta: None, after: None, limit: NAMES_MAX };
+    one.archive().metas(query).await.expect("read").metas
+}
+
+#[tokio::test]
+async fn committed_metrics_survive_on_a_follower_that_leads_next() {
+    let cluster = Cluster::new().await;
+    let (leader, follower) = cluster.two(PACE).await;
+    let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
+    let first = contribution(&topology, minute, 1, 5);
+    assert!(
+        matches!(contribute(&leader, &first).await, ContributeAnswer::Unregistered { ids } if ids.len() == 1)
+    );
+    let (id, _) = emitted(&topology);
+    assert_eq!(register(&leader, &topology).await.expect("taken").claims, [Registered::As(id)]);
+    let (at, _) = stored(&leader, &first).await;
+    assert!(at > Position::default());
+    follower.until_caught_up_with(&leader).await;
+    leader.until_committed(at).await;
+    let (_, safe) = stored(&leader, &first).await;
+    assert!(safe >= at, "{safe:?}");
+    assert_eq!(follower.count(&topology, minute).await, Some(5), "counted once, and on the follower");
+    assert_eq!(leader.handle().metrics_status().await.counts.duplicates, 1);
+
+    // The leader dies with its disk, without resigning.
+    let dir = leader.handle().options().local_dir.clone();
+    leader.stop().await;
+    std::fs::remove_dir_all(dir).expect("removed");
+    follower.until_ingesting().await;
+    assert_eq!(follower.count(&topology, minute).await, Some(5));
+    assert_eq!(metas(&follower, &topology).await.len(), 1);
+    stored(&follower, &first).await;
+    let next = contribution(&topology, minute, 2, 7);
+    let (next_at, _) = stored(&follower, &next).await;
+    assert!(next_at > at, "{next_at:?}");
+    wait_until("the new leader commits alone", LONG, || async {
+        // A repeated batch changes nothing.
+        let (_, safe) = stored(&follower, &next).await;
+        if safe >= next_at { Ok(()) } else { Err(format!("{safe:?}")) }
+    })
+    .await;
+    assert_eq!(follower.count(&topology, minute).await, Some(12));
+
+    // A nimbus with an empty disk fetches the whole log.
+    let again = cluster.start("a").await;
+    again.until_open().await;
+    again.until_caught_up_with(&follower).await;
+    assert_eq!(again.count(&topology, minute).await, Some(12));
+    assert_eq!(metas(&again, &topology).await, metas(&follower, &topology).await);
+}
+
+#[tokio::test]
+async fn metas_that_differ_in_content_only_are_replaced_by_the_leaders() {
+    let cluster = Cluster::new().await;
+    let (leader, follower) = cluster.two(PACE).await;
+    let topology = submit(&leader, "wc").await;
+    register(&leader, &topology).await.expect("taken");
+    follower.until_caught_up_with(&leader).await;
+    wait_until("the fingerprints of the metas are published", LONG, || async {
+        let view = follower.handle().observation().expect("read").view;
+        let told = view.metrics.get(&topology).map(|told| told.value.clone());
+        if told.as_ref().is_some_and(|told| told.count == 1) { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+    let good = metas(&follower, &topology).await;
+    let bad = vec![Meta { id: MetricId(77), name: good[0].name.clone() }];
+    follower.archive().replace_metas(&topology, bad.clone()).await.expect("replaced");
+    wait_until("the follower has the leader's metas again", LONG, || async {
+        let now = metas(&follower, &topology).await;
+        let n = follower.handle().metrics_status().await.counts.metas_repaired;
+        if now == good && n >= 1 { Ok(()) } else { Err(format!("{now:?} {n}")) }
+    })
+    .await;
+    let own = follower.archive().fingerprint(&topology).await.expect("known");
+    assert_eq!(own, leader.archive().fingerprint(&topology).await.expect("known"));
+}
+
+#[tokio::test]
+async fn published_metas_of_daemons_are_never_removed() {
+    let cluster = Cluster::new().await;
+    let leader = cluster.start("a").await;
+    leader.until_ingesting().await;
+    cluster.clock.turn(Duration::from_secs(61));
+    let path = layout::metrics(&NIMBUS.parse().expect("valid"));
+    wait_until("the metas of the self metrics are published", LONG, || async {
+        let node = cluster.tree.get(&path).await.expect("read");
+        if node.is_some() { Ok(()) } else { Err("there is no such znode".to_owned()) }
+    })
+    .await;
+    // Much longer than the records of a removed topology are kept.
+    cluster.clock.turn(Duration::from_secs(600));
+    leader.handle().change("none", Change::Activate, None).await.expect_err("only wakes the leader");
+    let topology = submit(&leader, "wc").await;
+    let kill = Change::Kill(KillRequest { wait_secs: Some(0) });
+    leader.handle().change(topology.as_str(), kill, None).await.expect("killed");
+    wait_until("the topology and its last decision are gone", LONG, || async {
+        cluster.clock.turn(Duration::from_secs(1));
+        match cluster.tree.get(&layout::storm(&topology)).await.expect("read") {
+            None => Ok(()),
+            Some(_) => Err("it is there".to_owned()),
+        }
+    })
+    .await;
+    assert!(cluster.tree.get(&path).await.expect("read").is_some());
+    let findings = leader.handle().status().findings;
+    assert!(findings.is_empty(), "{findings:?}");
+}
+
+#[tokio::test]
+async fn nimbus_without_a_metric_store_runs_and_reports_why() {
+    let cluster = Cluster::new().await;
+    let dir = cluster.dir.path().join("a");
+    std::fs::create_dir_all(&dir).expect("made");
+    // A file in place of the directory.
+    std::fs::write(dir.join("metrics"), b"x").expect("written");
+    let one = cluster.start("a").await;
+    let handle = one.handle();
+    wait_until("the nimbus leads", LONG, || async {
+        if handle.takes_writes() && handle.leader().is_some() { Ok(()) } else { Err("no".to_owned()) }
+    })
+    .await;
+    let topology = submit(&one, "wc").await;
+    let closed = wait_until("the status has the reason", LONG, || async {
+        let closed = handle.metrics_status().await.closed;
+        closed.filter(|reason| reason.contains("metrics archive")).ok_or("nothing".to_owned())
+    })
+    .await;
+    let answer = contribute(&one, &contribution(&topology, cluster.minute(), 1, 1)).await;
+    assert!(
+        matches!(&answer, ContributeAnswer::NotNow { reason } if reason.contains("archive")),
+        "{answer:?}"
+    );
+    let refused = register(&one, &topology).await.expect_err("the store is not open");
+    assert_eq!(refused.code(), stormkeeper_api_types::message::Code::NotReady, "{closed}");
+    std::fs::remove_file(dir.join("metrics")).expect("removed");
+    one.until_ingesting().await;
+    register(&one, &topology).await.expect("taken");
+    stored(&one, &contribution(&topology, cluster.minute(), 1, 1)).await;
+}
+
+#[tokio::test]
+async fn only_the_leader_ingests_metrics_and_only_of_known_topologies() {
+    let cluster = Cluster::new().await;
+    let (leader, follower) = cluster.two(PACE).await;
+    let post = async |one: &One, route: &str, body: Vec<u8>| {
+        let url = format!("http://{}/api/v1/metrics/{route}", one.handle().api());
+        let client = reqwest::Client::builder().no_proxy().build().expect("made");
+        let response = client.post(url).body(body).send().await.expect("answered");
+        (response.status().as_u16(), response.bytes().await.expect("a body").to_vec())
+    };
+    let unknown = contribution(&"none-1-1".parse().expect("valid"), cluster.minute(), 1, 1);
+    let body = rmp_serde::to_vec(&unknown).expect("a message");
+    let (status, said) = post(&follower, "contribute", body.clone()).await;
+    assert_eq!((status, String::from_utf8_lossy(&said).contains("no_leader")), (503, true));
+    let (status, said) = post(&leader, "contribute", body).await;
+    let answer: ContributeAnswer = rmp_serde::from_slice(&said).expect("an answer");
+    assert!(
+        matches!(&answer, ContributeAnswer::NotNow { reason } if reason.contains("none-1-1")),
+        "{answer:?}"
+    );
+    assert_eq!(status, 200);
+    let (status, said) = post(&leader, "contribute", b"garbage".to_vec()).await;
+    assert_eq!((status, String::from_utf8_lossy(&said).contains("not the message expected")), (400, true));
+    let counts = leader.handle().metrics_status().await.counts;
+    assert_eq!((counts.undecodable, counts.retry_later, counts.batches), (1, 1, 0));
+
+    // The last minutes of a killed topology are ingested after its removal.
+    let topology = submit(&leader, "wc").await;
+    register(&leader, &topology).await.expect("taken");
+    wait_until("the start is recorded", LONG, || async {
+        let history = leader.archive().history(None, 10).await.expect("read");
+        let is_told = history.iter().any(|entry| entry.topology == topology);
+        if is_told { Ok(()) } else { Err(format!("{history:?}")) }
+    })
+    .await;
+    let kill = Change::Kill(KillRequest { wait_secs: Some(0) });
+    leader.handle().change(topology.as_str(), kill, None).await.expect("killed");
+    wait_until("the topology is gone", LONG, || async {
+        cluster.clock.turn(Duration::from_secs(1));
+        let view = leader.handle().observation().expect("read").view;
+        if view.storms.contains_key(&topology) { Err("it is there".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    stored(&leader, &contribution(&topology, cluster.minute(), 1, 3)).await;
+    let history = wait_until("the end is recorded", LONG, || async {
+        let history = leader.archive().history(None, 10).await.expect("read");
+        match history.iter().find(|entry| entry.topology == topology) {
+            Some(entry) if entry.killed.is_some() => Ok(entry.clone()),
+            entry => Err(format!("{entry:?}")),
+        }
+    })
+    .await;
+    assert_eq!((history.started_by.as_deref(), history.sample_rate), (Some("me"), 0.1));
+    let track = leader.archive().track(&topology, None, 100).await.expect("read");
+    assert!(!track.is_empty() && track.iter().all(|entry| entry.to.is_some()), "{track:?}");
+    wait_until("the follower has the same track", LONG, || async {
+        let its = follower.archive().track(&topology, None, 100).await.expect("read");
+        if its == track { Ok(()) } else { Err(format!("{its:?}")) }
+    })
+    .await;
+}

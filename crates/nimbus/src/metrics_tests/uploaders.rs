@@ -1,0 +1,199 @@
+//! Exporters that panic, hang, block their thread and reject uploads.
+
+use std::sync::{
+    Condvar,
+    atomic::{AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+
+use super::*;
+use stormkeeper_metric_store as archive;
+use stormkeeper_metric_store::UploadKey;
+use stormkeeper_metrics_service::plugin::{PayloadSource, Sent, UploadError};
+
+/// Behaviour of an exporter.
+#[derive(Debug)]
+enum Manner {
+    Good,
+    Panics,
+    Hangs,
+    /// Blocks its thread until the test releases it.
+    Blocks(Mutex<bool>, Condvar),
+    /// Rejects this many uploads, then accepts the rest.
+    Refuses(AtomicU64),
+    /// Every call except uploads panics the first time and hangs the second time.
+    Clumsy {
+        init: AtomicU64,
+        metas: AtomicU64,
+        events: AtomicU64,
+    },
+}
+
+async fn stumble(n: &AtomicU64) {
+    match n.fetch_add(1, Ordering::Relaxed) {
+        0 => panic!("as it should"),
+        1 => std::future::pending().await,
+        _ => {}
+    }
+}
+
+#[derive(Debug)]
+struct Odd {
+    name: &'static str,
+    manner: Manner,
+    sum: AtomicU64,
+    n_metas: AtomicU64,
+    n_events: AtomicU64,
+    n_cleanups: AtomicU64,
+}
+
+fn odd(name: &'static str, manner: Manner) -> Arc<Odd> {
+    let zero = || AtomicU64::new(0);
+    Arc::new(Odd { name, manner, sum: zero(), n_metas: zero(), n_events: zero(), n_cleanups: zero() })
+}
+
+#[async_trait]
+impl MetricUploader for Odd {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    async fn init(&self) -> Result<(), UploadError> {
+        if let Manner::Clumsy { init, .. } = &self.manner {
+            stumble(init).await;
+        }
+        Ok(())
+    }
+
+    async fn register_metrics(&self, metas: &[Meta]) -> Result<(), UploadError> {
+        if let Manner::Clumsy { metas, .. } = &self.manner {
+            stumble(metas).await;
+        }
+        self.n_metas.fetch_add(metas.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, UploadError> {
+        match &self.manner {
+            Manner::Good | Manner::Clumsy { .. } => {}
+            Manner::Panics => panic!("as it should"),
+            Manner::Hangs => std::future::pending().await,
+            Manner::Blocks(free, news) => {
+                let mut free = free.lock().expect("no panic");
+                while !*free {
+                    free = news.wait(free).expect("no panic");
+                }
+            }
+            Manner::Refuses(left) => {
+                let is_refused =
+                    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
+                if is_refused {
+                    let (url, said) = ("http://x".to_owned(), "full".to_owned());
+                    return Err(UploadError::Answered { url, status: 500, said });
+                }
+            }
+        }
+        let (mut after, mut sent) = (None, Sent::default());
+        loop {
+            let page = source.page(after).await?;
+            for (meta, point) in &page.points {
+                sent.points += 1;
+                if let (Point::Counter(counter), "Emitted") = (point, meta.name.name()) {
+                    self.sum.fetch_add(counter.count, Ordering::Relaxed);
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        assert!(key.seq > 0);
+        Ok(sent)
+    }
+
+    async fn send_event(&self, _event: &archive::Event) -> Result<(), UploadError> {
+        if let Manner::Clumsy { events, .. } = &self.manner {
+            stumble(events).await;
+        }
+        self.n_events.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn cleanup(&self) {
+        self.n_cleanups.fetch_add(1, Ordering::Relaxed);
+        assert!(!matches!(self.manner, Manner::Clumsy { .. }), "as it should");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn faulty_exporter_does_not_affect_the_others() {
+    let cluster = Cluster::new().await;
+    let (good, panics, hangs) =
+        (odd("good", Manner::Good), odd("panics", Manner::Panics), odd("hangs", Manner::Hangs));
+    let blocks = odd("blocks", Manner::Blocks(Mutex::new(false), Condvar::new()));
+    let refuses = odd("refuses", Manner::Refuses(AtomicU64::new(3)));
+    let zero = || AtomicU64::new(0);
+    let clumsy = odd("clumsy", Manner::Clumsy { init: zero(), metas: zero(), events: zero() });
+    let all = [&good, &panics, &hangs, &blocks, &refuses, &clumsy];
+    let short = Duration::from_millis(300);
+    let mut options = cluster.options("a", Pace { export_timeout: short, exporter_call: short, ..PACE });
+    let metrics = options.metrics.as_mut().expect("given");
+    metrics.more_uploaders = all.map(|odd| Arc::clone(odd) as Arc<dyn MetricUploader>).to_vec();
+    let leader = cluster.start_with(options).await;
+    leader.until_ingesting().await;
+    let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
+    register(&leader, &topology).await.expect("taken");
+    for (cut, n) in [(1, 5), (2, 6)] {
+        let minute = minute.plus(u32::try_from(cut).expect("small") - 1);
+        stored(&leader, &contribution(&topology, minute, cut, n)).await;
+        cluster.clock.turn(Duration::from_secs(61));
+    }
+    cluster.clock.turn(Duration::from_secs(61));
+    let sum = |odd: &Odd| odd.sum.load(Ordering::Relaxed);
+    let seen = wait_until("the good exporter is done, the others failed", LONG, || async {
+        // A rejected upload is retried by time alone.
+        cluster.clock.turn(Duration::from_millis(20));
+        let states = leader.handle().metrics_status().await.exporters;
+        let failure =
+            |name: &str| states.get(name).and_then(|state| state.last_failure.clone()).unwrap_or_default();
+        let is_done = sum(&good) == 11
+            && sum(&refuses) == 11
+            && sum(&clumsy) == 11
+            && failure("panics").contains("panicked")
+            && failure("hangs").contains("longer than")
+            && states.get("blocks").is_some_and(|state| state.activity == ExporterActivity::Stuck);
+        if is_done { Ok(states) } else { Err(format!("{} {} {states:?}", sum(&good), sum(&refuses))) }
+    })
+    .await;
+    assert_eq!((seen["good"].failures, seen["refuses"].failures), (0, 3));
+    // A panic and a timeout of each of its three calls; only two events are lost by that.
+    assert_eq!((seen["clumsy"].failures, seen["clumsy"].events_dropped), (6, 2));
+    assert!(good.n_metas.load(Ordering::Relaxed) >= 1);
+    assert_eq!(clumsy.n_metas.load(Ordering::Relaxed), good.n_metas.load(Ordering::Relaxed));
+    wait_until("the events are sent", LONG, || async {
+        let n = good.n_events.load(Ordering::Relaxed);
+        if n >= 2 { Ok(()) } else { Err(n.to_string()) }
+    })
+    .await;
+    let queue = leader.archive().queue_status().await.expect("there is a queue");
+    assert!(queue.uploaders["panics"].pending >= 2 && queue.uploaders["good"].pending == 0, "{queue:?}");
+
+    // After its release, the blocked exporter continues where it was.
+    let Manner::Blocks(free, news) = &blocks.manner else { panic!("it blocks") };
+    *free.lock().expect("no panic") = true;
+    news.notify_all();
+    wait_until("the exporter that was stuck has everything", LONG, || async {
+        cluster.clock.turn(Duration::from_millis(20));
+        let state = leader.handle().metrics_status().await.exporters["blocks"].clone();
+        // The upload that timed out was completed all the same.
+        if sum(&blocks) >= 11 && state.activity == ExporterActivity::Idle {
+            Ok(())
+        } else {
+            Err(format!("{state:?}"))
+        }
+    })
+    .await;
+    leader.stop().await;
+    assert_eq!([&good, &clumsy].map(|odd| odd.n_cleanups.load(Ordering::Relaxed)), [1, 1]);
+}

@@ -1,0 +1,67 @@
+//! Settings of a nimbus, as given by its configuration.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+pub use crate::blobs::copies::Replication;
+pub use stormkeeper_metrics_service::{MetricOptions, Pace};
+
+/// Settings of a nimbus replica.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Directory for its id, its blobs and its metrics.
+    pub local_dir: PathBuf,
+    /// Host name under which other processes reach it.
+    pub host: String,
+    /// Listen address of its API. With port 0 the system chooses a free port.
+    pub api: SocketAddr,
+    /// Longest pause between two decisions, if no event causes one earlier.
+    pub monitor_period: Duration,
+    /// Time without a heartbeat after which a task is dead.
+    pub task_timeout: Duration,
+    /// Time that a task may take from its assignment to its first heartbeat.
+    pub task_launch: Duration,
+    /// Time that a supervisor may be absent before its tasks move, if they are absent too.
+    pub supervisor_timeout: Duration,
+    /// Time during which a new leader moves nothing, so that supervisors and workers can come
+    /// back after an outage: the session timeout and a margin.
+    pub settle: Duration,
+    /// Most tasks that are moved away from lost workers in one round.
+    pub max_moves_per_round: usize,
+    /// Time that a nimbus with missing blobs of live topologies waits for others to lead.
+    pub candidate_grace: Duration,
+    /// Size of the largest blob accepted.
+    pub max_blob_bytes: u64,
+    /// Time that a blob which no topology uses stays on disk.
+    pub blob_retention: Duration,
+    /// Number of nimbuses that must have the blob of a topology before it is accepted, and the
+    /// wait for them, unless the topology sets its own.
+    pub replication: Replication,
+    /// Wait of a kill or rebalance if neither the operator nor the topology sets one.
+    pub message_timeout: Duration,
+    /// Metric settings; without them this nimbus keeps no metrics.
+    pub metrics: Option<MetricOptions>,
+}
+
+#[cfg(any(test, feature = "test-support"))]
+impl Options {
+    /// Options of a test nimbus: a free port on the loopback interface, no metrics.
+    pub fn of_test(local_dir: PathBuf) -> Self {
+        Self {
+            local_dir,
+            host: "127.0.0.1".to_owned(),
+            api: ([127, 0, 0, 1], 0).into(),
+            monitor_period: Duration::from_secs(10),
+            task_timeout: Duration::from_secs(30),
+            task_launch: Duration::from_secs(120),
+            supervisor_timeout: Duration::from_secs(30),
+            settle: Duration::from_secs(15),
+            max_moves_per_round: 100,
+            candidate_grace: Duration::from_secs(30),
+            max_blob_bytes: 20_000,
+            blob_retention: Duration::from_secs(600),
+            replication: Replication::default(),
+            message_timeout: Duration::from_secs(30),
+            metrics: None,
+        }
+    }
+}

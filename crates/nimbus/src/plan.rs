@@ -1,0 +1,521 @@
+//! Result of a decision: actions with reasons, and findings that need an operator.
+//!
+//! An action is one transaction, except for the deletion of a killed topology's records,
+//! which may be too many for one. It names every version on which it was decided, so that
+//! applying it leaves no choice: it takes effect as decided or not at all.
+
+use std::{fmt, time::Duration};
+
+use crate::liveness::LossReason;
+use stormkeeper_coordination::{
+    cluster::{
+        event::{EVENT_BYTES_MAX, EventNumber},
+        layout,
+        record::{self, Orders, Stored, Storm, Tasks},
+    },
+    tree::{CreateMode, MAX_MULTI_BYTES, MAX_NODE_BYTES, Op, TreePath, Version},
+};
+use stormkeeper_model::{
+    BlobKey, SupervisorId, TopologyId, assignment::Assignment, event::Move, topology::TaskTable,
+};
+use stormkeeper_scheduler as schedule;
+
+/// All actions to apply now, in order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// Writes to make.
+    pub actions: Vec<Action>,
+    /// Problems that need an operator.
+    pub findings: Vec<Finding>,
+    /// Time until the next deadline or timeout, if there is one.
+    pub next: Option<Duration>,
+}
+
+impl Plan {
+    /// The records that its actions write or delete.
+    pub fn records(&self) -> Vec<TreePath> {
+        self.actions.iter().flat_map(|action| action.effect.records()).collect()
+    }
+}
+
+/// One write with its reason.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Action {
+    /// The write.
+    pub effect: Effect,
+    /// The reason, for logs and events.
+    pub reason: Reason,
+    /// Number of tasks that this action moves away from lost workers.
+    pub n_moved: usize,
+    /// Tasks that this action assigns to another slot.
+    pub moves: Vec<Move>,
+}
+
+/// A write, as records instead of operations.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Writes the assignment of a topology and the affected supervisor assignments.
+    Place {
+        /// The topology.
+        id: TopologyId,
+        /// The version of its record, which holds the number of workers.
+        storm: Version,
+        /// The version of its task table: an older table would contain removed tasks.
+        tasks: Version,
+        /// The present version of its assignment; `None` if it has none.
+        before: Option<Version>,
+        /// Its new assignment.
+        assignment: Assignment,
+        /// The supervisor assignments that change with it.
+        orders: Vec<SupervisorAssignmentsChange>,
+    },
+    /// Writes all changes of a due rebalance.
+    Rebalance {
+        /// The topology.
+        id: TopologyId,
+        /// Its new record, with the version of the present one.
+        storm: Box<Stored<Storm>>,
+        /// Its new task table, with the version of the present one.
+        tasks: Stored<TaskTable>,
+        /// The present version of its assignment; `None` if it has none.
+        before: Option<Version>,
+        /// Its new assignment.
+        assignment: Assignment,
+        /// The supervisor assignments that change with it.
+        orders: Vec<SupervisorAssignmentsChange>,
+    },
+    /// Begins to move a topology away from drained hosts: its spouts stop.
+    BeginMove {
+        /// The topology.
+        id: TopologyId,
+        /// Its new record, with the version of the present one.
+        storm: Box<Stored<Storm>>,
+    },
+    /// Deletes the assignment of a killed topology.
+    Unassign {
+        /// The topology.
+        id: TopologyId,
+        /// The version of its assignment; `None` if it cannot be read.
+        version: Option<Version>,
+        /// The supervisor assignments that change with it.
+        orders: Vec<SupervisorAssignmentsChange>,
+    },
+    /// Deletes all records of a killed topology except its topology record.
+    RemoveRecords {
+        /// The topology.
+        id: TopologyId,
+    },
+    /// Deletes the topology record of a killed topology.
+    RemoveTopologyRecord {
+        /// The topology.
+        id: TopologyId,
+        /// The version of its record.
+        version: Version,
+    },
+    /// Corrects supervisor assignments that differ from the assignments of the topologies.
+    CorrectSupervisorAssignments(SupervisorAssignmentsChange),
+    /// Creates the missing parents of a topology's heartbeats and errors.
+    RestoreParents {
+        /// The topology.
+        id: TopologyId,
+        /// True if the parent of its heartbeats is missing.
+        heartbeats: bool,
+        /// True if the parents of its errors are missing.
+        errors: bool,
+    },
+    /// Deletes the znode of a blob that no nimbus has and no topology uses.
+    DeleteBlobNode {
+        /// The blob.
+        key: BlobKey,
+    },
+    /// Deletes the oldest events over the limit.
+    DeleteEvents {
+        /// Numbers of the events.
+        numbers: Vec<EventNumber>,
+    },
+}
+
+/// A change of one record of supervisor assignments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SupervisorAssignmentsChange {
+    /// The supervisor.
+    pub supervisor: SupervisorId,
+    /// The present content of the znode.
+    pub before: RecordState,
+    /// The new content; `None` deletes the znode.
+    pub after: Option<Orders>,
+}
+
+/// Present content of a znode with supervisor assignments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordState {
+    /// The znode does not exist.
+    Absent,
+    /// A record with this version.
+    At(Version),
+    /// No valid record, so that its version is not known. Only the leader writes here, so
+    /// overwriting it destroys nobody's work.
+    Unreadable,
+}
+
+/// Reason of an action.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reason {
+    /// Tasks had no slot.
+    Unplaced {
+        /// Number of these tasks.
+        n_tasks: usize,
+    },
+    /// Workers are lost.
+    WorkerLost {
+        /// Slot of the first one.
+        slot: stormkeeper_model::Slot,
+        /// Reason why the first one is lost.
+        loss: LossReason,
+        /// Number of lost workers.
+        n_workers: usize,
+    },
+    /// The assignment contained tasks that are not in the task table.
+    StaleTasks,
+    /// The deadline of a rebalance has passed.
+    RebalanceDue,
+    /// The deadline of a kill has passed.
+    KillDue,
+    /// The record of a topology was deleted by hand and not restored.
+    NoRecord,
+    /// Workers of a killed topology have stopped.
+    HeartbeatsGone,
+    /// Workers of a killed topology did not stop in time.
+    HeartbeatsOverdue,
+    /// Only the topology record of a killed topology still exists.
+    RecordsGone,
+    /// Supervisor assignments differed from the assignments of the topologies.
+    SupervisorAssignmentsDiffer,
+    /// A live topology has no parent znode for its heartbeats or errors.
+    ParentsMissing,
+    /// No topology uses a blob, and no nimbus has it.
+    BlobUnused,
+    /// Hosts that run workers of the topology are being drained.
+    HostsDrained {
+        /// Names of these hosts.
+        hosts: Vec<String>,
+    },
+    /// There are more events than the limit.
+    EventsOverLimit,
+}
+
+impl Reason {
+    /// Returns whether the reason depends on the absence of a record, or on a record whose
+    /// version the action does not check. A view may be missing the effect of a lost event, so
+    /// such a reason is valid only for a view that was just read.
+    pub fn needs_fresh_view(&self) -> bool {
+        match self {
+            Self::WorkerLost { .. }
+            | Self::NoRecord
+            | Self::HeartbeatsGone
+            | Self::RecordsGone
+            | Self::SupervisorAssignmentsDiffer
+            | Self::BlobUnused
+            | Self::HostsDrained { .. } => true,
+            Self::Unplaced { .. }
+            | Self::StaleTasks
+            | Self::RebalanceDue
+            | Self::KillDue
+            | Self::HeartbeatsOverdue
+            | Self::ParentsMissing
+            | Self::EventsOverLimit => false,
+        }
+    }
+}
+
+/// A problem of a topology, or of the cluster, that needs an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The topology concerned, if it is one.
+    pub topology: Option<TopologyId>,
+    /// The problem.
+    pub trouble: ClusterProblem,
+}
+
+/// Problems that nimbus cannot solve by itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterProblem {
+    /// A znode holds no valid record; nimbus does not act on anything that it concerns.
+    #[error("{path} cannot be read, so nimbus leaves it unchanged: {reason}")]
+    Unreadable {
+        /// Path of the znode.
+        path: TreePath,
+        /// Parse error.
+        reason: String,
+    },
+    /// Tasks have no slot.
+    #[error("{n_tasks} tasks have no slot: {reason}")]
+    NoSlot {
+        /// Number of these tasks.
+        n_tasks: usize,
+        /// Reason given by the scheduler.
+        reason: schedule::UnplacedReason,
+    },
+    /// A due rebalance waits for free slots.
+    #[error("the rebalance waits for slots: {reason}")]
+    RebalanceWaits {
+        /// Reason given by the scheduler.
+        reason: schedule::UnplacedReason,
+    },
+    /// A topology must leave drained hosts but there are no free slots, so it keeps running there.
+    #[error("the topology cannot leave {} yet: {reason}", .hosts.join(", "))]
+    DrainWaits {
+        /// The hosts.
+        hosts: Vec<String>,
+        /// Reason given by the scheduler.
+        reason: schedule::UnplacedReason,
+    },
+    /// A live topology has no task table.
+    #[error("{path} is missing, so nimbus places no tasks of the topology; restore it, or kill the topology")]
+    Missing {
+        /// Expected path of the record.
+        path: TreePath,
+    },
+    /// A topology has other records but not its topology record, which was deleted by hand.
+    #[error("{path} is missing: unless it is restored, all other records of the topology are removed soon")]
+    NoRecord {
+        /// Expected path of the record.
+        path: TreePath,
+    },
+    /// The status of a topology is rebalancing, but its record contains no rebalance.
+    #[error(
+        "the status is rebalancing but the record contains no rebalance; kill the topology, or correct the record"
+    )]
+    NoPendingRebalance,
+    /// A record or a transaction would exceed a limit.
+    #[error("writing {path} and the records that change with it takes {bytes} bytes; the limit is {limit}")]
+    TooLarge {
+        /// Largest record of the transaction.
+        path: TreePath,
+        /// Size of the record or of the transaction.
+        bytes: usize,
+        /// The exceeded limit.
+        limit: usize,
+    },
+    /// Supervisor assignments cannot be written, as that could remove entries that still count.
+    #[error(
+        "/orders/{supervisor} cannot be read, and neither can every assignment that may name this supervisor"
+    )]
+    SupervisorAssignmentsBlocked {
+        /// The supervisor.
+        supervisor: SupervisorId,
+    },
+    /// The limit on moves delays the replacement of lost workers.
+    #[error("{n_tasks} tasks of lost workers wait for the next round (nimbus moves a few at a time)")]
+    MovesCapped {
+        /// Number of tasks that wait.
+        n_tasks: usize,
+    },
+    /// The scheduler returned a solution that breaks a rule; nimbus writes nothing of it.
+    #[error(
+        "the scheduler returned an invalid placement, which is a bug of nimbus; nothing is placed: {violation}"
+    )]
+    BadPlacement {
+        /// The broken rule.
+        violation: String,
+    },
+}
+
+impl Effect {
+    /// The topology concerned, if it is one.
+    pub fn topology(&self) -> Option<&TopologyId> {
+        match self {
+            Self::Place { id, .. }
+            | Self::Rebalance { id, .. }
+            | Self::BeginMove { id, .. }
+            | Self::Unassign { id, .. }
+            | Self::RemoveRecords { id }
+            | Self::RemoveTopologyRecord { id, .. }
+            | Self::RestoreParents { id, .. } => Some(id),
+            Self::CorrectSupervisorAssignments(_)
+            | Self::DeleteBlobNode { .. }
+            | Self::DeleteEvents { .. } => None,
+        }
+    }
+
+    /// Its changes of supervisor assignments.
+    pub fn orders(&self) -> &[SupervisorAssignmentsChange] {
+        match self {
+            Self::Place { orders, .. } | Self::Rebalance { orders, .. } | Self::Unassign { orders, .. } => {
+                orders
+            }
+            Self::CorrectSupervisorAssignments(change) => std::slice::from_ref(change),
+            Self::BeginMove { .. }
+            | Self::RemoveRecords { .. }
+            | Self::RemoveTopologyRecord { .. }
+            | Self::RestoreParents { .. }
+            | Self::DeleteBlobNode { .. }
+            | Self::DeleteEvents { .. } => &[],
+        }
+    }
+
+    /// The records that it writes or deletes.
+    pub fn records(&self) -> Vec<TreePath> {
+        match (self.ops(), self.topology()) {
+            (Some(ops), _) => ops.iter().map(|op| op.path().clone()).collect(),
+            (None, Some(id)) => layout::records_of(id),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// Its transaction; `None` for [`Effect::RemoveRecords`], which must first list the records
+    /// to delete.
+    pub fn ops(&self) -> Option<Vec<Op>> {
+        let mut ops = match self {
+            Self::Place { id, storm, tasks, before, assignment, .. } => vec![
+                check(layout::storm(id), *storm),
+                check(layout::tasks(id), *tasks),
+                assign(id, *before, assignment),
+            ],
+            Self::Rebalance { id, storm, tasks, before, assignment, .. } => {
+                let table = record::encode(&Tasks { components: tasks.value.clone() });
+                vec![
+                    set(layout::storm(id), record::encode(&storm.value), storm.version),
+                    set(layout::tasks(id), table, tasks.version),
+                    assign(id, *before, assignment),
+                ]
+            }
+            Self::BeginMove { id, storm } => {
+                vec![set(layout::storm(id), record::encode(&storm.value), storm.version)]
+            }
+            Self::Unassign { id, version, .. } => {
+                vec![Op::Delete { path: layout::assignment(id), version: *version }]
+            }
+            Self::RemoveRecords { .. } => return None,
+            Self::RemoveTopologyRecord { id, version } => {
+                vec![Op::Delete { path: layout::storm(id), version: Some(*version) }]
+            }
+            Self::CorrectSupervisorAssignments(_) => Vec::new(),
+            Self::RestoreParents { id, heartbeats, errors } => {
+                let mut paths = Vec::new();
+                if *heartbeats {
+                    paths.push(layout::taskbeats(id));
+                }
+                if *errors {
+                    paths.extend([layout::taskerrors(id), layout::last_errors(id)]);
+                }
+                paths.into_iter().map(|path| create(path, Vec::new())).collect()
+            }
+            Self::DeleteBlobNode { key } => vec![Op::Delete { path: layout::blob(key), version: None }],
+            Self::DeleteEvents { numbers } => numbers
+                .iter()
+                .map(|number| Op::Delete { path: layout::event(*number), version: None })
+                .collect(),
+        };
+        ops.extend(self.orders().iter().map(SupervisorAssignmentsChange::op));
+        Some(ops)
+    }
+}
+
+impl SupervisorAssignmentsChange {
+    fn op(&self) -> Op {
+        let path = layout::orders(&self.supervisor);
+        match (&self.after, self.before) {
+            (Some(orders), RecordState::Absent) => create(path, record::encode(orders)),
+            (Some(orders), RecordState::At(version)) => set(path, record::encode(orders), version),
+            (Some(orders), RecordState::Unreadable) => {
+                Op::Set { path, data: record::encode(orders), version: None }
+            }
+            (None, RecordState::At(version)) => Op::Delete { path, version: Some(version) },
+            (None, RecordState::Absent | RecordState::Unreadable) => Op::Delete { path, version: None },
+        }
+    }
+}
+
+fn assign(id: &TopologyId, before: Option<Version>, assignment: &Assignment) -> Op {
+    let (path, data) = (layout::assignment(id), record::encode_assignment(assignment));
+    match before {
+        Some(version) => set(path, data, version),
+        None => create(path, data),
+    }
+}
+
+fn check(path: TreePath, version: Version) -> Op {
+    Op::Check { path, version: Some(version) }
+}
+
+fn create(path: TreePath, data: Vec<u8>) -> Op {
+    Op::Create { path, data, mode: CreateMode::Persistent }
+}
+
+fn set(path: TreePath, data: Vec<u8>, version: Version) -> Op {
+    Op::Set { path, data, version: Some(version) }
+}
+
+/// Bytes reserved for the check of the term with which every fenced write begins, and for the
+/// event with which it ends.
+const FENCE_BYTES: usize = 256 + EVENT_BYTES_MAX;
+
+/// Checks that `ops` can be sent as one fenced transaction.
+///
+/// # Errors
+/// [`ClusterProblem::TooLarge`] with the largest record and the exceeded limit.
+pub fn check_size(ops: &[Op]) -> Result<(), ClusterProblem> {
+    let Some(largest) = ops.iter().max_by_key(|op| op.n_bytes()) else { return Ok(()) };
+    let data_bytes = match largest {
+        Op::Create { data, .. } | Op::Set { data, .. } => data.len(),
+        Op::Check { .. } | Op::Delete { .. } => 0,
+    };
+    let too_large =
+        |bytes, limit| Err(ClusterProblem::TooLarge { path: largest.path().clone(), bytes, limit });
+    if data_bytes > MAX_NODE_BYTES {
+        return too_large(data_bytes, MAX_NODE_BYTES);
+    }
+    let bytes: usize = ops.iter().map(Op::n_bytes).sum::<usize>() + FENCE_BYTES;
+    if bytes > MAX_MULTI_BYTES {
+        return too_large(bytes, MAX_MULTI_BYTES);
+    }
+    Ok(())
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Place { assignment, .. } => write!(f, "place in {} slots", assignment.workers.len()),
+            Self::Rebalance { assignment, .. } => {
+                write!(f, "rebalance to {} slots", assignment.workers.len())
+            }
+            Self::Unassign { .. } => f.write_str("remove the assignment"),
+            Self::RemoveRecords { .. } => f.write_str("remove tasks, heartbeats, errors and metrics"),
+            Self::RemoveTopologyRecord { .. } => f.write_str("remove the topology"),
+            Self::CorrectSupervisorAssignments(change) => write!(f, "correct /orders/{}", change.supervisor),
+            Self::RestoreParents { .. } => f.write_str("create the parents of heartbeats and errors"),
+            Self::BeginMove { .. } => f.write_str("stop the spouts before the topology leaves drained hosts"),
+            Self::DeleteBlobNode { key } => write!(f, "delete /blobs/{key}"),
+            Self::DeleteEvents { numbers } => write!(f, "delete {} events", numbers.len()),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unplaced { n_tasks } => write!(f, "{n_tasks} tasks had no slot"),
+            Self::WorkerLost { slot, loss, n_workers: 1 } => {
+                write!(f, "the worker in {slot} is lost: {loss}")
+            }
+            Self::WorkerLost { slot, loss, n_workers } => {
+                write!(f, "{n_workers} workers are lost, the one in {slot} because {loss}")
+            }
+            Self::StaleTasks => f.write_str("the assignment contained tasks that are not in the task table"),
+            Self::RebalanceDue => f.write_str("the deadline of the rebalance has passed"),
+            Self::KillDue => f.write_str("the deadline of the kill has passed"),
+            Self::NoRecord => f.write_str("the topology record was deleted and not restored"),
+            Self::HeartbeatsGone => f.write_str("its workers have stopped"),
+            Self::HeartbeatsOverdue => f.write_str("its workers did not stop in time"),
+            Self::RecordsGone => f.write_str("all other records of the topology are removed"),
+            Self::SupervisorAssignmentsDiffer => {
+                f.write_str("the record differed from the assignments of the topologies")
+            }
+            Self::ParentsMissing => f.write_str("they were missing"),
+            Self::BlobUnused => f.write_str("no topology uses the blob and no nimbus has it"),
+            Self::HostsDrained { hosts } => write!(f, "{} is being drained", hosts.join(", ")),
+            Self::EventsOverLimit => f.write_str("there were more events than the limit"),
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Errors of requests to nimbus.
+
+use std::{fmt, time::Duration};
+
+use crate::{blobs, plan::ClusterProblem};
+use stormkeeper_api_types::message::Code;
+use stormkeeper_coordination::{
+    cluster::{layout, record::Leader, store},
+    election::WriteError,
+    tree::{self, TreePath},
+};
+use stormkeeper_metrics_service::RequestError;
+use stormkeeper_model::{
+    BlobKey, ComponentId, HostName, Term, TopologyId, TopologyName, status::IllegalTransition,
+};
+
+/// A rejected or failed request. Unless the error says otherwise, nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Another nimbus leads, or no nimbus does.
+    #[error("{}", match .leader {
+        Some(leader) => format!("this nimbus does not lead: {} leads, at {}", leader.nimbus, leader.api),
+        None => "there is no leader now".to_owned(),
+    })]
+    NotLeading {
+        /// The leader in the view of this nimbus.
+        leader: Option<Leader>,
+    },
+    /// This nimbus has not read the cluster yet.
+    #[error("this nimbus has not read the cluster state yet")]
+    NotReady,
+    /// Metrics are not ingested or served here now.
+    #[error("metrics are not available on this nimbus now: {reason}")]
+    NoMetrics {
+        /// Text for the operator, with the remedy if there is one.
+        reason: String,
+    },
+    /// Metrics that were to be deleted would be registered again.
+    #[error("metrics of {topology} cannot be deleted: it still runs and would register them again")]
+    StillMeasured {
+        /// The running topology.
+        topology: TopologyId,
+    },
+    /// The queue of requests for the leader is full.
+    #[error("too many requests wait for the leader")]
+    Busy,
+    /// There is no such topology.
+    #[error("there is no topology {topology:?}")]
+    UnknownTopology {
+        /// The requested id or name.
+        topology: String,
+    },
+    /// Another topology has the name.
+    #[error("the name {name} is in use by {by}{}", if *.is_killed { ", which is being removed" } else { "" })]
+    NameInUse {
+        /// The name.
+        name: TopologyName,
+        /// The topology that has it.
+        by: TopologyId,
+        /// True if that topology is killed and not removed yet.
+        is_killed: bool,
+    },
+    /// An unreadable record may have the name.
+    #[error("the name {name} may be in use by {path}, which cannot be read")]
+    NameUnclear {
+        /// The name.
+        name: TopologyName,
+        /// The unreadable record.
+        path: TreePath,
+    },
+    /// The topology is invalid.
+    #[error("the topology cannot run: {}", .problems.join("; "))]
+    InvalidTopology {
+        /// All of its problems.
+        problems: Vec<String>,
+    },
+    /// The blob is not a topology package.
+    #[error("blob {key} is not a topology package: {reason}")]
+    InvalidPackage {
+        /// The blob.
+        key: BlobKey,
+        /// Parse error.
+        reason: String,
+    },
+    /// The blob is not here, and could not be fetched from another nimbus.
+    #[error("no reachable nimbus has blob {key}")]
+    BlobMissing {
+        /// The blob.
+        key: BlobKey,
+    },
+    /// Fewer nimbuses than requested have the blob.
+    #[error("blob {key} is on {there} of the {wanted} nimbuses required after {wait:?}; {n_nimbuses} are live{}",
+        match .reasons.is_empty() { true => String::new(), false => format!(" ({})", .reasons.join("; ")) })]
+    NotReplicated {
+        /// The blob.
+        key: BlobKey,
+        /// Number of nimbuses required.
+        wanted: usize,
+        /// Number of nimbuses that have it.
+        there: usize,
+        /// Number of live nimbuses.
+        n_nimbuses: usize,
+        /// Time waited.
+        wait: Duration,
+        /// Errors of the nimbuses that do not have it, where they sent one.
+        reasons: Vec<String>,
+    },
+    /// The request comes from the leader of an earlier term.
+    #[error("term {term} is over: term {later} has begun")]
+    TermIsOver {
+        /// Term of the sender.
+        term: Term,
+        /// Latest term known here.
+        later: Term,
+    },
+    /// A blob could not be stored or read.
+    #[error(transparent)]
+    Blob(#[from] blobs::Error),
+    /// The records of the topology would exceed a limit.
+    #[error("the topology is too large to be stored: {0}")]
+    TooLarge(ClusterProblem),
+    /// An option is invalid for this topology.
+    #[error("{0}")]
+    BadOption(String),
+    /// There is no such component.
+    #[error("{topology} has no component {component}")]
+    UnknownComponent {
+        /// The topology.
+        topology: TopologyId,
+        /// The requested component.
+        component: ComponentId,
+        /// Components of the topology.
+        known: Vec<ComponentId>,
+    },
+    /// The host has neither a supervisor nor a worker.
+    #[error("there is no supervisor on host {host}")]
+    UnknownHost {
+        /// The requested host.
+        host: HostName,
+        /// Hosts of the cluster.
+        known: Vec<String>,
+    },
+    /// The host is not drained.
+    #[error("host {host} is not drained")]
+    NotDrained {
+        /// The requested host.
+        host: HostName,
+        /// Drained hosts.
+        drained: Vec<HostName>,
+    },
+    /// The status of the topology does not allow the request.
+    #[error(transparent)]
+    Illegal(#[from] IllegalTransition),
+    /// The record was written concurrently in every attempt.
+    #[error("{path} was changed concurrently in every attempt; try again")]
+    Conflict {
+        /// The record.
+        path: TreePath,
+    },
+    /// A required record cannot be read.
+    #[error("{path} does not hold a valid record: {reason}")]
+    Unreadable {
+        /// The record.
+        path: TreePath,
+        /// Parse error.
+        reason: String,
+    },
+    /// ZooKeeper rejected or did not answer a request.
+    #[error("the cluster state in ZooKeeper cannot be read or written")]
+    Tree(#[source] tree::Error),
+    /// The response to a write was lost, and reading back did not show the outcome.
+    #[error("the connection broke during a write: its outcome is unknown")]
+    OutcomeUnknown,
+}
+
+impl Refusal {
+    /// Error code for the API.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotLeading { .. } | Self::Busy => Code::NoLeader,
+            Self::NotReady | Self::NoMetrics { .. } => Code::NotReady,
+            Self::UnknownTopology { .. } => Code::UnknownTopology,
+            Self::UnknownHost { .. } | Self::NotDrained { .. } => Code::UnknownHost,
+            Self::NameInUse { .. } | Self::NameUnclear { .. } => Code::NameInUse,
+            Self::InvalidTopology { .. } | Self::InvalidPackage { .. } => Code::InvalidTopology,
+            Self::BlobMissing { .. } => Code::BlobMissing,
+            Self::NotReplicated { .. } => Code::NotReplicated,
+            Self::TermIsOver { .. } | Self::StillMeasured { .. } => Code::Conflict,
+            Self::Blob(error) => error.code(),
+            Self::TooLarge(_) => Code::TooLarge,
+            Self::BadOption(_) | Self::UnknownComponent { .. } => Code::InvalidRequest,
+            Self::Illegal(_) => Code::IllegalTransition,
+            Self::Conflict { .. } => Code::Conflict,
+            Self::Unreadable { .. } => Code::UnreadableRecord,
+            Self::Tree(_) => Code::TreeUnavailable,
+            Self::OutcomeUnknown => Code::OutcomeUnknown,
+        }
+    }
+
+    /// Remedy for the operator, if there is one.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NotLeading { leader: Some(leader) } => format!("send the request to {}", leader.api),
+            Self::NotLeading { leader: None } | Self::NotReady | Self::Busy => {
+                "try again in a moment".to_owned()
+            }
+            Self::UnknownTopology { .. } => "`stormkeeper list` shows all topologies".to_owned(),
+            Self::StillMeasured { .. } => "only metrics of removed topologies can be deleted; to reduce those of a \
+                                           running one, use `stormkeeper metrics-control`"
+                .to_owned(),
+            Self::NameInUse { is_killed: true, .. } => "try again when it is removed".to_owned(),
+            Self::NameInUse { name, .. } => {
+                format!("kill it first (`stormkeeper kill {name}`), or submit under another name")
+            }
+            Self::NameUnclear { path, .. } | Self::Unreadable { path, .. }
+                if path.parent() == Some(layout::storms()) =>
+            {
+                format!(
+                    "read {path} with zkCli; write a valid record, or delete it: \
+                     all other records of that topology are then removed after a minute"
+                )
+            }
+            Self::NameUnclear { path, .. } | Self::Unreadable { path, .. } => {
+                format!("read {path} with zkCli; write a valid record or delete it")
+            }
+            Self::NotReplicated { .. } => {
+                "start more nimbuses, or require fewer copies (topology.min.replication.count)".to_owned()
+            }
+            Self::BlobMissing { key } => format!("upload it first: PUT /api/v1/blobs/{key}"),
+            Self::TooLarge(_) => "use fewer workers or tasks".to_owned(),
+            Self::UnknownComponent { known, .. } => {
+                let known: Vec<&str> = known.iter().map(ComponentId::as_str).collect();
+                format!("its components are {}", known.join(", "))
+            }
+            Self::UnknownHost { known, .. } => match known.is_empty() {
+                true => "the cluster has no supervisor; `stormkeeper cluster` lists supervisors".to_owned(),
+                false => format!("the hosts are {}", some_of(known.iter())),
+            },
+            Self::NotDrained { drained, .. } => match drained.is_empty() {
+                true => "no host is drained".to_owned(),
+                false => format!("the drained hosts are {}", some_of(drained.iter())),
+            },
+            Self::Illegal(illegal) => match illegal.from {
+                stormkeeper_model::status::TopologyStatus::Rebalancing => {
+                    "wait until the rebalance is done, or kill the topology".to_owned()
+                }
+                _ => return None,
+            },
+            Self::Tree(_) => "check that ZooKeeper is up and reachable".to_owned(),
+            Self::OutcomeUnknown => "check the state of the topology before trying again".to_owned(),
+            Self::InvalidTopology { .. }
+            | Self::InvalidPackage { .. }
+            | Self::Blob(_)
+            | Self::TermIsOver { .. }
+            | Self::BadOption(_)
+            // The reason contains the remedy if there is one.
+            | Self::NoMetrics { .. }
+            | Self::Conflict { .. } => return None,
+        };
+        Some(hint)
+    }
+}
+
+/// Joins at most 20 names for a hint, and the number of the others.
+fn some_of(names: impl ExactSizeIterator<Item = impl fmt::Display>) -> String {
+    const SHOWN: usize = 20;
+    let n_more = names.len().saturating_sub(SHOWN);
+    let shown: Vec<String> = names.take(SHOWN).map(|name| name.to_string()).collect();
+    match n_more {
+        0 => shown.join(", "),
+        n => format!("{} and {n} more", shown.join(", ")),
+    }
+}
+
+impl From<store::Error> for Refusal {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Tree(error) => Self::Tree(error),
+            store::Error::Unreadable(unreadable) => {
+                Self::Unreadable { path: unreadable.path, reason: unreadable.reason }
+            }
+        }
+    }
+}
+
+impl From<WriteError> for Refusal {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Deposed { .. } => Self::NotLeading { leader: None },
+            WriteError::Op { source, .. } | WriteError::NotSent(source) => Self::Tree(source),
+            WriteError::Unknown(_) => Self::OutcomeUnknown,
+        }
+    }
+}
+
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Unavailable { reason } => Self::NoMetrics { reason },
+            RequestError::NotReady => Self::NotReady,
+            RequestError::Deposed => Self::NotLeading { leader: None },
+            RequestError::StillMeasured { topology } => Self::StillMeasured { topology },
+            RequestError::Invalid(reason) => Self::BadOption(reason),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Role loop: a nimbus follows and leads in turns, for as long as it runs.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    candidacy::{Candidacy, candidacy},
+    leader::{Leader, LeaderContext, StopCause},
+};
+use stormkeeper_coordination::{
+    cluster::{
+        layout::{self, Ephemeral},
+        presence::Presence,
+        record::{self, Nimbus},
+    },
+    election::{Campaign, Candidate, Leadership},
+    tree::{Scope, SessionState},
+};
+use stormkeeper_model::{NimbusId, backoff::Backoff, clock::Monotonic};
+use stormkeeper_runtime::{tasks::Tasks, watch};
+
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Longest pause between two campaigns of a follower, in case a watch event was lost.
+const CAMPAIGN_PERIOD: Duration = Duration::from_secs(10);
+
+/// Pause before a nimbus campaigns again after its leader task failed. Other nimbuses can lead
+/// meanwhile, and a fault that every leader meets does not cause an election every few
+/// milliseconds.
+const FAILURE_PAUSE_MIN: Duration = Duration::from_secs(1);
+const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// A leadership longer than this counts as stable: it resets the pause after a failure.
+const STABLE_LEADERSHIP: Duration = Duration::from_secs(60);
+
+/// Current role of this nimbus.
+enum Role {
+    Follower,
+    /// With the time at which the leadership began.
+    Leader(Box<Leader>, Monotonic),
+}
+
+/// Outcome of one attempt to become the leader.
+enum CampaignResult {
+    /// This nimbus leads.
+    Won(Leadership),
+    /// Another nimbus leads, or this nimbus must wait: try again after this time at the latest.
+    RetryAfter(Duration),
+}
+
+/// Switches a nimbus between following and leading.
+pub(super) struct RoleLoop {
+    pub(super) me: NimbusId,
+    pub(super) candidate: Candidate,
+    pub(super) context: LeaderContext,
+    pub(super) role: watch::Sender<record::Role>,
+    /// Number of blobs of live topologies that this nimbus is missing; `None` until known.
+    pub(super) n_missing: watch::Receiver<Option<usize>>,
+    pub(super) tasks: Tasks,
+}
+
+impl RoleLoop {
+    /// Runs until its tasks are cancelled. A leader then resigns, so that its successor need
+    /// not wait for the session to expire.
+    pub(super) async fn run(mut self) {
+        let stop = self.tasks.cancelled();
+        let mut failure_pause = Backoff::new(FAILURE_PAUSE_MIN, FAILURE_PAUSE_MAX, fastrand::Rng::new())
+            .expect("the constants are in order");
+        let mut role = Role::Follower;
+        loop {
+            role = match role {
+                Role::Follower => match self.follow(&stop).await {
+                    Some(leadership) => {
+                        let leader = Leader::start(leadership, self.context.clone(), &self.tasks);
+                        self.role.send_replace(record::Role::Leader);
+                        Role::Leader(Box::new(leader), self.context.clock.monotonic())
+                    }
+                    None => return,
+                },
+                Role::Leader(leader, began) => {
+                    // The tasks of a leader are cancelled with ours, so this returns on a stop too.
+                    let lost = leader.lost().await;
+                    if self.context.clock.monotonic().since(began) > STABLE_LEADERSHIP {
+                        failure_pause.reset();
+                    }
+                    let leadership = leader.stop().await;
+                    self.role.send_replace(record::Role::Follower);
+                    // Resign even if the leadership seems lost: if it is not, others wait for it.
+                    leadership.resign().await;
+                    if lost == StopCause::TaskEnded && !stop.is_cancelled() {
+                        let pause = failure_pause.next_delay();
+                        warn!(?pause, "the leader task failed; this nimbus pauses before it campaigns again");
+                        tokio::select! {
+                            biased;
+                            // Cancel-safe: both only wait.
+                            () = stop.cancelled() => {}
+                            () = tokio::time::sleep(pause) => {}
+                        }
+                    }
+                    Role::Follower
+                }
+            }
+        }
+    }
+
+    /// Waits until this nimbus becomes the leader. Returns `None` on a stop.
+    async fn follow(&mut self, stop: &CancellationToken) -> Option<Leadership> {
+        let tree = self.context.store.tree();
+        let mut leader = tree.watch(&layout::leader(), Scope::Node);
+        let mut sessions = tree.session();
+        let mut backoff =
+            Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
+        let mut leaderless = None;
+        while !stop.is_cancelled() {
+            let state = *sessions.borrow_and_update();
+            let wait = match state {
+                SessionState::Connected(_) => match self.try_campaign(&mut leaderless).await {
+                    Ok(CampaignResult::Won(leadership)) => return Some(leadership),
+                    Ok(CampaignResult::RetryAfter(wait)) => {
+                        backoff.reset();
+                        wait.min(CAMPAIGN_PERIOD)
+                    }
+                    Err(error) => {
+                        info!(error, "could not campaign for leader; retrying");
+                        backoff.next_delay()
+                    }
+                },
+                SessionState::Connecting | SessionState::Disconnected(_) => CAMPAIGN_PERIOD,
+                SessionState::Closed => {
+                    warn!("the ZooKeeper client was closed: this nimbus cannot lead until it is restarted");
+                    stop.cancelled().await;
+                    return None;
+                }
+            };
+            tokio::select! {
+                biased;
+                // Cancel-safe: all of them only wait; the loop checks everything again.
+                () = stop.cancelled() => return None,
+                _changes = leader.changed() => {}
+                _changed = sessions.changed() => {}
+                // Fails only if the blob task has ended, which ends the nimbus.
+                _changed = self.n_missing.changed() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        None
+    }
+
+    /// Campaigns if it is this nimbus' turn. `leaderless` is the time since which it has seen no
+    /// leader.
+    async fn try_campaign(&mut self, leaderless: &mut Option<Monotonic>) -> Result<CampaignResult, String> {
+        self.context.store.ensure_layout().await.map_err(|error| error.to_string())?;
+        let n_missing = *self.n_missing.borrow_and_update();
+        if n_missing.is_none()
+            && self.context.store.leader().await.map_err(|error| error.to_string())?.is_some()
+        {
+            // Shortly after the start: keep what our own former session may still hold until we
+            // know whether we can take it over.
+            return Ok(CampaignResult::RetryAfter(CAMPAIGN_PERIOD));
+        }
+        if n_missing != Some(0) {
+            if self.candidate.is_led_by_another().await.map_err(|error| error.to_string())? {
+                *leaderless = None;
+                return Ok(CampaignResult::RetryAfter(CAMPAIGN_PERIOD));
+            }
+            let now = self.context.clock.monotonic();
+            let leaderless_for = now.since(*leaderless.get_or_insert(now));
+            let view = Arc::clone(&self.context.observer.observe().borrow().view);
+            let grace = self.context.options.candidate_grace;
+            match candidacy(&self.me, n_missing, &view.nimbuses, leaderless_for, grace) {
+                Candidacy::After(wait) => {
+                    debug!(?n_missing, ?wait, "missing blobs: waiting before this nimbus campaigns");
+                    return Ok(CampaignResult::RetryAfter(wait));
+                }
+                Candidacy::Now => {
+                    warn!(?n_missing, "no nimbus with all blobs leads: campaigning with blobs missing");
+                }
+            }
+        }
+        match self.candidate.campaign().await.map_err(|error| error.to_string())? {
+            Campaign::Won(leadership) => Ok(CampaignResult::Won(leadership)),
+            Campaign::Lost => {
+                *leaderless = None;
+                Ok(CampaignResult::RetryAfter(CAMPAIGN_PERIOD))
+            }
+        }
+    }
+}
+
+/// Changing parts of the record that a nimbus publishes at `/nimbuses/{id}`.
+pub(super) struct PublishedStatus {
+    pub(super) role: watch::Receiver<record::Role>,
+    pub(super) n_missing: watch::Receiver<Option<usize>>,
+    /// Reason why its metric store cannot be opened; absent if this nimbus keeps no metrics.
+    pub(super) metrics_error: Option<watch::Receiver<Option<String>>>,
+}
+
+/// Longest reason in the record of a nimbus; the log has the full text.
+const REASON_BYTES_MAX: usize = 1000;
+
+fn shorten_reason(reason: &str) -> String {
+    let mut ends = (0..=REASON_BYTES_MAX.min(reason.len())).rev();
+    let end = ends.find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+    reason[..end].to_owned()
+}
+
+/// Keeps the record at `/nimbuses/{id}` up to date.
+pub(super) async fn register(
+    me: NimbusId,
+    mut record: Nimbus,
+    mut status: PublishedStatus,
+    presence: Presence,
+) {
+    // The record is not published until the number of missing blobs is known.
+    if status.n_missing.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
+    loop {
+        record.role = *status.role.borrow_and_update();
+        record.blobs_missing = status.n_missing.borrow_and_update().unwrap_or_default();
+        record.metrics_closed = status
+            .metrics_error
+            .as_mut()
+            .and_then(|error| error.borrow_and_update().as_deref().map(shorten_reason));
+        presence.keep(&Ephemeral::Nimbus(me.clone()), record::encode(&record));
+        let metrics_error = async {
+            match &mut status.metrics_error {
+                Some(error) => error.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let changed = tokio::select! {
+            // Any of them: the loop reads all values again.
+            biased;
+            // Cancel-safe: all only wait.
+            changed = status.role.changed() => changed,
+            changed = status.n_missing.changed() => changed,
+            changed = metrics_error => changed,
+        };
+        if changed.is_err() {
+            // All senders live as long as the nimbus; the record stays as it is.
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_in_a_record_is_bounded() {
+        assert_eq!(shorten_reason("the disk"), "the disk");
+        let long = format!("x{}", "é".repeat(REASON_BYTES_MAX));
+        assert_eq!(shorten_reason(&long).len(), REASON_BYTES_MAX - 1);
+    }
+}

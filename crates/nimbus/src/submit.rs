@@ -1,0 +1,335 @@
+//! Submission: from a stored blob to a topology, fully checked and written in one transaction.
+
+use crate::{
+    change::read_back,
+    plan::{ClusterProblem, check_size},
+    refusal::Refusal,
+};
+use stormkeeper_coordination::{
+    cluster::{
+        event::{Submitted, Told},
+        layout,
+        record::{self, Rest, Storm, Tasks},
+        store::Store,
+        view::ClusterView,
+    },
+    election::{FencedWriter, WriteError},
+    tree::{self, CreateMode, MAX_NODE_BYTES, Op},
+};
+use stormkeeper_model::{
+    BlobKey, TaskId, Timestamp, TopologyId, TopologyName,
+    event::EventKind,
+    settings::sample_rate_of,
+    status::TopologyStatus,
+    topology::{TaskTable, Topology},
+    validate::validate,
+};
+#[cfg(feature = "injected-bugs")]
+use stormkeeper_runtime::injected_bugs::{self, Sabotage};
+
+/// A validated topology, ready to be written.
+#[derive(Debug, Clone)]
+pub(super) struct PreparedTopology {
+    pub(super) name: TopologyName,
+    pub(super) blob: BlobKey,
+    pub(super) owner: String,
+    pub(super) status: TopologyStatus,
+    pub(super) workers: u32,
+    pub(super) message_timeout_secs: u64,
+    pub(super) tasks: TaskTable,
+    /// Share of values that histograms sample, if the topology sets one.
+    pub(super) sample_rate: Option<f64>,
+}
+
+/// Longest owner; it is only displayed.
+const OWNER_BYTES_MAX: usize = 200;
+
+impl PreparedTopology {
+    /// Checks a topology that was read from `blob`.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidTopology`] with all problems, and
+    /// [`Refusal::BadOption`].
+    pub(super) fn new(
+        topology: &Topology,
+        name: Option<TopologyName>,
+        blob: BlobKey,
+        owner: String,
+        status: TopologyStatus,
+        message_timeout: std::time::Duration,
+    ) -> Result<Self, Refusal> {
+        if owner.len() > OWNER_BYTES_MAX {
+            return Err(Refusal::BadOption(format!("the owner is longer than {OWNER_BYTES_MAX} bytes")));
+        }
+        let problems = problems(topology);
+        if !problems.is_empty() {
+            return Err(Refusal::InvalidTopology { problems });
+        }
+        let components =
+            topology.components.iter().map(|(id, component)| (id.clone(), component.parallelism));
+        let message_timeout_secs =
+            topology.whole_number("topology.message.timeout.secs").unwrap_or(message_timeout.as_secs());
+        Ok(Self {
+            name: name.unwrap_or_else(|| topology.name.clone()),
+            blob,
+            owner,
+            status,
+            workers: topology.wanted_workers(),
+            message_timeout_secs,
+            tasks: TaskTable::number(components),
+            sample_rate: sample_rate_of(topology),
+        })
+    }
+
+    fn event_draft(&self, id: &TopologyId, by: Option<String>) -> Told {
+        let Self { owner, sample_rate, tasks, .. } = self;
+        let submitted = Submitted { owner: owner.clone(), sample_rate: *sample_rate, tasks: tasks.clone() };
+        let reason = format!("{owner} submitted it");
+        Told { by, submitted: Some(submitted), ..Told::of(id, EventKind::Submitted, reason) }
+    }
+
+    fn storm(&self, now: Timestamp) -> Storm {
+        Storm {
+            name: self.name.clone(),
+            status: self.status,
+            launched: now,
+            workers: self.workers,
+            owner: self.owner.clone(),
+            blob: self.blob.clone(),
+            message_timeout_secs: self.message_timeout_secs,
+            pending: None,
+            metrics: None,
+            rest: Rest::new(),
+        }
+    }
+}
+
+/// Generates the topology ids of one term. Ids are unique: the number grows within a term, and
+/// the numbers of two terms could only meet in the same second.
+#[derive(Debug)]
+pub(super) struct TopologyIds {
+    next: u64,
+}
+
+/// Distance between the first numbers of two terms. No term generates more ids than this in one
+/// second.
+const IDS_PER_TERM: u64 = 1000;
+
+impl TopologyIds {
+    pub(super) fn new(term: stormkeeper_model::Term) -> Self {
+        Self { next: u64::try_from(term.0).unwrap_or_default() * IDS_PER_TERM + 1 }
+    }
+
+    fn make(&mut self, name: &TopologyName, now: Timestamp) -> TopologyId {
+        let id = TopologyId::new(name, self.next, now);
+        self.next += 1;
+        id
+    }
+}
+
+/// Writes all records of a new topology in one transaction; a rejected one leaves nothing.
+pub(super) async fn execute(
+    (prepared, by): (&PreparedTopology, &Option<String>),
+    ids: &mut TopologyIds,
+    now: Timestamp,
+    view: &ClusterView,
+    store: &Store,
+    writer: &FencedWriter,
+) -> Result<(TopologyId, Storm), Refusal> {
+    check_name(&prepared.name, view)?;
+    #[cfg(feature = "injected-bugs")]
+    if injected_bugs::is_put_in(Sabotage::RetriesUnderNewId) {
+        return execute_with_injected_bug(prepared, ids, now, writer).await;
+    }
+    let id = ids.make(&prepared.name, now);
+    let storm = prepared.storm(now);
+    check_placeable(&id, &prepared.tasks, prepared.workers)?;
+    let ops = ops(&id, &storm, &prepared.tasks);
+    check_size(&ops).map_err(Refusal::TooLarge)?;
+    let mut is_in_doubt = false;
+    for _ in 0..TRIES {
+        match writer.commit_and_tell(ops.clone(), prepared.event_draft(&id, by.clone())).await {
+            Ok(_) => return Ok((id, storm)),
+            Err(WriteError::Unknown(_)) => is_in_doubt = true,
+            // The node is from our earlier attempt: no other process generates this id.
+            Err(WriteError::Op { source: tree::Error::NodeExists { .. }, .. }) if is_in_doubt => {}
+            Err(error) if is_in_doubt => {
+                tracing::warn!(%error, topology = %id, "the outcome of a submit is unknown; reading back");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        // A read may be older than the write in doubt; a repeated write is not.
+        if let Some(stored) = read_back(&id, store).await? {
+            return if stored.value == storm { Ok((id, storm)) } else { Err(Refusal::OutcomeUnknown) };
+        }
+    }
+    Err(Refusal::OutcomeUnknown)
+}
+
+/// Injected bug for tests of the simulator: retries under a new id after an unknown outcome.
+#[cfg(feature = "injected-bugs")]
+async fn execute_with_injected_bug(
+    prepared: &PreparedTopology,
+    ids: &mut TopologyIds,
+    now: Timestamp,
+    writer: &FencedWriter,
+) -> Result<(TopologyId, Storm), Refusal> {
+    let storm = prepared.storm(now);
+    for _ in 0..TRIES {
+        let id = ids.make(&prepared.name, now);
+        match writer.commit(ops(&id, &storm, &prepared.tasks)).await {
+            Err(WriteError::Unknown(_)) => {}
+            written => return written.map(|_| (id, storm)).map_err(Refusal::from),
+        }
+    }
+    Err(Refusal::OutcomeUnknown)
+}
+
+/// Most attempts of a submit whose response was lost, all with the same id.
+const TRIES: usize = 3;
+
+/// Bytes of one worker in an assignment without its tasks: a supervisor id and a host name of
+/// full length.
+const WORKER_BYTES: usize = 400;
+
+/// Checks that every assignment of these tasks could be stored, whatever the slots are named.
+pub(super) fn check_placeable(id: &TopologyId, tasks: &TaskTable, workers: u32) -> Result<(), Refusal> {
+    let digits = |task: TaskId| task.0.checked_ilog10().map_or(1, |log| log as usize + 1);
+    let tasks = tasks.tasks();
+    let n_workers = usize::try_from(workers).unwrap_or(usize::MAX).min(tasks.len());
+    let bytes = tasks.iter().map(|task| digits(task) + 1).sum::<usize>() + n_workers * WORKER_BYTES;
+    match bytes > MAX_NODE_BYTES {
+        true => Err(Refusal::TooLarge(ClusterProblem::TooLarge {
+            path: layout::assignment(id),
+            bytes,
+            limit: MAX_NODE_BYTES,
+        })),
+        false => Ok(()),
+    }
+}
+
+/// Checks that the name is free. A killed topology has its name until it is removed.
+fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
+    if let Some((id, storm)) = view.named(name) {
+        let is_killed = storm.value.status == TopologyStatus::Killed;
+        return Err(Refusal::NameInUse { name: name.clone(), by: id.clone(), is_killed });
+    }
+    let unclear = view.unreadable.keys().find(|path| {
+        path.parent() == Some(layout::storms()) && TopologyId::name_in(path.name()) == name.as_str()
+    });
+    match unclear {
+        Some(path) => Err(Refusal::NameUnclear { name: name.clone(), path: path.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Operations that create all records. The topology record is last: it makes the topology exist.
+fn ops(id: &TopologyId, storm: &Storm, tasks: &TaskTable) -> Vec<Op> {
+    let create = |path, data| Op::Create { path, data, mode: CreateMode::Persistent };
+    vec![
+        create(layout::tasks(id), record::encode(&Tasks { components: tasks.clone() })),
+        create(layout::taskbeats(id), Vec::new()),
+        create(layout::taskerrors(id), Vec::new()),
+        create(layout::last_errors(id), Vec::new()),
+        create(layout::metrics(id), Vec::new()),
+        create(layout::storm(id), record::encode(storm)),
+    ]
+}
+
+fn problems(topology: &Topology) -> Vec<String> {
+    match validate(topology) {
+        Ok(()) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use stormkeeper_coordination::{
+        cluster::record::Storm,
+        election::{Campaign, Candidate, Leadership},
+        tree::{
+            Tree,
+            faulty::{FaultPlan, FaultyTree},
+            memory::MemoryTree,
+        },
+    };
+    use stormkeeper_model::Term;
+
+    fn prepared(n_tasks: u32, workers: u32) -> PreparedTopology {
+        PreparedTopology {
+            name: "wc".parse().expect("valid"),
+            blob: BlobKey::of(b"x"),
+            owner: "me".to_owned(),
+            status: TopologyStatus::Active,
+            workers,
+            message_timeout_secs: 30,
+            tasks: TaskTable::number([("split".parse().expect("valid"), n_tasks)]),
+            sample_rate: None,
+        }
+    }
+
+    async fn leading() -> (Arc<FaultyTree>, Store, Leadership) {
+        let tree = FaultyTree::new(MemoryTree::new().connect(), FaultPlan::none());
+        let store = Store::new(Arc::clone(&tree) as Arc<dyn Tree>);
+        store.ensure_layout().await.expect("made");
+        let me = "host-1".parse().expect("valid");
+        let candidate = Candidate::new(
+            Arc::clone(&tree) as Arc<dyn Tree>,
+            me,
+            "host-1:1".to_owned(),
+            stormkeeper_model::clock::Clock::new(),
+        );
+        let Ok(Campaign::Won(leadership)) = candidate.campaign().await else { panic!("nobody else stands") };
+        (tree, store, leadership)
+    }
+
+    async fn submit(
+        prepared: &PreparedTopology,
+        view: &ClusterView,
+        store: &Store,
+        leadership: &Leadership,
+    ) -> Result<(TopologyId, Storm), Refusal> {
+        let (mut ids, writer) = (TopologyIds::new(Term(1)), leadership.writer());
+        execute((prepared, &None), &mut ids, Timestamp::from_millis(9000), view, store, &writer).await
+    }
+
+    #[tokio::test]
+    async fn a_topology_too_large_for_any_assignment_is_rejected() {
+        let (tree, store, leadership) = leading().await;
+        tree.set_plan(FaultPlan::none());
+        let view = ClusterView::default();
+        for (n_tasks, workers) in [(100_000, 1), (2000, 2000)] {
+            let refused = submit(&prepared(n_tasks, workers), &view, &store, &leadership).await;
+            let refused = refused.expect_err("its assignment would be over the limit");
+            assert!(
+                matches!(&refused, Refusal::TooLarge(ClusterProblem::TooLarge { path, .. })
+                    if path.parent() == Some(layout::assignments())),
+                "{refused}"
+            );
+        }
+        assert_eq!(tree.n_writes(), 0);
+        submit(&prepared(50_000, 100), &view, &store, &leadership).await.expect("it can be placed");
+    }
+
+    #[test]
+    fn an_unreadable_record_blocks_only_its_own_name() {
+        for (record, name, is_free) in [
+            ("wc-1-100", "wc", false),
+            ("wc-foo-1-100", "wc", true),
+            ("wc-foo-1-100", "wc-foo", false),
+            ("wc-1-2-100", "wc-1", false),
+            ("wc-1-2-100", "wc", true),
+            ("strange", "strange", false),
+        ] {
+            let path = layout::storm(&record.parse().expect("valid"));
+            let view =
+                ClusterView { unreadable: [(path, "garbage".to_owned())].into(), ..ClusterView::default() };
+            let name = name.parse().expect("valid");
+            assert_eq!(check_name(&name, &view).is_ok(), is_free, "{name} with {record}");
+        }
+    }
+}

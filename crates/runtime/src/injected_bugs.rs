@@ -1,0 +1,55 @@
+//! Bugs injected into the daemons, to prove that the simulation finds them.
+//!
+//! Each bug is switched on for one thread and replaces one branch of the daemon. The branches are
+//! compiled together with this module only: a plain build has neither.
+
+use std::cell::Cell;
+
+/// A bug that a cluster manager of this kind has been seen to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// A leader's write is not checked against the term.
+    UnfencedWrite,
+    /// The observer reads only the paths that watches named, as if no event were ever lost.
+    BelievesWatches,
+    /// A new leader treats everything that it does not see as absent since before its term.
+    LivenessFromBefore,
+    /// The record of a killed topology is removed before the topology's other znodes.
+    RecordRemovedFirst,
+    /// A submit whose response was lost is retried under a new id.
+    RetriesUnderNewId,
+}
+
+impl Sabotage {
+    /// All bugs.
+    pub const ALL: [Self; 5] = [
+        Self::UnfencedWrite,
+        Self::BelievesWatches,
+        Self::LivenessFromBefore,
+        Self::RecordRemovedFirst,
+        Self::RetriesUnderNewId,
+    ];
+}
+
+thread_local! {
+    static INJECTED: Cell<Option<Sabotage>> = const { Cell::new(None) };
+}
+
+/// Runs `work` with an injected bug, in this thread.
+pub fn with<T>(sabotage: Sabotage, work: impl FnOnce() -> T) -> T {
+    /// Removes the bug on drop, also if `work` panics.
+    struct Removal;
+    impl Drop for Removal {
+        fn drop(&mut self) {
+            INJECTED.set(None);
+        }
+    }
+    INJECTED.set(Some(sabotage));
+    let _removal = Removal;
+    work()
+}
+
+/// True if the bug is injected in this thread.
+pub fn is_put_in(sabotage: Sabotage) -> bool {
+    INJECTED.get() == Some(sabotage)
+}

@@ -1,0 +1,15 @@
+//! Runtime of every daemon: owned tasks, blocking work, shared values, shutdown, logging.
+
+pub mod blocking;
+mod error_chain;
+#[cfg(feature = "injected-bugs")]
+pub mod injected_bugs;
+pub mod shutdown;
+pub mod tasks;
+pub mod telemetry;
+#[cfg(any(test, feature = "test-support"))]
+pub mod test_support;
+pub mod usage;
+pub mod watch;
+
+pub use error_chain::error_chain;

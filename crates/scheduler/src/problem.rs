@@ -1,0 +1,165 @@
+//! Input and output of [`crate::solve()`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stormkeeper_model::{
+    Port, Slot, SupervisorId, Timestamp, TopologyId,
+    assignment::{AssignedWorker, Assignment},
+    task_set::TaskSet,
+    topology::TaskTable,
+};
+
+/// Complete input of placement, apart from the previous solution.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problem {
+    /// The supervisors with their slots.
+    pub supervisors: BTreeMap<SupervisorId, Supervisor>,
+    /// Slots in use outside of this problem, for example by a topology that is being removed.
+    pub occupied: BTreeSet<Slot>,
+    /// The topologies to place, oldest first.
+    pub topologies: Vec<Topology>,
+}
+
+/// A supervisor and its slots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Supervisor {
+    /// Its host. Several supervisors may share one.
+    pub host: String,
+    /// Its slots.
+    pub ports: BTreeSet<Port>,
+    /// State that determines whether more tasks may be placed there.
+    pub standing: Standing,
+}
+
+/// State of a supervisor with regard to placement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Present: its free slots can be used.
+    Live,
+    /// Absent, but its workers may still run: tasks kept there stay and none are added.
+    Away,
+    /// Present, but an operator drains its host: tasks kept there stay until their topology can
+    /// be moved without loss, and none are added.
+    Drained,
+}
+
+/// Requirements of one topology.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    /// The topology.
+    pub id: TopologyId,
+    /// Number of workers requested. The topology gets at most one worker per task.
+    pub workers: u32,
+    /// All of its tasks.
+    pub tasks: TaskTable,
+    /// Part of its previous placement that stays.
+    pub keep: Keep,
+}
+
+/// Part of a previous placement that stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keep {
+    /// These tasks are healthy and stay where they are, as long as their slot exists. A slot that
+    /// lost all of its tasks is used again only if no other is free. A worker whose tasks are all
+    /// healthy gets no task that was lost elsewhere: it would have to restart for it.
+    Healthy(TaskSet),
+    /// A rebalance: all tasks are placed again. Previous slots are preferred among equally even
+    /// ones.
+    Nothing,
+}
+
+/// Placement of the tasks of every topology.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Solution {
+    /// The placement of each topology of the problem.
+    pub placements: BTreeMap<TopologyId, Placement>,
+}
+
+/// Placement of the tasks of one topology.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// The tasks of each worker; none is empty.
+    pub workers: BTreeMap<Slot, TaskSet>,
+    /// The tasks without a slot, if any.
+    pub unplaced: Option<Unplaced>,
+}
+
+/// Tasks that have no slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unplaced {
+    /// These tasks.
+    pub tasks: TaskSet,
+    /// The shortage that causes it.
+    pub reason: UnplacedReason,
+}
+
+/// Reason why tasks have no slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UnplacedReason {
+    /// There are no live supervisors.
+    #[error("no supervisor is alive")]
+    NoSupervisor,
+    /// All live supervisors are on drained hosts.
+    #[error("every host with a live supervisor is drained")]
+    EveryHostDrained,
+    /// The cluster is full.
+    #[error("all {slots} slots are in use")]
+    NoFreeSlot {
+        /// Number of slots of live supervisors on hosts that are not drained.
+        slots: usize,
+    },
+}
+
+impl Solution {
+    /// The solution that corresponds to assignments.
+    pub fn from_assignments<'a>(
+        assignments: impl IntoIterator<Item = (&'a TopologyId, &'a Assignment)>,
+    ) -> Self {
+        let placements = assignments.into_iter().map(|(id, assignment)| (id.clone(), assignment.into()));
+        Self { placements: placements.collect() }
+    }
+}
+
+impl From<&Assignment> for Placement {
+    fn from(assignment: &Assignment) -> Self {
+        let workers = assignment.workers.iter().map(|(slot, worker)| (slot.clone(), worker.tasks.clone()));
+        Self { workers: workers.collect(), unplaced: None }
+    }
+}
+
+impl Placement {
+    /// Converts this placement to an assignment with start `now`.
+    ///
+    /// A worker that `previous` has in the same slot with the same tasks keeps its start, so that
+    /// it keeps running, unless one of its tasks was not healthy: then it restarts in place.
+    pub fn assignment(
+        &self,
+        supervisors: &BTreeMap<SupervisorId, Supervisor>,
+        previous: Option<&Assignment>,
+        keep: &Keep,
+        now: Timestamp,
+    ) -> Assignment {
+        let healthy = |tasks: &TaskSet| match keep {
+            Keep::Healthy(kept) => tasks.iter().all(|task| kept.contains(task)),
+            Keep::Nothing => true,
+        };
+        let worker = |slot: &Slot, tasks: &TaskSet| {
+            let before = previous.and_then(|previous| previous.workers.get(slot));
+            if let Some(before) = before.filter(|before| before.tasks == *tasks && healthy(tasks)) {
+                return before.clone();
+            }
+            let host = match (supervisors.get(&slot.supervisor), before) {
+                (Some(supervisor), _) => supervisor.host.clone(),
+                (None, Some(before)) => before.host.clone(),
+                (None, None) => String::new(),
+            };
+            // The starts of two placements in one slot must differ, even if the clock stood still
+            // or was set back between them.
+            let start =
+                before.map_or(now, |before| now.max(before.start.plus(std::time::Duration::from_millis(1))));
+            AssignedWorker { host, tasks: tasks.clone(), start }
+        };
+        let workers = self.workers.iter().map(|(slot, tasks)| (slot.clone(), worker(slot, tasks)));
+        Assignment { workers: workers.collect() }
+    }
+}

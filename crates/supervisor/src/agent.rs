@@ -1,0 +1,446 @@
+//! The loop of a supervisor: wait for an event, step every slot, apply the actions of the steps.
+//!
+//! Nothing slow happens in the loop. Reading the tree, fetching blobs, launching, watching
+//! processes and reading files are separate tasks that report back as events, so a slow fetch or
+//! a hanging disk of one slot does not stop another slot.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    Error, OnStop, Options,
+    failures::{Failure, FailureReporter},
+    identity::Identity,
+    launch::{self, Launcher},
+    localize::Localizer,
+    orders::AssignmentsState,
+    own_slot::{SlotRuntime, new_worker_id},
+    process::{ExitReport, ProcessId},
+    slot::{Action, Blob, Launched, Observed, Progress, SlotState, Target, Timeouts},
+    status::Status,
+    worker_dir::{self, HeartbeatFile},
+};
+use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence};
+use stormkeeper_model::{
+    BlobKey, Port, WorkerId,
+    clock::{Clock, Monotonic},
+};
+use stormkeeper_runtime::{
+    blocking,
+    tasks::{Ending, Tasks},
+    watch,
+};
+
+/// Period of reading heartbeat files while a worker starts, short so that the worker is shown as
+/// running soon after it runs.
+const HEARTBEAT_READ_PERIOD_STARTING: Duration = Duration::from_millis(100);
+
+/// Bounds of the period of reading heartbeat files otherwise, which is a tenth of the worker
+/// timeout.
+const HEARTBEAT_READ_PERIOD_MIN: Duration = Duration::from_millis(100);
+const HEARTBEAT_READ_PERIOD_MAX: Duration = Duration::from_secs(3);
+
+/// Period of rotating logs, removing old directories and expiring unused blobs.
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(10);
+
+/// Time on top of the shutdown grace when workers are stopped with their supervisor.
+const STOP_MARGIN: Duration = Duration::from_secs(5);
+
+/// Limit for removing this supervisor's registration at a stop.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Limit for writing launches under way to the ledger at a stop.
+const TASKS_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An event of the agent's loop.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The supervisor assignments changed.
+    AssignmentsChanged,
+    /// A blob is unpacked on this machine.
+    Arrived(BlobKey),
+    /// A launch has a process, or has failed.
+    Launched { port: Port, worker: WorkerId, started: Result<ProcessId, launch::Error> },
+    /// A worker's process has ended.
+    Exited { port: Port, worker: WorkerId, report: ExitReport },
+    /// The heartbeat files were read.
+    HeartbeatsRead(Vec<(Port, WorkerId, Option<HeartbeatFile>)>),
+    /// A deadline may have passed.
+    TimePassed,
+    /// The supervisor must stop.
+    StopAsked,
+    /// A task that must not end has ended.
+    Broken,
+}
+
+/// The inputs of the loop.
+#[derive(Debug)]
+pub(super) struct Sources {
+    pub(super) assignments: watch::Receiver<AssignmentsState>,
+    /// Makes the reader read the supervisor assignments again.
+    pub(super) recheck: Arc<Notify>,
+    pub(super) arrived: mpsc::Receiver<BlobKey>,
+    pub(super) events: mpsc::Receiver<Event>,
+}
+
+/// The agent of one machine.
+#[derive(Debug)]
+pub struct Agent {
+    pub(super) identity: Identity,
+    pub(super) options: Options,
+    pub(super) ports: BTreeSet<Port>,
+    pub(super) clock: Clock,
+    pub(super) slots: BTreeMap<Port, SlotRuntime>,
+    pub(super) localizer: Localizer,
+    pub(super) launcher: Launcher,
+    pub(super) reporter: FailureReporter,
+    pub(super) presence: Presence,
+    pub(super) sources: Sources,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) tasks: Tasks,
+    pub(super) timers: Timers,
+}
+
+/// Due times of reading files.
+#[derive(Debug)]
+pub(super) struct Timers {
+    /// Next reading of the heartbeats; none while a reading is under way.
+    pub(super) heartbeats_due: Option<Monotonic>,
+    /// Time at which the last reading of the heartbeats returned.
+    pub(super) heartbeats_read_at: Monotonic,
+    /// Next housekeeping of logs, directories and blobs.
+    pub(super) housekeeping_due: Monotonic,
+}
+
+/// Phase of the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Workers are being stopped, until `deadline`.
+    Stopping {
+        deadline: Monotonic,
+    },
+}
+
+impl Agent {
+    /// The status of the supervisor, as a value that can be watched.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Serves until `stop`. Workers then keep running, to be adopted by the next supervisor,
+    /// unless [`OnStop::StopWorkers`] is set.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] when a part of the agent failed; workers are left running.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
+        let mut phase = Phase::Serving;
+        let ended = loop {
+            let now = self.advance(phase);
+            if let Phase::Stopping { deadline } = phase
+                && (now >= deadline || self.slots.values().all(|slot| slot.occupied_by().is_none()))
+            {
+                break Ok(());
+            }
+            match self.next_event(&stop, phase, now).await {
+                Event::Broken => break Err(Error::Broken),
+                Event::StopAsked => match self.launcher.defaults.on_stop {
+                    OnStop::LeaveWorkers => break Ok(()),
+                    OnStop::StopWorkers => {
+                        let limit = self.options.worker_shutdown_grace + STOP_MARGIN;
+                        phase = Phase::Stopping { deadline: now.plus(limit) };
+                    }
+                },
+                event => self.update(event),
+            }
+        };
+        self.leave().await;
+        ended
+    }
+
+    async fn leave(self) {
+        self.presence.withdraw(&Ephemeral::Supervisor(self.identity.id.clone()));
+        // Without a connection, the end of the session removes the registration later.
+        let _withdrawn = tokio::time::timeout(WITHDRAW_TIMEOUT, self.presence.settled()).await;
+        if !self.tasks.stop(TASKS_STOP_TIMEOUT).await {
+            warn!("supervisor stopped while a launch was under way; the next start looks for its process");
+        }
+    }
+
+    async fn next_event(&mut self, stop: &CancellationToken, phase: Phase, now: Monotonic) -> Event {
+        let wake = self.wake_at(phase, now);
+        let broken = self.tasks.cancelled();
+        tokio::select! {
+            // Each event is followed by a step of every slot, which also checks the time and the
+            // assignments, so no later branch is starved.
+            biased;
+            // Cancel-safe: a cancelled token stays cancelled.
+            () = stop.cancelled(), if phase == Phase::Serving => Event::StopAsked,
+            // Cancel-safe: as above.
+            () = broken.cancelled() => Event::Broken,
+            // Cancel-safe: the value stays marked as unseen.
+            changed = self.sources.assignments.changed() => match changed {
+                Ok(()) => Event::AssignmentsChanged,
+                Err(_reader_is_gone) => Event::Broken,
+            },
+            // Cancel-safe: an item is received only if it is returned.
+            Some(key) = self.sources.arrived.recv() => Event::Arrived(key),
+            // Cancel-safe: as above.
+            Some(event) = self.sources.events.recv() => event,
+            // Cancel-safe: a sleep has no state.
+            () = tokio::time::sleep(wake.since(now)) => Event::TimePassed,
+        }
+    }
+
+    /// The earliest time at which a step is due without another event.
+    fn wake_at(&self, phase: Phase, now: Monotonic) -> Monotonic {
+        let timeouts = self.timeouts();
+        let slots = self.slots.values();
+        let deadlines = slots.filter_map(|slot| slot.state.deadline(slot.launched.as_ref(), &timeouts));
+        let stop = match phase {
+            Phase::Serving => None,
+            Phase::Stopping { deadline } => Some(deadline),
+        };
+        let is_any_alive = self.slots.values().any(SlotRuntime::is_alive);
+        let files = self.timers.heartbeats_due.map(|heartbeats_due| {
+            let housekeeping_due = self.timers.housekeeping_due;
+            if is_any_alive { heartbeats_due.min(housekeeping_due) } else { housekeeping_due }
+        });
+        deadlines
+            // Deadlines up to `now` were handled by the step at `now`.
+            .filter(|deadline| *deadline > now)
+            .chain(stop)
+            .chain(files)
+            .fold(now.plus(HOUSEKEEPING_PERIOD), Monotonic::min)
+    }
+
+    fn update(&mut self, event: Event) {
+        match event {
+            Event::Arrived(key) => self.localizer.arrived(key),
+            Event::Launched { port, worker, started } => {
+                if matches!(started, Err(launch::Error::CodeIsGone)) {
+                    self.lose_code(port);
+                }
+                let Some(slot) = self.slots.get_mut(&port) else { return };
+                let Some(launched) = slot.launch(&worker) else { return };
+                let process = started.as_ref().ok().copied();
+                launched.progress = match started {
+                    Ok(_) => Progress::Alive { heartbeat: None },
+                    Err(error) => Progress::Failed(error.to_string().into()),
+                };
+                slot.process = process;
+            }
+            Event::Exited { port, worker, report } => {
+                info!(%port, %worker, exit = %report, "a worker's process has ended");
+                // The worker may have seen before this supervisor that it is no longer assigned.
+                // The pause after a clean exit leaves time to read the assignments again.
+                self.sources.recheck.notify_one();
+                let slot = self.slots.get_mut(&port);
+                if let Some(launched) = slot.and_then(|slot| slot.launch(&worker)) {
+                    launched.progress = Progress::Exited(report);
+                }
+            }
+            Event::HeartbeatsRead(heartbeats) => self.on_heartbeats_read(heartbeats),
+            Event::AssignmentsChanged | Event::TimePassed | Event::StopAsked | Event::Broken => {}
+        }
+    }
+
+    fn lose_code(&mut self, port: Port) {
+        if let Some(desired) = self.slots.get(&port).and_then(|slot| slot.desired.as_ref()) {
+            self.localizer.lost(&desired.blob);
+        }
+    }
+
+    fn on_heartbeats_read(&mut self, heartbeats: Vec<(Port, WorkerId, Option<HeartbeatFile>)>) {
+        let now = self.clock.monotonic();
+        // A delay of this process may have delayed the workers as well: they get the time for
+        // another heartbeat.
+        let was_delayed = now.since(self.timers.heartbeats_read_at) > self.options.worker_timeout / 2;
+        self.timers.heartbeats_read_at = now;
+        for (port, worker, heartbeat) in heartbeats {
+            let Some(slot) = self.slots.get_mut(&port) else { continue };
+            if heartbeat.is_none() || (heartbeat == slot.heartbeat && !was_delayed) {
+                continue;
+            }
+            if let Some(Launched { progress: Progress::Alive { heartbeat: seen }, .. }) = slot.launch(&worker)
+            {
+                *seen = Some(now);
+                slot.heartbeat = heartbeat;
+            }
+        }
+        let is_starting = self.slots.values().any(|slot| matches!(slot.state, SlotState::Starting { .. }));
+        let period = match is_starting {
+            true => HEARTBEAT_READ_PERIOD_STARTING,
+            false => {
+                (self.options.worker_timeout / 10).clamp(HEARTBEAT_READ_PERIOD_MIN, HEARTBEAT_READ_PERIOD_MAX)
+            }
+        };
+        self.timers.heartbeats_due = Some(now.plus(period));
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            start: self.options.worker_start_timeout,
+            silence: self.options.worker_timeout,
+            grace: self.options.worker_shutdown_grace,
+        }
+    }
+
+    /// Steps every slot and applies the actions. Returns the time of the step.
+    fn advance(&mut self, phase: Phase) -> Monotonic {
+        let now = self.clock.monotonic();
+        let targets = self.targets(phase);
+        self.localizer.want(&self.blobs(&targets));
+        let timeouts = self.timeouts();
+        let mut actions = Vec::new();
+        for (port, target) in targets {
+            let slot = self.slots.get_mut(&port).expect("every target has a slot");
+            let held = match &target {
+                Target::Worker(desired) => Some(desired),
+                Target::Unknown => slot.state.desired(),
+                Target::Nothing => None,
+            };
+            let blob = held.map_or(Blob::Fetching, |desired| self.localizer.state(&desired.blob));
+            let seen = Observed {
+                now,
+                heartbeats_read_at: self.timers.heartbeats_read_at,
+                target,
+                blob,
+                launched: slot.launched.clone(),
+                next_worker_id: slot.next_worker_id.clone(),
+                timeouts,
+            };
+            let state = std::mem::replace(&mut slot.state, SlotState::Empty);
+            let (state, asked) = state.step(&seen);
+            slot.state = state;
+            actions.extend(asked.into_iter().map(|action| (port, action)));
+        }
+        for (port, action) in actions {
+            self.act(port, action);
+        }
+        let ports = &self.ports;
+        self.slots.retain(|port, slot| ports.contains(port) || slot.state != SlotState::Empty);
+        self.read_files(now);
+        self.publish();
+        now
+    }
+
+    fn targets(&self, phase: Phase) -> BTreeMap<Port, Target> {
+        let assignments = self.sources.assignments.borrow();
+        let targets = self.slots.iter().map(|(port, slot)| {
+            let held = slot.state.desired().or(slot.state.worker().map(|(_, desired)| desired));
+            let target = match phase {
+                Phase::Stopping { .. } => Target::Nothing,
+                // A port of an earlier configuration.
+                Phase::Serving if !self.ports.contains(port) => Target::Nothing,
+                Phase::Serving => assignments.target(*port, held),
+            };
+            (*port, target)
+        });
+        targets.collect()
+    }
+
+    /// The blobs that any slot runs or should run.
+    fn blobs(&self, targets: &BTreeMap<Port, Target>) -> BTreeSet<BlobKey> {
+        let assigned = targets.values().filter_map(|target| match target {
+            Target::Worker(desired) => Some(desired),
+            Target::Unknown | Target::Nothing => None,
+        });
+        let held = self.slots.values().filter_map(|slot| slot.state.desired());
+        let running = self.slots.values().filter_map(|slot| slot.occupied_by().map(|(_, desired)| desired));
+        assigned.chain(held).chain(running).map(|desired| desired.blob.clone()).collect()
+    }
+
+    fn act(&mut self, port: Port, action: Action) {
+        let slot = self.slots.get_mut(&port).expect("actions belong to slots");
+        match action {
+            Action::Launch { worker, desired, reason } => {
+                info!(%port, %worker, topology = %desired.topology, tasks = %desired.worker.tasks, %reason, "launching a worker");
+                slot.launched = Some(Launched { worker: worker.clone(), progress: Progress::Launching });
+                slot.desired = Some(desired.clone());
+                (slot.process, slot.heartbeat, slot.reason) = (None, None, Some(reason));
+                slot.next_worker_id = new_worker_id(port, &self.clock);
+                // The first heartbeat is looked for soon.
+                self.timers.heartbeats_due = self
+                    .timers
+                    .heartbeats_due
+                    .map(|due| due.min(self.clock.monotonic().plus(HEARTBEAT_READ_PERIOD_STARTING)));
+                let code = self.localizer.dir_of(&desired.blob);
+                self.launcher.launch(&self.tasks, (port, worker), desired, code);
+            }
+            Action::Signal { worker, signal, reason } => {
+                info!(%port, %worker, %signal, %reason, "stopping a worker");
+                slot.reason = Some(reason);
+                let process = slot.process.expect("a live launch has a process");
+                if let Err(error) = self.launcher.processes.signal(process, signal) {
+                    warn!(%port, %worker, %error, "cannot send a signal to a worker");
+                }
+            }
+            Action::Report { worker, desired, reason } => {
+                warn!(%port, %worker, topology = %desired.topology, %reason, "a worker failed");
+                slot.reason = Some(reason.clone());
+                let dir = worker_dir::path(&self.launcher.local_dir, &worker);
+                self.reporter.report(Failure { port, worker, desired, reason, dir });
+            }
+        }
+    }
+
+    /// Reads heartbeats, logs and directories when they are due, in a separate task.
+    fn read_files(&mut self, now: Monotonic) {
+        // A reading is under way; the next one is due after it has returned.
+        let Some(heartbeats_due) = self.timers.heartbeats_due else { return };
+        let housekeep = now >= self.timers.housekeeping_due;
+        let read_heartbeats = now >= heartbeats_due && self.slots.values().any(SlotRuntime::is_alive);
+        if !housekeep && !read_heartbeats {
+            return;
+        }
+        if housekeep {
+            self.timers.housekeeping_due = now.plus(HOUSEKEEPING_PERIOD);
+        }
+        self.timers.heartbeats_due = None;
+        let occupied = self
+            .slots
+            .iter()
+            .filter_map(|(port, slot)| slot.occupied_by().map(|(worker, _)| (*port, worker.clone())));
+        let live: Vec<(Port, WorkerId)> = occupied.collect();
+        let (local_dir, events) = (self.launcher.local_dir.clone(), self.launcher.events.clone());
+        let read = move || {
+            if housekeep {
+                worker_dir::housekeep(&local_dir, &live.iter().map(|(_, worker)| worker.clone()).collect());
+            }
+            let heartbeats = live.into_iter().map(|(port, worker)| {
+                let heartbeat = worker_dir::heartbeat(&worker_dir::path(&local_dir, &worker));
+                (port, worker, heartbeat)
+            });
+            heartbeats.collect()
+        };
+        self.tasks.start("read worker files", Ending::Normal, async move {
+            let heartbeats = blocking::run(read).await;
+            // Fails only when the agent is gone.
+            let _agent_is_gone = events.send(Event::HeartbeatsRead(heartbeats)).await;
+        });
+    }
+
+    /// Publishes the status if it changed.
+    pub(super) fn publish(&self) {
+        let assignments = self.sources.assignments.borrow();
+        let status = Status {
+            supervisor: self.identity.id.clone(),
+            has_assignments: *assignments != AssignmentsState::Unknown,
+            slots: self.slots.iter().map(|(port, slot)| (*port, slot.status())).collect(),
+            problems: assignments.problems(&self.ports),
+        };
+        self.status.send_if_modified(|published| {
+            let has_changed = *published != status;
+            *published = status;
+            has_changed
+        });
+    }
+}

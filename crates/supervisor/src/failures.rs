@@ -1,0 +1,123 @@
+//! Failures of workers, reported as task errors, where the author of the topology looks for them.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::{
+    logs,
+    slot::{DesiredWorker, Reason},
+};
+use stormkeeper_coordination::cluster::store::Store;
+use stormkeeper_model::{
+    ComponentId, Port, TaskId, WorkerId,
+    clock::{Clock, Monotonic},
+    error::TaskError,
+};
+use stormkeeper_runtime::{
+    blocking,
+    tasks::{Ending, Tasks},
+};
+
+/// Length of the queue of failures to report. A failure is dropped if the queue is full: the
+/// worker's next failure carries the same information.
+const QUEUE: usize = 16;
+
+/// Minimum time between two reports of the same slot. Otherwise a crash loop would replace all of
+/// a task's newest ten errors.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Maximum number of components for which one failure is reported.
+const MAX_COMPONENTS: usize = 100;
+
+/// Attempts to report a failure while the tree does not respond, and the pause between them.
+const TRIES: usize = 3;
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A worker that failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) port: Port,
+    pub(super) worker: WorkerId,
+    pub(super) desired: DesiredWorker,
+    pub(super) reason: Reason,
+    /// The worker's directory.
+    pub(super) dir: PathBuf,
+}
+
+/// Receives failures and reports them in a separate task.
+#[derive(Debug)]
+pub(super) struct FailureReporter {
+    queue: mpsc::Sender<Failure>,
+}
+
+impl FailureReporter {
+    pub(super) fn start(store: Store, clock: Clock, tasks: &Tasks) -> Self {
+        let (queue, failures) = mpsc::channel(QUEUE);
+        tasks.start("report failures", Ending::StopsOwner, report_all(store, clock, failures));
+        Self { queue }
+    }
+
+    pub(super) fn report(&self, failure: Failure) {
+        if let Err(error) = self.queue.try_send(failure) {
+            debug!(%error, "a worker's failure is not reported: the queue is full");
+        }
+    }
+}
+
+async fn report_all(store: Store, clock: Clock, mut failures: mpsc::Receiver<Failure>) {
+    let mut last: BTreeMap<Port, Monotonic> = BTreeMap::new();
+    while let Some(failure) = failures.recv().await {
+        let now = clock.monotonic();
+        if last.get(&failure.port).is_some_and(|last| now.since(*last) < PERIOD) {
+            continue;
+        }
+        last.insert(failure.port, now);
+        let stack = log_tail(&failure).await;
+        for attempt in 1..=TRIES {
+            match report(&store, &clock, &failure, &stack).await {
+                Ok(()) => break,
+                Err(error) if attempt == TRIES => {
+                    warn!(%error, worker = %failure.worker, "cannot report a worker's failure");
+                }
+                Err(_) => tokio::time::sleep(RETRY_AFTER).await,
+            }
+        }
+    }
+}
+
+async fn log_tail(failure: &Failure) -> String {
+    let log = failure.dir.join(logs::WORKER_LOG);
+    blocking::run(move || logs::tail(&log))
+        .await
+        .unwrap_or_else(|error| format!("(the worker's log cannot be read: {error})"))
+}
+
+/// Writes one error for each component, at its first task in the worker.
+async fn report(
+    store: &Store,
+    clock: &Clock,
+    failure: &Failure,
+    stack: &str,
+) -> Result<(), stormkeeper_coordination::cluster::store::Error> {
+    let Failure { port, worker, desired, reason, .. } = failure;
+    let Some(table) = store.tasks(&desired.topology).await? else { return Ok(()) };
+    let mut firsts: BTreeMap<&ComponentId, TaskId> = BTreeMap::new();
+    for (component, task) in table.value.iter().filter(|(_, task)| desired.worker.tasks.contains(*task)) {
+        firsts.entry(component).or_insert(task);
+    }
+    for (component, task) in firsts.into_iter().take(MAX_COMPONENTS) {
+        let error = TaskError {
+            component: component.clone(),
+            task,
+            time: clock.now(),
+            host: desired.worker.host.clone(),
+            port: *port,
+            message: format!("worker {worker} {reason}"),
+            stack: stack.to_owned(),
+        };
+        store.report_error(&desired.topology, error).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! One launch as a task: prepare, start, record, watch, clean up.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use tokio::sync::mpsc;
+use tracing::{error, warn};
+
+use crate::{
+    LaunchDefaults,
+    agent::Event,
+    ledger::Ledger,
+    process::{self, ProcessId, Processes},
+    slot::DesiredWorker,
+    unpack::TOPOLOGY_FILE,
+    worker_dir,
+};
+use stormkeeper_model::{Port, Slot, SupervisorId, WorkerId};
+use stormkeeper_runtime::{
+    blocking,
+    tasks::{Ending, Tasks},
+};
+use stormkeeper_topology_package::launch::LaunchSpec;
+
+/// Cause of a failed launch.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The blob was present earlier and has disappeared.
+    #[error("the topology's code is no longer on this machine")]
+    CodeIsGone,
+    #[error("cannot prepare {}: {source}", path.display())]
+    Prepare { path: PathBuf, source: io::Error },
+    #[error("cannot write the ledger: {0}")]
+    Ledger(io::Error),
+    // Includes the source: the text is one line in the topology's errors.
+    #[error("{error}{}", error_cause(.error))]
+    Process { error: process::Error },
+}
+
+fn error_cause(error: &process::Error) -> String {
+    std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
+}
+
+/// Launches workers and watches their processes, each in a separate task, so that a slow disk or
+/// a slow start of one worker does not delay another worker.
+#[derive(Debug, Clone)]
+pub(super) struct Launcher {
+    pub(super) me: SupervisorId,
+    pub(super) local_dir: PathBuf,
+    pub(super) defaults: Arc<LaunchDefaults>,
+    pub(super) ledger: Ledger,
+    pub(super) processes: Arc<dyn Processes>,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+impl Launcher {
+    /// Starts a worker that runs the code in the directory `code`. Sends [`Event::Launched`] and,
+    /// if a process was started, [`Event::Exited`].
+    pub(super) fn launch(
+        &self,
+        tasks: &Tasks,
+        (port, worker): (Port, WorkerId),
+        desired: DesiredWorker,
+        code: PathBuf,
+    ) {
+        let (this, cancel) = (self.clone(), tasks.cancelled());
+        // Not cancelled between the start of a process and its entry in the ledger.
+        tasks.start_graceful("worker", Ending::Normal, async move {
+            let started = this.start(port, &worker, &desired, code).await;
+            let process = started.as_ref().ok().copied();
+            if let Err(error) = &started {
+                warn!(%worker, %error, "cannot launch a worker");
+                this.remove_entry(port, &worker).await;
+            }
+            this.send(Event::Launched { port, worker: worker.clone(), started }).await;
+            let Some(process) = process else { return };
+            this.record_process(port, &worker, desired, process).await;
+            tokio::select! {
+                biased;
+                // Cancel-safe: the next supervisor adopts the process.
+                () = cancel.cancelled() => {}
+                // Cancel-safe: as above.
+                () = this.watch_to_end(port, worker, process) => {}
+            }
+        });
+    }
+
+    /// Watches a process that an earlier supervisor launched. Sends [`Event::Exited`].
+    pub(super) fn adopt(&self, tasks: &Tasks, port: Port, worker: WorkerId, process: ProcessId) {
+        let this = self.clone();
+        tasks.start("adopted worker", Ending::Normal, async move {
+            this.watch_to_end(port, worker, process).await;
+        });
+    }
+
+    async fn start(
+        &self,
+        port: Port,
+        worker: &WorkerId,
+        desired: &DesiredWorker,
+        code: PathBuf,
+    ) -> Result<ProcessId, Error> {
+        let spec = self.spec(port, worker, desired, code);
+        let (ledger, for_disk, intent) = (self.ledger.clone(), spec.clone(), desired.clone());
+        let prepare = move || {
+            if !for_disk.code.join(TOPOLOGY_FILE).is_file() {
+                return Err(Error::CodeIsGone);
+            }
+            worker_dir::prepare(&for_disk)
+                .map_err(|source| Error::Prepare { path: for_disk.dir.clone(), source })?;
+            ledger.record_intent(port, &for_disk.worker, &intent).map_err(Error::Ledger)
+        };
+        blocking::run(prepare).await?;
+        self.processes.launch(&spec).await.map_err(|error| Error::Process { error })
+    }
+
+    fn spec(&self, port: Port, worker: &WorkerId, desired: &DesiredWorker, code: PathBuf) -> LaunchSpec {
+        let defaults = &*self.defaults;
+        LaunchSpec {
+            topology: desired.topology.clone(),
+            slot: Slot { supervisor: self.me.clone(), port },
+            start: desired.worker.start,
+            worker: worker.clone(),
+            host: desired.worker.host.clone(),
+            dir: worker_dir::path(&self.local_dir, worker),
+            code,
+            defaults: defaults.settings.clone(),
+            heartbeat_period: defaults.heartbeat_period,
+            task_beat_period: defaults.task_beat_period,
+            subprocess_timeout: defaults.subprocess_timeout,
+            metric_report_period: defaults.metric_report_period,
+            config_file: defaults.config_file.clone(),
+            overrides: defaults.overrides.clone(),
+        }
+    }
+
+    /// Records the process of a launch in the ledger.
+    pub(super) async fn record_process(
+        &self,
+        port: Port,
+        worker: &WorkerId,
+        desired: DesiredWorker,
+        process: ProcessId,
+    ) {
+        let (ledger, id) = (self.ledger.clone(), worker.clone());
+        let write = move || ledger.record_process(port, &id, &desired, process);
+        let written = blocking::run(write).await;
+        if let Err(error) = written {
+            error!(%worker, %process, %error, "cannot record a worker's process in the ledger; a restarted supervisor searches for it");
+        }
+    }
+
+    /// Removes a launch that has ended from the ledger.
+    pub(super) async fn remove_entry(&self, port: Port, worker: &WorkerId) {
+        let (ledger, id) = (self.ledger.clone(), worker.clone());
+        let removed = blocking::run(move || ledger.remove(port, &id)).await;
+        if let Err(error) = removed {
+            error!(%worker, %error, "cannot remove a worker that has ended from the ledger");
+        }
+    }
+
+    async fn watch_to_end(&self, port: Port, worker: WorkerId, process: ProcessId) {
+        let report = self.processes.exited(process).await;
+        let n_swept = self.processes.sweep(&worker).await;
+        if n_swept > 0 {
+            warn!(%worker, n_processes = n_swept, "killed processes that a worker left behind");
+        }
+        self.remove_entry(port, &worker).await;
+        self.send(Event::Exited { port, worker, report }).await;
+    }
+
+    async fn send(&self, event: Event) {
+        // Fails only when the agent has ended and needs no events.
+        let _agent_is_gone = self.events.send(event).await;
+    }
+}

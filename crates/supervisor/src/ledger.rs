@@ -1,0 +1,241 @@
+//! The launches of this supervisor on disk: one file for each slot, `ledger/<port>.json`.
+//!
+//! The intent is written before a launch and the process after it. A supervisor that dies at any
+//! moment in between finds the worker again: by its process id, or by the worker id in the
+//! environment of its processes. A file that cannot be read is renamed and reported.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use serde::{Deserialize, Serialize};
+use tracing::error;
+
+use crate::{durable, process::ProcessId, slot::DesiredWorker};
+use stormkeeper_model::{Port, WorkerId};
+
+const DIR: &str = "ledger";
+
+/// The format that this version writes.
+const FORMAT: u32 = 1;
+
+/// Maximum number of damaged files kept for each slot, for inspection.
+const MAX_DAMAGED_KEPT: usize = 20;
+
+/// The launch in a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The id of the launch.
+    pub worker: WorkerId,
+    /// The worker that the launch runs.
+    pub desired: DesiredWorker,
+    /// The process of the launch, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessId>,
+    /// The boot id of the machine at the launch: process ids restart with each boot.
+    pub boot: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    v: u32,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
+/// The ledger of one supervisor. Clones are the same ledger. All methods block.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    dir: PathBuf,
+    boot: String,
+    // One writer at a time: the end of a launch and the start of the next launch in the same slot
+    // are written by different tasks.
+    writing: Arc<Mutex<()>>,
+}
+
+impl Ledger {
+    /// The ledger in `local_dir`.
+    ///
+    /// # Errors
+    /// If its directory cannot be created.
+    pub fn open(local_dir: &Path) -> io::Result<Self> {
+        let dir = local_dir.join(DIR);
+        fs::create_dir_all(&dir)?;
+        Ok(Self { dir, boot: boot_id(), writing: Arc::default() })
+    }
+
+    fn path(&self, port: Port) -> PathBuf {
+        self.dir.join(format!("{port}.json"))
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().expect("no one panics while writing the ledger")
+    }
+
+    /// All entries by port. Damaged files are reported and renamed.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn read(&self) -> io::Result<BTreeMap<Port, Entry>> {
+        let mut entries = BTreeMap::new();
+        for file in fs::read_dir(&self.dir)? {
+            let path = file?.path();
+            let port = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")?.parse().ok());
+            let Some(port) = port.map(Port) else { continue };
+            match read_entry(&path) {
+                Ok(entry) => _ = entries.insert(port, entry),
+                Err(reason) => self.keep_damaged(&path, &reason),
+            }
+        }
+        Ok(entries)
+    }
+
+    fn keep_damaged(&self, path: &Path, reason: &str) {
+        let free = (0..MAX_DAMAGED_KEPT).map(|n| path.with_extension(format!("damaged-{n}")));
+        let kept = free.into_iter().find(|kept| !kept.exists());
+        let moved = match &kept {
+            Some(kept) => fs::rename(path, kept),
+            None => fs::remove_file(path),
+        };
+        error!(
+            file = %path.display(),
+            reason,
+            moved_to = ?kept,
+            failed = ?moved.err(),
+            "the ledger of a slot is damaged: its worker is stopped and launched again"
+        );
+    }
+
+    /// Records that `worker` is about to be launched in the slot at `port`.
+    ///
+    /// # Errors
+    /// If the file cannot be written; the worker must not be launched then.
+    pub fn record_intent(&self, port: Port, worker: &WorkerId, desired: &DesiredWorker) -> io::Result<()> {
+        self.write(port, worker, desired, None)
+    }
+
+    /// Records the process of the launch.
+    ///
+    /// # Errors
+    /// If the file cannot be written; a later supervisor still finds the process.
+    pub fn record_process(
+        &self,
+        port: Port,
+        worker: &WorkerId,
+        desired: &DesiredWorker,
+        process: ProcessId,
+    ) -> io::Result<()> {
+        self.write(port, worker, desired, Some(process))
+    }
+
+    fn write(
+        &self,
+        port: Port,
+        worker: &WorkerId,
+        desired: &DesiredWorker,
+        process: Option<ProcessId>,
+    ) -> io::Result<()> {
+        let entry =
+            Entry { worker: worker.clone(), desired: desired.clone(), process, boot: self.boot.clone() };
+        let bytes = serde_json::to_vec(&Stored { v: FORMAT, entry })?;
+        let _guard = self.writing();
+        durable::write(&self.path(port), &bytes)
+    }
+
+    /// Removes the entry of `worker`, unless the slot has another launch by now.
+    ///
+    /// The removal is not synced to disk: an entry that reappears after a power loss names a
+    /// process of an earlier boot.
+    ///
+    /// # Errors
+    /// If the file cannot be removed; the entry then names a process that has ended.
+    pub fn remove(&self, port: Port, worker: &WorkerId) -> io::Result<()> {
+        let path = self.path(port);
+        let _guard = self.writing();
+        match read_entry(&path) {
+            Ok(entry) if entry.worker == *worker => fs::remove_file(&path),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The process of an entry, if it was started since the last boot of the machine.
+    pub fn process_of(&self, entry: &Entry) -> Option<ProcessId> {
+        entry.process.filter(|_| entry.boot == self.boot)
+    }
+}
+
+fn read_entry(path: &Path) -> Result<Entry, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let stored: Stored = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    Ok(stored.entry)
+}
+
+/// The id of the current boot of the machine; empty if the system has none.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stormkeeper_model::{BlobKey, Timestamp, assignment::AssignedWorker, task_set::TaskSet};
+
+    fn desired() -> DesiredWorker {
+        DesiredWorker {
+            topology: "t-1-100".parse().expect("valid id"),
+            worker: AssignedWorker {
+                host: "h".to_owned(),
+                tasks: TaskSet::range(1, 3),
+                start: Timestamp::from_millis(5),
+            },
+            blob: BlobKey::of(b"x"),
+        }
+    }
+
+    fn worker(name: &str) -> WorkerId {
+        name.parse().expect("valid id")
+    }
+
+    #[test]
+    fn next_supervisor_reads_recorded_intent_and_process() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (port, process) = (Port(6700), ProcessId { pid: 7, started: 9 });
+        let ledger = Ledger::open(dir.path()).expect("opened");
+        ledger.record_intent(port, &worker("w1"), &desired()).expect("written");
+        let next = Ledger::open(dir.path()).expect("opened");
+        assert_eq!(next.read().expect("read")[&port].process, None);
+        ledger.record_process(port, &worker("w1"), &desired(), process).expect("written");
+        let entry = next.read().expect("read").remove(&port).expect("there");
+        assert_eq!((entry.worker.clone(), entry.desired.clone()), (worker("w1"), desired()));
+        assert_eq!(next.process_of(&entry), Some(process));
+        let after_reboot = Entry { boot: "another".to_owned(), ..entry };
+        assert_eq!(next.process_of(&after_reboot), None);
+    }
+
+    #[test]
+    fn removal_spares_a_later_launch_in_the_slot() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let port = Port(6700);
+        let ledger = Ledger::open(dir.path()).expect("opened");
+        ledger.record_intent(port, &worker("w2"), &desired()).expect("written");
+        ledger.remove(port, &worker("w1")).expect("nothing to do");
+        assert_eq!(ledger.read().expect("read").len(), 1);
+        ledger.remove(port, &worker("w2")).expect("forgotten");
+        assert_eq!(ledger.read().expect("read").len(), 0);
+    }
+
+    #[test]
+    fn damaged_file_is_renamed_and_other_entries_are_read() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let ledger = Ledger::open(dir.path()).expect("opened");
+        ledger.record_intent(Port(6701), &worker("w1"), &desired()).expect("written");
+        for bad in ["", "{", r#"{"v":1}"#, "\0\0\0"] {
+            fs::write(dir.path().join("ledger/6700.json"), bad).expect("written");
+            assert_eq!(ledger.read().expect("read").into_keys().collect::<Vec<_>>(), [Port(6701)]);
+        }
+        assert!(dir.path().join("ledger/6700.damaged-3").exists());
+    }
+}

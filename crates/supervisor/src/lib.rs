@@ -1,0 +1,133 @@
+//! The agent of one machine: runs the workers that the leader assigned to its slots.
+//!
+//! ```text
+//!   supervisor assignments ─ watch ──┐                     ┌──▶ launch ──▶ process
+//!   blobs/ ◀── localize ◀────────────┤  agent: event,      │      │ ledger
+//!   workers/*/heartbeat ── read ─────┼─▶ step every slot ──┤      ▼
+//!   process exits ──────── watch ────┘      (slot)         └──▶ signals, failures
+//! ```
+//!
+//! Invariants:
+//!
+//! - There is at most one worker process in a slot, also across restarts of the supervisor.
+//! - Workers outlive their supervisor: they run in process groups of their own, and a starting
+//!   supervisor adopts the workers of its ledger that are still assigned to it.
+//! - Unreadable records and an unreachable tree never stop a worker.
+//! - A wait of one slot never delays another slot.
+//!
+//! Start with [`slot::SlotState::step`], which decides, and [`agent::Agent`], which acts.
+
+pub mod agent;
+mod durable;
+mod failures;
+pub mod identity;
+mod launch;
+pub mod ledger;
+mod localize;
+pub mod logs;
+mod metrics;
+pub mod options;
+mod orders;
+mod own_slot;
+pub mod process;
+pub mod slot;
+mod start;
+pub mod status;
+mod unpack;
+mod worker_dir;
+
+#[cfg(test)]
+mod tests;
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+pub use agent::Agent;
+pub use options::Options;
+pub use status::Status;
+
+use crate::process::Processes;
+use stormkeeper_api_types::blobs::{BlobClient, FetchError};
+use stormkeeper_coordination::{cluster::store::Store, tree::Tree};
+use stormkeeper_metric_shipping::ingest_client::{MetricsClient, MetricsError};
+use stormkeeper_model::{clock::Clock, topology::Settings};
+use stormkeeper_runtime::tasks::Tasks;
+
+/// Treatment of the workers when their supervisor stops.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnStop {
+    /// Workers keep running, and the next supervisor in the same directory adopts them.
+    #[default]
+    LeaveWorkers,
+    /// Workers are stopped before the supervisor ends.
+    StopWorkers,
+}
+
+/// Launch settings that all workers of this machine share.
+#[derive(Debug, Clone)]
+pub struct LaunchDefaults {
+    /// The configuration file, for the worker process to read as well.
+    pub config_file: Option<PathBuf>,
+    /// The `key=value` settings of the command line.
+    pub overrides: Vec<String>,
+    /// Period of writing a worker's heartbeat file.
+    pub heartbeat_period: Duration,
+    /// Shortest time between two refreshes of the heartbeats of a worker's tasks.
+    pub task_beat_period: Duration,
+    /// Limit for the silence of a component, unless its topology sets one.
+    pub subprocess_timeout: Duration,
+    /// Period of the metric reports of workers and of this supervisor.
+    pub metric_report_period: Duration,
+    /// `topology.*` settings that apply where a topology sets none.
+    pub settings: Settings,
+    /// Treatment of the workers when the supervisor stops.
+    pub on_stop: OnStop,
+}
+
+/// Why a supervisor cannot start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The local directory cannot be locked, or its supervisor id cannot be read.
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    /// The local directory cannot be used.
+    #[error("cannot use the local directory {}", dir.display())]
+    LocalDir {
+        /// The directory.
+        dir: PathBuf,
+        /// Error of the file system.
+        source: io::Error,
+    },
+    /// The client that sends metrics to the leader cannot be created.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The client that fetches blobs cannot be created.
+    #[error(transparent)]
+    Blobs(#[from] FetchError),
+    /// A task of the agent ended unexpectedly.
+    #[error("a task of the supervisor failed; the log names it")]
+    Broken,
+}
+
+/// Serves the slots of this machine until `stop`. While the tree cannot be reached, at the start
+/// or later, workers keep running and no new assignment is launched.
+///
+/// # Errors
+/// When the local directory cannot be used or is another supervisor's, and when a part of the
+/// agent fails.
+pub async fn run(
+    options: Options,
+    tree: Arc<dyn Tree>,
+    processes: Arc<dyn Processes>,
+    launch: LaunchDefaults,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let blobs = Arc::new(BlobClient::new()?);
+    let client = MetricsClient::new(Store::new(Arc::clone(&tree)))?;
+    let agent = Agent::start(options, tree, processes, blobs, launch, clock.clone()).await?;
+    let tasks = Tasks::default();
+    metrics::start(&agent, client, &clock, &tasks);
+    agent.run(stop).await
+}

@@ -1,0 +1,295 @@
+//! Localizing blobs on this machine: `blobs/<sha256>/`, unpacked, shared by all slots.
+//!
+//! The agent states the set of needed blobs again and again. The localizer fetches the missing
+//! blobs for as long as they are needed, each in a separate task with its own backoff, and removes
+//! blobs that were unused for the retention. A blob is either complete or absent: downloads and
+//! unpacking use temporary names, which are removed at the next start.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::{
+    durable,
+    slot::Blob,
+    unpack::{self, unpack},
+};
+use stormkeeper_api_types::blobs::{FetchBlob, FetchError};
+use stormkeeper_coordination::cluster::store::{self, Store};
+use stormkeeper_model::{
+    BlobKey,
+    backoff::Backoff,
+    clock::{Clock, Monotonic},
+};
+use stormkeeper_runtime::error_chain;
+use stormkeeper_runtime::{
+    blocking,
+    tasks::{Ending, Tasks},
+};
+
+const DIR: &str = "blobs";
+
+/// Part of every temporary name; no blob key contains it.
+const TEMPORARY: &str = ".tmp-";
+
+/// Bounds of the pause between two attempts to fetch a blob.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Length of the queue of localized blobs that the agent has not received; senders wait while it
+/// is full.
+const ARRIVALS: usize = 64;
+
+/// Cause of a failed attempt to localize a blob.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("cannot find out which nimbuses have the blob")]
+    Holders(#[source] store::Error),
+    #[error("no nimbus has the blob")]
+    NoHolder,
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Unpack(#[from] unpack::Error),
+    #[error("cannot move the blob to {}", path.display())]
+    Place { path: PathBuf, source: io::Error },
+}
+
+/// The blobs of this machine.
+#[derive(Debug)]
+pub(super) struct Localizer {
+    fetcher: Fetcher,
+    clock: Clock,
+    retention: Duration,
+    tasks: Tasks,
+    arrivals: mpsc::Sender<BlobKey>,
+    blobs: BTreeMap<BlobKey, Local>,
+}
+
+#[derive(Debug)]
+enum Local {
+    Present {
+        unused_since: Option<Monotonic>,
+    },
+    /// Dropping the tasks ends the fetch.
+    Fetching {
+        _task: Tasks,
+    },
+}
+
+impl Localizer {
+    /// Opens the blobs in `local_dir`. Returns the receiver of the keys of localized blobs as
+    /// well. Blocks.
+    ///
+    /// # Errors
+    /// If the directory cannot be created or listed.
+    pub(super) fn open(
+        local_dir: &Path,
+        retention: Duration,
+        (store, client): (Store, Arc<dyn FetchBlob>),
+        clock: Clock,
+        tasks: &Tasks,
+    ) -> io::Result<(Self, mpsc::Receiver<BlobKey>)> {
+        let dir = local_dir.join(DIR);
+        fs::create_dir_all(&dir)?;
+        let mut blobs = BTreeMap::new();
+        for file in fs::read_dir(&dir)? {
+            let file = file?;
+            let name = file.file_name();
+            if let Some(key) = name.to_str().and_then(|name| name.parse().ok()) {
+                blobs.insert(key, Local::Present { unused_since: None });
+            } else if name.to_string_lossy().contains(TEMPORARY) {
+                remove_all(&file.path());
+            }
+        }
+        let (arrivals, arrived) = mpsc::channel(ARRIVALS);
+        let fetcher = Fetcher { dir, store, client };
+        Ok((Self { fetcher, clock, retention, tasks: tasks.child(), arrivals, blobs }, arrived))
+    }
+
+    /// Directory of a blob that is present.
+    pub(super) fn dir_of(&self, key: &BlobKey) -> PathBuf {
+        self.fetcher.dir_of(key)
+    }
+
+    /// Progress of localizing a blob.
+    pub(super) fn state(&self, key: &BlobKey) -> Blob {
+        match self.blobs.get(key) {
+            Some(Local::Present { .. }) => Blob::Present,
+            Some(Local::Fetching { .. }) | None => Blob::Fetching,
+        }
+    }
+
+    /// Sets the blobs that are needed now: starts to fetch the missing ones, cancels fetches that
+    /// are no longer needed, and removes blobs that were unused for the retention.
+    pub(super) fn want(&mut self, wanted: &BTreeSet<BlobKey>) {
+        let now = self.clock.monotonic();
+        let mut outdated = Vec::new();
+        self.blobs.retain(|key, local| match local {
+            Local::Fetching { .. } => wanted.contains(key),
+            Local::Present { unused_since } if wanted.contains(key) => {
+                *unused_since = None;
+                true
+            }
+            Local::Present { unused_since } => {
+                let is_outdated = now.since(*unused_since.get_or_insert(now)) >= self.retention;
+                if is_outdated {
+                    outdated.push(key.clone());
+                }
+                !is_outdated
+            }
+        });
+        for key in outdated {
+            info!(blob = %key, "removing a blob that no slot uses");
+            self.remove(&key);
+        }
+        for key in wanted {
+            if !self.blobs.contains_key(key) {
+                self.blobs.insert(key.clone(), Local::Fetching { _task: self.fetch(key) });
+            }
+        }
+    }
+
+    /// Records that a blob is present.
+    pub(super) fn arrived(&mut self, key: BlobKey) {
+        self.blobs.insert(key, Local::Present { unused_since: None });
+    }
+
+    /// Removes a blob that was present and is damaged; it is fetched again while it is needed.
+    pub(super) fn lost(&mut self, key: &BlobKey) {
+        warn!(blob = %key, "a localized blob is missing on disk: fetching it again");
+        if self.blobs.remove(key).is_some() {
+            self.remove(key);
+        }
+    }
+
+    /// Removes a blob. Its name is free at once, its disk space a little later.
+    fn remove(&self, key: &BlobKey) {
+        let (dir, aside) = (self.dir_of(key), self.fetcher.temporary(key, "gone"));
+        match fs::rename(&dir, &aside) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return warn!(blob = %key, %error, "cannot remove a blob"),
+        }
+        self.tasks.start("remove blob", Ending::Normal, async move {
+            blocking::run(move || remove_all(&aside)).await;
+        });
+    }
+
+    fn fetch(&self, key: &BlobKey) -> Tasks {
+        let task = self.tasks.child();
+        let (fetcher, arrivals, key) = (self.fetcher.clone(), self.arrivals.clone(), key.clone());
+        task.start("localize", Ending::Normal, async move {
+            let mut backoff =
+                Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("constants in order");
+            while let Err(error) = fetcher.localize(&key).await {
+                let delay = backoff.next_delay();
+                let reason = error_chain(&error);
+                warn!(blob = %key, reason, retry_in = ?delay, "cannot localize a blob");
+                tokio::time::sleep(delay).await;
+            }
+            info!(blob = %key, "localized a blob");
+            // Fails only when the agent has ended.
+            let _agent_is_gone = arrivals.send(key).await;
+        });
+        task
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Fetcher {
+    dir: PathBuf,
+    store: Store,
+    client: Arc<dyn FetchBlob>,
+}
+
+impl Fetcher {
+    fn dir_of(&self, key: &BlobKey) -> PathBuf {
+        self.dir.join(key.as_str())
+    }
+
+    /// A name that is unique in this process; earlier processes' names are removed at the start.
+    fn temporary(&self, key: &BlobKey, what: &str) -> PathBuf {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        self.dir.join(format!("{key}{TEMPORARY}{what}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    async fn localize(&self, key: &BlobKey) -> Result<(), Error> {
+        let download = Temporary(self.temporary(key, "tar"));
+        self.download(key, &download.0).await?;
+        let (unpacked, dir) = (Temporary(self.temporary(key, "dir")), self.dir_of(key));
+        // Not cancelled in between: the task ends by itself and removes its temporary files.
+        let place = move || {
+            unpack(&download.0, &unpacked.0)?;
+            place(&unpacked.0, &dir).map_err(|source| Error::Place { path: dir, source })
+        };
+        blocking::run(place).await
+    }
+
+    /// Downloads the blob from the nimbuses that have it, in random order, until one succeeds.
+    async fn download(&self, key: &BlobKey, into: &Path) -> Result<(), Error> {
+        let mut holders = self.store.blob_holders(key).await.map_err(Error::Holders)?;
+        fastrand::shuffle(&mut holders);
+        if holders.is_empty() {
+            // A leader that just restarted may have the blob before the tree lists it.
+            holders.extend(self.store.leader().await.map_err(Error::Holders)?.map(|leader| leader.api));
+        }
+        let mut last = Error::NoHolder;
+        for api in holders {
+            match self.client.fetch(&api, key, into).await {
+                Ok(_n_bytes) => return Ok(()),
+                Err(error) => last = error.into(),
+            }
+            remove_all(into);
+        }
+        Err(last)
+    }
+}
+
+/// Syncs an unpacked blob to disk and renames it to its final name.
+fn place(unpacked: &Path, dir: &Path) -> io::Result<()> {
+    // One system call for a blob of any number of files.
+    rustix::fs::syncfs(fs::File::open(unpacked)?)?;
+    match fs::rename(unpacked, dir) {
+        // A cancelled task may have finished all the same: its bytes are identical.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+        renamed => renamed?,
+    }
+    durable::sync_dir(dir)
+}
+
+/// A path that is removed on drop, if it still exists.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        remove_all(&self.0);
+    }
+}
+
+fn remove_all(path: &Path) {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => warn!(path = %path.display(), %error, "cannot remove a file or directory of a blob"),
+    }
+}
+
+#[cfg(test)]
+#[path = "localize_tests.rs"]
+mod tests;

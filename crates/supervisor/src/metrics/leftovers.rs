@@ -1,0 +1,290 @@
+//! Sends the orphaned metric reports of dead workers to the leader.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tracing::{info, warn};
+
+use crate::worker_dir;
+use stormkeeper_metric_shipping::{
+    ingest_client::MetricsClient,
+    sender::{Added, Brought, Delivery, bring},
+    spool::{self as cuts, Cut, Remains, Standing, Taken, remains},
+};
+use stormkeeper_model::{
+    WorkerId,
+    clock::{Clock, Monotonic},
+};
+use stormkeeper_runtime::blocking;
+
+/// Period of scanning for dead workers.
+const SCAN_PERIOD: Duration = Duration::from_secs(10);
+
+/// Maximum number of workers whose orphaned reports are in memory; the others wait on disk.
+const PENDING_MAX: usize = 4;
+
+/// Time after which accepted reports are sent again to learn whether they are committed.
+const RESEND_PERIOD: Duration = Duration::from_secs(20);
+
+/// Finds orphaned reports and sends them.
+#[derive(Debug)]
+pub(super) struct OrphanReportSender {
+    local_dir: PathBuf,
+    client: MetricsClient,
+    clock: Clock,
+    pending: BTreeMap<WorkerId, PendingOrphan>,
+}
+
+#[derive(Debug)]
+struct PendingOrphan {
+    lock: Taken,
+    delivery: Delivery,
+    // Not in `delivery` yet.
+    unqueued: VecDeque<Cut>,
+    last_resend: Monotonic,
+}
+
+impl OrphanReportSender {
+    pub(super) fn new(local_dir: PathBuf, client: MetricsClient, clock: Clock) -> Self {
+        Self { local_dir, client, clock, pending: BTreeMap::new() }
+    }
+
+    /// Runs until it is dropped; undelivered reports are still on disk then.
+    pub(super) async fn run(mut self) {
+        let mut period = tokio::time::interval(SCAN_PERIOD);
+        period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            period.tick().await;
+            self.scan().await;
+            let workers: Vec<WorkerId> = self.pending.keys().cloned().collect();
+            for worker in workers {
+                if self.send(&worker).await {
+                    self.pending.remove(&worker);
+                }
+            }
+        }
+    }
+
+    /// Loads the orphaned reports of dead workers, up to [`PENDING_MAX`].
+    async fn scan(&mut self) {
+        let (dir, known) = (self.local_dir.clone(), self.pending.keys().cloned().collect::<Vec<_>>());
+        let room = PENDING_MAX - known.len();
+        let found = blocking::run(move || find(&dir, &known, room)).await;
+        match found {
+            Ok(found) => {
+                for (worker, lock, delivery, unqueued) in found {
+                    let last_resend = self.clock.monotonic();
+                    self.pending.insert(worker, PendingOrphan { lock, delivery, unqueued, last_resend });
+                }
+            }
+            Err(error) => warn!(%error, "cannot scan for orphaned metric reports; trying again"),
+        }
+    }
+
+    /// Sends the reports of a worker. Returns true if all are committed and the worker's spool is
+    /// marked as delivered.
+    async fn send(&mut self, worker: &WorkerId) -> bool {
+        let Some(PendingOrphan { lock, delivery, unqueued, last_resend }) = self.pending.get_mut(worker)
+        else {
+            return true;
+        };
+        let now = self.clock.monotonic();
+        if now.since(*last_resend) >= RESEND_PERIOD {
+            delivery.ask_again(now);
+            *last_resend = now;
+        }
+        enqueue(|cut| delivery.add(cut), unqueued);
+        if let Brought::NotAll(reason) = bring(delivery, &self.client, &self.clock).await {
+            info!(%worker, reason, "orphaned metric reports are not committed yet; trying again");
+            return false;
+        }
+        // Only this task needs to know which reports are committed.
+        drop(delivery.newly_safe());
+        if !unqueued.is_empty() || !delivery.is_empty() {
+            return false;
+        }
+        match cuts::finish(lock) {
+            Ok(()) => {
+                info!(%worker, "all orphaned metric reports of a worker are committed");
+                true
+            }
+            Err(error) => {
+                warn!(%worker, %error, "cannot mark a worker's metric spool as delivered; its reports are sent again");
+                false
+            }
+        }
+    }
+}
+
+/// Enqueues the reports that fit. The others are enqueued when there is room.
+fn enqueue(mut add: impl FnMut(Cut) -> Added, unqueued: &mut VecDeque<Cut>) {
+    while let Some(cut) = unqueued.pop_front() {
+        let worker = cut.snapshot.worker.clone();
+        match add(cut.clone()) {
+            Added::Taken | Added::Safe => {}
+            Added::Full => {
+                unqueued.push_front(cut);
+                return;
+            }
+            Added::Nameless(ids) => {
+                let number = cut.snapshot.number;
+                warn!(%worker, number, n = ids.len(), "discarding metrics of a report whose names are unknown");
+                let mut named = cut;
+                named.snapshot.leaves.retain(|leaf| !ids.contains(&leaf.id));
+                unqueued.push_front(named);
+            }
+        }
+    }
+}
+
+type Found = (WorkerId, Taken, Delivery, VecDeque<Cut>);
+
+fn find(local_dir: &Path, known: &[WorkerId], room: usize) -> io::Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for worker in worker_dir::all(local_dir)?.into_iter().filter(|worker| !known.contains(worker)) {
+        if found.len() >= room {
+            break;
+        }
+        match read(&worker_dir::path(local_dir, &worker)) {
+            Ok(Some((lock, delivery, unqueued))) => found.push((worker, lock, delivery, unqueued)),
+            Ok(None) => {}
+            // An unreadable spool of one worker must not hide the spools of the others.
+            Err(error) => warn!(%worker, %error, "cannot read a worker's orphaned metric reports"),
+        }
+    }
+    Ok(found)
+}
+
+fn read(worker_dir: &Path) -> io::Result<Option<(Taken, Delivery, VecDeque<Cut>)>> {
+    let (lock, launch) = match cuts::look(worker_dir)? {
+        Standing::Left(lock, launch) => (lock, launch),
+        Standing::Done | Standing::Live => return Ok(None),
+    };
+    let Remains { cuts, names, problems } = remains::read(&lock.dir, &launch)?;
+    for problem in problems {
+        warn!(worker = %launch.worker, problem, "some orphaned metric reports of a worker are lost");
+    }
+    let mut delivery = Delivery::new(launch.topology);
+    delivery.learn(&launch.worker, &names.into_iter().collect::<Vec<_>>());
+    Ok(Some((lock, delivery, cuts.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Arc};
+
+    use super::*;
+    use stormkeeper_coordination::{
+        cluster::store::Store,
+        tree::{Tree, memory::MemoryTree},
+    };
+    use stormkeeper_metric_shipping::{
+        spool::{CutDir, Launch},
+        test_support::{TestLeader, cut, emitted},
+    };
+    use stormkeeper_metrics::{Leaf, MetricId};
+    use stormkeeper_model::Timestamp;
+
+    fn worker(name: &str) -> WorkerId {
+        name.parse().expect("valid")
+    }
+
+    fn launch(name: &str) -> Launch {
+        let topology = "t-1-100".parse().expect("valid");
+        Launch { topology, worker: worker(name), started: Timestamp::from_millis(1) }
+    }
+
+    /// Writes the spool of a worker that emitted ten tuples, in two reports.
+    fn write_spool(local_dir: &Path, name: &str) -> PathBuf {
+        let dir = worker_dir::path(local_dir, &worker(name));
+        fs::create_dir_all(&dir).expect("made");
+        let launch = launch(name);
+        let lock = cuts::take(&dir, &launch).expect("taken");
+        let mut cuts = CutDir::create(&lock.dir).expect("made");
+        let (id, name) = emitted();
+        cuts.add_name(id, &name).expect("written");
+        for number in [1, 2] {
+            cuts.write(&cut(&launch, number), &[(id, 5 * number)].into()).expect("written");
+        }
+        dir
+    }
+
+    #[tokio::test]
+    async fn orphaned_reports_are_ingested_once_and_marked_delivered_when_committed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tree: Arc<dyn Tree> = MemoryTree::new().connect();
+        let leader = TestLeader::start(Arc::clone(&tree)).await;
+        leader.has().nothing_is_safe = true;
+        let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+        let client = MetricsClient::new(Store::new(tree)).expect("made");
+        let names = ["w1", "w2"];
+        let dirs = names.map(|name| write_spool(dir.path(), name));
+        let mut sender = OrphanReportSender::new(dir.path().to_owned(), client, clock.clone());
+        sender.scan().await;
+        assert_eq!(sender.pending.len(), 2);
+        for name in names {
+            assert!(!sender.send(&worker(name)).await, "accepted and not committed");
+        }
+        assert_eq!(leader.has().totals()[0], 20);
+        sender.scan().await;
+        assert_eq!(sender.pending.len(), 2, "a scan does not load pending workers again");
+        leader.has().nothing_is_safe = false;
+        clock.turn(RESEND_PERIOD);
+        for (name, dir) in names.iter().zip(&dirs) {
+            assert!(cuts::may_have_left(dir), "marked as delivered too early");
+            assert!(sender.send(&worker(name)).await, "resent and found committed");
+            sender.pending.remove(&worker(name));
+            assert!(!cuts::may_have_left(dir));
+        }
+        sender.scan().await;
+        assert_eq!((sender.pending.len(), leader.has().totals()[0]), (0, 20));
+    }
+
+    #[test]
+    fn unreadable_spool_of_one_worker_does_not_hide_the_others() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["a", "b", "c", "d"] {
+            write_spool(dir.path(), name);
+        }
+        for name in ["a", "c"] {
+            let launch = worker_dir::path(dir.path(), &worker(name)).join("metrics/launch");
+            fs::write(launch, b"garbage").expect("written");
+        }
+        let found = |known: &[WorkerId], room| {
+            let found = find(dir.path(), known, room).expect("readable");
+            let mut found: Vec<String> = found.iter().map(|(worker, ..)| worker.to_string()).collect();
+            found.sort();
+            found
+        };
+        assert_eq!(found(&[], 9), ["b", "d"]);
+        assert_eq!(found(&[worker("b")], 9), ["d"]);
+        assert_eq!(found(&[], 1).len(), 1);
+        assert_eq!(find(&dir.path().join("nothing"), &[], 9).expect("no workers").len(), 0);
+    }
+
+    #[test]
+    fn reports_wait_while_the_queue_is_full_and_unnamed_metrics_are_discarded() {
+        let launch = launch("w");
+        let mut odd = cut(&launch, 2);
+        odd.snapshot.leaves.push(Leaf { id: MetricId(7), ..odd.snapshot.leaves[0].clone() });
+        let mut unqueued: VecDeque<Cut> = [cut(&launch, 1), odd, cut(&launch, 3)].into();
+        let mut queued = Vec::new();
+        let mut add = |cut: Cut| {
+            if cut.snapshot.leaves.iter().any(|leaf| leaf.id == MetricId(7)) {
+                return Added::Nameless(vec![MetricId(7)]);
+            }
+            if queued.len() == 2 {
+                return Added::Full;
+            }
+            queued.push(cut);
+            Added::Taken
+        };
+        enqueue(&mut add, &mut unqueued);
+        assert_eq!(unqueued, [cut(&launch, 3)]);
+        assert_eq!(queued, [cut(&launch, 1), cut(&launch, 2)], "without the leaf that has no name");
+    }
+}

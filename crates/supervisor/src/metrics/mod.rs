@@ -1,0 +1,24 @@
+//! Metric reports that a supervisor sends to the leader: the orphaned reports of its dead workers,
+//! and the usage of its machine.
+//!
+//! Both are separate tasks that the agent does not wait for. The spool on disk is their only source
+//! about workers: a worker whose lock is free is dead, and its reports are undelivered while its
+//! `done` file is missing.
+
+mod host;
+mod leftovers;
+
+use crate::Agent;
+use stormkeeper_metric_shipping::ingest_client::MetricsClient;
+use stormkeeper_model::clock::Clock;
+use stormkeeper_runtime::tasks::{Ending, Tasks};
+
+/// Starts both tasks, for the directory and the host of `agent`.
+pub(super) fn start(agent: &Agent, client: MetricsClient, clock: &Clock, tasks: &Tasks) {
+    let local_dir = agent.options.local_dir.clone();
+    let orphan_reports = leftovers::OrphanReportSender::new(local_dir.clone(), client.clone(), clock.clone());
+    tasks.start("orphaned metric reports", Ending::Normal, orphan_reports.run());
+    let host =
+        host::HostMetrics::new(&agent.options.host, &agent.identity.id, local_dir, client, clock.clone());
+    tasks.start("metrics of this machine", Ending::Normal, host.run());
+}

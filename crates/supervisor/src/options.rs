@@ -1,0 +1,29 @@
+//! Settings of a supervisor.
+
+use std::{path::PathBuf, time::Duration};
+
+use stormkeeper_coordination::cluster::record::Resources;
+use stormkeeper_model::Port;
+
+/// Settings of a supervisor.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Directory of the supervisor's id, ledger, localized blobs, workers' directories and logs.
+    pub local_dir: PathBuf,
+    /// The host at which its workers are reached.
+    pub host: String,
+    /// The ports of its slots.
+    pub ports: Vec<Port>,
+    /// Resources offered to workers.
+    pub resources: Resources,
+    /// Limit from the launch of a worker to its first heartbeat.
+    pub worker_start_timeout: Duration,
+    /// Limit for the silence of a running worker, after which it is killed and relaunched.
+    pub worker_timeout: Duration,
+    /// Time of a worker between SIGTERM and SIGKILL.
+    pub worker_shutdown_grace: Duration,
+    /// Time for which a blob that no slot uses stays on disk.
+    pub unused_blob_retention: Duration,
+    /// Period of reading everything again, in case an event was lost.
+    pub reconcile_period: Duration,
+}

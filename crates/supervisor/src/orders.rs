@@ -1,0 +1,236 @@
+//! The supervisor assignments, read from the tree: the workers that the leader assigned here.
+//!
+//! The watch on `/supervisor-assignments/{id}` only wakes the reader, which then reads everything
+//! again. Only the assignments that the znode names are read, and they are read again only when
+//! their version differs or a periodic pass is due. A record that cannot be read is marked as
+//! unreadable and never treated as absent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::MissedTickBehavior};
+use tracing::warn;
+
+use crate::slot::{DesiredWorker, Target};
+use stormkeeper_coordination::{
+    cluster::{
+        layout,
+        store::{self, Store},
+    },
+    tree::{Changes, Scope, Version},
+};
+use stormkeeper_model::{Port, SupervisorId, TopologyId, backoff::Backoff};
+use stormkeeper_runtime::watch;
+
+/// Bounds of the pause between two attempts to read while the tree does not respond or a record
+/// is unreadable. The watch also wakes the reader when the connection is back.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// The supervisor assignments as last read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AssignmentsState {
+    /// Never read.
+    Unknown,
+    /// Read at least once.
+    Known(AssignedSlots),
+}
+
+/// The assigned workers of all slots of this supervisor.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct AssignedSlots {
+    /// The assigned workers by port, at most one for each topology.
+    pub(super) workers: BTreeMap<Port, Vec<DesiredWorker>>,
+    /// Topologies that are assigned here but could not be read, with the error.
+    pub(super) unreadable: BTreeMap<TopologyId, String>,
+}
+
+impl AssignmentsState {
+    /// The content that the slot at `port` should have, where `held` runs or should run now.
+    pub(super) fn target(&self, port: Port, held: Option<&DesiredWorker>) -> Target {
+        let Self::Known(known) = self else { return Target::Unknown };
+        let here = known.workers.get(&port).map_or(&[][..], Vec::as_slice);
+        if let Some(held) = held {
+            if let Some(same) = here.iter().find(|desired| desired.is_same_worker(held)) {
+                return Target::Worker(same.clone());
+            }
+            if known.unreadable.contains_key(&held.topology) {
+                return Target::Unknown;
+            }
+        }
+        // Two topologies in one slot are an error of the leader; the later one is the leader's
+        // current decision.
+        let latest = here.iter().max_by_key(|desired| (desired.worker.start, &desired.topology));
+        latest.map_or(Target::Nothing, |desired| Target::Worker(desired.clone()))
+    }
+
+    /// Problems that need an operator.
+    pub(super) fn problems(&self, own: &BTreeSet<Port>) -> Vec<String> {
+        let Self::Known(known) = self else { return Vec::new() };
+        let unreadable = known.unreadable.values().cloned();
+        let crowded =
+            known.workers.iter().filter(|(_, here)| here.len() > 1).map(|(port, here)| {
+                format!("{} topologies are assigned to the slot at port {port}", here.len())
+            });
+        let foreign = known.workers.keys().filter(|port| !own.contains(port));
+        let foreign =
+            foreign.map(|port| format!("port {port} is assigned but is not a port of this supervisor"));
+        unreadable.chain(crowded).chain(foreign).collect()
+    }
+}
+
+/// Reads the assignments of one supervisor for as long as it runs.
+#[derive(Debug)]
+pub(super) struct AssignmentsReader {
+    store: Store,
+    me: SupervisorId,
+    period: Duration,
+    /// Wakes the reader like the watch does.
+    recheck: Arc<Notify>,
+    cached: BTreeMap<TopologyId, CachedAssignment>,
+}
+
+/// The workers of one topology on this machine, as last read.
+#[derive(Debug)]
+struct CachedAssignment {
+    version: Version,
+    workers: Vec<(Port, DesiredWorker)>,
+}
+
+/// Result of reading one topology.
+enum ReadOutcome {
+    Read(CachedAssignment),
+    Gone,
+    Unreadable(String),
+}
+
+/// Extent of one pass of the reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// Reads the assignments whose version differs.
+    Changed,
+    /// Reads all assignments: versions prove nothing after the tree was lost and created again,
+    /// nor for a znode that could not be read.
+    Everything,
+}
+
+impl AssignmentsReader {
+    /// Creates a reader that reads at least every `period`, and whenever `recheck` is notified.
+    pub(super) fn new(store: Store, me: SupervisorId, period: Duration, recheck: Arc<Notify>) -> Self {
+        Self { store, me, period, recheck, cached: BTreeMap::new() }
+    }
+
+    /// Publishes the assignments whenever they changed. Ends only by being dropped.
+    pub(super) async fn run(mut self, assignments: watch::Sender<AssignmentsState>) {
+        let mut watcher = self.store.tree().watch(&layout::orders(&self.me), Scope::Node);
+        let mut pass = tokio::time::interval(self.period);
+        pass.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut backoff =
+            Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("constants in order");
+        let mut retry_in = None;
+        loop {
+            let depth = tokio::select! {
+                // Full passes come first, so that continuous changes cannot postpone them.
+                biased;
+                // Cancel-safe: a tick that is not returned is still due.
+                _tick = pass.tick() => Depth::Everything,
+                // Cancel-safe: a sleep has no state.
+                () = tokio::time::sleep(retry_in.unwrap_or_default()), if retry_in.is_some() => Depth::Everything,
+                // Cancel-safe: a change that is not returned stays pending.
+                changes = watcher.changed() => match (changes, retry_in) {
+                    (Changes::Paths(_), None) => Depth::Changed,
+                    (Changes::Paths(_), Some(_)) | (Changes::Everything, _) => Depth::Everything,
+                },
+                // Cancel-safe: a notification that was not consumed stays pending.
+                () = self.recheck.notified() => match retry_in {
+                    None => Depth::Changed,
+                    Some(_) => Depth::Everything,
+                },
+            };
+            retry_in = match self.read(depth).await {
+                Ok(known) => {
+                    let is_complete = known.unreadable.is_empty();
+                    publish(&assignments, known);
+                    (!is_complete).then(|| backoff.next_delay())
+                }
+                Err(error) => {
+                    let delay = backoff.next_delay();
+                    if retry_in.is_none() {
+                        warn!(%error, "cannot read the supervisor assignments, trying again; running workers stay");
+                    }
+                    Some(delay)
+                }
+            };
+            if retry_in.is_none() {
+                backoff.reset();
+            }
+        }
+    }
+
+    async fn read(&mut self, depth: Depth) -> Result<AssignedSlots, store::Error> {
+        let record = self.store.orders(&self.me).await?;
+        let topologies = record.map(|record| record.value.topologies).unwrap_or_default();
+        self.cached.retain(|topology, _| topologies.contains_key(topology));
+        let mut known = AssignedSlots::default();
+        for (topology, version) in topologies {
+            let is_current = self.cached.get(&topology).is_some_and(|cached| cached.version == version);
+            if depth == Depth::Everything || !is_current {
+                match self.read_topology(&topology).await? {
+                    ReadOutcome::Read(read) => _ = self.cached.insert(topology.clone(), read),
+                    ReadOutcome::Gone => _ = self.cached.remove(&topology),
+                    ReadOutcome::Unreadable(reason) => {
+                        self.cached.remove(&topology);
+                        known.unreadable.insert(topology.clone(), reason);
+                    }
+                }
+            }
+            for (port, desired) in self.cached.get(&topology).into_iter().flat_map(|cached| &cached.workers) {
+                known.workers.entry(*port).or_default().push(desired.clone());
+            }
+        }
+        Ok(known)
+    }
+
+    /// Fails only when the tree does not respond.
+    async fn read_topology(&self, topology: &TopologyId) -> Result<ReadOutcome, store::Error> {
+        let assignment = match self.store.assignment(topology).await {
+            Ok(Some(assignment)) => assignment,
+            // Removed after the supervisor assignments were read, which will change as well.
+            Ok(None) => return Ok(ReadOutcome::Gone),
+            Err(store::Error::Unreadable(error)) => return Ok(ReadOutcome::Unreadable(error.to_string())),
+            Err(error @ store::Error::Tree(_)) => return Err(error),
+        };
+        let storm = match self.store.storm(topology).await {
+            Ok(Some(storm)) => storm,
+            Ok(None) => {
+                let path = layout::storm(topology);
+                return Ok(ReadOutcome::Unreadable(format!(
+                    "{path} does not exist, but the topology is assigned"
+                )));
+            }
+            Err(store::Error::Unreadable(error)) => return Ok(ReadOutcome::Unreadable(error.to_string())),
+            Err(error @ store::Error::Tree(_)) => return Err(error),
+        };
+        let desired = assignment.value.workers_of(&self.me).map(|(port, worker)| {
+            let (topology, blob) = (topology.clone(), storm.value.blob.clone());
+            (port, DesiredWorker { topology, worker: worker.clone(), blob })
+        });
+        Ok(ReadOutcome::Read(CachedAssignment { version: assignment.version, workers: desired.collect() }))
+    }
+}
+
+fn publish(assignments: &watch::Sender<AssignmentsState>, known: AssignedSlots) {
+    let known = AssignmentsState::Known(known);
+    if *assignments.borrow() == known {
+        return;
+    }
+    if let AssignmentsState::Known(AssignedSlots { unreadable, .. }) = &known {
+        for reason in unreadable.values() {
+            warn!(reason, "an assigned topology cannot be read; its running workers stay");
+        }
+    }
+    assignments.send_replace(known);
+}

@@ -1,0 +1,101 @@
+//! A slot of this machine: its state and its last launch.
+
+use crate::{
+    process::ProcessId,
+    slot::{DesiredWorker, Launched, Progress, Reason, SlotState},
+    status::SlotStatus,
+    worker_dir::HeartbeatFile,
+};
+use stormkeeper_model::{
+    Port, WorkerId,
+    clock::{Clock, Monotonic},
+};
+
+/// A slot with its last launch, whose process may have ended.
+#[derive(Debug)]
+pub(super) struct SlotRuntime {
+    pub(super) state: SlotState,
+    pub(super) launched: Option<Launched>,
+    /// The process of the last launch.
+    pub(super) process: Option<ProcessId>,
+    /// The worker of the last launch.
+    pub(super) desired: Option<DesiredWorker>,
+    /// The heartbeat file of the last launch, as last read.
+    pub(super) heartbeat: Option<HeartbeatFile>,
+    /// The id of the next launch.
+    pub(super) next_worker_id: WorkerId,
+    /// Reason of the last action.
+    pub(super) reason: Option<Reason>,
+}
+
+impl SlotRuntime {
+    /// A slot without a launch.
+    pub(super) fn new(next_worker_id: WorkerId) -> Self {
+        let state = SlotState::Empty;
+        Self {
+            state,
+            launched: None,
+            process: None,
+            desired: None,
+            heartbeat: None,
+            next_worker_id,
+            reason: None,
+        }
+    }
+
+    /// A slot whose process was found alive by a starting supervisor.
+    pub(super) fn adopted(
+        next_worker_id: WorkerId,
+        (worker, process): (WorkerId, ProcessId),
+        desired: DesiredWorker,
+        now: Monotonic,
+    ) -> Self {
+        let progress = Progress::Alive { heartbeat: None };
+        Self {
+            state: SlotState::adopted(worker.clone(), desired.clone(), now),
+            launched: Some(Launched { worker, progress }),
+            process: Some(process),
+            desired: Some(desired),
+            heartbeat: None,
+            next_worker_id,
+            reason: None,
+        }
+    }
+
+    /// The launch `worker`, if it is still the last launch of the slot.
+    pub(super) fn launch(&mut self, worker: &WorkerId) -> Option<&mut Launched> {
+        self.launched.as_mut().filter(|launched| launched.worker == *worker)
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        matches!(&self.launched, Some(Launched { progress: Progress::Alive { .. }, .. }))
+    }
+
+    /// The launch whose process exists or is being started, with its worker.
+    pub(super) fn occupied_by(&self) -> Option<(&WorkerId, &DesiredWorker)> {
+        match &self.launched.as_ref()?.progress {
+            Progress::Launching | Progress::Alive { .. } => {
+                Some((&self.launched.as_ref()?.worker, self.desired.as_ref()?))
+            }
+            Progress::Failed(_) | Progress::Exited(_) => None,
+        }
+    }
+
+    pub(super) fn status(&self) -> SlotStatus {
+        let worker = self.state.worker();
+        let desired = self.state.desired().or(worker.map(|(_, desired)| desired));
+        SlotStatus {
+            state: self.state.name(),
+            topology: desired.map(|desired| desired.topology.clone()),
+            worker: worker.map(|(worker, _)| worker.clone()),
+            process: self.process.filter(|_| self.is_alive()),
+            reason: self.reason.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// A new id for a launch in the slot at `port`.
+pub(super) fn new_worker_id(port: Port, clock: &Clock) -> WorkerId {
+    let secs = clock.now().as_millis() / 1000;
+    format!("{port}-{secs}-{:06x}", fastrand::u32(..1 << 24)).parse().expect("digits and dashes make an id")
+}

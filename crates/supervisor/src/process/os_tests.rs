@@ -1,0 +1,168 @@
+//! Tests with real processes. A worker is a shell script here; it receives `worker --spec FILE` as
+//! its arguments and ignores them.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use tempfile::TempDir;
+
+use super::*;
+use stormkeeper_model::{Port, Slot, Timestamp, clock::Clock, topology::Settings};
+use stormkeeper_runtime::test_support::wait_until;
+
+struct Machine {
+    dir: TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("temporary directory") }
+    }
+
+    /// Workers that run this shell script.
+    fn processes(&self, script: &str) -> OsProcesses {
+        let program = self.dir.path().join("program");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("written");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
+        OsProcesses::new(program, self.dir.path().to_owned())
+    }
+
+    fn spec(&self, worker: &str) -> LaunchSpec {
+        let dir = self.dir.path().join(worker);
+        fs::create_dir_all(dir.join("logs")).expect("created");
+        LaunchSpec {
+            topology: "t-1-100".parse().expect("valid id"),
+            slot: Slot { supervisor: "s".parse().expect("valid id"), port: Port(6700) },
+            start: Timestamp::EPOCH,
+            worker: worker.parse().expect("valid id"),
+            host: "h".to_owned(),
+            dir,
+            code: self.dir.path().to_owned(),
+            defaults: Settings::new(),
+            heartbeat_period: Duration::from_secs(1),
+            task_beat_period: Duration::from_secs(1),
+            subprocess_timeout: Duration::from_secs(1),
+            metric_report_period: Duration::from_secs(60),
+            config_file: None,
+            overrides: Vec::new(),
+        }
+    }
+}
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    wait_until(what, TIMEOUT, || {
+        let state = if holds() { Ok(()) } else { Err("not yet".to_owned()) };
+        async { state }
+    })
+    .await;
+}
+
+fn log(spec: &LaunchSpec) -> String {
+    fs::read_to_string(spec.dir.join(logs::WORKER_LOG)).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn exit_status_and_output_are_kept() {
+    let machine = Machine::new();
+    let processes = machine.processes("echo out; echo err >&2; echo $*; env; exit 7");
+    let spec = machine.spec("w1");
+    let id = processes.launch(&spec).await.expect("launched");
+    assert_eq!(processes.exited(id).await, ExitReport::Code(7));
+    let log = log(&spec);
+    assert!(log.starts_with("out\nerr\nworker --spec"), "{log}");
+    assert!(log.contains(&format!("STORMKEEPER_SUPERVISOR_DIR={}", machine.dir.path().display())), "{log}");
+    assert!(log.contains("STORMKEEPER_WORKER=w1"), "{log}");
+    assert_eq!(state_of(id), ProcessState::Gone, "not reaped");
+    assert_eq!(processes.exited(id).await, ExitReport::Unknown, "called again");
+}
+
+#[tokio::test]
+async fn killing_a_worker_kills_its_components() {
+    let machine = Machine::new();
+    let processes = machine.processes("sleep 1000 & echo $!; wait");
+    let spec = machine.spec("w1");
+    let id = processes.launch(&spec).await.expect("launched");
+    until("the component started", || !log(&spec).is_empty()).await;
+    let component: u32 = log(&spec).trim().parse().expect("a pid");
+    assert!(processes.is_alive(id));
+
+    // Only the worker itself is killed, as by the out-of-memory killer.
+    kill_process(pid_of(id).expect("a pid"), Signal::KILL).expect("killed");
+    let clock = Clock::new();
+    let before = clock.monotonic();
+    assert_eq!(processes.exited(id).await, ExitReport::Signal(9));
+    assert!(clock.monotonic().since(before) < Duration::from_secs(1), "the exit was seen late");
+    until("the component is gone", || table::entry(component).expect("readable").is_none_or(|e| e.is_zombie))
+        .await;
+}
+
+#[tokio::test]
+async fn sigterm_reaches_the_worker_alone() {
+    let machine = Machine::new();
+    // A component that prints a line if it is signalled itself.
+    let processes = machine.processes(
+        "(trap 'echo signalled; exit' TERM; while :; do sleep 0.01; done) & \
+         trap 'sleep 0.2; exit 3' TERM; echo ready; while :; do sleep 0.01; done",
+    );
+    let spec = machine.spec("w1");
+    let id = processes.launch(&spec).await.expect("launched");
+    until("the worker is ready", || !log(&spec).is_empty()).await;
+    let other = ProcessId { started: id.started + 1, ..id };
+    processes.signal(other, StopSignal::Kill).expect("no such process");
+    assert!(processes.is_alive(id) && !processes.is_alive(other));
+    processes.signal(id, StopSignal::Terminate).expect("signalled");
+    assert_eq!(processes.exited(id).await, ExitReport::Code(3));
+    assert!(!log(&spec).contains("signalled"), "{}", log(&spec));
+    processes.signal(id, StopSignal::Kill).expect("gone is fine");
+}
+
+#[tokio::test]
+async fn adopted_process_is_found_watched_and_killed() {
+    let machine = Machine::new();
+    let spec = machine.spec("w1");
+    // The supervisor is gone: its worker was started by a shell that has ended.
+    let start = format!(
+        "{SUPERVISOR_DIR_VARIABLE}={} {WORKER_VARIABLE}=w1 setsid sh -c 'sleep 1000 & echo ready; wait' \
+         </dev/null >>{} 2>&1 & wait_for_setsid=; exit 0",
+        machine.dir.path().display(),
+        spec.dir.join(logs::WORKER_LOG).display(),
+    );
+    assert!(Command::new("sh").arg("-c").arg(start).status().expect("started").success());
+    until("the orphan is ready", || log(&spec).contains("ready")).await;
+
+    let processes = machine.processes("exit 1");
+    let id = processes.find(&spec.worker).await.expect("found by its environment");
+    assert!(processes.is_alive(id));
+    assert_eq!(processes.find(&"w2".parse().expect("valid id")).await, None);
+    let watch = processes.exited(id);
+    let stop = async {
+        // The watch is in place before the signal is sent.
+        tokio::task::yield_now().await;
+        processes.signal(id, StopSignal::Kill).expect("signalled");
+    };
+    assert_eq!(tokio::join!(watch, stop).0, ExitReport::Unknown);
+    assert!(!processes.is_alive(id));
+}
+
+#[tokio::test]
+async fn process_that_left_the_group_is_swept() {
+    let machine = Machine::new();
+    let processes = machine.processes(
+        "setsid sh -c 'echo ready; exec sleep 1000' &
+         until grep -q ready logs/worker.out; do sleep 0.01; done",
+    );
+    let spec = machine.spec("w1");
+    let id = processes.launch(&spec).await.expect("launched");
+    assert_eq!(processes.exited(id).await, ExitReport::Code(0));
+    assert_eq!(processes.sweep(&spec.worker).await, 1);
+    assert_eq!(processes.sweep(&spec.worker).await, 0);
+}
+
+#[tokio::test]
+async fn missing_program_is_a_launch_error() {
+    let machine = Machine::new();
+    let processes = OsProcesses::new("/nonexistent/program".into(), machine.dir.path().to_owned());
+    let error = processes.launch(&machine.spec("w1")).await.expect_err("refused");
+    assert_eq!(error.to_string(), "cannot start /nonexistent/program");
+}

@@ -1,0 +1,570 @@
+//! The states of one slot as a pure state machine.
+//!
+//! ```text
+//!            assigned             blob there            first heartbeat
+//!   empty ─────────────▶ localizing ────────▶ starting ────────────────▶ running
+//!     ▲                      ▲                   │  │                      │  │
+//!     │ nothing assigned     │ other worker      │  └───── exit ─┐  exit ──┘  │
+//!     │                      │                   ▼               ▼            │
+//!     └──────────────────────┴──── gone ──── stopping ──────▶ relaunching     │
+//!                                                ▲  (silent)     │ due ─▶ starting
+//!                                                └───────────────│────────────┘
+//!                                  reassigned, unassigned, silent
+//! ```
+//!
+//! [`SlotState::step`] takes an [`Observed`] and returns the next state with the [`Action`]s to
+//! take. It never waits, reads no clock and does no I/O. Invariants:
+//!
+//! - There is at most one process in a slot: a launch is requested only when the process of the
+//!   previous launch is known to have ended.
+//! - An unknown target ([`Target::Unknown`]) never stops a process, and a process that crashes
+//!   meanwhile is launched again.
+//! - A second step with the same observation changes nothing.
+
+mod reason;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+pub use reason::Reason;
+
+use crate::process::{ExitReport, StopSignal};
+use stormkeeper_model::{BlobKey, TopologyId, WorkerId, assignment::AssignedWorker, clock::Monotonic};
+
+/// Running time with a heartbeat after which a worker is healthy: its next crash counts as the
+/// first in a row.
+pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+
+/// The longest pause before a crashing worker is launched again: long enough to cost nothing,
+/// short enough that a repaired topology is back while its author is still watching.
+pub const RELAUNCH_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// Pause before a worker that exited by itself with status 0 is launched again. Such a worker
+/// usually saw before its supervisor that the slot is no longer its own.
+pub const CLEAN_EXIT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Period of sending SIGKILL again to a process that does not exit.
+pub const KILL_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// The worker that a slot should run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredWorker {
+    /// The worker's topology.
+    pub topology: TopologyId,
+    /// The worker's tasks and the time of its placement.
+    #[serde(flatten)]
+    pub worker: AssignedWorker,
+    /// The topology package that the worker runs.
+    pub blob: BlobKey,
+}
+
+impl DesiredWorker {
+    /// True if a process launched for `self` is the worker that `other` asks for.
+    pub fn is_same_worker(&self, other: &Self) -> bool {
+        self.topology == other.topology
+            && self.worker.tasks == other.worker.tasks
+            && self.worker.start == other.worker.start
+    }
+}
+
+/// The content of a slot that the cluster wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Not known, because the assignments could not be read. The slot keeps its content.
+    Unknown,
+    /// The slot should be empty.
+    Nothing,
+    /// The slot should run this worker.
+    Worker(DesiredWorker),
+}
+
+/// Progress of localizing the blob of the desired worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blob {
+    /// Unpacked on disk.
+    Present,
+    /// Not on this machine yet, or an attempt failed; fetched again for as long as it is needed.
+    Fetching,
+}
+
+/// Progress of the last launch in a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Under way.
+    Launching,
+    /// No process was started.
+    Failed(Arc<str>),
+    /// The process exists.
+    Alive {
+        /// Time at which the heartbeat was last seen to change, by our clock.
+        heartbeat: Option<Monotonic>,
+    },
+    /// The process has ended.
+    Exited(ExitReport),
+}
+
+/// The last launch in a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launched {
+    /// The id of the launch.
+    pub worker: WorkerId,
+    /// Progress of the launch.
+    pub progress: Progress,
+}
+
+/// The timeouts of a supervisor for its workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From launch to the first heartbeat.
+    pub start: Duration,
+    /// Between two heartbeats.
+    pub silence: Duration,
+    /// Between SIGTERM and SIGKILL.
+    pub grace: Duration,
+}
+
+/// The inputs of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The time of the observation.
+    pub now: Monotonic,
+    /// Time at which the heartbeats were last read. Silence is measured up to this time: a
+    /// supervisor that was delayed itself has not seen the heartbeats of the delay.
+    pub heartbeats_read_at: Monotonic,
+    /// The content that the slot should have.
+    pub target: Target,
+    /// The blob of the target worker or, while the target is unknown, of the worker in the slot.
+    pub blob: Blob,
+    /// The last launch, also after its process has ended.
+    pub launched: Option<Launched>,
+    /// The id of the next launch, not used by any launch before.
+    pub next_worker_id: WorkerId,
+    /// The timeouts for workers.
+    pub timeouts: Timeouts,
+}
+
+/// An action for a slot, with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Start a process.
+    Launch {
+        /// The id of this launch.
+        worker: WorkerId,
+        /// The worker to run.
+        desired: DesiredWorker,
+        /// Reason of the launch.
+        reason: Reason,
+    },
+    /// Signal the process group of a launch.
+    Signal {
+        /// The id of the launch.
+        worker: WorkerId,
+        /// The signal.
+        signal: StopSignal,
+        /// Reason of the signal.
+        reason: Reason,
+    },
+    /// Report a failed launch to the author of the topology and to the operator.
+    Report {
+        /// The id of the launch.
+        worker: WorkerId,
+        /// The worker that was launched.
+        desired: DesiredWorker,
+        /// The failure.
+        reason: Reason,
+    },
+}
+
+/// The condition of a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SlotState {
+    /// Nothing runs and nothing should run.
+    Empty,
+    /// Waits for the blob.
+    Localizing {
+        /// The worker to launch.
+        desired: DesiredWorker,
+        /// Failed launches in a row before.
+        n_failures: u32,
+    },
+    /// Launched, no heartbeat seen yet.
+    Starting {
+        /// The launch.
+        worker: WorkerId,
+        /// The worker that the launch runs.
+        desired: DesiredWorker,
+        /// Time of the launch action.
+        since: Monotonic,
+        /// Failed launches in a row before.
+        n_failures: u32,
+    },
+    /// The launch has written a heartbeat.
+    Running {
+        /// The launch.
+        worker: WorkerId,
+        /// The worker that the launch runs.
+        desired: DesiredWorker,
+        /// Time of the first heartbeat, or of the adoption.
+        since: Monotonic,
+        /// Failed launches in a row before.
+        n_failures: u32,
+    },
+    /// The process of the launch must end.
+    Stopping {
+        /// The launch.
+        worker: WorkerId,
+        /// The worker that the launch runs.
+        desired: DesiredWorker,
+        /// Reason of the stop.
+        reason: Reason,
+        /// The last signal and its time; none before there is a process.
+        signalled: Option<(StopSignal, Monotonic)>,
+        /// Failed launches in a row, including this one if it failed.
+        n_failures: u32,
+    },
+    /// The process has ended and is launched again after a pause.
+    Relaunching {
+        /// The worker to launch.
+        desired: DesiredWorker,
+        /// Time of the next launch.
+        due: Monotonic,
+        /// Failed launches in a row.
+        n_failures: u32,
+    },
+}
+
+impl SlotState {
+    /// The state of a slot in which a starting supervisor found a live process.
+    pub fn adopted(worker: WorkerId, desired: DesiredWorker, now: Monotonic) -> Self {
+        Self::Running { worker, desired, since: now, n_failures: 0 }
+    }
+
+    /// Returns the next state and the actions that lead to it.
+    pub fn step(self, seen: &Observed) -> (Self, Vec<Action>) {
+        let mut actions = Vec::new();
+        let mut state = self;
+        // No state is entered twice without a change of the observation, so this loop ends.
+        loop {
+            let before = state.clone();
+            state = state.advance(seen, &mut actions);
+            if state == before {
+                return (state, actions);
+            }
+        }
+    }
+
+    fn advance(self, seen: &Observed, actions: &mut Vec<Action>) -> Self {
+        match self {
+            Self::Empty => match &seen.target {
+                Target::Worker(desired) => Self::Localizing { desired: desired.clone(), n_failures: 0 },
+                Target::Unknown | Target::Nothing => Self::Empty,
+            },
+            Self::Localizing { desired, n_failures } => localizing(desired, n_failures, seen, actions),
+            Self::Starting { worker, desired, since, n_failures } => {
+                Live { worker, desired, since, n_failures }.starting(seen, actions)
+            }
+            Self::Running { worker, desired, since, n_failures } => {
+                Live { worker, desired, since, n_failures }.running(seen, actions)
+            }
+            Self::Stopping { worker, desired, reason, signalled, n_failures } => {
+                stopping(Leaving { worker, desired, reason, signalled, n_failures }, seen, actions)
+            }
+            Self::Relaunching { desired, due, n_failures } => match reason_to_stop(&desired, &seen.target) {
+                Some(_) => Self::Empty,
+                None if seen.now >= due => Self::Localizing { desired, n_failures },
+                None => Self::Relaunching { desired, due, n_failures },
+            },
+        }
+    }
+
+    /// The worker that the slot runs or is about to run; none while it is being stopped.
+    pub fn desired(&self) -> Option<&DesiredWorker> {
+        match self {
+            Self::Empty | Self::Stopping { .. } => None,
+            Self::Localizing { desired, .. }
+            | Self::Starting { desired, .. }
+            | Self::Running { desired, .. }
+            | Self::Relaunching { desired, .. } => Some(desired),
+        }
+    }
+
+    /// The launch whose process exists or may exist.
+    pub fn worker(&self) -> Option<(&WorkerId, &DesiredWorker)> {
+        match self {
+            Self::Empty | Self::Localizing { .. } | Self::Relaunching { .. } => None,
+            Self::Starting { worker, desired, .. }
+            | Self::Running { worker, desired, .. }
+            | Self::Stopping { worker, desired, .. } => Some((worker, desired)),
+        }
+    }
+
+    /// Time at which a step may act although nothing else happened.
+    pub fn deadline(&self, launched: Option<&Launched>, timeouts: &Timeouts) -> Option<Monotonic> {
+        match self {
+            Self::Empty | Self::Localizing { .. } => None,
+            Self::Starting { since, .. } => Some(since.plus(timeouts.start)),
+            Self::Running { worker, since, .. } => {
+                let heartbeat = launched.filter(|l| l.worker == *worker).and_then(Launched::heartbeat);
+                Some((*since).max(heartbeat.unwrap_or(*since)).plus(timeouts.silence))
+            }
+            Self::Stopping { signalled, .. } => signalled.map(|(signal, at)| match signal {
+                StopSignal::Terminate => at.plus(timeouts.grace),
+                StopSignal::Kill => at.plus(KILL_AGAIN_AFTER),
+            }),
+            Self::Relaunching { due, .. } => Some(*due),
+        }
+    }
+
+    /// Name of the state, for logs and status pages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Localizing { .. } => "localizing",
+            Self::Starting { .. } => "starting",
+            Self::Running { .. } => "running",
+            Self::Stopping { .. } => "stopping",
+            Self::Relaunching { .. } => "relaunching",
+        }
+    }
+}
+
+impl Launched {
+    fn heartbeat(&self) -> Option<Monotonic> {
+        match self.progress {
+            Progress::Alive { heartbeat } => heartbeat,
+            Progress::Launching | Progress::Failed(_) | Progress::Exited(_) => None,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self.progress {
+            Progress::Launching | Progress::Alive { .. } => false,
+            Progress::Failed(_) | Progress::Exited(_) => true,
+        }
+    }
+}
+
+/// Reason for which the worker in the slot must stop, if it must.
+fn reason_to_stop(held: &DesiredWorker, target: &Target) -> Option<Reason> {
+    match target {
+        Target::Unknown => None,
+        Target::Nothing => Some(Reason::Unassigned),
+        Target::Worker(desired) if desired.is_same_worker(held) => None,
+        Target::Worker(_) => Some(Reason::Reassigned),
+    }
+}
+
+fn localizing(held: DesiredWorker, n_failures: u32, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+    if reason_to_stop(&held, &seen.target).is_some() {
+        return SlotState::Empty;
+    }
+    // The rest of the record (host, blob) may differ for the same worker.
+    let desired = match &seen.target {
+        Target::Worker(desired) => desired.clone(),
+        Target::Unknown | Target::Nothing => held,
+    };
+    let occupied = seen.launched.as_ref().is_some_and(|launched| !launched.is_over());
+    if seen.blob == Blob::Fetching || occupied {
+        return SlotState::Localizing { desired, n_failures };
+    }
+    let reason = match n_failures {
+        0 => Reason::Assigned,
+        n_failures => Reason::RelaunchDue { n_failures },
+    };
+    let worker = seen.next_worker_id.clone();
+    actions.push(Action::Launch { worker: worker.clone(), desired: desired.clone(), reason });
+    SlotState::Starting { worker, desired, since: seen.now, n_failures }
+}
+
+/// A starting or running launch that the slot should keep.
+struct Live {
+    worker: WorkerId,
+    desired: DesiredWorker,
+    since: Monotonic,
+    n_failures: u32,
+}
+
+impl Live {
+    fn starting(self, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+        if let Some(reason) = reason_to_stop(&self.desired, &seen.target) {
+            return self.stop(reason, StopCounts::No);
+        }
+        match self.progress(seen) {
+            Some(Progress::Failed(cause)) => self.failed(Reason::LaunchFailed { cause }, seen, actions),
+            Some(Progress::Exited(report)) => self.failed(Reason::Exited { report }, seen, actions),
+            Some(Progress::Alive { heartbeat: Some(_) }) => SlotState::Running {
+                worker: self.worker,
+                desired: self.desired,
+                since: seen.now,
+                n_failures: self.n_failures,
+            },
+            Some(Progress::Alive { heartbeat: None })
+                if seen.heartbeats_read_at.since(self.since) >= seen.timeouts.start =>
+            {
+                let reason = Reason::StartTimedOut { after: seen.heartbeats_read_at.since(self.since) };
+                self.report(reason.clone(), actions);
+                self.stop(reason, StopCounts::Yes)
+            }
+            Some(Progress::Alive { heartbeat: None } | Progress::Launching) | None => self.into_starting(),
+        }
+    }
+
+    fn running(mut self, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+        if let Some(reason) = reason_to_stop(&self.desired, &seen.target) {
+            return self.stop(reason, StopCounts::No);
+        }
+        let healthy = seen.now.since(self.since) >= HEALTHY_AFTER;
+        if healthy {
+            self.n_failures = 0;
+        }
+        match self.progress(seen) {
+            Some(Progress::Failed(cause)) => self.failed(Reason::LaunchFailed { cause }, seen, actions),
+            Some(Progress::Exited(report)) => self.crashed(report, seen, actions),
+            Some(Progress::Alive { heartbeat }) => {
+                let silent = seen.heartbeats_read_at.since(heartbeat.unwrap_or(self.since).max(self.since));
+                if silent < seen.timeouts.silence {
+                    return self.into_running();
+                }
+                let reason = Reason::HeartbeatTimedOut { silent };
+                self.report(reason.clone(), actions);
+                self.stop(reason, StopCounts::Yes)
+            }
+            Some(Progress::Launching) | None => self.into_running(),
+        }
+    }
+
+    /// Relaunches a worker that had a heartbeat: at once after the first crash in a row, with
+    /// backoff like any other launch after later crashes.
+    fn crashed(self, report: ExitReport, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+        let reason = Reason::Exited { report };
+        let pause = match (report, self.n_failures) {
+            // The exit status of an adopted worker is not known: it may have exited because it
+            // saw before this supervisor that it is no longer assigned.
+            (ExitReport::Code(0) | ExitReport::Unknown, 0) => CLEAN_EXIT_PAUSE,
+            (_, 0) => Duration::ZERO,
+            (_, n_before) => relaunch_delay(n_before),
+        };
+        if report != ExitReport::Code(0) {
+            self.report(reason, actions);
+        }
+        SlotState::Relaunching {
+            desired: self.desired,
+            due: seen.now.plus(pause),
+            n_failures: self.n_failures.saturating_add(1),
+        }
+    }
+
+    /// Relaunches, with backoff, a worker whose last launch failed without a heartbeat.
+    fn failed(self, reason: Reason, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+        self.report(reason, actions);
+        let n_failures = self.n_failures.saturating_add(1);
+        SlotState::Relaunching {
+            desired: self.desired,
+            due: seen.now.plus(relaunch_delay(n_failures)),
+            n_failures,
+        }
+    }
+
+    fn stop(self, reason: Reason, counts: StopCounts) -> SlotState {
+        let n_failures = match counts {
+            StopCounts::Yes => self.n_failures.saturating_add(1),
+            StopCounts::No => self.n_failures,
+        };
+        SlotState::Stopping {
+            worker: self.worker,
+            desired: self.desired,
+            reason,
+            signalled: None,
+            n_failures,
+        }
+    }
+
+    fn report(&self, reason: Reason, actions: &mut Vec<Action>) {
+        let (worker, desired) = (self.worker.clone(), self.desired.clone());
+        actions.push(Action::Report { worker, desired, reason });
+    }
+
+    fn progress(&self, seen: &Observed) -> Option<Progress> {
+        progress_of(&self.worker, seen)
+    }
+
+    fn into_starting(self) -> SlotState {
+        let Self { worker, desired, since, n_failures } = self;
+        SlotState::Starting { worker, desired, since, n_failures }
+    }
+
+    fn into_running(self) -> SlotState {
+        let Self { worker, desired, since, n_failures } = self;
+        SlotState::Running { worker, desired, since, n_failures }
+    }
+}
+
+/// Treatment of a stop: `Yes` counts it as a failure of the worker, which causes a pause.
+enum StopCounts {
+    Yes,
+    No,
+}
+
+/// A launch that is being stopped.
+struct Leaving {
+    worker: WorkerId,
+    desired: DesiredWorker,
+    reason: Reason,
+    signalled: Option<(StopSignal, Monotonic)>,
+    n_failures: u32,
+}
+
+fn stopping(mut leaving: Leaving, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+    match progress_of(&leaving.worker, seen) {
+        Some(Progress::Failed(_) | Progress::Exited(_)) => return gone(leaving, seen),
+        Some(Progress::Alive { .. }) => {
+            let next = match leaving.signalled {
+                None => Some(StopSignal::Terminate),
+                Some((StopSignal::Terminate, at)) if seen.now.since(at) >= seen.timeouts.grace => {
+                    leaving.reason = Reason::GraceOver { cause: Box::new(leaving.reason) };
+                    Some(StopSignal::Kill)
+                }
+                Some((StopSignal::Kill, at)) if seen.now.since(at) >= KILL_AGAIN_AFTER => {
+                    Some(StopSignal::Kill)
+                }
+                Some(_) => None,
+            };
+            if let Some(signal) = next {
+                leaving.signalled = Some((signal, seen.now));
+                let (worker, reason) = (leaving.worker.clone(), leaving.reason.clone());
+                actions.push(Action::Signal { worker, signal, reason });
+            }
+        }
+        // The launch is under way: its process is stopped as soon as it exists.
+        Some(Progress::Launching) | None => {}
+    }
+    let Leaving { worker, desired, reason, signalled, n_failures } = leaving;
+    SlotState::Stopping { worker, desired, reason, signalled, n_failures }
+}
+
+/// The state after a stopped process has ended.
+fn gone(left: Leaving, seen: &Observed) -> SlotState {
+    let was_at_fault = left.reason.is_workers_fault();
+    match reason_to_stop(&left.desired, &seen.target) {
+        None if was_at_fault => SlotState::Relaunching {
+            desired: left.desired,
+            due: seen.now.plus(relaunch_delay(left.n_failures)),
+            n_failures: left.n_failures,
+        },
+        // The worker was stopped as unassigned: it returns only when it is known to be assigned.
+        None | Some(_) => SlotState::Empty,
+    }
+}
+
+fn progress_of(worker: &WorkerId, seen: &Observed) -> Option<Progress> {
+    seen.launched.as_ref().filter(|launched| launched.worker == *worker).map(|l| l.progress.clone())
+}
+
+/// 1, 2, 4, … seconds.
+fn relaunch_delay(n_failures: u32) -> Duration {
+    let secs = 1u64.checked_shl(n_failures.saturating_sub(1)).unwrap_or(u64::MAX);
+    Duration::from_secs(secs).min(RELAUNCH_DELAY_MAX)
+}

@@ -1,0 +1,217 @@
+//! Assembly of an agent, and adoption of the workers that an earlier supervisor left running.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{Notify, mpsc};
+use tracing::{info, warn};
+
+use crate::{
+    Error, LaunchDefaults, Options,
+    agent::{Agent, Sources, Timers},
+    failures::FailureReporter,
+    identity::Identity,
+    launch::Launcher,
+    ledger::{Entry, Ledger},
+    localize::Localizer,
+    orders::{AssignmentsReader, AssignmentsState},
+    own_slot::{SlotRuntime, new_worker_id},
+    process::{ProcessId, Processes},
+    status::Status,
+    worker_dir,
+};
+use stormkeeper_api_types::blobs::FetchBlob;
+use stormkeeper_coordination::{
+    cluster::{layout::Ephemeral, presence::Presence, record, store::Store},
+    tree::Tree,
+};
+use stormkeeper_model::{Port, backoff::Backoff, clock::Clock};
+use stormkeeper_runtime::{
+    blocking,
+    tasks::{Ending, Tasks},
+    watch,
+};
+
+/// Length of the agent's event queue; a task that sends one more event waits.
+const EVENTS: usize = 64;
+
+/// Bounds of the pause between two attempts to register while the tree cannot be reached.
+const REGISTER_RETRY_MIN: Duration = Duration::from_millis(200);
+const REGISTER_RETRY_MAX: Duration = Duration::from_secs(10);
+
+impl Agent {
+    /// Locks the local directory, adopts the workers that still run, and starts to read the
+    /// supervisor assignments. Nothing is launched or stopped before [`Agent::run`], except that
+    /// worker processes of this supervisor that belong to no slot are killed.
+    ///
+    /// # Errors
+    /// If the local directory cannot be used or belongs to another supervisor.
+    pub async fn start(
+        mut options: Options,
+        tree: Arc<dyn Tree>,
+        processes: Arc<dyn Processes>,
+        blobs: Arc<dyn FetchBlob>,
+        mut defaults: LaunchDefaults,
+        clock: Clock,
+    ) -> Result<Self, Error> {
+        // Workers run in another working directory.
+        options.local_dir = absolute(&options.local_dir)?;
+        defaults.config_file = defaults.config_file.as_deref().map(absolute).transpose()?;
+
+        let tasks = Tasks::default();
+        let store = Store::new(tree.clone());
+        let (identity, ledger, entries) = open(&options).await?;
+        let me = identity.id.clone();
+        info!(supervisor = %me, local_dir = %options.local_dir.display(), "supervisor starting");
+
+        let from = (store.clone(), blobs);
+        let (localizer, arrived) =
+            Localizer::open(&options.local_dir, options.unused_blob_retention, from, clock.clone(), &tasks)
+                .map_err(|source| local_dir(&options, source))?;
+        let (events, from_tasks) = mpsc::channel(EVENTS);
+        let local_dir = options.local_dir.clone();
+        let launcher =
+            Launcher { me: me.clone(), local_dir, defaults: Arc::new(defaults), ledger, processes, events };
+        let ports: BTreeSet<Port> = options.ports.iter().copied().collect();
+        let mut slots = adopt(&launcher, entries, &clock, &tasks).await;
+        kill_unknown_workers(&launcher, &slots).await;
+        for port in &ports {
+            slots.entry(*port).or_insert_with(|| SlotRuntime::new(new_worker_id(*port, &clock)));
+        }
+
+        let presence = Presence::start(tree, &tasks);
+        register(&options, store.clone(), &identity, &presence, (&clock, &tasks));
+        let (published, assignments) = watch::channel(AssignmentsState::Unknown);
+        let recheck = Arc::<Notify>::default();
+        let reader =
+            AssignmentsReader::new(store.clone(), me.clone(), options.reconcile_period, Arc::clone(&recheck));
+        tasks.start("read assignments", Ending::StopsOwner, reader.run(published));
+        let reporter = FailureReporter::start(store, clock.clone(), &tasks);
+        let status =
+            Status { supervisor: me, has_assignments: false, slots: BTreeMap::new(), problems: Vec::new() };
+        let now = clock.monotonic();
+        let agent = Self {
+            identity,
+            options,
+            ports,
+            clock,
+            slots,
+            localizer,
+            launcher,
+            reporter,
+            presence,
+            sources: Sources { assignments, recheck, arrived, events: from_tasks },
+            status: watch::Sender::new(status),
+            tasks,
+            timers: Timers { heartbeats_due: Some(now), heartbeats_read_at: now, housekeeping_due: now },
+        };
+        agent.publish();
+        Ok(agent)
+    }
+}
+
+fn local_dir(options: &Options, source: io::Error) -> Error {
+    Error::LocalDir { dir: options.local_dir.clone(), source }
+}
+
+fn absolute(path: &Path) -> Result<std::path::PathBuf, Error> {
+    std::path::absolute(path).map_err(|source| Error::LocalDir { dir: path.to_owned(), source })
+}
+
+async fn open(options: &Options) -> Result<(Identity, Ledger, BTreeMap<Port, Entry>), Error> {
+    let options = options.clone();
+    let open = move || {
+        let identity = Identity::acquire(&options.local_dir, &options.host)?;
+        let ledger = Ledger::open(&options.local_dir).map_err(|source| local_dir(&options, source))?;
+        let entries = ledger.read().map_err(|source| local_dir(&options, source))?;
+        Ok((identity, ledger, entries))
+    };
+    blocking::run(open).await
+}
+
+/// Returns slots for the processes of the ledger that are alive.
+async fn adopt(
+    launcher: &Launcher,
+    entries: BTreeMap<Port, Entry>,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> BTreeMap<Port, SlotRuntime> {
+    let mut slots = BTreeMap::new();
+    for (port, entry) in entries {
+        let Some(process) = find(launcher, port, &entry).await else {
+            launcher.processes.sweep(&entry.worker).await;
+            launcher.remove_entry(port, &entry.worker).await;
+            info!(%port, worker = %entry.worker, "a worker has ended since the supervisor last ran");
+            continue;
+        };
+        let Entry { worker, desired, .. } = entry;
+        info!(%port, %worker, %process, topology = %desired.topology, "adopting a worker");
+        launcher.adopt(tasks, port, worker.clone(), process);
+        let slot =
+            SlotRuntime::adopted(new_worker_id(port, clock), (worker, process), desired, clock.monotonic());
+        slots.insert(port, slot);
+    }
+    slots
+}
+
+/// Returns the process of an entry, if it is alive: by its id or, if the supervisor died before it
+/// recorded the id, by the worker id.
+async fn find(launcher: &Launcher, port: Port, entry: &Entry) -> Option<ProcessId> {
+    let processes = &launcher.processes;
+    if entry.process.is_some() {
+        return launcher.ledger.process_of(entry).filter(|process| processes.is_alive(*process));
+    }
+    let process = processes.find(&entry.worker).await?;
+    launcher.record_process(port, &entry.worker, entry.desired.clone(), process).await;
+    Some(process)
+}
+
+/// Kills launches of this supervisor that belong to no slot, because their ledger was damaged.
+async fn kill_unknown_workers(launcher: &Launcher, slots: &BTreeMap<Port, SlotRuntime>) {
+    let local_dir = launcher.local_dir.clone();
+    let listed = blocking::run(move || worker_dir::all(&local_dir)).await;
+    let workers = listed.unwrap_or_else(|error| {
+        warn!(%error, "cannot list the directories of workers; unknown workers are not killed");
+        Vec::new()
+    });
+    let known: BTreeSet<_> = slots.values().filter_map(|slot| slot.state.worker()).map(|(w, _)| w).collect();
+    for worker in workers.iter().filter(|worker| !known.contains(worker)) {
+        let n_processes = launcher.processes.sweep(worker).await;
+        if n_processes > 0 {
+            warn!(%worker, n_processes, "killed an unknown worker: no slot in the ledger has it");
+        }
+    }
+}
+
+/// Keeps `/supervisors/{id}` present, from the moment that the tree can be reached.
+fn register(
+    options: &Options,
+    store: Store,
+    identity: &Identity,
+    presence: &Presence,
+    (clock, tasks): (&Clock, &Tasks),
+) {
+    let supervisor = record::Supervisor {
+        host: options.host.clone(),
+        ports: options.ports.clone(),
+        resources: options.resources,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        start: clock.now(),
+    };
+    let (ephemeral, presence) = (Ephemeral::Supervisor(identity.id.clone()), presence.clone());
+    tasks.start("register", Ending::Normal, async move {
+        let mut backoff = Backoff::new(REGISTER_RETRY_MIN, REGISTER_RETRY_MAX, fastrand::Rng::new())
+            .expect("constants in order");
+        while let Err(error) = store.ensure_layout().await {
+            let (error, retry_in) = (error.to_string(), backoff.next_delay());
+            warn!(error, ?retry_in, "cannot register this supervisor; running workers stay");
+            tokio::time::sleep(retry_in).await;
+        }
+        presence.keep(&ephemeral, record::encode(&supervisor));
+    });
+}

@@ -1,0 +1,146 @@
+//! The directories of workers: `workers/<worker id>/`, one for each launch.
+//!
+//! The supervisor creates `pids/` and `logs/` and writes the launch spec; the worker writes
+//! `heartbeat`. Directories of recent launches are kept for their logs. All functions block.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use tracing::warn;
+
+use crate::logs;
+use stormkeeper_metric_shipping::spool as cuts;
+use stormkeeper_model::WorkerId;
+use stormkeeper_topology_package::launch::LaunchSpec;
+
+const DIR: &str = "workers";
+
+/// Number of directories of ended workers that are kept, the newest first, so that an operator
+/// finds the log of a worker that crashed in the night, and a crash loop does not fill the disk.
+pub(super) const DEAD_KEPT: usize = 20;
+
+/// Number of directories with undelivered metric reports that are kept on top, the newest first:
+/// a crash loop during a failover leaves some, and an hour without a leader some hundreds.
+pub(super) const UNDELIVERED_KEPT: usize = 200;
+
+/// Maximum size of a heartbeat file, which holds a number and a pid.
+const MAX_HEARTBEAT_BYTES: u64 = 4096;
+
+/// A heartbeat file as read. Any change of it means that the worker is alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HeartbeatFile {
+    modified: Option<SystemTime>,
+    content: Vec<u8>,
+}
+
+/// The directory of a worker.
+pub(super) fn path(local_dir: &Path, worker: &WorkerId) -> PathBuf {
+    local_dir.join(DIR).join(worker.as_str())
+}
+
+/// Creates the directory of a launch. It is not synced to disk: after a power loss there is no
+/// worker to which it could belong.
+pub(super) fn prepare(spec: &LaunchSpec) -> io::Result<()> {
+    if let Some(parent) = spec.dir.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::create_dir(&spec.dir)?;
+    fs::create_dir(spec.dir.join("pids"))?;
+    fs::create_dir(spec.dir.join("logs"))?;
+    fs::write(spec.path(), serde_json::to_vec_pretty(spec)?)
+}
+
+/// Reads the heartbeat file, if there is one yet.
+pub(super) fn heartbeat(dir: &Path) -> Option<HeartbeatFile> {
+    use io::Read as _;
+
+    // The worker replaces the file atomically, so a reader never sees a part of it.
+    let file = fs::File::open(dir.join("heartbeat")).ok()?;
+    let modified = file.metadata().ok()?.modified().ok();
+    let mut content = Vec::new();
+    file.take(MAX_HEARTBEAT_BYTES).read_to_end(&mut content).ok()?;
+    Some(HeartbeatFile { modified, content })
+}
+
+/// The launches that have a directory.
+pub(super) fn all(local_dir: &Path) -> io::Result<Vec<WorkerId>> {
+    let dir = match fs::read_dir(local_dir.join(DIR)) {
+        Ok(dir) => dir,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    dir.filter_map(|file| file.map(|file| file.file_name().to_str()?.parse().ok()).transpose()).collect()
+}
+
+/// Rotates the logs of `live` workers and removes all but the newest directories of dead workers.
+pub(super) fn housekeep(local_dir: &Path, live: &BTreeSet<WorkerId>) {
+    for worker in live {
+        let log = path(local_dir, worker).join(logs::WORKER_LOG);
+        if let Err(error) = logs::rotate_in_place(&log) {
+            warn!(log = %log.display(), %error, "cannot rotate a worker's log");
+        }
+    }
+    if let Err(error) = remove_old(local_dir, live) {
+        warn!(%error, "cannot remove the directories of ended workers");
+    }
+}
+
+fn remove_old(local_dir: &Path, live: &BTreeSet<WorkerId>) -> io::Result<()> {
+    let dead = all(local_dir)?.into_iter().filter(|worker| !live.contains(worker));
+    let mut dead: Vec<(SystemTime, PathBuf)> = dead
+        .map(|worker| {
+            let dir = path(local_dir, &worker);
+            Ok((fs::metadata(&dir)?.modified()?, dir))
+        })
+        .collect::<io::Result<_>>()?;
+    dead.sort();
+    let (undelivered, dead): (Vec<_>, Vec<_>) =
+        dead.into_iter().partition(|(_, dir)| cuts::may_have_left(dir));
+    let n_lost = undelivered.len().saturating_sub(UNDELIVERED_KEPT);
+    if n_lost > 0 {
+        warn!(
+            n_lost,
+            "discarded metric reports of ended workers that could not be sent to the leader in time"
+        );
+    }
+    let n_old = dead.len().saturating_sub(DEAD_KEPT);
+    let old = dead.into_iter().take(n_old).chain(undelivered.into_iter().take(n_lost));
+    old.into_iter().try_for_each(|(_, dir)| fs::remove_dir_all(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeat_differs_after_each_write() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        assert_eq!(heartbeat(dir.path()), None);
+        fs::write(dir.path().join("heartbeat"), "1 77").expect("written");
+        let first = heartbeat(dir.path()).expect("there");
+        assert_eq!(heartbeat(dir.path()), Some(first.clone()));
+        fs::write(dir.path().join("heartbeat"), "2 77").expect("written");
+        assert_ne!(heartbeat(dir.path()), Some(first));
+    }
+
+    #[test]
+    fn old_dead_directories_are_removed_and_live_ones_kept() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let worker = |n: usize| format!("w{n:02}").parse::<WorkerId>().expect("valid id");
+        for n in 0..DEAD_KEPT + 5 {
+            let path = path(dir.path(), &worker(n));
+            fs::create_dir_all(&path).expect("created");
+            let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n as u64);
+            fs::File::open(&path).expect("opened").set_modified(at).expect("set");
+        }
+        housekeep(dir.path(), &[worker(0)].into());
+        let mut left = all(dir.path()).expect("listed");
+        left.sort();
+        let expected: Vec<WorkerId> = [0].into_iter().chain(5..DEAD_KEPT + 5).map(worker).collect();
+        assert_eq!(left, expected);
+    }
+}

@@ -1,0 +1,212 @@
+//! Spouts and bolts.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    flux::{
+        shell,
+        walk::{At, Entries, Walk},
+    },
+    yaml::{Position, Value},
+};
+use stormkeeper_model::{
+    ComponentId, StreamId,
+    topology::{Component, ComponentKind, Run, Settings, StreamDeclaration},
+    unsupported_keys as foreign,
+    validate::{Part, Place},
+};
+
+const KNOWN: &[&str] =
+    &["id", "parallelism", "command", "output", "config", "className", "constructorArgs", "configMethods"];
+
+const REFUSED: &[(&str, &str)] = &[
+    ("numTasks", "tasks are what runs here: set `parallelism`"),
+    ("properties", "nothing here is a Java bean; use `config` for what the component reads"),
+    ("factory", "there is no Java object to build; use `command: [...]`"),
+    ("factoryArgs", "there is no Java object to build; use `command: [...]`"),
+    ("onHeapMemoryLoad", "workers are placed evenly, not by their needs"),
+    ("offHeapMemoryLoad", "workers are placed evenly, not by their needs"),
+    ("cpuLoad", "workers are placed evenly, not by their needs"),
+];
+
+/// What a component declares about what it runs, in whichever way it was written.
+#[derive(Default)]
+pub(super) struct Declared {
+    pub(super) command: Vec<String>,
+    pub(super) outputs: BTreeMap<StreamId, StreamDeclaration>,
+    pub(super) settings: Settings,
+    /// Parts that could not be read; what validation says of them is noise.
+    pub(super) unread: Vec<Part>,
+}
+
+/// A component as far as it could be read.
+pub(super) struct Read {
+    pub(super) id: ComponentId,
+    pub(super) component: Component,
+    /// Where its parts are.
+    pub(super) places: Vec<(Place, String, Position)>,
+    pub(super) unread: Vec<Place>,
+    /// Whether all of its streams are known.
+    pub(super) outputs_read: bool,
+}
+
+pub(super) fn read(walk: &mut Walk, at: &At<'_>, kind: ComponentKind) -> Option<Read> {
+    let map = walk.map(at, KNOWN, REFUSED)?;
+    let example = match kind {
+        ComponentKind::Spout => "sentences",
+        ComponentKind::Bolt => "split",
+    };
+    let id: Option<ComponentId> = walk.required(&map, "id", example).and_then(|at| walk.id(&at));
+    let n_faults = walk.faults.len();
+    let parallelism = map.get("parallelism").map_or(Some(1), |at| parallelism(walk, &at));
+    let mut declared = Declared::default();
+    match (map.get("command"), map.get("className")) {
+        (Some(command), None) => read_plain(walk, &map, &command, &mut declared),
+        (None, Some(class)) => shell::read(walk, &map, &class, kind, &mut declared),
+        (Some(_), Some(class)) => {
+            walk.fault(&class, "it has a `command` and a `className`", "keep the `command`".to_owned());
+            declared.unread.extend([Part::Command, Part::Component]);
+        }
+        (None, None) => {
+            let advice = "add one, for example `command: [python3, split.py]`".to_owned();
+            walk.fault_at(map.at, map.path_of("command"), "it has no command to run", advice);
+            declared.unread.push(Part::Command);
+        }
+    }
+    let mut places = Vec::new();
+    if let Some(config) = map.get("config") {
+        let (settings, at) = read_settings(walk, &config);
+        declared.settings.extend(settings);
+        if let Some(id) = &id {
+            let place = |key| Place::Component(kind, id.clone(), Part::Setting(key));
+            places.extend(at.into_iter().map(|(key, path, at)| (place(key), path, at)));
+        }
+    }
+    let id = id?;
+    let place = |part| Place::Component(kind, id.clone(), part);
+    places.push((place(Part::Component), at.path.clone(), at.node.at));
+    let keys =
+        [("parallelism", Part::Parallelism), ("command", Part::Command), ("constructorArgs", Part::Command)];
+    for (key, part) in keys {
+        places.extend(map.get(key).map(|at| (place(part), at.path, at.node.at)));
+    }
+    let output = map.get("output").or_else(|| map.get("constructorArgs"));
+    for stream in declared.outputs.keys() {
+        let named = output.as_ref().map(|at| (at.path.clone(), at.node.at));
+        let (path, at) = named.unwrap_or_else(|| (at.path.clone(), at.node.at));
+        places.push((place(Part::Output(stream.clone())), path, at));
+    }
+    let outputs_read = walk.faults.len() == n_faults;
+    let component = Component {
+        kind,
+        parallelism: parallelism.unwrap_or(1),
+        run: Run::Command(declared.command),
+        outputs: declared.outputs,
+        inputs: Vec::new(),
+        settings: declared.settings,
+    };
+    let unread = declared.unread.into_iter().map(place).collect();
+    Some(Read { id, component, places, unread, outputs_read })
+}
+
+fn read_plain(walk: &mut Walk, map: &Entries<'_>, command: &At<'_>, declared: &mut Declared) {
+    match read_command(walk, command) {
+        Some(words) => declared.command = words,
+        None => declared.unread.push(Part::Command),
+    }
+    if let Some(output) = map.get("output") {
+        read_output(walk, &output, declared);
+    }
+    for key in ["constructorArgs", "configMethods"] {
+        if let Some(at) = map.get(key) {
+            walk.fault(
+                &at,
+                format!("`{key}` goes with a `className`"),
+                "use `output` and `config`".to_owned(),
+            );
+        }
+    }
+}
+
+/// A command is a list of words; numbers count as their text.
+pub(super) fn read_command(walk: &mut Walk, at: &At<'_>) -> Option<Vec<String>> {
+    let Some(items) = at.as_list() else {
+        let words = at.as_text().map(|text| text.split_whitespace().collect::<Vec<_>>().join(", "));
+        let advice = words.map(|words| format!("write it as a list: [{words}]"));
+        walk.fault(at, format!("expected a list of words, found {}", at.node.value.kind()), advice);
+        return None;
+    };
+    let word = |item: &At<'_>| match &item.node.value {
+        Value::Whole(n) => Some(n.to_string()),
+        _ => walk.text(item).map(str::to_owned),
+    };
+    let words: Vec<Option<String>> = items.iter().map(word).collect();
+    words.into_iter().collect()
+}
+
+fn parallelism(walk: &mut Walk, at: &At<'_>) -> Option<u32> {
+    let number = match at.node.value {
+        Value::Whole(n) => u32::try_from(n).ok(),
+        Value::Null | Value::Flag(_) | Value::Number(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+            None
+        }
+    };
+    if number.is_none() {
+        let what = format!("expected a whole number of tasks, found {}", at.node.to_json());
+        walk.fault(at, what, None);
+    }
+    number
+}
+
+/// `[word]`, or `{default: [word], errors: {fields: [line], direct: true}}`.
+fn read_output(walk: &mut Walk, at: &At<'_>, declared: &mut Declared) {
+    if at.as_list().is_some() {
+        if let Some(fields) = walk.texts(at) {
+            let declaration = StreamDeclaration { fields, direct: false };
+            declared.outputs.insert(StreamId::default_stream(), declaration);
+        }
+        return;
+    }
+    let Some(streams) = at.as_map() else {
+        let what = format!("expected the fields of the stream, found {}", at.node.value.kind());
+        return walk.fault(at, what, "write a list such as [word, count]".to_owned());
+    };
+    for (key, at) in streams.iter() {
+        let stream = key.text.parse::<StreamId>().map_err(|error| walk.fault(&at, error.to_string(), None));
+        let declaration = match at.as_list() {
+            Some(_) => walk.texts(&at).map(|fields| StreamDeclaration { fields, direct: false }),
+            None => read_declaration(walk, &at),
+        };
+        if let (Ok(stream), Some(declaration)) = (stream, declaration) {
+            declared.outputs.insert(stream, declaration);
+        }
+    }
+}
+
+fn read_declaration(walk: &mut Walk, at: &At<'_>) -> Option<StreamDeclaration> {
+    let map = walk.map(at, &["fields", "direct"], &[])?;
+    let fields = walk.required(&map, "fields", "[word]").and_then(|at| walk.texts(&at));
+    let direct = map.get("direct").map_or(Some(false), |at| walk.flag(&at));
+    Some(StreamDeclaration { fields: fields?, direct: direct? })
+}
+
+/// The settings under a `config:` key, with the place of each.
+pub(super) fn read_settings(walk: &mut Walk, at: &At<'_>) -> (Settings, Vec<(String, String, Position)>) {
+    let (mut settings, mut places) = (Settings::new(), Vec::new());
+    let Some(map) = at.as_map() else {
+        let what = format!("expected a map of settings, found {}", at.node.value.kind());
+        walk.fault(at, what, "for example {topology.workers: 2}".to_owned());
+        return (settings, places);
+    };
+    for (key, at) in map.iter() {
+        if let Some(oddity) = foreign::oddity(&key.text) {
+            walk.warn(key.at, at.path.clone(), oddity);
+        }
+        if at.as_text().is_some_and(|text| text.contains("${")) {
+            walk.warn(at.node.at, at.path.clone(), "holds `${`, which is passed on as it stands");
+        }
+        settings.insert(key.text.clone(), at.node.to_json());
+        places.push((key.text.clone(), at.path, at.node.at));
+    }
+    (settings, places)
+}

@@ -1,0 +1,35 @@
+//! The topology file: Storm Flux's YAML to [`stormkeeper_model::topology::Topology`].
+//!
+//! [`parse`] reads a text, [`load`] a file with the `resources/` beside it, and [`bundle`]
+//! packs both into the blob that is submitted. Everything that is wrong with a file is
+//! reported at once, each fault with its line and its path into the file. What
+//! [`stormkeeper_model::validate`] finds is reported at the line that it is about.
+//!
+//! ```yaml
+//! name: word-count
+//! config: {topology.workers: 2}
+//! spouts:
+//!   - {id: sentences, command: [python3, sentences.py], output: [sentence]}
+//! bolts:
+//!   - {id: split, parallelism: 4, command: [python3, split.py], output: [word]}
+//! streams:
+//!   - {from: sentences, to: split, grouping: {type: SHUFFLE}}
+//! ```
+//!
+//! Flux's shell wrappers are read as well (`shell.rs`); a Java class is refused by name, as
+//! nothing here runs in a JVM.
+
+mod component;
+mod fault;
+mod read;
+pub mod resources;
+mod shell;
+mod source;
+mod walk;
+
+pub use fault::{Fault, Faults};
+pub use read::{Parsed, parse};
+pub use source::{Error, Source, bundle, load};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! The whole file.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    flux::{
+        component::{self, read_settings},
+        fault::{Fault, Faults},
+        walk::{At, Entries, Walk},
+    },
+    yaml::{self, Position},
+};
+use stormkeeper_model::{
+    ComponentId, StreamId, TopologyName,
+    nearest::hint,
+    topology::{Component, ComponentKind, Grouping, Input, Settings, Topology},
+    validate::{Part, Place, validate},
+};
+
+/// A topology that can run, and what is strange about its file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parsed {
+    /// The topology.
+    pub topology: Topology,
+    /// What has no effect.
+    pub warnings: Vec<Fault>,
+}
+
+const KNOWN: &[&str] = &["name", "config", "spouts", "bolts", "streams"];
+
+const REFUSED: &[(&str, &str)] = &[
+    ("includes", "put everything in one file"),
+    ("components", "there are no Java objects to build; give each spout and bolt a `command`"),
+    (
+        "topologySource",
+        "there is no Java class to ask for the topology; list `spouts`, `bolts` and `streams`",
+    ),
+    ("properties", "write the values themselves: nothing is substituted in this file"),
+    ("workerHooks", "nothing here runs in a JVM"),
+];
+
+/// Reads a topology from the text of its file and checks that it can run.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the file.
+pub fn parse(text: &str) -> Result<Parsed, Faults> {
+    let root = yaml::parse(text).map_err(|yaml::Error { at, what }| {
+        Faults(vec![Fault { at, path: String::new(), what, hint: None }])
+    })?;
+    let mut reader = Reader::default();
+    let name = reader.read(&At::root(&root));
+    let Reader { mut walk, components, settings, places, excused } = reader;
+    // Without a name there is still much to say about the rest.
+    let stand_in = || "unnamed".parse().expect("a valid name");
+    let topology = Topology { name: name.unwrap_or_else(stand_in), settings, components };
+    for problem in validate(&topology).err().unwrap_or_default() {
+        if !excused.contains(&problem.place) {
+            let (path, at) = locate(&places, &problem.place, root.at);
+            walk.fault_at(at, path, problem.what, problem.hint);
+        }
+    }
+    let Walk { mut faults, mut warnings } = walk;
+    if !faults.is_empty() {
+        faults.sort_by_key(|fault| fault.at);
+        return Err(Faults(faults));
+    }
+    warnings.sort_by_key(|warning| warning.at);
+    Ok(Parsed { topology, warnings })
+}
+
+/// Where a part of the topology stands in the file, or else the whole it belongs to.
+fn locate(
+    places: &BTreeMap<Place, (String, Position)>,
+    place: &Place,
+    start: Position,
+) -> (String, Position) {
+    let whole = || match place {
+        Place::Component(kind, id, _) => {
+            places.get(&Place::Component(*kind, id.clone(), Part::Component)).cloned()
+        }
+        Place::Topology | Place::Setting(_) => None,
+    };
+    places.get(place).cloned().or_else(whole).unwrap_or_else(|| (String::new(), start))
+}
+
+#[derive(Default)]
+struct Reader {
+    walk: Walk,
+    components: BTreeMap<ComponentId, Component>,
+    settings: Settings,
+    places: BTreeMap<Place, (String, Position)>,
+    /// Places that have been complained about, or that lack only what could not be read:
+    /// what validation says about them would mislead.
+    excused: BTreeSet<Place>,
+}
+
+impl Reader {
+    fn read(&mut self, root: &At<'_>) -> Option<TopologyName> {
+        let map = self.walk.map(root, KNOWN, REFUSED);
+        let Some(map) = map else {
+            self.excused.insert(Place::Topology);
+            return None;
+        };
+        let name = self.walk.required(&map, "name", "word-count").and_then(|at| self.walk.id(&at));
+        if let Some(config) = map.get("config") {
+            let (settings, places) = read_settings(&mut self.walk, &config);
+            self.settings = settings;
+            let place = |(key, path, at)| (Place::Setting(key), (path, at));
+            self.places.extend(places.into_iter().map(place));
+        }
+        let mut streamless = BTreeSet::new();
+        for (key, kind) in [("spouts", ComponentKind::Spout), ("bolts", ComponentKind::Bolt)] {
+            self.read_components(&map, key, kind, &mut streamless);
+        }
+        self.read_streams(&map, &streamless);
+        name
+    }
+
+    fn read_components(
+        &mut self,
+        map: &Entries<'_>,
+        key: &str,
+        kind: ComponentKind,
+        streamless: &mut BTreeSet<ComponentId>,
+    ) {
+        let Some(at) = map.get(key) else { return };
+        let Some(items) = self.walk.list(&at) else {
+            self.excused.insert(Place::Topology);
+            return;
+        };
+        for item in items {
+            let Some(read) = component::read(&mut self.walk, &item, kind) else {
+                self.excused.insert(Place::Topology);
+                continue;
+            };
+            if self.components.contains_key(&read.id) {
+                let what = format!("the id `{}` is there twice", read.id);
+                self.walk.fault(&item, what, "give each spout and bolt an id of its own".to_owned());
+                continue;
+            }
+            if !read.outputs_read {
+                streamless.insert(read.id.clone());
+            }
+            self.places.extend(read.places.into_iter().map(|(place, path, at)| (place, (path, at))));
+            self.excused.extend(read.unread);
+            self.components.insert(read.id, read.component);
+        }
+    }
+
+    fn read_streams(&mut self, map: &Entries<'_>, streamless: &BTreeSet<ComponentId>) {
+        let Some(at) = map.get("streams") else { return };
+        let mut all_read = true;
+        match self.walk.list(&at) {
+            Some(items) => {
+                for item in items {
+                    all_read &= self.read_stream(&item, streamless).is_some();
+                }
+            }
+            None => all_read = false,
+        }
+        if !all_read {
+            // A bolt may receive just what could not be read.
+            let bolts = self.components.iter().filter(|(_, component)| component.inputs.is_empty());
+            let place = |(id, component): (&ComponentId, &Component)| {
+                Place::Component(component.kind, id.clone(), Part::Inputs)
+            };
+            self.excused.extend(bolts.map(place));
+        }
+    }
+
+    fn read_stream(&mut self, at: &At<'_>, streamless: &BTreeSet<ComponentId>) -> Option<()> {
+        let walk = &mut self.walk;
+        let map = walk.map(at, &["name", "from", "to", "grouping"], &[("id", "use `name`, or nothing")])?;
+        let from = walk.required(&map, "from", "sentences").and_then(|at| walk.id::<ComponentId>(&at));
+        let to_at = walk.required(&map, "to", "split");
+        let to = to_at.as_ref().and_then(|at| walk.id::<ComponentId>(at));
+        let grouping =
+            walk.required(&map, "grouping", "{type: SHUFFLE}").and_then(|at| read_grouping(walk, &at));
+        let (from, to, to_at, (grouping, stream)) = (from?, to?, to_at?, grouping?);
+        let Some(target) = self.components.get_mut(&to) else {
+            let known = self.components.keys().map(ComponentId::as_str);
+            let advice = hint(to.as_str(), known);
+            walk.fault(&to_at, format!("there is no component `{to}`"), advice);
+            return None;
+        };
+        let place = Place::Component(target.kind, to, Part::Input(target.inputs.len()));
+        if streamless.contains(&from) {
+            self.excused.insert(place.clone());
+        }
+        let spot = map.get("from").map_or(at.node.at, |at| at.node.at);
+        self.places.insert(place, (at.path.clone(), spot));
+        target.inputs.push(Input { from, stream, grouping });
+        Some(())
+    }
+}
+
+/// The types of grouping, by their names in Flux.
+const GROUPINGS: &[&str] = &["SHUFFLE", "LOCAL_OR_SHUFFLE", "FIELDS", "ALL", "GLOBAL", "NONE", "DIRECT"];
+
+fn read_grouping(walk: &mut Walk, at: &At<'_>) -> Option<(Grouping, StreamId)> {
+    let refused = [("customClass", "a grouping of your own would need a JVM")];
+    let map = walk.map(at, &["type", "args", "streamId"], &refused)?;
+    let stream = match map.get("streamId") {
+        Some(at) => walk.id(&at),
+        None => Some(StreamId::default_stream()),
+    };
+    let kind_at = walk.required(&map, "type", "SHUFFLE")?;
+    let kind = walk.text(&kind_at)?.to_ascii_uppercase();
+    let grouping = match kind.as_str() {
+        "SHUFFLE" => Grouping::Shuffle,
+        "LOCAL_OR_SHUFFLE" => Grouping::LocalOrShuffle,
+        "FIELDS" => {
+            let fields = walk.required(&map, "args", "[word]").and_then(|at| walk.texts(&at))?;
+            return Some((Grouping::Fields(fields), stream?));
+        }
+        "ALL" => Grouping::All,
+        "GLOBAL" => Grouping::Global,
+        "NONE" => Grouping::None,
+        "DIRECT" => Grouping::Direct,
+        "CUSTOM" => {
+            let advice = "use one of the others, or DIRECT and choose the task in the emitter".to_owned();
+            walk.fault(&kind_at, "a custom grouping would need a JVM", advice);
+            return None;
+        }
+        "PARTIAL_KEY" => {
+            walk.fault(&kind_at, "partial-key grouping is not there yet", "use FIELDS".to_owned());
+            return None;
+        }
+        _ => {
+            let advice = hint(&kind, GROUPINGS.iter().copied());
+            walk.fault(&kind_at, format!("there is no grouping {kind}"), advice);
+            return None;
+        }
+    };
+    if let Some(args) = map.get("args") {
+        walk.fault(&args, format!("{kind} takes no args"), "only FIELDS does".to_owned());
+    }
+    Some((grouping, stream?))
+}

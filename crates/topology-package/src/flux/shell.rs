@@ -1,0 +1,149 @@
+//! Flux's shell wrappers, which say in Java's terms what `command` and `output` say.
+
+use crate::{
+    flux::{
+        component::{Declared, read_command},
+        walk::{At, Entries, Walk},
+    },
+    yaml::Value,
+};
+use stormkeeper_model::{
+    StreamId,
+    topology::{ComponentKind, StreamDeclaration},
+    validate::Part,
+};
+
+const SPOUT: &str = "FluxShellSpout";
+const BOLT: &str = "FluxShellBolt";
+
+/// The methods that a wrapper is set up with.
+const METHODS: &[&str] =
+    &["setDefaultStream", "setNamedStream", "addComponentConfig", "setEnv", "changeChildCWD"];
+
+/// Reads a component that names a class: a wrapper, or else it is refused.
+pub(super) fn read(
+    walk: &mut Walk,
+    map: &Entries<'_>,
+    class: &At<'_>,
+    kind: ComponentKind,
+    declared: &mut Declared,
+) {
+    let n_faults = walk.faults.len();
+    if let Some(output) = map.get("output") {
+        walk.fault(
+            &output,
+            "`output` goes with a `command`",
+            "name the fields in `constructorArgs`".to_owned(),
+        );
+    }
+    if is_wrapper(walk, class, kind) {
+        read_arguments(walk, map, declared);
+        if let Some(methods) = map.get("configMethods") {
+            for method in walk.list(&methods).unwrap_or_default() {
+                read_method(walk, &method, declared);
+            }
+        }
+    }
+    if walk.faults.len() > n_faults {
+        declared.unread.push(Part::Command);
+    }
+}
+
+/// Whether the class is the wrapper for this kind of component; says so if it is not.
+fn is_wrapper(walk: &mut Walk, class: &At<'_>, kind: ComponentKind) -> bool {
+    let Some(name) = walk.text(class) else { return false };
+    let (wrapper, word) = match kind {
+        ComponentKind::Spout => (SPOUT, "spout"),
+        ComponentKind::Bolt => (BOLT, "bolt"),
+    };
+    let simple = name.rsplit('.').next().unwrap_or_default();
+    let ours = simple == name || name.starts_with("org.apache.storm.flux.wrappers.");
+    match simple {
+        SPOUT | BOLT if ours && simple == wrapper => return true,
+        SPOUT | BOLT if ours => {
+            walk.fault(class, format!("{simple} is no {word}"), format!("use {wrapper} here, or `command`"));
+        }
+        _ => walk.fault(
+            class,
+            format!("the Java class {name} needs a JVM, and nothing here runs in one"),
+            format!("write the {word} in any language that speaks multilang and use `command: [python3, {word}.py]`"),
+        ),
+    }
+    false
+}
+
+/// `[[command…], [fields…]]`, the fields being optional.
+fn read_arguments(walk: &mut Walk, map: &Entries<'_>, declared: &mut Declared) {
+    let example = "[[python3, split.py], [word]]";
+    let Some(at) = walk.required(map, "constructorArgs", example) else { return };
+    let Some(arguments) = walk.list(&at) else { return };
+    match arguments.as_slice() {
+        [command] => declared.command = read_command(walk, command).unwrap_or_default(),
+        [command, fields] => {
+            declared.command = read_command(walk, command).unwrap_or_default();
+            if let Some(fields) = walk.texts(fields) {
+                declare(declared, StreamId::default_stream(), false, fields);
+            }
+        }
+        other => {
+            let what = format!("expected a command and fields, found {} arguments", other.len());
+            walk.fault(&at, what, format!("for example {example}"));
+        }
+    }
+}
+
+fn declare(declared: &mut Declared, stream: StreamId, direct: bool, fields: Vec<String>) {
+    declared.outputs.insert(stream, StreamDeclaration { fields, direct });
+}
+
+fn read_method(walk: &mut Walk, at: &At<'_>, declared: &mut Declared) {
+    let Some(map) = walk.map(at, &["name", "args"], &[]) else { return };
+    let Some(name_at) = walk.required(&map, "name", "setDefaultStream") else { return };
+    let Some(name) = walk.text(&name_at) else { return };
+    let args = match map.get("args") {
+        Some(args) => walk.list(&args).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let refused = |walk: &mut Walk, takes: &str| walk.fault(at, format!("{name} takes {takes}"), None);
+    match (name, args.as_slice()) {
+        ("setDefaultStream", [fields]) => stream(walk, declared, None, None, fields),
+        ("setDefaultStream", [direct, fields]) => stream(walk, declared, None, Some(direct), fields),
+        ("setDefaultStream", _) => refused(walk, "[fields] or [direct, fields]"),
+        ("setNamedStream", [id, fields]) => stream(walk, declared, Some(id), None, fields),
+        ("setNamedStream", [id, direct, fields]) => stream(walk, declared, Some(id), Some(direct), fields),
+        ("setNamedStream", _) => refused(walk, "[stream, fields] or [stream, direct, fields]"),
+        ("addComponentConfig", [key, value]) => {
+            if let Some(key) = walk.text(key) {
+                declared.settings.insert(key.to_owned(), value.node.to_json());
+            }
+        }
+        ("addComponentConfig", _) => refused(walk, "[key, value]"),
+        ("setEnv", [variables]) => {
+            declared.settings.insert("topology.environment".to_owned(), variables.node.to_json());
+        }
+        ("setEnv", _) => refused(walk, "one map of variables"),
+        // Components are always started in their resources.
+        ("changeChildCWD", [value]) if value.node.value == Value::Flag(true) => {}
+        ("changeChildCWD", _) => refused(walk, "[true]: components are started in `resources/`"),
+        (other, _) => {
+            let advice = stormkeeper_model::nearest::hint(other, METHODS.iter().copied());
+            walk.fault(&name_at, format!("the wrappers have no method {other}"), advice);
+        }
+    }
+}
+
+/// A stream by its parts as a method names them.
+fn stream(
+    walk: &mut Walk,
+    declared: &mut Declared,
+    id: Option<&At<'_>>,
+    direct: Option<&At<'_>>,
+    fields: &At<'_>,
+) {
+    let id = id.map_or_else(|| Some(StreamId::default_stream()), |at| walk.id(at));
+    let direct = direct.map_or(Some(false), |at| walk.flag(at));
+    let fields = walk.texts(fields);
+    if let (Some(id), Some(direct), Some(fields)) = (id, direct, fields) {
+        declare(declared, id, direct, fields);
+    }
+}

@@ -1,0 +1,210 @@
+//! Walking through YAML while collecting what is wrong with it.
+
+use crate::{
+    flux::fault::Fault,
+    yaml::{Key, Node, Position, Value},
+};
+use stormkeeper_model::nearest::hint;
+
+/// What was found on the way.
+#[derive(Default)]
+pub(super) struct Walk {
+    pub(super) faults: Vec<Fault>,
+    pub(super) warnings: Vec<Fault>,
+}
+
+/// A value and its path in the file.
+#[derive(Clone)]
+pub(super) struct At<'a> {
+    pub(super) node: &'a Node,
+    pub(super) path: String,
+}
+
+/// A map and its path in the file.
+pub(super) struct Entries<'a> {
+    pub(super) at: Position,
+    pub(super) path: String,
+    entries: &'a [(Key, Node)],
+}
+
+/// The path of something in the thing at `path`.
+fn join(path: &str, key: &str) -> String {
+    match path.is_empty() {
+        true => key.to_owned(),
+        false => format!("{path}.{key}"),
+    }
+}
+
+impl<'a> At<'a> {
+    pub(super) fn root(node: &'a Node) -> Self {
+        Self { node, path: String::new() }
+    }
+
+    /// The text that this is, when it is one.
+    pub(super) fn as_text(&self) -> Option<&'a str> {
+        match &self.node.value {
+            Value::Text(text) => Some(text),
+            Value::Null
+            | Value::Flag(_)
+            | Value::Whole(_)
+            | Value::Number(_)
+            | Value::List(_)
+            | Value::Map(_) => None,
+        }
+    }
+
+    /// The items of the list that this is, when it is one.
+    pub(super) fn as_list(&self) -> Option<Vec<Self>> {
+        match &self.node.value {
+            Value::List(items) => {
+                let item = |(n, node)| At { node, path: format!("{}[{n}]", self.path) };
+                Some(items.iter().enumerate().map(item).collect())
+            }
+            Value::Null
+            | Value::Flag(_)
+            | Value::Whole(_)
+            | Value::Number(_)
+            | Value::Text(_)
+            | Value::Map(_) => None,
+        }
+    }
+
+    /// The entries of the map that this is, when it is one.
+    pub(super) fn as_map(&self) -> Option<Entries<'a>> {
+        match &self.node.value {
+            Value::Map(entries) => Some(Entries { at: self.node.at, path: self.path.clone(), entries }),
+            Value::Null
+            | Value::Flag(_)
+            | Value::Whole(_)
+            | Value::Number(_)
+            | Value::Text(_)
+            | Value::List(_) => None,
+        }
+    }
+}
+
+impl<'a> Entries<'a> {
+    /// The value of `key`; a key without a value counts as absent.
+    pub(super) fn get(&self, key: &str) -> Option<At<'a>> {
+        self.iter().find(|(k, _)| k.text == key).map(|(_, at)| at)
+    }
+
+    /// Every key that has a value, in the order of the file.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'a Key, At<'a>)> {
+        self.entries
+            .iter()
+            .filter(|(_, node)| node.value != Value::Null)
+            .map(|(key, node)| (key, At { node, path: join(&self.path, &key.text) }))
+    }
+
+    /// Where `key` would be, for messages about its absence.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        join(&self.path, key)
+    }
+}
+
+impl Walk {
+    /// Notes a fault at a value.
+    pub(super) fn fault(&mut self, at: &At<'_>, what: impl Into<String>, hint: impl Into<Option<String>>) {
+        self.fault_at(at.node.at, at.path.clone(), what, hint);
+    }
+
+    pub(super) fn fault_at(
+        &mut self,
+        at: Position,
+        path: String,
+        what: impl Into<String>,
+        hint: impl Into<Option<String>>,
+    ) {
+        self.faults.push(Fault { at, path, what: what.into(), hint: hint.into() });
+    }
+
+    pub(super) fn warn(&mut self, at: Position, path: String, what: impl Into<String>) {
+        self.warnings.push(Fault { at, path, what: what.into(), hint: None });
+    }
+
+    /// A map that has no keys but `known` ones and those that `refused` has a reason for.
+    pub(super) fn map<'a>(
+        &mut self,
+        at: &At<'a>,
+        known: &[&str],
+        refused: &[(&str, &str)],
+    ) -> Option<Entries<'a>> {
+        let Some(map) = at.as_map() else {
+            let what = format!("expected a map with {}, found {}", known.join(", "), at.node.value.kind());
+            self.fault(at, what, None);
+            return None;
+        };
+        for (key, _) in map.entries {
+            if known.contains(&key.text.as_str()) {
+                continue;
+            }
+            let (what, advice) = match refused.iter().find(|(name, _)| *name == key.text) {
+                Some((name, reason)) => (format!("`{name}` is not supported"), Some((*reason).to_owned())),
+                None => (format!("unknown key `{}`", key.text), hint(&key.text, known.iter().copied())),
+            };
+            self.fault_at(key.at, join(&map.path, &key.text), what, advice);
+        }
+        Some(map)
+    }
+
+    /// The value of a key that must be there.
+    pub(super) fn required<'a>(&mut self, map: &Entries<'a>, key: &str, example: &str) -> Option<At<'a>> {
+        let found = map.get(key);
+        if found.is_none() {
+            let advice = format!("add it, for example `{key}: {example}`");
+            self.fault_at(map.at, map.path_of(key), "it is missing", advice);
+        }
+        found
+    }
+
+    pub(super) fn text<'a>(&mut self, at: &At<'a>) -> Option<&'a str> {
+        let text = at.as_text();
+        if text.is_none() {
+            let advice = matches!(at.node.value, Value::Whole(_) | Value::Number(_) | Value::Flag(_))
+                .then(|| "put it in quotes".to_owned());
+            self.fault(at, format!("expected a text, found {}", at.node.value.kind()), advice);
+        }
+        text
+    }
+
+    pub(super) fn list<'a>(&mut self, at: &At<'a>) -> Option<Vec<At<'a>>> {
+        let list = at.as_list();
+        if list.is_none() {
+            self.fault(at, format!("expected a list, found {}", at.node.value.kind()), None);
+        }
+        list
+    }
+
+    pub(super) fn flag(&mut self, at: &At<'_>) -> Option<bool> {
+        if let Value::Flag(flag) = at.node.value {
+            return Some(flag);
+        }
+        self.fault(at, format!("expected true or false, found {}", at.node.value.kind()), None);
+        None
+    }
+
+    /// Names of fields: a list of texts.
+    pub(super) fn texts(&mut self, at: &At<'_>) -> Option<Vec<String>> {
+        let items = self.list(at)?;
+        let texts: Vec<Option<String>> =
+            items.iter().map(|item| self.text(item).map(str::to_owned)).collect();
+        texts.into_iter().collect()
+    }
+
+    /// An id or a name, in the type that checks it.
+    pub(super) fn id<T: std::str::FromStr<Err = stormkeeper_model::InvalidId>>(
+        &mut self,
+        at: &At<'_>,
+    ) -> Option<T> {
+        let text = self.text(at)?;
+        if text.contains("${") {
+            let advice = "write the value itself: nothing is substituted in this file".to_owned();
+            self.fault(at, format!("`{text}` is a placeholder"), advice);
+            return None;
+        }
+        text.parse()
+            .map_err(|error: stormkeeper_model::InvalidId| self.fault(at, error.to_string(), None))
+            .ok()
+    }
+}

@@ -1,0 +1,157 @@
+//! Launch spec: the file with which a supervisor configures a worker process.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use stormkeeper_model::{Slot, Timestamp, TopologyId, WorkerId, topology::Settings};
+
+/// File name of the spec in a worker's directory.
+pub const SPEC_FILE: &str = "worker.json";
+
+/// Environment variable of every process of a worker: the local directory of its supervisor.
+/// Together with [`WORKER_VARIABLE`] it identifies the processes of a supervisor.
+pub const SUPERVISOR_DIR_VARIABLE: &str = "STORMKEEPER_SUPERVISOR_DIR";
+
+/// Environment variable of every process of a worker: the id of its launch.
+pub const WORKER_VARIABLE: &str = "STORMKEEPER_WORKER";
+
+/// One launch of a worker, as stored in [`SPEC_FILE`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    /// The topology of the worker.
+    pub topology: TopologyId,
+    /// The slot of the worker.
+    pub slot: Slot,
+    /// The `start` of the worker in the assignment.
+    #[serde(rename = "start_ms")]
+    pub start: Timestamp,
+    /// Id of this launch.
+    pub worker: WorkerId,
+    /// Host name under which other workers connect.
+    pub host: String,
+    /// The worker's own directory: `heartbeat`, `pids/`, `logs/`.
+    pub dir: PathBuf,
+    /// The unpacked topology package: `topology.json` and `resources/`.
+    pub code: PathBuf,
+    /// Defaults for `topology.*` settings, from the host's configuration.
+    pub defaults: Settings,
+    /// Period of writing the local heartbeat file.
+    #[serde(rename = "heartbeat_period_ms", with = "millis")]
+    pub heartbeat_period: Duration,
+    /// Minimum period between two heartbeats of a task.
+    #[serde(rename = "task_beat_period_ms", with = "millis")]
+    pub task_beat_period: Duration,
+    /// Time after which a silent component counts as hung, unless the topology sets it.
+    #[serde(rename = "subprocess_timeout_ms", with = "millis")]
+    pub subprocess_timeout: Duration,
+    /// Period of metric reports; a report is also made at the end of each minute.
+    #[serde(rename = "metric_report_period_ms", with = "millis", default = "minute")]
+    pub metric_report_period: Duration,
+    /// The supervisor's configuration file.
+    pub config_file: Option<PathBuf>,
+    /// The supervisor's `key=value` settings, which override the file.
+    pub overrides: Vec<String>,
+}
+
+/// The report period for a spec of an older supervisor.
+fn minute() -> Duration {
+    Duration::from_secs(60)
+}
+
+/// Error of reading a launch spec.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be read.
+    #[error("cannot read the launch spec {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The file does not contain a launch spec.
+    #[error("{} is not a launch spec", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: serde_json::Error,
+    },
+}
+
+impl LaunchSpec {
+    /// Path of the spec's file.
+    pub fn path(&self) -> PathBuf {
+        self.dir.join(SPEC_FILE)
+    }
+
+    /// Reads the spec in the file at `path`. Blocks.
+    ///
+    /// # Errors
+    /// [`ReadError`] if there is no such file or its content is invalid.
+    pub fn read(path: &Path) -> Result<Self, ReadError> {
+        let bytes = fs::read(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+        serde_json::from_slice(&bytes).map_err(|source| ReadError::Invalid { path: path.to_owned(), source })
+    }
+}
+
+/// Durations as whole milliseconds.
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(dir: &Path) -> LaunchSpec {
+        LaunchSpec {
+            topology: "wc-1-100".parse().expect("valid id"),
+            slot: Slot { supervisor: "a".parse().expect("valid id"), port: stormkeeper_model::Port(6700) },
+            start: Timestamp::from_millis(5),
+            worker: "w1".parse().expect("valid id"),
+            host: "h".to_owned(),
+            dir: dir.to_owned(),
+            code: "/blobs/x".into(),
+            defaults: Settings::from([("topology.debug".to_owned(), true.into())]),
+            heartbeat_period: Duration::from_millis(1500),
+            task_beat_period: Duration::from_secs(10),
+            subprocess_timeout: Duration::from_secs(30),
+            metric_report_period: Duration::from_secs(60),
+            config_file: Some("/etc/storm.yaml".into()),
+            overrides: vec!["ui.port=8081".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_spec_survives_writing() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let spec = spec(dir.path());
+        fs::write(spec.path(), serde_json::to_vec(&spec).expect("JSON")).expect("written");
+        assert_eq!(LaunchSpec::read(&spec.path()).expect("readable"), spec);
+    }
+
+    #[test]
+    fn a_missing_or_invalid_spec_is_rejected_with_its_path() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join(SPEC_FILE);
+        assert!(LaunchSpec::read(&path).expect_err("missing").to_string().contains("worker.json"));
+        fs::write(&path, "{}").expect("written");
+        assert!(LaunchSpec::read(&path).expect_err("invalid").to_string().contains("worker.json"));
+    }
+}

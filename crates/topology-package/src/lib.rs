@@ -1,0 +1,12 @@
+//! Topologies outside of a cluster: the file that an author writes, the package that is
+//! submitted, and the specification that a worker is launched with.
+//!
+//! - [`flux`]: the topology file (Flux YAML) to a [`stormkeeper_model::topology::Topology`].
+//! - [`yaml`]: YAML with the position of every node, for errors that name line and column.
+//! - [`package`]: one tar archive with `topology.json` and `resources/`, named by its sha256.
+//! - [`launch`]: the specification that a supervisor hands to a worker process.
+
+pub mod flux;
+pub mod launch;
+pub mod package;
+pub mod yaml;

@@ -1,0 +1,282 @@
+//! Topology package: the blob with which a topology is submitted. One uncompressed tar with
+//! `topology.json` at its top and the author's files under `resources/`.
+//!
+//! The same topology and files give the same bytes, and so the same blob key: the entries are
+//! sorted and have no time and no owner. A package is untrusted input: entries that are not plain
+//! files, or whose names lead elsewhere, are rejected.
+
+use std::{
+    io::{self, Read},
+    path::{Component, Path},
+};
+
+use stormkeeper_model::{BlobKey, topology::Topology};
+
+/// The entry that contains the topology.
+pub const TOPOLOGY: &str = "topology.json";
+
+/// The folder of the author's files; components are started in it.
+pub const RESOURCES: &str = "resources";
+
+/// Limit on `topology.json`: enough for thousands of components.
+const MAX_TOPOLOGY_BYTES: u64 = 8 << 20;
+
+/// Limit on the entries of a package; each costs a file on every supervisor.
+pub const MAX_FILES: usize = 100_000;
+
+/// A topology package in memory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// The sha256 of the bytes.
+    pub key: BlobKey,
+    /// The tar.
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bundle({}, {} bytes)", self.key, self.bytes.len())
+    }
+}
+
+/// One of the author's files.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct File {
+    /// Path below `resources/`, with `/` between the parts.
+    pub path: String,
+    /// File mode: plain or executable.
+    pub mode: Mode,
+    /// Content of the file.
+    pub bytes: Vec<u8>,
+}
+
+/// Mode of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// Data.
+    Plain,
+    /// A program.
+    Executable,
+}
+
+/// Error of packing or reading a topology package.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The package would be too large.
+    #[error(
+        "the topology and its resources take {bytes} bytes, more than the {limit} allowed (nimbus.max.blob.bytes)"
+    )]
+    TooLarge {
+        /// Size of the package, as far as it was packed.
+        bytes: u64,
+        /// Maximum size.
+        limit: u64,
+    },
+    /// The package has too many files.
+    #[error("the topology package has more than {MAX_FILES} files")]
+    TooManyFiles,
+    /// The package is not a tar, or ends too early.
+    #[error("the topology package is not a complete tar file")]
+    NotATar(#[source] io::Error),
+    /// The package has a forbidden entry.
+    #[error("the topology package contains {path:?}, {what}")]
+    Entry {
+        /// Path of the entry.
+        path: String,
+        /// Rule that the entry breaks.
+        what: &'static str,
+    },
+    /// The topology is missing.
+    #[error("the topology package contains no {TOPOLOGY}")]
+    NoTopology,
+    /// The topology cannot be parsed.
+    #[error("{TOPOLOGY} in the topology package is not a topology")]
+    BadTopology(#[source] serde_json::Error),
+}
+
+/// Packs a topology and its files.
+///
+/// # Errors
+/// [`Error::TooLarge`] and [`Error::TooManyFiles`].
+pub fn pack(topology: &Topology, mut files: Vec<File>, max_bytes: u64) -> Result<Bundle, Error> {
+    if files.len() >= MAX_FILES {
+        return Err(Error::TooManyFiles);
+    }
+    files.sort();
+    let json = serde_json::to_vec_pretty(topology).map_err(Error::BadTopology)?;
+    let mut tar = tar::Builder::new(Vec::new());
+    append(&mut tar, TOPOLOGY, Mode::Plain, &json)?;
+    for File { path, mode, bytes } in &files {
+        append(&mut tar, &format!("{RESOURCES}/{path}"), *mode, bytes)?;
+        check_size(tar.get_ref().len(), max_bytes)?;
+    }
+    let bytes = tar.into_inner().map_err(Error::NotATar)?;
+    check_size(bytes.len(), max_bytes)?;
+    Ok(Bundle { key: BlobKey::of(&bytes), bytes })
+}
+
+fn check_size(bytes: usize, limit: u64) -> Result<(), Error> {
+    let bytes = bytes as u64;
+    match bytes > limit {
+        true => Err(Error::TooLarge { bytes, limit }),
+        false => Ok(()),
+    }
+}
+
+fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, mode: Mode, bytes: &[u8]) -> Result<(), Error> {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_size(bytes.len() as u64);
+    header.set_mode(match mode {
+        Mode::Plain => 0o644,
+        Mode::Executable => 0o755,
+    });
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    tar.append_data(&mut header, path, bytes).map_err(Error::NotATar)
+}
+
+/// Reads the topology from a package, and checks every entry.
+///
+/// # Errors
+/// [`Error`] for every defect of the package.
+pub fn read_topology(blob: impl Read) -> Result<Topology, Error> {
+    let mut archive = tar::Archive::new(blob);
+    let mut topology = None;
+    let mut n_files = 0;
+    for entry in archive.entries().map_err(Error::NotATar)? {
+        let mut entry = entry.map_err(Error::NotATar)?;
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        check_entry(&path, entry.header().entry_type())
+            .map_err(|what| Error::Entry { path: path.clone(), what })?;
+        n_files += 1;
+        if n_files > MAX_FILES {
+            return Err(Error::TooManyFiles);
+        }
+        if path == TOPOLOGY {
+            if entry.size() > MAX_TOPOLOGY_BYTES {
+                return Err(Error::Entry { path, what: "which is larger than 8 MiB" });
+            }
+            let mut json = Vec::new();
+            entry.read_to_end(&mut json).map_err(Error::NotATar)?;
+            let read = serde_json::from_slice(&json).map_err(Error::BadTopology)?;
+            if topology.replace(read).is_some() {
+                return Err(Error::Entry { path, what: "which occurs twice" });
+            }
+        } else {
+            // A truncated entry is detected here, not by the supervisors.
+            let n = io::copy(&mut entry, &mut io::sink()).map_err(Error::NotATar)?;
+            if n != entry.size() {
+                return Err(Error::NotATar(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+    topology.ok_or(Error::NoTopology)
+}
+
+/// Checks that an entry unpacks to a plain file or folder in the right place.
+fn check_entry(path: &str, kind: tar::EntryType) -> Result<(), &'static str> {
+    let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+    if path.contains('\0') || !Path::new(path).components().all(plain) {
+        return Err("whose name leads out of the package");
+    }
+    let top = path.split('/').next().unwrap_or_default();
+    match kind {
+        tar::EntryType::Regular if path == TOPOLOGY || (top == RESOURCES && path != RESOURCES) => Ok(()),
+        tar::EntryType::Directory if top == RESOURCES => Ok(()),
+        tar::EntryType::Regular | tar::EntryType::Directory => {
+            Err("which is neither topology.json nor below resources/")
+        }
+        _ => Err("which is neither a file nor a folder"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topology() -> Topology {
+        Topology {
+            name: "wc".parse().expect("valid name"),
+            settings: Default::default(),
+            components: Default::default(),
+        }
+    }
+
+    fn file(path: &str, mode: Mode, text: &str) -> File {
+        File { path: path.to_owned(), mode, bytes: text.as_bytes().to_vec() }
+    }
+
+    /// A tar with the topology and one unusual entry.
+    fn with_entry(path: &str, kind: tar::EntryType) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        let json = serde_json::to_vec(&topology()).expect("JSON");
+        append(&mut tar, TOPOLOGY, Mode::Plain, &json).expect("in memory");
+        let mut header = tar::Header::new_gnu();
+        header.as_gnu_mut().expect("is gnu").name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_mode(0o644);
+        header.set_cksum();
+        tar.append(&header, io::empty()).expect("in memory");
+        tar.into_inner().expect("in memory")
+    }
+
+    #[test]
+    fn the_key_does_not_depend_on_the_order_of_files() {
+        let a = file("lib/words.py", Mode::Plain, "x = 1");
+        let b = file("split", Mode::Executable, "#!/bin/sh");
+        let one = pack(&topology(), vec![a.clone(), b.clone()], 1 << 20).expect("packs");
+        let two = pack(&topology(), vec![b, a], 1 << 20).expect("packs");
+        assert_eq!(one, two);
+        assert_eq!(one.key, BlobKey::of(&one.bytes));
+        assert_eq!(read_topology(&one.bytes[..]).expect("reads"), topology());
+        let mut archive = tar::Archive::new(&one.bytes[..]);
+        let entries: Vec<(String, u32)> = archive
+            .entries()
+            .expect("a tar")
+            .map(|entry| entry.expect("an entry"))
+            .map(|e| (e.path().expect("a path").display().to_string(), e.header().mode().expect("a mode")))
+            .collect();
+        let expected =
+            [("topology.json", 0o644), ("resources/lib/words.py", 0o644), ("resources/split", 0o755)];
+        assert_eq!(entries, expected.map(|(path, mode)| (path.to_owned(), mode)));
+    }
+
+    #[test]
+    fn long_paths_are_packed() {
+        let path = format!("{}/x.py", "deep".repeat(40));
+        let bundle = pack(&topology(), vec![file(&path, Mode::Plain, "")], 1 << 20).expect("packs");
+        assert_eq!(read_topology(&bundle.bytes[..]).expect("reads"), topology());
+    }
+
+    #[test]
+    fn an_oversized_package_is_rejected_with_the_limit() {
+        let big = vec![file("data", Mode::Plain, &"x".repeat(5000))];
+        let error = pack(&topology(), big, 4096).expect_err("refused");
+        assert!(error.to_string().contains("more than the 4096 allowed (nimbus.max.blob.bytes)"), "{error}");
+    }
+
+    #[test]
+    fn malformed_packages_are_rejected() {
+        use tar::EntryType as Kind;
+        let check = |blob: &[u8], expected: &str| {
+            let error = read_topology(blob).expect_err(expected);
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        check(&with_entry("../etc/passwd", Kind::Regular), "leads out of the package");
+        check(&with_entry("/etc/passwd", Kind::Regular), "leads out of the package");
+        check(&with_entry("resources/../../x", Kind::Regular), "leads out of the package");
+        check(&with_entry("other/x", Kind::Regular), "neither topology.json nor below resources/");
+        check(&with_entry("resources/link", Kind::Symlink), "neither a file nor a folder");
+        check(&with_entry("resources/link", Kind::Link), "neither a file nor a folder");
+        check(&with_entry(TOPOLOGY, Kind::Regular), "not a topology");
+        check(b"", "contains no topology.json");
+        check(&[7; 2000], "not a complete tar");
+        let whole =
+            pack(&topology(), vec![file("data", Mode::Plain, &"x".repeat(5000))], 1 << 20).expect("packs");
+        check(&whole.bytes[..4000], "not a complete tar");
+        assert!(read_topology(&with_entry("resources/d", Kind::Directory)[..]).is_ok());
+    }
+}

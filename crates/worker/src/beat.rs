@@ -1,0 +1,209 @@
+//! Signs of life: an ephemeral per task in the tree, and a file for the supervisor.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::{Notify, watch};
+use tracing::warn;
+
+use crate::{Options, counters::Registry};
+use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, record};
+use stormkeeper_model::{TaskId, beat::TaskStatus, clock::Clock};
+use stormkeeper_runtime::tasks::{Ending, Tasks};
+
+/// The name of the heartbeat file in a worker's directory.
+pub const HEARTBEAT_FILE: &str = "heartbeat";
+
+/// How far each task of this worker is. Clones share it.
+#[derive(Debug, Clone)]
+pub struct StatusBoard {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    // Guards the statuses; held for a few instructions.
+    state: Mutex<State>,
+    wake: Notify,
+    n_never_up: watch::Sender<usize>,
+}
+
+#[derive(Debug)]
+struct State {
+    statuses: BTreeMap<TaskId, TaskStatus>,
+    changed: BTreeSet<TaskId>,
+    never_up: BTreeSet<TaskId>,
+}
+
+impl StatusBoard {
+    /// A board on which `tasks` are starting.
+    pub fn new(tasks: impl IntoIterator<Item = TaskId>) -> Self {
+        let statuses: BTreeMap<_, _> = tasks.into_iter().map(|task| (task, TaskStatus::Starting)).collect();
+        let never_up: BTreeSet<_> = statuses.keys().copied().collect();
+        let n_never_up = watch::Sender::new(never_up.len());
+        let state = Mutex::new(State { changed: never_up.clone(), never_up, statuses });
+        Self { shared: Arc::new(Shared { state, wake: Notify::new(), n_never_up }) }
+    }
+
+    /// Shows how far a task is.
+    pub fn set(&self, task: TaskId, status: TaskStatus) {
+        let mut state = self.lock();
+        if state.statuses.insert(task, status) == Some(status) {
+            return;
+        }
+        state.changed.insert(task);
+        match status {
+            TaskStatus::Running | TaskStatus::Inactive => {
+                state.never_up.remove(&task);
+                self.shared.n_never_up.send_replace(state.never_up.len());
+            }
+            TaskStatus::Starting | TaskStatus::Restarting => {}
+        }
+        drop(state);
+        self.shared.wake.notify_one();
+    }
+
+    /// Waits until every task was up at least once.
+    pub async fn all_up(&self) {
+        let mut n_never_up = self.shared.n_never_up.subscribe();
+        // The board itself keeps the sender alive.
+        let _all_up = n_never_up.wait_for(|n| *n == 0).await;
+    }
+
+    fn take_changed(&self) -> Vec<(TaskId, TaskStatus)> {
+        let mut state = self.lock();
+        let changed = std::mem::take(&mut state.changed);
+        changed.into_iter().filter_map(|task| Some((task, *state.statuses.get(&task)?))).collect()
+    }
+
+    fn all(&self) -> Vec<(TaskId, TaskStatus)> {
+        let mut state = self.lock();
+        state.changed.clear();
+        state.statuses.iter().map(|(task, status)| (*task, *status)).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.state.lock().expect("no one panics while holding the statuses")
+    }
+}
+
+/// Keeps the beats of all tasks in the tree: written when a status changes, and all of them
+/// every `task_beat_period` for their counts.
+pub fn start(
+    board: StatusBoard,
+    presence: Presence,
+    counters: Registry,
+    options: &Options,
+    clock: Clock,
+    tasks: &Tasks,
+) {
+    let options = options.clone();
+    let began = clock.monotonic();
+    tasks.start("task beats", Ending::StopsOwner, async move {
+        let mut period = tokio::time::interval(options.task_beat_period);
+        period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let due = tokio::select! {
+                // The rarer one first, so that it is not starved.
+                biased;
+                // Cancel-safe: both only wait, and what changed stays on the board.
+                _ = period.tick() => board.all(),
+                () = board.shared.wake.notified() => board.take_changed(),
+            };
+            let uptime_secs = clock.monotonic().since(began).as_secs();
+            presence.keep_all(due.into_iter().map(|(task, status)| {
+                let beat = record::TaskBeat {
+                    host: options.host.clone(),
+                    port: options.port(),
+                    worker: options.worker.clone(),
+                    status,
+                    uptime_secs,
+                    counts: counters.read(task),
+                };
+                (Ephemeral::TaskBeat(options.topology.clone(), task), record::encode(&beat))
+            }));
+        }
+    });
+}
+
+/// Writes the heartbeat file every `heartbeat_period`: a growing number and our pid. It
+/// depends on nothing but the disk, so that a tree that is away does not look like a dead
+/// worker.
+pub(super) fn start_heartbeat_file(options: &Options, tasks: &Tasks) {
+    let (dir, period) = (options.dir.clone(), options.heartbeat_period);
+    tasks.start("heartbeat file", Ending::StopsOwner, async move {
+        let mut period = tokio::time::interval(period);
+        period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for beat in 1_u64.. {
+            period.tick().await;
+            // The supervisor restarts a worker whose file stands still; all we can do is say why.
+            if let Err(error) = write_heartbeat(&dir, beat).await {
+                warn!(%error, dir = %dir.display(), "the heartbeat file cannot be written");
+            }
+        }
+    });
+}
+
+async fn write_heartbeat(dir: &Path, beat: u64) -> io::Result<()> {
+    let next = dir.join("heartbeat.next");
+    tokio::fs::write(&next, format!("{beat} {}\n", std::process::id())).await?;
+    tokio::fs::rename(&next, dir.join(HEARTBEAT_FILE)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tests::options;
+    use stormkeeper_coordination::{
+        cluster::{layout, store::Store},
+        tree::{Tree as _, memory::MemoryTree},
+    };
+    use stormkeeper_runtime::test_support::wait_until;
+
+    #[tokio::test]
+    async fn a_change_of_status_is_in_the_tree_and_the_file_moves() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut options = options(dir.path());
+        options.task_beat_period = Duration::from_secs(3600);
+        let (server, tasks) = (MemoryTree::new(), Tasks::default());
+        let store = Store::new(server.connect());
+        server.connect().ensure(&layout::taskbeats(&options.topology)).await.expect("created");
+        let presence = Presence::start(server.connect(), &tasks);
+        let board = StatusBoard::new([TaskId(1), TaskId(2)]);
+        let counters = Registry::default();
+        start(board.clone(), presence, counters.clone(), &options, Clock::new(), &tasks);
+        start_heartbeat_file(&options, &tasks);
+        let seen = |expected: [TaskStatus; 2]| {
+            let (store, topology) = (store.clone(), options.topology.clone());
+            async move {
+                wait_until("the statuses are in the tree", Duration::from_secs(30), || async {
+                    let beats = store.task_beats(&topology).await.map_err(|error| error.to_string())?;
+                    let statuses: Vec<TaskStatus> = beats.values().map(|beat| beat.status).collect();
+                    if statuses == expected { Ok(beats) } else { Err(format!("{statuses:?}")) }
+                })
+                .await
+            }
+        };
+        seen([TaskStatus::Starting; 2]).await;
+        counters.of(TaskId(2)).emitted.add(5);
+        board.set(TaskId(2), TaskStatus::Running);
+        let beats = seen([TaskStatus::Starting, TaskStatus::Running]).await;
+        assert_eq!(beats[&TaskId(2)].counts.emitted, 5);
+        board.set(TaskId(1), TaskStatus::Inactive);
+        board.all_up().await;
+        wait_until("the heartbeat moves", Duration::from_secs(30), || async {
+            let text =
+                std::fs::read_to_string(options.dir.join(HEARTBEAT_FILE)).map_err(|e| e.to_string())?;
+            let (beat, pid) = text.trim().split_once(' ').ok_or_else(|| text.clone())?;
+            assert_eq!(pid, std::process::id().to_string());
+            if beat.parse::<u64>().is_ok_and(|beat| beat >= 3) { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,101 @@
+//! What the loops of two tasks measure of each tuple, for `benches/tuples.rs`: the same calls in
+//! the same order, without components.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use super::{Metrics, TaskMetrics};
+use crate::{ComponentGroup, Options, transport::Identity};
+use stormkeeper_metrics::Control;
+use stormkeeper_model::{ComponentId, TaskId, Timestamp, clock::Clock, topology::Settings};
+use stormkeeper_stream::{Origin, Tuple, Value};
+
+/// The measuring of a worker.
+#[derive(Debug)]
+pub struct Measuring(Metrics);
+
+/// That of a task that emits.
+#[derive(Debug)]
+pub struct Emitting {
+    metrics: TaskMetrics,
+    clock: Clock,
+}
+
+/// That of a task that receives.
+#[derive(Debug)]
+pub struct Receiving {
+    metrics: TaskMetrics,
+    clock: Clock,
+}
+
+impl Measuring {
+    /// As a worker begins it, with its files in `dir`.
+    ///
+    /// # Errors
+    /// When `dir` cannot be written to.
+    pub fn start(me: &Identity, dir: PathBuf) -> io::Result<Self> {
+        let options = Options {
+            topology: me.topology.clone(),
+            slot: me.slot.clone(),
+            start: Timestamp::EPOCH,
+            worker: "bench".parse().map_err(io::Error::other)?,
+            host: "127.0.0.1".to_owned(),
+            code: dir.clone(),
+            dir,
+            defaults: Settings::default(),
+            heartbeat_period: Duration::from_secs(1),
+            task_beat_period: Duration::from_secs(1),
+            subprocess_timeout: Duration::from_secs(1),
+            components: ComponentGroup::Workers,
+            metrics: Some(Duration::from_secs(60)),
+        };
+        Metrics::start(&options, Control::default(), &Clock::new()).map(Self)
+    }
+
+    /// Of a task that emits; one that measures nothing without a worker's measuring.
+    pub fn emitting(on: Option<&Self>, component: ComponentId, task: TaskId) -> Emitting {
+        Emitting { metrics: Self::task(on, component, task), clock: Clock::new() }
+    }
+
+    /// Of a task that receives; one that measures nothing without a worker's measuring.
+    pub fn receiving(on: Option<&Self>, component: ComponentId, task: TaskId) -> Receiving {
+        Receiving { metrics: Self::task(on, component, task), clock: Clock::new() }
+    }
+
+    fn task(on: Option<&Self>, component: ComponentId, task: TaskId) -> TaskMetrics {
+        on.map_or_else(TaskMetrics::default, |on| TaskMetrics::new(&on.0, component, task))
+    }
+}
+
+impl Emitting {
+    /// A tuple for one receiver, and that it went there.
+    #[inline]
+    pub fn emit(&mut self, origin: &Arc<Origin>, values: Vec<Value>) -> Tuple {
+        let stream = self.metrics.emitted(&origin.stream);
+        let now = self.metrics.now(&self.clock);
+        self.metrics.transferred(stream);
+        Tuple::new(Arc::clone(origin), values).at(now)
+    }
+
+    /// The end of a batch of messages.
+    pub fn settle(&mut self) {
+        self.metrics.settle();
+    }
+}
+
+impl Receiving {
+    /// Tuples are taken, handed to the component and acked.
+    pub fn take(&mut self, tuples: &[Tuple]) {
+        let now = self.clock.monotonic();
+        if self.metrics.is_on() {
+            self.metrics.took_batch(now);
+        }
+        for tuple in tuples {
+            let source = self.metrics.executed(tuple, now);
+            self.metrics.acked(source, now, now);
+        }
+        if self.metrics.is_on() {
+            self.metrics.bolt_heard(self.clock.monotonic());
+        }
+        self.metrics.settle();
+    }
+}

@@ -1,0 +1,162 @@
+//! Whole workers with real children, and a leader that adds up what they bring.
+
+use std::{path::Path, time::Duration};
+
+use serde_json::json;
+
+use crate::tests::{Stage, spout};
+use stormkeeper_coordination::cluster::store::Store;
+use stormkeeper_metric_shipping::{
+    ingest_client::MetricsClient,
+    sender::{Added, Brought, Delivery, bring},
+    spool::{self as cuts, Standing, remains},
+    test_support::TestLeader,
+};
+use stormkeeper_model::{beat::TaskCounts, clock::Clock};
+use stormkeeper_runtime::test_support::wait_until;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn leader(stage: &Stage) -> TestLeader {
+    TestLeader::start(stage.server.connect()).await
+}
+
+async fn totals_become(leader: &TestLeader, expected: [u64; 5]) {
+    wait_until("the leader has every count", PATIENCE, || async {
+        let totals = leader.has().totals();
+        if totals == expected { Ok(()) } else { Err(format!("{totals:?}")) }
+    })
+    .await;
+}
+
+/// The words on two workers that report often.
+async fn words() -> Stage {
+    let mut stage = Stage::of_words(2).await;
+    stage.options.metrics = Some(Duration::from_millis(300));
+    stage
+}
+
+/// Emitted, transferred, executed, acked, failed of `words`.
+const WORDS: [u64; 5] = [800, 800, 800, 1000, 0];
+
+/// What a supervisor does when its worker is gone.
+async fn bring_what_is_left(stage: &Stage, worker_dir: &Path) {
+    wait_until("the worker is gone", PATIENCE, || async {
+        match cuts::look(worker_dir).map_err(|error| error.to_string())? {
+            Standing::Left(..) => Ok(()),
+            other @ (Standing::Live | Standing::Done) => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let Standing::Left(taken, launch) = cuts::look(worker_dir).expect("readable") else {
+        panic!("it is gone")
+    };
+    let remains = remains::read(&taken.dir, &launch).expect("readable");
+    assert_eq!(remains.problems, Vec::<String>::new());
+    let mut delivery = Delivery::new(launch.topology);
+    delivery.learn(&launch.worker, &remains.names.into_iter().collect::<Vec<_>>());
+    for cut in remains.cuts {
+        assert_eq!(delivery.add(cut), Added::Taken);
+    }
+    let client = MetricsClient::new(Store::new(stage.server.connect())).expect("made");
+    assert_eq!(bring(&mut delivery, &client, &Clock::new()).await, Brought::All);
+    assert!(delivery.is_empty());
+    cuts::finish(&taken).expect("finished");
+    assert!(matches!(cuts::look(worker_dir).expect("readable"), Standing::Done));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_has_what_the_workers_counted_and_not_twice() {
+    let stage = words().await;
+    let leader = leader(&stage).await;
+    let workers = stage.start();
+    stage.lines("words", 600).await;
+    totals_become(&leader, WORDS).await;
+    for name in ["@sys@ProcessLatency", "@sys@TupleLifeCycle", "@sys@RecvTps"] {
+        assert_eq!(leader.has().count(name), 800, "{name}");
+    }
+    for name in ["@sys@ExecutorTime", "@sys@SerializeTime", "@netty@NettyCliSendBatchSize"] {
+        assert!(leader.has().count(name) > 0, "{name}");
+    }
+    for name in ["@sys@MemoryUsed", "@sys@CpuUsedRatio", "@sys@ExecutorQueue", "@sys@Capacity"] {
+        assert!(leader.has().point(name).is_some(), "{name}");
+    }
+    for worker in workers {
+        worker.stop().await;
+    }
+    for n in 0..2 {
+        bring_what_is_left(&stage, &stage.dir.path().join(format!("w{n}"))).await;
+    }
+    totals_become(&leader, WORDS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_workers_counted_that_died_without_a_leader_is_brought_by_their_supervisors() {
+    let stage = words().await;
+    let workers = stage.start();
+    let counted = TaskCounts { executed: 600, acked: 600, ..TaskCounts::default() };
+    stage.counts_become("count", counted).await;
+    // As a kill does: nothing of them runs on, nobody says farewell.
+    assert!(stage.tasks.stop(PATIENCE).await);
+    drop(workers);
+    let leader = leader(&stage).await;
+    for n in 0..2 {
+        bring_what_is_left(&stage, &stage.dir.path().join(format!("w{n}"))).await;
+    }
+    assert_eq!(leader.has().totals(), WORDS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_component_in_the_docs_measures_what_it_says() {
+    let docs = include_str!("../../../../docs/metrics.md");
+    let (_, after) = docs.split_once("```python\n").expect("an example in Python");
+    let (example, _) = after.split_once("```").expect("it ends");
+    let mut stage = Stage::of_words(1).await;
+    stage.options.metrics = Some(Duration::from_millis(300));
+    let now = stage.clock.now();
+    stage.clock = Clock::paced(now);
+    stage.write_resource("split.py", example);
+    let leader = leader(&stage).await;
+    let _workers = stage.start();
+    totals_become(&leader, WORDS).await;
+    wait_until("all that it counts is with the leader", PATIENCE, || async {
+        let has = leader.has();
+        let counts = ["words", "lengths", "lines"].map(|name| has.count(&format!("@udf@{name}")));
+        if counts == [600, 600, 200] { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
+    // Gauges stand in the first cut of a minute, and in this one's it had none yet.
+    stage.clock.set(now.plus(Duration::from_secs(61)));
+    wait_until("its gauge is with the leader", PATIENCE, || async {
+        leader.has().point("@udf@longest").map(drop).ok_or("there is none".to_owned())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn components_measure_too_and_nonsense_is_an_error_of_the_task() {
+    let components = json!({ "numbers": spout(&["python3", "numbers.py"], &["n"]) });
+    let mut stage = Stage::new(json!({}), components, 1).await;
+    stage.options.metrics = Some(Duration::from_millis(300));
+    stage.write_resource(
+        "numbers.py",
+        "from stormkeeper import Spout
+class Numbers(Spout):
+    n = 0
+    def next_tuple(self):
+        if self.n < 10:
+            self.n += 1
+            self.metric('calls', 2)
+            self.metric('sizes', {'histogram': [1, 2.5]})
+            self.metric('sizes', {'sum': 1})
+            self.emit([self.n])
+Numbers().run()
+",
+    );
+    let leader = leader(&stage).await;
+    let _workers = stage.start();
+    stage.error("numbers", "\"sum\" is no kind of metric").await;
+    totals_become(&leader, [10, 0, 0, 0, 0]).await;
+    let has = leader.has();
+    assert_eq!((has.count("@udf@calls"), has.count("@udf@sizes")), (20, 20));
+}

@@ -1,0 +1,233 @@
+//! The settings that a worker itself follows, read once with their defaults.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tracing::warn;
+
+use crate::Options;
+use stormkeeper_metrics::{Control, control::SAMPLE_RATE};
+use stormkeeper_model::{
+    ComponentId,
+    topology::{Settings, Topology},
+};
+use stormkeeper_stream as tuple;
+
+/// How many tuples a shell bolt is ahead of its child, unless the author says.
+const MAX_PENDING: usize = 100;
+
+/// How long a spout that emitted nothing is left alone at first, unless the author says.
+const SPOUT_WAIT: Duration = Duration::from_millis(1);
+
+/// How many errors of one task are reported in one interval, unless the author says.
+const ERRORS_PER_INTERVAL: usize = 5;
+
+/// With how many workers at most each connection is measured, unless the author says.
+const MAX_WORKERS_FOR_CONNECTIONS: usize = 200;
+
+/// The length of that interval, unless the author says.
+const ERROR_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the author or the host set for one component.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskSettings {
+    /// `topology.shellbolt.max.pending`
+    pub max_pending: usize,
+    /// `topology.tick.tuple.freq.secs`
+    pub tick: Option<Tick>,
+    /// `topology.subprocess.timeout.secs`
+    pub timeout: Duration,
+    /// `topology.sleep.spout.wait.strategy.time.ms`
+    pub spout_wait: Duration,
+    /// `topology.environment`
+    pub environment: BTreeMap<String, String>,
+}
+
+/// A clock's tick for a bolt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tick {
+    /// How often.
+    pub period: Duration,
+    /// The value that its tuple carries: the number of seconds as it was set.
+    pub value: tuple::Value,
+}
+
+/// How many errors of one task are reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrorThrottle {
+    /// `topology.max.error.report.per.interval`
+    pub per_interval: usize,
+    /// `topology.error.throttle.interval.secs`
+    pub interval: Duration,
+}
+
+/// The settings of a component over those of its topology over those of the host.
+struct Layers<'a> {
+    topology: &'a Topology,
+    component: Option<&'a ComponentId>,
+    defaults: &'a Settings,
+}
+
+impl Layers<'_> {
+    /// The value at `key` as `read` understands it. What it does not understand is as good
+    /// as not set, and said.
+    fn get<T>(&self, key: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        let own = self.component.and_then(|id| self.topology.setting(id, key));
+        let value = own.or_else(|| self.topology.settings.get(key)).or_else(|| self.defaults.get(key))?;
+        let understood = read(value);
+        if understood.is_none() && !value.is_null() {
+            warn!(key, %value, "a setting has no usable value and is ignored");
+        }
+        understood
+    }
+}
+
+impl TaskSettings {
+    /// The settings for tasks of `component`.
+    pub fn of(topology: &Topology, component: &ComponentId, options: &Options) -> Self {
+        let layers = Layers { topology, component: Some(component), defaults: &options.defaults };
+        Self {
+            max_pending: layers.get("topology.shellbolt.max.pending", count).unwrap_or(MAX_PENDING),
+            tick: layers.get("topology.tick.tuple.freq.secs", |value| {
+                let value: tuple::Value = serde_json::from_value(value.clone()).ok()?;
+                Some(Tick { period: seconds(&serde_json::to_value(&value).ok()?)?, value })
+            }),
+            timeout: layers
+                .get("topology.subprocess.timeout.secs", seconds)
+                .unwrap_or(options.subprocess_timeout),
+            spout_wait: layers
+                .get("topology.sleep.spout.wait.strategy.time.ms", |value| value.as_u64())
+                .map_or(SPOUT_WAIT, |ms| Duration::from_millis(ms).max(SPOUT_WAIT)),
+            environment: layers.get("topology.environment", variables).unwrap_or_default(),
+        }
+    }
+}
+
+/// What a topology's settings say about its metrics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricSettings {
+    /// The switches.
+    pub control: Control,
+    /// `topology.max.worker.num.for.netty.metrics`: with more workers, single connections are not
+    /// measured.
+    pub max_workers_for_connections: usize,
+}
+
+impl MetricSettings {
+    /// The settings of a topology.
+    pub fn of(topology: &Topology, options: &Options) -> Self {
+        let layers = Layers { topology, component: None, defaults: &options.defaults };
+        let words = |key| layers.get(key, words).unwrap_or_default();
+        let truth = |key| layers.get(key, Value::as_bool);
+        let debug = match truth("topology.enable.metric.debug") {
+            Some(true) => words("topology.debug.metric.names"),
+            Some(false) | None => BTreeSet::new(),
+        };
+        let share = |value: &Value| value.as_f64().filter(|share| (0.0..=1.0).contains(share));
+        let control = Control {
+            on: truth("topology.enable.metrics").unwrap_or(true),
+            enabled: words("topology.enabled.metric.names"),
+            disabled: words("topology.disabled.metric.names"),
+            sample_rate: layers.get("topology.metric.sample.rate", share).unwrap_or(SAMPLE_RATE),
+            debug,
+        };
+        let number = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
+        let key = "topology.max.worker.num.for.netty.metrics";
+        let max_workers_for_connections = layers.get(key, number).unwrap_or(MAX_WORKERS_FOR_CONNECTIONS);
+        Self { control, max_workers_for_connections }
+    }
+}
+
+impl ErrorThrottle {
+    /// The throttle of a topology.
+    pub fn of(topology: &Topology, options: &Options) -> Self {
+        let layers = Layers { topology, component: None, defaults: &options.defaults };
+        Self {
+            per_interval: layers
+                .get("topology.max.error.report.per.interval", count)
+                .unwrap_or(ERRORS_PER_INTERVAL),
+            interval: layers.get("topology.error.throttle.interval.secs", seconds).unwrap_or(ERROR_INTERVAL),
+        }
+    }
+}
+
+/// A list of texts, or one text with commas.
+fn words(value: &Value) -> Option<BTreeSet<String>> {
+    let text = |value: &Value| value.as_str().map(|word| word.trim().to_owned());
+    let words: BTreeSet<String> = match value {
+        Value::String(text) => text.split(',').map(|word| word.trim().to_owned()).collect(),
+        Value::Array(words) => words.iter().map(text).collect::<Option<_>>()?,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return None,
+    };
+    Some(words.into_iter().filter(|word| !word.is_empty()).collect())
+}
+
+/// A count of at least one.
+fn count(value: &Value) -> Option<usize> {
+    value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0)
+}
+
+/// A positive number of seconds, whole or not.
+fn seconds(value: &Value) -> Option<Duration> {
+    value.as_f64().and_then(|secs| Duration::try_from_secs_f64(secs).ok()).filter(|time| !time.is_zero())
+}
+
+/// Texts by name; numbers and truth values count as their text.
+fn variables(value: &Value) -> Option<BTreeMap<String, String>> {
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    };
+    value.as_object()?.iter().map(|(name, value)| Some((name.clone(), text(value)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::tests::options;
+
+    #[test]
+    fn the_component_wins_over_the_topology_over_the_host() {
+        let topology: Topology = serde_json::from_value(json!({
+            "name": "t",
+            "settings": { "topology.tick.tuple.freq.secs": 60, "topology.shellbolt.max.pending": 7,
+                          "topology.sleep.spout.wait.strategy.time.ms": "soon" },
+            "components": {
+                "a": { "kind": "bolt", "parallelism": 1, "run": { "command": ["a"] },
+                       "settings": { "topology.tick.tuple.freq.secs": 0.5,
+                                     "topology.environment": { "A": "b", "N": 1 } } },
+                "b": { "kind": "bolt", "parallelism": 1, "run": { "command": ["a"] } },
+            },
+        }))
+        .expect("a topology");
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut options = options(dir.path());
+        options.defaults = Settings::from([
+            ("topology.shellbolt.max.pending".to_owned(), 9.into()),
+            ("topology.subprocess.timeout.secs".to_owned(), 4.into()),
+        ]);
+        let a = TaskSettings::of(&topology, &"a".parse().expect("valid"), &options);
+        assert_eq!(
+            a,
+            TaskSettings {
+                max_pending: 7,
+                tick: Some(Tick { period: Duration::from_millis(500), value: tuple::Value::Float(0.5) }),
+                timeout: Duration::from_secs(4),
+                spout_wait: SPOUT_WAIT,
+                environment: BTreeMap::from([
+                    ("A".to_owned(), "b".to_owned()),
+                    ("N".to_owned(), "1".to_owned())
+                ]),
+            }
+        );
+        let b = TaskSettings::of(&topology, &"b".parse().expect("valid"), &options);
+        assert_eq!(b.tick, Some(Tick { period: Duration::from_secs(60), value: tuple::Value::Int(60) }));
+        assert_eq!(b.environment, BTreeMap::new());
+    }
+}

@@ -1,0 +1,123 @@
+//! The way of a task's emits to their receivers.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::{
+    counters::TaskCounters,
+    metrics::TaskMetrics,
+    multilang::message::Emit,
+    transport::{Outbox, Sent},
+};
+use stormkeeper_model::{
+    ComponentId, StreamId, TaskId,
+    clock::Clock,
+    task_set::TaskSet,
+    topology::{TaskTable, Topology},
+};
+use stormkeeper_stream::{
+    Tuple,
+    grouping::{self, Router},
+};
+
+/// What routing stands on. It is replaced as a whole when the task table changes.
+#[derive(Debug)]
+pub(crate) struct Wiring {
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) table: TaskTable,
+    /// The tasks of this worker.
+    pub(crate) local: TaskSet,
+}
+
+impl Wiring {
+    fn router(&self, component: &ComponentId, task: TaskId) -> Result<Router, grouping::Error> {
+        Router::new(&self.topology, &self.table, component, task, &self.local)
+    }
+}
+
+/// Routes, sends and counts what one task emits.
+#[derive(Debug)]
+pub(crate) struct Emitter {
+    component: ComponentId,
+    task: TaskId,
+    wiring: watch::Receiver<Arc<Wiring>>,
+    router: Router,
+    outbox: Outbox,
+    counters: Arc<TaskCounters>,
+    clock: Clock,
+    default_stream: StreamId,
+    receivers: Vec<TaskId>,
+}
+
+impl Emitter {
+    /// The emitter of a task.
+    ///
+    /// # Errors
+    /// Those of [`Router::new`].
+    pub(crate) fn new(
+        component: ComponentId,
+        task: TaskId,
+        mut wiring: watch::Receiver<Arc<Wiring>>,
+        outbox: Outbox,
+        counters: Arc<TaskCounters>,
+        clock: Clock,
+    ) -> Result<Self, grouping::Error> {
+        let router = wiring.borrow_and_update().router(&component, task)?;
+        let default_stream = StreamId::default_stream();
+        let receivers = Vec::new();
+        Ok(Self { component, task, wiring, router, outbox, counters, clock, default_stream, receivers })
+    }
+
+    /// Sends a tuple to its receivers, waiting while one has no room, and answers who they
+    /// are.
+    ///
+    /// # Errors
+    /// Those of [`Router::route`]; nothing is sent then.
+    ///
+    /// # Cancellation safety
+    /// A call that is dropped has sent the tuple to none, some or all of its receivers.
+    pub(super) async fn emit(
+        &mut self,
+        emit: Emit,
+        metrics: &mut TaskMetrics,
+    ) -> Result<&[TaskId], grouping::Error> {
+        self.follow_wiring();
+        let stream = emit.stream.as_ref().unwrap_or(&self.default_stream);
+        self.router.route(stream, &emit.values, emit.direct, &mut self.receivers)?;
+        self.counters.emitted.add(1);
+        let measured = metrics.emitted(stream);
+        let begun = metrics.now(&self.clock);
+        // A stream that was routed has an origin; nobody needs a tuple that nobody receives.
+        let Some(origin) = self.router.origin(stream).filter(|_| !self.receivers.is_empty()) else {
+            return Ok(&[]);
+        };
+        let tuple = Tuple::new(Arc::clone(origin), emit.values).at(begun);
+        for receiver in &self.receivers {
+            // A loop that waits for room may be killed while it does.
+            let sent = self.outbox.send_or(*receiver, tuple.clone(), || metrics.settle()).await;
+            if sent == Sent::Queued {
+                self.counters.transferred.add(1);
+                metrics.transferred(measured);
+            }
+        }
+        if let Some(begun) = begun.filter(|_| metrics.times_emits()) {
+            metrics.emit_took(self.clock.monotonic().since(begun));
+        }
+        Ok(&self.receivers)
+    }
+
+    fn follow_wiring(&mut self) {
+        // An error means that the worker stops.
+        if !self.wiring.has_changed().unwrap_or(false) {
+            return;
+        }
+        match self.wiring.borrow_and_update().router(&self.component, self.task) {
+            Ok(router) => self.router = router,
+            Err(error) => {
+                warn!(component = %self.component, task = %self.task, %error, "routing stays as it was");
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What the transport counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Measures;
+
+/// Counts since the worker started, shared by all parts of the transport. Each is exact on
+/// its own; a reading of several is not one instant.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub(super) sent: AtomicU64,
+    pub(super) received: AtomicU64,
+    pub(super) refused_connections: AtomicU64,
+    pub(super) refused_frames: AtomicU64,
+    pub(super) refused_tuples: AtomicU64,
+    pub(super) unroutable: AtomicU64,
+    pub(super) oversized: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) reconnects: AtomicU64,
+    pub(super) measures: Option<Measures>,
+}
+
+/// A reading of [`Counters`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tuples written to peers to the last byte.
+    pub sent: u64,
+    /// Tuples received from peers and put in an inbox.
+    pub received: u64,
+    /// Connections of others that were refused: not our protocol, another topology or slot,
+    /// or too many.
+    pub refused_connections: u64,
+    /// Frames that were too large or not readable. Each ended its connection.
+    pub refused_frames: u64,
+    /// Tuples received for a task that is not here.
+    pub refused_tuples: u64,
+    /// Tuples emitted to a task that is neither here nor with a peer.
+    pub unroutable: u64,
+    /// Tuples too large for a frame, not sent.
+    pub oversized: u64,
+    /// Tuples queued for a peer when it left the assignment or this worker stopped.
+    pub dropped: u64,
+    /// Connections to a peer made anew after one broke.
+    pub reconnects: u64,
+}
+
+impl Counters {
+    /// Counts, and measures as well.
+    pub(crate) fn measuring(measures: Measures) -> Self {
+        Self { measures: Some(measures), ..Self::default() }
+    }
+
+    /// Reads all counts.
+    pub fn read(&self) -> Counts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Counts {
+            sent: read(&self.sent),
+            received: read(&self.received),
+            refused_connections: read(&self.refused_connections),
+            refused_frames: read(&self.refused_frames),
+            refused_tuples: read(&self.refused_tuples),
+            unroutable: read(&self.unroutable),
+            oversized: read(&self.oversized),
+            dropped: read(&self.dropped),
+            reconnects: read(&self.reconnects),
+        }
+    }
+}
+
+/// Adds `n` to a count and answers it, when it is time to log it again: at every doubling,
+/// so that a flood of refusals cannot flood the log.
+pub(super) fn add(count: &AtomicU64, n: u64) -> Option<u64> {
+    let before = count.fetch_add(n, Ordering::Relaxed);
+    let after = before.wrapping_add(n);
+    (n > 0 && before.checked_ilog2() != after.checked_ilog2()).then_some(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_logged_at_every_doubling() {
+        let count = AtomicU64::new(0);
+        let logged: Vec<u64> = (0..20).filter_map(|_| add(&count, 1)).collect();
+        assert_eq!(logged, [1, 2, 4, 8, 16]);
+        assert_eq!(add(&count, 100), Some(120));
+        assert_eq!(add(&count, 0), None);
+    }
+}

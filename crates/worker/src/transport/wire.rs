@@ -1,0 +1,456 @@
+//! What workers say to each other, byte by byte.
+//!
+//! ```text
+//! sender    "SKTP" version:u16  frame(Hello)                frame(batch) frame(batch) …
+//! receiver                                   frame(Answer)
+//! frame   = length:u32 MessagePack[length]
+//! batch   = [[origin…], [[origin index, values, [task…]]…]]
+//! origin  = [task, component, stream]
+//! ```
+//!
+//! The last origin of a batch may be a stamp, which no tuple is of: the component `__stamp`, and
+//! as the stream two wall-clock times in µs, `emitted-sent`, when the oldest of its tuples was
+//! emitted and when the frame was made. To a receiver that does not know it, it is an origin
+//! like any other.
+//!
+//! Numbers are big-endian. Names stand once in a batch, and the values of a tuple once for
+//! all tasks that receive it here.
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, fmt, io, sync::Arc, time::Duration};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeSeed, Error as _, SeqAccess, Visitor},
+};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use stormkeeper_model::{
+    ComponentId, Slot, StreamId, TaskId, TopologyId,
+    clock::{Clock, Monotonic},
+};
+use stormkeeper_stream::{Origin, Tuple, Value};
+
+/// What a connection begins with, so that whatever else speaks to this port is known at once.
+pub(super) const MAGIC: [u8; 4] = *b"SKTP";
+
+/// The version of all that follows.
+pub(super) const VERSION: u16 = 1;
+
+/// No frame is longer: a length beyond is a broken or a foreign sender, and must not make us
+/// reserve memory.
+pub(super) const MAX_FRAME_BYTES: usize = 16 << 20;
+
+/// No handshake is longer: ids have at most 200 bytes each.
+pub(crate) const MAX_HANDSHAKE_BYTES: usize = 4 << 10;
+
+/// How many tuples a frame holds. Beyond it the cost of a frame is spread thin already.
+pub(super) const MAX_BATCH_TUPLES: usize = 1024;
+
+/// A frame that is this long is closed and sent: larger writes bring no more throughput, and
+/// cost latency and memory.
+const FULL_FRAME_BYTES: usize = 128 << 10;
+
+/// How deep values may be nested; JSON ends at 128, and a batch adds a few levels. Reading is
+/// recursive, so this bounds the stack.
+const MAX_DEPTH: usize = 160;
+
+/// A tuple and the task that it is for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Addressed {
+    pub(super) task: TaskId,
+    pub(super) tuple: Tuple,
+}
+
+/// The first frame of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// The topology that the tuples are of.
+    pub(crate) topology: TopologyId,
+    /// The worker that they are meant for.
+    pub(crate) to: Slot,
+    /// The worker that they come from.
+    pub(crate) from: Slot,
+}
+
+/// What the receiver makes of a [`Hello`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    Welcome,
+    /// With the reason; the connection is closed.
+    Refused(String),
+}
+
+/// A frame that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("the connection broke")]
+    Io(#[source] io::Error),
+    #[error("a frame of {length} bytes is longer than the {limit} allowed")]
+    Oversized { length: usize, limit: usize },
+}
+
+/// Reads the next frame's content into `content`.
+///
+/// Not cancel-safe: a call that is dropped may have consumed a part of a frame.
+pub(crate) async fn read_frame(
+    reader: &mut (impl AsyncRead + Unpin),
+    limit: usize,
+    content: &mut Vec<u8>,
+) -> Result<(), ReadError> {
+    let length = reader.read_u32().await.map_err(ReadError::Io)? as usize;
+    if length > limit {
+        return Err(ReadError::Oversized { length, limit });
+    }
+    content.clear();
+    // Grows with what arrives, not with what was announced.
+    let read = reader.take(length as u64).read_to_end(content).await.map_err(ReadError::Io)?;
+    match read == length {
+        true => Ok(()),
+        false => Err(ReadError::Io(io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+/// A frame with `message` in it.
+pub(crate) fn frame_of(message: &impl Serialize) -> Vec<u8> {
+    let mut frame = vec![0; LENGTH_BYTES];
+    write_to(&mut frame, message);
+    close_frame(&mut frame);
+    frame
+}
+
+const LENGTH_BYTES: usize = size_of::<u32>();
+
+fn write_to(bytes: &mut Vec<u8>, message: &(impl Serialize + ?Sized)) {
+    rmp_serde::encode::write(bytes, message).expect("writing plain values to memory does not fail");
+}
+
+fn close_frame(frame: &mut [u8]) {
+    let length = u32::try_from(frame.len() - LENGTH_BYTES).expect("a frame has at most 16 MiB");
+    frame[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+}
+
+/// A batch of tuples as a frame, under construction or ready to be sent.
+#[derive(Debug, Default)]
+pub(super) struct BatchFrame {
+    bytes: Vec<u8>,
+    entries: Vec<u8>,
+    n_tuples: usize,
+    oldest: Option<Monotonic>,
+}
+
+impl BatchFrame {
+    /// The bytes to send; none when there is no tuple in it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many tuples it holds, counted by receiving task.
+    pub(super) fn n_tuples(&self) -> usize {
+        self.n_tuples
+    }
+
+    /// Forgets what it holds, for the next batch.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.n_tuples = 0;
+    }
+
+    /// Takes tuples from the front of `batch` until the frame is full or nothing is left.
+    /// Answers how many were taken and left out because each alone is too large.
+    /// A `clock` stamps the frame.
+    pub(super) fn fill(&mut self, batch: &mut Vec<Addressed>, clock: Option<&Clock>) -> usize {
+        self.fill_to(batch, clock, MAX_FRAME_BYTES)
+    }
+
+    fn fill_to(&mut self, batch: &mut Vec<Addressed>, clock: Option<&Clock>, limit: usize) -> usize {
+        // What fits without a stamp fits with one.
+        let limit = limit - clock.map_or(0, |_| STAMP_BYTES_MAX.min(limit / 2));
+        self.clear();
+        self.oldest = None;
+        self.entries.clear();
+        let mut origins = Origins::default();
+        let (mut taken, mut n_entries, mut n_oversized) = (0, 0, 0);
+        while taken < batch.len() && self.entries.len() < FULL_FRAME_BYTES {
+            let tuple = &batch[taken].tuple;
+            let copies = batch[taken..].iter().take_while(|other| other.tuple.is_copy_of(tuple)).count();
+            let before = (self.entries.len(), origins.bytes.len(), origins.n);
+            let entry = (origins.index(tuple), tuple.values(), Receivers(&batch[taken..taken + copies]));
+            write_to(&mut self.entries, &entry);
+            if ENVELOPE_BYTES + origins.bytes.len() + self.entries.len() <= limit {
+                n_entries += 1;
+                self.n_tuples += copies;
+                if self.oldest.is_none() {
+                    // In the order in which they were emitted, nearly.
+                    self.oldest = tuple.emitted_at();
+                }
+            } else {
+                self.entries.truncate(before.0);
+                if n_entries > 0 {
+                    // It may fit the next frame; this one does not need its origin.
+                    origins.bytes.truncate(before.1);
+                    origins.n = before.2;
+                    break;
+                }
+                n_oversized += copies;
+            }
+            taken += copies;
+        }
+        batch.drain(..taken);
+        if n_entries > 0 {
+            if let Some(clock) = clock {
+                Stamp::of(self.oldest, clock).write_to(&mut origins);
+            }
+            self.close(&origins, n_entries);
+        }
+        n_oversized
+    }
+
+    fn close(&mut self, origins: &Origins, n_entries: u32) {
+        self.bytes.reserve(ENVELOPE_BYTES + origins.bytes.len() + self.entries.len());
+        self.bytes.extend_from_slice(&[0; LENGTH_BYTES]);
+        self.bytes.push(ARRAY_OF_TWO);
+        open_array(&mut self.bytes, origins.n);
+        self.bytes.extend_from_slice(&origins.bytes);
+        open_array(&mut self.bytes, n_entries);
+        self.bytes.extend_from_slice(&self.entries);
+        close_frame(&mut self.bytes);
+    }
+}
+
+/// MessagePack's markers for an array of two and for one whose length follows as a u32.
+const ARRAY_OF_TWO: u8 = 0x92;
+const ARRAY_32: u8 = 0xdd;
+
+/// What a batch has besides its origins and entries: the length and three array markers.
+const ENVELOPE_BYTES: usize = LENGTH_BYTES + 1 + 2 * (1 + size_of::<u32>());
+
+fn open_array(bytes: &mut Vec<u8>, length: u32) {
+    bytes.push(ARRAY_32);
+    bytes.extend_from_slice(&length.to_be_bytes());
+}
+
+/// The origins of a batch under construction: a tuple names its own by index.
+#[derive(Default)]
+struct Origins {
+    bytes: Vec<u8>,
+    n: u32,
+    // By address, which is stable while the batch holds the tuples. Equal origins at two
+    // addresses stand in the batch twice, which does no harm.
+    known: HashMap<usize, u32>,
+    last: Option<(usize, u32)>,
+}
+
+impl Origins {
+    fn index(&mut self, tuple: &Tuple) -> u32 {
+        let origin = tuple.origin();
+        let address = Arc::as_ptr(origin).addr();
+        // Most tuples of a batch come in runs from one task.
+        if let Some((last, index)) = self.last
+            && last == address
+        {
+            return index;
+        }
+        let index = *self.known.entry(address).or_insert_with(|| {
+            write_to(&mut self.bytes, &(origin.task, &origin.component, &origin.stream));
+            self.n += 1;
+            self.n - 1
+        });
+        self.last = Some((address, index));
+        index
+    }
+}
+
+/// When the tuples of a batch were made, by the sender's wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// The oldest tuple; none when that is not known.
+    pub(super) emitted: Option<Duration>,
+    /// The frame.
+    pub(super) sent: Duration,
+}
+
+/// The component that a stamp names as its origin.
+const STAMP: &str = "__stamp";
+
+/// The longest stamp: its component, two numbers of twenty digits, and markers.
+const STAMP_BYTES_MAX: usize = 64;
+
+impl Stamp {
+    fn of(oldest: Option<Monotonic>, clock: &Clock) -> Self {
+        let (sent, now) = (clock.since_epoch(), clock.monotonic());
+        Self { emitted: oldest.map(|oldest| sent.saturating_sub(now.since(oldest))), sent }
+    }
+
+    fn write_to(self, origins: &mut Origins) {
+        let emitted = self.emitted.map_or(0, |emitted| emitted.as_micros());
+        let stream = format!("{emitted}-{}", self.sent.as_micros());
+        write_to(&mut origins.bytes, &(TaskId(0), STAMP, stream));
+        origins.n += 1;
+    }
+
+    fn of_origin(origin: &Origin) -> Option<Self> {
+        if origin.component.as_str() != STAMP {
+            return None;
+        }
+        let (emitted, sent) = origin.stream.as_str().split_once('-')?;
+        let (emitted, sent) = (emitted.parse().ok()?, sent.parse().ok()?);
+        let emitted = Some(emitted).filter(|micros| *micros > 0).map(Duration::from_micros);
+        Some(Self { emitted, sent: Duration::from_micros(sent) })
+    }
+}
+
+/// The tasks that copies of one tuple are for.
+struct Receivers<'a>(&'a [Addressed]);
+
+impl Serialize for Receivers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|one| one.task))
+    }
+}
+
+/// Reads a batch into `out`, which it clears first.
+///
+/// # Errors
+/// When it is not a batch; `out` may then hold a part of it, which must not be used.
+pub(super) fn read_batch(
+    content: &[u8],
+    out: &mut Vec<Addressed>,
+) -> Result<Option<Stamp>, rmp_serde::decode::Error> {
+    let mut reader = rmp_serde::Deserializer::from_read_ref(content);
+    reader.set_max_depth(MAX_DEPTH);
+    out.clear();
+    Batch { out }.deserialize(&mut reader)
+}
+
+/// Reads a message of the handshake.
+pub(crate) fn read_message<'de, T: Deserialize<'de>>(
+    content: &'de [u8],
+) -> Result<T, rmp_serde::decode::Error> {
+    rmp_serde::from_slice(content)
+}
+
+/// Reads origins and entries.
+struct Batch<'a> {
+    out: &'a mut Vec<Addressed>,
+}
+
+impl<'de> DeserializeSeed<'de> for Batch<'_> {
+    type Value = Option<Stamp>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Stamp>, D::Error> {
+        deserializer.deserialize_tuple(2, self)
+    }
+}
+
+impl<'de> Visitor<'de> for Batch<'_> {
+    type Value = Option<Stamp>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a batch: origins and entries")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Option<Stamp>, A::Error> {
+        let origins: Vec<(TaskId, ComponentId, StreamId)> =
+            seq.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
+        let origins: Vec<Arc<Origin>> = origins
+            .into_iter()
+            .map(|(task, component, stream)| Arc::new(Origin { task, component, stream }))
+            .collect();
+        seq.next_element_seed(Entries { origins: &origins, out: self.out })?
+            .ok_or_else(|| A::Error::custom("a batch without entries"))?;
+        Ok(origins.last().and_then(|origin| Stamp::of_origin(origin)))
+    }
+}
+
+/// Reads all entries.
+struct Entries<'a> {
+    origins: &'a [Arc<Origin>],
+    out: &'a mut Vec<Addressed>,
+}
+
+impl<'de> DeserializeSeed<'de> for Entries<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Entries<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("entries")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(Entry { origins: self.origins, out: self.out })?.is_some() {}
+        Ok(())
+    }
+}
+
+/// Reads one entry: a tuple and the tasks that receive it.
+struct Entry<'a> {
+    origins: &'a [Arc<Origin>],
+    out: &'a mut Vec<Addressed>,
+}
+
+impl<'de> DeserializeSeed<'de> for Entry<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_tuple(3, self)
+    }
+}
+
+impl<'de> Visitor<'de> for Entry<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an entry: origin, values and tasks")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let index: usize = seq.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
+        let values: Vec<Value> = seq.next_element()?.ok_or_else(|| A::Error::invalid_length(1, &self))?;
+        let origin = self.origins.get(index).ok_or_else(|| A::Error::custom("an origin out of range"))?;
+        let tuple = Tuple::new(origin.clone(), values);
+        seq.next_element_seed(Tasks { tuple, out: self.out })?
+            .ok_or_else(|| A::Error::custom("an entry without tasks"))
+    }
+}
+
+/// Reads the tasks of one tuple.
+struct Tasks<'a> {
+    tuple: Tuple,
+    out: &'a mut Vec<Addressed>,
+}
+
+impl<'de> DeserializeSeed<'de> for Tasks<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tasks<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("tasks")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(task) = seq.next_element()? {
+            if self.out.len() == MAX_BATCH_TUPLES {
+                return Err(A::Error::custom("more tuples than a batch may hold"));
+            }
+            self.out.push(Addressed { task, tuple: self.tuple.clone() });
+        }
+        Ok(())
+    }
+}

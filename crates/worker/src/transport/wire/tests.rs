@@ -1,0 +1,162 @@
+//! What travels is what was sent, and what is damaged is refused.
+
+use proptest::prelude::*;
+
+use super::*;
+use stormkeeper_stream::test_support::any_value;
+
+fn origin(task: u32, stream: &str) -> Arc<Origin> {
+    let component = format!("c{task}").parse().expect("valid");
+    Arc::new(Origin { task: TaskId(task), component, stream: stream.parse().expect("valid") })
+}
+
+fn to(task: u32, tuple: &Tuple) -> Addressed {
+    Addressed { task: TaskId(task), tuple: tuple.clone() }
+}
+
+fn content(frame: &BatchFrame) -> &[u8] {
+    let (length, content) = frame.bytes().split_at(LENGTH_BYTES);
+    assert_eq!(length, u32::try_from(content.len()).expect("short").to_be_bytes());
+    content
+}
+
+/// What a receiver makes of `batch`, frame by frame, and how many were left out.
+fn travel(mut batch: Vec<Addressed>, limit: usize) -> (Vec<Vec<Addressed>>, usize) {
+    let (mut frames, mut n_oversized, mut frame) = (Vec::new(), 0, BatchFrame::default());
+    while !batch.is_empty() {
+        n_oversized += frame.fill_to(&mut batch, None, limit);
+        if frame.n_tuples() > 0 {
+            assert!(content(&frame).len() <= limit);
+            let mut read = Vec::new();
+            read_batch(content(&frame), &mut read).expect("a batch");
+            assert_eq!(read.len(), frame.n_tuples());
+            frames.push(read);
+        }
+    }
+    (frames, n_oversized)
+}
+
+proptest! {
+    #[test]
+    fn every_batch_reads_back(
+        tuples in prop::collection::vec(
+            (0u32..3, prop::collection::vec(any_value(), 0..3), prop::collection::vec(0u32..9, 1..4)),
+            0..12,
+        ),
+    ) {
+        let origins = [origin(1, "default"), origin(2, "default"), origin(2, "other")];
+        let batch: Vec<Addressed> = tuples
+            .into_iter()
+            .flat_map(|(from, values, tasks)| {
+                let tuple = Tuple::new(origins[from as usize].clone(), values);
+                tasks.into_iter().map(move |task| to(task, &tuple)).collect::<Vec<_>>()
+            })
+            .collect();
+        let (frames, n_oversized) = travel(batch.clone(), MAX_FRAME_BYTES);
+        prop_assert_eq!(n_oversized, 0);
+        prop_assert_eq!(frames.concat(), batch);
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_not_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut out = Vec::new();
+        // Whether it happens to be a batch does not matter here.
+        let _read = read_batch(&bytes, &mut out);
+        let _hello = read_message::<Hello>(&bytes);
+    }
+
+    #[test]
+    fn a_changed_byte_is_an_error_or_another_batch(at in 0usize..80, byte in any::<u8>()) {
+        let tuple = Tuple::new(origin(1, "default"), vec!["word".into(), Value::Int(7)]);
+        let mut frame = BatchFrame::default();
+        frame.fill(&mut vec![to(4, &tuple), to(5, &tuple)], None);
+        let mut bytes = content(&frame).to_vec();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        let _read = read_batch(&bytes, &mut Vec::new());
+    }
+}
+
+#[test]
+fn copies_share_their_values_on_the_wire_and_after() {
+    let tuple = Tuple::new(origin(1, "default"), vec!["x".repeat(1000).into()]);
+    let mut frame = BatchFrame::default();
+    frame.fill(&mut vec![to(4, &tuple), to(5, &tuple), to(6, &tuple)], None);
+    assert_eq!(frame.n_tuples(), 3);
+    assert!(frame.bytes().len() < 1100, "{} bytes", frame.bytes().len());
+    let mut read = Vec::new();
+    read_batch(content(&frame), &mut read).expect("a batch");
+    assert!(read[0].tuple.is_copy_of(&read[2].tuple));
+}
+
+#[test]
+fn a_stamp_travels_with_a_batch_and_is_of_no_tuple() {
+    let clock = Clock::manual(stormkeeper_model::Timestamp::from_millis(5_000));
+    let tuple = Tuple::new(origin(1, "default"), vec![Value::Int(7)]).at(Some(clock.monotonic()));
+    clock.turn(Duration::from_millis(20));
+    let mut frame = BatchFrame::default();
+    frame.fill(&mut vec![to(4, &tuple)], Some(&clock));
+    let mut read = Vec::new();
+    let stamp = read_batch(content(&frame), &mut read).expect("a batch");
+    let (emitted, sent) = (Some(Duration::from_millis(5_000)), Duration::from_millis(5_020));
+    assert_eq!(stamp, Some(Stamp { emitted, sent }));
+    assert_eq!(read, [to(4, &tuple)]);
+}
+
+#[test]
+fn a_long_batch_becomes_several_frames() {
+    let tuple = |n: i64| Tuple::new(origin(1, "default"), vec![n.into(), "x".repeat(1000).into()]);
+    let batch: Vec<Addressed> = (0..1000).map(|n| to(4, &tuple(n))).collect();
+    let (frames, _) = travel(batch.clone(), MAX_FRAME_BYTES);
+    assert!(frames.len() > 5, "{} frames", frames.len());
+    assert_eq!(frames.concat(), batch);
+}
+
+#[test]
+fn a_tuple_that_no_frame_holds_is_left_out_with_its_copies() {
+    let small = Tuple::new(origin(1, "default"), vec![Value::Int(1)]);
+    let large = Tuple::new(origin(2, "large"), vec!["x".repeat(300).into()]);
+    let fitting = Tuple::new(origin(3, "fitting"), vec!["x".repeat(180).into()]);
+    let batch = vec![to(4, &small), to(4, &large), to(5, &large), to(4, &fitting), to(4, &small)];
+    let (frames, n_oversized) = travel(batch, 256);
+    assert_eq!(n_oversized, 2);
+    assert_eq!(frames.concat(), [to(4, &small), to(4, &fitting), to(4, &small)]);
+}
+
+#[test]
+fn too_many_tuples_and_too_deep_values_are_refused() {
+    let tuple = Tuple::new(origin(1, "default"), vec![]);
+    let mut frame = BatchFrame::default();
+    frame.fill(&mut vec![to(4, &tuple); MAX_BATCH_TUPLES + 1], None);
+    let error = read_batch(content(&frame), &mut Vec::new()).expect_err("too many");
+    assert!(error.to_string().contains("more tuples"), "{error}");
+    // Arrays in arrays, a million deep.
+    let error = read_batch(&vec![0x91; 1 << 20], &mut Vec::new()).expect_err("too deep");
+    assert!(!error.to_string().is_empty());
+    let entry = [&[0x92, 0x90, 0x91, 0x93, 0x00][..], &vec![0x91; 1 << 20]].concat();
+    let error = read_batch(&entry, &mut Vec::new()).expect_err("too deep");
+    assert!(error.to_string().contains("depth"), "{error}");
+}
+
+#[test]
+fn values_as_deep_as_json_allows_travel() {
+    let json = format!("{}{}", "[".repeat(127), "]".repeat(127));
+    let value: Value = serde_json::from_str(&json).expect("as deep as JSON allows");
+    let tuple = Tuple::new(origin(1, "default"), vec![value]);
+    let (frames, _) = travel(vec![to(4, &tuple)], MAX_FRAME_BYTES);
+    assert_eq!(frames.concat(), [to(4, &tuple)]);
+}
+
+#[tokio::test]
+async fn frames_that_are_cut_or_too_long_are_told_apart() {
+    let mut content = Vec::new();
+    let mut cut: &[u8] = &[0, 0, 0, 9, 1, 2];
+    let error = read_frame(&mut cut, 100, &mut content).await.expect_err("cut");
+    assert!(matches!(error, ReadError::Io(_)), "{error}");
+    let mut long: &[u8] = &[0xff; 64];
+    let error = read_frame(&mut long, 100, &mut content).await.expect_err("long");
+    assert!(matches!(error, ReadError::Oversized { length: 0xffff_ffff, limit: 100 }), "{error}");
+    let mut whole: &[u8] = &[0, 0, 0, 2, 1, 2];
+    read_frame(&mut whole, 100, &mut content).await.expect("whole");
+    assert_eq!(content, [1, 2]);
+}

@@ -1,3 +1,0 @@
-//! Shared fixtures for tests of clients of nimbus.
-
-pub(crate) mod leader;

@@ -1,0 +1,77 @@
+//! The environment shared by all parts of a simulated cluster.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use crate::{journal::Journal, network::Network, scratch::Scratch};
+use stormkeeper_coordination::tree::memory::MemoryTree;
+use stormkeeper_model::{
+    Timestamp,
+    clock::{Clock, Monotonic},
+};
+use stormkeeper_runtime::tasks::Tasks;
+
+/// Start time of a run on a correct clock.
+const START_TIME: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+/// The tree's server, the network, the disks, and the journal of what happens.
+#[derive(Debug)]
+pub(super) struct Environment {
+    pub(super) server: MemoryTree,
+    pub(super) network: Arc<Network>,
+    pub(super) scratch: Scratch,
+    /// Tasks besides the processes: timeouts, ends of faults, clients.
+    pub(super) tasks: Tasks,
+    // Guards the journal. Locked while the tree is locked, so the holder of this lock must not
+    // access the tree.
+    journal: Arc<Mutex<Journal>>,
+    clock: Clock,
+    start: Monotonic,
+}
+
+impl Environment {
+    pub(super) fn new(seed: u64) -> Arc<Self> {
+        let (clock, server) = (Clock::paced(START_TIME), MemoryTree::new());
+        let journal = Arc::new(Mutex::new(Journal::new(clock.clone())));
+        let listener = Arc::clone(&journal);
+        server.listen(move |commit| lock(&listener).commit(commit));
+        Arc::new(Self {
+            server,
+            network: Arc::default(),
+            scratch: Scratch::new(seed),
+            tasks: Tasks::default(),
+            journal,
+            start: clock.monotonic(),
+            clock,
+        })
+    }
+
+    pub(super) fn journal(&self) -> MutexGuard<'_, Journal> {
+        lock(&self.journal)
+    }
+
+    /// Time since the start of the run.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.monotonic().since(self.start)
+    }
+
+    /// A clock with an error of `millis`.
+    pub(super) fn skewed_clock(&self, millis: i64) -> Clock {
+        Clock::paced(skewed(self.clock.now(), millis))
+    }
+
+    /// Sets the error of a clock to `millis`.
+    pub(super) fn skew(&self, clock: &Clock, millis: i64) {
+        clock.set(skewed(self.clock.now(), millis));
+    }
+}
+
+fn skewed(at: Timestamp, millis: i64) -> Timestamp {
+    Timestamp::from_millis(at.as_millis().saturating_add_signed(millis))
+}
+
+fn lock(journal: &Mutex<Journal>) -> MutexGuard<'_, Journal> {
+    journal.lock().expect("the journal and its checks do not panic")
+}

@@ -1,0 +1,44 @@
+//! A killed topology leaves no znodes and no processes.
+
+use crate::facts::ClusterModel;
+use stormkeeper_coordination::{
+    cluster::{
+        layout,
+        record::{self, Orders},
+    },
+    tree::memory::listen::Snapshot,
+};
+use stormkeeper_model::TopologyId;
+
+/// Checks that nothing belongs to a topology without a record; returns the first residue otherwise.
+pub(crate) fn check_no_residue(model: &ClusterModel, tree: Snapshot<'_>) -> Result<(), String> {
+    let roots = [
+        layout::assignments(),
+        layout::tasks_root(),
+        layout::taskbeats_root(),
+        layout::taskerrors_root(),
+        layout::metrics_root(),
+    ];
+    let is_known = |name: &str| name.parse::<TopologyId>().is_ok_and(|id| model.storms.contains_key(&id));
+    for root in roots {
+        let left = tree.children(&root).unwrap_or_default().into_iter().find(|name| !is_known(name));
+        if let Some(name) = left {
+            return Err(format!("{root}/{name} was not removed"));
+        }
+    }
+    for name in tree.children(&layout::orders_root()).unwrap_or_default() {
+        let path = layout::orders_root().child(&name).map_err(|error| error.to_string())?;
+        let Some(node) = tree.get(&path) else { continue };
+        let orders: Orders = record::decode(&path, &node.data).map_err(|error| error.to_string())?;
+        for (id, version) in &orders.topologies {
+            let assignment = tree.get(&layout::assignment(id));
+            if assignment.as_ref().map(|node| node.stat.version) != Some(*version) {
+                return Err(format!("{path} names version {version} of {id}, not the assignment's version"));
+            }
+        }
+    }
+    match model.processes.values().find(|process| !model.is_assigned(process)) {
+        Some(process) => Err(format!("{} of {} still runs", process.worker, process.topology)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,118 @@
+//! Properties that must hold at every moment of a run.
+//!
+//! | file | property | from | check |
+//! | --- | --- | --- | --- |
+//! | `terms` | At most one leader has an effect in a term. | design, leadership | A term begins together with `/leader`; a commit that checks `/term` comes from the process that won that term. |
+//! | `fencing` | No write of an old term is committed, and only the leader writes the leader's paths. | design, leadership | A commit on a leader's path begins with the check of the current term; other processes write only their own ephemerals, errors and the fixed parents. |
+//! | `slots` | No slot holds two workers. | supervisor | At every launch no other process is in that slot. |
+//! | `tasks` | No live task runs in two assigned slots. | placement | Assigned processes run the tasks of their slot and share none. |
+//! | `moves` | A healthy task never moves. | design, quiet failover | An assignment changes a worker that has had heartbeats for a while only for a rebalance, a kill, or a drain. |
+//! | `signals` | A healthy assigned worker is not signalled. | supervisor | No signal goes to a process that is assigned and does not hang. |
+//! | `removal` | A topology's record is removed last. | design, removal | When `/storms/{id}` is deleted, no other znode of the topology exists. |
+//! | `names` | A name belongs to one topology. | submit | No two records have the same name. |
+//! | `errors` | The list of errors loses nothing within its bound. | task errors | The znodes of a task's errors are its newest ten, in order; an error that was confirmed to a worker is stored. |
+//!
+//! Two more hold some time after the faults have ended: `gone` (a killed topology leaves nothing)
+//! and `whole` (any other topology has all of its tasks running, once).
+
+mod errors;
+mod fencing;
+mod gone;
+mod moves;
+mod names;
+mod removal;
+mod signals;
+mod slots;
+mod tasks;
+mod terms;
+#[cfg(test)]
+mod tests;
+mod whole;
+
+use std::fmt;
+
+pub(super) use self::{gone::check_no_residue, whole::check_converged};
+
+use crate::{
+    facts::{ClusterModel, MachineEvent},
+    journal::Party,
+};
+use stormkeeper_coordination::tree::memory::listen::Commit;
+
+/// A violated property, with the observation that violates it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Name of the property.
+    pub invariant: &'static str,
+    /// The observation.
+    pub reason: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.reason)
+    }
+}
+
+/// One property. Each check receives the model before the checked event, except for `state`.
+trait Invariant: fmt::Debug + Send {
+    fn name(&self) -> &'static str;
+
+    /// Checks a commit in the tree.
+    fn commit(&mut self, _model: &ClusterModel, _commit: &Commit<'_>, _party: &Party) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Checks an event on a machine.
+    fn machine(&mut self, _model: &ClusterModel, _event: &MachineEvent) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Checks the state after a commit or an event.
+    fn state(&mut self, _model: &ClusterModel) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// All invariants.
+#[derive(Debug)]
+pub(super) struct Checks(Vec<Box<dyn Invariant>>);
+
+impl Checks {
+    pub(super) fn all() -> Self {
+        Self(vec![
+            Box::new(terms::Terms),
+            Box::new(fencing::Fencing),
+            Box::new(slots::Slots),
+            Box::new(tasks::Tasks),
+            Box::new(moves::Moves),
+            Box::new(signals::Signals),
+            Box::new(removal::Removal),
+            Box::new(names::Names),
+            Box::new(errors::Errors::default()),
+        ])
+    }
+
+    pub(super) fn commit(
+        &mut self,
+        model: &ClusterModel,
+        commit: &Commit<'_>,
+        party: &Party,
+    ) -> Result<(), Violation> {
+        self.each(|check| check.commit(model, commit, party))
+    }
+
+    pub(super) fn machine(&mut self, model: &ClusterModel, event: &MachineEvent) -> Result<(), Violation> {
+        self.each(|check| check.machine(model, event))
+    }
+
+    pub(super) fn state(&mut self, model: &ClusterModel) -> Result<(), Violation> {
+        self.each(|check| check.state(model))
+    }
+
+    fn each(&mut self, run: impl Fn(&mut dyn Invariant) -> Result<(), String>) -> Result<(), Violation> {
+        self.0.iter_mut().try_for_each(|check| {
+            run(&mut **check).map_err(|reason| Violation { invariant: check.name(), reason })
+        })
+    }
+}

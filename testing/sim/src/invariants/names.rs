@@ -1,0 +1,25 @@
+//! A name belongs to one topology.
+
+use std::collections::BTreeMap;
+
+use super::Invariant;
+use crate::facts::ClusterModel;
+
+#[derive(Debug)]
+pub(super) struct Names;
+
+impl Invariant for Names {
+    fn name(&self) -> &'static str {
+        "names"
+    }
+
+    fn state(&mut self, model: &ClusterModel) -> Result<(), String> {
+        let mut ids = BTreeMap::new();
+        for (id, storm) in &model.storms {
+            if let Some(other) = ids.insert(&storm.name, id) {
+                return Err(format!("{other} and {id} both have the name {}", storm.name));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,40 @@
+//! At most one leader has an effect in a term.
+
+use super::Invariant;
+use crate::{facts::ClusterModel, journal::Party};
+use stormkeeper_coordination::{
+    cluster::layout,
+    tree::{
+        Op, Version,
+        memory::listen::{Commit, What},
+    },
+};
+
+#[derive(Debug)]
+pub(super) struct Terms;
+
+impl Invariant for Terms {
+    fn name(&self) -> &'static str {
+        "terms"
+    }
+
+    fn commit(&mut self, model: &ClusterModel, commit: &Commit<'_>, party: &Party) -> Result<(), String> {
+        let What::Transaction { ops, .. } = commit.what else { return Ok(()) };
+        let begins = ops.iter().any(|op| matches!(op, Op::Set { path, .. } if *path == layout::term()));
+        let leads = ops.iter().any(|op| matches!(op, Op::Create { path, .. } if *path == layout::leader()));
+        if begins != leads {
+            return Err(format!("{party} wrote one of /term and /leader without the other"));
+        }
+        // A restarted nimbus removes the `/leader` of its former session, another connection.
+        if matches!(ops, [Op::Check { .. }, Op::Delete { path, .. }] if *path == layout::leader()) {
+            return Ok(());
+        }
+        for op in ops {
+            let Op::Check { path, version: Some(Version(term)) } = op else { continue };
+            if *path == layout::term() && model.winners.get(term) != Some(&commit.connection) {
+                return Err(format!("{party} wrote in term {term}, which it did not win"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! A simulation of a whole cluster in one thread, under paused time, determined by one seed.
+//!
+//! ```text
+//!  scenario ─▶ clients ─▶ nimbuses ─┐                     ┌─▶ journal ─▶ invariants
+//!     │                             ├─▶ faulty links ─▶ memory tree
+//!     └─ faults ─▶ supervisors ─────┤
+//!                      └▶ workers ──┘
+//! ```
+//!
+//! Nimbuses and supervisors are the real daemons, with all of their tasks. Worker processes are
+//! fakes that behave towards the tree and their supervisor like real ones. All processes share a
+//! memory tree, each through its own link that can be made to fail, a network between nimbuses,
+//! and a scratch directory. The seed determines the size of the cluster, the requests of users,
+//! and the faults with their times.
+//!
+//! The same seed gives the same run: everything happens in one thread, in the order in which it
+//! became due, and all randomness comes from the seed. A failure can therefore be reproduced as
+//! often as needed.
+//!
+//! Start with [`run`], then `script` (requests and faults) and `invariants` (checked properties).
+
+mod client;
+mod cluster;
+mod connection;
+mod converge;
+mod facts;
+mod ground;
+mod host;
+mod invariants;
+mod journal;
+mod machine;
+mod network;
+mod replica;
+mod scratch;
+mod script;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::time::Duration;
+
+use self::{cluster::Cluster, script::Scenario};
+pub use self::{converge::CONVERGENCE_MAX, invariants::Violation};
+use stormkeeper_runtime::blocking;
+
+/// Result of a run.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The seed of the run.
+    pub seed: u64,
+    /// The first violated invariant, if any.
+    pub violation: Option<Violation>,
+    /// Digest of the whole journal; equal for equal runs.
+    pub digest: u64,
+    /// Number of committed transactions.
+    pub n_commits: u64,
+    /// Duration of the run, in simulated time.
+    pub lasted: Duration,
+    /// Time from the end of all faults to convergence.
+    pub converged_in: Duration,
+    /// The last lines of the journal.
+    pub tail: Vec<String>,
+}
+
+/// Quality of the links between processes and the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// Good, except for the faults that the seed selects.
+    ByChance,
+    /// The links of the nimbuses lose replies and events during the whole fault phase.
+    Bad,
+}
+
+/// Runs the simulation of `seed` in this thread.
+///
+/// # Panics
+/// If the scratch directory cannot be used.
+pub fn run(seed: u64) -> Report {
+    run_on(Links::ByChance, seed)
+}
+
+/// Runs the simulation of `seed` on the given links.
+///
+/// # Panics
+/// If the scratch directory cannot be used.
+pub fn run_on(links: Links, seed: u64) -> Report {
+    // All random generators of the daemons are seeded from this thread's generator.
+    fastrand::seed(seed);
+    blocking::run_inline();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime of one thread").block_on(Box::pin(simulate(links, seed)))
+}
+
+async fn simulate(links: Links, seed: u64) -> Report {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut cluster = Cluster::new(seed, &mut random);
+    Scenario::new(links, random).run(&mut cluster).await;
+    let is_valid = cluster.env.journal().violation().is_none();
+    let converged_in = if is_valid { converge::converge(&cluster).await } else { Duration::ZERO };
+    let lasted = cluster.env.now();
+    let journal = cluster.env.journal();
+    Report {
+        seed,
+        violation: journal.violation().cloned(),
+        digest: journal.digest(),
+        n_commits: journal.n_commits(),
+        lasted,
+        converged_in,
+        tail: journal.tail(),
+    }
+}

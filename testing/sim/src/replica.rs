@@ -1,0 +1,124 @@
+//! A nimbus replica: a real nimbus on its own machine, which can be switched off.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{connection::Connection, ground::Environment, journal::Party};
+use stormkeeper_model::clock::Clock;
+use stormkeeper_nimbus as nimbus;
+use stormkeeper_nimbus::{Nimbus, Options};
+
+/// Limit for a clean stop, after which the replica is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// One replica, running or not.
+#[derive(Debug)]
+pub(super) struct Replica {
+    pub(super) name: String,
+    pub(super) clock: Clock,
+    env: Arc<Environment>,
+    dir: PathBuf,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    nimbus: Nimbus,
+    stop: CancellationToken,
+    connection: Arc<Connection>,
+}
+
+impl Replica {
+    pub(super) fn new(env: &Arc<Environment>, n: usize, clock: Clock) -> Self {
+        let name = format!("nimbus-{n}");
+        let dir = env.scratch.join(&name);
+        Self { name, clock, env: Arc::clone(env), dir, running: None }
+    }
+
+    /// The API address.
+    pub(super) fn api(&self) -> String {
+        format!("{}:8080", self.name)
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(super) fn connection(&self) -> Option<&Arc<Connection>> {
+        self.running.as_ref().map(|running| &running.connection)
+    }
+
+    /// True if the nimbus accepts writes, to its own knowledge.
+    pub(super) fn leads(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.nimbus.handle().takes_writes())
+    }
+
+    /// # Panics
+    /// If the nimbus does not start, which no fault prevents.
+    pub(super) fn start(&mut self) {
+        if self.running.is_some() {
+            return;
+        }
+        self.env.journal().log(format_args!("{} starts", self.name));
+        let connection = Connection::open(&self.env, Party::Nimbus(self.name.clone()));
+        let stop = CancellationToken::new();
+        let nimbus = nimbus::daemon::start_at(
+            self.options(),
+            (self.api(), Arc::clone(&self.env.network) as _),
+            connection.tree(),
+            self.clock.clone(),
+            stop.clone(),
+        )
+        .expect("a nimbus starts");
+        self.env.network.join(nimbus.handle().clone());
+        self.running = Some(Running { nimbus, stop, connection });
+    }
+
+    /// Kills the nimbus like kill -9.
+    pub(super) fn kill(&mut self) {
+        let Some(Running { nimbus, connection, .. }) = self.running.take() else { return };
+        self.env.journal().log(format_args!("{} is killed", self.name));
+        self.env.network.leave(&self.api());
+        connection.kill(&self.env.tasks);
+        drop(nimbus);
+    }
+
+    /// Stops the nimbus like SIGTERM, and kills it after a time limit.
+    pub(super) async fn stop(&mut self) {
+        let Some(Running { nimbus, stop, connection }) = self.running.take() else { return };
+        self.env.journal().log(format_args!("{} is stopped", self.name));
+        self.env.network.leave(&self.api());
+        stop.cancel();
+        match tokio::time::timeout(STOP_TIMEOUT, nimbus.stopped()).await {
+            Ok(_) => connection.tree().close().await,
+            Err(_) => connection.kill(&self.env.tasks),
+        }
+    }
+
+    /// True if the nimbus has ended without a stop request.
+    pub(super) fn is_broken(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.nimbus.tasks().cancelled().is_cancelled())
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            local_dir: self.dir.clone(),
+            host: self.name.clone(),
+            api: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+            monitor_period: Duration::from_secs(10),
+            task_timeout: Duration::from_secs(30),
+            task_launch: Duration::from_secs(60),
+            supervisor_timeout: Duration::from_secs(30),
+            settle: Duration::from_secs(15),
+            max_moves_per_round: 100,
+            candidate_grace: Duration::from_secs(10),
+            max_blob_bytes: 1 << 20,
+            blob_retention: Duration::from_secs(120),
+            replication: Default::default(),
+            message_timeout: Duration::from_secs(10),
+            // The store's threads would finish at moments of real time.
+            metrics: None,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A fake worker process: it behaves towards the tree and its supervisor like the real worker,
+//! without components and tuples.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{connection::Connection, facts::MachineEvent, machine::Machine};
+use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, store::Store};
+use stormkeeper_model::{TaskId, beat::TaskStatus, error::TaskError, task_set::TaskSet, topology::TaskTable};
+use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_supervisor::process::ExitReport;
+use stormkeeper_topology_package::launch::LaunchSpec;
+use stormkeeper_worker::{
+    Options,
+    beat::{self, StatusBoard},
+    counters::Registry,
+    follow,
+};
+
+/// Maximum time that components take to start.
+const START_MAX: Duration = Duration::from_secs(8);
+
+/// Maximum time that a worker takes to exit: longer than its supervisor's grace, so that some
+/// workers are killed.
+const LEAVE_MAX: Duration = Duration::from_secs(4);
+
+/// Bounds of the pause between two errors of one worker.
+const ERROR_PAUSE_MIN: Duration = Duration::from_secs(5);
+const ERROR_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Limit for removing the heartbeats of a worker that exits.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A worker process.
+pub(super) struct FakeWorker {
+    pub(super) machine: Arc<Machine>,
+    pub(super) pid: u32,
+    pub(super) spec: LaunchSpec,
+    pub(super) connection: Arc<Connection>,
+    pub(super) stop: CancellationToken,
+    pub(super) random: fastrand::Rng,
+}
+
+impl FakeWorker {
+    pub(super) async fn run_to_end(mut self) {
+        self.run().await;
+        self.machine.end(self.pid, ExitReport::Code(0));
+    }
+
+    async fn run(&mut self) {
+        let options = Options::from(self.spec.clone());
+        let store = Store::new(self.connection.tree());
+        let tasks = Tasks::default();
+        self.start_heartbeat(&options, &tasks);
+        let records = tokio::select! {
+            biased;
+            () = self.stopped() => return,
+            records = follow::read_first(&store, &options) => records,
+        };
+        let Some(records) = records else { return };
+        let own = records.assignment.workers.get(&options.slot).map(|worker| worker.tasks.clone());
+        let own = own.unwrap_or_default();
+        self.machine
+            .record(&MachineEvent::ReadTasks { worker: self.spec.worker.clone(), tasks: own.clone() });
+        let board = StatusBoard::new(own.iter());
+        let presence = Presence::start(self.connection.tree(), &tasks);
+        let heartbeats = tasks.child();
+        let clock = self.machine.clock.clone();
+        beat::start(board.clone(), presence.clone(), Registry::default(), &options, clock, &heartbeats);
+        self.start_tasks(board.clone(), &own, &tasks);
+        self.start_errors(store.clone(), own.clone(), records.table, &tasks);
+        tokio::select! {
+            biased;
+            () = self.stopped() => {}
+            () = follow::follow(&store, &options, board.all_up(), |_, _| {}) => {}
+        }
+        tokio::time::sleep(LEAVE_MAX.mul_f64(self.random.f64().powi(4))).await;
+        drop(heartbeats);
+        own.iter().for_each(|task| presence.withdraw(&Ephemeral::TaskBeat(options.topology.clone(), task)));
+        // Without a connection, the end of the session removes the heartbeats later.
+        let _withdrawn = tokio::time::timeout(WITHDRAW_TIMEOUT, presence.settled()).await;
+        self.connection.tree().close().await;
+    }
+
+    /// Resolves on SIGTERM, except in a process that hangs.
+    async fn stopped(&self) {
+        self.stop.cancelled().await;
+        if self.machine.is_hung(self.pid) {
+            std::future::pending().await
+        }
+    }
+
+    /// Starts to write the heartbeat file. A process that hangs does not write it.
+    fn start_heartbeat(&self, options: &Options, tasks: &Tasks) {
+        let (machine, pid, dir, period) =
+            (Arc::clone(&self.machine), self.pid, options.dir.clone(), options.heartbeat_period);
+        tasks.start("heartbeat file", Ending::Normal, async move {
+            let mut period = tokio::time::interval(period);
+            for n in 1_u64.. {
+                period.tick().await;
+                if machine.is_hung(pid) {
+                    return;
+                }
+                let written = std::fs::write(dir.join(beat::HEARTBEAT_FILE), format!("{n} {pid}\n"));
+                written.expect("the scratch directory can be written");
+            }
+        });
+    }
+
+    fn start_tasks(&mut self, board: StatusBoard, own: &TaskSet, tasks: &Tasks) {
+        for task in own.iter() {
+            let (board, pause) = (board.clone(), START_MAX.mul_f64(self.random.f64()));
+            tasks.start("task", Ending::Normal, async move {
+                tokio::time::sleep(pause).await;
+                board.set(task, TaskStatus::Running);
+            });
+        }
+    }
+
+    /// Starts to report numbered errors, one after the other.
+    fn start_errors(&mut self, store: Store, own: TaskSet, table: TaskTable, tasks: &Tasks) {
+        let (machine, spec, mut random) = (Arc::clone(&self.machine), self.spec.clone(), self.random.fork());
+        let own: Vec<TaskId> = own.iter().collect();
+        tasks.start("errors", Ending::Normal, async move {
+            for number in 1_u64.. {
+                let pause = ERROR_PAUSE_MAX - ERROR_PAUSE_MIN;
+                tokio::time::sleep(ERROR_PAUSE_MIN + pause.mul_f64(random.f64())).await;
+                let Some(task) = random.choice(&own).copied() else { return };
+                let Some(component) = table.component_of(task).cloned() else { continue };
+                let message = format!("error {number} of {}", spec.worker);
+                let error = TaskError {
+                    component,
+                    task,
+                    time: machine.clock.now(),
+                    host: spec.host.clone(),
+                    port: spec.slot.port,
+                    message: message.clone(),
+                    stack: String::new(),
+                };
+                // A failed report is not retried.
+                if store.report_error(&spec.topology, error).await.is_ok() {
+                    let topology = spec.topology.clone();
+                    machine.record(&MachineEvent::ErrorStored { topology, task, message });
+                }
+            }
+        });
+    }
+}
