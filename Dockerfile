@@ -1,28 +1,28 @@
 # syntax=docker/dockerfile:1
 
-# The binary is built on the same Debian release that it runs on, so both have one glibc.
+# The binary is built on the same Debian release on which it runs, so both have the same glibc.
 FROM rust:1.95-bookworm AS build
-# The metrics archive links Debian's RocksDB; without the two variables cargo would compile its
-# own, which takes half an hour. libclang reads its headers.
+# The metric store links Debian's RocksDB. Without the two variables cargo would compile its own,
+# which takes half an hour. libclang reads the headers of RocksDB.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends librocksdb-dev libclang-14-dev \
     && rm -rf /var/lib/apt/lists/*
 ENV ROCKSDB_INCLUDE_DIR=/usr/include
 WORKDIR /src
 COPY . .
-# The caches stay outside the image; the binary is copied out of its cache.
+# The caches are not part of the image; the binary is copied out of the target cache.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     ROCKSDB_LIB_DIR="/usr/lib/$(gcc -print-multiarch)" cargo build --release --locked --bin stormkeeper \
     && install -m 0755 target/release/stormkeeper /usr/local/bin/stormkeeper
 
 FROM debian:bookworm-slim
-# python3 runs the components of Python topologies, and the health checks. librocksdb7.8 is
-# linked by the binary.
+# python3 runs the components of Python topologies and the health checks. The binary links
+# librocksdb7.8.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 librocksdb7.8 \
     && rm -rf /var/lib/apt/lists/*
-# A fixed number, so that the owner of a volume's files is known outside.
+# A fixed number, so that the owner of a volume's files is known outside of the container.
 RUN groupadd --gid 10001 stormkeeper \
     && useradd --uid 10001 --gid stormkeeper --home-dir /var/lib/stormkeeper --create-home stormkeeper
 COPY --from=build /usr/local/bin/stormkeeper /usr/local/bin/stormkeeper

@@ -1,5 +1,5 @@
-//! The metrics archive on a real disk: intake, history, a topology's page, registration, and a
-//! follower that catches up. Each is done a few times and printed; `-- NAME` chooses one.
+//! The metric store on a real disk: ingest, history, a page of a topology, registration, and the
+//! catch-up of a follower. Each is run a few times and printed; `-- NAME` selects one.
 
 #![expect(clippy::print_stdout, reason = "its output is for a terminal")]
 
@@ -28,11 +28,11 @@ impl Home {
         let clock = Clock::manual(Timestamp::from_millis(u64::from(NOW) * 60_000));
         let tasks = Tasks::default();
         let options = Options { uploaders: vec!["log".to_owned()], ..Options::new(clock) };
-        Self { archive: Archive::open(dir, options, &tasks).expect("it opens"), tasks }
+        Self { archive: Archive::open(dir, options, &tasks).expect("the metric store opens"), tasks }
     }
 
     async fn close(self) {
-        assert!(self.tasks.stop(Duration::from_secs(120)).await, "the writer ends");
+        assert!(self.tasks.stop(Duration::from_secs(120)).await, "the writer stops");
     }
 }
 
@@ -40,7 +40,7 @@ fn topology(n: usize) -> TopologyId {
     format!("topology-{n}-{n}-1700000000").parse().expect("an id")
 }
 
-/// Names as a topology has them: mostly streams of tasks.
+/// Names with the usual mix of a topology: mostly streams of tasks.
 fn name(topology: &TopologyId, n: usize) -> String {
     let (task, metric) = (n / 10, n % 10);
     format!(
@@ -70,8 +70,8 @@ async fn register(archive: &Archive, topology: &TopologyId, n_names: usize) -> V
     ids
 }
 
-/// A point as the metric has: three counters, a gauge, two meters, two histograms, two timers of
-/// ten. A histogram has 20 buckets in use.
+/// Point of metric `n`. Ten metrics are three counters, a gauge, two meters, two histograms and two
+/// timers. A histogram has 20 buckets in use.
 fn point(n: usize, minute: Minute) -> Point {
     let count = n as u64 % 1000 + 1;
     let meter = Meter { count, from: minute, at: minute, m1: 1.5, m5: 1.25, m15: 1.125 };
@@ -92,17 +92,21 @@ fn point(n: usize, minute: Minute) -> Point {
     }
 }
 
-fn contribution(topology: &TopologyId, ids: &[MetricId], minute: u32, cut: u64) -> Contribution {
+fn batch(topology: &TopologyId, ids: &[MetricId], minute: u32, sequence: u64) -> Contribution {
     let minute = Minute(minute);
     Contribution {
         topology: topology.clone(),
         minute,
-        cuts: vec![Cuts { worker: format!("{topology}-w").parse().expect("an id"), first: cut, last: cut }],
+        cuts: vec![Cuts {
+            worker: format!("{topology}-w").parse().expect("an id"),
+            first: sequence,
+            last: sequence,
+        }],
         points: ids.iter().enumerate().map(|(n, id)| (*id, point(n, minute))).collect(),
     }
 }
 
-/// Processor seconds of this process so far, and its memory in MiB.
+/// CPU seconds of this process so far, and its memory in MiB.
 fn usage() -> (f64, u64) {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
     let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
@@ -131,7 +135,7 @@ async fn timed<T>(clock: &Clock, times: &mut Vec<Duration>, work: impl Future<Ou
     done
 }
 
-/// Ten topologies of 100,000 metrics each, five minutes of all of them.
+/// Ingest of five minutes of ten topologies with 100,000 metrics each.
 async fn intake(dir: &Path, clock: &Clock) {
     let home = Home::open(dir);
     let topologies: Vec<TopologyId> = (0..10).map(topology).collect();
@@ -143,35 +147,32 @@ async fn intake(dir: &Path, clock: &Clock) {
         let made: Vec<Contribution> = topologies
             .iter()
             .zip(&ids)
-            .map(|(topology, ids)| contribution(topology, ids, NOW - 10 + minute, u64::from(minute) + 1))
+            .map(|(topology, ids)| batch(topology, ids, NOW - 10 + minute, u64::from(minute) + 1))
             .collect();
         let (before, start) = (usage().0, clock.monotonic());
-        for contribution in made {
-            home.archive.contribute(TERM, contribution).await.expect("taken");
+        for batch in made {
+            home.archive.contribute(TERM, batch).await.expect("accepted");
         }
         home.archive.close_minutes(TERM, Minute(NOW - 10 + minute)).await.expect("closed");
         let took = clock.monotonic().since(start);
-        // What RocksDB does afterwards counts too: some of the minute that is left.
+        // Background work of RocksDB counts as well: it needs part of the rest of the minute.
         tokio::time::sleep(Duration::from_secs(20)).await;
         let (after, mib) = usage();
-        println!(
-            "intake of 1,000,000 values: {took:?}, {:.2} s of processor time, {mib} MiB",
-            after - before
-        );
+        println!("ingest of 1,000,000 values: {took:?}, {:.2} s of CPU time, {mib} MiB", after - before);
     }
     let status = home.archive.status().await.expect("read");
     println!("  on disk: {} MiB", status.bytes >> 20);
     home.close().await;
 }
 
-/// One metric by the minute over a day, and a page of 2,000 metrics, with 2,000 metrics known.
+/// History of one metric over a day of minutes, and a page of 2,000 metrics, in a store of 2,000.
 async fn reads(dir: &Path, clock: &Clock) {
     let home = Home::open(dir);
     let topology = topology(1);
     let ids = register(&home.archive, &topology, 2000).await;
     for n in 0..1440_u32 {
-        let contribution = contribution(&topology, &ids, NOW - 1440 + n, u64::from(n) + 1);
-        home.archive.contribute(TERM, contribution).await.expect("taken");
+        let batch = batch(&topology, &ids, NOW - 1440 + n, u64::from(n) + 1);
+        home.archive.contribute(TERM, batch).await.expect("accepted");
     }
     for (what, n) in [("a counter", 0), ("a timer", 8)] {
         let mut times = Vec::new();
@@ -196,7 +197,7 @@ async fn reads(dir: &Path, clock: &Clock) {
     home.close().await;
 }
 
-/// 100,000 names that are new, then the same ones again, then a follower that has none.
+/// Registration of 100,000 new names, of the same names again, and catch-up of an empty follower.
 async fn registration(dir: &Path, clock: &Clock) {
     let (mut new, mut again, mut follow, mut load) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for run in 0..5 {
@@ -218,8 +219,8 @@ async fn registration(dir: &Path, clock: &Clock) {
     }
     println!("registration of 100,000 new names: {}", median(new));
     println!("registration of 100,000 known names: {}", median(again));
-    println!("a follower catches up on 100,000 metas: {}", median(follow));
-    println!("an archive of 100,000 metas is opened: {}", median(load));
+    println!("catch-up of a follower on 100,000 metric metas: {}", median(follow));
+    println!("opening a metric store of 100,000 metas: {}", median(load));
 }
 
 async fn catch_up(leader: &Archive, follower: &Archive) {
@@ -239,7 +240,7 @@ fn main() {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    // Beside the program, not in a /tmp that may be in memory.
+    // Next to the program: /tmp may be in memory.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     runtime.block_on(async {
         let clock = Clock::new();

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures a cluster that `scripts/cluster up` started; prints one line per figure.
+"""Measures a cluster started by `scripts/cluster up`; prints one line per figure.
 
     scripts/cluster up
     python3 benches/cluster.py
 
-It submits topologies of its own, kills workers, and cleans up. It is no test: it passes no
-judgement. The figures of docs/benchmarks.md come from it.
+It submits its own topologies, kills workers, and cleans up. It is not a test: no figure is a
+failure. The figures of docs/benchmarks.md come from it.
 """
 
 import glob
@@ -21,7 +21,7 @@ import time
 HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SK = os.path.join(HOME, "scripts", "sk")
 
-# A component that starts in a millisecond and does nothing: it answers the handshake and
+# A component that starts in a millisecond and does nothing but respond to the handshake and to
 # every `next`.
 CHILD = r"""#!/bin/sh
 printf '{"pid": %s}\nend\n' $$
@@ -45,18 +45,18 @@ def show(name):
     return json.loads(sk("show", name, "--json"))
 
 
-def wait(what, look, patience=60.0, pause=0.002):
+def wait(what, check, timeout=60.0, pause=0.002):
     start = time.monotonic()
-    while time.monotonic() - start < patience:
-        found = look()
+    while time.monotonic() - start < timeout:
+        found = check()
         if found:
             return found
         time.sleep(pause)
-    sys.exit(f"waited {patience} s in vain until {what}")
+    sys.exit(f"timed out after {timeout} s waiting until {what}")
 
 
 def workers(topology_id):
-    """The pids of the topology's workers by port."""
+    """Returns the pids of the topology's workers by port."""
     found = {}
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         try:
@@ -136,20 +136,20 @@ def main():
     print_times("submit --wait to all 20 tasks running in 2 workers (children in sh)", runs)
 
     sk("submit", path, "--wait")
-    topology_id, restarts, beating = show("bench-submit")["id"], [], []
+    topology_id, restarts, recoveries = show("bench-submit")["id"], [], []
     for _ in range(7):
-        # Crashes in quick succession back off; a worker that ran for a while comes back at once.
+        # Repeated crashes cause a backoff; a worker that ran for a while is restarted at once.
         time.sleep(11)
         port, victim = sorted(workers(topology_id).items())[0]
         start = time.monotonic()
         os.kill(victim, signal.SIGKILL)
-        wait("another worker", lambda: workers(topology_id).get(port, victim) != victim)
+        wait("the worker has a successor", lambda: workers(topology_id).get(port, victim) != victim)
         restarts.append(time.monotonic() - start)
-        wait("every task beats", lambda: (lambda s: s["tasksAlive"] == 20 and all(
+        wait("every task sends heartbeats", lambda: (lambda s: s["tasksAlive"] == 20 and all(
             t.get("status") == "running" for t in s["tasks"]))(show("bench-submit")), pause=0.02)
-        beating.append(time.monotonic() - start)
+        recoveries.append(time.monotonic() - start)
     print_times("a worker killed with -9: until its successor's process", restarts)
-    print_times("a worker killed with -9: until all of its tasks run again", beating)
+    print_times("a worker killed with -9: until all of its tasks run again", recoveries)
     sk("kill", "bench-submit", "-w", "0s")
 
 

@@ -1,7 +1,7 @@
-//! One decision of the leader: what it costs at rest, and when a host is lost.
+//! Cost of one decision of the leader: without changes, and after the loss of a host.
 //!
-//! Two clusters: many tasks in few topologies, and many topologies on many hosts. Their
-//! first placement is the one that `decide` makes.
+//! There are two clusters: many tasks in few topologies, and many topologies on many hosts.
+//! `decide` makes their first placement.
 
 use std::{hint::black_box, time::Duration};
 
@@ -32,7 +32,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// `n` topologies with a spout and a bolt in `workers` workers, all of them placed and
+    /// Creates `n` topologies with a spout and a bolt in `workers` workers, all of them placed and
     /// every task alive.
     fn new(n: usize, n_tasks: u32, workers: u32, n_supervisors: usize, n_slots: u16) -> Self {
         let clock = Clock::manual(Timestamp::from_millis(1_000_000));
@@ -65,7 +65,7 @@ impl Cluster {
     fn place(&mut self) {
         for action in self.decide().actions {
             let Effect::Place { id, assignment, orders, .. } = action.effect else {
-                panic!("there is nothing to do but to place: {:?}", action.effect);
+                panic!("only placements are expected: {:?}", action.effect);
             };
             self.view.assignments.insert(id, stored(assignment));
             for change in orders {
@@ -73,10 +73,10 @@ impl Cluster {
             }
         }
         self.liveness.observe(&self.view, self.clock.monotonic());
-        // Versions differ from those in the orders, as all of them are first ones here.
+        // The assignments here have their first version, unlike those that the plan refers to.
         let versions = self.view.assignments.values().map(|assignment| assignment.version);
         assert!(versions.into_iter().all(|version| version == Version::FIRST));
-        assert_eq!(self.decide().actions, [], "it is at rest");
+        assert_eq!(self.decide().actions, [], "there is nothing left to decide");
     }
 
     fn decide(&self) -> Plan {
@@ -86,7 +86,7 @@ impl Cluster {
         decide(&self.view, &self.liveness, now, &self.policy)
     }
 
-    /// A host goes, with all that runs there.
+    /// Removes a host and the heartbeats of all tasks on it.
     fn lose_host(&mut self) {
         let lost = supervisor_id(0);
         self.view.supervisors.remove(&lost);

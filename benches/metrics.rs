@@ -1,7 +1,7 @@
-//! What measuring costs: counting on one thread and on four, histograms beside hdrhistogram,
-//! registration, a cut, and a topology master's merge of 200 workers with 5,000 leaves each.
+//! Cost of metrics: counting on one thread and on four, histograms compared with hdrhistogram,
+//! registration, a report, and a topology master's merge of 200 workers with 5,000 metrics each.
 
-#![expect(clippy::print_stdout, reason = "a bench says what it measured")]
+#![expect(clippy::print_stdout, reason = "results are printed")]
 
 use std::{
     hint::black_box,
@@ -23,8 +23,8 @@ const THREADS: usize = 4;
 const WORKERS: usize = 200;
 const LEAVES: usize = 5000;
 
-/// Runs `work` so many times on each of four threads; the time from the first to the last.
-#[expect(clippy::disallowed_methods, reason = "criterion's own clock is not reached from here")]
+/// Runs `work` `times` times on each of four threads; returns the longest time of a thread.
+#[expect(clippy::disallowed_methods, reason = "criterion's own clock is not accessible from here")]
 fn on_four_threads(times: u64, work: impl Fn() + Sync) -> Duration {
     let start = Barrier::new(THREADS + 1);
     thread::scope(|scope| {
@@ -67,7 +67,7 @@ fn counting(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Latencies as they come: most near one millisecond, some far above.
+/// Typical latencies: most near one millisecond, some far above.
 fn latencies() -> Vec<f64> {
     let mut dice = fastrand::Rng::with_seed(7);
     (0..65_536).map(|_| 1000.0 * (dice.f64() + dice.f64() + dice.f64() - 1.5).exp2().powi(3)).collect()
@@ -116,8 +116,8 @@ fn of(values: &[f64]) -> point::Histogram {
     histogram.take()
 }
 
-/// A worker's leaves: ten tasks, of each 200 streams' counters, 150 gauges and meters, and 150
-/// histograms with some fifty buckets.
+/// Metrics of a worker with ten tasks: 200 stream counters, 150 gauges and meters, and 150
+/// histograms with about fifty buckets for each task.
 fn leaves(worker: usize) -> Vec<(MetricName, Point)> {
     let mut dice = fastrand::Rng::with_seed(worker as u64);
     let values = latencies();
@@ -174,11 +174,11 @@ fn merging(criterion: &mut Criterion) {
     };
     let merged = merge(snapshots.clone());
     let points: usize = merged.iter().map(|one| one.points.len()).sum();
-    println!("200 workers with 5,000 leaves: {points} points in {} contributions", merged.len());
+    println!("200 workers with 5,000 metrics: {points} points in {} batches", merged.len());
     drop(merged);
     let mut group = criterion.benchmark_group("topology master");
     group.sample_size(10);
-    // Contributions are dropped outside the measured time: they are sent first.
+    // Batches are dropped outside of the measured time: they are sent first.
     group.bench_function("merge 200 workers x 5,000 leaves", |b| {
         b.iter_batched(|| snapshots.clone(), &mut merge, BatchSize::PerIteration);
     });

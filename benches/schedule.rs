@@ -1,5 +1,5 @@
-//! Placement of a large cluster: 1,000 supervisors with 4 slots each, 100 topologies with
-//! 20,000 tasks together. Fresh, and again with its own answer.
+//! Placement of a large cluster: 1,000 supervisors with 4 slots each, and 100 topologies with
+//! 20,000 tasks in total. From scratch, and again from its own solution.
 
 use std::hint::black_box;
 
@@ -45,7 +45,7 @@ fn schedule(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("solve 1000x4 slots, 100 topologies, 20000 tasks");
     group.sample_size(20);
     let run = |problem: &Problem, previous: &Solution| black_box(solve(problem, previous));
-    // The answer is dropped outside the measured time: nimbus writes it first.
+    // The solution is dropped outside of the measured time: nimbus writes it first.
     group.bench_function("fresh", |b| {
         b.iter_batched(|| (), |()| run(&fresh, &nothing), BatchSize::LargeInput);
     });

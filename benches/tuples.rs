@@ -1,7 +1,7 @@
-//! What a tuple costs: to route, to encode, to hand to a task here and to one elsewhere.
+//! Cost of a tuple: routing, encoding, sending to a task of the same worker and of another worker.
 //!
-//! Each group has its own limit beside it, measured in the same run: a bare channel for the
-//! queue, bare bytes over loopback for the connection, a typed pair for the encoding.
+//! Each group has its limit next to it, measured in the same run: a bare channel for the queue,
+//! bare bytes over loopback for the connection, a typed pair for the encoding.
 
 use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};
 
@@ -25,16 +25,16 @@ use tokio::{
     sync::{Mutex, mpsc},
 };
 
-/// Tuples per measured round: the start of a round is then below a thousandth of it.
+/// Number of tuples per measured round, so that the start of a round is below a thousandth of it.
 const N_TUPLES: u32 = 100_000;
 
-/// How many tuples a receiver takes at once.
+/// Maximum number of tuples that a receiver takes from its queue at once.
 const N_TAKEN: usize = 256;
 
-/// How many tuples come of one batch of a component's messages.
+/// Number of tuples from one batch of a component's messages.
 const N_EMITTED: u32 = 64;
 
-/// The bytes that one tuple of `a_tuple` takes in a batch.
+/// Encoded size of one `a_tuple` in a batch.
 const WIRE_BYTES_PER_TUPLE: u32 = 15;
 
 fn component(id: &str) -> ComponentId {
@@ -51,7 +51,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
 }
 
-/// A router for `split`, which emits (word, count) to a bolt with 10 tasks.
+/// Router of `split`, which emits (word, count) to a bolt with 10 tasks.
 fn router(grouping: Grouping) -> Router {
     let blank = |kind, parallelism| Component {
         kind,
@@ -167,7 +167,7 @@ fn local(c: &mut Criterion) {
     });
 }
 
-/// The whole way between the loops of two tasks, with what they measure and without.
+/// Complete path between the loops of two tasks, with and without metrics.
 fn measured(c: &mut Criterion) {
     let mut group = c.benchmark_group("one task to one in the same worker, by their loops");
     group.throughput(Throughput::Elements(N_TUPLES.into())).sample_size(40);
@@ -243,7 +243,7 @@ fn remote(c: &mut Criterion) {
             runtime.block_on(async {
                 let (mut outbox, origin) = (peers.outbox(), tuple.origin().clone());
                 tasks.start("emitter", Ending::Normal, async move {
-                    // A new tuple each time: copies of one would share their values on the wire.
+                    // A new tuple each time: copies of one tuple would share their encoded values.
                     for n in 0..N_TUPLES {
                         let values = vec!["word".into(), Value::Int(n.into())];
                         outbox.send(TaskId(7), Tuple::new(origin.clone(), values)).await;

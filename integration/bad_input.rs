@@ -1,4 +1,5 @@
-//! Bad input at every door of a running cluster: a clear error, and the rest goes on.
+//! Invalid input at every entry point of a running cluster: a clear error, and the cluster
+//! continues.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -22,7 +23,7 @@ fn one_spout(name: &str, command: &str) -> String {
     format!("name: {name}\nspouts:\n  - id: s\n    parallelism: 1\n    command: {command}\n    output: [x]\n")
 }
 
-/// Waits for an error of component `s`; answers its message.
+/// Waits for an error of component `s`; returns its message.
 async fn error_of(cluster: &Cluster, topology: &str) -> String {
     wait_until("an error of the spout", PATIENCE, async || {
         let errors = cluster.json(&["get-errors", topology]);
@@ -35,7 +36,7 @@ async fn error_of(cluster: &Cluster, topology: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn components_that_cannot_work_are_visible_and_harm_no_one() {
+async fn failing_components_are_reported_and_affect_no_other_topology() {
     let cluster = Cluster::start().await;
     let cases = [
         ("no-command", r#"["no-such-command-anywhere"]"#, "no-such-command-anywhere"),
@@ -47,7 +48,7 @@ async fn components_that_cannot_work_are_visible_and_harm_no_one() {
     }
     for (name, _, expected) in cases {
         let message = error_of(&cluster, name).await;
-        assert!(message.contains(expected), "{name}: {message:?} does not name {expected:?}");
+        assert!(message.contains(expected), "{name}: {message:?} does not contain {expected:?}");
     }
     for (name, ..) in cases {
         cluster.ok(&["kill", name, "-w", "0s"]);
@@ -56,7 +57,7 @@ async fn components_that_cannot_work_are_visible_and_harm_no_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_znode_written_by_hand_is_reported_and_the_rest_goes_on() {
+async fn invalid_znode_is_reported_and_the_cluster_continues() {
     let cluster = Cluster::start().await;
     let tree = &cluster.tree;
     let by_hand: TreePath = "/storms/by-hand-1-1".parse().expect("valid path");
@@ -79,7 +80,7 @@ async fn a_znode_written_by_hand_is_reported_and_the_rest_goes_on() {
     fs::write(resources.join("spout.py"), spout).expect("written");
     cluster.ok(&["submit", &file, "--wait"]);
 
-    // A corrupt assignment does not stop the worker that runs by it.
+    // A corrupt assignment does not stop the worker that it describes.
     let before = cluster.wait_until_whole("fine").await;
     let id = cluster.json(&["show", "fine"])["id"].as_str().expect("an id").to_owned();
     let path = layout::assignment(&id.parse().expect("valid id"));
@@ -107,7 +108,7 @@ fn stormkeeper(args: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn the_command_line_says_what_is_wrong_where_and_what_to_do() {
+fn command_line_errors_say_what_is_wrong_where_and_what_to_do() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let write = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -118,7 +119,7 @@ fn the_command_line_says_what_is_wrong_where_and_what_to_do() {
         let (status, message) = stormkeeper(args);
         assert_eq!(status, Some(code), "{args:?}: {message}");
         for part in parts {
-            assert!(message.contains(part), "{args:?} does not say {part:?}: {message}");
+            assert!(message.contains(part), "{args:?} does not print {part:?}: {message}");
         }
     };
     let broken = write("broken.yaml", "name: [\n");
@@ -149,7 +150,7 @@ fn the_command_line_says_what_is_wrong_where_and_what_to_do() {
 }
 
 #[test]
-fn an_oversized_blob_is_refused_before_it_is_sent() {
+fn oversized_topology_package_is_rejected_before_it_is_sent() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::create_dir(dir.path().join("resources")).expect("a directory");
     fs::write(dir.path().join("resources/big"), vec![b'x'; 3 << 20]).expect("written");
@@ -165,7 +166,7 @@ fn an_oversized_blob_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_nimbus_without_zookeeper_waits_and_says_so() {
+async fn nimbus_without_zookeeper_waits_and_logs_the_server() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let ports = free_ports(2);
     let config = format!(
@@ -176,7 +177,7 @@ async fn a_nimbus_without_zookeeper_waits_and_says_so() {
     );
     fs::write(dir.path().join("storm.yaml"), config).expect("written");
     let nimbus = crate::cluster::Daemon::start("nimbus", "nimbus", dir.path());
-    wait_until("the log names the server that is not there", PATIENCE, async || {
+    wait_until("the log names the missing server", PATIENCE, async || {
         let log = nimbus.log();
         if log.contains(&format!("127.0.0.1:{}", ports[0])) { Ok(()) } else { Err(log) }
     })

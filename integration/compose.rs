@@ -1,5 +1,5 @@
-//! `docker-compose.yml`, as far as it can be checked without an engine: its shape, and that
-//! the daemons take the settings that it gives them.
+//! Checks `docker-compose.yml` without a container engine: its shape, and that the daemons accept
+//! the settings in it.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use stormkeeper::config::{Config, Environment};
 use stormkeeper_topology_package::yaml;
 
-/// The file with its `<<` merges carried out.
+/// Reads the file and resolves its `<<` merges.
 fn compose() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker-compose.yml");
     let text = fs::read_to_string(path).expect("the file is there");
@@ -32,7 +32,7 @@ fn merged(value: Value) -> Value {
 }
 
 #[test]
-fn every_service_has_what_it_needs_to_run_for_months() {
+fn every_service_has_a_health_check_a_restart_policy_and_volumes() {
     let compose = compose();
     let services = compose["services"].as_object().expect("services");
     let names: Vec<&str> = services.keys().map(String::as_str).collect();
@@ -55,7 +55,7 @@ fn every_service_has_what_it_needs_to_run_for_months() {
 }
 
 #[test]
-fn the_daemons_take_their_settings_in_both_profiles() {
+fn daemons_accept_their_settings_in_both_profiles() {
     let compose = compose();
     for profile in ["", ", zookeeper2, zookeeper3"] {
         for name in ["nimbus1", "nimbus2", "supervisor1", "supervisor2"] {

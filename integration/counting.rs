@@ -1,4 +1,4 @@
-//! What the examples should count, by other programs: `tr`, `sort`, `uniq`, `awk`.
+//! Expected counts of the examples, computed by other programs: `tr`, `sort`, `uniq`, `awk`.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 
 pub(crate) type Table = BTreeMap<String, u64>;
 
-/// Runs a shell pipeline in `dir`; answers what it printed.
+/// Runs a shell pipeline in `dir`; returns its standard output.
 pub(crate) fn shell(script: &str, dir: &Path) -> String {
     let output = Command::new("bash")
         .args(["-euo", "pipefail", "-c", script])
@@ -22,7 +22,7 @@ pub(crate) fn shell(script: &str, dir: &Path) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// `word<TAB>count` lines as a table.
+/// Parses `word<TAB>count` lines.
 pub(crate) fn table(text: &str) -> Table {
     let rows = text.lines().filter(|line| !line.is_empty()).map(|line| {
         let (key, n) = line.rsplit_once('\t').unwrap_or_else(|| panic!("{line:?} has no tab"));
@@ -34,7 +34,7 @@ pub(crate) fn table(text: &str) -> Table {
     })
 }
 
-/// The words of the example's texts by `uniq -c`.
+/// Counts the words of the example's texts with `uniq -c`.
 pub(crate) fn expected_words(resources: &Path) -> Table {
     let script =
         r#"awk 1 text/*.txt | tr -s '[:space:]' '\n' | grep . | sort | uniq -c | awk '{print $2 "\t" $1}'"#;
@@ -43,14 +43,14 @@ pub(crate) fn expected_words(resources: &Path) -> Table {
     words
 }
 
-/// What the access log holds, as `FIELD VALUE`, by `awk`.
+/// Counts the lines of the access log with `awk`, by `FIELD VALUE`.
 pub(crate) fn expected_requests(example: &Path) -> Table {
     let script =
         r#"awk -f expected.awk resources/logs/*.log | sort | uniq -c | awk '{print $2 " " $3 "\t" $1}'"#;
     table(&shell(script, example))
 }
 
-/// The union of the result files `PREFIX-*.tsv` in `dir`.
+/// Reads all result files `PREFIX-*.tsv` in `dir` into one table.
 pub(crate) fn results(dir: &Path, prefix: &str) -> Table {
     let mut text = String::new();
     for entry in fs::read_dir(dir).into_iter().flatten() {

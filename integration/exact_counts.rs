@@ -1,11 +1,11 @@
-//! Counters are exact: what history holds equals what the components counted themselves, while
-//! workers are killed, a leader is lost with its disk, and the topology is removed. An external
-//! store that is slow, then away, then back shows the same numbers, and holds up nothing.
+//! Counters are exact: the history equals the counts of the components themselves, while workers
+//! are killed, a leader is lost with its disk, and the topology is removed. An external store that
+//! is slow, then unreachable, then back receives the same values, and delays nothing.
 //!
-//! The components count in files, a byte for each, so that a `kill -9` leaves their counts as
-//! they were. Each writes down what it is about to do, does it, and writes down once more when
-//! its worker has answered. What the worker counted lies between the two, which differ by at
-//! most one for each time that the task was killed.
+//! The components count in files, one byte per event, so that a `kill -9` does not change their
+//! counts. A component writes one byte before each operation and one byte after the worker's
+//! response. The worker's count lies between the two counts, which differ by at most one for each
+//! time that the task was killed.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -29,7 +29,7 @@ const COUNTS: &str = r#"
 import os
 
 class Count:
-    """How often something happened: a byte in a file for each."""
+    """Number of events: one byte per event in a file."""
 
     def __init__(self, component, what):
         name = "%s-%d.%s" % (component.component_id, component.task_id, what)
@@ -69,41 +69,41 @@ class Sink(Bolt):
     def process(self, tup):
         self.begun.one()
         self.ack(tup)
-        # That the worker answers an emit says that it has heard the ack before.
+        # A response to the emit implies that the worker has received the ack before it.
         self.emit([], need_task_ids=True)
         self.done.one()
 
 Sink().run()
 "#;
 
-/// A cut each second, so that the test takes seconds and not minutes.
+/// One report per second, so that the test takes seconds and not minutes.
 pub(crate) const SETTINGS: &str =
     "worker.metric.report.frequency.secs: 1\nnimbus.metric.close.delay.secs: 1\n";
 
-/// Where it is sent to; the address follows.
+/// Settings of the exporter; the address follows.
 const STORE: &str = "\
 nimbus.metric.uploader.class: opentsdb
 nimbus.metrics.plugin.opentsdb.timeout.secs: 1
 nimbus.metrics.plugin.opentsdb.batch: 1000
 nimbus.metrics.plugin.opentsdb.url: ";
 
-/// A minute is sent when it is over; what could not be sent waits for a while.
+/// Timeout of an export: a minute is exported after its end, and a failed export is delayed.
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(180);
 
-/// How often each worker is killed.
+/// Number of times that each worker is killed.
 const KILLS: usize = 3;
 
-/// Tasks of one worker.
+/// Number of tasks of one worker.
 const TASKS_PER_WORKER: usize = 2;
 
-/// From the lowest to the highest.
+/// Levels, lowest first.
 const LEVELS: [&str; 5] = ["stream", "task", "component-stream", "component", "topology"];
 
 /// Sums of counters by level and component, such as `component numbers`.
 pub(crate) type Totals = BTreeMap<String, u64>;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_history_holds_is_what_the_components_counted() {
+async fn history_equals_the_counts_of_the_components() {
     let mut store = VictoriaMetrics::start().await.expect("VictoriaMetrics starts");
     let settings = format!("{SETTINGS}{STORE}{}\n", store.url());
     let mut cluster = Cluster::with(Shape { nimbuses: 3, ..Shape::SMALL }, &settings).await;
@@ -141,12 +141,12 @@ async fn what_history_holds_is_what_the_components_counted() {
     }
     expect_levels_to_add_up(&cluster, &id).await;
 
-    let before = totals(&cluster, &id, "Emitted").expect("it was answered before");
+    let before = totals(&cluster, &id, "Emitted").expect("a response, as before");
     cluster.ok(&["kill", "exact", "-w", "0s"]);
     cluster.wait_until_nothing_is_left().await;
-    let after = totals(&cluster, &id, "Emitted").expect("history outlives its topology");
+    let after = totals(&cluster, &id, "Emitted").expect("the history outlives its topology");
     let emitted = |totals: &Totals| totals["component numbers"];
-    assert_eq!(emitted(&after), emitted(&before), "the removal changed what was counted");
+    assert_eq!(emitted(&after), emitted(&before), "the removal changed the counts");
     for metric in ["Emitted", "Acked", "Executed"] {
         expect_store_to_show(&store, &cluster, &id, metric).await;
     }
@@ -165,7 +165,7 @@ pub(crate) async fn submit(cluster: &Cluster, counts: &Path) {
     cluster.ok(&["submit", &file.display().to_string(), "--wait"]);
 }
 
-/// What the components of a kind have begun and done, by their own files.
+/// Number of operations that the tasks of a component have begun and done, from their files.
 pub(crate) fn counted(counts: &Path, component: &str) -> (u64, u64) {
     let of = |what: &str| {
         let files = fs::read_dir(counts).expect("readable").map(|entry| entry.expect("readable"));
@@ -178,10 +178,10 @@ pub(crate) fn counted(counts: &Path, component: &str) -> (u64, u64) {
     (of(".begun"), of(".done"))
 }
 
-/// Waits until some more was done by both components.
+/// Waits until both components have done more operations.
 pub(crate) async fn wait_until_counted(cluster: &Cluster, counts: &Path) {
     let before = ["numbers", "sink"].map(|component| counted(counts, component).1);
-    wait_until("the components count on", PATIENCE, async || {
+    wait_until("the components continue to count", PATIENCE, async || {
         let now = ["numbers", "sink"].map(|component| counted(counts, component).1);
         let all_went_on = before.iter().zip(now).all(|(before, now)| now > before + 100);
         if all_went_on { Ok(()) } else { Err(format!("{before:?}, then {now:?}\n{}", cluster.logs())) }
@@ -189,9 +189,9 @@ pub(crate) async fn wait_until_counted(cluster: &Cluster, counts: &Path) {
     .await;
 }
 
-/// Kills the leader and deletes all that it had on disk.
+/// Kills the leader and deletes all of its data on disk.
 async fn lose_the_leader(cluster: &mut Cluster) {
-    let leading = cluster.leading().await.expect("someone leads");
+    let leading = cluster.leading().await.expect("there is a leader");
     let nimbus = &mut cluster.nimbuses[leading.nimbus];
     nimbus.kill9();
     let dir = cluster.path(&format!("nimbus-{}", leading.nimbus + 1));
@@ -208,7 +208,7 @@ async fn lose_the_leader(cluster: &mut Cluster) {
     cluster.nimbuses[leading.nimbus].start_again();
 }
 
-/// The stored totals, once they hold all that was done, and stay as they are.
+/// Waits until the stored totals include all operations done and no longer change; returns them.
 pub(crate) async fn settled(
     cluster: &Cluster,
     (topology, component, metric): (&str, &str, &str),
@@ -216,7 +216,7 @@ pub(crate) async fn settled(
 ) -> Totals {
     let key = format!("component {component}");
     let last = std::sync::Mutex::new(None);
-    wait_until("history holds what was done", PATIENCE, async || {
+    wait_until("the history includes all operations", PATIENCE, async || {
         let now = totals(cluster, topology, metric)?;
         let (begun, done) = counted(counts, component);
         let stored = now.get(&key).copied().unwrap_or_default();
@@ -231,7 +231,7 @@ pub(crate) async fn settled(
     .await
 }
 
-/// Waits until a nimbus has said that an upload failed so.
+/// Waits until a nimbus has logged an export failure with the text `how`.
 async fn wait_until_upload_failed(cluster: &Cluster, how: &str) {
     wait_until(&format!("an upload fails: {how}"), UPLOAD_PATIENCE, async || {
         let failed =
@@ -242,14 +242,14 @@ async fn wait_until_upload_failed(cluster: &Cluster, how: &str) {
     .await;
 }
 
-/// Waits until the external store shows the sums that history holds, on each level.
+/// Waits until the external store has the same sums as the history, on each level.
 async fn expect_store_to_show(store: &VictoriaMetrics, cluster: &Cluster, topology: &str, metric: &str) {
-    // Corrections came at the same time as what they correct, and the store keeps both: the
-    // greatest is the last, as counts only grow.
+    // A correction has the same time as the value that it replaces, and the external store keeps
+    // both: the greatest value is the last one, as counts only grow.
     let each_minute =
         format!("max_over_time({{__name__=\"storm.sys.{metric}\",topology=\"{topology}\"}}[1m])");
     let query = format!("sum(sum_over_time({each_minute}[1d:1m])) by (level, component)");
-    wait_until("the external store shows what history holds", UPLOAD_PATIENCE, async || {
+    wait_until("the external store has the sums of the history", UPLOAD_PATIENCE, async || {
         let found = store.query(&query).await.map_err(|error| format!("{error:#}"))?;
         let label = |labels: &Labels, label: &str| labels.get(label).cloned().unwrap_or_default();
         let shown: Totals = found
@@ -259,7 +259,7 @@ async fn expect_store_to_show(store: &VictoriaMetrics, cluster: &Cluster, topolo
             })
             .collect();
         let mut stored = totals(cluster, topology, metric)?;
-        // Of what never happened there are no points that could be sent.
+        // Counters without events have no points to export.
         stored.retain(|_, total| *total > 0);
         if shown == stored && !stored.is_empty() {
             Ok(())
@@ -270,10 +270,10 @@ async fn expect_store_to_show(store: &VictoriaMetrics, cluster: &Cluster, topolo
     .await;
 }
 
-/// Each level is the sum of the one below.
+/// Asserts that each level is the sum of the level below.
 async fn expect_levels_to_add_up(cluster: &Cluster, topology: &str) {
     for metric in ["Emitted", "Acked", "Executed"] {
-        let totals = totals(cluster, topology, metric).expect("it was answered before");
+        let totals = totals(cluster, topology, metric).expect("a response, as before");
         let sum = |level: &str| {
             let of_level = totals.iter().filter(|(key, _)| key.split(' ').next() == Some(level));
             of_level.map(|(_, total)| total).sum::<u64>()
@@ -303,10 +303,10 @@ fn total(series: &Value) -> u64 {
     points.map(|point| point["value"]["counter"]["count"].as_u64().expect("a count")).sum()
 }
 
-/// A metric by days: a test that runs at midnight has two of them.
+/// Fetches a metric by days: a test that runs at midnight has two of them.
 fn history(cluster: &Cluster, topology: &str, (metric, level): (&str, &str)) -> Result<Vec<Value>, String> {
     let day = ["--window", "1d", "--from", "-2d", "--level", level];
     let asked = [&["metrics", topology, "--history", metric][..], &day].concat();
-    let found = cluster.try_json(&asked).ok_or_else(|| format!("nobody answers {asked:?}"))?;
+    let found = cluster.try_json(&asked).ok_or_else(|| format!("no response to {asked:?}"))?;
     Ok(found["series"].as_array().cloned().unwrap_or_default())
 }

@@ -1,6 +1,6 @@
-//! A leader that stands still (SIGSTOP) for longer than its session, with work under way:
-//! nothing of that work lands after another one has begun to lead, and the process comes
-//! back as a follower.
+//! A leader is frozen (SIGSTOP) for longer than its session, with transactions in flight. After the
+//! next leader begins its term, no transaction of the frozen leader takes effect, and the process
+//! resumes as a follower.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +11,17 @@ use stormkeeper_runtime::test_support::wait_until;
 use tokio::task::JoinSet;
 
 use crate::{
-    cluster::{Cluster, Mode, PATIENCE, Shape, Wires},
+    cluster::{Cluster, Mode, Network, PATIENCE, Shape},
     history::History,
 };
 
-/// How many submits wait at the leader when it is frozen, and how many reach it afterwards.
+/// Number of submits queued at the leader when it is frozen, and of submits sent afterwards.
 const N_SUBMITS: usize = 10;
 
-/// A request that was sent to one nimbus, by what it asked for, and its answer.
+/// Requests to one nimbus, each with a description and the response.
 type Answers = JoinSet<(String, Result<Value, String>)>;
 
-/// Sends a request to that very nimbus, in a task of its own.
+/// Sends a request to exactly this nimbus, in its own task.
 fn ask(answers: &mut Answers, what: String, api: &str, path: &str, body: Value) {
     let url = format!("http://{api}/api/v1/topology/{path}");
     answers.spawn(async move {
@@ -35,7 +35,7 @@ fn ask(answers: &mut Answers, what: String, api: &str, path: &str, body: Value) 
     });
 }
 
-/// What an answer says about the effect of a request.
+/// Effect of a request, according to its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
     Done,
@@ -49,11 +49,11 @@ fn effect(answer: &Result<Value, String>) -> Effect {
         None if answer["topologyId"].is_string() => Effect::Done,
         Some(code) if code == Code::OutcomeUnknown.as_str() => Effect::Unknown,
         Some(_) => Effect::Nothing,
-        None => panic!("no answer of a nimbus: {answer}"),
+        None => panic!("not a response of nimbus: {answer}"),
     }
 }
 
-/// The records of all topologies, by name.
+/// Records of all topologies, by name.
 async fn storms(cluster: &Cluster) -> BTreeMap<String, Vec<record::Storm>> {
     let parent = layout::storms();
     let mut storms = BTreeMap::<String, Vec<_>>::new();
@@ -66,32 +66,32 @@ async fn storms(cluster: &Cluster) -> BTreeMap<String, Vec<record::Storm>> {
     storms
 }
 
-/// Submits at one nimbus whose names begin with `prefix`.
+/// Sends submits of topologies with names that begin with `prefix` to one nimbus.
 fn ask_for_submits(answers: &mut Answers, api: &str, prefix: &str, blob: &str) {
     for i in 0..N_SUBMITS {
         let name = format!("{prefix}-{i}");
-        // Inactive and never whole: what counts is the record.
+        // The topology is inactive and is never placed: only its record matters.
         let body = json!({"name": name, "blob": blob, "owner": "test", "status": "inactive"});
         ask(answers, name, api, "submit", body);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_a_frozen_leader_lands_and_it_follows_in_the_same_process() {
-    let shape = Shape { nimbuses: 3, wires: Wires::Proxied, ..Shape::SMALL };
+async fn frozen_leader_changes_nothing_after_its_term_and_follows_in_the_same_process() {
+    let shape = Shape { nimbuses: 3, network: Network::Proxied, ..Shape::SMALL };
     let mut cluster = Cluster::of(shape).await;
     let file = cluster.ticker().display().to_string();
     for name in ["doomed", "spared", "kept"] {
         cluster.ok(&["submit", &file, "--name", name, "--wait"]);
     }
     let blob = storms(&cluster).await["kept"][0].blob.to_string();
-    let old = cluster.leading().await.expect("someone leads");
+    let old = cluster.leading().await.expect("there is a leader");
     let process = cluster.nimbuses[old.nimbus].process();
     let api = cluster.api(old.nimbus).to_owned();
 
-    // Its next transaction is held on the wire first, so that it is in the middle of one
-    // change and has others in its queue when it is frozen itself. When it goes on, it will
-    // try that change again, in a session that is alive: only the fence is against it.
+    // The proxy first holds the leader's next transaction, so that the leader has one change in
+    // flight and others in its queue when it is frozen. After it is resumed, it retries that change
+    // in a live session: only the fence rejects the change.
     let mut answers = Answers::new();
     cluster.proxies[old.nimbus].set(Mode::HoldTransactions);
     ask_for_submits(&mut answers, &api, "queued", &blob);
@@ -109,7 +109,7 @@ async fn nothing_of_a_frozen_leader_lands_and_it_follows_in_the_same_process() {
     cluster.ok(&["kill", "doomed", "-w", "0s"]);
     cluster.ok(&["submit", &file, "--name", "fresh", "--wait"]);
     cluster.ok(&["rebalance", "kept", "-w", "0s", "-n", "3"]);
-    wait_until("the new leader's changes are done", PATIENCE, async || {
+    wait_until("the new leader's changes are applied", PATIENCE, async || {
         let listed = cluster.json(&["list"])["topologies"].clone();
         let kept = cluster.json(&["show", "kept"]);
         let is_gone = listed.as_array().is_some_and(|all| all.iter().all(|one| one["name"] != "doomed"));
@@ -126,19 +126,19 @@ async fn nothing_of_a_frozen_leader_lands_and_it_follows_in_the_same_process() {
         seen => Err(format!("{seen:?}\n{}", cluster.logs())),
     })
     .await;
-    assert_eq!(cluster.nimbuses[old.nimbus].process(), process, "it follows in the same process");
+    assert_eq!(cluster.nimbuses[old.nimbus].process(), process, "the old leader follows in a new process");
     check_effects(&cluster, &answers).await;
 
-    // It can lead again.
-    let before = cluster.leading().await.expect("someone leads").term;
+    // The former leader can be elected again.
+    let before = cluster.leading().await.expect("there is a leader").term;
     for other in (0..shape.nimbuses).filter(|other| *other != old.nimbus) {
         let status = cluster.nimbuses[other].terminate();
         assert!(status.success(), "{status}");
     }
     let again = cluster.wait_for_leader_after(before).await;
     assert_eq!(again.nimbus, old.nimbus);
-    assert_eq!(cluster.nimbuses[old.nimbus].process(), process, "it leads in the same process");
-    // One of them is gone for sure.
+    assert_eq!(cluster.nimbuses[old.nimbus].process(), process, "the old leader leads in a new process");
+    // `doomed` was removed by the second leader.
     kill_what_is_left(&cluster, "doomed");
     for name in storms(&cluster).await.keys() {
         kill_what_is_left(&cluster, name);
@@ -146,16 +146,16 @@ async fn nothing_of_a_frozen_leader_lands_and_it_follows_in_the_same_process() {
     cluster.wait_until_nothing_is_left().await;
 
     let history = History::of(&mut cluster);
-    history.assert_lawful();
-    assert!(history.n_fenced_off > 0, "nothing of the old leader's reached the fence");
+    history.assert_valid();
+    assert!(history.n_rejected_by_fence > 0, "the fence rejected no transaction of the old leader");
     for (id, term) in &history.submitted {
         let is_under_way = id.starts_with("queued-") || id.starts_with("late-");
         assert!(!is_under_way || *term > old.term.0, "{id} was submitted in the frozen leader's term");
     }
 }
 
-/// Kills a topology, unless it went by itself since it was listed: a kill that was sent again in
-/// a later term is lawful, and may be over at any time.
+/// Kills a topology, unless it has disappeared since it was listed: a kill that was retried in a
+/// later term is valid and may complete at any time.
 fn kill_what_is_left(cluster: &Cluster, name: &str) {
     let killed = cluster.run(&["kill", name, "-w", "0s"]);
     let said = String::from_utf8_lossy(&killed.stderr);
@@ -163,23 +163,23 @@ fn kill_what_is_left(cluster: &Cluster, name: &str) {
     assert!(killed.status.success() || is_gone, "kill {name}: {}\n{said}\n{}", killed.status, cluster.logs());
 }
 
-/// What was asked of the frozen leader is there once, by an answer that says so or may mean
-/// it, or not at all.
+/// Checks that each request to the frozen leader took effect once or not at all, consistently with
+/// its response.
 async fn check_effects(cluster: &Cluster, answers: &[(String, Result<Value, String>)]) {
     let storms = storms(cluster).await;
-    assert!(!storms.contains_key("doomed"), "what the new leader removed came back");
-    assert_eq!(storms["kept"][0].workers, 3, "what the new leader wrote was undone");
+    assert!(!storms.contains_key("doomed"), "a topology reappeared that the new leader had removed");
+    assert_eq!(storms["kept"][0].workers, 3, "a change of the new leader was undone");
     for (what, answer) in answers {
         let n = match what.strip_prefix("kill ") {
             Some(name) => usize::from(!storms.contains_key(name)),
             None => storms.get(what).map_or(0, Vec::len),
         };
         let is_possible = match effect(answer) {
-            // A kill that was taken may not be over yet.
+            // An accepted kill may not be complete yet.
             Effect::Done => n == 1 || what.starts_with("kill "),
             Effect::Nothing => n == 0,
             Effect::Unknown => n <= 1,
         };
-        assert!(is_possible, "{what}: {answer:?}, and it is there {n} times: {:?}", storms.keys());
+        assert!(is_possible, "{what}: {answer:?}, but there are {n} records: {:?}", storms.keys());
     }
 }

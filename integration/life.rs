@@ -9,7 +9,7 @@ use crate::{
     counting,
 };
 
-/// The word count, with its tables in a folder of the test's.
+/// Copies the word count, with its output in a directory of the test.
 fn word_count(cluster: &Cluster, replace: &[(&str, &str)]) -> (String, std::path::PathBuf) {
     let out = cluster.path("words");
     let out_line = format!("word.count.out: {:?}", out.display().to_string());
@@ -19,7 +19,7 @@ fn word_count(cluster: &Cluster, replace: &[(&str, &str)]) -> (String, std::path
 }
 
 async fn wait_for_words(cluster: &Cluster, out: &Path, expected: &counting::Table) {
-    wait_until("the tables are what uniq counts", PATIENCE, async || {
+    wait_until("the tables equal the output of uniq", PATIENCE, async || {
         let counted = counting::results(out, "count-");
         if counted == *expected {
             return Ok(());
@@ -31,7 +31,7 @@ async fn wait_for_words(cluster: &Cluster, out: &Path, expected: &counting::Tabl
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_word_count_equals_uniq_and_leaves_nothing_behind() {
+async fn word_count_equals_uniq_and_is_removed_completely() {
     let cluster = Cluster::start().await;
     let (file, out) = word_count(&cluster, &[]);
     let submitted = cluster.ok(&["submit", &file, "--wait"]);
@@ -55,7 +55,7 @@ async fn the_word_count_equals_uniq_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_access_log_equals_awk_and_its_broken_lines_are_errors() {
+async fn access_log_equals_awk_and_its_broken_lines_are_errors() {
     let cluster = Cluster::start().await;
     let out = cluster.path("requests");
     let out_line = format!("access.log.out: {:?}", out.display().to_string());
@@ -63,7 +63,7 @@ async fn the_access_log_equals_awk_and_its_broken_lines_are_errors() {
         cluster.example("access-log", &[("access.log.out: \"/tmp/stormkeeper-access-log\"", &out_line)]);
     cluster.ok(&["submit", &file.display().to_string(), "--wait"]);
     let expected = counting::expected_requests(file.parent().expect("in a folder"));
-    wait_until("the tables are what awk counts", PATIENCE, async || {
+    wait_until("the tables equal the output of awk", PATIENCE, async || {
         let mut counted = counting::Table::new();
         for field in ["path", "status", "reason"] {
             let results = counting::results(&out, &format!("by-{field}-"));
@@ -82,7 +82,7 @@ async fn the_access_log_equals_awk_and_its_broken_lines_are_errors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rebalance_changes_workers_and_tasks() {
+async fn rebalance_changes_workers_and_tasks() {
     let cluster = Cluster::start().await;
     let (file, _) = word_count(
         &cluster,
@@ -106,7 +106,7 @@ async fn a_rebalance_changes_workers_and_tasks() {
 
     for (verb, status) in [("deactivate", "inactive"), ("activate", "active")] {
         cluster.ok(&[verb, "word-count"]);
-        // The leader has taken it. `show` may ask the other nimbus, which hears of it a moment later.
+        // The leader has accepted the change. `show` may reach the follower, whose view is older.
         wait_until("its status is shown", PATIENCE, async || {
             let shown = cluster.json(&["show", "word-count"])["status"].clone();
             if shown == status { Ok(()) } else { Err(format!("{shown} after {verb}")) }
@@ -118,8 +118,8 @@ async fn a_rebalance_changes_workers_and_tasks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unmodified_pystorm_bolt_runs() {
-    #[expect(clippy::disallowed_methods, reason = "scripts/test says where it put pystorm")]
+async fn unmodified_pystorm_bolt_runs() {
+    #[expect(clippy::disallowed_methods, reason = "scripts/test passes the path of pystorm")]
     let pystorm = std::env::var("STORMKEEPER_PYSTORM")
         .expect("STORMKEEPER_PYSTORM is not set: run scripts/test, which installs pystorm and sets it");
     let cluster = Cluster::start().await;

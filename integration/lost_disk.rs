@@ -1,5 +1,5 @@
-//! A leader stands still, and the only other nimbus comes back with an empty disk: what was
-//! called safe is there when both have met again.
+//! A leader is frozen, and the only other nimbus restarts with an empty disk: all committed metrics
+//! still exist after both nimbuses have synchronized.
 
 use std::fs;
 
@@ -12,14 +12,14 @@ use crate::{
     exact_counts::{SETTINGS, settled, submit, totals, wait_until_counted},
 };
 
-/// What the component that ends the topology counts.
+/// Counter of the last component of the topology.
 const SINK: (&str, &str) = ("sink", "Acked");
 
-async fn archive(cluster: &Cluster) -> ArchiveRecord {
+async fn metric_log_state(cluster: &Cluster) -> ArchiveRecord {
     Store::new(cluster.tree.clone()).archive().await.expect("readable").unwrap_or_default()
 }
 
-/// What a nimbus says of its metrics.
+/// Returns a field of a nimbus in the list of nimbuses.
 fn of_nimbus(cluster: &Cluster, nimbus: usize, field: &str) -> Value {
     let listed = cluster.json(&["nimbuses"])["nimbuses"].clone();
     let of = listed.as_array().into_iter().flatten().find(|one| one["api"] == cluster.api(nimbus));
@@ -27,11 +27,11 @@ fn of_nimbus(cluster: &Cluster, nimbus: usize, field: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_safe_outlasts_a_frozen_leader_and_an_empty_disk() {
+async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     let mut cluster = Cluster::with(Shape::SMALL, SETTINGS).await;
     let counts = cluster.path("counts");
     submit(&cluster, &counts).await;
-    let leading = cluster.leading().await.expect("someone leads");
+    let leading = cluster.leading().await.expect("there is a leader");
     let other = 1 - leading.nimbus;
     let status = cluster.nimbuses[other].terminate();
     assert!(status.success(), "{status}");
@@ -40,14 +40,14 @@ async fn what_was_safe_outlasts_a_frozen_leader_and_an_empty_disk() {
     cluster.ok(&["deactivate", "exact"]);
     let id = cluster.json(&["show", "exact"])["id"].as_str().expect("an id").to_owned();
     let before = settled(&cluster, (&id, SINK.0, SINK.1), &counts).await;
-    wait_until("all of it is safe on the leader alone", PATIENCE, async || {
+    wait_until("the whole log is committed on the leader alone", PATIENCE, async || {
         let seq = cluster.json(&["metrics", "--status"])["archive"]["seq"].clone();
-        let record = archive(&cluster).await;
+        let record = metric_log_state(&cluster).await;
         let is_alone = record.holders.len() == 1;
         if is_alone && record.safe.seq == seq { Ok(()) } else { Err(format!("{record:?} {seq}")) }
     })
     .await;
-    let safe = archive(&cluster).await.safe;
+    let safe = metric_log_state(&cluster).await.safe;
 
     let dirs = [0, 1].map(|n| cluster.path(&format!("nimbus-{}/metrics", n + 1)));
     fs::remove_dir_all(&dirs[other]).expect("deleted");
@@ -55,31 +55,31 @@ async fn what_was_safe_outlasts_a_frozen_leader_and_an_empty_disk() {
     cluster.nimbuses[other].start_again();
     let new = cluster.wait_for_leader_after(leading.term).await;
     assert_eq!(new.nimbus, other);
-    wait_until("it says whom it waits for", PATIENCE, async || {
+    wait_until("the new leader reports the replica it waits for", PATIENCE, async || {
         let said = of_nimbus(&cluster, other, "metricsTrouble");
         let is_so = said.as_str().is_some_and(|text| text.contains("waiting for"));
         if is_so { Ok(()) } else { Err(format!("{said}\n{}", cluster.logs())) }
     })
     .await;
-    // Metrics aside, it leads.
+    // It leads, except for metrics.
     cluster.ok(&["activate", "exact"]);
     cluster.ok(&["deactivate", "exact"]);
 
     cluster.nimbuses[leading.nimbus].thaw();
-    wait_until("both have the same", PATIENCE, async || {
+    wait_until("both replicas have the same log", PATIENCE, async || {
         let behind = [0, 1].map(|nimbus| of_nimbus(&cluster, nimbus, "metricsBehind"));
-        let record = archive(&cluster).await;
+        let record = metric_log_state(&cluster).await;
         let is_so = behind == [0, 0] && record.holders.len() == 2 && record.safe > safe;
         if is_so { Ok(()) } else { Err(format!("{behind:?} {record:?}\n{}", cluster.logs())) }
     })
     .await;
-    assert_eq!(archive(&cluster).await.given_up, None);
+    assert_eq!(metric_log_state(&cluster).await.given_up, None);
     for dir in dirs {
         let names = fs::read_dir(&dir).expect("readable").map(|entry| entry.expect("readable").file_name());
         let aside: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("aside")).collect();
         assert!(aside.is_empty(), "{aside:?} in {}", dir.display());
     }
-    // The one that had lost it answers alone.
+    // The nimbus that had lost its disk responds alone.
     let status = cluster.nimbuses[leading.nimbus].terminate();
     assert!(status.success(), "{status}");
     let after = settled(&cluster, (&id, SINK.0, SINK.1), &counts).await;
@@ -87,5 +87,5 @@ async fn what_was_safe_outlasts_a_frozen_leader_and_an_empty_disk() {
         assert!(after.get(&level) >= Some(&count), "{level}: {count} before, and then {after:?}");
     }
     assert_eq!(after, totals(&cluster, &id, SINK.1).expect("answered"));
-    assert_eq!(cluster.leading().await.expect("someone leads"), new, "it led all the time");
+    assert_eq!(cluster.leading().await.expect("there is a leader"), new, "the leader has changed");
 }

@@ -1,4 +1,4 @@
-//! The uploader `opentsdb` against a real VictoriaMetrics: every number is read back.
+//! The exporter `opentsdb` with a real VictoriaMetrics: every value is read back.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -32,7 +32,7 @@ impl PayloadSource for Payload {
     }
 }
 
-/// Metrics of all shapes of names, enough for several batches.
+/// Metrics with names of all forms, enough for several batches.
 fn metrics(minute: Minute, scale: u64) -> Payload {
     let mut metrics = Vec::new();
     let mut add = |name: String, point: Point| {
@@ -55,7 +55,7 @@ fn metrics(minute: Minute, scale: u64) -> Payload {
     Payload(metrics)
 }
 
-/// What the store must hold, made without the uploader's own code.
+/// Expected contents of the external store, computed without the exporter's code.
 fn expected(payload: &Payload, minute: Minute) -> BTreeMap<String, (u64, f64)> {
     let mut expected = BTreeMap::new();
     for (Meta { name, .. }, point) in &payload.0 {
@@ -92,27 +92,27 @@ fn uploader(url: String) -> Result<std::sync::Arc<dyn MetricUploader>> {
     Ok(std::sync::Arc::new(plugin::uploader::opentsdb::OpenTsdb::new(options)?))
 }
 
-/// Whether the store shows what was sent among `n` numbers of the same time: it keeps twelve
-/// decimal digits of a number.
+/// True if the external store has `n` values for this time and the sent value is one of them. The
+/// external store keeps twelve decimal digits of a value.
 fn is_among((shown_at, shown): &(u64, Vec<f64>), n: usize, (sent_at, sent): (u64, f64)) -> bool {
     let is_same = |shown: &f64| (shown - sent).abs() <= sent.abs() * 1e-11;
     *shown_at == sent_at && shown.len() == n && shown.iter().any(is_same)
 }
 
 #[tokio::test]
-async fn victoria_metrics_holds_every_number() -> Result<()> {
+async fn victoria_metrics_stores_every_exported_value() -> Result<()> {
     let server = VictoriaMetrics::start().await?;
     let uploader = uploader(server.url())?;
     let minute = Minute::of(Clock::new().now()).minus(5);
     let key =
         UploadKey { seq: 1, topology: "wc-1-1".parse()?, minute, kind: UploadKind::All, part: 0, parts: 1 };
-    // As it is sent first, again, and with corrected values after late contributions.
+    // The first export, a repetition, and exports with values corrected by late batches.
     for (n_before, scale) in [3, 3, 5, 4].into_iter().enumerate() {
         let payload = metrics(minute, scale);
         let expected = expected(&payload, minute);
         let sent = uploader.upload(&key, &payload).await?;
         assert_eq!((sent.points, sent.refused), (expected.len() as u64, 0));
-        wait_until("the store shows the same numbers", READY, || async {
+        wait_until("the external store has the same values", READY, || async {
             let found = server.export().await.map_err(|error| format!("{error:#}"))?;
             let is_there = |series: &String, value: &(u64, f64)| {
                 found.get(series).is_some_and(|shown| is_among(shown, n_before + 1, *value))
@@ -128,7 +128,7 @@ async fn victoria_metrics_holds_every_number() -> Result<()> {
         })
         .await;
     }
-    // As docs/metrics-plugins.md tells to ask for a count that was corrected.
+    // The query that docs/metrics-plugins.md recommends for counts with corrections.
     let of_a_minute = "max_over_time({__name__=\"storm.sys.Emitted\"}[1m])";
     let found = server.query(&format!("sum(sum_over_time({of_a_minute}[1h:1m]))")).await?;
     let sum = (1..=60).map(|task| task * 5).sum::<u64>() as f64;

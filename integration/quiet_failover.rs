@@ -1,9 +1,9 @@
-//! Failovers with healthy workers, on three servers of each kind: zero tasks move, zero
-//! workers restart, and the counting goes on.
+//! Failovers with healthy workers, on three servers of each kind: no task moves, no worker
+//! restarts, and tuples continue to flow.
 //!
-//! Everything is compared at the end: the versions of the assignments with the transactions
-//! that wrote them, the pids of all workers and components with their start times. So a move
-//! that came late, on account of something that happened before, is seen as well.
+//! Each comparison covers the versions of the assignments with the transactions that wrote them,
+//! and the pids of all workers and components with their start times. So a late move that an
+//! earlier event caused is detected as well.
 
 use std::time::{Duration, Instant};
 
@@ -18,16 +18,15 @@ use crate::{
 
 const TOPOLOGY: &str = "word-count";
 
-/// How long after the last event to watch. A nimbus that comes to a wrong conclusion does so
-/// sooner: it settles for one and a half session timeouts, and gives up what is silent for
-/// `IMPATIENCE`.
-const QUIET: Duration = SESSION_TIMEOUT.saturating_mul(3).saturating_add(IMPATIENCE);
+/// Observation time after the last event. A nimbus with a wrong view acts sooner: it settles for
+/// one and a half session timeouts, and moves tasks that were lost for `LOSS_TIMEOUT`.
+const QUIET: Duration = SESSION_TIMEOUT.saturating_mul(3).saturating_add(LOSS_TIMEOUT);
 
-/// The timeouts of supervisors and tasks: shorter than the defaults, to see what they do.
-const IMPATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of supervisors and tasks: shorter than the default, to observe its effects.
+const LOSS_TIMEOUT: Duration = Duration::from_secs(10);
 
 async fn start() -> (Cluster, Placement) {
-    let secs = IMPATIENCE.as_secs();
+    let secs = LOSS_TIMEOUT.as_secs();
     let settings = format!("nimbus.supervisor.timeout.secs: {secs}\nnimbus.task.timeout.secs: {secs}\n");
     let cluster = Cluster::with(Shape::REPLICATED, &settings).await;
     endless(&cluster).await;
@@ -36,7 +35,7 @@ async fn start() -> (Cluster, Placement) {
     (cluster, placement)
 }
 
-/// Waits until all is well, and compares.
+/// Waits until the cluster is healthy, and compares the placement.
 async fn expect_quiet(cluster: &Cluster, before: &Placement, after: &str) {
     cluster.wait_until_ready().await;
     cluster.wait_until_whole(TOPOLOGY).await;
@@ -44,68 +43,68 @@ async fn expect_quiet(cluster: &Cluster, before: &Placement, after: &str) {
     assert_eq!(cluster.placement().await, *before, "after {after}:\n{}", cluster.logs());
 }
 
-/// Watches until nothing can come of it any more, and ends it.
-async fn expect_quiet_for_good(mut cluster: Cluster, before: &Placement) {
+/// Observes the cluster until no event can have an effect any more, and stops the topology.
+async fn expect_quiet_to_the_end(mut cluster: Cluster, before: &Placement) {
     let end = now() + QUIET;
-    wait_until("nothing happened for long enough", QUIET + PATIENCE, async || {
+    wait_until("the observation time is over", QUIET + PATIENCE, async || {
         assert_eq!(cluster.placement().await, *before, "in the end:\n{}", cluster.logs());
         let left = end.saturating_duration_since(now());
         if left.is_zero() { Ok(()) } else { Err(format!("{left:?} are left")) }
     })
     .await;
-    expect_quiet(&cluster, before, "all of it").await;
+    expect_quiet(&cluster, before, "all events").await;
     finish(&cluster).await;
-    History::of(&mut cluster).assert_lawful();
+    History::of(&mut cluster).assert_valid();
 }
 
 fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "measurements for the log, and the end of a watch")]
+    #[expect(clippy::disallowed_methods, reason = "measurements for the log, and the end of an observation")]
     Instant::now()
 }
 
-/// Waits for another leader; answers how long it took.
-async fn successor(cluster: &Cluster, before: Term) -> Duration {
+/// Waits for another leader; returns the duration.
+async fn wait_for_successor(cluster: &Cluster, before: Term) -> Duration {
     let start = now();
     cluster.wait_for_leader_after(before).await;
     start.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_leader_moves_nothing() {
+async fn nimbus_failovers_move_no_task() {
     let (mut cluster, before) = start().await;
 
-    let first = cluster.leading().await.expect("someone leads");
+    let first = cluster.leading().await.expect("there is a leader");
     let status = cluster.nimbuses[first.nimbus].terminate();
     assert!(status.success(), "{status}");
-    eprintln!("stopped: another nimbus led {:?} later", successor(&cluster, first.term).await);
+    eprintln!("stopped: another nimbus led {:?} later", wait_for_successor(&cluster, first.term).await);
     expect_quiet(&cluster, &before, "a stop of the leader").await;
     cluster.nimbuses[first.nimbus].start_again();
 
-    let second = cluster.leading().await.expect("someone leads");
+    let second = cluster.leading().await.expect("there is a leader");
     cluster.nimbuses[second.nimbus].kill9();
-    eprintln!("kill -9: another nimbus led {:?} later", successor(&cluster, second.term).await);
+    eprintln!("kill -9: another nimbus led {:?} later", wait_for_successor(&cluster, second.term).await);
     expect_quiet(&cluster, &before, "kill -9 of the leader").await;
     cluster.nimbuses[second.nimbus].start_again();
     cluster.wait_until_nimbuses_registered().await;
 
-    let third = cluster.leading().await.expect("someone leads");
+    let third = cluster.leading().await.expect("there is a leader");
     for nimbus in &mut cluster.nimbuses {
         nimbus.kill9();
     }
     for nimbus in &mut cluster.nimbuses {
         nimbus.start_again();
     }
-    eprintln!("all killed and started: one led {:?} later", successor(&cluster, third.term).await);
+    eprintln!("all killed and started: one led {:?} later", wait_for_successor(&cluster, third.term).await);
     expect_quiet(&cluster, &before, "kill -9 of every nimbus").await;
-    expect_quiet_for_good(cluster, &before).await;
+    expect_quiet_to_the_end(cluster, &before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trouble_of_zookeeper_moves_nothing() {
+async fn zookeeper_outages_move_no_task() {
     let (mut cluster, before) = start().await;
 
     let leading = wait_until("a server leads", PATIENCE, async || {
-        cluster.zookeeper.leading().await.ok_or("none leads".to_owned())
+        cluster.zookeeper.leading().await.ok_or("no server leads".to_owned())
     })
     .await;
     cluster.zookeeper.servers[leading].kill9();
@@ -117,19 +116,19 @@ async fn trouble_of_zookeeper_moves_nothing() {
     .await;
     eprintln!("another ZooKeeper server led {:?} after the leading one was killed", start.elapsed());
     expect_quiet(&cluster, &before, "kill -9 of the leading ZooKeeper server").await;
-    cluster.zookeeper.servers[leading].restart().await.expect("it comes back");
+    cluster.zookeeper.servers[leading].restart().await.expect("the server starts again");
 
-    cluster.zookeeper.restart().await.expect("ZooKeeper comes back");
+    cluster.zookeeper.restart().await.expect("ZooKeeper starts again");
     expect_quiet(&cluster, &before, "kill -9 and restart of every ZooKeeper server").await;
 
     let ended = cluster.count_in_logs("session ended");
     cluster.wait_until_in_session().await;
     let start = now();
     cluster.zookeeper.kill9();
-    // A client calls its session over after 1.4 times its timeout.
+    // A client considers its session expired after 1.4 session timeouts.
     cluster.wait_until_logged_since("session ended", &ended).await;
     eprintln!("every session ended within {:?} of the outage", start.elapsed());
-    cluster.zookeeper.restart().await.expect("ZooKeeper comes back");
+    cluster.zookeeper.restart().await.expect("ZooKeeper starts again");
     expect_quiet(&cluster, &before, "an outage longer than every session").await;
-    expect_quiet_for_good(cluster, &before).await;
+    expect_quiet_to_the_end(cluster, &before).await;
 }

@@ -1,4 +1,4 @@
-//! What dies comes back: `kill -9` of a worker and of supervisors.
+//! Recovery after `kill -9` of a worker and of supervisors.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -6,7 +6,7 @@ use stormkeeper_runtime::test_support::wait_until;
 
 use crate::cluster::{Cluster, PATIENCE, Process};
 
-/// A word count that never ends, slowly.
+/// Submits a slow word count that never ends.
 pub(crate) async fn endless(cluster: &Cluster) -> BTreeMap<u64, Process> {
     let out = format!("word.count.out: {:?}", cluster.path("words").display().to_string());
     let file = cluster.example(
@@ -21,14 +21,14 @@ pub(crate) async fn endless(cluster: &Cluster) -> BTreeMap<u64, Process> {
     cluster.wait_until_whole("word-count").await
 }
 
-/// Kills it, and waits until nothing of it is left.
+/// Kills the word count, and waits until nothing of it is left.
 pub(crate) async fn finish(cluster: &Cluster) {
     cluster.ok(&["kill", "word-count", "-w", "0s"]);
     cluster.wait_until_nothing_is_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_worker_runs_again_in_its_slot_and_the_other_is_left_alone() {
+async fn killed_worker_restarts_in_its_slot_and_the_other_worker_keeps_running() {
     let cluster = Cluster::start().await;
     let before = endless(&cluster).await;
     let (&port, &victim) = before.iter().next().expect("there are workers");
@@ -43,7 +43,7 @@ async fn a_killed_worker_runs_again_in_its_slot_and_the_other_is_left_alone() {
         }
     })
     .await;
-    eprintln!("a worker killed with -9 ran again after {:?}", start.elapsed());
+    eprintln!("a worker killed with -9 was restarted after {:?}", start.elapsed());
     for (other, pid) in before.iter().filter(|(other, _)| **other != port) {
         assert_eq!(after.get(other), Some(pid), "a healthy worker was restarted");
     }
@@ -53,19 +53,19 @@ async fn a_killed_worker_runs_again_in_its_slot_and_the_other_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_supervisor_adopts_its_workers() {
+async fn restarted_supervisor_adopts_its_workers() {
     let mut cluster = Cluster::start().await;
     let before = endless(&cluster).await;
     for supervisor in &mut cluster.supervisors {
         supervisor.kill9();
     }
     cluster.wait_until_tuples_flow("word-count").await;
-    assert_eq!(cluster.workers(), before, "workers live on without their supervisors");
+    assert_eq!(cluster.workers(), before, "workers must keep running without their supervisors");
     for supervisor in &mut cluster.supervisors {
         supervisor.start_again();
     }
     cluster.wait_until_ready().await;
-    // Proof that they serve again: a killed worker comes back, the other is the same.
+    // Proof that the supervisors work again: a killed worker is restarted, the other one is not.
     let (&port, &victim) = before.iter().next().expect("there are workers");
     crate::cluster::kill9(victim.pid);
     wait_until("the adopted worker is launched again", PATIENCE, async || {

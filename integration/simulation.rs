@@ -1,6 +1,6 @@
-//! Plays runs of the simulated cluster, one seed each: some hundreds with `cargo test`, as
-//! many as wanted with `scripts/simulate`. The first failure is shown with the line that
-//! plays it again.
+//! Runs the simulated cluster, once per seed: some hundreds of seeds with `cargo test`, any number
+//! with `scripts/simulate`. The first failures are printed with the command line that reproduces
+//! them.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is for a terminal")]
 
@@ -23,23 +23,23 @@ use stormkeeper_runtime::{
 use stormkeeper_sim as sim;
 use stormkeeper_sim::{Links, Report};
 
-/// What `cargo test` plays, and how many of these once more on bad links.
+/// Number of runs of `cargo test`, and of additional runs on bad links.
 const SEEDS: u64 = 200;
 const BAD_SEEDS: u64 = 100;
 
-/// The last lines of the journal that are shown of a failure.
+/// Number of journal lines that are printed of a failure.
 const TAIL: usize = 60;
 
 const USAGE: &str = "\
-Plays runs of the simulated cluster.
+Runs the simulated cluster.
 
-  --seeds N     how many (200, and 100 of them once more on bad links)
-  --from N      the first seed (0)
-  --seed S      this one alone, with its whole journal
-  --bad-links   the nimbuses' links lose answers and events all the time
-  --sabotage B  with this bug put into the daemons, to see that it is found
-  --jobs N      how many at a time (one for each core)
-  --log FILTER  the logs of the daemons, as with STORMKEEPER_LOG";
+  --seeds N     number of runs (200, and another 100 on bad links)
+  --from N      first seed (0)
+  --seed S      run this seed only, and print its whole journal
+  --bad-links   the nimbuses' links lose responses and events all the time
+  --sabotage B  inject this bug into the daemons, to check that it is found
+  --jobs N      number of runs at a time (one per core)
+  --log FILTER  log filter of the daemons, as with STORMKEEPER_LOG";
 
 #[derive(Debug, Clone)]
 struct Args {
@@ -47,8 +47,8 @@ struct Args {
     seeds: u64,
     jobs: usize,
     is_single: bool,
-    /// Nobody said how many or which: what `cargo test` plays.
-    is_usual: bool,
+    /// True without a selection of seeds: the runs of `cargo test`.
+    is_default: bool,
     links: Links,
     sabotage: Option<Sabotage>,
 }
@@ -63,14 +63,14 @@ fn main() -> ExitCode {
         }
     };
     let mut rounds = vec![args.clone()];
-    if args.is_usual {
+    if args.is_default {
         rounds.push(Args { seeds: BAD_SEEDS, links: Links::Bad, ..args });
     }
     let (mut n_passed, mut n_failed) = (0, 0);
     for round in &rounds {
-        let (passed, failures) = play(round);
+        let (passed, failures) = run_seeds(round);
         for report in failures.iter().take(3) {
-            show(report, round.links, if round.is_single { usize::MAX } else { TAIL });
+            print_report(report, round.links, if round.is_single { usize::MAX } else { TAIL });
         }
         n_passed += passed;
         n_failed += failures.len();
@@ -79,8 +79,8 @@ fn main() -> ExitCode {
     if n_failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What is asked for; `None` when nothing is to be played. What the test harness of rustc
-/// would take is taken as well, as `cargo test` gives every target the same arguments.
+/// Parses the command line; returns `None` if there is nothing to run. The options of rustc's test
+/// harness are accepted, as `cargo test` passes the same arguments to every target.
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String> {
     let jobs = std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut parsed = Args {
@@ -88,7 +88,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String>
         seeds: SEEDS,
         jobs,
         is_single: false,
-        is_usual: true,
+        is_default: true,
         links: Links::ByChance,
         sabotage: None,
     };
@@ -96,7 +96,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String>
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         let number = |text: String| text.parse().map_err(|_| format!("{text} is not a number"));
         if matches!(&*arg, "--seeds" | "--from" | "--seed" | "--bad-links" | "--sabotage") {
-            parsed.is_usual = false;
+            parsed.is_default = false;
         }
         match &*arg {
             "--seeds" => parsed.seeds = number(value()?)?,
@@ -105,7 +105,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String>
                 parsed.from = number(value()?)?;
                 (parsed.seeds, parsed.is_single) = (1, true);
             }
-            "--jobs" => parsed.jobs = value()?.parse().map_err(|_| "--jobs takes a number".to_owned())?,
+            "--jobs" => parsed.jobs = value()?.parse().map_err(|_| "--jobs needs a number".to_owned())?,
             "--bad-links" => parsed.links = Links::Bad,
             "--sabotage" => {
                 let text = value()?;
@@ -124,7 +124,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String>
             }
             "--test-threads" | "--color" | "--format" | "--skip" | "--logfile" => drop(value()?),
             flag if flag.starts_with('-') => {}
-            // The name of a test that is wanted.
+            // Name filter of the test harness.
             name if "simulation".contains(name) => {}
             _ => return Ok(None),
         }
@@ -132,9 +132,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String>
     Ok(Some(parsed))
 }
 
-/// Plays the seeds, several at a time. Answers how many passed, and those that did not, by
-/// seed.
-fn play(args: &Args) -> (u64, Vec<Report>) {
+/// Runs the seeds, several at a time. Returns the number of runs that passed, and the reports of
+/// the others, by seed.
+fn run_seeds(args: &Args) -> (u64, Vec<Report>) {
     let next = AtomicU64::new(args.from);
     let end = args.from.saturating_add(args.seeds);
     let reports = Mutex::new(Progress::new(args.seeds));
@@ -146,10 +146,10 @@ fn play(args: &Args) -> (u64, Vec<Report>) {
                     if seed >= end {
                         return;
                     }
-                    let play = || sim::run_on(args.links, seed);
+                    let run = || sim::run_on(args.links, seed);
                     let report = match args.sabotage {
-                        Some(bug) => injected_bugs::with(bug, play),
-                        None => play(),
+                        Some(bug) => injected_bugs::with(bug, run),
+                        None => run(),
                     };
                     reports.lock().expect("no panic").add(report, args);
                 }
@@ -157,7 +157,7 @@ fn play(args: &Args) -> (u64, Vec<Report>) {
         }
     });
     let mut progress = reports.into_inner().expect("no panic");
-    progress.show();
+    progress.print();
     progress.failures.sort_by_key(|report| report.seed);
     (progress.n_passed, progress.failures)
 }
@@ -165,7 +165,7 @@ fn play(args: &Args) -> (u64, Vec<Report>) {
 struct Progress {
     clock: Clock,
     start: Monotonic,
-    shown: Duration,
+    printed_at: Duration,
     n_wanted: u64,
     n_passed: u64,
     n_commits: u64,
@@ -180,7 +180,7 @@ impl Progress {
         Self {
             start: clock.monotonic(),
             clock,
-            shown: Duration::ZERO,
+            printed_at: Duration::ZERO,
             n_wanted,
             n_passed: 0,
             n_commits: 0,
@@ -196,7 +196,7 @@ impl Progress {
         self.slowest = self.slowest.max(report.converged_in);
         match &report.violation {
             None if args.is_single => {
-                show(&report, args.links, usize::MAX);
+                print_report(&report, args.links, usize::MAX);
                 self.n_passed += 1;
             }
             None => self.n_passed += 1,
@@ -206,8 +206,8 @@ impl Progress {
             }
         }
         let period = if std::io::stderr().is_terminal() { 1 } else { 20 };
-        if self.elapsed().saturating_sub(self.shown) >= Duration::from_secs(period) {
-            self.show();
+        if self.elapsed().saturating_sub(self.printed_at) >= Duration::from_secs(period) {
+            self.print();
         }
     }
 
@@ -215,14 +215,14 @@ impl Progress {
         self.clock.monotonic().since(self.start)
     }
 
-    fn show(&mut self) {
-        self.shown = self.elapsed();
+    fn print(&mut self) {
+        self.printed_at = self.elapsed();
         let n_done = self.n_passed + self.failures.len() as u64;
         eprintln!(
             "{n_done} of {} runs in {:.0} s: {:.1} h of simulated time, {} transactions, at most {:.0} s to \
              converge, {} failed",
             self.n_wanted,
-            self.shown.as_secs_f64(),
+            self.printed_at.as_secs_f64(),
             self.lasted.as_secs_f64() / 3600.0,
             self.n_commits,
             self.slowest.as_secs_f64(),
@@ -231,7 +231,7 @@ impl Progress {
     }
 }
 
-fn show(report: &Report, links: Links, n_lines: usize) {
+fn print_report(report: &Report, links: Links, n_lines: usize) {
     let skipped = report.tail.len().saturating_sub(n_lines);
     println!("\nthe end of the journal of seed {}:", report.seed);
     report.tail.iter().skip(skipped).for_each(|line| println!("  {line}"));
@@ -242,5 +242,5 @@ fn show(report: &Report, links: Links, n_lines: usize) {
         Links::ByChance => "",
         Links::Bad => " --bad-links",
     };
-    println!("play it again: scripts/simulate --seed {}{flag}", report.seed);
+    println!("reproduce: scripts/simulate --seed {}{flag}", report.seed);
 }

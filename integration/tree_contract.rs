@@ -1,4 +1,4 @@
-//! The tree on a real ZooKeeper: the contract, and what only a real server can do to it.
+//! The tree on a real ZooKeeper: the contract, and faults that only a real server can cause.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ fn path(text: &str) -> TreePath {
     text.parse().expect("valid path")
 }
 
-/// A connection and the tasks behind it.
+/// A connection and its background tasks.
 struct Connected {
     tree: Arc<ZooKeeperTree>,
     _tasks: Arc<Tasks>,
@@ -36,7 +36,7 @@ async fn connect(options: Options) -> Connected {
 }
 
 impl Connected {
-    /// Waits until a session that `fits` is connected.
+    /// Waits for a connected session that satisfies `fits`.
     async fn session(&self, fits: impl Fn(SessionId) -> bool) -> SessionId {
         let states = self.tree.session();
         wait_until("a session is open", PATIENCE, async || {
@@ -56,13 +56,13 @@ impl Connected {
     }
 }
 
-/// Waits for the next answer of a watcher.
+/// Waits for the next change of a watcher.
 async fn changed(watcher: &mut Watcher) -> Changes {
-    tokio::time::timeout(PATIENCE, watcher.changed()).await.expect("the watcher hears something")
+    tokio::time::timeout(PATIENCE, watcher.changed()).await.expect("the watcher reports a change")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn zookeeper_keeps_the_contract() {
+async fn zookeeper_tree_satisfies_the_contract() {
     let server = shared().await;
     run_all(async |name| {
         let root = fresh_root(name);
@@ -80,7 +80,7 @@ async fn zookeeper_keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_of_the_server_keeps_sessions_and_watches() {
+async fn sessions_and_watches_survive_a_restart_of_the_server() {
     let mut server = ZooKeeperServer::start().await.expect("a server");
     let (one, two) = (connect(server.options(path("/r"))).await, connect(server.options(path("/r"))).await);
     let session = one.session(|_| true).await;
@@ -92,7 +92,7 @@ async fn a_restart_of_the_server_keeps_sessions_and_watches() {
         (Changes::Everything, Changes::Everything)
     );
 
-    // Twice, as a watch that was set again must be set again once more.
+    // Twice, as a watch that was restored must be restored once more.
     for round in 0..2 {
         server.kill9();
         one.disconnected().await;
@@ -103,27 +103,27 @@ async fn a_restart_of_the_server_keeps_sessions_and_watches() {
         let expected = (Changes::Everything, Changes::Everything);
         assert_eq!((changed(&mut node).await, changed(&mut subtree).await), expected);
 
-        // These would not be heard by a watch that the client crate restores.
-        let told = |at: &str| Changes::Paths([path(at)].into());
+        // A watch that the client crate restores would miss these.
+        let changes_at = |at: &str| Changes::Paths([path(at)].into());
         two.tree.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
-        assert_eq!(changed(&mut node).await, told("/a"));
+        assert_eq!(changed(&mut node).await, changes_at("/a"));
         two.tree.create(&path("/b"), b"", CreateMode::Persistent).await.expect("created");
-        assert_eq!(changed(&mut subtree).await, told("/b"));
+        assert_eq!(changed(&mut subtree).await, changes_at("/b"));
         two.tree.delete(&path("/a"), None).await.expect("deleted");
-        assert_eq!(changed(&mut node).await, told("/a"));
+        assert_eq!(changed(&mut node).await, changes_at("/a"));
         two.tree.delete(&path("/b"), None).await.expect("deleted");
-        assert_eq!(changed(&mut subtree).await, told("/b"));
+        assert_eq!(changed(&mut subtree).await, changes_at("/b"));
 
         let mine = one.tree.get(&path("/mine")).await.expect("read").expect("it outlived the restart");
         assert_eq!(mine.stat.owner, Some(session), "round {round}");
     }
-    // One watch per path on the server, however often they were set.
+    // One watch per path on the server, however often it was restored.
     let watches = server.ask("wchp").await.expect("asked");
     assert_eq!(watches.lines().filter(|line| line.starts_with("/r/")).count(), 2, "{watches}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_longer_than_the_session_opens_a_new_one() {
+async fn outage_longer_than_the_session_opens_a_new_session() {
     let mut server = ZooKeeperServer::start().await.expect("a server");
     let brief = Options { session_timeout: Duration::from_secs(1), ..server.options(path("/r")) };
     let (one, other) = (connect(brief.clone()).await, connect(brief).await);
@@ -135,7 +135,7 @@ async fn an_outage_longer_than_the_session_opens_a_new_one() {
 
     server.kill9();
     let states = one.tree.session();
-    wait_until("the session is given up", PATIENCE, async || {
+    wait_until("the session has expired", PATIENCE, async || {
         let state = *states.borrow();
         if state == SessionState::Connecting { Ok(()) } else { Err(format!("{state:?}")) }
     })
@@ -153,15 +153,15 @@ async fn an_outage_longer_than_the_session_opens_a_new_one() {
     })
     .await;
     assert!(one.tree.get(&path("/kept")).await.expect("read").is_some());
-    // The new session's watch hears.
+    // The watch of the new session works.
     other.tree.set(&path("/kept"), b"", None).await.expect("written");
-    wait_until("the watch hears of the write", PATIENCE, || {
-        let told = watcher.take();
-        // It may tell of what went with the old session first.
+    wait_until("the watch reports the write", PATIENCE, || {
+        let changes = watcher.take();
+        // It may first report the loss of the old session's ephemerals.
         async move {
-            match told {
+            match changes {
                 Some(Changes::Paths(paths)) if paths.contains(&path("/kept")) => Ok(()),
-                told => Err(format!("{told:?}")),
+                changes => Err(format!("{changes:?}")),
             }
         }
     })
@@ -169,23 +169,23 @@ async fn an_outage_longer_than_the_session_opens_a_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_server_leaves_outcomes_unknown() {
+async fn unresponsive_server_leaves_outcomes_unknown() {
     let server = ZooKeeperServer::start().await.expect("a server");
     let hasty = Options { request_timeout: Duration::from_millis(300), ..server.options(path("/r")) };
     let one = connect(hasty).await;
     one.tree.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
     server.pause();
     let written = one.tree.set(&path("/a"), b"x", Some(Version::FIRST)).await;
-    let error = written.expect_err("nobody answers");
+    let error = written.expect_err("no response");
     assert!(matches!(&error, Error::ConnectionLost(why) if why.contains("no answer within")), "{error:?}");
-    // Far more than may be under way: of the rest, those whose turn never comes were not sent.
+    // Far more than may be in flight: requests that wait until the timeout were not sent.
     let at = path("/a");
     let reads = futures_util::future::join_all((0..1000).map(|_| one.tree.get(&at))).await;
     let refused = reads.iter().filter(|read| **read == Err(Error::Disconnected)).count();
     assert!(refused > 0 && reads.iter().all(Result::is_err), "{refused} were refused");
     server.resume();
-    // The write that nobody vouched for happened all the same.
-    let node = wait_until("the server answers", PATIENCE, async || {
+    // The write with the unknown outcome took effect.
+    let node = wait_until("the server responds", PATIENCE, async || {
         one.tree.get(&at).await.map_err(|error| error.to_string())?.ok_or_else(|| "no node".to_owned())
     })
     .await;
@@ -193,7 +193,7 @@ async fn a_silent_server_leaves_outcomes_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tree_waits_for_its_server_and_closes_without_it() {
+async fn tree_waits_for_its_server_and_closes_without_it() {
     let mut server = ZooKeeperServer::start().await.expect("a server");
     let options = server.options(path("/deep/root/of/ours"));
     server.kill9();
@@ -215,7 +215,7 @@ async fn a_tree_waits_for_its_server_and_closes_without_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_servers_own_root_hides_what_is_the_servers() {
+async fn root_of_the_server_hides_the_znodes_of_zookeeper() {
     let server = ZooKeeperServer::start().await.expect("a server");
     let plain = connect(server.options(TreePath::root())).await;
     plain.tree.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
@@ -227,7 +227,7 @@ async fn the_servers_own_root_hides_what_is_the_servers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dropped_watcher_leaves_no_watch_on_the_server() {
+async fn dropped_watcher_leaves_no_watch_on_the_server() {
     let server = ZooKeeperServer::start().await.expect("a server");
     let one = connect(server.options(path("/r"))).await;
     let mut kept = one.tree.watch(&path("/kept"), Scope::Node);
@@ -245,9 +245,9 @@ async fn a_dropped_watcher_leaves_no_watch_on_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dropped_tree_ends_its_session() {
+async fn dropped_tree_closes_its_session() {
     let server = ZooKeeperServer::start().await.expect("a server");
-    // Longer than the test is patient: nothing goes by expiry.
+    // Longer than the timeout of the test, so that nothing disappears by expiry.
     let lasting = Options { session_timeout: 2 * PATIENCE, ..server.options(path("/r")) };
     let (one, two) = (connect(lasting.clone()).await, connect(lasting).await);
     one.tree.create(&path("/mine"), b"", CreateMode::Ephemeral).await.expect("created");
@@ -261,7 +261,7 @@ async fn a_dropped_tree_ends_its_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ensemble_survives_the_loss_of_a_server() {
+async fn ensemble_survives_the_loss_of_a_server() {
     let mut ensemble = Ensemble::start(3).await.expect("three servers");
     let one = connect(ensemble.options(path("/r"))).await;
     let session = one.session(|_| true).await;
@@ -299,7 +299,7 @@ fn random_op(random: &mut fastrand::Rng) -> Op {
     }
 }
 
-/// Does one thing and says how it went.
+/// Applies operations and returns the result.
 async fn act(tree: &dyn Tree, ops: &[Op]) -> Result<Vec<OpResult>, Error> {
     match ops {
         [Op::Create { path, data, mode }] => {
@@ -313,23 +313,23 @@ async fn act(tree: &dyn Tree, ops: &[Op]) -> Result<Vec<OpResult>, Error> {
     }
 }
 
-/// Everything in the tree but the numbers of transactions and sessions.
-async fn picture(tree: &dyn Tree) -> Vec<String> {
+/// State of the whole tree, without the numbers of transactions and sessions.
+async fn state_of(tree: &dyn Tree) -> Vec<String> {
     let mut paths = vec![TreePath::root()];
-    let mut picture = Vec::new();
+    let mut lines = Vec::new();
     while let Some(at) = paths.pop() {
         let family =
             tree.get_many(std::slice::from_ref(&at)).await.expect("read").remove(0).expect("it is there");
         let stat = family.node.stat;
         let owned = stat.owner.is_some();
-        picture.push(format!("{at} {} {:?} {owned} {}", stat.version, family.node.data, stat.n_children));
+        lines.push(format!("{at} {} {:?} {owned} {}", stat.version, family.node.data, stat.n_children));
         paths.extend(family.children.iter().map(|name| at.child(name).expect("a name")));
     }
-    picture
+    lines
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_and_zookeeper_answer_alike() {
+async fn memory_tree_and_zookeeper_return_the_same_results() {
     let server = shared().await;
     for seed in 0..30 {
         let real = connect(server.options(fresh_root("alike"))).await;
@@ -341,7 +341,7 @@ async fn memory_and_zookeeper_answer_alike() {
             let (in_memory, in_reality) = (act(&*memory, &ops).await, act(&*real.tree, &ops).await);
             assert_eq!(in_memory, in_reality, "seed {seed}, step {step}: {ops:?}");
         }
-        assert_eq!(picture(&*memory).await, picture(&*real.tree).await, "seed {seed}");
+        assert_eq!(state_of(&*memory).await, state_of(&*real.tree).await, "seed {seed}");
         real.tree.close().await;
     }
 }

@@ -1,4 +1,4 @@
-//! A real VictoriaMetrics of a test's own, on the loopback. It takes OpenTSDB's `/api/put`.
+//! A real VictoriaMetrics for one test, on the loopback. It accepts OpenTSDB's `/api/put`.
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +14,10 @@ use crate::cluster::{free_ports, signal};
 
 const READY: Duration = Duration::from_secs(30);
 
-/// What makes it count what it took.
+/// Start of the line with VictoriaMetrics's counter of ingested points.
 const ROWS: &str = "vm_rows_inserted_total{type=\"opentsdbhttp\"} ";
 
-/// Ended with the test.
+/// A VictoriaMetrics server, killed when it is dropped.
 pub(crate) struct VictoriaMetrics {
     child: Option<Child>,
     http: u16,
@@ -25,11 +25,11 @@ pub(crate) struct VictoriaMetrics {
     dir: tempfile::TempDir,
 }
 
-/// One series: its labels, the name among them as `__name__`.
+/// Labels of one series, including the name as `__name__`.
 pub(crate) type Labels = BTreeMap<String, String>;
 
 impl VictoriaMetrics {
-    /// One that is ready.
+    /// Starts a server and waits until it is ready.
     pub(crate) async fn start() -> Result<Self> {
         let ports = free_ports(2);
         let mut server = Self { child: None, http: ports[0], opentsdb: ports[1], dir: tempfile::tempdir()? };
@@ -37,9 +37,9 @@ impl VictoriaMetrics {
         Ok(server)
     }
 
-    /// Goes on with the same data and the same ports.
+    /// Starts the server again with the same data and the same ports.
     pub(crate) async fn start_again(&mut self) -> Result<()> {
-        assert!(self.child.is_none(), "it runs already");
+        assert!(self.child.is_none(), "VictoriaMetrics is running already");
         let child = Command::new("victoria-metrics")
             .arg(format!("-storageDataPath={}", self.dir.path().join("data").display()))
             .arg(format!("-httpListenAddr=127.0.0.1:{}", self.http))
@@ -52,7 +52,7 @@ impl VictoriaMetrics {
                 "cannot start victoria-metrics: apt-get install --no-install-recommends victoria-metrics",
             )?;
         self.child = Some(child);
-        wait_until("VictoriaMetrics answers", READY, || async {
+        wait_until("VictoriaMetrics accepts connections", READY, || async {
             for port in [self.http, self.opentsdb] {
                 let connected = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
                 connected.map_err(|error| format!("port {port}: {error}"))?;
@@ -63,13 +63,13 @@ impl VictoriaMetrics {
         Ok(())
     }
 
-    /// For `nimbus.metrics.plugin.opentsdb.url`.
+    /// URL for `nimbus.metrics.plugin.opentsdb.url`.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.opentsdb)
     }
 
-    /// Stops it where it is (SIGSTOP): it takes connections and never answers. All that it said to
-    /// have is on its disk before. By itself it syncs seconds after it has said so.
+    /// Freezes the server (SIGSTOP): it accepts connections and never responds. All points that it
+    /// has acknowledged are on its disk before; otherwise it syncs seconds after a response.
     pub(crate) async fn freeze(&self) -> Result<()> {
         loop {
             let before = self.n_rows().await?;
@@ -82,19 +82,19 @@ impl VictoriaMetrics {
         Ok(())
     }
 
-    /// `kill -9`.
+    /// Kills the server (`kill -9`).
     pub(crate) fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {
-            child.kill().expect("it is ours");
-            child.wait().expect("it is ours");
+            child.kill().expect("it is a child of this test");
+            child.wait().expect("it is a child of this test");
         }
     }
 
-    /// How many points it took since its start.
+    /// Number of points ingested since the server's start.
     async fn n_rows(&self) -> Result<u64> {
         let metrics = self.get("/metrics").await?;
         let line = metrics.lines().find_map(|line| line.strip_prefix(ROWS));
-        Ok(line.context("it does not count what it takes")?.parse()?)
+        Ok(line.context("VictoriaMetrics does not count ingested points")?.parse()?)
     }
 
     async fn get(&self, path: &str) -> Result<String> {
@@ -102,8 +102,8 @@ impl VictoriaMetrics {
         Ok(reqwest::get(&url).await?.error_for_status()?.text().await?)
     }
 
-    /// All numbers by name and tags, with their time in seconds. It keeps all that were sent for
-    /// one time, in no order.
+    /// Exports all values by name and tags, with their time in seconds. The server keeps all values
+    /// that were sent for one time, in no order.
     pub(crate) async fn export(&self) -> Result<BTreeMap<String, (u64, Vec<f64>)>> {
         self.get("/internal/force_flush").await?;
         let text = self.get("/api/v1/export?match[]=%7B__name__%3D~%22storm.*%22%7D").await?;
@@ -114,14 +114,14 @@ impl VictoriaMetrics {
             let values: Vec<f64> = serde_json::from_value(series["values"].clone())?;
             let times: Vec<u64> = serde_json::from_value(series["timestamps"].clone())?;
             let Some(time) = times.first().filter(|first| times.iter().all(|time| time == *first)) else {
-                bail!("points of several times, or none: {line}")
+                bail!("points of several times, or no points: {line}")
             };
             found.insert(format!("{labels:?}"), (time / 1000, values));
         }
         Ok(found)
     }
 
-    /// What a query finds now.
+    /// Runs a query at the current time.
     pub(crate) async fn query(&self, query: &str) -> Result<Vec<(Labels, f64)>> {
         self.get("/internal/force_flush").await?;
         let mut url = reqwest::Url::parse(&format!("http://127.0.0.1:{}/api/v1/query", self.http))?;
@@ -141,7 +141,7 @@ impl VictoriaMetrics {
 impl Drop for VictoriaMetrics {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // It may have ended by itself.
+            // The process may have ended already.
             let _ended = child.kill();
             let _reaped = child.wait();
         }

@@ -1,12 +1,12 @@
 # shellcheck shell=bash disable=SC2034 # the scripts that source this use the variables
-# Where the cluster of scripts/cluster keeps its state. Sourced after lib.sh.
+# State of the cluster of scripts/cluster. Sourced after lib.sh.
 
 # Absolute and without symbolic links: workers are found by this path in their environment.
 CLUSTER_DIR="$(realpath -m "${STORMKEEPER_CLUSTER_DIR:-$STORMKEEPER_CACHE/cluster}")"
 CLIENT_CONFIG="$CLUSTER_DIR/storm.yaml"
 
-# The shape of the cluster, as `up` wrote it down. One entry of NIMBUS_PORTS per nimbus, and
-# of SLOT_PORTS per supervisor (its ports with commas between).
+# Shape of the cluster, as written by `up`: one entry of NIMBUS_PORTS per nimbus, and one entry of
+# SLOT_PORTS per supervisor (its ports, separated by commas).
 NIMBUSES=0 SUPERVISORS=0 ZOOKEEPERS=0 ZOOKEEPER_PORT=0
 NIMBUS_PORTS=() SLOT_PORTS=()
 
@@ -16,9 +16,9 @@ load_cluster() {
   source "$CLUSTER_DIR/shape"
 }
 
-# One script at a time starts and stops; the lock goes with this process.
+# Only one script at a time starts or stops processes; the lock ends with this process.
 lock_cluster() {
   mkdir -p "$CLUSTER_DIR"
   exec 9>"$CLUSTER_DIR/lock"
-  flock --timeout 120 9 || die "another scripts/cluster has been at work in $CLUSTER_DIR for two minutes"
+  flock --timeout 120 9 || die "another scripts/cluster has held the lock of $CLUSTER_DIR for two minutes"
 }

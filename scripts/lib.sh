@@ -1,26 +1,26 @@
 # shellcheck shell=bash
-# What the scripts share: set-up of this machine, and processes that are started, awaited
-# and stopped. Sourced, never run. Nothing here touches a process it did not start.
+# Functions shared by the scripts: set-up of this machine, and processes that are started, awaited
+# and stopped. Sourced, never run. Nothing here touches a process that it did not start.
 
-# Without this, a command substitution would go on after a failure inside it.
+# Without this, a command substitution would continue after a failure inside it.
 shopt -s inherit_errexit
 
 STORMKEEPER_HOME="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 STORMKEEPER_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/stormkeeper"
 
-# Outside the checkout, so that a fresh clone finds what an older one has compiled.
+# Outside of the checkout, so that a fresh clone reuses compiled crates.
 export CARGO_TARGET_DIR="${STORMKEEPER_TARGET_DIR:-$STORMKEEPER_CACHE/target}"
 STORMKEEPER_BINARY="$CARGO_TARGET_DIR/release/stormkeeper"
 
 ZOOKEEPER_JAR=/usr/share/java/zookeeper.jar
-# The package brings no logging binding; without this one the server logs nothing at all.
+# The package has no logging binding; without slf4j-simple the server logs nothing.
 ZOOKEEPER_CLASS_PATH="$ZOOKEEPER_JAR:/usr/share/java/slf4j-simple.jar"
 
-# Pinned: an integration test runs a component of this library unmodified.
+# Pinned: an integration test runs an unmodified component of this library.
 PYSTORM_VERSION=3.1.4
 PYSTORM_PACKAGES=("pystorm==$PYSTORM_VERSION" simplejson==4.3.0 six==1.17.0)
 
-# --------------------------------------------------------------------- talk
+# ----------------------------------------------------------------- messages
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -37,10 +37,11 @@ step() {
   say "$STEP_NUMBER. $*"
 }
 
-# step_done TEXT: ends it with the time it took.
+# step_done TEXT: ends the step and prints its duration.
 step_done() { say "   $* ($((SECONDS - STEP_STARTED)) s)"; }
 
-# in_step LOG COMMAND...: runs a command with its output in LOG, shown when it fails.
+# in_step LOG COMMAND...: runs a command with its output in LOG, and prints the end of LOG on
+# failure.
 in_step() {
   local log=$1 status=0
   shift
@@ -54,17 +55,17 @@ in_step() {
   fi
 }
 
-# ------------------------------------------------------- what must be installed
+# ---------------------------------------------------------------- packages
 
 installed() {
   [[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" == installed ]]
 }
 
-# ensure_packages PACKAGE...: installs what is missing, or says how and exits with 3.
+# ensure_packages PACKAGE...: installs missing packages, or prints the command and exits with 3.
 ensure_packages() {
   local package missing=()
   command -v dpkg-query >/dev/null ||
-    die "these scripts install packages on Debian and its relatives only; install by hand: $*"
+    die "these scripts install packages on Debian-based systems only; install manually: $*"
   for package in "$@"; do
     installed "$package" || missing+=("$package")
   done
@@ -82,12 +83,12 @@ ensure_packages() {
 apt_install() {
   export DEBIAN_FRONTEND=noninteractive
   apt-get update
-  # dpkg was once seen to fail on a temporary file; the same command again worked.
+  # dpkg sometimes fails on a temporary file; a second attempt succeeds.
   apt-get install -y --no-install-recommends "$@" ||
     apt-get install -y --no-install-recommends "$@"
 }
 
-# The packages that the build links and the examples run with.
+# Packages that the build links and the examples need.
 ensure_build_packages() {
   local packages=(g++ curl python3 librocksdb-dev)
   if ! have_matching_libclang; then
@@ -115,23 +116,23 @@ have_matching_libclang() {
   return 1
 }
 
-# The version of libclang that this distribution calls its default (14 on bookworm).
+# Default version of libclang in this distribution (14 on bookworm).
 default_libclang() {
   local version
   if ((EUID == 0)) && ! apt-cache show libclang1 >/dev/null 2>&1; then
     in_step "$STORMKEEPER_CACHE/logs/apt.log" apt-get update
   fi
   version="$(apt-cache depends libclang1 2>/dev/null | sed -n 's/.*Depends: libclang1-\([0-9]*\).*/\1/p' | head -n 1 || true)"
-  # Without package lists, guess bookworm's: the command shown to the user starts with an update.
+  # Without package lists, assume bookworm's: the command shown to the user begins with an update.
   printf '%s' "${version:-14}"
 }
 
-# The crate rocksdb 0.20 fits RocksDB 7.8 and no other; elsewhere cargo compiles its own.
+# The crate rocksdb 0.20 supports RocksDB 7.8 only; with any other version cargo compiles its own.
 set_rocksdb_environment() {
   local library_directory version
   version="$(dpkg-query -W -f '${Version}' librocksdb-dev)"
   if [[ $version != 7.8.* ]]; then
-    say "   librocksdb-dev is $version, not 7.8: the bundled RocksDB will be compiled, which takes long (half an hour on two cores)"
+    say "   librocksdb-dev is $version, not 7.8: the bundled RocksDB is compiled instead, which takes half an hour on two cores"
     return
   fi
   library_directory="/usr/lib/$(multiarch)"
@@ -145,7 +146,7 @@ multiarch() {
 
 ensure_rust() {
   command -v cargo >/dev/null || {
-    # A login shell would have it in PATH; a cron job or a CI step may not.
+    # A login shell has it in PATH; a cron job or a CI step may not.
     local rustup_bin="${CARGO_HOME:-$HOME/.cargo}/bin"
     [[ -x $rustup_bin/cargo ]] && PATH="$rustup_bin:$PATH"
   }
@@ -155,20 +156,20 @@ ensure_rust() {
   }
 }
 
-# ensure_rust_component NAME SUBCOMMAND: rustfmt and clippy may be left out of a small toolchain.
+# ensure_rust_component NAME SUBCOMMAND: a minimal toolchain may lack rustfmt and clippy.
 ensure_rust_component() {
   cargo "$2" --version >/dev/null 2>&1 && return
   command -v rustup >/dev/null || die "cargo $2 is missing, and there is no rustup to install it with"
   in_step "$STORMKEEPER_CACHE/logs/rustup.log" rustup component add "$1"
 }
 
-# Python's `pystorm` in a directory of its own; prints the directory.
+# Installs Python's `pystorm` into its own directory; prints the directory.
 ensure_pystorm() {
   local target new log="$STORMKEEPER_CACHE/logs/pip.log" options=()
   target="$STORMKEEPER_CACHE/pystorm-$PYSTORM_VERSION-$(python3 -c 'import sys; print("py%d.%d" % sys.version_info[:2])')"
   if ! PYTHONPATH="$target" python3 -c 'import pystorm' 2>/dev/null; then
     python3 -m pip --version >/dev/null 2>&1 || ensure_packages python3-pip
-    # --target leaves the system's packages alone, yet Debian's pip wants to be told so.
+    # --target does not touch the system's packages, but Debian's pip requires the option.
     if python3 -m pip install --help | grep -q -- --break-system-packages; then
       options+=(--break-system-packages)
     fi
@@ -182,7 +183,7 @@ ensure_pystorm() {
   printf '%s\n' "$target"
 }
 
-# The optimised binary; cargo finds out by itself whether there is anything to do.
+# Builds the optimised binary; cargo determines whether there is anything to do.
 build_release() {
   cd "$STORMKEEPER_HOME" || die "cannot enter $STORMKEEPER_HOME"
   in_step "$STORMKEEPER_CACHE/logs/build.log" cargo build --release --locked --bin stormkeeper
@@ -191,31 +192,31 @@ build_release() {
 
 # ---------------------------------------------------------------------- waiting
 
-# wait_until SECONDS WHAT COMMAND...: tries a command until it succeeds; after SECONDS says
-# what never became true and returns 1.
+# wait_until SECONDS WHAT COMMAND...: runs a command until it succeeds; after SECONDS prints WHAT
+# and returns 1.
 wait_until() {
   local deadline=$((SECONDS + $1)) what=$2 seconds=$1
   shift 2
   until "$@"; do
     if ((SECONDS >= deadline)); then
-      say "   waited ${seconds} s in vain for: $what"
+      say "   timed out after ${seconds} s waiting for $what"
       return 1
     fi
     sleep 0.1
   done
 }
 
-# ------------------------------------------------------------ processes of ours
+# --------------------------------------------------------------- processes
 
-# A process is identified by its pid and its start time: pids are used again.
+# A process is identified by its pid and its start time, as pids are reused.
 
 start_time_of() {
   local stat
-  # The name in the second field may contain anything; what follows its last ")" is plain.
+  # The name in the second field may contain any characters; the fields after its last ")" do not.
   { stat="$(<"/proc/$1/stat")"; } 2>/dev/null || return 1
   # shellcheck disable=SC2086 # split on purpose
   set -- ${stat##*) }
-  # A zombie has ended; its parent just has not asked yet.
+  # A zombie has ended; its parent has not reaped it yet.
   [[ $1 != Z && $1 != X ]] || return 1
   printf '%s' "${20}"
 }
@@ -232,7 +233,7 @@ launch() {
   disown
 }
 
-# pid_of PID_FILE: prints the pid if that very process is still running.
+# pid_of PID_FILE: prints the pid if the recorded process is still running.
 pid_of() {
   local pid started
   [[ -r $1 ]] || return 1
@@ -243,13 +244,13 @@ pid_of() {
 
 is_gone() { ! pid_of "$1" >/dev/null; }
 
-# stop PID_FILE NAME [SECONDS]: TERM, a bounded wait, then KILL with a remark.
+# stop PID_FILE NAME [SECONDS]: sends SIGTERM, waits, and then sends SIGKILL with a message.
 stop() {
   local pid_file=$1 name=$2 seconds=${3:-20} pid
   if pid="$(pid_of "$pid_file")"; then
     kill -TERM "$pid" 2>/dev/null || true
     if ! wait_until "$seconds" "$name (pid $pid) to end after SIGTERM" is_gone "$pid_file"; then
-      say "   $name (pid $pid) gets SIGKILL"
+      say "   sending SIGKILL to $name (pid $pid)"
       kill -KILL "$pid" 2>/dev/null || true
       wait_until 10 "$name (pid $pid) to end after SIGKILL" is_gone "$pid_file"
     fi
@@ -257,7 +258,7 @@ stop() {
   rm -f "$pid_file"
 }
 
-# kill9 PID_FILE NAME: ends it as a crash would.
+# kill9 PID_FILE NAME: ends a process like a crash.
 kill9() {
   local pid
   if pid="$(pid_of "$1")"; then
@@ -269,8 +270,8 @@ kill9() {
 
 # -------------------------------------------------------------------------- ports
 
-# free_ports FIRST COUNT: prints COUNT neighbouring ports that nobody uses: from FIRST on if
-# those are free, else the next block after it.
+# free_ports FIRST COUNT: prints COUNT consecutive unused ports: from FIRST on if these are free,
+# otherwise the next free block.
 free_ports() {
   python3 - "$1" "$2" <<'PYTHON'
 import socket
@@ -295,13 +296,13 @@ for start in range(first, first + 2000, count):
         print(*block)
         break
 else:
-    sys.exit("no %d neighbouring free ports from %d on" % (count, first))
+    sys.exit("there are no %d consecutive free ports from %d on" % (count, first))
 PYTHON
 }
 
 # ---------------------------------------------------------------------- ZooKeeper
 
-# Servers share one client port, each on a loopback address of its own (127.0.0.1, .2, .3),
+# All servers have the same client port, each on its own loopback address (127.0.0.1, .2, .3),
 # because `storm.zookeeper.port` is one number for all servers.
 
 zookeeper_host() { printf '127.0.0.%d' "$1"; }
@@ -332,7 +333,7 @@ write_zookeeper_config() {
   fi
 }
 
-# start_zookeeper DIRECTORY LOG: runs the server that DIRECTORY/zoo.cfg describes.
+# start_zookeeper DIRECTORY LOG: runs the server configured by DIRECTORY/zoo.cfg.
 start_zookeeper() {
   launch "$1/pid" "$2" java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData \
     -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
@@ -342,7 +343,7 @@ start_zookeeper() {
     org.apache.zookeeper.server.quorum.QuorumPeerMain "$1/zoo.cfg"
 }
 
-# zookeeper_answers HOST PORT: whether the server takes requests (alone or in a quorum).
+# zookeeper_answers HOST PORT: succeeds if the server accepts requests (alone or in a quorum).
 zookeeper_answers() {
   python3 - "$1" "$2" <<'PYTHON'
 import socket
@@ -364,7 +365,7 @@ PYTHON
 
 shell_scripts() {
   printf '%s\n' .ci/run scripts/lib.sh
-  # The others are told by their first line.
+  # The others are recognised by their first line.
   grep -l '^#!/usr/bin/env bash' scripts/*
 }
 

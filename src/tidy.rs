@@ -1,5 +1,5 @@
-//! The rules of the source tree, as a test: who may use whom, which file may name which
-//! crate, how long a file may be.
+//! Rules of the source tree, as tests: dependencies between modules, files that may name a crate,
+//! and the length of files.
 
 use std::{
     fs,
@@ -27,9 +27,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("saphyr", &["crates/topology-package/src/yaml.rs"]),
 ];
 
-/// Files outside of `tree` that may hold a tree to write, and not only to read: those that
-/// guard it by a type which writes what is its own, and those that hand it to them. So who
-/// writes what leaders own can be read off the types.
+/// Files outside of `tree` that may have write access to the tree: types that write only the
+/// records that they own, and files that pass the tree to these types. So the types show which code
+/// writes the leader's records.
 const MAY_WRITE: &[&str] = &[
     "crates/coordination/src/cluster/presence/mod.rs",
     "crates/coordination/src/cluster/store/mod.rs",
@@ -46,10 +46,10 @@ const MAY_WRITE: &[&str] = &[
     "src/cli/worker.rs",
 ];
 
-/// Split a file before it gets longer than this.
+/// Maximum length of a file. Split a file before it exceeds this length.
 const MAX_LINES: usize = 600;
 
-/// Words that say nothing about what a file holds.
+/// Words that do not describe the contents of a file.
 const EMPTY_NAMES: &[&str] =
     &["manager", "helper", "util", "utils", "common", "misc", "handler", "base", "core"];
 
@@ -69,12 +69,12 @@ fn sources() -> Vec<(String, String)> {
             }
         }
     }
-    assert!(sources.len() > 50, "only {} sources were found: the search is wrong", sources.len());
+    assert!(sources.len() > 50, "only {} sources were found: the search is broken", sources.len());
     sources.sort();
     sources
 }
 
-/// Whether `name` stands in `line` as a whole word followed by `::`.
+/// Returns whether `line` contains `name` as a whole word followed by `::`.
 fn names_path(line: &str, name: &str) -> bool {
     line.match_indices(name).any(|(at, _)| {
         let before = line[..at].chars().next_back();
@@ -82,10 +82,10 @@ fn names_path(line: &str, name: &str) -> bool {
     })
 }
 
-/// The code of a file without its comments and without what only tests see.
+/// Returns the code of a file without comments and without unit tests.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
-        // Not `mod tests;`, which stands at the top of a file whose tests are elsewhere.
+        // `mod tests;` does not match: it is at the top of a file with tests in another file.
         .take_while(|line| !line.starts_with("mod tests {"))
         .filter(|line| !line.trim_start().starts_with("//"))
 }
@@ -105,7 +105,7 @@ fn is_test(file: &str) -> bool {
 }
 
 #[test]
-fn crates_are_named_where_they_belong() {
+fn crates_are_named_in_their_files_only() {
     let mut offences = Vec::new();
     for (file, text) in sources().iter().filter(|(file, _)| is_product(file) && !is_test(file)) {
         for (name, places) in CRATES {
@@ -118,7 +118,7 @@ fn crates_are_named_where_they_belong() {
     assert_eq!(offences, Vec::<String>::new());
 }
 
-/// Whether `line` lets its file write by a tree.
+/// Returns whether `line` gives its file write access to a tree.
 fn can_write(line: &str) -> bool {
     ["dyn Tree", "Tree as _"].iter().any(|name| {
         line.match_indices(name).any(|(at, _)| {
@@ -136,12 +136,12 @@ fn only_a_few_types_can_write_to_the_tree() {
     let writers = sources.iter().filter(|(file, text)| !is_free(file) && code(text).any(can_write));
     let writers: Vec<&str> = writers.map(|(file, _)| file.as_str()).collect();
     let unexpected: Vec<_> = writers.iter().filter(|file| !MAY_WRITE.contains(file)).collect();
-    assert!(unexpected.is_empty(), "{unexpected:?} should take a ReadTree, or one of the guarding types");
-    assert_eq!(writers.len(), MAY_WRITE.len(), "the list names files that need not be there: {writers:?}");
+    assert!(unexpected.is_empty(), "{unexpected:?} should use a ReadTree, or one of the guarding types");
+    assert_eq!(writers.len(), MAY_WRITE.len(), "the list contains files without write access: {writers:?}");
 }
 
 #[test]
-fn files_are_short_and_named_for_what_they_hold() {
+fn files_are_short_and_have_descriptive_names() {
     let mut offences = Vec::new();
     for (file, text) in sources() {
         let n_lines = text.lines().count();
@@ -150,7 +150,7 @@ fn files_are_short_and_named_for_what_they_hold() {
         }
         let stem = Path::new(&file).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
         if stem.split('_').any(|part| EMPTY_NAMES.contains(&part)) {
-            offences.push(format!("{file}: the name says nothing; what is it?"));
+            offences.push(format!("{file}: the name does not describe the contents"));
         }
     }
     assert_eq!(offences, Vec::<String>::new());
@@ -173,16 +173,16 @@ fn the_checker_finds_what_it_looks_for() {
 }
 
 #[test]
-fn documents_have_no_open_places() {
+fn documents_have_no_unfilled_placeholders() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![root.join("README.md"), root.join("zk-layout.md"), root.join("CHANGELOG.md")];
-    for entry in fs::read_dir(root.join("docs")).expect("docs is there") {
+    for entry in fs::read_dir(root.join("docs")).expect("docs exists") {
         files.push(entry.expect("docs is readable").path());
     }
     for file in files.iter().filter(|file| file.is_file()) {
         let text = fs::read_to_string(file).expect("documents are text");
         // Full names of metrics have empty parts.
         let mut lines = text.lines().filter(|line| !line.contains("@sys@"));
-        assert!(!lines.any(|line| line.contains("@@")), "{} has a place that was left open", file.display());
+        assert!(!lines.any(|line| line.contains("@@")), "{} has an unfilled placeholder", file.display());
     }
 }

@@ -28,20 +28,20 @@ use crate::{
     watching::{PATIENCE, until, until_gone},
 };
 
-/// The root of the tree.
+/// Root of the ZooKeeper tree.
 const ROOT: &str = "/stormkeeper";
 
-/// What stands in each nimbus' `storm.yaml` besides addresses and directories.
+/// Settings in the `storm.yaml` of each nimbus, in addition to addresses and directories.
 pub(crate) struct Settings {
     pub(crate) session_timeout: Duration,
-    /// More lines.
+    /// Further lines.
     pub(crate) extra: &'static str,
 }
 
 pub(crate) struct Cluster {
     pub(crate) zookeeper: Ensemble,
     pub(crate) clock: Clock,
-    /// A connection of the measuring program's own.
+    /// Connection of the benchmark itself.
     pub(crate) tree: Arc<dyn Tree>,
     pub(crate) store: Store,
     pub(crate) dir: tempfile::TempDir,
@@ -50,7 +50,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts ZooKeeper and `n` nimbuses, and waits until one leads and all are registered.
+    /// Starts ZooKeeper and `n` nimbuses, and waits for a leader and the registration of all.
     pub(crate) async fn start(n_servers: usize, n: usize, settings: &Settings) -> Self {
         let zookeeper = Ensemble::start_as_deployed(n_servers).await.expect("ZooKeeper starts");
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -69,7 +69,7 @@ impl Cluster {
         cluster
     }
 
-    /// How the measuring program connects to the tree.
+    /// Connection options of the benchmark.
     pub(crate) fn options(&self) -> Options {
         options(addresses(&self.zookeeper))
     }
@@ -78,7 +78,8 @@ impl Cluster {
         self.dir.path().join(format!("nimbus-{i}"))
     }
 
-    /// Each has a loopback address of its own, which its id and its API address begin with.
+    /// Writes the configuration of a nimbus. Each has its own loopback address, with which its id
+    /// and its API address begin.
     fn write_config(&self, i: usize, settings: &Settings) {
         let dir = self.nimbus_dir(i);
         fs::create_dir_all(&dir).expect("a directory");
@@ -100,10 +101,10 @@ impl Cluster {
         let config = dir.join("storm.yaml");
         let args = ["nimbus", "--config", config.to_str().expect("a plain path")];
         let nimbus = Process::start(Path::new(env!("CARGO_BIN_EXE_stormkeeper")), &args, &dir.join("log"));
-        assert!(self.nimbuses[i].replace(nimbus).is_none(), "it runs already");
+        assert!(self.nimbuses[i].replace(nimbus).is_none(), "the nimbus is running already");
     }
 
-    /// Takes a nimbus out, to be ended in some way.
+    /// Removes a nimbus from the cluster and returns its process, which the caller ends.
     pub(crate) fn take_nimbus(&mut self, i: usize) -> Process {
         self.nimbuses[i].take().expect("it runs")
     }
@@ -112,7 +113,7 @@ impl Cluster {
         self.nimbuses[i].as_ref().expect("it runs")
     }
 
-    /// Waits until one leads and `n` are registered.
+    /// Waits for a leader and for `n` registered nimbuses.
     pub(crate) async fn ready(&self, n: usize) {
         wait_until("the nimbuses are ready", PATIENCE, async || {
             let leader = self.store.leader().await.map_err(|error| error.to_string())?;
@@ -123,48 +124,48 @@ impl Cluster {
         .await;
     }
 
-    /// Which nimbus leads.
+    /// Returns the index of the leader.
     pub(crate) async fn leader(&self) -> usize {
         let (leader, _) = until(&*self.tree, &self.clock, &layout::leader(), |node| {
             record::decode::<Leader>(&layout::leader(), &node?.data).ok()
         })
         .await;
         let leads = |i: &usize| leader.api.starts_with(&format!("{}:", host(*i)));
-        (0..self.nimbuses.len()).find(leads).expect("one of ours leads")
+        (0..self.nimbuses.len()).find(leads).expect("the leader is a nimbus of this cluster")
     }
 
-    /// A client of the nimbus that leads.
+    /// Returns a client of the leader.
     pub(crate) async fn client(&self) -> Client {
-        let leader = self.store.leader().await.expect("the tree answers").expect("one leads");
+        let leader = self.store.leader().await.expect("a response of the tree").expect("there is a leader");
         Client::new(vec![leader.api], Timeouts::default()).expect("a client")
     }
 
-    /// Waits until `/leader` is another one than that of `term`.
+    /// Waits until the term is greater than `term`.
     pub(crate) async fn led_after(&self, term: Version) -> Monotonic {
         let path = layout::term();
         until(&*self.tree, &self.clock, &path, |node| (node?.stat.version > term).then_some(())).await.1
     }
 
-    /// The data version of `/term`.
+    /// Returns the data version of `/term`.
     pub(crate) async fn term(&self) -> Version {
-        let node = self.tree.get(&layout::term()).await.expect("the tree answers");
+        let node = self.tree.get(&layout::term()).await.expect("a response of the tree");
         node.expect("there was an election").stat.version
     }
 
-    /// Gives the leader something to write: orders of a supervisor that does not exist,
-    /// which it deletes in a transaction of its own term.
-    pub(crate) async fn leave_work(&self) {
+    /// Creates a task for the leader: assignments of a supervisor that does not exist, which the
+    /// leader deletes in a transaction of its own term.
+    pub(crate) async fn request_write(&self) {
         let orders = record::encode(&Orders::default());
-        self.tree.create(&work(), &orders, CreateMode::Persistent).await.expect("created");
+        self.tree.create(&write_request(), &orders, CreateMode::Persistent).await.expect("created");
     }
 
-    /// When that was done.
-    pub(crate) async fn work_done(&self) -> Monotonic {
-        until_gone(&*self.tree, &self.clock, &work()).await
+    /// Waits until the leader has deleted these assignments; returns the time.
+    pub(crate) async fn write_done(&self) -> Monotonic {
+        until_gone(&*self.tree, &self.clock, &write_request()).await
     }
 }
 
-fn work() -> TreePath {
+fn write_request() -> TreePath {
     layout::orders(&"nobody".parse::<SupervisorId>().expect("a valid id"))
 }
 
@@ -176,7 +177,7 @@ fn addresses(zookeeper: &Ensemble) -> Vec<String> {
     zookeeper.servers.iter().map(ZooKeeperServer::address).collect()
 }
 
-/// How to reach the tree on `servers`. The session outlives a busy machine.
+/// Connection options for `servers`. The session outlives pauses of a busy machine.
 pub(crate) fn options(servers: Vec<String>) -> Options {
     Options {
         servers,

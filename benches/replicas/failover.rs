@@ -1,4 +1,4 @@
-//! A leader that is stopped, one that is killed, one that is killed and started again.
+//! Failover after the leader is stopped, after it is killed, and after it is killed and restarted.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ const N_STOPS: usize = 15;
 const N_KILLS: usize = 10;
 const N_RESTARTS: usize = 15;
 
-/// The shortest that ZooKeeper grants with its own tick of two seconds.
+/// The shortest timeout that ZooKeeper grants with its default tick of two seconds.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Long against a restart, so that waiting for the dead session would show.
+/// Long compared with a restart, so that waiting for the dead session would be visible.
 const LONG_SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(n_servers: usize) -> Report {
-    let mut report = Report::new("A leader goes");
+    let mut report = Report::new("Loss of the leader");
     let settings = Settings { session_timeout: SESSION_TIMEOUT, extra: "" };
     let mut cluster = Cluster::start(n_servers, 2, &settings).await;
     let (multi, watch) = floor::round_trips(cluster.options(), &cluster.clock).await;
@@ -37,12 +37,12 @@ pub(crate) async fn run(n_servers: usize) -> Report {
     report
 }
 
-/// When `/leader` went, and when the next leader had written under its own term.
+/// Waits until `/leader` is gone, and until the next leader has written in its own term.
 async fn succession(cluster: &Cluster) -> (Monotonic, Monotonic) {
     let gone = until_gone(&*cluster.tree, &cluster.clock, &layout::leader()).await;
-    // The old leader writes no more, so what is left now is the next one's.
-    cluster.leave_work().await;
-    (gone, cluster.work_done().await)
+    // The old leader no longer writes, so the task is done by the next leader.
+    cluster.request_write().await;
+    (gone, cluster.write_done().await)
 }
 
 async fn stops(cluster: &mut Cluster, report: &mut Report) {
@@ -98,12 +98,12 @@ async fn restarts(cluster: &mut Cluster, report: &mut Report) {
         let leader = cluster.leader().await;
         let term = cluster.term().await;
         cluster.take_nimbus(leader).kill9();
-        cluster.leave_work().await;
+        cluster.request_write().await;
         let began = cluster.clock.monotonic();
         cluster.start_nimbus(leader);
         led.add(cluster.led_after(term).await.since(began));
-        written.add(cluster.work_done().await.since(began));
-        assert_eq!(cluster.leader().await, leader, "the other one waits for the dead session");
+        written.add(cluster.write_done().await.since(began));
+        assert_eq!(cluster.leader().await, leader, "the other nimbus waits for the dead session");
         cluster.ready(2).await;
     }
     report.row(

@@ -1,4 +1,4 @@
-//! What the server alone takes: the floors that other figures stand on.
+//! Times of the ZooKeeper server alone: the floors of the other figures.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use stormkeeper_runtime::tasks::Tasks;
 
 use crate::report::Samples;
 
-/// Enough for a median that stands.
+/// Number of probes, enough for a stable median.
 const N_PROBES: usize = 200;
 
-/// How many batches are read at once, where a reader does not wait for each.
+/// Number of batches that a concurrent reader reads at once.
 const N_READERS: usize = 8;
 
 fn probe() -> TreePath {
     "/probe".parse().expect("a valid path")
 }
 
-/// The time of one transaction of two operations, and of a watch: from before a write by
-/// one session until another one has been woken by it and has read.
+/// Measures one transaction of two operations, and a watch: from before a write by one session
+/// until another session was woken by it and has read.
 pub(crate) async fn round_trips(options: Options, clock: &Clock) -> (Samples, Samples) {
     let tasks = Tasks::default();
     let connect = || ZooKeeperTree::connect(options.clone(), fastrand::Rng::new(), &tasks);
@@ -66,7 +66,7 @@ pub(crate) async fn round_trips(options: Options, clock: &Clock) -> (Samples, Sa
     (multis, watches)
 }
 
-/// The paths of everything that a nimbus reads: the records, and the parents of beats.
+/// Paths of everything that a nimbus reads: the records, and the parents of heartbeats.
 pub(crate) async fn record_paths(tree: &dyn Tree) -> Vec<TreePath> {
     let mut paths = layout::roots();
     let families = tree.get_many(&paths).await.expect("read");
@@ -80,7 +80,7 @@ pub(crate) async fn record_paths(tree: &dyn Tree) -> Vec<TreePath> {
     paths
 }
 
-/// Reads all of `paths`, batch after batch, and with several batches under way.
+/// Reads all of `paths`, batch after batch, and with several batches in flight.
 pub(crate) async fn read_all(tree: &Arc<dyn Tree>, clock: &Clock, paths: &[TreePath]) -> (Samples, Samples) {
     const N_RUNS: usize = 5;
     let (mut one_by_one, mut at_once) = (Samples::default(), Samples::default());

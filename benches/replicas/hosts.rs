@@ -1,9 +1,9 @@
-//! Hosts, in a process of its own: supervisors that are registered and workers that beat,
-//! by the orders that the leader writes, without the processes that they stand for.
+//! Simulated hosts in a separate process: registered supervisors, and workers that send heartbeats
+//! according to the assignments of the leader, without real worker processes.
 //!
-//! Each supervisor and each worker keeps its ephemerals through a `Presence` of its own, as
-//! the real ones do, in sessions that several hosts share; and each worker writes the beats
-//! of all of its tasks anew, with other counts, once in a period.
+//! Each supervisor and each worker keeps its ephemerals through its own `Presence`, like the real
+//! daemons, in sessions that several hosts share. Each worker rewrites the heartbeats of all of its
+//! tasks, with new counts, once per period.
 
 use std::{collections::BTreeMap, io::Read as _, sync::Arc, time::Duration};
 
@@ -35,25 +35,25 @@ const BEAT_PERIOD: Duration = Duration::from_secs(10);
 
 const FIRST_PORT: u16 = 6700;
 
-/// Which hosts a process stands for.
+/// Hosts that one process simulates.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hosts {
-    /// The number of the first.
+    /// Number of the first host.
     pub(crate) first: usize,
     pub(crate) n: usize,
-    /// The slots of each.
+    /// Number of slots of each host.
     pub(crate) n_slots: u16,
     pub(crate) n_sessions: usize,
     pub(crate) session_timeout: Duration,
 }
 
-/// The supervisor of host `n`.
+/// Id of the supervisor of host `n`.
 pub(crate) fn supervisor_id(n: usize) -> SupervisorId {
     format!("host-{n:04}").parse().expect("a valid id")
 }
 
 impl Hosts {
-    /// Starts the process that stands for them.
+    /// Starts the process that simulates the hosts.
     pub(crate) fn start(self, cluster: &Cluster) -> Process {
         let this = std::env::current_exe().expect("this program has a path");
         let servers = cluster.options().servers.join(",");
@@ -81,7 +81,7 @@ impl Hosts {
     }
 }
 
-/// Stands for hosts until its input ends, which its parent's end makes happen.
+/// Simulates hosts until standard input is closed, which happens when the parent ends.
 pub(crate) async fn run(args: &[&str]) {
     stormkeeper_runtime::telemetry::log_to_stderr(Some("warn"));
     let hosts = Hosts::parse(&args[1..]);
@@ -98,7 +98,7 @@ pub(crate) async fn run(args: &[&str]) {
     }
     let input = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
     tokio::select! {
-        // Cancel-safe: whichever ends first ends the process.
+        // Cancel-safe: the first to end ends the process.
         _ended = input => {}
         () = async { tasks.cancelled().cancelled().await } => panic!("a host has ended"),
     }
@@ -108,7 +108,7 @@ struct Host {
     n: usize,
     n_slots: u16,
     tree: Arc<dyn Tree>,
-    /// With the tasks of this program that stand for them.
+    /// Simulated workers, each with its tasks and the async tasks that send their heartbeats.
     workers: BTreeMap<(TopologyId, Port), (TaskSet, Tasks)>,
 }
 
@@ -127,14 +127,14 @@ impl Host {
         let mut orders = self.tree.watch(&layout::orders(&id), Scope::Node);
         loop {
             orders.changed().await;
-            if let Err(error) = self.obey(&id).await {
-                panic!("{id} cannot read its orders: {error}");
+            if let Err(error) = self.reconcile(&id).await {
+                panic!("{id} cannot read its assignments: {error}");
             }
         }
     }
 
-    /// Starts and stops workers as the orders say.
-    async fn obey(&mut self, id: &SupervisorId) -> Result<(), Box<dyn std::error::Error>> {
+    /// Starts and stops workers according to the supervisor's assignments.
+    async fn reconcile(&mut self, id: &SupervisorId) -> Result<(), Box<dyn std::error::Error>> {
         let store = Store::new(Arc::clone(&self.tree));
         let mut wanted = BTreeMap::new();
         let orders = store.orders(id).await?;
@@ -144,8 +144,8 @@ impl Host {
                 wanted.insert((topology.clone(), port), worker.tasks.clone());
             }
         }
-        // Dropping a worker's tasks leaves its beats to the session; only a lost host, whose
-        // session ends, ever loses a worker here.
+        // Stopping a worker leaves its heartbeats to the session. A worker is only stopped here on
+        // a lost host, whose session ends.
         self.workers.retain(|slot, (tasks, _)| wanted.get(slot) == Some(tasks));
         for ((topology, port), tasks) in wanted {
             let slot = (topology.clone(), port);
@@ -158,7 +158,7 @@ impl Host {
     }
 }
 
-/// Keeps the beats of one worker, as `worker::beat` does.
+/// Keeps the heartbeats of one worker, as `worker::beat` does.
 fn beat(tree: &Arc<dyn Tree>, host: &SupervisorId, topology: TopologyId, port: Port, set: &TaskSet) -> Tasks {
     let tasks = Tasks::default();
     let presence = Presence::start(Arc::clone(tree), &tasks);

@@ -1,5 +1,5 @@
-//! A cluster full of topologies: submitted through the API, placed by the leader, run by
-//! hosts that only beat.
+//! A cluster full of topologies: submitted through the API, placed by the leader, and run by
+//! simulated hosts that only send heartbeats.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use stormkeeper_topology_package::package as bundle;
 
 use crate::{cluster::Cluster, report::Samples, watching::PATIENCE};
 
-/// How large the topologies are, all alike.
+/// Number and size of the topologies, which are all alike.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) n_topologies: usize,
@@ -27,10 +27,10 @@ impl Load {
         self.n_topologies * self.n_tasks_each as usize
     }
 
-    /// Submits all of them and answers how long each took.
+    /// Submits all topologies and returns the duration of each submit.
     pub(crate) async fn submit(self, cluster: &Cluster) -> Samples {
         let topology = self.topology();
-        let bundle = bundle::pack(&topology, Vec::new(), 1 << 20).expect("a small blob");
+        let bundle = bundle::pack(&topology, Vec::new(), 1 << 20).expect("a small package");
         let client = cluster.client().await;
         client.put_blob(&bundle.key, bundle.bytes.into()).await.expect("stored");
         let mut took = Samples::default();
@@ -48,7 +48,7 @@ impl Load {
         took
     }
 
-    /// A tenth of its tasks are spouts.
+    /// Topology with one tenth of its tasks in a spout.
     fn topology(self) -> Topology {
         let id = |text: &str| text.parse::<ComponentId>().expect("a valid id");
         let component = |kind, parallelism, outputs, inputs| Component {
@@ -85,14 +85,14 @@ pub(crate) async fn wait_for_hosts(cluster: &Cluster, n: usize) {
     .await;
 }
 
-/// Waits until `n` tasks beat.
+/// Waits until `n` tasks send heartbeats.
 pub(crate) async fn wait_for_beats(cluster: &Cluster, n: usize) {
-    wait_until("every task beats", PATIENCE, async || {
+    wait_until("every task sends heartbeats", PATIENCE, async || {
         let there = n_beats(&*cluster.tree).await;
         if there == n {
             return Ok(());
         }
-        // A look reads every name; the hosts need the server more.
+        // Each check reads every name; the hosts need the server more.
         tokio::time::sleep(Duration::from_millis(200)).await;
         Err(format!("{there} of {n}"))
     })

@@ -1,17 +1,17 @@
-//! How fast nimbus replicas are: on real ZooKeeper, with real nimbus processes.
+//! Speed of nimbus replicas, with real ZooKeeper servers and real nimbus processes.
 //!
 //! ```sh
 //! cargo bench --bench replicas -- failover   # a stopped, a killed, a restarted leader
 //! cargo bench --bench replicas -- takeover   # a new leader of 300 topologies
-//! cargo bench --bench replicas -- steady     # 100,000 tasks that beat, and a lost host
-//! cargo bench --bench replicas -- register   # 10,000 beats from one host
+//! cargo bench --bench replicas -- steady     # 100,000 tasks with heartbeats, and a lost host
+//! cargo bench --bench replicas -- register   # 10,000 heartbeats from one host
 //! ```
 //!
-//! A `3` behind it makes ZooKeeper an ensemble of three servers instead of one. Each prints a table: the figure, what it is to be, and the floor beside it, which is
-//! measured in the same run. It is no test: it passes no judgement, and fails only when
-//! something does not happen at all.
+//! With a trailing `3`, ZooKeeper is an ensemble of three servers instead of one. Each benchmark
+//! prints a table: the figure, its goal, and floors that are measured in the same run. A missed
+//! goal is not a failure; a benchmark fails only if an expected event does not happen at all.
 
-#![expect(clippy::print_stdout, reason = "the table is what it is for")]
+#![expect(clippy::print_stdout, reason = "the table is printed")]
 
 mod cluster;
 mod failover;
@@ -32,7 +32,7 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
-        // A process of its own for hosts and their workers, started by the others.
+        // Simulates hosts and their workers, in a process started by the other benchmarks.
         [hosts::VERB, ref rest @ ..] => runtime().block_on(hosts::run(rest)),
         [] => VERBS.iter().for_each(|verb| measure(verb, 1)),
         [verb] if VERBS.contains(&verb) => measure(verb, 1),
@@ -48,7 +48,7 @@ fn measure(verb: &str, n_servers: usize) {
             "takeover" => takeover::run(n_servers).await,
             "steady" => steady::run(n_servers).await,
             "register" => register::run(n_servers).await,
-            _ => unreachable!("the verbs are these"),
+            _ => unreachable!("the caller has checked the verb"),
         }
     });
     report.print();

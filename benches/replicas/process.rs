@@ -1,4 +1,4 @@
-//! Child processes: ended with their owner, and looked at through `/proc`.
+//! Child processes: ended with their owner, and observed through `/proc`.
 
 use std::{
     fs,
@@ -9,13 +9,13 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Linux counts the CPU time of processes in these, on every machine it runs on.
+/// Linux counts the CPU time of processes in these ticks, on every machine.
 const TICKS_PER_SECOND: u32 = 100;
 
 /// A child process. Killed when dropped.
 pub(crate) struct Process {
     child: Child,
-    /// Closed when its owner ends, however that ends; a child that reads it can end as well.
+    /// Closed when its owner ends in any way; a child that reads it can end as well.
     _input: Option<std::process::ChildStdin>,
 }
 
@@ -38,23 +38,23 @@ impl Process {
         Pid::from_child(&self.child)
     }
 
-    /// `kill -9`, and reaps it.
+    /// Kills the process (`kill -9`) and reaps it.
     pub(crate) fn kill9(mut self) {
         self.end();
     }
 
-    /// SIGTERM. [`Process::ended`] waits for what comes of it.
+    /// Sends SIGTERM. [`Process::ended`] waits for the end.
     pub(crate) fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("a running process takes signals");
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process has ended by itself.
     pub(crate) fn ended(mut self) {
-        self.child.wait().expect("it is ours");
+        self.child.wait().expect("it is a child of this process");
     }
 
     fn end(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _killed_or_gone = self.child.kill();
         let _reaped = self.child.wait();
     }
@@ -66,17 +66,17 @@ impl Drop for Process {
     }
 }
 
-/// How much CPU time a process has used, of all its threads.
+/// CPU time that a process has used, including all threads.
 pub(crate) fn cpu_time(pid: Pid) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
-    // The name, which may hold anything, ends with the last parenthesis.
+    // The name, which may contain any characters, ends with the last parenthesis.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    // utime and stime are the 14th and 15th field, and two came before.
+    // utime and stime are fields 14 and 15; two fields precede the last parenthesis.
     let ticks: u32 = fields.skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
     Duration::from_secs(1) * ticks / TICKS_PER_SECOND
 }
 
-/// How much memory a process holds, in bytes.
+/// Resident memory of a process, in bytes.
 pub(crate) fn resident_bytes(pid: Pid) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! 10,000 beats from the workers of one host.
+//! Registration of 10,000 heartbeats by the workers of one host.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,22 +27,22 @@ const N_RUNS: usize = 7;
 const N_WORKERS: u16 = 10;
 const N_TASKS_EACH: u32 = 1000;
 
-/// As many operations as a `Presence` puts into one transaction.
+/// Number of operations that a `Presence` puts into one transaction.
 const BATCH: usize = 100;
 
-/// How many transactions of the floor are under way at once.
+/// Number of concurrent transactions of the floor.
 const N_AT_ONCE: usize = 100;
 
 pub(crate) async fn run(n_servers: usize) -> Report {
     let mut report =
-        Report::new("10,000 tasks in 10 workers register their beats, each worker in a session of its own");
+        Report::new("10,000 tasks in 10 workers register their heartbeats, each worker in its own session");
     let settings = Settings { session_timeout: Duration::from_secs(10), extra: "" };
     let cluster = Cluster::start(n_servers, 1, &settings).await;
     let leader = cluster.nimbus(0).pid();
     let (mut registered, mut cpu) = (Samples::default(), Samples::default());
     let (mut raw, mut singly) = (Samples::default(), Samples::default());
     for n in 0..N_RUNS {
-        // A place for beats of its own each time: one without a topology is removed after a
+        // New parents of heartbeats for each run: a parent without a topology is removed after a
         // minute.
         let before = cpu_time(leader);
         registered.add(register(&cluster, &place(&cluster, 3 * n).await).await);
@@ -51,7 +51,7 @@ pub(crate) async fn run(n_servers: usize) -> Report {
         singly.add(create(&cluster, &place(&cluster, 3 * n + 2).await, 1).await);
     }
     report.row("until all are in the tree", "seconds", registered);
-    report.floor("CPU time of the leader, which watches, until they are gone again", cpu);
+    report.floor("CPU time of the leader, which watches, until they are removed again", cpu);
     report.floor("bare creates in one session, 100 to a transaction, 100 at once", raw);
     report.floor("bare creates, one to a transaction, 100 at once", singly);
     report
@@ -78,7 +78,7 @@ fn beats(topology: &TopologyId, worker: u16) -> impl Iterator<Item = (Ephemeral,
     })
 }
 
-/// Ten workers that are connected begin to beat.
+/// Ten connected workers register their heartbeats.
 async fn register(cluster: &Cluster, topology: &TopologyId) -> Duration {
     let (tasks, options) = (Tasks::default(), cluster.options());
     let trees: Vec<Arc<dyn Tree>> = (0..N_WORKERS)
@@ -100,7 +100,7 @@ async fn register(cluster: &Cluster, topology: &TopologyId) -> Duration {
     took
 }
 
-/// The same znodes, without anything but the requests.
+/// Creates the same znodes with bare requests.
 async fn create(cluster: &Cluster, topology: &TopologyId, batch: usize) -> Duration {
     let (tasks, options) = (Tasks::default(), cluster.options());
     let tree = ZooKeeperTree::connect(options, fastrand::Rng::new(), &tasks);

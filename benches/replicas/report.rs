@@ -1,4 +1,4 @@
-//! What was measured, as rows of a table.
+//! Results, as rows of a table.
 
 use std::{fmt, time::Duration};
 
@@ -8,7 +8,7 @@ pub(crate) struct Report {
     rows: Vec<[String; 3]>,
 }
 
-/// The same thing, measured several times.
+/// Several measurements of the same quantity.
 #[derive(Default)]
 pub(crate) struct Samples(Vec<Duration>);
 
@@ -17,12 +17,12 @@ impl Report {
         Self { title, rows: Vec::new() }
     }
 
-    /// A figure that has a goal.
+    /// Adds a figure with a goal.
     pub(crate) fn row(&mut self, what: impl Into<String>, goal: &str, measured: impl fmt::Display) {
         self.rows.push([what.into(), goal.to_owned(), measured.to_string()]);
     }
 
-    /// A figure to compare others with.
+    /// Adds a figure for comparison.
     pub(crate) fn floor(&mut self, what: impl Into<String>, measured: impl fmt::Display) {
         self.row(what, "–", measured);
     }
@@ -66,7 +66,7 @@ impl fmt::Display for Samples {
     }
 }
 
-/// A time with as many digits as mean something.
+/// Formats a time with its significant digits.
 pub(crate) fn millis(time: Duration) -> String {
     let millis = time.as_secs_f64() * 1000.0;
     match millis {

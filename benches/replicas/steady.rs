@@ -1,4 +1,4 @@
-//! 100,000 tasks that beat: what it costs, and how soon a lost host is noticed.
+//! 100,000 tasks with heartbeats: their cost, and the time until a lost host is detected.
 
 use std::time::Duration;
 
@@ -16,22 +16,22 @@ use crate::{
 
 const LOAD: Load = Load { n_topologies: 100, n_tasks_each: 1000, n_workers_each: 4 };
 
-/// Each with 4 workers of 250 tasks; hosts that are lost are in a process of their own.
+/// Hosts with 4 workers of 250 tasks each. Each host to be lost is a process of its own.
 const N_HOSTS: usize = 100;
 const N_LOST: usize = 5;
 
-/// Room for the tasks of lost hosts.
+/// Slots per host, with room for the tasks of lost hosts.
 const N_SLOTS: u16 = 8;
 
-/// Six periods of beats.
+/// Six heartbeat periods.
 const STEADY: Duration = Duration::from_secs(60);
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(n_servers: usize) -> Report {
     let mut report = Report::new("100,000 tasks of 100 topologies in 400 workers on 100 hosts");
-    // Host loss waits for nothing but the session: no time for the supervisor to come back,
-    // none for a new leader to settle.
+    // The detection of a lost host waits for its session only, not for the supervisor to come back,
+    // nor for a new leader to settle.
     let extra = "nimbus.supervisor.timeout.secs: 0\nnimbus.settle.secs: 0\n";
     let settings = Settings { session_timeout: SESSION_TIMEOUT, extra };
     let cluster = Cluster::start(n_servers, 2, &settings).await;
@@ -43,17 +43,17 @@ pub(crate) async fn run(n_servers: usize) -> Report {
     let submits = LOAD.submit(&cluster).await;
     wait_for_beats(&cluster, LOAD.n_tasks()).await;
     let cpu = cpu_time(cluster.nimbus(cluster.leader().await).pid());
-    report.floor("CPU time of the leader until all of them are placed and beat", millis(cpu));
-    report.floor("one submit while they are submitted one after the other", submits);
+    report.floor("CPU time of the leader until all tasks are placed and send heartbeats", millis(cpu));
+    report.floor("one submit while all are submitted one after the other", submits);
     steady(&cluster, &rest, &mut report).await;
     lose_hosts(&cluster, &mut doomed, &mut report).await;
     report
 }
 
-/// What one number of `mntr` or `srvr` says.
+/// Returns one number of the server's response to `mntr` or `srvr`.
 async fn ask(cluster: &Cluster, word: &str, key: &str) -> u64 {
-    let answer = cluster.zookeeper.servers[0].ask(word).await.expect("the server answers");
-    let line = answer.lines().find_map(|line| line.strip_prefix(key)).expect("the server knows it").trim();
+    let answer = cluster.zookeeper.servers[0].ask(word).await.expect("a response of the server");
+    let line = answer.lines().find_map(|line| line.strip_prefix(key)).expect("a line with the key").trim();
     match line.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).expect("a number"),
         None => line.parse().expect("a number"),
@@ -66,7 +66,7 @@ async fn steady(cluster: &Cluster, hosts: &Process, report: &mut Report) {
         ("the leader", cluster.nimbus(leader).pid()),
         ("the other nimbus", cluster.nimbus(1 - leader).pid()),
         ("ZooKeeper", cluster.zookeeper.servers[0].pid().expect("it runs")),
-        ("the process that stands for 95 hosts", hosts.pid()),
+        ("the process that simulates 95 hosts", hosts.pid()),
     ];
     let (began, zxid) = (cluster.clock.monotonic(), ask(cluster, "srvr", "Zxid:").await);
     let received = ask(cluster, "mntr", "zk_packets_received").await;
@@ -91,7 +91,7 @@ async fn lose_hosts(cluster: &Cluster, doomed: &mut Vec<Process>, report: &mut R
     let (mut ended, mut written, mut beating) = (Samples::default(), Samples::default(), Samples::default());
     for n in (0..N_LOST).rev() {
         let id = supervisor_id(n);
-        let orders = cluster.store.orders(&id).await.expect("read").expect("it has orders");
+        let orders = cluster.store.orders(&id).await.expect("read").expect("it has assignments");
         let concerned: Vec<TopologyId> = orders.value.topologies.into_keys().collect();
         let began = cluster.clock.monotonic();
         doomed.pop().expect("one for each").kill9();
@@ -107,11 +107,11 @@ async fn lose_hosts(cluster: &Cluster, doomed: &mut Vec<Process>, report: &mut R
         "1 s",
         written,
     );
-    report.floor("until all of them beat elsewhere", beating);
+    report.floor("until all of them send heartbeats elsewhere", beating);
     report.floor("kill -9 of the host, session timeout 10 s: until its session has ended", ended);
 }
 
-/// When the last of `topologies` was assigned to others than `lost`.
+/// Waits until all of `topologies` are assigned to other supervisors than `lost`; returns the time.
 async fn reassigned(cluster: &Cluster, lost: &SupervisorId, topologies: &[TopologyId]) -> Monotonic {
     let mut last = cluster.clock.monotonic();
     for id in topologies {

@@ -1,4 +1,4 @@
-//! How soon a new leader of a large cluster decides.
+//! Time until a new leader of a large cluster has decided.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(crate) async fn run(n_servers: usize) -> Report {
     wait_for_hosts(&cluster, N_SUPERVISORS).await;
     let submits = LOAD.submit(&cluster).await;
     wait_for_beats(&cluster, LOAD.n_tasks()).await;
-    report.floor("one submit while they are submitted one after the other", submits);
+    report.floor("one submit while all are submitted one after the other", submits);
 
     takeovers(&mut cluster, &mut report).await;
     starts(&mut cluster, &mut report).await;
@@ -47,7 +47,7 @@ pub(crate) async fn run(n_servers: usize) -> Report {
     report
 }
 
-/// A follower takes over from a leader that stops.
+/// A follower takes over after the leader is stopped.
 async fn takeovers(cluster: &mut Cluster, report: &mut Report) {
     let (mut decided, mut since_stop) = (Samples::default(), Samples::default());
     for _ in 0..N_WARM {
@@ -57,8 +57,8 @@ async fn takeovers(cluster: &mut Cluster, report: &mut Report) {
         let began = cluster.clock.monotonic();
         nimbus.terminate();
         let led = cluster.led_after(term).await;
-        cluster.leave_work().await;
-        let done = cluster.work_done().await;
+        cluster.request_write().await;
+        let done = cluster.write_done().await;
         decided.add(done.since(led));
         since_stop.add(done.since(began));
         nimbus.ended();
@@ -66,10 +66,10 @@ async fn takeovers(cluster: &mut Cluster, report: &mut Report) {
         cluster.ready(2).await;
     }
     report.row("a follower wins: until it has decided and written", "2 s", decided);
-    report.floor("SIGTERM to its predecessor: until then", since_stop);
+    report.floor("from SIGTERM to its predecessor until then", since_stop);
 }
 
-/// A nimbus that knows nothing yet starts and leads.
+/// A nimbus with an empty view starts and leads.
 async fn starts(cluster: &mut Cluster, report: &mut Report) {
     let follower = 1 - cluster.leader().await;
     let nimbus = cluster.take_nimbus(follower);
@@ -81,11 +81,11 @@ async fn starts(cluster: &mut Cluster, report: &mut Report) {
     for _ in 0..N_COLD {
         let term = cluster.term().await;
         cluster.take_nimbus(leader).kill9();
-        cluster.leave_work().await;
+        cluster.request_write().await;
         let began = cluster.clock.monotonic();
         cluster.start_nimbus(leader);
         let led = cluster.led_after(term).await;
-        let done = cluster.work_done().await;
+        let done = cluster.write_done().await;
         decided.add(done.since(led));
         since_start.add(done.since(began));
         cpu.add(cpu_time(cluster.nimbus(leader).pid()));

@@ -1,15 +1,15 @@
-//! Waiting for the tree to say something, and noting when it did.
+//! Waits for changes of the tree, with the time of each.
 
 use std::time::Duration;
 
 use stormkeeper_coordination::tree::{Node, Scope, Tree, TreePath};
 use stormkeeper_model::clock::{Clock, Monotonic};
 
-/// Longer than anything that is measured; what takes so long does not happen.
+/// Timeout of every wait, longer than anything that is measured.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Waits until `found` finds what it wants in the znode at `path`, or in its absence, and
-/// says when that was seen: a watch's delivery and one read after it happened.
+/// Waits until `found` returns a value for the znode at `path` or for its absence. Returns the
+/// value and the time at which it was seen: one delivery of a watch and one read after the change.
 pub(crate) async fn until<T>(
     tree: &dyn Tree,
     clock: &Clock,
@@ -19,7 +19,7 @@ pub(crate) async fn until<T>(
     let mut watcher = tree.watch(path, Scope::Node);
     let seen = async {
         loop {
-            let node = tree.get(path).await.expect("the tree answers");
+            let node = tree.get(path).await.expect("a response of the tree");
             if let Some(found) = found(node.as_ref()) {
                 return (found, clock.monotonic());
             }
@@ -28,11 +28,11 @@ pub(crate) async fn until<T>(
     };
     match tokio::time::timeout(PATIENCE, seen).await {
         Ok(seen) => seen,
-        Err(_) => panic!("waited {PATIENCE:?} in vain for a change of {path}"),
+        Err(_) => panic!("timed out after {PATIENCE:?}: no expected change of {path}"),
     }
 }
 
-/// Waits until nothing is at `path`.
+/// Waits until there is no znode at `path`.
 pub(crate) async fn until_gone(tree: &dyn Tree, clock: &Clock, path: &TreePath) -> Monotonic {
     until(tree, clock, path, |node| node.is_none().then_some(())).await.1
 }

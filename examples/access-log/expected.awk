@@ -1,4 +1,4 @@
-# What the example must count, by other means: prints "path X", "status X" or "reason X" for each line.
+# Expected counts, computed independently: prints "path X", "status X" or "reason X" for each line.
 #
 #   awk -f expected.awk resources/logs/*.log | sort | uniq -c
 {

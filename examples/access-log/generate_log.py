@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the example's access log to stdout: the same 2,000 lines on every run.
 
-About one line in a hundred is broken in one of the ways in which real logs break.
+About one line in a hundred is malformed in one of the ways that occur in real logs.
 
     python3 examples/access-log/generate_log.py > examples/access-log/resources/logs/access.log
 """
@@ -70,13 +70,13 @@ def good_line(choose, when):
 
 def broken_line(choose, line):
     ways = [
-        # The disk was full: the line ends in the middle.
+        # The disk was full: the line is truncated.
         lambda: line[: choose.randint(20, line.rindex('"'))],
-        # Somebody spoke TLS to the plain port.
+        # A client used TLS on the plain-text port.
         lambda: line.replace(line.split('"')[1], "\\x16\\x03\\x01\\x02"),
-        # The connection was closed before a request came.
+        # The connection was closed before the request.
         lambda: line.replace(line.split('"')[1], "-"),
-        # A log shipper lost the answer.
+        # A log shipper lost the status and the size.
         lambda: '"'.join(line.split('"')[:2] + [" - - "] + line.split('"')[3:]),
         # Another program wrote to the same file.
         lambda: "logrotate: rotating pattern forced from command line",

@@ -1,14 +1,14 @@
-//! What may have become of a topology, given what was asked and what was answered.
+//! Possible states of a topology, given the requested operations and their responses.
 //!
-//! A change whose answer says that it was made is made; one that was refused is not. One
-//! whose answer was lost may happen at once, or later (the request may lie in the socket of a
-//! process that stands still), or never: from then on both are possible.
+//! An operation with a successful response took effect; a rejected operation did not. An operation
+//! without a response may take effect at once, or later (the request may be in the socket of a
+//! frozen process), or never: from then on, both are possible.
 
 use std::collections::BTreeSet;
 
-/// A change that an operator asks for.
+/// An operation that an operator requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum Operation {
     Submit,
     Rebalance { workers: u32, sinks: u32 },
     Activate,
@@ -16,7 +16,7 @@ pub(super) enum Wish {
     Kill,
 }
 
-/// What the answer says of the effect of a change.
+/// Effect of an operation, according to the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Done,
@@ -24,68 +24,71 @@ pub(super) enum Outcome {
     Unknown,
 }
 
-/// A topology, or that there is none.
+/// State of a topology, or its absence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum State {
     Gone,
-    There { workers: u32, sinks: u32, is_active: bool },
+    Present { workers: u32, sinks: u32, is_active: bool },
 }
 
-/// Every state that one topology may be in.
+/// All possible states of one topology.
 #[derive(Debug, Clone)]
 pub(super) struct Expectation {
     possible: BTreeSet<State>,
-    /// Changes of unknown outcome, which may still take effect.
-    floating: Vec<Wish>,
+    /// Operations with an unknown outcome, which may still take effect.
+    pending: Vec<Operation>,
 }
 
 impl State {
-    /// As the topology file says.
-    pub(super) const SUBMITTED: Self = Self::There { workers: 2, sinks: 2, is_active: true };
+    /// State after a submit, as the topology file defines it.
+    pub(super) const SUBMITTED: Self = Self::Present { workers: 2, sinks: 2, is_active: true };
 
-    fn after(self, wish: Wish) -> Self {
-        match (self, wish) {
-            (Self::Gone, Wish::Submit) => Self::SUBMITTED,
-            (Self::Gone, _) | (_, Wish::Kill) => Self::Gone,
-            (Self::There { .. }, Wish::Submit) => self,
-            (Self::There { is_active, .. }, Wish::Rebalance { workers, sinks }) => {
-                Self::There { workers, sinks, is_active }
+    fn after(self, operation: Operation) -> Self {
+        match (self, operation) {
+            (Self::Gone, Operation::Submit) => Self::SUBMITTED,
+            (Self::Gone, _) | (_, Operation::Kill) => Self::Gone,
+            (Self::Present { .. }, Operation::Submit) => self,
+            (Self::Present { is_active, .. }, Operation::Rebalance { workers, sinks }) => {
+                Self::Present { workers, sinks, is_active }
             }
-            (Self::There { workers, sinks, .. }, Wish::Activate | Wish::Deactivate) => {
-                Self::There { workers, sinks, is_active: wish == Wish::Activate }
+            (Self::Present { workers, sinks, .. }, Operation::Activate | Operation::Deactivate) => {
+                Self::Present { workers, sinks, is_active: operation == Operation::Activate }
             }
         }
     }
 }
 
 impl Expectation {
-    /// Of a name that was never used.
+    /// Expectation for a name that was never used.
     pub(super) fn nothing() -> Self {
-        Self { possible: [State::Gone].into(), floating: Vec::new() }
+        Self { possible: [State::Gone].into(), pending: Vec::new() }
     }
 
-    /// Takes in what was answered.
-    pub(super) fn learn(&mut self, wish: Wish, outcome: Outcome) {
+    /// Records the outcome of an operation.
+    pub(super) fn record(&mut self, operation: Operation, outcome: Outcome) {
         match outcome {
             Outcome::Nothing => {}
-            Outcome::Unknown => self.floating.push(wish),
+            Outcome::Unknown => self.pending.push(operation),
             Outcome::Done => {
-                if wish != Wish::Submit {
-                    // It was there, so a submit that floated has landed, and lands once.
+                if operation != Operation::Submit {
+                    // The topology existed, so a pending submit has taken effect, and does so once
+                    // only.
                     self.possible.remove(&State::Gone);
-                    self.floating.retain(|floating| *floating != Wish::Submit);
+                    self.pending.retain(|pending| *pending != Operation::Submit);
                 }
-                self.possible = self.possible.iter().map(|state| state.after(wish)).collect();
+                self.possible = self.possible.iter().map(|state| state.after(operation)).collect();
             }
         }
-        self.let_float();
+        self.apply_pending();
     }
 
-    /// Adds every state that floating changes can lead to.
-    fn let_float(&mut self) {
+    /// Adds every state to which pending operations can lead.
+    fn apply_pending(&mut self) {
         loop {
-            let pairs =
-                self.possible.iter().flat_map(|state| self.floating.iter().map(|wish| state.after(*wish)));
+            let pairs = self
+                .possible
+                .iter()
+                .flat_map(|state| self.pending.iter().map(|operation| state.after(*operation)));
             let reached: BTreeSet<State> = pairs.filter(|state| !self.possible.contains(state)).collect();
             if reached.is_empty() {
                 return;
@@ -98,8 +101,8 @@ impl Expectation {
         self.possible.contains(&state)
     }
 
-    /// Whether it may be there, so that there is something to ask of it.
-    pub(super) fn may_be_there(&self) -> bool {
+    /// True if the topology may exist, so that operations on it make sense.
+    pub(super) fn may_exist(&self) -> bool {
         self.possible.iter().any(|state| *state != State::Gone)
     }
 
@@ -111,34 +114,34 @@ impl Expectation {
 mod tests {
     use super::*;
 
-    const REBALANCE: Wish = Wish::Rebalance { workers: 3, sinks: 1 };
-    const REBALANCED: State = State::There { workers: 3, sinks: 1, is_active: true };
+    const REBALANCE: Operation = Operation::Rebalance { workers: 3, sinks: 1 };
+    const REBALANCED: State = State::Present { workers: 3, sinks: 1, is_active: true };
 
-    fn after(steps: &[(Wish, Outcome)]) -> Vec<State> {
+    fn after(steps: &[(Operation, Outcome)]) -> Vec<State> {
         let mut expectation = Expectation::nothing();
-        for (wish, outcome) in steps {
-            expectation.learn(*wish, *outcome);
+        for (operation, outcome) in steps {
+            expectation.record(*operation, *outcome);
         }
         expectation.possible().iter().copied().collect()
     }
 
     #[test]
-    fn answers_narrow_what_is_possible() {
+    fn responses_narrow_the_possible_states() {
         use Outcome::{Done, Nothing, Unknown};
-        let check = |steps: &[(Wish, Outcome)], expected: &[State]| assert_eq!(after(steps), expected);
-        check(&[(Wish::Submit, Nothing)], &[State::Gone]);
-        check(&[(Wish::Submit, Done)], &[State::SUBMITTED]);
-        check(&[(Wish::Submit, Unknown)], &[State::Gone, State::SUBMITTED]);
-        check(&[(Wish::Submit, Unknown), (Wish::Kill, Nothing)], &[State::Gone, State::SUBMITTED]);
-        check(&[(Wish::Submit, Unknown), (Wish::Kill, Done)], &[State::Gone]);
-        check(&[(Wish::Submit, Unknown), (REBALANCE, Done)], &[REBALANCED]);
-        check(&[(Wish::Submit, Done), (REBALANCE, Unknown)], &[State::SUBMITTED, REBALANCED]);
-        // A lost rebalance may come after a later one.
-        let second = Wish::Rebalance { workers: 4, sinks: 2 };
-        let seconded = State::There { workers: 4, sinks: 2, is_active: true };
-        check(&[(Wish::Submit, Done), (REBALANCE, Unknown), (second, Done)], &[REBALANCED, seconded]);
+        let check = |steps: &[(Operation, Outcome)], expected: &[State]| assert_eq!(after(steps), expected);
+        check(&[(Operation::Submit, Nothing)], &[State::Gone]);
+        check(&[(Operation::Submit, Done)], &[State::SUBMITTED]);
+        check(&[(Operation::Submit, Unknown)], &[State::Gone, State::SUBMITTED]);
+        check(&[(Operation::Submit, Unknown), (Operation::Kill, Nothing)], &[State::Gone, State::SUBMITTED]);
+        check(&[(Operation::Submit, Unknown), (Operation::Kill, Done)], &[State::Gone]);
+        check(&[(Operation::Submit, Unknown), (REBALANCE, Done)], &[REBALANCED]);
+        check(&[(Operation::Submit, Done), (REBALANCE, Unknown)], &[State::SUBMITTED, REBALANCED]);
+        // A rebalance without a response may take effect after a later rebalance.
+        let second = Operation::Rebalance { workers: 4, sinks: 2 };
+        let seconded = State::Present { workers: 4, sinks: 2, is_active: true };
+        check(&[(Operation::Submit, Done), (REBALANCE, Unknown), (second, Done)], &[REBALANCED, seconded]);
         check(
-            &[(Wish::Submit, Done), (Wish::Kill, Unknown), (Wish::Kill, Nothing)],
+            &[(Operation::Submit, Done), (Operation::Kill, Unknown), (Operation::Kill, Nothing)],
             &[State::Gone, State::SUBMITTED],
         );
     }

@@ -1,11 +1,11 @@
-//! Three ZooKeeper servers, three nimbuses and three supervisors, to which everything happens
-//! that may happen, while topologies are submitted, rebalanced, stopped, started and killed.
-//! Afterwards everything must be as it was asked, and ZooKeeper's log must show leaders one
-//! after the other.
+//! Random faults in a cluster of three ZooKeeper servers, three nimbuses and three supervisors,
+//! while topologies are submitted, rebalanced, deactivated, activated and killed. At the end every
+//! topology must be in a state that its operator requested, and ZooKeeper's logs must show one
+//! leader after the other.
 //!
-//! One seed decides what happens, and when; the times of real processes are their own, so the
-//! same seed makes the same trouble and not the same run. `docs/testing.md` says how to run
-//! it for longer, and with another seed.
+//! One seed decides the faults and their times. The timing of real processes varies, so the same
+//! seed gives the same faults but not the same run. `docs/testing.md` explains how to run the test
+//! for longer, and with another seed.
 
 mod expectation;
 mod operator;
@@ -32,29 +32,29 @@ use self::{
     plan::{Event, Plan},
 };
 use crate::{
-    cluster::{Cluster, Shape, Wires, is_of_the_cluster, kill9},
+    cluster::{Cluster, Network, Shape, is_of_the_cluster, kill9},
     history::History,
 };
 
-/// What happens in every run of the tests.
+/// Seed and duration of a normal run.
 const SEED: u64 = 20;
 const SECONDS: u64 = 60;
 
-/// How long the cluster may take, when nothing goes wrong any more, to be as it was asked: a
-/// supervisor's or a task's time-out, a launch, and a busy machine.
-const HEALING: Duration = Duration::from_secs(150);
+/// Maximum time from the last fault until all topologies are as requested: a supervisor's or a
+/// task's timeout, a launch, and a busy machine.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// How long a look at who leads may hold up the plan.
-const AT_ONCE: Duration = Duration::from_millis(300);
+/// Longest delay of the plan by a query for the leader.
+const LEADER_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Shorter than the defaults, so that what is lost is placed again while the test runs.
+/// Timeouts shorter than the defaults, so that lost tasks are placed again during the test.
 const SETTINGS: &str =
     "nimbus.supervisor.timeout.secs: 8\nnimbus.task.timeout.secs: 8\nnimbus.task.launch.secs: 30\n";
 
-const SHAPE: Shape = Shape { wires: Wires::Proxied, ..Shape::REPLICATED };
+const SHAPE: Shape = Shape { network: Network::Proxied, ..Shape::REPLICATED };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn chaos_leaves_everything_as_it_was_asked() {
+async fn topologies_are_as_requested_after_random_faults() {
     let seed = number_from("STORMKEEPER_CHAOS_SEED", SEED);
     let length = Duration::from_secs(number_from("STORMKEEPER_CHAOS_SECS", SECONDS));
     let plan = Plan::new(seed, length, SHAPE);
@@ -70,14 +70,16 @@ async fn chaos_leaves_everything_as_it_was_asked() {
             .work(start, start + length)
     };
     let (ann, bob) = (operator("ann", seed.wrapping_add(1)), operator("bob", seed.wrapping_add(2)));
-    let ((), ann, bob) = tokio::join!(inflict(&mut cluster, &plan, start), ann, bob);
+    let ((), ann, bob) = tokio::join!(run_plan(&mut cluster, &plan, start), ann, bob);
     heal(&mut cluster).await;
     let topologies: Vec<Topology> = ann.into_iter().chain(bob).collect();
 
     cluster.wait_until_ready().await;
     let listed = wait_until_as_asked(&cluster, &topologies, &plan).await;
-    wait_until("nothing else is left", HEALING, async || {
-        strays(&cluster, &listed).await.map_err(|stray| format!("{stray}\n{plan}\n{}", cluster.logs()))
+    wait_until("no orphans are left", RECOVERY_TIMEOUT, async || {
+        find_orphans(&cluster, &listed)
+            .await
+            .map_err(|orphan| format!("{orphan}\n{plan}\n{}", cluster.logs()))
     })
     .await;
     for topology in &listed {
@@ -85,25 +87,25 @@ async fn chaos_leaves_everything_as_it_was_asked() {
     }
     cluster.wait_until_nothing_is_left().await;
 
-    let n_swallowed: u64 = cluster.proxies.iter().map(|proxy| proxy.n_swallowed()).sum();
+    let n_dropped_replies: u64 = cluster.proxies.iter().map(|proxy| proxy.n_dropped_replies()).sum();
     let history = History::of(&mut cluster);
-    history.assert_lawful();
+    history.assert_valid();
     let n_writes: usize = history.terms.values().map(|term| term.n_writes).sum();
     let n = |outcome| topologies.iter().map(|topology| topology.n_of(outcome)).sum::<usize>();
     eprintln!(
-        "{} topologies; {} changes done, {} refused, {} of unknown outcome; {} terms with {n_writes} writes; \
-         {} writes met the fence; {n_swallowed} answers swallowed",
+        "{} topologies; {} operations done, {} rejected, {} of unknown outcome; {} terms with {n_writes} writes; \
+         {} writes rejected by the fence; {n_dropped_replies} replies dropped",
         topologies.len(),
         n(Outcome::Done),
         n(Outcome::Nothing),
         n(Outcome::Unknown),
         history.terms.len(),
-        history.n_fenced_off,
+        history.n_rejected_by_fence,
     );
-    assert!(n(Outcome::Done) > 0, "nothing was ever done: {topologies:#?}");
+    assert!(n(Outcome::Done) > 0, "no operation succeeded: {topologies:#?}");
 }
 
-/// Waits until every topology is whole or gone, as was asked, and answers those there are.
+/// Waits until every topology is healthy or gone, as requested, and returns the existing ones.
 async fn wait_until_as_asked(
     cluster: &Cluster,
     topologies: &[Topology],
@@ -111,38 +113,40 @@ async fn wait_until_as_asked(
 ) -> Vec<TopologySummary> {
     let client = Client::new(cluster.apis().to_vec(), Timeouts::default()).expect("a client");
     let as_asked = async |spread| {
-        wait_until("everything is as it was asked", HEALING, async || {
+        wait_until("every topology is as requested", RECOVERY_TIMEOUT, async || {
             let listed = client.list().await.map_err(|error| error.to_string())?.topologies;
-            match judge(topologies, &listed, spread) {
+            match check(topologies, &listed, spread) {
                 Ok(()) => Ok(listed),
                 Err(wrong) => Err(format!("{wrong}\n{plan}\n{}", cluster.logs())),
             }
         })
         .await
     };
-    // What was placed while slots were short stays where it is until someone asks.
-    for short in as_asked(Spread::MaybeShort).await.iter().filter(|summary| is_short(summary)) {
+    // A topology that was placed while slots were scarce stays there until a rebalance.
+    for short in as_asked(Spread::MayBeShort).await.iter().filter(|summary| is_short(summary)) {
         let workers = short.workers_wanted.to_string();
         cluster.ok(&["rebalance", short.name.as_str(), "-w", "0s", "-n", &workers]);
     }
-    as_asked(Spread::Whole).await
+    as_asked(Spread::Full).await
 }
 
 fn number_from(variable: &str, default: u64) -> u64 {
     #[expect(clippy::disallowed_methods, reason = "a test has no configuration; docs/testing.md lists these")]
     let value = std::env::var(variable).ok();
-    value.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text:?} is no number")))
+    value.map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{variable}={text:?} is not a number"))
+    })
 }
 
-/// Carries out a plan.
-async fn inflict(cluster: &mut Cluster, plan: &Plan, start: Instant) {
+/// Applies the events of a plan at their times.
+async fn run_plan(cluster: &mut Cluster, plan: &Plan, start: Instant) {
     for (at, event) in &plan.events {
         tokio::time::sleep_until(start + *at).await;
-        happen(cluster, *event).await;
+        apply_event(cluster, *event).await;
     }
 }
 
-async fn happen(cluster: &mut Cluster, event: Event) {
+async fn apply_event(cluster: &mut Cluster, event: Event) {
     let Cluster { nimbuses, supervisors, zookeeper, proxies, .. } = cluster;
     match event {
         Event::KillNimbus(i) => nimbuses[i].kill9(),
@@ -154,17 +158,17 @@ async fn happen(cluster: &mut Cluster, event: Event) {
         Event::FreezeSupervisor(i) => supervisors[i].freeze(),
         Event::ThawSupervisor(i) => supervisors[i].thaw(),
         Event::KillServer(i) => zookeeper.servers[i].kill9(),
-        Event::StartServer(i) => zookeeper.servers[i].restart().await.expect("it comes back"),
+        Event::StartServer(i) => zookeeper.servers[i].restart().await.expect("the server starts again"),
         Event::FreezeServer(i) => zookeeper.servers[i].pause(),
         Event::ThawServer(i) => zookeeper.servers[i].resume(),
         Event::KillServers => zookeeper.kill9(),
-        Event::StartServers => zookeeper.restart().await.expect("they come back"),
+        Event::StartServers => zookeeper.restart().await.expect("the servers start again"),
         Event::Set(i, mode) => proxies[i].set(mode),
-        Event::Cut(i) => proxies[i].cut(),
-        Event::Swallow(n) => {
-            // Without an answer at once there is trouble enough.
-            if let Ok(Ok(leading)) = tokio::time::timeout(AT_ONCE, cluster.leading()).await {
-                cluster.proxies[leading.nimbus].swallow_after(n);
+        Event::Disconnect(i) => proxies[i].disconnect(),
+        Event::DropReply(n) => {
+            // Without an immediate response the cluster has faults enough.
+            if let Ok(Ok(leading)) = tokio::time::timeout(LEADER_TIMEOUT, cluster.leading()).await {
+                cluster.proxies[leading.nimbus].drop_reply_after(n);
             }
         }
         Event::KillWorker(i) => {
@@ -176,61 +180,61 @@ async fn happen(cluster: &mut Cluster, event: Event) {
     }
 }
 
-/// Ends what the plan has not mended: answers that are still to be swallowed.
+/// Ends the faults that the plan has not ended: replies that are still to be dropped.
 async fn heal(cluster: &mut Cluster) {
     for proxy in &cluster.proxies {
         proxy.heal();
     }
 }
 
-/// In how many workers a topology must run.
+/// Required number of workers of a topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spread {
-    Whole,
-    MaybeShort,
+    Full,
+    MayBeShort,
 }
 
-/// Whether a topology runs in fewer workers than it wants and could use.
+/// True if a topology has fewer workers than it requests and could use.
 fn is_short(summary: &TopologySummary) -> bool {
     let wanted = usize::try_from(summary.workers_wanted).expect("few");
     summary.workers_total < summary.tasks_total.min(wanted)
 }
 
-/// Whether every topology is whole or gone, as was asked.
-fn judge(topologies: &[Topology], listed: &[TopologySummary], spread: Spread) -> Result<(), String> {
+/// Checks that every topology is healthy or gone, as requested.
+fn check(topologies: &[Topology], listed: &[TopologySummary], spread: Spread) -> Result<(), String> {
     let mut found: BTreeMap<&str, &TopologySummary> = BTreeMap::new();
     for summary in listed {
         if found.insert(summary.name.as_str(), summary).is_some() {
-            return Err(format!("{} is there twice", summary.name));
+            return Err(format!("{} is listed twice", summary.name));
         }
     }
     for topology in topologies {
         let summary = found.remove(topology.name.as_str());
-        let tell = |what: String| {
+        let fail = |what: String| {
             let possible = topology.expectation.possible();
-            Err(format!("{}: {what}; possible: {possible:?}\n{}", topology.name, topology.story.join("\n")))
+            Err(format!("{}: {what}; possible: {possible:?}\n{}", topology.name, topology.log.join("\n")))
         };
-        let state = match summary.map(|summary| whole(summary, spread)) {
+        let state = match summary.map(|summary| healthy_state(summary, spread)) {
             None => State::Gone,
             Some(Ok(state)) => state,
-            Some(Err(trouble)) => return tell(trouble),
+            Some(Err(problem)) => return fail(problem),
         };
         if !topology.expectation.allows(state) {
-            return tell(format!("{state:?}"));
+            return fail(format!("{state:?}"));
         }
     }
     match found.keys().next() {
         None => Ok(()),
-        Some(name) => Err(format!("nobody asked for {name}")),
+        Some(name) => Err(format!("{name} was never submitted")),
     }
 }
 
-/// The state of a topology that runs as it should.
-fn whole(summary: &TopologySummary, spread: Spread) -> Result<State, String> {
+/// Returns the state of a healthy topology, or the reason why it is not healthy.
+fn healthy_state(summary: &TopologySummary, spread: Spread) -> Result<State, String> {
     let workers = summary.workers_wanted;
     let is_placed = summary.tasks_alive == summary.tasks_total
         && summary.tasks_assigned == summary.tasks_total
-        && (spread == Spread::MaybeShort || !is_short(summary));
+        && (spread == Spread::MayBeShort || !is_short(summary));
     let is_active = match summary.status {
         TopologyStatus::Active => true,
         TopologyStatus::Inactive => false,
@@ -239,28 +243,28 @@ fn whole(summary: &TopologySummary, spread: Spread) -> Result<State, String> {
         }
     };
     if !is_placed || summary.pending.is_some() {
-        return Err(format!("it is not whole: {summary:?}"));
+        return Err(format!("it is not healthy: {summary:?}"));
     }
     let sinks = u32::try_from(summary.tasks_total - 1).expect("few");
-    Ok(State::There { workers, sinks, is_active })
+    Ok(State::Present { workers, sinks, is_active })
 }
 
-/// Whether there is anything in the tree or among the processes that belongs to none of the
-/// listed topologies.
-async fn strays(cluster: &Cluster, listed: &[TopologySummary]) -> Result<(), String> {
+/// Fails if the tree or the process table contains anything that belongs to none of the listed
+/// topologies.
+async fn find_orphans(cluster: &Cluster, listed: &[TopologySummary]) -> Result<(), String> {
     let ids: BTreeSet<String> = listed.iter().map(|summary| summary.id.to_string()).collect();
     for root in layout::topology_roots() {
         let children = cluster.tree.children(&root).await.map_err(|error| error.to_string())?;
         let children = children.unwrap_or_default().into_iter();
         let children: BTreeSet<String> = children.filter(|name| !is_of_the_cluster(name)).collect();
         if children != ids {
-            return Err(format!("{root} has {children:?}, and the topologies are {ids:?}"));
+            return Err(format!("{root} has {children:?}, but the topologies are {ids:?}"));
         }
     }
     let n_workers: usize = listed.iter().map(|summary| summary.workers_total).sum();
     let n_tasks: usize = listed.iter().map(|summary| summary.tasks_total).sum();
     let processes = cluster.worker_processes();
-    // Each task's component is one process.
+    // The component of each task is one process.
     if cluster.workers().len() != n_workers || processes.len() != n_workers + n_tasks {
         return Err(format!("{processes:?} for {n_workers} workers with {n_tasks} tasks"));
     }

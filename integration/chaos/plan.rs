@@ -1,10 +1,10 @@
-//! What goes wrong, and when: all of it decided by one seed.
+//! Plan of the faults and their times, decided by one seed.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::cluster::{Mode, SESSION_TIMEOUT, Shape};
 
-/// Something that goes wrong, or is mended.
+/// Start or end of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     KillNimbus(usize),
@@ -15,7 +15,7 @@ pub(super) enum Event {
     StartSupervisor(usize),
     FreezeSupervisor(usize),
     ThawSupervisor(usize),
-    /// The worker at this place among those there are, counted round.
+    /// Index of the worker, modulo the number of workers.
     KillWorker(usize),
     KillServer(usize),
     StartServer(usize),
@@ -23,32 +23,32 @@ pub(super) enum Event {
     ThawServer(usize),
     KillServers,
     StartServers,
-    /// Of the proxy of this daemon, nimbuses first.
+    /// Mode of the proxy of this daemon, nimbuses first.
     Set(usize, Mode),
-    Cut(usize),
-    /// The answer to a transaction of the leader is swallowed after so many more.
-    Swallow(u32),
+    Disconnect(usize),
+    /// The reply to a transaction of the leader is dropped after this number of further replies.
+    DropReply(u32),
 }
 
-/// What can have one lasting fault at a time.
+/// A part of the cluster that can have one lasting fault at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
     Nimbus(usize),
     Supervisor(usize),
-    /// One for all servers: with one of three gone the others go on.
+    /// One target for all servers: the ensemble works with one of three servers missing.
     ZooKeeper,
-    Wire(usize),
+    Network(usize),
 }
 
-/// Events in their order, each at its time from the start.
+/// Events in order, each with its time since the start.
 pub(super) struct Plan {
     pub(super) events: Vec<(Duration, Event)>,
 }
 
-/// Between two faults. Many overlap, as they last up to twice a session timeout.
+/// Time between two faults. Many overlap, as they last for up to two session timeouts.
 const PAUSE_MS: std::ops::Range<u64> = 500..2000;
 
-/// How long a fault lasts.
+/// Duration of a fault.
 const LASTS_MS: std::ops::Range<u64> = 200..2 * SESSION_TIMEOUT.as_millis() as u64;
 
 impl Plan {
@@ -68,7 +68,7 @@ impl Plan {
                 continue;
             };
             let end = now + Duration::from_millis(random.u64(LASTS_MS));
-            // What has a fault already gets no second one, which could mend the first.
+            // A target with a fault receives no second one, whose end could end the first.
             if busy_until.get(&target).is_none_or(|until| *until < now) {
                 busy_until.insert(target, end);
                 events.extend([(now, breaks), (end, mends)]);
@@ -79,9 +79,9 @@ impl Plan {
     }
 }
 
-/// A fault, and what mends it, when it lasts.
+/// Returns a random fault, and the event that ends it if it lasts.
 fn fault(random: &mut fastrand::Rng, shape: Shape) -> (Target, Event, Option<Event>) {
-    let n_wires = shape.nimbuses + shape.supervisors;
+    let n_proxies = shape.nimbuses + shape.supervisors;
     match random.u8(0..20) {
         0..=2 => {
             lasting(Target::Nimbus, random.usize(..shape.nimbuses), Event::KillNimbus, Event::StartNimbus)
@@ -111,16 +111,16 @@ fn fault(random: &mut fastrand::Rng, shape: Shape) -> (Target, Event, Option<Eve
             Event::ThawServer,
         ),
         12 => (Target::ZooKeeper, Event::KillServers, Some(Event::StartServers)),
-        13..=14 => (Target::ZooKeeper, Event::Cut(random.usize(..n_wires)), None),
-        15..=16 => (Target::ZooKeeper, Event::Swallow(random.u32(..4)), None),
+        13..=14 => (Target::ZooKeeper, Event::Disconnect(random.usize(..n_proxies)), None),
+        15..=16 => (Target::ZooKeeper, Event::DropReply(random.u32(..4)), None),
         kind => {
-            let i = random.usize(..n_wires);
+            let i = random.usize(..n_proxies);
             let mode = match kind {
                 17 => Mode::Delay(Duration::from_millis(random.u64(5..100))),
                 18 => Mode::Refuse,
                 _ => Mode::HoldTransactions,
             };
-            (Target::Wire(i), Event::Set(i, mode), Some(Event::Set(i, Mode::Pass)))
+            (Target::Network(i), Event::Set(i, mode), Some(Event::Set(i, Mode::Pass)))
         }
     }
 }
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_says_it_all_and_everything_is_mended() {
+    fn plan_depends_on_the_seed_only_and_ends_every_fault() {
         let length = Duration::from_secs(600);
         let plan = Plan::new(7, length, Shape::REPLICATED).to_string();
         assert_eq!(plan, Plan::new(7, length, Shape::REPLICATED).to_string());
@@ -162,6 +162,9 @@ mod tests {
             assert!(n(breaks) > 0 && n(breaks) == n(mends), "{breaks}: {plan}");
         }
         let n_modes = n("Refuse") + n("Hold") + n("Delay");
-        assert!(n("KillWorker") > 0 && n("Cut") > 0 && n("Swallow") > 0 && n_modes == n("Pass"), "{plan}");
+        assert!(
+            n("KillWorker") > 0 && n("Disconnect") > 0 && n("DropReply") > 0 && n_modes == n("Pass"),
+            "{plan}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! A cluster of real processes on the loopback: ZooKeeper, nimbuses, supervisors, and the
-//! workers that these launch. Each test has its own.
+//! A cluster of real processes on the loopback: ZooKeeper, nimbuses, supervisors, and the workers
+//! that the supervisors launch. Each test has its own cluster.
 
 mod process;
 mod proxy;
@@ -28,17 +28,17 @@ use stormkeeper_runtime::{tasks::Tasks, test_support::wait_until};
 pub(crate) use process::{Daemon, Process, free_ports, kill9, processes_with, signal};
 pub(crate) use proxy::{Mode, Proxy};
 
-/// Long against anything that should happen; a test that waits so long has failed.
+/// Timeout of every wait, much longer than any expected delay. A test that reaches it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The root of the tree in every test.
+/// Root of the ZooKeeper tree in every test.
 pub(crate) const ROOT: &str = "/stormkeeper";
 
-/// The session timeout of every daemon. A server with a tick of two seconds grants no
-/// shorter one, so this is what a killed leader costs at best.
+/// Session timeout of every daemon. A server with a tick of two seconds accepts no shorter timeout,
+/// so a killed leader is replaced after this time at the earliest.
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The slots of each supervisor.
+/// Number of slots of each supervisor.
 const N_SLOTS: usize = 4;
 
 const TICKER: &str = r#"
@@ -71,20 +71,20 @@ class Sink(BasicBolt):
 Sink().run()
 ";
 
-/// How many processes of each kind a cluster has.
+/// Number of processes of each kind in a cluster.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) zookeepers: usize,
     pub(crate) nimbuses: usize,
     pub(crate) supervisors: usize,
-    pub(crate) wires: Wires,
+    pub(crate) network: Network,
 }
 
-/// How daemons reach ZooKeeper.
+/// Connection of the daemons to ZooKeeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wires {
+pub(crate) enum Network {
     Direct,
-    /// Each through a proxy of its own, in the order nimbuses, supervisors.
+    /// Each daemon has its own proxy, in the order nimbuses, supervisors.
     Proxied,
 }
 
@@ -92,9 +92,9 @@ pub(crate) struct Cluster {
     pub(crate) zookeeper: Ensemble,
     pub(crate) nimbuses: Vec<Daemon>,
     pub(crate) supervisors: Vec<Daemon>,
-    /// One per daemon, nimbuses first; none when the wires are direct.
+    /// One per daemon, nimbuses first; empty for [`Network::Direct`].
     pub(crate) proxies: Vec<Proxy>,
-    /// What the test itself sees, as zkCli would.
+    /// Direct access of the test to the tree, as with zkCli.
     pub(crate) tree: Arc<dyn Tree>,
     apis: Vec<String>,
     dir: tempfile::TempDir,
@@ -104,40 +104,41 @@ pub(crate) struct Cluster {
 /// The nimbus that leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Leading {
-    /// Which one of the cluster's.
+    /// Index of the nimbus in the cluster.
     pub(crate) nimbus: usize,
     pub(crate) term: Term,
 }
 
-/// What a quiet failover leaves as it is.
+/// State that a quiet failover must not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placement {
-    /// Each assignment's version, and the transaction that wrote it.
+    /// Version of each assignment, and the transaction that wrote it.
     assignments: BTreeMap<String, (Version, i64)>,
-    /// Every worker and every component.
+    /// All workers and components.
     processes: BTreeSet<Process>,
 }
 
 impl Shape {
     /// One ZooKeeper server, two nimbuses, two supervisors.
-    pub(crate) const SMALL: Self = Self { zookeepers: 1, nimbuses: 2, supervisors: 2, wires: Wires::Direct };
+    pub(crate) const SMALL: Self =
+        Self { zookeepers: 1, nimbuses: 2, supervisors: 2, network: Network::Direct };
 
     /// Three of each.
     pub(crate) const REPLICATED: Self = Self { zookeepers: 3, nimbuses: 3, supervisors: 3, ..Self::SMALL };
 }
 
 impl Cluster {
-    /// One ZooKeeper server, two nimbuses and two supervisors, ready.
+    /// Starts a cluster of one ZooKeeper server, two nimbuses and two supervisors.
     pub(crate) async fn start() -> Self {
         Self::of(Shape::SMALL).await
     }
 
-    /// A cluster of this shape, ready.
+    /// Starts a cluster of this shape.
     pub(crate) async fn of(shape: Shape) -> Self {
         Self::with(shape, "").await
     }
 
-    /// A cluster of this shape whose daemons have `settings`, as lines of `storm.yaml`.
+    /// Starts a cluster of this shape whose daemons have `settings`, as lines of `storm.yaml`.
     pub(crate) async fn with(shape: Shape, settings: &str) -> Self {
         let zookeeper = Ensemble::start(shape.zookeepers).await.expect("ZooKeeper starts");
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -151,24 +152,24 @@ impl Cluster {
         for (i, port) in apis.iter().enumerate() {
             cluster.apis.push(format!("127.0.0.1:{port}"));
             let extra = format!("ui.host: 127.0.0.1\nui.port: {port}\n{settings}");
-            let daemon = cluster.daemon("nimbus", i + 1, &extra, shape.wires).await;
+            let daemon = cluster.daemon("nimbus", i + 1, &extra, shape.network).await;
             cluster.nimbuses.push(daemon);
         }
         for (i, ports) in slots.chunks(N_SLOTS).enumerate() {
             let extra = format!("supervisor.slots.ports: {ports:?}\n{settings}");
-            let daemon = cluster.daemon("supervisor", i + 1, &extra, shape.wires).await;
+            let daemon = cluster.daemon("supervisor", i + 1, &extra, shape.network).await;
             cluster.supervisors.push(daemon);
         }
         cluster.wait_until_ready().await;
         cluster
     }
 
-    async fn daemon(&mut self, kind: &'static str, i: usize, extra: &str, wires: Wires) -> Daemon {
+    async fn daemon(&mut self, kind: &'static str, i: usize, extra: &str, network: Network) -> Daemon {
         let name = format!("{kind}-{i}");
         let dir = self.path(&name);
         fs::create_dir_all(&dir).expect("a directory for the daemon");
         let mut servers: Vec<String> = self.zookeeper.servers.iter().map(ZooKeeperServer::address).collect();
-        if wires == Wires::Proxied {
+        if network == Network::Proxied {
             let proxy = Proxy::start(&servers).await;
             servers = proxy.addresses().to_vec();
             self.proxies.push(proxy);
@@ -184,7 +185,7 @@ impl Cluster {
         Daemon::start(kind, &name, &dir)
     }
 
-    /// Ends the nimbuses, the supervisors and what they launched, as `kill -9` does.
+    /// Kills the nimbuses, the supervisors and all workers with `kill -9`.
     pub(crate) fn kill_everything_but_zookeeper(&mut self) {
         for daemon in self.nimbuses.iter_mut().chain(&mut self.supervisors) {
             daemon.kill9();
@@ -194,7 +195,7 @@ impl Cluster {
         }
     }
 
-    /// Where the API of a nimbus listens.
+    /// Address of the API of a nimbus.
     pub(crate) fn api(&self, nimbus: usize) -> &str {
         &self.apis[nimbus]
     }
@@ -203,18 +204,18 @@ impl Cluster {
         &self.apis
     }
 
-    /// Who leads, by the tree.
+    /// Returns the leader, as recorded in the tree.
     pub(crate) async fn leading(&self) -> Result<Leading, String> {
         let node = self.tree.get(&layout::leader()).await.map_err(|error| error.to_string())?;
         let node = node.ok_or("there is no /leader")?;
         let leader: record::Leader =
             record::decode(&layout::leader(), &node.data).map_err(|error| error.to_string())?;
         let nimbus = self.apis.iter().position(|api| *api == leader.api);
-        let nimbus = nimbus.ok_or_else(|| format!("{} is no nimbus of this cluster", leader.api))?;
+        let nimbus = nimbus.ok_or_else(|| format!("{} is not a nimbus of this cluster", leader.api))?;
         Ok(Leading { nimbus, term: leader.term })
     }
 
-    /// Waits until someone leads under a term after `before`.
+    /// Waits for a leader in a term after `before`.
     pub(crate) async fn wait_for_leader_after(&self, before: Term) -> Leading {
         wait_until("another term begins", PATIENCE, async || match self.leading().await {
             Ok(leading) if leading.term > before => Ok(leading),
@@ -223,7 +224,7 @@ impl Cluster {
         .await
     }
 
-    /// The role that a nimbus has in `/nimbuses`, when it is there.
+    /// Role of a nimbus in `/nimbuses`.
     pub(crate) async fn role(&self, nimbus: usize) -> Result<record::Role, String> {
         let parent = layout::nimbuses();
         let names = self.tree.children(&parent).await.map_err(|error| error.to_string())?;
@@ -240,7 +241,7 @@ impl Cluster {
         Err(format!("{} is not in /nimbuses", self.nimbuses[nimbus].name))
     }
 
-    /// Where everything runs.
+    /// Current assignments and processes.
     pub(crate) async fn placement(&self) -> Placement {
         let assignments = wait_until("the assignments are read", PATIENCE, async || {
             self.assignments().await.map_err(|error| error.to_string())
@@ -268,10 +269,10 @@ impl Cluster {
         self.dir.path().join(name)
     }
 
-    /// Waits until someone leads and every supervisor is seen.
+    /// Waits for a leader that has all supervisors in its view.
     pub(crate) async fn wait_until_ready(&self) {
         wait_until("a leader and every supervisor", PATIENCE, async || {
-            let cluster = self.try_json(&["cluster"]).ok_or("no nimbus answers".to_owned())?;
+            let cluster = self.try_json(&["cluster"]).ok_or("no nimbus responds".to_owned())?;
             let n_supervisors = self.supervisors.len();
             let ready = cluster["cluster"]["leader"].is_object()
                 && cluster["cluster"]["supervisors"] == n_supervisors;
@@ -280,7 +281,7 @@ impl Cluster {
         .await;
     }
 
-    /// Waits until every nimbus that runs is in `/nimbuses`.
+    /// Waits until every running nimbus is in `/nimbuses`.
     pub(crate) async fn wait_until_nimbuses_registered(&self) {
         for nimbus in (0..self.nimbuses.len()).filter(|nimbus| self.nimbuses[*nimbus].answers()) {
             wait_until("a nimbus is registered", PATIENCE, async || {
@@ -290,17 +291,17 @@ impl Cluster {
         }
     }
 
-    /// How often each daemon has logged `text`.
+    /// Number of occurrences of `text` in the log of each daemon.
     pub(crate) fn count_in_logs(&self, text: &str) -> Vec<usize> {
         let daemons = self.nimbuses.iter().chain(&self.supervisors);
         daemons.map(|daemon| daemon.log().matches(text).count()).collect()
     }
 
-    /// Waits until every daemon has a session of its own, whatever was before.
+    /// Waits until every daemon has an open session, whatever happened before.
     pub(crate) async fn wait_until_in_session(&self) {
         wait_until("every daemon has a session", PATIENCE, async || {
             let (opened, ended) = (self.count_in_logs("session opened"), self.count_in_logs("session ended"));
-            // A run of a daemon that was killed ended none.
+            // A daemon that was killed has logged the start of its session only.
             let have_all = opened.iter().zip(&ended).all(|(opened, ended)| opened > ended);
             if have_all { Ok(()) } else { Err(format!("{opened:?}, {ended:?} ended\n{}", self.logs())) }
         })
@@ -309,7 +310,7 @@ impl Cluster {
 
     /// Waits until every daemon has logged `text` more often than `before`.
     pub(crate) async fn wait_until_logged_since(&self, text: &str, before: &[usize]) {
-        wait_until(&format!("every daemon says {text:?}"), PATIENCE, async || {
+        wait_until(&format!("every daemon logs {text:?}"), PATIENCE, async || {
             let now = self.count_in_logs(text);
             let have_all = now.iter().zip(before).all(|(now, before)| now > before);
             if have_all { Ok(()) } else { Err(format!("{now:?}, {before:?} before\n{}", self.logs())) }
@@ -317,7 +318,7 @@ impl Cluster {
         .await;
     }
 
-    /// Runs the binary against the nimbuses of this cluster that run and are not frozen.
+    /// Runs the binary with the addresses of all running nimbuses that are not frozen.
     pub(crate) fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stormkeeper"));
         for (api, _) in self.apis.iter().zip(&self.nimbuses).filter(|(_, nimbus)| nimbus.answers()) {
@@ -326,7 +327,7 @@ impl Cluster {
         command.args(args).env_remove("STORMKEEPER_CONF").output().expect("the binary runs")
     }
 
-    /// Runs the binary, which must succeed; answers its standard output.
+    /// Runs the binary, which must succeed; returns its standard output.
     pub(crate) fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert!(
@@ -349,10 +350,11 @@ impl Cluster {
         serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())
     }
 
-    /// The workers of this cluster by port, once every task of the topology beats.
+    /// Waits until every task of the topology sends heartbeats; returns the cluster's workers by
+    /// port.
     pub(crate) async fn wait_until_whole(&self, topology: &str) -> BTreeMap<u64, Process> {
-        wait_until("every task beats", PATIENCE, async || {
-            let shown = self.try_json(&["show", topology]).ok_or_else(|| "no nimbus answers".to_owned())?;
+        wait_until("every task sends heartbeats", PATIENCE, async || {
+            let shown = self.try_json(&["show", topology]).ok_or_else(|| "no nimbus responds".to_owned())?;
             let (alive, total) = (&shown["tasksAlive"], &shown["tasksTotal"]);
             if alive == total && total.as_u64() > Some(0) {
                 Ok(())
@@ -364,17 +366,17 @@ impl Cluster {
         self.workers()
     }
 
-    /// Waits until the components of the topology emit more than they had.
+    /// Waits until the components of the topology emit more tuples.
     pub(crate) async fn wait_until_tuples_flow(&self, topology: &str) {
         let emitted = || {
-            let shown = self.try_json(&["show", topology]).ok_or_else(|| "no nimbus answers".to_owned())?;
+            let shown = self.try_json(&["show", topology]).ok_or_else(|| "no nimbus responds".to_owned())?;
             let components = shown["components"].as_array().cloned().unwrap_or_default();
             Ok::<_, String>(components.iter().filter_map(|one| one["emitted"].as_u64()).sum::<u64>())
         };
         let before = AtomicU64::new(u64::MAX);
         wait_until("more tuples are emitted", PATIENCE, async || {
             let now = emitted()?;
-            // A count that fell belongs to a worker that started anew.
+            // A count that decreased belongs to a worker that was restarted.
             let least = before.fetch_min(now, Ordering::Relaxed).min(now);
             if now > least { Ok(()) } else { Err(format!("{least} before, {now} now\n{}", self.logs())) }
         })
@@ -397,17 +399,17 @@ impl Cluster {
         workers
     }
 
-    /// Every process that a supervisor of this cluster launched, components included.
+    /// Every process that a supervisor of this cluster launched, including components.
     pub(crate) fn worker_processes(&self) -> BTreeSet<Process> {
         let dirs = (1..=self.supervisors.len()).map(|i| self.path(&format!("supervisor-{i}")));
         dirs.flat_map(|dir| processes_with(&format!("STORMKEEPER_SUPERVISOR_DIR={}", dir.display())))
             .collect()
     }
 
-    /// Waits until nothing of any topology is left: no znode, no process.
+    /// Waits until no znode and no process of any topology is left.
     pub(crate) async fn wait_until_nothing_is_left(&self) {
         let roots = layout::topology_roots();
-        wait_until("nothing is left in the tree and no process", PATIENCE, async || {
+        wait_until("no znode and no process of a topology is left", PATIENCE, async || {
             let mut left = Vec::new();
             for root in &roots {
                 let children = self.tree.children(root).await.map_err(|error| error.to_string())?;
@@ -425,8 +427,8 @@ impl Cluster {
         .await;
     }
 
-    /// Writes a small topology that never ends, of one spout and two tasks of a bolt in two
-    /// workers; answers its topology file.
+    /// Writes a small topology that never ends: one spout and two tasks of a bolt, in two workers.
+    /// Returns the path of its topology file.
     pub(crate) fn ticker(&self) -> PathBuf {
         let dir = self.path("ticker");
         let component = |name: &str, text: &str| {
@@ -440,7 +442,7 @@ impl Cluster {
         file
     }
 
-    /// Copies an example, with some of its lines replaced, and answers its topology file.
+    /// Copies an example, with some of its lines replaced; returns the path of its topology file.
     pub(crate) fn example(&self, name: &str, replace: &[(&str, &str)]) -> PathBuf {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
         let to = self.path(&format!("example-{name}"));
@@ -455,15 +457,15 @@ impl Cluster {
         file
     }
 
-    /// The ends of all logs, for a failure's message.
+    /// Ends of all logs, for failure messages.
     pub(crate) fn logs(&self) -> String {
         let daemons = self.nimbuses.iter().chain(&self.supervisors);
         daemons.map(|daemon| format!("--- {}\n{}\n", daemon.name, daemon.log_end())).collect()
     }
 }
 
-/// Whether a znode below `/metrics` is that of the cluster itself, its nimbuses or its
-/// supervisors: those stay.
+/// True for a znode below `/metrics` that belongs to the cluster itself, its nimbuses or its
+/// supervisors. These znodes are permanent.
 pub(crate) fn is_of_the_cluster(name: &str) -> bool {
     ["__CLUSTER__", "__NIMBUS__", "__SUPERVISOR__"].contains(&name)
 }

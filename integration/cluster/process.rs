@@ -1,4 +1,4 @@
-//! Processes of a test: started, killed, stopped, found.
+//! Processes of a test: start, kill, stop and find them.
 
 use std::{
     collections::BTreeSet,
@@ -19,15 +19,15 @@ pub(crate) struct Daemon {
     is_frozen: bool,
 }
 
-/// One process, told from a later one with the same pid by its start.
+/// A process, distinguished from a later one with the same pid by its start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
-    /// In clock ticks since the machine started.
+    /// Start time in clock ticks since the boot of the machine.
     started: u64,
 }
 
-/// How much of a log a failure shows.
+/// Number of log lines in a failure message.
 const LOG_LINES: usize = 40;
 
 impl Daemon {
@@ -54,39 +54,39 @@ impl Daemon {
         self.child = Some(child);
     }
 
-    /// Whether it runs and is not frozen.
+    /// True if the daemon runs and is not frozen.
     pub(crate) fn answers(&self) -> bool {
         self.child.is_some() && !self.is_frozen
     }
 
-    /// The process, while it runs.
+    /// The running process.
     pub(crate) fn process(&self) -> Process {
         let pid = self.child.as_ref().expect("it runs").id();
-        Process::of(pid).expect("it has not ended: nobody has asked how")
+        Process::of(pid).expect("the child has not been reaped")
     }
 
     pub(crate) fn kill9(&mut self) {
         self.is_frozen = false;
         if let Some(mut child) = self.child.take() {
-            child.kill().expect("it is ours");
-            child.wait().expect("it is ours");
+            child.kill().expect("it is a child of this test");
+            child.wait().expect("it is a child of this test");
         }
     }
 
-    /// SIGTERM, and waits for its end.
+    /// Sends SIGTERM and waits for the end of the process.
     pub(crate) fn terminate(&mut self) -> std::process::ExitStatus {
         let mut child = self.child.take().expect("it runs");
         signal(child.id(), Signal::TERM);
-        child.wait().expect("it is ours")
+        child.wait().expect("it is a child of this test")
     }
 
-    /// Stops it where it is (SIGSTOP), as a long pause would.
+    /// Freezes the process (SIGSTOP), as a long pause would.
     pub(crate) fn freeze(&mut self) {
         self.is_frozen = true;
         signal(self.process().pid, Signal::STOP);
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes the process (SIGCONT).
     pub(crate) fn thaw(&mut self) {
         self.is_frozen = false;
         signal(self.process().pid, Signal::CONT);
@@ -110,25 +110,26 @@ impl Drop for Daemon {
 }
 
 impl Process {
-    /// The process that has this pid now; `None` when there is none, or it has ended.
+    /// Returns the running process with this pid, if there is one.
     pub(crate) fn of(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name in the second field may contain anything; what follows its last ")" is plain.
+        // The name in the second field may contain any characters; the fields after its last ")" do
+        // not.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
         let state = fields.next()?;
-        // Eighteen fields are between the state and the start.
+        // Eighteen fields are between the state and the start time.
         let started = fields.nth(18)?.parse().ok()?;
         (!matches!(state, "Z" | "X")).then_some(Self { pid, started })
     }
 }
 
-/// Signals a process that may be gone already.
+/// Sends a signal to a process, which may have ended already.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
     let _gone = kill_process(pid, signal);
 }
 
-/// The processes whose environment has this `NAME=value`.
+/// Returns the processes with this `NAME=value` in their environment.
 pub(crate) fn processes_with(variable: &str) -> BTreeSet<Process> {
     let entries = fs::read_dir("/proc").expect("/proc is there");
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
@@ -139,8 +140,8 @@ pub(crate) fn processes_with(variable: &str) -> BTreeSet<Process> {
     pids.filter(has_it).filter_map(Process::of).collect()
 }
 
-/// Ports below those that Linux gives to outgoing connections, so that none is taken between
-/// here and its use by a daemon.
+/// Returns free ports below the range that Linux uses for outgoing connections, so that no port is
+/// taken before a daemon binds it.
 pub(crate) fn free_ports(n: usize) -> Vec<u16> {
     let mut ports = Vec::with_capacity(n);
     for _ in 0..1000 {
@@ -155,7 +156,7 @@ pub(crate) fn free_ports(n: usize) -> Vec<u16> {
     panic!("no {n} free ports");
 }
 
-/// `kill -9`.
+/// Kills a process (`kill -9`).
 pub(crate) fn kill9(pid: u32) {
     signal(pid, Signal::KILL);
 }

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!  daemon ──▶ listener, one per server ──▶ pump of requests ──▶ server
-//!         ◀── pump of replies: delayed, held, or swallowed ◀──
+//!         ◀── pump of replies: delayed, held, or dropped ◀──
 //! ```
 //!
-//! It knows of ZooKeeper's protocol that messages have their length in front, that a request
-//! begins with its number and its kind, and a reply with the number of its request. So it can
-//! swallow the answer to a transaction that the server has carried out: the client cannot
-//! know whether it took effect.
+//! The proxy uses four facts of ZooKeeper's protocol: a message has a length prefix, a request
+//! begins with its number and its type, and a reply begins with the number of its request. So it
+//! can drop the reply to a transaction that the server has applied: the client cannot determine
+//! whether the transaction took effect.
 
 use std::{
     collections::BTreeSet,
@@ -30,26 +30,26 @@ use tokio::{
     sync::watch,
 };
 
-/// ZooKeeper's number for a transaction.
+/// ZooKeeper's code of a transaction.
 const MULTI: i32 = 14;
 
-/// The largest message that passes: well over what a server sends or takes.
+/// Largest message that passes: well above the limits of a server.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-/// What happens to messages.
+/// Treatment of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// They pass.
+    /// Messages pass.
     Pass,
-    /// Each waits for so long, one after the other, in both directions.
+    /// Each message is delayed for this time, one after the other, in both directions.
     Delay(Duration),
-    /// The next transaction of the client waits, and all requests behind it.
+    /// The client's next transaction waits, and all requests behind it.
     HoldTransactions,
-    /// There is no connection, and none can be made.
+    /// Connections are closed and new ones are refused.
     Refuse,
 }
 
-/// The proxy of one daemon. Its connections end when it is dropped.
+/// Proxy of one daemon. Its connections end when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     addresses: Vec<String>,
@@ -60,24 +60,24 @@ pub(crate) struct Proxy {
 #[derive(Debug)]
 struct Faults {
     mode: watch::Sender<Mode>,
-    /// How often all connections were cut.
-    cuts: watch::Sender<u64>,
-    /// How many more answers to transactions pass before one is swallowed.
-    // Guards a number; held for a look at it.
-    trap: Mutex<Option<u32>>,
-    swallowed: watch::Sender<u64>,
-    /// How many transactions are held now.
+    /// Number of times that all connections were closed.
+    disconnects: watch::Sender<u64>,
+    /// Number of replies to transactions that pass before one is dropped.
+    // Guards a number; held for single accesses.
+    drop_after: Mutex<Option<u32>>,
+    dropped_replies: watch::Sender<u64>,
+    /// Number of transactions that are held at the moment.
     held: AtomicUsize,
 }
 
 impl Proxy {
-    /// One listener before each of `servers`.
+    /// Starts one listener for each of `servers`.
     pub(crate) async fn start(servers: &[String]) -> Self {
         let faults = Arc::new(Faults {
             mode: watch::Sender::new(Mode::Pass),
-            cuts: watch::Sender::new(0),
-            trap: Mutex::new(None),
-            swallowed: watch::Sender::new(0),
+            disconnects: watch::Sender::new(0),
+            drop_after: Mutex::new(None),
+            dropped_replies: watch::Sender::new(0),
             held: AtomicUsize::new(0),
         });
         let tasks = Tasks::default();
@@ -91,63 +91,63 @@ impl Proxy {
         Self { addresses, faults, _tasks: tasks }
     }
 
-    /// Where the daemon is to connect to, each for one server.
+    /// Addresses for the daemon's configuration, one per server.
     pub(crate) fn addresses(&self) -> &[String] {
         &self.addresses
     }
 
-    /// Treats messages in another way from now on.
+    /// Changes the treatment of messages.
     pub(crate) fn set(&self, mode: Mode) {
         self.faults.mode.send_replace(mode);
         if mode == Mode::Refuse {
-            self.cut();
+            self.disconnect();
         }
     }
 
-    /// Breaks every connection; new ones can be made.
-    pub(crate) fn cut(&self) {
-        self.faults.cuts.send_modify(|n| *n += 1);
+    /// Closes every connection; new connections are possible.
+    pub(crate) fn disconnect(&self) {
+        self.faults.disconnects.send_modify(|n| *n += 1);
     }
 
-    /// Swallows the answer to a transaction after `n` more of them, and breaks its connection.
-    pub(crate) fn swallow_after(&self, n: u32) {
-        *self.faults.trap.lock().expect("no one panics here") = Some(n);
+    /// Drops the reply to a transaction after `n` further replies, and closes its connection.
+    pub(crate) fn drop_reply_after(&self, n: u32) {
+        *self.faults.drop_after.lock().expect("no one panics here") = Some(n);
     }
 
-    /// How many answers were swallowed so far.
-    pub(crate) fn n_swallowed(&self) -> u64 {
-        *self.faults.swallowed.borrow()
+    /// Number of replies dropped so far.
+    pub(crate) fn n_dropped_replies(&self) -> u64 {
+        *self.faults.dropped_replies.borrow()
     }
 
-    /// How many transactions are held now.
+    /// Number of transactions that are held at the moment.
     pub(crate) fn n_held(&self) -> usize {
         self.faults.held.load(Ordering::Relaxed)
     }
 
-    /// As at the start: everything passes.
+    /// Ends all faults: all messages pass.
     pub(crate) fn heal(&self) {
-        *self.faults.trap.lock().expect("no one panics here") = None;
+        *self.faults.drop_after.lock().expect("no one panics here") = None;
         self.set(Mode::Pass);
     }
 }
 
 impl Faults {
-    /// Whether the answer to a transaction is to be swallowed.
-    fn springs(&self) -> bool {
-        let mut trap = self.trap.lock().expect("no one panics here");
-        let springs = *trap == Some(0);
-        *trap = if springs { None } else { trap.map(|n| n - 1) };
-        if springs {
-            self.swallowed.send_modify(|n| *n += 1);
+    /// Returns whether the reply to a transaction must be dropped, and counts the reply.
+    fn should_drop_reply(&self) -> bool {
+        let mut drop_after = self.drop_after.lock().expect("no one panics here");
+        let is_dropped = *drop_after == Some(0);
+        *drop_after = if is_dropped { None } else { drop_after.map(|n| n - 1) };
+        if is_dropped {
+            self.dropped_replies.send_modify(|n| *n += 1);
         }
-        springs
+        is_dropped
     }
 
     /// Waits until a transaction may pass.
     async fn pass_transaction(&self) {
         let _held = Held::new(&self.held);
         let mut mode = self.mode.subscribe();
-        // The sender lives as long as we do.
+        // The sender lives as long as `self`.
         let _passes = mode.wait_for(|mode| *mode != Mode::HoldTransactions).await;
     }
 
@@ -176,31 +176,31 @@ impl Drop for Held<'_> {
 }
 
 async fn accept(listener: TcpListener, server: String, faults: Arc<Faults>, tasks: Tasks) {
-    // The proxy takes a connection before it asks the server for one, as a network would.
+    // The proxy accepts a connection before it connects to the server, as a network would.
     while let Ok((client, _)) = listener.accept().await {
         if *faults.mode.borrow() == Mode::Refuse {
             continue;
         }
         let (server, faults) = (server.clone(), Arc::clone(&faults));
         tasks.start("proxied connection", Ending::Normal, async move {
-            let mut cuts = faults.cuts.subscribe();
-            let cut = cuts.changed();
+            let mut disconnects = faults.disconnects.subscribe();
+            let disconnected = disconnects.changed();
             tokio::select! {
-                // All of them may be dropped half-way: that is a broken connection.
+                // Dropping the loser half-way has the effect of a broken connection.
                 _broken = carry(client, &server, &faults) => {}
-                _cut = cut => {}
+                _disconnected = disconnected => {}
             }
         });
     }
 }
 
-/// Carries messages in both directions until either side ends or an answer is swallowed.
+/// Forwards messages in both directions until either side ends or a reply is dropped.
 async fn carry(client: TcpStream, server: &str, faults: &Faults) -> io::Result<()> {
     let server = TcpStream::connect(server).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    // Guards the numbers of transactions under way; a client has a bounded number of them.
+    // Guards the numbers of transactions in flight; a client has a bounded number of them.
     let transactions = Mutex::new(BTreeSet::new());
     tokio::select! {
         // The first to end ends the connection.
@@ -240,7 +240,7 @@ async fn replies(
         let number = number_at(&message, 0).filter(|_| !std::mem::take(&mut is_greeting));
         let ends_transaction =
             number.is_some_and(|number| transactions.lock().expect("no one panics here").remove(&number));
-        if ends_transaction && faults.springs() {
+        if ends_transaction && faults.should_drop_reply() {
             return Ok(());
         }
         faults.delay().await;
@@ -248,7 +248,7 @@ async fn replies(
     }
 }
 
-/// The four bytes at `at` as ZooKeeper writes numbers.
+/// Reads the four bytes at `at` as a number of ZooKeeper's protocol.
 fn number_at(message: &[u8], at: usize) -> Option<i32> {
     message.get(at..at + 4)?.try_into().ok().map(i32::from_be_bytes)
 }
@@ -264,7 +264,7 @@ async fn read_message(from: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
 }
 
 async fn write_message(to: &mut OwnedWriteHalf, message: &[u8]) -> io::Result<()> {
-    // In one piece, so that a cut never leaves half a message behind a whole length.
+    // In one write, so that a closed connection never leaves a complete length with half a message.
     let n_bytes = u32::try_from(message.len()).expect("no longer than MAX_MESSAGE_BYTES");
     let framed = [&n_bytes.to_be_bytes(), message].concat();
     to.write_all(&framed).await
@@ -324,43 +324,46 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_swallowed_answer_is_of_a_transaction_that_took_effect() {
+    async fn dropped_reply_belongs_to_a_transaction_that_took_effect() {
         let proxied = connect().await;
-        proxied.proxy.swallow_after(1);
-        proxied.create("/first").await.expect("its answer passes");
-        let error = proxied.create("/second").await.expect_err("its answer is swallowed");
+        proxied.proxy.drop_reply_after(1);
+        proxied.create("/first").await.expect("its reply passes");
+        let error = proxied.create("/second").await.expect_err("its reply is dropped");
         assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
-        assert_eq!(proxied.proxy.n_swallowed(), 1);
-        assert!(proxied.has("/second").await, "it was swallowed before the server did it");
-        proxied.create("/third").await.expect("only one answer is swallowed");
+        assert_eq!(proxied.proxy.n_dropped_replies(), 1);
+        assert!(
+            proxied.has("/second").await,
+            "the reply was dropped before the server applied the transaction"
+        );
+        proxied.create("/third").await.expect("only one reply is dropped");
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_held_transaction_never_happens_when_its_connection_breaks() {
+    async fn held_transaction_is_lost_with_its_connection() {
         let proxied = connect().await;
         proxied.proxy.set(Mode::HoldTransactions);
-        let cut_when_held = async {
+        let disconnect_when_held = async {
             wait_until("it is held", PATIENCE, async || match proxied.proxy.n_held() {
                 1 => Ok(()),
                 n => Err(format!("{n} are held")),
             })
             .await;
-            proxied.proxy.cut();
+            proxied.proxy.disconnect();
         };
-        let (created, ()) = tokio::join!(proxied.create("/held"), cut_when_held);
+        let (created, ()) = tokio::join!(proxied.create("/held"), disconnect_when_held);
         assert_eq!(created.expect_err("cut").outcome(), Outcome::Unknown);
         proxied.proxy.heal();
         assert!(!proxied.has("/held").await);
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_is_delayed_comes_late_and_what_is_refused_not_at_all() {
+    async fn delayed_messages_arrive_late_and_refused_ones_never() {
         let proxied = connect().await;
         let delay = Duration::from_millis(100);
         proxied.proxy.set(Mode::Delay(delay));
         let start = tokio::time::Instant::now();
-        proxied.create("/late").await.expect("it comes late");
-        assert!(start.elapsed() >= 2 * delay, "the request and its answer were delayed");
+        proxied.create("/late").await.expect("a late reply");
+        assert!(start.elapsed() >= 2 * delay, "the request and its reply must be delayed");
         proxied.proxy.set(Mode::Refuse);
         proxied.wait_for("no connection", |state| !matches!(state, SessionState::Connected(_))).await;
         proxied.create("/never").await.expect_err("there is no connection");

@@ -1,8 +1,8 @@
 //! ZooKeeper's own transaction logs, read from the servers' data directories.
 //!
-//! A server writes every transaction to its log before it takes part in deciding it: in the
-//! order of their numbers (zxid), with the session that asked, and with all operations of a
-//! multi, its checks included. What the log says has happened, and in this order.
+//! A server writes every transaction to its log before it votes for the transaction: in the order
+//! of the transaction numbers (zxid), with the session of the client, and with all operations of a
+//! multi, including its checks. So the log shows every transaction, in the order of its effect.
 //!
 //! The format (`FileTxnLog` of ZooKeeper 3.6 and later, all numbers big-endian):
 //!
@@ -18,22 +18,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A transaction that took effect, or was refused as a whole.
+/// A transaction that took effect, or was rejected as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Transaction {
-    /// The session that asked for it.
+    /// Session of the client that sent it.
     pub(crate) session: i64,
     pub(crate) change: Change,
 }
 
-/// What a transaction does to the tree.
+/// Effect of a transaction on the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// These operations, all of them.
+    /// All of these operations.
     Ops(Vec<Op>),
-    /// Nothing: the operation with this index failed with this code.
+    /// No effect: the operation with this index failed with this code.
     Refused { index: usize, code: i32 },
-    /// Nothing of ours: a session begins, or ends with its ephemerals.
+    /// No effect on the records: a session begins, or ends with its ephemerals.
     Session,
 }
 
@@ -48,13 +48,13 @@ pub(crate) enum Op {
     Delete {
         path: String,
     },
-    /// `version` is the one after it.
+    /// `version` is the version after the operation.
     Set {
         path: String,
         data: Vec<u8>,
         version: i32,
     },
-    /// `version` is the one that the znode had.
+    /// `version` is the version that the operation expects.
     Check {
         path: String,
         version: i32,
@@ -72,12 +72,12 @@ impl Op {
     }
 }
 
-/// All transactions of an ensemble by their zxid, from the logs in `dirs`. Its servers must
-/// be in step: what one of them logged and the others never decided is only thrown away when
-/// it joins them again.
+/// Reads all transactions of an ensemble by their zxid, from the logs in `dirs`. The servers must
+/// be in sync: a server discards a transaction that it logged but the ensemble never committed only
+/// when it joins the ensemble again.
 ///
 /// # Panics
-/// When the logs contradict each other, or a transaction is in none of them.
+/// If the logs contradict each other, or a transaction is in none of them.
 pub(crate) fn read(dirs: &[PathBuf]) -> BTreeMap<i64, Transaction> {
     let mut transactions = BTreeMap::new();
     for dir in dirs {
@@ -93,13 +93,13 @@ pub(crate) fn read(dirs: &[PathBuf]) -> BTreeMap<i64, Transaction> {
     }
     let numbers: Vec<i64> = transactions.keys().copied().collect();
     for pair in numbers.windows(2) {
-        // The upper half counts the elections of a ZooKeeper leader, the lower one from 1.
+        // The upper half is ZooKeeper's epoch, the lower half counts from 1.
         let next = if pair[1] >> 32 == pair[0] >> 32 { pair[0] + 1 } else { (pair[1] >> 32 << 32) + 1 };
         assert_eq!(pair[1], next, "a transaction after {:#x} is in no log", pair[0]);
     }
     assert!(
         numbers.first().is_some_and(|first| first & 0xffff_ffff == 1),
-        "the logs begin late: {numbers:x?}"
+        "the first transactions are missing in the logs: {numbers:x?}"
     );
     transactions
 }
@@ -109,7 +109,7 @@ fn read_file(file: &Path) -> Vec<(i64, Transaction)> {
     let bytes = fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let mut rest = Bytes(bytes.get(HEADER_BYTES..).unwrap_or_default());
     let mut transactions = Vec::new();
-    // A server that was killed may have left half an entry; the rest of a file is zeros.
+    // A killed server may leave an incomplete entry; the rest of a file is zeros.
     while let Some(entry) = next_entry(&mut rest) {
         transactions.push(transaction(entry).unwrap_or_else(|| panic!("{}: {entry:?}", file.display())));
     }
@@ -122,7 +122,7 @@ fn next_entry<'a>(rest: &mut Bytes<'a>) -> Option<Bytes<'a>> {
     is_whole.then_some(Bytes(entry))
 }
 
-/// ZooKeeper's numbers for kinds of operations.
+/// ZooKeeper's codes of operations.
 mod kind {
     pub(super) const CREATE: i32 = 1;
     pub(super) const DELETE: i32 = 2;
@@ -156,9 +156,9 @@ fn multi(entry: &mut Bytes<'_>) -> Option<Change> {
         let kind = entry.int()?;
         let mut body = Bytes(entry.buffer()?);
         if kind == kind::ERROR {
-            // An operation beside the one that failed is marked as failed too when it is
-            // applied, which may be before this server writes it down: it then has the mark of
-            // an error and its own body.
+            // ZooKeeper marks the operations next to the failed one as failed too when it applies
+            // the transaction. This may happen before this server logs the transaction: the
+            // operation then has the type of an error and its own body.
             let is_error = body.0.len() == size_of::<i32>();
             let code = if is_error { body.int()? } else { 0 };
             if !matches!(code, 0 | RUNTIME_INCONSISTENCY) {
@@ -185,13 +185,13 @@ fn op(kind: i32, body: &mut Bytes<'_>) -> Option<Op> {
         }
         kind::DELETE => Op::Delete { path },
         kind::SET => Op::Set { path, data: body.buffer()?.to_vec(), version: body.int()? },
-        // The log has the version that a write would have made of it.
+        // The log contains the version that a write would have created.
         kind::CHECK => Op::Check { path, version: body.int()? - 1 },
         _ => return None,
     })
 }
 
-/// What is left to read.
+/// Unread rest of an entry or a file.
 #[derive(Debug, Clone, Copy)]
 struct Bytes<'a>(&'a [u8]);
 
@@ -210,7 +210,7 @@ impl<'a> Bytes<'a> {
         self.take(8)?.try_into().ok().map(i64::from_be_bytes)
     }
 
-    /// Bytes with their length in front; -1 stands for none.
+    /// Reads bytes with a length prefix; length -1 denotes no bytes.
     fn buffer(&mut self) -> Option<&'a [u8]> {
         let n = self.int()?;
         self.take(usize::try_from(n.max(0)).ok()?)

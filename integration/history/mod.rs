@@ -1,9 +1,9 @@
-//! Judges what happened by ZooKeeper's transaction logs: whether writes of two leaders ever
-//! overlapped, whether anything that only a leader may write was written without the fence,
-//! whether a slot ever held two workers.
+//! Checks a run by ZooKeeper's transaction logs: writes of two leaders must never overlap, a record
+//! that only a leader may write must never be written without the fence, and a slot must never have
+//! two workers.
 //!
-//! The logs have every transaction in the order it took effect, so nothing that happened can
-//! be missed, as a watch could.
+//! The logs contain every transaction in the order of its effect, so the checker cannot miss one,
+//! as a watch could.
 
 mod log;
 mod tests;
@@ -18,79 +18,79 @@ use serde_json::Value;
 use self::log::{Change, Op, Transaction};
 use crate::cluster::{Cluster, ROOT};
 
-/// The code of a check that found another version.
+/// ZooKeeper's error code of a check that found another version.
 const BAD_VERSION: i32 = -103;
 
-/// One term, as the logs have it.
+/// A term, as recorded in the logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TermRecord {
     pub(crate) nimbus: String,
-    /// How many transactions were written under it.
+    /// Number of transactions written in this term.
     pub(crate) n_writes: usize,
 }
 
-/// What the logs say.
+/// Result of checking the logs.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     /// By term, without a gap from 1 on.
     pub(crate) terms: BTreeMap<i32, TermRecord>,
-    /// Who submitted each topology that there ever was: its id, and the term.
+    /// Term in which each topology was submitted, by topology id, including removed topologies.
     pub(crate) submitted: BTreeMap<String, i32>,
-    /// How many transactions the fence refused: their first check found another version.
-    pub(crate) n_fenced_off: usize,
-    /// What must never happen, and did.
+    /// Number of transactions that the fence rejected: their first check found another version.
+    pub(crate) n_rejected_by_fence: usize,
+    /// Violations of the rules above.
     pub(crate) violations: Vec<String>,
 }
 
 impl History {
-    /// The history of a cluster, whose ZooKeeper is stopped for it.
+    /// Stops the cluster's ZooKeeper and checks its history.
     ///
     /// # Panics
-    /// When the logs are not whole.
+    /// If the logs are incomplete.
     pub(crate) fn of(cluster: &mut Cluster) -> Self {
         cluster.zookeeper.kill9();
         let servers = &cluster.zookeeper.servers;
         let dirs: Vec<PathBuf> = servers.iter().map(|server| server.transactions_dir()).collect();
-        Self::judge(&log::read(&dirs))
+        Self::check(&log::read(&dirs))
     }
 
     /// # Panics
-    /// When anything happened that must not, with all of it.
-    pub(crate) fn assert_lawful(&self) {
+    /// If there is any violation, with all of them.
+    pub(crate) fn assert_valid(&self) {
         assert!(self.violations.is_empty(), "{}", self.violations.join("\n"));
-        assert!(!self.terms.is_empty(), "nobody ever led");
+        assert!(!self.terms.is_empty(), "there was never a leader");
     }
 
-    fn judge(transactions: &BTreeMap<i64, Transaction>) -> Self {
-        let mut judge = Judge { nimbus_of: sessions(transactions), ..Judge::default() };
+    fn check(transactions: &BTreeMap<i64, Transaction>) -> Self {
+        let mut checker = Checker { nimbus_of: sessions(transactions), ..Checker::default() };
         for (zxid, transaction) in transactions {
             match &transaction.change {
-                Change::Ops(ops) => judge.take(*zxid, transaction.session, ops),
-                Change::Refused { index: 0, code: BAD_VERSION } => judge.history.n_fenced_off += 1,
+                Change::Ops(ops) => checker.add(*zxid, transaction.session, ops),
+                Change::Refused { index: 0, code: BAD_VERSION } => checker.history.n_rejected_by_fence += 1,
                 Change::Refused { .. } | Change::Session => {}
             }
         }
-        judge.history
+        checker.history
     }
 }
 
 #[derive(Debug, Default)]
-struct Judge {
+struct Checker {
     history: History,
-    /// The nimbus behind each session that showed itself as one.
+    /// Nimbus of each session that has registered one.
     nimbus_of: BTreeMap<i64, String>,
     term: i32,
-    /// The slots of each assignment.
+    /// Slots of each assignment.
     slots: BTreeMap<String, BTreeSet<(String, u64)>>,
 }
 
-/// Where a path belongs.
+/// Owner of a path.
 enum Place<'a> {
     Term,
     Leader,
-    /// Only the leader writes it. What kind of record, and its name.
+    /// Written by the leader only: kind and name of the record.
     Owned(&'a str, &'a str),
-    /// Others write it too, or it is not ours.
+    /// Also written by others, or not part of the layout.
     Free,
 }
 
@@ -102,18 +102,18 @@ fn place(path: &str) -> Place<'_> {
     match parts[..] {
         ["term"] => Place::Term,
         ["leader"] => Place::Leader,
-        // Made by whoever comes first.
+        // Any daemon may create these.
         [_root] => Place::Free,
         ["supervisors" | "nimbuses" | "blobs", ..] => Place::Free,
-        // Beats and errors are their workers', the places for them the leader's.
+        // Workers write the heartbeats and errors; the leader writes their parents.
         ["taskbeats" | "taskerrors", _, _, ..] => Place::Free,
         [kind, name, ..] => Place::Owned(kind, name),
         [] => Place::Free,
     }
 }
 
-impl Judge {
-    fn take(&mut self, zxid: i64, session: i64, ops: &[Op]) {
+impl Checker {
+    fn add(&mut self, zxid: i64, session: i64, ops: &[Op]) {
         let places: Vec<Place<'_>> = ops.iter().map(|op| place(op.path())).collect();
         let begins_term = ops
             .iter()
@@ -122,7 +122,7 @@ impl Judge {
         if begins_term {
             self.election(zxid, session, ops);
         } else if places.iter().any(|place| matches!(place, Place::Leader | Place::Owned(..))) {
-            self.leaders_write(zxid, session, ops);
+            self.leader_write(zxid, session, ops);
         }
         for (op, place) in ops.iter().zip(&places) {
             if let Place::Owned(kind, name) = place {
@@ -131,7 +131,7 @@ impl Judge {
         }
     }
 
-    /// A transaction that sets `/term`: it must begin the next term and create `/leader`.
+    /// Checks a transaction that sets `/term`: it must begin the next term and create `/leader`.
     fn election(&mut self, zxid: i64, session: i64, ops: &[Op]) {
         let created = ops.iter().any(|op| {
             matches!((op, place(op.path())), (Op::Create { is_ephemeral: true, .. }, Place::Leader))
@@ -152,9 +152,9 @@ impl Judge {
         self.history.terms.insert(version, TermRecord { nimbus, n_writes: 0 });
     }
 
-    /// A transaction with something that only a leader writes: its first operation must check
-    /// the term that is the current one, and it must come from the nimbus that won it.
-    fn leaders_write(&mut self, zxid: i64, session: i64, ops: &[Op]) {
+    /// Checks a transaction that writes a record of the leader: its first operation must check the
+    /// current term, and it must come from the nimbus that won this term.
+    fn leader_write(&mut self, zxid: i64, session: i64, ops: &[Op]) {
         match ops.first() {
             Some(Op::Check { path, version }) if matches!(place(path), Place::Term) => {
                 if *version != self.term {
@@ -168,12 +168,12 @@ impl Judge {
             let leader = record.nimbus.clone();
             self.expect_author(zxid, session, &leader, ops);
         } else {
-            self.violation(zxid, "is written under a term that nobody won", ops);
+            self.violation(zxid, "is written under a term without an election", ops);
         }
     }
 
-    /// A session that never showed itself as a nimbus may be any of them; the fence holds
-    /// for it all the same.
+    /// Checks the author of a transaction. A session that has not registered a nimbus may belong to
+    /// any nimbus; the fence applies to it nevertheless.
     fn expect_author(&mut self, zxid: i64, session: i64, nimbus: &str, ops: &[Op]) {
         let author = self.nimbus_of.get(&session);
         if let Some(author) = author.filter(|author| *author != nimbus).cloned() {
@@ -213,7 +213,7 @@ impl Judge {
     }
 }
 
-/// The nimbus behind each session, by the ephemerals below `/nimbuses`.
+/// Returns the nimbus of each session, by the ephemerals below `/nimbuses`.
 fn sessions(transactions: &BTreeMap<i64, Transaction>) -> BTreeMap<i64, String> {
     let parent = format!("{ROOT}/nimbuses/");
     let mut nimbus_of = BTreeMap::new();

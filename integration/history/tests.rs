@@ -1,4 +1,4 @@
-//! The judge itself: what it must find.
+//! Tests of the checker: violations that it must find.
 
 use super::*;
 
@@ -26,9 +26,8 @@ fn election(term: i32, nimbus: &str) -> Vec<Op> {
     vec![ephemeral("/leader"), set_term(term, nimbus)]
 }
 
-/// What the judge says of these transactions, after two nimbuses have shown themselves and
-/// the first one won term 1.
-fn judge(then: &[(i64, Vec<Op>)]) -> History {
+/// Checks a history of two registered nimbuses in which A wins term 1 and `then` follows.
+fn check_history(then: &[(i64, Vec<Op>)]) -> History {
     let begin = [
         (NIMBUS_A, vec![ephemeral("/nimbuses/a")]),
         (NIMBUS_B, vec![ephemeral("/nimbuses/b")]),
@@ -37,12 +36,12 @@ fn judge(then: &[(i64, Vec<Op>)]) -> History {
     let all = begin.iter().chain(then);
     let transactions =
         all.map(|(session, ops)| Transaction { session: *session, change: Change::Ops(ops.clone()) });
-    History::judge(&(1..).zip(transactions).collect())
+    History::check(&(1..).zip(transactions).collect())
 }
 
-/// Expects one violation, which says `expected`.
+/// Asserts that there is exactly one violation and that its text contains `expected`.
 fn expect(expected: &str, then: &[(i64, Vec<Op>)]) {
-    let violations = judge(then).violations;
+    let violations = check_history(then).violations;
     assert!(matches!(&violations[..], [only] if only.contains(expected)), "{expected}: {violations:?}");
 }
 
@@ -51,8 +50,8 @@ fn assignment(slot: u16) -> String {
 }
 
 #[test]
-fn lawful_leaders_are_acquitted() {
-    let history = judge(&[
+fn valid_leaders_cause_no_violation() {
+    let history = check_history(&[
         (NIMBUS_A, vec![check(1), create("/storms/t-1", "")]),
         (7, vec![ephemeral("/taskbeats/t-1/1"), create("/taskerrors/t-1/1", "")]),
         (NIMBUS_A, vec![check(1), create("/assignments/t-1", &assignment(1))]),
@@ -60,14 +59,14 @@ fn lawful_leaders_are_acquitted() {
         (NIMBUS_B, vec![check(2), Op::Delete { path: format!("{ROOT}/assignments/t-1") }]),
         (NIMBUS_B, vec![check(2), create("/assignments/t-2", &assignment(1))]),
     ]);
-    history.assert_lawful();
+    history.assert_valid();
     let writes = |term| history.terms.get(&term).map(|record| (record.nimbus.as_str(), record.n_writes));
     assert_eq!((writes(1), writes(2)), (Some(("a", 2)), Some(("b", 2))));
     assert_eq!(history.submitted, BTreeMap::from([("t-1".to_owned(), 1)]));
 }
 
 #[test]
-fn a_write_without_the_fence_is_found() {
+fn unfenced_writes_are_violations() {
     expect("is not fenced", &[(NIMBUS_A, vec![create("/storms/t-1", "")])]);
     expect("is not fenced", &[(NIMBUS_A, vec![create("/storms/t-1", ""), check(1)])]);
     expect("is not fenced", &[(NIMBUS_A, vec![create("/taskbeats/t-1", "")])]);
@@ -76,7 +75,7 @@ fn a_write_without_the_fence_is_found() {
 }
 
 #[test]
-fn a_write_of_another_than_the_leader_is_found() {
+fn writes_by_a_nimbus_that_does_not_lead_are_violations() {
     expect("is written by b, and a leads", &[(NIMBUS_B, vec![check(1), create("/storms/t-1", "")])]);
     let late = [(NIMBUS_B, election(2, "b")), (NIMBUS_A, vec![check(2), create("/storms/t-1", "")])];
     expect("is written by a, and b leads", &late);
@@ -85,7 +84,7 @@ fn a_write_of_another_than_the_leader_is_found() {
 }
 
 #[test]
-fn an_election_that_is_none_is_found() {
+fn incomplete_elections_are_violations() {
     expect("creates no ephemeral /leader", &[(NIMBUS_B, vec![set_term(2, "b")])]);
     expect("follows term 1 with 3", &[(NIMBUS_B, election(3, "b"))]);
     expect("is not fenced", &[(NIMBUS_B, vec![ephemeral("/leader")])]);
@@ -93,7 +92,7 @@ fn an_election_that_is_none_is_found() {
 }
 
 #[test]
-fn a_slot_with_two_workers_and_a_second_submit_are_found() {
+fn doubly_assigned_slots_and_repeated_submits_are_violations() {
     let write = |name: &str| (NIMBUS_A, vec![check(1), create(name, &assignment(1))]);
     expect("which t-1 has", &[write("/assignments/t-1"), write("/assignments/t-2")]);
     expect("a second time, after term 1", &[write("/storms/t-1"), write("/storms/t-1")]);

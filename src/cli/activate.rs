@@ -6,7 +6,7 @@ use stormkeeper_api_types::message::Accepted;
 /// Start or stop the spouts of a topology.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Its name or id
+    /// Name or id of the topology
     topology: String,
 }
 
@@ -20,7 +20,7 @@ pub(super) fn deactivate(global: &Global, args: &Args) -> Result<(), Failure> {
     report(global, &client_runtime()?.block_on(client.deactivate(&args.topology))?)
 }
 
-/// Prints what an operation led to.
+/// Prints the result of an operation.
 pub(super) fn report(global: &Global, accepted: &Accepted) -> Result<(), Failure> {
     if global.json {
         return output::print_json(accepted);

@@ -17,7 +17,7 @@ use stormkeeper_model::time::humane;
 pub(super) struct Args {}
 
 #[derive(Serialize)]
-struct Everything {
+struct ClusterReport {
     cluster: ClusterSummary,
     #[serde(flatten)]
     nimbuses: NimbusList,
@@ -27,22 +27,22 @@ struct Everything {
 
 pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     let client = global.client()?;
-    let everything = client_runtime()?.block_on(async {
-        Ok::<_, Failure>(Everything {
+    let report = client_runtime()?.block_on(async {
+        Ok::<_, Failure>(ClusterReport {
             cluster: client.cluster().await?,
             nimbuses: client.nimbuses().await?,
             supervisors: client.supervisors().await?,
         })
     })?;
     if global.json {
-        return output::print_json(&everything);
+        return output::print_json(&report);
     }
-    output::print(&text(&everything))
+    output::print(&text(&report))
 }
 
-fn text(Everything { cluster, nimbuses, supervisors }: &Everything) -> String {
+fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> String {
     let leader = cluster.leader.as_ref().map_or_else(
-        || "no leader now".to_owned(),
+        || "no leader at the moment".to_owned(),
         |leader| format!("led by {} ({}) in term {}", leader.nimbus, leader.api, leader.term),
     );
     let mut text = format!(
@@ -75,7 +75,10 @@ fn text(Everything { cluster, nimbuses, supervisors }: &Everything) -> String {
     }
     text.push_str(&table.text(2));
     for znode in &cluster.unreadable {
-        text.push_str(&format!("\n! {} cannot be read and is left alone: {}\n", znode.path, znode.reason));
+        text.push_str(&format!(
+            "\n! {} cannot be read and is left unchanged: {}\n",
+            znode.path, znode.reason
+        ));
     }
     text
 }

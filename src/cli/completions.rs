@@ -6,7 +6,7 @@ use crate::cli::{command_line, error::Failure, output};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: stormkeeper completions bash > /etc/bash_completion.d/stormkeeper")]
 pub(super) struct Args {
-    /// The shell to write them for
+    /// Shell for which to print completions
     shell: clap_complete::Shell,
 }
 

@@ -6,10 +6,10 @@ use crate::cli::{
     output::{self, Table},
 };
 
-/// Look at the configuration.
+/// Show the configuration.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Print every key with its value and where it comes from
+    /// Print every key with its value and the source of the value
     Show,
 }
 

@@ -13,35 +13,37 @@ use stormkeeper_api_types::{
 };
 use stormkeeper_model::HostName;
 
-/// Between two looks at a host that is waited for.
+/// Time between two requests for the state of a host that is waited for.
 const POLL_PERIOD: Duration = Duration::from_millis(200);
 
-/// Have the workers of a host leave it, and keep others away.
+/// Move the workers of a host elsewhere and place no more workers on it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Each topology on the host stops its spouts for a while, so that tuples under way \
-are worked off, and then starts what was on the host elsewhere; the rest of it stays where it is. A topology \
-that has nowhere to go runs on, and `stormkeeper list` says so.\n\
+#[command(after_help = "Each topology on the host stops its spouts for a while, so that tuples in flight \
+are processed, and then starts its tasks of that host elsewhere; its other tasks stay where they are. A \
+topology for which there is no room elsewhere keeps running, and `stormkeeper list` shows it.\n\
 Example: stormkeeper drain node-3 -w 10s --wait")]
 pub(super) struct Args {
-    /// The host, as `stormkeeper cluster` shows it
+    /// Host, as shown by `stormkeeper cluster`
     host: HostName,
-    /// Stop spouts for this long before; each topology's message timeout when not given
+    /// Stop the spouts for this long first [default: each topology's message timeout]
     #[arg(short = 'w', long = "spout-wait", value_name = "DURATION", value_parser = parse_duration)]
     spout_wait: Option<Duration>,
-    /// Return only when no worker is left there
+    /// Return only when the host has no workers left
     #[arg(long)]
     wait: bool,
-    /// Give up waiting after this long; the host stays drained
+    /// With --wait: stop waiting after this long; the host stays drained
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     timeout: Duration,
 }
 
-/// Let a drained host be used again.
+/// Allow workers on a drained host again.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Nothing moves back by itself: new topologies and rebalances use the host.\n\
-Example: stormkeeper undrain node-3")]
+#[command(
+    after_help = "Workers that moved away do not move back: only new topologies and rebalances use the host.\n\
+Example: stormkeeper undrain node-3"
+)]
 pub(super) struct UndrainArgs {
-    /// The host
+    /// Host, as shown by `stormkeeper cluster`
     host: HostName,
 }
 
@@ -71,9 +73,9 @@ fn report(global: &Global, accepted: &HostAccepted) -> Result<(), Failure> {
     let HostAccepted { host_operation, host, workers_left } = accepted;
     let state = match (host_operation.as_str(), workers_left) {
         ("undrain", _) => "may be used again".to_owned(),
-        (_, 0) => "is drained: nothing is assigned to it".to_owned(),
-        (_, 1) => "is being drained: 1 worker is left there".to_owned(),
-        (_, n) => format!("is being drained: {n} workers are left there"),
+        (_, 0) => "is drained: no worker is assigned to it".to_owned(),
+        (_, 1) => "is being drained: 1 worker left".to_owned(),
+        (_, n) => format!("is being drained: {n} workers left"),
     };
     output::print(&format!("{host} {state}\n"))
 }
@@ -83,27 +85,27 @@ async fn wait_until_empty(client: &Client, args: &Args) -> Result<(), Failure> {
     loop {
         let drains = client.supervisors().await?.drains;
         let left = drains.iter().find(|drain| drain.host == args.host).map(|drain| drain.workers_left);
-        // Not in the list: the nimbus that answered has not heard of it yet.
+        // A nimbus whose view is older than the drain does not list the host yet.
         if left == Some(0) {
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {
-            return Err(still_there(&args.host, left, args.timeout));
+            return Err(not_empty(&args.host, left, args.timeout));
         }
         tokio::time::sleep(POLL_PERIOD).await;
     }
 }
 
-fn still_there(host: &HostName, left: Option<usize>, timeout: Duration) -> Failure {
+fn not_empty(host: &HostName, left: Option<usize>, timeout: Duration) -> Failure {
     let error = match left {
         Some(n) => anyhow::anyhow!("{n} workers are still on {host} after {timeout:?}"),
         None => anyhow::anyhow!("{host} is no longer drained"),
     };
     Failure::new(ErrorKind::Unavailable, error)
-        .with_hint("`stormkeeper list` shows the topologies that have nowhere to go".to_owned())
+        .with_hint("`stormkeeper list` shows the topologies for which there is no room elsewhere".to_owned())
 }
 
-/// How far a host is, for the table of supervisors.
+/// State of a host, for the table of supervisors.
 pub(super) fn state(drains: &[DrainSummary], host: &str) -> String {
     match drains.iter().find(|drain| drain.host.as_str() == host).map(|drain| drain.workers_left) {
         None => "in use".to_owned(),

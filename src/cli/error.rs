@@ -1,25 +1,25 @@
-//! How a command fails: kind, causes, hint, exit code.
+//! Failure of a command: kind, causes, hint, exit code.
 
 use std::process::ExitCode;
 
 use crate::{cli::output, config};
 
-/// What kind of trouble ended a command; decides the exit code.
+/// Kind of a failure; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ErrorKind {
-    /// A fault of ours.
+    /// Bug or local system error.
     Internal = 1,
-    /// The command line makes no sense.
+    /// Invalid command line.
     Usage = 2,
-    /// The configuration or a topology file is wrong.
+    /// Invalid configuration or topology file.
     Config = 3,
-    /// The cluster said no.
+    /// Request rejected by the cluster.
     Refused = 4,
-    /// The cluster could not be reached, or did not get there in time.
+    /// Cluster unreachable, or operation timed out.
     Unavailable = 5,
 }
 
-/// Why a command did not do what was asked.
+/// Failure of a command, as it is shown to the user.
 #[derive(Debug)]
 pub(super) struct Failure {
     kind: ErrorKind,
@@ -45,12 +45,12 @@ impl Failure {
         self
     }
 
-    /// Whether the same command may succeed in a moment.
-    pub(super) fn is_passing(&self) -> bool {
+    /// True if the same command may succeed in a moment.
+    pub(super) fn is_transient(&self) -> bool {
         self.kind == ErrorKind::Unavailable
     }
 
-    /// Prints the failure to standard error and answers the exit code.
+    /// Prints the failure to standard error and returns the exit code.
     pub(super) fn report(&self) -> ExitCode {
         let mut text = format!("error: {}", self.error);
         for cause in self.error.chain().skip(1) {
@@ -64,9 +64,9 @@ impl Failure {
     }
 }
 
-/// What clap has to say: help and versions are data, everything else is a mistake.
+/// Prints clap's message: help and versions are data, everything else is a usage error.
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
-    // A closed pipe is no trouble of ours.
+    // A closed pipe is not an error.
     let _closed = error.print();
     match error.use_stderr() {
         true => ExitCode::from(ErrorKind::Usage as u8),

@@ -5,15 +5,15 @@ use std::fmt::Write as _;
 use crate::cli::{Global, client_runtime, error::Failure, output};
 use stormkeeper_api_types::message::EventSummary;
 
-/// Print what happened in the cluster, newest last.
+/// Print the cluster's events, newest last.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The cluster keeps the newest 500.\n\
+#[command(after_help = "The cluster keeps the newest 500 events.\n\
 Example: stormkeeper events --topology word-count -n 20")]
 pub(super) struct Args {
-    /// Print only what happened to this topology, by its name or, when it is gone, its id
+    /// Print only the events of this topology, given by its name or, if it was removed, its id
     #[arg(long)]
     topology: Option<String>,
-    /// Print the last N only
+    /// Print only the newest N events
     #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
     last: usize,
 }
@@ -28,7 +28,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         output::note("No events.");
         return Ok(());
     }
-    // Read as a log: the newest stands above the prompt.
+    // Newest last, as in a log file.
     output::print(&list.events.iter().rev().map(line).collect::<String>())
 }
 
@@ -44,7 +44,7 @@ fn line(event: &EventSummary) -> String {
         let (from, to) = (place(&moved.from), place(&moved.to));
         let what = match (&moved.from, from == to) {
             (None, _) => format!("to {to}"),
-            (Some(_), true) => format!("start again in {to}"),
+            (Some(_), true) => format!("restarted in {to}"),
             (Some(_), false) => format!("from {from} to {to}"),
         };
         writeln!(text, "    tasks {} {what}", moved.tasks).expect("writing to a string does not fail");

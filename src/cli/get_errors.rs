@@ -5,7 +5,7 @@ use crate::cli::{Global, client_runtime, error::Failure, output};
 /// Print the errors of a topology's tasks, newest first.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Its name or id
+    /// Name or id of the topology
     topology: String,
     /// Print the stack traces too
     #[arg(long)]
@@ -35,7 +35,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         }
     }
     if errors.truncated {
-        output::note("Too many tasks have errors; some are left out.");
+        output::note("Too many tasks have errors; the list is truncated.");
     }
     output::print(&text)
 }

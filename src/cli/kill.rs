@@ -10,15 +10,15 @@ use stormkeeper_api_types::message::KillRequest;
 
 /// Remove a topology.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "At a terminal it asks first; in a script, or with --yes, it does not.\n\
+#[command(after_help = "Asks for confirmation at a terminal; not in a script, and not with --yes.\n\
 Example: stormkeeper kill word-count -w 5s")]
 pub(super) struct Args {
-    /// Its name or id
+    /// Name or id of the topology
     topology: String,
-    /// Stop spouts for this long before; the topology's message timeout when not given
+    /// Stop the spouts for this long first [default: the topology's message timeout]
     #[arg(short = 'w', long, value_name = "DURATION", value_parser = parse_duration)]
     wait: Option<Duration>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short = 'y', long)]
     yes: bool,
 }
@@ -26,7 +26,7 @@ pub(super) struct Args {
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let client = global.client()?;
     if !args.yes && io::stdin().is_terminal() && !confirmed(&args.topology) {
-        return Err(Failure::usage("nothing was done"));
+        return Err(Failure::usage("not confirmed: nothing was removed"));
     }
     let request = KillRequest { wait_secs: args.wait.map(whole_seconds) };
     report(global, &client_runtime()?.block_on(client.kill(&args.topology, &request))?)

@@ -43,7 +43,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     output::print(&text)
 }
 
-/// The status, with the time that is left of a pending change.
+/// Status, with the time that is left of a pending change.
 pub(super) fn status(topology: &TopologySummary) -> String {
     match &topology.pending {
         Some(pending) => {

@@ -22,21 +22,23 @@ use stormkeeper_runtime::{shutdown, tasks::Tasks, telemetry};
 use stormkeeper_supervisor as supervisor;
 use stormkeeper_supervisor::LaunchDefaults;
 
-/// What is logged when nothing is said: what components report, and trouble.
+/// Log filter without `STORMKEEPER_LOG`: messages of components, and problems.
 const DEFAULT_LOG_FILTER: &str = "warn";
 
-/// Run a topology in a whole cluster within this process.
+/// Run a topology on a complete cluster in this process, without ZooKeeper.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Without --for and --until-idle it runs until Ctrl-C. At the end spouts are \
-stopped, tuples under way are worked off, and what each component did is printed.\n\
-Example: stormkeeper local examples/word-count/topology.yaml --until-idle 5s")]
+#[command(
+    after_help = "Without --for and --until-idle it runs until Ctrl-C. At the end it stops the spouts, \
+waits until tuples in flight are processed, and prints the counts of each component.\n\
+Example: stormkeeper local examples/word-count/topology.yaml --until-idle 5s"
+)]
 pub(super) struct Args {
-    /// The topology file (Flux YAML)
+    /// Topology file (Flux YAML)
     file: PathBuf,
-    /// End after this long
+    /// Stop after this long
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     time: Option<Duration>,
-    /// End once nothing has happened for this long
+    /// Stop when no tuple was processed for this long
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     until_idle: Option<Duration>,
 }
@@ -53,7 +55,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let bundle = load_topology(&args.file, &config)?;
     let dir = std::env::temp_dir().join(format!("stormkeeper-local-{:08x}", fastrand::u32(..)));
     fs::create_dir_all(&dir)
-        .with_context(|| format!("making {}", dir.display()))
+        .with_context(|| format!("creating {}", dir.display()))
         .map_err(Failure::internal)?;
     let loopback = ([127, 0, 0, 1], 0).into();
     let options = local::Options {
@@ -69,17 +71,17 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let outcome = daemon_runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let tasks = Tasks::default();
-        let asked = stop.clone();
+        let stop_requested = stop.clone();
         tasks.start("signals", stormkeeper_runtime::tasks::Ending::Normal, async move {
             if let Ok(signal) = shutdown::requested().await {
-                output::note(&format!("{signal}: ending"));
-                asked.cancel();
+                output::note(&format!("{signal}: stopping"));
+                stop_requested.cancel();
             }
         });
         local::run(options, Clock::new(), stop, output::note).await
     });
     if let Err(error) = fs::remove_dir_all(&dir) {
-        output::note(&format!("warning: {} is left over: {error}", dir.display()));
+        output::note(&format!("warning: cannot remove {}: {error}", dir.display()));
     }
     let outcome = outcome.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))?;
     report(global, &outcome)
@@ -89,19 +91,22 @@ fn report(global: &Global, Outcome { detail, errors, end }: &Outcome) -> Result<
     if global.json {
         return output::print_json(&Report { topology: detail, errors });
     }
-    let why = match end {
-        End::Time => "its time was over",
-        End::Idle => "nothing more happened",
-        End::Asked => "you asked for it",
+    let reason = match end {
+        End::Time => "the time given by --for is over",
+        End::Idle => "the topology is idle",
+        End::Asked => "it was interrupted",
     };
     let summary = &detail.summary;
     let mut text = format!(
-        "{} ran {} tasks in {} workers and ended as {why}.\n\n",
+        "{} ran {} tasks in {} workers and stopped because {reason}.\n\n",
         summary.name, summary.tasks_total, summary.workers_total
     );
     text.push_str(&show::components(&detail.components).text(2));
     if !errors.last.is_empty() {
-        text.push_str(&format!("\nErrors: {} kept, the last of each component:\n", errors.errors.len()));
+        text.push_str(&format!(
+            "\nErrors: {} recorded; the last one of each component:\n",
+            errors.errors.len()
+        ));
     }
     for (component, error) in &errors.last {
         let message = error.message.lines().next().unwrap_or_default();

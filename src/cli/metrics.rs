@@ -22,92 +22,92 @@ use stormkeeper_metrics::{MetaType, Window};
 use stormkeeper_model::{ComponentId, StreamId, TaskId, Timestamp, clock::Clock, time::humane};
 use table::RowName;
 
-/// The longest page that a nimbus answers: as few requests as can be.
+/// Longest page that a nimbus returns, for as few requests as possible.
 const PAGE_LIMIT: usize = 5000;
 
-/// The most metrics or points that one command shows: more than one topology may have metrics.
+/// Maximum number of metrics or points shown by one command. A topology may have more metrics.
 const SHOWN_MAX: usize = 100_000;
 
-/// The shortest time between two looks: metrics are of a minute, and nimbus has other work.
+/// Shortest time between two refreshes: values change once a minute, and nimbus has other work.
 const EVERY_MIN: Duration = Duration::from_secs(1);
 
-/// Show what a topology measures.
+/// Show throughput, latency and resource usage of a running or removed topology.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Without options: what flows, fails and takes time in the window, one row for each \
-component, of one component for each task and stream, of one task for each stream. Columns that nobody \
-measures are left out. Times are UTC; exact numbers are in --json.\n\
+#[command(after_help = "Without options: counts, rates, failures and latencies in the window, with one row \
+per component; for one component a row per task and stream; for one task a row per stream. Columns without \
+values are left out. Times are UTC; --json prints exact numbers.\n\
 \n\
 Examples:\n  \
 stormkeeper metrics word-count --watch\n  \
 stormkeeper metrics word-count split --window 2h\n  \
 stormkeeper metrics word-count split 3 --all --name 'Emit*'\n  \
 stormkeeper metrics word-count split --history ProcessLatency --from -6h --window 10m\n  \
-stormkeeper metrics word-count-1-1795552490 --track      # also of one that is gone, by its id\n  \
+stormkeeper metrics word-count-1-1795552490 --track      # a removed topology, by its id\n  \
 stormkeeper metrics --status")]
 pub(super) struct Args {
-    /// Its name or id; of one that is gone as well
+    /// Name or id of a running or removed topology
     #[arg(required_unless_present_any = ["topologies", "status"])]
     topology: Option<String>,
     /// Show the tasks and streams of this component
     component: Option<ComponentId>,
     /// Show the streams of this task
     task: Option<TaskId>,
-    /// The stretch of time that ends now: 1m, 10m, 2h or 1d; with --history the width of a point
+    /// Show the values of the last 1m, 10m, 2h or 1d; with --history, show points of this width
     /// [default: 10m, with --history 1m]
     #[arg(long, value_name = "WINDOW", value_parser = parse_window)]
     window: Option<Window>,
-    /// Show it again and again until Ctrl-C
+    /// Refresh the output until Ctrl-C
     #[arg(long, conflicts_with_all = ["history", "track", "topologies"])]
     watch: bool,
-    /// With --watch: how long between two looks, at least 1s
+    /// With --watch: time between two refreshes, at least 1s
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration, requires = "watch")]
     every: Duration,
-    /// Show every metric by its name
+    /// List every metric by its name
     #[arg(long, group = "what")]
     all: bool,
-    /// Show the points of a metric over time, such as Emitted or 'Emit*'
+    /// Show the points of one metric over time, or of several, such as Emitted or 'Emit*'
     #[arg(long, value_name = "METRIC", group = "what")]
     history: Option<String>,
-    /// With --history: from when on; milliseconds since 1970, or relative such as -6h, -2d
+    /// With --history: start time, in milliseconds since 1970 or relative, such as -6h or -2d
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, requires = "history")]
     from: Option<String>,
-    /// With --history: until when; now when not given
+    /// With --history: end time [default: now]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, requires = "history")]
     to: Option<String>,
-    /// With --all: only metrics with such a name; * is any text
+    /// With --all: only metrics whose name matches; * matches any text
     #[arg(long, value_name = "GLOB", requires = "all")]
     name: Option<String>,
-    /// With --all or --history: only of this level (topology, component, component-stream, task,
-    /// stream, worker, netty, nimbus)
+    /// With --all or --history: only metrics of this level (topology, component, component-stream,
+    /// task, stream, worker, netty, nimbus)
     #[arg(long, value_name = "LEVEL", value_parser = parse_level, conflicts_with_all = ["track", "topologies", "status"])]
     level: Option<MetaType>,
-    /// With --all or --history: only of this stream
+    /// With --all or --history: only metrics of this stream
     #[arg(long, value_name = "STREAM", conflicts_with_all = ["track", "topologies", "status"])]
     stream: Option<StreamId>,
-    /// Show where and when its tasks ran
+    /// Show the hosts and ports on which each task ran, with times
     #[arg(long, group = "what")]
     track: bool,
-    /// Show the topologies that there were, of the name TOPOLOGY or all; gone ones too
+    /// Show running and removed topologies, all of them or those named TOPOLOGY
     #[arg(long, group = "what")]
     topologies: bool,
-    /// Show the archive of the nimbus that answers, its queue and its uploaders
+    /// Show the metric store of the nimbus that responds, with its export queue and exporters
     #[arg(long, group = "what", conflicts_with = "topology")]
     status: bool,
 }
 
 fn parse_window(text: &str) -> Result<Window, String> {
     let secs = parse_duration(text).ok().and_then(|window| u32::try_from(window.as_secs()).ok());
-    // A day is not among the units of waits.
+    // Waits have no unit of a day.
     let secs = if text == "1d" { Some(Window::D1.secs()) } else { secs };
-    secs.and_then(Window::of_secs).ok_or_else(|| "there are the windows 1m, 10m, 2h and 1d".to_owned())
+    secs.and_then(Window::of_secs).ok_or_else(|| "expected a window: 1m, 10m, 2h or 1d".to_owned())
 }
 
 fn parse_level(text: &str) -> Result<MetaType, String> {
     let found = MetaType::ALL.into_iter().find(|level| level.word() == text);
-    found.ok_or_else(|| format!("there are the levels {}", MetaType::ALL.map(MetaType::word).join(", ")))
+    found.ok_or_else(|| format!("expected a level: {}", MetaType::ALL.map(MetaType::word).join(", ")))
 }
 
-/// A window as the command line takes it.
+/// Returns the command line's word for a window.
 fn window_word(window: Window) -> &'static str {
     match window {
         Window::M1 => "1m",
@@ -121,32 +121,35 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let client = global.client()?;
     client_runtime()?.block_on(async {
         match &args.topology {
-            _ if args.status => watched(args, async || status_text(global, &client).await).await,
+            _ if args.status => print_or_watch(args, async || status_text(global, &client).await).await,
             name if args.topologies => topologies(global, &client, name.as_deref()).await,
             Some(topology) if args.track => track(global, &client, topology, args).await,
             Some(topology) if args.history.is_some() => history(global, &client, topology, args).await,
             Some(topology) => {
-                watched(args, async || latest_text(global, &client, topology, args).await).await
+                print_or_watch(args, async || latest_text(global, &client, topology, args).await).await
             }
             None => Err(Failure::usage("a topology is missing")),
         }
     })
 }
 
-/// Prints what `look` answers, with `--watch` again and again: a cluster that cannot be reached
-/// for a moment does not end it.
-async fn watched(args: &Args, look: impl AsyncFn() -> Result<String, Failure>) -> Result<(), Failure> {
+/// Prints the text that `render` returns; with `--watch` repeatedly, also through short outages of
+/// the cluster.
+async fn print_or_watch(
+    args: &Args,
+    render: impl AsyncFn() -> Result<String, Failure>,
+) -> Result<(), Failure> {
     if !args.watch {
-        return output::print(&look().await?);
+        return output::print(&render().await?);
     }
     loop {
-        match look().await {
-            // Home, the text, and nothing after it, in one write: that does not flicker.
+        match render().await {
+            // Cursor home, text, and clearing of the rest in one write, to avoid flicker.
             Ok(text) if std::io::stdout().is_terminal() => {
                 output::print(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")))?;
             }
             Ok(text) => output::print(&format!("{text}\n"))?,
-            Err(failure) if failure.is_passing() => {
+            Err(failure) if failure.is_transient() => {
                 failure.report();
             }
             Err(failure) => return Err(failure),
@@ -156,7 +159,7 @@ async fn watched(args: &Args, look: impl AsyncFn() -> Result<String, Failure>) -
 }
 
 impl Args {
-    /// What COMPONENT, TASK and the options let through.
+    /// Filter from COMPONENT, TASK and the options.
     fn filter(&self, level: Option<MetaType>) -> MetricFilter {
         MetricFilter {
             level,
@@ -167,7 +170,7 @@ impl Args {
         }
     }
 
-    /// The levels of the tables, with what their rows are called.
+    /// Levels of the tables, with the names and titles of their rows.
     fn levels(&self) -> &'static [(MetaType, RowName, &'static str)] {
         use MetaType as M;
         match (&self.component, self.task) {
@@ -186,8 +189,8 @@ impl Args {
         }
     }
 
-    /// The level that a history is of when nobody says.
-    fn own_level(&self) -> MetaType {
+    /// Level of a history without `--level`.
+    fn default_level(&self) -> MetaType {
         match (&self.component, self.task, &self.stream) {
             (_, Some(_), Some(_)) => MetaType::Stream,
             (_, Some(_), None) => MetaType::Task,
@@ -218,16 +221,16 @@ async fn latest_text(
             Some(all) => all.values.extend(list.values),
         }
     }
-    let all = all.ok_or_else(|| Failure::usage("no level is asked for"))?;
+    let all = all.ok_or_else(|| Failure::usage("no level is selected"))?;
     if global.json {
         return output::json(&all);
     }
     let shown = if by_name { listed(&all) } else { tables(&all, args.levels()) };
-    let Some(shown) = shown else { return Err(nothing(&all.topology_id.to_string(), args)) };
+    let Some(shown) = shown else { return Err(no_metrics(&all.topology_id.to_string(), args)) };
     Ok(format!("{}{shown}", heading(&all, Clock::new().now())))
 }
 
-/// All pages of the values in a window.
+/// Fetches all pages of the values in a window.
 async fn latest(
     client: &Client,
     topology: &str,
@@ -238,7 +241,9 @@ async fn latest(
     let mut all = client.latest_metrics(topology, window, filter, &page).await?;
     while let Some(next) = all.next.take() {
         if all.values.len() >= SHOWN_MAX {
-            output::note(&format!("Only the first {SHOWN_MAX} metrics are shown; --name asks for fewer."));
+            output::note(&format!(
+                "Only the first {SHOWN_MAX} metrics are shown; use --name to select fewer."
+            ));
             break;
         }
         page.after = Some(next);
@@ -249,38 +254,40 @@ async fn latest(
     Ok(all)
 }
 
-fn nothing(topology: &str, args: &Args) -> Failure {
+fn no_metrics(topology: &str, args: &Args) -> Failure {
     let what = match (&args.component, args.task, &args.name) {
-        (_, _, Some(name)) => format!(" like {name:?}"),
+        (_, _, Some(name)) => format!(" that match {name:?}"),
         (Some(component), Some(task), None) => format!(" of task {task} of {component}"),
         (Some(component), None, None) => format!(" of {component}"),
         (None, _, None) => String::new(),
     };
     Failure::new(ErrorKind::Refused, anyhow::anyhow!("{topology} has no metrics{what} in this window"))
-        .with_hint("the first come about a minute after the start; `--all` shows all there are, `--window 1d` older ones")
+        .with_hint("the first metrics arrive about a minute after the start; `--all` lists all metrics, `--window 1d` includes older ones")
 }
 
-/// What it is of, and how fresh it is.
+/// First lines of the output: topology, window, and age of the values.
 fn heading(list: &LatestList, now: Timestamp) -> String {
     let window = Window::of_secs(list.window_secs).map_or("window", window_word);
     let end = list.values.iter().map(|value| value.to_ms).max();
     let age = end.map_or_else(String::new, |end| {
         format!(" until {} ({} ago)", history::minute(end), humane(now.since(end)))
     });
-    format!("{}, {window}{age}\n{}", list.topology_id, behind(&list.archive))
+    format!("{}, {window}{age}\n{}", list.topology_id, lag_warning(&list.archive))
 }
 
-/// A line that says that what is shown may be old, when it may.
-fn behind(archive: &ArchiveView) -> String {
+/// Warning that the values may be old, if the metric store of the responding nimbus lags.
+fn lag_warning(archive: &ArchiveView) -> String {
     match (archive.entries_behind, archive.behind_ms) {
         (Some(0), _) => String::new(),
         (Some(n), Some(ms)) => {
             let age = humane(Duration::from_millis(ms));
-            format!("! {} is {n} entries ({age}) behind the leader's archive\n", archive.nimbus)
+            format!("! the metric store of {} is {n} entries ({age}) behind the leader\n", archive.nimbus)
         }
-        (Some(n), None) => format!("! {} is {n} entries behind the leader's archive\n", archive.nimbus),
+        (Some(n), None) => {
+            format!("! the metric store of {} is {n} entries behind the leader\n", archive.nimbus)
+        }
         (None, _) => {
-            format!("! {} does not know how far behind the leader's archive it is\n", archive.nimbus)
+            format!("! the lag of the metric store of {} behind the leader is unknown\n", archive.nimbus)
         }
     }
 }
@@ -306,7 +313,7 @@ fn tables(list: &LatestList, levels: &[(MetaType, RowName, &str)]) -> Option<Str
     }
     let own = list.values.iter().filter(|value| value.meta.group == stormkeeper_metrics::name::UDF);
     if let Some(own) = table::list(own) {
-        text.push_str(&format!("\nThe topology's own metrics\n{}", own.text(2)));
+        text.push_str(&format!("\nUser metrics\n{}", own.text(2)));
     }
     (!text.is_empty()).then_some(text)
 }
@@ -316,7 +323,7 @@ fn listed(list: &LatestList) -> Option<String> {
 }
 
 async fn history(global: &Global, client: &Client, topology: &str, args: &Args) -> Result<(), Failure> {
-    let filter = args.filter(Some(args.level.unwrap_or_else(|| args.own_level())));
+    let filter = args.filter(Some(args.level.unwrap_or_else(|| args.default_level())));
     let span = Span { from: args.from.clone(), to: args.to.clone() };
     let list = points(client, topology, args.window.unwrap_or(Window::M1), &filter, &span).await?;
     if global.json {
@@ -327,14 +334,14 @@ async fn history(global: &Global, client: &Client, topology: &str, args: &Args) 
         let level = filter.level.map_or("", MetaType::word);
         let metric = filter.name.unwrap_or_default();
         let (from, to) = (history::minute(list.from_ms), history::minute(list.to_ms));
-        let error = anyhow::anyhow!("no {metric} of level {level} has points from {from} to {to}");
-        let hint = format!("`stormkeeper metrics {topology} --all` shows what is measured on which level");
+        let error = anyhow::anyhow!("{metric} has no points on level {level} from {from} to {to}");
+        let hint = format!("`stormkeeper metrics {topology} --all` shows the metrics of each level");
         return Err(Failure::new(ErrorKind::Refused, error).with_hint(hint));
     }
-    output::print(&format!("{}{text}", behind(&list.archive)))
+    output::print(&format!("{}{text}", lag_warning(&list.archive)))
 }
 
-/// All pages of points: a metric whose points are on two pages is one again.
+/// Fetches all pages of points and joins the series that span two pages.
 async fn points(
     client: &Client,
     topology: &str,
@@ -344,14 +351,14 @@ async fn points(
 ) -> Result<PointList, Failure> {
     let mut page = Page { after: None, limit: Some(PAGE_LIMIT) };
     let mut all = client.metric_points(topology, window, filter, span, &page).await?;
-    // What is relative must mean the same on each page.
+    // Relative times must mean the same on each page.
     let span =
         Span { from: Some(all.from_ms.as_millis().to_string()), to: Some(all.to_ms.as_millis().to_string()) };
     while let Some(next) = all.next.take() {
         let n_points: usize = all.series.iter().map(|series| series.points.len()).sum();
         if n_points >= SHOWN_MAX {
             output::note(&format!(
-                "Only the first {SHOWN_MAX} points are shown; ask for fewer metrics or less time."
+                "Only the first {SHOWN_MAX} points are shown; select fewer metrics or a shorter time."
             ));
             break;
         }
@@ -374,13 +381,15 @@ async fn track(global: &Global, client: &Client, topology: &str, args: &Args) ->
         return output::print_json(&track);
     }
     if track.entries.is_empty() {
-        output::note(&format!("{} has no track yet.", track.topology_id));
+        output::note(&format!("{} has no task track yet.", track.topology_id));
         return Ok(());
     }
     if track.truncated {
-        output::note("Only the last ones are shown; name a component and a task to see those of it.");
+        output::note(
+            "Only the newest entries are shown; give a component and a task to see all of its entries.",
+        );
     }
-    output::print(&format!("{}{}", behind(&track.archive), history::track(&track.entries).text(0)))
+    output::print(&format!("{}{}", lag_warning(&track.archive), history::track(&track.entries).text(0)))
 }
 
 async fn topologies(global: &Global, client: &Client, name: Option<&str>) -> Result<(), Failure> {
@@ -389,24 +398,24 @@ async fn topologies(global: &Global, client: &Client, name: Option<&str>) -> Res
         return output::print_json(&past);
     }
     let measured = match name {
-        None => measured(client).await?.topologies,
+        None => topologies_with_metrics(client).await?.topologies,
         Some(_) => Vec::new(),
     };
     if past.truncated {
-        output::note("Only the newest are shown; name one to see the older ones of that name.");
+        output::note("Only the newest topologies are shown; give a name to see the older ones of that name.");
     }
-    if let Some(others) = history::others(&measured, &past.topologies) {
-        output::note(&others);
+    if let Some(unlisted) = history::unlisted(&measured, &past.topologies) {
+        output::note(&unlisted);
     }
     if past.topologies.is_empty() {
-        output::note("No topology is in the history.");
+        output::note("The history has no topologies.");
         return Ok(());
     }
-    output::print(&format!("{}{}", behind(&past.archive), history::topologies(&past.topologies).text(0)))
+    output::print(&format!("{}{}", lag_warning(&past.archive), history::topologies(&past.topologies).text(0)))
 }
 
-/// All pages of the topologies that have metrics.
-async fn measured(client: &Client) -> Result<MeasuredTopologyList, Failure> {
+/// Fetches all pages of the topologies that have metrics.
+async fn topologies_with_metrics(client: &Client) -> Result<MeasuredTopologyList, Failure> {
     let mut page = Page { after: None, limit: Some(PAGE_LIMIT) };
     let mut all = client.measured_topologies(&page).await?;
     while let Some(next) = all.next.take().filter(|_| all.topologies.len() < SHOWN_MAX) {

@@ -3,42 +3,43 @@
 use crate::cli::{Global, client_runtime, error::Failure, output};
 use stormkeeper_api_types::message::MetricControlRequest;
 
-/// Change what a running topology measures, without a restart.
+/// Enable, disable or sample metrics of a running topology, without a restart.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Names are the last parts of metrics' names, as `stormkeeper metrics TOPOLOGY --all` \
-shows them. What was changed before stays, unless --reset is given. Without options it prints what is changed \
-now. Workers follow within seconds.\n\
+    after_help = "A metric is given by the last part of its name, as shown by `stormkeeper metrics TOPOLOGY \
+--all`. Earlier changes stay in effect unless --reset is given. Without options the command prints the changes \
+in effect. Workers apply a change within seconds.\n\
 \n\
 Examples:\n  \
 stormkeeper metrics-control word-count --enable EmitTime --sample-rate 0.5\n  \
 stormkeeper metrics-control word-count --disable TupleLifeCycle\n  \
-stormkeeper metrics-control word-count --debug ProcessLatency      # into the workers' logs\n  \
-stormkeeper metrics-control word-count --reset                     # all as the settings say"
+stormkeeper metrics-control word-count --debug ProcessLatency      # log it in the workers\n  \
+stormkeeper metrics-control word-count --reset                     # back to the topology's settings"
 )]
 pub(super) struct Args {
-    /// Its name or id
+    /// Name or id of the topology
     topology: String,
-    /// Measure this metric, although settings disable it (can be repeated)
+    /// Measure this metric even if the settings disable it (can be repeated)
     #[arg(long, value_name = "NAME")]
     enable: Vec<String>,
-    /// Do not measure this metric (can be repeated)
+    /// Stop measuring this metric (can be repeated)
     #[arg(long, value_name = "NAME")]
     disable: Vec<String>,
-    /// Put this share of values into histograms, from 0 to 1; counts and sums are of all values anyway
+    /// Record this fraction of values in histograms, from 0 to 1; counts and sums include all
+    /// values
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     sample_rate: Option<f64>,
-    /// Have each worker write this metric to its log every minute (can be repeated)
+    /// Write this metric to the log of each worker every minute (can be repeated)
     #[arg(long, value_name = "NAME")]
     debug: Vec<String>,
-    /// Forget what was changed before
+    /// Discard all earlier changes
     #[arg(long)]
     reset: bool,
 }
 
 fn parse_share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "expected a share from 0 to 1, such as 0.1".to_owned())
+    share.ok_or_else(|| "expected a number from 0 to 1, such as 0.1".to_owned())
 }
 
 impl Args {
@@ -47,10 +48,10 @@ impl Args {
         *reset || sample_rate.is_some() || !(enable.is_empty() && disable.is_empty() && debug.is_empty())
     }
 
-    /// What was changed before with what is asked for on top.
-    fn on_top_of(&self, before: MetricControlRequest) -> Result<MetricControlRequest, Failure> {
+    /// Returns the changes in effect, `before`, merged with the changes of the command line.
+    fn merge_into(&self, before: MetricControlRequest) -> Result<MetricControlRequest, Failure> {
         if let Some(name) = self.enable.iter().find(|name| self.disable.contains(name)) {
-            return Err(Failure::usage(format!("{name} is to be both enabled and disabled")));
+            return Err(Failure::usage(format!("{name} cannot be both enabled and disabled")));
         }
         let MetricControlRequest { mut enabled, mut disabled, sample_rate, mut debug } =
             if self.reset { MetricControlRequest::default() } else { before };
@@ -74,7 +75,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         if !args.changes() {
             return Ok(before);
         }
-        let control = args.on_top_of(before)?;
+        let control = args.merge_into(before)?;
         client.control_metrics(&args.topology, &control).await?;
         Ok::<_, Failure>(control)
     })?;
@@ -87,9 +88,9 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
 fn text(topology: &str, control: &MetricControlRequest) -> String {
     let MetricControlRequest { enabled, disabled, sample_rate, debug } = control;
     if *control == MetricControlRequest::default() {
-        return format!("{topology} measures what its settings say\n");
+        return format!("{topology} measures its metrics as its settings say\n");
     }
-    let mut text = format!("{topology} measures what its settings say, but for\n");
+    let mut text = format!("{topology} measures its metrics as its settings say, except\n");
     for (what, names) in [("enabled", enabled), ("disabled", disabled), ("debug", debug)] {
         if !names.is_empty() {
             text.push_str(&format!("  {what:<11}  {}\n", names.join(", ")));
@@ -121,26 +122,26 @@ mod tests {
     }
 
     #[test]
-    fn what_was_changed_before_stays_until_it_is_changed_back() {
+    fn earlier_changes_stay_in_effect_until_reverted_or_reset() {
         let before = MetricControlRequest {
             enabled: names(&["A", "B"]),
             disabled: names(&["C"]),
             sample_rate: Some(0.5),
             debug: names(&["D"]),
         };
-        let next = args(&["C", "A"], &["B"]).on_top_of(before.clone()).expect("fits");
+        let next = args(&["C", "A"], &["B"]).merge_into(before.clone()).expect("no conflict");
         let expected =
             MetricControlRequest { enabled: names(&["A", "C"]), disabled: names(&["B"]), ..before.clone() };
         assert_eq!(next, expected);
         let reset = Args { reset: true, sample_rate: Some(0.1), ..args(&[], &[]) };
         let expected = MetricControlRequest { sample_rate: Some(0.1), ..MetricControlRequest::default() };
-        assert_eq!(reset.on_top_of(before.clone()).expect("fits"), expected);
-        assert!(args(&["A"], &["A"]).on_top_of(before).is_err());
+        assert_eq!(reset.merge_into(before.clone()).expect("no conflict"), expected);
+        assert!(args(&["A"], &["A"]).merge_into(before).is_err());
         assert!(!args(&[], &[]).changes());
     }
 
     #[test]
-    fn shares_are_from_0_to_1() {
+    fn sample_rates_outside_of_0_to_1_are_rejected() {
         assert_eq!(parse_share("0.5"), Ok(0.5));
         for bad in ["-0.1", "1.1", "NaN", "half", ""] {
             assert!(parse_share(bad).is_err(), "{bad}");
@@ -148,15 +149,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_changed_is_printed() {
+    fn changes_in_effect_are_printed() {
         let control = MetricControlRequest {
             enabled: names(&["A", "B"]),
             sample_rate: Some(0.5),
             ..MetricControlRequest::default()
         };
         let expected =
-            "wc measures what its settings say, but for\n  enabled      A, B\n  sample rate  0.5\n";
+            "wc measures its metrics as its settings say, except\n  enabled      A, B\n  sample rate  0.5\n";
         assert_eq!(text("wc", &control), expected);
-        assert_eq!(text("wc", &MetricControlRequest::default()), "wc measures what its settings say\n");
+        let unchanged = text("wc", &MetricControlRequest::default());
+        assert_eq!(unchanged, "wc measures its metrics as its settings say\n");
     }
 }

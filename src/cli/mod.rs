@@ -1,8 +1,8 @@
-//! The command line: one file per command.
+//! Command line: one file per command.
 //!
-//! Data goes to standard output, everything else to standard error; `--json` prints the
-//! API's answer wherever a table is shown. What goes wrong becomes a `Failure` with
-//! a heading, the chain of causes, a hint where one is known, and an exit code.
+//! Data goes to standard output, everything else to standard error; `--json` prints the API's
+//! response instead of a table. An error becomes a `Failure` with a heading, the chain of causes,
+//! a hint if one is known, and an exit code.
 
 mod activate;
 mod cluster;
@@ -44,11 +44,13 @@ use stormkeeper_api_types::client::{Client, Timeouts};
 use stormkeeper_supervisor::{LaunchDefaults, OnStop};
 use stormkeeper_topology_package::{flux, package::Bundle, yaml};
 
-/// A ZooKeeper-coordinated control plane for stream topologies.
+/// Control plane for stream topologies, coordinated by ZooKeeper.
 #[derive(Debug, Parser)]
 #[command(name = "stormkeeper", version, max_term_width = 100)]
-#[command(after_help = "Exit status: 0 done, 1 internal error, 2 wrong usage, 3 bad configuration or \
-topology file, 4 refused by the cluster, 5 cluster not reachable or not done in time.")]
+#[command(
+    after_help = "Exit status: 0 success, 1 internal error, 2 usage error, 3 invalid configuration or \
+topology file, 4 rejected by the cluster, 5 cluster unreachable or operation timed out."
+)]
 struct Args {
     #[command(flatten)]
     global: Global,
@@ -56,16 +58,16 @@ struct Args {
     command: Command,
 }
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Debug, Clone, clap::Args)]
 struct Global {
-    /// Read this storm.yaml instead of the one named by STORMKEEPER_CONF
+    /// Read this storm.yaml instead of the file named by STORMKEEPER_CONF
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Set a configuration key; wins over the file (can be repeated)
+    /// Set a configuration key, overriding the file (can be repeated)
     #[arg(short = 'c', global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Ask this nimbus instead of those in nimbus.seeds (can be repeated)
+    /// Send requests to this nimbus instead of those in nimbus.seeds (can be repeated)
     #[arg(long, global = true, value_name = "HOST:PORT")]
     nimbus: Vec<String>,
     /// Print JSON instead of a table
@@ -81,46 +83,46 @@ enum Command {
     Supervisor(supervisor::Args),
     #[command(hide = true)]
     Worker(worker::Args),
-    /// Run a topology in a whole cluster within this process, without ZooKeeper
+    /// Run a topology on a complete cluster in this process, without ZooKeeper
     Local(local::Args),
     /// Submit a topology file to the cluster
     Submit(submit::Args),
     /// List topologies
     List(list::Args),
-    /// Show one topology: its workers, components and tasks
+    /// Show the workers, components and tasks of a topology
     Show(show::Args),
-    /// Let the spouts of a topology run
+    /// Start the spouts of a topology
     Activate(activate::Args),
-    /// Stop the spouts of a topology; tuples under way are worked off
+    /// Stop the spouts of a topology; tuples in flight are still processed
     Deactivate(activate::Args),
-    /// Place the tasks of a topology anew, with other numbers of workers or tasks
+    /// Reassign the tasks of a topology, with new numbers of workers or tasks
     Rebalance(rebalance::Args),
     /// Remove a topology
     Kill(kill::Args),
-    /// Show what a topology measures: rates, counts, times; now, over time, and of gone ones
+    /// Show throughput, latency and resource usage of a running or removed topology
     Metrics(Box<metrics::Args>),
-    /// Change what a running topology measures
+    /// Enable, disable or sample metrics of a running topology
     MetricsControl(metrics_control::Args),
     /// Print the errors of a topology's tasks
     GetErrors(get_errors::Args),
     /// Show the nimbuses and supervisors of the cluster
     Cluster(cluster::Args),
-    /// Show the nimbus replicas: who leads, and how far behind each is
+    /// Show the nimbus replicas: the leader, and the lag of each replica
     Nimbuses(nimbuses::Args),
-    /// Print what happened in the cluster: who led, what moved where and why
+    /// Print the cluster's events: leader changes, moved tasks, and the reasons
     Events(events::Args),
-    /// Have the workers of a host leave it, and keep others away
+    /// Move the workers of a host elsewhere and place no more workers on it
     Drain(drain::Args),
-    /// Let a drained host be used again
+    /// Allow workers on a drained host again
     Undrain(drain::UndrainArgs),
-    /// Look at the configuration
+    /// Show the configuration
     #[command(subcommand)]
     Config(config::Command),
     /// Print shell completions
     Completions(completions::Args),
 }
 
-/// Runs the command line `args` and answers how the process is to end.
+/// Runs the command line `args` and returns the exit code of the process.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
@@ -159,8 +161,7 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
 }
 
 impl Global {
-    /// The configuration that the file, the environment and `-c` make together. Warnings go
-    /// to standard error.
+    /// Configuration from the file, the environment and `-c`. Warnings go to standard error.
     fn load(&self) -> Result<Config, Failure> {
         let environment = Environment::of_process();
         let (config, warnings) = Config::load(self.config.as_deref(), &self.set, &environment)?;
@@ -170,7 +171,7 @@ impl Global {
         Ok(config)
     }
 
-    /// A client of the cluster's nimbuses.
+    /// Client of the cluster's nimbuses.
     fn client(&self) -> Result<Client, Failure> {
         let config = self.load()?;
         let seeds = if self.nimbus.is_empty() { config.nimbus_seeds() } else { self.nimbus.clone() };
@@ -178,19 +179,19 @@ impl Global {
     }
 }
 
-/// A runtime for a command that asks the cluster: one thread is enough.
+/// Runtime of a command that sends requests to the cluster: one thread is enough.
 fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
     built.map_err(|error| Failure::internal(anyhow::Error::new(error).context("starting the async runtime")))
 }
 
-/// A runtime for a daemon.
+/// Runtime of a daemon.
 fn daemon_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     built.map_err(|error| Failure::internal(anyhow::Error::new(error).context("starting the async runtime")))
 }
 
-/// What workers are launched with, by the configuration.
+/// Launch settings of workers, from the configuration.
 fn launch_defaults(config: &Config) -> LaunchDefaults {
     let timing = config.worker_timing();
     LaunchDefaults {
@@ -205,10 +206,10 @@ fn launch_defaults(config: &Config) -> LaunchDefaults {
     }
 }
 
-/// The longest wait that an option takes.
+/// Longest wait that an option accepts.
 const MAX_WAIT_SECS: u64 = 30 * 24 * 3600;
 
-/// A time as the command line takes it: `500ms`, `10s`, `2m`, or plain seconds.
+/// Parses a time of the command line: `500ms`, `10s`, `2m`, or plain seconds.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let read = yaml::parse(text).ok().and_then(|node| Kind::Secs(0, MAX_WAIT_SECS).read(&node.value));
     match read {
@@ -217,8 +218,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The topology in `file`, and the blob of it. What is strange about it goes to standard
-/// error.
+/// Loads the topology in `file` and packs its topology package. Warnings go to standard error.
 fn load_topology(file: &Path, config: &Config) -> Result<Bundle, Failure> {
     let wrong = |error: flux::Error| Failure::new(ErrorKind::Config, error.into());
     let source = flux::load(file).map_err(wrong)?;
@@ -228,25 +228,25 @@ fn load_topology(file: &Path, config: &Config) -> Result<Bundle, Failure> {
     flux::bundle(&source, config.max_blob_bytes()).map_err(wrong)
 }
 
-/// A wait in whole seconds, as the API takes it: never less than was asked for.
+/// Converts a wait to the whole seconds of the API, rounded up.
 fn whole_seconds(wait: Duration) -> u64 {
     u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
-/// Who runs the command, for people to read.
+/// Name of the user who runs the command, for display only.
 fn user() -> String {
     #[expect(clippy::disallowed_methods, reason = "the command line may read the environment")]
     let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
     name.ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// What logs say, by `STORMKEEPER_LOG`.
+/// Log filter from `STORMKEEPER_LOG`.
 fn log_filter() -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "the command line may read the environment")]
     std::env::var("STORMKEEPER_LOG").ok().filter(|filter| !filter.is_empty())
 }
 
-/// The command line as clap knows it, for completions and the reference.
+/// Command line as a clap command, for completions and the reference.
 fn command_line() -> clap::Command {
     <Args as clap::CommandFactory>::command()
 }

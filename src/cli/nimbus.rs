@@ -15,12 +15,12 @@ use stormkeeper_runtime::{
     telemetry,
 };
 
-/// How long the last tasks may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for the last tasks to end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Run a nimbus replica.
+/// Run a nimbus replica in the foreground.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "SIGTERM stops it: a leader hands over at once. Logs go to standard error; \
+#[command(after_help = "SIGTERM stops it; a leader resigns at once. Logs go to standard error; \
 STORMKEEPER_LOG filters them (like RUST_LOG).\n\
 Example: stormkeeper nimbus --config /etc/stormkeeper/storm.yaml")]
 pub(super) struct Args {}
@@ -35,16 +35,16 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
         let tree = ZooKeeperTree::connect(config.tree_options(), fastrand::Rng::new(), &tasks);
         let ended = api::run(config.nimbus_options(), Arc::clone(&tree) as _, Clock::new(), stop).await;
         tree.close().await;
-        tasks.stop(PATIENCE).await;
+        tasks.stop(SHUTDOWN_TIMEOUT).await;
         ended.map_err(|error| Failure::internal(error.into()))
     })
 }
 
-/// Cancels `stop` when the process is asked to end.
+/// Cancels `stop` when the process receives a signal to stop.
 pub(super) fn stop_on_signal(tasks: &Tasks, stop: CancellationToken) {
     tasks.start("signals", Ending::Normal, async move {
         match shutdown::requested().await {
-            Ok(signal) => info!(signal, "asked to stop"),
+            Ok(signal) => info!(signal, "stopping on a signal"),
             Err(error) => error!(%error, "cannot listen for signals: stopping"),
         }
         stop.cancel();

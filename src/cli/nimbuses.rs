@@ -13,15 +13,15 @@ use crate::cli::{
 use stormkeeper_api_types::message::{NimbusList, NimbusStatus, NimbusSummary};
 use stormkeeper_model::{Term, time::humane};
 
-/// How long one nimbus may take to say how it is; they are asked at the same time.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Response timeout of one nimbus. Requests to all nimbuses run at the same time.
+const REPLICA_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Show the nimbus replicas.
+/// Show the nimbus replicas: the leader, and the lag of each replica.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Each replica is asked how old its own view is and which term it knows of; one \
-that does not answer within 3 seconds is shown without. METRICS is how far its archive of metrics is behind \
-the leader's; it is closed when it cannot be opened. Why, and what else keeps metrics up, is told below the \
-table.")]
+#[command(after_help = "Each replica reports the age of its view and the term that it follows; these \
+columns stay empty for a replica that does not respond within 3 seconds. METRICS is the lag of the replica's \
+metric store behind the leader, or `closed` if the store cannot be opened. Reasons and other metric problems \
+are listed below the table.")]
 pub(super) struct Args {}
 
 #[derive(Serialize)]
@@ -29,11 +29,11 @@ pub(super) struct Args {}
 struct Replica {
     #[serde(flatten)]
     summary: NimbusSummary,
-    /// The term that it knows of.
+    /// Newest term that the replica has seen.
     term: Option<Term>,
-    /// How old its view is; absent when it does not answer.
+    /// Age of the replica's view; absent if the replica does not respond.
     view_age_ms: Option<u64>,
-    /// Why it does not answer.
+    /// Reason why the replica does not respond.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<String>,
 }
@@ -47,12 +47,12 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     let client = global.client()?;
     let replicas = client_runtime()?.block_on(async {
         let list = client.nimbuses().await?;
-        let asked = list.nimbuses.into_iter().map(async |summary| {
-            let answer = tokio::time::timeout(PATIENCE, client.nimbuses_seen_by(&summary.api)).await;
-            let answer = answer.map_err(|_elapsed| format!("no answer within {PATIENCE:?}"));
-            replica(summary, answer.and_then(|answer| answer.map_err(|error| error.to_string())))
+        let requests = list.nimbuses.into_iter().map(async |summary| {
+            let response = tokio::time::timeout(REPLICA_TIMEOUT, client.nimbuses_seen_by(&summary.api)).await;
+            let response = response.map_err(|_elapsed| format!("no response within {REPLICA_TIMEOUT:?}"));
+            replica(summary, response.and_then(|response| response.map_err(|error| error.to_string())))
         });
-        Ok::<_, Failure>(Replicas { nimbuses: join_all(asked).await })
+        Ok::<_, Failure>(Replicas { nimbuses: join_all(requests).await })
     })?;
     if global.json {
         return output::print_json(&replicas);
@@ -60,10 +60,10 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     output::print(&text(&replicas))
 }
 
-fn replica(mut summary: NimbusSummary, answer: Result<NimbusList, String>) -> Replica {
-    match answer {
+fn replica(mut summary: NimbusSummary, response: Result<NimbusList, String>) -> Replica {
+    match response {
         Ok(NimbusList { nimbuses, term, view_age_ms }) => {
-            // What it says of itself is of now.
+            // The replica's own report is more recent than the list.
             if let Some(own) = nimbuses.into_iter().find(|own| own.id == summary.id) {
                 (summary.metrics_closed, summary.metrics_behind) = (own.metrics_closed, own.metrics_behind);
                 summary.metrics_trouble = own.metrics_trouble;
@@ -119,7 +119,7 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
         }
         if let Some(reason) = &summary.metrics_closed {
             text.push_str(&format!(
-                "! {}: it runs without metrics, and tries again each minute: {reason}\n",
+                "! {}: nimbus runs without metrics and retries every minute: {reason}\n",
                 summary.id
             ));
         } else if let Some(trouble) = &summary.metrics_trouble {
@@ -127,7 +127,7 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
         }
     }
     if !nimbuses.iter().any(|replica| replica.summary.status == NimbusStatus::Leader) {
-        text.push_str("! no leader now\n");
+        text.push_str("! no leader at the moment\n");
     }
     text
 }
@@ -152,12 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn each_replica_says_how_its_metrics_are() {
+    fn metric_state_of_a_replica_comes_from_the_replica_itself() {
         let list = |own| NimbusList { nimbuses: vec![own], term: Some(Term(3)), view_age_ms: 1500 };
         let nimbuses = vec![
             replica(summary("a", None, None), Ok(list(summary("a", None, Some(0))))),
             replica(summary("b", None, None), Ok(list(summary("b", None, Some(7))))),
-            replica(summary("c", Some("it is damaged: move it away"), None), Err("no answer".to_owned())),
+            replica(summary("c", Some("it is damaged: move it away"), None), Err("no response".to_owned())),
             replica(summary("d", None, Some(9)), Ok(list(summary("d", None, None)))),
         ];
         let text = text(&Replicas { nimbuses });
@@ -166,10 +166,10 @@ mod tests {
             .filter(|state| text.lines().filter(|line| line.contains(state)).count() == 1)
             .collect();
         assert_eq!(states, ["current", "7 behind", "closed"], "{text}");
-        let closed = "! c: it runs without metrics, and tries again each minute: it is damaged: move it away";
+        let closed = "! c: nimbus runs without metrics and retries every minute: it is damaged: move it away";
         assert!(text.lines().any(|line| line == closed), "{text}");
         assert!(text.lines().any(|line| line == "! b: 7 entries are late"), "{text}");
-        assert!(!text.contains("9 behind"), "what it says of itself counts: {text}");
+        assert!(!text.contains("9 behind"), "the replica's own report wins: {text}");
         assert!(!text.contains("9 entries"), "{text}");
     }
 }

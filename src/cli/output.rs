@@ -1,4 +1,4 @@
-//! Printing: tables and JSON to standard output, talk to standard error.
+//! Output: tables and JSON to standard output, messages to standard error.
 
 use std::io::{self, Write as _};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::error::Failure;
 
-/// Prints data. A reader that went away (`| head`) is no error.
+/// Prints data. A closed pipe (`| head`) is not an error.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -22,20 +22,20 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print(&json(value)?)
 }
 
-/// A value as JSON, with the end of its last line.
+/// Formats a value as JSON that ends with a newline.
 pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
     let json = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::internal(anyhow::Error::new(error).context("writing JSON")))?;
     Ok(format!("{json}\n"))
 }
 
-/// Says something to the person at the terminal.
+/// Prints a message to the person at the terminal.
 pub(super) fn note(text: &str) {
-    // Nobody is left to tell when standard error is closed.
+    // No reader is left if standard error is closed.
     let _closed = writeln!(io::stderr(), "{text}");
 }
 
-/// Rows under a heading, in columns as wide as their widest cell.
+/// Rows below a heading, in columns as wide as their widest cell.
 #[derive(Debug)]
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
@@ -50,7 +50,7 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// The table as text, each line indented by `indent` spaces.
+    /// Formats the table, each line indented by `indent` spaces.
     pub(super) fn text(&self, indent: usize) -> String {
         let n_columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..n_columns)
@@ -70,7 +70,7 @@ impl Table {
     }
 }
 
-/// A number with its thousands apart, for tables that people compare.
+/// Formats a number with thousands separators, for tables with exact numbers.
 pub(super) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_stand_apart() {
+    fn thousands_are_separated_by_commas() {
         assert_eq!([0, 999, 1000, 1234567].map(count), ["0", "999", "1,000", "1,234,567"]);
     }
 }

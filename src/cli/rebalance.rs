@@ -6,19 +6,19 @@ use crate::cli::{Global, activate::report, client_runtime, error::Failure, parse
 use stormkeeper_api_types::message::RebalanceRequest;
 use stormkeeper_model::ComponentId;
 
-/// Place the tasks of a topology anew.
+/// Reassign the tasks of a topology.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: stormkeeper rebalance word-count -w 5s -n 4 -e split=8")]
 pub(super) struct Args {
-    /// Its name or id
+    /// Name or id of the topology
     topology: String,
-    /// Stop spouts for this long before; the topology's message timeout when not given
+    /// Stop the spouts for this long first [default: the topology's message timeout]
     #[arg(short = 'w', long, value_name = "DURATION", value_parser = parse_duration)]
     wait: Option<Duration>,
-    /// Use this many workers from then on
+    /// Set the number of workers
     #[arg(short = 'n', long, value_name = "N")]
     workers: Option<u32>,
-    /// Run this many tasks of a component from then on (can be repeated)
+    /// Set the number of tasks of a component (can be repeated)
     #[arg(short = 'e', long = "tasks", value_name = "COMPONENT=N", value_parser = parse_tasks)]
     tasks: Vec<(ComponentId, u32)>,
 }

@@ -11,12 +11,12 @@ use crate::cli::{
 use stormkeeper_api_types::message::{ComponentSummary, TopologyDetail};
 use stormkeeper_model::{time::humane, topology::ComponentKind};
 
-/// Show one topology.
+/// Show the workers, components and tasks of a topology.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Its name or id
+    /// Name or id of the topology
     topology: String,
-    /// Show every task as well
+    /// Show the tasks too
     #[arg(long)]
     tasks: bool,
 }
@@ -85,7 +85,7 @@ fn workers(detail: &TopologyDetail) -> Table {
     table
 }
 
-/// The table of components, also used by local mode.
+/// Table of components, also used by local mode.
 pub(super) fn components(components: &[ComponentSummary]) -> Table {
     let mut table =
         Table::new(&["COMPONENT", "KIND", "TASKS", "EMITTED", "SENT", "EXECUTED", "ACKED", "FAILED"]);

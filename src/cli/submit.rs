@@ -16,26 +16,26 @@ use stormkeeper_api_types::{
 };
 use stormkeeper_model::TopologyName;
 
-/// Between two looks at a topology that is waited for.
+/// Time between two requests for the state of a topology that is waited for.
 const POLL_PERIOD: Duration = Duration::from_millis(100);
 
 /// Submit a topology file to the cluster.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "resources/ beside the file travels with it.\n\
+#[command(after_help = "The directory resources/ next to the file is submitted with it.\n\
 Example: stormkeeper submit examples/word-count/topology.yaml --wait")]
 pub(super) struct Args {
-    /// The topology file (Flux YAML)
+    /// Topology file (Flux YAML)
     file: PathBuf,
-    /// Run it under this name instead of its own
+    /// Name the topology NAME instead of the name in the file
     #[arg(long)]
     name: Option<TopologyName>,
-    /// Leave its spouts stopped until it is activated
+    /// Keep the spouts stopped until `stormkeeper activate`
     #[arg(long)]
     inactive: bool,
-    /// Return only when every task runs
+    /// Return only when every task is running
     #[arg(long)]
     wait: bool,
-    /// Give up waiting after this long; the topology stays
+    /// With --wait: stop waiting after this long; the topology stays submitted
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     timeout: Duration,
 }
@@ -69,8 +69,8 @@ async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Durat
     loop {
         let detail = match client.show(accepted.topology_id.as_str()).await {
             Ok(detail) => detail,
-            // A follower may be a moment behind, and a failover takes a few seconds.
-            Err(error) if is_passing(&error) && tokio::time::Instant::now() < deadline => {
+            // A follower may lag for a moment, and a failover takes a few seconds.
+            Err(error) if is_transient(&error) && tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(POLL_PERIOD).await;
                 continue;
             }
@@ -82,7 +82,7 @@ async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Durat
         if tokio::time::Instant::now() >= deadline {
             let summary = &detail.summary;
             let error = anyhow::anyhow!(
-                "{} of {} tasks run after {timeout:?}",
+                "{} of {} tasks are running after {timeout:?}",
                 detail.n_running(),
                 summary.tasks_total
             );
@@ -93,7 +93,7 @@ async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Durat
                 None => error,
             };
             return Err(Failure::new(ErrorKind::Unavailable, error).with_hint(format!(
-                "the topology stays; look with `stormkeeper show {0}` and `stormkeeper get-errors {0}`",
+                "the topology stays submitted; see `stormkeeper show {0}` and `stormkeeper get-errors {0}`",
                 accepted.name
             )));
         }
@@ -101,9 +101,9 @@ async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Durat
     }
 }
 
-/// Whether the same question may have an answer soon: the topology was accepted, so it is
-/// there.
-fn is_passing(error: &client::Error) -> bool {
+/// True if the same request may succeed soon. The topology was accepted, so an unknown topology
+/// is transient as well.
+fn is_transient(error: &client::Error) -> bool {
     match error {
         client::Error::Unreachable { .. } | client::Error::Unanswered { .. } => true,
         client::Error::Refused { body, .. } => {

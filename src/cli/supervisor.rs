@@ -14,16 +14,16 @@ use stormkeeper_runtime::{tasks::Tasks, telemetry};
 use stormkeeper_supervisor as supervisor;
 use stormkeeper_supervisor::{OnStop, process::os::OsProcesses};
 
-/// How long the last tasks may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for the last tasks to end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Run the supervisor of this host.
+/// Run the supervisor of this host in the foreground.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "SIGTERM stops it and leaves its workers running; the next start adopts them. \
+#[command(after_help = "SIGTERM stops it and leaves its workers running; the next supervisor adopts them. \
 Logs go to standard error; STORMKEEPER_LOG filters them (like RUST_LOG).\n\
 Example: stormkeeper supervisor --config /etc/stormkeeper/storm.yaml")]
 pub(super) struct Args {
-    /// Stop the workers as well when it is stopped, as in a container that ends with it
+    /// Stop the workers when the supervisor stops, as needed in a container that ends with it
     #[arg(long)]
     stop_workers: bool,
 }
@@ -46,7 +46,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let ended =
             supervisor::run(options, Arc::clone(&tree) as _, processes, launch, Clock::new(), stop).await;
         tree.close().await;
-        tasks.stop(PATIENCE).await;
+        tasks.stop(SHUTDOWN_TIMEOUT).await;
         ended.map_err(|error| Failure::internal(error.into()))
     })
 }

@@ -8,7 +8,7 @@ fn the_command_line_is_consistent() {
 }
 
 #[test]
-fn times_are_read_as_people_write_them() {
+fn durations_are_parsed_with_and_without_units() {
     let check =
         |text: &str, expected: Option<Duration>| assert_eq!(parse_duration(text).ok(), expected, "{text}");
     check("0s", Some(Duration::ZERO));
@@ -22,7 +22,7 @@ fn times_are_read_as_people_write_them() {
 }
 
 #[test]
-fn a_wait_is_never_shorter_than_asked_for() {
+fn fractional_waits_are_rounded_up_to_whole_seconds() {
     let check = |millis, secs| assert_eq!(whole_seconds(Duration::from_millis(millis)), secs);
     check(0, 0);
     check(500, 1);
@@ -31,13 +31,13 @@ fn a_wait_is_never_shorter_than_asked_for() {
 }
 
 #[test]
-fn wrong_usage_has_its_own_exit_code() {
+fn usage_errors_exit_with_code_2() {
     let run = |args: &[&str]| format!("{:?}", run(args.iter().map(OsString::from)));
     assert_eq!(run(&["stormkeeper", "no-such-command"]), format!("{:?}", ExitCode::from(2)));
     assert_eq!(run(&["stormkeeper", "--version"]), format!("{:?}", ExitCode::SUCCESS));
 }
 
-/// Every command and option, as `--help` tells.
+/// Output of `--help` for every command.
 fn reference() -> String {
     let mut text = String::from("```text\n");
     let mut command = command_line();

@@ -1,4 +1,4 @@
-//! `stormkeeper worker --spec FILE`: what a supervisor starts; not for people.
+//! `stormkeeper worker --spec FILE`: started by a supervisor, not by people.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -25,13 +25,13 @@ use stormkeeper_worker::log::RotatingFile;
 /// Run a worker.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The launch spec that the supervisor wrote
+    /// Launch spec written by the supervisor
     #[arg(long)]
     spec: PathBuf,
 }
 
-/// How long the tasks of the tree may take to end.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest wait for the tasks of the ZooKeeper tree to end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let spec = LaunchSpec::read(&args.spec).map_err(|error| Failure::internal(error.into()))?;
@@ -45,22 +45,22 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
-        let asked = stop.clone();
+        let stop_requested = stop.clone();
         tasks.start("signals", stormkeeper_runtime::tasks::Ending::Normal, async move {
             match shutdown::requested().await {
-                Ok(signal) => info!(signal, "asked to stop"),
-                Err(error) => error!(%error, "cannot listen for signals"),
+                Ok(signal) => info!(signal, "stopping on a signal"),
+                Err(error) => error!(%error, "cannot listen for signals: stopping"),
             }
-            asked.cancel();
+            stop_requested.cancel();
         });
         let tree = ZooKeeperTree::connect(config.tree_options(), fastrand::Rng::new(), &tasks);
         let worker = spec.worker.clone();
         let ended = worker::run(spec.into(), Arc::clone(&tree) as _, Clock::new(), stop).await;
         tree.close().await;
-        tasks.stop(PATIENCE).await;
+        tasks.stop(SHUTDOWN_TIMEOUT).await;
         match ended {
             Ok(ended) => {
-                info!(%worker, ?ended, "the worker ends");
+                info!(%worker, ?ended, "worker exits");
                 Ok(())
             }
             Err(failed) => {

@@ -1,21 +1,21 @@
-//! The keys that have an effect.
+//! Table of the supported keys.
 
 use crate::config::value::Kind;
 
 /// A key of `storm.yaml`.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
-    /// Its name, Storm's where Storm has it.
+    /// Name; Storm's name if Storm has the key.
     pub name: &'static str,
-    /// What it takes. `null` is taken as well where it is the default.
+    /// Kind of its values. `null` is also valid if it is the default.
     pub kind: Kind,
-    /// Its value when nobody sets it, as YAML.
+    /// Default value, as YAML.
     pub default: &'static str,
     /// One line for the reference.
     pub doc: &'static str,
 }
 
-/// The longest wait that makes sense anywhere: longer ones are milliseconds in a field of
+/// Longest plausible wait. A longer one is usually a number of milliseconds for a key that counts
 /// seconds.
 const WEEK_SECS: u64 = 7 * 24 * 3600;
 const WEEK_MILLIS: u64 = WEEK_SECS * 1000;
@@ -31,49 +31,49 @@ pub const KEYS: &[Key] = &[
         "nimbus.candidate.grace.secs",
         Kind::Secs(0, 3600),
         "30",
-        "How long a nimbus that lacks blobs of live topologies leaves it to others to lead.",
+        "How long a nimbus that is missing blobs of live topologies delays its candidacy.",
     ),
     key(
         "nimbus.max.blob.bytes",
         Kind::Bytes(64 << 10, 4 << 30),
         "64MiB",
-        "The largest topology with its resources that is accepted.",
+        "The maximum size of a topology with its resources.",
     ),
     key(
         "nimbus.max.moves.per.round",
         Kind::Whole(1, 1_000_000),
         "5000",
-        "The most tasks that one round of decisions moves away from lost places.",
+        "The maximum number of tasks that one round of decisions moves away from lost slots.",
     ),
     key(
         "nimbus.metric.close.delay.secs",
         Kind::Secs(0, 600),
         "20",
-        "How long after its end a minute of metrics is sent to external stores; what comes later is sent again with it.",
+        "How long after its end a minute of metrics is exported; values that arrive later are exported again with their minute.",
     ),
     key(
         "nimbus.metric.max.per.topology",
         Kind::Whole(100, 10_000_000),
         "200000",
-        "The most metrics of one topology that are kept; more are refused and counted.",
+        "The maximum number of metrics of one topology; further metrics are rejected and counted.",
     ),
     key(
         "nimbus.metric.query.client.class",
         Kind::Text,
         "\"nimbus\"",
-        "What a following nimbus asks for the names and ids of metrics: `nimbus` is the leader.",
+        "The source from which a follower fetches the names and ids of metrics: `nimbus` is the leader.",
     ),
     key(
         "nimbus.metric.queue.max.bytes",
         Kind::Bytes(1 << 20, 1 << 40),
         "1GiB",
-        "The most that waits for external stores; the oldest is dropped beyond it, and counted.",
+        "The maximum size of the export queue; beyond it the oldest entries are dropped and counted.",
     ),
     key(
         "nimbus.metric.retention.day.secs",
         Kind::Secs(60, 10 * 365 * 24 * 3600),
         "63072000",
-        "How long points of a day are kept: two years.",
+        "How long points of a day are kept: two years by default.",
     ),
     key(
         "nimbus.metric.retention.minute.secs",
@@ -97,37 +97,37 @@ pub const KEYS: &[Key] = &[
         "nimbus.metric.takeover.grace.secs",
         Kind::Secs(0, WEEK_SECS),
         "600",
-        "How long a new leader takes no metrics in when it lacks some that were safe, and waits for a nimbus that had them; then it goes on without.",
+        "How long a new leader that is missing committed metrics pauses ingest and waits for a replica that has them; then it continues without them (unclean takeover).",
     ),
     key(
         "nimbus.metric.uploader.class",
         Kind::Text,
         "\"log\"",
-        "What sends metrics to external stores, by comma: `log`, `file`, `alimonitor`, `opentsdb`; or `none`.",
+        "The exporters, separated by commas: `log`, `file`, `alimonitor`, `opentsdb`; or `none`.",
     ),
     key(
         "nimbus.metrics.plugin.alimonitor.insert.filters",
         Kind::Text,
         "\"NONE\"",
-        "Levels that are left out, by comma (`task`, `stream`, …); `NONE` leaves none out, `ALL` all.",
+        "Levels that are not exported, separated by commas (`task`, `stream`, …); `NONE` excludes none, `ALL` all.",
     ),
     key(
         "nimbus.metrics.plugin.alimonitor.monitor.name",
         Kind::Text,
         "\"stormkeeper\"",
-        "The monitor that metrics are posted for.",
+        "The monitor name under which metrics are posted.",
     ),
     key(
         "nimbus.metrics.plugin.alimonitor.timeout.secs",
         Kind::Secs(1, 600),
         "10",
-        "How long one post may take.",
+        "The timeout of one post.",
     ),
     key(
         "nimbus.metrics.plugin.alimonitor.url",
         Kind::Text,
         "\"http://127.0.0.1:15776/passive\"",
-        "Where metrics are posted to.",
+        "The URL to which metrics are posted.",
     ),
     key(
         "nimbus.metrics.plugin.file.dir",
@@ -139,104 +139,104 @@ pub const KEYS: &[Key] = &[
         "nimbus.metrics.plugin.file.files",
         Kind::Whole(2, 1000),
         "8",
-        "So many files are kept, the one that grows included.",
+        "The number of files that are kept, including the current one.",
     ),
     key(
         "nimbus.metrics.plugin.file.insert.filters",
         Kind::Text,
         "\"NONE\"",
-        "Levels that are left out, by comma (`task`, `stream`, …); `NONE` leaves none out, `ALL` all.",
+        "Levels that are not exported, separated by commas (`task`, `stream`, …); `NONE` excludes none, `ALL` all.",
     ),
     key(
         "nimbus.metrics.plugin.file.max.bytes",
         Kind::Bytes(64 << 10, 1 << 40),
         "64MiB",
-        "A file of this size is not appended to any more.",
+        "The size at which a file is rotated.",
     ),
     key(
         "nimbus.metrics.plugin.log.insert.filters",
         Kind::Text,
         "\"NONE\"",
-        "Levels that are left out, by comma (`task`, `stream`, …); `NONE` leaves none out, `ALL` all.",
+        "Levels that are not exported, separated by commas (`task`, `stream`, …); `NONE` excludes none, `ALL` all.",
     ),
     key(
         "nimbus.metrics.plugin.opentsdb.batch",
         Kind::Whole(1, 1000),
         "50",
-        "The most points in one request.",
+        "The maximum number of points in one request.",
     ),
     key(
         "nimbus.metrics.plugin.opentsdb.events",
         Kind::Text,
         "\"none\"",
-        "`annotations` tells OpenTSDB when topologies start and end; `none` does not, as other servers have no place for that.",
+        "`annotations` also sends the start and end of topologies as OpenTSDB annotations; `none` does not, as other servers do not support them.",
     ),
     key(
         "nimbus.metrics.plugin.opentsdb.insert.filters",
         Kind::Text,
         "\"NONE\"",
-        "Levels that are left out, by comma (`task`, `stream`, …); `NONE` leaves none out, `ALL` all.",
+        "Levels that are not exported, separated by commas (`task`, `stream`, …); `NONE` excludes none, `ALL` all.",
     ),
     key(
         "nimbus.metrics.plugin.opentsdb.max.tags",
         Kind::Whole(5, 64),
         "8",
-        "The most tags that the server takes on a point; five of them are ours.",
+        "The maximum number of tags per point that the server accepts; Stormkeeper uses five of them.",
     ),
-    key("nimbus.metrics.plugin.opentsdb.prefix", Kind::Text, "\"storm\"", "What metric names begin with."),
+    key("nimbus.metrics.plugin.opentsdb.prefix", Kind::Text, "\"storm\"", "The prefix of metric names."),
     key(
         "nimbus.metrics.plugin.opentsdb.tags",
         Kind::Text,
         "null",
-        "Tags that each point gets on top: `key=value`, by comma.",
+        "Additional tags of each point: `key=value`, separated by commas.",
     ),
     key(
         "nimbus.metrics.plugin.opentsdb.timeout.secs",
         Kind::Secs(1, 600),
         "10",
-        "How long one request may take.",
+        "The timeout of one request.",
     ),
     key(
         "nimbus.metrics.plugin.opentsdb.url",
         Kind::Text,
         "\"http://127.0.0.1:4242\"",
-        "The server; `/api/put` is appended.",
+        "The URL of the server; `/api/put` is appended.",
     ),
     key(
         "nimbus.monitor.freq.secs",
         Kind::Secs(1, 3600),
         "10",
-        "How often nimbus decides when no event wakes it.",
+        "How often nimbus decides if no event triggers a decision.",
     ),
     key(
         "nimbus.seeds",
         Kind::Hosts,
         "[\"localhost:8080\"]",
-        "The nimbus replicas that commands ask; without a port, that of `ui.port`.",
+        "The nimbus replicas to which commands send requests; the default port is `ui.port`.",
     ),
     key(
         "nimbus.settle.secs",
         Kind::Secs(0, 3600),
         "null",
-        "How long a new leader moves nothing; unset, the session timeout and half of it.",
+        "How long a new leader moves no tasks; unset, 1.5 times the session timeout.",
     ),
     key(
         "nimbus.supervisor.timeout.secs",
         Kind::Secs(0, WEEK_SECS),
         "30",
-        "How long a supervisor may be gone before its tasks, if they are gone too, move.",
+        "How long a supervisor may be gone before its tasks, if they are gone too, are moved.",
     ),
     key(
         "nimbus.task.launch.secs",
         Kind::Secs(1, WEEK_SECS),
         "120",
-        "How long a task may take from its assignment to its first beat.",
+        "How long a task may take from its assignment to its first heartbeat.",
     ),
     key(
         "nimbus.task.timeout.secs",
         Kind::Secs(1, WEEK_SECS),
         "30",
-        "How long a task may be without a beat before it is dead.",
+        "How long a task may be without a heartbeat before it counts as dead.",
     ),
     key(
         "nimbus.topology.blobstore.deletion.delay.ms",
@@ -248,13 +248,13 @@ pub const KEYS: &[Key] = &[
         "storm.local.dir",
         Kind::Text,
         "\"stormkeeper-local\"",
-        "Where a daemon keeps its id, blobs, ledger, workers' directories and logs.",
+        "The directory of a daemon's id, blobs, ledger, workers' directories and logs.",
     ),
     key(
         "storm.local.hostname",
         Kind::Text,
         "null",
-        "The name that others reach this machine at; unset, the machine's own.",
+        "The name under which other machines reach this machine; unset, the machine's host name.",
     ),
     key(
         "storm.zookeeper.connection.timeout",
@@ -266,20 +266,20 @@ pub const KEYS: &[Key] = &[
         "storm.zookeeper.port",
         Kind::Whole(1, 65_535),
         "2181",
-        "The port of ZooKeeper servers that are named without one.",
+        "The port of ZooKeeper servers that are listed without a port.",
     ),
     key(
         "storm.zookeeper.root",
         Kind::TreePath,
         "\"/stormkeeper\"",
-        "The znode that everything is below; created when it is missing.",
+        "The root znode of the cluster; created if it does not exist.",
     ),
     key("storm.zookeeper.servers", Kind::Hosts, "[\"localhost\"]", "The servers of the ZooKeeper ensemble."),
     key(
         "storm.zookeeper.session.timeout",
         Kind::Millis(1000, 3_600_000),
         "10000",
-        "The session timeout asked for; a killed leader is replaced after it.",
+        "The requested session timeout; a killed leader is replaced after it.",
     ),
     key(
         "supervisor.cpu.capacity",
@@ -303,13 +303,13 @@ pub const KEYS: &[Key] = &[
         "supervisor.monitor.frequency.secs",
         Kind::Secs(1, 3600),
         "3",
-        "How often a supervisor looks at everything again when no event wakes it.",
+        "How often a supervisor checks everything again if no event triggers a check.",
     ),
     key(
         "supervisor.slots.ports",
         Kind::Ports,
         "[6700, 6701, 6702, 6703]",
-        "A slot for each port; its worker listens there for tuples.",
+        "The ports of the slots, one slot per port; the slot's worker listens on it for tuples.",
     ),
     key(
         "supervisor.worker.shutdown.sleep.secs",
@@ -327,21 +327,21 @@ pub const KEYS: &[Key] = &[
         "supervisor.worker.timeout.secs",
         Kind::Secs(1, WEEK_SECS),
         "30",
-        "How long a worker may be silent before it is killed and started again.",
+        "How long a worker may be without a heartbeat before it is killed and started again.",
     ),
     key(
         "task.heartbeat.frequency.secs",
         Kind::Secs(1, 3600),
         "10",
-        "How often the data of a task's beat is refreshed at most; that the task lives is seen at once.",
+        "The shortest time between two updates of the data of a task's heartbeat; the start and the loss of a task are visible at once.",
     ),
-    key("ui.host", Kind::Address, "\"0.0.0.0\"", "The address that the API of a nimbus listens at."),
-    key("ui.port", Kind::Port, "8080", "The port of the API of a nimbus; 0 takes any free one."),
+    key("ui.host", Kind::Address, "\"0.0.0.0\"", "The address on which the API of a nimbus listens."),
+    key("ui.port", Kind::Port, "8080", "The port of the API of a nimbus; 0 selects any free port."),
     key(
         "worker.heartbeat.frequency.secs",
         Kind::Secs(1, 3600),
         "1",
-        "How often a worker tells its supervisor that it lives.",
+        "How often a worker sends a heartbeat to its supervisor.",
     ),
     key(
         "worker.metric.report.frequency.secs",
@@ -351,7 +351,7 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
-/// The key called `name`, when it is known.
+/// Returns the key called `name`, if it is supported.
 pub fn known(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }

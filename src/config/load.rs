@@ -1,4 +1,4 @@
-//! The layers, read and checked.
+//! Reads the configuration's layers and checks them.
 
 use std::{
     collections::BTreeMap,
@@ -13,38 +13,38 @@ use crate::config::{
 use stormkeeper_model::{nearest::nearest, settings, topology::Settings, unsupported_keys as foreign};
 use stormkeeper_topology_package::yaml::{self, Position};
 
-/// The variable that names the file when the command line does not.
+/// Environment variable with the path of the file, unless the command line gives it.
 const FILE_VARIABLE: &str = "STORMKEEPER_CONF";
 
-/// The file that is read when nobody names one and it is there.
-const USUAL_FILE: &str = "/etc/stormkeeper/storm.yaml";
+/// File that is read if no file is given and this one exists.
+const DEFAULT_FILE: &str = "/etc/stormkeeper/storm.yaml";
 
-/// What the process finds around it.
+/// Inputs from the environment of the process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// The file that the environment names; it must be there.
+    /// File that the environment gives; it must exist.
     pub named_file: Option<PathBuf>,
-    /// The file that is read if it is there and no other was named.
-    pub usual_file: Option<PathBuf>,
-    /// What the machine calls itself.
+    /// File that is read if it exists and no other file is given.
+    pub default_file: Option<PathBuf>,
+    /// Host name of the machine.
     pub hostname: String,
 }
 
 impl Environment {
-    /// The environment of this process: `STORMKEEPER_CONF`, `/etc/stormkeeper/storm.yaml`
-    /// and the machine's name.
+    /// Environment of this process: `STORMKEEPER_CONF`, `/etc/stormkeeper/storm.yaml` and the
+    /// machine's host name.
     pub fn of_process() -> Self {
         let named = std::env::var_os(FILE_VARIABLE).filter(|value| !value.is_empty());
         let system = rustix::system::uname();
         Self {
             named_file: named.map(PathBuf::from),
-            usual_file: Some(USUAL_FILE.into()),
+            default_file: Some(DEFAULT_FILE.into()),
             hostname: system.nodename().to_string_lossy().into_owned(),
         }
     }
 }
 
-/// Every value, and where it came from.
+/// Configuration: every value with its source.
 #[derive(Debug, Clone)]
 pub struct Config {
     entries: BTreeMap<&'static str, Entry>,
@@ -61,16 +61,16 @@ struct Entry {
     provenance: Provenance,
 }
 
-/// Where a value came from.
+/// Source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provenance {
-    /// Nobody set it.
+    /// Default of the key.
     Default,
-    /// A file.
+    /// Configuration file.
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where in it.
+        /// Position of the key in the file.
         at: Position,
     },
     /// `-c key=value`.
@@ -87,18 +87,18 @@ impl fmt::Display for Provenance {
     }
 }
 
-/// A key whose value does not fit.
+/// A key with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// The key.
+pub struct InvalidValue {
+    /// Name of the key.
     pub key: String,
-    /// Where it was set.
+    /// Source of the value.
     pub provenance: Provenance,
-    /// What is wrong, and what would fit.
+    /// Description of the fault and of valid values.
     pub what: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for InvalidValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: `{}` {}", self.provenance, self.key, self.what)
     }
@@ -107,11 +107,11 @@ impl fmt::Display for Fault {
 /// A key that has no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// The key.
+    /// Name of the key.
     pub key: String,
-    /// Where it was set.
+    /// Source of the value.
     pub provenance: Provenance,
-    /// Why it has no effect, or what was meant.
+    /// Reason why the key has no effect, or the key that was probably meant.
     pub what: String,
 }
 
@@ -123,69 +123,69 @@ impl fmt::Display for Warning {
 
 /// A value as `config show` prints it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Shown {
-    /// The key.
+pub struct EffectiveValue {
+    /// Name of the key.
     pub key: String,
-    /// Its value.
+    /// Effective value.
     pub value: serde_json::Value,
-    /// Where it came from.
+    /// Source of the value.
     pub provenance: String,
 }
 
-/// Why there is no configuration.
+/// Reason why the configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file could not be read.
     #[error("cannot read the configuration file {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// The file is not YAML.
     #[error("{}:{source}", path.display())]
     Syntax {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong and where.
+        /// Syntax error with its position.
         source: yaml::Error,
     },
-    /// The file is YAML but no map of keys.
+    /// The file is YAML but not a map of keys.
     #[error("{}:{at}: expected `key: value` lines, found {found}", path.display())]
     NotAMap {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where it begins.
+        /// Position of the document's first node.
         at: Position,
-        /// What it is.
+        /// Kind of that node.
         found: &'static str,
     },
     /// An override is not `key=value`.
     #[error("-c {0:?} is not `key=value`")]
     Override(String),
-    /// Some values do not fit.
+    /// Some values are invalid.
     #[error("{}", list(.0))]
-    Invalid(Vec<Fault>),
+    Invalid(Vec<InvalidValue>),
 }
 
-fn list(faults: &[Fault]) -> String {
-    faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n")
+fn list(faults: &[InvalidValue]) -> String {
+    faults.iter().map(InvalidValue::to_string).collect::<Vec<_>>().join("\n")
 }
 
 impl Config {
-    /// Reads `file`, or else the file that the environment names, or else the usual one if
-    /// it is there; puts the `key=value` overrides on top; and checks everything. Blocks.
+    /// Reads `file`, or else the file that the environment gives, or else the default file if it
+    /// exists; applies the `key=value` overrides; and checks all values. Blocks.
     ///
     /// # Errors
-    /// A file that cannot be read, and every value that does not fit its key.
+    /// A file that cannot be read, and every invalid value.
     pub fn load(
         file: Option<&Path>,
         overrides: &[String],
         environment: &Environment,
     ) -> Result<(Self, Vec<Warning>), Error> {
         let named = file.or(environment.named_file.as_deref());
-        let path = named.or(environment.usual_file.as_deref().filter(|path| path.exists()));
+        let path = named.or(environment.default_file.as_deref().filter(|path| path.exists()));
         let mut layers = Layers::default();
         if let Some(path) = path {
             layers.read_file(path)?;
@@ -216,7 +216,7 @@ impl Config {
         name: String,
         node: &yaml::Node,
         provenance: Provenance,
-        faults: &mut Vec<Fault>,
+        faults: &mut Vec<InvalidValue>,
         warnings: &mut Vec<Warning>,
     ) {
         if let Some(key) = known(&name) {
@@ -227,7 +227,7 @@ impl Config {
                 }
                 None => {
                     let what = format!("is {}, and must be {}", brief(node), key.kind);
-                    faults.push(Fault { key: name, provenance, what });
+                    faults.push(InvalidValue { key: name, provenance, what });
                 }
             }
             return;
@@ -236,12 +236,12 @@ impl Config {
             let value = node.to_json();
             if !setting.kind.accepts(&value) {
                 let what = format!("is {}, and must be {}", brief(node), setting.kind);
-                faults.push(Fault { key: name.clone(), provenance: provenance.clone(), what });
+                faults.push(InvalidValue { key: name.clone(), provenance: provenance.clone(), what });
             }
             self.topology.insert(name, (value, provenance));
             return;
         }
-        let what = match foreign::oddity(&name) {
+        let what = match foreign::key_warning(&name) {
             Some(what) => what,
             None => match nearest(&name, KEYS.iter().map(|key| key.name)) {
                 Some(near) => format!("is unknown; did you mean `{near}`?"),
@@ -254,40 +254,40 @@ impl Config {
         warnings.push(Warning { key: name, provenance, what });
     }
 
-    /// What only two values together can get wrong.
-    fn check_together(&self, faults: &mut Vec<Fault>) {
-        let (beat, silence) = ("worker.heartbeat.frequency.secs", "supervisor.worker.timeout.secs");
-        if self.duration(beat) >= self.duration(silence) {
-            let provenance = match &self.entries[beat].provenance {
-                Provenance::Default => self.entries[silence].provenance.clone(),
+    /// Checks the constraints between several values.
+    fn check_together(&self, faults: &mut Vec<InvalidValue>) {
+        let (period, timeout) = ("worker.heartbeat.frequency.secs", "supervisor.worker.timeout.secs");
+        if self.duration(period) >= self.duration(timeout) {
+            let provenance = match &self.entries[period].provenance {
+                Provenance::Default => self.entries[timeout].provenance.clone(),
                 set => set.clone(),
             };
-            let what = format!("must be shorter than `{silence}`, or every worker is killed as silent");
-            faults.push(Fault { key: beat.to_owned(), provenance, what });
+            let what = format!("must be shorter than `{timeout}`, or every worker is killed as unresponsive");
+            faults.push(InvalidValue { key: period.to_owned(), provenance, what });
         }
         if let Some((key, what)) = self.plugin_fault() {
             let provenance = self.entries[key].provenance.clone();
-            faults.push(Fault { key: key.to_owned(), provenance, what });
+            faults.push(InvalidValue { key: key.to_owned(), provenance, what });
         }
     }
 
-    /// The file that was read.
+    /// Path of the file that was read.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// The `key=value` settings that were put on top.
+    /// The `key=value` overrides of the command line.
     pub fn overrides(&self) -> &[String] {
         &self.overrides
     }
 
-    /// The `topology.*` settings of this configuration, for what a topology leaves open.
+    /// Settings `topology.*` of this configuration: defaults for topologies.
     pub fn topology_defaults(&self) -> Settings {
         self.topology.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect()
     }
 
-    /// Every key with its value and where it came from.
-    pub fn show(&self) -> Vec<Shown> {
+    /// Every key with its value and source.
+    pub fn show(&self) -> Vec<EffectiveValue> {
         let entries =
             self.entries.iter().map(|(key, entry)| ((*key).to_owned(), &entry.shown, &entry.provenance));
         let given = self.topology.iter().map(|(key, (value, provenance))| (key.clone(), value, provenance));
@@ -298,11 +298,11 @@ impl Config {
         shown.extend(entries.chain(given).map(|(key, value, from)| (key, (value.clone(), from))));
         shown
             .into_iter()
-            .map(|(key, (value, from))| Shown { key, value, provenance: from.to_string() })
+            .map(|(key, (value, from))| EffectiveValue { key, value, provenance: from.to_string() })
             .collect()
     }
 
-    /// The value of a key of the table.
+    /// Value of a key of the table.
     pub(super) fn value(&self, key: &str) -> &Value {
         &self.entries[key].value
     }
@@ -321,7 +321,7 @@ fn default_entry(key: &Key) -> Entry {
     Entry { value, shown: node.to_json(), provenance: Provenance::Default }
 }
 
-/// A value in a message: short, whatever was given.
+/// Formats a value for a message, truncated to a few words.
 fn brief(node: &yaml::Node) -> String {
     const MAX_CHARS: usize = 60;
     let text = node.to_json().to_string();
@@ -355,7 +355,8 @@ impl Layers {
         Ok(())
     }
 
-    /// The value is YAML, so that lists can be given; what is not is a text.
+    /// Reads one override. Its value is YAML, so that lists are possible; a value that is not YAML
+    /// is a string.
     fn read_override(&mut self, given: &str) -> Result<(), Error> {
         let (key, value) = given
             .split_once('=')

@@ -1,4 +1,4 @@
-//! `storm.yaml`, the command line and the environment over defaults.
+//! Configuration: `storm.yaml`, the command line and the environment on top of defaults.
 //!
 //! [`Config::load`] reads the layers and checks all of them before anything opens; every
 //! value knows where it came from. Keys are Storm's where Storm has the key ([`key::KEYS`]
@@ -6,8 +6,7 @@
 //! unknown, or that means something to Storm only, is a warning: one file may serve both.
 //! A value that a known key does not take is an error.
 //!
-//! Each daemon declares what it wants to be told in its own `Options`; `options.rs` here
-//! fills them in.
+//! Each daemon declares its own `Options`; `options.rs` here creates them from the configuration.
 
 pub mod key;
 mod load;
@@ -15,7 +14,7 @@ mod options;
 pub mod reference;
 pub mod value;
 
-pub use load::{Config, Environment, Error, Fault, Provenance, Shown, Warning};
+pub use load::{Config, EffectiveValue, Environment, Error, InvalidValue, Provenance, Warning};
 pub use options::WorkerTiming;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! From a configuration to what each subsystem wants to be told.
+//! Creates the options of each subsystem from a configuration.
 
 use std::{
     collections::BTreeMap,
@@ -15,21 +15,21 @@ use stormkeeper_metrics_service::plugin;
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_supervisor as supervisor;
 
-/// How often a worker shows that it lives, and how long its components may not.
+/// Periods and timeouts of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerTiming {
-    /// How often the local heartbeat file is written.
+    /// Period of writing the local heartbeat file.
     pub heartbeat_period: Duration,
-    /// How often the beats of its tasks are refreshed at most.
+    /// Shortest time between two updates of a task's heartbeat.
     pub task_beat_period: Duration,
-    /// How long a component that is silent is left alone, unless the topology says.
+    /// Time without output after which a component is killed, unless the topology sets it.
     pub subprocess_timeout: Duration,
-    /// How often metrics are reported.
+    /// Period of metric reports.
     pub metric_report_period: Duration,
 }
 
 impl Config {
-    /// Where ZooKeeper is.
+    /// Options of the ZooKeeper connection.
     pub fn tree_options(&self) -> tree::options::Options {
         let Value::TreePath(root) = self.value("storm.zookeeper.root") else { unfit("a path of the tree") };
         let port = self.narrow("storm.zookeeper.port");
@@ -41,7 +41,7 @@ impl Config {
         }
     }
 
-    /// For a nimbus.
+    /// Options of a nimbus.
     pub fn nimbus_options(&self) -> nimbus::Options {
         let Value::Address(address) = self.value("ui.host") else { unfit("an address") };
         let session = self.duration("storm.zookeeper.session.timeout");
@@ -98,7 +98,7 @@ impl Config {
         }
     }
 
-    /// For a supervisor.
+    /// Options of a supervisor.
     pub fn supervisor_options(&self) -> supervisor::Options {
         let Value::Ports(ports) = self.value("supervisor.slots.ports") else { unfit("a list of ports") };
         supervisor::Options {
@@ -117,15 +117,15 @@ impl Config {
         }
     }
 
-    /// For what sends metrics to external stores.
+    /// Options of the exporters.
     pub fn plugin_options(&self) -> plugin::Options {
         match self.read_plugin_options() {
             Ok(options) => options,
-            Err(_) => unreachable!("they were checked when they were read"),
+            Err(_) => unreachable!("exporter options are checked when the configuration is loaded"),
         }
     }
 
-    /// The key of the first plugin's value that does not fit, and what is wrong with it.
+    /// Returns the key of the first invalid exporter option, and a description of the fault.
     pub(super) fn plugin_fault(&self) -> Option<(&'static str, String)> {
         match self.read_plugin_options() {
             Ok(options) => plugin::registry::check(&options).err(),
@@ -173,7 +173,7 @@ impl Config {
         })
     }
 
-    /// For a worker.
+    /// Periods and timeouts of a worker.
     pub fn worker_timing(&self) -> WorkerTiming {
         WorkerTiming {
             heartbeat_period: self.duration("worker.heartbeat.frequency.secs"),
@@ -183,24 +183,24 @@ impl Config {
         }
     }
 
-    /// The nimbus replicas to ask, each `host:port`.
+    /// Addresses of the nimbus replicas, each `host:port`.
     pub fn nimbus_seeds(&self) -> Vec<String> {
         let port = self.narrow("ui.port");
         self.hosts("nimbus.seeds").map(|host| with_port(host, port)).collect()
     }
 
-    /// The largest blob that a nimbus with this configuration accepts.
+    /// Maximum size of a blob that a nimbus with this configuration accepts.
     pub fn max_blob_bytes(&self) -> u64 {
         self.whole("nimbus.max.blob.bytes")
     }
 
-    /// The directory of this machine's daemons. Absolute: workers are started elsewhere.
+    /// Directory of this machine's daemons. Absolute: workers are started in other directories.
     pub fn local_dir(&self) -> PathBuf {
         let Value::Text(dir) = self.value("storm.local.dir") else { unfit("a text") };
         std::path::absolute(dir).unwrap_or_else(|_| dir.into())
     }
 
-    /// The name that others reach this machine at.
+    /// Name under which other machines reach this machine.
     pub fn hostname(&self) -> String {
         let Value::Text(name) = self.value("storm.local.hostname") else { return self.hostname.clone() };
         name.clone()
@@ -221,7 +221,7 @@ impl Config {
         *n
     }
 
-    /// A number whose kind keeps it within `T`.
+    /// Number in the range of `T`, which the key's kind guarantees.
     fn narrow<T: TryFrom<u64>>(&self, key: &str) -> T {
         T::try_from(self.whole(key)).unwrap_or_else(|_| unfit("a number in range"))
     }
@@ -232,18 +232,18 @@ impl Config {
     }
 }
 
-/// The default of `topology.max.pending.metric.num`.
+/// Default of `topology.max.pending.metric.num`.
 const PENDING_METRICS: usize = 50_000;
 
-/// Storm's, for topologies and hosts that say nothing.
+/// Storm's default, for topologies and hosts without a message timeout.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A value was checked against the kind of its key when it was read.
+/// Panics: each value was checked against the kind of its key when it was read.
 fn unfit(kind: &str) -> ! {
     unreachable!("the table of keys says that this is {kind}")
 }
 
-/// `host` with a port: its own, or else this one.
+/// Returns `host` with its own port or, if it has none, with `port`.
 fn with_port(host: &str, port: u16) -> String {
     let has_port = match host.rsplit_once(':') {
         Some((name, digits)) => digits.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']')),
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_get_a_port_when_they_have_none() {
+    fn hosts_without_a_port_get_the_default_port() {
         let check = |host: &str, expected: &str| assert_eq!(with_port(host, 2181), expected);
         check("zk1", "zk1:2181");
         check("zk1:2182", "zk1:2182");

@@ -4,11 +4,11 @@ use super::*;
 use stormkeeper_model::{Port, settings};
 
 fn environment() -> Environment {
-    Environment { named_file: None, usual_file: None, hostname: "here".to_owned() }
+    Environment { named_file: None, default_file: None, hostname: "here".to_owned() }
 }
 
-/// Loads this text as `storm.yaml` with these overrides. Messages name the file without
-/// its directory.
+/// Loads `text` as `storm.yaml` with `overrides`. Messages contain the name of the file without its
+/// directory.
 fn load(text: &str, overrides: &[&str]) -> Result<(Config, Vec<String>), String> {
     let dir = tempfile::tempdir().expect("temporary directory");
     let path = dir.path().join("storm.yaml");
@@ -47,12 +47,12 @@ fn defaults_fill_every_option() {
 }
 
 #[test]
-fn the_table_is_in_order() {
+fn key_table_is_sorted_by_name() {
     assert!(key::KEYS.is_sorted_by_key(|key| key.name));
 }
 
 #[test]
-fn the_command_line_wins_over_the_file_and_each_value_knows_its_source() {
+fn command_line_overrides_the_file_and_each_value_has_its_source() {
     let text = "ui.port: 9000\nnimbus.seeds: [n1, 'n2:1']\ntopology.workers: 3\nstorm.local.hostname: h\n";
     let (config, warnings) = load(text, &["ui.port=9001", "supervisor.slots.ports=[1, 2]"]).expect("valid");
     assert_eq!(warnings, Vec::<String>::new());
@@ -71,7 +71,7 @@ fn the_command_line_wins_over_the_file_and_each_value_knows_its_source() {
 }
 
 #[test]
-fn times_with_units_are_taken() {
+fn times_and_sizes_with_units_are_accepted() {
     let (config, _) =
         load("nimbus.monitor.freq.secs: 2m\nnimbus.settle.secs: 0\nnimbus.max.blob.bytes: 1GiB\n", &[])
             .expect("valid");
@@ -82,9 +82,9 @@ fn times_with_units_are_taken() {
 }
 
 #[test]
-fn strange_keys_are_warnings_that_say_what_was_meant() {
+fn unknown_and_unsupported_keys_are_warnings_with_a_suggestion() {
     let check = |text: &str, expected: &str| {
-        let (_, warnings) = load(text, &[]).expect("warnings do not stop");
+        let (_, warnings) = load(text, &[]).expect("warnings are not errors");
         assert_eq!(warnings, [expected]);
     };
     check("ui.prot: 1", "storm.yaml:1: `ui.prot` is unknown; did you mean `ui.port`?");
@@ -92,8 +92,8 @@ fn strange_keys_are_warnings_that_say_what_was_meant() {
     check("\nstorm: {zookeeper: x}", "storm.yaml:2: `storm` is unknown and has no effect");
     check(
         "nimbus.thrift.port: 6627",
-        "storm.yaml:1: `nimbus.thrift.port` has no effect: there is no Thrift and no Netty here: nimbus answers \
-         HTTP at `ui.port`, and `nimbus.seeds` says where",
+        "storm.yaml:1: `nimbus.thrift.port` has no effect: there is no Thrift and no Netty: nimbus serves HTTP \
+         at `ui.port`; set `nimbus.seeds` for clients",
     );
     check(
         "worker.childopts: -Xmx1g",
@@ -112,7 +112,7 @@ fn strange_keys_are_warnings_that_say_what_was_meant() {
 }
 
 #[test]
-fn values_that_do_not_fit_are_errors_with_key_and_line() {
+fn invalid_values_are_errors_with_key_and_line() {
     let check = |text: &str, expected: &str| {
         let error = load(text, &[]).expect_err(text);
         assert_eq!(error, expected);
@@ -132,7 +132,7 @@ fn values_that_do_not_fit_are_errors_with_key_and_line() {
         "storm.zookeeper.root: storm",
         "storm.yaml:1: `storm.zookeeper.root` is \"storm\", and must be a path such as /stormkeeper",
     );
-    check("storm.local.dir:", "storm.yaml:1: `storm.local.dir` is null, and must be a text");
+    check("storm.local.dir:", "storm.yaml:1: `storm.local.dir` is null, and must be a string");
     check(
         "topology.workers: none",
         "storm.yaml:1: `topology.workers` is \"none\", and must be a whole number from 1 to 100000",
@@ -140,7 +140,7 @@ fn values_that_do_not_fit_are_errors_with_key_and_line() {
     check(
         "\nworker.heartbeat.frequency.secs: 40",
         "storm.yaml:2: `worker.heartbeat.frequency.secs` must be shorter than `supervisor.worker.timeout.secs`, \
-         or every worker is killed as silent",
+         or every worker is killed as unresponsive",
     );
     check(
         "ui.port: -1\nui.host: x y\n",
@@ -163,31 +163,31 @@ fn values_that_do_not_fit_are_errors_with_key_and_line() {
 }
 
 #[test]
-fn overrides_are_checked_too() {
-    assert_eq!(load("", &["ui.port"]).expect_err("refused"), "-c \"ui.port\" is not `key=value`");
+fn invalid_overrides_are_errors() {
+    assert_eq!(load("", &["ui.port"]).expect_err("rejected"), "-c \"ui.port\" is not `key=value`");
     assert_eq!(
-        load("ui.port: 1", &["ui.port=x"]).expect_err("refused"),
+        load("ui.port: 1", &["ui.port=x"]).expect_err("rejected"),
         "command line: `ui.port` is \"x\", and must be a port from 0 to 65535"
     );
-    // A value that is no YAML is a text.
+    // A value that is not YAML is a string.
     let (config, _) = load("", &["storm.local.dir=a: b: c"]).expect("valid");
     assert!(config.local_dir().ends_with("a: b: c"));
 }
 
 #[test]
-fn a_file_that_was_named_must_be_there_and_the_usual_one_need_not() {
+fn given_file_must_exist_and_the_default_file_need_not() {
     let missing = Path::new("/no/such/storm.yaml").to_owned();
     let error = Config::load(Some(&missing), &[], &environment()).expect_err("missing");
     assert_eq!(error.to_string(), "cannot read the configuration file /no/such/storm.yaml");
     let named = Environment { named_file: Some(missing.clone()), ..environment() };
     assert!(Config::load(None, &[], &named).is_err());
-    let usual = Environment { usual_file: Some(missing), ..environment() };
-    let (config, _) = Config::load(None, &[], &usual).expect("valid");
+    let default = Environment { default_file: Some(missing), ..environment() };
+    let (config, _) = Config::load(None, &[], &default).expect("valid");
     assert_eq!(config.file(), None);
 }
 
 #[test]
-fn every_key_of_metrics_is_explained_where_metrics_are() {
+fn every_metric_key_is_documented_in_the_metrics_pages() {
     let docs =
         [include_str!("../../docs/metrics.md"), include_str!("../../docs/metrics-plugins.md")].concat();
     let keys = key::KEYS.iter().map(|key| key.name).chain(settings::KNOWN.iter().map(|setting| setting.key));
@@ -197,14 +197,14 @@ fn every_key_of_metrics_is_explained_where_metrics_are() {
     assert_eq!(missing, Vec::<&str>::new(), "neither docs/metrics.md nor docs/metrics-plugins.md names them");
 }
 
-/// The reference in `docs/` says what the tables say; `UPDATE=1` rewrites it.
+/// Compares the reference in `docs/` with the tables; `UPDATE=1` rewrites it.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "a developer asks for the rewrite by the environment")]
-fn the_generated_reference_is_up_to_date() {
+#[expect(clippy::disallowed_methods, reason = "a developer requests the rewrite by an environment variable")]
+fn generated_reference_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let expected = reference::reference();
     if std::env::var("UPDATE").is_ok() {
-        std::fs::create_dir_all(path.parent().expect("has a parent")).expect("docs/ can be made");
+        std::fs::create_dir_all(path.parent().expect("has a parent")).expect("docs/ can be created");
         std::fs::write(&path, &expected).expect("written");
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
@@ -214,6 +214,6 @@ fn the_generated_reference_is_up_to_date() {
 #[test]
 fn no_configuration_key_is_called_unsupported() {
     for key in key::KEYS {
-        assert_eq!(stormkeeper_model::unsupported_keys::oddity(key.name), None, "{}", key.name);
+        assert_eq!(stormkeeper_model::unsupported_keys::key_warning(key.name), None, "{}", key.name);
     }
 }

@@ -1,4 +1,4 @@
-//! The values that keys take.
+//! Kinds of values, and the values themselves.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -6,36 +6,36 @@ use stormkeeper_coordination::tree::TreePath;
 use stormkeeper_model::Port;
 use stormkeeper_topology_package::yaml;
 
-/// What a key takes.
+/// Kind of a key's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A text that is not empty.
+    /// A string that is not empty.
     Text,
     /// A list of hosts, each with or without a port.
     Hosts,
-    /// An address to listen at.
+    /// An address on which to listen.
     Address,
     /// A port.
     Port,
-    /// A list of ports, no one twice.
+    /// A list of ports without duplicates.
     Ports,
-    /// A path of the tree.
+    /// A path of the ZooKeeper tree.
     TreePath,
     /// A whole number in a range, both ends included.
     Whole(u64, u64),
     /// A time in a range of seconds, both ends included; a plain number counts seconds.
     Secs(u64, u64),
-    /// A time in a range of milliseconds, both ends included; a plain number counts those.
+    /// A time in a range of milliseconds, both ends included; a plain number counts milliseconds.
     Millis(u64, u64),
     /// An amount of memory in a range of bytes, both ends included; a plain number counts
     /// bytes.
     Bytes(u64, u64),
 }
 
-/// A value that fits its key.
+/// A valid value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// The key has no value of its own: what happens then stands in its description.
+    /// The key is not set; its description says what applies then.
     Unset,
     /// For [`Kind::Text`].
     Text(String),
@@ -53,10 +53,10 @@ pub enum Value {
     Duration(Duration),
 }
 
-/// The most slots that one supervisor may have; each is a task, a directory and a process.
+/// Maximum number of slots of one supervisor; each slot is a task, a directory and a process.
 const MAX_PORTS: usize = 1000;
 
-/// The most servers or seeds that a list may have; all of them may be asked in turn.
+/// Maximum number of servers or seeds in a list; a client may contact all of them in turn.
 const MAX_HOSTS: usize = 100;
 
 const TIME_UNITS: &[(&str, u64)] =
@@ -68,7 +68,7 @@ const SIZE_UNITS: &[(&str, u64)] =
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text => f.write_str("a text"),
+            Self::Text => f.write_str("a string"),
             Self::Hosts => write!(f, "a list of 1 to {MAX_HOSTS} hosts, each `host` or `host:port`"),
             Self::Address => f.write_str("an IP address or `localhost`"),
             Self::Port => f.write_str("a port from 0 to 65535"),
@@ -91,7 +91,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The number in the largest unit that divides it.
+/// Formats a number in the largest unit that divides it.
 fn in_units(n: u64, units: &[(&str, u64)]) -> String {
     let fits = |&&(_, scale): &&(&str, u64)| n > 0 && n.is_multiple_of(scale);
     match units.iter().rev().find(fits).or(units.first()) {
@@ -109,7 +109,7 @@ fn size(bytes: u64) -> String {
 }
 
 impl Kind {
-    /// The value that `given` stands for; `None` when it is not one that fits.
+    /// Reads the value that `given` denotes; `None` if it is not a valid value of this kind.
     pub fn read(self, given: &yaml::Value) -> Option<Value> {
         let within = |n: u64, min, max| (min..=max).contains(&n).then_some(n);
         match self {
@@ -141,7 +141,7 @@ impl Kind {
 fn text_of(given: &yaml::Value) -> Option<String> {
     match given {
         yaml::Value::Text(text) if !text.is_empty() => Some(text.to_string()),
-        // A host may be called 10, and a directory as well.
+        // A host or a directory may have the name 10.
         yaml::Value::Whole(n) => Some(n.to_string()),
         yaml::Value::Null
         | yaml::Value::Flag(_)
@@ -164,7 +164,7 @@ fn whole(given: &yaml::Value) -> Option<u64> {
     }
 }
 
-/// A list, or one item in the place of a list.
+/// Items of a list; a single item counts as a list of one.
 fn items(given: &yaml::Value) -> Vec<&yaml::Value> {
     match given {
         yaml::Value::List(items) => items.iter().map(|node| &node.value).collect(),
@@ -187,7 +187,7 @@ fn ports(given: &yaml::Value) -> Option<Vec<Port>> {
     (ports.len() == n && (1..=MAX_PORTS).contains(&n)).then_some(ports)
 }
 
-/// A number with one of the units, or a plain one of which each counts `plain`.
+/// Reads a number with one of `units`, or a plain number in units of `plain`.
 fn amount(given: &yaml::Value, units: &[(&str, u64)], plain: u64) -> Option<u64> {
     match given {
         yaml::Value::Whole(n) => u64::try_from(*n).ok()?.checked_mul(plain),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn times_and_sizes_have_units() {
+    fn times_and_sizes_are_read_with_and_without_units() {
         let secs = Kind::Secs(1, 3600);
         let time = |millis| Some(Value::Duration(Duration::from_millis(millis)));
         assert_eq!(read(secs, "30"), time(30_000));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_take_a_single_item_too() {
+    fn single_items_count_as_lists_of_one() {
         assert_eq!(read(Kind::Hosts, "zk1"), Some(Value::Hosts(vec!["zk1".to_owned()])));
         assert_eq!(read(Kind::Ports, "[6701, 6700]"), Some(Value::Ports(vec![Port(6700), Port(6701)])));
         for bad in ["[]", "[6700, 6700]", "[0]", "[65536]", "[a]", "{}"] {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_paths_are_checked() {
+    fn invalid_addresses_and_paths_are_rejected() {
         assert!(read(Kind::Address, "localhost").is_some());
         assert!(read(Kind::Address, "\"::\"").is_some());
         assert!(read(Kind::Address, "not.an.address").is_none());
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_expected_is_said_in_the_largest_unit() {
+    fn limits_are_shown_in_the_largest_unit() {
         assert_eq!(
             Kind::Secs(1, 604_800).to_string(),
             "a time from 1s to 7d, as seconds or with a unit (\"30s\", \"5m\")"

@@ -206,7 +206,7 @@ pub fn known(key: &str) -> Option<&'static Setting> {
 
 /// Returns a warning about an unknown `topology.*` key: `has no effect …`. An unknown key is not
 /// an error, because authors may add keys of their own.
-pub fn oddity(key: &str) -> Option<String> {
+pub fn key_warning(key: &str) -> Option<String> {
     if !key.starts_with("topology.") || known(key).is_some() {
         return None;
     }

@@ -1,9 +1,9 @@
-//! Keys that Storm or JStorm knows and that have no effect here.
+//! Keys of Storm and JStorm that have no effect in Stormkeeper.
 
 use crate::settings;
 
-/// Keys, or beginnings of keys that end with a dot, and why they have no effect.
-const FOREIGN: &[(&[&str], &str)] = &[
+/// Keys, or prefixes of keys that end with a dot, and the reason why they have no effect.
+const UNSUPPORTED: &[(&[&str], &str)] = &[
     (
         &[
             "nimbus.thrift.",
@@ -13,7 +13,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "storm.messaging.",
             "nimbus.host",
         ],
-        "there is no Thrift and no Netty here: nimbus answers HTTP at `ui.port`, and `nimbus.seeds` says where",
+        "there is no Thrift and no Netty: nimbus serves HTTP at `ui.port`; set `nimbus.seeds` for clients",
     ),
     (
         &[
@@ -42,7 +42,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
     (&["logviewer."], "there is no log viewer; logs are files below `storm.local.dir`"),
     (
         &["pacemaker.", "storm.cluster.state.store"],
-        "liveness is ZooKeeper's ephemerals; there is no Pacemaker",
+        "liveness is tracked by ZooKeeper's ephemeral znodes; there is no Pacemaker",
     ),
     (&["storm.cluster.mode"], "`stormkeeper local` runs a topology without a cluster"),
     (
@@ -52,7 +52,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "task.credentials.poll.secs",
             "nimbus.code.sync.freq.secs",
         ],
-        "it is done by events, with delays of its own",
+        "retries and synchronization are driven by events, with built-in delays",
     ),
     (
         &[
@@ -61,7 +61,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "storm.zookeeper.superACL",
             "storm.zookeeper.ssl.",
         ],
-        "access control and TLS towards ZooKeeper are not there yet",
+        "access control and TLS towards ZooKeeper are not supported yet",
     ),
     (
         &[
@@ -69,7 +69,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "nimbus.inbox.jar.expiration.secs",
             "nimbus.file.copy.expiration.secs",
         ],
-        "there is no inbox: a submission is checked and stored whole or not at all",
+        "there is no inbox: a submission is checked and stored completely or not at all",
     ),
     (
         &[
@@ -79,7 +79,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "supervisor.localizer.cache.",
             "supervisor.localizer.update.",
         ],
-        "blobs are fetched by the hash of their content",
+        "blobs are stored and fetched by the hash of their content",
     ),
     (
         &[
@@ -90,7 +90,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "nimbus.cache.",
             "cache.",
         ],
-        "assignments travel through ZooKeeper alone",
+        "assignments are distributed through ZooKeeper only",
     ),
     (
         &[
@@ -99,7 +99,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "worker.max.timeout.secs",
             "executor.metrics.frequency.secs",
         ],
-        "supervisors and tasks live as long as their session, and are seen to die with it",
+        "a supervisor or task is alive as long as its ZooKeeper session; its loss is detected at once",
     ),
     (
         &["task.refresh.poll.secs", "worker.log.level.reset.poll.secs"],
@@ -116,11 +116,11 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "topology.priority",
             "topology.component.resources.",
         ],
-        "there is one scheduler, even and sticky",
+        "there is one scheduler: even and sticky",
     ),
     (
         &["storm.health.check.", "supervisor.enable", "storm.machine.resource."],
-        "health checks of hosts are not there yet",
+        "health checks of hosts are not supported yet",
     ),
     (
         &[
@@ -131,7 +131,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "topology.stats.sample.rate",
             "topology.builtin.metrics.",
         ],
-        "metrics are not there yet",
+        "Storm's metric settings are not supported; see docs/metrics.md",
     ),
     (
         &["storm.resource.isolation.", "storm.cgroup.", "supervisor.enable.cgroup"],
@@ -139,7 +139,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
     ),
     (
         &["topology.acker.executors", "topology.enable.message.timeouts"],
-        "tuple trees are not tracked yet: a topology runs as with no ackers",
+        "tuple trees are not tracked yet: a topology runs as if it had no ackers",
     ),
     (
         &[
@@ -151,11 +151,11 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "topology.spout.wait.strategy",
             "topology.bolt.wait.strategy",
         ],
-        "queues have fixed bounds, and a full one slows who fills it",
+        "queues have fixed bounds, and a full queue blocks its sender",
     ),
     (
         &["ui.actions.enabled", "ui.filter", "ui.header.buffer.bytes", "ui.http.", "ui.https.", "ui.users"],
-        "the API is one for all",
+        "there is one API for all clients, without these settings",
     ),
     (
         &[
@@ -167,26 +167,26 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "cluster.conf.sync.enabled",
             "topology.master.",
         ],
-        "it belongs to JStorm",
+        "this is a setting of JStorm",
     ),
 ];
 
 /// What is to be said about a key that has no effect, when it is one of theirs or looks like
 /// a setting of topologies: `has no effect …`.
-pub fn oddity(key: &str) -> Option<String> {
+pub fn key_warning(key: &str) -> Option<String> {
     match reason(key) {
         Some(reason) => Some(format!("has no effect: {reason}")),
-        None => settings::oddity(key),
+        None => settings::key_warning(key),
     }
 }
 
-/// Why `key` has no effect, when it is one of theirs.
+/// Reason why `key` has no effect, if it is a key of Storm or JStorm.
 fn reason(key: &str) -> Option<&'static str> {
     let matches = |pattern: &&str| match pattern.ends_with('.') {
         true => key.starts_with(*pattern),
         false => key == *pattern,
     };
-    FOREIGN.iter().find(|(patterns, _)| patterns.iter().any(matches)).map(|(_, reason)| *reason)
+    UNSUPPORTED.iter().find(|(patterns, _)| patterns.iter().any(matches)).map(|(_, reason)| *reason)
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
-//! YAML with the position of every node, for errors that say where.
+//! YAML with the position of every node, for error messages.
 
 use std::{fmt, sync::Arc};
 
 use saphyr::{LoadableYamlNode as _, MarkedYaml, Marker, Scalar, YamlData};
 
-/// A place in a text, counted from 1 as editors do.
+/// Position in a text, counted from 1 as in editors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Position {
-    /// The line.
+    /// Line.
     pub line: usize,
-    /// The column, in characters.
+    /// Column, in characters.
     pub column: usize,
 }
 
@@ -25,26 +25,26 @@ impl From<Marker> for Position {
     }
 }
 
-/// A text that is not YAML, or YAML that no file of ours needs.
+/// Invalid YAML, or YAML with a feature that is not supported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{at}: {what}")]
 pub struct Error {
-    /// Where.
+    /// Position of the error.
     pub at: Position,
-    /// What is wrong there.
+    /// Description of the error.
     pub what: String,
 }
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Where it begins.
+    /// Position of its first character.
     pub at: Position,
-    /// What it is.
+    /// The value.
     pub value: Value,
 }
 
-/// What stands in a YAML file.
+/// A YAML value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// `~`, `null`, or nothing at all.
@@ -59,30 +59,30 @@ pub enum Value {
     Text(Arc<str>),
     /// `[a, b]`
     List(Vec<Node>),
-    /// `{a: 1}`, in the order of the file; no key is there twice.
+    /// `{a: 1}`, in the order of the file, without duplicate keys.
     Map(Vec<(Key, Node)>),
 }
 
 /// The key of an entry of a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// Where it stands.
+    /// Position of the key.
     pub at: Position,
-    /// The key; numbers and truth values count as their text.
+    /// Text of the key; numbers and booleans count as their text.
     pub text: String,
 }
 
-/// Longer files are not configuration, and their size bounds what parsing may cost.
+/// Maximum size of a file. It bounds the cost of parsing.
 const MAX_BYTES: usize = 4 << 20;
 
-/// How far a line may be indented. It bounds how deeply values can be nested, and with it
-/// the stack that reading them takes.
+/// Maximum indentation of a line. It bounds the nesting depth of values, and with it the stack that
+/// reading them needs.
 const MAX_INDENT: usize = 400;
 
-/// Reads a file that holds one document. An empty one is [`Value::Null`].
+/// Reads a file with one document. An empty file is [`Value::Null`].
 ///
 /// # Errors
-/// What is wrong first, and where.
+/// The first fault, with its position.
 pub fn parse(text: &str) -> Result<Node, Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > MAX_BYTES {
@@ -106,7 +106,7 @@ pub fn parse(text: &str) -> Result<Node, Error> {
     let mut documents = documents.into_iter();
     let first = documents.next();
     if let Some(second) = documents.next() {
-        let what = "a second document begins here; a file holds one".to_owned();
+        let what = "a second document begins here; a file may contain only one".to_owned();
         return Err(Error { at: second.span.start.into(), what });
     }
     match first {
@@ -123,11 +123,11 @@ fn convert(node: MarkedYaml<'_>) -> Result<Node, Error> {
         YamlData::Mapping(entries) => {
             let entry = |(key, value)| Ok((convert_key(key)?, convert(value)?));
             let entries: Vec<(Key, Node)> = entries.into_iter().map(entry).collect::<Result<_, _>>()?;
-            refuse_twins(&entries)?;
+            reject_duplicate_keys(&entries)?;
             Value::Map(entries)
         }
         YamlData::Tagged(tag, _) => {
-            return Err(Error { at, what: format!("the tag {tag} means nothing here") });
+            return Err(Error { at, what: format!("the tag {tag} is not supported") });
         }
         YamlData::Alias(_) => {
             return Err(Error { at, what: "this alias has no anchor before it".to_owned() });
@@ -159,29 +159,29 @@ fn convert_key(node: MarkedYaml<'_>) -> Result<Key, Error> {
         Value::Number(n) => n.to_string(),
         Value::Null => return Err(Error { at, what: "this key is empty".to_owned() }),
         Value::List(_) | Value::Map(_) => {
-            return Err(Error { at, what: "a key must be a plain word".to_owned() });
+            return Err(Error { at, what: "a key must be a string, a number or a boolean".to_owned() });
         }
     };
     Ok(Key { at, text })
 }
 
-/// `1: a` and `"1": b` are two keys to YAML and one to us.
-fn refuse_twins(entries: &[(Key, Node)]) -> Result<(), Error> {
+/// Rejects duplicates that YAML allows: `1: a` and `"1": b` have different keys in YAML only.
+fn reject_duplicate_keys(entries: &[(Key, Node)]) -> Result<(), Error> {
     let mut seen = std::collections::BTreeSet::new();
     match entries.iter().find(|(key, _)| !seen.insert(&key.text)) {
-        Some((key, _)) => Err(Error { at: key.at, what: format!("the key `{}` is there twice", key.text) }),
+        Some((key, _)) => Err(Error { at: key.at, what: format!("the key `{}` occurs twice", key.text) }),
         None => Ok(()),
     }
 }
 
 impl Value {
-    /// What it is, for messages: "a list".
+    /// Name of the value's kind, for messages: "a list".
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
-            Self::Flag(_) => "a truth value",
+            Self::Flag(_) => "a boolean",
             Self::Whole(_) | Self::Number(_) => "a number",
-            Self::Text(_) => "a text",
+            Self::Text(_) => "a string",
             Self::List(_) => "a list",
             Self::Map(_) => "a map",
         }
@@ -189,7 +189,7 @@ impl Value {
 }
 
 impl Node {
-    /// The same value as JSON.
+    /// Converts the node to JSON.
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
         match &self.value {
@@ -205,7 +205,7 @@ impl Node {
         }
     }
 
-    /// The value under `key`, when this is a map that has it.
+    /// Returns the value under `key`, if the node is a map with this key.
     pub fn get(&self, key: &str) -> Option<&Self> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node),
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_node_knows_where_it_stands() {
+    fn every_node_has_its_position() {
         let node = parse("a: 1\nb:\n  - x\n  - {c: 2.5}\nd: ~\n").expect("YAML");
         assert_eq!(node.at.to_string(), "1:1");
         let b = node.get("b").expect("is there");
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place() {
+    fn errors_have_the_position_of_the_fault() {
         let check = |text: &str, expected: &str| {
             let error = parse(text).expect_err(text).to_string();
             assert!(error.starts_with(expected), "{text:?}: {error}");
@@ -251,7 +251,7 @@ mod tests {
         check("a: [1, 2\nb: 3\n", "2:2: this is not YAML");
         check("a: b: c\n", "1:5: this is not YAML");
         check("a: 1\na: 2\n", "2:1: this is not YAML");
-        check("1: a\n\"1\": b\n", "2:1: the key `1` is there twice");
+        check("1: a\n\"1\": b\n", "2:1: the key `1` occurs twice");
         check("a: 1\n---\nb: 2\n", "3:1: a second document");
         check("a: !java/object x\n", "1:4: the tag");
         check("a: *x\n", "1:4: this is not YAML");
@@ -262,19 +262,19 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_nothing() {
+    fn empty_files_are_null() {
         for text in ["", "# only a comment\n", "\u{feff}", "---\n"] {
             assert_eq!(parse(text).expect("YAML").value, Value::Null, "{text:?}");
         }
     }
 
     #[test]
-    fn a_bomb_of_aliases_is_refused() {
+    fn exponential_aliases_are_rejected() {
         let mut text = String::from("a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n");
         for n in 1..12 {
             let items = vec![format!("*a{}", n - 1); 10].join(", ");
             text.push_str(&format!("a{n}: &a{n} [{items}]\n"));
         }
-        assert!(parse(&text).expect_err("refused").what.contains("alias expansion"));
+        assert!(parse(&text).expect_err("rejected").what.contains("alias expansion"));
     }
 }

@@ -1,9 +1,9 @@
-"""Counts the values of one field and keeps a table of them in a file.
+"""Counts the values of one field and writes them to a table in a file.
 
-Which field is said by `access.log.field` in the component's own config. The file is
-`<component>-<task>.tsv` in the directory `access.log.out`, one `value<TAB>count` per line,
-in no particular order. It is replaced as a whole, so a reader never sees half a table, and
-is brought up to date on every tick (once a second).
+The setting `access.log.field` of the component selects the field. The file is
+`<component>-<task>.tsv` in the directory `access.log.out`, with one `value<TAB>count` per
+line, unordered. It is replaced atomically, so a reader never sees an incomplete table, and
+updated on every tick (once a second).
 """
 
 import os
@@ -46,7 +46,7 @@ class Count(BasicBolt):
         return os.path.join(self.directory, "%s-%d.tsv" % (self.component_id, task))
 
     def remove_tables_of_other_runs(self):
-        """An earlier run with other task numbers must not add to this run's result."""
+        """Removes tables of an earlier run with other task ids, which would falsify the result."""
         ours = {os.path.basename(self.table_of(task)) for task in self.peers}
         for name in os.listdir(self.directory):
             if name.startswith(self.component_id + "-") and name.endswith(".tsv") and name not in ours:

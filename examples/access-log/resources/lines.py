@@ -1,7 +1,7 @@
-"""Emits every line of the log files once, with where it stands, then has nothing more to say.
+"""Emits every line of the log files once, with its file and line number, then idles.
 
-Several tasks share the work: task number i of n emits lines i, i + n, i + 2n, ...
-of all files in order.
+Several tasks share the work: task i of n emits lines i, i + n, i + 2n, ... of all files in
+order.
 """
 
 import glob

@@ -1,9 +1,9 @@
-"""Takes path and status from lines of an access log in the "combined" format:
+"""Extracts path and status from lines of an access log in the "combined" format:
 
     203.0.113.9 - - [21/Mar/2025:06:00:01 +0000] "GET /tide?day=2 HTTP/1.1" 200 5120 "-" "agent"
 
-A line that does not parse is reported as a task error and counted on the stream `broken`
-by the first thing that is wrong with it: `quotes`, `request` or `status`.
+A malformed line is reported as a task error and counted on the stream `broken` by its first
+fault: `quotes`, `request` or `status`.
 """
 
 import re

@@ -1,9 +1,9 @@
-"""Counts words in memory and keeps a table of them in a file.
+"""Counts words in memory and writes them to a table in a file.
 
-The file is `count-<task>.tsv` in the directory `word.count.out`, one
-`word<TAB>count` per line, in no particular order. It is replaced as a whole (written
-beside, then renamed), so a reader never sees half a table. It is brought up to date on
-every tick (once a second), and when the worker ends this process in good order.
+The file is `count-<task>.tsv` in the directory `word.count.out`, with one `word<TAB>count`
+per line, unordered. It is replaced atomically (written under another name, then renamed), so
+a reader never sees an incomplete table. It is updated on every tick (once a second), and when
+the worker shuts this process down.
 """
 
 import os
@@ -45,7 +45,7 @@ class Count(BasicBolt):
         return os.path.join(self.directory, "count-%d.tsv" % task)
 
     def remove_tables_of_other_runs(self):
-        """An earlier run with other task numbers must not add to this run's result."""
+        """Removes tables of an earlier run with other task ids, which would falsify the result."""
         ours = {os.path.basename(self.table_of(task)) for task in self.peers}
         for name in os.listdir(self.directory):
             if name.startswith("count-") and name.endswith(".tsv") and name not in ours:

@@ -1,7 +1,7 @@
-"""Emits every line of the given text files, then has nothing more to say.
+"""Emits every line of the given text files, then idles.
 
-Several tasks share the work: task number i of n emits lines i, i + n, i + 2n, ...
-of all files in order, so every line is emitted by exactly one task.
+Several tasks share the work: task i of n emits lines i, i + n, i + 2n, ... of all files in
+order, so every line is emitted by exactly one task.
 """
 
 import glob
@@ -62,7 +62,7 @@ def repeated_lines(files, repeat, index, count):
 
 def all_lines(files):
     for path in files:
-        # A byte that is not UTF-8 becomes a replacement character; the words around it still count.
+        # A byte that is not UTF-8 becomes a replacement character; the words around it are counted.
         with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
             for line_number, line in enumerate(file, 1):
                 yield os.path.basename(path), line_number, line.rstrip("\n")

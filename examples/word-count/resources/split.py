@@ -1,8 +1,7 @@
 """Splits each line at white space and emits its words, unchanged.
 
-White space is what `tr '[:space:]'` takes for it in the C locale (blank, tab,
-newline, vertical tab, form feed, carriage return), so that `tr` and `uniq -c`
-reproduce the counts to the last word.
+White space is the set `[:space:]` of `tr` in the C locale (blank, tab, newline, vertical tab,
+form feed, carriage return), so that `tr` and `uniq -c` reproduce the counts exactly.
 """
 
 import re

@@ -1,8 +1,8 @@
-//! `stormkeeper metrics --history`, `--track` and `--topologies`: what was.
+//! `stormkeeper metrics --history`, `--track` and `--topologies`: tables of the past.
 
 use super::{
     number::{self, NONE},
-    table::Of,
+    table::Subject,
 };
 use crate::cli::output::Table;
 use stormkeeper_api_types::message::{
@@ -10,19 +10,19 @@ use stormkeeper_api_types::message::{
 };
 use stormkeeper_model::Timestamp;
 
-/// The points of each metric, under a line that says which it is.
+/// Formats the points of each metric below a line that names the metric.
 pub(super) fn series(series: &[Series]) -> String {
     let mut text = String::new();
     for Series { meta, points } in series.iter().filter(|series| !series.points.is_empty()) {
         let unit = meta.unit.as_deref().map_or_else(String::new, |unit| format!(", {unit}"));
         let gap = if text.is_empty() { "" } else { "\n" };
-        text.push_str(&format!("{gap}{} of {} ({}{unit})\n", meta.metric, Of::whole(meta), meta.kind));
+        text.push_str(&format!("{gap}{} of {} ({}{unit})\n", meta.metric, Subject::label(meta), meta.kind));
         text.push_str(&table(points, meta.unit.as_deref()).text(2));
     }
     text
 }
 
-/// All points of a metric are of one kind, so that the first tells the columns.
+/// All points of a metric have the same kind, so the first point decides the columns.
 fn table(points: &[TimedValue], unit: Option<&str>) -> Table {
     let heading: &[&str] = match points.first().map(|point| &point.value) {
         Some(MetricValue::Counter(_)) | None => &["TIME", "COUNT"],
@@ -63,17 +63,17 @@ fn cells(value: &MetricValue, unit: Option<&str>) -> Vec<String> {
     }
 }
 
-/// A time to the minute, as all that is stored begins with one.
+/// Formats a time to the minute: stored points begin at a full minute.
 pub(super) fn minute(time: Timestamp) -> String {
     time.to_string().chars().take("2026-11-26T01:02".len()).chain(['Z']).collect()
 }
 
-/// A time to the second.
+/// Formats a time to the second.
 fn second(time: Timestamp) -> String {
     time.to_string().chars().take("2026-11-26T01:02:03".len()).chain(['Z']).collect()
 }
 
-/// Where tasks ran.
+/// Table of the hosts and ports on which tasks ran.
 pub(super) fn track(entries: &[TaskPlace]) -> Table {
     let mut table = Table::new(&["TASK", "COMPONENT", "HOST:PORT", "FROM", "TO", "WHY THERE", "WHY GONE"]);
     for TaskPlace { task, component, host, port, from_ms, to_ms, reason, ended } in entries {
@@ -90,7 +90,7 @@ pub(super) fn track(entries: &[TaskPlace]) -> Table {
     table
 }
 
-/// The topologies that there were.
+/// Table of running and removed topologies.
 pub(super) fn topologies(past: &[PastTopology]) -> Table {
     let mut table = Table::new(&["ID", "NAME", "STARTED", "BY", "KILLED", "BY"]);
     let known = |name: &Option<String>| name.clone().unwrap_or_else(|| NONE.to_owned());
@@ -107,9 +107,9 @@ pub(super) fn topologies(past: &[PastTopology]) -> Table {
     table
 }
 
-/// Those that have metrics and are in no history: the cluster itself, its daemons.
-pub(super) fn others(measured: &[MeasuredTopology], past: &[PastTopology]) -> Option<String> {
+/// Line that names the topologies with metrics but without history: the cluster and its daemons.
+pub(super) fn unlisted(measured: &[MeasuredTopology], past: &[PastTopology]) -> Option<String> {
     let is_new = |topology: &&MeasuredTopology| past.iter().all(|past| past.id != topology.id);
     let ids: Vec<String> = measured.iter().filter(is_new).map(|topology| topology.id.to_string()).collect();
-    (!ids.is_empty()).then(|| format!("There are metrics of {} too.", ids.join(", ")))
+    (!ids.is_empty()).then(|| format!("Other topologies with metrics: {}.", ids.join(", ")))
 }

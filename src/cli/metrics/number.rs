@@ -1,6 +1,6 @@
-//! Numbers as people read them. The exact ones are what `--json` is for.
+//! Numbers in a readable form. `--json` prints exact numbers.
 
-/// What stands where there is no value.
+/// Cell without a value.
 pub(super) const NONE: &str = "-";
 
 /// A count: `812`, `1.2k`, `3.45M`.
@@ -11,7 +11,7 @@ pub(super) fn count(n: u64) -> String {
     }
 }
 
-/// So often per second: `1.2k/s`, `0.25/s`.
+/// A rate per second: `1.2k/s`, `0.25/s`.
 pub(super) fn rate(per_second: f64) -> String {
     format!("{}/s", plain(per_second))
 }
@@ -53,12 +53,12 @@ pub(super) fn bytes(bytes: f64) -> String {
     format!("{} TiB", plain(value))
 }
 
-/// A share of 1 as per cent: `12 %`.
+/// A ratio from 0 to 1 as a percentage: `12 %`.
 pub(super) fn share(ratio: f64) -> String {
     percent(ratio * 100.0)
 }
 
-/// A number that is per cent already.
+/// A value that is a percentage already.
 pub(super) fn percent(percent: f64) -> String {
     format!("{} %", plain(percent))
 }
@@ -75,7 +75,7 @@ pub(super) fn in_unit(value: f64, unit: Option<&str>) -> String {
     }
 }
 
-/// From a thousand on.
+/// A value of at least a thousand.
 fn scaled(value: f64) -> String {
     const UNITS: [&str; 4] = ["k", "M", "G", "T"];
     let mut scaled = value / 1e3;
@@ -88,7 +88,7 @@ fn scaled(value: f64) -> String {
     format!("{value:.2e}")
 }
 
-/// Three digits that count, without zeros at the end.
+/// Three significant digits, without trailing zeros.
 fn digits(value: f64) -> String {
     let decimals = match value.abs() {
         size if size < 0.0995 => 3,
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_three_digits_and_the_unit_that_fits() {
+    fn numbers_have_three_digits_and_a_fitting_unit() {
         let check = |text: String, expected: &str| assert_eq!(text, expected);
         check(count(0), "0");
         check(count(999), "999");

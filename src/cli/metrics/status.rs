@@ -1,4 +1,4 @@
-//! `stormkeeper metrics --status`: the archive, its queue, and who uploads.
+//! `stormkeeper metrics --status`: the metric store, its export queue and the exporters.
 
 use super::{
     history::minute,
@@ -12,10 +12,10 @@ pub(super) fn text(status: &ArchiveStatus) -> String {
     let lag = match archive.entries_behind {
         Some(0) => "up to date".to_owned(),
         Some(n) => format!("{n} entries behind the leader"),
-        None => "it is not known how far behind the leader".to_owned(),
+        None => "unknown lag behind the leader".to_owned(),
     };
     let mut text = format!(
-        "Archive of {}, {}\n  log      entry {} of term {}, {lag}\n  reaches  back to entry {log_from} ({})\n  \
+        "Metric store of {}, {}\n  log      entry {} of term {}, {lag}\n  reaches  back to entry {log_from} ({})\n  \
          metrics  {}\n  on disk  {}\n",
         archive.nimbus,
         status.stage,
@@ -32,7 +32,7 @@ pub(super) fn text(status: &ArchiveStatus) -> String {
         text.push_str(&format!("! {}: {trouble}\n", status.stage));
     }
     for aside in &status.aside {
-        text.push_str(&format!("! put aside, with metrics that the cluster lacks: {aside}\n"));
+        text.push_str(&format!("! quarantined database with metrics that the cluster is missing: {aside}\n"));
     }
     if !status.followers.is_empty() {
         let mut table = Table::new(&["FOLLOWER", "HAS ENTRY", "BEHIND"]);
@@ -48,16 +48,16 @@ pub(super) fn text(status: &ArchiveStatus) -> String {
         for drop in drops {
             table.row([drop.topology_id.to_string(), drop.cause.clone(), output::count(drop.count)]);
         }
-        text.push_str(&format!("\nLeft out\n{}", table.text(2)));
+        text.push_str(&format!("\nDropped values\n{}", table.text(2)));
     }
     text
 }
 
 fn queue(queue: &QueueSummary) -> String {
     let QueueSummary { reserved, ready, bytes, oldest_ms, uploaders } = queue;
-    let oldest = oldest_ms.map_or_else(String::new, |oldest| format!(", the oldest of {}", minute(oldest)));
+    let oldest = oldest_ms.map_or_else(String::new, |oldest| format!(", oldest from {}", minute(oldest)));
     let mut text = format!(
-        "\nUpload queue\n  {ready} ready ({}{oldest}), {reserved} minutes open\n",
+        "\nExport queue\n  {ready} entries ready ({}{oldest}), {reserved} minutes open\n",
         number::bytes(*bytes as f64)
     );
     if uploaders.is_empty() {
@@ -78,7 +78,7 @@ fn queue(queue: &QueueSummary) -> String {
     text.push_str(&table.text(2));
     for uploader in uploaders {
         if let Some(refusal) = &uploader.last_refusal {
-            text.push_str(&format!("! {} refused one: {refusal}\n", uploader.name));
+            text.push_str(&format!("! {} rejected an entry: {refusal}\n", uploader.name));
         }
         if let Some(failure) = uploader.work.as_ref().and_then(|work| work.last_failure.as_ref()) {
             text.push_str(&format!("! {} failed: {failure}\n", uploader.name));

@@ -1,4 +1,4 @@
-//! The tables of `stormkeeper metrics`: what to look at first stands first.
+//! Tables of `stormkeeper metrics`, with the most important columns first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,19 +7,19 @@ use crate::cli::output::Table;
 use stormkeeper_api_types::message::{GaugeValue, HistogramValue, LatestValue, MetricMeta, MetricValue};
 use stormkeeper_metrics::name::SYS;
 
-/// What a row is of. Tasks are in the order of their numbers.
+/// Subject of a row. Tasks are ordered by number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Of {
+pub(super) struct Subject {
     component: Option<String>,
     task: Option<u32>,
     stream: Option<String>,
     host: Option<String>,
     port: Option<u16>,
-    /// Of a stream's metric: the component that its tuples come from.
+    /// For metrics of a stream: the component that emits its tuples.
     source: Option<String>,
 }
 
-impl Of {
+impl Subject {
     fn new(meta: &MetricMeta) -> Self {
         Self {
             source: short(&meta.metric).0.map(str::to_owned),
@@ -31,8 +31,8 @@ impl Of {
         }
     }
 
-    /// As one word: `split`, `split/3`, `split/3/default`, `node-1:6700`, `topology`.
-    pub(super) fn whole(meta: &MetricMeta) -> String {
+    /// The subject as one word: `split`, `split/3`, `split/3/default`, `node-1:6700`, `topology`.
+    pub(super) fn label(meta: &MetricMeta) -> String {
         let Self { component, task, stream, host, port, source: _ } = Self::new(meta);
         let parts = [component, task.map(|task| task.to_string()), stream];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
@@ -45,7 +45,7 @@ impl Of {
     }
 }
 
-/// How rows are named.
+/// Kind of name that rows have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowName {
     Component,
@@ -64,7 +64,7 @@ impl RowName {
         }
     }
 
-    fn cell(self, of: &Of) -> String {
+    fn cell(self, of: &Subject) -> String {
         let none = || NONE.to_owned();
         match self {
             Self::Component => of.component.clone().unwrap_or_else(none),
@@ -82,25 +82,25 @@ impl RowName {
     }
 }
 
-/// What a cell shows of its metric.
+/// Part of a metric's value that a cell shows.
 #[derive(Debug, Clone, Copy)]
 enum Show {
     /// A count.
     Count,
-    /// The rate of a meter over the window.
+    /// Mean rate of a meter over the window.
     Rate,
-    /// The same, of bytes.
+    /// Mean rate of a meter that counts bytes.
     ByteRate,
-    /// A part of a distribution of µs.
+    /// One statistic of a distribution in µs.
     Micros(fn(&HistogramValue) -> Option<f64>),
-    /// A gauge in its unit; with the greatest reading where there are several.
+    /// A gauge in its unit; if it combines several readings, with the greatest of them.
     Gauge,
 }
 
-/// A column: its heading, its metric, and what it shows of it.
+/// A column: heading, metric, and the part of the value that it shows.
 type Column = (&'static str, &'static str, Show);
 
-/// What flows, how much of it goes wrong, how long it takes, and how near to its limits it is.
+/// Columns of throughput, failures, latencies and saturation.
 const FLOW: &[Column] = &[
     ("EMITTED", "Emitted", Show::Count),
     ("SEND", "SendTps", Show::Rate),
@@ -120,8 +120,8 @@ const FLOW: &[Column] = &[
     ("IDLE", "EmptyCpuRatio", Show::Gauge),
 ];
 
-/// What a process uses.
-const USE: &[Column] = &[
+/// Columns of the resource usage of a process.
+const USAGE: &[Column] = &[
     ("CPU", "CpuUsedRatio", Show::Gauge),
     ("MEMORY", "MemoryUsed", Show::Gauge),
     ("MEMORY", "MemoryUsage", Show::Gauge),
@@ -136,21 +136,21 @@ const USE: &[Column] = &[
     ("UPLOAD QUEUE", "UploadQueue", Show::Gauge),
 ];
 
-/// The table of flow: a row for each thing that `values` are of. Columns that nobody has a
-/// value for are left out. `None` when nobody has any.
+/// Table of throughput and latency, with a row for each subject of `values`. Columns without values
+/// are left out. Returns `None` if no column is left.
 pub(super) fn flow(values: &[LatestValue], name: RowName) -> Option<Table> {
     rows(values, name, FLOW)
 }
 
-/// The table of what processes use.
+/// Table of the resource usage of processes.
 pub(super) fn usage(values: &[LatestValue], name: RowName) -> Option<Table> {
-    rows(values, name, USE)
+    rows(values, name, USAGE)
 }
 
 fn rows(values: &[LatestValue], name: RowName, columns: &[Column]) -> Option<Table> {
-    let mut rows: BTreeMap<Of, BTreeMap<&str, &LatestValue>> = BTreeMap::new();
+    let mut rows: BTreeMap<Subject, BTreeMap<&str, &LatestValue>> = BTreeMap::new();
     for value in values.iter().filter(|value| value.meta.group != stormkeeper_metrics::name::UDF) {
-        rows.entry(Of::new(&value.meta)).or_default().insert(short(&value.meta.metric).1, value);
+        rows.entry(Subject::new(&value.meta)).or_default().insert(short(&value.meta.metric).1, value);
     }
     let measured: BTreeSet<&str> = rows.values().flat_map(|row| row.keys().copied()).collect();
     let columns: Vec<&Column> = columns.iter().filter(|(_, metric, _)| measured.contains(metric)).collect();
@@ -187,7 +187,7 @@ fn cell(latest: &LatestValue, show: Show) -> Option<String> {
     }
 }
 
-/// A gauge; that of several is followed by the greatest of them, which is where it hurts.
+/// Formats a gauge. If it combines several readings, the greatest follows: it shows the worst case.
 fn gauge(gauge: &GaugeValue, unit: Option<&str>) -> String {
     let value = number::in_unit(gauge.value, unit);
     match gauge.n > 1 && gauge.max > gauge.value {
@@ -196,7 +196,7 @@ fn gauge(gauge: &GaugeValue, unit: Option<&str>) -> String {
     }
 }
 
-/// The line above the tables: the topology as a whole.
+/// Line above the tables: the topology as a whole.
 pub(super) fn sum(values: &[LatestValue]) -> Option<String> {
     let of = |metric: &str, show| {
         let found = values.iter().find(|value| value.meta.group == SYS && value.meta.metric == metric)?;
@@ -217,19 +217,19 @@ pub(super) fn sum(values: &[LatestValue]) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("   "))
 }
 
-/// Metrics one under the other, by what they are of and by name.
+/// Table of metrics, ordered by subject and name.
 pub(super) fn list<'a>(values: impl Iterator<Item = &'a LatestValue>) -> Option<Table> {
     let mut values: Vec<&LatestValue> = values.collect();
     let by = |value: &LatestValue| {
         let meta = &value.meta;
-        (level_order(&meta.level), Of::new(meta), meta.group.clone(), meta.metric.clone())
+        (level_order(&meta.level), Subject::new(meta), meta.group.clone(), meta.metric.clone())
     };
     values.sort_by_cached_key(|value| by(value));
     let mut table = Table::new(&["LEVEL", "OF", "METRIC", "KIND", "VALUE"]);
     for value in &values {
         table.row([
             value.meta.level.clone(),
-            Of::whole(&value.meta),
+            Subject::label(&value.meta),
             metric(&value.meta),
             value.meta.kind.clone(),
             text(&value.value, value.meta.unit.as_deref()),
@@ -238,8 +238,8 @@ pub(super) fn list<'a>(values: impl Iterator<Item = &'a LatestValue>) -> Option<
     (!values.is_empty()).then_some(table)
 }
 
-/// The last part of a metric's name as `source.Name`, which is how streams tell apart where
-/// their tuples come from.
+/// Splits the metric's part of a name into source and short name. Metrics of a stream are named
+/// `source.Name`, to distinguish the components that emit its tuples.
 fn short(metric: &str) -> (Option<&str>, &str) {
     match metric.rsplit_once('.') {
         Some((source, short)) if !short.is_empty() => (Some(source), short),
@@ -247,7 +247,7 @@ fn short(metric: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// A metric's name as it is shown: users' own with their group.
+/// Name of a metric as shown: user metrics have their group as a prefix.
 fn metric(meta: &MetricMeta) -> String {
     match meta.group == SYS {
         true => meta.metric.clone(),
@@ -255,14 +255,14 @@ fn metric(meta: &MetricMeta) -> String {
     }
 }
 
-/// The widest level first.
+/// Order of the levels, widest first.
 fn level_order(level: &str) -> usize {
     const ORDER: [&str; 7] =
         ["topology", "component", "component-stream", "task", "stream", "worker", "netty"];
     ORDER.iter().position(|known| *known == level).unwrap_or(ORDER.len())
 }
 
-/// A value of any kind in one line.
+/// Formats a value of any kind in one line.
 pub(super) fn text(value: &MetricValue, unit: Option<&str>) -> String {
     match value {
         MetricValue::Counter(counter) => number::count(counter.count),

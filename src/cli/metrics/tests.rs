@@ -1,4 +1,4 @@
-//! What people see, letter by letter.
+//! Exact output of `stormkeeper metrics`.
 
 use super::*;
 use stormkeeper_api_types::message::{
@@ -7,7 +7,7 @@ use stormkeeper_api_types::message::{
     UploaderSummary, UploaderWork,
 };
 
-/// The end of the windows: 2026-11-26T12:34Z.
+/// End of the windows: 2026-11-26T12:34Z.
 const END: Timestamp = Timestamp::from_millis(1_795_696_440_000);
 
 fn view(behind: Option<u64>) -> ArchiveView {
@@ -15,7 +15,7 @@ fn view(behind: Option<u64>) -> ArchiveView {
     ArchiveView { nimbus, term: 3, seq: 812, entries_behind: behind, behind_ms: Some(65_000) }
 }
 
-/// The metric that a full name tells, as the API shows it.
+/// Metric metadata for a full name, as the API returns it.
 fn meta(name: &str, unit: Option<&str>) -> MetricMeta {
     let parsed: stormkeeper_metrics::MetricName = name.parse().expect("a name");
     let parts: Vec<&str> = name.split('@').collect();
@@ -128,7 +128,7 @@ Workers
   HOST:PORT    CPU   MEMORY
   node-1:6700  90 %  1.5 KiB
 
-The topology's own metrics
+User metrics
   LEVEL      OF     METRIC     KIND     VALUE
   component  lines  udf/files  counter  7
 ";
@@ -160,13 +160,19 @@ Streams
   default from lines  -        0.5/s
 ";
     assert_eq!(text, expected);
-    assert_eq!(behind(&list.archive), "! n1 does not know how far behind the leader's archive it is\n");
-    assert_eq!(behind(&view(Some(12))), "! n1 is 12 entries (1m 5s) behind the leader's archive\n");
-    assert_eq!(behind(&view(Some(0))), "");
+    assert_eq!(
+        lag_warning(&list.archive),
+        "! the lag of the metric store of n1 behind the leader is unknown\n"
+    );
+    assert_eq!(
+        lag_warning(&view(Some(12))),
+        "! the metric store of n1 is 12 entries (1m 5s) behind the leader\n"
+    );
+    assert_eq!(lag_warning(&view(Some(0))), "");
 }
 
 #[test]
-fn every_metric_stands_in_the_list_the_widest_level_first() {
+fn list_shows_every_metric_with_the_widest_level_first() {
     let timer = TimerValue { histogram: micros(1000.0), meter: rate(2.0) };
     let values = vec![
         latest("3@5@wc-1-1@split@3@default@udf@parse", None, MetricValue::Timer(timer)),
@@ -192,7 +198,7 @@ worker    node-1:6700      netty/NettyCliSendSpeed  meter      2 KiB/s (m1 2.2 K
 }
 
 #[test]
-fn points_stand_one_under_the_other_each_metric_for_itself() {
+fn history_shows_one_table_per_metric() {
     let timed = |minute: u64, value| TimedValue { from_ms: Timestamp::from_millis(60_000 * minute), value };
     let series = [
         Series {
@@ -231,7 +237,7 @@ Capacity of split/3 (gauge, 0 to 1)
 }
 
 #[test]
-fn the_past_is_a_table() {
+fn task_track_and_past_topologies_are_shown_as_tables() {
     let at = Timestamp::from_millis(1_795_696_440_000);
     let place = |to_ms, ended: Option<&str>| TaskPlace {
         task: TaskId(3),
@@ -269,7 +275,7 @@ wc-1-1  wc    2026-11-26T12:34:00Z  ann  2026-11-26T12:35:01Z  -
 }
 
 #[test]
-fn the_status_shows_what_hurts() {
+fn status_shows_failures_lag_and_dropped_values() {
     let work = UploaderWork {
         doing: "pausing".to_owned(),
         since_ms: END,
@@ -314,25 +320,25 @@ fn the_status_shows_what_hurts() {
         },
     };
     let expected = "\
-Archive of n1, leading
+Metric store of n1, leading
   log      entry 812 of term 3, up to date
   reaches  back to entry 7 (1 MiB)
   metrics  12,345
   on disk  5 MiB
 ! the last write failed: the disk is full
-! put aside, with metrics that the cluster lacks: /var/lib/metrics/aside-2-7
+! quarantined database with metrics that the cluster is missing: /var/lib/metrics/aside-2-7
 
 Followers
   FOLLOWER  HAS ENTRY  BEHIND
   n2        800        12
 
-Upload queue
-  2 ready (2 KiB, the oldest of 2026-11-26T12:34Z), 1 minutes open
+Export queue
+  2 entries ready (2 KiB, oldest from 2026-11-26T12:34Z), 1 minutes open
   UPLOADER  DOES     PENDING  UPLOADING  DONE    REFUSED  DROPPED
   log       pausing  2        0          10,000  2        0
 ! log failed: connection refused
 
-Left out
+Dropped values
   TOPOLOGY  CAUSE           COUNT
   wc-1-1    too-many-names  1,234
 ";
@@ -340,7 +346,7 @@ Left out
 }
 
 #[test]
-fn options_that_do_not_go_together_are_refused() {
+fn conflicting_options_are_rejected() {
     let parse = |line: &str| {
         let words = format!("stormkeeper {line}");
         <crate::cli::Args as clap::Parser>::try_parse_from(words.split(' ')).map(drop)
@@ -376,8 +382,8 @@ fn options_that_do_not_go_together_are_refused() {
 }
 
 #[test]
-fn a_history_is_of_what_is_named() {
-    let check = |line, level| assert_eq!(args(line).own_level(), level, "{line}");
+fn default_level_of_a_history_follows_from_the_arguments() {
+    let check = |line, level| assert_eq!(args(line).default_level(), level, "{line}");
     check("metrics wc --history E", MetaType::Topology);
     check("metrics wc split --history E", MetaType::Component);
     check("metrics wc split --stream s --history E", MetaType::ComponentStream);

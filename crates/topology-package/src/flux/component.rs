@@ -19,9 +19,9 @@ use stormkeeper_model::{
 const KNOWN: &[&str] =
     &["id", "parallelism", "command", "output", "config", "className", "constructorArgs", "configMethods"];
 
-const REFUSED: &[(&str, &str)] = &[
-    ("numTasks", "tasks are what runs here: set `parallelism`"),
-    ("properties", "nothing here is a Java bean; use `config` for what the component reads"),
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("numTasks", "there are no executors, only tasks: set `parallelism`"),
+    ("properties", "there are no Java beans; use `config` for the component's own settings"),
     ("factory", "there is no Java object to build; use `command: [...]`"),
     ("factoryArgs", "there is no Java object to build; use `command: [...]`"),
     ("onHeapMemoryLoad", "workers are placed evenly, not by their needs"),
@@ -29,29 +29,29 @@ const REFUSED: &[(&str, &str)] = &[
     ("cpuLoad", "workers are placed evenly, not by their needs"),
 ];
 
-/// What a component declares about what it runs, in whichever way it was written.
+/// Declarations of a component, in whichever syntax they were written.
 #[derive(Default)]
 pub(super) struct Declared {
     pub(super) command: Vec<String>,
     pub(super) outputs: BTreeMap<StreamId, StreamDeclaration>,
     pub(super) settings: Settings,
-    /// Parts that could not be read; what validation says of them is noise.
+    /// Parts that could not be read. Validation problems in these parts are suppressed.
     pub(super) unread: Vec<Part>,
 }
 
-/// A component as far as it could be read.
-pub(super) struct Read {
+/// A component, with the parts that could be read.
+pub(super) struct ParsedComponent {
     pub(super) id: ComponentId,
     pub(super) component: Component,
-    /// Where its parts are.
+    /// Positions of its parts.
     pub(super) places: Vec<(Place, String, Position)>,
     pub(super) unread: Vec<Place>,
-    /// Whether all of its streams are known.
+    /// True if all of its streams could be read.
     pub(super) outputs_read: bool,
 }
 
-pub(super) fn read(walk: &mut Walk, at: &At<'_>, kind: ComponentKind) -> Option<Read> {
-    let map = walk.map(at, KNOWN, REFUSED)?;
+pub(super) fn read(walk: &mut Walk, at: &At<'_>, kind: ComponentKind) -> Option<ParsedComponent> {
+    let map = walk.map(at, KNOWN, UNSUPPORTED)?;
     let example = match kind {
         ComponentKind::Spout => "sentences",
         ComponentKind::Bolt => "split",
@@ -64,7 +64,7 @@ pub(super) fn read(walk: &mut Walk, at: &At<'_>, kind: ComponentKind) -> Option<
         (Some(command), None) => read_plain(walk, &map, &command, &mut declared),
         (None, Some(class)) => shell::read(walk, &map, &class, kind, &mut declared),
         (Some(_), Some(class)) => {
-            walk.fault(&class, "it has a `command` and a `className`", "keep the `command`".to_owned());
+            walk.fault(&class, "it has both a `command` and a `className`", "keep the `command`".to_owned());
             declared.unread.extend([Part::Command, Part::Component]);
         }
         (None, None) => {
@@ -106,7 +106,7 @@ pub(super) fn read(walk: &mut Walk, at: &At<'_>, kind: ComponentKind) -> Option<
         settings: declared.settings,
     };
     let unread = declared.unread.into_iter().map(place).collect();
-    Some(Read { id, component, places, unread, outputs_read })
+    Some(ParsedComponent { id, component, places, unread, outputs_read })
 }
 
 fn read_plain(walk: &mut Walk, map: &Entries<'_>, command: &At<'_>, declared: &mut Declared) {
@@ -121,14 +121,14 @@ fn read_plain(walk: &mut Walk, map: &Entries<'_>, command: &At<'_>, declared: &m
         if let Some(at) = map.get(key) {
             walk.fault(
                 &at,
-                format!("`{key}` goes with a `className`"),
+                format!("`{key}` is only valid with a `className`"),
                 "use `output` and `config`".to_owned(),
             );
         }
     }
 }
 
-/// A command is a list of words; numbers count as their text.
+/// Reads a command: a list of strings. Numbers count as their text.
 pub(super) fn read_command(walk: &mut Walk, at: &At<'_>) -> Option<Vec<String>> {
     let Some(items) = at.as_list() else {
         let words = at.as_text().map(|text| text.split_whitespace().collect::<Vec<_>>().join(", "));
@@ -190,7 +190,7 @@ fn read_declaration(walk: &mut Walk, at: &At<'_>) -> Option<StreamDeclaration> {
     Some(StreamDeclaration { fields: fields?, direct: direct? })
 }
 
-/// The settings under a `config:` key, with the place of each.
+/// Reads the settings under a `config:` key, with the position of each.
 pub(super) fn read_settings(walk: &mut Walk, at: &At<'_>) -> (Settings, Vec<(String, String, Position)>) {
     let (mut settings, mut places) = (Settings::new(), Vec::new());
     let Some(map) = at.as_map() else {
@@ -199,11 +199,15 @@ pub(super) fn read_settings(walk: &mut Walk, at: &At<'_>) -> (Settings, Vec<(Str
         return (settings, places);
     };
     for (key, at) in map.iter() {
-        if let Some(oddity) = foreign::oddity(&key.text) {
-            walk.warn(key.at, at.path.clone(), oddity);
+        if let Some(warning) = foreign::key_warning(&key.text) {
+            walk.warn(key.at, at.path.clone(), warning);
         }
         if at.as_text().is_some_and(|text| text.contains("${")) {
-            walk.warn(at.node.at, at.path.clone(), "holds `${`, which is passed on as it stands");
+            walk.warn(
+                at.node.at,
+                at.path.clone(),
+                "contains `${`, which is passed to the component unchanged",
+            );
         }
         settings.insert(key.text.clone(), at.node.to_json());
         places.push((key.text.clone(), at.path, at.node.at));

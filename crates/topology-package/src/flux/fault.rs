@@ -1,19 +1,19 @@
-//! What is wrong with a topology file, and where.
+//! Faults of a topology file, with their positions.
 
 use std::fmt;
 
 use crate::yaml::Position;
 
-/// Something wrong, or strange, in a topology file.
+/// An error or a warning in a topology file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
-    /// Its line and column.
+    /// Line and column.
     pub at: Position,
-    /// Its path in the file, as `bolts[1].parallelism`; empty for the file itself.
+    /// Path in the file, such as `bolts[1].parallelism`; empty for the file itself.
     pub path: String,
-    /// What is wrong.
+    /// Description of the fault.
     pub what: String,
-    /// What to do about it, where that is not plain.
+    /// Advice, unless it is obvious.
     pub hint: Option<String>,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong with a topology file, in the order of the file; never empty.
+/// All faults of a topology file, in the order of the file; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults(pub Vec<Fault>);
 

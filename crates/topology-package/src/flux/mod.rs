@@ -16,8 +16,8 @@
 //!   - {from: sentences, to: split, grouping: {type: SHUFFLE}}
 //! ```
 //!
-//! Flux's shell wrappers are read as well (`shell.rs`); a Java class is refused by name, as
-//! nothing here runs in a JVM.
+//! Flux's shell wrappers are supported (`shell.rs`). A Java class is rejected by name, as nothing
+//! here runs in a JVM.
 
 mod component;
 mod fault;

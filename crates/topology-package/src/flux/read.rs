@@ -1,4 +1,4 @@
-//! The whole file.
+//! Reads a whole topology file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,23 +17,23 @@ use stormkeeper_model::{
     validate::{Part, Place, validate},
 };
 
-/// A topology that can run, and what is strange about its file.
+/// A valid topology, and the warnings about its file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed {
     /// The topology.
     pub topology: Topology,
-    /// What has no effect.
+    /// Parts of the file that have no effect.
     pub warnings: Vec<Fault>,
 }
 
 const KNOWN: &[&str] = &["name", "config", "spouts", "bolts", "streams"];
 
-const REFUSED: &[(&str, &str)] = &[
+const UNSUPPORTED: &[(&str, &str)] = &[
     ("includes", "put everything in one file"),
     ("components", "there are no Java objects to build; give each spout and bolt a `command`"),
     (
         "topologySource",
-        "there is no Java class to ask for the topology; list `spouts`, `bolts` and `streams`",
+        "there is no Java class that builds the topology; list `spouts`, `bolts` and `streams`",
     ),
     ("properties", "write the values themselves: nothing is substituted in this file"),
     ("workerHooks", "nothing here runs in a JVM"),
@@ -42,19 +42,19 @@ const REFUSED: &[(&str, &str)] = &[
 /// Reads a topology from the text of its file and checks that it can run.
 ///
 /// # Errors
-/// Everything that is wrong with it, in the order of the file.
+/// All faults, in the order of the file.
 pub fn parse(text: &str) -> Result<Parsed, Faults> {
     let root = yaml::parse(text).map_err(|yaml::Error { at, what }| {
         Faults(vec![Fault { at, path: String::new(), what, hint: None }])
     })?;
     let mut reader = Reader::default();
     let name = reader.read(&At::root(&root));
-    let Reader { mut walk, components, settings, places, excused } = reader;
-    // Without a name there is still much to say about the rest.
-    let stand_in = || "unnamed".parse().expect("a valid name");
-    let topology = Topology { name: name.unwrap_or_else(stand_in), settings, components };
+    let Reader { mut walk, components, settings, places, suppressed } = reader;
+    // Without a name, the rest of the file is still checked.
+    let placeholder = || "unnamed".parse().expect("a valid name");
+    let topology = Topology { name: name.unwrap_or_else(placeholder), settings, components };
     for problem in validate(&topology).err().unwrap_or_default() {
-        if !excused.contains(&problem.place) {
+        if !suppressed.contains(&problem.place) {
             let (path, at) = locate(&places, &problem.place, root.at);
             walk.fault_at(at, path, problem.what, problem.hint);
         }
@@ -68,7 +68,7 @@ pub fn parse(text: &str) -> Result<Parsed, Faults> {
     Ok(Parsed { topology, warnings })
 }
 
-/// Where a part of the topology stands in the file, or else the whole it belongs to.
+/// Returns the position of a part of the topology in the file, or else of the whole component.
 fn locate(
     places: &BTreeMap<Place, (String, Position)>,
     place: &Place,
@@ -89,16 +89,16 @@ struct Reader {
     components: BTreeMap<ComponentId, Component>,
     settings: Settings,
     places: BTreeMap<Place, (String, Position)>,
-    /// Places that have been complained about, or that lack only what could not be read:
-    /// what validation says about them would mislead.
-    excused: BTreeSet<Place>,
+    /// Places with a reported fault, or with parts that could not be read. Validation problems in
+    /// these places would mislead and are not reported.
+    suppressed: BTreeSet<Place>,
 }
 
 impl Reader {
     fn read(&mut self, root: &At<'_>) -> Option<TopologyName> {
-        let map = self.walk.map(root, KNOWN, REFUSED);
+        let map = self.walk.map(root, KNOWN, UNSUPPORTED);
         let Some(map) = map else {
-            self.excused.insert(Place::Topology);
+            self.suppressed.insert(Place::Topology);
             return None;
         };
         let name = self.walk.required(&map, "name", "word-count").and_then(|at| self.walk.id(&at));
@@ -108,11 +108,11 @@ impl Reader {
             let place = |(key, path, at)| (Place::Setting(key), (path, at));
             self.places.extend(places.into_iter().map(place));
         }
-        let mut streamless = BTreeSet::new();
+        let mut unknown_outputs = BTreeSet::new();
         for (key, kind) in [("spouts", ComponentKind::Spout), ("bolts", ComponentKind::Bolt)] {
-            self.read_components(&map, key, kind, &mut streamless);
+            self.read_components(&map, key, kind, &mut unknown_outputs);
         }
-        self.read_streams(&map, &streamless);
+        self.read_streams(&map, &unknown_outputs);
         name
     }
 
@@ -121,56 +121,56 @@ impl Reader {
         map: &Entries<'_>,
         key: &str,
         kind: ComponentKind,
-        streamless: &mut BTreeSet<ComponentId>,
+        unknown_outputs: &mut BTreeSet<ComponentId>,
     ) {
         let Some(at) = map.get(key) else { return };
         let Some(items) = self.walk.list(&at) else {
-            self.excused.insert(Place::Topology);
+            self.suppressed.insert(Place::Topology);
             return;
         };
         for item in items {
             let Some(read) = component::read(&mut self.walk, &item, kind) else {
-                self.excused.insert(Place::Topology);
+                self.suppressed.insert(Place::Topology);
                 continue;
             };
             if self.components.contains_key(&read.id) {
-                let what = format!("the id `{}` is there twice", read.id);
+                let what = format!("the id `{}` occurs twice", read.id);
                 self.walk.fault(&item, what, "give each spout and bolt an id of its own".to_owned());
                 continue;
             }
             if !read.outputs_read {
-                streamless.insert(read.id.clone());
+                unknown_outputs.insert(read.id.clone());
             }
             self.places.extend(read.places.into_iter().map(|(place, path, at)| (place, (path, at))));
-            self.excused.extend(read.unread);
+            self.suppressed.extend(read.unread);
             self.components.insert(read.id, read.component);
         }
     }
 
-    fn read_streams(&mut self, map: &Entries<'_>, streamless: &BTreeSet<ComponentId>) {
+    fn read_streams(&mut self, map: &Entries<'_>, unknown_outputs: &BTreeSet<ComponentId>) {
         let Some(at) = map.get("streams") else { return };
         let mut all_read = true;
         match self.walk.list(&at) {
             Some(items) => {
                 for item in items {
-                    all_read &= self.read_stream(&item, streamless).is_some();
+                    all_read &= self.read_stream(&item, unknown_outputs).is_some();
                 }
             }
             None => all_read = false,
         }
         if !all_read {
-            // A bolt may receive just what could not be read.
+            // A bolt without inputs may receive a stream that could not be read.
             let bolts = self.components.iter().filter(|(_, component)| component.inputs.is_empty());
             let place = |(id, component): (&ComponentId, &Component)| {
                 Place::Component(component.kind, id.clone(), Part::Inputs)
             };
-            self.excused.extend(bolts.map(place));
+            self.suppressed.extend(bolts.map(place));
         }
     }
 
-    fn read_stream(&mut self, at: &At<'_>, streamless: &BTreeSet<ComponentId>) -> Option<()> {
+    fn read_stream(&mut self, at: &At<'_>, unknown_outputs: &BTreeSet<ComponentId>) -> Option<()> {
         let walk = &mut self.walk;
-        let map = walk.map(at, &["name", "from", "to", "grouping"], &[("id", "use `name`, or nothing")])?;
+        let map = walk.map(at, &["name", "from", "to", "grouping"], &[("id", "use `name`, or omit it")])?;
         let from = walk.required(&map, "from", "sentences").and_then(|at| walk.id::<ComponentId>(&at));
         let to_at = walk.required(&map, "to", "split");
         let to = to_at.as_ref().and_then(|at| walk.id::<ComponentId>(at));
@@ -184,22 +184,22 @@ impl Reader {
             return None;
         };
         let place = Place::Component(target.kind, to, Part::Input(target.inputs.len()));
-        if streamless.contains(&from) {
-            self.excused.insert(place.clone());
+        if unknown_outputs.contains(&from) {
+            self.suppressed.insert(place.clone());
         }
-        let spot = map.get("from").map_or(at.node.at, |at| at.node.at);
-        self.places.insert(place, (at.path.clone(), spot));
+        let position = map.get("from").map_or(at.node.at, |at| at.node.at);
+        self.places.insert(place, (at.path.clone(), position));
         target.inputs.push(Input { from, stream, grouping });
         Some(())
     }
 }
 
-/// The types of grouping, by their names in Flux.
+/// Types of grouping, by their names in Flux.
 const GROUPINGS: &[&str] = &["SHUFFLE", "LOCAL_OR_SHUFFLE", "FIELDS", "ALL", "GLOBAL", "NONE", "DIRECT"];
 
 fn read_grouping(walk: &mut Walk, at: &At<'_>) -> Option<(Grouping, StreamId)> {
-    let refused = [("customClass", "a grouping of your own would need a JVM")];
-    let map = walk.map(at, &["type", "args", "streamId"], &refused)?;
+    let unsupported = [("customClass", "a custom grouping needs a JVM")];
+    let map = walk.map(at, &["type", "args", "streamId"], &unsupported)?;
     let stream = match map.get("streamId") {
         Some(at) => walk.id(&at),
         None => Some(StreamId::default_stream()),
@@ -218,12 +218,12 @@ fn read_grouping(walk: &mut Walk, at: &At<'_>) -> Option<(Grouping, StreamId)> {
         "NONE" => Grouping::None,
         "DIRECT" => Grouping::Direct,
         "CUSTOM" => {
-            let advice = "use one of the others, or DIRECT and choose the task in the emitter".to_owned();
-            walk.fault(&kind_at, "a custom grouping would need a JVM", advice);
+            let advice = "use another type, or use DIRECT and select the task in the emitter".to_owned();
+            walk.fault(&kind_at, "a custom grouping needs a JVM", advice);
             return None;
         }
         "PARTIAL_KEY" => {
-            walk.fault(&kind_at, "partial-key grouping is not there yet", "use FIELDS".to_owned());
+            walk.fault(&kind_at, "partial-key grouping is not supported yet", "use FIELDS".to_owned());
             return None;
         }
         _ => {
@@ -233,7 +233,7 @@ fn read_grouping(walk: &mut Walk, at: &At<'_>) -> Option<(Grouping, StreamId)> {
         }
     };
     if let Some(args) = map.get("args") {
-        walk.fault(&args, format!("{kind} takes no args"), "only FIELDS does".to_owned());
+        walk.fault(&args, format!("{kind} has no args"), "only FIELDS has args".to_owned());
     }
     Some((grouping, stream?))
 }

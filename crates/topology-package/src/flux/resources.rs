@@ -1,4 +1,4 @@
-//! The author's files, as they travel.
+//! Collects the author's files for the topology package.
 
 use std::{
     fs, io,
@@ -8,60 +8,60 @@ use std::{
 
 use crate::package::{File, MAX_FILES, Mode};
 
-/// What never travels: it is made anew, or belongs to the author alone.
-const LEFT_OUT: &[&str] = &["__pycache__", ".git"];
+/// Names that are never packed: generated files, and files for the author only.
+const EXCLUDED: &[&str] = &["__pycache__", ".git"];
 
-/// How deeply folders may be nested. Fewer than the links that the kernel follows in one
-/// path, so that folders that lead to one another by links are named as such.
+/// Maximum nesting of folders. Lower than the number of links that the kernel follows in one path,
+/// so that folders that link to each other are reported as such.
 const MAX_DEPTH: usize = 32;
 
-/// Why the files cannot travel.
+/// Reason why the files cannot be packed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Something could not be read.
+    /// A file or folder cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// What.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// A link leads elsewhere.
-    #[error("{} is a link that leads out of {}; copy what it names", path.display(), root.display())]
-    LeadsOut {
-        /// The link.
+    /// The target of a link is outside of the folder.
+    #[error("{} is a link to a target outside of {}; copy the target", path.display(), root.display())]
+    OutsideLink {
+        /// Path of the link.
         path: PathBuf,
-        /// The folder that it must stay in.
+        /// Folder that must contain the target.
         root: PathBuf,
     },
-    /// It is neither a file nor a folder, or has a name that cannot travel.
+    /// The entry is neither a file nor a folder, or its name or nesting cannot be packed.
     #[error("{} {what}", path.display())]
-    Strange {
-        /// What.
+    Unsupported {
+        /// Path of the entry.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the fault.
         what: &'static str,
     },
-    /// There are too many.
+    /// The folder has too many entries.
     #[error("{} has more than {MAX_FILES} files and folders", root.display())]
     TooMany {
-        /// The folder.
+        /// Path of the folder.
         root: PathBuf,
     },
-    /// They are too large together.
-    #[error("{} holds more than the {limit} bytes allowed (nimbus.max.blob.bytes)", root.display())]
+    /// The files are too large together.
+    #[error("{} contains more than the {limit} bytes allowed (nimbus.max.blob.bytes)", root.display())]
     TooLarge {
-        /// The folder.
+        /// Path of the folder.
         root: PathBuf,
-        /// How much may travel.
+        /// Maximum number of bytes.
         limit: u64,
     },
 }
 
-/// Every file below `root`. Links are followed as long as they stay below it. Blocks.
+/// Collects every file below `root`. Links are followed if their target is below `root`. Blocks.
 ///
 /// # Errors
-/// The first file that cannot travel.
+/// The first file that cannot be packed.
 pub(super) fn collect(root: &Path, max_bytes: u64) -> Result<Vec<File>, Error> {
     let real = root.canonicalize().map_err(|source| Error::Read { path: root.to_owned(), source })?;
     let mut walk = Walk { root, real, files: Vec::new(), n_entries: 0, bytes: 0, max_bytes };
@@ -73,7 +73,8 @@ struct Walk<'a> {
     root: &'a Path,
     real: PathBuf,
     files: Vec<File>,
-    /// Files and folders seen; counted so that links cannot make the walk endless.
+    /// Number of files and folders visited. It is bounded so that links cannot make the walk
+    /// endless.
     n_entries: usize,
     bytes: u64,
     max_bytes: u64,
@@ -82,8 +83,8 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn folder(&mut self, path: &Path, name: String, depth: usize) -> Result<(), Error> {
         if depth > MAX_DEPTH {
-            // Also what two folders that link to each other come to.
-            return Err(strange(path, "is nested too deeply"));
+            // Two folders that link to each other end here as well.
+            return Err(unsupported(path, "is nested too deeply"));
         }
         let read = |source| Error::Read { path: path.to_owned(), source };
         for entry in fs::read_dir(path).map_err(read)? {
@@ -91,9 +92,9 @@ impl Walk<'_> {
             let path = entry.path();
             let file_name = entry.file_name();
             let Some(text) = file_name.to_str() else {
-                return Err(strange(&path, "has a name that is not UTF-8"));
+                return Err(unsupported(&path, "has a name that is not UTF-8"));
             };
-            if LEFT_OUT.contains(&text) {
+            if EXCLUDED.contains(&text) {
                 continue;
             }
             let name = if name.is_empty() { text.to_owned() } else { format!("{name}/{text}") };
@@ -110,18 +111,18 @@ impl Walk<'_> {
         let read = |source| Error::Read { path: path.to_owned(), source };
         let real = path.canonicalize().map_err(read)?;
         if !real.starts_with(&self.real) {
-            return Err(Error::LeadsOut { path: path.to_owned(), root: self.root.to_owned() });
+            return Err(Error::OutsideLink { path: path.to_owned(), root: self.root.to_owned() });
         }
         let metadata = fs::metadata(&real).map_err(read)?;
         if metadata.is_dir() {
-            let above = path.parent().map(Path::canonicalize).transpose().map_err(read)?;
-            if above.is_some_and(|above| above.starts_with(&real)) {
-                return Err(strange(path, "is a link to a folder above it"));
+            let parent = path.parent().map(Path::canonicalize).transpose().map_err(read)?;
+            if parent.is_some_and(|parent| parent.starts_with(&real)) {
+                return Err(unsupported(path, "is a link to a folder above it"));
             }
             return self.folder(path, name, depth + 1);
         }
         if !metadata.is_file() {
-            return Err(strange(path, "is neither a file nor a folder"));
+            return Err(unsupported(path, "is neither a file nor a folder"));
         }
         self.bytes += metadata.len();
         if self.bytes > self.max_bytes {
@@ -137,6 +138,6 @@ impl Walk<'_> {
     }
 }
 
-fn strange(path: &Path, what: &'static str) -> Error {
-    Error::Strange { path: path.to_owned(), what }
+fn unsupported(path: &Path, what: &'static str) -> Error {
+    Error::Unsupported { path: path.to_owned(), what }
 }

@@ -1,4 +1,4 @@
-//! Flux's shell wrappers, which say in Java's terms what `command` and `output` say.
+//! Flux's shell wrappers: the Java form of `command` and `output`.
 
 use crate::{
     flux::{
@@ -16,11 +16,11 @@ use stormkeeper_model::{
 const SPOUT: &str = "FluxShellSpout";
 const BOLT: &str = "FluxShellBolt";
 
-/// The methods that a wrapper is set up with.
+/// Supported configuration methods of the wrappers.
 const METHODS: &[&str] =
     &["setDefaultStream", "setNamedStream", "addComponentConfig", "setEnv", "changeChildCWD"];
 
-/// Reads a component that names a class: a wrapper, or else it is refused.
+/// Reads a component with a class name. Any class but the wrappers is a fault.
 pub(super) fn read(
     walk: &mut Walk,
     map: &Entries<'_>,
@@ -32,7 +32,7 @@ pub(super) fn read(
     if let Some(output) = map.get("output") {
         walk.fault(
             &output,
-            "`output` goes with a `command`",
+            "`output` is only valid with a `command`",
             "name the fields in `constructorArgs`".to_owned(),
         );
     }
@@ -49,7 +49,7 @@ pub(super) fn read(
     }
 }
 
-/// Whether the class is the wrapper for this kind of component; says so if it is not.
+/// Returns whether the class is the wrapper for this kind of component, and reports a fault if not.
 fn is_wrapper(walk: &mut Walk, class: &At<'_>, kind: ComponentKind) -> bool {
     let Some(name) = walk.text(class) else { return false };
     let (wrapper, word) = match kind {
@@ -57,11 +57,11 @@ fn is_wrapper(walk: &mut Walk, class: &At<'_>, kind: ComponentKind) -> bool {
         ComponentKind::Bolt => (BOLT, "bolt"),
     };
     let simple = name.rsplit('.').next().unwrap_or_default();
-    let ours = simple == name || name.starts_with("org.apache.storm.flux.wrappers.");
+    let is_flux_name = simple == name || name.starts_with("org.apache.storm.flux.wrappers.");
     match simple {
-        SPOUT | BOLT if ours && simple == wrapper => return true,
-        SPOUT | BOLT if ours => {
-            walk.fault(class, format!("{simple} is no {word}"), format!("use {wrapper} here, or `command`"));
+        SPOUT | BOLT if is_flux_name && simple == wrapper => return true,
+        SPOUT | BOLT if is_flux_name => {
+            walk.fault(class, format!("{simple} is not a {word}"), format!("use {wrapper} here, or `command`"));
         }
         _ => walk.fault(
             class,
@@ -72,7 +72,7 @@ fn is_wrapper(walk: &mut Walk, class: &At<'_>, kind: ComponentKind) -> bool {
     false
 }
 
-/// `[[command…], [fields…]]`, the fields being optional.
+/// Reads `[[command…], [fields…]]`; the fields are optional.
 fn read_arguments(walk: &mut Walk, map: &Entries<'_>, declared: &mut Declared) {
     let example = "[[python3, split.py], [word]]";
     let Some(at) = walk.required(map, "constructorArgs", example) else { return };
@@ -104,27 +104,28 @@ fn read_method(walk: &mut Walk, at: &At<'_>, declared: &mut Declared) {
         Some(args) => walk.list(&args).unwrap_or_default(),
         None => Vec::new(),
     };
-    let refused = |walk: &mut Walk, takes: &str| walk.fault(at, format!("{name} takes {takes}"), None);
+    let invalid =
+        |walk: &mut Walk, expected: &str| walk.fault(at, format!("{name} expects {expected}"), None);
     match (name, args.as_slice()) {
         ("setDefaultStream", [fields]) => stream(walk, declared, None, None, fields),
         ("setDefaultStream", [direct, fields]) => stream(walk, declared, None, Some(direct), fields),
-        ("setDefaultStream", _) => refused(walk, "[fields] or [direct, fields]"),
+        ("setDefaultStream", _) => invalid(walk, "[fields] or [direct, fields]"),
         ("setNamedStream", [id, fields]) => stream(walk, declared, Some(id), None, fields),
         ("setNamedStream", [id, direct, fields]) => stream(walk, declared, Some(id), Some(direct), fields),
-        ("setNamedStream", _) => refused(walk, "[stream, fields] or [stream, direct, fields]"),
+        ("setNamedStream", _) => invalid(walk, "[stream, fields] or [stream, direct, fields]"),
         ("addComponentConfig", [key, value]) => {
             if let Some(key) = walk.text(key) {
                 declared.settings.insert(key.to_owned(), value.node.to_json());
             }
         }
-        ("addComponentConfig", _) => refused(walk, "[key, value]"),
+        ("addComponentConfig", _) => invalid(walk, "[key, value]"),
         ("setEnv", [variables]) => {
             declared.settings.insert("topology.environment".to_owned(), variables.node.to_json());
         }
-        ("setEnv", _) => refused(walk, "one map of variables"),
-        // Components are always started in their resources.
+        ("setEnv", _) => invalid(walk, "one map of variables"),
+        // Components are always started in their resources folder.
         ("changeChildCWD", [value]) if value.node.value == Value::Flag(true) => {}
-        ("changeChildCWD", _) => refused(walk, "[true]: components are started in `resources/`"),
+        ("changeChildCWD", _) => invalid(walk, "[true]: components are started in `resources/`"),
         (other, _) => {
             let advice = stormkeeper_model::nearest::hint(other, METHODS.iter().copied());
             walk.fault(&name_at, format!("the wrappers have no method {other}"), advice);
@@ -132,7 +133,7 @@ fn read_method(walk: &mut Walk, at: &At<'_>, declared: &mut Declared) {
     }
 }
 
-/// A stream by its parts as a method names them.
+/// Declares the stream that a method's arguments describe.
 fn stream(
     walk: &mut Walk,
     declared: &mut Declared,

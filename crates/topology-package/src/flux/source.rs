@@ -1,4 +1,4 @@
-//! A topology file on disk, with the resources beside it.
+//! A topology file on disk, with the resources next to it.
 
 use std::{
     fs, io,
@@ -18,78 +18,78 @@ use stormkeeper_model::{
     topology::{Component, Run, Topology},
 };
 
-/// A topology that was read from a file.
+/// A topology that was loaded from a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// What it says.
+    /// The topology.
     pub topology: Topology,
-    /// The folder of the author's files, if there is one.
+    /// Folder of the author's files, if it exists.
     pub resources: Option<PathBuf>,
-    /// What is strange, one line each; none of it stops the topology from running.
+    /// Warnings, one line each. None of them prevents the topology from running.
     pub warnings: Vec<String>,
 }
 
-/// Why there is no topology, or no blob of it.
+/// Reason why there is no topology, or no package of it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file could not be read.
     #[error("cannot read the topology file {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The file is wrong.
+    /// The file has faults.
     #[error("{}", located(path, faults))]
     Invalid {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Everything that is wrong with it.
+        /// All faults of the file.
         faults: Faults,
     },
-    /// The author's files cannot travel.
+    /// The author's files cannot be packed.
     #[error(transparent)]
     Resources(#[from] resources::Error),
-    /// The blob cannot be made.
+    /// The topology package cannot be built.
     #[error(transparent)]
     Bundle(#[from] bundle::Error),
 }
 
-/// Each fault as `file:line:column: …`, which editors understand.
+/// Formats each fault as `file:line:column: …`, a form that editors understand.
 fn located(path: &Path, faults: &Faults) -> String {
     let line = |fault: &Fault| format!("{}:{fault}", path.display());
     faults.0.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Reads a topology file and finds the `resources/` beside it. Blocks.
+/// Loads a topology file and finds the `resources/` next to it. Blocks.
 ///
 /// # Errors
-/// [`Error::Read`], or [`Error::Invalid`] with everything that is wrong.
+/// [`Error::Read`], or [`Error::Invalid`] with all faults.
 pub fn load(path: &Path) -> Result<Source, Error> {
     let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     let Parsed { topology, warnings } =
         parse(&text).map_err(|faults| Error::Invalid { path: path.to_owned(), faults })?;
     let mut warnings: Vec<String> =
         warnings.iter().map(|warning| format!("{}:{warning}", path.display())).collect();
-    let beside = path.parent().unwrap_or(Path::new("")).join(RESOURCES);
+    let resources_dir = path.parent().unwrap_or(Path::new("")).join(RESOURCES);
     for (id, component) in &topology.components {
-        if let Some(missing) = missing_file(component, &beside) {
-            warnings.push(missing_warning(path, id, &missing, &beside));
+        if let Some(missing) = missing_file(component, &resources_dir) {
+            warnings.push(missing_warning(path, id, &missing, &resources_dir));
         }
     }
-    let resources = beside.is_dir().then_some(beside);
+    let resources = resources_dir.is_dir().then_some(resources_dir);
     Ok(Source { path: path.to_owned(), topology, resources, warnings })
 }
 
-fn missing_warning(path: &Path, id: &ComponentId, missing: &str, beside: &Path) -> String {
-    let (path, beside) = (path.display(), beside.display());
-    format!("{path}: {id}: `{missing}` is not in {beside}; it must be on every host then")
+fn missing_warning(path: &Path, id: &ComponentId, missing: &str, resources_dir: &Path) -> String {
+    let (path, resources_dir) = (path.display(), resources_dir.display());
+    format!("{path}: {id}: `{missing}` is not in {resources_dir}, so it must exist on every host")
 }
 
-/// Packs a topology with its resources into the blob that is submitted. Blocks.
+/// Packs a topology and its resources into the topology package that is submitted. Blocks.
 ///
 /// # Errors
 /// [`Error::Resources`] and [`Error::Bundle`].
@@ -101,11 +101,11 @@ pub fn bundle(source: &Source, max_bytes: u64) -> Result<Bundle, Error> {
     Ok(bundle::pack(&source.topology, files, max_bytes)?)
 }
 
-/// Endings by which an argument is taken for a script of the author's.
+/// File extensions of arguments that are probably a script of the author.
 const SCRIPTS: &[&str] = &["py", "rb", "js", "mjs", "ts", "pl", "sh", "php", "lua"];
 
-/// The file that the command names by a relative path and that is not in the resources.
-/// The hosts may have it all the same.
+/// Returns the file that the command gives by a relative path and that is not in the resources. It
+/// may still exist on the hosts.
 fn missing_file(component: &Component, resources: &Path) -> Option<String> {
     let Run::Command(words) = &component.run;
     let (program, arguments) = words.split_first()?;

@@ -1,4 +1,4 @@
-//! Good files, and bad ones with exactly what is said about them.
+//! Valid files, and invalid ones with the exact faults.
 
 use std::{fs, path::Path};
 
@@ -40,21 +40,21 @@ fn id(text: &str) -> stormkeeper_model::ComponentId {
     text.parse().expect("valid id")
 }
 
-/// Expects exactly these faults.
+/// Asserts that `text` has exactly these faults.
 fn bad(text: &str, expected: &[&str]) {
     let faults = parse(text).err().map(|Faults(faults)| faults).unwrap_or_default();
     let found: Vec<String> = faults.iter().map(Fault::to_string).collect();
     assert_eq!(found, expected, "in\n{text}");
 }
 
-/// The word count with one piece of text put in the place of another.
+/// Word count with `from` replaced by `to`.
 fn edited(from: &str, to: &str) -> String {
     assert!(WORD_COUNT.contains(from), "{from} is not in the word count");
     WORD_COUNT.replacen(from, to, 1)
 }
 
 #[test]
-fn a_good_file_becomes_the_topology_it_says() {
+fn valid_file_is_read_completely() {
     let (topology, warnings) = good(WORD_COUNT);
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(topology.name.as_str(), "word-count");
@@ -81,7 +81,7 @@ fn a_good_file_becomes_the_topology_it_says() {
 }
 
 #[test]
-fn fluxs_shell_wrappers_say_the_same() {
+fn shell_wrappers_of_flux_are_equivalent_to_commands() {
     let (topology, _) = good(
         "\
 name: shell
@@ -120,7 +120,7 @@ streams:
 }
 
 #[test]
-fn broken_yaml_is_named_with_its_line() {
+fn yaml_errors_have_their_line() {
     bad("name: [x\nspouts:\n", &["2:7: this is not YAML: illegal placement of ':' indicator"]);
     bad("name: x\nname: y\n", &["2:1: this is not YAML: duplicated key in mapping"]);
     bad("- name: x\n", &["1:1: expected a map with name, config, spouts, bolts, streams, found a list"]);
@@ -128,7 +128,7 @@ fn broken_yaml_is_named_with_its_line() {
 }
 
 #[test]
-fn a_java_class_is_refused_by_name() {
+fn java_classes_are_rejected_by_name() {
     bad(
         &edited("command: [python3, count.py]", "className: com.example.CountBolt"),
         &[
@@ -141,17 +141,17 @@ fn a_java_class_is_refused_by_name() {
             "command: [python3, count.py]",
             "className: org.apache.storm.flux.wrappers.spouts.FluxShellSpout",
         ),
-        &["17:16: bolts[1].className: FluxShellSpout is no bolt; use FluxShellBolt here, or `command`"],
+        &["17:16: bolts[1].className: FluxShellSpout is not a bolt; use FluxShellBolt here, or `command`"],
     );
     bad(
         &edited("streams:", "topologySource: {className: com.example.Main}\nstreams:"),
-        &["19:1: topologySource: `topologySource` is not supported; there is no Java class to ask for the \
-             topology; list `spouts`, `bolts` and `streams`"],
+        &["19:1: topologySource: `topologySource` is not supported; there is no Java class that builds the \
+           topology; list `spouts`, `bolts` and `streams`"],
     );
 }
 
 #[test]
-fn streams_must_lead_from_somewhere_to_somewhere() {
+fn streams_must_connect_known_components_and_fields() {
     bad(
         &edited("from: sentences,", "from: sentence,"),
         &["20:12: streams[0]: there is no component `sentence`; did you mean `sentences`?"],
@@ -181,7 +181,7 @@ fn streams_must_lead_from_somewhere_to_somewhere() {
 }
 
 #[test]
-fn groupings_are_the_known_ones() {
+fn unsupported_groupings_are_rejected() {
     let grouping = |text: &str| edited("{type: SHUFFLE}", text);
     bad(
         &grouping("{type: SHUFLE}"),
@@ -190,15 +190,15 @@ fn groupings_are_the_known_ones() {
     bad(
         &grouping("{type: CUSTOM, customClass: {className: x}}"),
         &[
-            "20:51: streams[0].grouping.type: a custom grouping would need a JVM; use one of the others, or DIRECT \
-             and choose the task in the emitter",
-            "20:59: streams[0].grouping.customClass: `customClass` is not supported; a grouping of your own would \
-             need a JVM",
+            "20:51: streams[0].grouping.type: a custom grouping needs a JVM; use another type, or use DIRECT and \
+             select the task in the emitter",
+            "20:59: streams[0].grouping.customClass: `customClass` is not supported; a custom grouping needs a \
+             JVM",
         ],
     );
     bad(
         &grouping("{type: partial_key, args: [x]}"),
-        &["20:51: streams[0].grouping.type: partial-key grouping is not there yet; use FIELDS"],
+        &["20:51: streams[0].grouping.type: partial-key grouping is not supported yet; use FIELDS"],
     );
     bad(
         &grouping("{type: FIELDS}"),
@@ -206,12 +206,12 @@ fn groupings_are_the_known_ones() {
     );
     bad(
         &grouping("{type: ALL, args: [x]}"),
-        &["20:62: streams[0].grouping.args: ALL takes no args; only FIELDS does"],
+        &["20:62: streams[0].grouping.args: ALL has no args; only FIELDS has args"],
     );
 }
 
 #[test]
-fn keys_and_types_are_checked() {
+fn unknown_keys_and_wrong_types_are_rejected() {
     bad(
         &edited("parallelism: 4", "paralelism: 4"),
         &["11:5: bolts[0].paralelism: unknown key `paralelism`; did you mean `parallelism`?"],
@@ -226,7 +226,7 @@ fn keys_and_types_are_checked() {
     );
     bad(
         &edited("command: [python3, sentences.py]", "command: python3 sentences.py"),
-        &["7:14: spouts[0].command: expected a list of words, found a text; write it as a list: \
+        &["7:14: spouts[0].command: expected a list of words, found a string; write it as a list: \
              [python3, sentences.py]"],
     );
     bad(
@@ -238,7 +238,7 @@ fn keys_and_types_are_checked() {
     bad(
         &edited("id: count", "id: split"),
         &[
-            "16:5: bolts[1]: the id `split` is there twice; give each spout and bolt an id of its own",
+            "16:5: bolts[1]: the id `split` occurs twice; give each spout and bolt an id of its own",
             "21:36: streams[1].to: there is no component `count`; one of: sentences, split",
             "22:23: streams[2].to: there is no component `count`; one of: sentences, split",
         ],
@@ -259,7 +259,7 @@ fn keys_and_types_are_checked() {
     );
     bad(
         &edited("name: word-count", "name: 7"),
-        &["1:7: name: expected a text, found a number; put it in quotes"],
+        &["1:7: name: expected a string, found a number; put it in quotes"],
     );
     bad(
         &edited("topology.workers: 2", "topology.workers: none"),
@@ -275,14 +275,14 @@ fn keys_and_types_are_checked() {
     bad(
         &edited("output: [sentence]", "output: sentence"),
         &[
-            "8:13: spouts[0].output: expected the fields of the stream, found a text; write a list such as [word, count]",
+            "8:13: spouts[0].output: expected the fields of the stream, found a string; write a list such as [word, count]",
         ],
     );
     bad("name: x\nbolts:\n", &["1:1: it has no spout; without one no tuple ever enters it"]);
 }
 
 #[test]
-fn everything_that_is_wrong_is_said_at_once() {
+fn all_faults_are_reported_at_once() {
     bad(
         &edited("parallelism: 4", "parallelism: -1")
             .replace("[python3, count.py]", "{}")
@@ -297,7 +297,7 @@ fn everything_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
-fn what_has_no_effect_is_a_warning() {
+fn settings_without_effect_are_warnings() {
     let (_, warnings) = good(&edited(
         "words.file: text.txt",
         "topology.worker: 2\n  topology.acker.executors: 1\n  words.file: ${HOME}/text.txt",
@@ -307,20 +307,20 @@ fn what_has_no_effect_is_a_warning() {
         [
             "4:3: config.topology.worker: has no effect; did you mean `topology.workers`?",
             "5:3: config.topology.acker.executors: has no effect: tuple trees are not tracked yet: a topology runs as \
-             with no ackers",
-            "6:15: config.words.file: holds `${`, which is passed on as it stands",
+             if it had no ackers",
+            "6:15: config.words.file: contains `${`, which is passed to the component unchanged",
         ]
     );
 }
 
-/// A topology file with these resources; an ending `*` makes one executable.
+/// Creates a topology file with these resources; a name that ends with `*` makes an executable.
 fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().expect("temporary directory");
     fs::write(dir.path().join("topology.yaml"), WORD_COUNT).expect("written");
     for (name, text) in files {
         let path = dir.path().join("resources").join(name.trim_end_matches('*'));
-        fs::create_dir_all(path.parent().expect("has a parent")).expect("made");
+        fs::create_dir_all(path.parent().expect("has a parent")).expect("created");
         fs::write(&path, text).expect("written");
         if name.ends_with('*') {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
@@ -336,7 +336,7 @@ fn load_from(dir: &Path) -> Source {
 const SCRIPTS: [(&str, &str); 3] = [("sentences.py", "1"), ("split.py", "2"), ("count.py", "3")];
 
 #[test]
-fn the_bundle_holds_the_topology_and_its_resources_and_nothing_else() {
+fn package_contains_the_topology_and_its_resources_only() {
     let dir = project(
         &[&SCRIPTS[..], &[("lib/a.py*", "a"), ("__pycache__/x.pyc", "x"), (".git/config", "y")]].concat(),
     );
@@ -366,42 +366,42 @@ fn the_bundle_holds_the_topology_and_its_resources_and_nothing_else() {
 }
 
 #[test]
-fn resources_that_cannot_travel_are_refused() {
-    let refused = |dir: &Path, max_bytes, expected: &str| {
-        let error = bundle(&load_from(dir), max_bytes).expect_err("refused").to_string();
+fn resources_that_cannot_be_packed_are_rejected() {
+    let rejects = |dir: &Path, max_bytes, expected: &str| {
+        let error = bundle(&load_from(dir), max_bytes).expect_err("rejected").to_string();
         assert!(error.contains(expected), "{error}");
     };
     let large = project(&[("data", &"x".repeat(5000))]);
-    refused(large.path(), 4000, "holds more than the 4000 bytes allowed (nimbus.max.blob.bytes)");
+    rejects(large.path(), 4000, "contains more than the 4000 bytes allowed (nimbus.max.blob.bytes)");
     let out = project(&SCRIPTS);
     std::os::unix::fs::symlink("../topology.yaml", out.path().join("resources/link")).expect("linked");
-    refused(out.path(), 1 << 20, "is a link that leads out of");
+    rejects(out.path(), 1 << 20, "is a link to a target outside of");
     let ring = project(&SCRIPTS);
     std::os::unix::fs::symlink(".", ring.path().join("resources/again")).expect("linked");
-    refused(ring.path(), 1 << 20, "is a link to a folder above it");
+    rejects(ring.path(), 1 << 20, "is a link to a folder above it");
     let dangling = project(&SCRIPTS);
     std::os::unix::fs::symlink("nothing", dangling.path().join("resources/link")).expect("linked");
-    refused(dangling.path(), 1 << 20, "cannot read");
+    rejects(dangling.path(), 1 << 20, "cannot read");
 }
 
 #[test]
-fn a_script_that_is_not_in_the_resources_is_a_warning() {
+fn scripts_that_are_not_in_the_resources_are_warnings() {
     let dir = project(&SCRIPTS[..2]);
     let source = load_from(dir.path());
     let warnings: Vec<String> =
         source.warnings.iter().map(|text| text.replace(&format!("{}/", dir.path().display()), "")).collect();
     assert_eq!(
         warnings,
-        ["topology.yaml: count: `count.py` is not in resources; it must be on every host then"]
+        ["topology.yaml: count: `count.py` is not in resources, so it must exist on every host"]
     );
 }
 
 #[test]
-fn faults_of_a_file_begin_with_its_name() {
+fn faults_of_a_file_begin_with_its_path() {
     let dir = project(&[]);
     let path = dir.path().join("bad.yaml");
     fs::write(&path, "name: x\n").expect("written");
-    let error = load(&path).expect_err("refused").to_string();
+    let error = load(&path).expect_err("rejected").to_string();
     assert_eq!(
         error,
         format!("{}:1:1: it has no spout; without one no tuple ever enters it", path.display())
@@ -411,7 +411,7 @@ fn faults_of_a_file_begin_with_its_name() {
 }
 
 #[test]
-fn the_examples_are_good_files() {
+fn examples_are_valid_files() {
     for name in ["word-count", "access-log"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
         let source = load_from(&folder);
@@ -422,9 +422,9 @@ fn the_examples_are_good_files() {
 }
 
 proptest::proptest! {
-    /// A file that was cut, doubled or scrambled is reported, not fatal.
+    /// A file that was truncated, repeated or scrambled is reported and causes no panic.
     #[test]
-    fn no_text_stops_the_reader(cut in 0usize..800, paste in 0usize..800, junk in "[\\[\\]{}:,&*!|>'\"#%@`\\-? \\na-z0]{0,12}") {
+    fn no_text_makes_the_reader_panic(cut in 0usize..800, paste in 0usize..800, junk in "[\\[\\]{}:,&*!|>'\"#%@`\\-? \\na-z0]{0,12}") {
         let at = |n: usize| n.min(WORD_COUNT.len());
         let text = format!("{}{junk}{}", &WORD_COUNT[..at(cut)], &WORD_COUNT[at(paste)..]);
         if let Err(Faults(faults)) = parse(&text) {

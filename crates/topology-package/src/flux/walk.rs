@@ -1,4 +1,4 @@
-//! Walking through YAML while collecting what is wrong with it.
+//! Walks through YAML and collects the faults.
 
 use crate::{
     flux::fault::Fault,
@@ -6,7 +6,7 @@ use crate::{
 };
 use stormkeeper_model::nearest::hint;
 
-/// What was found on the way.
+/// Faults and warnings collected on the way.
 #[derive(Default)]
 pub(super) struct Walk {
     pub(super) faults: Vec<Fault>,
@@ -27,7 +27,7 @@ pub(super) struct Entries<'a> {
     entries: &'a [(Key, Node)],
 }
 
-/// The path of something in the thing at `path`.
+/// Path of `key` in the map at `path`.
 fn join(path: &str, key: &str) -> String {
     match path.is_empty() {
         true => key.to_owned(),
@@ -40,7 +40,7 @@ impl<'a> At<'a> {
         Self { node, path: String::new() }
     }
 
-    /// The text that this is, when it is one.
+    /// Text of the node, if it is a string.
     pub(super) fn as_text(&self) -> Option<&'a str> {
         match &self.node.value {
             Value::Text(text) => Some(text),
@@ -53,7 +53,7 @@ impl<'a> At<'a> {
         }
     }
 
-    /// The items of the list that this is, when it is one.
+    /// Items of the node, if it is a list.
     pub(super) fn as_list(&self) -> Option<Vec<Self>> {
         match &self.node.value {
             Value::List(items) => {
@@ -69,7 +69,7 @@ impl<'a> At<'a> {
         }
     }
 
-    /// The entries of the map that this is, when it is one.
+    /// Entries of the node, if it is a map.
     pub(super) fn as_map(&self) -> Option<Entries<'a>> {
         match &self.node.value {
             Value::Map(entries) => Some(Entries { at: self.node.at, path: self.path.clone(), entries }),
@@ -84,12 +84,12 @@ impl<'a> At<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// The value of `key`; a key without a value counts as absent.
+    /// Returns the value of `key`; a key without a value counts as absent.
     pub(super) fn get(&self, key: &str) -> Option<At<'a>> {
         self.iter().find(|(k, _)| k.text == key).map(|(_, at)| at)
     }
 
-    /// Every key that has a value, in the order of the file.
+    /// All keys that have a value, in the order of the file.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'a Key, At<'a>)> {
         self.entries
             .iter()
@@ -97,14 +97,14 @@ impl<'a> Entries<'a> {
             .map(|(key, node)| (key, At { node, path: join(&self.path, &key.text) }))
     }
 
-    /// Where `key` would be, for messages about its absence.
+    /// Path of `key`, for messages about its absence.
     pub(super) fn path_of(&self, key: &str) -> String {
         join(&self.path, key)
     }
 }
 
 impl Walk {
-    /// Notes a fault at a value.
+    /// Records a fault at a value.
     pub(super) fn fault(&mut self, at: &At<'_>, what: impl Into<String>, hint: impl Into<Option<String>>) {
         self.fault_at(at.node.at, at.path.clone(), what, hint);
     }
@@ -123,12 +123,13 @@ impl Walk {
         self.warnings.push(Fault { at, path, what: what.into(), hint: None });
     }
 
-    /// A map that has no keys but `known` ones and those that `refused` has a reason for.
+    /// Reads a map with `known` keys. Other keys are faults, with the advice in `unsupported` if it
+    /// has some.
     pub(super) fn map<'a>(
         &mut self,
         at: &At<'a>,
         known: &[&str],
-        refused: &[(&str, &str)],
+        unsupported: &[(&str, &str)],
     ) -> Option<Entries<'a>> {
         let Some(map) = at.as_map() else {
             let what = format!("expected a map with {}, found {}", known.join(", "), at.node.value.kind());
@@ -139,7 +140,7 @@ impl Walk {
             if known.contains(&key.text.as_str()) {
                 continue;
             }
-            let (what, advice) = match refused.iter().find(|(name, _)| *name == key.text) {
+            let (what, advice) = match unsupported.iter().find(|(name, _)| *name == key.text) {
                 Some((name, reason)) => (format!("`{name}` is not supported"), Some((*reason).to_owned())),
                 None => (format!("unknown key `{}`", key.text), hint(&key.text, known.iter().copied())),
             };
@@ -148,7 +149,7 @@ impl Walk {
         Some(map)
     }
 
-    /// The value of a key that must be there.
+    /// Returns the value of a required key; its absence is a fault.
     pub(super) fn required<'a>(&mut self, map: &Entries<'a>, key: &str, example: &str) -> Option<At<'a>> {
         let found = map.get(key);
         if found.is_none() {
@@ -163,7 +164,7 @@ impl Walk {
         if text.is_none() {
             let advice = matches!(at.node.value, Value::Whole(_) | Value::Number(_) | Value::Flag(_))
                 .then(|| "put it in quotes".to_owned());
-            self.fault(at, format!("expected a text, found {}", at.node.value.kind()), advice);
+            self.fault(at, format!("expected a string, found {}", at.node.value.kind()), advice);
         }
         text
     }
@@ -184,7 +185,7 @@ impl Walk {
         None
     }
 
-    /// Names of fields: a list of texts.
+    /// Reads names of fields: a list of strings.
     pub(super) fn texts(&mut self, at: &At<'_>) -> Option<Vec<String>> {
         let items = self.list(at)?;
         let texts: Vec<Option<String>> =
