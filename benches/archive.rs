@@ -5,12 +5,12 @@
 
 use std::{path::Path, time::Duration};
 
-use stormkeeper_metric_store::{Archive, LatestQuery, Options};
+use stormkeeper_metric_store::{LatestQuery, MetricStore, Options};
 use stormkeeper_metrics::{
-    Contribution, MetricId, Minute, Point, Window,
-    contribution::Cuts,
+    MetricBatch, MetricId, Minute, Point, Window,
+    batch::SequenceRange,
     point::{Counter, Gauge, Histogram, Meter, Timer},
-    protocol::{Claim, LogPage, LogQuery, NAMES_MAX, RegisterRequest, Registered},
+    protocol::{LogPage, LogQuery, NAMES_MAX, RegisterRequest, Registered, Registration},
 };
 use stormkeeper_model::{Term, Timestamp, TopologyId, clock::Clock};
 use stormkeeper_runtime::tasks::Tasks;
@@ -19,7 +19,7 @@ const TERM: Term = Term(1);
 const NOW: u32 = 29_000_000;
 
 struct Home {
-    archive: Archive,
+    archive: MetricStore,
     tasks: Tasks,
 }
 
@@ -28,7 +28,7 @@ impl Home {
         let clock = Clock::manual(Timestamp::from_millis(u64::from(NOW) * 60_000));
         let tasks = Tasks::default();
         let options = Options { uploaders: vec!["log".to_owned()], ..Options::new(clock) };
-        Self { archive: Archive::open(dir, options, &tasks).expect("the metric store opens"), tasks }
+        Self { archive: MetricStore::open(dir, options, &tasks).expect("the metric store opens"), tasks }
     }
 
     async fn close(self) {
@@ -50,21 +50,21 @@ fn name(topology: &TopologyId, n: usize) -> String {
 }
 
 fn request(topology: &TopologyId, names: std::ops::Range<usize>) -> RegisterRequest {
-    let claim = |n| {
+    let registration = |n| {
         let name = name(topology, n);
-        Claim { id: MetricId::of(&name, 0), name }
+        Registration { id: MetricId::of(&name, 0), name }
     };
-    RegisterRequest { topology: topology.clone(), claims: names.map(claim).collect() }
+    RegisterRequest { topology: topology.clone(), registrations: names.map(registration).collect() }
 }
 
-async fn register(archive: &Archive, topology: &TopologyId, n_names: usize) -> Vec<MetricId> {
+async fn register(archive: &MetricStore, topology: &TopologyId, n_names: usize) -> Vec<MetricId> {
     let mut ids = Vec::with_capacity(n_names);
     for first in (0..n_names).step_by(NAMES_MAX) {
         let request = request(topology, first..(first + NAMES_MAX).min(n_names));
         let answer = archive.register(TERM, request).await.expect("registered");
-        ids.extend(answer.claims.into_iter().map(|answer| match answer {
-            Registered::As(id) => id,
-            Registered::Refused(reason) => panic!("{reason}"),
+        ids.extend(answer.results.into_iter().map(|answer| match answer {
+            Registered::Accepted(id) => id,
+            Registered::Rejected(reason) => panic!("{reason}"),
         }));
     }
     ids
@@ -92,12 +92,12 @@ fn point(n: usize, minute: Minute) -> Point {
     }
 }
 
-fn batch(topology: &TopologyId, ids: &[MetricId], minute: u32, sequence: u64) -> Contribution {
+fn batch(topology: &TopologyId, ids: &[MetricId], minute: u32, sequence: u64) -> MetricBatch {
     let minute = Minute(minute);
-    Contribution {
+    MetricBatch {
         topology: topology.clone(),
         minute,
-        cuts: vec![Cuts {
+        reports: vec![SequenceRange {
             worker: format!("{topology}-w").parse().expect("an id"),
             first: sequence,
             last: sequence,
@@ -144,14 +144,14 @@ async fn intake(dir: &Path, clock: &Clock) {
         ids.push(register(&home.archive, topology, 100_000).await);
     }
     for minute in 0..6_u32 {
-        let made: Vec<Contribution> = topologies
+        let made: Vec<MetricBatch> = topologies
             .iter()
             .zip(&ids)
             .map(|(topology, ids)| batch(topology, ids, NOW - 10 + minute, u64::from(minute) + 1))
             .collect();
         let (before, start) = (usage().0, clock.monotonic());
         for batch in made {
-            home.archive.contribute(TERM, batch).await.expect("accepted");
+            home.archive.ingest(TERM, batch).await.expect("accepted");
         }
         home.archive.close_minutes(TERM, Minute(NOW - 10 + minute)).await.expect("closed");
         let took = clock.monotonic().since(start);
@@ -172,7 +172,7 @@ async fn reads(dir: &Path, clock: &Clock) {
     let ids = register(&home.archive, &topology, 2000).await;
     for n in 0..1440_u32 {
         let batch = batch(&topology, &ids, NOW - 1440 + n, u64::from(n) + 1);
-        home.archive.contribute(TERM, batch).await.expect("accepted");
+        home.archive.ingest(TERM, batch).await.expect("accepted");
     }
     for (what, n) in [("a counter", 0), ("a timer", 8)] {
         let mut times = Vec::new();
@@ -223,15 +223,15 @@ async fn registration(dir: &Path, clock: &Clock) {
     println!("opening a metric store of 100,000 metas: {}", median(load));
 }
 
-async fn catch_up(leader: &Archive, follower: &Archive) {
+async fn catch_up(leader: &MetricStore, follower: &MetricStore) {
     loop {
         let at = follower.position();
         let nimbus = "n2".parse().expect("an id");
-        let query = LogQuery { nimbus, term: at.term, seq: at.seq, max_bytes: 8 << 20, leads: None };
+        let query = LogQuery { nimbus, term: at.term, index: at.index, max_bytes: 8 << 20, leader_term: None };
         match leader.log_after(&query).await.expect("read") {
             LogPage::Entries { entries, .. } if entries.is_empty() => return,
             LogPage::Entries { entries, .. } => _ = follower.apply(entries).await.expect("applied"),
-            LogPage::Diverged | LogPage::Lacking => panic!("the log reaches back to its beginning"),
+            LogPage::Diverged | LogPage::DivergedCommitted => panic!("the log reaches back to its beginning"),
         }
     }
 }

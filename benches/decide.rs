@@ -8,7 +8,7 @@ use std::{hint::black_box, time::Duration};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use stormkeeper_coordination::{
     cluster::{
-        record::{Resources, Rest, Stored, Storm, Supervisor},
+        record::{Resources, Stored, Supervisor, TopologyRecord, UnknownFields},
         view::ClusterView,
     },
     tree::Version,
@@ -44,8 +44,8 @@ impl Cluster {
             let (name, tasks): (TopologyName, _) =
                 (format!("load-{n:03}").parse().expect("valid"), table(n_tasks));
             let id = TopologyId::new(&name, 1, clock.now());
-            view.storms.insert(id.clone(), stored(storm(name, workers)));
-            view.beats.insert(id.clone(), tasks.tasks());
+            view.topologies.insert(id.clone(), stored(storm(name, workers)));
+            view.heartbeats.insert(id.clone(), tasks.tasks());
             view.errors.insert(id.clone());
             view.tasks.insert(id, stored(tasks));
         }
@@ -64,12 +64,14 @@ impl Cluster {
 
     fn place(&mut self) {
         for action in self.decide().actions {
-            let Effect::Place { id, assignment, orders, .. } = action.effect else {
+            let Effect::Place { id, assignment, supervisor_assignments, .. } = action.effect else {
                 panic!("only placements are expected: {:?}", action.effect);
             };
             self.view.assignments.insert(id, stored(assignment));
-            for change in orders {
-                self.view.orders.insert(change.supervisor, stored(change.after.expect("there are some")));
+            for change in supervisor_assignments {
+                self.view
+                    .supervisor_assignments
+                    .insert(change.supervisor, stored(change.after.expect("there are some")));
             }
         }
         self.liveness.observe(&self.view, self.clock.monotonic());
@@ -93,7 +95,7 @@ impl Cluster {
         for (id, assignment) in &self.view.assignments {
             let gone: TaskSet =
                 assignment.value.workers_of(&lost).flat_map(|(_, worker)| worker.tasks.iter()).collect();
-            let beats = self.view.beats.get_mut(id).expect("it beats");
+            let beats = self.view.heartbeats.get_mut(id).expect("it beats");
             *beats = beats.iter().filter(|task| !gone.contains(*task)).collect();
         }
         self.liveness.observe(&self.view, self.clock.monotonic());
@@ -126,8 +128,8 @@ fn table(n_tasks: u32) -> TaskTable {
     ])
 }
 
-fn storm(name: TopologyName, workers: u32) -> Storm {
-    Storm {
+fn storm(name: TopologyName, workers: u32) -> TopologyRecord {
+    TopologyRecord {
         name,
         status: TopologyStatus::Active,
         launched: Timestamp::from_millis(900_000),
@@ -137,7 +139,7 @@ fn storm(name: TopologyName, workers: u32) -> Storm {
         message_timeout_secs: 30,
         pending: None,
         metrics: None,
-        rest: Rest::new(),
+        unknown_fields: UnknownFields::new(),
     }
 }
 

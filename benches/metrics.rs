@@ -13,7 +13,8 @@ use std::{
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use hdrhistogram::Histogram as Peer;
 use stormkeeper_metrics::{
-    Control, CutRequest, Leaf, Merger, MetricId, MetricName, Minute, Point, Registry, Snapshot, codec,
+    CollectRequest, Control, Leaf, Merger, MetricId, MetricName, MetricReport, Minute, Point, Registry,
+    codec,
     instrument::{Counter, Histogram, Shared},
     point,
 };
@@ -151,7 +152,7 @@ fn leaves(worker: usize) -> Vec<(MetricName, Point)> {
 
 fn merging(criterion: &mut Criterion) {
     let mut merger = Merger::new("t-1-1".parse().expect("an id"));
-    let mut snapshots = Vec::new();
+    let mut reports = Vec::new();
     for worker in 0..WORKERS {
         let leaves = leaves(worker);
         let names: Vec<_> =
@@ -159,7 +160,7 @@ fn merging(criterion: &mut Criterion) {
         merger.names(&names);
         let leaves =
             names.iter().zip(leaves).map(|((id, _), (_, point))| Leaf { id: *id, point, total: None });
-        snapshots.push(Snapshot {
+        reports.push(MetricReport {
             topology: "t-1-1".parse().expect("an id"),
             worker: format!("w{worker}").parse().expect("an id"),
             number: 1,
@@ -168,11 +169,11 @@ fn merging(criterion: &mut Criterion) {
             leaves: leaves.collect(),
         });
     }
-    let mut merge = |snapshots: Vec<Snapshot>| {
-        snapshots.into_iter().for_each(|snapshot| merger.add_owned(snapshot).expect("known names"));
-        merger.contributions()
+    let mut merge = |reports: Vec<MetricReport>| {
+        reports.into_iter().for_each(|report| merger.add_owned(report).expect("known names"));
+        merger.batches()
     };
-    let merged = merge(snapshots.clone());
+    let merged = merge(reports.clone());
     let points: usize = merged.iter().map(|one| one.points.len()).sum();
     println!("200 workers with 5,000 metrics: {points} points in {} batches", merged.len());
     drop(merged);
@@ -180,7 +181,7 @@ fn merging(criterion: &mut Criterion) {
     group.sample_size(10);
     // Batches are dropped outside of the measured time: they are sent first.
     group.bench_function("merge 200 workers x 5,000 leaves", |b| {
-        b.iter_batched(|| snapshots.clone(), &mut merge, BatchSize::PerIteration);
+        b.iter_batched(|| reports.clone(), &mut merge, BatchSize::PerIteration);
     });
     group.finish();
 }
@@ -199,11 +200,11 @@ fn registering(criterion: &mut Criterion) {
     });
     let registry = registry();
     let counters: Vec<_> = names.into_iter().map(|name| registry.counter(name)).collect();
-    let request = CutRequest { minute: Minute(1), now: clock.monotonic(), with_gauges: true };
+    let request = CollectRequest { minute: Minute(1), now: clock.monotonic(), with_gauges: true };
     group.bench_function("cut 5,000 counters", |b| {
         b.iter_batched(
             || counters.iter().for_each(Counter::increment),
-            |()| registry.cut(request),
+            |()| registry.collect(request),
             BatchSize::PerIteration,
         );
     });

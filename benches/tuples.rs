@@ -12,7 +12,7 @@ use stormkeeper_model::{
     task_set::TaskSet,
     topology::{Component, ComponentKind, Grouping, Input, Run, StreamDeclaration, TaskTable, Topology},
 };
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_stream::{Origin, Tuple, Value, grouping::Router};
 use stormkeeper_worker::{
     flow::Measuring,
@@ -142,7 +142,7 @@ fn local(c: &mut Criterion) {
         b.iter(|| {
             runtime.block_on(async {
                 let (mut outbox, tuple) = (peers.outbox(), tuple.clone());
-                tasks.start("emitter", Ending::Normal, async move {
+                tasks.start("emitter", OnExit::Ignore, async move {
                     for _ in 0..N_TUPLES {
                         outbox.send(TaskId(7), tuple.clone()).await;
                     }
@@ -156,7 +156,7 @@ fn local(c: &mut Criterion) {
         b.iter(|| {
             runtime.block_on(async {
                 let sender = sender.clone();
-                tasks.start("emitter", Ending::Normal, async move {
+                tasks.start("emitter", OnExit::Ignore, async move {
                     for n in 0..u64::from(N_TUPLES) {
                         sender.send(n).await.expect("the receiver waits");
                     }
@@ -185,7 +185,7 @@ fn measured(c: &mut Criterion) {
                 runtime.block_on(async {
                     let (mut outbox, origin) = (peers.outbox(), a_tuple().origin().clone());
                     let emitting = Arc::clone(&emitting);
-                    tasks.start("emitter", Ending::Normal, async move {
+                    tasks.start("emitter", OnExit::Ignore, async move {
                         let mut emitting = emitting.lock().await;
                         for n in 0..N_TUPLES {
                             let values = vec!["word".into(), Value::Int(n.into())];
@@ -226,7 +226,7 @@ fn remote(c: &mut Criterion) {
         let (inboxes, mut receivers) = Inboxes::new([TaskId(7)]);
         let inbox = receivers.remove(&TaskId(7)).expect("asked for");
         let slot = me.slot.clone();
-        tasks.start("listener", Ending::Normal, listener.run(me, inboxes, Arc::new(Counters::default())));
+        tasks.start("listener", OnExit::Ignore, listener.run(me, inboxes, Arc::new(Counters::default())));
         let mut peers = Peers::new(identity(1), Inboxes::default(), Arc::new(Counters::default()), &tasks);
         let worker = AssignedWorker {
             host: "127.0.0.1".to_owned(),
@@ -242,7 +242,7 @@ fn remote(c: &mut Criterion) {
         b.iter(|| {
             runtime.block_on(async {
                 let (mut outbox, origin) = (peers.outbox(), tuple.origin().clone());
-                tasks.start("emitter", Ending::Normal, async move {
+                tasks.start("emitter", OnExit::Ignore, async move {
                     // A new tuple each time: copies of one tuple would share their encoded values.
                     for n in 0..N_TUPLES {
                         let values = vec!["word".into(), Value::Int(n.into())];

@@ -54,13 +54,13 @@ fn effect(answer: &Result<Value, String>) -> Effect {
 }
 
 /// Records of all topologies, by name.
-async fn storms(cluster: &Cluster) -> BTreeMap<String, Vec<record::Storm>> {
+async fn storms(cluster: &Cluster) -> BTreeMap<String, Vec<record::TopologyRecord>> {
     let parent = layout::storms();
     let mut storms = BTreeMap::<String, Vec<_>>::new();
     for id in cluster.tree.children(&parent).await.expect("readable").unwrap_or_default() {
         let path = parent.child(&id).expect("it was read");
         let Some(node) = cluster.tree.get(&path).await.expect("readable") else { continue };
-        let storm: record::Storm = record::decode(&path, &node.data).expect("a record");
+        let storm: record::TopologyRecord = record::decode(&path, &node.data).expect("a record");
         storms.entry(storm.name.to_string()).or_default().push(storm);
     }
     storms

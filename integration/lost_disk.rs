@@ -4,7 +4,7 @@
 use std::fs;
 
 use serde_json::Value;
-use stormkeeper_coordination::cluster::{archive::ArchiveRecord, store::Store};
+use stormkeeper_coordination::cluster::{metric_log::MetricLogState, store::Store};
 use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 /// Counter of the last component of the topology.
 const SINK: (&str, &str) = ("sink", "Acked");
 
-async fn metric_log_state(cluster: &Cluster) -> ArchiveRecord {
+async fn metric_log_state(cluster: &Cluster) -> MetricLogState {
     Store::new(cluster.tree.clone()).archive().await.expect("readable").unwrap_or_default()
 }
 
@@ -41,10 +41,10 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     let id = cluster.json(&["show", "exact"])["id"].as_str().expect("an id").to_owned();
     let before = settled(&cluster, (&id, SINK.0, SINK.1), &counts).await;
     wait_until("the whole log is committed on the leader alone", PATIENCE, async || {
-        let seq = cluster.json(&["metrics", "--status"])["archive"]["seq"].clone();
+        let index = cluster.json(&["metrics", "--status"])["archive"]["index"].clone();
         let record = metric_log_state(&cluster).await;
         let is_alone = record.holders.len() == 1;
-        if is_alone && record.safe.seq == seq { Ok(()) } else { Err(format!("{record:?} {seq}")) }
+        if is_alone && record.safe.index == index { Ok(()) } else { Err(format!("{record:?} {index}")) }
     })
     .await;
     let safe = metric_log_state(&cluster).await.safe;
@@ -73,7 +73,7 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
         if is_so { Ok(()) } else { Err(format!("{behind:?} {record:?}\n{}", cluster.logs())) }
     })
     .await;
-    assert_eq!(metric_log_state(&cluster).await.given_up, None);
+    assert_eq!(metric_log_state(&cluster).await.unclean_takeover, None);
     for dir in dirs {
         let names = fs::read_dir(&dir).expect("readable").map(|entry| entry.expect("readable").file_name());
         let aside: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("aside")).collect();

@@ -11,7 +11,7 @@ use stormkeeper_metrics::{
     protocol::Meta,
 };
 use stormkeeper_metrics_service::plugin::{
-    self, MetricUploader, PayloadSource, UploadError, options, series,
+    self, ExportError, MetricExporter, PayloadSource, options, series,
 };
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::test_support::wait_until;
@@ -24,7 +24,7 @@ struct Payload(Vec<(Meta, Point)>);
 
 #[async_trait]
 impl PayloadSource for Payload {
-    async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, UploadError> {
+    async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, ExportError> {
         let points: Vec<_> =
             self.0.iter().filter(|(meta, _)| Some(meta.id) > after).take(100).cloned().collect();
         let next = points.last().map(|(meta, _)| meta.id);
@@ -77,7 +77,7 @@ fn expected(payload: &Payload, minute: Minute) -> BTreeMap<String, (u64, f64)> {
     expected
 }
 
-fn uploader(url: String) -> Result<std::sync::Arc<dyn MetricUploader>> {
+fn uploader(url: String) -> Result<std::sync::Arc<dyn MetricExporter>> {
     let (levels, timeout) = (MetaType::ALL.to_vec(), Duration::from_secs(5));
     let options = options::OpenTsdb {
         levels,
@@ -105,7 +105,7 @@ async fn victoria_metrics_stores_every_exported_value() -> Result<()> {
     let uploader = uploader(server.url())?;
     let minute = Minute::of(Clock::new().now()).minus(5);
     let key =
-        UploadKey { seq: 1, topology: "wc-1-1".parse()?, minute, kind: UploadKind::All, part: 0, parts: 1 };
+        UploadKey { index: 1, topology: "wc-1-1".parse()?, minute, kind: UploadKind::All, part: 0, parts: 1 };
     // The first export, a repetition, and exports with values corrected by late batches.
     for (n_before, scale) in [3, 3, 5, 4].into_iter().enumerate() {
         let payload = metrics(minute, scale);

@@ -17,7 +17,7 @@ use std::{
 
 use stormkeeper_model::clock::{Clock, Monotonic};
 use stormkeeper_runtime::{
-    injected_bugs::{self, Sabotage},
+    injected_bugs::{self, InjectedBug},
     telemetry,
 };
 use stormkeeper_sim as sim;
@@ -37,7 +37,7 @@ Runs the simulated cluster.
   --from N      first seed (0)
   --seed S      run this seed only, and print its whole journal
   --bad-links   the nimbuses' links lose responses and events all the time
-  --sabotage B  inject this bug into the daemons, to check that it is found
+  --bug B  inject this bug into the daemons, to check that it is found
   --jobs N      number of runs at a time (one per core)
   --log FILTER  log filter of the daemons, as with STORMKEEPER_LOG";
 
@@ -50,7 +50,7 @@ struct Args {
     /// True without a selection of seeds: the runs of `cargo test`.
     is_default: bool,
     links: Links,
-    sabotage: Option<Sabotage>,
+    bug: Option<InjectedBug>,
 }
 
 fn main() -> ExitCode {
@@ -90,12 +90,12 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String>
         is_single: false,
         is_default: true,
         links: Links::ByChance,
-        sabotage: None,
+        bug: None,
     };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         let number = |text: String| text.parse().map_err(|_| format!("{text} is not a number"));
-        if matches!(&*arg, "--seeds" | "--from" | "--seed" | "--bad-links" | "--sabotage") {
+        if matches!(&*arg, "--seeds" | "--from" | "--seed" | "--bad-links" | "--bug") {
             parsed.is_default = false;
         }
         match &*arg {
@@ -107,11 +107,11 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String>
             }
             "--jobs" => parsed.jobs = value()?.parse().map_err(|_| "--jobs needs a number".to_owned())?,
             "--bad-links" => parsed.links = Links::Bad,
-            "--sabotage" => {
+            "--bug" => {
                 let text = value()?;
-                let known = Sabotage::ALL.iter().find(|bug| format!("{bug:?}") == text);
-                let known = known.ok_or_else(|| format!("the bugs are {:?}", Sabotage::ALL))?;
-                parsed.sabotage = Some(*known);
+                let known = InjectedBug::ALL.iter().find(|bug| format!("{bug:?}") == text);
+                let known = known.ok_or_else(|| format!("the bugs are {:?}", InjectedBug::ALL))?;
+                parsed.bug = Some(*known);
             }
             "--log" => telemetry::log_to_stderr(Some(&value()?)),
             "--help" | "-h" => {
@@ -147,7 +147,7 @@ fn run_seeds(args: &Args) -> (u64, Vec<Report>) {
                         return;
                     }
                     let run = || sim::run_on(args.links, seed);
-                    let report = match args.sabotage {
+                    let report = match args.bug {
                         Some(bug) => injected_bugs::with(bug, run),
                         None => run(),
                     };

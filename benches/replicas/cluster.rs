@@ -11,7 +11,7 @@ use stormkeeper_api_types::client::{Client, Timeouts};
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, Leader, Orders},
+        record::{self, Leader, SupervisorAssignments},
         store::Store,
     },
     test_support::zookeeper::{Ensemble, ZooKeeperServer},
@@ -155,7 +155,7 @@ impl Cluster {
     /// Creates a task for the leader: assignments of a supervisor that does not exist, which the
     /// leader deletes in a transaction of its own term.
     pub(crate) async fn request_write(&self) {
-        let orders = record::encode(&Orders::default());
+        let orders = record::encode(&SupervisorAssignments::default());
         self.tree.create(&write_request(), &orders, CreateMode::Persistent).await.expect("created");
     }
 
@@ -166,7 +166,7 @@ impl Cluster {
 }
 
 fn write_request() -> TreePath {
-    layout::orders(&"nobody".parse::<SupervisorId>().expect("a valid id"))
+    layout::supervisor_assignments(&"nobody".parse::<SupervisorId>().expect("a valid id"))
 }
 
 fn host(i: usize) -> String {

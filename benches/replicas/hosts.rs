@@ -15,18 +15,18 @@ use stormkeeper_coordination::{
     cluster::{
         layout::{self, Ephemeral},
         presence::Presence,
-        record::{self, Resources, Supervisor, TaskBeat},
+        record::{self, Resources, Supervisor, TaskHeartbeat},
         store::Store,
     },
     tree::{Scope, Tree, options::Options, zookeeper::ZooKeeperTree},
 };
 use stormkeeper_model::{
     Port, SupervisorId, TopologyId,
-    beat::{TaskCounts, TaskStatus},
     clock::Clock,
+    heartbeat::{TaskCounts, TaskStatus},
     task_set::TaskSet,
 };
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 pub(crate) const VERB: &str = "hosts";
 
@@ -94,7 +94,7 @@ pub(crate) async fn run(args: &[&str]) {
     for n in 0..hosts.n {
         let tree = Arc::clone(&trees[n % trees.len()]);
         let host = Host { n: hosts.first + n, n_slots: hosts.n_slots, tree, workers: BTreeMap::new() };
-        tasks.start("host", Ending::StopsOwner, host.run());
+        tasks.start("host", OnExit::StopOwner, host.run());
     }
     let input = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
     tokio::select! {
@@ -124,7 +124,7 @@ impl Host {
             start: Clock::new().now(),
         };
         presence.keep(&Ephemeral::Supervisor(id.clone()), record::encode(&record));
-        let mut orders = self.tree.watch(&layout::orders(&id), Scope::Node);
+        let mut orders = self.tree.watch(&layout::supervisor_assignments(&id), Scope::Node);
         loop {
             orders.changed().await;
             if let Err(error) = self.reconcile(&id).await {
@@ -137,7 +137,7 @@ impl Host {
     async fn reconcile(&mut self, id: &SupervisorId) -> Result<(), Box<dyn std::error::Error>> {
         let store = Store::new(Arc::clone(&self.tree));
         let mut wanted = BTreeMap::new();
-        let orders = store.orders(id).await?;
+        let orders = store.supervisor_assignments(id).await?;
         for topology in orders.iter().flat_map(|orders| orders.value.topologies.keys()) {
             let Some(assignment) = store.assignment(topology).await? else { continue };
             for (port, worker) in assignment.value.workers_of(id) {
@@ -167,7 +167,7 @@ fn beat(tree: &Arc<dyn Tree>, host: &SupervisorId, topology: TopologyId, port: P
         format!("{port}-{}-{:06x}", clock.now().as_millis() / 1000, fastrand::u32(..0x0100_0000))
             .parse()
             .expect("a valid id");
-    tasks.start("beats", Ending::StopsOwner, async move {
+    tasks.start("beats", OnExit::StopOwner, async move {
         let began = clock.monotonic();
         let mut period = tokio::time::interval(BEAT_PERIOD);
         loop {
@@ -176,7 +176,7 @@ fn beat(tree: &Arc<dyn Tree>, host: &SupervisorId, topology: TopologyId, port: P
             presence.keep_all(set.iter().map(|task| {
                 let n = uptime_secs * 1000;
                 let counts = TaskCounts { emitted: n, transferred: n, executed: n, acked: n, failed: 0 };
-                let beat = TaskBeat {
+                let beat = TaskHeartbeat {
                     host: host.clone(),
                     port,
                     worker: worker.clone(),
@@ -184,7 +184,7 @@ fn beat(tree: &Arc<dyn Tree>, host: &SupervisorId, topology: TopologyId, port: P
                     uptime_secs,
                     counts,
                 };
-                (Ephemeral::TaskBeat(topology.clone(), task), record::encode(&beat))
+                (Ephemeral::TaskHeartbeat(topology.clone(), task), record::encode(&beat))
             }));
         }
     });

@@ -10,7 +10,7 @@ use stormkeeper_model::{
     topology::{Component, ComponentKind, Grouping, Input, Run, StreamDeclaration, Topology},
 };
 use stormkeeper_runtime::test_support::wait_until;
-use stormkeeper_topology_package::package as bundle;
+use stormkeeper_topology_package::package;
 
 use crate::{cluster::Cluster, report::Samples, watching::PATIENCE};
 
@@ -30,7 +30,7 @@ impl Load {
     /// Submits all topologies and returns the duration of each submit.
     pub(crate) async fn submit(self, cluster: &Cluster) -> Samples {
         let topology = self.topology();
-        let bundle = bundle::pack(&topology, Vec::new(), 1 << 20).expect("a small package");
+        let bundle = package::pack(&topology, Vec::new(), 1 << 20).expect("a small package");
         let client = cluster.client().await;
         client.put_blob(&bundle.key, bundle.bytes.into()).await.expect("stored");
         let mut took = Samples::default();

@@ -7,13 +7,13 @@ use stormkeeper_coordination::{
     cluster::{
         layout::{self, Ephemeral},
         presence::Presence,
-        record::{self, TaskBeat},
+        record::{self, TaskHeartbeat},
     },
     tree::{CreateMode, Op, ReadTree as _, Tree, zookeeper::ZooKeeperTree},
 };
 use stormkeeper_model::{
     Port, TaskId, TopologyId,
-    beat::{TaskCounts, TaskStatus},
+    heartbeat::{TaskCounts, TaskStatus},
 };
 use stormkeeper_runtime::tasks::Tasks;
 
@@ -66,7 +66,7 @@ async fn place(cluster: &Cluster, n: usize) -> TopologyId {
 fn beats(topology: &TopologyId, worker: u16) -> impl Iterator<Item = (Ephemeral, Vec<u8>)> {
     let first = u32::from(worker) * N_TASKS_EACH + 1;
     (first..first + N_TASKS_EACH).map(move |task| {
-        let beat = TaskBeat {
+        let beat = TaskHeartbeat {
             host: "127.0.0.1".to_owned(),
             port: Port(6700 + worker),
             worker: "6700-1700000000-abcdef".parse().expect("a valid id"),
@@ -74,7 +74,7 @@ fn beats(topology: &TopologyId, worker: u16) -> impl Iterator<Item = (Ephemeral,
             uptime_secs: 0,
             counts: TaskCounts::default(),
         };
-        (Ephemeral::TaskBeat(topology.clone(), TaskId(task)), record::encode(&beat))
+        (Ephemeral::TaskHeartbeat(topology.clone(), TaskId(task)), record::encode(&beat))
     })
 }
 

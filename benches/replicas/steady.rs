@@ -91,7 +91,8 @@ async fn lose_hosts(cluster: &Cluster, doomed: &mut Vec<Process>, report: &mut R
     let (mut ended, mut written, mut beating) = (Samples::default(), Samples::default(), Samples::default());
     for n in (0..N_LOST).rev() {
         let id = supervisor_id(n);
-        let orders = cluster.store.orders(&id).await.expect("read").expect("it has assignments");
+        let orders =
+            cluster.store.supervisor_assignments(&id).await.expect("read").expect("it has assignments");
         let concerned: Vec<TopologyId> = orders.value.topologies.into_keys().collect();
         let began = cluster.clock.monotonic();
         doomed.pop().expect("one for each").kill9();

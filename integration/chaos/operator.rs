@@ -9,7 +9,7 @@ use stormkeeper_api_types::{
     message::{Code, InitialStatus, KillRequest, RebalanceRequest, SubmitRequest},
 };
 use stormkeeper_model::ComponentId;
-use stormkeeper_topology_package::package::Bundle;
+use stormkeeper_topology_package::package::TopologyPackage;
 use tokio::time::Instant;
 
 use super::expectation::{Expectation, Operation, Outcome, State};
@@ -53,7 +53,7 @@ impl Topology {
 pub(super) struct Operator<'a> {
     pub(super) name: &'a str,
     pub(super) nimbuses: Vec<String>,
-    pub(super) bundle: &'a Bundle,
+    pub(super) bundle: &'a TopologyPackage,
     pub(super) random: fastrand::Rng,
 }
 

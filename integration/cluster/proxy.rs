@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -86,7 +86,7 @@ impl Proxy {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             addresses.push(listener.local_addr().expect("it listens").to_string());
             let accepting = accept(listener, server.clone(), Arc::clone(&faults), tasks.child());
-            tasks.start("proxy", Ending::Normal, accepting);
+            tasks.start("proxy", OnExit::Ignore, accepting);
         }
         Self { addresses, faults, _tasks: tasks }
     }
@@ -182,7 +182,7 @@ async fn accept(listener: TcpListener, server: String, faults: Arc<Faults>, task
             continue;
         }
         let (server, faults) = (server.clone(), Arc::clone(&faults));
-        tasks.start("proxied connection", Ending::Normal, async move {
+        tasks.start("proxied connection", OnExit::Ignore, async move {
             let mut disconnects = faults.disconnects.subscribe();
             let disconnected = disconnects.changed();
             tokio::select! {

@@ -10,7 +10,7 @@ use crate::cli::{
     output::{self, Table},
 };
 use stormkeeper_api_types::message::{ClusterSummary, NimbusList, SupervisorList};
-use stormkeeper_model::time::humane;
+use stormkeeper_model::time::format_duration;
 
 /// Show the nimbuses and supervisors of the cluster.
 #[derive(Debug, clap::Args)]
@@ -55,7 +55,7 @@ fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> Str
             nimbus.id.to_string(),
             nimbus.api.clone(),
             nimbus.status.to_string(),
-            humane(Duration::from_secs(nimbus.uptime_seconds)),
+            format_duration(Duration::from_secs(nimbus.uptime_seconds)),
             nimbus.blobs_missing.to_string(),
             nimbus.version.clone(),
         ]);
@@ -69,7 +69,7 @@ fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> Str
             supervisor.host.clone(),
             drain::state(&supervisors.drains, &supervisor.host),
             format!("{}/{}", supervisor.slots_used, supervisor.slots_total),
-            humane(Duration::from_secs(supervisor.uptime_seconds)),
+            format_duration(Duration::from_secs(supervisor.uptime_seconds)),
             supervisor.version.clone(),
         ]);
     }

@@ -86,7 +86,7 @@ impl From<stormkeeper_api_types::client::Error> for Failure {
                 | Code::TreeUnavailable
                 | Code::NotReady
                 | Code::NotReplicated
-                | Code::NoArchive
+                | Code::NoMetricStore
                 | Code::OutcomeUnknown => ErrorKind::Unavailable,
                 Code::Internal => ErrorKind::Internal,
                 _ => ErrorKind::Refused,

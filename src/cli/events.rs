@@ -49,8 +49,8 @@ fn line(event: &EventSummary) -> String {
         };
         writeln!(text, "    tasks {} {what}", moved.tasks).expect("writing to a string does not fail");
     }
-    if event.moves_left_out > 0 {
-        writeln!(text, "    and {} more moves", event.moves_left_out)
+    if event.moves_omitted > 0 {
+        writeln!(text, "    and {} more moves", event.moves_omitted)
             .expect("writing to a string does not fail");
     }
     text

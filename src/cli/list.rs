@@ -6,7 +6,7 @@ use crate::cli::{
     output::{self, Table},
 };
 use stormkeeper_api_types::message::TopologySummary;
-use stormkeeper_model::time::humane;
+use stormkeeper_model::time::format_duration;
 
 /// List topologies.
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
             status(topology),
             format!("{}/{}", topology.tasks_alive, topology.tasks_total),
             format!("{}/{}", topology.workers_total, topology.workers_wanted),
-            humane(std::time::Duration::from_secs(topology.uptime_seconds)),
+            format_duration(std::time::Duration::from_secs(topology.uptime_seconds)),
             topology.id.to_string(),
             topology.owner.clone(),
         ]);
@@ -50,7 +50,7 @@ pub(super) fn status(topology: &TopologySummary) -> String {
             format!(
                 "{} (in {})",
                 topology.status,
-                humane(std::time::Duration::from_millis(pending.remaining_ms))
+                format_duration(std::time::Duration::from_millis(pending.remaining_ms))
             )
         }
         None => topology.status.to_string(),

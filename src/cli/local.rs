@@ -64,7 +64,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         owner: user(),
         nimbus: nimbus::Options { host: "127.0.0.1".to_owned(), api: loopback, ..config.nimbus_options() },
         supervisor: supervisor::Options { host: "127.0.0.1".to_owned(), ..config.supervisor_options() },
-        launch: LaunchDefaults { task_beat_period: local::BEAT_PERIOD, ..launch_defaults(&config) },
+        launch: LaunchDefaults { task_heartbeat_period: local::BEAT_PERIOD, ..launch_defaults(&config) },
         until: Until { time: args.time, idle: args.until_idle },
         dir: dir.clone(),
     };
@@ -72,7 +72,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let stop = CancellationToken::new();
         let tasks = Tasks::default();
         let stop_requested = stop.clone();
-        tasks.start("signals", stormkeeper_runtime::tasks::Ending::Normal, async move {
+        tasks.start("signals", stormkeeper_runtime::tasks::OnExit::Ignore, async move {
             if let Ok(signal) = shutdown::requested().await {
                 output::note(&format!("{signal}: stopping"));
                 stop_requested.cancel();

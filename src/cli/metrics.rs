@@ -16,10 +16,10 @@ use crate::cli::{
 };
 use stormkeeper_api_types::{
     client::{Client, MetricFilter, Page, Span},
-    message::{ArchiveView, LatestList, LatestValue, MeasuredTopologyList, PointList},
+    message::{LatestList, LatestValue, MeasuredTopologyList, MetricStoreView, PointList},
 };
 use stormkeeper_metrics::{MetaType, Window};
-use stormkeeper_model::{ComponentId, StreamId, TaskId, Timestamp, clock::Clock, time::humane};
+use stormkeeper_model::{ComponentId, StreamId, TaskId, Timestamp, clock::Clock, time::format_duration};
 use table::RowName;
 
 /// Longest page that a nimbus returns, for as few requests as possible.
@@ -270,17 +270,17 @@ fn heading(list: &LatestList, now: Timestamp) -> String {
     let window = Window::of_secs(list.window_secs).map_or("window", window_word);
     let end = list.values.iter().map(|value| value.to_ms).max();
     let age = end.map_or_else(String::new, |end| {
-        format!(" until {} ({} ago)", history::minute(end), humane(now.since(end)))
+        format!(" until {} ({} ago)", history::minute(end), format_duration(now.since(end)))
     });
     format!("{}, {window}{age}\n{}", list.topology_id, lag_warning(&list.archive))
 }
 
 /// Warning that the values may be old, if the metric store of the responding nimbus lags.
-fn lag_warning(archive: &ArchiveView) -> String {
+fn lag_warning(archive: &MetricStoreView) -> String {
     match (archive.entries_behind, archive.behind_ms) {
         (Some(0), _) => String::new(),
         (Some(n), Some(ms)) => {
-            let age = humane(Duration::from_millis(ms));
+            let age = format_duration(Duration::from_millis(ms));
             format!("! the metric store of {} is {n} entries ({age}) behind the leader\n", archive.nimbus)
         }
         (Some(n), None) => {

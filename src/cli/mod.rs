@@ -42,7 +42,7 @@ use crate::config::{
 use error::{ErrorKind, Failure};
 use stormkeeper_api_types::client::{Client, Timeouts};
 use stormkeeper_supervisor::{LaunchDefaults, OnStop};
-use stormkeeper_topology_package::{flux, package::Bundle, yaml};
+use stormkeeper_topology_package::{flux, package::TopologyPackage, yaml};
 
 /// Control plane for stream topologies, coordinated by ZooKeeper.
 #[derive(Debug, Parser)]
@@ -198,7 +198,7 @@ fn launch_defaults(config: &Config) -> LaunchDefaults {
         config_file: config.file().map(std::path::Path::to_owned),
         overrides: config.overrides().to_vec(),
         heartbeat_period: timing.heartbeat_period,
-        task_beat_period: timing.task_beat_period,
+        task_heartbeat_period: timing.task_heartbeat_period,
         subprocess_timeout: timing.subprocess_timeout,
         metric_report_period: timing.metric_report_period,
         settings: config.topology_defaults(),
@@ -219,7 +219,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Loads the topology in `file` and packs its topology package. Warnings go to standard error.
-fn load_topology(file: &Path, config: &Config) -> Result<Bundle, Failure> {
+fn load_topology(file: &Path, config: &Config) -> Result<TopologyPackage, Failure> {
     let wrong = |error: flux::Error| Failure::new(ErrorKind::Config, error.into());
     let source = flux::load(file).map_err(wrong)?;
     for warning in &source.warnings {

@@ -11,7 +11,7 @@ use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus::api;
 use stormkeeper_runtime::{
     shutdown,
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     telemetry,
 };
 
@@ -42,7 +42,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
 
 /// Cancels `stop` when the process receives a signal to stop.
 pub(super) fn stop_on_signal(tasks: &Tasks, stop: CancellationToken) {
-    tasks.start("signals", Ending::Normal, async move {
+    tasks.start("signals", OnExit::Ignore, async move {
         match shutdown::requested().await {
             Ok(signal) => info!(signal, "stopping on a signal"),
             Err(error) => error!(%error, "cannot listen for signals: stopping"),

@@ -11,7 +11,7 @@ use crate::cli::{
     output::{self, Table},
 };
 use stormkeeper_api_types::message::{NimbusList, NimbusStatus, NimbusSummary};
-use stormkeeper_model::{Term, time::humane};
+use stormkeeper_model::{Term, time::format_duration};
 
 /// Response timeout of one nimbus. Requests to all nimbuses run at the same time.
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(3);
@@ -65,7 +65,8 @@ fn replica(mut summary: NimbusSummary, response: Result<NimbusList, String>) -> 
         Ok(NimbusList { nimbuses, term, view_age_ms }) => {
             // The replica's own report is more recent than the list.
             if let Some(own) = nimbuses.into_iter().find(|own| own.id == summary.id) {
-                (summary.metrics_closed, summary.metrics_behind) = (own.metrics_closed, own.metrics_behind);
+                (summary.metric_store_error, summary.metrics_behind) =
+                    (own.metric_store_error, own.metrics_behind);
                 summary.metrics_trouble = own.metrics_trouble;
             }
             Replica { summary, term, view_age_ms: Some(view_age_ms), trouble: None }
@@ -75,7 +76,7 @@ fn replica(mut summary: NimbusSummary, response: Result<NimbusList, String>) -> 
 }
 
 fn metrics(summary: &NimbusSummary) -> String {
-    match (&summary.metrics_closed, summary.metrics_behind) {
+    match (&summary.metric_store_error, summary.metrics_behind) {
         (Some(_), _) => "closed".to_owned(),
         (None, Some(0)) => "current".to_owned(),
         (None, Some(n)) => format!("{n} behind"),
@@ -108,7 +109,7 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
             summary.blobs_missing.to_string(),
             view_age_ms.map_or_else(|| "-".to_owned(), age),
             metrics(summary),
-            humane(Duration::from_secs(summary.uptime_seconds)),
+            format_duration(Duration::from_secs(summary.uptime_seconds)),
             summary.version.clone(),
         ]);
     }
@@ -117,7 +118,7 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
         if let Some(trouble) = trouble {
             text.push_str(&format!("! {}: {trouble}\n", summary.id));
         }
-        if let Some(reason) = &summary.metrics_closed {
+        if let Some(reason) = &summary.metric_store_error {
             text.push_str(&format!(
                 "! {}: nimbus runs without metrics and retries every minute: {reason}\n",
                 summary.id
@@ -136,7 +137,7 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
 mod tests {
     use super::*;
 
-    fn summary(id: &str, metrics_closed: Option<&str>, metrics_behind: Option<u64>) -> NimbusSummary {
+    fn summary(id: &str, metric_store_error: Option<&str>, metrics_behind: Option<u64>) -> NimbusSummary {
         NimbusSummary {
             id: id.parse().expect("valid"),
             host: "h".to_owned(),
@@ -144,7 +145,7 @@ mod tests {
             status: NimbusStatus::Leader,
             uptime_seconds: 5,
             blobs_missing: 0,
-            metrics_closed: metrics_closed.map(str::to_owned),
+            metric_store_error: metric_store_error.map(str::to_owned),
             metrics_behind,
             metrics_trouble: metrics_behind.map(|n| format!("{n} entries are late")),
             version: "1".to_owned(),

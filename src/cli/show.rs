@@ -9,7 +9,7 @@ use crate::cli::{
     output::{self, Table},
 };
 use stormkeeper_api_types::message::{ComponentSummary, TopologyDetail};
-use stormkeeper_model::{time::humane, topology::ComponentKind};
+use stormkeeper_model::{time::format_duration, topology::ComponentKind};
 
 /// Show the workers, components and tasks of a topology.
 #[derive(Debug, clap::Args)]
@@ -56,7 +56,7 @@ fn heading(detail: &TopologyDetail) -> String {
         list::status(summary),
         summary.id,
         summary.owner,
-        humane(Duration::from_secs(summary.uptime_seconds)),
+        format_duration(Duration::from_secs(summary.uptime_seconds)),
         summary.tasks_alive,
         summary.tasks_total,
         summary.workers_total,
@@ -78,7 +78,9 @@ fn workers(detail: &TopologyDetail) -> Table {
             worker.supervisor_id.to_string(),
             worker.tasks.to_string(),
             format!("{}/{}", worker.tasks_alive, worker.tasks.len()),
-            worker.uptime_seconds.map_or_else(|| "-".to_owned(), |secs| humane(Duration::from_secs(secs))),
+            worker
+                .uptime_seconds
+                .map_or_else(|| "-".to_owned(), |secs| format_duration(Duration::from_secs(secs))),
             worker.worker_id.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
         ]);
     }

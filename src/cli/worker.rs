@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
         let stop_requested = stop.clone();
-        tasks.start("signals", stormkeeper_runtime::tasks::Ending::Normal, async move {
+        tasks.start("signals", stormkeeper_runtime::tasks::OnExit::Ignore, async move {
             match shutdown::requested().await {
                 Ok(signal) => info!(signal, "stopping on a signal"),
                 Err(error) => error!(%error, "cannot listen for signals: stopping"),

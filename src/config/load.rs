@@ -10,8 +10,8 @@ use crate::config::{
     key::{KEYS, Key, known},
     value::Value,
 };
-use stormkeeper_model::{nearest::nearest, settings, topology::Settings, unsupported_keys as foreign};
-use stormkeeper_topology_package::yaml::{self, Position};
+use stormkeeper_model::{settings, suggest::nearest, topology::Settings, unsupported_keys};
+use stormkeeper_topology_package::yaml::{self, SourcePosition};
 
 /// Environment variable with the path of the file, unless the command line gives it.
 const FILE_VARIABLE: &str = "STORMKEEPER_CONF";
@@ -70,8 +70,8 @@ pub enum Provenance {
     File {
         /// Path of the file.
         path: PathBuf,
-        /// Position of the key in the file.
-        at: Position,
+        /// SourcePosition of the key in the file.
+        at: SourcePosition,
     },
     /// `-c key=value`.
     CommandLine,
@@ -156,8 +156,8 @@ pub enum Error {
     NotAMap {
         /// Path of the file.
         path: PathBuf,
-        /// Position of the document's first node.
-        at: Position,
+        /// SourcePosition of the document's first node.
+        at: SourcePosition,
         /// Kind of that node.
         found: &'static str,
     },
@@ -241,7 +241,7 @@ impl Config {
             self.topology.insert(name, (value, provenance));
             return;
         }
-        let what = match foreign::key_warning(&name) {
+        let what = match unsupported_keys::key_warning(&name) {
             Some(what) => what,
             None => match nearest(&name, KEYS.iter().map(|key| key.name)) {
                 Some(near) => format!("is unknown; did you mean `{near}`?"),
@@ -363,7 +363,7 @@ impl Layers {
             .filter(|(key, _)| !key.trim().is_empty())
             .ok_or_else(|| Error::Override(given.to_owned()))?;
         let node = yaml::parse(value).unwrap_or_else(|_| yaml::Node {
-            at: Position { line: 1, column: 1 },
+            at: SourcePosition { line: 1, column: 1 },
             value: yaml::Value::Text(value.into()),
         });
         self.values.insert(key.trim().to_owned(), (node, Provenance::CommandLine));

@@ -9,7 +9,7 @@ use std::{
 
 use crate::config::{load::Config, value::Value};
 use stormkeeper_coordination::{cluster::record::Resources, tree};
-use stormkeeper_metric_store as archive;
+use stormkeeper_metric_store as metric_store;
 use stormkeeper_metrics as metrics;
 use stormkeeper_metrics_service::plugin;
 use stormkeeper_nimbus as nimbus;
@@ -21,7 +21,7 @@ pub struct WorkerTiming {
     /// Period of writing the local heartbeat file.
     pub heartbeat_period: Duration,
     /// Shortest time between two updates of a task's heartbeat.
-    pub task_beat_period: Duration,
+    pub task_heartbeat_period: Duration,
     /// Time without output after which a component is killed, unless the topology sets it.
     pub subprocess_timeout: Duration,
     /// Period of metric reports.
@@ -79,7 +79,7 @@ impl Config {
         let number = |key: &str| defaults.get(key).and_then(serde_json::Value::as_f64);
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         nimbus::options::MetricOptions {
-            retention: archive::Retention {
+            retention: metric_store::Retention {
                 m1: self.duration("nimbus.metric.retention.minute.secs"),
                 m10: self.duration("nimbus.metric.retention.ten.minutes.secs"),
                 h2: self.duration("nimbus.metric.retention.two.hours.secs"),
@@ -93,8 +93,8 @@ impl Config {
             takeover_grace: self.duration("nimbus.metric.takeover.grace.secs"),
             sample_rate: number("topology.metric.sample.rate").unwrap_or(metrics::control::SAMPLE_RATE),
             plugins: self.plugin_options(),
-            more_uploaders: Vec::new(),
-            pace: nimbus::options::Pace::default(),
+            more_exporters: Vec::new(),
+            intervals: nimbus::options::Intervals::default(),
         }
     }
 
@@ -177,7 +177,7 @@ impl Config {
     pub fn worker_timing(&self) -> WorkerTiming {
         WorkerTiming {
             heartbeat_period: self.duration("worker.heartbeat.frequency.secs"),
-            task_beat_period: self.duration("task.heartbeat.frequency.secs"),
+            task_heartbeat_period: self.duration("task.heartbeat.frequency.secs"),
             subprocess_timeout: self.duration("supervisor.worker.timeout.secs"),
             metric_report_period: self.duration("worker.metric.report.frequency.secs"),
         }

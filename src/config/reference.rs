@@ -30,8 +30,8 @@ environment variable `STORMKEEPER_CONF`, else `/etc/stormkeeper/storm.yaml` if i
 written `-c 'supervisor.slots.ports=[6700, 6701]'`.
 `stormkeeper config show` prints every value with its source.
 
-A key has Storm's name if Storm has the key, so that a `storm.yaml` of Storm can be reused.
-A key that is unknown, or that only Storm supports, is reported and has no effect.
+A key has TopologyRecord's name if TopologyRecord has the key, so that a `storm.yaml` of TopologyRecord can be reused.
+A key that is unknown, or that only TopologyRecord supports, is reported and has no effect.
 An invalid value is an error that names the key, the line and the valid values; everything is checked before a
 port opens or a session starts.
 

@@ -30,7 +30,7 @@ use stormkeeper_coordination::{
 use stormkeeper_model::{BlobKey, TopologyId, clock::Clock};
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_nimbus::api;
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_supervisor as supervisor;
 use stormkeeper_supervisor::{LaunchDefaults, OnStop};
 
@@ -175,7 +175,7 @@ impl Cluster {
                 clock.clone(),
                 stop_supervisors.clone(),
             );
-            supervisors.start_graceful("supervisor", Ending::Normal, async move {
+            supervisors.start_graceful("supervisor", OnExit::Ignore, async move {
                 if let Err(error) = running.await {
                     warn!(%error, "a supervisor of the local cluster failed");
                 }

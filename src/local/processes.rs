@@ -15,7 +15,7 @@ use tracing::warn;
 
 use stormkeeper_coordination::tree::memory::MemoryTree;
 use stormkeeper_model::clock::Clock;
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_supervisor::process::{Error, ExitReport, ProcessId, Processes, StopSignal};
 use stormkeeper_topology_package::launch::LaunchSpec;
 use stormkeeper_worker as worker;
@@ -73,7 +73,7 @@ impl Processes for InProcess {
         let options =
             worker::Options { components: ComponentGroup::Own, metrics: None, ..spec.clone().into() };
         let (worker, clock) = (spec.worker.clone(), self.clock.clone());
-        self.tasks.start_graceful("worker", Ending::Normal, async move {
+        self.tasks.start_graceful("worker", OnExit::Ignore, async move {
             let ended = tokio::select! {
                 // Cancel-safe: a dropped worker kills its children, as a kill must.
                 () = kill.cancelled() => None,

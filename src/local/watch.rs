@@ -8,8 +8,8 @@ use crate::local::{BEAT_PERIOD, Error};
 use stormkeeper_api_types::{client::Client, message::TopologyDetail};
 use stormkeeper_model::{
     TopologyId,
-    beat::TaskCounts,
     clock::{Clock, Monotonic},
+    heartbeat::TaskCounts,
     topology::ComponentKind,
 };
 

@@ -101,7 +101,7 @@ pub trait BlobPeers: FetchBlob {
     ///
     /// # Errors
     /// [`FetchError`].
-    async fn ask_to_copy(&self, api: &str, key: &BlobKey, from: &str, term: Term) -> Result<(), FetchError>;
+    async fn request_copy(&self, api: &str, key: &BlobKey, from: &str, term: Term) -> Result<(), FetchError>;
 }
 
 /// Fetches blobs by HTTP. Clones share their connections.
@@ -129,7 +129,7 @@ impl BlobClient {
 
 #[async_trait]
 impl BlobPeers for BlobClient {
-    async fn ask_to_copy(&self, api: &str, key: &BlobKey, from: &str, term: Term) -> Result<(), FetchError> {
+    async fn request_copy(&self, api: &str, key: &BlobKey, from: &str, term: Term) -> Result<(), FetchError> {
         let url = format!("http://{api}/api/v1/blobs/{key}/copy");
         let body = CopyRequest { from: from.to_owned() };
         let sent = self.http.post(url).header(TERM, term.0).json(&body).send().await;
@@ -182,14 +182,14 @@ mod tests {
     use axum::{Router, http::StatusCode, routing::get};
 
     use super::*;
-    use stormkeeper_runtime::tasks::{Ending, Tasks};
+    use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
     /// A nimbus that answers every blob request with `status` and `body`.
     async fn nimbus(tasks: &Tasks, status: StatusCode, body: &'static str) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let api = listener.local_addr().expect("bound").to_string();
         let routes = Router::new().route("/api/v1/blobs/{key}", get(move || async move { (status, body) }));
-        tasks.start("nimbus", Ending::Normal, async move {
+        tasks.start("nimbus", OnExit::Ignore, async move {
             axum::serve(listener, routes).await.expect("served");
         });
         api

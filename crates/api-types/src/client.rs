@@ -375,7 +375,7 @@ impl Client {
                         tried.push(Attempt { nimbus, reason });
                     }
                     // Each nimbus has its own metric store: the next one may have the data.
-                    Outcome::Failed(error) if error.code() == Some(Code::NoArchive) => {
+                    Outcome::Failed(error) if error.code() == Some(Code::NoMetricStore) => {
                         without_archive = Some(error);
                     }
                     Outcome::Failed(error) => return Err(error),

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::message::ErrorBody;
 use stormkeeper_metrics::protocol::{BODY_BYTES_MAX, LogPage, LogQuery, MetaPage, MetaQuery};
-use stormkeeper_model::Position;
+use stormkeeper_model::LogPosition;
 use stormkeeper_runtime::blocking;
 
 /// Header with the position of the last entry of the answering nimbus' own log, as `term.index`, in
@@ -42,7 +42,7 @@ const CHUNKS: usize = 16;
 
 /// Error of a request to another nimbus.
 #[derive(Debug, thiserror::Error)]
-pub enum SyncError {
+pub enum ReplicaError {
     /// The HTTP client could not be created.
     #[error("cannot create the HTTP client")]
     Setup(#[source] reqwest::Error),
@@ -92,33 +92,33 @@ pub enum SyncError {
 
 /// Fetches metric data from other nimbuses. Clones share their connections.
 #[derive(Debug, Clone)]
-pub struct MetricsSync {
+pub struct ReplicaClient {
     http: reqwest::Client,
 }
 
-impl MetricsSync {
+impl ReplicaClient {
     /// A client without connections yet.
     ///
     /// # Errors
-    /// [`SyncError::Setup`].
-    pub fn new() -> Result<Self, SyncError> {
+    /// [`ReplicaError::Setup`].
+    pub fn new() -> Result<Self, ReplicaError> {
         let builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             // Nimbuses are on the same network; a proxy of the environment is for other hosts.
             .no_proxy();
-        Ok(Self { http: builder.build().map_err(SyncError::Setup)? })
+        Ok(Self { http: builder.build().map_err(ReplicaError::Setup)? })
     }
 
     /// Fetches log entries from the nimbus at `api`, and the position of its last entry.
     ///
     /// # Errors
-    /// [`SyncError`].
-    pub async fn log(&self, api: &str, query: &LogQuery) -> Result<(LogPage, Position), SyncError> {
+    /// [`ReplicaError`].
+    pub async fn log(&self, api: &str, query: &LogQuery) -> Result<(LogPage, LogPosition), ReplicaError> {
         let request = self.request(api, "sync/log").query(query).timeout(ANSWER_TIMEOUT);
         let answer = sent(api, request).await?;
         let position = answer.headers().get(POSITION).and_then(|value| position_of(value.to_str().ok()?));
-        let senseless = || SyncError::Senseless {
+        let senseless = || ReplicaError::Senseless {
             api: api.to_owned(),
             what: format!("the header {POSITION} is missing or is not a log position"),
         };
@@ -129,8 +129,8 @@ impl MetricsSync {
     /// Fetches a page of the metas of a topology from the nimbus at `api`.
     ///
     /// # Errors
-    /// [`SyncError`].
-    pub async fn metas(&self, api: &str, query: &MetaQuery) -> Result<MetaPage, SyncError> {
+    /// [`ReplicaError`].
+    pub async fn metas(&self, api: &str, query: &MetaQuery) -> Result<MetaPage, ReplicaError> {
         let request = self.request(api, "sync/metas").query(query).timeout(ANSWER_TIMEOUT);
         read(api, sent(api, request).await?).await
     }
@@ -139,8 +139,8 @@ impl MetricsSync {
     /// `into`, and returns its size in bytes.
     ///
     /// # Errors
-    /// [`SyncError`]; the content of the directory is then unspecified.
-    pub async fn checkpoint(&self, api: &str, into: &Path) -> Result<u64, SyncError> {
+    /// [`ReplicaError`]; the content of the directory is then unspecified.
+    pub async fn checkpoint(&self, api: &str, into: &Path) -> Result<u64, ReplicaError> {
         let mut answer = sent(api, self.request(api, "sync/checkpoint")).await?;
         let (chunks, received) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
         let dir = into.to_owned();
@@ -164,14 +164,14 @@ impl MetricsSync {
             }
         };
         let (unpacked, received) = tokio::join!(unpacking, receiving);
-        received.map_err(|source| SyncError::Http { api: api.to_owned(), source })?;
+        received.map_err(|source| ReplicaError::Http { api: api.to_owned(), source })?;
         match unpacked {
             Ok(bytes) => Ok(bytes),
             Err(Unpack::TooLong) => {
-                Err(SyncError::TooLong { api: api.to_owned(), max: CHECKPOINT_BYTES_MAX })
+                Err(ReplicaError::TooLong { api: api.to_owned(), max: CHECKPOINT_BYTES_MAX })
             }
-            Err(Unpack::InvalidEntry(what)) => Err(SyncError::Senseless { api: api.to_owned(), what }),
-            Err(Unpack::Io(source)) => Err(SyncError::Write { path: into.to_owned(), source }),
+            Err(Unpack::InvalidEntry(what)) => Err(ReplicaError::Senseless { api: api.to_owned(), what }),
+            Err(Unpack::Io(source)) => Err(ReplicaError::Write { path: into.to_owned(), source }),
         }
     }
 
@@ -181,20 +181,20 @@ impl MetricsSync {
 }
 
 /// Parses the header [`POSITION`], which has the format of a displayed position.
-fn position_of(text: &str) -> Option<Position> {
-    let (term, seq) = text.split_once('.')?;
-    Some(Position { term: term.parse().ok()?, seq: seq.parse().ok()? })
+fn position_of(text: &str) -> Option<LogPosition> {
+    let (term, index) = text.split_once('.')?;
+    Some(LogPosition { term: term.parse().ok()?, index: index.parse().ok()? })
 }
 
-async fn sent(api: &str, request: RequestBuilder) -> Result<Response, SyncError> {
-    let http = |source| SyncError::Http { api: api.to_owned(), source };
+async fn sent(api: &str, request: RequestBuilder) -> Result<Response, ReplicaError> {
+    let http = |source| ReplicaError::Http { api: api.to_owned(), source };
     let answer = request.send().await.map_err(http)?;
     if answer.status().is_success() {
         return Ok(answer);
     }
     let status = answer.status().as_u16();
     let said = error_message(&whole(api, answer, 1 << 20).await?);
-    Err(SyncError::Refused { api: api.to_owned(), status, said })
+    Err(ReplicaError::Refused { api: api.to_owned(), status, said })
 }
 
 /// The message of an error body.
@@ -206,19 +206,19 @@ fn error_message(body: &[u8]) -> String {
     }
 }
 
-async fn read<T: DeserializeOwned + Send + 'static>(api: &str, answer: Response) -> Result<T, SyncError> {
+async fn read<T: DeserializeOwned + Send + 'static>(api: &str, answer: Response) -> Result<T, ReplicaError> {
     let body = whole(api, answer, BODY_BYTES_MAX).await?;
     // Decoding megabytes takes a moment.
     let decoded = blocking::run(move || rmp_serde::from_slice(&body).map_err(|error| error.to_string()));
-    decoded.await.map_err(|what| SyncError::Senseless { api: api.to_owned(), what })
+    decoded.await.map_err(|what| ReplicaError::Senseless { api: api.to_owned(), what })
 }
 
-async fn whole(api: &str, mut answer: Response, max: usize) -> Result<Vec<u8>, SyncError> {
+async fn whole(api: &str, mut answer: Response, max: usize) -> Result<Vec<u8>, ReplicaError> {
     let mut body = Vec::new();
-    let http = |source| SyncError::Http { api: api.to_owned(), source };
+    let http = |source| ReplicaError::Http { api: api.to_owned(), source };
     while let Some(chunk) = answer.chunk().await.map_err(http)? {
         if body.len() + chunk.len() > max {
-            return Err(SyncError::TooLong { api: api.to_owned(), max: max as u64 });
+            return Err(ReplicaError::TooLong { api: api.to_owned(), max: max as u64 });
         }
         body.extend_from_slice(&chunk);
     }
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_position_survives_formatting() {
-        let position = Position { term: 7, seq: 12 };
+        let position = LogPosition { term: 7, index: 12 };
         assert_eq!(position_of(&position.to_string()), Some(position));
         assert_eq!(position_of("7"), None);
         assert_eq!(position_of("7.x"), None);

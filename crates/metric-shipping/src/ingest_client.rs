@@ -16,7 +16,7 @@ use stormkeeper_api_types::{
 };
 use stormkeeper_coordination::cluster::{record::Leader, store::Store};
 use stormkeeper_metrics::protocol::{
-    BODY_BYTES_MAX, ContributeAnswer, ContributeRequest, MSGPACK, RegisterAnswer, RegisterRequest,
+    BODY_BYTES_MAX, IngestRequest, IngestResponse, MSGPACK, RegisterRequest, RegisterResponse,
 };
 use stormkeeper_model::backoff::Backoff;
 use stormkeeper_runtime::error_chain;
@@ -42,7 +42,7 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
 /// Error of sending metrics to the leader.
 #[derive(Debug, thiserror::Error)]
-pub enum MetricsError {
+pub enum IngestError {
     /// The HTTP client could not be created.
     #[error("cannot create the HTTP client")]
     Setup(#[source] reqwest::Error),
@@ -70,72 +70,72 @@ pub enum MetricsError {
 
 /// Sends metrics to the leader. Clones share their connections.
 #[derive(Debug, Clone)]
-pub struct MetricsClient {
+pub struct IngestClient {
     http: reqwest::Client,
     store: Store,
 }
 
-impl MetricsClient {
+impl IngestClient {
     /// A client that reads the leader from the tree of `store`.
     ///
     /// # Errors
-    /// [`MetricsError::Setup`].
-    pub fn new(store: Store) -> Result<Self, MetricsError> {
+    /// [`IngestError::Setup`].
+    pub fn new(store: Store) -> Result<Self, IngestError> {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
             // Nimbuses are on the same network; a proxy of the environment is for other hosts.
             .no_proxy()
             .build()
-            .map_err(MetricsError::Setup)?;
+            .map_err(IngestError::Setup)?;
         Ok(Self { http, store })
     }
 
     /// Returns the current leader.
     ///
     /// # Errors
-    /// [`MetricsError::Unavailable`] if there is no leader, or the tree cannot be read.
-    pub async fn leader(&self) -> Result<Leader, MetricsError> {
+    /// [`IngestError::Unavailable`] if there is no leader, or the tree cannot be read.
+    pub async fn leader(&self) -> Result<Leader, IngestError> {
         let reason = match self.store.leader().await {
             Ok(Some(leader)) => return Ok(leader),
             Ok(None) => "there is no leader".to_owned(),
             Err(error) => format!("cannot read the leader from ZooKeeper: {error}"),
         };
-        Err(MetricsError::Unavailable { reason })
+        Err(IngestError::Unavailable { reason })
     }
 
     /// Registers names with a leader.
     ///
     /// # Errors
-    /// [`MetricsError`].
+    /// [`IngestError`].
     pub async fn register(
         &self,
         leader: &Leader,
         request: &RegisterRequest,
-    ) -> Result<RegisterAnswer, MetricsError> {
+    ) -> Result<RegisterResponse, IngestError> {
         self.post(leader, "/api/v1/metrics/register", request).await
     }
 
     /// Sends a metric batch to a leader.
     ///
     /// # Errors
-    /// [`MetricsError`].
-    pub async fn contribute(
+    /// [`IngestError`].
+    pub async fn ingest(
         &self,
         leader: &Leader,
-        request: &ContributeRequest,
-    ) -> Result<ContributeAnswer, MetricsError> {
-        self.post(leader, "/api/v1/metrics/contribute", request).await
+        request: &IngestRequest,
+    ) -> Result<IngestResponse, IngestError> {
+        self.post(leader, "/api/v1/metrics/ingest", request).await
     }
 
-    async fn post<B, A>(&self, leader: &Leader, path: &str, request: &B) -> Result<A, MetricsError>
+    async fn post<B, A>(&self, leader: &Leader, path: &str, request: &B) -> Result<A, IngestError>
     where
         B: Serialize + Sync,
         A: DeserializeOwned,
     {
         let body = rmp_serde::to_vec(request).expect("messages are plain values");
         if body.len() > BODY_BYTES_MAX {
-            return Err(MetricsError::TooLarge { bytes: body.len() });
+            return Err(IngestError::TooLarge { bytes: body.len() });
         }
         let body = bytes::Bytes::from(body);
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new())
@@ -143,7 +143,7 @@ impl MetricsClient {
         let mut tries = 1;
         loop {
             match self.ask(leader, path, body.clone()).await {
-                Err(MetricsError::Unavailable { .. }) if tries < TRIES => {}
+                Err(IngestError::Unavailable { .. }) if tries < TRIES => {}
                 tried => return tried,
             }
             tries += 1;
@@ -151,7 +151,7 @@ impl MetricsClient {
             let now = self.leader().await?;
             if now.term != leader.term {
                 let reason = format!("{} leads now, in term {}", now.nimbus, now.term.0);
-                return Err(MetricsError::Unavailable { reason });
+                return Err(IngestError::Unavailable { reason });
             }
         }
     }
@@ -161,9 +161,9 @@ impl MetricsClient {
         leader: &Leader,
         path: &str,
         body: bytes::Bytes,
-    ) -> Result<A, MetricsError> {
+    ) -> Result<A, IngestError> {
         let api = &leader.api;
-        let unavailable = |reason| Err(MetricsError::Unavailable { reason: format!("{api}: {reason}") });
+        let unavailable = |reason| Err(IngestError::Unavailable { reason: format!("{api}: {reason}") });
         let request = self
             .http
             .post(format!("http://{api}{path}"))
@@ -197,7 +197,7 @@ impl MetricsClient {
         let error = serde_json::from_slice::<ErrorBody>(&bytes);
         let reason = error.as_ref().map_or_else(|_| status.to_string(), |error| error.message.clone());
         match is_permanent(status, error.ok().map(|error| error.code)) {
-            true => Err(MetricsError::Refused { api: api.clone(), reason }),
+            true => Err(IngestError::Refused { api: api.clone(), reason }),
             false => unavailable(reason),
         }
     }
@@ -229,13 +229,13 @@ mod tests {
     };
     use stormkeeper_metrics::{
         MetricId,
-        protocol::{Claim, Registered},
+        protocol::{Registered, Registration},
     };
     use stormkeeper_model::Term;
-    use stormkeeper_runtime::tasks::{Ending, Tasks};
+    use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
     /// A leader that answers the first `n_refusals` requests with `refusal`, then registers.
-    async fn leader(tasks: &Tasks, n_refusals: usize, refusal: (StatusCode, &'static str)) -> MetricsClient {
+    async fn leader(tasks: &Tasks, n_refusals: usize, refusal: (StatusCode, &'static str)) -> IngestClient {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let api = listener.local_addr().expect("bound").to_string();
         let asked = Arc::new(AtomicUsize::new(0));
@@ -244,24 +244,29 @@ mod tests {
                 return refusal.into_response();
             }
             let request: RegisterRequest = rmp_serde::from_slice(&body).expect("a request");
-            let claims = request.claims.iter().map(|claim| Registered::As(claim.id)).collect();
-            let answer = rmp_serde::to_vec(&RegisterAnswer { claims }).expect("plain values");
+            let registrations = request
+                .registrations
+                .iter()
+                .map(|registration| Registered::Accepted(registration.id))
+                .collect();
+            let answer =
+                rmp_serde::to_vec(&RegisterResponse { results: registrations }).expect("plain values");
             ([(TERM, "7")], answer).into_response()
         };
         let routes = Router::new().route("/api/v1/metrics/register", post(answer));
-        tasks.start("nimbus", Ending::Normal, async move {
+        tasks.start("nimbus", OnExit::Ignore, async move {
             axum::serve(listener, routes).await.expect("served");
         });
         let tree = MemoryTree::new().connect();
         let leader = Leader { nimbus: "n".parse().expect("valid"), api, term: Term(7) };
         let data = record::encode(&leader);
         tree.create(&layout::leader(), &data, CreateMode::Persistent).await.expect("created");
-        MetricsClient::new(Store::new(tree)).expect("made")
+        IngestClient::new(Store::new(tree)).expect("made")
     }
 
-    async fn register(client: &MetricsClient) -> Result<RegisterAnswer, MetricsError> {
-        let claims = vec![Claim { name: "x".to_owned(), id: MetricId(5) }];
-        let request = RegisterRequest { topology: "t-1-1".parse().expect("valid"), claims };
+    async fn register(client: &IngestClient) -> Result<RegisterResponse, IngestError> {
+        let registrations = vec![Registration { name: "x".to_owned(), id: MetricId(5) }];
+        let request = RegisterRequest { topology: "t-1-1".parse().expect("valid"), registrations };
         client.register(&client.leader().await?, &request).await
     }
 
@@ -271,7 +276,7 @@ mod tests {
         let client = leader(&tasks, 0, (StatusCode::OK, "")).await;
         assert_eq!(client.leader().await.expect("there").term, Term(7));
         let answer = register(&client).await.expect("registered");
-        assert_eq!(answer, RegisterAnswer { claims: vec![Registered::As(MetricId(5))] });
+        assert_eq!(answer, RegisterResponse { results: vec![Registered::Accepted(MetricId(5))] });
     }
 
     #[tokio::test]
@@ -283,7 +288,7 @@ mod tests {
         let client = leader(&tasks, 99, (StatusCode::SERVICE_UNAVAILABLE, refusal)).await;
         let error = register(&client).await.expect_err("no leader accepts it");
         assert!(
-            matches!(&error, MetricsError::Unavailable { reason } if reason.contains("not me")),
+            matches!(&error, IngestError::Unavailable { reason } if reason.contains("not me")),
             "{error}"
         );
     }
@@ -294,12 +299,12 @@ mod tests {
         let refusal = r#"{"code":"invalid_request","message":"nonsense"}"#;
         let client = leader(&tasks, 1, (StatusCode::BAD_REQUEST, refusal)).await;
         let error = register(&client).await.expect_err("rejected");
-        assert!(matches!(error, MetricsError::Refused { .. }), "{error}");
+        assert!(matches!(error, IngestError::Refused { .. }), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_missing_leader_is_an_error_after_a_few_tries() {
-        let client = MetricsClient::new(Store::new(MemoryTree::new().connect())).expect("made");
+        let client = IngestClient::new(Store::new(MemoryTree::new().connect())).expect("made");
         let error = register(&client).await.expect_err("no leader");
         assert!(error.to_string().contains("no leader"), "{error}");
     }

@@ -7,7 +7,7 @@ use std::{
 
 use axum::{Router, body::Bytes, extract::State, routing::post};
 
-use crate::spool::{Cut, Launch};
+use crate::spool::{Launch, SpooledReport};
 use stormkeeper_coordination::{
     cluster::{
         layout,
@@ -16,12 +16,12 @@ use stormkeeper_coordination::{
     tree::{CreateMode, Tree},
 };
 use stormkeeper_metrics::{
-    Contribution, Leaf, MetricId, MetricName, Minute, Point, Snapshot,
+    Leaf, MetricBatch, MetricId, MetricName, MetricReport, Minute, Point,
     point::Counter,
-    protocol::{ContributeAnswer, RegisterAnswer, RegisterRequest, Registered, StoredCut},
+    protocol::{IngestResponse, IngestedUpTo, RegisterRequest, RegisterResponse, Registered},
 };
-use stormkeeper_model::{Position, Term, WorkerId};
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_model::{LogPosition, Term, WorkerId};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// A leader that serves until it is dropped.
 #[derive(Debug)]
@@ -38,25 +38,25 @@ pub struct Has {
     names: BTreeMap<MetricId, String>,
     last: BTreeMap<WorkerId, u64>,
     points: BTreeMap<MetricId, Point>,
-    seq: u64,
+    index: u64,
     /// If true, no other nimbus has replicated the log, so nothing is committed.
-    pub nothing_is_safe: bool,
+    pub nothing_is_committed: bool,
     /// If true, the leader rejects all batches for the moment.
     pub is_busy: bool,
     /// Number of batches rejected while busy.
-    pub n_put_off: usize,
+    pub n_deferred: usize,
 }
 
-/// The only metric of [`cut`].
+/// The only metric of [`spooled`].
 pub fn emitted() -> (MetricId, MetricName) {
     let name: MetricName = "3@1@t-1-100@split@4@default@sys@Emitted".parse().expect("a name");
     (MetricId::of(&name.to_string(), 0), name)
 }
 
 /// A report of a launch that emitted five tuples since the report before.
-pub fn cut(launch: &Launch, number: u64) -> Cut {
+pub fn spooled(launch: &Launch, number: u64) -> SpooledReport {
     let leaf = Leaf { id: emitted().0, point: Point::Counter(Counter { count: 5 }), total: Some(5 * number) };
-    let snapshot = Snapshot {
+    let report = MetricReport {
         topology: launch.topology.clone(),
         worker: launch.worker.clone(),
         number,
@@ -64,42 +64,49 @@ pub fn cut(launch: &Launch, number: u64) -> Cut {
         started: launch.started,
         leaves: vec![leaf],
     };
-    Cut { first: number, snapshot }
+    SpooledReport { first: number, report }
 }
 
 impl Has {
-    fn contribute(&mut self, contribution: Contribution) -> ContributeAnswer {
+    fn ingest(&mut self, batch: MetricBatch) -> IngestResponse {
         if self.is_busy {
-            self.n_put_off += 1;
-            return ContributeAnswer::NotNow { reason: "busy".to_owned() };
+            self.n_deferred += 1;
+            return IngestResponse::RetryLater { reason: "busy".to_owned() };
         }
-        let unknown = contribution.points.iter().filter(|(id, _)| !self.names.contains_key(id));
+        let unknown = batch.points.iter().filter(|(id, _)| !self.names.contains_key(id));
         let ids: Vec<_> = unknown.map(|(id, _)| *id).collect();
         if !ids.is_empty() {
-            return ContributeAnswer::Unregistered { ids };
+            return IngestResponse::UnknownMetrics { ids };
         }
         let last_of = |worker: &WorkerId| self.last.get(worker).copied().unwrap_or(0);
-        let is_new = contribution.cuts.iter().any(|cuts| cuts.last > last_of(&cuts.worker));
-        if is_new && contribution.cuts.iter().any(|cuts| cuts.first <= last_of(&cuts.worker)) {
+        let is_new = batch.reports.iter().any(|reports| reports.last > last_of(&reports.worker));
+        if is_new && batch.reports.iter().any(|reports| reports.first <= last_of(&reports.worker)) {
             let stored =
-                self.last.iter().map(|(worker, last)| StoredCut { worker: worker.clone(), last: *last });
-            return ContributeAnswer::Overlaps { stored: stored.collect() };
+                self.last.iter().map(|(worker, last)| IngestedUpTo { worker: worker.clone(), last: *last });
+            return IngestResponse::Overlapping { stored: stored.collect() };
         }
         if is_new {
-            self.seq += 1;
-            for cuts in contribution.cuts {
-                assert_eq!(cuts.first, self.last.get(&cuts.worker).copied().unwrap_or(0) + 1, "no gaps");
-                self.last.insert(cuts.worker, cuts.last);
+            self.index += 1;
+            for reports in batch.reports {
+                assert_eq!(
+                    reports.first,
+                    self.last.get(&reports.worker).copied().unwrap_or(0) + 1,
+                    "no gaps"
+                );
+                self.last.insert(reports.worker, reports.last);
             }
-            for (id, point) in contribution.points {
+            for (id, point) in batch.points {
                 match self.points.get_mut(&id) {
                     Some(known) => assert!(known.merge(&point)),
                     None => drop(self.points.insert(id, point)),
                 }
             }
         }
-        let at = Position { term: 1, seq: self.seq };
-        ContributeAnswer::Stored { at, safe: if self.nothing_is_safe { Position::default() } else { at } }
+        let at = LogPosition { term: 1, index: self.index };
+        IngestResponse::Accepted {
+            at,
+            high_watermark: if self.nothing_is_committed { LogPosition::default() } else { at },
+        }
     }
 
     /// The topology-level point of the metric whose name ends with `name`.
@@ -138,18 +145,19 @@ impl TestLeader {
                 post(async |State(has): State<Shared>, body: Bytes| {
                     let request: RegisterRequest = rmp_serde::from_slice(&body).expect("a request");
                     let mut has = has.lock().expect("unpoisoned");
-                    let claims = request.claims.into_iter().map(|claim| {
-                        has.names.insert(claim.id, claim.name);
-                        Registered::As(claim.id)
+                    let registrations = request.registrations.into_iter().map(|registration| {
+                        has.names.insert(registration.id, registration.name);
+                        Registered::Accepted(registration.id)
                     });
-                    rmp_serde::to_vec(&RegisterAnswer { claims: claims.collect() }).expect("plain values")
+                    rmp_serde::to_vec(&RegisterResponse { results: registrations.collect() })
+                        .expect("plain values")
                 }),
             )
             .route(
-                "/api/v1/metrics/contribute",
+                "/api/v1/metrics/ingest",
                 post(async |State(has): State<Shared>, body: Bytes| {
-                    let contribution = rmp_serde::from_slice(&body).expect("a contribution");
-                    let answer = has.lock().expect("unpoisoned").contribute(contribution);
+                    let batch = rmp_serde::from_slice(&body).expect("a batch");
+                    let answer = has.lock().expect("unpoisoned").ingest(batch);
                     rmp_serde::to_vec(&answer).expect("plain values")
                 }),
             )
@@ -159,7 +167,7 @@ impl TestLeader {
         let api = listener.local_addr().expect("bound").to_string();
         let leader = Leader { nimbus: "n".parse().expect("valid"), api, term: Term(1) };
         let tasks = Tasks::default();
-        tasks.start("nimbus", Ending::Normal, async move {
+        tasks.start("nimbus", OnExit::Ignore, async move {
             axum::serve(listener, routes).await.expect("served");
         });
         let (path, data) = (layout::leader(), record::encode(&leader));

@@ -18,14 +18,14 @@ use super::{
     stored, told,
     upload::UploadKind,
 };
-use stormkeeper_metrics::{MetricId, Minute, Window, contribution::Cuts, protocol::Meta};
+use stormkeeper_metrics::{MetricId, Minute, Window, batch::SequenceRange, protocol::MetricMeta};
 use stormkeeper_model::TopologyId;
 
 /// A change of what is in memory, to be made when the batch is written.
 #[derive(Debug)]
 pub(super) enum Change {
-    Known(Meta),
-    Unknown(Meta),
+    Known(MetricMeta),
+    Unknown(MetricMeta),
     Forgotten(TopologyId),
     Last(TopologyId, Minute),
     Drops(TopologyId, Drops),
@@ -57,8 +57,8 @@ impl Applier<'_> {
                 self.metas(metas, batch, &mut applied);
                 self.drops(topology, drops, batch, &mut applied);
             }
-            Entry::Contribution { topology, minute, cuts, points, drops } => {
-                for Cuts { worker, last, .. } in cuts {
+            Entry::MetricBatch { topology, minute, reports, points, drops } => {
+                for SequenceRange { worker, last, .. } in reports {
                     let record = CutRecord { last: *last, minute: *minute };
                     batch.put(Table::State, &key::cut(topology, worker), &record::encode(&record));
                 }
@@ -79,8 +79,8 @@ impl Applier<'_> {
                 }
             }
             Entry::Forget { topology, ids: None } => self.forget(topology, batch, &mut applied)?,
-            Entry::Ack { uploader, seq } => {
-                let changes = self.queue().ack(uploader, *seq);
+            Entry::Ack { uploader, index } => {
+                let changes = self.queue().ack(uploader, *index);
                 queue_changes(changes, batch, &mut applied);
             }
             Entry::AckMetas { uploader, through } => {
@@ -99,7 +99,7 @@ impl Applier<'_> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn metas(&self, metas: &[Meta], batch: &mut Batch<'_>, applied: &mut Applied) {
+    pub(super) fn metas(&self, metas: &[MetricMeta], batch: &mut Batch<'_>, applied: &mut Applied) {
         let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
         let mut next = self.next_meta;
         for meta in metas {
@@ -208,7 +208,7 @@ impl Applier<'_> {
         batch.delete(Table::State, &key);
         batch.delete(Table::State, &key::registered(n));
         batch.delete(Table::Latest, &key::latest(topology, id));
-        applied.changes.push(Change::Unknown(Meta { id, name }));
+        applied.changes.push(Change::Unknown(MetricMeta { id, name }));
         Ok(())
     }
 
@@ -223,7 +223,7 @@ impl Applier<'_> {
             batch.delete(Table::State, &key::registered(n));
             Ok(ControlFlow::Continue(()))
         })?;
-        for range in [key::metas(topology), key::cuts(topology), key::tracks(topology, None)] {
+        for range in [key::metas(topology), key::reports(topology), key::tracks(topology, None)] {
             batch.delete_range(Table::State, &range);
         }
         batch.delete_range(Table::Latest, &key::all_latest(topology));
@@ -246,8 +246,8 @@ fn queue_changes(changes: Vec<queue::Change>, batch: &mut Batch<'_>, applied: &m
                 batch.put(table, &key::reserved(*minute, topology), &record::encode(reserved));
             }
             Q::Release(minute, topology) => batch.delete(table, &key::reserved(*minute, topology)),
-            Q::Put(entry) => batch.put(table, &key::queued(entry.key.seq), &record::encode(entry)),
-            Q::Remove(seq) => batch.delete(table, &key::queued(*seq)),
+            Q::Put(entry) => batch.put(table, &key::queued(entry.key.index), &record::encode(entry)),
+            Q::Remove(index) => batch.delete(table, &key::queued(*index)),
             Q::Progress(uploader, progress) => {
                 batch.put(table, &key::progress(uploader), &record::encode(progress));
             }
@@ -279,6 +279,6 @@ pub(super) fn commit(changes: Vec<Change>, catalog: &RwLock<Catalog>, queue: &Mu
 }
 
 /// All topologies of some metas.
-pub(super) fn topologies(metas: &[Meta]) -> BTreeSet<&TopologyId> {
+pub(super) fn topologies(metas: &[MetricMeta]) -> BTreeSet<&TopologyId> {
     metas.iter().map(|meta| meta.name.topology()).collect()
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use sha2::{Digest as _, Sha256};
 
 use super::{DropCause, Drops, Fingerprint};
-use stormkeeper_metrics::{MetaType, MetricId, MetricType, Minute, protocol::Meta};
+use stormkeeper_metrics::{MetaType, MetricId, MetricType, Minute, protocol::MetricMeta};
 use stormkeeper_model::TopologyId;
 
 /// The most metrics of all topologies, dead ones too: about 200 MiB of memory.
@@ -76,14 +76,14 @@ impl Catalog {
         (place, &mut self.topologies[place as usize])
     }
 
-    pub(super) fn insert(&mut self, meta: &Meta) {
+    pub(super) fn insert(&mut self, meta: &MetricMeta) {
         let (place, of) = self.entry(meta.name.topology());
         of.fingerprint.count += 1;
         of.fingerprint.digest = of.fingerprint.digest.wrapping_add(digest(meta));
         self.known.insert(meta.id, Known { topology: place, meta: meta.name.meta(), kind: meta.name.kind() });
     }
 
-    pub(super) fn remove(&mut self, meta: &Meta) {
+    pub(super) fn remove(&mut self, meta: &MetricMeta) {
         if self.known.remove(&meta.id).is_some() {
             let (_, of) = self.entry(meta.name.topology());
             of.fingerprint.count -= 1;
@@ -133,7 +133,7 @@ pub(super) fn count(drops: &mut Drops, cause: DropCause, n: u64) {
 
 /// The fingerprint's digest is the sum of these, so the order does not matter, and one can be
 /// taken out again.
-fn digest(meta: &Meta) -> u64 {
+fn digest(meta: &MetricMeta) -> u64 {
     let hash = Sha256::new().chain_update(meta.id.0.to_be_bytes()).chain_update(meta.name.to_string());
     let digest: [u8; 32] = hash.finalize().into();
     digest.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
@@ -143,8 +143,8 @@ fn digest(meta: &Meta) -> u64 {
 mod tests {
     use super::*;
 
-    fn meta(name: &str, id: u64) -> Meta {
-        Meta { id: MetricId(id), name: format!("5@1@t-1-1@@0@sys@{name}").parse().expect("a name") }
+    fn meta(name: &str, id: u64) -> MetricMeta {
+        MetricMeta { id: MetricId(id), name: format!("5@1@t-1-1@@0@sys@{name}").parse().expect("a name") }
     }
 
     #[test]

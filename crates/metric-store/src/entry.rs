@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Drops, Error, Event, record, stored};
-use stormkeeper_metrics::{MetricId, Minute, Point, contribution::Cuts, protocol::Meta};
-use stormkeeper_model::{Position, TopologyId};
+use stormkeeper_metrics::{MetricId, Minute, Point, batch::SequenceRange, protocol::MetricMeta};
+use stormkeeper_model::{LogPosition, TopologyId};
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,11 +16,17 @@ pub(super) enum Entry {
     Metas {
         /// Who registered them.
         topology: TopologyId,
-        metas: Vec<Meta>,
+        metas: Vec<MetricMeta>,
         drops: Drops,
     },
-    /// Points, and the cuts that they were in.
-    Contribution { topology: TopologyId, minute: Minute, cuts: Vec<Cuts>, points: Packed, drops: Drops },
+    /// Points, and the reports that they were in.
+    MetricBatch {
+        topology: TopologyId,
+        minute: Minute,
+        reports: Vec<SequenceRange>,
+        points: Packed,
+        drops: Drops,
+    },
     /// Minutes that are over.
     Close {
         through: Minute,
@@ -36,7 +42,7 @@ pub(super) enum Entry {
     /// Metas that are not known any more; all that there is of the topology when absent.
     Forget { topology: TopologyId, ids: Option<Vec<MetricId>> },
     /// An uploader has an entry of the queue behind it.
-    Ack { uploader: String, seq: u64 },
+    Ack { uploader: String, index: u64 },
     /// An uploader knows the metas up to this one.
     AckMetas { uploader: String, through: u64 },
     /// These upload from now on, and no others.
@@ -48,8 +54,8 @@ impl Entry {
         record::encode(self)
     }
 
-    pub(super) fn decode(position: Position, bytes: &[u8]) -> Result<Self, Error> {
-        record::decode(&format!("log entry {}:{}", position.term, position.seq), bytes)
+    pub(super) fn decode(position: LogPosition, bytes: &[u8]) -> Result<Self, Error> {
+        record::decode(&format!("log entry {}:{}", position.term, position.index), bytes)
     }
 }
 
@@ -127,14 +133,14 @@ mod tests {
         points.push(MetricId(7), &Point::Counter(Counter { count: 300 }));
         points.push(MetricId(9), &Point::Counter(Counter { count: 1 }));
         assert_eq!(points.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [7, 9]);
-        let entry = Entry::Contribution {
+        let entry = Entry::MetricBatch {
             topology: "t-1-1".parse().expect("an id"),
             minute: Minute(5),
-            cuts: vec![Cuts { worker: "w".parse().expect("an id"), first: 1, last: 2 }],
+            reports: vec![SequenceRange { worker: "w".parse().expect("an id"), first: 1, last: 2 }],
             points,
             drops: Drops::default(),
         };
-        let at = Position { term: 1, seq: 2 };
+        let at = LogPosition { term: 1, index: 2 };
         assert_eq!(Entry::decode(at, &entry.encode()).expect("readable"), entry);
         let error = Entry::decode(at, b"\xc1").expect_err("no entry").to_string();
         assert!(error.contains("log entry 1:2"), "{error}");

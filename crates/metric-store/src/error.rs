@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use stormkeeper_model::{Position, Term};
+use stormkeeper_model::{LogPosition, Term};
 
 /// Why the archive did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -83,12 +83,12 @@ pub enum Error {
         last: Term,
     },
     /// Entries that do not go on where the log ends.
-    #[error("entry {}:{} does not follow {}:{}, the end of the log", found.term, found.seq, last.term, last.seq)]
+    #[error("entry {}:{} does not follow {}:{}, the end of the log", found.term, found.index, last.term, last.index)]
     NotNext {
         /// The entry that was given.
-        found: Position,
+        found: LogPosition,
         /// The end of the log.
-        last: Position,
+        last: LogPosition,
     },
     /// The archive should make room for another one, and has what that one lacks.
     #[error(

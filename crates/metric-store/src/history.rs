@@ -11,7 +11,7 @@ use super::{
 };
 use stormkeeper_metrics::{
     MetaType, MetricId, MetricName, Minute, Point, Subject, Window,
-    protocol::{Meta, MetaPage, MetaQuery},
+    protocol::{MetaPage, MetaQuery, MetricMeta},
 };
 use stormkeeper_model::{TaskId, Timestamp, TopologyId, TopologyName};
 
@@ -89,10 +89,10 @@ pub(super) fn points(
     Ok(points)
 }
 
-fn meta(key: &[u8], value: &[u8]) -> Result<Meta, Error> {
+fn meta(key: &[u8], value: &[u8]) -> Result<MetricMeta, Error> {
     let id = key::id_of(key).unwrap_or(MetricId(0));
     let MetaRecord { name, .. } = record::decode("a meta", value)?;
-    Ok(Meta { id, name })
+    Ok(MetricMeta { id, name })
 }
 
 /// The metas of a topology after an id.
@@ -129,7 +129,7 @@ pub(super) fn metas(view: &View<'_>, query: &MetaQuery) -> Result<MetaPage, Erro
 /// Looks at the metrics of a topology that have a last minute; both tables are in the order of
 /// ids, so they are read side by side.
 pub(super) fn latest(view: &View<'_>, query: &LatestQuery) -> Result<LatestPage, Error> {
-    let mut found: Vec<(Meta, Minute, Vec<u8>)> = Vec::new();
+    let mut found: Vec<(MetricMeta, Minute, Vec<u8>)> = Vec::new();
     let (mut n_looked_at, limit) = (0, query.limit.clamp(1, PAGE_MAX));
     let (mut next, mut last) = (None, None);
     let mut latest = view.cursor(Table::Latest);
@@ -260,7 +260,7 @@ fn share(part: u32, parts: u32) -> (MetricId, Option<MetricId>) {
 }
 
 /// The metas that were registered after the `n`th.
-pub(super) fn registered_after(view: &View<'_>, n: u64, limit: usize) -> Result<Vec<Meta>, Error> {
+pub(super) fn registered_after(view: &View<'_>, n: u64, limit: usize) -> Result<Vec<MetricMeta>, Error> {
     let mut metas = Vec::new();
     view.scan(Table::State, &key::registered_after(n), |_, place| {
         if metas.len() >= limit.min(PAGE_MAX) {
@@ -277,7 +277,7 @@ pub(super) fn registered_after(view: &View<'_>, n: u64, limit: usize) -> Result<
 }
 
 /// How many metas were registered up to the last of `metas`; those that are gone do not count.
-pub(super) fn registered_through(view: &View<'_>, metas: &[Meta]) -> Result<u64, Error> {
+pub(super) fn registered_through(view: &View<'_>, metas: &[MetricMeta]) -> Result<u64, Error> {
     let mut through = 0;
     for meta in metas {
         if let Some(value) = view.get(Table::State, &key::meta(meta.name.topology(), meta.id))? {

@@ -1,19 +1,19 @@
-//! Whether a contribution is taken, and what of it. Pure but for the last cuts, which are
+//! Whether a batch is taken, and what of it. Pure but for the last reports, which are
 //! looked up.
 
 use super::{DropCause, Drops, Error, catalog, catalog::Known, entry::Packed};
 use stormkeeper_metrics::{
-    Contribution, MetricId, Minute, Point,
-    contribution::Cuts,
+    MetricBatch, MetricId, Minute, Point,
+    batch::SequenceRange,
     point::{Histogram, Meter},
-    protocol::{NAMES_MAX, StoredCut},
+    protocol::{IngestedUpTo, NAMES_MAX},
 };
 use stormkeeper_model::WorkerId;
 
 /// Clocks of machines differ; what is further ahead than this is not believed.
 const AHEAD_MAX: u32 = 5;
 
-/// What becomes of a contribution.
+/// What becomes of a batch.
 #[derive(Debug, PartialEq)]
 pub(super) enum Decision {
     Take {
@@ -21,9 +21,9 @@ pub(super) enum Decision {
         points: Packed,
         drops: Drops,
     },
-    /// All of its cuts were taken before.
+    /// All of its reports were taken before.
     Duplicate,
-    Overlaps(Vec<StoredCut>),
+    Overlaps(Vec<IngestedUpTo>),
     Unregistered(Vec<MetricId>),
 }
 
@@ -53,32 +53,27 @@ impl Span {
 }
 
 pub(super) fn decide(
-    mut contribution: Contribution,
+    mut batch: MetricBatch,
     span: Span,
     known: impl Fn(MetricId) -> Option<Known>,
     last_cut: impl FnMut(&WorkerId) -> Result<Option<u64>, Error>,
 ) -> Result<Decision, Error> {
-    check(&contribution)?;
+    check(&batch)?;
     let mut drops = Drops::default();
-    if let Some(other) = earlier_cuts(&contribution.cuts, last_cut, &mut drops)? {
+    if let Some(other) = earlier_cuts(&batch.reports, last_cut, &mut drops)? {
         return Ok(other);
     }
-    let unknown: Vec<MetricId> = contribution
-        .points
-        .iter()
-        .map(|(id, _)| *id)
-        .filter(|id| known(*id).is_none())
-        .take(NAMES_MAX)
-        .collect();
+    let unknown: Vec<MetricId> =
+        batch.points.iter().map(|(id, _)| *id).filter(|id| known(*id).is_none()).take(NAMES_MAX).collect();
     if !unknown.is_empty() {
         return Ok(Decision::Unregistered(unknown));
     }
     // In the order of their keys; one that stands twice is added up.
-    contribution.points.sort_by_key(|(id, _)| *id);
-    contribution.points.dedup_by(|(id, later), (before, point)| id == before && point.merge(later));
+    batch.points.sort_by_key(|(id, _)| *id);
+    batch.points.dedup_by(|(id, later), (before, point)| id == before && point.merge(later));
     let mut points = Packed::default();
     let mut n_points = 0;
-    for (id, point) in &contribution.points {
+    for (id, point) in &batch.points {
         if !is_finite(point) {
             catalog::count(&mut drops, DropCause::NotFinite, 1);
         } else if known(*id).is_some_and(|known| known.kind != point.kind()) {
@@ -88,7 +83,7 @@ pub(super) fn decide(
             n_points += 1;
         }
     }
-    let (minute, cause) = span.clamp(contribution.minute);
+    let (minute, cause) = span.clamp(batch.minute);
     if let Some(cause) = cause {
         catalog::count(&mut drops, cause, n_points);
     }
@@ -96,38 +91,38 @@ pub(super) fn decide(
 }
 
 /// Refuses what no one in his senses sends.
-fn check(contribution: &Contribution) -> Result<(), Error> {
+fn check(batch: &MetricBatch) -> Result<(), Error> {
     let fail = |reason: &str| {
-        let Contribution { topology, minute, .. } = contribution;
-        Err(Error::Invalid(format!("the contribution of {topology} to {minute} {reason}")))
+        let MetricBatch { topology, minute, .. } = batch;
+        Err(Error::Invalid(format!("the batch of {topology} to {minute} {reason}")))
     };
-    if contribution.cuts.is_empty() {
-        return fail("has no cuts");
+    if batch.reports.is_empty() {
+        return fail("has no reports");
     }
-    if contribution.cuts.iter().any(|cuts| cuts.first == 0 || cuts.first > cuts.last) {
-        return fail("has cuts that do not count from 1 up");
+    if batch.reports.iter().any(|reports| reports.first == 0 || reports.first > reports.last) {
+        return fail("has reports that do not count from 1 up");
     }
-    let mut workers: Vec<&WorkerId> = contribution.cuts.iter().map(|cuts| &cuts.worker).collect();
+    let mut workers: Vec<&WorkerId> = batch.reports.iter().map(|reports| &reports.worker).collect();
     workers.sort();
     if workers.windows(2).any(|pair| pair[0] == pair[1]) {
-        return fail("has cuts of one launch twice");
+        return fail("has reports of one launch twice");
     }
     Ok(())
 }
 
-/// What the cuts that were taken before make of these; `None` when all are new. Cuts that never
+/// What the reports that were taken before make of these; `None` when all are new. Cuts that never
 /// came are counted.
 fn earlier_cuts(
-    cuts: &[Cuts],
+    reports: &[SequenceRange],
     mut last_cut: impl FnMut(&WorkerId) -> Result<Option<u64>, Error>,
     drops: &mut Drops,
 ) -> Result<Option<Decision>, Error> {
     let mut stored = Vec::new();
     let (mut all_taken, mut none_taken, mut n_missing) = (true, true, 0_u64);
-    for Cuts { worker, first, last } in cuts {
+    for SequenceRange { worker, first, last } in reports {
         let before = last_cut(worker)?;
         if let Some(last) = before {
-            stored.push(StoredCut { worker: worker.clone(), last });
+            stored.push(IngestedUpTo { worker: worker.clone(), last });
         }
         let before = before.unwrap_or_default();
         all_taken &= *last <= before;
@@ -166,17 +161,17 @@ mod tests {
 
     fn take(
         minute: u32,
-        cuts: &[(u64, u64)],
+        reports: &[(u64, u64)],
         points: Vec<(u64, Point)>,
         last: Option<u64>,
     ) -> Result<Decision, Error> {
-        let contribution = Contribution {
+        let batch = MetricBatch {
             topology: "t-1-1".parse().expect("an id"),
             minute: Minute(minute),
-            cuts: cuts
+            reports: reports
                 .iter()
                 .enumerate()
-                .map(|(n, (first, last))| Cuts {
+                .map(|(n, (first, last))| SequenceRange {
                     worker: format!("w{n}").parse().expect("an id"),
                     first: *first,
                     last: *last,
@@ -188,7 +183,7 @@ mod tests {
             let kind = if id.0 < 10 { MetricType::Counter } else { MetricType::Gauge };
             (id.0 < 20).then_some(Known { topology: 0, meta: MetaType::Task, kind })
         };
-        decide(contribution, Span::new(Minute(10_000), 1000), known, |_| Ok(last))
+        decide(batch, Span::new(Minute(10_000), 1000), known, |_| Ok(last))
     }
 
     fn counter(count: u64) -> Point {
@@ -235,7 +230,7 @@ mod tests {
     #[test]
     fn each_cut_is_taken_once() {
         let with =
-            |cuts: &[(u64, u64)], last| take(10_000, cuts, vec![(1, counter(1))], last).expect("sense");
+            |reports: &[(u64, u64)], last| take(10_000, reports, vec![(1, counter(1))], last).expect("sense");
         assert_eq!(drops(with(&[(1, 2)], None)), []);
         assert_eq!(drops(with(&[(4, 4)], Some(3))), []);
         assert_eq!(drops(with(&[(6, 6)], Some(3))), [(DropCause::MissingCut, 2)]);
@@ -246,14 +241,14 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused_and_what_is_odd_is_counted() {
-        for cuts in [&[][..], &[(0, 1)], &[(2, 1)]] {
-            take(10_000, cuts, Vec::new(), None).expect_err("no sense");
+        for reports in [&[][..], &[(0, 1)], &[(2, 1)]] {
+            take(10_000, reports, Vec::new(), None).expect_err("no sense");
         }
-        let twice = Cuts { worker: "w".parse().expect("an id"), first: 1, last: 1 };
-        let twice = Contribution {
+        let twice = SequenceRange { worker: "w".parse().expect("an id"), first: 1, last: 1 };
+        let twice = MetricBatch {
             topology: "t-1-1".parse().expect("an id"),
             minute: Minute(10_000),
-            cuts: vec![twice.clone(), Cuts { first: 2, last: 2, ..twice }],
+            reports: vec![twice.clone(), SequenceRange { first: 2, last: 2, ..twice }],
             points: Vec::new(),
         };
         let decided = decide(twice, Span::new(Minute(10_000), 1000), |_| None, |_| Ok(None));

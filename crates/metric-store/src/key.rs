@@ -36,7 +36,7 @@ impl Table {
 #[repr(u8)]
 enum Kind {
     Setting = 1,
-    Meta = 2,
+    MetricMeta = 2,
     Registered = 3,
     Cut = 4,
     Reserved = 5,
@@ -102,15 +102,15 @@ pub(super) fn setting(setting: Setting) -> Vec<u8> {
 }
 
 pub(super) fn meta(topology: &TopologyId, id: MetricId) -> Vec<u8> {
-    number(name(key(Kind::Meta), topology.as_str()), &id.0.to_be_bytes())
+    number(name(key(Kind::MetricMeta), topology.as_str()), &id.0.to_be_bytes())
 }
 
 pub(super) fn metas(topology: &TopologyId) -> Range {
-    below(name(key(Kind::Meta), topology.as_str()))
+    below(name(key(Kind::MetricMeta), topology.as_str()))
 }
 
 pub(super) fn all_metas() -> Range {
-    below(key(Kind::Meta))
+    below(key(Kind::MetricMeta))
 }
 
 /// The id at the end of a key.
@@ -131,7 +131,7 @@ pub(super) fn cut(topology: &TopologyId, worker: &WorkerId) -> Vec<u8> {
     number(name(key(Kind::Cut), topology.as_str()), worker.as_str().as_bytes())
 }
 
-pub(super) fn cuts(topology: &TopologyId) -> Range {
+pub(super) fn reports(topology: &TopologyId) -> Range {
     below(name(key(Kind::Cut), topology.as_str()))
 }
 
@@ -152,8 +152,8 @@ pub(super) fn parse_reserved(key: &[u8]) -> Option<(Minute, TopologyId)> {
     Some((Minute(u32::from_be_bytes(*minute)), std::str::from_utf8(topology).ok()?.parse().ok()?))
 }
 
-pub(super) fn queued(seq: u64) -> Vec<u8> {
-    number(key(Kind::Queue), &seq.to_be_bytes())
+pub(super) fn queued(index: u64) -> Vec<u8> {
+    number(key(Kind::Queue), &index.to_be_bytes())
 }
 
 pub(super) fn all_queued() -> Range {
@@ -254,8 +254,8 @@ pub(super) fn all_latest(topology: &TopologyId) -> Range {
 }
 
 /// Of [`Table::Log`].
-pub(super) fn log(seq: u64) -> [u8; 8] {
-    seq.to_be_bytes()
+pub(super) fn log(index: u64) -> [u8; 8] {
+    index.to_be_bytes()
 }
 
 #[cfg(test)]

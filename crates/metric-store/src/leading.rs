@@ -16,8 +16,8 @@ use super::{
     writer::{Shared, Writer},
 };
 use stormkeeper_metrics::{
-    Contribution, MetricId, MetricName, Minute, Window,
-    protocol::{RegisterAnswer, RegisterRequest},
+    MetricBatch, MetricId, MetricName, Minute, Window,
+    protocol::{RegisterRequest, RegisterResponse},
 };
 use stormkeeper_model::{Term, TopologyId, WorkerId};
 
@@ -32,12 +32,12 @@ pub(super) fn name_of(shared: &Shared, view: &View<'_>, id: MetricId) -> Result<
     Ok(value.map(|bytes| record::decode::<MetaRecord>("a meta", &bytes)).transpose()?.map(|meta| meta.name))
 }
 
-/// Gives each claim its id, and makes known those that are new.
+/// Gives each registration its id, and makes known those that are new.
 pub(super) fn register(
     writer: &mut Writer,
     term: Term,
     request: &RegisterRequest,
-) -> Result<RegisterAnswer, Error> {
+) -> Result<RegisterResponse, Error> {
     writer.lead(term)?;
     let shared = Arc::clone(&writer.shared);
     let decision = shared.store.with(|view| {
@@ -49,25 +49,21 @@ pub(super) fn register(
             per_topology_max: shared.options.names_per_topology_max as u64,
             n_free: METAS_MAX.saturating_sub(shared.catalog().len()) as u64,
         }
-        .decide(&request.claims)
+        .decide(&request.registrations)
     })?;
     if !decision.new.is_empty() || !decision.drops.is_empty() {
         tell_of_drops(&request.topology, &decision.drops);
         let topology = request.topology.clone();
         writer.append(term, &Entry::Metas { topology, metas: decision.new, drops: decision.drops })?;
     }
-    Ok(RegisterAnswer { claims: decision.answers })
+    Ok(RegisterResponse { results: decision.answers })
 }
 
-/// Takes a contribution, or says why not.
-pub(super) fn contribute(
-    writer: &mut Writer,
-    term: Term,
-    contribution: Contribution,
-) -> Result<Taken, Error> {
+/// Takes a batch, or says why not.
+pub(super) fn ingest(writer: &mut Writer, term: Term, batch: MetricBatch) -> Result<Taken, Error> {
     writer.lead(term)?;
     let shared = Arc::clone(&writer.shared);
-    let (topology, cuts) = (contribution.topology.clone(), contribution.cuts.clone());
+    let (topology, reports) = (batch.topology.clone(), batch.reports.clone());
     let options = &shared.options;
     let span = Span::new(Minute::of(options.clock.now()), options.retention.minutes(Window::M1));
     let decision = shared.store.with(|view| {
@@ -77,12 +73,12 @@ pub(super) fn contribute(
             let record = value.map(|bytes| record::decode::<CutRecord>("the last cut of a launch", &bytes));
             Ok(record.transpose()?.map(|record| record.last))
         };
-        intake::decide(contribution, span, |id| catalog.get(id), last_cut)
+        intake::decide(batch, span, |id| catalog.get(id), last_cut)
     })?;
     match decision {
         Decision::Take { minute, points, drops } => {
             tell_of_drops(&topology, &drops);
-            writer.append(term, &Entry::Contribution { topology, minute, cuts, points, drops })?;
+            writer.append(term, &Entry::MetricBatch { topology, minute, reports, points, drops })?;
             Ok(Taken::Stored(writer.last))
         }
         Decision::Duplicate => Ok(Taken::Stored(writer.last)),
@@ -95,7 +91,7 @@ pub(super) fn contribute(
 fn tell_of_drops(topology: &TopologyId, drops: &Drops) {
     for (cause, n) in drops {
         let what = match cause {
-            DropCause::MissingCut => "cuts never came",
+            DropCause::MissingCut => "reports never came",
             DropCause::FromFuture | DropCause::TooOld => "points count for another minute",
             DropCause::InvalidName | DropCause::TooManyNames => "names were refused",
             DropCause::IdTaken => "names got another id",

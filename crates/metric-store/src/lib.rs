@@ -13,7 +13,7 @@
 //!   in: the same entries make the same archive on every nimbus.
 //! - What cannot be opened is an error that says what to do. Nothing is ever wiped.
 //!
-//! Start reading at [`Archive`].
+//! Start reading at [`MetricStore`].
 
 mod apply;
 mod catalog;
@@ -43,7 +43,7 @@ mod tests;
 
 pub use error::Error;
 pub use event::{Event, HistoryEntry, TrackEntry};
-pub use handle::Archive;
+pub use handle::MetricStore;
 pub use options::{Options, Retention};
 pub use query::{DropCause, Drops, Fingerprint, LatestPage, LatestQuery, LatestRow, Status, Taken};
 pub use upload::{PayloadPage, QueueStatus, Upload, UploadKey, UploadKind, UploaderStatus};

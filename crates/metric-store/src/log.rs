@@ -11,7 +11,7 @@ use super::{
     store::{Batch, View},
 };
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
-use stormkeeper_model::{Position, Timestamp};
+use stormkeeper_model::{LogPosition, Timestamp};
 
 /// The log goes in pieces of about this size, so that going costs one write for many entries.
 const SEGMENT_BYTES: u64 = 4 << 20;
@@ -29,7 +29,7 @@ const PAGE_ENTRIES_MAX: usize = 10_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Shape {
     /// The last entry that is gone.
-    pub(super) base: Position,
+    pub(super) base: LogPosition,
     segments: Vec<Segment>,
     /// The one that still grows.
     #[serde(skip)]
@@ -37,19 +37,19 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn load(view: &View<'_>, last: Position, now: Timestamp) -> Result<Self, Error> {
+    pub(super) fn load(view: &View<'_>, last: LogPosition, now: Timestamp) -> Result<Self, Error> {
         let mut shape: Self = match view.get(Table::State, &key::setting(Setting::Segments))? {
             Some(bytes) => record::decode("the parts of the log", &bytes)?,
             None => Self::default(),
         };
-        let known = shape.segments.last().map_or(shape.base.seq, |segment| segment.last);
-        if last.seq > known {
+        let known = shape.segments.last().map_or(shape.base.index, |segment| segment.last);
+        if last.index > known {
             let mut bytes = 0;
-            view.scan(Table::Log, &entries(known + 1, last.seq), |key, value| {
+            view.scan(Table::Log, &entries(known + 1, last.index), |key, value| {
                 bytes += split(key::number_of(key).unwrap_or_default(), value)?.1.len() as u64;
                 Ok(ControlFlow::Continue(()))
             })?;
-            shape.open = Some(Segment { term: last.term, last: last.seq, bytes, at: now });
+            shape.open = Some(Segment { term: last.term, last: last.index, bytes, at: now });
         }
         Ok(shape)
     }
@@ -57,7 +57,7 @@ impl Shape {
     /// Adds an entry, and lets the oldest go that are over the bounds.
     pub(super) fn with(
         &self,
-        at: Position,
+        at: LogPosition,
         bytes: u64,
         now: Timestamp,
         max: (u64, Duration),
@@ -65,7 +65,7 @@ impl Shape {
         let mut shape = self.clone();
         let begun = shape.open.map_or(now, |open| open.at);
         let so_far = shape.open.map_or(0, |open| open.bytes);
-        let grown = Segment { term: at.term, last: at.seq, bytes: so_far + bytes, at: begun };
+        let grown = Segment { term: at.term, last: at.index, bytes: so_far + bytes, at: begun };
         let is_full = grown.bytes >= SEGMENT_BYTES || now.since(begun) >= SEGMENT_AGE;
         if !is_full {
             shape.open = Some(grown);
@@ -83,9 +83,9 @@ impl Shape {
                 goes
             })
             .count();
-        let from = shape.base.seq + 1;
+        let from = shape.base.index + 1;
         let Some(last) = shape.segments.drain(..n_gone).next_back() else { return (shape, Trim::Keep) };
-        shape.base = Position { term: last.term, seq: last.last };
+        shape.base = LogPosition { term: last.term, index: last.last };
         (shape, Trim::Drop(entries(from, last.last)))
     }
 
@@ -123,9 +123,9 @@ pub(super) fn stored(term: i32, entry: &[u8]) -> Vec<u8> {
     [&term.to_be_bytes()[..], entry].concat()
 }
 
-fn split(seq: u64, value: &[u8]) -> Result<(i32, &[u8]), Error> {
+fn split(index: u64, value: &[u8]) -> Result<(i32, &[u8]), Error> {
     let (term, entry) = value.split_first_chunk().ok_or_else(|| Error::Unreadable {
-        what: format!("log entry {seq}"),
+        what: format!("log entry {index}"),
         detail: "it is too short".to_owned(),
     })?;
     Ok((i32::from_be_bytes(*term), entry))
@@ -134,43 +134,43 @@ fn split(seq: u64, value: &[u8]) -> Result<(i32, &[u8]), Error> {
 /// The entries after those that the asker has, up to `last`, the last one on disk.
 pub(super) fn after(
     view: &View<'_>,
-    base: Position,
-    last: Position,
+    base: LogPosition,
+    last: LogPosition,
     query: &LogQuery,
 ) -> Result<LogPage, Error> {
-    let has = Position { term: query.term, seq: query.seq };
+    let has = LogPosition { term: query.term, index: query.index };
     if !agrees(view, base, last, has)? {
         return Ok(LogPage::Diverged);
     }
     let (mut page, mut bytes, max) = (Vec::new(), 0, query.max_bytes.min(PAGE_BYTES_MAX));
     let mut gap = false;
-    view.scan(Table::Log, &entries(has.seq + 1, last.seq), |key, value| {
-        let seq = key::number_of(key).unwrap_or_default();
-        let (term, entry) = split(seq, value)?;
+    view.scan(Table::Log, &entries(has.index + 1, last.index), |key, value| {
+        let index = key::number_of(key).unwrap_or_default();
+        let (term, entry) = split(index, value)?;
         // It was trimmed while this was read.
-        gap = seq != has.seq + 1 + page.len() as u64;
+        gap = index != has.index + 1 + page.len() as u64;
         let is_full = bytes > 0 && bytes + entry.len() as u64 > max || page.len() >= PAGE_ENTRIES_MAX;
         if gap || is_full {
             return Ok(ControlFlow::Break(()));
         }
         bytes += entry.len() as u64;
-        page.push((Position { term, seq }, entry.to_vec()));
+        page.push((LogPosition { term, index }, entry.to_vec()));
         Ok(ControlFlow::Continue(()))
     })?;
-    let gap = gap || page.is_empty() && has.seq < last.seq;
+    let gap = gap || page.is_empty() && has.index < last.index;
     Ok(if gap { LogPage::Diverged } else { LogPage::Entries { entries: page, last } })
 }
 
 /// Whether the entry that the asker has last is the one that stands there.
-fn agrees(view: &View<'_>, base: Position, last: Position, has: Position) -> Result<bool, Error> {
-    if has.seq < base.seq || has.seq > last.seq {
+fn agrees(view: &View<'_>, base: LogPosition, last: LogPosition, has: LogPosition) -> Result<bool, Error> {
+    if has.index < base.index || has.index > last.index {
         return Ok(false);
     }
-    if has.seq == base.seq || has.seq == 0 {
-        return Ok(has.term == base.term || has.seq == 0);
+    if has.index == base.index || has.index == 0 {
+        return Ok(has.term == base.term || has.index == 0);
     }
-    let Some(value) = view.get(Table::Log, &key::log(has.seq))? else { return Ok(false) };
-    Ok(split(has.seq, &value)?.0 == has.term)
+    let Some(value) = view.get(Table::Log, &key::log(has.index))? else { return Ok(false) };
+    Ok(split(has.index, &value)?.0 == has.term)
 }
 
 #[cfg(test)]
@@ -182,8 +182,8 @@ mod tests {
         let at = |secs: u64| Timestamp::from_millis(secs * 1000);
         let max = (10 << 20, Duration::from_secs(3600));
         let (mut shape, mut dropped) = (Shape::default(), Vec::new());
-        for seq in 1..=10 {
-            let (next, trim) = shape.with(Position { term: 3, seq }, 3 << 20, at(seq), max);
+        for index in 1..=10 {
+            let (next, trim) = shape.with(LogPosition { term: 3, index }, 3 << 20, at(index), max);
             if let Trim::Drop(range) = trim {
                 dropped.push((key::number_of(&range.0), key::number_of(&range.1)));
             }
@@ -191,10 +191,10 @@ mod tests {
         }
         // Two entries are a piece; one piece and the open one fit.
         assert_eq!(dropped, [(Some(1), Some(3)), (Some(3), Some(5)), (Some(5), Some(7)), (Some(7), Some(9))]);
-        assert_eq!(shape.base, Position { term: 3, seq: 8 });
+        assert_eq!(shape.base, LogPosition { term: 3, index: 8 });
         assert_eq!(shape.bytes(), 6 << 20);
-        let (shape, trim) = shape.with(Position { term: 4, seq: 11 }, 5 << 20, at(4000), max);
+        let (shape, trim) = shape.with(LogPosition { term: 4, index: 11 }, 5 << 20, at(4000), max);
         assert!(matches!(trim, Trim::Drop(_)));
-        assert_eq!(shape.base, Position { term: 3, seq: 10 });
+        assert_eq!(shape.base, LogPosition { term: 3, index: 10 });
     }
 }

@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use stormkeeper_metrics::{
     MetaType, MetricId, Minute, Point, Window,
-    protocol::{Meta, StoredCut},
+    protocol::{IngestedUpTo, MetricMeta},
 };
-use stormkeeper_model::{ComponentId, Position, StreamId, TaskId, TopologyId};
+use stormkeeper_model::{ComponentId, LogPosition, StreamId, TaskId, TopologyId};
 
-/// What became of a contribution in the archive.
+/// What became of a batch in the archive.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Taken {
-    /// It is stored, or all of its cuts were before. The log on disk reaches to here at least.
-    Stored(Position),
-    /// Some of its cuts were stored before, so nothing of it was: the last cut that is stored,
+    /// It is stored, or all of its reports were before. The log on disk reaches to here at least.
+    Stored(LogPosition),
+    /// Some of its reports were stored before, so nothing of it was: the last cut that is stored,
     /// of each of its launches that has any.
-    Overlaps(Vec<StoredCut>),
+    Overlaps(Vec<IngestedUpTo>),
     /// Metrics that nobody registered; nothing was stored.
     Unregistered(Vec<MetricId>),
 }
@@ -79,7 +79,7 @@ pub struct LatestPage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LatestRow {
     /// Which.
-    pub meta: Meta,
+    pub meta: MetricMeta,
     /// The last minute that it has a point of.
     pub minute: Minute,
     /// The window that ends with that minute.
@@ -105,13 +105,13 @@ impl fmt::Display for Fingerprint {
 /// Why something was left out, or taken otherwise than it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum DropCause {
-    /// A claim that is no metric name, or of another topology. Counts claims.
+    /// A registration that is no metric name, or of another topology. Counts registrations.
     InvalidName,
-    /// A claim of a topology that has too many. Counts claims.
+    /// A registration of a topology that has too many. Counts registrations.
     TooManyNames,
-    /// A claimed id that was another metric's. Counts claims; they got another id.
+    /// A claimed id that was another metric's. Counts registrations; they got another id.
     IdTaken,
-    /// Cuts that never came. Counts cuts.
+    /// Cuts that never came. Counts reports.
     MissingCut,
     /// Points of a minute that is still far off; they count for the current one. Counts points.
     FromFuture,
@@ -165,7 +165,7 @@ pub struct Status {
     /// About how many bytes it has on disk.
     pub bytes: u64,
     /// The last entry of its log on disk.
-    pub position: Position,
+    pub position: LogPosition,
     /// The oldest entry of its log.
     pub log_from: u64,
     /// About how many bytes its log has.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{DropCause, Drops, Error, catalog};
 use stormkeeper_metrics::{
     MetricId, MetricName, name,
-    protocol::{Claim, Meta, Registered},
+    protocol::{MetricMeta, Registered, Registration},
 };
 use stormkeeper_model::TopologyId;
 
@@ -16,10 +16,10 @@ const PROBES_MAX: u32 = 4;
 /// What registering decides.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Decision {
-    /// One for each claim.
+    /// One for each registration.
     pub(super) answers: Vec<Registered>,
     /// Those that were not known.
-    pub(super) new: Vec<Meta>,
+    pub(super) new: Vec<MetricMeta>,
     pub(super) drops: Drops,
 }
 
@@ -40,18 +40,18 @@ impl<N> Registry<'_, N>
 where
     N: FnMut(MetricId) -> Result<Option<MetricName>, Error>,
 {
-    pub(super) fn decide(mut self, claims: &[Claim]) -> Result<Decision, Error> {
+    pub(super) fn decide(mut self, registrations: &[Registration]) -> Result<Decision, Error> {
         let mut decision = Decision::default();
         // What this request itself takes.
         let mut taken: HashMap<MetricId, MetricName> = HashMap::new();
         let mut n_new: HashMap<TopologyId, u64> = HashMap::new();
-        for claim in claims {
-            let answer = match self.parse(&claim.name) {
+        for registration in registrations {
+            let answer = match self.parse(&registration.name) {
                 Err(reason) => {
                     catalog::count(&mut decision.drops, DropCause::InvalidName, 1);
-                    Registered::Refused(reason)
+                    Registered::Rejected(reason)
                 }
-                Ok(name) => self.place(name, claim, &mut taken, &mut n_new, &mut decision)?,
+                Ok(name) => self.place(name, registration, &mut taken, &mut n_new, &mut decision)?,
             };
             decision.answers.push(answer);
         }
@@ -70,7 +70,7 @@ where
     fn place(
         &mut self,
         name: MetricName,
-        claim: &Claim,
+        registration: &Registration,
         taken: &mut HashMap<MetricId, MetricName>,
         n_new: &mut HashMap<TopologyId, u64>,
         decision: &mut Decision,
@@ -85,7 +85,7 @@ where
                 None => (self.name_of)(*id)?,
             };
             match owner {
-                Some(owner) if owner == name => return Ok(Registered::As(*id)),
+                Some(owner) if owner == name => return Ok(Registered::Accepted(*id)),
                 Some(_) => {}
                 None => free.push(*id),
             }
@@ -94,23 +94,23 @@ where
         let n = n_new.entry(of.clone()).or_default();
         if (self.n_known)(&of) + *n >= self.per_topology_max || decision.new.len() as u64 >= self.n_free {
             catalog::count(&mut decision.drops, DropCause::TooManyNames, 1);
-            return Ok(Registered::Refused(format!(
+            return Ok(Registered::Rejected(format!(
                 "{of} has too many metrics ({})",
                 (self.n_known)(&of) + *n
             )));
         }
         // What the measurer used so far is adopted; ids that do not belong to the name are not.
-        let Some(id) = free.iter().find(|id| **id == claim.id).or(free.first()).copied() else {
+        let Some(id) = free.iter().find(|id| **id == registration.id).or(free.first()).copied() else {
             catalog::count(&mut decision.drops, DropCause::IdTaken, 1);
-            return Ok(Registered::Refused(format!("all {PROBES_MAX} ids of {text} are taken")));
+            return Ok(Registered::Rejected(format!("all {PROBES_MAX} ids of {text} are taken")));
         };
-        if id != claim.id && probes.contains(&claim.id) {
+        if id != registration.id && probes.contains(&registration.id) {
             catalog::count(&mut decision.drops, DropCause::IdTaken, 1);
         }
         *n += 1;
         taken.insert(id, name.clone());
-        decision.new.push(Meta { id, name });
-        Ok(Registered::As(id))
+        decision.new.push(MetricMeta { id, name });
+        Ok(Registered::Accepted(id))
     }
 }
 
@@ -127,7 +127,12 @@ mod tests {
         MetricId(u64::from(probe) + 1)
     }
 
-    fn decide(id_of: fn(&str, u32) -> MetricId, known: &[Meta], claims: &[Claim], max: u64) -> Decision {
+    fn decide(
+        id_of: fn(&str, u32) -> MetricId,
+        known: &[MetricMeta],
+        registrations: &[Registration],
+        max: u64,
+    ) -> Decision {
         Registry {
             topology: &"t-1-1".parse().expect("an id"),
             id_of,
@@ -136,48 +141,60 @@ mod tests {
             per_topology_max: max,
             n_free: 100,
         }
-        .decide(claims)
+        .decide(registrations)
         .expect("nothing is read from a disk")
     }
 
-    fn claim(n: u32, id: u64) -> Claim {
-        Claim { name: name(n), id: MetricId(id) }
+    fn registration(n: u32, id: u64) -> Registration {
+        Registration { name: name(n), id: MetricId(id) }
     }
 
     #[test]
     fn names_that_meet_in_one_id_get_the_next() {
-        let decision = decide(colliding, &[], &[claim(1, 1), claim(2, 1), claim(1, 1)], 10);
-        let ids = [1, 2, 1].map(|id| Registered::As(MetricId(id)));
+        let decision =
+            decide(colliding, &[], &[registration(1, 1), registration(2, 1), registration(1, 1)], 10);
+        let ids = [1, 2, 1].map(|id| Registered::Accepted(MetricId(id)));
         assert_eq!(decision.answers, ids);
         assert_eq!(decision.new.len(), 2);
         assert_eq!(decision.drops, Drops::from([(DropCause::IdTaken, 1)]));
         // Again, with another one before: each keeps what it has.
-        let again = decide(colliding, &decision.new, &[claim(2, 2), claim(1, 1), claim(3, 3)], 10);
-        assert_eq!(again.answers, [2, 1, 3].map(|id| Registered::As(MetricId(id))));
+        let again = decide(
+            colliding,
+            &decision.new,
+            &[registration(2, 2), registration(1, 1), registration(3, 3)],
+            10,
+        );
+        assert_eq!(again.answers, [2, 1, 3].map(|id| Registered::Accepted(MetricId(id))));
     }
 
     #[test]
     fn what_was_used_so_far_is_adopted_when_it_is_the_names_and_free() {
         // A leader that knows nothing: the second name had met the first one before.
-        let decision = decide(colliding, &[], &[claim(2, 2), claim(1, 1)], 10);
-        assert_eq!(decision.answers, [2, 1].map(|id| Registered::As(MetricId(id))));
+        let decision = decide(colliding, &[], &[registration(2, 2), registration(1, 1)], 10);
+        assert_eq!(decision.answers, [2, 1].map(|id| Registered::Accepted(MetricId(id))));
         // An id that is none of the name's.
-        let decision = decide(colliding, &[], &[claim(1, 77)], 10);
-        assert_eq!(decision.answers, [Registered::As(MetricId(1))]);
-        let all = [claim(1, 0), claim(2, 0), claim(3, 0), claim(4, 0), claim(5, 0)];
-        assert!(matches!(decide(colliding, &[], &all, 10).answers[4], Registered::Refused(_)));
+        let decision = decide(colliding, &[], &[registration(1, 77)], 10);
+        assert_eq!(decision.answers, [Registered::Accepted(MetricId(1))]);
+        let all = [
+            registration(1, 0),
+            registration(2, 0),
+            registration(3, 0),
+            registration(4, 0),
+            registration(5, 0),
+        ];
+        assert!(matches!(decide(colliding, &[], &all, 10).answers[4], Registered::Rejected(_)));
     }
 
     #[test]
     fn what_is_no_name_of_the_topology_or_too_much_is_refused_and_counted() {
-        let foreign = Claim { name: name(1).replace("t-1-1", "u-1-1"), id: MetricId(1) };
-        let cluster = Claim { name: name(1).replace("t-1-1", name::CLUSTER), id: MetricId(1) };
-        let letters = Claim { name: "PC@t-1-1@@@sys@m1".to_owned(), id: MetricId(1) };
-        let bad = Claim { name: "rubbish".to_owned(), id: MetricId(1) };
-        let claims = [foreign, bad, claim(1, 0), letters, cluster, claim(2, 0)];
-        let decision = decide(MetricId::of, &[], &claims, 1);
+        let foreign = Registration { name: name(1).replace("t-1-1", "u-1-1"), id: MetricId(1) };
+        let cluster = Registration { name: name(1).replace("t-1-1", name::CLUSTER), id: MetricId(1) };
+        let letters = Registration { name: "PC@t-1-1@@@sys@m1".to_owned(), id: MetricId(1) };
+        let bad = Registration { name: "rubbish".to_owned(), id: MetricId(1) };
+        let registrations = [foreign, bad, registration(1, 0), letters, cluster, registration(2, 0)];
+        let decision = decide(MetricId::of, &[], &registrations, 1);
         let refused: Vec<bool> =
-            decision.answers.iter().map(|answer| matches!(answer, Registered::Refused(_))).collect();
+            decision.answers.iter().map(|answer| matches!(answer, Registered::Rejected(_))).collect();
         assert_eq!(refused, [true, true, false, false, false, true]);
         assert_eq!(decision.answers[2], decision.answers[3], "one name in two spellings");
         let drops = Drops::from([(DropCause::InvalidName, 2), (DropCause::TooManyNames, 1)]);

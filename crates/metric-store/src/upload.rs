@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use stormkeeper_metrics::{MetaType, MetricId, Minute, Point, protocol::Meta};
+use stormkeeper_metrics::{MetaType, MetricId, Minute, Point, protocol::MetricMeta};
 use stormkeeper_model::TopologyId;
 
 /// Which part of a topology's minute an upload holds, as JStorm divides them.
@@ -43,7 +43,7 @@ impl UploadKind {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UploadKey {
     /// Its number in the queue: later ones are larger.
-    pub seq: u64,
+    pub index: u64,
     /// Whose metrics they are.
     pub topology: TopologyId,
     /// Of which minute.
@@ -58,7 +58,7 @@ pub struct UploadKey {
 
 impl fmt::Display for UploadKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {} of {}", self.seq, self.kind.word(), self.topology, self.minute)?;
+        write!(f, "{} {} {} of {}", self.index, self.kind.word(), self.topology, self.minute)?;
         if self.parts > 1 {
             write!(f, " ({} of {})", self.part + 1, self.parts)?;
         }
@@ -69,7 +69,7 @@ impl fmt::Display for UploadKey {
 /// An entry that an uploader has now, until it acknowledges or refuses it or its time is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
-    /// What to upload; [`super::Archive::payload`] reads it.
+    /// What to upload; [`super::MetricStore::payload`] reads it.
     pub key: UploadKey,
     /// How often this uploader had it before, since this process started.
     pub attempts: u32,
@@ -83,7 +83,7 @@ pub struct Upload {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PayloadPage {
     /// Metrics and what they were in the minute.
-    pub points: Vec<(Meta, Point)>,
+    pub points: Vec<(MetricMeta, Point)>,
     /// The id to go on after; none when this was the last page. A page may be empty and yet
     /// not the last.
     pub next: Option<MetricId>,

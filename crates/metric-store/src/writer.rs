@@ -24,8 +24,8 @@ use super::{
     record::{self, MetaRecord},
     store::{Former, Store, View},
 };
-use stormkeeper_metrics::{MetricId, Minute, Window, protocol::Meta};
-use stormkeeper_model::{Position, Term, TopologyId, clock::Monotonic};
+use stormkeeper_metrics::{MetricId, Minute, Window, protocol::MetricMeta};
+use stormkeeper_model::{LogPosition, Term, TopologyId, clock::Monotonic};
 use stormkeeper_runtime::watch;
 
 /// The most jobs of one group: more would make the first of them wait.
@@ -47,7 +47,7 @@ pub(super) struct Shared {
     // Held for one step of the queue.
     pub(super) queue: Mutex<Queue>,
     // The log as it is on disk: what it holds, and its last entry.
-    pub(super) log: Mutex<(Shape, Position)>,
+    pub(super) log: Mutex<(Shape, LogPosition)>,
     // Why the last write failed, until one succeeds.
     pub(super) failure: Mutex<Option<String>>,
     pub(super) queue_changed: watch::Sender<u64>,
@@ -62,7 +62,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn log(&self) -> (Shape, Position) {
+    pub(super) fn log(&self) -> (Shape, LogPosition) {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -90,7 +90,7 @@ pub(super) enum Command {
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     /// The last entry that was written, on disk or not yet.
-    pub(super) last: Position,
+    pub(super) last: LogPosition,
     next_meta: u64,
     shape: Shape,
     is_dirty: bool,
@@ -106,7 +106,7 @@ impl Writer {
         let clock = &shared.options.clock;
         let mut writer = Self {
             shared: Arc::clone(shared),
-            last: Position::default(),
+            last: LogPosition::default(),
             next_meta: 1,
             shape: Shape::default(),
             is_dirty: false,
@@ -240,7 +240,7 @@ impl Writer {
     /// Adds an entry as the leader of `term`.
     pub(super) fn append(&mut self, term: Term, entry: &Entry) -> Result<Applied, Error> {
         self.lead(term)?;
-        self.write(Position { term: term.0, seq: self.last.seq + 1 }, entry, &entry.encode())
+        self.write(LogPosition { term: term.0, index: self.last.index + 1 }, entry, &entry.encode())
     }
 
     /// Checks that whoever leads in `term` still may, and that the uploaders are his.
@@ -252,21 +252,21 @@ impl Writer {
         let wanted: BTreeSet<&str> = self.shared.options.uploaders.iter().map(String::as_str).collect();
         if self.shared.queue().uploaders().collect::<BTreeSet<_>>() != wanted {
             let entry = Entry::Uploaders(wanted.into_iter().map(str::to_owned).collect());
-            self.write(Position { term: term.0, seq: self.last.seq + 1 }, &entry, &entry.encode())?;
+            self.write(LogPosition { term: term.0, index: self.last.index + 1 }, &entry, &entry.encode())?;
         }
         Ok(())
     }
 
     /// Adds an entry of a leader.
-    pub(super) fn follow(&mut self, at: Position, bytes: &[u8]) -> Result<(), Error> {
-        if at.seq != self.last.seq + 1 || at.term < self.last.term {
+    pub(super) fn follow(&mut self, at: LogPosition, bytes: &[u8]) -> Result<(), Error> {
+        if at.index != self.last.index + 1 || at.term < self.last.term {
             return Err(Error::NotNext { found: at, last: self.last });
         }
         let entry = Entry::decode(at, bytes)?;
         self.write(at, &entry, bytes).map(|_| ())
     }
 
-    fn write(&mut self, at: Position, entry: &Entry, bytes: &[u8]) -> Result<Applied, Error> {
+    fn write(&mut self, at: LogPosition, entry: &Entry, bytes: &[u8]) -> Result<Applied, Error> {
         self.check()?;
         let shared = Arc::clone(&self.shared);
         let max = (shared.options.log_bytes_max, shared.options.log_age_max);
@@ -274,7 +274,7 @@ impl Writer {
         let written = shared.store.with(|view| {
             let mut batch = view.batch();
             let applied = self.applier(view).apply(entry, &mut batch)?;
-            batch.put(Table::Log, &key::log(at.seq), &log::stored(at.term, bytes));
+            batch.put(Table::Log, &key::log(at.index), &log::stored(at.term, bytes));
             batch.put(Table::State, &key::setting(Setting::Last), &record::encode(&at));
             batch.put(Table::State, &key::setting(Setting::Expiry), &record::encode(&self.expiry.at()));
             shape.write(&trim, &mut batch);
@@ -343,7 +343,11 @@ impl Writer {
     }
 
     /// Makes the metas of a topology equal to `wanted`, outside the log.
-    pub(super) fn replace_metas(&mut self, topology: &TopologyId, wanted: &[Meta]) -> Result<(), Error> {
+    pub(super) fn replace_metas(
+        &mut self,
+        topology: &TopologyId,
+        wanted: &[MetricMeta],
+    ) -> Result<(), Error> {
         self.check()?;
         if let Some(other) = apply::topologies(wanted).into_iter().find(|of| *of != topology) {
             return Err(Error::Invalid(format!(
@@ -353,7 +357,7 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let written = shared.store.with(|view| {
             let (mut wrong, mut right) = (Vec::new(), BTreeSet::new());
-            let wanted_names: std::collections::BTreeMap<MetricId, &Meta> =
+            let wanted_names: std::collections::BTreeMap<MetricId, &MetricMeta> =
                 wanted.iter().map(|meta| (meta.id, meta)).collect();
             view.scan(Table::State, &key::metas(topology), |key, value| {
                 let id = key::id_of(key).unwrap_or(MetricId(0));
@@ -364,7 +368,7 @@ impl Writer {
                 }
                 Ok(ControlFlow::Continue(()))
             })?;
-            let missing: Vec<Meta> =
+            let missing: Vec<MetricMeta> =
                 wanted_names.into_values().filter(|meta| !right.contains(&meta.id)).cloned().collect();
             Ok((wrong, missing))
         })?;
@@ -410,7 +414,7 @@ impl Writer {
     }
 
     /// How far an uploader's `metas` reach.
-    pub(super) fn registered_through(&self, metas: &[Meta]) -> Result<u64, Error> {
+    pub(super) fn registered_through(&self, metas: &[MetricMeta]) -> Result<u64, Error> {
         self.shared.store.with(|view| history::registered_through(view, metas))
     }
 }
@@ -425,7 +429,7 @@ fn load_catalog(view: &View<'_>) -> Result<Catalog, Error> {
     view.scan(Table::State, &key::all_metas(), |key, value| {
         let MetaRecord { name, .. } = record::decode("a meta", value)?;
         if let Some(id) = key::id_of(key) {
-            catalog.insert(&Meta { id, name });
+            catalog.insert(&MetricMeta { id, name });
         }
         Ok(ControlFlow::Continue(()))
     })?;

@@ -20,31 +20,19 @@
 //! Start reading at `lead`, which starts the tasks of a leader; `safe` defines the terms of the
 //! replication.
 
-mod agree;
-mod checkpoint;
-mod close;
 mod error;
-mod flush;
-mod follow;
-mod intake;
-mod lead;
-mod mark;
-#[cfg(test)]
-mod model_test;
+mod export;
+mod history;
+mod ingest;
+mod leader;
 mod open;
 mod options;
-mod own;
-mod past;
 pub mod plugin;
 mod process;
-mod safe;
+mod replication;
+mod self_metrics;
 mod status;
-mod succeed;
-mod takeover;
-mod tell;
 mod topology_source;
-mod track;
-mod upload;
 
 use std::{
     collections::BTreeMap,
@@ -61,24 +49,24 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::plugin::{MetricQueryClient, MetricUploader, WhoLeads};
-use safe::ReplicaProgress;
+use crate::plugin::{MetricExporter, MetricQueryClient, WhoLeads};
+use replication::commit::ReplicaProgress;
 use status::Counters;
-use stormkeeper_api_types::replica_client::{MetricsSync, SyncError};
+use stormkeeper_api_types::replica_client::{ReplicaClient, ReplicaError};
 use stormkeeper_coordination::cluster::{
-    archive::ArchiveRecord, observer::Observation, record::Leader, store::Store, view::ClusterView,
+    metric_log::MetricLogState, observer::Observation, record::Leader, store::Store, view::ClusterView,
 };
-use stormkeeper_metric_shipping::ingest_client::{MetricsClient, MetricsError};
-use stormkeeper_metric_store::Archive;
-use stormkeeper_model::{NimbusId, Position, Term, clock::Clock};
+use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError};
+use stormkeeper_metric_store::MetricStore;
+use stormkeeper_model::{LogPosition, NimbusId, Term, clock::Clock};
 use stormkeeper_runtime::{
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     watch,
 };
 
-pub use checkpoint::Checkpoint;
 pub use error::RequestError;
-pub use options::{MetricOptions, Pace};
+pub use options::{Intervals, MetricOptions};
+pub use replication::checkpoint::Checkpoint;
 pub use status::{CounterValues, ExporterActivity, ExporterState, Lag, MetricsStatus, ReplicaState};
 pub use topology_source::TopologySource;
 
@@ -96,15 +84,15 @@ pub enum Error {
     Plugin(#[from] plugin::Error),
     /// The HTTP client for other nimbuses cannot be created.
     #[error("cannot create the HTTP client that fetches metrics from other nimbuses")]
-    Sync(#[from] SyncError),
+    Sync(#[from] ReplicaError),
     /// The HTTP client that sends this nimbus' self metrics to the leader cannot be created.
     #[error("cannot create the HTTP client that sends self metrics to the leader")]
-    Client(#[from] MetricsError),
+    Client(#[from] IngestError),
 }
 
 /// Metrics service of one nimbus. Clones share the same state.
 #[derive(Debug, Clone)]
-pub struct Measure {
+pub struct MetricsService {
     shared: Arc<Shared>,
 }
 
@@ -138,19 +126,19 @@ struct Shared {
     apply_lock: tokio::sync::Mutex<()>,
     /// Held while the tasks of one leadership run.
     leadership_lock: tokio::sync::Mutex<()>,
-    replica_client: MetricsSync,
-    exporters: Vec<Arc<dyn MetricUploader>>,
+    replica_client: ReplicaClient,
+    exporters: Vec<Arc<dyn MetricExporter>>,
     query_client: Arc<dyn MetricQueryClient>,
-    limiter: intake::IngestLimiter,
+    limiter: ingest::IngestLimiter,
     checkpoint_permits: Arc<Semaphore>,
     counts: Counters,
-    instruments: own::NimbusInstruments,
-    ingest_client: MetricsClient,
+    instruments: self_metrics::NimbusInstruments,
+    ingest_client: IngestClient,
     /// Wakes the leader when the high watermark may advance.
     commit_wakeup: Notify,
     // Each of the four guards a few values, held for a few instructions.
     replica_progress: Mutex<ReplicaProgress>,
-    log_state: Mutex<ArchiveRecord>,
+    log_state: Mutex<MetricLogState>,
     fetch_status: Mutex<FetchStatus>,
     exporter_states: Mutex<BTreeMap<String, ExporterState>>,
     tasks: Tasks,
@@ -167,18 +155,18 @@ impl fmt::Debug for Shared {
 enum ArchiveState {
     /// The store is not open, for this reason.
     Unavailable(String),
-    Open(Archive),
+    Open(MetricStore),
 }
 
 /// State of the replication, for the status.
 #[derive(Debug, Default)]
 struct FetchStatus {
-    leader: Option<Position>,
+    leader: Option<LogPosition>,
     caught_up_at: Option<stormkeeper_model::Timestamp>,
     problem: Option<String>,
 }
 
-impl Measure {
+impl MetricsService {
     /// Client that metas and history of other nimbuses are read with.
     #[cfg(any(test, feature = "test-support"))]
     pub fn query_client(&self) -> Arc<dyn MetricQueryClient> {
@@ -188,9 +176,9 @@ impl Measure {
     /// Starts the tasks that every nimbus runs for metrics; the tasks end with `owner`.
     pub fn start(setup: Setup, options: &MetricOptions, owner: &Tasks) -> Result<Self, Error> {
         let leader = Arc::new(LeaderFromView(setup.observations.clone()));
-        let replica_client = MetricsSync::new()?;
+        let replica_client = ReplicaClient::new()?;
         let mut exporters = plugin::uploaders(&options.plugins)?;
-        exporters.extend(options.more_uploaders.iter().cloned());
+        exporters.extend(options.more_exporters.iter().cloned());
         let shared = Shared {
             query_client: plugin::query_client(&options.plugins, leader)?,
             options: Arc::new(options.clone()),
@@ -203,11 +191,15 @@ impl Measure {
             leadership_lock: tokio::sync::Mutex::new(()),
             replica_client,
             exporters,
-            limiter: intake::IngestLimiter::new(),
-            checkpoint_permits: Arc::new(Semaphore::new(checkpoint::SENDS_MAX)),
+            limiter: ingest::IngestLimiter::new(),
+            checkpoint_permits: Arc::new(Semaphore::new(replication::checkpoint::SENDS_MAX)),
             counts: Counters::default(),
-            instruments: own::NimbusInstruments::new(&setup.host, &setup.api, setup.clock.monotonic()),
-            ingest_client: MetricsClient::new(setup.store.clone())?,
+            instruments: self_metrics::NimbusInstruments::new(
+                &setup.host,
+                &setup.api,
+                setup.clock.monotonic(),
+            ),
+            ingest_client: IngestClient::new(setup.store.clone())?,
             commit_wakeup: Notify::new(),
             replica_progress: Mutex::default(),
             log_state: Mutex::default(),
@@ -220,24 +212,26 @@ impl Measure {
         let tasks = &measure.shared.tasks;
         let cancelled = tasks.cancelled();
         let opening = measure.clone();
-        tasks.start_graceful("metric-store", Ending::Normal, open::keep_open(opening, cancelled));
+        tasks.start_graceful("metric-store", OnExit::Ignore, open::keep_open(opening, cancelled));
         let service = measure.clone();
         tasks.start(
             "metric-follower",
-            Ending::Normal,
-            restart_on_panic("following", move || follow::follow(service.clone())),
+            OnExit::Ignore,
+            restart_on_panic("following", move || replication::follower::follow(service.clone())),
         );
         let service = measure.clone();
         tasks.start(
             "metric-meta-check",
-            Ending::Normal,
-            restart_on_panic("check of the metas", move || agree::check_metas(service.clone())),
+            OnExit::Ignore,
+            restart_on_panic("check of the metas", move || {
+                replication::meta_check::check_metas(service.clone())
+            }),
         );
         let service = measure.clone();
         tasks.start(
             "metric-self-report",
-            Ending::Normal,
-            restart_on_panic("report of the self metrics", move || own::report(service.clone())),
+            OnExit::Ignore,
+            restart_on_panic("report of the self metrics", move || self_metrics::report(service.clone())),
         );
         Ok(measure)
     }
@@ -258,7 +252,7 @@ impl Measure {
     }
 
     /// Returns the metric store, if it is open.
-    pub fn archive(&self) -> Result<Archive, RequestError> {
+    pub fn archive(&self) -> Result<MetricStore, RequestError> {
         match &*self.shared.archive_state.borrow() {
             ArchiveState::Open(archive) => Ok(archive.clone()),
             ArchiveState::Unavailable(reason) => Err(RequestError::Unavailable { reason: reason.clone() }),
@@ -271,7 +265,7 @@ impl Measure {
     }
 
     /// Waits until the metric store is open.
-    async fn wait_until_open(&self) -> Archive {
+    async fn wait_until_open(&self) -> MetricStore {
         let mut archive_state = self.shared.archive_state.subscribe();
         loop {
             if let ArchiveState::Open(archive) = &*archive_state.borrow_and_update() {
@@ -295,7 +289,7 @@ impl Measure {
     }
 
     /// The metric log state, as this nimbus read or published it while leading.
-    fn log_state(&self) -> MutexGuard<'_, ArchiveRecord> {
+    fn log_state(&self) -> MutexGuard<'_, MetricLogState> {
         self.shared.log_state.lock().expect("no one panics while holding the log state")
     }
 
@@ -311,12 +305,12 @@ impl Measure {
 
     /// Returns the published high watermark: the log up to this position survives the loss of this
     /// leader with its disk, for ever.
-    fn high_watermark(&self) -> Position {
-        self.log_state().safe
+    fn high_watermark(&self) -> LogPosition {
+        self.log_state().high_watermark
     }
 
     /// Returns the log end of each other live nimbus, as reported to this leader.
-    fn follower_log_ends(&self) -> BTreeMap<NimbusId, Position> {
+    fn follower_log_ends(&self) -> BTreeMap<NimbusId, LogPosition> {
         let (view, _) = self.view();
         let live = view.nimbuses.keys().filter(|id| **id != self.shared.setup.me);
         self.replica_progress().log_ends_of(live)

@@ -3,9 +3,9 @@
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{ArchiveState, Measure, checkpoint};
-use stormkeeper_metric_store as archive;
-use stormkeeper_metric_store::Archive;
+use crate::{ArchiveState, MetricsService, replication::checkpoint};
+use stormkeeper_metric_store as metric_store;
+use stormkeeper_metric_store::MetricStore;
 use stormkeeper_runtime::blocking;
 use stormkeeper_runtime::error_chain;
 
@@ -13,7 +13,7 @@ use stormkeeper_runtime::error_chain;
 const DIR: &str = "metrics";
 
 /// Opens the metric store, and closes it at the end.
-pub(super) async fn keep_open(measure: Measure, cancelled: CancellationToken) {
+pub(crate) async fn keep_open(measure: MetricsService, cancelled: CancellationToken) {
     // Not the set that this task belongs to: the store's own tasks end after every user of the store.
     let tasks = std::sync::Arc::new(measure.shared.tasks.child());
     loop {
@@ -21,12 +21,12 @@ pub(super) async fn keep_open(measure: Measure, cancelled: CancellationToken) {
         let threads = std::sync::Arc::clone(&tasks);
         let opened = blocking::run(move || {
             checkpoint::remove_stale(&dir);
-            Archive::open(&dir.join(DIR), options, &threads)
+            MetricStore::open(&dir.join(DIR), options, &threads)
         });
         match opened.await {
             Ok(archive) => {
                 let at = archive.position();
-                info!(term = at.term, seq = at.seq, "metric store is open");
+                info!(term = at.term, index = at.index, "metric store is open");
                 measure.shared.archive_state.send_replace(ArchiveState::Open(archive));
                 publish_failure(&measure, None);
                 cancelled.cancelled().await;
@@ -46,7 +46,7 @@ pub(super) async fn keep_open(measure: Measure, cancelled: CancellationToken) {
             biased;
             // Cancel-safe: both only wait.
             () = cancelled.cancelled() => break,
-            () = tokio::time::sleep(measure.shared.options.pace.reopen) => {}
+            () = tokio::time::sleep(measure.shared.options.intervals.reopen) => {}
         }
     }
     measure
@@ -57,7 +57,7 @@ pub(super) async fn keep_open(measure: Measure, cancelled: CancellationToken) {
 }
 
 /// Publishes the reason in the record of this nimbus in ZooKeeper, so only when it has changed.
-fn publish_failure(measure: &Measure, reason: Option<&String>) {
+fn publish_failure(measure: &MetricsService, reason: Option<&String>) {
     measure.shared.open_failure.send_if_modified(|published| {
         let is_changed = published.as_ref() != reason;
         if is_changed {
@@ -67,18 +67,18 @@ fn publish_failure(measure: &Measure, reason: Option<&String>) {
     });
 }
 
-fn options(measure: &Measure) -> archive::Options {
+fn options(measure: &MetricsService) -> metric_store::Options {
     let options = &measure.shared.options;
-    archive::Options {
+    metric_store::Options {
         retention: options.retention,
         names_per_topology_max: options.names_per_topology_max,
         uploaders: measure.shared.exporters.iter().map(|uploader| uploader.name().to_owned()).collect(),
         // The runner of an exporter makes one call at a time.
         uploading_max: 1,
-        upload_timeout: options.pace.export_timeout,
-        upload_pause: options.pace.export_pause,
+        upload_timeout: options.intervals.export_timeout,
+        upload_pause: options.intervals.export_pause,
         pending_per_topology_max: options.pending_per_topology_max,
         pending_bytes_max: options.pending_bytes_max,
-        ..archive::Options::new(measure.shared.setup.clock.clone())
+        ..metric_store::Options::new(measure.shared.setup.clock.clone())
     }
 }

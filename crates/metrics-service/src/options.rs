@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::plugin::{self, MetricUploader};
+use crate::plugin::{self, MetricExporter};
 use stormkeeper_metric_store::Retention;
 
 /// Options for the storage, replication and export of metrics on a nimbus.
@@ -26,14 +26,14 @@ pub struct MetricOptions {
     /// Plugins that the configuration names.
     pub plugins: plugin::Options,
     /// Additional exporters, of programs that use this crate as a library.
-    pub more_uploaders: Vec<Arc<dyn MetricUploader>>,
+    pub more_exporters: Vec<Arc<dyn MetricExporter>>,
     /// Intervals, pauses and timeouts.
-    pub pace: Pace,
+    pub intervals: Intervals,
 }
 
 /// Intervals, pauses and timeouts of the metrics service. Only tests change the defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
+pub struct Intervals {
     /// Pause before a metric store that could not be opened is opened again.
     pub reopen: Duration,
     /// Pause of a follower that has every entry, before it fetches from the leader again.
@@ -60,7 +60,7 @@ pub struct Pace {
     pub export_timeout: Duration,
 }
 
-impl Default for Pace {
+impl Default for Intervals {
     fn default() -> Self {
         Self {
             reopen: Duration::from_secs(60),
@@ -93,8 +93,8 @@ impl MetricOptions {
             takeover_grace: Duration::from_secs(600),
             sample_rate: 0.1,
             plugins: plugin::Options { uploaders: "none".to_owned(), ..plugin::Options::of_test() },
-            more_uploaders: Vec::new(),
-            pace: Pace::default(),
+            more_exporters: Vec::new(),
+            intervals: Intervals::default(),
         }
     }
 }

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 /// Resource usage as `/proc/self` reports it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// Resident memory.
-    pub(super) memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
     /// CPU time of all threads so far.
-    pub(super) cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Number of open files and connections.
-    pub(super) fds: u64,
+    pub(crate) fds: u64,
 }
 
 /// Linux counts CPU time for programs in hundredths of a second on every architecture.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Reads the usage; takes microseconds. `None` where there is no `/proc/self`.
-pub(super) fn usage() -> Option<Usage> {
+pub(crate) fn usage() -> Option<Usage> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     let fds = std::fs::read_dir("/proc/self/fd").ok()?.count();

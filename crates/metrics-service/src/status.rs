@@ -5,9 +5,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::Measure;
-use stormkeeper_metric_store as archive;
-use stormkeeper_model::{NimbusId, Position, Timestamp};
+use crate::MetricsService;
+use stormkeeper_metric_store as metric_store;
+use stormkeeper_model::{LogPosition, NimbusId, Timestamp};
 
 /// Status of the metrics service of a nimbus.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,21 +17,21 @@ pub struct MetricsStatus {
     /// Role of this nimbus in the replication.
     pub state: ReplicaState,
     /// Last entry of the local log.
-    pub position: Position,
+    pub position: LogPosition,
     /// Last entry of the leader's log, at the latest fetch.
-    pub leader: Option<Position>,
+    pub leader: Option<LogPosition>,
     /// Time at which the local log last had every entry of the leader's; absent on the leader.
     pub caught_up_at: Option<Timestamp>,
     /// Last problem of following or of the takeover, until the next success.
     pub problem: Option<String>,
     /// High watermark, while this nimbus leads.
-    pub high_watermark: Position,
+    pub high_watermark: LogPosition,
     /// Log end of each other live nimbus, while this nimbus leads.
-    pub followers: BTreeMap<NimbusId, Position>,
+    pub followers: BTreeMap<NimbusId, LogPosition>,
     /// Status of the metric store, if the store answers.
-    pub archive: Option<archive::Status>,
+    pub archive: Option<metric_store::Status>,
     /// Status of the export queue, if the store answers.
-    pub queue: Option<archive::QueueStatus>,
+    pub queue: Option<metric_store::QueueStatus>,
     /// State of each exporter, while this nimbus leads.
     pub exporters: BTreeMap<String, ExporterState>,
     /// Counters since the start.
@@ -42,7 +42,7 @@ pub struct MetricsStatus {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lag {
     /// Last entry of the leader's log, at the latest fetch.
-    pub leader: Option<Position>,
+    pub leader: Option<LogPosition>,
     /// Time at which the local log last had every entry of the leader's; absent on the leader.
     pub caught_up_at: Option<Timestamp>,
 }
@@ -92,7 +92,7 @@ pub struct ExporterState {
 }
 
 impl ExporterState {
-    pub(super) fn new(now: Timestamp) -> Self {
+    pub(crate) fn new(now: Timestamp) -> Self {
         Self {
             activity: ExporterActivity::Starting,
             since: now,
@@ -136,18 +136,18 @@ impl ExporterActivity {
 
 /// Counters of the ingest and of the replication.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) batches: AtomicU64,
-    pub(super) points: AtomicU64,
-    pub(super) duplicates: AtomicU64,
-    pub(super) overlapping: AtomicU64,
-    pub(super) retry_later: AtomicU64,
-    pub(super) rejected: AtomicU64,
-    pub(super) undecodable: AtomicU64,
-    pub(super) registrations: AtomicU64,
-    pub(super) registrations_rejected: AtomicU64,
-    pub(super) checkpoints: AtomicU64,
-    pub(super) metas_repaired: AtomicU64,
+pub(crate) struct Counters {
+    pub(crate) batches: AtomicU64,
+    pub(crate) points: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+    pub(crate) overlapping: AtomicU64,
+    pub(crate) retry_later: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    pub(crate) undecodable: AtomicU64,
+    pub(crate) registrations: AtomicU64,
+    pub(crate) registrations_rejected: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+    pub(crate) metas_repaired: AtomicU64,
 }
 
 /// Values of the counters since the start.
@@ -177,12 +177,12 @@ pub struct CounterValues {
     pub metas_repaired: u64,
 }
 
-pub(super) fn count(counter: &AtomicU64, n: usize) {
+pub(crate) fn count(counter: &AtomicU64, n: usize) {
     counter.fetch_add(n as u64, Ordering::Relaxed);
 }
 
 impl Counters {
-    pub(super) fn now(&self) -> CounterValues {
+    pub(crate) fn now(&self) -> CounterValues {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CounterValues {
             batches: read(&self.batches),
@@ -200,7 +200,7 @@ impl Counters {
     }
 }
 
-impl Measure {
+impl MetricsService {
     /// Number of log entries that each replica is behind the leader: of this nimbus, and while it
     /// leads of its followers.
     pub fn behind(&self) -> BTreeMap<NimbusId, u64> {
@@ -209,12 +209,13 @@ impl Measure {
         let mut behind = BTreeMap::new();
         if self.shared.replica_state.borrow().0 == ReplicaState::Leading {
             let replica_progress = self.replica_progress();
-            let log_ends =
-                replica_progress.log_ends().map(|(id, its)| (id.clone(), own.seq.saturating_sub(its.seq)));
+            let log_ends = replica_progress
+                .log_ends()
+                .map(|(id, its)| (id.clone(), own.index.saturating_sub(its.index)));
             behind.extend(log_ends);
         }
         if let Some(leader) = self.lag().leader {
-            behind.insert(self.shared.setup.me.clone(), leader.seq.saturating_sub(own.seq));
+            behind.insert(self.shared.setup.me.clone(), leader.index.saturating_sub(own.index));
         }
         behind
     }

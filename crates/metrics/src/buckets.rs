@@ -12,7 +12,7 @@ use serde::{
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Buckets(Vec<(i16, u64)>);
 
-/// Largest capacity reserved because a message claims that many buckets; the vector grows beyond
+/// Largest capacity reserved because a message registrations that many buckets; the vector grows beyond
 /// it only as buckets arrive.
 const ROOM_MAX: usize = 1024;
 

@@ -11,16 +11,15 @@
 //!   levels above from it, in one place, so each level is exactly the sum of the level below.
 //! - A [`Point`] is the value of one metric over one interval of time. Points merge by one
 //!   operation, associative and commutative, over tasks, workers and windows alike.
-//! - A report ([`Snapshot`]) has a sequence number of its worker. The leader ingests each sequence
+//! - A report ([`MetricReport`]) has a sequence number of its worker. The leader ingests each sequence
 //!   number once.
 //!
 //! `docs/metrics.md` describes metrics for users; `docs/design/metrics.md` explains the design.
 
+pub mod batch;
 pub mod buckets;
 pub mod builtin;
-pub mod client;
 pub mod codec;
-pub mod contribution;
 pub mod control;
 pub mod id;
 pub mod instrument;
@@ -31,23 +30,24 @@ pub mod percentile;
 pub mod point;
 pub mod protocol;
 pub mod registry;
+pub mod report;
 pub mod rollup;
-pub mod snapshot;
+pub mod user;
 pub mod window;
 
 #[cfg(test)]
 mod tests;
 
+pub use batch::MetricBatch;
 pub use buckets::Buckets;
 pub use builtin::Builtin;
-pub use client::MetricClient;
-pub use contribution::Contribution;
 pub use control::Control;
 pub use id::MetricId;
 pub use merge::Merger;
 pub use minute::Minute;
 pub use name::{MetaType, MetricName, MetricType, Subject};
 pub use point::Point;
-pub use registry::{CutRequest, Registry};
-pub use snapshot::{Leaf, Snapshot};
+pub use registry::{CollectRequest, Registry};
+pub use report::{Leaf, MetricReport};
+pub use user::UserMetrics;
 pub use window::Window;

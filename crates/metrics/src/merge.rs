@@ -7,10 +7,10 @@
 //! - A report is in one batch, with all of its points.
 //! - Batches come in the order in which they must be sent: the reports of one launch are in order
 //!   of their sequence numbers, whatever the clock of the worker did.
-//! - The merger keeps nothing of a report after [`Merger::contributions`] has returned. A caller
+//! - The merger keeps nothing of a report after [`Merger::batches`] has returned. A caller
 //!   that may have to send a report again must keep it and add it again.
 
-mod open;
+mod open_batch;
 mod sum;
 #[cfg(test)]
 mod tests;
@@ -21,11 +21,11 @@ use std::{
     num::NonZeroU32,
 };
 
-use open::OpenBatch;
+use open_batch::OpenBatch;
 use sum::Adder;
 
 use super::{
-    Contribution, MetricId, MetricName, MetricType, Minute, Snapshot,
+    MetricBatch, MetricId, MetricName, MetricReport, MetricType, Minute,
     rollup::{self, level},
 };
 use stormkeeper_model::{TopologyId, WorkerId};
@@ -219,42 +219,42 @@ impl Merger {
     ///
     /// # Errors
     /// [`AddError`] if the report cannot be added as a whole.
-    pub fn add(&mut self, snapshot: &Snapshot) -> Result<(), AddError> {
-        self.add_owned(snapshot.clone())
+    pub fn add(&mut self, report: &MetricReport) -> Result<(), AddError> {
+        self.add_owned(report.clone())
     }
 
     /// As [`add`](Self::add), without a copy of the points.
     ///
     /// # Errors
     /// [`AddError`] if the report cannot be added as a whole.
-    pub fn add_owned(&mut self, snapshot: Snapshot) -> Result<(), AddError> {
-        if snapshot.topology != self.topology {
-            return Err(AddError::Topology(snapshot.topology, self.topology.clone()));
+    pub fn add_owned(&mut self, report: MetricReport) -> Result<(), AddError> {
+        if report.topology != self.topology {
+            return Err(AddError::Topology(report.topology, self.topology.clone()));
         }
         let mut first = 0;
-        if let Some(&(open, last)) = self.last.get(&snapshot.worker) {
-            if snapshot.number <= last {
-                let Snapshot { worker, number, .. } = snapshot;
+        if let Some(&(open, last)) = self.last.get(&report.worker) {
+            if report.number <= last {
+                let MetricReport { worker, number, .. } = report;
                 return Err(AddError::Order { worker, number, last });
             }
             first = open;
         }
-        let (indices, unknown) = self.indices(&snapshot);
+        let (indices, unknown) = self.indices(&report);
         if !unknown.is_empty() {
-            return Err(AddError::Unknown { worker: snapshot.worker, ids: unknown });
+            return Err(AddError::Unknown { worker: report.worker, ids: unknown });
         }
-        let open = self.batch_for(first, snapshot.minute, &indices);
-        self.last.insert(snapshot.worker.clone(), (open, snapshot.number));
-        self.n_left_out += self.open[open].add(snapshot, &indices, &self.metrics);
+        let open = self.batch_for(first, report.minute, &indices);
+        self.last.insert(report.worker.clone(), (open, report.number));
+        self.n_left_out += self.open[open].add(report, &indices, &self.metrics);
         Ok(())
     }
 
     /// Finds the metrics of the leaves, and the ids without a metric. A worker reports its leaves
     /// in the same order each time, so the metric after a given metric is mostly the same.
-    fn indices(&mut self, snapshot: &Snapshot) -> (Vec<u32>, Vec<MetricId>) {
-        let (mut indices, mut unknown) = (Vec::with_capacity(snapshot.leaves.len()), Vec::new());
+    fn indices(&mut self, report: &MetricReport) -> (Vec<u32>, Vec<MetricId>) {
+        let (mut indices, mut unknown) = (Vec::with_capacity(report.leaves.len()), Vec::new());
         let mut before: Option<u32> = None;
-        for leaf in &snapshot.leaves {
+        for leaf in &report.leaves {
             let next = before.map(|before| self.metrics[before as usize].next);
             let index = match next.filter(|next| self.metrics[*next as usize].id == leaf.id) {
                 Some(next) => next,
@@ -312,7 +312,7 @@ impl Merger {
 
     /// Takes the batches of all reports since the last call, in the order in which they must be
     /// sent. A batch has at most [`POINTS_MAX`] points, unless a single report has more.
-    pub fn contributions(&mut self) -> Vec<Contribution> {
+    pub fn batches(&mut self) -> Vec<MetricBatch> {
         self.last.clear();
         let open = std::mem::take(&mut self.open);
         let mut adder = Adder::new();

@@ -3,8 +3,8 @@
 //!
 //! | request | sender | body and answer |
 //! | --- | --- | --- |
-//! | `POST /api/v1/metrics/register` | topology masters, supervisors | [`RegisterRequest`] → [`RegisterAnswer`] |
-//! | `POST /api/v1/metrics/contribute` | the same | [`Contribution`] → [`ContributeAnswer`] |
+//! | `POST /api/v1/metrics/register` | topology masters, supervisors | [`RegisterRequest`] → [`RegisterResponse`] |
+//! | `POST /api/v1/metrics/ingest` | the same | [`MetricBatch`] → [`IngestResponse`] |
 //! | `GET /api/v1/metrics/sync/log` | followers | [`LogQuery`] → [`LogPage`] |
 //! | `GET /api/v1/metrics/sync/checkpoint` | followers | the whole metric store as tar |
 //! | `GET /api/v1/metrics/sync/metas` | followers | [`MetaQuery`] → [`MetaPage`] |
@@ -17,8 +17,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Contribution, MetaType, MetricId, MetricName, Minute, Window};
-use stormkeeper_model::{NimbusId, Position, TaskId, Term, TopologyId, TopologyName, WorkerId};
+use crate::{MetaType, MetricBatch, MetricId, MetricName, Minute, Window};
+use stormkeeper_model::{LogPosition, NimbusId, TaskId, Term, TopologyId, TopologyName, WorkerId};
 
 /// Content type of all bodies here.
 pub const MSGPACK: &str = "application/msgpack";
@@ -37,12 +37,12 @@ pub struct RegisterRequest {
     pub topology: TopologyId,
     /// The names, at most [`NAMES_MAX`], as texts, so that an invalid name is rejected alone and
     /// not with the others.
-    pub claims: Vec<Claim>,
+    pub registrations: Vec<Registration>,
 }
 
 /// One registration: a name, with the id that the measuring process has used for it so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
+pub struct Registration {
     /// The full name.
     pub name: String,
     /// The id: computed from the name, or assigned by an earlier leader.
@@ -51,52 +51,52 @@ pub struct Claim {
 
 /// Answer to a registration request: one result for each registration, in the same order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RegisterAnswer {
+pub struct RegisterResponse {
     /// The results.
-    pub claims: Vec<Registered>,
+    pub results: Vec<Registered>,
 }
 
 /// Result of one registration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Registered {
     /// Accepted: points must be sent under this id, mostly the requested one.
-    As(MetricId),
+    Accepted(MetricId),
     /// Rejected: the text is not a metric name, or the topology has too many names. Points of this
     /// metric must not be sent. The reason is for the log.
-    Refused(String),
+    Rejected(String),
 }
 
 /// Answer to a metric batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum ContributeAnswer {
+pub enum IngestResponse {
     /// The batch is stored, or all of its reports were before.
-    Stored {
+    Accepted {
         /// Position of the batch in the metric log.
-        at: Position,
+        at: LogPosition,
         /// High watermark: the metric log up to here survives the loss of this leader and its
         /// disk, because another nimbus has it too, or there is no other nimbus. The sender must
         /// keep reports at later positions, to send them again.
-        safe: Position,
+        high_watermark: LogPosition,
     },
     /// Some reports of the batch were stored before, so nothing was stored: merge without these.
-    Overlaps {
+    Overlapping {
         /// The last stored report of each launch that has any.
-        stored: Vec<StoredCut>,
+        stored: Vec<IngestedUpTo>,
     },
     /// The batch has points of unregistered metrics, and nothing was stored: register the metrics,
     /// then send the batch again.
-    Unregistered {
+    UnknownMetrics {
         /// Ids of the unregistered metrics, at most [`NAMES_MAX`].
         ids: Vec<MetricId>,
     },
     /// Nothing was stored, and the sender should retry soon: the queue is full, or this nimbus does
     /// not know the topology yet.
-    NotNow {
+    RetryLater {
         /// Reason, for the log.
         reason: String,
     },
     /// The batch will never be accepted: it is invalid, or its topology is unknown.
-    Refused {
+    Rejected {
         /// Reason, for the log.
         reason: String,
     },
@@ -104,7 +104,7 @@ pub enum ContributeAnswer {
 
 /// The last stored report of a launch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredCut {
+pub struct IngestedUpTo {
     /// The launch.
     pub worker: WorkerId,
     /// Sequence number of the report.
@@ -119,12 +119,12 @@ pub struct LogQuery {
     /// Term of the last entry of the sender's log.
     pub term: i32,
     /// Index of that entry; 0 for an empty log.
-    pub seq: u64,
+    pub index: u64,
     /// Approximate limit on the bytes of the answer.
     pub max_bytes: u64,
     /// Term of the leader that the sender follows; a nimbus that is not that leader must not answer
     /// with entries. Absent if the sender leads itself and asks other nimbuses.
-    pub leads: Option<Term>,
+    pub leader_term: Option<Term>,
 }
 
 /// Answer to [`LogQuery`].
@@ -133,16 +133,16 @@ pub enum LogPage {
     /// The entries after the end of the follower's log, in order; none if the follower is caught up.
     Entries {
         /// Each entry with its position.
-        entries: Vec<(Position, Vec<u8>)>,
+        entries: Vec<(LogPosition, Vec<u8>)>,
         /// Position of the leader's last entry.
-        last: Position,
+        last: LogPosition,
     },
     /// The follower's log ends before the leader's log begins, or has another entry at its end: the
     /// follower must fetch a checkpoint.
     Diverged,
     /// As `Diverged`, and the follower's log may contain committed entries that an unclean takeover
     /// discarded: the follower must quarantine its database, not delete it.
-    Lacking,
+    DivergedCommitted,
 }
 
 /// Query for metric metas.
@@ -162,14 +162,14 @@ pub struct MetaQuery {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetaPage {
     /// The metas.
-    pub metas: Vec<Meta>,
+    pub metas: Vec<MetricMeta>,
     /// Start of the next page; `None` on the last page.
     pub next: Option<MetricId>,
 }
 
 /// A registered metric.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Meta {
+pub struct MetricMeta {
     /// Id of the metric.
     pub id: MetricId,
     /// Name of the metric.
@@ -212,4 +212,4 @@ pub struct HistoryQuery {
 }
 
 /// Body of the request that sends a metric batch.
-pub type ContributeRequest = Contribution;
+pub type IngestRequest = MetricBatch;

@@ -61,7 +61,7 @@ pub struct Full {
 
 /// Options of one collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CutRequest {
+pub struct CollectRequest {
     /// The minute of the report.
     pub minute: Minute,
     /// The current time.
@@ -131,7 +131,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Full`] if the process has [`METRICS_MAX`] metrics.
-    pub fn gauge_asking(
+    pub fn gauge_fn(
         &self,
         name: MetricName,
         read: impl Fn() -> Option<f64> + Send + Sync + 'static,
@@ -196,7 +196,7 @@ impl Registry {
     /// Collects the increments since the last collection, in the order of ids. Unchanged
     /// instruments are left out: counters, histograms and timers without new events, meters with
     /// rates of 0, gauges that were never set.
-    pub fn cut(&self, request: CutRequest) -> Vec<Leaf> {
+    pub fn collect(&self, request: CollectRequest) -> Vec<Leaf> {
         let mut table = self.table();
         table.now = table.now.max(request.now);
         let entries: Vec<Arc<Entry>> = table.by_name.values().cloned().collect();
@@ -210,7 +210,7 @@ impl Registry {
 
     /// Totals of all counters as of the last collection, including unchanged counters. Counts
     /// beyond these totals in a counter file are in no report yet.
-    pub fn cut_totals(&self) -> Vec<(MetricId, u64)> {
+    pub fn collected_totals(&self) -> Vec<(MetricId, u64)> {
         let table = self.table();
         let mut totals: Vec<_> =
             table.by_name.values().filter_map(|entry| Some((entry.id(), entry.reported_total()?))).collect();

@@ -8,16 +8,16 @@
 
 pub mod assignment;
 pub mod backoff;
-pub mod beat;
 pub mod clock;
 pub mod error;
 pub mod event;
+pub mod heartbeat;
 pub mod id;
+pub mod log_position;
 pub mod metric_control;
-pub mod nearest;
-pub mod position;
 pub mod settings;
 pub mod status;
+pub mod suggest;
 pub mod task_set;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;
@@ -30,5 +30,5 @@ pub use id::{
     BlobKey, ComponentId, HostName, InvalidId, NimbusId, Port, Slot, StreamId, SupervisorId, TaskId, Term,
     TopologyId, TopologyName, WorkerId,
 };
-pub use position::Position;
+pub use log_position::LogPosition;
 pub use time::Timestamp;

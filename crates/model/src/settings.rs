@@ -210,7 +210,7 @@ pub fn key_warning(key: &str) -> Option<String> {
     if !key.starts_with("topology.") || known(key).is_some() {
         return None;
     }
-    Some(match crate::nearest::nearest(key, KNOWN.iter().map(|setting| setting.key)) {
+    Some(match crate::suggest::nearest(key, KNOWN.iter().map(|setting| setting.key)) {
         Some(near) => format!("has no effect; did you mean `{near}`?"),
         None => "has no effect here; it is only passed on to components".to_owned(),
     })

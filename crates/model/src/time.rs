@@ -69,7 +69,7 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
 }
 
 /// Formats a duration for people: `45s`, `3m 5s`, `2h 10m`, `4d 1h`.
-pub fn humane(duration: Duration) -> String {
+pub fn format_duration(duration: Duration) -> String {
     let secs = duration.as_secs();
     match secs {
         0..60 => format!("{secs}s"),

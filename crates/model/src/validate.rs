@@ -9,9 +9,8 @@ use std::{
 };
 
 use crate::{
-    ComponentId, StreamId,
-    nearest::hint,
-    settings,
+    ComponentId, StreamId, settings,
+    suggest::hint,
     task_set::MAX_TASKS,
     topology::{Component, ComponentKind, Grouping, Input, Run, Settings, StreamDeclaration, Topology},
 };

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::plan::{Action, Effect, Plan, Reason};
 use stormkeeper_coordination::{
-    cluster::{event::Told, layout},
+    cluster::{event::EventDraft, layout},
     election::{FencedWriter, WriteError},
     tree::{self, Op, READ_BATCH, ReadTree, TreePath},
 };
@@ -67,7 +67,7 @@ async fn execute(action: &Action, writer: &FencedWriter, tree: &Arc<dyn ReadTree
     let effect = &action.effect;
     match (effect.ops(), effect) {
         (Some(ops), _) => match event_draft(action) {
-            Some(draft) => writer.commit_and_tell(ops, draft).await.map(drop),
+            Some(draft) => writer.commit_with_event(ops, draft).await.map(drop),
             None => writer.commit(ops).await.map(drop),
         },
         (None, Effect::RemoveRecords { id }) => remove_records(id, writer, tree).await,
@@ -76,7 +76,7 @@ async fn execute(action: &Action, writer: &FencedWriter, tree: &Arc<dyn ReadTree
 }
 
 /// Event that an action records for operators; housekeeping records none.
-fn event_draft(action: &Action) -> Option<Told> {
+fn event_draft(action: &Action) -> Option<EventDraft> {
     let event = match (&action.effect, &action.reason) {
         (Effect::Place { .. }, Reason::Unplaced { .. }) => EventKind::Placed,
         (Effect::Place { .. }, _) => EventKind::Moved,
@@ -93,7 +93,7 @@ fn event_draft(action: &Action) -> Option<Told> {
             _,
         ) => return None,
     };
-    Some(Told {
+    Some(EventDraft {
         event,
         topology: action.effect.topology().cloned(),
         reason: action.reason.to_string(),

@@ -62,7 +62,7 @@ mod tests {
             start: Timestamp::EPOCH,
             blobs_missing,
             role: Role::Follower,
-            metrics_closed: None,
+            metric_store_error: None,
         };
         let nimbuses = others.iter().map(|(id, n)| (id.parse().expect("valid"), record(*n))).collect();
         let leaderless = Duration::from_secs(leaderless);

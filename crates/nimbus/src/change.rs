@@ -9,9 +9,9 @@ use crate::{refusal::Refusal, submit::check_placeable};
 use stormkeeper_api_types::message::{KillRequest, RebalanceRequest};
 use stormkeeper_coordination::{
     cluster::{
-        event::Told,
+        event::EventDraft,
         layout,
-        record::{self, Stored, Storm},
+        record::{self, Stored, TopologyRecord},
         store::{self, Store},
         view::ClusterView,
     },
@@ -67,10 +67,10 @@ impl Change {
 pub fn find(view: &ClusterView, text: &str) -> Result<TopologyId, Refusal> {
     let unknown = || Refusal::UnknownTopology { topology: text.to_owned() };
     let id = text.parse::<TopologyId>().ok();
-    if let Some(id) = id.as_ref().filter(|id| view.storms.contains_key(*id)) {
+    if let Some(id) = id.as_ref().filter(|id| view.topologies.contains_key(*id)) {
         return Ok(id.clone());
     }
-    let named = view.storms.iter().find(|(_, storm)| storm.value.name.as_str() == text);
+    let named = view.topologies.iter().find(|(_, storm)| storm.value.name.as_str() == text);
     if let Some((id, _)) = named {
         return Ok(id.clone());
     }
@@ -88,13 +88,13 @@ pub(super) async fn execute(
     now: Timestamp,
     store: &Store,
     writer: &FencedWriter,
-) -> Result<Storm, Refusal> {
+) -> Result<TopologyRecord, Refusal> {
     let path = layout::storm(id);
     let gone = || Refusal::UnknownTopology { topology: id.to_string() };
-    let mut in_doubt: Option<Storm> = None;
+    let mut in_doubt: Option<TopologyRecord> = None;
     for _ in 0..TRIES {
         let storm = match &in_doubt {
-            None => store.storm(id).await?,
+            None => store.topology_record(id).await?,
             Some(_) => read_back(id, store).await?,
         };
         let storm = storm.ok_or_else(gone)?;
@@ -119,7 +119,7 @@ pub(super) async fn execute(
         }
         let data = record::encode(&next);
         let set = tree::Op::Set { path: path.clone(), data, version: Some(storm.version) };
-        match writer.commit_and_tell(vec![set], event_draft(id, change, by.clone(), &next)).await {
+        match writer.commit_with_event(vec![set], event_draft(id, change, by.clone(), &next)).await {
             Ok(_) => return Ok(next),
             Err(WriteError::Op {
                 source: tree::Error::BadVersion { .. } | tree::Error::NoNode { .. },
@@ -133,7 +133,7 @@ pub(super) async fn execute(
     Err(Refusal::Conflict { path })
 }
 
-fn event_draft(id: &TopologyId, change: &Change, by: Option<String>, next: &Storm) -> Told {
+fn event_draft(id: &TopologyId, change: &Change, by: Option<String>, next: &TopologyRecord) -> EventDraft {
     let event = match change {
         Change::Activate => EventKind::Activated,
         Change::Deactivate => EventKind::Deactivated,
@@ -141,14 +141,14 @@ fn event_draft(id: &TopologyId, change: &Change, by: Option<String>, next: &Stor
         Change::Kill(_) => EventKind::Killed,
         Change::Metrics(control) => {
             let reason = format!("an operator asked for it; {}", describe_control(control));
-            return Told { by, ..Told::of(id, EventKind::Measured, reason) };
+            return EventDraft { by, ..EventDraft::of(id, EventKind::Measured, reason) };
         }
     };
     let reason = match next.pending.as_ref().map(PendingChange::deadline) {
         Some(deadline) => format!("an operator asked for it; it is due at {deadline}"),
         None => "an operator asked for it".to_owned(),
     };
-    Told { by, ..Told::of(id, event, reason) }
+    EventDraft { by, ..EventDraft::of(id, event, reason) }
 }
 
 /// Pause between two reads after a write whose response was lost.
@@ -162,9 +162,12 @@ const READ_BACK_TRIES: usize = 100;
 ///
 /// # Errors
 /// [`Refusal::OutcomeUnknown`] if none succeeds in time.
-pub(super) async fn read_back(id: &TopologyId, store: &Store) -> Result<Option<Stored<Storm>>, Refusal> {
+pub(super) async fn read_back(
+    id: &TopologyId,
+    store: &Store,
+) -> Result<Option<Stored<TopologyRecord>>, Refusal> {
     for _ in 0..READ_BACK_TRIES {
-        match store.storm(id).await {
+        match store.topology_record(id).await {
             Ok(found) => return Ok(found),
             Err(store::Error::Tree(error)) if error.is_retryable() => {
                 tokio::time::sleep(READ_BACK_PAUSE).await;
@@ -179,7 +182,11 @@ pub(super) async fn read_back(id: &TopologyId, store: &Store) -> Result<Option<S
 ///
 /// # Errors
 /// [`Refusal::Illegal`] if its status does not allow the change.
-pub(super) fn changed(storm: &Storm, change: &Change, now: Timestamp) -> Result<Storm, Refusal> {
+pub(super) fn changed(
+    storm: &TopologyRecord,
+    change: &Change,
+    now: Timestamp,
+) -> Result<TopologyRecord, Refusal> {
     let (event, wait_secs) = match change {
         Change::Activate => (Event::Activate, None),
         Change::Deactivate => (Event::Deactivate, None),
@@ -213,9 +220,9 @@ pub(super) fn changed(storm: &Storm, change: &Change, now: Timestamp) -> Result<
 }
 
 /// Returns the record of a topology with the metric settings of `control`.
-fn with_metric_control(storm: &Storm, control: &MetricControl) -> Storm {
+fn with_metric_control(storm: &TopologyRecord, control: &MetricControl) -> TopologyRecord {
     let metrics = (*control != MetricControl::default()).then(|| control.clone());
-    Storm { metrics, ..storm.clone() }
+    TopologyRecord { metrics, ..storm.clone() }
 }
 
 /// Most names in each list of a [`MetricControl`]: all that are built in, and as many again.
@@ -298,11 +305,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use stormkeeper_coordination::cluster::record::Rest;
+    use stormkeeper_coordination::cluster::record::UnknownFields;
     use stormkeeper_model::{BlobKey, status::TopologyStatus};
 
-    fn storm(status: TopologyStatus) -> Storm {
-        Storm {
+    fn storm(status: TopologyStatus) -> TopologyRecord {
+        TopologyRecord {
             name: "wc".parse().expect("valid"),
             status,
             launched: Timestamp::EPOCH,
@@ -312,7 +319,7 @@ mod tests {
             message_timeout_secs: 30,
             pending: None,
             metrics: None,
-            rest: Rest::from_iter([("colour".to_owned(), "blue".into())]),
+            unknown_fields: UnknownFields::from_iter([("colour".to_owned(), "blue".into())]),
         }
     }
 
@@ -341,7 +348,7 @@ mod tests {
                 only_drained: false,
             })
         );
-        assert_eq!(next.rest["colour"], "blue", "fields of a newer version are kept");
+        assert_eq!(next.unknown_fields["colour"], "blue", "fields of a newer version are kept");
         let killed = changed(&next, &kill(None), now).expect("a topology that rebalances can be killed");
         assert_eq!(killed.pending, Some(PendingChange::Kill { deadline: Timestamp::from_millis(31_000) }));
         let sooner = changed(&killed, &kill(Some(0)), now).expect("a second kill replaces the deadline");
@@ -360,7 +367,7 @@ mod tests {
         let killed = changed(&storm(TopologyStatus::Active), &kill(None), now).expect("legal");
         let change = Change::Metrics(control.clone());
         let next = changed(&killed, &change, now).expect("legal");
-        assert_eq!(next, Storm { metrics: Some(control.clone()), ..killed.clone() });
+        assert_eq!(next, TopologyRecord { metrics: Some(control.clone()), ..killed.clone() });
         let back = changed(&next, &Change::Metrics(MetricControl::default()), now).expect("legal");
         assert_eq!(back, killed);
         let draft = event_draft(&"wc-1-1".parse().expect("valid"), &change, None, &next);
@@ -414,11 +421,11 @@ mod tests {
         let stored = |value| Stored { value, version: tree::Version::FIRST };
         let mut view = ClusterView::default();
         for (id, named) in [(&first, storm(TopologyStatus::Active)), (&second, namesake)] {
-            view.storms.insert(id.clone(), stored(named));
+            view.topologies.insert(id.clone(), stored(named));
         }
         assert_eq!(find(&view, "wc-1-100").ok(), Some(first.clone()));
         assert_eq!(find(&view, "wc").ok(), Some(first.clone()));
-        view.storms.remove(&first);
+        view.topologies.remove(&first);
         assert_eq!(find(&view, "wc-1-100").ok(), Some(second));
     }
 }

@@ -26,11 +26,11 @@ use stormkeeper_coordination::{
     election::Candidate,
     tree::Tree,
 };
-use stormkeeper_metrics_service as measure;
-use stormkeeper_metrics_service::Measure;
+use stormkeeper_metrics_service as metrics_service;
+use stormkeeper_metrics_service::MetricsService;
 use stormkeeper_model::{Timestamp, clock::Clock};
 use stormkeeper_runtime::{
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     watch,
 };
 
@@ -61,7 +61,7 @@ pub enum Error {
     },
     /// The metrics service cannot be set up.
     #[error("metrics cannot be set up")]
-    Metrics(#[from] measure::Error),
+    Metrics(#[from] metrics_service::Error),
     /// A required task has ended.
     #[error("a required task of the nimbus has ended unexpectedly; the log names the task")]
     Broken,
@@ -152,9 +152,9 @@ fn assemble(
         retention: options.blob_retention,
         n_missing,
     };
-    tasks.start("blobs", Ending::StopsOwner, replicator.run());
+    tasks.start("blobs", OnExit::StopOwner, replicator.run());
 
-    let setup = || measure::Setup {
+    let setup = || metrics_service::Setup {
         me: me.clone(),
         host: options.host.clone(),
         api: api.clone(),
@@ -163,16 +163,16 @@ fn assemble(
         observations: observer.observe(),
         store: store.clone(),
     };
-    let measure = options.metrics.as_ref().map(|metrics| Measure::start(setup(), metrics, &tasks));
+    let measure = options.metrics.as_ref().map(|metrics| MetricsService::start(setup(), metrics, &tasks));
     let measure = measure.transpose()?;
     let (role, role_seen) = watch::channel(record::Role::Follower);
     let registration = registration(&options.host, &api, clock.now());
     let published = PublishedStatus {
         role: role_seen,
         n_missing: missing.clone(),
-        metrics_error: measure.as_ref().map(Measure::closed),
+        metrics_error: measure.as_ref().map(MetricsService::closed),
     };
-    tasks.start("registration", Ending::Normal, register(me.clone(), registration, published, presence));
+    tasks.start("registration", OnExit::Ignore, register(me.clone(), registration, published, presence));
     let options = Arc::new(options);
     let (commands, commands_seen) = watch::channel(None);
     let (status, status_seen) = watch::channel(LeaderStatus::default());
@@ -185,11 +185,11 @@ fn assemble(
         status,
         measure: measure.clone().map(|measure| (measure, blobs.clone())),
     };
-    tasks.start("dry run", Ending::StopsOwner, diagnose(context.clone()));
+    tasks.start("dry run", OnExit::StopOwner, diagnose(context.clone()));
     let candidate = Candidate::new(tree, me.clone(), api.clone(), clock.clone());
     let player =
         RoleLoop { me: me.clone(), candidate, context, role, n_missing: missing, tasks: tasks.child() };
-    tasks.start_graceful("role", Ending::StopsOwner, player.run());
+    tasks.start_graceful("role", OnExit::StopOwner, player.run());
     info!(nimbus = %me, api, "started");
     let handle = Handle {
         me,
@@ -216,7 +216,7 @@ fn registration(host: &str, api: &str, start: Timestamp) -> Registration {
         start,
         blobs_missing: 0,
         role: record::Role::Follower,
-        metrics_closed: None,
+        metric_store_error: None,
     }
 }
 

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use crate::{plan::ClusterProblem, refusal::Refusal};
 use stormkeeper_coordination::{
     cluster::{
-        event::Told,
+        event::EventDraft,
         layout,
-        record::{self, Drain, Rest},
+        record::{self, Drain, UnknownFields},
         view::ClusterView,
     },
     election::{FencedWriter, WriteError},
@@ -68,7 +68,7 @@ pub(super) async fn execute(
                 since: before.map_or(now, |before| before.value.since),
                 by: by.clone().unwrap_or_else(|| "unknown".to_owned()),
                 wait_secs,
-                rest: before.map_or_else(Rest::new, |before| before.value.rest.clone()),
+                unknown_fields: before.map_or_else(UnknownFields::new, |before| before.value.unknown_fields.clone()),
             };
             let data = record::encode(&drain);
             let op = match (before, spoilt) {
@@ -86,8 +86,8 @@ pub(super) async fn execute(
             (Op::Delete { path, version }, EventKind::Undrained, format!("host {host} may be used again"))
         }
     };
-    let event = Told { by: by.clone(), ..Told::of_cluster(event, reason) };
-    match writer.commit_and_tell(vec![op], event).await {
+    let event = EventDraft { by: by.clone(), ..EventDraft::of_cluster(event, reason) };
+    match writer.commit_with_event(vec![op], event).await {
         Ok(_) => Ok(()),
         // Apart from us only a person with zkCli writes here, and the caller may try again.
         Err(WriteError::Op {

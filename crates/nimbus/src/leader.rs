@@ -34,20 +34,20 @@ use stormkeeper_coordination::{
     cluster::{
         layout,
         observer::{Observation, Observer},
-        record::Storm,
+        record::TopologyRecord,
         store::Store,
     },
     election::{FencedWriter, Leadership},
     tree::TreePath,
 };
-use stormkeeper_metrics_service as measure;
-use stormkeeper_metrics_service::Measure;
+use stormkeeper_metrics_service as metrics_service;
+use stormkeeper_metrics_service::MetricsService;
 use stormkeeper_model::{
     HostName, Term, TopologyId,
     clock::{Clock, Monotonic},
 };
 use stormkeeper_runtime::{
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     watch,
 };
 
@@ -74,13 +74,13 @@ pub(super) enum Command {
     Submit {
         prepared: Box<PreparedTopology>,
         by: Option<String>,
-        reply: oneshot::Sender<Result<(TopologyId, Storm), Refusal>>,
+        reply: oneshot::Sender<Result<(TopologyId, TopologyRecord), Refusal>>,
     },
     Change {
         topology: String,
         change: Change,
         by: Option<String>,
-        reply: oneshot::Sender<Result<(TopologyId, Storm), Refusal>>,
+        reply: oneshot::Sender<Result<(TopologyId, TopologyRecord), Refusal>>,
     },
     Drain {
         host: HostName,
@@ -112,7 +112,7 @@ pub(super) struct LeaderContext {
     pub(super) commands: watch::Sender<Option<mpsc::Sender<Command>>>,
     pub(super) status: watch::Sender<LeaderStatus>,
     /// The metrics service, if metrics are enabled, and the blob store that it reads.
-    pub(super) measure: Option<(Measure, BlobStore)>,
+    pub(super) measure: Option<(MetricsService, BlobStore)>,
 }
 
 /// A nimbus that leads: its leadership and the leader task.
@@ -122,7 +122,7 @@ pub(super) struct Leader {
     tasks: Tasks,
     context: LeaderContext,
     /// Ends the leadership in the metrics service when dropped; nothing waits for that.
-    _metrics_leadership: Option<measure::Leading>,
+    _metrics_leadership: Option<metrics_service::Leading>,
 }
 
 /// Reason why a leader must stop.
@@ -150,10 +150,10 @@ impl Leader {
             context: context.clone(),
         };
         let cancelled = tasks.cancelled();
-        tasks.start_graceful("leader", Ending::StopsOwner, leading.run(cancelled));
+        tasks.start_graceful("leader", OnExit::StopOwner, leading.run(cancelled));
         context.commands.send_replace(Some(sender));
         context.status.send_replace(LeaderStatus { term: Some(leadership.term()), findings: Vec::new() });
-        let lead = |(measure, blobs): &(Measure, BlobStore)| {
+        let lead = |(measure, blobs): &(MetricsService, BlobStore)| {
             measure.lead(leadership.writer(), Arc::new(blobs.clone()))
         };
         let measures = context.measure.as_ref().map(lead);

@@ -106,17 +106,17 @@ impl Liveness {
             .retain(|id, _| view.assignments.contains_key(id) || view.is_unreadable(&layout::assignment(id)));
         let nobody = TaskSet::default();
         for (id, assignment) in &view.assignments {
-            let beats = view.beats.get(id).unwrap_or(&nobody);
-            self.topologies.entry(id.clone()).or_default().observe(&assignment.value.workers, beats, now);
+            let heartbeats = view.heartbeats.get(id).unwrap_or(&nobody);
+            self.topologies.entry(id.clone()).or_default().observe(&assignment.value.workers, heartbeats, now);
         }
         let needed = view.assignments.values().flat_map(|assignment| assignment.value.supervisors());
         let gone = needed
             .filter(|id| !view.supervisors.contains_key(*id) && !view.is_unreadable(&layout::supervisor(id)));
         keep_first(&mut self.gone, gone, now);
         let unassigned = view
-            .beats
+            .heartbeats
             .iter()
-            .filter(|(id, beats)| !beats.is_empty() && !view.assignments.contains_key(*id))
+            .filter(|(id, heartbeats)| !heartbeats.is_empty() && !view.assignments.contains_key(*id))
             .map(|(id, _)| id);
         keep_first(&mut self.unassigned, unassigned, now);
         let unheld = view.blobs.iter().filter(|(_, holders)| holders.is_empty()).map(|(key, _)| key);
@@ -129,9 +129,9 @@ impl Liveness {
     /// absent since the start of the process, without time to come back.
     #[cfg(feature = "injected-bugs")]
     fn with_injected_bug(&mut self, now: Monotonic) -> Monotonic {
-        use stormkeeper_runtime::injected_bugs::{Sabotage, is_put_in};
+        use stormkeeper_runtime::injected_bugs::{InjectedBug, is_injected};
         let is_first = self.topologies.is_empty();
-        match is_put_in(Sabotage::LivenessFromBefore) && is_first {
+        match is_injected(InjectedBug::LivenessFromBefore) && is_first {
             true => {
                 (self.term_began, self.connected) = (Monotonic::START, Monotonic::START);
                 Monotonic::START
@@ -197,7 +197,7 @@ impl Liveness {
 }
 
 impl TopologyLiveness {
-    fn observe(&mut self, workers: &BTreeMap<Slot, AssignedWorker>, beats: &TaskSet, now: Monotonic) {
+    fn observe(&mut self, workers: &BTreeMap<Slot, AssignedWorker>, heartbeats: &TaskSet, now: Monotonic) {
         self.placed.retain(|slot, _| workers.contains_key(slot));
         let mut silent = BTreeMap::new();
         for (slot, worker) in workers {
@@ -205,7 +205,7 @@ impl TopologyLiveness {
             if placed.0 != worker.start {
                 *placed = (worker.start, now);
             }
-            for task in worker.tasks.iter().filter(|task| !beats.contains(*task)) {
+            for task in worker.tasks.iter().filter(|task| !heartbeats.contains(*task)) {
                 silent.insert(task, self.silent.get(&task).copied().unwrap_or(now));
             }
         }
@@ -222,15 +222,15 @@ fn orphans(view: &ClusterView) -> BTreeSet<TopologyId> {
         .filter_map(|path| path.name().parse().ok());
     let readable = (view.assignments.keys())
         .chain(view.tasks.keys())
-        .chain(view.beats.keys())
+        .chain(view.heartbeats.keys())
         .chain(&view.errors)
-        .chain(view.metrics.keys());
+        .chain(view.metric_fingerprints.keys());
     readable
         .cloned()
         .chain(unreadable)
         .filter(|id| {
             !is_system_topology(id)
-                && !view.storms.contains_key(id)
+                && !view.topologies.contains_key(id)
                 && !view.is_unreadable(&layout::storm(id))
         })
         .collect()

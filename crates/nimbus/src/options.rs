@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use crate::blobs::copies::Replication;
-pub use stormkeeper_metrics_service::{MetricOptions, Pace};
+pub use stormkeeper_metrics_service::{Intervals, MetricOptions};
 
 /// Settings of a nimbus replica.
 #[derive(Debug, Clone)]

@@ -11,14 +11,14 @@ use stormkeeper_coordination::{
     cluster::{
         event::{EVENT_BYTES_MAX, EventNumber},
         layout,
-        record::{self, Orders, Stored, Storm, Tasks},
+        record::{self, Stored, SupervisorAssignments, Tasks, TopologyRecord},
     },
     tree::{CreateMode, MAX_MULTI_BYTES, MAX_NODE_BYTES, Op, TreePath, Version},
 };
 use stormkeeper_model::{
     BlobKey, SupervisorId, TopologyId, assignment::Assignment, event::Move, topology::TaskTable,
 };
-use stormkeeper_scheduler as schedule;
+use stormkeeper_scheduler as scheduler;
 
 /// All actions to apply now, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -67,14 +67,14 @@ pub enum Effect {
         /// Its new assignment.
         assignment: Assignment,
         /// The supervisor assignments that change with it.
-        orders: Vec<SupervisorAssignmentsChange>,
+        supervisor_assignments: Vec<SupervisorAssignmentsChange>,
     },
     /// Writes all changes of a due rebalance.
     Rebalance {
         /// The topology.
         id: TopologyId,
         /// Its new record, with the version of the present one.
-        storm: Box<Stored<Storm>>,
+        storm: Box<Stored<TopologyRecord>>,
         /// Its new task table, with the version of the present one.
         tasks: Stored<TaskTable>,
         /// The present version of its assignment; `None` if it has none.
@@ -82,14 +82,14 @@ pub enum Effect {
         /// Its new assignment.
         assignment: Assignment,
         /// The supervisor assignments that change with it.
-        orders: Vec<SupervisorAssignmentsChange>,
+        supervisor_assignments: Vec<SupervisorAssignmentsChange>,
     },
     /// Begins to move a topology away from drained hosts: its spouts stop.
     BeginMove {
         /// The topology.
         id: TopologyId,
         /// Its new record, with the version of the present one.
-        storm: Box<Stored<Storm>>,
+        storm: Box<Stored<TopologyRecord>>,
     },
     /// Deletes the assignment of a killed topology.
     Unassign {
@@ -98,7 +98,7 @@ pub enum Effect {
         /// The version of its assignment; `None` if it cannot be read.
         version: Option<Version>,
         /// The supervisor assignments that change with it.
-        orders: Vec<SupervisorAssignmentsChange>,
+        supervisor_assignments: Vec<SupervisorAssignmentsChange>,
     },
     /// Deletes all records of a killed topology except its topology record.
     RemoveRecords {
@@ -143,7 +143,7 @@ pub struct SupervisorAssignmentsChange {
     /// The present content of the znode.
     pub before: RecordState,
     /// The new content; `None` deletes the znode.
-    pub after: Option<Orders>,
+    pub after: Option<SupervisorAssignments>,
 }
 
 /// Present content of a znode with supervisor assignments.
@@ -254,13 +254,13 @@ pub enum ClusterProblem {
         /// Number of these tasks.
         n_tasks: usize,
         /// Reason given by the scheduler.
-        reason: schedule::UnplacedReason,
+        reason: scheduler::UnplacedReason,
     },
     /// A due rebalance waits for free slots.
     #[error("the rebalance waits for slots: {reason}")]
     RebalanceWaits {
         /// Reason given by the scheduler.
-        reason: schedule::UnplacedReason,
+        reason: scheduler::UnplacedReason,
     },
     /// A topology must leave drained hosts but there are no free slots, so it keeps running there.
     #[error("the topology cannot leave {} yet: {reason}", .hosts.join(", "))]
@@ -268,7 +268,7 @@ pub enum ClusterProblem {
         /// The hosts.
         hosts: Vec<String>,
         /// Reason given by the scheduler.
-        reason: schedule::UnplacedReason,
+        reason: scheduler::UnplacedReason,
     },
     /// A live topology has no task table.
     #[error("{path} is missing, so nimbus places no tasks of the topology; restore it, or kill the topology")]
@@ -299,7 +299,7 @@ pub enum ClusterProblem {
     },
     /// Supervisor assignments cannot be written, as that could remove entries that still count.
     #[error(
-        "/orders/{supervisor} cannot be read, and neither can every assignment that may name this supervisor"
+        "/supervisor-assignments/{supervisor} cannot be read, and neither can every assignment that may name this supervisor"
     )]
     SupervisorAssignmentsBlocked {
         /// The supervisor.
@@ -339,10 +339,10 @@ impl Effect {
     }
 
     /// Its changes of supervisor assignments.
-    pub fn orders(&self) -> &[SupervisorAssignmentsChange] {
+    pub fn supervisor_assignments(&self) -> &[SupervisorAssignmentsChange] {
         match self {
-            Self::Place { orders, .. } | Self::Rebalance { orders, .. } | Self::Unassign { orders, .. } => {
-                orders
+            Self::Place { supervisor_assignments, .. } | Self::Rebalance { supervisor_assignments, .. } | Self::Unassign { supervisor_assignments, .. } => {
+                supervisor_assignments
             }
             Self::CorrectSupervisorAssignments(change) => std::slice::from_ref(change),
             Self::BeginMove { .. }
@@ -407,19 +407,19 @@ impl Effect {
                 .map(|number| Op::Delete { path: layout::event(*number), version: None })
                 .collect(),
         };
-        ops.extend(self.orders().iter().map(SupervisorAssignmentsChange::op));
+        ops.extend(self.supervisor_assignments().iter().map(SupervisorAssignmentsChange::op));
         Some(ops)
     }
 }
 
 impl SupervisorAssignmentsChange {
     fn op(&self) -> Op {
-        let path = layout::orders(&self.supervisor);
+        let path = layout::supervisor_assignments(&self.supervisor);
         match (&self.after, self.before) {
-            (Some(orders), RecordState::Absent) => create(path, record::encode(orders)),
-            (Some(orders), RecordState::At(version)) => set(path, record::encode(orders), version),
-            (Some(orders), RecordState::Unreadable) => {
-                Op::Set { path, data: record::encode(orders), version: None }
+            (Some(supervisor_assignments), RecordState::Absent) => create(path, record::encode(supervisor_assignments)),
+            (Some(supervisor_assignments), RecordState::At(version)) => set(path, record::encode(supervisor_assignments), version),
+            (Some(supervisor_assignments), RecordState::Unreadable) => {
+                Op::Set { path, data: record::encode(supervisor_assignments), version: None }
             }
             (None, RecordState::At(version)) => Op::Delete { path, version: Some(version) },
             (None, RecordState::Absent | RecordState::Unreadable) => Op::Delete { path, version: None },
@@ -483,7 +483,9 @@ impl fmt::Display for Effect {
             Self::Unassign { .. } => f.write_str("remove the assignment"),
             Self::RemoveRecords { .. } => f.write_str("remove tasks, heartbeats, errors and metrics"),
             Self::RemoveTopologyRecord { .. } => f.write_str("remove the topology"),
-            Self::CorrectSupervisorAssignments(change) => write!(f, "correct /orders/{}", change.supervisor),
+            Self::CorrectSupervisorAssignments(change) => {
+                write!(f, "correct /supervisor-assignments/{}", change.supervisor)
+            }
             Self::RestoreParents { .. } => f.write_str("create the parents of heartbeats and errors"),
             Self::BeginMove { .. } => f.write_str("stop the spouts before the topology leaves drained hosts"),
             Self::DeleteBlobNode { key } => write!(f, "delete /blobs/{key}"),

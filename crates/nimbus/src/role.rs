@@ -162,7 +162,7 @@ impl RoleLoop {
             return Ok(CampaignResult::RetryAfter(CAMPAIGN_PERIOD));
         }
         if n_missing != Some(0) {
-            if self.candidate.is_led_by_another().await.map_err(|error| error.to_string())? {
+            if self.candidate.remove_stale_leader().await.map_err(|error| error.to_string())? {
                 *leaderless = None;
                 return Ok(CampaignResult::RetryAfter(CAMPAIGN_PERIOD));
             }
@@ -221,7 +221,7 @@ pub(super) async fn register(
     loop {
         record.role = *status.role.borrow_and_update();
         record.blobs_missing = status.n_missing.borrow_and_update().unwrap_or_default();
-        record.metrics_closed = status
+        record.metric_store_error = status
             .metrics_error
             .as_mut()
             .and_then(|error| error.borrow_and_update().as_deref().map(shorten_reason));

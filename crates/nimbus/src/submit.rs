@@ -7,9 +7,9 @@ use crate::{
 };
 use stormkeeper_coordination::{
     cluster::{
-        event::{Submitted, Told},
+        event::{EventDraft, Submitted},
         layout,
-        record::{self, Rest, Storm, Tasks},
+        record::{self, Tasks, TopologyRecord, UnknownFields},
         store::Store,
         view::ClusterView,
     },
@@ -25,7 +25,7 @@ use stormkeeper_model::{
     validate::validate,
 };
 #[cfg(feature = "injected-bugs")]
-use stormkeeper_runtime::injected_bugs::{self, Sabotage};
+use stormkeeper_runtime::injected_bugs::{self, InjectedBug};
 
 /// A validated topology, ready to be written.
 #[derive(Debug, Clone)]
@@ -81,15 +81,15 @@ impl PreparedTopology {
         })
     }
 
-    fn event_draft(&self, id: &TopologyId, by: Option<String>) -> Told {
+    fn event_draft(&self, id: &TopologyId, by: Option<String>) -> EventDraft {
         let Self { owner, sample_rate, tasks, .. } = self;
         let submitted = Submitted { owner: owner.clone(), sample_rate: *sample_rate, tasks: tasks.clone() };
         let reason = format!("{owner} submitted it");
-        Told { by, submitted: Some(submitted), ..Told::of(id, EventKind::Submitted, reason) }
+        EventDraft { by, submitted: Some(submitted), ..EventDraft::of(id, EventKind::Submitted, reason) }
     }
 
-    fn storm(&self, now: Timestamp) -> Storm {
-        Storm {
+    fn topology_record(&self, now: Timestamp) -> TopologyRecord {
+        TopologyRecord {
             name: self.name.clone(),
             status: self.status,
             launched: now,
@@ -99,7 +99,7 @@ impl PreparedTopology {
             message_timeout_secs: self.message_timeout_secs,
             pending: None,
             metrics: None,
-            rest: Rest::new(),
+            unknown_fields: UnknownFields::new(),
         }
     }
 }
@@ -135,20 +135,20 @@ pub(super) async fn execute(
     view: &ClusterView,
     store: &Store,
     writer: &FencedWriter,
-) -> Result<(TopologyId, Storm), Refusal> {
+) -> Result<(TopologyId, TopologyRecord), Refusal> {
     check_name(&prepared.name, view)?;
     #[cfg(feature = "injected-bugs")]
-    if injected_bugs::is_put_in(Sabotage::RetriesUnderNewId) {
+    if injected_bugs::is_injected(InjectedBug::RetriesUnderNewId) {
         return execute_with_injected_bug(prepared, ids, now, writer).await;
     }
     let id = ids.make(&prepared.name, now);
-    let storm = prepared.storm(now);
+    let storm = prepared.topology_record(now);
     check_placeable(&id, &prepared.tasks, prepared.workers)?;
     let ops = ops(&id, &storm, &prepared.tasks);
     check_size(&ops).map_err(Refusal::TooLarge)?;
     let mut is_in_doubt = false;
     for _ in 0..TRIES {
-        match writer.commit_and_tell(ops.clone(), prepared.event_draft(&id, by.clone())).await {
+        match writer.commit_with_event(ops.clone(), prepared.event_draft(&id, by.clone())).await {
             Ok(_) => return Ok((id, storm)),
             Err(WriteError::Unknown(_)) => is_in_doubt = true,
             // The node is from our earlier attempt: no other process generates this id.
@@ -173,8 +173,8 @@ async fn execute_with_injected_bug(
     ids: &mut TopologyIds,
     now: Timestamp,
     writer: &FencedWriter,
-) -> Result<(TopologyId, Storm), Refusal> {
-    let storm = prepared.storm(now);
+) -> Result<(TopologyId, TopologyRecord), Refusal> {
+    let storm = prepared.topology_record(now);
     for _ in 0..TRIES {
         let id = ids.make(&prepared.name, now);
         match writer.commit(ops(&id, &storm, &prepared.tasks)).await {
@@ -224,7 +224,7 @@ fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
 }
 
 /// Operations that create all records. The topology record is last: it makes the topology exist.
-fn ops(id: &TopologyId, storm: &Storm, tasks: &TaskTable) -> Vec<Op> {
+fn ops(id: &TopologyId, storm: &TopologyRecord, tasks: &TaskTable) -> Vec<Op> {
     let create = |path, data| Op::Create { path, data, mode: CreateMode::Persistent };
     vec![
         create(layout::tasks(id), record::encode(&Tasks { components: tasks.clone() })),
@@ -249,7 +249,7 @@ mod tests {
 
     use super::*;
     use stormkeeper_coordination::{
-        cluster::record::Storm,
+        cluster::record::TopologyRecord,
         election::{Campaign, Candidate, Leadership},
         tree::{
             Tree,
@@ -292,7 +292,7 @@ mod tests {
         view: &ClusterView,
         store: &Store,
         leadership: &Leadership,
-    ) -> Result<(TopologyId, Storm), Refusal> {
+    ) -> Result<(TopologyId, TopologyRecord), Refusal> {
         let (mut ids, writer) = (TopologyIds::new(Term(1)), leadership.writer());
         execute((prepared, &None), &mut ids, Timestamp::from_millis(9000), view, store, &writer).await
     }

@@ -7,11 +7,11 @@ use std::cell::Cell;
 
 /// A bug that a cluster manager of this kind has been seen to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sabotage {
+pub enum InjectedBug {
     /// A leader's write is not checked against the term.
     UnfencedWrite,
     /// The observer reads only the paths that watches named, as if no event were ever lost.
-    BelievesWatches,
+    TrustsWatches,
     /// A new leader treats everything that it does not see as absent since before its term.
     LivenessFromBefore,
     /// The record of a killed topology is removed before the topology's other znodes.
@@ -20,11 +20,11 @@ pub enum Sabotage {
     RetriesUnderNewId,
 }
 
-impl Sabotage {
+impl InjectedBug {
     /// All bugs.
     pub const ALL: [Self; 5] = [
         Self::UnfencedWrite,
-        Self::BelievesWatches,
+        Self::TrustsWatches,
         Self::LivenessFromBefore,
         Self::RecordRemovedFirst,
         Self::RetriesUnderNewId,
@@ -32,11 +32,11 @@ impl Sabotage {
 }
 
 thread_local! {
-    static INJECTED: Cell<Option<Sabotage>> = const { Cell::new(None) };
+    static INJECTED: Cell<Option<InjectedBug>> = const { Cell::new(None) };
 }
 
 /// Runs `work` with an injected bug, in this thread.
-pub fn with<T>(sabotage: Sabotage, work: impl FnOnce() -> T) -> T {
+pub fn with<T>(bug: InjectedBug, work: impl FnOnce() -> T) -> T {
     /// Removes the bug on drop, also if `work` panics.
     struct Removal;
     impl Drop for Removal {
@@ -44,12 +44,12 @@ pub fn with<T>(sabotage: Sabotage, work: impl FnOnce() -> T) -> T {
             INJECTED.set(None);
         }
     }
-    INJECTED.set(Some(sabotage));
+    INJECTED.set(Some(bug));
     let _removal = Removal;
     work()
 }
 
 /// True if the bug is injected in this thread.
-pub fn is_put_in(sabotage: Sabotage) -> bool {
-    INJECTED.get() == Some(sabotage)
+pub fn is_injected(bug: InjectedBug) -> bool {
+    INJECTED.get() == Some(bug)
 }

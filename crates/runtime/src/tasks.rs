@@ -7,11 +7,11 @@ use tracing::{Instrument as _, error};
 
 /// Meaning of a task that ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum OnExit {
     /// Expected: the task has finished its job.
-    Normal,
+    Ignore,
     /// The owner cannot work without the task: all tasks of the owner are cancelled.
-    StopsOwner,
+    StopOwner,
 }
 
 /// A set of tasks that start under one cancellation token and are joined together.
@@ -49,7 +49,7 @@ impl Tasks {
     /// Starts a task. The future is dropped at its next await when the set is cancelled,
     /// unless it watches [`Tasks::cancelled`] itself and is started by
     /// [`Tasks::start_graceful`].
-    pub fn start<F>(&self, name: &'static str, ending: Ending, task: F)
+    pub fn start<F>(&self, name: &'static str, ending: OnExit, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -65,7 +65,7 @@ impl Tasks {
     }
 
     /// Starts a task that ends by itself, in its own time, after the set is cancelled.
-    pub fn start_graceful<F>(&self, name: &'static str, ending: Ending, task: F)
+    pub fn start_graceful<F>(&self, name: &'static str, ending: OnExit, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -74,7 +74,7 @@ impl Tasks {
             let guard = CancelOnPanic { cancel: &cancel, name };
             task.await;
             std::mem::forget(guard);
-            if ending == Ending::StopsOwner && !cancel.is_cancelled() {
+            if ending == OnExit::StopOwner && !cancel.is_cancelled() {
                 error!(task = name, "task ended unexpectedly; cancelling the other tasks of its owner");
                 cancel.cancel();
             }
@@ -120,14 +120,14 @@ mod tests {
     #[tokio::test]
     async fn stop_joins_every_task() {
         let tasks = Tasks::default();
-        tasks.start("forever", Ending::Normal, std::future::pending());
+        tasks.start("forever", OnExit::Ignore, std::future::pending());
         assert!(tasks.stop(Duration::from_secs(5)).await);
     }
 
     #[tokio::test]
     async fn end_of_a_vital_task_cancels_the_set() {
         let tasks = Tasks::default();
-        tasks.start("vital", Ending::StopsOwner, async {});
+        tasks.start("vital", OnExit::StopOwner, async {});
         tasks.cancelled().cancelled().await;
     }
 }

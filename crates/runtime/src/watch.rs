@@ -138,7 +138,7 @@ mod tests {
     use std::{sync::Mutex, time::Duration};
 
     use super::*;
-    use crate::tasks::{Ending, Tasks};
+    use crate::tasks::{OnExit, Tasks};
 
     #[tokio::test]
     async fn readers_are_woken_in_the_order_in_which_they_began_to_wait() {
@@ -148,7 +148,7 @@ mod tests {
             let (woken, tasks) = (Arc::new(Mutex::new(Vec::new())), Tasks::default());
             for n in 0..16 {
                 let (mut receiver, woken) = (receiver.clone(), Arc::clone(&woken));
-                tasks.start("reader", Ending::Normal, async move {
+                tasks.start("reader", OnExit::Ignore, async move {
                     receiver.changed().await.expect("open");
                     woken.lock().expect("no panic").push(n);
                 });
@@ -183,7 +183,7 @@ mod tests {
     async fn waiting_reader_is_woken_when_the_channel_closes() {
         let (sender, mut receiver) = channel(0);
         let tasks = Tasks::default();
-        tasks.start("sender", Ending::Normal, async move {
+        tasks.start("sender", OnExit::Ignore, async move {
             tokio::task::yield_now().await;
             drop(sender);
         });

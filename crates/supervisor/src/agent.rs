@@ -34,7 +34,7 @@ use stormkeeper_model::{
 };
 use stormkeeper_runtime::{
     blocking,
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     watch,
 };
 
@@ -421,7 +421,7 @@ impl Agent {
             });
             heartbeats.collect()
         };
-        self.tasks.start("read worker files", Ending::Normal, async move {
+        self.tasks.start("read worker files", OnExit::Ignore, async move {
             let heartbeats = blocking::run(read).await;
             // Fails only when the agent is gone.
             let _agent_is_gone = events.send(Event::HeartbeatsRead(heartbeats)).await;

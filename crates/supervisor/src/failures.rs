@@ -17,7 +17,7 @@ use stormkeeper_model::{
 };
 use stormkeeper_runtime::{
     blocking,
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
 };
 
 /// Length of the queue of failures to report. A failure is dropped if the queue is full: the
@@ -55,7 +55,7 @@ pub(super) struct FailureReporter {
 impl FailureReporter {
     pub(super) fn start(store: Store, clock: Clock, tasks: &Tasks) -> Self {
         let (queue, failures) = mpsc::channel(QUEUE);
-        tasks.start("report failures", Ending::StopsOwner, report_all(store, clock, failures));
+        tasks.start("report failures", OnExit::StopOwner, report_all(store, clock, failures));
         Self { queue }
     }
 

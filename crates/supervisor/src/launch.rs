@@ -17,7 +17,7 @@ use crate::{
 use stormkeeper_model::{Port, Slot, SupervisorId, WorkerId};
 use stormkeeper_runtime::{
     blocking,
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
 };
 use stormkeeper_topology_package::launch::LaunchSpec;
 
@@ -64,7 +64,7 @@ impl Launcher {
     ) {
         let (this, cancel) = (self.clone(), tasks.cancelled());
         // Not cancelled between the start of a process and its entry in the ledger.
-        tasks.start_graceful("worker", Ending::Normal, async move {
+        tasks.start_graceful("worker", OnExit::Ignore, async move {
             let started = this.start(port, &worker, &desired, code).await;
             let process = started.as_ref().ok().copied();
             if let Err(error) = &started {
@@ -87,7 +87,7 @@ impl Launcher {
     /// Watches a process that an earlier supervisor launched. Sends [`Event::Exited`].
     pub(super) fn adopt(&self, tasks: &Tasks, port: Port, worker: WorkerId, process: ProcessId) {
         let this = self.clone();
-        tasks.start("adopted worker", Ending::Normal, async move {
+        tasks.start("adopted worker", OnExit::Ignore, async move {
             this.watch_to_end(port, worker, process).await;
         });
     }
@@ -125,7 +125,7 @@ impl Launcher {
             code,
             defaults: defaults.settings.clone(),
             heartbeat_period: defaults.heartbeat_period,
-            task_beat_period: defaults.task_beat_period,
+            task_heartbeat_period: defaults.task_heartbeat_period,
             subprocess_timeout: defaults.subprocess_timeout,
             metric_report_period: defaults.metric_report_period,
             config_file: defaults.config_file.clone(),

@@ -50,7 +50,7 @@ pub use status::Status;
 use crate::process::Processes;
 use stormkeeper_api_types::blobs::{BlobClient, FetchError};
 use stormkeeper_coordination::{cluster::store::Store, tree::Tree};
-use stormkeeper_metric_shipping::ingest_client::{MetricsClient, MetricsError};
+use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError};
 use stormkeeper_model::{clock::Clock, topology::Settings};
 use stormkeeper_runtime::tasks::Tasks;
 
@@ -74,7 +74,7 @@ pub struct LaunchDefaults {
     /// Period of writing a worker's heartbeat file.
     pub heartbeat_period: Duration,
     /// Shortest time between two refreshes of the heartbeats of a worker's tasks.
-    pub task_beat_period: Duration,
+    pub task_heartbeat_period: Duration,
     /// Limit for the silence of a component, unless its topology sets one.
     pub subprocess_timeout: Duration,
     /// Period of the metric reports of workers and of this supervisor.
@@ -101,7 +101,7 @@ pub enum Error {
     },
     /// The client that sends metrics to the leader cannot be created.
     #[error(transparent)]
-    Metrics(#[from] MetricsError),
+    Metrics(#[from] IngestError),
     /// The client that fetches blobs cannot be created.
     #[error(transparent)]
     Blobs(#[from] FetchError),
@@ -125,7 +125,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let blobs = Arc::new(BlobClient::new()?);
-    let client = MetricsClient::new(Store::new(Arc::clone(&tree)))?;
+    let client = IngestClient::new(Store::new(Arc::clone(&tree)))?;
     let agent = Agent::start(options, tree, processes, blobs, launch, clock.clone()).await?;
     let tasks = Tasks::default();
     metrics::start(&agent, client, &clock, &tasks);

@@ -34,7 +34,7 @@ use stormkeeper_model::{
 use stormkeeper_runtime::error_chain;
 use stormkeeper_runtime::{
     blocking,
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
 };
 
 const DIR: &str = "blobs";
@@ -181,7 +181,7 @@ impl Localizer {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => return warn!(blob = %key, %error, "cannot remove a blob"),
         }
-        self.tasks.start("remove blob", Ending::Normal, async move {
+        self.tasks.start("remove blob", OnExit::Ignore, async move {
             blocking::run(move || remove_all(&aside)).await;
         });
     }
@@ -189,7 +189,7 @@ impl Localizer {
     fn fetch(&self, key: &BlobKey) -> Tasks {
         let task = self.tasks.child();
         let (fetcher, arrivals, key) = (self.fetcher.clone(), self.arrivals.clone(), key.clone());
-        task.start("localize", Ending::Normal, async move {
+        task.start("localize", OnExit::Ignore, async move {
             let mut backoff =
                 Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("constants in order");
             while let Err(error) = fetcher.localize(&key).await {
@@ -238,7 +238,7 @@ impl Fetcher {
 
     /// Downloads the blob from the nimbuses that have it, in random order, until one succeeds.
     async fn download(&self, key: &BlobKey, into: &Path) -> Result<(), Error> {
-        let mut holders = self.store.blob_holders(key).await.map_err(Error::Holders)?;
+        let mut holders = self.store.blob_sources(key).await.map_err(Error::Holders)?;
         fastrand::shuffle(&mut holders);
         if holders.is_empty() {
             // A leader that just restarted may have the blob before the tree lists it.

@@ -9,7 +9,7 @@ use stormkeeper_api_types::blobs::BlobClient;
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, BlobHolding, Nimbus, Role},
+        record::{self, BlobReplica, Nimbus, Role},
     },
     tree::{CreateMode, Tree, memory::MemoryTree},
 };
@@ -47,7 +47,7 @@ impl Cluster {
         let api = listener.local_addr().expect("bound").to_string();
         let body = Bytes::from(body);
         let routes = Router::new().route("/api/v1/blobs/{key}", get(async move || (status, body)));
-        self.tasks.start("nimbus", Ending::Normal, async move {
+        self.tasks.start("nimbus", OnExit::Ignore, async move {
             axum::serve(listener, routes).await.expect("served");
         });
         let id: NimbusId = name.parse().expect("valid id");
@@ -58,16 +58,16 @@ impl Cluster {
             start: Timestamp::EPOCH,
             blobs_missing: 0,
             role: Role::Follower,
-            metrics_closed: None,
+            metric_store_error: None,
         };
         self.tree
             .create(&layout::nimbus(&id), &record::encode(&nimbus), CreateMode::Persistent)
             .await
             .expect("created");
         self.tree.ensure(&layout::blob(key)).await.expect("created");
-        let holding = record::encode(&BlobHolding { bytes: 1 });
+        let holding = record::encode(&BlobReplica { bytes: 1 });
         self.tree
-            .create(&layout::blob_holder(key, &id), &holding, CreateMode::Persistent)
+            .create(&layout::blob_replica(key, &id), &holding, CreateMode::Persistent)
             .await
             .expect("created");
     }

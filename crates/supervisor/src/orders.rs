@@ -125,7 +125,7 @@ impl AssignmentsReader {
 
     /// Publishes the assignments whenever they changed. Ends only by being dropped.
     pub(super) async fn run(mut self, assignments: watch::Sender<AssignmentsState>) {
-        let mut watcher = self.store.tree().watch(&layout::orders(&self.me), Scope::Node);
+        let mut watcher = self.store.tree().watch(&layout::supervisor_assignments(&self.me), Scope::Node);
         let mut pass = tokio::time::interval(self.period);
         pass.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut backoff =
@@ -171,7 +171,7 @@ impl AssignmentsReader {
     }
 
     async fn read(&mut self, depth: Depth) -> Result<AssignedSlots, store::Error> {
-        let record = self.store.orders(&self.me).await?;
+        let record = self.store.supervisor_assignments(&self.me).await?;
         let topologies = record.map(|record| record.value.topologies).unwrap_or_default();
         self.cached.retain(|topology, _| topologies.contains_key(topology));
         let mut known = AssignedSlots::default();
@@ -203,7 +203,7 @@ impl AssignmentsReader {
             Err(store::Error::Unreadable(error)) => return Ok(ReadOutcome::Unreadable(error.to_string())),
             Err(error @ store::Error::Tree(_)) => return Err(error),
         };
-        let storm = match self.store.storm(topology).await {
+        let storm = match self.store.topology_record(topology).await {
             Ok(Some(storm)) => storm,
             Ok(None) => {
                 let path = layout::storm(topology);

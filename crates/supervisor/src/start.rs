@@ -33,7 +33,7 @@ use stormkeeper_coordination::{
 use stormkeeper_model::{Port, backoff::Backoff, clock::Clock};
 use stormkeeper_runtime::{
     blocking,
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     watch,
 };
 
@@ -90,7 +90,7 @@ impl Agent {
         let recheck = Arc::<Notify>::default();
         let reader =
             AssignmentsReader::new(store.clone(), me.clone(), options.reconcile_period, Arc::clone(&recheck));
-        tasks.start("read assignments", Ending::StopsOwner, reader.run(published));
+        tasks.start("read assignments", OnExit::StopOwner, reader.run(published));
         let reporter = FailureReporter::start(store, clock.clone(), &tasks);
         let status =
             Status { supervisor: me, has_assignments: false, slots: BTreeMap::new(), problems: Vec::new() };
@@ -204,7 +204,7 @@ fn register(
         start: clock.now(),
     };
     let (ephemeral, presence) = (Ephemeral::Supervisor(identity.id.clone()), presence.clone());
-    tasks.start("register", Ending::Normal, async move {
+    tasks.start("register", OnExit::Ignore, async move {
         let mut backoff = Backoff::new(REGISTER_RETRY_MIN, REGISTER_RETRY_MAX, fastrand::Rng::new())
             .expect("constants in order");
         while let Err(error) = store.ensure_layout().await {

@@ -13,7 +13,7 @@ use std::{
 use tracing::warn;
 
 use crate::logs;
-use stormkeeper_metric_shipping::spool as cuts;
+use stormkeeper_metric_shipping::spool;
 use stormkeeper_model::WorkerId;
 use stormkeeper_topology_package::launch::LaunchSpec;
 
@@ -99,7 +99,7 @@ fn remove_old(local_dir: &Path, live: &BTreeSet<WorkerId>) -> io::Result<()> {
         .collect::<io::Result<_>>()?;
     dead.sort();
     let (undelivered, dead): (Vec<_>, Vec<_>) =
-        dead.into_iter().partition(|(_, dir)| cuts::may_have_left(dir));
+        dead.into_iter().partition(|(_, dir)| spool::may_be_orphaned(dir));
     let n_lost = undelivered.len().saturating_sub(UNDELIVERED_KEPT);
     if n_lost > 0 {
         warn!(

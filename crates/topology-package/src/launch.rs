@@ -44,8 +44,8 @@ pub struct LaunchSpec {
     #[serde(rename = "heartbeat_period_ms", with = "millis")]
     pub heartbeat_period: Duration,
     /// Minimum period between two heartbeats of a task.
-    #[serde(rename = "task_beat_period_ms", with = "millis")]
-    pub task_beat_period: Duration,
+    #[serde(rename = "task_heartbeat_period_ms", with = "millis")]
+    pub task_heartbeat_period: Duration,
     /// Time after which a silent component counts as hung, unless the topology sets it.
     #[serde(rename = "subprocess_timeout_ms", with = "millis")]
     pub subprocess_timeout: Duration,
@@ -130,7 +130,7 @@ mod tests {
             code: "/blobs/x".into(),
             defaults: Settings::from([("topology.debug".to_owned(), true.into())]),
             heartbeat_period: Duration::from_millis(1500),
-            task_beat_period: Duration::from_secs(10),
+            task_heartbeat_period: Duration::from_secs(10),
             subprocess_timeout: Duration::from_secs(30),
             metric_report_period: Duration::from_secs(60),
             config_file: Some("/etc/storm.yaml".into()),

@@ -26,16 +26,16 @@ pub const MAX_FILES: usize = 100_000;
 
 /// A topology package in memory.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Bundle {
+pub struct TopologyPackage {
     /// The sha256 of the bytes.
     pub key: BlobKey,
     /// The tar.
     pub bytes: Vec<u8>,
 }
 
-impl std::fmt::Debug for Bundle {
+impl std::fmt::Debug for TopologyPackage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Bundle({}, {} bytes)", self.key, self.bytes.len())
+        write!(f, "TopologyPackage({}, {} bytes)", self.key, self.bytes.len())
     }
 }
 
@@ -98,7 +98,7 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error::TooLarge`] and [`Error::TooManyFiles`].
-pub fn pack(topology: &Topology, mut files: Vec<File>, max_bytes: u64) -> Result<Bundle, Error> {
+pub fn pack(topology: &Topology, mut files: Vec<File>, max_bytes: u64) -> Result<TopologyPackage, Error> {
     if files.len() >= MAX_FILES {
         return Err(Error::TooManyFiles);
     }
@@ -112,7 +112,7 @@ pub fn pack(topology: &Topology, mut files: Vec<File>, max_bytes: u64) -> Result
     }
     let bytes = tar.into_inner().map_err(Error::NotATar)?;
     check_size(bytes.len(), max_bytes)?;
-    Ok(Bundle { key: BlobKey::of(&bytes), bytes })
+    Ok(TopologyPackage { key: BlobKey::of(&bytes), bytes })
 }
 
 fn check_size(bytes: usize, limit: u64) -> Result<(), Error> {

@@ -4,22 +4,22 @@ use std::{fmt, sync::Arc};
 
 use saphyr::{LoadableYamlNode as _, MarkedYaml, Marker, Scalar, YamlData};
 
-/// Position in a text, counted from 1 as in editors.
+/// SourcePosition in a text, counted from 1 as in editors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Position {
+pub struct SourcePosition {
     /// Line.
     pub line: usize,
     /// Column, in characters.
     pub column: usize,
 }
 
-impl fmt::Display for Position {
+impl fmt::Display for SourcePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.line, self.column)
     }
 }
 
-impl From<Marker> for Position {
+impl From<Marker> for SourcePosition {
     fn from(marker: Marker) -> Self {
         Self { line: marker.line(), column: marker.col() + 1 }
     }
@@ -29,8 +29,8 @@ impl From<Marker> for Position {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{at}: {what}")]
 pub struct Error {
-    /// Position of the error.
-    pub at: Position,
+    /// SourcePosition of the error.
+    pub at: SourcePosition,
     /// Description of the error.
     pub what: String,
 }
@@ -38,8 +38,8 @@ pub struct Error {
 /// A value and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Position of its first character.
-    pub at: Position,
+    /// SourcePosition of its first character.
+    pub at: SourcePosition,
     /// The value.
     pub value: Value,
 }
@@ -66,8 +66,8 @@ pub enum Value {
 /// The key of an entry of a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// Position of the key.
-    pub at: Position,
+    /// SourcePosition of the key.
+    pub at: SourcePosition,
     /// Text of the key; numbers and booleans count as their text.
     pub text: String,
 }
@@ -87,12 +87,12 @@ pub fn parse(text: &str) -> Result<Node, Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > MAX_BYTES {
         let what = format!("the file is larger than {} MiB", MAX_BYTES >> 20);
-        return Err(Error { at: Position { line: 1, column: 1 }, what });
+        return Err(Error { at: SourcePosition { line: 1, column: 1 }, what });
     }
     for (n, line) in text.lines().enumerate() {
         let indent = line.chars().take_while(|c| matches!(c, ' ' | '-' | '?' | '\t')).count();
         if indent > MAX_INDENT {
-            let at = Position { line: n + 1, column: MAX_INDENT };
+            let at = SourcePosition { line: n + 1, column: MAX_INDENT };
             return Err(Error {
                 at,
                 what: format!("the line is indented by more than {MAX_INDENT} columns"),
@@ -111,12 +111,12 @@ pub fn parse(text: &str) -> Result<Node, Error> {
     }
     match first {
         Some(node) => convert(node),
-        None => Ok(Node { at: Position { line: 1, column: 1 }, value: Value::Null }),
+        None => Ok(Node { at: SourcePosition { line: 1, column: 1 }, value: Value::Null }),
     }
 }
 
 fn convert(node: MarkedYaml<'_>) -> Result<Node, Error> {
-    let at = Position::from(node.span.start);
+    let at = SourcePosition::from(node.span.start);
     let value = match node.data {
         YamlData::Value(scalar) => convert_scalar(scalar, at)?,
         YamlData::Sequence(items) => Value::List(items.into_iter().map(convert).collect::<Result<_, _>>()?),
@@ -139,7 +139,7 @@ fn convert(node: MarkedYaml<'_>) -> Result<Node, Error> {
     Ok(Node { at, value })
 }
 
-fn convert_scalar(scalar: Scalar<'_>, at: Position) -> Result<Value, Error> {
+fn convert_scalar(scalar: Scalar<'_>, at: SourcePosition) -> Result<Value, Error> {
     Ok(match scalar {
         Scalar::Null => Value::Null,
         Scalar::Boolean(flag) => Value::Flag(flag),

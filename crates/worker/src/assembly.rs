@@ -37,7 +37,7 @@ use stormkeeper_model::{
 };
 use stormkeeper_runtime::{
     blocking,
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
 };
 use stormkeeper_stream::Tuple;
 
@@ -185,7 +185,7 @@ impl Worker {
             None => listener,
         };
         let listening = listener.run(me, inboxes, transport_counters);
-        tasks.start("tuples from peers", Ending::StopsOwner, listening);
+        tasks.start("tuples from peers", OnExit::StopOwner, listening);
 
         let throttle = ErrorThrottle::of(&topology, &options);
         let wiring = Wiring { topology: Arc::clone(&topology), table, local: local.clone() };
@@ -263,7 +263,7 @@ impl Worker {
             ComponentKind::Spout => Part::Spout(Spout::new(self.activity.subscribe())),
             ComponentKind::Bolt => Part::Bolt(Bolt::new(inbox)),
         };
-        self.runners.start_graceful("task", Ending::Normal, task::run(seat, part));
+        self.runners.start_graceful("task", OnExit::Ignore, task::run(seat, part));
         Ok(())
     }
 
@@ -370,7 +370,7 @@ impl Worker {
         }
         self.beats.stop(FAREWELL_PATIENCE).await;
         for task in self.local.iter() {
-            self.presence.withdraw(&Ephemeral::TaskBeat(self.options.topology.clone(), task));
+            self.presence.withdraw(&Ephemeral::TaskHeartbeat(self.options.topology.clone(), task));
         }
         let _gone = tokio::time::timeout(FAREWELL_PATIENCE, async {
             tokio::join!(self.presence.settled(), self.errors.drained(FAREWELL_PATIENCE))

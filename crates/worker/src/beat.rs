@@ -12,8 +12,8 @@ use tracing::warn;
 
 use crate::{Options, counters::Registry};
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, record};
-use stormkeeper_model::{TaskId, beat::TaskStatus, clock::Clock};
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_model::{TaskId, heartbeat::TaskStatus, clock::Clock};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// The name of the heartbeat file in a worker's directory.
 pub const HEARTBEAT_FILE: &str = "heartbeat";
@@ -92,7 +92,7 @@ impl StatusBoard {
 }
 
 /// Keeps the beats of all tasks in the tree: written when a status changes, and all of them
-/// every `task_beat_period` for their counts.
+/// every `task_heartbeat_period` for their counts.
 pub fn start(
     board: StatusBoard,
     presence: Presence,
@@ -103,8 +103,8 @@ pub fn start(
 ) {
     let options = options.clone();
     let began = clock.monotonic();
-    tasks.start("task beats", Ending::StopsOwner, async move {
-        let mut period = tokio::time::interval(options.task_beat_period);
+    tasks.start("task beats", OnExit::StopOwner, async move {
+        let mut period = tokio::time::interval(options.task_heartbeat_period);
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let due = tokio::select! {
@@ -116,7 +116,7 @@ pub fn start(
             };
             let uptime_secs = clock.monotonic().since(began).as_secs();
             presence.keep_all(due.into_iter().map(|(task, status)| {
-                let beat = record::TaskBeat {
+                let beat = record::TaskHeartbeat {
                     host: options.host.clone(),
                     port: options.port(),
                     worker: options.worker.clone(),
@@ -124,7 +124,7 @@ pub fn start(
                     uptime_secs,
                     counts: counters.read(task),
                 };
-                (Ephemeral::TaskBeat(options.topology.clone(), task), record::encode(&beat))
+                (Ephemeral::TaskHeartbeat(options.topology.clone(), task), record::encode(&beat))
             }));
         }
     });
@@ -135,7 +135,7 @@ pub fn start(
 /// worker.
 pub(super) fn start_heartbeat_file(options: &Options, tasks: &Tasks) {
     let (dir, period) = (options.dir.clone(), options.heartbeat_period);
-    tasks.start("heartbeat file", Ending::StopsOwner, async move {
+    tasks.start("heartbeat file", OnExit::StopOwner, async move {
         let mut period = tokio::time::interval(period);
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for beat in 1_u64.. {
@@ -170,7 +170,7 @@ mod tests {
     async fn a_change_of_status_is_in_the_tree_and_the_file_moves() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut options = options(dir.path());
-        options.task_beat_period = Duration::from_secs(3600);
+        options.task_heartbeat_period = Duration::from_secs(3600);
         let (server, tasks) = (MemoryTree::new(), Tasks::default());
         let store = Store::new(server.connect());
         server.connect().ensure(&layout::taskbeats(&options.topology)).await.expect("created");
@@ -183,7 +183,7 @@ mod tests {
             let (store, topology) = (store.clone(), options.topology.clone());
             async move {
                 wait_until("the statuses are in the tree", Duration::from_secs(30), || async {
-                    let beats = store.task_beats(&topology).await.map_err(|error| error.to_string())?;
+                    let beats = store.task_heartbeats(&topology).await.map_err(|error| error.to_string())?;
                     let statuses: Vec<TaskStatus> = beats.values().map(|beat| beat.status).collect();
                     if statuses == expected { Ok(beats) } else { Err(format!("{statuses:?}")) }
                 })

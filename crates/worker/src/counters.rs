@@ -7,7 +7,7 @@ use std::sync::{
 
 use dashmap::DashMap;
 
-use stormkeeper_model::{TaskId, beat::TaskCounts};
+use stormkeeper_model::{TaskId, heartbeat::TaskCounts};
 
 /// The counts of one task, added to by its loop and read by anyone.
 #[derive(Debug, Default)]

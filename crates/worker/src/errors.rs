@@ -20,7 +20,7 @@ use stormkeeper_model::{
     clock::{Clock, Monotonic},
     error::TaskError,
 };
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// How many errors wait while the tree is away: a minute of one throttled task's, or the
 /// first of each of a few hundred tasks. When it is full, new ones are only logged.
@@ -97,7 +97,7 @@ impl Reporter {
         });
         let writer =
             Writer { store, topology: options.topology.clone(), shared: Arc::clone(&shared), queued };
-        tasks.start("errors of tasks", Ending::StopsOwner, writer.run());
+        tasks.start("errors of tasks", OnExit::StopOwner, writer.run());
         Self { shared, queue }
     }
 

@@ -46,7 +46,7 @@ pub struct Records {
 /// Reads the records; `None` when the tree surely says that this worker has no place.
 async fn read(store: &Store, options: &Options) -> Result<Option<Records>, store::Error> {
     let id = &options.topology;
-    let Some(storm) = store.storm(id).await? else { return Ok(None) };
+    let Some(storm) = store.topology_record(id).await? else { return Ok(None) };
     let Some(assignment) = store.assignment(id).await? else { return Ok(None) };
     let assignment = assignment.value;
     if assignment.workers.get(&options.slot).is_none_or(|worker| worker.start != options.start) {

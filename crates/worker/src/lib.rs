@@ -42,7 +42,7 @@ use stormkeeper_coordination::{
     cluster::{presence::Presence, store::Store},
     tree::Tree,
 };
-use stormkeeper_metric_shipping::ingest_client::MetricsError;
+use stormkeeper_metric_shipping::ingest_client::IngestError;
 use stormkeeper_model::{Port, TaskId, clock::Clock};
 use stormkeeper_runtime::tasks::Tasks;
 use stormkeeper_stream::grouping;
@@ -94,7 +94,7 @@ pub enum Error {
     Wiring(#[source] grouping::Error),
     /// Metrics could never be brought to the leader.
     #[error(transparent)]
-    Metrics(#[from] MetricsError),
+    Metrics(#[from] IngestError),
     /// A part that the worker cannot do without has ended.
     #[error("a part of the worker has failed; the log says which")]
     Broken,

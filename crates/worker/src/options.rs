@@ -28,7 +28,7 @@ pub struct Options {
     /// How often the local heartbeat file is written.
     pub heartbeat_period: Duration,
     /// How often the beats of its tasks are refreshed at most.
-    pub task_beat_period: Duration,
+    pub task_heartbeat_period: Duration,
     /// How long a component that is silent is left alone, unless the topology says.
     pub subprocess_timeout: Duration,
     /// The process group of its components.
@@ -67,7 +67,7 @@ impl From<LaunchSpec> for Options {
             code,
             defaults,
             heartbeat_period,
-            task_beat_period,
+            task_heartbeat_period,
             subprocess_timeout,
             metric_report_period,
             config_file: _,
@@ -83,7 +83,7 @@ impl From<LaunchSpec> for Options {
             code,
             defaults,
             heartbeat_period,
-            task_beat_period,
+            task_heartbeat_period,
             subprocess_timeout,
             components: ComponentGroup::default(),
             metrics: Some(metric_report_period),

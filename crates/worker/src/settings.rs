@@ -14,7 +14,7 @@ use stormkeeper_model::{
     ComponentId,
     topology::{Settings, Topology},
 };
-use stormkeeper_stream as tuple;
+use stormkeeper_stream as stream;
 
 /// How many tuples a shell bolt is ahead of its child, unless the author says.
 const MAX_PENDING: usize = 100;
@@ -52,7 +52,7 @@ pub struct Tick {
     /// How often.
     pub period: Duration,
     /// The value that its tuple carries: the number of seconds as it was set.
-    pub value: tuple::Value,
+    pub value: stream::Value,
 }
 
 /// How many errors of one task are reported.
@@ -92,7 +92,7 @@ impl TaskSettings {
         Self {
             max_pending: layers.get("topology.shellbolt.max.pending", count).unwrap_or(MAX_PENDING),
             tick: layers.get("topology.tick.tuple.freq.secs", |value| {
-                let value: tuple::Value = serde_json::from_value(value.clone()).ok()?;
+                let value: stream::Value = serde_json::from_value(value.clone()).ok()?;
                 Some(Tick { period: seconds(&serde_json::to_value(&value).ok()?)?, value })
             }),
             timeout: layers
@@ -217,7 +217,7 @@ mod tests {
             a,
             TaskSettings {
                 max_pending: 7,
-                tick: Some(Tick { period: Duration::from_millis(500), value: tuple::Value::Float(0.5) }),
+                tick: Some(Tick { period: Duration::from_millis(500), value: stream::Value::Float(0.5) }),
                 timeout: Duration::from_secs(4),
                 spout_wait: SPOUT_WAIT,
                 environment: BTreeMap::from([
@@ -227,7 +227,7 @@ mod tests {
             }
         );
         let b = TaskSettings::of(&topology, &"b".parse().expect("valid"), &options);
-        assert_eq!(b.tick, Some(Tick { period: Duration::from_secs(60), value: tuple::Value::Int(60) }));
+        assert_eq!(b.tick, Some(Tick { period: Duration::from_secs(60), value: stream::Value::Int(60) }));
         assert_eq!(b.environment, BTreeMap::new());
     }
 }

@@ -10,7 +10,7 @@ use super::{ComponentGroup, Ended, Error, Options, run};
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, Rest, Storm, TaskBeat, Tasks as TaskRecord},
+        record::{self, TaskHeartbeat, Tasks as TaskRecord, TopologyRecord, UnknownFields},
         store::Store,
     },
     tree::{CreateMode, Tree as _, TreePath, memory::MemoryTree},
@@ -18,14 +18,14 @@ use stormkeeper_coordination::{
 use stormkeeper_model::{
     BlobKey, ComponentId, Port, Slot, TaskId, Timestamp,
     assignment::{AssignedWorker, Assignment},
-    beat::{TaskCounts, TaskStatus},
     clock::Clock,
+    heartbeat::{TaskCounts, TaskStatus},
     status::TopologyStatus,
     task_set::TaskSet,
     topology::{Settings, TaskTable, Topology},
 };
 use stormkeeper_runtime::{
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     test_support::wait_until,
 };
 
@@ -44,7 +44,7 @@ pub(super) fn options(dir: &Path) -> Options {
         code: dir.to_owned(),
         defaults: Settings::new(),
         heartbeat_period: Duration::from_millis(20),
-        task_beat_period: Duration::from_millis(20),
+        task_heartbeat_period: Duration::from_millis(20),
         subprocess_timeout: Duration::from_secs(30),
         components: ComponentGroup::Workers,
         metrics: Some(Duration::from_secs(60)),
@@ -172,7 +172,7 @@ impl Stage {
             fs::create_dir_all(options.dir.join("pids")).expect("created");
             let (stop, (tell, ended)) = (CancellationToken::new(), oneshot::channel());
             let worker = run(options, self.server.connect(), self.clock.clone(), stop.clone());
-            self.tasks.start("worker", Ending::Normal, async {
+            self.tasks.start("worker", OnExit::Ignore, async {
                 // Fails when the test is over already.
                 let _over = tell.send(Box::pin(worker).await);
             });
@@ -181,8 +181,8 @@ impl Stage {
         self.assignment.workers.keys().enumerate().map(start).collect()
     }
 
-    async fn beats(&self) -> BTreeMap<TaskId, TaskBeat> {
-        self.store.task_beats(&self.options.topology).await.expect("the tree answers")
+    async fn beats(&self) -> BTreeMap<TaskId, TaskHeartbeat> {
+        self.store.task_heartbeats(&self.options.topology).await.expect("the tree answers")
     }
 
     /// The counts of all tasks of a component together.
@@ -238,7 +238,7 @@ pub(crate) fn id(component: &str) -> ComponentId {
 }
 
 fn storm(status: TopologyStatus) -> Vec<u8> {
-    record::encode(&Storm {
+    record::encode(&TopologyRecord {
         name: "t".parse().expect("valid"),
         status,
         launched: Timestamp::EPOCH,
@@ -248,7 +248,7 @@ fn storm(status: TopologyStatus) -> Vec<u8> {
         message_timeout_secs: 30,
         pending: None,
         metrics: None,
-        rest: Rest::new(),
+        unknown_fields: UnknownFields::new(),
     })
 }
 

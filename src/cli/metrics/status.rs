@@ -5,10 +5,10 @@ use super::{
     number::{self, NONE},
 };
 use crate::cli::output::{self, Table};
-use stormkeeper_api_types::message::{ArchiveStatus, QueueSummary};
+use stormkeeper_api_types::message::{ExportQueueSummary, MetricStoreStatus};
 
-pub(super) fn text(status: &ArchiveStatus) -> String {
-    let ArchiveStatus { archive, bytes, metas, log_from, log_bytes, failure, drops, queue, .. } = status;
+pub(super) fn text(status: &MetricStoreStatus) -> String {
+    let MetricStoreStatus { archive, bytes, metas, log_from, log_bytes, failure, drops, queue, .. } = status;
     let lag = match archive.entries_behind {
         Some(0) => "up to date".to_owned(),
         Some(n) => format!("{n} entries behind the leader"),
@@ -19,7 +19,7 @@ pub(super) fn text(status: &ArchiveStatus) -> String {
          metrics  {}\n  on disk  {}\n",
         archive.nimbus,
         status.stage,
-        archive.seq,
+        archive.index,
         archive.term,
         number::bytes(*log_bytes as f64),
         output::count(*metas),
@@ -37,8 +37,8 @@ pub(super) fn text(status: &ArchiveStatus) -> String {
     if !status.followers.is_empty() {
         let mut table = Table::new(&["FOLLOWER", "HAS ENTRY", "BEHIND"]);
         for follower in &status.followers {
-            let behind = archive.seq.saturating_sub(follower.seq);
-            table.row([follower.nimbus.to_string(), follower.seq.to_string(), output::count(behind)]);
+            let behind = archive.index.saturating_sub(follower.index);
+            table.row([follower.nimbus.to_string(), follower.index.to_string(), output::count(behind)]);
         }
         text.push_str(&format!("\nFollowers\n{}", table.text(2)));
     }
@@ -53,8 +53,8 @@ pub(super) fn text(status: &ArchiveStatus) -> String {
     text
 }
 
-fn queue(queue: &QueueSummary) -> String {
-    let QueueSummary { reserved, ready, bytes, oldest_ms, uploaders } = queue;
+fn queue(queue: &ExportQueueSummary) -> String {
+    let ExportQueueSummary { reserved, ready, bytes, oldest_ms, uploaders } = queue;
     let oldest = oldest_ms.map_or_else(String::new, |oldest| format!(", oldest from {}", minute(oldest)));
     let mut text = format!(
         "\nExport queue\n  {ready} entries ready ({}{oldest}), {reserved} minutes open\n",

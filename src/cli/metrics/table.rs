@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::number::{self, NONE};
 use crate::cli::output::Table;
-use stormkeeper_api_types::message::{GaugeValue, HistogramValue, LatestValue, MetricMeta, MetricValue};
+use stormkeeper_api_types::message::{GaugeValue, HistogramValue, LatestValue, MetricMetaView, MetricValue};
 use stormkeeper_metrics::name::SYS;
 
 /// Subject of a row. Tasks are ordered by number.
@@ -20,7 +20,7 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    fn new(meta: &MetricMeta) -> Self {
+    fn new(meta: &MetricMetaView) -> Self {
         Self {
             source: short(&meta.metric).0.map(str::to_owned),
             component: meta.component.as_ref().map(ToString::to_string),
@@ -32,7 +32,7 @@ impl Subject {
     }
 
     /// The subject as one word: `split`, `split/3`, `split/3/default`, `node-1:6700`, `topology`.
-    pub(super) fn label(meta: &MetricMeta) -> String {
+    pub(super) fn label(meta: &MetricMetaView) -> String {
         let Self { component, task, stream, host, port, source: _ } = Self::new(meta);
         let parts = [component, task.map(|task| task.to_string()), stream];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
@@ -248,7 +248,7 @@ fn short(metric: &str) -> (Option<&str>, &str) {
 }
 
 /// Name of a metric as shown: user metrics have their group as a prefix.
-fn metric(meta: &MetricMeta) -> String {
+fn metric(meta: &MetricMetaView) -> String {
     match meta.group == SYS {
         true => meta.metric.clone(),
         false => format!("{}/{}", meta.group, meta.metric),

@@ -2,27 +2,27 @@
 
 use super::*;
 use stormkeeper_api_types::message::{
-    ArchiveStatus, CounterValue, DropSummary, FollowerSummary, GaugeValue, HistogramValue, MeterValue,
-    MetricMeta, MetricValue, PastTopology, QueueSummary, Series, TaskPlace, TimedValue, TimerValue,
-    UploaderSummary, UploaderWork,
+    CounterValue, DropSummary, ExportQueueSummary, ExporterSummary, ExporterWork, FollowerSummary,
+    GaugeValue, HistogramValue, MeterValue, MetricMetaView, MetricStoreStatus, MetricValue, PastTopology,
+    Series, TaskPlace, TimedValue, TimerValue,
 };
 
 /// End of the windows: 2026-11-26T12:34Z.
 const END: Timestamp = Timestamp::from_millis(1_795_696_440_000);
 
-fn view(behind: Option<u64>) -> ArchiveView {
+fn view(behind: Option<u64>) -> MetricStoreView {
     let nimbus = "n1".parse().expect("valid");
-    ArchiveView { nimbus, term: 3, seq: 812, entries_behind: behind, behind_ms: Some(65_000) }
+    MetricStoreView { nimbus, term: 3, index: 812, entries_behind: behind, behind_ms: Some(65_000) }
 }
 
 /// Metric metadata for a full name, as the API returns it.
-fn meta(name: &str, unit: Option<&str>) -> MetricMeta {
+fn meta(name: &str, unit: Option<&str>) -> MetricMetaView {
     let parsed: stormkeeper_metrics::MetricName = name.parse().expect("a name");
     let parts: Vec<&str> = name.split('@').collect();
     let at = |i: usize| parts.get(i).filter(|part| !part.is_empty() && **part != "0");
     let has_host = matches!(parsed.meta(), MetaType::Worker | MetaType::Netty | MetaType::Nimbus);
     let of_component = |i| at(i).filter(|_| parts.len() == 8);
-    MetricMeta {
+    MetricMetaView {
         id: stormkeeper_metrics::MetricId::of(name, 0).to_string(),
         name: name.to_owned(),
         level: parsed.meta().word().to_owned(),
@@ -276,7 +276,7 @@ wc-1-1  wc    2026-11-26T12:34:00Z  ann  2026-11-26T12:35:01Z  -
 
 #[test]
 fn status_shows_failures_lag_and_dropped_values() {
-    let work = UploaderWork {
+    let work = ExporterWork {
         doing: "pausing".to_owned(),
         since_ms: END,
         points: 9,
@@ -286,11 +286,11 @@ fn status_shows_failures_lag_and_dropped_values() {
         events_lost: 0,
         last_failure: Some("connection refused".to_owned()),
     };
-    let status = ArchiveStatus {
+    let status = MetricStoreStatus {
         archive: view(Some(0)),
         stage: "leading".to_owned(),
         trouble: None,
-        followers: vec![FollowerSummary { nimbus: "n2".parse().expect("valid"), seq: 800 }],
+        followers: vec![FollowerSummary { nimbus: "n2".parse().expect("valid"), index: 800 }],
         bytes: 5 << 20,
         metas: 12_345,
         log_from: 7,
@@ -302,12 +302,12 @@ fn status_shows_failures_lag_and_dropped_values() {
             cause: "too-many-names".to_owned(),
             count: 1234,
         }],
-        queue: QueueSummary {
+        queue: ExportQueueSummary {
             reserved: 1,
             ready: 2,
             bytes: 2048,
             oldest_ms: Some(END),
-            uploaders: vec![UploaderSummary {
+            uploaders: vec![ExporterSummary {
                 name: "log".to_owned(),
                 pending: 2,
                 uploading: 0,

@@ -16,8 +16,8 @@ use stormkeeper_model::{
     topology::{Component, ComponentKind, Grouping, Input, Run, StreamDeclaration, Topology},
 };
 use stormkeeper_nimbus::{Handle, change::Change, drain::DrainChange, handle::Submission, refusal::Refusal};
-use stormkeeper_runtime::tasks::Ending;
-use stormkeeper_topology_package::{package as bundle, package::Bundle};
+use stormkeeper_runtime::tasks::OnExit;
+use stormkeeper_topology_package::{package, package::TopologyPackage};
 
 /// Time for which a user waits for a response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -97,8 +97,8 @@ impl Clients {
                 ..Promise::default()
             },
         );
-        self.env.tasks.start("submit", Ending::Normal, async move {
-            let bundle = bundle::pack(&topology, Vec::new(), 1 << 20).expect("a small topology");
+        self.env.tasks.start("submit", OnExit::Ignore, async move {
+            let bundle = package::pack(&topology, Vec::new(), 1 << 20).expect("a small topology");
             let response = this.request(random, |nimbus| submit(nimbus, bundle.clone())).await;
             this.record_response(&name, format_args!("submit of {name}"), &response, |promise, response| {
                 promise.submitted = match response {
@@ -128,7 +128,7 @@ impl Clients {
             }
             before
         };
-        self.env.tasks.start("change", Ending::Normal, async move {
+        self.env.tasks.start("change", OnExit::Ignore, async move {
             let asked = change.clone();
             let response = this
                 .request(random, |nimbus| {
@@ -181,7 +181,7 @@ impl Clients {
             before
         };
         let (this, host) = (self.clone(), host.to_owned());
-        self.env.tasks.start("drain", Ending::Normal, async move {
+        self.env.tasks.start("drain", OnExit::Ignore, async move {
             let name: HostName = host.parse().expect("a valid host");
             let response = this
                 .request(random, |nimbus| {
@@ -268,8 +268,8 @@ impl Ord for RequestState {
 }
 
 /// Uploads the topology package and submits it, as the command line does.
-async fn submit(nimbus: Handle, bundle: Bundle) -> Result<TopologyId, Refusal> {
-    let Bundle { key, bytes } = bundle;
+async fn submit(nimbus: Handle, bundle: TopologyPackage) -> Result<TopologyId, Refusal> {
+    let TopologyPackage { key, bytes } = bundle;
     let body = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from(bytes))]);
     nimbus.blobs().put(&key, body).await?;
     let submission = Submission {

@@ -8,7 +8,7 @@ use stormkeeper_coordination::tree::{
     faulty::{FaultPlan, FaultyTree},
     memory::MemorySession,
 };
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// Time after which the server ends the session of a silent process.
 pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ impl Connection {
     pub(super) fn kill(&self, tasks: &Tasks) {
         self.tree.kill();
         let session = Arc::clone(&self.session);
-        tasks.start("session timeout", Ending::Normal, async move {
+        tasks.start("session timeout", OnExit::Ignore, async move {
             tokio::time::sleep(SESSION_TIMEOUT).await;
             session.close().await;
         });

@@ -8,7 +8,7 @@ use crate::{
     facts::ClusterModel,
     invariants::{check_converged, check_no_residue},
 };
-use stormkeeper_coordination::{cluster::layout, tree::memory::listen::Snapshot};
+use stormkeeper_coordination::{cluster::layout, tree::memory::listen::TreeSnapshot};
 use stormkeeper_model::{assignment::Assignment, status::TopologyStatus};
 
 /// Limit for the convergence. A lost event may cost a full period of the observers (300 s);
@@ -71,10 +71,10 @@ fn check_cluster(cluster: &Cluster) -> Result<(), String> {
         let model = journal.model();
         check_registrations(cluster, tree)?;
         for (name, promise) in &promises {
-            let storm = model.storms.iter().find(|(_, storm)| storm.name == *name);
+            let storm = model.topologies.iter().find(|(_, storm)| storm.name == *name);
             check_promise(name.as_str(), promise, storm.map(|(_, storm)| storm.status))?;
         }
-        model.storms.keys().try_for_each(|id| check_converged(id, model, tree))?;
+        model.topologies.keys().try_for_each(|id| check_converged(id, model, tree))?;
         check_no_residue(model, tree)?;
         for (host, _) in drains.iter().filter(|(_, drain)| drain.drained == RequestState::Done) {
             check_drained(host, model)?;
@@ -83,7 +83,7 @@ fn check_cluster(cluster: &Cluster) -> Result<(), String> {
     })
 }
 
-fn check_registrations(cluster: &Cluster, tree: Snapshot<'_>) -> Result<(), String> {
+fn check_registrations(cluster: &Cluster, tree: TreeSnapshot<'_>) -> Result<(), String> {
     let leader = tree.get(&layout::leader()).ok_or("there is no leader")?;
     let sessions = cluster.replicas.iter().filter_map(|replica| replica.connection()?.session());
     if !sessions.map(Some).any(|session| session == leader.stat.owner) {
@@ -125,8 +125,8 @@ fn check_drained(host: &str, model: &ClusterModel) -> Result<(), String> {
 }
 
 /// Checks that every nimbus has the blob of every topology.
-fn check_replicated(cluster: &Cluster, model: &ClusterModel, tree: Snapshot<'_>) -> Result<(), String> {
-    for (id, storm) in &model.storms {
+fn check_replicated(cluster: &Cluster, model: &ClusterModel, tree: TreeSnapshot<'_>) -> Result<(), String> {
+    for (id, storm) in &model.topologies {
         let holders = tree.children(&layout::blob(&storm.blob)).unwrap_or_default();
         if holders.len() != cluster.replicas.len() {
             return Err(format!("the blob of {id} is on {holders:?} only"));

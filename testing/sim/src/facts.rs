@@ -7,10 +7,10 @@ use std::{
 };
 
 use stormkeeper_coordination::{
-    cluster::record::{self, Storm},
+    cluster::record::{self, TopologyRecord},
     tree::{
         Op, OpResult, TreePath, Version,
-        memory::listen::{Commit, Snapshot, What},
+        memory::listen::{Commit, TreeSnapshot, What},
     },
 };
 use stormkeeper_model::{
@@ -27,7 +27,7 @@ pub(super) struct ClusterModel {
     pub(super) term: i32,
     /// The connections that won the terms.
     pub(super) winners: BTreeMap<i32, u64>,
-    pub(super) storms: BTreeMap<TopologyId, Storm>,
+    pub(super) topologies: BTreeMap<TopologyId, TopologyRecord>,
     pub(super) assignments: BTreeMap<TopologyId, Assignment>,
     pub(super) heartbeats: BTreeMap<(TopologyId, TaskId), TaskHeartbeat>,
     /// The drained hosts.
@@ -121,7 +121,7 @@ impl ClusterModel {
                 }
             }
             (Some("storms"), Some(id), None) => {
-                fold(&mut self.storms, id, path, commit.after, record::decode::<Storm>);
+                fold(&mut self.topologies, id, path, commit.after, record::decode::<TopologyRecord>);
             }
             (Some("assignments"), Some(id), None) => {
                 fold(&mut self.assignments, id, path, commit.after, record::decode_assignment);
@@ -210,7 +210,7 @@ fn fold<T>(
     map: &mut BTreeMap<TopologyId, T>,
     id: &str,
     path: &TreePath,
-    after: Snapshot<'_>,
+    after: TreeSnapshot<'_>,
     decode: impl Fn(&TreePath, &[u8]) -> Result<T, record::Unreadable>,
 ) {
     let Ok(id) = id.parse() else { return };

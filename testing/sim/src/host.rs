@@ -12,7 +12,7 @@ use crate::{
 };
 use stormkeeper_coordination::cluster::record::Resources;
 use stormkeeper_model::{Port, topology::Settings};
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_supervisor::{Agent, LaunchDefaults, OnStop, Options};
 
 const FIRST_PORT: u16 = 6700;
@@ -82,7 +82,7 @@ impl Host {
         let agent = agent.await.expect("a supervisor starts");
         let tasks = Tasks::default();
         let (asked, over) = (stop.clone(), ended.clone());
-        tasks.start("supervisor", Ending::Normal, async move {
+        tasks.start("supervisor", OnExit::Ignore, async move {
             // A failure shows as an end without a stop request.
             let _result = agent.run(asked).await;
             over.cancel();
@@ -144,7 +144,7 @@ fn defaults() -> LaunchDefaults {
         config_file: None,
         overrides: Vec::new(),
         heartbeat_period: Duration::from_secs(3),
-        task_beat_period: Duration::from_secs(30),
+        task_heartbeat_period: Duration::from_secs(30),
         subprocess_timeout: Duration::from_secs(30),
         metric_report_period: Duration::from_secs(60),
         settings: Settings::new(),

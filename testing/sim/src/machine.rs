@@ -18,7 +18,7 @@ use crate::{
 };
 use stormkeeper_model::{WorkerId, clock::Clock};
 use stormkeeper_runtime::{
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     watch,
 };
 use stormkeeper_supervisor::process::{Error, ExitReport, ProcessId, Processes, StopSignal};
@@ -91,7 +91,7 @@ impl Machine {
             stop: stop.clone(),
             random,
         };
-        tasks.start("worker", Ending::Normal, process.run_to_end());
+        tasks.start("worker", OnExit::Ignore, process.run_to_end());
         let ended = watch::Sender::new(None);
         let running = Running { worker, connection, ended, stop, is_hung: false, _tasks: tasks };
         self.table().running.insert(pid, running);

@@ -58,7 +58,7 @@ impl Network {
 
 #[async_trait]
 impl BlobPeers for Network {
-    async fn ask_to_copy(&self, api: &str, key: &BlobKey, from: &str, term: Term) -> Result<(), FetchError> {
+    async fn request_copy(&self, api: &str, key: &BlobKey, from: &str, term: Term) -> Result<(), FetchError> {
         tokio::time::sleep(LATENCY).await;
         let refused = |status| FetchError::Refused { api: api.to_owned(), key: key.clone(), status };
         let handle = self.reach(api).ok_or_else(|| refused(StatusCode::SERVICE_UNAVAILABLE))?;

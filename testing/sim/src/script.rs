@@ -19,7 +19,7 @@ use stormkeeper_coordination::{
 };
 use stormkeeper_model::{ComponentId, TopologyName};
 use stormkeeper_nimbus::{change::Change, drain::DrainChange};
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// Bounds of the duration of the fault phase.
 const FAULT_PHASE_MIN: Duration = Duration::from_secs(40);
@@ -192,7 +192,7 @@ impl Scenario {
             E::Disconnect | E::Frozen => {
                 let Some(connection) = self.any_connection(cluster) else { return };
                 let time = self.random_duration();
-                self.faults.start("fault", Ending::Normal, async move {
+                self.faults.start("fault", OnExit::Ignore, async move {
                     match event {
                         E::Disconnect => connection.disconnect(time).await,
                         _ => connection.freeze(time).await,
@@ -313,7 +313,7 @@ impl Scenario {
         };
         let plan = FaultPlan::seeded(self.random.u64(..), rates);
         let time = self.random_duration() + Duration::from_secs(1);
-        self.faults.start("bad link", Ending::Normal, async move {
+        self.faults.start("bad link", OnExit::Ignore, async move {
             connection.faults().set_plan(plan);
             tokio::time::sleep(time).await;
             connection.faults().set_plan(FaultPlan::none());
@@ -339,7 +339,7 @@ impl Scenario {
         let (env, api, operator) = (Arc::clone(&cluster.env), leader.api(), Arc::clone(&cluster.operator));
         let (time, is_deleted) = (self.random_duration() + Duration::from_secs(1), self.random.bool());
         let deletion = self.faults.child();
-        self.faults.start("frozen leader", Ending::Normal, async move {
+        self.faults.start("frozen leader", OnExit::Ignore, async move {
             env.network.freeze(&api, true);
             if is_deleted {
                 delete_leader(operator, &deletion);
@@ -355,7 +355,7 @@ impl Scenario {
         let mut lost = cluster.connections();
         let share = if self.random.bool() { 0.0 } else { self.random.f64() };
         lost.retain(|_| self.random.f64() < share);
-        self.faults.start("outage", Ending::Normal, async move {
+        self.faults.start("outage", OnExit::Ignore, async move {
             env.server.set_online(false);
             tokio::time::sleep(time).await;
             env.server.set_online(true);
@@ -365,7 +365,7 @@ impl Scenario {
 }
 
 fn delete_leader(operator: Arc<Connection>, tasks: &Tasks) {
-    tasks.start("operator", Ending::Normal, async move {
+    tasks.start("operator", OnExit::Ignore, async move {
         // There may be no leader, or the tree may be offline.
         let _done = operator.tree().delete(&layout::leader(), None).await;
     });

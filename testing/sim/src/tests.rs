@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use super::*;
-use stormkeeper_runtime::injected_bugs::{self, Sabotage};
+use stormkeeper_runtime::injected_bugs::{self, InjectedBug};
 
 #[test]
 fn same_seed_gives_the_same_run() {
@@ -15,40 +15,40 @@ fn same_seed_gives_the_same_run() {
 
 /// Runs `seeds` with an injected bug until one of `invariants` is violated, and the same seeds
 /// without the bug. If a bug shows rarely, the seeds begin a little before a seed that is known
-/// to show it (`scripts/simulate --sabotage BUG` finds others).
-fn finds(sabotage: Sabotage, links: Links, seeds: Range<u64>, invariants: &[&str]) {
+/// to show it (`scripts/simulate --bug BUG` finds others).
+fn finds(bug: InjectedBug, links: Links, seeds: Range<u64>, invariants: &[&str]) {
     let caught = seeds.clone().find_map(|seed| {
-        let report = injected_bugs::with(sabotage, || run_on(links, seed));
+        let report = injected_bugs::with(bug, || run_on(links, seed));
         Some((seed, report.violation?))
     });
-    let (found, violation) = caught.unwrap_or_else(|| panic!("{sabotage:?} was not found in {seeds:?}"));
+    let (found, violation) = caught.unwrap_or_else(|| panic!("{bug:?} was not found in {seeds:?}"));
     assert!(invariants.contains(&violation.invariant), "seed {found}: {violation}");
     for seed in seeds.start..=found {
-        assert_eq!(run_on(links, seed).violation, None, "seed {seed} fails without {sabotage:?}");
+        assert_eq!(run_on(links, seed).violation, None, "seed {seed} fails without {bug:?}");
     }
 }
 
 #[test]
 fn unfenced_write_is_found() {
-    finds(Sabotage::UnfencedWrite, Links::ByChance, 0..10, &["fencing"]);
+    finds(InjectedBug::UnfencedWrite, Links::ByChance, 0..10, &["fencing"]);
 }
 
 #[test]
 fn belief_in_watches_is_found() {
-    finds(Sabotage::BelievesWatches, Links::Bad, 0..50, &["moves", "signals", "convergence"]);
+    finds(InjectedBug::TrustsWatches, Links::Bad, 0..50, &["moves", "signals", "convergence"]);
 }
 
 #[test]
 fn liveness_from_before_the_term_is_found() {
-    finds(Sabotage::LivenessFromBefore, Links::Bad, 95..140, &["moves", "convergence"]);
+    finds(InjectedBug::LivenessFromBefore, Links::Bad, 95..140, &["moves", "convergence"]);
 }
 
 #[test]
 fn record_that_is_removed_first_is_found() {
-    finds(Sabotage::RecordRemovedFirst, Links::ByChance, 0..50, &["removal"]);
+    finds(InjectedBug::RecordRemovedFirst, Links::ByChance, 0..50, &["removal"]);
 }
 
 #[test]
 fn retry_under_a_new_id_is_found() {
-    finds(Sabotage::RetriesUnderNewId, Links::Bad, 5..100, &["names"]);
+    finds(InjectedBug::RetriesUnderNewId, Links::Bad, 5..100, &["names"]);
 }

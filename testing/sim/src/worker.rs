@@ -7,8 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{connection::Connection, facts::MachineEvent, machine::Machine};
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, store::Store};
-use stormkeeper_model::{TaskId, beat::TaskStatus, error::TaskError, task_set::TaskSet, topology::TaskTable};
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_model::{
+    TaskId, error::TaskError, heartbeat::TaskStatus, task_set::TaskSet, topology::TaskTable,
+};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_supervisor::process::ExitReport;
 use stormkeeper_topology_package::launch::LaunchSpec;
 use stormkeeper_worker::{
@@ -77,7 +79,8 @@ impl FakeWorker {
         }
         tokio::time::sleep(LEAVE_MAX.mul_f64(self.random.f64().powi(4))).await;
         drop(heartbeats);
-        own.iter().for_each(|task| presence.withdraw(&Ephemeral::TaskBeat(options.topology.clone(), task)));
+        own.iter()
+            .for_each(|task| presence.withdraw(&Ephemeral::TaskHeartbeat(options.topology.clone(), task)));
         // Without a connection, the end of the session removes the heartbeats later.
         let _withdrawn = tokio::time::timeout(WITHDRAW_TIMEOUT, presence.settled()).await;
         self.connection.tree().close().await;
@@ -95,7 +98,7 @@ impl FakeWorker {
     fn start_heartbeat(&self, options: &Options, tasks: &Tasks) {
         let (machine, pid, dir, period) =
             (Arc::clone(&self.machine), self.pid, options.dir.clone(), options.heartbeat_period);
-        tasks.start("heartbeat file", Ending::Normal, async move {
+        tasks.start("heartbeat file", OnExit::Ignore, async move {
             let mut period = tokio::time::interval(period);
             for n in 1_u64.. {
                 period.tick().await;
@@ -111,7 +114,7 @@ impl FakeWorker {
     fn start_tasks(&mut self, board: StatusBoard, own: &TaskSet, tasks: &Tasks) {
         for task in own.iter() {
             let (board, pause) = (board.clone(), START_MAX.mul_f64(self.random.f64()));
-            tasks.start("task", Ending::Normal, async move {
+            tasks.start("task", OnExit::Ignore, async move {
                 tokio::time::sleep(pause).await;
                 board.set(task, TaskStatus::Running);
             });
@@ -122,7 +125,7 @@ impl FakeWorker {
     fn start_errors(&mut self, store: Store, own: TaskSet, table: TaskTable, tasks: &Tasks) {
         let (machine, spec, mut random) = (Arc::clone(&self.machine), self.spec.clone(), self.random.fork());
         let own: Vec<TaskId> = own.iter().collect();
-        tasks.start("errors", Ending::Normal, async move {
+        tasks.start("errors", OnExit::Ignore, async move {
             for number in 1_u64.. {
                 let pause = ERROR_PAUSE_MAX - ERROR_PAUSE_MIN;
                 tokio::time::sleep(ERROR_PAUSE_MIN + pause.mul_f64(random.f64())).await;

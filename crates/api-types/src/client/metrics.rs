@@ -2,7 +2,7 @@
 
 use super::{Client, Error, Repeat, encoded, topology_path};
 use crate::message::{
-    Accepted, ArchiveStatus, LatestList, MeasuredTopologyList, MetricControlRequest, MetricMetaList,
+    Accepted, LatestList, MeasuredTopologyList, MetricControlRequest, MetricMetaList, MetricStoreStatus,
     PointList, TaskTrack, TopologyHistory,
 };
 use stormkeeper_metrics::{MetaType, Window};
@@ -144,7 +144,7 @@ impl Client {
     }
 
     /// Returns the status of the answering nimbus' metric store and its export queue.
-    pub async fn archive_status(&self) -> Result<ArchiveStatus, Error> {
+    pub async fn archive_status(&self) -> Result<MetricStoreStatus, Error> {
         self.get("/api/v1/metrics/status").await
     }
 

@@ -82,7 +82,7 @@ pub struct NimbusSummary {
     pub blobs_missing: usize,
     /// Reason why the metric store cannot be opened, and advice; absent while the store is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metrics_closed: Option<String>,
+    pub metric_store_error: Option<String>,
     /// Number of entries by which the metric log is behind the leader's. The answering nimbus knows
     /// the value of itself and, while it leads, of the followers; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -249,7 +249,7 @@ pub struct EventSummary {
     pub moves: Vec<MoveSummary>,
     /// Number of moves that are not listed.
     #[serde(default)]
-    pub moves_left_out: usize,
+    pub moves_omitted: usize,
 }
 
 /// Tasks that moved from one slot to another, each `supervisor:port`.

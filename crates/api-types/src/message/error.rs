@@ -31,7 +31,7 @@ pub enum Code {
     /// The metric does not exist.
     UnknownMetric,
     /// This nimbus has no open metric store; the message says why.
-    NoArchive,
+    NoMetricStore,
     /// Too few nimbuses have a copy of the blob; nothing was changed.
     NotReplicated,
     /// Another topology has that name.
@@ -76,7 +76,7 @@ impl Code {
             Self::UnknownTopology => "unknown_topology",
             Self::UnknownHost => "unknown_host",
             Self::UnknownMetric => "unknown_metric",
-            Self::NoArchive => "no_archive",
+            Self::NoMetricStore => "no_metric_store",
             Self::NotReplicated => "not_replicated",
             Self::NameInUse => "name_in_use",
             Self::IllegalTransition => "illegal_transition",

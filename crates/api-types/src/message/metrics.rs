@@ -13,13 +13,13 @@ use stormkeeper_model::{
 /// The answering nimbus, and the progress of its metric store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ArchiveView {
+pub struct MetricStoreView {
     /// The answering nimbus.
     pub nimbus: NimbusId,
     /// Term of the last entry of its metric log …
     pub term: i32,
     /// … and the index of that entry.
-    pub seq: u64,
+    pub index: u64,
     /// Number of later entries that the leader had at the last contact; 0 for the leader itself,
     /// absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,7 +39,7 @@ pub struct MeasuredTopologyList {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<TopologyId>,
     /// The answering nimbus.
-    pub archive: ArchiveView,
+    pub archive: MetricStoreView,
 }
 
 /// A topology that has metrics.
@@ -64,18 +64,18 @@ pub struct MetricMetaList {
     /// The topology.
     pub topology_id: TopologyId,
     /// Sorted by id.
-    pub metas: Vec<MetricMeta>,
+    pub metas: Vec<MetricMetaView>,
     /// Start of the next page, after this id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
     /// The answering nimbus.
-    pub archive: ArchiveView,
+    pub archive: MetricStoreView,
 }
 
 /// A metric: its full name and the parts of the name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct MetricMeta {
+pub struct MetricMetaView {
     /// Metric id: sixteen hexadecimal digits.
     pub id: String,
     /// Full name.
@@ -124,7 +124,7 @@ pub struct LatestList {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
     /// The answering nimbus.
-    pub archive: ArchiveView,
+    pub archive: MetricStoreView,
 }
 
 /// A metric and its value in a window.
@@ -133,7 +133,7 @@ pub struct LatestList {
 pub struct LatestValue {
     /// The metric.
     #[serde(flatten)]
-    pub meta: MetricMeta,
+    pub meta: MetricMetaView,
     /// Start of the window …
     pub from_ms: Timestamp,
     /// … and its end: the end of the last known minute of this metric's topology.
@@ -160,7 +160,7 @@ pub struct PointList {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
     /// The answering nimbus.
-    pub archive: ArchiveView,
+    pub archive: MetricStoreView,
 }
 
 /// The points of one metric.
@@ -169,7 +169,7 @@ pub struct PointList {
 pub struct Series {
     /// The metric.
     #[serde(flatten)]
-    pub meta: MetricMeta,
+    pub meta: MetricMetaView,
     /// Oldest first.
     pub points: Vec<TimedValue>,
 }
@@ -309,7 +309,7 @@ pub struct TaskTrack {
     #[serde(default)]
     pub truncated: bool,
     /// The answering nimbus.
-    pub archive: ArchiveView,
+    pub archive: MetricStoreView,
 }
 
 /// The stay of a task in one worker.
@@ -346,7 +346,7 @@ pub struct TopologyHistory {
     #[serde(default)]
     pub truncated: bool,
     /// The answering nimbus.
-    pub archive: ArchiveView,
+    pub archive: MetricStoreView,
 }
 
 /// A topology in the history.
@@ -378,9 +378,9 @@ pub struct PastTopology {
 /// `GET /api/v1/metrics/status`: metric store and export queue of the answering nimbus.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ArchiveStatus {
+pub struct MetricStoreStatus {
     /// The answering nimbus.
-    pub archive: ArchiveView,
+    pub archive: MetricStoreView,
     /// State of the replica: `following`, `taking over` or `leading`.
     pub stage: String,
     /// The last problem with following or taking over, until the next success.
@@ -407,7 +407,7 @@ pub struct ArchiveStatus {
     /// Number of items that were dropped or changed, by topology and cause, since the store exists.
     pub drops: Vec<DropSummary>,
     /// The export queue.
-    pub queue: QueueSummary,
+    pub queue: ExportQueueSummary,
 }
 
 /// A follower, as known to the leader.
@@ -417,7 +417,7 @@ pub struct FollowerSummary {
     /// The follower.
     pub nimbus: NimbusId,
     /// Index of the last entry of its log.
-    pub seq: u64,
+    pub index: u64,
 }
 
 /// Number of dropped items of one topology and cause.
@@ -435,7 +435,7 @@ pub struct DropSummary {
 /// The export queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct QueueSummary {
+pub struct ExportQueueSummary {
     /// Number of minutes of topologies that are not closed.
     pub reserved: usize,
     /// Number of entries that at least one exporter has not acknowledged.
@@ -446,13 +446,13 @@ pub struct QueueSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_ms: Option<Timestamp>,
     /// Sorted by name.
-    pub uploaders: Vec<UploaderSummary>,
+    pub uploaders: Vec<ExporterSummary>,
 }
 
 /// One exporter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct UploaderSummary {
+pub struct ExporterSummary {
     /// Name of the exporter.
     pub name: String,
     /// Number of entries that the exporter has not acknowledged.
@@ -470,13 +470,13 @@ pub struct UploaderSummary {
     pub last_refusal: Option<String>,
     /// Activity of the exporter, while this nimbus leads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub work: Option<UploaderWork>,
+    pub work: Option<ExporterWork>,
 }
 
 /// Activity of an exporter, and its counts since this nimbus leads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct UploaderWork {
+pub struct ExporterWork {
     /// Current activity: `starting`, `idle`, `uploading`, `pausing` or `stuck`.
     pub doing: String,
     /// Start of the current activity.

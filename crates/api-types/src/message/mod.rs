@@ -18,16 +18,17 @@ pub use cluster::{
 };
 pub use error::{Code, ErrorBody};
 pub use metrics::{
-    ArchiveStatus, ArchiveView, CounterValue, DropSummary, FollowerSummary, ForgetRequest, Forgotten,
-    GaugeValue, HistogramValue, LatestList, LatestValue, MeasuredTopology, MeasuredTopologyList, MeterValue,
-    MetricControlRequest, MetricMeta, MetricMetaList, MetricValue, PastTopology, PointList, QueueSummary,
-    Series, TaskPlace, TaskTrack, TimedValue, TimerValue, TopologyHistory, UploaderSummary, UploaderWork,
+    CounterValue, DropSummary, ExportQueueSummary, ExporterSummary, ExporterWork, FollowerSummary,
+    ForgetRequest, Forgotten, GaugeValue, HistogramValue, LatestList, LatestValue, MeasuredTopology,
+    MeasuredTopologyList, MeterValue, MetricControlRequest, MetricMetaList, MetricMetaView,
+    MetricStoreStatus, MetricStoreView, MetricValue, PastTopology, PointList, Series, TaskPlace, TaskTrack,
+    TimedValue, TimerValue, TopologyHistory,
 };
 
 use stormkeeper_model::{
     BlobKey, ComponentId, Port, SupervisorId, TaskId, Timestamp, TopologyId, TopologyName, WorkerId,
-    beat::{TaskCounts, TaskStatus},
     error::TaskError,
+    heartbeat::{TaskCounts, TaskStatus},
     status::{PendingChange, TopologyStatus},
     task_set::TaskSet,
     topology::ComponentKind,

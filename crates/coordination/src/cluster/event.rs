@@ -76,7 +76,7 @@ pub struct Event {
     pub moves: Vec<Move>,
     /// Number of further moves that are not listed.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub moves_left_out: usize,
+    pub moves_omitted: usize,
     /// Details of a submit; absent for other kinds and in events of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted: Option<Submitted>,
@@ -111,7 +111,7 @@ fn is_zero(n: &usize) -> bool {
 
 /// An event before its writer, term and time are added.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct EventDraft {
     /// Kind of the event.
     pub event: EventKind,
     /// The affected topology, if any.
@@ -126,7 +126,7 @@ pub struct Told {
     pub submitted: Option<Submitted>,
 }
 
-impl Told {
+impl EventDraft {
     /// Creates an event of the whole cluster.
     pub fn of_cluster(event: EventKind, reason: impl Into<String>) -> Self {
         Self { event, topology: None, reason: reason.into(), by: None, moves: Vec::new(), submitted: None }
@@ -151,11 +151,11 @@ pub struct EventWriter {
 
 impl EventWriter {
     /// Returns the operation that appends an event to the list.
-    pub fn append(&self, told: Told) -> Op {
-        let Told { event, topology, reason, by, moves, submitted } = told;
+    pub fn append(&self, told: EventDraft) -> Op {
+        let EventDraft { event, topology, reason, by, moves, submitted } = told;
         let (time, term, nimbus) = (self.clock.now(), self.term, self.nimbus.clone());
-        let moves_left_out = 0;
-        Event { time, term, nimbus, event, topology, reason, by, moves, moves_left_out, submitted }.op()
+        let moves_omitted = 0;
+        Event { time, term, nimbus, event, topology, reason, by, moves, moves_omitted, submitted }.op()
     }
 }
 
@@ -178,7 +178,7 @@ impl Event {
         while data.len() > EVENT_BYTES_MAX && !self.moves.is_empty() {
             // Halving needs only a few attempts, however many moves there are.
             let kept = self.moves.len() / 2;
-            self.moves_left_out += self.moves.len() - kept;
+            self.moves_omitted += self.moves.len() - kept;
             self.moves.truncate(kept);
             data = record::encode(&self);
         }
@@ -205,7 +205,7 @@ mod tests {
             reason: "why".to_owned(),
             by: None,
             moves,
-            moves_left_out: 0,
+            moves_omitted: 0,
             submitted: None,
         }
     }
@@ -227,7 +227,7 @@ mod tests {
         let bytes = data(large);
         assert!(bytes.len() <= EVENT_BYTES_MAX);
         let read: Event = record::decode(&path, &bytes).expect("readable");
-        assert_eq!(read.moves.len() + read.moves_left_out, 1000);
+        assert_eq!(read.moves.len() + read.moves_omitted, 1000);
     }
 
     #[test]

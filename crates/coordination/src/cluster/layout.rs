@@ -100,7 +100,7 @@ pub const TABLE: &[Row] = &[
         watched_by: "nimbus, supervisors, workers, clients",
     },
     Row {
-        path: "/orders/{supervisor-id}",
+        path: "/supervisor-assignments/{supervisor-id}",
         kind: "P",
         holds: "supervisor assignments: the topologies that concern this supervisor, with the versions of their assignments",
         written_by: "leader, in the same transaction as the assignment",
@@ -135,7 +135,7 @@ pub const TABLE: &[Row] = &[
         watched_by: "nimbus; supervisors read it",
     },
     Row {
-        path: "/archive",
+        path: "/metric-log",
         kind: "P",
         holds: "high watermark of the metric log, the in-sync replicas at that time, and the last unclean takeover (a leader continued without committed entries)",
         written_by: "leader, before it reports entries as committed",
@@ -263,14 +263,14 @@ pub fn leader() -> TreePath {
     top("leader")
 }
 
-/// `/orders`
-pub fn orders_root() -> TreePath {
-    top("orders")
+/// `/supervisor-assignments`
+pub fn supervisor_assignments_root() -> TreePath {
+    top("supervisor-assignments")
 }
 
-/// `/orders/{supervisor-id}`
-pub fn orders(id: &SupervisorId) -> TreePath {
-    below(orders_root(), id.as_str())
+/// `/supervisor-assignments/{supervisor-id}`
+pub fn supervisor_assignments(id: &SupervisorId) -> TreePath {
+    below(supervisor_assignments_root(), id.as_str())
 }
 
 /// `/drains`
@@ -309,13 +309,13 @@ pub fn blob(key: &BlobKey) -> TreePath {
 }
 
 /// `/blobs/{sha256}/{nimbus-id}`
-pub fn blob_holder(key: &BlobKey, nimbus: &NimbusId) -> TreePath {
+pub fn blob_replica(key: &BlobKey, nimbus: &NimbusId) -> TreePath {
     below(blob(key), nimbus.as_str())
 }
 
 /// `/archive`
-pub fn archive() -> TreePath {
-    top("archive")
+pub fn metric_log() -> TreePath {
+    top("metric-log")
 }
 
 /// `/metrics`
@@ -337,9 +337,9 @@ pub enum Ephemeral {
     /// `/nimbuses/{nimbus-id}`
     Nimbus(NimbusId),
     /// `/taskbeats/{topology-id}/{task-id}`
-    TaskBeat(TopologyId, TaskId),
+    TaskHeartbeat(TopologyId, TaskId),
     /// `/blobs/{sha256}/{nimbus-id}`
-    BlobHolder(BlobKey, NimbusId),
+    BlobReplica(BlobKey, NimbusId),
 }
 
 impl Ephemeral {
@@ -348,8 +348,8 @@ impl Ephemeral {
         match self {
             Self::Supervisor(id) => supervisor(id),
             Self::Nimbus(id) => nimbus(id),
-            Self::TaskBeat(id, task) => taskbeat(id, *task),
-            Self::BlobHolder(key, id) => blob_holder(key, id),
+            Self::TaskHeartbeat(id, task) => taskbeat(id, *task),
+            Self::BlobReplica(key, id) => blob_replica(key, id),
         }
     }
 }
@@ -374,7 +374,7 @@ pub fn roots() -> Vec<TreePath> {
         taskbeats_root(),
         taskerrors_root(),
         nimbuses(),
-        orders_root(),
+        supervisor_assignments_root(),
         drains(),
         events(),
         blobs(),
@@ -420,12 +420,12 @@ mod tests {
             nimbus(&nimbus_id),
             term(),
             leader(),
-            orders(&supervisor),
+            supervisor_assignments(&supervisor),
             drain(&"h".parse().expect("valid host")),
             event_prefix(),
             blob(&key),
-            blob_holder(&key, &nimbus_id),
-            archive(),
+            blob_replica(&key, &nimbus_id),
+            metric_log(),
             metrics(&id),
         ];
         let shape = |path: &str| -> Vec<String> {

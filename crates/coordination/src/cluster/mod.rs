@@ -11,9 +11,9 @@
 //! Records that only the leader may write are written through `election::FencedWriter`, never
 //! through this module.
 
-pub mod archive;
 pub mod event;
 pub mod layout;
+pub mod metric_log;
 pub mod observer;
 pub mod presence;
 pub mod record;

@@ -12,8 +12,8 @@ use stormkeeper_model::{
     BlobKey, ComponentId, NimbusId, Port, Slot, SupervisorId, TaskId, Term, Timestamp, TopologyId,
     TopologyName, WorkerId,
     assignment::{AssignedWorker, Assignment},
-    beat::{TaskCounts, TaskStatus},
     error::TaskError,
+    heartbeat::{TaskCounts, TaskStatus},
     metric_control::MetricControl,
     status::{PendingChange, TopologyStatus},
     topology::TaskTable,
@@ -23,7 +23,7 @@ use stormkeeper_model::{
 pub const FORMAT: u32 = 1;
 
 /// Fields that this version of the program does not know.
-pub type Rest = serde_json::Map<String, serde_json::Value>;
+pub type UnknownFields = serde_json::Map<String, serde_json::Value>;
 
 /// A record as read, with the version of its znode.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub fn decode<T: DeserializeOwned>(path: &TreePath, bytes: &[u8]) -> Result<T, U
 
 /// `/storms/{topology-id}`: a submitted topology.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Storm {
+pub struct TopologyRecord {
     /// Name that the author gave the topology.
     pub name: TopologyName,
     /// Lifecycle status.
@@ -104,7 +104,7 @@ pub struct Storm {
     pub metrics: Option<MetricControl>,
     /// Fields of newer versions.
     #[serde(flatten)]
-    pub rest: Rest,
+    pub unknown_fields: UnknownFields,
 }
 
 /// `/tasks/{topology-id}`: the tasks of a topology.
@@ -186,7 +186,7 @@ pub struct Resources {
 
 /// `/taskbeats/{topology-id}/{task-id}`: the heartbeat of a live task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskBeat {
+pub struct TaskHeartbeat {
     /// The worker's host.
     pub host: String,
     /// The worker's port.
@@ -255,7 +255,7 @@ pub struct Nimbus {
     pub role: Role,
     /// Reason and remedy if its metric store cannot be opened; absent if it is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metrics_closed: Option<String>,
+    pub metric_store_error: Option<String>,
 }
 
 /// Role of a nimbus.
@@ -290,7 +290,7 @@ pub struct Leader {
 
 /// `/supervisor-assignments/{supervisor-id}`: the topologies that concern one supervisor.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Orders {
+pub struct SupervisorAssignments {
     /// Version of each topology's assignment that uses this supervisor.
     pub topologies: BTreeMap<TopologyId, Version>,
 }
@@ -309,19 +309,19 @@ pub struct Drain {
     pub wait_secs: Option<u64>,
     /// Fields of newer versions.
     #[serde(flatten)]
-    pub rest: Rest,
+    pub unknown_fields: UnknownFields,
 }
 
 /// `/blobs/{sha256}/{nimbus-id}`: a nimbus that has the blob on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlobHolding {
+pub struct BlobReplica {
     /// Size of the blob.
     pub bytes: u64,
 }
 
 /// `/metrics/{topology-id}`: fingerprint of the metric metas that the leader has published.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MetricMetas {
+pub struct MetaFingerprint {
     /// Number of metas.
     pub count: u64,
     /// Digest of the metas' names and ids, in hexadecimal; empty if there are no metas.
@@ -336,8 +336,8 @@ mod tests {
         "/storms/wc-1-100".parse().expect("valid path")
     }
 
-    fn storm() -> Storm {
-        Storm {
+    fn storm() -> TopologyRecord {
+        TopologyRecord {
             name: "wc".parse().expect("valid name"),
             status: TopologyStatus::Active,
             launched: Timestamp::from_millis(100_000),
@@ -353,7 +353,7 @@ mod tests {
                 only_drained: false,
             }),
             metrics: None,
-            rest: Rest::new(),
+            unknown_fields: UnknownFields::new(),
         }
     }
 
@@ -362,7 +362,7 @@ mod tests {
         let bytes = encode(&storm());
         let text = String::from_utf8(bytes.clone()).expect("JSON is text");
         assert!(text.starts_with(r#"{"v":1,"name":"wc","status":"active","launched_ms":100000,"#), "{text}");
-        assert_eq!(decode::<Storm>(&path(), &bytes).expect("readable"), storm());
+        assert_eq!(decode::<TopologyRecord>(&path(), &bytes).expect("readable"), storm());
     }
 
     #[test]
@@ -370,7 +370,7 @@ mod tests {
         let mut json: serde_json::Value = serde_json::from_slice(&encode(&storm())).expect("JSON");
         json["v"] = 2.into();
         json["colour"] = "blue".into();
-        let read: Storm = decode(&path(), json.to_string().as_bytes()).expect("readable");
+        let read: TopologyRecord = decode(&path(), json.to_string().as_bytes()).expect("readable");
         let again: serde_json::Value = serde_json::from_slice(&encode(&read)).expect("JSON");
         assert_eq!(again["colour"], "blue");
     }
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn invalid_record_is_reported_with_its_path() {
         for bad in [&b""[..], b"hello", b"{}", br#"{"v":1}"#, br#"{"name":"wc"}"#] {
-            let error = decode::<Storm>(&path(), bad).expect_err("unreadable");
+            let error = decode::<TopologyRecord>(&path(), bad).expect_err("unreadable");
             assert!(error.to_string().starts_with("/storms/wc-1-100 does not hold"), "{error}");
         }
     }

@@ -9,7 +9,9 @@ use crate::{
     cluster::{
         event::{Event, EventNumber},
         layout,
-        record::{Drain, Leader, MetricMetas, Nimbus, Orders, Stored, Storm, Supervisor},
+        record::{
+            Drain, Leader, MetaFingerprint, Nimbus, Stored, Supervisor, SupervisorAssignments, TopologyRecord,
+        },
     },
     tree::TreePath,
 };
@@ -22,7 +24,7 @@ use stormkeeper_model::{
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClusterView {
     /// Submitted topologies.
-    pub storms: BTreeMap<TopologyId, Stored<Storm>>,
+    pub topologies: BTreeMap<TopologyId, Stored<TopologyRecord>>,
     /// Tasks of each topology's components.
     pub tasks: BTreeMap<TopologyId, Stored<TaskTable>>,
     /// Assignments: the slots in which the tasks run.
@@ -30,13 +32,13 @@ pub struct ClusterView {
     /// Live supervisors.
     pub supervisors: BTreeMap<SupervisorId, Supervisor>,
     /// Supervisor assignments: the topologies that concern each supervisor.
-    pub orders: BTreeMap<SupervisorId, Stored<Orders>>,
+    pub supervisor_assignments: BTreeMap<SupervisorId, Stored<SupervisorAssignments>>,
     /// Live tasks of each topology that has a znode for heartbeats.
-    pub beats: BTreeMap<TopologyId, TaskSet>,
+    pub heartbeats: BTreeMap<TopologyId, TaskSet>,
     /// Topologies that have a znode for errors.
     pub errors: BTreeSet<TopologyId>,
     /// Fingerprints of the metric metas, by topology.
-    pub metrics: BTreeMap<TopologyId, Stored<MetricMetas>>,
+    pub metric_fingerprints: BTreeMap<TopologyId, Stored<MetaFingerprint>>,
     /// Live nimbus replicas.
     pub nimbuses: BTreeMap<NimbusId, Nimbus>,
     /// Hosts that are being drained.
@@ -54,8 +56,8 @@ pub struct ClusterView {
 
 impl ClusterView {
     /// Returns the live topology called `name`.
-    pub fn named(&self, name: &TopologyName) -> Option<(&TopologyId, &Stored<Storm>)> {
-        self.storms.iter().find(|(_, storm)| storm.value.name == *name)
+    pub fn named(&self, name: &TopologyName) -> Option<(&TopologyId, &Stored<TopologyRecord>)> {
+        self.topologies.iter().find(|(_, storm)| storm.value.name == *name)
     }
 
     /// True if `host` is being drained. A drain that cannot be decoded counts, so that no task is

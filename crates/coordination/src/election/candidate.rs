@@ -6,7 +6,7 @@ use tracing::info;
 
 use crate::{
     cluster::{
-        event::{EventWriter, Told},
+        event::{EventDraft, EventWriter},
         layout,
         record::{self, Election, Leader},
     },
@@ -48,7 +48,7 @@ impl Candidate {
     ///
     /// # Errors
     /// Errors of the tree; run it again.
-    pub async fn is_led_by_another(&self) -> Result<bool, Error> {
+    pub async fn remove_stale_leader(&self) -> Result<bool, Error> {
         // Read before `/leader`, so that the check of `/term` detects an election in between: a
         // `/leader` that was created again has the same version as the deleted `/leader`.
         let term = self.tree.get(&layout::term()).await?;
@@ -100,7 +100,7 @@ impl Candidate {
             mode: CreateMode::Ephemeral,
         });
         ops.push(set_term);
-        ops.push(self.event_writer(term).append(Told::of_cluster(EventKind::Elected, reason)));
+        ops.push(self.event_writer(term).append(EventDraft::of_cluster(EventKind::Elected, reason)));
         match self.tree.multi(ops).await {
             Ok(results) => {
                 debug_assert!(results.contains(&OpResult::Set(Version(term.0))));

@@ -7,14 +7,14 @@ use tracing::{info, warn};
 
 use crate::{
     cluster::{
-        event::{EventWriter, Told},
+        event::{EventDraft, EventWriter},
         layout,
     },
     tree::{self, Op, OpResult, Outcome, Scope, SessionId, SessionState, Tree, Version, Watcher},
 };
 use stormkeeper_model::{Term, event::EventKind};
 #[cfg(feature = "injected-bugs")]
-use stormkeeper_runtime::injected_bugs::{self, Sabotage};
+use stormkeeper_runtime::injected_bugs::{self, InjectedBug};
 
 /// Interval of reads of `/leader` without a notification: a read may fail, and an event is reported
 /// only once.
@@ -136,8 +136,8 @@ impl Leadership {
     /// not wait for our session to end.
     pub async fn resign(self) {
         let delete = Op::Delete { path: layout::leader(), version: Some(Version::FIRST) };
-        let told = Told::of_cluster(EventKind::Resigned, "the leader resigned voluntarily");
-        match self.writer().commit_and_tell(vec![delete], told).await {
+        let told = EventDraft::of_cluster(EventKind::Resigned, "the leader resigned voluntarily");
+        match self.writer().commit_with_event(vec![delete], told).await {
             Ok(_) => info!(term = %self.event_writer.term, "resigned"),
             Err(error) => {
                 info!(term = %self.event_writer.term, %error, "could not resign; leadership ends with the session")
@@ -159,7 +159,11 @@ impl FencedWriter {
     ///
     /// # Cancellation safety
     /// If it is dropped half-way, the outcome is unknown.
-    pub async fn commit_and_tell(&self, ops: Vec<Op>, told: Told) -> Result<Vec<OpResult>, WriteError> {
+    pub async fn commit_with_event(
+        &self,
+        ops: Vec<Op>,
+        told: EventDraft,
+    ) -> Result<Vec<OpResult>, WriteError> {
         let n_asked = ops.len();
         let ops: Vec<Op> = ops.into_iter().chain([self.event_writer.append(told)]).collect();
         let written = match self.commit(ops.clone()).await {
@@ -188,7 +192,7 @@ impl FencedWriter {
         let mut fenced = Vec::with_capacity(ops.len() + 1);
         let version = Some(Version(self.event_writer.term.0));
         #[cfg(feature = "injected-bugs")]
-        let version = version.filter(|_| !injected_bugs::is_put_in(Sabotage::UnfencedWrite));
+        let version = version.filter(|_| !injected_bugs::is_injected(InjectedBug::UnfencedWrite));
         fenced.push(Op::Check { path: layout::term(), version });
         fenced.extend(ops);
         match self.tree.multi(fenced).await {

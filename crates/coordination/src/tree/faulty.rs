@@ -24,7 +24,7 @@ use crate::tree::{
     TreePath, Version, Watcher, watch::WatchSink,
 };
 use stormkeeper_runtime::{
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     watch,
 };
 
@@ -136,7 +136,7 @@ impl FaultyTree {
         let seen = inner.session();
         let session = watch::Sender::new(*seen.borrow());
         let relays = Tasks::default();
-        relays.start("faulty-session", Ending::Normal, relay_session(seen, session.clone(), open));
+        relays.start("faulty-session", OnExit::Ignore, relay_session(seen, session.clone(), open));
         Arc::new(Self { inner, plan_state, gate, session, relays })
     }
 
@@ -344,7 +344,7 @@ impl ReadTree for FaultyTree {
         let (watcher, sink) = Watcher::with_drop_notice(path, scope, &dropped);
         let random = lock(&self.plan_state).next_watch();
         let relay = relay(inner, sink, dropped, Arc::clone(&self.plan_state), self.gate.subscribe(), random);
-        self.relays.start("faulty-watch", Ending::Normal, relay);
+        self.relays.start("faulty-watch", OnExit::Ignore, relay);
         watcher
     }
 

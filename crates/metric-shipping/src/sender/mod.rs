@@ -7,8 +7,8 @@
 //!                      └──────────────────┴─────────────────────┘
 //! ```
 //!
-//! - The caller sets the leader's term ([`Delivery::set_leader_term`]), gets the next request
-//!   ([`Delivery::next_request`]), and passes the answer back if there is one. If an answer is lost,
+//! - The caller sets the leader's term ([`ReportSender::set_leader_term`]), gets the next request
+//!   ([`ReportSender::next_request`]), and passes the answer back if there is one. If an answer is lost,
 //!   the same message is sent again.
 //! - A report is discarded when it is committed, that is, an answer given *in the term in which the
 //!   report was stored* has a high watermark at or above the report's log position. Another leader
@@ -19,25 +19,25 @@
 //! - At most [`LEAVES_MAX`] leaves are held; further reports are not accepted, and stay in the
 //!   spools of their workers.
 
-mod carrier;
+mod flush;
 mod names;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
-pub use carrier::{Brought, bring};
+pub use flush::{FlushOutcome, flush};
 use names::Names;
 use tracing::warn;
 
-use crate::spool::Cut;
+use crate::spool::SpooledReport;
 use stormkeeper_metrics::{
-    Contribution, MetricId, MetricName,
-    contribution::Cuts,
+    MetricBatch, MetricId, MetricName,
+    batch::SequenceRange,
     merge::AddError,
-    protocol::{ContributeAnswer, RegisterAnswer, RegisterRequest},
+    protocol::{IngestResponse, RegisterRequest, RegisterResponse},
 };
-use stormkeeper_model::{Position, Term, TopologyId, WorkerId, clock::Monotonic};
+use stormkeeper_model::{LogPosition, Term, TopologyId, WorkerId, clock::Monotonic};
 
 /// Limit on held leaves: four minutes of 200 workers with 5,000 metrics each, a few hundred MiB at
 /// most. While there is no leader for longer, reports wait on the disks of their workers.
@@ -45,14 +45,14 @@ pub const LEAVES_MAX: usize = 4_000_000;
 
 /// Sender of one topology's reports, with the reports that are not committed yet.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct ReportSender {
     topology: TopologyId,
     names: Names,
     term: Option<Term>,
     // Uncommitted reports of each launch, in order of their sequence numbers.
     held: BTreeMap<WorkerId, VecDeque<HeldReport>>,
     n_leaves: usize,
-    outgoing: VecDeque<Contribution>,
+    outgoing: VecDeque<MetricBatch>,
     // For each launch, the last report that the leader of this term has confirmed as stored.
     stored: BTreeMap<WorkerId, u64>,
     // For each launch, the last report that is committed or dropped, until the caller takes it.
@@ -62,7 +62,7 @@ pub struct Delivery {
 
 #[derive(Debug)]
 struct HeldReport {
-    cut: Cut,
+    spooled: SpooledReport,
     state: State,
 }
 
@@ -70,18 +70,18 @@ struct HeldReport {
 enum State {
     Waiting,
     Outgoing,
-    Stored { at: Position, since: Monotonic },
+    Stored { at: LogPosition, since: Monotonic },
 }
 
 /// Result of adding a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Added {
+pub enum Enqueued {
     /// The report is queued, or was before.
-    Taken,
+    Queued,
     /// The report is committed already.
-    Safe,
+    Committed,
     /// The report is not queued: the names of these metrics are unknown.
-    Nameless(Vec<MetricId>),
+    UnknownNames(Vec<MetricId>),
     /// The report is not queued: the limit of held leaves is reached. Add it again later.
     Full,
 }
@@ -89,10 +89,10 @@ pub enum Added {
 /// A request to the leader.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// A registration of names; its answer goes to [`Delivery::on_registered`].
+    /// A registration of names; its answer goes to [`ReportSender::on_registered`].
     Register(RegisterRequest),
-    /// A metric batch; its answer goes to [`Delivery::on_ingested`].
-    Contribute(Contribution),
+    /// A metric batch; its answer goes to [`ReportSender::on_ingested`].
+    Contribute(MetricBatch),
 }
 
 /// The next step after an answer.
@@ -105,7 +105,7 @@ pub enum NextStep {
     Pause,
 }
 
-impl Delivery {
+impl ReportSender {
     /// A sender of `topology` without reports.
     pub fn new(topology: TopologyId) -> Self {
         Self {
@@ -128,26 +128,26 @@ impl Delivery {
 
     /// Queues a report. Reports of one launch must be added in order of their sequence numbers; a
     /// report that is queued already is not queued twice.
-    pub fn add(&mut self, cut: Cut) -> Added {
-        let worker = &cut.snapshot.worker;
+    pub fn add(&mut self, spooled: SpooledReport) -> Enqueued {
+        let worker = &spooled.report.worker;
         let last_held = self.held.get(worker).and_then(|held| held.back());
-        if last_held.is_some_and(|last| cut.snapshot.number <= last.cut.snapshot.number) {
-            return Added::Taken;
+        if last_held.is_some_and(|last| spooled.report.number <= last.spooled.report.number) {
+            return Enqueued::Queued;
         }
-        if self.committed.get(worker).is_some_and(|last| cut.snapshot.number <= *last) {
-            return Added::Safe;
+        if self.committed.get(worker).is_some_and(|last| spooled.report.number <= *last) {
+            return Enqueued::Committed;
         }
-        let unnamed = self.names.unnamed(&cut.snapshot);
+        let unnamed = self.names.unnamed(&spooled.report);
         if !unnamed.is_empty() {
-            return Added::Nameless(unnamed);
+            return Enqueued::UnknownNames(unnamed);
         }
-        let n_leaves = self.n_leaves + cut.snapshot.leaves.len();
+        let n_leaves = self.n_leaves + spooled.report.leaves.len();
         if n_leaves > LEAVES_MAX && self.n_leaves > 0 {
-            return Added::Full;
+            return Enqueued::Full;
         }
         self.n_leaves = n_leaves;
-        self.held.entry(worker.clone()).or_default().push_back(HeldReport { cut, state: State::Waiting });
-        Added::Taken
+        self.held.entry(worker.clone()).or_default().push_back(HeldReport { spooled, state: State::Waiting });
+        Enqueued::Queued
     }
 
     /// Sets the term of the current leader; required before every request.
@@ -167,9 +167,9 @@ impl Delivery {
                 return Some(Request::Register(request));
             }
             if let Some(front) = self.outgoing.front() {
-                let mut contribution = front.clone();
-                self.names.remove_rejected(&mut contribution);
-                return Some(Request::Contribute(contribution));
+                let mut batch = front.clone();
+                self.names.remove_rejected(&mut batch);
+                return Some(Request::Contribute(batch));
             }
             if !self.merge() {
                 return None;
@@ -178,7 +178,7 @@ impl Delivery {
     }
 
     /// Handles the leader's answer to the registration that [`next_request`](Self::next_request) returned.
-    pub fn on_registered(&mut self, answer: &RegisterAnswer) -> NextStep {
+    pub fn on_registered(&mut self, answer: &RegisterResponse) -> NextStep {
         match self.names.registered(answer) {
             Some(names::Change::Ids) => self.unmerge(),
             Some(names::Change::Nothing) => {}
@@ -192,21 +192,21 @@ impl Delivery {
     }
 
     /// Handles the leader's answer to the metric batch that [`next_request`](Self::next_request) returned.
-    pub fn on_ingested(&mut self, answer: ContributeAnswer, now: Monotonic) -> NextStep {
+    pub fn on_ingested(&mut self, answer: IngestResponse, now: Monotonic) -> NextStep {
         match answer {
-            ContributeAnswer::Stored { at, safe } => {
-                let Some(contribution) = self.outgoing.pop_front() else { return NextStep::Continue };
-                self.set(&contribution.cuts, State::Stored { at, since: now });
-                self.discard_committed(safe);
+            IngestResponse::Accepted { at, high_watermark } => {
+                let Some(batch) = self.outgoing.pop_front() else { return NextStep::Continue };
+                self.set(&batch.reports, State::Stored { at, since: now });
+                self.discard_committed(high_watermark);
             }
-            ContributeAnswer::Overlaps { stored } => {
-                for cut in stored {
-                    let last = self.stored.entry(cut.worker).or_default();
-                    *last = (*last).max(cut.last);
+            IngestResponse::Overlapping { stored } => {
+                for spooled in stored {
+                    let last = self.stored.entry(spooled.worker).or_default();
+                    *last = (*last).max(spooled.last);
                 }
                 self.unmerge();
             }
-            ContributeAnswer::Unregistered { ids } => {
+            IngestResponse::UnknownMetrics { ids } => {
                 let known_before = self.names.register_again(&ids);
                 if !known_before {
                     warn!(topology = %self.topology, n = ids.len(),
@@ -214,8 +214,8 @@ impl Delivery {
                     return NextStep::Pause;
                 }
             }
-            ContributeAnswer::NotNow { .. } => return NextStep::Pause,
-            ContributeAnswer::Refused { reason } => self.drop_front(&reason),
+            IngestResponse::RetryLater { .. } => return NextStep::Pause,
+            IngestResponse::Rejected { reason } => self.drop_front(&reason),
         }
         NextStep::Continue
     }
@@ -223,26 +223,28 @@ impl Delivery {
     /// Drops the metric batch at the front, with its reports, because the leader will never ingest
     /// it.
     pub fn drop_front(&mut self, reason: &str) {
-        let Some(contribution) = self.outgoing.pop_front() else { return };
-        let n_reports: u64 = contribution.cuts.iter().map(|cuts| cuts.last + 1 - cuts.first).sum();
+        let Some(batch) = self.outgoing.pop_front() else { return };
+        let n_reports: u64 = batch.reports.iter().map(|reports| reports.last + 1 - reports.first).sum();
         self.dropped_reports += n_reports;
-        warn!(topology = %self.topology, minute = %contribution.minute, n_reports, so_far = self.dropped_reports, reason,
+        warn!(topology = %self.topology, minute = %batch.minute, n_reports, so_far = self.dropped_reports, reason,
             "metric reports dropped: the leader rejected the batch");
-        for cuts in &contribution.cuts {
-            self.discard(&cuts.worker, |held| (cuts.first..=cuts.last).contains(&held.cut.snapshot.number));
-            self.record_committed(&cuts.worker, cuts.last);
+        for reports in &batch.reports {
+            self.discard(&reports.worker, |held| {
+                (reports.first..=reports.last).contains(&held.spooled.report.number)
+            });
+            self.record_committed(&reports.worker, reports.last);
         }
     }
 
     /// Sends reports again that were stored before `since` and are not confirmed as committed, in
     /// order to learn the current high watermark. Needed when no other request is due.
-    pub fn ask_again(&mut self, since: Monotonic) {
+    pub fn resend_stored(&mut self, since: Monotonic) {
         self.resend(|stored| stored <= since);
     }
 
     /// Takes the last report of each launch up to which all are committed or dropped, if that has
     /// changed since the last call.
-    pub fn newly_safe(&mut self) -> BTreeMap<WorkerId, u64> {
+    pub fn take_committed(&mut self) -> BTreeMap<WorkerId, u64> {
         std::mem::take(&mut self.committed)
     }
 
@@ -277,20 +279,20 @@ impl Delivery {
             for (worker, held) in &mut self.held {
                 let stored = self.stored.get(worker).copied().unwrap_or(0);
                 let waiting = held.iter_mut().filter(|held| held.state == State::Waiting);
-                for HeldReport { cut, state } in
-                    waiting.filter(|held| (held.cut.snapshot.number <= stored) == is_stored)
+                for HeldReport { spooled, state } in
+                    waiting.filter(|held| (held.spooled.report.number <= stored) == is_stored)
                 {
-                    if !is_stored && cut.first <= stored {
+                    if !is_stored && spooled.first <= stored {
                         lost.push((
                             worker.clone(),
-                            cut.snapshot.number,
+                            spooled.report.number,
                             "a part of the joined report is stored already".to_owned(),
                         ));
                         continue;
                     }
-                    match self.names.merge(&cut.snapshot) {
+                    match self.names.merge(&spooled.report) {
                         Ok(()) => {
-                            firsts.insert((worker.clone(), cut.snapshot.number), cut.first);
+                            firsts.insert((worker.clone(), spooled.report.number), spooled.first);
                             *state = State::Outgoing;
                         }
                         Err(
@@ -298,24 +300,24 @@ impl Delivery {
                             | AddError::Unknown { .. }
                             | AddError::Order { .. }),
                         ) => {
-                            lost.push((worker.clone(), cut.snapshot.number, error.to_string()));
+                            lost.push((worker.clone(), spooled.report.number, error.to_string()));
                         }
                     }
                 }
             }
-            let mut contributions = self.names.contributions();
-            for cuts in contributions.iter_mut().flat_map(|contribution| &mut contribution.cuts) {
+            let mut batches = self.names.batches();
+            for reports in batches.iter_mut().flat_map(|batch| &mut batch.reports) {
                 // A joined report has several sequence numbers.
-                if let Some(first) = firsts.get(&(cuts.worker.clone(), cuts.first)) {
-                    cuts.first = *first;
+                if let Some(first) = firsts.get(&(reports.worker.clone(), reports.first)) {
+                    reports.first = *first;
                 }
             }
-            self.outgoing.extend(contributions);
+            self.outgoing.extend(batches);
         }
         for (worker, number, reason) in lost {
             self.dropped_reports += 1;
             warn!(topology = %self.topology, %worker, number, reason, so_far = self.dropped_reports, "metric report dropped");
-            self.discard(&worker, |held| held.cut.snapshot.number == number);
+            self.discard(&worker, |held| held.spooled.report.number == number);
         }
         !self.outgoing.is_empty()
     }
@@ -340,28 +342,30 @@ impl Delivery {
         self.unmerge();
     }
 
-    fn set(&mut self, cuts: &[Cuts], state: State) {
-        for cuts in cuts {
-            let held = self.held.get_mut(&cuts.worker).into_iter().flatten();
-            for held in held.filter(|held| (cuts.first..=cuts.last).contains(&held.cut.snapshot.number)) {
+    fn set(&mut self, reports: &[SequenceRange], state: State) {
+        for reports in reports {
+            let held = self.held.get_mut(&reports.worker).into_iter().flatten();
+            for held in
+                held.filter(|held| (reports.first..=reports.last).contains(&held.spooled.report.number))
+            {
                 held.state = state;
             }
             if matches!(state, State::Stored { .. }) {
-                let last = self.stored.entry(cuts.worker.clone()).or_default();
-                *last = (*last).max(cuts.last);
+                let last = self.stored.entry(reports.worker.clone()).or_default();
+                *last = (*last).max(reports.last);
             }
         }
     }
 
     /// Discards the committed reports, from the first of each launch on.
-    fn discard_committed(&mut self, high_watermark: Position) {
+    fn discard_committed(&mut self, high_watermark: LogPosition) {
         let workers: Vec<WorkerId> = self.held.keys().cloned().collect();
         for worker in workers {
             let is_committed =
                 |held: &&HeldReport| matches!(held.state, State::Stored { at, .. } if at <= high_watermark);
             let last = self.held.get(&worker).and_then(|held| held.iter().take_while(is_committed).last());
-            let Some(last) = last.map(|held| held.cut.snapshot.number) else { continue };
-            self.discard(&worker, |held| held.cut.snapshot.number <= last);
+            let Some(last) = last.map(|held| held.spooled.report.number) else { continue };
+            self.discard(&worker, |held| held.spooled.report.number <= last);
             self.record_committed(&worker, last);
         }
     }
@@ -376,7 +380,7 @@ impl Delivery {
         held.retain(|held| {
             let goes = which(held);
             if goes {
-                self.n_leaves = self.n_leaves.saturating_sub(held.cut.snapshot.leaves.len());
+                self.n_leaves = self.n_leaves.saturating_sub(held.spooled.report.leaves.len());
             }
             !goes
         });

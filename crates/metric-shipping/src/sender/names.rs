@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use tracing::warn;
 
 use stormkeeper_metrics::{
-    Contribution, Merger, MetricId, MetricName, Snapshot,
+    Merger, MetricBatch, MetricId, MetricName, MetricReport,
     merge::AddError,
-    protocol::{Claim, NAMES_MAX, RegisterAnswer, RegisterRequest, Registered},
+    protocol::{NAMES_MAX, RegisterRequest, RegisterResponse, Registered, Registration},
 };
 use stormkeeper_model::{TopologyId, WorkerId};
 
@@ -22,7 +22,7 @@ pub(super) struct Names {
     aliases: HashMap<(WorkerId, MetricId), MetricId>,
     // Ids that the merger did not learn because it is full.
     ignored_ids: HashSet<MetricId>,
-    pending: VecDeque<Claim>,
+    pending: VecDeque<Registration>,
     n_requested: usize,
     // Ids whose registration the leader of this term rejected.
     rejected: HashSet<MetricId>,
@@ -80,38 +80,38 @@ impl Names {
     }
 
     fn enqueue(&mut self, (id, name): (MetricId, MetricName)) {
-        self.pending.push_back(Claim { name: name.to_string(), id });
+        self.pending.push_back(Registration { name: name.to_string(), id });
     }
 
     /// The metrics of a report whose names are unknown.
-    pub(super) fn unnamed(&self, snapshot: &Snapshot) -> Vec<MetricId> {
-        let ids = snapshot.leaves.iter().map(|leaf| leaf.id);
+    pub(super) fn unnamed(&self, report: &MetricReport) -> Vec<MetricId> {
+        let ids = report.leaves.iter().map(|leaf| leaf.id);
         ids.filter(|id| !self.known_ids.contains(id) && !self.ignored_ids.contains(id)).collect()
     }
 
     /// Adds a report to the next metric batches.
-    pub(super) fn merge(&mut self, snapshot: &Snapshot) -> Result<(), AddError> {
+    pub(super) fn merge(&mut self, report: &MetricReport) -> Result<(), AddError> {
         if self.aliases.is_empty() && self.ignored_ids.is_empty() {
-            return self.merger.add(snapshot);
+            return self.merger.add(report);
         }
-        let mut snapshot = snapshot.clone();
-        snapshot.leaves.retain(|leaf| !self.ignored_ids.contains(&leaf.id));
-        for leaf in &mut snapshot.leaves {
-            if let Some(id) = self.aliases.get(&(snapshot.worker.clone(), leaf.id)) {
+        let mut report = report.clone();
+        report.leaves.retain(|leaf| !self.ignored_ids.contains(&leaf.id));
+        for leaf in &mut report.leaves {
+            if let Some(id) = self.aliases.get(&(report.worker.clone(), leaf.id)) {
                 leaf.id = *id;
             }
         }
-        self.merger.add(&snapshot)
+        self.merger.add(&report)
     }
 
-    pub(super) fn contributions(&mut self) -> Vec<Contribution> {
-        self.merger.contributions()
+    pub(super) fn batches(&mut self) -> Vec<MetricBatch> {
+        self.merger.batches()
     }
 
     /// Removes the points of metrics whose registration was rejected.
-    pub(super) fn remove_rejected(&self, contribution: &mut Contribution) {
+    pub(super) fn remove_rejected(&self, batch: &mut MetricBatch) {
         if !self.rejected.is_empty() {
-            contribution.points.retain(|(id, _)| !self.rejected.contains(id));
+            batch.points.retain(|(id, _)| !self.rejected.contains(id));
         }
     }
 
@@ -119,40 +119,42 @@ impl Names {
     pub(super) fn forget_registrations(&mut self) {
         self.rejected.clear();
         let known = self.merger.known_names();
-        self.pending = known.into_iter().map(|(id, name)| Claim { name: name.to_string(), id }).collect();
+        self.pending =
+            known.into_iter().map(|(id, name)| Registration { name: name.to_string(), id }).collect();
         self.n_requested = 0;
     }
 
     /// The next registration request, if names are left.
     pub(super) fn next_registration(&mut self) -> Option<RegisterRequest> {
         self.n_requested = self.pending.len().min(NAMES_MAX);
-        let claims: Vec<Claim> = self.pending.iter().take(self.n_requested).cloned().collect();
-        (!claims.is_empty()).then(|| RegisterRequest { topology: self.topology.clone(), claims })
+        let registrations: Vec<Registration> = self.pending.iter().take(self.n_requested).cloned().collect();
+        (!registrations.is_empty())
+            .then(|| RegisterRequest { topology: self.topology.clone(), registrations })
     }
 
     /// Handles the answer to [`next_registration`](Self::next_registration); `None` if the answer does not fit the request.
-    pub(super) fn registered(&mut self, answer: &RegisterAnswer) -> Option<Change> {
-        if answer.claims.len() != self.n_requested {
+    pub(super) fn registered(&mut self, answer: &RegisterResponse) -> Option<Change> {
+        if answer.results.len() != self.n_requested {
             return None;
         }
         let mut change = Change::Nothing;
         let (mut n_rejected, mut example) = (0, None);
-        let claims = self.pending.drain(..std::mem::take(&mut self.n_requested));
-        for (claim, registered) in claims.zip(&answer.claims) {
+        let registrations = self.pending.drain(..std::mem::take(&mut self.n_requested));
+        for (registration, registered) in registrations.zip(&answer.results) {
             match registered {
-                Registered::As(id) if *id == claim.id => {}
-                Registered::As(id) => {
+                Registered::Accepted(id) if *id == registration.id => {}
+                Registered::Accepted(id) => {
                     change = Change::Ids;
-                    if !self.merger.rename(claim.id, *id) {
+                    if !self.merger.rename(registration.id, *id) {
                         // Another metric has that id here: the points of the two must not mix.
-                        self.rejected.insert(claim.id);
-                        warn!(name = claim.name, %id, "the leader assigned the id of another metric: this metric is not sent");
+                        self.rejected.insert(registration.id);
+                        warn!(name = registration.name, %id, "the leader assigned the id of another metric: this metric is not sent");
                     }
                 }
-                Registered::Refused(reason) => {
-                    self.rejected.insert(claim.id);
+                Registered::Rejected(reason) => {
+                    self.rejected.insert(registration.id);
                     n_rejected += 1;
-                    example.get_or_insert_with(|| format!("{}: {reason}", claim.name));
+                    example.get_or_insert_with(|| format!("{}: {reason}", registration.name));
                 }
             }
         }

@@ -6,10 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use stormkeeper_metrics::{
-    Leaf, MetricType, Minute, Point, Snapshot, Subject,
+    Leaf, MetricReport, MetricType, Minute, Point, Subject,
     name::{CLUSTER, SYS},
     point::Counter,
-    protocol::{Registered, StoredCut},
+    protocol::{IngestedUpTo, Registered},
 };
 use stormkeeper_model::{TaskId, Timestamp};
 
@@ -29,12 +29,12 @@ fn metric(task: usize) -> (MetricId, MetricName) {
 }
 
 /// A report of a worker that counts `count` for its own task.
-fn cut(n: usize, number: u64, minute: u32, count: u64) -> Cut {
+fn spooled(n: usize, number: u64, minute: u32, count: u64) -> SpooledReport {
     let leaves = vec![Leaf { id: metric(n).0, point: Point::Counter(Counter { count }), total: None }];
     let (topology, worker) = (topology(), worker(n));
     let started = Timestamp::from_millis(1);
-    let snapshot = Snapshot { topology, worker, number, minute: Minute(minute), started, leaves };
-    Cut { first: number, snapshot }
+    let report = MetricReport { topology, worker, number, minute: Minute(minute), started, leaves };
+    SpooledReport { first: number, report }
 }
 
 /// The metric store of one nimbus. The next leader may be missing the entries after the committed
@@ -44,7 +44,7 @@ struct StoreState {
     known: BTreeMap<MetricId, String>,
     last: BTreeMap<WorkerId, u64>,
     counts: BTreeMap<MetricId, u64>,
-    seq: u64,
+    index: u64,
 }
 
 #[derive(Debug, Default)]
@@ -57,45 +57,48 @@ struct Leader {
 }
 
 impl Leader {
-    fn register(&mut self, request: &RegisterRequest) -> RegisterAnswer {
-        let answer = |claim: &stormkeeper_metrics::protocol::Claim| {
-            let other = self.renames && claim.name.contains("@1@");
-            let id = if other { MetricId::of(&claim.name, 1) } else { claim.id };
-            self.now.known.insert(id, claim.name.clone());
-            Registered::As(id)
+    fn register(&mut self, request: &RegisterRequest) -> RegisterResponse {
+        let answer = |registration: &stormkeeper_metrics::protocol::Registration| {
+            let other = self.renames && registration.name.contains("@1@");
+            let id = if other { MetricId::of(&registration.name, 1) } else { registration.id };
+            self.now.known.insert(id, registration.name.clone());
+            Registered::Accepted(id)
         };
-        RegisterAnswer { claims: request.claims.iter().map(answer).collect() }
+        RegisterResponse { results: request.registrations.iter().map(answer).collect() }
     }
 
-    fn contribute(&mut self, contribution: &Contribution) -> ContributeAnswer {
-        let unknown = contribution.points.iter().filter(|(id, _)| !self.now.known.contains_key(id));
+    fn ingest(&mut self, batch: &MetricBatch) -> IngestResponse {
+        let unknown = batch.points.iter().filter(|(id, _)| !self.now.known.contains_key(id));
         let ids: Vec<_> = unknown.map(|(id, _)| *id).collect();
         if !ids.is_empty() {
-            return ContributeAnswer::Unregistered { ids };
+            return IngestResponse::UnknownMetrics { ids };
         }
         let last_of = |worker: &WorkerId| self.now.last.get(worker).copied().unwrap_or(0);
-        let at = Position { term: self.term, seq: self.now.seq };
-        let safe = Position { term: self.term, seq: self.committed.seq };
-        if contribution.cuts.iter().all(|cuts| cuts.last <= last_of(&cuts.worker)) {
-            return ContributeAnswer::Stored { at, safe };
+        let at = LogPosition { term: self.term, index: self.now.index };
+        let high_watermark = LogPosition { term: self.term, index: self.committed.index };
+        if batch.reports.iter().all(|reports| reports.last <= last_of(&reports.worker)) {
+            return IngestResponse::Accepted { at, high_watermark };
         }
-        if contribution.cuts.iter().any(|cuts| cuts.first <= last_of(&cuts.worker)) {
-            let stored =
-                self.now.last.iter().map(|(worker, last)| StoredCut { worker: worker.clone(), last: *last });
-            return ContributeAnswer::Overlaps { stored: stored.collect() };
+        if batch.reports.iter().any(|reports| reports.first <= last_of(&reports.worker)) {
+            let stored = self
+                .now
+                .last
+                .iter()
+                .map(|(worker, last)| IngestedUpTo { worker: worker.clone(), last: *last });
+            return IngestResponse::Overlapping { stored: stored.collect() };
         }
-        for cuts in &contribution.cuts {
-            assert_eq!(cuts.first, last_of(&cuts.worker) + 1, "reports come without gaps");
+        for reports in &batch.reports {
+            assert_eq!(reports.first, last_of(&reports.worker) + 1, "reports come without gaps");
         }
-        for cuts in &contribution.cuts {
-            self.now.last.insert(cuts.worker.clone(), cuts.last);
+        for reports in &batch.reports {
+            self.now.last.insert(reports.worker.clone(), reports.last);
         }
-        for (id, point) in &contribution.points {
+        for (id, point) in &batch.points {
             let Point::Counter(Counter { count }) = point else { panic!("only counters") };
             *self.now.counts.entry(*id).or_default() += count;
         }
-        self.now.seq += 1;
-        ContributeAnswer::Stored { at: Position { seq: self.now.seq, ..at }, safe }
+        self.now.index += 1;
+        IngestResponse::Accepted { at: LogPosition { index: self.now.index, ..at }, high_watermark }
     }
 
     /// Makes another nimbus the leader, which has the committed state and no names.
@@ -112,7 +115,7 @@ impl Leader {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Cut {
+    SpooledReport {
         worker: usize,
         count: u64,
         minutes: u32,
@@ -129,9 +132,9 @@ enum Step {
 }
 
 struct Scenario {
-    delivery: Delivery,
+    delivery: ReportSender,
     leader: Leader,
-    uncommitted: BTreeMap<usize, Vec<Cut>>,
+    uncommitted: BTreeMap<usize, Vec<SpooledReport>>,
     made: BTreeMap<usize, (u64, u64, u32)>,
 }
 
@@ -139,7 +142,7 @@ impl Scenario {
     fn new(renames: bool) -> Self {
         let leader = Leader { renames, ..Leader::default() };
         let mut scenario = Self {
-            delivery: Delivery::new(topology()),
+            delivery: ReportSender::new(topology()),
             leader,
             uncommitted: BTreeMap::new(),
             made: BTreeMap::new(),
@@ -149,9 +152,9 @@ impl Scenario {
     }
 
     fn begin(&mut self) {
-        self.delivery = Delivery::new(topology());
-        for cut in self.uncommitted.values().flatten() {
-            enqueue(&mut self.delivery, cut);
+        self.delivery = ReportSender::new(topology());
+        for spooled in self.uncommitted.values().flatten() {
+            enqueue(&mut self.delivery, spooled);
         }
     }
 
@@ -166,16 +169,18 @@ impl Scenario {
                     assert_eq!(self.delivery.on_registered(&answer), NextStep::Continue);
                 }
             }
-            Some(Request::Contribute(contribution)) => {
-                let answer = self.leader.contribute(&contribution);
+            Some(Request::Contribute(batch)) => {
+                let answer = self.leader.ingest(&batch);
                 if answer_arrives {
                     assert_eq!(self.delivery.on_ingested(answer, Monotonic::START), NextStep::Continue);
                 }
             }
         }
-        for (worker, safe) in self.delivery.newly_safe() {
-            for cuts in self.uncommitted.values_mut() {
-                cuts.retain(|cut| cut.snapshot.worker != worker || cut.snapshot.number > safe);
+        for (worker, high_watermark) in self.delivery.take_committed() {
+            for reports in self.uncommitted.values_mut() {
+                reports.retain(|spooled| {
+                    spooled.report.worker != worker || spooled.report.number > high_watermark
+                });
             }
         }
         true
@@ -183,12 +188,12 @@ impl Scenario {
 
     fn step(&mut self, step: &Step) {
         match *step {
-            Step::Cut { worker, count, minutes } => {
+            Step::SpooledReport { worker, count, minutes } => {
                 let (number, sum, minute) = self.made.entry(worker).or_default();
                 (*number, *sum, *minute) = (*number + 1, *sum + count, *minute + minutes);
-                let cut = cut(worker, *number, *minute, count);
-                enqueue(&mut self.delivery, &cut);
-                self.uncommitted.entry(worker).or_default().push(cut);
+                let spooled = spooled(worker, *number, *minute, count);
+                enqueue(&mut self.delivery, &spooled);
+                self.uncommitted.entry(worker).or_default().push(spooled);
             }
             Step::Exchange => drop(self.exchange(true)),
             Step::LostAnswer => drop(self.exchange(false)),
@@ -199,34 +204,34 @@ impl Scenario {
             Step::NotNow => {
                 self.delivery.set_leader_term(Term(self.leader.term));
                 if let Some(Request::Contribute(_)) = self.delivery.next_request() {
-                    let answer = ContributeAnswer::NotNow { reason: String::new() };
+                    let answer = IngestResponse::RetryLater { reason: String::new() };
                     assert_eq!(self.delivery.on_ingested(answer, Monotonic::START), NextStep::Pause);
                 }
             }
             Step::Replicate => self.leader.committed = self.leader.now.clone(),
             Step::ChangeLeader => self.leader.change(),
             Step::Move => self.begin(),
-            Step::Resend => self.delivery.ask_again(Monotonic::START),
+            Step::Resend => self.delivery.resend_stored(Monotonic::START),
         }
     }
 }
 
-fn enqueue(delivery: &mut Delivery, cut: &Cut) {
-    match delivery.add(cut.clone()) {
-        Added::Taken => {}
-        Added::Nameless(ids) => {
+fn enqueue(delivery: &mut ReportSender, spooled: &SpooledReport) {
+    match delivery.add(spooled.clone()) {
+        Enqueued::Queued => {}
+        Enqueued::UnknownNames(ids) => {
             let names: Vec<_> = (0..4).map(metric).filter(|(id, _)| ids.contains(id)).collect();
-            delivery.learn(&cut.snapshot.worker, &names);
-            assert_eq!(delivery.add(cut.clone()), Added::Taken);
+            delivery.learn(&spooled.report.worker, &names);
+            assert_eq!(delivery.add(spooled.clone()), Enqueued::Queued);
         }
-        added @ (Added::Safe | Added::Full) => panic!("{added:?}"),
+        added @ (Enqueued::Committed | Enqueued::Full) => panic!("{added:?}"),
     }
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let cut = (0..4_usize, 1..100_u64, 0..3_u32);
+    let spooled = (0..4_usize, 1..100_u64, 0..3_u32);
     prop_oneof![
-        4 => cut.prop_map(|(worker, count, minutes)| Step::Cut { worker, count, minutes }),
+        4 => spooled.prop_map(|(worker, count, minutes)| Step::SpooledReport { worker, count, minutes }),
         6 => Just(Step::Exchange),
         2 => Just(Step::LostAnswer),
         1 => Just(Step::LostRequest),
@@ -290,28 +295,26 @@ proptest! {
 #[test]
 fn rejected_reports_are_dropped_counted_and_released() {
     let mut scenario = Scenario::new(false);
-    scenario.step(&Step::Cut { worker: 0, count: 5, minutes: 1 });
+    scenario.step(&Step::SpooledReport { worker: 0, count: 5, minutes: 1 });
     scenario.exchange(true);
     assert!(matches!(scenario.delivery.next_request(), Some(Request::Contribute(_))));
-    let answer = ContributeAnswer::Refused { reason: "nonsense".to_owned() };
+    let answer = IngestResponse::Rejected { reason: "nonsense".to_owned() };
     assert_eq!(scenario.delivery.on_ingested(answer, Monotonic::START), NextStep::Continue);
     assert_eq!(scenario.delivery.dropped_reports(), 1);
-    assert_eq!(scenario.delivery.newly_safe(), BTreeMap::from([(worker(0), 1)]));
+    assert_eq!(scenario.delivery.take_committed(), BTreeMap::from([(worker(0), 1)]));
     assert!(scenario.delivery.is_empty() && scenario.delivery.next_request().is_none());
 }
 
 #[test]
 fn a_rejected_name_removes_its_own_points_only() {
     let mut scenario = Scenario::new(false);
-    scenario.step(&Step::Cut { worker: 0, count: 5, minutes: 1 });
+    scenario.step(&Step::SpooledReport { worker: 0, count: 5, minutes: 1 });
     scenario.delivery.set_leader_term(Term(0));
     let Some(Request::Register(request)) = scenario.delivery.next_request() else { panic!("names first") };
     let mut answer = scenario.leader.register(&request);
-    answer.claims[0] = Registered::Refused("too many".to_owned());
+    answer.results[0] = Registered::Rejected("too many".to_owned());
     assert_eq!(scenario.delivery.on_registered(&answer), NextStep::Continue);
-    let Some(Request::Contribute(contribution)) = scenario.delivery.next_request() else {
-        panic!("then points")
-    };
-    assert_eq!(contribution.points.len(), request.claims.len() - 1);
-    assert!(contribution.points.iter().all(|(id, _)| *id != request.claims[0].id));
+    let Some(Request::Contribute(batch)) = scenario.delivery.next_request() else { panic!("then points") };
+    assert_eq!(batch.points.len(), request.registrations.len() - 1);
+    assert!(batch.points.iter().all(|(id, _)| *id != request.registrations[0].id));
 }

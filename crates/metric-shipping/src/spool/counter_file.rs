@@ -2,7 +2,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
-use super::lines::{self, NameLog};
+use super::name_log::{self, NameLog};
 use stormkeeper_metrics::{MetricId, MetricName};
 use stormkeeper_model::TaskId;
 
@@ -73,7 +73,7 @@ impl CounterFile {
 /// Returns the counters of a task that were ever written, and their totals. A file without a
 /// complete start counts as missing.
 pub(super) fn read(dir: &Path, task: &str) -> io::Result<Vec<(MetricId, MetricName, u64)>> {
-    let slots = lines::read(&dir.join(format!("{SLOTS}{task}")))?;
+    let slots = name_log::read(&dir.join(format!("{SLOTS}{task}")))?;
     let bytes = match std::fs::read(dir.join(format!("{COUNTERS}{task}"))) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -5,7 +5,7 @@
 //! {worker}/metrics/
 //!   launch              identity of the launch; locked while the worker lives
 //!   names               metrics of the reports: id and name, one per line, append-only
-//!   cut-{first}-{last}  a report, renamed into place before any process may send it
+//!   report-{first}-{last}  a report, renamed into place before any process may send it
 //!   counters-{task}     current total of each counter of a task: 8 bytes each, written in place
 //!   slots-{task}        counter of each slot in that file: id and name, one per line
 //!   done                marks that the leader has committed all reports
@@ -14,7 +14,7 @@
 //! A report contains the increments since the report before, and the total of each counter at that
 //! time. After the worker has died, the totals in the counter files less those of the last report
 //! are the missing last report: each count that was written is in exactly one report. See
-//! [`remains::read`].
+//! [`recover::recover`].
 //!
 //! - The page cache outlives a killed process, so the counter files are not synced. Reports are
 //!   synced, so they survive a crash of the machine.
@@ -24,9 +24,9 @@
 //! All functions block.
 
 pub mod counter_file;
-pub mod cut_file;
-mod lines;
-pub mod remains;
+mod name_log;
+pub mod recover;
+pub mod report_file;
 #[cfg(test)]
 mod tests;
 
@@ -39,8 +39,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use counter_file::CounterFile;
-pub use cut_file::{Cut, CutDir};
-pub use remains::Remains;
+pub use recover::Recovered;
+pub use report_file::{Spool, SpooledReport};
 
 use stormkeeper_model::{Timestamp, TopologyId, WorkerId};
 
@@ -62,7 +62,7 @@ pub struct Launch {
 
 /// Lock on the spool of a worker. While it is held, no other process treats the spool as orphaned.
 #[derive(Debug)]
-pub struct Taken {
+pub struct SpoolLock {
     /// The spool's directory.
     pub dir: PathBuf,
     _lock: File,
@@ -70,20 +70,20 @@ pub struct Taken {
 
 /// State of a worker's spool.
 #[derive(Debug)]
-pub enum Standing {
+pub enum SpoolState {
     /// The spool has no reports, or all are committed.
-    Done,
+    Delivered,
     /// The worker lives.
     Live,
     /// The worker is gone, and its reports may not be committed.
-    Left(Taken, Launch),
+    Orphaned(SpoolLock, Launch),
 }
 
 /// Creates the spool below a worker's own directory and locks it.
 ///
 /// # Errors
 /// If the spool cannot be written, or exists already.
-pub fn take(worker_dir: &Path, launch: &Launch) -> io::Result<Taken> {
+pub fn lock(worker_dir: &Path, launch: &Launch) -> io::Result<SpoolLock> {
     let dir = worker_dir.join(DIR);
     fs::create_dir(&dir)?;
     // Locked before the rename, so that no process finds the file unlocked.
@@ -92,35 +92,35 @@ pub fn take(worker_dir: &Path, launch: &Launch) -> io::Result<Taken> {
     lock.lock()?;
     serde_json::to_writer(&lock, launch)?;
     fs::rename(next, dir.join(LAUNCH_FILE))?;
-    Ok(Taken { dir, _lock: lock })
+    Ok(SpoolLock { dir, _lock: lock })
 }
 
 /// Returns the state of a worker's spool; locks the spool if it is orphaned.
 ///
 /// # Errors
 /// If the spool exists and cannot be read.
-pub fn look(worker_dir: &Path) -> io::Result<Standing> {
+pub fn inspect(worker_dir: &Path) -> io::Result<SpoolState> {
     let dir = worker_dir.join(DIR);
     if dir.join(DONE_FILE).exists() {
-        return Ok(Standing::Done);
+        return Ok(SpoolState::Delivered);
     }
     let lock = match File::open(dir.join(LAUNCH_FILE)) {
         Ok(lock) => lock,
         // The worker died before it measured anything, or never measures.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Standing::Done),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(SpoolState::Delivered),
         Err(error) => return Err(error),
     };
     match lock.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(Standing::Live),
+        Err(TryLockError::WouldBlock) => return Ok(SpoolState::Live),
         Err(TryLockError::Error(error)) => return Err(error),
     }
     let launch = serde_json::from_reader(&lock)?;
-    Ok(Standing::Left(Taken { dir, _lock: lock }, launch))
+    Ok(SpoolState::Orphaned(SpoolLock { dir, _lock: lock }, launch))
 }
 
 /// Returns whether the spool may contain uncommitted reports, if the worker is gone.
-pub fn may_have_left(worker_dir: &Path) -> bool {
+pub fn may_be_orphaned(worker_dir: &Path) -> bool {
     let dir = worker_dir.join(DIR);
     dir.join(LAUNCH_FILE).exists() && !dir.join(DONE_FILE).exists()
 }
@@ -130,7 +130,7 @@ pub fn may_have_left(worker_dir: &Path) -> bool {
 /// # Errors
 /// If the mark cannot be written or a file not be removed; if the mark is missing, the reports must
 /// be sent to the leader again, which changes nothing there.
-pub fn finish(taken: &Taken) -> io::Result<()> {
+pub fn mark_delivered(taken: &SpoolLock) -> io::Result<()> {
     fs::write(taken.dir.join(DONE_FILE), b"")?;
     for entry in fs::read_dir(&taken.dir)? {
         let entry = entry?;

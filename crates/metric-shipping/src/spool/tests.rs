@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use stormkeeper_metrics::{
-    Leaf, MetricId, MetricName, MetricType, Minute, Point, Snapshot, Subject, name::SYS, point::Counter,
+    Leaf, MetricId, MetricName, MetricReport, MetricType, Minute, Point, Subject, name::SYS, point::Counter,
 };
 use stormkeeper_model::TaskId;
 
@@ -78,13 +78,13 @@ struct Counters {
 /// A worker, and the leader that ingests its reports.
 struct Scenario {
     dir: tempfile::TempDir,
-    taken: Option<Taken>,
-    cuts: CutDir,
+    taken: Option<SpoolLock>,
+    reports: Spool,
     counters: Vec<Counters>,
     on_disk: Vec<(u64, u64)>,
     n_sent: usize,
     number: u64,
-    cut_totals: BTreeMap<MetricId, u64>,
+    collected_totals: BTreeMap<MetricId, u64>,
     // State of the leader.
     stored: BTreeMap<MetricId, u64>,
     last_stored: u64,
@@ -93,8 +93,8 @@ struct Scenario {
 impl Scenario {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let taken = take(dir.path(), &launch()).expect("taken");
-        let cuts = CutDir::create(&taken.dir).expect("created");
+        let taken = lock(dir.path(), &launch()).expect("taken");
+        let reports = Spool::create(&taken.dir).expect("created");
         let counters = TASKS.map(|task| Counters {
             file: CounterFile::create(&taken.dir, task).expect("created"),
             ids: Vec::new(),
@@ -104,12 +104,12 @@ impl Scenario {
         Self {
             dir,
             taken: Some(taken),
-            cuts,
+            reports,
             counters: counters.into(),
             on_disk: Vec::new(),
             n_sent: 0,
             number: 0,
-            cut_totals: BTreeMap::new(),
+            collected_totals: BTreeMap::new(),
             stored: BTreeMap::new(),
             last_stored: 0,
         }
@@ -129,7 +129,7 @@ impl Scenario {
             Step::NewCounter { task } => {
                 let counters = &mut self.counters[task];
                 let (id, name) = metric(TASKS[task], counters.ids.len());
-                self.cuts.add_name(id, &name).expect("written");
+                self.reports.add_name(id, &name).expect("written");
                 counters.file.add_slot(id, &name).expect("written");
                 counters.ids.push(id);
                 counters.totals.push(0);
@@ -141,26 +141,26 @@ impl Scenario {
                 counters.written.clone_from(&counters.totals);
             }
             Step::Collect => {
-                let cut = self.collect();
-                self.write_cut(&cut);
+                let spooled = self.collect();
+                self.write_cut(&spooled);
             }
             Step::Send { n } => {
                 for (first, last) in self.on_disk.iter().skip(self.n_sent).take(n) {
-                    let cut = self.cuts.read(*first, *last).expect("there");
-                    store(&mut self.stored, &mut self.last_stored, &cut);
+                    let spooled = self.reports.read(*first, *last).expect("there");
+                    store(&mut self.stored, &mut self.last_stored, &spooled);
                 }
                 self.n_sent = (self.n_sent + n).min(self.on_disk.len());
             }
             Step::Remove => {
                 let n = self.n_sent.min(self.on_disk.len().saturating_sub(1));
                 for (first, last) in self.on_disk.drain(..n) {
-                    self.cuts.remove(first, last);
+                    self.reports.remove(first, last);
                 }
                 self.n_sent -= n;
             }
             Step::Join => {
                 if let Some([older, newer]) = self.unsent() {
-                    self.cuts.join(older, newer).expect("joined");
+                    self.reports.join(older, newer).expect("joined");
                     let place = self.n_sent;
                     self.on_disk.splice(place..place + 2, [(older.0, newer.1)]);
                 }
@@ -172,11 +172,11 @@ impl Scenario {
         self.on_disk.get(self.n_sent..)?.first_chunk().copied()
     }
 
-    fn collect(&mut self) -> (Cut, BTreeMap<MetricId, u64>) {
+    fn collect(&mut self) -> (SpooledReport, BTreeMap<MetricId, u64>) {
         self.number += 1;
-        let before = self.cut_totals.clone();
+        let before = self.collected_totals.clone();
         for counters in &self.counters {
-            self.cut_totals.extend(counters.ids.iter().copied().zip(counters.totals.iter().copied()));
+            self.collected_totals.extend(counters.ids.iter().copied().zip(counters.totals.iter().copied()));
         }
         let leaf = |(id, total): (&MetricId, &u64)| Leaf {
             id: *id,
@@ -184,19 +184,20 @@ impl Scenario {
             total: Some(*total),
         };
         let Launch { topology, worker, started } = launch();
-        let leaves = self.cut_totals.iter().map(leaf).collect();
-        let snapshot = Snapshot { topology, worker, number: self.number, minute: Minute(9), started, leaves };
-        (Cut { first: self.number, snapshot }, self.cut_totals.clone())
+        let leaves = self.collected_totals.iter().map(leaf).collect();
+        let report =
+            MetricReport { topology, worker, number: self.number, minute: Minute(9), started, leaves };
+        (SpooledReport { first: self.number, report }, self.collected_totals.clone())
     }
 
-    fn write_cut(&mut self, (cut, totals): &(Cut, BTreeMap<MetricId, u64>)) {
-        self.cuts.write(cut, totals).expect("written");
-        self.on_disk.push((cut.first, cut.snapshot.number));
+    fn write_cut(&mut self, (spooled, totals): &(SpooledReport, BTreeMap<MetricId, u64>)) {
+        self.reports.write(spooled, totals).expect("written");
+        self.on_disk.push((spooled.first, spooled.report.number));
     }
 
     /// The counts that the leader must have in the end.
-    fn expected(&self, cut_totals: &BTreeMap<MetricId, u64>) -> BTreeMap<MetricId, u64> {
-        let mut expected = cut_totals.clone();
+    fn expected(&self, collected_totals: &BTreeMap<MetricId, u64>) -> BTreeMap<MetricId, u64> {
+        let mut expected = collected_totals.clone();
         for counters in &self.counters {
             for (id, written) in counters.ids.iter().zip(&counters.written) {
                 let total = expected.entry(*id).or_default();
@@ -208,7 +209,7 @@ impl Scenario {
     }
 
     fn die(&mut self, death: Death) -> BTreeMap<MetricId, u64> {
-        let in_cuts = self.cut_totals.clone();
+        let in_cuts = self.collected_totals.clone();
         let dir = self.metrics_dir();
         let truncate = |file: &Path, length: u64| {
             let file = OpenOptions::new().write(true).open(file).expect("there");
@@ -218,20 +219,20 @@ impl Scenario {
             Death::Between => {}
             Death::BeforeReportFile => drop(self.collect()),
             Death::InReportFile => {
-                let cut = self.collect();
-                self.write_cut(&cut);
-                let name = format!("cut-{0}-{0}", self.number);
+                let spooled = self.collect();
+                self.write_cut(&spooled);
+                let name = format!("report-{0}-{0}", self.number);
                 fs::rename(dir.join(&name), dir.join("next")).expect("renamed back");
                 truncate(&dir.join("next"), 40);
             }
             Death::InJoin => {
                 if let Some([older, newer]) = self.unsent() {
                     let keep: Vec<_> = [older, newer]
-                        .map(|(first, last)| dir.join(format!("cut-{first}-{last}")))
+                        .map(|(first, last)| dir.join(format!("report-{first}-{last}")))
                         .into_iter()
                         .map(|path| (fs::read(&path).expect("there"), path))
                         .collect();
-                    self.cuts.join(older, newer).expect("joined");
+                    self.reports.join(older, newer).expect("joined");
                     for (bytes, path) in keep {
                         fs::write(path, bytes).expect("written");
                     }
@@ -264,17 +265,17 @@ impl Scenario {
 
 /// Releases the lock as the end of its process does. Closing the file is not enough: a process that
 /// another test starts has all of our files open until it runs its own program.
-fn unlock(taken: Taken) {
+fn unlock(taken: SpoolLock) {
     taken._lock.unlock().expect("unlocked");
 }
 
-fn store(stored: &mut BTreeMap<MetricId, u64>, last_stored: &mut u64, cut: &Cut) {
-    if cut.snapshot.number <= *last_stored {
+fn store(stored: &mut BTreeMap<MetricId, u64>, last_stored: &mut u64, spooled: &SpooledReport) {
+    if spooled.report.number <= *last_stored {
         return;
     }
-    assert_eq!(cut.first, *last_stored + 1, "the report follows directly on the last one");
-    *last_stored = cut.snapshot.number;
-    for leaf in &cut.snapshot.leaves {
+    assert_eq!(spooled.first, *last_stored + 1, "the report follows directly on the last one");
+    *last_stored = spooled.report.number;
+    for leaf in &spooled.report.leaves {
         let Point::Counter(Counter { count }) = leaf.point else { panic!("not a counter") };
         *stored.entry(leaf.id).or_default() += count;
     }
@@ -315,35 +316,37 @@ proptest! {
             scenario.step(step);
         }
         let expected = scenario.die(death);
-        let Standing::Left(taken, launch) = look(scenario.dir.path()).expect("readable") else {
+        let SpoolState::Orphaned(taken, launch) = inspect(scenario.dir.path()).expect("readable") else {
             panic!("the worker is gone and its spool is not empty");
         };
-        let recovered = remains::read(&taken.dir, &launch).expect("readable");
+        let recovered = recover::recover(&taken.dir, &launch).expect("readable");
         prop_assert_eq!(&recovered.problems, &Vec::<String>::new());
         // Sending the reports twice changes nothing.
-        for cut in recovered.cuts.iter().chain(&recovered.cuts) {
-            store(&mut scenario.stored, &mut scenario.last_stored, cut);
-            for leaf in &cut.snapshot.leaves {
+        for spooled in recovered.reports.iter().chain(&recovered.reports) {
+            store(&mut scenario.stored, &mut scenario.last_stored, spooled);
+            for leaf in &spooled.report.leaves {
                 prop_assert!(recovered.names.contains_key(&leaf.id));
             }
         }
         scenario.stored.retain(|_, count| *count > 0);
         prop_assert_eq!(&scenario.stored, &expected);
-        finish(&taken).expect("finished");
-        prop_assert!(matches!(look(scenario.dir.path()).expect("readable"), Standing::Done));
+        mark_delivered(&taken).expect("finished");
+        prop_assert!(matches!(inspect(scenario.dir.path()).expect("readable"), SpoolState::Delivered));
     }
 }
 
 #[test]
 fn a_live_spool_is_not_orphaned_and_an_empty_one_is_done() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    assert!(matches!(look(dir.path()).expect("readable"), Standing::Done));
-    let taken = take(dir.path(), &launch()).expect("taken");
-    assert!(matches!(look(dir.path()).expect("readable"), Standing::Live));
+    assert!(matches!(inspect(dir.path()).expect("readable"), SpoolState::Delivered));
+    let taken = lock(dir.path(), &launch()).expect("taken");
+    assert!(matches!(inspect(dir.path()).expect("readable"), SpoolState::Live));
     unlock(taken);
-    let Standing::Left(taken, found) = look(dir.path()).expect("readable") else { panic!("it is unlocked") };
+    let SpoolState::Orphaned(taken, found) = inspect(dir.path()).expect("readable") else {
+        panic!("it is unlocked")
+    };
     assert_eq!(found, launch());
-    assert_eq!(remains::read(&taken.dir, &found).expect("readable"), Remains::default());
+    assert_eq!(recover::recover(&taken.dir, &found).expect("readable"), Recovered::default());
 }
 
 #[test]
@@ -359,10 +362,11 @@ fn a_damaged_report_is_a_problem_and_the_counters_replace_it() {
     ] {
         scenario.step(&step);
     }
-    fs::write(scenario.metrics_dir().join("cut-2-2"), b"short").expect("written");
-    let recovered = remains::read(&scenario.metrics_dir(), &launch()).expect("readable");
+    fs::write(scenario.metrics_dir().join("report-2-2"), b"short").expect("written");
+    let recovered = recover::recover(&scenario.metrics_dir(), &launch()).expect("readable");
     assert_eq!(recovered.problems.len(), 1, "{:?}", recovered.problems);
-    let numbers: Vec<_> = recovered.cuts.iter().map(|cut| (cut.first, cut.snapshot.number)).collect();
+    let numbers: Vec<_> =
+        recovered.reports.iter().map(|spooled| (spooled.first, spooled.report.number)).collect();
     assert_eq!(numbers, [(1, 1), (2, 3)]);
-    assert_eq!(recovered.cuts[1].snapshot.leaves[0].point, Point::Counter(Counter { count: 6 }));
+    assert_eq!(recovered.reports[1].report.leaves[0].point, Point::Counter(Counter { count: 6 }));
 }

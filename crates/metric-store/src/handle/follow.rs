@@ -2,15 +2,15 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::Archive;
+use super::MetricStore;
 use crate::{Error, key::Table, log};
-use stormkeeper_metrics::protocol::{LogPage, LogQuery, Meta};
-use stormkeeper_model::{Position, TopologyId};
+use stormkeeper_metrics::protocol::{LogPage, LogQuery, MetricMeta};
+use stormkeeper_model::{LogPosition, TopologyId};
 use stormkeeper_runtime::blocking;
 
-impl Archive {
+impl MetricStore {
     /// The last entry of the log that is on disk.
-    pub fn position(&self) -> Position {
+    pub fn position(&self) -> LogPosition {
         self.shared.log().1
     }
 
@@ -33,7 +33,7 @@ impl Archive {
     /// # Errors
     /// [`Error::NotNext`], [`Error::Unreadable`]: those before the bad one are taken.
     /// [`Error::Write`].
-    pub async fn apply(&self, entries: Vec<(Position, Vec<u8>)>) -> Result<Position, Error> {
+    pub async fn apply(&self, entries: Vec<(LogPosition, Vec<u8>)>) -> Result<LogPosition, Error> {
         self.write(move |writer| {
             for (at, bytes) in &entries {
                 writer.follow(*at, bytes)?;
@@ -62,13 +62,13 @@ impl Archive {
     /// system of the archive. What this nimbus had is gone.
     ///
     /// # Errors
-    /// Those of [`Archive::open`]; then the archive is as it was.
+    /// Those of [`MetricStore::open`]; then the archive is as it was.
     pub async fn replace_with(&self, dir: PathBuf) -> Result<(), Error> {
         self.write(move |writer| writer.replace_with(&dir, false)).await
     }
 
-    /// As [`Archive::replace_with`], for a copy that lacks what this nimbus has: that is put
-    /// aside, see [`Archive::aside`].
+    /// As [`MetricStore::replace_with`], for a copy that lacks what this nimbus has: that is put
+    /// aside, see [`MetricStore::aside`].
     ///
     /// # Errors
     /// The same, and [`Error::NoRoomAside`].
@@ -96,7 +96,7 @@ impl Archive {
     ///
     /// # Errors
     /// [`Error::Invalid`] for metas of another topology, [`Error::Write`].
-    pub async fn replace_metas(&self, topology: &TopologyId, metas: Vec<Meta>) -> Result<(), Error> {
+    pub async fn replace_metas(&self, topology: &TopologyId, metas: Vec<MetricMeta>) -> Result<(), Error> {
         let topology = topology.clone();
         self.write(move |writer| writer.replace_metas(&topology, &metas)).await
     }

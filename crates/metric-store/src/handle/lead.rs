@@ -2,26 +2,26 @@
 
 use std::sync::Arc;
 
-use super::Archive;
+use super::MetricStore;
 use crate::{Error, Event, Taken, entry::Entry, leading};
 use stormkeeper_metrics::{
-    Contribution, MetricId, Minute,
-    protocol::{NAMES_MAX, RegisterAnswer, RegisterRequest},
+    MetricBatch, MetricId, Minute,
+    protocol::{NAMES_MAX, RegisterRequest, RegisterResponse},
 };
 use stormkeeper_model::{Term, TopologyId};
 
 /// The most events or ids of one entry.
 const AT_ONCE_MAX: usize = 10_000;
 
-impl Archive {
+impl MetricStore {
     /// Makes names known. Registering one again changes nothing.
     ///
     /// # Errors
     /// [`Error::Invalid`] for more than [`NAMES_MAX`] names, [`Error::Busy`],
     /// [`Error::StaleTerm`], [`Error::Write`].
-    pub async fn register(&self, term: Term, request: RegisterRequest) -> Result<RegisterAnswer, Error> {
-        if request.claims.len() > NAMES_MAX {
-            let n = request.claims.len();
+    pub async fn register(&self, term: Term, request: RegisterRequest) -> Result<RegisterResponse, Error> {
+        if request.registrations.len() > NAMES_MAX {
+            let n = request.registrations.len();
             return Err(Error::Invalid(format!(
                 "{n} names in one registration; at most {NAMES_MAX} are taken"
             )));
@@ -29,18 +29,18 @@ impl Archive {
         self.write_or_refuse(move |writer| leading::register(writer, term, &request)).await
     }
 
-    /// Takes in a contribution, as a whole or not at all; one that was taken before is not
+    /// Takes in a batch, as a whole or not at all; one that was taken before is not
     /// taken again.
     ///
     /// # Errors
     /// [`Error::Invalid`] for one without sense, [`Error::Busy`], [`Error::StaleTerm`],
     /// [`Error::Write`].
-    pub async fn contribute(&self, term: Term, contribution: Contribution) -> Result<Taken, Error> {
-        let n_points = u32::try_from(contribution.points.len()).unwrap_or(u32::MAX);
+    pub async fn ingest(&self, term: Term, batch: MetricBatch) -> Result<Taken, Error> {
+        let n_points = u32::try_from(batch.points.len()).unwrap_or(u32::MAX);
         let permit =
             Arc::clone(&self.points).try_acquire_many_owned(n_points.max(1)).map_err(|_| Error::Busy)?;
         self.write_or_refuse(move |writer| {
-            let taken = leading::contribute(writer, term, contribution);
+            let taken = leading::ingest(writer, term, batch);
             drop(permit);
             taken
         })
@@ -71,7 +71,7 @@ impl Archive {
         .await
     }
 
-    /// Lets go metas of a topology. Their history goes with its time; a contribution to one of
+    /// Lets go metas of a topology. Their history goes with its time; a batch to one of
     /// them is answered by [`Taken::Unregistered`].
     ///
     /// # Errors

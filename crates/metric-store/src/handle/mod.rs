@@ -22,10 +22,10 @@ use super::{
     store::{Store, View},
     writer::{Command, Finish, Shared, Writer},
 };
-use stormkeeper_model::Position;
+use stormkeeper_model::LogPosition;
 use stormkeeper_runtime::{
     blocking,
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     watch,
 };
 
@@ -35,7 +35,7 @@ const JOBS_MAX: usize = 256;
 /// How long the archive waits to be told to close while too many jobs wait for the writer.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
-/// The most points that wait for the writer, all contributions together: some 400 MiB.
+/// The most points that wait for the writer, all batches together: some 400 MiB.
 const POINTS_MAX: usize = 4_000_000;
 
 /// The most readers at once: they are on threads that block.
@@ -44,7 +44,7 @@ const READERS_MAX: usize = 8;
 /// The metric memory of one nimbus. Clones are the same archive; the last one closes it, if it is
 /// not closed yet, and blocks for as long as that takes.
 #[derive(Debug, Clone)]
-pub struct Archive {
+pub struct MetricStore {
     pub(super) shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     readers: Arc<Semaphore>,
@@ -65,7 +65,7 @@ impl Drop for WriterThread {
     }
 }
 
-impl Archive {
+impl MetricStore {
     /// Opens the archive in `dir`, and makes it when there is none. Blocks while RocksDB opens.
     /// It is closed when `tasks` end.
     ///
@@ -79,7 +79,7 @@ impl Archive {
             options,
             catalog: RwLock::new(Catalog::default()),
             queue: Mutex::new(Queue::default()),
-            log: Mutex::new((Shape::default(), Position::default())),
+            log: Mutex::new((Shape::default(), LogPosition::default())),
             failure: Mutex::new(None),
             queue_changed: watch::Sender::new(0),
         });
@@ -94,7 +94,7 @@ impl Archive {
             })
             .map_err(|error| Error::Open { path: dir.to_owned(), detail: error.to_string() })?;
         let (cancel, stop) = (tasks.cancelled(), commands.downgrade());
-        tasks.start_graceful("archive", Ending::Normal, async move {
+        tasks.start_graceful("archive", OnExit::Ignore, async move {
             cancel.cancelled().await;
             // A sender must not be held while this waits: the writer ends with the last of them.
             while let Some(stop) = stop.upgrade() {

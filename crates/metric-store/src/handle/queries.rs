@@ -1,17 +1,17 @@
 //! What any nimbus reads.
 
-use super::Archive;
+use super::MetricStore;
 use crate::{
     Error, Fingerprint, HistoryEntry, LatestPage, LatestQuery, Options, Status, TrackEntry, history,
     key::Table, leading, told,
 };
 use stormkeeper_metrics::{
     MetricId, Minute, Point, Window,
-    protocol::{Meta, MetaPage, MetaQuery},
+    protocol::{MetaPage, MetaQuery, MetricMeta},
 };
 use stormkeeper_model::{TaskId, TopologyId, TopologyName};
 
-impl Archive {
+impl MetricStore {
     /// Metas of a topology, page by page.
     ///
     /// # Errors
@@ -24,9 +24,11 @@ impl Archive {
     ///
     /// # Errors
     /// [`Error::Read`].
-    pub async fn meta(&self, id: MetricId) -> Result<Option<Meta>, Error> {
-        self.read(move |shared, view| Ok(leading::name_of(shared, view, id)?.map(|name| Meta { id, name })))
-            .await
+    pub async fn meta(&self, id: MetricId) -> Result<Option<MetricMeta>, Error> {
+        self.read(move |shared, view| {
+            Ok(leading::name_of(shared, view, id)?.map(|name| MetricMeta { id, name }))
+        })
+        .await
     }
 
     /// Count and digest of a topology's metas; of none when it is not known.
@@ -135,7 +137,7 @@ impl Archive {
         Ok(Status {
             bytes,
             position,
-            log_from: shape.base.seq + 1,
+            log_from: shape.base.index + 1,
             log_bytes: shape.bytes(),
             metas: catalog.len() as u64,
             drops: with_drops.map(|of| (of.id.clone(), of.drops.clone())).collect(),

@@ -1,12 +1,12 @@
 //! The upload queue, as the leader sees it.
 
-use super::Archive;
+use super::MetricStore;
 use crate::{Error, PayloadPage, QueueStatus, Upload, UploadKey, entry::Entry, history, queue::Flow};
-use stormkeeper_metrics::{MetaType, MetricId, protocol::Meta};
+use stormkeeper_metrics::{MetaType, MetricId, protocol::MetricMeta};
 use stormkeeper_model::Term;
 use stormkeeper_runtime::watch;
 
-impl Archive {
+impl MetricStore {
     fn flow(&self) -> Flow {
         let options = &self.shared.options;
         Flow {
@@ -32,12 +32,12 @@ impl Archive {
     /// # Errors
     /// [`Error::StaleTerm`], [`Error::Write`]: it will be uploaded again.
     pub async fn ack(&self, term: Term, uploader: &str, upload: UploadKey) -> Result<(), Error> {
-        let (uploader, seq) = (uploader.to_owned(), upload.seq);
+        let (uploader, index) = (uploader.to_owned(), upload.index);
         self.write(move |writer| {
-            if !writer.shared.queue().ack(&uploader, seq).is_empty() {
-                writer.append(term, &Entry::Ack { uploader: uploader.clone(), seq })?;
+            if !writer.shared.queue().ack(&uploader, index).is_empty() {
+                writer.append(term, &Entry::Ack { uploader: uploader.clone(), index })?;
             }
-            writer.shared.queue().let_go(&uploader, seq);
+            writer.shared.queue().let_go(&uploader, index);
             Ok(())
         })
         .await
@@ -49,7 +49,7 @@ impl Archive {
     /// None so far; the archive may be closed.
     pub async fn nack(&self, uploader: &str, upload: UploadKey, reason: &str) -> Result<(), Error> {
         let now = self.shared.options.clock.monotonic();
-        self.shared.queue().nack(uploader, upload.seq, now, self.flow(), reason);
+        self.shared.queue().nack(uploader, upload.index, now, self.flow(), reason);
         self.shared.tell_uploaders();
         Ok(())
     }
@@ -73,7 +73,7 @@ impl Archive {
     ///
     /// # Errors
     /// [`Error::Read`].
-    pub async fn metas_since(&self, uploader: &str, limit: usize) -> Result<Vec<Meta>, Error> {
+    pub async fn metas_since(&self, uploader: &str, limit: usize) -> Result<Vec<MetricMeta>, Error> {
         let Some(n) = self.shared.queue().metas_known_by(uploader) else { return Ok(Vec::new()) };
         self.read(move |_, view| history::registered_after(view, n, limit)).await
     }
@@ -82,7 +82,7 @@ impl Archive {
     ///
     /// # Errors
     /// [`Error::StaleTerm`], [`Error::Write`].
-    pub async fn ack_metas(&self, term: Term, uploader: &str, metas: &[Meta]) -> Result<(), Error> {
+    pub async fn ack_metas(&self, term: Term, uploader: &str, metas: &[MetricMeta]) -> Result<(), Error> {
         let (uploader, metas) = (uploader.to_owned(), metas.to_vec());
         self.write(move |writer| {
             let through = writer.registered_through(&metas)?;

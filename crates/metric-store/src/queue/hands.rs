@@ -46,30 +46,30 @@ impl Hands {
         let late: Vec<u64> = hand
             .held
             .iter()
-            .filter_map(|(seq, held)| match held.state {
-                State::Uploading { until } if until <= now => Some(*seq),
+            .filter_map(|(index, held)| match held.state {
+                State::Uploading { until } if until <= now => Some(*index),
                 State::Uploading { .. } | State::Paused { .. } => None,
             })
             .collect();
-        for seq in late {
-            hand.refuse(seq, now, flow, "it did not end in time");
+        for index in late {
+            hand.refuse(index, now, flow, "it did not end in time");
         }
         hand.rests_until.is_none_or(|until| until <= now) && hand.n_uploading() < flow.uploading_max
     }
 
-    /// Whether the uploader has not got `seq`, and need not leave it alone.
-    pub(super) fn is_free(&self, uploader: &str, seq: u64, now: Monotonic) -> bool {
-        match self.0.get(uploader).and_then(|hand| hand.held.get(&seq)) {
+    /// Whether the uploader has not got `index`, and need not leave it alone.
+    pub(super) fn is_free(&self, uploader: &str, index: u64, now: Monotonic) -> bool {
+        match self.0.get(uploader).and_then(|hand| hand.held.get(&index)) {
             None => true,
             Some(Held { state: State::Paused { until }, .. }) => *until <= now,
             Some(Held { state: State::Uploading { .. }, .. }) => false,
         }
     }
 
-    /// The uploader has `seq` now. Answers how often it had it before.
-    pub(super) fn give(&mut self, uploader: &str, seq: u64, now: Monotonic, flow: Flow) -> u32 {
+    /// The uploader has `index` now. Answers how often it had it before.
+    pub(super) fn give(&mut self, uploader: &str, index: u64, now: Monotonic, flow: Flow) -> u32 {
         let state = State::Uploading { until: now.plus(flow.timeout) };
-        match self.0.entry(uploader.to_owned()).or_default().held.entry(seq) {
+        match self.0.entry(uploader.to_owned()).or_default().held.entry(index) {
             btree_map::Entry::Vacant(place) => {
                 place.insert(Held { state, attempts: 0 });
                 0
@@ -81,21 +81,21 @@ impl Hands {
         }
     }
 
-    pub(super) fn refuse(&mut self, uploader: &str, seq: u64, now: Monotonic, flow: Flow, reason: &str) {
+    pub(super) fn refuse(&mut self, uploader: &str, index: u64, now: Monotonic, flow: Flow, reason: &str) {
         if let Some(hand) = self.0.get_mut(uploader) {
-            hand.refuse(seq, now, flow, reason);
+            hand.refuse(index, now, flow, reason);
         }
     }
 
-    pub(super) fn let_go(&mut self, uploader: &str, seq: u64) {
+    pub(super) fn let_go(&mut self, uploader: &str, index: u64) {
         if let Some(hand) = self.0.get_mut(uploader) {
-            hand.held.remove(&seq);
+            hand.held.remove(&index);
         }
     }
 
-    pub(super) fn forget(&mut self, seq: u64) {
+    pub(super) fn forget(&mut self, index: u64) {
         for hand in self.0.values_mut() {
-            hand.held.remove(&seq);
+            hand.held.remove(&index);
         }
     }
 
@@ -117,9 +117,9 @@ impl Hand {
         self.held.values().filter(|held| matches!(held.state, State::Uploading { .. })).count()
     }
 
-    /// Nothing when it has not got `seq`: it was told to have run out of time before.
-    fn refuse(&mut self, seq: u64, now: Monotonic, flow: Flow, reason: &str) {
-        let Some(held) = self.held.get_mut(&seq) else { return };
+    /// Nothing when it has not got `index`: it was told to have run out of time before.
+    fn refuse(&mut self, index: u64, now: Monotonic, flow: Flow, reason: &str) {
+        let Some(held) = self.held.get_mut(&index) else { return };
         if matches!(held.state, State::Paused { .. }) {
             return;
         }

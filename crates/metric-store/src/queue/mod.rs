@@ -93,16 +93,16 @@ impl Queue {
             }
             Change::Put(entry) => {
                 self.bytes += entry.bytes;
-                self.next = self.next.max(entry.key.seq + 1);
-                if let Some(before) = self.entries.insert(entry.key.seq, entry) {
+                self.next = self.next.max(entry.key.index + 1);
+                if let Some(before) = self.entries.insert(entry.key.index, entry) {
                     self.bytes -= before.bytes;
                 }
             }
-            Change::Remove(seq) => {
-                if let Some(before) = self.entries.remove(&seq) {
+            Change::Remove(index) => {
+                if let Some(before) = self.entries.remove(&index) {
                     self.bytes -= before.bytes;
                 }
-                self.hands.forget(seq);
+                self.hands.forget(index);
             }
             Change::Progress(uploader, progress) => {
                 self.uploaders.insert(uploader, progress);
@@ -147,7 +147,7 @@ impl Queue {
         let dropped = self.over(&added, limits);
         let mut progress = self.uploaders.clone();
         let mut told = Vec::new();
-        let is_dropped = |entry: &Queued| dropped.binary_search(&entry.key.seq).is_ok();
+        let is_dropped = |entry: &Queued| dropped.binary_search(&entry.key.index).is_ok();
         for entry in self.entries.values().chain(&added).filter(|entry| is_dropped(entry)) {
             for (uploader, progress) in &mut progress {
                 if !entry.acked.contains(uploader) {
@@ -157,11 +157,12 @@ impl Queue {
             }
         }
         if let Some(last) = added.last() {
-            changes.push(Change::Next(last.key.seq + 1));
+            changes.push(Change::Next(last.key.index + 1));
         }
         changes.extend(added.into_iter().filter(|entry| !is_dropped(entry)).map(Change::Put));
-        changes
-            .extend(dropped.iter().filter(|seq| self.entries.contains_key(seq)).copied().map(Change::Remove));
+        changes.extend(
+            dropped.iter().filter(|index| self.entries.contains_key(index)).copied().map(Change::Remove),
+        );
         if !told.is_empty() {
             changes.extend(
                 progress.into_iter().map(|(uploader, progress)| Change::Progress(uploader, progress)),
@@ -186,8 +187,8 @@ impl Queue {
         };
         for (kind, n, parts) in pieces {
             for part in 0..parts {
-                let seq = added.last().map_or(self.next, |last| last.key.seq + 1);
-                let key = UploadKey { seq, topology: topology.clone(), minute, kind, part, parts };
+                let index = added.last().map_or(self.next, |last| last.key.index + 1);
+                let key = UploadKey { index, topology: topology.clone(), minute, kind, part, parts };
                 let n_points = n / u64::from(parts);
                 let bytes = bytes / (n_top + n_rest).max(1) * n_points;
                 added.push(Queued { key, n_points, bytes, acked: Vec::new() });
@@ -211,16 +212,16 @@ impl Queue {
                 *n -= 1;
                 n_entries -= 1;
                 bytes -= entry.bytes;
-                dropped.push(entry.key.seq);
+                dropped.push(entry.key.index);
             }
         }
         dropped
     }
 
-    /// An uploader has `seq` behind it. Nothing changes when it had before, or when the entry
+    /// An uploader has `index` behind it. Nothing changes when it had before, or when the entry
     /// is not there any more.
-    pub(super) fn ack(&self, uploader: &str, seq: u64) -> Vec<Change> {
-        let (Some(progress), Some(entry)) = (self.uploaders.get(uploader), self.entries.get(&seq)) else {
+    pub(super) fn ack(&self, uploader: &str, index: u64) -> Vec<Change> {
+        let (Some(progress), Some(entry)) = (self.uploaders.get(uploader), self.entries.get(&index)) else {
             return Vec::new();
         };
         if entry.acked.iter().any(|known| known == uploader) {
@@ -237,7 +238,7 @@ impl Queue {
 
     fn put_or_remove<'a>(&self, entry: Queued, mut uploaders: impl Iterator<Item = &'a String>) -> Change {
         if uploaders.all(|uploader| entry.acked.contains(uploader)) {
-            Change::Remove(entry.key.seq)
+            Change::Remove(entry.key.index)
         } else {
             Change::Put(entry)
         }
@@ -260,8 +261,8 @@ impl Queue {
             changes.push(Change::Retire(name.clone()));
         }
         for entry in self.entries.values() {
-            if let Change::Remove(seq) = self.put_or_remove(entry.clone(), names.iter()) {
-                changes.push(Change::Remove(seq));
+            if let Change::Remove(index) = self.put_or_remove(entry.clone(), names.iter()) {
+                changes.push(Change::Remove(index));
             }
         }
         changes
@@ -273,7 +274,7 @@ impl Queue {
         let entries = self.entries.values().filter(|entry| entry.key.topology == *topology);
         reserved
             .map(|(minute, of)| Change::Release(*minute, of.clone()))
-            .chain(entries.map(|entry| Change::Remove(entry.key.seq)))
+            .chain(entries.map(|entry| Change::Remove(entry.key.index)))
             .collect()
     }
 
@@ -294,21 +295,21 @@ impl Queue {
         }
         let is_free = |entry: &&Queued| {
             !entry.acked.iter().any(|known| known == uploader)
-                && self.hands.is_free(uploader, entry.key.seq, now)
+                && self.hands.is_free(uploader, entry.key.index, now)
         };
         let entry = self.entries.values().find(is_free)?;
-        let attempts = self.hands.give(uploader, entry.key.seq, now, flow);
+        let attempts = self.hands.give(uploader, entry.key.index, now, flow);
         Some(Upload { key: entry.key.clone(), attempts, points: entry.n_points, timeout: flow.timeout })
     }
 
-    /// An uploader could not upload `seq`.
-    pub(super) fn nack(&mut self, uploader: &str, seq: u64, now: Monotonic, flow: Flow, reason: &str) {
-        self.hands.refuse(uploader, seq, now, flow, reason);
+    /// An uploader could not upload `index`.
+    pub(super) fn nack(&mut self, uploader: &str, index: u64, now: Monotonic, flow: Flow, reason: &str) {
+        self.hands.refuse(uploader, index, now, flow, reason);
     }
 
     /// An uploader's hand is free again, as its acknowledgement is on disk.
-    pub(super) fn let_go(&mut self, uploader: &str, seq: u64) {
-        self.hands.let_go(uploader, seq);
+    pub(super) fn let_go(&mut self, uploader: &str, index: u64) {
+        self.hands.let_go(uploader, index);
     }
 
     /// Goes on with what was given out, as after a swap of what is on disk.

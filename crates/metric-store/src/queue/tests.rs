@@ -51,22 +51,22 @@ fn an_entry_goes_through_its_states() {
     assert_eq!(queue.next("a", at(0), FLOW), None, "it has as many as it may");
     assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key, first.key, "each for itself");
     // A nack: a pause, then again.
-    queue.nack("a", first.key.seq, at(1), FLOW, "refused");
+    queue.nack("a", first.key.index, at(1), FLOW, "refused");
     assert_eq!(queue.next("a", at(5), FLOW), None);
     let again = queue.next("a", at(6), FLOW).expect("ready again");
     assert_eq!((again.key, again.attempts), (first.key.clone(), 1));
     // Acks: gone when both did.
-    let changes = queue.ack("a", first.key.seq);
+    let changes = queue.ack("a", first.key.index);
     commit(&mut queue, changes);
-    queue.let_go("a", first.key.seq);
-    assert_eq!(queue.ack("a", first.key.seq), []);
+    queue.let_go("a", first.key.index);
+    assert_eq!(queue.ack("a", first.key.index), []);
     assert_eq!(queue.status().ready, 2);
-    let changes = queue.ack("b", first.key.seq);
+    let changes = queue.ack("b", first.key.index);
     commit(&mut queue, changes);
     assert_eq!(queue.status().ready, 1);
     // A time-out is a nack; what comes later of it changes nothing.
     assert_eq!(queue.next("a", at(61), FLOW), None);
-    queue.nack("a", second.key.seq, at(62), FLOW, "late");
+    queue.nack("a", second.key.index, at(62), FLOW, "late");
     let status = queue.status().uploaders.remove("a").expect("known");
     assert_eq!((status.refused, status.acked, status.pending, status.uploading), (2, 1, 1, 0));
     assert_eq!(queue.next("a", at(66), FLOW).expect("ready again").attempts, 1);
@@ -93,7 +93,7 @@ fn what_is_over_the_bounds_drops_the_oldest_and_says_so() {
     add(&mut queue, 4, some(0, 101), Limits { per_topology_max: 9, bytes_max: 1000 });
     assert_eq!(queue.status().ready, 0);
     add(&mut queue, 5, some(0, 1), limits);
-    assert_eq!(queue.next("a", at(0), FLOW).expect("ready").key.seq, 5, "numbers are used once");
+    assert_eq!(queue.next("a", at(0), FLOW).expect("ready").key.index, 5, "numbers are used once");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_refusal_pauses_the_uploader_and_a_dropped_entry_frees_its_hand() {
         add(&mut queue, minute, some(1, 0), limits);
     }
     let first = queue.next("a", at(0), FLOW).expect("ready").key;
-    queue.nack("a", first.seq, at(1), FLOW, "refused");
+    queue.nack("a", first.index, at(1), FLOW, "refused");
     assert_eq!(queue.next("a", at(5), FLOW), None, "another entry is there, but the store is not well");
     assert_eq!(queue.next("a", at(6), FLOW).expect("the pause is over").key, first);
     let second = queue.next("a", at(6), FLOW).expect("ready").key;
@@ -152,8 +152,8 @@ fn uploaders_come_and_go() {
     let change = |queue: &mut Queue, changes| commit(queue, changes);
     let changes = queue.ack("a", 1);
     change(&mut queue, changes);
-    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key.seq, 1);
-    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key.seq, 2);
+    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key.index, 1);
+    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key.index, 2);
     // Only b had the first not, and is none any more.
     let changes = queue.set_uploaders(&names(&["a"]));
     change(&mut queue, changes);
@@ -165,7 +165,7 @@ fn uploaders_come_and_go() {
     change(&mut queue, changes);
     let status = queue.status().uploaders.remove("b").expect("known");
     assert_eq!((status.pending, status.uploading, status.acked), (2, 0, 0));
-    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key.seq, 2);
+    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key.index, 2);
     // Nobody waits for the acknowledgement of one that is none any more.
     let changes = queue.set_uploaders(&names(&["a"]));
     change(&mut queue, changes);
@@ -256,9 +256,9 @@ impl World {
     }
 
     fn ack(&mut self, uploader: usize, key: &UploadKey) {
-        let changes = self.queue.ack(NAMES[uploader], key.seq);
+        let changes = self.queue.ack(NAMES[uploader], key.index);
         self.write(changes);
-        self.queue.let_go(NAMES[uploader], key.seq);
+        self.queue.let_go(NAMES[uploader], key.index);
         self.held[uploader].retain(|(held, _)| held != key);
         self.acked[uploader].insert((key.minute.0, key.topology.clone()));
     }
@@ -286,7 +286,7 @@ impl World {
             Step::Nack(uploader, which) => {
                 let uploader = usize::from(uploader);
                 if let Some(key) = pick(&self.held[uploader], which) {
-                    self.queue.nack(NAMES[uploader], key.seq, at(self.now), FLOW, "no");
+                    self.queue.nack(NAMES[uploader], key.index, at(self.now), FLOW, "no");
                     self.held[uploader].retain(|(held, _)| *held != key);
                 }
             }

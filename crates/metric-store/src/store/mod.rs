@@ -6,7 +6,7 @@
 //! {dir}/next               a fetched copy, complete, that takes its place
 //! {dir}/before             what it took the place of, until it is removed
 //! {dir}/next-aside-*       as `next`; what it takes the place of is put aside
-//! {dir}/aside-{term}-{seq} what was put aside, up to which entry of its log; never removed
+//! {dir}/aside-{term}-{index} what was put aside, up to which entry of its log; never removed
 //! ```
 
 mod open;

@@ -10,7 +10,7 @@ use std::{
 
 use super::Store;
 use crate::Error;
-use stormkeeper_model::Position;
+use stormkeeper_model::LogPosition;
 
 /// The most databases that are put aside. Beyond it none is replaced by another.
 const ASIDE_MAX: usize = 2;
@@ -23,7 +23,7 @@ pub(crate) enum Former {
     /// The other one has all that it has.
     IsRemoved,
     /// It has what the other one lacks, up to this entry of its log.
-    IsPutAside(Position),
+    IsPutAside(LogPosition),
 }
 
 impl Store {
@@ -58,8 +58,8 @@ impl Store {
     }
 
     /// The name under which the database goes aside, if there is room for one more.
-    pub(crate) fn place_aside(&self, position: Position) -> Result<String, Error> {
-        let name = format!("{ASIDE}{}-{}", position.term, position.seq);
+    pub(crate) fn place_aside(&self, position: LogPosition) -> Result<String, Error> {
+        let name = format!("{ASIDE}{}-{}", position.term, position.index);
         let aside = self.aside()?;
         if aside.len() >= ASIDE_MAX || aside.contains(&self.dir.join(&name)) {
             return Err(Error::NoRoomAside { aside });

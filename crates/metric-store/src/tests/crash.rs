@@ -35,21 +35,21 @@ const STEPS: [Step; 15] = [
 ];
 
 /// The topology master sends what it was not told to be stored; here: all.
-async fn resend(archive: &Archive, ids: &[MetricId], steps: &[Step]) {
+async fn resend(archive: &MetricStore, ids: &[MetricId], steps: &[Step]) {
     let mut cut = 0;
     for step in steps {
         if let Step::Contribute(n) = step {
             cut += 1;
-            contribute(archive, &topology("t"), NOW - 10 + n, cut, &[(ids[0], 1), (ids[3], 10)]).await;
+            ingest(archive, &topology("t"), NOW - 10 + n, cut, &[(ids[0], 1), (ids[3], 10)]).await;
         }
     }
 }
 
-async fn take(archive: &Archive, ids: &[MetricId], before: &[Step], step: Step) {
+async fn take(archive: &MetricStore, ids: &[MetricId], before: &[Step], step: Step) {
     match step {
         Step::Contribute(n) => {
             let cut = before.iter().filter(|step| matches!(step, Step::Contribute(_))).count() as u64 + 1;
-            contribute(archive, &topology("t"), NOW - 10 + n, cut, &[(ids[0], 1), (ids[3], 10)]).await;
+            ingest(archive, &topology("t"), NOW - 10 + n, cut, &[(ids[0], 1), (ids[3], 10)]).await;
         }
         Step::Close(n) => _ = archive.close_minutes(TERM, Minute(NOW - 10 + n)).await.expect("closed"),
         Step::Upload(uploader) => {
@@ -65,12 +65,12 @@ async fn take(archive: &Archive, ids: &[MetricId], before: &[Step], step: Step) 
 }
 
 /// What an uploader has not acknowledged, all of it.
-async fn drain(archive: &Archive, uploader: &str) -> BTreeSet<(u64, u32, u64)> {
+async fn drain(archive: &MetricStore, uploader: &str) -> BTreeSet<(u64, u32, u64)> {
     let mut uploaded = BTreeSet::new();
     while let Some(upload) = archive.next_upload(uploader).await.expect("asked") {
         let page = archive.payload(&upload.key, &[], None, 100).await.expect("read");
         let sum = page.points.iter().map(|(_, point)| super::count(point)).sum();
-        uploaded.insert((upload.key.seq, upload.key.minute.0, sum));
+        uploaded.insert((upload.key.index, upload.key.minute.0, sum));
         archive.ack(TERM, uploader, upload.key).await.expect("written");
     }
     uploaded

@@ -9,7 +9,7 @@ async fn what_cannot_be_opened_says_so_and_stays_as_it_is() {
     let home = Home::open(folder.path(), options());
     register_some(&home.archive, &topology("t"), 3).await;
     let tasks = Tasks::default();
-    let locked = Archive::open(folder.path(), options(), &tasks).expect_err("it is open");
+    let locked = MetricStore::open(folder.path(), options(), &tasks).expect_err("it is open");
     assert!(matches!(locked, Error::Locked { .. }), "{locked}");
     assert!(locked.to_string().contains(&folder.path().display().to_string()));
     home.close().await;
@@ -25,12 +25,12 @@ async fn what_cannot_be_opened_says_so_and_stays_as_it_is() {
     };
     set_format(99).expect("written");
     drop(store);
-    let newer = Archive::open(folder.path(), options(), &tasks).expect_err("too new");
+    let newer = MetricStore::open(folder.path(), options(), &tasks).expect_err("too new");
     assert!(matches!(newer, Error::Version { found: 99, .. }), "{newer}");
 
     let current = folder.path().join("db/CURRENT");
     std::fs::write(&current, "rubbish").expect("written");
-    let corrupt = Archive::open(folder.path(), options(), &tasks).expect_err("damaged");
+    let corrupt = MetricStore::open(folder.path(), options(), &tasks).expect_err("damaged");
     assert!(matches!(corrupt, Error::Corrupt { .. }), "{corrupt}");
     assert!(corrupt.to_string().contains("move the directory away"));
     assert_eq!(std::fs::read_to_string(&current).expect("still there"), "rubbish", "nothing is wiped");
@@ -50,7 +50,7 @@ async fn a_missing_file_is_damage_too() {
     let table =
         files.into_iter().find(|path| path.extension().is_some_and(|it| it == "sst")).expect("a file");
     std::fs::remove_file(table).expect("removed");
-    let corrupt = Archive::open(folder.path(), options(), &Tasks::default()).expect_err("damaged");
+    let corrupt = MetricStore::open(folder.path(), options(), &Tasks::default()).expect_err("damaged");
     assert!(matches!(corrupt, Error::Corrupt { .. }), "{corrupt}");
 }
 
@@ -86,7 +86,7 @@ async fn a_full_disk_acknowledges_nothing_and_is_written_to_again_when_there_is_
     let ids = register_some(archive, &topology, 4).await;
     let ballast = disk.0.path().join("ballast");
     let mut stored = 0_u64;
-    contribute(archive, &topology, NOW, 1, &[(ids[0], 1)]).await;
+    ingest(archive, &topology, NOW, 1, &[(ids[0], 1)]).await;
     stored += 1;
     // Whatever room there is, is taken.
     let mut n_bytes = 32 << 20;
@@ -98,8 +98,8 @@ async fn a_full_disk_acknowledges_nothing_and_is_written_to_again_when_there_is_
     }
     let mut cut = 2;
     let failed = loop {
-        let next = contribution(&topology, NOW, cut, &[(ids[0], 1)]);
-        match archive.contribute(TERM, next).await {
+        let next = batch(&topology, NOW, cut, &[(ids[0], 1)]);
+        match archive.ingest(TERM, next).await {
             Ok(_) => stored += 1,
             Err(error) => break error,
         }
@@ -108,11 +108,11 @@ async fn a_full_disk_acknowledges_nothing_and_is_written_to_again_when_there_is_
     };
     assert!(matches!(failed, Error::Write { .. }) && failed.is_retryable(), "{failed}");
     assert!(archive.status().await.expect("read").failure.is_some());
-    let again = archive.contribute(TERM, contribution(&topology, NOW, cut, &[(ids[0], 1)])).await;
+    let again = archive.ingest(TERM, batch(&topology, NOW, cut, &[(ids[0], 1)])).await;
     assert!(matches!(again, Err(Error::Write { .. })));
     std::fs::remove_file(&ballast).expect("removed");
     archive.shared.options.clock.turn(Duration::from_secs(2));
-    contribute(archive, &topology, NOW, cut, &[(ids[0], 1)]).await;
+    ingest(archive, &topology, NOW, cut, &[(ids[0], 1)]).await;
     stored += 1;
     assert_eq!(archive.status().await.expect("read").failure, None);
     let points = archive

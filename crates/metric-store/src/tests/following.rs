@@ -2,16 +2,17 @@
 
 use super::*;
 use crate::{Error, UploadKey};
-use stormkeeper_metrics::protocol::{LogPage, LogQuery, Meta, MetaQuery};
-use stormkeeper_model::Position;
+use stormkeeper_metrics::protocol::{LogPage, LogQuery, MetaQuery, MetricMeta};
+use stormkeeper_model::LogPosition;
 
 /// What a follower does: pulls until it has all.
-async fn follow(leader: &Archive, follower: &Archive) -> bool {
+async fn follow(leader: &MetricStore, follower: &MetricStore) -> bool {
     loop {
-        let Position { term, seq } = follower.position();
-        let query = LogQuery { nimbus: "n2".parse().expect("an id"), term, seq, max_bytes: 300, leads: None };
+        let LogPosition { term, index } = follower.position();
+        let query =
+            LogQuery { nimbus: "n2".parse().expect("an id"), term, index, max_bytes: 300, leader_term: None };
         match leader.log_after(&query).await.expect("read") {
-            LogPage::Diverged | LogPage::Lacking => return false,
+            LogPage::Diverged | LogPage::DivergedCommitted => return false,
             LogPage::Entries { entries, last } if entries.is_empty() => {
                 assert_eq!(follower.position(), last);
                 return true;
@@ -24,10 +25,10 @@ async fn follow(leader: &Archive, follower: &Archive) -> bool {
 }
 
 /// A little of everything, by a seed.
-async fn live(archive: &Archive, seed: u64) {
+async fn live(archive: &MetricStore, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let topologies = [topology("t"), topology("u")];
-    let mut cuts = [0_u64; 2];
+    let mut reports = [0_u64; 2];
     let mut ids = [Vec::new(), Vec::new()];
     for step in 0..60_u32 {
         let n = random.usize(0..2);
@@ -35,10 +36,10 @@ async fn live(archive: &Archive, seed: u64) {
         match random.u32(0..8) {
             0 => ids[n] = register_some(archive, &topologies[n], random.u32(1..20)).await,
             1..=4 if !ids[n].is_empty() => {
-                cuts[n] += 1 + u64::from(random.u32(0..10) == 0);
+                reports[n] += 1 + u64::from(random.u32(0..10) == 0);
                 let mut points: Vec<_> = ids[n].iter().map(|id| (*id, random.u64(0..100))).collect();
                 random.shuffle(&mut points);
-                contribute(archive, &topologies[n], minute, cuts[n], &points).await;
+                ingest(archive, &topologies[n], minute, reports[n], &points).await;
             }
             5 => _ = archive.close_minutes(TERM, Minute(minute)).await.expect("closed"),
             6 => {
@@ -62,7 +63,7 @@ async fn a_follower_that_takes_the_entries_has_the_same_archive() {
         let [leader, follower] = folders.each_ref().map(|folder| Home::open(folder.path(), options()));
         live(&leader.archive, seed).await;
         assert!(follow(&leader.archive, &follower.archive).await, "seed {seed}");
-        assert!(leader.archive.position().seq > 10);
+        assert!(leader.archive.position().index > 10);
         assert_eq!(dump(&leader.archive), dump(&follower.archive), "seed {seed}");
         let status = async |home: &Home| {
             let mut status = home.archive.queue_status().await.expect("read");
@@ -88,17 +89,17 @@ async fn one_that_diverged_or_came_late_goes_on_from_a_checkpoint() {
         .map(|n| Home::open(&folders[n].path().join("metrics"), Options { log_bytes_max: 0, ..options() }));
     live(&leader.archive, 1).await;
     // It led for a moment, and took what no one else has.
-    let query = |position: Position| LogQuery {
+    let query = |position: LogPosition| LogQuery {
         nimbus: "n2".parse().expect("an id"),
         term: position.term,
-        seq: position.seq,
+        index: position.index,
         max_bytes: 1 << 20,
-        leads: None,
+        leader_term: None,
     };
     register_some(&follower.archive, &topology("lost"), 3).await;
-    let other = Position { term: TERM.0 + 1, ..follower.archive.position() };
+    let other = LogPosition { term: TERM.0 + 1, ..follower.archive.position() };
     assert_eq!(leader.archive.log_after(&query(other)).await.expect("read"), LogPage::Diverged);
-    let ahead = Position { term: TERM.0, seq: 10_000 };
+    let ahead = LogPosition { term: TERM.0, index: 10_000 };
     assert_eq!(leader.archive.log_after(&query(ahead)).await.expect("read"), LogPage::Diverged);
     let copy = folders[2].path().join("copy");
     leader.archive.checkpoint(copy.clone()).await.expect("copied");
@@ -135,17 +136,22 @@ async fn where_the_log_begins_is_known_by_its_entry_and_after_a_restart() {
     }
     let before = home.archive.status().await.expect("read");
     assert!(before.log_from > 2 && before.log_bytes > 0, "{before:?}");
-    let base = Position { term: TERM.0, seq: before.log_from - 1 };
-    let ask = async |term, seq| {
-        let query =
-            LogQuery { nimbus: "n2".parse().expect("an id"), term, seq, max_bytes: 1 << 20, leads: None };
+    let base = LogPosition { term: TERM.0, index: before.log_from - 1 };
+    let ask = async |term, index| {
+        let query = LogQuery {
+            nimbus: "n2".parse().expect("an id"),
+            term,
+            index,
+            max_bytes: 1 << 20,
+            leader_term: None,
+        };
         home.archive.log_after(&query).await.expect("read")
     };
     assert!(
-        matches!(ask(base.term, base.seq).await, LogPage::Entries { entries, .. } if !entries.is_empty())
+        matches!(ask(base.term, base.index).await, LogPage::Entries { entries, .. } if !entries.is_empty())
     );
-    assert_eq!(ask(base.term + 1, base.seq).await, LogPage::Diverged, "another leader's entry");
-    assert_eq!(ask(base.term, base.seq - 1).await, LogPage::Diverged, "what follows it is gone");
+    assert_eq!(ask(base.term + 1, base.index).await, LogPage::Diverged, "another leader's entry");
+    assert_eq!(ask(base.term, base.index - 1).await, LogPage::Diverged, "what follows it is gone");
     home.close().await;
     let home = Home::open(folder.path(), options());
     let after = home.archive.status().await.expect("read");
@@ -165,7 +171,7 @@ async fn metas_are_made_equal_to_the_leaders() {
     // One is missing, one is more, and one has the id of another.
     let mut wanted = known[2..].to_vec();
     wanted[0].id = MetricId(4);
-    wanted.push(Meta { id: MetricId(5), name: name(&topology, 99).parse().expect("a name") });
+    wanted.push(MetricMeta { id: MetricId(5), name: name(&topology, 99).parse().expect("a name") });
     archive.replace_metas(&topology, wanted.clone()).await.expect("written");
     let mut now = archive.metas(query).await.expect("read").metas;
     wanted.sort();
@@ -175,14 +181,14 @@ async fn metas_are_made_equal_to_the_leaders() {
     archive.replace_metas(&topology, known).await.expect("written");
     assert_eq!(archive.fingerprint(&topology).await.expect("read"), fingerprint);
     let foreign =
-        vec![Meta { id: MetricId(5), name: name(&super::topology("u"), 1).parse().expect("a name") }];
+        vec![MetricMeta { id: MetricId(5), name: name(&super::topology("u"), 1).parse().expect("a name") }];
     archive.replace_metas(&topology, foreign).await.expect_err("of another topology");
-    let strange = vec![(Position { term: 1, seq: 99 }, Vec::new())];
+    let strange = vec![(LogPosition { term: 1, index: 99 }, Vec::new())];
     assert!(matches!(archive.apply(strange).await, Err(Error::NotNext { .. })));
-    let next = Position { term: TERM.0, seq: archive.position().seq + 1 };
+    let next = LogPosition { term: TERM.0, index: archive.position().index + 1 };
     assert!(matches!(archive.apply(vec![(next, vec![0xc1])]).await, Err(Error::Unreadable { .. })));
     let key =
-        UploadKey { seq: 9, topology, minute: Minute(1), kind: crate::UploadKind::All, part: 0, parts: 0 };
+        UploadKey { index: 9, topology, minute: Minute(1), kind: crate::UploadKind::All, part: 0, parts: 0 };
     archive.ack(TERM, "nobody", key.clone()).await.expect("nothing to do");
     assert_eq!(archive.payload(&key, &[], None, 0).await.expect("read").points, []);
     home.close().await;

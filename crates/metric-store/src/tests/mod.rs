@@ -9,12 +9,12 @@ mod track;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use super::{Archive, Options, Taken, key::Table};
+use super::{MetricStore, Options, Taken, key::Table};
 use stormkeeper_metrics::{
-    Contribution, MetricId, Minute, Point,
-    contribution::Cuts,
+    MetricBatch, MetricId, Minute, Point,
+    batch::SequenceRange,
     point::Counter,
-    protocol::{Claim, RegisterRequest, Registered},
+    protocol::{RegisterRequest, Registered, Registration},
 };
 use stormkeeper_model::{Term, Timestamp, TopologyId, clock::Clock};
 use stormkeeper_runtime::tasks::Tasks;
@@ -33,14 +33,14 @@ fn options() -> Options {
 
 /// An archive and its tasks.
 struct Home {
-    archive: Archive,
+    archive: MetricStore,
     tasks: Tasks,
 }
 
 impl Home {
     fn open(dir: &Path, options: Options) -> Self {
         let tasks = Tasks::default();
-        let archive = Archive::open(dir, options, &tasks).expect("it opens");
+        let archive = MetricStore::open(dir, options, &tasks).expect("it opens");
         Self { archive, tasks }
     }
 
@@ -63,18 +63,19 @@ fn name(topology: &TopologyId, n: u32) -> String {
 }
 
 /// Registers names and answers their ids.
-async fn register(archive: &Archive, topology: &TopologyId, names: Vec<String>) -> Vec<MetricId> {
-    let claims = names.into_iter().map(|name| Claim { id: MetricId::of(&name, 0), name }).collect();
-    let request = RegisterRequest { topology: topology.clone(), claims };
+async fn register(archive: &MetricStore, topology: &TopologyId, names: Vec<String>) -> Vec<MetricId> {
+    let registrations =
+        names.into_iter().map(|name| Registration { id: MetricId::of(&name, 0), name }).collect();
+    let request = RegisterRequest { topology: topology.clone(), registrations };
     let answer = archive.register(TERM, request).await.expect("registered");
     let id = |answer| match answer {
-        Registered::As(id) => id,
-        Registered::Refused(reason) => panic!("{reason}"),
+        Registered::Accepted(id) => id,
+        Registered::Rejected(reason) => panic!("{reason}"),
     };
-    answer.claims.into_iter().map(id).collect()
+    answer.results.into_iter().map(id).collect()
 }
 
-async fn register_some(archive: &Archive, topology: &TopologyId, n: u32) -> Vec<MetricId> {
+async fn register_some(archive: &MetricStore, topology: &TopologyId, n: u32) -> Vec<MetricId> {
     register(archive, topology, (0..n).map(|n| name(topology, n)).collect()).await
 }
 
@@ -82,29 +83,29 @@ fn counter(count: u64) -> Point {
     Point::Counter(Counter { count })
 }
 
-fn contribution(topology: &TopologyId, minute: u32, cut: u64, points: &[(MetricId, u64)]) -> Contribution {
-    Contribution {
+fn batch(topology: &TopologyId, minute: u32, cut: u64, points: &[(MetricId, u64)]) -> MetricBatch {
+    MetricBatch {
         topology: topology.clone(),
         minute: Minute(minute),
-        cuts: vec![Cuts { worker: "w1".parse().expect("an id"), first: cut, last: cut }],
+        reports: vec![SequenceRange { worker: "w1".parse().expect("an id"), first: cut, last: cut }],
         points: points.iter().map(|(id, count)| (*id, counter(*count))).collect(),
     }
 }
 
-async fn contribute(
-    archive: &Archive,
+async fn ingest(
+    archive: &MetricStore,
     topology: &TopologyId,
     minute: u32,
     cut: u64,
     points: &[(MetricId, u64)],
 ) {
-    let taken = archive.contribute(TERM, contribution(topology, minute, cut, points)).await.expect("taken");
+    let taken = archive.ingest(TERM, batch(topology, minute, cut, points)).await.expect("taken");
     assert!(matches!(taken, Taken::Stored(_)), "{taken:?}");
 }
 
 /// All that is stored, but for what each nimbus decides for itself: how it trims its log, and what
 /// the time is.
-fn dump(archive: &Archive) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
+fn dump(archive: &MetricStore) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
     let mut all = BTreeMap::new();
     let read = archive.shared.store.with(|view| {
         for table in Table::ALL {

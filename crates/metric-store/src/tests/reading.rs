@@ -1,4 +1,4 @@
-//! What was contributed is what is read.
+//! What was ingested is what is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,9 +21,9 @@ async fn every_window_says_the_same_and_each_cut_counts_once() {
     let mut all = BTreeMap::new();
     for n in 0..200_u32 {
         let points = [(ids[0], u64::from(n) + 1), (ids[1], 1)];
-        contribute(archive, &topology, first + n, u64::from(n) + 1, &points).await;
+        ingest(archive, &topology, first + n, u64::from(n) + 1, &points).await;
         // Once more: it changes nothing.
-        contribute(archive, &topology, first + n, u64::from(n) + 1, &points).await;
+        ingest(archive, &topology, first + n, u64::from(n) + 1, &points).await;
         all.insert(first + n, u64::from(n) + 1);
     }
     let expected: u64 = all.values().sum();
@@ -52,13 +52,13 @@ async fn what_was_last_is_found_by_level_component_task_and_name() {
     let (archive, topology) = (&home.archive, topology("t"));
     let ids = register_some(archive, &topology, 40).await;
     let points: Vec<_> = ids.iter().map(|id| (*id, 2)).collect();
-    contribute(archive, &topology, NOW - 1, 1, &points).await;
-    contribute(archive, &topology, NOW, 2, &points[..20]).await;
+    ingest(archive, &topology, NOW - 1, 1, &points).await;
+    ingest(archive, &topology, NOW, 2, &points[..20]).await;
     // Late, of another worker: what was last stays.
-    let mut late = contribution(&topology, NOW - 1, 3, &points);
-    late.cuts[0].worker = "w2".parse().expect("an id");
-    late.cuts[0].first = 1;
-    archive.contribute(TERM, late).await.expect("taken");
+    let mut late = batch(&topology, NOW - 1, 3, &points);
+    late.reports[0].worker = "w2".parse().expect("an id");
+    late.reports[0].first = 1;
+    archive.ingest(TERM, late).await.expect("taken");
     let all = LatestQuery::all(topology.clone());
     let page = archive.latest(all.clone()).await.expect("read");
     assert_eq!((page.rows.len(), page.next), (40, None));
@@ -96,7 +96,7 @@ async fn topologies_whose_ids_begin_alike_are_kept_apart() {
     for topology in &topologies {
         let ids = register_some(archive, topology, 3).await;
         let points: Vec<_> = ids.iter().map(|id| (*id, 1)).collect();
-        contribute(archive, topology, NOW, 1, &points).await;
+        ingest(archive, topology, NOW, 1, &points).await;
         let placed = Event::TaskPlaced {
             topology: topology.clone(),
             task: TaskId(1),
@@ -138,7 +138,7 @@ async fn a_minute_is_uploaded_with_all_levels_and_again_when_more_comes() {
     archive.ack_metas(TERM, "store", &all).await.expect("written");
     assert_eq!(archive.metas_since("store", 50).await.expect("read"), []);
     let points: Vec<_> = ids.iter().map(|id| (*id, 1)).collect();
-    contribute(archive, &topology, NOW - 2, 1, &points).await;
+    ingest(archive, &topology, NOW - 2, 1, &points).await;
     assert_eq!(archive.next_upload("log").await.expect("asked"), None, "the minute is not closed");
     let mut changed = archive.queue_changed();
     assert_eq!(archive.close_minutes(TERM, Minute(NOW - 2)).await.expect("closed"), 2);
@@ -169,7 +169,7 @@ async fn a_minute_is_uploaded_with_all_levels_and_again_when_more_comes() {
     }
     assert_eq!(of_parts, [payload.clone(), rest.points].concat());
     // More of that minute: the levels that changed are sent again, with the sum.
-    contribute(archive, &topology, NOW - 2, 2, &points[..1]).await;
+    ingest(archive, &topology, NOW - 2, 2, &points[..1]).await;
     assert_eq!(archive.close_minutes(TERM, Minute(NOW - 1)).await.expect("closed"), 1);
     let again = archive.next_upload("log").await.expect("asked").expect("again");
     let payload = archive.payload(&again.key, &[], None, 50).await.expect("read").points;
@@ -186,10 +186,10 @@ async fn names_are_bounded_forgotten_and_looked_up() {
     let home = Home::open(folder.path(), Options { names_per_topology_max: 3, ..options() });
     let (archive, topology) = (&home.archive, topology("t"));
     let ids = register_some(archive, &topology, 3).await;
-    let fourth = Claim { name: name(&topology, 3), id: MetricId(1) };
-    let request = RegisterRequest { topology: topology.clone(), claims: vec![fourth] };
+    let fourth = Registration { name: name(&topology, 3), id: MetricId(1) };
+    let request = RegisterRequest { topology: topology.clone(), registrations: vec![fourth] };
     let answer = archive.register(TERM, request).await.expect("answered");
-    assert!(matches!(answer.claims[0], Registered::Refused(_)));
+    assert!(matches!(answer.results[0], Registered::Rejected(_)));
     assert_eq!(archive.status().await.expect("read").drops[&topology][&DropCause::TooManyNames], 1);
     let before = archive.fingerprint(&topology).await.expect("read");
     assert_eq!(before.count, 3);
@@ -199,7 +199,7 @@ async fn names_are_bounded_forgotten_and_looked_up() {
     );
     archive.forget(TERM, (topology.clone(), vec![ids[1]])).await.expect("written");
     assert_eq!(archive.meta(ids[1]).await.expect("read"), None);
-    let taken = archive.contribute(TERM, contribution(&topology, NOW, 1, &[(ids[0], 1), (ids[1], 1)])).await;
+    let taken = archive.ingest(TERM, batch(&topology, NOW, 1, &[(ids[0], 1), (ids[1], 1)])).await;
     assert_eq!(taken.expect("answered"), Taken::Unregistered(vec![ids[1]]));
     let query = MetaQuery { topology: topology.clone(), meta: None, after: None, limit: 1 };
     let page = archive.metas(query.clone()).await.expect("read");
@@ -274,7 +274,7 @@ async fn what_is_older_than_its_retention_goes_and_nothing_else() {
     let home = Home::open(folder.path(), options());
     let (archive, topology) = (&home.archive, topology("t"));
     let ids = register_some(archive, &topology, 1).await;
-    contribute(archive, &topology, NOW, 1, &[(ids[0], 5)]).await;
+    ingest(archive, &topology, NOW, 1, &[(ids[0], 5)]).await;
     let points =
         async |window| archive.points(ids[0], window, Minute(0), Minute(NOW), 9).await.expect("read").len();
     archive.shared.options.clock.turn(Duration::from_secs(3 * 24 * 3600));
@@ -286,7 +286,7 @@ async fn what_is_older_than_its_retention_goes_and_nothing_else() {
     assert_eq!(
         dump(archive).into_keys().filter(|(table, key)| *table == Table::State && key[0] == 4).count(),
         0,
-        "and so are old cuts"
+        "and so are old reports"
     );
     // After the longest retention nothing of the topology is left.
     archive.shared.options.clock.turn(Duration::from_secs(370 * 24 * 3600));
@@ -303,7 +303,7 @@ async fn a_clock_that_is_years_ahead_for_a_while_expires_nothing() {
     let home = Home::open(folder.path(), Options { clock: clock.clone(), ..options() });
     let topology = topology("t");
     let ids = register_some(&home.archive, &topology, 1).await;
-    contribute(&home.archive, &topology, NOW, 1, &[(ids[0], 5)]).await;
+    ingest(&home.archive, &topology, NOW, 1, &[(ids[0], 5)]).await;
     clock.set(right.plus(Duration::from_secs(3 * 365 * 24 * 3600)));
     home.archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
     home.archive.tidy_up().await.expect("done");
@@ -318,7 +318,7 @@ async fn a_clock_that_is_years_ahead_for_a_while_expires_nothing() {
         let points = archive.points(ids[0], window, Minute(0), Minute(NOW), 9).await.expect("read");
         assert_eq!(sum(&points), 5, "{window}");
     }
-    contribute(archive, &topology, NOW, 2, &[(ids[0], 1)]).await;
+    ingest(archive, &topology, NOW, 2, &[(ids[0], 1)]).await;
     home.close().await;
 }
 

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::Error;
-use stormkeeper_model::Position;
+use stormkeeper_model::LogPosition;
 
 #[tokio::test]
 async fn a_swap_that_was_cut_off_is_finished_at_the_next_start() {
@@ -33,7 +33,7 @@ async fn a_swap_that_was_cut_off_is_finished_at_the_next_start() {
 }
 
 /// Makes an archive in `dir` that knows metrics of the topology `name`, and a copy of it.
-async fn make(dir: &Path, name: &str, copy: Option<&Path>) -> Position {
+async fn make(dir: &Path, name: &str, copy: Option<&Path>) -> LogPosition {
     let home = Home::open(dir, options());
     register_some(&home.archive, &topology(name), 3).await;
     if let Some(copy) = copy {
@@ -58,7 +58,7 @@ async fn what_the_other_one_lacks_is_put_aside_whenever_the_process_dies() {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().join("metrics");
         let position = make(&dir, "old", None).await;
-        let aside = format!("aside-{}-{}", position.term, position.seq);
+        let aside = format!("aside-{}-{}", position.term, position.index);
         let next = dir.join(format!("next-{aside}"));
         make(&folder.path().join("other"), "new", Some(&next)).await;
         // Left by a swap that was cut off earlier.
@@ -101,7 +101,7 @@ async fn no_more_is_put_aside_than_there_is_room_for_and_nothing_is_replaced_the
             room.expect("there is room");
             replaced.expect("replaced");
             assert_eq!(home.archive.topologies().await.expect("read"), [topology(&format!("other-{n}"))]);
-            expected.push(dir.join(format!("aside-{}-{}", own.term, own.seq)));
+            expected.push(dir.join(format!("aside-{}-{}", own.term, own.index)));
             assert_eq!(home.archive.aside().await.expect("listed"), expected);
         } else {
             let error = replaced.expect_err("there is no room");

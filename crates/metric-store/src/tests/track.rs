@@ -3,7 +3,7 @@
 use super::*;
 use crate::{Event, TrackEntry};
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
-use stormkeeper_model::{Port, Position, TaskId};
+use stormkeeper_model::{LogPosition, Port, TaskId};
 
 /// As many as are kept of one task.
 const KEPT: u64 = 100;
@@ -54,8 +54,9 @@ async fn of_a_task_that_is_moved_without_end_the_last_places_are_kept() {
     assert_eq!(archive.track(&topology("t"), Some(TaskId(1)), 1000).await.expect("read"), track);
     assert_eq!(archive.track(&topology("t"), Some(TaskId(2)), 1000).await.expect("read").len(), 2);
 
-    let Position { term, seq } = Position::default();
-    let query = LogQuery { nimbus: "n2".parse().expect("an id"), term, seq, max_bytes: 8 << 20, leads: None };
+    let LogPosition { term, index } = LogPosition::default();
+    let query =
+        LogQuery { nimbus: "n2".parse().expect("an id"), term, index, max_bytes: 8 << 20, leader_term: None };
     let LogPage::Entries { entries, .. } = archive.log_after(&query).await.expect("read") else {
         panic!("it follows from the beginning");
     };

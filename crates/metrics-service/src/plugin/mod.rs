@@ -1,7 +1,7 @@
 //! External stores of metrics: one trait to send to them, one to ask them, and a file for each.
 //!
 //! ```text
-//!  archive ─ queue ─▶ runner (nimbus/measure) ─▶ MetricUploader ─▶ log, file, alimonitor, opentsdb
+//!  archive ─ queue ─▶ runner (nimbus/measure) ─▶ MetricExporter ─▶ log, file, alimonitor, opentsdb
 //!                                    └ PayloadSource: the payload, page by page
 //!  a following nimbus ─▶ MetricQueryClient ─▶ the leader
 //! ```
@@ -23,4 +23,4 @@ pub mod uploader;
 pub use options::Options;
 pub use query::{MetricQueryClient, QueryError, WhoLeads};
 pub use registry::{Error, query_client, uploaders};
-pub use uploader::{MetricUploader, PayloadSource, Sent, UploadError};
+pub use uploader::{ExportError, MetricExporter, PayloadSource, Sent};

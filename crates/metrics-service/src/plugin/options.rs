@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use stormkeeper_metrics::MetaType;
-use stormkeeper_model::nearest;
+use stormkeeper_model::suggest;
 
 /// For all plugins. Those that are not named are not made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub fn levels(filters: &str) -> Result<Vec<MetaType>, String> {
         let level = MetaType::ALL.into_iter().find(|level| level.word() == plain);
         denied.push(level.ok_or_else(|| {
             let known = ["NONE", "ALL"].into_iter().chain(MetaType::ALL.map(MetaType::word));
-            let hint = nearest::hint(&plain, known);
+            let hint = suggest::hint(&plain, known);
             format!(
                 "holds {word:?}, which is no level{}",
                 hint.map(|hint| format!("; {hint}")).unwrap_or_default()

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use crate::plugin::{
-    MetricQueryClient, MetricUploader, Options, WhoLeads,
+    MetricExporter, MetricQueryClient, Options, WhoLeads,
     query::nimbus::NimbusQueryClient,
     uploader::{alimonitor::Alimonitor, file::FileUploader, log::LogUploader, opentsdb::OpenTsdb},
 };
-use stormkeeper_model::nearest;
+use stormkeeper_model::suggest;
 
 /// What makes an uploader of the options.
-type Make = fn(&Options) -> Result<Arc<dyn MetricUploader>, Error>;
+type Make = fn(&Options) -> Result<Arc<dyn MetricExporter>, Error>;
 
 /// All uploaders. A new one gets a line here.
 const UPLOADERS: &[(&str, Make)] = &[
@@ -79,11 +79,11 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`] for a name that is unknown or given twice, and for options that can not work.
-pub fn uploaders(options: &Options) -> Result<Vec<Arc<dyn MetricUploader>>, Error> {
+pub fn uploaders(options: &Options) -> Result<Vec<Arc<dyn MetricExporter>>, Error> {
     if options.uploaders.trim().eq_ignore_ascii_case(NONE) {
         return Ok(Vec::new());
     }
-    let mut made: Vec<Arc<dyn MetricUploader>> = Vec::new();
+    let mut made: Vec<Arc<dyn MetricExporter>> = Vec::new();
     for name in options.uploaders.split(',').map(str::trim) {
         if name.eq_ignore_ascii_case(NONE) {
             return Err(Error::NoneAmongOthers);
@@ -141,7 +141,7 @@ pub fn check(options: &Options) -> Result<(), (&'static str, String)> {
 }
 
 fn unknown(kind: &'static str, name: &str, known: impl Iterator<Item = &'static str>) -> Error {
-    let hint = nearest::hint(name, known).map(|hint| format!("; {hint}")).unwrap_or_default();
+    let hint = suggest::hint(name, known).map(|hint| format!("; {hint}")).unwrap_or_default();
     Error::Unknown { kind, name: name.to_owned(), hint }
 }
 

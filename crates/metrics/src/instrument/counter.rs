@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use super::lane;
+use super::stripe;
 
 /// A monotonic counter; each report subtracts the value of the previous report.
 #[derive(Debug, Clone)]
@@ -14,7 +14,7 @@ pub struct Counter(Arc<Stripes>);
 #[derive(Debug)]
 struct Stripes {
     on: AtomicBool,
-    stripes: [Stripe; lane::STRIPES],
+    stripes: [Stripe; stripe::STRIPES],
 }
 
 /// One cache line, so that threads do not contend for it.
@@ -54,9 +54,9 @@ impl Counter {
         if !self.0.on.load(Ordering::Relaxed) {
             return;
         }
-        let mine = lane::of_this_thread();
+        let mine = stripe::of_this_thread();
         let stripe = &self.0.stripes[mine].0;
-        if mine == lane::SHARED {
+        if mine == stripe::SHARED {
             stripe.fetch_add(n, Ordering::Relaxed);
         } else {
             // No other thread writes to this stripe.

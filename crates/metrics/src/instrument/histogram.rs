@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Meter, Rates, Shared, lane};
+use super::{Meter, Rates, Shared, stripe};
 use crate::point;
 use stormkeeper_model::clock::Monotonic;
 
@@ -64,7 +64,7 @@ impl Histogram {
         }
         let rate = self.0.shared.rate_bits();
         let mut part =
-            self.0.parts[lane::of_this_thread() % PARTS].lock().unwrap_or_else(PoisonError::into_inner);
+            self.0.parts[stripe::of_this_thread() % PARTS].lock().unwrap_or_else(PoisonError::into_inner);
         part.values.count_value(value);
         if part.rate == rate && part.pass > 0 {
             part.pass -= 1;

@@ -7,8 +7,8 @@
 mod counter;
 mod gauge;
 mod histogram;
-mod lane;
 mod meter;
+mod stripe;
 #[cfg(test)]
 mod tests;
 

@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use stormkeeper_model::clock::Monotonic;
 
-const THREADS: usize = 2 * lane::STRIPES;
+const THREADS: usize = 2 * stripe::STRIPES;
 
 fn after(secs: u64) -> Monotonic {
     Monotonic::START.plus(Duration::from_secs(secs))
@@ -28,14 +28,14 @@ fn counts_are_exact_with_more_threads_than_stripes() {
         let start = Barrier::new(THREADS);
         let stripes = Mutex::new(Vec::new());
         on_threads(THREADS, || {
-            stripes.lock().expect("no thread panics").push(lane::of_this_thread());
+            stripes.lock().expect("no thread panics").push(stripe::of_this_thread());
             start.wait();
             (0..TIMES).for_each(|_| counter.increment());
         });
         assert_eq!(counter.read(), round * THREADS as u64 * TIMES);
         let mut stripes = stripes.into_inner().expect("no thread panics");
-        stripes.retain(|stripe| *stripe != lane::SHARED);
-        assert!(stripes.len() < lane::STRIPES, "{stripes:?}: no thread shares a stripe");
+        stripes.retain(|stripe| *stripe != stripe::SHARED);
+        assert!(stripes.len() < stripe::STRIPES, "{stripes:?}: no thread shares a stripe");
         stripes.sort_unstable();
         assert!(stripes.is_sorted_by(|a, b| a < b), "{stripes:?}: one stripe has two owners");
     }

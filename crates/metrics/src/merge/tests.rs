@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     Leaf, Minute, Point, Subject,
-    contribution::Cuts,
+    batch::SequenceRange,
     point,
     tests::{kind, point_of},
 };
@@ -27,8 +27,8 @@ fn counter(count: u64) -> Point {
     Point::Counter(point::Counter { count })
 }
 
-fn snapshot(worker: &str, number: u64, minute: u32, leaves: &[(MetricId, Point)]) -> Snapshot {
-    Snapshot {
+fn report(worker: &str, number: u64, minute: u32, leaves: &[(MetricId, Point)]) -> MetricReport {
+    MetricReport {
         topology: TOPOLOGY.parse().expect("an id"),
         worker: worker.parse().expect("an id"),
         number,
@@ -48,9 +48,9 @@ fn merger(names: &[&str]) -> Merger {
     merger
 }
 
-fn points(contributions: &[Contribution]) -> BTreeMap<MetricId, Point> {
+fn points(batches: &[MetricBatch]) -> BTreeMap<MetricId, Point> {
     let mut all: BTreeMap<MetricId, Point> = BTreeMap::new();
-    for (id, point) in contributions.iter().flat_map(|contribution| &contribution.points) {
+    for (id, point) in batches.iter().flat_map(|batch| &batch.points) {
         match all.get_mut(id) {
             Some(sum) => assert!(sum.merge(point)),
             None => drop(all.insert(*id, point.clone())),
@@ -67,14 +67,15 @@ const SPOUT: &str = "3@1@wc-1-1@spout@1@default@sys@Emitted";
 fn each_level_is_the_sum_of_the_one_below() {
     let mut merger = merger(&[STREAM, OTHER_TASK, SPOUT]);
     let added = [(id(STREAM), counter(1)), (id(OTHER_TASK), counter(20))];
-    merger.add(&snapshot("w1", 1, 7, &added)).expect("known names");
-    merger.add(&snapshot("w2", 5, 7, &[(id(SPOUT), counter(300))])).expect("known names");
-    merger.add(&snapshot("w2", 6, 7, &[(id(SPOUT), counter(4000))])).expect("known names");
-    let contributions = merger.contributions();
-    let [one] = &contributions[..] else { panic!("{contributions:?}") };
+    merger.add(&report("w1", 1, 7, &added)).expect("known names");
+    merger.add(&report("w2", 5, 7, &[(id(SPOUT), counter(300))])).expect("known names");
+    merger.add(&report("w2", 6, 7, &[(id(SPOUT), counter(4000))])).expect("known names");
+    let batches = merger.batches();
+    let [one] = &batches[..] else { panic!("{batches:?}") };
     assert_eq!(one.minute, Minute(7));
-    let cuts = |worker: &str, first, last| Cuts { worker: worker.parse().expect("an id"), first, last };
-    assert_eq!(one.cuts, [cuts("w1", 1, 1), cuts("w2", 5, 6)]);
+    let reports =
+        |worker: &str, first, last| SequenceRange { worker: worker.parse().expect("an id"), first, last };
+    assert_eq!(one.reports, [reports("w1", 1, 1), reports("w2", 5, 6)]);
     let expected = BTreeMap::from([
         (id(STREAM), counter(1)),
         (id(OTHER_TASK), counter(20)),
@@ -89,9 +90,9 @@ fn each_level_is_the_sum_of_the_one_below() {
         (id("5@1@wc-1-1@@0@sys@Emitted"), counter(4321)),
         (id("5@1@__CLUSTER__@@0@sys@Emitted"), counter(4321)),
     ]);
-    assert_eq!(points(&contributions), expected);
+    assert_eq!(points(&batches), expected);
     assert_eq!(one.points.len(), expected.len(), "each id once");
-    assert_eq!(merger.contributions(), [], "nothing is sent twice");
+    assert_eq!(merger.batches(), [], "nothing is sent twice");
 }
 
 #[test]
@@ -99,10 +100,8 @@ fn connections_and_workers_add_to_the_topology_and_machines_have_no_parents() {
     let connection = "6@1@wc-1-1@h@6700@netty@h:6700-g:6701.Sent";
     let other = "6@1@wc-1-1@h@6700@netty@h:6700-f:6702.Sent";
     let mut merger = merger(&[connection, other]);
-    merger
-        .add(&snapshot("w1", 1, 7, &[(id(connection), counter(1)), (id(other), counter(2))]))
-        .expect("known");
-    let points = points(&merger.contributions());
+    merger.add(&report("w1", 1, 7, &[(id(connection), counter(1)), (id(other), counter(2))])).expect("known");
+    let points = points(&merger.batches());
     assert_eq!(points[&id("5@1@wc-1-1@@0@netty@Sent")], counter(3));
     assert_eq!(points[&id("5@1@__CLUSTER__@@0@netty@Sent")], counter(3));
     assert_eq!(points.len(), 4);
@@ -114,19 +113,19 @@ fn connections_and_workers_add_to_the_topology_and_machines_have_no_parents() {
 #[test]
 fn a_report_is_added_as_a_whole_or_not_at_all() {
     let mut merger = merger(&[STREAM]);
-    let some = snapshot("w1", 1, 7, &[(id(STREAM), counter(1)), (MetricId(9), counter(1))]);
+    let some = report("w1", 1, 7, &[(id(STREAM), counter(1)), (MetricId(9), counter(1))]);
     let unknown = AddError::Unknown { worker: "w1".parse().expect("an id"), ids: vec![MetricId(9)] };
     assert_eq!(merger.add(&some), Err(unknown));
-    assert_eq!(merger.contributions(), []);
-    let mut foreign = snapshot("w1", 1, 7, &[]);
+    assert_eq!(merger.batches(), []);
+    let mut foreign = report("w1", 1, 7, &[]);
     foreign.topology = "other-1-1".parse().expect("an id");
     assert!(matches!(merger.add(&foreign), Err(AddError::Topology(..))));
-    merger.add(&snapshot("w1", 2, 7, &[])).expect("an empty report counts too");
+    merger.add(&report("w1", 2, 7, &[])).expect("an empty report counts too");
     for number in [1, 2] {
-        let again = merger.add(&snapshot("w1", number, 7, &[(id(STREAM), counter(1))]));
+        let again = merger.add(&report("w1", number, 7, &[(id(STREAM), counter(1))]));
         assert!(matches!(again, Err(AddError::Order { last: 2, .. })), "{again:?}");
     }
-    assert_eq!(merger.contributions().len(), 1);
+    assert_eq!(merger.batches().len(), 1);
 }
 
 #[test]
@@ -135,21 +134,26 @@ fn invalid_points_are_left_out_and_counted() {
     let mut merger = merger(&[STREAM, gauge]);
     let bad = point::Gauge { at: Minute(7), sum: f64::NAN, n: 1, min: 0.0, max: 0.0 };
     let wrong_kind = (id(STREAM), Point::Gauge(bad));
-    merger.add(&snapshot("w1", 1, 7, &[wrong_kind, (id(gauge), Point::Gauge(bad))])).expect("known");
-    assert_eq!((merger.contributions()[0].points.len(), merger.n_left_out()), (0, 2));
+    merger.add(&report("w1", 1, 7, &[wrong_kind, (id(gauge), Point::Gauge(bad))])).expect("known");
+    assert_eq!((merger.batches()[0].points.len(), merger.n_left_out()), (0, 2));
 }
 
 #[test]
 fn reports_stay_in_order_when_the_clock_of_a_worker_jumps_back() {
     let mut merger = merger(&[STREAM]);
     for (number, minute) in [(1, 8), (2, 7), (3, 8), (4, 8)] {
-        merger.add(&snapshot("w1", number, minute, &[(id(STREAM), counter(1))])).expect("known");
+        merger.add(&report("w1", number, minute, &[(id(STREAM), counter(1))])).expect("known");
     }
-    merger.add(&snapshot("w2", 1, 8, &[])).expect("known");
+    merger.add(&report("w2", 1, 8, &[])).expect("known");
     let order: Vec<_> = merger
-        .contributions()
+        .batches()
         .into_iter()
-        .map(|one| (one.minute.0, one.cuts.iter().map(|cuts| (cuts.first, cuts.last)).collect::<Vec<_>>()))
+        .map(|one| {
+            (
+                one.minute.0,
+                one.reports.iter().map(|reports| (reports.first, reports.last)).collect::<Vec<_>>(),
+            )
+        })
         .collect();
     assert_eq!(order, [(8, vec![(1, 1), (1, 1)]), (7, vec![(2, 2)]), (8, vec![(3, 4)])]);
 }
@@ -161,9 +165,9 @@ fn ids_assigned_by_the_leader_replace_the_old_ids() {
     assert!(merger.rename(leaf, MetricId(1)) && merger.rename(rolled_up, MetricId(2)));
     assert!(!merger.rename(MetricId(77), MetricId(3)), "no metric has the old id");
     assert!(!merger.rename(MetricId(1), MetricId(2)), "another metric has the new id");
-    merger.add(&snapshot("w1", 1, 7, &[(leaf, counter(1))])).expect("known by its old id");
-    merger.add(&snapshot("w1", 2, 7, &[(MetricId(1), counter(1))])).expect("known by its new id");
-    let points = points(&merger.contributions());
+    merger.add(&report("w1", 1, 7, &[(leaf, counter(1))])).expect("known by its old id");
+    merger.add(&report("w1", 2, 7, &[(MetricId(1), counter(1))])).expect("known by its new id");
+    let points = points(&merger.batches());
     assert_eq!((&points[&MetricId(1)], &points[&MetricId(2)]), (&counter(2), &counter(2)));
     assert!(!points.contains_key(&leaf) && !points.contains_key(&rolled_up));
     assert!(merger.known_names().contains(&(MetricId(2), name("5@1@wc-1-1@@0@sys@Emitted"))));
@@ -194,7 +198,7 @@ fn batches_have_a_maximum_size_and_reports_are_not_split() {
     const LEAVES: usize = 120;
     let mut merger = merger(&[]);
     merger.points_max = 1000;
-    let mut snapshots = Vec::new();
+    let mut reports = Vec::new();
     for worker in 0..9 {
         let names: Vec<_> = (0..LEAVES)
             .map(|n| name(&format!("1@1@wc-1-1@c{}@{worker}@@sys@n{}", n % 10, n / 10)))
@@ -202,17 +206,17 @@ fn batches_have_a_maximum_size_and_reports_are_not_split() {
             .collect();
         assert_eq!(merger.names(&names).conflicts, []);
         let leaves: Vec<_> = names.iter().map(|(id, _)| (*id, counter(1))).collect();
-        snapshots.push(snapshot(&format!("w{worker}"), 1, 7, &leaves));
+        reports.push(report(&format!("w{worker}"), 1, 7, &leaves));
     }
-    snapshots.iter().for_each(|snapshot| merger.add(snapshot).expect("known"));
-    let contributions = merger.contributions();
-    let sizes: Vec<_> = contributions.iter().map(|one| one.points.len()).collect();
+    reports.iter().for_each(|report| merger.add(report).expect("known"));
+    let batches = merger.batches();
+    let sizes: Vec<_> = batches.iter().map(|one| one.points.len()).collect();
     // Seven workers with 120 points each, 120 of components, 12 of topology and cluster each.
     assert_eq!(sizes, [984, 384]);
     let workers: BTreeSet<_> =
-        contributions.iter().flat_map(|one| &one.cuts).map(|cuts| &cuts.worker).collect();
-    assert_eq!((workers.len(), contributions.iter().map(|one| one.cuts.len()).sum::<usize>()), (9, 9));
-    assert_eq!(points(&contributions)[&id("5@1@wc-1-1@@0@sys@n0")], counter(90));
+        batches.iter().flat_map(|one| &one.reports).map(|reports| &reports.worker).collect();
+    assert_eq!((workers.len(), batches.iter().map(|one| one.reports.len()).sum::<usize>()), (9, 9));
+    assert_eq!(points(&batches)[&id("5@1@wc-1-1@@0@sys@n0")], counter(90));
 }
 
 /// Points of one kind, with buckets close together and far apart.
@@ -248,11 +252,11 @@ proptest! {
         let task = "1@1@wc-1-1@split@4@@sys@Emitted";
         let mut merger = merger(&[STREAM, task]);
         let leaves = [(id(STREAM), counter(on_stream)), (id(task), counter(on_task))];
-        merger.add(&snapshot("w1", 1, 7, &leaves)).expect("known");
-        merger.add(&snapshot("w2", 1, 7, &leaves[1..])).expect("known");
-        let contributions = merger.contributions();
-        let points = points(&contributions);
-        prop_assert_eq!(contributions[0].points.len(), points.len(), "each id once");
+        merger.add(&report("w1", 1, 7, &leaves)).expect("known");
+        merger.add(&report("w2", 1, 7, &leaves[1..])).expect("known");
+        let batches = merger.batches();
+        let points = points(&batches);
+        prop_assert_eq!(batches[0].points.len(), points.len(), "each id once");
         let sum = counter(on_stream + 2 * on_task);
         for above in [task, "2@1@wc-1-1@split@0@@sys@Emitted", "5@1@wc-1-1@@0@sys@Emitted"] {
             prop_assert_eq!(&points[&id(above)], &sum);
@@ -272,13 +276,13 @@ proptest! {
         for (worker, leaf, minute, count) in counts {
             numbers[worker] += 1;
             total += count;
-            let one = snapshot(&format!("w{worker}"), numbers[worker], minute, &[(id(&texts[leaf]), counter(count))]);
+            let one = report(&format!("w{worker}"), numbers[worker], minute, &[(id(&texts[leaf]), counter(count))]);
             merger.add(&one).expect("known");
         }
         let known: BTreeMap<_, _> = merger.known_names().into_iter().collect();
         let mut sums: BTreeMap<usize, u64> = BTreeMap::new();
         let mut component_streams = 0;
-        for (id, point) in points(&merger.contributions()) {
+        for (id, point) in points(&merger.batches()) {
             let Point::Counter(point::Counter { count }) = point else { panic!("{point:?}") };
             match known[&id].subject() {
                 Subject::ComponentStream { .. } => component_streams += count,

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use super::CutRequest;
+use super::CollectRequest;
 use crate::{
     Leaf, MetricId, MetricName, Minute, Point,
     instrument::{Counter, Gauge, Histogram, Meter, Rates, Timer},
@@ -106,9 +106,9 @@ impl Entry {
         }
     }
 
-    pub(super) fn collect(&self, request: CutRequest) -> Option<Leaf> {
+    pub(super) fn collect(&self, request: CollectRequest) -> Option<Leaf> {
         let state = &mut *self.state();
-        let CutRequest { minute, now, with_gauges } = request;
+        let CollectRequest { minute, now, with_gauges } = request;
         let mut total = None;
         let point = match &state.instrument {
             Instrument::Counter(counter) => {

@@ -17,9 +17,9 @@ fn name(task: u32, name: &str) -> MetricName {
     format!("3@1@t@c@{task}@default@sys@{name}").parse().expect("a name")
 }
 
-fn request(minute: u32) -> CutRequest {
+fn request(minute: u32) -> CollectRequest {
     let now = Monotonic::START.plus(Duration::from_secs(60 * u64::from(minute)));
-    CutRequest { minute: Minute(minute), now, with_gauges: true }
+    CollectRequest { minute: Minute(minute), now, with_gauges: true }
 }
 
 fn id(name: &MetricName) -> MetricId {
@@ -38,26 +38,26 @@ fn a_report_contains_the_increments_since_the_last_report() {
         point: Point::Counter(point::Counter { count }),
         total: Some(total),
     };
-    assert_eq!(registry.cut(request(1)), [leaf(4, 4)]);
-    assert_eq!(registry.cut(request(2)), [], "nothing was added");
-    assert_eq!(registry.cut_totals(), [(id(&name(1, "Emitted")), 4)]);
+    assert_eq!(registry.collect(request(1)), [leaf(4, 4)]);
+    assert_eq!(registry.collect(request(2)), [], "nothing was added");
+    assert_eq!(registry.collected_totals(), [(id(&name(1, "Emitted")), 4)]);
     counter.add(2);
-    assert_eq!(registry.cut_totals(), [(id(&name(1, "Emitted")), 4)], "not reported yet");
-    assert_eq!(registry.cut(request(3)), [leaf(2, 6)]);
+    assert_eq!(registry.collected_totals(), [(id(&name(1, "Emitted")), 4)], "not reported yet");
+    assert_eq!(registry.collect(request(3)), [leaf(2, 6)]);
 }
 
 #[test]
 fn gauges_and_rates_are_only_in_reports_that_request_them() {
     let registry = registry();
     let (gauge, meter) = (registry.gauge(name(1, "a")), registry.meter(name(1, "b")));
-    registry.gauge_asking(name(1, "c"), || Some(7.0)).expect("there is room");
+    registry.gauge_fn(name(1, "c"), || Some(7.0)).expect("there is room");
     let timer = registry.timer(name(1, "d"));
     let unset = registry.gauge(name(1, "e"));
     gauge.set(3.0);
     meter.mark_many(60);
     timer.update(Duration::from_micros(5));
     let points = |with_gauges| {
-        let leaves = registry.cut(CutRequest { with_gauges, ..request(1) });
+        let leaves = registry.collect(CollectRequest { with_gauges, ..request(1) });
         let mut points: Vec<Point> = leaves.into_iter().map(|leaf| leaf.point).collect();
         points.sort_by_key(Point::kind);
         points
@@ -87,7 +87,7 @@ fn no_count_is_lost_or_doubled_between_reports() {
         let collector = scope.spawn(|| {
             let mut sum = 0;
             while !stop.load(Ordering::Acquire) {
-                sum += count(&registry.cut(request(1)));
+                sum += count(&registry.collect(request(1)));
             }
             sum
         });
@@ -101,7 +101,7 @@ fn no_count_is_lost_or_doubled_between_reports() {
         stop.store(true, Ordering::Release);
         collector.join().expect("collected")
     });
-    reported += count(&registry.cut(request(1)));
+    reported += count(&registry.collect(request(1)));
     assert_eq!(reported, 400_000);
 }
 
@@ -122,7 +122,7 @@ fn switches_apply_at_once_to_existing_and_new_metrics() {
         emitted.increment();
         emit_time.update(1.0);
         registry.counter(name(2, "Emitted")).increment();
-        registry.cut(request(1)).len()
+        registry.collect(request(1)).len()
     };
     assert_eq!(counted(), 2, "EmitTime is off by default");
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -139,7 +139,7 @@ fn switches_apply_at_once_to_existing_and_new_metrics() {
     assert_eq!(counted(), 0);
     registry.control(&Control { sample_rate: 0.0, ..Control::default() });
     registry.histogram(name(1, "x")).update(1.0);
-    let leaves = registry.cut(request(1));
+    let leaves = registry.collect(request(1));
     assert!(
         matches!(&leaves[..], [Leaf { point: Point::Histogram(h), .. }] if h.n_sampled() == 0),
         "{leaves:?}"
@@ -151,7 +151,7 @@ fn debug_metrics_are_returned_with_their_names() {
     let registry = registry();
     registry.counter(name(1, "Emitted")).increment();
     registry.counter(name(1, "Acked")).increment();
-    let leaves = registry.cut(request(1));
+    let leaves = registry.collect(request(1));
     assert_eq!(registry.debugged(&leaves), []);
     registry.control(&Control { debug: ["Acked".to_owned()].into(), ..Control::default() });
     let debugged = registry.debugged(&leaves);
@@ -185,7 +185,7 @@ fn an_id_of_another_metric_is_avoided() {
     assert_ne!(probed, taken);
     let mut ids = [taken, probed];
     ids.sort();
-    assert_eq!(registry.cut(request(1)).iter().map(|leaf| leaf.id).collect::<Vec<_>>(), ids);
+    assert_eq!(registry.collect(request(1)).iter().map(|leaf| leaf.id).collect::<Vec<_>>(), ids);
     assert!(!registry.rename(taken, probed), "b has the new id");
     assert!(!registry.rename(MetricId(1), MetricId(2)), "no metric has the old id");
     assert!(registry.rename(taken, taken));
@@ -214,15 +214,15 @@ fn a_metric_is_removed_after_its_last_release() {
     let counter = registry.counter(closed.clone());
     registry.counter(closed.clone());
     registry.release(&closed);
-    registry.cut(request(1));
+    registry.collect(request(1));
     assert_eq!(registry.len(), 1, "one registration is left");
     counter.add(2);
     registry.release(&closed);
-    assert_eq!(count(&registry.cut(request(1))), 2, "the last increments are reported");
+    assert_eq!(count(&registry.collect(request(1))), 2, "the last increments are reported");
     assert!(registry.is_empty());
     assert_eq!(registry.counters_of(TaskId(1)).counters.len(), 0);
     registry.counter(closed).increment();
-    assert_eq!(count(&registry.cut(request(1))), 1);
+    assert_eq!(count(&registry.collect(request(1))), 1);
 }
 
 #[test]
@@ -238,6 +238,6 @@ fn metrics_over_the_limit_are_rejected_and_counted() {
     registry.try_counter(name(1, "n0")).expect("registered before");
     registry.release(&name(1, "n0"));
     registry.release(&name(1, "n0"));
-    registry.cut(request(1));
+    registry.collect(request(1));
     registry.try_counter(name(1, "more")).expect("below the limit again");
 }

@@ -53,7 +53,7 @@ impl ApiError {
             | Code::TreeUnavailable
             | Code::NotReady
             | Code::NotReplicated
-            | Code::NoArchive => StatusCode::SERVICE_UNAVAILABLE,
+            | Code::NoMetricStore => StatusCode::SERVICE_UNAVAILABLE,
             Code::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
             Code::UnreadableRecord | Code::Internal | Code::Other => StatusCode::INTERNAL_SERVER_ERROR,
         }

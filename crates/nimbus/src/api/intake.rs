@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Api, caller::check_term, error::ApiError};
 use crate::refusal::Refusal;
 use stormkeeper_api_types::{message::Code, replica_client::POSITION};
-use stormkeeper_metric_store as archive;
+use stormkeeper_metric_store as metric_store;
 use stormkeeper_metrics::protocol::{
     BODY_BYTES_MAX, HistoryQuery, LogQuery, MSGPACK, MetaQuery, PointsQuery, TrackQuery,
 };
@@ -70,7 +70,7 @@ pub(super) async fn history(State(api): State<Api>, request: Request) -> Result<
 const ROWS_MAX: usize = 30_000;
 
 /// Converts a failed read of the metric store, whose text names the directory and what to do.
-fn read_error(error: archive::Error) -> ApiError {
+fn read_error(error: metric_store::Error) -> ApiError {
     Refusal::NoMetrics { reason: error.to_string() }.into()
 }
 

@@ -14,7 +14,7 @@
 //! | `POST /api/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes a topology |
 //! | `POST /api/v1/host/{host}/{drain,undrain}` | drains a host, or uses it again |
 //! | `GET`, `PUT /api/v1/blobs/{sha256}` | a blob |
-//! | `POST /api/v1/metrics/{register,contribute}` | ingests metrics; only on the leader |
+//! | `POST /api/v1/metrics/{register,ingest}` | ingests metrics; only on the leader |
 //! | `GET /api/v1/metrics/sync/{log,checkpoint,metas,points,track,history}` | the metric store, for other nimbuses |
 //! | `GET /api/v1/metrics/…`, `DELETE /api/v1/metrics/topology/{id or name}/metas`, `GET`, `POST /api/v1/topology/{id or name}/metrics` | recorded metrics: see `metrics` |
 //! | `POST /api/v1/blobs/{sha256}/copy` | a nimbus fetches a blob from another; only for leaders |
@@ -54,7 +54,7 @@ use error::ApiError;
 use stormkeeper_api_types::forward::{Forwarder, TERM};
 use stormkeeper_coordination::tree::Tree;
 use stormkeeper_model::clock::Clock;
-use stormkeeper_runtime::tasks::Ending;
+use stormkeeper_runtime::tasks::OnExit;
 
 /// Maximum bytes of a JSON body; the longest rebalance names every component.
 const JSON_BYTES_MAX: usize = 1 << 20;
@@ -101,7 +101,7 @@ pub async fn start(
     let (nimbus, listener) = nimbus::start(options, tree, clock, stop).await?;
     let address = listener.local_addr().map_err(bind(wanted))?;
     let (handle, closing) = (nimbus.handle().clone(), nimbus.tasks().cancelled());
-    nimbus.tasks().start_graceful("api", Ending::StopsOwner, serve(listener, handle, closing));
+    nimbus.tasks().start_graceful("api", OnExit::StopOwner, serve(listener, handle, closing));
     Ok(Running { nimbus, address })
 }
 
@@ -168,7 +168,7 @@ pub fn routes(nimbus: Handle) -> Router {
         .route("/api/v1/host/{host}/drain", post(writes::drain))
         .route("/api/v1/host/{host}/undrain", post(writes::undrain))
         .route("/api/v1/metrics/register", post(intake::register))
-        .route("/api/v1/metrics/contribute", post(intake::ingest))
+        .route("/api/v1/metrics/ingest", post(intake::ingest))
         .route("/api/v1/metrics/sync/log", get(intake::log))
         .route("/api/v1/metrics/sync/checkpoint", get(intake::checkpoint))
         .route("/api/v1/metrics/sync/metas", get(intake::metas))

@@ -71,14 +71,14 @@ pub(super) async fn topology(
     let observation = api.nimbus.observation()?;
     let id = find(&observation.view, &topology)?;
     let store = api.nimbus.store();
-    let (beats, last_errors) = (store.task_beats(&id).await?, store.last_errors(&id).await?);
+    let (heartbeats, last_errors) = (store.task_heartbeats(&id).await?, store.last_errors(&id).await?);
     // A blob that is missing here, or unreadable, leaves the kinds of components open.
-    let blob = observation.view.storms.get(&id).map(|storm| &storm.value.blob);
+    let blob = observation.view.topologies.get(&id).map(|storm| &storm.value.blob);
     let code = match blob {
         Some(blob) => api.nimbus.blobs().topology(blob).await.ok().flatten(),
         None => None,
     };
-    let detail = summary::Detail { id: &id, beats: &beats, last_errors, code: code.as_deref() };
+    let detail = summary::Detail { id: &id, heartbeats: &heartbeats, last_errors, code: code.as_deref() };
     let missing = || Refusal::UnknownTopology { topology: topology.clone() };
     Ok(Json(summary::topology(&api.nimbus, &observation, detail).ok_or_else(missing)?))
 }
@@ -90,7 +90,7 @@ pub(super) async fn errors(
     let view = api.nimbus.observation()?.view;
     let id = find(&view, &topology)?;
     let unknown = || Refusal::UnknownTopology { topology: topology.clone() };
-    let name = view.storms.get(&id).map(|storm| storm.value.name.clone()).ok_or_else(unknown)?;
+    let name = view.topologies.get(&id).map(|storm| storm.value.name.clone()).ok_or_else(unknown)?;
     let store = api.nimbus.store();
     let last = store.last_errors(&id).await?.into_iter();
     let last = last.map(|(component, error)| (component, error.into())).collect();

@@ -11,14 +11,14 @@ use stormkeeper_api_types::message::{
 use stormkeeper_coordination::cluster::{
     event::{Event, EventNumber},
     observer::Observation,
-    record::{Stored, Storm, TaskBeat},
+    record::{Stored, TaskHeartbeat, TopologyRecord},
     view::ClusterView,
 };
 use stormkeeper_model::{
     ComponentId, HostName, Slot, SupervisorId, TaskId, TopologyId,
     assignment::{AssignedWorker, Assignment},
-    beat::TaskCounts,
     error::TaskError,
+    heartbeat::TaskCounts,
     status::PendingChange,
     task_set::TaskSet,
     topology::{TaskTable, Topology},
@@ -57,7 +57,7 @@ pub(super) fn cluster(nimbus: &Handle, observation: &Observation) -> ClusterSumm
         }),
         nimbuses: view.nimbuses.len(),
         supervisors: view.supervisors.len(),
-        topologies: view.storms.len(),
+        topologies: view.topologies.len(),
         slots_total,
         slots_used,
         slots_free: slots_total.saturating_sub(slots_used),
@@ -93,8 +93,8 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
         },
         uptime_seconds: now.since(record.start).as_secs(),
         blobs_missing: record.blobs_missing,
-        metrics_closed: record.metrics_closed.clone(),
-        metrics_behind: behind.get(id).copied().filter(|_| record.metrics_closed.is_none()),
+        metric_store_error: record.metric_store_error.clone(),
+        metrics_behind: behind.get(id).copied().filter(|_| record.metric_store_error.is_none()),
         metrics_trouble: trouble.clone().filter(|_| id == nimbus.id()),
         version: record.version.clone(),
     });
@@ -142,7 +142,7 @@ fn event_summary(EventNumber(number): EventNumber, event: &Event) -> EventSummar
         reason: event.reason.clone(),
         by: event.by.clone(),
         moves: moves.collect(),
-        moves_left_out: event.moves_left_out,
+        moves_omitted: event.moves_omitted,
     }
 }
 
@@ -181,7 +181,7 @@ pub(super) fn supervisors(nimbus: &Handle, observation: &Observation) -> Supervi
 pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> TopologyList {
     let view = &observation.view;
     let mut topologies: Vec<TopologySummary> =
-        view.storms.iter().map(|(id, storm)| topology_summary(nimbus, view, id, storm)).collect();
+        view.topologies.iter().map(|(id, storm)| topology_summary(nimbus, view, id, storm)).collect();
     topologies.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     TopologyList { topologies, view_age_ms: view_age_ms(nimbus, observation) }
 }
@@ -190,13 +190,13 @@ fn topology_summary(
     nimbus: &Handle,
     view: &ClusterView,
     id: &TopologyId,
-    storm: &Stored<Storm>,
+    storm: &Stored<TopologyRecord>,
 ) -> TopologySummary {
     let record = &storm.value;
     let nothing = (TaskTable::default(), Assignment::default(), TaskSet::default());
     let tasks = view.tasks.get(id).map_or(&nothing.0, |tasks| &tasks.value);
     let assignment = view.assignments.get(id).map_or(&nothing.1, |assignment| &assignment.value);
-    let beats = view.beats.get(id).unwrap_or(&nothing.2);
+    let heartbeats = view.heartbeats.get(id).unwrap_or(&nothing.2);
     let tasks_total = tasks.n_tasks();
     let tasks_assigned = assignment.workers.values().map(|worker| worker.tasks.len()).sum();
     TopologySummary {
@@ -209,7 +209,7 @@ fn topology_summary(
         uptime_seconds: nimbus.clock().now().since(record.launched).as_secs(),
         tasks_total,
         tasks_assigned,
-        tasks_alive: beats.len(),
+        tasks_alive: heartbeats.len(),
         workers_total: assignment.workers.len(),
         workers_wanted: record.workers,
         executors_total: tasks_total,
@@ -229,7 +229,7 @@ fn trouble(nimbus: &Handle, id: &TopologyId) -> Option<String> {
 /// Records of one topology that are read in addition to the view.
 pub(super) struct Detail<'a> {
     pub(super) id: &'a TopologyId,
-    pub(super) beats: &'a BTreeMap<TaskId, TaskBeat>,
+    pub(super) heartbeats: &'a BTreeMap<TaskId, TaskHeartbeat>,
     pub(super) last_errors: BTreeMap<ComponentId, TaskError>,
     pub(super) code: Option<&'a Topology>,
 }
@@ -241,7 +241,7 @@ pub(super) fn topology(
     detail: Detail<'_>,
 ) -> Option<TopologyDetail> {
     let view = &observation.view;
-    let storm = view.storms.get(detail.id)?;
+    let storm = view.topologies.get(detail.id)?;
     let nothing = (TaskTable::default(), Assignment::default());
     let tasks = view.tasks.get(detail.id).map_or(&nothing.0, |tasks| &tasks.value);
     let assignment = view.assignments.get(detail.id).map_or(&nothing.1, |assignment| &assignment.value);
@@ -249,16 +249,16 @@ pub(super) fn topology(
         summary: topology_summary(nimbus, view, detail.id, storm),
         blob: storm.value.blob.clone(),
         msg_timeout: storm.value.message_timeout_secs,
-        workers: workers(assignment, detail.beats),
-        tasks: task_summaries(tasks, assignment, detail.beats),
+        workers: workers(assignment, detail.heartbeats),
+        tasks: task_summaries(tasks, assignment, detail.heartbeats),
         components: components(tasks, detail),
         view_age_ms: view_age_ms(nimbus, observation),
     })
 }
 
-fn workers(assignment: &Assignment, beats: &BTreeMap<TaskId, TaskBeat>) -> Vec<WorkerSummary> {
+fn workers(assignment: &Assignment, heartbeats: &BTreeMap<TaskId, TaskHeartbeat>) -> Vec<WorkerSummary> {
     let summary = |(slot, worker): (&Slot, &AssignedWorker)| {
-        let alive: Vec<&TaskBeat> = worker.tasks.iter().filter_map(|task| beats.get(&task)).collect();
+        let alive: Vec<&TaskHeartbeat> = worker.tasks.iter().filter_map(|task| heartbeats.get(&task)).collect();
         WorkerSummary {
             supervisor_id: slot.supervisor.clone(),
             host: worker.host.clone(),
@@ -276,9 +276,9 @@ fn workers(assignment: &Assignment, beats: &BTreeMap<TaskId, TaskBeat>) -> Vec<W
 }
 
 fn components(tasks: &TaskTable, detail: Detail<'_>) -> Vec<ComponentSummary> {
-    let Detail { beats, mut last_errors, code, .. } = detail;
+    let Detail { heartbeats, mut last_errors, code, .. } = detail;
     let summary = |(id, tasks): (&ComponentId, &TaskSet)| {
-        let alive: Vec<&TaskBeat> = tasks.iter().filter_map(|task| beats.get(&task)).collect();
+        let alive: Vec<&TaskHeartbeat> = tasks.iter().filter_map(|task| heartbeats.get(&task)).collect();
         let mut counts = TaskCounts::default();
         for beat in &alive {
             counts += beat.counts;
@@ -298,7 +298,7 @@ fn components(tasks: &TaskTable, detail: Detail<'_>) -> Vec<ComponentSummary> {
 fn task_summaries(
     tasks: &TaskTable,
     assignment: &Assignment,
-    beats: &BTreeMap<TaskId, TaskBeat>,
+    heartbeats: &BTreeMap<TaskId, TaskHeartbeat>,
 ) -> Vec<TaskSummary> {
     let mut places: BTreeMap<TaskId, (&Slot, &AssignedWorker)> = BTreeMap::new();
     for (slot, worker) in &assignment.workers {
@@ -306,7 +306,7 @@ fn task_summaries(
     }
     let mut summaries: Vec<TaskSummary> = (tasks.iter())
         .map(|(component, task)| {
-            let (place, beat) = (places.get(&task), beats.get(&task));
+            let (place, beat) = (places.get(&task), heartbeats.get(&task));
             TaskSummary {
                 task,
                 component: component.clone(),

@@ -21,7 +21,7 @@ use stormkeeper_api_types::message::{
     Accepted, Code, DrainRequest, HostAccepted, KillRequest, MetricControlRequest, RebalanceRequest,
     SubmitRequest,
 };
-use stormkeeper_coordination::cluster::{layout, record::Storm};
+use stormkeeper_coordination::cluster::{layout, record::TopologyRecord};
 use stormkeeper_model::{HostName, TopologyId, metric_control::MetricControl};
 
 pub(super) async fn submit(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
@@ -150,7 +150,7 @@ pub(super) async fn read_body(request: Request) -> Result<(Parts, axum::body::By
 async fn answer(
     api: &Api,
     verb: &str,
-    result: Result<(TopologyId, Storm), Refusal>,
+    result: Result<(TopologyId, TopologyRecord), Refusal>,
     parts: Parts,
     body: axum::body::Bytes,
 ) -> Result<Response, ApiError> {

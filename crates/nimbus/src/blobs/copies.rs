@@ -143,7 +143,7 @@ impl Copies {
         let (peers, from, term, key) = (Arc::clone(&self.peers), self.api.clone(), self.term, key.clone());
         async move {
             tokio::time::sleep(pause).await;
-            let answer = peers.ask_to_copy(&api, &key, &from, term).await;
+            let answer = peers.request_copy(&api, &key, &from, term).await;
             (id, api, answer.map_err(|error| error_chain(&error)))
         }
     }

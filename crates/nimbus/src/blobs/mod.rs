@@ -34,7 +34,7 @@ use stormkeeper_coordination::{
     cluster::{
         layout::Ephemeral,
         presence::Presence,
-        record::{self, BlobHolding},
+        record::{self, BlobReplica},
         store::{self, Store},
     },
     tree,
@@ -47,7 +47,7 @@ use stormkeeper_model::{
 };
 use stormkeeper_runtime::blocking;
 use stormkeeper_runtime::error_chain;
-use stormkeeper_topology_package::package as bundle;
+use stormkeeper_topology_package::package;
 
 /// Time that an announcement may take before the caller gets an error; it continues in the
 /// background.
@@ -322,7 +322,7 @@ impl BlobStore {
         let unannounced = |source| Error::Unannounced { key: key.clone(), source };
         let announced = async {
             self.ensure_parent(key).await?;
-            self.shared.presence.keep(&self.holding(key), record::encode(&BlobHolding { bytes }));
+            self.shared.presence.keep(&self.holding(key), record::encode(&BlobReplica { bytes }));
             self.shared.presence.settled().await;
             Ok(())
         };
@@ -397,7 +397,7 @@ impl BlobStore {
     }
 
     fn holding(&self, key: &BlobKey) -> Ephemeral {
-        Ephemeral::BlobHolder(key.clone(), self.shared.me.clone())
+        Ephemeral::BlobReplica(key.clone(), self.shared.me.clone())
     }
 
     fn path(&self, key: &BlobKey) -> PathBuf {
@@ -450,7 +450,7 @@ fn hash(path: &Path) -> std::io::Result<(BlobKey, u64)> {
 
 fn read_topology(path: &Path) -> Result<Topology, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
-    bundle::read_topology(std::io::BufReader::new(file)).map_err(|error| error_chain(&error))
+    package::read_topology(std::io::BufReader::new(file)).map_err(|error| error_chain(&error))
 }
 
 #[async_trait]

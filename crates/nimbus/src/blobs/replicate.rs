@@ -139,7 +139,7 @@ impl Replicator {
                 // A topology that is not in the view may use any of them.
                 return;
             }
-            match view.storms.values().any(|storm| storm.value.blob == key) {
+            match view.topologies.values().any(|storm| storm.value.blob == key) {
                 true => self.blobs.touch(&key),
                 false => drop(self.blobs.delete_unused(&key, self.retention).await),
             }
@@ -149,7 +149,7 @@ impl Replicator {
 
 /// The blobs of topologies that run, or will run once they are placed.
 fn needed(view: &ClusterView) -> BTreeSet<BlobKey> {
-    let live = view.storms.values().filter(|storm| match storm.value.status {
+    let live = view.topologies.values().filter(|storm| match storm.value.status {
         TopologyStatus::Active | TopologyStatus::Inactive | TopologyStatus::Rebalancing => true,
         TopologyStatus::Killed => false,
     });

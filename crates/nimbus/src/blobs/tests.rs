@@ -8,7 +8,7 @@ use stormkeeper_coordination::{
     cluster::{
         layout,
         observer::Observation,
-        record::{Nimbus, Rest, Role, Stored, Storm},
+        record::{Nimbus, Role, Stored, TopologyRecord, UnknownFields},
         view::ClusterView,
     },
     tree::{ReadTree as _, Tree, Version, memory::MemoryTree},
@@ -147,7 +147,7 @@ async fn a_blob_uploaded_while_it_is_deleted_is_complete_or_absent() {
 
 /// A view in which one topology runs `blob`, and a nimbus at `api` has it.
 fn using(blob: &BlobKey, api: &str) -> ClusterView {
-    let storm = Storm {
+    let storm = TopologyRecord {
         name: "wc".parse().expect("valid"),
         status: TopologyStatus::Active,
         launched: Timestamp::EPOCH,
@@ -157,7 +157,7 @@ fn using(blob: &BlobKey, api: &str) -> ClusterView {
         message_timeout_secs: 30,
         pending: None,
         metrics: None,
-        rest: Rest::new(),
+        unknown_fields: UnknownFields::new(),
     };
     let id: TopologyId = "wc-1-1".parse().expect("valid");
     let other: NimbusId = "host-2".parse().expect("valid");
@@ -168,10 +168,10 @@ fn using(blob: &BlobKey, api: &str) -> ClusterView {
         start: Timestamp::EPOCH,
         blobs_missing: 0,
         role: Role::Follower,
-        metrics_closed: None,
+        metric_store_error: None,
     };
     ClusterView {
-        storms: [(id, Stored { value: storm, version: Version::FIRST })].into(),
+        topologies: [(id, Stored { value: storm, version: Version::FIRST })].into(),
         blobs: [(blob.clone(), [other.clone()].into())].into(),
         nimbuses: [(other, nimbus)].into(),
         ..ClusterView::default()

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    decide::{Moment, orders::SupervisorAssignmentsTable},
+    decide::{Moment, supervisor_assignments::SupervisorAssignmentsTable},
     liveness::Liveness,
     plan::{Action, ClusterProblem, Effect, Finding, Plan, Reason, SupervisorAssignmentsChange, check_size},
     policy::Policy,
@@ -27,7 +27,7 @@ pub(super) struct Draft<'a> {
     pub(super) now: Moment,
     pub(super) policy: &'a Policy,
     pub(super) plan: Plan,
-    pub(super) orders: SupervisorAssignmentsTable,
+    pub(super) supervisor_assignments: SupervisorAssignmentsTable,
     /// The version of every readable assignment, and the supervisors in it.
     pub(super) assigned: BTreeMap<TopologyId, (Version, BTreeSet<SupervisorId>)>,
 }
@@ -43,8 +43,8 @@ impl<'a> Draft<'a> {
             (id.clone(), (assignment.version, assignment.value.supervisors().cloned().collect()))
         });
         let assigned = assigned.collect();
-        let orders = SupervisorAssignmentsTable::new(view, &assigned);
-        Self { view, liveness, now, policy, plan: Plan::default(), orders, assigned }
+        let supervisor_assignments = SupervisorAssignmentsTable::new(view, &assigned);
+        Self { view, liveness, now, policy, plan: Plan::default(), supervisor_assignments, assigned }
     }
 
     /// Returns whether `time` has passed.
@@ -84,7 +84,7 @@ impl<'a> Draft<'a> {
         let mut changes = Vec::with_capacity(concerned.len());
         for supervisor in concerned {
             let version = after.filter(|_| named.contains(&supervisor)).map(|(_, version)| version);
-            match self.orders.with(&supervisor, id, version) {
+            match self.supervisor_assignments.with(&supervisor, id, version) {
                 Ok(change) => changes.extend(change),
                 Err(blocked) => {
                     self.find(Some(id), ClusterProblem::SupervisorAssignmentsBlocked { supervisor: blocked });
@@ -102,7 +102,7 @@ impl<'a> Draft<'a> {
             self.find(effect.topology(), trouble);
             return;
         }
-        self.orders.apply(effect.orders());
+        self.supervisor_assignments.apply(effect.supervisor_assignments());
         match &effect {
             Effect::Place { id, before, assignment, .. }
             | Effect::Rebalance { id, before, assignment, .. } => {

@@ -15,7 +15,7 @@
 //! - A decision on the state that a plan has produced gives an empty plan.
 
 mod draft;
-mod orders;
+mod supervisor_assignments;
 mod placement;
 mod removal;
 #[cfg(test)]
@@ -56,7 +56,7 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
     removal::remove_orphans(&mut draft);
     restore_parents(&mut draft);
     placement::place(&mut draft);
-    orders::correct(&mut draft);
+    supervisor_assignments::correct(&mut draft);
     delete_unused_blobs(&mut draft);
     delete_old_events(&mut draft);
     draft.finish()
@@ -80,11 +80,11 @@ fn topology_at(path: &TreePath) -> Option<TopologyId> {
 /// Without a parent no task of a topology can register its heartbeat, and all would seem dead.
 fn restore_parents(draft: &mut Draft<'_>) {
     let view = draft.view;
-    for (id, storm) in &view.storms {
+    for (id, storm) in &view.topologies {
         if storm.value.status == TopologyStatus::Killed {
             continue;
         }
-        let heartbeats = !view.beats.contains_key(id) && !view.is_unreadable(&layout::taskbeats(id));
+        let heartbeats = !view.heartbeats.contains_key(id) && !view.is_unreadable(&layout::taskbeats(id));
         let errors = !view.errors.contains(id);
         if heartbeats || errors {
             let effect = Effect::RestoreParents { id: id.clone(), heartbeats, errors };
@@ -111,7 +111,7 @@ fn delete_unused_blobs(draft: &mut Draft<'_>) {
         return;
     }
     for (key, holders) in &view.blobs {
-        let used = view.storms.values().any(|storm| storm.value.blob == *key);
+        let used = view.topologies.values().any(|storm| storm.value.blob == *key);
         let Some(since) = draft.liveness.unheld_since(key) else { continue };
         if used || !holders.is_empty() {
             continue;

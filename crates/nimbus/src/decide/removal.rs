@@ -14,7 +14,7 @@ use crate::{
 };
 use stormkeeper_coordination::cluster::{
     layout,
-    record::{Stored, Storm},
+    record::{Stored, TopologyRecord},
     view::ClusterView,
 };
 use stormkeeper_model::{
@@ -22,10 +22,10 @@ use stormkeeper_model::{
     status::{PendingChange, TopologyStatus},
 };
 #[cfg(feature = "injected-bugs")]
-use stormkeeper_runtime::injected_bugs::{self, Sabotage};
+use stormkeeper_runtime::injected_bugs::{self, InjectedBug};
 
 pub(super) fn remove_killed(draft: &mut Draft<'_>) {
-    for (id, storm) in &draft.view.storms {
+    for (id, storm) in &draft.view.topologies {
         if storm.value.status != TopologyStatus::Killed {
             continue;
         }
@@ -68,11 +68,11 @@ pub(super) fn remove_orphans(draft: &mut Draft<'_>) {
 }
 
 /// Plans the next step of removing a topology; `storm` is its topology record, if it has one.
-fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: Option<&Stored<Storm>>) {
+fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: Option<&Stored<TopologyRecord>>) {
     let reason = if storm.is_some() { Reason::KillDue } else { Reason::NoRecord };
     let view = draft.view;
     #[cfg(feature = "injected-bugs")]
-    if let Some(storm) = storm.filter(|_| injected_bugs::is_put_in(Sabotage::RecordRemovedFirst)) {
+    if let Some(storm) = storm.filter(|_| injected_bugs::is_injected(InjectedBug::RecordRemovedFirst)) {
         let effect = Effect::RemoveTopologyRecord { id: id.clone(), version: storm.version };
         return draft.act(effect, Reason::RecordsGone, 0);
     }
@@ -81,7 +81,8 @@ fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: Option<&Stored<Sto
         return unassign(draft, id, Some(assignment.version), supervisors, reason);
     }
     if view.is_unreadable(&layout::assignment(id)) {
-        let affected = view.orders.iter().filter(|(_, orders)| orders.value.topologies.contains_key(id));
+        let affected =
+            view.supervisor_assignments.iter().filter(|(_, supervisor_assignments)| supervisor_assignments.value.topologies.contains_key(id));
         let supervisors = affected.map(|(supervisor, _)| supervisor.clone()).collect();
         return unassign(draft, id, None, supervisors, reason);
     }
@@ -90,7 +91,7 @@ fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: Option<&Stored<Sto
         let effect = Effect::RemoveTopologyRecord { id: id.clone(), version: storm.version };
         return draft.act(effect, Reason::RecordsGone, 0);
     }
-    let beats = view.beats.get(id).is_some_and(|beats| !beats.is_empty());
+    let beats = view.heartbeats.get(id).is_some_and(|beats| !beats.is_empty());
     let end = draft.liveness.heartbeats_overdue_at(id, draft.now.monotonic, draft.policy);
     let reason = match (beats, draft.is_past(end)) {
         (false, _) => Reason::HeartbeatsGone,
@@ -107,16 +108,16 @@ fn unassign(
     supervisors: Vec<SupervisorId>,
     reason: Reason,
 ) {
-    let Some(orders) = draft.orders_for(id, supervisors, None) else { return };
-    draft.act(Effect::Unassign { id: id.clone(), version, orders }, reason, 0);
+    let Some(supervisor_assignments) = draft.orders_for(id, supervisors, None) else { return };
+    draft.act(Effect::Unassign { id: id.clone(), version, supervisor_assignments }, reason, 0);
 }
 
 /// Returns whether a topology has records besides its topology record and its assignment.
 fn has_records(view: &ClusterView, id: &TopologyId) -> bool {
     view.tasks.contains_key(id)
-        || view.beats.contains_key(id)
+        || view.heartbeats.contains_key(id)
         || view.errors.contains(id)
-        || view.metrics.contains_key(id)
+        || view.metric_fingerprints.contains_key(id)
         || [layout::tasks(id), layout::taskbeats(id), layout::metrics(id)]
             .iter()
             .any(|path| view.is_unreadable(path))

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use tokio::sync::SemaphorePermit;
 
 use crate::{Handle, refusal::Refusal};
-use stormkeeper_metric_store::Archive;
+use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::{
     MetricId,
-    protocol::{ContributeAnswer, LogPage, LogQuery, MetaPage, MetaQuery, RegisterAnswer},
+    protocol::{IngestResponse, LogPage, LogQuery, MetaPage, MetaQuery, RegisterResponse},
 };
-use stormkeeper_metrics_service::{Checkpoint, Lag, Measure, MetricsStatus};
-use stormkeeper_model::{NimbusId, Position, TopologyId};
+use stormkeeper_metrics_service::{Checkpoint, Lag, MetricsService, MetricsStatus};
+use stormkeeper_model::{LogPosition, NimbusId, TopologyId};
 use stormkeeper_runtime::tasks::Tasks;
 
 impl Handle {
@@ -21,19 +21,19 @@ impl Handle {
     ///
     /// # Errors
     /// [`Refusal::NoMetrics`] with the reason, while the store is not open.
-    pub fn metrics(&self) -> Result<Archive, Refusal> {
+    pub fn metrics(&self) -> Result<MetricStore, Refusal> {
         Ok(self.metrics_service()?.archive()?)
     }
 
     /// Returns how far this nimbus' log is behind the leader's. Cheap enough for every answer.
     pub fn metrics_lag(&self) -> Lag {
-        self.metrics_service().map(Measure::lag).unwrap_or_default()
+        self.metrics_service().map(MetricsService::lag).unwrap_or_default()
     }
 
     /// Returns how many entries each nimbus is behind the leader's log, for the nimbuses that this
     /// one knows about: itself, and while it leads, its followers.
     pub fn metrics_behind(&self) -> BTreeMap<NimbusId, u64> {
-        self.metrics_service().map(Measure::behind).unwrap_or_default()
+        self.metrics_service().map(MetricsService::behind).unwrap_or_default()
     }
 
     /// Returns the problem that keeps this nimbus from following the leader's log, or, as the
@@ -67,18 +67,18 @@ impl Handle {
     /// # Errors
     /// [`Refusal::NotLeading`]; [`Refusal::NoMetrics`] if a retry may succeed;
     /// [`Refusal::BadOption`] if a retry cannot succeed.
-    pub async fn register_metrics(&self, body: Bytes) -> Result<RegisterAnswer, Refusal> {
+    pub async fn register_metrics(&self, body: Bytes) -> Result<RegisterResponse, Refusal> {
         Ok(self.metrics_service()?.register(body).await?)
     }
 
-    /// Ingests `body`, a [`stormkeeper_metrics::Contribution`].
+    /// Ingests `body`, a [`stormkeeper_metrics::MetricBatch`].
     ///
     /// # Errors
     /// [`Refusal::NotLeading`]; [`Refusal::BadOption`] if the body is no metric batch.
-    pub async fn ingest_metrics(&self, body: Bytes) -> Result<ContributeAnswer, Refusal> {
+    pub async fn ingest_metrics(&self, body: Bytes) -> Result<IngestResponse, Refusal> {
         match self.metrics_service() {
             Ok(measure) => Ok(measure.ingest(body).await?),
-            Err(refusal) => Ok(ContributeAnswer::NotNow { reason: refusal.to_string() }),
+            Err(refusal) => Ok(IngestResponse::RetryLater { reason: refusal.to_string() }),
         }
     }
 
@@ -103,7 +103,7 @@ impl Handle {
     /// # Errors
     /// [`Refusal::NoMetrics`] if the store is not open, or this nimbus is not the leader that the
     /// query names.
-    pub async fn metrics_log(&self, query: LogQuery) -> Result<(LogPage, Position), Refusal> {
+    pub async fn metrics_log(&self, query: LogQuery) -> Result<(LogPage, LogPosition), Refusal> {
         Ok(self.metrics_service()?.log_after(query).await?)
     }
 
@@ -125,7 +125,7 @@ impl Handle {
         Ok((measure.checkpoint().await?, measure.tasks()))
     }
 
-    fn metrics_service(&self) -> Result<&Measure, Refusal> {
+    fn metrics_service(&self) -> Result<&MetricsService, Refusal> {
         let none = || Refusal::NoMetrics { reason: "this nimbus has no metrics (local mode)".to_owned() };
         self.measure.as_ref().ok_or_else(none)
     }

@@ -20,12 +20,12 @@ use stormkeeper_api_types::blobs::BlobPeers;
 use stormkeeper_coordination::{
     cluster::{
         observer::{Observation, Observer},
-        record::{Leader, Storm},
+        record::{Leader, TopologyRecord},
         store::Store,
     },
     tree::TreePath,
 };
-use stormkeeper_metrics_service::Measure;
+use stormkeeper_metrics_service::MetricsService;
 use stormkeeper_model::{
     BlobKey, HostName, NimbusId, Term, Timestamp, TopologyId, TopologyName, clock::Clock,
     status::TopologyStatus,
@@ -48,7 +48,7 @@ pub struct Handle {
     pub(super) client: Arc<dyn BlobPeers>,
     pub(super) status: watch::Receiver<LeaderStatus>,
     pub(super) commands: watch::Receiver<Option<mpsc::Sender<Command>>>,
-    pub(super) measure: Option<Measure>,
+    pub(super) measure: Option<MetricsService>,
 }
 
 /// Request to run a topology.
@@ -150,7 +150,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`Refusal`]; a rejected submit leaves nothing behind.
-    pub async fn submit(&self, submission: Submission) -> Result<(TopologyId, Storm), Refusal> {
+    pub async fn submit(&self, submission: Submission) -> Result<(TopologyId, TopologyRecord), Refusal> {
         let commands = self.commands()?;
         let Submission { name, blob, owner, by, status } = submission;
         self.obtain(&blob, None).await?;
@@ -175,7 +175,7 @@ impl Handle {
         topology: &str,
         change: Change,
         by: Option<String>,
-    ) -> Result<(TopologyId, Storm), Refusal> {
+    ) -> Result<(TopologyId, TopologyRecord), Refusal> {
         let commands = self.commands()?;
         let topology = topology.to_owned();
         self.command(&commands, |reply| Command::Change { topology, change, by, reply }).await

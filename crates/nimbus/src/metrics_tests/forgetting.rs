@@ -6,7 +6,7 @@ use stormkeeper_metrics_service::plugin::QueryError;
 #[tokio::test]
 async fn metas_of_a_removed_topology_are_deleted_everywhere_and_of_a_running_topology_nowhere() {
     let cluster = Cluster::new().await;
-    let (leader, follower) = cluster.two(PACE).await;
+    let (leader, follower) = cluster.two(INTERVALS).await;
     let topology = submit(&leader, "wc").await;
     register(&leader, &topology).await.expect("taken");
     follower.until_caught_up_with(&leader).await;
@@ -15,7 +15,7 @@ async fn metas_of_a_removed_topology_are_deleted_everywhere_and_of_a_running_top
     let client = measure.query_client();
     wait_until("the topology runs in the view", LONG, || async {
         let view = leader.handle().observation().expect("read").view;
-        if view.storms.contains_key(&topology) { Ok(()) } else { Err("not yet".to_owned()) }
+        if view.topologies.contains_key(&topology) { Ok(()) } else { Err("not yet".to_owned()) }
     })
     .await;
     let refused = client.delete_metas(&topology, &[id]).await.expect_err("the topology runs");
@@ -31,7 +31,7 @@ async fn metas_of_a_removed_topology_are_deleted_everywhere_and_of_a_running_top
     wait_until("the topology is gone", LONG, || async {
         cluster.clock.turn(Duration::from_secs(1));
         let view = leader.handle().observation().expect("read").view;
-        if view.storms.contains_key(&topology) { Err("it is there".to_owned()) } else { Ok(()) }
+        if view.topologies.contains_key(&topology) { Err("it is there".to_owned()) } else { Ok(()) }
     })
     .await;
     // The API of a follower forwards the request to the leader.
@@ -46,6 +46,6 @@ async fn metas_of_a_removed_topology_are_deleted_everywhere_and_of_a_running_top
     follower.until_caught_up_with(&leader).await;
     assert_eq!(metas(&follower, &topology).await, []);
     client.delete_metas(&topology, &[id]).await.expect("a repeated request changes nothing");
-    let answer = contribute(&leader, &contribution(&topology, cluster.minute(), 1, 3)).await;
-    assert!(matches!(answer, ContributeAnswer::NotNow { .. }), "{answer:?}");
+    let answer = ingest(&leader, &batch(&topology, cluster.minute(), 1, 3)).await;
+    assert!(matches!(answer, IngestResponse::RetryLater { .. }), "{answer:?}");
 }

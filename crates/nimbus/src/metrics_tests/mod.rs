@@ -35,29 +35,30 @@ use stormkeeper_coordination::{
     },
     tree::{CreateMode, Tree, memory::MemoryTree},
 };
-use stormkeeper_metric_store::Archive;
+use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::name::NIMBUS;
 use stormkeeper_metrics::{
-    Contribution, MetricId, MetricName, MetricType, Minute, Point, Subject, Window,
-    contribution::Cuts,
+    MetricBatch, MetricId, MetricName, MetricType, Minute, Point, Subject, Window,
+    batch::SequenceRange,
     point,
     protocol::{
-        Claim, ContributeAnswer, Meta, MetaQuery, NAMES_MAX, RegisterAnswer, RegisterRequest, Registered,
+        IngestResponse, MetaQuery, MetricMeta, NAMES_MAX, RegisterRequest, RegisterResponse, Registered,
+        Registration,
     },
 };
 use stormkeeper_metrics_service::{
-    ExporterActivity, MetricOptions, Pace, ReplicaState, plugin::MetricUploader,
+    ExporterActivity, Intervals, MetricOptions, ReplicaState, plugin::MetricExporter,
 };
+use stormkeeper_model::{LogPosition, Term, TopologyId, clock::Clock};
 use stormkeeper_model::{Port, Timestamp, status::TopologyStatus, test_support::lines_and_count};
-use stormkeeper_model::{Position, Term, TopologyId, clock::Clock};
 use stormkeeper_runtime::test_support::wait_until;
-use stormkeeper_topology_package::package::{self as bundle, Bundle};
+use stormkeeper_topology_package::package::{self, TopologyPackage};
 use tokio_util::sync::CancellationToken;
 
 const LONG: Duration = Duration::from_secs(60);
 
 /// Short intervals, with time enough for answers on a busy machine.
-const PACE: Pace = Pace {
+const INTERVALS: Intervals = Intervals {
     reopen: Duration::from_millis(100),
     fetch_idle: Duration::from_millis(30),
     fetch_lagging: Duration::from_millis(10),
@@ -94,11 +95,11 @@ impl One {
         self.running.stopped().await.expect("told to stop");
     }
 
-    fn archive(&self) -> Archive {
+    fn archive(&self) -> MetricStore {
         self.handle().metrics().expect("open")
     }
 
-    async fn until_open(&self) -> Archive {
+    async fn until_open(&self) -> MetricStore {
         wait_until("the archive is open", LONG, || async {
             self.handle().metrics().map_err(|refusal| refusal.to_string())
         })
@@ -123,7 +124,7 @@ impl One {
     }
 
     /// Waits until this leader has published a high watermark at or after `at`.
-    async fn until_committed(&self, at: Position) {
+    async fn until_committed(&self, at: LogPosition) {
         wait_until("the entry is committed", LONG, || async {
             let status = self.handle().metrics_status().await;
             if status.high_watermark >= at { Ok(()) } else { Err(format!("{status:?}")) }
@@ -161,11 +162,15 @@ impl Cluster {
         Self { server, tree, clock, dir: tempfile::tempdir().expect("a directory") }
     }
 
-    fn options(&self, name: &str, pace: Pace) -> nimbus::Options {
+    fn options(&self, name: &str, intervals: Intervals) -> nimbus::Options {
         nimbus::Options {
             candidate_grace: Duration::ZERO,
             replication: nimbus::options::Replication { min_count: Some(1), wait: None },
-            metrics: Some(MetricOptions { names_per_topology_max: 1000, pace, ..MetricOptions::of_test() }),
+            metrics: Some(MetricOptions {
+                names_per_topology_max: 1000,
+                intervals,
+                ..MetricOptions::of_test()
+            }),
             ..nimbus::Options::of_test(self.dir.path().join(name))
         }
     }
@@ -177,11 +182,11 @@ impl Cluster {
     }
 
     async fn start(&self, name: &str) -> One {
-        self.start_with(self.options(name, PACE)).await
+        self.start_with(self.options(name, INTERVALS)).await
     }
 
     /// Starts a leader that ingests metrics, and a follower that follows it.
-    async fn two(&self, follower: Pace) -> (One, One) {
+    async fn two(&self, follower: Intervals) -> (One, One) {
         let leader = self.start("a").await;
         leader.until_ingesting().await;
         let follower = self.start_with(self.options("b", follower)).await;
@@ -210,7 +215,8 @@ impl Cluster {
 
 async fn submit(one: &One, name: &str) -> TopologyId {
     let handle = one.handle();
-    let Bundle { key, bytes } = bundle::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed");
+    let TopologyPackage { key, bytes } =
+        package::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed");
     let body = stream::iter([Ok::<_, Infallible>(Bytes::from(bytes))]);
     handle.blobs().put(&key, body).await.expect("stored");
     let status = TopologyStatus::Active;
@@ -225,37 +231,37 @@ fn emitted(topology: &TopologyId) -> (MetricId, MetricName) {
     (MetricId::of(&name.to_string(), 0), name)
 }
 
-async fn register(one: &One, topology: &TopologyId) -> Result<RegisterAnswer, Refusal> {
+async fn register(one: &One, topology: &TopologyId) -> Result<RegisterResponse, Refusal> {
     let (id, name) = emitted(topology);
-    let claims = vec![Claim { name: name.to_string(), id }];
-    let request = RegisterRequest { topology: topology.clone(), claims };
+    let registrations = vec![Registration { name: name.to_string(), id }];
+    let request = RegisterRequest { topology: topology.clone(), registrations };
     let body = rmp_serde::to_vec(&request).expect("a message");
     one.handle().register_metrics(body.into()).await
 }
 
-fn contribution(topology: &TopologyId, minute: Minute, cut: u64, n: u64) -> Contribution {
+fn batch(topology: &TopologyId, minute: Minute, cut: u64, n: u64) -> MetricBatch {
     let point = Point::Counter(point::Counter { count: n });
-    Contribution {
+    MetricBatch {
         topology: topology.clone(),
         minute,
-        cuts: vec![Cuts { worker: "w1".parse().expect("valid"), first: cut, last: cut }],
+        reports: vec![SequenceRange { worker: "w1".parse().expect("valid"), first: cut, last: cut }],
         points: vec![(emitted(topology).0, point)],
     }
 }
 
-async fn contribute(one: &One, contribution: &Contribution) -> ContributeAnswer {
-    let body = rmp_serde::to_vec(contribution).expect("a message");
+async fn ingest(one: &One, batch: &MetricBatch) -> IngestResponse {
+    let body = rmp_serde::to_vec(batch).expect("a message");
     one.handle().ingest_metrics(body.into()).await.expect("answered")
 }
 
-async fn stored(one: &One, contribution: &Contribution) -> (Position, Position) {
-    match self::contribute(one, contribution).await {
-        ContributeAnswer::Stored { at, safe } => (at, safe),
+async fn stored(one: &One, batch: &MetricBatch) -> (LogPosition, LogPosition) {
+    match self::ingest(one, batch).await {
+        IngestResponse::Accepted { at, high_watermark } => (at, high_watermark),
         answer => panic!("{answer:?}"),
     }
 }
 
-async fn metas(one: &One, topology: &TopologyId) -> Vec<Meta> {
+async fn metas(one: &One, topology: &TopologyId) -> Vec<MetricMeta> {
     let query = MetaQuery { topology: topology.clone(), meta: None, after: None, limit: NAMES_MAX };
     one.archive().metas(query).await.expect("read").metas
 }
@@ -263,20 +269,20 @@ async fn metas(one: &One, topology: &TopologyId) -> Vec<Meta> {
 #[tokio::test]
 async fn committed_metrics_survive_on_a_follower_that_leads_next() {
     let cluster = Cluster::new().await;
-    let (leader, follower) = cluster.two(PACE).await;
+    let (leader, follower) = cluster.two(INTERVALS).await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
-    let first = contribution(&topology, minute, 1, 5);
+    let first = batch(&topology, minute, 1, 5);
     assert!(
-        matches!(contribute(&leader, &first).await, ContributeAnswer::Unregistered { ids } if ids.len() == 1)
+        matches!(ingest(&leader, &first).await, IngestResponse::UnknownMetrics { ids } if ids.len() == 1)
     );
     let (id, _) = emitted(&topology);
-    assert_eq!(register(&leader, &topology).await.expect("taken").claims, [Registered::As(id)]);
+    assert_eq!(register(&leader, &topology).await.expect("taken").results, [Registered::Accepted(id)]);
     let (at, _) = stored(&leader, &first).await;
-    assert!(at > Position::default());
+    assert!(at > LogPosition::default());
     follower.until_caught_up_with(&leader).await;
     leader.until_committed(at).await;
-    let (_, safe) = stored(&leader, &first).await;
-    assert!(safe >= at, "{safe:?}");
+    let (_, high_watermark) = stored(&leader, &first).await;
+    assert!(high_watermark >= at, "{high_watermark:?}");
     assert_eq!(follower.count(&topology, minute).await, Some(5), "counted once, and on the follower");
     assert_eq!(leader.handle().metrics_status().await.counts.duplicates, 1);
 
@@ -288,13 +294,13 @@ async fn committed_metrics_survive_on_a_follower_that_leads_next() {
     assert_eq!(follower.count(&topology, minute).await, Some(5));
     assert_eq!(metas(&follower, &topology).await.len(), 1);
     stored(&follower, &first).await;
-    let next = contribution(&topology, minute, 2, 7);
+    let next = batch(&topology, minute, 2, 7);
     let (next_at, _) = stored(&follower, &next).await;
     assert!(next_at > at, "{next_at:?}");
     wait_until("the new leader commits alone", LONG, || async {
         // A repeated batch changes nothing.
-        let (_, safe) = stored(&follower, &next).await;
-        if safe >= next_at { Ok(()) } else { Err(format!("{safe:?}")) }
+        let (_, high_watermark) = stored(&follower, &next).await;
+        if high_watermark >= next_at { Ok(()) } else { Err(format!("{high_watermark:?}")) }
     })
     .await;
     assert_eq!(follower.count(&topology, minute).await, Some(12));
@@ -310,18 +316,18 @@ async fn committed_metrics_survive_on_a_follower_that_leads_next() {
 #[tokio::test]
 async fn metas_that_differ_in_content_only_are_replaced_by_the_leaders() {
     let cluster = Cluster::new().await;
-    let (leader, follower) = cluster.two(PACE).await;
+    let (leader, follower) = cluster.two(INTERVALS).await;
     let topology = submit(&leader, "wc").await;
     register(&leader, &topology).await.expect("taken");
     follower.until_caught_up_with(&leader).await;
     wait_until("the fingerprints of the metas are published", LONG, || async {
         let view = follower.handle().observation().expect("read").view;
-        let told = view.metrics.get(&topology).map(|told| told.value.clone());
+        let told = view.metric_fingerprints.get(&topology).map(|told| told.value.clone());
         if told.as_ref().is_some_and(|told| told.count == 1) { Ok(()) } else { Err(format!("{told:?}")) }
     })
     .await;
     let good = metas(&follower, &topology).await;
-    let bad = vec![Meta { id: MetricId(77), name: good[0].name.clone() }];
+    let bad = vec![MetricMeta { id: MetricId(77), name: good[0].name.clone() }];
     follower.archive().replace_metas(&topology, bad.clone()).await.expect("replaced");
     wait_until("the follower has the leader's metas again", LONG, || async {
         let now = metas(&follower, &topology).await;
@@ -383,9 +389,9 @@ async fn nimbus_without_a_metric_store_runs_and_reports_why() {
         closed.filter(|reason| reason.contains("metrics archive")).ok_or("nothing".to_owned())
     })
     .await;
-    let answer = contribute(&one, &contribution(&topology, cluster.minute(), 1, 1)).await;
+    let answer = ingest(&one, &batch(&topology, cluster.minute(), 1, 1)).await;
     assert!(
-        matches!(&answer, ContributeAnswer::NotNow { reason } if reason.contains("archive")),
+        matches!(&answer, IngestResponse::RetryLater { reason } if reason.contains("archive")),
         "{answer:?}"
     );
     let refused = register(&one, &topology).await.expect_err("the store is not open");
@@ -393,31 +399,31 @@ async fn nimbus_without_a_metric_store_runs_and_reports_why() {
     std::fs::remove_file(dir.join("metrics")).expect("removed");
     one.until_ingesting().await;
     register(&one, &topology).await.expect("taken");
-    stored(&one, &contribution(&topology, cluster.minute(), 1, 1)).await;
+    stored(&one, &batch(&topology, cluster.minute(), 1, 1)).await;
 }
 
 #[tokio::test]
 async fn only_the_leader_ingests_metrics_and_only_of_known_topologies() {
     let cluster = Cluster::new().await;
-    let (leader, follower) = cluster.two(PACE).await;
+    let (leader, follower) = cluster.two(INTERVALS).await;
     let post = async |one: &One, route: &str, body: Vec<u8>| {
         let url = format!("http://{}/api/v1/metrics/{route}", one.handle().api());
         let client = reqwest::Client::builder().no_proxy().build().expect("made");
         let response = client.post(url).body(body).send().await.expect("answered");
         (response.status().as_u16(), response.bytes().await.expect("a body").to_vec())
     };
-    let unknown = contribution(&"none-1-1".parse().expect("valid"), cluster.minute(), 1, 1);
+    let unknown = batch(&"none-1-1".parse().expect("valid"), cluster.minute(), 1, 1);
     let body = rmp_serde::to_vec(&unknown).expect("a message");
-    let (status, said) = post(&follower, "contribute", body.clone()).await;
+    let (status, said) = post(&follower, "ingest", body.clone()).await;
     assert_eq!((status, String::from_utf8_lossy(&said).contains("no_leader")), (503, true));
-    let (status, said) = post(&leader, "contribute", body).await;
-    let answer: ContributeAnswer = rmp_serde::from_slice(&said).expect("an answer");
+    let (status, said) = post(&leader, "ingest", body).await;
+    let answer: IngestResponse = rmp_serde::from_slice(&said).expect("an answer");
     assert!(
-        matches!(&answer, ContributeAnswer::NotNow { reason } if reason.contains("none-1-1")),
+        matches!(&answer, IngestResponse::RetryLater { reason } if reason.contains("none-1-1")),
         "{answer:?}"
     );
     assert_eq!(status, 200);
-    let (status, said) = post(&leader, "contribute", b"garbage".to_vec()).await;
+    let (status, said) = post(&leader, "ingest", b"garbage".to_vec()).await;
     assert_eq!((status, String::from_utf8_lossy(&said).contains("not the message expected")), (400, true));
     let counts = leader.handle().metrics_status().await.counts;
     assert_eq!((counts.undecodable, counts.retry_later, counts.batches), (1, 1, 0));
@@ -436,10 +442,10 @@ async fn only_the_leader_ingests_metrics_and_only_of_known_topologies() {
     wait_until("the topology is gone", LONG, || async {
         cluster.clock.turn(Duration::from_secs(1));
         let view = leader.handle().observation().expect("read").view;
-        if view.storms.contains_key(&topology) { Err("it is there".to_owned()) } else { Ok(()) }
+        if view.topologies.contains_key(&topology) { Err("it is there".to_owned()) } else { Ok(()) }
     })
     .await;
-    stored(&leader, &contribution(&topology, cluster.minute(), 1, 3)).await;
+    stored(&leader, &batch(&topology, cluster.minute(), 1, 3)).await;
     let history = wait_until("the end is recorded", LONG, || async {
         let history = leader.archive().history(None, 10).await.expect("read");
         match history.iter().find(|entry| entry.topology == topology) {

@@ -18,11 +18,11 @@ async fn discarded_metrics_that_return_too_late_are_quarantined_and_reported() {
     cluster.clock.turn(Duration::from_secs(601));
     second.until_ingesting().await;
     register(&second, &topology).await.expect("taken");
-    stored(&second, &contribution(&topology, minute, 2, 2)).await;
+    stored(&second, &batch(&topology, minute, 2, 2)).await;
     let record = record(&cluster).await;
-    let given_up = record.given_up.expect("the unclean takeover is recorded");
-    assert_eq!(given_up.after, Position::default());
-    assert!(given_up.through >= at && record.lacks(at), "{record:?}");
+    let unclean_takeover = record.unclean_takeover.expect("the unclean takeover is recorded");
+    assert_eq!(unclean_takeover.log_end, LogPosition::default());
+    assert!(unclean_takeover.discarded_through >= at && record.may_hold_discarded(at), "{record:?}");
     let events = wait_until("the event is there", LONG, || async {
         let view = second.handle().observation().expect("read").view;
         let told = view.events.values().filter(|event| event.event == EventKind::MetricsLost);
@@ -40,7 +40,7 @@ async fn discarded_metrics_that_return_too_late_are_quarantined_and_reported() {
     let aside = self::aside(&first).await;
     assert!(matches!(&aside[..], [dir] if dir.join("CURRENT").exists()), "{aside:?}");
     // From here on the first nimbus follows by the log.
-    stored(&second, &contribution(&topology, minute, 3, 1)).await;
+    stored(&second, &batch(&topology, minute, 3, 1)).await;
     first.until_caught_up_with(&second).await;
     assert_eq!(first.count(&topology, minute).await, Some(3));
     assert_eq!(first.handle().metrics_status().await.counts.checkpoints, 1);
@@ -48,7 +48,7 @@ async fn discarded_metrics_that_return_too_late_are_quarantined_and_reported() {
     // A leader that has fetched the log keeps the record of the unclean takeover.
     second.stop().await;
     first.until_ingesting().await;
-    assert_eq!(self::record(&cluster).await.given_up, record.given_up);
+    assert_eq!(self::record(&cluster).await.unclean_takeover, record.unclean_takeover);
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn new_leader_quarantines_its_discarded_metrics_when_it_fetches_committed_
     cluster.clock.turn(Duration::from_secs(601));
     second.until_ingesting().await;
     register(&second, &topology).await.expect("taken");
-    let (next, _) = stored(&second, &contribution(&topology, minute, 2, 2)).await;
+    let (next, _) = stored(&second, &batch(&topology, minute, 2, 2)).await;
     second.until_committed(next).await;
     second.stop().await;
     // The second log is committed since; but the quarantine of the first nimbus is full.
@@ -95,7 +95,7 @@ async fn new_leader_quarantines_its_discarded_metrics_when_it_fetches_committed_
     second.until_caught_up_with(&first).await;
     assert_eq!(aside(&second).await, Vec::<PathBuf>::new());
     assert_eq!(
-        record(&cluster).await.given_up.map(|it| it.term),
+        record(&cluster).await.unclean_takeover.map(|it| it.term),
         Some(Term(2)),
         "no further takeover is unclean"
     );

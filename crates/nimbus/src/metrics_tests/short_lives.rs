@@ -41,7 +41,8 @@ async fn live(cluster: &Cluster, one: &One, name: &str) -> TopologyId {
 #[tokio::test]
 async fn topology_that_lived_between_two_views_is_recorded_once() {
     let cluster = Cluster::new().await;
-    let leader = cluster.start_with(cluster.options("a", Pace { record_pause: GATHER, ..PACE })).await;
+    let leader =
+        cluster.start_with(cluster.options("a", Intervals { record_pause: GATHER, ..INTERVALS })).await;
     leader.until_ingesting().await;
     let mut n = 0;
     let topology = loop {

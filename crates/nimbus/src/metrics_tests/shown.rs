@@ -17,7 +17,7 @@ async fn shown(asked: &One, of: &One) -> NimbusSummary {
 #[tokio::test]
 async fn every_nimbus_shows_an_unopened_metric_store_and_the_lag_it_knows() {
     let cluster = Cluster::new().await;
-    let (leader, follower) = cluster.two(PACE).await;
+    let (leader, follower) = cluster.two(INTERVALS).await;
     let dir = cluster.dir.path().join("c");
     std::fs::create_dir_all(&dir).expect("made");
     // A file in place of the directory.
@@ -28,7 +28,7 @@ async fn every_nimbus_shows_an_unopened_metric_store_and_the_lag_it_knows() {
             let view = asked.handle().observation().expect("read").view;
             let is_listed = view.nimbuses.contains_key(broken.handle().id());
             let summary = if is_listed { Some(shown(asked, &broken).await) } else { None };
-            match summary.as_ref().and_then(|summary| summary.metrics_closed.as_ref()) {
+            match summary.as_ref().and_then(|summary| summary.metric_store_error.as_ref()) {
                 Some(reason) if reason.contains("c/metrics") => Ok(()),
                 _ => Err(format!("{summary:?}")),
             }
@@ -43,7 +43,7 @@ async fn every_nimbus_shows_an_unopened_metric_store_and_the_lag_it_knows() {
     for (asked, of) in [(&leader, &leader), (&leader, &follower), (&follower, &follower)] {
         wait_until("the nimbus is shown as caught up", LONG, || async {
             let summary = shown(asked, of).await;
-            let is_so = summary.metrics_behind == Some(0) && summary.metrics_closed.is_none();
+            let is_so = summary.metrics_behind == Some(0) && summary.metric_store_error.is_none();
             if is_so { Ok(()) } else { Err(format!("{summary:?}")) }
         })
         .await;
@@ -53,7 +53,7 @@ async fn every_nimbus_shows_an_unopened_metric_store_and_the_lag_it_knows() {
     std::fs::remove_file(dir.join("metrics")).expect("removed");
     wait_until("the store is shown as open", LONG, || async {
         let summary = shown(&follower, &broken).await;
-        if summary.metrics_closed.is_none() { Ok(()) } else { Err(format!("{summary:?}")) }
+        if summary.metric_store_error.is_none() { Ok(()) } else { Err(format!("{summary:?}")) }
     })
     .await;
 }
@@ -61,7 +61,7 @@ async fn every_nimbus_shows_an_unopened_metric_store_and_the_lag_it_knows() {
 #[tokio::test]
 async fn follower_with_missing_entries_is_shown_as_lagging() {
     let cluster = Cluster::new().await;
-    let slow = Pace { fetch_idle: LONG * 60, fetch_lagging: LONG * 60, ..PACE };
+    let slow = Intervals { fetch_idle: LONG * 60, fetch_lagging: LONG * 60, ..INTERVALS };
     let (leader, follower) = cluster.two(slow).await;
     wait_until("the leader has a fetch of the follower", LONG, || async {
         let summary = shown(&leader, &follower).await;

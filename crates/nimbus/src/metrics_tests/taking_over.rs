@@ -2,7 +2,7 @@
 
 use super::*;
 use stormkeeper_coordination::{
-    cluster::archive::ArchiveRecord,
+    cluster::metric_log::MetricLogState,
     tree::{
         SessionId,
         faulty::{FaultPlan, FaultyTree, Rates},
@@ -14,15 +14,15 @@ use stormkeeper_metrics::protocol::{LogPage, LogQuery};
 async fn entries_of_a_follower_with_a_diverged_log_are_not_committed() {
     let cluster = Cluster::new().await;
     // The test sends the queries of the follower.
-    let silent = Pace { fetch_idle: 100 * LONG, fetch_lagging: 100 * LONG, ..PACE };
+    let silent = Intervals { fetch_idle: 100 * LONG, fetch_lagging: 100 * LONG, ..INTERVALS };
     let (leader, follower) = cluster.two(silent).await;
     let topology = submit(&leader, "wc").await;
     register(&leader, &topology).await.expect("taken");
-    let (at, _) = stored(&leader, &contribution(&topology, cluster.minute(), 1, 5)).await;
+    let (at, _) = stored(&leader, &batch(&topology, cluster.minute(), 1, 5)).await;
     let term = follower.handle().leader().expect("it leads").term;
-    let ask = async |leads: Option<Term>, has: Position| {
+    let ask = async |leads: Option<Term>, has: LogPosition| {
         let nimbus = follower.handle().id().clone();
-        let query = LogQuery { nimbus, term: has.term, seq: has.seq, max_bytes: 1, leads };
+        let query = LogQuery { nimbus, term: has.term, index: has.index, max_bytes: 1, leader_term: leads };
         leader.handle().metrics_log(query).await.map(|(page, _)| page)
     };
     let status = async || leader.handle().metrics_status().await;
@@ -32,14 +32,14 @@ async fn entries_of_a_follower_with_a_diverged_log_are_not_committed() {
     assert!(status().await.high_watermark < at);
     ask(Some(term), at).await.expect("answered");
     leader.until_committed(at).await;
-    let elsewhere = Position { term: at.term + 1, ..at };
+    let elsewhere = LogPosition { term: at.term + 1, ..at };
     assert_eq!(ask(Some(term), elsewhere).await.expect("answered"), LogPage::Diverged);
     let followers = status().await.followers;
-    assert_eq!(followers[follower.handle().id()], Position::default());
+    assert_eq!(followers[follower.handle().id()], LogPosition::default());
     // A committed entry stays committed; a later entry needs a follower with the right log.
-    let (next, safe) = stored(&leader, &contribution(&topology, cluster.minute(), 2, 5)).await;
+    let (next, safe) = stored(&leader, &batch(&topology, cluster.minute(), 2, 5)).await;
     assert_eq!(safe, at);
-    ask(Some(term), Position { seq: next.seq + 1, ..next }).await.expect("answered");
+    ask(Some(term), LogPosition { index: next.index + 1, ..next }).await.expect("answered");
     assert_eq!(status().await.high_watermark, at);
     ask(Some(term), next).await.expect("answered");
     leader.until_committed(next).await;
@@ -49,11 +49,12 @@ async fn entries_of_a_follower_with_a_diverged_log_are_not_committed() {
 async fn uncommitted_batch_is_counted_once_when_it_is_sent_again() {
     let cluster = Cluster::new().await;
     // Nor does the follower fetch the metas separately.
-    let slow = Pace { fetch_idle: LONG * 60, fetch_lagging: LONG * 60, check_metas: LONG * 60, ..PACE };
+    let slow =
+        Intervals { fetch_idle: LONG * 60, fetch_lagging: LONG * 60, check_metas: LONG * 60, ..INTERVALS };
     let (leader, follower) = cluster.two(slow).await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
     register(&leader, &topology).await.expect("taken");
-    let first = contribution(&topology, minute, 1, 5);
+    let first = batch(&topology, minute, 1, 5);
     let (at, safe) = stored(&leader, &first).await;
     assert!(safe < at, "{safe:?} {at:?}");
     // From here on the next leader cannot reach the first one.
@@ -72,8 +73,8 @@ async fn uncommitted_batch_is_counted_once_when_it_is_sent_again() {
     std::fs::remove_dir_all(dir).expect("removed");
     follower.until_ingesting().await;
     assert_eq!(follower.count(&topology, minute).await, None, "this test is about a lost batch");
-    let answer = contribute(&follower, &first).await;
-    assert!(matches!(answer, ContributeAnswer::Unregistered { .. }), "{answer:?}");
+    let answer = ingest(&follower, &first).await;
+    assert!(matches!(answer, IngestResponse::UnknownMetrics { .. }), "{answer:?}");
     register(&follower, &topology).await.expect("taken");
     stored(&follower, &first).await;
     stored(&follower, &first).await;
@@ -83,13 +84,13 @@ async fn uncommitted_batch_is_counted_once_when_it_is_sent_again() {
 #[tokio::test]
 async fn new_leader_first_fetches_the_entries_of_another_follower() {
     let cluster = Cluster::new().await;
-    let slow = Pace { fetch_idle: LONG * 60, fetch_lagging: LONG * 60, ..PACE };
+    let slow = Intervals { fetch_idle: LONG * 60, fetch_lagging: LONG * 60, ..INTERVALS };
     let (leader, behind) = cluster.two(slow).await;
     let ahead = cluster.start("c").await;
     ahead.until_open().await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
     register(&leader, &topology).await.expect("taken");
-    let first = contribution(&topology, minute, 1, 5);
+    let first = batch(&topology, minute, 1, 5);
     let (at, _) = stored(&leader, &first).await;
     ahead.until_caught_up_with(&leader).await;
     assert!(behind.archive().position() < at);
@@ -110,12 +111,12 @@ async fn new_leader_first_fetches_the_entries_of_another_follower() {
 }
 
 /// Starts a leader without followers that has committed a count of 5 in one minute.
-pub(super) async fn alone(cluster: &Cluster) -> (One, TopologyId, Position) {
+pub(super) async fn alone(cluster: &Cluster) -> (One, TopologyId, LogPosition) {
     let first = cluster.start("a").await;
     first.until_ingesting().await;
     let topology = submit(&first, "wc").await;
     register(&first, &topology).await.expect("taken");
-    let (at, _) = stored(&first, &contribution(&topology, cluster.minute(), 1, 5)).await;
+    let (at, _) = stored(&first, &batch(&topology, cluster.minute(), 1, 5)).await;
     first.until_committed(at).await;
     (first, topology, at)
 }
@@ -130,8 +131,8 @@ pub(super) async fn waits(one: &One) -> String {
     .await
 }
 
-pub(super) async fn record(cluster: &Cluster) -> ArchiveRecord {
-    Store::new(cluster.server.connect()).archive().await.expect("readable").expect("written")
+pub(super) async fn record(cluster: &Cluster) -> MetricLogState {
+    Store::new(cluster.server.connect()).metric_log_state().await.expect("readable").expect("written")
 }
 
 /// Waits until the metrics of `one` count one replacement of the database by a checkpoint.
@@ -159,7 +160,7 @@ async fn leader_that_is_missing_committed_entries_waits_for_the_replica_that_has
     let (first, topology, at) = alone(&cluster).await;
     let (minute, id) = (cluster.minute(), first.handle().id().clone());
     assert_eq!(
-        (record(&cluster).await.safe >= at, record(&cluster).await.holders),
+        (record(&cluster).await.high_watermark >= at, record(&cluster).await.in_sync_replicas),
         (true, [id.clone()].into())
     );
     first.stop().await;
@@ -168,11 +169,11 @@ async fn leader_that_is_missing_committed_entries_waits_for_the_replica_that_has
     assert!(said.contains(&format!("waiting for {id} until")), "{said}");
     assert_eq!(second.handle().metrics_trouble(), Some(said));
     assert!(matches!(
-        contribute(&second, &contribution(&topology, minute, 2, 2)).await,
-        ContributeAnswer::NotNow { .. }
+        ingest(&second, &batch(&topology, minute, 2, 2)).await,
+        IngestResponse::RetryLater { .. }
     ));
     assert_eq!(second.handle().metrics_behind().get(second.handle().id()), None, "its lag is unknown");
-    let query = LogQuery { nimbus: id, term: at.term, seq: at.seq, max_bytes: 1, leads: None };
+    let query = LogQuery { nimbus: id, term: at.term, index: at.index, max_bytes: 1, leader_term: None };
     second.handle().metrics_log(query).await.expect_err("a nimbus that takes over serves no log");
     second.handle().metrics_checkpoint().await.expect_err("nor a checkpoint");
     // Shorter than the takeover grace.
@@ -182,8 +183,8 @@ async fn leader_that_is_missing_committed_entries_waits_for_the_replica_that_has
     second.until_ingesting().await;
     assert_eq!(second.handle().metrics_status().await.problem, None);
     assert_eq!(second.count(&topology, minute).await, Some(5));
-    stored(&second, &contribution(&topology, minute, 1, 5)).await;
-    let (next, _) = stored(&second, &contribution(&topology, minute, 2, 2)).await;
+    stored(&second, &batch(&topology, minute, 1, 5)).await;
+    let (next, _) = stored(&second, &batch(&topology, minute, 2, 2)).await;
     first.until_caught_up_with(&second).await;
     second.until_committed(next).await;
     assert_eq!(first.count(&topology, minute).await, Some(7));
@@ -191,7 +192,7 @@ async fn leader_that_is_missing_committed_entries_waits_for_the_replica_that_has
     assert_eq!((aside(&first).await, aside(&second).await), (Vec::new(), Vec::new()));
     let ids = [&first, &second].map(|one| one.handle().id().clone());
     let record = record(&cluster).await;
-    assert_eq!((record.holders, record.given_up), (ids.into(), None));
+    assert_eq!((record.in_sync_replicas, record.unclean_takeover), (ids.into(), None));
 }
 
 #[tokio::test]
@@ -206,10 +207,10 @@ async fn partitioned_leader_commits_nothing_and_the_next_leader_has_every_commit
     let second = cluster.start("b").await;
     waits(&second).await;
     // The first leader has not noticed, and a worker can still reach it.
-    let late = contribution(&topology, minute, 2, 2);
+    let late = batch(&topology, minute, 2, 2);
     let (at, said) = stored(&first, &late).await;
     assert!(said < at && said >= safe, "{said} {at}");
-    assert!(record(&cluster).await.safe < at);
+    assert!(record(&cluster).await.high_watermark < at);
     cluster.server.reconnect(session);
     second.until_ingesting().await;
     first.until_caught_up_with(&second).await;
@@ -219,7 +220,7 @@ async fn partitioned_leader_commits_nothing_and_the_next_leader_has_every_commit
         assert_eq!(one.count(&topology, minute).await, Some(7));
         assert_eq!(aside(one).await, Vec::<PathBuf>::new());
     }
-    assert_eq!(record(&cluster).await.given_up, None);
+    assert_eq!(record(&cluster).await.unclean_takeover, None);
 }
 
 /// Two nimbuses whose logs have diverged.
@@ -243,7 +244,7 @@ async fn parted(cluster: &Cluster) -> Parted {
     cluster.server.disconnect(session);
     // Without a follower that fetches the next entry: the second nimbus has no time to fetch it.
     second.stop().await;
-    let (late, said) = stored(&first, &contribution(&topology, cluster.minute(), 2, 2)).await;
+    let (late, said) = stored(&first, &batch(&topology, cluster.minute(), 2, 2)).await;
     assert!(said < late, "{said}");
     cluster.server.expire(session);
     let second = cluster.start("b").await;
@@ -257,8 +258,8 @@ async fn uncommitted_entries_are_deleted_when_the_log_has_diverged() {
     let cluster = Cluster::new().await;
     let Parted { first, session, second, topology } = parted(&cluster).await;
     let minute = cluster.minute();
-    stored(&second, &contribution(&topology, minute, 2, 2)).await;
-    stored(&second, &contribution(&topology, minute, 3, 1)).await;
+    stored(&second, &batch(&topology, minute, 2, 2)).await;
+    stored(&second, &batch(&topology, minute, 3, 1)).await;
     cluster.server.reconnect(session);
     first.until_caught_up_with(&second).await;
     assert_eq!(first.count(&topology, minute).await, Some(8));
@@ -272,20 +273,20 @@ async fn deposed_leader_replaces_no_database() {
     let cluster = Cluster::new().await;
     let Parted { first, session, second, topology } = parted(&cluster).await;
     let minute = cluster.minute();
-    let (at, _) = stored(&second, &contribution(&topology, minute, 3, 3)).await;
+    let (at, _) = stored(&second, &batch(&topology, minute, 3, 3)).await;
     second.until_committed(at).await;
     second.stop().await;
     cluster.server.reconnect(session);
     waits(&first).await;
     // Another nimbus led for a moment and discarded everything: the first log must be quarantined.
     let record = record(&cluster).await;
-    assert!(!record.lacks(first.archive().position()), "{record:?}");
+    assert!(!record.may_hold_discarded(first.archive().position()), "{record:?}");
     let other = "c".parse().expect("valid");
-    let record = record.give_up(&other, Term(4), Position::default(), cluster.clock.now());
+    let record = record.record_unclean_takeover(&other, Term(4), LogPosition::default(), cluster.clock.now());
     let election = record::Election { term: Term(4), nimbus: other };
     let version = cluster.tree.set(&layout::term(), &record::encode(&election), None).await.expect("written");
     assert_eq!(version.0, 4);
-    cluster.tree.set(&layout::archive(), &record::encode(&record), None).await.expect("written");
+    cluster.tree.set(&layout::metric_log(), &record::encode(&record), None).await.expect("written");
     let second = cluster.start("b").await;
     wait_until("the first nimbus leads another term", LONG, || async {
         let leader = first.handle().leader();
@@ -333,11 +334,11 @@ async fn unreadable_high_watermark_costs_no_wait_and_no_metrics() {
     let (first, topology, _) = alone(&cluster).await;
     let minute = cluster.minute();
     first.stop().await;
-    cluster.tree.set(&layout::archive(), b"garbage", None).await.expect("written");
+    cluster.tree.set(&layout::metric_log(), b"garbage", None).await.expect("written");
     let second = cluster.start("b").await;
     second.until_ingesting().await;
     register(&second, &topology).await.expect("taken");
-    stored(&second, &contribution(&topology, minute, 2, 2)).await;
+    stored(&second, &batch(&topology, minute, 2, 2)).await;
     let first = cluster.start("a").await;
     first.until_open().await;
     first.until_caught_up_with(&second).await;
@@ -351,19 +352,19 @@ async fn deleted_high_watermark_is_published_again_and_the_local_log_continues()
     let (first, topology, _) = alone(&cluster).await;
     let minute = cluster.minute();
     first.stop().await;
-    cluster.tree.delete(&layout::archive(), None).await.expect("deleted");
+    cluster.tree.delete(&layout::metric_log(), None).await.expect("deleted");
     let first = cluster.start("a").await;
     first.until_ingesting().await;
     assert_eq!(first.count(&topology, minute).await, Some(5));
-    let given_up = record(&cluster).await.given_up.expect("the high watermark was unknown");
-    assert_eq!((given_up.term, given_up.after.term), (Term(2), 1));
-    let (at, _) = stored(&first, &contribution(&topology, minute, 2, 2)).await;
+    let unclean_takeover = record(&cluster).await.unclean_takeover.expect("the high watermark was unknown");
+    assert_eq!((unclean_takeover.term, unclean_takeover.log_end.term), (Term(2), 1));
+    let (at, _) = stored(&first, &batch(&topology, minute, 2, 2)).await;
     first.until_committed(at).await;
     // The record is created again if it is deleted while the leader leads.
-    cluster.tree.delete(&layout::archive(), None).await.expect("deleted");
-    let (at, _) = stored(&first, &contribution(&topology, minute, 3, 2)).await;
+    cluster.tree.delete(&layout::metric_log(), None).await.expect("deleted");
+    let (at, _) = stored(&first, &batch(&topology, minute, 3, 2)).await;
     first.until_committed(at).await;
-    assert!(record(&cluster).await.safe >= at);
+    assert!(record(&cluster).await.high_watermark >= at);
 }
 
 #[tokio::test]
@@ -372,7 +373,7 @@ async fn new_cluster_has_a_high_watermark_from_the_start() {
     let first = cluster.start("a").await;
     first.until_ingesting().await;
     let record = record(&cluster).await;
-    assert_eq!((record.given_up, record.safe.term <= 1), (None, true));
+    assert_eq!((record.unclean_takeover, record.high_watermark.term <= 1), (None, true));
 }
 
 #[tokio::test]
@@ -381,15 +382,16 @@ async fn lost_zookeeper_reply_does_not_hold_back_the_commit() {
     let plan = FaultPlan::seeded(3, Rates { lost_reply: 0.2, ..Rates::default() });
     let tree = FaultyTree::new(cluster.server.connect(), plan);
     let stop = CancellationToken::new();
-    let running = api::start(cluster.options("a", PACE), tree, cluster.clock.clone(), stop.clone()).await;
+    let running =
+        api::start(cluster.options("a", INTERVALS), tree, cluster.clock.clone(), stop.clone()).await;
     let one = One { running: running.expect("started"), stop };
     one.until_ingesting().await;
     let topology: TopologyId = NIMBUS.parse().expect("valid");
     register(&one, &topology).await.expect("taken");
     for cut in 1..=10 {
-        let (at, _) = stored(&one, &contribution(&topology, cluster.minute(), cut, 1)).await;
+        let (at, _) = stored(&one, &batch(&topology, cluster.minute(), cut, 1)).await;
         one.until_committed(at).await;
-        assert!(record(&cluster).await.safe >= at);
+        assert!(record(&cluster).await.high_watermark >= at);
     }
 }
 
@@ -427,12 +429,12 @@ async fn nimbus_that_does_not_follow_stops_holding_back_commits_after_the_maximu
         if view.nimbuses.contains_key(broken.handle().id()) { Ok(()) } else { Err("it does not".to_owned()) }
     })
     .await;
-    let (first, _) = stored(&leader, &contribution(&topology, cluster.minute(), 2, 1)).await;
+    let (first, _) = stored(&leader, &batch(&topology, cluster.minute(), 2, 1)).await;
     cluster.clock.turn(Duration::from_secs(599));
-    let (second, safe) = stored(&leader, &contribution(&topology, cluster.minute(), 3, 1)).await;
+    let (second, safe) = stored(&leader, &batch(&topology, cluster.minute(), 3, 1)).await;
     assert!(safe < first, "{safe} {first}");
     cluster.clock.turn(Duration::from_secs(2));
-    stored(&leader, &contribution(&topology, cluster.minute(), 3, 1)).await;
+    stored(&leader, &batch(&topology, cluster.minute(), 3, 1)).await;
     leader.until_committed(second).await;
 }
 

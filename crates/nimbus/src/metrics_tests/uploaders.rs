@@ -8,9 +8,9 @@ use std::sync::{
 use async_trait::async_trait;
 
 use super::*;
-use stormkeeper_metric_store as archive;
+use stormkeeper_metric_store as metric_store;
 use stormkeeper_metric_store::UploadKey;
-use stormkeeper_metrics_service::plugin::{PayloadSource, Sent, UploadError};
+use stormkeeper_metrics_service::plugin::{ExportError, PayloadSource, Sent};
 
 /// Behaviour of an exporter.
 #[derive(Debug)]
@@ -54,19 +54,19 @@ fn odd(name: &'static str, manner: Manner) -> Arc<Odd> {
 }
 
 #[async_trait]
-impl MetricUploader for Odd {
+impl MetricExporter for Odd {
     fn name(&self) -> &str {
         self.name
     }
 
-    async fn init(&self) -> Result<(), UploadError> {
+    async fn init(&self) -> Result<(), ExportError> {
         if let Manner::Clumsy { init, .. } = &self.manner {
             stumble(init).await;
         }
         Ok(())
     }
 
-    async fn register_metrics(&self, metas: &[Meta]) -> Result<(), UploadError> {
+    async fn register_metrics(&self, metas: &[MetricMeta]) -> Result<(), ExportError> {
         if let Manner::Clumsy { metas, .. } = &self.manner {
             stumble(metas).await;
         }
@@ -74,7 +74,7 @@ impl MetricUploader for Odd {
         Ok(())
     }
 
-    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, UploadError> {
+    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
         match &self.manner {
             Manner::Good | Manner::Clumsy { .. } => {}
             Manner::Panics => panic!("as it should"),
@@ -90,7 +90,7 @@ impl MetricUploader for Odd {
                     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
                 if is_refused {
                     let (url, said) = ("http://x".to_owned(), "full".to_owned());
-                    return Err(UploadError::Answered { url, status: 500, said });
+                    return Err(ExportError::Answered { url, status: 500, said });
                 }
             }
         }
@@ -108,11 +108,11 @@ impl MetricUploader for Odd {
                 None => break,
             }
         }
-        assert!(key.seq > 0);
+        assert!(key.index > 0);
         Ok(sent)
     }
 
-    async fn send_event(&self, _event: &archive::Event) -> Result<(), UploadError> {
+    async fn send_event(&self, _event: &metric_store::Event) -> Result<(), ExportError> {
         if let Manner::Clumsy { events, .. } = &self.manner {
             stumble(events).await;
         }
@@ -137,16 +137,17 @@ async fn faulty_exporter_does_not_affect_the_others() {
     let clumsy = odd("clumsy", Manner::Clumsy { init: zero(), metas: zero(), events: zero() });
     let all = [&good, &panics, &hangs, &blocks, &refuses, &clumsy];
     let short = Duration::from_millis(300);
-    let mut options = cluster.options("a", Pace { export_timeout: short, exporter_call: short, ..PACE });
+    let mut options =
+        cluster.options("a", Intervals { export_timeout: short, exporter_call: short, ..INTERVALS });
     let metrics = options.metrics.as_mut().expect("given");
-    metrics.more_uploaders = all.map(|odd| Arc::clone(odd) as Arc<dyn MetricUploader>).to_vec();
+    metrics.more_exporters = all.map(|odd| Arc::clone(odd) as Arc<dyn MetricExporter>).to_vec();
     let leader = cluster.start_with(options).await;
     leader.until_ingesting().await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
     register(&leader, &topology).await.expect("taken");
     for (cut, n) in [(1, 5), (2, 6)] {
         let minute = minute.plus(u32::try_from(cut).expect("small") - 1);
-        stored(&leader, &contribution(&topology, minute, cut, n)).await;
+        stored(&leader, &batch(&topology, minute, cut, n)).await;
         cluster.clock.turn(Duration::from_secs(61));
     }
     cluster.clock.turn(Duration::from_secs(61));

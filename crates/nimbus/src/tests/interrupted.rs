@@ -83,7 +83,7 @@ async fn finish(cluster: &Cluster, handle: &Handle, story: &Story, n: u64) {
             submit(handle, "wc").await.unwrap_or_else(|refusal| panic!("request {n}: {refusal}"))
         }
     };
-    let storm = store.storm(&id).await.expect("read").expect("there").value;
+    let storm = store.topology_record(&id).await.expect("read").expect("there").value;
     if storm.status != TopologyStatus::Killed {
         cluster.placed(&id).await;
         let tasks = store.tasks(&id).await.expect("read").expect("there");
@@ -129,7 +129,7 @@ async fn life_cut_short_at(n: u64) -> bool {
     finish(&cluster, &successor, &story, n).await;
     let orders = Store::new(Arc::clone(&cluster.tree));
     wait_until("the supervisor assignments are empty", LONG, || async {
-        let orders = orders.orders(&"s0".parse().expect("valid")).await.expect("read");
+        let orders = orders.supervisor_assignments(&"s0".parse().expect("valid")).await.expect("read");
         match orders.is_none_or(|orders| orders.value.topologies.is_empty()) {
             true => Ok(()),
             false => Err(format!("request {n}")),

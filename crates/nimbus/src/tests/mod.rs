@@ -29,10 +29,10 @@ use stormkeeper_model::{
     test_support::lines_and_count, topology::ComponentKind,
 };
 use stormkeeper_runtime::{
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     test_support::wait_until,
 };
-use stormkeeper_topology_package::package::{self as bundle, Bundle};
+use stormkeeper_topology_package::package::{self, TopologyPackage};
 
 const LONG: Duration = Duration::from_secs(600);
 
@@ -60,7 +60,7 @@ impl Cluster {
         let (server, clock, tasks) =
             (MemoryTree::new(), Clock::manual(Timestamp::from_millis(1_000_000)), Tasks::default());
         let turned = clock.clone();
-        tasks.start("clock", Ending::StopsOwner, async move {
+        tasks.start("clock", OnExit::StopOwner, async move {
             loop {
                 tokio::time::sleep(TICK).await;
                 turned.turn(TICK);
@@ -171,7 +171,8 @@ impl Cluster {
 }
 
 async fn put(handle: &Handle, name: &str) -> BlobKey {
-    let Bundle { key, bytes } = bundle::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed");
+    let TopologyPackage { key, bytes } =
+        package::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed");
     let body = stream::iter([Ok::<_, Infallible>(Bytes::from(bytes))]);
     handle.blobs().put(&key, body).await.expect("stored");
     key
@@ -255,7 +256,7 @@ async fn a_rejected_request_leaves_nothing() {
     assert!(matches!(refused, Refusal::InvalidPackage { .. }), "{refused}");
     let mut bad = lines_and_count("wc");
     bad.components.retain(|_, component| component.kind == ComponentKind::Bolt);
-    let Bundle { key, bytes } = bundle::pack(&bad, Vec::new(), 1 << 20).expect("packed");
+    let TopologyPackage { key, bytes } = package::pack(&bad, Vec::new(), 1 << 20).expect("packed");
     handle.blobs().put(&key, stream::iter([Ok::<_, Infallible>(Bytes::from(bytes))])).await.expect("put");
     let refused = handle.submit(submission(key)).await.expect_err("no spout");
     assert!(matches!(&refused, Refusal::InvalidTopology { problems } if problems.len() >= 2), "{refused}");
@@ -360,7 +361,7 @@ async fn deadlines_survive_a_failover() {
     assert!((Duration::from_secs(30)..Duration::from_secs(31)).contains(&took), "{took:?}");
     let store = Store::new(Arc::clone(&cluster.tree));
     let tasks = wait_until("the rebalance is done", LONG, || async {
-        let storm = store.storm(&moved).await.expect("read").expect("there");
+        let storm = store.topology_record(&moved).await.expect("read").expect("there");
         let tasks = store.tasks(&moved).await.expect("read").expect("there");
         if storm.value.pending.is_none() { Ok(tasks.value) } else { Err(format!("{:?}", storm.value)) }
     })
@@ -424,7 +425,8 @@ async fn life_with(plan: FaultPlan) -> u64 {
     handle.change("wc", kill(1), None).await.unwrap_or_else(|refusal| panic!("{what}: {refusal}"));
     wait_until("nothing is left", LONG, || cluster.is_gone(&id)).await;
     wait_until("the supervisor assignments are empty", LONG, || async {
-        let orders = store.orders(&"s0".parse().expect("valid")).await.expect("read").expect("there");
+        let orders =
+            store.supervisor_assignments(&"s0".parse().expect("valid")).await.expect("read").expect("there");
         if orders.value.topologies.is_empty() { Ok(()) } else { Err(format!("{orders:?}")) }
     })
     .await;

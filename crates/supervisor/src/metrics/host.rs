@@ -5,12 +5,12 @@ use std::{path::PathBuf, time::Duration};
 use tracing::{debug, info};
 
 use stormkeeper_metric_shipping::{
-    ingest_client::MetricsClient,
-    sender::{Added, Brought, Delivery, bring},
-    spool::Cut,
+    ingest_client::IngestClient,
+    sender::{Enqueued, FlushOutcome, ReportSender, flush},
+    spool::SpooledReport,
 };
 use stormkeeper_metrics::{
-    Builtin, Leaf, MetricId, MetricName, Minute, Point, Snapshot, Subject, builtin, name::SUPERVISOR,
+    Builtin, Leaf, MetricId, MetricName, MetricReport, Minute, Point, Subject, builtin, name::SUPERVISOR,
     point::Gauge,
 };
 use stormkeeper_model::{
@@ -36,8 +36,8 @@ pub(super) struct HostMetrics {
     dir: PathBuf,
     number: u64,
     before: Option<(Monotonic, Machine)>,
-    delivery: Delivery,
-    client: MetricsClient,
+    delivery: ReportSender,
+    client: IngestClient,
     clock: Clock,
 }
 
@@ -46,7 +46,7 @@ impl HostMetrics {
         host: &str,
         supervisor: &SupervisorId,
         dir: PathBuf,
-        client: MetricsClient,
+        client: IngestClient,
         clock: Clock,
     ) -> Self {
         let topology: TopologyId = SUPERVISOR.parse().expect("it is an id");
@@ -61,7 +61,7 @@ impl HostMetrics {
             dir,
             number: 0,
             before: None,
-            delivery: Delivery::new(topology.clone()),
+            delivery: ReportSender::new(topology.clone()),
             topology,
             client,
             clock,
@@ -77,14 +77,16 @@ impl HostMetrics {
             let left = minute.end().as_millis().saturating_sub(now.as_millis()).max(1);
             tokio::time::sleep(Duration::from_millis(left)).await;
             self.measure(minute).await;
-            self.delivery.ask_again(self.clock.monotonic());
-            if let Brought::NotAll(reason) = bring(&mut self.delivery, &self.client, &self.clock).await {
+            self.delivery.resend_stored(self.clock.monotonic());
+            if let FlushOutcome::Incomplete(reason) =
+                flush(&mut self.delivery, &self.client, &self.clock).await
+            {
                 debug!(
                     reason,
                     "metric reports of this machine are not committed yet; trying again in a minute"
                 );
             }
-            drop(self.delivery.newly_safe());
+            drop(self.delivery.take_committed());
         }
     }
 
@@ -123,10 +125,10 @@ impl HostMetrics {
         self.delivery.learn(&self.launch, &names);
         let number = self.number + 1;
         let (topology, worker, started) = (self.topology.clone(), self.launch.clone(), self.started);
-        let snapshot = Snapshot { topology, worker, number, minute, started, leaves };
-        match self.delivery.add(Cut { first: number, snapshot }) {
-            Added::Taken => self.number = number,
-            added @ (Added::Safe | Added::Nameless(_) | Added::Full) => {
+        let report = MetricReport { topology, worker, number, minute, started, leaves };
+        match self.delivery.add(SpooledReport { first: number, report }) {
+            Enqueued::Queued => self.number = number,
+            added @ (Enqueued::Committed | Enqueued::UnknownNames(_) | Enqueued::Full) => {
                 info!(%minute, ?added, "metric report rejected; discarding this machine's usage of the minute");
             }
         }
@@ -165,7 +167,7 @@ mod tests {
     async fn minutes_without_a_leader_wait_up_to_a_bound() {
         use stormkeeper_coordination::{cluster::store::Store, tree::memory::MemoryTree};
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
-        let client = MetricsClient::new(Store::new(MemoryTree::new().connect())).expect("made");
+        let client = IngestClient::new(Store::new(MemoryTree::new().connect())).expect("made");
         let id = "s".parse().expect("valid");
         let mut host = HostMetrics::new("h", &id, std::env::temp_dir(), client, clock);
         for minute in 0..MINUTES_MAX + 3 {

@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use crate::worker_dir;
 use stormkeeper_metric_shipping::{
-    ingest_client::MetricsClient,
-    sender::{Added, Brought, Delivery, bring},
-    spool::{self as cuts, Cut, Remains, Standing, Taken, remains},
+    ingest_client::IngestClient,
+    sender::{Enqueued, FlushOutcome, ReportSender, flush},
+    spool::{self, Recovered, SpoolLock, SpoolState, SpooledReport, recover},
 };
 use stormkeeper_model::{
     WorkerId,
@@ -34,22 +34,22 @@ const RESEND_PERIOD: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct OrphanReportSender {
     local_dir: PathBuf,
-    client: MetricsClient,
+    client: IngestClient,
     clock: Clock,
     pending: BTreeMap<WorkerId, PendingOrphan>,
 }
 
 #[derive(Debug)]
 struct PendingOrphan {
-    lock: Taken,
-    delivery: Delivery,
+    lock: SpoolLock,
+    delivery: ReportSender,
     // Not in `delivery` yet.
-    unqueued: VecDeque<Cut>,
+    unqueued: VecDeque<SpooledReport>,
     last_resend: Monotonic,
 }
 
 impl OrphanReportSender {
-    pub(super) fn new(local_dir: PathBuf, client: MetricsClient, clock: Clock) -> Self {
+    pub(super) fn new(local_dir: PathBuf, client: IngestClient, clock: Clock) -> Self {
         Self { local_dir, client, clock, pending: BTreeMap::new() }
     }
 
@@ -94,20 +94,20 @@ impl OrphanReportSender {
         };
         let now = self.clock.monotonic();
         if now.since(*last_resend) >= RESEND_PERIOD {
-            delivery.ask_again(now);
+            delivery.resend_stored(now);
             *last_resend = now;
         }
-        enqueue(|cut| delivery.add(cut), unqueued);
-        if let Brought::NotAll(reason) = bring(delivery, &self.client, &self.clock).await {
+        enqueue(|spooled| delivery.add(spooled), unqueued);
+        if let FlushOutcome::Incomplete(reason) = flush(delivery, &self.client, &self.clock).await {
             info!(%worker, reason, "orphaned metric reports are not committed yet; trying again");
             return false;
         }
         // Only this task needs to know which reports are committed.
-        drop(delivery.newly_safe());
+        drop(delivery.take_committed());
         if !unqueued.is_empty() || !delivery.is_empty() {
             return false;
         }
-        match cuts::finish(lock) {
+        match spool::mark_delivered(lock) {
             Ok(()) => {
                 info!(%worker, "all orphaned metric reports of a worker are committed");
                 true
@@ -121,27 +121,27 @@ impl OrphanReportSender {
 }
 
 /// Enqueues the reports that fit. The others are enqueued when there is room.
-fn enqueue(mut add: impl FnMut(Cut) -> Added, unqueued: &mut VecDeque<Cut>) {
-    while let Some(cut) = unqueued.pop_front() {
-        let worker = cut.snapshot.worker.clone();
-        match add(cut.clone()) {
-            Added::Taken | Added::Safe => {}
-            Added::Full => {
-                unqueued.push_front(cut);
+fn enqueue(mut add: impl FnMut(SpooledReport) -> Enqueued, unqueued: &mut VecDeque<SpooledReport>) {
+    while let Some(spooled) = unqueued.pop_front() {
+        let worker = spooled.report.worker.clone();
+        match add(spooled.clone()) {
+            Enqueued::Queued | Enqueued::Committed => {}
+            Enqueued::Full => {
+                unqueued.push_front(spooled);
                 return;
             }
-            Added::Nameless(ids) => {
-                let number = cut.snapshot.number;
+            Enqueued::UnknownNames(ids) => {
+                let number = spooled.report.number;
                 warn!(%worker, number, n = ids.len(), "discarding metrics of a report whose names are unknown");
-                let mut named = cut;
-                named.snapshot.leaves.retain(|leaf| !ids.contains(&leaf.id));
+                let mut named = spooled;
+                named.report.leaves.retain(|leaf| !ids.contains(&leaf.id));
                 unqueued.push_front(named);
             }
         }
     }
 }
 
-type Found = (WorkerId, Taken, Delivery, VecDeque<Cut>);
+type Found = (WorkerId, SpoolLock, ReportSender, VecDeque<SpooledReport>);
 
 fn find(local_dir: &Path, known: &[WorkerId], room: usize) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
@@ -159,18 +159,18 @@ fn find(local_dir: &Path, known: &[WorkerId], room: usize) -> io::Result<Vec<Fou
     Ok(found)
 }
 
-fn read(worker_dir: &Path) -> io::Result<Option<(Taken, Delivery, VecDeque<Cut>)>> {
-    let (lock, launch) = match cuts::look(worker_dir)? {
-        Standing::Left(lock, launch) => (lock, launch),
-        Standing::Done | Standing::Live => return Ok(None),
+fn read(worker_dir: &Path) -> io::Result<Option<(SpoolLock, ReportSender, VecDeque<SpooledReport>)>> {
+    let (lock, launch) = match spool::inspect(worker_dir)? {
+        SpoolState::Orphaned(lock, launch) => (lock, launch),
+        SpoolState::Delivered | SpoolState::Live => return Ok(None),
     };
-    let Remains { cuts, names, problems } = remains::read(&lock.dir, &launch)?;
+    let Recovered { reports, names, problems } = recover::recover(&lock.dir, &launch)?;
     for problem in problems {
         warn!(worker = %launch.worker, problem, "some orphaned metric reports of a worker are lost");
     }
-    let mut delivery = Delivery::new(launch.topology);
+    let mut delivery = ReportSender::new(launch.topology);
     delivery.learn(&launch.worker, &names.into_iter().collect::<Vec<_>>());
-    Ok(Some((lock, delivery, cuts.into())))
+    Ok(Some((lock, delivery, reports.into())))
 }
 
 #[cfg(test)]
@@ -183,8 +183,8 @@ mod tests {
         tree::{Tree, memory::MemoryTree},
     };
     use stormkeeper_metric_shipping::{
-        spool::{CutDir, Launch},
-        test_support::{TestLeader, cut, emitted},
+        spool::{Launch, Spool},
+        test_support::{TestLeader, emitted, spooled},
     };
     use stormkeeper_metrics::{Leaf, MetricId};
     use stormkeeper_model::Timestamp;
@@ -203,12 +203,12 @@ mod tests {
         let dir = worker_dir::path(local_dir, &worker(name));
         fs::create_dir_all(&dir).expect("made");
         let launch = launch(name);
-        let lock = cuts::take(&dir, &launch).expect("taken");
-        let mut cuts = CutDir::create(&lock.dir).expect("made");
+        let lock = spool::lock(&dir, &launch).expect("taken");
+        let mut reports = Spool::create(&lock.dir).expect("made");
         let (id, name) = emitted();
-        cuts.add_name(id, &name).expect("written");
+        reports.add_name(id, &name).expect("written");
         for number in [1, 2] {
-            cuts.write(&cut(&launch, number), &[(id, 5 * number)].into()).expect("written");
+            reports.write(&spooled(&launch, number), &[(id, 5 * number)].into()).expect("written");
         }
         dir
     }
@@ -218,9 +218,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let tree: Arc<dyn Tree> = MemoryTree::new().connect();
         let leader = TestLeader::start(Arc::clone(&tree)).await;
-        leader.has().nothing_is_safe = true;
+        leader.has().nothing_is_committed = true;
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
-        let client = MetricsClient::new(Store::new(tree)).expect("made");
+        let client = IngestClient::new(Store::new(tree)).expect("made");
         let names = ["w1", "w2"];
         let dirs = names.map(|name| write_spool(dir.path(), name));
         let mut sender = OrphanReportSender::new(dir.path().to_owned(), client, clock.clone());
@@ -232,13 +232,13 @@ mod tests {
         assert_eq!(leader.has().totals()[0], 20);
         sender.scan().await;
         assert_eq!(sender.pending.len(), 2, "a scan does not load pending workers again");
-        leader.has().nothing_is_safe = false;
+        leader.has().nothing_is_committed = false;
         clock.turn(RESEND_PERIOD);
         for (name, dir) in names.iter().zip(&dirs) {
-            assert!(cuts::may_have_left(dir), "marked as delivered too early");
+            assert!(spool::may_be_orphaned(dir), "marked as delivered too early");
             assert!(sender.send(&worker(name)).await, "resent and found committed");
             sender.pending.remove(&worker(name));
-            assert!(!cuts::may_have_left(dir));
+            assert!(!spool::may_be_orphaned(dir));
         }
         sender.scan().await;
         assert_eq!((sender.pending.len(), leader.has().totals()[0]), (0, 20));
@@ -269,22 +269,22 @@ mod tests {
     #[test]
     fn reports_wait_while_the_queue_is_full_and_unnamed_metrics_are_discarded() {
         let launch = launch("w");
-        let mut odd = cut(&launch, 2);
-        odd.snapshot.leaves.push(Leaf { id: MetricId(7), ..odd.snapshot.leaves[0].clone() });
-        let mut unqueued: VecDeque<Cut> = [cut(&launch, 1), odd, cut(&launch, 3)].into();
+        let mut odd = spooled(&launch, 2);
+        odd.report.leaves.push(Leaf { id: MetricId(7), ..odd.report.leaves[0].clone() });
+        let mut unqueued: VecDeque<SpooledReport> = [spooled(&launch, 1), odd, spooled(&launch, 3)].into();
         let mut queued = Vec::new();
-        let mut add = |cut: Cut| {
-            if cut.snapshot.leaves.iter().any(|leaf| leaf.id == MetricId(7)) {
-                return Added::Nameless(vec![MetricId(7)]);
+        let mut add = |spooled: SpooledReport| {
+            if spooled.report.leaves.iter().any(|leaf| leaf.id == MetricId(7)) {
+                return Enqueued::UnknownNames(vec![MetricId(7)]);
             }
             if queued.len() == 2 {
-                return Added::Full;
+                return Enqueued::Full;
             }
-            queued.push(cut);
-            Added::Taken
+            queued.push(spooled);
+            Enqueued::Queued
         };
         enqueue(&mut add, &mut unqueued);
-        assert_eq!(unqueued, [cut(&launch, 3)]);
-        assert_eq!(queued, [cut(&launch, 1), cut(&launch, 2)], "without the leaf that has no name");
+        assert_eq!(unqueued, [spooled(&launch, 3)]);
+        assert_eq!(queued, [spooled(&launch, 1), spooled(&launch, 2)], "without the leaf that has no name");
     }
 }

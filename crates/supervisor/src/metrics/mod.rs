@@ -9,16 +9,16 @@ mod host;
 mod leftovers;
 
 use crate::Agent;
-use stormkeeper_metric_shipping::ingest_client::MetricsClient;
+use stormkeeper_metric_shipping::ingest_client::IngestClient;
 use stormkeeper_model::clock::Clock;
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// Starts both tasks, for the directory and the host of `agent`.
-pub(super) fn start(agent: &Agent, client: MetricsClient, clock: &Clock, tasks: &Tasks) {
+pub(super) fn start(agent: &Agent, client: IngestClient, clock: &Clock, tasks: &Tasks) {
     let local_dir = agent.options.local_dir.clone();
     let orphan_reports = leftovers::OrphanReportSender::new(local_dir.clone(), client.clone(), clock.clone());
-    tasks.start("orphaned metric reports", Ending::Normal, orphan_reports.run());
+    tasks.start("orphaned metric reports", OnExit::Ignore, orphan_reports.run());
     let host =
         host::HostMetrics::new(&agent.options.host, &agent.identity.id, local_dir, client, clock.clone());
-    tasks.start("metrics of this machine", Ending::Normal, host.run());
+    tasks.start("metrics of this machine", OnExit::Ignore, host.run());
 }

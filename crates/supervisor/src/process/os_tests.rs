@@ -39,7 +39,7 @@ impl Machine {
             code: self.dir.path().to_owned(),
             defaults: Settings::new(),
             heartbeat_period: Duration::from_secs(1),
-            task_beat_period: Duration::from_secs(1),
+            task_heartbeat_period: Duration::from_secs(1),
             subprocess_timeout: Duration::from_secs(1),
             metric_report_period: Duration::from_secs(60),
             config_file: None,

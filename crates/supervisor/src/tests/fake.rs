@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::process::{Error, ExitReport, ProcessId, Processes, StopSignal};
 use stormkeeper_model::WorkerId;
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_topology_package::launch::LaunchSpec;
 
 /// A machine with fake workers. It outlives its supervisors.
@@ -56,7 +56,7 @@ impl FakeProcesses {
     pub(super) fn new(tasks: &Tasks) -> Arc<Self> {
         let fake = Arc::new(Self::default());
         let machine = Arc::downgrade(&fake);
-        tasks.start("heartbeats", Ending::Normal, async move {
+        tasks.start("heartbeats", OnExit::Ignore, async move {
             let mut n = 0;
             while let Some(fake) = machine.upgrade() {
                 n += 1;

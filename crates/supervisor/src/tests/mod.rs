@@ -16,7 +16,7 @@ use stormkeeper_api_types::blobs::BlobClient;
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, Orders, Resources, Storm},
+        record::{self, Resources, SupervisorAssignments, TopologyRecord},
         store::Store,
     },
     tree::{
@@ -34,7 +34,7 @@ use stormkeeper_model::{
     topology::TaskTable,
 };
 use stormkeeper_runtime::{
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     test_support::wait_until,
 };
 
@@ -141,7 +141,7 @@ impl World {
             config_file: None,
             overrides: Vec::new(),
             heartbeat_period: Duration::from_secs(1),
-            task_beat_period: Duration::from_secs(10),
+            task_heartbeat_period: Duration::from_secs(10),
             subprocess_timeout: Duration::from_secs(30),
             metric_report_period: Duration::from_secs(60),
             settings: Settings::new(),
@@ -161,7 +161,7 @@ impl World {
         let (status, stop, tasks) = (agent.status(), CancellationToken::new(), self.tasks.child());
         let me = status.borrow().supervisor.clone();
         let until = stop.clone();
-        tasks.start_graceful("supervisor", Ending::Normal, async move {
+        tasks.start_graceful("supervisor", OnExit::Ignore, async move {
             agent.run(until).await.expect("nothing broke");
         });
         Supervisor { me, status, stop, tasks }
@@ -179,7 +179,7 @@ impl World {
 
     /// Writes assignments and, last, the supervisor assignments that name all of them.
     async fn assign(&self, me: &SupervisorId, placements: &[Placement<'_>]) {
-        let mut assignments = Orders::default();
+        let mut assignments = SupervisorAssignments::default();
         for (n, workers) in placements {
             let (id, mut first) = (topology(*n), 1);
             let mut assignment = Assignment::default();
@@ -202,7 +202,7 @@ impl World {
             let version = self.put(&layout::assignment(&id), data).await;
             assignments.topologies.insert(id, version);
         }
-        self.put(&layout::orders(me), record::encode(&assignments)).await;
+        self.put(&layout::supervisor_assignments(me), record::encode(&assignments)).await;
     }
 
     async fn running_is(&self, expected: &[(u16, u8)]) {
@@ -225,8 +225,8 @@ impl World {
     }
 }
 
-fn storm(n: u8) -> Storm {
-    Storm {
+fn storm(n: u8) -> TopologyRecord {
+    TopologyRecord {
         name: format!("t{n}").parse().expect("valid name"),
         status: TopologyStatus::Active,
         launched: Timestamp::EPOCH,
@@ -236,7 +236,7 @@ fn storm(n: u8) -> Storm {
         message_timeout_secs: 30,
         pending: None,
         metrics: None,
-        rest: BTreeMap::new().into_iter().collect(),
+        unknown_fields: BTreeMap::new().into_iter().collect(),
     }
 }
 
@@ -416,12 +416,19 @@ async fn workers_of_unreadable_records_keep_running() {
     let placements: [Placement<'_>; 2] = [(1, &[(6700, 5)]), (2, &[(6701, 5)])];
     world.assign(&supervisor.me, &placements).await;
     world.running_is(&[(6700, 1), (6701, 2)]).await;
-    let corrupt =
-        [layout::assignment(&topology(1)), layout::storm(&topology(1)), layout::orders(&supervisor.me)];
+    let corrupt = [
+        layout::assignment(&topology(1)),
+        layout::storm(&topology(1)),
+        layout::supervisor_assignments(&supervisor.me),
+    ];
     for path in corrupt {
         world.tree.set(&path, b"nonsense", None).await.expect("written");
         // Wakes the reader as the leader would.
-        world.tree.set(&layout::orders(&supervisor.me), b"nonsense", None).await.expect("written");
+        world
+            .tree
+            .set(&layout::supervisor_assignments(&supervisor.me), b"nonsense", None)
+            .await
+            .expect("written");
         world.pass(100).await;
         assert_eq!(world.processes.n_launched(), 2, "{path}");
         world.assign(&supervisor.me, &placements).await;
@@ -437,8 +444,8 @@ async fn workers_of_unreadable_records_keep_running() {
     // The worker of the unreadable assignment is even restarted; the other worker is unassigned.
     world.processes.end_all(ExitReport::Signal(9));
     world.running_is(&[(6700, 1), (6701, 2)]).await;
-    let assignments = Orders { topologies: [(topology(1), Version(0))].into() };
-    world.put(&layout::orders(&supervisor.me), record::encode(&assignments)).await;
+    let assignments = SupervisorAssignments { topologies: [(topology(1), Version(0))].into() };
+    world.put(&layout::supervisor_assignments(&supervisor.me), record::encode(&assignments)).await;
     world.running_is(&[(6700, 1)]).await;
     supervisor.stop().await;
 }

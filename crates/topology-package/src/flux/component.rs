@@ -7,12 +7,12 @@ use crate::{
         shell,
         walk::{At, Entries, Walk},
     },
-    yaml::{Position, Value},
+    yaml::{SourcePosition, Value},
 };
 use stormkeeper_model::{
     ComponentId, StreamId,
     topology::{Component, ComponentKind, Run, Settings, StreamDeclaration},
-    unsupported_keys as foreign,
+    unsupported_keys,
     validate::{Part, Place},
 };
 
@@ -44,7 +44,7 @@ pub(super) struct ParsedComponent {
     pub(super) id: ComponentId,
     pub(super) component: Component,
     /// Positions of its parts.
-    pub(super) places: Vec<(Place, String, Position)>,
+    pub(super) places: Vec<(Place, String, SourcePosition)>,
     pub(super) unread: Vec<Place>,
     /// True if all of its streams could be read.
     pub(super) outputs_read: bool,
@@ -191,7 +191,10 @@ fn read_declaration(walk: &mut Walk, at: &At<'_>) -> Option<StreamDeclaration> {
 }
 
 /// Reads the settings under a `config:` key, with the position of each.
-pub(super) fn read_settings(walk: &mut Walk, at: &At<'_>) -> (Settings, Vec<(String, String, Position)>) {
+pub(super) fn read_settings(
+    walk: &mut Walk,
+    at: &At<'_>,
+) -> (Settings, Vec<(String, String, SourcePosition)>) {
     let (mut settings, mut places) = (Settings::new(), Vec::new());
     let Some(map) = at.as_map() else {
         let what = format!("expected a map of settings, found {}", at.node.value.kind());
@@ -199,7 +202,7 @@ pub(super) fn read_settings(walk: &mut Walk, at: &At<'_>) -> (Settings, Vec<(Str
         return (settings, places);
     };
     for (key, at) in map.iter() {
-        if let Some(warning) = foreign::key_warning(&key.text) {
+        if let Some(warning) = unsupported_keys::key_warning(&key.text) {
             walk.warn(key.at, at.path.clone(), warning);
         }
         if at.as_text().is_some_and(|text| text.contains("${")) {

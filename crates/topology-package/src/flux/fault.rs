@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use crate::yaml::Position;
+use crate::yaml::SourcePosition;
 
 /// An error or a warning in a topology file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
     /// Line and column.
-    pub at: Position,
+    pub at: SourcePosition,
     /// Path in the file, such as `bolts[1].parallelism`; empty for the file itself.
     pub path: String,
     /// Description of the fault.

@@ -8,11 +8,11 @@ use crate::{
         fault::{Fault, Faults},
         walk::{At, Entries, Walk},
     },
-    yaml::{self, Position},
+    yaml::{self, SourcePosition},
 };
 use stormkeeper_model::{
     ComponentId, StreamId, TopologyName,
-    nearest::hint,
+    suggest::hint,
     topology::{Component, ComponentKind, Grouping, Input, Settings, Topology},
     validate::{Part, Place, validate},
 };
@@ -70,10 +70,10 @@ pub fn parse(text: &str) -> Result<Parsed, Faults> {
 
 /// Returns the position of a part of the topology in the file, or else of the whole component.
 fn locate(
-    places: &BTreeMap<Place, (String, Position)>,
+    places: &BTreeMap<Place, (String, SourcePosition)>,
     place: &Place,
-    start: Position,
-) -> (String, Position) {
+    start: SourcePosition,
+) -> (String, SourcePosition) {
     let whole = || match place {
         Place::Component(kind, id, _) => {
             places.get(&Place::Component(*kind, id.clone(), Part::Component)).cloned()
@@ -88,7 +88,7 @@ struct Reader {
     walk: Walk,
     components: BTreeMap<ComponentId, Component>,
     settings: Settings,
-    places: BTreeMap<Place, (String, Position)>,
+    places: BTreeMap<Place, (String, SourcePosition)>,
     /// Places with a reported fault, or with parts that could not be read. Validation problems in
     /// these places would mislead and are not reported.
     suppressed: BTreeSet<Place>,

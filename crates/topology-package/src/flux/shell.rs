@@ -127,7 +127,7 @@ fn read_method(walk: &mut Walk, at: &At<'_>, declared: &mut Declared) {
         ("changeChildCWD", [value]) if value.node.value == Value::Flag(true) => {}
         ("changeChildCWD", _) => invalid(walk, "[true]: components are started in `resources/`"),
         (other, _) => {
-            let advice = stormkeeper_model::nearest::hint(other, METHODS.iter().copied());
+            let advice = stormkeeper_model::suggest::hint(other, METHODS.iter().copied());
             walk.fault(&name_at, format!("the wrappers have no method {other}"), advice);
         }
     }

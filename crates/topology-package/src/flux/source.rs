@@ -11,7 +11,7 @@ use crate::{
         read::{Parsed, parse},
         resources,
     },
-    package::{self as bundle, Bundle, RESOURCES},
+    package::{self, RESOURCES, TopologyPackage},
 };
 use stormkeeper_model::{
     ComponentId,
@@ -55,7 +55,7 @@ pub enum Error {
     Resources(#[from] resources::Error),
     /// The topology package cannot be built.
     #[error(transparent)]
-    Bundle(#[from] bundle::Error),
+    TopologyPackage(#[from] package::Error),
 }
 
 /// Formats each fault as `file:line:column: …`, a form that editors understand.
@@ -92,13 +92,13 @@ fn missing_warning(path: &Path, id: &ComponentId, missing: &str, resources_dir: 
 /// Packs a topology and its resources into the topology package that is submitted. Blocks.
 ///
 /// # Errors
-/// [`Error::Resources`] and [`Error::Bundle`].
-pub fn bundle(source: &Source, max_bytes: u64) -> Result<Bundle, Error> {
+/// [`Error::Resources`] and [`Error::TopologyPackage`].
+pub fn bundle(source: &Source, max_bytes: u64) -> Result<TopologyPackage, Error> {
     let files = match &source.resources {
         Some(root) => resources::collect(root, max_bytes)?,
         None => Vec::new(),
     };
-    Ok(bundle::pack(&source.topology, files, max_bytes)?)
+    Ok(package::pack(&source.topology, files, max_bytes)?)
 }
 
 /// File extensions of arguments that are probably a script of the author.

@@ -2,9 +2,9 @@
 
 use crate::{
     flux::fault::Fault,
-    yaml::{Key, Node, Position, Value},
+    yaml::{Key, Node, SourcePosition, Value},
 };
-use stormkeeper_model::nearest::hint;
+use stormkeeper_model::suggest::hint;
 
 /// Faults and warnings collected on the way.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub(super) struct At<'a> {
 
 /// A map and its path in the file.
 pub(super) struct Entries<'a> {
-    pub(super) at: Position,
+    pub(super) at: SourcePosition,
     pub(super) path: String,
     entries: &'a [(Key, Node)],
 }
@@ -111,7 +111,7 @@ impl Walk {
 
     pub(super) fn fault_at(
         &mut self,
-        at: Position,
+        at: SourcePosition,
         path: String,
         what: impl Into<String>,
         hint: impl Into<Option<String>>,
@@ -119,7 +119,7 @@ impl Walk {
         self.faults.push(Fault { at, path, what: what.into(), hint: hint.into() });
     }
 
-    pub(super) fn warn(&mut self, at: Position, path: String, what: impl Into<String>) {
+    pub(super) fn warn(&mut self, at: SourcePosition, path: String, what: impl Into<String>) {
         self.warnings.push(Fault { at, path, what: what.into(), hint: None });
     }
 

@@ -43,7 +43,7 @@ impl Measuring {
             dir,
             defaults: Settings::default(),
             heartbeat_period: Duration::from_secs(1),
-            task_beat_period: Duration::from_secs(1),
+            task_heartbeat_period: Duration::from_secs(1),
             subprocess_timeout: Duration::from_secs(1),
             components: ComponentGroup::Workers,
             metrics: Some(Duration::from_secs(60)),

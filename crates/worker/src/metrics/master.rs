@@ -1,7 +1,7 @@
-//! The topology master: takes in the cuts of all workers and brings them to the leader.
+//! The topology master: takes in the reports of all workers and brings them to the leader.
 //!
 //! It is the worker that runs the task with the lowest number. Nothing tells it so but the
-//! assignment, and nothing depends on there being only one: cuts are stored once, whoever
+//! assignment, and nothing depends on there being only one: reports are stored once, whoever
 //! brings them.
 
 use std::{
@@ -17,8 +17,8 @@ use tracing::{info, warn};
 
 use super::report::{End, Reply, Report};
 use stormkeeper_metric_shipping::{
-    ingest_client::MetricsClient,
-    sender::{Added, Brought, Delivery, bring},
+    ingest_client::IngestClient,
+    sender::{Enqueued, FlushOutcome, ReportSender, flush},
 };
 use stormkeeper_model::{
     Slot, TopologyId, WorkerId,
@@ -26,13 +26,13 @@ use stormkeeper_model::{
     backoff::Backoff,
     clock::{Clock, Monotonic},
 };
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
-/// How long a minute's cuts wait for those of workers that are late: a moment longer than
-/// reports take, so that a whole minute is mostly one contribution.
+/// How long a minute's reports wait for those of workers that are late: a moment longer than
+/// reports take, so that a whole minute is mostly one batch.
 const WATERMARK: Duration = Duration::from_secs(3);
 
-/// After so long without news, stored cuts are sent again to hear whether they are safe now.
+/// After so long without news, stored reports are sent again to hear whether they are safe now.
 const NEWS_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Between two tries while the leader takes nothing.
@@ -70,12 +70,12 @@ impl Door {
 /// What was said in which conversation.
 type Said = (u64, Report);
 
-/// Brings the cuts of a topology to the leader.
+/// Brings the reports of a topology to the leader.
 #[derive(Debug)]
 pub(crate) struct Master {
     topology: TopologyId,
-    delivery: Delivery,
-    client: MetricsClient,
+    delivery: ReportSender,
+    client: IngestClient,
     clock: Clock,
     n_workers: watch::Receiver<usize>,
     comers: mpsc::Receiver<End<Reply, Report>>,
@@ -98,14 +98,14 @@ impl Master {
     /// A master of a topology whose assignment has `n_workers`; it listens at the door.
     pub(crate) fn new(
         topology: TopologyId,
-        client: MetricsClient,
+        client: IngestClient,
         clock: Clock,
         n_workers: watch::Receiver<usize>,
         tasks: Tasks,
     ) -> (Self, Door) {
         let (come, comers) = mpsc::channel(REPORTS);
         let master = Self {
-            delivery: Delivery::new(topology.clone()),
+            delivery: ReportSender::new(topology.clone()),
             topology,
             client,
             clock,
@@ -124,7 +124,7 @@ impl Master {
     }
 
     /// Runs until it is dropped. What it has not brought to the leader is still on the disks of
-    /// the workers, who bring it to the next one.
+    /// the workers, who flush it to the next one.
     pub(crate) async fn run(mut self) {
         info!(topology = %self.topology, "this worker is the topology master of metrics");
         let mut news = tokio::time::interval(NEWS_PATIENCE / 3);
@@ -136,10 +136,10 @@ impl Master {
                 // Cancel-safe: nothing is taken unless it is returned; the rest only waits.
                 Some(end) = self.comers.recv() => self.welcome(end),
                 Some((conversation, report)) = self.reports.1.recv() => self.take(conversation, report),
-                () = until(due) => self.bring().await,
+                () = until(due) => self.flush().await,
                 _ = news.tick() => {
                     if let Some(since) = asked.replace(self.clock.monotonic()) {
-                        self.delivery.ask_again(since);
+                        self.delivery.resend_stored(since);
                         if self.due.is_none() && !self.delivery.is_empty() {
                             self.due = Some(Instant::now());
                         }
@@ -159,7 +159,7 @@ impl Master {
         self.next_conversation += 1;
         self.conversations.insert(number, Conversation { send: end.send, worker: None });
         let (reports, mut heard) = (self.reports.0.clone(), end.heard);
-        self.tasks.start("reports of a worker", Ending::Normal, async move {
+        self.tasks.start("reports of a worker", OnExit::Ignore, async move {
             while let Some(report) = heard.recv().await {
                 if reports.send((number, report)).await.is_err() {
                     return;
@@ -171,19 +171,19 @@ impl Master {
     fn take(&mut self, conversation: u64, report: Report) {
         match report {
             Report::Names { worker, names } => self.delivery.learn(&worker, &names),
-            Report::Cut(cut) => {
-                if cut.snapshot.topology != self.topology {
+            Report::Spooled(spooled) => {
+                if spooled.report.topology != self.topology {
                     self.conversations.remove(&conversation);
                     return;
                 }
-                let (worker, last) = (cut.snapshot.worker.clone(), cut.snapshot.number);
-                let reply = match self.delivery.add(cut) {
-                    Added::Taken => Reply::Taken(last),
-                    Added::Safe => Reply::Safe(last),
-                    Added::Nameless(ids) => Reply::Nameless(ids),
-                    Added::Full => Reply::Full,
+                let (worker, last) = (spooled.report.worker.clone(), spooled.report.number);
+                let reply = match self.delivery.add(spooled) {
+                    Enqueued::Queued => Reply::SpoolLock(last),
+                    Enqueued::Committed => Reply::Safe(last),
+                    Enqueued::UnknownNames(ids) => Reply::Nameless(ids),
+                    Enqueued::Full => Reply::Full,
                 };
-                if reply == Reply::Taken(last) {
+                if reply == Reply::SpoolLock(last) {
                     self.expect(&worker);
                 }
                 let Some(conversation) = self.conversations.get_mut(&conversation) else { return };
@@ -206,18 +206,18 @@ impl Master {
     }
 
     /// Brings what there is to the leader. What goes wrong is tried again later.
-    async fn bring(&mut self) {
+    async fn flush(&mut self) {
         self.delivered.clear();
         self.due = None;
-        match bring(&mut self.delivery, &self.client, &self.clock).await {
-            Brought::All => self.backoff.reset(),
-            Brought::NotAll(reason) => {
+        match flush(&mut self.delivery, &self.client, &self.clock).await {
+            FlushOutcome::Complete => self.backoff.reset(),
+            FlushOutcome::Incomplete(reason) => {
                 let delay = self.backoff.next_delay();
                 info!(topology = %self.topology, reason, ?delay, "metrics are not with the leader yet; trying again");
                 self.due = Some(Instant::now() + delay);
             }
         }
-        for (worker, last) in self.delivery.newly_safe() {
+        for (worker, last) in self.delivery.take_committed() {
             let its = self.conversations.values().filter(|one| one.worker.as_ref() == Some(&worker));
             for conversation in its {
                 // One that is not heard is told again by the answer to a repeated cut.
@@ -245,7 +245,7 @@ mod tests {
     };
     use stormkeeper_metric_shipping::{
         spool::Launch,
-        test_support::{TestLeader, cut, emitted},
+        test_support::{TestLeader, emitted, spooled},
     };
     use stormkeeper_model::{Port, TaskId, Timestamp, assignment::AssignedWorker};
     use stormkeeper_runtime::test_support::wait_until;
@@ -261,29 +261,29 @@ mod tests {
             started: Timestamp::from_millis(1),
         };
         let (own, foreign) = (launch("t-1-100"), launch("other-1-1"));
-        let client = MetricsClient::new(Store::new(tree)).expect("made");
+        let client = IngestClient::new(Store::new(tree)).expect("made");
         // There is another worker, of which nothing is heard.
         let (_workers, n_workers) = watch::channel(2);
         let tasks = Tasks::default();
         let (master, door) =
             Master::new(own.topology.clone(), client, Clock::new(), n_workers, tasks.child());
-        tasks.start("master", Ending::Normal, master.run());
+        tasks.start("master", OnExit::Ignore, master.run());
 
         let (mut stranger, end) = report::pair();
         assert!(door.enter(end));
-        stranger.send.send(Report::Cut(cut(&foreign, 1))).await.expect("heard");
+        stranger.send.send(Report::Spooled(spooled(&foreign, 1))).await.expect("heard");
         assert_eq!(stranger.heard.recv().await, None, "it is sent away");
 
         let (mut worker, end) = report::pair();
         assert!(door.enter(end));
-        worker.send.send(Report::Cut(cut(&own, 1))).await.expect("heard");
+        worker.send.send(Report::Spooled(spooled(&own, 1))).await.expect("heard");
         assert_eq!(worker.heard.recv().await, Some(Reply::Nameless(vec![emitted().0])));
         let names = Report::Names { worker: own.worker.clone(), names: vec![emitted()] };
         worker.send.send(names).await.expect("heard");
-        worker.send.send(Report::Cut(cut(&own, 1))).await.expect("heard");
-        assert_eq!(worker.heard.recv().await, Some(Reply::Taken(1)));
+        worker.send.send(Report::Spooled(spooled(&own, 1))).await.expect("heard");
+        assert_eq!(worker.heard.recv().await, Some(Reply::SpoolLock(1)));
         wait_until("the leader was asked in vain", 10 * WATERMARK, || async {
-            let n = leader.has().n_put_off;
+            let n = leader.has().n_deferred;
             if n > 0 { Ok(()) } else { Err(n.to_string()) }
         })
         .await;

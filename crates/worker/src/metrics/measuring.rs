@@ -15,12 +15,12 @@ use crate::{
     transport::{Identity, Inboxes, Wanted},
 };
 use stormkeeper_coordination::cluster::store::Store;
-use stormkeeper_metric_shipping::ingest_client::MetricsClient;
+use stormkeeper_metric_shipping::ingest_client::IngestClient;
 use stormkeeper_metrics::{Control, Subject, builtin};
 use stormkeeper_model::{
     assignment::Assignment, metric_control::MetricControl, task_set::TaskSet, topology::TaskTable,
 };
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// The measuring of one worker, while it runs.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Measuring {
     settings: MetricSettings,
     changes: Option<MetricControl>,
     me: Identity,
-    client: MetricsClient,
+    client: IngestClient,
     master: watch::Sender<MasterAt>,
     n_workers: watch::Sender<usize>,
     // What the master of this process runs in; dropping it ends that.
@@ -52,8 +52,8 @@ impl Measuring {
         let period = options.metrics.unwrap_or(Duration::from_secs(60));
         let reporter = Reporter::new(&metrics, me.clone(), period, master.subscribe(), tasks.child());
         let reporter = reporter.map_err(|source| Error::Dir { path: metrics.dir().to_owned(), source })?;
-        tasks.start_graceful("reports of metrics", Ending::Normal, reporter.run(tasks.cancelled()));
-        let client = MetricsClient::new(store.clone())?;
+        tasks.start_graceful("reports of metrics", OnExit::Ignore, reporter.run(tasks.cancelled()));
+        let client = IngestClient::new(store.clone())?;
         let me = me.clone();
         Ok(Self { metrics, settings, changes: None, me, client, master, n_workers, mastering: None, tasks })
     }
@@ -75,7 +75,7 @@ impl Measuring {
             let name = self.metrics.name(&builtin::EXECUTOR_QUEUE, &Subject::Task { component, task });
             let fill = inboxes.fill_of(task);
             // A worker that is full of metrics does without; the refusal is counted.
-            let _full = self.metrics.registry().gauge_asking(name, move || fill().map(|fill| 100.0 * fill));
+            let _full = self.metrics.registry().gauge_fn(name, move || fill().map(|fill| 100.0 * fill));
         }
     }
 
@@ -129,7 +129,7 @@ impl Measuring {
             self.n_workers.subscribe(),
             tasks.child(),
         );
-        tasks.start("topology master", Ending::Normal, master.run());
+        tasks.start("topology master", OnExit::Ignore, master.run());
         self.mastering = Some(tasks);
         self.master.send_replace(MasterAt::Here(door));
     }

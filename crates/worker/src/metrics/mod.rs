@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!  task loop ─ instruments ─▶ registry ─ cut ─▶ files ─ reporter ══ TCP ══▶ topology master ─ HTTP ─▶ leader
-//!      └────── counters' file (see `rpc::cuts`)    ◀── safe ──────────────────────┘ (in one worker)
+//!      └────── counters' file (see `rpc::reports`)    ◀── safe ──────────────────────┘ (in one worker)
 //! ```
 //!
 //! - [`task`] counts what one task does, [`user`] what its component says of itself, and
 //!   [`gauges`] reads what the process uses.
-//! - [`reporter`] cuts at each end of a minute and every report period, keeps the cuts until they
+//! - [`reporter`] reports at each end of a minute and every report period, keeps the reports until they
 //!   are safe, and brings them to the master of the moment. [`master`] rolls them up and brings
 //!   them to the leader. They speak [`report`].
 //! - Nothing here holds up a tuple: the loops count in memory and write some bytes to the page
@@ -42,8 +42,8 @@ pub(super) use measuring::Measuring;
 pub(super) use task::{Source, TaskMetrics};
 
 use crate::Options;
-use stormkeeper_metric_shipping::spool::{self as cuts, Launch, Taken};
-use stormkeeper_metrics::{Builtin, Control, MetricClient, MetricName, Registry, Subject, builtin};
+use stormkeeper_metric_shipping::spool::{self, Launch, SpoolLock};
+use stormkeeper_metrics::{Builtin, Control, MetricName, Registry, Subject, UserMetrics, builtin};
 use stormkeeper_model::{ComponentId, TaskId, TopologyId, clock::Clock};
 
 /// What all parts of a worker measure with. Clones share it.
@@ -57,7 +57,7 @@ struct Inner {
     launch: Launch,
     host: String,
     port: u16,
-    taken: Taken,
+    taken: SpoolLock,
     times_emits: AtomicBool,
 }
 
@@ -69,7 +69,7 @@ impl Metrics {
             worker: options.worker.clone(),
             started: clock.now(),
         };
-        let taken = cuts::take(&options.dir, &launch)?;
+        let taken = spool::lock(&options.dir, &launch)?;
         let metrics = Self(Arc::new(Inner {
             registry: Registry::new(control.clone(), clock.monotonic()),
             clock: clock.clone(),
@@ -106,7 +106,7 @@ impl Metrics {
         &self.0.launch.topology
     }
 
-    /// Where cuts and counters are kept.
+    /// Where reports and counters are kept.
     fn dir(&self) -> &Path {
         &self.0.taken.dir
     }
@@ -115,8 +115,8 @@ impl Metrics {
         self.0.times_emits.load(Ordering::Relaxed)
     }
 
-    fn user_client(&self, component: ComponentId, task: TaskId) -> MetricClient {
-        MetricClient::new(&self.0.registry, self.topology().clone(), component, task)
+    fn user_client(&self, component: ComponentId, task: TaskId) -> UserMetrics {
+        UserMetrics::new(&self.0.registry, self.topology().clone(), component, task)
     }
 
     /// This worker, as what is measured.

@@ -5,9 +5,9 @@
 //! master                                     frame(Answer)  frame(Reply) …
 //! ```
 //!
-//! The greeting is not that of tuples, so a worker of an older version refuses it, and the cuts
+//! The greeting is not that of tuples, so a worker of an older version refuses it, and the reports
 //! wait. After it, the worker sends a cut and waits for what the master says to it, then the next.
-//! That cuts are safe the master says at any time.
+//! That reports are safe the master says at any time.
 
 use std::{io, time::Duration};
 
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::transport::wire::{self, ReadError};
-use stormkeeper_metric_shipping::spool::Cut;
+use stormkeeper_metric_shipping::spool::SpooledReport;
 use stormkeeper_metrics::{MetricId, MetricName};
 use stormkeeper_model::WorkerId;
 
@@ -50,14 +50,14 @@ pub(crate) enum Report {
         names: Vec<(MetricId, MetricName)>,
     },
     /// A cut.
-    Cut(Cut),
+    Spooled(SpooledReport),
 }
 
 /// What the master says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reply {
     /// The cut with this last number is on its way.
-    Taken(u64),
+    SpoolLock(u64),
     /// These metrics of the last cut have no names: send them, and it again.
     Nameless(Vec<MetricId>),
     /// Too much is on its way: send it again later.

@@ -1,4 +1,4 @@
-//! Cuts at their time, keeps the cuts until they are safe, and brings them to the master.
+//! Cuts at their time, keeps the reports until they are safe, and brings them to the master.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -26,12 +26,12 @@ use crate::transport::{
     Identity,
     wire::{self, Answer, Hello, MAX_HANDSHAKE_BYTES},
 };
-use stormkeeper_metric_shipping::spool::{Cut, CutDir};
-use stormkeeper_metrics::{CutRequest, MetricId, MetricName, Minute, Snapshot};
+use stormkeeper_metric_shipping::spool::{Spool, SpooledReport};
+use stormkeeper_metrics::{CollectRequest, MetricId, MetricName, MetricReport, Minute};
 use stormkeeper_model::{Slot, backoff::Backoff};
 use stormkeeper_runtime::{
     blocking,
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
 };
 
 /// How long connecting to the master and greeting it may take.
@@ -79,18 +79,18 @@ impl PartialEq for MasterAt {
     }
 }
 
-/// Takes cuts and writes them.
+/// Takes reports and writes them.
 #[derive(Debug)]
 struct Cutter {
     metrics: Metrics,
     gauges: WorkerGauges,
-    dir: CutDir,
+    dir: Spool,
     number: u64,
     generation: u64,
     // The minute whose gauges were cut last.
     gauged: Option<Minute>,
     // Taken, and not on disk yet.
-    unwritten: Option<(Cut, BTreeMap<MetricId, u64>)>,
+    unwritten: Option<(SpooledReport, BTreeMap<MetricId, u64>)>,
     n_failures: u64,
 }
 
@@ -98,7 +98,7 @@ impl Cutter {
     fn new(metrics: &Metrics) -> io::Result<Self> {
         Ok(Self {
             gauges: WorkerGauges::new(metrics),
-            dir: CutDir::create(metrics.dir())?,
+            dir: Spool::create(metrics.dir())?,
             metrics: metrics.clone(),
             number: 0,
             generation: 0,
@@ -110,33 +110,33 @@ impl Cutter {
 
     /// Takes a cut for `minute` and puts it on disk; answers its number. One that cannot be
     /// written is tried again, and what was counted meanwhile is in the next. Blocks.
-    fn cut(&mut self, minute: Minute) -> Option<u64> {
+    fn collect(&mut self, minute: Minute) -> Option<u64> {
         if self.unwritten.is_none() {
             self.unwritten = self.take(minute);
         }
-        let (cut, totals) = self.unwritten.take()?;
-        match self.write(&cut, &totals) {
-            Ok(()) => Some(cut.snapshot.number),
+        let (spooled, totals) = self.unwritten.take()?;
+        match self.write(&spooled, &totals) {
+            Ok(()) => Some(spooled.report.number),
             Err(error) => {
                 self.n_failures += 1;
                 if self.n_failures.is_power_of_two() {
                     warn!(%error, so_far = self.n_failures, "a report of metrics cannot be written to disk; it waits");
                 }
-                self.unwritten = Some((cut, totals));
+                self.unwritten = Some((spooled, totals));
                 None
             }
         }
     }
 
-    fn take(&mut self, minute: Minute) -> Option<(Cut, BTreeMap<MetricId, u64>)> {
+    fn take(&mut self, minute: Minute) -> Option<(SpooledReport, BTreeMap<MetricId, u64>)> {
         let with_gauges = self.gauged.is_none_or(|gauged| minute > gauged);
         if with_gauges {
             self.gauges.read();
             self.gauged = Some(minute);
         }
         let registry = self.metrics.registry();
-        let request = CutRequest { minute, now: self.metrics.clock().monotonic(), with_gauges };
-        let leaves = registry.cut(request);
+        let request = CollectRequest { minute, now: self.metrics.clock().monotonic(), with_gauges };
+        let leaves = registry.collect(request);
         if leaves.is_empty() {
             return None;
         }
@@ -145,7 +145,7 @@ impl Cutter {
         }
         self.number += 1;
         let launch = self.metrics.launch();
-        let snapshot = Snapshot {
+        let report = MetricReport {
             topology: launch.topology.clone(),
             worker: launch.worker.clone(),
             number: self.number,
@@ -153,20 +153,23 @@ impl Cutter {
             started: launch.started,
             leaves,
         };
-        Some((Cut { first: self.number, snapshot }, registry.cut_totals().into_iter().collect()))
+        Some((
+            SpooledReport { first: self.number, report },
+            registry.collected_totals().into_iter().collect(),
+        ))
     }
 
-    fn write(&mut self, cut: &Cut, totals: &BTreeMap<MetricId, u64>) -> io::Result<()> {
+    fn write(&mut self, spooled: &SpooledReport, totals: &BTreeMap<MetricId, u64>) -> io::Result<()> {
         let (generation, names) = self.metrics.registry().names_since(self.generation);
         for (id, name) in names {
             self.dir.add_name(id, &name)?;
         }
         self.generation = generation;
-        self.dir.write(cut, totals)
+        self.dir.write(spooled, totals)
     }
 }
 
-/// Brings cuts to the master.
+/// Brings reports to the master.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     metrics: Metrics,
@@ -190,7 +193,7 @@ struct Link {
 }
 
 impl Reporter {
-    /// Begins to keep cuts in the metrics' directory. Blocks.
+    /// Begins to keep reports in the metrics' directory. Blocks.
     ///
     /// # Errors
     /// When that cannot be written.
@@ -221,7 +224,7 @@ impl Reporter {
                 () = stop.cancelled() => break,
                 // Cancel-safe: all only wait, and what was heard is heard when it is returned.
                 () = tokio::time::sleep_until(cut_due) => {
-                    self.cut(open).await;
+                    self.collect(open).await;
                     open = Minute::of(self.metrics.clock().now());
                     cut_due = self.next_cut();
                 }
@@ -254,7 +257,7 @@ impl Reporter {
             }
         }
         drop(link);
-        self.cut(open).await;
+        self.collect(open).await;
     }
 
     /// The next end of a minute, or of a report period if that comes first.
@@ -264,10 +267,10 @@ impl Reporter {
         Instant::now() + Duration::from_millis(millis.max(1)).min(self.period)
     }
 
-    async fn cut(&mut self, minute: Minute) {
+    async fn collect(&mut self, minute: Minute) {
         let Some(mut cutter) = self.cutter.take() else { return };
         let (cutter, number) = blocking::run(move || {
-            let number = cutter.cut(minute);
+            let number = cutter.collect(minute);
             (cutter, number)
         })
         .await;
@@ -317,7 +320,7 @@ impl Reporter {
                     }
                     Err(_elapsed) => return None,
                 };
-                tasks.start("reports to the master", Ending::Normal, async move {
+                tasks.start("reports to the master", OnExit::Ignore, async move {
                     let error = report::carry(stream, master).await;
                     debug!(%error, "the conversation with the topology master ended");
                 });
@@ -340,9 +343,9 @@ impl Reporter {
         .await;
         self.cutter = Some(cutter);
         match read {
-            Ok(cut) => {
+            Ok(spooled) => {
                 // A conversation that is over shows when it is listened to.
-                let _over = link.end.send.send(Report::Cut(cut)).await;
+                let _over = link.end.send.send(Report::Spooled(spooled)).await;
                 link.asked = Some((range, Instant::now() + ANSWER_PATIENCE));
             }
             Err(error) => {
@@ -355,7 +358,7 @@ impl Reporter {
     async fn take(&mut self, reply: Reply, link: &mut Option<Link>) {
         let Some(one) = link else { return };
         match reply {
-            Reply::Taken(last) => {
+            Reply::SpoolLock(last) => {
                 self.shelf.taken(last);
                 one.asked = None;
             }
@@ -475,24 +478,25 @@ mod tests {
         let away = dir.path().join("away");
         emitted.add(2);
         fs::rename(metrics.dir(), &away).expect("moved");
-        assert_eq!(cutter.cut(Minute(1)), None, "its directory is gone");
+        assert_eq!(cutter.collect(Minute(1)), None, "its directory is gone");
         emitted.add(3);
         fs::rename(&away, metrics.dir()).expect("moved back");
-        assert_eq!(cutter.cut(Minute(2)), Some(1), "the one that waited");
-        assert_eq!(cutter.cut(Minute(2)), Some(2));
+        assert_eq!(cutter.collect(Minute(2)), Some(1), "the one that waited");
+        assert_eq!(cutter.collect(Minute(2)), Some(2));
         emitted.add(4);
-        assert_eq!(cutter.cut(Minute(2)), Some(3));
-        let cuts = [1, 2, 3].map(|number| cutter.dir.read(number, number).expect("written").snapshot);
-        let counted = |snapshot: &Snapshot| {
-            let counts = snapshot.leaves.iter().filter_map(|leaf| match &leaf.point {
+        assert_eq!(cutter.collect(Minute(2)), Some(3));
+        let reports = [1, 2, 3].map(|number| cutter.dir.read(number, number).expect("written").report);
+        let counted = |report: &MetricReport| {
+            let counts = report.leaves.iter().filter_map(|leaf| match &leaf.point {
                 Point::Counter(counter) => Some(counter.count),
                 Point::Gauge(_) | Point::Meter(_) | Point::Histogram(_) | Point::Timer(_) => None,
             });
             counts.sum::<u64>()
         };
-        assert_eq!(cuts.each_ref().map(counted), [2, 3, 4]);
-        assert_eq!(cuts.each_ref().map(|cut| cut.minute.0), [1, 2, 2]);
-        let has_gauges = |cut: &Snapshot| cut.leaves.iter().any(|leaf| matches!(leaf.point, Point::Gauge(_)));
-        assert_eq!(cuts.each_ref().map(has_gauges), [true, true, false]);
+        assert_eq!(reports.each_ref().map(counted), [2, 3, 4]);
+        assert_eq!(reports.each_ref().map(|spooled| spooled.minute.0), [1, 2, 2]);
+        let has_gauges =
+            |spooled: &MetricReport| spooled.leaves.iter().any(|leaf| matches!(leaf.point, Point::Gauge(_)));
+        assert_eq!(reports.each_ref().map(has_gauges), [true, true, false]);
     }
 }

@@ -1,22 +1,22 @@
-//! Which cuts a worker keeps on its disk, and which of them goes to the master next. No I/O.
+//! Which reports a worker keeps on its disk, and which of them goes to the master next. No I/O.
 
 use std::collections::VecDeque;
 
-/// How many cuts wait that were never sent: an hour of one a minute. Beyond it the two oldest
+/// How many reports wait that were never sent: an hour of one a minute. Beyond it the two oldest
 /// become one, so no count is lost and the disk is not filled; their minutes run together.
 const NEVER_SENT_MAX: usize = 60;
 
-/// How many cuts are sent and not known to be safe. Such a cut may be stored already and is
+/// How many reports are sent and not known to be safe. Such a cut may be stored already and is
 /// never joined with another, so beyond this none is sent that was not sent before.
 const SENT_MAX: usize = 120;
 
 /// The numbers of a cut: its first and its last.
 pub(super) type Range = (u64, u64);
 
-/// The cuts on the disk, oldest first.
+/// The reports on the disk, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
-    cuts: VecDeque<Shelved>,
+    reports: VecDeque<Shelved>,
     // How many of them went to the master of the moment.
     n_with_master: usize,
     // Safe, and the last one.
@@ -32,42 +32,42 @@ struct Shelved {
 impl Shelf {
     /// A new cut is on the disk. Answers the one that is not needed any more.
     pub(super) fn add(&mut self, number: u64) -> Option<Range> {
-        self.cuts.push_back(Shelved { range: (number, number), was_sent: false });
+        self.reports.push_back(Shelved { range: (number, number), was_sent: false });
         self.kept.take()
     }
 
     /// Two neighbours that are to become one now.
     pub(super) fn to_join(&self) -> Option<(Range, Range)> {
-        let first = self.cuts.iter().position(|cut| !cut.was_sent)?;
-        let (older, newer) = (self.cuts.get(first)?, self.cuts.get(first + 1)?);
-        (self.cuts.len() - first > NEVER_SENT_MAX).then_some((older.range, newer.range))
+        let first = self.reports.iter().position(|spooled| !spooled.was_sent)?;
+        let (older, newer) = (self.reports.get(first)?, self.reports.get(first + 1)?);
+        (self.reports.len() - first > NEVER_SENT_MAX).then_some((older.range, newer.range))
     }
 
     /// They are one now.
     pub(super) fn joined(&mut self, older: Range, newer: Range) {
-        let place = self.cuts.iter().position(|cut| cut.range == older);
+        let place = self.reports.iter().position(|spooled| spooled.range == older);
         if let Some(place) = place {
-            self.cuts.remove(place);
-            if let Some(cut) = self.cuts.get_mut(place) {
-                cut.range = (older.0, newer.1);
+            self.reports.remove(place);
+            if let Some(spooled) = self.reports.get_mut(place) {
+                spooled.range = (older.0, newer.1);
             }
         }
     }
 
     /// What goes to the master next; it counts as sent from now on.
     pub(super) fn next(&mut self) -> Option<Range> {
-        let n_sent = self.cuts.iter().filter(|cut| cut.was_sent).count();
-        let cut = self.cuts.get_mut(self.n_with_master)?;
-        if !cut.was_sent && n_sent >= SENT_MAX {
+        let n_sent = self.reports.iter().filter(|spooled| spooled.was_sent).count();
+        let spooled = self.reports.get_mut(self.n_with_master)?;
+        if !spooled.was_sent && n_sent >= SENT_MAX {
             return None;
         }
-        cut.was_sent = true;
-        Some(cut.range)
+        spooled.was_sent = true;
+        Some(spooled.range)
     }
 
     /// The master has the cut with this last number.
     pub(super) fn taken(&mut self, last: u64) {
-        let upto = self.cuts.iter().take_while(|cut| cut.range.1 <= last).count();
+        let upto = self.reports.iter().take_while(|spooled| spooled.range.1 <= last).count();
         self.n_with_master = self.n_with_master.max(upto);
     }
 
@@ -81,12 +81,14 @@ impl Shelf {
     pub(super) fn safe(&mut self, last: u64) -> Vec<Range> {
         let mut gone = Vec::new();
         // What was never sent is not safe, whatever anybody says.
-        while let Some(cut) = self.cuts.front().filter(|cut| cut.was_sent && cut.range.1 <= last) {
-            gone.push(cut.range);
-            self.cuts.pop_front();
+        while let Some(spooled) =
+            self.reports.front().filter(|spooled| spooled.was_sent && spooled.range.1 <= last)
+        {
+            gone.push(spooled.range);
+            self.reports.pop_front();
             self.n_with_master = self.n_with_master.saturating_sub(1);
         }
-        if self.cuts.is_empty()
+        if self.reports.is_empty()
             && let Some(last) = gone.pop()
         {
             self.kept = Some(last);
@@ -94,9 +96,9 @@ impl Shelf {
         gone
     }
 
-    /// How many cuts are not safe.
+    /// How many reports are not safe.
     pub(super) fn len(&self) -> usize {
-        self.cuts.len()
+        self.reports.len()
     }
 }
 

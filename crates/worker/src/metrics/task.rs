@@ -18,7 +18,7 @@ use tracing::warn;
 use super::{Metrics, user::User};
 use stormkeeper_metric_shipping::spool::CounterFile;
 use stormkeeper_metrics::{
-    Builtin, MetricClient, MetricName, MetricType, Subject, builtin,
+    Builtin, MetricName, MetricType, Subject, UserMetrics, builtin,
     instrument::{Counter, Gauge, Histogram, Meter},
     name::UDF,
 };
@@ -66,7 +66,7 @@ struct Measured {
     now: Option<Monotonic>,
     taken: Option<Monotonic>,
     n_messages: u64,
-    client: MetricClient,
+    client: UserMetrics,
     users: HashMap<(&'static str, String), User>,
     ledger: Ledger,
 }
@@ -421,8 +421,8 @@ impl Whole {
             (time > 0).then(|| (worked as f64 / time as f64).min(1.0))
         };
         // A worker that is full of metrics does without; the refusal is counted.
-        let _full = metrics.registry().gauge_asking(name(&builtin::EMPTY_CPU_RATIO), empty);
-        let _full = metrics.registry().gauge_asking(name(&builtin::CAPACITY), capacity);
+        let _full = metrics.registry().gauge_fn(name(&builtin::EMPTY_CPU_RATIO), empty);
+        let _full = metrics.registry().gauge_fn(name(&builtin::CAPACITY), capacity);
         Self {
             failed: ledger.counter(metrics, &builtin::FAILED, &subject),
             executor_time: histogram(&builtin::EXECUTOR_TIME),

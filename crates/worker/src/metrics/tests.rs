@@ -7,12 +7,12 @@ use serde_json::json;
 use crate::tests::{Stage, spout};
 use stormkeeper_coordination::cluster::store::Store;
 use stormkeeper_metric_shipping::{
-    ingest_client::MetricsClient,
-    sender::{Added, Brought, Delivery, bring},
-    spool::{self as cuts, Standing, remains},
+    ingest_client::IngestClient,
+    sender::{Enqueued, FlushOutcome, ReportSender, flush},
+    spool::{self, SpoolState, recover},
     test_support::TestLeader,
 };
-use stormkeeper_model::{beat::TaskCounts, clock::Clock};
+use stormkeeper_model::{heartbeat::TaskCounts, clock::Clock};
 use stormkeeper_runtime::test_support::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,27 +42,27 @@ const WORDS: [u64; 5] = [800, 800, 800, 1000, 0];
 /// What a supervisor does when its worker is gone.
 async fn bring_what_is_left(stage: &Stage, worker_dir: &Path) {
     wait_until("the worker is gone", PATIENCE, || async {
-        match cuts::look(worker_dir).map_err(|error| error.to_string())? {
-            Standing::Left(..) => Ok(()),
-            other @ (Standing::Live | Standing::Done) => Err(format!("{other:?}")),
+        match spool::inspect(worker_dir).map_err(|error| error.to_string())? {
+            SpoolState::Orphaned(..) => Ok(()),
+            other @ (SpoolState::Live | SpoolState::Delivered) => Err(format!("{other:?}")),
         }
     })
     .await;
-    let Standing::Left(taken, launch) = cuts::look(worker_dir).expect("readable") else {
+    let SpoolState::Orphaned(taken, launch) = spool::inspect(worker_dir).expect("readable") else {
         panic!("it is gone")
     };
-    let remains = remains::read(&taken.dir, &launch).expect("readable");
+    let remains = recover::recover(&taken.dir, &launch).expect("readable");
     assert_eq!(remains.problems, Vec::<String>::new());
-    let mut delivery = Delivery::new(launch.topology);
+    let mut delivery = ReportSender::new(launch.topology);
     delivery.learn(&launch.worker, &remains.names.into_iter().collect::<Vec<_>>());
-    for cut in remains.cuts {
-        assert_eq!(delivery.add(cut), Added::Taken);
+    for spooled in remains.reports {
+        assert_eq!(delivery.add(spooled), Enqueued::Queued);
     }
-    let client = MetricsClient::new(Store::new(stage.server.connect())).expect("made");
-    assert_eq!(bring(&mut delivery, &client, &Clock::new()).await, Brought::All);
+    let client = IngestClient::new(Store::new(stage.server.connect())).expect("made");
+    assert_eq!(flush(&mut delivery, &client, &Clock::new()).await, FlushOutcome::Complete);
     assert!(delivery.is_empty());
-    cuts::finish(&taken).expect("finished");
-    assert!(matches!(cuts::look(worker_dir).expect("readable"), Standing::Done));
+    spool::mark_delivered(&taken).expect("finished");
+    assert!(matches!(spool::inspect(worker_dir).expect("readable"), SpoolState::Delivered));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,9 +7,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use stormkeeper_metrics::{
-    MetricClient,
-    client::RegisterError,
+    UserMetrics,
     instrument::{Counter, Gauge, Histogram, Meter, Timer},
+    user::RegisterError,
 };
 use stormkeeper_stream::Value;
 
@@ -35,7 +35,7 @@ pub(super) enum User {
 /// What is wrong with it; then nothing was measured.
 pub(super) fn take(
     users: &mut HashMap<(&'static str, String), User>,
-    client: &MetricClient,
+    client: &UserMetrics,
     name: &str,
     params: &Value,
     keep: impl FnOnce(&str),
@@ -53,7 +53,7 @@ pub(super) fn take(
 }
 
 fn make(
-    client: &MetricClient,
+    client: &UserMetrics,
     kind: &'static str,
     name: &str,
     keep: impl FnOnce(&str),
@@ -152,21 +152,21 @@ fn values(value: &Value) -> Result<Vec<f64>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stormkeeper_metrics::{Control, Minute, Point, Registry, registry::CutRequest};
+    use stormkeeper_metrics::{Control, Minute, Point, Registry, registry::CollectRequest};
     use stormkeeper_model::{TaskId, clock::Monotonic};
 
     fn said(messages: &[(&str, &str)]) -> (Vec<Result<(), String>>, Vec<Point>) {
         let registry = Registry::new(Control::default(), Monotonic::START);
         let (topology, component) = ("t-1-1".parse().expect("valid"), "c".parse().expect("valid"));
-        let client = MetricClient::new(&registry, topology, component, TaskId(1));
+        let client = UserMetrics::new(&registry, topology, component, TaskId(1));
         let mut users = HashMap::new();
         let results = messages.iter().map(|(name, params)| {
             let params = serde_json::from_str(params).expect("JSON");
             take(&mut users, &client, name, &params, |_| {})
         });
         let results = results.collect();
-        let request = CutRequest { minute: Minute(1), now: Monotonic::START, with_gauges: true };
-        (results, registry.cut(request).into_iter().map(|leaf| leaf.point).collect())
+        let request = CollectRequest { minute: Minute(1), now: Monotonic::START, with_gauges: true };
+        (results, registry.collect(request).into_iter().map(|leaf| leaf.point).collect())
     }
 
     #[test]

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::ComponentGroup;
 use stormkeeper_model::{ComponentId, TaskId};
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// A child that leaves this much unread is given up: it reads nothing, and what waits for it
 /// must not fill memory.
@@ -165,7 +165,7 @@ impl Child {
         let reader =
             read_stderr(stderr, launch.component.clone(), launch.task, Arc::clone(&last_words), ended);
         let stderr = tasks.child();
-        stderr.start("stderr of a component", Ending::Normal, reader);
+        stderr.start("stderr of a component", OnExit::Ignore, reader);
         let mut child = Self {
             process,
             stdin: Some(stdin),

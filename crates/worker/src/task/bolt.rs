@@ -16,7 +16,7 @@ use crate::{
     },
     settings::Tick,
 };
-use stormkeeper_model::{beat::TaskStatus, clock::Monotonic};
+use stormkeeper_model::{heartbeat::TaskStatus, clock::Monotonic};
 use stormkeeper_stream::{Tuple, Value};
 
 /// How many bytes of tuples are made ready for the child's stdin. What is in there cannot be

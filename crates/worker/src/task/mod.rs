@@ -47,7 +47,7 @@ use crate::{
 use stormkeeper_model::{
     TaskId, TopologyId,
     backoff::Backoff,
-    beat::TaskStatus,
+    heartbeat::TaskStatus,
     clock::{Clock, Monotonic},
     topology::Settings,
 };

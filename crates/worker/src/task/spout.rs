@@ -13,7 +13,7 @@ use crate::multilang::{
     child::{self, Child},
     message::{Answer, ToChild},
 };
-use stormkeeper_model::{beat::TaskStatus, clock::Monotonic};
+use stormkeeper_model::{heartbeat::TaskStatus, clock::Monotonic};
 
 /// The longest pause of a spout that has nothing to emit: it is then asked 20 times a
 /// second, which costs next to nothing, and a new tuple waits at most this long.

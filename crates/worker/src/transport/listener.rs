@@ -26,7 +26,7 @@ use crate::metrics::{
     report::{self, End, Reply, Report},
     reporter::MasterAt,
 };
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// One connection per worker of the topology and component here that it emits to, and some
 /// that broke and are not gone yet: a thousand workers of sixteen components each. A worker
@@ -100,7 +100,7 @@ impl Listener {
     }
 
     /// Receives until it is dropped, and every connection with it; it ends by itself only
-    /// when a connection panics, so start it as [`Ending::StopsOwner`]. While an inbox is full,
+    /// when a connection panics, so start it as [`OnExit::StopOwner`]. While an inbox is full,
     /// the connection that has a tuple for it is not read, so that its sender waits as well.
     /// A worker may have any number of connections here; it has one for each component.
     pub async fn run(self, me: Identity, inboxes: Inboxes, counters: Arc<Counters>) {
@@ -131,7 +131,7 @@ impl Listener {
             let (me, inboxes, counters) = (me.clone(), inboxes.clone(), counters.clone());
             let master = self.master.clone();
             let connection = Connection { from, me, inboxes, counters, master, _permit: permit };
-            connections.start("tuples from a peer", Ending::Normal, connection.run(stream));
+            connections.start("tuples from a peer", OnExit::Ignore, connection.run(stream));
         }
     }
 }

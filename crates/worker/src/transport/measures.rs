@@ -168,7 +168,7 @@ impl Connection {
             (true, false) => {
                 let name = self.name(metric);
                 // A worker that is full of metrics does without; the refusal is counted.
-                *registered = registry.gauge_asking(name.clone(), read).is_ok().then_some(name);
+                *registered = registry.gauge_fn(name.clone(), read).is_ok().then_some(name);
             }
             (false, true) => {
                 if let Some(name) = registered.take() {
@@ -218,7 +218,7 @@ fn micros(time: Duration) -> f64 {
 mod tests {
     use super::*;
     use crate::tests::options;
-    use stormkeeper_metrics::{Control, CutRequest, Minute, Point};
+    use stormkeeper_metrics::{CollectRequest, Control, Minute, Point};
     use stormkeeper_model::{Port, Slot, TaskId, clock::Clock};
     use stormkeeper_stream::Tuple;
 
@@ -227,8 +227,8 @@ mod tests {
         let registry = metrics.registry();
         let names = registry.names_since(0).1;
         let request =
-            CutRequest { minute: Minute(minute), now: metrics.clock().monotonic(), with_gauges: true };
-        let leaves = registry.cut(request).into_iter();
+            CollectRequest { minute: Minute(minute), now: metrics.clock().monotonic(), with_gauges: true };
+        let leaves = registry.collect(request).into_iter();
         let mut cut: Vec<(String, f64)> = leaves
             .filter_map(|leaf| {
                 let (_, name) = names.iter().find(|(id, _)| *id == leaf.id)?;

@@ -16,7 +16,7 @@ use super::{
     wire::Addressed,
 };
 use stormkeeper_model::{ComponentId, TaskId, assignment::Assignment, topology::TaskTable};
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_stream::Tuple;
 
 /// The sending ends of the inboxes of this worker's tasks. Fixed for the worker's life, as
@@ -168,7 +168,7 @@ impl Peer {
         let measured = measured.map(|measures| Arc::new(measures.connection(&address, &component, &queue)));
         let queued = (queued, measured.clone());
         let sender = peer::Sender::new(me.clone(), address, component, queued, Arc::clone(counters));
-        tasks.start("tuples to a peer", Ending::Normal, sender.run());
+        tasks.start("tuples to a peer", OnExit::Ignore, sender.run());
         Self { queue, measured, _tasks: tasks }
     }
 

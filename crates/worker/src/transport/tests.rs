@@ -13,7 +13,7 @@ use stormkeeper_model::{
     topology::TaskTable,
 };
 use stormkeeper_runtime::{
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     test_support::wait_until,
 };
 use stormkeeper_stream::{Origin, Tuple, Value};
@@ -67,7 +67,7 @@ impl Worker {
         let (inboxes, mut receivers) = Inboxes::new([TaskId(7)]);
         let counters = Arc::new(Counters::default());
         let tasks = Tasks::default();
-        tasks.start("listener", Ending::Normal, listener.run(me.clone(), inboxes, counters.clone()));
+        tasks.start("listener", OnExit::Ignore, listener.run(me.clone(), inboxes, counters.clone()));
         let inbox = receivers.remove(&TaskId(7)).expect("asked for");
         Self { me, inbox, counters, tasks }
     }
@@ -262,7 +262,7 @@ async fn a_peer_that_leaves_frees_whoever_waits_for_it() {
     let (done, mut is_done) = mpsc::channel(1);
     let tasks = Tasks::default();
     let mut outbox = emitter.peers.outbox();
-    tasks.start("emitter", Ending::Normal, async move {
+    tasks.start("emitter", OnExit::Ignore, async move {
         while outbox.send(TaskId(7), tuple(0)).await == Sent::Queued {}
         done.send(()).await.expect("the test waits");
     });
@@ -416,15 +416,15 @@ async fn a_topology_without_cycles_drains_however_full_it_is() {
         let counters = Arc::new(Counters::default());
         let mut peers = Peers::new(ids[i].clone(), inboxes.clone(), counters.clone(), &tasks);
         peers.update(&assignment, &table());
-        tasks.start("listener", Ending::Normal, listener.run(ids[i].clone(), inboxes, counters));
+        tasks.start("listener", OnExit::Ignore, listener.run(ids[i].clone(), inboxes, counters));
         let mut outbox = peers.outbox();
-        tasks.start("source", Ending::Normal, async move {
+        tasks.start("source", OnExit::Ignore, async move {
             for n in 0..N_FLOOD {
                 outbox.send(relays[other], bulky(n)).await;
             }
         });
         let (mut outbox, mut inbox) = (peers.outbox(), receivers.remove(&relays[i]).expect("asked for"));
-        tasks.start("relay", Ending::Normal, async move {
+        tasks.start("relay", OnExit::Ignore, async move {
             while let Some(tuple) = inbox.recv().await {
                 for copy in 0..N_RELAYED {
                     outbox.send(sinks[other], bulky(number(&tuple) * N_RELAYED + copy)).await;

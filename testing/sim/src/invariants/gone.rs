@@ -4,14 +4,14 @@ use crate::facts::ClusterModel;
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, Orders},
+        record::{self, SupervisorAssignments},
     },
-    tree::memory::listen::Snapshot,
+    tree::memory::listen::TreeSnapshot,
 };
 use stormkeeper_model::TopologyId;
 
 /// Checks that nothing belongs to a topology without a record; returns the first residue otherwise.
-pub(crate) fn check_no_residue(model: &ClusterModel, tree: Snapshot<'_>) -> Result<(), String> {
+pub(crate) fn check_no_residue(model: &ClusterModel, tree: TreeSnapshot<'_>) -> Result<(), String> {
     let roots = [
         layout::assignments(),
         layout::tasks_root(),
@@ -19,17 +19,18 @@ pub(crate) fn check_no_residue(model: &ClusterModel, tree: Snapshot<'_>) -> Resu
         layout::taskerrors_root(),
         layout::metrics_root(),
     ];
-    let is_known = |name: &str| name.parse::<TopologyId>().is_ok_and(|id| model.storms.contains_key(&id));
+    let is_known = |name: &str| name.parse::<TopologyId>().is_ok_and(|id| model.topologies.contains_key(&id));
     for root in roots {
         let left = tree.children(&root).unwrap_or_default().into_iter().find(|name| !is_known(name));
         if let Some(name) = left {
             return Err(format!("{root}/{name} was not removed"));
         }
     }
-    for name in tree.children(&layout::orders_root()).unwrap_or_default() {
-        let path = layout::orders_root().child(&name).map_err(|error| error.to_string())?;
+    for name in tree.children(&layout::supervisor_assignments_root()).unwrap_or_default() {
+        let path = layout::supervisor_assignments_root().child(&name).map_err(|error| error.to_string())?;
         let Some(node) = tree.get(&path) else { continue };
-        let orders: Orders = record::decode(&path, &node.data).map_err(|error| error.to_string())?;
+        let orders: SupervisorAssignments =
+            record::decode(&path, &node.data).map_err(|error| error.to_string())?;
         for (id, version) in &orders.topologies {
             let assignment = tree.get(&layout::assignment(id));
             if assignment.as_ref().map(|node| node.stat.version) != Some(*version) {

@@ -48,7 +48,7 @@ impl Invariant for Moves {
                 Op::Delete { .. } => Assignment::default(),
                 Op::Check { .. } | Op::Create { .. } => continue,
             };
-            let storm = model.storms.get(&id);
+            let storm = model.topologies.get(&id);
             if storm.is_some_and(|storm| storm.status == TopologyStatus::Killed) {
                 continue;
             }

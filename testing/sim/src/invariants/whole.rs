@@ -6,7 +6,7 @@ use stormkeeper_coordination::{
         layout,
         record::{self, Tasks},
     },
-    tree::memory::listen::Snapshot,
+    tree::memory::listen::TreeSnapshot,
 };
 use stormkeeper_model::{TopologyId, status::TopologyStatus};
 
@@ -14,9 +14,9 @@ use stormkeeper_model::{TopologyId, status::TopologyStatus};
 pub(crate) fn check_converged(
     id: &TopologyId,
     model: &ClusterModel,
-    tree: Snapshot<'_>,
+    tree: TreeSnapshot<'_>,
 ) -> Result<(), String> {
-    let storm = model.storms.get(id).ok_or_else(|| format!("{id} has no record"))?;
+    let storm = model.topologies.get(id).ok_or_else(|| format!("{id} has no record"))?;
     match storm.status {
         TopologyStatus::Active | TopologyStatus::Inactive => {}
         status @ (TopologyStatus::Rebalancing | TopologyStatus::Killed) => {

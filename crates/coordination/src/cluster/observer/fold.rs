@@ -14,7 +14,10 @@ use crate::{
     cluster::{
         event::{Event, EventNumber},
         layout,
-        record::{self, Drain, MetricMetas, Nimbus, Orders, Stored, Storm, Supervisor, Tasks, Unreadable},
+        record::{
+            self, Drain, MetaFingerprint, Nimbus, Stored, Supervisor, SupervisorAssignments, Tasks,
+            TopologyRecord, Unreadable,
+        },
         view::ClusterView,
     },
     tree::{NodeWithChildren, TreePath},
@@ -79,18 +82,20 @@ fn fold_root(view: &ClusterView, root: &TreePath, znode: Option<&NodeWithChildre
 
 fn children_of(view: &ClusterView, root: &TreePath) -> BTreeSet<TreePath> {
     let mut known: BTreeSet<TreePath> = match root.name() {
-        "storms" => view.storms.keys().map(layout::storm).collect(),
+        "storms" => view.topologies.keys().map(layout::storm).collect(),
         "tasks" => view.tasks.keys().map(layout::tasks).collect(),
         "assignments" => view.assignments.keys().map(layout::assignment).collect(),
         "supervisors" => view.supervisors.keys().map(layout::supervisor).collect(),
-        "taskbeats" => view.beats.keys().map(layout::taskbeats).collect(),
+        "taskbeats" => view.heartbeats.keys().map(layout::taskbeats).collect(),
         "taskerrors" => view.errors.iter().map(layout::taskerrors).collect(),
         "nimbuses" => view.nimbuses.keys().map(layout::nimbus).collect(),
-        "orders" => view.orders.keys().map(layout::orders).collect(),
+        "supervisor-assignments" => {
+            view.supervisor_assignments.keys().map(layout::supervisor_assignments).collect()
+        }
         "drains" => view.drains.keys().map(layout::drain).collect(),
         "events" => view.events.keys().map(|number| layout::event(*number)).collect(),
         "blobs" => view.blobs.keys().map(layout::blob).collect(),
-        "metrics" => view.metrics.keys().map(layout::metrics).collect(),
+        "metrics" => view.metric_fingerprints.keys().map(layout::metrics).collect(),
         _ => BTreeSet::new(),
     };
     known.extend(view.unreadable.keys().filter(|path| path.parent().as_ref() == Some(root)).cloned());
@@ -100,8 +105,12 @@ fn children_of(view: &ClusterView, root: &TreePath) -> BTreeSet<TreePath> {
 fn fold_child(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithChildren>) -> Folded {
     let root = path.parts().next().unwrap_or_default().to_owned();
     match root.as_str() {
-        "storms" => fold_stored::<Storm, TopologyId>(view, path, znode, |view| &mut view.storms),
-        "orders" => fold_stored::<Orders, SupervisorId>(view, path, znode, |view| &mut view.orders),
+        "storms" => fold_stored::<TopologyRecord, TopologyId>(view, path, znode, |view| &mut view.topologies),
+        "supervisor-assignments" => {
+            fold_stored::<SupervisorAssignments, SupervisorId>(view, path, znode, |view| {
+                &mut view.supervisor_assignments
+            })
+        }
         "drains" => fold_stored::<Drain, HostName>(view, path, znode, |view| &mut view.drains),
         "events" => fold_with(
             view,
@@ -120,7 +129,7 @@ fn fold_child(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithCh
             path,
             znode,
             |_, znode| Ok(names_as::<TaskId>(znode).collect()),
-            |view: &mut ClusterView| &mut view.beats,
+            |view: &mut ClusterView| &mut view.heartbeats,
         ),
         "blobs" => fold_with(
             view,
@@ -157,13 +166,13 @@ fn decode_assignment(path: &TreePath, znode: &NodeWithChildren) -> Result<Stored
 fn fold_metrics(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithChildren>) -> Folded {
     let decode = |path: &TreePath, znode: &NodeWithChildren| {
         let value = match znode.node.data.is_empty() {
-            true => MetricMetas::default(),
+            true => MetaFingerprint::default(),
             false => record::decode(path, &znode.node.data)?,
         };
         Ok(Stored { value, version: znode.node.stat.version })
     };
     fold_with(view, path, znode, decode, |view: &mut ClusterView| -> &mut BTreeMap<TopologyId, _> {
-        &mut view.metrics
+        &mut view.metric_fingerprints
     })
 }
 

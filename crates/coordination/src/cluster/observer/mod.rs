@@ -34,7 +34,7 @@ use stormkeeper_model::{
     clock::{Clock, Monotonic},
 };
 use stormkeeper_runtime::{
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     watch,
 };
 
@@ -105,7 +105,7 @@ impl Observer {
             is_unpublished: false,
             quiet_until: tokio::time::Instant::now(),
         };
-        tasks.start("observer", Ending::StopsOwner, task.run());
+        tasks.start("observer", OnExit::StopOwner, task.run());
         Self { observations, requests }
     }
 
@@ -157,7 +157,7 @@ impl WatchSet {
             layout::assignments(),
             layout::supervisors(),
             layout::nimbuses(),
-            layout::orders_root(),
+            layout::supervisor_assignments_root(),
             layout::drains(),
             layout::events(),
             layout::blobs(),
@@ -207,7 +207,7 @@ impl WatchSet {
     /// Marks the znodes that a request asks for.
     fn mark(&mut self, what: ReadScope) {
         match what {
-            ReadScope::Everything => self.all_dirty |= !believes_watches(),
+            ReadScope::Everything => self.all_dirty |= !trusts_watches(),
             ReadScope::Again(written) => {
                 self.gather();
                 self.dirty.extend(fold::roots());
@@ -220,7 +220,7 @@ impl WatchSet {
     /// topology.
     fn watch_heartbeats(&mut self, view: &ClusterView) {
         let root = layout::taskbeats_root();
-        let wanted: BTreeSet<TreePath> = view.beats.keys().map(layout::taskbeats).collect();
+        let wanted: BTreeSet<TreePath> = view.heartbeats.keys().map(layout::taskbeats).collect();
         self.watchers.retain(|path, _| path.parent().as_ref() != Some(&root) || wanted.contains(path));
         for path in wanted {
             let tree = &self.tree;
@@ -284,7 +284,7 @@ impl ObserverTask {
                 // Cancel-safe: `changed` keeps the changes it took, the others only wait or
                 // receive.
                 changed = sessions.changed() => if changed.is_err() { return },
-                _ = full_read.tick() => self.watches.all_dirty |= !believes_watches(),
+                _ = full_read.tick() => self.watches.all_dirty |= !trusts_watches(),
                 Some(Request { what, reply }) = self.requests.recv() => {
                     self.watches.mark(what);
                     let result = self.catch_up().await.map(|()| Arc::clone(&self.publish.borrow().view));
@@ -349,12 +349,12 @@ impl ObserverTask {
 
 /// True if the bug of trusting watches without full reads is injected.
 #[cfg(feature = "injected-bugs")]
-fn believes_watches() -> bool {
-    use stormkeeper_runtime::injected_bugs::{Sabotage, is_put_in};
-    is_put_in(Sabotage::BelievesWatches)
+fn trusts_watches() -> bool {
+    use stormkeeper_runtime::injected_bugs::{InjectedBug, is_injected};
+    is_injected(InjectedBug::TrustsWatches)
 }
 
 #[cfg(not(feature = "injected-bugs"))]
-const fn believes_watches() -> bool {
+const fn trusts_watches() -> bool {
     false
 }

@@ -83,16 +83,18 @@ async fn heartbeats_and_blob_replicas_are_the_names_of_children() {
         f.put(&layout::taskbeat(&topology(), TaskId(task)), b"{}").await;
     }
     f.sees("two heartbeats", |view| {
-        view.beats.get(&topology()).is_some_and(|tasks| tasks.to_string() == "3-4")
+        view.heartbeats.get(&topology()).is_some_and(|tasks| tasks.to_string() == "3-4")
     })
     .await;
     f.tree.delete(&layout::taskbeat(&topology(), TaskId(3)), None).await.expect("deleted");
-    f.sees("one heartbeat", |view| view.beats.get(&topology()).is_some_and(|tasks| tasks.to_string() == "4"))
-        .await;
+    f.sees("one heartbeat", |view| {
+        view.heartbeats.get(&topology()).is_some_and(|tasks| tasks.to_string() == "4")
+    })
+    .await;
     let key = stormkeeper_model::BlobKey::of(b"x");
     let nimbus = "n1".parse().expect("valid id");
     f.put(&layout::blob(&key), b"").await;
-    f.put(&layout::blob_holder(&key, &nimbus), b"").await;
+    f.put(&layout::blob_replica(&key, &nimbus), b"").await;
     f.sees("the nimbus that has the blob", |view| {
         view.blobs.get(&key).is_some_and(|holders| holders.contains(&nimbus))
     })
@@ -186,7 +188,7 @@ async fn records_of_a_failed_read_are_published_by_the_next_read() {
 async fn successive_changes_are_read_together() {
     let f = fixture().await;
     f.put(&layout::taskbeats(&topology()), b"").await;
-    f.sees("the parent of the heartbeats", |view| view.beats.contains_key(&topology())).await;
+    f.sees("the parent of the heartbeats", |view| view.heartbeats.contains_key(&topology())).await;
     let seen = f.observer.observe();
     let (mut n_views, mut last) = (0, Arc::clone(&seen.borrow().view));
     for task in 1..=500 {
@@ -197,6 +199,6 @@ async fn successive_changes_are_read_together() {
         last = now;
     }
     assert!((2..=30).contains(&n_views), "500 changes in 500 ms caused {n_views} views");
-    f.sees("all heartbeats", |view| view.beats.get(&topology()).is_some_and(|tasks| tasks.len() == 500))
+    f.sees("all heartbeats", |view| view.heartbeats.get(&topology()).is_some_and(|tasks| tasks.len() == 500))
         .await;
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 use stormkeeper_model::backoff::Backoff;
 use stormkeeper_runtime::{
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     watch,
 };
 
@@ -68,7 +68,7 @@ impl Presence {
         let shared = Arc::new(Shared { desired: Mutex::new(Desired::default()), wake: Notify::new() });
         let (settled_tx, settled) = watch::channel(0);
         let keeper = Keeper { shared: Arc::clone(&shared), tree, settled: settled_tx, session: None };
-        tasks.start("presence", Ending::StopsOwner, keeper.run());
+        tasks.start("presence", OnExit::StopOwner, keeper.run());
         Self { shared, settled }
     }
 

@@ -8,9 +8,12 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     cluster::{
-        archive::ArchiveRecord,
         layout,
-        record::{self, Leader, Nimbus, Orders, Stored, StoredError, Storm, TaskBeat, Unreadable},
+        metric_log::MetricLogState,
+        record::{
+            self, Leader, Nimbus, Stored, StoredError, SupervisorAssignments, TaskHeartbeat, TopologyRecord,
+            Unreadable,
+        },
     },
     tree::{self, CreateMode, Node, Op, READ_BATCH, ReadTree, Tree, TreePath, Version},
 };
@@ -81,7 +84,7 @@ impl Store {
     ///
     /// # Errors
     /// Errors of the tree, and [`Unreadable`].
-    pub async fn storm(&self, id: &TopologyId) -> Result<Option<Stored<Storm>>, Error> {
+    pub async fn topology_record(&self, id: &TopologyId) -> Result<Option<Stored<TopologyRecord>>, Error> {
         self.read(&layout::storm(id)).await
     }
 
@@ -109,8 +112,11 @@ impl Store {
     ///
     /// # Errors
     /// Errors of the tree, and [`Unreadable`].
-    pub async fn orders(&self, id: &SupervisorId) -> Result<Option<Stored<Orders>>, Error> {
-        self.read(&layout::orders(id)).await
+    pub async fn supervisor_assignments(
+        &self,
+        id: &SupervisorId,
+    ) -> Result<Option<Stored<SupervisorAssignments>>, Error> {
+        self.read(&layout::supervisor_assignments(id)).await
     }
 
     /// Returns the current leader, if there is one.
@@ -139,15 +145,15 @@ impl Store {
     ///
     /// # Errors
     /// Errors of the tree, and [`Unreadable`].
-    pub async fn archive(&self) -> Result<Option<ArchiveRecord>, Error> {
-        Ok(self.read(&layout::archive()).await?.map(|stored| stored.value))
+    pub async fn metric_log_state(&self) -> Result<Option<MetricLogState>, Error> {
+        Ok(self.read(&layout::metric_log()).await?.map(|stored| stored.value))
     }
 
     /// Returns the API addresses of the live nimbuses that have a blob.
     ///
     /// # Errors
     /// Errors of the tree; a nimbus whose record cannot be decoded is omitted.
-    pub async fn blob_holders(&self, key: &BlobKey) -> Result<Vec<String>, Error> {
+    pub async fn blob_sources(&self, key: &BlobKey) -> Result<Vec<String>, Error> {
         let names = self.tree.children(&layout::blob(key)).await?.unwrap_or_default();
         let ids = names.iter().filter_map(|name| name.parse::<NimbusId>().ok());
         let paths: Vec<TreePath> = ids.map(|id| layout::nimbus(&id)).collect();
@@ -242,10 +248,10 @@ impl Store {
     ///
     /// # Errors
     /// Errors of the tree.
-    pub async fn task_beats(&self, id: &TopologyId) -> Result<BTreeMap<TaskId, TaskBeat>, Error> {
+    pub async fn task_heartbeats(&self, id: &TopologyId) -> Result<BTreeMap<TaskId, TaskHeartbeat>, Error> {
         let parent = layout::taskbeats(id);
         let names = self.tree.children(&parent).await?.unwrap_or_default();
-        let beats = self.read_children::<TaskBeat>(&parent, &names).await?;
+        let beats = self.read_children::<TaskHeartbeat>(&parent, &names).await?;
         Ok(beats.into_iter().filter_map(|(name, beat)| Some((name.parse().ok()?, beat))).collect())
     }
 

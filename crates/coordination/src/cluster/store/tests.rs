@@ -79,10 +79,10 @@ async fn long_message_is_truncated_at_a_character_boundary() {
 #[tokio::test]
 async fn invalid_record_is_an_error_and_a_missing_record_is_none() {
     let store = store().await;
-    assert!(store.storm(&topology()).await.expect("readable").is_none());
+    assert!(store.topology_record(&topology()).await.expect("readable").is_none());
     let path = layout::storm(&topology());
     store.tree.create(&path, b"oops", CreateMode::Persistent).await.expect("created");
-    let error = store.storm(&topology()).await.expect_err("unreadable");
+    let error = store.topology_record(&topology()).await.expect_err("unreadable");
     assert!(error.to_string().contains("/storms/wc-1-100"), "{error}");
 }
 

@@ -14,7 +14,7 @@ pub struct Commit<'a> {
     /// The change.
     pub what: What<'a>,
     /// The tree after the change.
-    pub after: Snapshot<'a>,
+    pub after: TreeSnapshot<'a>,
 }
 
 /// Content of a change.
@@ -33,15 +33,15 @@ pub enum What<'a> {
 
 /// State of the tree at one moment.
 #[derive(Clone, Copy)]
-pub struct Snapshot<'a>(pub(super) &'a Nodes);
+pub struct TreeSnapshot<'a>(pub(super) &'a Nodes);
 
-impl fmt::Debug for Snapshot<'_> {
+impl fmt::Debug for TreeSnapshot<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshot").field("n_nodes", &self.0.len()).finish()
+        f.debug_struct("TreeSnapshot").field("n_nodes", &self.0.len()).finish()
     }
 }
 
-impl Snapshot<'_> {
+impl TreeSnapshot<'_> {
     /// Reads a znode.
     pub fn get(&self, path: &TreePath) -> Option<Node> {
         self.0.get(path)

@@ -81,8 +81,8 @@ impl MemoryTree {
 #[cfg(any(test, feature = "test-support"))]
 impl MemoryTree {
     /// Inspects the current tree, which is locked meanwhile.
-    pub fn look<T>(&self, look: impl FnOnce(listen::Snapshot<'_>) -> T) -> T {
-        look(listen::Snapshot(&lock(&self.server).nodes))
+    pub fn look<T>(&self, look: impl FnOnce(listen::TreeSnapshot<'_>) -> T) -> T {
+        look(listen::TreeSnapshot(&lock(&self.server).nodes))
     }
 
     /// Calls `listener` for every transaction from now on, in order, while the tree is locked: the

@@ -187,7 +187,7 @@ impl Server {
     #[cfg(any(test, feature = "test-support"))]
     fn on_commit(&mut self, connection: ConnectionId, session: SessionId, what: super::listen::What<'_>) {
         if let Some(listener) = &mut self.listener {
-            let after = super::listen::Snapshot(&self.nodes);
+            let after = super::listen::TreeSnapshot(&self.nodes);
             listener.on_commit(&super::listen::Commit { connection, session, what, after });
         }
     }

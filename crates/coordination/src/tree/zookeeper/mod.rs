@@ -31,7 +31,7 @@ use crate::tree::{
     SessionState, Stat, Tree, TreePath, Version, Watcher, options::Options, request,
 };
 use stormkeeper_runtime::{
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
     watch,
 };
 
@@ -60,9 +60,9 @@ impl ZooKeeperTree {
         let is_at_server_root = options.root.is_root();
         let changed = Arc::clone(&watches.wake);
         let sessions = session::keep(Arc::clone(&link), options, session::retries(random), changed);
-        tasks.start("tree-session", Ending::StopsOwner, sessions);
+        tasks.start("tree-session", OnExit::StopOwner, sessions);
         let placing = watches::keep(Arc::clone(&watches), Arc::clone(&link));
-        tasks.start("tree-watches", Ending::StopsOwner, placing);
+        tasks.start("tree-watches", OnExit::StopOwner, placing);
         Arc::new(Self { link, watches, tasks, is_at_server_root })
     }
 

@@ -33,7 +33,7 @@ use crate::tree::{
     },
 };
 use stormkeeper_model::clock::Clock;
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// Maximum number of watches that are set at once: enough to fill the connection, few beside its
 /// requests.
@@ -207,7 +207,7 @@ impl Placed {
         let lost = Arc::new(AtomicBool::new(false));
         let listener = Tasks::default();
         let (watches, flag) = (Arc::clone(watches), Arc::clone(&lost));
-        listener.start("tree-watch", Ending::Normal, async move {
+        listener.start("tree-watch", OnExit::Ignore, async move {
             listen(&watches, &path, watcher, &flag).await;
         });
         Self { scope, session, lost, _listener: listener }

@@ -24,7 +24,7 @@ use super::{
     http::{Poster, url},
     payload::Payload,
 };
-use crate::plugin::{Error, MetricUploader, PayloadSource, Sent, UploadError, options, series};
+use crate::plugin::{Error, ExportError, MetricExporter, PayloadSource, Sent, options, series};
 use stormkeeper_metric_store::UploadKey;
 use stormkeeper_metrics::{MetaType, MetricName, Minute, Point};
 
@@ -69,9 +69,9 @@ impl Alimonitor {
         self
     }
 
-    async fn send(&self, flag: i32, error: &str, metrics: &[Value]) -> Result<(), UploadError> {
+    async fn send(&self, flag: i32, error: &str, metrics: &[Value]) -> Result<(), ExportError> {
         let message = Message { collection_flag: flag, error_info: error, msg: metrics };
-        let message = serde_json::to_string(&message).map_err(|source| UploadError::Unwritable {
+        let message = serde_json::to_string(&message).map_err(|source| ExportError::Unwritable {
             what: "a message",
             form: "JSON",
             source,
@@ -82,7 +82,7 @@ impl Alimonitor {
         self.poster.post_all(&headers, body).await
     }
 
-    async fn send_all(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, UploadError> {
+    async fn send_all(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
         let mut payload = Payload::new(source, &self.options.levels);
         let mut sent = Sent::default();
         while let Some(page) = payload.next().await? {
@@ -99,7 +99,7 @@ impl Alimonitor {
 }
 
 #[async_trait]
-impl MetricUploader for Alimonitor {
+impl MetricExporter for Alimonitor {
     fn name(&self) -> &str {
         "alimonitor"
     }
@@ -108,9 +108,9 @@ impl MetricUploader for Alimonitor {
         &self.options.levels
     }
 
-    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, UploadError> {
+    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
         let done = self.send_all(key, source).await;
-        if let Err(UploadError::Payload(error)) = &done {
+        if let Err(ExportError::Payload(error)) = &done {
             // The monitor is to know that nothing comes; whether it took that changes nothing.
             if let Err(error) = self.send(FLAG_UNREADABLE, &error.to_string(), &[]).await {
                 warn!(%error, "alimonitor could not be told that the metrics are unreadable");

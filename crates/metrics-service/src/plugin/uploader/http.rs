@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::{Url, header};
 
-use crate::plugin::{Error, UploadError};
+use crate::plugin::{Error, ExportError};
 use stormkeeper_model::backoff::Backoff;
 
 /// How often a request is sent before its upload is left to a later try: the queue keeps it, and
@@ -86,7 +86,7 @@ impl Poster {
     ///
     /// # Errors
     /// No answer in the end, or one that says "later" each time.
-    pub(super) async fn post(&self, headers: &header::HeaderMap, body: Bytes) -> Result<Answer, UploadError> {
+    pub(super) async fn post(&self, headers: &header::HeaderMap, body: Bytes) -> Result<Answer, ExportError> {
         let mut backoff = self.backoff();
         for _ in 1..ATTEMPTS {
             match self.post_once(headers, body.clone()).await {
@@ -105,14 +105,14 @@ impl Poster {
     ///
     /// # Errors
     /// No answer in the end, or any but that it was taken.
-    pub(super) async fn post_all(&self, headers: &header::HeaderMap, body: Bytes) -> Result<(), UploadError> {
+    pub(super) async fn post_all(&self, headers: &header::HeaderMap, body: Bytes) -> Result<(), ExportError> {
         match self.post(headers, body).await? {
             Answer { status: 200..=299, .. } => Ok(()),
             answer => Err(self.fault(&answer)),
         }
     }
 
-    async fn post_once(&self, headers: &header::HeaderMap, body: Bytes) -> Result<Answer, UploadError> {
+    async fn post_once(&self, headers: &header::HeaderMap, body: Bytes) -> Result<Answer, ExportError> {
         // Bytes of known length: the body has a Content-Length and is not chunked.
         let request = self.http.post(self.url.clone()).headers(headers.clone()).body(body);
         let mut response = request.timeout(self.timeout).send().await.map_err(|error| self.unsent(error))?;
@@ -129,17 +129,17 @@ impl Poster {
         Ok(Answer { status, body })
     }
 
-    fn unsent(&self, source: reqwest::Error) -> UploadError {
+    fn unsent(&self, source: reqwest::Error) -> ExportError {
         let url = self.url.to_string();
         match source.is_timeout() && !source.is_connect() {
-            true => UploadError::TimedOut { url, waited: self.timeout },
-            false => UploadError::Unreachable { url, source },
+            true => ExportError::TimedOut { url, waited: self.timeout },
+            false => ExportError::Unreachable { url, source },
         }
     }
 
     /// That the server answered so.
-    pub(super) fn fault(&self, answer: &Answer) -> UploadError {
-        UploadError::Answered { url: self.url.to_string(), status: answer.status, said: answer.said() }
+    pub(super) fn fault(&self, answer: &Answer) -> ExportError {
+        ExportError::Answered { url: self.url.to_string(), status: answer.status, said: answer.said() }
     }
 }
 

@@ -5,10 +5,10 @@ use async_trait::async_trait;
 use tracing::info;
 
 use super::payload::Payload;
-use crate::plugin::{MetricUploader, PayloadSource, Sent, UploadError, options};
-use stormkeeper_metric_store as archive;
+use crate::plugin::{ExportError, MetricExporter, PayloadSource, Sent, options};
+use stormkeeper_metric_store as metric_store;
 use stormkeeper_metric_store::UploadKey;
-use stormkeeper_metrics::{MetaType, protocol::Meta};
+use stormkeeper_metrics::{MetaType, protocol::MetricMeta};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl LogUploader {
 }
 
 #[async_trait]
-impl MetricUploader for LogUploader {
+impl MetricExporter for LogUploader {
     fn name(&self) -> &str {
         "log"
     }
@@ -33,12 +33,12 @@ impl MetricUploader for LogUploader {
         &self.options.levels
     }
 
-    async fn register_metrics(&self, metas: &[Meta]) -> Result<(), UploadError> {
+    async fn register_metrics(&self, metas: &[MetricMeta]) -> Result<(), ExportError> {
         info!(metrics = metas.len(), "new metrics");
         Ok(())
     }
 
-    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, UploadError> {
+    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
         let mut payload = Payload::new(source, &self.options.levels);
         let mut counts = [0_u64; MetaType::ALL.len()];
         while let Some(page) = payload.next().await? {
@@ -61,7 +61,7 @@ impl MetricUploader for LogUploader {
         Ok(Sent { points, refused: 0 })
     }
 
-    async fn send_event(&self, event: &archive::Event) -> Result<(), UploadError> {
+    async fn send_event(&self, event: &metric_store::Event) -> Result<(), ExportError> {
         info!(?event, "for external stores of metrics");
         Ok(())
     }

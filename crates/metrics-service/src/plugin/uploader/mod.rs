@@ -11,9 +11,9 @@ use std::{fmt::Debug, io, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 
-use stormkeeper_metric_store as archive;
+use stormkeeper_metric_store as metric_store;
 use stormkeeper_metric_store::{PayloadPage, UploadKey};
-use stormkeeper_metrics::{MetaType, MetricId, protocol::Meta};
+use stormkeeper_metrics::{MetaType, MetricId, protocol::MetricMeta};
 
 /// One external store that metrics are sent to.
 ///
@@ -21,7 +21,7 @@ use stormkeeper_metrics::{MetaType, MetricId, protocol::Meta};
 /// One call at a time is made on it. A call that takes too long is dropped by whoever made it,
 /// which must leave the uploader fit for the next one.
 #[async_trait]
-pub trait MetricUploader: Send + Sync + Debug {
+pub trait MetricExporter: Send + Sync + Debug {
     /// What it is called in `nimbus.metric.uploader.class`, in logs and in the archive's queue.
     fn name(&self) -> &str;
 
@@ -34,7 +34,7 @@ pub trait MetricUploader: Send + Sync + Debug {
     ///
     /// # Errors
     /// When the store cannot be used now; nothing is sent before this succeeded.
-    async fn init(&self) -> Result<(), UploadError> {
+    async fn init(&self) -> Result<(), ExportError> {
         Ok(())
     }
 
@@ -42,7 +42,7 @@ pub trait MetricUploader: Send + Sync + Debug {
     ///
     /// # Errors
     /// They were not taken, and are told again.
-    async fn register_metrics(&self, _metas: &[Meta]) -> Result<(), UploadError> {
+    async fn register_metrics(&self, _metas: &[MetricMeta]) -> Result<(), ExportError> {
         Ok(())
     }
 
@@ -51,13 +51,13 @@ pub trait MetricUploader: Send + Sync + Debug {
     ///
     /// # Errors
     /// It is not acknowledged, and comes again after a pause.
-    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, UploadError>;
+    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError>;
 
     /// Something happened: a topology started, a task moved.
     ///
     /// # Errors
     /// It was not taken. Events are not kept for a second try.
-    async fn send_event(&self, _event: &archive::Event) -> Result<(), UploadError> {
+    async fn send_event(&self, _event: &metric_store::Event) -> Result<(), ExportError> {
         Ok(())
     }
 
@@ -71,8 +71,8 @@ pub trait PayloadSource: Send + Sync {
     /// The page after the metric `after`; the first without one.
     ///
     /// # Errors
-    /// [`UploadError::Payload`] when it cannot be read.
-    async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, UploadError>;
+    /// [`ExportError::Payload`] when it cannot be read.
+    async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, ExportError>;
 }
 
 /// What an acknowledged upload came to.
@@ -86,10 +86,10 @@ pub struct Sent {
 
 /// Why a store did not take something.
 #[derive(Debug, thiserror::Error)]
-pub enum UploadError {
+pub enum ExportError {
     /// The payload could not be read.
     #[error("the payload could not be read")]
-    Payload(#[source] archive::Error),
+    Payload(#[source] metric_store::Error),
     /// The store could not be reached, or the connection broke.
     #[error("no answer from {url}")]
     Unreachable {

@@ -1,7 +1,7 @@
 //! Walking through a payload.
 
-use crate::plugin::{PayloadSource, UploadError};
-use stormkeeper_metrics::{MetaType, MetricId, Point, protocol::Meta};
+use crate::plugin::{ExportError, PayloadSource};
+use stormkeeper_metrics::{MetaType, MetricId, Point, protocol::MetricMeta};
 
 /// The pages of a payload, without the levels that are not wanted.
 pub(super) struct Payload<'a> {
@@ -21,7 +21,7 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<(Meta, Point)>>, UploadError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<(MetricMeta, Point)>>, ExportError> {
         let Some(after) = self.next else { return Ok(None) };
         let page = self.source.page(after).await?;
         // A page that does not go on ends the walk, or it would not end at all.
@@ -45,7 +45,7 @@ mod tests {
 
     #[async_trait]
     impl PayloadSource for Circle {
-        async fn page(&self, _after: Option<MetricId>) -> Result<PayloadPage, UploadError> {
+        async fn page(&self, _after: Option<MetricId>) -> Result<PayloadPage, ExportError> {
             Ok(PayloadPage { points: metrics(), next: Some(MetricId(7)) })
         }
     }

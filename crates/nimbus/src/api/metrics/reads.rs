@@ -17,8 +17,8 @@ use crate::{
     change::find,
 };
 use stormkeeper_api_types::message::{
-    ArchiveStatus, LatestList, LatestValue, MeasuredTopology, MeasuredTopologyList, MetricControlRequest,
-    MetricMetaList, TaskTrack, TopologyHistory,
+    LatestList, LatestValue, MeasuredTopology, MeasuredTopologyList, MetricControlRequest, MetricMetaList,
+    MetricStoreStatus, TaskTrack, TopologyHistory,
 };
 use stormkeeper_metric_store::{LatestQuery, LatestRow};
 use stormkeeper_metrics::{Minute, Window};
@@ -166,7 +166,7 @@ pub(super) async fn history(
     Ok(Json(TopologyHistory { topologies, truncated, archive: view }))
 }
 
-pub(super) async fn status(State(api): State<Api>) -> Result<Json<ArchiveStatus>, ApiError> {
+pub(super) async fn status(State(api): State<Api>) -> Result<Json<MetricStoreStatus>, ApiError> {
     Ok(Json(status::of(&api).await?))
 }
 
@@ -175,7 +175,7 @@ pub(super) async fn control(
     PathPart(topology): PathPart,
 ) -> Result<Json<MetricControlRequest>, ApiError> {
     let view = api.nimbus.observation()?.view;
-    let storm = view.storms.get(&find(&view, &topology)?);
+    let storm = view.topologies.get(&find(&view, &topology)?);
     let control = storm.and_then(|storm| storm.value.metrics.clone()).unwrap_or_default();
     let MetricControl { enabled, disabled, sample_rate, debug } = control;
     Ok(Json(MetricControlRequest { enabled, disabled, sample_rate, debug }))

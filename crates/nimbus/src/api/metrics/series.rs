@@ -10,7 +10,7 @@ use super::{
 };
 use crate::api::{Api, error::ApiError};
 use stormkeeper_api_types::message::{Code, PointList, Series, TimedValue};
-use stormkeeper_metrics::{MetricId, MetricName, Minute, Window, protocol::Meta};
+use stormkeeper_metrics::{MetricId, MetricName, Minute, Window, protocol::MetricMeta};
 use stormkeeper_model::TopologyId;
 
 /// Maximum number of metrics that one page reads, even if none of them has points: each metric
@@ -19,8 +19,8 @@ const SERIES_MAX: usize = 200;
 
 /// Requested metrics: one metric, or several of a topology.
 enum Selection {
-    One(Meta),
-    Some { topology: TopologyId, metas: Vec<Meta>, next: Option<MetricId> },
+    One(MetricMeta),
+    Some { topology: TopologyId, metas: Vec<MetricMeta>, next: Option<MetricId> },
 }
 
 pub(super) async fn data(
@@ -86,7 +86,7 @@ fn check_single_selector(asked: &DataParams) -> Result<(), ApiError> {
 /// next page continues an incomplete metric at the cursor's minute.
 async fn read(
     source: &Source,
-    metas: Vec<Meta>,
+    metas: Vec<MetricMeta>,
     (window, from, to): (Window, Minute, Minute),
     after: Option<Cursor>,
     limit: usize,
@@ -116,7 +116,7 @@ async fn read(
     Ok((series, None))
 }
 
-async fn by_id(source: &Source, text: &str) -> Result<Meta, ApiError> {
+async fn by_id(source: &Source, text: &str) -> Result<MetricMeta, ApiError> {
     let id: MetricId = match text.parse() {
         Ok(id) if text.len() <= 16 => id,
         Ok(_) | Err(_) => {
@@ -131,7 +131,7 @@ async fn by_id(source: &Source, text: &str) -> Result<Meta, ApiError> {
 /// Number of ids that are probed for a name. More than one collision is already unlikely.
 const PROBES: u32 = 4;
 
-async fn by_name(source: &Source, text: &str) -> Result<Meta, ApiError> {
+async fn by_name(source: &Source, text: &str) -> Result<MetricMeta, ApiError> {
     let name: MetricName = text.parse().map_err(|error: stormkeeper_metrics::name::InvalidName| {
         let hint = "a full name, as in the list of metas; for a part of a name, use topology= and pattern=";
         bad(format!("name: {error}"), Some(hint))

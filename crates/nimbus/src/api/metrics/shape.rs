@@ -2,8 +2,8 @@
 
 use super::filter;
 use stormkeeper_api_types::message::{
-    CounterValue, GaugeValue, HistogramValue, MeterValue, MetricMeta, MetricValue, PastTopology, TaskPlace,
-    TimerValue,
+    CounterValue, GaugeValue, HistogramValue, MeterValue, MetricMetaView, MetricValue, PastTopology,
+    TaskPlace, TimerValue,
 };
 use stormkeeper_metric_store::{HistoryEntry, TrackEntry};
 use stormkeeper_metrics::{
@@ -11,10 +11,10 @@ use stormkeeper_metrics::{
     builtin::{self, Shown},
     percentile::Percentiles,
     point::{Gauge, Histogram, Meter},
-    protocol::Meta,
+    protocol::MetricMeta,
 };
 
-pub(super) fn meta(Meta { id, name }: &Meta) -> MetricMeta {
+pub(super) fn meta(MetricMeta { id, name }: &MetricMeta) -> MetricMetaView {
     let (component, task, stream) = filter::parts(name.subject());
     let (host, port) = match name.subject() {
         Subject::Worker { host, port }
@@ -26,7 +26,7 @@ pub(super) fn meta(Meta { id, name }: &Meta) -> MetricMeta {
         | Subject::Component { .. }
         | Subject::Topology => (None, None),
     };
-    MetricMeta {
+    MetricMetaView {
         id: id.to_string(),
         name: name.to_string(),
         level: name.meta().word().to_owned(),

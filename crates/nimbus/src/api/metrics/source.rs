@@ -11,15 +11,15 @@ use crate::{
     },
     change::find,
 };
-use stormkeeper_api_types::message::{ArchiveView, Code};
-use stormkeeper_metric_store as archive;
-use stormkeeper_metric_store::Archive;
+use stormkeeper_api_types::message::{Code, MetricStoreView};
+use stormkeeper_metric_store as metric_store;
+use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::{
     MetricId,
     protocol::{MetaPage, MetaQuery},
 };
 use stormkeeper_metrics_service::Lag;
-use stormkeeper_model::{Position, TopologyId, TopologyName};
+use stormkeeper_model::{LogPosition, TopologyId, TopologyName};
 use stormkeeper_runtime::error_chain;
 
 /// Maximum number of history entries that are searched for the names of removed topologies.
@@ -33,8 +33,8 @@ const SCANNED_MAX: usize = 20_000;
 
 /// Metric store, with its distance from the leader's.
 pub(super) struct Source {
-    pub(super) archive: Archive,
-    pub(super) view: ArchiveView,
+    pub(super) archive: MetricStore,
+    pub(super) view: MetricStoreView,
 }
 
 impl Source {
@@ -101,15 +101,15 @@ impl Source {
 }
 
 /// Converts an error of the metric store into an answer.
-pub(super) fn archive_error(error: archive::Error) -> ApiError {
+pub(super) fn archive_error(error: metric_store::Error) -> ApiError {
     match error {
-        archive::Error::Invalid(reason) => ApiError::new(Code::InvalidRequest, reason, None),
-        archive::Error::Busy | archive::Error::Stopped => {
-            ApiError::new(Code::NoArchive, error_chain(&error), Some("try again in a moment"))
+        metric_store::Error::Invalid(reason) => ApiError::new(Code::InvalidRequest, reason, None),
+        metric_store::Error::Busy | metric_store::Error::Stopped => {
+            ApiError::new(Code::NoMetricStore, error_chain(&error), Some("try again in a moment"))
         }
-        archive::Error::Unreadable { .. } => internal(&error),
+        metric_store::Error::Unreadable { .. } => internal(&error),
         error => ApiError::new(
-            Code::NoArchive,
+            Code::NoMetricStore,
             error_chain(&error),
             Some("ask another nimbus: --nimbus HOST:PORT"),
         ),
@@ -119,27 +119,27 @@ pub(super) fn archive_error(error: archive::Error) -> ApiError {
 /// Returns the live topologies in the view of this nimbus.
 pub(super) fn live_topologies(api: &Api) -> BTreeMap<TopologyId, TopologyName> {
     let Ok(observation) = api.nimbus.observation() else { return BTreeMap::new() };
-    observation.view.storms.iter().map(|(id, storm)| (id.clone(), storm.value.name.clone())).collect()
+    observation.view.topologies.iter().map(|(id, storm)| (id.clone(), storm.value.name.clone())).collect()
 }
 
 /// Returns the metric store of this nimbus.
 ///
 /// # Errors
-/// `no_archive` with the reason, if the store is not open.
+/// `no_metric_store` with the reason, if the store is not open.
 pub(super) fn of(api: &Api) -> Result<Source, ApiError> {
     let archive = api.nimbus.metrics().map_err(|refusal| {
         let hint = "the other nimbuses have metric stores of their own: --nimbus HOST:PORT";
-        ApiError::new(Code::NoArchive, error_chain(&refusal), Some(hint))
+        ApiError::new(Code::NoMetricStore, error_chain(&refusal), Some(hint))
     })?;
-    let Position { term, seq } = archive.position();
+    let LogPosition { term, index } = archive.position();
     let Lag { leader, caught_up_at } = api.nimbus.metrics_lag();
     let now = api.nimbus.clock().now();
     let behind_ms = caught_up_at.map(|at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX));
-    let view = ArchiveView {
+    let view = MetricStoreView {
         nimbus: api.nimbus.id().clone(),
         term,
-        seq,
-        entries_behind: leader.map(|leader| leader.seq.saturating_sub(seq)),
+        index,
+        entries_behind: leader.map(|leader| leader.index.saturating_sub(index)),
         behind_ms,
     };
     Ok(Source { archive, view })

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use super::source::{self, Source};
 use crate::api::{Api, error::ApiError};
 use stormkeeper_api_types::message::{
-    ArchiveStatus, DropSummary, FollowerSummary, QueueSummary, UploaderSummary, UploaderWork,
+    DropSummary, ExportQueueSummary, ExporterSummary, ExporterWork, FollowerSummary, MetricStoreStatus,
 };
 use stormkeeper_metric_store::{DropCause, QueueStatus, Status};
 use stormkeeper_metrics_service::ExporterState;
 
-pub(super) async fn of(api: &Api) -> Result<ArchiveStatus, ApiError> {
+pub(super) async fn of(api: &Api) -> Result<MetricStoreStatus, ApiError> {
     let Source { archive, view } = source::of(api)?;
     let Status { bytes, position: _, log_from, log_bytes, metas, drops, failure, aside } =
         archive.status().await.map_err(source::archive_error)?;
@@ -25,8 +25,8 @@ pub(super) async fn of(api: &Api) -> Result<ArchiveStatus, ApiError> {
         causes.into_iter().map(of_one)
     });
     let followers = measured.followers.into_iter();
-    let followers = followers.map(|(nimbus, at)| FollowerSummary { nimbus, seq: at.seq });
-    Ok(ArchiveStatus {
+    let followers = followers.map(|(nimbus, at)| FollowerSummary { nimbus, index: at.index });
+    Ok(MetricStoreStatus {
         archive: view,
         stage: measured.state.word().to_owned(),
         trouble: measured.problem,
@@ -42,9 +42,9 @@ pub(super) async fn of(api: &Api) -> Result<ArchiveStatus, ApiError> {
     })
 }
 
-fn queue(status: QueueStatus, mut states: BTreeMap<String, ExporterState>) -> QueueSummary {
+fn queue(status: QueueStatus, mut states: BTreeMap<String, ExporterState>) -> ExportQueueSummary {
     let QueueStatus { reserved, ready, bytes, oldest, uploaders } = status;
-    let uploaders = uploaders.into_iter().map(|(name, status)| UploaderSummary {
+    let uploaders = uploaders.into_iter().map(|(name, status)| ExporterSummary {
         work: states.remove(&name).map(work),
         name,
         pending: status.pending,
@@ -54,7 +54,7 @@ fn queue(status: QueueStatus, mut states: BTreeMap<String, ExporterState>) -> Qu
         refused: status.refused,
         last_refusal: status.last_refusal,
     });
-    QueueSummary {
+    ExportQueueSummary {
         reserved,
         ready,
         bytes,
@@ -63,10 +63,10 @@ fn queue(status: QueueStatus, mut states: BTreeMap<String, ExporterState>) -> Qu
     }
 }
 
-fn work(state: ExporterState) -> UploaderWork {
+fn work(state: ExporterState) -> ExporterWork {
     let ExporterState { activity, since, points, rejected, failures, events, events_dropped, last_failure } =
         state;
-    UploaderWork {
+    ExporterWork {
         doing: activity.word().to_owned(),
         since_ms: since,
         points,

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use stormkeeper_metric_store as archive;
-use stormkeeper_metric_store::Archive;
+use stormkeeper_metric_store as metric_store;
+use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::{
-    Contribution, MetricId, Minute, Point,
-    contribution::Cuts,
+    MetricBatch, MetricId, Minute, Point,
+    batch::SequenceRange,
     point::{Counter, Gauge, Histogram},
-    protocol::{Claim, RegisterRequest},
+    protocol::{RegisterRequest, Registration},
 };
 use stormkeeper_model::{TaskId, Term, TopologyId};
 
@@ -24,7 +24,7 @@ struct Past {
     _fixture: Fixture,
     running: Running,
     router: Router,
-    archive: Archive,
+    archive: MetricStore,
     /// First minute of the topology.
     first: Minute,
 }
@@ -79,17 +79,17 @@ impl Past {
     }
 
     async fn fill(&self) {
-        let claims =
-            names().into_iter().map(|(name, _)| Claim { id: MetricId::of(&name, 0), name }).collect();
-        let request = RegisterRequest { topology: gone(), claims };
+        let registrations =
+            names().into_iter().map(|(name, _)| Registration { id: MetricId::of(&name, 0), name }).collect();
+        let request = RegisterRequest { topology: gone(), registrations };
         self.archive.register(self.term(), request).await.expect("registered");
         for n in 0..MINUTES {
             // The last task has points in the first minutes only.
             let measured = names().into_iter().enumerate().filter(|(i, _)| n < 5 || *i + 1 < names().len());
-            let contribution = Contribution {
+            let batch = MetricBatch {
                 topology: gone(),
                 minute: self.first.plus(n),
-                cuts: vec![Cuts {
+                reports: vec![SequenceRange {
                     worker: "w1".parse().expect("valid"),
                     first: u64::from(n) + 1,
                     last: u64::from(n) + 1,
@@ -98,10 +98,10 @@ impl Past {
                     .map(|(i, (name, point))| (MetricId::of(&name, 0), point(i as u32, n)))
                     .collect(),
             };
-            self.archive.contribute(self.term(), contribution).await.expect("taken");
+            self.archive.ingest(self.term(), batch).await.expect("taken");
         }
         let at = self.first.start();
-        let place = archive::Event::TaskPlaced {
+        let place = metric_store::Event::TaskPlaced {
             topology: gone(),
             task: TaskId(3),
             component: "split".parse().expect("valid"),
@@ -111,7 +111,7 @@ impl Past {
             reason: "placed".to_owned(),
         };
         let events = vec![
-            archive::Event::TopologyStarted {
+            metric_store::Event::TopologyStarted {
                 topology: gone(),
                 name: "gone".parse().expect("valid"),
                 at,
@@ -119,13 +119,13 @@ impl Past {
                 sample_rate: 0.1,
             },
             place,
-            archive::Event::TaskGone {
+            metric_store::Event::TaskGone {
                 topology: gone(),
                 task: TaskId(3),
                 at: self.first.plus(MINUTES).start(),
                 reason: "killed".to_owned(),
             },
-            archive::Event::TopologyKilled {
+            metric_store::Event::TopologyKilled {
                 topology: gone(),
                 at: self.first.plus(MINUTES).start(),
                 by: None,
@@ -370,8 +370,8 @@ async fn metrics_of_a_removed_topology_can_be_deleted() {
     let daemons = "/api/v1/metrics/topology/__NIMBUS__/metas";
     let unknown = "/api/v1/metrics/topology/nothing/metas";
     let name = "7@2@__NIMBUS__@h@1@sys@MemoryUsed".to_owned();
-    let claims = vec![Claim { id: MetricId::of(&name, 0), name }];
-    let own = RegisterRequest { topology: "__NIMBUS__".parse().expect("valid"), claims };
+    let registrations = vec![Registration { id: MetricId::of(&name, 0), name }];
+    let own = RegisterRequest { topology: "__NIMBUS__".parse().expect("valid"), registrations };
     past.archive.register(past.term(), own).await.expect("registered");
     for (uri, body, status, code, names) in [
         (uri, r#"{"ids":["xyz"]}"#, bad, invalid, "xyz"),
@@ -391,7 +391,7 @@ async fn metric_control_can_be_changed_while_the_topology_runs() {
     let fixture = Fixture::new().await;
     let running = fixture.leader().await;
     let router = routes(running.handle().clone());
-    let Bundle { key, bytes } = blob("wc");
+    let TopologyPackage { key, bytes } = blob("wc");
     assert_eq!(
         ask(&router, Method::PUT, &format!("/api/v1/blobs/{key}"), bytes).await.0,
         StatusCode::CREATED
@@ -423,7 +423,14 @@ async fn metric_control_can_be_changed_while_the_topology_runs() {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     check(
         &router,
-        Bad { method: Method::GET, uri, body: Vec::new(), status, code: Code::NoArchive, names: "metrics" },
+        Bad {
+            method: Method::GET,
+            uri,
+            body: Vec::new(),
+            status,
+            code: Code::NoMetricStore,
+            names: "metrics",
+        },
     )
     .await;
     drop(fixture.tree);

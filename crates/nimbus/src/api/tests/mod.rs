@@ -30,7 +30,7 @@ use stormkeeper_coordination::{
 };
 use stormkeeper_model::{BlobKey, Port, Timestamp, test_support::lines_and_count};
 use stormkeeper_runtime::test_support::wait_until;
-use stormkeeper_topology_package::package::{self as bundle, Bundle};
+use stormkeeper_topology_package::package::{self, TopologyPackage};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -96,8 +96,8 @@ async fn ask(router: &Router, method: Method, uri: &str, body: impl Into<Body>) 
     (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
 }
 
-fn blob(name: &str) -> Bundle {
-    bundle::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed")
+fn blob(name: &str) -> TopologyPackage {
+    package::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed")
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn topology_is_submitted_changed_and_killed() {
     let fixture = Fixture::new().await;
     let running = fixture.leader().await;
     let router = routes(running.handle().clone());
-    let Bundle { key, bytes } = blob("wc");
+    let TopologyPackage { key, bytes } = blob("wc");
     let uri = format!("/api/v1/blobs/{key}");
     assert_eq!(ask(&router, Method::PUT, &uri, bytes.clone()).await.0, StatusCode::CREATED);
     let submit = json!({"blob": key, "owner": "ann"}).to_string();
@@ -282,7 +282,7 @@ async fn follower_answers_reads_and_forwards_writes() {
     })
     .await;
     let router = routes(follower.handle().clone());
-    let Bundle { key, bytes } = blob("wc");
+    let TopologyPackage { key, bytes } = blob("wc");
     let uri = format!("/api/v1/blobs/{key}");
     assert_eq!(ask(&router, Method::PUT, &uri, bytes.clone()).await.0, StatusCode::CREATED);
     assert!(leader.handle().blobs().holds(&key));
@@ -309,7 +309,7 @@ async fn follower_answers_reads_and_forwards_writes() {
     assert_eq!(client.supervisors().await.expect("listed").supervisors.len(), 1);
     assert_eq!(client.cluster().await.expect("summed up").topologies, 1);
     assert_eq!(client.errors("wc").await.expect("listed").errors, []);
-    let Bundle { key, bytes } = blob("other");
+    let TopologyPackage { key, bytes } = blob("other");
     client.put_blob(&key, Bytes::from(bytes)).await.expect("stored");
     let request = SubmitRequest {
         name: Some("renamed".parse().expect("valid")),

@@ -5,14 +5,14 @@ use stormkeeper_coordination::tree::faulty::{FaultPlan, FaultyTree, Rates};
 use stormkeeper_model::Term;
 
 /// Returns the package of a topology that requires `copies` replicas of its blob.
-fn blob_with_copies(name: &str, copies: u32, wait_secs: u32) -> Bundle {
+fn blob_with_copies(name: &str, copies: u32, wait_secs: u32) -> TopologyPackage {
     let mut topology = lines_and_count(name);
     topology.settings.insert("topology.min.replication.count".to_owned(), copies.into());
     topology.settings.insert("topology.max.replication.wait.time.sec".to_owned(), wait_secs.into());
-    bundle::pack(&topology, Vec::new(), 1 << 20).expect("packed")
+    package::pack(&topology, Vec::new(), 1 << 20).expect("packed")
 }
 
-async fn submit(client: &Client, Bundle { key, bytes }: Bundle) -> Result<BlobKey, Error> {
+async fn submit(client: &Client, TopologyPackage { key, bytes }: TopologyPackage) -> Result<BlobKey, Error> {
     client.put_blob(&key, Bytes::from(bytes)).await.expect("stored");
     let request = SubmitRequest {
         name: None,
@@ -62,7 +62,7 @@ async fn submit_waits_for_the_required_copies() {
     );
     assert!(body.hint.as_deref().is_some_and(|hint| hint.contains("start more nimbuses")), "{body:?}");
     let view = leader.handle().observation().expect("read").view;
-    assert!(!view.storms.values().any(|storm| storm.value.name.as_str() == "three"));
+    assert!(!view.topologies.values().any(|storm| storm.value.name.as_str() == "three"));
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn follower_shows_a_forwarded_write_at_once() {
         answer
     };
     let get = async |path: &str| ask(&router, Method::GET, &format!("/api/v1/{path}"), "").await.1;
-    let Bundle { key, bytes } = blob_with_copies("wc", 1, 1);
+    let TopologyPackage { key, bytes } = blob_with_copies("wc", 1, 1);
     let put = ask(&router, Method::PUT, &format!("/api/v1/blobs/{key}"), bytes).await;
     assert_eq!(put.0, StatusCode::CREATED, "{}", put.1);
     let answer = post("topology/submit", &json!({"blob": key, "owner": "ann"}).to_string()).await;

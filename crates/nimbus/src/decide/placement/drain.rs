@@ -13,7 +13,7 @@ use crate::{
 };
 use stormkeeper_coordination::cluster::view::ClusterView;
 use stormkeeper_model::status::{Event, Outcome, PendingChange};
-use stormkeeper_scheduler as schedule;
+use stormkeeper_scheduler as scheduler;
 use stormkeeper_scheduler::Keep;
 
 /// Stops the spouts of the topologies on drained hosts for which there are free slots elsewhere.
@@ -30,7 +30,7 @@ pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
         return;
     }
     // Tasks that already wait to leave count as moved, so that their new slots stay reserved.
-    let topologies = cases.iter().map(|case| schedule::Topology {
+    let topologies = cases.iter().map(|case| scheduler::Topology {
         id: case.id.clone(),
         workers: case.workers(),
         tasks: case.tasks.value.clone(),

@@ -94,9 +94,9 @@ fn write(
     if is_same {
         return;
     }
-    let Some((version, orders)) = replaced_version(draft, case, &assignment) else { return };
+    let Some((version, supervisor_assignments)) = replaced_version(draft, case, &assignment) else { return };
     let (reason, n_moved) = reason(case, &assignment);
-    draft.act(place_effect(case, version, assignment, orders), reason, n_moved);
+    draft.act(place_effect(case, version, assignment, supervisor_assignments), reason, n_moved);
 }
 
 /// Lost workers that keep their slots because there is no other: their tasks are not added to a

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     decide::{
         draft::{Draft, version_after},
-        orders::unreadable_assignments,
+        supervisor_assignments::unreadable_assignments,
     },
     liveness::LossReason,
     plan::{ClusterProblem, Effect, SupervisorAssignmentsChange},
@@ -22,7 +22,7 @@ use crate::{
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{Stored, Storm},
+        record::{Stored, TopologyRecord},
         view::ClusterView,
     },
     tree::Version,
@@ -34,13 +34,13 @@ use stormkeeper_model::{
     task_set::TaskSet,
     topology::TaskTable,
 };
-use stormkeeper_scheduler as schedule;
+use stormkeeper_scheduler as scheduler;
 use stormkeeper_scheduler::{Keep, Problem, Solution, Standing, Supervisor, check, solve};
 
 /// A topology to be placed, with its records.
 struct PlacementCase<'a> {
     id: &'a TopologyId,
-    storm: &'a Stored<Storm>,
+    storm: &'a Stored<TopologyRecord>,
     tasks: &'a Stored<TaskTable>,
     before: Option<&'a Stored<Assignment>>,
     /// True if the deadline of its rebalance has passed.
@@ -65,7 +65,7 @@ pub(super) fn place(draft: &mut Draft<'_>) {
 /// The topologies that can be placed, oldest first; nothing is changed for the others.
 fn cases<'a>(draft: &mut Draft<'a>) -> Vec<PlacementCase<'a>> {
     let view = draft.view;
-    let mut storms: Vec<(&TopologyId, &Stored<Storm>)> = view.storms.iter().collect();
+    let mut storms: Vec<(&TopologyId, &Stored<TopologyRecord>)> = view.topologies.iter().collect();
     storms.sort_by_key(|(id, storm)| (storm.value.launched, *id));
     let mut cases = Vec::with_capacity(storms.len());
     for (id, storm) in storms {
@@ -89,7 +89,7 @@ fn cases<'a>(draft: &mut Draft<'a>) -> Vec<PlacementCase<'a>> {
     cases
 }
 
-fn is_rebalance_due(draft: &mut Draft<'_>, id: &TopologyId, storm: &Storm) -> bool {
+fn is_rebalance_due(draft: &mut Draft<'_>, id: &TopologyId, storm: &TopologyRecord) -> bool {
     let Ok(Outcome::Resumes) = storm.status.on(Event::RebalanceDue) else { return false };
     let Some(PendingChange::Rebalance { deadline, .. }) = &storm.pending else {
         draft.find(Some(id), ClusterProblem::NoPendingRebalance);
@@ -149,7 +149,7 @@ fn solve_checked(draft: &mut Draft<'_>, problem: &Problem, cases: &[PlacementCas
 fn problem(
     draft: &Draft<'_>,
     cases: &[PlacementCase<'_>],
-    topologies: Vec<schedule::Topology>,
+    topologies: Vec<scheduler::Topology>,
     stays: impl Fn(&PlacementCase<'_>, &Slot) -> bool,
 ) -> Problem {
     let view = draft.view;
@@ -181,10 +181,10 @@ fn supervisors(draft: &Draft<'_>) -> BTreeMap<SupervisorId, Supervisor> {
     let hidden = unreadable_assignments(view);
     let standing = |id: &SupervisorId| {
         // An unreadable assignment may use any slot of the supervisors that it concerns.
-        let assigned = view.orders.get(id).map(|orders| &orders.value.topologies);
+        let assigned = view.supervisor_assignments.get(id).map(|supervisor_assignments| &supervisor_assignments.value.topologies);
         let is_hidden = assigned.is_some_and(|topologies| topologies.keys().any(|id| hidden.contains(id)));
         let is_drained = view.supervisors.get(id).is_some_and(|record| view.is_drained(&record.host));
-        match (is_hidden || draft.orders.is_blocked(id), is_drained) {
+        match (is_hidden || draft.supervisor_assignments.is_blocked(id), is_drained) {
             (true, _) => Standing::Away,
             (false, true) => Standing::Drained,
             (false, false) => Standing::Live,
@@ -199,8 +199,8 @@ fn supervisors(draft: &Draft<'_>) -> BTreeMap<SupervisorId, Supervisor> {
 }
 
 /// A topology that keeps all its workers except the lost ones.
-fn kept(case: &PlacementCase<'_>) -> schedule::Topology {
-    schedule::Topology {
+fn kept(case: &PlacementCase<'_>) -> scheduler::Topology {
+    scheduler::Topology {
         id: case.id.clone(),
         workers: case.workers(),
         tasks: case.tasks.value.clone(),
@@ -216,16 +216,16 @@ fn replaced_version(
     assignment: &Assignment,
 ) -> Option<(Option<Version>, Vec<SupervisorAssignmentsChange>)> {
     let before = case.before.map(|before| before.version);
-    let orders = draft.orders_for(case.id, case.supervisors(), Some((assignment, version_after(before))))?;
-    Some((before, orders))
+    let supervisor_assignments = draft.orders_for(case.id, case.supervisors(), Some((assignment, version_after(before))))?;
+    Some((before, supervisor_assignments))
 }
 
 fn place_effect(
     case: &PlacementCase<'_>,
     before: Option<Version>,
     assignment: Assignment,
-    orders: Vec<SupervisorAssignmentsChange>,
+    supervisor_assignments: Vec<SupervisorAssignmentsChange>,
 ) -> Effect {
     let (storm, tasks) = (case.storm.version, case.tasks.version);
-    Effect::Place { id: case.id.clone(), storm, tasks, before, assignment, orders }
+    Effect::Place { id: case.id.clone(), storm, tasks, before, assignment, supervisor_assignments }
 }

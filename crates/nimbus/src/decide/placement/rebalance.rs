@@ -7,7 +7,7 @@ use crate::{
 };
 use stormkeeper_coordination::cluster::record::Stored;
 use stormkeeper_model::{assignment::Assignment, status::PendingChange};
-use stormkeeper_scheduler as schedule;
+use stormkeeper_scheduler as scheduler;
 use stormkeeper_scheduler::{Keep, Placement, Problem};
 
 /// Executes the oldest due rebalance for which there are free slots. One at a time: two could
@@ -39,7 +39,7 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
         false => Keep::Nothing,
     };
     let anew = |other: &PlacementCase<'_>| match other.id == case.id {
-        true => schedule::Topology {
+        true => scheduler::Topology {
             id: case.id.clone(),
             workers: storm.value.workers.max(1),
             tasks: table.clone(),
@@ -60,14 +60,14 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
     }
     let is_resized = table != case.tasks.value;
     let assignment = assignment(draft, case, placement, &problem, (&keep, is_resized));
-    let Some((before, orders)) = replaced_version(draft, case, &assignment) else { return };
+    let Some((before, supervisor_assignments)) = replaced_version(draft, case, &assignment) else { return };
     let tasks = Stored { value: table, version: case.tasks.version };
     let id = case.id.clone();
     let reason = match only_drained {
         true => Reason::HostsDrained { hosts: drain::hosts(draft.view, case) },
         false => Reason::RebalanceDue,
     };
-    draft.act(Effect::Rebalance { id, storm: Box::new(storm), tasks, before, assignment, orders }, reason, 0);
+    draft.act(Effect::Rebalance { id, storm: Box::new(storm), tasks, before, assignment, supervisor_assignments }, reason, 0);
 }
 
 fn assignment(

@@ -3,7 +3,7 @@
 use super::world::{SECOND, World};
 use crate::plan::{ClusterProblem, Effect, Reason};
 use stormkeeper_model::{TopologyId, status::TopologyStatus};
-use stormkeeper_scheduler as schedule;
+use stormkeeper_scheduler as scheduler;
 
 fn hosts_of(world: &World, id: &TopologyId) -> Vec<String> {
     let assignment = world.assignment(id).expect("placed");
@@ -24,7 +24,7 @@ fn spouts_stop_before_a_drain_moves_workers_and_other_workers_stay() {
     assert_eq!(plan.actions[0].reason, Reason::HostsDrained { hosts: hosts.clone() });
     assert!(matches!(plan.actions[0].effect, Effect::BeginMove { .. }));
     world.settle();
-    assert_eq!(world.storm(&id).expect("there").status, TopologyStatus::Rebalancing);
+    assert_eq!(world.topology_record(&id).expect("there").status, TopologyStatus::Rebalancing);
     assert_eq!(world.assignment(&id).expect("placed"), before, "nothing moves while tuples are in flight");
     world.wait(4 * SECOND);
     assert_eq!(world.decide().actions, []);
@@ -37,8 +37,8 @@ fn spouts_stop_before_a_drain_moves_workers_and_other_workers_stay() {
     let after = world.assignment(&id).expect("placed");
     let stayed = |slot| before.workers.get(slot) == after.workers.get(slot);
     assert!(before.workers.keys().any(stayed), "the worker on the other host stays");
-    assert_eq!(world.storm(&id).expect("there").status, TopologyStatus::Active);
-    assert_eq!(world.storm(&id).expect("there").workers, 2);
+    assert_eq!(world.topology_record(&id).expect("there").status, TopologyStatus::Active);
+    assert_eq!(world.topology_record(&id).expect("there").workers, 2);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn without_free_slots_a_topology_stays_on_a_drained_host_and_reports_it() {
     world.drain("host-s0", None);
     let plan = world.decide();
     assert_eq!(plan.actions, [], "its spouts keep running");
-    let reason = schedule::UnplacedReason::NoFreeSlot { slots: 1 };
+    let reason = scheduler::UnplacedReason::NoFreeSlot { slots: 1 };
     let trouble = ClusterProblem::DrainWaits { hosts: vec!["host-s0".to_owned()], reason };
     assert_eq!(plan.findings[0].trouble, trouble);
     world.supervisor("s2", 1);
@@ -85,7 +85,7 @@ fn workers_stay_if_the_host_is_undrained_before_the_move() {
     world.wait(21 * SECOND);
     world.settle();
     assert_eq!(world.assignment(&id), before);
-    assert_eq!(world.storm(&id).expect("there").status, TopologyStatus::Active);
+    assert_eq!(world.topology_record(&id).expect("there").status, TopologyStatus::Active);
 }
 
 #[test]

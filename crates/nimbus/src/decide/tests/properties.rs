@@ -102,7 +102,7 @@ impl Run {
             }
             Event::Rebalance { nth, workers, n_tasks } => {
                 let Some(id) = self.topology(nth) else { return };
-                let storm = self.world.storm(&id).expect("readable");
+                let storm = self.world.topology_record(&id).expect("readable");
                 if storm.status.on(stormkeeper_model::status::Event::Rebalance).is_ok() {
                     self.world.rebalance(&id, 5 * SECOND, workers, n_tasks);
                 }
@@ -187,7 +187,7 @@ proptest! {
         let view = run.world.view();
         let n_slots = N_SUPERVISORS * 2;
         for id in &run.ids {
-            match view.storms.get(id) {
+            match view.topologies.get(id) {
                 None => {
                     let left: Vec<_> = run.world.nodes.keys().filter(|path| path.as_str().contains(id.as_str())).collect();
                     prop_assert!(left.is_empty(), "{} left {:?}", id, left);
@@ -197,17 +197,17 @@ proptest! {
                     let waits = |finding: &Finding| finding.topology.as_ref() == Some(id)
                         && matches!(finding.trouble, ClusterProblem::RebalanceWaits { .. });
                     let says_so = run.world.decide().findings.iter().any(waits);
-                    let is_full = view.storms.len() > n_slots / 4;
+                    let is_full = view.topologies.len() > n_slots / 4;
                     let is_done = storm.value.pending.is_none() || (is_full && says_so);
                     prop_assert!(is_done, "{} still waits: {:?}", id, storm);
-                    if view.storms.len() <= n_slots / 4 {
+                    if view.topologies.len() <= n_slots / 4 {
                         let placed = view.assignments.get(id).map(|a| a.value.tasks());
                         prop_assert_eq!(placed, view.tasks.get(id).map(|t| t.value.tasks()));
                     }
                 }
             }
         }
-        prop_assert!(view.orders.values().flat_map(|o| o.value.topologies.keys()).all(|id| view.storms.contains_key(id)));
+        prop_assert!(view.supervisor_assignments.values().flat_map(|o| o.value.topologies.keys()).all(|id| view.topologies.contains_key(id)));
     }
 
     /// A topology with a record that cannot be read keeps every znode it has.
@@ -219,7 +219,7 @@ proptest! {
     ) {
         let mut run = run(before);
         let Some(id) = run.topology(0) else { return Ok(()) };
-        let killed = run.world.storm(&id).is_some_and(|storm| storm.status == stormkeeper_model::status::TopologyStatus::Killed);
+        let killed = run.world.topology_record(&id).is_some_and(|storm| storm.status == stormkeeper_model::status::TopologyStatus::Killed);
         prop_assume!(!killed);
         let path = [layout::storm, layout::tasks, layout::assignment][root](&id);
         prop_assume!(run.world.nodes.contains_key(&path));

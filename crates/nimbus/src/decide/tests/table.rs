@@ -17,7 +17,7 @@ fn a_submitted_topology_is_placed_at_once_with_its_supervisor_assignments() {
     let plan = world.decide();
     assert_eq!(effects(&plan), ["place in 2 slots"]);
     assert_eq!(plan.actions[0].reason, Reason::Unplaced { n_tasks: 4 });
-    assert_eq!(plan.actions[0].effect.orders().len(), 2);
+    assert_eq!(plan.actions[0].effect.supervisor_assignments().len(), 2);
     world.execute(&plan);
     assert_eq!(world.decide().actions, []);
     assert_eq!(world.assignment(&id).expect("placed").tasks().to_string(), "1-4");
@@ -30,8 +30,8 @@ fn two_topologies_in_one_plan_do_not_share_a_slot() {
     world.settle();
     world.check();
     assert!(world.assignment(&a).is_some() && world.assignment(&b).is_some());
-    let orders = &world.view().orders[&"s0".parse().expect("valid")];
-    assert_eq!(orders.value.topologies.len(), 2);
+    let supervisor_assignments = &world.view().supervisor_assignments[&"s0".parse().expect("valid")];
+    assert_eq!(supervisor_assignments.value.topologies.len(), 2);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn the_tasks_of_a_lost_supervisor_move_after_its_timeout_and_no_others() {
     }
     // The assignments of the lost supervisor are removed with its last worker.
     world.settle();
-    assert!(!world.view().orders.contains_key(&lost.supervisor));
+    assert!(!world.view().supervisor_assignments.contains_key(&lost.supervisor));
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn a_due_rebalance_changes_everything_in_one_transaction() {
     let plan = world.decide();
     assert_eq!(effects(&plan), ["rebalance to 4 slots"]);
     world.execute(&plan);
-    let storm = world.storm(&id).expect("there");
+    let storm = world.topology_record(&id).expect("there");
     assert_eq!((storm.status, storm.pending, storm.workers), (TopologyStatus::Active, None, 4));
     assert_eq!(world.assignment(&id).expect("placed").tasks().to_string(), "1-8");
     assert_eq!(world.decide().actions, []);
@@ -332,7 +332,7 @@ fn a_rebalance_without_free_slots_waits() {
     assert!(matches!(plan.findings[0].trouble, ClusterProblem::RebalanceWaits { .. }), "{plan:?}");
     world.supervisor("s0", 1);
     world.settle();
-    assert_eq!(world.storm(&id).expect("there").status, TopologyStatus::Active);
+    assert_eq!(world.topology_record(&id).expect("there").status, TopologyStatus::Active);
 }
 
 #[test]
@@ -399,7 +399,9 @@ fn other_records_are_removed_some_time_after_the_topology_record_was_deleted() {
         ]
     );
     assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())), "{:?}", world.nodes.keys());
-    assert!(world.view().orders.values().all(|orders| !orders.value.topologies.contains_key(&id)));
+    assert!(
+        world.view().supervisor_assignments.values().all(|supervisor_assignments| !supervisor_assignments.value.topologies.contains_key(&id))
+    );
     assert_eq!(world.decide(), Plan::default());
     world.check();
     assert!(world.assignment(&other).is_some());
@@ -431,7 +433,7 @@ fn the_znode_of_an_unused_blob_on_no_nimbus_is_deleted_after_a_while() {
     for key in [&used, &held, &left] {
         world.put(layout::blob(key), Vec::new());
     }
-    let holder = layout::blob_holder(&held, &"n".parse().expect("valid"));
+    let holder = layout::blob_replica(&held, &"n".parse().expect("valid"));
     world.put(holder.clone(), Vec::new());
     assert_eq!(world.decide().next, Some(60 * SECOND));
     world.wait(59 * SECOND);
@@ -461,7 +463,7 @@ fn persistent_heartbeats_delay_a_removal_by_the_task_timeout() {
     world.wait(SECOND);
     assert_eq!(world.decide().actions[0].reason, Reason::HeartbeatsOverdue);
     world.settle();
-    assert_eq!(world.storm(&id), None);
+    assert_eq!(world.topology_record(&id), None);
 }
 
 #[test]
@@ -523,24 +525,24 @@ fn a_killed_topology_with_an_unreadable_assignment_can_be_removed() {
     world.beat();
     world.settle();
     assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())));
-    assert!(world.view().orders.values().all(|orders| orders.value.topologies.is_empty()));
+    assert!(world.view().supervisor_assignments.values().all(|supervisor_assignments| supervisor_assignments.value.topologies.is_empty()));
 }
 
 #[test]
 fn differing_supervisor_assignments_are_corrected() {
     let mut world = World::with_supervisors(1, 2);
     world.running("wc", 2, 1);
-    let path = layout::orders(&"s0".parse().expect("valid"));
+    let path = layout::supervisor_assignments(&"s0".parse().expect("valid"));
     let right = world.nodes[&path].0.clone();
     for wrong in [&br#"{"v":1,"topologies":{"x-1-1":3}}"#[..], br#"{"v":1,"topologies":{}}"#, b"garbage"] {
         world.put(path.clone(), wrong.to_vec());
         let plan = world.decide();
-        assert_eq!(effects(&plan), ["correct /orders/s0"]);
+        assert_eq!(effects(&plan), ["correct /supervisor-assignments/s0"]);
         world.execute(&plan);
         assert_eq!(world.nodes[&path].0, right);
     }
     world.nodes.remove(&path);
-    assert_eq!(effects(&world.decide()), ["correct /orders/s0"]);
+    assert_eq!(effects(&world.decide()), ["correct /supervisor-assignments/s0"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, Drain, Rest, Stored, Storm, Supervisor, Tasks},
+        record::{self, Drain, Stored, Supervisor, Tasks, TopologyRecord, UnknownFields},
         view::ClusterView,
     },
     tree::{Op, TreePath, Version},
@@ -77,7 +77,12 @@ impl World {
     }
 
     pub(super) fn drain(&mut self, host: &str, wait_secs: Option<u64>) {
-        let drain = Drain { since: self.clock.now(), by: "ann".to_owned(), wait_secs, rest: Rest::new() };
+        let drain = Drain {
+            since: self.clock.now(),
+            by: "ann".to_owned(),
+            wait_secs,
+            unknown_fields: UnknownFields::new(),
+        };
         self.put(layout::drain(&host.parse().expect("valid")), record::encode(&drain));
     }
 
@@ -92,7 +97,7 @@ impl World {
         let id = TopologyId::new(&name, 1, now);
         let component: ComponentId = "work".parse().expect("valid");
         let tasks = Tasks { components: TaskTable::number([(component, n_tasks)]) };
-        let storm = Storm {
+        let storm = TopologyRecord {
             name,
             status: TopologyStatus::Active,
             launched: now,
@@ -102,7 +107,7 @@ impl World {
             message_timeout_secs: 30,
             pending: None,
             metrics: None,
-            rest: Rest::new(),
+            unknown_fields: UnknownFields::new(),
         };
         self.put(layout::tasks(&id), record::encode(&tasks));
         self.put(layout::taskbeats(&id), Vec::new());
@@ -118,8 +123,8 @@ impl World {
         self.nodes.insert(path, (data, version));
     }
 
-    pub(super) fn edit(&mut self, id: &TopologyId, edit: impl FnOnce(&mut Storm)) {
-        let mut storm: Storm = self.read(&layout::storm(id)).expect("there").value;
+    pub(super) fn edit(&mut self, id: &TopologyId, edit: impl FnOnce(&mut TopologyRecord)) {
+        let mut storm: TopologyRecord = self.read(&layout::storm(id)).expect("there").value;
         edit(&mut storm);
         self.put(layout::storm(id), record::encode(&storm));
     }
@@ -154,7 +159,7 @@ impl World {
             .retain(|path, _| !(path.is_at_or_below(&layout::taskbeats_root()) && path.parts().count() == 3));
         for (id, assignment) in &view.assignments {
             for (slot, worker) in &assignment.value.workers {
-                if view.supervisors.contains_key(&slot.supervisor) && view.beats.contains_key(id) {
+                if view.supervisors.contains_key(&slot.supervisor) && view.heartbeats.contains_key(id) {
                     for task in worker.tasks.iter() {
                         self.put(layout::taskbeat(id, task), b"{}".to_vec());
                     }
@@ -260,7 +265,7 @@ impl World {
             let id = || name.parse::<TopologyId>().expect("valid");
             let read = match (root, parts.len()) {
                 ("storms", 2) => record::decode(path, data).map(|value| {
-                    view.storms.insert(id(), Stored { value, version: *version });
+                    view.topologies.insert(id(), Stored { value, version: *version });
                 }),
                 ("tasks", 2) => record::decode::<Tasks>(path, data).map(|tasks| {
                     view.tasks.insert(id(), Stored { value: tasks.components, version: *version });
@@ -272,17 +277,18 @@ impl World {
                     view.supervisors.insert(name.parse().expect("valid"), value);
                 }),
                 ("orders", 2) => record::decode(path, data).map(|value| {
-                    view.orders.insert(name.parse().expect("valid"), Stored { value, version: *version });
+                    view.supervisor_assignments
+                        .insert(name.parse().expect("valid"), Stored { value, version: *version });
                 }),
                 ("drains", 2) => record::decode(path, data).map(|value| {
                     view.drains.insert(name.parse().expect("valid"), Stored { value, version: *version });
                 }),
                 ("taskbeats", 2) => {
-                    view.beats.entry(id()).or_default();
+                    view.heartbeats.entry(id()).or_default();
                     Ok(())
                 }
                 ("taskbeats", 3) => {
-                    view.beats.entry(id()).or_default().insert(parts[2].parse().expect("a task"));
+                    view.heartbeats.entry(id()).or_default().insert(parts[2].parse().expect("a task"));
                     Ok(())
                 }
                 ("taskerrors", 2) => {
@@ -299,8 +305,8 @@ impl World {
                     Ok(())
                 }
                 ("metrics", 2) => {
-                    let value = record::MetricMetas::default();
-                    view.metrics.insert(id(), Stored { value, version: *version });
+                    let value = record::MetaFingerprint::default();
+                    view.metric_fingerprints.insert(id(), Stored { value, version: *version });
                     Ok(())
                 }
                 _ => Ok(()),
@@ -318,8 +324,8 @@ impl World {
         Some(record::decode_assignment(&path, data).expect("readable"))
     }
 
-    pub(super) fn storm(&self, id: &TopologyId) -> Option<Storm> {
-        self.read(&layout::storm(id)).map(|stored: Stored<Storm>| stored.value)
+    pub(super) fn topology_record(&self, id: &TopologyId) -> Option<TopologyRecord> {
+        self.read(&layout::storm(id)).map(|stored: Stored<TopologyRecord>| stored.value)
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, path: &TreePath) -> Option<Stored<T>> {
@@ -359,12 +365,15 @@ impl World {
                     panic!("slot {slot} holds workers of {other} and {id}");
                 }
             }
-            assert!(view.storms.contains_key(id) || view.is_unreadable(&layout::storm(id)), "orphan {id}");
+            assert!(
+                view.topologies.contains_key(id) || view.is_unreadable(&layout::storm(id)),
+                "orphan {id}"
+            );
         }
         for (id, root) in
-            view.tasks.keys().map(|id| (id, "tasks")).chain(view.beats.keys().map(|id| (id, "beats")))
+            view.tasks.keys().map(|id| (id, "tasks")).chain(view.heartbeats.keys().map(|id| (id, "beats")))
         {
-            let known = view.storms.contains_key(id) || view.is_unreadable(&layout::storm(id));
+            let known = view.topologies.contains_key(id) || view.is_unreadable(&layout::storm(id));
             assert!(known, "{root} of {id} outlived its record");
         }
     }

@@ -194,7 +194,7 @@ async fn gone_reports_everything_that_can_be_left() {
     goes(&heartbeats).await;
     let errors = [layout::taskerrors_of_task(&id(), TaskId(1)), layout::taskerrors(&id())].map(delete);
     goes(&errors).await;
-    goes(slice::from_ref(&delete(layout::orders(&slot(0).supervisor)))).await;
+    goes(slice::from_ref(&delete(layout::supervisor_assignments(&slot(0).supervisor)))).await;
     goes(&[create(layout::metrics(&id()), Vec::new())]).await;
     goes(&[delete(layout::metrics(&id()))]).await;
     for (worker, left) in [("w0", "w0"), ("w1", "w1")] {
@@ -208,7 +208,7 @@ async fn gone_reports_everything_that_can_be_left() {
         "/tasks/wc-1-100 was not removed",
         "/taskbeats/wc-1-100 was not removed",
         "/taskerrors/wc-1-100 was not removed",
-        "/orders/s1 names version 0 of wc-1-100, not the assignment's version",
+        "/supervisor-assignments/s1 names version 0 of wc-1-100, not the assignment's version",
         "w0 of wc-1-100 still runs",
         "/metrics/wc-1-100 was not removed",
         "w0 of wc-1-100 still runs",

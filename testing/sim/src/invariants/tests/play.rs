@@ -11,7 +11,7 @@ use crate::{
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, Orders, Rest, Storm, Tasks},
+        record::{self, SupervisorAssignments, Tasks, TopologyRecord, UnknownFields},
     },
     tree::{CreateMode, Op, Tree as _, TreePath, Version, memory::MemorySession},
 };
@@ -48,8 +48,8 @@ pub(super) fn assignment(workers: &[u16]) -> Assignment {
     Assignment { workers: workers.iter().map(|n| (slot(*n), worker(*n))).collect() }
 }
 
-pub(super) fn storm(status: TopologyStatus) -> Storm {
-    Storm {
+pub(super) fn storm(status: TopologyStatus) -> TopologyRecord {
+    TopologyRecord {
         name: "wc".parse().expect("valid name"),
         status,
         launched: START,
@@ -59,7 +59,7 @@ pub(super) fn storm(status: TopologyStatus) -> Storm {
         message_timeout_secs: 30,
         pending: None,
         metrics: None,
-        rest: Rest::new(),
+        unknown_fields: UnknownFields::new(),
     }
 }
 
@@ -102,7 +102,7 @@ impl History {
         history.commit(&history.leader, [create(layout::term(), Vec::new())]).await;
         history.elect(&history.leader).await;
         let table = TaskTable::number([("work".parse().expect("valid id"), 4)]);
-        let orders = Orders { topologies: [(id(), Version::FIRST)].into() };
+        let orders = SupervisorAssignments { topologies: [(id(), Version::FIRST)].into() };
         history
             .commit_as_leader([
                 create(layout::storm(&id()), record::encode(&storm(TopologyStatus::Active))),
@@ -111,7 +111,7 @@ impl History {
                 create(layout::taskerrors(&id()), Vec::new()),
                 create(layout::taskerrors_of_task(&id(), TaskId(1)), Vec::new()),
                 create(layout::assignment(&id()), record::encode_assignment(&assignment(&[0, 1]))),
-                create(layout::orders(&slot(0).supervisor), record::encode(&orders)),
+                create(layout::supervisor_assignments(&slot(0).supervisor), record::encode(&orders)),
             ])
             .await;
         for n in 0..2 {

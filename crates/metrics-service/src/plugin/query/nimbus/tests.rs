@@ -9,9 +9,9 @@ use axum::{
 
 use super::*;
 use crate::plugin::QueryError;
-use stormkeeper_metrics::{MetaType, point::Counter, protocol::Meta};
+use stormkeeper_metrics::{MetaType, point::Counter, protocol::MetricMeta};
 use stormkeeper_model::{HostName, Port, Timestamp};
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 #[derive(Debug, Default)]
 struct Now(Mutex<Option<String>>);
@@ -31,7 +31,7 @@ impl WhoLeads for Now {
 async fn serve(tasks: &Tasks, routes: Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let api = listener.local_addr().expect("bound").to_string();
-    tasks.start("leader", Ending::Normal, async move {
+    tasks.start("leader", OnExit::Ignore, async move {
         axum::serve(listener, routes).await.expect("served");
     });
     api
@@ -48,7 +48,7 @@ fn topology() -> TopologyId {
 fn page() -> MetaPage {
     let name: stormkeeper_metrics::MetricName = "5@1@wc-1-1700000000@@0@sys@Emitted".parse().expect("valid");
     let id = MetricId::of(&name.to_string(), 0);
-    MetaPage { metas: vec![Meta { id, name }], next: Some(id) }
+    MetaPage { metas: vec![MetricMeta { id, name }], next: Some(id) }
 }
 
 fn place() -> TrackEntry {

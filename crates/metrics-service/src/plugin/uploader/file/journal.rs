@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use crate::plugin::{UploadError, options};
+use crate::plugin::{ExportError, options};
 
 /// The file that grows; older ones have `.1`, `.2` … appended to its name.
 const NAME: &str = "metrics.jsonl";
@@ -45,10 +45,10 @@ impl Drop for Turn {
 }
 
 impl Busy {
-    fn take(&self, path: &Path) -> Result<Turn, UploadError> {
+    fn take(&self, path: &Path) -> Result<Turn, ExportError> {
         match self.0.swap(true, Ordering::Acquire) {
             false => Ok(Turn(self.clone())),
-            true => Err(UploadError::Busy { path: path.to_owned() }),
+            true => Err(ExportError::Busy { path: path.to_owned() }),
         }
     }
 }
@@ -56,7 +56,7 @@ impl Busy {
 impl Journal {
     /// Opens the file, or makes it with its directory. A line without an end is cut off: it was
     /// not acknowledged, so it comes again.
-    pub(super) fn open(options: &options::File, busy: &Busy) -> Result<Self, UploadError> {
+    pub(super) fn open(options: &options::File, busy: &Busy) -> Result<Self, ExportError> {
         let path = options.dir.join(NAME);
         let turn = busy.take(&path)?;
         fs::create_dir_all(&options.dir).map_err(fault("make the directory", &options.dir))?;
@@ -67,25 +67,25 @@ impl Journal {
     }
 
     /// Appends whole lines, in a new file when this one is full.
-    pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), UploadError> {
+    pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), ExportError> {
         if self.len > 0 && self.len.saturating_add(lines.len() as u64) > self.max_bytes {
             self.rotate()?;
         }
         if let Err(source) = self.file.write_all(lines) {
             // A part of them may be there. Should this fail too, the next one to open it mends it.
             self.file.set_len(self.len).ok();
-            return Err(UploadError::File { doing: "append to", path: self.path.clone(), source });
+            return Err(ExportError::File { doing: "append to", path: self.path.clone(), source });
         }
         self.len += lines.len() as u64;
         Ok(())
     }
 
     /// Has everything on the disk.
-    pub(super) fn sync(&self) -> Result<(), UploadError> {
+    pub(super) fn sync(&self) -> Result<(), ExportError> {
         self.file.sync_data().map_err(fault("write to the disk", &self.path))
     }
 
-    fn rotate(&mut self) -> Result<(), UploadError> {
+    fn rotate(&mut self) -> Result<(), ExportError> {
         self.sync()?;
         let older = |n: usize| self.path.with_file_name(format!("{NAME}.{n}"));
         // Those that a larger number of files left behind.
@@ -94,7 +94,7 @@ impl Journal {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 Err(source) => {
-                    return Err(UploadError::File { doing: "remove", path: older(n), source });
+                    return Err(ExportError::File { doing: "remove", path: older(n), source });
                 }
             }
         }
@@ -111,7 +111,7 @@ impl Journal {
     }
 }
 
-fn open(path: &Path) -> Result<File, UploadError> {
+fn open(path: &Path) -> Result<File, ExportError> {
     let file = OpenOptions::new().read(true).append(true).create(true).open(path);
     let file = file.map_err(fault("open", path))?;
     // Without its directory on the disk, a new file may be gone after a power cut.
@@ -155,7 +155,7 @@ fn mend(file: &mut File) -> io::Result<u64> {
     }
 }
 
-fn fault(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> UploadError {
+fn fault(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ExportError {
     let path = path.to_owned();
-    move |source| UploadError::File { doing, path, source }
+    move |source| ExportError::File { doing, path, source }
 }

@@ -3,17 +3,17 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::plugin::{UploadError, series};
+use crate::plugin::{ExportError, series};
 use stormkeeper_metric_store::{Event, UploadKey};
-use stormkeeper_metrics::{MetricName, Point, protocol::Meta};
+use stormkeeper_metrics::{MetricName, Point, protocol::MetricMeta};
 
 /// A metric in a minute.
 pub(super) fn point(
     key: &UploadKey,
-    meta: &Meta,
+    meta: &MetricMeta,
     point: &Point,
     lines: &mut Vec<u8>,
-) -> Result<(), UploadError> {
+) -> Result<(), ExportError> {
     let mut line = Map::new();
     line.insert("line".to_owned(), "point".into());
     place(key, &mut line);
@@ -25,7 +25,7 @@ pub(super) fn point(
 }
 
 /// The end of an entry of the queue that has `n_points`.
-pub(super) fn upload(key: &UploadKey, n_points: u64, lines: &mut Vec<u8>) -> Result<(), UploadError> {
+pub(super) fn upload(key: &UploadKey, n_points: u64, lines: &mut Vec<u8>) -> Result<(), ExportError> {
     let mut line = Map::new();
     line.insert("line".to_owned(), "upload".into());
     place(key, &mut line);
@@ -36,7 +36,7 @@ pub(super) fn upload(key: &UploadKey, n_points: u64, lines: &mut Vec<u8>) -> Res
 }
 
 /// A metric that became known.
-pub(super) fn meta(meta: &Meta, lines: &mut Vec<u8>) -> Result<(), UploadError> {
+pub(super) fn meta(meta: &MetricMeta, lines: &mut Vec<u8>) -> Result<(), ExportError> {
     let mut line = Map::new();
     line.insert("line".to_owned(), "meta".into());
     name(meta, &mut line);
@@ -44,7 +44,7 @@ pub(super) fn meta(meta: &Meta, lines: &mut Vec<u8>) -> Result<(), UploadError> 
 }
 
 /// Something that happened.
-pub(super) fn event(event: &Event, lines: &mut Vec<u8>) -> Result<(), UploadError> {
+pub(super) fn event(event: &Event, lines: &mut Vec<u8>) -> Result<(), ExportError> {
     #[derive(Serialize)]
     struct Line<'a> {
         line: &'static str,
@@ -64,7 +64,7 @@ fn place(key: &UploadKey, line: &mut Map<String, Value>) {
     line.insert("part".to_owned(), key.part.into());
 }
 
-fn name(meta: &Meta, line: &mut Map<String, Value>) {
+fn name(meta: &MetricMeta, line: &mut Map<String, Value>) {
     let name: &MetricName = &meta.name;
     line.insert("id".to_owned(), meta.id.to_string().into());
     line.insert("name".to_owned(), name.to_string().into());
@@ -76,8 +76,8 @@ fn name(meta: &Meta, line: &mut Map<String, Value>) {
     line.insert("metric".to_owned(), name.name().into());
 }
 
-fn write(what: &'static str, line: &impl Serialize, lines: &mut Vec<u8>) -> Result<(), UploadError> {
-    serde_json::to_writer(&mut *lines, line).map_err(|source| UploadError::Unwritable {
+fn write(what: &'static str, line: &impl Serialize, lines: &mut Vec<u8>) -> Result<(), ExportError> {
+    serde_json::to_writer(&mut *lines, line).map_err(|source| ExportError::Unwritable {
         what,
         form: "JSON",
         source,

@@ -14,10 +14,10 @@ use async_trait::async_trait;
 
 use self::journal::Journal;
 use super::payload::Payload;
-use crate::plugin::{MetricUploader, PayloadSource, Sent, UploadError, options};
-use stormkeeper_metric_store as archive;
+use crate::plugin::{ExportError, MetricExporter, PayloadSource, Sent, options};
+use stormkeeper_metric_store as metric_store;
 use stormkeeper_metric_store::UploadKey;
-use stormkeeper_metrics::{MetaType, protocol::Meta};
+use stormkeeper_metrics::{MetaType, protocol::MetricMeta};
 use stormkeeper_runtime::blocking;
 
 /// See the [module](self).
@@ -34,15 +34,15 @@ impl FileUploader {
     }
 
     /// Opens the file, which mends it when its last line is torn.
-    async fn open(&self) -> Result<Journal, UploadError> {
+    async fn open(&self) -> Result<Journal, ExportError> {
         let (options, busy) = (Arc::clone(&self.options), self.busy.clone());
         blocking::run(move || Journal::open(&options, &busy)).await
     }
 
     /// Appends what `render` makes and has it on the disk.
-    async fn write<F>(&self, render: F) -> Result<(), UploadError>
+    async fn write<F>(&self, render: F) -> Result<(), ExportError>
     where
-        F: FnOnce(&mut Vec<u8>) -> Result<(), UploadError> + Send + 'static,
+        F: FnOnce(&mut Vec<u8>) -> Result<(), ExportError> + Send + 'static,
     {
         let mut journal = self.open().await?;
         blocking::run(move || {
@@ -56,7 +56,7 @@ impl FileUploader {
 }
 
 #[async_trait]
-impl MetricUploader for FileUploader {
+impl MetricExporter for FileUploader {
     fn name(&self) -> &str {
         "file"
     }
@@ -65,20 +65,20 @@ impl MetricUploader for FileUploader {
         &self.options.levels
     }
 
-    async fn init(&self) -> Result<(), UploadError> {
+    async fn init(&self) -> Result<(), ExportError> {
         self.open().await.map(|_| ())
     }
 
-    async fn register_metrics(&self, metas: &[Meta]) -> Result<(), UploadError> {
-        let wanted = |meta: &&Meta| self.options.levels.contains(&meta.name.meta());
-        let metas: Vec<Meta> = metas.iter().filter(wanted).cloned().collect();
+    async fn register_metrics(&self, metas: &[MetricMeta]) -> Result<(), ExportError> {
+        let wanted = |meta: &&MetricMeta| self.options.levels.contains(&meta.name.meta());
+        let metas: Vec<MetricMeta> = metas.iter().filter(wanted).cloned().collect();
         if metas.is_empty() {
             return Ok(());
         }
         self.write(move |lines| metas.iter().try_for_each(|meta| line::meta(meta, lines))).await
     }
 
-    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, UploadError> {
+    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
         let mut journal = self.open().await?;
         let mut payload = Payload::new(source, &self.options.levels);
         let mut n_points = 0;
@@ -89,7 +89,7 @@ impl MetricUploader for FileUploader {
                 let mut lines = Vec::new();
                 page.iter().try_for_each(|(meta, point)| line::point(&key, meta, point, &mut lines))?;
                 journal.append(&lines)?;
-                Ok::<_, UploadError>(journal)
+                Ok::<_, ExportError>(journal)
             });
             journal = written.await?;
         }
@@ -104,7 +104,7 @@ impl MetricUploader for FileUploader {
         Ok(Sent { points: n_points, refused: 0 })
     }
 
-    async fn send_event(&self, event: &archive::Event) -> Result<(), UploadError> {
+    async fn send_event(&self, event: &metric_store::Event) -> Result<(), ExportError> {
         let event = event.clone();
         self.write(move |lines| line::event(&event, lines)).await
     }

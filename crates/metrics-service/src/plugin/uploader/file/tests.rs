@@ -25,7 +25,7 @@ async fn points_metas_and_events_are_lines() {
     uploader.register_metrics(std::slice::from_ref(&emitted)).await.expect("written");
     let sent = uploader.upload(&key(), &Pages::of(metrics())).await.expect("written");
     assert_eq!(sent, Sent { points: 6, refused: 0 });
-    let event = archive::Event::TopologyKilled {
+    let event = metric_store::Event::TopologyKilled {
         topology: key().topology,
         at: MINUTE.start(),
         by: Some("ann".to_owned()),
@@ -106,7 +106,7 @@ async fn only_one_writes_at_a_time() {
     let uploader = uploader(dir.path(), 1 << 20);
     let journal = uploader.open().await.expect("opened");
     let busy = uploader.upload(&key(), &Pages::of(metrics())).await;
-    assert!(matches!(busy, Err(UploadError::Busy { .. })), "{busy:?}");
+    assert!(matches!(busy, Err(ExportError::Busy { .. })), "{busy:?}");
     drop(journal);
     uploader.upload(&key(), &Pages::of(metrics())).await.expect("its turn");
 }

@@ -29,8 +29,8 @@ use super::{
     http::{Poster, url},
     payload::Payload,
 };
-use crate::plugin::{Error, MetricUploader, PayloadSource, Sent, UploadError, options};
-use stormkeeper_metric_store as archive;
+use crate::plugin::{Error, ExportError, MetricExporter, PayloadSource, Sent, options};
+use stormkeeper_metric_store as metric_store;
 use stormkeeper_metric_store::UploadKey;
 use stormkeeper_metrics::MetaType;
 
@@ -104,7 +104,7 @@ impl OpenTsdb {
 
     /// Sends a batch, in halves while it is too long for the server, or while nobody knows
     /// which of its points the server does not take.
-    async fn put(&self, points: &[DataPoint], tally: &mut Tally) -> Result<(), UploadError> {
+    async fn put(&self, points: &[DataPoint], tally: &mut Tally) -> Result<(), ExportError> {
         let mut waiting = vec![points];
         while let Some(points) = waiting.pop() {
             match self.put_at_once(points).await? {
@@ -122,7 +122,7 @@ impl OpenTsdb {
     }
 
     /// Sends a batch until the server took what it will ever take of it.
-    async fn put_at_once(&self, points: &[DataPoint]) -> Result<Put, UploadError> {
+    async fn put_at_once(&self, points: &[DataPoint]) -> Result<Put, ExportError> {
         let body = gzip(points)?;
         let mut backoff = self.poster.backoff();
         let mut attempt = 1;
@@ -134,7 +134,7 @@ impl OpenTsdb {
                 Verdict::Mixed { said } => return Ok(Put::Mixed { said }),
                 Verdict::Fault => return Err(self.poster.fault(&answer)),
                 Verdict::NotNow { n, said } if attempt == ATTEMPTS => {
-                    return Err(UploadError::Throttled { url: self.poster.url().to_owned(), n, said });
+                    return Err(ExportError::Throttled { url: self.poster.url().to_owned(), n, said });
                 }
                 // All of it goes again: what is there is replaced by the same.
                 Verdict::NotNow { .. } => tokio::time::sleep(backoff.next_delay()).await,
@@ -145,7 +145,7 @@ impl OpenTsdb {
 }
 
 #[async_trait]
-impl MetricUploader for OpenTsdb {
+impl MetricExporter for OpenTsdb {
     fn name(&self) -> &str {
         "opentsdb"
     }
@@ -154,7 +154,7 @@ impl MetricUploader for OpenTsdb {
         &self.options.levels
     }
 
-    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, UploadError> {
+    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
         let mut payload = Payload::new(source, &self.options.levels);
         let mut tally = Tally::default();
         let mut waiting = Vec::new();
@@ -177,7 +177,7 @@ impl MetricUploader for OpenTsdb {
         Ok(tally.sent)
     }
 
-    async fn send_event(&self, event: &archive::Event) -> Result<(), UploadError> {
+    async fn send_event(&self, event: &metric_store::Event) -> Result<(), ExportError> {
         let (Some(poster), Some(body)) = (&self.annotations, annotation::of(event)) else { return Ok(()) };
         poster.post_all(&headers(None), Bytes::from(body.to_string())).await
     }
@@ -210,8 +210,8 @@ fn headers(encoding: Option<&'static str>) -> HeaderMap {
 }
 
 /// The points as a JSON array, gzipped. A batch takes about a millisecond.
-fn gzip(points: &[DataPoint]) -> Result<Bytes, UploadError> {
-    let unwritable = |source| UploadError::Unwritable { what: "a batch", form: "gzipped JSON", source };
+fn gzip(points: &[DataPoint]) -> Result<Bytes, ExportError> {
+    let unwritable = |source| ExportError::Unwritable { what: "a batch", form: "gzipped JSON", source };
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     serde_json::to_writer(&mut gzip, points).map_err(unwritable)?;
     gzip.flush()

@@ -130,7 +130,7 @@ async fn throttled_points_are_sent_again_and_then_left_for_later() {
 
     let server = Server::start(&tasks, move |_, _| (400, throttle.to_owned())).await;
     let failed = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await;
-    assert!(matches!(failed, Err(UploadError::Throttled { n: 1, .. })), "{failed:?}");
+    assert!(matches!(failed, Err(ExportError::Throttled { n: 1, .. })), "{failed:?}");
     assert_eq!(server.got().len(), ATTEMPTS);
 }
 
@@ -221,7 +221,7 @@ async fn what_happens_to_topologies_becomes_annotations_when_that_is_asked_for()
     );
     assert!(server.got().iter().all(|got| got.uri == "/tsdb/api/annotation"));
     let refused = annotating.send_event(&events[0]).await;
-    assert!(matches!(refused, Err(UploadError::Answered { status: 404, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(ExportError::Answered { status: 404, .. })), "{refused:?}");
 }
 
 #[tokio::test]
@@ -235,15 +235,15 @@ async fn a_server_in_trouble_leaves_the_entry_in_the_queue() {
     for (status, requests) in [(500, 4), (503, 4), (429, 4), (404, 1), (401, 1), (302, 1)] {
         let server = Server::start(&tasks, move |_, _| (status, "no".to_owned())).await;
         let failed = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await;
-        assert!(matches!(failed, Err(UploadError::Answered { status: s, .. }) if s == status), "{failed:?}");
+        assert!(matches!(failed, Err(ExportError::Answered { status: s, .. }) if s == status), "{failed:?}");
         assert_eq!(server.got().len(), requests, "{status}");
     }
     let late = uploader(&dumb_server(&tasks, false).await).upload(&key(), &Pages::of(metrics())).await;
-    assert!(matches!(late, Err(UploadError::TimedOut { .. })), "{late:?}");
+    assert!(matches!(late, Err(ExportError::TimedOut { .. })), "{late:?}");
     let cut = uploader(&dumb_server(&tasks, true).await).upload(&key(), &Pages::of(metrics())).await;
-    assert!(matches!(cut, Err(UploadError::Unreachable { .. })), "{cut:?}");
+    assert!(matches!(cut, Err(ExportError::Unreachable { .. })), "{cut:?}");
     let gone = uploader("http://127.0.0.1:1").upload(&key(), &Pages::of(metrics())).await;
-    assert!(matches!(gone, Err(UploadError::Unreachable { .. })), "{gone:?}");
+    assert!(matches!(gone, Err(ExportError::Unreachable { .. })), "{gone:?}");
 }
 
 #[test]

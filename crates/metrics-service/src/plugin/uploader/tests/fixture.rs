@@ -8,21 +8,21 @@ use std::sync::{
 use async_trait::async_trait;
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, response::IntoResponse};
 
-use crate::plugin::{PayloadSource, UploadError};
+use crate::plugin::{ExportError, PayloadSource};
 use stormkeeper_metric_store::{Error, PayloadPage, UploadKey, UploadKind};
 use stormkeeper_metrics::{
     MetricId, Minute, Point,
     point::{Counter, Gauge, Histogram, Meter, Timer},
-    protocol::Meta,
+    protocol::MetricMeta,
 };
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 pub(crate) const MINUTE: Minute = Minute(28_333_334);
 pub(crate) const TIME: u64 = 1_700_000_040;
 
 pub(crate) fn key() -> UploadKey {
     UploadKey {
-        seq: 7,
+        index: 7,
         topology: "wc-1-1700000000".parse().expect("valid"),
         minute: MINUTE,
         kind: UploadKind::All,
@@ -31,9 +31,9 @@ pub(crate) fn key() -> UploadKey {
     }
 }
 
-pub(crate) fn meta(name: &str) -> Meta {
+pub(crate) fn meta(name: &str) -> MetricMeta {
     let name: stormkeeper_metrics::MetricName = name.parse().expect("a name");
-    Meta { id: MetricId::of(&name.to_string(), 0), name }
+    MetricMeta { id: MetricId::of(&name.to_string(), 0), name }
 }
 
 pub(crate) fn counter(count: u64) -> Point {
@@ -55,7 +55,7 @@ pub(crate) fn histogram() -> Histogram {
 }
 
 /// A metric of each kind, on several levels.
-pub(crate) fn metrics() -> Vec<(Meta, Point)> {
+pub(crate) fn metrics() -> Vec<(MetricMeta, Point)> {
     let timer = Point::Timer(Timer { histogram: histogram(), meter: meter(3) });
     vec![
         (meta("5@1@wc-1-1700000000@@0@sys@Emitted"), counter(7)),
@@ -71,11 +71,11 @@ pub(crate) fn metrics() -> Vec<(Meta, Point)> {
 pub(crate) const N_NUMBERS: u64 = 1 + 1 + 4 + 12 + 15 + 3;
 
 /// A payload in pages of two.
-pub(crate) struct Pages(pub(super) Vec<(Meta, Point)>);
+pub(crate) struct Pages(pub(super) Vec<(MetricMeta, Point)>);
 
 impl Pages {
     /// In the order of their ids, as the archive has them.
-    pub(crate) fn of(mut metrics: Vec<(Meta, Point)>) -> Self {
+    pub(crate) fn of(mut metrics: Vec<(MetricMeta, Point)>) -> Self {
         metrics.sort_by_key(|(meta, _)| meta.id);
         Self(metrics)
     }
@@ -83,8 +83,8 @@ impl Pages {
 
 #[async_trait]
 impl PayloadSource for Pages {
-    async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, UploadError> {
-        let points: Vec<(Meta, Point)> =
+    async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, ExportError> {
+        let points: Vec<(MetricMeta, Point)> =
             self.0.iter().filter(|(meta, _)| Some(meta.id) > after).take(2).cloned().collect();
         let last = points.last().map(|(meta, _)| meta.id);
         let next = last.filter(|last| self.0.last().is_some_and(|(meta, _)| meta.id > *last));
@@ -97,8 +97,8 @@ pub(crate) struct Unreadable;
 
 #[async_trait]
 impl PayloadSource for Unreadable {
-    async fn page(&self, _after: Option<MetricId>) -> Result<PayloadPage, UploadError> {
-        Err(UploadError::Payload(Error::Busy))
+    async fn page(&self, _after: Option<MetricId>) -> Result<PayloadPage, ExportError> {
+        Err(ExportError::Payload(Error::Busy))
     }
 }
 
@@ -140,7 +140,7 @@ impl Server {
         let got = Arc::new(Mutex::new(Vec::new()));
         let script = Script { got: Arc::clone(&got), answer: Arc::new(answer), n: Arc::default() };
         let routes = Router::new().fallback(serve).with_state(script);
-        tasks.start("server", Ending::Normal, async move {
+        tasks.start("server", OnExit::Ignore, async move {
             axum::serve(listener, routes).await.expect("served");
         });
         Self { url, got }
@@ -165,15 +165,15 @@ async fn serve(
     (axum::http::StatusCode::from_u16(status).expect("a status"), body)
 }
 
-/// A server that takes connections and never answers, or cuts them at once.
-pub(crate) async fn dumb_server(tasks: &Tasks, cuts: bool) -> String {
+/// A server that takes connections and never answers, or reports them at once.
+pub(crate) async fn dumb_server(tasks: &Tasks, reports: bool) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
-    tasks.start("dumb server", Ending::Normal, async move {
+    tasks.start("dumb server", OnExit::Ignore, async move {
         let mut held = Vec::new();
         loop {
             let (connection, _) = listener.accept().await.expect("accepted");
-            if !cuts {
+            if !reports {
                 held.push(connection);
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use self::fixture::{Pages, Server, Unreadable, dumb_server, key, metrics};
-use super::{MetricUploader, Sent, UploadError, alimonitor::Alimonitor};
+use super::{ExportError, MetricExporter, Sent, alimonitor::Alimonitor};
 use crate::plugin::options;
 use stormkeeper_runtime::tasks::Tasks;
 
@@ -54,7 +54,7 @@ async fn alimonitor_is_told_that_metrics_cannot_be_read() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, |_, _| (200, "ok".to_owned())).await;
     let failed = alimonitor(&server.url).upload(&key(), &Unreadable).await;
-    assert!(matches!(failed, Err(UploadError::Payload(_))), "{failed:?}");
+    assert!(matches!(failed, Err(ExportError::Payload(_))), "{failed:?}");
     let (_, message) = message(&server.got()[0].body);
     assert_eq!((&message["collection_flag"], &message["MSG"]), (&json!(1), &json!([])));
     assert!(message["error_info"].as_str().is_some_and(|why| why.contains("more to write")), "{message}");
@@ -74,7 +74,7 @@ async fn alimonitor_is_tried_again_and_then_left_for_later() {
 
     let slow = alimonitor(&dumb_server(&tasks, false).await);
     let late = slow.upload(&key(), &Pages::of(metrics())).await;
-    assert!(matches!(late, Err(UploadError::TimedOut { .. })), "{late:?}");
+    assert!(matches!(late, Err(ExportError::TimedOut { .. })), "{late:?}");
     let gone = alimonitor("http://127.0.0.1:1").upload(&key(), &Pages::of(metrics())).await;
-    assert!(matches!(gone, Err(UploadError::Unreachable { .. })), "{gone:?}");
+    assert!(matches!(gone, Err(ExportError::Unreachable { .. })), "{gone:?}");
 }

@@ -6,16 +6,16 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use crate::{
-    Measure, ReplicaState,
-    checkpoint::{self, TemporaryDirectory},
+    MetricsService, ReplicaState,
+    replication::checkpoint::{self, TemporaryDirectory},
     status::count,
 };
-use stormkeeper_api_types::replica_client::SyncError;
+use stormkeeper_api_types::replica_client::ReplicaError;
 use stormkeeper_coordination::cluster::{record::Leader, store};
-use stormkeeper_metric_store as archive;
-use stormkeeper_metric_store::Archive;
+use stormkeeper_metric_store as metric_store;
+use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
-use stormkeeper_model::{Position, Term, backoff::Backoff};
+use stormkeeper_model::{LogPosition, Term, backoff::Backoff};
 use stormkeeper_runtime::error_chain;
 
 /// Maximum bytes of one fetched page: a fraction of a second to send and to write.
@@ -34,17 +34,17 @@ const CHECKPOINT_PAUSE: Duration = Duration::from_secs(30);
 
 /// Failure to fetch or apply entries of another nimbus.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+pub(crate) enum FetchError {
     #[error(transparent)]
-    Sync(#[from] SyncError),
+    Sync(#[from] ReplicaError),
     #[error(transparent)]
-    Archive(#[from] archive::Error),
+    MetricStore(#[from] metric_store::Error),
     #[error(
         "the local metric log ends at entry {own}, and the latest leader in the view is of term {leader}: \
          either a later leader is not in the view yet, or the ZooKeeper tree is a new one (see \"A new ZooKeeper \
          tree\" in docs/operations.md)"
     )]
-    StaleLeader { leader: Term, own: Position },
+    StaleLeader { leader: Term, own: LogPosition },
     #[error(
         "another nimbus became leader while the checkpoint of the leader of term {leader} was downloaded; the \
          checkpoint is discarded"
@@ -56,11 +56,11 @@ pub(super) enum FetchError {
 
 /// Outcome of one fetched page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fetched {
+pub(crate) enum Fetched {
     /// The log of the other nimbus has no entry after the local log end.
     CaughtUp,
     /// Entries up to this position were applied, and the other nimbus may have more.
-    Advanced(Position),
+    Advanced(LogPosition),
     /// The log of the other nimbus does not continue the local log.
     Diverged,
     /// As `Diverged`, and the local log may contain committed entries that an unclean takeover
@@ -69,17 +69,17 @@ pub(super) enum Fetched {
 }
 
 /// Follows the leader for as long as the nimbus runs, except while this nimbus leads.
-pub(super) async fn follow(measure: Measure) {
+pub(crate) async fn follow(measure: MetricsService) {
     let archive = measure.wait_until_open().await;
     let mut state = measure.shared.replica_state.subscribe();
     let mut observations = measure.shared.setup.observations.clone();
     let mut backoff =
         Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
     loop {
-        let pace = &measure.shared.options.pace;
+        let intervals = &measure.shared.options.intervals;
         let (now, leader) = (state.borrow_and_update().0, measure.leader());
         let wait = match leader.as_ref().filter(|_| now == ReplicaState::Following) {
-            None => pace.fetch_idle,
+            None => intervals.fetch_idle,
             Some(leader) => match measure.fetch_from_leader(&archive, leader).await {
                 Ok(wait) => {
                     backoff.reset();
@@ -98,7 +98,7 @@ pub(super) async fn follow(measure: Measure) {
                             debug!(%leader, error = text, "could not follow the leader's metric log; retrying")
                         }
                     }
-                    backoff.next_delay().max(pace.fetch_lagging)
+                    backoff.next_delay().max(intervals.fetch_lagging)
                 }
             },
         };
@@ -121,10 +121,14 @@ pub(super) async fn follow(measure: Measure) {
     }
 }
 
-impl Measure {
+impl MetricsService {
     /// Fetches and applies the leader's log page by page. Returns the pause before the next fetch.
-    async fn fetch_from_leader(&self, archive: &Archive, leader: &Leader) -> Result<Duration, FetchError> {
-        let (pace, api, leads) = (&self.shared.options.pace, &leader.api, Some(leader.term));
+    async fn fetch_from_leader(
+        &self,
+        archive: &MetricStore,
+        leader: &Leader,
+    ) -> Result<Duration, FetchError> {
+        let (intervals, api, leads) = (&self.shared.options.intervals, &leader.api, Some(leader.term));
         for _ in 0..PAGES_IN_A_ROW {
             let _apply_lock = self.shared.apply_lock.lock().await;
             let own = archive.position();
@@ -132,7 +136,7 @@ impl Measure {
                 return Err(FetchError::StaleLeader { leader: leader.term, own });
             }
             let Some(asked) = self.while_following(self.fetch_page(archive, api, leads)).await else {
-                return Ok(pace.fetch_idle);
+                return Ok(intervals.fetch_idle);
             };
             let (page, last) = asked?;
             self.fetch_status().leader = Some(last);
@@ -146,7 +150,7 @@ impl Measure {
                     let Some(received) =
                         self.while_following(self.download_checkpoint(archive, api, quarantine)).await
                     else {
-                        return Ok(pace.fetch_idle);
+                        return Ok(intervals.fetch_idle);
                     };
                     let received = received?;
                     // A later leader may have made an unclean takeover since. The checkpoint of the
@@ -162,26 +166,26 @@ impl Measure {
                         Fetched::Diverged | Fetched::DivergedCommitted
                     );
                     return Ok(if diverged_again {
-                        CHECKPOINT_PAUSE.max(pace.fetch_lagging)
+                        CHECKPOINT_PAUSE.max(intervals.fetch_lagging)
                     } else {
-                        pace.fetch_lagging
+                        intervals.fetch_lagging
                     });
                 }
             }
         }
-        Ok(pace.fetch_lagging)
+        Ok(intervals.fetch_lagging)
     }
 
     /// Records that the local log has every entry of the leader. Returns the pause before the next
     /// fetch.
     fn note_caught_up(&self) -> Duration {
         self.fetch_status().caught_up_at = Some(self.shared.setup.clock.now());
-        self.shared.options.pace.fetch_idle
+        self.shared.options.intervals.fetch_idle
     }
 
     /// Returns the result of `request`, or `None` if this nimbus starts to lead first: a dead leader
     /// may take long to answer, and the takeover waits for the apply lock.
-    pub(super) async fn while_following<T>(&self, request: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn while_following<T>(&self, request: impl Future<Output = T>) -> Option<T> {
         let mut state = self.shared.replica_state.subscribe();
         tokio::select! {
             biased;
@@ -193,22 +197,27 @@ impl Measure {
 
     /// Fetches the entries after the local log end, and the log end, of the nimbus at `api`: as a
     /// follower of the leader of the term `leads`, or as a leader itself if `leads` is absent.
-    pub(super) async fn fetch_page(
+    pub(crate) async fn fetch_page(
         &self,
-        archive: &Archive,
+        archive: &MetricStore,
         api: &str,
-        leads: Option<Term>,
-    ) -> Result<(LogPage, Position), FetchError> {
-        let Position { term, seq } = archive.position();
-        let query =
-            LogQuery { nimbus: self.shared.setup.me.clone(), term, seq, max_bytes: PAGE_BYTES_MAX, leads };
+        leader_term: Option<Term>,
+    ) -> Result<(LogPage, LogPosition), FetchError> {
+        let LogPosition { term, index } = archive.position();
+        let query = LogQuery {
+            nimbus: self.shared.setup.me.clone(),
+            term,
+            index,
+            max_bytes: PAGE_BYTES_MAX,
+            leader_term,
+        };
         Ok(self.shared.replica_client.log(api, &query).await?)
     }
 
     /// Applies a page of another nimbus' log. The caller must hold the apply lock.
-    pub(super) async fn apply_page(
+    pub(crate) async fn apply_page(
         &self,
-        archive: &Archive,
+        archive: &MetricStore,
         api: &str,
         page: LogPage,
     ) -> Result<Fetched, FetchError> {
@@ -217,30 +226,30 @@ impl Measure {
             LogPage::Entries { entries, .. } => {
                 let n = entries.len();
                 let position = archive.apply(entries).await?;
-                debug!(from = api, n, seq = position.seq, "applied entries of the metric log");
+                debug!(from = api, n, index = position.index, "applied entries of the metric log");
                 Fetched::Advanced(position)
             }
             LogPage::Diverged => Fetched::Diverged,
-            LogPage::Lacking => Fetched::DivergedCommitted,
+            LogPage::DivergedCommitted => Fetched::DivergedCommitted,
         })
     }
 
     /// Downloads a checkpoint from the nimbus at `api`. If the local database must be quarantined,
     /// the download starts only if there is room for one more quarantined database.
-    pub(super) async fn download_checkpoint(
+    pub(crate) async fn download_checkpoint(
         &self,
-        archive: &Archive,
+        archive: &MetricStore,
         api: &str,
         quarantine: bool,
     ) -> Result<TemporaryDirectory, FetchError> {
         if quarantine {
             archive.has_room_aside().await?;
         }
-        let Position { term, seq } = archive.position();
+        let LogPosition { term, index } = archive.position();
         warn!(
             from = api,
             term,
-            seq,
+            index,
             "the local metric log diverged from the log of another nimbus; downloading a checkpoint"
         );
         let received = TemporaryDirectory(self.new_dir(checkpoint::RECEIVED));
@@ -251,9 +260,9 @@ impl Measure {
 
     /// Replaces the local database by a downloaded checkpoint. The local database is quarantined or
     /// deleted. The caller must hold the apply lock.
-    pub(super) async fn install_checkpoint(
+    pub(crate) async fn install_checkpoint(
         &self,
-        archive: &Archive,
+        archive: &MetricStore,
         api: &str,
         received: TemporaryDirectory,
         quarantine: bool,
@@ -263,7 +272,7 @@ impl Measure {
             archive.give_way_to(received.0.clone()).await?;
             warn!(
                 term = own.term,
-                seq = own.seq,
+                index = own.index,
                 "quarantined the local metric database: it may contain committed metrics that an unclean takeover \
                  discarded; see \"Metrics that were put aside\" in docs/operations.md"
             );
@@ -271,8 +280,8 @@ impl Measure {
             archive.replace_with(received.0.clone()).await?;
         }
         count(&self.shared.counts.checkpoints, 1);
-        let Position { term, seq } = archive.position();
-        info!(from = api, term, seq, "replaced the local metric database by a checkpoint");
+        let LogPosition { term, index } = archive.position();
+        info!(from = api, term, index, "replaced the local metric database by a checkpoint");
         Ok(())
     }
 }

@@ -4,34 +4,34 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{debug, info};
 
-use crate::Measure;
+use crate::MetricsService;
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, MetricMetas},
+        record::{self, MetaFingerprint},
         view::ClusterView,
     },
     election::{FencedWriter, WriteError},
     tree::{self, CreateMode, Op},
 };
-use stormkeeper_metric_store::{Archive, Fingerprint};
+use stormkeeper_metric_store::{Fingerprint, MetricStore};
 use stormkeeper_metrics::name::is_system_topology;
-use stormkeeper_model::{Position, TopologyId};
+use stormkeeper_model::{LogPosition, TopologyId};
 
 /// Maximum number of records written in one round; the others follow in the next round. Each is a
 /// transaction.
 const WRITES_MAX: usize = 200;
 
 /// Returns a fingerprint as the record that is stored in ZooKeeper.
-pub(super) fn fingerprint_record(fingerprint: Fingerprint) -> MetricMetas {
-    MetricMetas { count: fingerprint.count, digest: format!("{:016x}", fingerprint.digest) }
+pub(crate) fn fingerprint_record(fingerprint: Fingerprint) -> MetaFingerprint {
+    MetaFingerprint { count: fingerprint.count, digest: format!("{:016x}", fingerprint.digest) }
 }
 
 /// Publishes changed fingerprints for as long as the leadership lasts.
-pub(super) async fn publish_metas(measure: Measure, archive: Archive, writer: FencedWriter) {
-    let mut published: Option<Position> = None;
+pub(crate) async fn publish_metas(measure: MetricsService, archive: MetricStore, writer: FencedWriter) {
+    let mut published: Option<LogPosition> = None;
     loop {
-        tokio::time::sleep(measure.shared.options.pace.publish_metas).await;
+        tokio::time::sleep(measure.shared.options.intervals.publish_metas).await;
         let position = archive.position();
         // Metas change by entries of the log alone.
         if published == Some(position) {
@@ -46,9 +46,13 @@ pub(super) async fn publish_metas(measure: Measure, archive: Archive, writer: Fe
     }
 }
 
-impl Measure {
+impl MetricsService {
     /// Returns whether every changed fingerprint was written.
-    async fn publish_changed(&self, archive: &Archive, writer: &FencedWriter) -> Result<bool, WriteError> {
+    async fn publish_changed(
+        &self,
+        archive: &MetricStore,
+        writer: &FencedWriter,
+    ) -> Result<bool, WriteError> {
         let (view, _) = self.view();
         let known = match archive.topologies().await {
             Ok(known) => known,
@@ -58,7 +62,8 @@ impl Measure {
             }
         };
         let mut own = BTreeMap::new();
-        for topology in known.into_iter().filter(|id| is_system_topology(id) || view.metrics.contains_key(id))
+        for topology in
+            known.into_iter().filter(|id| is_system_topology(id) || view.metric_fingerprints.contains_key(id))
         {
             match archive.fingerprint(&topology).await {
                 Ok(fingerprint) => drop(own.insert(topology, fingerprint_record(fingerprint))),
@@ -86,11 +91,11 @@ impl Measure {
 }
 
 /// Returns the writes that make ZooKeeper equal to `own`.
-fn changes(own: &BTreeMap<TopologyId, MetricMetas>, view: &ClusterView) -> Vec<(TopologyId, Op)> {
+fn changes(own: &BTreeMap<TopologyId, MetaFingerprint>, view: &ClusterView) -> Vec<(TopologyId, Op)> {
     let unreadable: BTreeSet<_> = view.unreadable.keys().collect();
-    let op = |(id, metas): (&TopologyId, &MetricMetas)| {
+    let op = |(id, metas): (&TopologyId, &MetaFingerprint)| {
         let (path, data) = (layout::metrics(id), record::encode(metas));
-        let op = match view.metrics.get(id) {
+        let op = match view.metric_fingerprints.get(id) {
             Some(published) if published.value == *metas => return None,
             Some(_) => Op::Set { path, data, version: None },
             None if unreadable.contains(&path) => Op::Set { path, data, version: None },
@@ -115,9 +120,9 @@ mod tests {
         let metas = |count, digest| fingerprint_record(Fingerprint { count, digest });
         let stored = |value| Stored { value, version: Version::FIRST };
         let mut view = ClusterView::default();
-        view.metrics.insert(id("same-1-1"), stored(metas(2, 7)));
-        view.metrics.insert(id("digest-1-1"), stored(metas(2, 7)));
-        view.metrics.insert(id("new-1-1"), stored(MetricMetas::default()));
+        view.metric_fingerprints.insert(id("same-1-1"), stored(metas(2, 7)));
+        view.metric_fingerprints.insert(id("digest-1-1"), stored(metas(2, 7)));
+        view.metric_fingerprints.insert(id("new-1-1"), stored(MetaFingerprint::default()));
         view.unreadable.insert(layout::metrics(&id("__CLUSTER__")), "garbage".to_owned());
         let own = BTreeMap::from([
             (id("same-1-1"), metas(2, 7)),

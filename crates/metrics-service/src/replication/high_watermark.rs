@@ -13,16 +13,16 @@ use std::{
 use tracing::{info, warn};
 
 use crate::{
-    Measure,
-    safe::{self, REPLICA_LAG_MAX},
+    MetricsService,
+    replication::commit::{self, REPLICA_LAG_MAX},
 };
 use stormkeeper_coordination::{
-    cluster::{archive::ArchiveRecord, event::Told, layout, record, store, view::ClusterView},
+    cluster::{event::EventDraft, layout, metric_log::MetricLogState, record, store, view::ClusterView},
     election::{FencedWriter, WriteError},
     tree::{self, CreateMode, Op},
 };
-use stormkeeper_metric_store::Archive;
-use stormkeeper_model::{NimbusId, Position, Term, backoff::Backoff};
+use stormkeeper_metric_store::MetricStore;
+use stormkeeper_model::{LogPosition, NimbusId, Term, backoff::Backoff};
 use stormkeeper_runtime::error_chain;
 
 /// Bounds of the pause after a failed ZooKeeper operation.
@@ -31,23 +31,23 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// A later term has begun: this nimbus does not lead any more.
 #[derive(Debug)]
-pub(super) struct Deposed;
+pub(crate) struct Deposed;
 
-impl Measure {
+impl MetricsService {
     /// Reads the metric log state that earlier leaders published, and retries until ZooKeeper
-    /// answers. `None` if there is no record; [`ArchiveRecord::unknown`] if the record cannot be
+    /// answers. `None` if there is no record; [`MetricLogState::unknown`] if the record cannot be
     /// decoded.
-    pub(super) async fn read_high_watermark(&self) -> Option<ArchiveRecord> {
+    pub(crate) async fn read_high_watermark(&self) -> Option<MetricLogState> {
         let mut backoff = self.backoff();
         loop {
-            let error = match self.shared.setup.store.archive().await {
+            let error = match self.shared.setup.store.metric_log_state().await {
                 Ok(record) => return record,
                 Err(store::Error::Unreadable(error)) => {
                     warn!(
                         %error,
                         "cannot parse /metric-log; treating every replica's log as possibly committed"
                     );
-                    return Some(ArchiveRecord::unknown());
+                    return Some(MetricLogState::unknown());
                 }
                 Err(error) => error,
             };
@@ -67,13 +67,13 @@ impl Measure {
     }
 
     /// Publishes `record`, with an event if there is one, and retries until ZooKeeper answers.
-    pub(super) async fn publish_high_watermark(
+    pub(crate) async fn publish_high_watermark(
         &self,
         writer: &FencedWriter,
-        record: ArchiveRecord,
-        event: Option<Told>,
+        record: MetricLogState,
+        event: Option<EventDraft>,
     ) -> Result<(), Deposed> {
-        let (path, data) = (layout::archive(), record::encode(&record));
+        let (path, data) = (layout::metric_log(), record::encode(&record));
         let mut backoff = self.backoff();
         let mut is_new = false;
         loop {
@@ -85,7 +85,7 @@ impl Measure {
                 false => Op::Set { path: path.clone(), data: data.clone(), version: None },
             };
             let written = match &event {
-                Some(event) => writer.commit_and_tell(vec![op], event.clone()).await,
+                Some(event) => writer.commit_with_event(vec![op], event.clone()).await,
                 None => writer.commit(vec![op]).await,
             };
             match written {
@@ -109,24 +109,24 @@ impl Measure {
     /// Returns the record to publish, if the high watermark can advance.
     fn next_high_watermark(
         &self,
-        archive: &Archive,
+        archive: &MetricStore,
         term: Term,
         lagging: &mut BTreeSet<NimbusId>,
-    ) -> Option<ArchiveRecord> {
+    ) -> Option<MetricLogState> {
         let (view, fresh) = self.view();
         let live = view.nimbuses.keys().filter(|id| **id != self.shared.setup.me);
         let followers = self.replica_progress().in_sync(live, self.shared.setup.clock.monotonic());
         self.log_lagging_replicas(&view, &followers, lagging);
         // A leader with a stale view may have a live follower that the view does not show.
         let leader = (&self.shared.setup.me, term, archive.position());
-        safe::advance_high_watermark(&self.log_state(), leader, &followers).filter(|_| fresh)
+        commit::advance_high_watermark(&self.log_state(), leader, &followers).filter(|_| fresh)
     }
 
     /// Logs each replica that has left the in-sync set, once.
     fn log_lagging_replicas(
         &self,
         view: &ClusterView,
-        followers: &BTreeMap<NimbusId, Position>,
+        followers: &BTreeMap<NimbusId, LogPosition>,
         lagging: &mut BTreeSet<NimbusId>,
     ) {
         let is_lagging = |id: &&NimbusId| **id != self.shared.setup.me && !followers.contains_key(*id);
@@ -149,7 +149,7 @@ impl Measure {
 }
 
 /// Keeps the published high watermark up to date for as long as the leadership lasts.
-pub(super) async fn publish_commits(measure: Measure, archive: Archive, writer: FencedWriter) {
+pub(crate) async fn publish_commits(measure: MetricsService, archive: MetricStore, writer: FencedWriter) {
     let mut observations = measure.shared.setup.observations.clone();
     let mut lagging = BTreeSet::new();
     loop {
@@ -157,12 +157,12 @@ pub(super) async fn publish_commits(measure: Measure, archive: Archive, writer: 
             if let Err(Deposed) = measure.publish_high_watermark(&writer, record, None).await {
                 return;
             }
-            tokio::time::sleep(measure.shared.options.pace.publish_high_watermark).await;
+            tokio::time::sleep(measure.shared.options.intervals.publish_high_watermark).await;
             continue;
         }
         tokio::select! {
             biased;
-            // Cancel-safe: both only wait.
+            // Cancel-high_watermark: both only wait.
             () = measure.shared.commit_wakeup.notified() => {}
             changed = observations.changed() => if changed.is_err() { return },
         }
@@ -170,18 +170,18 @@ pub(super) async fn publish_commits(measure: Measure, archive: Archive, writer: 
 }
 
 /// Returns the text of the event and of the log line about an unclean takeover in `term`.
-pub(super) fn unclean_takeover_text(term: Term, own: Position, record: &ArchiveRecord) -> String {
+pub(crate) fn unclean_takeover_text(term: Term, own: LogPosition, record: &MetricLogState) -> String {
     if record.is_unknown() {
         return format!(
             "unclean takeover: /metric-log does not say which metrics were committed; the leader of term {term} \
              continues with its log up to entry {own}, and nimbuses with other entries quarantine their databases"
         );
     }
-    let holders: Vec<String> = record.holders.iter().map(ToString::to_string).collect();
+    let in_sync_replicas: Vec<String> = record.in_sync_replicas.iter().map(ToString::to_string).collect();
     format!(
         "unclean takeover: the leader of term {term} discards committed metrics; its log ends at entry {own}, \
          the log was committed up to {}, and these nimbuses had the entries: {}",
-        record.safe,
-        holders.join(", ")
+        record.high_watermark,
+        in_sync_replicas.join(", ")
     )
 }

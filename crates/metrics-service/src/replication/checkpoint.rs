@@ -11,18 +11,18 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::{info, warn};
 
 use crate::RequestError;
-use crate::{Measure, ReplicaState};
+use crate::{MetricsService, ReplicaState};
 use stormkeeper_runtime::{
     blocking,
-    tasks::{Ending, Tasks},
+    tasks::{OnExit, Tasks},
 };
 
 /// Maximum number of checkpoints sent at once: each holds files that RocksDB could otherwise delete.
-pub(super) const SENDS_MAX: usize = 2;
+pub(crate) const SENDS_MAX: usize = 2;
 
 /// Name prefixes of the directories of checkpoints: of sent ones, and of received ones.
 const SENT: &str = "metrics-sent-";
-pub(super) const RECEIVED: &str = "metrics-received-";
+pub(crate) const RECEIVED: &str = "metrics-received-";
 
 /// Maximum number of chunks, of [`CHUNK_BYTES`] each, on their way from the disk to the network.
 const CHUNKS: usize = 16;
@@ -37,7 +37,7 @@ pub struct Checkpoint {
 
 /// Directory that is removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct TemporaryDirectory(pub(super) PathBuf);
+pub(crate) struct TemporaryDirectory(pub(crate) PathBuf);
 
 impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
@@ -46,7 +46,7 @@ impl Drop for TemporaryDirectory {
     }
 }
 
-impl Measure {
+impl MetricsService {
     /// Makes a checkpoint of the metric store.
     pub async fn checkpoint(&self) -> Result<Checkpoint, RequestError> {
         let archive = self.archive()?;
@@ -67,7 +67,7 @@ impl Measure {
     }
 
     /// Returns a path for a new directory beside the metric store.
-    pub(super) fn new_dir(&self, prefix: &str) -> PathBuf {
+    pub(crate) fn new_dir(&self, prefix: &str) -> PathBuf {
         self.shared.setup.local_dir.join(format!("{prefix}{:08x}", fastrand::u32(..)))
     }
 }
@@ -76,7 +76,7 @@ impl Checkpoint {
     /// Returns the files of the checkpoint as a tar.
     pub fn tar(self, tasks: &Tasks) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
         let (chunks, received) = mpsc::channel(CHUNKS);
-        tasks.start("metric-checkpoint", Ending::Normal, async move {
+        tasks.start("metric-checkpoint", OnExit::Ignore, async move {
             let failed = chunks.clone();
             let packed =
                 blocking::run(move || pack(&self.dir.0, ChunkWriter { chunks, chunk: Vec::new() })).await;
@@ -100,7 +100,7 @@ fn pack(dir: &Path, into: ChunkWriter) -> io::Result<()> {
 }
 
 /// Removes half-sent and half-received checkpoints of a crashed process.
-pub(super) fn remove_stale(local_dir: &Path) {
+pub(crate) fn remove_stale(local_dir: &Path) {
     // A directory that cannot be listed has no metric store either; opening it reports why.
     for entry in std::fs::read_dir(local_dir).into_iter().flatten().flatten() {
         let name = entry.file_name();

@@ -18,7 +18,7 @@ pub const USER_METRICS_MAX: usize = 200;
 /// returns the same instrument. User metrics are summed over the tasks of the component, the
 /// topology and the cluster, by the part of the name after the last dot.
 #[derive(Debug, Clone)]
-pub struct MetricClient(Arc<Inner>);
+pub struct UserMetrics(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -51,7 +51,7 @@ pub enum RegisterError {
     Full(#[from] Full),
 }
 
-impl MetricClient {
+impl UserMetrics {
     /// User metrics of `task`.
     pub fn new(registry: &Registry, topology: TopologyId, component: ComponentId, task: TaskId) -> Self {
         let registry = registry.clone();
@@ -123,9 +123,9 @@ mod tests {
     use crate::Control;
     use stormkeeper_model::clock::Monotonic;
 
-    fn client(registry: &Registry) -> MetricClient {
+    fn client(registry: &Registry) -> UserMetrics {
         let (topology, component) = ("t-1-1".parse().expect("an id"), "c".parse().expect("an id"));
-        MetricClient::new(registry, topology, component, TaskId(3))
+        UserMetrics::new(registry, topology, component, TaskId(3))
     }
 
     #[test]

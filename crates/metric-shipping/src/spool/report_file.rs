@@ -10,44 +10,44 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::lines::{self, NameLog};
-use stormkeeper_metrics::{MetricId, MetricName, Snapshot};
+use super::name_log::{self, NameLog};
+use stormkeeper_metrics::{MetricId, MetricName, MetricReport};
 
 pub(super) const NAMES: &str = "names";
-const PREFIX: &str = "cut-";
+const PREFIX: &str = "report-";
 const DIGEST_BYTES: usize = 32;
 
 /// One report, or consecutive reports joined into one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Cut {
-    /// Sequence number of the first report; the snapshot has that of the last.
+pub struct SpooledReport {
+    /// Sequence number of the first report; the report has that of the last.
     pub first: u64,
     /// The joined report.
-    pub snapshot: Snapshot,
+    pub report: MetricReport,
 }
 
 #[derive(Serialize)]
 struct EncodedReport<'a> {
-    cut: &'a Cut,
+    spooled: &'a SpooledReport,
     totals: &'a BTreeMap<MetricId, u64>,
 }
 
 /// A report as read from its file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct StoredReport {
-    pub(super) cut: Cut,
+pub(super) struct EncodedRecord {
+    pub(super) spooled: SpooledReport,
     /// Total of each counter at the time of the report.
     pub(super) totals: BTreeMap<MetricId, u64>,
 }
 
 /// The spool of a live worker: its reports on disk.
 #[derive(Debug)]
-pub struct CutDir {
+pub struct Spool {
     dir: PathBuf,
     names: NameLog,
 }
 
-impl CutDir {
+impl Spool {
     /// Creates an empty spool.
     ///
     /// # Errors
@@ -69,21 +69,22 @@ impl CutDir {
     /// # Errors
     /// If the names cannot be read.
     pub fn names(&self) -> io::Result<Vec<(MetricId, MetricName)>> {
-        Ok(lines::read(&self.dir.join(NAMES))?.into_iter().flatten().collect())
+        Ok(name_log::read(&self.dir.join(NAMES))?.into_iter().flatten().collect())
     }
 
     /// Writes a report with the totals of all counters at that time, atomically.
     ///
     /// # Errors
     /// If the report could not be written; then the file does not exist.
-    pub fn write(&self, cut: &Cut, totals: &BTreeMap<MetricId, u64>) -> io::Result<()> {
-        let content = rmp_serde::to_vec(&EncodedReport { cut, totals }).expect("reports are plain values");
+    pub fn write(&self, spooled: &SpooledReport, totals: &BTreeMap<MetricId, u64>) -> io::Result<()> {
+        let content =
+            rmp_serde::to_vec(&EncodedReport { spooled, totals }).expect("reports are plain values");
         let next = self.dir.join("next");
         let mut file = File::create(&next)?;
         file.write_all(&Sha256::digest(&content))?;
         file.write_all(&content)?;
         file.sync_data()?;
-        fs::rename(next, self.path(cut.first, cut.snapshot.number))?;
+        fs::rename(next, self.path(spooled.first, spooled.report.number))?;
         File::open(&self.dir)?.sync_all()
     }
 
@@ -91,8 +92,8 @@ impl CutDir {
     ///
     /// # Errors
     /// If the file does not exist, or is damaged.
-    pub fn read(&self, first: u64, last: u64) -> io::Result<Cut> {
-        read_file(&self.path(first, last)).map(|stored| stored.cut)
+    pub fn read(&self, first: u64, last: u64) -> io::Result<SpooledReport> {
+        read_file(&self.path(first, last)).map(|stored| stored.spooled)
     }
 
     /// Joins two consecutive reports into one. A crash in between leaves the parts as well, and
@@ -101,9 +102,9 @@ impl CutDir {
     /// # Errors
     /// If a part cannot be read or the joined report cannot be written; then the parts still exist.
     pub fn join(&self, older: (u64, u64), newer: (u64, u64)) -> io::Result<()> {
-        let first = read_file(&self.path(older.0, older.1))?.cut;
+        let first = read_file(&self.path(older.0, older.1))?.spooled;
         let last = read_file(&self.path(newer.0, newer.1))?;
-        self.write(&joined(first, last.cut), &last.totals)?;
+        self.write(&joined(first, last.spooled), &last.totals)?;
         self.remove(older.0, older.1);
         self.remove(newer.0, newer.1);
         Ok(())
@@ -122,22 +123,22 @@ impl CutDir {
 }
 
 /// Joins two consecutive reports; the result counts for the later minute.
-fn joined(older: Cut, newer: Cut) -> Cut {
-    let Cut { first, snapshot: Snapshot { leaves, .. } } = older;
-    let mut snapshot = newer.snapshot;
+fn joined(older: SpooledReport, newer: SpooledReport) -> SpooledReport {
+    let SpooledReport { first, report: MetricReport { leaves, .. } } = older;
+    let mut report = newer.report;
     let mut places: BTreeMap<MetricId, usize> =
-        snapshot.leaves.iter().enumerate().map(|(place, leaf)| (leaf.id, place)).collect();
+        report.leaves.iter().enumerate().map(|(place, leaf)| (leaf.id, place)).collect();
     for leaf in leaves {
         match places.get(&leaf.id) {
             // Both points have the same type: a metric of another type has another id.
-            Some(place) => drop(snapshot.leaves[*place].point.merge(&leaf.point)),
+            Some(place) => drop(report.leaves[*place].point.merge(&leaf.point)),
             None => {
-                places.insert(leaf.id, snapshot.leaves.len());
-                snapshot.leaves.push(leaf);
+                places.insert(leaf.id, report.leaves.len());
+                report.leaves.push(leaf);
             }
         }
     }
-    Cut { first, snapshot }
+    SpooledReport { first, report }
 }
 
 /// Parses the first and last sequence number in the name of a report's file.
@@ -146,7 +147,7 @@ pub(super) fn numbers(file_name: &str) -> Option<(u64, u64)> {
     Some((first.parse().ok()?, last.parse().ok()?))
 }
 
-pub(super) fn read_file(path: &Path) -> io::Result<StoredReport> {
+pub(super) fn read_file(path: &Path) -> io::Result<EncodedRecord> {
     let bytes = fs::read(path)?;
     let damaged =
         |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what}: {}", path.display()));

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tracing::{debug, info};
 
 use crate::MetricOptions;
-use stormkeeper_metric_store::Archive;
+use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::Minute;
 use stormkeeper_model::{Term, Timestamp, clock::Clock};
 
@@ -17,7 +17,12 @@ const WAIT_MIN: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Closes each minute when it is due.
-pub(super) async fn close_minutes(archive: Archive, term: Term, options: Arc<MetricOptions>, clock: Clock) {
+pub(crate) async fn close_minutes(
+    archive: MetricStore,
+    term: Term,
+    options: Arc<MetricOptions>,
+    clock: Clock,
+) {
     let mut closed = None;
     loop {
         let (due, next) = due(clock.now(), options.close_delay);
@@ -35,7 +40,7 @@ pub(super) async fn close_minutes(archive: Archive, term: Term, options: Arc<Met
             },
             Some(_) | None => next.since(clock.now()),
         };
-        tokio::time::sleep(wait.clamp(WAIT_MIN, options.pace.clock_check)).await;
+        tokio::time::sleep(wait.clamp(WAIT_MIN, options.intervals.clock_check)).await;
     }
 }
 

@@ -3,10 +3,10 @@
 
 use tracing::{debug, info, warn};
 
-use crate::{Measure, ReplicaState, flush::fingerprint_record, status::count};
-use stormkeeper_coordination::cluster::record::MetricMetas;
-use stormkeeper_metric_store::Archive;
-use stormkeeper_metrics::protocol::{Meta, MetaQuery, NAMES_MAX};
+use crate::{MetricsService, ReplicaState, replication::meta_publish::fingerprint_record, status::count};
+use stormkeeper_coordination::cluster::record::MetaFingerprint;
+use stormkeeper_metric_store::MetricStore;
+use stormkeeper_metrics::protocol::{MetaQuery, MetricMeta, NAMES_MAX};
 use stormkeeper_model::TopologyId;
 use stormkeeper_runtime::error_chain;
 
@@ -16,10 +16,10 @@ use stormkeeper_runtime::error_chain;
 const METAS_MAX: u64 = 10_000_000;
 
 /// Compares the published metas of the leader with the local metas, for as long as the nimbus runs.
-pub(super) async fn check_metas(measure: Measure) {
+pub(crate) async fn check_metas(measure: MetricsService) {
     let archive = measure.wait_until_open().await;
     loop {
-        tokio::time::sleep(measure.shared.options.pace.check_metas).await;
+        tokio::time::sleep(measure.shared.options.intervals.check_metas).await;
         let (view, fresh) = measure.view();
         if !fresh
             || measure.shared.replica_state.borrow().0 != ReplicaState::Following
@@ -28,7 +28,7 @@ pub(super) async fn check_metas(measure: Measure) {
             continue;
         }
         for (topology, published) in
-            view.metrics.iter().filter(|(_, published)| !published.value.digest.is_empty())
+            view.metric_fingerprints.iter().filter(|(_, published)| !published.value.digest.is_empty())
         {
             if let Err(error) = measure.reconcile_metas(&archive, topology, &published.value).await {
                 warn!(%topology, error, "could not compare metas with those of the leader; trying again");
@@ -37,13 +37,13 @@ pub(super) async fn check_metas(measure: Measure) {
     }
 }
 
-impl Measure {
+impl MetricsService {
     /// Makes the local metas of a topology equal to the leader's, if their fingerprints differ.
     async fn reconcile_metas(
         &self,
-        archive: &Archive,
+        archive: &MetricStore,
         topology: &TopologyId,
-        published: &MetricMetas,
+        published: &MetaFingerprint,
     ) -> Result<(), String> {
         let own = async || {
             let own = archive.fingerprint(topology).await.map_err(|error| error.to_string())?;
@@ -69,7 +69,8 @@ impl Measure {
             return Ok(());
         };
         let metas = metas?;
-        let is_unchanged = || self.view().0.metrics.get(topology).is_some_and(|now| now.value == *published);
+        let is_unchanged =
+            || self.view().0.metric_fingerprints.get(topology).is_some_and(|now| now.value == *published);
         if metas.len() as u64 != published.count || !is_unchanged() {
             // The leader has registered more metas meanwhile, and publishes them within seconds.
             debug!(
@@ -92,7 +93,7 @@ impl Measure {
         }
     }
 
-    async fn all_metas(&self, topology: &TopologyId, at_most: u64) -> Result<Vec<Meta>, String> {
+    async fn all_metas(&self, topology: &TopologyId, at_most: u64) -> Result<Vec<MetricMeta>, String> {
         let (mut metas, mut after) = (Vec::new(), None);
         loop {
             let query = MetaQuery { topology: topology.clone(), meta: None, after, limit: NAMES_MAX };

@@ -11,7 +11,7 @@ use stormkeeper_model::{Timestamp, TopologyId, WorkerId};
 /// Reports of one launch are numbered from 1 without gaps, and the receiver ingests each number
 /// once, so that sending a report again changes nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Snapshot {
+pub struct MetricReport {
     /// The process' topology; `__SUPERVISOR__` or `__NIMBUS__` for those daemons.
     pub topology: TopologyId,
     /// The launch of the process.

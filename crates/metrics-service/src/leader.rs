@@ -10,21 +10,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
-    FetchStatus, Leading, Measure, ReplicaState, TopologySource, close, flush, mark, restart_on_panic, tell,
-    upload,
+    FetchStatus, Leading, MetricsService, ReplicaState, TopologySource, export::close_minutes,
+    export::runner, history::recorder, replication::high_watermark, replication::meta_publish,
+    restart_on_panic,
 };
 use stormkeeper_coordination::election::FencedWriter;
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// Timeout for the cleanup of exporters at the end of a leadership.
 const STOP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
-impl Measure {
+impl MetricsService {
     /// Starts the tasks of a leader; they end when the returned guard is dropped.
     pub fn lead(&self, writer: FencedWriter, topologies: Arc<dyn TopologySource>) -> Leading {
         let over = self.shared.tasks.cancelled().child_token();
         let leading = lead(self.clone(), writer, topologies, over.clone());
-        self.shared.tasks.start_graceful("metric-leader", Ending::Normal, async move {
+        self.shared.tasks.start_graceful("metric-leader", OnExit::Ignore, async move {
             if AssertUnwindSafe(leading).catch_unwind().await.is_err() {
                 error!(
                     "metrics leader task panicked; nimbus continues without metrics until the next leadership"
@@ -36,7 +37,7 @@ impl Measure {
 }
 
 async fn lead(
-    measure: Measure,
+    measure: MetricsService,
     writer: FencedWriter,
     topologies: Arc<dyn TopologySource>,
     over: CancellationToken,
@@ -69,7 +70,7 @@ async fn lead(
     start(&measure, &archive, &writer, topologies, &tasks);
     measure.shared.replica_state.send_replace((ReplicaState::Leading, Some(term)));
     let position = archive.position();
-    info!(%term, last_term = position.term, seq = position.seq, "metric ingest started");
+    info!(%term, last_term = position.term, index = position.index, "metric ingest started");
     over.cancelled().await;
     measure.stop_leading(term);
     tasks.stop(STOP_PATIENCE).await;
@@ -77,8 +78,8 @@ async fn lead(
 
 /// Starts the tasks of a leader.
 fn start(
-    measure: &Measure,
-    archive: &stormkeeper_metric_store::Archive,
+    measure: &MetricsService,
+    archive: &stormkeeper_metric_store::MetricStore,
     writer: &FencedWriter,
     topologies: Arc<dyn TopologySource>,
     tasks: &Tasks,
@@ -86,34 +87,34 @@ fn start(
     let (term, shared) = (writer.term(), &measure.shared);
     let (options, clock) = (shared.options.clone(), shared.setup.clock.clone());
     let its = archive.clone();
-    let closing = move || close::close_minutes(its.clone(), term, options.clone(), clock.clone());
-    tasks.start("metric-minutes", Ending::Normal, restart_on_panic("closing of minutes", closing));
+    let closing = move || close_minutes::close_minutes(its.clone(), term, options.clone(), clock.clone());
+    tasks.start("metric-minutes", OnExit::Ignore, restart_on_panic("closing of minutes", closing));
     let its = (measure.clone(), archive.clone(), writer.clone());
-    let marking = move || mark::publish_commits(its.0.clone(), its.1.clone(), its.2.clone());
-    tasks.start("metric-high-watermark", Ending::Normal, restart_on_panic("high watermark", marking));
+    let marking = move || high_watermark::publish_commits(its.0.clone(), its.1.clone(), its.2.clone());
+    tasks.start("metric-high-watermark", OnExit::Ignore, restart_on_panic("high watermark", marking));
     let its = (measure.clone(), archive.clone(), writer.clone());
-    let flushing = move || flush::publish_metas(its.0.clone(), its.1.clone(), its.2.clone());
+    let flushing = move || meta_publish::publish_metas(its.0.clone(), its.1.clone(), its.2.clone());
     tasks.start(
         "metric-meta-publish",
-        Ending::Normal,
+        OnExit::Ignore,
         restart_on_panic("publication of the metas", flushing),
     );
-    let (fanout, receivers) = upload::events(&shared.exporters);
+    let (fanout, receivers) = runner::events(&shared.exporters);
     let its = (measure.clone(), archive.clone(), topologies);
     let telling =
-        move || tell::record_history(its.0.clone(), its.1.clone(), term, its.2.clone(), fanout.clone());
+        move || recorder::record_history(its.0.clone(), its.1.clone(), term, its.2.clone(), fanout.clone());
     tasks.start(
         "metric-history",
-        Ending::Normal,
+        OnExit::Ignore,
         restart_on_panic("recording of topology and task history", telling),
     );
     for (exporter, events) in shared.exporters.iter().zip(receivers) {
-        let run = upload::ExporterTask::new(measure.clone(), archive.clone(), term, exporter.clone(), tasks);
-        tasks.start_graceful("metric-exporter", Ending::Normal, run.run(events, tasks.cancelled()));
+        let run = runner::ExporterTask::new(measure.clone(), archive.clone(), term, exporter.clone(), tasks);
+        tasks.start_graceful("metric-exporter", OnExit::Ignore, run.run(events, tasks.cancelled()));
     }
 }
 
-impl Measure {
+impl MetricsService {
     fn stop_leading(&self, term: stormkeeper_model::Term) {
         self.shared.replica_state.send_if_modified(|state| {
             // The next leadership may have begun.

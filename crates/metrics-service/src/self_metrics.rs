@@ -6,18 +6,18 @@ use std::{collections::VecDeque, time::Duration};
 use tracing::{debug, info};
 
 use crate::{
-    Measure,
+    MetricsService,
     process::{self, Usage},
 };
-use stormkeeper_metric_store::Archive;
+use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::{
-    Contribution, Control, MetricId, MetricName, Minute, Point, Registry, Subject,
+    Control, MetricBatch, MetricId, MetricName, Minute, Point, Registry, Subject,
+    batch::SequenceRange,
     builtin::{self, Builtin},
-    contribution::Cuts,
     instrument::{Counter, Gauge, Meter},
     name::NIMBUS,
-    protocol::{Claim, ContributeAnswer, RegisterRequest, Registered},
-    registry::CutRequest,
+    protocol::{IngestResponse, RegisterRequest, Registered, Registration},
+    registry::CollectRequest,
 };
 use stormkeeper_model::{Timestamp, TopologyId, WorkerId};
 use stormkeeper_runtime::error_chain;
@@ -32,12 +32,12 @@ const WAIT_MIN: Duration = Duration::from_millis(10);
 
 /// Instruments of a nimbus.
 #[derive(Debug)]
-pub(super) struct NimbusInstruments {
+pub(crate) struct NimbusInstruments {
     registry: Registry,
-    pub(super) points: Meter,
-    pub(super) batches: Meter,
-    pub(super) rejected: Counter,
-    pub(super) registered: Counter,
+    pub(crate) points: Meter,
+    pub(crate) batches: Meter,
+    pub(crate) rejected: Counter,
+    pub(crate) registered: Counter,
     dropped: Counter,
     cpu: Gauge,
     memory: Gauge,
@@ -54,7 +54,7 @@ fn topology() -> TopologyId {
 
 impl NimbusInstruments {
     /// Creates the instruments of the nimbus at `api` on `host`.
-    pub(super) fn new(host: &str, api: &str, now: stormkeeper_model::clock::Monotonic) -> Self {
+    pub(crate) fn new(host: &str, api: &str, now: stormkeeper_model::clock::Monotonic) -> Self {
         let port = api.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0);
         let name = |metric: &Builtin| -> MetricName {
             let of = |host: &str| metric.of(topology(), Subject::Nimbus { host: host.to_owned(), port });
@@ -89,14 +89,14 @@ struct Readings {
 
 /// Reports of this launch that wait for the leader.
 struct SelfReporter {
-    measure: Measure,
+    measure: MetricsService,
     worker: WorkerId,
     sequence: u64,
-    waiting: VecDeque<Contribution>,
+    waiting: VecDeque<MetricBatch>,
 }
 
 /// Collects and sends self metrics for as long as the nimbus runs.
-pub(super) async fn report(measure: Measure) {
+pub(crate) async fn report(measure: MetricsService) {
     let archive = measure.wait_until_open().await;
     let started = measure.shared.setup.clock.now();
     let worker = format!("{}-{}", measure.shared.setup.me, started.as_millis());
@@ -112,7 +112,7 @@ pub(super) async fn report(measure: Measure) {
         // A clock that is set back only makes this minute longer.
         while Minute::of(measure.shared.setup.clock.now()) <= minute {
             let wait = minute.end().since(measure.shared.setup.clock.now());
-            tokio::time::sleep(wait.clamp(WAIT_MIN, measure.shared.options.pace.clock_check)).await;
+            tokio::time::sleep(wait.clamp(WAIT_MIN, measure.shared.options.intervals.clock_check)).await;
         }
         measure.read_gauges(&archive, &mut before).await;
         reporter.collect(minute);
@@ -126,8 +126,8 @@ pub(super) async fn report(measure: Measure) {
     }
 }
 
-impl Measure {
-    async fn read_gauges(&self, archive: &Archive, before: &mut Readings) {
+impl MetricsService {
+    async fn read_gauges(&self, archive: &MetricStore, before: &mut Readings) {
         let (instruments, now) = (&self.shared.instruments, self.shared.setup.clock.now());
         // Reads three small files of `/proc`, which are in memory.
         if let Some(usage) = process::usage() {
@@ -165,12 +165,16 @@ impl Measure {
 impl SelfReporter {
     fn collect(&mut self, minute: Minute) {
         let now = self.measure.shared.setup.clock.monotonic();
-        let leaves =
-            self.measure.shared.instruments.registry.cut(CutRequest { minute, now, with_gauges: true });
+        let leaves = self.measure.shared.instruments.registry.collect(CollectRequest {
+            minute,
+            now,
+            with_gauges: true,
+        });
         let points: Vec<(MetricId, Point)> = leaves.into_iter().map(|leaf| (leaf.id, leaf.point)).collect();
         self.sequence += 1;
-        let cuts = vec![Cuts { worker: self.worker.clone(), first: self.sequence, last: self.sequence }];
-        self.waiting.push_back(Contribution { topology: topology(), minute, cuts, points });
+        let reports =
+            vec![SequenceRange { worker: self.worker.clone(), first: self.sequence, last: self.sequence }];
+        self.waiting.push_back(MetricBatch { topology: topology(), minute, reports, points });
         if self.waiting.len() > WAITING_REPORTS_MAX {
             // The metric store counts the missing report.
             self.waiting.pop_front();
@@ -178,10 +182,10 @@ impl SelfReporter {
     }
 
     /// Sends the waiting reports to the leader, the oldest first.
-    async fn send_waiting(&mut self, archive: &Archive) -> Result<(), String> {
+    async fn send_waiting(&mut self, archive: &MetricStore) -> Result<(), String> {
         while let Some(batch) = self.waiting.front() {
             let mut answer = self.send(archive, batch).await?;
-            if let ContributeAnswer::Unregistered { .. } = answer {
+            if let IngestResponse::UnknownMetrics { .. } = answer {
                 self.register(archive).await?;
                 // Ids that the leader has assigned differently come with the next report.
                 answer = self.send(archive, batch).await?;
@@ -189,36 +193,37 @@ impl SelfReporter {
             match answer {
                 // Self metrics are not kept until they are committed: a leader that is lost with its
                 // disk costs a minute of self metrics.
-                ContributeAnswer::Stored { .. } => {}
-                ContributeAnswer::Overlaps { .. } => {}
-                ContributeAnswer::Refused { reason } => {
+                IngestResponse::Accepted { .. } => {}
+                IngestResponse::Overlapping { .. } => {}
+                IngestResponse::Rejected { reason } => {
                     info!(reason, "the leader rejected self metrics; discarded")
                 }
-                ContributeAnswer::Unregistered { .. } => {
+                IngestResponse::UnknownMetrics { .. } => {
                     info!("the leader does not know the self metrics after their registration; discarded");
                 }
-                ContributeAnswer::NotNow { reason } => return Err(reason),
+                IngestResponse::RetryLater { reason } => return Err(reason),
             }
             self.waiting.pop_front();
         }
         Ok(())
     }
 
-    async fn send(&self, archive: &Archive, batch: &Contribution) -> Result<ContributeAnswer, String> {
+    async fn send(&self, archive: &MetricStore, batch: &MetricBatch) -> Result<IngestResponse, String> {
         if let Ok((_, term)) = self.measure.as_leader() {
             let stored = self.measure.ingest_batch(archive, term, batch.clone()).await;
             return stored.map_err(|refusal| refusal.to_string());
         }
         let client = &self.measure.shared.ingest_client;
         let leader = client.leader().await.map_err(|error| error_chain(&error))?;
-        client.contribute(&leader, batch).await.map_err(|error| error_chain(&error))
+        client.ingest(&leader, batch).await.map_err(|error| error_chain(&error))
     }
 
-    async fn register(&self, archive: &Archive) -> Result<(), String> {
+    async fn register(&self, archive: &MetricStore) -> Result<(), String> {
         let registry = &self.measure.shared.instruments.registry;
         let (_, names) = registry.names_since(0);
-        let claims = names.iter().map(|(id, name)| Claim { name: name.to_string(), id: *id }).collect();
-        let request = RegisterRequest { topology: topology(), claims };
+        let registrations =
+            names.iter().map(|(id, name)| Registration { name: name.to_string(), id: *id }).collect();
+        let request = RegisterRequest { topology: topology(), registrations };
         let answer = match self.measure.as_leader() {
             Ok((_, term)) => archive.register(term, request).await.map_err(|error| error_chain(&error))?,
             Err(_) => {
@@ -227,11 +232,11 @@ impl SelfReporter {
                 client.register(&leader, &request).await.map_err(|error| error_chain(&error))?
             }
         };
-        for ((old, name), registered) in names.iter().zip(answer.claims) {
+        for ((old, name), registered) in names.iter().zip(answer.results) {
             match registered {
-                Registered::As(new) if new == *old => {}
-                Registered::As(new) => drop(registry.rename(*old, new)),
-                Registered::Refused(reason) => {
+                Registered::Accepted(new) if new == *old => {}
+                Registered::Accepted(new) => drop(registry.rename(*old, new)),
+                Registered::Rejected(reason) => {
                     info!(%name, reason, "the leader rejected a self metric; not reported")
                 }
             }

@@ -14,15 +14,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    ExporterActivity, ExporterState, Measure,
-    plugin::{MetricUploader, PayloadSource, Sent, UploadError},
+    ExporterActivity, ExporterState, MetricsService,
+    plugin::{ExportError, MetricExporter, PayloadSource, Sent},
 };
-use stormkeeper_metric_store as archive;
-use stormkeeper_metric_store::{Archive, Event, PayloadPage, Upload, UploadKey};
+use stormkeeper_metric_store as metric_store;
+use stormkeeper_metric_store::{Event, MetricStore, PayloadPage, Upload, UploadKey};
 use stormkeeper_metrics::{MetaType, MetricId};
 use stormkeeper_model::Term;
 use stormkeeper_runtime::error_chain;
-use stormkeeper_runtime::tasks::{Ending, Tasks};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// Maximum number of points in one page of a payload.
 const PAGE_POINTS_MAX: usize = 2000;
@@ -44,17 +44,17 @@ const CLEANUP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Sends events to every exporter.
 #[derive(Debug, Clone)]
-pub(super) struct EventFanout(Vec<(String, mpsc::Sender<Event>)>);
+pub(crate) struct EventFanout(Vec<(String, mpsc::Sender<Event>)>);
 
 /// Creates an event channel for each exporter.
-pub(super) fn events(exporters: &[Arc<dyn MetricUploader>]) -> (EventFanout, Vec<mpsc::Receiver<Event>>) {
+pub(crate) fn events(exporters: &[Arc<dyn MetricExporter>]) -> (EventFanout, Vec<mpsc::Receiver<Event>>) {
     let channels = exporters.iter().map(|exporter| (exporter.name().to_owned(), mpsc::channel(EVENTS_MAX)));
     let (senders, receivers) = channels.map(|(name, (sender, receiver))| ((name, sender), receiver)).unzip();
     (EventFanout(senders), receivers)
 }
 
 impl EventFanout {
-    pub(super) fn send(&self, measure: &Measure, events: &[Event]) {
+    pub(crate) fn send(&self, measure: &MetricsService, events: &[Event]) {
         for (name, sender) in &self.0 {
             for event in events {
                 if sender.try_send(event.clone()).is_err() {
@@ -65,7 +65,7 @@ impl EventFanout {
     }
 }
 
-impl Measure {
+impl MetricsService {
     fn state(&self, exporter: &str, change: impl FnOnce(&mut ExporterState)) {
         let mut states = self.shared.exporter_states.lock().expect("no one panics while holding states");
         let new = || ExporterState::new(self.shared.setup.clock.now());
@@ -75,25 +75,25 @@ impl Measure {
 
 /// Payload of one entry of the export queue, for one exporter.
 struct Payload {
-    archive: Archive,
+    archive: MetricStore,
     key: UploadKey,
     levels: Vec<MetaType>,
 }
 
 #[async_trait]
 impl PayloadSource for Payload {
-    async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, UploadError> {
+    async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, ExportError> {
         let page = self.archive.payload(&self.key, &self.levels, after, PAGE_POINTS_MAX).await;
-        page.map_err(UploadError::Payload)
+        page.map_err(ExportError::Payload)
     }
 }
 
 /// Runs one exporter.
-pub(super) struct ExporterTask {
-    measure: Measure,
-    archive: Archive,
+pub(crate) struct ExporterTask {
+    measure: MetricsService,
+    archive: MetricStore,
     term: Term,
-    exporter: Arc<dyn MetricUploader>,
+    exporter: Arc<dyn MetricExporter>,
     name: String,
     tasks: Tasks,
     /// A call that timed out and has not ended.
@@ -101,11 +101,11 @@ pub(super) struct ExporterTask {
 }
 
 impl ExporterTask {
-    pub(super) fn new(
-        measure: Measure,
-        archive: Archive,
+    pub(crate) fn new(
+        measure: MetricsService,
+        archive: MetricStore,
         term: Term,
-        exporter: Arc<dyn MetricUploader>,
+        exporter: Arc<dyn MetricExporter>,
         owner: &Tasks,
     ) -> Self {
         let name = exporter.name().to_owned();
@@ -114,7 +114,7 @@ impl ExporterTask {
         Self { measure, archive, term, exporter, name, tasks: owner.child(), stuck: None }
     }
 
-    pub(super) async fn run(mut self, mut events: mpsc::Receiver<Event>, cancelled: CancellationToken) {
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>, cancelled: CancellationToken) {
         tokio::select! {
             biased;
             // An upload that is dropped here was not acknowledged, and is repeated later.
@@ -135,7 +135,7 @@ impl ExporterTask {
     }
 
     async fn work(&mut self, events: &mut mpsc::Receiver<Event>) {
-        let pause = self.measure.shared.options.pace.export_pause;
+        let pause = self.measure.shared.options.intervals.export_pause;
         loop {
             self.set_activity(ExporterActivity::Starting);
             let exporter = Arc::clone(&self.exporter);
@@ -174,7 +174,7 @@ impl ExporterTask {
 
     /// Registers new metas, and sends one entry of the queue. Returns whether there may be more.
     async fn step(&mut self) -> Result<bool, String> {
-        let archive = |error: archive::Error| error_chain(&error);
+        let archive = |error: metric_store::Error| error_chain(&error);
         loop {
             let metas = self.archive.metas_since(&self.name, METAS_MAX).await.map_err(archive)?;
             if metas.is_empty() {
@@ -230,7 +230,7 @@ impl ExporterTask {
         let status = self.archive.queue_status().await.ok();
         let pending = status.and_then(|status| Some(status.uploaders.get(&self.name)?.pending)).unwrap_or(0);
         self.set_activity(if pending > 0 { ExporterActivity::Pausing } else { ExporterActivity::Idle });
-        if pending > 0 { self.measure.shared.options.pace.export_pause } else { IDLE_MAX }
+        if pending > 0 { self.measure.shared.options.intervals.export_pause } else { IDLE_MAX }
     }
 
     /// Calls the exporter, which may panic, hang or block.
@@ -238,13 +238,13 @@ impl ExporterTask {
         &mut self,
         what: &'static str,
         limit: Option<Duration>,
-        call: impl Future<Output = Result<T, UploadError>> + Send + 'static,
+        call: impl Future<Output = Result<T, ExportError>> + Send + 'static,
     ) -> Result<T, String> {
         self.wait_for_stuck_call().await;
-        let limit = limit.unwrap_or(self.measure.shared.options.pace.exporter_call);
+        let limit = limit.unwrap_or(self.measure.shared.options.intervals.exporter_call);
         let calls = self.tasks.child();
         let (reply, answer) = oneshot::channel();
-        calls.start("exporter-call", Ending::Normal, async move {
+        calls.start("exporter-call", OnExit::Ignore, async move {
             // The caller may have timed out.
             let _gone = reply.send(AssertUnwindSafe(call).catch_unwind().await);
         });

@@ -24,7 +24,7 @@ static FREE: Mutex<u32> = Mutex::new((1 << SHARED) - 1);
 
 thread_local! {
     static MINE: Cell<usize> = const { Cell::new(UNKNOWN) };
-    static OWNED: Owned = claim();
+    static OWNED: Owned = registration();
 }
 
 /// A stripe that its thread releases when the thread ends.
@@ -40,7 +40,7 @@ impl Drop for Owned {
     }
 }
 
-fn claim() -> Owned {
+fn registration() -> Owned {
     let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
     if *free == 0 {
         return Owned(SHARED);

@@ -8,20 +8,20 @@ use stormkeeper_model::{TopologyId, WorkerId};
 /// Reports of one minute, rolled up and merged. The leader ingests a batch as a whole or not at
 /// all, and adds the points to those of other batches of the same minute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Contribution {
+pub struct MetricBatch {
     /// The topology of the reporting workers.
     pub topology: TopologyId,
     /// The minute of the points.
     pub minute: Minute,
     /// The reports that the batch contains.
-    pub cuts: Vec<Cuts>,
+    pub reports: Vec<SequenceRange>,
     /// The points to add, including metrics of `__CLUSTER__`; each id once.
     pub points: Vec<(MetricId, Point)>,
 }
 
 /// Consecutive reports of one launch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cuts {
+pub struct SequenceRange {
     /// The launch.
     pub worker: WorkerId,
     /// Sequence number of the first report.

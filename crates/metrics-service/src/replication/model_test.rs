@@ -3,16 +3,16 @@
 //!
 //! [`Game::check`] and [`Game::replace`] assert the invariants.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, panic::AssertUnwindSafe, time::Duration};
 
-use super::*;
 use crate::{
-    safe::{self, ReplicaProgress},
-    takeover::{self, CatchUpSource, TakeoverDecision, TakeoverInput},
+    replication::commit::{self, ReplicaProgress},
+    replication::takeover_decision::{self, CatchUpSource, TakeoverDecision, TakeoverInput},
 };
-use stormkeeper_coordination::cluster::archive::ArchiveRecord;
+use stormkeeper_coordination::cluster::metric_log::MetricLogState;
 use stormkeeper_model::Timestamp;
 use stormkeeper_model::clock::Monotonic;
+use stormkeeper_model::{LogPosition, NimbusId, Term, clock::Clock};
 
 const N: usize = 4;
 const STEPS: usize = 300;
@@ -22,17 +22,17 @@ const GRACE: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 enum Role {
     Follows,
-    TakesOver { term: Term, record: ArchiveRecord },
-    Leads { term: Term, record: ArchiveRecord, progress: ReplicaProgress },
+    TakesOver { term: Term, record: MetricLogState },
+    Leads { term: Term, record: MetricLogState, progress: ReplicaProgress },
 }
 
 #[derive(Debug)]
 struct One {
     /// An entry is its term and index, nothing else: no term has two leaders.
-    log: Vec<Position>,
+    log: Vec<LogPosition>,
     /// Number of entries that are trimmed from the beginning of the log.
     base: usize,
-    quarantined: Vec<Vec<Position>>,
+    quarantined: Vec<Vec<LogPosition>>,
     role: Role,
     /// True if the nimbus has a session, so that other nimbuses see it.
     is_seen: bool,
@@ -43,14 +43,14 @@ struct One {
 }
 
 impl One {
-    fn last(&self) -> Position {
+    fn last(&self) -> LogPosition {
         self.log.last().copied().unwrap_or_default()
     }
 }
 
 /// Checkpoint for another nimbus: its log, the trimmed entries, and whether the receiver must
 /// quarantine its own log.
-type CheckpointCopy = (Vec<Position>, usize, bool);
+type CheckpointCopy = (Vec<LogPosition>, usize, bool);
 
 /// State of one game, with its random numbers.
 struct Game {
@@ -58,9 +58,9 @@ struct Game {
     all: Vec<One>,
     term: Term,
     leader: Option<usize>,
-    record: ArchiveRecord,
+    record: MetricLogState,
     /// Every entry that was ever committed and is on a disk.
-    committed: BTreeSet<Position>,
+    committed: BTreeSet<LogPosition>,
     now: Monotonic,
     /// Number of unclean takeovers.
     n_unclean: usize,
@@ -88,7 +88,7 @@ impl Game {
             all: (0..N).map(one).collect(),
             term: Term(0),
             leader: None,
-            record: ArchiveRecord::default(),
+            record: MetricLogState::default(),
             committed: BTreeSet::new(),
             now: Clock::manual(Timestamp::EPOCH).monotonic(),
             n_unclean: 0,
@@ -152,7 +152,7 @@ impl Game {
         self.committed.retain(|entry| kept.contains(entry));
     }
 
-    fn on_disks(&self) -> BTreeSet<Position> {
+    fn on_disks(&self) -> BTreeSet<LogPosition> {
         self.all
             .iter()
             .flat_map(|one| one.log.iter().chain(one.quarantined.iter().flatten()))
@@ -161,11 +161,11 @@ impl Game {
     }
 
     /// Returns the entries after `last` in the log of `of`; `None` if the log does not continue there.
-    fn after(&self, of: usize, last: Position) -> Option<Vec<Position>> {
+    fn after(&self, of: usize, last: LogPosition) -> Option<Vec<LogPosition>> {
         let (log, base) = (&self.all[of].log, self.all[of].base);
         match log.iter().position(|entry| *entry == last) {
             Some(at) if at + 1 >= base => Some(log[at + 1..].to_vec()),
-            None if last == Position::default() && base == 0 => Some(log.clone()),
+            None if last == LogPosition::default() && base == 0 => Some(log.clone()),
             Some(_) | None => None,
         }
     }
@@ -197,7 +197,7 @@ impl Game {
             let own = self.all[n].last();
             let sources = reached.iter().filter(|other| !done.contains(*other)).map(|other| {
                 let log_end = self.all[*other].last();
-                (takeover::catch_up_source(&record, term, own, log_end), log_end, *other)
+                (takeover_decision::catch_up_source(&record, term, own, log_end), log_end, *other)
             });
             let best = sources.filter(|(source, ..)| *source > CatchUpSource::None).max();
             let Some((source, _, other)) = best else { break };
@@ -208,7 +208,8 @@ impl Game {
                 // The nimbus checks its term in ZooKeeper before it replaces its log.
                 None if term != self.term => return,
                 None => {
-                    let copied = (self.all[other].log.clone(), self.all[other].base, record.lacks(own));
+                    let copied =
+                        (self.all[other].log.clone(), self.all[other].base, record.may_hold_discarded(own));
                     self.replace(n, copied);
                 }
             }
@@ -231,7 +232,7 @@ impl Game {
                 }
                 assert!(self.is_harsh, "unclean takeover, though no disk was lost and no grace ended");
                 self.n_unclean += 1;
-                self.record = record.give_up(&id(n), term, own, Timestamp::EPOCH);
+                self.record = record.record_unclean_takeover(&id(n), term, own, Timestamp::EPOCH);
                 self.record.clone()
             }
             TakeoverDecision::AwaitReplicas(_) => return,
@@ -244,7 +245,7 @@ impl Game {
 
     fn append(&mut self, n: usize) {
         if let Role::Leads { term, .. } = &self.all[n].role {
-            let next = Position { term: term.0, seq: self.all[n].last().seq + 1 };
+            let next = LogPosition { term: term.0, index: self.all[n].last().index + 1 };
             self.all[n].log.push(next);
         }
     }
@@ -278,7 +279,7 @@ impl Game {
             }
             None => {
                 progress.reset(&id(n));
-                let quarantine = record.lacks(last);
+                let quarantine = record.may_hold_discarded(last);
                 self.all[n].incoming = Some((term, (log, base, quarantine)));
             }
         }
@@ -302,11 +303,12 @@ impl Game {
         let own = self.all[n].last();
         let Role::Leads { term, record, progress } = &mut self.all[n].role else { return };
         let in_sync = progress.in_sync(live.iter(), self.now);
-        let advanced = safe::advance_high_watermark(record, (&id(n), *term, own), &in_sync);
+        let advanced = commit::advance_high_watermark(record, (&id(n), *term, own), &in_sync);
         if let Some(advanced) = advanced.filter(|_| *term == self.term) {
             *record = advanced;
             self.record = record.clone();
-            self.committed.extend(self.all[n].log.iter().filter(|entry| **entry <= self.record.safe));
+            self.committed
+                .extend(self.all[n].log.iter().filter(|entry| **entry <= self.record.high_watermark));
         }
     }
 
@@ -322,7 +324,7 @@ impl Game {
         if *term == self.term {
             // The leader must recognize every replica that has discarded entries.
             let has_more = |one: &One| one.log.iter().any(|e| self.committed.contains(e) && !log.contains(e));
-            let missed = self.all.iter().find(|one| has_more(one) && !record.lacks(one.last()));
+            let missed = self.all.iter().find(|one| has_more(one) && !record.may_hold_discarded(one.last()));
             assert!(missed.is_none(), "the leader does not recognize the discarded entries of {missed:?}");
         }
     }

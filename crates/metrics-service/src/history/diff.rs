@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use stormkeeper_coordination::cluster::{event, record::Storm, view::ClusterView};
+use stormkeeper_coordination::cluster::{event, record::TopologyRecord, view::ClusterView};
 use stormkeeper_metric_store::{Event, HistoryEntry, TrackEntry};
 use stormkeeper_model::{
     HostName, Port, TaskId, Timestamp, TopologyId,
@@ -18,24 +18,24 @@ use stormkeeper_model::{
 
 /// Location of a task, and the time since which the task runs there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TaskLocation {
-    pub(super) host: HostName,
-    pub(super) port: Port,
-    pub(super) since: Timestamp,
+pub(crate) struct TaskLocation {
+    pub(crate) host: HostName,
+    pub(crate) port: Port,
+    pub(crate) since: Timestamp,
 }
 
 /// Recorded history of a topology.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Recorded {
+pub(crate) struct Recorded {
     /// Recorded sample rate; absent if nothing was recorded yet.
-    pub(super) sample_rate: Option<f64>,
-    pub(super) is_killed: bool,
-    pub(super) locations: BTreeMap<TaskId, TaskLocation>,
+    pub(crate) sample_rate: Option<f64>,
+    pub(crate) is_killed: bool,
+    pub(crate) locations: BTreeMap<TaskId, TaskLocation>,
 }
 
 impl Recorded {
     /// Builds the recorded history from the entries of the metric store.
-    pub(super) fn of(history: Option<&HistoryEntry>, track: Vec<TrackEntry>) -> Self {
+    pub(crate) fn of(history: Option<&HistoryEntry>, track: Vec<TrackEntry>) -> Self {
         let open = track.into_iter().filter(|entry| entry.to.is_none());
         Self {
             sample_rate: history.map(|entry| entry.sample_rate),
@@ -51,16 +51,16 @@ impl Recorded {
 
 /// Topology as the cluster view shows it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Observed<'a> {
-    pub(super) storm: &'a Storm,
-    pub(super) tasks: &'a TaskTable,
-    pub(super) assignment: &'a Assignment,
-    pub(super) sample_rate: f64,
+pub(crate) struct Observed<'a> {
+    pub(crate) storm: &'a TopologyRecord,
+    pub(crate) tasks: &'a TaskTable,
+    pub(crate) assignment: &'a Assignment,
+    pub(crate) sample_rate: f64,
 }
 
 /// Returns the events to record for a topology, and the recorded history after them. `observed` is
 /// absent if the topology no longer exists.
-pub(super) fn diff(
+pub(crate) fn diff(
     id: &TopologyId,
     before: &Recorded,
     observed: Option<Observed<'_>>,
@@ -180,7 +180,7 @@ fn diff_tasks(
 /// True if the moves of an event, or the moves left out of it, may contain `task`.
 fn may_move(event: &event::Event, task: TaskId, has_place: bool) -> bool {
     let mut moves = event.moves.iter();
-    event.moves_left_out > 0
+    event.moves_omitted > 0
         || moves.any(|moved| moved.tasks.contains(task) && moved.to.is_some() == has_place)
 }
 
@@ -218,7 +218,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use stormkeeper_coordination::cluster::{event::EventNumber, record::Rest};
+    use stormkeeper_coordination::cluster::{event::EventNumber, record::UnknownFields};
     use stormkeeper_model::{BlobKey, Slot, Term, event::Move, task_set::TaskSet};
 
     const NOW: Timestamp = Timestamp::from_millis(900);
@@ -231,8 +231,8 @@ mod tests {
         Slot { supervisor: "s".parse().expect("valid"), port: Port(port) }
     }
 
-    fn storm(status: TopologyStatus) -> Storm {
-        Storm {
+    fn storm(status: TopologyStatus) -> TopologyRecord {
+        TopologyRecord {
             name: "wc".parse().expect("valid"),
             status,
             launched: Timestamp::from_millis(10),
@@ -242,7 +242,7 @@ mod tests {
             message_timeout_secs: 30,
             pending: None,
             metrics: None,
-            rest: Rest::new(),
+            unknown_fields: UnknownFields::new(),
         }
     }
 
@@ -265,7 +265,7 @@ mod tests {
                 reason: (*reason).to_owned(),
                 by: Some("bob".to_owned()),
                 moves: moves.clone(),
-                moves_left_out: 0,
+                moves_omitted: 0,
                 submitted: None,
             };
             (EventNumber(number as u64), Arc::new(event))

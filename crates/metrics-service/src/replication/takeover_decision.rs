@@ -7,12 +7,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use stormkeeper_coordination::cluster::archive::ArchiveRecord;
-use stormkeeper_model::{NimbusId, Position, Term};
+use stormkeeper_coordination::cluster::metric_log::MetricLogState;
+use stormkeeper_model::{LogPosition, NimbusId, Term};
 
 /// Next step of a new leader that has fetched every entry that it could.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum TakeoverDecision {
+pub(crate) enum TakeoverDecision {
     /// The leader's log has every committed entry: the leader starts to ingest.
     Ready,
     /// No in-sync replica is left to be polled, or the grace has passed: the leader starts without
@@ -29,7 +29,7 @@ pub(super) enum TakeoverDecision {
 
 /// Entries that another replica can provide to a new leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum CatchUpSource {
+pub(crate) enum CatchUpSource {
     /// The replica's log has no later entry, or belongs to another ZooKeeper tree or a later leader.
     None,
     /// Log entries, usable only if they continue the leader's log. If the logs have diverged, the
@@ -42,54 +42,55 @@ pub(super) enum CatchUpSource {
 
 /// Input of the takeover decision.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TakeoverInput<'a> {
-    pub(super) me: &'a NimbusId,
-    pub(super) term: Term,
+pub(crate) struct TakeoverInput<'a> {
+    pub(crate) me: &'a NimbusId,
+    pub(crate) term: Term,
     /// Log end of the new leader.
-    pub(super) own: Position,
+    pub(crate) own: LogPosition,
     /// Replicas that have reported their log end, and have no more entries for the new leader.
-    pub(super) polled: &'a BTreeSet<NimbusId>,
+    pub(crate) polled: &'a BTreeSet<NimbusId>,
     /// True if a polled replica has the committed entries that the new leader is missing.
-    pub(super) has_reachable_source: bool,
-    pub(super) waited: Duration,
-    pub(super) grace: Duration,
+    pub(crate) has_reachable_source: bool,
+    pub(crate) waited: Duration,
+    pub(crate) grace: Duration,
 }
 
 /// Returns the entries that a replica with the log end `log_end` can provide to the leader of `term`
 /// with the log end `own`.
-pub(super) fn catch_up_source(
-    record: &ArchiveRecord,
+pub(crate) fn catch_up_source(
+    record: &MetricLogState,
     term: Term,
-    own: Position,
-    log_end: Position,
+    own: LogPosition,
+    log_end: LogPosition,
 ) -> CatchUpSource {
     // No replica has entries of a term that has just begun: such entries belong to another
     // ZooKeeper tree, or a later leader exists by now.
     if log_end <= own || log_end.term >= term.0 {
         return CatchUpSource::None;
     }
-    match !record.has_all(own) && (record.has_all(log_end) || record.is_unknown()) {
+    match !record.covers_committed(own) && (record.covers_committed(log_end) || record.is_unknown()) {
         true => CatchUpSource::Checkpoint,
         false => CatchUpSource::Log,
     }
 }
 
 impl TakeoverInput<'_> {
-    pub(super) fn decide(self, record: &ArchiveRecord) -> TakeoverDecision {
+    pub(crate) fn decide(self, record: &MetricLogState) -> TakeoverDecision {
         if self.own.term >= self.term.0 {
             return TakeoverDecision::WrongCluster;
         }
-        if record.has_all(self.own) {
+        if record.covers_committed(self.own) {
             return TakeoverDecision::Ready;
         }
         if self.has_reachable_source {
             return TakeoverDecision::RetryFetch;
         }
         let is_unpolled = |id: &&NimbusId| *id != self.me && !self.polled.contains(*id);
-        let holders: Vec<NimbusId> = record.holders.iter().filter(is_unpolled).cloned().collect();
-        match holders.is_empty() || self.waited >= self.grace {
+        let in_sync_replicas: Vec<NimbusId> =
+            record.in_sync_replicas.iter().filter(is_unpolled).cloned().collect();
+        match in_sync_replicas.is_empty() || self.waited >= self.grace {
             true => TakeoverDecision::ProceedUnclean,
-            false => TakeoverDecision::AwaitReplicas(holders),
+            false => TakeoverDecision::AwaitReplicas(in_sync_replicas),
         }
     }
 }
@@ -104,17 +105,21 @@ mod tests {
         text.split_whitespace().map(|id| id.parse().expect("valid")).collect()
     }
 
-    fn at(term: i32, seq: u64) -> Position {
-        Position { term, seq }
+    fn at(term: i32, index: u64) -> LogPosition {
+        LogPosition { term, index }
     }
 
-    fn record(holders: &str) -> ArchiveRecord {
-        ArchiveRecord { safe: at(3, 20), holders: ids(holders), ..ArchiveRecord::default() }
+    fn record(in_sync_replicas: &str) -> MetricLogState {
+        MetricLogState {
+            high_watermark: at(3, 20),
+            in_sync_replicas: ids(in_sync_replicas),
+            ..MetricLogState::default()
+        }
     }
 
     fn decided(
-        own: Position,
-        holders: &str,
+        own: LogPosition,
+        in_sync_replicas: &str,
         polled: &str,
         has_reachable_source: bool,
         waited: u64,
@@ -128,19 +133,25 @@ mod tests {
             waited: Duration::from_secs(waited),
             grace: GRACE,
         };
-        input.decide(&record(holders))
+        input.decide(&record(in_sync_replicas))
     }
 
-    fn check(own: Position, holders: &str, polled: &str, waited: u64, expected: &TakeoverDecision) {
+    fn check(
+        own: LogPosition,
+        in_sync_replicas: &str,
+        polled: &str,
+        waited: u64,
+        expected: &TakeoverDecision,
+    ) {
         assert_eq!(
-            decided(own, holders, polled, false, waited),
+            decided(own, in_sync_replicas, polled, false, waited),
             *expected,
-            "{own} {holders} {polled} {waited}"
+            "{own} {in_sync_replicas} {polled} {waited}"
         );
     }
 
-    fn waits(holders: &str) -> TakeoverDecision {
-        TakeoverDecision::AwaitReplicas(ids(holders).into_iter().collect())
+    fn waits(in_sync_replicas: &str) -> TakeoverDecision {
+        TakeoverDecision::AwaitReplicas(ids(in_sync_replicas).into_iter().collect())
     }
 
     #[test]
@@ -198,7 +209,7 @@ mod tests {
         check(at(1, 4), at(5, 1), CatchUpSource::None);
         check(at(1, 4), at(6, 1), CatchUpSource::None);
         // The high watermark is unknown: the replica with the later log end is preferred.
-        let unknown = ArchiveRecord::unknown();
+        let unknown = MetricLogState::unknown();
         assert_eq!(catch_up_source(&unknown, Term(5), at(1, 4), at(2, 1)), CatchUpSource::Checkpoint);
         assert_eq!(catch_up_source(&unknown, Term(5), at(2, 1), at(1, 4)), CatchUpSource::None);
     }

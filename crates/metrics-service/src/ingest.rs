@@ -12,19 +12,16 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{debug, info};
 
-use crate::{Measure, ReplicaState, RequestError, status::count};
+use crate::{MetricsService, ReplicaState, RequestError, status::count};
 use stormkeeper_coordination::cluster::layout;
-use stormkeeper_metric_store as archive;
-use stormkeeper_metric_store::{Archive, Taken};
+use stormkeeper_metric_store as metric_store;
+use stormkeeper_metric_store::{MetricStore, Taken};
 use stormkeeper_metrics::name::is_system_topology;
 use stormkeeper_metrics::{
-    Contribution, MetricId,
-    protocol::{
-        ContributeAnswer, LogPage, LogQuery, MetaPage, MetaQuery, NAMES_MAX, RegisterAnswer, RegisterRequest,
-        Registered,
-    },
+    MetricBatch, MetricId,
+    protocol::{IngestResponse, NAMES_MAX, RegisterRequest, RegisterResponse, Registered},
 };
-use stormkeeper_model::{Position, Term, TopologyId};
+use stormkeeper_model::{Term, TopologyId};
 use stormkeeper_runtime::blocking;
 
 /// Maximum number of bodies in flight. With the largest bodies that is 1 GiB; all bodies of a real
@@ -42,12 +39,9 @@ const REQUESTS_PER_TOPOLOGY_MAX: usize = 4;
 /// Longest wait of a body for a permit; then the sender must retry.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum bytes of one page of the log.
-const LOG_PAGE_BYTES_MAX: u64 = 8 << 20;
-
 /// Limits the requests that are ingested at once.
 #[derive(Debug)]
-pub(super) struct IngestLimiter {
+pub(crate) struct IngestLimiter {
     bodies: Semaphore,
     decodes: Semaphore,
     // Guards the number of requests per topology that are being stored; held for a few instructions.
@@ -61,7 +55,7 @@ struct TopologyPermit<'a> {
 }
 
 impl IngestLimiter {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let in_flight = Mutex::default();
         Self { bodies: Semaphore::new(BODIES_MAX), decodes: Semaphore::new(DECODES_MAX), in_flight }
     }
@@ -81,7 +75,7 @@ impl IngestLimiter {
     }
 
     /// Returns how many requests are being stored, or wait to be stored.
-    pub(super) fn n_in_flight(&self) -> usize {
+    pub(crate) fn n_in_flight(&self) -> usize {
         self.lock().values().sum()
     }
 
@@ -114,7 +108,7 @@ async fn acquire(semaphore: &Semaphore) -> Option<SemaphorePermit<'_>> {
     tokio::time::timeout(PERMIT_TIMEOUT, semaphore.acquire()).await.ok()?.ok()
 }
 
-impl Measure {
+impl MetricsService {
     /// Waits for a permit for a body that is about to be read.
     pub async fn body_permit(&self) -> Result<SemaphorePermit<'_>, RequestError> {
         let busy = || RequestError::Unavailable {
@@ -130,7 +124,7 @@ impl Measure {
     }
 
     /// Returns the metric store and the term, while this nimbus leads.
-    pub(super) fn as_leader(&self) -> Result<(Archive, Term), RequestError> {
+    pub(crate) fn as_leader(&self) -> Result<(MetricStore, Term), RequestError> {
         let archive = self.archive()?;
         match *self.shared.replica_state.borrow() {
             (ReplicaState::Leading, Some(term)) => Ok((archive, term)),
@@ -143,15 +137,18 @@ impl Measure {
     }
 
     /// Registers metric names.
-    pub async fn register(&self, body: Bytes) -> Result<RegisterAnswer, RequestError> {
+    pub async fn register(&self, body: Bytes) -> Result<RegisterResponse, RequestError> {
         let answer = self.register_decoded(body).await;
         let counts = &self.shared.counts;
         match &answer {
             Ok(answer) => {
-                let refused =
-                    answer.claims.iter().filter(|claim| matches!(claim, Registered::Refused(_))).count();
-                count(&counts.registrations, answer.claims.len());
-                self.shared.instruments.registered.add(answer.claims.len() as u64);
+                let refused = answer
+                    .results
+                    .iter()
+                    .filter(|registration| matches!(registration, Registered::Rejected(_)))
+                    .count();
+                count(&counts.registrations, answer.results.len());
+                self.shared.instruments.registered.add(answer.results.len() as u64);
                 count(&counts.registrations_rejected, refused);
             }
             Err(RequestError::Invalid(_)) => count(&counts.undecodable, 1),
@@ -160,11 +157,11 @@ impl Measure {
         answer
     }
 
-    async fn register_decoded(&self, body: Bytes) -> Result<RegisterAnswer, RequestError> {
+    async fn register_decoded(&self, body: Bytes) -> Result<RegisterResponse, RequestError> {
         let (archive, term) = self.as_leader()?;
         let request: RegisterRequest = self.shared.limiter.decode(body).await?;
-        if request.claims.len() > NAMES_MAX {
-            let n = request.claims.len();
+        if request.registrations.len() > NAMES_MAX {
+            let n = request.registrations.len();
             return Err(RequestError::Invalid(format!(
                 "{n} names in one registration; the maximum is {NAMES_MAX}"
             )));
@@ -177,12 +174,12 @@ impl Measure {
     }
 
     /// Ingests a metric batch.
-    pub async fn ingest(&self, body: Bytes) -> Result<ContributeAnswer, RequestError> {
+    pub async fn ingest(&self, body: Bytes) -> Result<IngestResponse, RequestError> {
         let (archive, term) = match self.as_leader() {
             Ok(leader) => leader,
             Err(refusal) => return Ok(self.retry_later(refusal.to_string())),
         };
-        let batch: Contribution = match self.shared.limiter.decode(body).await {
+        let batch: MetricBatch = match self.shared.limiter.decode(body).await {
             Ok(batch) => batch,
             Err(refusal @ RequestError::Invalid(_)) => {
                 count(&self.shared.counts.undecodable, 1);
@@ -201,18 +198,18 @@ impl Measure {
     }
 
     /// Stores a metric batch, and returns the response for the sender.
-    pub(super) async fn ingest_batch(
+    pub(crate) async fn ingest_batch(
         &self,
-        archive: &Archive,
+        archive: &MetricStore,
         term: Term,
-        batch: Contribution,
-    ) -> Result<ContributeAnswer, RequestError> {
+        batch: MetricBatch,
+    ) -> Result<IngestResponse, RequestError> {
         let (topology, minute) = (batch.topology.clone(), batch.minute);
         let (n_points, before) = (batch.points.len(), archive.position());
         let counts = &self.shared.counts;
-        Ok(match archive.contribute(term, batch).await {
+        Ok(match archive.ingest(term, batch).await {
             Ok(Taken::Stored(at)) => {
-                debug!(%topology, %minute, n_points, seq = at.seq, "ingested a metric batch");
+                debug!(%topology, %minute, n_points, index = at.index, "ingested a metric batch");
                 match at > before {
                     true => {
                         count(&counts.batches, 1);
@@ -223,39 +220,39 @@ impl Measure {
                     false => count(&counts.duplicates, 1),
                 }
                 self.shared.commit_wakeup.notify_one();
-                ContributeAnswer::Stored { at, safe: self.high_watermark() }
+                IngestResponse::Accepted { at, high_watermark: self.high_watermark() }
             }
             Ok(Taken::Overlaps(stored)) => {
                 count(&counts.overlapping, 1);
-                ContributeAnswer::Overlaps { stored }
+                IngestResponse::Overlapping { stored }
             }
             Ok(Taken::Unregistered(mut ids)) => {
                 count(&counts.retry_later, 1);
                 ids.truncate(NAMES_MAX);
-                ContributeAnswer::Unregistered { ids }
+                IngestResponse::UnknownMetrics { ids }
             }
-            Err(archive::Error::Invalid(reason)) => {
+            Err(metric_store::Error::Invalid(reason)) => {
                 info!(%topology, %minute, reason, "rejected an invalid metric batch; the sender discards it");
                 count(&counts.rejected, 1);
                 self.shared.instruments.rejected.increment();
-                ContributeAnswer::Refused { reason }
+                IngestResponse::Rejected { reason }
             }
-            Err(error @ archive::Error::StaleTerm { .. }) => return Err(self.refusal_of(error)),
+            Err(error @ metric_store::Error::StaleTerm { .. }) => return Err(self.refusal_of(error)),
             Err(error) => self.retry_later(error.to_string()),
         })
     }
 
-    fn retry_later(&self, reason: String) -> ContributeAnswer {
+    fn retry_later(&self, reason: String) -> IngestResponse {
         debug!(reason, "did not ingest a metric batch; the sender retries");
         self.shared.instruments.rejected.increment();
         count(&self.shared.counts.retry_later, 1);
-        ContributeAnswer::NotNow { reason }
+        IngestResponse::RetryLater { reason }
     }
 
     /// Checks that metrics of `topology` are accepted: the topology exists, or has existed. The last
     /// minutes of a topology arrive after its removal.
-    async fn check_known(&self, archive: &Archive, topology: &TopologyId) -> Result<(), RequestError> {
-        if is_system_topology(topology) || self.view().0.storms.contains_key(topology) {
+    async fn check_known(&self, archive: &MetricStore, topology: &TopologyId) -> Result<(), RequestError> {
+        if is_system_topology(topology) || self.view().0.topologies.contains_key(topology) {
             return Ok(());
         }
         match archive.fingerprint(topology).await {
@@ -276,7 +273,7 @@ impl Measure {
         if !fresh {
             return Err(RequestError::NotReady);
         }
-        let is_there = view.storms.contains_key(topology) || view.is_unreadable(&layout::storm(topology));
+        let is_there = view.topologies.contains_key(topology) || view.is_unreadable(&layout::storm(topology));
         if is_there || is_system_topology(topology) {
             return Err(RequestError::StillMeasured { topology: topology.clone() });
         }
@@ -287,61 +284,12 @@ impl Measure {
     }
 
     /// Returns the refusal for a request that failed with an error of the metric store.
-    fn refusal_of(&self, error: archive::Error) -> RequestError {
+    pub(crate) fn refusal_of(&self, error: metric_store::Error) -> RequestError {
         match error {
-            archive::Error::StaleTerm { .. } => RequestError::Deposed,
-            archive::Error::Invalid(reason) => RequestError::Invalid(reason),
+            metric_store::Error::StaleTerm { .. } => RequestError::Deposed,
+            metric_store::Error::Invalid(reason) => RequestError::Invalid(reason),
             error => RequestError::Unavailable { reason: error.to_string() },
         }
-    }
-
-    /// Returns log entries for another nimbus. A follower reports its log end with its query. A
-    /// follower gets no entries from a nimbus that is not the leader: the log of such a nimbus may
-    /// lack committed entries.
-    pub async fn log_after(&self, mut query: LogQuery) -> Result<(LogPage, Position), RequestError> {
-        let archive = self.archive()?;
-        let (state, term) = *self.shared.replica_state.borrow();
-        match query.leads {
-            Some(leads) if (state, term) != (ReplicaState::Leading, Some(leads)) => {
-                let reason = format!(
-                    "this nimbus does not ingest metrics as the leader of term {leads}: it is {}",
-                    state.word()
-                );
-                return Err(RequestError::Unavailable { reason });
-            }
-            None if state == ReplicaState::TakingOver => {
-                let reason = "this nimbus is taking over, and polls other nimbuses itself".to_owned();
-                return Err(RequestError::Unavailable { reason });
-            }
-            Some(_) | None => {}
-        }
-        query.max_bytes = query.max_bytes.min(LOG_PAGE_BYTES_MAX);
-        let mut page = archive.log_after(&query).await.map_err(|error| self.refusal_of(error))?;
-        if query.leads.is_some() {
-            let has = Position { term: query.term, seq: query.seq };
-            match &page {
-                LogPage::Entries { .. } => {
-                    self.replica_progress().record_fetch(
-                        query.nimbus,
-                        has,
-                        self.shared.setup.clock.monotonic(),
-                    );
-                }
-                LogPage::Diverged if self.log_state().lacks(has) => {
-                    self.replica_progress().reset(&query.nimbus);
-                    page = LogPage::Lacking;
-                }
-                LogPage::Diverged | LogPage::Lacking => self.replica_progress().reset(&query.nimbus),
-            }
-            self.shared.commit_wakeup.notify_one();
-        }
-        Ok((page, archive.position()))
-    }
-
-    /// Returns metas for another nimbus.
-    pub async fn metas(&self, mut query: MetaQuery) -> Result<MetaPage, RequestError> {
-        query.limit = query.limit.clamp(1, NAMES_MAX);
-        self.archive()?.metas(query).await.map_err(|error| self.refusal_of(error))
     }
 }
 

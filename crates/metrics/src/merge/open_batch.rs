@@ -1,7 +1,7 @@
 //! A metric batch that still accepts reports.
 
 use super::{IndexMap, Metric, Parents, sum::Adder};
-use crate::{Contribution, Leaf, MetricId, Minute, Point, Snapshot, contribution::Cuts, rollup::LEVELS};
+use crate::{Leaf, MetricBatch, MetricId, MetricReport, Minute, Point, batch::SequenceRange, rollup::LEVELS};
 use stormkeeper_model::TopologyId;
 
 /// Index that means "no part".
@@ -10,7 +10,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct OpenBatch {
     minute: Minute,
-    cuts: Vec<Cuts>,
+    reports: Vec<SequenceRange>,
     /// Points of the leaves, mostly each id once: duplicates are merged when the batch is closed.
     /// The points of the levels above are then appended.
     points: Vec<(MetricId, Point)>,
@@ -44,7 +44,7 @@ impl OpenBatch {
     pub(super) fn new(minute: Minute) -> Self {
         Self {
             minute,
-            cuts: Vec::new(),
+            reports: Vec::new(),
             points: Vec::new(),
             places: IndexMap::default(),
             nodes: Vec::new(),
@@ -73,17 +73,17 @@ impl OpenBatch {
     }
 
     /// Adds the leaves, whose metrics are `indices`; returns the number of leaves left out.
-    pub(super) fn add(&mut self, snapshot: Snapshot, indices: &[u32], metrics: &[Metric]) -> u64 {
-        let number = snapshot.number;
-        match self.cuts.iter_mut().rev().find(|cuts| cuts.worker == snapshot.worker) {
-            Some(cuts) if cuts.last + 1 == number => cuts.last = number,
+    pub(super) fn add(&mut self, report: MetricReport, indices: &[u32], metrics: &[Metric]) -> u64 {
+        let number = report.number;
+        match self.reports.iter_mut().rev().find(|reports| reports.worker == report.worker) {
+            Some(reports) if reports.last + 1 == number => reports.last = number,
             Some(_) | None => {
-                self.cuts.push(Cuts { worker: snapshot.worker, first: number, last: number });
+                self.reports.push(SequenceRange { worker: report.worker, first: number, last: number });
             }
         }
         let mut left_out = 0;
         self.points.reserve(indices.len());
-        for (Leaf { point, .. }, &index) in snapshot.leaves.into_iter().zip(indices) {
+        for (Leaf { point, .. }, &index) in report.leaves.into_iter().zip(indices) {
             let metric = &metrics[index as usize];
             if point.kind() != metric.kind || point.check().is_err() {
                 left_out += 1;
@@ -125,7 +125,7 @@ impl OpenBatch {
         topology: &TopologyId,
         metrics: &[Metric],
         adder: &mut Adder,
-    ) -> Contribution {
+    ) -> MetricBatch {
         let mut levels: [Vec<u32>; LEVELS] = Default::default();
         for (place, node) in (0..).zip(&self.nodes) {
             levels[metrics[node.index as usize].level].push(place);
@@ -141,7 +141,7 @@ impl OpenBatch {
             self.points.push((metrics[index as usize].id, sum));
         }
         let points = merge_duplicates(self.points);
-        Contribution { topology: topology.clone(), minute: self.minute, cuts: self.cuts, points }
+        MetricBatch { topology: topology.clone(), minute: self.minute, reports: self.reports, points }
     }
 
     /// The points from this part on, back to the first.

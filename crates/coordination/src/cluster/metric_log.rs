@@ -10,47 +10,47 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::record::Rest;
-use stormkeeper_model::{NimbusId, Position, Term, Timestamp};
+use crate::cluster::record::UnknownFields;
+use stormkeeper_model::{LogPosition, NimbusId, Term, Timestamp};
 
 /// `/metric-log`: replication state of the metric log, shared by all nimbuses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArchiveRecord {
+pub struct MetricLogState {
     /// High watermark: entries up to this position have been reported as committed.
-    pub safe: Position,
+    pub high_watermark: LogPosition,
     /// In-sync replicas: the nimbuses that had these entries when the high watermark was written.
-    pub holders: BTreeSet<NimbusId>,
+    pub in_sync_replicas: BTreeSet<NimbusId>,
     /// The last unclean takeover: a leader continued without committed entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub given_up: Option<GivenUp>,
+    pub unclean_takeover: Option<UncleanTakeover>,
     /// Fields of newer versions.
     #[serde(flatten)]
-    pub rest: Rest,
+    pub unknown_fields: UnknownFields,
 }
 
 /// Unclean takeover: the committed entries that a leader continued without, and so discarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GivenUp {
+pub struct UncleanTakeover {
     /// Term of that leader.
     pub term: Term,
     /// Last entry of that leader's log at the takeover.
-    pub after: Position,
+    pub log_end: LogPosition,
     /// Last committed entry at the takeover.
-    pub through: Position,
+    pub discarded_through: LogPosition,
     /// Time of the takeover, by that leader's clock.
     #[serde(rename = "at_ms")]
     pub at: Timestamp,
 }
 
-impl ArchiveRecord {
+impl MetricLogState {
     /// State that is assumed if neither the high watermark nor the in-sync replicas are known.
     pub fn unknown() -> Self {
-        Self { safe: Position { term: i32::MAX, seq: u64::MAX }, ..Self::default() }
+        Self { high_watermark: LogPosition { term: i32::MAX, index: u64::MAX }, ..Self::default() }
     }
 
     /// True if the high watermark is not known.
     pub fn is_unknown(&self) -> bool {
-        self.safe == Self::unknown().safe
+        self.high_watermark == Self::unknown().high_watermark
     }
 
     /// Returns whether a log whose last entry is `last` contains every committed entry.
@@ -62,9 +62,10 @@ impl ArchiveRecord {
     ///
     /// After an unclean takeover, until its leader commits an entry, a log that ends where the
     /// takeover continued qualifies too.
-    pub fn has_all(&self, last: Position) -> bool {
-        let is_where_it_went_on = |it: GivenUp| self.safe == it.start() && last == it.after;
-        last >= self.safe || self.given_up.is_some_and(is_where_it_went_on)
+    pub fn covers_committed(&self, last: LogPosition) -> bool {
+        let is_where_it_went_on =
+            |it: UncleanTakeover| self.high_watermark == it.start() && last == it.log_end;
+        last >= self.high_watermark || self.unclean_takeover.is_some_and(is_where_it_went_on)
     }
 
     /// Returns whether a diverged log (one that is not a prefix of the leader's log) whose last
@@ -76,9 +77,10 @@ impl ArchiveRecord {
     /// prefix of the log that the takeover continued with contains nothing else. A log is known to
     /// be such a prefix if its last entry has the same term as the last entry of that log, because
     /// all entries of one term are from one leader.
-    pub fn lacks(&self, last: Position) -> bool {
-        let Some(GivenUp { term, after, .. }) = self.given_up else { return false };
-        let is_beginning = last == Position::default() || last.term == after.term && last.seq <= after.seq;
+    pub fn may_hold_discarded(&self, last: LogPosition) -> bool {
+        let Some(UncleanTakeover { term, log_end, .. }) = self.unclean_takeover else { return false };
+        let is_beginning =
+            last == LogPosition::default() || last.term == log_end.term && last.index <= log_end.index;
         last.term < term.0 && !is_beginning
     }
 
@@ -86,21 +88,28 @@ impl ArchiveRecord {
     /// without the committed entries after `own`. From then on only logs of that term or a later
     /// term contain every committed entry.
     #[must_use]
-    pub fn give_up(&self, leader: &NimbusId, term: Term, own: Position, at: Timestamp) -> Self {
-        let given_up = GivenUp { term, after: own, through: self.safe, at };
+    pub fn record_unclean_takeover(
+        &self,
+        leader: &NimbusId,
+        term: Term,
+        own: LogPosition,
+        at: Timestamp,
+    ) -> Self {
+        let unclean_takeover =
+            UncleanTakeover { term, log_end: own, discarded_through: self.high_watermark, at };
         Self {
-            safe: given_up.start(),
-            holders: BTreeSet::from([leader.clone()]),
-            given_up: Some(given_up),
-            rest: self.rest.clone(),
+            high_watermark: unclean_takeover.start(),
+            in_sync_replicas: BTreeSet::from([leader.clone()]),
+            unclean_takeover: Some(unclean_takeover),
+            unknown_fields: self.unknown_fields.clone(),
         }
     }
 }
 
-impl GivenUp {
+impl UncleanTakeover {
     /// Returns the position before the first entry of that leader and after all earlier entries.
-    fn start(&self) -> Position {
-        Position { term: self.term.0, seq: 0 }
+    fn start(&self) -> LogPosition {
+        LogPosition { term: self.term.0, index: 0 }
     }
 }
 
@@ -108,20 +117,26 @@ impl GivenUp {
 mod tests {
     use super::*;
 
-    fn at(term: i32, seq: u64) -> Position {
-        Position { term, seq }
+    fn at(term: i32, index: u64) -> LogPosition {
+        LogPosition { term, index }
     }
 
-    fn given_up() -> ArchiveRecord {
-        let holders = BTreeSet::from(["a".parse().expect("valid")]);
-        let before = ArchiveRecord { safe: at(3, 22), holders, ..ArchiveRecord::default() };
-        assert!(!before.lacks(at(3, 22)));
-        before.give_up(&"b".parse().expect("valid"), Term(5), at(2, 9), Timestamp::from_millis(7))
+    fn unclean_takeover() -> MetricLogState {
+        let in_sync_replicas = BTreeSet::from(["a".parse().expect("valid")]);
+        let before =
+            MetricLogState { high_watermark: at(3, 22), in_sync_replicas, ..MetricLogState::default() };
+        assert!(!before.may_hold_discarded(at(3, 22)));
+        before.record_unclean_takeover(
+            &"b".parse().expect("valid"),
+            Term(5),
+            at(2, 9),
+            Timestamp::from_millis(7),
+        )
     }
 
     #[test]
     fn diverged_log_of_an_earlier_term_may_contain_discarded_entries() {
-        let check = |last, lacks| assert_eq!(given_up().lacks(last), lacks, "{last}");
+        let check = |last, lacks| assert_eq!(unclean_takeover().may_hold_discarded(last), lacks, "{last}");
         check(at(3, 22), true);
         check(at(3, 30), true);
         check(at(4, 3), true);
@@ -139,7 +154,7 @@ mod tests {
 
     #[test]
     fn after_an_unclean_takeover_only_logs_based_on_it_cover_all_committed_entries() {
-        let check = |last, has| assert_eq!(given_up().has_all(last), has, "{last}");
+        let check = |last, has| assert_eq!(unclean_takeover().covers_committed(last), has, "{last}");
         check(at(3, 22), false);
         check(at(4, 90), false);
         check(at(2, 8), false);
@@ -147,23 +162,29 @@ mod tests {
         check(at(2, 9), true);
         check(at(5, 1), true);
         check(at(7, 1), true);
-        let later = ArchiveRecord { safe: at(5, 10), ..given_up() };
-        assert!(!later.has_all(at(2, 9)) && !later.has_all(at(5, 9)) && later.has_all(at(5, 10)));
+        let later = MetricLogState { high_watermark: at(5, 10), ..unclean_takeover() };
+        assert!(
+            !later.covers_committed(at(2, 9))
+                && !later.covers_committed(at(5, 9))
+                && later.covers_committed(at(5, 10))
+        );
     }
 
     #[test]
     fn no_log_covers_an_unknown_high_watermark() {
-        assert!(ArchiveRecord::default().has_all(at(0, 0)));
-        let unknown = ArchiveRecord::unknown();
-        assert!(unknown.is_unknown() && !unknown.has_all(at(9, 9)) && !given_up().is_unknown());
+        assert!(MetricLogState::default().covers_committed(at(0, 0)));
+        let unknown = MetricLogState::unknown();
+        assert!(
+            unknown.is_unknown() && !unknown.covers_committed(at(9, 9)) && !unclean_takeover().is_unknown()
+        );
     }
 
     #[test]
     fn record_is_stored_as_readable_json() {
-        let bytes = crate::cluster::record::encode(&given_up());
+        let bytes = crate::cluster::record::encode(&unclean_takeover());
         assert_eq!(
             std::str::from_utf8(&bytes).expect("text"),
-            r#"{"v":1,"safe":{"term":5,"seq":0},"holders":["b"],"given_up":{"term":5,"after":{"term":2,"seq":9},"through":{"term":3,"seq":22},"at_ms":7}}"#
+            r#"{"v":1,"high_watermark":{"term":5,"index":0},"in_sync_replicas":["b"],"unclean_takeover":{"term":5,"after":{"term":2,"index":9},"through":{"term":3,"index":22},"at_ms":7}}"#
         );
     }
 }

@@ -17,7 +17,7 @@ use stormkeeper_model::{
 /// Returns the topologies that no longer exist and whose events reach from the submit to the
 /// removal, with their events. A topology whose submit is older than half of the longest retention
 /// is left out: the store may have deleted it already, and it must not come back.
-pub(super) fn removed_topologies(
+pub(crate) fn removed_topologies(
     view: &ClusterView,
     now: Timestamp,
     kept: Duration,
@@ -33,14 +33,17 @@ pub(super) fn removed_topologies(
         let submitted = events.iter().find(|event| event.event == EventKind::Submitted);
         let is_recent = submitted.is_some_and(|event| now.since(event.time) <= kept / 2);
         // The parts of a view may be of different moments, so absence alone is no evidence.
-        is_removed && is_recent && !view.storms.contains_key(*id) && !view.is_unreadable(&layout::storm(id))
+        is_removed
+            && is_recent
+            && !view.topologies.contains_key(*id)
+            && !view.is_unreadable(&layout::storm(id))
     });
     cluster_events
 }
 
 /// Reconstructs the history of a removed topology. `rate` is the sample rate if the topology does
 /// not set its own.
-pub(super) fn reconstruct_events(
+pub(crate) fn reconstruct_events(
     id: &TopologyId,
     cluster_events: &[&event::Event],
     supervisors: &BTreeMap<SupervisorId, Supervisor>,
@@ -107,7 +110,7 @@ mod tests {
     use stormkeeper_coordination::{
         cluster::{
             event::{EventNumber, Submitted},
-            record::{Resources, Rest, Stored, Storm},
+            record::{Resources, Stored, TopologyRecord, UnknownFields},
         },
         tree::Version,
     };
@@ -133,7 +136,7 @@ mod tests {
             reason: format!("why {time}"),
             by: (kind == EventKind::Killed).then(|| "bob".to_owned()),
             moves,
-            moves_left_out: 0,
+            moves_omitted: 0,
             submitted: None,
         }
     }
@@ -247,7 +250,7 @@ mod tests {
         let mut unclear = over.clone();
         unclear.unreadable.insert(layout::storm(&id()), "garbage".to_owned());
         check(&unclear, 30, 0);
-        let storm = Storm {
+        let storm = TopologyRecord {
             name: "word-count".parse().expect("valid"),
             status: TopologyStatus::Killed,
             launched: Timestamp::from_millis(10),
@@ -257,10 +260,10 @@ mod tests {
             message_timeout_secs: 30,
             pending: None,
             metrics: None,
-            rest: Rest::new(),
+            unknown_fields: UnknownFields::new(),
         };
         let mut there = over;
-        there.storms.insert(id(), Stored { value: storm, version: Version::FIRST });
+        there.topologies.insert(id(), Stored { value: storm, version: Version::FIRST });
         check(&there, 30, 0);
     }
 }

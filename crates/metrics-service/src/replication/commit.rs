@@ -28,13 +28,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use stormkeeper_coordination::cluster::archive::ArchiveRecord;
-use stormkeeper_model::{NimbusId, Position, Term, clock::Monotonic};
+use stormkeeper_coordination::cluster::metric_log::MetricLogState;
+use stormkeeper_model::{LogPosition, NimbusId, Term, clock::Monotonic};
 
 /// Log ends that followers have reported with their fetches in this term.
 #[derive(Debug, Default)]
-pub(super) struct ReplicaProgress {
-    fetches: BTreeMap<NimbusId, (Position, Monotonic)>,
+pub(crate) struct ReplicaProgress {
+    fetches: BTreeMap<NimbusId, (LogPosition, Monotonic)>,
     /// Time since which each live follower has been in the view.
     live_since: BTreeMap<NimbusId, Monotonic>,
 }
@@ -46,12 +46,12 @@ const FOLLOWERS_MAX: usize = 64;
 /// Longest time without a fetch after which a follower leaves the in-sync set. Otherwise a single
 /// nimbus whose metric store cannot be opened would block every commit, and workers could not
 /// delete their reports.
-pub(super) const REPLICA_LAG_MAX: Duration = Duration::from_secs(600);
+pub(crate) const REPLICA_LAG_MAX: Duration = Duration::from_secs(600);
 
 impl ReplicaProgress {
     /// Records that the follower has the leader's log up to `position`. The latest fetch counts: a
     /// follower that lost its disk has less than before.
-    pub(super) fn record_fetch(&mut self, follower: NimbusId, position: Position, now: Monotonic) {
+    pub(crate) fn record_fetch(&mut self, follower: NimbusId, position: LogPosition, now: Monotonic) {
         self.fetches.insert(follower, (position, now));
         if self.fetches.len() > FOLLOWERS_MAX
             && let Some(least) = self.fetches.iter().min_by_key(|(_, (position, _))| *position)
@@ -62,38 +62,38 @@ impl ReplicaProgress {
     }
 
     /// Records that the follower's log diverged: the follower counts as having no entry.
-    pub(super) fn reset(&mut self, follower: &NimbusId) {
+    pub(crate) fn reset(&mut self, follower: &NimbusId) {
         if let Some((position, _)) = self.fetches.get_mut(follower) {
-            *position = Position::default();
+            *position = LogPosition::default();
         }
     }
 
     /// Removes all followers, at the start of a term.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
 
     /// Returns the log end of every follower that has fetched in this term.
-    pub(super) fn log_ends(&self) -> impl Iterator<Item = (&NimbusId, Position)> {
+    pub(crate) fn log_ends(&self) -> impl Iterator<Item = (&NimbusId, LogPosition)> {
         self.fetches.iter().map(|(id, (position, _))| (id, *position))
     }
 
     /// Returns the log end of each nimbus in `live`; the zero position if it has not fetched.
-    pub(super) fn log_ends_of<'a>(
+    pub(crate) fn log_ends_of<'a>(
         &self,
         live: impl Iterator<Item = &'a NimbusId>,
-    ) -> BTreeMap<NimbusId, Position> {
+    ) -> BTreeMap<NimbusId, LogPosition> {
         let log_end = |id| self.fetches.get(id).map(|(position, _)| *position).unwrap_or_default();
         live.map(|id| (id.clone(), log_end(id))).collect()
     }
 
     /// Returns the log end of each nimbus in `live` that is in sync: the latest fetch of the nimbus,
     /// or its appearance in the view, is less than `REPLICA_LAG_MAX` ago.
-    pub(super) fn in_sync<'a>(
+    pub(crate) fn in_sync<'a>(
         &mut self,
         live: impl Iterator<Item = &'a NimbusId>,
         now: Monotonic,
-    ) -> BTreeMap<NimbusId, Position> {
+    ) -> BTreeMap<NimbusId, LogPosition> {
         let mut all = self.log_ends_of(live);
         self.live_since.retain(|id, _| all.contains_key(id));
         all.retain(|id, _| {
@@ -106,26 +106,33 @@ impl ReplicaProgress {
 }
 
 /// Returns the highest log end of `followers`, or `own` if there is no follower.
-pub(super) fn committed_position(followers: &BTreeMap<NimbusId, Position>, own: Position) -> Position {
+pub(crate) fn committed_position(
+    followers: &BTreeMap<NimbusId, LogPosition>,
+    own: LogPosition,
+) -> LogPosition {
     // A follower cannot have fetched entries beyond the leader's log end from this leader.
     followers.values().copied().max().map_or(own, |most| most.min(own))
 }
 
 /// Returns the record with an advanced high watermark, if the leader of `term` may advance it.
-pub(super) fn advance_high_watermark(
-    before: &ArchiveRecord,
-    (me, term, own): (&NimbusId, Term, Position),
-    followers: &BTreeMap<NimbusId, Position>,
-) -> Option<ArchiveRecord> {
+pub(crate) fn advance_high_watermark(
+    before: &MetricLogState,
+    (me, term, own): (&NimbusId, Term, LogPosition),
+    followers: &BTreeMap<NimbusId, LogPosition>,
+) -> Option<MetricLogState> {
     let committed = committed_position(followers, own);
     // An entry of an earlier term is committed only together with an entry of the leader's own
     // term. Before that, the log of a leader in between may lack the entry of the earlier term and
     // still count as the later log (Raft, §5.4.2).
-    if committed <= before.safe || committed.term != term.0 {
+    if committed <= before.high_watermark || committed.term != term.0 {
         return None;
     }
-    let holders = followers.iter().filter(|(_, log_end)| **log_end >= committed).map(|(id, _)| id);
-    Some(ArchiveRecord { safe: committed, holders: holders.chain([me]).cloned().collect(), ..before.clone() })
+    let in_sync_replicas = followers.iter().filter(|(_, log_end)| **log_end >= committed).map(|(id, _)| id);
+    Some(MetricLogState {
+        high_watermark: committed,
+        in_sync_replicas: in_sync_replicas.chain([me]).cloned().collect(),
+        ..before.clone()
+    })
 }
 
 #[cfg(test)]
@@ -136,8 +143,8 @@ mod tests {
         format!("n{n}").parse().expect("valid")
     }
 
-    fn at(seq: u64) -> Position {
-        Position { term: 1, seq }
+    fn at(index: u64) -> LogPosition {
+        LogPosition { term: 1, index }
     }
 
     /// A reading of the clock, in seconds after the start.
@@ -155,7 +162,7 @@ mod tests {
             assert_eq!(committed_position(&progress.log_ends_of(live.iter()), at(10)), expected);
         };
         check(&progress, &[], at(10));
-        check(&progress, &[1, 2], Position::default());
+        check(&progress, &[1, 2], LogPosition::default());
         progress.record_fetch(id(1), at(4), second(0));
         progress.record_fetch(id(2), at(7), second(0));
         check(&progress, &[1, 2], at(7));
@@ -168,19 +175,25 @@ mod tests {
         progress.record_fetch(id(1), at(11), second(0));
         check(&progress, &[1, 2], at(10));
         progress.clear();
-        check(&progress, &[1, 2], Position::default());
+        check(&progress, &[1, 2], LogPosition::default());
     }
 
     #[test]
     fn only_entries_of_the_leaders_own_term_advance_the_high_watermark() {
-        let before = ArchiveRecord { safe: at(3), ..ArchiveRecord::default() };
+        let before = MetricLogState { high_watermark: at(3), ..MetricLogState::default() };
         let check = |term, own, followers: &[(usize, u64)], expected: Option<(u64, &str)>| {
-            let followers = followers.iter().map(|(n, seq)| (id(*n), at(*seq))).collect();
+            let followers = followers.iter().map(|(n, index)| (id(*n), at(*index))).collect();
             let advanced = advance_high_watermark(&before, (&id(0), Term(term), at(own)), &followers);
             let found = advanced.map(|it| {
-                (it.safe, it.holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+                (
+                    it.high_watermark,
+                    it.in_sync_replicas.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+                )
             });
-            assert_eq!(found, expected.map(|(seq, holders)| (at(seq), holders.to_owned())));
+            assert_eq!(
+                found,
+                expected.map(|(index, in_sync_replicas)| (at(index), in_sync_replicas.to_owned()))
+            );
         };
         check(1, 9, &[], Some((9, "n0")));
         check(1, 9, &[(1, 5), (2, 7), (3, 7)], Some((7, "n0 n2 n3")));
@@ -198,7 +211,7 @@ mod tests {
             let in_sync = progress.in_sync(live.iter(), second(secs));
             (committed_position(&in_sync, at(10)), in_sync.len())
         };
-        let nothing = Position::default();
+        let nothing = LogPosition::default();
         assert_eq!(in_sync(&mut progress, &[1, 2], 100), (nothing, 2));
         progress.record_fetch(id(2), at(7), second(200));
         assert_eq!(in_sync(&mut progress, &[1, 2], 699), (at(7), 2));

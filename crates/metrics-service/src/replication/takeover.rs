@@ -15,18 +15,18 @@ use futures_util::future::join_all;
 use tracing::{info, warn};
 
 use crate::{
-    Measure,
-    follow::{FetchError, Fetched},
-    mark::{self, Deposed},
-    takeover::{self, CatchUpSource, TakeoverDecision, TakeoverInput},
+    MetricsService,
+    replication::follower::{FetchError, Fetched},
+    replication::high_watermark::{self, Deposed},
+    replication::takeover_decision::{self, CatchUpSource, TakeoverDecision, TakeoverInput},
 };
 use stormkeeper_coordination::{
-    cluster::{archive::ArchiveRecord, event::Told},
+    cluster::{event::EventDraft, metric_log::MetricLogState},
     election::{FencedWriter, WriteError},
 };
-use stormkeeper_metric_store::Archive;
+use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
-use stormkeeper_model::{NimbusId, Position, event::EventKind};
+use stormkeeper_model::{LogPosition, NimbusId, event::EventKind};
 use stormkeeper_runtime::error_chain;
 
 /// Timeout of a poll for the log end of another nimbus. A dead nimbus is in the view until its
@@ -45,16 +45,20 @@ enum CatchUpError {
 /// Id and API address of another nimbus.
 type Replica = (NimbusId, String);
 
-impl Measure {
+impl MetricsService {
     /// Catches up with the logs of the other live nimbuses. If committed entries are missing,
     /// waits for the in-sync replicas until all were polled or the grace has passed.
-    pub(super) async fn take_over(&self, archive: &Archive, writer: &FencedWriter) -> Result<(), Deposed> {
+    pub(crate) async fn take_over(
+        &self,
+        archive: &MetricStore,
+        writer: &FencedWriter,
+    ) -> Result<(), Deposed> {
         let _apply_lock = self.shared.apply_lock.lock().await;
         let (clock, options) = (&self.shared.setup.clock, &self.shared.options);
         let (me, term, grace) = (&self.shared.setup.me, writer.term(), options.takeover_grace);
         let known = self.read_high_watermark().await;
-        let is_new = known.is_none() && archive.position() == Position::default();
-        let record = known.unwrap_or_else(ArchiveRecord::unknown);
+        let is_new = known.is_none() && archive.position() == LogPosition::default();
+        let record = known.unwrap_or_else(MetricLogState::unknown);
         let (mut began, mut until, mut logged) = (clock.monotonic(), clock.now().plus(grace), None);
         loop {
             let (polled, failure) = self.catch_up_with_replicas(archive, writer, &record).await?;
@@ -67,22 +71,24 @@ impl Measure {
                     return Ok(());
                 }
                 // No replica has any entry, and no high watermark was ever published: a new cluster.
-                TakeoverDecision::ProceedUnclean if is_new && own == Position::default() => {
-                    return self.publish_high_watermark(writer, ArchiveRecord::default(), None).await;
+                TakeoverDecision::ProceedUnclean if is_new && own == LogPosition::default() => {
+                    return self.publish_high_watermark(writer, MetricLogState::default(), None).await;
                 }
                 TakeoverDecision::ProceedUnclean => {
-                    let text = mark::unclean_takeover_text(term, own, &record);
-                    let event = Told::of_cluster(EventKind::MetricsLost, text.as_str());
-                    let record = record.give_up(me, term, own, clock.now());
+                    let text = high_watermark::unclean_takeover_text(term, own, &record);
+                    let event = EventDraft::of_cluster(EventKind::MetricsLost, text.as_str());
+                    let record = record.record_unclean_takeover(me, term, own, clock.now());
                     self.publish_high_watermark(writer, record, Some(event)).await?;
                     warn!("{text}");
                     return Ok(());
                 }
-                TakeoverDecision::AwaitReplicas(holders) => {
-                    let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
-                    let (safe, holders) = (record.safe, holders.join(", "));
+                TakeoverDecision::AwaitReplicas(in_sync_replicas) => {
+                    let in_sync_replicas: Vec<String> =
+                        in_sync_replicas.iter().map(ToString::to_string).collect();
+                    let (high_watermark, in_sync_replicas) =
+                        (record.high_watermark, in_sync_replicas.join(", "));
                     format!(
-                        "metric ingest paused: log ends at {own}, committed up to {safe}; waiting for {holders} \
+                        "metric ingest paused: log ends at {own}, committed up to {high_watermark}; waiting for {in_sync_replicas} \
                          until {until}"
                     )
                 }
@@ -105,7 +111,7 @@ impl Measure {
                 warn!("{text}");
             }
             logged = Some(text);
-            tokio::time::sleep(options.pace.takeover_poll).await;
+            tokio::time::sleep(options.intervals.takeover_poll).await;
         }
     }
 
@@ -114,24 +120,24 @@ impl Measure {
     /// not be fetched from a replica that has them.
     async fn catch_up_with_replicas(
         &self,
-        archive: &Archive,
+        archive: &MetricStore,
         writer: &FencedWriter,
-        record: &ArchiveRecord,
+        record: &MetricLogState,
     ) -> Result<(BTreeSet<NimbusId>, Option<String>), Deposed> {
         let (mut done, mut failure): (BTreeSet<NimbusId>, _) = (BTreeSet::new(), None);
         loop {
             let log_ends = self.poll_replicas(archive.position()).await;
             let own = archive.position();
-            let source = |at: Position| takeover::catch_up_source(record, writer.term(), own, at);
+            let source = |at: LogPosition| takeover_decision::catch_up_source(record, writer.term(), own, at);
             let sources = log_ends.iter().map(|(replica, at)| (source(*at), *at, replica));
             let open =
                 sources.filter(|(source, _, (id, _))| *source > CatchUpSource::None && !done.contains(id));
             let Some((source, at, (id, api))) = open.max_by_key(|(source, at, _)| (*source, *at)) else {
                 let polled = log_ends.iter().map(|((id, _), _)| id.clone());
-                return Ok((polled.collect(), failure.filter(|_| !record.has_all(own))));
+                return Ok((polled.collect(), failure.filter(|_| !record.covers_committed(own))));
             };
             info!(
-                from = %id, term = at.term, seq = at.seq,
+                from = %id, term = at.term, index = at.index,
                 "catching up with the metric log of another nimbus"
             );
             self.fetch_status().problem =
@@ -152,7 +158,7 @@ impl Measure {
     }
 
     /// Polls the other live nimbuses, and returns the log ends of those that answer.
-    async fn poll_replicas(&self, own: Position) -> Vec<(Replica, Position)> {
+    async fn poll_replicas(&self, own: LogPosition) -> Vec<(Replica, LogPosition)> {
         let (view, _) = self.view();
         let others = view.nimbuses.iter().filter(|(id, _)| **id != self.shared.setup.me);
         let asked = join_all(others.map(async |(id, nimbus)| {
@@ -169,9 +175,10 @@ impl Measure {
     }
 
     /// Returns the log end of the nimbus at `api`.
-    async fn log_end_of(&self, api: &str, own: Position) -> Result<Position, String> {
+    async fn log_end_of(&self, api: &str, own: LogPosition) -> Result<LogPosition, String> {
         let me = self.shared.setup.me.clone();
-        let query = LogQuery { nimbus: me, term: own.term, seq: own.seq, max_bytes: 1, leads: None };
+        let query =
+            LogQuery { nimbus: me, term: own.term, index: own.index, max_bytes: 1, leader_term: None };
         let answer = self.shared.replica_client.log(api, &query).await;
         answer.map(|(_, position)| position).map_err(|error| error_chain(&error))
     }
@@ -180,10 +187,10 @@ impl Measure {
     /// the local log, or if its checkpoint replaced the local database.
     async fn catch_up_from(
         &self,
-        archive: &Archive,
+        archive: &MetricStore,
         api: &str,
-        until: Position,
-        (writer, record, source): (&FencedWriter, &ArchiveRecord, CatchUpSource),
+        until: LogPosition,
+        (writer, record, source): (&FencedWriter, &MetricLogState, CatchUpSource),
     ) -> Result<bool, CatchUpError> {
         let mut may_install = source == CatchUpSource::Checkpoint;
         while archive.position() < until {
@@ -200,7 +207,8 @@ impl Measure {
                 Fetched::Diverged | Fetched::DivergedCommitted if !may_install => return Ok(false),
                 Fetched::Diverged | Fetched::DivergedCommitted => {
                     let own = archive.position();
-                    let quarantine = record.lacks(own) || record.is_unknown() && own != Position::default();
+                    let quarantine = record.may_hold_discarded(own)
+                        || record.is_unknown() && own != LogPosition::default();
                     let received = self.download_checkpoint(archive, api, quarantine).await?;
                     // A checkpoint that was complete before this check has no entries of a later
                     // leader. A later leader may have made an unclean takeover that is unknown here.

@@ -10,16 +10,17 @@ use std::{
 use tracing::{debug, info};
 
 use crate::{
-    Measure, TopologySource, past,
-    track::{Observed, Recorded, diff},
-    upload::EventFanout,
+    MetricsService, TopologySource,
+    export::runner::EventFanout,
+    history::backfill,
+    history::diff::{Observed, Recorded, diff},
 };
 use stormkeeper_coordination::{
     cluster::{layout, view::ClusterView},
     tree::Version,
 };
-use stormkeeper_metric_store as archive;
-use stormkeeper_metric_store::Archive;
+use stormkeeper_metric_store as metric_store;
+use stormkeeper_metric_store::MetricStore;
 use stormkeeper_model::settings::sample_rate_of;
 use stormkeeper_model::{Term, TopologyId, assignment::Assignment, topology::TaskTable};
 
@@ -41,8 +42,8 @@ const TRACK_MAX: usize = 100_000;
 type Versions = (Option<Version>, Option<Version>);
 
 struct HistoryRecorder {
-    measure: Measure,
-    archive: Archive,
+    measure: MetricsService,
+    archive: MetricStore,
     term: Term,
     topologies: Arc<dyn TopologySource>,
     fanout: EventFanout,
@@ -54,15 +55,15 @@ struct HistoryRecorder {
 }
 
 /// Records changes for as long as the leadership lasts.
-pub(super) async fn record_history(
-    measure: Measure,
-    archive: Archive,
+pub(crate) async fn record_history(
+    measure: MetricsService,
+    archive: MetricStore,
     term: Term,
     topologies: Arc<dyn TopologySource>,
     fanout: EventFanout,
 ) {
     let mut observations = measure.shared.setup.observations.clone();
-    let gather = measure.shared.options.pace.record_pause;
+    let gather = measure.shared.options.intervals.record_pause;
     let (recorded, backfilled) = (BTreeMap::new(), BTreeSet::new());
     let mut recorder = HistoryRecorder { measure, archive, term, topologies, fanout, recorded, backfilled };
     while let Err(error) = recorder.load_recorded().await {
@@ -88,7 +89,7 @@ pub(super) async fn record_history(
 
 impl HistoryRecorder {
     /// Reads back the topologies without a recorded end. No version counts as observed for them.
-    async fn load_recorded(&mut self) -> Result<(), archive::Error> {
+    async fn load_recorded(&mut self) -> Result<(), metric_store::Error> {
         for entry in self.archive.history(None, HISTORY_MAX).await? {
             if entry.killed.is_none() {
                 let track = self.archive.track(&entry.topology, None, TRACK_MAX).await?;
@@ -99,16 +100,16 @@ impl HistoryRecorder {
         Ok(())
     }
 
-    async fn record_changes(&mut self, view: &ClusterView) -> Result<(), archive::Error> {
-        let mut ids: Vec<TopologyId> = view.storms.keys().cloned().collect();
-        ids.extend(self.recorded.keys().filter(|id| !view.storms.contains_key(*id)).cloned());
+    async fn record_changes(&mut self, view: &ClusterView) -> Result<(), metric_store::Error> {
+        let mut ids: Vec<TopologyId> = view.topologies.keys().cloned().collect();
+        ids.extend(self.recorded.keys().filter(|id| !view.topologies.contains_key(*id)).cloned());
         for id in ids {
             let records = [layout::storm(&id), layout::tasks(&id), layout::assignment(&id)];
             if records.iter().any(|path| view.is_unreadable(path)) {
                 // The topology exists, but one of its records cannot be read.
                 continue;
             }
-            let storm = view.storms.get(&id);
+            let storm = view.topologies.get(&id);
             let versions: Versions =
                 (storm.map(|storm| storm.version), view.assignments.get(&id).map(|stored| stored.version));
             let recorded = match self.recorded.get(&id) {
@@ -139,10 +140,10 @@ impl HistoryRecorder {
     }
 
     /// Records topologies that were submitted and removed between two views, from their events.
-    async fn backfill(&mut self, view: &ClusterView) -> Result<(), archive::Error> {
+    async fn backfill(&mut self, view: &ClusterView) -> Result<(), metric_store::Error> {
         let shared = &self.measure.shared;
         let kept = Duration::from_secs(60) * shared.options.retention.longest_minutes();
-        let removed = past::removed_topologies(view, shared.setup.clock.now(), kept);
+        let removed = backfill::removed_topologies(view, shared.setup.clock.now(), kept);
         let rate = shared.options.sample_rate;
         self.backfilled.retain(|id| removed.contains_key(id));
         for (id, cluster_events) in removed {
@@ -151,7 +152,7 @@ impl HistoryRecorder {
             }
             let recorded = self.archive.topology(id).await?;
             if recorded.is_none_or(|entry| entry.killed.is_none()) {
-                let events = past::reconstruct_events(id, &cluster_events, &view.supervisors, rate);
+                let events = backfill::reconstruct_events(id, &cluster_events, &view.supervisors, rate);
                 self.record_events(id, events).await?;
             }
             self.backfilled.insert(id.clone());
@@ -162,8 +163,8 @@ impl HistoryRecorder {
     async fn record_events(
         &self,
         id: &TopologyId,
-        events: Vec<archive::Event>,
-    ) -> Result<(), archive::Error> {
+        events: Vec<metric_store::Event>,
+    ) -> Result<(), metric_store::Error> {
         for batch in events.chunks(BATCH) {
             self.archive.tell(self.term, batch.to_vec()).await?;
             debug!(topology = %id, n = batch.len(), "recorded events of a topology");
@@ -174,7 +175,7 @@ impl HistoryRecorder {
 
     /// Reads back one topology: its kill was recorded before this leadership and its removal is not
     /// complete, or nothing was recorded of it.
-    async fn load_one(&self, id: &TopologyId) -> Result<Recorded, archive::Error> {
+    async fn load_one(&self, id: &TopologyId) -> Result<Recorded, metric_store::Error> {
         let entry = self.archive.topology(id).await?;
         let track = match entry {
             Some(_) => self.archive.track(id, None, TRACK_MAX).await?,
@@ -184,7 +185,7 @@ impl HistoryRecorder {
     }
 
     /// Returns the rate at which the workers of a topology sample.
-    async fn sample_rate(&self, storm: &stormkeeper_coordination::cluster::record::Storm) -> f64 {
+    async fn sample_rate(&self, storm: &stormkeeper_coordination::cluster::record::TopologyRecord) -> f64 {
         if let Some(rate) = storm.metrics.as_ref().and_then(|control| control.sample_rate) {
             return rate;
         }

@@ -7,7 +7,7 @@ use crate::{
     plan::{Effect, Reason, RecordState, SupervisorAssignmentsChange},
 };
 use stormkeeper_coordination::{
-    cluster::{layout, record::Orders, view::ClusterView},
+    cluster::{layout, record::SupervisorAssignments, view::ClusterView},
     tree::Version,
 };
 use stormkeeper_model::{SupervisorId, TopologyId};
@@ -16,7 +16,7 @@ type Assigned = BTreeMap<TopologyId, (Version, BTreeSet<SupervisorId>)>;
 
 /// The assignments of every supervisor after the actions decided before.
 pub(super) struct SupervisorAssignmentsTable {
-    entries: BTreeMap<SupervisorId, (RecordState, Orders)>,
+    entries: BTreeMap<SupervisorId, (RecordState, SupervisorAssignments)>,
     /// Supervisors whose assignments cannot be read while an assignment of a topology cannot be
     /// read either: their correct content is not known.
     blocked: BTreeSet<SupervisorId>,
@@ -25,12 +25,12 @@ pub(super) struct SupervisorAssignmentsTable {
 impl SupervisorAssignmentsTable {
     pub(super) fn new(view: &ClusterView, assigned: &Assigned) -> Self {
         let mut entries: BTreeMap<_, _> = view
-            .orders
+            .supervisor_assignments
             .iter()
-            .map(|(id, orders)| (id.clone(), (RecordState::At(orders.version), orders.value.clone())))
+            .map(|(id, supervisor_assignments)| (id.clone(), (RecordState::At(supervisor_assignments.version), supervisor_assignments.value.clone())))
             .collect();
         let unreadable: BTreeSet<SupervisorId> = (view.unreadable.keys())
-            .filter(|path| path.parent() == Some(layout::orders_root()))
+            .filter(|path| path.parent() == Some(layout::supervisor_assignments_root()))
             .filter_map(|path| path.name().parse().ok())
             .collect();
         if !unreadable_assignments(view).is_empty() {
@@ -38,8 +38,8 @@ impl SupervisorAssignmentsTable {
         }
         let mut expected = expected(assigned);
         for id in unreadable {
-            let orders = expected.remove(&id).unwrap_or_default();
-            entries.insert(id, (RecordState::Unreadable, orders));
+            let supervisor_assignments = expected.remove(&id).unwrap_or_default();
+            entries.insert(id, (RecordState::Unreadable, supervisor_assignments));
         }
         Self { entries, blocked: BTreeSet::new() }
     }
@@ -59,14 +59,16 @@ impl SupervisorAssignmentsTable {
             return Err(supervisor.clone());
         }
         let entry = self.entries.get(supervisor);
-        let (before, mut orders) = entry
-            .map_or((RecordState::Absent, Orders::default()), |(before, orders)| (*before, orders.clone()));
+        let (before, mut supervisor_assignments) = entry
+            .map_or((RecordState::Absent, SupervisorAssignments::default()), |(before, supervisor_assignments)| {
+                (*before, supervisor_assignments.clone())
+            });
         let had = match version {
-            Some(version) => orders.topologies.insert(id.clone(), version),
-            None => orders.topologies.remove(id),
+            Some(version) => supervisor_assignments.topologies.insert(id.clone(), version),
+            None => supervisor_assignments.topologies.remove(id),
         };
         let change =
-            SupervisorAssignmentsChange { supervisor: supervisor.clone(), before, after: Some(orders) };
+            SupervisorAssignmentsChange { supervisor: supervisor.clone(), before, after: Some(supervisor_assignments) };
         Ok((had != version).then_some(change))
     }
 
@@ -77,7 +79,7 @@ impl SupervisorAssignmentsTable {
 
     pub(super) fn apply(&mut self, changes: &[SupervisorAssignmentsChange]) {
         for SupervisorAssignmentsChange { supervisor, before, after } in changes {
-            let Some(orders) = after else {
+            let Some(supervisor_assignments) = after else {
                 self.entries.remove(supervisor);
                 continue;
             };
@@ -86,7 +88,7 @@ impl SupervisorAssignmentsTable {
                 RecordState::At(version) => RecordState::At(version.next()),
                 RecordState::Unreadable => RecordState::Unreadable,
             };
-            self.entries.insert(supervisor.clone(), (before, orders.clone()));
+            self.entries.insert(supervisor.clone(), (before, supervisor_assignments.clone()));
         }
     }
 }
@@ -96,18 +98,18 @@ impl SupervisorAssignmentsTable {
 pub(super) fn correct(draft: &mut Draft<'_>) {
     let hidden = unreadable_assignments(draft.view);
     let mut expected = expected(&draft.assigned);
-    for supervisor in draft.orders.entries.keys() {
+    for supervisor in draft.supervisor_assignments.entries.keys() {
         expected.entry(supervisor.clone()).or_default();
     }
     let rewritten: BTreeSet<SupervisorId> = (draft.plan.actions.iter())
-        .flat_map(|action| action.effect.orders())
+        .flat_map(|action| action.effect.supervisor_assignments())
         .map(|change| change.supervisor.clone())
         .collect();
     for (supervisor, mut expected) in expected {
-        if draft.orders.is_blocked(&supervisor) {
+        if draft.supervisor_assignments.is_blocked(&supervisor) {
             continue;
         }
-        let entry = draft.orders.entries.get(&supervisor);
+        let entry = draft.supervisor_assignments.entries.get(&supervisor);
         let (before, now) = entry.map_or((RecordState::Absent, None), |(before, now)| (*before, Some(now)));
         // The content of an unreadable assignment is not known, so its entries are kept.
         let kept = now.into_iter().flat_map(|now| &now.topologies).filter(|(id, _)| hidden.contains(*id));
@@ -128,8 +130,8 @@ pub(super) fn correct(draft: &mut Draft<'_>) {
 }
 
 /// Computes the supervisor assignments from the readable assignments of the topologies.
-fn expected(assigned: &Assigned) -> BTreeMap<SupervisorId, Orders> {
-    let mut expected: BTreeMap<SupervisorId, Orders> = BTreeMap::new();
+fn expected(assigned: &Assigned) -> BTreeMap<SupervisorId, SupervisorAssignments> {
+    let mut expected: BTreeMap<SupervisorId, SupervisorAssignments> = BTreeMap::new();
     for (id, (version, supervisors)) in assigned {
         for supervisor in supervisors {
             expected.entry(supervisor.clone()).or_default().topologies.insert(id.clone(), *version);
