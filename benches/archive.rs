@@ -227,7 +227,8 @@ async fn catch_up(leader: &MetricStore, follower: &MetricStore) {
     loop {
         let at = follower.position();
         let nimbus = "n2".parse().expect("an id");
-        let query = LogQuery { nimbus, term: at.term, index: at.index, max_bytes: 8 << 20, leader_term: None };
+        let query =
+            LogQuery { nimbus, term: at.term, index: at.index, max_bytes: 8 << 20, leader_term: None };
         match leader.log_after(&query).await.expect("read") {
             LogPage::Entries { entries, .. } if entries.is_empty() => return,
             LogPage::Entries { entries, .. } => _ = follower.apply(entries).await.expect("applied"),

@@ -16,7 +16,7 @@ use crate::{
 const SINK: (&str, &str) = ("sink", "Acked");
 
 async fn metric_log_state(cluster: &Cluster) -> MetricLogState {
-    Store::new(cluster.tree.clone()).archive().await.expect("readable").unwrap_or_default()
+    Store::new(cluster.tree.clone()).metric_log_state().await.expect("readable").unwrap_or_default()
 }
 
 /// Returns a field of a nimbus in the list of nimbuses.
@@ -43,11 +43,15 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     wait_until("the whole log is committed on the leader alone", PATIENCE, async || {
         let index = cluster.json(&["metrics", "--status"])["archive"]["index"].clone();
         let record = metric_log_state(&cluster).await;
-        let is_alone = record.holders.len() == 1;
-        if is_alone && record.safe.index == index { Ok(()) } else { Err(format!("{record:?} {index}")) }
+        let is_alone = record.in_sync_replicas.len() == 1;
+        if is_alone && record.high_watermark.index == index {
+            Ok(())
+        } else {
+            Err(format!("{record:?} {index}"))
+        }
     })
     .await;
-    let safe = metric_log_state(&cluster).await.safe;
+    let safe = metric_log_state(&cluster).await.high_watermark;
 
     let dirs = [0, 1].map(|n| cluster.path(&format!("nimbus-{}/metrics", n + 1)));
     fs::remove_dir_all(&dirs[other]).expect("deleted");
@@ -69,7 +73,7 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     wait_until("both replicas have the same log", PATIENCE, async || {
         let behind = [0, 1].map(|nimbus| of_nimbus(&cluster, nimbus, "metricsBehind"));
         let record = metric_log_state(&cluster).await;
-        let is_so = behind == [0, 0] && record.holders.len() == 2 && record.safe > safe;
+        let is_so = behind == [0, 0] && record.in_sync_replicas.len() == 2 && record.high_watermark > safe;
         if is_so { Ok(()) } else { Err(format!("{behind:?} {record:?}\n{}", cluster.logs())) }
     })
     .await;

@@ -8,7 +8,7 @@ use stormkeeper_metric_store::{PayloadPage, UploadKey, UploadKind};
 use stormkeeper_metrics::{
     MetaType, MetricId, MetricName, Minute, Point,
     point::{Counter, Gauge, Histogram},
-    protocol::Meta,
+    protocol::MetricMeta,
 };
 use stormkeeper_metrics_service::plugin::{
     self, ExportError, MetricExporter, PayloadSource, options, series,
@@ -20,7 +20,7 @@ use crate::victoria_metrics::VictoriaMetrics;
 
 const READY: Duration = Duration::from_secs(30);
 
-struct Payload(Vec<(Meta, Point)>);
+struct Payload(Vec<(MetricMeta, Point)>);
 
 #[async_trait]
 impl PayloadSource for Payload {
@@ -37,7 +37,7 @@ fn metrics(minute: Minute, scale: u64) -> Payload {
     let mut metrics = Vec::new();
     let mut add = |name: String, point: Point| {
         let name: MetricName = name.parse().expect("a name");
-        metrics.push((Meta { id: MetricId::of(&name.to_string(), 0), name }, point));
+        metrics.push((MetricMeta { id: MetricId::of(&name.to_string(), 0), name }, point));
     };
     for task in 1..=60_u64 {
         let count = task * scale;
@@ -58,7 +58,7 @@ fn metrics(minute: Minute, scale: u64) -> Payload {
 /// Expected contents of the external store, computed without the exporter's code.
 fn expected(payload: &Payload, minute: Minute) -> BTreeMap<String, (u64, f64)> {
     let mut expected = BTreeMap::new();
-    for (Meta { name, .. }, point) in &payload.0 {
+    for (MetricMeta { name, .. }, point) in &payload.0 {
         for number in series::of(name, point) {
             let plain =
                 number.name == "count" && matches!(point, Point::Counter(_)) || number.name == "value";

@@ -68,7 +68,8 @@ pub(super) async fn execute(
                 since: before.map_or(now, |before| before.value.since),
                 by: by.clone().unwrap_or_else(|| "unknown".to_owned()),
                 wait_secs,
-                unknown_fields: before.map_or_else(UnknownFields::new, |before| before.value.unknown_fields.clone()),
+                unknown_fields: before
+                    .map_or_else(UnknownFields::new, |before| before.value.unknown_fields.clone()),
             };
             let data = record::encode(&drain);
             let op = match (before, spoilt) {

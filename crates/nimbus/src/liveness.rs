@@ -107,7 +107,11 @@ impl Liveness {
         let nobody = TaskSet::default();
         for (id, assignment) in &view.assignments {
             let heartbeats = view.heartbeats.get(id).unwrap_or(&nobody);
-            self.topologies.entry(id.clone()).or_default().observe(&assignment.value.workers, heartbeats, now);
+            self.topologies.entry(id.clone()).or_default().observe(
+                &assignment.value.workers,
+                heartbeats,
+                now,
+            );
         }
         let needed = view.assignments.values().flat_map(|assignment| assignment.value.supervisors());
         let gone = needed

@@ -341,9 +341,9 @@ impl Effect {
     /// Its changes of supervisor assignments.
     pub fn supervisor_assignments(&self) -> &[SupervisorAssignmentsChange] {
         match self {
-            Self::Place { supervisor_assignments, .. } | Self::Rebalance { supervisor_assignments, .. } | Self::Unassign { supervisor_assignments, .. } => {
-                supervisor_assignments
-            }
+            Self::Place { supervisor_assignments, .. }
+            | Self::Rebalance { supervisor_assignments, .. }
+            | Self::Unassign { supervisor_assignments, .. } => supervisor_assignments,
             Self::CorrectSupervisorAssignments(change) => std::slice::from_ref(change),
             Self::BeginMove { .. }
             | Self::RemoveRecords { .. }
@@ -416,8 +416,12 @@ impl SupervisorAssignmentsChange {
     fn op(&self) -> Op {
         let path = layout::supervisor_assignments(&self.supervisor);
         match (&self.after, self.before) {
-            (Some(supervisor_assignments), RecordState::Absent) => create(path, record::encode(supervisor_assignments)),
-            (Some(supervisor_assignments), RecordState::At(version)) => set(path, record::encode(supervisor_assignments), version),
+            (Some(supervisor_assignments), RecordState::Absent) => {
+                create(path, record::encode(supervisor_assignments))
+            }
+            (Some(supervisor_assignments), RecordState::At(version)) => {
+                set(path, record::encode(supervisor_assignments), version)
+            }
             (Some(supervisor_assignments), RecordState::Unreadable) => {
                 Op::Set { path, data: record::encode(supervisor_assignments), version: None }
             }

@@ -1,4 +1,4 @@
-//! How a worker is put together, follows its records, and is taken apart.
+//! Construction of a worker, its reaction to changed records, and its shutdown.
 
 use std::{
     collections::BTreeMap,
@@ -17,13 +17,13 @@ use super::{
     Error, Options,
     beat::{self, StatusBoard},
     counters::Registry,
-    errors::Reporter,
+    errors::ErrorReporter,
     follow::{self, Readiness, Records},
-    metrics::{Measuring, Metrics, TaskMetrics, control},
+    metrics::{Metrics, TaskMetrics, WorkerMetrics, control},
     multilang::{self, child::Launch},
     settings::{ErrorThrottle, MetricSettings, TaskSettings},
-    task::{self, Activity, Bolt, Emitter, Part, Seat, Spout, Wiring},
-    transport::{Counters, Identity, Inboxes, Listener, Measures, Peers},
+    task::{self, Activity, Bolt, Emitter, Spout, TaskContext, TaskKind, Wiring},
+    transport::{Counters, Identity, Inboxes, Listener, Peers, TransportMetrics},
 };
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, store::Store};
 use stormkeeper_model::{
@@ -41,35 +41,39 @@ use stormkeeper_runtime::{
 };
 use stormkeeper_stream::Tuple;
 
-/// How long the port may be in use at the start: the slot's former worker may just be
-/// leaving it.
-const BIND_PATIENCE: Duration = Duration::from_secs(5);
+/// Time for which the port may be in use at the start: the slot's previous worker may be
+/// shutting down.
+const BIND_TIMEOUT: Duration = Duration::from_secs(5);
 const BIND_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long spouts wait for all tasks of this worker to be up. A component that cannot run
-/// must not keep the others from it for ever; its tuples wait in queues.
-const START_PATIENCE: Duration = Duration::from_secs(10);
+/// Time for which spouts wait until all tasks of this worker are up. A component that cannot
+/// run must not delay the others for ever; its tuples wait in queues.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long tasks may take to stop. Each needs less: see the graces in `task`.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// Time limit for all tasks to stop. Each task needs less: see the graces in `task`.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the tree may take for the last errors and for the beats to go.
-const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
+/// Time limit for writing the last errors to the tree and for removing the heartbeats.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a worker is made from.
+/// Parts from which a worker is started.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct PreparedWorker {
     topology: Arc<Topology>,
     records: Records,
     listener: Listener,
     settings: MetricSettings,
-    // None when nothing is measured.
+    // `None` if metrics are disabled.
     metrics: Option<Metrics>,
 }
 
-/// Reads the topology and its records and opens the port; `None` when this worker is not
+/// Reads the topology and its records, and opens the port. Returns `None` if this worker is not
 /// assigned.
-pub(super) async fn prepare(options: &Options, store: &Store, clock: &Clock) -> Result<Option<Plan>, Error> {
+pub(super) async fn prepare(
+    options: &Options,
+    store: &Store,
+    clock: &Clock,
+) -> Result<Option<PreparedWorker>, Error> {
     let path = options.code.join("topology.json");
     let topology = tokio::fs::read(&path).await.and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
     let topology = Arc::new(topology.map_err(|source| Error::Code { path, source })?);
@@ -77,11 +81,11 @@ pub(super) async fn prepare(options: &Options, store: &Store, clock: &Clock) -> 
     let Some(records) = follow::read_first(store, options).await else { return Ok(None) };
     let listener = bind(options).await?;
     let settings = MetricSettings::of(&topology, options);
-    let metrics = begin_to_measure(options, &settings, &records, clock).await?;
-    Ok(Some(Plan { topology, records, listener, settings, metrics }))
+    let metrics = start_metrics(options, &settings, &records, clock).await?;
+    Ok(Some(PreparedWorker { topology, records, listener, settings, metrics }))
 }
 
-async fn begin_to_measure(
+async fn start_metrics(
     options: &Options,
     settings: &MetricSettings,
     records: &Records,
@@ -111,7 +115,7 @@ async fn install_adapter(options: &Options) -> Result<(), Error> {
 
 async fn bind(options: &Options) -> Result<Listener, Error> {
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, options.port().0));
-    let patience = async {
+    let listener = async {
         loop {
             match Listener::bind(address) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -121,7 +125,7 @@ async fn bind(options: &Options) -> Result<Listener, Error> {
             }
         }
     };
-    let bound = tokio::time::timeout(BIND_PATIENCE, patience).await;
+    let bound = tokio::time::timeout(BIND_TIMEOUT, listener).await;
     bound
         .unwrap_or_else(|_elapsed| Err(io::ErrorKind::AddrInUse.into()))
         .map_err(|source| Error::Bind { port: options.port(), source })
@@ -136,52 +140,52 @@ pub(super) struct Worker {
     local: TaskSet,
     board: StatusBoard,
     presence: Presence,
-    errors: Reporter,
+    errors: ErrorReporter,
     peers: Peers,
     wiring: watch::Sender<Arc<Wiring>>,
-    measuring: Option<Measuring>,
+    worker_metrics: Option<WorkerMetrics>,
     activity: watch::Sender<Activity>,
-    // The task loops and their children; they go first.
+    // The task loops and their children; they stop first.
     runners: Tasks,
-    beats: Tasks,
-    // Everything else.
+    heartbeats: Tasks,
+    // All other background tasks.
     tasks: Tasks,
 }
 
 impl Worker {
-    /// Starts everything. Spouts are not asked for tuples before [`Worker::follow`] says so.
+    /// Starts all parts. Spouts emit nothing before [`Worker::follow`] activates them.
     pub(super) fn start(
-        plan: Plan,
+        prepared: PreparedWorker,
         options: Options,
         (store, presence): (Store, Presence),
         clock: Clock,
         tasks: Tasks,
     ) -> Result<Self, Error> {
-        let Plan {
+        let PreparedWorker {
             topology,
             records: Records { table, assignment, metrics: changes, .. },
             listener,
             settings,
             metrics,
-        } = plan;
+        } = prepared;
         let local =
             assignment.workers.get(&options.slot).map(|worker| worker.tasks.clone()).unwrap_or_default();
         let me = Identity { topology: options.topology.clone(), slot: options.slot.clone() };
         let (inboxes, receivers) = Inboxes::new(local.iter());
         let transport_counters = Arc::new(match &metrics {
-            Some(metrics) => Counters::measuring(Measures::new(metrics)),
+            Some(metrics) => Counters::with_metrics(TransportMetrics::new(metrics)),
             None => Counters::default(),
         });
-        let measuring =
-            metrics.map(|metrics| Measuring::start(metrics, settings, &options, &me, &store, &tasks));
-        let measuring = measuring.transpose()?;
-        if let Some(measuring) = &measuring {
-            measuring.watch_inboxes(&inboxes, &table, &local);
+        let worker_metrics =
+            metrics.map(|metrics| WorkerMetrics::start(metrics, settings, &options, &me, &store, &tasks));
+        let worker_metrics = worker_metrics.transpose()?;
+        if let Some(worker_metrics) = &worker_metrics {
+            worker_metrics.watch_inboxes(&inboxes, &table, &local);
         }
         let mut peers = Peers::new(me.clone(), inboxes.clone(), Arc::clone(&transport_counters), &tasks);
         peers.update(&assignment, &table);
-        let listener = match &measuring {
-            Some(measuring) => listener.with_master(measuring.master()),
+        let listener = match &worker_metrics {
+            Some(worker_metrics) => listener.with_master(worker_metrics.master()),
             None => listener,
         };
         let listening = listener.run(me, inboxes, transport_counters);
@@ -190,22 +194,22 @@ impl Worker {
         let throttle = ErrorThrottle::of(&topology, &options);
         let wiring = Wiring { topology: Arc::clone(&topology), table, local: local.clone() };
         let mut worker = Self {
-            measuring,
+            worker_metrics,
             board: StatusBoard::new(local.iter()),
             presence,
-            errors: Reporter::start(store.clone(), &options, throttle, clock.clone(), &tasks),
+            errors: ErrorReporter::start(store.clone(), &options, throttle, clock.clone(), &tasks),
             peers,
             wiring: watch::Sender::new(Arc::new(wiring)),
             activity: watch::Sender::new(Activity::Inactive),
             runners: tasks.child(),
-            beats: tasks.child(),
+            heartbeats: tasks.child(),
             options,
             store,
             topology,
             local,
             tasks,
         };
-        worker.measure(&assignment, changes.as_ref());
+        worker.update_metrics(&assignment, changes.as_ref());
         let counters = Registry::default();
         beat::start(
             worker.board.clone(),
@@ -213,7 +217,7 @@ impl Worker {
             counters.clone(),
             &worker.options,
             clock.clone(),
-            &worker.beats,
+            &worker.heartbeats,
         );
         for (task, inbox) in receivers {
             worker.start_task(task, inbox, &counters, &clock)?;
@@ -238,13 +242,13 @@ impl Worker {
         let emitter =
             Emitter::new(id.clone(), task, wiring.clone(), outbox, Arc::clone(&counters), clock.clone())
                 .map_err(Error::Wiring)?;
-        let metrics = match &self.measuring {
-            Some(measuring) => TaskMetrics::new(measuring.metrics(), id.clone(), task),
+        let metrics = match &self.worker_metrics {
+            Some(worker_metrics) => TaskMetrics::new(worker_metrics.metrics(), id.clone(), task),
             None => TaskMetrics::default(),
         };
         let settings = TaskSettings::of(&self.topology, &id, &self.options);
         let Run::Command(command) = &component.run;
-        let seat = Seat {
+        let context = TaskContext {
             task,
             launch: self.launch(id, task, command.clone(), &settings),
             topology: self.options.topology.clone(),
@@ -259,11 +263,11 @@ impl Worker {
             tasks: self.runners.child(),
             metrics,
         };
-        let part = match component.kind {
-            ComponentKind::Spout => Part::Spout(Spout::new(self.activity.subscribe())),
-            ComponentKind::Bolt => Part::Bolt(Bolt::new(inbox)),
+        let kind = match component.kind {
+            ComponentKind::Spout => TaskKind::Spout(Spout::new(self.activity.subscribe())),
+            ComponentKind::Bolt => TaskKind::Bolt(Bolt::new(inbox)),
         };
-        self.runners.start_graceful("task", OnExit::Ignore, task::run(seat, part));
+        self.runners.start_graceful("task", OnExit::Ignore, task::run(context, kind));
         Ok(())
     }
 
@@ -277,7 +281,7 @@ impl Worker {
         let resources = self.options.code.join("resources");
         let mut environment: BTreeMap<String, OsString> =
             settings.environment.iter().map(|(name, value)| (name.clone(), value.into())).collect();
-        // What the author set for the children, else what this process was given.
+        // PYTHONPATH of the author's settings, else of this process.
         let python_path = environment.remove("PYTHONPATH").or_else(|| std::env::var_os("PYTHONPATH"));
         let mut with_adapter = python_dir(&self.options).into_os_string();
         if let Some(python_path) = python_path.filter(|path| !path.is_empty()) {
@@ -296,29 +300,29 @@ impl Worker {
         }
     }
 
-    /// Follows the topology's status and assignment; returns when this worker is no longer
+    /// Follows the topology's status and assignment. Returns when this worker is no longer
     /// assigned.
     pub(super) async fn follow(&mut self) {
         let board = self.board.clone();
         let all_up = async move {
-            if tokio::time::timeout(START_PATIENCE, board.all_up()).await.is_err() {
-                warn!("not every task came up; the spouts begin without them");
+            if tokio::time::timeout(START_TIMEOUT, board.all_up()).await.is_err() {
+                warn!("not all tasks of this worker came up in time; starting the spouts without them");
             }
         };
         let (store, options) = (self.store.clone(), self.options.clone());
         follow::follow(&store, &options, all_up, |records, readiness| self.apply(records, readiness)).await;
     }
 
-    /// Measures what is wanted now.
-    fn measure(&mut self, assignment: &Assignment, changes: Option<&MetricControl>) {
-        if let Some(measuring) = &mut self.measuring {
-            measuring.follow(assignment, changes);
-            self.peers.measure(measuring.connections());
+    /// Applies changed metric settings to the worker and its connections.
+    fn update_metrics(&mut self, assignment: &Assignment, changes: Option<&MetricControl>) {
+        if let Some(worker_metrics) = &mut self.worker_metrics {
+            worker_metrics.follow(assignment, changes);
+            self.peers.set_metrics(worker_metrics.connections());
         }
     }
 
     fn apply(&mut self, records: &Records, readiness: Readiness) {
-        self.measure(&records.assignment, records.metrics.as_ref());
+        self.update_metrics(&records.assignment, records.metrics.as_ref());
         self.peers.update(&records.assignment, &records.table);
         self.wiring.send_if_modified(|wiring| {
             let changed = wiring.table != records.table;
@@ -338,45 +342,45 @@ impl Worker {
         self.activity.send_if_modified(|current| {
             let changed = *current != activity;
             if changed {
-                info!(status = %records.status, ?activity, "spouts");
+                info!(status = %records.status, ?activity, "spout activity changed");
                 *current = activity;
             }
             changed
         });
     }
 
-    /// Resolves when a part that must not end has ended.
+    /// Resolves when a vital background task has ended.
     pub(super) fn broken(&self) -> impl Future<Output = ()> + use<> {
-        let parts = [&self.tasks, &self.runners, &self.beats].map(Tasks::cancelled);
+        let parts = [&self.tasks, &self.runners, &self.heartbeats].map(Tasks::cancelled);
         async move {
-            let [tasks, runners, beats] = parts;
+            let [tasks, runners, heartbeats] = parts;
             tokio::select! {
-                // Cancel-safe: all only wait.
+                // Cancel-safe: all arms only wait.
                 () = tasks.cancelled() => {}
                 () = runners.cancelled() => {}
-                () = beats.cancelled() => {}
+                () = heartbeats.cancelled() => {}
             }
         }
     }
 
-    /// Stops spouts and bolts with their children, then withdraws the beats. Bounded by
-    /// [`STOP_PATIENCE`] and a little for the tree; what still runs then is killed.
+    /// Stops spouts and bolts with their children, then withdraws the heartbeats. Bounded by
+    /// [`STOP_TIMEOUT`] and a short time for the tree; tasks that still run then are killed.
     pub(super) async fn stop(self) {
-        if !self.runners.stop(STOP_PATIENCE).await {
-            warn!("some tasks did not stop in time");
+        if !self.runners.stop(STOP_TIMEOUT).await {
+            warn!("some tasks of this worker did not stop in time; killing them");
         }
-        if let Some(measuring) = self.measuring {
-            measuring.stop(FAREWELL_PATIENCE).await;
+        if let Some(worker_metrics) = self.worker_metrics {
+            worker_metrics.stop(SHUTDOWN_TIMEOUT).await;
         }
-        self.beats.stop(FAREWELL_PATIENCE).await;
+        self.heartbeats.stop(SHUTDOWN_TIMEOUT).await;
         for task in self.local.iter() {
             self.presence.withdraw(&Ephemeral::TaskHeartbeat(self.options.topology.clone(), task));
         }
-        let _gone = tokio::time::timeout(FAREWELL_PATIENCE, async {
-            tokio::join!(self.presence.settled(), self.errors.drained(FAREWELL_PATIENCE))
+        let _gone = tokio::time::timeout(SHUTDOWN_TIMEOUT, async {
+            tokio::join!(self.presence.settled(), self.errors.drained(SHUTDOWN_TIMEOUT))
         })
         .await;
-        self.tasks.stop(FAREWELL_PATIENCE).await;
+        self.tasks.stop(SHUTDOWN_TIMEOUT).await;
         info!(topology = %self.options.topology, slot = %self.options.slot, "worker stopped");
     }
 }

@@ -1,4 +1,4 @@
-//! Signs of life: an ephemeral per task in the tree, and a file for the supervisor.
+//! Liveness: an ephemeral znode per task in the tree, and a heartbeat file for the supervisor.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,13 +12,13 @@ use tracing::warn;
 
 use crate::{Options, counters::Registry};
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, record};
-use stormkeeper_model::{TaskId, heartbeat::TaskStatus, clock::Clock};
+use stormkeeper_model::{TaskId, clock::Clock, heartbeat::TaskStatus};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
-/// The name of the heartbeat file in a worker's directory.
+/// Name of the heartbeat file in a worker's directory.
 pub const HEARTBEAT_FILE: &str = "heartbeat";
 
-/// How far each task of this worker is. Clones share it.
+/// Status of each task of this worker. Clones share the statuses.
 #[derive(Debug, Clone)]
 pub struct StatusBoard {
     shared: Arc<Shared>,
@@ -40,7 +40,7 @@ struct State {
 }
 
 impl StatusBoard {
-    /// A board on which `tasks` are starting.
+    /// Creates a board on which `tasks` are starting.
     pub fn new(tasks: impl IntoIterator<Item = TaskId>) -> Self {
         let statuses: BTreeMap<_, _> = tasks.into_iter().map(|task| (task, TaskStatus::Starting)).collect();
         let never_up: BTreeSet<_> = statuses.keys().copied().collect();
@@ -49,7 +49,7 @@ impl StatusBoard {
         Self { shared: Arc::new(Shared { state, wake: Notify::new(), n_never_up }) }
     }
 
-    /// Shows how far a task is.
+    /// Sets the status of a task.
     pub fn set(&self, task: TaskId, status: TaskStatus) {
         let mut state = self.lock();
         if state.statuses.insert(task, status) == Some(status) {
@@ -67,7 +67,7 @@ impl StatusBoard {
         self.shared.wake.notify_one();
     }
 
-    /// Waits until every task was up at least once.
+    /// Waits until each task has been up at least once.
     pub async fn all_up(&self) {
         let mut n_never_up = self.shared.n_never_up.subscribe();
         // The board itself keeps the sender alive.
@@ -91,8 +91,8 @@ impl StatusBoard {
     }
 }
 
-/// Keeps the beats of all tasks in the tree: written when a status changes, and all of them
-/// every `task_heartbeat_period` for their counts.
+/// Keeps the heartbeats of all tasks in the tree. A heartbeat is written when its task's status
+/// changes; all of them are written every `task_heartbeat_period` to update their counts.
 pub fn start(
     board: StatusBoard,
     presence: Presence,
@@ -103,14 +103,14 @@ pub fn start(
 ) {
     let options = options.clone();
     let began = clock.monotonic();
-    tasks.start("task beats", OnExit::StopOwner, async move {
+    tasks.start("task heartbeats", OnExit::StopOwner, async move {
         let mut period = tokio::time::interval(options.task_heartbeat_period);
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let due = tokio::select! {
-                // The rarer one first, so that it is not starved.
+                // The rarer event first, so that it is not starved.
                 biased;
-                // Cancel-safe: both only wait, and what changed stays on the board.
+                // Cancel-safe: both only wait, and changed statuses stay on the board.
                 _ = period.tick() => board.all(),
                 () = board.shared.wake.notified() => board.take_changed(),
             };
@@ -130,9 +130,8 @@ pub fn start(
     });
 }
 
-/// Writes the heartbeat file every `heartbeat_period`: a growing number and our pid. It
-/// depends on nothing but the disk, so that a tree that is away does not look like a dead
-/// worker.
+/// Writes the heartbeat file every `heartbeat_period`: a growing number and our pid. The file
+/// depends on nothing but the disk, so that an unavailable tree does not look like a dead worker.
 pub(super) fn start_heartbeat_file(options: &Options, tasks: &Tasks) {
     let (dir, period) = (options.dir.clone(), options.heartbeat_period);
     tasks.start("heartbeat file", OnExit::StopOwner, async move {
@@ -140,9 +139,9 @@ pub(super) fn start_heartbeat_file(options: &Options, tasks: &Tasks) {
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for beat in 1_u64.. {
             period.tick().await;
-            // The supervisor restarts a worker whose file stands still; all we can do is say why.
+            // The supervisor restarts a worker whose file is stale; here we can only log the reason.
             if let Err(error) = write_heartbeat(&dir, beat).await {
-                warn!(%error, dir = %dir.display(), "the heartbeat file cannot be written");
+                warn!(%error, dir = %dir.display(), "cannot write the heartbeat file; the supervisor restarts this worker if that lasts");
             }
         }
     });
@@ -167,7 +166,7 @@ mod tests {
     use stormkeeper_runtime::test_support::wait_until;
 
     #[tokio::test]
-    async fn a_change_of_status_is_in_the_tree_and_the_file_moves() {
+    async fn status_change_is_written_to_the_tree_and_the_heartbeat_file_advances() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut options = options(dir.path());
         options.task_heartbeat_period = Duration::from_secs(3600);
@@ -197,7 +196,7 @@ mod tests {
         assert_eq!(beats[&TaskId(2)].counts.emitted, 5);
         board.set(TaskId(1), TaskStatus::Inactive);
         board.all_up().await;
-        wait_until("the heartbeat moves", Duration::from_secs(30), || async {
+        wait_until("the heartbeat advances", Duration::from_secs(30), || async {
             let text =
                 std::fs::read_to_string(options.dir.join(HEARTBEAT_FILE)).map_err(|e| e.to_string())?;
             let (beat, pid) = text.trim().split_once(' ').ok_or_else(|| text.clone())?;

@@ -1,4 +1,4 @@
-//! What each task counts while it runs. Exact: nothing is sampled.
+//! Tuple counts of each task. Exact: no sampling.
 
 use std::sync::{
     Arc,
@@ -9,7 +9,7 @@ use dashmap::DashMap;
 
 use stormkeeper_model::{TaskId, heartbeat::TaskCounts};
 
-/// The counts of one task, added to by its loop and read by anyone.
+/// Counts of one task, incremented by its loop and read by other tasks.
 #[derive(Debug, Default)]
 pub struct TaskCounters {
     pub(super) emitted: Count,
@@ -19,13 +19,13 @@ pub struct TaskCounters {
     pub(super) failed: Count,
 }
 
-/// A number that only grows.
+/// Monotonic count.
 #[derive(Debug, Default)]
 pub(super) struct Count(AtomicU64);
 
 impl Count {
     pub(super) fn add(&self, n: u64) {
-        // Each count stands alone: no order with other memory is asked for.
+        // Each count is independent: no ordering with other memory is needed.
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
@@ -35,7 +35,7 @@ impl Count {
 }
 
 impl TaskCounters {
-    /// Reads all counts; each is exact, together they are not one instant.
+    /// Reads all counts. Each is exact; together they are not one instant.
     pub fn read(&self) -> TaskCounts {
         TaskCounts {
             emitted: self.emitted.read(),
@@ -47,17 +47,17 @@ impl TaskCounters {
     }
 }
 
-/// The counters of every task of a worker. Clones share them.
+/// Counters of all tasks of a worker. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Registry(Arc<DashMap<TaskId, Arc<TaskCounters>>>);
 
 impl Registry {
-    /// The counters of `task`, which start at zero when it has none.
+    /// Returns the counters of `task`; creates them at zero if needed.
     pub fn of(&self, task: TaskId) -> Arc<TaskCounters> {
         self.0.entry(task).or_default().clone()
     }
 
-    /// The counts of `task`; zero when it has none.
+    /// Returns the counts of `task`; zero if it has no counters.
     pub fn read(&self, task: TaskId) -> TaskCounts {
         self.0.get(&task).map(|counters| counters.read()).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Errors of tasks on their way to the tree: throttled, queued, retried, never in the way.
+//! Task errors, written to the tree: rate-limited, queued and retried without blocking a task.
 
 use std::{
     collections::HashMap,
@@ -22,20 +22,21 @@ use stormkeeper_model::{
 };
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
-/// How many errors wait while the tree is away: a minute of one throttled task's, or the
-/// first of each of a few hundred tasks. When it is full, new ones are only logged.
+/// Number of errors that are queued while the tree is unavailable: a minute of one rate-limited
+/// task's errors, or the first error of each of a few hundred tasks. When the queue is full,
+/// further errors are only logged.
 const MAX_QUEUED: usize = 256;
 
-/// How long one error is tried again: longer than an ensemble takes to restart. Then it is
-/// dropped, and only the log has it.
-const RETRY_FOR: Duration = Duration::from_secs(300);
+/// Longest time for which one error is retried: longer than an ensemble takes to restart. After
+/// that the error is dropped, and only the log has it.
+const RETRY_MAX_TIME: Duration = Duration::from_secs(300);
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Takes the errors of a worker's tasks. Clones share one queue.
+/// Queue of the errors of a worker's tasks. Clones share one queue.
 #[derive(Debug, Clone)]
-pub struct Reporter {
+pub struct ErrorReporter {
     shared: Arc<Shared>,
     queue: mpsc::Sender<TaskError>,
 }
@@ -46,10 +47,10 @@ struct Shared {
     port: Port,
     clock: Clock,
     throttle: ErrorThrottle,
-    // Guards what each task reported in its current interval; held for a few instructions.
+    // Guards the error counts of each task's current interval; held for a few instructions.
     intervals: Mutex<HashMap<TaskId, Interval>>,
     dropped: AtomicU64,
-    // How many are neither stored nor dropped.
+    // Errors that are neither stored nor dropped.
     n_unwritten: watch::Sender<usize>,
 }
 
@@ -57,27 +58,27 @@ struct Shared {
 struct Interval {
     began: Monotonic,
     n_reported: usize,
-    n_held_back: usize,
+    n_suppressed: usize,
 }
 
 impl Interval {
-    /// Counts one more error at `now`; `None` when it is over the limit, else how many were
-    /// held back since the last one that was not.
+    /// Counts one more error at `now`. Returns `None` if the error is over the limit, else the
+    /// number of errors suppressed since the last admitted one.
     fn admit(&mut self, now: Monotonic, throttle: ErrorThrottle) -> Option<usize> {
         if now.since(self.began) >= throttle.interval {
             (self.began, self.n_reported) = (now, 0);
         }
         if self.n_reported >= throttle.per_interval {
-            self.n_held_back += 1;
+            self.n_suppressed += 1;
             return None;
         }
         self.n_reported += 1;
-        Some(std::mem::take(&mut self.n_held_back))
+        Some(std::mem::take(&mut self.n_suppressed))
     }
 }
 
-impl Reporter {
-    /// Starts writing errors to `store`; ends with `tasks`.
+impl ErrorReporter {
+    /// Starts writing errors to `store`; the writer ends with `tasks`.
     pub fn start(
         store: Store,
         options: &Options,
@@ -102,19 +103,19 @@ impl Reporter {
     }
 
     /// Reports an error of a task: `message` is one line, `stack` may be empty. Returns at
-    /// once. What is over the task's limit is counted, and the count is told with the next
-    /// error that is not.
+    /// once. Errors over the task's limit are counted, and the next admitted error reports
+    /// their number.
     pub fn report(&self, component: &ComponentId, task: TaskId, mut message: String, stack: String) {
         let Shared { clock, throttle, .. } = &*self.shared;
         let now = clock.monotonic();
         let admitted = {
             let mut intervals = self.shared.intervals.lock().expect("no one panics while counting errors");
-            let first = Interval { began: now, n_reported: 0, n_held_back: 0 };
+            let first = Interval { began: now, n_reported: 0, n_suppressed: 0 };
             intervals.entry(task).or_insert(first).admit(now, *throttle)
         };
-        let Some(n_held_back) = admitted else { return };
-        if n_held_back > 0 {
-            message.push_str(&format!(" ({n_held_back} errors of this task before it were held back)"));
+        let Some(n_suppressed) = admitted else { return };
+        if n_suppressed > 0 {
+            message.push_str(&format!(" ({n_suppressed} earlier errors of this task were suppressed)"));
         }
         warn!(%component, %task, "task error: {message}");
         let error = TaskError {
@@ -128,27 +129,27 @@ impl Reporter {
         };
         self.shared.n_unwritten.send_modify(|n| *n += 1);
         if self.queue.try_send(error).is_err() {
-            self.shared.drop_one("too many wait for the tree");
+            self.shared.drop_one("too many errors are queued for the tree");
             self.shared.n_unwritten.send_modify(|n| *n -= 1);
         }
     }
 
-    /// How many errors were logged and could not be stored.
+    /// Returns the number of errors that were logged but not stored.
     pub fn n_dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until every error is stored or given up, at most `patience`.
-    pub async fn drained(&self, patience: Duration) {
+    /// Waits until all errors are stored or dropped, at most `timeout`.
+    pub async fn drained(&self, timeout: Duration) {
         let mut n_unwritten = self.shared.n_unwritten.subscribe();
-        let _still_queued = tokio::time::timeout(patience, n_unwritten.wait_for(|n| *n == 0)).await;
+        let _still_queued = tokio::time::timeout(timeout, n_unwritten.wait_for(|n| *n == 0)).await;
     }
 }
 
 impl Shared {
     fn drop_one(&self, why: &str) {
         let n_dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-        warn!(n_dropped, why, "a task error is not stored");
+        warn!(n_dropped, why, "task error dropped: it was logged but not stored in the tree");
     }
 }
 
@@ -180,8 +181,8 @@ impl Writer {
                 store::Error::Tree(failure) => !failure.is_retryable(),
                 store::Error::Unreadable(_) => true,
             };
-            debug!(error = %failure, "a task error could not be stored yet");
-            if hopeless || self.shared.clock.monotonic().since(began) > RETRY_FOR {
+            debug!(error = %failure, "cannot store a task error");
+            if hopeless || self.shared.clock.monotonic().since(began) > RETRY_MAX_TIME {
                 return self.shared.drop_one(&failure.to_string());
             }
             tokio::time::sleep(backoff.next_delay()).await;
@@ -200,10 +201,10 @@ mod tests {
     use stormkeeper_runtime::test_support::wait_until;
 
     #[test]
-    fn errors_over_the_limit_are_held_back_and_counted() {
+    fn errors_over_the_limit_are_suppressed_and_counted() {
         let throttle = ErrorThrottle { per_interval: 2, interval: Duration::from_secs(10) };
         let clock = Clock::manual(stormkeeper_model::Timestamp::EPOCH);
-        let mut interval = Interval { began: clock.monotonic(), n_reported: 0, n_held_back: 0 };
+        let mut interval = Interval { began: clock.monotonic(), n_reported: 0, n_suppressed: 0 };
         let mut admit = |expected: Option<usize>| {
             assert_eq!(interval.admit(clock.monotonic(), throttle), expected);
         };
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn errors_wait_for_a_tree_that_is_away_and_the_rest_is_counted() {
+    async fn errors_are_queued_while_the_tree_is_unavailable_and_the_excess_is_counted() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let (server, options) = (MemoryTree::new(), options(dir.path()));
         let store = Store::new(server.connect());
@@ -229,7 +230,7 @@ mod tests {
         server.set_online(false);
         let throttle = ErrorThrottle { per_interval: 1, interval: Duration::from_secs(10) };
         let tasks = Tasks::default();
-        let reporter = Reporter::start(store.clone(), &options, throttle, Clock::new(), &tasks);
+        let reporter = ErrorReporter::start(store.clone(), &options, throttle, Clock::new(), &tasks);
         let component = "c".parse().expect("valid");
         let n_reported = u32::try_from(MAX_QUEUED).expect("small") + 20;
         for task in 1..=n_reported {

@@ -1,7 +1,7 @@
-//! What the tree says about this worker, and how it is followed.
+//! Records of this worker in the tree, and the loop that follows them.
 //!
-//! Only a successful read changes anything: a tree that is away, or a record that cannot be
-//! read, leaves the worker as it is.
+//! Only a successful read changes the worker. If the tree is unavailable or a record is
+//! unreadable, the worker continues as it is.
 
 use std::{future::Future, time::Duration};
 
@@ -20,30 +20,30 @@ use stormkeeper_model::{
     topology::TaskTable,
 };
 
-/// Everything is read again this often, so that a lost watch costs time and nothing else.
+/// Period at which all records are read again, so that a lost watch only costs time.
 const REVIEW_PERIOD: Duration = Duration::from_secs(30);
 
-/// How long a fresh worker may see no assignment before it believes it: the server it asks
-/// may be behind the one that told its supervisor.
-const LAG_PATIENCE: Duration = Duration::from_secs(3);
+/// Time for which a new worker doubts that it has no assignment: the ZooKeeper server that it
+/// reads from may lag behind the server that its supervisor read from.
+const LAG_MAX: Duration = Duration::from_secs(3);
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// What the tree says about the topology of a worker that is assigned.
+/// Records of the topology of an assigned worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Records {
     /// Status of the topology.
     pub status: TopologyStatus,
     /// Tasks of each component.
     pub table: TaskTable,
-    /// Where each task runs.
+    /// Worker that each task runs in.
     pub assignment: Assignment,
     /// Metric settings that an operator changed while the topology runs.
     pub metrics: Option<MetricControl>,
 }
 
-/// Reads the records; `None` when the tree surely says that this worker has no place.
+/// Reads the records; `None` if the tree shows that this worker is not assigned.
 async fn read(store: &Store, options: &Options) -> Result<Option<Records>, store::Error> {
     let id = &options.topology;
     let Some(storm) = store.topology_record(id).await? else { return Ok(None) };
@@ -52,7 +52,7 @@ async fn read(store: &Store, options: &Options) -> Result<Option<Records>, store
     if assignment.workers.get(&options.slot).is_none_or(|worker| worker.start != options.start) {
         return Ok(None);
     }
-    // Read last: a table is written before or with the assignment that uses it.
+    // The table is read last: it is written before or with the assignment that uses it.
     let Some(table) = store.tasks(id).await? else { return Ok(None) };
     let (status, metrics) = (storm.value.status, storm.value.metrics);
     Ok(Some(Records { status, table: table.value, assignment, metrics }))
@@ -62,31 +62,31 @@ fn backoff() -> Backoff {
     Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order")
 }
 
-/// Reads the records of a fresh worker, waiting for a tree that is away; `None` when it is
-/// not assigned.
+/// Reads the records of a new worker, and waits while the tree is unavailable. Returns `None` if
+/// the worker is not assigned.
 pub async fn read_first(store: &Store, options: &Options) -> Option<Records> {
-    let (mut failures, mut absences) = (backoff(), backoff());
+    let (mut failure_backoff, mut absence_backoff) = (backoff(), backoff());
     let mut waited = Duration::ZERO;
     loop {
         let delay = match read(store, options).await {
             Ok(Some(records)) => return Some(records),
-            Ok(None) if waited >= LAG_PATIENCE => return None,
+            Ok(None) if waited >= LAG_MAX => return None,
             Ok(None) => {
-                let delay = absences.next_delay();
+                let delay = absence_backoff.next_delay();
                 waited += delay;
                 delay
             }
             Err(error) => {
-                warn!(%error, topology = %options.topology, "cannot read the assignment; waiting");
-                failures.next_delay()
+                warn!(%error, topology = %options.topology, "cannot read the assignment; retrying");
+                failure_backoff.next_delay()
             }
         };
         tokio::time::sleep(delay).await;
     }
 }
 
-/// Tells `apply` of the records whenever they may have changed, and once when `ready` is
-/// done. Returns when the tree says that this worker has no place any more.
+/// Passes the records to `apply` whenever they may have changed, and once when `ready` is
+/// done. Returns when the tree shows that this worker is no longer assigned.
 pub async fn follow(
     store: &Store,
     options: &Options,
@@ -109,9 +109,9 @@ pub async fn follow(
             }
         };
         tokio::select! {
-            // The only one that is more than a wake-up comes first.
+            // The only arm that does more than wake the loop comes first.
             biased;
-            // Cancel-safe: every arm only waits; all is read again below.
+            // Cancel-safe: all arms only wait; the records are read again below.
             () = &mut ready, if readiness == Readiness::NotYet => readiness = Readiness::Ready,
             _ = storm.changed() => {}
             _ = assignment.changed() => {}
@@ -129,9 +129,9 @@ pub async fn follow(
                 return;
             }
             Err(error) => {
-                // Once for each time the tree goes away; the rest is only patience.
+                // Logged once per outage of the tree; later retries of the same outage are silent.
                 if retry.is_none() {
-                    warn!(%error, topology = %options.topology, "cannot read the assignment; going on as before");
+                    warn!(%error, topology = %options.topology, "cannot read the assignment; continuing with the last one");
                 }
                 Some(backoff.next_delay())
             }
@@ -139,11 +139,11 @@ pub async fn follow(
     }
 }
 
-/// Whether this worker's spouts may begin.
+/// Readiness of this worker's spouts to emit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// Tasks of this worker are still coming up.
+    /// Some tasks of this worker are still starting.
     NotYet,
-    /// They may.
+    /// All tasks are up, or the wait for them timed out.
     Ready,
 }

@@ -1,20 +1,20 @@
-//! Inside a worker: the tasks of one topology in one slot.
+//! A worker process: runs the tasks that one topology has in one slot.
 //!
 //! ```text
 //!  other workers ══ TCP ══▶ transport ─▶ inboxes ─▶ task loops ─▶ outbox ─▶ transport ══▶
 //!                                                    │      ▲
 //!                                                 children of shell components (multilang)
-//!  tree ─ storm, assignment, tasks ─▶ follow        beats, errors ─▶ tree
+//!  tree ─ topology, assignment, tasks ─▶ follow     heartbeats, errors ─▶ tree
 //! ```
 //!
-//! - A worker runs the tasks that its slot has in the assignment, and stops by itself when
-//!   it reads that they are gone. It never stops because the tree is away.
+//! - A worker runs the tasks that the assignment places in its slot. The worker stops by itself
+//!   when it reads that the assignment has removed them, and never because the tree is unavailable.
 //! - Tasks do not know one another: they share the queues of [`transport`] and nothing else.
-//!   What goes wrong in one is reported, and the others go on.
-//! - Liveness is an ephemeral per task, a file for the supervisor, and the children's own
-//!   signs of life; see `beat` and `task`.
+//!   A failure of one task is reported, and the other tasks continue.
+//! - Liveness is an ephemeral znode per task, a heartbeat file for the supervisor, and the
+//!   heartbeats of the child processes; see `beat` and `task`.
 //!
-//! Start with [`run`], then `assembly` (what is made and in which order), then `task`.
+//! Start with [`run`], then `assembly` (order of construction), then `task`.
 
 mod assembly;
 pub mod beat;
@@ -47,68 +47,68 @@ use stormkeeper_model::{Port, TaskId, clock::Clock};
 use stormkeeper_runtime::tasks::Tasks;
 use stormkeeper_stream::grouping;
 
-/// How a worker came to its end.
+/// Reason for which a worker ended without a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// It was asked to stop.
+    /// The worker was asked to stop.
     Stopped,
-    /// Its slot no longer has these tasks.
+    /// The assignment no longer places these tasks in the worker's slot.
     Unassigned,
 }
 
-/// Why a worker cannot run.
+/// Failure that ends a worker.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The unpacked blob holds no topology.
+    /// The unpacked topology package contains no valid topology.
     #[error("cannot read the topology in {}", path.display())]
     Code {
-        /// The file.
+        /// Path of `topology.json`.
         path: PathBuf,
-        /// Why.
+        /// I/O or JSON error.
         source: io::Error,
     },
-    /// Its own directory cannot be written.
+    /// The worker's own directory is not writable.
     #[error("cannot write {}", path.display())]
     Dir {
-        /// The file.
+        /// File or directory that could not be written.
         path: PathBuf,
-        /// Why.
+        /// I/O error.
         source: io::Error,
     },
-    /// Its port cannot be opened.
+    /// The worker's port cannot be opened.
     #[error("cannot listen on port {port}")]
     Bind {
-        /// The port.
+        /// Port of the slot.
         port: Port,
-        /// Why.
+        /// I/O error.
         source: io::Error,
     },
-    /// It is assigned a task that the topology does not have.
+    /// The assignment contains a task that the topology does not have.
     #[error("task {task} is assigned here and belongs to no component of the topology")]
     UnknownTask {
-        /// The task.
+        /// Assigned task without a component.
         task: TaskId,
     },
-    /// Topology and task table do not fit together.
+    /// Topology and task table contradict each other.
     #[error("the topology cannot be wired")]
     Wiring(#[source] grouping::Error),
-    /// Metrics could never be brought to the leader.
+    /// The client that sends metrics to the leader cannot be created.
     #[error(transparent)]
     Metrics(#[from] IngestError),
-    /// A part that the worker cannot do without has ended.
-    #[error("a part of the worker has failed; the log says which")]
+    /// A background task that the worker needs has ended.
+    #[error("a vital background task of the worker has ended; see the worker's log for its name")]
     Broken,
 }
 
-/// Runs a worker until it is stopped or no longer assigned. While the tree is away it waits
-/// to start, and goes on when it had started.
+/// Runs a worker until it is stopped or no longer assigned. If the tree is unavailable, a worker
+/// that has not started waits, and a worker that has started continues.
 ///
 /// # Errors
-/// [`Error`] when it cannot start, or a vital part of it broke.
+/// [`Error`] if the worker cannot start, or if a vital part of it fails.
 ///
 /// # Cancellation safety
-/// Dropping the future kills the children and leaves the beats to the session; cancel
-/// `stop` instead, which takes some milliseconds, and three seconds at most.
+/// Dropping the future kills the children and leaves the task heartbeats to the session's end.
+/// Cancel `stop` instead, which takes some milliseconds, and three seconds at most.
 pub async fn run(
     options: Options,
     tree: Arc<dyn Tree>,
@@ -119,19 +119,19 @@ pub async fn run(
     beat::start_heartbeat_file(&options, &tasks);
     let presence = Presence::start(Arc::clone(&tree), &tasks);
     let store = Store::new(tree);
-    let plan = tokio::select! {
+    let prepared = tokio::select! {
         // Cancel-safe: nothing was started yet.
         () = stop.cancelled() => return Ok(Ended::Stopped),
-        plan = assembly::prepare(&options, &store, &clock) => plan?,
+        prepared = assembly::prepare(&options, &store, &clock) => prepared?,
     };
-    let Some(plan) = plan else {
+    let Some(prepared) = prepared else {
         info!(topology = %options.topology, slot = %options.slot, "this worker is not assigned");
         return Ok(Ended::Unassigned);
     };
-    let mut worker = assembly::Worker::start(plan, options, (store, presence), clock, tasks)?;
+    let mut worker = assembly::Worker::start(prepared, options, (store, presence), clock, tasks)?;
     let broken = worker.broken();
     let ended = tokio::select! {
-        // Cancel-safe: following only reads and tells; the worker stops either way.
+        // Cancel-safe: `follow` only reads and applies records; the worker stops either way.
         () = stop.cancelled() => Ok(Ended::Stopped),
         () = broken => Err(Error::Broken),
         () = worker.follow() => Ok(Ended::Unassigned),

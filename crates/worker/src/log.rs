@@ -1,4 +1,4 @@
-//! The log file of a worker process, rotated by size.
+//! Log file of a worker process, rotated by size.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,18 +9,18 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The name of the newest file; older ones have `.1`, `.2` and so on after it.
+/// Name of the newest log file; older files have the suffix `.1`, `.2` and so on.
 pub const LOG_FILE: &str = "worker.log";
 
 /// The size at which a worker's log file is rotated.
 pub const MAX_BYTES: u64 = 10 << 20;
 
-/// How many files of a worker's log are kept, so that it takes 50 MiB at most.
+/// Number of log files that are kept, so that a worker's log takes 50 MiB at most.
 pub const N_FILES: usize = 5;
 
-/// A log file that begins anew when it is full, and keeps some of its predecessors.
+/// Log file that is rotated when it is full, with a limited number of old files.
 ///
-/// When the disk refuses a rotation, the file grows on: a long log is better than none.
+/// If a rotation fails, the file grows beyond its limit: a long log is better than none.
 #[derive(Debug)]
 pub struct RotatingFile {
     path: PathBuf,
@@ -45,11 +45,11 @@ impl Open {
 }
 
 impl RotatingFile {
-    /// Opens [`LOG_FILE`] in `dir`, which is created, and goes on where it ends. It is
-    /// rotated at `max_bytes`; `n_files` are kept, this one included.
+    /// Opens [`LOG_FILE`] in `dir` for appending, and creates both if needed. The file is rotated
+    /// at `max_bytes`; `n_files` are kept, the current one included.
     ///
     /// # Errors
-    /// When the directory or the file cannot be opened.
+    /// I/O error if the directory or the file cannot be opened.
     pub fn open(dir: &Path, max_bytes: u64, n_files: usize) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let path = dir.join(LOG_FILE);
@@ -94,13 +94,13 @@ impl Write for &RotatingFile {
         Ok(bytes.len())
     }
 
-    /// One event is one call, so that a rotation never cuts a line.
+    /// Writes one event per call, so that a rotation never splits a line.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // A panic while writing leaves nothing half done that the next line could hurt.
+        // A panic during a write leaves no state that could damage the next line.
         let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let n_bytes = bytes.len() as u64;
         if open.n_bytes > 0 && open.n_bytes + n_bytes > self.max_bytes {
-            // Refused: see the type's doc. It is tried again with the next line.
+            // On failure the file grows, see the type's doc; the next line retries the rotation.
             let _refused = self.rotate(&mut open);
         }
         open.file.write_all(bytes)?;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn old_lines_move_away_and_the_oldest_go() {
+    fn rotation_renames_full_files_and_deletes_the_oldest() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let open = || RotatingFile::open(dir.path(), 10, 3).expect("opened");
         let file = open();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_file_starts_over() {
+    fn single_file_is_truncated_when_full() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let file = RotatingFile::open(dir.path(), 10, 1).expect("opened");
         for n in 1..=3 {

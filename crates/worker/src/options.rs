@@ -1,55 +1,55 @@
-//! What a worker is told by its supervisor and by its configuration.
+//! Launch parameters of a worker, from its supervisor and its configuration.
 
 use std::{path::PathBuf, time::Duration};
 
 use stormkeeper_model::{Port, Slot, Timestamp, TopologyId, WorkerId, topology::Settings};
 use stormkeeper_topology_package::launch::LaunchSpec;
 
-/// Settings of one worker.
+/// Launch parameters of one worker.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The topology that it works for.
+    /// Topology that the worker runs tasks of.
     pub topology: TopologyId,
-    /// The slot that it fills.
+    /// Slot that the worker occupies.
     pub slot: Slot,
-    /// The `start` of its [`stormkeeper_model::assignment::AssignedWorker`]: when the assignment
+    /// `start` of the worker's [`stormkeeper_model::assignment::AssignedWorker`]. When the assignment
     /// no longer has this slot with this start, the worker stops.
     pub start: Timestamp,
-    /// This launch.
+    /// Id of this launch.
     pub worker: WorkerId,
-    /// The host that it is reached at.
+    /// Host name at which peers reach the worker.
     pub host: String,
-    /// Its own directory: `heartbeat`, `pids/`, `logs/`.
+    /// Worker directory: `heartbeat`, `pids/`, `logs/`.
     pub dir: PathBuf,
-    /// The unpacked blob: `topology.json` and `resources/`.
+    /// Unpacked topology package: `topology.json` and `resources/`.
     pub code: PathBuf,
-    /// `topology.*` settings of the host's configuration, for what the topology leaves open.
+    /// `topology.*` settings of the host's configuration, used where the topology sets none.
     pub defaults: Settings,
-    /// How often the local heartbeat file is written.
+    /// Period of the local heartbeat file.
     pub heartbeat_period: Duration,
-    /// How often the beats of its tasks are refreshed at most.
+    /// Period at which all task heartbeats are refreshed.
     pub task_heartbeat_period: Duration,
-    /// How long a component that is silent is left alone, unless the topology says.
+    /// Longest silence of a child process before it is killed, unless the topology sets its own.
     pub subprocess_timeout: Duration,
-    /// The process group of its components.
+    /// Process group of the child processes.
     pub components: ComponentGroup,
-    /// How often its metrics are reported; none when nothing is measured but what beats tell.
+    /// Period of metric reports. `None` disables metrics, except the counts in task heartbeats.
     pub metrics: Option<Duration>,
 }
 
-/// The process group that a worker's components run in.
+/// Process group of a worker's child processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ComponentGroup {
-    /// The worker's: its supervisor kills all of it at once.
+    /// The worker's group: its supervisor kills the whole group at once.
     #[default]
     Workers,
-    /// One each: a worker that runs inside another program shares its group with that, and a
-    /// Ctrl-C at the terminal is for the program to pass on.
+    /// One group per child: a worker that runs inside another program shares its group with that
+    /// program, and the program must pass on a Ctrl-C of the terminal.
     Own,
 }
 
 impl Options {
-    /// Where it listens for tuples.
+    /// Port at which the worker listens for tuples.
     pub fn port(&self) -> Port {
         self.slot.port
     }

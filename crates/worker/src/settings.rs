@@ -1,4 +1,4 @@
-//! The settings that a worker itself follows, read once with their defaults.
+//! Topology settings that a worker applies, read once, with their defaults.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,22 +16,22 @@ use stormkeeper_model::{
 };
 use stormkeeper_stream as stream;
 
-/// How many tuples a shell bolt is ahead of its child, unless the author says.
+/// Default limit of tuples that a shell bolt has accepted and its child has not read.
 const MAX_PENDING: usize = 100;
 
-/// How long a spout that emitted nothing is left alone at first, unless the author says.
+/// Default first pause of a spout that emitted nothing.
 const SPOUT_WAIT: Duration = Duration::from_millis(1);
 
-/// How many errors of one task are reported in one interval, unless the author says.
+/// Default limit of reported errors per task and interval.
 const ERRORS_PER_INTERVAL: usize = 5;
 
-/// With how many workers at most each connection is measured, unless the author says.
+/// Default limit of workers above which single connections have no metrics.
 const MAX_WORKERS_FOR_CONNECTIONS: usize = 200;
 
-/// The length of that interval, unless the author says.
+/// Default interval of the error limit.
 const ERROR_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What the author or the host set for one component.
+/// Settings of one component's tasks, set by the topology's author or by the host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskSettings {
     /// `topology.shellbolt.max.pending`
@@ -46,16 +46,16 @@ pub struct TaskSettings {
     pub environment: BTreeMap<String, String>,
 }
 
-/// A clock's tick for a bolt.
+/// Tick tuples of a bolt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tick {
-    /// How often.
+    /// Time between two ticks.
     pub period: Duration,
-    /// The value that its tuple carries: the number of seconds as it was set.
+    /// Value of the tick tuple: the number of seconds as it was configured.
     pub value: stream::Value,
 }
 
-/// How many errors of one task are reported.
+/// Rate limit of the errors that one task reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErrorThrottle {
     /// `topology.max.error.report.per.interval`
@@ -64,7 +64,7 @@ pub struct ErrorThrottle {
     pub interval: Duration,
 }
 
-/// The settings of a component over those of its topology over those of the host.
+/// Settings by precedence: component, then topology, then host.
 struct Layers<'a> {
     topology: &'a Topology,
     component: Option<&'a ComponentId>,
@@ -72,21 +72,21 @@ struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// The value at `key` as `read` understands it. What it does not understand is as good
-    /// as not set, and said.
+    /// Returns the value at `key`, parsed by `read`. A value that `read` rejects is logged and
+    /// treated as not set.
     fn get<T>(&self, key: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
         let own = self.component.and_then(|id| self.topology.setting(id, key));
         let value = own.or_else(|| self.topology.settings.get(key)).or_else(|| self.defaults.get(key))?;
         let understood = read(value);
         if understood.is_none() && !value.is_null() {
-            warn!(key, %value, "a setting has no usable value and is ignored");
+            warn!(key, %value, "invalid setting value; using the default");
         }
         understood
     }
 }
 
 impl TaskSettings {
-    /// The settings for tasks of `component`.
+    /// Returns the settings for tasks of `component`.
     pub fn of(topology: &Topology, component: &ComponentId, options: &Options) -> Self {
         let layers = Layers { topology, component: Some(component), defaults: &options.defaults };
         Self {
@@ -106,18 +106,18 @@ impl TaskSettings {
     }
 }
 
-/// What a topology's settings say about its metrics.
+/// Metric settings of a topology.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricSettings {
-    /// The switches.
+    /// Enabled and disabled metrics, sample rate.
     pub control: Control,
-    /// `topology.max.worker.num.for.netty.metrics`: with more workers, single connections are not
-    /// measured.
+    /// `topology.max.worker.num.for.netty.metrics`: above this number of workers, single
+    /// connections have no metrics.
     pub max_workers_for_connections: usize,
 }
 
 impl MetricSettings {
-    /// The settings of a topology.
+    /// Returns the metric settings of `topology`.
     pub fn of(topology: &Topology, options: &Options) -> Self {
         let layers = Layers { topology, component: None, defaults: &options.defaults };
         let words = |key| layers.get(key, words).unwrap_or_default();
@@ -142,7 +142,7 @@ impl MetricSettings {
 }
 
 impl ErrorThrottle {
-    /// The throttle of a topology.
+    /// Returns the error limit of `topology`.
     pub fn of(topology: &Topology, options: &Options) -> Self {
         let layers = Layers { topology, component: None, defaults: &options.defaults };
         Self {
@@ -154,7 +154,7 @@ impl ErrorThrottle {
     }
 }
 
-/// A list of texts, or one text with commas.
+/// Parses a list of strings, or one string with commas.
 fn words(value: &Value) -> Option<BTreeSet<String>> {
     let text = |value: &Value| value.as_str().map(|word| word.trim().to_owned());
     let words: BTreeSet<String> = match value {
@@ -165,17 +165,17 @@ fn words(value: &Value) -> Option<BTreeSet<String>> {
     Some(words.into_iter().filter(|word| !word.is_empty()).collect())
 }
 
-/// A count of at least one.
+/// Parses a count of at least one.
 fn count(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0)
 }
 
-/// A positive number of seconds, whole or not.
+/// Parses a positive number of seconds, whole or not.
 fn seconds(value: &Value) -> Option<Duration> {
     value.as_f64().and_then(|secs| Duration::try_from_secs_f64(secs).ok()).filter(|time| !time.is_zero())
 }
 
-/// Texts by name; numbers and truth values count as their text.
+/// Parses an object of strings; numbers and booleans count as their text.
 fn variables(value: &Value) -> Option<BTreeMap<String, String>> {
     let text = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
@@ -193,7 +193,7 @@ mod tests {
     use crate::tests::options;
 
     #[test]
-    fn the_component_wins_over_the_topology_over_the_host() {
+    fn component_settings_override_topology_settings_which_override_host_settings() {
         let topology: Topology = serde_json::from_value(json!({
             "name": "t",
             "settings": { "topology.tick.tuple.freq.secs": 60, "topology.shellbolt.max.pending": 7,

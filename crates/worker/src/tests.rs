@@ -1,4 +1,4 @@
-//! Whole workers on a memory tree, with real children.
+//! Tests of complete workers on a memory tree, with real child processes.
 
 use std::{collections::BTreeMap, fs, net::TcpListener, path::Path, sync::Arc, time::Duration};
 
@@ -29,10 +29,10 @@ use stormkeeper_runtime::{
     test_support::wait_until,
 };
 
-/// Starting a Python process on a busy machine may take seconds.
+/// Wait limit: starting a Python process on a busy machine may take seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Options of a worker whose directory is `dir`.
+/// Returns options of a worker whose directory is `dir`.
 pub(super) fn options(dir: &Path) -> Options {
     Options {
         topology: "t-1-100".parse().expect("valid"),
@@ -63,7 +63,7 @@ pub(crate) struct Stage {
     pub(crate) tasks: Tasks,
 }
 
-/// A worker on the stage.
+/// A running worker of a [`Stage`].
 pub(crate) struct Running {
     stop: CancellationToken,
     ended: oneshot::Receiver<Result<Ended, Error>>,
@@ -97,7 +97,7 @@ impl Stage {
         let topology: Topology = serde_json::from_value(topology).expect("a topology");
         let table =
             TaskTable::number(topology.components.iter().map(|(id, one)| (id.clone(), one.parallelism)));
-        // Held until all are found, so that no port is found twice.
+        // All ports stay bound until the last is found, so that no port is found twice.
         let ports: Vec<TcpListener> =
             (0..n_workers).map(|_| TcpListener::bind("0.0.0.0:0").expect("a free port")).collect();
         let mut assignment = Assignment::default();
@@ -116,7 +116,7 @@ impl Stage {
         stage
     }
 
-    /// Three words in each of 200 sentences: a spout, two tasks that split, two that count.
+    /// 200 sentences of three words each: one spout task, two tasks that split, two that count.
     pub(crate) async fn of_words(n_workers: usize) -> Self {
         let shuffle = json!({ "type": "shuffle" });
         let mut split = bolt(&["python3", "split.py"], 2, "sentences", shuffle);
@@ -162,7 +162,7 @@ impl Stage {
         fs::write(self.options.code.join("resources").join(name), text).expect("written");
     }
 
-    /// Starts every assigned worker.
+    /// Starts all assigned workers.
     pub(crate) fn start(&self) -> Vec<Running> {
         let start = |(n, slot): (usize, &Slot)| {
             let mut options = self.options.clone();
@@ -170,24 +170,24 @@ impl Stage {
             options.worker = format!("w{n}").parse().expect("valid");
             options.dir = self.dir.path().join(format!("w{n}"));
             fs::create_dir_all(options.dir.join("pids")).expect("created");
-            let (stop, (tell, ended)) = (CancellationToken::new(), oneshot::channel());
+            let (stop, (send, ended)) = (CancellationToken::new(), oneshot::channel());
             let worker = run(options, self.server.connect(), self.clock.clone(), stop.clone());
             self.tasks.start("worker", OnExit::Ignore, async {
-                // Fails when the test is over already.
-                let _over = tell.send(Box::pin(worker).await);
+                // Fails if the test has ended already.
+                let _over = send.send(Box::pin(worker).await);
             });
             Running { stop, ended }
         };
         self.assignment.workers.keys().enumerate().map(start).collect()
     }
 
-    async fn beats(&self) -> BTreeMap<TaskId, TaskHeartbeat> {
+    async fn heartbeats(&self) -> BTreeMap<TaskId, TaskHeartbeat> {
         self.store.task_heartbeats(&self.options.topology).await.expect("the tree answers")
     }
 
-    /// The counts of all tasks of a component together.
+    /// Returns the sum of the counts of all tasks of a component.
     async fn counts(&self, component: &str) -> TaskCounts {
-        let (component, beats) = (id(component), self.beats().await);
+        let (component, beats) = (id(component), self.heartbeats().await);
         let mut total = TaskCounts::default();
         for task in self.table.0[&component].iter() {
             total += beats.get(&task).map(|beat| beat.counts).unwrap_or_default();
@@ -205,13 +205,13 @@ impl Stage {
 
     async fn status_becomes(&self, task: TaskId, status: TaskStatus) {
         wait_until(&format!("task {task} is {status:?}"), PATIENCE, || async {
-            let beat = self.beats().await.get(&task).map(|beat| beat.status);
+            let beat = self.heartbeats().await.get(&task).map(|beat| beat.status);
             if beat == Some(status) { Ok(()) } else { Err(format!("{beat:?}")) }
         })
         .await;
     }
 
-    /// The last error of a component, once its message holds `part`.
+    /// Waits until the last error of a component contains `part`, and returns the error.
     pub(crate) async fn error(&self, component: &str, part: &str) -> stormkeeper_model::error::TaskError {
         wait_until(&format!("{component} has an error with {part:?}"), PATIENCE, || async {
             let errors = self.store.last_errors(&self.options.topology).await.map_err(|e| e.to_string())?;
@@ -221,7 +221,7 @@ impl Stage {
         .await
     }
 
-    /// The lines that components wrote to a file in their directory, once there are `n`.
+    /// Waits until a file in the components' directory has `n` lines, and returns its lines.
     pub(crate) async fn lines(&self, name: &str, n: usize) -> Vec<String> {
         let path = self.options.code.join("resources").join(name);
         wait_until(&format!("{name} has {n} lines"), PATIENCE, || async {
@@ -301,7 +301,7 @@ class Count(BasicBolt):
 Count().run()
 "#;
 
-/// Runs the sentences through `n_workers` and checks every count.
+/// Sends the sentences through `n_workers` and checks all counts.
 async fn words_are_counted_exactly(n_workers: usize) {
     let stage = Stage::of_words(n_workers).await;
     let workers = stage.start();
@@ -330,10 +330,10 @@ async fn words_are_counted_exactly(n_workers: usize) {
     for worker in workers {
         worker.stop().await;
     }
-    assert_eq!(stage.beats().await, BTreeMap::new(), "beats go with their worker");
+    assert_eq!(stage.heartbeats().await, BTreeMap::new(), "heartbeats are removed with their worker");
     for n in 0..n_workers {
         let pids = fs::read_dir(stage.dir.path().join(format!("w{n}/pids"))).expect("readable").count();
-        assert_eq!(pids, 0, "pid files go with their child");
+        assert_eq!(pids, 0, "pid files are removed with their child");
     }
 }
 
@@ -348,7 +348,7 @@ async fn words_are_counted_across_two_workers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_child_that_fails_is_reported_and_the_others_go_on() {
+async fn failed_child_is_reported_and_other_tasks_continue() {
     let all = || json!({ "type": "all" });
     let silent = r#"read hello; printf '{"pid":1}\nend\n'; exec sleep 1000"#;
     let mut components = json!({
@@ -377,19 +377,20 @@ async fn a_child_that_fails_is_reported_and_the_others_go_on() {
     );
     let workers = stage.start();
     let error = stage.error("garbage", "what is this").await;
-    assert!(error.message.starts_with("task 2 of garbage: it printed what is no message"), "{error:?}");
+    let expected = "task 2 of garbage: stdout contains a line that is not a multilang message";
+    assert!(error.message.starts_with(expected), "{error:?}");
     let error = stage.error("leaver", "exit status: 3").await;
     assert_eq!(error.stack, "oh no");
-    stage.error("silent", "it was silent for 200ms").await;
+    stage.error("silent", "no message for 200ms").await;
     stage.error("missing", "cannot start [\"no-such-program\"]").await;
-    // The spout begins although some tasks never come up, and the fine bolt works.
+    // The spout starts although some tasks never come up, and the fine bolt works.
     wait_until("the fine bolt acks", PATIENCE, || async {
         let counts = stage.counts("fine").await;
         if counts.acked > 0 { Ok(()) } else { Err(format!("{counts:?}")) }
     })
     .await;
-    stage.error("liar", "it sent \"ack\" for tuple").await;
-    wait_until("tuples that the liar had are counted as failed", PATIENCE, || async {
+    stage.error("liar", "sent \"ack\" for tuple").await;
+    wait_until("the liar's in-flight tuples are counted as failed", PATIENCE, || async {
         let counts = stage.counts("liar").await;
         if counts.failed > 0 { Ok(()) } else { Err(format!("{counts:?}")) }
     })
@@ -400,7 +401,7 @@ async fn a_child_that_fails_is_reported_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ticks_come_and_direct_emits_arrive_where_they_are_sent() {
+async fn ticks_and_direct_emits_reach_their_tasks() {
     let mut receiver = bolt(&["python3", "receiver.py"], 3, "chooser", json!({ "type": "direct" }));
     receiver["settings"] = json!({ "topology.tick.tuple.freq.secs": 0.05 });
     let mut chooser = spout(&["python3", "chooser.py"], &["task"]);
@@ -451,8 +452,8 @@ Receiver().run()
     }
 }
 
-/// A spout that writes down what it is told and emits without end.
-const DIARY: &str = r#"
+/// A spout that records the commands it receives and emits without end.
+const COMMAND_LOG: &str = r#"
 from stormkeeper import Spout
 class Diary(Spout):
     def note(self, text):
@@ -469,21 +470,21 @@ class Diary(Spout):
 Diary().run()
 "#;
 
-/// Waits for `n` more beats of a worker.
-async fn after_beats(heartbeat: &Path, n: u64) {
+/// Waits for `n` more heartbeats of a worker.
+async fn after_heartbeats(heartbeat: &Path, n: u64) {
     let read = || -> Option<u64> { fs::read_to_string(heartbeat).ok()?.split(' ').next()?.parse().ok() };
     let before = read().expect("a heartbeat");
-    wait_until("the worker goes on", PATIENCE, || async move {
-        read().filter(|beat| *beat >= before + n).ok_or("it stands still".to_owned())
+    wait_until("the worker continues", PATIENCE, || async move {
+        read().filter(|beat| *beat >= before + n).ok_or("it has stopped".to_owned())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_status_starts_and_stops_the_spouts_and_the_assignment_the_worker() {
+async fn status_controls_the_spouts_and_the_assignment_ends_the_worker() {
     let components = json!({ "diary": spout(&["python3", "diary.py"], &["n"]) });
     let stage = Stage::new(json!({}), components, 1).await;
-    stage.write_resource("diary.py", DIARY);
+    stage.write_resource("diary.py", COMMAND_LOG);
     let mut workers = stage.start();
     let heartbeat = stage.dir.path().join("w0/heartbeat");
     stage.status_becomes(TaskId(1), TaskStatus::Running).await;
@@ -491,20 +492,20 @@ async fn the_status_starts_and_stops_the_spouts_and_the_assignment_the_worker() 
     stage.set_status(TopologyStatus::Inactive).await;
     stage.status_becomes(TaskId(1), TaskStatus::Inactive).await;
     assert_eq!(stage.lines("diary", 2).await, ["activate", "deactivate"]);
-    after_beats(&heartbeat, 5).await;
+    after_heartbeats(&heartbeat, 5).await;
     let still = stage.counts("diary").await;
-    after_beats(&heartbeat, 10).await;
-    assert_eq!(stage.counts("diary").await, still, "an inactive spout is not asked");
+    after_heartbeats(&heartbeat, 10).await;
+    assert_eq!(stage.counts("diary").await, still, "an inactive spout is not called");
 
     stage.set_status(TopologyStatus::Active).await;
     stage.lines("diary", 3).await;
-    // A tree that is away, and a record that cannot be read, change nothing.
+    // An unavailable tree and an unreadable record change nothing.
     stage.set(&layout::assignment(&stage.options.topology), b"by hand".to_vec()).await;
     stage.server.set_online(false);
-    after_beats(&heartbeat, 10).await;
+    after_heartbeats(&heartbeat, 10).await;
     stage.server.set_online(true);
     let before = stage.counts("diary").await;
-    wait_until("the spout goes on", PATIENCE, || async {
+    wait_until("the spout continues", PATIENCE, || async {
         let counts = stage.counts("diary").await;
         if counts.emitted > before.emitted { Ok(()) } else { Err(format!("{counts:?}")) }
     })
@@ -516,11 +517,11 @@ async fn the_status_starts_and_stops_the_spouts_and_the_assignment_the_worker() 
     stage.set(&layout::assignment(&stage.options.topology), data).await;
     assert_eq!(workers.remove(0).ended().await, Ended::Unassigned);
     assert_eq!(stage.lines("diary", 5).await[2..], ["activate", "deactivate", "cleanup"]);
-    assert_eq!(stage.beats().await, BTreeMap::new());
+    assert_eq!(stage.heartbeats().await, BTreeMap::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_without_assignment_or_code_does_not_start() {
+async fn worker_without_assignment_or_topology_file_does_not_start() {
     let components = json!({ "diary": spout(&["python3", "diary.py"], &["n"]) });
     let stage = Stage::new(json!({}), components, 1).await;
     let mut options = stage.options.clone();

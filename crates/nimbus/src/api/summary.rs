@@ -258,7 +258,8 @@ pub(super) fn topology(
 
 fn workers(assignment: &Assignment, heartbeats: &BTreeMap<TaskId, TaskHeartbeat>) -> Vec<WorkerSummary> {
     let summary = |(slot, worker): (&Slot, &AssignedWorker)| {
-        let alive: Vec<&TaskHeartbeat> = worker.tasks.iter().filter_map(|task| heartbeats.get(&task)).collect();
+        let alive: Vec<&TaskHeartbeat> =
+            worker.tasks.iter().filter_map(|task| heartbeats.get(&task)).collect();
         WorkerSummary {
             supervisor_id: slot.supervisor.clone(),
             host: worker.host.clone(),

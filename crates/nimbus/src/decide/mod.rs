@@ -15,9 +15,9 @@
 //! - A decision on the state that a plan has produced gives an empty plan.
 
 mod draft;
-mod supervisor_assignments;
 mod placement;
 mod removal;
+mod supervisor_assignments;
 #[cfg(test)]
 mod tests;
 

@@ -81,8 +81,10 @@ fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: Option<&Stored<Top
         return unassign(draft, id, Some(assignment.version), supervisors, reason);
     }
     if view.is_unreadable(&layout::assignment(id)) {
-        let affected =
-            view.supervisor_assignments.iter().filter(|(_, supervisor_assignments)| supervisor_assignments.value.topologies.contains_key(id));
+        let affected = view
+            .supervisor_assignments
+            .iter()
+            .filter(|(_, supervisor_assignments)| supervisor_assignments.value.topologies.contains_key(id));
         let supervisors = affected.map(|(supervisor, _)| supervisor.clone()).collect();
         return unassign(draft, id, None, supervisors, reason);
     }

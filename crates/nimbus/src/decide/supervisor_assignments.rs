@@ -27,7 +27,12 @@ impl SupervisorAssignmentsTable {
         let mut entries: BTreeMap<_, _> = view
             .supervisor_assignments
             .iter()
-            .map(|(id, supervisor_assignments)| (id.clone(), (RecordState::At(supervisor_assignments.version), supervisor_assignments.value.clone())))
+            .map(|(id, supervisor_assignments)| {
+                (
+                    id.clone(),
+                    (RecordState::At(supervisor_assignments.version), supervisor_assignments.value.clone()),
+                )
+            })
             .collect();
         let unreadable: BTreeSet<SupervisorId> = (view.unreadable.keys())
             .filter(|path| path.parent() == Some(layout::supervisor_assignments_root()))
@@ -59,16 +64,19 @@ impl SupervisorAssignmentsTable {
             return Err(supervisor.clone());
         }
         let entry = self.entries.get(supervisor);
-        let (before, mut supervisor_assignments) = entry
-            .map_or((RecordState::Absent, SupervisorAssignments::default()), |(before, supervisor_assignments)| {
-                (*before, supervisor_assignments.clone())
-            });
+        let (before, mut supervisor_assignments) = entry.map_or(
+            (RecordState::Absent, SupervisorAssignments::default()),
+            |(before, supervisor_assignments)| (*before, supervisor_assignments.clone()),
+        );
         let had = match version {
             Some(version) => supervisor_assignments.topologies.insert(id.clone(), version),
             None => supervisor_assignments.topologies.remove(id),
         };
-        let change =
-            SupervisorAssignmentsChange { supervisor: supervisor.clone(), before, after: Some(supervisor_assignments) };
+        let change = SupervisorAssignmentsChange {
+            supervisor: supervisor.clone(),
+            before,
+            after: Some(supervisor_assignments),
+        };
         Ok((had != version).then_some(change))
     }
 

@@ -1,9 +1,9 @@
-//! What is measured: the topology's settings, and over them what operators changed.
+//! Effective metric settings: the topology's settings, overridden by operators' changes.
 
 use stormkeeper_metrics::Control;
 use stormkeeper_model::metric_control::MetricControl;
 
-/// The switches of a topology with these settings and these changes. A change wins over a
+/// Returns the topology's `settings` with the operators' `changes` applied. A change wins over a
 /// setting; enabled wins over disabled.
 pub(crate) fn with_changes(settings: &Control, changes: Option<&MetricControl>) -> Control {
     let mut control = settings.clone();
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_wins_over_a_setting() {
+    fn change_overrides_setting() {
         let words = |word: &str| vec![word.to_owned()];
         let settings = Control { enabled: ["EmitTime".to_owned()].into(), ..Control::default() };
         let changes = MetricControl {

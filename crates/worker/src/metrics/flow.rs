@@ -1,5 +1,5 @@
-//! What the loops of two tasks measure of each tuple, for `benches/tuples.rs`: the same calls in
-//! the same order, without components.
+//! Metric calls of two task loops for each tuple, for `benches/tuples.rs`: the same calls in the
+//! same order, without components.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -9,18 +9,18 @@ use stormkeeper_metrics::Control;
 use stormkeeper_model::{ComponentId, TaskId, Timestamp, clock::Clock, topology::Settings};
 use stormkeeper_stream::{Origin, Tuple, Value};
 
-/// The measuring of a worker.
+/// Metrics of a worker.
 #[derive(Debug)]
 pub struct Measuring(Metrics);
 
-/// That of a task that emits.
+/// Metrics of a task that emits.
 #[derive(Debug)]
 pub struct Emitting {
     metrics: TaskMetrics,
     clock: Clock,
 }
 
-/// That of a task that receives.
+/// Metrics of a task that receives.
 #[derive(Debug)]
 pub struct Receiving {
     metrics: TaskMetrics,
@@ -28,10 +28,10 @@ pub struct Receiving {
 }
 
 impl Measuring {
-    /// As a worker begins it, with its files in `dir`.
+    /// Starts the metrics as a worker does, with its files in `dir`.
     ///
     /// # Errors
-    /// When `dir` cannot be written to.
+    /// I/O error if `dir` is not writable.
     pub fn start(me: &Identity, dir: PathBuf) -> io::Result<Self> {
         let options = Options {
             topology: me.topology.clone(),
@@ -51,12 +51,12 @@ impl Measuring {
         Metrics::start(&options, Control::default(), &Clock::new()).map(Self)
     }
 
-    /// Of a task that emits; one that measures nothing without a worker's measuring.
+    /// Returns the metrics of a task that emits; disabled if `on` is `None`.
     pub fn emitting(on: Option<&Self>, component: ComponentId, task: TaskId) -> Emitting {
         Emitting { metrics: Self::task(on, component, task), clock: Clock::new() }
     }
 
-    /// Of a task that receives; one that measures nothing without a worker's measuring.
+    /// Returns the metrics of a task that receives; disabled if `on` is `None`.
     pub fn receiving(on: Option<&Self>, component: ComponentId, task: TaskId) -> Receiving {
         Receiving { metrics: Self::task(on, component, task), clock: Clock::new() }
     }
@@ -67,7 +67,7 @@ impl Measuring {
 }
 
 impl Emitting {
-    /// A tuple for one receiver, and that it went there.
+    /// Records the emit of a tuple to one receiver, and returns the tuple.
     #[inline]
     pub fn emit(&mut self, origin: &Arc<Origin>, values: Vec<Value>) -> Tuple {
         let stream = self.metrics.emitted(&origin.stream);
@@ -76,25 +76,25 @@ impl Emitting {
         Tuple::new(Arc::clone(origin), values).at(now)
     }
 
-    /// The end of a batch of messages.
+    /// Ends a batch of messages.
     pub fn settle(&mut self) {
         self.metrics.settle();
     }
 }
 
 impl Receiving {
-    /// Tuples are taken, handed to the component and acked.
+    /// Records that `tuples` were received, passed to the component and acked.
     pub fn take(&mut self, tuples: &[Tuple]) {
         let now = self.clock.monotonic();
         if self.metrics.is_on() {
-            self.metrics.took_batch(now);
+            self.metrics.batch_received(now);
         }
         for tuple in tuples {
             let source = self.metrics.executed(tuple, now);
             self.metrics.acked(source, now, now);
         }
         if self.metrics.is_on() {
-            self.metrics.bolt_heard(self.clock.monotonic());
+            self.metrics.bolt_messages_handled(self.clock.monotonic());
         }
         self.metrics.settle();
     }

@@ -1,4 +1,4 @@
-//! What the process of a worker and its components use, read before a report.
+//! Resource usage of the worker process and its components, read before a report.
 
 use std::sync::Mutex;
 
@@ -9,7 +9,7 @@ use stormkeeper_metrics::{builtin, instrument::Gauge};
 use stormkeeper_model::clock::Monotonic;
 use stormkeeper_runtime::usage::{self, Tree};
 
-/// The gauges of one worker.
+/// Usage gauges of one worker.
 #[derive(Debug)]
 pub(super) struct WorkerGauges {
     metrics: Metrics,
@@ -36,12 +36,12 @@ impl WorkerGauges {
         gauges
     }
 
-    /// Reads them. Blocks for some milliseconds.
+    /// Reads the usage and sets the gauges. Blocks for some milliseconds.
     pub(super) fn read(&self) {
         let now = self.metrics.clock().monotonic();
         let tree = match usage::of_tree(std::process::id()) {
             Ok(tree) => tree,
-            Err(error) => return debug!(%error, "what this worker uses is not known"),
+            Err(error) => return debug!(%error, "cannot read the resource usage of this worker"),
         };
         self.memory.set(tree.all.resident_bytes as f64);
         self.threads.set(tree.own.n_threads as f64);
@@ -49,7 +49,7 @@ impl WorkerGauges {
         let before = self.before.lock().expect("no one panics while reading gauges").replace((now, tree));
         if let Some((then, before)) = before {
             let passed = now.since(then).as_secs_f64();
-            // Less than before: a component's children ended and nobody waited for them.
+            // The total can decrease: a component's children exited and were not waited for.
             let worked = tree.all.cpu.saturating_sub(before.all.cpu).as_secs_f64();
             if passed > 0.0 {
                 self.cpu.set(100.0 * worked / passed);

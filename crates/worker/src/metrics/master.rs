@@ -1,8 +1,8 @@
-//! The topology master: takes in the reports of all workers and brings them to the leader.
+//! Topology master: receives the metric reports of all workers and sends them to the leader.
 //!
-//! It is the worker that runs the task with the lowest number. Nothing tells it so but the
-//! assignment, and nothing depends on there being only one: reports are stored once, whoever
-//! brings them.
+//! The master is the worker that runs the task with the lowest number. Only the assignment
+//! determines the master, and correctness does not depend on there being only one: a report is
+//! stored once, whichever master sends it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::report::{End, Reply, Report};
+use super::report::{Duplex, MasterReply, WorkerMessage};
 use stormkeeper_metric_shipping::{
     ingest_client::IngestClient,
     sender::{Enqueued, FlushOutcome, ReportSender, flush},
@@ -28,117 +28,118 @@ use stormkeeper_model::{
 };
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
-/// How long a minute's reports wait for those of workers that are late: a moment longer than
-/// reports take, so that a whole minute is mostly one batch.
-const WATERMARK: Duration = Duration::from_secs(3);
+/// Time that a minute's reports wait for the reports of late workers: a little longer than
+/// reporting takes, so that a whole minute is mostly one metric batch.
+const LATE_REPORT_WAIT: Duration = Duration::from_secs(3);
 
-/// After so long without news, stored reports are sent again to hear whether they are safe now.
-const NEWS_PATIENCE: Duration = Duration::from_secs(90);
+/// Time without a reply about commits after which stored reports are sent again, to learn whether
+/// they are committed.
+const COMMIT_RECHECK: Duration = Duration::from_secs(90);
 
-/// Between two tries while the leader takes nothing.
+/// Delays between attempts while the leader accepts no batch.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
-/// Reports that wait for the master. A worker sends one and waits, so these are for the moment at
-/// which a thousand workers come at once; more wait in their connections.
-const REPORTS: usize = 64;
+/// Limit of messages queued for the master. A worker sends one report and waits, so the limit
+/// matters only when a thousand workers report at once; the rest wait in their connections.
+const QUEUED_MAX: usize = 64;
 
-/// The most conversations: more workers than any topology has.
-const CONVERSATIONS_MAX: usize = 4096;
+/// Limit of connections: more than the workers of any topology.
+const CONNECTIONS_MAX: usize = 4096;
 
-/// The slot of the worker that is topology master.
+/// Returns the slot of the worker that is the topology master.
 pub(crate) fn of(assignment: &Assignment) -> Option<&Slot> {
     let workers = assignment.workers.iter();
     let lowest = workers.filter_map(|(slot, worker)| Some((worker.tasks.iter().next()?, slot)));
     lowest.min().map(|(_, slot)| slot)
 }
 
-/// The way to a master in this process. Clones lead to the same one.
+/// Handle of a master in this process. Clones share the master.
 #[derive(Debug, Clone)]
-pub(crate) struct Door {
-    come: mpsc::Sender<End<Reply, Report>>,
+pub(crate) struct MasterHandle {
+    connect: mpsc::Sender<Duplex<MasterReply, WorkerMessage>>,
 }
 
-impl Door {
-    /// Begins a conversation; gives the end back when there is no master any more, or too many
-    /// wait.
-    pub(crate) fn enter(&self, end: End<Reply, Report>) -> bool {
-        self.come.try_send(end).is_ok()
+impl MasterHandle {
+    /// Connects `end` to the master. Returns false if the master has ended, or if too many
+    /// connections wait.
+    pub(crate) fn connect(&self, end: Duplex<MasterReply, WorkerMessage>) -> bool {
+        self.connect.try_send(end).is_ok()
     }
 }
 
-/// What was said in which conversation.
-type Said = (u64, Report);
+/// Message with the number of its connection.
+type TaggedMessage = (u64, WorkerMessage);
 
-/// Brings the reports of a topology to the leader.
+/// Sends the metric reports of a topology to the leader.
 #[derive(Debug)]
-pub(crate) struct Master {
+pub(crate) struct TopologyMaster {
     topology: TopologyId,
     delivery: ReportSender,
     client: IngestClient,
     clock: Clock,
     n_workers: watch::Receiver<usize>,
-    comers: mpsc::Receiver<End<Reply, Report>>,
-    reports: (mpsc::Sender<Said>, mpsc::Receiver<Said>),
-    conversations: BTreeMap<u64, Conversation>,
-    next_conversation: u64,
-    delivered: BTreeSet<WorkerId>,
+    new_connections: mpsc::Receiver<Duplex<MasterReply, WorkerMessage>>,
+    messages: (mpsc::Sender<TaggedMessage>, mpsc::Receiver<TaggedMessage>),
+    connections: BTreeMap<u64, WorkerConnection>,
+    next_connection: u64,
+    reported: BTreeSet<WorkerId>,
     due: Option<Instant>,
     backoff: Backoff,
     tasks: Tasks,
 }
 
 #[derive(Debug)]
-struct Conversation {
-    send: mpsc::Sender<Reply>,
+struct WorkerConnection {
+    send: mpsc::Sender<MasterReply>,
     worker: Option<WorkerId>,
 }
 
-impl Master {
-    /// A master of a topology whose assignment has `n_workers`; it listens at the door.
+impl TopologyMaster {
+    /// Creates the master of a topology whose assignment has `n_workers`, and a handle of it.
     pub(crate) fn new(
         topology: TopologyId,
         client: IngestClient,
         clock: Clock,
         n_workers: watch::Receiver<usize>,
         tasks: Tasks,
-    ) -> (Self, Door) {
-        let (come, comers) = mpsc::channel(REPORTS);
+    ) -> (Self, MasterHandle) {
+        let (connect, new_connections) = mpsc::channel(QUEUED_MAX);
         let master = Self {
             delivery: ReportSender::new(topology.clone()),
             topology,
             client,
             clock,
             n_workers,
-            comers,
-            reports: mpsc::channel(REPORTS),
-            conversations: BTreeMap::new(),
-            next_conversation: 0,
-            delivered: BTreeSet::new(),
+            new_connections,
+            messages: mpsc::channel(QUEUED_MAX),
+            connections: BTreeMap::new(),
+            next_connection: 0,
+            reported: BTreeSet::new(),
             due: None,
             backoff: Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new())
                 .expect("the constants are in order and above zero"),
             tasks,
         };
-        (master, Door { come })
+        (master, MasterHandle { connect })
     }
 
-    /// Runs until it is dropped. What it has not brought to the leader is still on the disks of
-    /// the workers, who flush it to the next one.
+    /// Runs until it is dropped. Reports that it has not sent to the leader are still in the
+    /// workers' spools, and the workers send them to the next master.
     pub(crate) async fn run(mut self) {
-        info!(topology = %self.topology, "this worker is the topology master of metrics");
-        let mut news = tokio::time::interval(NEWS_PATIENCE / 3);
-        news.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut asked: Option<Monotonic> = None;
+        info!(topology = %self.topology, "this worker is the topology master for metrics");
+        let mut recheck = tokio::time::interval(COMMIT_RECHECK / 3);
+        recheck.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last_check: Option<Monotonic> = None;
         loop {
             let due = self.due;
             tokio::select! {
-                // Cancel-safe: nothing is taken unless it is returned; the rest only waits.
-                Some(end) = self.comers.recv() => self.welcome(end),
-                Some((conversation, report)) = self.reports.1.recv() => self.take(conversation, report),
+                // Cancel-safe: no message is taken unless the call returns; the rest only waits.
+                Some(end) = self.new_connections.recv() => self.accept(end),
+                Some((connection, report)) = self.messages.1.recv() => self.handle_message(connection, report),
                 () = until(due) => self.flush().await,
-                _ = news.tick() => {
-                    if let Some(since) = asked.replace(self.clock.monotonic()) {
+                _ = recheck.tick() => {
+                    if let Some(since) = last_check.replace(self.clock.monotonic()) {
                         self.delivery.resend_stored(since);
                         if self.due.is_none() && !self.delivery.is_empty() {
                             self.due = Some(Instant::now());
@@ -149,18 +150,18 @@ impl Master {
         }
     }
 
-    fn welcome(&mut self, end: End<Reply, Report>) {
-        self.conversations.retain(|_, conversation| !conversation.send.is_closed());
-        if self.conversations.len() >= CONVERSATIONS_MAX {
-            warn!(topology = %self.topology, "too many workers report at once; one is sent away");
+    fn accept(&mut self, end: Duplex<MasterReply, WorkerMessage>) {
+        self.connections.retain(|_, connection| !connection.send.is_closed());
+        if self.connections.len() >= CONNECTIONS_MAX {
+            warn!(topology = %self.topology, limit = CONNECTIONS_MAX, "too many workers report metrics at once; closing a connection, its worker retries");
             return;
         }
-        let number = self.next_conversation;
-        self.next_conversation += 1;
-        self.conversations.insert(number, Conversation { send: end.send, worker: None });
-        let (reports, mut heard) = (self.reports.0.clone(), end.heard);
-        self.tasks.start("reports of a worker", OnExit::Ignore, async move {
-            while let Some(report) = heard.recv().await {
+        let number = self.next_connection;
+        self.next_connection += 1;
+        self.connections.insert(number, WorkerConnection { send: end.send, worker: None });
+        let (reports, mut receive) = (self.messages.0.clone(), end.receive);
+        self.tasks.start("metric reports of a worker", OnExit::Ignore, async move {
+            while let Some(report) = receive.recv().await {
                 if reports.send((number, report)).await.is_err() {
                     return;
                 }
@@ -168,60 +169,62 @@ impl Master {
         });
     }
 
-    fn take(&mut self, conversation: u64, report: Report) {
+    fn handle_message(&mut self, connection: u64, report: WorkerMessage) {
         match report {
-            Report::Names { worker, names } => self.delivery.learn(&worker, &names),
-            Report::Spooled(spooled) => {
+            WorkerMessage::Names { worker, names } => self.delivery.learn(&worker, &names),
+            WorkerMessage::Spooled(spooled) => {
                 if spooled.report.topology != self.topology {
-                    self.conversations.remove(&conversation);
+                    self.connections.remove(&connection);
                     return;
                 }
                 let (worker, last) = (spooled.report.worker.clone(), spooled.report.number);
                 let reply = match self.delivery.add(spooled) {
-                    Enqueued::Queued => Reply::SpoolLock(last),
-                    Enqueued::Committed => Reply::Safe(last),
-                    Enqueued::UnknownNames(ids) => Reply::Nameless(ids),
-                    Enqueued::Full => Reply::Full,
+                    Enqueued::Queued => MasterReply::SpoolLock(last),
+                    Enqueued::Committed => MasterReply::Safe(last),
+                    Enqueued::UnknownNames(ids) => MasterReply::Nameless(ids),
+                    Enqueued::Full => MasterReply::Full,
                 };
-                if reply == Reply::SpoolLock(last) {
-                    self.expect(&worker);
+                if reply == MasterReply::SpoolLock(last) {
+                    self.schedule_flush(&worker);
                 }
-                let Some(conversation) = self.conversations.get_mut(&conversation) else { return };
-                conversation.worker = Some(worker);
-                // A worker that does not listen hears it when it sends the cut again.
-                let _deaf = conversation.send.try_send(reply);
+                let Some(connection) = self.connections.get_mut(&connection) else { return };
+                connection.worker = Some(worker);
+                // If the worker's queue is full, the worker receives the reply when it sends the
+                // report again.
+                let _full = connection.send.try_send(reply);
             }
         }
     }
 
-    /// Contributions are due when all workers have reported, or soon after the first.
-    fn expect(&mut self, worker: &WorkerId) {
-        self.delivered.insert(worker.clone());
+    /// Schedules the next flush: now if all workers have reported, else soon after the first report.
+    fn schedule_flush(&mut self, worker: &WorkerId) {
+        self.reported.insert(worker.clone());
         let now = Instant::now();
-        if self.delivered.len() >= *self.n_workers.borrow() {
+        if self.reported.len() >= *self.n_workers.borrow() {
             self.due = Some(now);
         } else if self.due.is_none() {
-            self.due = Some(now + WATERMARK);
+            self.due = Some(now + LATE_REPORT_WAIT);
         }
     }
 
-    /// Brings what there is to the leader. What goes wrong is tried again later.
+    /// Sends all queued reports to the leader; schedules a retry if some remain.
     async fn flush(&mut self) {
-        self.delivered.clear();
+        self.reported.clear();
         self.due = None;
         match flush(&mut self.delivery, &self.client, &self.clock).await {
             FlushOutcome::Complete => self.backoff.reset(),
             FlushOutcome::Incomplete(reason) => {
                 let delay = self.backoff.next_delay();
-                info!(topology = %self.topology, reason, ?delay, "metrics are not with the leader yet; trying again");
+                info!(topology = %self.topology, reason, ?delay, "metric reports are not committed yet; trying again");
                 self.due = Some(Instant::now() + delay);
             }
         }
         for (worker, last) in self.delivery.take_committed() {
-            let its = self.conversations.values().filter(|one| one.worker.as_ref() == Some(&worker));
-            for conversation in its {
-                // One that is not heard is told again by the answer to a repeated cut.
-                let _deaf = conversation.send.try_send(Reply::Safe(last));
+            let of_worker = self.connections.values().filter(|one| one.worker.as_ref() == Some(&worker));
+            for connection in of_worker {
+                // If the queue is full, the worker learns of the commit from the reply to its
+                // next report.
+                let _full = connection.send.try_send(MasterReply::Safe(last));
             }
         }
     }
@@ -251,7 +254,7 @@ mod tests {
     use stormkeeper_runtime::test_support::wait_until;
 
     #[tokio::test]
-    async fn a_master_does_not_wait_for_ever_and_says_what_is_safe() {
+    async fn master_flushes_without_a_silent_worker_and_reports_commits() {
         let tree: Arc<dyn Tree> = MemoryTree::new().connect();
         let leader = TestLeader::start(Arc::clone(&tree)).await;
         leader.has().is_busy = true;
@@ -262,40 +265,44 @@ mod tests {
         };
         let (own, foreign) = (launch("t-1-100"), launch("other-1-1"));
         let client = IngestClient::new(Store::new(tree)).expect("made");
-        // There is another worker, of which nothing is heard.
+        // The second worker never reports.
         let (_workers, n_workers) = watch::channel(2);
         let tasks = Tasks::default();
-        let (master, door) =
-            Master::new(own.topology.clone(), client, Clock::new(), n_workers, tasks.child());
+        let (master, handle) =
+            TopologyMaster::new(own.topology.clone(), client, Clock::new(), n_workers, tasks.child());
         tasks.start("master", OnExit::Ignore, master.run());
 
-        let (mut stranger, end) = report::pair();
-        assert!(door.enter(end));
-        stranger.send.send(Report::Spooled(spooled(&foreign, 1))).await.expect("heard");
-        assert_eq!(stranger.heard.recv().await, None, "it is sent away");
+        let (mut foreign_worker, end) = report::pair();
+        assert!(handle.connect(end));
+        foreign_worker
+            .send
+            .send(WorkerMessage::Spooled(spooled(&foreign, 1)))
+            .await
+            .expect("the connection is open");
+        assert_eq!(foreign_worker.receive.recv().await, None, "its connection is closed");
 
         let (mut worker, end) = report::pair();
-        assert!(door.enter(end));
-        worker.send.send(Report::Spooled(spooled(&own, 1))).await.expect("heard");
-        assert_eq!(worker.heard.recv().await, Some(Reply::Nameless(vec![emitted().0])));
-        let names = Report::Names { worker: own.worker.clone(), names: vec![emitted()] };
-        worker.send.send(names).await.expect("heard");
-        worker.send.send(Report::Spooled(spooled(&own, 1))).await.expect("heard");
-        assert_eq!(worker.heard.recv().await, Some(Reply::SpoolLock(1)));
-        wait_until("the leader was asked in vain", 10 * WATERMARK, || async {
+        assert!(handle.connect(end));
+        worker.send.send(WorkerMessage::Spooled(spooled(&own, 1))).await.expect("the connection is open");
+        assert_eq!(worker.receive.recv().await, Some(MasterReply::Nameless(vec![emitted().0])));
+        let names = WorkerMessage::Names { worker: own.worker.clone(), names: vec![emitted()] };
+        worker.send.send(names).await.expect("the connection is open");
+        worker.send.send(WorkerMessage::Spooled(spooled(&own, 1))).await.expect("the connection is open");
+        assert_eq!(worker.receive.recv().await, Some(MasterReply::SpoolLock(1)));
+        wait_until("the busy leader rejected a request", 10 * LATE_REPORT_WAIT, || async {
             let n = leader.has().n_deferred;
             if n > 0 { Ok(()) } else { Err(n.to_string()) }
         })
         .await;
         leader.has().is_busy = false;
-        // Tried again soon, not when there is no news for a while.
-        let safe = tokio::time::timeout(NEWS_PATIENCE / 6, worker.heard.recv()).await.expect("in time");
-        assert_eq!(safe, Some(Reply::Safe(1)));
+        // The retry comes soon, before the recheck of uncommitted reports.
+        let safe = tokio::time::timeout(COMMIT_RECHECK / 6, worker.receive.recv()).await.expect("in time");
+        assert_eq!(safe, Some(MasterReply::Safe(1)));
         assert_eq!(leader.has().totals()[0], 5);
     }
 
     #[test]
-    fn the_worker_with_the_lowest_task_is_the_master() {
+    fn worker_with_the_lowest_task_is_the_master() {
         let mut assignment = Assignment::default();
         assert_eq!(of(&assignment), None);
         let slot = |port| Slot { supervisor: "s".parse().expect("valid"), port: Port(port) };

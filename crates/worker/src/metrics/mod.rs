@@ -1,19 +1,20 @@
-//! Measuring, and getting what was measured to the leader.
+//! Metrics of a worker, and their way to the leader.
 //!
 //! ```text
-//!  task loop ─ instruments ─▶ registry ─ cut ─▶ files ─ reporter ══ TCP ══▶ topology master ─ HTTP ─▶ leader
-//!      └────── counters' file (see `rpc::reports`)    ◀── safe ──────────────────────┘ (in one worker)
+//!  task loop ─ instruments ─▶ registry ─ collect ─▶ spool ─ reporter ══ TCP ══▶ topology master ─ HTTP ─▶ leader
+//!      └────── counter file (see `rpc::reports`)      ◀── committed ──────────────────┘ (in one worker)
 //! ```
 //!
-//! - [`task`] counts what one task does, [`user`] what its component says of itself, and
-//!   [`gauges`] reads what the process uses.
-//! - [`reporter`] reports at each end of a minute and every report period, keeps the reports until they
-//!   are safe, and brings them to the master of the moment. [`master`] rolls them up and brings
-//!   them to the leader. They speak [`report`].
-//! - Nothing here holds up a tuple: the loops count in memory and write some bytes to the page
-//!   cache; the rest is tasks of its own.
+//! - [`task`] counts the work of one task, [`user`] updates the metrics of its component, and
+//!   [`gauges`] reads the resource usage of the process.
+//! - [`reporter`] collects a report at each end of a minute and every report period, keeps the
+//!   reports in the spool until they are committed, and sends them to the current topology master.
+//!   [`master`] rolls the reports up and sends them to the leader. Both use the messages of
+//!   [`report`].
+//! - Metrics never delay a tuple: the loops count in memory and write some bytes to the page
+//!   cache; separate tasks do the rest.
 //!
-//! With `topology.enable.metrics: false` there is nothing of all this.
+//! With `topology.enable.metrics: false` none of this runs.
 
 pub(super) mod control;
 #[cfg(feature = "test-support")]
@@ -38,15 +39,15 @@ use std::{
     },
 };
 
-pub(super) use measuring::Measuring;
-pub(super) use task::{Source, TaskMetrics};
+pub(super) use measuring::WorkerMetrics;
+pub(super) use task::{StreamIndex, TaskMetrics};
 
 use crate::Options;
 use stormkeeper_metric_shipping::spool::{self, Launch, SpoolLock};
 use stormkeeper_metrics::{Builtin, Control, MetricName, Registry, Subject, UserMetrics, builtin};
 use stormkeeper_model::{ComponentId, TaskId, TopologyId, clock::Clock};
 
-/// What all parts of a worker measure with. Clones share it.
+/// Registry, clock and spool directory of a worker's metrics. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct Metrics(Arc<Inner>);
 
@@ -57,33 +58,33 @@ struct Inner {
     launch: Launch,
     host: String,
     port: u16,
-    taken: SpoolLock,
+    spool: SpoolLock,
     times_emits: AtomicBool,
 }
 
 impl Metrics {
-    /// Begins to measure: takes the metrics' directory below the worker's own. Blocks.
+    /// Starts the metrics: locks the spool directory below the worker's directory. Blocks.
     pub(super) fn start(options: &Options, control: Control, clock: &Clock) -> io::Result<Self> {
         let launch = Launch {
             topology: options.topology.clone(),
             worker: options.worker.clone(),
             started: clock.now(),
         };
-        let taken = spool::lock(&options.dir, &launch)?;
+        let spool = spool::lock(&options.dir, &launch)?;
         let metrics = Self(Arc::new(Inner {
             registry: Registry::new(control.clone(), clock.monotonic()),
             clock: clock.clone(),
             launch,
             host: options.host.clone(),
             port: options.port().0,
-            taken,
+            spool,
             times_emits: AtomicBool::new(false),
         }));
         metrics.control(&control);
         Ok(metrics)
     }
 
-    /// Measures other things from now on.
+    /// Replaces the metric settings.
     pub(super) fn control(&self, control: &Control) {
         self.0.registry.control(control);
         let emit_time = self.name(&builtin::EMIT_TIME, &Subject::Topology);
@@ -106,9 +107,9 @@ impl Metrics {
         &self.0.launch.topology
     }
 
-    /// Where reports and counters are kept.
+    /// Returns the directory of the reports and of the counter files.
     fn dir(&self) -> &Path {
-        &self.0.taken.dir
+        &self.0.spool.dir
     }
 
     fn times_emits(&self) -> bool {
@@ -119,43 +120,43 @@ impl Metrics {
         UserMetrics::new(&self.0.registry, self.topology().clone(), component, task)
     }
 
-    /// This worker, as what is measured.
+    /// Returns this worker as the subject of a metric.
     pub(super) fn worker(&self) -> Subject {
         Subject::Worker { host: self.0.host.clone(), port: self.0.port }
     }
 
-    /// A connection of this worker.
+    /// Returns a connection of this worker as the subject of a metric.
     pub(super) fn connection(&self) -> Subject {
         Subject::Connection { host: self.0.host.clone(), port: self.0.port }
     }
 
-    /// The full name of a metric of `subject`.
+    /// Returns the full name of a metric of `subject`.
     pub(super) fn name(&self, metric: &Builtin, subject: &Subject) -> MetricName {
         let named = metric.of(self.topology().clone(), subject.clone());
         named
-            .or_else(|_host_is_no_part_of_a_name| metric.of(self.topology().clone(), nameable(subject)))
+            .or_else(|_invalid_host| metric.of(self.topology().clone(), with_valid_host(subject)))
             .expect("ids are parts of names, and a name of them is short")
     }
 
-    /// The full name of a metric of one of several of `subject`; where that would be too long, of
-    /// all of them together.
-    pub(super) fn name_of_one(&self, metric: &Builtin, subject: &Subject, which: &str) -> MetricName {
+    /// Returns the full name of a metric of instance `which` of `subject`. If that name is too
+    /// long, returns the name of the metric of all instances.
+    pub(super) fn instance_name(&self, metric: &Builtin, subject: &Subject, which: &str) -> MetricName {
         let named = metric.of_one(self.topology().clone(), subject.clone(), which);
         named.unwrap_or_else(|_too_long| self.name(metric, subject))
     }
 }
 
-/// The same subject at a host whose name can stand in a metric's.
-fn nameable(subject: &Subject) -> Subject {
-    let fitting = |host: &str| {
+/// Returns the subject with a host name that is valid in the name of a metric.
+fn with_valid_host(subject: &Subject) -> Subject {
+    let valid = |host: &str| {
         let host: String =
             host.chars().filter(|c| *c != '@' && !c.is_control() && !c.is_whitespace()).take(100).collect();
         if host.is_empty() { "unknown".to_owned() } else { host }
     };
     match subject {
-        Subject::Worker { host, port } => Subject::Worker { host: fitting(host), port: *port },
-        Subject::Connection { host, port } => Subject::Connection { host: fitting(host), port: *port },
-        Subject::Nimbus { host, port } => Subject::Nimbus { host: fitting(host), port: *port },
+        Subject::Worker { host, port } => Subject::Worker { host: valid(host), port: *port },
+        Subject::Connection { host, port } => Subject::Connection { host: valid(host), port: *port },
+        Subject::Nimbus { host, port } => Subject::Nimbus { host: valid(host), port: *port },
         other @ (Subject::Stream { .. }
         | Subject::Task { .. }
         | Subject::ComponentStream { .. }

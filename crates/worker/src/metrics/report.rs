@@ -1,13 +1,14 @@
-//! What a worker and its topology master say to each other, on the port for tuples.
+//! Messages between a worker and its topology master, on the port for tuples.
 //!
 //! ```text
-//! worker   "SKTM" version:u16  frame(Hello)                 frame(Report) …
-//! master                                     frame(Answer)  frame(Reply) …
+//! worker   "SKTM" version:u16  frame(Hello)                    frame(WorkerMessage) …
+//! master                                    frame(HelloReply)  frame(MasterReply) …
 //! ```
 //!
-//! The greeting is not that of tuples, so a worker of an older version refuses it, and the reports
-//! wait. After it, the worker sends a cut and waits for what the master says to it, then the next.
-//! That reports are safe the master says at any time.
+//! The magic number differs from that of tuples, so a worker of an older version refuses the
+//! connection, and the reports stay in the spool. After the handshake, the worker sends a report,
+//! waits for the master's reply, and sends the next report. The master may report
+//! commits at any time.
 
 use std::{io, time::Duration};
 
@@ -23,81 +24,81 @@ use stormkeeper_metric_shipping::spool::SpooledReport;
 use stormkeeper_metrics::{MetricId, MetricName};
 use stormkeeper_model::WorkerId;
 
-/// What a connection for reports begins with.
+/// First bytes of a connection for metric reports.
 pub(crate) const MAGIC: [u8; 4] = *b"SKTM";
 
-/// The version of all that follows.
+/// Version of the protocol after the magic number.
 pub(crate) const VERSION: u16 = 1;
 
-/// The longest frame: a cut of as many metrics as a worker may have, all of them histograms.
+/// Longest frame: a report of as many metrics as a worker may have, all of them histograms.
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
-/// How many messages wait on either side of a connection. A worker waits for an answer to each
-/// cut, so there are never more than a few.
+/// Limit of queued messages on either side of a connection. A worker waits for the reply to each
+/// report, so there are never more than a few.
 const QUEUED: usize = 16;
 
-/// How long writing a frame may take before the connection is given up.
+/// Time limit for writing a frame; after it the connection is closed.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What a worker says.
+/// Message from a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Report {
-    /// What its metrics are called.
+pub(crate) enum WorkerMessage {
+    /// Names of metrics.
     Names {
-        /// The launch.
+        /// Worker id of the launch.
         worker: WorkerId,
-        /// Ids and names.
+        /// Metric ids and names.
         names: Vec<(MetricId, MetricName)>,
     },
-    /// A cut.
+    /// Metric report.
     Spooled(SpooledReport),
 }
 
-/// What the master says.
+/// Message from the topology master.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Reply {
-    /// The cut with this last number is on its way.
+pub(crate) enum MasterReply {
+    /// The report with this last sequence number is queued for the leader.
     SpoolLock(u64),
-    /// These metrics of the last cut have no names: send them, and it again.
+    /// These metrics of the last report have no names: send the names, then the report again.
     Nameless(Vec<MetricId>),
-    /// Too much is on its way: send it again later.
+    /// Too many reports are queued: send this report again later.
     Full,
-    /// Cuts up to this number are safe, or were given up.
+    /// Reports up to this sequence number are committed, or were dropped.
     Safe(u64),
 }
 
-/// One end of a conversation: what is to be sent, and what was heard.
+/// One end of a message connection.
 #[derive(Debug)]
-pub(crate) struct End<S, H> {
+pub(crate) struct Duplex<S, H> {
     pub(crate) send: mpsc::Sender<S>,
-    pub(crate) heard: mpsc::Receiver<H>,
+    pub(crate) receive: mpsc::Receiver<H>,
 }
 
-/// Two ends that hear each other: a worker's and a master's.
-pub(crate) fn pair() -> (End<Report, Reply>, End<Reply, Report>) {
+/// Creates two connected ends: the worker's and the master's.
+pub(crate) fn pair() -> (Duplex<WorkerMessage, MasterReply>, Duplex<MasterReply, WorkerMessage>) {
     let (send_report, reports) = mpsc::channel(QUEUED);
     let (send_reply, replies) = mpsc::channel(QUEUED);
-    (End { send: send_report, heard: replies }, End { send: send_reply, heard: reports })
+    (Duplex { send: send_report, receive: replies }, Duplex { send: send_reply, receive: reports })
 }
 
-/// Carries a conversation over a connection that was greeted, until either side ends it.
-pub(crate) async fn carry<S, H>(stream: TcpStream, end: End<H, S>) -> ReadError
+/// Forwards messages over a TCP connection after the handshake, until either side closes it.
+pub(crate) async fn run_connection<S, H>(stream: TcpStream, end: Duplex<H, S>) -> ReadError
 where
     S: Serialize + Send + Sync,
     H: for<'de> Deserialize<'de> + Send,
 {
-    let End { send, heard } = end;
+    let Duplex { send, receive } = end;
     let (reader, writer) = stream.into_split();
     tokio::select! {
-        // The conversation ends with either: a frame that was begun is lost with the connection.
+        // The connection ends with either direction: an incomplete frame is lost with it.
         error = read_all::<H>(reader, send) => error,
-        error = write_all::<S>(writer, heard) => ReadError::Io(error),
+        error = write_all::<S>(writer, receive) => ReadError::Io(error),
     }
 }
 
 async fn read_all<H: for<'de> Deserialize<'de>>(
     mut reader: impl AsyncRead + Unpin,
-    heard: mpsc::Sender<H>,
+    received: mpsc::Sender<H>,
 ) -> ReadError {
     let mut content = Vec::new();
     loop {
@@ -108,7 +109,7 @@ async fn read_all<H: for<'de> Deserialize<'de>>(
             Ok(message) => message,
             Err(error) => return ReadError::Io(io::Error::new(io::ErrorKind::InvalidData, error)),
         };
-        if heard.send(message).await.is_err() {
+        if received.send(message).await.is_err() {
             return ReadError::Io(io::ErrorKind::ConnectionAborted.into());
         }
     }

@@ -1,4 +1,5 @@
-//! Cuts at their time, keeps the reports until they are safe, and brings them to the master.
+//! Metric reporter: collects reports periodically, keeps them in the spool until they are
+//! committed, and sends them to the topology master.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -18,13 +19,13 @@ use tracing::{debug, info, warn};
 use super::{
     Metrics,
     gauges::WorkerGauges,
-    master::Door,
-    report::{self, End, MAGIC, Reply, Report, VERSION},
-    shelf::{Range, Shelf},
+    master::MasterHandle,
+    report::{self, Duplex, MAGIC, MasterReply, VERSION, WorkerMessage},
+    shelf::{ReportRange, SpoolIndex},
 };
 use crate::transport::{
     Identity,
-    wire::{self, Answer, Hello, MAX_HANDSHAKE_BYTES},
+    wire::{self, Hello, HelloReply, MAX_HANDSHAKE_BYTES},
 };
 use stormkeeper_metric_shipping::spool::{Spool, SpooledReport};
 use stormkeeper_metrics::{CollectRequest, MetricId, MetricName, MetricReport, Minute};
@@ -34,67 +35,67 @@ use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
 };
 
-/// How long connecting to the master and greeting it may take.
+/// Time limit for connecting to the master, including the handshake.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Between two tries to reach the master, which may be starting just now.
+/// Delays between attempts to reach the master, which may be starting.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// After so long without an answer to a cut the master is given up: it answers at once, unless
-/// it waits for the leader, and it does that no longer than this.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(300);
+/// Time limit for the reply to a report; after it the connection is closed. The master replies at
+/// once unless it waits for the leader, and it does not wait longer than this.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How many names go in one message.
-const NAMES: usize = 2000;
+/// Limit of names in one message.
+const NAMES_PER_MESSAGE: usize = 2000;
 
-/// When the master holds as much as it may, it is asked again after this.
+/// Pause before a report is sent again after the master rejected it because it is full.
 const FULL_PAUSE: Duration = Duration::from_secs(10);
 
-/// Where the topology master is.
+/// Location of the topology master.
 #[derive(Debug, Clone)]
-pub(crate) enum MasterAt {
-    /// Nobody knows.
-    Nowhere,
-    /// In this process.
-    Here(Door),
-    /// In another worker.
-    There {
-        /// Its slot.
+pub(crate) enum MasterLocation {
+    /// There is no known master.
+    Unknown,
+    /// This process.
+    Local(MasterHandle),
+    /// Another worker.
+    Remote {
+        /// Slot of the master's worker.
         slot: Slot,
-        /// Its host.
+        /// Host of the master's worker.
         host: String,
     },
 }
 
-impl PartialEq for MasterAt {
+impl PartialEq for MasterLocation {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Nowhere, Self::Nowhere) | (Self::Here(_), Self::Here(_)) => true,
-            (Self::There { slot, host }, Self::There { slot: other, host: at }) => {
+            (Self::Unknown, Self::Unknown) | (Self::Local(_), Self::Local(_)) => true,
+            (Self::Remote { slot, host }, Self::Remote { slot: other, host: at }) => {
                 slot == other && host == at
             }
-            (Self::Nowhere | Self::Here(_) | Self::There { .. }, _) => false,
+            (Self::Unknown | Self::Local(_) | Self::Remote { .. }, _) => false,
         }
     }
 }
 
-/// Takes reports and writes them.
+/// Collects reports and writes them to the spool.
 #[derive(Debug)]
-struct Cutter {
+struct ReportWriter {
     metrics: Metrics,
     gauges: WorkerGauges,
     dir: Spool,
     number: u64,
     generation: u64,
-    // The minute whose gauges were cut last.
-    gauged: Option<Minute>,
-    // Taken, and not on disk yet.
+    // Minute of the last report with gauges.
+    gauges_minute: Option<Minute>,
+    // Report that was collected and is not yet on disk.
     unwritten: Option<(SpooledReport, BTreeMap<MetricId, u64>)>,
     n_failures: u64,
 }
 
-impl Cutter {
+impl ReportWriter {
     fn new(metrics: &Metrics) -> io::Result<Self> {
         Ok(Self {
             gauges: WorkerGauges::new(metrics),
@@ -102,37 +103,37 @@ impl Cutter {
             metrics: metrics.clone(),
             number: 0,
             generation: 0,
-            gauged: None,
+            gauges_minute: None,
             unwritten: None,
             n_failures: 0,
         })
     }
 
-    /// Takes a cut for `minute` and puts it on disk; answers its number. One that cannot be
-    /// written is tried again, and what was counted meanwhile is in the next. Blocks.
-    fn collect(&mut self, minute: Minute) -> Option<u64> {
+    /// Collects a report for `minute` and writes it to disk. Returns its sequence number. A report
+    /// that cannot be written is retried by the next call; later counts go to the next report. Blocks.
+    fn collect_and_write(&mut self, minute: Minute) -> Option<u64> {
         if self.unwritten.is_none() {
-            self.unwritten = self.take(minute);
+            self.unwritten = self.collect(minute);
         }
-        let (spooled, totals) = self.unwritten.take()?;
-        match self.write(&spooled, &totals) {
-            Ok(()) => Some(spooled.report.number),
+        let (report, totals) = self.unwritten.take()?;
+        match self.write(&report, &totals) {
+            Ok(()) => Some(report.report.number),
             Err(error) => {
                 self.n_failures += 1;
                 if self.n_failures.is_power_of_two() {
-                    warn!(%error, so_far = self.n_failures, "a report of metrics cannot be written to disk; it waits");
+                    warn!(%error, so_far = self.n_failures, "cannot write a metric report to disk; retrying with the next report");
                 }
-                self.unwritten = Some((spooled, totals));
+                self.unwritten = Some((report, totals));
                 None
             }
         }
     }
 
-    fn take(&mut self, minute: Minute) -> Option<(SpooledReport, BTreeMap<MetricId, u64>)> {
-        let with_gauges = self.gauged.is_none_or(|gauged| minute > gauged);
+    fn collect(&mut self, minute: Minute) -> Option<(SpooledReport, BTreeMap<MetricId, u64>)> {
+        let with_gauges = self.gauges_minute.is_none_or(|gauges_minute| minute > gauges_minute);
         if with_gauges {
             self.gauges.read();
-            self.gauged = Some(minute);
+            self.gauges_minute = Some(minute);
         }
         let registry = self.metrics.registry();
         let request = CollectRequest { minute, now: self.metrics.clock().monotonic(), with_gauges };
@@ -159,228 +160,233 @@ impl Cutter {
         ))
     }
 
-    fn write(&mut self, spooled: &SpooledReport, totals: &BTreeMap<MetricId, u64>) -> io::Result<()> {
+    fn write(&mut self, report: &SpooledReport, totals: &BTreeMap<MetricId, u64>) -> io::Result<()> {
         let (generation, names) = self.metrics.registry().names_since(self.generation);
         for (id, name) in names {
             self.dir.add_name(id, &name)?;
         }
         self.generation = generation;
-        self.dir.write(spooled, totals)
+        self.dir.write(report, totals)
     }
 }
 
-/// Brings reports to the master.
+/// Sends reports to the topology master.
 #[derive(Debug)]
-pub(crate) struct Reporter {
+pub(crate) struct MetricReporter {
     metrics: Metrics,
     me: Identity,
     period: Duration,
-    master: watch::Receiver<MasterAt>,
-    // None while it works elsewhere.
-    cutter: Option<Cutter>,
-    shelf: Shelf,
+    master: watch::Receiver<MasterLocation>,
+    // `None` while a blocking task uses it.
+    writer: Option<ReportWriter>,
+    index: SpoolIndex,
     tasks: Tasks,
 }
 
-/// A conversation with a master.
-struct Link {
-    end: End<Report, Reply>,
-    // What it was sent and has not answered, and until when it may take.
-    asked: Option<(Range, Instant)>,
-    // Nothing is sent before.
+/// Connection to a topology master.
+struct MasterConnection {
+    duplex: Duplex<WorkerMessage, MasterReply>,
+    // Report that the master has not replied to, and the deadline of the reply.
+    pending: Option<(ReportRange, Instant)>,
+    // No report is sent before this time.
     pause: Option<Instant>,
     _tasks: Tasks,
 }
 
-impl Reporter {
-    /// Begins to keep reports in the metrics' directory. Blocks.
+impl MetricReporter {
+    /// Creates the reporter and its spool in the metrics directory. Blocks.
     ///
     /// # Errors
-    /// When that cannot be written.
+    /// I/O error if the spool is not writable.
     pub(crate) fn new(
         metrics: &Metrics,
         me: Identity,
         period: Duration,
-        master: watch::Receiver<MasterAt>,
+        master: watch::Receiver<MasterLocation>,
         tasks: Tasks,
     ) -> io::Result<Self> {
-        let cutter = Some(Cutter::new(metrics)?);
-        Ok(Self { metrics: metrics.clone(), me, period, master, cutter, shelf: Shelf::default(), tasks })
+        let writer = Some(ReportWriter::new(metrics)?);
+        Ok(Self { metrics: metrics.clone(), me, period, master, writer, index: SpoolIndex::default(), tasks })
     }
 
-    /// Runs until `stop`; then takes a last cut, which the supervisor brings to the leader.
+    /// Runs until `stop`; then writes a last report, which the supervisor sends to the leader.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut open = Minute::of(self.metrics.clock().now());
-        let mut cut_due = self.next_cut();
-        let mut link: Option<Link> = None;
+        let mut collect_due = self.next_collection();
+        let mut connection: Option<MasterConnection> = None;
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new())
             .expect("the constants are in order and above zero");
-        let mut link_due = Some(Instant::now());
+        let mut connect_due = Some(Instant::now());
         loop {
-            let wait = link.as_ref().and_then(|link| link.pause.or(link.asked.map(|asked| asked.1)));
+            let wait = connection
+                .as_ref()
+                .and_then(|connection| connection.pause.or(connection.pending.map(|pending| pending.1)));
             tokio::select! {
                 biased;
-                // Cancel-safe: a cancelled token stays so.
+                // Cancel-safe: a cancelled token stays cancelled.
                 () = stop.cancelled() => break,
-                // Cancel-safe: all only wait, and what was heard is heard when it is returned.
-                () = tokio::time::sleep_until(cut_due) => {
+                // Cancel-safe: all arms only wait, and no reply is taken unless the call returns.
+                () = tokio::time::sleep_until(collect_due) => {
                     self.collect(open).await;
                     open = Minute::of(self.metrics.clock().now());
-                    cut_due = self.next_cut();
+                    collect_due = self.next_collection();
                 }
                 changed = self.master.changed() => {
                     if changed.is_err() {
                         break;
                     }
-                    link = None;
+                    connection = None;
                     backoff.reset();
-                    link_due = Some(Instant::now());
+                    connect_due = Some(Instant::now());
                 }
-                () = until(link_due), if link.is_none() => {
-                    link_due = Some(Instant::now() + backoff.next_delay());
-                    link = self.connect().await;
+                () = until(connect_due), if connection.is_none() => {
+                    connect_due = Some(Instant::now() + backoff.next_delay());
+                    connection = self.connect().await;
                 }
-                reply = hear(&mut link) => match reply {
+                reply = next_reply(&mut connection) => match reply {
                     Some(reply) => {
                         backoff.reset();
-                        self.take(reply, &mut link).await;
+                        self.handle_reply(reply, &mut connection).await;
                     }
-                    None => link = None,
+                    None => connection = None,
                 },
-                // A pause is over, or the master took too long.
-                () = until(wait) => if link.as_mut().is_none_or(|link| link.pause.take().is_none()) {
-                    link = None;
+                // A pause is over, or the master did not reply in time.
+                () = until(wait) => if connection.as_mut().is_none_or(|connection| connection.pause.take().is_none()) {
+                    connection = None;
                 },
             }
-            if let Some(one) = &mut link {
+            if let Some(one) = &mut connection {
                 self.send_next(one).await;
             }
         }
-        drop(link);
+        drop(connection);
         self.collect(open).await;
     }
 
-    /// The next end of a minute, or of a report period if that comes first.
-    fn next_cut(&self) -> Instant {
+    /// Returns the end of the minute or of the report period, whichever comes first.
+    fn next_collection(&self) -> Instant {
         let now = self.metrics.clock().now();
         let millis = Minute::of(now).end().as_millis().saturating_sub(now.as_millis());
         Instant::now() + Duration::from_millis(millis.max(1)).min(self.period)
     }
 
     async fn collect(&mut self, minute: Minute) {
-        let Some(mut cutter) = self.cutter.take() else { return };
-        let (cutter, number) = blocking::run(move || {
-            let number = cutter.collect(minute);
-            (cutter, number)
+        let Some(mut writer) = self.writer.take() else { return };
+        let (writer, number) = blocking::run(move || {
+            let number = writer.collect_and_write(minute);
+            (writer, number)
         })
         .await;
-        let mut gone = Vec::new();
+        let mut removable = Vec::new();
         if let Some(number) = number {
-            gone.extend(self.shelf.add(number));
+            removable.extend(self.index.add(number));
         }
-        let to_join = self.shelf.to_join();
-        let (cutter, joined) = blocking::run(move || {
-            remove(&cutter, &gone);
-            let joined = to_join.map(|(older, newer)| cutter.dir.join(older, newer));
-            (cutter, joined)
+        let to_join = self.index.to_join();
+        let (writer, joined) = blocking::run(move || {
+            remove(&writer, &removable);
+            let joined = to_join.map(|(older, newer)| writer.dir.join(older, newer));
+            (writer, joined)
         })
         .await;
-        self.cutter = Some(cutter);
+        self.writer = Some(writer);
         match (to_join, joined) {
-            (Some((older, newer)), Some(Ok(()))) => self.shelf.joined(older, newer),
+            (Some((older, newer)), Some(Ok(()))) => self.index.joined(older, newer),
             (_, Some(Err(error))) => {
-                warn!(%error, n = self.shelf.len(), "old reports of metrics cannot be joined")
+                warn!(%error, n = self.index.len(), "cannot join old metric reports; retrying with the next report")
             }
             (_, None) | (None, Some(Ok(()))) => {}
         }
     }
 
-    async fn connect(&mut self) -> Option<Link> {
+    async fn connect(&mut self) -> Option<MasterConnection> {
         let (worker, master) = report::pair();
         let tasks = self.tasks.child();
         let at = self.master.borrow().clone();
         match at {
-            MasterAt::Nowhere => return None,
-            MasterAt::Here(door) => {
-                if !door.enter(master) {
+            MasterLocation::Unknown => return None,
+            MasterLocation::Local(handle) => {
+                if !handle.connect(master) {
                     return None;
                 }
             }
-            MasterAt::There { slot, host } => {
+            MasterLocation::Remote { slot, host } => {
                 let hello = Hello {
                     topology: self.me.topology.clone(),
                     to: slot.clone(),
                     from: self.me.slot.clone(),
                 };
-                let stream = match timeout(CONNECT_DEADLINE, greet(&host, slot.port.0, &hello)).await {
-                    Ok(Ok(stream)) => stream,
-                    Ok(Err(error)) => {
-                        debug!(%error, host, %slot, "the topology master is not reached");
-                        return None;
-                    }
-                    Err(_elapsed) => return None,
-                };
-                tasks.start("reports to the master", OnExit::Ignore, async move {
-                    let error = report::carry(stream, master).await;
-                    debug!(%error, "the conversation with the topology master ended");
+                let stream =
+                    match timeout(CONNECT_DEADLINE, open_connection(&host, slot.port.0, &hello)).await {
+                        Ok(Ok(stream)) => stream,
+                        Ok(Err(error)) => {
+                            debug!(%error, host, %slot, "cannot connect to the topology master");
+                            return None;
+                        }
+                        Err(_elapsed) => return None,
+                    };
+                tasks.start("metric reports to the topology master", OnExit::Ignore, async move {
+                    let error = report::run_connection(stream, master).await;
+                    debug!(%error, "the connection to the topology master ended");
                 });
             }
         }
-        self.shelf.begin();
-        Some(Link { end: worker, asked: None, pause: None, _tasks: tasks })
+        self.index.resend_all();
+        Some(MasterConnection { duplex: worker, pending: None, pause: None, _tasks: tasks })
     }
 
-    async fn send_next(&mut self, link: &mut Link) {
-        if link.asked.is_some() || link.pause.is_some() {
+    async fn send_next(&mut self, connection: &mut MasterConnection) {
+        if connection.pending.is_some() || connection.pause.is_some() {
             return;
         }
-        let Some(range) = self.shelf.next() else { return };
-        let Some(cutter) = self.cutter.take() else { return };
-        let (cutter, read) = blocking::run(move || {
-            let read = cutter.dir.read(range.0, range.1);
-            (cutter, read)
+        let Some(range) = self.index.next() else { return };
+        let Some(writer) = self.writer.take() else { return };
+        let (writer, read) = blocking::run(move || {
+            let read = writer.dir.read(range.0, range.1);
+            (writer, read)
         })
         .await;
-        self.cutter = Some(cutter);
+        self.writer = Some(writer);
         match read {
-            Ok(spooled) => {
-                // A conversation that is over shows when it is listened to.
-                let _over = link.end.send.send(Report::Spooled(spooled)).await;
-                link.asked = Some((range, Instant::now() + ANSWER_PATIENCE));
+            Ok(report) => {
+                // A failed send is ignored: a closed connection is detected by the next receive.
+                let _over = connection.duplex.send.send(WorkerMessage::Spooled(report)).await;
+                connection.pending = Some((range, Instant::now() + ANSWER_TIMEOUT));
             }
             Err(error) => {
-                warn!(%error, first = range.0, last = range.1, "a report of metrics cannot be read and is lost");
-                self.shelf.taken(range.1);
+                warn!(%error, first = range.0, last = range.1, "cannot read a metric report from disk; the report is lost");
+                self.index.accepted(range.1);
             }
         }
     }
 
-    async fn take(&mut self, reply: Reply, link: &mut Option<Link>) {
-        let Some(one) = link else { return };
+    async fn handle_reply(&mut self, reply: MasterReply, connection: &mut Option<MasterConnection>) {
+        let Some(one) = connection else { return };
         match reply {
-            Reply::SpoolLock(last) => {
-                self.shelf.taken(last);
-                one.asked = None;
+            MasterReply::SpoolLock(last) => {
+                self.index.accepted(last);
+                one.pending = None;
             }
-            Reply::Safe(last) => {
-                if one.asked.is_some_and(|(range, _)| range.1 <= last) {
-                    one.asked = None;
+            MasterReply::Safe(last) => {
+                if one.pending.is_some_and(|(range, _)| range.1 <= last) {
+                    one.pending = None;
                 }
-                self.forget(last).await;
+                self.remove_committed(last).await;
             }
-            Reply::Full => (one.asked, one.pause) = (None, Some(Instant::now() + FULL_PAUSE)),
-            Reply::Nameless(ids) => {
-                one.asked = None;
+            MasterReply::Full => (one.pending, one.pause) = (None, Some(Instant::now() + FULL_PAUSE)),
+            MasterReply::Nameless(ids) => {
+                one.pending = None;
                 let names = self.names(ids.into_iter().collect()).await;
                 if names.is_empty() {
-                    // The disk does not give them: it is asked again later.
+                    // The names cannot be read from disk; the report is sent again later.
                     one.pause = Some(Instant::now() + FULL_PAUSE);
                 }
-                for names in names.chunks(NAMES) {
-                    let names =
-                        Report::Names { worker: self.metrics.launch().worker.clone(), names: names.to_vec() };
-                    if one.end.send.send(names).await.is_err() {
-                        *link = None;
+                for names in names.chunks(NAMES_PER_MESSAGE) {
+                    let names = WorkerMessage::Names {
+                        worker: self.metrics.launch().worker.clone(),
+                        names: names.to_vec(),
+                    };
+                    if one.duplex.send.send(names).await.is_err() {
+                        *connection = None;
                         return;
                     }
                 }
@@ -388,49 +394,49 @@ impl Reporter {
         }
     }
 
-    /// What these metrics are called. The registry may have forgotten some; the disk has not.
+    /// Reads the names of metrics from disk: the registry may have forgotten some of them.
     async fn names(&mut self, wanted: HashSet<MetricId>) -> Vec<(MetricId, MetricName)> {
-        let Some(cutter) = self.cutter.take() else { return Vec::new() };
-        let (cutter, names) = blocking::run(move || {
-            let names = cutter.dir.names();
-            (cutter, names)
+        let Some(writer) = self.writer.take() else { return Vec::new() };
+        let (writer, names) = blocking::run(move || {
+            let names = writer.dir.names();
+            (writer, names)
         })
         .await;
-        self.cutter = Some(cutter);
+        self.writer = Some(writer);
         match names {
             Ok(names) => names.into_iter().filter(|(id, _)| wanted.contains(id)).collect(),
             Err(error) => {
-                warn!(%error, "the names of metrics cannot be read");
+                warn!(%error, "cannot read the names of metrics from disk; retrying");
                 Vec::new()
             }
         }
     }
 
-    async fn forget(&mut self, last: u64) {
-        let gone = self.shelf.safe(last);
-        if gone.is_empty() {
+    async fn remove_committed(&mut self, last: u64) {
+        let removable = self.index.committed(last);
+        if removable.is_empty() {
             return;
         }
-        let Some(cutter) = self.cutter.take() else { return };
-        self.cutter = Some(
+        let Some(writer) = self.writer.take() else { return };
+        self.writer = Some(
             blocking::run(move || {
-                remove(&cutter, &gone);
-                cutter
+                remove(&writer, &removable);
+                writer
             })
             .await,
         );
     }
 }
 
-fn remove(cutter: &Cutter, gone: &[Range]) {
-    for (first, last) in gone {
-        cutter.dir.remove(*first, *last);
+fn remove(writer: &ReportWriter, removable: &[ReportRange]) {
+    for (first, last) in removable {
+        writer.dir.remove(*first, *last);
     }
 }
 
-async fn hear(link: &mut Option<Link>) -> Option<Reply> {
-    match link {
-        Some(link) => link.end.heard.recv().await,
+async fn next_reply(connection: &mut Option<MasterConnection>) -> Option<MasterReply> {
+    match connection {
+        Some(connection) => connection.duplex.receive.recv().await,
         None => std::future::pending().await,
     }
 }
@@ -442,8 +448,8 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// Connects to the master's worker and says what for.
-async fn greet(host: &str, port: u16, hello: &Hello) -> io::Result<TcpStream> {
+/// Connects to the master's worker and performs the handshake for reports.
+async fn open_connection(host: &str, port: u16, hello: &Hello) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect((host, port)).await?;
     let mut opening = MAGIC.to_vec();
     opening.extend_from_slice(&VERSION.to_be_bytes());
@@ -453,8 +459,8 @@ async fn greet(host: &str, port: u16, hello: &Hello) -> io::Result<TcpStream> {
     let read = wire::read_frame(&mut stream, MAX_HANDSHAKE_BYTES, &mut content).await;
     read.map_err(io::Error::other)?;
     match wire::read_message(&content).map_err(io::Error::other)? {
-        Answer::Welcome => Ok(stream),
-        Answer::Refused(reason) => Err(io::Error::other(reason)),
+        HelloReply::Welcome => Ok(stream),
+        HelloReply::Refused(reason) => Err(io::Error::other(reason)),
     }
 }
 
@@ -468,24 +474,24 @@ mod tests {
     use stormkeeper_model::{Timestamp, clock::Clock};
 
     #[test]
-    fn a_cut_that_cannot_be_written_waits_and_gauges_are_in_the_first_of_a_minute() {
+    fn unwritable_report_is_retried_and_gauges_are_in_the_first_report_of_a_minute() {
         let dir = tempfile::tempdir().expect("a directory");
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
         let metrics = Metrics::start(&options(dir.path()), Control::default(), &clock).expect("started");
         let name = "3@1@t-1-100@split@4@default@sys@Emitted".parse().expect("a name");
         let emitted = metrics.registry().counter(name);
-        let mut cutter = Cutter::new(&metrics).expect("made");
+        let mut writer = ReportWriter::new(&metrics).expect("made");
         let away = dir.path().join("away");
         emitted.add(2);
         fs::rename(metrics.dir(), &away).expect("moved");
-        assert_eq!(cutter.collect(Minute(1)), None, "its directory is gone");
+        assert_eq!(writer.collect_and_write(Minute(1)), None, "the spool directory is gone");
         emitted.add(3);
         fs::rename(&away, metrics.dir()).expect("moved back");
-        assert_eq!(cutter.collect(Minute(2)), Some(1), "the one that waited");
-        assert_eq!(cutter.collect(Minute(2)), Some(2));
+        assert_eq!(writer.collect_and_write(Minute(2)), Some(1), "the report that was retried");
+        assert_eq!(writer.collect_and_write(Minute(2)), Some(2));
         emitted.add(4);
-        assert_eq!(cutter.collect(Minute(2)), Some(3));
-        let reports = [1, 2, 3].map(|number| cutter.dir.read(number, number).expect("written").report);
+        assert_eq!(writer.collect_and_write(Minute(2)), Some(3));
+        let reports = [1, 2, 3].map(|number| writer.dir.read(number, number).expect("written").report);
         let counted = |report: &MetricReport| {
             let counts = report.leaves.iter().filter_map(|leaf| match &leaf.point {
                 Point::Counter(counter) => Some(counter.count),
@@ -494,9 +500,9 @@ mod tests {
             counts.sum::<u64>()
         };
         assert_eq!(reports.each_ref().map(counted), [2, 3, 4]);
-        assert_eq!(reports.each_ref().map(|spooled| spooled.minute.0), [1, 2, 2]);
+        assert_eq!(reports.each_ref().map(|report| report.minute.0), [1, 2, 2]);
         let has_gauges =
-            |spooled: &MetricReport| spooled.leaves.iter().any(|leaf| matches!(leaf.point, Point::Gauge(_)));
+            |report: &MetricReport| report.leaves.iter().any(|leaf| matches!(leaf.point, Point::Gauge(_)));
         assert_eq!(reports.each_ref().map(has_gauges), [true, true, false]);
     }
 }

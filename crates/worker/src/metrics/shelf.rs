@@ -1,102 +1,103 @@
-//! Which reports a worker keeps on its disk, and which of them goes to the master next. No I/O.
+//! Index of the reports in a worker's spool, and the order in which they are sent. No I/O.
 
 use std::collections::VecDeque;
 
-/// How many reports wait that were never sent: an hour of one a minute. Beyond it the two oldest
-/// become one, so no count is lost and the disk is not filled; their minutes run together.
-const NEVER_SENT_MAX: usize = 60;
+/// Limit of reports that were never sent: one hour at one report a minute. Beyond it the two
+/// oldest are joined, so that no count is lost and the disk is not filled; the joined report has
+/// the counts of several minutes.
+const UNSENT_MAX: usize = 60;
 
-/// How many reports are sent and not known to be safe. Such a cut may be stored already and is
-/// never joined with another, so beyond this none is sent that was not sent before.
-const SENT_MAX: usize = 120;
+/// Limit of reports that were sent and are not known to be committed. Such a report may already
+/// be stored and is never joined with another, so beyond the limit no further report is sent.
+const UNCOMMITTED_MAX: usize = 120;
 
-/// The numbers of a cut: its first and its last.
-pub(super) type Range = (u64, u64);
+/// First and last sequence number of a report; they differ in a joined report.
+pub(super) type ReportRange = (u64, u64);
 
-/// The reports on the disk, oldest first.
+/// Reports on disk, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Shelf {
-    reports: VecDeque<Shelved>,
-    // How many of them went to the master of the moment.
+pub(super) struct SpoolIndex {
+    reports: VecDeque<SpooledRange>,
+    // Number of leading reports that the current topology master has.
     n_with_master: usize,
-    // Safe, and the last one.
-    kept: Option<Range>,
+    // The last report, if it is committed and still on disk.
+    last_committed: Option<ReportRange>,
 }
 
 #[derive(Debug)]
-struct Shelved {
-    range: Range,
+struct SpooledRange {
+    range: ReportRange,
     was_sent: bool,
 }
 
-impl Shelf {
-    /// A new cut is on the disk. Answers the one that is not needed any more.
-    pub(super) fn add(&mut self, number: u64) -> Option<Range> {
-        self.reports.push_back(Shelved { range: (number, number), was_sent: false });
-        self.kept.take()
+impl SpoolIndex {
+    /// Adds a new report on disk. Returns the report that is no longer needed, if any.
+    pub(super) fn add(&mut self, number: u64) -> Option<ReportRange> {
+        self.reports.push_back(SpooledRange { range: (number, number), was_sent: false });
+        self.last_committed.take()
     }
 
-    /// Two neighbours that are to become one now.
-    pub(super) fn to_join(&self) -> Option<(Range, Range)> {
-        let first = self.reports.iter().position(|spooled| !spooled.was_sent)?;
+    /// Returns two neighbouring reports that must be joined now.
+    pub(super) fn to_join(&self) -> Option<(ReportRange, ReportRange)> {
+        let first = self.reports.iter().position(|report| !report.was_sent)?;
         let (older, newer) = (self.reports.get(first)?, self.reports.get(first + 1)?);
-        (self.reports.len() - first > NEVER_SENT_MAX).then_some((older.range, newer.range))
+        (self.reports.len() - first > UNSENT_MAX).then_some((older.range, newer.range))
     }
 
-    /// They are one now.
-    pub(super) fn joined(&mut self, older: Range, newer: Range) {
-        let place = self.reports.iter().position(|spooled| spooled.range == older);
-        if let Some(place) = place {
-            self.reports.remove(place);
-            if let Some(spooled) = self.reports.get_mut(place) {
-                spooled.range = (older.0, newer.1);
+    /// Records that two reports were joined.
+    pub(super) fn joined(&mut self, older: ReportRange, newer: ReportRange) {
+        let position = self.reports.iter().position(|report| report.range == older);
+        if let Some(position) = position {
+            self.reports.remove(position);
+            if let Some(report) = self.reports.get_mut(position) {
+                report.range = (older.0, newer.1);
             }
         }
     }
 
-    /// What goes to the master next; it counts as sent from now on.
-    pub(super) fn next(&mut self) -> Option<Range> {
-        let n_sent = self.reports.iter().filter(|spooled| spooled.was_sent).count();
-        let spooled = self.reports.get_mut(self.n_with_master)?;
-        if !spooled.was_sent && n_sent >= SENT_MAX {
+    /// Returns the next report for the master, and marks the report as sent.
+    pub(super) fn next(&mut self) -> Option<ReportRange> {
+        let n_sent = self.reports.iter().filter(|report| report.was_sent).count();
+        let report = self.reports.get_mut(self.n_with_master)?;
+        if !report.was_sent && n_sent >= UNCOMMITTED_MAX {
             return None;
         }
-        spooled.was_sent = true;
-        Some(spooled.range)
+        report.was_sent = true;
+        Some(report.range)
     }
 
-    /// The master has the cut with this last number.
-    pub(super) fn taken(&mut self, last: u64) {
-        let upto = self.reports.iter().take_while(|spooled| spooled.range.1 <= last).count();
-        self.n_with_master = self.n_with_master.max(upto);
+    /// Records that the master has all reports up to sequence number `last`.
+    pub(super) fn accepted(&mut self, last: u64) {
+        let n_accepted = self.reports.iter().take_while(|report| report.range.1 <= last).count();
+        self.n_with_master = self.n_with_master.max(n_accepted);
     }
 
-    /// There is another master, or the same one anew: it gets all that is not safe.
-    pub(super) fn begin(&mut self) {
+    /// Restarts sending, for a new connection to a master: all uncommitted reports are sent again.
+    pub(super) fn resend_all(&mut self) {
         self.n_with_master = 0;
     }
 
-    /// Everything up to this number is safe. Answers what can be removed; the last cut stays, as
-    /// how far the counters were stands in it.
-    pub(super) fn safe(&mut self, last: u64) -> Vec<Range> {
-        let mut gone = Vec::new();
-        // What was never sent is not safe, whatever anybody says.
-        while let Some(spooled) =
-            self.reports.front().filter(|spooled| spooled.was_sent && spooled.range.1 <= last)
+    /// Records that all reports up to sequence number `last` are committed. Returns the reports
+    /// that can be removed. The last report stays, because it contains the counter positions.
+    pub(super) fn committed(&mut self, last: u64) -> Vec<ReportRange> {
+        let mut removable = Vec::new();
+        // A report that was never sent cannot be committed, whatever the master says.
+        while let Some(report) =
+            self.reports.front().filter(|report| report.was_sent && report.range.1 <= last)
         {
-            gone.push(spooled.range);
+            removable.push(report.range);
             self.reports.pop_front();
             self.n_with_master = self.n_with_master.saturating_sub(1);
         }
         if self.reports.is_empty()
-            && let Some(last) = gone.pop()
+            && let Some(last) = removable.pop()
         {
-            self.kept = Some(last);
+            self.last_committed = Some(last);
         }
-        gone
+        removable
     }
 
-    /// How many reports are not safe.
+    /// Returns the number of uncommitted reports.
     pub(super) fn len(&self) -> usize {
         self.reports.len()
     }
@@ -107,62 +108,62 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cuts_are_sent_in_order_and_again_to_another_master() {
-        let mut shelf = Shelf::default();
-        assert_eq!(shelf.next(), None);
+    fn reports_are_sent_in_order_and_again_to_a_new_master() {
+        let mut index = SpoolIndex::default();
+        assert_eq!(index.next(), None);
         for number in 1..=3 {
-            assert_eq!(shelf.add(number), None);
+            assert_eq!(index.add(number), None);
         }
-        assert_eq!(shelf.next(), Some((1, 1)));
-        assert_eq!(shelf.next(), Some((1, 1)), "until the master has it");
-        shelf.taken(1);
-        assert_eq!(shelf.next(), Some((2, 2)));
-        shelf.taken(2);
-        assert_eq!(shelf.safe(1), [(1, 1)]);
-        assert_eq!(shelf.next(), Some((3, 3)));
-        shelf.begin();
-        assert_eq!(shelf.next(), Some((2, 2)));
-        shelf.taken(3);
-        assert_eq!(shelf.safe(3), [(2, 2)], "the last one stays");
-        assert_eq!(shelf.next(), None);
-        assert_eq!(shelf.add(4), Some((3, 3)));
-        assert_eq!(shelf.safe(9), [], "it was never sent");
-        assert_eq!(shelf.next(), Some((4, 4)));
+        assert_eq!(index.next(), Some((1, 1)));
+        assert_eq!(index.next(), Some((1, 1)), "until the master has it");
+        index.accepted(1);
+        assert_eq!(index.next(), Some((2, 2)));
+        index.accepted(2);
+        assert_eq!(index.committed(1), [(1, 1)]);
+        assert_eq!(index.next(), Some((3, 3)));
+        index.resend_all();
+        assert_eq!(index.next(), Some((2, 2)));
+        index.accepted(3);
+        assert_eq!(index.committed(3), [(2, 2)], "the last one stays");
+        assert_eq!(index.next(), None);
+        assert_eq!(index.add(4), Some((3, 3)));
+        assert_eq!(index.committed(9), [], "it was never sent");
+        assert_eq!(index.next(), Some((4, 4)));
     }
 
     #[test]
-    fn an_hour_without_a_master_runs_together_and_no_number_is_missing() {
-        let mut shelf = Shelf::default();
-        shelf.add(1);
-        assert_eq!(shelf.next(), Some((1, 1)));
+    fn reports_are_joined_after_an_hour_without_a_master_and_no_sequence_number_is_missing() {
+        let mut index = SpoolIndex::default();
+        index.add(1);
+        assert_eq!(index.next(), Some((1, 1)));
         for number in 2..500 {
-            shelf.add(number);
-            while let Some((older, newer)) = shelf.to_join() {
+            index.add(number);
+            while let Some((older, newer)) = index.to_join() {
                 assert!(older.0 > 1, "what was sent stays as it is");
-                shelf.joined(older, newer);
+                index.joined(older, newer);
             }
         }
-        assert_eq!(shelf.len(), 1 + NEVER_SENT_MAX);
+        assert_eq!(index.len(), 1 + UNSENT_MAX);
         let mut expected = 1;
-        while let Some((first, last)) = shelf.next() {
+        while let Some((first, last)) = index.next() {
             assert_eq!(first, expected);
             expected = last + 1;
-            shelf.taken(last);
+            index.accepted(last);
         }
         assert_eq!(expected, 500);
     }
 
     #[test]
-    fn no_more_is_sent_while_too_much_is_not_safe() {
-        let mut shelf = Shelf::default();
-        for number in 1..=SENT_MAX as u64 + 5 {
-            shelf.add(number);
-            if let Some((_, last)) = shelf.next() {
-                shelf.taken(last);
+    fn no_new_report_is_sent_while_too_many_are_uncommitted() {
+        let mut index = SpoolIndex::default();
+        for number in 1..=UNCOMMITTED_MAX as u64 + 5 {
+            index.add(number);
+            if let Some((_, last)) = index.next() {
+                index.accepted(last);
             }
         }
-        assert_eq!(shelf.next(), None);
-        assert_eq!(shelf.safe(1), [(1, 1)]);
-        assert_eq!(shelf.next().map(|range| range.0), Some(SENT_MAX as u64 + 1));
+        assert_eq!(index.next(), None);
+        assert_eq!(index.committed(1), [(1, 1)]);
+        assert_eq!(index.next().map(|range| range.0), Some(UNCOMMITTED_MAX as u64 + 1));
     }
 }

@@ -1,7 +1,7 @@
-//! What is measured of one task, by its own loop.
+//! Metrics of one task, recorded by its own loop.
 //!
-//! The loop owns all of this: counting costs no lock, and a stream costs a look-up in a list
-//! that is as long as the task has streams.
+//! The loop owns these instruments: counting takes no lock, and finding a stream's instruments
+//! takes a linear search through the task's streams.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use std::{
 
 use tracing::warn;
 
-use super::{Metrics, user::User};
+use super::{Metrics, user::UserInstrument};
 use stormkeeper_metric_shipping::spool::CounterFile;
 use stormkeeper_metrics::{
     Builtin, MetricName, MetricType, Subject, UserMetrics, builtin,
@@ -28,61 +28,61 @@ use stormkeeper_model::{
 };
 use stormkeeper_stream::{Tuple, Value};
 
-/// How many streams of a task are told apart in each direction: no topology declares as many.
-/// What comes on others counts for the task as a whole.
+/// Limit of streams of a task with their own metrics, in each direction: no topology declares as
+/// many. Tuples of further streams count for the task as a whole.
 const STREAMS_MAX: usize = 1000;
 
-/// One message of a child in so many is timed: two readings of the clock cost a tenth of what
-/// reading a small message does.
+/// One in this many messages of a child is timed: two readings of the clock cost a tenth of what
+/// parsing a small message does.
 const TIMED_MESSAGES: u64 = 16;
 
-/// The stream that a bolt's tuple came on; a place in a list of its task.
+/// Index of a stream in the task's list of input streams or of output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Source(u16);
+pub(crate) struct StreamIndex(u16);
 
-impl Source {
-    /// Nothing is measured, or there are too many.
+impl StreamIndex {
+    /// No stream: metrics are disabled, or there are too many streams.
     pub(crate) const UNKNOWN: Self = Self(u16::MAX);
 }
 
-/// What one task measures; nothing when that is switched off.
+/// Metrics of one task; empty if metrics are disabled.
 #[derive(Debug, Default)]
-pub(crate) struct TaskMetrics(Option<Box<Measured>>);
+pub(crate) struct TaskMetrics(Option<Box<TaskInstruments>>);
 
 #[derive(Debug)]
-struct Measured {
+struct TaskInstruments {
     metrics: Metrics,
     component: ComponentId,
     task: TaskId,
-    sinks: Vec<(StreamId, Sink)>,
-    sources: Vec<((ComponentId, StreamId), Incoming)>,
-    whole: Whole,
+    outputs: Vec<(StreamId, OutputStream)>,
+    inputs: Vec<((ComponentId, StreamId), InputStream)>,
+    whole: WholeTask,
     load: Arc<Load>,
-    // When the component was last seen to be done with something.
-    done: Option<Monotonic>,
-    // Acked since the last look at the clock.
+    // Start of the current busy time: when the component last completed a tuple.
+    busy_since: Option<Monotonic>,
+    // Number of tuples acked since `bolt_messages_handled` was last called.
     n_done: u32,
-    // The time of the batch of messages in hand.
+    // Time of the current batch of messages.
     now: Option<Monotonic>,
     taken: Option<Monotonic>,
     n_messages: u64,
     client: UserMetrics,
-    users: HashMap<(&'static str, String), User>,
+    user_instruments: HashMap<(&'static str, String), UserInstrument>,
     ledger: Ledger,
 }
 
-/// A stream that the task emits to.
+/// Instruments of a stream that the task emits to.
 #[derive(Debug)]
-struct Sink {
+struct OutputStream {
     emitted: Counter,
     transferred: Counter,
     sent: Meter,
     acked: Counter,
 }
 
-/// A stream that it receives.
+/// Instruments of a stream that the task receives.
 #[derive(Debug)]
-struct Incoming {
+struct InputStream {
     executed: Counter,
     received: Meter,
     acked: Counter,
@@ -91,9 +91,9 @@ struct Incoming {
     life: Histogram,
 }
 
-/// What is of the whole task.
+/// Instruments of the task as a whole.
 #[derive(Debug)]
-struct Whole {
+struct WholeTask {
     failed: Counter,
     executor_time: Histogram,
     emit_time: Histogram,
@@ -103,7 +103,7 @@ struct Whole {
     serialize_queue: Gauge,
 }
 
-/// What gauges are made of when they are read.
+/// Totals from which gauges are computed when they are read.
 #[derive(Debug, Default)]
 struct Load {
     busy_micros: AtomicU64,
@@ -111,7 +111,7 @@ struct Load {
     n_empty_calls: AtomicU64,
 }
 
-/// How far the counters are, on disk.
+/// Values of the task's counters on disk.
 #[derive(Debug)]
 struct Ledger {
     task: TaskId,
@@ -121,79 +121,79 @@ struct Ledger {
 }
 
 impl TaskMetrics {
-    /// Of a task of this worker.
+    /// Creates the metrics of a task of this worker.
     pub(crate) fn new(metrics: &Metrics, component: ComponentId, task: TaskId) -> Self {
         let file = CounterFile::create(metrics.dir(), task);
         if let Err(error) = &file {
-            warn!(%task, %error, "counts of this task are not kept on disk; a crash loses what no report holds");
+            warn!(%task, %error, "cannot create the counter file of a task; a crash loses counts that are not yet in a report");
         }
         let mut ledger = Ledger { task, file: file.ok(), counters: Vec::new(), n_failures: 0 };
         let load = Arc::new(Load::default());
-        let whole = Whole::new(metrics, &component, task, &load, &mut ledger);
+        let whole = WholeTask::new(metrics, &component, task, &load, &mut ledger);
         let client = metrics.user_client(component.clone(), task);
-        Self(Some(Box::new(Measured {
+        Self(Some(Box::new(TaskInstruments {
             metrics: metrics.clone(),
             component,
             task,
-            sinks: Vec::new(),
-            sources: Vec::new(),
+            outputs: Vec::new(),
+            inputs: Vec::new(),
             whole,
             load,
-            done: None,
+            busy_since: None,
             n_done: 0,
             now: None,
             taken: None,
             n_messages: 0,
             client,
-            users: HashMap::new(),
+            user_instruments: HashMap::new(),
             ledger,
         })))
     }
 
-    /// Whether anything is measured, so that reading the clock is worth it.
+    /// Returns whether metrics are enabled, so that the clock must be read.
     pub(crate) fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// One emit to a stream. Answers which of the task's streams it is.
-    pub(crate) fn emitted(&mut self, stream: &StreamId) -> Source {
-        let Some(on) = &mut self.0 else { return Source::UNKNOWN };
-        let source = on.sink(stream);
-        if let Some((_, sink)) = on.sinks.get(usize::from(source.0)) {
-            sink.emitted.increment();
-            sink.sent.mark();
+    /// Counts one emit to a stream. Returns the index of the stream.
+    pub(crate) fn emitted(&mut self, stream: &StreamId) -> StreamIndex {
+        let Some(on) = &mut self.0 else { return StreamIndex::UNKNOWN };
+        let source = on.output(stream);
+        if let Some((_, output)) = on.outputs.get(usize::from(source.0)) {
+            output.emitted.increment();
+            output.sent.mark();
         }
         source
     }
 
-    /// One tuple is in the queue of a receiver.
-    pub(crate) fn transferred(&mut self, stream: Source) {
-        if let Some((_, sink)) = self.0.as_ref().and_then(|on| on.sinks.get(usize::from(stream.0))) {
-            sink.transferred.increment();
+    /// Counts one tuple that was put in the queue of a receiver.
+    pub(crate) fn transferred(&mut self, stream: StreamIndex) {
+        if let Some((_, output)) = self.0.as_ref().and_then(|on| on.outputs.get(usize::from(stream.0))) {
+            output.transferred.increment();
         }
     }
 
-    /// A spout's tuple counts as acked as soon as it was emitted.
+    /// Counts a spout's tuple as acked, directly after the emit.
     pub(crate) fn acked_at_once(&mut self, stream: Option<&StreamId>) {
         let Some(on) = &mut self.0 else { return };
         let source = match stream {
-            Some(stream) => on.sink(stream),
-            None => on.sink(&StreamId::default_stream()),
+            Some(stream) => on.output(stream),
+            None => on.output(&StreamId::default_stream()),
         };
-        if let Some((_, sink)) = on.sinks.get(usize::from(source.0)) {
-            sink.acked.increment();
+        if let Some((_, output)) = on.outputs.get(usize::from(source.0)) {
+            output.acked.increment();
         }
     }
 
-    /// How long an emit took until its tuples were in all queues; asked for only when wanted.
-    pub(crate) fn emit_took(&mut self, took: Duration) {
+    /// Records the time of an emit until its tuples were in all queues; called only if enabled.
+    pub(crate) fn record_emit_time(&mut self, took: Duration) {
         if let Some(on) = &self.0 {
             on.whole.emit_time.update(micros(took));
         }
     }
 
-    /// The time, as of the beginning of the batch of messages in hand: a reading for each emit
-    /// would cost as much as all that is counted of it. None when nothing is measured.
+    /// Returns the time at which the current batch of messages began: a reading of the clock for
+    /// each emit would cost as much as all of its counting. `None` if metrics are disabled.
     pub(crate) fn now(&mut self, clock: &Clock) -> Option<Monotonic> {
         let on = self.0.as_mut()?;
         match on.now.filter(|_| !on.metrics.times_emits()) {
@@ -206,13 +206,13 @@ impl TaskMetrics {
         }
     }
 
-    /// Whether [`emit_took`](Self::emit_took) is wanted.
+    /// Returns whether [`record_emit_time`](Self::record_emit_time) is enabled.
     pub(crate) fn times_emits(&self) -> bool {
         self.0.as_ref().is_some_and(|on| on.metrics.times_emits())
     }
 
-    /// Tuples were taken out of the inbox.
-    pub(crate) fn took_batch(&mut self, now: Monotonic) {
+    /// Records that tuples were taken from the inbox.
+    pub(crate) fn batch_received(&mut self, now: Monotonic) {
         if let Some(on) = &mut self.0
             && let Some(before) = on.taken.replace(now)
         {
@@ -220,21 +220,22 @@ impl TaskMetrics {
         }
     }
 
-    /// A tuple is handed to the bolt. Answers which stream it came on.
-    pub(crate) fn executed(&mut self, tuple: &Tuple, now: Monotonic) -> Source {
-        let Some(on) = &mut self.0 else { return Source::UNKNOWN };
-        let source = on.source(tuple.component(), tuple.stream());
-        if let Some((_, incoming)) = on.sources.get(usize::from(source.0)) {
-            incoming.executed.increment();
-            incoming.received.mark();
+    /// Counts a tuple that is sent to the bolt. Returns the index of the tuple's input stream.
+    pub(crate) fn executed(&mut self, tuple: &Tuple, now: Monotonic) -> StreamIndex {
+        let Some(on) = &mut self.0 else { return StreamIndex::UNKNOWN };
+        let source = on.input(tuple.component(), tuple.stream());
+        if let Some((_, input)) = on.inputs.get(usize::from(source.0)) {
+            input.executed.increment();
+            input.received.mark();
             if let Some(emitted) = tuple.emitted_at() {
-                incoming.life.update(micros(now.since(emitted)));
+                input.life.update(micros(now.since(emitted)));
             }
         }
         source
     }
 
-    /// Tuples were made ready for the child's stdin; `waiting` of at most `limit` are ahead of it.
+    /// Records that `n` tuples were encoded for the child's stdin, and that `waiting` of at most
+    /// `limit` tuples are queued.
     pub(crate) fn serialized(&mut self, n: usize, took: Duration, (waiting, limit): (usize, usize)) {
         let Some(on) = &self.0 else { return };
         if n > 0 {
@@ -243,7 +244,7 @@ impl TaskMetrics {
         on.whole.serialize_queue.set(100.0 * waiting as f64 / limit.max(1) as f64);
     }
 
-    /// Whether the reading of the next message is to be timed.
+    /// Returns whether the parsing of the next message must be timed.
     pub(crate) fn times_message(&mut self) -> bool {
         self.0.as_mut().is_some_and(|on| {
             on.n_messages = on.n_messages.wrapping_add(1);
@@ -251,51 +252,51 @@ impl TaskMetrics {
         })
     }
 
-    /// How long one message took to be read.
+    /// Records the parsing time of one message.
     pub(crate) fn deserialized(&mut self, took: Duration) {
         if let Some(on) = &self.0 {
             on.whole.deserialize_time.update(micros(took));
         }
     }
 
-    /// The bolt acked a tuple.
-    pub(crate) fn acked(&mut self, source: Source, given: Monotonic, now: Monotonic) {
+    /// Counts a tuple that the bolt acked.
+    pub(crate) fn acked(&mut self, source: StreamIndex, given: Monotonic, now: Monotonic) {
         let Some(on) = &mut self.0 else { return };
         on.n_done += 1;
-        if let Some((_, incoming)) = on.sources.get(usize::from(source.0)) {
-            incoming.acked.increment();
-            incoming.latency.update(micros(now.since(given)));
+        if let Some((_, input)) = on.inputs.get(usize::from(source.0)) {
+            input.acked.increment();
+            input.latency.update(micros(now.since(given)));
         }
-        on.done = Some(on.done.map_or(given, |done| done.max(given)));
+        on.busy_since = Some(on.busy_since.map_or(given, |busy_since| busy_since.max(given)));
     }
 
-    /// The bolt failed a tuple, or died with it.
-    pub(crate) fn failed(&mut self, source: Source) {
+    /// Counts a tuple that the bolt failed, or that was in flight when the bolt died.
+    pub(crate) fn failed(&mut self, source: StreamIndex) {
         let Some(on) = &mut self.0 else { return };
-        match on.sources.get(usize::from(source.0)) {
-            Some((_, incoming)) => incoming.failed.increment(),
+        match on.inputs.get(usize::from(source.0)) {
+            Some((_, input)) => input.failed.increment(),
             None => on.whole.failed.increment(),
         }
     }
 
-    /// Messages of a bolt's child were handled: what it was busy with since it was last done is
-    /// shared out over the tuples that it is done with now.
-    pub(crate) fn bolt_heard(&mut self, now: Monotonic) {
+    /// Records that a batch of messages of a bolt's child was handled. The busy time since the last
+    /// completed tuple is divided among the tuples completed in this batch.
+    pub(crate) fn bolt_messages_handled(&mut self, now: Monotonic) {
         let Some(on) = &mut self.0 else { return };
         let n = std::mem::take(&mut on.n_done);
-        if let Some(begun) = on.done.filter(|_| n > 0) {
+        if let Some(begun) = on.busy_since.filter(|_| n > 0) {
             let busy = now.since(begun);
             for _ in 0..n {
                 on.whole.executor_time.update(micros(busy) / f64::from(n));
             }
             on.load.busy(busy);
-            on.done = Some(now);
+            on.busy_since = Some(now);
         }
         on.ledger.write();
     }
 
-    /// A spout's `next` is done.
-    pub(crate) fn called(&mut self, took: Duration, is_empty: bool) {
+    /// Records a completed `next` of a spout.
+    pub(crate) fn spout_called(&mut self, took: Duration, is_empty: bool) {
         let Some(on) = &mut self.0 else { return };
         on.whole.executor_time.update(micros(took));
         on.load.busy(took);
@@ -303,14 +304,14 @@ impl TaskMetrics {
         on.load.n_empty_calls.fetch_add(u64::from(is_empty), Ordering::Relaxed);
     }
 
-    /// A value of a metric of the component's own.
+    /// Updates a user metric.
     ///
     /// # Errors
-    /// What is wrong with it, for people.
-    pub(crate) fn user(&mut self, name: &str, params: &Value) -> Result<(), String> {
+    /// Description of the error in the update, for operators.
+    pub(crate) fn update_user_metric(&mut self, name: &str, params: &Value) -> Result<(), String> {
         let Some(on) = &mut self.0 else { return Ok(()) };
-        let Measured { metrics, client, users, ledger, component, task, .. } = &mut **on;
-        super::user::take(users, client, name, params, |name| {
+        let TaskInstruments { metrics, client, user_instruments, ledger, component, task, .. } = &mut **on;
+        super::user::apply(user_instruments, client, name, params, |name| {
             let subject = Subject::Task { component: component.clone(), task: *task };
             let name = MetricName::new(metrics.topology().clone(), MetricType::Counter, subject, UDF, name);
             if let Ok(name) = name {
@@ -319,8 +320,8 @@ impl TaskMetrics {
         })
     }
 
-    /// Writes how far the counters are, before the loop waits for something; the time is another
-    /// after it.
+    /// Writes the counters to disk before the loop waits, and ends the batch of messages: the next
+    /// batch reads the clock again.
     pub(crate) fn settle(&mut self) {
         if let Some(on) = &mut self.0 {
             on.ledger.write();
@@ -329,39 +330,39 @@ impl TaskMetrics {
     }
 }
 
-impl Measured {
-    fn sink(&mut self, stream: &StreamId) -> Source {
-        if let Some(place) = self.sinks.iter().position(|(known, _)| known == stream) {
-            return place_of(place);
+impl TaskInstruments {
+    fn output(&mut self, stream: &StreamId) -> StreamIndex {
+        if let Some(place) = self.outputs.iter().position(|(known, _)| known == stream) {
+            return stream_index(place);
         }
-        if self.sinks.len() >= STREAMS_MAX {
-            return Source::UNKNOWN;
+        if self.outputs.len() >= STREAMS_MAX {
+            return StreamIndex::UNKNOWN;
         }
         let (metrics, ledger) = (self.metrics.clone(), &mut self.ledger);
         let subject = stream_of(&self.component, self.task, stream);
-        let sink = Sink {
+        let output = OutputStream {
             emitted: ledger.counter(&metrics, &builtin::EMITTED, &subject),
             transferred: ledger.counter(&metrics, &builtin::TRANSFERRED, &subject),
             sent: metrics.registry().meter(metrics.name(&builtin::SEND_TPS, &subject)),
             acked: ledger.counter(&metrics, &builtin::ACKED, &subject),
         };
-        self.sinks.push((stream.clone(), sink));
-        place_of(self.sinks.len() - 1)
+        self.outputs.push((stream.clone(), output));
+        stream_index(self.outputs.len() - 1)
     }
 
-    fn source(&mut self, component: &ComponentId, stream: &StreamId) -> Source {
-        let place = self.sources.iter().position(|((from, on), _)| on == stream && from == component);
+    fn input(&mut self, component: &ComponentId, stream: &StreamId) -> StreamIndex {
+        let place = self.inputs.iter().position(|((from, on), _)| on == stream && from == component);
         if let Some(place) = place {
-            return place_of(place);
+            return stream_index(place);
         }
-        if self.sources.len() >= STREAMS_MAX {
-            return Source::UNKNOWN;
+        if self.inputs.len() >= STREAMS_MAX {
+            return StreamIndex::UNKNOWN;
         }
         let (metrics, ledger) = (self.metrics.clone(), &mut self.ledger);
         let subject = stream_of(&self.component, self.task, stream);
         let histogram = |metric| metrics.registry().histogram(metrics.name(metric, &subject));
-        let received = metrics.name_of_one(&builtin::RECV_TPS, &subject, component.as_str());
-        let incoming = Incoming {
+        let received = metrics.instance_name(&builtin::RECV_TPS, &subject, component.as_str());
+        let input = InputStream {
             executed: ledger.counter(&metrics, &builtin::EXECUTED, &subject),
             received: metrics.registry().meter(received),
             acked: ledger.counter(&metrics, &builtin::ACKED, &subject),
@@ -369,13 +370,13 @@ impl Measured {
             latency: histogram(&builtin::PROCESS_LATENCY),
             life: histogram(&builtin::TUPLE_LIFE_CYCLE),
         };
-        self.sources.push(((component.clone(), stream.clone()), incoming));
-        place_of(self.sources.len() - 1)
+        self.inputs.push(((component.clone(), stream.clone()), input));
+        stream_index(self.inputs.len() - 1)
     }
 }
 
-fn place_of(place: usize) -> Source {
-    Source(u16::try_from(place).expect("there are at most STREAMS_MAX"))
+fn stream_index(place: usize) -> StreamIndex {
+    StreamIndex(u16::try_from(place).expect("there are at most STREAMS_MAX"))
 }
 
 fn stream_of(component: &ComponentId, task: TaskId, stream: &StreamId) -> Subject {
@@ -386,7 +387,7 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-impl Whole {
+impl WholeTask {
     fn new(
         metrics: &Metrics,
         component: &ComponentId,
@@ -420,7 +421,7 @@ impl Whole {
             let worked = total.saturating_sub(before.swap(total, Ordering::Relaxed));
             (time > 0).then(|| (worked as f64 / time as f64).min(1.0))
         };
-        // A worker that is full of metrics does without; the refusal is counted.
+        // If the registry is full, these gauges are missing; the registry counts the rejection.
         let _full = metrics.registry().gauge_fn(name(&builtin::EMPTY_CPU_RATIO), empty);
         let _full = metrics.registry().gauge_fn(name(&builtin::CAPACITY), capacity);
         Self {
@@ -449,17 +450,17 @@ impl Ledger {
         counter
     }
 
-    /// Keeps a counter on disk from now on, if it is not one that is kept already.
+    /// Adds a counter to the file on disk, unless the file already has it.
     fn add(&mut self, metrics: &Metrics, name: &MetricName) {
         let Some(file) = &mut self.file else { return };
-        // Only this task's loop makes counters of the task, so a new one is the last.
+        // Only this task's loop creates counters of the task, so a new counter is the last one.
         let row = metrics.registry().counters_of(self.task);
         let next = self.counters.len();
         let (Some(id), Some(counter)) = (row.ids.get(next), row.counters.get(next)) else { return };
         match file.add_slot(*id, name) {
             Ok(()) => self.counters.push(counter.clone()),
             Err(error) => {
-                warn!(%name, %error, "the counts of a task are not kept on disk any more; a crash loses what no report holds");
+                warn!(%name, %error, "cannot extend the counter file of a task and stopped writing it; a crash loses counts that are not yet in a report");
                 self.file = None;
             }
         }
@@ -474,9 +475,9 @@ impl Ledger {
 
     fn fail(&mut self, error: &io::Error) {
         self.n_failures += 1;
-        // Once for each doubling: a full disk fails with every batch.
+        // Logged at each doubling: a full disk fails with every batch.
         if self.n_failures.is_power_of_two() {
-            warn!(%error, so_far = self.n_failures, "counts cannot be written to disk; a crash would lose them");
+            warn!(%error, so_far = self.n_failures, "cannot write the counter file of a task; retrying, a crash would lose its counts");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whole workers with real children, and a leader that adds up what they bring.
+//! Tests of complete workers with real child processes, and a leader that sums their reports.
 
 use std::{path::Path, time::Duration};
 
@@ -12,7 +12,7 @@ use stormkeeper_metric_shipping::{
     spool::{self, SpoolState, recover},
     test_support::TestLeader,
 };
-use stormkeeper_model::{heartbeat::TaskCounts, clock::Clock};
+use stormkeeper_model::{clock::Clock, heartbeat::TaskCounts};
 use stormkeeper_runtime::test_support::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,7 +29,7 @@ async fn totals_become(leader: &TestLeader, expected: [u64; 5]) {
     .await;
 }
 
-/// The words on two workers that report often.
+/// Returns a word-count topology on two workers with a short report period.
 async fn words() -> Stage {
     let mut stage = Stage::of_words(2).await;
     stage.options.metrics = Some(Duration::from_millis(300));
@@ -39,8 +39,8 @@ async fn words() -> Stage {
 /// Emitted, transferred, executed, acked, failed of `words`.
 const WORDS: [u64; 5] = [800, 800, 800, 1000, 0];
 
-/// What a supervisor does when its worker is gone.
-async fn bring_what_is_left(stage: &Stage, worker_dir: &Path) {
+/// Sends the orphaned reports of an ended worker, as its supervisor does.
+async fn send_orphaned_reports(stage: &Stage, worker_dir: &Path) {
     wait_until("the worker is gone", PATIENCE, || async {
         match spool::inspect(worker_dir).map_err(|error| error.to_string())? {
             SpoolState::Orphaned(..) => Ok(()),
@@ -51,12 +51,12 @@ async fn bring_what_is_left(stage: &Stage, worker_dir: &Path) {
     let SpoolState::Orphaned(taken, launch) = spool::inspect(worker_dir).expect("readable") else {
         panic!("it is gone")
     };
-    let remains = recover::recover(&taken.dir, &launch).expect("readable");
-    assert_eq!(remains.problems, Vec::<String>::new());
+    let recovered = recover::recover(&taken.dir, &launch).expect("readable");
+    assert_eq!(recovered.problems, Vec::<String>::new());
     let mut delivery = ReportSender::new(launch.topology);
-    delivery.learn(&launch.worker, &remains.names.into_iter().collect::<Vec<_>>());
-    for spooled in remains.reports {
-        assert_eq!(delivery.add(spooled), Enqueued::Queued);
+    delivery.learn(&launch.worker, &recovered.names.into_iter().collect::<Vec<_>>());
+    for report in recovered.reports {
+        assert_eq!(delivery.add(report), Enqueued::Queued);
     }
     let client = IngestClient::new(Store::new(stage.server.connect())).expect("made");
     assert_eq!(flush(&mut delivery, &client, &Clock::new()).await, FlushOutcome::Complete);
@@ -66,7 +66,7 @@ async fn bring_what_is_left(stage: &Stage, worker_dir: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_leader_has_what_the_workers_counted_and_not_twice() {
+async fn leader_receives_all_counts_of_the_workers_once() {
     let stage = words().await;
     let leader = leader(&stage).await;
     let workers = stage.start();
@@ -85,29 +85,29 @@ async fn the_leader_has_what_the_workers_counted_and_not_twice() {
         worker.stop().await;
     }
     for n in 0..2 {
-        bring_what_is_left(&stage, &stage.dir.path().join(format!("w{n}"))).await;
+        send_orphaned_reports(&stage, &stage.dir.path().join(format!("w{n}"))).await;
     }
     totals_become(&leader, WORDS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_workers_counted_that_died_without_a_leader_is_brought_by_their_supervisors() {
+async fn supervisors_send_the_counts_of_workers_that_died_without_a_leader() {
     let stage = words().await;
     let workers = stage.start();
     let counted = TaskCounts { executed: 600, acked: 600, ..TaskCounts::default() };
     stage.counts_become("count", counted).await;
-    // As a kill does: nothing of them runs on, nobody says farewell.
+    // As after a kill: all tasks end, and no shutdown code runs.
     assert!(stage.tasks.stop(PATIENCE).await);
     drop(workers);
     let leader = leader(&stage).await;
     for n in 0..2 {
-        bring_what_is_left(&stage, &stage.dir.path().join(format!("w{n}"))).await;
+        send_orphaned_reports(&stage, &stage.dir.path().join(format!("w{n}"))).await;
     }
     assert_eq!(leader.has().totals(), WORDS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_component_in_the_docs_measures_what_it_says() {
+async fn component_in_the_docs_records_its_metrics() {
     let docs = include_str!("../../../../docs/metrics.md");
     let (_, after) = docs.split_once("```python\n").expect("an example in Python");
     let (example, _) = after.split_once("```").expect("it ends");
@@ -119,22 +119,22 @@ async fn the_component_in_the_docs_measures_what_it_says() {
     let leader = leader(&stage).await;
     let _workers = stage.start();
     totals_become(&leader, WORDS).await;
-    wait_until("all that it counts is with the leader", PATIENCE, || async {
+    wait_until("the leader has all counts of the component", PATIENCE, || async {
         let has = leader.has();
         let counts = ["words", "lengths", "lines"].map(|name| has.count(&format!("@udf@{name}")));
         if counts == [600, 600, 200] { Ok(()) } else { Err(format!("{counts:?}")) }
     })
     .await;
-    // Gauges stand in the first cut of a minute, and in this one's it had none yet.
+    // Gauges are in the first report of a minute, and this minute's first report had none yet.
     stage.clock.set(now.plus(Duration::from_secs(61)));
-    wait_until("its gauge is with the leader", PATIENCE, || async {
+    wait_until("the leader has the component's gauge", PATIENCE, || async {
         leader.has().point("@udf@longest").map(drop).ok_or("there is none".to_owned())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn components_measure_too_and_nonsense_is_an_error_of_the_task() {
+async fn components_record_metrics_and_an_invalid_one_is_a_task_error() {
     let components = json!({ "numbers": spout(&["python3", "numbers.py"], &["n"]) });
     let mut stage = Stage::new(json!({}), components, 1).await;
     stage.options.metrics = Some(Duration::from_millis(300));
@@ -155,7 +155,7 @@ Numbers().run()
     );
     let leader = leader(&stage).await;
     let _workers = stage.start();
-    stage.error("numbers", "\"sum\" is no kind of metric").await;
+    stage.error("numbers", "unknown metric kind \"sum\"").await;
     totals_become(&leader, [10, 0, 0, 0, 0]).await;
     let has = leader.has();
     assert_eq!((has.count("@udf@calls"), has.count("@udf@sizes")), (20, 20));

@@ -1,4 +1,4 @@
-//! Metrics of a component's own: what a child says by `metrics`.
+//! User metrics: updates that a child sends in `metrics` messages.
 //!
 //! `params` is a number, which adds to a counter as Storm's `CountShellMetric` does, or an
 //! object with one entry: `{"counter": 3}`, `{"gauge": 0.5}`, `{"meter": 3}`,
@@ -13,15 +13,15 @@ use stormkeeper_metrics::{
 };
 use stormkeeper_stream::Value;
 
-/// How many values of a histogram one message may bring: the adapter sends at most as many.
+/// Limit of histogram values in one message; the Python adapter sends at most as many.
 pub(super) const VALUES_MAX: usize = 10_000;
 
-/// The longest time that one value of a timer may be: a year.
+/// Longest time of one timer value: a year, in µs.
 const TIME_MAX: f64 = 365.0 * 24.0 * 3600.0 * 1e6;
 
-/// An instrument that a child uses.
+/// Instrument of a user metric.
 #[derive(Debug)]
-pub(super) enum User {
+pub(super) enum UserInstrument {
     Counter(Counter),
     Gauge(Gauge),
     Meter(Meter),
@@ -29,24 +29,24 @@ pub(super) enum User {
     Timer(Timer),
 }
 
-/// Takes in one `metrics` message. Each new counter is told to `keep`.
+/// Applies one `metrics` message. Calls `on_new_counter` with the name of a new counter.
 ///
 /// # Errors
-/// What is wrong with it; then nothing was measured.
-pub(super) fn take(
-    users: &mut HashMap<(&'static str, String), User>,
+/// Description of the error in the message; nothing was recorded in this case.
+pub(super) fn apply(
+    instruments: &mut HashMap<(&'static str, String), UserInstrument>,
     client: &UserMetrics,
     name: &str,
     params: &Value,
-    keep: impl FnOnce(&str),
+    on_new_counter: impl FnOnce(&str),
 ) -> Result<(), String> {
     let (kind, value) = read(params).map_err(|wrong| format!("metric {name:?}: {wrong}"))?;
     let key = (kind, name.to_owned());
-    if !users.contains_key(&key) {
-        let user = make(client, kind, name, keep).map_err(|error| error.to_string())?;
-        users.insert(key.clone(), user);
+    if !instruments.contains_key(&key) {
+        let user = make(client, kind, name, on_new_counter).map_err(|error| error.to_string())?;
+        instruments.insert(key.clone(), user);
     }
-    match users.get(&key).map(|user| user.update(value)) {
+    match instruments.get(&key).map(|user| user.update(value)) {
         Some(Err(wrong)) => Err(format!("metric {name:?}: {wrong}")),
         Some(Ok(())) | None => Ok(()),
     }
@@ -56,17 +56,17 @@ fn make(
     client: &UserMetrics,
     kind: &'static str,
     name: &str,
-    keep: impl FnOnce(&str),
-) -> Result<User, RegisterError> {
+    on_new_counter: impl FnOnce(&str),
+) -> Result<UserInstrument, RegisterError> {
     Ok(match kind {
-        "gauge" => User::Gauge(client.register_gauge(name)?),
-        "meter" => User::Meter(client.register_meter(name)?),
-        "histogram" => User::Histogram(client.register_histogram(name)?),
-        "timer" => User::Timer(client.register_timer(name)?),
+        "gauge" => UserInstrument::Gauge(client.register_gauge(name)?),
+        "meter" => UserInstrument::Meter(client.register_meter(name)?),
+        "histogram" => UserInstrument::Histogram(client.register_histogram(name)?),
+        "timer" => UserInstrument::Timer(client.register_timer(name)?),
         _counter => {
             let counter = client.register_counter(name)?;
-            keep(name);
-            User::Counter(counter)
+            on_new_counter(name);
+            UserInstrument::Counter(counter)
         }
     })
 }
@@ -79,20 +79,20 @@ fn read(params: &Value) -> Result<(&'static str, &Value), String> {
         Value::Map(entries) => {
             let mut entries = entries.iter();
             let (Some((kind, value)), None) = (entries.next(), entries.next()) else {
-                return Err("its params must have one entry".to_owned());
+                return Err("params must have exactly one entry".to_owned());
             };
             let known = KINDS.iter().find(|known| **known == &**kind);
             known.map(|kind| (*kind, value)).ok_or_else(|| {
-                format!("{kind:?} is no kind of metric: there are counter, gauge, meter, histogram and timer")
+                format!("unknown metric kind {kind:?}; expected counter, gauge, meter, histogram or timer")
             })
         }
         Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) => {
-            Err("its params are neither a number nor an object such as {\"gauge\": 1}".to_owned())
+            Err("params must be a number or an object such as {\"gauge\": 1}".to_owned())
         }
     }
 }
 
-impl User {
+impl UserInstrument {
     fn update(&self, value: &Value) -> Result<(), String> {
         match self {
             Self::Counter(counter) => counter.add(whole(value)?),
@@ -104,7 +104,7 @@ impl User {
             Self::Timer(timer) => {
                 let times = values(value)?;
                 if times.iter().any(|micros| !(0.0..=TIME_MAX).contains(micros)) {
-                    return Err("a timer takes times in µs, from 0 to a year".to_owned());
+                    return Err("a timer value must be a time in µs, from 0 to one year".to_owned());
                 }
                 times.into_iter().for_each(|micros| timer.update(Duration::from_secs_f64(micros / 1e6)));
             }
@@ -113,7 +113,7 @@ impl User {
     }
 }
 
-/// What a counter counts: a whole number that is not negative.
+/// Parses a count: an integer that is not negative.
 fn whole(value: &Value) -> Result<u64, String> {
     const BOUND: f64 = 9_007_199_254_740_992.0;
     match value {
@@ -124,7 +124,7 @@ fn whole(value: &Value) -> Result<u64, String> {
             None
         }
     }
-    .ok_or_else(|| "what is counted is a whole number of 0 or more".to_owned())
+    .ok_or_else(|| "a count must be an integer of 0 or more".to_owned())
 }
 
 fn number(value: &Value) -> Result<f64, String> {
@@ -136,13 +136,13 @@ fn number(value: &Value) -> Result<f64, String> {
             None
         }
     }
-    .ok_or_else(|| "its value is no finite number".to_owned())
+    .ok_or_else(|| "the value must be a finite number".to_owned())
 }
 
 fn values(value: &Value) -> Result<Vec<f64>, String> {
     match value {
         Value::List(list) if list.len() > VALUES_MAX => {
-            Err(format!("it brings more than {VALUES_MAX} values at once"))
+            Err(format!("more than {VALUES_MAX} values in one message"))
         }
         Value::List(list) => list.iter().map(number).collect(),
         one => Ok(vec![number(one)?]),
@@ -155,14 +155,14 @@ mod tests {
     use stormkeeper_metrics::{Control, Minute, Point, Registry, registry::CollectRequest};
     use stormkeeper_model::{TaskId, clock::Monotonic};
 
-    fn said(messages: &[(&str, &str)]) -> (Vec<Result<(), String>>, Vec<Point>) {
+    fn apply_all(messages: &[(&str, &str)]) -> (Vec<Result<(), String>>, Vec<Point>) {
         let registry = Registry::new(Control::default(), Monotonic::START);
         let (topology, component) = ("t-1-1".parse().expect("valid"), "c".parse().expect("valid"));
         let client = UserMetrics::new(&registry, topology, component, TaskId(1));
-        let mut users = HashMap::new();
+        let mut instruments = HashMap::new();
         let results = messages.iter().map(|(name, params)| {
             let params = serde_json::from_str(params).expect("JSON");
-            take(&mut users, &client, name, &params, |_| {})
+            apply(&mut instruments, &client, name, &params, |_| {})
         });
         let results = results.collect();
         let request = CollectRequest { minute: Minute(1), now: Monotonic::START, with_gauges: true };
@@ -170,8 +170,8 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_measured() {
-        let (results, points) = said(&[
+    fn all_kinds_are_recorded() {
+        let (results, points) = apply_all(&[
             ("n", "3"),
             ("n", r#"{"counter": 4.0}"#),
             ("g", r#"{"gauge": -0.5}"#),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_messages_in_the_docs_are_understood() {
+    fn messages_in_the_docs_are_valid() {
         let docs = include_str!("../../../../docs/metrics.md").lines();
         let messages = docs.filter(|line| line.starts_with("{\"command\": \"metrics\""));
         let messages: Vec<(String, String)> = messages
@@ -205,14 +205,14 @@ mod tests {
             .collect();
         let messages: Vec<(&str, &str)> =
             messages.iter().map(|(name, params)| (name.as_str(), params.as_str())).collect();
-        let (results, points) = said(&messages);
+        let (results, points) = apply_all(&messages);
         assert!(results.iter().all(Result::is_ok), "{results:?}");
         assert_eq!((results.len(), points.len()), (6, 5), "the counter twice, and each other kind");
     }
 
     #[test]
-    fn what_makes_no_sense_says_so_and_measures_nothing() {
-        let (results, points) = said(&[
+    fn invalid_message_is_an_error_and_records_nothing() {
+        let (results, points) = apply_all(&[
             ("n", "-3"),
             ("n", "1.5"),
             ("n", "null"),

@@ -1,12 +1,12 @@
-//! One child process: how it is started, spoken to, heard and ended.
+//! One child process of a component: start, exchange of messages, end.
 //!
-//! - A child stays in its worker's process group, which the supervisor kills as a whole; it
-//!   is killed when its [`Child`] is dropped; and its stdin ends with the worker, whatever
-//!   happens to that.
-//! - Reading and writing go on side by side in [`Child::exchange`], so a child that fills
-//!   its stdout before it reads its stdin stops nothing.
-//! - Its stderr is free text: every line goes to the log, and the last ones are kept for the
-//!   error report of its end.
+//! - A child stays in its worker's process group, which the supervisor kills as a whole. A child
+//!   is killed when its [`Child`] is dropped. Its stdin ends with the worker process, however
+//!   the worker ends.
+//! - [`Child::exchange`] reads and writes concurrently, so a child that fills its stdout before
+//!   it reads its stdin does not block the worker.
+//! - Its stderr is free text: every line is logged, and the last lines are kept for the error
+//!   report that follows the child's end.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -35,104 +35,104 @@ use crate::ComponentGroup;
 use stormkeeper_model::{ComponentId, TaskId};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
-/// A child that leaves this much unread is given up: it reads nothing, and what waits for it
-/// must not fill memory.
+/// Limit of bytes queued for a child. A child that leaves more unread does not read its stdin
+/// and is killed, so that the queue cannot fill memory.
 const MAX_UNREAD_BYTES: usize = 64 << 20;
 
-/// What is kept of stderr for an error report; a stack trace fits, a znode is not filled.
-const MAX_LAST_WORDS_BYTES: usize = 4 << 10;
+/// Limit of stderr kept for an error report: a stack trace fits, a znode is not filled.
+const MAX_STDERR_TAIL_BYTES: usize = 4 << 10;
 
-/// A line of stderr that is longer is logged in pieces.
+/// Longest stderr line in one log event; a longer line is logged in pieces.
 const MAX_STDERR_LINE_BYTES: usize = 2 << 10;
 
-/// How long a killed process may take to be gone before it is left to the system: SIGKILL
-/// only waits for a disk or a network file system that hangs.
-const REAP_PATIENCE: Duration = Duration::from_secs(1);
+/// Time limit for reaping a killed process before it is left to the system: after SIGKILL, a
+/// process only waits for a disk or a network file system that hangs.
+const REAP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the rest of stderr is waited for once the process is gone; a grandchild may hold
-/// it open for ever.
-const STDERR_PATIENCE: Duration = Duration::from_millis(200);
+/// Time limit for the rest of stderr after the process has exited; a grandchild may hold stderr
+/// open for ever.
+const STDERR_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Everything needed to start a component's process.
+/// Parameters of a component's process.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// The component.
+    /// Component that the process runs.
     pub component: ComponentId,
-    /// The task that it runs.
+    /// Task that the process runs.
     pub task: TaskId,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Where it runs.
+    /// Working directory.
     pub dir: PathBuf,
-    /// Variables added to its environment.
+    /// Variables added to the process's environment.
     pub environment: BTreeMap<String, OsString>,
-    /// Where it leaves a file named by its pid.
+    /// Directory in which the child creates a file named by its pid.
     pub pid_dir: PathBuf,
-    /// The process group that it runs in.
+    /// Process group of the child.
     pub group: ComponentGroup,
 }
 
-/// Why a child cannot go on.
+/// Failure of a child process or of the exchange with it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It could not be started.
+    /// The process could not be started.
     #[error("cannot start {command:?} in {}: {source}", dir.display())]
     Start {
         /// Program and arguments.
         command: Vec<String>,
-        /// Where it was to run.
+        /// Working directory.
         dir: PathBuf,
-        /// Why.
+        /// I/O error.
         source: io::Error,
     },
-    /// Its stdout ended.
-    #[error("it ended its output{}", .rest.as_ref().map(|rest| format!(" within a message: {rest}")).unwrap_or_default())]
+    /// The child's stdout ended.
+    #[error("stdout was closed{}", .rest.as_ref().map(|rest| format!(" within a message: {rest}")).unwrap_or_default())]
     Ended {
-        /// The beginning of a message that it did not complete.
+        /// Beginning of an incomplete message.
         rest: Option<String>,
     },
-    /// Its stdout cannot be read.
-    #[error("its output cannot be read: {0}")]
+    /// The child's stdout cannot be read.
+    #[error("cannot read stdout: {0}")]
     Read(io::Error),
-    /// It does not read its stdin.
-    #[error("it leaves {MAX_UNREAD_BYTES} bytes of its input unread")]
-    ReadsNothing,
-    /// Its output is no sequence of messages.
+    /// The child does not read its stdin.
+    #[error("stdin is not read: more than {MAX_UNREAD_BYTES} bytes are queued")]
+    InputUnread,
+    /// The child's output is not a sequence of messages.
     #[error(transparent)]
     Frame(#[from] frame::Error),
-    /// One of its messages is not of the protocol.
+    /// A message of the child is invalid in the protocol.
     #[error(transparent)]
     Invalid(#[from] Invalid),
 }
 
-/// What is known of a child that is gone.
+/// Exit of a child process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Obituary {
-    /// How it ended, for people.
-    pub exit: String,
-    /// The last lines of its stderr.
-    pub last_words: String,
+pub struct ChildExit {
+    /// Exit status as text, for operators.
+    pub status: String,
+    /// Last lines of the child's stderr.
+    pub stderr_tail: String,
 }
 
 /// A running child.
 #[derive(Debug)]
 pub struct Child {
     process: tokio::process::Child,
-    // None once the child has closed it.
+    // `None` once the child has closed its stdin.
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
     unsent: BytesMut,
     decoder: Decoder,
-    last_words: Arc<LastWords>,
+    stderr_tail: Arc<StderrTail>,
     stderr_ended: oneshot::Receiver<()>,
     pid_dir: PathBuf,
-    pid_said: Option<u32>,
-    // Reads stderr; dropping it ends that.
+    reported_pid: Option<u32>,
+    // Task that reads stderr; dropping `_stderr` ends the task.
     _stderr: Tasks,
 }
 
 impl Child {
-    /// Starts the process and queues the handshake `hello`. Its stderr is read by a task of `tasks`.
+    /// Starts the process and queues the handshake `hello`. A task of `tasks` reads its stderr.
     ///
     /// # Errors
     /// [`Error::Start`].
@@ -160,10 +160,10 @@ impl Child {
         let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
             return Err(failed(io::ErrorKind::BrokenPipe.into()));
         };
-        let last_words = Arc::new(LastWords::default());
+        let stderr_tail = Arc::new(StderrTail::default());
         let (ended, stderr_ended) = oneshot::channel();
         let reader =
-            read_stderr(stderr, launch.component.clone(), launch.task, Arc::clone(&last_words), ended);
+            read_stderr(stderr, launch.component.clone(), launch.task, Arc::clone(&stderr_tail), ended);
         let stderr = tasks.child();
         stderr.start("stderr of a component", OnExit::Ignore, reader);
         let mut child = Self {
@@ -172,10 +172,10 @@ impl Child {
             stdout,
             unsent: BytesMut::new(),
             decoder: Decoder::default(),
-            last_words,
+            stderr_tail,
             stderr_ended,
             pid_dir: launch.pid_dir.clone(),
-            pid_said: None,
+            reported_pid: None,
             _stderr: stderr,
         };
         child.send(hello);
@@ -189,22 +189,22 @@ impl Child {
         }
     }
 
-    /// How many bytes are queued.
+    /// Returns the number of queued bytes.
     pub fn unsent_bytes(&self) -> usize {
         self.unsent.len()
     }
 
-    /// Writes some of what is queued or reads some of what the child has said, whatever is
-    /// possible first.
+    /// Writes some of the queued bytes or reads some of the child's output, whichever is possible
+    /// first.
     ///
     /// # Errors
-    /// [`Error::Ended`], [`Error::Read`] and [`Error::ReadsNothing`].
+    /// [`Error::Ended`], [`Error::Read`] and [`Error::InputUnread`].
     ///
     /// # Cancellation safety
-    /// Safe: bytes are written and read, and kept account of, or neither.
+    /// Safe: bytes are either written or read and accounted for, or neither.
     pub async fn exchange(&mut self) -> Result<(), Error> {
         if self.unsent.len() > MAX_UNREAD_BYTES {
-            return Err(Error::ReadsNothing);
+            return Err(Error::InputUnread);
         }
         let (stdin, unsent) = (&mut self.stdin, &mut self.unsent);
         let write = async {
@@ -222,8 +222,8 @@ impl Child {
             },
             written = write => {
                 if let Err(error) = written {
-                    // Its last words may still be in its stdout: read on until that ends.
-                    debug!(%error, "a component closed its input");
+                    // The child's last messages may still be in its stdout: read until stdout ends.
+                    debug!(%error, "a component closed its stdin; reading the rest of its output");
                     self.stdin = None;
                     self.unsent.clear();
                 }
@@ -232,54 +232,54 @@ impl Child {
         }
     }
 
-    /// The next message that was read whole, if there is one.
+    /// Returns the next completely read message, if there is one.
     ///
     /// # Errors
     /// [`Error::Frame`] and [`Error::Invalid`].
-    pub fn heard(&mut self) -> Result<Option<FromChild>, Error> {
+    pub fn next_message(&mut self) -> Result<Option<FromChild>, Error> {
         let Some(bytes) = self.decoder.next_message()? else { return Ok(None) };
         let message = FromChild::parse(&bytes)?;
         if let FromChild::Pid(pid) = message {
-            self.pid_said = Some(pid);
+            self.reported_pid = Some(pid);
         }
         Ok(Some(message))
     }
 
-    /// Ends the process: closes its stdin, kills it when it is still there after `grace`,
+    /// Ends the process: closes its stdin, kills the process if it still runs after `grace`,
     /// and reaps it. Bounded by `grace` and little more than a second.
-    pub async fn end(mut self, grace: Duration) -> Obituary {
+    pub async fn end(mut self, grace: Duration) -> ChildExit {
         drop(self.stdin.take());
-        // Whoever still writes to us must not be stopped by a full pipe.
+        // A child that still writes must not be blocked by a full pipe.
         let drained = drain(self.stdout);
         let waited = tokio::time::timeout(grace, async {
             tokio::select! {
-                // Cancel-safe: wait can be called again, and the drained bytes are of no use.
+                // Cancel-safe: wait can be called again, and the drained bytes are discarded.
                 status = self.process.wait() => status,
                 () = drained => self.process.wait().await,
             }
         })
         .await;
-        let exit = match waited {
+        let status = match waited {
             Ok(Ok(status)) => status.to_string(),
-            Ok(Err(error)) => format!("its exit status is unknown: {error}"),
+            Ok(Err(error)) => format!("exit status unknown: {error}"),
             Err(_still_there) => {
-                // Fails only when it is gone already.
+                // Fails only if the process has exited already.
                 let _gone = self.process.start_kill();
-                let _reaped = tokio::time::timeout(REAP_PATIENCE, self.process.wait()).await;
+                let _reaped = tokio::time::timeout(REAP_TIMEOUT, self.process.wait()).await;
                 "killed by its worker".to_owned()
             }
         };
-        let _lines_left = tokio::time::timeout(STDERR_PATIENCE, self.stderr_ended).await;
-        if let Some(pid) = self.pid_said {
-            // Not there when the child left none.
+        let _lines_left = tokio::time::timeout(STDERR_TIMEOUT, self.stderr_ended).await;
+        if let Some(pid) = self.reported_pid {
+            // The file is absent if the child created none.
             let _absent = tokio::fs::remove_file(self.pid_dir.join(pid.to_string())).await;
         }
-        Obituary { exit, last_words: self.last_words.take() }
+        ChildExit { status, stderr_tail: self.stderr_tail.take() }
     }
 }
 
-/// A relative program with a slash is one of the component's own files. Said explicitly, as
-/// the system may resolve it before or after the change of directory.
+/// Resolves a relative program with a slash to one of the component's own files. This is done
+/// here because the system may resolve it before or after the change of directory.
 fn resolve(program: &str, dir: &Path) -> PathBuf {
     match program.contains('/') {
         true => dir.join(program),
@@ -292,18 +292,18 @@ async fn drain(mut stdout: ChildStdout) {
     while stdout.read(&mut scrap).await.is_ok_and(|n| n > 0) {}
 }
 
-/// The last lines of stderr.
+/// Last lines of stderr.
 #[derive(Debug, Default)]
-struct LastWords {
+struct StderrTail {
     // Guards the lines, oldest first; held for a few instructions.
     lines: Mutex<VecDeque<String>>,
 }
 
-impl LastWords {
+impl StderrTail {
     fn add(&self, line: String) {
         let mut lines = self.lines.lock().expect("no one panics while holding last words");
         lines.push_back(line);
-        while lines.iter().map(|line| line.len() + 1).sum::<usize>() > MAX_LAST_WORDS_BYTES {
+        while lines.iter().map(|line| line.len() + 1).sum::<usize>() > MAX_STDERR_TAIL_BYTES {
             lines.pop_front();
         }
     }
@@ -318,34 +318,34 @@ async fn read_stderr(
     mut stderr: ChildStderr,
     component: ComponentId,
     task: TaskId,
-    last_words: Arc<LastWords>,
+    stderr_tail: Arc<StderrTail>,
     ended: oneshot::Sender<()>,
 ) {
     let mut unread = BytesMut::new();
-    let say = |line: &[u8]| {
+    let record = |line: &[u8]| {
         let line = String::from_utf8_lossy(line.trim_ascii_end());
         if !line.is_empty() {
             info!(%component, %task, "stderr: {line}");
-            last_words.add(line.into_owned());
+            stderr_tail.add(line.into_owned());
         }
     };
     while stderr.read_buf(&mut unread).await.is_ok_and(|n| n > 0) {
         while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
-            say(&unread.split_to(end + 1));
+            record(&unread.split_to(end + 1));
         }
         if unread.len() > MAX_STDERR_LINE_BYTES {
-            say(&unread.split());
+            record(&unread.split());
         }
     }
-    say(&unread);
-    // Fails when nobody waits, which is the usual case.
+    record(&unread);
+    // Fails if no receiver waits, which is the usual case.
     let _nobody_waits = ended.send(());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::multilang::message::{LogLevel, Remark};
+    use crate::multilang::message::{ComponentNotice, LogLevel};
 
     fn launch(script: &str, dir: &Path) -> Launch {
         Launch {
@@ -365,7 +365,7 @@ mod tests {
 
     async fn next(child: &mut Child) -> Result<FromChild, Error> {
         loop {
-            if let Some(message) = child.heard()? {
+            if let Some(message) = child.next_message()? {
                 return Ok(message);
             }
             child.exchange().await?;
@@ -373,55 +373,55 @@ mod tests {
     }
 
     fn log(text: &str) -> FromChild {
-        FromChild::Remark(Remark::Log { level: LogLevel::Info, text: text.to_owned() })
+        FromChild::Notice(ComponentNotice::Log { level: LogLevel::Info, text: text.to_owned() })
     }
 
     #[tokio::test]
-    async fn a_child_hears_the_handshake_and_is_heard() {
+    async fn child_receives_the_handshake_and_its_messages_are_read() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let script = r#"read hello; touch 12; printf '{"pid":12}\nend\n{"command":"log","msg":%s}\nend\n' "$hello"
             printf '{"command":"log","msg":"%s"}\nend\n' $COLOUR; cat >/dev/null; echo over >&2; exit 3"#;
         let tasks = Tasks::default();
         let mut child = start(script, dir.path(), &tasks).expect("started");
-        assert_eq!(next(&mut child).await.expect("heard"), FromChild::Pid(12));
-        assert_eq!(next(&mut child).await.expect("heard"), log(r#"{"hello":1}"#));
-        assert_eq!(next(&mut child).await.expect("heard"), log("blue"));
+        assert_eq!(next(&mut child).await.expect("a message"), FromChild::Pid(12));
+        assert_eq!(next(&mut child).await.expect("a message"), log(r#"{"hello":1}"#));
+        assert_eq!(next(&mut child).await.expect("a message"), log("blue"));
         let end = child.end(Duration::from_secs(10)).await;
-        assert_eq!(end, Obituary { exit: "exit status: 3".to_owned(), last_words: "over".to_owned() });
+        assert_eq!(end, ChildExit { status: "exit status: 3".to_owned(), stderr_tail: "over".to_owned() });
         assert!(!dir.path().join("12").exists(), "the pid file of a dead child is removed");
     }
 
     #[tokio::test]
-    async fn a_child_that_stays_is_killed() {
+    async fn child_that_does_not_exit_within_the_grace_is_killed() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let tasks = Tasks::default();
         let child = start("exec sleep 1000", dir.path(), &tasks).expect("started");
-        assert_eq!(child.end(Duration::from_millis(10)).await.exit, "killed by its worker");
+        assert_eq!(child.end(Duration::from_millis(10)).await.status, "killed by its worker");
     }
 
     #[tokio::test]
-    async fn the_end_of_a_child_is_told_with_what_it_left() {
+    async fn closed_stdout_is_reported_with_the_incomplete_message() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let tasks = Tasks::default();
         let mut child = start(r#"printf '{"half"'"#, dir.path(), &tasks).expect("started");
         let error = next(&mut child).await.expect_err("ended");
-        assert_eq!(error.to_string(), r#"it ended its output within a message: {\"half\""#);
-        assert_eq!(child.end(Duration::from_secs(10)).await.exit, "exit status: 0");
+        assert_eq!(error.to_string(), r#"stdout was closed within a message: {\"half\""#);
+        assert_eq!(child.end(Duration::from_secs(10)).await.status, "exit status: 0");
     }
 
     #[tokio::test]
-    async fn last_words_are_bounded() {
+    async fn stderr_tail_is_bounded() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let tasks = Tasks::default();
         let script = "i=0; while [ $i -lt 2000 ]; do echo line $i >&2; i=$((i+1)); done";
         let child = start(script, dir.path(), &tasks).expect("started");
         let end = child.end(Duration::from_secs(10)).await;
-        assert!(end.last_words.len() <= MAX_LAST_WORDS_BYTES, "{}", end.last_words.len());
-        assert!(end.last_words.ends_with("line 1999"), "{}", end.last_words);
+        assert!(end.stderr_tail.len() <= MAX_STDERR_TAIL_BYTES, "{}", end.stderr_tail.len());
+        assert!(end.stderr_tail.ends_with("line 1999"), "{}", end.stderr_tail);
     }
 
     #[tokio::test]
-    async fn a_command_that_does_not_exist_is_named() {
+    async fn missing_command_is_named_in_the_error() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let tasks = Tasks::default();
         let mut launch = launch("", dir.path());

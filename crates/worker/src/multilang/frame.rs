@@ -1,46 +1,46 @@
-//! Messages in a byte stream: JSON that may span lines, then a line that is only `end`.
+//! Framing of messages: JSON that may span lines, then a line `end`.
 
 use bytes::{BufMut as _, BytesMut};
 use serde::Serialize;
 
-/// The longest message accepted from a child: what the transport can carry to another
-/// worker in one frame. A child that never ends its message must not fill memory.
+/// Longest accepted message of a child: the most that the transport can send to another worker
+/// in one frame. A child that never ends its message must not fill memory.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-/// How much of a bad message an error shows: enough to recognise it in a log line.
+/// Bytes of an invalid message that an error shows: enough to recognise it in a log line.
 const SHOWN_BYTES: usize = 200;
 
-/// How much room is made before reading: a pipe's own capacity, so that one read empties it.
+/// Room reserved before a read: a pipe's capacity, so that one read empties the pipe.
 const READ_BYTES: usize = 64 << 10;
 
-/// Bytes that are not messages.
+/// Byte stream that is not a sequence of messages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A line stands where a message should begin, and none begins like this.
-    #[error("it printed what is no message: {shown}")]
+    /// The line at the beginning of a message cannot begin a message.
+    #[error("stdout contains a line that is not a multilang message: {shown}")]
     NotAMessage {
-        /// The bytes, shortened.
+        /// Bytes of the line, shortened.
         shown: String,
     },
     /// The message does not end within the limit.
-    #[error("it sent more than {limit} bytes without a line \"end\": {shown}")]
+    #[error("a message exceeds {limit} bytes without a line \"end\": {shown}")]
     TooLong {
-        /// The limit.
+        /// Limit in bytes.
         limit: usize,
-        /// Its beginning, shortened.
+        /// Beginning of the message, shortened.
         shown: String,
     },
 }
 
-/// Cuts a stream of bytes into messages, however the bytes arrive.
+/// Splits a byte stream into messages; the bytes may arrive in any pieces.
 #[derive(Debug)]
 pub struct Decoder {
     buffer: BytesMut,
-    // Before this position there is no line end that was not looked at.
+    // All line ends before this position were examined.
     scanned: usize,
-    // Where the line that is being scanned begins.
+    // Start of the line that is being scanned.
     line_start: usize,
-    // Whether the message at the start of the buffer has shown its first byte.
+    // True if the first byte of the message at the start of the buffer was seen.
     begun: bool,
     limit: usize,
 }
@@ -52,26 +52,26 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// A decoder that refuses messages longer than `limit`.
+    /// Creates a decoder that rejects messages longer than `limit`.
     pub fn new(limit: usize) -> Self {
         Self { buffer: BytesMut::new(), scanned: 0, line_start: 0, begun: false, limit }
     }
 
-    /// Where to append what was read; there is room for a large read.
+    /// Returns the buffer to append read bytes to, with room for a large read.
     pub fn space(&mut self) -> &mut BytesMut {
         self.buffer.reserve(READ_BYTES);
         &mut self.buffer
     }
 
-    /// What has arrived of a message that is not complete, shortened.
+    /// Returns the received part of an incomplete message, shortened.
     pub fn rest(&self) -> Option<String> {
         (!self.buffer.trim_ascii().is_empty()).then(|| shorten(&self.buffer))
     }
 
-    /// The next whole message, without its delimiter.
+    /// Returns the next complete message, without its delimiter.
     ///
     /// # Errors
-    /// [`Error`]; nothing that follows can be trusted then.
+    /// [`Error`], after which the rest of the stream cannot be trusted.
     pub fn next_message(&mut self) -> Result<Option<BytesMut>, Error> {
         while let Some(offset) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
             let line_end = self.scanned + offset;
@@ -87,7 +87,7 @@ impl Decoder {
                 match line.trim_ascii().first() {
                     None => {}
                     Some(b'{' | b'[') => self.begun = true,
-                    // Said at once: the delimiter of a stray line may never come.
+                    // Reported at once: the delimiter after a stray line may never come.
                     Some(_) => return Err(Error::NotAMessage { shown: shorten(line) }),
                 }
             }
@@ -107,7 +107,7 @@ pub fn encode(message: &impl Serialize, buffer: &mut BytesMut) {
     buffer.put_slice(b"\nend\n");
 }
 
-/// Bytes for an error: readable, on one line, and short.
+/// Formats bytes for an error: readable, on one line, and short.
 pub fn shorten(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(SHOWN_BYTES)];
     let text = String::from_utf8_lossy(shown).escape_debug().to_string();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_ends_with_a_line_end_and_nothing_else_does() {
+    fn only_an_end_line_ends_a_message() {
         let check = |bytes: &str, expected: &[&str]| {
             assert_eq!(
                 decode_all(&mut Decoder::default(), bytes.as_bytes()).expect("messages"),
@@ -151,22 +151,22 @@ mod tests {
     }
 
     #[test]
-    fn a_stray_line_is_told_at_once() {
+    fn stray_line_is_reported_at_once() {
         let error = decode_all(&mut Decoder::default(), b"{}\nend\nhello there\n").expect_err("garbage");
         assert_eq!(error, Error::NotAMessage { shown: "hello there".to_owned() });
     }
 
     #[test]
-    fn a_message_without_end_is_refused_at_the_limit() {
+    fn message_without_end_is_rejected_at_the_limit() {
         let mut decoder = Decoder::new(1000);
         assert_eq!(decode_all(&mut decoder, &[b'{'; 1000]), Ok(vec![]));
         let error = decode_all(&mut decoder, b"{").expect_err("too long");
-        assert!(error.to_string().contains("more than 1000 bytes"), "{error}");
+        assert!(error.to_string().contains("exceeds 1000 bytes"), "{error}");
         assert!(error.to_string().ends_with("{{{… (1001 bytes)"), "{error}");
     }
 
     #[test]
-    fn what_is_left_at_the_end_is_shown() {
+    fn incomplete_message_is_shown() {
         let mut decoder = Decoder::default();
         assert_eq!(decode_all(&mut decoder, b"{}\nend\n"), Ok(vec!["{}".to_owned()]));
         assert_eq!(decoder.rest(), None);
@@ -176,10 +176,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_read_back_wherever_the_stream_is_cut(
+        fn messages_are_decoded_however_the_stream_is_split(
             texts in prop::collection::vec(any::<String>(), 1..8),
             pretty in any::<bool>(),
-            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+            splits in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
         ) {
             let messages: Vec<serde_json::Value> =
                 texts.iter().map(|text| serde_json::json!({ "command": "log", "msg": text })).collect();
@@ -193,12 +193,12 @@ mod tests {
                     false => encode(message, &mut stream),
                 }
             }
-            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).collect();
-            cuts.extend([0, stream.len()]);
-            cuts.sort_unstable();
+            let mut splits: Vec<usize> = splits.iter().map(|split| split.index(stream.len())).collect();
+            splits.extend([0, stream.len()]);
+            splits.sort_unstable();
             let mut decoder = Decoder::default();
             let mut read = Vec::new();
-            for piece in cuts.windows(2) {
+            for piece in splits.windows(2) {
                 read.extend(decode_all(&mut decoder, &stream[piece[0]..piece[1]]).expect("messages"));
             }
             let read: Vec<serde_json::Value> =

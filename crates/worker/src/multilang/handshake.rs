@@ -1,4 +1,5 @@
-//! The first message to a child: settings, where to leave its pid, and its place in the graph.
+//! Handshake, the first message to a child: settings, pid directory, and the topology's graph as
+//! seen from the task.
 
 use std::path::Path;
 
@@ -9,9 +10,10 @@ use stormkeeper_model::{
     topology::{Grouping, Settings, TaskTable, Topology},
 };
 
-/// The handshake of one task.
+/// Returns the handshake of one task.
 ///
-/// Settings are the host's, over them the topology's, over them the component's own.
+/// The settings of the host are overridden by those of the topology, and these by those of the
+/// component.
 pub fn message(
     id: &TopologyId,
     topology: &Topology,
@@ -63,7 +65,7 @@ fn context(topology: &Topology, table: &TaskTable, component: &ComponentId, task
     })
 }
 
-/// Who receives each stream of `component`, and how.
+/// Returns the receivers of each stream of `component`, with their groupings.
 fn targets(topology: &Topology, component: &ComponentId) -> Value {
     let mut by_stream = Map::new();
     for (receiver, inputs) in topology.components.iter().map(|(id, component)| (id, &component.inputs)) {
@@ -74,7 +76,7 @@ fn targets(topology: &Topology, component: &ComponentId) -> Value {
     by_stream.into()
 }
 
-/// How `component` receives the streams of others, and their fields.
+/// Returns the groupings by which `component` receives its input streams, and their fields.
 fn sources(topology: &Topology, component: &ComponentId) -> (Value, Value) {
     let (mut groupings, mut fields) = (Map::new(), Map::new());
     for input in topology.components.get(component).iter().flat_map(|component| &component.inputs) {
@@ -94,7 +96,7 @@ fn insert(map: &mut Map<String, Value>, outer: &str, inner: &str, value: Value) 
     }
 }
 
-/// A grouping as Storm names it; its global grouping is one by no fields.
+/// Returns a grouping by Storm's name; Storm's global grouping is a fields grouping by no fields.
 fn grouping(grouping: &Grouping) -> Value {
     match grouping {
         Grouping::Shuffle => json!({ "type": "SHUFFLE" }),
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_learns_its_place_in_the_graph() {
+    fn handshake_contains_settings_and_the_graph_around_the_task() {
         let topology: Topology = serde_json::from_value(json!({
             "name": "wc",
             "settings": { "topology.debug": true, "both": "topology" },

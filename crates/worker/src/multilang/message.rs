@@ -1,4 +1,4 @@
-//! What a component and its worker say to each other, as types.
+//! Messages between a worker and the child process of a component.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,42 +6,41 @@ use crate::multilang::frame;
 use stormkeeper_model::{StreamId, TaskId};
 use stormkeeper_stream::Value;
 
-/// A message to a child besides the handshake and the answer to an emit, which is a bare
-/// list of task ids.
+/// Message to a child, other than the handshake. The reply to an emit is a bare list of task ids.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum ToChild<'a> {
-    /// A tuple for a bolt.
+    /// Tuple for a bolt.
     Tuple {
-        /// What acks, fails and anchors refer to.
+        /// Id used by acks, fails and anchors.
         id: &'a str,
-        /// The emitting component; none for a heartbeat.
+        /// Emitting component; `None` for a heartbeat.
         comp: Option<&'a str>,
-        /// The stream.
+        /// Stream of the tuple.
         stream: &'a str,
-        /// The emitting task; -1 for the system.
+        /// Emitting task; -1 for the system.
         task: i64,
-        /// The values.
+        /// Values of the tuple.
         tuple: &'a [Value],
     },
-    /// Something for a spout to do.
+    /// Command for a spout.
     Command {
-        /// What to do.
+        /// Command name.
         command: SpoutCommand,
-        /// The emit that it is about; empty text for the others.
+        /// Id of the emit that an ack refers to; empty text for other commands.
         id: &'a Value,
     },
-    /// The tasks that an emit went to.
+    /// Tasks that received an emit.
     TaskIds(&'a [TaskId]),
 }
 
-/// What a spout is asked to do. It answers each with `sync`.
+/// Command to a spout, which replies to each command with `sync`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SpoutCommand {
-    /// Emit something, if there is anything.
+    /// Emit tuples, if there are any.
     Next,
-    /// A tuple is fully processed.
+    /// A tuple was fully processed.
     Ack,
     /// The topology is active: `next` will follow.
     Activate,
@@ -49,82 +48,82 @@ pub enum SpoutCommand {
     Deactivate,
 }
 
-/// A message from a child.
+/// Message from a child.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FromChild {
-    /// The answer to the handshake.
+    /// Reply to the handshake.
     Pid(u32),
-    /// A tuple.
+    /// Emitted tuple.
     Emit(Emit),
-    /// A bolt is done with a tuple.
+    /// A bolt has processed a tuple.
     Ack(ReturnedId),
-    /// A bolt could not handle a tuple.
+    /// A bolt could not process a tuple.
     Fail(ReturnedId),
-    /// Something for people.
-    Remark(Remark),
-    /// A spout is done with a command; a bolt is alive.
+    /// Error, log line or metric.
+    Notice(ComponentNotice),
+    /// A spout has executed a command; a bolt is alive.
     Sync,
 }
 
-/// What a child says that concerns people and not tuples.
+/// Message of a child that does not affect tuples.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Remark {
-    /// An error to report.
+pub enum ComponentNotice {
+    /// Error to report as a task error.
     Error(String),
-    /// A line for the log.
+    /// Line for the worker's log.
     Log {
-        /// How important it is.
+        /// Log level.
         level: LogLevel,
-        /// The line.
+        /// Text of the line.
         text: String,
     },
-    /// A metric's new value.
+    /// Update of a user metric.
     Metrics {
-        /// The metric's name.
+        /// Name of the metric.
         name: String,
-        /// Its value.
+        /// `params` of the message.
         value: Value,
     },
 }
 
-/// A tuple that a child emits.
+/// Tuple emitted by a child.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Emit {
-    /// What a spout calls it; none when it does not want to hear of it again.
+    /// Message id of a spout; `None` if the spout does not want an ack.
     pub id: Option<Value>,
-    /// The stream; none for the default one.
+    /// Stream; `None` for the default stream.
     pub stream: Option<StreamId>,
-    /// The tuples of a bolt's input that it came from.
+    /// Input tuples of the bolt from which this tuple was derived.
     pub anchors: Vec<ReturnedId>,
-    /// The receiver, for a direct emit.
+    /// Receiving task of a direct emit.
     pub direct: Option<TaskId>,
-    /// The values.
+    /// Values of the tuple.
     pub values: Vec<Value>,
-    /// Whether the child waits for the tasks that it went to.
-    pub answer: Answer,
+    /// Reply that the child waits for.
+    pub reply: EmitReply,
 }
 
-/// What a child expects after an emit.
+/// Reply that a child expects to an emit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// The tasks that it went to.
+pub enum EmitReply {
+    /// Ids of the receiving tasks.
     TaskIds,
-    /// Nothing.
+    /// No reply.
     None,
 }
 
-/// The id of an input tuple as a bolt gave it back.
+/// Id of an input tuple as the bolt returned it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReturnedId(pub String);
 
-/// The levels of `log`.
+/// Levels of `log`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
     /// 0
     Trace,
     /// 1
     Debug,
-    /// 2, also when none is given.
+    /// 2, also the default.
     Info,
     /// 3
     Warn,
@@ -132,17 +131,17 @@ pub enum LogLevel {
     Error,
 }
 
-/// A message that the protocol does not know.
+/// Message that is not valid in the protocol.
 #[derive(Debug, thiserror::Error)]
-#[error("it sent a message that cannot be understood ({reason}): {shown}")]
+#[error("invalid multilang message ({reason}): {shown}")]
 pub struct Invalid {
-    /// What is wrong.
+    /// Description of the error.
     pub reason: String,
-    /// The bytes, shortened.
+    /// Bytes of the message, shortened.
     pub shown: String,
 }
 
-/// Every field of every message, so that one pass reads it whatever the order of its fields.
+/// Fields of all messages, so that one pass parses a message with any order of fields.
 #[derive(Deserialize)]
 struct Fields {
     command: Option<Command>,
@@ -172,37 +171,39 @@ enum Command {
 }
 
 impl FromChild {
-    /// What the message is called in errors.
+    /// Returns the message's name for errors.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Pid(_) => "pid",
             Self::Emit(_) => "emit",
             Self::Ack(_) => "ack",
             Self::Fail(_) => "fail",
-            Self::Remark(Remark::Error(_)) => "error",
-            Self::Remark(Remark::Log { .. }) => "log",
-            Self::Remark(Remark::Metrics { .. }) => "metrics",
+            Self::Notice(ComponentNotice::Error(_)) => "error",
+            Self::Notice(ComponentNotice::Log { .. }) => "log",
+            Self::Notice(ComponentNotice::Metrics { .. }) => "metrics",
             Self::Sync => "sync",
         }
     }
 
-    /// Reads one message.
+    /// Parses one message.
     ///
     /// # Errors
-    /// [`Invalid`] when it is not JSON or not a message of the protocol.
+    /// [`Invalid`] if `bytes` is not JSON or not a message of the protocol.
     pub fn parse(bytes: &[u8]) -> Result<Self, Invalid> {
         let invalid = |reason: String| Invalid { reason, shown: frame::shorten(bytes) };
-        // A list would be read as the fields in order, which no child means.
+        // serde would accept a list as the fields in order, which no child intends.
         if bytes.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
-            return Err(invalid("it is no JSON object".to_owned()));
+            return Err(invalid("not a JSON object".to_owned()));
         }
         let fields: Fields = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
-        fields.into_message().map_err(|missing| invalid(format!("{missing} is missing or of the wrong kind")))
+        fields
+            .into_message()
+            .map_err(|missing| invalid(format!("field {missing} is missing or has the wrong type")))
     }
 }
 
 impl Fields {
-    /// The message, or what it lacks.
+    /// Returns the message, or the name of the missing field.
     fn into_message(self) -> Result<FromChild, &'static str> {
         let Some(command) = self.command else {
             return self.pid.map(FromChild::Pid).ok_or("command");
@@ -218,21 +219,22 @@ impl Fields {
                     }
                     Some(id) => vec![returned_id(id).ok_or("anchors")?],
                 },
-                // A direct emit is never answered: the child named the task.
-                answer: match self.need_task_ids.unwrap_or(true) && self.task.is_none() {
-                    true => Answer::TaskIds,
-                    false => Answer::None,
+                // A direct emit has no reply: the child named the task.
+                reply: match self.need_task_ids.unwrap_or(true) && self.task.is_none() {
+                    true => EmitReply::TaskIds,
+                    false => EmitReply::None,
                 },
                 direct: self.task,
                 values: self.tuple.ok_or("tuple")?,
             }),
             Command::Ack => FromChild::Ack(self.id.and_then(returned_id).ok_or("id")?),
             Command::Fail => FromChild::Fail(self.id.and_then(returned_id).ok_or("id")?),
-            Command::Error => FromChild::Remark(Remark::Error(as_text(self.msg))),
-            Command::Log => {
-                FromChild::Remark(Remark::Log { level: log_level(self.level), text: as_text(self.msg) })
-            }
-            Command::Metrics => FromChild::Remark(Remark::Metrics {
+            Command::Error => FromChild::Notice(ComponentNotice::Error(as_text(self.msg))),
+            Command::Log => FromChild::Notice(ComponentNotice::Log {
+                level: log_level(self.level),
+                text: as_text(self.msg),
+            }),
+            Command::Metrics => FromChild::Notice(ComponentNotice::Metrics {
                 name: self.name.map(|name| as_text(Some(name))).ok_or("name")?,
                 value: self.params.unwrap_or(Value::Null),
             }),
@@ -241,7 +243,7 @@ impl Fields {
     }
 }
 
-/// Ids are sent as text; languages that turn them into numbers are understood as well.
+/// Parses a tuple id. Ids are sent as text; ids that a language turned into numbers are accepted.
 fn returned_id(value: Value) -> Option<ReturnedId> {
     match value {
         Value::Text(text) => Some(ReturnedId(text)),
@@ -252,7 +254,7 @@ fn returned_id(value: Value) -> Option<ReturnedId> {
     }
 }
 
-/// A message meant for people may be any value.
+/// Converts a message text to a string; it may be any JSON value.
 fn as_text(value: Option<Value>) -> String {
     match value {
         Some(Value::Text(text)) => text,
@@ -280,11 +282,11 @@ mod tests {
     }
 
     fn emit(values: Vec<Value>) -> Emit {
-        Emit { id: None, stream: None, anchors: vec![], direct: None, values, answer: Answer::TaskIds }
+        Emit { id: None, stream: None, anchors: vec![], direct: None, values, reply: EmitReply::TaskIds }
     }
 
     #[test]
-    fn every_message_of_a_child_is_understood() {
+    fn every_child_message_is_parsed() {
         let check = |text: &str, expected: FromChild| {
             assert_eq!(FromChild::parse(text.as_bytes()).expect("understood"), expected, "{text}");
         };
@@ -303,7 +305,7 @@ mod tests {
             FromChild::Emit(Emit {
                 id: Some(Value::Map([("n".to_owned(), Value::Int(1))].into())),
                 stream: Some("s".parse().expect("valid")),
-                answer: Answer::None,
+                reply: EmitReply::None,
                 ..emit(word())
             }),
         );
@@ -312,7 +314,7 @@ mod tests {
             FromChild::Emit(Emit {
                 anchors: vec![id("1")],
                 direct: Some(TaskId(9)),
-                answer: Answer::None,
+                reply: EmitReply::None,
                 ..emit(word())
             }),
         );
@@ -320,24 +322,25 @@ mod tests {
             r#"{"command":"emit","anchors":["1","2"],"tuple":["a"]}"#,
             FromChild::Emit(Emit { anchors: vec![id("1"), id("2")], ..emit(word()) }),
         );
-        let log = |level, text: &str| FromChild::Remark(Remark::Log { level, text: text.to_owned() });
+        let log =
+            |level, text: &str| FromChild::Notice(ComponentNotice::Log { level, text: text.to_owned() });
         check(r#"{"command":"log","msg":"x"}"#, log(LogLevel::Info, "x"));
         check(r#"{"command":"log","msg":{"a":1},"level":4}"#, log(LogLevel::Error, r#"{"a":1}"#));
-        check(r#"{"command":"error","msg":"x"}"#, FromChild::Remark(Remark::Error("x".to_owned())));
+        check(r#"{"command":"error","msg":"x"}"#, FromChild::Notice(ComponentNotice::Error("x".to_owned())));
         check(
             r#"{"command":"metrics","name":"m","params":2}"#,
-            FromChild::Remark(Remark::Metrics { name: "m".to_owned(), value: Value::Int(2) }),
+            FromChild::Notice(ComponentNotice::Metrics { name: "m".to_owned(), value: Value::Int(2) }),
         );
     }
 
     #[test]
-    fn what_is_no_message_is_told_with_its_bytes() {
+    fn invalid_message_is_reported_with_its_bytes() {
         let check = |text: &str, part: &str| {
             let error = FromChild::parse(text.as_bytes()).expect_err(text).to_string();
             assert!(error.contains(part) && error.contains(&frame::shorten(text.as_bytes())), "{error}");
         };
         check("", "EOF");
-        check("[1]", "no JSON object");
+        check("[1]", "not a JSON object");
         check("{}", "command is missing");
         check(r#"{"command":"dance"}"#, "dance");
         check(r#"{"command":"emit"}"#, "tuple is missing");
@@ -348,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_to_a_child_are_storms() {
+    fn messages_to_a_child_match_the_storm_protocol() {
         let check = |message: ToChild<'_>, expected: &str| {
             assert_eq!(serde_json::to_string(&message).expect("JSON"), expected);
         };

@@ -1,4 +1,4 @@
-//! Storm's multilang protocol: components in any language over their stdin and stdout.
+//! Storm's multilang protocol: components in any language, over their stdin and stdout.
 //!
 //! ```text
 //!  task loop ─ ToChild ─ frame ─▶ stdin ┐
@@ -6,14 +6,14 @@
 //!  task loop ◀ FromChild ─ frame ─ stdout ┘
 //! ```
 //!
-//! [`frame`] cuts bytes into messages, [`message`] gives them types, [`handshake`] makes the
-//! first one, and [`child`] owns the process. What a message means to a spout or a bolt is
-//! decided in `worker::task`.
+//! [`frame`] splits bytes into messages, [`message`] defines their types, [`handshake`] builds the
+//! first message, and [`child`] owns the process. `worker::task` decides what a message means to a
+//! spout or a bolt.
 
 pub mod child;
 pub mod frame;
 pub mod handshake;
 pub mod message;
 
-/// The Python adapter, written to every worker's directory as `python/stormkeeper.py`.
+/// Python adapter, written to the directory of each worker as `python/stormkeeper.py`.
 pub const PYTHON_ADAPTER: &str = include_str!("stormkeeper.py");

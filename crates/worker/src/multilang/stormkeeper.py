@@ -1,8 +1,8 @@
-"""Spouts and bolts in Python, with nothing to install.
+"""Spouts and bolts in Python, without anything to install.
 
-A stormkeeper worker puts this file on PYTHONPATH of every shell component, so
-`import stormkeeper` works there. It speaks Storm's multilang protocol over
-stdin and stdout, and only the standard library is needed.
+A stormkeeper worker adds this file to the PYTHONPATH of every shell component, so
+`import stormkeeper` works there. The module speaks Storm's multilang protocol over
+stdin and stdout, and needs only the standard library.
 
     from stormkeeper import BasicBolt
 
@@ -14,20 +14,20 @@ stdin and stdout, and only the standard library is needed.
     if __name__ == "__main__":
         Split().run()
 
-What holds, whatever the component does:
+Guarantees and rules:
 
-* stdin and stdout belong to the protocol. `run` moves them away: `print` and
-  anything a library or a subprocess writes to stdout ends up on stderr, which
-  the worker logs. Print nothing before `run` where Python's own buffer is off
-  (PYTHONUNBUFFERED): that text would reach the worker as garbage.
-* Messages leave in the order in which they were produced. They are collected
+* stdin and stdout belong to the protocol. `run` redirects them: the output of
+  `print`, of libraries and of subprocesses goes to stderr, which the worker logs.
+  Print nothing before `run` if Python's own buffer is off (PYTHONUNBUFFERED): the
+  worker would receive that text as an invalid message.
+* Messages are sent in the order in which they were produced. They are buffered
   and written together, at the latest before this process waits for input.
-* Metrics of your own are counted here and sent together, at most once a second:
-  `stormkeeper.counter("lines").add(1)`. A process that is killed loses what it
-  counted since.
-* An exception that leaves a component's method is reported as a task error with
-  its traceback, and the process ends with status 1. The worker starts it again.
-* When the worker goes away (end of input), the process ends with status 0.
+* User metrics are aggregated here and sent together, at most once a second:
+  `stormkeeper.counter("lines").add(1)`. A process that is killed loses the updates
+  since the last send.
+* An exception that a component's method does not catch is reported as a task error with
+  its traceback, and the process exits with status 1. The worker starts it again.
+* When the worker closes the input, the process exits with status 0.
 """
 
 import json
@@ -54,11 +54,11 @@ __all__ = [
 _DELIMITER = b"\nend\n"
 _READ_BYTES = 256 * 1024
 # Output that waits longer or grows larger than this is written although input is pending:
-# a slow bolt must show progress, and a chatty one must not fill memory.
+# a slow bolt must show progress, and buffered output must not fill memory.
 _FLUSH_SECONDS = 0.02
 _FLUSH_MESSAGES = 1024
 
-# Metrics are sent this often at most, or when so many updates of one wait.
+# Metrics are sent at most this often, or when one metric has this many unsent updates.
 _METRIC_SECONDS = 1.0
 _METRIC_UPDATES = 1000
 
@@ -72,41 +72,41 @@ class ProtocolError(Exception):
 
 
 class _Metrics:
-    """What was measured and not sent yet, of all metrics of this process."""
+    """The metrics of this process and their unsent updates."""
 
     def __init__(self):
         self._known = {}
         self._changed = {}
         self._last_send = time.monotonic()
-        # Where messages go once the component runs; what is measured before waits.
+        # The function that sends a message; None until the component runs. Earlier updates wait.
         self._send = None
 
     def of(self, kind, name):
-        """Returns the metric of this name, the same one each time."""
+        """Returns the metric of this kind and name, the same object each time."""
         if not isinstance(name, str) or not name:
-            raise TypeError("a metric has a name, a string that is not empty, not %r" % (name,))
+            raise TypeError("the name of a metric must be a non-empty string, not %r" % (name,))
         found = self._known.get((kind, name))
         if found is None:
             found = self._known[kind, name] = kind(self, name)
         return found
 
     def changed(self, metric, is_urgent):
-        """Notes that `metric` has something to send."""
+        """Records that `metric` has unsent updates; sends at once if `is_urgent`."""
         self._changed[metric] = None
         if is_urgent and self._send is not None:
             self.send()
 
     def begin(self, send):
-        """From now on messages are sent by `send`."""
+        """Sets the function that sends messages."""
         self._send = send
 
     def send_if_due(self):
-        """Sends what was measured, unless that was done a moment ago."""
+        """Sends all updates if the last send was long enough ago."""
         if self._changed and time.monotonic() - self._last_send >= _METRIC_SECONDS:
             self.send()
 
     def send(self):
-        """Sends what was measured."""
+        """Sends all unsent updates."""
         for metric in self._changed:
             params = _encode({metric.kind: metric._take()})
             self._send('{"command":"metrics","name":%s,"params":%s}' % (_encode(metric.name), params))
@@ -141,7 +141,7 @@ class _Metric:
 
 def _whole(n):
     if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-        raise ValueError("what is counted is a whole number of 0 or more, not %r" % (n,))
+        raise ValueError("a count must be an integer of 0 or more, not %r" % (n,))
     return n
 
 
@@ -153,45 +153,45 @@ def _finite(value):
 
 
 class _Counter(_Metric):
-    """How often something happened."""
+    """Number of events."""
 
     kind = "counter"
     __slots__ = ()
 
     def add(self, n=1):
-        """Counts `n` more."""
+        """Adds `n` to the count."""
         self._waiting += _whole(n)
         self._changed()
 
 
 class _Meter(_Metric):
-    """How often something happens per second."""
+    """Rate of events per second."""
 
     kind = "meter"
     __slots__ = ()
 
     def mark(self, n=1):
-        """It happened `n` times."""
+        """Records `n` events."""
         self._waiting += _whole(n)
         self._changed()
 
 
 class _Gauge(_Metric):
-    """How something stands."""
+    """Current value of a quantity."""
 
     kind = "gauge"
     __slots__ = ()
 
     def set(self, value):
-        """It stands at `value` now."""
+        """Sets the current value."""
         self._waiting = _finite(value)
-        # Only the last value counts, so many of them are no reason to send.
+        # Only the last value is sent, so many updates are no reason to send early.
         self._updates = 0
         self._changed()
 
 
 class _Histogram(_Metric):
-    """How values are distributed."""
+    """Distribution of values."""
 
     kind = "histogram"
     __slots__ = ()
@@ -200,7 +200,7 @@ class _Histogram(_Metric):
         return []
 
     def update(self, value):
-        """Takes in one value."""
+        """Adds one value."""
         self._waiting.append(_finite(value))
         self._changed()
 
@@ -233,10 +233,10 @@ class _EndOfInput(Exception):
 
 
 class Tuple:
-    """One tuple as a bolt receives it.
+    """A tuple that a bolt received.
 
-    `values` is the list of values, `component`, `stream` and `task` say where it
-    came from, and `id` is what ack, fail and anchors refer to.
+    `values` is the list of values; `component`, `stream` and `task` identify the
+    source; `id` is the id that ack, fail and anchors use.
     """
 
     __slots__ = ("id", "component", "stream", "task", "values")
@@ -259,17 +259,17 @@ class Tuple:
 
 
 def is_tick(tup):
-    """Tells whether `tup` is the clock's tick (`topology.tick.tuple.freq.secs`)."""
+    """Returns whether `tup` is a tick tuple (`topology.tick.tuple.freq.secs`)."""
     return tup.stream == "__tick" and tup.component == "__system"
 
 
 def is_heartbeat(tup):
-    """Tells whether `tup` asks for a sign of life; `Bolt` answers those by itself."""
+    """Returns whether `tup` is a heartbeat request; `Bolt` replies to heartbeats itself."""
     return tup.stream == "__heartbeat" and tup.task == -1
 
 
 class _Channel:
-    """Framed JSON over two file descriptors, read and written in large pieces."""
+    """JSON messages over two file descriptors, read and written in large pieces."""
 
     def __init__(self, read_fd, write_fd):
         self._read_fd = read_fd
@@ -280,14 +280,14 @@ class _Channel:
         self._last_flush = time.monotonic()
 
     def receive(self):
-        """Returns the next message; writes what is pending before it waits."""
+        """Returns the next message; writes pending output before it waits."""
         if not self._messages:
             self.flush()
             self._messages.extend(self._read_some())
         return self._messages.popleft()
 
     def receive_task_ids(self):
-        """Returns the answer to an emit; tuples that arrive before it stay queued."""
+        """Returns the reply to an emit; tuples that arrive before the reply stay queued."""
         self.flush()
         while True:
             messages = self._read_some()
@@ -299,18 +299,18 @@ class _Channel:
             self._messages.extend(messages)
 
     def send(self, text):
-        """Queues one message, already encoded as JSON."""
+        """Queues one message, which is already encoded as JSON."""
         self._output.append(text)
         if len(self._output) >= _FLUSH_MESSAGES:
             self.flush()
 
     def flush_if_due(self):
-        """Writes output that has waited long enough although input is pending."""
+        """Writes queued output that has waited long enough, although input is pending."""
         if self._output and time.monotonic() - self._last_flush >= _FLUSH_SECONDS:
             self.flush()
 
     def flush(self):
-        """Writes everything that is queued."""
+        """Writes all queued output."""
         if self._output:
             self._output.append("")
             data = memoryview("\nend\n".join(self._output).encode("ascii"))
@@ -320,7 +320,7 @@ class _Channel:
         self._last_flush = time.monotonic()
 
     def _read_some(self):
-        """Blocks until at least one whole message is there; returns all of them."""
+        """Blocks until at least one complete message has arrived; returns all complete messages."""
         data = self._input
         while True:
             chunk = os.read(self._read_fd, _READ_BYTES)
@@ -340,8 +340,8 @@ class _Channel:
 def _decode(whole):
     """Decodes messages that are separated by the delimiter.
 
-    One call for all of them: a JSON text cannot contain a line `end`, so the
-    delimiters can become the commas of one array.
+    All messages are decoded by one call: a JSON text cannot contain a line `end`,
+    so the delimiters can become the commas of one array.
     """
     try:
         return json.loads(b"[" + whole.replace(_DELIMITER, b",") + b"]")
@@ -357,7 +357,7 @@ def _decode(whole):
 
 
 class _Component:
-    """What spouts and bolts share: handshake, context, log, errors, the frame of `run`."""
+    """Common part of spouts and bolts: handshake, context, log, errors, main loop."""
 
     def __init__(self):
         self.conf = {}
@@ -365,10 +365,10 @@ class _Component:
         self._channel = None
 
     def initialize(self, conf, context):
-        """Called once, before the first tuple; the place to open files and connections."""
+        """Called once before the first tuple; the place to open files and connections."""
 
     def cleanup(self):
-        """Called when the worker closes the input. Not called on a kill."""
+        """Called when the worker closes the input; not called if the process is killed."""
 
     @property
     def task_id(self):
@@ -387,23 +387,23 @@ class _Component:
         return sorted(int(task) for task, name in self.context["task->component"].items() if name == mine)
 
     def log(self, message, level="info"):
-        """Writes to the worker's log; levels are trace, debug, info, warn and error."""
+        """Writes to the worker's log. Levels: trace, debug, info, warn, error."""
         number = _LEVELS[level] if isinstance(level, str) else level
         self._channel.send(_encode({"command": "log", "msg": str(message), "level": number}))
 
     def report_error(self, message):
-        """Reports a task error, which operators see with `get-errors`; the component goes on."""
+        """Reports a task error, which `get-errors` shows; the component continues."""
         self._channel.send(_encode({"command": "error", "msg": str(message)}))
 
     def metric(self, name, params):
-        """Sends a metric at once: a number for a counter, or `{"gauge": 0.5}` and the like.
+        """Sends a metric at once: a number for a counter, or an object such as `{"gauge": 0.5}`.
 
-        `counter`, `gauge`, `histogram` and `meter` of this module cost less.
+        `counter`, `gauge`, `histogram` and `meter` of this module are cheaper.
         """
         self._channel.send(_encode({"command": "metrics", "name": name, "params": params}))
 
     def run(self):
-        """Speaks the protocol until the parent closes our input; does not return on errors."""
+        """Runs the component until the worker closes the input. Exits with status 1 on an error."""
         self._channel = _Channel(*_take_stdio())
         try:
             self._handshake()
@@ -416,7 +416,7 @@ class _Component:
             self.cleanup()
             self._send_last_metrics()
         except (BrokenPipeError, KeyboardInterrupt):
-            # The parent is gone or stops us: there is nobody left to report to.
+            # The worker is gone or stops this process: nothing is left to report to.
             pass
         except Exception:
             self._report_crash(traceback.format_exc())
@@ -453,15 +453,15 @@ class _Component:
         raise NotImplementedError("derive from Spout, Bolt or BasicBolt")
 
     def _emit(self, head, values, stream, direct_task, need_task_ids):
-        """Sends an emit whose JSON starts with `head`; returns task ids when they were asked for."""
+        """Sends an emit whose JSON starts with `head`; returns the task ids if requested."""
         if isinstance(values, (str, bytes)):
             raise TypeError("emit takes a list of values, not %r" % (values,))
-        # Assembled as text: encoding a whole dict costs a split bolt a third of its speed.
+        # Assembled as text: encoding a whole dict would cost a split bolt a third of its speed.
         text = head + ',"tuple":' + _encode(values if isinstance(values, (list, tuple)) else list(values))
         if stream is not None:
             text += ',"stream":' + _encode(stream)
         if direct_task is not None:
-            # The protocol answers no direct emit: the caller named the task.
+            # The protocol has no reply to a direct emit: the caller named the task.
             self._channel.send(text + ',"task":%d,"need_task_ids":false}' % direct_task)
             return [direct_task] if need_task_ids else None
         if not need_task_ids:
@@ -472,26 +472,26 @@ class _Component:
 
 
 class Spout(_Component):
-    """A source of tuples: derive, write `next_tuple`, call `run`."""
+    """A source of tuples: derive from it, define `next_tuple`, call `run`."""
 
     def next_tuple(self):
-        """Emits some tuples, or none when nothing is there. Must not wait long."""
+        """Emits some tuples, or none if there are none. Must not block for long."""
         raise NotImplementedError
 
     def ack(self, id):
-        """The tuple that was emitted with `id` is fully processed."""
+        """Called when the tuple that was emitted with `id` is fully processed."""
 
     def fail(self, id):
-        """The tuple that was emitted with `id` failed or timed out."""
+        """Called when the tuple that was emitted with `id` failed or timed out."""
 
     def activate(self):
-        """The topology was activated; `next_tuple` calls follow."""
+        """Called when the topology is activated; `next_tuple` calls follow."""
 
     def deactivate(self):
-        """The topology was deactivated; no `next_tuple` until `activate`."""
+        """Called when the topology is deactivated; no `next_tuple` until `activate`."""
 
     def emit(self, values, stream=None, direct_task=None, need_task_ids=False, id=None):
-        """Emits a tuple; one with an `id` comes back as `ack` or `fail`."""
+        """Emits a tuple. `ack` or `fail` is called later for a tuple with an `id`."""
         head = '{"command":"emit"'
         if id is not None:
             head += ',"id":' + _encode(id)
@@ -510,15 +510,15 @@ class Spout(_Component):
         elif command == "deactivate":
             self.deactivate()
         else:
-            raise ProtocolError("a spout cannot answer %r" % (message,))
+            raise ProtocolError("a spout cannot handle %r" % (message,))
         self._channel.send('{"command":"sync"}')
 
 
 class Bolt(_Component):
-    """A step of the topology: derive, write `process`, ack or fail each tuple, call `run`."""
+    """A processing step: derive from it, define `process`, ack or fail each tuple, call `run`."""
 
     def process(self, tup):
-        """Handles one tuple (`Tuple`)."""
+        """Processes one tuple (`Tuple`)."""
         raise NotImplementedError
 
     def emit(self, values, stream=None, anchors=None, direct_task=None, need_task_ids=False):
@@ -530,20 +530,20 @@ class Bolt(_Component):
         return self._emit(head, values, stream, direct_task, need_task_ids)
 
     def ack(self, tup):
-        """Says that this bolt is done with `tup`."""
+        """Acknowledges `tup` as processed."""
         self._channel.send('{"command":"ack","id":' + _encode(tup.id) + "}")
 
     def fail(self, tup):
-        """Says that this bolt could not handle `tup`, so that its spout may try again."""
+        """Reports that this bolt could not process `tup`, so that its spout may retry."""
         self._channel.send('{"command":"fail","id":' + _encode(tup.id) + "}")
 
     def heartbeat(self):
-        """Shows the worker a sign of life now; call it inside work that takes many seconds."""
+        """Sends a heartbeat to the worker now; call this inside work that takes many seconds."""
         self._channel.send('{"command":"sync"}')
         self._channel.flush()
 
     def value(self, tup, field):
-        """Returns the value of `tup` for a field that its sender declared in the topology file."""
+        """Returns the value of `tup` for a field that its source declared in the topology file."""
         fields = self.context["source->stream->fields"][tup.component][tup.stream]
         return tup.values[fields.index(field)]
 
@@ -583,11 +583,11 @@ class BasicBolt(Bolt):
 
 
 def _take_stdio():
-    """Keeps stdin and stdout for the protocol; returns their private descriptors.
+    """Reserves stdin and stdout for the protocol; returns their private descriptors.
 
     Descriptor 1 becomes stderr and descriptor 0 becomes empty before Python's own
-    buffer is flushed, so text printed earlier goes to stderr as well. Descriptors
-    made here are not inherited by subprocesses.
+    buffer is flushed, so text printed earlier also goes to stderr. Subprocesses do
+    not inherit the descriptors created here.
     """
     read_fd = os.dup(0)
     write_fd = os.dup(1)

@@ -1,49 +1,49 @@
-//! A bolt's loop: tuples from the inbox to the child, what it says to the outbox.
+//! A bolt's loop: sends tuples from the inbox to the child, and the child's emits to the outbox.
 
 use std::{collections::VecDeque, convert::Infallible};
 
 use tokio::{sync::mpsc, time::Interval};
 
 use super::{
-    Failure, Seat, Silence,
+    ChildWatchdog, Failure, TaskContext,
     bolt_protocol::{BoltProtocol, Effect},
-    in_flight::{Given, Kind},
+    in_flight::{InFlightTuple, TupleKind},
 };
 use crate::{
     multilang::{
         child::Child,
-        message::{Answer, ToChild},
+        message::{EmitReply, ToChild},
     },
     settings::Tick,
 };
-use stormkeeper_model::{heartbeat::TaskStatus, clock::Monotonic};
+use stormkeeper_model::{clock::Monotonic, heartbeat::TaskStatus};
 use stormkeeper_stream::{Tuple, Value};
 
-/// How many bytes of tuples are made ready for the child's stdin. What is in there cannot be
-/// overtaken by the answer to an emit, so it is no more than keeps the pipe busy.
+/// Limit of encoded bytes queued for the child's stdin. The reply to an emit cannot overtake
+/// queued tuples, so the queue holds no more than it takes to keep the pipe busy.
 const WRITE_AHEAD_BYTES: usize = 32 << 10;
 
-/// Where the system's own tuples come from, and the task they name.
+/// Source component, streams and source task of the system's own tuples.
 const SYSTEM_COMPONENT: &str = "__system";
 const TICK_STREAM: &str = "__tick";
 const HEARTBEAT_STREAM: &str = "__heartbeat";
 const SYSTEM_TASK: i64 = -1;
 
-/// The bolt's side of a task.
+/// Bolt-specific part of a task.
 pub(crate) struct Bolt {
     inbox: mpsc::Receiver<Tuple>,
     protocol: BoltProtocol,
-    // Taken from the inbox and not given to the child yet; it outlives the child.
+    // Tuples taken from the inbox and not yet sent to a child; they outlive the child.
     waiting: VecDeque<Tuple>,
     taken: Vec<Tuple>,
-    // Tuples encoded since the child's stdin was last empty.
+    // Number of tuples encoded since the child's stdin queue was last empty.
     n_unwritten: usize,
-    // A tick is due. One waits at most: a bolt that is late gets one, not all it missed.
+    // True if a tick is due. At most one tick waits: a late bolt receives one, not all missed ones.
     tick_due: bool,
 }
 
 impl Bolt {
-    /// A bolt that is given the tuples of `inbox`.
+    /// Creates a bolt that processes the tuples of `inbox`.
     pub(crate) fn new(inbox: mpsc::Receiver<Tuple>) -> Self {
         Self {
             inbox,
@@ -55,53 +55,53 @@ impl Bolt {
         }
     }
 
-    pub(super) async fn converse(
+    pub(super) async fn run_protocol(
         &mut self,
-        seat: &mut Seat,
+        context: &mut TaskContext,
         child: &mut Child,
     ) -> Result<Infallible, Failure> {
-        let (mut checks, mut silence) = seat.watch_silence();
-        let mut ticks = seat.settings.tick.as_ref().map(ticks);
+        let (mut checks, mut watchdog) = context.start_watchdog();
+        let mut ticks = context.settings.tick.as_ref().map(ticks);
         let mut inbox_open = true;
         loop {
-            self.feed(seat, child);
-            seat.metrics.settle();
-            let room = seat.settings.max_pending.saturating_sub(self.waiting.len() + self.n_unwritten);
+            self.write_pending(context, child);
+            context.metrics.settle();
+            let room = context.settings.max_pending.saturating_sub(self.waiting.len() + self.n_unwritten);
             tokio::select! {
                 // Cancel-safe: see `exchange`.
                 exchanged = child.exchange() => {
                     exchanged?;
-                    self.hear(seat, child, &mut silence).await?;
+                    self.handle_messages(context, child, &mut watchdog).await?;
                 }
-                // Cancel-safe: nothing is taken unless it is returned.
+                // Cancel-safe: no tuple is taken unless the call returns.
                 n = self.inbox.recv_many(&mut self.taken, room), if inbox_open && room > 0 => {
                     inbox_open = n > 0;
                     self.waiting.extend(self.taken.drain(..));
-                    if seat.metrics.is_on() {
-                        seat.metrics.took_batch(seat.clock.monotonic());
+                    if context.metrics.is_on() {
+                        context.metrics.batch_received(context.clock.monotonic());
                     }
                 }
                 // Cancel-safe: a tick that is not returned is due at the next call.
                 () = next_tick(&mut ticks) => self.tick_due = true,
                 _ = checks.tick() => {
-                    silence.check(seat.clock.monotonic())?;
-                    self.ask_for_sign_of_life(child);
+                    watchdog.check(context.clock.monotonic())?;
+                    self.send_heartbeat(child);
                 }
             }
         }
     }
 
-    /// Makes waiting tuples ready for the child's stdin, as many as it takes to keep it busy.
-    fn feed(&mut self, seat: &mut Seat, child: &mut Child) {
+    /// Encodes waiting tuples for the child's stdin, as many as it takes to keep the pipe busy.
+    fn write_pending(&mut self, context: &mut TaskContext, child: &mut Child) {
         if child.unsent_bytes() == 0 {
             self.n_unwritten = 0;
         }
-        if !self.protocol.is_greeted() {
+        if !self.protocol.is_handshake_done() {
             return;
         }
-        if let Some(tick) = seat.settings.tick.as_ref().filter(|_| self.tick_due) {
+        if let Some(tick) = context.settings.tick.as_ref().filter(|_| self.tick_due) {
             self.tick_due = false;
-            let id = self.protocol.give(Kind::Tick);
+            let id = self.protocol.add_tuple(TupleKind::Tick);
             child.send(&system_tuple(
                 &id.to_string(),
                 Some(SYSTEM_COMPONENT),
@@ -109,12 +109,12 @@ impl Bolt {
                 std::slice::from_ref(&tick.value),
             ));
         }
-        let now = seat.clock.monotonic();
-        let mut n_given = 0;
+        let now = context.clock.monotonic();
+        let mut n_sent = 0;
         while child.unsent_bytes() < WRITE_AHEAD_BYTES {
             let Some(tuple) = self.waiting.pop_front() else { break };
-            let source = seat.metrics.executed(&tuple, now);
-            let id = self.protocol.give(Kind::Input(Given { source, at: now }));
+            let source = context.metrics.executed(&tuple, now);
+            let id = self.protocol.add_tuple(TupleKind::Input(InFlightTuple { source, at: now }));
             child.send(&ToChild::Tuple {
                 id: &id.to_string(),
                 comp: Some(tuple.component().as_str()),
@@ -123,76 +123,76 @@ impl Bolt {
                 tuple: tuple.values(),
             });
             self.n_unwritten += 1;
-            n_given += 1;
-            seat.counters.executed.add(1);
+            n_sent += 1;
+            context.counters.executed.add(1);
         }
-        if n_given > 0 && seat.metrics.is_on() {
-            let ahead = (self.waiting.len() + self.n_unwritten, seat.settings.max_pending);
-            seat.metrics.serialized(n_given, seat.clock.monotonic().since(now), ahead);
+        if n_sent > 0 && context.metrics.is_on() {
+            let ahead = (self.waiting.len() + self.n_unwritten, context.settings.max_pending);
+            context.metrics.serialized(n_sent, context.clock.monotonic().since(now), ahead);
         }
     }
 
-    fn ask_for_sign_of_life(&mut self, child: &mut Child) {
+    fn send_heartbeat(&mut self, child: &mut Child) {
         if let Some(id) = self.protocol.heartbeat() {
             child.send(&system_tuple(&id.to_string(), None, HEARTBEAT_STREAM, &[]));
         }
     }
 
-    /// Takes in what the child has said.
-    async fn hear(
+    /// Handles all received messages of the child.
+    async fn handle_messages(
         &mut self,
-        seat: &mut Seat,
+        context: &mut TaskContext,
         child: &mut Child,
-        silence: &mut Silence,
+        watchdog: &mut ChildWatchdog,
     ) -> Result<(), Failure> {
-        // One reading for all messages that came together.
-        let now = seat.clock.monotonic();
-        while let Some(message) = seat.heard(child)? {
-            let effect = self.protocol.hear(message)?;
-            self.carry_out(effect, seat, child, now).await?;
-            silence.broken();
+        // One clock reading for all messages that arrived together.
+        let now = context.clock.monotonic();
+        while let Some(message) = context.next_message(child)? {
+            let effect = self.protocol.on_message(message)?;
+            self.handle_effect(effect, context, child, now).await?;
+            watchdog.reset();
         }
-        if seat.metrics.is_on() {
-            seat.metrics.bolt_heard(now);
+        if context.metrics.is_on() {
+            context.metrics.bolt_messages_handled(now);
         }
         Ok(())
     }
 
-    async fn carry_out(
+    async fn handle_effect(
         &mut self,
         effect: Effect,
-        seat: &mut Seat,
+        context: &mut TaskContext,
         child: &mut Child,
         now: Monotonic,
     ) -> Result<(), Failure> {
         match effect {
             Effect::Nothing => {}
-            Effect::Greeted => seat.show(TaskStatus::Running),
+            Effect::HandshakeDone => context.show(TaskStatus::Running),
             Effect::Emit(emit) => {
-                let answer = emit.answer;
-                let receivers = seat.emitter.emit(emit, &mut seat.metrics).await?;
-                match answer {
-                    Answer::TaskIds => child.send(&ToChild::TaskIds(receivers)),
-                    Answer::None => {}
+                let reply = emit.reply;
+                let receivers = context.emitter.emit(emit, &mut context.metrics).await?;
+                match reply {
+                    EmitReply::TaskIds => child.send(&ToChild::TaskIds(receivers)),
+                    EmitReply::None => {}
                 }
             }
             Effect::Acked(given) => {
-                seat.counters.acked.add(1);
-                seat.metrics.acked(given.source, given.at, now);
+                context.counters.acked.add(1);
+                context.metrics.acked(given.source, given.at, now);
             }
             Effect::Failed(given) => {
-                seat.counters.failed.add(1);
-                seat.metrics.failed(given.source);
+                context.counters.failed.add(1);
+                context.metrics.failed(given.source);
             }
-            Effect::Note(remark) => seat.note(remark),
+            Effect::Notice(notice) => context.handle_notice(notice),
         }
         Ok(())
     }
 
-    /// Begins anew with another child. Tells `lost` of every tuple that went with the old one.
-    pub(super) fn forget_child(&mut self, lost: impl FnMut(Given)) {
+    /// Resets the protocol for a new child. Calls `lost` for each open input of the old child.
+    pub(super) fn reset(&mut self, lost: impl FnMut(InFlightTuple)) {
         self.n_unwritten = 0;
-        self.protocol.forget_child(lost);
+        self.protocol.reset(lost);
     }
 }
 
@@ -202,7 +202,7 @@ fn system_tuple<'a>(id: &'a str, comp: Option<&'a str>, stream: &'a str, tuple: 
 
 fn ticks(tick: &Tick) -> Interval {
     let mut ticks = tokio::time::interval(tick.period);
-    // The first one is due after a period, not at once.
+    // The first tick is due after one period, not at once.
     ticks.reset();
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     ticks

@@ -1,75 +1,75 @@
-//! What a bolt's child may say and what it means. No I/O.
+//! Protocol of a bolt's child: validity and meaning of its messages. No I/O.
 
 use super::{
     Violation,
-    in_flight::{Given, InFlight, Kind, Standing},
+    in_flight::{InFlight, InFlightTuple, TupleKind, TupleState},
 };
-use crate::multilang::message::{Emit, FromChild, Remark, ReturnedId};
+use crate::multilang::message::{ComponentNotice, Emit, FromChild, ReturnedId};
 
-/// The state of the conversation with a bolt's child.
+/// State of the protocol with a bolt's child.
 #[derive(Debug, Default)]
 pub(super) struct BoltProtocol {
-    greeted: bool,
-    // A heartbeat was sent and nothing heard since.
-    asked: bool,
+    handshake_done: bool,
+    // A heartbeat was sent, and no message was received since.
+    heartbeat_pending: bool,
     in_flight: InFlight,
 }
 
-/// What to do about a message.
+/// Effect of a message, executed by the bolt's loop.
 #[derive(Debug, PartialEq)]
 pub(super) enum Effect {
     Nothing,
     /// The child is up.
-    Greeted,
+    HandshakeDone,
     Emit(Emit),
     /// Count an ack.
-    Acked(Given),
+    Acked(InFlightTuple),
     /// Count a fail.
-    Failed(Given),
-    Note(Remark),
+    Failed(InFlightTuple),
+    Notice(ComponentNotice),
 }
 
 impl BoltProtocol {
-    /// Whether the child is up: only then it is given tuples.
-    pub(super) fn is_greeted(&self) -> bool {
-        self.greeted
+    /// Returns whether the child is up; it must not be sent tuples before.
+    pub(super) fn is_handshake_done(&self) -> bool {
+        self.handshake_done
     }
 
-    /// The number of a tuple that is about to be given to the child.
-    pub(super) fn give(&mut self, kind: Kind) -> u64 {
+    /// Returns the number of a tuple that is about to be sent to the child.
+    pub(super) fn add_tuple(&mut self, kind: TupleKind) -> u64 {
         self.in_flight.open(kind)
     }
 
-    /// The number of a heartbeat to send now; none while the child owes a sign of life for
-    /// the last one, so that they do not pile up before one that hangs.
+    /// Returns the number of a heartbeat to send now. `None` while the last heartbeat is pending,
+    /// so that heartbeats do not accumulate for a child that hangs.
     pub(super) fn heartbeat(&mut self) -> Option<u64> {
-        if !self.greeted || self.asked {
+        if !self.handshake_done || self.heartbeat_pending {
             return None;
         }
-        self.asked = true;
-        Some(self.in_flight.closed())
+        self.heartbeat_pending = true;
+        Some(self.in_flight.add_closed())
     }
 
-    /// Takes a message of the child's. Each is a sign of life.
+    /// Handles a message of the child. Each message counts as a sign of life.
     ///
     /// # Errors
     /// [`Violation`], after which the child cannot be trusted.
-    pub(super) fn hear(&mut self, message: FromChild) -> Result<Effect, Violation> {
-        self.asked = false;
+    pub(super) fn on_message(&mut self, message: FromChild) -> Result<Effect, Violation> {
+        self.heartbeat_pending = false;
         match message {
-            FromChild::Remark(remark) => Ok(Effect::Note(remark)),
-            FromChild::Pid(_) if self.greeted => Err(Violation::PidTwice),
+            FromChild::Notice(notice) => Ok(Effect::Notice(notice)),
+            FromChild::Pid(_) if self.handshake_done => Err(Violation::PidTwice),
             FromChild::Pid(_) => {
-                self.greeted = true;
-                Ok(Effect::Greeted)
+                self.handshake_done = true;
+                Ok(Effect::HandshakeDone)
             }
-            FromChild::Emit(_) | FromChild::Ack(_) | FromChild::Fail(_) if !self.greeted => {
+            FromChild::Emit(_) | FromChild::Ack(_) | FromChild::Fail(_) if !self.handshake_done => {
                 Err(Violation::BeforePid { what: message.name() })
             }
             FromChild::Emit(emit) => {
                 for anchor in &emit.anchors {
-                    let standing = number_of(anchor).map(|number| self.in_flight.standing(number));
-                    known(standing, "emit", anchor)?;
+                    let state = number_of(anchor).map(|number| self.in_flight.state(number));
+                    check_state(state, "emit", anchor)?;
                 }
                 Ok(Effect::Emit(emit))
             }
@@ -83,18 +83,18 @@ impl BoltProtocol {
         &mut self,
         what: &'static str,
         id: &ReturnedId,
-        counted: impl Fn(Given) -> Effect,
+        counted: impl Fn(InFlightTuple) -> Effect,
     ) -> Result<Effect, Violation> {
-        let standing = number_of(id).map(|number| self.in_flight.close(number));
-        Ok(match known(standing, what, id)? {
-            Some(Kind::Input(given)) => counted(given),
-            Some(Kind::Tick) | None => Effect::Nothing,
+        let state = number_of(id).map(|number| self.in_flight.close(number));
+        Ok(match check_state(state, what, id)? {
+            Some(TupleKind::Input(given)) => counted(given),
+            Some(TupleKind::Tick) | None => Effect::Nothing,
         })
     }
 
-    /// Begins anew with another child. Tells `lost` of every tuple that went with the old one.
-    pub(super) fn forget_child(&mut self, lost: impl FnMut(Given)) {
-        (self.greeted, self.asked) = (false, false);
+    /// Resets the protocol for a new child. Calls `lost` for each open input of the old child.
+    pub(super) fn reset(&mut self, lost: impl FnMut(InFlightTuple)) {
+        (self.handshake_done, self.heartbeat_pending) = (false, false);
         self.in_flight.close_all(lost);
     }
 }
@@ -103,54 +103,59 @@ fn number_of(id: &ReturnedId) -> Option<u64> {
     id.0.parse().ok()
 }
 
-/// The kind of a tuple that the child has; none when that is no longer known.
-fn known(standing: Option<Standing>, what: &'static str, id: &ReturnedId) -> Result<Option<Kind>, Violation> {
-    match standing {
-        Some(Standing::Open(kind)) => Ok(Some(kind)),
-        Some(Standing::Forgotten) => Ok(None),
-        Some(Standing::Unknown) | None => Err(Violation::NotInFlight { what, id: id.0.clone() }),
+/// Returns the kind of an open tuple; `None` if the tuple was forgotten.
+fn check_state(
+    state: Option<TupleState>,
+    what: &'static str,
+    id: &ReturnedId,
+) -> Result<Option<TupleKind>, Violation> {
+    match state {
+        Some(TupleState::Open(kind)) => Ok(Some(kind)),
+        Some(TupleState::Forgotten) => Ok(None),
+        Some(TupleState::Unknown) | None => Err(Violation::NotInFlight { what, id: id.0.clone() }),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Source;
+    use crate::metrics::StreamIndex;
     use stormkeeper_model::clock::Monotonic;
 
-    const INPUT: Kind = Kind::Input(Given { source: Source::UNKNOWN, at: Monotonic::START });
+    const INPUT: TupleKind =
+        TupleKind::Input(InFlightTuple { source: StreamIndex::UNKNOWN, at: Monotonic::START });
 
     fn parse(text: &str) -> FromChild {
         FromChild::parse(text.as_bytes()).expect("a message")
     }
 
-    /// A conversation: what is done to the protocol, and what comes of it.
+    /// A step of a test: a call of the protocol and its expected result.
     enum Turn {
-        Give(Kind, u64),
+        Deliver(TupleKind, u64),
         Heartbeat(Option<u64>),
-        Hear(&'static str, &'static str),
+        Receive(&'static str, &'static str),
         NewChild(u64),
     }
-    use Turn::{Give, Hear, Heartbeat, NewChild};
+    use Turn::{Deliver, Heartbeat, NewChild, Receive};
 
     fn check(turns: &[Turn]) {
         let mut protocol = BoltProtocol::default();
         for turn in turns {
             match turn {
-                Give(kind, number) => assert_eq!(protocol.give(*kind), *number),
+                Deliver(kind, number) => assert_eq!(protocol.add_tuple(*kind), *number),
                 Heartbeat(expected) => assert_eq!(protocol.heartbeat(), *expected),
                 NewChild(lost) => {
                     let mut n = 0;
-                    protocol.forget_child(|_| n += 1);
+                    protocol.reset(|_| n += 1);
                     assert_eq!(n, *lost);
                 }
-                Hear(message, expected) => {
-                    let said = match protocol.hear(parse(message)) {
+                Receive(message, expected) => {
+                    let result = match protocol.on_message(parse(message)) {
                         Ok(Effect::Emit(emit)) => format!("emit {:?}", emit.values),
                         Ok(effect) => format!("{effect:?}"),
                         Err(violation) => violation.to_string(),
                     };
-                    assert!(said.contains(expected), "{message}: {said:?}, not {expected:?}");
+                    assert!(result.contains(expected), "{message}: {result:?}, not {expected:?}");
                 }
             }
         }
@@ -162,81 +167,81 @@ mod tests {
     #[test]
     fn acks_and_fails_are_counted_once_and_ticks_are_not() {
         check(&[
-            Hear(PID, "Greeted"),
-            Give(INPUT, 0),
-            Give(Kind::Tick, 1),
-            Give(INPUT, 2),
-            Hear(r#"{"command":"ack","id":"2"}"#, "Acked"),
-            Hear(r#"{"command":"ack","id":"1"}"#, "Nothing"),
-            Hear(r#"{"command":"fail","id":"0"}"#, "Failed"),
-            Hear(r#"{"command":"ack","id":"0"}"#, "\"ack\" for tuple \"0\", which it does not have"),
+            Receive(PID, "HandshakeDone"),
+            Deliver(INPUT, 0),
+            Deliver(TupleKind::Tick, 1),
+            Deliver(INPUT, 2),
+            Receive(r#"{"command":"ack","id":"2"}"#, "Acked"),
+            Receive(r#"{"command":"ack","id":"1"}"#, "Nothing"),
+            Receive(r#"{"command":"fail","id":"0"}"#, "Failed"),
+            Receive(r#"{"command":"ack","id":"0"}"#, "\"ack\" for tuple \"0\", which is not in flight"),
         ]);
     }
 
     #[test]
-    fn ids_that_were_not_given_are_refused() {
+    fn ack_or_fail_of_an_unknown_id_is_rejected() {
         for bad in ["7", "x", "-1", "", "99999999999999999999"] {
             let mut protocol = BoltProtocol::default();
-            assert_eq!(protocol.hear(parse(PID)), Ok(Effect::Greeted));
-            protocol.give(INPUT);
+            assert_eq!(protocol.on_message(parse(PID)), Ok(Effect::HandshakeDone));
+            protocol.add_tuple(INPUT);
             let id = || ReturnedId(bad.to_owned());
             let refused = |what| Err(Violation::NotInFlight { what, id: bad.to_owned() });
-            assert_eq!(protocol.hear(FromChild::Ack(id())), refused("ack"));
-            assert_eq!(protocol.hear(FromChild::Fail(id())), refused("fail"));
+            assert_eq!(protocol.on_message(FromChild::Ack(id())), refused("ack"));
+            assert_eq!(protocol.on_message(FromChild::Fail(id())), refused("fail"));
         }
     }
 
     #[test]
-    fn an_emit_is_anchored_to_what_the_child_has() {
+    fn emit_anchored_to_a_tuple_not_in_flight_is_rejected() {
         check(&[
-            Hear(PID, "Greeted"),
-            Give(INPUT, 0),
-            Hear(r#"{"command":"emit","anchors":["0"],"tuple":[5]}"#, "emit [Int(5)]"),
-            Hear(r#"{"command":"ack","id":"0"}"#, "Acked"),
-            Hear(r#"{"command":"emit","anchors":"0","tuple":[5]}"#, "\"emit\" for tuple \"0\""),
+            Receive(PID, "HandshakeDone"),
+            Deliver(INPUT, 0),
+            Receive(r#"{"command":"emit","anchors":["0"],"tuple":[5]}"#, "emit [Int(5)]"),
+            Receive(r#"{"command":"ack","id":"0"}"#, "Acked"),
+            Receive(r#"{"command":"emit","anchors":"0","tuple":[5]}"#, "\"emit\" for tuple \"0\""),
         ]);
     }
 
     #[test]
-    fn the_pid_comes_first_and_once() {
+    fn pid_must_come_first_and_only_once() {
         for early in [r#"{"command":"emit","tuple":[]}"#, r#"{"command":"ack","id":"0"}"#] {
-            check(&[Hear(early, "before its pid")]);
+            check(&[Receive(early, "before its pid")]);
         }
         check(&[
-            Hear(r#"{"command":"log","msg":"loading"}"#, "loading"),
-            Hear(SYNC, "Nothing"),
-            Hear(PID, "Greeted"),
-            Hear(PID, "twice"),
+            Receive(r#"{"command":"log","msg":"loading"}"#, "loading"),
+            Receive(SYNC, "Nothing"),
+            Receive(PID, "HandshakeDone"),
+            Receive(PID, "twice"),
         ]);
     }
 
     #[test]
-    fn one_heartbeat_is_open_at_a_time_and_any_message_answers_it() {
+    fn at_most_one_heartbeat_is_pending_and_any_message_clears_it() {
         check(&[
             Heartbeat(None),
-            Hear(PID, "Greeted"),
+            Receive(PID, "HandshakeDone"),
             Heartbeat(Some(0)),
             Heartbeat(None),
-            Hear(SYNC, "Nothing"),
+            Receive(SYNC, "Nothing"),
             Heartbeat(Some(1)),
-            Hear(r#"{"command":"log","msg":""}"#, "Log"),
+            Receive(r#"{"command":"log","msg":""}"#, "Log"),
             Heartbeat(Some(2)),
-            Hear(r#"{"command":"ack","id":"2"}"#, "does not have"),
+            Receive(r#"{"command":"ack","id":"2"}"#, "not in flight"),
         ]);
     }
 
     #[test]
-    fn what_a_dead_child_had_is_lost_and_its_ids_are_not_the_next_ones() {
+    fn open_inputs_of_a_dead_child_are_lost_and_their_ids_are_not_reused() {
         check(&[
-            Hear(PID, "Greeted"),
-            Give(INPUT, 0),
-            Give(Kind::Tick, 1),
-            Give(INPUT, 2),
+            Receive(PID, "HandshakeDone"),
+            Deliver(INPUT, 0),
+            Deliver(TupleKind::Tick, 1),
+            Deliver(INPUT, 2),
             NewChild(2),
             Heartbeat(None),
-            Hear(PID, "Greeted"),
-            Give(INPUT, 3),
-            Hear(r#"{"command":"ack","id":"2"}"#, "does not have"),
+            Receive(PID, "HandshakeDone"),
+            Deliver(INPUT, 3),
+            Receive(r#"{"command":"ack","id":"2"}"#, "not in flight"),
         ]);
     }
 }

@@ -1,4 +1,4 @@
-//! The way of a task's emits to their receivers.
+//! Routing of a task's emits to the receiving tasks.
 
 use std::sync::Arc;
 
@@ -22,12 +22,12 @@ use stormkeeper_stream::{
     grouping::{self, Router},
 };
 
-/// What routing stands on. It is replaced as a whole when the task table changes.
+/// Inputs of routing, replaced as a whole when the task table changes.
 #[derive(Debug)]
 pub(crate) struct Wiring {
     pub(crate) topology: Arc<Topology>,
     pub(crate) table: TaskTable,
-    /// The tasks of this worker.
+    /// Tasks of this worker.
     pub(crate) local: TaskSet,
 }
 
@@ -37,7 +37,7 @@ impl Wiring {
     }
 }
 
-/// Routes, sends and counts what one task emits.
+/// Routes, sends and counts the emits of one task.
 #[derive(Debug)]
 pub(crate) struct Emitter {
     component: ComponentId,
@@ -52,10 +52,10 @@ pub(crate) struct Emitter {
 }
 
 impl Emitter {
-    /// The emitter of a task.
+    /// Creates the emitter of a task.
     ///
     /// # Errors
-    /// Those of [`Router::new`].
+    /// The errors of [`Router::new`].
     pub(crate) fn new(
         component: ComponentId,
         task: TaskId,
@@ -70,11 +70,11 @@ impl Emitter {
         Ok(Self { component, task, wiring, router, outbox, counters, clock, default_stream, receivers })
     }
 
-    /// Sends a tuple to its receivers, waiting while one has no room, and answers who they
-    /// are.
+    /// Sends a tuple to its receivers, waiting for each receiver that has no room, and returns
+    /// the receivers.
     ///
     /// # Errors
-    /// Those of [`Router::route`]; nothing is sent then.
+    /// The errors of [`Router::route`]; nothing is sent in this case.
     ///
     /// # Cancellation safety
     /// A call that is dropped has sent the tuple to none, some or all of its receivers.
@@ -83,19 +83,19 @@ impl Emitter {
         emit: Emit,
         metrics: &mut TaskMetrics,
     ) -> Result<&[TaskId], grouping::Error> {
-        self.follow_wiring();
+        self.refresh_router();
         let stream = emit.stream.as_ref().unwrap_or(&self.default_stream);
         self.router.route(stream, &emit.values, emit.direct, &mut self.receivers)?;
         self.counters.emitted.add(1);
         let measured = metrics.emitted(stream);
         let begun = metrics.now(&self.clock);
-        // A stream that was routed has an origin; nobody needs a tuple that nobody receives.
+        // A stream that was routed has an origin; without receivers no tuple is needed.
         let Some(origin) = self.router.origin(stream).filter(|_| !self.receivers.is_empty()) else {
             return Ok(&[]);
         };
         let tuple = Tuple::new(Arc::clone(origin), emit.values).at(begun);
         for receiver in &self.receivers {
-            // A loop that waits for room may be killed while it does.
+            // The loop may be killed while it waits for room: write the counters first.
             let sent = self.outbox.send_or(*receiver, tuple.clone(), || metrics.settle()).await;
             if sent == Sent::Queued {
                 self.counters.transferred.add(1);
@@ -103,20 +103,20 @@ impl Emitter {
             }
         }
         if let Some(begun) = begun.filter(|_| metrics.times_emits()) {
-            metrics.emit_took(self.clock.monotonic().since(begun));
+            metrics.record_emit_time(self.clock.monotonic().since(begun));
         }
         Ok(&self.receivers)
     }
 
-    fn follow_wiring(&mut self) {
-        // An error means that the worker stops.
+    fn refresh_router(&mut self) {
+        // An error means that the worker is stopping.
         if !self.wiring.has_changed().unwrap_or(false) {
             return;
         }
         match self.wiring.borrow_and_update().router(&self.component, self.task) {
             Ok(router) => self.router = router,
             Err(error) => {
-                warn!(component = %self.component, task = %self.task, %error, "routing stays as it was");
+                warn!(component = %self.component, task = %self.task, %error, "cannot route with the new task table; keeping the previous routing");
             }
         }
     }

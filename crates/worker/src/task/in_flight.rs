@@ -1,72 +1,72 @@
-//! The tuples that a bolt's child has and has not acked or failed.
+//! In-flight tuples of a bolt: sent to its child, and not yet acked or failed.
 
 use std::collections::VecDeque;
 
-use crate::metrics::Source;
+use crate::metrics::StreamIndex;
 use stormkeeper_model::clock::Monotonic;
 
-/// How many tuples behind the newest are kept account of. A bolt may hold back its acks for
-/// as long as it likes, and one that never acks must work all the same: older tuples are
-/// forgotten, and acks of them no longer checked. Some 24 bytes each.
+/// Number of newest tuples that are tracked, at some 24 bytes each. A bolt may delay its acks for
+/// any time, and a bolt that never acks must still work: older tuples are forgotten, and their
+/// acks are no longer checked.
 const MAX_TRACKED: usize = 1_000_000;
 
-/// Numbers tuples in ascending order and remembers which of them are open.
+/// Numbers tuples in ascending order and records the open ones.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    // The number of the first entry of `entries`.
+    // Number of the first entry of `entries`.
     first: u64,
     entries: VecDeque<Entry>,
-    // Numbers below it may have been forgotten while open.
+    // Tuples with lower numbers may have been forgotten while open.
     forgotten_below: u64,
     n_open_inputs: u64,
 }
 
-/// Whose tuple it is.
+/// Origin of a tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Another task's: counted.
-    Input(Given),
-    /// The clock's: acked like any other, and not counted.
+pub(super) enum TupleKind {
+    /// Emitted by a task: counted.
+    Input(InFlightTuple),
+    /// Tick of the clock: acked like other tuples, and not counted.
     Tick,
 }
 
-/// A tuple that the child was given.
+/// Input tuple that was sent to the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Given {
-    /// Whose metrics it counts for.
-    pub(super) source: Source,
-    /// When it was taken out of the inbox.
+pub(super) struct InFlightTuple {
+    /// Input stream whose metrics count the tuple.
+    pub(super) source: StreamIndex,
+    /// Time at which the tuple was taken from the inbox.
     pub(super) at: Monotonic,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entry {
-    Open(Kind),
+    Open(TupleKind),
     Closed,
 }
 
-/// What is known of a tuple that a child names.
+/// State of a tuple that a child names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// The child has it.
-    Open(Kind),
-    /// It is older than what is kept account of.
+pub(super) enum TupleState {
+    /// The child has the tuple.
+    Open(TupleKind),
+    /// The tuple is older than the tracked ones.
     Forgotten,
-    /// It was never given, or was acked or failed before.
+    /// The tuple was never sent to the child, or was already acked or failed.
     Unknown,
 }
 
 impl InFlight {
-    /// A number for the next tuple, which the child then has.
-    pub(super) fn open(&mut self, kind: Kind) -> u64 {
-        if matches!(kind, Kind::Input(_)) {
+    /// Returns the number of the next tuple, and records the tuple as open.
+    pub(super) fn open(&mut self, kind: TupleKind) -> u64 {
+        if matches!(kind, TupleKind::Input(_)) {
             self.n_open_inputs += 1;
         }
         self.push(Entry::Open(kind))
     }
 
-    /// A number for a message that is not to be acked.
-    pub(super) fn closed(&mut self) -> u64 {
+    /// Returns the number of a message that needs no ack.
+    pub(super) fn add_closed(&mut self) -> u64 {
         self.push(Entry::Closed)
     }
 
@@ -80,43 +80,43 @@ impl InFlight {
         self.first + self.entries.len() as u64 - 1
     }
 
-    /// What is known of tuple `number`.
-    pub(super) fn standing(&self, number: u64) -> Standing {
+    /// Returns the state of tuple `number`.
+    pub(super) fn state(&self, number: u64) -> TupleState {
         let Some(index) = number.checked_sub(self.first) else {
             return match number < self.forgotten_below {
-                true => Standing::Forgotten,
-                false => Standing::Unknown,
+                true => TupleState::Forgotten,
+                false => TupleState::Unknown,
             };
         };
         match usize::try_from(index).ok().and_then(|index| self.entries.get(index)) {
-            Some(Entry::Open(kind)) => Standing::Open(*kind),
-            Some(Entry::Closed) | None => Standing::Unknown,
+            Some(Entry::Open(kind)) => TupleState::Open(*kind),
+            Some(Entry::Closed) | None => TupleState::Unknown,
         }
     }
 
-    /// The child is done with tuple `number`. Answers how it stood before.
-    pub(super) fn close(&mut self, number: u64) -> Standing {
-        let standing = self.standing(number);
-        if let Standing::Open(kind) = standing {
+    /// Closes tuple `number`. Returns the tuple's previous state.
+    pub(super) fn close(&mut self, number: u64) -> TupleState {
+        let state = self.state(number);
+        if let TupleState::Open(kind) = state {
             let index = usize::try_from(number - self.first).expect("an open tuple has an entry");
             self.entries[index] = Entry::Closed;
-            if matches!(kind, Kind::Input(_)) {
+            if matches!(kind, TupleKind::Input(_)) {
                 self.n_open_inputs -= 1;
             }
             self.drop_closed();
         }
-        standing
+        state
     }
 
-    /// Closes all, and tells `lost` of every input that was open. Numbers are not used again.
-    pub(super) fn close_all(&mut self, mut lost: impl FnMut(Given)) {
+    /// Closes all tuples and calls `lost` for each open input. Numbers are not used again.
+    pub(super) fn close_all(&mut self, mut lost: impl FnMut(InFlightTuple)) {
         self.first += self.entries.len() as u64;
         for entry in self.entries.drain(..) {
-            if let Entry::Open(Kind::Input(given)) = entry {
+            if let Entry::Open(TupleKind::Input(given)) = entry {
                 lost(given);
             }
         }
-        // A new child never had any of them.
+        // A new child never received any of these tuples.
         self.forgotten_below = 0;
         self.n_open_inputs = 0;
     }
@@ -128,7 +128,7 @@ impl InFlight {
     }
 
     fn drop_first(&mut self) {
-        if matches!(self.entries.pop_front(), Some(Entry::Open(Kind::Input(_)))) {
+        if matches!(self.entries.pop_front(), Some(Entry::Open(TupleKind::Input(_)))) {
             self.n_open_inputs -= 1;
         }
         self.first += 1;
@@ -143,7 +143,8 @@ mod tests {
 
     use super::*;
 
-    const INPUT: Kind = Kind::Input(Given { source: Source::UNKNOWN, at: Monotonic::START });
+    const INPUT: TupleKind =
+        TupleKind::Input(InFlightTuple { source: StreamIndex::UNKNOWN, at: Monotonic::START });
 
     fn close_all(in_flight: &mut InFlight) -> u64 {
         let mut n = 0;
@@ -152,30 +153,30 @@ mod tests {
     }
 
     #[test]
-    fn a_tuple_is_closed_once() {
+    fn tuple_can_be_closed_only_once() {
         let mut in_flight = InFlight::default();
         let a = in_flight.open(INPUT);
-        let b = in_flight.open(Kind::Tick);
-        let heartbeat = in_flight.closed();
-        assert_eq!(in_flight.close(b), Standing::Open(Kind::Tick));
-        assert_eq!(in_flight.close(b), Standing::Unknown);
-        assert_eq!(in_flight.close(heartbeat), Standing::Unknown);
-        assert_eq!(in_flight.close(heartbeat + 1), Standing::Unknown);
-        assert_eq!(in_flight.close(a), Standing::Open(INPUT));
-        assert_eq!(in_flight.close(a), Standing::Unknown);
+        let b = in_flight.open(TupleKind::Tick);
+        let heartbeat = in_flight.add_closed();
+        assert_eq!(in_flight.close(b), TupleState::Open(TupleKind::Tick));
+        assert_eq!(in_flight.close(b), TupleState::Unknown);
+        assert_eq!(in_flight.close(heartbeat), TupleState::Unknown);
+        assert_eq!(in_flight.close(heartbeat + 1), TupleState::Unknown);
+        assert_eq!(in_flight.close(a), TupleState::Open(INPUT));
+        assert_eq!(in_flight.close(a), TupleState::Unknown);
     }
 
     #[test]
-    fn a_bolt_that_never_acks_costs_a_bounded_account() {
+    fn memory_is_bounded_for_a_bolt_that_never_acks() {
         let mut in_flight = InFlight::default();
         let first = in_flight.open(INPUT);
         let last = (0..MAX_TRACKED).map(|_| in_flight.open(INPUT)).last().expect("some");
         assert_eq!(in_flight.entries.len(), MAX_TRACKED);
-        assert_eq!(in_flight.close(first), Standing::Forgotten);
-        assert_eq!(in_flight.close(last), Standing::Open(INPUT));
-        assert_eq!(in_flight.close(last + 1), Standing::Unknown);
+        assert_eq!(in_flight.close(first), TupleState::Forgotten);
+        assert_eq!(in_flight.close(last), TupleState::Open(INPUT));
+        assert_eq!(in_flight.close(last + 1), TupleState::Unknown);
         assert_eq!(close_all(&mut in_flight), MAX_TRACKED as u64 - 1);
-        assert_eq!(in_flight.close(first), Standing::Unknown);
+        assert_eq!(in_flight.close(first), TupleState::Unknown);
     }
 
     #[derive(Debug, Clone)]
@@ -205,12 +206,12 @@ mod tests {
                         given = number + 1;
                         open.insert(number);
                     }
-                    Step::Heartbeat => given = in_flight.closed() + 1,
+                    Step::Heartbeat => given = in_flight.add_closed() + 1,
                     Step::Close(which) => {
                         let number = which.index(usize::try_from(given).expect("small") + 2) as u64;
                         let expected = match open.remove(&number) {
-                            true => Standing::Open(INPUT),
-                            false => Standing::Unknown,
+                            true => TupleState::Open(INPUT),
+                            false => TupleState::Unknown,
                         };
                         prop_assert_eq!(in_flight.close(number), expected);
                     }

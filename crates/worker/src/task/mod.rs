@@ -1,20 +1,20 @@
-//! The tasks: one loop each around a spout's or a bolt's child process.
+//! Tasks: one loop per task around the child process of its spout or bolt.
 //!
 //! ```text
 //!  inbox ─▶ bolt loop ─▶ child ─▶ bolt loop ─▶ emitter ─▶ outbox
 //!           spout loop ─▶ child ─▶ spout loop ─▶ emitter ─▶ outbox
 //! ```
 //!
-//! - What a message means is decided by two cores without I/O, [`spout_protocol`] and
-//!   [`bolt_protocol`]; the loops [`spout`] and [`bolt`] carry it out.
-//! - [`run`] owns the child. One that ends, prints what is no message, breaks the protocol or
-//!   is silent for too long is ended, reported as a task error with its exit status and its
-//!   last words, and started again after a delay. The other tasks of the worker go on:
-//!   Storm ends the whole worker here.
-//! - A tuple that was given to a child that died, and not acked, counts as failed. A tuple
-//!   that still waits is for the next child.
-//! - A loop that waits for room in its outbox hears nothing from its child meanwhile; that
-//!   time does not count as the child's silence.
+//! - Two cores without I/O, [`spout_protocol`] and [`bolt_protocol`], decide what a message
+//!   means; the loops [`spout`] and [`bolt`] execute their decisions.
+//! - [`run`] owns the child. A child that exits, prints an invalid message, violates the protocol
+//!   or is silent for too long is ended, reported as a task error with its exit status and its
+//!   last lines of stderr, and restarted after a delay. The other tasks of the worker continue;
+//!   Storm ends the whole worker in this case.
+//! - A tuple that was sent to a child and not acked when the child died counts as failed. A tuple
+//!   that was not sent yet waits for the next child.
+//! - A loop that waits for room in its outbox does not read its child's output; that time does
+//!   not count as silence of the child.
 
 mod bolt;
 mod bolt_protocol;
@@ -35,48 +35,49 @@ pub(super) use spout::{Activity, Spout};
 use crate::{
     beat::StatusBoard,
     counters::TaskCounters,
-    errors::Reporter,
+    errors::ErrorReporter,
     metrics::TaskMetrics,
     multilang::{
         child::{self, Child, Launch},
         handshake,
-        message::{FromChild, LogLevel, Remark},
+        message::{ComponentNotice, FromChild, LogLevel},
     },
     settings::TaskSettings,
 };
 use stormkeeper_model::{
     TaskId, TopologyId,
     backoff::Backoff,
-    heartbeat::TaskStatus,
     clock::{Clock, Monotonic},
+    heartbeat::TaskStatus,
     topology::Settings,
 };
 use stormkeeper_runtime::tasks::Tasks;
 use stormkeeper_stream::grouping;
 
-/// The first delay before a child is started again, and the longest: a component that can
-/// not run costs two starts a minute.
+/// First and longest delay before a child is restarted: a component that cannot run costs two
+/// starts a minute.
 const RESTART_MIN: Duration = Duration::from_secs(1);
 const RESTART_MAX: Duration = Duration::from_secs(30);
 
-/// A child that ran for so long was fine: the next delay is short again.
-const STEADY_RUN: Duration = Duration::from_secs(60);
+/// Run time after which a child counts as stable: the next restart delay is short again.
+const STABLE_RUN: Duration = Duration::from_secs(60);
 
-/// How long a child whose stdout ended may take to exit, so that its status can be told.
+/// Time for a child whose stdout was closed to exit, so that its exit status can be reported.
 const EXIT_GRACE: Duration = Duration::from_secs(1);
 
-/// The same for one that is ended for what it did; most such children are about to exit.
-const BLAMED_GRACE: Duration = Duration::from_millis(100);
+/// Time to exit for a child that is ended because of a failure; most such children are about to
+/// exit.
+const FAILED_GRACE: Duration = Duration::from_millis(100);
 
-/// How long a child may take to end once its stdin is closed and the worker stops.
+/// Time for a child to exit after its stdin was closed because the worker stops.
 pub(super) const STOP_GRACE: Duration = Duration::from_millis(500);
 
-/// How often a child's silence is looked at, and a bolt's child asked for a sign of life;
-/// as often as Storm does.
+/// Period at which a child's silence is checked and a bolt's child is sent a heartbeat; the same
+/// as Storm's.
 const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
-/// What a spout and a bolt have in common.
-pub(super) struct Seat {
+/// State that spouts and bolts have in common.
+pub(super) struct TaskContext {
     pub(super) task: TaskId,
     pub(super) launch: Launch,
     pub(super) topology: TopologyId,
@@ -85,21 +86,21 @@ pub(super) struct Seat {
     pub(super) settings: TaskSettings,
     pub(super) emitter: Emitter,
     pub(super) counters: Arc<TaskCounters>,
-    pub(super) errors: Reporter,
+    pub(super) errors: ErrorReporter,
     pub(super) board: StatusBoard,
     pub(super) clock: Clock,
-    /// Owns what reads the children's stderr; when it is cancelled the task stops.
+    /// Owns the tasks that read the children's stderr; when it is cancelled, the task stops.
     pub(super) tasks: Tasks,
     pub(super) metrics: TaskMetrics,
 }
 
-/// What differs between a spout and a bolt.
-pub(super) enum Part {
+/// Spout or bolt.
+pub(super) enum TaskKind {
     Spout(Spout),
     Bolt(Bolt),
 }
 
-/// Why a child's run ended before its worker wanted it to.
+/// Failure of a child that ended its run.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -108,26 +109,26 @@ enum Failure {
     Violation(#[from] Violation),
     #[error(transparent)]
     Route(#[from] grouping::Error),
-    #[error("it was silent for {0:?}")]
+    #[error("no message for {0:?}")]
     Silent(Duration),
 }
 
-/// A message that is fine by itself and wrong here.
+/// Valid message that the protocol does not allow in the child's current state.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Violation {
-    #[error("it sent {what:?} before its pid")]
+    #[error("sent {what:?} before its pid")]
     BeforePid { what: &'static str },
-    #[error("it sent its pid twice")]
+    #[error("sent its pid twice")]
     PidTwice,
-    #[error("it is a spout and sent {what:?}, as only a bolt may")]
+    #[error("is a spout and sent {what:?}, which only a bolt may send")]
     NotForSpouts { what: &'static str },
-    #[error("it sent {what:?} for tuple {id:?}, which it does not have: unknown, or acked or failed before")]
+    #[error("sent {what:?} for tuple {id:?}, which is not in flight: unknown, or already acked or failed")]
     NotInFlight { what: &'static str, id: String },
 }
 
-impl Seat {
-    /// Made for each child and dropped at once: it names every task of the topology, which
-    /// is too much to keep for every task.
+impl TaskContext {
+    /// Starts a child. The handshake is built for each child and then dropped: it names every
+    /// task of the topology, which is too much to keep for every task.
     fn start_child(&self) -> Result<Child, child::Error> {
         let Wiring { topology, table, .. } = &**self.wiring.borrow();
         let Launch { component, pid_dir, .. } = &self.launch;
@@ -136,13 +137,13 @@ impl Seat {
         Child::start(&self.launch, &hello, &self.tasks)
     }
 
-    /// The next message that the child has said whole, if there is one.
-    fn heard(&mut self, child: &mut Child) -> Result<Option<FromChild>, child::Error> {
+    /// Returns the child's next completely read message, if there is one.
+    fn next_message(&mut self, child: &mut Child) -> Result<Option<FromChild>, child::Error> {
         if !self.metrics.times_message() {
-            return child.heard();
+            return child.next_message();
         }
         let begun = self.clock.monotonic();
-        let heard = child.heard()?;
+        let heard = child.next_message()?;
         if heard.is_some() {
             self.metrics.deserialized(self.clock.monotonic().since(begun));
         }
@@ -153,61 +154,62 @@ impl Seat {
         self.board.set(self.task, status);
     }
 
-    fn note(&mut self, remark: Remark) {
+    fn handle_notice(&mut self, notice: ComponentNotice) {
         let (component, task) = (&self.launch.component, self.task);
-        match remark {
-            Remark::Error(text) => self.report(&text),
-            Remark::Log { level, text } => match level {
+        match notice {
+            ComponentNotice::Error(text) => self.report(&text),
+            ComponentNotice::Log { level, text } => match level {
                 LogLevel::Trace => trace!(%component, %task, "{text}"),
                 LogLevel::Debug => debug!(%component, %task, "{text}"),
                 LogLevel::Info => info!(%component, %task, "{text}"),
                 LogLevel::Warn => warn!(%component, %task, "{text}"),
                 LogLevel::Error => error!(%component, %task, "{text}"),
             },
-            Remark::Metrics { name, value } => {
-                if let Err(wrong) = self.metrics.user(&name, &value) {
+            ComponentNotice::Metrics { name, value } => {
+                if let Err(wrong) = self.metrics.update_user_metric(&name, &value) {
                     self.report(&wrong);
                 }
             }
         }
     }
 
-    /// Reports a text of the child's.
+    /// Reports an error text as a task error.
     fn report(&self, text: &str) {
-        let (message, stack) = headline(text);
+        let (message, stack) = split_headline(text);
         self.errors.report(&self.launch.component, self.task, message.to_owned(), stack.to_owned());
     }
 
-    fn watch_silence(&self) -> (Interval, Silence) {
+    fn start_watchdog(&self) -> (Interval, ChildWatchdog) {
         let limit = self.settings.timeout;
-        // Often enough that a short limit is kept as well.
+        // Frequent enough for a short limit.
         let period = CHECK_PERIOD.min(limit / 4).max(Duration::from_millis(1));
         let mut checks = tokio::time::interval(period);
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let silence = Silence { limit, period, checked: self.clock.monotonic(), silent_for: Duration::ZERO };
-        (checks, silence)
+        let watchdog =
+            ChildWatchdog { limit, period, checked: self.clock.monotonic(), silent_for: Duration::ZERO };
+        (checks, watchdog)
     }
 }
 
-/// How long a child has been silent while it could be heard.
+/// Measures how long a child has been silent while its output was being read.
 #[derive(Debug)]
-struct Silence {
+struct ChildWatchdog {
     limit: Duration,
     period: Duration,
     checked: Monotonic,
     silent_for: Duration,
 }
 
-impl Silence {
-    /// The child gave a sign of life, or is asked for one only now.
-    fn broken(&mut self) {
+impl ChildWatchdog {
+    /// Restarts the measurement: the child sent a message, or was just sent a command.
+    fn reset(&mut self) {
         self.silent_for = Duration::ZERO;
     }
 
-    /// Looks at the time, about once in a period.
+    /// Checks the silence against the limit; called about once in a period.
     fn check(&mut self, now: Monotonic) -> Result<(), Failure> {
-        // A check that comes late counts little: we waited for our outbox, or the whole
-        // process was stopped, and nobody listened meanwhile.
+        // A late check counts for at most two periods: the loop waited for its outbox, or the
+        // whole process was stopped, and the child's output was not read meanwhile.
         self.silent_for += now.since(self.checked).min(2 * self.period);
         self.checked = now;
         match self.silent_for > self.limit {
@@ -217,9 +219,9 @@ impl Silence {
     }
 }
 
-/// The line that says what happened, and the whole text when there is more: the first line,
-/// but the last one of a Python traceback.
-fn headline(text: &str) -> (&str, &str) {
+/// Splits a text into its headline and, if it has more than one line, the whole text. The
+/// headline is the first line, except for a Python traceback, where it is the last.
+fn split_headline(text: &str) -> (&str, &str) {
     let text = text.trim();
     match text.split_once('\n') {
         None => (text, ""),
@@ -228,13 +230,13 @@ fn headline(text: &str) -> (&str, &str) {
     }
 }
 
-impl Part {
-    /// Works with a child until that fails. Dropping the future between two messages or
-    /// while it waits for its outbox loses at most the message in hand.
-    async fn converse(&mut self, seat: &mut Seat, child: &mut Child) -> Failure {
+impl TaskKind {
+    /// Runs the protocol with a child until the child fails. Dropping the future between two
+    /// messages or while it waits for its outbox loses at most the message being handled.
+    async fn run_protocol(&mut self, context: &mut TaskContext, child: &mut Child) -> Failure {
         let ended = match self {
-            Self::Spout(spout) => spout.converse(seat, child).await,
-            Self::Bolt(bolt) => bolt.converse(seat, child).await,
+            Self::Spout(spout) => spout.run_protocol(context, child).await,
+            Self::Bolt(bolt) => bolt.run_protocol(context, child).await,
         };
         match ended {
             Ok(never) => match never {},
@@ -242,81 +244,81 @@ impl Part {
         }
     }
 
-    /// Tells a child that its worker stops.
-    async fn take_leave(&mut self, child: &mut Child) {
+    /// Prepares a child for the stop of its worker.
+    async fn deactivate_child(&mut self, child: &mut Child) {
         match self {
-            Self::Spout(spout) => spout.take_leave(child).await,
-            // Its stdin is about to end, which says it all.
+            Self::Spout(spout) => spout.deactivate_child(child).await,
+            // The end of its stdin is the only signal that a bolt's child needs.
             Self::Bolt(_) => {}
         }
     }
 
-    /// Forgets a child, and counts the tuples that went with it as failed.
-    fn forget_child(&mut self, seat: &mut Seat) {
+    /// Resets the protocol for a new child, and counts the old child's open tuples as failed.
+    fn reset(&mut self, context: &mut TaskContext) {
         match self {
-            Self::Spout(spout) => spout.forget_child(),
-            Self::Bolt(bolt) => bolt.forget_child(|given| {
-                seat.counters.failed.add(1);
-                seat.metrics.failed(given.source);
+            Self::Spout(spout) => spout.reset(),
+            Self::Bolt(bolt) => bolt.reset(|given| {
+                context.counters.failed.add(1);
+                context.metrics.failed(given.source);
             }),
         }
-        seat.metrics.settle();
+        context.metrics.settle();
     }
 }
 
-/// Runs a task until its `seat.tasks` are cancelled, starting its child again whenever it
+/// Runs a task until its `context.tasks` are cancelled, starting its child again whenever it
 /// fails.
-pub(super) async fn run(mut seat: Seat, mut part: Part) {
-    let cancelled = seat.tasks.cancelled();
+pub(super) async fn run(mut context: TaskContext, mut kind: TaskKind) {
+    let cancelled = context.tasks.cancelled();
     let mut backoff =
         Backoff::new(RESTART_MIN, RESTART_MAX, fastrand::Rng::new()).expect("the constants are in order");
     loop {
-        let began = seat.clock.monotonic();
-        let (failure, obituary) = match seat.start_child() {
+        let began = context.clock.monotonic();
+        let (failure, exit) = match context.start_child() {
             Err(error) => (Failure::from(error), None),
             Ok(mut child) => {
                 let failure = tokio::select! {
-                    // Dropping the conversation is how it stops; see `converse`.
+                    // Dropping the future is how the protocol stops; see `run_protocol`.
                     () = cancelled.cancelled() => None,
-                    failure = part.converse(&mut seat, &mut child) => Some(failure),
+                    failure = kind.run_protocol(&mut context, &mut child) => Some(failure),
                 };
                 let Some(failure) = failure else {
-                    part.take_leave(&mut child).await;
+                    kind.deactivate_child(&mut child).await;
                     child.end(STOP_GRACE).await;
-                    seat.metrics.settle();
+                    context.metrics.settle();
                     return;
                 };
                 let grace = match failure {
                     Failure::Child(child::Error::Ended { .. }) => EXIT_GRACE,
-                    _ => BLAMED_GRACE,
+                    _ => FAILED_GRACE,
                 };
                 (failure, Some(child.end(grace).await))
             }
         };
         if cancelled.is_cancelled() {
-            // It ended because everything does.
+            // The child ended because the worker stops.
             return;
         }
-        seat.show(TaskStatus::Restarting);
-        part.forget_child(&mut seat);
-        let component = seat.launch.component.clone();
-        let mut message = format!("task {} of {component}: {failure}", seat.task);
-        let mut last_words = String::new();
-        if let Some(obituary) = obituary {
-            message.push_str(&format!(" ({})", obituary.exit));
-            if let Some(line) = obituary.last_words.lines().last() {
-                message.push_str(&format!("; it said last: {line}"));
+        context.show(TaskStatus::Restarting);
+        kind.reset(&mut context);
+        let component = context.launch.component.clone();
+        let mut message = format!("task {} of {component}: {failure}", context.task);
+        let mut stderr_tail = String::new();
+        if let Some(exit) = exit {
+            message.push_str(&format!(" ({})", exit.status));
+            if let Some(line) = exit.stderr_tail.lines().last() {
+                message.push_str(&format!("; last line of stderr: {line}"));
             }
-            last_words = obituary.last_words;
+            stderr_tail = exit.stderr_tail;
         }
-        if seat.clock.monotonic().since(began) >= STEADY_RUN {
+        if context.clock.monotonic().since(began) >= STABLE_RUN {
             backoff.reset();
         }
         let delay = backoff.next_delay();
-        seat.errors.report(&component, seat.task, message, last_words);
-        info!(%component, task = %seat.task, ?delay, "the component's process is started again");
+        context.errors.report(&component, context.task, message, stderr_tail);
+        info!(%component, task = %context.task, ?delay, "the child process failed; restarting it after the delay");
         tokio::select! {
-            // Cancel-safe: both only wait.
+            // Cancel-safe: both arms only wait.
             () = cancelled.cancelled() => return,
             () = tokio::time::sleep(delay) => {}
         }
@@ -329,17 +331,21 @@ mod tests {
     use stormkeeper_model::Timestamp;
 
     #[test]
-    fn a_child_is_silent_only_while_it_is_listened_to() {
+    fn silence_counts_only_while_the_child_is_read() {
         let clock = Clock::manual(Timestamp::EPOCH);
         let secs = Duration::from_secs;
-        let mut silence =
-            Silence { limit: secs(10), period: secs(1), checked: clock.monotonic(), silent_for: secs(0) };
-        let mut after = |by, broken: bool| {
+        let mut watchdog = ChildWatchdog {
+            limit: secs(10),
+            period: secs(1),
+            checked: clock.monotonic(),
+            silent_for: secs(0),
+        };
+        let mut after = |by, is_reset: bool| {
             clock.turn(by);
-            if broken {
-                silence.broken();
+            if is_reset {
+                watchdog.reset();
             }
-            silence.check(clock.monotonic()).is_ok()
+            watchdog.check(clock.monotonic()).is_ok()
         };
         assert!((0..10).all(|_| after(secs(1), false)));
         assert!(!after(secs(1), false));
@@ -351,10 +357,10 @@ mod tests {
     }
 
     #[test]
-    fn the_line_that_says_what_happened_is_found() {
-        assert_eq!(headline("oh no\n"), ("oh no", ""));
-        assert_eq!(headline("oh no\nat x\n"), ("oh no", "oh no\nat x"));
+    fn headline_is_the_first_line_or_the_last_of_a_traceback() {
+        assert_eq!(split_headline("oh no\n"), ("oh no", ""));
+        assert_eq!(split_headline("oh no\nat x\n"), ("oh no", "oh no\nat x"));
         let traceback = "Traceback (most recent call last):\n  File \"x\"\nValueError: bad";
-        assert_eq!(headline(traceback), ("ValueError: bad", traceback));
+        assert_eq!(split_headline(traceback), ("ValueError: bad", traceback));
     }
 }

@@ -1,44 +1,44 @@
-//! A spout's loop: it is asked for tuples while the topology is active, at the pace at which
-//! they can be sent on.
+//! A spout's loop: requests tuples while the topology is active, at the rate at which they can be
+//! sent on.
 
 use std::{convert::Infallible, time::Duration};
 
 use tokio::sync::watch;
 
 use super::{
-    Failure, Seat,
+    Failure, TaskContext,
     spout_protocol::{Effect, SpoutProtocol, Tracking, Yield},
 };
 use crate::multilang::{
     child::{self, Child},
-    message::{Answer, ToChild},
+    message::{EmitReply, ToChild},
 };
-use stormkeeper_model::{heartbeat::TaskStatus, clock::Monotonic};
+use stormkeeper_model::{clock::Monotonic, heartbeat::TaskStatus};
 
-/// The longest pause of a spout that has nothing to emit: it is then asked 20 times a
+/// Longest pause of a spout that has nothing to emit: the spout is then called 20 times a
 /// second, which costs next to nothing, and a new tuple waits at most this long.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a spout may take to answer `deactivate` when its worker stops.
-const LEAVE_PATIENCE: Duration = Duration::from_millis(300);
+/// Time limit for a spout to reply to `deactivate` when its worker stops.
+const DEACTIVATE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Whether spouts are asked for tuples.
+/// Activity of the spouts: an active spout is called for tuples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Activity {
     Active,
     Inactive,
 }
 
-/// The spout's side of a task.
+/// Spout-specific part of a task.
 pub(crate) struct Spout {
     activity: watch::Receiver<Activity>,
     protocol: SpoutProtocol,
-    // When the child was told what it does now.
-    told: Option<Monotonic>,
+    // Time at which the pending command was sent to the child.
+    command_sent_at: Option<Monotonic>,
 }
 
-/// The pauses of a spout that emits nothing: they double up to a maximum and start over
-/// with the first emit.
+/// Pauses of a spout that emits nothing: they double up to a maximum, and start over after an
+/// emit.
 struct Pauses {
     first: Duration,
     next: Duration,
@@ -61,143 +61,149 @@ impl Pauses {
 }
 
 impl Spout {
-    /// A spout that is asked for tuples while `activity` says so.
+    /// Creates a spout that is called for tuples while `activity` is active.
     pub(crate) fn new(activity: watch::Receiver<Activity>) -> Self {
-        Self { activity, protocol: SpoutProtocol::default(), told: None }
+        Self { activity, protocol: SpoutProtocol::default(), command_sent_at: None }
     }
 
-    pub(super) async fn converse(
+    pub(super) async fn run_protocol(
         &mut self,
-        seat: &mut Seat,
+        context: &mut TaskContext,
         child: &mut Child,
     ) -> Result<Infallible, Failure> {
-        let (mut checks, mut silence) = seat.watch_silence();
-        let mut pauses = Pauses::from(seat.settings.spout_wait);
+        let (mut checks, mut watchdog) = context.start_watchdog();
+        let mut pauses = Pauses::from(context.settings.spout_wait);
         let mut paused = false;
         let pause = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(pause);
         loop {
-            if !paused && self.tell_next(child) {
-                silence.broken();
-                self.told = seat.metrics.is_on().then(|| seat.clock.monotonic());
+            if !paused && self.send_next_command(child) {
+                watchdog.reset();
+                self.command_sent_at = context.metrics.is_on().then(|| context.clock.monotonic());
             }
             tokio::select! {
                 // Cancel-safe: see `exchange`.
                 exchanged = child.exchange() => {
                     exchanged?;
-                    while let Some(message) = seat.heard(child)? {
-                        let effect = self.protocol.hear(message)?;
-                        self.note_call(&effect, seat);
+                    while let Some(message) = context.next_message(child)? {
+                        let effect = self.protocol.on_message(message)?;
+                        self.record_call(&effect, context);
                         match effect {
                             Effect::Next(Yield::Nothing) => {
                                 paused = true;
                                 pause.as_mut().reset(tokio::time::Instant::now() + pauses.take());
                             }
                             Effect::Emit(..) => pauses.start_over(),
-                            Effect::Nothing | Effect::Greeted | Effect::Next(_) | Effect::Note(_) => {}
+                            Effect::Nothing | Effect::HandshakeDone | Effect::Next(_) | Effect::Notice(_) => {}
                         }
-                        self.carry_out(effect, seat, child).await?;
-                        silence.broken();
+                        self.handle_effect(effect, context, child).await?;
+                        watchdog.reset();
                     }
-                    seat.metrics.settle();
+                    context.metrics.settle();
                 }
-                // Cancel-safe: the value itself is looked at above.
+                // Cancel-safe: the value itself is read above.
                 changed = self.activity.changed() => {
                     if changed.is_err() {
-                        // The worker stops, and with it this loop.
+                        // The worker is stopping, and ends this loop.
                         std::future::pending::<()>().await;
                     }
                     paused = false;
                     pauses.start_over();
-                    self.show_activity(seat);
+                    self.show_activity(context);
                 }
                 () = &mut pause, if paused => paused = false,
-                _ = checks.tick() => if self.protocol.owes_answer() {
-                    silence.check(seat.clock.monotonic())?;
+                _ = checks.tick() => if self.protocol.awaits_answer() {
+                    watchdog.check(context.clock.monotonic())?;
                 }
             }
         }
     }
 
-    /// Tells the child what is next for it, if anything. Answers whether there was.
-    fn tell_next(&mut self, child: &mut Child) -> bool {
+    /// Sends the next command to the child, if there is one. Returns whether it sent one.
+    fn send_next_command(&mut self, child: &mut Child) -> bool {
         let activity = *self.activity.borrow();
         let Some((command, id)) = self.protocol.next_command(activity) else { return false };
         child.send(&ToChild::Command { command, id: &id });
         true
     }
 
-    /// Measures a `next` that is done.
-    fn note_call(&mut self, effect: &Effect, seat: &mut Seat) {
-        let Effect::Next(brought) = effect else { return };
-        if let Some(told) = self.told.take() {
-            let took = seat.clock.monotonic().since(told);
-            seat.metrics.called(took, *brought == Yield::Nothing);
+    /// Records the duration of a completed `next`.
+    fn record_call(&mut self, effect: &Effect, context: &mut TaskContext) {
+        let Effect::Next(outcome) = effect else { return };
+        if let Some(command_sent_at) = self.command_sent_at.take() {
+            let took = context.clock.monotonic().since(command_sent_at);
+            context.metrics.spout_called(took, *outcome == Yield::Nothing);
         }
     }
 
-    fn show_activity(&self, seat: &Seat) {
-        if self.protocol.is_greeted() {
-            seat.show(match *self.activity.borrow() {
+    fn show_activity(&self, context: &TaskContext) {
+        if self.protocol.is_handshake_done() {
+            context.show(match *self.activity.borrow() {
                 Activity::Active => TaskStatus::Running,
                 Activity::Inactive => TaskStatus::Inactive,
             });
         }
     }
 
-    async fn carry_out(&mut self, effect: Effect, seat: &mut Seat, child: &mut Child) -> Result<(), Failure> {
+    async fn handle_effect(
+        &mut self,
+        effect: Effect,
+        context: &mut TaskContext,
+        child: &mut Child,
+    ) -> Result<(), Failure> {
         match effect {
             Effect::Nothing | Effect::Next(Yield::Nothing) => {}
-            Effect::Greeted => self.show_activity(seat),
+            Effect::HandshakeDone => self.show_activity(context),
             Effect::Emit(emit, tracking) => {
-                let answer = emit.answer;
+                let reply = emit.reply;
                 let stream = emit.stream.as_ref().filter(|_| tracking == Tracking::Acked).cloned();
-                let receivers = seat.emitter.emit(emit, &mut seat.metrics).await?;
-                match answer {
-                    Answer::TaskIds => child.send(&ToChild::TaskIds(receivers)),
-                    Answer::None => {}
+                let receivers = context.emitter.emit(emit, &mut context.metrics).await?;
+                match reply {
+                    EmitReply::TaskIds => child.send(&ToChild::TaskIds(receivers)),
+                    EmitReply::None => {}
                 }
                 match tracking {
                     Tracking::Untracked => {}
                     Tracking::Acked => {
-                        seat.counters.acked.add(1);
-                        seat.metrics.acked_at_once(stream.as_ref());
+                        context.counters.acked.add(1);
+                        context.metrics.acked_at_once(stream.as_ref());
                     }
-                    Tracking::AckDropped => seat.report(
-                        "it emitted so many tuples with ids in one go that it is not told of the rest",
+                    Tracking::AckDropped => context.report(
+                        "too many tuples with ids emitted by one `next`: this tuple will not be acked",
                     ),
                 }
             }
-            Effect::Next(Yield::Something) => seat.counters.executed.add(1),
-            Effect::Note(remark) => seat.note(remark),
+            Effect::Next(Yield::Something) => context.counters.executed.add(1),
+            Effect::Notice(notice) => context.handle_notice(notice),
         }
         Ok(())
     }
 
-    /// Deactivates an active spout before its stdin ends. Bounded; what it still emits goes
-    /// nowhere.
-    pub(super) async fn take_leave(&mut self, child: &mut Child) {
+    /// Deactivates an active spout before its stdin is closed. Bounded; tuples that the spout
+    /// still emits are discarded.
+    pub(super) async fn deactivate_child(&mut self, child: &mut Child) {
         let leave = async {
             loop {
                 if let Some((command, id)) = self.protocol.next_command(Activity::Inactive) {
                     child.send(&ToChild::Command { command, id: &id });
-                } else if !self.protocol.owes_answer() {
+                } else if !self.protocol.awaits_answer() {
                     return Ok(());
                 }
                 child.exchange().await?;
-                while let Some(message) = child.heard()? {
-                    if self.protocol.hear(message).is_err() {
+                while let Some(message) = child.next_message()? {
+                    if self.protocol.on_message(message).is_err() {
                         return Ok(());
                     }
                 }
             }
         };
-        // A child that fails now, or does not answer, is ended all the same.
-        let _left: Result<Result<(), child::Error>, _> = tokio::time::timeout(LEAVE_PATIENCE, leave).await;
+        // A child that fails now, or does not reply, is ended all the same.
+        let _left: Result<Result<(), child::Error>, _> =
+            tokio::time::timeout(DEACTIVATE_TIMEOUT, leave).await;
     }
 
-    /// Begins anew with another child.
-    pub(super) fn forget_child(&mut self) {
+    /// Resets the protocol for a new child.
+    pub(super) fn reset(&mut self) {
         self.protocol = SpoutProtocol::default();
     }
 }
@@ -207,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_the_maximum_and_start_over() {
+    fn pauses_double_up_to_the_maximum_and_start_over() {
         let mut pauses = Pauses::from(Duration::from_millis(1));
         let taken: Vec<u128> = (0..8).map(|_| pauses.take().as_millis()).collect();
         assert_eq!(taken, [1, 2, 4, 8, 16, 32, 50, 50]);

@@ -1,51 +1,51 @@
-//! What a spout's child may say, what it means, and what it is told next. No I/O.
+//! Protocol of a spout's child: validity and meaning of its messages, and the next command. No I/O.
 
 use std::collections::VecDeque;
 
 use super::{Activity, Violation};
-use crate::multilang::message::{Emit, FromChild, Remark, SpoutCommand};
+use crate::multilang::message::{ComponentNotice, Emit, FromChild, SpoutCommand};
 use stormkeeper_stream::Value;
 
-/// How many acks wait for the child to finish its `next`. A spout that emits more with ids
-/// in one go is not told of the rest.
+/// Limit of acks that wait until the child completes its `next`. Further tuples with ids that
+/// the same `next` emits are not acked.
 const MAX_ACKS: usize = 100_000;
 
-/// The state of the conversation with a spout's child: one command at a time, each answered
-/// by `sync`.
+/// State of the protocol with a spout's child: one command at a time, to which the child replies
+/// with `sync`.
 #[derive(Debug, Default)]
 pub(super) struct SpoutProtocol {
-    greeted: bool,
-    under_way: Option<SpoutCommand>,
-    told: Option<Activity>,
+    handshake_done: bool,
+    pending: Option<SpoutCommand>,
+    last_activity: Option<Activity>,
     acks: VecDeque<Value>,
-    // Whether anything was emitted since the last command.
+    // True if the child emitted a tuple since the last `next`.
     emitted: bool,
 }
 
-/// What to do about a message.
+/// Effect of a message, executed by the spout's loop.
 #[derive(Debug, PartialEq)]
 pub(super) enum Effect {
     Nothing,
     /// The child is up.
-    Greeted,
+    HandshakeDone,
     Emit(Emit, Tracking),
-    /// A `next` is done.
+    /// A `next` is complete.
     Next(Yield),
-    Note(Remark),
+    Notice(ComponentNotice),
 }
 
-/// Whether the spout hears of a tuple again.
+/// Tracking of an emitted tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tracking {
-    /// It has no id.
+    /// The tuple has no id.
     Untracked,
-    /// It will be acked.
+    /// The tuple will be acked to the spout.
     Acked,
-    /// It has an id, and there are too many acks to tell.
+    /// The tuple has an id, and too many acks are waiting: it will not be acked.
     AckDropped,
 }
 
-/// What a `next` brought.
+/// Result of a `next`: whether it emitted a tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Yield {
     Something,
@@ -53,26 +53,26 @@ pub(super) enum Yield {
 }
 
 impl SpoutProtocol {
-    /// Whether the child is up.
-    pub(super) fn is_greeted(&self) -> bool {
-        self.greeted
+    /// Returns whether the child is up.
+    pub(super) fn is_handshake_done(&self) -> bool {
+        self.handshake_done
     }
 
-    /// Whether the child owes an answer: its pid or a `sync`.
-    pub(super) fn owes_answer(&self) -> bool {
-        !self.greeted || self.under_way.is_some()
+    /// Returns whether the child's pid or a `sync` is outstanding.
+    pub(super) fn awaits_answer(&self) -> bool {
+        !self.handshake_done || self.pending.is_some()
     }
 
-    /// What to tell the child now, with the id that it is about. None while it owes an
-    /// answer, and when an inactive spout has nothing left to hear.
+    /// Returns the next command for the child, with the id that it refers to. `None` while a
+    /// reply of the child is outstanding, and if an inactive spout has no acks left.
     ///
-    /// Acks come before everything else, in the order of the emits. As there are no ackers,
+    /// Acks come before all other commands, in the order of the emits. As there are no ackers,
     /// a tuple counts as fully processed once it is emitted.
     pub(super) fn next_command(&mut self, activity: Activity) -> Option<(SpoutCommand, Value)> {
-        if self.owes_answer() {
+        if self.awaits_answer() {
             return None;
         }
-        let (command, id) = match (self.acks.pop_front(), self.told, activity) {
+        let (command, id) = match (self.acks.pop_front(), self.last_activity, activity) {
             (Some(id), _, _) => (SpoutCommand::Ack, id),
             (None, None | Some(Activity::Inactive), Activity::Active) => (SpoutCommand::Activate, no_id()),
             (None, Some(Activity::Active), Activity::Inactive) => (SpoutCommand::Deactivate, no_id()),
@@ -80,27 +80,27 @@ impl SpoutProtocol {
             (None, None | Some(Activity::Inactive), Activity::Inactive) => return None,
         };
         match command {
-            SpoutCommand::Activate | SpoutCommand::Deactivate => self.told = Some(activity),
+            SpoutCommand::Activate | SpoutCommand::Deactivate => self.last_activity = Some(activity),
             SpoutCommand::Next => self.emitted = false,
             SpoutCommand::Ack => {}
         }
-        self.under_way = Some(command);
+        self.pending = Some(command);
         Some((command, id))
     }
 
-    /// Takes a message of the child's.
+    /// Handles a message of the child.
     ///
     /// # Errors
     /// [`Violation`], after which the child cannot be trusted.
-    pub(super) fn hear(&mut self, message: FromChild) -> Result<Effect, Violation> {
+    pub(super) fn on_message(&mut self, message: FromChild) -> Result<Effect, Violation> {
         match message {
-            FromChild::Remark(remark) => Ok(Effect::Note(remark)),
-            FromChild::Pid(_) if self.greeted => Err(Violation::PidTwice),
+            FromChild::Notice(notice) => Ok(Effect::Notice(notice)),
+            FromChild::Pid(_) if self.handshake_done => Err(Violation::PidTwice),
             FromChild::Pid(_) => {
-                self.greeted = true;
-                Ok(Effect::Greeted)
+                self.handshake_done = true;
+                Ok(Effect::HandshakeDone)
             }
-            FromChild::Emit(_) if !self.greeted => Err(Violation::BeforePid { what: message.name() }),
+            FromChild::Emit(_) if !self.handshake_done => Err(Violation::BeforePid { what: message.name() }),
             FromChild::Emit(mut emit) => {
                 self.emitted = true;
                 let tracking = match emit.id.take() {
@@ -114,8 +114,8 @@ impl SpoutProtocol {
                 Ok(Effect::Emit(emit, tracking))
             }
             FromChild::Ack(_) | FromChild::Fail(_) => Err(Violation::NotForSpouts { what: message.name() }),
-            // One that nobody asked for says nothing; pystorm sends it after an error.
-            FromChild::Sync => Ok(match (self.under_way.take(), self.emitted) {
+            // An unrequested `sync` has no effect; pystorm sends one after an error.
+            FromChild::Sync => Ok(match (self.pending.take(), self.emitted) {
                 (Some(SpoutCommand::Next), true) => Effect::Next(Yield::Something),
                 (Some(SpoutCommand::Next), false) => Effect::Next(Yield::Nothing),
                 (Some(SpoutCommand::Ack | SpoutCommand::Activate | SpoutCommand::Deactivate) | None, _) => {
@@ -126,7 +126,7 @@ impl SpoutProtocol {
     }
 }
 
-/// What stands for an id in commands that are about no tuple.
+/// Returns the id of a command that refers to no tuple.
 fn no_id() -> Value {
     Value::Text(String::new())
 }
@@ -135,31 +135,31 @@ fn no_id() -> Value {
 mod tests {
     use super::*;
 
-    /// A conversation: what is done to the protocol, and what comes of it.
+    /// A step of a test: a call of the protocol and its expected result.
     enum Turn {
-        Told(Activity, &'static str),
-        Quiet(Activity),
-        Hear(&'static str, &'static str),
+        Command(Activity, &'static str),
+        NoCommand(Activity),
+        Receive(&'static str, &'static str),
     }
-    use Turn::{Hear, Quiet, Told};
+    use Turn::{Command, NoCommand, Receive};
 
     fn check(turns: &[Turn]) {
         let mut protocol = SpoutProtocol::default();
         for turn in turns {
             match turn {
-                Quiet(activity) => assert_eq!(protocol.next_command(*activity), None),
-                Told(activity, expected) => {
+                NoCommand(activity) => assert_eq!(protocol.next_command(*activity), None),
+                Command(activity, expected) => {
                     let (command, id) = protocol.next_command(*activity).expect(expected);
                     let id = serde_json::to_string(&id).expect("JSON");
                     assert_eq!(format!("{command:?} {id}"), *expected);
                 }
-                Hear(message, expected) => {
+                Receive(message, expected) => {
                     let message = FromChild::parse(message.as_bytes()).expect("a message");
-                    let said = match protocol.hear(message) {
+                    let result = match protocol.on_message(message) {
                         Ok(effect) => format!("{effect:?}"),
                         Err(violation) => violation.to_string(),
                     };
-                    assert!(said.contains(expected), "{said:?}, not {expected:?}");
+                    assert!(result.contains(expected), "{result:?}, not {expected:?}");
                 }
             }
         }
@@ -171,71 +171,74 @@ mod tests {
     use Activity::{Active, Inactive};
 
     #[test]
-    fn a_spout_is_activated_asked_and_deactivated() {
+    fn spout_is_activated_called_and_deactivated() {
         check(&[
-            Quiet(Active),
-            Hear(PID, "Greeted"),
-            Quiet(Inactive),
-            Told(Active, "Activate \"\""),
-            Quiet(Active),
-            Hear(SYNC, "Nothing"),
-            Told(Active, "Next \"\""),
-            Quiet(Inactive),
-            Hear(EMIT, "Untracked"),
-            Hear(SYNC, "Next(Something)"),
-            Told(Active, "Next \"\""),
-            Hear(SYNC, "Next(Nothing)"),
-            Told(Inactive, "Deactivate \"\""),
-            Hear(SYNC, "Nothing"),
-            Quiet(Inactive),
-            Told(Active, "Activate \"\""),
+            NoCommand(Active),
+            Receive(PID, "HandshakeDone"),
+            NoCommand(Inactive),
+            Command(Active, "Activate \"\""),
+            NoCommand(Active),
+            Receive(SYNC, "Nothing"),
+            Command(Active, "Next \"\""),
+            NoCommand(Inactive),
+            Receive(EMIT, "Untracked"),
+            Receive(SYNC, "Next(Something)"),
+            Command(Active, "Next \"\""),
+            Receive(SYNC, "Next(Nothing)"),
+            Command(Inactive, "Deactivate \"\""),
+            Receive(SYNC, "Nothing"),
+            NoCommand(Inactive),
+            Command(Active, "Activate \"\""),
         ]);
     }
 
     #[test]
-    fn emits_with_ids_are_acked_in_order_before_the_next_next() {
+    fn emits_with_ids_are_acked_in_order_before_the_following_next() {
         check(&[
-            Hear(PID, "Greeted"),
-            Told(Active, "Activate \"\""),
-            Hear(SYNC, "Nothing"),
-            Told(Active, "Next \"\""),
-            Hear(r#"{"command":"emit","id":"a","tuple":[1]}"#, "Acked"),
-            Hear(r#"{"command":"emit","id":[2],"tuple":[1]}"#, "Acked"),
-            Hear(r#"{"command":"emit","id":null,"tuple":[1]}"#, "Untracked"),
-            Hear(SYNC, "Next(Something)"),
-            Told(Inactive, "Ack \"a\""),
-            Quiet(Active),
-            Hear(SYNC, "Nothing"),
-            Told(Active, "Ack [2]"),
-            Hear(SYNC, "Nothing"),
-            Told(Active, "Next \"\""),
+            Receive(PID, "HandshakeDone"),
+            Command(Active, "Activate \"\""),
+            Receive(SYNC, "Nothing"),
+            Command(Active, "Next \"\""),
+            Receive(r#"{"command":"emit","id":"a","tuple":[1]}"#, "Acked"),
+            Receive(r#"{"command":"emit","id":[2],"tuple":[1]}"#, "Acked"),
+            Receive(r#"{"command":"emit","id":null,"tuple":[1]}"#, "Untracked"),
+            Receive(SYNC, "Next(Something)"),
+            Command(Inactive, "Ack \"a\""),
+            NoCommand(Active),
+            Receive(SYNC, "Nothing"),
+            Command(Active, "Ack [2]"),
+            Receive(SYNC, "Nothing"),
+            Command(Active, "Next \"\""),
         ]);
     }
 
     #[test]
-    fn what_only_a_bolt_may_say_is_refused() {
-        check(&[Hear(EMIT, "before its pid")]);
-        check(&[Hear(PID, "Greeted"), Hear(PID, "twice")]);
-        check(&[Hear(PID, "Greeted"), Hear(r#"{"command":"ack","id":"1"}"#, "is a spout and sent \"ack\"")]);
+    fn message_that_only_a_bolt_may_send_is_rejected() {
+        check(&[Receive(EMIT, "before its pid")]);
+        check(&[Receive(PID, "HandshakeDone"), Receive(PID, "twice")]);
+        check(&[
+            Receive(PID, "HandshakeDone"),
+            Receive(r#"{"command":"ack","id":"1"}"#, "is a spout and sent \"ack\""),
+        ]);
     }
 
     #[test]
-    fn a_sync_that_nobody_asked_for_is_nothing() {
+    fn unrequested_sync_has_no_effect() {
         check(&[
-            Hear(SYNC, "Nothing"),
-            Hear(PID, "Greeted"),
-            Hear(SYNC, "Nothing"),
-            Told(Active, "Activate \"\""),
+            Receive(SYNC, "Nothing"),
+            Receive(PID, "HandshakeDone"),
+            Receive(SYNC, "Nothing"),
+            Command(Active, "Activate \"\""),
         ]);
     }
 
     #[test]
     fn acks_are_bounded() {
         let mut protocol = SpoutProtocol::default();
-        assert_eq!(protocol.hear(FromChild::Pid(1)), Ok(Effect::Greeted));
+        assert_eq!(protocol.on_message(FromChild::Pid(1)), Ok(Effect::HandshakeDone));
         let mut emit = |id: usize| {
             let text = format!(r#"{{"command":"emit","id":{id},"tuple":[]}}"#);
-            match protocol.hear(FromChild::parse(text.as_bytes()).expect("a message")) {
+            match protocol.on_message(FromChild::parse(text.as_bytes()).expect("a message")) {
                 Ok(Effect::Emit(_, tracking)) => Some(tracking),
                 _ => None,
             }

@@ -1,11 +1,11 @@
-//! What the transport counts.
+//! Counters of the transport.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Measures;
+use super::TransportMetrics;
 
-/// Counts since the worker started, shared by all parts of the transport. Each is exact on
-/// its own; a reading of several is not one instant.
+/// Counts since the worker started, shared by all parts of the transport. Each is exact;
+/// a reading of several counts is not one instant.
 #[derive(Debug, Default)]
 pub struct Counters {
     pub(super) sent: AtomicU64,
@@ -17,37 +17,37 @@ pub struct Counters {
     pub(super) oversized: AtomicU64,
     pub(super) dropped: AtomicU64,
     pub(super) reconnects: AtomicU64,
-    pub(super) measures: Option<Measures>,
+    pub(super) transport_metrics: Option<TransportMetrics>,
 }
 
 /// A reading of [`Counters`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Tuples written to peers to the last byte.
+    /// Tuples whose frame was completely written to a peer.
     pub sent: u64,
     /// Tuples received from peers and put in an inbox.
     pub received: u64,
-    /// Connections of others that were refused: not our protocol, another topology or slot,
-    /// or too many.
+    /// Incoming connections that were refused: foreign protocol, another topology or slot,
+    /// or too many connections.
     pub refused_connections: u64,
-    /// Frames that were too large or not readable. Each ended its connection.
+    /// Frames that were too large or unreadable. Each ended its connection.
     pub refused_frames: u64,
-    /// Tuples received for a task that is not here.
+    /// Tuples received for a task that this worker does not run.
     pub refused_tuples: u64,
-    /// Tuples emitted to a task that is neither here nor with a peer.
+    /// Tuples emitted to a task that neither this worker nor a peer runs.
     pub unroutable: u64,
-    /// Tuples too large for a frame, not sent.
+    /// Tuples not sent because they are too large for a frame.
     pub oversized: u64,
-    /// Tuples queued for a peer when it left the assignment or this worker stopped.
+    /// Tuples still queued for a peer when the peer left the assignment or this worker stopped.
     pub dropped: u64,
-    /// Connections to a peer made anew after one broke.
+    /// Reconnects to a peer after a connection broke.
     pub reconnects: u64,
 }
 
 impl Counters {
-    /// Counts, and measures as well.
-    pub(crate) fn measuring(measures: Measures) -> Self {
-        Self { measures: Some(measures), ..Self::default() }
+    /// Creates counters that also record metrics.
+    pub(crate) fn with_metrics(transport_metrics: TransportMetrics) -> Self {
+        Self { transport_metrics: Some(transport_metrics), ..Self::default() }
     }
 
     /// Reads all counts.
@@ -67,8 +67,8 @@ impl Counters {
     }
 }
 
-/// Adds `n` to a count and answers it, when it is time to log it again: at every doubling,
-/// so that a flood of refusals cannot flood the log.
+/// Adds `n` to a count. Returns the count if it must be logged again: at each doubling, so that
+/// many refusals cannot flood the log.
 pub(super) fn add(count: &AtomicU64, n: u64) -> Option<u64> {
     let before = count.fetch_add(n, Ordering::Relaxed);
     let after = before.wrapping_add(n);
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_is_logged_at_every_doubling() {
+    fn count_is_logged_at_each_doubling() {
         let count = AtomicU64::new(0);
         let logged: Vec<u64> = (0..20).filter_map(|_| add(&count, 1)).collect();
         assert_eq!(logged, [1, 2, 4, 8, 16]);

@@ -1,4 +1,4 @@
-//! The receiving side: accepts peers and puts their tuples in inboxes.
+//! Receiving side of the transport: accepts peers and puts their tuples in inboxes.
 
 use std::{
     io,
@@ -20,52 +20,54 @@ use super::{
     counters::add,
     outbox::{Sent, offer},
     peer::{SOCKET_BUFFER_BYTES, tune},
-    wire::{self, Addressed, Answer, Hello, MAGIC, MAX_FRAME_BYTES, MAX_HANDSHAKE_BYTES, ReadError, VERSION},
+    wire::{
+        self, Addressed, Hello, HelloReply, MAGIC, MAX_FRAME_BYTES, MAX_HANDSHAKE_BYTES, ReadError, VERSION,
+    },
 };
 use crate::metrics::{
-    report::{self, End, Reply, Report},
-    reporter::MasterAt,
+    report::{self, Duplex, MasterReply, WorkerMessage},
+    reporter::MasterLocation,
 };
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
-/// One connection per worker of the topology and component here that it emits to, and some
-/// that broke and are not gone yet: a thousand workers of sixteen components each. A worker
-/// whose connection is refused tries again, and its tuples wait.
+/// Limit of connections: a thousand workers of sixteen components each. Each worker of the topology
+/// opens one connection for each component here that it emits to; broken connections that are not
+/// yet closed count too. A worker whose connection is refused retries, and its tuples wait.
 const MAX_CONNECTIONS: usize = 16 << 10;
 
-/// How long a connection may take to say who it is; a worker says so at once.
+/// Time limit for a peer's handshake; a worker sends it at once.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long to wait when the system has no descriptor for another connection.
+/// Pause after a failed accept, which usually means that the process has no free descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that the kernel completes before they are accepted; all peers of a worker
-/// that was restarted come back at once.
+/// Connections that the kernel completes before they are accepted; all peers of a restarted
+/// worker reconnect at once.
 const BACKLOG: u32 = 1024;
 
-/// What is read from the kernel at once.
+/// Size of one read from the kernel.
 const READ_BUFFER_BYTES: usize = 64 << 10;
 
-/// Receives what other workers send to this one's tasks.
+/// Receives the tuples that other workers send to the tasks of this worker.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
-    // Where reports for the topology master go.
-    master: Option<watch::Receiver<MasterAt>>,
+    // Location of the topology master that metric reports are for; `None` if metrics are disabled.
+    master: Option<watch::Receiver<MasterLocation>>,
 }
 
-/// Why a connection ends that did not break.
+/// Reason for which the listener closes a connection.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("it does not speak our protocol")]
-    Foreign,
-    #[error("it did not say who it is within {HANDSHAKE_DEADLINE:?}")]
-    Silent,
-    #[error("its handshake cannot be read")]
+    #[error("the peer does not speak the protocol of workers")]
+    UnknownProtocol,
+    #[error("the peer did not complete the handshake within {HANDSHAKE_DEADLINE:?}")]
+    HandshakeTimeout,
+    #[error("the peer's handshake cannot be decoded")]
     Handshake(#[source] rmp_serde::decode::Error),
     #[error("{0}")]
-    Answered(String),
-    #[error("a frame cannot be read")]
+    Rejected(String),
+    #[error("cannot read a frame")]
     Frame(#[source] ReadError),
     #[error("a frame is not a batch of tuples")]
     Batch(#[source] rmp_serde::decode::Error),
@@ -75,40 +77,40 @@ impl Listener {
     /// Opens the port.
     ///
     /// # Errors
-    /// When the address is in use or not ours.
+    /// I/O error if the address is in use or not local.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // A worker is started again while connections of its predecessor still wait to be forgotten.
+        // A restarted worker binds while connections of its predecessor are still in TIME_WAIT.
         socket.set_reuseaddr(true)?;
-        // Accepted connections take it over.
+        // Accepted connections inherit it.
         socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
         socket.bind(address)?;
         Ok(Self { socket: socket.listen(BACKLOG)?, master: None })
     }
 
-    /// Also takes reports of metrics, while the topology master is in this process.
-    pub(crate) fn with_master(self, master: watch::Receiver<MasterAt>) -> Self {
+    /// Also accepts metric reports while the topology master is in this process.
+    pub(crate) fn with_master(self, master: watch::Receiver<MasterLocation>) -> Self {
         Self { master: Some(master), ..self }
     }
 
-    /// The address that it listens at, with the port that was found when 0 was asked for.
+    /// Returns the listening address; if port 0 was requested, it contains the assigned port.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// I/O error of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Receives until it is dropped, and every connection with it; it ends by itself only
-    /// when a connection panics, so start it as [`OnExit::StopOwner`]. While an inbox is full,
-    /// the connection that has a tuple for it is not read, so that its sender waits as well.
-    /// A worker may have any number of connections here; it has one for each component.
+    /// Receives until it is dropped, which closes every connection. It ends by itself only
+    /// if a connection panics, so start it as [`OnExit::StopOwner`]. While an inbox is full,
+    /// the connection that has a tuple for it is not read, so that the sender waits as well.
+    /// A peer may have any number of connections here; a worker has one for each component.
     pub async fn run(self, me: Identity, inboxes: Inboxes, counters: Arc<Counters>) {
         let connections = Tasks::default();
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let accepted = tokio::select! {
-                // A connection has panicked: without any, this worker hears nothing more.
+                // A connection has panicked, which ends all of them: the worker would receive nothing more.
                 () = connections.cancelled().cancelled_owned() => return,
                 // Cancel-safe: a connection that is not returned stays in the backlog.
                 accepted = self.socket.accept() => accepted,
@@ -116,15 +118,15 @@ impl Listener {
             let (stream, from) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of descriptors, or the connection is gone again: neither ends us.
-                    warn!(%error, "a connection could not be accepted");
+                    // No free descriptor, or the connection was closed again: the listener continues.
+                    warn!(%error, "cannot accept a connection of a peer; retrying");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
             let Ok(permit) = room.clone().try_acquire_owned() else {
                 if let Some(so_far) = add(&counters.refused_connections, 1) {
-                    warn!(%from, so_far, limit = MAX_CONNECTIONS, "too many connections; refused");
+                    warn!(%from, so_far, limit = MAX_CONNECTIONS, "too many connections of peers; refused a connection");
                 }
                 continue;
             };
@@ -136,11 +138,11 @@ impl Listener {
     }
 }
 
-/// What a connection is for.
+/// Purpose of a connection.
 #[derive(Debug)]
 enum Purpose {
     Tuples,
-    Reports(End<Report, Reply>),
+    MetricReports(Duplex<WorkerMessage, MasterReply>),
 }
 
 /// One accepted connection.
@@ -149,43 +151,43 @@ struct Connection {
     me: Identity,
     inboxes: Inboxes,
     counters: Arc<Counters>,
-    master: Option<watch::Receiver<MasterAt>>,
+    master: Option<watch::Receiver<MasterLocation>>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
     async fn run(self, mut stream: TcpStream) {
-        let greeted = match timeout(HANDSHAKE_DEADLINE, self.greet(&mut stream)).await {
-            Ok(greeted) => greeted,
-            Err(_elapsed) => Err(Refusal::Silent),
+        let handshake = match timeout(HANDSHAKE_DEADLINE, self.shake_hands(&mut stream)).await {
+            Ok(handshake) => handshake,
+            Err(_elapsed) => Err(Refusal::HandshakeTimeout),
         };
-        let (count, refusal) = match greeted {
+        let (count, refusal) = match handshake {
             Ok(Purpose::Tuples) => (&self.counters.refused_frames, self.receive(stream).await),
-            Ok(Purpose::Reports(end)) => {
-                (&self.counters.refused_frames, Refusal::Frame(report::carry(stream, end).await))
+            Ok(Purpose::MetricReports(end)) => {
+                (&self.counters.refused_frames, Refusal::Frame(report::run_connection(stream, end).await))
             }
             Err(refusal) => (&self.counters.refused_connections, refusal),
         };
         let from = self.from;
         let error = &refusal as &(dyn std::error::Error + 'static);
         match &refusal {
-            // How connections end: the peer stopped, or its machine did.
-            Refusal::Frame(ReadError::Io(_)) => info!(%from, error, "a peer is gone"),
+            // The normal end of a connection: the peer stopped, or its machine did.
+            Refusal::Frame(ReadError::Io(_)) => info!(%from, error, "the connection of a peer ended"),
             Refusal::Frame(ReadError::Oversized { .. })
-            | Refusal::Foreign
-            | Refusal::Silent
+            | Refusal::UnknownProtocol
+            | Refusal::HandshakeTimeout
             | Refusal::Handshake(_)
-            | Refusal::Answered(_)
+            | Refusal::Rejected(_)
             | Refusal::Batch(_) => {
                 if let Some(so_far) = add(count, 1) {
-                    warn!(%from, error, so_far, "a connection was refused and closed");
+                    warn!(%from, error, so_far, "refused and closed a connection of a peer");
                 }
             }
         }
     }
 
-    /// Hears who it is and what for, and answers.
-    async fn greet(&self, stream: &mut TcpStream) -> Result<Purpose, Refusal> {
+    /// Reads the peer's handshake, checks it, and replies to it.
+    async fn shake_hands(&self, stream: &mut TcpStream) -> Result<Purpose, Refusal> {
         let broken = |error| Refusal::Frame(ReadError::Io(error));
         tune(stream).map_err(broken)?;
         let mut magic = [0; MAGIC.len()];
@@ -193,48 +195,54 @@ impl Connection {
         let (ours, is_report) = match magic {
             MAGIC => (VERSION, false),
             report::MAGIC => (report::VERSION, true),
-            _ => return Err(Refusal::Foreign),
+            _ => return Err(Refusal::UnknownProtocol),
         };
         let version = stream.read_u16().await.map_err(broken)?;
-        let judgement = if version == ours {
+        let decision = if version == ours {
             let mut content = Vec::new();
             wire::read_frame(stream, MAX_HANDSHAKE_BYTES, &mut content).await.map_err(Refusal::Frame)?;
             let hello: Hello = wire::read_message(&content).map_err(Refusal::Handshake)?;
-            self.judge(&hello).and_then(|()| if is_report { self.to_master() } else { Ok(Purpose::Tuples) })
+            self.check_hello(&hello)
+                .and_then(|()| if is_report { self.connect_to_master() } else { Ok(Purpose::Tuples) })
         } else {
-            Err(format!("it speaks version {version} of the protocol, this worker version {ours}"))
+            Err(format!("unsupported protocol version {version}; this worker speaks version {ours}"))
         };
-        let answer = match &judgement {
-            Ok(_) => Answer::Welcome,
-            Err(reason) => Answer::Refused(reason.clone()),
+        let answer = match &decision {
+            Ok(_) => HelloReply::Welcome,
+            Err(reason) => HelloReply::Refused(reason.clone()),
         };
         stream.write_all(&wire::frame_of(&answer)).await.map_err(broken)?;
-        judgement.map_err(Refusal::Answered)
+        decision.map_err(Refusal::Rejected)
     }
 
-    /// Leads a worker's reports to the topology master.
-    fn to_master(&self) -> Result<Purpose, String> {
+    /// Connects a worker's metric reports to the topology master.
+    fn connect_to_master(&self) -> Result<Purpose, String> {
         let master = self.master.as_ref().map(|master| master.borrow().clone());
         let (worker, end) = report::pair();
         match master {
-            Some(MasterAt::Here(door)) if door.enter(end) => Ok(Purpose::Reports(worker)),
-            Some(MasterAt::Here(_)) => Err("the topology master is busy".to_owned()),
-            Some(MasterAt::Nowhere | MasterAt::There { .. }) | None => {
-                Err("the topology master is not here".to_owned())
+            Some(MasterLocation::Local(handle)) if handle.connect(end) => Ok(Purpose::MetricReports(worker)),
+            Some(MasterLocation::Local(_)) => {
+                Err("the topology master accepts no further connections now".to_owned())
+            }
+            Some(MasterLocation::Unknown | MasterLocation::Remote { .. }) | None => {
+                Err("the topology master does not run in this worker".to_owned())
             }
         }
     }
 
-    fn judge(&self, hello: &Hello) -> Result<(), String> {
+    fn check_hello(&self, hello: &Hello) -> Result<(), String> {
         let Hello { topology, to, from } = hello;
         if *topology != self.me.topology {
             return Err(format!(
-                "the worker at {from} sends tuples of {topology}, this one works for {}",
+                "the worker at {from} sends tuples of {topology}, but this worker runs {}",
                 self.me.topology
             ));
         }
         if *to != self.me.slot {
-            return Err(format!("the worker at {from} looks for {to}, this one is at {}", self.me.slot));
+            return Err(format!(
+                "the worker at {from} connects to slot {to}, but this worker has slot {}",
+                self.me.slot
+            ));
         }
         Ok(())
     }
@@ -247,13 +255,18 @@ impl Connection {
             if let Err(error) = wire::read_frame(&mut reader, MAX_FRAME_BYTES, &mut content).await {
                 return Refusal::Frame(error);
             }
-            let measures = self.counters.measures.as_ref().map(|measures| (measures, measures.now()));
+            let transport_metrics = self
+                .counters
+                .transport_metrics
+                .as_ref()
+                .map(|transport_metrics| (transport_metrics, transport_metrics.now()));
             let stamp = match wire::read_batch(&content, &mut batch) {
                 Ok(stamp) => stamp,
                 Err(error) => return Refusal::Batch(error),
             };
-            let emitted =
-                measures.and_then(|(measures, begun)| measures.received(content.len(), begun, stamp));
+            let emitted = transport_metrics.and_then(|(transport_metrics, begun)| {
+                transport_metrics.received(content.len(), begun, stamp)
+            });
             for Addressed { task, tuple } in batch.drain(..) {
                 let tuple = tuple.at(emitted);
                 let sent = match self.inboxes.of(task) {
@@ -272,7 +285,7 @@ impl Connection {
 
     fn refuse_tuple(&self, task: stormkeeper_model::TaskId) {
         if let Some(so_far) = add(&self.counters.refused_tuples, 1) {
-            warn!(from = %self.from, %task, so_far, "a tuple came for a task that is not here; dropped");
+            warn!(from = %self.from, %task, so_far, "dropped a tuple for a task that this worker does not run");
         }
     }
 }

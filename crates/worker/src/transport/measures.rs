@@ -1,4 +1,4 @@
-//! What the transport measures: of the worker, and of each connection as far as that is wanted.
+//! Metrics of the transport: of the worker as a whole, and of each connection if enabled.
 
 use std::{
     fmt,
@@ -22,9 +22,9 @@ use stormkeeper_metrics::{
 };
 use stormkeeper_model::{ComponentId, clock::Monotonic};
 
-/// The instruments of a worker's transport.
+/// Instruments of a worker's transport.
 #[derive(Debug)]
-pub(crate) struct Measures {
+pub(crate) struct TransportMetrics {
     pub(super) metrics: Metrics,
     send_speed: Meter,
     batch_size: Histogram,
@@ -33,17 +33,17 @@ pub(crate) struct Measures {
     decode_time: Histogram,
 }
 
-/// What is measured of each connection. Beyond what is wanted nothing is registered: with many
-/// workers connections are most of what a worker could measure.
+/// Metrics enabled for each connection. Disabled metrics are not registered: with many workers,
+/// metrics of connections are most of a worker's metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct ConnectionMetricSet {
     send_time: bool,
     pending: bool,
     cache_size: bool,
 }
 
-impl Wanted {
-    /// What `is_wanted` says of each metric of connections.
+impl ConnectionMetricSet {
+    /// Returns the set of the connection metrics that `is_wanted` accepts.
     pub(crate) fn of(is_wanted: impl Fn(&Builtin) -> bool) -> Self {
         Self {
             send_time: is_wanted(&builtin::NETTY_CLI_SEND_TIME),
@@ -53,15 +53,15 @@ impl Wanted {
     }
 }
 
-/// What is measured of one connection; released when it is gone.
-pub(super) struct Connection {
+/// Metrics of one connection; unregistered when dropped.
+pub(super) struct ConnectionMetrics {
     metrics: Metrics,
-    /// Which it is, as a part of its metrics' names.
+    /// Part of the metrics' names that identifies the connection.
     which: String,
     queue: mpsc::WeakSender<Addressed>,
-    /// Bytes of the frame that is being handed to the kernel.
-    in_hand: Arc<AtomicUsize>,
-    // Guards what is registered; taken once for each frame, and when that changes.
+    /// Size in bytes of the frame that is being written to the kernel.
+    writing: Arc<AtomicUsize>,
+    // Guards the registered metrics; held once for each frame, and while the set changes.
     registered: Mutex<Registered>,
 }
 
@@ -72,8 +72,8 @@ struct Registered {
     cache_size: Option<MetricName>,
 }
 
-impl Measures {
-    /// Of this worker.
+impl TransportMetrics {
+    /// Creates the instruments of this worker.
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let worker = metrics.worker();
         let meter = |metric| metrics.registry().meter(metrics.name(metric, &worker));
@@ -92,14 +92,14 @@ impl Measures {
         self.metrics.clock().monotonic()
     }
 
-    /// A frame of so many bytes was handed to the kernel.
+    /// Records a frame of `n_bytes` that was written to the kernel.
     pub(super) fn sent(&self, n_bytes: usize) {
         self.send_speed.mark_many(n_bytes as u64);
         self.batch_size.update(n_bytes as f64);
     }
 
-    /// A frame has arrived, and was read since `begun`. Answers when the oldest of its tuples was
-    /// emitted, by our own clock.
+    /// Records a received frame that was decoded since `begun`. Returns the time at which its
+    /// oldest tuple was emitted, by our own clock.
     pub(super) fn received(
         &self,
         n_bytes: usize,
@@ -110,36 +110,36 @@ impl Measures {
         self.receive_speed.mark_many(n_bytes as u64);
         self.decode_time.update(micros(self.now().since(begun)));
         let (stamp, now) = (stamp?, clock.since_epoch());
-        // By two machines' clocks, so what is negative is as good as nothing.
+        // The clocks of two machines may differ: a negative difference counts as zero.
         self.transmit_time.update(micros(now.saturating_sub(stamp.sent)));
         stamp.emitted.map(|emitted| begun.minus(now.saturating_sub(emitted)))
     }
 
-    /// Of the connection to a component at a peer, whose queue is `queue`. Nothing yet: see
-    /// [`Connection::follow`].
+    /// Creates the metrics of the connection to a component at a peer, with the queue `queue`.
+    /// Nothing is registered before [`ConnectionMetrics::apply`].
     pub(super) fn connection(
         &self,
         address: &Address,
         component: &ComponentId,
         queue: &mpsc::Sender<Addressed>,
-    ) -> Connection {
-        Connection {
+    ) -> ConnectionMetrics {
+        ConnectionMetrics {
             metrics: self.metrics.clone(),
             which: format!("{}:{}-{component}", address.host, address.slot.port),
             queue: queue.downgrade(),
-            in_hand: Arc::default(),
+            writing: Arc::default(),
             registered: Mutex::default(),
         }
     }
 }
 
-impl Connection {
-    /// Measures what is wanted from now on, and nothing else.
-    pub(super) fn follow(&self, wanted: Wanted) {
+impl ConnectionMetrics {
+    /// Registers the metrics of `metric_set` and unregisters all others.
+    pub(super) fn apply(&self, metric_set: ConnectionMetricSet) {
         let registry = self.metrics.registry();
         let mut registered = self.registered.lock().unwrap_or_else(PoisonError::into_inner);
         let Registered { send_time, pending, cache_size } = &mut *registered;
-        match (wanted.send_time, send_time.take()) {
+        match (metric_set.send_time, send_time.take()) {
             (true, None) => {
                 let name = self.name(&builtin::NETTY_CLI_SEND_TIME);
                 *send_time = Some((name.clone(), registry.histogram(name)));
@@ -150,13 +150,13 @@ impl Connection {
         }
         let queue = self.queue.clone();
         let n_pending = move || queue.upgrade().map(|queue| (queue.max_capacity() - queue.capacity()) as f64);
-        self.follow_gauge(wanted.pending, pending, &builtin::NETTY_CLI_SEND_PENDING, n_pending);
-        let in_hand = Arc::clone(&self.in_hand);
-        let n_bytes = move || Some(in_hand.load(Ordering::Relaxed) as f64);
-        self.follow_gauge(wanted.cache_size, cache_size, &builtin::NETTY_CLI_CACHE_SIZE, n_bytes);
+        self.apply_gauge(metric_set.pending, pending, &builtin::NETTY_CLI_SEND_PENDING, n_pending);
+        let writing = Arc::clone(&self.writing);
+        let n_bytes = move || Some(writing.load(Ordering::Relaxed) as f64);
+        self.apply_gauge(metric_set.cache_size, cache_size, &builtin::NETTY_CLI_CACHE_SIZE, n_bytes);
     }
 
-    fn follow_gauge(
+    fn apply_gauge(
         &self,
         is_wanted: bool,
         registered: &mut Option<MetricName>,
@@ -167,7 +167,7 @@ impl Connection {
         match (is_wanted, registered.is_some()) {
             (true, false) => {
                 let name = self.name(metric);
-                // A worker that is full of metrics does without; the refusal is counted.
+                // If the registry is full, this gauge is missing; the registry counts the rejection.
                 *registered = registry.gauge_fn(name.clone(), read).is_ok().then_some(name);
             }
             (false, true) => {
@@ -180,17 +180,17 @@ impl Connection {
     }
 
     fn name(&self, metric: &Builtin) -> MetricName {
-        self.metrics.name_of_one(metric, &self.metrics.connection(), &self.which)
+        self.metrics.instance_name(metric, &self.metrics.connection(), &self.which)
     }
 
-    /// A frame of so many bytes is about to be handed to the kernel.
-    pub(super) fn begins(&self, n_bytes: usize) {
-        self.in_hand.store(n_bytes, Ordering::Relaxed);
+    /// Records the start of writing a frame of `n_bytes` to the kernel.
+    pub(super) fn write_started(&self, n_bytes: usize) {
+        self.writing.store(n_bytes, Ordering::Relaxed);
     }
 
-    /// That frame was handed to the kernel.
-    pub(super) fn sent(&self, took: Duration) {
-        self.in_hand.store(0, Ordering::Relaxed);
+    /// Records that the frame was completely written.
+    pub(super) fn write_finished(&self, took: Duration) {
+        self.writing.store(0, Ordering::Relaxed);
         let registered = self.registered.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, send_time)) = &registered.send_time {
             send_time.update(micros(took));
@@ -198,15 +198,15 @@ impl Connection {
     }
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for ConnectionMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("which", &self.which).finish_non_exhaustive()
+        f.debug_struct("ConnectionMetrics").field("which", &self.which).finish_non_exhaustive()
     }
 }
 
-impl Drop for Connection {
+impl Drop for ConnectionMetrics {
     fn drop(&mut self) {
-        self.follow(Wanted::default());
+        self.apply(ConnectionMetricSet::default());
     }
 }
 
@@ -222,14 +222,14 @@ mod tests {
     use stormkeeper_model::{Port, Slot, TaskId, clock::Clock};
     use stormkeeper_stream::Tuple;
 
-    /// The readings of the connection's gauges, and how often frames were timed.
-    fn cut(metrics: &Metrics, minute: u32) -> Vec<(String, f64)> {
+    /// Returns the values of the connection's gauges, and the number of timed frames.
+    fn collect(metrics: &Metrics, minute: u32) -> Vec<(String, f64)> {
         let registry = metrics.registry();
         let names = registry.names_since(0).1;
         let request =
             CollectRequest { minute: Minute(minute), now: metrics.clock().monotonic(), with_gauges: true };
         let leaves = registry.collect(request).into_iter();
-        let mut cut: Vec<(String, f64)> = leaves
+        let mut values: Vec<(String, f64)> = leaves
             .filter_map(|leaf| {
                 let (_, name) = names.iter().find(|(id, _)| *id == leaf.id)?;
                 let value = match leaf.point {
@@ -240,12 +240,12 @@ mod tests {
                 Some((name.short_name().to_owned(), value))
             })
             .collect();
-        cut.sort_by(|a, b| a.0.cmp(&b.0));
-        cut
+        values.sort_by(|a, b| a.0.cmp(&b.0));
+        values
     }
 
     #[test]
-    fn a_connection_measures_what_is_wanted_of_it_and_nothing_when_it_is_gone() {
+    fn connection_records_only_enabled_metrics_and_unregisters_them_when_dropped() {
         let dir = tempfile::tempdir().expect("a directory");
         let metrics = Metrics::start(&options(dir.path()), Control::default(), &Clock::new()).expect("begun");
         let component: ComponentId = "count".parse().expect("valid");
@@ -257,39 +257,39 @@ mod tests {
         let (queue, _receiver) = mpsc::channel(10);
         let slot = Slot { supervisor: "s".parse().expect("valid"), port: Port(6701) };
         let address = Address { slot, host: "h".to_owned() };
-        let connection = Measures::new(&metrics).connection(&address, &component, &queue);
+        let connection = TransportMetrics::new(&metrics).connection(&address, &component, &queue);
         let tuple = Tuple::new(Arc::new(origin), Vec::new());
         queue.try_send(Addressed { task: TaskId(2), tuple }).expect("there is room");
         let frame = |n| {
-            connection.begins(n);
-            connection.sent(Duration::from_micros(5));
+            connection.write_started(n);
+            connection.write_finished(Duration::from_micros(5));
         };
         let expect = |minute, expected: &[(&str, f64)]| {
-            let found = cut(&metrics, minute);
+            let found = collect(&metrics, minute);
             let found: Vec<(&str, f64)> = found.iter().map(|(name, n)| (name.as_str(), *n)).collect();
             assert_eq!(found, expected, "in minute {minute}");
         };
         frame(10);
         expect(1, &[]);
-        connection.follow(Wanted::of(|metric| metric.name == "NettyCliSendTime"));
+        connection.apply(ConnectionMetricSet::of(|metric| metric.name == "NettyCliSendTime"));
         frame(10);
         expect(2, &[("NettyCliSendTime", 1.0)]);
-        let all = Wanted::of(|_| true);
-        connection.follow(all);
-        connection.follow(all);
+        let all = ConnectionMetricSet::of(|_| true);
+        connection.apply(all);
+        connection.apply(all);
         frame(10);
-        connection.begins(70);
+        connection.write_started(70);
         expect(3, &[("NettyCliCacheSize", 70.0), ("NettyCliSendPending", 1.0), ("NettyCliSendTime", 1.0)]);
-        connection.follow(Wanted::default());
-        // What was added is cut once more, and then it is forgotten.
-        drop(cut(&metrics, 4));
+        connection.apply(ConnectionMetricSet::default());
+        // The last values are collected once more, and then the metric is removed.
+        drop(collect(&metrics, 4));
         frame(10);
         expect(5, &[]);
-        connection.follow(all);
-        connection.sent(Duration::ZERO);
+        connection.apply(all);
+        connection.write_finished(Duration::ZERO);
         expect(6, &[("NettyCliCacheSize", 0.0), ("NettyCliSendPending", 1.0), ("NettyCliSendTime", 1.0)]);
         drop(connection);
-        drop(cut(&metrics, 7));
+        drop(collect(&metrics, 7));
         expect(8, &[]);
         assert!(metrics.registry().names_since(0).1.iter().all(|(_, name)| !name.name().contains("h:6701")));
     }

@@ -1,4 +1,4 @@
-//! An emitting task's way to every other task.
+//! Access of an emitting task to all other tasks.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{
     Counters, INBOX_TUPLES, Identity, PEER_QUEUE_TUPLES,
     counters::add,
-    measures::{Connection, Wanted},
+    measures::{ConnectionMetricSet, ConnectionMetrics},
     peer::{self, Address},
     wire::Addressed,
 };
@@ -19,14 +19,14 @@ use stormkeeper_model::{ComponentId, TaskId, assignment::Assignment, topology::T
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_stream::Tuple;
 
-/// The sending ends of the inboxes of this worker's tasks. Fixed for the worker's life, as
-/// its tasks are.
+/// Sending ends of the inboxes of this worker's tasks. The set is fixed for the worker's life, as
+/// the set of its tasks is.
 #[derive(Debug, Clone, Default)]
 pub struct Inboxes(Arc<BTreeMap<TaskId, mpsc::Sender<Tuple>>>);
 
 impl Inboxes {
-    /// Makes an inbox of [`INBOX_TUPLES`] for each of `tasks`; gives back the receiving ends.
-    /// A task takes many at once by [`mpsc::Receiver::recv_many`].
+    /// Creates an inbox of [`INBOX_TUPLES`] for each of `tasks`, and returns the receiving ends.
+    /// A task takes many tuples at once with [`mpsc::Receiver::recv_many`].
     pub fn new(tasks: impl IntoIterator<Item = TaskId>) -> (Self, BTreeMap<TaskId, mpsc::Receiver<Tuple>>) {
         let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
         for task in tasks {
@@ -37,7 +37,8 @@ impl Inboxes {
         (Self(Arc::new(senders)), receivers)
     }
 
-    /// How full the inbox of a task is, 0 to 1; none once nobody can fill it.
+    /// Returns a function that reads the fill level of a task's inbox, 0 to 1; the function returns
+    /// `None` once all senders are gone.
     pub(crate) fn fill_of(&self, task: TaskId) -> impl Fn() -> Option<f64> + use<> {
         let inbox = self.of(task).map(mpsc::Sender::downgrade);
         move || {
@@ -51,15 +52,15 @@ impl Inboxes {
     }
 }
 
-/// Where each task is reached: one consistent reading of an assignment.
+/// Location of each task: one consistent reading of an assignment.
 #[derive(Debug, Default)]
 struct Directory {
     inboxes: Inboxes,
-    // The queue of the task's component at the peer that runs it.
+    // Queue of the task's component at the peer that runs the task.
     remote: BTreeMap<TaskId, mpsc::Sender<Addressed>>,
 }
 
-/// The connections to the other workers of the topology.
+/// Connections to the other workers of the topology.
 #[derive(Debug)]
 pub struct Peers {
     me: Identity,
@@ -67,24 +68,25 @@ pub struct Peers {
     tasks: Tasks,
     inboxes: Inboxes,
     directory: watch::Sender<Arc<Directory>>,
-    // One for each component that a worker runs: a queue for several would let a full inbox
-    // hold up tuples that its own task waits for, and so stop topologies without a cycle.
+    // One entry per component of each worker: with one queue for several components, a full inbox
+    // could block tuples that its own task waits for, which would deadlock topologies without a
+    // cycle.
     connected: BTreeMap<(Address, ComponentId), Peer>,
-    // What is measured of each of them.
-    wanted: Wanted,
+    // Metrics recorded for each connection.
+    metric_set: ConnectionMetricSet,
 }
 
-/// The tasks of one component in one other worker.
+/// Connection to the tasks of one component in one other worker.
 #[derive(Debug)]
 struct Peer {
     queue: mpsc::Sender<Addressed>,
-    measured: Option<Arc<Connection>>,
-    // Dropping them ends the connection and drops what is queued.
+    metrics: Option<Arc<ConnectionMetrics>>,
+    // Dropping the tasks closes the connection and drops the queued tuples.
     _tasks: Tasks,
 }
 
 impl Peers {
-    /// No peers yet. The connections are `tasks`' and end with them.
+    /// Creates an empty set of peers. The connections are children of `tasks` and end with it.
     pub fn new(me: Identity, inboxes: Inboxes, counters: Arc<Counters>, tasks: &Tasks) -> Self {
         let directory = Directory { inboxes: inboxes.clone(), remote: BTreeMap::new() };
         Self {
@@ -94,15 +96,15 @@ impl Peers {
             inboxes,
             directory: watch::Sender::new(Arc::new(directory)),
             connected: BTreeMap::new(),
-            wanted: Wanted::default(),
+            metric_set: ConnectionMetricSet::default(),
         }
     }
 
-    /// Follows an assignment: makes queues for the components of workers that came, drops
-    /// those that went with what was queued for them, and shows every [`Outbox`] where each
-    /// task is now. A component that stays with a worker keeps its connection and its queue.
+    /// Follows an assignment: creates queues for the components of new workers, drops the queues
+    /// of removed workers with their tuples, and updates every [`Outbox`]. A component that stays
+    /// in a worker keeps its connection and its queue.
     ///
-    /// Tasks that `table` does not know are left out: nobody emits to them.
+    /// Tasks that are not in `table` are left out: no task emits to them.
     pub fn update(&mut self, assignment: &Assignment, table: &TaskTable) {
         let components: BTreeMap<TaskId, &ComponentId> =
             table.iter().map(|(component, task)| (task, component)).collect();
@@ -116,37 +118,37 @@ impl Peers {
                 let peer = self.connected.entry(key).or_insert_with_key(|key| {
                     left.remove(key).unwrap_or_else(|| {
                         let peer = Peer::start(key, &self.me, &self.counters, &self.tasks);
-                        peer.follow(self.wanted);
+                        peer.apply(self.metric_set);
                         peer
                     })
                 });
                 remote.insert(task, peer.queue.clone());
             }
         }
-        // Outboxes turn to the new directory before the queues of the old one close.
+        // Outboxes receive the new directory before the queues of the old one close.
         self.directory.send_replace(Arc::new(Directory { inboxes: self.inboxes.clone(), remote }));
         for (address, component) in left.keys() {
-            info!(peer = %address, %component, "a component left a worker of the assignment");
+            info!(peer = %address, %component, "a component left a worker of the assignment; closing its connection");
         }
     }
 
-    /// Measures this of each connection from now on, and of those to come.
-    pub(crate) fn measure(&mut self, wanted: Wanted) {
-        if self.wanted != wanted {
-            self.wanted = wanted;
+    /// Sets the metrics recorded for each current and future connection.
+    pub(crate) fn set_metrics(&mut self, metric_set: ConnectionMetricSet) {
+        if self.metric_set != metric_set {
+            self.metric_set = metric_set;
             for peer in self.connected.values() {
-                peer.follow(wanted);
+                peer.apply(metric_set);
             }
         }
     }
 
-    /// How many tuples the queues of all peers have room for.
+    /// Returns the free capacity of the queues of all peers, in tuples.
     #[cfg(test)]
     pub(super) fn room(&self) -> usize {
         self.connected.values().map(|peer| peer.queue.capacity()).sum()
     }
 
-    /// A way to every task, for one emitting task.
+    /// Creates the outbox of one emitting task.
     pub fn outbox(&self) -> Outbox {
         let changes = self.directory.subscribe();
         let directory = changes.borrow().clone();
@@ -164,31 +166,32 @@ impl Peer {
         let (queue, queued) = mpsc::channel(PEER_QUEUE_TUPLES);
         let tasks = tasks.child();
         let (address, component) = (address.clone(), component.clone());
-        let measured = counters.measures.as_ref();
-        let measured = measured.map(|measures| Arc::new(measures.connection(&address, &component, &queue)));
-        let queued = (queued, measured.clone());
+        let metrics = counters.transport_metrics.as_ref();
+        let metrics = metrics
+            .map(|transport_metrics| Arc::new(transport_metrics.connection(&address, &component, &queue)));
+        let queued = (queued, metrics.clone());
         let sender = peer::Sender::new(me.clone(), address, component, queued, Arc::clone(counters));
         tasks.start("tuples to a peer", OnExit::Ignore, sender.run());
-        Self { queue, measured, _tasks: tasks }
+        Self { queue, metrics, _tasks: tasks }
     }
 
-    fn follow(&self, wanted: Wanted) {
-        if let Some(measured) = &self.measured {
-            measured.follow(wanted);
+    fn apply(&self, metric_set: ConnectionMetricSet) {
+        if let Some(metrics) = &self.metrics {
+            metrics.apply(metric_set);
         }
     }
 }
 
-/// What became of a tuple that was sent.
+/// Outcome of sending a tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// It is in the receiver's inbox or in the queue to its worker.
+    /// The tuple is in the receiver's inbox or in the queue to its worker.
     Queued,
-    /// The receiver is nowhere, or left while the tuple waited. Counted.
+    /// No worker runs the receiver, or the receiver left while the tuple waited. Counted.
     Dropped,
 }
 
-/// An emitting task's way to every other task; each has its own clone.
+/// Access of an emitting task to all other tasks; each emitting task has its own clone.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     changes: watch::Receiver<Arc<Directory>>,
@@ -200,7 +203,7 @@ impl Outbox {
     /// Sends a tuple to a task, waiting while its queue is full.
     ///
     /// # Cancellation safety
-    /// A call that is dropped has sent the tuple or has not; ask for no more.
+    /// A dropped call may or may not have sent the tuple.
     ///
     /// # Ordering
     /// Tuples to one task arrive in the order of the calls, while the task stays where it is
@@ -209,7 +212,7 @@ impl Outbox {
         self.send_or(task, tuple, || {}).await
     }
 
-    /// As [`Outbox::send`]; `before_wait` is called first when the queue is full.
+    /// As [`Outbox::send`], but calls `before_wait` before waiting for a full queue.
     ///
     /// # Cancellation safety
     /// As [`Outbox::send`].
@@ -217,7 +220,7 @@ impl Outbox {
     /// # Ordering
     /// As [`Outbox::send`].
     pub async fn send_or(&mut self, task: TaskId, tuple: Tuple, before_wait: impl FnOnce()) -> Sent {
-        // An error means that the peers are gone; their last directory still holds.
+        // An error means that the peers were dropped; their last directory remains valid.
         if self.changes.has_changed().unwrap_or(false) {
             self.directory = self.changes.borrow_and_update().clone();
         }
@@ -237,7 +240,7 @@ impl Outbox {
 
     fn unroutable(&self, task: TaskId) -> Sent {
         if let Some(so_far) = add(&self.counters.unroutable, 1) {
-            warn!(%task, so_far, "a tuple was emitted to a task that runs nowhere; dropped");
+            warn!(%task, so_far, "dropped a tuple for a task that no worker runs");
         }
         Sent::Dropped
     }
@@ -248,7 +251,7 @@ pub(super) async fn offer<T>(queue: &mpsc::Sender<T>, item: T) -> Sent {
 }
 
 async fn offer_or<T>(queue: &mpsc::Sender<T>, item: T, before_wait: impl FnOnce()) -> Sent {
-    // Without waiting there is no future to build and park: the common case, and the fast one.
+    // The fast and common case: without waiting, no future is created.
     match queue.try_send(item) {
         Ok(()) => Sent::Queued,
         Err(TrySendError::Closed(_)) => Sent::Dropped,

@@ -1,4 +1,4 @@
-//! The sending side of one connection: connects, batches, writes, and connects again.
+//! Sending side of one connection: connects, batches, writes, and reconnects.
 
 use std::{
     fmt, io,
@@ -18,34 +18,35 @@ use tracing::{info, warn};
 use super::{
     Counters, Identity,
     counters::add,
-    measures::Connection,
+    measures::ConnectionMetrics,
     wire::{
-        self, Addressed, Answer, BatchFrame, Hello, MAGIC, MAX_BATCH_TUPLES, MAX_HANDSHAKE_BYTES, ReadError,
-        VERSION,
+        self, Addressed, BatchFrame, Hello, HelloReply, MAGIC, MAX_BATCH_TUPLES, MAX_HANDSHAKE_BYTES,
+        ReadError, VERSION,
     },
 };
 use stormkeeper_model::{ComponentId, Slot, backoff::Backoff};
 
-/// The workers of an assignment start within fractions of a second of one another: the first
-/// tries come fast. A worker that is being relaunched for long is asked every two seconds.
+/// Delays between attempts to connect. The workers of an assignment start within fractions of a
+/// second of one another, so the first attempts follow quickly; later, an unavailable worker is
+/// tried every two seconds.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// How long name resolution, connecting and the handshake may take together; a peer that
-/// lives answers within milliseconds.
+/// Time limit for name resolution, connecting and the handshake together; a live peer replies
+/// within milliseconds.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What the kernel may hold for one connection. Left alone it grows to many megabytes, which
-/// for small tuples is minutes of a slow bolt's work waiting where nobody sees it.
+/// Size of the kernel's buffer for one connection. By default it grows to many megabytes, which
+/// for small tuples is minutes of a slow bolt's work, waiting out of sight.
 pub(super) const SOCKET_BUFFER_BYTES: u32 = 256 << 10;
 
-/// An idle connection is probed after a minute, and given up half a minute later: a peer's
-/// machine that lost its power says nothing by itself.
+/// Keepalive: an idle connection is probed after a minute, and closed half a minute later. A
+/// peer's machine that lost its power does not close the connection.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// Where a peer listens: its slot's port on its host.
+/// Address of a peer: the port of its slot on its host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Address {
     pub(super) slot: Slot,
@@ -58,53 +59,57 @@ impl fmt::Display for Address {
     }
 }
 
-/// Why there is no connection.
+/// Failure to connect to a peer.
 #[derive(Debug, thiserror::Error)]
 enum ConnectError {
     #[error("cannot connect")]
     Io(#[source] io::Error),
-    #[error("the answer to the handshake cannot be read")]
-    Answer(#[source] ReadError),
-    #[error("the answer to the handshake makes no sense")]
+    #[error("cannot read the peer's reply to the handshake")]
+    Reply(#[source] ReadError),
+    #[error("the peer's reply to the handshake cannot be decoded")]
     Unreadable(#[source] rmp_serde::decode::Error),
-    #[error("the peer refuses: {0}")]
+    #[error("the peer refused the connection: {0}")]
     Refused(String),
     #[error("no connection within {CONNECT_DEADLINE:?}")]
     TimedOut,
 }
 
-/// Tuples on their way to one component of a peer. What is left when it is dropped is counted.
+/// Tuples queued for one component of a peer. Dropping the queue counts the remaining tuples.
 struct Queue {
     queued: mpsc::Receiver<Addressed>,
-    measured: Option<Arc<Connection>>,
+    metrics: Option<Arc<ConnectionMetrics>>,
     batch: Vec<Addressed>,
-    // Not sent to the last byte, unless empty.
+    // A frame whose last byte was not yet sent; empty if there is none.
     frame: BatchFrame,
     counters: Arc<Counters>,
 }
 
 impl Queue {
-    /// Waits until there is something to send. Nothing follows once it answers false.
-    async fn has_some(&mut self) -> bool {
+    /// Waits until there is a tuple to send. Returns false if there will be none.
+    async fn wait_for_tuple(&mut self) -> bool {
         self.frame.n_tuples() > 0
             || !self.batch.is_empty()
             || self.queued.recv_many(&mut self.batch, 1).await > 0
     }
 
-    /// Waits for tuples and makes a frame of them, unless there is an unsent one. Nothing
-    /// follows once it answers false.
+    /// Waits for tuples and encodes them as a frame, unless there is an unsent frame. Returns
+    /// false if there will be no more tuples.
     ///
     /// # Cancellation safety
-    /// A call that is dropped has lost nothing.
+    /// A dropped call loses nothing.
     async fn fill_frame(&mut self) -> bool {
         while self.frame.n_tuples() == 0 {
             if self.batch.is_empty() && self.queued.recv_many(&mut self.batch, MAX_BATCH_TUPLES).await == 0 {
                 return false;
             }
-            let clock = self.counters.measures.as_ref().map(|measures| measures.metrics.clock());
+            let clock = self
+                .counters
+                .transport_metrics
+                .as_ref()
+                .map(|transport_metrics| transport_metrics.metrics.clock());
             let n_oversized = self.frame.fill(&mut self.batch, clock) as u64;
             if let Some(so_far) = add(&self.counters.oversized, n_oversized) {
-                warn!(so_far, limit = wire::MAX_FRAME_BYTES, "a tuple is too large to be sent; dropped");
+                warn!(so_far, limit = wire::MAX_FRAME_BYTES, "dropped a tuple that is too large to be sent");
             }
         }
         true
@@ -113,24 +118,24 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // Closed first, so that whoever waits for room learns that there will be none.
+        // The queue is closed first, so that tasks that wait for room stop waiting.
         self.queued.close();
         let mut n_left = self.batch.len() + self.frame.n_tuples();
         while self.queued.try_recv().is_ok() {
             n_left += 1;
         }
         if let Some(so_far) = add(&self.counters.dropped, n_left as u64) {
-            info!(n_left, so_far, "tuples were still queued for a peer; dropped");
+            info!(n_left, so_far, "dropped the tuples that were still queued for a peer");
         }
     }
 }
 
-/// Sends the queue of a component over a connection of its own, which it makes when there is
-/// something to send, and anew as often as it breaks.
+/// Sends the queue of a component over a connection of its own. Connects when there is something
+/// to send, and reconnects whenever the connection breaks.
 pub(super) struct Sender {
     me: Identity,
     address: Address,
-    // For the log; the peer does not ask.
+    // For the log only; it is not part of the protocol.
     component: ComponentId,
     queue: Queue,
     backoff: Backoff,
@@ -141,25 +146,25 @@ impl Sender {
         me: Identity,
         address: Address,
         component: ComponentId,
-        (queued, measured): (mpsc::Receiver<Addressed>, Option<Arc<Connection>>),
+        (queued, metrics): (mpsc::Receiver<Addressed>, Option<Arc<ConnectionMetrics>>),
         counters: Arc<Counters>,
     ) -> Self {
         let backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX, fastrand::Rng::new())
             .expect("the constants are in order and above zero");
-        let queue = Queue { queued, measured, batch: Vec::new(), frame: BatchFrame::default(), counters };
+        let queue = Queue { queued, metrics, batch: Vec::new(), frame: BatchFrame::default(), counters };
         Self { me, address, component, queue, backoff }
     }
 
-    /// Runs until every way into the queue is gone. Its owner drops it when the component
-    /// leaves the peer; what is queued then is dropped and counted.
+    /// Runs until all senders of the queue are gone. The owner drops it when the component
+    /// leaves the peer; tuples queued at that time are dropped and counted.
     pub(super) async fn run(mut self) {
         let mut was_connected = false;
         let mut n_failures = 0u64;
-        // Most components of a peer are not downstream of a task here: they cost no connection.
-        while self.queue.has_some().await {
+        // Most components of a peer are not downstream of a task here and need no connection.
+        while self.queue.wait_for_tuple().await {
             match self.connect().await {
                 Ok(stream) => {
-                    info!(peer = %self.address, component = %self.component, "connected");
+                    info!(peer = %self.address, component = %self.component, "connected to a peer");
                     if was_connected {
                         self.queue.counters.reconnects.fetch_add(1, Ordering::Relaxed);
                     }
@@ -168,16 +173,16 @@ impl Sender {
                     match self.send_all(stream).await {
                         Ok(()) => return,
                         Err(error) => {
-                            info!(peer = %self.address, component = %self.component, %error, "the connection broke; connecting again");
+                            info!(peer = %self.address, component = %self.component, %error, "the connection to a peer broke; reconnecting");
                         }
                     }
                 }
                 Err(error) => {
                     n_failures += 1;
-                    // A peer that stays away for an hour is a few lines, not thousands.
+                    // Logged at each doubling: a peer that is away for an hour is a few lines.
                     if n_failures.is_power_of_two() && n_failures > 1 {
                         let error = &error as &(dyn std::error::Error + 'static);
-                        warn!(peer = %self.address, component = %self.component, error, n_failures, "no connection; trying again");
+                        warn!(peer = %self.address, component = %self.component, error, n_failures, "cannot connect to a peer; retrying");
                     }
                 }
             }
@@ -204,38 +209,43 @@ impl Sender {
         let mut content = Vec::new();
         wire::read_frame(&mut stream, MAX_HANDSHAKE_BYTES, &mut content)
             .await
-            .map_err(ConnectError::Answer)?;
+            .map_err(ConnectError::Reply)?;
         match wire::read_message(&content).map_err(ConnectError::Unreadable)? {
-            Answer::Welcome => Ok(stream),
-            Answer::Refused(reason) => Err(ConnectError::Refused(reason)),
+            HelloReply::Welcome => Ok(stream),
+            HelloReply::Refused(reason) => Err(ConnectError::Refused(reason)),
         }
     }
 
-    /// Sends what is queued until nothing can follow, or the connection breaks.
+    /// Sends the queued tuples until there will be no more, or the connection breaks.
     async fn send_all(&mut self, stream: TcpStream) -> io::Result<()> {
         let (mut reader, mut writer) = stream.into_split();
         loop {
             tokio::select! {
                 biased;
-                // First, so that no frame goes into a connection that the peer has closed while
-                // nothing was sent. Cancel-safe: what it may have read is an error anyway.
+                // First, so that no frame is written to a connection that the peer closed while
+                // nothing was sent. Cancel-safe: any byte that it may have read is an error anyway.
                 error = closed(&mut reader) => return Err(error),
-                // Cancel-safe: it says so itself.
+                // Cancel-safe: see `fill_frame`.
                 more = self.queue.fill_frame() => {
                     if !more {
                         return Ok(());
                     }
                 }
             }
-            let measures = self.queue.counters.measures.as_ref().map(|measures| (measures, measures.now()));
-            if let Some(connection) = &self.queue.measured {
-                connection.begins(self.queue.frame.bytes().len());
+            let transport_metrics = self
+                .queue
+                .counters
+                .transport_metrics
+                .as_ref()
+                .map(|transport_metrics| (transport_metrics, transport_metrics.now()));
+            if let Some(connection) = &self.queue.metrics {
+                connection.write_started(self.queue.frame.bytes().len());
             }
             writer.write_all(self.queue.frame.bytes()).await?;
-            if let Some((measures, begun)) = measures {
-                measures.sent(self.queue.frame.bytes().len());
-                if let Some(connection) = &self.queue.measured {
-                    connection.sent(measures.now().since(begun));
+            if let Some((transport_metrics, begun)) = transport_metrics {
+                transport_metrics.sent(self.queue.frame.bytes().len());
+                if let Some(connection) = &self.queue.metrics {
+                    connection.write_finished(transport_metrics.now().since(begun));
                 }
             }
             self.queue.counters.sent.fetch_add(self.queue.frame.n_tuples() as u64, Ordering::Relaxed);
@@ -244,7 +254,7 @@ impl Sender {
     }
 }
 
-/// Waits for the end of a connection on which the peer has nothing to say.
+/// Waits for the end of a connection on which the peer sends nothing.
 async fn closed(reader: &mut (impl AsyncRead + Unpin)) -> io::Error {
     match reader.read_u8().await {
         Ok(_) => io::Error::new(io::ErrorKind::InvalidData, "the peer sent what a receiver never sends"),
@@ -271,10 +281,10 @@ async fn open_address(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// What both ends of a connection want from the kernel.
+/// Sets the socket options of both ends of a connection.
 pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt;
-    // Batches are made here; the kernel must not wait for more.
+    // Tuples are batched here; the kernel must not wait for more.
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;

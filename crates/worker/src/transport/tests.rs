@@ -6,7 +6,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{wire::Answer, *};
+use super::{wire::HelloReply, *};
 use stormkeeper_model::{
     Port, TaskId, Timestamp,
     assignment::{AssignedWorker, Assignment},
@@ -18,14 +18,14 @@ use stormkeeper_runtime::{
 };
 use stormkeeper_stream::{Origin, Tuple, Value};
 
-/// Long enough that only something that never comes is not seen.
+/// Wait limit, long enough that only an event that never happens is missed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn topology(name: &str) -> TopologyId {
     name.parse().expect("valid id")
 }
 
-/// The worker at a port; its supervisor is the same everywhere.
+/// Returns the identity of the worker at a port; all have the same supervisor.
 fn at(port: u16) -> Identity {
     let slot = Slot { supervisor: "sup".parse().expect("valid id"), port: Port(port) };
     Identity { topology: topology("t-1-1"), slot }
@@ -77,7 +77,7 @@ impl Worker {
         number(&received.expect("the inbox stays open"))
     }
 
-    /// A connection that has not said anything.
+    /// Opens a connection on which nothing was sent yet.
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(("127.0.0.1", self.me.slot.port.0)).await.expect("it listens")
     }
@@ -138,7 +138,7 @@ async fn until_full(peers: &Peers) {
 }
 
 #[tokio::test]
-async fn tuples_reach_their_tasks_here_and_there_in_order() {
+async fn tuples_reach_local_and_remote_tasks_in_order() {
     let mut there = Worker::start();
     let (inboxes, mut receivers) = Inboxes::new([TaskId(2)]);
     let mut emitter = Emitter::start(inboxes);
@@ -161,7 +161,7 @@ async fn tuples_reach_their_tasks_here_and_there_in_order() {
 }
 
 #[tokio::test]
-async fn a_tuple_arrives_as_it_was_sent() {
+async fn tuple_arrives_unchanged() {
     let mut there = Worker::start();
     let emitter = Emitter::to(&[(&there.me, &[7])]);
     let sent = tuple(-5);
@@ -170,23 +170,23 @@ async fn a_tuple_arrives_as_it_was_sent() {
 }
 
 #[tokio::test]
-async fn a_tuple_for_nobody_is_dropped_and_counted() {
+async fn tuple_without_a_receiver_is_dropped_and_counted() {
     let there = Worker::start();
     let emitter = Emitter::to(&[(&there.me, &[7, 8, 98])]);
     let mut outbox = emitter.peers.outbox();
-    // Task 98 is assigned and in no table.
+    // Task 98 is assigned, but no table has it.
     for nowhere in [98, 99] {
         assert_eq!(outbox.send(TaskId(nowhere), tuple(1)).await, Sent::Dropped);
     }
     assert_eq!(emitter.counters.read().unroutable, 2);
-    // The assignment says that task 8 is there, the worker does not know it.
+    // The assignment has task 8 in the worker, but the worker does not run it.
     assert_eq!(outbox.send(TaskId(8), tuple(1)).await, Sent::Queued);
-    until_counts(&there.counters, "it is refused", |counts| counts.refused_tuples == 1).await;
+    until_counts(&there.counters, "the tuple is refused", |counts| counts.refused_tuples == 1).await;
     assert_eq!(there.counters.read().received, 0);
 }
 
 #[tokio::test]
-async fn a_slow_receiver_stops_its_sender() {
+async fn slow_receiver_blocks_its_sender() {
     let mut there = Worker::start();
     let emitter = Emitter::to(&[(&there.me, &[7])]);
     let mut outbox = emitter.peers.outbox();
@@ -200,7 +200,7 @@ async fn a_slow_receiver_stops_its_sender() {
             n_sent += 1;
         }
     };
-    // The sender is stopped once nothing moves any more: the inbox is full and the queue as well.
+    // The sender is blocked once nothing moves any more: the inbox and the queue are full.
     tokio::select! {
         () = stopped => unreachable!("it sends for ever"),
         () = async {
@@ -209,14 +209,14 @@ async fn a_slow_receiver_stops_its_sender() {
         } => {}
     }
     assert!(usize::try_from(n_sent).expect("positive") <= most, "{n_sent} in flight");
-    // And it goes on as soon as there is room.
+    // The sender continues as soon as there is room.
     for n in 0..n_sent {
         assert_eq!(there.next().await, n);
     }
 }
 
 #[tokio::test]
-async fn a_receiver_that_restarts_is_found_again() {
+async fn sender_reconnects_to_a_restarted_receiver() {
     let mut there = Worker::start();
     let emitter = Emitter::to(&[(&there.me, &[7])]);
     let mut outbox = emitter.peers.outbox();
@@ -233,7 +233,7 @@ async fn a_receiver_that_restarts_is_found_again() {
         }
     })
     .await;
-    // It waits in the queue: the end of the idle connection was seen before.
+    // The tuple waits in the queue: the end of the idle connection was detected before.
     outbox.send(TaskId(7), tuple(2)).await;
     let mut again = Worker::start_at(port, at);
     assert_eq!(again.next().await, 2);
@@ -241,8 +241,8 @@ async fn a_receiver_that_restarts_is_found_again() {
 }
 
 #[tokio::test]
-async fn what_is_queued_for_a_peer_that_comes_late_is_not_lost() {
-    // A port that nobody listens at yet.
+async fn tuples_queued_for_a_late_peer_are_not_lost() {
+    // No worker listens at the port yet.
     let port = Listener::bind(([127, 0, 0, 1], 0).into()).expect("free").local_addr().expect("bound").port();
     let emitter = Emitter::to(&[(&at(port), &[7])]);
     let mut outbox = emitter.peers.outbox();
@@ -256,7 +256,7 @@ async fn what_is_queued_for_a_peer_that_comes_late_is_not_lost() {
 }
 
 #[tokio::test]
-async fn a_peer_that_leaves_frees_whoever_waits_for_it() {
+async fn removed_peer_unblocks_tasks_that_wait_for_it() {
     let port = Listener::bind(([127, 0, 0, 1], 0).into()).expect("free").local_addr().expect("bound").port();
     let mut emitter = Emitter::to(&[(&at(port), &[7])]);
     let (done, mut is_done) = mpsc::channel(1);
@@ -269,19 +269,19 @@ async fn a_peer_that_leaves_frees_whoever_waits_for_it() {
     until_full(&emitter.peers).await;
     emitter.peers.update(&assignment(&[]), &table());
     tokio::time::timeout(PATIENCE, is_done.recv()).await.expect("freed").expect("sent");
-    // A full queue, what the sender has taken of it to connect, and what waited for room.
+    // A full queue, the tuple taken by the sender before it connects, and the tuple that waited.
     let dropped = PEER_QUEUE_TUPLES as u64 + 2;
     until_counts(&emitter.counters, "all are counted", |counts| counts.dropped == dropped).await;
 }
 
 #[tokio::test]
-async fn a_worker_that_stays_keeps_its_connection() {
+async fn worker_that_stays_keeps_its_connection() {
     let (mut one, mut other) = (Worker::start(), Worker::start());
     let mut emitter = Emitter::to(&[(&one.me, &[7])]);
     let mut outbox = emitter.peers.outbox();
     outbox.send(TaskId(7), tuple(1)).await;
     assert_eq!(one.next().await, 1);
-    // Task 7 moves; the worker that had it stays with another task.
+    // Task 7 moves; its previous worker stays with another task.
     emitter.peers.update(&assignment(&[(&one.me, &[8]), (&other.me, &[7])]), &table());
     outbox.send(TaskId(7), tuple(2)).await;
     assert_eq!(other.next().await, 2);
@@ -292,19 +292,19 @@ async fn a_worker_that_stays_keeps_its_connection() {
 }
 
 #[tokio::test]
-async fn a_component_that_nobody_emits_to_costs_no_connection() {
+async fn component_without_senders_needs_no_connection() {
     let there = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    // The tasks before 7 are of other components, and would connect first.
+    // The tasks before 7 belong to other components, whose connections would come first.
     let there_at = at(there.local_addr().expect("bound").port());
     let emitter = Emitter::to(&[(&there_at, &[1, 3, 5, 7])]);
     emitter.peers.outbox().send(TaskId(7), tuple(1)).await;
     let (mut stream, _) = there.accept().await.expect("accepted");
-    stream.write_all(&wire::frame_of(&Answer::Welcome)).await.expect("written");
+    stream.write_all(&wire::frame_of(&HelloReply::Welcome)).await.expect("written");
     until_counts(&emitter.counters, "the first connection carries the tuple", |c| c.sent == 1).await;
 }
 
 #[tokio::test]
-async fn a_connection_for_somebody_else_is_refused_with_the_reason() {
+async fn connection_for_another_worker_is_refused_with_the_reason() {
     let check = async |hello: wire::Hello, reason: &str| {
         let there = Worker::start();
         let hello =
@@ -314,41 +314,43 @@ async fn a_connection_for_somebody_else_is_refused_with_the_reason() {
         stream.write_all(&opening).await.expect("written");
         let mut content = Vec::new();
         wire::read_frame(&mut stream, wire::MAX_HANDSHAKE_BYTES, &mut content).await.expect("answered");
-        let answer: Answer = wire::read_message(&content).expect("readable");
-        assert_eq!(answer, Answer::Refused(reason.replace("SLOT", &there.me.slot.to_string())));
+        let answer: HelloReply = wire::read_message(&content).expect("readable");
+        assert_eq!(answer, HelloReply::Refused(reason.replace("SLOT", &there.me.slot.to_string())));
         assert_eq!(stream.read(&mut [0]).await.expect("closed"), 0);
-        until_counts(&there.counters, "it is counted", |counts| counts.refused_connections == 1).await;
+        until_counts(&there.counters, "the refusal is counted", |counts| counts.refused_connections == 1)
+            .await;
     };
     let hello = |id: &str, to: u16| wire::Hello { topology: topology(id), to: at(to).slot, from: at(2).slot };
-    check(hello("t-2-9", 0), "the worker at sup:2 sends tuples of t-2-9, this one works for t-1-1").await;
-    check(hello("t-1-1", 3), "the worker at sup:2 looks for sup:3, this one is at SLOT").await;
+    check(hello("t-2-9", 0), "the worker at sup:2 sends tuples of t-2-9, but this worker runs t-1-1").await;
+    check(hello("t-1-1", 3), "the worker at sup:2 connects to slot sup:3, but this worker has slot SLOT")
+        .await;
 }
 
 #[tokio::test]
-async fn a_sender_of_another_topology_delivers_nothing() {
+async fn sender_of_another_topology_delivers_nothing() {
     let mut there = Worker::start_at(0, |port| Identity { topology: topology("t-2-9"), ..at(port) });
     let emitter = Emitter::to(&[(&there.me, &[7])]);
     emitter.peers.outbox().send(TaskId(7), tuple(1)).await;
-    // It tries again and again, as the worker it looks for may still come.
+    // The sender keeps retrying, as the right worker may still come.
     until_counts(&there.counters, "it is refused twice", |counts| counts.refused_connections >= 2).await;
     assert!(there.inbox.try_recv().is_err());
     assert_eq!(emitter.counters.read().sent, 0);
 }
 
 #[tokio::test]
-async fn another_version_is_answered() {
+async fn unsupported_protocol_version_is_refused_with_the_reason() {
     let there = Worker::start();
     let mut stream = there.connect().await;
     stream.write_all(&[&wire::MAGIC[..], &[0, 9]].concat()).await.expect("written");
     let mut content = Vec::new();
     wire::read_frame(&mut stream, wire::MAX_HANDSHAKE_BYTES, &mut content).await.expect("answered");
-    let answer: Answer = wire::read_message(&content).expect("readable");
-    let reason = "it speaks version 9 of the protocol, this worker version 1";
-    assert_eq!(answer, Answer::Refused(reason.to_owned()));
+    let answer: HelloReply = wire::read_message(&content).expect("readable");
+    let reason = "unsupported protocol version 9; this worker speaks version 1";
+    assert_eq!(answer, HelloReply::Refused(reason.to_owned()));
 }
 
 #[tokio::test]
-async fn foreign_bytes_are_refused() {
+async fn foreign_protocol_is_refused() {
     for bytes in [
         &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
         &[0xff; 64],
@@ -358,15 +360,16 @@ async fn foreign_bytes_are_refused() {
         let there = Worker::start();
         let mut stream = there.connect().await;
         stream.write_all(bytes).await.expect("written");
-        until_counts(&there.counters, "it is counted", |counts| counts.refused_connections == 1).await;
-        // Closed or reset; in any case over.
+        until_counts(&there.counters, "the refusal is counted", |counts| counts.refused_connections == 1)
+            .await;
+        // The connection was closed or reset.
         let _over =
             tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.expect("closed");
     }
 }
 
 #[tokio::test]
-async fn bad_frames_end_their_connection_and_no_other() {
+async fn invalid_frame_closes_only_its_own_connection() {
     let mut there = Worker::start();
     let hello = wire::Hello { topology: topology("t-1-1"), to: there.me.slot.clone(), from: at(2).slot };
     let opening = [&wire::MAGIC[..], &wire::VERSION.to_be_bytes(), &wire::frame_of(&hello)].concat();
@@ -374,7 +377,7 @@ async fn bad_frames_end_their_connection_and_no_other() {
         let mut stream = there.connect().await;
         stream.write_all(&opening).await.expect("written");
         stream.write_all(frame).await.expect("written");
-        until_counts(&there.counters, "it is counted", |counts| counts.refused_frames == n).await;
+        until_counts(&there.counters, "the refusal is counted", |counts| counts.refused_frames == n).await;
         let _over =
             tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.expect("closed");
     }
@@ -384,26 +387,26 @@ async fn bad_frames_end_their_connection_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_connection_is_closed() {
+async fn silent_connection_is_closed() {
     let there = Worker::start();
     let _stream = there.connect().await;
-    until_counts(&there.counters, "it is counted", |counts| counts.refused_connections == 1).await;
+    until_counts(&there.counters, "the refusal is counted", |counts| counts.refused_connections == 1).await;
 }
 
-/// How many tuples each source below emits, and how many a relay makes of one: more than all
-/// queues on the way hold, so that every one of them is full at some time.
+/// Number of tuples that each source below emits, and that a relay emits for each one: more than
+/// all queues on the way hold, so that each queue is full at some time.
 const N_FLOOD: i64 = 10_000;
 const N_RELAYED: i64 = 2;
 
-/// A tuple of about a frame's hundredth: the kernel's buffers hold few hundred of them.
+/// Returns a tuple of about a hundredth of a frame: the kernel's buffers hold a few hundred.
 fn bulky(n: i64) -> Tuple {
     Tuple::new(tuple(n).origin().clone(), vec![n.into(), "x".repeat(1500).into()])
 }
 
-/// Source → relay → sink, each with a task in both of two workers, and every tuple crosses:
-/// between the workers there is no direction that does not carry tuples for relays and sinks.
+/// Source → relay → sink, with one task of each in both of two workers, and every tuple crosses:
+/// both directions between the workers carry tuples for relays and for sinks.
 #[tokio::test]
-async fn a_topology_without_cycles_drains_however_full_it_is() {
+async fn topology_without_cycles_drains_when_all_queues_are_full() {
     let listeners = [(); 2].map(|()| Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port"));
     let ids = listeners.each_ref().map(|listener| at(listener.local_addr().expect("bound").port()));
     let (relays, sinks) = ([TaskId(3), TaskId(4)], [TaskId(5), TaskId(6)]);

@@ -1,20 +1,20 @@
-//! What workers say to each other, byte by byte.
+//! Wire format between workers.
 //!
 //! ```text
 //! sender    "SKTP" version:u16  frame(Hello)                frame(batch) frame(batch) …
-//! receiver                                   frame(Answer)
+//! receiver                                   frame(HelloReply)
 //! frame   = length:u32 MessagePack[length]
 //! batch   = [[origin…], [[origin index, values, [task…]]…]]
 //! origin  = [task, component, stream]
 //! ```
 //!
-//! The last origin of a batch may be a stamp, which no tuple is of: the component `__stamp`, and
-//! as the stream two wall-clock times in µs, `emitted-sent`, when the oldest of its tuples was
-//! emitted and when the frame was made. To a receiver that does not know it, it is an origin
-//! like any other.
+//! The last origin of a batch may be a stamp, which is the origin of no tuple. Its component is
+//! `__stamp`, and its stream consists of two wall-clock times in µs, `emitted-sent`: the time at
+//! which the oldest tuple of the batch was emitted, and the time at which the frame was created. A
+//! receiver that does not know stamps treats a stamp as an ordinary origin.
 //!
-//! Numbers are big-endian. Names stand once in a batch, and the values of a tuple once for
-//! all tasks that receive it here.
+//! Numbers are big-endian. A batch contains each name once, and the values of a tuple once for
+//! all receiving tasks of the worker.
 
 #[cfg(test)]
 mod tests;
@@ -33,66 +33,66 @@ use stormkeeper_model::{
 };
 use stormkeeper_stream::{Origin, Tuple, Value};
 
-/// What a connection begins with, so that whatever else speaks to this port is known at once.
+/// First bytes of a connection, so that any other protocol on this port is detected at once.
 pub(super) const MAGIC: [u8; 4] = *b"SKTP";
 
-/// The version of all that follows.
+/// Version of the protocol after the magic number.
 pub(super) const VERSION: u16 = 1;
 
-/// No frame is longer: a length beyond is a broken or a foreign sender, and must not make us
-/// reserve memory.
+/// Longest frame: a greater length comes from a faulty or foreign sender, and must not make the
+/// receiver reserve memory.
 pub(super) const MAX_FRAME_BYTES: usize = 16 << 20;
 
-/// No handshake is longer: ids have at most 200 bytes each.
+/// Longest handshake: ids have at most 200 bytes each.
 pub(crate) const MAX_HANDSHAKE_BYTES: usize = 4 << 10;
 
-/// How many tuples a frame holds. Beyond it the cost of a frame is spread thin already.
+/// Limit of tuples in a frame. With so many tuples the cost of the frame itself is negligible.
 pub(super) const MAX_BATCH_TUPLES: usize = 1024;
 
-/// A frame that is this long is closed and sent: larger writes bring no more throughput, and
-/// cost latency and memory.
+/// Length at which a frame is closed and sent: larger writes do not increase throughput, and cost
+/// latency and memory.
 const FULL_FRAME_BYTES: usize = 128 << 10;
 
-/// How deep values may be nested; JSON ends at 128, and a batch adds a few levels. Reading is
-/// recursive, so this bounds the stack.
+/// Limit of nesting of values; JSON ends at 128, and a batch adds a few levels. Decoding is
+/// recursive, so the limit bounds the stack.
 const MAX_DEPTH: usize = 160;
 
-/// A tuple and the task that it is for.
+/// A tuple and its receiving task.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Addressed {
     pub(super) task: TaskId,
     pub(super) tuple: Tuple,
 }
 
-/// The first frame of a connection.
+/// First frame of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    /// The topology that the tuples are of.
+    /// Topology of the tuples.
     pub(crate) topology: TopologyId,
-    /// The worker that they are meant for.
+    /// Slot of the worker that the connection is meant for.
     pub(crate) to: Slot,
-    /// The worker that they come from.
+    /// Slot of the sending worker.
     pub(crate) from: Slot,
 }
 
-/// What the receiver makes of a [`Hello`].
+/// Receiver's reply to a [`Hello`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Answer {
+pub(crate) enum HelloReply {
     Welcome,
-    /// With the reason; the connection is closed.
+    /// Reason of the refusal; the receiver closes the connection.
     Refused(String),
 }
 
-/// A frame that cannot be read.
+/// Failure to read a frame.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     #[error("the connection broke")]
     Io(#[source] io::Error),
-    #[error("a frame of {length} bytes is longer than the {limit} allowed")]
+    #[error("a frame of {length} bytes exceeds the limit of {limit} bytes")]
     Oversized { length: usize, limit: usize },
 }
 
-/// Reads the next frame's content into `content`.
+/// Reads the content of the next frame into `content`.
 ///
 /// Not cancel-safe: a call that is dropped may have consumed a part of a frame.
 pub(crate) async fn read_frame(
@@ -105,7 +105,7 @@ pub(crate) async fn read_frame(
         return Err(ReadError::Oversized { length, limit });
     }
     content.clear();
-    // Grows with what arrives, not with what was announced.
+    // The buffer grows with the received bytes, not with the announced length.
     let read = reader.take(length as u64).read_to_end(content).await.map_err(ReadError::Io)?;
     match read == length {
         true => Ok(()),
@@ -113,7 +113,7 @@ pub(crate) async fn read_frame(
     }
 }
 
-/// A frame with `message` in it.
+/// Returns a frame that contains `message`.
 pub(crate) fn frame_of(message: &impl Serialize) -> Vec<u8> {
     let mut frame = vec![0; LENGTH_BYTES];
     write_to(&mut frame, message);
@@ -142,31 +142,31 @@ pub(super) struct BatchFrame {
 }
 
 impl BatchFrame {
-    /// The bytes to send; none when there is no tuple in it.
+    /// Returns the bytes to send; empty if the frame has no tuple.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// How many tuples it holds, counted by receiving task.
+    /// Returns the number of tuples, counted once per receiving task.
     pub(super) fn n_tuples(&self) -> usize {
         self.n_tuples
     }
 
-    /// Forgets what it holds, for the next batch.
+    /// Clears the frame for the next batch.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.n_tuples = 0;
     }
 
-    /// Takes tuples from the front of `batch` until the frame is full or nothing is left.
-    /// Answers how many were taken and left out because each alone is too large.
-    /// A `clock` stamps the frame.
+    /// Takes tuples from the front of `batch` until the frame is full or `batch` is empty.
+    /// Returns the number of tuples that were taken and left out because each is too large.
+    /// With a `clock`, the frame is stamped.
     pub(super) fn fill(&mut self, batch: &mut Vec<Addressed>, clock: Option<&Clock>) -> usize {
         self.fill_to(batch, clock, MAX_FRAME_BYTES)
     }
 
     fn fill_to(&mut self, batch: &mut Vec<Addressed>, clock: Option<&Clock>, limit: usize) -> usize {
-        // What fits without a stamp fits with one.
+        // Reserves room for the stamp, which is written last.
         let limit = limit - clock.map_or(0, |_| STAMP_BYTES_MAX.min(limit / 2));
         self.clear();
         self.oldest = None;
@@ -183,13 +183,13 @@ impl BatchFrame {
                 n_entries += 1;
                 self.n_tuples += copies;
                 if self.oldest.is_none() {
-                    // In the order in which they were emitted, nearly.
+                    // Tuples are nearly in the order in which they were emitted.
                     self.oldest = tuple.emitted_at();
                 }
             } else {
                 self.entries.truncate(before.0);
                 if n_entries > 0 {
-                    // It may fit the next frame; this one does not need its origin.
+                    // The tuple may fit in the next frame; this frame does not need its origin.
                     origins.bytes.truncate(before.1);
                     origins.n = before.2;
                     break;
@@ -220,11 +220,11 @@ impl BatchFrame {
     }
 }
 
-/// MessagePack's markers for an array of two and for one whose length follows as a u32.
+/// MessagePack markers of an array of two, and of an array whose length follows as a u32.
 const ARRAY_OF_TWO: u8 = 0x92;
 const ARRAY_32: u8 = 0xdd;
 
-/// What a batch has besides its origins and entries: the length and three array markers.
+/// Bytes of a batch besides its origins and entries: the length and three array markers.
 const ENVELOPE_BYTES: usize = LENGTH_BYTES + 1 + 2 * (1 + size_of::<u32>());
 
 fn open_array(bytes: &mut Vec<u8>, length: u32) {
@@ -232,13 +232,13 @@ fn open_array(bytes: &mut Vec<u8>, length: u32) {
     bytes.extend_from_slice(&length.to_be_bytes());
 }
 
-/// The origins of a batch under construction: a tuple names its own by index.
+/// Origins of a batch under construction; a tuple refers to its origin by index.
 #[derive(Default)]
 struct Origins {
     bytes: Vec<u8>,
     n: u32,
-    // By address, which is stable while the batch holds the tuples. Equal origins at two
-    // addresses stand in the batch twice, which does no harm.
+    // Keyed by address, which is stable while the batch holds the tuples. Equal origins at two
+    // addresses are in the batch twice, which does no harm.
     known: HashMap<usize, u32>,
     last: Option<(usize, u32)>,
 }
@@ -263,19 +263,19 @@ impl Origins {
     }
 }
 
-/// When the tuples of a batch were made, by the sender's wall clock.
+/// Times of a batch, by the sender's wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// The oldest tuple; none when that is not known.
+    /// Time at which the oldest tuple was emitted; `None` if unknown.
     pub(super) emitted: Option<Duration>,
-    /// The frame.
+    /// Time at which the frame was created.
     pub(super) sent: Duration,
 }
 
-/// The component that a stamp names as its origin.
+/// Component of a stamp's origin.
 const STAMP: &str = "__stamp";
 
-/// The longest stamp: its component, two numbers of twenty digits, and markers.
+/// Longest stamp: its component, two numbers of twenty digits, and markers.
 const STAMP_BYTES_MAX: usize = 64;
 
 impl Stamp {
@@ -302,7 +302,7 @@ impl Stamp {
     }
 }
 
-/// The tasks that copies of one tuple are for.
+/// Receiving tasks of the copies of one tuple.
 struct Receivers<'a>(&'a [Addressed]);
 
 impl Serialize for Receivers<'_> {
@@ -311,10 +311,11 @@ impl Serialize for Receivers<'_> {
     }
 }
 
-/// Reads a batch into `out`, which it clears first.
+/// Clears `out` and reads a batch into it.
 ///
 /// # Errors
-/// When it is not a batch; `out` may then hold a part of it, which must not be used.
+/// Decoding error if `content` is not a batch; `out` may then contain a part of a batch, which
+/// must not be used.
 pub(super) fn read_batch(
     content: &[u8],
     out: &mut Vec<Addressed>,

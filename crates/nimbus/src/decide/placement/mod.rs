@@ -181,7 +181,10 @@ fn supervisors(draft: &Draft<'_>) -> BTreeMap<SupervisorId, Supervisor> {
     let hidden = unreadable_assignments(view);
     let standing = |id: &SupervisorId| {
         // An unreadable assignment may use any slot of the supervisors that it concerns.
-        let assigned = view.supervisor_assignments.get(id).map(|supervisor_assignments| &supervisor_assignments.value.topologies);
+        let assigned = view
+            .supervisor_assignments
+            .get(id)
+            .map(|supervisor_assignments| &supervisor_assignments.value.topologies);
         let is_hidden = assigned.is_some_and(|topologies| topologies.keys().any(|id| hidden.contains(id)));
         let is_drained = view.supervisors.get(id).is_some_and(|record| view.is_drained(&record.host));
         match (is_hidden || draft.supervisor_assignments.is_blocked(id), is_drained) {
@@ -216,7 +219,8 @@ fn replaced_version(
     assignment: &Assignment,
 ) -> Option<(Option<Version>, Vec<SupervisorAssignmentsChange>)> {
     let before = case.before.map(|before| before.version);
-    let supervisor_assignments = draft.orders_for(case.id, case.supervisors(), Some((assignment, version_after(before))))?;
+    let supervisor_assignments =
+        draft.orders_for(case.id, case.supervisors(), Some((assignment, version_after(before))))?;
     Some((before, supervisor_assignments))
 }
 

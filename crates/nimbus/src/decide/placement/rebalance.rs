@@ -67,7 +67,11 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
         true => Reason::HostsDrained { hosts: drain::hosts(draft.view, case) },
         false => Reason::RebalanceDue,
     };
-    draft.act(Effect::Rebalance { id, storm: Box::new(storm), tasks, before, assignment, supervisor_assignments }, reason, 0);
+    draft.act(
+        Effect::Rebalance { id, storm: Box::new(storm), tasks, before, assignment, supervisor_assignments },
+        reason,
+        0,
+    );
 }
 
 fn assignment(

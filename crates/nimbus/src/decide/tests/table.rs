@@ -400,7 +400,11 @@ fn other_records_are_removed_some_time_after_the_topology_record_was_deleted() {
     );
     assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())), "{:?}", world.nodes.keys());
     assert!(
-        world.view().supervisor_assignments.values().all(|supervisor_assignments| !supervisor_assignments.value.topologies.contains_key(&id))
+        world
+            .view()
+            .supervisor_assignments
+            .values()
+            .all(|supervisor_assignments| !supervisor_assignments.value.topologies.contains_key(&id))
     );
     assert_eq!(world.decide(), Plan::default());
     world.check();
@@ -525,7 +529,13 @@ fn a_killed_topology_with_an_unreadable_assignment_can_be_removed() {
     world.beat();
     world.settle();
     assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())));
-    assert!(world.view().supervisor_assignments.values().all(|supervisor_assignments| supervisor_assignments.value.topologies.is_empty()));
+    assert!(
+        world
+            .view()
+            .supervisor_assignments
+            .values()
+            .all(|supervisor_assignments| supervisor_assignments.value.topologies.is_empty())
+    );
 }
 
 #[test]

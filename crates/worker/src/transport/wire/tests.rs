@@ -1,4 +1,4 @@
-//! What travels is what was sent, and what is damaged is refused.
+//! Tests of the wire format: batches are decoded unchanged, and damaged frames are rejected.
 
 use proptest::prelude::*;
 
@@ -20,8 +20,8 @@ fn content(frame: &BatchFrame) -> &[u8] {
     content
 }
 
-/// What a receiver makes of `batch`, frame by frame, and how many were left out.
-fn travel(mut batch: Vec<Addressed>, limit: usize) -> (Vec<Vec<Addressed>>, usize) {
+/// Returns the decoded frames of `batch`, and the number of tuples that were left out.
+fn round_trip(mut batch: Vec<Addressed>, limit: usize) -> (Vec<Vec<Addressed>>, usize) {
     let (mut frames, mut n_oversized, mut frame) = (Vec::new(), 0, BatchFrame::default());
     while !batch.is_empty() {
         n_oversized += frame.fill_to(&mut batch, None, limit);
@@ -52,21 +52,21 @@ proptest! {
                 tasks.into_iter().map(move |task| to(task, &tuple)).collect::<Vec<_>>()
             })
             .collect();
-        let (frames, n_oversized) = travel(batch.clone(), MAX_FRAME_BYTES);
+        let (frames, n_oversized) = round_trip(batch.clone(), MAX_FRAME_BYTES);
         prop_assert_eq!(n_oversized, 0);
         prop_assert_eq!(frames.concat(), batch);
     }
 
     #[test]
-    fn garbage_is_an_error_and_not_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn garbage_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut out = Vec::new();
-        // Whether it happens to be a batch does not matter here.
+        // The bytes may happen to be a valid batch.
         let _read = read_batch(&bytes, &mut out);
         let _hello = read_message::<Hello>(&bytes);
     }
 
     #[test]
-    fn a_changed_byte_is_an_error_or_another_batch(at in 0usize..80, byte in any::<u8>()) {
+    fn changed_byte_does_not_panic(at in 0usize..80, byte in any::<u8>()) {
         let tuple = Tuple::new(origin(1, "default"), vec!["word".into(), Value::Int(7)]);
         let mut frame = BatchFrame::default();
         frame.fill(&mut vec![to(4, &tuple), to(5, &tuple)], None);
@@ -78,7 +78,7 @@ proptest! {
 }
 
 #[test]
-fn copies_share_their_values_on_the_wire_and_after() {
+fn copies_share_their_values_on_the_wire_and_after_decoding() {
     let tuple = Tuple::new(origin(1, "default"), vec!["x".repeat(1000).into()]);
     let mut frame = BatchFrame::default();
     frame.fill(&mut vec![to(4, &tuple), to(5, &tuple), to(6, &tuple)], None);
@@ -90,7 +90,7 @@ fn copies_share_their_values_on_the_wire_and_after() {
 }
 
 #[test]
-fn a_stamp_travels_with_a_batch_and_is_of_no_tuple() {
+fn stamp_is_sent_with_a_batch_and_belongs_to_no_tuple() {
     let clock = Clock::manual(stormkeeper_model::Timestamp::from_millis(5_000));
     let tuple = Tuple::new(origin(1, "default"), vec![Value::Int(7)]).at(Some(clock.monotonic()));
     clock.turn(Duration::from_millis(20));
@@ -104,27 +104,27 @@ fn a_stamp_travels_with_a_batch_and_is_of_no_tuple() {
 }
 
 #[test]
-fn a_long_batch_becomes_several_frames() {
+fn long_batch_becomes_several_frames() {
     let tuple = |n: i64| Tuple::new(origin(1, "default"), vec![n.into(), "x".repeat(1000).into()]);
     let batch: Vec<Addressed> = (0..1000).map(|n| to(4, &tuple(n))).collect();
-    let (frames, _) = travel(batch.clone(), MAX_FRAME_BYTES);
+    let (frames, _) = round_trip(batch.clone(), MAX_FRAME_BYTES);
     assert!(frames.len() > 5, "{} frames", frames.len());
     assert_eq!(frames.concat(), batch);
 }
 
 #[test]
-fn a_tuple_that_no_frame_holds_is_left_out_with_its_copies() {
+fn tuple_too_large_for_a_frame_is_left_out_with_its_copies() {
     let small = Tuple::new(origin(1, "default"), vec![Value::Int(1)]);
     let large = Tuple::new(origin(2, "large"), vec!["x".repeat(300).into()]);
     let fitting = Tuple::new(origin(3, "fitting"), vec!["x".repeat(180).into()]);
     let batch = vec![to(4, &small), to(4, &large), to(5, &large), to(4, &fitting), to(4, &small)];
-    let (frames, n_oversized) = travel(batch, 256);
+    let (frames, n_oversized) = round_trip(batch, 256);
     assert_eq!(n_oversized, 2);
     assert_eq!(frames.concat(), [to(4, &small), to(4, &fitting), to(4, &small)]);
 }
 
 #[test]
-fn too_many_tuples_and_too_deep_values_are_refused() {
+fn too_many_tuples_and_too_deep_values_are_rejected() {
     let tuple = Tuple::new(origin(1, "default"), vec![]);
     let mut frame = BatchFrame::default();
     frame.fill(&mut vec![to(4, &tuple); MAX_BATCH_TUPLES + 1], None);
@@ -139,19 +139,19 @@ fn too_many_tuples_and_too_deep_values_are_refused() {
 }
 
 #[test]
-fn values_as_deep_as_json_allows_travel() {
+fn values_nested_as_deep_as_json_allows_are_decoded() {
     let json = format!("{}{}", "[".repeat(127), "]".repeat(127));
     let value: Value = serde_json::from_str(&json).expect("as deep as JSON allows");
     let tuple = Tuple::new(origin(1, "default"), vec![value]);
-    let (frames, _) = travel(vec![to(4, &tuple)], MAX_FRAME_BYTES);
+    let (frames, _) = round_trip(vec![to(4, &tuple)], MAX_FRAME_BYTES);
     assert_eq!(frames.concat(), [to(4, &tuple)]);
 }
 
 #[tokio::test]
-async fn frames_that_are_cut_or_too_long_are_told_apart() {
+async fn truncated_and_oversized_frames_are_different_errors() {
     let mut content = Vec::new();
-    let mut cut: &[u8] = &[0, 0, 0, 9, 1, 2];
-    let error = read_frame(&mut cut, 100, &mut content).await.expect_err("cut");
+    let mut truncated: &[u8] = &[0, 0, 0, 9, 1, 2];
+    let error = read_frame(&mut truncated, 100, &mut content).await.expect_err("truncated");
     assert!(matches!(error, ReadError::Io(_)), "{error}");
     let mut long: &[u8] = &[0xff; 64];
     let error = read_frame(&mut long, 100, &mut content).await.expect_err("long");
