@@ -15,7 +15,7 @@ use stormkeeper_model::{
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_stream::{Origin, Tuple, Value, grouping::Router};
 use stormkeeper_worker::{
-    flow::Measuring,
+    bench_support::Measuring,
     transport::{Counters, Identity, Inboxes, Listener, Peers},
 };
 use tokio::{

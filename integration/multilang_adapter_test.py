@@ -1,4 +1,4 @@
-"""Tests of src/worker/multilang/stormkeeper.py with a scripted parent.
+"""Tests of crates/worker/src/multilang/stormkeeper.py with a scripted parent.
 
 Each test starts a component as its own process, like a worker, and exchanges messages of the
 multilang protocol with it. Run: python3 integration/multilang_adapter_test.py
@@ -18,7 +18,7 @@ import textwrap
 import time
 import unittest
 
-ADAPTER = pathlib.Path(__file__).resolve().parent.parent / "src" / "worker" / "multilang"
+ADAPTER = pathlib.Path(__file__).resolve().parent.parent / "crates" / "worker" / "src" / "multilang"
 # Long enough that only a hang exceeds it.
 DEADLINE_SECONDS = 30
 CONTEXT = {

@@ -149,7 +149,7 @@ fn invalid_values_are_errors_with_key_and_line() {
     );
     check(
         "\nnimbus.metric.uploader.class: log,opentsbd",
-        "storm.yaml:2: `nimbus.metric.uploader.class` cannot work: `opentsbd` is no metric uploader; did you mean \
+        "storm.yaml:2: `nimbus.metric.uploader.class` cannot work: `opentsbd` is not a metric exporter; did you mean \
          `opentsdb`?",
     );
     check(

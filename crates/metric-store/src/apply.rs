@@ -1,5 +1,5 @@
-//! What an entry does: one batch for the disk, and the changes of what is kept in memory. The
-//! leader and its followers come here with the same entries, so they have the same archive.
+//! Application of an entry: one batch for the disk, and the changes in memory. Leader and followers
+//! apply the same entries, so they have the same data.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use super::{
     entry::{Entry, Packed},
     key::{self, Setting, Table},
     queue::{self, Limits, Queue},
-    record::{self, CutRecord, MetaRecord, Reserved},
+    record::{self, MetaRecord, ReportRecord, Reserved},
     store::{Batch, View},
     stored, told,
     upload::UploadKind,
@@ -21,27 +21,27 @@ use super::{
 use stormkeeper_metrics::{MetricId, Minute, Window, batch::SequenceRange, protocol::MetricMeta};
 use stormkeeper_model::TopologyId;
 
-/// A change of what is in memory, to be made when the batch is written.
+/// Change in memory, made once the batch is written.
 #[derive(Debug)]
 pub(super) enum Change {
-    Known(MetricMeta),
-    Unknown(MetricMeta),
-    Forgotten(TopologyId),
+    MetaAdded(MetricMeta),
+    MetaRemoved(MetricMeta),
+    TopologyRemoved(TopologyId),
     Last(TopologyId, Minute),
     Drops(TopologyId, Drops),
     NextMeta(u64),
     Queue(queue::Change),
 }
 
-/// What an entry did.
+/// Effects of an entry.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
     pub(super) changes: Vec<Change>,
-    /// Entries that the upload queue has more.
+    /// Number of entries added to the export queue.
     pub(super) n_readied: usize,
 }
 
-/// What applying reads, besides the entry.
+/// Inputs of the application, besides the entry.
 pub(super) struct Applier<'a> {
     pub(super) view: &'a View<'a>,
     pub(super) catalog: &'a RwLock<Catalog>,
@@ -59,8 +59,8 @@ impl Applier<'_> {
             }
             Entry::MetricBatch { topology, minute, reports, points, drops } => {
                 for SequenceRange { worker, last, .. } in reports {
-                    let record = CutRecord { last: *last, minute: *minute };
-                    batch.put(Table::State, &key::cut(topology, worker), &record::encode(&record));
+                    let record = ReportRecord { last: *last, minute: *minute };
+                    batch.put(Table::State, &key::report(topology, worker), &record::encode(&record));
                 }
                 self.points(*minute, points, batch, &mut applied);
                 self.drops(topology, drops, batch, &mut applied);
@@ -69,10 +69,10 @@ impl Applier<'_> {
                 let limits = Limits { per_topology_max: *per_topology_max, bytes_max: *bytes_max };
                 self.close(*through, limits, batch, &mut applied);
                 if let Some(before) = cuts_before {
-                    self.expire_cuts(*before, batch)?;
+                    self.expire_reports(*before, batch)?;
                 }
             }
-            Entry::Events(events) => told::tell(self.view, events, batch)?,
+            Entry::Events(events) => told::record_events(self.view, events, batch)?,
             Entry::Forget { topology, ids: Some(ids) } => {
                 for id in ids {
                     self.forget_meta(topology, *id, batch, &mut applied)?;
@@ -103,7 +103,7 @@ impl Applier<'_> {
         let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
         let mut next = self.next_meta;
         for meta in metas {
-            // An id that is taken keeps its name: the leader made sure that there are none.
+            // A taken id keeps its name: the leader made sure that new metas have free ids.
             if catalog.get(meta.id).is_some() {
                 continue;
             }
@@ -111,7 +111,7 @@ impl Applier<'_> {
             batch.put(Table::State, &key::registered(next), &key[1..]);
             let record = MetaRecord { n: next, name: meta.name.clone() };
             batch.put(Table::State, &key, &record::encode(&record));
-            applied.changes.push(Change::Known(meta.clone()));
+            applied.changes.push(Change::MetaAdded(meta.clone()));
             next += 1;
         }
         if next != self.next_meta {
@@ -122,7 +122,7 @@ impl Applier<'_> {
 
     fn points(&self, minute: Minute, points: &Packed, batch: &mut Batch<'_>, applied: &mut Applied) {
         let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
-        // Of each topology that has points: its metrics' share, and the keys' beginning.
+        // For each topology with points: the size of its part, and whether the minute is its newest.
         let mut topologies: BTreeMap<u32, (Reserved, bool)> = BTreeMap::new();
         let buckets = Window::ALL.map(|window| (window, window.bucket(minute)));
         for (id, point) in points.iter() {
@@ -131,8 +131,8 @@ impl Applier<'_> {
             let (reserved, is_newest) = topologies
                 .entry(known.topology)
                 .or_insert_with(|| (Reserved::default(), of.last.is_none_or(|last| minute > last)));
-            // No metric of the topology has anything as late, so there is nothing to merge with:
-            // what is of this minute alone stays one value, which is cheaper to keep.
+            // No metric of the topology has a point of this minute or later, so nothing needs to be
+            // merged: the point is put as one value, which is cheaper to keep.
             let is_alone = *is_newest;
             for (window, bucket) in buckets {
                 let key = key::point(id, window, bucket);
@@ -186,9 +186,9 @@ impl Applier<'_> {
         }
     }
 
-    fn expire_cuts(&self, before: Minute, batch: &mut Batch<'_>) -> Result<(), Error> {
-        self.view.scan(Table::State, &key::all_cuts(), |key, value| {
-            if record::decode::<CutRecord>("the last cut of a launch", value)?.minute < before {
+    fn expire_reports(&self, before: Minute, batch: &mut Batch<'_>) -> Result<(), Error> {
+        self.view.scan(Table::State, &key::all_reports(), |key, value| {
+            if record::decode::<ReportRecord>("the last report of a launch", value)?.minute < before {
                 batch.delete(Table::State, key);
             }
             Ok(ControlFlow::Continue(()))
@@ -208,7 +208,7 @@ impl Applier<'_> {
         batch.delete(Table::State, &key);
         batch.delete(Table::State, &key::registered(n));
         batch.delete(Table::Latest, &key::latest(topology, id));
-        applied.changes.push(Change::Unknown(MetricMeta { id, name }));
+        applied.changes.push(Change::MetaRemoved(MetricMeta { id, name }));
         Ok(())
     }
 
@@ -229,10 +229,10 @@ impl Applier<'_> {
         batch.delete_range(Table::Latest, &key::all_latest(topology));
         batch.delete(Table::State, &key::drops(topology));
         batch.delete(Table::State, &key::topology(topology));
-        told::forget(self.view, topology, batch)?;
+        told::remove_history(self.view, topology, batch)?;
         let changes = self.queue().forget(topology);
         queue_changes(changes, batch, applied);
-        applied.changes.push(Change::Forgotten(topology.clone()));
+        applied.changes.push(Change::TopologyRemoved(topology.clone()));
         Ok(())
     }
 }
@@ -260,25 +260,25 @@ fn queue_changes(changes: Vec<queue::Change>, batch: &mut Batch<'_>, applied: &m
     }
 }
 
-/// Makes the changes, now that they are written.
+/// Makes the changes in memory; the batch is written.
 pub(super) fn commit(changes: Vec<Change>, catalog: &RwLock<Catalog>, queue: &Mutex<Queue>) {
     let mut catalog = catalog.write().unwrap_or_else(PoisonError::into_inner);
     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
     for change in changes {
         match change {
-            Change::Known(meta) => catalog.insert(&meta),
-            Change::Unknown(meta) => catalog.remove(&meta),
-            Change::Forgotten(topology) => catalog.forget(&topology),
+            Change::MetaAdded(meta) => catalog.insert(&meta),
+            Change::MetaRemoved(meta) => catalog.remove(&meta),
+            Change::TopologyRemoved(topology) => catalog.forget(&topology),
             Change::Last(topology, minute) => catalog.set_last(&topology, minute),
             Change::Drops(topology, drops) => catalog.set_drops(&topology, drops),
             Change::Queue(change) => queue.commit(change),
-            // The writer keeps it.
+            // Kept by the writer.
             Change::NextMeta(_) => {}
         }
     }
 }
 
-/// All topologies of some metas.
+/// Returns the topologies of `metas`.
 pub(super) fn topologies(metas: &[MetricMeta]) -> BTreeSet<&TopologyId> {
     metas.iter().map(|meta| meta.name.topology()).collect()
 }

@@ -1,5 +1,5 @@
-//! What is known of all metrics, in memory: which topology an id belongs to, and a fingerprint
-//! of each topology. A few dozen bytes for each metric; names stay on disk.
+//! Catalog of all registered metrics, in memory: the topology of each id, and a fingerprint of each
+//! topology. It takes a few dozen bytes per metric; names stay on disk.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,13 +9,13 @@ use super::{DropCause, Drops, Fingerprint};
 use stormkeeper_metrics::{MetaType, MetricId, MetricType, Minute, protocol::MetricMeta};
 use stormkeeper_model::TopologyId;
 
-/// The most metrics of all topologies, dead ones too: about 200 MiB of memory.
+/// Maximum number of metrics of all topologies, killed ones included: about 200 MiB of memory.
 pub(super) const METAS_MAX: usize = 4_000_000;
 
 /// A metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Known {
-    /// Its topology's place in the catalog.
+pub(super) struct MetricEntry {
+    /// Index of its topology in the catalog.
     pub(super) topology: u32,
     pub(super) meta: MetaType,
     pub(super) kind: MetricType,
@@ -23,19 +23,19 @@ pub(super) struct Known {
 
 /// A topology.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct OfTopology {
+pub(super) struct TopologyEntry {
     pub(super) id: TopologyId,
     pub(super) fingerprint: Fingerprint,
-    /// The last minute that any of its metrics has a point of.
+    /// Last minute in which any of its metrics has a point.
     pub(super) last: Option<Minute>,
     pub(super) drops: Drops,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
-    known: HashMap<MetricId, Known>,
-    // Places are never given to another topology; one that is forgotten leaves its empty.
-    topologies: Vec<OfTopology>,
+    known: HashMap<MetricId, MetricEntry>,
+    // An index is never used for a second topology; a removed topology leaves its index empty.
+    topologies: Vec<TopologyEntry>,
     places: BTreeMap<TopologyId, u32>,
 }
 
@@ -44,21 +44,21 @@ impl Catalog {
         self.known.len()
     }
 
-    pub(super) fn get(&self, id: MetricId) -> Option<Known> {
+    pub(super) fn get(&self, id: MetricId) -> Option<MetricEntry> {
         self.known.get(&id).copied()
     }
 
-    /// The topology at a place that [`Known`] names.
-    pub(super) fn at(&self, place: u32) -> &OfTopology {
+    /// Returns the topology at an index that a [`MetricEntry`] holds.
+    pub(super) fn at(&self, place: u32) -> &TopologyEntry {
         &self.topologies[place as usize]
     }
 
-    pub(super) fn topology(&self, id: &TopologyId) -> Option<&OfTopology> {
+    pub(super) fn topology(&self, id: &TopologyId) -> Option<&TopologyEntry> {
         self.places.get(id).map(|place| self.at(*place))
     }
 
-    /// Every topology that something is known of, by id.
-    pub(super) fn topologies(&self) -> impl Iterator<Item = &OfTopology> {
+    /// All topologies in the catalog, by id.
+    pub(super) fn topologies(&self) -> impl Iterator<Item = &TopologyEntry> {
         self.places.values().map(|place| self.at(*place))
     }
 
@@ -66,12 +66,12 @@ impl Catalog {
         self.topology(topology).map(|of| of.fingerprint).unwrap_or_default()
     }
 
-    fn entry(&mut self, id: &TopologyId) -> (u32, &mut OfTopology) {
+    fn entry(&mut self, id: &TopologyId) -> (u32, &mut TopologyEntry) {
         let next = u32::try_from(self.topologies.len()).unwrap_or(u32::MAX);
         let place = *self.places.entry(id.clone()).or_insert(next);
         if place == next {
             let (fingerprint, last, drops) = (Fingerprint::default(), None, Drops::default());
-            self.topologies.push(OfTopology { id: id.clone(), fingerprint, last, drops });
+            self.topologies.push(TopologyEntry { id: id.clone(), fingerprint, last, drops });
         }
         (place, &mut self.topologies[place as usize])
     }
@@ -80,7 +80,8 @@ impl Catalog {
         let (place, of) = self.entry(meta.name.topology());
         of.fingerprint.count += 1;
         of.fingerprint.digest = of.fingerprint.digest.wrapping_add(digest(meta));
-        self.known.insert(meta.id, Known { topology: place, meta: meta.name.meta(), kind: meta.name.kind() });
+        self.known
+            .insert(meta.id, MetricEntry { topology: place, meta: meta.name.meta(), kind: meta.name.kind() });
     }
 
     pub(super) fn remove(&mut self, meta: &MetricMeta) {
@@ -91,7 +92,7 @@ impl Catalog {
         }
     }
 
-    /// Everything of a topology.
+    /// Removes a topology with all its metrics.
     pub(super) fn forget(&mut self, topology: &TopologyId) {
         if let Some(place) = self.places.remove(topology) {
             self.known.retain(|_, known| known.topology != place);
@@ -108,7 +109,7 @@ impl Catalog {
         self.entry(topology).1.drops = drops;
     }
 
-    /// What was dropped of a topology, with `more`.
+    /// Returns the topology's drop counts plus `more`.
     pub(super) fn drops_with(&self, topology: &TopologyId, more: &Drops) -> Drops {
         let mut drops = self.topology(topology).map(|of| of.drops.clone()).unwrap_or_default();
         add(&mut drops, more);
@@ -123,7 +124,7 @@ pub(super) fn add(drops: &mut Drops, more: &Drops) {
     }
 }
 
-/// Counts `n` more of `cause`.
+/// Adds `n` to the count of `cause`.
 pub(super) fn count(drops: &mut Drops, cause: DropCause, n: u64) {
     if n > 0 {
         let mine = drops.entry(cause).or_default();
@@ -131,8 +132,8 @@ pub(super) fn count(drops: &mut Drops, cause: DropCause, n: u64) {
     }
 }
 
-/// The fingerprint's digest is the sum of these, so the order does not matter, and one can be
-/// taken out again.
+/// Digest of one meta. The digest of a fingerprint is the sum of these, so that order does not
+/// matter and a meta can be subtracted again.
 fn digest(meta: &MetricMeta) -> u64 {
     let hash = Sha256::new().chain_update(meta.id.0.to_be_bytes()).chain_update(meta.name.to_string());
     let digest: [u8; 32] = hash.finalize().into();
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_is_of_what_is_known_and_not_of_how_it_came() {
+    fn fingerprint_depends_on_the_metas_and_not_on_their_order() {
         let (a, b, c) = (meta("a", 1), meta("b", 2), meta("c", 3));
         let topology = a.name.topology().clone();
         let (mut one, mut other) = (Catalog::default(), Catalog::default());

@@ -1,5 +1,5 @@
-//! The log's entries: all that ever changes what is stored. An entry holds what was decided,
-//! so that applying it needs no clock, no settings and no chance.
+//! Entries of the metric log: every change of stored data. An entry holds decisions, so that
+//! applying it needs no clock, no settings and no randomness.
 
 use std::fmt;
 
@@ -9,17 +9,17 @@ use super::{Drops, Error, Event, record, stored};
 use stormkeeper_metrics::{MetricId, Minute, Point, batch::SequenceRange, protocol::MetricMeta};
 use stormkeeper_model::{LogPosition, TopologyId};
 
-/// One change.
+/// One change of the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Entry {
-    /// Names that are known from now on.
+    /// New metric names.
     Metas {
-        /// Who registered them.
+        /// Topology that registered them.
         topology: TopologyId,
         metas: Vec<MetricMeta>,
         drops: Drops,
     },
-    /// Points, and the reports that they were in.
+    /// Points of a metric batch, and the reports that contained them.
     MetricBatch {
         topology: TopologyId,
         minute: Minute,
@@ -27,25 +27,25 @@ pub(super) enum Entry {
         points: Packed,
         drops: Drops,
     },
-    /// Minutes that are over.
+    /// Closes minutes: their points become ready for export.
     Close {
         through: Minute,
-        /// The most entries of one topology in the queue.
+        /// Maximum number of queued entries per topology.
         per_topology_max: u64,
-        /// The most bytes of the queue.
+        /// Maximum number of queued bytes.
         bytes_max: u64,
-        /// Launches whose last cut is of before this minute are forgotten.
+        /// Launches whose last report is of a minute before this one are removed.
         cuts_before: Option<Minute>,
     },
-    /// Something happened.
+    /// Events to record.
     Events(Vec<Event>),
-    /// Metas that are not known any more; all that there is of the topology when absent.
+    /// Removes metas; without ids, all data of the topology.
     Forget { topology: TopologyId, ids: Option<Vec<MetricId>> },
-    /// An uploader has an entry of the queue behind it.
+    /// An exporter acknowledged an entry of the queue.
     Ack { uploader: String, index: u64 },
-    /// An uploader knows the metas up to this one.
+    /// An exporter acknowledged the metas up to this one.
     AckMetas { uploader: String, through: u64 },
-    /// These upload from now on, and no others.
+    /// Complete list of exporters from now on.
     Uploaders(Vec<String>),
 }
 
@@ -59,8 +59,8 @@ impl Entry {
     }
 }
 
-/// Points as they are stored, one after the other: they are made into bytes once, for the log
-/// and for all windows.
+/// Points in their stored form, one after the other: they are encoded once, for the log and for all
+/// windows.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Packed(Vec<u8>);
 
@@ -74,7 +74,7 @@ impl Packed {
         self.0[at..at + 4].copy_from_slice(&n_bytes.to_be_bytes());
     }
 
-    /// The points; ends early where the bytes are no such points.
+    /// Iterates over the points; ends early at bytes that are not a point.
     pub(super) fn iter(&self) -> impl Iterator<Item = (MetricId, &[u8])> {
         let mut rest = &self.0[..];
         std::iter::from_fn(move || {
@@ -128,7 +128,7 @@ mod tests {
     use stormkeeper_metrics::point::Counter;
 
     #[test]
-    fn entries_read_as_they_were_written() {
+    fn decoded_entry_equals_the_written_one() {
         let mut points = Packed::default();
         points.push(MetricId(7), &Point::Counter(Counter { count: 300 }));
         points.push(MetricId(9), &Point::Counter(Counter { count: 1 }));

@@ -1,120 +1,120 @@
-//! What can go wrong with the archive, and what to do about it.
+//! Errors of the metric store, with texts that say what to do.
 
 use std::path::PathBuf;
 
 use stormkeeper_model::{LogPosition, Term};
 
-/// Why the archive did not do what it was asked for.
+/// Error of the metric store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process has it open.
+    /// Another process has the database open.
     #[error(
-        "the metrics archive {} is open in another process: stop the other nimbus that uses this storm.local.dir, \
+        "the metric store {} is open in another process: stop the other nimbus that uses this storm.local.dir, \
          then restart this one",
         path.display()
     )]
     Locked {
-        /// Where it is.
+        /// Directory of the store.
         path: PathBuf,
     },
-    /// It is damaged.
+    /// The database is damaged.
     #[error(
-        "the metrics archive {} is damaged ({detail}): move the directory away and restart nimbus; a following \
-         nimbus then fetches the leader's copy, and where there is no other nimbus a new archive begins",
+        "the metric store {} is damaged ({detail}): move the directory away and restart nimbus; a follower \
+         then fetches the leader's copy, and without another nimbus the store begins empty",
         path.display()
     )]
     Corrupt {
-        /// Where it is.
+        /// Directory of the store.
         path: PathBuf,
-        /// What RocksDB found.
+        /// RocksDB's description of the damage.
         detail: String,
     },
-    /// A newer version wrote it.
+    /// A newer version wrote the database.
     #[error(
-        "the metrics archive {} has format {found}, and this version reads up to {known}: run the version that \
+        "the metric store {} has format {found}, and this version reads up to {known}: run the version that \
          wrote it, or move the directory away and restart nimbus",
         path.display()
     )]
     Version {
-        /// Where it is.
+        /// Directory of the store.
         path: PathBuf,
-        /// The format that it has.
+        /// Format of the database.
         found: u32,
-        /// The newest format that this version knows.
+        /// Latest format that this version reads.
         known: u32,
     },
-    /// It cannot be opened for another reason.
-    #[error("cannot open the metrics archive {}: {detail}", path.display())]
+    /// The database cannot be opened for another reason.
+    #[error("cannot open the metric store {}: {detail}", path.display())]
     Open {
-        /// Where it is.
+        /// Directory of the store.
         path: PathBuf,
-        /// Why.
+        /// Reason in RocksDB's or the system's words.
         detail: String,
     },
-    /// A write failed, for example because the disk is full. Nothing of it counts as stored;
-    /// a later one tries to open the archive anew.
-    #[error("cannot write to the metrics archive {}: {detail}", path.display())]
+    /// A write failed, for example because the disk is full. Nothing of it counts as stored; a later
+    /// write first tries to reopen the database.
+    #[error("cannot write to the metric store {}: {detail}", path.display())]
     Write {
-        /// Where it is.
+        /// Directory of the store, or of the checkpoint.
         path: PathBuf,
-        /// Why.
+        /// Reason in RocksDB's or the system's words.
         detail: String,
     },
     /// A read failed.
-    #[error("cannot read the metrics archive {}: {detail}", path.display())]
+    #[error("cannot read the metric store {}: {detail}", path.display())]
     Read {
-        /// Where it is.
+        /// Directory of the store.
         path: PathBuf,
-        /// Why.
+        /// Reason in RocksDB's words.
         detail: String,
     },
-    /// More is waiting to be written than the bound; nothing was taken.
-    #[error("the metrics archive has more to write than it may hold: try again in a moment")]
+    /// Too many writes are waiting; the request was rejected as a whole.
+    #[error("the metric store is overloaded: too many writes are waiting; try again in a moment")]
     Busy,
-    /// The archive is closed, as this process is about to end.
-    #[error("the metrics archive is closed")]
+    /// The store is closed, because the process is about to end.
+    #[error("the metric store is closed")]
     Stopped,
-    /// The log has entries of a later term: whoever asks does not lead any more.
-    #[error("term {term} is over: the metrics archive has entries of term {last}")]
+    /// The log has entries of a later term: the caller does not lead any more.
+    #[error("term {term} is over: the metric store has entries of term {last}")]
     StaleTerm {
-        /// The term of the one who asked.
+        /// Term of the caller.
         term: Term,
-        /// The term of the last entry.
+        /// Term of the last log entry.
         last: Term,
     },
-    /// Entries that do not go on where the log ends.
+    /// Entry whose position does not follow the end of the log.
     #[error("entry {}:{} does not follow {}:{}, the end of the log", found.term, found.index, last.term, last.index)]
     NotNext {
-        /// The entry that was given.
+        /// Position of the entry.
         found: LogPosition,
-        /// The end of the log.
+        /// End of the log.
         last: LogPosition,
     },
-    /// The archive should make room for another one, and has what that one lacks.
+    /// The database must be quarantined before its replacement, and the quarantine is full.
     #[error(
-        "this archive has metrics that the other one lacks, and no more can be put aside: {} are there already; \
-         bring one back or move them away, as \"Metrics that were put aside\" in docs/operations.md says",
-        list(aside)
+        "the metric store may hold committed metrics that its replacement is missing, and the quarantine is full: \
+         {} exist already; restore one or move them away, see \"Metrics that were put aside\" in docs/operations.md",
+        list(quarantined)
     )]
-    NoRoomAside {
-        /// What was put aside before.
-        aside: Vec<PathBuf>,
+    QuarantineFull {
+        /// Quarantined databases.
+        quarantined: Vec<PathBuf>,
     },
-    /// An entry or a record that this version cannot read.
-    #[error("cannot read {what} of the metrics archive: {detail}")]
+    /// Entry or record that this version cannot read.
+    #[error("cannot read {what} of the metric store: {detail}")]
     Unreadable {
-        /// Which.
+        /// Kind of entry or record.
         what: String,
-        /// Why.
+        /// Decoder's reason.
         detail: String,
     },
-    /// A request without sense: it will never be taken.
+    /// Malformed request, which will never be accepted.
     #[error("{0}")]
     Invalid(String),
 }
 
 impl Error {
-    /// Whether the same request may succeed in a moment.
+    /// Returns whether the same request may succeed in a moment.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Busy | Self::Write { .. } | Self::Read { .. } => true,
@@ -125,7 +125,7 @@ impl Error {
             | Self::Stopped
             | Self::StaleTerm { .. }
             | Self::NotNext { .. }
-            | Self::NoRoomAside { .. }
+            | Self::QuarantineFull { .. }
             | Self::Unreadable { .. }
             | Self::Invalid(_) => false,
         }

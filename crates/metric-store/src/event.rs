@@ -1,79 +1,79 @@
-//! What happened to topologies and tasks, kept for as long as their metrics are.
+//! Events of topologies and tasks, kept as long as their metrics.
 
 use serde::{Deserialize, Serialize};
 
 use stormkeeper_model::{ComponentId, HostName, Port, TaskId, Timestamp, TopologyId, TopologyName};
 
-/// Something to keep, and to send to external stores. Telling one again changes nothing.
+/// Event that is recorded and sent to external stores. Recording an event again has no effect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// A topology was submitted.
     TopologyStarted {
-        /// Which.
+        /// Id of the topology.
         topology: TopologyId,
-        /// Its name.
+        /// Name of the topology.
         name: TopologyName,
-        /// When.
+        /// Time of the submission.
         at: Timestamp,
-        /// By whom, if it is known.
+        /// User who submitted it, if known.
         by: Option<String>,
-        /// How many of the values of a histogram are sampled, 0 to 1.
+        /// Share of the values that a histogram samples, 0 to 1.
         sample_rate: f64,
     },
-    /// A topology's sample rate is another one.
+    /// The sample rate of a topology changed.
     SampleRateChanged {
-        /// Which.
+        /// Id of the topology.
         topology: TopologyId,
-        /// The rate from now on.
+        /// New rate, 0 to 1.
         sample_rate: f64,
-        /// When.
+        /// Time of the change.
         at: Timestamp,
-        /// By whom, if it is known.
+        /// User who changed it, if known.
         by: Option<String>,
     },
     /// A topology was killed.
     TopologyKilled {
-        /// Which.
+        /// Id of the topology.
         topology: TopologyId,
-        /// When.
+        /// Time of the kill.
         at: Timestamp,
-        /// By whom, if it is known.
+        /// User who killed it, if known.
         by: Option<String>,
-        /// Why.
+        /// Reason as the user sees it.
         reason: String,
     },
-    /// A task has a place, and none before or another one.
+    /// A task was placed for the first time, or moved.
     TaskPlaced {
-        /// Its topology.
+        /// Id of the topology.
         topology: TopologyId,
-        /// Which.
+        /// Id of the task.
         task: TaskId,
-        /// Its component.
+        /// Component of the task.
         component: ComponentId,
-        /// The host it runs on.
+        /// Host of the worker.
         host: HostName,
-        /// The port of its worker.
+        /// Port of the worker.
         port: Port,
-        /// Since when.
+        /// Time of the placement.
         at: Timestamp,
-        /// Why.
+        /// Reason of the placement.
         reason: String,
     },
-    /// A task has no place any more.
+    /// A task has no placement any more.
     TaskGone {
-        /// Its topology.
+        /// Id of the topology.
         topology: TopologyId,
-        /// Which.
+        /// Id of the task.
         task: TaskId,
-        /// Since when.
+        /// Time of the removal.
         at: Timestamp,
-        /// Why.
+        /// Reason of the removal.
         reason: String,
     },
 }
 
 impl Event {
-    /// The topology that it happened to.
+    /// Returns the topology of the event.
     pub fn topology(&self) -> &TopologyId {
         match self {
             Self::TopologyStarted { topology, .. }
@@ -84,7 +84,7 @@ impl Event {
         }
     }
 
-    /// When it happened.
+    /// Returns the time of the event.
     pub fn at(&self) -> Timestamp {
         match self {
             Self::TopologyStarted { at, .. }
@@ -96,44 +96,44 @@ impl Event {
     }
 }
 
-/// Where one task ran, and for how long.
+/// Placement of one task, and its duration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackEntry {
-    /// The task.
+    /// Id of the task.
     pub task: TaskId,
-    /// Its component.
+    /// Component of the task.
     pub component: ComponentId,
-    /// The host it ran on.
+    /// Host of the worker.
     pub host: HostName,
-    /// The port of its worker.
+    /// Port of the worker.
     pub port: Port,
-    /// Since when.
+    /// Begin of the placement.
     pub from: Timestamp,
-    /// Until when; absent while it is there.
+    /// End of the placement; absent while the task is there.
     pub to: Option<Timestamp>,
-    /// Why it came there.
+    /// Reason of the placement.
     pub reason: String,
-    /// Why it went; empty while it is there.
+    /// Reason of its end; empty while the task is there.
     pub ended: String,
 }
 
-/// One topology, from its submission on.
+/// History of one topology, from its submission on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HistoryEntry {
-    /// Its id.
+    /// Id of the topology.
     pub topology: TopologyId,
-    /// Its name.
+    /// Name of the topology.
     pub name: TopologyName,
-    /// When it was submitted.
+    /// Time of the submission.
     pub started: Timestamp,
-    /// By whom, if it is known.
+    /// User who submitted it, if known.
     pub started_by: Option<String>,
-    /// When it was killed; absent while it was not.
+    /// Time of the kill; absent unless it was killed.
     pub killed: Option<Timestamp>,
-    /// By whom, if it is known.
+    /// User who killed it, if known.
     pub killed_by: Option<String>,
-    /// Why; empty while it was not.
+    /// Reason of the kill; empty unless it was killed.
     pub reason: String,
-    /// How many of the values of a histogram are sampled, 0 to 1.
+    /// Share of the values that a histogram samples, 0 to 1.
     pub sample_rate: f64,
 }

@@ -1,42 +1,43 @@
-//! Up to when what is kept is over. A machine's clock can jump years ahead, and what expires on
-//! its word is gone when the clock is right again: so expiry follows the clock slowly.
+//! Retention clock: points older than its retention have expired. A machine's clock can jump years
+//! ahead, and points that expire during the jump are lost when the clock is right again, so the
+//! retention clock follows the wall clock slowly.
 
 use std::time::Duration;
 
 use stormkeeper_metrics::Minute;
 use stormkeeper_model::clock::Monotonic;
 
-/// Expiry goes on by at most so many minutes in each minute that really passes: it catches up on
-/// a month in which nimbus was off in another month, and of a year that the clock was ahead for
-/// a day it takes two days.
-const PACE: u32 = 2;
+/// Maximum advance of the retention clock, in minutes per minute of real time. After nimbus was off
+/// for a month, the clock catches up within a month; after the wall clock was a year ahead for a
+/// day, the retention clock has advanced by two days.
+const RATE_MAX: u32 = 2;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What the time is as far as expiry is concerned: never later than the clock says.
+/// Retention clock; never later than the wall clock.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Expiry {
+pub(super) struct RetentionClock {
     at: Minute,
-    /// Up to when passed minutes were counted.
+    /// Time up to which passed minutes are counted.
     since: Monotonic,
 }
 
-impl Expiry {
-    /// Goes on from where it was `before`, if that is known.
+impl RetentionClock {
+    /// Continues from the value `before`, if it is known.
     pub(super) fn new(before: Option<Minute>, clock: Minute, now: Monotonic) -> Self {
         Self { at: before.map_or(clock, |before| before.min(clock)), since: now }
     }
 
-    /// What it is now.
+    /// Returns the current value.
     pub(super) fn at(&self) -> Minute {
         self.at
     }
 
-    /// Follows the clock.
-    pub(super) fn follow(&mut self, clock: Minute, now: Monotonic) {
+    /// Advances toward the wall clock.
+    pub(super) fn advance(&mut self, clock: Minute, now: Monotonic) {
         let n_passed = u32::try_from(now.since(self.since).as_secs() / MINUTE.as_secs()).unwrap_or(u32::MAX);
         self.since = self.since.plus(MINUTE * n_passed);
-        self.at = clock.min(self.at.plus(n_passed.saturating_mul(PACE)));
+        self.at = clock.min(self.at.plus(n_passed.saturating_mul(RATE_MAX)));
     }
 }
 
@@ -45,18 +46,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_follows_the_clock_and_no_jump_of_it() {
+    fn advances_with_the_wall_clock_but_does_not_follow_its_jumps() {
         let now = |minutes: u32| Monotonic::START.plus(MINUTE * minutes);
-        let mut expiry = Expiry::new(None, Minute(1000), now(0));
+        let mut retention_clock = RetentionClock::new(None, Minute(1000), now(0));
         let mut check = |clock, minutes, expected| {
-            expiry.follow(Minute(clock), now(minutes));
-            assert_eq!(expiry.at(), Minute(expected));
+            retention_clock.advance(Minute(clock), now(minutes));
+            assert_eq!(retention_clock.at(), Minute(expected));
         };
         check(1000, 0, 1000);
         check(1010, 10, 1010);
         check(900_000, 10, 1010);
         check(900_005, 15, 1020);
-        // Right again, and then too early.
+        // The clock is right again, and then slow.
         check(1016, 16, 1016);
         check(500, 17, 500);
         check(1018, 18, 502);
@@ -66,8 +67,8 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_on_where_it_was() {
-        let of = |before| Expiry::new(before, Minute(1000), Monotonic::START).at();
+    fn continues_from_the_previous_value_but_never_after_the_wall_clock() {
+        let of = |before| RetentionClock::new(before, Minute(1000), Monotonic::START).at();
         assert_eq!(of(None), Minute(1000));
         assert_eq!(of(Some(Minute(900))), Minute(900));
         assert_eq!(of(Some(Minute(2000))), Minute(1000));

@@ -1,4 +1,4 @@
-//! Reading what is stored. Every answer is bounded; who wants more asks again.
+//! Reads of stored data. Every answer is bounded; a caller that wants more requests the next page.
 
 use std::ops::ControlFlow;
 
@@ -15,14 +15,14 @@ use stormkeeper_metrics::{
 };
 use stormkeeper_model::{TaskId, Timestamp, TopologyId, TopologyName};
 
-/// The most metrics, points or entries of one answer.
+/// Maximum number of metrics, points or entries of one answer.
 pub(super) const PAGE_MAX: usize = 20_000;
 
-/// The most metrics that are looked at for one page: a filter that few pass still answers soon.
-const LOOKED_AT_MAX: usize = 100_000;
+/// Maximum number of metrics examined for one page: a filter that few pass still answers soon.
+const EXAMINED_MAX: usize = 100_000;
 
-/// Stretches of neighbouring buckets that together are exactly the minutes `from..=end`, with
-/// the widest buckets that fit.
+/// Runs of adjacent buckets that together are exactly the minutes `from..=end`, with the widest
+/// buckets that fit.
 fn tiles(from: Minute, end: Minute) -> Vec<(Window, Minute, Minute)> {
     let (mut runs, mut at): (Vec<(Window, Minute, Minute)>, u32) = (Vec::new(), from.0);
     while at <= end.0 {
@@ -39,7 +39,7 @@ fn tiles(from: Minute, end: Minute) -> Vec<(Window, Minute, Minute)> {
     runs
 }
 
-/// The point of the `window` that ends with `end`.
+/// Returns the point of the `window` that ends with `end`.
 pub(super) fn window(
     cursor: &mut Cursor<'_>,
     id: MetricId,
@@ -64,7 +64,7 @@ pub(super) fn window(
     Ok(merged)
 }
 
-/// The buckets that begin in `from..=to`, the first `limit`.
+/// Returns the buckets that begin in `from..=to`, at most the first `limit`.
 pub(super) fn points(
     view: &View<'_>,
     id: MetricId,
@@ -95,12 +95,12 @@ fn meta(key: &[u8], value: &[u8]) -> Result<MetricMeta, Error> {
     Ok(MetricMeta { id, name })
 }
 
-/// The metas of a topology after an id.
+/// Range of the metas of a topology after an id.
 fn metas_after(topology: &TopologyId, after: Option<MetricId>) -> key::Range {
     let (from, to) = key::metas(topology);
     match after {
         None => (from, to),
-        // Behind the last id there is nothing.
+        // No id comes after the last one.
         Some(MetricId(u64::MAX)) => (to.clone(), to),
         Some(MetricId(id)) => (key::meta(topology, MetricId(id + 1)), to),
     }
@@ -108,14 +108,14 @@ fn metas_after(topology: &TopologyId, after: Option<MetricId>) -> key::Range {
 
 pub(super) fn metas(view: &View<'_>, query: &MetaQuery) -> Result<MetaPage, Error> {
     let mut page = MetaPage { metas: Vec::new(), next: None };
-    let (mut n_looked_at, limit) = (0, query.limit.clamp(1, PAGE_MAX));
+    let (mut n_examined, limit) = (0, query.limit.clamp(1, PAGE_MAX));
     let mut last = None;
     view.scan(Table::State, &metas_after(&query.topology, query.after), |key, value| {
-        if page.metas.len() >= limit || n_looked_at >= LOOKED_AT_MAX {
+        if page.metas.len() >= limit || n_examined >= EXAMINED_MAX {
             page.next = last;
             return Ok(ControlFlow::Break(()));
         }
-        n_looked_at += 1;
+        n_examined += 1;
         let meta = meta(key, value)?;
         last = Some(meta.id);
         if query.meta.is_none_or(|wanted| meta.name.meta() == wanted) {
@@ -126,20 +126,20 @@ pub(super) fn metas(view: &View<'_>, query: &MetaQuery) -> Result<MetaPage, Erro
     Ok(page)
 }
 
-/// Looks at the metrics of a topology that have a last minute; both tables are in the order of
-/// ids, so they are read side by side.
+/// Returns the metrics of a topology that have a last minute. Both tables are sorted by id, so they
+/// are read side by side.
 pub(super) fn latest(view: &View<'_>, query: &LatestQuery) -> Result<LatestPage, Error> {
     let mut found: Vec<(MetricMeta, Minute, Vec<u8>)> = Vec::new();
-    let (mut n_looked_at, limit) = (0, query.limit.clamp(1, PAGE_MAX));
+    let (mut n_examined, limit) = (0, query.limit.clamp(1, PAGE_MAX));
     let (mut next, mut last) = (None, None);
     let mut latest = view.cursor(Table::Latest);
     let topology = &query.topology;
     view.scan(Table::State, &metas_after(topology, query.after), |key, value| {
-        if found.len() >= limit || n_looked_at >= LOOKED_AT_MAX {
+        if found.len() >= limit || n_examined >= EXAMINED_MAX {
             next = last;
             return Ok(ControlFlow::Break(()));
         }
-        n_looked_at += 1;
+        n_examined += 1;
         let meta = meta(key, value)?;
         last = Some(meta.id);
         if !is_wanted(&meta.name, query) {
@@ -185,11 +185,11 @@ fn is_wanted(name: &MetricName, query: &LatestQuery) -> bool {
         && query.name.as_ref().is_none_or(|pattern| matches(pattern, name.name()))
 }
 
-/// Whether `text` is as `pattern` says, where `*` stands for any characters and `?` for one.
+/// Returns whether `text` matches `pattern`: `*` matches any characters, and `?` matches one.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
-    // Where the last star stands, and how much of the text it has taken.
+    // Position of the last star, and the end of the text that it matches.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         match pattern.get(p) {
@@ -210,7 +210,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '*')
 }
 
-/// Points of one upload: its topology's metrics of its levels, and of its share of all ids.
+/// Returns the points of one upload: the metrics of its topology, levels and share of all ids.
 pub(super) fn payload(
     view: &View<'_>,
     upload: &UploadKey,
@@ -222,17 +222,17 @@ pub(super) fn payload(
     let (mut from, to) = metas_after(&upload.topology, after);
     from = from.max(key::meta(&upload.topology, first));
     let (limit, mut metas, mut next, mut last) = (limit.clamp(1, PAGE_MAX), Vec::new(), None, None);
-    let mut n_looked_at = 0;
+    let mut n_examined = 0;
     view.scan(Table::State, &(from, to), |key, value| {
         let id = key::id_of(key).unwrap_or(MetricId(0));
         if end.is_some_and(|end| id >= end) {
             return Ok(ControlFlow::Break(()));
         }
-        if metas.len() >= limit || n_looked_at >= LOOKED_AT_MAX {
+        if metas.len() >= limit || n_examined >= EXAMINED_MAX {
             next = last;
             return Ok(ControlFlow::Break(()));
         }
-        n_looked_at += 1;
+        n_examined += 1;
         last = Some(id);
         let meta = meta(key, value)?;
         let level = meta.name.meta();
@@ -251,15 +251,15 @@ pub(super) fn payload(
     Ok(PayloadPage { points, next })
 }
 
-/// The ids of one of `parts` equal shares: the first, and the first that is not in it. Ids are
-/// hashes, so shares have about equally many.
+/// Ids of one of `parts` equal shares: the first id, and the first id after the share. Ids are
+/// hashes, so all shares have about the same size.
 fn share(part: u32, parts: u32) -> (MetricId, Option<MetricId>) {
     let begin = |part: u32| (u128::from(part) << 64) / u128::from(parts.max(1));
     let first = u64::try_from(begin(part)).unwrap_or(u64::MAX);
     (MetricId(first), u64::try_from(begin(part.saturating_add(1))).ok().map(MetricId))
 }
 
-/// The metas that were registered after the `n`th.
+/// Returns the metas that were registered after the `n`th.
 pub(super) fn registered_after(view: &View<'_>, n: u64, limit: usize) -> Result<Vec<MetricMeta>, Error> {
     let mut metas = Vec::new();
     view.scan(Table::State, &key::registered_after(n), |_, place| {
@@ -276,7 +276,7 @@ pub(super) fn registered_after(view: &View<'_>, n: u64, limit: usize) -> Result<
     Ok(metas)
 }
 
-/// How many metas were registered up to the last of `metas`; those that are gone do not count.
+/// Returns the registration number of the last of `metas`; removed metas do not count.
 pub(super) fn registered_through(view: &View<'_>, metas: &[MetricMeta]) -> Result<u64, Error> {
     let mut through = 0;
     for meta in metas {
@@ -287,7 +287,7 @@ pub(super) fn registered_through(view: &View<'_>, metas: &[MetricMeta]) -> Resul
     Ok(through)
 }
 
-/// Where tasks ran, of each task the first place first; of one task the last `limit`.
+/// Placements of tasks, by task, the earliest first; at most the last `limit`.
 pub(super) fn track(
     view: &View<'_>,
     topology: &TopologyId,
@@ -299,26 +299,26 @@ pub(super) fn track(
         if entries.len() >= limit.min(PAGE_MAX) {
             return Ok(ControlFlow::Break(()));
         }
-        entries.push(record::decode("where a task ran", value)?);
+        entries.push(record::decode("the placement of a task", value)?);
         Ok(ControlFlow::Continue(()))
     })?;
     entries.reverse();
     Ok(entries)
 }
 
-/// Topologies, the last one first.
+/// Topologies, the latest first.
 pub(super) fn history(
     view: &View<'_>,
     name: Option<&TopologyName>,
     limit: usize,
 ) -> Result<Vec<HistoryEntry>, Error> {
     let mut entries: Vec<HistoryEntry> = Vec::new();
-    let mut n_looked_at = 0;
+    let mut n_examined = 0;
     view.scan_back(Table::State, &key::all_history(), |_, value| {
-        if entries.len() >= limit.min(PAGE_MAX) || n_looked_at >= LOOKED_AT_MAX {
+        if entries.len() >= limit.min(PAGE_MAX) || n_examined >= EXAMINED_MAX {
             return Ok(ControlFlow::Break(()));
         }
-        n_looked_at += 1;
+        n_examined += 1;
         let entry: HistoryEntry = record::decode("the history of a topology", value)?;
         if name.is_none_or(|name| entry.name == *name) {
             entries.push(entry);
@@ -328,7 +328,7 @@ pub(super) fn history(
     Ok(entries)
 }
 
-/// Topologies that were killed before a minute, at most [`PAGE_MAX`] of them.
+/// Returns topologies that were killed before a minute, at most [`PAGE_MAX`].
 pub(super) fn killed_before(view: &View<'_>, before: Minute) -> Result<Vec<TopologyId>, Error> {
     let mut killed = Vec::new();
     view.scan(Table::State, &key::all_history(), |_, value| {
@@ -342,8 +342,8 @@ pub(super) fn killed_before(view: &View<'_>, before: Minute) -> Result<Vec<Topol
     Ok(killed)
 }
 
-/// What is left at `now` of a range that is kept for so many minutes: so that no answer depends
-/// on when the disk was tidied up.
+/// Limits a range to the retention (in minutes) as of `now`, so that answers do not depend on when
+/// RocksDB compacted.
 pub(super) fn kept(from: Minute, window: Window, now: Timestamp, retention: u32) -> Minute {
     let oldest = Minute::of(now).minus(retention).minus(window.minutes());
     from.max(window.bucket(oldest))
@@ -357,7 +357,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tiles_are_each_minute_once(end in 3000_u32..40_000_000, window in proptest::sample::select(Window::ALL.to_vec())) {
+        fn tiles_cover_each_minute_once(end in 3000_u32..40_000_000, window in proptest::sample::select(Window::ALL.to_vec())) {
             let from = end - (window.minutes() - 1);
             let mut at = from;
             let runs = tiles(Minute(from), Minute(end));
@@ -372,7 +372,7 @@ mod tests {
         }
 
         #[test]
-        fn shares_are_each_id_once(id: u64, parts in 1_u32..50) {
+        fn shares_cover_each_id_once(id: u64, parts in 1_u32..50) {
             let of = (0..parts).filter(|part| {
                 let (first, end) = share(*part, parts);
                 MetricId(id) >= first && end.is_none_or(|end| MetricId(id) < end)
@@ -382,12 +382,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_its_time_is_not_shown_whether_it_is_gone_or_not() {
+    fn expired_points_are_not_shown_even_before_compaction() {
         let now = Timestamp::from_millis(10_000 * 60_000);
         let kept = |from, window| kept(Minute(from), window, now, 1000).0;
         assert_eq!((kept(0, Window::M1), kept(8_998, Window::M1)), (8_999, 8_999));
         assert_eq!(kept(9_500, Window::M1), 9_500);
-        assert_eq!(kept(0, Window::M10), 8_990, "a bucket goes when its last minute does");
+        assert_eq!(kept(0, Window::M10), 8_990, "a bucket expires with its last minute");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Whether a batch is taken, and what of it. Pure but for the last reports, which are
-//! looked up.
+//! Admission of a metric batch: validates it and decides what is stored. Pure, except that the last
+//! reports of launches are looked up.
 
-use super::{DropCause, Drops, Error, catalog, catalog::Known, entry::Packed};
+use super::{DropCause, Drops, Error, catalog, catalog::MetricEntry, entry::Packed};
 use stormkeeper_metrics::{
     MetricBatch, MetricId, Minute, Point,
     batch::SequenceRange,
@@ -10,24 +10,24 @@ use stormkeeper_metrics::{
 };
 use stormkeeper_model::WorkerId;
 
-/// Clocks of machines differ; what is further ahead than this is not believed.
+/// Maximum accepted lead of a sender's clock, in minutes: clocks of machines differ.
 const AHEAD_MAX: u32 = 5;
 
-/// What becomes of a batch.
+/// Decision on a metric batch.
 #[derive(Debug, PartialEq)]
 pub(super) enum Decision {
-    Take {
+    Accept {
         minute: Minute,
         points: Packed,
         drops: Drops,
     },
-    /// All of its reports were taken before.
+    /// All of its reports were stored before.
     Duplicate,
     Overlaps(Vec<IngestedUpTo>),
     Unregistered(Vec<MetricId>),
 }
 
-/// Which minutes are taken as they are.
+/// Minutes that are accepted unchanged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     pub(super) oldest: Minute,
@@ -35,12 +35,12 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// Up to now, and back to what a retention of so many minutes keeps.
+    /// Span that ends now and covers the minutes of a `retention`, in minutes.
     pub(super) fn new(now: Minute, retention: u32) -> Self {
         Self { oldest: now.minus(retention.saturating_sub(1)), now }
     }
 
-    /// The minute that is counted for, and why it is another one.
+    /// Returns the minute that the points count for, and the cause if it is not `minute`.
     fn clamp(self, minute: Minute) -> (Minute, Option<DropCause>) {
         if minute > self.now.plus(AHEAD_MAX) {
             (self.now, Some(DropCause::FromFuture))
@@ -55,12 +55,12 @@ impl Span {
 pub(super) fn decide(
     mut batch: MetricBatch,
     span: Span,
-    known: impl Fn(MetricId) -> Option<Known>,
-    last_cut: impl FnMut(&WorkerId) -> Result<Option<u64>, Error>,
+    known: impl Fn(MetricId) -> Option<MetricEntry>,
+    last_report: impl FnMut(&WorkerId) -> Result<Option<u64>, Error>,
 ) -> Result<Decision, Error> {
     check(&batch)?;
     let mut drops = Drops::default();
-    if let Some(other) = earlier_cuts(&batch.reports, last_cut, &mut drops)? {
+    if let Some(other) = earlier_reports(&batch.reports, last_report, &mut drops)? {
         return Ok(other);
     }
     let unknown: Vec<MetricId> =
@@ -68,7 +68,7 @@ pub(super) fn decide(
     if !unknown.is_empty() {
         return Ok(Decision::Unregistered(unknown));
     }
-    // In the order of their keys; one that stands twice is added up.
+    // Sorted by key; points of the same metric are merged.
     batch.points.sort_by_key(|(id, _)| *id);
     batch.points.dedup_by(|(id, later), (before, point)| id == before && point.merge(later));
     let mut points = Packed::default();
@@ -87,40 +87,40 @@ pub(super) fn decide(
     if let Some(cause) = cause {
         catalog::count(&mut drops, cause, n_points);
     }
-    Ok(Decision::Take { minute, points, drops })
+    Ok(Decision::Accept { minute, points, drops })
 }
 
-/// Refuses what no one in his senses sends.
+/// Rejects a malformed metric batch.
 fn check(batch: &MetricBatch) -> Result<(), Error> {
     let fail = |reason: &str| {
         let MetricBatch { topology, minute, .. } = batch;
-        Err(Error::Invalid(format!("the batch of {topology} to {minute} {reason}")))
+        Err(Error::Invalid(format!("the metric batch of {topology} for {minute} {reason}")))
     };
     if batch.reports.is_empty() {
         return fail("has no reports");
     }
     if batch.reports.iter().any(|reports| reports.first == 0 || reports.first > reports.last) {
-        return fail("has reports that do not count from 1 up");
+        return fail("has report numbers that do not count up from 1");
     }
     let mut workers: Vec<&WorkerId> = batch.reports.iter().map(|reports| &reports.worker).collect();
     workers.sort();
     if workers.windows(2).any(|pair| pair[0] == pair[1]) {
-        return fail("has reports of one launch twice");
+        return fail("has two report ranges of one launch");
     }
     Ok(())
 }
 
-/// What the reports that were taken before make of these; `None` when all are new. Cuts that never
-/// came are counted.
-fn earlier_cuts(
+/// Compares the reports with those that were stored before; `None` if all are new. Counts reports
+/// that never arrived.
+fn earlier_reports(
     reports: &[SequenceRange],
-    mut last_cut: impl FnMut(&WorkerId) -> Result<Option<u64>, Error>,
+    mut last_report: impl FnMut(&WorkerId) -> Result<Option<u64>, Error>,
     drops: &mut Drops,
 ) -> Result<Option<Decision>, Error> {
     let mut stored = Vec::new();
     let (mut all_taken, mut none_taken, mut n_missing) = (true, true, 0_u64);
     for SequenceRange { worker, first, last } in reports {
-        let before = last_cut(worker)?;
+        let before = last_report(worker)?;
         if let Some(last) = before {
             stored.push(IngestedUpTo { worker: worker.clone(), last });
         }
@@ -181,7 +181,7 @@ mod tests {
         };
         let known = |id: MetricId| {
             let kind = if id.0 < 10 { MetricType::Counter } else { MetricType::Gauge };
-            (id.0 < 20).then_some(Known { topology: 0, meta: MetaType::Task, kind })
+            (id.0 < 20).then_some(MetricEntry { topology: 0, meta: MetaType::Task, kind })
         };
         decide(batch, Span::new(Minute(10_000), 1000), known, |_| Ok(last))
     }
@@ -191,12 +191,12 @@ mod tests {
     }
 
     fn drops(of: Decision) -> Vec<(DropCause, u64)> {
-        let Decision::Take { drops, .. } = of else { panic!("{of:?}") };
+        let Decision::Accept { drops, .. } = of else { panic!("{of:?}") };
         drops.into_iter().collect()
     }
 
     #[test]
-    fn each_number_of_a_point_is_finite() {
+    fn point_is_finite_only_if_all_its_numbers_are() {
         let meter = Meter { count: 1, from: Minute(1), at: Minute(1), m1: 1.0, m5: 1.0, m15: 1.0 };
         let histogram =
             Histogram { count: 1, sum: 1.0, min: 1.0, max: 1.0, zeros: 0, buckets: [(0, 1)].into() };
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn each_cut_is_taken_once() {
+    fn each_report_is_stored_once() {
         let with =
             |reports: &[(u64, u64)], last| take(10_000, reports, vec![(1, counter(1))], last).expect("sense");
         assert_eq!(drops(with(&[(1, 2)], None)), []);
@@ -240,9 +240,9 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_and_what_is_odd_is_counted() {
+    fn malformed_batches_are_rejected_and_odd_points_are_counted() {
         for reports in [&[][..], &[(0, 1)], &[(2, 1)]] {
-            take(10_000, reports, Vec::new(), None).expect_err("no sense");
+            take(10_000, reports, Vec::new(), None).expect_err("malformed");
         }
         let twice = SequenceRange { worker: "w".parse().expect("an id"), first: 1, last: 1 };
         let twice = MetricBatch {
@@ -254,7 +254,7 @@ mod tests {
         let decided = decide(twice, Span::new(Minute(10_000), 1000), |_| None, |_| Ok(None));
         assert!(decided.is_err(), "one launch twice: {decided:?}");
         let minute = |minute| match take(minute, &[(1, 1)], vec![(1, counter(1))], None).expect("sense") {
-            Decision::Take { minute, drops, .. } => (minute.0, drops.into_keys().next()),
+            Decision::Accept { minute, drops, .. } => (minute.0, drops.into_keys().next()),
             other => panic!("{other:?}"),
         };
         assert_eq!(minute(10_005), (10_005, None));
@@ -265,7 +265,7 @@ mod tests {
         let odd =
             vec![(12, gauge(f64::NAN)), (11, gauge(1.0)), (1, counter(1)), (2, gauge(1.0)), (1, counter(2))];
         let taken = take(10_000, &[(1, 1)], odd, None).expect("sense");
-        let Decision::Take { points, .. } = &taken else { panic!("{taken:?}") };
+        let Decision::Accept { points, .. } = &taken else { panic!("{taken:?}") };
         let mut expected = Packed::default();
         expected.push(MetricId(1), &counter(3));
         expected.push(MetricId(11), &gauge(1.0));

@@ -1,19 +1,19 @@
-//! Keys as bytes. Numbers are big-endian and names end with a zero byte, which stands in none
-//! of them: so keys sort as what they mean, and everything of one topology is one range.
+//! Keys as bytes. Numbers are big-endian, and names end with a zero byte, which no name contains:
+//! keys sort like the values they encode, and all keys of one topology are one range.
 
 use stormkeeper_metrics::{MetricId, Minute, Window};
 use stormkeeper_model::{TaskId, Timestamp, TopologyId, WorkerId};
 
-/// What RocksDB calls a column family.
+/// Table; a column family of RocksDB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
-    /// Everything that is small: see [`Kind`].
+    /// All small records: see [`Kind`].
     State,
-    /// Points: metric, window, bucket.
+    /// Points, by metric, window and bucket.
     Points,
-    /// The last minute of each metric.
+    /// Last minute of each metric.
     Latest,
-    /// The log: number.
+    /// Metric log, by index.
     Log,
 }
 
@@ -22,7 +22,7 @@ impl Table {
 
     pub(super) const fn name(self) -> &'static str {
         match self {
-            // The one that RocksDB itself makes.
+            // RocksDB creates this family itself.
             Self::State => "default",
             Self::Points => "points",
             Self::Latest => "latest",
@@ -31,14 +31,14 @@ impl Table {
     }
 }
 
-/// The first byte of a key of [`Table::State`]. Numbers of kinds that are no more stay unused.
+/// First byte of a key of [`Table::State`]. Numbers of removed kinds are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
     Setting = 1,
     MetricMeta = 2,
     Registered = 3,
-    Cut = 4,
+    Report = 4,
     Reserved = 5,
     Queue = 6,
     Progress = 7,
@@ -49,25 +49,25 @@ enum Kind {
     Topology = 12,
 }
 
-/// What there is one of.
+/// Record that exists once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Setting {
-    /// The version of what is stored.
+    /// Version of the stored format.
     Format = 1,
-    /// The last entry of the log.
+    /// Last entry of the log.
     Last = 2,
-    /// Where the log begins, and how long its parts are.
+    /// Begin of the log, and its segments.
     Segments = 3,
-    /// The number of the next entry of the upload queue.
+    /// Number of the next entry of the export queue.
     NextUpload = 4,
-    /// The number of the next meta.
+    /// Number of the next meta.
     NextMeta = 5,
-    /// Up to when what is kept is over, as it was last.
-    Expiry = 6,
+    /// Last value of the retention clock.
+    RetentionClock = 6,
 }
 
-/// Keys from the first up to the second, which is not one of them.
+/// Range of keys: the first is included, the second is not.
 pub(super) type Range = (Vec<u8>, Vec<u8>);
 
 fn key(kind: Kind) -> Vec<u8> {
@@ -85,7 +85,7 @@ fn number(mut key: Vec<u8>, bytes: &[u8]) -> Vec<u8> {
     key
 }
 
-/// All keys that begin with `prefix`.
+/// Returns the range of all keys that begin with `prefix`.
 pub(super) fn below(prefix: Vec<u8>) -> Range {
     let mut end = prefix.clone();
     while let Some(last) = end.pop() {
@@ -113,12 +113,12 @@ pub(super) fn all_metas() -> Range {
     below(key(Kind::MetricMeta))
 }
 
-/// The id at the end of a key.
+/// Returns the id at the end of a key.
 pub(super) fn id_of(key: &[u8]) -> Option<MetricId> {
     Some(MetricId(u64::from_be_bytes(*key.last_chunk()?)))
 }
 
-/// The `n`th meta that was registered.
+/// Key of the `n`th registered meta.
 pub(super) fn registered(n: u64) -> Vec<u8> {
     number(key(Kind::Registered), &n.to_be_bytes())
 }
@@ -127,16 +127,16 @@ pub(super) fn registered_after(n: u64) -> Range {
     (registered(n.saturating_add(1)), below(key(Kind::Registered)).1)
 }
 
-pub(super) fn cut(topology: &TopologyId, worker: &WorkerId) -> Vec<u8> {
-    number(name(key(Kind::Cut), topology.as_str()), worker.as_str().as_bytes())
+pub(super) fn report(topology: &TopologyId, worker: &WorkerId) -> Vec<u8> {
+    number(name(key(Kind::Report), topology.as_str()), worker.as_str().as_bytes())
 }
 
 pub(super) fn reports(topology: &TopologyId) -> Range {
-    below(name(key(Kind::Cut), topology.as_str()))
+    below(name(key(Kind::Report), topology.as_str()))
 }
 
-pub(super) fn all_cuts() -> Range {
-    below(key(Kind::Cut))
+pub(super) fn all_reports() -> Range {
+    below(key(Kind::Report))
 }
 
 pub(super) fn reserved(minute: Minute, topology: &TopologyId) -> Vec<u8> {
@@ -160,7 +160,7 @@ pub(super) fn all_queued() -> Range {
     below(key(Kind::Queue))
 }
 
-/// The number at the end of a key.
+/// Returns the number at the end of a key.
 pub(super) fn number_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*key.last_chunk()?))
 }
@@ -194,7 +194,7 @@ pub(super) fn all_history() -> Range {
     below(key(Kind::History))
 }
 
-/// Holds when a topology started, to find it in the history.
+/// Key of a topology's start time, which leads to its history entry.
 pub(super) fn started(topology: &TopologyId) -> Vec<u8> {
     number(key(Kind::Started), topology.as_str().as_bytes())
 }
@@ -215,12 +215,12 @@ pub(super) fn all_topologies() -> Range {
     below(key(Kind::Topology))
 }
 
-/// The text after the first byte.
+/// Returns the text after the first byte.
 pub(super) fn text_of(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(1..)?).ok()
 }
 
-/// Of [`Table::Points`].
+/// Key of [`Table::Points`].
 pub(super) fn point(id: MetricId, window: Window, bucket: Minute) -> [u8; 13] {
     let mut key = [0; 13];
     key[..8].copy_from_slice(&id.0.to_be_bytes());
@@ -244,7 +244,7 @@ pub(super) fn parse_point(key: &[u8]) -> Option<(MetricId, Window, Minute)> {
     Some((id_of(&key[..8])?, window, Minute(u32::from_be_bytes(*key.last_chunk()?))))
 }
 
-/// Of [`Table::Latest`].
+/// Key of [`Table::Latest`].
 pub(super) fn latest(topology: &TopologyId, id: MetricId) -> Vec<u8> {
     number(name(Vec::new(), topology.as_str()), &id.0.to_be_bytes())
 }
@@ -253,7 +253,7 @@ pub(super) fn all_latest(topology: &TopologyId) -> Range {
     below(name(Vec::new(), topology.as_str()))
 }
 
-/// Of [`Table::Log`].
+/// Key of [`Table::Log`].
 pub(super) fn log(index: u64) -> [u8; 8] {
     index.to_be_bytes()
 }
@@ -274,7 +274,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keys_read_as_they_were_written(topology in id(), n: u64, m: u32, window in window()) {
+        fn parsed_key_equals_the_written_one(topology in id(), n: u64, m: u32, window in window()) {
             let key = meta(&topology, MetricId(n));
             prop_assert_eq!(id_of(&key), Some(MetricId(n)));
             prop_assert_eq!(parse_point(&point(MetricId(n), window, Minute(m))), Some((MetricId(n), window, Minute(m))));
@@ -287,14 +287,14 @@ mod tests {
         }
 
         #[test]
-        fn keys_sort_as_what_they_mean(a in (any::<u64>(), window(), any::<u32>()), b in (any::<u64>(), window(), any::<u32>())) {
+        fn keys_sort_like_the_values_they_encode(a in (any::<u64>(), window(), any::<u32>()), b in (any::<u64>(), window(), any::<u32>())) {
             let key = |(id, window, minute)| point(MetricId(id), window, Minute(minute));
             prop_assert_eq!(a.cmp(&b), key(a).cmp(&key(b)));
             prop_assert_eq!(a.0.cmp(&b.0), log(a.0).cmp(&log(b.0)));
         }
 
         #[test]
-        fn a_range_holds_its_own_and_no_others(one in id(), other in id(), n: u64, m: u64) {
+        fn range_of_a_topology_contains_only_its_own_keys(one in id(), other in id(), n: u64, m: u64) {
             let (from, to) = metas(&one);
             let (mine, others) = (meta(&one, MetricId(n)), meta(&other, MetricId(m)));
             prop_assert!(from <= mine && mine < to);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_ends_after_all_that_begin_so() {
+    fn range_ends_after_all_keys_with_its_prefix() {
         assert_eq!(below(vec![1, 255]), (vec![1, 255], vec![2]));
         assert_eq!(below(vec![1, 2]).1, vec![1, 3]);
     }

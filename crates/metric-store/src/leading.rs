@@ -1,4 +1,4 @@
-//! What the writer does for a leader: it decides here, and what it decided is an entry.
+//! Operations of the writer for a leader: it decides here, and each decision is a log entry.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::{
     entry::Entry,
     intake::{self, Decision, Span},
     key::{self, Table},
-    record::{self, CutRecord, MetaRecord},
+    record::{self, MetaRecord, ReportRecord},
     register::Registry,
     store::View,
     writer::{Shared, Writer},
@@ -21,7 +21,7 @@ use stormkeeper_metrics::{
 };
 use stormkeeper_model::{Term, TopologyId, WorkerId};
 
-/// The name of a known metric.
+/// Returns the name of a registered metric.
 pub(super) fn name_of(shared: &Shared, view: &View<'_>, id: MetricId) -> Result<Option<MetricName>, Error> {
     let topology = {
         let catalog = shared.catalog();
@@ -32,13 +32,13 @@ pub(super) fn name_of(shared: &Shared, view: &View<'_>, id: MetricId) -> Result<
     Ok(value.map(|bytes| record::decode::<MetaRecord>("a meta", &bytes)).transpose()?.map(|meta| meta.name))
 }
 
-/// Gives each registration its id, and makes known those that are new.
+/// Returns an id for each registration, and adds the new names.
 pub(super) fn register(
     writer: &mut Writer,
     term: Term,
     request: &RegisterRequest,
 ) -> Result<RegisterResponse, Error> {
-    writer.lead(term)?;
+    writer.check_term_and_exporters(term)?;
     let shared = Arc::clone(&writer.shared);
     let decision = shared.store.with(|view| {
         Registry {
@@ -52,32 +52,33 @@ pub(super) fn register(
         .decide(&request.registrations)
     })?;
     if !decision.new.is_empty() || !decision.drops.is_empty() {
-        tell_of_drops(&request.topology, &decision.drops);
+        log_drops(&request.topology, &decision.drops);
         let topology = request.topology.clone();
         writer.append(term, &Entry::Metas { topology, metas: decision.new, drops: decision.drops })?;
     }
     Ok(RegisterResponse { results: decision.answers })
 }
 
-/// Takes a batch, or says why not.
+/// Stores a metric batch, or returns why it was not stored.
 pub(super) fn ingest(writer: &mut Writer, term: Term, batch: MetricBatch) -> Result<Taken, Error> {
-    writer.lead(term)?;
+    writer.check_term_and_exporters(term)?;
     let shared = Arc::clone(&writer.shared);
     let (topology, reports) = (batch.topology.clone(), batch.reports.clone());
     let options = &shared.options;
     let span = Span::new(Minute::of(options.clock.now()), options.retention.minutes(Window::M1));
     let decision = shared.store.with(|view| {
         let catalog = shared.catalog();
-        let last_cut = |worker: &WorkerId| {
-            let value = view.get(Table::State, &key::cut(&topology, worker))?;
-            let record = value.map(|bytes| record::decode::<CutRecord>("the last cut of a launch", &bytes));
+        let last_report = |worker: &WorkerId| {
+            let value = view.get(Table::State, &key::report(&topology, worker))?;
+            let record =
+                value.map(|bytes| record::decode::<ReportRecord>("the last report of a launch", &bytes));
             Ok(record.transpose()?.map(|record| record.last))
         };
-        intake::decide(batch, span, |id| catalog.get(id), last_cut)
+        intake::decide(batch, span, |id| catalog.get(id), last_report)
     })?;
     match decision {
-        Decision::Take { minute, points, drops } => {
-            tell_of_drops(&topology, &drops);
+        Decision::Accept { minute, points, drops } => {
+            log_drops(&topology, &drops);
             writer.append(term, &Entry::MetricBatch { topology, minute, reports, points, drops })?;
             Ok(Taken::Stored(writer.last))
         }
@@ -87,16 +88,16 @@ pub(super) fn ingest(writer: &mut Writer, term: Term, batch: MetricBatch) -> Res
     }
 }
 
-/// What was left out is counted, and told in the log.
-fn tell_of_drops(topology: &TopologyId, drops: &Drops) {
+/// Logs the drops; they are counted in the entry.
+fn log_drops(topology: &TopologyId, drops: &Drops) {
     for (cause, n) in drops {
         let what = match cause {
-            DropCause::MissingCut => "reports never came",
-            DropCause::FromFuture | DropCause::TooOld => "points count for another minute",
-            DropCause::InvalidName | DropCause::TooManyNames => "names were refused",
-            DropCause::IdTaken => "names got another id",
-            DropCause::NotFinite | DropCause::WrongKind => "points were left out",
-            DropCause::QueueFull => "entries were dropped",
+            DropCause::MissingCut => "reports never arrived",
+            DropCause::FromFuture | DropCause::TooOld => "points are counted for another minute",
+            DropCause::InvalidName | DropCause::TooManyNames => "names were rejected",
+            DropCause::IdTaken => "names received another id",
+            DropCause::NotFinite | DropCause::WrongKind => "points were dropped",
+            DropCause::QueueFull => "entries of the export queue were dropped",
         };
         warn!(%topology, cause = cause.word(), n, "metrics: {what}");
     }

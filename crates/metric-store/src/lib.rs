@@ -1,17 +1,17 @@
-//! The metric memory of a nimbus: what was measured, for how long it is kept, and what is still
-//! to be sent to external stores. `docs/design/metrics.md` tells how it works.
+//! Metric store of a nimbus: recorded metrics, their retention, and the queue of metrics that are
+//! exported to external stores. `docs/design/metrics.md` explains the design.
 //!
 //! ```text
 //!  leader's commands ─▶ bounded channel ─▶ writer thread ─▶ entry ─ apply ─▶ one write batch
 //!  entries of a leader ─▶                     │                                  │ (RocksDB)
-//!                                             └─ one sync for a group of them ─▶ answers
+//!                                             └─ one sync per group of entries ─▶ answers
 //!  readers (a bounded number at once, on threads that may block) ─────────────▶ RocksDB
 //! ```
 //!
-//! - Nothing is answered as stored before it is on the disk.
-//! - Whatever changes what is stored is an entry of the log, and `apply` is its only way
-//!   in: the same entries make the same archive on every nimbus.
-//! - What cannot be opened is an error that says what to do. Nothing is ever wiped.
+//! - A write is acknowledged only after it is on disk.
+//! - Every change of stored data is an entry of the metric log and goes through `apply`: the same
+//!   entries make the same store on every nimbus.
+//! - A database that cannot be opened is an error that says what to do. Data is never wiped.
 //!
 //! Start reading at [`MetricStore`].
 

@@ -1,4 +1,4 @@
-//! The log: where it begins, when its beginning goes, and what followers read of it.
+//! Metric log of this nimbus: its extent, its truncation, and the pages that followers read.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -13,69 +13,69 @@ use super::{
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
 use stormkeeper_model::{LogPosition, Timestamp};
 
-/// The log goes in pieces of about this size, so that going costs one write for many entries.
+/// Approximate size of a segment: the log is truncated by segments, one write for many entries.
 const SEGMENT_BYTES: u64 = 4 << 20;
 
-/// A piece ends after this time as well: age is known by the piece.
+/// Maximum age of a growing segment: the age of entries is known per segment.
 const SEGMENT_AGE: Duration = Duration::from_secs(10 * 60);
 
-/// The most bytes of one page, whatever was asked for; one entry may be larger.
+/// Maximum size of one page, whatever the query asks for; a single entry may be larger.
 const PAGE_BYTES_MAX: u64 = 16 << 20;
 
-/// The most entries of one page.
+/// Maximum number of entries of one page.
 const PAGE_ENTRIES_MAX: usize = 10_000;
 
-/// What the log holds. Each nimbus trims its own.
+/// Extent of the log. Each nimbus truncates its own log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Shape {
-    /// The last entry that is gone.
+pub(super) struct LogExtent {
+    /// Last entry that was truncated.
     pub(super) base: LogPosition,
     segments: Vec<Segment>,
-    /// The one that still grows.
+    /// Segment that still grows.
     #[serde(skip)]
     open: Option<Segment>,
 }
 
-impl Shape {
+impl LogExtent {
     pub(super) fn load(view: &View<'_>, last: LogPosition, now: Timestamp) -> Result<Self, Error> {
-        let mut shape: Self = match view.get(Table::State, &key::setting(Setting::Segments))? {
-            Some(bytes) => record::decode("the parts of the log", &bytes)?,
+        let mut extent: Self = match view.get(Table::State, &key::setting(Setting::Segments))? {
+            Some(bytes) => record::decode("the segments of the log", &bytes)?,
             None => Self::default(),
         };
-        let known = shape.segments.last().map_or(shape.base.index, |segment| segment.last);
+        let known = extent.segments.last().map_or(extent.base.index, |segment| segment.last);
         if last.index > known {
             let mut bytes = 0;
             view.scan(Table::Log, &entries(known + 1, last.index), |key, value| {
                 bytes += split(key::number_of(key).unwrap_or_default(), value)?.1.len() as u64;
                 Ok(ControlFlow::Continue(()))
             })?;
-            shape.open = Some(Segment { term: last.term, last: last.index, bytes, at: now });
+            extent.open = Some(Segment { term: last.term, last: last.index, bytes, at: now });
         }
-        Ok(shape)
+        Ok(extent)
     }
 
-    /// Adds an entry, and lets the oldest go that are over the bounds.
+    /// Adds an entry, and truncates the oldest segments beyond the limits.
     pub(super) fn with(
         &self,
         at: LogPosition,
         bytes: u64,
         now: Timestamp,
         max: (u64, Duration),
-    ) -> (Self, Trim) {
-        let mut shape = self.clone();
-        let begun = shape.open.map_or(now, |open| open.at);
-        let so_far = shape.open.map_or(0, |open| open.bytes);
+    ) -> (Self, Truncation) {
+        let mut extent = self.clone();
+        let begun = extent.open.map_or(now, |open| open.at);
+        let so_far = extent.open.map_or(0, |open| open.bytes);
         let grown = Segment { term: at.term, last: at.index, bytes: so_far + bytes, at: begun };
         let is_full = grown.bytes >= SEGMENT_BYTES || now.since(begun) >= SEGMENT_AGE;
         if !is_full {
-            shape.open = Some(grown);
-            return (shape, Trim::None);
+            extent.open = Some(grown);
+            return (extent, Truncation::None);
         }
-        shape.open = None;
-        shape.segments.push(Segment { at: now, ..grown });
-        let mut total = shape.bytes();
-        // The last piece stays: where the log ends is always known by an entry.
-        let n_gone = shape.segments[..shape.segments.len() - 1]
+        extent.open = None;
+        extent.segments.push(Segment { at: now, ..grown });
+        let mut total = extent.bytes();
+        // The last segment stays: there is always an entry that identifies the end of the log.
+        let n_gone = extent.segments[..extent.segments.len() - 1]
             .iter()
             .take_while(|segment| {
                 let goes = total > max.0 || now.since(segment.at) > max.1;
@@ -83,17 +83,19 @@ impl Shape {
                 goes
             })
             .count();
-        let from = shape.base.index + 1;
-        let Some(last) = shape.segments.drain(..n_gone).next_back() else { return (shape, Trim::Keep) };
-        shape.base = LogPosition { term: last.term, index: last.last };
-        (shape, Trim::Drop(entries(from, last.last)))
+        let from = extent.base.index + 1;
+        let Some(last) = extent.segments.drain(..n_gone).next_back() else {
+            return (extent, Truncation::Keep);
+        };
+        extent.base = LogPosition { term: last.term, index: last.last };
+        (extent, Truncation::Drop(entries(from, last.last)))
     }
 
-    pub(super) fn write(&self, trim: &Trim, batch: &mut Batch<'_>) {
-        match trim {
-            Trim::None => return,
-            Trim::Keep => {}
-            Trim::Drop(range) => batch.delete_range(Table::Log, range),
+    pub(super) fn write(&self, truncation: &Truncation, batch: &mut Batch<'_>) {
+        match truncation {
+            Truncation::None => return,
+            Truncation::Keep => {}
+            Truncation::Drop(range) => batch.delete_range(Table::Log, range),
         }
         batch.put(Table::State, &key::setting(Setting::Segments), &record::encode(self));
     }
@@ -103,14 +105,14 @@ impl Shape {
     }
 }
 
-/// What becomes of the log's beginning.
+/// Truncation of the log's begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trim {
-    /// Nothing changed but the open piece.
+pub(super) enum Truncation {
+    /// Only the growing segment changed.
     None,
-    /// A piece is complete.
+    /// A segment is complete.
     Keep,
-    /// And these entries go.
+    /// A segment is complete, and these entries are deleted.
     Drop(key::Range),
 }
 
@@ -118,7 +120,7 @@ fn entries(from: u64, through: u64) -> key::Range {
     (key::log(from).to_vec(), key::log(through.saturating_add(1)).to_vec())
 }
 
-/// An entry as it stands in the log.
+/// Returns the stored form of an entry.
 pub(super) fn stored(term: i32, entry: &[u8]) -> Vec<u8> {
     [&term.to_be_bytes()[..], entry].concat()
 }
@@ -131,7 +133,7 @@ fn split(index: u64, value: &[u8]) -> Result<(i32, &[u8]), Error> {
     Ok((i32::from_be_bytes(*term), entry))
 }
 
-/// The entries after those that the asker has, up to `last`, the last one on disk.
+/// Returns the entries after the follower's last one, up to `last`, the last one on disk.
 pub(super) fn after(
     view: &View<'_>,
     base: LogPosition,
@@ -147,7 +149,7 @@ pub(super) fn after(
     view.scan(Table::Log, &entries(has.index + 1, last.index), |key, value| {
         let index = key::number_of(key).unwrap_or_default();
         let (term, entry) = split(index, value)?;
-        // It was trimmed while this was read.
+        // The log was truncated during this read.
         gap = index != has.index + 1 + page.len() as u64;
         let is_full = bytes > 0 && bytes + entry.len() as u64 > max || page.len() >= PAGE_ENTRIES_MAX;
         if gap || is_full {
@@ -161,7 +163,7 @@ pub(super) fn after(
     Ok(if gap { LogPage::Diverged } else { LogPage::Entries { entries: page, last } })
 }
 
-/// Whether the entry that the asker has last is the one that stands there.
+/// Returns whether this log contains the entry at which the follower's log ends.
 fn agrees(view: &View<'_>, base: LogPosition, last: LogPosition, has: LogPosition) -> Result<bool, Error> {
     if has.index < base.index || has.index > last.index {
         return Ok(false);
@@ -178,23 +180,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_goes_from_its_beginning_by_size_and_by_age() {
+    fn log_is_truncated_from_its_begin_by_size_and_by_age() {
         let at = |secs: u64| Timestamp::from_millis(secs * 1000);
         let max = (10 << 20, Duration::from_secs(3600));
-        let (mut shape, mut dropped) = (Shape::default(), Vec::new());
+        let (mut extent, mut dropped) = (LogExtent::default(), Vec::new());
         for index in 1..=10 {
-            let (next, trim) = shape.with(LogPosition { term: 3, index }, 3 << 20, at(index), max);
-            if let Trim::Drop(range) = trim {
+            let (next, truncation) = extent.with(LogPosition { term: 3, index }, 3 << 20, at(index), max);
+            if let Truncation::Drop(range) = truncation {
                 dropped.push((key::number_of(&range.0), key::number_of(&range.1)));
             }
-            shape = next;
+            extent = next;
         }
-        // Two entries are a piece; one piece and the open one fit.
+        // Two entries are a segment; one complete segment and the growing one fit.
         assert_eq!(dropped, [(Some(1), Some(3)), (Some(3), Some(5)), (Some(5), Some(7)), (Some(7), Some(9))]);
-        assert_eq!(shape.base, LogPosition { term: 3, index: 8 });
-        assert_eq!(shape.bytes(), 6 << 20);
-        let (shape, trim) = shape.with(LogPosition { term: 4, index: 11 }, 5 << 20, at(4000), max);
-        assert!(matches!(trim, Trim::Drop(_)));
-        assert_eq!(shape.base, LogPosition { term: 3, index: 10 });
+        assert_eq!(extent.base, LogPosition { term: 3, index: 8 });
+        assert_eq!(extent.bytes(), 6 << 20);
+        let (extent, truncation) = extent.with(LogPosition { term: 4, index: 11 }, 5 << 20, at(4000), max);
+        assert!(matches!(truncation, Truncation::Drop(_)));
+        assert_eq!(extent.base, LogPosition { term: 3, index: 10 });
     }
 }

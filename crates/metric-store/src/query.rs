@@ -1,4 +1,4 @@
-//! What is asked of the archive, and what it answers.
+//! Queries to the metric store, and their answers.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -10,45 +10,45 @@ use stormkeeper_metrics::{
 };
 use stormkeeper_model::{ComponentId, LogPosition, StreamId, TaskId, TopologyId};
 
-/// What became of a batch in the archive.
+/// Outcome of ingesting a metric batch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Taken {
-    /// It is stored, or all of its reports were before. The log on disk reaches to here at least.
+    /// The batch is stored now, or all of its reports were before. The log on disk ends here or later.
     Stored(LogPosition),
-    /// Some of its reports were stored before, so nothing of it was: the last cut that is stored,
-    /// of each of its launches that has any.
+    /// Some of its reports were stored before, so nothing of the batch was: the last stored report of
+    /// each of its launches that has any.
     Overlaps(Vec<IngestedUpTo>),
-    /// Metrics that nobody registered; nothing was stored.
+    /// Metrics that are not registered; nothing of the batch was stored.
     Unregistered(Vec<MetricId>),
 }
 
-/// Which metrics are wanted, as they were last.
+/// Query for metrics in their last minute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LatestQuery {
-    /// Of which topology.
+    /// Topology of the metrics.
     pub topology: TopologyId,
-    /// Over which stretch of time, ending with the last minute of each metric.
+    /// Length of the window, which ends with the last minute of each metric.
     pub window: Window,
-    /// Of which level; all when absent.
+    /// Level; all levels if absent.
     pub meta: Option<MetaType>,
-    /// Of which component.
+    /// Component; all if absent.
     pub component: Option<ComponentId>,
-    /// Of which task.
+    /// Task; all if absent.
     pub task: Option<TaskId>,
-    /// Of which stream.
+    /// Stream; all if absent.
     pub stream: Option<StreamId>,
-    /// Whose last part is this; `*` stands for any characters, `?` for one.
+    /// Pattern for the last part of the name; `*` matches any characters, `?` matches one.
     pub name: Option<String>,
-    /// Only those that have a point in this minute or later.
+    /// Only metrics that have a point in this minute or later.
     pub since: Option<Minute>,
-    /// Those after this id; from the beginning when absent.
+    /// Only metrics after this id; from the first one if absent.
     pub after: Option<MetricId>,
-    /// At most so many.
+    /// Maximum number of metrics.
     pub limit: usize,
 }
 
 impl LatestQuery {
-    /// All metrics of a topology in their last minute, the first 1,000.
+    /// Query for the first 1,000 metrics of a topology over one minute.
     pub fn all(topology: TopologyId) -> Self {
         Self {
             topology,
@@ -65,69 +65,69 @@ impl LatestQuery {
     }
 }
 
-/// Metrics in the order of their ids.
+/// Metrics, sorted by id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LatestPage {
-    /// The metrics.
+    /// Metrics of this page.
     pub rows: Vec<LatestRow>,
-    /// The id to go on after; none when this was the last page. A page may have less than was
-    /// asked for and yet not be the last.
+    /// Id to continue after; `None` after the last page. A page may have fewer metrics than asked
+    /// for without being the last.
     pub next: Option<MetricId>,
 }
 
-/// A metric as it was last.
+/// Metric in its last minute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LatestRow {
-    /// Which.
+    /// Id and name.
     pub meta: MetricMeta,
-    /// The last minute that it has a point of.
+    /// Last minute in which the metric has a point.
     pub minute: Minute,
-    /// The window that ends with that minute.
+    /// Point of the window that ends with that minute.
     pub point: Point,
 }
 
-/// Tells whether two nimbuses have the same metas of a topology.
+/// Fingerprint of a topology's metas, to compare two nimbuses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// How many.
+    /// Number of metas.
     pub count: u64,
-    /// A digest over ids and names, the same in whichever order they came.
+    /// Digest over ids and names, independent of their order.
     pub digest: u64,
 }
 
 impl fmt::Display for Fingerprint {
-    /// As it stands in `/metrics/{topology-id}`.
+    /// Text as in `/metrics/{topology-id}`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:016x}", self.count, self.digest)
     }
 }
 
-/// Why something was left out, or taken otherwise than it came.
+/// Cause for which data was dropped, or stored differently than it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum DropCause {
-    /// A registration that is no metric name, or of another topology. Counts registrations.
+    /// Registrations of an invalid name, or of a name of another topology. Counts registrations.
     InvalidName,
-    /// A registration of a topology that has too many. Counts registrations.
+    /// Registrations of a topology that has too many names. Counts registrations.
     TooManyNames,
-    /// A claimed id that was another metric's. Counts registrations; they got another id.
+    /// Registrations whose id belongs to another metric; they got another id. Counts registrations.
     IdTaken,
-    /// Cuts that never came. Counts reports.
+    /// Reports that never arrived. Counts reports.
     MissingCut,
-    /// Points of a minute that is still far off; they count for the current one. Counts points.
+    /// Points of a future minute; they count for the current one. Counts points.
     FromFuture,
-    /// Points of a minute that is not kept any more; they count for the oldest. Counts points.
+    /// Points of a minute beyond the retention; they count for the oldest one kept. Counts points.
     TooOld,
-    /// Points that are not a finite number. Counts points.
+    /// Points with a number that is not finite. Counts points.
     NotFinite,
-    /// Points of another kind than their metric. Counts points.
+    /// Points whose kind is not that of their metric. Counts points.
     WrongKind,
-    /// Entries of the upload queue that were dropped, for each uploader that had not
-    /// acknowledged them. Counts entries.
+    /// Entries dropped from the export queue, once for each exporter that had not acknowledged
+    /// them. Counts entries.
     QueueFull,
 }
 
 impl DropCause {
-    /// All of them.
+    /// All causes.
     pub const ALL: [Self; 9] = [
         Self::InvalidName,
         Self::TooManyNames,
@@ -140,7 +140,7 @@ impl DropCause {
         Self::QueueFull,
     ];
 
-    /// The word for it in the API and the log.
+    /// Returns its word in the API and the log.
     pub const fn word(self) -> &'static str {
         match self {
             Self::InvalidName => "invalid-name",
@@ -156,26 +156,26 @@ impl DropCause {
     }
 }
 
-/// How often each cause was met.
+/// Drop counts, by cause.
 pub type Drops = BTreeMap<DropCause, u64>;
 
-/// How the archive stands.
+/// Status of the metric store.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// About how many bytes it has on disk.
+    /// Approximate size on disk in bytes.
     pub bytes: u64,
-    /// The last entry of its log on disk.
+    /// Last log entry on disk.
     pub position: LogPosition,
-    /// The oldest entry of its log.
+    /// Index of the oldest log entry.
     pub log_from: u64,
-    /// About how many bytes its log has.
+    /// Approximate size of the log in bytes.
     pub log_bytes: u64,
-    /// How many metrics it knows.
+    /// Number of registered metrics.
     pub metas: u64,
-    /// What was left out, of each topology.
+    /// Drop counts of each topology.
     pub drops: BTreeMap<TopologyId, Drops>,
-    /// The last write that failed, until one succeeds.
+    /// Reason of the last failed write; absent after a write succeeds.
     pub failure: Option<String>,
-    /// Archives that had what the leader's lacked, and were put aside.
+    /// Quarantined databases: they may hold committed entries that the leader's database is missing.
     pub aside: Vec<PathBuf>,
 }

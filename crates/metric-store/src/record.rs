@@ -1,5 +1,5 @@
-//! What stands behind keys, besides points: MessagePack. [`FORMAT`] goes up with every change
-//! that an older version would not read.
+//! Records, the values of keys other than points, in MessagePack. Every change that an older version
+//! cannot read increments [`FORMAT`].
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -7,65 +7,65 @@ use super::{Error, UploadKey};
 use stormkeeper_metrics::{MetricName, Minute};
 use stormkeeper_model::Timestamp;
 
-/// The version of keys, records and entries.
+/// Version of keys, records and entries.
 pub(super) const FORMAT: u32 = 1;
 
-/// Behind a meta's key.
+/// Value of a meta's key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MetaRecord {
-    /// Metas are counted as they are registered, for the uploaders.
+    /// Registration number, which exporters use to continue.
     pub(super) n: u64,
     pub(super) name: MetricName,
 }
 
-/// Behind the key of a launch.
+/// Value of a launch's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct CutRecord {
-    /// The last cut that was taken.
+pub(super) struct ReportRecord {
+    /// Number of the last report that was stored.
     pub(super) last: u64,
-    /// The minute that it counted for.
+    /// Minute that the report counted for.
     pub(super) minute: Minute,
 }
 
-/// A minute of a topology that has data and is not closed.
+/// Minute of a topology that has data and is not closed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Reserved {
-    /// Points of the topology and of components.
+    /// Number of points of the topology and of components.
     pub(super) n_top: u64,
-    /// Points of all other levels.
+    /// Number of points of all other levels.
     pub(super) n_rest: u64,
-    /// Their bytes, as they are stored.
+    /// Size of the stored points in bytes.
     pub(super) bytes: u64,
 }
 
-/// An entry of the upload queue.
+/// Entry of the export queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Queued {
     pub(super) key: UploadKey,
     pub(super) n_points: u64,
     pub(super) bytes: u64,
-    /// Who has acknowledged it.
+    /// Exporters that acknowledged the entry.
     pub(super) acked: Vec<String>,
 }
 
-/// What is kept of an uploader.
+/// Persisted progress of an exporter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Progress {
     pub(super) n_acked: u64,
     pub(super) n_dropped: u64,
-    /// Up to here it knows the metas.
+    /// Number of the last meta that the exporter acknowledged.
     pub(super) metas: u64,
 }
 
-/// A stretch of the log.
+/// Segment of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Segment {
-    /// The term of its last entry.
+    /// Term of its last entry.
     pub(super) term: i32,
-    /// Its last entry.
+    /// Index of its last entry.
     pub(super) last: u64,
     pub(super) bytes: u64,
-    /// When its last entry was written.
+    /// Time of the write of its last entry.
     pub(super) at: Timestamp,
 }
 

@@ -1,4 +1,4 @@
-//! Which id a name gets. Pure but for the names of ids that are taken, which are looked up.
+//! Assignment of ids to names. Pure, except that the names of taken ids are looked up.
 
 use std::collections::HashMap;
 
@@ -9,30 +9,30 @@ use stormkeeper_metrics::{
 };
 use stormkeeper_model::TopologyId;
 
-/// How many ids a name may have. That a second is needed is as good as never the case; that
-/// four are not enough is a broken hash.
+/// Maximum number of candidate ids for a name. A second one is practically never needed; if four
+/// are not enough, the hash is broken.
 const PROBES_MAX: u32 = 4;
 
-/// What registering decides.
+/// Result of a registration request.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Decision {
-    /// One for each registration.
+    /// One answer per registration, in order.
     pub(super) answers: Vec<Registered>,
-    /// Those that were not known.
+    /// Metas that were not registered before.
     pub(super) new: Vec<MetricMeta>,
     pub(super) drops: Drops,
 }
 
-/// What registering needs to know.
+/// Inputs of the decision on a registration request.
 pub(super) struct Registry<'a, N> {
     pub(super) topology: &'a TopologyId,
     pub(super) id_of: fn(&str, u32) -> MetricId,
-    /// The name that has an id, if any.
+    /// Looks up the name that has an id, if any.
     pub(super) name_of: N,
-    /// How many names of a topology are known.
+    /// Returns the number of registered names of a topology.
     pub(super) n_known: &'a dyn Fn(&TopologyId) -> u64,
     pub(super) per_topology_max: u64,
-    /// How many more names may be known at all.
+    /// Number of names that may still be added, for all topologies together.
     pub(super) n_free: u64,
 }
 
@@ -42,7 +42,7 @@ where
 {
     pub(super) fn decide(mut self, registrations: &[Registration]) -> Result<Decision, Error> {
         let mut decision = Decision::default();
-        // What this request itself takes.
+        // Ids that this request itself takes.
         let mut taken: HashMap<MetricId, MetricName> = HashMap::new();
         let mut n_new: HashMap<TopologyId, u64> = HashMap::new();
         for registration in registrations {
@@ -58,7 +58,7 @@ where
         Ok(decision)
     }
 
-    /// A name that this topology may register.
+    /// Parses a name that this topology may register.
     fn parse(&self, text: &str) -> Result<MetricName, String> {
         let name: MetricName = text.parse().map_err(|error: name::InvalidName| error.to_string())?;
         if name.topology() != self.topology && name.topology().as_str() != name::CLUSTER {
@@ -75,7 +75,7 @@ where
         n_new: &mut HashMap<TopologyId, u64>,
         decision: &mut Decision,
     ) -> Result<Registered, Error> {
-        // However a name was spelled, its id follows from how it is written here.
+        // The id is derived from the canonical text, not from the spelling of the request.
         let text = name.to_string();
         let probes: Vec<MetricId> = (0..PROBES_MAX).map(|probe| (self.id_of)(&text, probe)).collect();
         let mut free = Vec::new();
@@ -99,7 +99,7 @@ where
                 (self.n_known)(&of) + *n
             )));
         }
-        // What the measurer used so far is adopted; ids that do not belong to the name are not.
+        // An id that the sender already uses is adopted if it belongs to the name.
         let Some(id) = free.iter().find(|id| **id == registration.id).or(free.first()).copied() else {
             catalog::count(&mut decision.drops, DropCause::IdTaken, 1);
             return Ok(Registered::Rejected(format!("all {PROBES_MAX} ids of {text} are taken")));
@@ -122,7 +122,7 @@ mod tests {
         format!("5@1@t-1-1@@0@sys@m{n}")
     }
 
-    /// All names meet in id 1, then in 2, and so on.
+    /// Hash under which all names collide in id 1, then in 2, and so on.
     fn colliding(_: &str, probe: u32) -> MetricId {
         MetricId(u64::from(probe) + 1)
     }
@@ -142,7 +142,7 @@ mod tests {
             n_free: 100,
         }
         .decide(registrations)
-        .expect("nothing is read from a disk")
+        .expect("no disk access in this test")
     }
 
     fn registration(n: u32, id: u64) -> Registration {
@@ -150,14 +150,14 @@ mod tests {
     }
 
     #[test]
-    fn names_that_meet_in_one_id_get_the_next() {
+    fn colliding_names_get_the_next_id() {
         let decision =
             decide(colliding, &[], &[registration(1, 1), registration(2, 1), registration(1, 1)], 10);
         let ids = [1, 2, 1].map(|id| Registered::Accepted(MetricId(id)));
         assert_eq!(decision.answers, ids);
         assert_eq!(decision.new.len(), 2);
         assert_eq!(decision.drops, Drops::from([(DropCause::IdTaken, 1)]));
-        // Again, with another one before: each keeps what it has.
+        // Registered again with another name first: each name keeps its id.
         let again = decide(
             colliding,
             &decision.new,
@@ -168,11 +168,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_so_far_is_adopted_when_it_is_the_names_and_free() {
-        // A leader that knows nothing: the second name had met the first one before.
+    fn id_in_use_is_adopted_if_it_is_free_and_belongs_to_the_name() {
+        // A leader without metas: the second name had collided with the first one before.
         let decision = decide(colliding, &[], &[registration(2, 2), registration(1, 1)], 10);
         assert_eq!(decision.answers, [2, 1].map(|id| Registered::Accepted(MetricId(id))));
-        // An id that is none of the name's.
+        // An id that does not belong to the name.
         let decision = decide(colliding, &[], &[registration(1, 77)], 10);
         assert_eq!(decision.answers, [Registered::Accepted(MetricId(1))]);
         let all = [
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_of_the_topology_or_too_much_is_refused_and_counted() {
+    fn invalid_and_surplus_names_are_rejected_and_counted() {
         let foreign = Registration { name: name(1).replace("t-1-1", "u-1-1"), id: MetricId(1) };
         let cluster = Registration { name: name(1).replace("t-1-1", name::CLUSTER), id: MetricId(1) };
         let letters = Registration { name: "PC@t-1-1@@@sys@m1".to_owned(), id: MetricId(1) };

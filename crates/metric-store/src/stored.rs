@@ -1,44 +1,44 @@
-//! Points as they are stored, and how stored points merge.
+//! Stored form of points, and the merge of stored points.
 
 use std::cmp::Ordering;
 
 use stormkeeper_metrics::{Minute, Point, codec};
 
-/// A point as bytes, behind what is in `to`.
+/// Appends the bytes of a point to `to`.
 pub(super) fn encode(point: &Point, to: &mut Vec<u8>) {
     codec::encode_into(point, to);
 }
 
-/// The point that `bytes` are; `None` when they are none.
+/// Decodes a point; `None` if `bytes` are not a point.
 pub(super) fn decode(bytes: &[u8]) -> Option<Point> {
     codec::decode(bytes).ok()
 }
 
-/// All of `points` as one. What is not a point is left out; the first one says the kind. One alone
-/// stays as it is.
+/// Merges `points` into one. Bytes that are not a point are skipped; the first point determines the
+/// kind. A single value is returned unchanged.
 pub(super) fn merge<'a>(mut points: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let (first, second) = (points.next(), points.next());
     if second.is_none() {
         return first.unwrap_or_default().to_vec();
     }
     let mut bytes = Vec::with_capacity(64);
-    // Intake lets only points of a metric's kind in, so none is left out.
+    // Admission accepts only points of the metric's kind, so no point is skipped.
     codec::merge_all(first.into_iter().chain(second).chain(points), &mut bytes);
     bytes
 }
 
-/// A point with the minute that it is of, as bytes.
+/// Encodes a point with its minute.
 pub(super) fn encode_latest(minute: Minute, point: &[u8]) -> Vec<u8> {
     [&minute.0.to_be_bytes()[..], point].concat()
 }
 
-/// What [`encode_latest`] made.
+/// Splits the result of [`encode_latest`].
 pub(super) fn split_latest(bytes: &[u8]) -> Option<(Minute, &[u8])> {
     let (minute, point) = bytes.split_first_chunk()?;
     Some((Minute(u32::from_be_bytes(*minute)), point))
 }
 
-/// Of the last minute that is among `all`, everything.
+/// Merges the points of the latest minute in `all`.
 pub(super) fn merge_latest<'a>(all: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut last: Option<Minute> = None;
     let mut points: Vec<&[u8]> = Vec::new();
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn points_add_up_and_rubbish_is_left_out() {
+    fn points_add_up_and_invalid_bytes_are_skipped() {
         let all = [counter(1), b"\xc1".to_vec(), counter(2)];
         assert_eq!(merge(all.iter().map(Vec::as_slice)), counter(3));
         assert_eq!(merge([&all[0][..], &all[1][..]].into_iter()), counter(1));
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_latest_the_last_minute_counts() {
+    fn latest_merges_only_points_of_the_last_minute() {
         let of = |minute, count| encode_latest(Minute(minute), &counter(count));
         let all = [of(5, 1), of(7, 2), of(6, 4), of(7, 8)];
         assert_eq!(merge_latest(all.iter().map(Vec::as_slice)), of(7, 10));

@@ -1,4 +1,4 @@
-//! The history of topologies and the track of tasks: what events leave behind.
+//! Recorded history of topologies and track of tasks: the records that events leave behind.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,19 +13,19 @@ use super::{
 };
 use stormkeeper_model::{TaskId, Timestamp, TopologyId};
 
-/// How many places of one task are kept, the last ones. A task that is moved every few seconds
-/// shows its last minutes; one that is moved once a week shows as much as its metrics do. With
-/// the longest reasons these are 200 KiB, usually 20.
-const PLACES_KEPT: usize = 100;
+/// Maximum number of placements kept for one task, the last ones. For a task that moves every few
+/// seconds these are its last minutes; for one that moves once a week they go back as far as its
+/// metrics. With reasons of maximum length these are 200 KiB, usually 20.
+const PLACEMENTS_MAX: usize = 100;
 
-/// Takes in events. What was told before, or is older than what is known, changes nothing.
-pub(super) fn tell(view: &View<'_>, events: &[Event], batch: &mut Batch<'_>) -> Result<(), Error> {
-    let mut telling =
-        Telling { view, places: BTreeMap::new(), closed: Vec::new(), topologies: BTreeMap::new() };
+/// Records events. An event that was recorded before, or is older than the record, has no effect.
+pub(super) fn record_events(view: &View<'_>, events: &[Event], batch: &mut Batch<'_>) -> Result<(), Error> {
+    let mut recorder =
+        EventRecorder { view, places: BTreeMap::new(), closed: Vec::new(), topologies: BTreeMap::new() };
     for event in events {
-        telling.take(event)?;
+        recorder.record(event)?;
     }
-    let Telling { places, closed, topologies, .. } = telling;
+    let EventRecorder { places, closed, topologies, .. } = recorder;
     let moved: BTreeSet<(TopologyId, TaskId)> =
         closed.iter().map(|(topology, track)| (topology.clone(), track.task)).collect();
     let places = places.into_iter().filter_map(|((topology, _), track)| Some((topology, track?)));
@@ -33,7 +33,7 @@ pub(super) fn tell(view: &View<'_>, events: &[Event], batch: &mut Batch<'_>) -> 
         .map(|(topology, track)| (key::track(&topology, track.task, track.from), track))
         .collect();
     for (topology, task) in moved {
-        for old in beyond_what_is_kept(view, &topology, task, &tracks)? {
+        for old in surplus_placements(view, &topology, task, &tracks)? {
             tracks.remove(&old);
             batch.delete(Table::State, &old);
         }
@@ -48,8 +48,8 @@ pub(super) fn tell(view: &View<'_>, events: &[Event], batch: &mut Batch<'_>) -> 
     Ok(())
 }
 
-/// The keys of a task's places that are more than are kept, once those in `tracks` are written.
-fn beyond_what_is_kept(
+/// Returns the keys of a task's placements beyond the maximum, once those in `tracks` are written.
+fn surplus_placements(
     view: &View<'_>,
     topology: &TopologyId,
     task: TaskId,
@@ -63,32 +63,36 @@ fn beyond_what_is_kept(
         keys.insert(key.to_vec());
         Ok(ControlFlow::Continue(()))
     })?;
-    let n_beyond = keys.len().saturating_sub(PLACES_KEPT);
+    let n_beyond = keys.len().saturating_sub(PLACEMENTS_MAX);
     Ok(keys.into_iter().take(n_beyond).collect())
 }
 
-/// Takes a topology out of the history.
-pub(super) fn forget(view: &View<'_>, topology: &TopologyId, batch: &mut Batch<'_>) -> Result<(), Error> {
+/// Removes a topology from the history.
+pub(super) fn remove_history(
+    view: &View<'_>,
+    topology: &TopologyId,
+    batch: &mut Batch<'_>,
+) -> Result<(), Error> {
     if let Some(started) = view.get(Table::State, &key::started(topology))? {
-        let started: Timestamp = record::decode("when a topology started", &started)?;
+        let started: Timestamp = record::decode("the start of a topology", &started)?;
         batch.delete(Table::State, &key::started(topology));
         batch.delete(Table::State, &key::history(started, topology));
     }
     Ok(())
 }
 
-/// Events of one entry see what those before them did.
-struct Telling<'a> {
+/// Records the events of one entry; each event sees the effects of the events before it.
+struct EventRecorder<'a> {
     view: &'a View<'a>,
-    /// The last place of each task that was looked at.
+    /// Last placement of each task that was read.
     places: BTreeMap<(TopologyId, TaskId), Option<TrackEntry>>,
-    /// Places before the last.
+    /// Placements before the last one.
     closed: Vec<(TopologyId, TrackEntry)>,
     topologies: BTreeMap<TopologyId, Option<HistoryEntry>>,
 }
 
-impl Telling<'_> {
-    fn take(&mut self, event: &Event) -> Result<(), Error> {
+impl EventRecorder<'_> {
+    fn record(&mut self, event: &Event) -> Result<(), Error> {
         match event {
             Event::TopologyStarted { topology, name, at, by, sample_rate } => {
                 let entry = self.topology(topology)?;
@@ -116,7 +120,7 @@ impl Telling<'_> {
                     entry.reason.clone_from(reason);
                 }
                 for task in self.tasks(topology)? {
-                    self.gone(topology, task, *at, reason)?;
+                    self.record_gone(topology, task, *at, reason)?;
                 }
             }
             Event::TaskPlaced { topology, task, component, host, port, at, reason } => {
@@ -130,14 +134,16 @@ impl Telling<'_> {
                     reason: reason.clone(),
                     ended: String::new(),
                 };
-                self.placed(topology, track)?;
+                self.record_placed(topology, track)?;
             }
-            Event::TaskGone { topology, task, at, reason } => self.gone(topology, *task, *at, reason)?,
+            Event::TaskGone { topology, task, at, reason } => {
+                self.record_gone(topology, *task, *at, reason)?
+            }
         }
         Ok(())
     }
 
-    fn placed(&mut self, topology: &TopologyId, track: TrackEntry) -> Result<(), Error> {
+    fn record_placed(&mut self, topology: &TopologyId, track: TrackEntry) -> Result<(), Error> {
         let last = self.place(topology, track.task)?;
         if let Some(mut before) = last.take() {
             let is_there = before.to.is_none() && (&before.host, before.port) == (&track.host, track.port);
@@ -157,7 +163,7 @@ impl Telling<'_> {
         Ok(())
     }
 
-    fn gone(
+    fn record_gone(
         &mut self,
         topology: &TopologyId,
         task: TaskId,
@@ -185,7 +191,7 @@ impl Telling<'_> {
         if !self.places.contains_key(&key) {
             let mut last = None;
             self.view.scan_back(Table::State, &key::tracks(topology, Some(task)), |_, value| {
-                last = Some(record::decode("where a task ran", value)?);
+                last = Some(record::decode("the placement of a task", value)?);
                 Ok(ControlFlow::Break(()))
             })?;
             self.places.insert(key.clone(), last);
@@ -193,12 +199,12 @@ impl Telling<'_> {
         Ok(self.places.entry(key).or_default())
     }
 
-    /// Every task of a topology that a place is known of.
+    /// Returns all tasks of a topology that have a recorded placement.
     fn tasks(&self, topology: &TopologyId) -> Result<Vec<TaskId>, Error> {
         let mut tasks: Vec<TaskId> =
             self.places.keys().filter(|(of, _)| of == topology).map(|(_, task)| *task).collect();
         self.view.scan(Table::State, &key::tracks(topology, None), |_, value| {
-            tasks.push(record::decode::<TrackEntry>("where a task ran", value)?.task);
+            tasks.push(record::decode::<TrackEntry>("the placement of a task", value)?.task);
             Ok(ControlFlow::Continue(()))
         })?;
         tasks.sort_unstable();
@@ -207,10 +213,10 @@ impl Telling<'_> {
     }
 }
 
-/// What is known of a topology.
+/// Returns the recorded history of a topology.
 pub(super) fn history_of(view: &View<'_>, topology: &TopologyId) -> Result<Option<HistoryEntry>, Error> {
     let Some(started) = view.get(Table::State, &key::started(topology))? else { return Ok(None) };
-    let started: Timestamp = record::decode("when a topology started", &started)?;
+    let started: Timestamp = record::decode("the start of a topology", &started)?;
     let entry = view.get(Table::State, &key::history(started, topology))?;
     entry.map(|bytes| record::decode("the history of a topology", &bytes)).transpose()
 }

@@ -1,4 +1,4 @@
-//! What uploaders see of the queue.
+//! Export queue as exporters see it.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use stormkeeper_metrics::{MetaType, MetricId, Minute, Point, protocol::MetricMeta};
 use stormkeeper_model::TopologyId;
 
-/// Which part of a topology's minute an upload holds, as JStorm divides them.
+/// Part of a topology's minute that an upload contains, divided as in JStorm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum UploadKind {
     /// `TP`: the topology and its components.
@@ -19,7 +19,7 @@ pub enum UploadKind {
 }
 
 impl UploadKind {
-    /// JStorm's word.
+    /// JStorm's word for it.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Topology => "TP",
@@ -28,7 +28,7 @@ impl UploadKind {
         }
     }
 
-    /// Whether metrics of this level are in it.
+    /// Returns whether metrics of this level are part of it.
     pub const fn holds(self, meta: MetaType) -> bool {
         let is_top = matches!(meta, MetaType::Topology | MetaType::Component | MetaType::Nimbus);
         match self {
@@ -39,20 +39,20 @@ impl UploadKind {
     }
 }
 
-/// Names one entry of the queue, and with it a payload.
+/// Key of one entry of the queue, and with it of a payload.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UploadKey {
-    /// Its number in the queue: later ones are larger.
+    /// Number in the queue; later entries have larger numbers.
     pub index: u64,
-    /// Whose metrics they are.
+    /// Topology of the metrics.
     pub topology: TopologyId,
-    /// Of which minute.
+    /// Minute of the points.
     pub minute: Minute,
-    /// Which levels.
+    /// Levels of the metrics.
     pub kind: UploadKind,
-    /// Which part of these levels, from 0 on.
+    /// Part of these levels, counted from 0.
     pub part: u32,
-    /// How many parts there are.
+    /// Number of parts.
     pub parts: u32,
 }
 
@@ -66,57 +66,57 @@ impl fmt::Display for UploadKey {
     }
 }
 
-/// An entry that an uploader has now, until it acknowledges or refuses it or its time is over.
+/// Entry that is leased to an exporter until it is acked or nacked, or the lease times out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
-    /// What to upload; [`super::MetricStore::payload`] reads it.
+    /// Key of the entry; [`super::MetricStore::payload`] reads its points.
     pub key: UploadKey,
-    /// How often this uploader had it before, since this process started.
+    /// Number of earlier leases to this exporter since this process started.
     pub attempts: u32,
-    /// About how many points it has.
+    /// Approximate number of points.
     pub points: u64,
-    /// After so long it counts as refused.
+    /// Duration of the lease; when it ends, the entry counts as nacked.
     pub timeout: Duration,
 }
 
-/// Points of one upload, in the order of their ids.
+/// Points of one upload, sorted by id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PayloadPage {
-    /// Metrics and what they were in the minute.
+    /// Metrics and their points in the minute.
     pub points: Vec<(MetricMeta, Point)>,
-    /// The id to go on after; none when this was the last page. A page may be empty and yet
-    /// not the last.
+    /// Id to continue after; `None` after the last page. A page may be empty without being the
+    /// last.
     pub next: Option<MetricId>,
 }
 
-/// How the queue stands.
+/// Status of the export queue.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct QueueStatus {
-    /// Minutes of topologies that are not closed.
+    /// Number of pairs of minute and topology that are not closed.
     pub reserved: usize,
-    /// Entries that at least one uploader has not acknowledged.
+    /// Number of entries that at least one exporter has not acknowledged.
     pub ready: usize,
-    /// About so many bytes are to be uploaded.
+    /// Approximate number of bytes to export.
     pub bytes: u64,
-    /// The minute of the oldest entry.
+    /// Minute of the oldest entry.
     pub oldest: Option<Minute>,
-    /// Each uploader.
+    /// Status of each exporter, by name.
     pub uploaders: BTreeMap<String, UploaderStatus>,
 }
 
-/// How one uploader stands.
+/// Status of one exporter.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct UploaderStatus {
-    /// Entries that it has not acknowledged.
+    /// Number of entries that the exporter has not acknowledged.
     pub pending: usize,
-    /// Entries that it has now.
+    /// Number of entries leased to the exporter now.
     pub uploading: usize,
-    /// Entries that it has acknowledged, ever.
+    /// Total number of entries that the exporter acknowledged.
     pub acked: u64,
-    /// Entries that were dropped before it acknowledged them, ever.
+    /// Total number of entries that were dropped before the exporter acknowledged them.
     pub dropped: u64,
-    /// Entries that it refused or that ran out of time, since this process started.
+    /// Number of nacks and timeouts since this process started.
     pub refused: u64,
-    /// Why it refused one last.
+    /// Reason of the last nack.
     pub last_refusal: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! The one thread that writes. What waits for it is written together and synced once; then all
-//! of it is answered.
+//! Writer thread, the only one that writes. Waiting jobs are written as one group and synced once;
+//! then all of them are answered.
 
 use std::{
     collections::BTreeSet,
@@ -16,39 +16,39 @@ use super::{
     apply::{self, Applied, Applier, Change},
     catalog::Catalog,
     entry::Entry,
-    expiry::Expiry,
+    expiry::RetentionClock,
     history,
     key::{self, Setting, Table},
-    log::{self, Shape},
+    log::{self, LogExtent},
     queue::{self, Queue},
     record::{self, MetaRecord},
-    store::{Former, Store, View},
+    store::{OldDatabase, Store, View},
 };
 use stormkeeper_metrics::{MetricId, Minute, Window, protocol::MetricMeta};
 use stormkeeper_model::{LogPosition, Term, TopologyId, clock::Monotonic};
 use stormkeeper_runtime::watch;
 
-/// The most jobs of one group: more would make the first of them wait.
+/// Maximum number of jobs in one group: a larger group would delay its first job.
 const GROUP_MAX: usize = 64;
 
-/// How long to leave a disk alone that refused a write.
-const REST: Duration = Duration::from_secs(1);
+/// Pause between a failed write and the attempt to reopen the database.
+const WRITE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is expired is looked for so often, in minutes.
-const SWEEP_EVERY: u32 = 60;
+/// Interval of the search for expired topologies, in minutes.
+const SWEEP_MINUTES: u32 = 60;
 
-/// What writer and readers share.
+/// State that the writer and the readers share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) options: Options,
-    // Read by everyone, written by the writer for as long as a change takes.
+    // Read by every task, written by the writer for the duration of one change.
     pub(super) catalog: RwLock<Catalog>,
-    // Held for one step of the queue.
+    // Lease for one step of the queue.
     pub(super) queue: Mutex<Queue>,
-    // The log as it is on disk: what it holds, and its last entry.
-    pub(super) log: Mutex<(Shape, LogPosition)>,
-    // Why the last write failed, until one succeeds.
+    // The log as it is on disk: its extent and its last entry.
+    pub(super) log: Mutex<(LogExtent, LogPosition)>,
+    // Reason of the last failed write; `None` after a write succeeds.
     pub(super) failure: Mutex<Option<String>>,
     pub(super) queue_changed: watch::Sender<u64>,
 }
@@ -62,7 +62,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn log(&self) -> (Shape, LogPosition) {
+    pub(super) fn log(&self) -> (LogExtent, LogPosition) {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -70,50 +70,50 @@ impl Shared {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn tell_uploaders(&self) {
+    pub(super) fn notify_exporters(&self) {
         self.queue_changed.send_modify(|n| *n = n.wrapping_add(1));
     }
 }
 
-/// Answers when it is known whether what was written is on disk.
+/// Sends the answer of a job, once the result of the group's sync is known.
 pub(super) type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-/// Something to write.
+/// Job of the writer.
 pub(super) type Job = Box<dyn FnOnce(&mut Writer) -> Finish + Send>;
 
 pub(super) enum Command {
     Write(Job),
-    /// The archive is closed when this was read.
+    /// Closes the store.
     Stop,
 }
 
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    /// The last entry that was written, on disk or not yet.
+    /// Last written entry, which may not be synced yet.
     pub(super) last: LogPosition,
     next_meta: u64,
-    shape: Shape,
+    extent: LogExtent,
     is_dirty: bool,
     queue_moved: bool,
     failed: Option<(String, Monotonic)>,
     swept: Minute,
-    expiry: Expiry,
+    retention_clock: RetentionClock,
 }
 
 impl Writer {
-    /// Reads what is kept in memory.
+    /// Loads the state in memory from disk.
     pub(super) fn load(shared: &Arc<Shared>) -> Result<Self, Error> {
         let clock = &shared.options.clock;
         let mut writer = Self {
             shared: Arc::clone(shared),
             last: LogPosition::default(),
             next_meta: 1,
-            shape: Shape::default(),
+            extent: LogExtent::default(),
             is_dirty: false,
             queue_moved: true,
             failed: None,
             swept: Minute(0),
-            expiry: Expiry::new(None, Minute::of(clock.now()), clock.monotonic()),
+            retention_clock: RetentionClock::new(None, Minute::of(clock.now()), clock.monotonic()),
         };
         writer.reload()?;
         Ok(writer)
@@ -125,16 +125,16 @@ impl Writer {
         let (catalog, mut queue, before) = shared.store.with(|view| {
             self.last = setting(view, Setting::Last)?.unwrap_or_default();
             self.next_meta = setting(view, Setting::NextMeta)?.unwrap_or(1);
-            self.shape = Shape::load(view, self.last, now)?;
-            Ok((load_catalog(view)?, load_queue(view)?, setting(view, Setting::Expiry)?))
+            self.extent = LogExtent::load(view, self.last, now)?;
+            Ok((load_catalog(view)?, load_queue(view)?, setting(view, Setting::RetentionClock)?))
         })?;
-        // One of an earlier version does not say: then what it has last is not over.
+        // A database of an earlier version has no such record: its latest points are not expired.
         let before = before.or_else(|| catalog.topologies().filter_map(|of| of.last).max());
-        self.expiry = Expiry::new(before, Minute::of(now), monotonic);
-        shared.store.set_now(self.expiry.at());
+        self.retention_clock = RetentionClock::new(before, Minute::of(now), monotonic);
+        shared.store.set_now(self.retention_clock.at());
         *shared.catalog.write().unwrap_or_else(PoisonError::into_inner) = catalog;
         let mut held = shared.queue();
-        queue.take_hands(&mut held);
+        queue.carry_over_leases(&mut held);
         *held = queue;
         drop(held);
         (self.is_dirty, self.queue_moved) = (false, true);
@@ -143,17 +143,17 @@ impl Writer {
     }
 
     fn publish(&mut self) {
-        *self.shared.log.lock().unwrap_or_else(PoisonError::into_inner) = (self.shape.clone(), self.last);
+        *self.shared.log.lock().unwrap_or_else(PoisonError::into_inner) = (self.extent.clone(), self.last);
         if std::mem::take(&mut self.queue_moved) {
-            self.shared.tell_uploaders();
+            self.shared.notify_exporters();
         }
     }
 
-    /// Writes until it is told to stop.
+    /// Runs jobs until it receives `Stop`.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         while let Some(Command::Write(job)) = commands.blocking_recv() {
-            self.heal();
-            self.follow_clock();
+            self.recover_after_write_failure();
+            self.advance_clock();
             let mut finishes = vec![job(&mut self)];
             let mut stop = false;
             while finishes.len() < GROUP_MAX && self.failed.is_none() && !stop {
@@ -163,25 +163,25 @@ impl Writer {
                     Err(_) => break,
                 }
             }
-            self.settle(finishes);
+            self.finish_group(finishes);
             if stop {
                 break;
             }
         }
         self.shared.store.close_for_good();
-        // What still waits is told by its closed channel.
+        // Jobs that still wait fail, as their channel is closed.
     }
 
-    fn follow_clock(&mut self) {
+    fn advance_clock(&mut self) {
         let clock = &self.shared.options.clock;
-        self.expiry.follow(Minute::of(clock.now()), clock.monotonic());
-        self.shared.store.set_now(self.expiry.at());
+        self.retention_clock.advance(Minute::of(clock.now()), clock.monotonic());
+        self.shared.store.set_now(self.retention_clock.at());
     }
 
-    fn settle(&mut self, finishes: Vec<Finish>) {
+    fn finish_group(&mut self, finishes: Vec<Finish>) {
         if self.is_dirty && self.failed.is_none() {
             let synced = self.shared.store.with(|view| view.sync());
-            self.note(&synced);
+            self.record_failure(&synced);
         }
         if self.failed.is_none() {
             self.is_dirty = false;
@@ -192,7 +192,7 @@ impl Writer {
         }
     }
 
-    /// Whether anything can be written.
+    /// Returns the error of the last failed write, if writes still fail.
     fn check(&self) -> Result<(), Error> {
         match &self.failed {
             None => Ok(()),
@@ -202,49 +202,54 @@ impl Writer {
         }
     }
 
-    fn note<T>(&mut self, done: &Result<T, Error>) {
+    fn record_failure<T>(&mut self, done: &Result<T, Error>) {
         if let Err(Error::Write { detail, .. }) = done {
-            error!(detail, "the metrics archive cannot be written to: nothing is taken until it can");
+            error!(
+                detail,
+                "cannot write to the metric store: all metrics are rejected until a write succeeds"
+            );
             *self.shared.failure() = Some(detail.clone());
             self.failed = Some((detail.clone(), self.shared.options.clock.monotonic()));
         }
     }
 
-    /// After a failed write what is in memory may be ahead of the disk, and RocksDB takes no
-    /// more: both begin anew from the disk.
-    fn heal(&mut self) {
+    /// Reopens the database after a failed write and reloads the state in memory, which may be ahead
+    /// of the disk. RocksDB accepts no write after a failed one.
+    fn recover_after_write_failure(&mut self) {
         let now = self.shared.options.clock.monotonic();
-        let Some((_, at)) = self.failed.as_ref().filter(|(_, at)| now.since(*at) >= REST) else { return };
+        let Some((_, at)) = self.failed.as_ref().filter(|(_, at)| now.since(*at) >= WRITE_RETRY_PAUSE) else {
+            return;
+        };
         let at = *at;
-        let healed = match self.shared.store.has_room() {
+        let recovered = match self.shared.store.probe_write() {
             Ok(()) => self.shared.store.reopen().and_then(|()| self.reload()),
             Err(error) => {
                 let path = self.shared.store.dir().to_owned();
                 Err(Error::Write { path, detail: error.to_string() })
             }
         };
-        match healed {
+        match recovered {
             Ok(()) => {
-                info!(seconds = now.since(at).as_secs(), "the metrics archive can be written to again");
+                info!(seconds = now.since(at).as_secs(), "the metric store accepts writes again");
                 self.failed = None;
                 *self.shared.failure() = None;
             }
             Err(error) => {
-                warn!(%error, "the metrics archive still cannot be written to");
+                warn!(%error, "still cannot write to the metric store; retrying");
                 self.failed = Some((error.to_string(), now));
                 *self.shared.failure() = Some(error.to_string());
             }
         }
     }
 
-    /// Adds an entry as the leader of `term`.
+    /// Appends an entry as the leader of `term`.
     pub(super) fn append(&mut self, term: Term, entry: &Entry) -> Result<Applied, Error> {
-        self.lead(term)?;
+        self.check_term_and_exporters(term)?;
         self.write(LogPosition { term: term.0, index: self.last.index + 1 }, entry, &entry.encode())
     }
 
-    /// Checks that whoever leads in `term` still may, and that the uploaders are his.
-    pub(super) fn lead(&mut self, term: Term) -> Result<(), Error> {
+    /// Checks that `term` is not over, and that the exporters are those of this leader.
+    pub(super) fn check_term_and_exporters(&mut self, term: Term) -> Result<(), Error> {
         if term.0 < self.last.term {
             return Err(Error::StaleTerm { term, last: Term(self.last.term) });
         }
@@ -257,8 +262,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds an entry of a leader.
-    pub(super) fn follow(&mut self, at: LogPosition, bytes: &[u8]) -> Result<(), Error> {
+    /// Appends an entry received from a leader.
+    pub(super) fn append_replicated(&mut self, at: LogPosition, bytes: &[u8]) -> Result<(), Error> {
         if at.index != self.last.index + 1 || at.term < self.last.term {
             return Err(Error::NotNext { found: at, last: self.last });
         }
@@ -270,20 +275,24 @@ impl Writer {
         self.check()?;
         let shared = Arc::clone(&self.shared);
         let max = (shared.options.log_bytes_max, shared.options.log_age_max);
-        let (shape, trim) = self.shape.with(at, bytes.len() as u64, shared.options.clock.now(), max);
+        let (extent, truncation) = self.extent.with(at, bytes.len() as u64, shared.options.clock.now(), max);
         let written = shared.store.with(|view| {
             let mut batch = view.batch();
             let applied = self.applier(view).apply(entry, &mut batch)?;
             batch.put(Table::Log, &key::log(at.index), &log::stored(at.term, bytes));
             batch.put(Table::State, &key::setting(Setting::Last), &record::encode(&at));
-            batch.put(Table::State, &key::setting(Setting::Expiry), &record::encode(&self.expiry.at()));
-            shape.write(&trim, &mut batch);
+            batch.put(
+                Table::State,
+                &key::setting(Setting::RetentionClock),
+                &record::encode(&self.retention_clock.at()),
+            );
+            extent.write(&truncation, &mut batch);
             view.write(batch)?;
             Ok(applied)
         });
-        self.note(&written);
+        self.record_failure(&written);
         let mut applied = written?;
-        (self.last, self.shape, self.is_dirty) = (at, shape, true);
+        (self.last, self.extent, self.is_dirty) = (at, extent, true);
         self.commit(std::mem::take(&mut applied.changes));
         Ok(applied)
     }
@@ -298,9 +307,9 @@ impl Writer {
             match change {
                 Change::NextMeta(next) => self.next_meta = *next,
                 Change::Queue(_) => self.queue_moved = true,
-                Change::Known(_)
-                | Change::Unknown(_)
-                | Change::Forgotten(_)
+                Change::MetaAdded(_)
+                | Change::MetaRemoved(_)
+                | Change::TopologyRemoved(_)
                 | Change::Last(..)
                 | Change::Drops(..) => {}
             }
@@ -308,31 +317,32 @@ impl Writer {
         apply::commit(changes, &self.shared.catalog, &self.shared.queue);
     }
 
-    /// Closes minutes, and lets go what is expired.
+    /// Closes minutes, and removes expired topologies.
     pub(super) fn close_minutes(&mut self, term: Term, through: Minute) -> Result<usize, Error> {
         let options = &self.shared.options;
-        let now = self.expiry.at();
-        let sweeps = now.0 / SWEEP_EVERY != self.swept.0 / SWEEP_EVERY;
-        let (cuts_kept, kept) = (options.retention.minutes(Window::M1), options.retention.longest_minutes());
+        let now = self.retention_clock.at();
+        let sweeps = now.0 / SWEEP_MINUTES != self.swept.0 / SWEEP_MINUTES;
+        let (reports_kept, kept) =
+            (options.retention.minutes(Window::M1), options.retention.longest_minutes());
         let entry = Entry::Close {
             through,
             per_topology_max: options.pending_per_topology_max as u64,
             bytes_max: options.pending_bytes_max,
-            cuts_before: sweeps.then(|| now.minus(cuts_kept)),
+            cuts_before: sweeps.then(|| now.minus(reports_kept)),
         };
         let n_readied = self.append(term, &entry)?.n_readied;
         if sweeps {
             self.swept = now;
             for topology in self.expired(now.minus(kept))? {
-                info!(%topology, "nothing of its metrics is kept any more: it is forgotten");
+                info!(%topology, "all metrics of the topology have expired; removing its metrics and history");
                 self.append(term, &Entry::Forget { topology, ids: None })?;
             }
         }
         Ok(n_readied)
     }
 
-    /// Topologies whose last points are of before `oldest`, and those that never had any and were
-    /// killed before.
+    /// Returns topologies whose last points are of a minute before `oldest`, and topologies without
+    /// points that were killed before it.
     fn expired(&self, oldest: Minute) -> Result<BTreeSet<TopologyId>, Error> {
         let killed = self.shared.store.with(|view| history::killed_before(view, oldest))?;
         let catalog = self.shared.catalog();
@@ -342,7 +352,7 @@ impl Writer {
         Ok(over.map(|of| of.id.clone()).chain(silent).collect())
     }
 
-    /// Makes the metas of a topology equal to `wanted`, outside the log.
+    /// Makes the metas of a topology equal to `wanted`, without a log entry.
     pub(super) fn replace_metas(
         &mut self,
         topology: &TopologyId,
@@ -350,9 +360,7 @@ impl Writer {
     ) -> Result<(), Error> {
         self.check()?;
         if let Some(other) = apply::topologies(wanted).into_iter().find(|of| *of != topology) {
-            return Err(Error::Invalid(format!(
-                "metas of {other} cannot take the place of those of {topology}"
-            )));
+            return Err(Error::Invalid(format!("metas of {other} cannot replace those of {topology}")));
         }
         let shared = Arc::clone(&self.shared);
         let written = shared.store.with(|view| {
@@ -373,7 +381,7 @@ impl Writer {
             Ok((wrong, missing))
         })?;
         let (wrong, missing) = written;
-        // Two batches: an id whose name is another one is taken out before it comes back.
+        // Two batches: an id whose name differs is deleted before it is added again.
         self.unlogged(|applier, batch, applied| {
             wrong.iter().try_for_each(|id| applier.forget_meta(topology, *id, batch, applied))
         })?;
@@ -394,16 +402,20 @@ impl Writer {
             view.write(batch)?;
             Ok(applied)
         });
-        self.note(&written);
+        self.record_failure(&written);
         self.is_dirty = true;
         self.commit(written?.changes);
         Ok(())
     }
 
-    /// Goes on with a fetched copy. What is here is put aside if it `is_lacking` in that.
-    pub(super) fn replace_with(&mut self, dir: &std::path::Path, is_lacking: bool) -> Result<(), Error> {
-        let former = if is_lacking { Former::IsPutAside(self.last) } else { Former::IsRemoved };
-        let replaced = self.shared.store.replace_with(dir, former).and_then(|()| self.reload());
+    /// Replaces the database with a fetched copy, and quarantines or removes the old database.
+    pub(super) fn replace_with(
+        &mut self,
+        dir: &std::path::Path,
+        may_hold_discarded: bool,
+    ) -> Result<(), Error> {
+        let old = if may_hold_discarded { OldDatabase::Quarantine(self.last) } else { OldDatabase::Remove };
+        let replaced = self.shared.store.replace_with(dir, old).and_then(|()| self.reload());
         if let Err(error) = &replaced
             && !self.shared.store.is_open()
         {
@@ -413,7 +425,7 @@ impl Writer {
         replaced
     }
 
-    /// How far an uploader's `metas` reach.
+    /// Returns the registration number of an exporter's last meta.
     pub(super) fn registered_through(&self, metas: &[MetricMeta]) -> Result<u64, Error> {
         self.shared.store.with(|view| history::registered_through(view, metas))
     }
@@ -455,7 +467,8 @@ fn load_queue(view: &View<'_>) -> Result<Queue, Error> {
     queue.commit(queue::Change::Next(setting(view, Setting::NextUpload)?.unwrap_or(1)));
     view.scan(Table::State, &key::all_progress(), |key, value| {
         let uploader = key::text_of(key).unwrap_or_default().to_owned();
-        queue.commit(queue::Change::Progress(uploader, record::decode("what an uploader has done", value)?));
+        queue
+            .commit(queue::Change::Progress(uploader, record::decode("the progress of an exporter", value)?));
         Ok(ControlFlow::Continue(()))
     })?;
     view.scan(Table::State, &key::all_reserved(), |key, value| {
@@ -466,7 +479,7 @@ fn load_queue(view: &View<'_>) -> Result<Queue, Error> {
         Ok(ControlFlow::Continue(()))
     })?;
     view.scan(Table::State, &key::all_queued(), |_, value| {
-        queue.commit(queue::Change::Put(record::decode("an entry of the upload queue", value)?));
+        queue.commit(queue::Change::Put(record::decode("an entry of the export queue", value)?));
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(queue)

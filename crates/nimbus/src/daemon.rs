@@ -9,10 +9,10 @@ use tracing::info;
 use crate::{
     Options,
     blobs::{self, BlobStore, replicate::Replicator},
+    dry_run::diagnose,
     handle::Handle,
     identity::{self, Identity},
     leader::{LeaderContext, LeaderStatus},
-    onlooker::diagnose,
     role::{PublishedStatus, RoleLoop, register},
 };
 use stormkeeper_api_types::blobs::{BlobClient, BlobPeers, FetchError};

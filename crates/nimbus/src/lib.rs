@@ -22,13 +22,13 @@ pub mod change;
 pub mod daemon;
 pub mod decide;
 pub mod drain;
+mod dry_run;
 pub mod handle;
 pub mod identity;
 mod leader;
 pub mod liveness;
 #[cfg(test)]
 mod metrics_tests;
-mod onlooker;
 pub mod options;
 pub mod plan;
 pub mod policy;

@@ -16,14 +16,14 @@ use tracing::{info, warn};
 
 use crate::{
     Error, OnStop, Options,
+    assignments::AssignmentsState,
     failures::{Failure, FailureReporter},
     identity::Identity,
     launch::{self, Launcher},
     localize::Localizer,
-    orders::AssignmentsState,
-    own_slot::{SlotRuntime, new_worker_id},
     process::{ExitReport, ProcessId},
     slot::{Action, Blob, Launched, Observed, Progress, SlotState, Target, Timeouts},
+    slot_runtime::{SlotRuntime, new_worker_id},
     status::Status,
     worker_dir::{self, HeartbeatFile},
 };

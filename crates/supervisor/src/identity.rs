@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::durable;
+use crate::atomic_file;
 use stormkeeper_model::SupervisorId;
 
 const ID_FILE: &str = "supervisor-id";
@@ -71,7 +71,7 @@ impl Identity {
             Ok(text) => text.trim().parse().map_err(|_| Error::NotAnId { path: id_path })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let id = new_id(host, fastrand::u32(..));
-                durable::write(&id_path, format!("{id}\n").as_bytes())
+                atomic_file::write(&id_path, format!("{id}\n").as_bytes())
                     .map_err(|error| io(&id_path, error))?;
                 id
             }

@@ -14,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
-use crate::{durable, process::ProcessId, slot::DesiredWorker};
+use crate::{atomic_file, process::ProcessId, slot::DesiredWorker};
 use stormkeeper_model::{Port, WorkerId};
 
 const DIR: &str = "ledger";
@@ -142,7 +142,7 @@ impl Ledger {
             Entry { worker: worker.clone(), desired: desired.clone(), process, boot: self.boot.clone() };
         let bytes = serde_json::to_vec(&Stored { v: FORMAT, entry })?;
         let _guard = self.writing();
-        durable::write(&self.path(port), &bytes)
+        atomic_file::write(&self.path(port), &bytes)
     }
 
     /// Removes the entry of `worker`, unless the slot has another launch by now.

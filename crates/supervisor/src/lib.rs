@@ -18,7 +18,8 @@
 //! Start with [`slot::SlotState::step`], which decides, and [`agent::Agent`], which acts.
 
 pub mod agent;
-mod durable;
+mod assignments;
+mod atomic_file;
 mod failures;
 pub mod identity;
 mod launch;
@@ -27,10 +28,9 @@ mod localize;
 pub mod logs;
 mod metrics;
 pub mod options;
-mod orders;
-mod own_slot;
 pub mod process;
 pub mod slot;
+mod slot_runtime;
 mod start;
 pub mod status;
 mod unpack;

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::{
-    durable,
+    atomic_file,
     slot::Blob,
     unpack::{self, unpack},
 };
@@ -265,7 +265,7 @@ fn place(unpacked: &Path, dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
         renamed => renamed?,
     }
-    durable::sync_dir(dir)
+    atomic_file::sync_dir(dir)
 }
 
 /// A path that is removed on drop, if it still exists.

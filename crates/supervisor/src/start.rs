@@ -14,14 +14,14 @@ use tracing::{info, warn};
 use crate::{
     Error, LaunchDefaults, Options,
     agent::{Agent, Sources, Timers},
+    assignments::{AssignmentsReader, AssignmentsState},
     failures::FailureReporter,
     identity::Identity,
     launch::Launcher,
     ledger::{Entry, Ledger},
     localize::Localizer,
-    orders::{AssignmentsReader, AssignmentsState},
-    own_slot::{SlotRuntime, new_worker_id},
     process::{ProcessId, Processes},
+    slot_runtime::{SlotRuntime, new_worker_id},
     status::Status,
     worker_dir,
 };

@@ -15,10 +15,10 @@ use tracing::{info, warn};
 
 use super::{
     Error, Options,
-    beat::{self, StatusBoard},
     counters::Registry,
     errors::ErrorReporter,
     follow::{self, Readiness, Records},
+    heartbeat::{self, StatusBoard},
     metrics::{Metrics, TaskMetrics, WorkerMetrics, control},
     multilang::{self, child::Launch},
     settings::{ErrorThrottle, MetricSettings, TaskSettings},
@@ -211,7 +211,7 @@ impl Worker {
         };
         worker.update_metrics(&assignment, changes.as_ref());
         let counters = Registry::default();
-        beat::start(
+        heartbeat::start(
             worker.board.clone(),
             worker.presence.clone(),
             counters.clone(),

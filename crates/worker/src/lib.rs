@@ -17,10 +17,10 @@
 //! Start with [`run`], then `assembly` (order of construction), then `task`.
 
 mod assembly;
-pub mod beat;
 pub mod counters;
 pub mod errors;
 pub mod follow;
+pub mod heartbeat;
 pub mod log;
 mod metrics;
 pub mod multilang;
@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 #[cfg(feature = "test-support")]
-pub use metrics::flow;
+pub use metrics::bench_support;
 pub use options::{ComponentGroup, Options};
 
 use stormkeeper_coordination::{
@@ -116,7 +116,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<Ended, Error> {
     let tasks = Tasks::default();
-    beat::start_heartbeat_file(&options, &tasks);
+    heartbeat::start_heartbeat_file(&options, &tasks);
     let presence = Presence::start(Arc::clone(&tree), &tasks);
     let store = Store::new(tree);
     let prepared = tokio::select! {

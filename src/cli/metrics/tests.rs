@@ -296,7 +296,7 @@ fn status_shows_failures_lag_and_dropped_values() {
         log_from: 7,
         log_bytes: 1 << 20,
         failure: Some("the disk is full".to_owned()),
-        aside: vec!["/var/lib/metrics/aside-2-7".to_owned()],
+        aside: vec!["/var/lib/metrics/quarantine-2-7".to_owned()],
         drops: vec![DropSummary {
             topology_id: "wc-1-1".parse().expect("valid"),
             cause: "too-many-names".to_owned(),
@@ -326,7 +326,7 @@ Metric store of n1, leading
   metrics  12,345
   on disk  5 MiB
 ! the last write failed: the disk is full
-! quarantined database with metrics that the cluster is missing: /var/lib/metrics/aside-2-7
+! quarantined database with metrics that the cluster is missing: /var/lib/metrics/quarantine-2-7
 
 Followers
   FOLLOWER  HAS ENTRY  BEHIND

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::ground::Environment;
+use crate::environment::Environment;
 use stormkeeper_model::{
     HostName, StreamId, TopologyId, TopologyName,
     status::TopologyStatus,

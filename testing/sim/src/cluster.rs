@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     client::{Clients, RequestState},
     connection::Connection,
-    ground::Environment,
+    environment::Environment,
     host::Host,
     journal::Party,
     replica::Replica,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{ground::Environment, journal::Party};
+use crate::{environment::Environment, journal::Party};
 use stormkeeper_coordination::tree::{
     ReadTree as _, SessionId, SessionState, Tree,
     faulty::{FaultPlan, FaultyTree},

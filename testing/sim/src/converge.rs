@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::{
     client::{Promise, RequestState},
     cluster::Cluster,
-    facts::ClusterModel,
     invariants::{check_converged, check_no_residue},
+    model::ClusterModel,
 };
-use stormkeeper_coordination::{cluster::layout, tree::memory::listen::TreeSnapshot};
+use stormkeeper_coordination::{cluster::layout, tree::memory::listener::TreeSnapshot};
 use stormkeeper_model::{assignment::Assignment, status::TopologyStatus};
 
 /// Limit for the convergence. A lost event may cost a full period of the observers (300 s);

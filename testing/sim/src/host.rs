@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::Connection,
-    ground::Environment,
+    environment::Environment,
     journal::Party,
     machine::{Machine, SupervisorProcesses},
 };

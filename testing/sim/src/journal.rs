@@ -8,12 +8,12 @@ use std::{
 };
 
 use crate::{
-    facts::ClusterModel,
     invariants::{Checks, Violation},
+    model::ClusterModel,
 };
 use stormkeeper_coordination::tree::{
     Op,
-    memory::listen::{Commit, What},
+    memory::listener::{Commit, What},
 };
 use stormkeeper_model::clock::{Clock, Monotonic};
 
@@ -99,7 +99,7 @@ impl Journal {
     }
 
     /// Records and checks an event on a machine.
-    pub(super) fn machine(&mut self, event: &super::facts::MachineEvent) {
+    pub(super) fn machine(&mut self, event: &super::model::MachineEvent) {
         self.model.now = self.now();
         self.write(event.to_string());
         let Self { checks, model, .. } = self;

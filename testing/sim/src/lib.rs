@@ -23,23 +23,23 @@ mod client;
 mod cluster;
 mod connection;
 mod converge;
-mod facts;
-mod ground;
+mod environment;
 mod host;
 mod invariants;
 mod journal;
 mod machine;
+mod model;
 mod network;
 mod replica;
+mod scenario;
 mod scratch;
-mod script;
 #[cfg(test)]
 mod tests;
 mod worker;
 
 use std::time::Duration;
 
-use self::{cluster::Cluster, script::Scenario};
+use self::{cluster::Cluster, scenario::Scenario};
 pub use self::{converge::CONVERGENCE_MAX, invariants::Violation};
 use stormkeeper_runtime::blocking;
 

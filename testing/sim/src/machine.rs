@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::Connection,
-    facts::{MachineEvent, Process},
-    ground::Environment,
+    environment::Environment,
     journal::Party,
+    model::{MachineEvent, Process},
     worker,
 };
 use stormkeeper_model::{WorkerId, clock::Clock};

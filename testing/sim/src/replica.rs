@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{connection::Connection, ground::Environment, journal::Party};
+use crate::{connection::Connection, environment::Environment, journal::Party};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_nimbus::{Nimbus, Options};

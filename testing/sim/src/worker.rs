@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{connection::Connection, facts::MachineEvent, machine::Machine};
+use crate::{connection::Connection, machine::Machine, model::MachineEvent};
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, store::Store};
 use stormkeeper_model::{
     TaskId, error::TaskError, heartbeat::TaskStatus, task_set::TaskSet, topology::TaskTable,
@@ -15,9 +15,9 @@ use stormkeeper_supervisor::process::ExitReport;
 use stormkeeper_topology_package::launch::LaunchSpec;
 use stormkeeper_worker::{
     Options,
-    beat::{self, StatusBoard},
     counters::Registry,
     follow,
+    heartbeat::{self, StatusBoard},
 };
 
 /// Maximum time that components take to start.
@@ -69,7 +69,7 @@ impl FakeWorker {
         let presence = Presence::start(self.connection.tree(), &tasks);
         let heartbeats = tasks.child();
         let clock = self.machine.clock.clone();
-        beat::start(board.clone(), presence.clone(), Registry::default(), &options, clock, &heartbeats);
+        heartbeat::start(board.clone(), presence.clone(), Registry::default(), &options, clock, &heartbeats);
         self.start_tasks(board.clone(), &own, &tasks);
         self.start_errors(store.clone(), own.clone(), records.table, &tasks);
         tokio::select! {
@@ -105,7 +105,7 @@ impl FakeWorker {
                 if machine.is_hung(pid) {
                     return;
                 }
-                let written = std::fs::write(dir.join(beat::HEARTBEAT_FILE), format!("{n} {pid}\n"));
+                let written = std::fs::write(dir.join(heartbeat::HEARTBEAT_FILE), format!("{n} {pid}\n"));
                 written.expect("the scratch directory can be written");
             }
         });

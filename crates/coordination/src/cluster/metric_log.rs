@@ -184,7 +184,7 @@ mod tests {
         let bytes = crate::cluster::record::encode(&unclean_takeover());
         assert_eq!(
             std::str::from_utf8(&bytes).expect("text"),
-            r#"{"v":1,"high_watermark":{"term":5,"index":0},"in_sync_replicas":["b"],"unclean_takeover":{"term":5,"after":{"term":2,"index":9},"through":{"term":3,"index":22},"at_ms":7}}"#
+            r#"{"v":1,"high_watermark":{"term":5,"index":0},"in_sync_replicas":["b"],"unclean_takeover":{"term":5,"log_end":{"term":2,"index":9},"discarded_through":{"term":3,"index":22},"at_ms":7}}"#
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The log as followers ask for it, and what they take from it.
+//! Log pages for followers, and the operations of a follower.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -9,42 +9,42 @@ use stormkeeper_model::{LogPosition, TopologyId};
 use stormkeeper_runtime::blocking;
 
 impl MetricStore {
-    /// The last entry of the log that is on disk.
+    /// Returns the position of the last log entry on disk.
     pub fn position(&self) -> LogPosition {
         self.shared.log().1
     }
 
-    /// The entries after those that a follower has.
+    /// Returns the entries after the follower's last one.
     ///
     /// # Errors
     /// [`Error::Read`].
     pub async fn log_after(&self, query: &LogQuery) -> Result<LogPage, Error> {
         let query = query.clone();
         self.read(move |shared, view| {
-            let (shape, last) = shared.log();
-            log::after(view, shape.base, last, &query)
+            let (extent, last) = shared.log();
+            log::after(view, extent.base, last, &query)
         })
         .await
     }
 
-    /// Takes over entries of the leader, in order from the end of the log on. Answers the last
-    /// one that is on disk.
+    /// Appends entries of the leader, in order from the end of the log on. Returns the position of
+    /// the last one on disk.
     ///
     /// # Errors
-    /// [`Error::NotNext`], [`Error::Unreadable`]: those before the bad one are taken.
+    /// [`Error::NotNext`], [`Error::Unreadable`]: entries before the bad one are applied.
     /// [`Error::Write`].
     pub async fn apply(&self, entries: Vec<(LogPosition, Vec<u8>)>) -> Result<LogPosition, Error> {
         self.write(move |writer| {
             for (at, bytes) in &entries {
-                writer.follow(*at, bytes)?;
+                writer.append_replicated(*at, bytes)?;
             }
             Ok(writer.last)
         })
         .await
     }
 
-    /// Makes a copy of the whole archive in `dir`, which must not exist. What it holds on the
-    /// same file system costs no room.
+    /// Makes a copy of the whole database in `dir`, which must not exist. On the same file system the
+    /// copy shares files and needs no additional space.
     ///
     /// # Errors
     /// [`Error::Write`], with the directory.
@@ -58,41 +58,41 @@ impl MetricStore {
         .await
     }
 
-    /// Goes on with the copy in `dir`, which is moved away from there; it must be on the file
-    /// system of the archive. What this nimbus had is gone.
+    /// Replaces the database by the copy in `dir`, which is moved and must be on the same file
+    /// system. The old database is deleted.
     ///
     /// # Errors
-    /// Those of [`MetricStore::open`]; then the archive is as it was.
+    /// Same as [`MetricStore::open`]; the database is unchanged then.
     pub async fn replace_with(&self, dir: PathBuf) -> Result<(), Error> {
         self.write(move |writer| writer.replace_with(&dir, false)).await
     }
 
-    /// As [`MetricStore::replace_with`], for a copy that lacks what this nimbus has: that is put
-    /// aside, see [`MetricStore::aside`].
+    /// Same as [`MetricStore::replace_with`], for a copy that may be missing committed entries of this
+    /// nimbus: the old database is quarantined, see [`MetricStore::quarantined`].
     ///
     /// # Errors
-    /// The same, and [`Error::NoRoomAside`].
+    /// Same as [`MetricStore::replace_with`], and [`Error::QuarantineFull`].
     pub async fn give_way_to(&self, dir: PathBuf) -> Result<(), Error> {
         self.write(move |writer| writer.replace_with(&dir, true)).await
     }
 
-    /// The archives that were put aside and are still there.
+    /// Returns the quarantined databases.
     ///
     /// # Errors
     /// [`Error::Open`].
-    pub async fn aside(&self) -> Result<Vec<PathBuf>, Error> {
-        self.read(|shared, _| shared.store.aside()).await
+    pub async fn quarantined(&self) -> Result<Vec<PathBuf>, Error> {
+        self.read(|shared, _| shared.store.quarantined()).await
     }
 
-    /// Whether one more archive could be put aside.
+    /// Checks that one more database can be quarantined.
     ///
     /// # Errors
-    /// [`Error::NoRoomAside`].
+    /// [`Error::QuarantineFull`].
     pub async fn has_room_aside(&self) -> Result<(), Error> {
-        self.read(|shared, _| shared.store.place_aside(shared.log().1).map(drop)).await
+        self.read(|shared, _| shared.store.quarantine_name(shared.log().1).map(drop)).await
     }
 
-    /// Makes the metas of a topology equal to `metas`, which a follower has from the leader.
+    /// Makes the metas of a topology equal to `metas`, which a follower received from the leader.
     ///
     /// # Errors
     /// [`Error::Invalid`] for metas of another topology, [`Error::Write`].
@@ -101,14 +101,14 @@ impl MetricStore {
         self.write(move |writer| writer.replace_metas(&topology, &metas)).await
     }
 
-    /// Lets go what is expired at once, instead of when RocksDB comes to it. It takes long, and
-    /// is there for operators and tests.
+    /// Removes expired points at once, instead of at RocksDB's next compaction. Slow; for operators
+    /// and tests.
     ///
     /// # Errors
     /// [`Error::Read`].
-    pub async fn tidy_up(&self) -> Result<(), Error> {
+    pub async fn compact(&self) -> Result<(), Error> {
         self.read(|_, view| {
-            // Twice: what is merged in the first is looked at in the second.
+            // Twice: the first run merges, and the second one filters the merged points.
             view.compact(Table::Points);
             view.compact(Table::Points);
             Ok(())

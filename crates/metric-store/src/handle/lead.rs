@@ -1,4 +1,4 @@
-//! What the leader of a term writes.
+//! Writes of a leader, each with its term.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use stormkeeper_metrics::{
 };
 use stormkeeper_model::{Term, TopologyId};
 
-/// The most events or ids of one entry.
+/// Maximum number of events or ids of one entry.
 const AT_ONCE_MAX: usize = 10_000;
 
 impl MetricStore {
-    /// Makes names known. Registering one again changes nothing.
+    /// Registers names. Registering a name again has no effect.
     ///
     /// # Errors
     /// [`Error::Invalid`] for more than [`NAMES_MAX`] names, [`Error::Busy`],
@@ -23,17 +23,17 @@ impl MetricStore {
         if request.registrations.len() > NAMES_MAX {
             let n = request.registrations.len();
             return Err(Error::Invalid(format!(
-                "{n} names in one registration; at most {NAMES_MAX} are taken"
+                "{n} names in one registration request; the maximum is {NAMES_MAX}"
             )));
         }
         self.write_or_refuse(move |writer| leading::register(writer, term, &request)).await
     }
 
-    /// Takes in a batch, as a whole or not at all; one that was taken before is not
-    /// taken again.
+    /// Ingests a metric batch, as a whole or not at all. A batch that was stored before is not
+    /// counted again.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for one without sense, [`Error::Busy`], [`Error::StaleTerm`],
+    /// [`Error::Invalid`] for a malformed batch, [`Error::Busy`], [`Error::StaleTerm`],
     /// [`Error::Write`].
     pub async fn ingest(&self, term: Term, batch: MetricBatch) -> Result<Taken, Error> {
         let n_points = u32::try_from(batch.points.len()).unwrap_or(u32::MAX);
@@ -47,8 +47,8 @@ impl MetricStore {
         .await
     }
 
-    /// Makes all minutes up to `through` ready to be uploaded, and lets go what is expired.
-    /// Answers how many entries the upload queue has more. To be called once a minute.
+    /// Closes all minutes up to `through` for export, and removes expired topologies. Returns the
+    /// number of entries added to the export queue. Must be called once a minute.
     ///
     /// # Errors
     /// [`Error::StaleTerm`], [`Error::Write`].
@@ -56,8 +56,8 @@ impl MetricStore {
         self.write(move |writer| writer.close_minutes(term, through)).await
     }
 
-    /// Takes events into the track of tasks and the history of topologies. What was told before
-    /// changes nothing.
+    /// Records events in the track of tasks and the history of topologies. An event that was
+    /// recorded before has no effect.
     ///
     /// # Errors
     /// [`Error::StaleTerm`], [`Error::Write`].
@@ -71,8 +71,8 @@ impl MetricStore {
         .await
     }
 
-    /// Lets go metas of a topology. Their history goes with its time; a batch to one of
-    /// them is answered by [`Taken::Unregistered`].
+    /// Removes metas of a topology. Their points expire by retention; a batch with points of a
+    /// removed meta is answered with [`Taken::Unregistered`].
     ///
     /// # Errors
     /// [`Error::StaleTerm`], [`Error::Write`].

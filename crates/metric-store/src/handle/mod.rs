@@ -1,4 +1,4 @@
-//! The archive as the rest of nimbus sees it: how it is opened, and who waits for whom.
+//! Handle of the metric store, for the other modules of nimbus: opening, jobs and readers.
 
 mod follow;
 mod lead;
@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::{
     Error, Options,
     catalog::Catalog,
-    log::Shape,
+    log::LogExtent,
     queue::Queue,
     store::{Store, View},
     writer::{Command, Finish, Shared, Writer},
@@ -29,49 +29,49 @@ use stormkeeper_runtime::{
     watch,
 };
 
-/// The most jobs that wait for the writer. A group of them takes some tens of milliseconds.
+/// Maximum number of jobs that wait for the writer. A group of jobs takes some tens of milliseconds.
 const JOBS_MAX: usize = 256;
 
-/// How long the archive waits to be told to close while too many jobs wait for the writer.
+/// Pause between attempts to send `Stop` while the writer's channel is full.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
-/// The most points that wait for the writer, all batches together: some 400 MiB.
+/// Maximum number of points that wait for the writer, all batches together: some 400 MiB.
 const POINTS_MAX: usize = 4_000_000;
 
-/// The most readers at once: they are on threads that block.
+/// Maximum number of concurrent readers: each one blocks a thread.
 const READERS_MAX: usize = 8;
 
-/// The metric memory of one nimbus. Clones are the same archive; the last one closes it, if it is
-/// not closed yet, and blocks for as long as that takes.
+/// Metric store of one nimbus. Clones share the store; the last one closes it, unless it is closed
+/// already, and blocks for that time.
 #[derive(Debug, Clone)]
 pub struct MetricStore {
     pub(super) shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     readers: Arc<Semaphore>,
     points: Arc<Semaphore>,
-    // Behind `commands`: fields are dropped in this order, and the thread ends with the last of
-    // those.
+    // After `commands`: fields are dropped in this order, and the thread ends when the last sender
+    // of commands is dropped.
     _writer: Arc<WriterThread>,
 }
 
-/// The writer's thread, waited for: a process that ends while RocksDB is being closed crashes.
+/// Writer thread, joined on drop: a process that exits while RocksDB is being closed crashes.
 #[derive(Debug)]
 struct WriterThread(Option<JoinHandle<()>>);
 
 impl Drop for WriterThread {
     fn drop(&mut self) {
-        // Should it have panicked, it has said so.
+        // A panic of the thread has been printed already.
         let _ended = self.0.take().map(JoinHandle::join);
     }
 }
 
 impl MetricStore {
-    /// Opens the archive in `dir`, and makes it when there is none. Blocks while RocksDB opens.
-    /// It is closed when `tasks` end.
+    /// Opens the store in `dir`, and creates it if there is none. Blocks while RocksDB opens. The
+    /// store is closed when `tasks` end.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::Corrupt`], [`Error::Version`] and [`Error::Open`], which say
-    /// what to do. Nothing is changed then.
+    /// [`Error::Locked`], [`Error::Corrupt`], [`Error::Version`] and [`Error::Open`], whose texts say
+    /// what to do. The data is unchanged then.
     pub fn open(dir: &Path, options: Options, tasks: &Tasks) -> Result<Self, Error> {
         let store = Store::open(dir, &options)?;
         let shared = Arc::new(Shared {
@@ -79,7 +79,7 @@ impl MetricStore {
             options,
             catalog: RwLock::new(Catalog::default()),
             queue: Mutex::new(Queue::default()),
-            log: Mutex::new((Shape::default(), LogPosition::default())),
+            log: Mutex::new((LogExtent::default(), LogPosition::default())),
             failure: Mutex::new(None),
             queue_changed: watch::Sender::new(0),
         });
@@ -96,7 +96,7 @@ impl MetricStore {
         let (cancel, stop) = (tasks.cancelled(), commands.downgrade());
         tasks.start_graceful("archive", OnExit::Ignore, async move {
             cancel.cancelled().await;
-            // A sender must not be held while this waits: the writer ends with the last of them.
+            // No sender is held during the pause: the writer ends with the last sender.
             while let Some(stop) = stop.upgrade() {
                 match stop.try_send(Command::Stop) {
                     Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => break,
@@ -112,7 +112,7 @@ impl MetricStore {
         Ok(Self { shared, commands, readers, points, _writer: writer })
     }
 
-    /// Has the writer do something, and answers when it is on disk.
+    /// Runs a job on the writer, and returns its result once it is on disk.
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
@@ -122,7 +122,7 @@ impl MetricStore {
         answer.await.map_err(|_| Error::Stopped)?
     }
 
-    /// The same, unless too much waits.
+    /// Same as `write`, but returns [`Error::Busy`] if the writer's channel is full.
     async fn write_or_refuse<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
@@ -149,7 +149,7 @@ impl MetricStore {
     }
 }
 
-/// Work for the writer, and where its answer comes.
+/// Makes a job for the writer, and the receiver of its result.
 fn job<T: Send + 'static>(
     work: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
 ) -> (Command, oneshot::Receiver<Result<T, Error>>) {
@@ -157,7 +157,7 @@ fn job<T: Send + 'static>(
     let job = move |writer: &mut Writer| -> Finish {
         let done = work(writer);
         Box::new(move |synced: Result<(), Error>| {
-            // Whoever asked may have gone.
+            // The caller may have been dropped.
             let _heard = reply.send(done.and_then(|done| synced.map(|()| done)));
         })
     };

@@ -1,4 +1,4 @@
-//! What any nimbus reads.
+//! Reads, on any nimbus.
 
 use super::MetricStore;
 use crate::{
@@ -12,7 +12,7 @@ use stormkeeper_metrics::{
 use stormkeeper_model::{TaskId, TopologyId, TopologyName};
 
 impl MetricStore {
-    /// Metas of a topology, page by page.
+    /// Returns a page of the metas of a topology.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -20,7 +20,7 @@ impl MetricStore {
         self.read(move |_, view| history::metas(view, &query)).await
     }
 
-    /// The meta of one metric.
+    /// Returns the meta of one metric.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -31,16 +31,16 @@ impl MetricStore {
         .await
     }
 
-    /// Count and digest of a topology's metas; of none when it is not known.
+    /// Returns count and digest of a topology's metas; zeros for an unknown topology.
     ///
     /// # Errors
-    /// None so far; the archive may be closed.
+    /// None so far; reserved for a closed store.
     pub async fn fingerprint(&self, topology: &TopologyId) -> Result<Fingerprint, Error> {
         Ok(self.shared.catalog().fingerprint(topology))
     }
 
-    /// The history of one metric: the buckets of `window` that begin in `from..=to`, the oldest
-    /// `limit` of them. Ask again from after the last one for more.
+    /// Returns points of one metric: the buckets of `window` that begin in `from..=to`, at most the
+    /// oldest `limit`. For more, call again from after the last one.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -60,7 +60,7 @@ impl MetricStore {
         .await
     }
 
-    /// One metric over the `window` that ends with the minute `end`, to the minute.
+    /// Returns one metric over the `window` that ends with the minute `end`, exact to the minute.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -68,7 +68,7 @@ impl MetricStore {
         self.read(move |_, view| history::window(&mut view.cursor(Table::Points), id, window, end)).await
     }
 
-    /// Metrics of a topology as they were last, page by page.
+    /// Returns a page of a topology's metrics in their last minute.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -76,8 +76,8 @@ impl MetricStore {
         self.read(move |_, view| history::latest(view, &query)).await
     }
 
-    /// Where the tasks of a topology ran, or one of them; by task, the first place first. With
-    /// more than `limit` entries the first are left out.
+    /// Returns the placements of a topology's tasks or of one task, by task, the earliest first. If
+    /// there are more than `limit`, the first are omitted.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -91,7 +91,7 @@ impl MetricStore {
         self.read(move |_, view| history::track(view, &topology, task, limit)).await
     }
 
-    /// The last topologies, those of `name` or all; the last first.
+    /// Returns the latest topologies, all or those with this name, the latest first.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -104,7 +104,7 @@ impl MetricStore {
         self.read(move |_, view| history::history(view, name.as_ref(), limit)).await
     }
 
-    /// One topology, from its submission on; none that is not known, or is forgotten.
+    /// Returns the history of one topology; `None` if it is unknown or was removed.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -113,36 +113,36 @@ impl MetricStore {
         self.read(move |_, view| told::history_of(view, &id)).await
     }
 
-    /// Every topology that has metas, dead ones too.
+    /// Returns all topologies that have metas, killed ones included.
     ///
     /// # Errors
-    /// None so far; the archive may be closed.
+    /// None so far; reserved for a closed store.
     pub async fn topologies(&self) -> Result<Vec<TopologyId>, Error> {
         let catalog = self.shared.catalog();
         let with_metas = catalog.topologies().filter(|of| of.fingerprint.count > 0);
         Ok(with_metas.map(|of| of.id.clone()).collect())
     }
 
-    /// How the archive stands.
+    /// Returns the status of the store.
     ///
     /// # Errors
-    /// None so far; the archive may be closed.
+    /// None so far; reserved for a closed store.
     pub async fn status(&self) -> Result<Status, Error> {
-        // Also while nothing can be read: then it says why.
+        // Returned also while reads fail: `failure` has the reason.
         let bytes = self.read(|_, view| Ok(view.bytes())).await.unwrap_or_default();
-        let aside = self.aside().await.unwrap_or_default();
-        let (shape, position) = self.shared.log();
+        let quarantined = self.quarantined().await.unwrap_or_default();
+        let (extent, position) = self.shared.log();
         let catalog = self.shared.catalog();
         let with_drops = catalog.topologies().filter(|of| !of.drops.is_empty());
         Ok(Status {
             bytes,
             position,
-            log_from: shape.base.index + 1,
-            log_bytes: shape.bytes(),
+            log_from: extent.base.index + 1,
+            log_bytes: extent.bytes(),
             metas: catalog.len() as u64,
             drops: with_drops.map(|of| (of.id.clone(), of.drops.clone())).collect(),
             failure: self.shared.failure().clone(),
-            aside,
+            aside: quarantined,
         })
     }
 }

@@ -1,60 +1,60 @@
-//! The upload queue, as the leader sees it.
+//! Export queue, for the leader.
 
 use super::MetricStore;
-use crate::{Error, PayloadPage, QueueStatus, Upload, UploadKey, entry::Entry, history, queue::Flow};
+use crate::{Error, PayloadPage, QueueStatus, Upload, UploadKey, entry::Entry, history, queue::LeasePolicy};
 use stormkeeper_metrics::{MetaType, MetricId, protocol::MetricMeta};
 use stormkeeper_model::Term;
 use stormkeeper_runtime::watch;
 
 impl MetricStore {
-    fn flow(&self) -> Flow {
+    fn lease_policy(&self) -> LeasePolicy {
         let options = &self.shared.options;
-        Flow {
+        LeasePolicy {
             uploading_max: options.uploading_max,
             timeout: options.upload_timeout,
             pause: options.upload_pause,
         }
     }
 
-    /// The oldest ready entry that the uploader has not acknowledged; none when there is none,
-    /// when it has as many as it may, or when it is to rest after it refused one. What becomes
-    /// ready by time alone wakes nobody: ask again every now and then.
+    /// Leases the oldest ready entry that the exporter has not acknowledged. Returns `None` if there
+    /// is none, if the exporter has its maximum of leases, or if it is paused after a nack. The end
+    /// of a pause does not change [`MetricStore::queue_changed`]: callers must poll now and then.
     ///
     /// # Errors
-    /// None so far; the archive may be closed.
+    /// None so far; reserved for a closed store.
     pub async fn next_upload(&self, uploader: &str) -> Result<Option<Upload>, Error> {
         let now = self.shared.options.clock.monotonic();
-        Ok(self.shared.queue().next(uploader, now, self.flow()))
+        Ok(self.shared.queue().next(uploader, now, self.lease_policy()))
     }
 
-    /// The uploader has uploaded it. Saying so again changes nothing.
+    /// Acknowledges an exported entry. Acknowledging it again has no effect.
     ///
     /// # Errors
-    /// [`Error::StaleTerm`], [`Error::Write`]: it will be uploaded again.
+    /// [`Error::StaleTerm`], [`Error::Write`]: the entry will be exported again.
     pub async fn ack(&self, term: Term, uploader: &str, upload: UploadKey) -> Result<(), Error> {
         let (uploader, index) = (uploader.to_owned(), upload.index);
         self.write(move |writer| {
             if !writer.shared.queue().ack(&uploader, index).is_empty() {
                 writer.append(term, &Entry::Ack { uploader: uploader.clone(), index })?;
             }
-            writer.shared.queue().let_go(&uploader, index);
+            writer.shared.queue().release(&uploader, index);
             Ok(())
         })
         .await
     }
 
-    /// The uploader could not upload it: it gets it again after a pause.
+    /// Returns an entry that could not be exported; the exporter leases it again after a pause.
     ///
     /// # Errors
-    /// None so far; the archive may be closed.
+    /// None so far; reserved for a closed store.
     pub async fn nack(&self, uploader: &str, upload: UploadKey, reason: &str) -> Result<(), Error> {
         let now = self.shared.options.clock.monotonic();
-        self.shared.queue().nack(uploader, upload.index, now, self.flow(), reason);
-        self.shared.tell_uploaders();
+        self.shared.queue().nack(uploader, upload.index, now, self.lease_policy(), reason);
+        self.shared.notify_exporters();
         Ok(())
     }
 
-    /// What an upload holds, of the levels in `filter`, or of all when it is empty.
+    /// Returns a page of an upload's points, of the levels in `filter`, or of all if it is empty.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -69,7 +69,7 @@ impl MetricStore {
         self.read(move |_, view| history::payload(view, &key, &filter, after, limit)).await
     }
 
-    /// The oldest metas that the uploader does not know; none for one that is not an uploader.
+    /// Returns the oldest metas that the exporter has not acknowledged; none if it is not an exporter.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -78,7 +78,7 @@ impl MetricStore {
         self.read(move |_, view| history::registered_after(view, n, limit)).await
     }
 
-    /// The uploader knows these, and all that were registered before them.
+    /// Acknowledges these metas, and all that were registered before them.
     ///
     /// # Errors
     /// [`Error::StaleTerm`], [`Error::Write`].
@@ -95,15 +95,15 @@ impl MetricStore {
         .await
     }
 
-    /// Changes whenever there may be something to upload.
+    /// Returns a value that changes whenever an entry may have become ready.
     pub fn queue_changed(&self) -> watch::Receiver<u64> {
         self.shared.queue_changed.subscribe()
     }
 
-    /// How the queue stands.
+    /// Returns the status of the queue.
     ///
     /// # Errors
-    /// None so far; the archive may be closed.
+    /// None so far; reserved for a closed store.
     pub async fn queue_status(&self) -> Result<QueueStatus, Error> {
         Ok(self.shared.queue().status())
     }

@@ -1,34 +1,34 @@
-//! What uploaders have in their hands, and what they are to leave alone for a while. In memory
-//! only.
+//! Leases of the export queue, in memory only: entries in flight per exporter, and entries that
+//! pause after a nack.
 
 use std::{
     collections::{BTreeMap, btree_map},
     time::Duration,
 };
 
-use super::Flow;
+use super::LeasePolicy;
 use stormkeeper_model::clock::Monotonic;
 
-/// A pause doubles at most so often.
+/// Maximum number of times that a pause doubles.
 const DOUBLINGS_MAX: u32 = 6;
 
-/// The longest text kept of a refusal.
+/// Maximum size of the reason of a nack, in bytes.
 const REASON_BYTES_MAX: usize = 500;
 
 #[derive(Debug, Default)]
-pub(super) struct Hands(BTreeMap<String, Hand>);
+pub(super) struct Leases(BTreeMap<String, ExporterLeases>);
 
 #[derive(Debug, Default)]
-struct Hand {
-    held: BTreeMap<u64, Held>,
-    /// Nothing is given before; set by each refusal.
-    rests_until: Option<Monotonic>,
-    n_refused: u64,
-    last_refusal: Option<String>,
+struct ExporterLeases {
+    leases: BTreeMap<u64, Lease>,
+    /// End of the exporter's pause, set by each nack: nothing is leased before.
+    paused_until: Option<Monotonic>,
+    n_nacks: u64,
+    last_nack: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Held {
+struct Lease {
     state: State,
     attempts: u32,
 }
@@ -39,63 +39,70 @@ enum State {
     Paused { until: Monotonic },
 }
 
-impl Hands {
-    /// Whether the uploader may have one more. What ran out of time is refused first.
-    pub(super) fn may_have(&mut self, uploader: &str, now: Monotonic, flow: Flow) -> bool {
-        let Some(hand) = self.0.get_mut(uploader) else { return flow.uploading_max > 0 };
-        let late: Vec<u64> = hand
-            .held
+impl Leases {
+    /// Returns whether the exporter may lease one more entry. Leases that timed out are nacked first.
+    pub(super) fn can_lease(&mut self, uploader: &str, now: Monotonic, policy: LeasePolicy) -> bool {
+        let Some(exporter) = self.0.get_mut(uploader) else { return policy.uploading_max > 0 };
+        let late: Vec<u64> = exporter
+            .leases
             .iter()
-            .filter_map(|(index, held)| match held.state {
+            .filter_map(|(index, lease)| match lease.state {
                 State::Uploading { until } if until <= now => Some(*index),
                 State::Uploading { .. } | State::Paused { .. } => None,
             })
             .collect();
         for index in late {
-            hand.refuse(index, now, flow, "it did not end in time");
+            exporter.nack(index, now, policy, "the upload timed out");
         }
-        hand.rests_until.is_none_or(|until| until <= now) && hand.n_uploading() < flow.uploading_max
+        exporter.paused_until.is_none_or(|until| until <= now) && exporter.n_leased() < policy.uploading_max
     }
 
-    /// Whether the uploader has not got `index`, and need not leave it alone.
-    pub(super) fn is_free(&self, uploader: &str, index: u64, now: Monotonic) -> bool {
-        match self.0.get(uploader).and_then(|hand| hand.held.get(&index)) {
+    /// Returns whether `index` is neither leased to the exporter nor paused for it.
+    pub(super) fn is_available(&self, uploader: &str, index: u64, now: Monotonic) -> bool {
+        match self.0.get(uploader).and_then(|exporter| exporter.leases.get(&index)) {
             None => true,
-            Some(Held { state: State::Paused { until }, .. }) => *until <= now,
-            Some(Held { state: State::Uploading { .. }, .. }) => false,
+            Some(Lease { state: State::Paused { until }, .. }) => *until <= now,
+            Some(Lease { state: State::Uploading { .. }, .. }) => false,
         }
     }
 
-    /// The uploader has `index` now. Answers how often it had it before.
-    pub(super) fn give(&mut self, uploader: &str, index: u64, now: Monotonic, flow: Flow) -> u32 {
-        let state = State::Uploading { until: now.plus(flow.timeout) };
-        match self.0.entry(uploader.to_owned()).or_default().held.entry(index) {
+    /// Leases `index` to the exporter. Returns the number of its earlier leases.
+    pub(super) fn lease(&mut self, uploader: &str, index: u64, now: Monotonic, policy: LeasePolicy) -> u32 {
+        let state = State::Uploading { until: now.plus(policy.timeout) };
+        match self.0.entry(uploader.to_owned()).or_default().leases.entry(index) {
             btree_map::Entry::Vacant(place) => {
-                place.insert(Held { state, attempts: 0 });
+                place.insert(Lease { state, attempts: 0 });
                 0
             }
-            btree_map::Entry::Occupied(mut held) => {
-                held.get_mut().state = state;
-                held.get().attempts
+            btree_map::Entry::Occupied(mut lease) => {
+                lease.get_mut().state = state;
+                lease.get().attempts
             }
         }
     }
 
-    pub(super) fn refuse(&mut self, uploader: &str, index: u64, now: Monotonic, flow: Flow, reason: &str) {
-        if let Some(hand) = self.0.get_mut(uploader) {
-            hand.refuse(index, now, flow, reason);
+    pub(super) fn nack(
+        &mut self,
+        uploader: &str,
+        index: u64,
+        now: Monotonic,
+        policy: LeasePolicy,
+        reason: &str,
+    ) {
+        if let Some(exporter) = self.0.get_mut(uploader) {
+            exporter.nack(index, now, policy, reason);
         }
     }
 
-    pub(super) fn let_go(&mut self, uploader: &str, index: u64) {
-        if let Some(hand) = self.0.get_mut(uploader) {
-            hand.held.remove(&index);
+    pub(super) fn release(&mut self, uploader: &str, index: u64) {
+        if let Some(exporter) = self.0.get_mut(uploader) {
+            exporter.leases.remove(&index);
         }
     }
 
     pub(super) fn forget(&mut self, index: u64) {
-        for hand in self.0.values_mut() {
-            hand.held.remove(&index);
+        for exporter in self.0.values_mut() {
+            exporter.leases.remove(&index);
         }
     }
 
@@ -103,31 +110,31 @@ impl Hands {
         self.0.remove(uploader);
     }
 
-    /// How many it has, how many it refused, and why the last.
+    /// Returns the exporter's number of leases, its number of nacks, and the reason of the last nack.
     pub(super) fn of(&self, uploader: &str) -> (usize, u64, Option<String>) {
         self.0
             .get(uploader)
-            .map(|hand| (hand.n_uploading(), hand.n_refused, hand.last_refusal.clone()))
+            .map(|exporter| (exporter.n_leased(), exporter.n_nacks, exporter.last_nack.clone()))
             .unwrap_or_default()
     }
 }
 
-impl Hand {
-    fn n_uploading(&self) -> usize {
-        self.held.values().filter(|held| matches!(held.state, State::Uploading { .. })).count()
+impl ExporterLeases {
+    fn n_leased(&self) -> usize {
+        self.leases.values().filter(|lease| matches!(lease.state, State::Uploading { .. })).count()
     }
 
-    /// Nothing when it has not got `index`: it was told to have run out of time before.
-    fn refuse(&mut self, index: u64, now: Monotonic, flow: Flow, reason: &str) {
-        let Some(held) = self.held.get_mut(&index) else { return };
-        if matches!(held.state, State::Paused { .. }) {
+    /// Nacks `index`. No effect unless `index` is leased: the lease may have timed out before.
+    fn nack(&mut self, index: u64, now: Monotonic, policy: LeasePolicy, reason: &str) {
+        let Some(lease) = self.leases.get_mut(&index) else { return };
+        if matches!(lease.state, State::Paused { .. }) {
             return;
         }
-        let pause: Duration = flow.pause * 2_u32.pow(held.attempts.min(DOUBLINGS_MAX));
-        held.attempts = held.attempts.saturating_add(1);
-        held.state = State::Paused { until: now.plus(pause) };
-        self.rests_until = Some(now.plus(flow.pause));
-        self.n_refused += 1;
-        self.last_refusal = Some(reason.chars().take(REASON_BYTES_MAX / 4).collect());
+        let pause: Duration = policy.pause * 2_u32.pow(lease.attempts.min(DOUBLINGS_MAX));
+        lease.attempts = lease.attempts.saturating_add(1);
+        lease.state = State::Paused { until: now.plus(pause) };
+        self.paused_until = Some(now.plus(policy.pause));
+        self.n_nacks += 1;
+        self.last_nack = Some(reason.chars().take(REASON_BYTES_MAX / 4).collect());
     }
 }

@@ -1,15 +1,15 @@
-//! The upload queue, without its disk.
+//! Export queue, without its disk.
 //!
 //! ```text
-//!             close            next                 ack by the last uploader
+//!             close            next                 ack by the last exporter
 //!  reserved ────────▶ ready ────────▶ uploading ─────────────────────────────▶ gone
 //!                       ▲                 │
-//!                       └─ nack, time-out ┘   each uploader for itself; after a pause
+//!                       └─ nack, time-out ┘   for each exporter separately; after a pause
 //! ```
 //!
-//! What is on disk changes by [`Change`]s only: the functions that plan them leave the queue as
-//! it is, and [`Queue::commit`] follows the disk. *Uploading* is not on disk: after a crash it
-//! is ready again.
+//! The persisted state changes only by [`Change`]s: the functions that plan changes do not modify
+//! the queue, and [`Queue::commit`] applies changes that are on disk. Leases (*uploading*) are not
+//! on disk: after a crash the entry is ready again.
 
 mod hands;
 
@@ -22,55 +22,55 @@ use super::{
     QueueStatus, Upload, UploadKey, UploadKind, UploaderStatus,
     record::{Progress, Queued, Reserved},
 };
-use hands::Hands;
+use hands::Leases;
 use stormkeeper_metrics::Minute;
 use stormkeeper_model::{TopologyId, clock::Monotonic};
 
-/// An entry with more points is divided: first the topology's and components', then the rest
-/// in parts of about so many. JStorm's bound.
+/// Maximum number of points of an undivided entry, as in JStorm. A larger one is divided: first the
+/// points of the topology and its components, then the others in parts of about this size.
 pub(super) const POINTS_PER_UPLOAD: u64 = 10_000;
 
-/// The most entries of the whole queue: what is kept of them in memory is bounded too.
+/// Maximum number of entries in the queue, which also bounds its memory.
 pub(super) const ENTRIES_MAX: usize = 100_000;
 
-/// The most entries that one closing makes; what is left is made by the next.
+/// Maximum number of entries that one closing makes; the next closing makes the others.
 const CLOSED_AT_ONCE_MAX: usize = 10_000;
 
-/// One change of what is on disk.
+/// One change of the persisted state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
-    /// A minute of a topology has this much data.
+    /// Amount of data in a minute of a topology.
     Reserve(Minute, TopologyId, Reserved),
-    /// It is closed.
+    /// The minute is closed.
     Release(Minute, TopologyId),
-    /// An entry is there, or is changed.
+    /// An entry is added or changed.
     Put(Queued),
-    /// An entry is gone.
+    /// An entry is removed.
     Remove(u64),
-    /// An uploader got on.
+    /// New progress of an exporter.
     Progress(String, Progress),
-    /// An uploader is none any more.
+    /// An exporter is removed.
     Retire(String),
-    /// Numbers up to here are used.
+    /// Next number to use.
     Next(u64),
 }
 
-/// How much may be given out, and for how long.
+/// Limits on leases.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Flow {
+pub(super) struct LeasePolicy {
     pub(super) uploading_max: usize,
     pub(super) timeout: std::time::Duration,
     pub(super) pause: std::time::Duration,
 }
 
-/// The bounds of the queue, as the leader set them.
+/// Limits of the queue, set by the leader.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) per_topology_max: u64,
     pub(super) bytes_max: u64,
 }
 
-/// All that waits to be uploaded.
+/// All entries that wait for export.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     reserved: BTreeMap<(Minute, TopologyId), Reserved>,
@@ -78,11 +78,11 @@ pub(super) struct Queue {
     uploaders: BTreeMap<String, Progress>,
     next: u64,
     bytes: u64,
-    hands: Hands,
+    leases: Leases,
 }
 
 impl Queue {
-    /// Follows the disk.
+    /// Applies a change that is on disk.
     pub(super) fn commit(&mut self, change: Change) {
         match change {
             Change::Reserve(minute, topology, reserved) => {
@@ -102,20 +102,20 @@ impl Queue {
                 if let Some(before) = self.entries.remove(&index) {
                     self.bytes -= before.bytes;
                 }
-                self.hands.forget(index);
+                self.leases.forget(index);
             }
             Change::Progress(uploader, progress) => {
                 self.uploaders.insert(uploader, progress);
             }
             Change::Retire(uploader) => {
                 self.uploaders.remove(&uploader);
-                self.hands.retire(&uploader);
+                self.leases.retire(&uploader);
             }
             Change::Next(next) => self.next = self.next.max(next),
         }
     }
 
-    /// More data came for a minute.
+    /// Plans more data for a minute.
     pub(super) fn reserve(&self, minute: Minute, topology: &TopologyId, added: Reserved) -> Change {
         let before = self.reserved.get(&(minute, topology.clone())).copied().unwrap_or_default();
         Change::Reserve(
@@ -129,9 +129,9 @@ impl Queue {
         )
     }
 
-    /// Makes entries of all minutes up to `through`, and drops the oldest that are over the
-    /// bounds. Answers the changes, how many entries are new, and which were dropped: the
-    /// topology, once for each uploader that had not acknowledged it.
+    /// Plans entries for all minutes up to `through`, and drops the oldest entries beyond the limits.
+    /// Returns the changes, the number of new entries, and the topology of each dropped entry, once
+    /// for each exporter that had not acknowledged it.
     pub(super) fn close(&self, through: Minute, limits: Limits) -> (Vec<Change>, usize, Vec<TopologyId>) {
         let (mut changes, mut added) = (Vec::new(), Vec::new());
         for ((minute, topology), reserved) in self.reserved.range(..) {
@@ -144,15 +144,15 @@ impl Queue {
             }
         }
         let n_added = added.len();
-        let dropped = self.over(&added, limits);
+        let dropped = self.beyond_limits(&added, limits);
         let mut progress = self.uploaders.clone();
-        let mut told = Vec::new();
+        let mut dropped_topologies = Vec::new();
         let is_dropped = |entry: &Queued| dropped.binary_search(&entry.key.index).is_ok();
         for entry in self.entries.values().chain(&added).filter(|entry| is_dropped(entry)) {
             for (uploader, progress) in &mut progress {
                 if !entry.acked.contains(uploader) {
                     progress.n_dropped += 1;
-                    told.push(entry.key.topology.clone());
+                    dropped_topologies.push(entry.key.topology.clone());
                 }
             }
         }
@@ -163,15 +163,15 @@ impl Queue {
         changes.extend(
             dropped.iter().filter(|index| self.entries.contains_key(index)).copied().map(Change::Remove),
         );
-        if !told.is_empty() {
+        if !dropped_topologies.is_empty() {
             changes.extend(
                 progress.into_iter().map(|(uploader, progress)| Change::Progress(uploader, progress)),
             );
         }
-        (changes, n_added, told)
+        (changes, n_added, dropped_topologies)
     }
 
-    /// The entries of one minute of a topology, behind those of `added`.
+    /// Adds the entries of one minute of a topology to `added`.
     fn divide(&self, minute: Minute, topology: &TopologyId, reserved: Reserved, added: &mut Vec<Queued>) {
         let Reserved { n_top, n_rest, bytes } = reserved;
         let n_points = n_top + n_rest;
@@ -196,8 +196,8 @@ impl Queue {
         }
     }
 
-    /// The numbers of those that are over the bounds, in order.
-    fn over(&self, added: &[Queued], limits: Limits) -> Vec<u64> {
+    /// Returns the numbers of the entries beyond the limits, sorted.
+    fn beyond_limits(&self, added: &[Queued], limits: Limits) -> Vec<u64> {
         let all = || self.entries.values().chain(added);
         let mut per_topology: BTreeMap<&TopologyId, u64> = BTreeMap::new();
         for entry in all() {
@@ -218,8 +218,8 @@ impl Queue {
         dropped
     }
 
-    /// An uploader has `index` behind it. Nothing changes when it had before, or when the entry
-    /// is not there any more.
+    /// Plans the acknowledgement of `index` by an exporter. Returns no change if the exporter
+    /// acknowledged it before, or if the entry does not exist any more.
     pub(super) fn ack(&self, uploader: &str, index: u64) -> Vec<Change> {
         let (Some(progress), Some(entry)) = (self.uploaders.get(uploader), self.entries.get(&index)) else {
             return Vec::new();
@@ -244,14 +244,14 @@ impl Queue {
         }
     }
 
-    /// An uploader knows the metas up to the `through`th.
+    /// Plans the acknowledgement of the metas up to the `through`th by an exporter.
     pub(super) fn ack_metas(&self, uploader: &str, through: u64) -> Vec<Change> {
         let Some(progress) = self.uploaders.get(uploader) else { return Vec::new() };
         let metas = progress.metas.max(through);
         vec![Change::Progress(uploader.to_owned(), Progress { metas, ..*progress })]
     }
 
-    /// From now on these upload. A new one begins with the oldest entry.
+    /// Plans a new list of exporters. A new exporter begins with the oldest entry.
     pub(super) fn set_uploaders(&self, names: &[String]) -> Vec<Change> {
         let mut changes = Vec::new();
         for name in names.iter().filter(|name| !self.uploaders.contains_key(*name)) {
@@ -268,7 +268,7 @@ impl Queue {
         changes
     }
 
-    /// Everything of a topology.
+    /// Plans the removal of a topology.
     pub(super) fn forget(&self, topology: &TopologyId) -> Vec<Change> {
         let reserved = self.reserved.keys().filter(|(_, of)| of == topology);
         let entries = self.entries.values().filter(|entry| entry.key.topology == *topology);
@@ -278,49 +278,56 @@ impl Queue {
             .collect()
     }
 
-    /// Who uploads.
+    /// Returns the names of the exporters.
     pub(super) fn uploaders(&self) -> impl Iterator<Item = &str> {
         self.uploaders.keys().map(String::as_str)
     }
 
-    /// How far an uploader knows the metas; `None` when it is none.
+    /// Returns the number of the last meta that an exporter acknowledged; `None` if it is no exporter.
     pub(super) fn metas_known_by(&self, uploader: &str) -> Option<u64> {
         self.uploaders.get(uploader).map(|progress| progress.metas)
     }
 
-    /// Gives an uploader the oldest entry that it may have now.
-    pub(super) fn next(&mut self, uploader: &str, now: Monotonic, flow: Flow) -> Option<Upload> {
-        if !self.uploaders.contains_key(uploader) || !self.hands.may_have(uploader, now, flow) {
+    /// Leases the oldest available entry to an exporter.
+    pub(super) fn next(&mut self, uploader: &str, now: Monotonic, policy: LeasePolicy) -> Option<Upload> {
+        if !self.uploaders.contains_key(uploader) || !self.leases.can_lease(uploader, now, policy) {
             return None;
         }
-        let is_free = |entry: &&Queued| {
+        let is_available = |entry: &&Queued| {
             !entry.acked.iter().any(|known| known == uploader)
-                && self.hands.is_free(uploader, entry.key.index, now)
+                && self.leases.is_available(uploader, entry.key.index, now)
         };
-        let entry = self.entries.values().find(is_free)?;
-        let attempts = self.hands.give(uploader, entry.key.index, now, flow);
-        Some(Upload { key: entry.key.clone(), attempts, points: entry.n_points, timeout: flow.timeout })
+        let entry = self.entries.values().find(is_available)?;
+        let attempts = self.leases.lease(uploader, entry.key.index, now, policy);
+        Some(Upload { key: entry.key.clone(), attempts, points: entry.n_points, timeout: policy.timeout })
     }
 
-    /// An uploader could not upload `index`.
-    pub(super) fn nack(&mut self, uploader: &str, index: u64, now: Monotonic, flow: Flow, reason: &str) {
-        self.hands.refuse(uploader, index, now, flow, reason);
+    /// Nacks `index`, which an exporter could not export.
+    pub(super) fn nack(
+        &mut self,
+        uploader: &str,
+        index: u64,
+        now: Monotonic,
+        policy: LeasePolicy,
+        reason: &str,
+    ) {
+        self.leases.nack(uploader, index, now, policy, reason);
     }
 
-    /// An uploader's hand is free again, as its acknowledgement is on disk.
-    pub(super) fn let_go(&mut self, uploader: &str, index: u64) {
-        self.hands.let_go(uploader, index);
+    /// Releases the lease of `index`; its acknowledgement is on disk.
+    pub(super) fn release(&mut self, uploader: &str, index: u64) {
+        self.leases.release(uploader, index);
     }
 
-    /// Goes on with what was given out, as after a swap of what is on disk.
-    pub(super) fn take_hands(&mut self, before: &mut Self) {
-        self.hands = std::mem::take(&mut before.hands);
+    /// Takes over the leases of the queue before a reload, as after a replacement of the database.
+    pub(super) fn carry_over_leases(&mut self, before: &mut Self) {
+        self.leases = std::mem::take(&mut before.leases);
     }
 
     pub(super) fn status(&self) -> QueueStatus {
         let of = |(name, progress): (&String, &Progress)| {
             let pending = self.entries.values().filter(|entry| !entry.acked.contains(name)).count();
-            let (uploading, refused, last_refusal) = self.hands.of(name);
+            let (uploading, refused, last_refusal) = self.leases.of(name);
             let status = UploaderStatus {
                 pending,
                 uploading,

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const FLOW: Flow = Flow { uploading_max: 2, timeout: Duration::from_secs(60), pause: Duration::from_secs(5) };
+const POLICY: LeasePolicy =
+    LeasePolicy { uploading_max: 2, timeout: Duration::from_secs(60), pause: Duration::from_secs(5) };
 const WIDE: Limits = Limits { per_topology_max: 1000, bytes_max: u64::MAX };
 
 fn topology(n: u8) -> TopologyId {
@@ -40,41 +41,41 @@ fn add(queue: &mut Queue, minute: u32, reserved: Reserved, limits: Limits) {
 }
 
 #[test]
-fn an_entry_goes_through_its_states() {
+fn entry_is_leased_nacked_acknowledged_and_removed() {
     let mut queue = with_uploaders(&["a", "b"]);
     add(&mut queue, 5, some(1, 1), WIDE);
     add(&mut queue, 6, some(1, 0), WIDE);
-    let first = queue.next("a", at(0), FLOW).expect("ready");
+    let first = queue.next("a", at(0), POLICY).expect("ready");
     assert_eq!((first.key.minute, first.key.kind, first.attempts), (Minute(5), UploadKind::All, 0));
-    let second = queue.next("a", at(0), FLOW).expect("ready");
+    let second = queue.next("a", at(0), POLICY).expect("ready");
     assert_eq!((second.key.minute, second.key.kind), (Minute(6), UploadKind::Topology));
-    assert_eq!(queue.next("a", at(0), FLOW), None, "it has as many as it may");
-    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key, first.key, "each for itself");
-    // A nack: a pause, then again.
-    queue.nack("a", first.key.index, at(1), FLOW, "refused");
-    assert_eq!(queue.next("a", at(5), FLOW), None);
-    let again = queue.next("a", at(6), FLOW).expect("ready again");
+    assert_eq!(queue.next("a", at(0), POLICY), None, "the exporter has its maximum of leases");
+    assert_eq!(queue.next("b", at(0), POLICY).expect("ready").key, first.key, "leases are per exporter");
+    // After a nack, the entry is leased again once the pause is over.
+    queue.nack("a", first.key.index, at(1), POLICY, "rejected");
+    assert_eq!(queue.next("a", at(5), POLICY), None);
+    let again = queue.next("a", at(6), POLICY).expect("ready again");
     assert_eq!((again.key, again.attempts), (first.key.clone(), 1));
-    // Acks: gone when both did.
+    // The entry is removed when both exporters acknowledged it.
     let changes = queue.ack("a", first.key.index);
     commit(&mut queue, changes);
-    queue.let_go("a", first.key.index);
+    queue.release("a", first.key.index);
     assert_eq!(queue.ack("a", first.key.index), []);
     assert_eq!(queue.status().ready, 2);
     let changes = queue.ack("b", first.key.index);
     commit(&mut queue, changes);
     assert_eq!(queue.status().ready, 1);
-    // A time-out is a nack; what comes later of it changes nothing.
-    assert_eq!(queue.next("a", at(61), FLOW), None);
-    queue.nack("a", second.key.index, at(62), FLOW, "late");
+    // A timeout is a nack; a late nack has no effect.
+    assert_eq!(queue.next("a", at(61), POLICY), None);
+    queue.nack("a", second.key.index, at(62), POLICY, "late");
     let status = queue.status().uploaders.remove("a").expect("known");
     assert_eq!((status.refused, status.acked, status.pending, status.uploading), (2, 1, 1, 0));
-    assert_eq!(queue.next("a", at(66), FLOW).expect("ready again").attempts, 1);
-    assert_eq!(queue.next("nobody", at(99), FLOW), None);
+    assert_eq!(queue.next("a", at(66), POLICY).expect("ready again").attempts, 1);
+    assert_eq!(queue.next("nobody", at(99), POLICY), None);
 }
 
 #[test]
-fn what_is_over_the_bounds_drops_the_oldest_and_says_so() {
+fn oldest_entries_beyond_the_limits_are_dropped_and_counted() {
     let mut queue = with_uploaders(&["a", "b"]);
     let limits = Limits { per_topology_max: 2, bytes_max: 1000 };
     add(&mut queue, 1, some(1, 0), limits);
@@ -84,24 +85,24 @@ fn what_is_over_the_bounds_drops_the_oldest_and_says_so() {
     let change = queue.reserve(Minute(3), &topology(1), some(1, 0));
     queue.commit(change);
     let (changes, n_added, dropped) = queue.close(Minute(3), limits);
-    assert_eq!((n_added, dropped), (1, vec![topology(1)]), "only b had it not");
+    assert_eq!((n_added, dropped), (1, vec![topology(1)]), "only b had not acknowledged it");
     commit(&mut queue, changes);
     let status = queue.status();
     assert_eq!((status.ready, status.oldest), (2, Some(Minute(2))));
     assert_eq!((status.uploaders["a"].dropped, status.uploaders["b"].dropped), (0, 1));
-    // Bytes: one that is too large by itself is dropped at once.
+    // An entry that exceeds the limit on bytes by itself is dropped at once.
     add(&mut queue, 4, some(0, 101), Limits { per_topology_max: 9, bytes_max: 1000 });
     assert_eq!(queue.status().ready, 0);
     add(&mut queue, 5, some(0, 1), limits);
-    assert_eq!(queue.next("a", at(0), FLOW).expect("ready").key.index, 5, "numbers are used once");
+    assert_eq!(queue.next("a", at(0), POLICY).expect("ready").key.index, 5, "numbers are never used again");
 }
 
 #[test]
-fn large_minutes_are_divided_the_topology_first() {
+fn large_minute_is_divided_with_the_topology_first() {
     let mut queue = with_uploaders(&["a"]);
     add(&mut queue, 1, some(10, 25_000), WIDE);
-    let flow = Flow { uploading_max: 10, ..FLOW };
-    let parts: Vec<_> = std::iter::from_fn(|| queue.next("a", at(0), flow))
+    let policy = LeasePolicy { uploading_max: 10, ..POLICY };
+    let parts: Vec<_> = std::iter::from_fn(|| queue.next("a", at(0), policy))
         .map(|upload| (upload.key.kind, upload.key.part, upload.key.parts))
         .collect();
     use UploadKind::{Task, Topology};
@@ -110,7 +111,7 @@ fn large_minutes_are_divided_the_topology_first() {
 }
 
 #[test]
-fn more_of_a_minute_adds_up() {
+fn later_data_of_a_minute_is_added() {
     let mut queue = with_uploaders(&["a"]);
     for _ in 0..2 {
         let change = queue.reserve(Minute(1), &topology(1), some(1, 2));
@@ -118,32 +119,32 @@ fn more_of_a_minute_adds_up() {
     }
     let (changes, _, _) = queue.close(Minute(1), WIDE);
     commit(&mut queue, changes);
-    assert_eq!(queue.next("a", at(0), FLOW).expect("ready").points, 6);
+    assert_eq!(queue.next("a", at(0), POLICY).expect("ready").points, 6);
     assert_eq!(queue.status().bytes, 60);
 }
 
 #[test]
-fn a_refusal_pauses_the_uploader_and_a_dropped_entry_frees_its_hand() {
+fn nack_pauses_the_exporter_and_a_dropped_entry_ends_its_lease() {
     let mut queue = with_uploaders(&["a"]);
     let limits = Limits { per_topology_max: 2, ..WIDE };
     for minute in 1..=2 {
         add(&mut queue, minute, some(1, 0), limits);
     }
-    let first = queue.next("a", at(0), FLOW).expect("ready").key;
-    queue.nack("a", first.index, at(1), FLOW, "refused");
-    assert_eq!(queue.next("a", at(5), FLOW), None, "another entry is there, but the store is not well");
-    assert_eq!(queue.next("a", at(6), FLOW).expect("the pause is over").key, first);
-    let second = queue.next("a", at(6), FLOW).expect("ready").key;
+    let first = queue.next("a", at(0), POLICY).expect("ready").key;
+    queue.nack("a", first.index, at(1), POLICY, "rejected");
+    assert_eq!(queue.next("a", at(5), POLICY), None, "another entry is ready, but the exporter is paused");
+    assert_eq!(queue.next("a", at(6), POLICY).expect("the pause is over").key, first);
+    let second = queue.next("a", at(6), POLICY).expect("ready").key;
     for minute in 3..=4 {
         add(&mut queue, minute, some(1, 0), limits);
     }
     let status = queue.status().uploaders.remove("a").expect("known");
     assert_eq!((status.dropped, status.uploading), (2, 0), "{first} and {second} are gone");
-    assert_eq!(queue.next("a", at(7), FLOW).expect("its hands are free").key.minute, Minute(3));
+    assert_eq!(queue.next("a", at(7), POLICY).expect("no lease is left").key.minute, Minute(3));
 }
 
 #[test]
-fn uploaders_come_and_go() {
+fn exporters_are_added_and_removed() {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let mut queue = with_uploaders(&["a", "b"]);
     for minute in 1..=3 {
@@ -152,21 +153,21 @@ fn uploaders_come_and_go() {
     let change = |queue: &mut Queue, changes| commit(queue, changes);
     let changes = queue.ack("a", 1);
     change(&mut queue, changes);
-    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key.index, 1);
-    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key.index, 2);
-    // Only b had the first not, and is none any more.
+    assert_eq!(queue.next("b", at(0), POLICY).expect("ready").key.index, 1);
+    assert_eq!(queue.next("b", at(0), POLICY).expect("ready").key.index, 2);
+    // Only the removed exporter had not acknowledged the first entry.
     let changes = queue.set_uploaders(&names(&["a"]));
     change(&mut queue, changes);
     assert_eq!(queue.uploaders().collect::<Vec<_>>(), ["a"]);
     assert_eq!(queue.status().ready, 2);
-    assert_eq!(queue.next("b", at(0), FLOW), None);
-    // One that comes back has nothing in its hands, and begins with the oldest entry.
+    assert_eq!(queue.next("b", at(0), POLICY), None);
+    // An exporter that returns has no leases, and begins with the oldest entry.
     let changes = queue.set_uploaders(&names(&["a", "b"]));
     change(&mut queue, changes);
     let status = queue.status().uploaders.remove("b").expect("known");
     assert_eq!((status.pending, status.uploading, status.acked), (2, 0, 0));
-    assert_eq!(queue.next("b", at(0), FLOW).expect("ready").key.index, 2);
-    // Nobody waits for the acknowledgement of one that is none any more.
+    assert_eq!(queue.next("b", at(0), POLICY).expect("ready").key.index, 2);
+    // The acknowledgement of a removed exporter is not required.
     let changes = queue.set_uploaders(&names(&["a"]));
     change(&mut queue, changes);
     let changes = queue.ack("a", 2);
@@ -175,7 +176,7 @@ fn uploaders_come_and_go() {
 }
 
 #[test]
-fn a_topology_that_is_forgotten_leaves_nothing() {
+fn removed_topology_leaves_nothing() {
     let mut queue = with_uploaders(&["a"]);
     add(&mut queue, 1, some(1, 0), WIDE);
     for n in [1, 2] {
@@ -187,11 +188,11 @@ fn a_topology_that_is_forgotten_leaves_nothing() {
     assert_eq!((queue.status().ready, queue.status().reserved, queue.status().bytes), (0, 1, 0));
     let (changes, _, _) = queue.close(Minute(2), WIDE);
     commit(&mut queue, changes);
-    assert_eq!(queue.next("a", at(0), FLOW).expect("the other's").key.topology, topology(2));
+    assert_eq!(queue.next("a", at(0), POLICY).expect("the entry of the other").key.topology, topology(2));
 }
 
 #[test]
-fn what_is_known_of_metas_does_not_go_back() {
+fn acknowledged_metas_do_not_decrease() {
     let mut queue = with_uploaders(&["a"]);
     for through in [7, 3] {
         let changes = queue.ack_metas("a", through);
@@ -201,7 +202,7 @@ fn what_is_known_of_metas_does_not_go_back() {
     assert_eq!(queue.ack_metas("b", 1), []);
 }
 
-/// What happens to a queue, in any order.
+/// Step of the model, in any order.
 #[derive(Debug, Clone)]
 enum Step {
     Data(u8),
@@ -225,14 +226,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A queue with its disk: the changes so far, which make it anew after a crash.
+/// Queue with its disk: all changes so far, which restore the queue after a crash.
 struct World {
     queue: Queue,
     disk: Vec<Change>,
     held: [Vec<(UploadKey, u64)>; 2],
     minute: u32,
     now: u64,
-    /// Minutes that were closed with data, and those that each uploader acknowledged.
+    /// Minutes that were closed with data; in `acked`, those that each exporter acknowledged.
     closed: BTreeSet<(u32, TopologyId)>,
     acked: [BTreeSet<(u32, TopologyId)>; 2],
 }
@@ -246,10 +247,10 @@ impl World {
     }
 
     fn take(&mut self, uploader: usize) -> Option<UploadKey> {
-        let upload = self.queue.next(NAMES[uploader], at(self.now), FLOW)?;
+        let upload = self.queue.next(NAMES[uploader], at(self.now), POLICY)?;
         let now = self.now;
         let mut before = self.held[uploader].iter().filter(|(key, _)| *key == upload.key);
-        assert!(before.all(|(_, given)| given + 60 <= now), "given out twice at once");
+        assert!(before.all(|(_, given)| given + 60 <= now), "leased twice at once");
         self.held[uploader].retain(|(key, _)| *key != upload.key);
         self.held[uploader].push((upload.key.clone(), now));
         Some(upload.key)
@@ -258,7 +259,7 @@ impl World {
     fn ack(&mut self, uploader: usize, key: &UploadKey) {
         let changes = self.queue.ack(NAMES[uploader], key.index);
         self.write(changes);
-        self.queue.let_go(NAMES[uploader], key.index);
+        self.queue.release(NAMES[uploader], key.index);
         self.held[uploader].retain(|(held, _)| held != key);
         self.acked[uploader].insert((key.minute.0, key.topology.clone()));
     }
@@ -286,11 +287,11 @@ impl World {
             Step::Nack(uploader, which) => {
                 let uploader = usize::from(uploader);
                 if let Some(key) = pick(&self.held[uploader], which) {
-                    self.queue.nack(NAMES[uploader], key.index, at(self.now), FLOW, "no");
+                    self.queue.nack(NAMES[uploader], key.index, at(self.now), POLICY, "no");
                     self.held[uploader].retain(|(held, _)| *held != key);
                 }
             }
-            // What runs out of time meanwhile may still be acknowledged, or refused in vain.
+            // A lease that times out may still be acknowledged, or nacked without effect.
             Step::Wait(secs) => self.now += u64::from(secs),
             Step::Crash => {
                 self.queue = Queue::default();
@@ -307,8 +308,8 @@ fn pick(held: &[(UploadKey, u64)], which: u8) -> Option<UploadKey> {
 }
 
 proptest! {
-    /// Whatever happened, also crashes at every step: when uploaders then go on, each gets
-    /// every minute that had data, none is stuck, and the queue is empty in the end.
+    /// After any sequence of steps, crashes included, the exporters continue: each receives every
+    /// minute that had data, none is stuck, and the queue is empty in the end.
     #[test]
     fn nothing_is_lost_and_nothing_is_stuck(steps in proptest::collection::vec(step(), 1..60)) {
         let queue = Queue::default();
@@ -321,11 +322,11 @@ proptest! {
         for step in steps {
             world.step(step);
             for uploader in NAMES {
-                prop_assert!(world.queue.status().uploaders[uploader].uploading <= FLOW.uploading_max);
+                prop_assert!(world.queue.status().uploaders[uploader].uploading <= POLICY.uploading_max);
             }
         }
         world.step(Step::Close);
-        // The longest pause is over, and so is every time-out.
+        // The longest pause and all leases are over.
         world.now += 10_000;
         world.held = Default::default();
         for (uploader, name) in NAMES.iter().enumerate() {

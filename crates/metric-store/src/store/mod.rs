@@ -1,12 +1,12 @@
-//! RocksDB: the only code that names it. It is opened, closed and opened again here, so that a
-//! full disk or a fetched copy needs no restart.
+//! RocksDB; the only module that names it. The database is opened, closed and reopened here, so that
+//! a full disk or a fetched copy needs no restart.
 //!
 //! ```text
-//! {dir}/db                 what is open
-//! {dir}/next               a fetched copy, complete, that takes its place
-//! {dir}/before             what it took the place of, until it is removed
-//! {dir}/next-aside-*       as `next`; what it takes the place of is put aside
-//! {dir}/aside-{term}-{index} what was put aside, up to which entry of its log; never removed
+//! {dir}/db                        the open database
+//! {dir}/next                      a complete fetched copy that replaces it
+//! {dir}/before                    the replaced database, until it is removed
+//! {dir}/next-quarantine-*         as `next`; the replaced database is quarantined
+//! {dir}/quarantine-{term}-{index} quarantined database, by the last entry of its log; never removed
 //! ```
 
 mod open;
@@ -25,21 +25,21 @@ use std::{
 use super::{Error, Options, Retention};
 use stormkeeper_metrics::Minute;
 
-pub(super) use swap::Former;
+pub(super) use swap::OldDatabase;
 pub(super) use view::{Batch, Cursor, View};
 
-/// What opening the database writes, and some room for what follows.
+/// Size of the probe file: the data that opening the database writes, and some reserve.
 const PROBE_BYTES: usize = 4 << 20;
 
-/// The database of one nimbus. Readers share it; only while it is swapped they wait.
+/// Database of one nimbus. Readers share it, and wait only while it is replaced.
 pub(super) struct Store {
     dir: PathBuf,
     retention: Retention,
     cache_bytes: usize,
-    /// What is older than this minute's retention may go at the next compaction.
+    /// Retention clock in minutes: expired points are removed at the next compaction.
     now: Arc<AtomicU32>,
-    // Held for reading while anything is read or written, so that a handle is only closed
-    // when no one uses it.
+    // Held for reading during every read and write, so that the handle is closed only when nothing
+    // uses it.
     db: RwLock<Option<rocksdb::DB>>,
     is_stopped: AtomicBool,
 }
@@ -69,18 +69,18 @@ impl Store {
         &self.dir
     }
 
-    /// Lets what is older than the retention, seen from `now`, go.
+    /// Sets the time from which compaction computes the age of points.
     pub(super) fn set_now(&self, now: Minute) {
         self.now.store(now.0, Ordering::Relaxed);
     }
 
-    /// Runs `work` on the open database. It must not take long when it only reads: a swap
-    /// waits for it.
+    /// Runs `work` on the open database. Reads must not take long: the replacement of the database
+    /// waits for them.
     pub(super) fn with<T>(&self, work: impl FnOnce(&View<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        // A panic of a reader leaves the handle as it was.
+        // A panic of a reader does not change the handle.
         let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
         let Some(db) = guard.as_ref() else {
-            let detail = "it is closed until it can be opened again".to_owned();
+            let detail = "the database is closed until it can be reopened".to_owned();
             let is_stopped = self.is_stopped.load(Ordering::Relaxed);
             return Err(if is_stopped {
                 Error::Stopped
@@ -91,7 +91,7 @@ impl Store {
         work(&View::new(db, &self.dir))
     }
 
-    /// Closes the database. Whoever asks after that is told that the archive is closed.
+    /// Closes the database. All later calls return [`Error::Stopped`].
     pub(super) fn close_for_good(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);
         self.close();
@@ -108,8 +108,8 @@ impl Store {
         }
     }
 
-    /// Closes it and opens it again: after a write failed, RocksDB takes no others. A swap that
-    /// was begun comes first.
+    /// Closes and reopens the database: RocksDB accepts no write after a failed one. A replacement
+    /// that was interrupted is finished first.
     pub(super) fn reopen(&self) -> Result<(), Error> {
         self.close();
         self.finish_swap().map_err(|error| self.cannot_open(&error))?;
@@ -118,16 +118,16 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the disk takes anything: so that a full one is not opened on again and again.
-    pub(super) fn has_room(&self) -> io::Result<()> {
+    /// Checks that the disk accepts writes, so that a database on a full disk is not reopened in vain.
+    pub(super) fn probe_write(&self) -> io::Result<()> {
         let probe = self.dir.join("probe");
         let written = fs::write(&probe, vec![0xa5; PROBE_BYTES]);
         fs::remove_file(&probe)?;
         written
     }
 
-    /// A complete copy in `dir`, which must not exist and must be on the same file system to
-    /// be cheap.
+    /// Makes a complete copy in `dir`, which must not exist. The copy is cheap only on the same file
+    /// system.
     pub(super) fn checkpoint(&self, dir: &Path) -> Result<(), Error> {
         self.with(|view| view.checkpoint(dir))
     }

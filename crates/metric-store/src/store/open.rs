@@ -1,4 +1,4 @@
-//! How RocksDB is set up, and what its refusals mean.
+//! Configuration of RocksDB, and the meaning of its errors.
 
 use std::{
     path::Path,
@@ -22,30 +22,30 @@ use crate::{
 };
 use stormkeeper_metrics::Window;
 
-/// What one column family gathers in memory before it writes a file. Four families, and
-/// three buffers at most of the largest: about 256 MiB.
+/// Size of the buffer that a column family collects in memory before it writes a file. With four
+/// families and at most three buffers of the largest, about 256 MiB.
 const BUFFER_BYTES: usize = 64 << 20;
 const SMALL_BUFFER_BYTES: usize = 16 << 20;
 
-/// Makes the rarely written families write their files, so that the write-ahead log ends.
+/// Size of the write-ahead log at which rarely written families write their files, so that it ends.
 const WAL_BYTES_MAX: u64 = 256 << 20;
 
-/// RocksDB's own text logs; with hardly anything in them, see below.
+/// Number of RocksDB's own text logs; they contain hardly anything, see below.
 const TEXT_LOGS_KEPT: usize = 1;
 
-/// Files that are held open; a larger archive opens them as they are needed.
+/// Maximum number of open files; a larger database opens them on demand.
 const OPEN_FILES_MAX: i32 = 512;
 
 impl Store {
     pub(super) fn open_at(&self, path: &Path) -> Result<DB, Error> {
         let opened = match self.try_open(path, DBCompressionType::Lz4) {
-            // A bundled RocksDB is compiled without it.
+            // The bundled RocksDB is compiled without LZ4.
             Err(error) if error.to_string().contains("not linked") => {
                 self.try_open(path, DBCompressionType::None)
             }
             opened => opened,
         };
-        let db = opened.map_err(|error| refusal(&self.dir, &error))?;
+        let db = opened.map_err(|error| open_error(&self.dir, &error))?;
         check_format(&db, &self.dir)?;
         Ok(db)
     }
@@ -56,14 +56,14 @@ impl Store {
         options.create_missing_column_families(true);
         options.set_max_total_wal_size(WAL_BYTES_MAX);
         options.set_keep_log_file_num(TEXT_LOGS_KEPT);
-        // Debian's library is built with its assertions: one of them ends the process when the
-        // text log is written to a second time on a full disk. What matters is in our errors.
+        // Debian's library is built with assertions, one of which ends the process when the text
+        // log is written a second time on a full disk. Important problems are in our own errors.
         options.set_log_level(LogLevel::Fatal);
         options.set_max_open_files(OPEN_FILES_MAX);
         options.set_max_background_jobs(2);
-        // Spreads the writing of files, so that a sync of the log does not wait for them.
+        // Spreads the writing of files, so that a sync of the log does not wait for it.
         options.set_bytes_per_sync(1 << 20);
-        // No thread that wakes up while nothing happens.
+        // Avoids a thread that wakes up while nothing happens.
         options.set_stats_dump_period_sec(0);
         options.set_stats_persist_period_sec(0);
         let cache = Cache::new_lru_cache(self.cache_bytes)?;
@@ -96,7 +96,7 @@ impl Store {
                 });
                 let (now, retention) = (Arc::clone(&self.now), self.retention);
                 options.set_compaction_filter("retention", move |_, key: &[u8], _: &[u8]| {
-                    expired(key, &now, &retention)
+                    compaction_decision(key, &now, &retention)
                 });
             }
         }
@@ -105,21 +105,21 @@ impl Store {
     }
 }
 
-fn expired(key: &[u8], now: &AtomicU32, retention: &Retention) -> CompactionDecision {
+fn compaction_decision(key: &[u8], now: &AtomicU32, retention: &Retention) -> CompactionDecision {
     match key::parse_point(key) {
-        Some((_, window, bucket)) if is_over(window, bucket.0, now.load(Ordering::Relaxed), retention) => {
+        Some((_, window, bucket)) if is_expired(window, bucket.0, now.load(Ordering::Relaxed), retention) => {
             CompactionDecision::Remove
         }
-        // A key that this version does not know is not its to remove.
+        // An unknown key belongs to another version, which may need it.
         Some(_) | None => CompactionDecision::Keep,
     }
 }
 
-fn is_over(window: Window, bucket: u32, now: u32, retention: &Retention) -> bool {
+fn is_expired(window: Window, bucket: u32, now: u32, retention: &Retention) -> bool {
     bucket.saturating_add(window.minutes()).saturating_add(retention.minutes(window)) < now
 }
 
-/// Writes the format into a new database, and refuses one of a later version.
+/// Writes the format into a new database, and rejects a database of a later format.
 fn check_format(db: &DB, dir: &Path) -> Result<(), Error> {
     let view = View::new(db, dir);
     let key = key::setting(Setting::Format);
@@ -140,14 +140,14 @@ fn check_format(db: &DB, dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// RocksDB says in words what is the matter: its errors have a kind and a text only.
-fn refusal(dir: &Path, error: &rocksdb::Error) -> Error {
+/// Classifies an error of RocksDB, which has only a kind and a text.
+fn open_error(dir: &Path, error: &rocksdb::Error) -> Error {
     let (path, detail) = (dir.to_owned(), error.to_string());
     let is_lock = detail.contains("lock file") || detail.contains("lock hold by current process");
     match error.kind() {
         ErrorKind::IOError if is_lock => Error::Locked { path },
         ErrorKind::Corruption => Error::Corrupt { path, detail },
-        // A file that the database names is not there, or it has families of something else.
+        // A file of the database is missing, or the column families are not ours.
         ErrorKind::IOError if detail.contains("No such file") => Error::Corrupt { path, detail },
         ErrorKind::InvalidArgument | ErrorKind::NotFound => Error::Corrupt { path, detail },
         ErrorKind::NotSupported

@@ -1,7 +1,7 @@
-//! Another database in place of the one that is open, whenever the process may die.
+//! Replacement of the open database by a copy, safe against a crash at any moment.
 //!
-//! What is to happen is told by one name alone, that of the fetched copy: once it stands beside
-//! the database the rest follows, now or at the next start.
+//! The directory name of the fetched copy is the only record of the decision: once the copy is
+//! beside the database under that name, the remaining steps follow, now or at the next start.
 
 use std::{
     fs, io,
@@ -12,38 +12,39 @@ use super::Store;
 use crate::Error;
 use stormkeeper_model::LogPosition;
 
-/// The most databases that are put aside. Beyond it none is replaced by another.
-const ASIDE_MAX: usize = 2;
+/// Maximum number of quarantined databases. Beyond it, no database is replaced by a diverged one.
+const QUARANTINE_MAX: usize = 2;
 
-const ASIDE: &str = "aside-";
+const QUARANTINE_PREFIX: &str = "quarantine-";
 
-/// What becomes of the database whose place another one takes.
+/// Fate of the database that is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Former {
-    /// The other one has all that it has.
-    IsRemoved,
-    /// It has what the other one lacks, up to this entry of its log.
-    IsPutAside(LogPosition),
+pub(crate) enum OldDatabase {
+    /// The copy contains all committed entries of the old database.
+    Remove,
+    /// The old database, whose log ends at this entry, may hold committed entries that the copy is
+    /// missing.
+    Quarantine(LogPosition),
 }
 
 impl Store {
-    /// Goes on with the copy in `dir`, which is moved away from there. It is opened first, so
-    /// that a bad one changes nothing.
-    pub(crate) fn replace_with(&self, dir: &Path, former: Former) -> Result<(), Error> {
+    /// Replaces the database by the copy in `dir`, which is moved. The copy is opened first, so that
+    /// a bad copy changes nothing.
+    pub(crate) fn replace_with(&self, dir: &Path, old: OldDatabase) -> Result<(), Error> {
         if !self.is_open() {
-            // A swap before this one may have been cut off, with the only whole copy in `next`.
+            // An earlier replacement may have been interrupted, with the only whole copy in `next`.
             self.reopen()?;
         }
         if !dir.join("CURRENT").exists() {
-            return Err(Error::Invalid(format!("{} holds no metrics archive", dir.display())));
+            return Err(Error::Invalid(format!("{} contains no metric store", dir.display())));
         }
-        let next = match former {
-            Former::IsRemoved => "next".to_owned(),
-            Former::IsPutAside(position) => format!("next-{}", self.place_aside(position)?),
+        let next = match old {
+            OldDatabase::Remove => "next".to_owned(),
+            OldDatabase::Quarantine(position) => format!("next-{}", self.quarantine_name(position)?),
         };
         drop(self.open_at(dir)?);
-        self.clear_remains().map_err(|error| self.cannot_open(&error))?;
-        // Before anything is closed: one that is on another file system fails here.
+        self.remove_stale_dirs().map_err(|error| self.cannot_open(&error))?;
+        // Before the database is closed: the move fails here if the copy is on another file system.
         fs::rename(dir, self.dir.join(next)).map_err(|error| Error::Open {
             path: dir.to_owned(),
             detail: format!("it cannot be moved into {}: {error}", self.dir.display()),
@@ -51,36 +52,40 @@ impl Store {
         self.reopen()
     }
 
-    /// What was put aside and is still there.
-    pub(crate) fn aside(&self) -> Result<Vec<PathBuf>, Error> {
+    /// Returns the quarantined databases.
+    pub(crate) fn quarantined(&self) -> Result<Vec<PathBuf>, Error> {
         let names = self.names().map_err(|error| self.cannot_open(&error))?;
-        Ok(names.iter().filter(|name| name.starts_with(ASIDE)).map(|name| self.dir.join(name)).collect())
+        Ok(names
+            .iter()
+            .filter(|name| name.starts_with(QUARANTINE_PREFIX))
+            .map(|name| self.dir.join(name))
+            .collect())
     }
 
-    /// The name under which the database goes aside, if there is room for one more.
-    pub(crate) fn place_aside(&self, position: LogPosition) -> Result<String, Error> {
-        let name = format!("{ASIDE}{}-{}", position.term, position.index);
-        let aside = self.aside()?;
-        if aside.len() >= ASIDE_MAX || aside.contains(&self.dir.join(&name)) {
-            return Err(Error::NoRoomAside { aside });
+    /// Returns the quarantine name of the database, if there is room for one more.
+    pub(crate) fn quarantine_name(&self, position: LogPosition) -> Result<String, Error> {
+        let name = format!("{QUARANTINE_PREFIX}{}-{}", position.term, position.index);
+        let quarantined = self.quarantined()?;
+        if quarantined.len() >= QUARANTINE_MAX || quarantined.contains(&self.dir.join(&name)) {
+            return Err(Error::QuarantineFull { quarantined });
         }
         Ok(name)
     }
 
-    /// Brings to its end what a crash may have left half done. A copy in `next` is complete, as
-    /// it was moved there after it had been opened.
+    /// Finishes a replacement that a crash interrupted. A copy in `next` is complete: it is moved
+    /// there only after it has been opened.
     pub(super) fn finish_swap(&self) -> io::Result<()> {
         let [db, next, before] = ["db", "next", "before"].map(|name| self.dir.join(name));
-        let to_aside = self.names()?.into_iter().find(|name| name.starts_with("next-aside-"));
-        let swap = match &to_aside {
+        let to_quarantine = self.names()?.into_iter().find(|name| name.starts_with("next-quarantine-"));
+        let swap = match &to_quarantine {
             Some(name) => Some((self.dir.join(name), self.dir.join(&name["next-".len()..]))),
             None => next.exists().then(|| (next, before.clone())),
         };
-        if let Some((next, former)) = swap {
+        if let Some((next, old)) = swap {
             if db.exists() {
-                // What a swap before this one left there is not needed any more.
+                // Left by an earlier replacement, and not needed any more.
                 remove(&before)?;
-                fs::rename(&db, &former)?;
+                fs::rename(&db, &old)?;
             }
             fs::rename(&next, &db)?;
             fs::File::open(&self.dir)?.sync_all()?;
@@ -88,11 +93,11 @@ impl Store {
         remove(&before)
     }
 
-    fn clear_remains(&self) -> io::Result<()> {
+    fn remove_stale_dirs(&self) -> io::Result<()> {
         ["next", "before"].iter().try_for_each(|name| remove(&self.dir.join(name)))
     }
 
-    /// What is in the directory, in order; names that are no text are none of ours.
+    /// Returns the names in the directory, sorted; names that are not UTF-8 are not ours.
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -103,7 +108,7 @@ impl Store {
     }
 }
 
-/// Only ever used on what this module itself put there.
+/// Removes a directory. Must be used only on directories that this module created.
 fn remove(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -1,4 +1,4 @@
-//! Reading and writing the open database.
+//! Reads and writes of the open database.
 
 use std::{ops::ControlFlow, path::Path};
 
@@ -11,19 +11,19 @@ use crate::{
     key::{Range, Table},
 };
 
-/// The open database, for as long as it is borrowed.
+/// The open database, for the duration of a borrow.
 pub(crate) struct View<'a> {
     db: &'a DB,
     dir: &'a Path,
 }
 
-/// What is written at once or not at all.
+/// Atomic write: all of it or nothing.
 pub(crate) struct Batch<'a> {
     batch: WriteBatch,
     families: [&'a ColumnFamily; 4],
 }
 
-/// Reads one table at several places.
+/// Cursor that reads one table at several positions.
 pub(crate) struct Cursor<'a> {
     iterator: DBRawIterator<'a>,
     dir: &'a Path,
@@ -42,7 +42,7 @@ impl<'a> View<'a> {
         self.db.get_cf(self.family(table), key).map_err(|error| cannot_read(self.dir, &error))
     }
 
-    /// The values of `keys`, which are in order.
+    /// Returns the values of `keys`, which must be sorted.
     pub(crate) fn get_all<K: AsRef<[u8]>>(
         &self,
         table: Table,
@@ -58,7 +58,7 @@ impl<'a> View<'a> {
             .collect()
     }
 
-    /// Shows what is in `range` in order, until `look` breaks.
+    /// Calls `look` for each item of `range`, in order, until it breaks.
     pub(crate) fn scan(
         &self,
         table: Table,
@@ -76,7 +76,7 @@ impl<'a> View<'a> {
         iterator.status().map_err(|error| cannot_read(self.dir, &error))
     }
 
-    /// The same, from the end on.
+    /// Same as [`View::scan`], in reverse order.
     pub(crate) fn scan_back(
         &self,
         table: Table,
@@ -109,7 +109,7 @@ impl<'a> View<'a> {
         Batch { batch: WriteBatch::default(), families: Table::ALL.map(|table| self.family(table)) }
     }
 
-    /// Writes `batch`; it is on disk after [`View::sync`].
+    /// Writes `batch`; the batch is on disk after [`View::sync`].
     pub(crate) fn write(&self, batch: Batch<'_>) -> Result<(), Error> {
         let options = WriteOptions::default();
         self.db.write_opt(batch.batch, &options).map_err(|error| self.cannot_write(&error))
@@ -119,7 +119,7 @@ impl<'a> View<'a> {
         self.db.flush_wal(true).map_err(|error| self.cannot_write(&error))
     }
 
-    /// About how many bytes it has on disk.
+    /// Returns the approximate size on disk in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         let of = |table: Table, name: &str| {
             self.db.property_int_value_cf(self.family(table), name).ok().flatten().unwrap_or_default()
@@ -132,7 +132,7 @@ impl<'a> View<'a> {
             .sum()
     }
 
-    /// Lets go what is expired, in the whole of `table`; it takes long.
+    /// Compacts the whole of `table`, which removes expired points; slow.
     pub(crate) fn compact(&self, table: Table) {
         self.db.compact_range_cf(self.family(table), None::<&[u8]>, None::<&[u8]>);
     }
@@ -157,7 +157,7 @@ impl Batch<'_> {
         self.batch.put_cf(self.families[table as usize], key, value);
     }
 
-    /// Adds to what is there, by the table's way of merging.
+    /// Adds a value for the table's merge operator.
     pub(crate) fn merge(&mut self, table: Table, key: &[u8], value: &[u8]) {
         self.batch.merge_cf(self.families[table as usize], key, value);
     }
@@ -172,7 +172,7 @@ impl Batch<'_> {
 }
 
 impl Cursor<'_> {
-    /// Shows what stands from `from` on, until `look` breaks.
+    /// Calls `look` for each item, beginning at `from`, until it breaks.
     pub(crate) fn from(
         &mut self,
         from: &[u8],

@@ -1,5 +1,5 @@
-//! Crashes after every single write: a copy is made between any two of them, opened as a
-//! restarted nimbus would, and brought to its end.
+//! Crashes after every single write: between any two writes a copy is made, opened as a restarted
+//! nimbus would open it, and run to its end.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use super::*;
 use crate::LatestQuery;
 use stormkeeper_metrics::Window;
 
-/// One step of a leader's life. Each writes at most once.
+/// Step of a leader. Each step writes at most once.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Contribute(u32),
@@ -34,7 +34,7 @@ const STEPS: [Step; 15] = [
     Step::Upload("log"),
 ];
 
-/// The topology master sends what it was not told to be stored; here: all.
+/// Sends all reports again, as a topology master sends reports without a known outcome.
 async fn resend(archive: &MetricStore, ids: &[MetricId], steps: &[Step]) {
     let mut cut = 0;
     for step in steps {
@@ -64,7 +64,7 @@ async fn take(archive: &MetricStore, ids: &[MetricId], before: &[Step], step: St
     }
 }
 
-/// What an uploader has not acknowledged, all of it.
+/// Exports all entries that an exporter has not acknowledged.
 async fn drain(archive: &MetricStore, uploader: &str) -> BTreeSet<(u64, u32, u64)> {
     let mut uploaded = BTreeSet::new();
     while let Some(upload) = archive.next_upload(uploader).await.expect("asked") {
@@ -77,13 +77,13 @@ async fn drain(archive: &MetricStore, uploader: &str) -> BTreeSet<(u64, u32, u64
 }
 
 #[tokio::test]
-async fn a_crash_between_any_two_writes_loses_nothing_and_counts_nothing_twice() {
+async fn crash_between_any_two_writes_loses_nothing_and_counts_nothing_twice() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(&folder.path().join("leader"), options());
     let ids = register_some(&home.archive, &topology("t"), 4).await;
     for n in 0..=STEPS.len() {
         let (before, after) = STEPS.split_at(n);
-        // A copy of exactly what is on the disk now, with nothing of what is in memory.
+        // A copy of exactly what is on disk now, without the state in memory.
         let dir = folder.path().join(format!("crash-{n}"));
         std::fs::create_dir(&dir).expect("made");
         home.archive.checkpoint(dir.join("db")).await.expect("copied");

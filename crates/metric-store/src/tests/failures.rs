@@ -1,20 +1,20 @@
-//! Locked, damaged, too new, and full disks.
+//! Databases that are locked, damaged or too new, and full disks.
 
 use super::*;
 use crate::{Error, key, record, store::Store};
 
 #[tokio::test]
-async fn what_cannot_be_opened_says_so_and_stays_as_it_is() {
+async fn database_that_cannot_be_opened_is_reported_and_left_unchanged() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(folder.path(), options());
     register_some(&home.archive, &topology("t"), 3).await;
     let tasks = Tasks::default();
-    let locked = MetricStore::open(folder.path(), options(), &tasks).expect_err("it is open");
+    let locked = MetricStore::open(folder.path(), options(), &tasks).expect_err("open already");
     assert!(matches!(locked, Error::Locked { .. }), "{locked}");
     assert!(locked.to_string().contains(&folder.path().display().to_string()));
     home.close().await;
 
-    let store = Store::open(folder.path(), &options()).expect("it opens");
+    let store = Store::open(folder.path(), &options()).expect("opened");
     let set_format = |format: u32| {
         store.with(|view| {
             let mut batch = view.batch();
@@ -37,12 +37,12 @@ async fn what_cannot_be_opened_says_so_and_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_missing_file_is_damage_too() {
+async fn missing_file_is_reported_as_damage() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(folder.path(), options());
     let (archive, topology) = (&home.archive, topology("t"));
     register_some(archive, &topology, 3).await;
-    // A checkpoint writes what is in memory to files.
+    // A checkpoint flushes the memory to files.
     archive.checkpoint(folder.path().join("copy")).await.expect("copied");
     home.close().await;
     let files =
@@ -54,7 +54,7 @@ async fn a_missing_file_is_damage_too() {
     assert!(matches!(corrupt, Error::Corrupt { .. }), "{corrupt}");
 }
 
-/// A file system of 24 MiB; none where mounting is not allowed.
+/// File system of 24 MiB; `None` where mounting is not allowed.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -75,7 +75,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn a_full_disk_acknowledges_nothing_and_is_written_to_again_when_there_is_room() {
+async fn full_disk_acknowledges_nothing_and_writes_succeed_once_there_is_space() {
     let Some(disk) = SmallDisk::mount() else {
         println!("not tested: no tmpfs can be mounted here");
         return;
@@ -88,7 +88,7 @@ async fn a_full_disk_acknowledges_nothing_and_is_written_to_again_when_there_is_
     let mut stored = 0_u64;
     ingest(archive, &topology, NOW, 1, &[(ids[0], 1)]).await;
     stored += 1;
-    // Whatever room there is, is taken.
+    // Fills the disk completely.
     let mut n_bytes = 32 << 20;
     while n_bytes > 0 {
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&ballast).expect("opened");
@@ -104,7 +104,7 @@ async fn a_full_disk_acknowledges_nothing_and_is_written_to_again_when_there_is_
             Err(error) => break error,
         }
         cut += 1;
-        assert!(cut < 100_000, "the disk is never full");
+        assert!(cut < 100_000, "the disk never fills up");
     };
     assert!(matches!(failed, Error::Write { .. }) && failed.is_retryable(), "{failed}");
     assert!(archive.status().await.expect("read").failure.is_some());
@@ -119,6 +119,6 @@ async fn a_full_disk_acknowledges_nothing_and_is_written_to_again_when_there_is_
         .points(ids[0], stormkeeper_metrics::Window::D1, Minute(0), Minute(NOW), 9)
         .await
         .expect("read");
-    assert_eq!(points[0].1, counter(stored), "what was acknowledged is there, once");
+    assert_eq!(points[0].1, counter(stored), "acknowledged counts are stored once");
     home.close().await;
 }

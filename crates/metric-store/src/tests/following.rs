@@ -1,11 +1,11 @@
-//! Followers have what the leader has.
+//! Followers have the same data as the leader.
 
 use super::*;
 use crate::{Error, UploadKey};
 use stormkeeper_metrics::protocol::{LogPage, LogQuery, MetaQuery, MetricMeta};
 use stormkeeper_model::LogPosition;
 
-/// What a follower does: pulls until it has all.
+/// Fetches log entries until the follower has all; false if the logs diverged.
 async fn follow(leader: &MetricStore, follower: &MetricStore) -> bool {
     loop {
         let LogPosition { term, index } = follower.position();
@@ -24,7 +24,7 @@ async fn follow(leader: &MetricStore, follower: &MetricStore) -> bool {
     }
 }
 
-/// A little of everything, by a seed.
+/// Random mixture of all operations, by a seed.
 async fn live(archive: &MetricStore, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let topologies = [topology("t"), topology("u")];
@@ -57,7 +57,7 @@ async fn live(archive: &MetricStore, seed: u64) {
 }
 
 #[tokio::test]
-async fn a_follower_that_takes_the_entries_has_the_same_archive() {
+async fn follower_that_applies_all_entries_has_the_same_data() {
     for seed in 0..4 {
         let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
         let [leader, follower] = folders.each_ref().map(|folder| Home::open(folder.path(), options()));
@@ -67,12 +67,12 @@ async fn a_follower_that_takes_the_entries_has_the_same_archive() {
         assert_eq!(dump(&leader.archive), dump(&follower.archive), "seed {seed}");
         let status = async |home: &Home| {
             let mut status = home.archive.queue_status().await.expect("read");
-            // What an uploader has in hand is the leader's alone.
+            // Leases exist only on the leader.
             status.uploaders.values_mut().for_each(|it| it.uploading = 0);
             (status, home.archive.shared.catalog().topologies().cloned().collect::<Vec<_>>())
         };
         assert_eq!(status(&leader).await, status(&follower).await);
-        // What is in memory is what is on the disk.
+        // The state in memory equals the state on disk.
         let before = status(&follower).await;
         follower.close().await;
         let follower = Home::open(folders[1].path(), options());
@@ -83,12 +83,12 @@ async fn a_follower_that_takes_the_entries_has_the_same_archive() {
 }
 
 #[tokio::test]
-async fn one_that_diverged_or_came_late_goes_on_from_a_checkpoint() {
+async fn diverged_or_late_follower_continues_from_a_checkpoint() {
     let folders = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
     let [leader, follower] = [0, 1]
         .map(|n| Home::open(&folders[n].path().join("metrics"), Options { log_bytes_max: 0, ..options() }));
     live(&leader.archive, 1).await;
-    // It led for a moment, and took what no one else has.
+    // The follower led for a moment, and stored metrics that no other nimbus has.
     let query = |position: LogPosition| LogQuery {
         nimbus: "n2".parse().expect("an id"),
         term: position.term,
@@ -105,10 +105,10 @@ async fn one_that_diverged_or_came_late_goes_on_from_a_checkpoint() {
     leader.archive.checkpoint(copy.clone()).await.expect("copied");
     let bad = folders[2].path().join("bad");
     std::fs::create_dir(&bad).expect("made");
-    follower.archive.replace_with(bad.clone()).await.expect_err("no archive");
+    follower.archive.replace_with(bad.clone()).await.expect_err("no database");
     std::fs::write(bad.join("CURRENT"), "rubbish").expect("written");
     assert!(matches!(follower.archive.replace_with(bad).await, Err(Error::Corrupt { .. })));
-    assert_eq!(follower.archive.topologies().await.expect("read"), [topology("lost")], "it is as it was");
+    assert_eq!(follower.archive.topologies().await.expect("read"), [topology("lost")], "unchanged");
     follower.archive.replace_with(copy).await.expect("replaced");
     assert_eq!(dump(&leader.archive), dump(&follower.archive));
     assert_eq!(follower.archive.position(), leader.archive.position());
@@ -116,7 +116,7 @@ async fn one_that_diverged_or_came_late_goes_on_from_a_checkpoint() {
     assert!(follow(&leader.archive, &follower.archive).await);
     assert_eq!(dump(&leader.archive), dump(&follower.archive));
     follower.close().await;
-    // The swap was of the directory, not only of what is in memory.
+    // The directory was replaced, not only the state in memory.
     let follower = Home::open(&folders[1].path().join("metrics"), options());
     assert_eq!(dump(&leader.archive), dump(&follower.archive));
     leader.close().await;
@@ -124,14 +124,14 @@ async fn one_that_diverged_or_came_late_goes_on_from_a_checkpoint() {
 }
 
 #[tokio::test]
-async fn where_the_log_begins_is_known_by_its_entry_and_after_a_restart() {
+async fn begin_of_the_log_is_identified_by_its_entry_also_after_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let options = || Options { log_bytes_max: 0, ..options() };
     let home = Home::open(folder.path(), options());
     let topology = topology("t");
     for n in 1..=5 {
         register_some(&home.archive, &topology, n).await;
-        // By then a part of the log is complete.
+        // After this time a segment of the log is complete.
         home.archive.shared.options.clock.turn(Duration::from_secs(11 * 60));
     }
     let before = home.archive.status().await.expect("read");
@@ -151,7 +151,7 @@ async fn where_the_log_begins_is_known_by_its_entry_and_after_a_restart() {
         matches!(ask(base.term, base.index).await, LogPage::Entries { entries, .. } if !entries.is_empty())
     );
     assert_eq!(ask(base.term + 1, base.index).await, LogPage::Diverged, "another leader's entry");
-    assert_eq!(ask(base.term, base.index - 1).await, LogPage::Diverged, "what follows it is gone");
+    assert_eq!(ask(base.term, base.index - 1).await, LogPage::Diverged, "the next entry is truncated");
     home.close().await;
     let home = Home::open(folder.path(), options());
     let after = home.archive.status().await.expect("read");
@@ -160,7 +160,7 @@ async fn where_the_log_begins_is_known_by_its_entry_and_after_a_restart() {
 }
 
 #[tokio::test]
-async fn metas_are_made_equal_to_the_leaders() {
+async fn replaced_metas_equal_those_of_the_leader() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(folder.path(), options());
     let (archive, topology) = (&home.archive, topology("t"));
@@ -168,7 +168,7 @@ async fn metas_are_made_equal_to_the_leaders() {
     let query = MetaQuery { topology: topology.clone(), meta: None, after: None, limit: 100 };
     let known = archive.metas(query.clone()).await.expect("read").metas;
     let fingerprint = archive.fingerprint(&topology).await.expect("read");
-    // One is missing, one is more, and one has the id of another.
+    // One meta is missing, one is surplus, and one has the id of another.
     let mut wanted = known[2..].to_vec();
     wanted[0].id = MetricId(4);
     wanted.push(MetricMeta { id: MetricId(5), name: name(&topology, 99).parse().expect("a name") });

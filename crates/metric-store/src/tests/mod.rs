@@ -1,4 +1,4 @@
-//! The whole archive on a disk of its own.
+//! Tests of the whole store on a disk of its own.
 
 mod crash;
 mod failures;
@@ -19,7 +19,7 @@ use stormkeeper_metrics::{
 use stormkeeper_model::{Term, Timestamp, TopologyId, clock::Clock};
 use stormkeeper_runtime::tasks::Tasks;
 
-/// The minute that it is in all tests.
+/// Current minute of all tests.
 const NOW: u32 = 28_000_000;
 const TERM: Term = Term(7);
 
@@ -31,7 +31,7 @@ fn options() -> Options {
     Options { uploaders: vec!["log".to_owned(), "store".to_owned()], ..Options::new(clock()) }
 }
 
-/// An archive and its tasks.
+/// Store and its tasks.
 struct Home {
     archive: MetricStore,
     tasks: Tasks,
@@ -62,7 +62,7 @@ fn name(topology: &TopologyId, n: u32) -> String {
     }
 }
 
-/// Registers names and answers their ids.
+/// Registers names and returns their ids.
 async fn register(archive: &MetricStore, topology: &TopologyId, names: Vec<String>) -> Vec<MetricId> {
     let registrations =
         names.into_iter().map(|name| Registration { id: MetricId::of(&name, 0), name }).collect();
@@ -103,8 +103,8 @@ async fn ingest(
     assert!(matches!(taken, Taken::Stored(_)), "{taken:?}");
 }
 
-/// All that is stored, but for what each nimbus decides for itself: how it trims its log, and what
-/// the time is.
+/// Returns all stored records except those that each nimbus decides for itself: the extent of its
+/// log and the retention clock.
 fn dump(archive: &MetricStore) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
     let mut all = BTreeMap::new();
     let read = archive.shared.store.with(|view| {

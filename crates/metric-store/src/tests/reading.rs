@@ -1,4 +1,4 @@
-//! What was ingested is what is read.
+//! Reads return what was ingested.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ fn sum(points: &[(Minute, Point)]) -> u64 {
 }
 
 #[tokio::test]
-async fn every_window_says_the_same_and_each_cut_counts_once() {
+async fn all_windows_agree_and_each_report_counts_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(folder.path(), options());
     let (archive, topology) = (&home.archive, topology("t"));
@@ -22,7 +22,7 @@ async fn every_window_says_the_same_and_each_cut_counts_once() {
     for n in 0..200_u32 {
         let points = [(ids[0], u64::from(n) + 1), (ids[1], 1)];
         ingest(archive, &topology, first + n, u64::from(n) + 1, &points).await;
-        // Once more: it changes nothing.
+        // A second time, without effect.
         ingest(archive, &topology, first + n, u64::from(n) + 1, &points).await;
         all.insert(first + n, u64::from(n) + 1);
     }
@@ -46,7 +46,7 @@ async fn every_window_says_the_same_and_each_cut_counts_once() {
 }
 
 #[tokio::test]
-async fn what_was_last_is_found_by_level_component_task_and_name() {
+async fn latest_points_are_found_by_level_component_task_and_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(folder.path(), options());
     let (archive, topology) = (&home.archive, topology("t"));
@@ -54,7 +54,7 @@ async fn what_was_last_is_found_by_level_component_task_and_name() {
     let points: Vec<_> = ids.iter().map(|id| (*id, 2)).collect();
     ingest(archive, &topology, NOW - 1, 1, &points).await;
     ingest(archive, &topology, NOW, 2, &points[..20]).await;
-    // Late, of another worker: what was last stays.
+    // Late points of another worker: the last minute stays.
     let mut late = batch(&topology, NOW - 1, 3, &points);
     late.reports[0].worker = "w2".parse().expect("an id");
     late.reports[0].first = 1;
@@ -73,7 +73,7 @@ async fn what_was_last_is_found_by_level_component_task_and_name() {
     assert_eq!(n(LatestQuery { task: Some(TaskId(4)), ..all.clone() }).await, 1);
     assert_eq!(n(LatestQuery { name: Some("m1?".to_owned()), ..all.clone() }).await, 3);
     assert_eq!(n(LatestQuery { since: Some(Minute(NOW)), ..all.clone() }).await, 20);
-    // Page by page it is the same.
+    // Page by page, the result is the same.
     let (mut paged, mut after) = (Vec::new(), None);
     loop {
         let page = archive.latest(LatestQuery { after, limit: 7, ..all.clone() }).await.expect("read");
@@ -88,7 +88,7 @@ async fn what_was_last_is_found_by_level_component_task_and_name() {
 }
 
 #[tokio::test]
-async fn topologies_whose_ids_begin_alike_are_kept_apart() {
+async fn topologies_whose_ids_share_a_prefix_are_kept_apart() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(folder.path(), options());
     let archive = &home.archive;
@@ -120,7 +120,7 @@ async fn topologies_whose_ids_begin_alike_are_kept_apart() {
 }
 
 #[tokio::test]
-async fn a_minute_is_uploaded_with_all_levels_and_again_when_more_comes() {
+async fn minute_is_exported_with_all_levels_and_again_after_more_data() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(folder.path(), options());
     let (archive, topology) = (&home.archive, topology("t"));
@@ -133,7 +133,7 @@ async fn a_minute_is_uploaded_with_all_levels_and_again_when_more_comes() {
     assert_eq!(archive.metas_since("log", 50).await.expect("read").len(), 4);
     let mut all = archive.metas_since("store", 50).await.expect("read");
     assert_eq!(all.len(), 9);
-    // In whatever order they are acknowledged.
+    // Acknowledged in any order.
     all.reverse();
     archive.ack_metas(TERM, "store", &all).await.expect("written");
     assert_eq!(archive.metas_since("store", 50).await.expect("read"), []);
@@ -159,7 +159,7 @@ async fn a_minute_is_uploaded_with_all_levels_and_again_when_more_comes() {
         archive.ack(TERM, "log", upload.key.clone()).await.expect("written");
     }
     assert_eq!(archive.next_upload("log").await.expect("asked"), None);
-    // The parts of a large one are all of it together, each metric once.
+    // The parts of a large upload cover it completely, with each metric once.
     let mut of_parts = Vec::new();
     for part in 0..3 {
         let key = UploadKey { part, parts: 3, ..all.key.clone() };
@@ -168,7 +168,7 @@ async fn a_minute_is_uploaded_with_all_levels_and_again_when_more_comes() {
         of_parts.extend(page.points);
     }
     assert_eq!(of_parts, [payload.clone(), rest.points].concat());
-    // More of that minute: the levels that changed are sent again, with the sum.
+    // After more data for that minute, the levels that changed are exported again, with the sum.
     ingest(archive, &topology, NOW - 2, 2, &points[..1]).await;
     assert_eq!(archive.close_minutes(TERM, Minute(NOW - 1)).await.expect("closed"), 1);
     let again = archive.next_upload("log").await.expect("asked").expect("again");
@@ -181,7 +181,7 @@ async fn a_minute_is_uploaded_with_all_levels_and_again_when_more_comes() {
 }
 
 #[tokio::test]
-async fn names_are_bounded_forgotten_and_looked_up() {
+async fn names_are_limited_removed_and_looked_up() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(folder.path(), Options { names_per_topology_max: 3, ..options() });
     let (archive, topology) = (&home.archive, topology("t"));
@@ -208,7 +208,7 @@ async fn names_are_bounded_forgotten_and_looked_up() {
     register_some(archive, &topology, 2).await;
     assert_eq!(archive.fingerprint(&topology).await.expect("read"), before);
     assert_eq!(archive.topologies().await.expect("read"), [topology]);
-    let stale = archive.close_minutes(Term(TERM.0 - 1), Minute(1)).await.expect_err("another leads");
+    let stale = archive.close_minutes(Term(TERM.0 - 1), Minute(1)).await.expect_err("a deposed leader");
     assert!(stale.to_string().contains("term 6 is over"), "{stale}");
     home.close().await;
 }
@@ -240,7 +240,7 @@ async fn track_and_history_outlive_their_topology() {
     let before = dump(archive).into_iter().filter(|((table, _), _)| *table == Table::State).count();
     archive.tell(TERM, events).await.expect("written");
     assert_eq!(before, dump(archive).into_iter().filter(|((table, _), _)| *table == Table::State).count());
-    // What is older than what is known came late, or once more by another leader.
+    // An event older than the record arrived late, or was sent again by another leader.
     let gone = Event::TaskGone {
         topology: topology.clone(),
         task: TaskId(1),
@@ -269,7 +269,7 @@ async fn track_and_history_outlive_their_topology() {
 }
 
 #[tokio::test]
-async fn what_is_older_than_its_retention_goes_and_nothing_else() {
+async fn points_expire_with_their_retention_and_nothing_else_does() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(folder.path(), options());
     let (archive, topology) = (&home.archive, topology("t"));
@@ -279,16 +279,16 @@ async fn what_is_older_than_its_retention_goes_and_nothing_else() {
         async |window| archive.points(ids[0], window, Minute(0), Minute(NOW), 9).await.expect("read").len();
     archive.shared.options.clock.turn(Duration::from_secs(3 * 24 * 3600));
     archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
-    archive.tidy_up().await.expect("done");
+    archive.compact().await.expect("done");
     assert_eq!([points(Window::M1).await, points(Window::M10).await, points(Window::D1).await], [0, 1, 1]);
     let n_points = dump(archive).into_keys().filter(|(table, _)| *table == Table::Points).count();
-    assert_eq!(n_points, 3, "minutes are gone from the disk as well");
+    assert_eq!(n_points, 3, "expired minutes are removed from disk");
     assert_eq!(
         dump(archive).into_keys().filter(|(table, key)| *table == Table::State && key[0] == 4).count(),
         0,
-        "and so are old reports"
+        "old reports are removed"
     );
-    // After the longest retention nothing of the topology is left.
+    // After the longest retention, nothing of the topology is left.
     archive.shared.options.clock.turn(Duration::from_secs(370 * 24 * 3600));
     archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
     assert_eq!(archive.topologies().await.expect("read"), []);
@@ -296,7 +296,7 @@ async fn what_is_older_than_its_retention_goes_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_years_ahead_for_a_while_expires_nothing() {
+async fn clock_that_is_years_ahead_for_a_while_expires_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let right = Timestamp::from_millis(u64::from(NOW) * 60_000 + 1000);
     let clock = Clock::paced(right);
@@ -306,13 +306,13 @@ async fn a_clock_that_is_years_ahead_for_a_while_expires_nothing() {
     ingest(&home.archive, &topology, NOW, 1, &[(ids[0], 5)]).await;
     clock.set(right.plus(Duration::from_secs(3 * 365 * 24 * 3600)));
     home.archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
-    home.archive.tidy_up().await.expect("done");
+    home.archive.compact().await.expect("done");
     home.close().await;
-    // Not by a nimbus either that starts while the clock is wrong.
+    // Nor does a nimbus that starts while the clock is wrong.
     let home = Home::open(folder.path(), Options { clock: clock.clone(), ..options() });
     let archive = &home.archive;
     archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
-    archive.tidy_up().await.expect("done");
+    archive.compact().await.expect("done");
     clock.set(right);
     for window in Window::ALL {
         let points = archive.points(ids[0], window, Minute(0), Minute(NOW), 9).await.expect("read");
@@ -323,7 +323,7 @@ async fn a_clock_that_is_years_ahead_for_a_while_expires_nothing() {
 }
 
 #[tokio::test]
-async fn a_topology_that_never_measured_is_forgotten_when_its_time_is_over() {
+async fn topology_without_points_is_removed_after_the_longest_retention() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(folder.path(), options());
     let (archive, at) = (&home.archive, archive_time(NOW));

@@ -1,12 +1,12 @@
-//! Another archive in place of one's own: nothing that the other one lacks is lost, whenever the
-//! process dies.
+//! Replacement of a database: committed entries that the copy is missing are never lost, whenever
+//! the process dies.
 
 use super::*;
 use crate::Error;
 use stormkeeper_model::LogPosition;
 
 #[tokio::test]
-async fn a_swap_that_was_cut_off_is_finished_at_the_next_start() {
+async fn interrupted_replacement_is_finished_at_the_next_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path().join("metrics");
     let home = Home::open(&dir, options());
@@ -16,10 +16,10 @@ async fn a_swap_that_was_cut_off_is_finished_at_the_next_start() {
     register_some(&home.archive, &topology("new"), 3).await;
     home.archive.checkpoint(dir.join("next")).await.expect("copied");
     home.close().await;
-    // Left by a swap before that.
+    // Left by an earlier replacement.
     std::fs::create_dir(dir.join("before")).expect("made");
     std::fs::write(dir.join("before/CURRENT"), "x").expect("written");
-    // As after the first rename, then after the second one.
+    // State after the first rename, then after the second one.
     for crash in 0..2 {
         if crash == 1 {
             std::fs::rename(dir.join("db"), dir.join("next")).expect("moved");
@@ -32,7 +32,7 @@ async fn a_swap_that_was_cut_off_is_finished_at_the_next_start() {
     }
 }
 
-/// Makes an archive in `dir` that knows metrics of the topology `name`, and a copy of it.
+/// Makes a store in `dir` with metrics of the topology `name`, and a copy of it.
 async fn make(dir: &Path, name: &str, copy: Option<&Path>) -> LogPosition {
     let home = Home::open(dir, options());
     register_some(&home.archive, &topology(name), 3).await;
@@ -52,19 +52,19 @@ async fn topologies_in(dir: &Path) -> Vec<TopologyId> {
 }
 
 #[tokio::test]
-async fn what_the_other_one_lacks_is_put_aside_whenever_the_process_dies() {
-    // Before anything was moved, after the first rename, and after the second one.
+async fn diverged_database_is_quarantined_whenever_the_process_dies() {
+    // A crash before the first rename, after the first one, and after the second one.
     for crash in 0..3 {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().join("metrics");
         let position = make(&dir, "old", None).await;
-        let aside = format!("aside-{}-{}", position.term, position.index);
-        let next = dir.join(format!("next-{aside}"));
+        let quarantined = format!("quarantine-{}-{}", position.term, position.index);
+        let next = dir.join(format!("next-{quarantined}"));
         make(&folder.path().join("other"), "new", Some(&next)).await;
-        // Left by a swap that was cut off earlier.
+        // Left by an earlier replacement that was interrupted.
         std::fs::create_dir(dir.join("before")).expect("made");
         if crash >= 1 {
-            std::fs::rename(dir.join("db"), dir.join(&aside)).expect("moved");
+            std::fs::rename(dir.join("db"), dir.join(&quarantined)).expect("moved");
         }
         if crash >= 2 {
             std::fs::rename(&next, dir.join("db")).expect("moved");
@@ -73,19 +73,23 @@ async fn what_the_other_one_lacks_is_put_aside_whenever_the_process_dies() {
             let home = Home::open(&dir, options());
             let topologies = home.archive.topologies().await.expect("read");
             assert_eq!(topologies, [topology("new")], "crash {crash}, start {start}");
-            assert_eq!(home.archive.aside().await.expect("listed"), [dir.join(&aside)], "crash {crash}");
+            assert_eq!(
+                home.archive.quarantined().await.expect("listed"),
+                [dir.join(&quarantined)],
+                "crash {crash}"
+            );
             home.close().await;
         }
         assert!(!next.exists() && !dir.join("before").exists(), "crash {crash}");
-        // What was put aside is whole: moved back, it is the archive.
+        // The quarantined database is complete: moved back, it is the store.
         std::fs::rename(dir.join("db"), folder.path().join("later")).expect("moved");
-        std::fs::rename(dir.join(&aside), dir.join("db")).expect("moved");
+        std::fs::rename(dir.join(&quarantined), dir.join("db")).expect("moved");
         assert_eq!(topologies_in(&dir).await, [topology("old")], "crash {crash}");
     }
 }
 
 #[tokio::test]
-async fn no_more_is_put_aside_than_there_is_room_for_and_nothing_is_replaced_then() {
+async fn full_quarantine_prevents_the_replacement_and_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path().join("metrics");
     let home = Home::open(&dir, options());
@@ -101,19 +105,22 @@ async fn no_more_is_put_aside_than_there_is_room_for_and_nothing_is_replaced_the
             room.expect("there is room");
             replaced.expect("replaced");
             assert_eq!(home.archive.topologies().await.expect("read"), [topology(&format!("other-{n}"))]);
-            expected.push(dir.join(format!("aside-{}-{}", own.term, own.index)));
-            assert_eq!(home.archive.aside().await.expect("listed"), expected);
+            expected.push(dir.join(format!("quarantine-{}-{}", own.term, own.index)));
+            assert_eq!(home.archive.quarantined().await.expect("listed"), expected);
         } else {
             let error = replaced.expect_err("there is no room");
-            assert!(matches!(&error, Error::NoRoomAside { aside } if *aside == expected), "{error}");
-            assert!(matches!(room, Err(Error::NoRoomAside { .. })), "{room:?}");
-            assert_eq!(dump(&home.archive), before, "it is as it was");
-            assert!(copy.exists(), "so is the copy");
+            assert!(
+                matches!(&error, Error::QuarantineFull { quarantined } if *quarantined == expected),
+                "{error}"
+            );
+            assert!(matches!(room, Err(Error::QuarantineFull { .. })), "{room:?}");
+            assert_eq!(dump(&home.archive), before, "the database is unchanged");
+            assert!(copy.exists(), "the copy is unchanged");
         }
     }
-    // One that lacks nothing takes its place all the same.
+    // A copy with all committed entries replaces the database regardless of the quarantine.
     home.archive.replace_with(folder.path().join("copy-2")).await.expect("replaced");
     assert_eq!(home.archive.topologies().await.expect("read"), [topology("other-2")]);
-    assert_eq!(home.archive.aside().await.expect("listed"), expected);
+    assert_eq!(home.archive.quarantined().await.expect("listed"), expected);
     home.close().await;
 }

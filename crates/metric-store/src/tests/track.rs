@@ -1,11 +1,11 @@
-//! Where tasks ran, of tasks that are moved without end.
+//! Track of tasks that move without end.
 
 use super::*;
 use crate::{Event, TrackEntry};
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
 use stormkeeper_model::{LogPosition, Port, TaskId};
 
-/// As many as are kept of one task.
+/// Maximum number of placements kept for one task.
 const KEPT: u64 = 100;
 
 fn moved(task: u32, n: u64) -> Event {
@@ -20,17 +20,17 @@ fn moved(task: u32, n: u64) -> Event {
     }
 }
 
-/// When the places of a task began.
+/// Returns the begins of a task's placements.
 fn begins(track: &[TrackEntry]) -> Vec<u64> {
     track.iter().map(|place| place.from.as_millis()).collect()
 }
 
 #[tokio::test]
-async fn of_a_task_that_is_moved_without_end_the_last_places_are_kept() {
+async fn last_placements_of_a_task_that_moves_without_end_are_kept() {
     let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
     let [leader, follower] = folders.each_ref().map(|folder| Home::open(folder.path(), options()));
     let archive = &leader.archive;
-    // One at a time, many in one entry, and more in one entry than are kept.
+    // One event at a time, many in one entry, and more in one entry than are kept.
     archive.tell(TERM, vec![moved(1, 1), moved(2, 1), moved(2, 2)]).await.expect("told");
     for n in 2..=KEPT + 10 {
         archive.tell(TERM, vec![moved(1, n)]).await.expect("told");
@@ -49,7 +49,7 @@ async fn of_a_task_that_is_moved_without_end_the_last_places_are_kept() {
         open[KEPT as usize - 1] = true;
         open
     });
-    // What was let go does not come back, and another task has all of its places.
+    // A removed placement does not return, and another task keeps all of its placements.
     archive.tell(TERM, vec![moved(1, 5)]).await.expect("told");
     assert_eq!(archive.track(&topology("t"), Some(TaskId(1)), 1000).await.expect("read"), track);
     assert_eq!(archive.track(&topology("t"), Some(TaskId(2)), 1000).await.expect("read").len(), 2);

@@ -1,18 +1,19 @@
-//! External stores of metrics: one trait to send to them, one to ask them, and a file for each.
+//! External stores of metrics: one trait for exporters, one for query clients, and a file for each
+//! implementation.
 //!
 //! ```text
-//!  archive ─ queue ─▶ runner (nimbus/measure) ─▶ MetricExporter ─▶ log, file, alimonitor, opentsdb
+//!  metric store ─ queue ─▶ exporter task ─▶ MetricExporter ─▶ log, file, alimonitor, opentsdb
 //!                                    └ PayloadSource: the payload, page by page
-//!  a following nimbus ─▶ MetricQueryClient ─▶ the leader
+//!  a follower ─▶ MetricQueryClient ─▶ the leader
 //! ```
 //!
-//! - An uploader keeps nothing that matters: what it did not acknowledge comes again, also after
-//!   a crash, so each writes in a way that bears repeating.
-//! - It never blocks the threads of async tasks, and each of its waits has a bound. What it
-//!   waits for costs its own backlog only.
-//! - Which numbers a point has, and what they are called, is said once, in [`series`].
+//! - An exporter keeps no state that matters: an entry that it did not acknowledge is sent again,
+//!   also after a crash, so each exporter writes in a way that tolerates repetition.
+//! - An exporter never blocks the threads of async tasks, and each of its waits is bounded. A slow
+//!   store delays only its own backlog.
+//! - The numbers of a point and their names are defined once, in [`series`].
 //!
-//! `docs/metrics-plugins.md` tells how each is set up and how to add one.
+//! `docs/metrics-plugins.md` explains how to configure each exporter and how to add one.
 
 pub mod options;
 pub mod query;

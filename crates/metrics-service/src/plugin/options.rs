@@ -1,88 +1,88 @@
-//! What the plugins are told by the configuration.
+//! Options of exporters and query clients, from the configuration.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use stormkeeper_metrics::MetaType;
 use stormkeeper_model::suggest;
 
-/// For all plugins. Those that are not named are not made.
+/// Options of all plugins. Plugins that are not named are not created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// The uploaders by name, with commas; `none` for no one.
+    /// Names of the exporters, separated by commas; `none` for no exporter.
     pub uploaders: String,
-    /// The query client by name.
+    /// Name of the query client.
     pub query_client: String,
-    /// For the uploader `log`.
+    /// Options of the exporter `log`.
     pub log: Log,
-    /// For the uploader `file`.
+    /// Options of the exporter `file`.
     pub file: File,
-    /// For the uploader `alimonitor`.
+    /// Options of the exporter `alimonitor`.
     pub alimonitor: Alimonitor,
-    /// For the uploader `opentsdb`.
+    /// Options of the exporter `opentsdb`.
     pub opentsdb: OpenTsdb,
 }
 
-/// Says in nimbus's log how much there is.
+/// Options of the exporter that logs the number of metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// The levels that it gets.
+    /// Exported levels.
     pub levels: Vec<MetaType>,
 }
 
-/// Appends JSON lines to a file.
+/// Options of the exporter that appends JSON lines to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// The levels that it gets.
+    /// Exported levels.
     pub levels: Vec<MetaType>,
-    /// The directory of the files.
+    /// Directory of the files.
     pub dir: PathBuf,
-    /// A file that has so many bytes is not appended to any more.
+    /// Size in bytes at which a new file begins.
     pub max_bytes: u64,
-    /// So many files are kept, the one that grows included.
+    /// Number of files to keep, including the current one.
     pub n_files: usize,
 }
 
-/// Posts forms to an Alimonitor agent.
+/// Options of the exporter that posts forms to an Alimonitor agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alimonitor {
-    /// The levels that it gets.
+    /// Exported levels.
     pub levels: Vec<MetaType>,
-    /// Where it posts to.
+    /// URL of the agent.
     pub url: String,
-    /// The monitor that the metrics belong to.
+    /// Monitor that the metrics belong to.
     pub monitor_name: String,
-    /// How long one request may take.
+    /// Timeout of one request.
     pub timeout: Duration,
 }
 
-/// Posts points to OpenTSDB, or to what takes them in its place.
+/// Options of the exporter that posts points to OpenTSDB or a compatible server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenTsdb {
-    /// The levels that it gets.
+    /// Exported levels.
     pub levels: Vec<MetaType>,
-    /// The server, without a path: `/api/put` is appended.
+    /// URL of the server, to which `/api/put` is appended.
     pub url: String,
-    /// What its metric names begin with.
+    /// Prefix of its metric names.
     pub prefix: String,
-    /// The most points in one request.
+    /// Maximum number of points in one request.
     pub batch: usize,
-    /// The most tags that the server takes on a point.
+    /// Maximum number of tags that the server accepts on a point.
     pub max_tags: usize,
-    /// Tags that each point gets on top.
+    /// Additional tags of each point.
     pub tags: BTreeMap<String, String>,
-    /// Whether events are sent, as annotations.
+    /// True if events are sent as annotations.
     pub annotates: bool,
-    /// How long one request may take.
+    /// Timeout of one request.
     pub timeout: Duration,
 }
 
-/// What `insert.filters` says: the levels that are left.
+/// Parses `insert.filters`, and returns the levels that remain.
 ///
-/// `NONE` filters nothing out and `ALL` everything, as in JStorm; else the words of the levels
-/// to leave out, with commas.
+/// `NONE` filters nothing and `ALL` everything, as in JStorm; otherwise the filter is a list of
+/// levels to exclude, separated by commas.
 ///
 /// # Errors
-/// What is wrong, for the end of a sentence that names the key.
+/// The problem, as the end of a sentence that names the key.
 pub fn levels(filters: &str) -> Result<Vec<MetaType>, String> {
     if filters.trim().eq_ignore_ascii_case("none") {
         return Ok(MetaType::ALL.to_vec());
@@ -107,10 +107,10 @@ pub fn levels(filters: &str) -> Result<Vec<MetaType>, String> {
     Ok(MetaType::ALL.into_iter().filter(|level| !denied.contains(level)).collect())
 }
 
-/// What `nimbus.metrics.plugin.opentsdb.tags` says: `key=value`, with commas; empty for no one.
+/// Parses `nimbus.metrics.plugin.opentsdb.tags`: `key=value`, separated by commas; `none` for none.
 ///
 /// # Errors
-/// What is wrong, for the end of a sentence that names the key.
+/// The problem, as the end of a sentence that names the key.
 pub fn tags(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut tags = BTreeMap::new();
     if text.trim().eq_ignore_ascii_case("none") {
@@ -130,10 +130,10 @@ pub fn tags(text: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(tags)
 }
 
-/// What `nimbus.metrics.plugin.opentsdb.events` says: whether they are sent as annotations.
+/// Parses `nimbus.metrics.plugin.opentsdb.events`: true if events are sent as annotations.
 ///
 /// # Errors
-/// What is wrong, for the end of a sentence that names the key.
+/// The problem, as the end of a sentence that names the key.
 pub fn annotates(text: &str) -> Result<bool, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "annotations" => Ok(true),
@@ -144,7 +144,7 @@ pub fn annotates(text: &str) -> Result<bool, String> {
 
 #[cfg(any(test, feature = "test-support"))]
 impl Options {
-    /// Options with which each plugin could be made.
+    /// Options with which each plugin can be created.
     pub fn of_test() -> Self {
         let (levels, timeout) = (MetaType::ALL.to_vec(), Duration::from_secs(5));
         Self {
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_say_what_to_leave_out() {
+    fn filters_exclude_levels() {
         assert_eq!(levels("NONE"), Ok(MetaType::ALL.to_vec()));
         assert_eq!(levels("ALL"), Ok(Vec::new()));
         let left = levels("task, COMPONENT_STREAM,stream").expect("valid");
@@ -191,13 +191,13 @@ mod tests {
     }
 
     #[test]
-    fn events_are_annotations_or_nothing() {
+    fn events_are_sent_as_annotations_or_not_at_all() {
         assert_eq!((annotates("none"), annotates(" Annotations")), (Ok(false), Ok(true)));
         assert_eq!(annotates("all"), Err("holds \"all\"; it is `none` or `annotations`".to_owned()));
     }
 
     #[test]
-    fn tags_are_pairs() {
+    fn tags_are_pairs_of_key_and_value() {
         assert_eq!(tags("none"), Ok(BTreeMap::new()));
         let two = BTreeMap::from([("dc", "a"), ("cluster", "b")].map(|(k, v)| (k.to_owned(), v.to_owned())));
         assert_eq!(tags("dc=a, cluster = b"), Ok(two));

@@ -1,21 +1,21 @@
-//! The plugins by name.
+//! Exporters and query clients by name.
 
 use std::sync::Arc;
 
 use crate::plugin::{
     MetricExporter, MetricQueryClient, Options, WhoLeads,
     query::nimbus::NimbusQueryClient,
-    uploader::{alimonitor::Alimonitor, file::FileUploader, log::LogUploader, opentsdb::OpenTsdb},
+    uploader::{alimonitor::Alimonitor, file::FileExporter, log::LogExporter, opentsdb::OpenTsdb},
 };
 use stormkeeper_model::suggest;
 
-/// What makes an uploader of the options.
+/// Constructor of an exporter.
 type Make = fn(&Options) -> Result<Arc<dyn MetricExporter>, Error>;
 
-/// All uploaders. A new one gets a line here.
+/// All exporters. A new exporter is added here.
 const UPLOADERS: &[(&str, Make)] = &[
-    ("log", |options| Ok(Arc::new(LogUploader::new(options.log.clone())))),
-    ("file", |options| Ok(Arc::new(FileUploader::new(options.file.clone())))),
+    ("log", |options| Ok(Arc::new(LogExporter::new(options.log.clone())))),
+    ("file", |options| Ok(Arc::new(FileExporter::new(options.file.clone())))),
     ("alimonitor", |options| Ok(Arc::new(Alimonitor::new(options.alimonitor.clone())?))),
     ("opentsdb", |options| Ok(Arc::new(OpenTsdb::new(options.opentsdb.clone())?))),
 ];
@@ -23,62 +23,62 @@ const UPLOADERS: &[(&str, Make)] = &[
 /// All query clients.
 const QUERY_CLIENTS: &[&str] = &["nimbus"];
 
-/// In the place of a list of uploaders: no one.
+/// Word for an empty list of exporters.
 const NONE: &str = "none";
 
-/// What is wrong with the choice or the set-up of plugins.
+/// Error in the choice or the options of plugins.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No plugin is called so.
-    #[error("`{name}` is no {kind}{hint}")]
+    /// Unknown plugin name.
+    #[error("`{name}` is not a {kind}{hint}")]
     Unknown {
-        /// What it should be.
+        /// Kind of plugin.
         kind: &'static str,
-        /// What was asked for.
+        /// Unknown name.
         name: String,
-        /// Which is nearest, or which there are.
+        /// Nearest known name, or all known names.
         hint: String,
     },
-    /// `none` with others.
-    #[error("`none` stands alone")]
+    /// `none` in a list with other names.
+    #[error("`none` must stand alone")]
     NoneAmongOthers,
-    /// It would send everything twice.
-    #[error("the uploader `{0}` is named twice")]
+    /// An exporter that is named twice would send everything twice.
+    #[error("the exporter `{0}` is named twice")]
     Twice(String),
-    /// An address that nothing can be sent to.
+    /// Unusable URL.
     #[error("`{url}` {problem}, and must be like {example}")]
     Url {
-        /// As given.
+        /// Configured URL.
         url: String,
-        /// What is wrong.
+        /// Problem of the URL.
         problem: String,
-        /// One that would do.
+        /// Valid example.
         example: &'static str,
     },
-    /// The server would refuse each point.
+    /// More tags than the server accepts: it would reject every point.
     #[error(
-        "{extra} tags on top of the {needed} that points have are more than the {max} of `nimbus.metrics.plugin.opentsdb.max.tags`"
+        "{extra} additional tags and the {needed} that points have are more than the {max} of `nimbus.metrics.plugin.opentsdb.max.tags`"
     )]
     TooManyTags {
-        /// Tags on top.
+        /// Number of additional tags.
         extra: usize,
-        /// How many a point may have without them.
+        /// Maximum number of tags of a point without them.
         needed: usize,
-        /// The limit.
+        /// Limit.
         max: usize,
     },
-    /// A tag on top has the name of one that points have.
-    #[error("the tag `{0}` is one that points have already")]
+    /// An additional tag has the name of a tag that points have.
+    #[error("the tag `{0}` is reserved: points have it already")]
     TagTaken(String),
-    /// The HTTP client could not be made.
-    #[error("the HTTP client could not be made")]
+    /// The HTTP client cannot be created.
+    #[error("cannot create the HTTP client")]
     Http(#[source] reqwest::Error),
 }
 
-/// The uploaders that are asked for, in that order; none touches its store before `init`.
+/// Creates the configured exporters, in order; no exporter contacts its store before `init`.
 ///
 /// # Errors
-/// [`Error`] for a name that is unknown or given twice, and for options that can not work.
+/// [`Error`] for a name that is unknown or repeated, and for options that cannot work.
 pub fn uploaders(options: &Options) -> Result<Vec<Arc<dyn MetricExporter>>, Error> {
     if options.uploaders.trim().eq_ignore_ascii_case(NONE) {
         return Ok(Vec::new());
@@ -90,7 +90,7 @@ pub fn uploaders(options: &Options) -> Result<Vec<Arc<dyn MetricExporter>>, Erro
         }
         let Some((name, make)) = UPLOADERS.iter().find(|(known, _)| *known == name) else {
             let known = UPLOADERS.iter().map(|(known, _)| *known).chain([NONE]);
-            return Err(unknown("metric uploader", name, known));
+            return Err(unknown("metric exporter", name, known));
         };
         if made.iter().any(|uploader| uploader.name() == *name) {
             return Err(Error::Twice((*name).to_owned()));
@@ -100,7 +100,7 @@ pub fn uploaders(options: &Options) -> Result<Vec<Arc<dyn MetricExporter>>, Erro
     Ok(made)
 }
 
-/// The query client that is asked for. It asks whom `leader` names.
+/// Creates the configured query client. It sends requests to the nimbus that `leader` names.
 ///
 /// # Errors
 /// [`Error::Unknown`], [`Error::Http`].
@@ -114,10 +114,10 @@ pub fn query_client(
     }
 }
 
-/// Whether everything that is asked for could be made, for the check of a configuration.
+/// Checks that all configured plugins can be created, for the check of a configuration.
 ///
 /// # Errors
-/// The key whose value cannot work, and what is wrong, for the end of a sentence.
+/// The key whose value cannot work, and the problem as the end of a sentence.
 pub fn check(options: &Options) -> Result<(), (&'static str, String)> {
     uploaders(options).map_err(|error| {
         let key = match &error {
@@ -156,21 +156,21 @@ mod tests {
     }
 
     #[test]
-    fn uploaders_are_made_by_name() {
+    fn exporters_are_created_by_name() {
         assert_eq!(
             names("opentsdb, log,file,alimonitor").expect("known"),
             ["opentsdb", "log", "file", "alimonitor"]
         );
         assert_eq!(names("none"), Ok(Vec::new()));
         let check = |given, expected: &str| assert_eq!(names(given), Err(expected.to_owned()), "{given}");
-        check("log,opentsbd", "`opentsbd` is no metric uploader; did you mean `opentsdb`?");
-        check("kafka", "`kafka` is no metric uploader; one of: log, file, alimonitor, opentsdb, none");
-        check("log, log", "the uploader `log` is named twice");
-        check("log,none", "`none` stands alone");
+        check("log,opentsbd", "`opentsbd` is not a metric exporter; did you mean `opentsdb`?");
+        check("kafka", "`kafka` is not a metric exporter; one of: log, file, alimonitor, opentsdb, none");
+        check("log, log", "the exporter `log` is named twice");
+        check("log,none", "`none` must stand alone");
     }
 
     #[test]
-    fn what_cannot_work_names_its_key() {
+    fn invalid_option_is_reported_with_its_key() {
         let check = |change: fn(&mut Options), key: &str, what: &str| {
             let mut options = Options { uploaders: "opentsdb,alimonitor".to_owned(), ..Options::of_test() };
             change(&mut options);
@@ -181,14 +181,14 @@ mod tests {
         let url = "nimbus.metrics.plugin.opentsdb.url";
         check(|options| options.opentsdb.url = "tsdb:4242".to_owned(), url, "begins with tsdb:");
         check(|options| options.opentsdb.url = "https://tsdb".to_owned(), url, "https");
-        check(|options| options.opentsdb.url = "tsdb".to_owned(), url, "is no URL");
+        check(|options| options.opentsdb.url = "tsdb".to_owned(), url, "is not a URL");
         check(
             |options| options.alimonitor.url = "/passive".to_owned(),
             "nimbus.metrics.plugin.alimonitor.url",
             "http://127.0.0.1:15776/passive",
         );
         let tags = "nimbus.metrics.plugin.opentsdb.tags";
-        check(|options| options.opentsdb.max_tags = 5, tags, "1 tags on top of the 5");
+        check(|options| options.opentsdb.max_tags = 5, tags, "1 additional tags and the 5");
         check(|options| options.opentsdb.tags = [("host".to_owned(), "x".to_owned())].into(), tags, "`host`");
         check(
             |options| options.query_client = "nimbs".to_owned(),

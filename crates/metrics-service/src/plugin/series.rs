@@ -1,5 +1,4 @@
-//! Which numbers a point has, and what each is called. Every store that wants plain numbers
-//! gets these.
+//! Numbers of a point, and their names. All stores that need plain numbers use these.
 //!
 //! | kind | numbers |
 //! | --- | --- |
@@ -9,7 +8,7 @@
 //! | histogram | `count`, `sum`, and with any value `min`, `max`, `mean`, `p50`, `p75`, `p90`, `p95`, `p98`, `p99`, `p999` |
 //! | timer | those of its histogram, `m1`, `m5`, `m15` |
 //!
-//! What is not finite is left out: no store takes it.
+//! Numbers that are not finite are omitted: no store accepts them.
 
 use stormkeeper_metrics::{
     MetricName, MetricType, Minute, Point, Subject,
@@ -20,23 +19,23 @@ use stormkeeper_metrics::{
 /// One number of a point.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Series {
-    /// What it is called.
+    /// Name of the number.
     pub name: &'static str,
-    /// The number.
+    /// Value of the number.
     pub value: Value,
 }
 
-/// A number as exact as it is.
+/// Number in its exact type.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value {
     /// A count.
     Count(u64),
-    /// Anything else; finite.
+    /// Any other number; finite.
     Real(f64),
 }
 
 impl Value {
-    /// As JSON. Counts that stores with signed integers cannot hold become floats.
+    /// Converts to JSON. Counts that stores with signed integers cannot represent become floats.
     pub fn to_json(self) -> serde_json::Value {
         match self {
             Self::Count(n) => match i64::try_from(n) {
@@ -48,7 +47,7 @@ impl Value {
     }
 }
 
-/// The percentiles that are told, as the predecessors do.
+/// Exported percentiles, the same as in Storm and JStorm.
 const PERCENTILES: &[(&str, f64)] = &[
     ("p50", 0.5),
     ("p75", 0.75),
@@ -59,8 +58,8 @@ const PERCENTILES: &[(&str, f64)] = &[
     ("p999", 0.999),
 ];
 
-/// The number that stands for a metric of this kind when only one can: its name needs no
-/// addition.
+/// Returns the number that represents a metric of this kind if only one can: its name needs no
+/// suffix.
 pub fn principal(kind: MetricType) -> Option<&'static str> {
     match kind {
         MetricType::Counter => Some("count"),
@@ -69,12 +68,12 @@ pub fn principal(kind: MetricType) -> Option<&'static str> {
     }
 }
 
-/// When a minute's numbers are of, for stores that count seconds: its start.
+/// Returns the start of a minute in seconds.
 pub fn timestamp(minute: Minute) -> u64 {
     minute.start().as_millis() / 1000
 }
 
-/// The numbers of a point of the metric `name`.
+/// Returns the numbers of a point of the metric `name`.
 pub fn of(name: &MetricName, point: &Point) -> Vec<Series> {
     let mut series = Vec::new();
     match point {
@@ -97,7 +96,7 @@ pub fn of(name: &MetricName, point: &Point) -> Vec<Series> {
     series
 }
 
-/// As it was last read, of all that were read then.
+/// Returns the last reading, over all gauges that were read in that minute.
 fn gauge_value(name: &MetricName, gauge: &Gauge) -> f64 {
     match builtin::shown(name) {
         Shown::Sum => gauge.sum,
@@ -137,8 +136,8 @@ fn distribution(series: &mut Vec<Series>, histogram: &Histogram) {
     }
 }
 
-/// What a metric is of, as labels in the order from the greatest to the smallest; then its
-/// level. At most [`LABELS_MAX`], never none.
+/// Returns the labels of a metric's subject, from the largest scope to the smallest, and its level.
+/// At least two and at most [`LABELS_MAX`].
 pub fn labels(name: &MetricName) -> Vec<(&'static str, String)> {
     let mut labels = vec![("topology", name.topology().to_string())];
     match name.subject() {
@@ -168,10 +167,10 @@ pub fn labels(name: &MetricName) -> Vec<(&'static str, String)> {
     labels
 }
 
-/// The labels of a stream of a task, which has the most.
+/// Number of labels of a stream of a task, the maximum.
 pub const LABELS_MAX: usize = 5;
 
-/// All names of labels.
+/// Names of all labels.
 pub const LABELS: [&str; 7] = ["topology", "component", "task", "stream", "host", "port", "level"];
 
 #[cfg(test)]
@@ -183,7 +182,7 @@ mod tests {
     fn shown(name: &str, point: &Point) -> String {
         let number = |number: Series| match number.value {
             Value::Count(n) => format!("{}={n}", number.name),
-            // The last bits of powers of two depend on the machine's mathematics.
+            // The last bits of powers of two depend on the math library of the machine.
             Value::Real(value) => format!("{}={:?}", number.name, (value * 1e6).round() / 1e6),
         };
         of(&meta(name).name, point).into_iter().map(number).collect::<Vec<_>>().join(" ")
@@ -193,7 +192,7 @@ mod tests {
     fn each_kind_has_its_numbers() {
         let all: Vec<String> =
             metrics().iter().map(|(meta, point)| shown(&meta.name.to_string(), point)).collect();
-        // A value counts as the harmonic middle of its bucket, within the exact bounds.
+        // A value counts as the harmonic mean of its bucket, within the exact bounds.
         let spread = "count=3 sum=8.0 min=2.0 max=4.0 mean=2.666667 p50=2.0 p75=3.95668 \
                       p90=3.95668 p95=3.95668 p98=3.95668 p99=3.95668 \
                       p999=3.95668";
@@ -210,17 +209,17 @@ mod tests {
     }
 
     #[test]
-    fn without_values_there_is_nothing_between_them() {
+    fn histogram_without_sampled_values_has_no_percentiles() {
         let empty = Point::Histogram(Histogram::default());
         assert_eq!(shown("1@4@t-1-1@c@4@@udf@size", &empty), "count=0 sum=0.0");
-        // Values that were all left out of the buckets.
+        // No value was sampled into the buckets.
         let unsampled = Point::Histogram(Histogram { buckets: Buckets::default(), ..histogram() });
         let known = "count=3 sum=8.0 min=2.0 max=4.0 mean=2.666667";
         assert_eq!(shown("1@4@t-1-1@c@4@@udf@size", &unsampled), known);
     }
 
     #[test]
-    fn what_is_not_finite_is_left_out() {
+    fn numbers_that_are_not_finite_are_omitted() {
         assert_eq!(shown("5@2@t-1-1@@0@udf@x", &gauge(f64::NAN)), "");
         assert_eq!(shown("5@2@t-1-1@@0@udf@x", &gauge(f64::INFINITY)), "");
         let odd = Point::Meter(Meter { m5: f64::NAN, ..meter(60) });
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn gauges_of_many_show_as_their_sum_or_their_mean() {
+    fn merged_gauges_show_their_sum_or_their_mean() {
         let at = stormkeeper_metrics::Minute(1);
         let two = Point::Gauge(Gauge { at, sum: 1.5, n: 2, min: 0.5, max: 1.0 });
         assert_eq!(shown("5@2@t-1-1@@0@udf@depth", &two), "value=1.5 min=0.5 max=1.0");
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_say_what_it_is_of() {
+    fn labels_identify_the_subject() {
         let shown = |name: &str| {
             let labels = labels(&meta(name).name);
             assert!((1..=LABELS_MAX).contains(&labels.len()));

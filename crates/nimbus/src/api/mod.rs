@@ -27,7 +27,7 @@ mod blobs;
 mod caller;
 mod error;
 mod forward;
-mod intake;
+mod ingest;
 mod metrics;
 mod reads;
 mod summary;
@@ -167,14 +167,14 @@ pub fn routes(nimbus: Handle) -> Router {
         .route("/api/v1/topology/{topology}/kill", post(writes::kill))
         .route("/api/v1/host/{host}/drain", post(writes::drain))
         .route("/api/v1/host/{host}/undrain", post(writes::undrain))
-        .route("/api/v1/metrics/register", post(intake::register))
-        .route("/api/v1/metrics/ingest", post(intake::ingest))
-        .route("/api/v1/metrics/sync/log", get(intake::log))
-        .route("/api/v1/metrics/sync/checkpoint", get(intake::checkpoint))
-        .route("/api/v1/metrics/sync/metas", get(intake::metas))
-        .route("/api/v1/metrics/sync/points", get(intake::points))
-        .route("/api/v1/metrics/sync/track", get(intake::track))
-        .route("/api/v1/metrics/sync/history", get(intake::history))
+        .route("/api/v1/metrics/register", post(ingest::register))
+        .route("/api/v1/metrics/ingest", post(ingest::ingest))
+        .route("/api/v1/metrics/sync/log", get(ingest::log))
+        .route("/api/v1/metrics/sync/checkpoint", get(ingest::checkpoint))
+        .route("/api/v1/metrics/sync/metas", get(ingest::metas))
+        .route("/api/v1/metrics/sync/points", get(ingest::points))
+        .route("/api/v1/metrics/sync/track", get(ingest::track))
+        .route("/api/v1/metrics/sync/history", get(ingest::history))
         .route("/api/v1/blobs/{key}", blobs)
         .route("/api/v1/blobs/{key}/copy", post(blobs::copy_blob))
         .merge(metrics::routes())

@@ -1,12 +1,12 @@
 //! Whole nimbuses with their APIs and metric stores, on the memory tree, in real time. The tests
 //! advance the wall clock by hand.
 
-mod forgetting;
-mod put_aside;
-mod short_lives;
-mod shown;
-mod taking_over;
-mod uploaders;
+mod backfill;
+mod delete_metas;
+mod exporters;
+mod quarantine;
+mod status;
+mod takeover;
 
 use std::convert::Infallible;
 
@@ -386,12 +386,12 @@ async fn nimbus_without_a_metric_store_runs_and_reports_why() {
     let topology = submit(&one, "wc").await;
     let closed = wait_until("the status has the reason", LONG, || async {
         let closed = handle.metrics_status().await.closed;
-        closed.filter(|reason| reason.contains("metrics archive")).ok_or("nothing".to_owned())
+        closed.filter(|reason| reason.contains("metric store")).ok_or("nothing".to_owned())
     })
     .await;
     let answer = ingest(&one, &batch(&topology, cluster.minute(), 1, 1)).await;
     assert!(
-        matches!(&answer, IngestResponse::RetryLater { reason } if reason.contains("archive")),
+        matches!(&answer, IngestResponse::RetryLater { reason } if reason.contains("metric store")),
         "{answer:?}"
     );
     let refused = register(&one, &topology).await.expect_err("the store is not open");

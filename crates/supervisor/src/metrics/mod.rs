@@ -6,7 +6,7 @@
 //! `done` file is missing.
 
 mod host;
-mod leftovers;
+mod orphan_reports;
 
 use crate::Agent;
 use stormkeeper_metric_shipping::ingest_client::IngestClient;
@@ -16,7 +16,8 @@ use stormkeeper_runtime::tasks::{OnExit, Tasks};
 /// Starts both tasks, for the directory and the host of `agent`.
 pub(super) fn start(agent: &Agent, client: IngestClient, clock: &Clock, tasks: &Tasks) {
     let local_dir = agent.options.local_dir.clone();
-    let orphan_reports = leftovers::OrphanReportSender::new(local_dir.clone(), client.clone(), clock.clone());
+    let orphan_reports =
+        orphan_reports::OrphanReportSender::new(local_dir.clone(), client.clone(), clock.clone());
     tasks.start("orphaned metric reports", OnExit::Ignore, orphan_reports.run());
     let host =
         host::HostMetrics::new(&agent.options.host, &agent.identity.id, local_dir, client, clock.clone());

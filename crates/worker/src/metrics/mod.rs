@@ -16,19 +16,19 @@
 //!
 //! With `topology.enable.metrics: false` none of this runs.
 
-pub(super) mod control;
 #[cfg(feature = "test-support")]
-pub mod flow;
+pub mod bench_support;
+pub(super) mod control;
 mod gauges;
-pub(super) mod master;
-pub(super) mod measuring;
-pub(super) mod report;
+pub(super) mod messages;
 pub(super) mod reporter;
-mod shelf;
+mod spool_index;
 mod task;
 #[cfg(test)]
 mod tests;
+pub(super) mod topology_master;
 mod user;
+pub(super) mod worker_metrics;
 
 use std::{
     io,
@@ -39,8 +39,8 @@ use std::{
     },
 };
 
-pub(super) use measuring::WorkerMetrics;
 pub(super) use task::{StreamIndex, TaskMetrics};
+pub(super) use worker_metrics::WorkerMetrics;
 
 use crate::Options;
 use stormkeeper_metric_shipping::spool::{self, Launch, SpoolLock};

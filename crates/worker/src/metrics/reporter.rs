@@ -19,9 +19,9 @@ use tracing::{debug, info, warn};
 use super::{
     Metrics,
     gauges::WorkerGauges,
-    master::MasterHandle,
-    report::{self, Duplex, MAGIC, MasterReply, VERSION, WorkerMessage},
-    shelf::{ReportRange, SpoolIndex},
+    messages::{self, Duplex, MAGIC, MasterReply, VERSION, WorkerMessage},
+    spool_index::{ReportRange, SpoolIndex},
+    topology_master::MasterHandle,
 };
 use crate::transport::{
     Identity,
@@ -299,7 +299,7 @@ impl MetricReporter {
     }
 
     async fn connect(&mut self) -> Option<MasterConnection> {
-        let (worker, master) = report::pair();
+        let (worker, master) = messages::pair();
         let tasks = self.tasks.child();
         let at = self.master.borrow().clone();
         match at {
@@ -325,7 +325,7 @@ impl MetricReporter {
                         Err(_elapsed) => return None,
                     };
                 tasks.start("metric reports to the topology master", OnExit::Ignore, async move {
-                    let error = report::run_connection(stream, master).await;
+                    let error = messages::run_connection(stream, master).await;
                     debug!(%error, "the connection to the topology master ended");
                 });
             }

@@ -33,9 +33,9 @@ pub(super) use emitter::{Emitter, Wiring};
 pub(super) use spout::{Activity, Spout};
 
 use crate::{
-    beat::StatusBoard,
     counters::TaskCounters,
     errors::ErrorReporter,
+    heartbeat::StatusBoard,
     metrics::TaskMetrics,
     multilang::{
         child::{self, Child, Launch},

@@ -25,7 +25,7 @@ use super::{
     },
 };
 use crate::metrics::{
-    report::{self, Duplex, MasterReply, WorkerMessage},
+    messages::{self, Duplex, MasterReply, WorkerMessage},
     reporter::MasterLocation,
 };
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
@@ -164,7 +164,7 @@ impl Connection {
         let (count, refusal) = match handshake {
             Ok(Purpose::Tuples) => (&self.counters.refused_frames, self.receive(stream).await),
             Ok(Purpose::MetricReports(end)) => {
-                (&self.counters.refused_frames, Refusal::Frame(report::run_connection(stream, end).await))
+                (&self.counters.refused_frames, Refusal::Frame(messages::run_connection(stream, end).await))
             }
             Err(refusal) => (&self.counters.refused_connections, refusal),
         };
@@ -194,7 +194,7 @@ impl Connection {
         stream.read_exact(&mut magic).await.map_err(broken)?;
         let (ours, is_report) = match magic {
             MAGIC => (VERSION, false),
-            report::MAGIC => (report::VERSION, true),
+            messages::MAGIC => (messages::VERSION, true),
             _ => return Err(Refusal::UnknownProtocol),
         };
         let version = stream.read_u16().await.map_err(broken)?;
@@ -218,7 +218,7 @@ impl Connection {
     /// Connects a worker's metric reports to the topology master.
     fn connect_to_master(&self) -> Result<Purpose, String> {
         let master = self.master.as_ref().map(|master| master.borrow().clone());
-        let (worker, end) = report::pair();
+        let (worker, end) = messages::pair();
         match master {
             Some(MasterLocation::Local(handle)) if handle.connect(end) => Ok(Purpose::MetricReports(worker)),
             Some(MasterLocation::Local(_)) => {

@@ -32,14 +32,14 @@
 
 mod counters;
 mod listener;
-mod measures;
+mod metrics;
 mod outbox;
 mod peer;
 pub(crate) mod wire;
 
 pub use counters::{Counters, Counts};
 pub use listener::Listener;
-pub(crate) use measures::{ConnectionMetricSet, TransportMetrics};
+pub(crate) use metrics::{ConnectionMetricSet, TransportMetrics};
 pub use outbox::{Inboxes, Outbox, Peers, Sent};
 
 use stormkeeper_model::{Slot, TopologyId};

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{
     Counters, INBOX_TUPLES, Identity, PEER_QUEUE_TUPLES,
     counters::add,
-    measures::{ConnectionMetricSet, ConnectionMetrics},
+    metrics::{ConnectionMetricSet, ConnectionMetrics},
     peer::{self, Address},
     wire::Addressed,
 };

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::{
     Counters, Identity,
     counters::add,
-    measures::ConnectionMetrics,
+    metrics::ConnectionMetrics,
     wire::{
         self, Addressed, BatchFrame, Hello, HelloReply, MAGIC, MAX_BATCH_TUPLES, MAX_HANDSHAKE_BYTES,
         ReadError, VERSION,

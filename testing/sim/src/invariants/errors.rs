@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Invariant;
 use crate::{
-    facts::{ClusterModel, MachineEvent},
     journal::Party,
+    model::{ClusterModel, MachineEvent},
 };
 use stormkeeper_coordination::{
     cluster::{
@@ -15,7 +15,7 @@ use stormkeeper_coordination::{
     },
     tree::{
         Op, OpResult, TreePath,
-        memory::listen::{Commit, What},
+        memory::listener::{Commit, What},
     },
 };
 use stormkeeper_model::{TaskId, TopologyId, status::TopologyStatus};

@@ -1,12 +1,12 @@
 //! No write of an old term is committed, and only the leader writes the leader's paths.
 
 use super::Invariant;
-use crate::{facts::ClusterModel, journal::Party};
+use crate::{journal::Party, model::ClusterModel};
 use stormkeeper_coordination::{
     cluster::layout,
     tree::{
         CreateMode, Op, TreePath, Version,
-        memory::listen::{Commit, What},
+        memory::listener::{Commit, What},
     },
 };
 

@@ -15,11 +15,11 @@
 //! Two more hold some time after the faults have ended: `gone` (a killed topology leaves nothing)
 //! and `whole` (any other topology has all of its tasks running, once).
 
+mod converged;
 mod errors;
 mod fencing;
-mod gone;
-mod moves;
-mod names;
+mod healthy_tasks_stay;
+mod no_residue;
 mod removal;
 mod signals;
 mod slots;
@@ -27,17 +27,17 @@ mod tasks;
 mod terms;
 #[cfg(test)]
 mod tests;
-mod whole;
+mod unique_names;
 
 use std::fmt;
 
-pub(super) use self::{gone::check_no_residue, whole::check_converged};
+pub(super) use self::{converged::check_converged, no_residue::check_no_residue};
 
 use crate::{
-    facts::{ClusterModel, MachineEvent},
     journal::Party,
+    model::{ClusterModel, MachineEvent},
 };
-use stormkeeper_coordination::tree::memory::listen::Commit;
+use stormkeeper_coordination::tree::memory::listener::Commit;
 
 /// A violated property, with the observation that violates it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,10 +85,10 @@ impl Checks {
             Box::new(fencing::Fencing),
             Box::new(slots::Slots),
             Box::new(tasks::Tasks),
-            Box::new(moves::Moves),
+            Box::new(healthy_tasks_stay::Moves),
             Box::new(signals::Signals),
             Box::new(removal::Removal),
-            Box::new(names::Names),
+            Box::new(unique_names::Names),
             Box::new(errors::Errors::default()),
         ])
     }

@@ -1,12 +1,12 @@
 //! A topology's record is removed last.
 
 use super::Invariant;
-use crate::{facts::ClusterModel, journal::Party};
+use crate::{journal::Party, model::ClusterModel};
 use stormkeeper_coordination::{
     cluster::layout,
     tree::{
         Op,
-        memory::listen::{Commit, What},
+        memory::listener::{Commit, What},
     },
 };
 use stormkeeper_model::TopologyId;

@@ -1,7 +1,7 @@
 //! A healthy assigned worker is not signalled by its supervisor.
 
 use super::Invariant;
-use crate::facts::{ClusterModel, MachineEvent};
+use crate::model::{ClusterModel, MachineEvent};
 
 #[derive(Debug)]
 pub(super) struct Signals;

@@ -1,7 +1,7 @@
 //! No slot holds two workers.
 
 use super::Invariant;
-use crate::facts::{ClusterModel, MachineEvent};
+use crate::model::{ClusterModel, MachineEvent};
 
 #[derive(Debug)]
 pub(super) struct Slots;

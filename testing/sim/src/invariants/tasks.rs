@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Invariant;
-use crate::facts::ClusterModel;
+use crate::model::ClusterModel;
 
 #[derive(Debug)]
 pub(super) struct Tasks;

@@ -1,12 +1,12 @@
 //! At most one leader has an effect in a term.
 
 use super::Invariant;
-use crate::{facts::ClusterModel, journal::Party};
+use crate::{journal::Party, model::ClusterModel};
 use stormkeeper_coordination::{
     cluster::layout,
     tree::{
         Op, Version,
-        memory::listen::{Commit, What},
+        memory::listener::{Commit, What},
     },
 };
 

@@ -8,7 +8,7 @@
 //! expire and disconnect sessions through [`MemoryTree`].
 
 #[cfg(any(test, feature = "test-support"))]
-pub mod listen;
+pub mod listener;
 mod nodes;
 mod server;
 mod session;
@@ -81,14 +81,14 @@ impl MemoryTree {
 #[cfg(any(test, feature = "test-support"))]
 impl MemoryTree {
     /// Inspects the current tree, which is locked meanwhile.
-    pub fn look<T>(&self, look: impl FnOnce(listen::TreeSnapshot<'_>) -> T) -> T {
-        look(listen::TreeSnapshot(&lock(&self.server).nodes))
+    pub fn look<T>(&self, look: impl FnOnce(listener::TreeSnapshot<'_>) -> T) -> T {
+        look(listener::TreeSnapshot(&lock(&self.server).nodes))
     }
 
     /// Calls `listener` for every transaction from now on, in order, while the tree is locked: the
     /// listener must not send requests to this tree.
-    pub fn listen(&self, listener: impl FnMut(&listen::Commit<'_>) + Send + 'static) {
-        lock(&self.server).listener = Some(listen::Listener::new(listener));
+    pub fn listen(&self, listener: impl FnMut(&listener::Commit<'_>) + Send + 'static) {
+        lock(&self.server).listener = Some(listener::Listener::new(listener));
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Server {
     last_session: i64,
     online: bool,
     #[cfg(any(test, feature = "test-support"))]
-    pub(super) listener: Option<super::listen::Listener>,
+    pub(super) listener: Option<super::listener::Listener>,
 }
 
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Server {
             self.on_commit(
                 id,
                 session,
-                super::listen::What::Transaction { ops, results: &committed.results },
+                super::listener::What::Transaction { ops, results: &committed.results },
             );
             self.notify(&committed.events);
             committed.results
@@ -179,16 +179,16 @@ impl Server {
     ) {
         let ended = self.nodes.end_session(session);
         #[cfg(any(test, feature = "test-support"))]
-        self.on_commit(id, session, super::listen::What::SessionEnded(&ended));
+        self.on_commit(id, session, super::listener::What::SessionEnded(&ended));
         let events: Vec<NodeEvent> = ended.into_iter().map(NodeEvent::CreatedOrDeleted).collect();
         self.notify(&events);
     }
 
     #[cfg(any(test, feature = "test-support"))]
-    fn on_commit(&mut self, connection: ConnectionId, session: SessionId, what: super::listen::What<'_>) {
+    fn on_commit(&mut self, connection: ConnectionId, session: SessionId, what: super::listener::What<'_>) {
         if let Some(listener) = &mut self.listener {
-            let after = super::listen::TreeSnapshot(&self.nodes);
-            listener.on_commit(&super::listen::Commit { connection, session, what, after });
+            let after = super::listener::TreeSnapshot(&self.nodes);
+            listener.on_commit(&super::listener::Commit { connection, session, what, after });
         }
     }
 

@@ -1,4 +1,4 @@
-//! Asking an external store, or another nimbus, for what it knows of metrics.
+//! Queries for metrics to an external store or another nimbus.
 
 pub mod nimbus;
 
@@ -13,16 +13,16 @@ use stormkeeper_metrics::{
 };
 use stormkeeper_model::{TaskId, TopologyId, TopologyName};
 
-/// A place that knows metrics: what following nimbuses compare their own with.
+/// Source of metrics with which followers compare their own.
 #[async_trait]
 pub trait MetricQueryClient: Send + Sync + Debug {
-    /// A page of the metas of a topology.
+    /// Returns a page of the metas of a topology.
     ///
     /// # Errors
     /// [`QueryError`].
     async fn metas(&self, query: &MetaQuery) -> Result<MetaPage, QueryError>;
 
-    /// The points of one metric from `from` to `to`, both included, at most `limit`.
+    /// Returns the points of one metric from `from` to `to`, both included, at most `limit`.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -35,7 +35,7 @@ pub trait MetricQueryClient: Send + Sync + Debug {
         limit: usize,
     ) -> Result<Vec<(Minute, Point)>, QueryError>;
 
-    /// Where the tasks of a topology ran, and when; of one task, or of all.
+    /// Returns the placements of a topology's tasks, or of one task.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -45,7 +45,7 @@ pub trait MetricQueryClient: Send + Sync + Debug {
         task: Option<TaskId>,
     ) -> Result<Vec<TrackEntry>, QueryError>;
 
-    /// The submissions of a topology, the latest first, at most `limit`.
+    /// Returns the submissions of a topology, the latest first, at most `limit`.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -55,73 +55,73 @@ pub trait MetricQueryClient: Send + Sync + Debug {
         limit: usize,
     ) -> Result<Vec<HistoryEntry>, QueryError>;
 
-    /// Forgets metas of a topology that is not measured any more. Those that are not known, or
-    /// forgotten already, change nothing.
+    /// Deletes metas of a topology that is not measured any more. Unknown or deleted metas have no
+    /// effect.
     ///
     /// # Errors
-    /// [`QueryError`]; of a topology that runs nothing is forgotten, as it would be registered
+    /// [`QueryError`]; metas of a running topology are not deleted, as they would be registered
     /// again.
     async fn delete_metas(&self, topology: &TopologyId, ids: &[MetricId]) -> Result<(), QueryError>;
 }
 
-/// Says who leads at the moment: the query client `nimbus` asks anew before each request.
+/// Source of the current leader: the query client `nimbus` reads it before each request.
 pub trait WhoLeads: Send + Sync + Debug {
-    /// The leader's API, `host:port`, when a leader is known.
+    /// Returns the address of the leader's API, `host:port`, if a leader is known.
     fn leader(&self) -> Option<String>;
 }
 
-/// Why a question was not answered.
+/// Error of a query.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// Nobody is known to lead.
+    /// No leader is known.
     #[error("no leader is known")]
     NoLeader,
-    /// The one that was asked could not be reached, or its answer broke off.
+    /// The server is unreachable, or its answer is incomplete.
     #[error("no answer from {url}")]
     Unreachable {
-        /// What was asked.
+        /// URL of the request.
         url: String,
-        /// Why.
+        /// Cause.
         source: reqwest::Error,
     },
-    /// It answered with an error.
+    /// The server answered with an error.
     #[error("{url} answered {status}: {said}")]
     Answered {
-        /// What was asked.
+        /// URL of the request.
         url: String,
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
-        /// The beginning of what it said.
+        /// Begin of the response body.
         said: String,
     },
-    /// The answer is longer than any that makes sense.
+    /// The answer is longer than any valid answer.
     #[error("the answer of {url} is longer than {max} bytes")]
     TooLong {
-        /// What was asked.
+        /// URL of the request.
         url: String,
-        /// The limit.
+        /// Limit in bytes.
         max: usize,
     },
-    /// The answer is not what such an answer is.
-    #[error("the answer of {url} makes no sense: {what}")]
+    /// The answer cannot be decoded.
+    #[error("the answer of {url} cannot be decoded: {what}")]
     Senseless {
-        /// What was asked.
+        /// URL of the request.
         url: String,
-        /// What is wrong.
+        /// Decoder's reason.
         what: String,
     },
-    /// The one that was asked does not do that.
+    /// The query client does not support the query.
     #[error("{client} cannot {what}")]
     Unsupported {
-        /// The query client.
+        /// Name of the query client.
         client: &'static str,
-        /// What was asked for.
+        /// Unsupported operation.
         what: &'static str,
     },
 }
 
 impl QueryError {
-    /// Whether the same question may be answered a little later.
+    /// Returns whether the same query may succeed a little later.
     pub fn is_worth_a_retry(&self) -> bool {
         match self {
             Self::NoLeader | Self::Unreachable { .. } => true,

@@ -1,4 +1,4 @@
-//! `alimonitor`: posts forms to an agent of Alimonitor on this machine.
+//! `alimonitor`: posts forms to an Alimonitor agent on this machine.
 //!
 //! A request is a form of two fields: `name`, the monitor, and `msg`, a JSON object:
 //!
@@ -6,9 +6,9 @@
 //! {"collection_flag": 0, "error_info": "", "MSG": [{"name": "5@1@wc-1@@0@sys@Emitted", "time": 1700000040, "count": 7}, …]}
 //! ```
 //!
-//! A flag that is not 0 says that there was nothing to be measured with, and `error_info` why;
-//! then `MSG` is empty. Nothing is sent for an entry without metrics. The agent takes numbers
-//! only, each with its name, so that neither metas nor events are sent.
+//! A flag other than 0 means that the metrics could not be read, and `error_info` has the reason;
+//! then `MSG` is empty. No request is sent for an entry without metrics. The agent accepts only
+//! named numbers, so neither metas nor events are sent.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,27 +21,27 @@ use serde_json::{Map, Value};
 use tracing::warn;
 
 use super::{
-    http::{Poster, url},
+    http::{HttpPoster, url},
     payload::Payload,
 };
 use crate::plugin::{Error, ExportError, MetricExporter, PayloadSource, Sent, options, series};
 use stormkeeper_metric_store::UploadKey;
 use stormkeeper_metrics::{MetaType, MetricName, Minute, Point};
 
-/// Metrics in one request: about 100 KB, which any agent takes.
+/// Maximum number of metrics in one request: about 100 KB, which any agent accepts.
 const BATCH: usize = 200;
 
-/// All is well.
+/// Flag of a message with metrics.
 const FLAG_FINE: i32 = 0;
 
-/// The metrics could not be read.
+/// Flag of a message without metrics, because they cannot be read.
 const FLAG_UNREADABLE: i32 = 1;
 
-/// See the [module](self).
+/// Exporter `alimonitor`; see the [module](self).
 #[derive(Debug)]
 pub struct Alimonitor {
     options: options::Alimonitor,
-    poster: Poster,
+    poster: HttpPoster,
 }
 
 #[derive(Serialize)]
@@ -53,19 +53,19 @@ struct Message<'a> {
 }
 
 impl Alimonitor {
-    /// One that posts to the URL of the options.
+    /// Exporter to the URL of the options.
     ///
     /// # Errors
     /// [`Error::Url`], [`Error::Http`].
     pub fn new(options: options::Alimonitor) -> Result<Self, Error> {
         let url = url(&options.url, "http://127.0.0.1:15776/passive")?;
-        let poster = Poster::new(url, options.timeout)?;
+        let poster = HttpPoster::new(url, options.timeout)?;
         Ok(Self { options, poster })
     }
 
     #[cfg(test)]
-    pub(super) fn hurried(mut self) -> Self {
-        self.poster = self.poster.hurried();
+    pub(super) fn with_short_pauses(mut self) -> Self {
+        self.poster = self.poster.with_short_pauses();
         self
     }
 
@@ -111,16 +111,16 @@ impl MetricExporter for Alimonitor {
     async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
         let done = self.send_all(key, source).await;
         if let Err(ExportError::Payload(error)) = &done {
-            // The monitor is to know that nothing comes; whether it took that changes nothing.
+            // Reports to the monitor why no metrics follow; a failure of the report changes nothing.
             if let Err(error) = self.send(FLAG_UNREADABLE, &error.to_string(), &[]).await {
-                warn!(%error, "alimonitor could not be told that the metrics are unreadable");
+                warn!(%error, "cannot report to alimonitor that the metrics are unreadable");
             }
         }
         done
     }
 }
 
-/// A metric with its numbers, and how many these are.
+/// Returns a metric with its numbers as JSON, and the number of numbers.
 fn metric(name: &MetricName, minute: Minute, point: &Point) -> (usize, Value) {
     let mut metric = Map::new();
     metric.insert("name".to_owned(), name.to_string().into());
@@ -130,7 +130,7 @@ fn metric(name: &MetricName, minute: Minute, point: &Point) -> (usize, Value) {
     (numbers.len(), Value::Object(metric))
 }
 
-/// Fields as the body of a form.
+/// Encodes fields as the body of a form.
 fn form(fields: &[(&str, &str)]) -> Bytes {
     let mut url = Url::parse("form:").expect("a scheme is a URL");
     url.query_pairs_mut().extend_pairs(fields);

@@ -1,5 +1,5 @@
-//! `log`: one line in nimbus's log for each entry of the queue. It says that metrics flow, and
-//! keeps nothing.
+//! `log`: one line in nimbus's log for each entry of the queue. It shows that metrics are exported,
+//! and stores nothing.
 
 use async_trait::async_trait;
 use tracing::info;
@@ -10,21 +10,21 @@ use stormkeeper_metric_store as metric_store;
 use stormkeeper_metric_store::UploadKey;
 use stormkeeper_metrics::{MetaType, protocol::MetricMeta};
 
-/// See the [module](self).
+/// Exporter `log`; see the [module](self).
 #[derive(Debug)]
-pub struct LogUploader {
+pub struct LogExporter {
     options: options::Log,
 }
 
-impl LogUploader {
-    /// One that counts the levels of the options.
+impl LogExporter {
+    /// Exporter for the levels of the options.
     pub fn new(options: options::Log) -> Self {
         Self { options }
     }
 }
 
 #[async_trait]
-impl MetricExporter for LogUploader {
+impl MetricExporter for LogExporter {
     fn name(&self) -> &str {
         "log"
     }
@@ -34,7 +34,7 @@ impl MetricExporter for LogUploader {
     }
 
     async fn register_metrics(&self, metas: &[MetricMeta]) -> Result<(), ExportError> {
-        info!(metrics = metas.len(), "new metrics");
+        info!(metrics = metas.len(), "exporting new metrics");
         Ok(())
     }
 
@@ -56,18 +56,18 @@ impl MetricExporter for LogUploader {
             parts = key.parts,
             metrics = points,
             levels,
-            "metrics of a minute"
+            "exporting the metrics of a minute"
         );
         Ok(Sent { points, refused: 0 })
     }
 
     async fn send_event(&self, event: &metric_store::Event) -> Result<(), ExportError> {
-        info!(?event, "for external stores of metrics");
+        info!(?event, "exporting an event");
         Ok(())
     }
 }
 
-/// How many there are of each level that has any.
+/// Lists the levels with metrics, and the number of their metrics.
 fn summary(counts: &[u64]) -> String {
     let levels = MetaType::ALL.iter().zip(counts).filter(|(_, n)| **n > 0);
     levels.map(|(level, n)| format!("{n} {}", level.word())).collect::<Vec<_>>().join(", ")
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_names_the_levels_that_there_are() {
+    fn summary_lists_only_levels_with_metrics() {
         assert_eq!(summary(&[3, 0, 0, 0, 1, 0, 0, 0]), "3 task, 1 topology");
         assert_eq!(summary(&[0; 8]), "");
     }

@@ -1,4 +1,4 @@
-//! Sending metrics to an external store.
+//! Export of metrics to external stores.
 
 pub mod alimonitor;
 pub mod file;
@@ -15,141 +15,141 @@ use stormkeeper_metric_store as metric_store;
 use stormkeeper_metric_store::{PayloadPage, UploadKey};
 use stormkeeper_metrics::{MetaType, MetricId, protocol::MetricMeta};
 
-/// One external store that metrics are sent to.
+/// Exporter to one external store.
 ///
-/// A store that needs nothing but numbers has a name, its levels and [`upload`](Self::upload).
-/// One call at a time is made on it. A call that takes too long is dropped by whoever made it,
-/// which must leave the uploader fit for the next one.
+/// A store that needs only numbers implements the name, the levels and [`upload`](Self::upload).
+/// Calls are never concurrent. The caller drops a call that takes too long, after which the exporter
+/// must be able to handle the next call.
 #[async_trait]
 pub trait MetricExporter: Send + Sync + Debug {
-    /// What it is called in `nimbus.metric.uploader.class`, in logs and in the archive's queue.
+    /// Returns the name in `nimbus.metric.uploader.class`, in logs and in the export queue.
     fn name(&self) -> &str;
 
-    /// The levels that it wants; the others need not be read for it.
+    /// Returns the exported levels; other levels need not be read.
     fn levels(&self) -> &[MetaType] {
         &MetaType::ALL
     }
 
-    /// Before anything else, and again after it failed.
+    /// Called before any other call, and again after a failure.
     ///
     /// # Errors
-    /// When the store cannot be used now; nothing is sent before this succeeded.
+    /// If the store cannot be used now; nothing is sent before this succeeds.
     async fn init(&self) -> Result<(), ExportError> {
         Ok(())
     }
 
-    /// Metrics that were not told before. They may come again.
+    /// Receives metrics that were not registered with this exporter before. May be repeated.
     ///
     /// # Errors
-    /// They were not taken, and are told again.
+    /// If the metrics were not accepted; the call is repeated.
     async fn register_metrics(&self, _metas: &[MetricMeta]) -> Result<(), ExportError> {
         Ok(())
     }
 
-    /// Sends one entry of the queue, whose payload it reads from `source`, page by page. It may
-    /// come again with the same values, or with corrected ones.
+    /// Sends one entry of the queue, whose payload it reads from `source`, page by page. An entry may
+    /// be sent again with the same or with corrected values.
     ///
     /// # Errors
-    /// It is not acknowledged, and comes again after a pause.
+    /// If the entry was not stored; it is sent again after a pause.
     async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError>;
 
-    /// Something happened: a topology started, a task moved.
+    /// Sends an event, such as the start of a topology or the move of a task.
     ///
     /// # Errors
-    /// It was not taken. Events are not kept for a second try.
+    /// If the event was not accepted. Events are not repeated.
     async fn send_event(&self, _event: &metric_store::Event) -> Result<(), ExportError> {
         Ok(())
     }
 
-    /// After everything else: leadership is over, or nimbus ends.
+    /// Last call, when leadership or nimbus ends.
     async fn cleanup(&self) {}
 }
 
-/// Where an uploader reads the payload of an entry.
+/// Source of the payload of an entry.
 #[async_trait]
 pub trait PayloadSource: Send + Sync {
-    /// The page after the metric `after`; the first without one.
+    /// Returns the page after the metric `after`, or the first page.
     ///
     /// # Errors
-    /// [`ExportError::Payload`] when it cannot be read.
+    /// [`ExportError::Payload`] if the payload cannot be read.
     async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, ExportError>;
 }
 
-/// What an acknowledged upload came to.
+/// Counts of an acknowledged upload.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// How many the store took, as it counts them: metrics, or numbers of metrics.
+    /// Number of metrics, or of numbers of metrics, that the store accepted.
     pub points: u64,
-    /// How many it, or its rules, refused for good. They are not sent again.
+    /// Number that the store, or the exporter's rules, rejected for good. They are not sent again.
     pub refused: u64,
 }
 
-/// Why a store did not take something.
+/// Error of an upload to an external store.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The payload could not be read.
-    #[error("the payload could not be read")]
+    /// The payload cannot be read.
+    #[error("cannot read the payload")]
     Payload(#[source] metric_store::Error),
-    /// The store could not be reached, or the connection broke.
+    /// The store is unreachable, or the connection was closed.
     #[error("no answer from {url}")]
     Unreachable {
-        /// The store.
+        /// URL of the store.
         url: String,
-        /// Why.
+        /// Cause.
         source: reqwest::Error,
     },
-    /// The store took too long.
+    /// The store did not answer in time.
     #[error("{url} did not answer within {waited:?}")]
     TimedOut {
-        /// The store.
+        /// URL of the store.
         url: String,
-        /// How long it had.
+        /// Timeout of the request.
         waited: Duration,
     },
-    /// The store answered, but not that it took it.
+    /// The store answered with an error.
     #[error("{url} answered {status}: {said}")]
     Answered {
-        /// The store.
+        /// URL of the store.
         url: String,
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
-        /// The beginning of what it said.
+        /// Begin of the response body.
         said: String,
     },
-    /// The store took a part only, and may take the rest later.
-    #[error("{url} did not take {n} points for now: {said}")]
+    /// The store accepted only a part, and may accept the rest later.
+    #[error("{url} did not accept {n} points for now: {said}")]
     Throttled {
-        /// The store.
+        /// URL of the store.
         url: String,
-        /// How many.
+        /// Number of points that were not accepted.
         n: u64,
-        /// What it said of the first.
+        /// Response for the first such point.
         said: String,
     },
-    /// A file could not be used.
+    /// A file operation failed.
     #[error("cannot {doing} {}", path.display())]
     File {
-        /// What was tried.
+        /// Failed operation, as an infinitive.
         doing: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// What was written before is not done yet, and nobody waits for it any more.
-    #[error("still busy with {}", path.display())]
+    /// An earlier write, whose call was dropped, is still running.
+    #[error("an earlier write to {} is still running", path.display())]
     Busy {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Something could not be put in the store's form.
-    #[error("{what} could not be written as {form}")]
+    /// A value cannot be encoded in the form of the store.
+    #[error("cannot encode {what} as {form}")]
     Unwritable {
-        /// What.
+        /// Kind of value.
         what: &'static str,
-        /// As what.
+        /// Form of the store.
         form: &'static str,
-        /// Why.
+        /// Cause.
         source: serde_json::Error,
     },
 }

@@ -1,30 +1,30 @@
-//! Walking through a payload.
+//! Iteration over a payload.
 
 use crate::plugin::{ExportError, PayloadSource};
 use stormkeeper_metrics::{MetaType, MetricId, Point, protocol::MetricMeta};
 
-/// The pages of a payload, without the levels that are not wanted.
+/// Pages of a payload, without the levels that are not exported.
 pub(super) struct Payload<'a> {
     source: &'a dyn PayloadSource,
     levels: &'a [MetaType],
-    /// Where the next page begins; nothing when the last was read.
+    /// Id after which the next page begins; `None` after the last page.
     next: Option<Option<MetricId>>,
 }
 
 impl<'a> Payload<'a> {
-    /// From the beginning.
+    /// Iteration from the first page.
     pub(super) fn new(source: &'a dyn PayloadSource, levels: &'a [MetaType]) -> Self {
         Self { source, levels, next: Some(None) }
     }
 
-    /// The next page, which may be empty; nothing after the last.
+    /// Returns the next page, which may be empty; `None` after the last.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If the page cannot be read.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<(MetricMeta, Point)>>, ExportError> {
         let Some(after) = self.next else { return Ok(None) };
         let page = self.source.page(after).await?;
-        // A page that does not go on ends the walk, or it would not end at all.
+        // A page that does not advance ends the iteration, which would be endless otherwise.
         self.next = page.next.filter(|next| Some(*next) > after).map(Some);
         Ok(Some(
             page.points.into_iter().filter(|(meta, _)| self.levels.contains(&meta.name.meta())).collect(),
@@ -40,7 +40,7 @@ mod tests {
     use crate::plugin::uploader::tests::fixture::metrics;
     use stormkeeper_metric_store::PayloadPage;
 
-    /// The same page again and again.
+    /// Source that returns the same page for ever.
     struct Circle;
 
     #[async_trait]
@@ -51,13 +51,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_walk_that_does_not_go_on_ends_and_has_only_what_is_wanted() {
+    async fn payload_that_does_not_advance_ends_and_has_only_exported_levels() {
         let mut payload = Payload::new(&Circle, &[MetaType::Task]);
         let mut sizes = Vec::new();
         while let Some(page) = payload.next().await.expect("readable") {
             sizes.push(page.len());
-            assert!(sizes.len() < 5, "it does not end");
+            assert!(sizes.len() < 5, "endless iteration");
         }
-        assert_eq!(sizes, [2, 2], "once, and once more before it is seen to stand still");
+        assert_eq!(sizes, [2, 2], "once, and once more before the iteration is known not to advance");
     }
 }

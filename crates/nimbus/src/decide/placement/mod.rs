@@ -6,7 +6,7 @@
 //! to write, one due rebalance is executed.
 
 mod drain;
-mod heal;
+mod place_missing;
 mod rebalance;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,9 +51,9 @@ struct PlacementCase<'a> {
 
 pub(super) fn place(draft: &mut Draft<'_>) {
     let mut cases = cases(draft);
-    heal::find_lost_workers(draft, &mut cases);
+    place_missing::find_lost_workers(draft, &mut cases);
     let n_before = draft.plan.actions.len();
-    heal::place_missing(draft, &cases);
+    place_missing::place_missing(draft, &cases);
     if draft.plan.actions.len() == n_before {
         rebalance::rebalance_next(draft, &cases);
     }

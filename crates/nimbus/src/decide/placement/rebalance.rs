@@ -1,6 +1,6 @@
 //! A due rebalance: new task table, new placement, and the former status, in one transaction.
 
-use super::{PlacementCase, drain, heal::restarted, kept, problem, replaced_version, solve_checked};
+use super::{PlacementCase, drain, kept, place_missing::restarted, problem, replaced_version, solve_checked};
 use crate::{
     decide::draft::Draft,
     plan::{ClusterProblem, Effect, Reason},

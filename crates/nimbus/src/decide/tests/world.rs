@@ -276,7 +276,7 @@ impl World {
                 ("supervisors", 2) => record::decode(path, data).map(|value| {
                     view.supervisors.insert(name.parse().expect("valid"), value);
                 }),
-                ("orders", 2) => record::decode(path, data).map(|value| {
+                ("supervisor-assignments", 2) => record::decode(path, data).map(|value| {
                     view.supervisor_assignments
                         .insert(name.parse().expect("valid"), Stored { value, version: *version });
                 }),

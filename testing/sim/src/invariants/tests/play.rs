@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
-    facts::{MachineEvent, Process},
-    ground::Environment,
+    environment::Environment,
     invariants::{check_converged, check_no_residue},
     journal::Party,
+    model::{MachineEvent, Process},
 };
 use stormkeeper_coordination::{
     cluster::{

@@ -1,4 +1,4 @@
-//! `nimbus`: asks the nimbus that leads now, by HTTP with MessagePack answers.
+//! `nimbus`: queries the current leader, by HTTP with MessagePack answers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,20 +15,20 @@ use stormkeeper_metrics::{
 use stormkeeper_model::{TaskId, TopologyId, TopologyName};
 use stormkeeper_runtime::blocking;
 
-/// The leader is a neighbour.
+/// Timeout of the connection: the leader is near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// For one page, read from the disk and sent.
+/// Timeout of one page, read from disk and sent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The most entries of a track in one answer: a topology of a thousand tasks that all moved
-/// every day of a month.
+/// Maximum number of placements in one answer: a topology of a thousand tasks that all moved every
+/// day of a month.
 const TRACK_MAX: usize = 30_000;
 
-/// The most of an error that is quoted.
-const SAID_CHARS_MAX: usize = 300;
+/// Maximum number of characters of an error that are quoted.
+const QUOTED_CHARS_MAX: usize = 300;
 
-/// See the [module](self).
+/// Query client `nimbus`; see the [module](self).
 #[derive(Debug)]
 pub struct NimbusQueryClient {
     http: reqwest::Client,
@@ -36,15 +36,15 @@ pub struct NimbusQueryClient {
 }
 
 impl NimbusQueryClient {
-    /// One that asks whom `leader` names at that moment.
+    /// Client that sends each request to the leader that `leader` names at that moment.
     ///
     /// # Errors
-    /// When the HTTP client cannot be made.
+    /// If the HTTP client cannot be created.
     pub fn new(leader: Arc<dyn WhoLeads>) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(ANSWER_TIMEOUT)
-            // Nimbuses are neighbours; a proxy of the environment is meant for the world.
+            // Nimbuses are near; a proxy of the environment is for the internet.
             .no_proxy()
             .build()?;
         Ok(Self { http, leader })
@@ -56,19 +56,19 @@ impl NimbusQueryClient {
     {
         let url = format!("{}/sync/{what}", self.metrics()?);
         let body = answered(&url, self.http.get(&url).query(query)).await?;
-        // A full page takes a moment.
+        // Decoding a full page takes a moment.
         let read = blocking::run(move || rmp_serde::from_slice(&body)).await;
         read.map_err(|error| QueryError::Senseless { url, what: error.to_string() })
     }
 
-    /// Where the leader answers about metrics.
+    /// Returns the URL of the leader's metrics API.
     fn metrics(&self) -> Result<String, QueryError> {
         let api = self.leader.leader().ok_or(QueryError::NoLeader)?;
         Ok(format!("http://{api}/api/v1/metrics"))
     }
 }
 
-/// The body of the answer to a request.
+/// Sends a request and returns the body of its answer.
 async fn answered(url: &str, request: reqwest::RequestBuilder) -> Result<Vec<u8>, QueryError> {
     let unreachable = |source| QueryError::Unreachable { url: url.to_owned(), source };
     let mut response = request.send().await.map_err(unreachable)?;
@@ -81,7 +81,7 @@ async fn answered(url: &str, request: reqwest::RequestBuilder) -> Result<Vec<u8>
         body.extend_from_slice(&chunk);
     }
     if !status.is_success() {
-        let said = String::from_utf8_lossy(&body).chars().take(SAID_CHARS_MAX).collect();
+        let said = String::from_utf8_lossy(&body).chars().take(QUOTED_CHARS_MAX).collect();
         return Err(QueryError::Answered { url: url.to_owned(), status: status.as_u16(), said });
     }
     Ok(body)

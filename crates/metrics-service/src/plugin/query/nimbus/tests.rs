@@ -81,7 +81,7 @@ fn points() -> Vec<(Minute, Point)> {
     vec![(Minute(28_333_334), Point::Counter(Counter { count: 7 }))]
 }
 
-/// A leader that answers only when it understands the question as it was meant.
+/// Leader that answers only requests with the expected parameters.
 fn leader() -> Router {
     Router::new()
         .route(
@@ -145,7 +145,7 @@ fn query() -> MetaQuery {
 }
 
 #[tokio::test]
-async fn the_leader_answers_everything() {
+async fn leader_answers_all_queries() {
     let (tasks, now) = (Tasks::default(), Arc::new(Now::default()));
     now.set(&serve(&tasks, leader()).await);
     let client = NimbusQueryClient::new(now).expect("made");
@@ -166,7 +166,7 @@ async fn the_leader_answers_everything() {
 }
 
 #[tokio::test]
-async fn the_leader_of_now_is_asked() {
+async fn current_leader_is_queried() {
     let (tasks, now) = (Tasks::default(), Arc::new(Now::default()));
     let client = NimbusQueryClient::new(Arc::clone(&now) as Arc<dyn WhoLeads>).expect("made");
     let none = client.metas(&query()).await.expect_err("nobody leads");
@@ -179,7 +179,7 @@ async fn the_leader_of_now_is_asked() {
 }
 
 #[tokio::test]
-async fn errors_and_nonsense_are_told_with_the_url() {
+async fn errors_and_invalid_answers_are_reported_with_the_url() {
     let tasks = Tasks::default();
     let routes = Router::new()
         .route(

@@ -1,5 +1,4 @@
-//! A file of lines that is only appended to, mended after a crash, and rotated by size.
-//! Everything here blocks.
+//! Append-only file of lines, repaired after a crash and rotated by size. All functions block.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,66 +12,66 @@ use std::{
 
 use crate::plugin::{ExportError, options};
 
-/// The file that grows; older ones have `.1`, `.2` … appended to its name.
+/// Name of the current file; older files have the suffix `.1`, `.2` ….
 const NAME: &str = "metrics.jsonl";
 
-/// How far from its end a file is searched for the end of a line: far more than any line.
+/// Length of the tail that is searched for the end of a line: far more than any line.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// Whether somebody writes. A write that nobody waits for any more, as the disk hangs, still
-/// does, and a second one must not come between its lines, nor take another thread.
+/// Slot of the only writer. A write whose caller has been dropped, because the disk hangs, still
+/// holds the slot: a second write must not come between its lines, nor block another thread.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Busy(Arc<AtomicBool>);
+pub(super) struct WriterSlot(Arc<AtomicBool>);
 
-/// The open file; one at a time.
+/// Open file, held by one writer at a time.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(super) struct RotatingLines {
     path: PathBuf,
     max_bytes: u64,
     n_files: usize,
     file: File,
     len: u64,
-    _turn: Turn,
+    _guard: WriterGuard,
 }
 
 #[derive(Debug)]
-struct Turn(Busy);
+struct WriterGuard(WriterSlot);
 
-impl Drop for Turn {
+impl Drop for WriterGuard {
     fn drop(&mut self) {
         self.0.0.store(false, Ordering::Release);
     }
 }
 
-impl Busy {
-    fn take(&self, path: &Path) -> Result<Turn, ExportError> {
+impl WriterSlot {
+    fn acquire(&self, path: &Path) -> Result<WriterGuard, ExportError> {
         match self.0.swap(true, Ordering::Acquire) {
-            false => Ok(Turn(self.clone())),
+            false => Ok(WriterGuard(self.clone())),
             true => Err(ExportError::Busy { path: path.to_owned() }),
         }
     }
 }
 
-impl Journal {
-    /// Opens the file, or makes it with its directory. A line without an end is cut off: it was
-    /// not acknowledged, so it comes again.
-    pub(super) fn open(options: &options::File, busy: &Busy) -> Result<Self, ExportError> {
+impl RotatingLines {
+    /// Opens the file, or creates it with its directory. An incomplete last line is truncated: it was
+    /// not acknowledged, so it is written again.
+    pub(super) fn open(options: &options::File, slot: &WriterSlot) -> Result<Self, ExportError> {
         let path = options.dir.join(NAME);
-        let turn = busy.take(&path)?;
-        fs::create_dir_all(&options.dir).map_err(fault("make the directory", &options.dir))?;
+        let guard = slot.acquire(&path)?;
+        fs::create_dir_all(&options.dir).map_err(fault("create the directory", &options.dir))?;
         let mut file = open(&path)?;
-        let len = mend(&mut file).map_err(fault("mend the last line of", &path))?;
+        let len = repair_tail(&mut file).map_err(fault("repair the last line of", &path))?;
         let (max_bytes, n_files) = (options.max_bytes, options.n_files);
-        Ok(Self { path, max_bytes, n_files, file, len, _turn: turn })
+        Ok(Self { path, max_bytes, n_files, file, len, _guard: guard })
     }
 
-    /// Appends whole lines, in a new file when this one is full.
+    /// Appends complete lines, in a new file if this one is full.
     pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), ExportError> {
         if self.len > 0 && self.len.saturating_add(lines.len() as u64) > self.max_bytes {
             self.rotate()?;
         }
         if let Err(source) = self.file.write_all(lines) {
-            // A part of them may be there. Should this fail too, the next one to open it mends it.
+            // Removes a partial write. If that fails too, the next open repairs the file.
             self.file.set_len(self.len).ok();
             return Err(ExportError::File { doing: "append to", path: self.path.clone(), source });
         }
@@ -80,15 +79,15 @@ impl Journal {
         Ok(())
     }
 
-    /// Has everything on the disk.
+    /// Syncs the file to disk.
     pub(super) fn sync(&self) -> Result<(), ExportError> {
-        self.file.sync_data().map_err(fault("write to the disk", &self.path))
+        self.file.sync_data().map_err(fault("sync to disk", &self.path))
     }
 
     fn rotate(&mut self) -> Result<(), ExportError> {
         self.sync()?;
         let older = |n: usize| self.path.with_file_name(format!("{NAME}.{n}"));
-        // Those that a larger number of files left behind.
+        // Files beyond the number, left by a configuration with a larger one.
         for n in self.n_files.. {
             match fs::remove_file(older(n)) {
                 Ok(()) => {}
@@ -114,15 +113,15 @@ impl Journal {
 fn open(path: &Path) -> Result<File, ExportError> {
     let file = OpenOptions::new().read(true).append(true).create(true).open(path);
     let file = file.map_err(fault("open", path))?;
-    // Without its directory on the disk, a new file may be gone after a power cut.
+    // If the directory is not synced, a new file may be lost in a power failure.
     if let Some(dir) = path.parent() {
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(fault("write to the disk", dir))?;
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(fault("sync to disk", dir))?;
     }
     Ok(file)
 }
 
-/// Cuts off what stands after the end of the last line, and answers the length that is left.
-fn mend(file: &mut File) -> io::Result<u64> {
+/// Truncates the file after its last complete line, and returns the remaining length.
+fn repair_tail(file: &mut File) -> io::Result<u64> {
     let len = file.metadata()?.len();
     let from = len.saturating_sub(LINE_BYTES_MAX);
     if len == 0 {
@@ -147,7 +146,7 @@ fn mend(file: &mut File) -> io::Result<u64> {
             file.set_len(0)?;
             Ok(0)
         }
-        // No line of ours: it is left to whoever reads the file.
+        // Not a line of this exporter: its interpretation is left to readers of the file.
         None => {
             file.write_all(b"\n")?;
             Ok(len + 1)

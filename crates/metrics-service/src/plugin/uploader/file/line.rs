@@ -1,4 +1,4 @@
-//! The lines. Each is one JSON object whose `line` says what it is.
+//! Lines of the file. Each is one JSON object, whose `line` is its kind.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -7,7 +7,7 @@ use crate::plugin::{ExportError, series};
 use stormkeeper_metric_store::{Event, UploadKey};
 use stormkeeper_metrics::{MetricName, Point, protocol::MetricMeta};
 
-/// A metric in a minute.
+/// Line of a metric in a minute.
 pub(super) fn point(
     key: &UploadKey,
     meta: &MetricMeta,
@@ -24,7 +24,7 @@ pub(super) fn point(
     write("a point", &line, lines)
 }
 
-/// The end of an entry of the queue that has `n_points`.
+/// Line that ends an entry of the queue, which has `n_points`.
 pub(super) fn upload(key: &UploadKey, n_points: u64, lines: &mut Vec<u8>) -> Result<(), ExportError> {
     let mut line = Map::new();
     line.insert("line".to_owned(), "upload".into());
@@ -35,7 +35,7 @@ pub(super) fn upload(key: &UploadKey, n_points: u64, lines: &mut Vec<u8>) -> Res
     write("an upload", &line, lines)
 }
 
-/// A metric that became known.
+/// Line of a new metric.
 pub(super) fn meta(meta: &MetricMeta, lines: &mut Vec<u8>) -> Result<(), ExportError> {
     let mut line = Map::new();
     line.insert("line".to_owned(), "meta".into());
@@ -43,7 +43,7 @@ pub(super) fn meta(meta: &MetricMeta, lines: &mut Vec<u8>) -> Result<(), ExportE
     write("a metric", &line, lines)
 }
 
-/// Something that happened.
+/// Line of an event.
 pub(super) fn event(event: &Event, lines: &mut Vec<u8>) -> Result<(), ExportError> {
     #[derive(Serialize)]
     struct Line<'a> {
@@ -56,7 +56,7 @@ pub(super) fn event(event: &Event, lines: &mut Vec<u8>) -> Result<(), ExportErro
     write("an event", &Line { line: "event", topology: event.topology().to_string(), time, event }, lines)
 }
 
-/// Which minute, and which part of it.
+/// Adds the minute, and the part of the minute.
 fn place(key: &UploadKey, line: &mut Map<String, Value>) {
     line.insert("time".to_owned(), series::timestamp(key.minute).into());
     line.insert("minute".to_owned(), key.minute.to_string().into());

@@ -1,9 +1,9 @@
-//! `file`: JSON lines, appended to `metrics.jsonl` in a directory, on the disk before they are
+//! `file`: JSON lines, appended to `metrics.jsonl` in a directory, and synced to disk before they are
 //! acknowledged.
 //!
-//! What was cut short comes again as a whole, so a line may stand there twice: those with the
-//! same time and id are of the same number, and the later one is right. The line `upload` ends
-//! each entry that is complete.
+//! An interrupted entry is written again as a whole, so lines may be repeated: lines with the same
+//! time and id are the same number, and the later one is valid. A line `upload` ends each complete
+//! entry.
 
 mod journal;
 mod line;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use self::journal::Journal;
+use self::journal::RotatingLines;
 use super::payload::Payload;
 use crate::plugin::{ExportError, MetricExporter, PayloadSource, Sent, options};
 use stormkeeper_metric_store as metric_store;
@@ -20,43 +20,43 @@ use stormkeeper_metric_store::UploadKey;
 use stormkeeper_metrics::{MetaType, protocol::MetricMeta};
 use stormkeeper_runtime::blocking;
 
-/// See the [module](self).
+/// Exporter `file`; see the [module](self).
 #[derive(Debug)]
-pub struct FileUploader {
+pub struct FileExporter {
     options: Arc<options::File>,
-    busy: journal::Busy,
+    slot: journal::WriterSlot,
 }
 
-impl FileUploader {
-    /// One that writes in the directory of the options.
+impl FileExporter {
+    /// Exporter to the directory of the options.
     pub fn new(options: options::File) -> Self {
-        Self { options: Arc::new(options), busy: journal::Busy::default() }
+        Self { options: Arc::new(options), slot: journal::WriterSlot::default() }
     }
 
-    /// Opens the file, which mends it when its last line is torn.
-    async fn open(&self) -> Result<Journal, ExportError> {
-        let (options, busy) = (Arc::clone(&self.options), self.busy.clone());
-        blocking::run(move || Journal::open(&options, &busy)).await
+    /// Opens the file, and repairs an incomplete last line.
+    async fn open(&self) -> Result<RotatingLines, ExportError> {
+        let (options, slot) = (Arc::clone(&self.options), self.slot.clone());
+        blocking::run(move || RotatingLines::open(&options, &slot)).await
     }
 
-    /// Appends what `render` makes and has it on the disk.
+    /// Appends the lines that `render` makes, and syncs them to disk.
     async fn write<F>(&self, render: F) -> Result<(), ExportError>
     where
         F: FnOnce(&mut Vec<u8>) -> Result<(), ExportError> + Send + 'static,
     {
-        let mut journal = self.open().await?;
+        let mut file = self.open().await?;
         blocking::run(move || {
             let mut lines = Vec::new();
             render(&mut lines)?;
-            journal.append(&lines)?;
-            journal.sync()
+            file.append(&lines)?;
+            file.sync()
         })
         .await
     }
 }
 
 #[async_trait]
-impl MetricExporter for FileUploader {
+impl MetricExporter for FileExporter {
     fn name(&self) -> &str {
         "file"
     }
@@ -79,7 +79,7 @@ impl MetricExporter for FileUploader {
     }
 
     async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
-        let mut journal = self.open().await?;
+        let mut file = self.open().await?;
         let mut payload = Payload::new(source, &self.options.levels);
         let mut n_points = 0;
         while let Some(page) = payload.next().await? {
@@ -88,17 +88,17 @@ impl MetricExporter for FileUploader {
             let written = blocking::run(move || {
                 let mut lines = Vec::new();
                 page.iter().try_for_each(|(meta, point)| line::point(&key, meta, point, &mut lines))?;
-                journal.append(&lines)?;
-                Ok::<_, ExportError>(journal)
+                file.append(&lines)?;
+                Ok::<_, ExportError>(file)
             });
-            journal = written.await?;
+            file = written.await?;
         }
         let key = key.clone();
         blocking::run(move || {
             let mut lines = Vec::new();
             line::upload(&key, n_points, &mut lines)?;
-            journal.append(&lines)?;
-            journal.sync()
+            file.append(&lines)?;
+            file.sync()
         })
         .await?;
         Ok(Sent { points: n_points, refused: 0 })

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::plugin::uploader::tests::fixture::{MINUTE, Pages, TIME, key, meta, metrics};
 
-fn uploader(dir: &Path, max_bytes: u64) -> FileUploader {
+fn uploader(dir: &Path, max_bytes: u64) -> FileExporter {
     let levels = MetaType::ALL.to_vec();
-    FileUploader::new(options::File { levels, dir: dir.to_owned(), max_bytes, n_files: 3 })
+    FileExporter::new(options::File { levels, dir: dir.to_owned(), max_bytes, n_files: 3 })
 }
 
 fn lines(file: &Path) -> Vec<Value> {
@@ -17,7 +17,7 @@ fn lines(file: &Path) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn points_metas_and_events_are_lines() {
+async fn points_metas_and_events_are_written_as_lines() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let uploader = uploader(&dir.path().join("deep/metrics"), 1 << 20);
     uploader.init().await.expect("ready");
@@ -47,27 +47,27 @@ async fn points_metas_and_events_are_lines() {
 }
 
 #[tokio::test]
-async fn a_torn_line_is_cut_off() {
+async fn incomplete_last_line_is_truncated() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let file = dir.path().join("metrics.jsonl");
     let check = async |before: &str, after: &str| {
         fs::write(&file, before).expect("written");
-        uploader(dir.path(), 1 << 20).init().await.expect("mended");
+        uploader(dir.path(), 1 << 20).init().await.expect("repaired");
         assert_eq!(fs::read_to_string(&file).expect("readable"), after);
     };
     check("{\"a\":1}\n{\"b\":", "{\"a\":1}\n").await;
     check("{\"a\":1}\n", "{\"a\":1}\n").await;
     check("{\"a\"", "").await;
     check("", "").await;
-    // What is no line of ours stays.
+    // A tail that is not a line of the exporter stays.
     let long = "x".repeat((1 << 20) + 10);
     check(&long, &format!("{long}\n")).await;
 }
 
 #[tokio::test]
-async fn files_are_rotated_and_the_oldest_goes() {
+async fn files_are_rotated_and_the_oldest_is_removed() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    fs::write(dir.path().join("metrics.jsonl.3"), "of a time with more files\n").expect("written");
+    fs::write(dir.path().join("metrics.jsonl.3"), "of a larger number of files\n").expect("written");
     let uploader = uploader(dir.path(), 2000);
     for _ in 0..12 {
         uploader.upload(&key(), &Pages::of(metrics())).await.expect("written");
@@ -86,14 +86,14 @@ async fn files_are_rotated_and_the_oldest_goes() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_is_refused_with_its_path() {
+async fn failed_write_is_reported_with_its_path() {
     let dir = tempfile::tempdir().expect("temporary directory");
     // A full disk.
     std::os::unix::fs::symlink("/dev/full", dir.path().join("metrics.jsonl")).expect("linked");
     let error = uploader(dir.path(), 1 << 20).upload(&key(), &Pages::of(metrics())).await.expect_err("full");
     let path = dir.path().join("metrics.jsonl");
     assert_eq!(error.to_string(), format!("cannot append to {}", path.display()));
-    // A file in the place of the directory.
+    // A file in place of the directory.
     let file = dir.path().join("file");
     fs::write(&file, "").expect("written");
     let error = uploader(&file, 1 << 20).init().await.expect_err("no directory");
@@ -101,12 +101,12 @@ async fn what_cannot_be_written_is_refused_with_its_path() {
 }
 
 #[tokio::test]
-async fn only_one_writes_at_a_time() {
+async fn second_writer_is_rejected() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let uploader = uploader(dir.path(), 1 << 20);
-    let journal = uploader.open().await.expect("opened");
+    let file = uploader.open().await.expect("opened");
     let busy = uploader.upload(&key(), &Pages::of(metrics())).await;
     assert!(matches!(busy, Err(ExportError::Busy { .. })), "{busy:?}");
-    drop(journal);
-    uploader.upload(&key(), &Pages::of(metrics())).await.expect("its turn");
+    drop(file);
+    uploader.upload(&key(), &Pages::of(metrics())).await.expect("the slot is free");
 }

@@ -1,13 +1,13 @@
-//! What happens to topologies, as OpenTSDB's annotations: notes across all graphs.
+//! Events of topologies as OpenTSDB's global annotations.
 //!
-//! OpenTSDB knows such a note by its second alone, and keeps the last of one second. So the
-//! moves of tasks, of which there are many at once, are not sent: they would replace the rest.
+//! OpenTSDB identifies a global annotation by its second alone, and keeps the last one of a second.
+//! Moves of tasks, of which there are many at once, are not sent: they would replace the others.
 
 use serde_json::{Value, json};
 
 use stormkeeper_metric_store::Event;
 
-/// The note of an event; nothing for one that is not sent.
+/// Returns the annotation of an event; `None` for an event that is not sent.
 pub(super) fn of(event: &Event) -> Option<Value> {
     let (description, by) = match event {
         Event::TopologyStarted { name, by, .. } => (format!("topology {name} started"), by),

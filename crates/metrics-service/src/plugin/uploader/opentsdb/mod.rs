@@ -1,13 +1,13 @@
-//! `opentsdb`: posts each number as a point to `/api/put` of OpenTSDB 2, or of a server that
-//! takes its place, such as VictoriaMetrics.
+//! `opentsdb`: posts each number as a point to `/api/put` of OpenTSDB 2, or of a compatible server,
+//! such as VictoriaMetrics.
 //!
-//! - A batch is a JSON array, gzipped, with a Content-Length: OpenTSDB takes no chunked bodies
-//!   unless it is told to.
-//! - A server that is away, slow, overloaded or of a wrong address leaves the entry in the queue.
-//!   A point that it will never take is counted, and the log says why for the first.
-//! - Points are known by metric, tags and time: what comes again replaces what is there, or
-//!   stands beside it: `docs/metrics-plugins.md` says how to read that.
-//! - What happens to topologies goes to `/api/annotation`, when that is asked for.
+//! - A batch is a JSON array, gzipped, with a Content-Length: OpenTSDB rejects chunked bodies by
+//!   default.
+//! - If the server is down, slow, overloaded, or at a wrong address, the entry stays in the queue.
+//!   Points that the server will never accept are counted, and the reason of the first is logged.
+//! - Points are identified by metric, tags and time: a repeated point replaces the stored one, or is
+//!   stored beside it: `docs/metrics-plugins.md` explains how to read such points.
+//! - Events of topologies are sent to `/api/annotation` if configured.
 
 mod annotation;
 mod point;
@@ -22,11 +22,11 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tracing::warn;
 
 use self::{
-    point::{DataPoint, Shape},
-    verdict::Verdict,
+    point::{DataPoint, PointTemplate},
+    verdict::PutResponse,
 };
 use super::{
-    http::{Poster, url},
+    http::{HttpPoster, url},
     payload::Payload,
 };
 use crate::plugin::{Error, ExportError, MetricExporter, PayloadSource, Sent, options};
@@ -34,110 +34,114 @@ use stormkeeper_metric_store as metric_store;
 use stormkeeper_metric_store::UploadKey;
 use stormkeeper_metrics::MetaType;
 
-/// How often a batch is sent of which the server takes only a part.
+/// Maximum number of attempts to send a batch of which the server accepts only a part.
 const ATTEMPTS: usize = 4;
 
-/// How often batches of one entry are halved to find the points that the server refuses without
-/// saying which: enough for a dozen of them. Then whole batches count as refused.
+/// Maximum number of batches of one entry that are halved to find the points that the server rejects
+/// without naming them: enough for a dozen such points. Then whole batches count as rejected.
 const SEARCHES_MAX: usize = 100;
 
-/// See the [module](self).
+/// Exporter `opentsdb`; see the [module](self).
 #[derive(Debug)]
 pub struct OpenTsdb {
     options: options::OpenTsdb,
-    shape: Shape,
-    poster: Poster,
-    /// For events, unless they are not sent.
-    annotations: Option<Poster>,
+    template: PointTemplate,
+    poster: HttpPoster,
+    /// Client for events, if they are sent.
+    annotations: Option<HttpPoster>,
 }
 
-/// What became of an entry so far.
+/// Counts of one entry.
 #[derive(Debug, Default)]
 struct Tally {
     sent: Sent,
     n_searches: usize,
-    /// What the server said of the first point that it refused.
+    /// Server's text for the first rejected point.
     said: Option<String>,
 }
 
-/// What became of a batch that was sent at once.
-enum Put {
-    /// All of it, but for so many that will never be taken, is stored.
+/// Result of one batch, after retries.
+enum BatchOutcome {
+    /// The batch is stored, except points that will never be accepted.
     Stored {
         refused: u64,
         said: Option<String>,
     },
     TooLong,
-    /// Nothing is stored, because of some points that the server does not name.
-    Mixed {
+    /// Nothing is stored, because of bad points that the server does not name.
+    RejectedUnnamed {
         said: String,
     },
 }
 
 impl OpenTsdb {
-    /// One that posts to the server of the options.
+    /// Exporter to the server of the options.
     ///
     /// # Errors
     /// [`Error`] for a URL or tags that cannot work.
     pub fn new(options: options::OpenTsdb) -> Result<Self, Error> {
         let server = url(&options.url, "http://127.0.0.1:4242")?;
-        let door = |path: &str| {
+        let endpoint = |path: &str| {
             let mut url = server.clone();
             url.set_path(&format!("{}{path}", server.path().trim_end_matches('/')));
             url.set_query(None);
             url
         };
-        let mut put = door("/api/put");
+        let mut put = endpoint("/api/put");
         put.set_query(Some("details"));
-        let shape = Shape::new(&options)?;
-        let poster = Poster::new(put, options.timeout)?;
-        let annotations = options.annotates.then(|| poster.to(door("/api/annotation")));
-        Ok(Self { options, shape, poster, annotations })
+        let template = PointTemplate::new(&options)?;
+        let poster = HttpPoster::new(put, options.timeout)?;
+        let annotations = options.annotates.then(|| poster.to(endpoint("/api/annotation")));
+        Ok(Self { options, template, poster, annotations })
     }
 
     #[cfg(test)]
-    fn hurried(mut self) -> Self {
-        self.poster = self.poster.hurried();
-        self.annotations = self.annotations.map(Poster::hurried);
+    fn with_short_pauses(mut self) -> Self {
+        self.poster = self.poster.with_short_pauses();
+        self.annotations = self.annotations.map(HttpPoster::with_short_pauses);
         self
     }
 
-    /// Sends a batch, in halves while it is too long for the server, or while nobody knows
-    /// which of its points the server does not take.
+    /// Sends a batch. Halves it while it is too long for the server, or while the points that the
+    /// server rejects are unknown.
     async fn put(&self, points: &[DataPoint], tally: &mut Tally) -> Result<(), ExportError> {
         let mut waiting = vec![points];
         while let Some(points) = waiting.pop() {
-            match self.put_at_once(points).await? {
-                Put::Stored { refused, said } => tally.add(points.len() as u64, refused, said),
-                Put::TooLong if points.len() > 1 => waiting.extend(halves(points)),
-                Put::TooLong => tally.add(1, 1, Some("413: one point is too long".to_owned())),
-                Put::Mixed { .. } if points.len() > 1 && tally.n_searches < SEARCHES_MAX => {
+            match self.put_with_retries(points).await? {
+                BatchOutcome::Stored { refused, said } => tally.add(points.len() as u64, refused, said),
+                BatchOutcome::TooLong if points.len() > 1 => waiting.extend(halves(points)),
+                BatchOutcome::TooLong => tally.add(1, 1, Some("413: one point is too long".to_owned())),
+                BatchOutcome::RejectedUnnamed { .. }
+                    if points.len() > 1 && tally.n_searches < SEARCHES_MAX =>
+                {
                     tally.n_searches += 1;
                     waiting.extend(halves(points));
                 }
-                Put::Mixed { said } => tally.add(points.len() as u64, points.len() as u64, Some(said)),
+                BatchOutcome::RejectedUnnamed { said } => {
+                    tally.add(points.len() as u64, points.len() as u64, Some(said))
+                }
             }
         }
         Ok(())
     }
 
-    /// Sends a batch until the server took what it will ever take of it.
-    async fn put_at_once(&self, points: &[DataPoint]) -> Result<Put, ExportError> {
+    /// Sends a batch until the server has stored all points that it will ever accept.
+    async fn put_with_retries(&self, points: &[DataPoint]) -> Result<BatchOutcome, ExportError> {
         let body = gzip(points)?;
         let mut backoff = self.poster.backoff();
         let mut attempt = 1;
         loop {
             let answer = self.poster.post(&headers(Some("gzip")), body.clone()).await?;
             match verdict::of(&answer) {
-                Verdict::Stored { refused, said } => return Ok(Put::Stored { refused, said }),
-                Verdict::TooLong => return Ok(Put::TooLong),
-                Verdict::Mixed { said } => return Ok(Put::Mixed { said }),
-                Verdict::Fault => return Err(self.poster.fault(&answer)),
-                Verdict::NotNow { n, said } if attempt == ATTEMPTS => {
+                PutResponse::Stored { refused, said } => return Ok(BatchOutcome::Stored { refused, said }),
+                PutResponse::TooLong => return Ok(BatchOutcome::TooLong),
+                PutResponse::RejectedUnnamed { said } => return Ok(BatchOutcome::RejectedUnnamed { said }),
+                PutResponse::Unexpected => return Err(self.poster.error_of(&answer)),
+                PutResponse::RetryLater { n, said } if attempt == ATTEMPTS => {
                     return Err(ExportError::Throttled { url: self.poster.url().to_owned(), n, said });
                 }
-                // All of it goes again: what is there is replaced by the same.
-                Verdict::NotNow { .. } => tokio::time::sleep(backoff.next_delay()).await,
+                // The whole batch is sent again: stored points are replaced by equal ones.
+                PutResponse::RetryLater { .. } => tokio::time::sleep(backoff.next_delay()).await,
             }
             attempt += 1;
         }
@@ -160,7 +164,7 @@ impl MetricExporter for OpenTsdb {
         let mut waiting = Vec::new();
         while let Some(page) = payload.next().await? {
             for (meta, point) in &page {
-                waiting.extend(self.shape.points(&meta.name, key.minute, point));
+                waiting.extend(self.template.points(&meta.name, key.minute, point));
                 while waiting.len() >= self.options.batch {
                     let rest = waiting.split_off(self.options.batch);
                     self.put(&std::mem::replace(&mut waiting, rest), &mut tally).await?;
@@ -171,8 +175,13 @@ impl MetricExporter for OpenTsdb {
             self.put(&waiting, &mut tally).await?;
         }
         if let Some(said) = tally.said {
-            // One line for an entry, however many they are.
-            warn!(%key, refused = tally.sent.refused, first = said, "OpenTSDB refuses points for good");
+            // One line per entry, whatever the number of points.
+            warn!(
+                %key,
+                rejected = tally.sent.refused,
+                first = said,
+                "OpenTSDB rejected points for good; they are dropped"
+            );
         }
         Ok(tally.sent)
     }
@@ -184,9 +193,9 @@ impl MetricExporter for OpenTsdb {
 }
 
 impl Tally {
-    /// `n` points were sent, of which some were refused.
+    /// Counts `n` sent points, of which `refused` were rejected.
     fn add(&mut self, n: u64, refused: u64, said: Option<String>) {
-        // A server that counts otherwise than we do cannot have refused more than it got.
+        // A server that counts differently cannot have rejected more points than it received.
         let refused = refused.min(n);
         self.sent.points += n - refused;
         self.sent.refused += refused;
@@ -196,7 +205,7 @@ impl Tally {
     }
 }
 
-/// The later half first: what waits is taken from the end.
+/// Halves of a batch, the second one first: the next batch is taken from the end.
 fn halves(points: &[DataPoint]) -> [&[DataPoint]; 2] {
     let (first, second) = points.split_at(points.len() / 2);
     [second, first]
@@ -209,7 +218,7 @@ fn headers(encoding: Option<&'static str>) -> HeaderMap {
     headers
 }
 
-/// The points as a JSON array, gzipped. A batch takes about a millisecond.
+/// Encodes the points as a gzipped JSON array. A batch takes about a millisecond.
 fn gzip(points: &[DataPoint]) -> Result<Bytes, ExportError> {
     let unwritable = |source| ExportError::Unwritable { what: "a batch", form: "gzipped JSON", source };
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());

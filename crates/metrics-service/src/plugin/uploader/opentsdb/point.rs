@@ -1,4 +1,4 @@
-//! Points as OpenTSDB wants them.
+//! Points in OpenTSDB's form.
 
 use std::collections::BTreeMap;
 
@@ -7,31 +7,31 @@ use serde::{Deserialize, Serialize};
 use crate::plugin::{Error, options, series};
 use stormkeeper_metrics::{MetricName, Minute, Point};
 
-/// A number of a metric at a time.
+/// One number of a metric at a time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct DataPoint {
-    /// `{prefix}.{group}.{name}`, and the number's name unless it is the metric's principal one.
+    /// `{prefix}.{group}.{name}`, and the number's name unless it is the principal one.
     pub(super) metric: String,
     /// Seconds since 1970.
     pub(super) timestamp: u64,
-    /// The number.
+    /// Value of the number.
     pub(super) value: serde_json::Value,
-    /// What it is of, and what the configuration adds.
+    /// Labels of the metric, and the configured tags.
     pub(super) tags: BTreeMap<String, String>,
 }
 
-/// What all points have in common.
+/// Parts that all points have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(super) struct PointTemplate {
     prefix: String,
     tags: BTreeMap<String, String>,
 }
 
-impl Shape {
-    /// As the options say.
+impl PointTemplate {
+    /// Template with the prefix and the tags of the options.
     ///
     /// # Errors
-    /// Tags that points have already, or more than the server takes.
+    /// If a tag is one that points have, or if there are more than the server accepts.
     pub(super) fn new(options: &options::OpenTsdb) -> Result<Self, Error> {
         let tags: BTreeMap<String, String> =
             options.tags.iter().map(|(key, value)| (plain(key), plain(value))).collect();
@@ -45,7 +45,7 @@ impl Shape {
         Ok(Self { prefix: plain(&options.prefix), tags })
     }
 
-    /// The numbers of a metric in a minute.
+    /// Returns the points of a metric in a minute.
     pub(super) fn points(
         &self,
         name: &MetricName,
@@ -69,9 +69,9 @@ impl Shape {
     }
 }
 
-/// The text with each character that OpenTSDB does not take replaced by `_`; never empty.
+/// Replaces each character that OpenTSDB rejects with `_`; never empty.
 ///
-/// It takes letters of any script, but looks at 16 bits at a time, so none beyond U+FFFF.
+/// OpenTSDB accepts letters of any script, but examines 16 bits at a time, so none beyond U+FFFF.
 pub(super) fn plain(text: &str) -> String {
     let takes = |c: char| match c.is_ascii() {
         true => c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/'),

@@ -23,7 +23,7 @@ fn options(url: &str) -> options::OpenTsdb {
 }
 
 fn uploader(url: &str) -> OpenTsdb {
-    OpenTsdb::new(options(url)).expect("made").hurried()
+    OpenTsdb::new(options(url)).expect("made").with_short_pauses()
 }
 
 fn unpacked(got: &Got) -> Vec<DataPoint> {
@@ -37,7 +37,7 @@ fn all_good(_: usize, _: &Got) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn a_batch_is_gzipped_json_of_known_length() {
+async fn batch_is_gzipped_json_with_a_content_length() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, all_good).await;
     let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken");
@@ -76,7 +76,7 @@ async fn a_batch_is_gzipped_json_of_known_length() {
 }
 
 #[tokio::test]
-async fn batches_have_a_bound_and_connections_are_kept() {
+async fn batches_are_bounded_and_connections_are_reused() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, all_good).await;
     let options = options::OpenTsdb { batch: 10, ..options(&server.url) };
@@ -87,7 +87,7 @@ async fn batches_have_a_bound_and_connections_are_kept() {
 }
 
 #[tokio::test]
-async fn denied_levels_and_what_is_no_number_are_not_sent() {
+async fn excluded_levels_and_numbers_that_are_not_finite_are_not_sent() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, all_good).await;
     let levels = options::levels("stream,task,component").expect("valid");
@@ -100,7 +100,7 @@ async fn denied_levels_and_what_is_no_number_are_not_sent() {
 }
 
 #[tokio::test]
-async fn refused_points_are_counted_and_do_not_come_again() {
+async fn rejected_points_are_counted_and_not_sent_again() {
     let tasks = Tasks::default();
     let details =
         r#"{"errors":[{"error":"Unknown metric"},{"error":"Unknown metric"}],"success":34,"failed":2}"#;
@@ -111,7 +111,7 @@ async fn refused_points_are_counted_and_do_not_come_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_more_than_it_got_refused_all() {
+async fn server_that_reports_more_rejections_than_points_rejected_all() {
     let tasks = Tasks::default();
     let details = r#"{"errors":[],"success":0,"failed":1000}"#;
     let server = Server::start(&tasks, move |_, _| (400, details.to_owned())).await;
@@ -120,7 +120,7 @@ async fn a_server_that_refuses_more_than_it_got_refused_all() {
 }
 
 #[tokio::test]
-async fn throttled_points_are_sent_again_and_then_left_for_later() {
+async fn throttled_points_are_retried_and_then_left_in_the_queue() {
     let tasks = Tasks::default();
     let throttle = r#"{"errors":[{"error":"Please throttle writes"}],"success":35,"failed":1}"#;
     let twice = move |n, _: &Got| if n < 2 { (400, throttle.to_owned()) } else { (204, String::new()) };
@@ -135,7 +135,7 @@ async fn throttled_points_are_sent_again_and_then_left_for_later() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_too_long_is_halved() {
+async fn batch_that_is_too_long_is_halved() {
     let tasks = Tasks::default();
     let few =
         |_, got: &Got| if unpacked(got).len() > 10 { (413, String::new()) } else { (204, String::new()) };
@@ -154,7 +154,7 @@ fn counters(n: usize) -> Pages {
 }
 
 #[tokio::test]
-async fn bad_points_that_the_server_does_not_name_are_looked_for() {
+async fn bad_points_that_the_server_does_not_name_are_searched_for() {
     let tasks = Tasks::default();
     let is_bad = |point: &DataPoint| point.tags["task"].ends_with("33");
     let server = Server::start(&tasks, move |_, got| match unpacked(got).iter().any(is_bad) {
@@ -170,9 +170,9 @@ async fn bad_points_that_the_server_does_not_name_are_looked_for() {
     taken.sort();
     let n = taken.len();
     taken.dedup();
-    assert_eq!((n, taken.len()), (396, 396), "each good one was taken once");
+    assert_eq!((n, taken.len()), (396, 396), "each good point was accepted once");
 
-    // Nothing is good: the search has an end, and then each batch is asked of once.
+    // All points are bad: the search ends, and then each batch is sent once.
     let server = Server::start(&tasks, |_, _| (400, "no".to_owned())).await;
     let sent = uploader(&server.url).upload(&key(), &counters(400)).await.expect("refused");
     assert_eq!(sent, Sent { points: 0, refused: 400 });
@@ -180,7 +180,7 @@ async fn bad_points_that_the_server_does_not_name_are_looked_for() {
 }
 
 #[tokio::test]
-async fn what_happens_to_topologies_becomes_annotations_when_that_is_asked_for() {
+async fn events_of_topologies_become_annotations_if_configured() {
     use stormkeeper_metric_store::Event;
     use stormkeeper_model::{TaskId, Timestamp};
     let (topology, at) = (key().topology, Timestamp::from_millis(1_700_000_040_123));
@@ -200,7 +200,7 @@ async fn what_happens_to_topologies_becomes_annotations_when_that_is_asked_for()
     }
     assert_eq!(server.got().len(), 0);
     let annotating = options::OpenTsdb { annotates: true, ..options(&format!("{}/tsdb/", server.url)) };
-    let annotating = OpenTsdb::new(annotating).expect("made").hurried();
+    let annotating = OpenTsdb::new(annotating).expect("made").with_short_pauses();
     for event in &events {
         annotating.send_event(event).await.expect("taken");
     }
@@ -225,7 +225,7 @@ async fn what_happens_to_topologies_becomes_annotations_when_that_is_asked_for()
 }
 
 #[tokio::test]
-async fn a_server_in_trouble_leaves_the_entry_in_the_queue() {
+async fn entry_stays_in_the_queue_while_the_server_has_a_problem() {
     let tasks = Tasks::default();
     let recovers = |n, _: &Got| if n < 3 { (500, "oh".to_owned()) } else { (204, String::new()) };
     let server = Server::start(&tasks, recovers).await;
@@ -247,11 +247,11 @@ async fn a_server_in_trouble_leaves_the_entry_in_the_queue() {
 }
 
 #[test]
-fn counts_beyond_what_the_server_holds_become_floats() {
-    let shape = Shape::new(&options("http://h")).expect("valid");
+fn counts_beyond_the_servers_range_become_floats() {
+    let template = PointTemplate::new(&options("http://h")).expect("valid");
     let value = |count| {
         let name = meta("5@1@wc-1-1700000000@@0@sys@Emitted").name;
-        let points: Vec<DataPoint> = shape.points(&name, MINUTE, &counter(count)).collect();
+        let points: Vec<DataPoint> = template.points(&name, MINUTE, &counter(count)).collect();
         points[0].value.clone()
     };
     assert_eq!(value(i64::MAX as u64), i64::MAX);
@@ -259,14 +259,14 @@ fn counts_beyond_what_the_server_holds_become_floats() {
 }
 
 proptest! {
-    /// A referee written from OpenTSDB's rules, not from our code.
+    /// Checker written from OpenTSDB's rules, not from our code.
     #[test]
-    fn every_point_keeps_the_rules(group in "[^@\\s\\p{C}]{1,20}", name in "[^@\\s\\p{C}]{1,40}", host in "[^@\\s\\p{C}]{1,30}", value: f64) {
+    fn every_point_satisfies_the_rules(group in "[^@\\s\\p{C}]{1,20}", name in "[^@\\s\\p{C}]{1,40}", host in "[^@\\s\\p{C}]{1,30}", value: f64) {
         let text = format!("4@2@wc-1-1700000000@{host}@6700@{group}@{name}");
         let Ok(name) = text.parse::<stormkeeper_metrics::MetricName>() else { return Ok(()) };
-        let shape = Shape::new(&options("http://h")).expect("valid");
+        let template = PointTemplate::new(&options("http://h")).expect("valid");
         let point: Point = gauge(value);
-        for point in shape.points(&name, MINUTE, &point) {
+        for point in template.points(&name, MINUTE, &point) {
             let fits = |text: &str| {
                 !text.is_empty() && text.encode_utf16().all(|unit| match char::from_u32(unit.into()) {
                     None => false,
@@ -284,7 +284,7 @@ proptest! {
 }
 
 #[test]
-fn characters_are_replaced_one_by_one() {
+fn invalid_characters_are_replaced_one_by_one() {
     let check = |text, expected| assert_eq!(plain(text), expected, "{text}");
     check("a-b_c.d/e9", "a-b_c.d/e9");
     check("a b@c:d", "a_b_c_d");
@@ -292,7 +292,8 @@ fn characters_are_replaced_one_by_one() {
     check("𝒳", "_");
     check("", "_");
     let one = BTreeMap::from([("a".to_owned(), "b c".to_owned())]);
-    let shape = Shape::new(&options::OpenTsdb { tags: one, ..options("http://h") }).expect("valid");
+    let template =
+        PointTemplate::new(&options::OpenTsdb { tags: one, ..options("http://h") }).expect("valid");
     let name = meta("5@1@wc-1-1700000000@@0@sys@Emitted").name;
-    assert!(shape.points(&name, MINUTE, &counter(1)).all(|point| point.tags["a"] == "b_c"));
+    assert!(template.points(&name, MINUTE, &counter(1)).all(|point| point.tags["a"] == "b_c"));
 }

@@ -1,35 +1,35 @@
-//! What an answer of `/api/put?details` means for the points that were sent.
+//! Meaning of an answer of `/api/put?details` for the points that were sent.
 
 use serde::Deserialize;
 
 use crate::plugin::uploader::http::Answer;
 
-/// What became of a batch.
+/// Result of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// All of it, but for so many that will never be taken, is stored.
+pub(super) enum PutResponse {
+    /// The batch is stored, except points that will never be accepted.
     Stored {
-        /// How many will never be taken.
+        /// Number of points that will never be accepted.
         refused: u64,
-        /// What the server said of the first of those.
+        /// Server's text for the first of them.
         said: Option<String>,
     },
-    /// A part of it is not stored and may be later. The rest may come again.
-    NotNow {
-        /// How many.
+    /// A part of the batch is not stored, and may be later. The other part may be sent again.
+    RetryLater {
+        /// Number of points that are not stored.
         n: u64,
-        /// What the server said of the first of those.
+        /// Server's text for the first of them.
         said: String,
     },
-    /// It is too long for the server: send less at once.
+    /// The batch is too long for the server: a smaller one must be sent.
     TooLong,
-    /// None of it is stored, as some of it is bad; which, the server does not say.
-    Mixed {
-        /// What it said.
+    /// Nothing is stored, because of bad points that the server does not name.
+    RejectedUnnamed {
+        /// Server's text.
         said: String,
     },
-    /// This is no answer of a server that takes points there.
-    Fault,
+    /// The answer is not that of a server that accepts points.
+    Unexpected,
 }
 
 #[derive(Deserialize)]
@@ -44,43 +44,44 @@ struct PointError {
     error: String,
 }
 
-/// What OpenTSDB says of points that it would take at another time.
+/// Texts of OpenTSDB for points that it would accept later.
 const FOR_LATER: [&str; 3] = ["Please throttle", "Storage exception", "Write timedout"];
 
-/// What `answer` means for a batch.
-pub(super) fn of(answer: &Answer) -> Verdict {
+/// Interprets `answer` for a batch.
+pub(super) fn of(answer: &Answer) -> PutResponse {
     match answer.status {
-        // VictoriaMetrics and others answer no details.
-        200..=299 => details(answer).unwrap_or(Verdict::Stored { refused: 0, said: None }),
-        400 => details(answer).unwrap_or_else(|| Verdict::Mixed { said: answer.said() }),
-        413 => Verdict::TooLong,
-        _ => Verdict::Fault,
+        // VictoriaMetrics and others send no details.
+        200..=299 => details(answer).unwrap_or(PutResponse::Stored { refused: 0, said: None }),
+        400 => details(answer).unwrap_or_else(|| PutResponse::RejectedUnnamed { said: answer.said() }),
+        413 => PutResponse::TooLong,
+        _ => PutResponse::Unexpected,
     }
 }
 
-fn details(answer: &Answer) -> Option<Verdict> {
+fn details(answer: &Answer) -> Option<PutResponse> {
     let details: Details = serde_json::from_slice(&answer.body).ok()?;
     let for_later = |error: &&PointError| FOR_LATER.iter().any(|text| error.error.starts_with(text));
     let mut later = details.errors.iter().filter(for_later);
     if let Some(first) = later.next() {
-        return Some(Verdict::NotNow { n: 1 + later.count() as u64, said: first.error.clone() });
+        return Some(PutResponse::RetryLater { n: 1 + later.count() as u64, said: first.error.clone() });
     }
     let said = details.errors.first().map(|first| first.error.clone());
-    Some(Verdict::Stored { refused: details.failed, said })
+    Some(PutResponse::Stored { refused: details.failed, said })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(status: u16, body: &str, expected: Verdict) {
+    fn check(status: u16, body: &str, expected: PutResponse) {
         let answer = Answer { status, body: body.as_bytes().to_vec() };
         assert_eq!(of(&answer), expected, "{status} {body}");
     }
 
     #[test]
-    fn answers_are_understood() {
-        let stored = |refused, said: Option<&str>| Verdict::Stored { refused, said: said.map(str::to_owned) };
+    fn answers_are_interpreted() {
+        let stored =
+            |refused, said: Option<&str>| PutResponse::Stored { refused, said: said.map(str::to_owned) };
         check(204, "", stored(0, None));
         check(200, r#"{"errors":[],"success":3,"failed":0}"#, stored(0, None));
         check(
@@ -92,17 +93,17 @@ mod tests {
             400,
             r#"{"errors":[{"error":"Unknown metric"},{"error":"Storage exception: full"},{"error":"Please throttle"}],
             "success":0,"failed":3}"#,
-            Verdict::NotNow { n: 2, said: "Storage exception: full".to_owned() },
+            PutResponse::RetryLater { n: 2, said: "Storage exception: full".to_owned() },
         );
         check(
             400,
             r#"{"error":{"code":400,"message":"Unable to parse the given JSON"}}"#,
-            Verdict::Mixed {
+            PutResponse::RejectedUnnamed {
                 said: r#"{"error":{"code":400,"message":"Unable to parse the given JSON"}}"#.to_owned(),
             },
         );
-        check(413, "", Verdict::TooLong);
-        check(404, "", Verdict::Fault);
-        check(302, "", Verdict::Fault);
+        check(413, "", PutResponse::TooLong);
+        check(404, "", PutResponse::Unexpected);
+        check(302, "", PutResponse::Unexpected);
     }
 }

@@ -1,4 +1,4 @@
-//! A payload and servers for tests of uploaders.
+//! Payloads and servers for tests of exporters.
 
 use std::sync::{
     Arc, Mutex,
@@ -48,13 +48,13 @@ pub(crate) fn meter(count: u64) -> Meter {
     Meter { count, from: MINUTE, at: MINUTE, m1: 2.5, m5: 2.0, m15: 1.5 }
 }
 
-/// Values 2, 2 and 4: the upper bounds of their buckets.
+/// Histogram of the values 2, 2 and 4, the upper bounds of their buckets.
 pub(crate) fn histogram() -> Histogram {
     let buckets = [(31, 2), (63, 1)].into();
     Histogram { count: 3, sum: 8.0, min: 2.0, max: 4.0, zeros: 0, buckets }
 }
 
-/// A metric of each kind, on several levels.
+/// Metrics of all kinds, on several levels.
 pub(crate) fn metrics() -> Vec<(MetricMeta, Point)> {
     let timer = Point::Timer(Timer { histogram: histogram(), meter: meter(3) });
     vec![
@@ -67,14 +67,14 @@ pub(crate) fn metrics() -> Vec<(MetricMeta, Point)> {
     ]
 }
 
-/// How many numbers [`metrics`] has.
+/// Number of numbers of [`metrics`].
 pub(crate) const N_NUMBERS: u64 = 1 + 1 + 4 + 12 + 15 + 3;
 
-/// A payload in pages of two.
+/// Payload in pages of two.
 pub(crate) struct Pages(pub(super) Vec<(MetricMeta, Point)>);
 
 impl Pages {
-    /// In the order of their ids, as the archive has them.
+    /// Payload sorted by id, as in the metric store.
     pub(crate) fn of(mut metrics: Vec<(MetricMeta, Point)>) -> Self {
         metrics.sort_by_key(|(meta, _)| meta.id);
         Self(metrics)
@@ -92,7 +92,7 @@ impl PayloadSource for Pages {
     }
 }
 
-/// A payload that cannot be read.
+/// Payload that cannot be read.
 pub(crate) struct Unreadable;
 
 #[async_trait]
@@ -102,14 +102,14 @@ impl PayloadSource for Unreadable {
     }
 }
 
-/// A server that keeps what it gets, and answers the n-th request as it is told.
+/// Server that records its requests, and answers the n-th request by a script.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) got: Arc<Mutex<Vec<Got>>>,
 }
 
-/// A request.
+/// Recorded request.
 #[derive(Debug, Clone)]
 pub(crate) struct Got {
     pub(crate) uri: String,
@@ -119,7 +119,7 @@ pub(crate) struct Got {
 
 pub(crate) type Answer = (u16, String);
 
-/// What is answered to which request.
+/// Script: the answer to each request.
 type Answers = dyn Fn(usize, &Got) -> Answer + Send + Sync;
 
 #[derive(Clone)]
@@ -130,7 +130,7 @@ struct Script {
 }
 
 impl Server {
-    /// One that runs as long as `tasks`.
+    /// Starts a server that runs as long as `tasks`.
     pub(crate) async fn start(
         tasks: &Tasks,
         answer: impl Fn(usize, &Got) -> Answer + Send + Sync + 'static,
@@ -146,7 +146,7 @@ impl Server {
         Self { url, got }
     }
 
-    /// What it got so far.
+    /// Returns the requests received so far.
     pub(crate) fn got(&self) -> Vec<Got> {
         self.got.lock().expect("nobody panics with it").clone()
     }
@@ -165,7 +165,7 @@ async fn serve(
     (axum::http::StatusCode::from_u16(status).expect("a status"), body)
 }
 
-/// A server that takes connections and never answers, or reports them at once.
+/// Server that accepts connections and never answers, or closes them at once.
 pub(crate) async fn dumb_server(tasks: &Tasks, reports: bool) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));

@@ -1,4 +1,4 @@
-//! Alimonitor's tests, and what all uploaders' tests use.
+//! Tests of `alimonitor`, and fixtures of all exporters' tests.
 
 pub(crate) mod fixture;
 
@@ -18,10 +18,10 @@ fn alimonitor(url: &str) -> Alimonitor {
         monitor_name: "storm & co".to_owned(),
         timeout: Duration::from_millis(300),
     };
-    Alimonitor::new(options).expect("made").hurried()
+    Alimonitor::new(options).expect("made").with_short_pauses()
 }
 
-/// The fields of a form.
+/// Returns the fields of a form.
 fn message(body: &[u8]) -> (String, Value) {
     let url = reqwest::Url::parse(&format!("form:?{}", String::from_utf8_lossy(body))).expect("a form");
     let fields: Vec<(String, String)> = url.query_pairs().into_owned().collect();
@@ -31,7 +31,7 @@ fn message(body: &[u8]) -> (String, Value) {
 }
 
 #[tokio::test]
-async fn alimonitor_gets_forms() {
+async fn alimonitor_receives_forms() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, |_, _| (200, "ok".to_owned())).await;
     let uploader = alimonitor(&format!("{}/passive", server.url));
@@ -46,22 +46,22 @@ async fn alimonitor_gets_forms() {
     assert_eq!(got.len(), 1);
 
     let sent = uploader.upload(&key(), &Pages(Vec::new())).await.expect("nothing to do");
-    assert_eq!((sent, server.got().len()), (Sent::default(), 1), "nothing is not sent");
+    assert_eq!((sent, server.got().len()), (Sent::default(), 1), "no request without metrics");
 }
 
 #[tokio::test]
-async fn alimonitor_is_told_that_metrics_cannot_be_read() {
+async fn unreadable_metrics_are_reported_to_alimonitor() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, |_, _| (200, "ok".to_owned())).await;
     let failed = alimonitor(&server.url).upload(&key(), &Unreadable).await;
     assert!(matches!(failed, Err(ExportError::Payload(_))), "{failed:?}");
     let (_, message) = message(&server.got()[0].body);
     assert_eq!((&message["collection_flag"], &message["MSG"]), (&json!(1), &json!([])));
-    assert!(message["error_info"].as_str().is_some_and(|why| why.contains("more to write")), "{message}");
+    assert!(message["error_info"].as_str().is_some_and(|why| why.contains("too many writes")), "{message}");
 }
 
 #[tokio::test]
-async fn alimonitor_is_tried_again_and_then_left_for_later() {
+async fn alimonitor_is_retried_and_then_left_for_later() {
     let tasks = Tasks::default();
     let twice = |n, _: &fixture::Got| if n < 2 { (503, "later".to_owned()) } else { (200, String::new()) };
     let server = Server::start(&tasks, twice).await;
@@ -70,7 +70,7 @@ async fn alimonitor_is_tried_again_and_then_left_for_later() {
     let server = Server::start(&tasks, |_, _| (403, "go away".to_owned())).await;
     let refused = alimonitor(&server.url).upload(&key(), &Pages::of(metrics())).await.expect_err("refused");
     assert_eq!(refused.to_string(), format!("{}/ answered 403: go away", server.url));
-    assert_eq!(server.got().len(), 1, "it will not change its mind at once");
+    assert_eq!(server.got().len(), 1, "a rejection is not retried at once");
 
     let slow = alimonitor(&dumb_server(&tasks, false).await);
     let late = slow.upload(&key(), &Pages::of(metrics())).await;

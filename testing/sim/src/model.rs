@@ -10,7 +10,7 @@ use stormkeeper_coordination::{
     cluster::record::{self, TopologyRecord},
     tree::{
         Op, OpResult, TreePath, Version,
-        memory::listen::{Commit, TreeSnapshot, What},
+        memory::listener::{Commit, TreeSnapshot, What},
     },
 };
 use stormkeeper_model::{

@@ -1,12 +1,12 @@
 //! A topology that is not killed has all of its tasks placed and running once, with heartbeats.
 
-use crate::facts::ClusterModel;
+use crate::model::ClusterModel;
 use stormkeeper_coordination::{
     cluster::{
         layout,
         record::{self, Tasks},
     },
-    tree::memory::listen::TreeSnapshot,
+    tree::memory::listener::TreeSnapshot,
 };
 use stormkeeper_model::{TopologyId, status::TopologyStatus};
 

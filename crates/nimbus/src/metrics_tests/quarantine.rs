@@ -2,7 +2,7 @@
 //! them.
 
 use super::{
-    taking_over::{alone, aside, received_in, record, replaced, waits},
+    takeover::{alone, aside, received_in, record, replaced, waits},
     *,
 };
 use stormkeeper_model::event::EventKind;
@@ -67,14 +67,14 @@ async fn new_leader_quarantines_its_discarded_metrics_when_it_fetches_committed_
     second.stop().await;
     // The second log is committed since; but the quarantine of the first nimbus is full.
     let dir = cluster.dir.path().join("a/metrics");
-    let full = [dir.join("aside-0-1"), dir.join("aside-0-2")];
+    let full = [dir.join("quarantine-0-1"), dir.join("quarantine-0-2")];
     full.iter().for_each(|dir| std::fs::create_dir(dir).expect("made"));
     let first = cluster.start("a").await;
     assert!(waits(&first).await.contains("waiting for"));
     let second = cluster.start("b").await;
     wait_until("it says what is the matter", LONG, || async {
         let said = waits(&first).await;
-        if said.contains("could not be fetched") && said.contains("no more can be put aside") {
+        if said.contains("could not be fetched") && said.contains("the quarantine is full") {
             Ok(())
         } else {
             Err(said)
@@ -90,7 +90,7 @@ async fn new_leader_quarantines_its_discarded_metrics_when_it_fetches_committed_
     assert_eq!(first.count(&topology, minute).await, Some(2));
     assert_eq!(
         aside(&first).await,
-        [full[1].clone(), dir.join(format!("aside-{}-{}", at.term, last_of(&dir)))]
+        [full[1].clone(), dir.join(format!("quarantine-{}-{}", at.term, last_of(&dir)))]
     );
     second.until_caught_up_with(&first).await;
     assert_eq!(aside(&second).await, Vec::<PathBuf>::new());
@@ -104,7 +104,7 @@ async fn new_leader_quarantines_its_discarded_metrics_when_it_fetches_committed_
 /// Returns the log end in the name of the latest quarantined database.
 fn last_of(dir: &std::path::Path) -> u64 {
     let names = std::fs::read_dir(dir).expect("listed").flatten().map(|entry| entry.file_name());
-    let numbers = names.filter_map(|name| name.to_str()?.strip_prefix("aside-1-")?.parse().ok());
+    let numbers = names.filter_map(|name| name.to_str()?.strip_prefix("quarantine-1-")?.parse().ok());
     numbers.max().expect("a database is quarantined")
 }
 
@@ -119,13 +119,13 @@ async fn follower_with_a_full_quarantine_keeps_its_database_and_reports_why() {
     cluster.clock.turn(Duration::from_secs(601));
     second.until_ingesting().await;
     let dir = cluster.dir.path().join("a/metrics");
-    let full = [dir.join("aside-0-1"), dir.join("aside-0-2")];
+    let full = [dir.join("quarantine-0-1"), dir.join("quarantine-0-2")];
     full.iter().for_each(|dir| std::fs::create_dir(dir).expect("made"));
     let first = cluster.start("a").await;
     first.until_open().await;
     wait_until("it says why it does not follow", LONG, || async {
         let trouble = first.handle().metrics_trouble();
-        let is_so = trouble.as_ref().is_some_and(|text| text.contains("no more can be put aside"));
+        let is_so = trouble.as_ref().is_some_and(|text| text.contains("the quarantine is full"));
         if is_so { Ok(()) } else { Err(format!("{trouble:?}")) }
     })
     .await;

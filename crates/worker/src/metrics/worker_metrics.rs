@@ -6,8 +6,8 @@ use tokio::sync::watch;
 
 use super::{
     Metrics, control,
-    master::{self, TopologyMaster},
     reporter::{MasterLocation, MetricReporter},
+    topology_master::{self, TopologyMaster},
 };
 use crate::{
     Error, Options,
@@ -97,7 +97,7 @@ impl WorkerMetrics {
             self.metrics.control(&self.control());
         }
         self.n_workers.send_replace(assignment.workers.len());
-        let slot = master::of(assignment);
+        let slot = topology_master::of(assignment);
         if slot == Some(&self.me.slot) {
             if self.local_master.is_none() {
                 self.become_master();

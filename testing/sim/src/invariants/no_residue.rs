@@ -1,12 +1,12 @@
 //! A killed topology leaves no znodes and no processes.
 
-use crate::facts::ClusterModel;
+use crate::model::ClusterModel;
 use stormkeeper_coordination::{
     cluster::{
         layout,
         record::{self, SupervisorAssignments},
     },
-    tree::memory::listen::TreeSnapshot,
+    tree::memory::listener::TreeSnapshot,
 };
 use stormkeeper_model::TopologyId;
 

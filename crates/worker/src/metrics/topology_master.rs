@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::report::{Duplex, MasterReply, WorkerMessage};
+use super::messages::{Duplex, MasterReply, WorkerMessage};
 use stormkeeper_metric_shipping::{
     ingest_client::IngestClient,
     sender::{Enqueued, FlushOutcome, ReportSender, flush},
@@ -241,7 +241,7 @@ async fn until(due: Option<Instant>) {
 mod tests {
     use std::sync::Arc;
 
-    use super::{super::report, *};
+    use super::{super::messages, *};
     use stormkeeper_coordination::{
         cluster::store::Store,
         tree::{Tree, memory::MemoryTree},
@@ -272,7 +272,7 @@ mod tests {
             TopologyMaster::new(own.topology.clone(), client, Clock::new(), n_workers, tasks.child());
         tasks.start("master", OnExit::Ignore, master.run());
 
-        let (mut foreign_worker, end) = report::pair();
+        let (mut foreign_worker, end) = messages::pair();
         assert!(handle.connect(end));
         foreign_worker
             .send
@@ -281,7 +281,7 @@ mod tests {
             .expect("the connection is open");
         assert_eq!(foreign_worker.receive.recv().await, None, "its connection is closed");
 
-        let (mut worker, end) = report::pair();
+        let (mut worker, end) = messages::pair();
         assert!(handle.connect(end));
         worker.send.send(WorkerMessage::Spooled(spooled(&own, 1))).await.expect("the connection is open");
         assert_eq!(worker.receive.recv().await, Some(MasterReply::Nameless(vec![emitted().0])));

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::Invariant;
-use crate::{facts::ClusterModel, journal::Party};
+use crate::{journal::Party, model::ClusterModel};
 use stormkeeper_coordination::{
     cluster::{layout, record},
     tree::{
         Op,
-        memory::listen::{Commit, What},
+        memory::listener::{Commit, What},
     },
 };
 use stormkeeper_model::{
