@@ -1,7 +1,7 @@
-"""Tests of crates/worker/src/multilang/stormkeeper.py with a scripted parent.
+"""Tests of crates/worker/src/multilang/stormkeeper.py against a scripted parent.
 
-Each test starts a component as its own process, like a worker, and exchanges messages of the
-multilang protocol with it. Run: python3 integration/multilang_adapter_test.py
+Each test starts a component as its own process, as a worker does, and speaks the
+multilang protocol with it by hand. Run: python3 integration/multilang_adapter_test.py
 """
 
 import array
@@ -19,7 +19,7 @@ import time
 import unittest
 
 ADAPTER = pathlib.Path(__file__).resolve().parent.parent / "crates" / "worker" / "src" / "multilang"
-# Long enough that only a hang exceeds it.
+# Generous, so that only a hang can reach it.
 DEADLINE_SECONDS = 30
 CONTEXT = {
     "taskid": 4,
@@ -39,7 +39,7 @@ class Parent:
         self.pid_dir = os.path.join(self.directory.name, "pids")
         os.mkdir(self.pid_dir)
         environment = {**os.environ, "PYTHONPATH": str(ADAPTER), "PYTHONDONTWRITEBYTECODE": "1"}
-        # Text printed before `run` is in Python's buffer; this variable would turn the buffer off.
+        # Text printed before `run` is caught in Python's buffer, which this would turn off.
         environment.pop("PYTHONUNBUFFERED", None)
         self.process = subprocess.Popen(
             [sys.executable, script],
@@ -56,7 +56,7 @@ class Parent:
         self.process.stdin.flush()
 
     def wait_until_read(self):
-        """Waits until the component has read everything that was sent."""
+        """Returns when the component has taken everything that was sent."""
         unread = array.array("i", [1])
         deadline = time.monotonic() + DEADLINE_SECONDS
         while unread[0]:
@@ -142,19 +142,19 @@ SPOUT = """
 
 
 class Handshake(unittest.TestCase):
-    def test_component_sends_its_pid_and_creates_a_pid_file(self):
+    def test_answers_its_pid_and_leaves_a_pid_file(self):
         with Parent(SPLIT) as parent:
             pid = parent.receive()["pid"]
             self.assertEqual(pid, parent.process.pid)
             self.assertEqual(os.listdir(parent.pid_dir), [str(pid)])
 
-    def test_context_contains_task_component_and_peers(self):
+    def test_context_tells_task_component_and_peers(self):
         source = """
             from stormkeeper import Bolt
-            class Report(Bolt):
+            class Tell(Bolt):
                 def initialize(self, conf, context):
                     self.log("%d %s %r %s" % (self.task_id, self.component_id, self.peers, conf["k"]))
-            Report().run()
+            Tell().run()
         """
         with Parent(source, conf={"k": "v"}) as parent:
             parent.receive()
@@ -176,7 +176,7 @@ class Handshake(unittest.TestCase):
 
 
 class Framing(unittest.TestCase):
-    def test_message_in_many_pieces_and_many_messages_in_one(self):
+    def test_one_message_in_many_pieces_and_many_in_one(self):
         with Parent(SPLIT) as parent:
             parent.receive()
             for byte in json.dumps(tuple_message("1", ["end of\nend\n"])).encode() + b"\nend\n":
@@ -194,14 +194,14 @@ class Framing(unittest.TestCase):
             parent.send_raw(json.dumps(tuple_message("1", ["a"]), indent=2).encode() + b"\nend\n")
             parent.receive_until({"command": "ack", "id": "1"})
 
-    def test_non_ascii_text_is_unchanged(self):
+    def test_text_outside_ascii_survives(self):
         with Parent(SPLIT) as parent:
             parent.receive()
             parent.send_raw(json.dumps(tuple_message("1", ["gr\u00fcn \U0001f30a"]), ensure_ascii=False).encode() + b"\nend\n")
             words = [message["tuple"] for message in parent.receive_until({"command": "ack", "id": "1"})[:-1]]
             self.assertEqual(words, [["gr\u00fcn"], ["\U0001f30a"]])
 
-    def test_invalid_json_is_reported_with_its_bytes(self):
+    def test_garbage_is_reported_with_its_bytes(self):
         with Parent(SPLIT) as parent:
             parent.receive()
             parent.send_raw(b"{nonsense\nend\n")
@@ -225,11 +225,11 @@ class Spouts(unittest.TestCase):
                 ({"command": "fail", "id": "id-0"}, [{"command": "log", "msg": "fail id-0", "level": 3}]),
                 ({"command": "deactivate", "id": ""}, [{"command": "log", "msg": "off", "level": 0}]),
             ]
-            for command, responses in expected:
+            for command, answers in expected:
                 parent.send(command)
-                self.assertEqual(parent.receive_until(sync), responses + [sync], command)
+                self.assertEqual(parent.receive_until(sync), answers + [sync], command)
 
-    def test_unknown_command_is_an_error(self):
+    def test_an_unknown_command_is_an_error(self):
         with Parent(SPOUT, conf={"count": 0}) as parent:
             parent.receive()
             parent.send({"command": "dance"})
@@ -250,7 +250,7 @@ class Bolts(unittest.TestCase):
                 ],
             )
 
-    def test_bolt_sends_the_given_anchors_streams_and_tasks(self):
+    def test_bolt_anchors_streams_tasks_ack_and_fail_as_told(self):
         source = """
             from stormkeeper import Bolt
             class Explicit(Bolt):
@@ -278,7 +278,7 @@ class Bolts(unittest.TestCase):
             )
             parent.receive_until({"command": "fail", "id": "6"})
 
-    def test_tuples_received_before_the_task_ids_are_kept_in_order(self):
+    def test_tuples_that_arrive_before_the_task_ids_are_kept_in_order(self):
         source = """
             from stormkeeper import Bolt
             class Ask(Bolt):
@@ -291,17 +291,17 @@ class Bolts(unittest.TestCase):
             parent.send(tuple_message("1", ["a"]), tuple_message("2", ["b"]))
             self.assertTrue(parent.receive()["need_task_ids"])
             parent.send(tuple_message("3", ["c"]), [3, 12], tuple_message("4", ["d"]))
-            received = []
-            for task_ids in ([4], [5], [6]):
-                received += [parent.receive()["msg"], parent.receive()["tuple"]]
-                parent.send(task_ids)
-            received.append(parent.receive()["msg"])
+            heard = []
+            for answer in ([4], [5], [6]):
+                heard += [parent.receive()["msg"], parent.receive()["tuple"]]
+                parent.send(answer)
+            heard.append(parent.receive()["msg"])
             self.assertEqual(
-                received,
+                heard,
                 ["1 went to [3, 12]", ["b"], "2 went to [4]", ["c"], "3 went to [5]", ["d"], "4 went to [6]"],
             )
 
-    def test_heartbeats_are_answered_with_sync_and_never_acked(self):
+    def test_heartbeats_are_synced_and_never_acked(self):
         with Parent(SPLIT) as parent:
             parent.receive()
             parent.send(tuple_message("8", [], comp=None, stream="__heartbeat", task=-1), tuple_message("9", [""]))
@@ -321,7 +321,7 @@ class Bolts(unittest.TestCase):
             logs = [message["msg"] for message in parent.receive_until({"command": "ack", "id": "2"}) if "msg" in message]
             self.assertEqual(logs, ["True", "False"])
 
-    def test_slow_bolt_acks_tuples_while_others_are_pending(self):
+    def test_a_slow_bolt_shows_progress_while_tuples_are_pending(self):
         source = """
             import os, time
             from stormkeeper import BasicBolt
@@ -342,13 +342,13 @@ class Bolts(unittest.TestCase):
             open(gate, "w").close()
             self.assertEqual(parent.receive(), {"command": "ack", "id": "2"})
 
-    def test_errors_are_reported_and_the_bolt_continues(self):
+    def test_errors_are_reported_and_the_bolt_goes_on(self):
         source = """
             from stormkeeper import BasicBolt
-            class Failing(BasicBolt):
+            class Complain(BasicBolt):
                 def process(self, tup):
                     self.report_error("cannot use %r" % tup.values)
-            Failing().run()
+            Complain().run()
         """
         with Parent(source) as parent:
             parent.receive()
@@ -358,7 +358,7 @@ class Bolts(unittest.TestCase):
                 {"command": "error", "msg": "cannot use ['x']"},
             )
 
-    def test_metrics_are_accumulated_and_sent_together_at_the_end(self):
+    def test_metrics_are_counted_here_and_sent_together_at_the_end(self):
         source = """
             import stormkeeper
             lines = stormkeeper.counter("lines")
@@ -391,7 +391,7 @@ class Bolts(unittest.TestCase):
                 },
             )
 
-    def test_metrics_are_sent_periodically_and_in_large_messages(self):
+    def test_metrics_are_sent_while_it_runs_and_many_values_at_once(self):
         source = """
             import stormkeeper, time
             class Measure(stormkeeper.BasicBolt):
@@ -410,7 +410,7 @@ class Bolts(unittest.TestCase):
             parent.send(tuple_message("2", [0]))
             self.assertEqual(parent.receive()["params"], {"histogram": [1000]})
 
-    def test_invalid_metric_values_are_rejected(self):
+    def test_values_that_make_no_sense_are_refused(self):
         source = """
             import stormkeeper
             class Measure(stormkeeper.BasicBolt):
@@ -436,7 +436,7 @@ class Bolts(unittest.TestCase):
             status, rest, _ = parent.finish()
             self.assertEqual((status, rest), (0, b""))
 
-    def test_exception_is_reported_with_its_traceback_and_ends_the_process(self):
+    def test_an_exception_is_reported_with_its_traceback_and_ends_the_process(self):
         source = """
             from stormkeeper import BasicBolt
             class Break(BasicBolt):
@@ -457,7 +457,7 @@ class Bolts(unittest.TestCase):
             self.assertEqual((status, rest), (1, b""))
             self.assertIn("ValueError: no such lamp", errors)
 
-    def test_string_instead_of_a_list_is_rejected(self):
+    def test_a_string_instead_of_a_list_is_refused(self):
         source = """
             from stormkeeper import BasicBolt
             class Sloppy(BasicBolt):
@@ -472,7 +472,7 @@ class Bolts(unittest.TestCase):
 
 
 class Stdout(unittest.TestCase):
-    def test_output_of_a_component_is_redirected_to_stderr(self):
+    def test_what_a_component_prints_goes_to_stderr(self):
         source = """
             print("early")
             import os, subprocess, sys
