@@ -154,6 +154,39 @@ ensure_rust() {
     say "Rust is missing: there is no cargo in PATH. Install it with rustup (https://rustup.rs), then try again."
     exit 3
   }
+  use_pinned_toolchain
+}
+
+# The exact version that rust-toolchain.toml names.
+pinned_rust() { sed -n 's/^channel = "\(.*\)"$/\1/p' "$STORMKEEPER_HOME/rust-toolchain.toml"; }
+
+# toolchain_of VERSION: prints the installed toolchain that has this version of rustc: "1.90" is any
+# 1.90.x. It may have another name, as "stable" has.
+toolchain_of() {
+  local toolchain
+  command -v rustup >/dev/null || return 1
+  for toolchain in $(rustup toolchain list | cut -d ' ' -f 1); do
+    if [[ "$(RUSTUP_TOOLCHAIN=$toolchain rustc --version 2>/dev/null) " == "rustc $1"[.\ ]* ]]; then
+      printf '%s' "$toolchain"
+      return
+    fi
+  done
+  return 1
+}
+
+# Nothing is downloaded while the pinned version is installed under another name.
+use_pinned_toolchain() {
+  local pinned toolchain
+  if [[ -n ${RUSTUP_TOOLCHAIN:-} ]] || ! command -v rustup >/dev/null; then
+    return
+  fi
+  pinned="$(pinned_rust)"
+  if rustup toolchain list | grep -q "^$pinned-"; then
+    return
+  fi
+  if toolchain="$(toolchain_of "$pinned")"; then
+    export RUSTUP_TOOLCHAIN="$toolchain"
+  fi
 }
 
 # ensure_rust_component NAME SUBCOMMAND: a minimal toolchain may lack rustfmt and clippy.
@@ -165,25 +198,41 @@ ensure_rust_component() {
 
 # Installs Python's `pystorm` into its own directory; prints the directory.
 ensure_pystorm() {
-  local target new log="$STORMKEEPER_CACHE/logs/pip.log" options=()
+  local target
   target="$STORMKEEPER_CACHE/pystorm-$PYSTORM_VERSION-$(python3 -c 'import sys; print("py%d.%d" % sys.version_info[:2])')"
   if ! PYTHONPATH="$target" python3 -c 'import pystorm' 2>/dev/null; then
-    python3 -m pip --version >/dev/null 2>&1 || ensure_packages python3-pip
-    # --target does not touch the system's packages, but Debian's pip requires the option.
-    if python3 -m pip install --help | grep -q -- --break-system-packages; then
-      options+=(--break-system-packages)
-    fi
-    new="$target.new.$$"
-    in_step "$log" python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
-      "${options[@]}" --target "$new" "${PYSTORM_PACKAGES[@]}"
-    rm -rf "$target"
-    mv "$new" "$target"
+    pip_install "$target" "${PYSTORM_PACKAGES[@]}"
     PYTHONPATH="$target" python3 -c 'import pystorm' || die "pystorm was installed into $target, but does not import"
   fi
   printf '%s\n' "$target"
 }
 
-# Builds the optimised binary; cargo determines whether there is anything to do.
+# The programs of scripts/tools.txt, in PATH, in exactly those versions.
+ensure_tools() {
+  local list="$STORMKEEPER_HOME/scripts/tools.txt" target
+  target="$STORMKEEPER_CACHE/tools-$(sha256sum "$list" | cut -c 1-12)"
+  [[ -d $target ]] || pip_install "$target" --no-deps --only-binary :all: --require-hashes --requirement "$list"
+  PATH="$target/bin:$PATH"
+}
+
+# pip_install DIRECTORY ARGUMENTS...: Python packages in a directory of their own, all of them or
+# nothing.
+pip_install() {
+  local target=$1 new options=()
+  shift
+  python3 -m pip --version >/dev/null 2>&1 || ensure_packages python3-pip
+  # --target leaves the system's packages alone, yet Debian's pip requires this option.
+  if python3 -m pip install --help | grep -q -- --break-system-packages; then
+    options+=(--break-system-packages)
+  fi
+  new="$target.new.$$"
+  in_step "$STORMKEEPER_CACHE/logs/pip.log" python3 -m pip install --quiet --disable-pip-version-check \
+    --root-user-action ignore "${options[@]}" --target "$new" "$@"
+  rm -rf "$target"
+  mv "$new" "$target"
+}
+
+# The optimised binary; cargo finds out by itself whether there is anything to do.
 build_release() {
   cd "$STORMKEEPER_HOME" || die "cannot enter $STORMKEEPER_HOME"
   in_step "$STORMKEEPER_CACHE/logs/build.log" cargo build --release --locked --bin stormkeeper
@@ -370,5 +419,6 @@ shell_scripts() {
 }
 
 python_files() {
-  find examples integration src -name '*.py' -not -path '*/__pycache__/*' | LC_ALL=C sort
+  find benches crates examples integration scripts src testing -name '*.py' -not -path '*/__pycache__/*' |
+    LC_ALL=C sort
 }
