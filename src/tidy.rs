@@ -1,5 +1,5 @@
-//! Rules of the source tree, as tests: dependencies between modules, files that may name a crate,
-//! and the length of files.
+//! Rules of the source tree, as tests: files that may name a crate, files that may write to the
+//! tree, and the length of files and comment lines.
 
 use std::{
     fs,
@@ -48,6 +48,9 @@ const MAY_WRITE: &[&str] = &[
 
 /// Maximum length of a file. Split a file before it exceeds this length.
 const MAX_LINES: usize = 600;
+
+/// `max_width` of rustfmt, which wraps code and leaves comments alone.
+const MAX_COMMENT_COLUMNS: usize = 110;
 
 /// Words that do not describe the contents of a file.
 const EMPTY_NAMES: &[&str] =
@@ -156,6 +159,31 @@ fn files_are_short_and_have_descriptive_names() {
     assert_eq!(offences, Vec::<String>::new());
 }
 
+/// True if `line` is a comment line that is too long and can be wrapped. A table row and a
+/// line without a space, such as a link, cannot.
+fn is_long_comment(line: &str) -> bool {
+    let Some(comment) = line.trim_start().strip_prefix("//") else {
+        return false;
+    };
+    let text = comment.trim_start_matches(['/', '!']).trim();
+    line.chars().count() > MAX_COMMENT_COLUMNS && text.contains(' ') && !text.starts_with('|')
+}
+
+#[test]
+fn comment_lines_are_wrapped() {
+    let mut offences = Vec::new();
+    for (file, text) in sources() {
+        for (index, line) in text.lines().enumerate().filter(|(_, line)| is_long_comment(line)) {
+            let columns = line.chars().count();
+            offences.push(format!(
+                "{file}:{} is {columns} columns wide, at most {MAX_COMMENT_COLUMNS}",
+                index + 1
+            ));
+        }
+    }
+    assert!(offences.is_empty(), "wrap these comment lines:\n{}", offences.join("\n"));
+}
+
 #[test]
 fn the_checker_finds_what_it_looks_for() {
     assert!(names_path("use axum::Router;", "axum"));
@@ -170,6 +198,15 @@ fn the_checker_finds_what_it_looks_for() {
     );
     assert!(code("// axum::x\nmod tests {\naxum::y").next().is_none());
     assert_eq!(code("mod tests;\nuse axum::x;").count(), 2);
+
+    let long = format!("    //! {}", "long ".repeat(30));
+    assert!(is_long_comment(&long) && is_long_comment(&long.replace("//!", "///")));
+    assert!(is_long_comment(&long.replace("//!", "//")));
+    // 110 columns of 3 bytes each; a table row; a link; code, which is the concern of rustfmt.
+    assert!(!is_long_comment(&format!("// {}", "│ ".repeat(53))));
+    assert!(!is_long_comment(&long.replace("//!", "//! |")));
+    assert!(!is_long_comment(&format!("// <https://{}>", "x".repeat(120))));
+    assert!(!is_long_comment(&long.replace("//!", "let")));
 }
 
 #[test]
