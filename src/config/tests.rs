@@ -188,13 +188,12 @@ fn given_file_must_exist_and_the_default_file_need_not() {
 
 #[test]
 fn every_metric_key_is_documented_in_the_metrics_pages() {
-    let docs =
-        [include_str!("../../docs/metrics.md"), include_str!("../../docs/metrics-plugins.md")].concat();
+    let docs = [include_str!("../../docs/metrics.md"), include_str!("../../docs/exporters.md")].concat();
     let keys = key::KEYS.iter().map(|key| key.name).chain(settings::KNOWN.iter().map(|setting| setting.key));
     let keys: Vec<&str> = keys.filter(|key| key.contains("metric")).collect();
     assert!(keys.len() > 30, "{keys:?}");
     let missing: Vec<&str> = keys.into_iter().filter(|key| !docs.contains(&format!("`{key}`"))).collect();
-    assert_eq!(missing, Vec::<&str>::new(), "neither docs/metrics.md nor docs/metrics-plugins.md names them");
+    assert_eq!(missing, Vec::<&str>::new(), "neither docs/metrics.md nor docs/exporters.md names them");
 }
 
 /// Compares the reference in `docs/` with the tables; `UPDATE=1` rewrites it.
