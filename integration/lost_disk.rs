@@ -41,7 +41,7 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     let id = cluster.json(&["show", "exact"])["id"].as_str().expect("an id").to_owned();
     let before = settled(&cluster, (&id, SINK.0, SINK.1), &counts).await;
     wait_until("the whole log is committed on the leader alone", PATIENCE, async || {
-        let index = cluster.json(&["metrics", "--status"])["archive"]["index"].clone();
+        let index = cluster.json(&["metrics", "--status"])["store"]["index"].clone();
         let record = metric_log_state(&cluster).await;
         let is_alone = record.in_sync_replicas.len() == 1;
         if is_alone && record.high_watermark.index == index {
@@ -60,7 +60,7 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     let new = cluster.wait_for_leader_after(leading.term).await;
     assert_eq!(new.nimbus, other);
     wait_until("the new leader reports the replica it waits for", PATIENCE, async || {
-        let said = of_nimbus(&cluster, other, "metricsTrouble");
+        let said = of_nimbus(&cluster, other, "metricsProblem");
         let is_so = said.as_str().is_some_and(|text| text.contains("waiting for"));
         if is_so { Ok(()) } else { Err(format!("{said}\n{}", cluster.logs())) }
     })
@@ -71,7 +71,7 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
 
     cluster.nimbuses[leading.nimbus].thaw();
     wait_until("both replicas have the same log", PATIENCE, async || {
-        let behind = [0, 1].map(|nimbus| of_nimbus(&cluster, nimbus, "metricsBehind"));
+        let behind = [0, 1].map(|nimbus| of_nimbus(&cluster, nimbus, "metricsLagEntries"));
         let record = metric_log_state(&cluster).await;
         let is_so = behind == [0, 0] && record.in_sync_replicas.len() == 2 && record.high_watermark > safe;
         if is_so { Ok(()) } else { Err(format!("{behind:?} {record:?}\n{}", cluster.logs())) }
@@ -80,8 +80,9 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     assert_eq!(metric_log_state(&cluster).await.unclean_takeover, None);
     for dir in dirs {
         let names = fs::read_dir(&dir).expect("readable").map(|entry| entry.expect("readable").file_name());
-        let aside: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("aside")).collect();
-        assert!(aside.is_empty(), "{aside:?} in {}", dir.display());
+        let names = names.map(|name| name.to_string_lossy().into_owned());
+        let quarantined: Vec<_> = names.filter(|name| name.contains("quarantine-")).collect();
+        assert!(quarantined.is_empty(), "{quarantined:?} in {}", dir.display());
     }
     // The nimbus that had lost its disk responds alone.
     let status = cluster.nimbuses[leading.nimbus].terminate();

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use async_trait::async_trait;
-use stormkeeper_metric_store::{PayloadPage, UploadKey, UploadKind};
+use stormkeeper_metric_store::{ExportKey, ExportKind, PayloadPage};
 use stormkeeper_metrics::{
     MetaType, MetricId, MetricName, Minute, Point,
     point::{Counter, Gauge, Histogram},
     protocol::MetricMeta,
 };
-use stormkeeper_metrics_service::plugin::{
+use stormkeeper_metrics_service::exporters::{
     self, ExportError, MetricExporter, PayloadSource, options, series,
 };
 use stormkeeper_model::clock::Clock;
@@ -77,7 +77,7 @@ fn expected(payload: &Payload, minute: Minute) -> BTreeMap<String, (u64, f64)> {
     expected
 }
 
-fn uploader(url: String) -> Result<std::sync::Arc<dyn MetricExporter>> {
+fn exporter(url: String) -> Result<std::sync::Arc<dyn MetricExporter>> {
     let (levels, timeout) = (MetaType::ALL.to_vec(), Duration::from_secs(5));
     let options = options::OpenTsdb {
         levels,
@@ -89,7 +89,7 @@ fn uploader(url: String) -> Result<std::sync::Arc<dyn MetricExporter>> {
         annotates: false,
         timeout,
     };
-    Ok(std::sync::Arc::new(plugin::uploader::opentsdb::OpenTsdb::new(options)?))
+    Ok(std::sync::Arc::new(exporters::backends::opentsdb::OpenTsdb::new(options)?))
 }
 
 /// True if the external store has `n` values for this time and the sent value is one of them. The
@@ -102,15 +102,15 @@ fn is_among((shown_at, shown): &(u64, Vec<f64>), n: usize, (sent_at, sent): (u64
 #[tokio::test]
 async fn victoria_metrics_stores_every_exported_value() -> Result<()> {
     let server = VictoriaMetrics::start().await?;
-    let uploader = uploader(server.url())?;
+    let exporter = exporter(server.url())?;
     let minute = Minute::of(Clock::new().now()).minus(5);
     let key =
-        UploadKey { index: 1, topology: "wc-1-1".parse()?, minute, kind: UploadKind::All, part: 0, parts: 1 };
+        ExportKey { index: 1, topology: "wc-1-1".parse()?, minute, kind: ExportKind::All, part: 0, parts: 1 };
     // The first export, a repetition, and exports with values corrected by late batches.
     for (n_before, scale) in [3, 3, 5, 4].into_iter().enumerate() {
         let payload = metrics(minute, scale);
         let expected = expected(&payload, minute);
-        let sent = uploader.upload(&key, &payload).await?;
+        let sent = exporter.upload(&key, &payload).await?;
         assert_eq!((sent.points, sent.refused), (expected.len() as u64, 0));
         wait_until("the external store has the same values", READY, || async {
             let found = server.export().await.map_err(|error| format!("{error:#}"))?;
@@ -128,7 +128,7 @@ async fn victoria_metrics_stores_every_exported_value() -> Result<()> {
         })
         .await;
     }
-    // The query that docs/metrics-plugins.md recommends for counts with corrections.
+    // The query that docs/exporters.md recommends for counts with corrections.
     let of_a_minute = "max_over_time({__name__=\"storm.sys.Emitted\"}[1m])";
     let found = server.query(&format!("sum(sum_over_time({of_a_minute}[1h:1m]))")).await?;
     let sum = (1..=60).map(|task| task * 5).sum::<u64>() as f64;

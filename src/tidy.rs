@@ -16,7 +16,8 @@ const CRATES: &[(&str, &[&str])] = &[
         &[
             "crates/api-types/src/",
             "crates/metric-shipping/src/ingest_client.rs",
-            "crates/metrics-service/src/plugin/",
+            "crates/metrics-service/src/export/exporters/",
+            "crates/metrics-service/src/query/",
             "crates/nimbus/src/api/forward.rs",
             "crates/nimbus/src/blobs/",
             "crates/nimbus/src/handle/",

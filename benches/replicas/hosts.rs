@@ -31,7 +31,7 @@ use stormkeeper_runtime::tasks::{OnExit, Tasks};
 pub(crate) const VERB: &str = "hosts";
 
 /// The default of `task.heartbeat.frequency.secs`.
-const BEAT_PERIOD: Duration = Duration::from_secs(10);
+const HEARTBEAT_PERIOD: Duration = Duration::from_secs(10);
 
 const FIRST_PORT: u16 = 6700;
 
@@ -169,7 +169,7 @@ fn beat(tree: &Arc<dyn Tree>, host: &SupervisorId, topology: TopologyId, port: P
             .expect("a valid id");
     tasks.start("beats", OnExit::StopOwner, async move {
         let began = clock.monotonic();
-        let mut period = tokio::time::interval(BEAT_PERIOD);
+        let mut period = tokio::time::interval(HEARTBEAT_PERIOD);
         loop {
             period.tick().await;
             let uptime_secs = clock.monotonic().since(began).as_secs();

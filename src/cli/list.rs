@@ -36,8 +36,8 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     }
     let mut text = table.text(0);
     for topology in &list.topologies {
-        if let Some(trouble) = &topology.trouble {
-            text.push_str(&format!("! {}: {trouble}\n", topology.name));
+        if let Some(problem) = &topology.problem {
+            text.push_str(&format!("! {}: {problem}\n", topology.name));
         }
     }
     output::print(&text)

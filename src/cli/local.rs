@@ -64,7 +64,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         owner: user(),
         nimbus: nimbus::Options { host: "127.0.0.1".to_owned(), api: loopback, ..config.nimbus_options() },
         supervisor: supervisor::Options { host: "127.0.0.1".to_owned(), ..config.supervisor_options() },
-        launch: LaunchDefaults { task_heartbeat_period: local::BEAT_PERIOD, ..launch_defaults(&config) },
+        launch: LaunchDefaults { task_heartbeat_period: local::HEARTBEAT_PERIOD, ..launch_defaults(&config) },
         until: Until { time: args.time, idle: args.until_idle },
         dir: dir.clone(),
     };
@@ -94,7 +94,7 @@ fn report(global: &Global, Outcome { detail, errors, end }: &Outcome) -> Result<
     let reason = match end {
         End::Time => "the time given by --for is over",
         End::Idle => "the topology is idle",
-        End::Asked => "it was interrupted",
+        End::Interrupted => "it was interrupted",
     };
     let summary = &detail.summary;
     let mut text = format!(

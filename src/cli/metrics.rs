@@ -272,7 +272,7 @@ fn heading(list: &LatestList, now: Timestamp) -> String {
     let age = end.map_or_else(String::new, |end| {
         format!(" until {} ({} ago)", history::minute(end), format_duration(now.since(end)))
     });
-    format!("{}, {window}{age}\n{}", list.topology_id, lag_warning(&list.archive))
+    format!("{}, {window}{age}\n{}", list.topology_id, lag_warning(&list.store))
 }
 
 /// Warning that the values may be old, if the metric store of the responding nimbus lags.
@@ -338,7 +338,7 @@ async fn history(global: &Global, client: &Client, topology: &str, args: &Args) 
         let hint = format!("`stormkeeper metrics {topology} --all` shows the metrics of each level");
         return Err(Failure::new(ErrorKind::Refused, error).with_hint(hint));
     }
-    output::print(&format!("{}{text}", lag_warning(&list.archive)))
+    output::print(&format!("{}{text}", lag_warning(&list.store)))
 }
 
 /// Fetches all pages of points and joins the series that span two pages.
@@ -389,7 +389,7 @@ async fn track(global: &Global, client: &Client, topology: &str, args: &Args) ->
             "Only the newest entries are shown; give a component and a task to see all of its entries.",
         );
     }
-    output::print(&format!("{}{}", lag_warning(&track.archive), history::track(&track.entries).text(0)))
+    output::print(&format!("{}{}", lag_warning(&track.store), history::track(&track.entries).text(0)))
 }
 
 async fn topologies(global: &Global, client: &Client, name: Option<&str>) -> Result<(), Failure> {
@@ -411,7 +411,7 @@ async fn topologies(global: &Global, client: &Client, name: Option<&str>) -> Res
         output::note("The history has no topologies.");
         return Ok(());
     }
-    output::print(&format!("{}{}", lag_warning(&past.archive), history::topologies(&past.topologies).text(0)))
+    output::print(&format!("{}{}", lag_warning(&past.store), history::topologies(&past.topologies).text(0)))
 }
 
 /// Fetches all pages of the topologies that have metrics.

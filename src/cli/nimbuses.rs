@@ -35,7 +35,7 @@ struct Replica {
     view_age_ms: Option<u64>,
     /// Reason why the replica does not respond.
     #[serde(skip_serializing_if = "Option::is_none")]
-    trouble: Option<String>,
+    problem: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -65,18 +65,18 @@ fn replica(mut summary: NimbusSummary, response: Result<NimbusList, String>) -> 
         Ok(NimbusList { nimbuses, term, view_age_ms }) => {
             // The replica's own report is more recent than the list.
             if let Some(own) = nimbuses.into_iter().find(|own| own.id == summary.id) {
-                (summary.metric_store_error, summary.metrics_behind) =
-                    (own.metric_store_error, own.metrics_behind);
-                summary.metrics_trouble = own.metrics_trouble;
+                (summary.metric_store_error, summary.metrics_lag_entries) =
+                    (own.metric_store_error, own.metrics_lag_entries);
+                summary.metrics_problem = own.metrics_problem;
             }
-            Replica { summary, term, view_age_ms: Some(view_age_ms), trouble: None }
+            Replica { summary, term, view_age_ms: Some(view_age_ms), problem: None }
         }
-        Err(reason) => Replica { summary, term: None, view_age_ms: None, trouble: Some(reason) },
+        Err(reason) => Replica { summary, term: None, view_age_ms: None, problem: Some(reason) },
     }
 }
 
 fn metrics(summary: &NimbusSummary) -> String {
-    match (&summary.metric_store_error, summary.metrics_behind) {
+    match (&summary.metric_store_error, summary.metrics_lag_entries) {
         (Some(_), _) => "closed".to_owned(),
         (None, Some(0)) => "current".to_owned(),
         (None, Some(n)) => format!("{n} behind"),
@@ -114,17 +114,17 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
         ]);
     }
     let mut text = table.text(0);
-    for Replica { summary, trouble, .. } in nimbuses {
-        if let Some(trouble) = trouble {
-            text.push_str(&format!("! {}: {trouble}\n", summary.id));
+    for Replica { summary, problem, .. } in nimbuses {
+        if let Some(problem) = problem {
+            text.push_str(&format!("! {}: {problem}\n", summary.id));
         }
         if let Some(reason) = &summary.metric_store_error {
             text.push_str(&format!(
                 "! {}: nimbus runs without metrics and retries every minute: {reason}\n",
                 summary.id
             ));
-        } else if let Some(trouble) = &summary.metrics_trouble {
-            text.push_str(&format!("! {}: {trouble}\n", summary.id));
+        } else if let Some(problem) = &summary.metrics_problem {
+            text.push_str(&format!("! {}: {problem}\n", summary.id));
         }
     }
     if !nimbuses.iter().any(|replica| replica.summary.status == NimbusStatus::Leader) {
@@ -137,7 +137,11 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
 mod tests {
     use super::*;
 
-    fn summary(id: &str, metric_store_error: Option<&str>, metrics_behind: Option<u64>) -> NimbusSummary {
+    fn summary(
+        id: &str,
+        metric_store_error: Option<&str>,
+        metrics_lag_entries: Option<u64>,
+    ) -> NimbusSummary {
         NimbusSummary {
             id: id.parse().expect("valid"),
             host: "h".to_owned(),
@@ -146,8 +150,8 @@ mod tests {
             uptime_seconds: 5,
             blobs_missing: 0,
             metric_store_error: metric_store_error.map(str::to_owned),
-            metrics_behind,
-            metrics_trouble: metrics_behind.map(|n| format!("{n} entries are late")),
+            metrics_lag_entries,
+            metrics_problem: metrics_lag_entries.map(|n| format!("{n} entries are late")),
             version: "1".to_owned(),
         }
     }

@@ -64,8 +64,8 @@ fn heading(detail: &TopologyDetail) -> String {
         detail.blob,
         summary.replication_count,
     );
-    if let Some(trouble) = &summary.trouble {
-        text.push_str(&format!("  trouble  {trouble}\n"));
+    if let Some(problem) = &summary.problem {
+        text.push_str(&format!("  problem  {problem}\n"));
     }
     text
 }

@@ -86,8 +86,8 @@ async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Durat
                 detail.n_running(),
                 summary.tasks_total
             );
-            let error = match &summary.trouble {
-                Some(trouble) => Err::<(), _>(anyhow::Error::msg(trouble.clone()))
+            let error = match &summary.problem {
+                Some(problem) => Err::<(), _>(anyhow::Error::msg(problem.clone()))
                     .context(error.to_string())
                     .expect_err("made from an error"),
                 None => error,

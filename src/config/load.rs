@@ -265,7 +265,7 @@ impl Config {
             let what = format!("must be shorter than `{timeout}`, or every worker is killed as unresponsive");
             faults.push(InvalidValue { key: period.to_owned(), provenance, what });
         }
-        if let Some((key, what)) = self.plugin_fault() {
+        if let Some((key, what)) = self.exporter_fault() {
             let provenance = self.entries[key].provenance.clone();
             faults.push(InvalidValue { key: key.to_owned(), provenance, what });
         }

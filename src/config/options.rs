@@ -11,7 +11,7 @@ use crate::config::{load::Config, value::Value};
 use stormkeeper_coordination::{cluster::record::Resources, tree};
 use stormkeeper_metric_store as metric_store;
 use stormkeeper_metrics as metrics;
-use stormkeeper_metrics_service::plugin;
+use stormkeeper_metrics_service::exporters;
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_supervisor as supervisor;
 
@@ -92,7 +92,7 @@ impl Config {
             close_delay: self.duration("nimbus.metric.close.delay.secs"),
             takeover_grace: self.duration("nimbus.metric.takeover.grace.secs"),
             sample_rate: number("topology.metric.sample.rate").unwrap_or(metrics::control::SAMPLE_RATE),
-            plugins: self.plugin_options(),
+            exporters: self.exporter_options(),
             more_exporters: Vec::new(),
             intervals: nimbus::options::Intervals::default(),
         }
@@ -118,31 +118,31 @@ impl Config {
     }
 
     /// Options of the exporters.
-    pub fn plugin_options(&self) -> plugin::Options {
-        match self.read_plugin_options() {
+    pub fn exporter_options(&self) -> exporters::Options {
+        match self.read_exporter_options() {
             Ok(options) => options,
             Err(_) => unreachable!("exporter options are checked when the configuration is loaded"),
         }
     }
 
     /// Returns the key of the first invalid exporter option, and a description of the fault.
-    pub(super) fn plugin_fault(&self) -> Option<(&'static str, String)> {
-        match self.read_plugin_options() {
-            Ok(options) => plugin::registry::check(&options).err(),
+    pub(super) fn exporter_fault(&self) -> Option<(&'static str, String)> {
+        match self.read_exporter_options() {
+            Ok(options) => exporters::registry::check(&options).err(),
             Err(fault) => Some(fault),
         }
     }
 
-    fn read_plugin_options(&self) -> Result<plugin::Options, (&'static str, String)> {
-        let levels = |key| plugin::options::levels(self.text(key)).map_err(|what| (key, what));
+    fn read_exporter_options(&self) -> Result<exporters::Options, (&'static str, String)> {
+        let levels = |key| exporters::options::levels(self.text(key)).map_err(|what| (key, what));
         let number = |key| usize::try_from(self.whole(key)).unwrap_or(usize::MAX);
         let tags = "nimbus.metrics.plugin.opentsdb.tags";
         let events = "nimbus.metrics.plugin.opentsdb.events";
-        Ok(plugin::Options {
-            uploaders: self.text("nimbus.metric.uploader.class").to_owned(),
+        Ok(exporters::Options {
+            exporters: self.text("nimbus.metric.uploader.class").to_owned(),
             query_client: self.text("nimbus.metric.query.client.class").to_owned(),
-            log: plugin::options::Log { levels: levels("nimbus.metrics.plugin.log.insert.filters")? },
-            file: plugin::options::File {
+            log: exporters::options::Log { levels: levels("nimbus.metrics.plugin.log.insert.filters")? },
+            file: exporters::options::File {
                 levels: levels("nimbus.metrics.plugin.file.insert.filters")?,
                 dir: match self.value("nimbus.metrics.plugin.file.dir") {
                     Value::Text(dir) => dir.into(),
@@ -151,23 +151,23 @@ impl Config {
                 max_bytes: self.whole("nimbus.metrics.plugin.file.max.bytes"),
                 n_files: number("nimbus.metrics.plugin.file.files"),
             },
-            alimonitor: plugin::options::Alimonitor {
+            alimonitor: exporters::options::Alimonitor {
                 levels: levels("nimbus.metrics.plugin.alimonitor.insert.filters")?,
                 url: self.text("nimbus.metrics.plugin.alimonitor.url").to_owned(),
                 monitor_name: self.text("nimbus.metrics.plugin.alimonitor.monitor.name").to_owned(),
                 timeout: self.duration("nimbus.metrics.plugin.alimonitor.timeout.secs"),
             },
-            opentsdb: plugin::options::OpenTsdb {
+            opentsdb: exporters::options::OpenTsdb {
                 levels: levels("nimbus.metrics.plugin.opentsdb.insert.filters")?,
                 url: self.text("nimbus.metrics.plugin.opentsdb.url").to_owned(),
                 prefix: self.text("nimbus.metrics.plugin.opentsdb.prefix").to_owned(),
                 batch: number("nimbus.metrics.plugin.opentsdb.batch"),
                 max_tags: number("nimbus.metrics.plugin.opentsdb.max.tags"),
                 tags: match self.value(tags) {
-                    Value::Text(text) => plugin::options::tags(text).map_err(|what| (tags, what))?,
+                    Value::Text(text) => exporters::options::tags(text).map_err(|what| (tags, what))?,
                     _ => BTreeMap::new(),
                 },
-                annotates: plugin::options::annotates(self.text(events)).map_err(|what| (events, what))?,
+                annotates: exporters::options::annotates(self.text(events)).map_err(|what| (events, what))?,
                 timeout: self.duration("nimbus.metrics.plugin.opentsdb.timeout.secs"),
             },
         })

@@ -43,7 +43,7 @@ const N_SUPERVISORS: usize = 2;
 const N_SLOTS: usize = 4;
 
 /// Period of refreshing heartbeats; printed counts are at most this old.
-pub const BEAT_PERIOD: Duration = Duration::from_millis(250);
+pub const HEARTBEAT_PERIOD: Duration = Duration::from_millis(250);
 
 /// Limit for the stop of a daemon.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -39,7 +39,7 @@ async fn run_file(file: &Path, dir: &Path) -> Result<Outcome, Error> {
             config_file: None,
             overrides: Vec::new(),
             heartbeat_period: timing.heartbeat_period,
-            task_heartbeat_period: BEAT_PERIOD,
+            task_heartbeat_period: HEARTBEAT_PERIOD,
             subprocess_timeout: timing.subprocess_timeout,
             metric_report_period: timing.metric_report_period,
             settings: config.topology_defaults(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::local::{BEAT_PERIOD, Error};
+use crate::local::{Error, HEARTBEAT_PERIOD};
 use stormkeeper_api_types::{client::Client, message::TopologyDetail};
 use stormkeeper_model::{
     TopologyId,
@@ -27,7 +27,7 @@ const BROKEN_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time without a change of the counts after which no tuple is under way: several heartbeats.
-const QUIET: Duration = Duration::from_millis(4 * BEAT_PERIOD.as_millis() as u64);
+const QUIET: Duration = Duration::from_millis(4 * HEARTBEAT_PERIOD.as_millis() as u64);
 
 /// Conditions that end a run.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +46,7 @@ pub enum End {
     /// No tuple was emitted, executed or acked for the time of [`Until::idle`].
     Idle,
     /// The user asked for it.
-    Asked,
+    Interrupted,
 }
 
 /// Watches the topology until a condition ends the run; then stops its spouts, waits until the
@@ -68,7 +68,7 @@ pub(super) async fn watch(
     let mut activity = Activity::new(clock.monotonic());
     let end = loop {
         if stop.is_cancelled() {
-            break End::Asked;
+            break End::Interrupted;
         }
         let now = clock.monotonic();
         activity.update(now, &client.show(id.as_str()).await?);
@@ -117,7 +117,7 @@ async fn wait_until_running(
         if clock.monotonic().since(start) >= limit {
             let error = broken.map(|error| format!("{}: {}", error.component, error.message));
             let problem =
-                error.or(detail.summary.trouble).unwrap_or_else(|| "the reason is unknown".to_owned());
+                error.or(detail.summary.problem).unwrap_or_else(|| "the reason is unknown".to_owned());
             return Err(Error::NotRunning { alive, total, after: limit, problem });
         }
         pause(stop).await;

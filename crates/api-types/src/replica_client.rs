@@ -74,7 +74,7 @@ pub enum ReplicaError {
     },
     /// The answer cannot be parsed.
     #[error("the answer of {api} is invalid: {what}")]
-    Senseless {
+    Undecodable {
         /// Address of the nimbus.
         api: String,
         /// Defect of the answer.
@@ -118,7 +118,7 @@ impl ReplicaClient {
         let request = self.request(api, "sync/log").query(query).timeout(ANSWER_TIMEOUT);
         let answer = sent(api, request).await?;
         let position = answer.headers().get(POSITION).and_then(|value| position_of(value.to_str().ok()?));
-        let senseless = || ReplicaError::Senseless {
+        let senseless = || ReplicaError::Undecodable {
             api: api.to_owned(),
             what: format!("the header {POSITION} is missing or is not a log position"),
         };
@@ -170,7 +170,7 @@ impl ReplicaClient {
             Err(Unpack::TooLong) => {
                 Err(ReplicaError::TooLong { api: api.to_owned(), max: CHECKPOINT_BYTES_MAX })
             }
-            Err(Unpack::InvalidEntry(what)) => Err(ReplicaError::Senseless { api: api.to_owned(), what }),
+            Err(Unpack::InvalidEntry(what)) => Err(ReplicaError::Undecodable { api: api.to_owned(), what }),
             Err(Unpack::Io(source)) => Err(ReplicaError::Write { path: into.to_owned(), source }),
         }
     }
@@ -210,7 +210,7 @@ async fn read<T: DeserializeOwned + Send + 'static>(api: &str, answer: Response)
     let body = whole(api, answer, BODY_BYTES_MAX).await?;
     // Decoding megabytes takes a moment.
     let decoded = blocking::run(move || rmp_serde::from_slice(&body).map_err(|error| error.to_string()));
-    decoded.await.map_err(|what| ReplicaError::Senseless { api: api.to_owned(), what })
+    decoded.await.map_err(|what| ReplicaError::Undecodable { api: api.to_owned(), what })
 }
 
 async fn whole(api: &str, mut answer: Response, max: usize) -> Result<Vec<u8>, ReplicaError> {

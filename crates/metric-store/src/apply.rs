@@ -16,7 +16,7 @@ use super::{
     record::{self, MetaRecord, ReportRecord, Reserved},
     store::{Batch, View},
     stored, told,
-    upload::UploadKind,
+    upload::ExportKind,
 };
 use stormkeeper_metrics::{MetricId, Minute, Window, batch::SequenceRange, protocol::MetricMeta};
 use stormkeeper_model::TopologyId;
@@ -57,7 +57,7 @@ impl Applier<'_> {
                 self.metas(metas, batch, &mut applied);
                 self.drops(topology, drops, batch, &mut applied);
             }
-            Entry::MetricBatch { topology, minute, reports, points, drops } => {
+            Entry::Batch { topology, minute, reports, points, drops } => {
                 for SequenceRange { worker, last, .. } in reports {
                     let record = ReportRecord { last: *last, minute: *minute };
                     batch.put(Table::State, &key::report(topology, worker), &record::encode(&record));
@@ -65,10 +65,10 @@ impl Applier<'_> {
                 self.points(*minute, points, batch, &mut applied);
                 self.drops(topology, drops, batch, &mut applied);
             }
-            Entry::Close { through, per_topology_max, bytes_max, cuts_before } => {
+            Entry::Close { through, per_topology_max, bytes_max, reports_before } => {
                 let limits = Limits { per_topology_max: *per_topology_max, bytes_max: *bytes_max };
                 self.close(*through, limits, batch, &mut applied);
-                if let Some(before) = cuts_before {
+                if let Some(before) = reports_before {
                     self.expire_reports(*before, batch)?;
                 }
             }
@@ -79,16 +79,16 @@ impl Applier<'_> {
                 }
             }
             Entry::Forget { topology, ids: None } => self.forget(topology, batch, &mut applied)?,
-            Entry::Ack { uploader, index } => {
-                let changes = self.queue().ack(uploader, *index);
+            Entry::Ack { exporter, index } => {
+                let changes = self.queue().ack(exporter, *index);
                 queue_changes(changes, batch, &mut applied);
             }
-            Entry::AckMetas { uploader, through } => {
-                let changes = self.queue().ack_metas(uploader, *through);
+            Entry::AckMetas { exporter, through } => {
+                let changes = self.queue().ack_metas(exporter, *through);
                 queue_changes(changes, batch, &mut applied);
             }
-            Entry::Uploaders(names) => {
-                let changes = self.queue().set_uploaders(names);
+            Entry::Exporters(names) => {
+                let changes = self.queue().set_exporters(names);
                 queue_changes(changes, batch, &mut applied);
             }
         }
@@ -148,7 +148,7 @@ impl Applier<'_> {
             } else {
                 batch.merge(Table::Latest, &key, &value);
             }
-            let is_top = UploadKind::Topology.holds(known.meta);
+            let is_top = ExportKind::Topology.holds(known.meta);
             *(if is_top { &mut reserved.n_top } else { &mut reserved.n_rest }) += 1;
             reserved.bytes += point.len() as u64;
         }
@@ -248,10 +248,10 @@ fn queue_changes(changes: Vec<queue::Change>, batch: &mut Batch<'_>, applied: &m
             Q::Release(minute, topology) => batch.delete(table, &key::reserved(*minute, topology)),
             Q::Put(entry) => batch.put(table, &key::queued(entry.key.index), &record::encode(entry)),
             Q::Remove(index) => batch.delete(table, &key::queued(*index)),
-            Q::Progress(uploader, progress) => {
-                batch.put(table, &key::progress(uploader), &record::encode(progress));
+            Q::Progress(exporter, progress) => {
+                batch.put(table, &key::progress(exporter), &record::encode(progress));
             }
-            Q::Retire(uploader) => batch.delete(table, &key::progress(uploader)),
+            Q::Retire(exporter) => batch.delete(table, &key::progress(exporter)),
             Q::Next(next) => {
                 batch.put(table, &key::setting(Setting::NextUpload), &record::encode(next));
             }

@@ -20,13 +20,7 @@ pub(super) enum Entry {
         drops: Drops,
     },
     /// Points of a metric batch, and the reports that contained them.
-    MetricBatch {
-        topology: TopologyId,
-        minute: Minute,
-        reports: Vec<SequenceRange>,
-        points: Packed,
-        drops: Drops,
-    },
+    Batch { topology: TopologyId, minute: Minute, reports: Vec<SequenceRange>, points: Packed, drops: Drops },
     /// Closes minutes: their points become ready for export.
     Close {
         through: Minute,
@@ -35,18 +29,18 @@ pub(super) enum Entry {
         /// Maximum number of queued bytes.
         bytes_max: u64,
         /// Launches whose last report is of a minute before this one are removed.
-        cuts_before: Option<Minute>,
+        reports_before: Option<Minute>,
     },
     /// Events to record.
     Events(Vec<Event>),
     /// Removes metas; without ids, all data of the topology.
     Forget { topology: TopologyId, ids: Option<Vec<MetricId>> },
     /// An exporter acknowledged an entry of the queue.
-    Ack { uploader: String, index: u64 },
+    Ack { exporter: String, index: u64 },
     /// An exporter acknowledged the metas up to this one.
-    AckMetas { uploader: String, through: u64 },
+    AckMetas { exporter: String, through: u64 },
     /// Complete list of exporters from now on.
-    Uploaders(Vec<String>),
+    Exporters(Vec<String>),
 }
 
 impl Entry {
@@ -133,7 +127,7 @@ mod tests {
         points.push(MetricId(7), &Point::Counter(Counter { count: 300 }));
         points.push(MetricId(9), &Point::Counter(Counter { count: 1 }));
         assert_eq!(points.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [7, 9]);
-        let entry = Entry::MetricBatch {
+        let entry = Entry::Batch {
             topology: "t-1-1".parse().expect("an id"),
             minute: Minute(5),
             reports: vec![SequenceRange { worker: "w".parse().expect("an id"), first: 1, last: 2 }],

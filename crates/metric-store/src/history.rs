@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::{
-    Error, HistoryEntry, LatestPage, LatestQuery, LatestRow, PayloadPage, TrackEntry, UploadKey,
+    Error, ExportKey, HistoryEntry, LatestPage, LatestQuery, LatestRow, PayloadPage, TrackEntry,
     key::{self, Table},
     record::{self, MetaRecord},
     store::{Cursor, View},
@@ -213,7 +213,7 @@ fn matches(pattern: &str, text: &str) -> bool {
 /// Returns the points of one upload: the metrics of its topology, levels and share of all ids.
 pub(super) fn payload(
     view: &View<'_>,
-    upload: &UploadKey,
+    upload: &ExportKey,
     filter: &[MetaType],
     after: Option<MetricId>,
     limit: usize,

@@ -135,7 +135,7 @@ fn earlier_reports(
     if !none_taken {
         return Ok(Some(Decision::Overlaps(stored)));
     }
-    catalog::count(drops, DropCause::MissingCut, n_missing);
+    catalog::count(drops, DropCause::MissingReport, n_missing);
     Ok(None)
 }
 
@@ -233,7 +233,7 @@ mod tests {
             |reports: &[(u64, u64)], last| take(10_000, reports, vec![(1, counter(1))], last).expect("sense");
         assert_eq!(drops(with(&[(1, 2)], None)), []);
         assert_eq!(drops(with(&[(4, 4)], Some(3))), []);
-        assert_eq!(drops(with(&[(6, 6)], Some(3))), [(DropCause::MissingCut, 2)]);
+        assert_eq!(drops(with(&[(6, 6)], Some(3))), [(DropCause::MissingReport, 2)]);
         assert_eq!(with(&[(1, 3), (2, 2)], Some(3)), Decision::Duplicate);
         assert!(matches!(with(&[(3, 4)], Some(3)), Decision::Overlaps(stored) if stored[0].last == 3));
         assert!(matches!(with(&[(4, 4), (1, 2)], Some(3)), Decision::Overlaps(_)));

@@ -165,8 +165,8 @@ pub(super) fn number_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*key.last_chunk()?))
 }
 
-pub(super) fn progress(uploader: &str) -> Vec<u8> {
-    number(key(Kind::Progress), uploader.as_bytes())
+pub(super) fn progress(exporter: &str) -> Vec<u8> {
+    number(key(Kind::Progress), exporter.as_bytes())
 }
 
 pub(super) fn all_progress() -> Range {

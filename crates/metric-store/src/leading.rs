@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::{
-    DropCause, Drops, Error, Taken,
+    DropCause, Drops, Error, IngestOutcome,
     catalog::METAS_MAX,
     entry::Entry,
     intake::{self, Decision, Span},
@@ -60,7 +60,7 @@ pub(super) fn register(
 }
 
 /// Stores a metric batch, or returns why it was not stored.
-pub(super) fn ingest(writer: &mut Writer, term: Term, batch: MetricBatch) -> Result<Taken, Error> {
+pub(super) fn ingest(writer: &mut Writer, term: Term, batch: MetricBatch) -> Result<IngestOutcome, Error> {
     writer.check_term_and_exporters(term)?;
     let shared = Arc::clone(&writer.shared);
     let (topology, reports) = (batch.topology.clone(), batch.reports.clone());
@@ -79,12 +79,12 @@ pub(super) fn ingest(writer: &mut Writer, term: Term, batch: MetricBatch) -> Res
     match decision {
         Decision::Accept { minute, points, drops } => {
             log_drops(&topology, &drops);
-            writer.append(term, &Entry::MetricBatch { topology, minute, reports, points, drops })?;
-            Ok(Taken::Stored(writer.last))
+            writer.append(term, &Entry::Batch { topology, minute, reports, points, drops })?;
+            Ok(IngestOutcome::Accepted(writer.last))
         }
-        Decision::Duplicate => Ok(Taken::Stored(writer.last)),
-        Decision::Overlaps(stored) => Ok(Taken::Overlaps(stored)),
-        Decision::Unregistered(ids) => Ok(Taken::Unregistered(ids)),
+        Decision::Duplicate => Ok(IngestOutcome::Accepted(writer.last)),
+        Decision::Overlaps(stored) => Ok(IngestOutcome::Overlapping(stored)),
+        Decision::Unregistered(ids) => Ok(IngestOutcome::UnknownMetrics(ids)),
     }
 }
 
@@ -92,7 +92,7 @@ pub(super) fn ingest(writer: &mut Writer, term: Term, batch: MetricBatch) -> Res
 fn log_drops(topology: &TopologyId, drops: &Drops) {
     for (cause, n) in drops {
         let what = match cause {
-            DropCause::MissingCut => "reports never arrived",
+            DropCause::MissingReport => "reports never arrived",
             DropCause::FromFuture | DropCause::TooOld => "points are counted for another minute",
             DropCause::InvalidName | DropCause::TooManyNames => "names were rejected",
             DropCause::IdTaken => "names received another id",

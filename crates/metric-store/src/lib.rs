@@ -45,5 +45,5 @@ pub use error::Error;
 pub use event::{Event, HistoryEntry, TrackEntry};
 pub use handle::MetricStore;
 pub use options::{Options, Retention};
-pub use query::{DropCause, Drops, Fingerprint, LatestPage, LatestQuery, LatestRow, Status, Taken};
-pub use upload::{PayloadPage, QueueStatus, Upload, UploadKey, UploadKind, UploaderStatus};
+pub use query::{DropCause, Drops, Fingerprint, IngestOutcome, LatestPage, LatestQuery, LatestRow, Status};
+pub use upload::{ExportKey, ExportKind, ExportLease, ExporterStatus, PayloadPage, QueueStatus};

@@ -19,14 +19,14 @@ pub struct Options {
     /// Approximate age to which the log is truncated.
     pub log_age_max: Duration,
     /// Exporters; an entry of the queue is removed when all of them acknowledged it.
-    pub uploaders: Vec<String>,
+    pub exporters: Vec<String>,
     /// Maximum number of leases of one exporter.
-    pub uploading_max: usize,
+    pub leases_max: usize,
     /// Duration of a lease.
-    pub upload_timeout: Duration,
+    pub lease_timeout: Duration,
     /// Pause of an exporter after a nack; longer for an entry that the exporter nacked several
     /// times.
-    pub upload_pause: Duration,
+    pub nack_pause: Duration,
     /// Maximum number of queue entries of one topology; beyond it the oldest is dropped.
     pub pending_per_topology_max: usize,
     /// Approximate maximum number of bytes to export; beyond it the oldest entry is dropped.
@@ -92,10 +92,10 @@ impl Options {
             // A follower that was away for less time than this catches up without a checkpoint.
             log_bytes_max: 512 << 20,
             log_age_max: Duration::from_secs(6 * 60 * 60),
-            uploaders: Vec::new(),
-            uploading_max: 4,
-            upload_timeout: Duration::from_secs(120),
-            upload_pause: Duration::from_secs(5),
+            exporters: Vec::new(),
+            leases_max: 4,
+            lease_timeout: Duration::from_secs(120),
+            nack_pause: Duration::from_secs(5),
             // JStorm's `topology.max.pending.metric.num`.
             pending_per_topology_max: 200,
             pending_bytes_max: 1 << 30,

@@ -12,14 +12,14 @@ use stormkeeper_model::{ComponentId, LogPosition, StreamId, TaskId, TopologyId};
 
 /// Outcome of ingesting a metric batch.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Taken {
+pub enum IngestOutcome {
     /// The batch is stored now, or all of its reports were before. The log on disk ends here or later.
-    Stored(LogPosition),
+    Accepted(LogPosition),
     /// Some of its reports were stored before, so nothing of the batch was: the last stored report of
     /// each of its launches that has any.
-    Overlaps(Vec<IngestedUpTo>),
+    Overlapping(Vec<IngestedUpTo>),
     /// Metrics that are not registered; nothing of the batch was stored.
-    Unregistered(Vec<MetricId>),
+    UnknownMetrics(Vec<MetricId>),
 }
 
 /// Query for metrics in their last minute.
@@ -112,7 +112,7 @@ pub enum DropCause {
     /// Registrations whose id belongs to another metric; they got another id. Counts registrations.
     IdTaken,
     /// Reports that never arrived. Counts reports.
-    MissingCut,
+    MissingReport,
     /// Points of a future minute; they count for the current one. Counts points.
     FromFuture,
     /// Points of a minute beyond the retention; they count for the oldest one kept. Counts points.
@@ -132,7 +132,7 @@ impl DropCause {
         Self::InvalidName,
         Self::TooManyNames,
         Self::IdTaken,
-        Self::MissingCut,
+        Self::MissingReport,
         Self::FromFuture,
         Self::TooOld,
         Self::NotFinite,
@@ -146,7 +146,7 @@ impl DropCause {
             Self::InvalidName => "invalid-name",
             Self::TooManyNames => "too-many-names",
             Self::IdTaken => "id-taken",
-            Self::MissingCut => "missing-cut",
+            Self::MissingReport => "missing-report",
             Self::FromFuture => "from-future",
             Self::TooOld => "too-old",
             Self::NotFinite => "not-finite",
@@ -177,5 +177,5 @@ pub struct Status {
     /// Reason of the last failed write; absent after a write succeeds.
     pub failure: Option<String>,
     /// Quarantined databases: they may hold committed entries that the leader's database is missing.
-    pub aside: Vec<PathBuf>,
+    pub quarantined: Vec<PathBuf>,
 }

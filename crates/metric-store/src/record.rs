@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Error, UploadKey};
+use super::{Error, ExportKey};
 use stormkeeper_metrics::{MetricName, Minute};
 use stormkeeper_model::Timestamp;
 
@@ -41,7 +41,7 @@ pub(super) struct Reserved {
 /// Entry of the export queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Queued {
-    pub(super) key: UploadKey,
+    pub(super) key: ExportKey,
     pub(super) n_points: u64,
     pub(super) bytes: u64,
     /// Exporters that acknowledged the entry.

@@ -9,7 +9,7 @@ use stormkeeper_model::TopologyId;
 
 /// Part of a topology's minute that an upload contains, divided as in JStorm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum UploadKind {
+pub enum ExportKind {
     /// `TP`: the topology and its components.
     Topology,
     /// `TASK`: tasks, streams, workers and connections.
@@ -18,7 +18,7 @@ pub enum UploadKind {
     All,
 }
 
-impl UploadKind {
+impl ExportKind {
     /// JStorm's word for it.
     pub const fn word(self) -> &'static str {
         match self {
@@ -41,7 +41,7 @@ impl UploadKind {
 
 /// Key of one entry of the queue, and with it of a payload.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct UploadKey {
+pub struct ExportKey {
     /// Number in the queue; later entries have larger numbers.
     pub index: u64,
     /// Topology of the metrics.
@@ -49,14 +49,14 @@ pub struct UploadKey {
     /// Minute of the points.
     pub minute: Minute,
     /// Levels of the metrics.
-    pub kind: UploadKind,
+    pub kind: ExportKind,
     /// Part of these levels, counted from 0.
     pub part: u32,
     /// Number of parts.
     pub parts: u32,
 }
 
-impl fmt::Display for UploadKey {
+impl fmt::Display for ExportKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {} of {}", self.index, self.kind.word(), self.topology, self.minute)?;
         if self.parts > 1 {
@@ -68,9 +68,9 @@ impl fmt::Display for UploadKey {
 
 /// Entry that is leased to an exporter until it is acked or nacked, or the lease times out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upload {
+pub struct ExportLease {
     /// Key of the entry; [`super::MetricStore::payload`] reads its points.
-    pub key: UploadKey,
+    pub key: ExportKey,
     /// Number of earlier leases to this exporter since this process started.
     pub attempts: u32,
     /// Approximate number of points.
@@ -101,22 +101,22 @@ pub struct QueueStatus {
     /// Minute of the oldest entry.
     pub oldest: Option<Minute>,
     /// Status of each exporter, by name.
-    pub uploaders: BTreeMap<String, UploaderStatus>,
+    pub exporters: BTreeMap<String, ExporterStatus>,
 }
 
 /// Status of one exporter.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct UploaderStatus {
+pub struct ExporterStatus {
     /// Number of entries that the exporter has not acknowledged.
     pub pending: usize,
     /// Number of entries leased to the exporter now.
-    pub uploading: usize,
+    pub leased: usize,
     /// Total number of entries that the exporter acknowledged.
     pub acked: u64,
     /// Total number of entries that were dropped before the exporter acknowledged them.
     pub dropped: u64,
     /// Number of nacks and timeouts since this process started.
-    pub refused: u64,
+    pub nacked: u64,
     /// Reason of the last nack.
-    pub last_refusal: Option<String>,
+    pub last_nack: Option<String>,
 }

@@ -204,10 +204,7 @@ impl Writer {
 
     fn record_failure<T>(&mut self, done: &Result<T, Error>) {
         if let Err(Error::Write { detail, .. }) = done {
-            error!(
-                detail,
-                "cannot write to the metric store: all metrics are rejected until a write succeeds"
-            );
+            error!(detail, "cannot write to the metric store: ingest pauses until a write succeeds");
             *self.shared.failure() = Some(detail.clone());
             self.failed = Some((detail.clone(), self.shared.options.clock.monotonic()));
         }
@@ -254,9 +251,9 @@ impl Writer {
             return Err(Error::StaleTerm { term, last: Term(self.last.term) });
         }
         self.check()?;
-        let wanted: BTreeSet<&str> = self.shared.options.uploaders.iter().map(String::as_str).collect();
-        if self.shared.queue().uploaders().collect::<BTreeSet<_>>() != wanted {
-            let entry = Entry::Uploaders(wanted.into_iter().map(str::to_owned).collect());
+        let wanted: BTreeSet<&str> = self.shared.options.exporters.iter().map(String::as_str).collect();
+        if self.shared.queue().exporters().collect::<BTreeSet<_>>() != wanted {
+            let entry = Entry::Exporters(wanted.into_iter().map(str::to_owned).collect());
             self.write(LogPosition { term: term.0, index: self.last.index + 1 }, &entry, &entry.encode())?;
         }
         Ok(())
@@ -328,7 +325,7 @@ impl Writer {
             through,
             per_topology_max: options.pending_per_topology_max as u64,
             bytes_max: options.pending_bytes_max,
-            cuts_before: sweeps.then(|| now.minus(reports_kept)),
+            reports_before: sweeps.then(|| now.minus(reports_kept)),
         };
         let n_readied = self.append(term, &entry)?.n_readied;
         if sweeps {
@@ -466,9 +463,9 @@ fn load_queue(view: &View<'_>) -> Result<Queue, Error> {
     let mut queue = Queue::default();
     queue.commit(queue::Change::Next(setting(view, Setting::NextUpload)?.unwrap_or(1)));
     view.scan(Table::State, &key::all_progress(), |key, value| {
-        let uploader = key::text_of(key).unwrap_or_default().to_owned();
+        let exporter = key::text_of(key).unwrap_or_default().to_owned();
         queue
-            .commit(queue::Change::Progress(uploader, record::decode("the progress of an exporter", value)?));
+            .commit(queue::Change::Progress(exporter, record::decode("the progress of an exporter", value)?));
         Ok(ControlFlow::Continue(()))
     })?;
     view.scan(Table::State, &key::all_reserved(), |key, value| {

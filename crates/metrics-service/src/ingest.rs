@@ -15,7 +15,7 @@ use tracing::{debug, info};
 use crate::{MetricsService, ReplicaState, RequestError, status::count};
 use stormkeeper_coordination::cluster::layout;
 use stormkeeper_metric_store as metric_store;
-use stormkeeper_metric_store::{MetricStore, Taken};
+use stormkeeper_metric_store::{IngestOutcome, MetricStore};
 use stormkeeper_metrics::name::is_system_topology;
 use stormkeeper_metrics::{
     MetricBatch, MetricId,
@@ -208,7 +208,7 @@ impl MetricsService {
         let (n_points, before) = (batch.points.len(), archive.position());
         let counts = &self.shared.counts;
         Ok(match archive.ingest(term, batch).await {
-            Ok(Taken::Stored(at)) => {
+            Ok(IngestOutcome::Accepted(at)) => {
                 debug!(%topology, %minute, n_points, index = at.index, "ingested a metric batch");
                 match at > before {
                     true => {
@@ -222,11 +222,11 @@ impl MetricsService {
                 self.shared.commit_wakeup.notify_one();
                 IngestResponse::Accepted { at, high_watermark: self.high_watermark() }
             }
-            Ok(Taken::Overlaps(stored)) => {
+            Ok(IngestOutcome::Overlapping(stored)) => {
                 count(&counts.overlapping, 1);
                 IngestResponse::Overlapping { stored }
             }
-            Ok(Taken::Unregistered(mut ids)) => {
+            Ok(IngestOutcome::UnknownMetrics(mut ids)) => {
                 count(&counts.retry_later, 1);
                 ids.truncate(NAMES_MAX);
                 IngestResponse::UnknownMetrics { ids }

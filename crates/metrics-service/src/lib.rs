@@ -27,8 +27,8 @@ mod ingest;
 mod leader;
 mod open;
 mod options;
-pub mod plugin;
 mod process;
+pub mod query;
 mod replication;
 mod self_metrics;
 mod status;
@@ -49,7 +49,10 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::plugin::{MetricExporter, MetricQueryClient, WhoLeads};
+use crate::{
+    export::exporters::MetricExporter,
+    query::{LeaderLocator, MetricQueryClient},
+};
 use replication::commit::ReplicaProgress;
 use status::Counters;
 use stormkeeper_api_types::replica_client::{ReplicaClient, ReplicaError};
@@ -65,6 +68,8 @@ use stormkeeper_runtime::{
 };
 
 pub use error::RequestError;
+pub use export::exporters;
+
 pub use options::{Intervals, MetricOptions};
 pub use replication::checkpoint::Checkpoint;
 pub use status::{CounterValues, ExporterActivity, ExporterState, Lag, MetricsStatus, ReplicaState};
@@ -81,7 +86,7 @@ const RESTART_PAUSE: Duration = Duration::from_secs(30);
 pub enum Error {
     /// A plugin cannot be created.
     #[error(transparent)]
-    Plugin(#[from] plugin::Error),
+    Plugin(#[from] exporters::Error),
     /// The HTTP client for other nimbuses cannot be created.
     #[error("cannot create the HTTP client that fetches metrics from other nimbuses")]
     Sync(#[from] ReplicaError),
@@ -177,10 +182,10 @@ impl MetricsService {
     pub fn start(setup: Setup, options: &MetricOptions, owner: &Tasks) -> Result<Self, Error> {
         let leader = Arc::new(LeaderFromView(setup.observations.clone()));
         let replica_client = ReplicaClient::new()?;
-        let mut exporters = plugin::uploaders(&options.plugins)?;
+        let mut exporters = exporters::exporters(&options.exporters)?;
         exporters.extend(options.more_exporters.iter().cloned());
         let shared = Shared {
-            query_client: plugin::query_client(&options.plugins, leader)?,
+            query_client: exporters::query_client(&options.exporters, leader)?,
             options: Arc::new(options.clone()),
             archive_state: watch::Sender::new(ArchiveState::Unavailable(
                 "the metric store is being opened".to_owned(),
@@ -358,7 +363,7 @@ impl MetricsService {
 #[derive(Debug)]
 struct LeaderFromView(watch::Receiver<Observation>);
 
-impl WhoLeads for LeaderFromView {
+impl LeaderLocator for LeaderFromView {
     fn leader(&self) -> Option<String> {
         self.0.borrow().view.leader.as_ref().map(|leader| leader.api.clone())
     }

@@ -72,11 +72,11 @@ fn options(measure: &MetricsService) -> metric_store::Options {
     metric_store::Options {
         retention: options.retention,
         names_per_topology_max: options.names_per_topology_max,
-        uploaders: measure.shared.exporters.iter().map(|uploader| uploader.name().to_owned()).collect(),
+        exporters: measure.shared.exporters.iter().map(|exporter| exporter.name().to_owned()).collect(),
         // The runner of an exporter makes one call at a time.
-        uploading_max: 1,
-        upload_timeout: options.intervals.export_timeout,
-        upload_pause: options.intervals.export_pause,
+        leases_max: 1,
+        lease_timeout: options.intervals.export_timeout,
+        nack_pause: options.intervals.export_pause,
         pending_per_topology_max: options.pending_per_topology_max,
         pending_bytes_max: options.pending_bytes_max,
         ..metric_store::Options::new(measure.shared.setup.clock.clone())

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::plugin::{self, MetricExporter};
+use crate::export::exporters::{self, MetricExporter};
 use stormkeeper_metric_store::Retention;
 
 /// Options for the storage, replication and export of metrics on a nimbus.
@@ -24,7 +24,7 @@ pub struct MetricOptions {
     /// Share of values that enter a histogram's buckets, unless a topology sets its own.
     pub sample_rate: f64,
     /// Plugins that the configuration names.
-    pub plugins: plugin::Options,
+    pub exporters: exporters::Options,
     /// Additional exporters, of programs that use this crate as a library.
     pub more_exporters: Vec<Arc<dyn MetricExporter>>,
     /// Intervals, pauses and timeouts.
@@ -92,7 +92,7 @@ impl MetricOptions {
             close_delay: Duration::from_secs(20),
             takeover_grace: Duration::from_secs(600),
             sample_rate: 0.1,
-            plugins: plugin::Options { uploaders: "none".to_owned(), ..plugin::Options::of_test() },
+            exporters: exporters::Options { exporters: "none".to_owned(), ..exporters::Options::of_test() },
             more_exporters: Vec::new(),
             intervals: Intervals::default(),
         }

@@ -63,17 +63,17 @@ impl NimbusInstruments {
         };
         let registry = Registry::new(Control::default(), now);
         Self {
-            points: registry.meter(name(&builtin::NIMBUS_INTAKE_POINTS)),
-            batches: registry.meter(name(&builtin::NIMBUS_INTAKE_CONTRIBUTIONS)),
-            rejected: registry.counter(name(&builtin::NIMBUS_INTAKE_REFUSED)),
+            points: registry.meter(name(&builtin::NIMBUS_INGEST_POINTS)),
+            batches: registry.meter(name(&builtin::NIMBUS_INGEST_BATCHES)),
+            rejected: registry.counter(name(&builtin::NIMBUS_INGEST_REJECTED)),
             registered: registry.counter(name(&builtin::NIMBUS_REGISTERED)),
-            dropped: registry.counter(name(&builtin::NIMBUS_UPLOAD_DROPPED)),
+            dropped: registry.counter(name(&builtin::NIMBUS_EXPORT_DROPPED)),
             cpu: registry.gauge(name(&builtin::NIMBUS_CPU_USED_RATIO)),
             memory: registry.gauge(name(&builtin::NIMBUS_MEMORY_USED)),
             files: registry.gauge(name(&builtin::NIMBUS_OPEN_FILES)),
-            archive_bytes: registry.gauge(name(&builtin::NIMBUS_ARCHIVE_BYTES)),
-            archive_queue: registry.gauge(name(&builtin::NIMBUS_ARCHIVE_QUEUE)),
-            upload_queue: registry.gauge(name(&builtin::NIMBUS_UPLOAD_QUEUE)),
+            archive_bytes: registry.gauge(name(&builtin::NIMBUS_METRIC_STORE_BYTES)),
+            archive_queue: registry.gauge(name(&builtin::NIMBUS_METRIC_STORE_QUEUE)),
+            upload_queue: registry.gauge(name(&builtin::NIMBUS_EXPORT_QUEUE)),
             view_age: registry.gauge(name(&builtin::NIMBUS_VIEW_AGE)),
             registry,
         }
@@ -147,7 +147,7 @@ impl MetricsService {
         }
         if let Ok(queue) = archive.queue_status().await {
             instruments.upload_queue.set(queue.ready as f64);
-            let dropped = queue.uploaders.values().map(|uploader| uploader.dropped).sum::<u64>();
+            let dropped = queue.exporters.values().map(|exporter| exporter.dropped).sum::<u64>();
             instruments.dropped.add(dropped.saturating_sub(before.dropped.unwrap_or(dropped)));
             before.dropped = Some(dropped);
         }

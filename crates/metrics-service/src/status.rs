@@ -127,7 +127,7 @@ impl ExporterActivity {
         match self {
             Self::Starting => "starting",
             Self::Idle => "idle",
-            Self::Uploading => "uploading",
+            Self::Uploading => "leased",
             Self::Pausing => "pausing",
             Self::Stuck => "stuck",
         }

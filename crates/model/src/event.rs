@@ -39,10 +39,10 @@ pub enum EventKind {
     /// The drain of a host was revoked.
     Undrained,
     /// The metric settings of a topology were changed.
-    Measured,
+    MetricsChanged,
     /// A leader continued without committed metrics (unclean takeover).
-    #[serde(rename = "metrics-lost")]
-    MetricsLost,
+    #[serde(rename = "unclean-metric-takeover")]
+    UncleanMetricTakeover,
     /// A kind that only a newer version knows.
     #[serde(other)]
     Other,
@@ -65,8 +65,8 @@ impl fmt::Display for EventKind {
             Self::Removed => "removed",
             Self::Drained => "drained",
             Self::Undrained => "undrained",
-            Self::Measured => "measured",
-            Self::MetricsLost => "metrics-lost",
+            Self::MetricsChanged => "metrics-changed",
+            Self::UncleanMetricTakeover => "unclean-metric-takeover",
             Self::Other => "other",
         })
     }

@@ -141,7 +141,7 @@ fn event_draft(id: &TopologyId, change: &Change, by: Option<String>, next: &Topo
         Change::Kill(_) => EventKind::Killed,
         Change::Metrics(control) => {
             let reason = format!("an operator asked for it; {}", describe_control(control));
-            return EventDraft { by, ..EventDraft::of(id, EventKind::Measured, reason) };
+            return EventDraft { by, ..EventDraft::of(id, EventKind::MetricsChanged, reason) };
         }
     };
     let reason = match next.pending.as_ref().map(PendingChange::deadline) {
@@ -371,7 +371,7 @@ mod tests {
         let back = changed(&next, &Change::Metrics(MetricControl::default()), now).expect("legal");
         assert_eq!(back, killed);
         let draft = event_draft(&"wc-1-1".parse().expect("valid"), &change, None, &next);
-        assert_eq!(draft.event, EventKind::Measured);
+        assert_eq!(draft.event, EventKind::MetricsChanged);
         assert!(draft.reason.ends_with("enabled: EmitTime; sample rate: 0.5"), "{}", draft.reason);
 
         assert!(check_control(&control).is_ok());

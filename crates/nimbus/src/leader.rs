@@ -315,7 +315,7 @@ impl LeaderLoop {
             }
             for finding in findings.iter().filter(|finding| !status.findings.contains(finding)) {
                 let topology = finding.topology.as_ref().map(tracing::field::display);
-                warn!(topology, "{}", finding.trouble);
+                warn!(topology, "{}", finding.problem);
             }
             status.findings = findings;
             true

@@ -234,7 +234,7 @@ pub struct Finding {
     /// The topology concerned, if it is one.
     pub topology: Option<TopologyId>,
     /// The problem.
-    pub trouble: ClusterProblem,
+    pub problem: ClusterProblem,
 }
 
 /// Problems that nimbus cannot solve by itself.

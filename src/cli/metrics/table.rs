@@ -132,8 +132,8 @@ const USAGE: &[Column] = &[
     ("RECEIVES", "NettySrvRecvSpeed", Show::ByteRate),
     ("SENDS", "NetSendSpeed", Show::Gauge),
     ("RECEIVES", "NetRecvSpeed", Show::Gauge),
-    ("INTAKE", "IntakePoints", Show::Rate),
-    ("UPLOAD QUEUE", "UploadQueue", Show::Gauge),
+    ("INGEST", "IngestPoints", Show::Rate),
+    ("EXPORT QUEUE", "ExportQueue", Show::Gauge),
 ];
 
 /// Table of throughput and latency, with a row for each subject of `values`. Columns without values

@@ -74,7 +74,7 @@ fn micros(p50: f64) -> HistogramValue {
 
 fn list(values: Vec<LatestValue>, behind: Option<u64>) -> LatestList {
     let topology_id = "wc-1-1".parse().expect("valid");
-    LatestList { topology_id, window_secs: 600, values, next: None, archive: view(behind) }
+    LatestList { topology_id, window_secs: 600, values, next: None, store: view(behind) }
 }
 
 fn args(line: &str) -> Args {
@@ -161,7 +161,7 @@ Streams
 ";
     assert_eq!(text, expected);
     assert_eq!(
-        lag_warning(&list.archive),
+        lag_warning(&list.store),
         "! the lag of the metric store of n1 behind the leader is unknown\n"
     );
     assert_eq!(
@@ -280,23 +280,23 @@ fn status_shows_failures_lag_and_dropped_values() {
         doing: "pausing".to_owned(),
         since_ms: END,
         points: 9,
-        points_refused: 0,
+        points_rejected: 0,
         failures: 2,
         events: 1,
-        events_lost: 0,
+        events_dropped: 0,
         last_failure: Some("connection refused".to_owned()),
     };
     let status = MetricStoreStatus {
-        archive: view(Some(0)),
-        stage: "leading".to_owned(),
-        trouble: None,
+        store: view(Some(0)),
+        state: "leading".to_owned(),
+        problem: None,
         followers: vec![FollowerSummary { nimbus: "n2".parse().expect("valid"), index: 800 }],
         bytes: 5 << 20,
         metas: 12_345,
         log_from: 7,
         log_bytes: 1 << 20,
         failure: Some("the disk is full".to_owned()),
-        aside: vec!["/var/lib/metrics/quarantine-2-7".to_owned()],
+        quarantined: vec!["/var/lib/metrics/quarantine-2-7".to_owned()],
         drops: vec![DropSummary {
             topology_id: "wc-1-1".parse().expect("valid"),
             cause: "too-many-names".to_owned(),
@@ -307,14 +307,14 @@ fn status_shows_failures_lag_and_dropped_values() {
             ready: 2,
             bytes: 2048,
             oldest_ms: Some(END),
-            uploaders: vec![ExporterSummary {
+            exporters: vec![ExporterSummary {
                 name: "log".to_owned(),
                 pending: 2,
-                uploading: 0,
+                leased: 0,
                 acked: 10_000,
                 dropped: 0,
-                refused: 2,
-                last_refusal: None,
+                nacked: 2,
+                last_nack: None,
                 work: Some(work),
             }],
         },
@@ -334,7 +334,7 @@ Followers
 
 Export queue
   2 entries ready (2 KiB, oldest from 2026-11-26T12:34Z), 1 minutes open
-  UPLOADER  DOES     PENDING  UPLOADING  DONE    REFUSED  DROPPED
+  EXPORTER  DOES     PENDING  UPLOADING  DONE    REFUSED  DROPPED
   log       pausing  2        0          10,000  2        0
 ! log failed: connection refused
 

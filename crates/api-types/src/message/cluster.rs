@@ -86,11 +86,11 @@ pub struct NimbusSummary {
     /// Number of entries by which the metric log is behind the leader's. The answering nimbus knows
     /// the value of itself and, while it leads, of the followers; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metrics_behind: Option<u64>,
+    pub metrics_lag_entries: Option<u64>,
     /// Problem that stops the metric log from following the leader's, or stops ingest on the leader.
     /// The answering nimbus knows the problem of itself only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metrics_trouble: Option<String>,
+    pub metrics_problem: Option<String>,
     /// Program version.
     pub version: String,
 }

@@ -39,7 +39,7 @@ pub struct MeasuredTopologyList {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<TopologyId>,
     /// The answering nimbus.
-    pub archive: MetricStoreView,
+    pub store: MetricStoreView,
 }
 
 /// A topology that has metrics.
@@ -69,7 +69,7 @@ pub struct MetricMetaList {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
     /// The answering nimbus.
-    pub archive: MetricStoreView,
+    pub store: MetricStoreView,
 }
 
 /// A metric: its full name and the parts of the name.
@@ -124,7 +124,7 @@ pub struct LatestList {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
     /// The answering nimbus.
-    pub archive: MetricStoreView,
+    pub store: MetricStoreView,
 }
 
 /// A metric and its value in a window.
@@ -160,7 +160,7 @@ pub struct PointList {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
     /// The answering nimbus.
-    pub archive: MetricStoreView,
+    pub store: MetricStoreView,
 }
 
 /// The points of one metric.
@@ -309,7 +309,7 @@ pub struct TaskTrack {
     #[serde(default)]
     pub truncated: bool,
     /// The answering nimbus.
-    pub archive: MetricStoreView,
+    pub store: MetricStoreView,
 }
 
 /// The stay of a task in one worker.
@@ -346,7 +346,7 @@ pub struct TopologyHistory {
     #[serde(default)]
     pub truncated: bool,
     /// The answering nimbus.
-    pub archive: MetricStoreView,
+    pub store: MetricStoreView,
 }
 
 /// A topology in the history.
@@ -380,12 +380,12 @@ pub struct PastTopology {
 #[serde(rename_all = "camelCase")]
 pub struct MetricStoreStatus {
     /// The answering nimbus.
-    pub archive: MetricStoreView,
+    pub store: MetricStoreView,
     /// State of the replica: `following`, `taking over` or `leading`.
-    pub stage: String,
+    pub state: String,
     /// The last problem with following or taking over, until the next success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
+    pub problem: Option<String>,
     /// On a leader, the log position of each live follower.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub followers: Vec<FollowerSummary>,
@@ -403,7 +403,7 @@ pub struct MetricStoreStatus {
     /// Paths of the quarantined databases, which may contain committed entries that the leader's
     /// log is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub aside: Vec<String>,
+    pub quarantined: Vec<String>,
     /// Number of items that were dropped or changed, by topology and cause, since the store exists.
     pub drops: Vec<DropSummary>,
     /// The export queue.
@@ -446,7 +446,7 @@ pub struct ExportQueueSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_ms: Option<Timestamp>,
     /// Sorted by name.
-    pub uploaders: Vec<ExporterSummary>,
+    pub exporters: Vec<ExporterSummary>,
 }
 
 /// One exporter.
@@ -458,16 +458,16 @@ pub struct ExporterSummary {
     /// Number of entries that the exporter has not acknowledged.
     pub pending: usize,
     /// Number of leased entries.
-    pub uploading: usize,
+    pub leased: usize,
     /// Number of acknowledged entries since the store exists.
     pub acked: u64,
     /// Number of entries dropped before their acknowledgement, since the store exists.
     pub dropped: u64,
     /// Number of entries that were nacked or timed out, since this nimbus started.
-    pub refused: u64,
+    pub nacked: u64,
     /// Reason of the last nack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_refusal: Option<String>,
+    pub last_nack: Option<String>,
     /// Activity of the exporter, while this nimbus leads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<ExporterWork>,
@@ -477,20 +477,20 @@ pub struct ExporterSummary {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExporterWork {
-    /// Current activity: `starting`, `idle`, `uploading`, `pausing` or `stuck`.
+    /// Current activity: `starting`, `idle`, `leased`, `pausing` or `stuck`.
     pub doing: String,
     /// Start of the current activity.
     pub since_ms: Timestamp,
     /// Number of points that the external store accepted.
     pub points: u64,
     /// Number of points that the external store, or the exporter's rules, rejected for good.
-    pub points_refused: u64,
+    pub points_rejected: u64,
     /// Number of failures, panics and timeouts.
     pub failures: u64,
     /// Number of events that the exporter received.
     pub events: u64,
     /// Number of events that the exporter missed, because it was behind or failed.
-    pub events_lost: u64,
+    pub events_dropped: u64,
     /// The last failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,

@@ -179,7 +179,7 @@ pub struct TopologySummary {
     pub replication_count: usize,
     /// Problem because of which the topology is not fully placed, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
+    pub problem: Option<String>,
 }
 
 /// `GET /api/v1/topology/{id or name}`: a topology with all details.

@@ -72,7 +72,7 @@ impl MetricStore {
     ///
     /// # Errors
     /// Same as [`MetricStore::replace_with`], and [`Error::QuarantineFull`].
-    pub async fn give_way_to(&self, dir: PathBuf) -> Result<(), Error> {
+    pub async fn replace_and_quarantine(&self, dir: PathBuf) -> Result<(), Error> {
         self.write(move |writer| writer.replace_with(&dir, true)).await
     }
 
@@ -88,7 +88,7 @@ impl MetricStore {
     ///
     /// # Errors
     /// [`Error::QuarantineFull`].
-    pub async fn has_room_aside(&self) -> Result<(), Error> {
+    pub async fn check_quarantine_room(&self) -> Result<(), Error> {
         self.read(|shared, _| shared.store.quarantine_name(shared.log().1).map(drop)).await
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::MetricStore;
-use crate::{Error, Event, Taken, entry::Entry, leading};
+use crate::{Error, Event, IngestOutcome, entry::Entry, leading};
 use stormkeeper_metrics::{
     MetricBatch, MetricId, Minute,
     protocol::{NAMES_MAX, RegisterRequest, RegisterResponse},
@@ -35,7 +35,7 @@ impl MetricStore {
     /// # Errors
     /// [`Error::Invalid`] for a malformed batch, [`Error::Busy`], [`Error::StaleTerm`],
     /// [`Error::Write`].
-    pub async fn ingest(&self, term: Term, batch: MetricBatch) -> Result<Taken, Error> {
+    pub async fn ingest(&self, term: Term, batch: MetricBatch) -> Result<IngestOutcome, Error> {
         let n_points = u32::try_from(batch.points.len()).unwrap_or(u32::MAX);
         let permit =
             Arc::clone(&self.points).try_acquire_many_owned(n_points.max(1)).map_err(|_| Error::Busy)?;
@@ -72,7 +72,7 @@ impl MetricStore {
     }
 
     /// Removes metas of a topology. Their points expire by retention; a batch with points of a
-    /// removed meta is answered with [`Taken::Unregistered`].
+    /// removed meta is answered with [`IngestOutcome::UnknownMetrics`].
     ///
     /// # Errors
     /// [`Error::StaleTerm`], [`Error::Write`].

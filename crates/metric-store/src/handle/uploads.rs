@@ -1,7 +1,9 @@
 //! Export queue, for the leader.
 
 use super::MetricStore;
-use crate::{Error, PayloadPage, QueueStatus, Upload, UploadKey, entry::Entry, history, queue::LeasePolicy};
+use crate::{
+    Error, ExportKey, ExportLease, PayloadPage, QueueStatus, entry::Entry, history, queue::LeasePolicy,
+};
 use stormkeeper_metrics::{MetaType, MetricId, protocol::MetricMeta};
 use stormkeeper_model::Term;
 use stormkeeper_runtime::watch;
@@ -10,9 +12,9 @@ impl MetricStore {
     fn lease_policy(&self) -> LeasePolicy {
         let options = &self.shared.options;
         LeasePolicy {
-            uploading_max: options.uploading_max,
-            timeout: options.upload_timeout,
-            pause: options.upload_pause,
+            leases_max: options.leases_max,
+            timeout: options.lease_timeout,
+            pause: options.nack_pause,
         }
     }
 
@@ -22,22 +24,22 @@ impl MetricStore {
     ///
     /// # Errors
     /// None so far; reserved for a closed store.
-    pub async fn next_upload(&self, uploader: &str) -> Result<Option<Upload>, Error> {
+    pub async fn lease_export(&self, exporter: &str) -> Result<Option<ExportLease>, Error> {
         let now = self.shared.options.clock.monotonic();
-        Ok(self.shared.queue().next(uploader, now, self.lease_policy()))
+        Ok(self.shared.queue().next(exporter, now, self.lease_policy()))
     }
 
     /// Acknowledges an exported entry. Acknowledging it again has no effect.
     ///
     /// # Errors
     /// [`Error::StaleTerm`], [`Error::Write`]: the entry will be exported again.
-    pub async fn ack(&self, term: Term, uploader: &str, upload: UploadKey) -> Result<(), Error> {
-        let (uploader, index) = (uploader.to_owned(), upload.index);
+    pub async fn ack(&self, term: Term, exporter: &str, upload: ExportKey) -> Result<(), Error> {
+        let (exporter, index) = (exporter.to_owned(), upload.index);
         self.write(move |writer| {
-            if !writer.shared.queue().ack(&uploader, index).is_empty() {
-                writer.append(term, &Entry::Ack { uploader: uploader.clone(), index })?;
+            if !writer.shared.queue().ack(&exporter, index).is_empty() {
+                writer.append(term, &Entry::Ack { exporter: exporter.clone(), index })?;
             }
-            writer.shared.queue().release(&uploader, index);
+            writer.shared.queue().release(&exporter, index);
             Ok(())
         })
         .await
@@ -47,9 +49,9 @@ impl MetricStore {
     ///
     /// # Errors
     /// None so far; reserved for a closed store.
-    pub async fn nack(&self, uploader: &str, upload: UploadKey, reason: &str) -> Result<(), Error> {
+    pub async fn nack(&self, exporter: &str, upload: ExportKey, reason: &str) -> Result<(), Error> {
         let now = self.shared.options.clock.monotonic();
-        self.shared.queue().nack(uploader, upload.index, now, self.lease_policy(), reason);
+        self.shared.queue().nack(exporter, upload.index, now, self.lease_policy(), reason);
         self.shared.notify_exporters();
         Ok(())
     }
@@ -60,7 +62,7 @@ impl MetricStore {
     /// [`Error::Read`].
     pub async fn payload(
         &self,
-        key: &UploadKey,
+        key: &ExportKey,
         filter: &[MetaType],
         after: Option<MetricId>,
         limit: usize,
@@ -73,8 +75,8 @@ impl MetricStore {
     ///
     /// # Errors
     /// [`Error::Read`].
-    pub async fn metas_since(&self, uploader: &str, limit: usize) -> Result<Vec<MetricMeta>, Error> {
-        let Some(n) = self.shared.queue().metas_known_by(uploader) else { return Ok(Vec::new()) };
+    pub async fn metas_since(&self, exporter: &str, limit: usize) -> Result<Vec<MetricMeta>, Error> {
+        let Some(n) = self.shared.queue().metas_known_by(exporter) else { return Ok(Vec::new()) };
         self.read(move |_, view| history::registered_after(view, n, limit)).await
     }
 
@@ -82,13 +84,13 @@ impl MetricStore {
     ///
     /// # Errors
     /// [`Error::StaleTerm`], [`Error::Write`].
-    pub async fn ack_metas(&self, term: Term, uploader: &str, metas: &[MetricMeta]) -> Result<(), Error> {
-        let (uploader, metas) = (uploader.to_owned(), metas.to_vec());
+    pub async fn ack_metas(&self, term: Term, exporter: &str, metas: &[MetricMeta]) -> Result<(), Error> {
+        let (exporter, metas) = (exporter.to_owned(), metas.to_vec());
         self.write(move |writer| {
             let through = writer.registered_through(&metas)?;
-            let known = writer.shared.queue().metas_known_by(&uploader);
+            let known = writer.shared.queue().metas_known_by(&exporter);
             if known.is_some_and(|known| known < through) {
-                writer.append(term, &Entry::AckMetas { uploader, through })?;
+                writer.append(term, &Entry::AckMetas { exporter, through })?;
             }
             Ok(())
         })

@@ -41,8 +41,8 @@ enum State {
 
 impl Leases {
     /// Returns whether the exporter may lease one more entry. Leases that timed out are nacked first.
-    pub(super) fn can_lease(&mut self, uploader: &str, now: Monotonic, policy: LeasePolicy) -> bool {
-        let Some(exporter) = self.0.get_mut(uploader) else { return policy.uploading_max > 0 };
+    pub(super) fn can_lease(&mut self, exporter: &str, now: Monotonic, policy: LeasePolicy) -> bool {
+        let Some(exporter) = self.0.get_mut(exporter) else { return policy.leases_max > 0 };
         let late: Vec<u64> = exporter
             .leases
             .iter()
@@ -54,12 +54,12 @@ impl Leases {
         for index in late {
             exporter.nack(index, now, policy, "the upload timed out");
         }
-        exporter.paused_until.is_none_or(|until| until <= now) && exporter.n_leased() < policy.uploading_max
+        exporter.paused_until.is_none_or(|until| until <= now) && exporter.n_leased() < policy.leases_max
     }
 
     /// Returns whether `index` is neither leased to the exporter nor paused for it.
-    pub(super) fn is_available(&self, uploader: &str, index: u64, now: Monotonic) -> bool {
-        match self.0.get(uploader).and_then(|exporter| exporter.leases.get(&index)) {
+    pub(super) fn is_available(&self, exporter: &str, index: u64, now: Monotonic) -> bool {
+        match self.0.get(exporter).and_then(|exporter| exporter.leases.get(&index)) {
             None => true,
             Some(Lease { state: State::Paused { until }, .. }) => *until <= now,
             Some(Lease { state: State::Uploading { .. }, .. }) => false,
@@ -67,9 +67,9 @@ impl Leases {
     }
 
     /// Leases `index` to the exporter. Returns the number of its earlier leases.
-    pub(super) fn lease(&mut self, uploader: &str, index: u64, now: Monotonic, policy: LeasePolicy) -> u32 {
+    pub(super) fn lease(&mut self, exporter: &str, index: u64, now: Monotonic, policy: LeasePolicy) -> u32 {
         let state = State::Uploading { until: now.plus(policy.timeout) };
-        match self.0.entry(uploader.to_owned()).or_default().leases.entry(index) {
+        match self.0.entry(exporter.to_owned()).or_default().leases.entry(index) {
             btree_map::Entry::Vacant(place) => {
                 place.insert(Lease { state, attempts: 0 });
                 0
@@ -83,19 +83,19 @@ impl Leases {
 
     pub(super) fn nack(
         &mut self,
-        uploader: &str,
+        exporter: &str,
         index: u64,
         now: Monotonic,
         policy: LeasePolicy,
         reason: &str,
     ) {
-        if let Some(exporter) = self.0.get_mut(uploader) {
+        if let Some(exporter) = self.0.get_mut(exporter) {
             exporter.nack(index, now, policy, reason);
         }
     }
 
-    pub(super) fn release(&mut self, uploader: &str, index: u64) {
-        if let Some(exporter) = self.0.get_mut(uploader) {
+    pub(super) fn release(&mut self, exporter: &str, index: u64) {
+        if let Some(exporter) = self.0.get_mut(exporter) {
             exporter.leases.remove(&index);
         }
     }
@@ -106,14 +106,14 @@ impl Leases {
         }
     }
 
-    pub(super) fn retire(&mut self, uploader: &str) {
-        self.0.remove(uploader);
+    pub(super) fn retire(&mut self, exporter: &str) {
+        self.0.remove(exporter);
     }
 
     /// Returns the exporter's number of leases, its number of nacks, and the reason of the last nack.
-    pub(super) fn of(&self, uploader: &str) -> (usize, u64, Option<String>) {
+    pub(super) fn of(&self, exporter: &str) -> (usize, u64, Option<String>) {
         self.0
-            .get(uploader)
+            .get(exporter)
             .map(|exporter| (exporter.n_leased(), exporter.n_nacks, exporter.last_nack.clone()))
             .unwrap_or_default()
     }

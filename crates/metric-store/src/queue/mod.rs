@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!             close            next                 ack by the last exporter
-//!  reserved ────────▶ ready ────────▶ uploading ─────────────────────────────▶ gone
+//!  reserved ────────▶ ready ────────▶ leased ─────────────────────────────▶ gone
 //!                       ▲                 │
 //!                       └─ nack, time-out ┘   for each exporter separately; after a pause
 //! ```
 //!
 //! The persisted state changes only by [`Change`]s: the functions that plan changes do not modify
-//! the queue, and [`Queue::commit`] applies changes that are on disk. Leases (*uploading*) are not
+//! the queue, and [`Queue::commit`] applies changes that are on disk. Leases (*leased*) are not
 //! on disk: after a crash the entry is ready again.
 
 mod hands;
@@ -19,7 +19,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use super::{
-    QueueStatus, Upload, UploadKey, UploadKind, UploaderStatus,
+    ExportKey, ExportKind, ExportLease, ExporterStatus, QueueStatus,
     record::{Progress, Queued, Reserved},
 };
 use hands::Leases;
@@ -58,7 +58,7 @@ pub(super) enum Change {
 /// Limits on leases.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LeasePolicy {
-    pub(super) uploading_max: usize,
+    pub(super) leases_max: usize,
     pub(super) timeout: std::time::Duration,
     pub(super) pause: std::time::Duration,
 }
@@ -75,7 +75,7 @@ pub(super) struct Limits {
 pub(super) struct Queue {
     reserved: BTreeMap<(Minute, TopologyId), Reserved>,
     entries: BTreeMap<u64, Queued>,
-    uploaders: BTreeMap<String, Progress>,
+    exporters: BTreeMap<String, Progress>,
     next: u64,
     bytes: u64,
     leases: Leases,
@@ -104,12 +104,12 @@ impl Queue {
                 }
                 self.leases.forget(index);
             }
-            Change::Progress(uploader, progress) => {
-                self.uploaders.insert(uploader, progress);
+            Change::Progress(exporter, progress) => {
+                self.exporters.insert(exporter, progress);
             }
-            Change::Retire(uploader) => {
-                self.uploaders.remove(&uploader);
-                self.leases.retire(&uploader);
+            Change::Retire(exporter) => {
+                self.exporters.remove(&exporter);
+                self.leases.retire(&exporter);
             }
             Change::Next(next) => self.next = self.next.max(next),
         }
@@ -139,18 +139,18 @@ impl Queue {
                 break;
             }
             changes.push(Change::Release(*minute, topology.clone()));
-            if !self.uploaders.is_empty() {
+            if !self.exporters.is_empty() {
                 self.divide(*minute, topology, *reserved, &mut added);
             }
         }
         let n_added = added.len();
         let dropped = self.beyond_limits(&added, limits);
-        let mut progress = self.uploaders.clone();
+        let mut progress = self.exporters.clone();
         let mut dropped_topologies = Vec::new();
         let is_dropped = |entry: &Queued| dropped.binary_search(&entry.key.index).is_ok();
         for entry in self.entries.values().chain(&added).filter(|entry| is_dropped(entry)) {
-            for (uploader, progress) in &mut progress {
-                if !entry.acked.contains(uploader) {
+            for (exporter, progress) in &mut progress {
+                if !entry.acked.contains(exporter) {
                     progress.n_dropped += 1;
                     dropped_topologies.push(entry.key.topology.clone());
                 }
@@ -165,7 +165,7 @@ impl Queue {
         );
         if !dropped_topologies.is_empty() {
             changes.extend(
-                progress.into_iter().map(|(uploader, progress)| Change::Progress(uploader, progress)),
+                progress.into_iter().map(|(exporter, progress)| Change::Progress(exporter, progress)),
             );
         }
         (changes, n_added, dropped_topologies)
@@ -179,16 +179,16 @@ impl Queue {
             return;
         }
         let parts = |n: u64| u32::try_from(n.div_ceil(POINTS_PER_UPLOAD)).unwrap_or(u32::MAX);
-        let pieces: Vec<(UploadKind, u64, u32)> = match (n_top, n_rest) {
-            (_, 0) => vec![(UploadKind::Topology, n_top, parts(n_top))],
-            (0, _) => vec![(UploadKind::Task, n_rest, parts(n_rest))],
-            _ if n_points <= POINTS_PER_UPLOAD => vec![(UploadKind::All, n_points, 1)],
-            _ => vec![(UploadKind::Topology, n_top, parts(n_top)), (UploadKind::Task, n_rest, parts(n_rest))],
+        let pieces: Vec<(ExportKind, u64, u32)> = match (n_top, n_rest) {
+            (_, 0) => vec![(ExportKind::Topology, n_top, parts(n_top))],
+            (0, _) => vec![(ExportKind::Task, n_rest, parts(n_rest))],
+            _ if n_points <= POINTS_PER_UPLOAD => vec![(ExportKind::All, n_points, 1)],
+            _ => vec![(ExportKind::Topology, n_top, parts(n_top)), (ExportKind::Task, n_rest, parts(n_rest))],
         };
         for (kind, n, parts) in pieces {
             for part in 0..parts {
                 let index = added.last().map_or(self.next, |last| last.key.index + 1);
-                let key = UploadKey { index, topology: topology.clone(), minute, kind, part, parts };
+                let key = ExportKey { index, topology: topology.clone(), minute, kind, part, parts };
                 let n_points = n / u64::from(parts);
                 let bytes = bytes / (n_top + n_rest).max(1) * n_points;
                 added.push(Queued { key, n_points, bytes, acked: Vec::new() });
@@ -220,24 +220,24 @@ impl Queue {
 
     /// Plans the acknowledgement of `index` by an exporter. Returns no change if the exporter
     /// acknowledged it before, or if the entry does not exist any more.
-    pub(super) fn ack(&self, uploader: &str, index: u64) -> Vec<Change> {
-        let (Some(progress), Some(entry)) = (self.uploaders.get(uploader), self.entries.get(&index)) else {
+    pub(super) fn ack(&self, exporter: &str, index: u64) -> Vec<Change> {
+        let (Some(progress), Some(entry)) = (self.exporters.get(exporter), self.entries.get(&index)) else {
             return Vec::new();
         };
-        if entry.acked.iter().any(|known| known == uploader) {
+        if entry.acked.iter().any(|known| known == exporter) {
             return Vec::new();
         }
         let mut entry = entry.clone();
-        entry.acked.push(uploader.to_owned());
+        entry.acked.push(exporter.to_owned());
         let progress = Progress { n_acked: progress.n_acked + 1, ..*progress };
         vec![
-            Change::Progress(uploader.to_owned(), progress),
-            self.put_or_remove(entry, self.uploaders.keys()),
+            Change::Progress(exporter.to_owned(), progress),
+            self.put_or_remove(entry, self.exporters.keys()),
         ]
     }
 
-    fn put_or_remove<'a>(&self, entry: Queued, mut uploaders: impl Iterator<Item = &'a String>) -> Change {
-        if uploaders.all(|uploader| entry.acked.contains(uploader)) {
+    fn put_or_remove<'a>(&self, entry: Queued, mut exporters: impl Iterator<Item = &'a String>) -> Change {
+        if exporters.all(|exporter| entry.acked.contains(exporter)) {
             Change::Remove(entry.key.index)
         } else {
             Change::Put(entry)
@@ -245,19 +245,19 @@ impl Queue {
     }
 
     /// Plans the acknowledgement of the metas up to the `through`th by an exporter.
-    pub(super) fn ack_metas(&self, uploader: &str, through: u64) -> Vec<Change> {
-        let Some(progress) = self.uploaders.get(uploader) else { return Vec::new() };
+    pub(super) fn ack_metas(&self, exporter: &str, through: u64) -> Vec<Change> {
+        let Some(progress) = self.exporters.get(exporter) else { return Vec::new() };
         let metas = progress.metas.max(through);
-        vec![Change::Progress(uploader.to_owned(), Progress { metas, ..*progress })]
+        vec![Change::Progress(exporter.to_owned(), Progress { metas, ..*progress })]
     }
 
     /// Plans a new list of exporters. A new exporter begins with the oldest entry.
-    pub(super) fn set_uploaders(&self, names: &[String]) -> Vec<Change> {
+    pub(super) fn set_exporters(&self, names: &[String]) -> Vec<Change> {
         let mut changes = Vec::new();
-        for name in names.iter().filter(|name| !self.uploaders.contains_key(*name)) {
+        for name in names.iter().filter(|name| !self.exporters.contains_key(*name)) {
             changes.push(Change::Progress(name.clone(), Progress::default()));
         }
-        for name in self.uploaders.keys().filter(|name| !names.contains(name)) {
+        for name in self.exporters.keys().filter(|name| !names.contains(name)) {
             changes.push(Change::Retire(name.clone()));
         }
         for entry in self.entries.values() {
@@ -279,44 +279,54 @@ impl Queue {
     }
 
     /// Returns the names of the exporters.
-    pub(super) fn uploaders(&self) -> impl Iterator<Item = &str> {
-        self.uploaders.keys().map(String::as_str)
+    pub(super) fn exporters(&self) -> impl Iterator<Item = &str> {
+        self.exporters.keys().map(String::as_str)
     }
 
     /// Returns the number of the last meta that an exporter acknowledged; `None` if it is no exporter.
-    pub(super) fn metas_known_by(&self, uploader: &str) -> Option<u64> {
-        self.uploaders.get(uploader).map(|progress| progress.metas)
+    pub(super) fn metas_known_by(&self, exporter: &str) -> Option<u64> {
+        self.exporters.get(exporter).map(|progress| progress.metas)
     }
 
     /// Leases the oldest available entry to an exporter.
-    pub(super) fn next(&mut self, uploader: &str, now: Monotonic, policy: LeasePolicy) -> Option<Upload> {
-        if !self.uploaders.contains_key(uploader) || !self.leases.can_lease(uploader, now, policy) {
+    pub(super) fn next(
+        &mut self,
+        exporter: &str,
+        now: Monotonic,
+        policy: LeasePolicy,
+    ) -> Option<ExportLease> {
+        if !self.exporters.contains_key(exporter) || !self.leases.can_lease(exporter, now, policy) {
             return None;
         }
         let is_available = |entry: &&Queued| {
-            !entry.acked.iter().any(|known| known == uploader)
-                && self.leases.is_available(uploader, entry.key.index, now)
+            !entry.acked.iter().any(|known| known == exporter)
+                && self.leases.is_available(exporter, entry.key.index, now)
         };
         let entry = self.entries.values().find(is_available)?;
-        let attempts = self.leases.lease(uploader, entry.key.index, now, policy);
-        Some(Upload { key: entry.key.clone(), attempts, points: entry.n_points, timeout: policy.timeout })
+        let attempts = self.leases.lease(exporter, entry.key.index, now, policy);
+        Some(ExportLease {
+            key: entry.key.clone(),
+            attempts,
+            points: entry.n_points,
+            timeout: policy.timeout,
+        })
     }
 
     /// Nacks `index`, which an exporter could not export.
     pub(super) fn nack(
         &mut self,
-        uploader: &str,
+        exporter: &str,
         index: u64,
         now: Monotonic,
         policy: LeasePolicy,
         reason: &str,
     ) {
-        self.leases.nack(uploader, index, now, policy, reason);
+        self.leases.nack(exporter, index, now, policy, reason);
     }
 
     /// Releases the lease of `index`; its acknowledgement is on disk.
-    pub(super) fn release(&mut self, uploader: &str, index: u64) {
-        self.leases.release(uploader, index);
+    pub(super) fn release(&mut self, exporter: &str, index: u64) {
+        self.leases.release(exporter, index);
     }
 
     /// Takes over the leases of the queue before a reload, as after a replacement of the database.
@@ -327,14 +337,14 @@ impl Queue {
     pub(super) fn status(&self) -> QueueStatus {
         let of = |(name, progress): (&String, &Progress)| {
             let pending = self.entries.values().filter(|entry| !entry.acked.contains(name)).count();
-            let (uploading, refused, last_refusal) = self.leases.of(name);
-            let status = UploaderStatus {
+            let (leased, nacked, last_nack) = self.leases.of(name);
+            let status = ExporterStatus {
                 pending,
-                uploading,
+                leased,
                 acked: progress.n_acked,
                 dropped: progress.n_dropped,
-                refused,
-                last_refusal,
+                nacked,
+                last_nack,
             };
             (name.clone(), status)
         };
@@ -343,7 +353,7 @@ impl Queue {
             ready: self.entries.len(),
             bytes: self.bytes,
             oldest: self.entries.values().next().map(|entry| entry.key.minute),
-            uploaders: self.uploaders.iter().map(of).collect(),
+            exporters: self.exporters.iter().map(of).collect(),
         }
     }
 }

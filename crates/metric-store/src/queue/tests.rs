@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 const POLICY: LeasePolicy =
-    LeasePolicy { uploading_max: 2, timeout: Duration::from_secs(60), pause: Duration::from_secs(5) };
+    LeasePolicy { leases_max: 2, timeout: Duration::from_secs(60), pause: Duration::from_secs(5) };
 const WIDE: Limits = Limits { per_topology_max: 1000, bytes_max: u64::MAX };
 
 fn topology(n: u8) -> TopologyId {
@@ -24,11 +24,11 @@ fn commit(queue: &mut Queue, changes: Vec<Change>) {
     changes.into_iter().for_each(|change| queue.commit(change));
 }
 
-fn with_uploaders(names: &[&str]) -> Queue {
+fn with_exporters(names: &[&str]) -> Queue {
     let mut queue = Queue::default();
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     queue.commit(Change::Next(1));
-    let changes = queue.set_uploaders(&names);
+    let changes = queue.set_exporters(&names);
     commit(&mut queue, changes);
     queue
 }
@@ -42,13 +42,13 @@ fn add(queue: &mut Queue, minute: u32, reserved: Reserved, limits: Limits) {
 
 #[test]
 fn entry_is_leased_nacked_acknowledged_and_removed() {
-    let mut queue = with_uploaders(&["a", "b"]);
+    let mut queue = with_exporters(&["a", "b"]);
     add(&mut queue, 5, some(1, 1), WIDE);
     add(&mut queue, 6, some(1, 0), WIDE);
     let first = queue.next("a", at(0), POLICY).expect("ready");
-    assert_eq!((first.key.minute, first.key.kind, first.attempts), (Minute(5), UploadKind::All, 0));
+    assert_eq!((first.key.minute, first.key.kind, first.attempts), (Minute(5), ExportKind::All, 0));
     let second = queue.next("a", at(0), POLICY).expect("ready");
-    assert_eq!((second.key.minute, second.key.kind), (Minute(6), UploadKind::Topology));
+    assert_eq!((second.key.minute, second.key.kind), (Minute(6), ExportKind::Topology));
     assert_eq!(queue.next("a", at(0), POLICY), None, "the exporter has its maximum of leases");
     assert_eq!(queue.next("b", at(0), POLICY).expect("ready").key, first.key, "leases are per exporter");
     // After a nack, the entry is leased again once the pause is over.
@@ -68,15 +68,15 @@ fn entry_is_leased_nacked_acknowledged_and_removed() {
     // A timeout is a nack; a late nack has no effect.
     assert_eq!(queue.next("a", at(61), POLICY), None);
     queue.nack("a", second.key.index, at(62), POLICY, "late");
-    let status = queue.status().uploaders.remove("a").expect("known");
-    assert_eq!((status.refused, status.acked, status.pending, status.uploading), (2, 1, 1, 0));
+    let status = queue.status().exporters.remove("a").expect("known");
+    assert_eq!((status.nacked, status.acked, status.pending, status.leased), (2, 1, 1, 0));
     assert_eq!(queue.next("a", at(66), POLICY).expect("ready again").attempts, 1);
     assert_eq!(queue.next("nobody", at(99), POLICY), None);
 }
 
 #[test]
 fn oldest_entries_beyond_the_limits_are_dropped_and_counted() {
-    let mut queue = with_uploaders(&["a", "b"]);
+    let mut queue = with_exporters(&["a", "b"]);
     let limits = Limits { per_topology_max: 2, bytes_max: 1000 };
     add(&mut queue, 1, some(1, 0), limits);
     add(&mut queue, 2, some(1, 0), limits);
@@ -89,7 +89,7 @@ fn oldest_entries_beyond_the_limits_are_dropped_and_counted() {
     commit(&mut queue, changes);
     let status = queue.status();
     assert_eq!((status.ready, status.oldest), (2, Some(Minute(2))));
-    assert_eq!((status.uploaders["a"].dropped, status.uploaders["b"].dropped), (0, 1));
+    assert_eq!((status.exporters["a"].dropped, status.exporters["b"].dropped), (0, 1));
     // An entry that exceeds the limit on bytes by itself is dropped at once.
     add(&mut queue, 4, some(0, 101), Limits { per_topology_max: 9, bytes_max: 1000 });
     assert_eq!(queue.status().ready, 0);
@@ -99,20 +99,20 @@ fn oldest_entries_beyond_the_limits_are_dropped_and_counted() {
 
 #[test]
 fn large_minute_is_divided_with_the_topology_first() {
-    let mut queue = with_uploaders(&["a"]);
+    let mut queue = with_exporters(&["a"]);
     add(&mut queue, 1, some(10, 25_000), WIDE);
-    let policy = LeasePolicy { uploading_max: 10, ..POLICY };
+    let policy = LeasePolicy { leases_max: 10, ..POLICY };
     let parts: Vec<_> = std::iter::from_fn(|| queue.next("a", at(0), policy))
         .map(|upload| (upload.key.kind, upload.key.part, upload.key.parts))
         .collect();
-    use UploadKind::{Task, Topology};
+    use ExportKind::{Task, Topology};
     assert_eq!(parts, [(Topology, 0, 1), (Task, 0, 3), (Task, 1, 3), (Task, 2, 3)]);
-    assert_eq!(with_uploaders(&[]).close(Minute(9), WIDE).1, 0);
+    assert_eq!(with_exporters(&[]).close(Minute(9), WIDE).1, 0);
 }
 
 #[test]
 fn later_data_of_a_minute_is_added() {
-    let mut queue = with_uploaders(&["a"]);
+    let mut queue = with_exporters(&["a"]);
     for _ in 0..2 {
         let change = queue.reserve(Minute(1), &topology(1), some(1, 2));
         queue.commit(change);
@@ -125,7 +125,7 @@ fn later_data_of_a_minute_is_added() {
 
 #[test]
 fn nack_pauses_the_exporter_and_a_dropped_entry_ends_its_lease() {
-    let mut queue = with_uploaders(&["a"]);
+    let mut queue = with_exporters(&["a"]);
     let limits = Limits { per_topology_max: 2, ..WIDE };
     for minute in 1..=2 {
         add(&mut queue, minute, some(1, 0), limits);
@@ -138,15 +138,15 @@ fn nack_pauses_the_exporter_and_a_dropped_entry_ends_its_lease() {
     for minute in 3..=4 {
         add(&mut queue, minute, some(1, 0), limits);
     }
-    let status = queue.status().uploaders.remove("a").expect("known");
-    assert_eq!((status.dropped, status.uploading), (2, 0), "{first} and {second} are gone");
+    let status = queue.status().exporters.remove("a").expect("known");
+    assert_eq!((status.dropped, status.leased), (2, 0), "{first} and {second} are gone");
     assert_eq!(queue.next("a", at(7), POLICY).expect("no lease is left").key.minute, Minute(3));
 }
 
 #[test]
 fn exporters_are_added_and_removed() {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let mut queue = with_uploaders(&["a", "b"]);
+    let mut queue = with_exporters(&["a", "b"]);
     for minute in 1..=3 {
         add(&mut queue, minute, some(1, 0), WIDE);
     }
@@ -156,19 +156,19 @@ fn exporters_are_added_and_removed() {
     assert_eq!(queue.next("b", at(0), POLICY).expect("ready").key.index, 1);
     assert_eq!(queue.next("b", at(0), POLICY).expect("ready").key.index, 2);
     // Only the removed exporter had not acknowledged the first entry.
-    let changes = queue.set_uploaders(&names(&["a"]));
+    let changes = queue.set_exporters(&names(&["a"]));
     change(&mut queue, changes);
-    assert_eq!(queue.uploaders().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(queue.exporters().collect::<Vec<_>>(), ["a"]);
     assert_eq!(queue.status().ready, 2);
     assert_eq!(queue.next("b", at(0), POLICY), None);
     // An exporter that returns has no leases, and begins with the oldest entry.
-    let changes = queue.set_uploaders(&names(&["a", "b"]));
+    let changes = queue.set_exporters(&names(&["a", "b"]));
     change(&mut queue, changes);
-    let status = queue.status().uploaders.remove("b").expect("known");
-    assert_eq!((status.pending, status.uploading, status.acked), (2, 0, 0));
+    let status = queue.status().exporters.remove("b").expect("known");
+    assert_eq!((status.pending, status.leased, status.acked), (2, 0, 0));
     assert_eq!(queue.next("b", at(0), POLICY).expect("ready").key.index, 2);
     // The acknowledgement of a removed exporter is not required.
-    let changes = queue.set_uploaders(&names(&["a"]));
+    let changes = queue.set_exporters(&names(&["a"]));
     change(&mut queue, changes);
     let changes = queue.ack("a", 2);
     change(&mut queue, changes);
@@ -177,7 +177,7 @@ fn exporters_are_added_and_removed() {
 
 #[test]
 fn removed_topology_leaves_nothing() {
-    let mut queue = with_uploaders(&["a"]);
+    let mut queue = with_exporters(&["a"]);
     add(&mut queue, 1, some(1, 0), WIDE);
     for n in [1, 2] {
         let change = queue.reserve(Minute(2), &topology(n), some(1, 0));
@@ -193,7 +193,7 @@ fn removed_topology_leaves_nothing() {
 
 #[test]
 fn acknowledged_metas_do_not_decrease() {
-    let mut queue = with_uploaders(&["a"]);
+    let mut queue = with_exporters(&["a"]);
     for through in [7, 3] {
         let changes = queue.ack_metas("a", through);
         commit(&mut queue, changes);
@@ -219,8 +219,8 @@ fn step() -> impl Strategy<Value = Step> {
         (0_u8..3).prop_map(Step::Data),
         Just(Step::Close),
         (0_u8..2).prop_map(Step::Next),
-        (0_u8..2, any::<u8>()).prop_map(|(uploader, which)| Step::Ack(uploader, which)),
-        (0_u8..2, any::<u8>()).prop_map(|(uploader, which)| Step::Nack(uploader, which)),
+        (0_u8..2, any::<u8>()).prop_map(|(exporter, which)| Step::Ack(exporter, which)),
+        (0_u8..2, any::<u8>()).prop_map(|(exporter, which)| Step::Nack(exporter, which)),
         (1_u8..90).prop_map(Step::Wait),
         Just(Step::Crash),
     ]
@@ -230,7 +230,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct World {
     queue: Queue,
     disk: Vec<Change>,
-    held: [Vec<(UploadKey, u64)>; 2],
+    held: [Vec<(ExportKey, u64)>; 2],
     minute: u32,
     now: u64,
     /// Minutes that were closed with data; in `acked`, those that each exporter acknowledged.
@@ -246,22 +246,22 @@ impl World {
         commit(&mut self.queue, changes);
     }
 
-    fn take(&mut self, uploader: usize) -> Option<UploadKey> {
-        let upload = self.queue.next(NAMES[uploader], at(self.now), POLICY)?;
+    fn take(&mut self, exporter: usize) -> Option<ExportKey> {
+        let upload = self.queue.next(NAMES[exporter], at(self.now), POLICY)?;
         let now = self.now;
-        let mut before = self.held[uploader].iter().filter(|(key, _)| *key == upload.key);
+        let mut before = self.held[exporter].iter().filter(|(key, _)| *key == upload.key);
         assert!(before.all(|(_, given)| given + 60 <= now), "leased twice at once");
-        self.held[uploader].retain(|(key, _)| *key != upload.key);
-        self.held[uploader].push((upload.key.clone(), now));
+        self.held[exporter].retain(|(key, _)| *key != upload.key);
+        self.held[exporter].push((upload.key.clone(), now));
         Some(upload.key)
     }
 
-    fn ack(&mut self, uploader: usize, key: &UploadKey) {
-        let changes = self.queue.ack(NAMES[uploader], key.index);
+    fn ack(&mut self, exporter: usize, key: &ExportKey) {
+        let changes = self.queue.ack(NAMES[exporter], key.index);
         self.write(changes);
-        self.queue.release(NAMES[uploader], key.index);
-        self.held[uploader].retain(|(held, _)| held != key);
-        self.acked[uploader].insert((key.minute.0, key.topology.clone()));
+        self.queue.release(NAMES[exporter], key.index);
+        self.held[exporter].retain(|(held, _)| held != key);
+        self.acked[exporter].insert((key.minute.0, key.topology.clone()));
     }
 
     fn step(&mut self, step: Step) {
@@ -277,18 +277,18 @@ impl World {
                 self.write(changes);
                 self.minute += 1;
             }
-            Step::Next(uploader) => _ = self.take(uploader.into()),
-            Step::Ack(uploader, which) => {
-                let uploader = usize::from(uploader);
-                if let Some(key) = pick(&self.held[uploader], which) {
-                    self.ack(uploader, &key);
+            Step::Next(exporter) => _ = self.take(exporter.into()),
+            Step::Ack(exporter, which) => {
+                let exporter = usize::from(exporter);
+                if let Some(key) = pick(&self.held[exporter], which) {
+                    self.ack(exporter, &key);
                 }
             }
-            Step::Nack(uploader, which) => {
-                let uploader = usize::from(uploader);
-                if let Some(key) = pick(&self.held[uploader], which) {
-                    self.queue.nack(NAMES[uploader], key.index, at(self.now), POLICY, "no");
-                    self.held[uploader].retain(|(held, _)| *held != key);
+            Step::Nack(exporter, which) => {
+                let exporter = usize::from(exporter);
+                if let Some(key) = pick(&self.held[exporter], which) {
+                    self.queue.nack(NAMES[exporter], key.index, at(self.now), POLICY, "no");
+                    self.held[exporter].retain(|(held, _)| *held != key);
                 }
             }
             // A lease that times out may still be acknowledged, or nacked without effect.
@@ -303,7 +303,7 @@ impl World {
     }
 }
 
-fn pick(held: &[(UploadKey, u64)], which: u8) -> Option<UploadKey> {
+fn pick(held: &[(ExportKey, u64)], which: u8) -> Option<ExportKey> {
     (!held.is_empty()).then(|| held[usize::from(which) % held.len()].0.clone())
 }
 
@@ -317,29 +317,29 @@ proptest! {
             queue, disk: Vec::new(), held: Default::default(), minute: 1, now: 0,
             closed: BTreeSet::new(), acked: Default::default(),
         };
-        let changes = world.queue.set_uploaders(&NAMES.map(str::to_owned));
+        let changes = world.queue.set_exporters(&NAMES.map(str::to_owned));
         world.write(changes);
         for step in steps {
             world.step(step);
-            for uploader in NAMES {
-                prop_assert!(world.queue.status().uploaders[uploader].uploading <= POLICY.uploading_max);
+            for exporter in NAMES {
+                prop_assert!(world.queue.status().exporters[exporter].leased <= POLICY.leases_max);
             }
         }
         world.step(Step::Close);
         // The longest pause and all leases are over.
         world.now += 10_000;
         world.held = Default::default();
-        for (uploader, name) in NAMES.iter().enumerate() {
+        for (exporter, name) in NAMES.iter().enumerate() {
             let mut n_tries = 0;
-            while world.queue.status().uploaders[*name].pending > 0 {
+            while world.queue.status().exporters[*name].pending > 0 {
                 n_tries += 1;
                 prop_assert!(n_tries < 500, "stuck: {:?}", world.queue.status());
-                match world.take(uploader) {
-                    Some(key) => world.ack(uploader, &key),
+                match world.take(exporter) {
+                    Some(key) => world.ack(exporter, &key),
                     None => world.now += 10_000,
                 }
             }
-            prop_assert_eq!(&world.acked[uploader], &world.closed);
+            prop_assert_eq!(&world.acked[exporter], &world.closed);
         }
         let status = world.queue.status();
         prop_assert_eq!((status.ready, status.reserved, status.bytes), (0, 0, 0));

@@ -12,7 +12,7 @@ use stormkeeper_metrics::Window;
 enum Step {
     Contribute(u32),
     Close(u32),
-    Upload(&'static str),
+    ExportLease(&'static str),
     Nack(&'static str),
 }
 
@@ -20,18 +20,18 @@ const STEPS: [Step; 15] = [
     Step::Contribute(0),
     Step::Contribute(0),
     Step::Close(0),
-    Step::Upload("log"),
+    Step::ExportLease("log"),
     Step::Contribute(1),
     Step::Nack("store"),
     Step::Close(1),
-    Step::Upload("store"),
+    Step::ExportLease("store"),
     Step::Contribute(2),
     Step::Contribute(0),
-    Step::Upload("log"),
+    Step::ExportLease("log"),
     Step::Close(2),
-    Step::Upload("store"),
-    Step::Upload("log"),
-    Step::Upload("log"),
+    Step::ExportLease("store"),
+    Step::ExportLease("log"),
+    Step::ExportLease("log"),
 ];
 
 /// Sends all reports again, as a topology master sends reports without a known outcome.
@@ -52,26 +52,26 @@ async fn take(archive: &MetricStore, ids: &[MetricId], before: &[Step], step: St
             ingest(archive, &topology("t"), NOW - 10 + n, cut, &[(ids[0], 1), (ids[3], 10)]).await;
         }
         Step::Close(n) => _ = archive.close_minutes(TERM, Minute(NOW - 10 + n)).await.expect("closed"),
-        Step::Upload(uploader) => {
-            let upload = archive.next_upload(uploader).await.expect("asked").expect("something is ready");
-            archive.ack(TERM, uploader, upload.key).await.expect("written");
+        Step::ExportLease(exporter) => {
+            let upload = archive.lease_export(exporter).await.expect("asked").expect("something is ready");
+            archive.ack(TERM, exporter, upload.key).await.expect("written");
         }
-        Step::Nack(uploader) => {
-            let upload = archive.next_upload(uploader).await.expect("asked").expect("something is ready");
-            archive.nack(uploader, upload.key, "no").await.expect("taken");
+        Step::Nack(exporter) => {
+            let upload = archive.lease_export(exporter).await.expect("asked").expect("something is ready");
+            archive.nack(exporter, upload.key, "no").await.expect("taken");
             archive.shared.options.clock.turn(Duration::from_secs(600));
         }
     }
 }
 
 /// Exports all entries that an exporter has not acknowledged.
-async fn drain(archive: &MetricStore, uploader: &str) -> BTreeSet<(u64, u32, u64)> {
+async fn drain(archive: &MetricStore, exporter: &str) -> BTreeSet<(u64, u32, u64)> {
     let mut uploaded = BTreeSet::new();
-    while let Some(upload) = archive.next_upload(uploader).await.expect("asked") {
+    while let Some(upload) = archive.lease_export(exporter).await.expect("asked") {
         let page = archive.payload(&upload.key, &[], None, 100).await.expect("read");
         let sum = page.points.iter().map(|(_, point)| super::count(point)).sum();
         uploaded.insert((upload.key.index, upload.key.minute.0, sum));
-        archive.ack(TERM, uploader, upload.key).await.expect("written");
+        archive.ack(TERM, exporter, upload.key).await.expect("written");
     }
     uploaded
 }
@@ -92,13 +92,13 @@ async fn crash_between_any_two_writes_loses_nothing_and_counts_nothing_twice() {
         let at_crash = home.archive.queue_status().await.expect("read");
         let now = archive.queue_status().await.expect("read");
         assert_eq!((now.ready, now.reserved), (at_crash.ready, at_crash.reserved), "after {before:?}");
-        assert!(now.uploaders.values().all(|it| it.uploading == 0));
+        assert!(now.exporters.values().all(|it| it.leased == 0));
         resend(archive, &ids, &STEPS).await;
         archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
-        for uploader in ["log", "store"] {
-            let pending = archive.queue_status().await.expect("read").uploaders[uploader].pending;
-            let uploaded = drain(archive, uploader).await;
-            assert_eq!(uploaded.len(), pending, "{uploader} is stuck after {before:?}");
+        for exporter in ["log", "store"] {
+            let pending = archive.queue_status().await.expect("read").exporters[exporter].pending;
+            let uploaded = drain(archive, exporter).await;
+            assert_eq!(uploaded.len(), pending, "{exporter} is stuck after {before:?}");
         }
         let status = archive.queue_status().await.expect("read");
         assert_eq!((status.ready, status.reserved), (0, 0), "after {before:?}");

@@ -1,7 +1,7 @@
 //! Followers have the same data as the leader.
 
 use super::*;
-use crate::{Error, UploadKey};
+use crate::{Error, ExportKey};
 use stormkeeper_metrics::protocol::{LogPage, LogQuery, MetaQuery, MetricMeta};
 use stormkeeper_model::LogPosition;
 
@@ -43,9 +43,9 @@ async fn live(archive: &MetricStore, seed: u64) {
             }
             5 => _ = archive.close_minutes(TERM, Minute(minute)).await.expect("closed"),
             6 => {
-                let uploader = ["log", "store"][n];
-                if let Some(upload) = archive.next_upload(uploader).await.expect("asked") {
-                    archive.ack(TERM, uploader, upload.key).await.expect("written");
+                let exporter = ["log", "store"][n];
+                if let Some(upload) = archive.lease_export(exporter).await.expect("asked") {
+                    archive.ack(TERM, exporter, upload.key).await.expect("written");
                 }
             }
             _ => {
@@ -68,7 +68,7 @@ async fn follower_that_applies_all_entries_has_the_same_data() {
         let status = async |home: &Home| {
             let mut status = home.archive.queue_status().await.expect("read");
             // Leases exist only on the leader.
-            status.uploaders.values_mut().for_each(|it| it.uploading = 0);
+            status.exporters.values_mut().for_each(|it| it.leased = 0);
             (status, home.archive.shared.catalog().topologies().cloned().collect::<Vec<_>>())
         };
         assert_eq!(status(&leader).await, status(&follower).await);
@@ -188,7 +188,7 @@ async fn replaced_metas_equal_those_of_the_leader() {
     let next = LogPosition { term: TERM.0, index: archive.position().index + 1 };
     assert!(matches!(archive.apply(vec![(next, vec![0xc1])]).await, Err(Error::Unreadable { .. })));
     let key =
-        UploadKey { index: 9, topology, minute: Minute(1), kind: crate::UploadKind::All, part: 0, parts: 0 };
+        ExportKey { index: 9, topology, minute: Minute(1), kind: crate::ExportKind::All, part: 0, parts: 0 };
     archive.ack(TERM, "nobody", key.clone()).await.expect("nothing to do");
     assert_eq!(archive.payload(&key, &[], None, 0).await.expect("read").points, []);
     home.close().await;

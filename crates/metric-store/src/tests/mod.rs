@@ -9,7 +9,7 @@ mod track;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use super::{MetricStore, Options, Taken, key::Table};
+use super::{IngestOutcome, MetricStore, Options, key::Table};
 use stormkeeper_metrics::{
     MetricBatch, MetricId, Minute, Point,
     batch::SequenceRange,
@@ -28,7 +28,7 @@ fn clock() -> Clock {
 }
 
 fn options() -> Options {
-    Options { uploaders: vec!["log".to_owned(), "store".to_owned()], ..Options::new(clock()) }
+    Options { exporters: vec!["log".to_owned(), "store".to_owned()], ..Options::new(clock()) }
 }
 
 /// Store and its tasks.
@@ -100,7 +100,7 @@ async fn ingest(
     points: &[(MetricId, u64)],
 ) {
     let taken = archive.ingest(TERM, batch(topology, minute, cut, points)).await.expect("taken");
-    assert!(matches!(taken, Taken::Stored(_)), "{taken:?}");
+    assert!(matches!(taken, IngestOutcome::Accepted(_)), "{taken:?}");
 }
 
 /// Returns all stored records except those that each nimbus decides for itself: the extent of its

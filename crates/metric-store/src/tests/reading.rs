@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::{DropCause, Event, LatestQuery, PayloadPage, UploadKey, UploadKind};
+use crate::{DropCause, Event, ExportKey, ExportKind, LatestQuery, PayloadPage};
 use stormkeeper_metrics::{MetaType, Window, protocol::MetaQuery};
 use stormkeeper_model::TaskId;
 
@@ -139,17 +139,17 @@ async fn minute_is_exported_with_all_levels_and_again_after_more_data() {
     assert_eq!(archive.metas_since("store", 50).await.expect("read"), []);
     let points: Vec<_> = ids.iter().map(|id| (*id, 1)).collect();
     ingest(archive, &topology, NOW - 2, 1, &points).await;
-    assert_eq!(archive.next_upload("log").await.expect("asked"), None, "the minute is not closed");
+    assert_eq!(archive.lease_export("log").await.expect("asked"), None, "the minute is not closed");
     let mut changed = archive.queue_changed();
     assert_eq!(archive.close_minutes(TERM, Minute(NOW - 2)).await.expect("closed"), 2);
     changed.changed().await.expect("told");
     let uploads = [
-        archive.next_upload("log").await.expect("asked").expect("the cluster"),
-        archive.next_upload("log").await.expect("asked").expect("the topology"),
+        archive.lease_export("log").await.expect("asked").expect("the cluster"),
+        archive.lease_export("log").await.expect("asked").expect("the topology"),
     ];
     let [cluster, all] = &uploads;
-    assert_eq!((cluster.key.topology.as_str(), cluster.key.kind), ("__CLUSTER__", UploadKind::Topology));
-    assert_eq!((&all.key.topology, all.key.kind, all.points), (&topology, UploadKind::All, 8));
+    assert_eq!((cluster.key.topology.as_str(), cluster.key.kind), ("__CLUSTER__", ExportKind::Topology));
+    assert_eq!((&all.key.topology, all.key.kind, all.points), (&topology, ExportKind::All, 8));
     let PayloadPage { points: payload, next } = archive.payload(&all.key, &[], None, 5).await.expect("read");
     let rest = archive.payload(&all.key, &[], next, 5).await.expect("read");
     assert_eq!((payload.len(), rest.points.len(), rest.next), (5, 3, None));
@@ -158,11 +158,11 @@ async fn minute_is_exported_with_all_levels_and_again_after_more_data() {
     for upload in &uploads {
         archive.ack(TERM, "log", upload.key.clone()).await.expect("written");
     }
-    assert_eq!(archive.next_upload("log").await.expect("asked"), None);
+    assert_eq!(archive.lease_export("log").await.expect("asked"), None);
     // The parts of a large upload cover it completely, with each metric once.
     let mut of_parts = Vec::new();
     for part in 0..3 {
-        let key = UploadKey { part, parts: 3, ..all.key.clone() };
+        let key = ExportKey { part, parts: 3, ..all.key.clone() };
         let page = archive.payload(&key, &[], None, 50).await.expect("read");
         assert!(page.points.len() < 8, "part {part} is not all");
         of_parts.extend(page.points);
@@ -171,12 +171,12 @@ async fn minute_is_exported_with_all_levels_and_again_after_more_data() {
     // After more data for that minute, the levels that changed are exported again, with the sum.
     ingest(archive, &topology, NOW - 2, 2, &points[..1]).await;
     assert_eq!(archive.close_minutes(TERM, Minute(NOW - 1)).await.expect("closed"), 1);
-    let again = archive.next_upload("log").await.expect("asked").expect("again");
+    let again = archive.lease_export("log").await.expect("asked").expect("again");
     let payload = archive.payload(&again.key, &[], None, 50).await.expect("read").points;
-    assert_eq!(again.key.kind, UploadKind::Task);
+    assert_eq!(again.key.kind, ExportKind::Task);
     assert_eq!(payload.iter().map(|(_, point)| count(point)).sum::<u64>(), 5);
     let status = archive.queue_status().await.expect("read");
-    assert_eq!((status.ready, status.uploaders["log"].acked, status.uploaders["store"].pending), (3, 2, 3));
+    assert_eq!((status.ready, status.exporters["log"].acked, status.exporters["store"].pending), (3, 2, 3));
     home.close().await;
 }
 
@@ -200,7 +200,7 @@ async fn names_are_limited_removed_and_looked_up() {
     archive.forget(TERM, (topology.clone(), vec![ids[1]])).await.expect("written");
     assert_eq!(archive.meta(ids[1]).await.expect("read"), None);
     let taken = archive.ingest(TERM, batch(&topology, NOW, 1, &[(ids[0], 1), (ids[1], 1)])).await;
-    assert_eq!(taken.expect("answered"), Taken::Unregistered(vec![ids[1]]));
+    assert_eq!(taken.expect("answered"), IngestOutcome::UnknownMetrics(vec![ids[1]]));
     let query = MetaQuery { topology: topology.clone(), meta: None, after: None, limit: 1 };
     let page = archive.metas(query.clone()).await.expect("read");
     let last = archive.metas(MetaQuery { after: page.next, ..query }).await.expect("read");

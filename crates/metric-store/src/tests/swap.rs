@@ -96,11 +96,11 @@ async fn full_quarantine_prevents_the_replacement_and_changes_nothing() {
     let mut expected = Vec::new();
     for n in 0..3 {
         register_some(&home.archive, &topology(&format!("mine-{n}")), n + 1).await;
-        let (before, room) = (dump(&home.archive), home.archive.has_room_aside().await);
+        let (before, room) = (dump(&home.archive), home.archive.check_quarantine_room().await);
         let copy = folder.path().join(format!("copy-{n}"));
         make(&folder.path().join(format!("other-{n}")), &format!("other-{n}"), Some(&copy)).await;
         let own = home.archive.position();
-        let replaced = home.archive.give_way_to(copy.clone()).await;
+        let replaced = home.archive.replace_and_quarantine(copy.clone()).await;
         if n < 2 {
             room.expect("there is room");
             replaced.expect("replaced");

@@ -2,4 +2,5 @@
 //! queue, and [`runner`] feeds one exporter from it.
 
 pub(crate) mod close_minutes;
+pub mod exporters;
 pub(crate) mod runner;

@@ -15,10 +15,10 @@ use tracing::{debug, info, warn};
 
 use crate::{
     ExporterActivity, ExporterState, MetricsService,
-    plugin::{ExportError, MetricExporter, PayloadSource, Sent},
+    exporters::{ExportCounts, ExportError, MetricExporter, PayloadSource},
 };
 use stormkeeper_metric_store as metric_store;
-use stormkeeper_metric_store::{Event, MetricStore, PayloadPage, Upload, UploadKey};
+use stormkeeper_metric_store::{Event, ExportKey, ExportLease, MetricStore, PayloadPage};
 use stormkeeper_metrics::{MetaType, MetricId};
 use stormkeeper_model::Term;
 use stormkeeper_runtime::error_chain;
@@ -76,7 +76,7 @@ impl MetricsService {
 /// Payload of one entry of the export queue, for one exporter.
 struct Payload {
     archive: MetricStore,
-    key: UploadKey,
+    key: ExportKey,
     levels: Vec<MetaType>,
 }
 
@@ -186,18 +186,18 @@ impl ExporterTask {
                 .await?;
             self.archive.ack_metas(self.term, &self.name, &metas).await.map_err(archive)?;
         }
-        let Some(upload) = self.archive.next_upload(&self.name).await.map_err(archive)? else {
+        let Some(upload) = self.archive.lease_export(&self.name).await.map_err(archive)? else {
             return Ok(false);
         };
         self.set_activity(ExporterActivity::Uploading);
-        let Upload { key, timeout, .. } = upload;
+        let ExportLease { key, timeout, .. } = upload;
         let (exporter, its) = (Arc::clone(&self.exporter), key.clone());
         let levels = exporter.levels().to_vec();
         let source = Payload { archive: self.archive.clone(), key: key.clone(), levels };
         // Shorter than the timeout after which the queue treats the upload as failed.
         let limit = timeout.saturating_sub(timeout / 10);
         match self.call("upload", Some(limit), async move { exporter.upload(&its, &source).await }).await {
-            Ok(Sent { points, refused }) => {
+            Ok(ExportCounts { points, refused }) => {
                 debug!(exporter = self.name, upload = %key, points, refused, "exported a minute");
                 self.measure.state(&self.name, |state| {
                     state.points += points;
@@ -228,7 +228,7 @@ impl ExporterTask {
     /// again by time alone.
     async fn idle(&self) -> Duration {
         let status = self.archive.queue_status().await.ok();
-        let pending = status.and_then(|status| Some(status.uploaders.get(&self.name)?.pending)).unwrap_or(0);
+        let pending = status.and_then(|status| Some(status.exporters.get(&self.name)?.pending)).unwrap_or(0);
         self.set_activity(if pending > 0 { ExporterActivity::Pausing } else { ExporterActivity::Idle });
         if pending > 0 { self.measure.shared.options.intervals.export_pause } else { IDLE_MAX }
     }

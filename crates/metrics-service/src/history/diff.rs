@@ -121,7 +121,7 @@ fn diff_topology(
             });
         }
         Some(rate) if rate != observed.sample_rate => {
-            let by = last(EventKind::Measured);
+            let by = last(EventKind::MetricsChanged);
             events.push(Event::SampleRateChanged {
                 topology: id.clone(),
                 sample_rate: observed.sample_rate,
@@ -197,8 +197,8 @@ fn ends_location(event: &event::Event, task: TaskId) -> bool {
         | EventKind::Placed
         | EventKind::Drained
         | EventKind::Undrained
-        | EventKind::Measured
-        | EventKind::MetricsLost
+        | EventKind::MetricsChanged
+        | EventKind::UncleanMetricTakeover
         | EventKind::Other => false,
     }
 }

@@ -243,7 +243,7 @@ impl MetricsService {
         quarantine: bool,
     ) -> Result<TemporaryDirectory, FetchError> {
         if quarantine {
-            archive.has_room_aside().await?;
+            archive.check_quarantine_room().await?;
         }
         let LogPosition { term, index } = archive.position();
         warn!(
@@ -269,12 +269,12 @@ impl MetricsService {
     ) -> Result<(), FetchError> {
         let own = archive.position();
         if quarantine {
-            archive.give_way_to(received.0.clone()).await?;
+            archive.replace_and_quarantine(received.0.clone()).await?;
             warn!(
                 term = own.term,
                 index = own.index,
                 "quarantined the local metric database: it may contain committed metrics that an unclean takeover \
-                 discarded; see \"Metrics that were put aside\" in docs/operations.md"
+                 discarded; see \"Quarantined metrics\" in docs/operations.md"
             );
         } else {
             archive.replace_with(received.0.clone()).await?;

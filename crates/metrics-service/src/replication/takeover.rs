@@ -76,7 +76,7 @@ impl MetricsService {
                 }
                 TakeoverDecision::ProceedUnclean => {
                     let text = high_watermark::unclean_takeover_text(term, own, &record);
-                    let event = EventDraft::of_cluster(EventKind::MetricsLost, text.as_str());
+                    let event = EventDraft::of_cluster(EventKind::UncleanMetricTakeover, text.as_str());
                     let record = record.record_unclean_takeover(me, term, own, clock.now());
                     self.publish_high_watermark(writer, record, Some(event)).await?;
                     warn!("{text}");

@@ -147,27 +147,27 @@ builtins! {
         "Files and connections that this nimbus has open.";
     NIMBUS_VIEW_AGE: "ViewAge", SYS, Gauge, Nimbus, "ms", Mean, On, MEASURED =>
         "Age of this nimbus' view of the cluster; 0 while the view is up to date.";
-    NIMBUS_ARCHIVE_BYTES: "ArchiveBytes", SYS, Gauge, Nimbus, "bytes", Sum, On, MEASURED =>
+    NIMBUS_METRIC_STORE_BYTES: "MetricStoreBytes", SYS, Gauge, Nimbus, "bytes", Sum, On, MEASURED =>
         "Size of the metric store on disk.";
-    NIMBUS_ARCHIVE_QUEUE: "ArchiveQueue", SYS, Gauge, Nimbus, "requests", Sum, On, MEASURED =>
+    NIMBUS_METRIC_STORE_QUEUE: "MetricStoreQueue", SYS, Gauge, Nimbus, "requests", Sum, On, MEASURED =>
         "Requests that wait for the metric store.";
-    NIMBUS_INTAKE_POINTS: "IntakePoints", SYS, Meter, Nimbus, "points/s", Sum, On, MEASURED =>
+    NIMBUS_INGEST_POINTS: "IngestPoints", SYS, Meter, Nimbus, "points/s", Sum, On, MEASURED =>
         "Points ingested as the leader.";
-    NIMBUS_INTAKE_CONTRIBUTIONS: "IntakeContributions", SYS, Meter, Nimbus, "batches/s", Sum, On, MEASURED =>
+    NIMBUS_INGEST_BATCHES: "IngestBatches", SYS, Meter, Nimbus, "batches/s", Sum, On, MEASURED =>
         "Metric batches ingested as the leader.";
-    NIMBUS_INTAKE_REFUSED: "IntakeRefused", SYS, Counter, Nimbus, "batches", Sum, On, MEASURED =>
+    NIMBUS_INGEST_REJECTED: "IngestRejected", SYS, Counter, Nimbus, "batches", Sum, On, MEASURED =>
         "Metric batches that were rejected, or deferred to a retry.";
     NIMBUS_REGISTERED: "Registered", SYS, Counter, Nimbus, "names", Sum, On, MEASURED =>
         "Metric names registered as the leader.";
-    NIMBUS_UPLOAD_QUEUE: "UploadQueue", SYS, Gauge, Nimbus, "entries", Sum, On, MEASURED =>
+    NIMBUS_EXPORT_QUEUE: "ExportQueue", SYS, Gauge, Nimbus, "entries", Sum, On, MEASURED =>
         "Minutes of topologies that wait for export to external stores.";
-    NIMBUS_UPLOAD_DROPPED: "UploadDropped", SYS, Counter, Nimbus, "entries", Sum, On, MEASURED =>
+    NIMBUS_EXPORT_DROPPED: "ExportDropped", SYS, Counter, Nimbus, "entries", Sum, On, MEASURED =>
         "Minutes of topologies that were dropped before an external store acknowledged them.";
-    NIMBUS_HBASE_SEND_TPS: "HBaseSendTps", SYS, Meter, Nimbus, "rows/s", Sum, On, instead("there is no HBase; see IntakePoints") =>
+    NIMBUS_HBASE_SEND_TPS: "HBaseSendTps", SYS, Meter, Nimbus, "rows/s", Sum, On, instead("there is no HBase; see IngestPoints") =>
         "Rows sent to HBase.";
-    NIMBUS_TOTAL_HBASE_INSERT: "TotalHBaseInsert", SYS, Counter, Nimbus, "rows", Sum, On, instead("there is no HBase; see IntakePoints") =>
+    NIMBUS_TOTAL_HBASE_INSERT: "TotalHBaseInsert", SYS, Counter, Nimbus, "rows", Sum, On, instead("there is no HBase; see IngestPoints") =>
         "Total rows sent to HBase.";
-    NIMBUS_HBASE_FAILED: "HBaseFailed", SYS, Counter, Nimbus, "rows", Sum, On, instead("there is no HBase; see UploadDropped") =>
+    NIMBUS_HBASE_FAILED: "HBaseFailed", SYS, Counter, Nimbus, "rows", Sum, On, instead("there is no HBase; see ExportDropped") =>
         "Rows that HBase rejected.";
     NIMBUS_REQUEST_TIME: "RequestTime", SYS, Histogram, Nimbus, "µs", Mean, On, instead("nimbus logs its requests") =>
         "One remote call, by name.";

@@ -81,7 +81,7 @@ fn slots_used(view: &ClusterView) -> BTreeMap<&SupervisorId, usize> {
 
 pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList {
     let (view, now) = (&observation.view, nimbus.clock().now());
-    let (behind, trouble) = (nimbus.metrics_behind(), nimbus.metrics_trouble());
+    let (behind, problem) = (nimbus.metrics_lag_entries(), nimbus.metrics_problem());
     let nimbuses = view.nimbuses.iter().map(|(id, record)| NimbusSummary {
         id: id.clone(),
         host: record.host.clone(),
@@ -94,8 +94,8 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
         uptime_seconds: now.since(record.start).as_secs(),
         blobs_missing: record.blobs_missing,
         metric_store_error: record.metric_store_error.clone(),
-        metrics_behind: behind.get(id).copied().filter(|_| record.metric_store_error.is_none()),
-        metrics_trouble: trouble.clone().filter(|_| id == nimbus.id()),
+        metrics_lag_entries: behind.get(id).copied().filter(|_| record.metric_store_error.is_none()),
+        metrics_problem: problem.clone().filter(|_| id == nimbus.id()),
         version: record.version.clone(),
     });
     let term = view.leader.as_ref().map(|leader| leader.term);
@@ -214,15 +214,15 @@ fn topology_summary(
         workers_wanted: record.workers,
         executors_total: tasks_total,
         replication_count: view.blobs.get(&record.blob).map_or(0, |holders| holders.len()),
-        trouble: trouble(nimbus, id),
+        problem: problem(nimbus, id),
     }
 }
 
 /// Returns what keeps a topology from being fully placed, as this nimbus sees it.
-fn trouble(nimbus: &Handle, id: &TopologyId) -> Option<String> {
+fn problem(nimbus: &Handle, id: &TopologyId) -> Option<String> {
     let status = nimbus.status();
     let found = status.findings.iter().filter(|finding| finding.topology.as_ref() == Some(id));
-    let texts: Vec<String> = found.map(|finding| finding.trouble.to_string()).collect();
+    let texts: Vec<String> = found.map(|finding| finding.problem.to_string()).collect();
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 

@@ -66,8 +66,8 @@ impl<'a> Draft<'a> {
         self.plan.next = Some(self.plan.next.map_or(delay, |next| next.min(delay)));
     }
 
-    pub(super) fn find(&mut self, topology: Option<&TopologyId>, trouble: ClusterProblem) {
-        self.plan.findings.push(Finding { topology: topology.cloned(), trouble });
+    pub(super) fn find(&mut self, topology: Option<&TopologyId>, problem: ClusterProblem) {
+        self.plan.findings.push(Finding { topology: topology.cloned(), problem });
     }
 
     /// The changes of supervisor assignments that go with a new assignment of `id`, or with its
@@ -98,8 +98,8 @@ impl<'a> Draft<'a> {
     /// Adds an action and the state that it produces. An action too large to be written is
     /// reported instead, and does not block the others.
     pub(super) fn act(&mut self, effect: Effect, reason: Reason, n_moved: usize) {
-        if let Some(Err(trouble)) = effect.ops().map(|ops| check_size(&ops)) {
-            self.find(effect.topology(), trouble);
+        if let Some(Err(problem)) = effect.ops().map(|ops| check_size(&ops)) {
+            self.find(effect.topology(), problem);
             return;
         }
         self.supervisor_assignments.apply(effect.supervisor_assignments());

@@ -64,8 +64,8 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
 
 fn report_unreadable(draft: &mut Draft<'_>) {
     for (path, reason) in &draft.view.unreadable {
-        let trouble = ClusterProblem::Unreadable { path: path.clone(), reason: reason.clone() };
-        draft.plan.findings.push(Finding { topology: topology_at(path), trouble });
+        let problem = ClusterProblem::Unreadable { path: path.clone(), reason: reason.clone() };
+        draft.plan.findings.push(Finding { topology: topology_at(path), problem });
     }
 }
 

@@ -32,13 +32,13 @@ impl Handle {
 
     /// Returns how many entries each nimbus is behind the leader's log, for the nimbuses that this
     /// one knows about: itself, and while it leads, its followers.
-    pub fn metrics_behind(&self) -> BTreeMap<NimbusId, u64> {
+    pub fn metrics_lag_entries(&self) -> BTreeMap<NimbusId, u64> {
         self.metrics_service().map(MetricsService::behind).unwrap_or_default()
     }
 
     /// Returns the problem that keeps this nimbus from following the leader's log, or, as the
     /// leader, from ingesting metrics.
-    pub fn metrics_trouble(&self) -> Option<String> {
+    pub fn metrics_problem(&self) -> Option<String> {
         self.metrics_service().ok()?.problem()
     }
 

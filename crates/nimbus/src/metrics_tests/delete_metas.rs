@@ -1,7 +1,7 @@
 //! Deletion of metas at the request of an operator or a query client.
 
 use super::*;
-use stormkeeper_metrics_service::plugin::QueryError;
+use stormkeeper_metrics_service::query::QueryError;
 
 #[tokio::test]
 async fn metas_of_a_removed_topology_are_deleted_everywhere_and_of_a_running_topology_nowhere() {
@@ -23,7 +23,7 @@ async fn metas_of_a_removed_topology_are_deleted_everywhere_and_of_a_running_top
         matches!(&refused, QueryError::Answered { status: 409, said, .. } if said.contains("cannot be deleted")),
         "{refused}"
     );
-    assert!(!refused.is_worth_a_retry(), "{refused}");
+    assert!(!refused.is_retryable(), "{refused}");
     assert_eq!(metas(&leader, &topology).await.len(), 1);
 
     let kill = Change::Kill(KillRequest { wait_secs: Some(0) });

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use super::*;
 use stormkeeper_metric_store as metric_store;
-use stormkeeper_metric_store::UploadKey;
-use stormkeeper_metrics_service::plugin::{ExportError, PayloadSource, Sent};
+use stormkeeper_metric_store::ExportKey;
+use stormkeeper_metrics_service::exporters::{ExportCounts, ExportError, PayloadSource};
 
 /// Behaviour of an exporter.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl MetricExporter for Odd {
         Ok(())
     }
 
-    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
+    async fn upload(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
         match &self.manner {
             Manner::Good | Manner::Clumsy { .. } => {}
             Manner::Panics => panic!("as it should"),
@@ -94,7 +94,7 @@ impl MetricExporter for Odd {
                 }
             }
         }
-        let (mut after, mut sent) = (None, Sent::default());
+        let (mut after, mut sent) = (None, ExportCounts::default());
         loop {
             let page = source.page(after).await?;
             for (meta, point) in &page.points {
@@ -178,7 +178,7 @@ async fn faulty_exporter_does_not_affect_the_others() {
     })
     .await;
     let queue = leader.archive().queue_status().await.expect("there is a queue");
-    assert!(queue.uploaders["panics"].pending >= 2 && queue.uploaders["good"].pending == 0, "{queue:?}");
+    assert!(queue.exporters["panics"].pending >= 2 && queue.exporters["good"].pending == 0, "{queue:?}");
 
     // After its release, the blocked exporter continues where it was.
     let Manner::Blocks(free, news) = &blocks.manner else { panic!("it blocks") };

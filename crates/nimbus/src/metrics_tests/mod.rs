@@ -47,7 +47,7 @@ use stormkeeper_metrics::{
     },
 };
 use stormkeeper_metrics_service::{
-    ExporterActivity, Intervals, MetricOptions, ReplicaState, plugin::MetricExporter,
+    ExporterActivity, Intervals, MetricOptions, ReplicaState, exporters::MetricExporter,
 };
 use stormkeeper_model::{LogPosition, Term, TopologyId, clock::Clock};
 use stormkeeper_model::{Port, Timestamp, status::TopologyStatus, test_support::lines_and_count};

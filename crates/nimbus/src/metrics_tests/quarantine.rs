@@ -25,7 +25,7 @@ async fn discarded_metrics_that_return_too_late_are_quarantined_and_reported() {
     assert!(unclean_takeover.discarded_through >= at && record.may_hold_discarded(at), "{record:?}");
     let events = wait_until("the event is there", LONG, || async {
         let view = second.handle().observation().expect("read").view;
-        let told = view.events.values().filter(|event| event.event == EventKind::MetricsLost);
+        let told = view.events.values().filter(|event| event.event == EventKind::UncleanMetricTakeover);
         let told: Vec<String> = told.map(|event| event.reason.clone()).collect();
         if told.is_empty() { Err("no such event".to_owned()) } else { Ok(told) }
     })
@@ -124,9 +124,9 @@ async fn follower_with_a_full_quarantine_keeps_its_database_and_reports_why() {
     let first = cluster.start("a").await;
     first.until_open().await;
     wait_until("it says why it does not follow", LONG, || async {
-        let trouble = first.handle().metrics_trouble();
-        let is_so = trouble.as_ref().is_some_and(|text| text.contains("the quarantine is full"));
-        if is_so { Ok(()) } else { Err(format!("{trouble:?}")) }
+        let problem = first.handle().metrics_problem();
+        let is_so = problem.as_ref().is_some_and(|text| text.contains("the quarantine is full"));
+        if is_so { Ok(()) } else { Err(format!("{problem:?}")) }
     })
     .await;
     assert_eq!(first.count(&topology, minute).await, Some(5));

@@ -35,7 +35,7 @@ async fn every_nimbus_shows_an_unopened_metric_store_and_the_lag_it_knows() {
         })
         .await;
     }
-    assert_eq!(shown(&leader, &broken).await.metrics_behind, None);
+    assert_eq!(shown(&leader, &broken).await.metrics_lag_entries, None);
 
     let topology = submit(&leader, "wc").await;
     register(&leader, &topology).await.expect("taken");
@@ -43,12 +43,16 @@ async fn every_nimbus_shows_an_unopened_metric_store_and_the_lag_it_knows() {
     for (asked, of) in [(&leader, &leader), (&leader, &follower), (&follower, &follower)] {
         wait_until("the nimbus is shown as caught up", LONG, || async {
             let summary = shown(asked, of).await;
-            let is_so = summary.metrics_behind == Some(0) && summary.metric_store_error.is_none();
+            let is_so = summary.metrics_lag_entries == Some(0) && summary.metric_store_error.is_none();
             if is_so { Ok(()) } else { Err(format!("{summary:?}")) }
         })
         .await;
     }
-    assert_eq!(shown(&follower, &leader).await.metrics_behind, None, "a follower knows only its own lag");
+    assert_eq!(
+        shown(&follower, &leader).await.metrics_lag_entries,
+        None,
+        "a follower knows only its own lag"
+    );
 
     std::fs::remove_file(dir.join("metrics")).expect("removed");
     wait_until("the store is shown as open", LONG, || async {
@@ -65,11 +69,11 @@ async fn follower_with_missing_entries_is_shown_as_lagging() {
     let (leader, follower) = cluster.two(slow).await;
     wait_until("the leader has a fetch of the follower", LONG, || async {
         let summary = shown(&leader, &follower).await;
-        summary.metrics_behind.map(drop).ok_or_else(|| format!("{summary:?}"))
+        summary.metrics_lag_entries.map(drop).ok_or_else(|| format!("{summary:?}"))
     })
     .await;
     let topology = submit(&leader, "wc").await;
     register(&leader, &topology).await.expect("taken");
     let summary = shown(&leader, &follower).await;
-    assert!(summary.metrics_behind >= Some(1), "{summary:?}");
+    assert!(summary.metrics_lag_entries >= Some(1), "{summary:?}");
 }

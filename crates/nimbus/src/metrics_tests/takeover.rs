@@ -125,8 +125,8 @@ pub(super) async fn alone(cluster: &Cluster) -> (One, TopologyId, LogPosition) {
 pub(super) async fn waits(one: &One) -> String {
     wait_until("the new leader waits for other nimbuses", LONG, || async {
         let status = one.handle().metrics_status().await;
-        let trouble = status.problem.clone().filter(|_| status.state == ReplicaState::TakingOver);
-        trouble.ok_or(format!("{status:?}"))
+        let problem = status.problem.clone().filter(|_| status.state == ReplicaState::TakingOver);
+        problem.ok_or(format!("{status:?}"))
     })
     .await
 }
@@ -145,7 +145,7 @@ pub(super) async fn replaced(one: &One) {
 }
 
 pub(super) async fn aside(one: &One) -> Vec<PathBuf> {
-    one.handle().metrics_status().await.archive.expect("open").aside
+    one.handle().metrics_status().await.archive.expect("open").quarantined
 }
 
 pub(super) fn received_in(cluster: &Cluster, name: &str) -> Vec<String> {
@@ -167,12 +167,12 @@ async fn leader_that_is_missing_committed_entries_waits_for_the_replica_that_has
     let second = cluster.start("b").await;
     let said = waits(&second).await;
     assert!(said.contains(&format!("waiting for {id} until")), "{said}");
-    assert_eq!(second.handle().metrics_trouble(), Some(said));
+    assert_eq!(second.handle().metrics_problem(), Some(said));
     assert!(matches!(
         ingest(&second, &batch(&topology, minute, 2, 2)).await,
         IngestResponse::RetryLater { .. }
     ));
-    assert_eq!(second.handle().metrics_behind().get(second.handle().id()), None, "its lag is unknown");
+    assert_eq!(second.handle().metrics_lag_entries().get(second.handle().id()), None, "its lag is unknown");
     let query = LogQuery { nimbus: id, term: at.term, index: at.index, max_bytes: 1, leader_term: None };
     second.handle().metrics_log(query).await.expect_err("a nimbus that takes over serves no log");
     second.handle().metrics_checkpoint().await.expect_err("nor a checkpoint");
@@ -319,9 +319,9 @@ async fn follower_replaces_no_database_by_the_checkpoint_of_a_deposed_leader() {
     cluster.tree.set(&layout::term(), &record::encode(&election), None).await.expect("written");
     let first = cluster.start("a").await;
     wait_until("the follower reports why it does not follow", LONG, || async {
-        let trouble = first.handle().metrics_trouble();
-        let is_so = trouble.as_ref().is_some_and(|text| text.contains("another nimbus became leader"));
-        if is_so { Ok(()) } else { Err(format!("{trouble:?}")) }
+        let problem = first.handle().metrics_problem();
+        let is_so = problem.as_ref().is_some_and(|text| text.contains("another nimbus became leader"));
+        if is_so { Ok(()) } else { Err(format!("{problem:?}")) }
     })
     .await;
     assert_eq!(first.count(&topology, minute).await, Some(5));
@@ -458,9 +458,9 @@ async fn log_of_another_zookeeper_tree_is_neither_extended_nor_fetched() {
     let theirs = foreign.until_open().await.position();
     assert!(theirs > at, "this test is about a log of a later term: {theirs}");
     wait_until("the foreign nimbus reports why it does not follow", LONG, || async {
-        let trouble = foreign.handle().metrics_trouble();
-        let is_so = trouble.as_ref().is_some_and(|text| text.contains("the ZooKeeper tree is a new one"));
-        if is_so { Ok(()) } else { Err(format!("{trouble:?}")) }
+        let problem = foreign.handle().metrics_problem();
+        let is_so = problem.as_ref().is_some_and(|text| text.contains("the ZooKeeper tree is a new one"));
+        if is_so { Ok(()) } else { Err(format!("{problem:?}")) }
     })
     .await;
     // As the leader, the foreign nimbus writes nothing; the log of this tree continues after it.

@@ -48,7 +48,7 @@ pub(super) async fn topologies(
         let metas = archive.fingerprint(&id).await.map_err(source::archive_error)?.count;
         topologies.push(MeasuredTopology { name, alive: alive.contains_key(&id), metas, id });
     }
-    Ok(Json(MeasuredTopologyList { topologies, next, archive: view }))
+    Ok(Json(MeasuredTopologyList { topologies, next, store: view }))
 }
 
 pub(super) async fn metas(
@@ -68,7 +68,7 @@ pub(super) async fn metas(
         topology_id,
         metas: page.metas.iter().map(shape::meta).collect(),
         next: page.next.map(|id| id.to_string()),
-        archive: source.view,
+        store: source.view,
     }))
 }
 
@@ -108,7 +108,7 @@ pub(super) async fn latest(
         window_secs: window.secs(),
         values,
         next,
-        archive: source.view,
+        store: source.view,
     }))
 }
 
@@ -146,7 +146,7 @@ pub(super) async fn track(
     let n_more = entries.len().saturating_sub(limit);
     let truncated = n_more > 0;
     let entries = entries.drain(n_more..).map(shape::task_place).collect();
-    Ok(Json(TaskTrack { topology_id, entries, truncated, archive: source.view }))
+    Ok(Json(TaskTrack { topology_id, entries, truncated, store: source.view }))
 }
 
 pub(super) async fn history(
@@ -163,7 +163,7 @@ pub(super) async fn history(
     let truncated = entries.len() > limit;
     entries.truncate(limit);
     let topologies = entries.into_iter().map(shape::past_topology).collect();
-    Ok(Json(TopologyHistory { topologies, truncated, archive: view }))
+    Ok(Json(TopologyHistory { topologies, truncated, store: view }))
 }
 
 pub(super) async fn status(State(api): State<Api>) -> Result<Json<MetricStoreStatus>, ApiError> {

@@ -62,7 +62,7 @@ pub(super) async fn data(
         to_ms: to.start(),
         series,
         next: next.map(|cursor| cursor.to_string()),
-        archive: source.view,
+        store: source.view,
     }))
 }
 

@@ -12,7 +12,7 @@ use stormkeeper_metrics_service::ExporterState;
 
 pub(super) async fn of(api: &Api) -> Result<MetricStoreStatus, ApiError> {
     let Source { archive, view } = source::of(api)?;
-    let Status { bytes, position: _, log_from, log_bytes, metas, drops, failure, aside } =
+    let Status { bytes, position: _, log_from, log_bytes, metas, drops, failure, quarantined } =
         archive.status().await.map_err(source::archive_error)?;
     let queue = archive.queue_status().await.map_err(source::archive_error)?;
     let measured = api.nimbus.metrics_status().await;
@@ -27,39 +27,39 @@ pub(super) async fn of(api: &Api) -> Result<MetricStoreStatus, ApiError> {
     let followers = measured.followers.into_iter();
     let followers = followers.map(|(nimbus, at)| FollowerSummary { nimbus, index: at.index });
     Ok(MetricStoreStatus {
-        archive: view,
-        stage: measured.state.word().to_owned(),
-        trouble: measured.problem,
+        store: view,
+        state: measured.state.word().to_owned(),
+        problem: measured.problem,
         followers: followers.collect(),
         bytes,
         metas,
         log_from,
         log_bytes,
         failure,
-        aside: aside.iter().map(|path| path.display().to_string()).collect(),
+        quarantined: quarantined.iter().map(|path| path.display().to_string()).collect(),
         drops: drops.collect(),
         queue: self::queue(queue, measured.exporters),
     })
 }
 
 fn queue(status: QueueStatus, mut states: BTreeMap<String, ExporterState>) -> ExportQueueSummary {
-    let QueueStatus { reserved, ready, bytes, oldest, uploaders } = status;
-    let uploaders = uploaders.into_iter().map(|(name, status)| ExporterSummary {
+    let QueueStatus { reserved, ready, bytes, oldest, exporters } = status;
+    let exporters = exporters.into_iter().map(|(name, status)| ExporterSummary {
         work: states.remove(&name).map(work),
         name,
         pending: status.pending,
-        uploading: status.uploading,
+        leased: status.leased,
         acked: status.acked,
         dropped: status.dropped,
-        refused: status.refused,
-        last_refusal: status.last_refusal,
+        nacked: status.nacked,
+        last_nack: status.last_nack,
     });
     ExportQueueSummary {
         reserved,
         ready,
         bytes,
         oldest_ms: oldest.map(|minute| minute.start()),
-        uploaders: uploaders.collect(),
+        exporters: exporters.collect(),
     }
 }
 
@@ -70,10 +70,10 @@ fn work(state: ExporterState) -> ExporterWork {
         doing: activity.word().to_owned(),
         since_ms: since,
         points,
-        points_refused: rejected,
+        points_rejected: rejected,
         failures,
         events,
-        events_lost: events_dropped,
+        events_dropped: events_dropped,
         last_failure,
     }
 }

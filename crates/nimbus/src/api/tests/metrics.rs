@@ -172,8 +172,8 @@ async fn removed_topology_is_found_by_id_and_by_name() {
             "unit": "0 to 1", "component": "split",
         });
         assert_eq!((&metas["metas"], &metas["topologyId"]), (&json!([expected]), &json!("gone-1-1")));
-        assert_eq!(metas["archive"]["nimbus"], json!(past.running.handle().id()));
-        assert_eq!(metas["archive"]["entriesBehind"], json!(0), "{metas}");
+        assert_eq!(metas["store"]["nimbus"], json!(past.running.handle().id()));
+        assert_eq!(metas["store"]["entriesBehind"], json!(0), "{metas}");
     }
     let track = past.get("topology/gone/track?task=3").await;
     let place = &track["entries"][0];
@@ -184,7 +184,7 @@ async fn removed_topology_is_found_by_id_and_by_name() {
     assert_eq!(history["topologies"][0]["killReason"], json!("an operator asked for it"));
     let status = past.get("status").await;
     assert_eq!(
-        (&status["stage"], &status["archive"]["entriesBehind"]),
+        (&status["state"], &status["store"]["entriesBehind"]),
         (&json!("leading"), &json!(0)),
         "{status}"
     );

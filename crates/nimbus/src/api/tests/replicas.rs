@@ -158,15 +158,15 @@ async fn follower_reports_the_same_problems_as_the_leader() {
     let (leader, follower, client) = fixture.two().await;
     submit(&client, blob("first")).await.expect("taken");
     submit(&client, blob("second")).await.expect("taken");
-    let trouble = async |running: &Running| {
+    let problem = async |running: &Running| {
         let router = routes(running.handle().clone());
         let (_, shown) = ask(&router, Method::GET, "/api/v1/topology/second", "").await;
-        shown["trouble"].as_str().map(str::to_owned).ok_or_else(|| shown.to_string())
+        shown["problem"].as_str().map(str::to_owned).ok_or_else(|| shown.to_string())
     };
-    let told = wait_until("the leader finds no slot", LONG, || trouble(&leader)).await;
+    let told = wait_until("the leader finds no slot", LONG, || problem(&leader)).await;
     assert!(told.contains("all 2 slots are in use"), "{told}");
     wait_until("so does the follower", LONG, || async {
-        let seen = trouble(&follower).await?;
+        let seen = problem(&follower).await?;
         if seen == told { Ok(()) } else { Err(seen) }
     })
     .await;

@@ -49,8 +49,8 @@ fn without_free_slots_a_topology_stays_on_a_drained_host_and_reports_it() {
     let plan = world.decide();
     assert_eq!(plan.actions, [], "its spouts keep running");
     let reason = scheduler::UnplacedReason::NoFreeSlot { slots: 1 };
-    let trouble = ClusterProblem::DrainWaits { hosts: vec!["host-s0".to_owned()], reason };
-    assert_eq!(plan.findings[0].trouble, trouble);
+    let problem = ClusterProblem::DrainWaits { hosts: vec!["host-s0".to_owned()], reason };
+    assert_eq!(plan.findings[0].problem, problem);
     world.supervisor("s2", 1);
     world.settle();
     world.wait(31 * SECOND);

@@ -195,7 +195,7 @@ proptest! {
                 Some(storm) => {
                     // In a full cluster a rebalance waits for a slot, and is reported.
                     let waits = |finding: &Finding| finding.topology.as_ref() == Some(id)
-                        && matches!(finding.trouble, ClusterProblem::RebalanceWaits { .. });
+                        && matches!(finding.problem, ClusterProblem::RebalanceWaits { .. });
                     let says_so = run.world.decide().findings.iter().any(waits);
                     let is_full = view.topologies.len() > n_slots / 4;
                     let is_done = storm.value.pending.is_none() || (is_full && says_so);

@@ -41,7 +41,7 @@ fn without_a_slot_nothing_is_written_and_the_reason_is_reported() {
     let plan = world.decide();
     assert_eq!(plan.actions, []);
     assert!(
-        matches!(plan.findings[0].trouble, ClusterProblem::NoSlot { n_tasks: 4, .. }),
+        matches!(plan.findings[0].problem, ClusterProblem::NoSlot { n_tasks: 4, .. }),
         "{:?}",
         plan.findings
     );
@@ -115,7 +115,7 @@ fn workers_of_a_lost_supervisor_keep_their_slots_if_no_other_is_free() {
     world.wait(600 * SECOND);
     let plan = world.decide();
     assert_eq!(plan.actions, []);
-    assert!(matches!(plan.findings[0].trouble, ClusterProblem::NoSlot { .. }), "{:?}", plan.findings);
+    assert!(matches!(plan.findings[0].problem, ClusterProblem::NoSlot { .. }), "{:?}", plan.findings);
     assert_eq!(world.assignment(&id), before);
 }
 
@@ -209,7 +209,7 @@ fn a_lost_worker_in_a_full_cluster_does_not_change_healthy_workers() {
         world.decide();
         world.wait(600 * SECOND);
         let plan = world.decide();
-        assert!(matches!(plan.findings[0].trouble, ClusterProblem::NoSlot { n_tasks: 2, .. }), "{plan:?}");
+        assert!(matches!(plan.findings[0].problem, ClusterProblem::NoSlot { n_tasks: 2, .. }), "{plan:?}");
         world.settle();
         let after = world.assignment(&id).expect("placed");
         assert_eq!(after.workers[healthy], before.workers[healthy], "a healthy worker was touched");
@@ -263,7 +263,7 @@ fn moves_are_capped_and_a_large_worker_goes_alone() {
     world.wait(30 * SECOND);
     let plan = world.decide();
     assert_eq!(plan.actions[0].n_moved, 4, "a second worker of four would be over six");
-    assert!(matches!(plan.findings[0].trouble, ClusterProblem::MovesCapped { .. }));
+    assert!(matches!(plan.findings[0].problem, ClusterProblem::MovesCapped { .. }));
     world.policy.max_moves_per_round = 2;
     assert_eq!(world.decide().actions[0].n_moved, 4, "it goes alone");
     assert_eq!(plan.actions[0].effect.topology(), Some(&id));
@@ -329,7 +329,7 @@ fn a_rebalance_without_free_slots_waits() {
     world.wait(SECOND);
     let plan = world.decide();
     assert_eq!(plan.actions, []);
-    assert!(matches!(plan.findings[0].trouble, ClusterProblem::RebalanceWaits { .. }), "{plan:?}");
+    assert!(matches!(plan.findings[0].problem, ClusterProblem::RebalanceWaits { .. }), "{plan:?}");
     world.supervisor("s0", 1);
     world.settle();
     assert_eq!(world.topology_record(&id).expect("there").status, TopologyStatus::Active);
@@ -371,7 +371,7 @@ fn other_records_are_removed_some_time_after_the_topology_record_was_deleted() {
     let plan = world.decide();
     assert_eq!((plan.actions.len(), plan.next), (0, Some(59 * SECOND)));
     assert!(
-        matches!(&plan.findings[0].trouble, ClusterProblem::NoRecord { path } if *path == layout::storm(&id))
+        matches!(&plan.findings[0].problem, ClusterProblem::NoRecord { path } if *path == layout::storm(&id))
     );
     // Restored in time, the topology stays; deleted again, the full time applies again.
     world.wait(58 * SECOND);
@@ -498,7 +498,7 @@ fn an_unreadable_record_is_reported_and_its_topology_unchanged() {
         let plan = world.decide();
         assert_eq!(plan.actions, [], "with an unreadable {}", root(&id));
         assert!(
-            matches!(&plan.findings[0].trouble, ClusterProblem::Unreadable { path, .. } if *path == root(&id))
+            matches!(&plan.findings[0].problem, ClusterProblem::Unreadable { path, .. } if *path == root(&id))
         );
         let others = |nodes: &std::collections::BTreeMap<stormkeeper_coordination::tree::TreePath, _>| {
             nodes.keys().filter(|path| !path.as_str().contains("beats")).cloned().collect::<Vec<_>>()
@@ -573,7 +573,7 @@ fn an_oversized_assignment_is_reported_and_does_not_block_others() {
     let big = world.submit("big", 3000, 3000);
     let small = world.submit("small", 2, 1);
     let plan = world.decide();
-    assert!(matches!(plan.findings[0].trouble, ClusterProblem::TooLarge { .. }), "{:?}", plan.findings);
+    assert!(matches!(plan.findings[0].problem, ClusterProblem::TooLarge { .. }), "{:?}", plan.findings);
     world.execute(&plan);
     assert!(world.assignment(&big).is_none() && world.assignment(&small).is_some());
 }

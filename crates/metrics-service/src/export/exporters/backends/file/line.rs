@@ -3,13 +3,13 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::plugin::{ExportError, series};
-use stormkeeper_metric_store::{Event, UploadKey};
+use crate::export::exporters::{ExportError, series};
+use stormkeeper_metric_store::{Event, ExportKey};
 use stormkeeper_metrics::{MetricName, Point, protocol::MetricMeta};
 
 /// Line of a metric in a minute.
 pub(super) fn point(
-    key: &UploadKey,
+    key: &ExportKey,
     meta: &MetricMeta,
     point: &Point,
     lines: &mut Vec<u8>,
@@ -25,7 +25,7 @@ pub(super) fn point(
 }
 
 /// Line that ends an entry of the queue, which has `n_points`.
-pub(super) fn upload(key: &UploadKey, n_points: u64, lines: &mut Vec<u8>) -> Result<(), ExportError> {
+pub(super) fn upload(key: &ExportKey, n_points: u64, lines: &mut Vec<u8>) -> Result<(), ExportError> {
     let mut line = Map::new();
     line.insert("line".to_owned(), "upload".into());
     place(key, &mut line);
@@ -57,7 +57,7 @@ pub(super) fn event(event: &Event, lines: &mut Vec<u8>) -> Result<(), ExportErro
 }
 
 /// Adds the minute, and the part of the minute.
-fn place(key: &UploadKey, line: &mut Map<String, Value>) {
+fn place(key: &ExportKey, line: &mut Map<String, Value>) {
     line.insert("time".to_owned(), series::timestamp(key.minute).into());
     line.insert("minute".to_owned(), key.minute.to_string().into());
     line.insert("kind".to_owned(), key.kind.word().into());

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use self::fixture::{Pages, Server, Unreadable, dumb_server, key, metrics};
-use super::{ExportError, MetricExporter, Sent, alimonitor::Alimonitor};
-use crate::plugin::options;
+use super::{ExportCounts, ExportError, MetricExporter, alimonitor::Alimonitor};
+use crate::export::exporters::options;
 use stormkeeper_runtime::tasks::Tasks;
 
 fn alimonitor(url: &str) -> Alimonitor {
@@ -34,9 +34,9 @@ fn message(body: &[u8]) -> (String, Value) {
 async fn alimonitor_receives_forms() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, |_, _| (200, "ok".to_owned())).await;
-    let uploader = alimonitor(&format!("{}/passive", server.url));
-    let sent = uploader.upload(&key(), &Pages(metrics()[..1].to_vec())).await.expect("taken");
-    assert_eq!(sent, Sent { points: 1, refused: 0 });
+    let exporter = alimonitor(&format!("{}/passive", server.url));
+    let sent = exporter.upload(&key(), &Pages(metrics()[..1].to_vec())).await.expect("taken");
+    assert_eq!(sent, ExportCounts { points: 1, refused: 0 });
     let got = server.got();
     assert_eq!(got[0].headers["content-type"], "application/x-www-form-urlencoded");
     let (monitor, message) = message(&got[0].body);
@@ -45,8 +45,8 @@ async fn alimonitor_receives_forms() {
     assert_eq!(message, json!({"collection_flag": 0, "error_info": "", "MSG": [metric]}));
     assert_eq!(got.len(), 1);
 
-    let sent = uploader.upload(&key(), &Pages(Vec::new())).await.expect("nothing to do");
-    assert_eq!((sent, server.got().len()), (Sent::default(), 1), "no request without metrics");
+    let sent = exporter.upload(&key(), &Pages(Vec::new())).await.expect("nothing to do");
+    assert_eq!((sent, server.got().len()), (ExportCounts::default(), 1), "no request without metrics");
 }
 
 #[tokio::test]

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::plugin::{
-    MetricExporter, MetricQueryClient, Options, WhoLeads,
-    query::nimbus::NimbusQueryClient,
-    uploader::{alimonitor::Alimonitor, file::FileExporter, log::LogExporter, opentsdb::OpenTsdb},
+use crate::{
+    export::exporters::{
+        MetricExporter, Options,
+        backends::{alimonitor::Alimonitor, file::FileExporter, log::LogExporter, opentsdb::OpenTsdb},
+    },
+    query::{LeaderLocator, MetricQueryClient, nimbus::NimbusQueryClient},
 };
 use stormkeeper_model::suggest;
 
@@ -13,7 +15,7 @@ use stormkeeper_model::suggest;
 type Make = fn(&Options) -> Result<Arc<dyn MetricExporter>, Error>;
 
 /// All exporters. A new exporter is added here.
-const UPLOADERS: &[(&str, Make)] = &[
+const EXPORTERS: &[(&str, Make)] = &[
     ("log", |options| Ok(Arc::new(LogExporter::new(options.log.clone())))),
     ("file", |options| Ok(Arc::new(FileExporter::new(options.file.clone())))),
     ("alimonitor", |options| Ok(Arc::new(Alimonitor::new(options.alimonitor.clone())?))),
@@ -79,20 +81,20 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`] for a name that is unknown or repeated, and for options that cannot work.
-pub fn uploaders(options: &Options) -> Result<Vec<Arc<dyn MetricExporter>>, Error> {
-    if options.uploaders.trim().eq_ignore_ascii_case(NONE) {
+pub fn exporters(options: &Options) -> Result<Vec<Arc<dyn MetricExporter>>, Error> {
+    if options.exporters.trim().eq_ignore_ascii_case(NONE) {
         return Ok(Vec::new());
     }
     let mut made: Vec<Arc<dyn MetricExporter>> = Vec::new();
-    for name in options.uploaders.split(',').map(str::trim) {
+    for name in options.exporters.split(',').map(str::trim) {
         if name.eq_ignore_ascii_case(NONE) {
             return Err(Error::NoneAmongOthers);
         }
-        let Some((name, make)) = UPLOADERS.iter().find(|(known, _)| *known == name) else {
-            let known = UPLOADERS.iter().map(|(known, _)| *known).chain([NONE]);
+        let Some((name, make)) = EXPORTERS.iter().find(|(known, _)| *known == name) else {
+            let known = EXPORTERS.iter().map(|(known, _)| *known).chain([NONE]);
             return Err(unknown("metric exporter", name, known));
         };
-        if made.iter().any(|uploader| uploader.name() == *name) {
+        if made.iter().any(|exporter| exporter.name() == *name) {
             return Err(Error::Twice((*name).to_owned()));
         }
         made.push(make(options)?);
@@ -106,7 +108,7 @@ pub fn uploaders(options: &Options) -> Result<Vec<Arc<dyn MetricExporter>>, Erro
 /// [`Error::Unknown`], [`Error::Http`].
 pub fn query_client(
     options: &Options,
-    leader: Arc<dyn WhoLeads>,
+    leader: Arc<dyn LeaderLocator>,
 ) -> Result<Arc<dyn MetricQueryClient>, Error> {
     match options.query_client.trim() {
         "nimbus" => Ok(Arc::new(NimbusQueryClient::new(leader).map_err(Error::Http)?)),
@@ -119,7 +121,7 @@ pub fn query_client(
 /// # Errors
 /// The key whose value cannot work, and the problem as the end of a sentence.
 pub fn check(options: &Options) -> Result<(), (&'static str, String)> {
-    uploaders(options).map_err(|error| {
+    exporters(options).map_err(|error| {
         let key = match &error {
             Error::Unknown { .. } | Error::NoneAmongOthers | Error::Twice(_) | Error::Http(_) => {
                 "nimbus.metric.uploader.class"
@@ -147,12 +149,12 @@ fn unknown(kind: &'static str, name: &str, known: impl Iterator<Item = &'static 
 
 #[cfg(test)]
 mod tests {
-    use crate::plugin::Options;
+    use crate::export::exporters::Options;
 
-    fn names(uploaders: &str) -> Result<Vec<String>, String> {
-        let options = Options { uploaders: uploaders.to_owned(), ..Options::of_test() };
-        let made = super::uploaders(&options).map_err(|error| error.to_string())?;
-        Ok(made.iter().map(|uploader| uploader.name().to_owned()).collect())
+    fn names(exporters: &str) -> Result<Vec<String>, String> {
+        let options = Options { exporters: exporters.to_owned(), ..Options::of_test() };
+        let made = super::exporters(&options).map_err(|error| error.to_string())?;
+        Ok(made.iter().map(|exporter| exporter.name().to_owned()).collect())
     }
 
     #[test]
@@ -172,7 +174,7 @@ mod tests {
     #[test]
     fn invalid_option_is_reported_with_its_key() {
         let check = |change: fn(&mut Options), key: &str, what: &str| {
-            let mut options = Options { uploaders: "opentsdb,alimonitor".to_owned(), ..Options::of_test() };
+            let mut options = Options { exporters: "opentsdb,alimonitor".to_owned(), ..Options::of_test() };
             change(&mut options);
             let (found, why) = super::check(&options).expect_err("it cannot work");
             assert_eq!(found, key, "{why}");

@@ -1,6 +1,6 @@
 //! Iteration over a payload.
 
-use crate::plugin::{ExportError, PayloadSource};
+use crate::export::exporters::{ExportError, PayloadSource};
 use stormkeeper_metrics::{MetaType, MetricId, Point, protocol::MetricMeta};
 
 /// Pages of a payload, without the levels that are not exported.
@@ -37,7 +37,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::plugin::uploader::tests::fixture::metrics;
+    use crate::export::exporters::backends::tests::fixture::metrics;
     use stormkeeper_metric_store::PayloadPage;
 
     /// Source that returns the same page for ever.

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use crate::plugin::{ExportError, options};
+use crate::export::exporters::{ExportError, options};
 
 /// Name of the current file; older files have the suffix `.1`, `.2` ….
 const NAME: &str = "metrics.jsonl";

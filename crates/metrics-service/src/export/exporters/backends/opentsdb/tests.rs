@@ -8,7 +8,7 @@ use flate2::read::GzDecoder;
 use proptest::prelude::*;
 
 use super::{point::plain, *};
-use crate::plugin::uploader::tests::fixture::{
+use crate::export::exporters::backends::tests::fixture::{
     Got, MINUTE, N_NUMBERS, Pages, Server, TIME, counter, dumb_server, gauge, key, meta, metrics,
 };
 use stormkeeper_metrics::Point;
@@ -18,11 +18,11 @@ fn options(url: &str) -> options::OpenTsdb {
     options::OpenTsdb {
         url: url.to_owned(),
         timeout: Duration::from_millis(300),
-        ..crate::plugin::Options::of_test().opentsdb
+        ..crate::export::exporters::Options::of_test().opentsdb
     }
 }
 
-fn uploader(url: &str) -> OpenTsdb {
+fn exporter(url: &str) -> OpenTsdb {
     OpenTsdb::new(options(url)).expect("made").with_short_pauses()
 }
 
@@ -40,8 +40,8 @@ fn all_good(_: usize, _: &Got) -> (u16, String) {
 async fn batch_is_gzipped_json_with_a_content_length() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, all_good).await;
-    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken");
-    assert_eq!(sent, Sent { points: N_NUMBERS, refused: 0 });
+    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken");
+    assert_eq!(sent, ExportCounts { points: N_NUMBERS, refused: 0 });
     let got = server.got();
     assert_eq!(got.len(), 1);
     assert_eq!(got[0].uri, "/api/put?details");
@@ -91,12 +91,12 @@ async fn excluded_levels_and_numbers_that_are_not_finite_are_not_sent() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, all_good).await;
     let levels = options::levels("stream,task,component").expect("valid");
-    let uploader = OpenTsdb::new(options::OpenTsdb { levels, ..options(&server.url) }).expect("made");
+    let exporter = OpenTsdb::new(options::OpenTsdb { levels, ..options(&server.url) }).expect("made");
     let odd = meta("5@2@wc-1-1700000000@@0@udf@odd");
     let mut metrics = metrics();
     metrics.push((odd, gauge(f64::NAN)));
-    let sent = uploader.upload(&key(), &Pages::of(metrics)).await.expect("taken");
-    assert_eq!(sent, Sent { points: 1 + 3, refused: 0 });
+    let sent = exporter.upload(&key(), &Pages::of(metrics)).await.expect("taken");
+    assert_eq!(sent, ExportCounts { points: 1 + 3, refused: 0 });
 }
 
 #[tokio::test]
@@ -105,8 +105,8 @@ async fn rejected_points_are_counted_and_not_sent_again() {
     let details =
         r#"{"errors":[{"error":"Unknown metric"},{"error":"Unknown metric"}],"success":34,"failed":2}"#;
     let server = Server::start(&tasks, move |_, _| (400, details.to_owned())).await;
-    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("acknowledged");
-    assert_eq!(sent, Sent { points: N_NUMBERS - 2, refused: 2 });
+    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("acknowledged");
+    assert_eq!(sent, ExportCounts { points: N_NUMBERS - 2, refused: 2 });
     assert_eq!(server.got().len(), 1);
 }
 
@@ -115,8 +115,8 @@ async fn server_that_reports_more_rejections_than_points_rejected_all() {
     let tasks = Tasks::default();
     let details = r#"{"errors":[],"success":0,"failed":1000}"#;
     let server = Server::start(&tasks, move |_, _| (400, details.to_owned())).await;
-    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("acknowledged");
-    assert_eq!(sent, Sent { points: 0, refused: N_NUMBERS });
+    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("acknowledged");
+    assert_eq!(sent, ExportCounts { points: 0, refused: N_NUMBERS });
 }
 
 #[tokio::test]
@@ -125,11 +125,11 @@ async fn throttled_points_are_retried_and_then_left_in_the_queue() {
     let throttle = r#"{"errors":[{"error":"Please throttle writes"}],"success":35,"failed":1}"#;
     let twice = move |n, _: &Got| if n < 2 { (400, throttle.to_owned()) } else { (204, String::new()) };
     let server = Server::start(&tasks, twice).await;
-    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken in the end");
+    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken in the end");
     assert_eq!((sent.points, server.got().len()), (N_NUMBERS, 3));
 
     let server = Server::start(&tasks, move |_, _| (400, throttle.to_owned())).await;
-    let failed = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await;
+    let failed = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await;
     assert!(matches!(failed, Err(ExportError::Throttled { n: 1, .. })), "{failed:?}");
     assert_eq!(server.got().len(), ATTEMPTS);
 }
@@ -140,12 +140,12 @@ async fn batch_that_is_too_long_is_halved() {
     let few =
         |_, got: &Got| if unpacked(got).len() > 10 { (413, String::new()) } else { (204, String::new()) };
     let server = Server::start(&tasks, few).await;
-    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken");
-    assert_eq!(sent, Sent { points: N_NUMBERS, refused: 0 });
+    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken");
+    assert_eq!(sent, ExportCounts { points: N_NUMBERS, refused: 0 });
 
     let server = Server::start(&tasks, |_, _| (413, String::new())).await;
-    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("nothing will do");
-    assert_eq!(sent, Sent { points: 0, refused: N_NUMBERS });
+    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("nothing will do");
+    assert_eq!(sent, ExportCounts { points: 0, refused: N_NUMBERS });
 }
 
 fn counters(n: usize) -> Pages {
@@ -162,8 +162,8 @@ async fn bad_points_that_the_server_does_not_name_are_searched_for() {
         false => (204, String::new()),
     })
     .await;
-    let sent = uploader(&server.url).upload(&key(), &counters(400)).await.expect("taken");
-    assert_eq!(sent, Sent { points: 396, refused: 4 });
+    let sent = exporter(&server.url).upload(&key(), &counters(400)).await.expect("taken");
+    assert_eq!(sent, ExportCounts { points: 396, refused: 4 });
     let batches = server.got().into_iter().map(|got| unpacked(&got));
     let taken = batches.filter(|points| !points.iter().any(is_bad)).flatten();
     let mut taken: Vec<String> = taken.map(|point| point.tags["task"].clone()).collect();
@@ -174,8 +174,8 @@ async fn bad_points_that_the_server_does_not_name_are_searched_for() {
 
     // All points are bad: the search ends, and then each batch is sent once.
     let server = Server::start(&tasks, |_, _| (400, "no".to_owned())).await;
-    let sent = uploader(&server.url).upload(&key(), &counters(400)).await.expect("refused");
-    assert_eq!(sent, Sent { points: 0, refused: 400 });
+    let sent = exporter(&server.url).upload(&key(), &counters(400)).await.expect("refused");
+    assert_eq!(sent, ExportCounts { points: 0, refused: 400 });
     assert_eq!(server.got().len(), 400 / 50 + 2 * SEARCHES_MAX);
 }
 
@@ -196,7 +196,7 @@ async fn events_of_topologies_become_annotations_if_configured() {
         Server::start(&tasks, |n, _| if n < 3 { (200, "{}".to_owned()) } else { (404, String::new()) });
     let server = server.await;
     for event in &events {
-        uploader(&server.url).send_event(event).await.expect("not sent");
+        exporter(&server.url).send_event(event).await.expect("not sent");
     }
     assert_eq!(server.got().len(), 0);
     let annotating = options::OpenTsdb { annotates: true, ..options(&format!("{}/tsdb/", server.url)) };
@@ -229,20 +229,20 @@ async fn entry_stays_in_the_queue_while_the_server_has_a_problem() {
     let tasks = Tasks::default();
     let recovers = |n, _: &Got| if n < 3 { (500, "oh".to_owned()) } else { (204, String::new()) };
     let server = Server::start(&tasks, recovers).await;
-    let sent = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken in the end");
+    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken in the end");
     assert_eq!((sent.points, server.got().len()), (N_NUMBERS, 4));
 
     for (status, requests) in [(500, 4), (503, 4), (429, 4), (404, 1), (401, 1), (302, 1)] {
         let server = Server::start(&tasks, move |_, _| (status, "no".to_owned())).await;
-        let failed = uploader(&server.url).upload(&key(), &Pages::of(metrics())).await;
+        let failed = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await;
         assert!(matches!(failed, Err(ExportError::Answered { status: s, .. }) if s == status), "{failed:?}");
         assert_eq!(server.got().len(), requests, "{status}");
     }
-    let late = uploader(&dumb_server(&tasks, false).await).upload(&key(), &Pages::of(metrics())).await;
+    let late = exporter(&dumb_server(&tasks, false).await).upload(&key(), &Pages::of(metrics())).await;
     assert!(matches!(late, Err(ExportError::TimedOut { .. })), "{late:?}");
-    let cut = uploader(&dumb_server(&tasks, true).await).upload(&key(), &Pages::of(metrics())).await;
+    let cut = exporter(&dumb_server(&tasks, true).await).upload(&key(), &Pages::of(metrics())).await;
     assert!(matches!(cut, Err(ExportError::Unreachable { .. })), "{cut:?}");
-    let gone = uploader("http://127.0.0.1:1").upload(&key(), &Pages::of(metrics())).await;
+    let gone = exporter("http://127.0.0.1:1").upload(&key(), &Pages::of(metrics())).await;
     assert!(matches!(gone, Err(ExportError::Unreachable { .. })), "{gone:?}");
 }
 

@@ -6,12 +6,12 @@
 //! - If the server is down, slow, overloaded, or at a wrong address, the entry stays in the queue.
 //!   Points that the server will never accept are counted, and the reason of the first is logged.
 //! - Points are identified by metric, tags and time: a repeated point replaces the stored one, or is
-//!   stored beside it: `docs/metrics-plugins.md` explains how to read such points.
+//!   stored beside it: `docs/exporters.md` explains how to read such points.
 //! - Events of topologies are sent to `/api/annotation` if configured.
 
 mod annotation;
 mod point;
-mod verdict;
+mod response;
 
 use std::io::Write as _;
 
@@ -23,15 +23,15 @@ use tracing::warn;
 
 use self::{
     point::{DataPoint, PointTemplate},
-    verdict::PutResponse,
+    response::PutResponse,
 };
 use super::{
     http::{HttpPoster, url},
     payload::Payload,
 };
-use crate::plugin::{Error, ExportError, MetricExporter, PayloadSource, Sent, options};
+use crate::export::exporters::{Error, ExportCounts, ExportError, MetricExporter, PayloadSource, options};
 use stormkeeper_metric_store as metric_store;
-use stormkeeper_metric_store::UploadKey;
+use stormkeeper_metric_store::ExportKey;
 use stormkeeper_metrics::MetaType;
 
 /// Maximum number of attempts to send a batch of which the server accepts only a part.
@@ -54,7 +54,7 @@ pub struct OpenTsdb {
 /// Counts of one entry.
 #[derive(Debug, Default)]
 struct Tally {
-    sent: Sent,
+    sent: ExportCounts,
     n_searches: usize,
     /// Server's text for the first rejected point.
     said: Option<String>,
@@ -132,7 +132,7 @@ impl OpenTsdb {
         let mut attempt = 1;
         loop {
             let answer = self.poster.post(&headers(Some("gzip")), body.clone()).await?;
-            match verdict::of(&answer) {
+            match response::of(&answer) {
                 PutResponse::Stored { refused, said } => return Ok(BatchOutcome::Stored { refused, said }),
                 PutResponse::TooLong => return Ok(BatchOutcome::TooLong),
                 PutResponse::RejectedUnnamed { said } => return Ok(BatchOutcome::RejectedUnnamed { said }),
@@ -158,7 +158,7 @@ impl MetricExporter for OpenTsdb {
         &self.options.levels
     }
 
-    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
+    async fn upload(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
         let mut payload = Payload::new(source, &self.options.levels);
         let mut tally = Tally::default();
         let mut waiting = Vec::new();

@@ -65,7 +65,7 @@ pub trait MetricQueryClient: Send + Sync + Debug {
 }
 
 /// Source of the current leader: the query client `nimbus` reads it before each request.
-pub trait WhoLeads: Send + Sync + Debug {
+pub trait LeaderLocator: Send + Sync + Debug {
     /// Returns the address of the leader's API, `host:port`, if a leader is known.
     fn leader(&self) -> Option<String>;
 }
@@ -104,7 +104,7 @@ pub enum QueryError {
     },
     /// The answer cannot be decoded.
     #[error("the answer of {url} cannot be decoded: {what}")]
-    Senseless {
+    Undecodable {
         /// URL of the request.
         url: String,
         /// Decoder's reason.
@@ -122,11 +122,11 @@ pub enum QueryError {
 
 impl QueryError {
     /// Returns whether the same query may succeed a little later.
-    pub fn is_worth_a_retry(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
         match self {
             Self::NoLeader | Self::Unreachable { .. } => true,
             Self::Answered { status, .. } => *status == 429 || *status >= 500,
-            Self::TooLong { .. } | Self::Senseless { .. } | Self::Unsupported { .. } => false,
+            Self::TooLong { .. } | Self::Undecodable { .. } | Self::Unsupported { .. } => false,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::{Url, header};
 
-use crate::plugin::{Error, ExportError};
+use crate::export::exporters::{Error, ExportError};
 use stormkeeper_model::backoff::Backoff;
 
 /// Maximum number of attempts of one request. Then the upload fails: its entry stays in the queue,

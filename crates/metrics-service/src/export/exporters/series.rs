@@ -176,7 +176,7 @@ pub const LABELS: [&str; 7] = ["topology", "component", "task", "stream", "host"
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::uploader::tests::fixture::{gauge, histogram, meta, meter, metrics};
+    use crate::export::exporters::backends::tests::fixture::{gauge, histogram, meta, meter, metrics};
     use stormkeeper_metrics::Buckets;
 
     fn shown(name: &str, point: &Point) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plugin::{Error, options, series};
+use crate::export::exporters::{Error, options, series};
 use stormkeeper_metrics::{MetricName, Minute, Point};
 
 /// One number of a metric at a time.

@@ -3,9 +3,9 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin::uploader::tests::fixture::{MINUTE, Pages, TIME, key, meta, metrics};
+use crate::export::exporters::backends::tests::fixture::{MINUTE, Pages, TIME, key, meta, metrics};
 
-fn uploader(dir: &Path, max_bytes: u64) -> FileExporter {
+fn exporter(dir: &Path, max_bytes: u64) -> FileExporter {
     let levels = MetaType::ALL.to_vec();
     FileExporter::new(options::File { levels, dir: dir.to_owned(), max_bytes, n_files: 3 })
 }
@@ -19,19 +19,19 @@ fn lines(file: &Path) -> Vec<Value> {
 #[tokio::test]
 async fn points_metas_and_events_are_written_as_lines() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    let uploader = uploader(&dir.path().join("deep/metrics"), 1 << 20);
-    uploader.init().await.expect("ready");
+    let exporter = exporter(&dir.path().join("deep/metrics"), 1 << 20);
+    exporter.init().await.expect("ready");
     let emitted = meta("3@1@wc-1-1700000000@split@4@default@sys@Emitted");
-    uploader.register_metrics(std::slice::from_ref(&emitted)).await.expect("written");
-    let sent = uploader.upload(&key(), &Pages::of(metrics())).await.expect("written");
-    assert_eq!(sent, Sent { points: 6, refused: 0 });
+    exporter.register_metrics(std::slice::from_ref(&emitted)).await.expect("written");
+    let sent = exporter.upload(&key(), &Pages::of(metrics())).await.expect("written");
+    assert_eq!(sent, ExportCounts { points: 6, refused: 0 });
     let event = metric_store::Event::TopologyKilled {
         topology: key().topology,
         at: MINUTE.start(),
         by: Some("ann".to_owned()),
         reason: "asked for".to_owned(),
     };
-    uploader.send_event(&event).await.expect("written");
+    exporter.send_event(&event).await.expect("written");
     let lines = lines(&dir.path().join("deep/metrics/metrics.jsonl"));
     assert_eq!(lines.len(), 1 + 6 + 1 + 1);
     let of_stream = json!({
@@ -52,7 +52,7 @@ async fn incomplete_last_line_is_truncated() {
     let file = dir.path().join("metrics.jsonl");
     let check = async |before: &str, after: &str| {
         fs::write(&file, before).expect("written");
-        uploader(dir.path(), 1 << 20).init().await.expect("repaired");
+        exporter(dir.path(), 1 << 20).init().await.expect("repaired");
         assert_eq!(fs::read_to_string(&file).expect("readable"), after);
     };
     check("{\"a\":1}\n{\"b\":", "{\"a\":1}\n").await;
@@ -68,9 +68,9 @@ async fn incomplete_last_line_is_truncated() {
 async fn files_are_rotated_and_the_oldest_is_removed() {
     let dir = tempfile::tempdir().expect("temporary directory");
     fs::write(dir.path().join("metrics.jsonl.3"), "of a larger number of files\n").expect("written");
-    let uploader = uploader(dir.path(), 2000);
+    let exporter = exporter(dir.path(), 2000);
     for _ in 0..12 {
-        uploader.upload(&key(), &Pages::of(metrics())).await.expect("written");
+        exporter.upload(&key(), &Pages::of(metrics())).await.expect("written");
     }
     let mut names: Vec<String> = fs::read_dir(dir.path())
         .expect("readable")
@@ -90,23 +90,23 @@ async fn failed_write_is_reported_with_its_path() {
     let dir = tempfile::tempdir().expect("temporary directory");
     // A full disk.
     std::os::unix::fs::symlink("/dev/full", dir.path().join("metrics.jsonl")).expect("linked");
-    let error = uploader(dir.path(), 1 << 20).upload(&key(), &Pages::of(metrics())).await.expect_err("full");
+    let error = exporter(dir.path(), 1 << 20).upload(&key(), &Pages::of(metrics())).await.expect_err("full");
     let path = dir.path().join("metrics.jsonl");
     assert_eq!(error.to_string(), format!("cannot append to {}", path.display()));
     // A file in place of the directory.
     let file = dir.path().join("file");
     fs::write(&file, "").expect("written");
-    let error = uploader(&file, 1 << 20).init().await.expect_err("no directory");
+    let error = exporter(&file, 1 << 20).init().await.expect_err("no directory");
     assert!(error.to_string().ends_with(&file.display().to_string()), "{error}");
 }
 
 #[tokio::test]
 async fn second_writer_is_rejected() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    let uploader = uploader(dir.path(), 1 << 20);
-    let file = uploader.open().await.expect("opened");
-    let busy = uploader.upload(&key(), &Pages::of(metrics())).await;
+    let exporter = exporter(dir.path(), 1 << 20);
+    let file = exporter.open().await.expect("opened");
+    let busy = exporter.upload(&key(), &Pages::of(metrics())).await;
     assert!(matches!(busy, Err(ExportError::Busy { .. })), "{busy:?}");
     drop(file);
-    uploader.upload(&key(), &Pages::of(metrics())).await.expect("the slot is free");
+    exporter.upload(&key(), &Pages::of(metrics())).await.expect("the slot is free");
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::plugin::uploader::http::Answer;
+use crate::export::exporters::backends::http::Answer;
 
 /// Result of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]

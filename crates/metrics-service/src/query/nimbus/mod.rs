@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{MetricQueryClient, QueryError, WhoLeads};
+use super::{LeaderLocator, MetricQueryClient, QueryError};
 use stormkeeper_api_types::{client::encoded, message::ForgetRequest};
 use stormkeeper_metric_store::{HistoryEntry, TrackEntry};
 use stormkeeper_metrics::{
@@ -32,7 +32,7 @@ const QUOTED_CHARS_MAX: usize = 300;
 #[derive(Debug)]
 pub struct NimbusQueryClient {
     http: reqwest::Client,
-    leader: Arc<dyn WhoLeads>,
+    leader: Arc<dyn LeaderLocator>,
 }
 
 impl NimbusQueryClient {
@@ -40,7 +40,7 @@ impl NimbusQueryClient {
     ///
     /// # Errors
     /// If the HTTP client cannot be created.
-    pub fn new(leader: Arc<dyn WhoLeads>) -> Result<Self, reqwest::Error> {
+    pub fn new(leader: Arc<dyn LeaderLocator>) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(ANSWER_TIMEOUT)
@@ -58,7 +58,7 @@ impl NimbusQueryClient {
         let body = answered(&url, self.http.get(&url).query(query)).await?;
         // Decoding a full page takes a moment.
         let read = blocking::run(move || rmp_serde::from_slice(&body)).await;
-        read.map_err(|error| QueryError::Senseless { url, what: error.to_string() })
+        read.map_err(|error| QueryError::Undecodable { url, what: error.to_string() })
     }
 
     /// Returns the URL of the leader's metrics API.

@@ -8,8 +8,8 @@ use std::sync::{
 use async_trait::async_trait;
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, response::IntoResponse};
 
-use crate::plugin::{ExportError, PayloadSource};
-use stormkeeper_metric_store::{Error, PayloadPage, UploadKey, UploadKind};
+use crate::export::exporters::{ExportError, PayloadSource};
+use stormkeeper_metric_store::{Error, ExportKey, ExportKind, PayloadPage};
 use stormkeeper_metrics::{
     MetricId, Minute, Point,
     point::{Counter, Gauge, Histogram, Meter, Timer},
@@ -20,12 +20,12 @@ use stormkeeper_runtime::tasks::{OnExit, Tasks};
 pub(crate) const MINUTE: Minute = Minute(28_333_334);
 pub(crate) const TIME: u64 = 1_700_000_040;
 
-pub(crate) fn key() -> UploadKey {
-    UploadKey {
+pub(crate) fn key() -> ExportKey {
+    ExportKey {
         index: 7,
         topology: "wc-1-1700000000".parse().expect("valid"),
         minute: MINUTE,
-        kind: UploadKind::All,
+        kind: ExportKind::All,
         part: 0,
         parts: 1,
     }

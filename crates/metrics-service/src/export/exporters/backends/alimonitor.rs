@@ -24,8 +24,10 @@ use super::{
     http::{HttpPoster, url},
     payload::Payload,
 };
-use crate::plugin::{Error, ExportError, MetricExporter, PayloadSource, Sent, options, series};
-use stormkeeper_metric_store::UploadKey;
+use crate::export::exporters::{
+    Error, ExportCounts, ExportError, MetricExporter, PayloadSource, options, series,
+};
+use stormkeeper_metric_store::ExportKey;
 use stormkeeper_metrics::{MetaType, MetricName, Minute, Point};
 
 /// Maximum number of metrics in one request: about 100 KB, which any agent accepts.
@@ -82,9 +84,13 @@ impl Alimonitor {
         self.poster.post_all(&headers, body).await
     }
 
-    async fn send_all(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
+    async fn send_all(
+        &self,
+        key: &ExportKey,
+        source: &dyn PayloadSource,
+    ) -> Result<ExportCounts, ExportError> {
         let mut payload = Payload::new(source, &self.options.levels);
-        let mut sent = Sent::default();
+        let mut sent = ExportCounts::default();
         while let Some(page) = payload.next().await? {
             let metrics: Vec<(usize, Value)> =
                 page.iter().map(|(meta, point)| metric(&meta.name, key.minute, point)).collect();
@@ -108,7 +114,7 @@ impl MetricExporter for Alimonitor {
         &self.options.levels
     }
 
-    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
+    async fn upload(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
         let done = self.send_all(key, source).await;
         if let Err(ExportError::Payload(error)) = &done {
             // Reports to the monitor why no metrics follow; a failure of the report changes nothing.

@@ -12,7 +12,7 @@ use std::{fmt::Debug, io, path::PathBuf, time::Duration};
 use async_trait::async_trait;
 
 use stormkeeper_metric_store as metric_store;
-use stormkeeper_metric_store::{PayloadPage, UploadKey};
+use stormkeeper_metric_store::{ExportKey, PayloadPage};
 use stormkeeper_metrics::{MetaType, MetricId, protocol::MetricMeta};
 
 /// Exporter to one external store.
@@ -51,7 +51,7 @@ pub trait MetricExporter: Send + Sync + Debug {
     ///
     /// # Errors
     /// If the entry was not stored; it is sent again after a pause.
-    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError>;
+    async fn upload(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError>;
 
     /// Sends an event, such as the start of a topology or the move of a task.
     ///
@@ -77,7 +77,7 @@ pub trait PayloadSource: Send + Sync {
 
 /// Counts of an acknowledged upload.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sent {
+pub struct ExportCounts {
     /// Number of metrics, or of numbers of metrics, that the store accepted.
     pub points: u64,
     /// Number that the store, or the exporter's rules, rejected for good. They are not sent again.

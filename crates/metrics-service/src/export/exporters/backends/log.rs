@@ -5,9 +5,9 @@ use async_trait::async_trait;
 use tracing::info;
 
 use super::payload::Payload;
-use crate::plugin::{ExportError, MetricExporter, PayloadSource, Sent, options};
+use crate::export::exporters::{ExportCounts, ExportError, MetricExporter, PayloadSource, options};
 use stormkeeper_metric_store as metric_store;
-use stormkeeper_metric_store::UploadKey;
+use stormkeeper_metric_store::ExportKey;
 use stormkeeper_metrics::{MetaType, protocol::MetricMeta};
 
 /// Exporter `log`; see the [module](self).
@@ -38,7 +38,7 @@ impl MetricExporter for LogExporter {
         Ok(())
     }
 
-    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
+    async fn upload(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
         let mut payload = Payload::new(source, &self.options.levels);
         let mut counts = [0_u64; MetaType::ALL.len()];
         while let Some(page) = payload.next().await? {
@@ -58,7 +58,7 @@ impl MetricExporter for LogExporter {
             levels,
             "exporting the metrics of a minute"
         );
-        Ok(Sent { points, refused: 0 })
+        Ok(ExportCounts { points, refused: 0 })
     }
 
     async fn send_event(&self, event: &metric_store::Event) -> Result<(), ExportError> {

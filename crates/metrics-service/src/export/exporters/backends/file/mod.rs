@@ -5,18 +5,18 @@
 //! time and id are the same number, and the later one is valid. A line `upload` ends each complete
 //! entry.
 
-mod journal;
 mod line;
+mod rotating_lines;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use self::journal::RotatingLines;
+use self::rotating_lines::RotatingLines;
 use super::payload::Payload;
-use crate::plugin::{ExportError, MetricExporter, PayloadSource, Sent, options};
+use crate::export::exporters::{ExportCounts, ExportError, MetricExporter, PayloadSource, options};
 use stormkeeper_metric_store as metric_store;
-use stormkeeper_metric_store::UploadKey;
+use stormkeeper_metric_store::ExportKey;
 use stormkeeper_metrics::{MetaType, protocol::MetricMeta};
 use stormkeeper_runtime::blocking;
 
@@ -24,13 +24,13 @@ use stormkeeper_runtime::blocking;
 #[derive(Debug)]
 pub struct FileExporter {
     options: Arc<options::File>,
-    slot: journal::WriterSlot,
+    slot: rotating_lines::WriterSlot,
 }
 
 impl FileExporter {
     /// Exporter to the directory of the options.
     pub fn new(options: options::File) -> Self {
-        Self { options: Arc::new(options), slot: journal::WriterSlot::default() }
+        Self { options: Arc::new(options), slot: rotating_lines::WriterSlot::default() }
     }
 
     /// Opens the file, and repairs an incomplete last line.
@@ -78,7 +78,7 @@ impl MetricExporter for FileExporter {
         self.write(move |lines| metas.iter().try_for_each(|meta| line::meta(meta, lines))).await
     }
 
-    async fn upload(&self, key: &UploadKey, source: &dyn PayloadSource) -> Result<Sent, ExportError> {
+    async fn upload(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
         let mut file = self.open().await?;
         let mut payload = Payload::new(source, &self.options.levels);
         let mut n_points = 0;
@@ -101,7 +101,7 @@ impl MetricExporter for FileExporter {
             file.sync()
         })
         .await?;
-        Ok(Sent { points: n_points, refused: 0 })
+        Ok(ExportCounts { points: n_points, refused: 0 })
     }
 
     async fn send_event(&self, event: &metric_store::Event) -> Result<(), ExportError> {

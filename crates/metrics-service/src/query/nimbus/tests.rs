@@ -8,7 +8,7 @@ use axum::{
 };
 
 use super::*;
-use crate::plugin::QueryError;
+use crate::query::QueryError;
 use stormkeeper_metrics::{MetaType, point::Counter, protocol::MetricMeta};
 use stormkeeper_model::{HostName, Port, Timestamp};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
@@ -22,7 +22,7 @@ impl Now {
     }
 }
 
-impl WhoLeads for Now {
+impl LeaderLocator for Now {
     fn leader(&self) -> Option<String> {
         self.0.lock().expect("nobody panics with it").clone()
     }
@@ -162,18 +162,18 @@ async fn leader_answers_all_queries() {
     let other = "other-1-1".parse().expect("valid");
     let refused = client.delete_metas(&other, &ids[..1]).await.expect_err("it runs");
     assert!(refused.to_string().ends_with("answered 409: it runs"), "{refused}");
-    assert!(!refused.is_worth_a_retry(), "{refused}");
+    assert!(!refused.is_retryable(), "{refused}");
 }
 
 #[tokio::test]
 async fn current_leader_is_queried() {
     let (tasks, now) = (Tasks::default(), Arc::new(Now::default()));
-    let client = NimbusQueryClient::new(Arc::clone(&now) as Arc<dyn WhoLeads>).expect("made");
+    let client = NimbusQueryClient::new(Arc::clone(&now) as Arc<dyn LeaderLocator>).expect("made");
     let none = client.metas(&query()).await.expect_err("nobody leads");
-    assert!(matches!(none, QueryError::NoLeader) && none.is_worth_a_retry(), "{none}");
+    assert!(matches!(none, QueryError::NoLeader) && none.is_retryable(), "{none}");
     now.set("127.0.0.1:1");
     let gone = client.metas(&query()).await.expect_err("nobody is there");
-    assert!(matches!(gone, QueryError::Unreachable { .. }) && gone.is_worth_a_retry(), "{gone}");
+    assert!(matches!(gone, QueryError::Unreachable { .. }) && gone.is_retryable(), "{gone}");
     now.set(&serve(&tasks, leader()).await);
     client.metas(&query()).await.expect("the new leader answers");
 }
@@ -193,11 +193,11 @@ async fn errors_and_invalid_answers_are_reported_with_the_url() {
     now.set(&api);
     let client = NimbusQueryClient::new(now).expect("made");
     let error = client.metas(&query()).await.expect_err("refused");
-    assert!(error.is_worth_a_retry());
+    assert!(error.is_retryable());
     let url = format!("http://{api}/api/v1/metrics/sync/metas");
     assert_eq!(error.to_string(), format!("{url} answered 503: {{\"code\":\"no_leader\"}}"));
     let error = client.task_track(&topology(), None).await.expect_err("nonsense");
-    assert!(matches!(error, QueryError::Senseless { .. }) && !error.is_worth_a_retry(), "{error}");
+    assert!(matches!(error, QueryError::Undecodable { .. }) && !error.is_retryable(), "{error}");
     let error = client.topology_history(&"wc".parse().expect("valid"), 4).await.expect_err("no such route");
-    assert!(!error.is_worth_a_retry(), "{error}");
+    assert!(!error.is_retryable(), "{error}");
 }

@@ -9,7 +9,7 @@ use stormkeeper_model::suggest;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Names of the exporters, separated by commas; `none` for no exporter.
-    pub uploaders: String,
+    pub exporters: String,
     /// Name of the query client.
     pub query_client: String,
     /// Options of the exporter `log`.
@@ -148,7 +148,7 @@ impl Options {
     pub fn of_test() -> Self {
         let (levels, timeout) = (MetaType::ALL.to_vec(), Duration::from_secs(5));
         Self {
-            uploaders: "log".to_owned(),
+            exporters: "log".to_owned(),
             query_client: "nimbus".to_owned(),
             log: Log { levels: levels.clone() },
             file: File { levels: levels.clone(), dir: "/nowhere".into(), max_bytes: 1 << 20, n_files: 3 },
