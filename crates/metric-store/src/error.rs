@@ -93,7 +93,7 @@ pub enum Error {
     /// The database must be quarantined before its replacement, and the quarantine is full.
     #[error(
         "the metric store may hold committed metrics that its replacement is missing, and the quarantine is full: \
-         {} exist already; restore one or move them away, see \"Quarantined metrics\" in docs/operations.md",
+         {} exist already; restore one or move them away, see \"Quarantined databases\" in docs/operations/metrics.md",
         list(quarantined)
     )]
     QuarantineFull {

@@ -42,7 +42,7 @@ pub(crate) enum FetchError {
     #[error(
         "the local metric log ends at entry {own}, and the latest leader in the view is of term {leader}: \
          either a later leader is not in the view yet, or the ZooKeeper tree is a new one (see \"A new ZooKeeper \
-         tree\" in docs/operations.md)"
+         tree\" in docs/operations/disaster.md)"
     )]
     StaleLeader { leader: Term, own: LogPosition },
     #[error(
@@ -274,7 +274,7 @@ impl MetricsService {
                 term = own.term,
                 index = own.index,
                 "quarantined the local metric database: it may contain committed metrics that an unclean takeover \
-                 discarded; see \"Quarantined metrics\" in docs/operations.md"
+                 discarded; see \"Quarantined databases\" in docs/operations/metrics.md"
             );
         } else {
             archive.replace_with(received.0.clone()).await?;

@@ -102,7 +102,7 @@ impl MetricsService {
                 }
                 TakeoverDecision::WrongCluster => format!(
                     "metric ingest stopped: the metric log has entries of term {}, and this nimbus leads in \
-                     term {term}; see \"A new ZooKeeper tree\" in docs/operations.md",
+                     term {term}; see \"A new ZooKeeper tree\" in docs/operations/disaster.md",
                     own.term
                 ),
             };
