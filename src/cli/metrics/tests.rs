@@ -329,13 +329,13 @@ Metric store of n1, leading
 ! quarantined database with metrics that the cluster is missing: /var/lib/metrics/quarantine-2-7
 
 Followers
-  FOLLOWER  HAS ENTRY  BEHIND
-  n2        800        12
+  FOLLOWER  LOG END  LAG
+  n2        800      12
 
 Export queue
   2 entries ready (2 KiB, oldest from 2026-11-26T12:34Z), 1 minutes open
-  EXPORTER  DOES     PENDING  UPLOADING  DONE    REFUSED  DROPPED
-  log       pausing  2        0          10,000  2        0
+  EXPORTER  STATE    PENDING  LEASED  ACKED   NACKED  DROPPED
+  log       pausing  2        0       10,000  2       0
 ! log failed: connection refused
 
 Dropped values

@@ -279,7 +279,8 @@ pub struct TimerValue {
 
 /// `POST /api/v1/topology/{id or name}/metrics`: metric switches of a running topology that
 /// override its settings. A request replaces the one before; an empty request removes all
-/// overrides. `GET` returns the current overrides. Names are the last parts of metric names, such as `EmitTime`.
+/// overrides. `GET` returns the current overrides. Names are the last parts of metric names, such as
+/// `EmitTime`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MetricControlRequest {

@@ -97,7 +97,7 @@ pub const TABLE: &[Row] = &[
         kind: "E",
         holds: "the leading nimbus, its API address, its term",
         written_by: "the winner",
-        watched_by: "nimbus, supervisors, workers, clients",
+        watched_by: "nimbus; read by supervisors, workers and clients",
     },
     Row {
         path: "/supervisor-assignments/{supervisor-id}",

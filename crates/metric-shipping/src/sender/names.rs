@@ -132,7 +132,8 @@ impl Names {
             .then(|| RegisterRequest { topology: self.topology.clone(), registrations })
     }
 
-    /// Handles the answer to [`next_registration`](Self::next_registration); `None` if the answer does not fit the request.
+    /// Handles the answer to [`next_registration`](Self::next_registration); `None` if the answer
+    /// does not fit the request.
     pub(super) fn registered(&mut self, answer: &RegisterResponse) -> Option<Change> {
         if answer.results.len() != self.n_requested {
             return None;
