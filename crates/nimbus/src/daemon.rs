@@ -135,14 +135,8 @@ fn assemble(
     let store = Store::new(Arc::clone(&tree));
     let presence = Presence::start(Arc::clone(&tree), &tasks);
     let observer = Observer::start(store.tree(), clock.clone(), &tasks);
-    let blobs = BlobStore::open(
-        &options.local_dir,
-        options.max_blob_bytes,
-        me.clone(),
-        store.clone(),
-        presence.clone(),
-        clock.clone(),
-    )?;
+    let (dir, max_bytes) = (&options.local_dir, options.max_blob_bytes);
+    let blobs = BlobStore::open(dir, max_bytes, me.clone(), store.clone(), presence.clone(), clock.clone())?;
     let (n_missing, missing) = watch::channel(None);
     let replicator = Replicator {
         blobs: blobs.clone(),
@@ -187,9 +181,9 @@ fn assemble(
     };
     tasks.start("dry run", OnExit::StopOwner, diagnose(context.clone()));
     let candidate = Candidate::new(tree, me.clone(), api.clone(), clock.clone());
-    let player =
+    let role_loop =
         RoleLoop { me: me.clone(), candidate, context, role, n_missing: missing, tasks: tasks.child() };
-    tasks.start_graceful("role", OnExit::StopOwner, player.run());
+    tasks.start_graceful("role", OnExit::StopOwner, role_loop.run());
     info!(nimbus = %me, api, "started");
     let handle = Handle {
         me,

@@ -142,7 +142,7 @@ impl MetricStore {
             metas: catalog.len() as u64,
             drops: with_drops.map(|of| (of.id.clone(), of.drops.clone())).collect(),
             failure: self.shared.failure().clone(),
-            quarantined: quarantined,
+            quarantined,
         })
     }
 }

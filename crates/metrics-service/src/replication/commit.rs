@@ -13,7 +13,7 @@
 //! | in-sync replicas | in-sync replicas (ISR) | quorum that acknowledged |
 //! | `REPLICA_LAG_MAX` (600 s) | `replica.lag.time.max.ms` | – |
 //! | only an entry of the leader's own term advances the high watermark | leader epoch check | §5.4.2 |
-//! | unclean takeover (event `metrics-lost`) | unclean leader election | – |
+//! | unclean takeover (event `unclean-metric-takeover`) | unclean leader election | – |
 //! | takeover grace | delay before an unclean election | – |
 //! | `LogPage::Diverged` | `FetchResponse.DivergingEpoch` | log mismatch |
 //! | checkpoint (copy of the whole database) | `FetchResponse.SnapshotId`, `FetchSnapshot` | `InstallSnapshot` |

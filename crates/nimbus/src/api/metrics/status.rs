@@ -73,7 +73,7 @@ fn work(state: ExporterState) -> ExporterWork {
         points_rejected: rejected,
         failures,
         events,
-        events_dropped: events_dropped,
+        events_dropped,
         last_failure,
     }
 }
