@@ -1,8 +1,9 @@
 //! Metrics of a worker, and their way to the leader.
 //!
 //! ```text
-//!  task loop ─ instruments ─▶ registry ─ collect ─▶ spool ─ reporter ══ TCP ══▶ topology master ─ HTTP ─▶ leader
-//!      └────── counter file (see `rpc::reports`)      ◀── committed ──────────────────┘ (in one worker)
+//!  task loop ─ instruments ─▶ registry ─ collect ─▶ spool ─ reporter ══ TCP ══▶ topology master
+//!      └────── counter file, in the spool                                        │ (in one worker)
+//!                     leader ◀──────────────────── HTTP ──────────────────────────┘
 //! ```
 //!
 //! - [`task`] counts the work of one task, [`user`] updates the metrics of its component, and

@@ -3,7 +3,8 @@
 //! A request is a form of two fields: `name`, the monitor, and `msg`, a JSON object:
 //!
 //! ```text
-//! {"collection_flag": 0, "error_info": "", "MSG": [{"name": "5@1@wc-1@@0@sys@Emitted", "time": 1700000040, "count": 7}, …]}
+//! {"collection_flag": 0, "error_info": "",
+//!  "MSG": [{"name": "5@1@wc-1@@0@sys@Emitted", "time": 1700000040, "count": 7}, …]}
 //! ```
 //!
 //! A flag other than 0 means that the metrics could not be read, and `error_info` has the reason;
