@@ -10,7 +10,7 @@
 //!   [`gauges`] reads the resource usage of the process.
 //! - [`reporter`] collects a report at each end of a minute and every report period, keeps the
 //!   reports in the spool until they are committed, and sends them to the current topology master.
-//!   [`master`] rolls the reports up and sends them to the leader. Both use the messages of
+//!   [`topology_master`] rolls the reports up and sends them to the leader. Both use the messages of
 //!   [`report`].
 //! - Metrics never delay a tuple: the loops count in memory and write some bytes to the page
 //!   cache; separate tasks do the rest.
