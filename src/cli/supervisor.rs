@@ -43,8 +43,11 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         if args.stop_workers {
             launch.on_stop = OnStop::StopWorkers;
         }
+        let clients = supervisor::Clients::over_http(Arc::clone(&tree) as _)
+            .map_err(|error| Failure::internal(error.into()))?;
         let ended =
-            supervisor::run(options, Arc::clone(&tree) as _, processes, launch, Clock::new(), stop).await;
+            supervisor::run(options, Arc::clone(&tree) as _, processes, clients, launch, Clock::new(), stop)
+                .await;
         tree.close().await;
         tasks.stop(SHUTDOWN_TIMEOUT).await;
         ended.map_err(|error| Failure::internal(error.into()))

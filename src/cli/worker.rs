@@ -14,7 +14,11 @@ use crate::{
     },
     config::{Config, Environment},
 };
-use stormkeeper_coordination::tree::{Tree as _, zookeeper::ZooKeeperTree};
+use stormkeeper_coordination::{
+    cluster::store::Store,
+    tree::{Tree as _, zookeeper::ZooKeeperTree},
+};
+use stormkeeper_metric_shipping::ingest_client::IngestClient;
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::error_chain;
 use stormkeeper_runtime::{shutdown, tasks::Tasks, telemetry};
@@ -55,7 +59,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         });
         let tree = ZooKeeperTree::connect(config.tree_options(), fastrand::Rng::new(), &tasks);
         let worker = spec.worker.clone();
-        let ended = worker::run(spec.into(), Arc::clone(&tree) as _, Clock::new(), stop).await;
+        let ingest = IngestClient::new(Store::new(Arc::clone(&tree) as _))
+            .map_err(|error| Failure::internal(error.into()))?;
+        let ingest = Some(Arc::new(ingest) as _);
+        let ended = worker::run(spec.into(), Arc::clone(&tree) as _, ingest, Clock::new(), stop).await;
         tree.close().await;
         tasks.stop(SHUTDOWN_TIMEOUT).await;
         match ended {

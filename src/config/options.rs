@@ -93,7 +93,6 @@ impl Config {
             takeover_grace: self.duration("nimbus.metric.takeover.grace.secs"),
             sample_rate: number("topology.metric.sample.rate").unwrap_or(metrics::control::SAMPLE_RATE),
             exporters: self.exporter_options(),
-            more_exporters: Vec::new(),
             intervals: nimbus::options::Intervals::default(),
         }
     }

@@ -77,7 +77,7 @@ impl Processes for InProcess {
             let ended = tokio::select! {
                 // Cancel-safe: a dropped worker kills its children, as a kill must.
                 () = kill.cancelled() => None,
-                ended = worker::run(options, tree.clone() as _, clock, stop) => Some(ended),
+                ended = worker::run(options, tree.clone() as _, None, clock, stop) => Some(ended),
             };
             stormkeeper_coordination::tree::Tree::close(&*tree).await;
             report.send_replace(Some(match ended {

@@ -1,19 +1,21 @@
-//! Replication client: fetches metric log entries, whole metric stores, and names with ids from
-//! another nimbus. `rpc/metrics.rs` lists the routes.
+//! Replication client: fetches metric log entries and whole metric stores from another nimbus.
+//! `rpc/metrics.rs` lists the routes.
 
 use std::{
+    fmt,
     io::{self, Read},
     path::{Component, Path, PathBuf},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use bytes::{Buf as _, Bytes};
 use reqwest::{RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::message::ErrorBody;
-use stormkeeper_metrics::protocol::{BODY_BYTES_MAX, LogPage, LogQuery, MetaPage, MetaQuery};
+use stormkeeper_metrics::protocol::{BODY_BYTES_MAX, LogPage, LogQuery};
 use stormkeeper_model::LogPosition;
 use stormkeeper_runtime::blocking;
 
@@ -90,7 +92,26 @@ pub enum ReplicaError {
     },
 }
 
-/// Fetches metric data from other nimbuses. Clones share their connections.
+/// Source of the metric log for a follower and for a new leader: other nimbuses by HTTP, or the
+/// nimbuses of a simulation.
+#[async_trait]
+pub trait ReplicaPeers: fmt::Debug + Send + Sync + 'static {
+    /// Fetches log entries from the nimbus at `api` (`host:port`), and the position of its last
+    /// entry.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    async fn log(&self, api: &str, query: &LogQuery) -> Result<(LogPage, LogPosition), ReplicaError>;
+
+    /// Writes a checkpoint of the metric store of the nimbus at `api` into the new directory
+    /// `into`, and returns its size in bytes.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]; the content of the directory is then unspecified.
+    async fn checkpoint(&self, api: &str, into: &Path) -> Result<u64, ReplicaError>;
+}
+
+/// Fetches metric data from other nimbuses by HTTP. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct ReplicaClient {
     http: reqwest::Client,
@@ -110,11 +131,14 @@ impl ReplicaClient {
         Ok(Self { http: builder.build().map_err(ReplicaError::Setup)? })
     }
 
-    /// Fetches log entries from the nimbus at `api`, and the position of its last entry.
-    ///
-    /// # Errors
-    /// [`ReplicaError`].
-    pub async fn log(&self, api: &str, query: &LogQuery) -> Result<(LogPage, LogPosition), ReplicaError> {
+    fn request(&self, api: &str, what: &str) -> RequestBuilder {
+        self.http.get(format!("http://{api}/api/v1/metrics/{what}"))
+    }
+}
+
+#[async_trait]
+impl ReplicaPeers for ReplicaClient {
+    async fn log(&self, api: &str, query: &LogQuery) -> Result<(LogPage, LogPosition), ReplicaError> {
         let request = self.request(api, "sync/log").query(query).timeout(ANSWER_TIMEOUT);
         let answer = sent(api, request).await?;
         let position = answer.headers().get(POSITION).and_then(|value| position_of(value.to_str().ok()?));
@@ -126,21 +150,7 @@ impl ReplicaClient {
         Ok((read(api, answer).await?, position))
     }
 
-    /// Fetches a page of the metas of a topology from the nimbus at `api`.
-    ///
-    /// # Errors
-    /// [`ReplicaError`].
-    pub async fn metas(&self, api: &str, query: &MetaQuery) -> Result<MetaPage, ReplicaError> {
-        let request = self.request(api, "sync/metas").query(query).timeout(ANSWER_TIMEOUT);
-        read(api, sent(api, request).await?).await
-    }
-
-    /// Writes a checkpoint of the metric store of the nimbus at `api` into the new directory
-    /// `into`, and returns its size in bytes.
-    ///
-    /// # Errors
-    /// [`ReplicaError`]; the content of the directory is then unspecified.
-    pub async fn checkpoint(&self, api: &str, into: &Path) -> Result<u64, ReplicaError> {
+    async fn checkpoint(&self, api: &str, into: &Path) -> Result<u64, ReplicaError> {
         let mut answer = sent(api, self.request(api, "sync/checkpoint")).await?;
         let (chunks, received) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
         let dir = into.to_owned();
@@ -173,10 +183,6 @@ impl ReplicaClient {
             Err(Unpack::InvalidEntry(what)) => Err(ReplicaError::Undecodable { api: api.to_owned(), what }),
             Err(Unpack::Io(source)) => Err(ReplicaError::Write { path: into.to_owned(), source }),
         }
-    }
-
-    fn request(&self, api: &str, what: &str) -> RequestBuilder {
-        self.http.get(format!("http://{api}/api/v1/metrics/{what}"))
     }
 }
 

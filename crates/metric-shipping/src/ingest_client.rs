@@ -5,8 +5,9 @@
 //! request is tried a few times while the same nimbus leads; longer waits are left to the caller,
 //! which may have other work. A repeated request is harmless: names and reports are ingested once.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
+use async_trait::async_trait;
 use reqwest::StatusCode;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -68,7 +69,33 @@ pub enum IngestError {
     },
 }
 
-/// Sends metrics to the leader. Clones share their connections.
+/// Transport of metrics to the leader: by HTTP, or in the memory of a simulation.
+#[async_trait]
+pub trait IngestTransport: fmt::Debug + Send + Sync + 'static {
+    /// Returns the current leader.
+    ///
+    /// # Errors
+    /// [`IngestError::Unavailable`] if there is no leader, or the tree cannot be read.
+    async fn leader(&self) -> Result<Leader, IngestError>;
+
+    /// Registers names with a leader.
+    ///
+    /// # Errors
+    /// [`IngestError`].
+    async fn register(
+        &self,
+        leader: &Leader,
+        request: &RegisterRequest,
+    ) -> Result<RegisterResponse, IngestError>;
+
+    /// Sends a metric batch to a leader.
+    ///
+    /// # Errors
+    /// [`IngestError`].
+    async fn ingest(&self, leader: &Leader, request: &IngestRequest) -> Result<IngestResponse, IngestError>;
+}
+
+/// Sends metrics to the leader by HTTP. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct IngestClient {
     http: reqwest::Client,
@@ -89,43 +116,6 @@ impl IngestClient {
             .build()
             .map_err(IngestError::Setup)?;
         Ok(Self { http, store })
-    }
-
-    /// Returns the current leader.
-    ///
-    /// # Errors
-    /// [`IngestError::Unavailable`] if there is no leader, or the tree cannot be read.
-    pub async fn leader(&self) -> Result<Leader, IngestError> {
-        let reason = match self.store.leader().await {
-            Ok(Some(leader)) => return Ok(leader),
-            Ok(None) => "there is no leader".to_owned(),
-            Err(error) => format!("cannot read the leader from ZooKeeper: {error}"),
-        };
-        Err(IngestError::Unavailable { reason })
-    }
-
-    /// Registers names with a leader.
-    ///
-    /// # Errors
-    /// [`IngestError`].
-    pub async fn register(
-        &self,
-        leader: &Leader,
-        request: &RegisterRequest,
-    ) -> Result<RegisterResponse, IngestError> {
-        self.post(leader, "/api/v1/metrics/register", request).await
-    }
-
-    /// Sends a metric batch to a leader.
-    ///
-    /// # Errors
-    /// [`IngestError`].
-    pub async fn ingest(
-        &self,
-        leader: &Leader,
-        request: &IngestRequest,
-    ) -> Result<IngestResponse, IngestError> {
-        self.post(leader, "/api/v1/metrics/ingest", request).await
     }
 
     async fn post<B, A>(&self, leader: &Leader, path: &str, request: &B) -> Result<A, IngestError>
@@ -200,6 +190,30 @@ impl IngestClient {
             true => Err(IngestError::Refused { api: api.clone(), reason }),
             false => unavailable(reason),
         }
+    }
+}
+
+#[async_trait]
+impl IngestTransport for IngestClient {
+    async fn leader(&self) -> Result<Leader, IngestError> {
+        let reason = match self.store.leader().await {
+            Ok(Some(leader)) => return Ok(leader),
+            Ok(None) => "there is no leader".to_owned(),
+            Err(error) => format!("cannot read the leader from ZooKeeper: {error}"),
+        };
+        Err(IngestError::Unavailable { reason })
+    }
+
+    async fn register(
+        &self,
+        leader: &Leader,
+        request: &RegisterRequest,
+    ) -> Result<RegisterResponse, IngestError> {
+        self.post(leader, "/api/v1/metrics/register", request).await
+    }
+
+    async fn ingest(&self, leader: &Leader, request: &IngestRequest) -> Result<IngestResponse, IngestError> {
+        self.post(leader, "/api/v1/metrics/ingest", request).await
     }
 }
 

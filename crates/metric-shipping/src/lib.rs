@@ -2,7 +2,7 @@
 //!
 //! - [`spool`]: reports on disk, kept until the leader has committed them.
 //! - [`sender`]: a pure state machine that batches spooled reports and decides what to send next.
-//! - [`ingest_client`]: the HTTP client that sends batches to the leader.
+//! - [`ingest_client`]: the transport of batches to the leader, and its HTTP client.
 
 pub mod ingest_client;
 pub mod sender;

@@ -1,5 +1,6 @@
 //! Rejection of a request about metrics.
 
+use stormkeeper_metric_store as metric_store;
 use stormkeeper_model::TopologyId;
 
 /// A request that the metrics service did not execute. Nothing was changed.
@@ -26,4 +27,15 @@ pub enum RequestError {
     /// The request makes no sense and must not be repeated.
     #[error("{0}")]
     Invalid(String),
+}
+
+/// Refusal of a request that failed with an error of the metric store.
+impl From<metric_store::Error> for RequestError {
+    fn from(error: metric_store::Error) -> Self {
+        match error {
+            metric_store::Error::StaleTerm { .. } => Self::Deposed,
+            metric_store::Error::Invalid(reason) => Self::Invalid(reason),
+            error => Self::Unavailable { reason: error.to_string() },
+        }
+    }
 }

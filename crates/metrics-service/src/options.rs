@@ -1,8 +1,8 @@
 //! Options of the metrics service.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use crate::export::exporters::{self, MetricExporter};
+use crate::export::exporters;
 use stormkeeper_metric_store::Retention;
 
 /// Options for the storage, replication and export of metrics on a nimbus.
@@ -25,8 +25,6 @@ pub struct MetricOptions {
     pub sample_rate: f64,
     /// Plugins that the configuration names.
     pub exporters: exporters::Options,
-    /// Additional exporters, of programs that use this crate as a library.
-    pub more_exporters: Vec<Arc<dyn MetricExporter>>,
     /// Intervals, pauses and timeouts.
     pub intervals: Intervals,
 }
@@ -93,7 +91,6 @@ impl MetricOptions {
             takeover_grace: Duration::from_secs(600),
             sample_rate: 0.1,
             exporters: exporters::Options { exporters: "none".to_owned(), ..exporters::Options::of_test() },
-            more_exporters: Vec::new(),
             intervals: Intervals::default(),
         }
     }

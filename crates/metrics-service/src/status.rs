@@ -1,11 +1,8 @@
 //! Status of the metrics service, for people.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::collections::BTreeMap;
 
-use crate::MetricsService;
+use crate::{MetricsService, counters};
 use stormkeeper_metric_store as metric_store;
 use stormkeeper_model::{LogPosition, NimbusId, Timestamp};
 
@@ -134,22 +131,6 @@ impl ExporterActivity {
     }
 }
 
-/// Counters of the ingest and of the replication.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) batches: AtomicU64,
-    pub(crate) points: AtomicU64,
-    pub(crate) duplicates: AtomicU64,
-    pub(crate) overlapping: AtomicU64,
-    pub(crate) retry_later: AtomicU64,
-    pub(crate) rejected: AtomicU64,
-    pub(crate) undecodable: AtomicU64,
-    pub(crate) registrations: AtomicU64,
-    pub(crate) registrations_rejected: AtomicU64,
-    pub(crate) checkpoints: AtomicU64,
-    pub(crate) metas_repaired: AtomicU64,
-}
-
 /// Values of the counters since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CounterValues {
@@ -177,58 +158,35 @@ pub struct CounterValues {
     pub metas_repaired: u64,
 }
 
-pub(crate) fn count(counter: &AtomicU64, n: usize) {
-    counter.fetch_add(n as u64, Ordering::Relaxed);
-}
-
-impl Counters {
-    pub(crate) fn now(&self) -> CounterValues {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        CounterValues {
-            batches: read(&self.batches),
-            points: read(&self.points),
-            duplicates: read(&self.duplicates),
-            overlapping: read(&self.overlapping),
-            retry_later: read(&self.retry_later),
-            rejected: read(&self.rejected),
-            undecodable: read(&self.undecodable),
-            registrations: read(&self.registrations),
-            registrations_rejected: read(&self.registrations_rejected),
-            checkpoints: read(&self.checkpoints),
-            metas_repaired: read(&self.metas_repaired),
-        }
-    }
-}
-
 impl MetricsService {
-    /// Number of log entries that each replica is behind the leader: of this nimbus, and while it
-    /// leads of its followers.
-    pub fn behind(&self) -> BTreeMap<NimbusId, u64> {
-        let Ok(archive) = self.archive() else { return BTreeMap::new() };
-        let own = archive.position();
-        let mut behind = BTreeMap::new();
-        if self.shared.replica_state.borrow().0 == ReplicaState::Leading {
-            let replica_progress = self.replica_progress();
-            let log_ends = replica_progress
-                .log_ends()
-                .map(|(id, its)| (id.clone(), own.index.saturating_sub(its.index)));
-            behind.extend(log_ends);
-        }
-        if let Some(leader) = self.lag().leader {
-            behind.insert(self.shared.setup.me.clone(), leader.index.saturating_sub(own.index));
-        }
-        behind
-    }
-
-    /// Position of the leader's log as this nimbus last saw it.
-    pub fn lag(&self) -> Lag {
-        let leads = self.shared.replica_state.borrow().0 == ReplicaState::Leading;
-        match self.archive() {
-            Ok(archive) if leads => Lag { leader: Some(archive.position()), caught_up_at: None },
-            Ok(_) | Err(_) => {
-                let fetch_status = self.fetch_status();
-                Lag { leader: fetch_status.leader, caught_up_at: fetch_status.caught_up_at }
+    /// Returns the status of the metrics service.
+    pub async fn status(&self) -> MetricsStatus {
+        let (replication, state) = (&self.replication, self.replication.state());
+        let Lag { leader, caught_up_at } = replication.fetched();
+        let mut status = MetricsStatus {
+            state,
+            leader,
+            caught_up_at,
+            problem: replication.problem(),
+            counts: counters::values(self.ingest.counters(), replication.counters()),
+            ..MetricsStatus::default()
+        };
+        let archive = match self.archive() {
+            Ok(archive) => archive,
+            Err(refusal) => {
+                status.closed = Some(refusal.to_string());
+                return status;
             }
+        };
+        status.position = archive.position();
+        status.archive = archive.status().await.ok();
+        status.queue = archive.queue_status().await.ok();
+        if state == ReplicaState::Leading {
+            status.leader = Some(status.position);
+            status.high_watermark = replication.high_watermark();
+            status.followers = replication.follower_log_ends();
+            status.exporters = self.export.states();
         }
+        status
     }
 }

@@ -28,7 +28,7 @@ use stormkeeper_coordination::{
 };
 use stormkeeper_metrics_service as metrics_service;
 use stormkeeper_metrics_service::MetricsService;
-use stormkeeper_model::{Timestamp, clock::Clock};
+use stormkeeper_model::{NimbusId, Timestamp, clock::Clock};
 use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
     watch,
@@ -59,7 +59,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The metrics service cannot be set up.
+    /// The clients of the metrics service cannot be set up.
     #[error("metrics cannot be set up")]
     Metrics(#[from] metrics_service::Error),
     /// A required task has ended.
@@ -77,6 +77,29 @@ pub struct Nimbus {
     _identity: Identity,
 }
 
+/// Connections of a nimbus to other nimbuses and to external stores of metrics. A nimbus makes none
+/// itself, so a simulation replaces them.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// Fetches blobs from other nimbuses.
+    pub blobs: Arc<dyn BlobPeers>,
+    /// Connections of the metrics service; without them this nimbus keeps no metrics.
+    pub metrics: Option<metrics_service::Clients>,
+}
+
+impl Clients {
+    /// Creates the HTTP clients and exporters that `options` need.
+    ///
+    /// # Errors
+    /// [`Error::BlobClient`], [`Error::Metrics`].
+    pub fn over_http(options: &Options, tree: Arc<dyn Tree>) -> Result<Self, Error> {
+        let store = Store::new(tree);
+        let of_metrics = |metrics| metrics_service::Clients::over_http(metrics, &store);
+        let metrics = options.metrics.as_ref().map(of_metrics).transpose()?;
+        Ok(Self { blobs: Arc::new(BlobClient::new()?), metrics })
+    }
+}
+
 /// Starts a nimbus on `tree` that runs until `stop`, and binds the address of its API.
 ///
 /// It does not wait for ZooKeeper: without a connection it waits in the background.
@@ -85,6 +108,7 @@ pub struct Nimbus {
 /// See [`Error`]; nothing is running then.
 pub async fn start(
     options: Options,
+    clients: Clients,
     tree: Arc<dyn Tree>,
     clock: Clock,
     stop: CancellationToken,
@@ -93,8 +117,7 @@ pub async fn start(
     let bind = |source| Error::Bind { address: options.api, source };
     let listener = TcpListener::bind(options.api).await.map_err(bind)?;
     let api = host_port(&options.host, listener.local_addr().map_err(bind)?.port());
-    let others = Arc::new(BlobClient::new()?);
-    Ok((assemble(options, identity, (api, others), tree, clock, stop)?, listener))
+    Ok((assemble(options, identity, (api, clients), tree, clock, stop)?, listener))
 }
 
 /// Joins host and port; an IPv6 address is put in brackets.
@@ -105,27 +128,27 @@ fn host_port(host: &str, port: u16) -> String {
     }
 }
 
-/// Starts a nimbus without its HTTP API. Other nimbuses reach it at `api`, and it fetches blobs
-/// with `client`: for callers that simulate the network.
+/// Starts a nimbus without its HTTP API. Other nimbuses reach it at `api`, and it reaches them by
+/// `clients`: for callers that simulate the network.
 ///
 /// # Errors
 /// See [`Error`]; nothing is running then.
 #[cfg(any(test, feature = "test-support"))]
 pub fn start_at(
     options: Options,
-    (api, client): (String, Arc<dyn BlobPeers>),
+    (api, clients): (String, Clients),
     tree: Arc<dyn Tree>,
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<Nimbus, Error> {
     let identity = Identity::acquire(&options.local_dir, &options.host)?;
-    assemble(options, identity, (api, client), tree, clock, stop)
+    assemble(options, identity, (api, clients), tree, clock, stop)
 }
 
 fn assemble(
     options: Options,
     identity: Identity,
-    (api, client): (String, Arc<dyn BlobPeers>),
+    (api, clients): (String, Clients),
     tree: Arc<dyn Tree>,
     clock: Clock,
     stop: CancellationToken,
@@ -137,18 +160,9 @@ fn assemble(
     let observer = Observer::start(store.tree(), clock.clone(), &tasks);
     let (dir, max_bytes) = (&options.local_dir, options.max_blob_bytes);
     let blobs = BlobStore::open(dir, max_bytes, me.clone(), store.clone(), presence.clone(), clock.clone())?;
-    let (n_missing, missing) = watch::channel(None);
-    let replicator = Replicator {
-        blobs: blobs.clone(),
-        me: me.clone(),
-        client: Arc::<dyn BlobPeers>::clone(&client),
-        observations: observer.observe(),
-        retention: options.blob_retention,
-        n_missing,
-    };
-    tasks.start("blobs", OnExit::StopOwner, replicator.run());
+    let missing = start_replicator(&blobs, &me, Arc::clone(&clients.blobs), &observer, &options, &tasks);
 
-    let setup = || metrics_service::Setup {
+    let setup = metrics_service::Setup {
         me: me.clone(),
         host: options.host.clone(),
         api: api.clone(),
@@ -157,8 +171,11 @@ fn assemble(
         observations: observer.observe(),
         store: store.clone(),
     };
-    let measure = options.metrics.as_ref().map(|metrics| MetricsService::start(setup(), metrics, &tasks));
-    let measure = measure.transpose()?;
+    let measure = options
+        .metrics
+        .as_ref()
+        .zip(clients.metrics)
+        .map(|(metrics, clients)| MetricsService::start(setup, metrics, clients, &tasks));
     let (role, role_seen) = watch::channel(record::Role::Follower);
     let registration = registration(&options.host, &api, clock.now());
     let published = PublishedStatus {
@@ -193,12 +210,35 @@ fn assemble(
         observer,
         store,
         blobs,
-        client,
+        client: clients.blobs,
         status: status_seen,
         commands: commands_seen,
         measure,
     };
     Ok(Nimbus { handle, tasks, stop, _identity: identity })
+}
+
+/// Starts the replication of blobs. Returns the number of missing blobs of live topologies, once it
+/// is known.
+fn start_replicator(
+    blobs: &BlobStore,
+    me: &NimbusId,
+    client: Arc<dyn BlobPeers>,
+    observer: &Observer,
+    options: &Options,
+    tasks: &Tasks,
+) -> watch::Receiver<Option<usize>> {
+    let (n_missing, missing) = watch::channel(None);
+    let replicator = Replicator {
+        blobs: blobs.clone(),
+        me: me.clone(),
+        client,
+        observations: observer.observe(),
+        retention: options.blob_retention,
+        n_missing,
+    };
+    tasks.start("blobs", OnExit::StopOwner, replicator.run());
+    missing
 }
 
 /// Initial record of a nimbus that has just started.

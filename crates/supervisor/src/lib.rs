@@ -48,9 +48,9 @@ pub use options::Options;
 pub use status::Status;
 
 use crate::process::Processes;
-use stormkeeper_api_types::blobs::{BlobClient, FetchError};
+use stormkeeper_api_types::blobs::{BlobClient, FetchBlob, FetchError};
 use stormkeeper_coordination::{cluster::store::Store, tree::Tree};
-use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError};
+use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError, IngestTransport};
 use stormkeeper_model::{clock::Clock, topology::Settings};
 use stormkeeper_runtime::tasks::Tasks;
 
@@ -110,6 +110,27 @@ pub enum Error {
     Broken,
 }
 
+/// Connections of a supervisor to nimbuses. A supervisor makes none itself, so a simulation replaces
+/// them.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// Fetches blobs.
+    pub blobs: Arc<dyn FetchBlob>,
+    /// Sends metrics to the leader.
+    pub ingest: Arc<dyn IngestTransport>,
+}
+
+impl Clients {
+    /// Creates HTTP clients, which read the leader from `tree`.
+    ///
+    /// # Errors
+    /// [`Error::Metrics`], [`Error::Blobs`].
+    pub fn over_http(tree: Arc<dyn Tree>) -> Result<Self, Error> {
+        let ingest = Arc::new(IngestClient::new(Store::new(tree))?);
+        Ok(Self { blobs: Arc::new(BlobClient::new()?), ingest })
+    }
+}
+
 /// Serves the slots of this machine until `stop`. While the tree cannot be reached, at the start
 /// or later, workers keep running and no new assignment is launched.
 ///
@@ -120,14 +141,14 @@ pub async fn run(
     options: Options,
     tree: Arc<dyn Tree>,
     processes: Arc<dyn Processes>,
+    clients: Clients,
     launch: LaunchDefaults,
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let blobs = Arc::new(BlobClient::new()?);
-    let client = IngestClient::new(Store::new(Arc::clone(&tree)))?;
+    let Clients { blobs, ingest } = clients;
     let agent = Agent::start(options, tree, processes, blobs, launch, clock.clone()).await?;
     let tasks = Tasks::default();
-    metrics::start(&agent, client, &clock, &tasks);
+    metrics::start(&agent, ingest, &clock, &tasks);
     agent.run(stop).await
 }

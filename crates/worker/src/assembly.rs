@@ -26,6 +26,7 @@ use super::{
     transport::{Counters, Identity, Inboxes, Listener, Peers, TransportMetrics},
 };
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, store::Store};
+use stormkeeper_metric_shipping::ingest_client::IngestTransport;
 use stormkeeper_model::{
     ComponentId, TaskId,
     assignment::Assignment,
@@ -158,6 +159,7 @@ impl Worker {
         prepared: PreparedWorker,
         options: Options,
         (store, presence): (Store, Presence),
+        ingest: Option<Arc<dyn IngestTransport>>,
         clock: Clock,
         tasks: Tasks,
     ) -> Result<Self, Error> {
@@ -176,8 +178,9 @@ impl Worker {
             Some(metrics) => Counters::with_metrics(TransportMetrics::new(metrics)),
             None => Counters::default(),
         });
-        let worker_metrics =
-            metrics.map(|metrics| WorkerMetrics::start(metrics, settings, &options, &me, &store, &tasks));
+        let worker_metrics = metrics
+            .zip(ingest)
+            .map(|(metrics, ingest)| WorkerMetrics::start(metrics, settings, &options, &me, ingest, &tasks));
         let worker_metrics = worker_metrics.transpose()?;
         if let Some(worker_metrics) = &worker_metrics {
             worker_metrics.watch_inboxes(&inboxes, &table, &local);

@@ -42,7 +42,7 @@ use stormkeeper_coordination::{
     cluster::{presence::Presence, store::Store},
     tree::Tree,
 };
-use stormkeeper_metric_shipping::ingest_client::IngestError;
+use stormkeeper_metric_shipping::ingest_client::IngestTransport;
 use stormkeeper_model::{Port, TaskId, clock::Clock};
 use stormkeeper_runtime::tasks::Tasks;
 use stormkeeper_stream::grouping;
@@ -92,9 +92,6 @@ pub enum Error {
     /// Topology and task table contradict each other.
     #[error("the topology cannot be wired")]
     Wiring(#[source] grouping::Error),
-    /// The client that sends metrics to the leader cannot be created.
-    #[error(transparent)]
-    Metrics(#[from] IngestError),
     /// A background task that the worker needs has ended.
     #[error("a vital background task of the worker has ended; see the worker's log for its name")]
     Broken,
@@ -103,6 +100,9 @@ pub enum Error {
 /// Runs a worker until it is stopped or no longer assigned. If the tree is unavailable, a worker
 /// that has not started waits, and a worker that has started continues.
 ///
+/// Metrics go to the leader by `ingest`; without it the worker has no metrics, except the counts in
+/// task heartbeats.
+///
 /// # Errors
 /// [`Error`] if the worker cannot start, or if a vital part of it fails.
 ///
@@ -110,11 +110,13 @@ pub enum Error {
 /// Dropping the future kills the children and leaves the task heartbeats to the session's end.
 /// Cancel `stop` instead, which takes some milliseconds, and three seconds at most.
 pub async fn run(
-    options: Options,
+    mut options: Options,
     tree: Arc<dyn Tree>,
+    ingest: Option<Arc<dyn IngestTransport>>,
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<Ended, Error> {
+    options.metrics = options.metrics.filter(|_| ingest.is_some());
     let tasks = Tasks::default();
     heartbeat::start_heartbeat_file(&options, &tasks);
     let presence = Presence::start(Arc::clone(&tree), &tasks);
@@ -128,7 +130,7 @@ pub async fn run(
         info!(topology = %options.topology, slot = %options.slot, "this worker is not assigned");
         return Ok(Ended::Unassigned);
     };
-    let mut worker = assembly::Worker::start(prepared, options, (store, presence), clock, tasks)?;
+    let mut worker = assembly::Worker::start(prepared, options, (store, presence), ingest, clock, tasks)?;
     let broken = worker.broken();
     let ended = tokio::select! {
         // Cancel-safe: `follow` only reads and applies records; the worker stops either way.

@@ -13,8 +13,9 @@ use stormkeeper_coordination::{
         record::{self, TaskHeartbeat, Tasks as TaskRecord, TopologyRecord, UnknownFields},
         store::Store,
     },
-    tree::{CreateMode, Tree as _, TreePath, memory::MemoryTree},
+    tree::{CreateMode, Tree, TreePath, memory::MemoryTree},
 };
+use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestTransport};
 use stormkeeper_model::{
     BlobKey, ComponentId, Port, Slot, TaskId, Timestamp,
     assignment::{AssignedWorker, Assignment},
@@ -31,6 +32,10 @@ use stormkeeper_runtime::{
 
 /// Wait limit: starting a Python process on a busy machine may take seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+fn ingest_client(tree: Arc<dyn Tree>) -> Option<Arc<dyn IngestTransport>> {
+    Some(Arc::new(IngestClient::new(Store::new(tree)).expect("made")))
+}
 
 /// Returns options of a worker whose directory is `dir`.
 pub(super) fn options(dir: &Path) -> Options {
@@ -171,7 +176,8 @@ impl Stage {
             options.dir = self.dir.path().join(format!("w{n}"));
             fs::create_dir_all(options.dir.join("pids")).expect("created");
             let (stop, (send, ended)) = (CancellationToken::new(), oneshot::channel());
-            let worker = run(options, self.server.connect(), self.clock.clone(), stop.clone());
+            let ingest = ingest_client(self.server.connect());
+            let worker = run(options, self.server.connect(), ingest, self.clock.clone(), stop.clone());
             self.tasks.start("worker", OnExit::Ignore, async {
                 // Fails if the test has ended already.
                 let _over = send.send(Box::pin(worker).await);
@@ -528,9 +534,10 @@ async fn worker_without_assignment_or_topology_file_does_not_start() {
     options.dir = stage.dir.path().join("w0");
     fs::create_dir_all(&options.dir).expect("created");
     let tree: Arc<_> = stage.server.connect();
-    let ended = run(options.clone(), tree.clone(), Clock::new(), CancellationToken::new()).await;
+    let ended = run(options.clone(), tree.clone(), None, Clock::new(), CancellationToken::new()).await;
     assert_eq!(ended.expect("no failure"), Ended::Unassigned);
     options.code = stage.dir.path().join("nothing");
-    let failure = run(options, tree, Clock::new(), CancellationToken::new()).await.expect_err("no code");
+    let failure =
+        run(options, tree, None, Clock::new(), CancellationToken::new()).await.expect_err("no code");
     assert!(failure.to_string().contains("nothing/topology.json"), "{failure}");
 }

@@ -1,7 +1,7 @@
 //! Executes the decisions of a [`ReportSender`].
 
 use super::{NextStep, ReportSender, Request};
-use crate::ingest_client::{IngestClient, IngestError};
+use crate::ingest_client::{IngestError, IngestTransport};
 use stormkeeper_model::clock::Clock;
 
 /// Limit on requests of one call: the names and the backlog of an hour of a topology master, with a
@@ -21,7 +21,7 @@ pub enum FlushOutcome {
 ///
 /// # Cancellation safety
 /// A call that is dropped may have sent some requests; sending them again changes nothing.
-pub async fn flush(delivery: &mut ReportSender, client: &IngestClient, clock: &Clock) -> FlushOutcome {
+pub async fn flush(delivery: &mut ReportSender, client: &dyn IngestTransport, clock: &Clock) -> FlushOutcome {
     for _ in 0..REQUESTS_MAX {
         let leader = match client.leader().await {
             Ok(leader) => leader,

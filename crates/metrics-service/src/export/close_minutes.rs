@@ -1,10 +1,9 @@
 //! Closing of minutes: a minute is queued for export some time after its end.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tracing::{debug, info};
 
-use crate::MetricOptions;
 use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::Minute;
 use stormkeeper_model::{Term, Timestamp, clock::Clock};
@@ -16,16 +15,17 @@ const WAIT_MIN: Duration = Duration::from_millis(10);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Closes each minute when it is due.
+/// Closes each minute `delay` after its end. No wait is longer than `clock_check`, as the clock may
+/// be set.
 pub(crate) async fn close_minutes(
-    archive: MetricStore,
-    term: Term,
-    options: Arc<MetricOptions>,
+    (archive, term): (MetricStore, Term),
     clock: Clock,
+    delay: Duration,
+    clock_check: Duration,
 ) {
     let mut closed = None;
     loop {
-        let (due, next) = due(clock.now(), options.close_delay);
+        let (due, next) = due(clock.now(), delay);
         let wait = match due {
             Some(through) if closed != Some(through) => match archive.close_minutes(term, through).await {
                 Ok(n) => {
@@ -40,7 +40,7 @@ pub(crate) async fn close_minutes(
             },
             Some(_) | None => next.since(clock.now()),
         };
-        tokio::time::sleep(wait.clamp(WAIT_MIN, options.intervals.clock_check)).await;
+        tokio::time::sleep(wait.clamp(WAIT_MIN, clock_check)).await;
     }
 }
 

@@ -1,6 +1,9 @@
-//! Export of metrics to external stores: [`close_minutes`] releases complete minutes to the export
-//! queue, and [`runner`] feeds one exporter from it.
+//! Export of metrics to external stores: `close_minutes` releases complete minutes to the export
+//! queue, and `runner` feeds one exporter from it. [`Export`] has the state of all exporters.
 
-pub(crate) mod close_minutes;
+mod close_minutes;
 pub mod exporters;
-pub(crate) mod runner;
+mod runner;
+mod state;
+
+pub(crate) use state::{EventFanout, Export};

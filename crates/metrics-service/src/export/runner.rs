@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    ExporterActivity, ExporterState, MetricsService,
+    ExporterActivity, ExporterState,
+    export::Export,
     exporters::{ExportCounts, ExportError, MetricExporter, PayloadSource},
 };
 use stormkeeper_metric_store as metric_store;
@@ -30,9 +31,6 @@ const PAGE_POINTS_MAX: usize = 2000;
 /// Maximum number of metas that are registered with an exporter in one call.
 const METAS_MAX: usize = 5000;
 
-/// Maximum number of events that wait for an exporter; later events are dropped and counted.
-const EVENTS_MAX: usize = 10_000;
-
 /// Longest sleep of an exporter without work, in case no change wakes it.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
@@ -41,37 +39,6 @@ const END_GRACE: Duration = Duration::from_secs(1);
 
 /// Timeout for the cleanup of an exporter.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Sends events to every exporter.
-#[derive(Debug, Clone)]
-pub(crate) struct EventFanout(Vec<(String, mpsc::Sender<Event>)>);
-
-/// Creates an event channel for each exporter.
-pub(crate) fn events(exporters: &[Arc<dyn MetricExporter>]) -> (EventFanout, Vec<mpsc::Receiver<Event>>) {
-    let channels = exporters.iter().map(|exporter| (exporter.name().to_owned(), mpsc::channel(EVENTS_MAX)));
-    let (senders, receivers) = channels.map(|(name, (sender, receiver))| ((name, sender), receiver)).unzip();
-    (EventFanout(senders), receivers)
-}
-
-impl EventFanout {
-    pub(crate) fn send(&self, measure: &MetricsService, events: &[Event]) {
-        for (name, sender) in &self.0 {
-            for event in events {
-                if sender.try_send(event.clone()).is_err() {
-                    measure.state(name, |state| state.events_dropped += 1);
-                }
-            }
-        }
-    }
-}
-
-impl MetricsService {
-    fn state(&self, exporter: &str, change: impl FnOnce(&mut ExporterState)) {
-        let mut states = self.shared.exporter_states.lock().expect("no one panics while holding states");
-        let new = || ExporterState::new(self.shared.setup.clock.now());
-        change(states.entry(exporter.to_owned()).or_insert_with(new));
-    }
-}
 
 /// Payload of one entry of the export queue, for one exporter.
 struct Payload {
@@ -90,7 +57,7 @@ impl PayloadSource for Payload {
 
 /// Runs one exporter.
 pub(crate) struct ExporterTask {
-    measure: MetricsService,
+    export: Arc<Export>,
     archive: MetricStore,
     term: Term,
     exporter: Arc<dyn MetricExporter>,
@@ -102,16 +69,16 @@ pub(crate) struct ExporterTask {
 
 impl ExporterTask {
     pub(crate) fn new(
-        measure: MetricsService,
+        export: Arc<Export>,
         archive: MetricStore,
         term: Term,
         exporter: Arc<dyn MetricExporter>,
         owner: &Tasks,
     ) -> Self {
         let name = exporter.name().to_owned();
-        let now = measure.shared.setup.clock.now();
-        measure.state(&name, |state| *state = ExporterState::new(now));
-        Self { measure, archive, term, exporter, name, tasks: owner.child(), stuck: None }
+        let now = export.clock().now();
+        export.update_state(&name, |state| *state = ExporterState::new(now));
+        Self { export, archive, term, exporter, name, tasks: owner.child(), stuck: None }
     }
 
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>, cancelled: CancellationToken) {
@@ -135,7 +102,7 @@ impl ExporterTask {
     }
 
     async fn work(&mut self, events: &mut mpsc::Receiver<Event>) {
-        let pause = self.measure.shared.options.intervals.export_pause;
+        let pause = self.export.intervals().export_pause;
         loop {
             self.set_activity(ExporterActivity::Starting);
             let exporter = Arc::clone(&self.exporter);
@@ -199,7 +166,7 @@ impl ExporterTask {
         match self.call("upload", Some(limit), async move { exporter.upload(&its, &source).await }).await {
             Ok(ExportCounts { points, refused }) => {
                 debug!(exporter = self.name, upload = %key, points, refused, "exported a minute");
-                self.measure.state(&self.name, |state| {
+                self.export.update_state(&self.name, |state| {
                     state.points += points;
                     state.rejected += refused;
                 });
@@ -216,9 +183,9 @@ impl ExporterTask {
     async fn send_event(&mut self, event: Event) {
         let exporter = Arc::clone(&self.exporter);
         match self.call("send_event", None, async move { exporter.send_event(&event).await }).await {
-            Ok(()) => self.measure.state(&self.name, |state| state.events += 1),
+            Ok(()) => self.export.update_state(&self.name, |state| state.events += 1),
             Err(reason) => {
-                self.measure.state(&self.name, |state| state.events_dropped += 1);
+                self.export.update_state(&self.name, |state| state.events_dropped += 1);
                 self.note_failure("could not send an event to an exporter; the event is dropped", &reason);
             }
         }
@@ -230,7 +197,7 @@ impl ExporterTask {
         let status = self.archive.queue_status().await.ok();
         let pending = status.and_then(|status| Some(status.exporters.get(&self.name)?.pending)).unwrap_or(0);
         self.set_activity(if pending > 0 { ExporterActivity::Pausing } else { ExporterActivity::Idle });
-        if pending > 0 { self.measure.shared.options.intervals.export_pause } else { IDLE_MAX }
+        if pending > 0 { self.export.intervals().export_pause } else { IDLE_MAX }
     }
 
     /// Calls the exporter, which may panic, hang or block.
@@ -241,7 +208,7 @@ impl ExporterTask {
         call: impl Future<Output = Result<T, ExportError>> + Send + 'static,
     ) -> Result<T, String> {
         self.wait_for_stuck_call().await;
-        let limit = limit.unwrap_or(self.measure.shared.options.intervals.exporter_call);
+        let limit = limit.unwrap_or(self.export.intervals().exporter_call);
         let calls = self.tasks.child();
         let (reply, answer) = oneshot::channel();
         calls.start("exporter-call", OnExit::Ignore, async move {
@@ -272,8 +239,8 @@ impl ExporterTask {
     }
 
     fn set_activity(&self, activity: ExporterActivity) {
-        let now = self.measure.shared.setup.clock.now();
-        self.measure.state(&self.name, |state| {
+        let now = self.export.clock().now();
+        self.export.update_state(&self.name, |state| {
             if state.activity != activity {
                 (state.activity, state.since) = (activity, now);
             }
@@ -282,7 +249,7 @@ impl ExporterTask {
 
     fn note_failure(&self, what: &str, reason: &str) {
         let mut is_changed = false;
-        self.measure.state(&self.name, |state| {
+        self.export.update_state(&self.name, |state| {
             state.failures += 1;
             is_changed = state.last_failure.as_deref() != Some(reason);
             state.last_failure = Some(reason.to_owned());

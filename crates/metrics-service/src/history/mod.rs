@@ -1,8 +1,11 @@
 //! History of topologies and tasks: which topology ran when, and in which worker each task ran.
 //!
-//! [`recorder`] is the leader's loop; [`diff`] compares the cluster with the recorded history and is
-//! pure; [`backfill`] reconstructs from `/events` what happened while nobody recorded.
+//! [`History`] and [`record_history`] are the leader's loop; `diff` compares the cluster with the
+//! recorded history and is pure; `backfill` reconstructs from `/events` what happened while nobody
+//! recorded.
 
-pub(crate) mod backfill;
-pub(crate) mod diff;
-pub(crate) mod recorder;
+mod backfill;
+mod diff;
+mod recorder;
+
+pub(crate) use recorder::{History, record_history};

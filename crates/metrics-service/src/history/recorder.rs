@@ -10,10 +10,13 @@ use std::{
 use tracing::{debug, info};
 
 use crate::{
-    MetricsService, TopologySource,
-    export::runner::EventFanout,
-    history::backfill,
-    history::diff::{Observed, Recorded, diff},
+    MetricOptions, TopologySource,
+    cluster::ClusterAccess,
+    export::EventFanout,
+    history::{
+        backfill,
+        diff::{Observed, Recorded, diff},
+    },
 };
 use stormkeeper_coordination::{
     cluster::{layout, view::ClusterView},
@@ -41,8 +44,31 @@ const TRACK_MAX: usize = 100_000;
 /// Versions of a topology's records; a topology is compared again if they change.
 type Versions = (Option<Version>, Option<Version>);
 
+/// Recording of topologies and task locations on the leader.
+#[derive(Debug)]
+pub(crate) struct History {
+    cluster: ClusterAccess,
+    record_pause: Duration,
+    /// Retention of the longest window.
+    kept: Duration,
+    /// Sample rate of a topology that does not set its own.
+    sample_rate: f64,
+}
+
+impl History {
+    pub(crate) fn new(cluster: ClusterAccess, options: &MetricOptions) -> Self {
+        Self {
+            cluster,
+            record_pause: options.intervals.record_pause,
+            kept: Duration::from_secs(60) * options.retention.longest_minutes(),
+            sample_rate: options.sample_rate,
+        }
+    }
+}
+
+/// State of one leadership.
 struct HistoryRecorder {
-    measure: MetricsService,
+    history: Arc<History>,
     archive: MetricStore,
     term: Term,
     topologies: Arc<dyn TopologySource>,
@@ -56,16 +82,16 @@ struct HistoryRecorder {
 
 /// Records changes for as long as the leadership lasts.
 pub(crate) async fn record_history(
-    measure: MetricsService,
+    history: Arc<History>,
     archive: MetricStore,
     term: Term,
     topologies: Arc<dyn TopologySource>,
     fanout: EventFanout,
 ) {
-    let mut observations = measure.shared.setup.observations.clone();
-    let gather = measure.shared.options.intervals.record_pause;
+    let mut observations = history.cluster.observations();
+    let gather = history.record_pause;
     let (recorded, backfilled) = (BTreeMap::new(), BTreeSet::new());
-    let mut recorder = HistoryRecorder { measure, archive, term, topologies, fanout, recorded, backfilled };
+    let mut recorder = HistoryRecorder { history, archive, term, topologies, fanout, recorded, backfilled };
     while let Err(error) = recorder.load_recorded().await {
         info!(%error, "cannot read the recorded topologies from the metric store; retrying");
         tokio::time::sleep(RETRY).await;
@@ -128,8 +154,7 @@ impl HistoryRecorder {
                 assignment: view.assignments.get(&id).map_or(&nothing.1, |assignment| &assignment.value),
                 sample_rate: rate,
             });
-            let (events, recorded) =
-                diff(&id, &recorded, observed, view, self.measure.shared.setup.clock.now());
+            let (events, recorded) = diff(&id, &recorded, observed, view, self.history.cluster.clock.now());
             self.record_events(&id, events).await?;
             match observed {
                 Some(_) => drop(self.recorded.insert(id, (recorded, versions))),
@@ -141,10 +166,9 @@ impl HistoryRecorder {
 
     /// Records topologies that were submitted and removed between two views, from their events.
     async fn backfill(&mut self, view: &ClusterView) -> Result<(), metric_store::Error> {
-        let shared = &self.measure.shared;
-        let kept = Duration::from_secs(60) * shared.options.retention.longest_minutes();
-        let removed = backfill::removed_topologies(view, shared.setup.clock.now(), kept);
-        let rate = shared.options.sample_rate;
+        let (now, kept) = (self.history.cluster.clock.now(), self.history.kept);
+        let removed = backfill::removed_topologies(view, now, kept);
+        let rate = self.history.sample_rate;
         self.backfilled.retain(|id| removed.contains_key(id));
         for (id, cluster_events) in removed {
             if self.backfilled.contains(id) {
@@ -168,7 +192,7 @@ impl HistoryRecorder {
         for batch in events.chunks(BATCH) {
             self.archive.tell(self.term, batch.to_vec()).await?;
             debug!(topology = %id, n = batch.len(), "recorded events of a topology");
-            self.fanout.send(&self.measure, batch);
+            self.fanout.send(batch);
         }
         Ok(())
     }
@@ -191,6 +215,6 @@ impl HistoryRecorder {
         }
         let topology = self.topologies.topology(&storm.blob).await;
         let set = topology.and_then(|topology| sample_rate_of(&topology));
-        set.unwrap_or(self.measure.shared.options.sample_rate)
+        set.unwrap_or(self.history.sample_rate)
     }
 }

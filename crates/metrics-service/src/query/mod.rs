@@ -5,7 +5,9 @@ pub mod nimbus;
 use std::fmt::Debug;
 
 use async_trait::async_trait;
+use tracing::debug;
 
+use stormkeeper_coordination::cluster::store::Store;
 use stormkeeper_metric_store::{HistoryEntry, TrackEntry};
 use stormkeeper_metrics::{
     MetricId, Minute, Point, Window,
@@ -65,9 +67,23 @@ pub trait MetricQueryClient: Send + Sync + Debug {
 }
 
 /// Source of the current leader: the query client `nimbus` reads it before each request.
+#[async_trait]
 pub trait LeaderLocator: Send + Sync + Debug {
     /// Returns the address of the leader's API, `host:port`, if a leader is known.
-    fn leader(&self) -> Option<String>;
+    async fn leader(&self) -> Option<String>;
+}
+
+#[async_trait]
+impl LeaderLocator for Store {
+    async fn leader(&self) -> Option<String> {
+        match Store::leader(self).await {
+            Ok(leader) => leader.map(|leader| leader.api),
+            Err(error) => {
+                debug!(%error, "cannot read the leader for a query of metrics");
+                None
+            }
+        }
+    }
 }
 
 /// Error of a query.

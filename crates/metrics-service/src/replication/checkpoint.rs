@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -10,8 +11,7 @@ use futures_util::{Stream, stream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::{info, warn};
 
-use crate::RequestError;
-use crate::{MetricsService, ReplicaState};
+use crate::{ReplicaState, RequestError, replication::Replication};
 use stormkeeper_runtime::{
     blocking,
     tasks::{OnExit, Tasks},
@@ -46,11 +46,11 @@ impl Drop for TemporaryDirectory {
     }
 }
 
-impl MetricsService {
+impl Replication {
     /// Makes a checkpoint of the metric store.
-    pub async fn checkpoint(&self) -> Result<Checkpoint, RequestError> {
-        let archive = self.archive()?;
-        if self.shared.replica_state.borrow().0 == ReplicaState::TakingOver {
+    pub(crate) async fn checkpoint(&self) -> Result<Checkpoint, RequestError> {
+        let archive = self.store.get()?;
+        if self.state() == ReplicaState::TakingOver {
             return Err(RequestError::Unavailable {
                 reason: "this nimbus is taking over, and polls other nimbuses itself".to_owned(),
             });
@@ -58,8 +58,7 @@ impl MetricsService {
         let busy = |_| RequestError::Unavailable {
             reason: format!("{SENDS_MAX} checkpoints are being sent already"),
         };
-        let permit =
-            std::sync::Arc::clone(&self.shared.checkpoint_permits).try_acquire_owned().map_err(busy)?;
+        let permit = Arc::clone(&self.checkpoint_permits).try_acquire_owned().map_err(busy)?;
         let dir = TemporaryDirectory(self.new_dir(SENT));
         let made = archive.checkpoint(dir.0.clone()).await;
         made.map_err(|error| RequestError::Unavailable { reason: error.to_string() })?;
@@ -67,12 +66,17 @@ impl MetricsService {
     }
 
     /// Returns a path for a new directory beside the metric store.
-    pub(crate) fn new_dir(&self, prefix: &str) -> PathBuf {
-        self.shared.setup.local_dir.join(format!("{prefix}{:08x}", fastrand::u32(..)))
+    pub(super) fn new_dir(&self, prefix: &str) -> PathBuf {
+        self.local_dir.join(format!("{prefix}{:08x}", fastrand::u32(..)))
     }
 }
 
 impl Checkpoint {
+    /// Returns the directory of the checkpoint, which exists as long as this value.
+    pub fn dir(&self) -> &Path {
+        &self.dir.0
+    }
+
     /// Returns the files of the checkpoint as a tar.
     pub fn tar(self, tasks: &Tasks) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
         let (chunks, received) = mpsc::channel(CHUNKS);

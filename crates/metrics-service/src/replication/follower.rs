@@ -1,14 +1,17 @@
 //! Follower side of the replication: fetches the leader's metric log, or a checkpoint of the
 //! leader's metric store if the logs have diverged.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tracing::{debug, info, warn};
 
 use crate::{
-    MetricsService, ReplicaState,
-    replication::checkpoint::{self, TemporaryDirectory},
-    status::count,
+    ReplicaState,
+    counters::count,
+    replication::{
+        Replication,
+        checkpoint::{self, TemporaryDirectory},
+    },
 };
 use stormkeeper_api_types::replica_client::ReplicaError;
 use stormkeeper_coordination::cluster::{record::Leader, store};
@@ -69,27 +72,27 @@ pub(crate) enum Fetched {
 }
 
 /// Follows the leader for as long as the nimbus runs, except while this nimbus leads.
-pub(crate) async fn follow(measure: MetricsService) {
-    let archive = measure.wait_until_open().await;
-    let mut state = measure.shared.replica_state.subscribe();
-    let mut observations = measure.shared.setup.observations.clone();
+pub(crate) async fn follow(replication: Arc<Replication>) {
+    let archive = replication.store.wait_until_open().await;
+    let mut state = replication.role.subscribe();
+    let mut observations = replication.cluster.observations();
     let mut backoff =
         Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
     loop {
-        let intervals = &measure.shared.options.intervals;
-        let (now, leader) = (state.borrow_and_update().0, measure.leader());
+        let intervals = &replication.intervals;
+        let (now, leader) = (state.borrow_and_update().0, replication.cluster.other_leader());
         let wait = match leader.as_ref().filter(|_| now == ReplicaState::Following) {
             None => intervals.fetch_idle,
-            Some(leader) => match measure.fetch_from_leader(&archive, leader).await {
+            Some(leader) => match replication.fetch_from_leader(&archive, leader).await {
                 Ok(wait) => {
                     backoff.reset();
-                    measure.fetch_status().problem = None;
+                    replication.fetch_status().problem = None;
                     wait
                 }
                 Err(error) => {
                     let (text, leader) = (error_chain(&error), &leader.nimbus);
                     let is_news =
-                        measure.fetch_status().problem.replace(text.clone()).as_ref() != Some(&text);
+                        replication.fetch_status().problem.replace(text.clone()).as_ref() != Some(&text);
                     match is_news {
                         true => {
                             info!(%leader, error = text, "could not follow the leader's metric log; retrying")
@@ -105,7 +108,7 @@ pub(crate) async fn follow(measure: MetricsService) {
         let leader_changed = async {
             // A new leader may answer at once; other changes of the view do not matter here.
             while observations.changed().await.is_ok() {
-                if measure.leader() != leader {
+                if replication.cluster.other_leader() != leader {
                     return;
                 }
             }
@@ -121,16 +124,16 @@ pub(crate) async fn follow(measure: MetricsService) {
     }
 }
 
-impl MetricsService {
+impl Replication {
     /// Fetches and applies the leader's log page by page. Returns the pause before the next fetch.
     async fn fetch_from_leader(
         &self,
         archive: &MetricStore,
         leader: &Leader,
     ) -> Result<Duration, FetchError> {
-        let (intervals, api, leads) = (&self.shared.options.intervals, &leader.api, Some(leader.term));
+        let (intervals, api, leads) = (&self.intervals, &leader.api, Some(leader.term));
         for _ in 0..PAGES_IN_A_ROW {
-            let _apply_lock = self.shared.apply_lock.lock().await;
+            let _apply_lock = self.apply_lock.lock().await;
             let own = archive.position();
             if own.term > leader.term.0 {
                 return Err(FetchError::StaleLeader { leader: leader.term, own });
@@ -155,7 +158,7 @@ impl MetricsService {
                     let received = received?;
                     // A later leader may have made an unclean takeover since. The checkpoint of the
                     // deposed leader does not reflect that takeover.
-                    if !self.shared.setup.store.is_latest(leader.term).await? {
+                    if !self.cluster.store.is_latest(leader.term).await? {
                         return Err(FetchError::Deposed { leader: leader.term });
                     }
                     self.install_checkpoint(archive, api, received, quarantine).await?;
@@ -179,14 +182,14 @@ impl MetricsService {
     /// Records that the local log has every entry of the leader. Returns the pause before the next
     /// fetch.
     fn note_caught_up(&self) -> Duration {
-        self.fetch_status().caught_up_at = Some(self.shared.setup.clock.now());
-        self.shared.options.intervals.fetch_idle
+        self.fetch_status().caught_up_at = Some(self.cluster.clock.now());
+        self.intervals.fetch_idle
     }
 
     /// Returns the result of `request`, or `None` if this nimbus starts to lead first: a dead leader
     /// may take long to answer, and the takeover waits for the apply lock.
     pub(crate) async fn while_following<T>(&self, request: impl Future<Output = T>) -> Option<T> {
-        let mut state = self.shared.replica_state.subscribe();
+        let mut state = self.role.subscribe();
         tokio::select! {
             biased;
             // Cancel-safe: `request` only sends requests and has changed nothing here.
@@ -204,14 +207,9 @@ impl MetricsService {
         leader_term: Option<Term>,
     ) -> Result<(LogPage, LogPosition), FetchError> {
         let LogPosition { term, index } = archive.position();
-        let query = LogQuery {
-            nimbus: self.shared.setup.me.clone(),
-            term,
-            index,
-            max_bytes: PAGE_BYTES_MAX,
-            leader_term,
-        };
-        Ok(self.shared.replica_client.log(api, &query).await?)
+        let query =
+            LogQuery { nimbus: self.cluster.me.clone(), term, index, max_bytes: PAGE_BYTES_MAX, leader_term };
+        Ok(self.peers.log(api, &query).await?)
     }
 
     /// Applies a page of another nimbus' log. The caller must hold the apply lock.
@@ -253,7 +251,7 @@ impl MetricsService {
             "the local metric log diverged from the log of another nimbus; downloading a checkpoint"
         );
         let received = TemporaryDirectory(self.new_dir(checkpoint::RECEIVED));
-        let bytes = self.shared.replica_client.checkpoint(api, &received.0).await?;
+        let bytes = self.peers.checkpoint(api, &received.0).await?;
         debug!(from = api, bytes, "downloaded a checkpoint of the metric store");
         Ok(received)
     }
@@ -279,7 +277,7 @@ impl MetricsService {
         } else {
             archive.replace_with(received.0.clone()).await?;
         }
-        count(&self.shared.counts.checkpoints, 1);
+        count(&self.counters.checkpoints, 1);
         let LogPosition { term, index } = archive.position();
         info!(from = api, term, index, "replaced the local metric database by a checkpoint");
         Ok(())

@@ -7,14 +7,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use tracing::{info, warn};
 
-use crate::{
-    MetricsService,
-    replication::commit::{self, REPLICA_LAG_MAX},
+use crate::replication::{
+    Replication,
+    commit::{self, REPLICA_LAG_MAX},
 };
 use stormkeeper_coordination::{
     cluster::{event::EventDraft, layout, metric_log::MetricLogState, record, store, view::ClusterView},
@@ -33,14 +34,14 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Deposed;
 
-impl MetricsService {
+impl Replication {
     /// Reads the metric log state that earlier leaders published, and retries until ZooKeeper
     /// answers. `None` if there is no record; [`MetricLogState::unknown`] if the record cannot be
     /// decoded.
     pub(crate) async fn read_high_watermark(&self) -> Option<MetricLogState> {
         let mut backoff = self.backoff();
         loop {
-            let error = match self.shared.setup.store.metric_log_state().await {
+            let error = match self.cluster.store.metric_log_state().await {
                 Ok(record) => return record,
                 Err(store::Error::Unreadable(error)) => {
                     warn!(
@@ -113,12 +114,12 @@ impl MetricsService {
         term: Term,
         lagging: &mut BTreeSet<NimbusId>,
     ) -> Option<MetricLogState> {
-        let (view, fresh) = self.view();
-        let live = view.nimbuses.keys().filter(|id| **id != self.shared.setup.me);
-        let followers = self.replica_progress().in_sync(live, self.shared.setup.clock.monotonic());
+        let (view, fresh) = self.cluster.view();
+        let live = view.nimbuses.keys().filter(|id| **id != self.cluster.me);
+        let followers = self.progress().in_sync(live, self.cluster.clock.monotonic());
         self.log_lagging_replicas(&view, &followers, lagging);
         // A leader with a stale view may have a live follower that the view does not show.
-        let leader = (&self.shared.setup.me, term, archive.position());
+        let leader = (&self.cluster.me, term, archive.position());
         commit::advance_high_watermark(&self.log_state(), leader, &followers).filter(|_| fresh)
     }
 
@@ -129,7 +130,7 @@ impl MetricsService {
         followers: &BTreeMap<NimbusId, LogPosition>,
         lagging: &mut BTreeSet<NimbusId>,
     ) {
-        let is_lagging = |id: &&NimbusId| **id != self.shared.setup.me && !followers.contains_key(*id);
+        let is_lagging = |id: &&NimbusId| **id != self.cluster.me && !followers.contains_key(*id);
         let now: BTreeSet<NimbusId> = view.nimbuses.keys().filter(is_lagging).cloned().collect();
         for nimbus in now.difference(lagging) {
             let lag_max = REPLICA_LAG_MAX;
@@ -149,21 +150,25 @@ impl MetricsService {
 }
 
 /// Keeps the published high watermark up to date for as long as the leadership lasts.
-pub(crate) async fn publish_commits(measure: MetricsService, archive: MetricStore, writer: FencedWriter) {
-    let mut observations = measure.shared.setup.observations.clone();
+pub(crate) async fn publish_commits(
+    replication: Arc<Replication>,
+    archive: MetricStore,
+    writer: FencedWriter,
+) {
+    let mut observations = replication.cluster.observations();
     let mut lagging = BTreeSet::new();
     loop {
-        if let Some(record) = measure.next_high_watermark(&archive, writer.term(), &mut lagging) {
-            if let Err(Deposed) = measure.publish_high_watermark(&writer, record, None).await {
+        if let Some(record) = replication.next_high_watermark(&archive, writer.term(), &mut lagging) {
+            if let Err(Deposed) = replication.publish_high_watermark(&writer, record, None).await {
                 return;
             }
-            tokio::time::sleep(measure.shared.options.intervals.publish_high_watermark).await;
+            tokio::time::sleep(replication.intervals.publish_high_watermark).await;
             continue;
         }
         tokio::select! {
             biased;
-            // Cancel-high_watermark: both only wait.
-            () = measure.shared.commit_wakeup.notified() => {}
+            // Cancel-safe: both only wait.
+            () = replication.commit_wakeup.notified() => {}
             changed = observations.changed() => if changed.is_err() { return },
         }
     }

@@ -1,9 +1,15 @@
 //! Check that a follower has the leader's metas under the same ids. The check does not rely on the
 //! log.
 
+use std::sync::Arc;
+
 use tracing::{debug, info, warn};
 
-use crate::{MetricsService, ReplicaState, replication::meta_publish::fingerprint_record, status::count};
+use crate::{
+    ReplicaState,
+    counters::count,
+    replication::{Replication, meta_publish::fingerprint_record},
+};
 use stormkeeper_coordination::cluster::record::MetaFingerprint;
 use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::protocol::{MetaQuery, MetricMeta, NAMES_MAX};
@@ -16,28 +22,28 @@ use stormkeeper_runtime::error_chain;
 const METAS_MAX: u64 = 10_000_000;
 
 /// Compares the published metas of the leader with the local metas, for as long as the nimbus runs.
-pub(crate) async fn check_metas(measure: MetricsService) {
-    let archive = measure.wait_until_open().await;
+pub(crate) async fn check_metas(replication: Arc<Replication>) {
+    let archive = replication.store.wait_until_open().await;
     loop {
-        tokio::time::sleep(measure.shared.options.intervals.check_metas).await;
-        let (view, fresh) = measure.view();
+        tokio::time::sleep(replication.intervals.check_metas).await;
+        let (view, fresh) = replication.cluster.view();
         if !fresh
-            || measure.shared.replica_state.borrow().0 != ReplicaState::Following
-            || measure.leader().is_none()
+            || replication.state() != ReplicaState::Following
+            || replication.cluster.other_leader().is_none()
         {
             continue;
         }
         for (topology, published) in
             view.metric_fingerprints.iter().filter(|(_, published)| !published.value.digest.is_empty())
         {
-            if let Err(error) = measure.reconcile_metas(&archive, topology, &published.value).await {
+            if let Err(error) = replication.reconcile_metas(&archive, topology, &published.value).await {
                 warn!(%topology, error, "could not compare metas with those of the leader; trying again");
             }
         }
     }
 }
 
-impl MetricsService {
+impl Replication {
     /// Makes the local metas of a topology equal to the leader's, if their fingerprints differ.
     async fn reconcile_metas(
         &self,
@@ -57,8 +63,8 @@ impl MetricsService {
         }
         // From here on the log does not change: the exchange would lose a meta that the log brings
         // after the leader's metas were fetched.
-        let _apply_lock = self.shared.apply_lock.lock().await;
-        if self.shared.replica_state.borrow().0 != ReplicaState::Following {
+        let _apply_lock = self.apply_lock.lock().await;
+        if self.state() != ReplicaState::Following {
             return Ok(());
         }
         let found = own().await?;
@@ -69,8 +75,9 @@ impl MetricsService {
             return Ok(());
         };
         let metas = metas?;
-        let is_unchanged =
-            || self.view().0.metric_fingerprints.get(topology).is_some_and(|now| now.value == *published);
+        let is_unchanged = || {
+            self.cluster.view().0.metric_fingerprints.get(topology).is_some_and(|now| now.value == *published)
+        };
         if metas.len() as u64 != published.count || !is_unchanged() {
             // The leader has registered more metas meanwhile, and publishes them within seconds.
             debug!(
@@ -80,7 +87,7 @@ impl MetricsService {
             return Ok(());
         }
         archive.replace_metas(topology, metas).await.map_err(|error| error.to_string())?;
-        count(&self.shared.counts.metas_repaired, 1);
+        count(&self.counters.metas_repaired, 1);
         let now = own().await?;
         info!(
             %topology, count_before = found.count, digest_before = found.digest,
@@ -97,7 +104,7 @@ impl MetricsService {
         let (mut metas, mut after) = (Vec::new(), None);
         loop {
             let query = MetaQuery { topology: topology.clone(), meta: None, after, limit: NAMES_MAX };
-            let page = self.shared.query_client.metas(&query).await.map_err(|error| error_chain(&error))?;
+            let page = self.query.metas(&query).await.map_err(|error| error_chain(&error))?;
             metas.extend(page.metas);
             // One more than was published is enough to know that the metas have changed.
             match page.next.filter(|_| metas.len() as u64 <= at_most) {

@@ -1,10 +1,13 @@
 //! Publication of the leader's metas in ZooKeeper: count and digest, for followers to compare.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tracing::{debug, info};
 
-use crate::MetricsService;
+use crate::replication::Replication;
 use stormkeeper_coordination::{
     cluster::{
         layout,
@@ -28,16 +31,16 @@ pub(crate) fn fingerprint_record(fingerprint: Fingerprint) -> MetaFingerprint {
 }
 
 /// Publishes changed fingerprints for as long as the leadership lasts.
-pub(crate) async fn publish_metas(measure: MetricsService, archive: MetricStore, writer: FencedWriter) {
+pub(crate) async fn publish_metas(replication: Arc<Replication>, archive: MetricStore, writer: FencedWriter) {
     let mut published: Option<LogPosition> = None;
     loop {
-        tokio::time::sleep(measure.shared.options.intervals.publish_metas).await;
+        tokio::time::sleep(replication.intervals.publish_metas).await;
         let position = archive.position();
         // Metas change by entries of the log alone.
         if published == Some(position) {
             continue;
         }
-        match measure.publish_changed(&archive, &writer).await {
+        match replication.publish_changed(&archive, &writer).await {
             Ok(true) => published = Some(position),
             Ok(false) => {}
             Err(WriteError::Deposed { .. }) => return,
@@ -46,14 +49,14 @@ pub(crate) async fn publish_metas(measure: MetricsService, archive: MetricStore,
     }
 }
 
-impl MetricsService {
+impl Replication {
     /// Returns whether every changed fingerprint was written.
     async fn publish_changed(
         &self,
         archive: &MetricStore,
         writer: &FencedWriter,
     ) -> Result<bool, WriteError> {
-        let (view, _) = self.view();
+        let (view, _) = self.cluster.view();
         let known = match archive.topologies().await {
             Ok(known) => known,
             Err(error) => {

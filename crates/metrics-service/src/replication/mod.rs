@@ -1,5 +1,7 @@
 //! Replication of the metric log between nimbuses.
 //!
+//! [`Replication`] is the state of one nimbus; the other files are its methods, one subject each:
+//!
 //! - [`commit`]: pure rules of the high watermark, with the table that maps the terms to Kafka's and
 //!   Raft's. Start here.
 //! - [`high_watermark`]: reads and publishes the state at `/metric-log`.
@@ -11,7 +13,7 @@
 //!   and compared by followers.
 
 pub(crate) mod checkpoint;
-pub(crate) mod commit;
+mod commit;
 pub(crate) mod follower;
 pub(crate) mod high_watermark;
 pub(crate) mod meta_check;
@@ -19,5 +21,8 @@ pub(crate) mod meta_publish;
 #[cfg(test)]
 mod model_test;
 mod server;
+mod state;
 mod takeover;
 mod takeover_decision;
+
+pub(crate) use state::Replication;

@@ -1,20 +1,23 @@
 //! Answers of this nimbus to the replication requests of other nimbuses.
 
 use stormkeeper_metrics::protocol::{LogPage, LogQuery, MetaPage, MetaQuery, NAMES_MAX};
-use stormkeeper_model::LogPosition;
+use stormkeeper_model::{LogPosition, NimbusId};
 
-use crate::{MetricsService, ReplicaState, RequestError};
+use crate::{ReplicaState, RequestError, replication::Replication};
 
 /// Limit on the bytes of one page of the log.
 const LOG_PAGE_BYTES_MAX: u64 = 8 << 20;
 
-impl MetricsService {
+impl Replication {
     /// Returns log entries for another nimbus. A follower reports its log end with its query. A
     /// follower gets no entries from a nimbus that is not the leader: the log of such a nimbus may
     /// lack committed entries.
-    pub async fn log_after(&self, mut query: LogQuery) -> Result<(LogPage, LogPosition), RequestError> {
-        let archive = self.archive()?;
-        let (state, term) = *self.shared.replica_state.borrow();
+    pub(crate) async fn log_after(
+        &self,
+        mut query: LogQuery,
+    ) -> Result<(LogPage, LogPosition), RequestError> {
+        let archive = self.store.get()?;
+        let (state, term) = *self.role.borrow();
         match query.leader_term {
             Some(leads) if (state, term) != (ReplicaState::Leading, Some(leads)) => {
                 let reason = format!(
@@ -30,33 +33,37 @@ impl MetricsService {
             Some(_) | None => {}
         }
         query.max_bytes = query.max_bytes.min(LOG_PAGE_BYTES_MAX);
-        let mut page = archive.log_after(&query).await.map_err(|error| self.refusal_of(error))?;
+        let mut page = archive.log_after(&query).await?;
         if query.leader_term.is_some() {
-            let has = LogPosition { term: query.term, index: query.index };
-            match &page {
-                LogPage::Entries { .. } => {
-                    self.replica_progress().record_fetch(
-                        query.nimbus,
-                        has,
-                        self.shared.setup.clock.monotonic(),
-                    );
-                }
-                LogPage::Diverged if self.log_state().may_hold_discarded(has) => {
-                    self.replica_progress().reset(&query.nimbus);
-                    page = LogPage::DivergedCommitted;
-                }
-                LogPage::Diverged | LogPage::DivergedCommitted => {
-                    self.replica_progress().reset(&query.nimbus)
-                }
-            }
-            self.shared.commit_wakeup.notify_one();
+            let log_end = LogPosition { term: query.term, index: query.index };
+            page = self.record_fetch(&query.nimbus, log_end, page);
         }
         Ok((page, archive.position()))
     }
 
+    /// Records in the progress that a follower fetched `page` from this leader, and wakes the commit
+    /// task. Returns the page, marked if the follower's log may hold discarded entries.
+    fn record_fetch(&self, follower: &NimbusId, log_end: LogPosition, page: LogPage) -> LogPage {
+        let page = match page {
+            LogPage::Entries { .. } => {
+                self.progress().record_fetch(follower.clone(), log_end, self.cluster.clock.monotonic());
+                page
+            }
+            LogPage::Diverged | LogPage::DivergedCommitted => {
+                self.progress().reset(follower);
+                match self.log_state().may_hold_discarded(log_end) {
+                    true => LogPage::DivergedCommitted,
+                    false => page,
+                }
+            }
+        };
+        self.wake_commit();
+        page
+    }
+
     /// Returns metas for another nimbus.
-    pub async fn metas(&self, mut query: MetaQuery) -> Result<MetaPage, RequestError> {
+    pub(crate) async fn metas(&self, mut query: MetaQuery) -> Result<MetaPage, RequestError> {
         query.limit = query.limit.clamp(1, NAMES_MAX);
-        self.archive()?.metas(query).await.map_err(|error| self.refusal_of(error))
+        Ok(self.store.get()?.metas(query).await?)
     }
 }

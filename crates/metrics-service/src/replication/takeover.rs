@@ -14,11 +14,11 @@ use std::{collections::BTreeSet, time::Duration};
 use futures_util::future::join_all;
 use tracing::{info, warn};
 
-use crate::{
-    MetricsService,
-    replication::follower::{FetchError, Fetched},
-    replication::high_watermark::{self, Deposed},
-    replication::takeover_decision::{self, CatchUpSource, TakeoverDecision, TakeoverInput},
+use crate::replication::{
+    Replication,
+    follower::{FetchError, Fetched},
+    high_watermark::{self, Deposed},
+    takeover_decision::{self, CatchUpSource, TakeoverDecision, TakeoverInput},
 };
 use stormkeeper_coordination::{
     cluster::{event::EventDraft, metric_log::MetricLogState},
@@ -45,7 +45,7 @@ enum CatchUpError {
 /// Id and API address of another nimbus.
 type Replica = (NimbusId, String);
 
-impl MetricsService {
+impl Replication {
     /// Catches up with the logs of the other live nimbuses. If committed entries are missing,
     /// waits for the in-sync replicas until all were polled or the grace has passed.
     pub(crate) async fn take_over(
@@ -53,9 +53,9 @@ impl MetricsService {
         archive: &MetricStore,
         writer: &FencedWriter,
     ) -> Result<(), Deposed> {
-        let _apply_lock = self.shared.apply_lock.lock().await;
-        let (clock, options) = (&self.shared.setup.clock, &self.shared.options);
-        let (me, term, grace) = (&self.shared.setup.me, writer.term(), options.takeover_grace);
+        let _apply_lock = self.apply_lock.lock().await;
+        let clock = &self.cluster.clock;
+        let (me, term, grace) = (&self.cluster.me, writer.term(), self.takeover_grace);
         let known = self.read_high_watermark().await;
         let is_new = known.is_none() && archive.position() == LogPosition::default();
         let record = known.unwrap_or_else(MetricLogState::unknown);
@@ -111,7 +111,7 @@ impl MetricsService {
                 warn!("{text}");
             }
             logged = Some(text);
-            tokio::time::sleep(options.intervals.takeover_poll).await;
+            tokio::time::sleep(self.intervals.takeover_poll).await;
         }
     }
 
@@ -159,8 +159,8 @@ impl MetricsService {
 
     /// Polls the other live nimbuses, and returns the log ends of those that answer.
     async fn poll_replicas(&self, own: LogPosition) -> Vec<(Replica, LogPosition)> {
-        let (view, _) = self.view();
-        let others = view.nimbuses.iter().filter(|(id, _)| **id != self.shared.setup.me);
+        let (view, _) = self.cluster.view();
+        let others = view.nimbuses.iter().filter(|(id, _)| **id != self.cluster.me);
         let asked = join_all(others.map(async |(id, nimbus)| {
             let answer = tokio::time::timeout(POLL_TIMEOUT, self.log_end_of(&nimbus.api, own)).await;
             match answer.map_err(|_too_long| "no answer in time".to_owned()).flatten() {
@@ -176,10 +176,10 @@ impl MetricsService {
 
     /// Returns the log end of the nimbus at `api`.
     async fn log_end_of(&self, api: &str, own: LogPosition) -> Result<LogPosition, String> {
-        let me = self.shared.setup.me.clone();
+        let me = self.cluster.me.clone();
         let query =
             LogQuery { nimbus: me, term: own.term, index: own.index, max_bytes: 1, leader_term: None };
-        let answer = self.shared.replica_client.log(api, &query).await;
+        let answer = self.peers.log(api, &query).await;
         answer.map(|(_, position)| position).map_err(|error| error_chain(&error))
     }
 

@@ -49,7 +49,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate as nimbus;
-use crate::{Handle, Nimbus};
+use crate::{Handle, Nimbus, daemon::Clients};
 use error::ApiError;
 use stormkeeper_api_types::forward::{Forwarder, TERM};
 use stormkeeper_coordination::tree::Tree;
@@ -96,9 +96,21 @@ pub async fn start(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<Running, nimbus::Error> {
+    let clients = Clients::over_http(&options, Arc::clone(&tree))?;
+    start_with(options, clients, tree, clock, stop).await
+}
+
+/// Starts a nimbus as [`start`] does, with other connections than those over HTTP.
+pub(crate) async fn start_with(
+    options: nimbus::Options,
+    clients: Clients,
+    tree: Arc<dyn Tree>,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<Running, nimbus::Error> {
     let bind = |address| move |source| nimbus::Error::Bind { address, source };
     let wanted = options.api;
-    let (nimbus, listener) = nimbus::start(options, tree, clock, stop).await?;
+    let (nimbus, listener) = nimbus::start(options, clients, tree, clock, stop).await?;
     let address = listener.local_addr().map_err(bind(wanted))?;
     let (handle, closing) = (nimbus.handle().clone(), nimbus.tasks().cancelled());
     nimbus.tasks().start_graceful("api", OnExit::StopOwner, serve(listener, handle, closing));

@@ -137,11 +137,10 @@ async fn faulty_exporter_does_not_affect_the_others() {
     let clumsy = odd("clumsy", Manner::Clumsy { init: zero(), metas: zero(), events: zero() });
     let all = [&good, &panics, &hangs, &blocks, &refuses, &clumsy];
     let short = Duration::from_millis(300);
-    let mut options =
+    let options =
         cluster.options("a", Intervals { export_timeout: short, exporter_call: short, ..INTERVALS });
-    let metrics = options.metrics.as_mut().expect("given");
-    metrics.more_exporters = all.map(|odd| Arc::clone(odd) as Arc<dyn MetricExporter>).to_vec();
-    let leader = cluster.start_with(options).await;
+    let exporters = all.map(|odd| Arc::clone(odd) as Arc<dyn MetricExporter>).to_vec();
+    let leader = cluster.start_with_exporters(options, exporters).await;
     leader.until_ingesting().await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
     register(&leader, &topology).await.expect("taken");

@@ -19,6 +19,7 @@ use crate::{
     Handle,
     api::{self, Running},
     change::Change,
+    daemon::Clients,
     handle::Submission,
 };
 use std::{
@@ -176,8 +177,19 @@ impl Cluster {
     }
 
     async fn start_with(&self, options: nimbus::Options) -> One {
-        let stop = CancellationToken::new();
-        let running = api::start(options, self.server.connect(), self.clock.clone(), stop.clone());
+        self.start_with_exporters(options, Vec::new()).await
+    }
+
+    /// Starts a nimbus that exports to `exporters` besides the configured ones.
+    async fn start_with_exporters(
+        &self,
+        options: nimbus::Options,
+        exporters: Vec<Arc<dyn MetricExporter>>,
+    ) -> One {
+        let (tree, stop) = (self.server.connect(), CancellationToken::new());
+        let mut clients = Clients::over_http(&options, tree.clone()).expect("made");
+        clients.metrics.as_mut().expect("metrics are on").exporters.extend(exporters);
+        let running = api::start_with(options, clients, tree, self.clock.clone(), stop.clone());
         One { running: running.await.expect("started"), stop }
     }
 

@@ -9,8 +9,11 @@ use futures_util::{future::join_all, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{change::Change, handle::Submission, refusal::Refusal};
-use stormkeeper_api_types::message::{KillRequest, RebalanceRequest};
+use crate::{change::Change, daemon::Clients, handle::Submission, refusal::Refusal};
+use stormkeeper_api_types::{
+    blobs::BlobClient,
+    message::{KillRequest, RebalanceRequest},
+};
 use stormkeeper_coordination::{
     cluster::{
         event::Event,
@@ -35,6 +38,10 @@ use stormkeeper_runtime::{
 use stormkeeper_topology_package::package::{self, TopologyPackage};
 
 const LONG: Duration = Duration::from_secs(600);
+
+fn clients() -> Clients {
+    Clients { blobs: Arc::new(BlobClient::new().expect("made")), metrics: None }
+}
 
 /// Step of the cluster's clock.
 const TICK: Duration = Duration::from_millis(20);
@@ -84,8 +91,8 @@ impl Cluster {
         };
         let stop = CancellationToken::new();
         let session = tree.session().borrow().connected().expect("connected");
-        let (nimbus, _listener) =
-            start(options, tree, self.clock.clone(), stop.clone()).await.expect("started");
+        let started = start(options, clients(), tree, self.clock.clone(), stop.clone());
+        let (nimbus, _listener) = started.await.expect("started");
         Running { nimbus, session, stop }
     }
 
@@ -475,8 +482,8 @@ async fn a_second_nimbus_in_the_same_directory_cannot_start() {
     let cluster = Cluster::new();
     let running = cluster.nimbus("a").await;
     let options = running.nimbus.handle().options().clone();
-    let refused =
-        start(options, cluster.server.connect(), cluster.clock.clone(), CancellationToken::new()).await;
+    let (tree, stop) = (cluster.server.connect(), CancellationToken::new());
+    let refused = start(options, clients(), tree, cluster.clock.clone(), stop).await;
     assert!(matches!(refused, Err(Error::Identity(identity::Error::InUse { .. }))));
     // Keeps the directory up to this line.
     drop(cluster);

@@ -1,11 +1,11 @@
 //! Usage metrics of a supervisor's machine, once a minute.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tracing::{debug, info};
 
 use stormkeeper_metric_shipping::{
-    ingest_client::IngestClient,
+    ingest_client::IngestTransport,
     sender::{Enqueued, FlushOutcome, ReportSender, flush},
     spool::SpooledReport,
 };
@@ -37,7 +37,7 @@ pub(super) struct HostMetrics {
     number: u64,
     before: Option<(Monotonic, Machine)>,
     delivery: ReportSender,
-    client: IngestClient,
+    transport: Arc<dyn IngestTransport>,
     clock: Clock,
 }
 
@@ -46,7 +46,7 @@ impl HostMetrics {
         host: &str,
         supervisor: &SupervisorId,
         dir: PathBuf,
-        client: IngestClient,
+        transport: Arc<dyn IngestTransport>,
         clock: Clock,
     ) -> Self {
         let topology: TopologyId = SUPERVISOR.parse().expect("it is an id");
@@ -63,7 +63,7 @@ impl HostMetrics {
             before: None,
             delivery: ReportSender::new(topology.clone()),
             topology,
-            client,
+            transport,
             clock,
         }
     }
@@ -79,7 +79,7 @@ impl HostMetrics {
             self.measure(minute).await;
             self.delivery.resend_stored(self.clock.monotonic());
             if let FlushOutcome::Incomplete(reason) =
-                flush(&mut self.delivery, &self.client, &self.clock).await
+                flush(&mut self.delivery, &*self.transport, &self.clock).await
             {
                 debug!(
                     reason,
@@ -166,10 +166,11 @@ mod tests {
     #[tokio::test]
     async fn minutes_without_a_leader_wait_up_to_a_bound() {
         use stormkeeper_coordination::{cluster::store::Store, tree::memory::MemoryTree};
+        use stormkeeper_metric_shipping::ingest_client::IngestClient;
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
-        let client = IngestClient::new(Store::new(MemoryTree::new().connect())).expect("made");
+        let transport = Arc::new(IngestClient::new(Store::new(MemoryTree::new().connect())).expect("made"));
         let id = "s".parse().expect("valid");
-        let mut host = HostMetrics::new("h", &id, std::env::temp_dir(), client, clock);
+        let mut host = HostMetrics::new("h", &id, std::env::temp_dir(), transport, clock);
         for minute in 0..MINUTES_MAX + 3 {
             host.measure(Minute(u32::try_from(minute).expect("few"))).await;
         }

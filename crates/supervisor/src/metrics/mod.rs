@@ -8,18 +8,20 @@
 mod host;
 mod orphan_reports;
 
+use std::sync::Arc;
+
 use crate::Agent;
-use stormkeeper_metric_shipping::ingest_client::IngestClient;
+use stormkeeper_metric_shipping::ingest_client::IngestTransport;
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// Starts both tasks, for the directory and the host of `agent`.
-pub(super) fn start(agent: &Agent, client: IngestClient, clock: &Clock, tasks: &Tasks) {
+pub(super) fn start(agent: &Agent, transport: Arc<dyn IngestTransport>, clock: &Clock, tasks: &Tasks) {
     let local_dir = agent.options.local_dir.clone();
     let orphan_reports =
-        orphan_reports::OrphanReportSender::new(local_dir.clone(), client.clone(), clock.clone());
+        orphan_reports::OrphanReportSender::new(local_dir.clone(), Arc::clone(&transport), clock.clone());
     tasks.start("orphaned metric reports", OnExit::Ignore, orphan_reports.run());
     let host =
-        host::HostMetrics::new(&agent.options.host, &agent.identity.id, local_dir, client, clock.clone());
+        host::HostMetrics::new(&agent.options.host, &agent.identity.id, local_dir, transport, clock.clone());
     tasks.start("metrics of this machine", OnExit::Ignore, host.run());
 }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::worker_dir;
 use stormkeeper_metric_shipping::{
-    ingest_client::IngestClient,
+    ingest_client::IngestTransport,
     sender::{Enqueued, FlushOutcome, ReportSender, flush},
     spool::{self, Recovered, SpoolLock, SpoolState, SpooledReport, recover},
 };
@@ -34,7 +35,7 @@ const RESEND_PERIOD: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct OrphanReportSender {
     local_dir: PathBuf,
-    client: IngestClient,
+    transport: Arc<dyn IngestTransport>,
     clock: Clock,
     pending: BTreeMap<WorkerId, PendingOrphan>,
 }
@@ -49,8 +50,8 @@ struct PendingOrphan {
 }
 
 impl OrphanReportSender {
-    pub(super) fn new(local_dir: PathBuf, client: IngestClient, clock: Clock) -> Self {
-        Self { local_dir, client, clock, pending: BTreeMap::new() }
+    pub(super) fn new(local_dir: PathBuf, transport: Arc<dyn IngestTransport>, clock: Clock) -> Self {
+        Self { local_dir, transport, clock, pending: BTreeMap::new() }
     }
 
     /// Runs until it is dropped; undelivered reports are still on disk then.
@@ -98,7 +99,7 @@ impl OrphanReportSender {
             *last_resend = now;
         }
         enqueue(|spooled| delivery.add(spooled), unqueued);
-        if let FlushOutcome::Incomplete(reason) = flush(delivery, &self.client, &self.clock).await {
+        if let FlushOutcome::Incomplete(reason) = flush(delivery, &*self.transport, &self.clock).await {
             info!(%worker, reason, "orphaned metric reports are not committed yet; trying again");
             return false;
         }
@@ -175,7 +176,7 @@ fn read(worker_dir: &Path) -> io::Result<Option<(SpoolLock, ReportSender, VecDeq
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::Arc};
+    use std::fs;
 
     use super::*;
     use stormkeeper_coordination::{
@@ -183,6 +184,7 @@ mod tests {
         tree::{Tree, memory::MemoryTree},
     };
     use stormkeeper_metric_shipping::{
+        ingest_client::IngestClient,
         spool::{Launch, Spool},
         test_support::{TestLeader, emitted, spooled},
     };
@@ -220,10 +222,10 @@ mod tests {
         let leader = TestLeader::start(Arc::clone(&tree)).await;
         leader.has().nothing_is_committed = true;
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
-        let client = IngestClient::new(Store::new(tree)).expect("made");
+        let transport = Arc::new(IngestClient::new(Store::new(tree)).expect("made"));
         let names = ["w1", "w2"];
         let dirs = names.map(|name| write_spool(dir.path(), name));
-        let mut sender = OrphanReportSender::new(dir.path().to_owned(), client, clock.clone());
+        let mut sender = OrphanReportSender::new(dir.path().to_owned(), transport, clock.clone());
         sender.scan().await;
         assert_eq!(sender.pending.len(), 2);
         for name in names {

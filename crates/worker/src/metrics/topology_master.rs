@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,7 +18,7 @@ use tracing::{info, warn};
 
 use super::messages::{Duplex, MasterReply, WorkerMessage};
 use stormkeeper_metric_shipping::{
-    ingest_client::IngestClient,
+    ingest_client::IngestTransport,
     sender::{Enqueued, FlushOutcome, ReportSender, flush},
 };
 use stormkeeper_model::{
@@ -76,7 +77,7 @@ type TaggedMessage = (u64, WorkerMessage);
 pub(crate) struct TopologyMaster {
     topology: TopologyId,
     delivery: ReportSender,
-    client: IngestClient,
+    transport: Arc<dyn IngestTransport>,
     clock: Clock,
     n_workers: watch::Receiver<usize>,
     new_connections: mpsc::Receiver<Duplex<MasterReply, WorkerMessage>>,
@@ -99,7 +100,7 @@ impl TopologyMaster {
     /// Creates the master of a topology whose assignment has `n_workers`, and a handle of it.
     pub(crate) fn new(
         topology: TopologyId,
-        client: IngestClient,
+        transport: Arc<dyn IngestTransport>,
         clock: Clock,
         n_workers: watch::Receiver<usize>,
         tasks: Tasks,
@@ -108,7 +109,7 @@ impl TopologyMaster {
         let master = Self {
             delivery: ReportSender::new(topology.clone()),
             topology,
-            client,
+            transport,
             clock,
             n_workers,
             new_connections,
@@ -211,7 +212,7 @@ impl TopologyMaster {
     async fn flush(&mut self) {
         self.reported.clear();
         self.due = None;
-        match flush(&mut self.delivery, &self.client, &self.clock).await {
+        match flush(&mut self.delivery, &*self.transport, &self.clock).await {
             FlushOutcome::Complete => self.backoff.reset(),
             FlushOutcome::Incomplete(reason) => {
                 let delay = self.backoff.next_delay();
@@ -239,14 +240,13 @@ async fn until(due: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::{super::messages, *};
     use stormkeeper_coordination::{
         cluster::store::Store,
         tree::{Tree, memory::MemoryTree},
     };
     use stormkeeper_metric_shipping::{
+        ingest_client::IngestClient,
         spool::Launch,
         test_support::{TestLeader, emitted, spooled},
     };
@@ -264,12 +264,12 @@ mod tests {
             started: Timestamp::from_millis(1),
         };
         let (own, foreign) = (launch("t-1-100"), launch("other-1-1"));
-        let client = IngestClient::new(Store::new(tree)).expect("made");
+        let transport = Arc::new(IngestClient::new(Store::new(tree)).expect("made"));
         // The second worker never reports.
         let (_workers, n_workers) = watch::channel(2);
         let tasks = Tasks::default();
         let (master, handle) =
-            TopologyMaster::new(own.topology.clone(), client, Clock::new(), n_workers, tasks.child());
+            TopologyMaster::new(own.topology.clone(), transport, Clock::new(), n_workers, tasks.child());
         tasks.start("master", OnExit::Ignore, master.run());
 
         let (mut foreign_worker, end) = messages::pair();

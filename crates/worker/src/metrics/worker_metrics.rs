@@ -1,6 +1,6 @@
 //! Metrics of one worker, as seen by its assembly: reporter, topology master, settings.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
@@ -14,8 +14,7 @@ use crate::{
     settings::MetricSettings,
     transport::{ConnectionMetricSet, Identity, Inboxes},
 };
-use stormkeeper_coordination::cluster::store::Store;
-use stormkeeper_metric_shipping::ingest_client::IngestClient;
+use stormkeeper_metric_shipping::ingest_client::IngestTransport;
 use stormkeeper_metrics::{Control, Subject, builtin};
 use stormkeeper_model::{
     assignment::Assignment, metric_control::MetricControl, task_set::TaskSet, topology::TaskTable,
@@ -29,7 +28,7 @@ pub(crate) struct WorkerMetrics {
     settings: MetricSettings,
     changes: Option<MetricControl>,
     me: Identity,
-    client: IngestClient,
+    transport: Arc<dyn IngestTransport>,
     master: watch::Sender<MasterLocation>,
     n_workers: watch::Sender<usize>,
     // Tasks of the topology master in this process; dropping them ends the master.
@@ -44,7 +43,7 @@ impl WorkerMetrics {
         settings: MetricSettings,
         options: &Options,
         me: &Identity,
-        store: &Store,
+        transport: Arc<dyn IngestTransport>,
         tasks: &Tasks,
     ) -> Result<Self, Error> {
         let (master, n_workers) = (watch::Sender::new(MasterLocation::Unknown), watch::Sender::new(1));
@@ -53,14 +52,13 @@ impl WorkerMetrics {
         let reporter = MetricReporter::new(&metrics, me.clone(), period, master.subscribe(), tasks.child());
         let reporter = reporter.map_err(|source| Error::Dir { path: metrics.dir().to_owned(), source })?;
         tasks.start_graceful("metric reports", OnExit::Ignore, reporter.run(tasks.cancelled()));
-        let client = IngestClient::new(store.clone())?;
         let me = me.clone();
         Ok(Self {
             metrics,
             settings,
             changes: None,
             me,
-            client,
+            transport,
             master,
             n_workers,
             local_master: None,
@@ -135,7 +133,7 @@ impl WorkerMetrics {
         let tasks = self.tasks.child();
         let (master, handle) = TopologyMaster::new(
             self.me.topology.clone(),
-            self.client.clone(),
+            Arc::clone(&self.transport),
             self.metrics.clock().clone(),
             self.n_workers.subscribe(),
             tasks.child(),

@@ -54,7 +54,7 @@ impl NimbusQueryClient {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        let url = format!("{}/sync/{what}", self.metrics()?);
+        let url = format!("{}/sync/{what}", self.metrics().await?);
         let body = answered(&url, self.http.get(&url).query(query)).await?;
         // Decoding a full page takes a moment.
         let read = blocking::run(move || rmp_serde::from_slice(&body)).await;
@@ -62,8 +62,8 @@ impl NimbusQueryClient {
     }
 
     /// Returns the URL of the leader's metrics API.
-    fn metrics(&self) -> Result<String, QueryError> {
-        let api = self.leader.leader().ok_or(QueryError::NoLeader)?;
+    async fn metrics(&self) -> Result<String, QueryError> {
+        let api = self.leader.leader().await.ok_or(QueryError::NoLeader)?;
         Ok(format!("http://{api}/api/v1/metrics"))
     }
 }
@@ -122,7 +122,7 @@ impl MetricQueryClient for NimbusQueryClient {
 
     async fn delete_metas(&self, topology: &TopologyId, ids: &[MetricId]) -> Result<(), QueryError> {
         for ids in ids.chunks(NAMES_MAX) {
-            let url = format!("{}/topology/{}/metas", self.metrics()?, encoded(topology.as_str()));
+            let url = format!("{}/topology/{}/metas", self.metrics().await?, encoded(topology.as_str()));
             let request = ForgetRequest { ids: ids.iter().map(MetricId::to_string).collect() };
             answered(&url, self.http.delete(&url).json(&request)).await?;
         }

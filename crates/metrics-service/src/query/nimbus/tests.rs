@@ -22,8 +22,9 @@ impl Now {
     }
 }
 
+#[async_trait]
 impl LeaderLocator for Now {
-    fn leader(&self) -> Option<String> {
+    async fn leader(&self) -> Option<String> {
         self.0.lock().expect("nobody panics with it").clone()
     }
 }

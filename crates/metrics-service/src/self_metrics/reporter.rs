@@ -1,25 +1,26 @@
-//! Self metrics of a nimbus, collected once a minute as any worker does: reports of the nimbus' own
-//! launch with sequence numbers, sent to the leader, or stored by the leader itself.
+//! Reporter of the self metrics, once a minute.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tracing::{debug, info};
 
+use super::instruments::{NimbusInstruments, topology};
 use crate::{
-    MetricsService,
+    cluster::ClusterAccess,
+    ingest::Ingest,
     process::{self, Usage},
+    replication::Replication,
+    store_access::StoreAccess,
 };
+use stormkeeper_metric_shipping::ingest_client::IngestTransport;
 use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::{
-    Control, MetricBatch, MetricId, MetricName, Minute, Point, Registry, Subject,
+    MetricBatch, MetricId, Minute, Point,
     batch::SequenceRange,
-    builtin::{self, Builtin},
-    instrument::{Counter, Gauge, Meter},
-    name::NIMBUS,
     protocol::{IngestResponse, RegisterRequest, Registered, Registration},
     registry::CollectRequest,
 };
-use stormkeeper_model::{Timestamp, TopologyId, WorkerId};
+use stormkeeper_model::{Timestamp, WorkerId};
 use stormkeeper_runtime::error_chain;
 
 /// Maximum number of reports that wait for a leader; one more removes the oldest. An hour: longer
@@ -30,54 +31,17 @@ const WAITING_REPORTS_MAX: usize = 60;
 /// busy loop.
 const WAIT_MIN: Duration = Duration::from_millis(10);
 
-/// Instruments of a nimbus.
+/// Self metrics of this nimbus.
 #[derive(Debug)]
-pub(crate) struct NimbusInstruments {
-    registry: Registry,
-    pub(crate) points: Meter,
-    pub(crate) batches: Meter,
-    pub(crate) rejected: Counter,
-    pub(crate) registered: Counter,
-    dropped: Counter,
-    cpu: Gauge,
-    memory: Gauge,
-    files: Gauge,
-    archive_bytes: Gauge,
-    archive_queue: Gauge,
-    upload_queue: Gauge,
-    view_age: Gauge,
-}
-
-fn topology() -> TopologyId {
-    NIMBUS.parse().expect("a fixed id is valid")
-}
-
-impl NimbusInstruments {
-    /// Creates the instruments of the nimbus at `api` on `host`.
-    pub(crate) fn new(host: &str, api: &str, now: stormkeeper_model::clock::Monotonic) -> Self {
-        let port = api.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0);
-        let name = |metric: &Builtin| -> MetricName {
-            let of = |host: &str| metric.of(topology(), Subject::Nimbus { host: host.to_owned(), port });
-            // A configured host may contain characters that a metric name must not contain.
-            of(host).or_else(|_| of("unnamed")).expect("fixed parts make a name")
-        };
-        let registry = Registry::new(Control::default(), now);
-        Self {
-            points: registry.meter(name(&builtin::NIMBUS_INGEST_POINTS)),
-            batches: registry.meter(name(&builtin::NIMBUS_INGEST_BATCHES)),
-            rejected: registry.counter(name(&builtin::NIMBUS_INGEST_REJECTED)),
-            registered: registry.counter(name(&builtin::NIMBUS_REGISTERED)),
-            dropped: registry.counter(name(&builtin::NIMBUS_EXPORT_DROPPED)),
-            cpu: registry.gauge(name(&builtin::NIMBUS_CPU_USED_RATIO)),
-            memory: registry.gauge(name(&builtin::NIMBUS_MEMORY_USED)),
-            files: registry.gauge(name(&builtin::NIMBUS_OPEN_FILES)),
-            archive_bytes: registry.gauge(name(&builtin::NIMBUS_METRIC_STORE_BYTES)),
-            archive_queue: registry.gauge(name(&builtin::NIMBUS_METRIC_STORE_QUEUE)),
-            upload_queue: registry.gauge(name(&builtin::NIMBUS_EXPORT_QUEUE)),
-            view_age: registry.gauge(name(&builtin::NIMBUS_VIEW_AGE)),
-            registry,
-        }
-    }
+pub(crate) struct SelfMetrics {
+    pub(crate) cluster: ClusterAccess,
+    pub(crate) store: StoreAccess,
+    pub(crate) replication: Arc<Replication>,
+    pub(crate) ingest: Arc<Ingest>,
+    pub(crate) transport: Arc<dyn IngestTransport>,
+    pub(crate) instruments: NimbusInstruments,
+    /// Longest wait for a time of day, as the clock may be set.
+    pub(crate) clock_check: Duration,
 }
 
 /// Previous readings, for the difference since then.
@@ -89,32 +53,31 @@ struct Readings {
 
 /// Reports of this launch that wait for the leader.
 struct SelfReporter {
-    measure: MetricsService,
+    own: Arc<SelfMetrics>,
     worker: WorkerId,
     sequence: u64,
     waiting: VecDeque<MetricBatch>,
 }
 
 /// Collects and sends self metrics for as long as the nimbus runs.
-pub(crate) async fn report(measure: MetricsService) {
-    let archive = measure.wait_until_open().await;
-    let started = measure.shared.setup.clock.now();
-    let worker = format!("{}-{}", measure.shared.setup.me, started.as_millis());
+pub(crate) async fn report(own: Arc<SelfMetrics>) {
+    let archive = own.store.wait_until_open().await;
+    let started = own.cluster.clock.now();
+    let worker = format!("{}-{}", own.cluster.me, started.as_millis());
     let Ok(worker) = worker.parse::<WorkerId>() else {
         info!(worker, "the id of this nimbus is too long for a launch id; it reports no self metrics");
         return;
     };
-    let mut reporter =
-        SelfReporter { measure: measure.clone(), worker, sequence: 0, waiting: VecDeque::new() };
+    let mut reporter = SelfReporter { own: Arc::clone(&own), worker, sequence: 0, waiting: VecDeque::new() };
     let mut before = Readings::default();
     loop {
-        let minute = Minute::of(measure.shared.setup.clock.now());
+        let minute = Minute::of(own.cluster.clock.now());
         // A clock that is set back only makes this minute longer.
-        while Minute::of(measure.shared.setup.clock.now()) <= minute {
-            let wait = minute.end().since(measure.shared.setup.clock.now());
-            tokio::time::sleep(wait.clamp(WAIT_MIN, measure.shared.options.intervals.clock_check)).await;
+        while Minute::of(own.cluster.clock.now()) <= minute {
+            let wait = minute.end().since(own.cluster.clock.now());
+            tokio::time::sleep(wait.clamp(WAIT_MIN, own.clock_check)).await;
         }
-        measure.read_gauges(&archive, &mut before).await;
+        own.read_gauges(&archive, &mut before).await;
         reporter.collect(minute);
         if let Err(reason) = reporter.send_waiting(&archive).await {
             debug!(
@@ -126,9 +89,9 @@ pub(crate) async fn report(measure: MetricsService) {
     }
 }
 
-impl MetricsService {
+impl SelfMetrics {
     async fn read_gauges(&self, archive: &MetricStore, before: &mut Readings) {
-        let (instruments, now) = (&self.shared.instruments, self.shared.setup.clock.now());
+        let (instruments, now) = (&self.instruments, self.cluster.clock.now());
         // Reads three small files of `/proc`, which are in memory.
         if let Some(usage) = process::usage() {
             instruments.memory.set(usage.memory_bytes as f64);
@@ -141,7 +104,7 @@ impl MetricsService {
             }
             before.usage = Some((usage, now));
         }
-        instruments.archive_queue.set(self.shared.limiter.n_in_flight() as f64);
+        instruments.archive_queue.set(self.ingest.n_in_flight() as f64);
         if let Ok(status) = archive.status().await {
             instruments.archive_bytes.set(status.bytes as f64);
         }
@@ -151,25 +114,14 @@ impl MetricsService {
             instruments.dropped.add(dropped.saturating_sub(before.dropped.unwrap_or(dropped)));
             before.dropped = Some(dropped);
         }
-        let age = {
-            let observation = self.shared.setup.observations.borrow();
-            match observation.fresh {
-                true => Duration::ZERO,
-                false => self.shared.setup.clock.monotonic().since(observation.read_at),
-            }
-        };
-        instruments.view_age.set(age.as_millis() as f64);
+        instruments.view_age.set(self.cluster.view_age().as_millis() as f64);
     }
 }
 
 impl SelfReporter {
     fn collect(&mut self, minute: Minute) {
-        let now = self.measure.shared.setup.clock.monotonic();
-        let leaves = self.measure.shared.instruments.registry.collect(CollectRequest {
-            minute,
-            now,
-            with_gauges: true,
-        });
+        let now = self.own.cluster.clock.monotonic();
+        let leaves = self.own.instruments.registry.collect(CollectRequest { minute, now, with_gauges: true });
         let points: Vec<(MetricId, Point)> = leaves.into_iter().map(|leaf| (leaf.id, leaf.point)).collect();
         self.sequence += 1;
         let reports =
@@ -209,25 +161,25 @@ impl SelfReporter {
     }
 
     async fn send(&self, archive: &MetricStore, batch: &MetricBatch) -> Result<IngestResponse, String> {
-        if let Ok((_, term)) = self.measure.as_leader() {
-            let stored = self.measure.ingest_batch(archive, term, batch.clone()).await;
+        if let Ok((_, term)) = self.own.replication.as_leader() {
+            let stored = self.own.ingest.ingest_batch(archive, term, batch.clone()).await;
             return stored.map_err(|refusal| refusal.to_string());
         }
-        let client = &self.measure.shared.ingest_client;
+        let client = &self.own.transport;
         let leader = client.leader().await.map_err(|error| error_chain(&error))?;
         client.ingest(&leader, batch).await.map_err(|error| error_chain(&error))
     }
 
     async fn register(&self, archive: &MetricStore) -> Result<(), String> {
-        let registry = &self.measure.shared.instruments.registry;
+        let registry = &self.own.instruments.registry;
         let (_, names) = registry.names_since(0);
         let registrations =
             names.iter().map(|(id, name)| Registration { name: name.to_string(), id: *id }).collect();
         let request = RegisterRequest { topology: topology(), registrations };
-        let answer = match self.measure.as_leader() {
+        let answer = match self.own.replication.as_leader() {
             Ok((_, term)) => archive.register(term, request).await.map_err(|error| error_chain(&error))?,
             Err(_) => {
-                let client = &self.measure.shared.ingest_client;
+                let client = &self.own.transport;
                 let leader = client.leader().await.map_err(|error| error_chain(&error))?;
                 client.register(&leader, &request).await.map_err(|error| error_chain(&error))?
             }

@@ -1,0 +1,55 @@
+//! Connections of the metrics service to other processes.
+
+use std::sync::Arc;
+
+use crate::{
+    MetricOptions,
+    export::exporters::{self, MetricExporter},
+    query::MetricQueryClient,
+};
+use stormkeeper_api_types::replica_client::{ReplicaClient, ReplicaError, ReplicaPeers};
+use stormkeeper_coordination::cluster::store::Store;
+use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError, IngestTransport};
+
+/// Connections to other nimbuses and to external stores. The service makes none itself, so a
+/// simulation replaces all of them.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// Fetches the metric log and checkpoints from other nimbuses.
+    pub replicas: Arc<dyn ReplicaPeers>,
+    /// Sends self metrics to the leader.
+    pub ingest: Arc<dyn IngestTransport>,
+    /// Reads the leader's metas.
+    pub query: Arc<dyn MetricQueryClient>,
+    /// External stores.
+    pub exporters: Vec<Arc<dyn MetricExporter>>,
+}
+
+/// Failure to set up the clients of the metrics service.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A plugin cannot be created.
+    #[error(transparent)]
+    Plugin(#[from] exporters::Error),
+    /// The HTTP client for other nimbuses cannot be created.
+    #[error("cannot create the HTTP client that fetches metrics from other nimbuses")]
+    Replicas(#[from] ReplicaError),
+    /// The HTTP client that sends this nimbus' self metrics to the leader cannot be created.
+    #[error("cannot create the HTTP client that sends self metrics to the leader")]
+    Ingest(#[from] IngestError),
+}
+
+impl Clients {
+    /// Creates HTTP clients, which read the leader from `store`, and the configured exporters.
+    ///
+    /// # Errors
+    /// [`enum@Error`].
+    pub fn over_http(options: &MetricOptions, store: &Store) -> Result<Self, Error> {
+        Ok(Self {
+            replicas: Arc::new(ReplicaClient::new()?),
+            ingest: Arc::new(IngestClient::new(store.clone())?),
+            query: exporters::query_client(&options.exporters, Arc::new(store.clone()))?,
+            exporters: exporters::exporters(&options.exporters)?,
+        })
+    }
+}

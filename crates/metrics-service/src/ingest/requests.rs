@@ -1,0 +1,215 @@
+//! Requests of topology masters and supervisors to the leader: registrations and metric batches.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::SemaphorePermit;
+use tracing::{debug, info};
+
+use super::limiter::IngestLimiter;
+use crate::{
+    RequestError,
+    cluster::ClusterAccess,
+    counters::{IngestCounters, count},
+    replication::Replication,
+    self_metrics::IngestInstruments,
+};
+use stormkeeper_coordination::cluster::layout;
+use stormkeeper_metric_store as metric_store;
+use stormkeeper_metric_store::{IngestOutcome, MetricStore};
+use stormkeeper_metrics::name::is_system_topology;
+use stormkeeper_metrics::{
+    MetricBatch, MetricId,
+    protocol::{IngestResponse, NAMES_MAX, RegisterRequest, RegisterResponse, Registered},
+};
+use stormkeeper_model::{Term, TopologyId};
+
+/// Ingest of metrics on the leader.
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    cluster: ClusterAccess,
+    replication: Arc<Replication>,
+    limiter: IngestLimiter,
+    counters: IngestCounters,
+    instruments: IngestInstruments,
+}
+
+impl Ingest {
+    pub(crate) fn new(
+        cluster: ClusterAccess,
+        replication: Arc<Replication>,
+        instruments: IngestInstruments,
+    ) -> Self {
+        let (limiter, counters) = (IngestLimiter::new(), IngestCounters::default());
+        Self { cluster, replication, limiter, counters, instruments }
+    }
+
+    /// Waits for a permit for a body that is about to be read.
+    pub(crate) async fn body_permit(&self) -> Result<SemaphorePermit<'_>, RequestError> {
+        let permit = self.limiter.body_permit().await;
+        if permit.is_err() {
+            count(&self.counters.retry_later, 1);
+        }
+        permit
+    }
+
+    /// Returns the number of requests that are being stored, or wait to be stored.
+    pub(crate) fn n_in_flight(&self) -> usize {
+        self.limiter.n_in_flight()
+    }
+
+    /// Returns the counters.
+    pub(crate) fn counters(&self) -> &IngestCounters {
+        &self.counters
+    }
+
+    /// Registers metric names.
+    pub(crate) async fn register(&self, body: Bytes) -> Result<RegisterResponse, RequestError> {
+        let answer = self.register_decoded(body).await;
+        let counters = &self.counters;
+        match &answer {
+            Ok(answer) => {
+                let refused = answer
+                    .results
+                    .iter()
+                    .filter(|registration| matches!(registration, Registered::Rejected(_)))
+                    .count();
+                count(&counters.registrations, answer.results.len());
+                self.instruments.registered.add(answer.results.len() as u64);
+                count(&counters.registrations_rejected, refused);
+            }
+            Err(RequestError::Invalid(_)) => count(&counters.undecodable, 1),
+            Err(_) => count(&counters.retry_later, 1),
+        }
+        answer
+    }
+
+    async fn register_decoded(&self, body: Bytes) -> Result<RegisterResponse, RequestError> {
+        let (archive, term) = self.replication.as_leader()?;
+        let request: RegisterRequest = self.limiter.decode(body).await?;
+        if request.registrations.len() > NAMES_MAX {
+            let n = request.registrations.len();
+            return Err(RequestError::Invalid(format!(
+                "{n} names in one registration; the maximum is {NAMES_MAX}"
+            )));
+        }
+        self.check_known(&archive, &request.topology).await?;
+        let _permit = self.limiter.topology_permit(&request.topology)?;
+        Ok(archive.register(term, request).await?)
+    }
+
+    /// Ingests a metric batch.
+    pub(crate) async fn ingest(&self, body: Bytes) -> Result<IngestResponse, RequestError> {
+        let (archive, term) = match self.replication.as_leader() {
+            Ok(leader) => leader,
+            Err(refusal) => return Ok(self.retry_later(refusal.to_string())),
+        };
+        let batch: MetricBatch = match self.limiter.decode(body).await {
+            Ok(batch) => batch,
+            Err(refusal @ RequestError::Invalid(_)) => {
+                count(&self.counters.undecodable, 1);
+                return Err(refusal);
+            }
+            Err(refusal) => return Ok(self.retry_later(refusal.to_string())),
+        };
+        let topology = batch.topology.clone();
+        if let Err(refusal) = self.check_known(&archive, &topology).await {
+            return Ok(self.retry_later(refusal.to_string()));
+        }
+        let _permit = match self.limiter.topology_permit(&topology) {
+            Ok(permit) => permit,
+            Err(refusal) => return Ok(self.retry_later(refusal.to_string())),
+        };
+        self.ingest_batch(&archive, term, batch).await
+    }
+
+    /// Stores a metric batch, and returns the response for the sender.
+    pub(crate) async fn ingest_batch(
+        &self,
+        archive: &MetricStore,
+        term: Term,
+        batch: MetricBatch,
+    ) -> Result<IngestResponse, RequestError> {
+        let (topology, minute) = (batch.topology.clone(), batch.minute);
+        let (n_points, before) = (batch.points.len(), archive.position());
+        let counters = &self.counters;
+        Ok(match archive.ingest(term, batch).await {
+            Ok(IngestOutcome::Accepted(at)) => {
+                debug!(%topology, %minute, n_points, index = at.index, "ingested a metric batch");
+                match at > before {
+                    true => {
+                        count(&counters.batches, 1);
+                        count(&counters.points, n_points);
+                        self.instruments.batches.mark();
+                        self.instruments.points.mark_many(n_points as u64);
+                    }
+                    false => count(&counters.duplicates, 1),
+                }
+                self.replication.wake_commit();
+                IngestResponse::Accepted { at, high_watermark: self.replication.high_watermark() }
+            }
+            Ok(IngestOutcome::Overlapping(stored)) => {
+                count(&counters.overlapping, 1);
+                IngestResponse::Overlapping { stored }
+            }
+            Ok(IngestOutcome::UnknownMetrics(mut ids)) => {
+                count(&counters.retry_later, 1);
+                ids.truncate(NAMES_MAX);
+                IngestResponse::UnknownMetrics { ids }
+            }
+            Err(metric_store::Error::Invalid(reason)) => {
+                info!(%topology, %minute, reason, "rejected an invalid metric batch; the sender discards it");
+                count(&counters.rejected, 1);
+                self.instruments.rejected.increment();
+                IngestResponse::Rejected { reason }
+            }
+            Err(error @ metric_store::Error::StaleTerm { .. }) => return Err(error.into()),
+            Err(error) => self.retry_later(error.to_string()),
+        })
+    }
+
+    fn retry_later(&self, reason: String) -> IngestResponse {
+        debug!(reason, "did not ingest a metric batch; the sender retries");
+        self.instruments.rejected.increment();
+        count(&self.counters.retry_later, 1);
+        IngestResponse::RetryLater { reason }
+    }
+
+    /// Checks that metrics of `topology` are accepted: the topology exists, or has existed. The last
+    /// minutes of a topology arrive after its removal.
+    async fn check_known(&self, archive: &MetricStore, topology: &TopologyId) -> Result<(), RequestError> {
+        if is_system_topology(topology) || self.cluster.view().0.topologies.contains_key(topology) {
+            return Ok(());
+        }
+        match archive.fingerprint(topology).await {
+            Ok(known) if known.count > 0 => Ok(()),
+            Ok(_) => Err(RequestError::Unavailable {
+                reason: format!(
+                    "topology {topology} is unknown to this nimbus; if it was just submitted, retry"
+                ),
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes metas of a topology that no longer exists.
+    pub(crate) async fn delete_metas(
+        &self,
+        topology: &TopologyId,
+        ids: Vec<MetricId>,
+    ) -> Result<(), RequestError> {
+        let (archive, term) = self.replication.as_leader()?;
+        let (view, fresh) = self.cluster.view();
+        if !fresh {
+            return Err(RequestError::NotReady);
+        }
+        let is_there = view.topologies.contains_key(topology) || view.is_unreadable(&layout::storm(topology));
+        if is_there || is_system_topology(topology) {
+            return Err(RequestError::StillMeasured { topology: topology.clone() });
+        }
+        let n = ids.len();
+        archive.forget(term, (topology.clone(), ids)).await?;
+        info!(%topology, n, "deleted metas of a removed topology, as requested through the API");
+        Ok(())
+    }
+}
