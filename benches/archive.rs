@@ -27,7 +27,7 @@ impl Home {
     fn open(dir: &Path) -> Self {
         let clock = Clock::manual(Timestamp::from_millis(u64::from(NOW) * 60_000));
         let tasks = Tasks::default();
-        let options = Options { exporters: vec!["log".to_owned()], ..Options::new(clock) };
+        let options = Options { exporters: vec!["log".to_owned()], ..Options::of_test(clock) };
         Self { archive: MetricStore::open(dir, options, &tasks).expect("the metric store opens"), tasks }
     }
 

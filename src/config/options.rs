@@ -12,6 +12,7 @@ use stormkeeper_coordination::{cluster::record::Resources, tree};
 use stormkeeper_metric_store as metric_store;
 use stormkeeper_metrics as metrics;
 use stormkeeper_metrics_service::exporters;
+use stormkeeper_model::settings;
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_supervisor as supervisor;
 
@@ -86,8 +87,7 @@ impl Config {
                 d1: self.duration("nimbus.metric.retention.day.secs"),
             },
             names_per_topology_max: count(self.whole("nimbus.metric.max.per.topology")),
-            pending_per_topology_max: number("topology.max.pending.metric.num")
-                .map_or(PENDING_METRICS, |n| n as usize),
+            pending_per_topology_max: pending_metrics(defaults.get("topology.max.pending.metric.num")),
             pending_bytes_max: self.whole("nimbus.metric.queue.max.bytes"),
             close_delay: self.duration("nimbus.metric.close.delay.secs"),
             takeover_grace: self.duration("nimbus.metric.takeover.grace.secs"),
@@ -231,8 +231,12 @@ impl Config {
     }
 }
 
-/// Default of `topology.max.pending.metric.num`.
-const PENDING_METRICS: usize = 50_000;
+/// Returns the value of `topology.max.pending.metric.num`, or its default.
+fn pending_metrics(configured: Option<&serde_json::Value>) -> usize {
+    let of_table = || settings::known("topology.max.pending.metric.num")?.default.parse().ok();
+    let configured = configured.and_then(serde_json::Value::as_f64).map(|n| n as usize);
+    configured.or_else(of_table).unwrap_or_else(|| unfit("a whole number"))
+}
 
 /// Storm's default, for topologies and hosts without a message timeout.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -12,6 +12,7 @@
 //! - Every change of stored data is an entry of the metric log and goes through `apply`: the same
 //!   entries make the same store on every nimbus.
 //! - A database that cannot be opened is an error that says what to do. Data is never wiped.
+//! - The database is RocksDB, or its twin in memory for simulations: [`Medium`].
 //!
 //! Start reading at [`MetricStore`].
 
@@ -46,4 +47,5 @@ pub use event::{Event, HistoryEntry, TrackEntry};
 pub use handle::MetricStore;
 pub use options::{Options, Retention};
 pub use query::{DropCause, Drops, Fingerprint, IngestOutcome, LatestPage, LatestQuery, LatestRow, Status};
+pub use store::{CheckpointSource, Medium, MemoryDisk};
 pub use upload::{ExportKey, ExportKind, ExportLease, ExporterStatus, PayloadPage, QueueStatus};

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use super::Medium;
 use stormkeeper_metrics::{MetricId, Window};
 use stormkeeper_model::clock::Clock;
 
-/// Options of the metric store.
+/// Options of the metric store. Those that an operator can set have their defaults in the table of
+/// configuration keys only.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Medium of the database.
+    pub medium: Medium,
     /// Clock of this nimbus.
     pub clock: Clock,
     /// Retention of points.
@@ -20,8 +24,6 @@ pub struct Options {
     pub log_age_max: Duration,
     /// Exporters; an entry of the queue is removed when all of them acknowledged it.
     pub exporters: Vec<String>,
-    /// Maximum number of leases of one exporter.
-    pub leases_max: usize,
     /// Duration of a lease.
     pub lease_timeout: Duration,
     /// Pause of an exporter after a nack; longer for an entry that the exporter nacked several
@@ -50,9 +52,20 @@ pub struct Retention {
     pub d1: Duration,
 }
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
 impl Retention {
+    /// Retention of a test, shorter for two hours and a day than that of a nimbus.
+    #[cfg(any(test, feature = "test-support"))]
+    pub const fn of_test() -> Self {
+        const DAY: u64 = 24 * 60 * 60;
+        let [m1, m10, h2, d1] = [2, 7, 30, 365];
+        Self {
+            m1: Duration::from_secs(m1 * DAY),
+            m10: Duration::from_secs(m10 * DAY),
+            h2: Duration::from_secs(h2 * DAY),
+            d1: Duration::from_secs(d1 * DAY),
+        }
+    }
+
     /// Returns the retention of buckets of this window.
     pub const fn of(&self, window: Window) -> Duration {
         match window {
@@ -74,32 +87,33 @@ impl Retention {
     }
 }
 
-impl Default for Retention {
-    /// One-minute buckets for more than a day, so that a day can be shown by the minute; days for a
-    /// year.
-    fn default() -> Self {
-        Self { m1: 2 * DAY, m10: 7 * DAY, h2: 30 * DAY, d1: 365 * DAY }
-    }
-}
-
 impl Options {
-    /// Default options.
-    pub fn new(clock: Clock) -> Self {
+    /// Size to which the log of a nimbus is truncated: a follower that was away for less catches up
+    /// without a checkpoint.
+    pub const LOG_BYTES_MAX: u64 = 512 << 20;
+
+    /// Age to which the log of a nimbus is truncated.
+    pub const LOG_AGE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
+
+    /// Size of the block cache of a nimbus.
+    pub const CACHE_BYTES: usize = 128 << 20;
+
+    /// Options of a test: no exporters, and limits that a test can reach.
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn of_test(clock: Clock) -> Self {
         Self {
+            medium: Medium::Disk,
             clock,
-            retention: Retention::default(),
+            retention: Retention::of_test(),
             names_per_topology_max: 200_000,
-            // A follower that was away for less time than this catches up without a checkpoint.
-            log_bytes_max: 512 << 20,
-            log_age_max: Duration::from_secs(6 * 60 * 60),
+            log_bytes_max: Self::LOG_BYTES_MAX,
+            log_age_max: Self::LOG_AGE_MAX,
             exporters: Vec::new(),
-            leases_max: 4,
             lease_timeout: Duration::from_secs(120),
             nack_pause: Duration::from_secs(5),
-            // JStorm's `topology.max.pending.metric.num`.
             pending_per_topology_max: 200,
             pending_bytes_max: 1 << 30,
-            cache_bytes: 128 << 20,
+            cache_bytes: Self::CACHE_BYTES,
             id_of: MetricId::of,
         }
     }

@@ -1,5 +1,5 @@
-//! Writer thread, the only one that writes. Waiting jobs are written as one group and synced once;
-//! then all of them are answered.
+//! Writer, the only one that writes: on a thread of its own, or on the callers' (`handle::jobs`).
+//! Waiting jobs are written as one group and synced once; then all of them are answered.
 
 use std::{
     collections::BTreeSet,
@@ -87,6 +87,7 @@ pub(super) enum Command {
     Stop,
 }
 
+#[derive(Debug)]
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     /// Last written entry, which may not be synced yet.
@@ -149,27 +150,35 @@ impl Writer {
         }
     }
 
-    /// Runs jobs until it receives `Stop`.
+    /// Runs jobs until it receives `Stop`, and closes the store.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        while let Some(Command::Write(job)) = commands.blocking_recv() {
-            self.recover_after_write_failure();
-            self.advance_clock();
-            let mut finishes = vec![job(&mut self)];
-            let mut stop = false;
-            while finishes.len() < GROUP_MAX && self.failed.is_none() && !stop {
-                match commands.try_recv() {
-                    Ok(Command::Write(job)) => finishes.push(job(&mut self)),
-                    Ok(Command::Stop) => stop = true,
-                    Err(_) => break,
+        let mut stop = false;
+        while !stop && let Some(Command::Write(job)) = commands.blocking_recv() {
+            self.run_group(job, || match commands.try_recv() {
+                Ok(Command::Write(job)) => Some(job),
+                Ok(Command::Stop) => {
+                    stop = true;
+                    None
                 }
-            }
-            self.finish_group(finishes);
-            if stop {
-                break;
-            }
+                Err(_) => None,
+            });
         }
         self.shared.store.close_for_good();
         // Jobs that still wait fail, as their channel is closed.
+    }
+
+    /// Runs `first` and the jobs that `next` returns as one group: syncs once, then answers all.
+    pub(super) fn run_group(&mut self, first: Job, mut next: impl FnMut() -> Option<Job>) {
+        self.recover_after_write_failure();
+        self.advance_clock();
+        let mut finishes = vec![first(self)];
+        while finishes.len() < GROUP_MAX
+            && self.failed.is_none()
+            && let Some(job) = next()
+        {
+            finishes.push(job(self));
+        }
+        self.finish_group(finishes);
     }
 
     fn advance_clock(&mut self) {

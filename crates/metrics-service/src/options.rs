@@ -83,7 +83,7 @@ impl MetricOptions {
     /// Options of a test: no exporters, small bounds.
     pub fn of_test() -> Self {
         Self {
-            retention: Retention::default(),
+            retention: Retention::of_test(),
             names_per_topology_max: 100_000,
             pending_per_topology_max: 100,
             pending_bytes_max: 1 << 30,

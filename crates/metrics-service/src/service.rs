@@ -241,16 +241,19 @@ impl MetricsService {
 
 fn store_options(options: &MetricOptions, clock: Clock, exporters: Vec<String>) -> metric_store::Options {
     metric_store::Options {
+        medium: metric_store::Medium::Disk,
+        clock,
         retention: options.retention,
         names_per_topology_max: options.names_per_topology_max,
         exporters,
-        // The runner of an exporter makes one call at a time.
-        leases_max: 1,
         lease_timeout: options.intervals.export_timeout,
         nack_pause: options.intervals.export_pause,
         pending_per_topology_max: options.pending_per_topology_max,
         pending_bytes_max: options.pending_bytes_max,
-        ..metric_store::Options::new(clock)
+        log_bytes_max: metric_store::Options::LOG_BYTES_MAX,
+        log_age_max: metric_store::Options::LOG_AGE_MAX,
+        cache_bytes: metric_store::Options::CACHE_BYTES,
+        id_of: MetricId::of,
     }
 }
 

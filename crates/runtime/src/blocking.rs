@@ -12,8 +12,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    #[cfg(any(test, feature = "test-support"))]
-    if inline::is_on() {
+    if is_inline() {
         return work();
     }
     match tokio::task::spawn_blocking(work).await {
@@ -22,6 +21,16 @@ where
         Err(ended) if ended.is_cancelled() => std::future::pending().await,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
+}
+
+/// Returns whether blocking work of the calling thread is done on that thread, at once. Then no
+/// other thread may be used either.
+pub fn is_inline() -> bool {
+    #[cfg(any(test, feature = "test-support"))]
+    let is_on = inline::is_on();
+    #[cfg(not(any(test, feature = "test-support")))]
+    let is_on = false;
+    is_on
 }
 
 #[cfg(any(test, feature = "test-support"))]

@@ -11,16 +11,12 @@ use stormkeeper_runtime::watch;
 impl MetricStore {
     fn lease_policy(&self) -> LeasePolicy {
         let options = &self.shared.options;
-        LeasePolicy {
-            leases_max: options.leases_max,
-            timeout: options.lease_timeout,
-            pause: options.nack_pause,
-        }
+        LeasePolicy { timeout: options.lease_timeout, pause: options.nack_pause }
     }
 
     /// Leases the oldest ready entry that the exporter has not acknowledged. Returns `None` if there
-    /// is none, if the exporter has its maximum of leases, or if it is paused after a nack. The end
-    /// of a pause does not change [`MetricStore::queue_changed`]: callers must poll now and then.
+    /// is none, if the exporter has a lease already, or if it is paused after a nack. The end of a
+    /// pause does not change [`MetricStore::queue_changed`]: callers must poll now and then.
     ///
     /// # Errors
     /// None so far; reserved for a closed store.

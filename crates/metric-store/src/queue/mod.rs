@@ -55,10 +55,9 @@ pub(super) enum Change {
     Next(u64),
 }
 
-/// Limits on leases.
+/// Times of leases.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LeasePolicy {
-    pub(super) leases_max: usize,
     pub(super) timeout: std::time::Duration,
     pub(super) pause: std::time::Duration,
 }

@@ -1,5 +1,6 @@
-//! RocksDB; the only module that names it. The database is opened, closed and reopened here, so that
-//! a full disk or a fetched copy needs no restart.
+//! Database of a store: RocksDB on disk, or its twin in memory. No other module names RocksDB. The
+//! database is opened, closed and reopened here, so that a full disk or a fetched copy needs no
+//! restart.
 //!
 //! ```text
 //! {dir}/db                        the open database
@@ -9,38 +10,49 @@
 //! {dir}/quarantine-{term}-{index} quarantined database, by the last entry of its log; never removed
 //! ```
 
-mod open;
+mod database;
+mod medium;
+mod memory;
+mod rocks;
+mod rules;
 mod swap;
-mod view;
+
+#[cfg(test)]
+mod contract;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
     },
 };
 
-use super::{Error, Options, Retention};
+use super::{
+    Error, Options,
+    key::{self, Setting, Table},
+    record::{self, FORMAT},
+};
+use database::Database;
+use rules::Expiry;
 use stormkeeper_metrics::Minute;
 
-pub(super) use swap::OldDatabase;
-pub(super) use view::{Batch, Cursor, View};
+pub use medium::{CheckpointSource, Medium, MemoryDisk};
 
-/// Size of the probe file: the data that opening the database writes, and some reserve.
-const PROBE_BYTES: usize = 4 << 20;
+pub(super) use database::{Batch, Cursor, View};
+pub(super) use swap::OldDatabase;
 
 /// Database of one nimbus. Readers share it, and wait only while it is replaced.
 pub(super) struct Store {
     dir: PathBuf,
-    retention: Retention,
+    medium: Medium,
     cache_bytes: usize,
-    /// Retention clock in minutes: expired points are removed at the next compaction.
-    now: Arc<AtomicU32>,
+    /// Points that the next compaction removes.
+    expiry: Expiry,
     // Held for reading during every read and write, so that the handle is closed only when nothing
     // uses it.
-    db: RwLock<Option<rocksdb::DB>>,
+    db: RwLock<Option<Database>>,
     is_stopped: AtomicBool,
 }
 
@@ -54,13 +66,13 @@ impl Store {
     pub(super) fn open(dir: &Path, options: &Options) -> Result<Self, Error> {
         let store = Self {
             dir: dir.to_owned(),
-            retention: options.retention,
+            medium: options.medium.clone(),
             cache_bytes: options.cache_bytes,
-            now: Arc::new(AtomicU32::new(0)),
+            expiry: Expiry::new(options.retention),
             db: RwLock::new(None),
             is_stopped: AtomicBool::new(false),
         };
-        fs::create_dir_all(dir).map_err(|error| store.cannot_open(&error))?;
+        store.medium.create_dir(dir).map_err(|error| store.cannot_open(&error))?;
         store.reopen()?;
         Ok(store)
     }
@@ -71,7 +83,7 @@ impl Store {
 
     /// Sets the time from which compaction computes the age of points.
     pub(super) fn set_now(&self, now: Minute) {
-        self.now.store(now.0, Ordering::Relaxed);
+        self.expiry.set_now(now);
     }
 
     /// Runs `work` on the open database. Reads must not take long: the replacement of the database
@@ -88,7 +100,7 @@ impl Store {
                 Error::Read { path: self.dir.clone(), detail }
             });
         };
-        work(&View::new(db, &self.dir))
+        work(&db.view(&self.dir))
     }
 
     /// Closes the database. All later calls return [`Error::Stopped`].
@@ -104,7 +116,7 @@ impl Store {
     fn close(&self) {
         let db = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(db) = db {
-            db.cancel_all_background_work(true);
+            db.stop();
         }
     }
 
@@ -120,10 +132,7 @@ impl Store {
 
     /// Checks that the disk accepts writes, so that a database on a full disk is not reopened in vain.
     pub(super) fn probe_write(&self) -> io::Result<()> {
-        let probe = self.dir.join("probe");
-        let written = fs::write(&probe, vec![0xa5; PROBE_BYTES]);
-        fs::remove_file(&probe)?;
-        written
+        self.medium.probe_write(&self.dir)
     }
 
     /// Makes a complete copy in `dir`, which must not exist. The copy is cheap only on the same file
@@ -132,7 +141,33 @@ impl Store {
         self.with(|view| view.checkpoint(dir))
     }
 
+    fn open_at(&self, path: &Path) -> Result<Database, Error> {
+        let db = self.medium.open(path, &self.dir, &self.expiry, self.cache_bytes)?;
+        check_format(&db.view(&self.dir), &self.dir)?;
+        Ok(db)
+    }
+
     fn cannot_open(&self, error: &io::Error) -> Error {
         Error::Open { path: self.dir.clone(), detail: error.to_string() }
+    }
+}
+
+/// Writes the format into a new database, and rejects a database of a later format.
+fn check_format(view: &View<'_>, dir: &Path) -> Result<(), Error> {
+    let key = key::setting(Setting::Format);
+    match view.get(Table::State, &key)? {
+        None => {
+            let mut batch = view.batch();
+            batch.put(Table::State, &key, &record::encode(&FORMAT));
+            view.write(batch)?;
+            view.sync()
+        }
+        Some(bytes) => {
+            let found: u32 = record::decode("the format", &bytes)?;
+            if found > FORMAT {
+                return Err(Error::Version { path: dir.to_owned(), found, known: FORMAT });
+            }
+            Ok(())
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! beside the database under that name, the remaining steps follow, now or at the next start.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -35,7 +35,7 @@ impl Store {
             // An earlier replacement may have been interrupted, with the only whole copy in `next`.
             self.reopen()?;
         }
-        if !dir.join("CURRENT").exists() {
+        if !self.medium.has_database(dir) {
             return Err(Error::Invalid(format!("{} contains no metric store", dir.display())));
         }
         let next = match old {
@@ -45,7 +45,7 @@ impl Store {
         drop(self.open_at(dir)?);
         self.remove_stale_dirs().map_err(|error| self.cannot_open(&error))?;
         // Before the database is closed: the move fails here if the copy is on another file system.
-        fs::rename(dir, self.dir.join(next)).map_err(|error| Error::Open {
+        self.medium.rename(dir, &self.dir.join(next)).map_err(|error| Error::Open {
             path: dir.to_owned(),
             detail: format!("it cannot be moved into {}: {error}", self.dir.display()),
         })?;
@@ -54,7 +54,7 @@ impl Store {
 
     /// Returns the quarantined databases.
     pub(crate) fn quarantined(&self) -> Result<Vec<PathBuf>, Error> {
-        let names = self.names().map_err(|error| self.cannot_open(&error))?;
+        let names = self.medium.names(&self.dir).map_err(|error| self.cannot_open(&error))?;
         Ok(names
             .iter()
             .filter(|name| name.starts_with(QUARANTINE_PREFIX))
@@ -76,42 +76,25 @@ impl Store {
     /// there only after it has been opened.
     pub(super) fn finish_swap(&self) -> io::Result<()> {
         let [db, next, before] = ["db", "next", "before"].map(|name| self.dir.join(name));
-        let to_quarantine = self.names()?.into_iter().find(|name| name.starts_with("next-quarantine-"));
+        let to_quarantine =
+            self.medium.names(&self.dir)?.into_iter().find(|name| name.starts_with("next-quarantine-"));
         let swap = match &to_quarantine {
             Some(name) => Some((self.dir.join(name), self.dir.join(&name["next-".len()..]))),
-            None => next.exists().then(|| (next, before.clone())),
+            None => self.medium.exists(&next).then(|| (next, before.clone())),
         };
         if let Some((next, old)) = swap {
-            if db.exists() {
+            if self.medium.exists(&db) {
                 // Left by an earlier replacement, and not needed any more.
-                remove(&before)?;
-                fs::rename(&db, &old)?;
+                self.medium.remove_dir(&before)?;
+                self.medium.rename(&db, &old)?;
             }
-            fs::rename(&next, &db)?;
-            fs::File::open(&self.dir)?.sync_all()?;
+            self.medium.rename(&next, &db)?;
+            self.medium.sync_dir(&self.dir)?;
         }
-        remove(&before)
+        self.medium.remove_dir(&before)
     }
 
     fn remove_stale_dirs(&self) -> io::Result<()> {
-        ["next", "before"].iter().try_for_each(|name| remove(&self.dir.join(name)))
-    }
-
-    /// Returns the names in the directory, sorted; names that are not UTF-8 are not ours.
-    fn names(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            names.extend(entry?.file_name().into_string());
-        }
-        names.sort();
-        Ok(names)
-    }
-}
-
-/// Removes a directory. Must be used only on directories that this module created.
-fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        ["next", "before"].iter().try_for_each(|name| self.medium.remove_dir(&self.dir.join(name)))
     }
 }

@@ -7,6 +7,8 @@ use super::*;
 use crate::LatestQuery;
 use stormkeeper_metrics::Window;
 
+on_each_medium!(crash_between_any_two_writes_loses_nothing_and_counts_nothing_twice,);
+
 /// Step of a leader. Each step writes at most once.
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -76,18 +78,16 @@ async fn drain(archive: &MetricStore, exporter: &str) -> BTreeSet<(u64, u32, u64
     uploaded
 }
 
-#[tokio::test]
-async fn crash_between_any_two_writes_loses_nothing_and_counts_nothing_twice() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let home = Home::open(&folder.path().join("leader"), options());
+async fn crash_between_any_two_writes_loses_nothing_and_counts_nothing_twice(site: &Site) {
+    let home = Home::open(&site.path().join("leader"), site.options());
     let ids = register_some(&home.archive, &topology("t"), 4).await;
     for n in 0..=STEPS.len() {
         let (before, after) = STEPS.split_at(n);
         // A copy of exactly what is on disk now, without the state in memory.
-        let dir = folder.path().join(format!("crash-{n}"));
-        std::fs::create_dir(&dir).expect("made");
+        let dir = site.path().join(format!("crash-{n}"));
+        site.medium.create_dir(&dir).expect("made");
         home.archive.checkpoint(dir.join("db")).await.expect("copied");
-        let restarted = Home::open(&dir, options());
+        let restarted = Home::open(&dir, site.options());
         let archive = &restarted.archive;
         let at_crash = home.archive.queue_status().await.expect("read");
         let now = archive.queue_status().await.expect("read");

@@ -1,7 +1,13 @@
-//! Databases that are locked, damaged or too new, and full disks.
+//! Databases on disk that are locked, damaged or too new, and full disks.
 
 use super::*;
 use crate::{Error, key, record, store::Store};
+
+on_each_medium!(full_disk_acknowledges_nothing_and_writes_succeed_once_there_is_space);
+
+fn options() -> Options {
+    Site::on_disk().options()
+}
 
 #[tokio::test]
 async fn database_that_cannot_be_opened_is_reported_and_left_unchanged() {
@@ -54,48 +60,18 @@ async fn missing_file_is_reported_as_damage() {
     assert!(matches!(corrupt, Error::Corrupt { .. }), "{corrupt}");
 }
 
-/// File system of 24 MiB; `None` where mounting is not allowed.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
-            .arg(folder.path())
-            .output();
-        mounted.is_ok_and(|output| output.status.success()).then(|| Self(folder))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _unmounted = std::process::Command::new("umount").arg("-l").arg(self.0.path()).output();
-    }
-}
-
-#[tokio::test]
-async fn full_disk_acknowledges_nothing_and_writes_succeed_once_there_is_space() {
-    let Some(disk) = SmallDisk::mount() else {
+async fn full_disk_acknowledges_nothing_and_writes_succeed_once_there_is_space(site: &Site) {
+    let Some(small) = site.small_disk() else {
         println!("not tested: no tmpfs can be mounted here");
         return;
     };
-    let dir = disk.0.path().join("metrics");
-    let home = Home::open(&dir, options());
+    let home = Home::open(&small.dir().join("metrics"), site.options());
     let (archive, topology) = (&home.archive, topology("t"));
     let ids = register_some(archive, &topology, 4).await;
-    let ballast = disk.0.path().join("ballast");
     let mut stored = 0_u64;
     ingest(archive, &topology, NOW, 1, &[(ids[0], 1)]).await;
     stored += 1;
-    // Fills the disk completely.
-    let mut n_bytes = 32 << 20;
-    while n_bytes > 0 {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&ballast).expect("opened");
-        if std::io::Write::write_all(&mut file, &vec![1; n_bytes]).is_err() {
-            n_bytes /= 2;
-        }
-    }
+    small.fill();
     let mut cut = 2;
     let failed = loop {
         let next = batch(&topology, NOW, cut, &[(ids[0], 1)]);
@@ -110,7 +86,7 @@ async fn full_disk_acknowledges_nothing_and_writes_succeed_once_there_is_space()
     assert!(archive.status().await.expect("read").failure.is_some());
     let again = archive.ingest(TERM, batch(&topology, NOW, cut, &[(ids[0], 1)])).await;
     assert!(matches!(again, Err(Error::Write { .. })));
-    std::fs::remove_file(&ballast).expect("removed");
+    small.free();
     archive.shared.options.clock.turn(Duration::from_secs(2));
     ingest(archive, &topology, NOW, cut, &[(ids[0], 1)]).await;
     stored += 1;

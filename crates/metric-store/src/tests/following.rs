@@ -5,6 +5,13 @@ use crate::{Error, ExportKey};
 use stormkeeper_metrics::protocol::{LogPage, LogQuery, MetaQuery, MetricMeta};
 use stormkeeper_model::LogPosition;
 
+on_each_medium!(
+    follower_that_applies_all_entries_has_the_same_data,
+    diverged_or_late_follower_continues_from_a_checkpoint,
+    begin_of_the_log_is_identified_by_its_entry_also_after_a_restart,
+    replaced_metas_equal_those_of_the_leader,
+);
+
 /// Fetches log entries until the follower has all; false if the logs diverged.
 async fn follow(leader: &MetricStore, follower: &MetricStore) -> bool {
     loop {
@@ -25,7 +32,7 @@ async fn follow(leader: &MetricStore, follower: &MetricStore) -> bool {
 }
 
 /// Random mixture of all operations, by a seed.
-async fn live(archive: &MetricStore, seed: u64) {
+pub(super) async fn live(archive: &MetricStore, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let topologies = [topology("t"), topology("u")];
     let mut reports = [0_u64; 2];
@@ -56,11 +63,10 @@ async fn live(archive: &MetricStore, seed: u64) {
     }
 }
 
-#[tokio::test]
-async fn follower_that_applies_all_entries_has_the_same_data() {
+async fn follower_that_applies_all_entries_has_the_same_data(site: &Site) {
     for seed in 0..4 {
-        let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-        let [leader, follower] = folders.each_ref().map(|folder| Home::open(folder.path(), options()));
+        let dirs = ["leader", "follower"].map(|name| site.dir(&format!("{name}-{seed}")));
+        let [leader, follower] = dirs.each_ref().map(|dir| Home::open(dir, site.options()));
         live(&leader.archive, seed).await;
         assert!(follow(&leader.archive, &follower.archive).await, "seed {seed}");
         assert!(leader.archive.position().index > 10);
@@ -75,18 +81,16 @@ async fn follower_that_applies_all_entries_has_the_same_data() {
         // The state in memory equals the state on disk.
         let before = status(&follower).await;
         follower.close().await;
-        let follower = Home::open(folders[1].path(), options());
+        let follower = Home::open(&dirs[1], site.options());
         assert_eq!(status(&follower).await, before);
         leader.close().await;
         follower.close().await;
     }
 }
 
-#[tokio::test]
-async fn diverged_or_late_follower_continues_from_a_checkpoint() {
-    let folders = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
-    let [leader, follower] = [0, 1]
-        .map(|n| Home::open(&folders[n].path().join("metrics"), Options { log_bytes_max: 0, ..options() }));
+async fn diverged_or_late_follower_continues_from_a_checkpoint(site: &Site) {
+    let [leader, follower] = ["leader", "follower"]
+        .map(|name| Home::open(&site.dir(name), Options { log_bytes_max: 0, ..site.options() }));
     live(&leader.archive, 1).await;
     // The follower led for a moment, and stored metrics that no other nimbus has.
     let query = |position: LogPosition| LogQuery {
@@ -101,13 +105,15 @@ async fn diverged_or_late_follower_continues_from_a_checkpoint() {
     assert_eq!(leader.archive.log_after(&query(other)).await.expect("read"), LogPage::Diverged);
     let ahead = LogPosition { term: TERM.0, index: 10_000 };
     assert_eq!(leader.archive.log_after(&query(ahead)).await.expect("read"), LogPage::Diverged);
-    let copy = folders[2].path().join("copy");
+    let copy = site.dir("copy");
     leader.archive.checkpoint(copy.clone()).await.expect("copied");
-    let bad = folders[2].path().join("bad");
-    std::fs::create_dir(&bad).expect("made");
+    let bad = site.dir("bad");
+    site.medium.create_dir(&bad).expect("made");
     follower.archive.replace_with(bad.clone()).await.expect_err("no database");
-    std::fs::write(bad.join("CURRENT"), "rubbish").expect("written");
-    assert!(matches!(follower.archive.replace_with(bad).await, Err(Error::Corrupt { .. })));
+    if matches!(site.medium, Medium::Disk) {
+        std::fs::write(bad.join("CURRENT"), "rubbish").expect("written");
+        assert!(matches!(follower.archive.replace_with(bad).await, Err(Error::Corrupt { .. })));
+    }
     assert_eq!(follower.archive.topologies().await.expect("read"), [topology("lost")], "unchanged");
     follower.archive.replace_with(copy).await.expect("replaced");
     assert_eq!(dump(&leader.archive), dump(&follower.archive));
@@ -117,17 +123,15 @@ async fn diverged_or_late_follower_continues_from_a_checkpoint() {
     assert_eq!(dump(&leader.archive), dump(&follower.archive));
     follower.close().await;
     // The directory was replaced, not only the state in memory.
-    let follower = Home::open(&folders[1].path().join("metrics"), options());
+    let follower = Home::open(&site.dir("follower"), site.options());
     assert_eq!(dump(&leader.archive), dump(&follower.archive));
     leader.close().await;
     follower.close().await;
 }
 
-#[tokio::test]
-async fn begin_of_the_log_is_identified_by_its_entry_also_after_a_restart() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let options = || Options { log_bytes_max: 0, ..options() };
-    let home = Home::open(folder.path(), options());
+async fn begin_of_the_log_is_identified_by_its_entry_also_after_a_restart(site: &Site) {
+    let options = || Options { log_bytes_max: 0, ..site.options() };
+    let home = Home::open(site.path(), options());
     let topology = topology("t");
     for n in 1..=5 {
         register_some(&home.archive, &topology, n).await;
@@ -153,16 +157,14 @@ async fn begin_of_the_log_is_identified_by_its_entry_also_after_a_restart() {
     assert_eq!(ask(base.term + 1, base.index).await, LogPage::Diverged, "another leader's entry");
     assert_eq!(ask(base.term, base.index - 1).await, LogPage::Diverged, "the next entry is truncated");
     home.close().await;
-    let home = Home::open(folder.path(), options());
+    let home = Home::open(site.path(), options());
     let after = home.archive.status().await.expect("read");
     assert_eq!((after.log_from, after.log_bytes), (before.log_from, before.log_bytes));
     home.close().await;
 }
 
-#[tokio::test]
-async fn replaced_metas_equal_those_of_the_leader() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let home = Home::open(folder.path(), options());
+async fn replaced_metas_equal_those_of_the_leader(site: &Site) {
+    let home = Home::open(site.path(), site.options());
     let (archive, topology) = (&home.archive, topology("t"));
     register_some(archive, &topology, 6).await;
     let query = MetaQuery { topology: topology.clone(), meta: None, after: None, limit: 100 };

@@ -1,15 +1,18 @@
-//! Tests of the whole store on a disk of its own.
+//! Tests of the whole store, on each medium.
 
 mod crash;
 mod failures;
 mod following;
+mod inline;
 mod reading;
+pub(crate) mod site;
 mod swap;
 mod track;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use super::{IngestOutcome, MetricStore, Options, key::Table};
+use super::{IngestOutcome, Medium, MetricStore, Options, key::Table};
+use site::{Site, on_each_medium};
 use stormkeeper_metrics::{
     MetricBatch, MetricId, Minute, Point,
     batch::SequenceRange,
@@ -25,10 +28,6 @@ const TERM: Term = Term(7);
 
 fn clock() -> Clock {
     Clock::manual(Timestamp::from_millis(u64::from(NOW) * 60_000 + 1000))
-}
-
-fn options() -> Options {
-    Options { exporters: vec!["log".to_owned(), "store".to_owned()], ..Options::new(clock()) }
 }
 
 /// Store and its tasks.

@@ -7,14 +7,24 @@ use crate::{DropCause, Event, ExportKey, ExportKind, LatestQuery, PayloadPage};
 use stormkeeper_metrics::{MetaType, Window, protocol::MetaQuery};
 use stormkeeper_model::TaskId;
 
+on_each_medium!(
+    all_windows_agree_and_each_report_counts_once,
+    latest_points_are_found_by_level_component_task_and_name,
+    topologies_whose_ids_share_a_prefix_are_kept_apart,
+    minute_is_exported_with_all_levels_and_again_after_more_data,
+    names_are_limited_removed_and_looked_up,
+    track_and_history_outlive_their_topology,
+    points_expire_with_their_retention_and_nothing_else_does,
+    clock_that_is_years_ahead_for_a_while_expires_nothing,
+    topology_without_points_is_removed_after_the_longest_retention,
+);
+
 fn sum(points: &[(Minute, Point)]) -> u64 {
     points.iter().map(|(_, point)| count(point)).sum()
 }
 
-#[tokio::test]
-async fn all_windows_agree_and_each_report_counts_once() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let home = Home::open(folder.path(), options());
+async fn all_windows_agree_and_each_report_counts_once(site: &Site) {
+    let home = Home::open(site.path(), site.options());
     let (archive, topology) = (&home.archive, topology("t"));
     let ids = register_some(archive, &topology, 4).await;
     let first = NOW - 200;
@@ -45,10 +55,8 @@ async fn all_windows_agree_and_each_report_counts_once() {
     home.close().await;
 }
 
-#[tokio::test]
-async fn latest_points_are_found_by_level_component_task_and_name() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let home = Home::open(folder.path(), options());
+async fn latest_points_are_found_by_level_component_task_and_name(site: &Site) {
+    let home = Home::open(site.path(), site.options());
     let (archive, topology) = (&home.archive, topology("t"));
     let ids = register_some(archive, &topology, 40).await;
     let points: Vec<_> = ids.iter().map(|id| (*id, 2)).collect();
@@ -87,10 +95,8 @@ async fn latest_points_are_found_by_level_component_task_and_name() {
     home.close().await;
 }
 
-#[tokio::test]
-async fn topologies_whose_ids_share_a_prefix_are_kept_apart() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let home = Home::open(folder.path(), options());
+async fn topologies_whose_ids_share_a_prefix_are_kept_apart(site: &Site) {
+    let home = Home::open(site.path(), site.options());
     let archive = &home.archive;
     let topologies = ["t-1-1", "t-1-10"].map(|id| id.parse().expect("an id"));
     for topology in &topologies {
@@ -119,10 +125,8 @@ async fn topologies_whose_ids_share_a_prefix_are_kept_apart() {
     home.close().await;
 }
 
-#[tokio::test]
-async fn minute_is_exported_with_all_levels_and_again_after_more_data() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let home = Home::open(folder.path(), options());
+async fn minute_is_exported_with_all_levels_and_again_after_more_data(site: &Site) {
+    let home = Home::open(site.path(), site.options());
     let (archive, topology) = (&home.archive, topology("t"));
     let mut names: Vec<String> = (0..8).map(|n| name(&topology, n)).collect();
     names.push("5@1@__CLUSTER__@@0@sys@Emitted".to_owned());
@@ -143,11 +147,10 @@ async fn minute_is_exported_with_all_levels_and_again_after_more_data() {
     let mut changed = archive.queue_changed();
     assert_eq!(archive.close_minutes(TERM, Minute(NOW - 2)).await.expect("closed"), 2);
     changed.changed().await.expect("told");
-    let uploads = [
-        archive.lease_export("log").await.expect("asked").expect("the cluster"),
-        archive.lease_export("log").await.expect("asked").expect("the topology"),
-    ];
-    let [cluster, all] = &uploads;
+    let cluster = archive.lease_export("log").await.expect("asked").expect("the cluster");
+    assert_eq!(archive.lease_export("log").await.expect("asked"), None, "one at a time");
+    archive.ack(TERM, "log", cluster.key.clone()).await.expect("written");
+    let all = archive.lease_export("log").await.expect("asked").expect("the topology");
     assert_eq!((cluster.key.topology.as_str(), cluster.key.kind), ("__CLUSTER__", ExportKind::Topology));
     assert_eq!((&all.key.topology, all.key.kind, all.points), (&topology, ExportKind::All, 8));
     let PayloadPage { points: payload, next } = archive.payload(&all.key, &[], None, 5).await.expect("read");
@@ -155,9 +158,7 @@ async fn minute_is_exported_with_all_levels_and_again_after_more_data() {
     assert_eq!((payload.len(), rest.points.len(), rest.next), (5, 3, None));
     let tasks = archive.payload(&all.key, &[MetaType::Task], None, 50).await.expect("read");
     assert_eq!(tasks.points.len(), 2);
-    for upload in &uploads {
-        archive.ack(TERM, "log", upload.key.clone()).await.expect("written");
-    }
+    archive.ack(TERM, "log", all.key.clone()).await.expect("written");
     assert_eq!(archive.lease_export("log").await.expect("asked"), None);
     // The parts of a large upload cover it completely, with each metric once.
     let mut of_parts = Vec::new();
@@ -180,10 +181,8 @@ async fn minute_is_exported_with_all_levels_and_again_after_more_data() {
     home.close().await;
 }
 
-#[tokio::test]
-async fn names_are_limited_removed_and_looked_up() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let home = Home::open(folder.path(), Options { names_per_topology_max: 3, ..options() });
+async fn names_are_limited_removed_and_looked_up(site: &Site) {
+    let home = Home::open(site.path(), Options { names_per_topology_max: 3, ..site.options() });
     let (archive, topology) = (&home.archive, topology("t"));
     let ids = register_some(archive, &topology, 3).await;
     let fourth = Registration { name: name(&topology, 3), id: MetricId(1) };
@@ -213,10 +212,8 @@ async fn names_are_limited_removed_and_looked_up() {
     home.close().await;
 }
 
-#[tokio::test]
-async fn track_and_history_outlive_their_topology() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let home = Home::open(folder.path(), options());
+async fn track_and_history_outlive_their_topology(site: &Site) {
+    let home = Home::open(site.path(), site.options());
     let (archive, topology) = (&home.archive, topology("t"));
     let at = Timestamp::from_millis;
     let placed = |task, host: &str, millis| Event::TaskPlaced {
@@ -268,10 +265,8 @@ async fn track_and_history_outlive_their_topology() {
     home.close().await;
 }
 
-#[tokio::test]
-async fn points_expire_with_their_retention_and_nothing_else_does() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let home = Home::open(folder.path(), options());
+async fn points_expire_with_their_retention_and_nothing_else_does(site: &Site) {
+    let home = Home::open(site.path(), site.options());
     let (archive, topology) = (&home.archive, topology("t"));
     let ids = register_some(archive, &topology, 1).await;
     ingest(archive, &topology, NOW, 1, &[(ids[0], 5)]).await;
@@ -295,12 +290,10 @@ async fn points_expire_with_their_retention_and_nothing_else_does() {
     home.close().await;
 }
 
-#[tokio::test]
-async fn clock_that_is_years_ahead_for_a_while_expires_nothing() {
-    let folder = tempfile::tempdir().expect("a folder");
+async fn clock_that_is_years_ahead_for_a_while_expires_nothing(site: &Site) {
     let right = Timestamp::from_millis(u64::from(NOW) * 60_000 + 1000);
     let clock = Clock::paced(right);
-    let home = Home::open(folder.path(), Options { clock: clock.clone(), ..options() });
+    let home = Home::open(site.path(), Options { clock: clock.clone(), ..site.options() });
     let topology = topology("t");
     let ids = register_some(&home.archive, &topology, 1).await;
     ingest(&home.archive, &topology, NOW, 1, &[(ids[0], 5)]).await;
@@ -309,7 +302,7 @@ async fn clock_that_is_years_ahead_for_a_while_expires_nothing() {
     home.archive.compact().await.expect("done");
     home.close().await;
     // Nor does a nimbus that starts while the clock is wrong.
-    let home = Home::open(folder.path(), Options { clock: clock.clone(), ..options() });
+    let home = Home::open(site.path(), Options { clock: clock.clone(), ..site.options() });
     let archive = &home.archive;
     archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
     archive.compact().await.expect("done");
@@ -322,10 +315,8 @@ async fn clock_that_is_years_ahead_for_a_while_expires_nothing() {
     home.close().await;
 }
 
-#[tokio::test]
-async fn topology_without_points_is_removed_after_the_longest_retention() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let home = Home::open(folder.path(), options());
+async fn topology_without_points_is_removed_after_the_longest_retention(site: &Site) {
+    let home = Home::open(site.path(), site.options());
     let (archive, at) = (&home.archive, archive_time(NOW));
     for (name, is_killed) in [("gone", true), ("there", false)] {
         let topology = topology(name);

@@ -5,6 +5,8 @@ use crate::{Event, TrackEntry};
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
 use stormkeeper_model::{LogPosition, Port, TaskId};
 
+on_each_medium!(last_placements_of_a_task_that_moves_without_end_are_kept,);
+
 /// Maximum number of placements kept for one task.
 const KEPT: u64 = 100;
 
@@ -25,10 +27,8 @@ fn begins(track: &[TrackEntry]) -> Vec<u64> {
     track.iter().map(|place| place.from.as_millis()).collect()
 }
 
-#[tokio::test]
-async fn last_placements_of_a_task_that_moves_without_end_are_kept() {
-    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-    let [leader, follower] = folders.each_ref().map(|folder| Home::open(folder.path(), options()));
+async fn last_placements_of_a_task_that_moves_without_end_are_kept(site: &Site) {
+    let [leader, follower] = ["leader", "follower"].map(|name| Home::open(&site.dir(name), site.options()));
     let archive = &leader.archive;
     // One event at a time, many in one entry, and more in one entry than are kept.
     archive.tell(TERM, vec![moved(1, 1), moved(2, 1), moved(2, 2)]).await.expect("told");

@@ -1,4 +1,4 @@
-//! Reads and writes of the open database.
+//! Reads and writes of an open RocksDB database.
 
 use std::{ops::ControlFlow, path::Path};
 
@@ -11,26 +11,23 @@ use crate::{
     key::{Range, Table},
 };
 
-/// The open database, for the duration of a borrow.
-pub(crate) struct View<'a> {
+pub(in crate::store) struct View<'a> {
     db: &'a DB,
     dir: &'a Path,
 }
 
-/// Atomic write: all of it or nothing.
-pub(crate) struct Batch<'a> {
+pub(in crate::store) struct Batch<'a> {
     batch: WriteBatch,
     families: [&'a ColumnFamily; 4],
 }
 
-/// Cursor that reads one table at several positions.
-pub(crate) struct Cursor<'a> {
+pub(in crate::store) struct Cursor<'a> {
     iterator: DBRawIterator<'a>,
     dir: &'a Path,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(db: &'a DB, dir: &'a Path) -> Self {
+    pub(in crate::store) fn new(db: &'a DB, dir: &'a Path) -> Self {
         Self { db, dir }
     }
 
@@ -38,12 +35,11 @@ impl<'a> View<'a> {
         self.db.cf_handle(table.name()).expect("every table was made when the database was opened")
     }
 
-    pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    pub(in crate::store) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         self.db.get_cf(self.family(table), key).map_err(|error| cannot_read(self.dir, &error))
     }
 
-    /// Returns the values of `keys`, which must be sorted.
-    pub(crate) fn get_all<K: AsRef<[u8]>>(
+    pub(in crate::store) fn get_all<K: AsRef<[u8]>>(
         &self,
         table: Table,
         keys: &[K],
@@ -58,8 +54,7 @@ impl<'a> View<'a> {
             .collect()
     }
 
-    /// Calls `look` for each item of `range`, in order, until it breaks.
-    pub(crate) fn scan(
+    pub(in crate::store) fn scan(
         &self,
         table: Table,
         range: &Range,
@@ -76,8 +71,7 @@ impl<'a> View<'a> {
         iterator.status().map_err(|error| cannot_read(self.dir, &error))
     }
 
-    /// Same as [`View::scan`], in reverse order.
-    pub(crate) fn scan_back(
+    pub(in crate::store) fn scan_back(
         &self,
         table: Table,
         range: &Range,
@@ -101,26 +95,24 @@ impl<'a> View<'a> {
         self.db.raw_iterator_cf_opt(self.family(table), options)
     }
 
-    pub(crate) fn cursor(&self, table: Table) -> Cursor<'a> {
+    pub(in crate::store) fn cursor(&self, table: Table) -> Cursor<'a> {
         Cursor { iterator: self.db.raw_iterator_cf(self.family(table)), dir: self.dir }
     }
 
-    pub(crate) fn batch(&self) -> Batch<'a> {
+    pub(in crate::store) fn batch(&self) -> Batch<'a> {
         Batch { batch: WriteBatch::default(), families: Table::ALL.map(|table| self.family(table)) }
     }
 
-    /// Writes `batch`; the batch is on disk after [`View::sync`].
-    pub(crate) fn write(&self, batch: Batch<'_>) -> Result<(), Error> {
+    pub(in crate::store) fn write(&self, batch: Batch<'_>) -> Result<(), Error> {
         let options = WriteOptions::default();
         self.db.write_opt(batch.batch, &options).map_err(|error| self.cannot_write(&error))
     }
 
-    pub(crate) fn sync(&self) -> Result<(), Error> {
+    pub(in crate::store) fn sync(&self) -> Result<(), Error> {
         self.db.flush_wal(true).map_err(|error| self.cannot_write(&error))
     }
 
-    /// Returns the approximate size on disk in bytes.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub(in crate::store) fn bytes(&self) -> u64 {
         let of = |table: Table, name: &str| {
             self.db.property_int_value_cf(self.family(table), name).ok().flatten().unwrap_or_default()
         };
@@ -132,12 +124,11 @@ impl<'a> View<'a> {
             .sum()
     }
 
-    /// Compacts the whole of `table`, which removes expired points; slow.
-    pub(crate) fn compact(&self, table: Table) {
+    pub(in crate::store) fn compact(&self, table: Table) {
         self.db.compact_range_cf(self.family(table), None::<&[u8]>, None::<&[u8]>);
     }
 
-    pub(super) fn checkpoint(&self, dir: &Path) -> Result<(), Error> {
+    pub(in crate::store) fn checkpoint(&self, dir: &Path) -> Result<(), Error> {
         Checkpoint::new(self.db)
             .and_then(|checkpoint| checkpoint.create_checkpoint(dir))
             .map_err(|error| Error::Write { path: dir.to_owned(), detail: error.to_string() })
@@ -153,27 +144,25 @@ fn cannot_read(dir: &Path, error: &rocksdb::Error) -> Error {
 }
 
 impl Batch<'_> {
-    pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+    pub(in crate::store) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
         self.batch.put_cf(self.families[table as usize], key, value);
     }
 
-    /// Adds a value for the table's merge operator.
-    pub(crate) fn merge(&mut self, table: Table, key: &[u8], value: &[u8]) {
+    pub(in crate::store) fn merge(&mut self, table: Table, key: &[u8], value: &[u8]) {
         self.batch.merge_cf(self.families[table as usize], key, value);
     }
 
-    pub(crate) fn delete(&mut self, table: Table, key: &[u8]) {
+    pub(in crate::store) fn delete(&mut self, table: Table, key: &[u8]) {
         self.batch.delete_cf(self.families[table as usize], key);
     }
 
-    pub(crate) fn delete_range(&mut self, table: Table, range: &Range) {
+    pub(in crate::store) fn delete_range(&mut self, table: Table, range: &Range) {
         self.batch.delete_range_cf(self.families[table as usize], &range.0, &range.1);
     }
 }
 
 impl Cursor<'_> {
-    /// Calls `look` for each item, beginning at `from`, until it breaks.
-    pub(crate) fn from(
+    pub(in crate::store) fn from(
         &mut self,
         from: &[u8],
         mut look: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
