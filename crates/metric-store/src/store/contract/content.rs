@@ -109,7 +109,7 @@ fn operations_of_a_batch_take_effect_in_their_order(site: &Site) {
 
 fn deleted_range_includes_its_begin_and_excludes_its_end(site: &Site) {
     let store = open(site, site.path());
-    put(&store, &[("a", "1"), ("b", "1"), ("ba", "1"), ("c", "1"), ("d", "1")]);
+    put(&store, &[("a", "1"), ("b", "1"), ("bb", "1"), ("c", "1"), ("d", "1")]);
     write(&store, |batch| batch.put(Table::State, b"b", b"1")).expect("written");
     write(&store, |batch| batch.delete_range(TABLE, &range("b", "c"))).expect("written");
     assert_eq!(all(&store), ["a1", "c1", "d1"]);
