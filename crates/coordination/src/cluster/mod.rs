@@ -3,7 +3,7 @@
 //! - [`layout`]: the paths; no other file spells a path.
 //! - [`record`]: the records that are stored in znodes.
 //! - [`event`]: the event list of the cluster.
-//! - [`archive`]: the replication state of the metric log.
+//! - [`metric_log`]: the replication state of the metric log.
 //! - [`view::ClusterView`]: one consistent copy of the state, kept fresh by [`observer::Observer`].
 //! - [`store`]: typed reads, and the writes that a daemon makes about itself.
 //! - [`presence::Presence`]: a process's ephemerals, kept in the tree across sessions.
