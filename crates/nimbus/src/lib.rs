@@ -11,8 +11,9 @@
 //! around it, and [`daemon`], which assembles a nimbus.
 //!
 //! Invariants: only the nimbus that holds a [`stormkeeper_coordination::election::Leadership`]
-//! writes leader-owned records; every such write is fenced; a healthy task is not moved unless an operator asked for
-//! it; no topology is removed because one of its records is missing or unreadable.
+//! writes leader-owned records; every such write is fenced; a healthy task is not moved unless an
+//! operator asked for it; no topology is removed because one of its records is missing or
+//! unreadable.
 
 pub mod api;
 mod apply;
