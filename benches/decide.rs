@@ -8,7 +8,7 @@ use std::{hint::black_box, time::Duration};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use stormkeeper_coordination::{
     cluster::{
-        record::{Resources, Stored, Supervisor, TopologyRecord, UnknownFields},
+        record::{Resources, Stored, Supervisor, Tasks, TopologyRecord, UnknownFields},
         view::ClusterView,
     },
     tree::Version,
@@ -47,6 +47,7 @@ impl Cluster {
             view.topologies.insert(id.clone(), stored(storm(name, workers)));
             view.heartbeats.insert(id.clone(), tasks.tasks());
             view.errors.insert(id.clone());
+            let tasks = Tasks { components: tasks, unknown_fields: UnknownFields::new() };
             view.tasks.insert(id, stored(tasks));
         }
         let liveness = Liveness::new(clock.monotonic());
@@ -117,6 +118,7 @@ fn supervisor(n: usize, n_slots: u16) -> Supervisor {
         resources: Resources { cpu_percent: 400, memory_mb: 4096 },
         version: "0".to_owned(),
         start: Timestamp::EPOCH,
+        unknown_fields: Default::default(),
     }
 }
 

@@ -234,7 +234,10 @@ fn remote(c: &mut Criterion) {
             start: Timestamp::EPOCH,
         };
         let table = TaskTable([(component("count"), TaskSet::range(7, 7))].into());
-        peers.update(&Assignment { workers: [(slot, worker)].into() }, &table);
+        peers.update(
+            &Assignment { workers: [(slot, worker)].into(), unknown_fields: Default::default() },
+            &table,
+        );
         (peers, inbox)
     });
     let tuple = a_tuple();

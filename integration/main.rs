@@ -11,6 +11,7 @@ mod history;
 mod life;
 mod live_control;
 mod lost_disk;
+mod old_layout;
 mod opentsdb;
 mod quiet_failover;
 mod recovery;

@@ -32,6 +32,10 @@ const CRATES: &[(&str, &[&str])] = &[
 /// records that they own, and files that pass the tree to these types. So the types show which code
 /// writes the leader's records.
 const MAY_WRITE: &[&str] = &[
+    // Makes every write of a daemon wait for the check of the layout.
+    "crates/coordination/src/cluster/checked_tree.rs",
+    // Creates `/layout` in an empty tree, before there is a leader.
+    "crates/coordination/src/cluster/layout_version.rs",
     "crates/coordination/src/cluster/presence/mod.rs",
     "crates/coordination/src/cluster/store/mod.rs",
     "crates/coordination/src/election/candidate.rs",

@@ -122,6 +122,7 @@ impl Host {
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
             version: env!("CARGO_PKG_VERSION").to_owned(),
             start: Clock::new().now(),
+            unknown_fields: Default::default(),
         };
         presence.keep(&Ephemeral::Supervisor(id.clone()), record::encode(&record));
         let mut orders = self.tree.watch(&layout::supervisor_assignments(&id), Scope::Node);
@@ -183,6 +184,7 @@ fn beat(tree: &Arc<dyn Tree>, host: &SupervisorId, topology: TopologyId, port: P
                     status: TaskStatus::Running,
                     uptime_secs,
                     counts,
+                    unknown_fields: Default::default(),
                 };
                 (Ephemeral::TaskHeartbeat(topology.clone(), task), record::encode(&beat))
             }));

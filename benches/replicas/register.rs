@@ -73,6 +73,7 @@ fn beats(topology: &TopologyId, worker: u16) -> impl Iterator<Item = (Ephemeral,
             status: TaskStatus::Starting,
             uptime_secs: 0,
             counts: TaskCounts::default(),
+            unknown_fields: Default::default(),
         };
         (Ephemeral::TaskHeartbeat(topology.clone(), TaskId(task)), record::encode(&beat))
     })

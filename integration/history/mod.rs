@@ -88,11 +88,31 @@ struct Checker {
 enum Place<'a> {
     Term,
     Leader,
+    /// Created by any daemon, without a term, and never changed.
+    Fixed,
     /// Written by the leader only: kind and name of the record.
     Owned(&'a str, &'a str),
-    /// Also written by others, or not part of the layout.
+    /// Also written by others, or not in the tree.
     Free,
 }
+
+/// Top-level znodes that a daemon creates without a term: the version of the layout, and the empty
+/// parents of records. Every other top-level znode belongs to the leader.
+const FIXED: &[&str] = &[
+    "layout",
+    "storms",
+    "tasks",
+    "assignments",
+    "supervisors",
+    "taskbeats",
+    "taskerrors",
+    "nimbuses",
+    "supervisor-assignments",
+    "drains",
+    "events",
+    "blobs",
+    "metrics",
+];
 
 fn place(path: &str) -> Place<'_> {
     let Some(path) = path.strip_prefix(ROOT).and_then(|path| path.strip_prefix('/')) else {
@@ -102,12 +122,13 @@ fn place(path: &str) -> Place<'_> {
     match parts[..] {
         ["term"] => Place::Term,
         ["leader"] => Place::Leader,
-        // Any daemon may create these.
-        [_root] => Place::Free,
+        [root] if FIXED.contains(&root) => Place::Fixed,
         ["supervisors" | "nimbuses" | "blobs", ..] => Place::Free,
         // Workers write the heartbeats and errors; the leader writes their parents.
         ["taskbeats" | "taskerrors", _, _, ..] => Place::Free,
         [kind, name, ..] => Place::Owned(kind, name),
+        // A new top-level znode too.
+        [kind] => Place::Owned(kind, ""),
         [] => Place::Free,
     }
 }
@@ -125,8 +146,12 @@ impl Checker {
             self.leader_write(zxid, session, ops);
         }
         for (op, place) in ops.iter().zip(&places) {
-            if let Place::Owned(kind, name) = place {
-                self.record(zxid, kind, name, op);
+            match (place, op) {
+                (Place::Owned(kind, name), _) => self.record(zxid, kind, name, op),
+                (Place::Fixed, Op::Set { .. } | Op::Delete { .. }) => {
+                    self.violation(zxid, "changes a fixed znode", ops);
+                }
+                (Place::Fixed | Place::Term | Place::Leader | Place::Free, _) => {}
             }
         }
     }

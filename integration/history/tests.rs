@@ -1,5 +1,7 @@
 //! Tests of the checker: violations that it must find.
 
+use stormkeeper_coordination::cluster::layout;
+
 use super::*;
 
 const NIMBUS_A: i64 = 0xa;
@@ -52,6 +54,10 @@ fn assignment(slot: u16) -> String {
 #[test]
 fn valid_leaders_cause_no_violation() {
     let history = check_history(&[
+        // Fixed znodes need no term.
+        (NIMBUS_B, vec![create("/layout", "{}")]),
+        (7, vec![create("/storms", "")]),
+        (NIMBUS_A, vec![check(1), create("/metric-log", "{}")]),
         (NIMBUS_A, vec![check(1), create("/storms/t-1", "")]),
         (7, vec![ephemeral("/taskbeats/t-1/1"), create("/taskerrors/t-1/1", "")]),
         (NIMBUS_A, vec![check(1), create("/assignments/t-1", &assignment(1))]),
@@ -61,7 +67,7 @@ fn valid_leaders_cause_no_violation() {
     ]);
     history.assert_valid();
     let writes = |term| history.terms.get(&term).map(|record| (record.nimbus.as_str(), record.n_writes));
-    assert_eq!((writes(1), writes(2)), (Some(("a", 2)), Some(("b", 2))));
+    assert_eq!((writes(1), writes(2)), (Some(("a", 3)), Some(("b", 2))));
     assert_eq!(history.submitted, BTreeMap::from([("t-1".to_owned(), 1)]));
 }
 
@@ -72,6 +78,27 @@ fn unfenced_writes_are_violations() {
     expect("is not fenced", &[(NIMBUS_A, vec![create("/taskbeats/t-1", "")])]);
     expect("is not fenced", &[(NIMBUS_A, vec![create("/something/new", "")])]);
     expect("is not fenced", &[(NIMBUS_B, vec![Op::Delete { path: format!("{ROOT}/leader") }])]);
+}
+
+#[test]
+fn unknown_top_level_znodes_belong_to_the_leader() {
+    expect("is not fenced", &[(NIMBUS_A, vec![create("/metric-log", "{}")])]);
+    expect("is not fenced", &[(NIMBUS_A, vec![create("/something-new", "{}")])]);
+    expect("is not fenced", &[(7, vec![ephemeral("/something-new")])]);
+}
+
+#[test]
+fn fixed_znodes_are_the_layout_and_the_parents_of_records() {
+    let roots = layout::roots();
+    let expected = std::iter::once("layout").chain(roots.iter().map(|root| root.name()));
+    assert_eq!(FIXED, expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn changes_of_fixed_znodes_are_violations() {
+    let set = Op::Set { path: format!("{ROOT}/layout"), data: b"{}".to_vec(), version: 1 };
+    expect("changes a fixed znode", &[(NIMBUS_A, vec![check(1), set])]);
+    expect("changes a fixed znode", &[(7, vec![Op::Delete { path: format!("{ROOT}/blobs") }])]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use stormkeeper_api_types::{
     message::{InitialStatus, KillRequest, SubmitRequest, TopologyDetail, TopologyErrors},
 };
 use stormkeeper_coordination::{
-    cluster::store::{self, Store},
+    cluster::{layout_version, store::Store},
     tree::memory::MemoryTree,
 };
 use stormkeeper_model::{BlobKey, TopologyId, clock::Clock};
@@ -97,7 +97,7 @@ pub enum Error {
     Client(#[from] client::Error),
     /// The fixed znodes could not be created.
     #[error("cannot create the fixed znodes of the local cluster")]
-    Layout(#[from] store::Error),
+    Layout(#[from] layout_version::Error),
     /// There are too few free ports.
     #[error("no free ports for workers on the loopback")]
     Ports(#[source] io::Error),

@@ -272,7 +272,12 @@ mod tests {
             axum::serve(listener, routes).await.expect("served");
         });
         let tree = MemoryTree::new().connect();
-        let leader = Leader { nimbus: "n".parse().expect("valid"), api, term: Term(7) };
+        let leader = Leader {
+            nimbus: "n".parse().expect("valid"),
+            api,
+            term: Term(7),
+            unknown_fields: Default::default(),
+        };
         let data = record::encode(&leader);
         tree.create(&layout::leader(), &data, CreateMode::Persistent).await.expect("created");
         IngestClient::new(Store::new(tree)).expect("made")

@@ -165,7 +165,12 @@ impl TestLeader {
             .with_state(Arc::clone(&has));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let api = listener.local_addr().expect("bound").to_string();
-        let leader = Leader { nimbus: "n".parse().expect("valid"), api, term: Term(1) };
+        let leader = Leader {
+            nimbus: "n".parse().expect("valid"),
+            api,
+            term: Term(1),
+            unknown_fields: Default::default(),
+        };
         let tasks = Tasks::default();
         tasks.start("nimbus", OnExit::Ignore, async move {
             axum::serve(listener, routes).await.expect("served");

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Port, Slot, SupervisorId, TaskId, Timestamp, task_set::TaskSet};
+use crate::{Port, Slot, SupervisorId, TaskId, Timestamp, UnknownFields, task_set::TaskSet};
 
 /// Placement of the tasks of one topology.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Assignment {
     /// The workers by slot. No task is in two workers.
     pub workers: BTreeMap<Slot, AssignedWorker>,
+    /// Fields of its record that a newer version added.
+    pub unknown_fields: UnknownFields,
 }
 
 /// One worker of an assignment. Equal values mean the same worker; any difference (tasks, start

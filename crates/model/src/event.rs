@@ -128,7 +128,7 @@ mod tests {
             let start = Timestamp::from_millis(*start);
             (slot(*port), AssignedWorker { host: "h".to_owned(), tasks, start })
         });
-        Assignment { workers: workers.collect::<BTreeMap<_, _>>() }
+        Assignment { workers: workers.collect::<BTreeMap<_, _>>(), unknown_fields: Default::default() }
     }
 
     #[test]

@@ -32,3 +32,6 @@ pub use id::{
 };
 pub use log_position::LogPosition;
 pub use time::Timestamp;
+
+/// Fields of a stored record that this version of the program does not know.
+pub type UnknownFields = serde_json::Map<String, serde_json::Value>;

@@ -18,6 +18,8 @@ use crate::{
 use stormkeeper_api_types::blobs::{BlobClient, BlobPeers, FetchError};
 use stormkeeper_coordination::{
     cluster::{
+        checked_tree::{CheckedTree, OnEmpty, Refusal},
+        layout_version,
         observer::Observer,
         presence::Presence,
         record::{self, Nimbus as Registration},
@@ -62,6 +64,9 @@ pub enum Error {
     /// The clients of the metrics service cannot be set up.
     #[error("metrics cannot be set up")]
     Metrics(#[from] metrics_service::Error),
+    /// The tree has another layout.
+    #[error("the tree in ZooKeeper cannot be used")]
+    Layout(#[from] layout_version::Refused),
     /// A required task has ended.
     #[error("a required task of the nimbus has ended unexpectedly; the log names the task")]
     Broken,
@@ -74,6 +79,7 @@ pub struct Nimbus {
     handle: Handle,
     tasks: Tasks,
     stop: CancellationToken,
+    refusal: Refusal,
     _identity: Identity,
 }
 
@@ -155,6 +161,9 @@ fn assemble(
 ) -> Result<Nimbus, Error> {
     let me = identity.id.clone();
     let tasks = Tasks::new(stop.child_token());
+    // No task uses the tree before its layout is checked.
+    let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Create, &tasks);
+    let tree: Arc<dyn Tree> = tree;
     let store = Store::new(Arc::clone(&tree));
     let presence = Presence::start(Arc::clone(&tree), &tasks);
     let observer = Observer::start(store.tree(), clock.clone(), &tasks);
@@ -215,7 +224,7 @@ fn assemble(
         commands: commands_seen,
         measure,
     };
-    Ok(Nimbus { handle, tasks, stop, _identity: identity })
+    Ok(Nimbus { handle, tasks, stop, refusal, _identity: identity })
 }
 
 /// Starts the replication of blobs. Returns the number of missing blobs of live topologies, once it
@@ -251,6 +260,7 @@ fn registration(host: &str, api: &str, start: Timestamp) -> Registration {
         blobs_missing: 0,
         role: record::Role::Follower,
         metric_store_error: None,
+        unknown_fields: record::UnknownFields::new(),
     }
 }
 
@@ -270,7 +280,8 @@ impl Nimbus {
     /// leader has resigned when this returns.
     ///
     /// # Errors
-    /// [`Error::Broken`] if no stop was requested.
+    /// [`Error::Layout`] if the tree has another layout, and [`Error::Broken`] if no stop was
+    /// requested.
     pub async fn stopped(self) -> Result<(), Error> {
         self.tasks.cancelled().cancelled().await;
         let was_requested = self.stop.is_cancelled();
@@ -279,6 +290,9 @@ impl Nimbus {
             measure.stop().await;
         }
         info!(nimbus = %self.handle.me, "stopped");
+        if let Some(refused) = self.refusal.get() {
+            return Err(refused.into());
+        }
         if was_requested { Ok(()) } else { Err(Error::Broken) }
     }
 }

@@ -15,9 +15,7 @@ use stormkeeper_coordination::{
     },
     tree::{CreateMode, MAX_MULTI_BYTES, MAX_NODE_BYTES, Op, TreePath, Version},
 };
-use stormkeeper_model::{
-    BlobKey, SupervisorId, TopologyId, assignment::Assignment, event::Move, topology::TaskTable,
-};
+use stormkeeper_model::{BlobKey, SupervisorId, TopologyId, assignment::Assignment, event::Move};
 use stormkeeper_scheduler as scheduler;
 
 /// All actions to apply now, in order.
@@ -76,7 +74,7 @@ pub enum Effect {
         /// Its new record, with the version of the present one.
         storm: Box<Stored<TopologyRecord>>,
         /// Its new task table, with the version of the present one.
-        tasks: Stored<TaskTable>,
+        tasks: Stored<Tasks>,
         /// The present version of its assignment; `None` if it has none.
         before: Option<Version>,
         /// Its new assignment.
@@ -373,7 +371,7 @@ impl Effect {
                 assign(id, *before, assignment),
             ],
             Self::Rebalance { id, storm, tasks, before, assignment, .. } => {
-                let table = record::encode(&Tasks { components: tasks.value.clone() });
+                let table = record::encode(&tasks.value);
                 vec![
                     set(layout::storm(id), record::encode(&storm.value), storm.version),
                     set(layout::tasks(id), table, tasks.version),

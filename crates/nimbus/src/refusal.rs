@@ -24,7 +24,7 @@ pub enum Refusal {
     })]
     NotLeading {
         /// The leader in the view of this nimbus.
-        leader: Option<Leader>,
+        leader: Option<Box<Leader>>,
     },
     /// This nimbus has not read the cluster yet.
     #[error("this nimbus has not read the cluster state yet")]

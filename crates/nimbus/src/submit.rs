@@ -227,7 +227,13 @@ fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
 fn ops(id: &TopologyId, storm: &TopologyRecord, tasks: &TaskTable) -> Vec<Op> {
     let create = |path, data| Op::Create { path, data, mode: CreateMode::Persistent };
     vec![
-        create(layout::tasks(id), record::encode(&Tasks { components: tasks.clone() })),
+        create(
+            layout::tasks(id),
+            record::encode(&Tasks {
+                components: tasks.clone(),
+                unknown_fields: record::UnknownFields::new(),
+            }),
+        ),
         create(layout::taskbeats(id), Vec::new()),
         create(layout::taskerrors(id), Vec::new()),
         create(layout::last_errors(id), Vec::new()),

@@ -160,6 +160,7 @@ impl Placement {
             AssignedWorker { host, tasks: tasks.clone(), start }
         };
         let workers = self.workers.iter().map(|(slot, tasks)| (slot.clone(), worker(slot, tasks)));
-        Assignment { workers: workers.collect() }
+        let unknown_fields = previous.map(|previous| previous.unknown_fields.clone()).unwrap_or_default();
+        Assignment { workers: workers.collect(), unknown_fields }
     }
 }

@@ -27,7 +27,9 @@ use crate::{
     status::Status,
     worker_dir::{self, HeartbeatFile},
 };
-use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence};
+use stormkeeper_coordination::cluster::{
+    checked_tree::Refusal, layout::Ephemeral, presence::Presence, store::Store,
+};
 use stormkeeper_model::{
     BlobKey, Port, WorkerId,
     clock::{Clock, Monotonic},
@@ -94,6 +96,8 @@ pub(super) struct Sources {
 #[derive(Debug)]
 pub struct Agent {
     pub(super) identity: Identity,
+    pub(super) store: Store,
+    pub(super) refusal: Refusal,
     pub(super) options: Options,
     pub(super) ports: BTreeSet<Port>,
     pub(super) clock: Clock,
@@ -139,7 +143,8 @@ impl Agent {
     /// unless [`OnStop::StopWorkers`] is set.
     ///
     /// # Errors
-    /// [`Error::Broken`] when a part of the agent failed; workers are left running.
+    /// [`Error::Layout`] when the tree has another layout, and [`Error::Broken`] when a part of the
+    /// agent failed; workers are left running.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
         let mut phase = Phase::Serving;
         let ended = loop {
@@ -150,7 +155,7 @@ impl Agent {
                 break Ok(());
             }
             match self.next_event(&stop, phase, now).await {
-                Event::Broken => break Err(Error::Broken),
+                Event::Broken => break Err(self.refusal.get().map_or(Error::Broken, Error::Layout)),
                 Event::StopAsked => match self.launcher.defaults.on_stop {
                     OnStop::LeaveWorkers => break Ok(()),
                     OnStop::StopWorkers => {

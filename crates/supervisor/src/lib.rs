@@ -49,7 +49,10 @@ pub use status::Status;
 
 use crate::process::Processes;
 use stormkeeper_api_types::blobs::{BlobClient, FetchBlob, FetchError};
-use stormkeeper_coordination::{cluster::store::Store, tree::Tree};
+use stormkeeper_coordination::{
+    cluster::{layout_version::Refused, store::Store},
+    tree::Tree,
+};
 use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError, IngestTransport};
 use stormkeeper_model::{clock::Clock, topology::Settings};
 use stormkeeper_runtime::tasks::Tasks;
@@ -99,6 +102,9 @@ pub enum Error {
         /// Error of the file system.
         source: io::Error,
     },
+    /// The tree has another layout.
+    #[error("the tree in ZooKeeper cannot be used")]
+    Layout(#[from] Refused),
     /// The client that sends metrics to the leader cannot be created.
     #[error(transparent)]
     Metrics(#[from] IngestError),

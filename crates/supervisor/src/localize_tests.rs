@@ -59,13 +59,14 @@ impl Cluster {
             blobs_missing: 0,
             role: Role::Follower,
             metric_store_error: None,
+            unknown_fields: Default::default(),
         };
         self.tree
             .create(&layout::nimbus(&id), &record::encode(&nimbus), CreateMode::Persistent)
             .await
             .expect("created");
         self.tree.ensure(&layout::blob(key)).await.expect("created");
-        let holding = record::encode(&BlobReplica { bytes: 1 });
+        let holding = record::encode(&BlobReplica { bytes: 1, unknown_fields: Default::default() });
         self.tree
             .create(&layout::blob_replica(key, &id), &holding, CreateMode::Persistent)
             .await

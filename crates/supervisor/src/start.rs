@@ -27,7 +27,13 @@ use crate::{
 };
 use stormkeeper_api_types::blobs::FetchBlob;
 use stormkeeper_coordination::{
-    cluster::{layout::Ephemeral, presence::Presence, record, store::Store},
+    cluster::{
+        checked_tree::{CheckedTree, OnEmpty},
+        layout::Ephemeral,
+        presence::Presence,
+        record,
+        store::Store,
+    },
     tree::Tree,
 };
 use stormkeeper_model::{Port, backoff::Backoff, clock::Clock};
@@ -64,6 +70,9 @@ impl Agent {
         defaults.config_file = defaults.config_file.as_deref().map(absolute).transpose()?;
 
         let tasks = Tasks::default();
+        // No part of the agent uses the tree before its layout is checked.
+        let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Wait, &tasks);
+        let tree: Arc<dyn Tree> = tree;
         let store = Store::new(tree.clone());
         let (identity, ledger, entries) = open(&options).await?;
         let me = identity.id.clone();
@@ -91,12 +100,14 @@ impl Agent {
         let reader =
             AssignmentsReader::new(store.clone(), me.clone(), options.reconcile_period, Arc::clone(&recheck));
         tasks.start("read assignments", OnExit::StopOwner, reader.run(published));
-        let reporter = FailureReporter::start(store, clock.clone(), &tasks);
+        let reporter = FailureReporter::start(store.clone(), clock.clone(), &tasks);
         let status =
             Status { supervisor: me, has_assignments: false, slots: BTreeMap::new(), problems: Vec::new() };
         let now = clock.monotonic();
         let agent = Self {
             identity,
+            store,
+            refusal,
             options,
             ports,
             clock,
@@ -202,6 +213,7 @@ fn register(
         resources: options.resources,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         start: clock.now(),
+        unknown_fields: record::UnknownFields::new(),
     };
     let (ephemeral, presence) = (Ephemeral::Supervisor(identity.id.clone()), presence.clone());
     tasks.start("register", OnExit::Ignore, async move {

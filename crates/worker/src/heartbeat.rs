@@ -123,6 +123,7 @@ pub fn start(
                     status,
                     uptime_secs,
                     counts: counters.read(task),
+                    unknown_fields: record::UnknownFields::new(),
                 };
                 (Ephemeral::TaskHeartbeat(options.topology.clone(), task), record::encode(&beat))
             }));
@@ -130,8 +131,11 @@ pub fn start(
     });
 }
 
-/// Writes the heartbeat file every `heartbeat_period`: a growing number and our pid. The file
-/// depends on nothing but the disk, so that an unavailable tree does not look like a dead worker.
+/// Format of the heartbeat file.
+const FILE_FORMAT: &str = "v1";
+
+/// Writes the heartbeat file every `heartbeat_period`: its format, a growing number and our pid.
+/// The file depends on nothing but the disk, so that an unavailable tree does not look like a dead worker.
 pub(super) fn start_heartbeat_file(options: &Options, tasks: &Tasks) {
     let (dir, period) = (options.dir.clone(), options.heartbeat_period);
     tasks.start("heartbeat file", OnExit::StopOwner, async move {
@@ -149,7 +153,7 @@ pub(super) fn start_heartbeat_file(options: &Options, tasks: &Tasks) {
 
 async fn write_heartbeat(dir: &Path, beat: u64) -> io::Result<()> {
     let next = dir.join("heartbeat.next");
-    tokio::fs::write(&next, format!("{beat} {}\n", std::process::id())).await?;
+    tokio::fs::write(&next, format!("{FILE_FORMAT} {beat} {}\n", std::process::id())).await?;
     tokio::fs::rename(&next, dir.join(HEARTBEAT_FILE)).await
 }
 
@@ -199,7 +203,10 @@ mod tests {
         wait_until("the heartbeat advances", Duration::from_secs(30), || async {
             let text =
                 std::fs::read_to_string(options.dir.join(HEARTBEAT_FILE)).map_err(|e| e.to_string())?;
-            let (beat, pid) = text.trim().split_once(' ').ok_or_else(|| text.clone())?;
+            let [format, beat, pid] = text.split_whitespace().collect::<Vec<_>>()[..] else {
+                return Err(text.clone());
+            };
+            assert_eq!(format, "v1");
             assert_eq!(pid, std::process::id().to_string());
             if beat.parse::<u64>().is_ok_and(|beat| beat >= 3) { Ok(()) } else { Err(text) }
         })

@@ -39,7 +39,12 @@ pub use metrics::bench_support;
 pub use options::{ComponentGroup, Options};
 
 use stormkeeper_coordination::{
-    cluster::{presence::Presence, store::Store},
+    cluster::{
+        checked_tree::{CheckedTree, OnEmpty},
+        layout_version::Refused,
+        presence::Presence,
+        store::Store,
+    },
     tree::Tree,
 };
 use stormkeeper_metric_shipping::ingest_client::IngestTransport;
@@ -92,6 +97,9 @@ pub enum Error {
     /// Topology and task table contradict each other.
     #[error("the topology cannot be wired")]
     Wiring(#[source] grouping::Error),
+    /// The tree has another layout.
+    #[error("the tree in ZooKeeper cannot be used")]
+    Layout(#[from] Refused),
     /// A background task that the worker needs has ended.
     #[error("a vital background task of the worker has ended; see the worker's log for its name")]
     Broken,
@@ -119,11 +127,16 @@ pub async fn run(
     options.metrics = options.metrics.filter(|_| ingest.is_some());
     let tasks = Tasks::default();
     heartbeat::start_heartbeat_file(&options, &tasks);
+    // No part of the worker uses the tree before its layout is checked.
+    let (tree, mut refusal) = CheckedTree::start(tree, OnEmpty::Wait, &tasks);
+    let tree: Arc<dyn Tree> = tree;
     let presence = Presence::start(Arc::clone(&tree), &tasks);
     let store = Store::new(tree);
     let prepared = tokio::select! {
         // Cancel-safe: nothing was started yet.
         () = stop.cancelled() => return Ok(Ended::Stopped),
+        // Cancel-safe: it only waits.
+        refused = refusal.refused() => return Err(refused.into()),
         prepared = assembly::prepare(&options, &store, &clock) => prepared?,
     };
     let Some(prepared) = prepared else {

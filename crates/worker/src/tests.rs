@@ -145,7 +145,7 @@ impl Stage {
         for path in [layout::taskbeats(id), layout::last_errors(id)] {
             self.server.connect().ensure(&path).await.expect("created");
         }
-        let table = TaskRecord { components: self.table.clone() };
+        let table = TaskRecord { components: self.table.clone(), unknown_fields: Default::default() };
         self.create(&layout::storm(id), storm(TopologyStatus::Active)).await;
         self.create(&layout::tasks(id), record::encode(&table)).await;
         self.create(&layout::assignment(id), record::encode_assignment(&self.assignment)).await;
@@ -478,7 +478,7 @@ Diary().run()
 
 /// Waits for `n` more heartbeats of a worker.
 async fn after_heartbeats(heartbeat: &Path, n: u64) {
-    let read = || -> Option<u64> { fs::read_to_string(heartbeat).ok()?.split(' ').next()?.parse().ok() };
+    let read = || -> Option<u64> { fs::read_to_string(heartbeat).ok()?.split(' ').nth(1)?.parse().ok() };
     let before = read().expect("a heartbeat");
     wait_until("the worker continues", PATIENCE, || async move {
         read().filter(|beat| *beat >= before + n).ok_or("it has stopped".to_owned())

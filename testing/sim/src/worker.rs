@@ -105,7 +105,7 @@ impl FakeWorker {
                 if machine.is_hung(pid) {
                     return;
                 }
-                let written = std::fs::write(dir.join(heartbeat::HEARTBEAT_FILE), format!("{n} {pid}\n"));
+                let written = std::fs::write(dir.join(heartbeat::HEARTBEAT_FILE), format!("v1 {n} {pid}\n"));
                 written.expect("the scratch directory can be written");
             }
         });

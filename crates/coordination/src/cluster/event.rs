@@ -9,7 +9,10 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cluster::{layout, record},
+    cluster::{
+        layout,
+        record::{self, UnknownFields},
+    },
     tree::{CreateMode, Op},
 };
 use stormkeeper_model::{
@@ -80,6 +83,9 @@ pub struct Event {
     /// Details of a submit; absent for other kinds and in events of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted: Option<Submitted>,
+    /// Fields of newer versions.
+    #[serde(flatten)]
+    pub unknown_fields: UnknownFields,
 }
 
 /// Details of a submit for the history, which may process the event after the topology's records
@@ -154,8 +160,21 @@ impl EventWriter {
     pub fn append(&self, told: EventDraft) -> Op {
         let EventDraft { event, topology, reason, by, moves, submitted } = told;
         let (time, term, nimbus) = (self.clock.now(), self.term, self.nimbus.clone());
-        let moves_omitted = 0;
-        Event { time, term, nimbus, event, topology, reason, by, moves, moves_omitted, submitted }.op()
+        let (moves_omitted, unknown_fields) = (0, UnknownFields::new());
+        Event {
+            time,
+            term,
+            nimbus,
+            event,
+            topology,
+            reason,
+            by,
+            moves,
+            moves_omitted,
+            submitted,
+            unknown_fields,
+        }
+        .op()
     }
 }
 
@@ -207,6 +226,7 @@ mod tests {
             moves,
             moves_omitted: 0,
             submitted: None,
+            unknown_fields: UnknownFields::new(),
         }
     }
 
@@ -252,7 +272,7 @@ mod tests {
     #[test]
     fn event_kind_of_a_newer_version_is_read_as_other() {
         let text =
-            r#"{"v":2,"time_ms":1,"term":1,"nimbus":"n","event":"levitated","reason":"","colour":"blue"}"#;
+            r#"{"v":1,"time_ms":1,"term":1,"nimbus":"n","event":"levitated","reason":"","colour":"blue"}"#;
         let read: Event = record::decode(&layout::events(), text.as_bytes()).expect("readable");
         assert_eq!(read.event, EventKind::Other);
     }

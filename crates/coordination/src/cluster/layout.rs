@@ -5,6 +5,10 @@
 use crate::{cluster::event::EventNumber, tree::TreePath};
 use stormkeeper_model::{BlobKey, ComponentId, HostName, NimbusId, SupervisorId, TaskId, TopologyId};
 
+/// Version of the layout: of the paths in this file and of the meaning of their records. Another
+/// number means that builds cannot share a tree; see [`super::layout_version`].
+pub const LAYOUT_VERSION: u32 = 2;
+
 /// One row of `zk-layout.md`.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
@@ -22,6 +26,13 @@ pub struct Row {
 
 /// All paths of the layout.
 pub const TABLE: &[Row] = &[
+    Row {
+        path: "/layout",
+        kind: "P",
+        holds: "version of the layout, and the version of the program that created the tree",
+        written_by: "the first nimbus, in an empty tree; never changed",
+        watched_by: "supervisors and workers, until it exists; every daemon reads it in each session",
+    },
     Row {
         path: "/storms/{topology-id}",
         kind: "P",
@@ -156,6 +167,11 @@ fn top(name: &str) -> TreePath {
 
 fn below(parent: TreePath, id: &str) -> TreePath {
     parent.child(id).expect("an id is a valid name by construction")
+}
+
+/// `/layout`
+pub fn layout() -> TreePath {
+    top("layout")
 }
 
 /// `/storms`
@@ -313,7 +329,7 @@ pub fn blob_replica(key: &BlobKey, nimbus: &NimbusId) -> TreePath {
     below(blob(key), nimbus.as_str())
 }
 
-/// `/archive`
+/// `/metric-log`
 pub fn metric_log() -> TreePath {
     top("metric-log")
 }
@@ -409,6 +425,7 @@ mod tests {
         let key = BlobKey::of(b"x");
         let component: ComponentId = "c".parse().expect("valid id");
         let built = [
+            layout(),
             storm(&id),
             tasks(&id),
             assignment(&id),

@@ -1,6 +1,8 @@
 //! The typed cluster state over a [`crate::tree::Tree`].
 //!
 //! - [`layout`]: the paths; no other file spells a path.
+//! - [`layout_version`]: the check that a tree has the layout of this build;
+//!   [`checked_tree::CheckedTree`] makes no request before this check.
 //! - [`record`]: the records that are stored in znodes.
 //! - [`event`]: the event list of the cluster.
 //! - [`metric_log`]: the replication state of the metric log.
@@ -11,11 +13,15 @@
 //! Records that only the leader may write are written through `election::FencedWriter`, never
 //! through this module.
 
+pub mod checked_tree;
 pub mod event;
 pub mod layout;
+pub mod layout_version;
 pub mod metric_log;
 pub mod observer;
 pub mod presence;
 pub mod record;
+#[cfg(test)]
+mod record_contract_tests;
 pub mod store;
 pub mod view;

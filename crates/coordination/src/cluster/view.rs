@@ -10,14 +10,15 @@ use crate::{
         event::{Event, EventNumber},
         layout,
         record::{
-            Drain, Leader, MetaFingerprint, Nimbus, Stored, Supervisor, SupervisorAssignments, TopologyRecord,
+            Drain, Leader, MetaFingerprint, Nimbus, Stored, Supervisor, SupervisorAssignments, Tasks,
+            TopologyRecord,
         },
     },
     tree::TreePath,
 };
 use stormkeeper_model::{
     BlobKey, HostName, NimbusId, SupervisorId, TopologyId, TopologyName, assignment::Assignment,
-    task_set::TaskSet, topology::TaskTable,
+    task_set::TaskSet,
 };
 
 /// The state on which nimbus bases its decisions, as of the observer's last read of the tree.
@@ -26,7 +27,7 @@ pub struct ClusterView {
     /// Submitted topologies.
     pub topologies: BTreeMap<TopologyId, Stored<TopologyRecord>>,
     /// Tasks of each topology's components.
-    pub tasks: BTreeMap<TopologyId, Stored<TaskTable>>,
+    pub tasks: BTreeMap<TopologyId, Stored<Tasks>>,
     /// Assignments: the slots in which the tasks run.
     pub assignments: BTreeMap<TopologyId, Stored<Assignment>>,
     /// Live supervisors.

@@ -8,7 +8,7 @@ use crate::{
     cluster::{
         event::{EventDraft, EventWriter},
         layout,
-        record::{self, Election, Leader},
+        record::{self, Election, Leader, UnknownFields},
     },
     election::Leadership,
     tree::{CreateMode, Error, Node, Op, OpResult, Outcome, SessionId, Tree, Version},
@@ -96,7 +96,12 @@ impl Candidate {
         }
         ops.push(Op::Create {
             path: layout::leader(),
-            data: record::encode(&Leader { nimbus: self.me.clone(), api: self.api.clone(), term }),
+            data: record::encode(&Leader {
+                nimbus: self.me.clone(),
+                api: self.api.clone(),
+                term,
+                unknown_fields: UnknownFields::new(),
+            }),
             mode: CreateMode::Ephemeral,
         });
         ops.push(set_term);
@@ -142,14 +147,15 @@ impl Candidate {
         self.tree.ensure(&layout::events()).await?;
         let version = node.as_ref().map_or(Version::FIRST, |node| node.stat.version);
         let last = node.and_then(|node| record::decode::<Election>(&path, &node.data).ok());
-        let reason = match last {
-            Some(Election { term, nimbus }) => {
+        let reason = match &last {
+            Some(Election { term, nimbus, .. }) => {
                 format!("there was no leader; the last leader was {nimbus} in term {term}")
             }
             None => "first election: there was no leader before".to_owned(),
         };
         let term = Term(version.next().0);
-        let data = record::encode(&Election { term, nimbus: self.me.clone() });
+        let unknown_fields = last.map(|last| last.unknown_fields).unwrap_or_default();
+        let data = record::encode(&Election { term, nimbus: self.me.clone(), unknown_fields });
         Ok((term, Op::Set { path, data, version: Some(version) }, reason))
     }
 

@@ -348,6 +348,10 @@ impl ReadTree for FaultyTree {
         watcher
     }
 
+    fn root(&self) -> &TreePath {
+        self.inner.root()
+    }
+
     fn session(&self) -> watch::Receiver<SessionState> {
         self.session.subscribe()
     }

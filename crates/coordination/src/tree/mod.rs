@@ -275,6 +275,9 @@ pub trait ReadTree: fmt::Debug + Send + Sync + 'static {
     /// [`Tree::close`] the watcher reports `Everything` once more, and nothing afterwards.
     fn watch(&self, path: &TreePath, scope: Scope) -> Watcher;
 
+    /// Returns the path at the server of the root of this tree, for messages.
+    fn root(&self) -> &TreePath;
+
     /// Returns the state of the session, as a value that can be watched. Only the latest state is
     /// kept: a short disconnection may be missed.
     fn session(&self) -> stormkeeper_runtime::watch::Receiver<SessionState>;

@@ -138,6 +138,7 @@ mod tests {
             moves,
             moves_omitted: 0,
             submitted: None,
+            unknown_fields: Default::default(),
         }
     }
 
@@ -159,6 +160,7 @@ mod tests {
             resources: Resources { cpu_percent: 0, memory_mb: 0 },
             version: String::new(),
             start: Timestamp::EPOCH,
+            unknown_fields: Default::default(),
         };
         ClusterView {
             events: numbered.map(|(n, event)| (EventNumber(n as u64), Arc::new(event))).collect(),

@@ -150,7 +150,7 @@ impl HistoryRecorder {
             let nothing = (TaskTable::default(), Assignment::default());
             let observed = storm.map(|storm| Observed {
                 storm: &storm.value,
-                tasks: view.tasks.get(&id).map_or(&nothing.0, |tasks| &tasks.value),
+                tasks: view.tasks.get(&id).map_or(&nothing.0, |tasks| &tasks.value.components),
                 assignment: view.assignments.get(&id).map_or(&nothing.1, |assignment| &assignment.value),
                 sample_rate: rate,
             });

@@ -55,7 +55,7 @@ impl Replication {
             let own = archive.fingerprint(topology).await.map_err(|error| error.to_string())?;
             Ok::<_, String>(fingerprint_record(own))
         };
-        if own().await? == *published {
+        if own().await?.is_same(published) {
             return Ok(());
         }
         if published.count > METAS_MAX {
@@ -68,7 +68,7 @@ impl Replication {
             return Ok(());
         }
         let found = own().await?;
-        if found == *published {
+        if found.is_same(published) {
             return Ok(());
         }
         let Some(metas) = self.while_following(self.all_metas(topology, published.count)).await else {
@@ -76,7 +76,12 @@ impl Replication {
         };
         let metas = metas?;
         let is_unchanged = || {
-            self.cluster.view().0.metric_fingerprints.get(topology).is_some_and(|now| now.value == *published)
+            self.cluster
+                .view()
+                .0
+                .metric_fingerprints
+                .get(topology)
+                .is_some_and(|now| now.value.is_same(published))
         };
         if metas.len() as u64 != published.count || !is_unchanged() {
             // The leader has registered more metas meanwhile, and publishes them within seconds.
@@ -94,7 +99,7 @@ impl Replication {
             count_now = now.count, digest_now = now.digest,
             "replaced metas that differed from the leader's; this indicates a bug, please report it"
         );
-        match now == *published {
+        match now.is_same(published) {
             true => Ok(()),
             false => Err("the metas still differ after they were replaced by the leader's".to_owned()),
         }

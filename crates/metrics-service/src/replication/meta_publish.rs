@@ -11,7 +11,7 @@ use crate::replication::Replication;
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, MetaFingerprint},
+        record::{self, MetaFingerprint, UnknownFields},
         view::ClusterView,
     },
     election::{FencedWriter, WriteError},
@@ -27,7 +27,8 @@ const WRITES_MAX: usize = 200;
 
 /// Returns a fingerprint as the record that is stored in ZooKeeper.
 pub(crate) fn fingerprint_record(fingerprint: Fingerprint) -> MetaFingerprint {
-    MetaFingerprint { count: fingerprint.count, digest: format!("{:016x}", fingerprint.digest) }
+    let digest = format!("{:016x}", fingerprint.digest);
+    MetaFingerprint { count: fingerprint.count, digest, unknown_fields: UnknownFields::new() }
 }
 
 /// Publishes changed fingerprints for as long as the leadership lasts.
@@ -99,8 +100,12 @@ fn changes(own: &BTreeMap<TopologyId, MetaFingerprint>, view: &ClusterView) -> V
     let op = |(id, metas): (&TopologyId, &MetaFingerprint)| {
         let (path, data) = (layout::metrics(id), record::encode(metas));
         let op = match view.metric_fingerprints.get(id) {
-            Some(published) if published.value == *metas => return None,
-            Some(_) => Op::Set { path, data, version: None },
+            Some(published) if published.value.is_same(metas) => return None,
+            Some(published) => {
+                let unknown_fields = published.value.unknown_fields.clone();
+                let data = record::encode(&MetaFingerprint { unknown_fields, ..metas.clone() });
+                Op::Set { path, data, version: None }
+            }
             None if unreadable.contains(&path) => Op::Set { path, data, version: None },
             None => Op::Create { path, data, mode: CreateMode::Persistent },
         };

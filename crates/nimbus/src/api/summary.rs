@@ -44,7 +44,7 @@ pub(super) fn cluster(nimbus: &Handle, observation: &Observation) -> ClusterSumm
     let view = &observation.view;
     let slots_total: usize = view.supervisors.values().map(|supervisor| supervisor.ports.len()).sum();
     let slots_used = slots_used(view).values().sum();
-    let tasks_total = view.tasks.values().map(|tasks| tasks.value.n_tasks()).sum();
+    let tasks_total = view.tasks.values().map(|tasks| tasks.value.components.n_tasks()).sum();
     let unreadable = view.unreadable.iter();
     let unreadable =
         unreadable.map(|(path, reason)| UnreadableZnode { path: path.to_string(), reason: reason.clone() });
@@ -194,7 +194,7 @@ fn topology_summary(
 ) -> TopologySummary {
     let record = &storm.value;
     let nothing = (TaskTable::default(), Assignment::default(), TaskSet::default());
-    let tasks = view.tasks.get(id).map_or(&nothing.0, |tasks| &tasks.value);
+    let tasks = view.tasks.get(id).map_or(&nothing.0, |tasks| &tasks.value.components);
     let assignment = view.assignments.get(id).map_or(&nothing.1, |assignment| &assignment.value);
     let heartbeats = view.heartbeats.get(id).unwrap_or(&nothing.2);
     let tasks_total = tasks.n_tasks();
@@ -243,7 +243,7 @@ pub(super) fn topology(
     let view = &observation.view;
     let storm = view.topologies.get(detail.id)?;
     let nothing = (TaskTable::default(), Assignment::default());
-    let tasks = view.tasks.get(detail.id).map_or(&nothing.0, |tasks| &tasks.value);
+    let tasks = view.tasks.get(detail.id).map_or(&nothing.0, |tasks| &tasks.value.components);
     let assignment = view.assignments.get(detail.id).map_or(&nothing.1, |assignment| &assignment.value);
     Some(TopologyDetail {
         summary: topology_summary(nimbus, view, detail.id, storm),

@@ -322,7 +322,10 @@ impl BlobStore {
         let unannounced = |source| Error::Unannounced { key: key.clone(), source };
         let announced = async {
             self.ensure_parent(key).await?;
-            self.shared.presence.keep(&self.holding(key), record::encode(&BlobReplica { bytes }));
+            self.shared.presence.keep(
+                &self.holding(key),
+                record::encode(&BlobReplica { bytes, unknown_fields: record::UnknownFields::new() }),
+            );
             self.shared.presence.settled().await;
             Ok(())
         };

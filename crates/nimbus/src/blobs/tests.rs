@@ -169,6 +169,7 @@ fn using(blob: &BlobKey, api: &str) -> ClusterView {
         blobs_missing: 0,
         role: Role::Follower,
         metric_store_error: None,
+        unknown_fields: Default::default(),
     };
     ClusterView {
         topologies: [(id, Stored { value: storm, version: Version::FIRST })].into(),

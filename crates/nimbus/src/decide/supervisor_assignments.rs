@@ -122,6 +122,7 @@ pub(super) fn correct(draft: &mut Draft<'_>) {
         // The content of an unreadable assignment is not known, so its entries are kept.
         let kept = now.into_iter().flat_map(|now| &now.topologies).filter(|(id, _)| hidden.contains(*id));
         expected.topologies.extend(kept.map(|(id, version)| (id.clone(), *version)));
+        expected.unknown_fields = now.map(|now| now.unknown_fields.clone()).unwrap_or_default();
         let is_there = draft.view.supervisors.contains_key(&supervisor)
             || draft.view.is_unreadable(&layout::supervisor(&supervisor));
         let after = match now {

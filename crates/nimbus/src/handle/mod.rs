@@ -267,7 +267,7 @@ impl Handle {
 
     pub(super) fn not_leading(&self) -> Refusal {
         // If the view still names us as the leader, it is out of date: we accept no writes.
-        Refusal::NotLeading { leader: self.leader().filter(|leader| leader.nimbus != self.me) }
+        Refusal::NotLeading { leader: self.leader().filter(|leader| leader.nimbus != self.me).map(Box::new) }
     }
 
     async fn command<T>(

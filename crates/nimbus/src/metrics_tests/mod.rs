@@ -155,8 +155,9 @@ impl Cluster {
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
+            unknown_fields: Default::default(),
         };
-        tree.ensure(&layout::supervisors()).await.expect("made");
+        Store::new(Arc::clone(&tree)).ensure_layout().await.expect("made");
         let path = layout::supervisor(&"s0".parse().expect("valid"));
         tree.create(&path, &record::encode(&supervisor), CreateMode::Ephemeral).await.expect("created");
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));

@@ -283,7 +283,7 @@ async fn deposed_leader_replaces_no_database() {
     assert!(!record.may_hold_discarded(first.archive().position()), "{record:?}");
     let other = "c".parse().expect("valid");
     let record = record.record_unclean_takeover(&other, Term(4), LogPosition::default(), cluster.clock.now());
-    let election = record::Election { term: Term(4), nimbus: other };
+    let election = record::Election { term: Term(4), nimbus: other, unknown_fields: Default::default() };
     let version = cluster.tree.set(&layout::term(), &record::encode(&election), None).await.expect("written");
     assert_eq!(version.0, 4);
     cluster.tree.set(&layout::metric_log(), &record::encode(&record), None).await.expect("written");
@@ -315,7 +315,11 @@ async fn follower_replaces_no_database_by_the_checkpoint_of_a_deposed_leader() {
     // The second nimbus is deposed, and has not noticed.
     let leader = second.handle().leader().expect("it leads");
     cluster.server.disconnect(session_since(&cluster, &before));
-    let election = record::Election { term: Term(leader.term.0 + 1), nimbus: "c".parse().expect("valid") };
+    let election = record::Election {
+        term: Term(leader.term.0 + 1),
+        nimbus: "c".parse().expect("valid"),
+        unknown_fields: Default::default(),
+    };
     cluster.tree.set(&layout::term(), &record::encode(&election), None).await.expect("written");
     let first = cluster.start("a").await;
     wait_until("the follower reports why it does not follow", LONG, || async {

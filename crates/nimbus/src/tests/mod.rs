@@ -114,9 +114,10 @@ impl Cluster {
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
+            unknown_fields: Default::default(),
         };
         let path = layout::supervisor(&id.parse().expect("valid"));
-        self.tree.ensure(&layout::supervisors()).await.expect("made");
+        Store::new(Arc::clone(&self.tree)).ensure_layout().await.expect("made");
         self.tree.create(&path, &record::encode(&supervisor), CreateMode::Ephemeral).await.expect("created");
     }
 

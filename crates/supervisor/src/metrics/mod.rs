@@ -11,17 +11,34 @@ mod orphan_reports;
 use std::sync::Arc;
 
 use crate::Agent;
+use stormkeeper_coordination::tree::SessionState;
 use stormkeeper_metric_shipping::ingest_client::IngestTransport;
 use stormkeeper_model::clock::Clock;
-use stormkeeper_runtime::tasks::{OnExit, Tasks};
+use stormkeeper_runtime::{
+    tasks::{OnExit, Tasks},
+    watch,
+};
 
-/// Starts both tasks, for the directory and the host of `agent`.
+/// Starts both tasks, for the directory and the host of `agent`. They begin when the layout of the
+/// tree is checked: a leader of another layout must not receive anything.
 pub(super) fn start(agent: &Agent, transport: Arc<dyn IngestTransport>, clock: &Clock, tasks: &Tasks) {
     let local_dir = agent.options.local_dir.clone();
     let orphan_reports =
         orphan_reports::OrphanReportSender::new(local_dir.clone(), Arc::clone(&transport), clock.clone());
-    tasks.start("orphaned metric reports", OnExit::Ignore, orphan_reports.run());
+    let session = agent.store.tree().session();
+    tasks.start(
+        "orphaned metric reports",
+        OnExit::Ignore,
+        once_checked(session.clone(), orphan_reports.run()),
+    );
     let host =
         host::HostMetrics::new(&agent.options.host, &agent.identity.id, local_dir, transport, clock.clone());
-    tasks.start("metrics of this machine", OnExit::Ignore, host.run());
+    tasks.start("metrics of this machine", OnExit::Ignore, once_checked(session, host.run()));
+}
+
+/// Runs `task` from the first session whose layout is checked.
+async fn once_checked(mut session: watch::Receiver<SessionState>, task: impl Future<Output = ()>) {
+    if session.wait_for(|state| state.connected().is_some()).await.is_ok() {
+        task.await;
+    }
 }

@@ -109,6 +109,7 @@ impl World {
             on_stop: OnStop::LeaveWorkers,
             faults: Rates::default(),
         };
+        drop(super::identity::Identity::acquire(world.dir.path(), "h").expect("a new directory"));
         for n in 1..4 {
             world.add_blob(n);
         }
@@ -195,7 +196,11 @@ impl World {
             }
             self.put(&layout::storm(&id), record::encode(&storm(*n))).await;
             let table = TaskTable::number([("a".parse().expect("valid id"), 4)]);
-            self.put(&layout::tasks(&id), record::encode(&record::Tasks { components: table })).await;
+            self.put(
+                &layout::tasks(&id),
+                record::encode(&record::Tasks { components: table, unknown_fields: Default::default() }),
+            )
+            .await;
             self.tree.ensure(&layout::taskerrors(&id)).await.expect("created");
             self.tree.ensure(&layout::last_errors(&id)).await.expect("created");
             let data = record::encode_assignment(&assignment);
@@ -444,7 +449,10 @@ async fn workers_of_unreadable_records_keep_running() {
     // The worker of the unreadable assignment is even restarted; the other worker is unassigned.
     world.processes.end_all(ExitReport::Signal(9));
     world.running_is(&[(6700, 1), (6701, 2)]).await;
-    let assignments = SupervisorAssignments { topologies: [(topology(1), Version(0))].into() };
+    let assignments = SupervisorAssignments {
+        topologies: [(topology(1), Version(0))].into(),
+        unknown_fields: Default::default(),
+    };
     world.put(&layout::supervisor_assignments(&supervisor.me), record::encode(&assignments)).await;
     world.running_is(&[(6700, 1)]).await;
     supervisor.stop().await;

@@ -110,7 +110,10 @@ fn assignment(workers: &[(&Identity, &[u32])]) -> Assignment {
         tasks: tasks.iter().copied().map(TaskId).collect(),
         start: Timestamp::EPOCH,
     };
-    Assignment { workers: workers.iter().map(|(id, tasks)| (id.slot.clone(), assigned(tasks))).collect() }
+    Assignment {
+        workers: workers.iter().map(|(id, tasks)| (id.slot.clone(), assigned(tasks))).collect(),
+        unknown_fields: Default::default(),
+    }
 }
 
 /// Two tasks of each of four components.

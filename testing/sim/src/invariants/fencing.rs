@@ -42,6 +42,8 @@ fn is_anyones(op: &Op, party: &Party) -> bool {
         _ if matches!(op, Op::Check { .. }) => true,
         // The fixed parents, which the first process creates.
         ([_], _) if is_parent(op.path()) => matches!(op, Op::Create { mode: CreateMode::Persistent, .. }),
+        // The first nimbus creates it in an empty tree, and nobody changes it.
+        (["layout"], Party::Nimbus(_)) => matches!(op, Op::Create { mode: CreateMode::Persistent, .. }),
         (["term" | "leader"], Party::Nimbus(_) | Party::Operator) => true,
         (["nimbuses", _], Party::Nimbus(_)) | (["supervisors", _], Party::Supervisor(_)) => true,
         (["blobs", ..], Party::Nimbus(_)) => true,

@@ -24,7 +24,6 @@ use crate::{
 };
 use stormkeeper_model::{
     BlobKey, HostName, NimbusId, SupervisorId, TaskId, TopologyId, assignment::Assignment,
-    topology::TaskTable,
 };
 
 /// Result of folding one znode.
@@ -120,7 +119,7 @@ fn fold_child(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithCh
             |view: &mut ClusterView| -> &mut BTreeMap<EventNumber, _> { &mut view.events },
         ),
         "metrics" => fold_metrics(view, path, znode),
-        "tasks" => fold_with(view, path, znode, decode_tasks, |view| &mut view.tasks),
+        "tasks" => fold_stored::<Tasks, TopologyId>(view, path, znode, |view| &mut view.tasks),
         "assignments" => fold_with(view, path, znode, decode_assignment, |view| &mut view.assignments),
         "supervisors" => fold_with(view, path, znode, decode::<Supervisor>, |view| &mut view.supervisors),
         "nimbuses" => fold_with(view, path, znode, decode::<Nimbus>, |view| &mut view.nimbuses),
@@ -149,11 +148,6 @@ fn fold_child(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithCh
 
 fn decode<T: DeserializeOwned>(path: &TreePath, znode: &NodeWithChildren) -> Result<T, Unreadable> {
     record::decode(path, &znode.node.data)
-}
-
-fn decode_tasks(path: &TreePath, znode: &NodeWithChildren) -> Result<Stored<TaskTable>, Unreadable> {
-    let tasks: Tasks = record::decode(path, &znode.node.data)?;
-    Ok(Stored { value: tasks.components, version: znode.node.stat.version })
 }
 
 fn decode_assignment(path: &TreePath, znode: &NodeWithChildren) -> Result<Stored<Assignment>, Unreadable> {

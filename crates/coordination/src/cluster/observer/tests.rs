@@ -53,6 +53,7 @@ fn supervisor() -> Supervisor {
         resources: Resources { cpu_percent: 100, memory_mb: 1024 },
         version: "1".to_owned(),
         start: Timestamp::EPOCH,
+        unknown_fields: Default::default(),
     }
 }
 
@@ -135,7 +136,12 @@ async fn unreadable_znode_is_reported_and_does_not_block_other_records() {
 #[tokio::test]
 async fn read_now_sees_the_latest_write() {
     let f = fixture().await;
-    let leader = Leader { nimbus: "n1".parse().expect("valid id"), api: "h:1".to_owned(), term: Term(1) };
+    let leader = Leader {
+        nimbus: "n1".parse().expect("valid id"),
+        api: "h:1".to_owned(),
+        term: Term(1),
+        unknown_fields: Default::default(),
+    };
     f.put(&layout::leader(), &record::encode(&leader)).await;
     let view = f.observer.read_now().await.expect("readable");
     assert_eq!(view.leader, Some(leader));

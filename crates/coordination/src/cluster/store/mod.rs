@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     cluster::{
-        layout,
+        layout, layout_version,
         metric_log::MetricLogState,
         record::{
             self, Leader, Nimbus, Stored, StoredError, SupervisorAssignments, TaskHeartbeat, TopologyRecord,
@@ -57,14 +57,22 @@ impl Store {
         Arc::<dyn Tree>::clone(&self.tree)
     }
 
-    /// Creates the persistent parents that are missing.
+    /// Creates the persistent parents that are missing, and `/layout` if the tree is empty.
     ///
     /// # Errors
-    /// Errors of the tree; run it again.
-    pub async fn ensure_layout(&self) -> Result<(), Error> {
-        let roots = layout::roots();
+    /// [`layout_version::Error::Refused`] if the tree has another layout. Errors of the tree; run it
+    /// again.
+    pub async fn ensure_layout(&self) -> Result<(), layout_version::Error> {
+        let (layout, roots) = (layout::layout(), layout::roots());
+        let paths: Vec<TreePath> = [layout].into_iter().chain(roots.iter().cloned()).collect();
         // They mostly exist: one request instead of one for each.
-        for (path, present) in roots.iter().zip(self.tree.get_many(&roots).await?) {
+        let mut present = self.tree.get_many(&paths).await?.into_iter();
+        // The tree may have been emptied, or changed by an operator, since the session began.
+        match present.next().flatten() {
+            Some(layout) => layout_version::check_data(self.tree.root().clone(), &layout.node.data)?,
+            None => layout_version::establish(&*self.tree).await?,
+        }
+        for (path, present) in roots.iter().zip(present) {
             if present.is_none() {
                 self.tree.ensure(path).await?;
             }

@@ -19,6 +19,7 @@ use stormkeeper_runtime::watch;
 pub struct MemorySession {
     server: Arc<Mutex<Server>>,
     id: ConnectionId,
+    root: TreePath,
     // Kept so that receivers see the last state while the connection exists.
     state: watch::Sender<SessionState>,
 }
@@ -27,7 +28,7 @@ impl MemorySession {
     pub(super) fn open(server: &Arc<Mutex<Server>>) -> Self {
         let (state, _) = watch::channel(SessionState::Connecting);
         let id = super::lock(server).connect(state.clone());
-        Self { server: Arc::clone(server), id, state }
+        Self { server: Arc::clone(server), id, root: TreePath::root(), state }
     }
 
     /// Returns the id of this connection, which is the same across all its sessions.
@@ -81,6 +82,10 @@ impl ReadTree for MemorySession {
         let (watcher, sink) = Watcher::new(path, scope);
         self.lock().watch(self.id, sink);
         watcher
+    }
+
+    fn root(&self) -> &TreePath {
+        &self.root
     }
 
     fn session(&self) -> watch::Receiver<SessionState> {

@@ -2,7 +2,6 @@
 //!
 //! ```text
 //!  requests ──▶ Link ◀── session::keep (one session after another)
-//!  requests ──▶ Link ◀── session::keep (one session after another)
 //!                ▲              │ notifies of each change of state
 //!                └── watches::keep (sets the watches, again after each loss)
 //!                               ▲ listeners, one per watched path
@@ -47,7 +46,7 @@ pub struct ZooKeeperTree {
     link: Arc<Link>,
     watches: Arc<Watches>,
     tasks: Tasks,
-    is_at_server_root: bool,
+    root: TreePath,
 }
 
 impl ZooKeeperTree {
@@ -57,18 +56,18 @@ impl ZooKeeperTree {
         let link = Arc::new(Link::new(options.request_timeout));
         let watches = Watches::new();
         let tasks = tasks.child();
-        let is_at_server_root = options.root.is_root();
+        let root = options.root.clone();
         let changed = Arc::clone(&watches.wake);
         let sessions = session::keep(Arc::clone(&link), options, session::retries(random), changed);
         tasks.start("tree-session", OnExit::StopOwner, sessions);
         let placing = watches::keep(Arc::clone(&watches), Arc::clone(&link));
         tasks.start("tree-watches", OnExit::StopOwner, placing);
-        Arc::new(Self { link, watches, tasks, is_at_server_root })
+        Arc::new(Self { link, watches, tasks, root })
     }
 
     fn node(&self, path: &TreePath, data: Vec<u8>, stat: &zk::Stat) -> Node {
         let n_children = usize::try_from(stat.num_children).unwrap_or(0);
-        let n_hidden = usize::from(self.is_at_server_root && path.is_root());
+        let n_hidden = usize::from(self.root.is_root() && path.is_root());
         let stat = Stat {
             created: stat.czxid,
             modified: stat.mzxid,
@@ -80,7 +79,7 @@ impl ZooKeeperTree {
     }
 
     fn names(&self, path: &TreePath, mut names: Vec<String>) -> Vec<String> {
-        if self.is_at_server_root && path.is_root() {
+        if self.root.is_root() && path.is_root() {
             names.retain(|name| name != SERVERS_OWN);
         }
         names.sort_unstable();
@@ -166,6 +165,10 @@ impl ReadTree for ZooKeeperTree {
             self.watches.notify_everything();
         }
         watcher
+    }
+
+    fn root(&self) -> &TreePath {
+        &self.root
     }
 
     fn session(&self) -> watch::Receiver<SessionState> {

@@ -36,7 +36,7 @@ fn assignment(workers: &[(u16, u32, u32, u64)]) -> Assignment {
         let (tasks, start) = (TaskSet::range(*first, *last), Timestamp::from_millis(*start));
         (slot(*port), AssignedWorker { host: "h".to_owned(), tasks, start })
     });
-    Assignment { workers: workers.collect() }
+    Assignment { workers: workers.collect(), unknown_fields: UnknownFields::new() }
 }
 
 fn view(events: &[(EventKind, u64, &str, Vec<Move>)]) -> ClusterView {
@@ -52,6 +52,7 @@ fn view(events: &[(EventKind, u64, &str, Vec<Move>)]) -> ClusterView {
             moves: moves.clone(),
             moves_omitted: 0,
             submitted: None,
+            unknown_fields: UnknownFields::new(),
         };
         (EventNumber(number as u64), Arc::new(event))
     };

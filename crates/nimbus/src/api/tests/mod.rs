@@ -25,6 +25,7 @@ use stormkeeper_coordination::{
     cluster::{
         layout,
         record::{self, Resources, Supervisor},
+        store::Store,
     },
     tree::{CreateMode, memory::MemoryTree},
 };
@@ -51,8 +52,9 @@ impl Fixture {
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
+            unknown_fields: Default::default(),
         };
-        tree.ensure(&layout::supervisors()).await.expect("made");
+        Store::new(Arc::clone(&tree)).ensure_layout().await.expect("made");
         let path = layout::supervisor(&"s0".parse().expect("valid"));
         tree.create(&path, &record::encode(&supervisor), CreateMode::Ephemeral).await.expect("created");
         Self { server, tree, dir: tempfile::tempdir().expect("a directory") }

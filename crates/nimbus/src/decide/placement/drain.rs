@@ -33,7 +33,7 @@ pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
     let topologies = cases.iter().map(|case| scheduler::Topology {
         id: case.id.clone(),
         workers: case.workers(),
-        tasks: case.tasks.value.clone(),
+        tasks: case.tasks.value.components.clone(),
         keep: Keep::Healthy(case.kept_elsewhere(view)),
     });
     let topologies = topologies.collect();

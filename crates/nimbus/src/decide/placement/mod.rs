@@ -22,7 +22,7 @@ use crate::{
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{Stored, TopologyRecord},
+        record::{Stored, Tasks, TopologyRecord},
         view::ClusterView,
     },
     tree::Version,
@@ -32,7 +32,6 @@ use stormkeeper_model::{
     assignment::Assignment,
     status::{Event, Outcome, PendingChange, TopologyStatus},
     task_set::TaskSet,
-    topology::TaskTable,
 };
 use stormkeeper_scheduler as scheduler;
 use stormkeeper_scheduler::{Keep, Problem, Solution, Standing, Supervisor, check, solve};
@@ -41,7 +40,7 @@ use stormkeeper_scheduler::{Keep, Problem, Solution, Standing, Supervisor, check
 struct PlacementCase<'a> {
     id: &'a TopologyId,
     storm: &'a Stored<TopologyRecord>,
-    tasks: &'a Stored<TaskTable>,
+    tasks: &'a Stored<Tasks>,
     before: Option<&'a Stored<Assignment>>,
     /// True if the deadline of its rebalance has passed.
     is_due: bool,
@@ -206,7 +205,7 @@ fn kept(case: &PlacementCase<'_>) -> scheduler::Topology {
     scheduler::Topology {
         id: case.id.clone(),
         workers: case.workers(),
-        tasks: case.tasks.value.clone(),
+        tasks: case.tasks.value.components.clone(),
         keep: Keep::Healthy(case.kept()),
     }
 }

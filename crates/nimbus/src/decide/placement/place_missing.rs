@@ -66,10 +66,10 @@ pub(super) fn place_missing(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) 
 /// Returns whether every task is in a worker that is not lost, and the assignment contains
 /// nothing else.
 fn is_fully_placed(case: &PlacementCase<'_>) -> bool {
-    let Some(before) = case.before else { return case.tasks.value.n_tasks() == 0 };
+    let Some(before) = case.before else { return case.tasks.value.components.n_tasks() == 0 };
     case.lost.is_empty()
         && before.value.workers.values().all(|worker| !worker.tasks.is_empty())
-        && before.value.tasks() == case.tasks.value.tasks()
+        && before.value.tasks() == case.tasks.value.components.tasks()
 }
 
 /// Plans the write of a topology's placement, if it differs from the present one.

@@ -5,7 +5,7 @@ use crate::{
     decide::draft::Draft,
     plan::{ClusterProblem, Effect, Reason},
 };
-use stormkeeper_coordination::cluster::record::Stored;
+use stormkeeper_coordination::cluster::record::{Stored, Tasks};
 use stormkeeper_model::{assignment::Assignment, status::PendingChange};
 use stormkeeper_scheduler as scheduler;
 use stormkeeper_scheduler::{Keep, Placement, Problem};
@@ -32,7 +32,7 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
     storm.value.status = *resume;
     storm.value.pending = None;
     storm.value.workers = workers.unwrap_or(case.storm.value.workers);
-    let table = case.tasks.value.resized(parallelism);
+    let table = case.tasks.value.components.resized(parallelism);
 
     let keep = match only_drained {
         true => Keep::Healthy(case.kept_elsewhere(draft.view)),
@@ -58,10 +58,11 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
         draft.find(Some(case.id), ClusterProblem::RebalanceWaits { reason: unplaced.reason });
         return;
     }
-    let is_resized = table != case.tasks.value;
+    let is_resized = table != case.tasks.value.components;
     let assignment = assignment(draft, case, placement, &problem, (&keep, is_resized));
     let Some((before, supervisor_assignments)) = replaced_version(draft, case, &assignment) else { return };
-    let tasks = Stored { value: table, version: case.tasks.version };
+    let tasks = Tasks { components: table, ..case.tasks.value.clone() };
+    let tasks = Stored { value: tasks, version: case.tasks.version };
     let id = case.id.clone();
     let reason = match only_drained {
         true => Reason::HostsDrained { hosts: drain::hosts(draft.view, case) },

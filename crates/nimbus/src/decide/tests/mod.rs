@@ -3,4 +3,5 @@
 mod drain;
 mod properties;
 mod table;
+mod unknown_fields;
 mod world;

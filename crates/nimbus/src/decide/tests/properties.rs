@@ -202,7 +202,7 @@ proptest! {
                     prop_assert!(is_done, "{} still waits: {:?}", id, storm);
                     if view.topologies.len() <= n_slots / 4 {
                         let placed = view.assignments.get(id).map(|a| a.value.tasks());
-                        prop_assert_eq!(placed, view.tasks.get(id).map(|t| t.value.tasks()));
+                        prop_assert_eq!(placed, view.tasks.get(id).map(|t| t.value.components.tasks()));
                     }
                 }
             }

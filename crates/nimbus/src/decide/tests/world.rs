@@ -68,6 +68,7 @@ impl World {
             resources: record::Resources { cpu_percent: 400, memory_mb: 4096 },
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
+            unknown_fields: Default::default(),
         };
         self.put(layout::supervisor(&id.parse().expect("valid")), record::encode(&supervisor));
     }
@@ -96,7 +97,10 @@ impl World {
         let name = name.parse().expect("valid");
         let id = TopologyId::new(&name, 1, now);
         let component: ComponentId = "work".parse().expect("valid");
-        let tasks = Tasks { components: TaskTable::number([(component, n_tasks)]) };
+        let tasks = Tasks {
+            components: TaskTable::number([(component, n_tasks)]),
+            unknown_fields: Default::default(),
+        };
         let storm = TopologyRecord {
             name,
             status: TopologyStatus::Active,
@@ -267,8 +271,8 @@ impl World {
                 ("storms", 2) => record::decode(path, data).map(|value| {
                     view.topologies.insert(id(), Stored { value, version: *version });
                 }),
-                ("tasks", 2) => record::decode::<Tasks>(path, data).map(|tasks| {
-                    view.tasks.insert(id(), Stored { value: tasks.components, version: *version });
+                ("tasks", 2) => record::decode(path, data).map(|value| {
+                    view.tasks.insert(id(), Stored { value, version: *version });
                 }),
                 ("assignments", 2) => record::decode_assignment(path, data).map(|value| {
                     view.assignments.insert(id(), Stored { value, version: *version });

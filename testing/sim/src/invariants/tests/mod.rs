@@ -76,7 +76,11 @@ async fn terms_is_violated_by_a_write_in_a_term_that_another_nimbus_won() {
 #[tokio::test(start_paused = true)]
 async fn terms_is_violated_by_a_term_without_a_leader() {
     let history = History::converged().await;
-    let data = record::encode(&record::Election { term: Term(2), nimbus: "n".parse().expect("valid id") });
+    let data = record::encode(&record::Election {
+        term: Term(2),
+        nimbus: "n".parse().expect("valid id"),
+        unknown_fields: Default::default(),
+    });
     history.commit(&history.leader, [set(layout::term(), data)]).await;
     assert_eq!(history.violation(), Some("terms"));
 }
@@ -114,6 +118,7 @@ async fn errors_is_violated_by_more_errors_than_are_kept() {
             port: Port(6700),
             message: format!("error {n}"),
             stack: String::new(),
+            unknown_fields: Default::default(),
         };
         let path = layout::taskerror_prefix(&id(), TaskId(1));
         Op::Create { path, data: record::encode(&error), mode: CreateMode::PersistentSequential }

@@ -45,7 +45,10 @@ pub(super) fn tasks_of(n: u16) -> TaskSet {
 /// The assignment of these workers: all workers of the topology or a part of them.
 pub(super) fn assignment(workers: &[u16]) -> Assignment {
     let worker = |n: u16| AssignedWorker { host: "h".to_owned(), tasks: tasks_of(n), start: START };
-    Assignment { workers: workers.iter().map(|n| (slot(*n), worker(*n))).collect() }
+    Assignment {
+        workers: workers.iter().map(|n| (slot(*n), worker(*n))).collect(),
+        unknown_fields: Default::default(),
+    }
 }
 
 pub(super) fn storm(status: TopologyStatus) -> TopologyRecord {
@@ -102,11 +105,17 @@ impl History {
         history.commit(&history.leader, [create(layout::term(), Vec::new())]).await;
         history.elect(&history.leader).await;
         let table = TaskTable::number([("work".parse().expect("valid id"), 4)]);
-        let orders = SupervisorAssignments { topologies: [(id(), Version::FIRST)].into() };
+        let orders = SupervisorAssignments {
+            topologies: [(id(), Version::FIRST)].into(),
+            unknown_fields: Default::default(),
+        };
         history
             .commit_as_leader([
                 create(layout::storm(&id()), record::encode(&storm(TopologyStatus::Active))),
-                create(layout::tasks(&id()), record::encode(&Tasks { components: table })),
+                create(
+                    layout::tasks(&id()),
+                    record::encode(&Tasks { components: table, unknown_fields: Default::default() }),
+                ),
                 create(layout::taskbeats(&id()), Vec::new()),
                 create(layout::taskerrors(&id()), Vec::new()),
                 create(layout::taskerrors_of_task(&id(), TaskId(1)), Vec::new()),

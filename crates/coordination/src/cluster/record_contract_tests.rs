@@ -1,0 +1,126 @@
+//! Contract of all records: they keep unknown fields, and a newer format is not read.
+
+use std::collections::BTreeSet;
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{
+    event::Event,
+    layout,
+    layout_version::Layout,
+    metric_log::MetricLogState,
+    record::{
+        self, BlobReplica, Drain, Election, Leader, MetaFingerprint, Nimbus, StoredError, Supervisor,
+        SupervisorAssignments, TaskHeartbeat, Tasks, TopologyRecord, Unreadable,
+    },
+};
+use crate::tree::TreePath;
+
+/// Decodes a record and encodes it again.
+type WriteBack = fn(&TreePath, &[u8]) -> Result<Vec<u8>, Unreadable>;
+
+fn write_back<T: Serialize + DeserializeOwned>(path: &TreePath, bytes: &[u8]) -> Result<Vec<u8>, Unreadable> {
+    record::decode::<T>(path, bytes).map(|record| record::encode(&record))
+}
+
+fn write_back_assignment(path: &TreePath, bytes: &[u8]) -> Result<Vec<u8>, Unreadable> {
+    record::decode_assignment(path, bytes).map(|assignment| record::encode_assignment(&assignment))
+}
+
+/// Every row of the layout whose znode holds a record, with an example.
+const RECORDS: &[(&str, WriteBack, &str)] = &[
+    ("/layout", write_back::<Layout>, r#"{"layout":2,"created_by":"0.1.0"}"#),
+    (
+        "/storms/{topology-id}",
+        write_back::<TopologyRecord>,
+        r#"{"name":"wc","status":"active","launched_ms":1,"workers":2,"owner":"ann",
+            "blob":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","message_timeout_secs":30}"#,
+    ),
+    ("/tasks/{topology-id}", write_back::<Tasks>, r#"{"components":{"split":"1-3"}}"#),
+    (
+        "/assignments/{topology-id}",
+        write_back_assignment,
+        r#"{"workers":[{"supervisor":"a","port":6700,"host":"h","tasks":"1-3","start_ms":5}]}"#,
+    ),
+    (
+        "/supervisors/{supervisor-id}",
+        write_back::<Supervisor>,
+        r#"{"host":"h","ports":[6700],"resources":{"cpu_percent":1,"memory_mb":2},"version":"0","start_ms":5}"#,
+    ),
+    (
+        "/taskbeats/{topology-id}/{task-id}",
+        write_back::<TaskHeartbeat>,
+        r#"{"host":"h","port":6700,"worker":"w","status":"running","uptime_secs":1,"emitted":1,"transferred":2,
+            "executed":3,"acked":4,"failed":5}"#,
+    ),
+    ("/taskerrors/{topology-id}/{task-id}/{sequence}", write_back::<StoredError>, ERROR),
+    ("/taskerrors/{topology-id}/last/{component}", write_back::<StoredError>, ERROR),
+    (
+        "/nimbuses/{nimbus-id}",
+        write_back::<Nimbus>,
+        r#"{"host":"h","api":"h:1","version":"0","start_ms":5,"blobs_missing":0,"role":"leader"}"#,
+    ),
+    ("/term", write_back::<Election>, r#"{"term":3,"nimbus":"n"}"#),
+    ("/leader", write_back::<Leader>, r#"{"nimbus":"n","api":"h:1","term":3}"#),
+    (
+        "/supervisor-assignments/{supervisor-id}",
+        write_back::<SupervisorAssignments>,
+        r#"{"topologies":{"wc-1-100":4}}"#,
+    ),
+    ("/drains/{host}", write_back::<Drain>, r#"{"since_ms":5,"by":"ann"}"#),
+    (
+        "/events/{sequence}",
+        write_back::<Event>,
+        r#"{"time_ms":5,"term":3,"nimbus":"n","event":"elected","reason":"why"}"#,
+    ),
+    ("/blobs/{sha256}/{nimbus-id}", write_back::<BlobReplica>, r#"{"bytes":7}"#),
+    (
+        "/metric-log",
+        write_back::<MetricLogState>,
+        r#"{"high_watermark":{"term":5,"index":0},"in_sync_replicas":["b"]}"#,
+    ),
+    ("/metrics/{topology-id}", write_back::<MetaFingerprint>, r#"{"count":1,"digest":"00"}"#),
+];
+
+const ERROR: &str = r#"{"time_ms":5,"component":"split","task":1,"host":"h","port":6700,"message":"m"}"#;
+
+/// The example with a format and with the given fields on top.
+fn example(json: &str, format: u32, more: &[(&str, Value)]) -> Value {
+    let mut record: Value = serde_json::from_str(json).expect("JSON");
+    record["v"] = format.into();
+    more.iter().for_each(|(name, value)| record[*name] = value.clone());
+    record
+}
+
+fn path() -> TreePath {
+    "/some/record".parse().expect("valid path")
+}
+
+#[test]
+fn contract_covers_every_record_of_the_layout() {
+    let with_record = |row: &&layout::Row| !row.holds.starts_with("nothing;");
+    let rows: BTreeSet<&str> = layout::TABLE.iter().filter(with_record).map(|row| row.path).collect();
+    assert_eq!(RECORDS.iter().map(|(path, ..)| *path).collect::<BTreeSet<_>>(), rows);
+}
+
+#[test]
+fn every_record_keeps_unknown_fields() {
+    let unknown = [("colour", Value::from("blue")), ("shape", serde_json::json!({"v": 9, "edges": [1, 2]}))];
+    for (row, write_back, json) in RECORDS {
+        let before = example(json, record::FORMAT, &unknown);
+        let after = write_back(&path(), before.to_string().as_bytes()).expect(row);
+        assert_eq!(serde_json::from_slice::<Value>(&after).expect("JSON"), before, "{row}");
+    }
+}
+
+#[test]
+fn no_record_of_a_newer_format_is_read_and_the_error_names_both_formats() {
+    for (row, write_back, json) in RECORDS {
+        // Also if its other fields have another shape.
+        for record in [example(json, 7, &[]), serde_json::json!({"v": 7, "list": []})] {
+            let error = write_back(&path(), record.to_string().as_bytes()).expect_err(row).to_string();
+            assert!(error.contains("it has format 7, and this build reads up to format 1"), "{row}: {error}");
+        }
+    }
+}
