@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use stormkeeper_model::{LogPosition, Term};
+use stormkeeper_runtime::fs::layout_file;
 
 /// Error of the metric store.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +30,15 @@ pub enum Error {
         /// RocksDB's description of the damage.
         detail: String,
     },
-    /// A newer version wrote the database.
+    /// The directory has another layout.
+    #[error(transparent)]
+    Layout(#[from] layout_file::Error),
+    /// Another version wrote the database.
     #[error(
-        "the metric store {} has format {found}, and this version reads up to {known}: run the version that \
-         wrote it, or move the directory away and restart nimbus",
-        path.display()
+        "the metric store {} has format {found}, and this version reads {}: run the version that wrote it, or \
+         move the directory away and restart nimbus; a follower then fetches the leader's copy, and without \
+         another nimbus the store begins empty. The data was not changed",
+        path.display(), readable(*found, *known)
     )]
     Version {
         /// Directory of the store.
@@ -119,6 +124,7 @@ impl Error {
         match self {
             Self::Busy | Self::Write { .. } | Self::Read { .. } => true,
             Self::Locked { .. }
+            | Self::Layout(_)
             | Self::Corrupt { .. }
             | Self::Version { .. }
             | Self::Open { .. }
@@ -130,6 +136,11 @@ impl Error {
             | Self::Invalid(_) => false,
         }
     }
+}
+
+/// Returns the formats that this version reads, as opposed to `found`.
+fn readable(found: u32, known: u32) -> String {
+    if found > known { format!("up to {known}") } else { format!("only {known}") }
 }
 
 fn list(paths: &[PathBuf]) -> String {

@@ -1,5 +1,6 @@
 //! Records, the values of keys other than points, in MessagePack. Every change that an older version
-//! cannot read increments [`FORMAT`].
+//! cannot read increments [`FORMAT`]. This version reads format 2 and no earlier format; a later
+//! version must also read each format from 2 on.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -7,8 +8,9 @@ use super::{Error, ExportKey};
 use stormkeeper_metrics::{MetricName, Minute};
 use stormkeeper_model::Timestamp;
 
-/// Version of keys, records and entries.
-pub(super) const FORMAT: u32 = 1;
+/// Version of keys, records and entries. Format 1, of builds before the first release, has other
+/// log entries and names of metrics, and is not read.
+pub(super) const FORMAT: u32 = 2;
 
 /// Value of a meta's key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,17 @@ use std::{
 };
 
 use stormkeeper_model::{InvalidId, NimbusId};
+use stormkeeper_runtime::fs::{LayoutFile, layout_file};
+
+const ID_FILE: &str = "nimbus-id";
+
+/// Layout of the data directory of a nimbus. The metric store has its own in `metrics`.
+const LAYOUT: LayoutFile = LayoutFile {
+    kind: "nimbus",
+    traces: &[ID_FILE, "blobs"],
+    remedy: "set another storm.local.dir, or stop the nimbus and move the directory away: a new nimbus then fetches \
+             blobs and metrics from the other nimbuses",
+};
 
 /// The id of this nimbus and the lock on its directory, held until this is dropped.
 #[derive(Debug)]
@@ -31,6 +42,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The directory has another layout.
+    #[error(transparent)]
+    Layout(#[from] layout_file::Error),
     /// Another process holds the lock.
     #[error("another nimbus is running in {}; give each its own storm.local.dir", path.display())]
     InUse {
@@ -55,6 +69,8 @@ impl Identity {
             let path = path.to_owned();
             move |source| Error::Io { path, source }
         };
+        // Before the lock: its file must not appear in a directory of another layout.
+        LAYOUT.check(dir)?;
         fs::create_dir_all(dir).map_err(io(dir))?;
         let lock_path = dir.join("nimbus.lock");
         let lock = File::options().create(true).append(true).open(&lock_path).map_err(io(&lock_path))?;
@@ -63,7 +79,8 @@ impl Identity {
             Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: dir.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(Error::Io { path: lock_path, source }),
         }
-        let path = dir.join("nimbus-id");
+        LAYOUT.check_or_create(dir)?;
+        let path = dir.join(ID_FILE);
         let id = match fs::read_to_string(&path) {
             Ok(text) => text.trim().parse().map_err(|source| Error::BadId { path, source })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -113,9 +130,19 @@ mod tests {
     }
 
     #[test]
+    fn directory_of_an_earlier_build_is_refused_and_not_changed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join(ID_FILE), "host-1").expect("written");
+        let refused = Identity::acquire(dir.path(), "host").expect_err("refused");
+        assert!(matches!(refused, Error::Layout(layout_file::Error::Unversioned { .. })), "{refused}");
+        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1);
+    }
+
+    #[test]
     fn an_invalid_id_file_is_named_in_the_error() {
         let dir = tempfile::tempdir().expect("a directory");
-        fs::write(dir.path().join("nimbus-id"), "a/b").expect("written");
+        drop(Identity::acquire(dir.path(), "host").expect("taken"));
+        fs::write(dir.path().join(ID_FILE), "a/b").expect("written");
         let refused = Identity::acquire(dir.path(), "host").expect_err("spoilt");
         assert!(refused.to_string().contains("nimbus-id"), "{refused}");
     }

@@ -2,6 +2,7 @@
 
 pub mod blocking;
 mod error_chain;
+pub mod fs;
 #[cfg(feature = "injected-bugs")]
 pub mod injected_bugs;
 pub mod shutdown;

@@ -8,9 +8,18 @@ use std::{
 
 use crate::atomic_file;
 use stormkeeper_model::SupervisorId;
+use stormkeeper_runtime::fs::{LayoutFile, layout_file};
 
 const ID_FILE: &str = "supervisor-id";
 const LOCK_FILE: &str = "supervisor.lock";
+
+/// Layout of the data directory of a supervisor, with the ledger, the blobs and the workers.
+const LAYOUT: LayoutFile = LayoutFile {
+    kind: "supervisor",
+    traces: &[ID_FILE, "ledger", "blobs", "workers"],
+    remedy: "set another storm.local.dir, or stop the supervisor and its workers and move the directory away: a new \
+             supervisor then fetches the blobs again",
+};
 
 /// Cause of a failure to use a supervisor's local directory.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +32,9 @@ pub enum Error {
         /// Error of the file system.
         source: io::Error,
     },
+    /// The directory has another layout.
+    #[error(transparent)]
+    Layout(#[from] layout_file::Error),
     /// Another supervisor uses the directory.
     #[error("{} is in use by another supervisor; give each its own storm.local.dir", dir.display())]
     InUse {
@@ -53,6 +65,8 @@ impl Identity {
     /// [`Error`]; above all when another process uses the directory.
     pub fn acquire(dir: &Path, host: &str) -> Result<Self, Error> {
         let io = |path: &Path, source| Error::Io { path: path.to_owned(), source };
+        // Before the lock: its file must not appear in a directory of another layout.
+        LAYOUT.check(dir)?;
         fs::create_dir_all(dir).map_err(|error| io(dir, error))?;
         let lock_path = dir.join(LOCK_FILE);
         let lock = File::options()
@@ -66,6 +80,7 @@ impl Identity {
             Err(TryLockError::WouldBlock) => return Err(Error::InUse { dir: dir.to_owned() }),
             Err(TryLockError::Error(error)) => return Err(io(&lock_path, error)),
         }
+        LAYOUT.check_or_create(dir)?;
         let id_path = dir.join(ID_FILE);
         let id = match fs::read_to_string(&id_path) {
             Ok(text) => text.trim().parse().map_err(|_| Error::NotAnId { path: id_path })?,
@@ -113,8 +128,20 @@ mod tests {
     }
 
     #[test]
+    fn directory_of_an_earlier_build_is_refused_and_not_changed() {
+        for trace in ["supervisor-id", "ledger", "workers"] {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            fs::write(dir.path().join(trace), "").expect("written");
+            let refused = Identity::acquire(dir.path(), "h").expect_err("refused");
+            assert!(matches!(refused, Error::Layout(layout_file::Error::Unversioned { .. })), "{refused}");
+            assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1);
+        }
+    }
+
+    #[test]
     fn damaged_id_file_is_an_error() {
         let dir = tempfile::tempdir().expect("temporary directory");
+        drop(Identity::acquire(dir.path(), "h").expect("taken"));
         fs::write(dir.path().join(ID_FILE), "not / an id").expect("written");
         assert!(matches!(Identity::acquire(dir.path(), "h"), Err(Error::NotAnId { .. })));
     }

@@ -2,7 +2,8 @@
 //!
 //! The intent is written before a launch and the process after it. A supervisor that dies at any
 //! moment in between finds the worker again: by its process id, or by the worker id in the
-//! environment of its processes. A file that cannot be read is renamed and reported.
+//! environment of its processes. A file that cannot be read is renamed and reported. A file of a
+//! newer format is not damaged: the supervisor does not start, and the workers keep running.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +20,7 @@ use stormkeeper_model::{Port, WorkerId};
 
 const DIR: &str = "ledger";
 
-/// The format that this version writes.
+/// The format that this version writes, and the newest that it reads.
 const FORMAT: u32 = 1;
 
 /// Maximum number of damaged files kept for each slot, for inspection.
@@ -78,18 +79,23 @@ impl Ledger {
     /// All entries by port. Damaged files are reported and renamed.
     ///
     /// # Errors
-    /// When the directory cannot be listed.
+    /// When the directory cannot be listed, and when a file has a newer format; nothing is renamed
+    /// then.
     pub fn read(&self) -> io::Result<BTreeMap<Port, Entry>> {
-        let mut entries = BTreeMap::new();
+        let (mut entries, mut damaged) = (BTreeMap::new(), Vec::new());
         for file in fs::read_dir(&self.dir)? {
             let path = file?.path();
             let port = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")?.parse().ok());
             let Some(port) = port.map(Port) else { continue };
             match read_entry(&path) {
                 Ok(entry) => _ = entries.insert(port, entry),
-                Err(reason) => self.keep_damaged(&path, &reason),
+                Err(error @ ReadError::Newer { .. }) => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
+                Err(ReadError::Damaged(reason)) => damaged.push((path, reason)),
             }
         }
+        damaged.iter().for_each(|(path, reason)| self.keep_damaged(path, reason));
         Ok(entries)
     }
 
@@ -167,9 +173,31 @@ impl Ledger {
     }
 }
 
-fn read_entry(path: &Path) -> Result<Entry, String> {
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    let stored: Stored = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+/// Reason why an entry cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("{0}")]
+    Damaged(String),
+    #[error(
+        "{} has format {found}, and this build reads up to format {FORMAT}: run the build that wrote it",
+        path.display()
+    )]
+    Newer { path: PathBuf, found: u32 },
+}
+
+fn read_entry(path: &Path) -> Result<Entry, ReadError> {
+    #[derive(Deserialize)]
+    struct FormatOnly {
+        v: u32,
+    }
+    let bytes = fs::read(path).map_err(|error| ReadError::Damaged(error.to_string()))?;
+    let damaged = |error: serde_json::Error| ReadError::Damaged(error.to_string());
+    // Read alone, because the rest of a newer format may have another shape.
+    let FormatOnly { v: found } = serde_json::from_slice(&bytes).map_err(damaged)?;
+    if found > FORMAT {
+        return Err(ReadError::Newer { path: path.to_owned(), found });
+    }
+    let stored: Stored = serde_json::from_slice(&bytes).map_err(damaged)?;
     Ok(stored.entry)
 }
 
@@ -225,6 +253,18 @@ mod tests {
         assert_eq!(ledger.read().expect("read").len(), 1);
         ledger.remove(port, &worker("w2")).expect("forgotten");
         assert_eq!(ledger.read().expect("read").len(), 0);
+    }
+
+    #[test]
+    fn file_of_a_newer_format_is_an_error_and_nothing_is_renamed() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let ledger = Ledger::open(dir.path()).expect("opened");
+        let (newer, damaged) = (dir.path().join("ledger/6700.json"), dir.path().join("ledger/6701.json"));
+        fs::write(&newer, r#"{"v":2,"workers":[]}"#).expect("written");
+        fs::write(&damaged, "{").expect("written");
+        let error = ledger.read().expect_err("newer").to_string();
+        assert!(error.contains("6700.json has format 2, and this build reads up to format 1"), "{error}");
+        assert!(newer.exists() && damaged.exists());
     }
 
     #[test]

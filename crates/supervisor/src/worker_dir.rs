@@ -27,7 +27,7 @@ pub(super) const DEAD_KEPT: usize = 20;
 /// a crash loop during a failover leaves some, and an hour without a leader some hundreds.
 pub(super) const UNDELIVERED_KEPT: usize = 200;
 
-/// Maximum size of a heartbeat file, which holds a number and a pid.
+/// Maximum size of a heartbeat file, which holds a format, a number and a pid.
 const MAX_HEARTBEAT_BYTES: u64 = 4096;
 
 /// A heartbeat file as read. Any change of it means that the worker is alive.
@@ -51,7 +51,7 @@ pub(super) fn prepare(spec: &LaunchSpec) -> io::Result<()> {
     fs::create_dir(&spec.dir)?;
     fs::create_dir(spec.dir.join("pids"))?;
     fs::create_dir(spec.dir.join("logs"))?;
-    fs::write(spec.path(), serde_json::to_vec_pretty(spec)?)
+    fs::write(spec.path(), spec.encode()?)
 }
 
 /// Reads the heartbeat file, if there is one yet.

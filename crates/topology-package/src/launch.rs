@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use stormkeeper_model::{Slot, Timestamp, TopologyId, WorkerId, topology::Settings};
 
+/// Format of the spec that this version writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+
 /// File name of the spec in a worker's directory.
 pub const SPEC_FILE: &str = "worker.json";
 
@@ -74,6 +77,18 @@ pub enum ReadError {
         /// Cause.
         source: io::Error,
     },
+    /// A newer supervisor wrote the file.
+    #[error(
+        "the launch spec {} has format {found}, and this build reads up to format {FORMAT}: the supervisor and \
+         the program that it launches must be of one build",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Format of the file.
+        found: u32,
+    },
     /// The file does not contain a launch spec.
     #[error("{} is not a launch spec", path.display())]
     Invalid {
@@ -90,14 +105,40 @@ impl LaunchSpec {
         self.dir.join(SPEC_FILE)
     }
 
+    /// Encodes the spec as the content of its file.
+    ///
+    /// # Errors
+    /// If a path of the spec is not valid UTF-8.
+    pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec_pretty(&Encoded { v: FORMAT, spec: self })
+    }
+
     /// Reads the spec in the file at `path`. Blocks.
     ///
     /// # Errors
     /// [`ReadError`] if there is no such file or its content is invalid.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let bytes = fs::read(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
-        serde_json::from_slice(&bytes).map_err(|source| ReadError::Invalid { path: path.to_owned(), source })
+        let invalid = |source| ReadError::Invalid { path: path.to_owned(), source };
+        // Read alone, because the rest of a newer format may have another shape.
+        let FormatOnly { v: found } = serde_json::from_slice(&bytes).map_err(invalid)?;
+        if found > FORMAT {
+            return Err(ReadError::Newer { path: path.to_owned(), found });
+        }
+        serde_json::from_slice(&bytes).map_err(invalid)
     }
+}
+
+#[derive(Serialize)]
+struct Encoded<'a> {
+    v: u32,
+    #[serde(flatten)]
+    spec: &'a LaunchSpec,
+}
+
+#[derive(Deserialize)]
+struct FormatOnly {
+    v: u32,
 }
 
 /// Durations as whole milliseconds.
@@ -142,8 +183,10 @@ mod tests {
     fn a_spec_survives_writing() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let spec = spec(dir.path());
-        fs::write(spec.path(), serde_json::to_vec(&spec).expect("JSON")).expect("written");
+        fs::write(spec.path(), spec.encode().expect("JSON")).expect("written");
         assert_eq!(LaunchSpec::read(&spec.path()).expect("readable"), spec);
+        let text = fs::read_to_string(spec.path()).expect("text");
+        assert!(text.starts_with("{\n  \"v\": 1,\n  \"topology\""), "{text}");
     }
 
     #[test]
@@ -151,7 +194,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join(SPEC_FILE);
         assert!(LaunchSpec::read(&path).expect_err("missing").to_string().contains("worker.json"));
-        fs::write(&path, "{}").expect("written");
-        assert!(LaunchSpec::read(&path).expect_err("invalid").to_string().contains("worker.json"));
+        for invalid in ["{}", r#"{"v":1}"#] {
+            fs::write(&path, invalid).expect("written");
+            assert!(LaunchSpec::read(&path).expect_err("invalid").to_string().contains("worker.json"));
+        }
+        fs::write(&path, r#"{"v":2,"jobs":[]}"#).expect("written");
+        let newer = LaunchSpec::read(&path).expect_err("newer").to_string();
+        assert!(newer.contains("worker.json has format 2, and this build reads up to format 1"), "{newer}");
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! {worker}/metrics/
-//!   launch              identity of the launch; locked while the worker lives
+//!   launch              format of the spool, identity of the launch; locked while the worker lives
 //!   names               metrics of the reports: id and name, one per line, append-only
 //!   report-{first}-{last}  a report, renamed into place before any process may send it
 //!   counters-{task}     current total of each counter of a task: 8 bytes each, written in place
@@ -20,6 +20,8 @@
 //!   synced, so they survive a crash of the machine.
 //! - A total is 8 bytes at an offset that is a multiple of 8: an interrupted write has changed each
 //!   total completely or not at all.
+//!
+//! One process writes all files of a spool, so the format in `launch` covers all of them.
 //!
 //! All functions block.
 
@@ -48,6 +50,9 @@ const DIR: &str = "metrics";
 const LAUNCH_FILE: &str = "launch";
 const DONE_FILE: &str = "done";
 
+/// Format of the spool that this version writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+
 /// Identity of one launch of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
@@ -58,6 +63,18 @@ pub struct Launch {
     /// Start time of the measurement.
     #[serde(rename = "started_ms")]
     pub started: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Encoded<'a> {
+    v: u32,
+    #[serde(flatten)]
+    launch: &'a Launch,
+}
+
+#[derive(Deserialize)]
+struct FormatOnly {
+    v: u32,
 }
 
 /// Lock on the spool of a worker. While it is held, no other process treats the spool as orphaned.
@@ -90,7 +107,7 @@ pub fn lock(worker_dir: &Path, launch: &Launch) -> io::Result<SpoolLock> {
     let next = dir.join("launch.next");
     let lock = File::create_new(&next)?;
     lock.lock()?;
-    serde_json::to_writer(&lock, launch)?;
+    serde_json::to_writer(&lock, &Encoded { v: FORMAT, launch })?;
     fs::rename(next, dir.join(LAUNCH_FILE))?;
     Ok(SpoolLock { dir, _lock: lock })
 }
@@ -98,7 +115,7 @@ pub fn lock(worker_dir: &Path, launch: &Launch) -> io::Result<SpoolLock> {
 /// Returns the state of a worker's spool; locks the spool if it is orphaned.
 ///
 /// # Errors
-/// If the spool exists and cannot be read.
+/// If the spool exists and cannot be read, or has a newer format.
 pub fn inspect(worker_dir: &Path) -> io::Result<SpoolState> {
     let dir = worker_dir.join(DIR);
     if dir.join(DONE_FILE).exists() {
@@ -115,8 +132,19 @@ pub fn inspect(worker_dir: &Path) -> io::Result<SpoolState> {
         Err(TryLockError::WouldBlock) => return Ok(SpoolState::Live),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    let launch = serde_json::from_reader(&lock)?;
+    let launch = read_launch(&lock, &dir)?;
     Ok(SpoolState::Orphaned(SpoolLock { dir, _lock: lock }, launch))
+}
+
+fn read_launch(file: &File, dir: &Path) -> io::Result<Launch> {
+    let text = io::read_to_string(file)?;
+    let FormatOnly { v } = serde_json::from_str(&text)?;
+    if v > FORMAT {
+        let dir = dir.display();
+        let reason = format!("the spool {dir} has format {v}, and this build reads up to format {FORMAT}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    Ok(serde_json::from_str(&text)?)
 }
 
 /// Returns whether the spool may contain uncommitted reports, if the worker is gone.

@@ -350,6 +350,19 @@ fn a_live_spool_is_not_orphaned_and_an_empty_one_is_done() {
 }
 
 #[test]
+fn spool_of_a_newer_format_is_an_error_and_is_not_changed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    unlock(lock(dir.path(), &launch()).expect("taken"));
+    let file = dir.path().join(DIR).join(LAUNCH_FILE);
+    let text = fs::read_to_string(&file).expect("text");
+    assert!(text.starts_with(r#"{"v":1,"topology":""#), "{text}");
+    fs::write(&file, r#"{"v":2,"shape":"new"}"#).expect("written");
+    let error = inspect(dir.path()).expect_err("newer").to_string();
+    assert!(error.contains("has format 2, and this build reads up to format 1"), "{error}");
+    assert!(may_be_orphaned(dir.path()));
+}
+
+#[test]
 fn a_damaged_report_is_a_problem_and_the_counters_replace_it() {
     let mut scenario = Scenario::new();
     for step in [

@@ -7,8 +7,17 @@ use std::{
 
 use super::{database::Database, memory, rocks, rules::Expiry};
 use crate::Error;
+use stormkeeper_runtime::fs::{LayoutFile, layout_file};
 
 pub use memory::MemoryDisk;
+
+/// Layout of the directory of a store. The format of the database is in the database.
+const LAYOUT: LayoutFile = LayoutFile {
+    kind: "metric store",
+    traces: &["db", "next", "before"],
+    remedy: "stop the nimbus, move the directory away and start the nimbus: a follower then fetches the leader's \
+             copy, and without another nimbus the store begins empty",
+};
 
 /// Size of the probe file: the data that opening the database writes, and some reserve.
 const PROBE_BYTES: usize = 4 << 20;
@@ -116,9 +125,19 @@ impl Medium {
         }
     }
 
-    pub(crate) fn create_dir(&self, dir: &Path) -> io::Result<()> {
+    /// Checks the layout of the directory of a store, and creates the directory if it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Layout`], and [`Error::Open`] if the directory cannot be used.
+    pub(crate) fn prepare_dir(&self, dir: &Path) -> Result<(), Error> {
         match self {
-            Self::Disk => fs::create_dir_all(dir),
+            Self::Disk => LAYOUT.check_or_create(dir).map_err(|error| match error {
+                layout_file::Error::Io { path, source } => {
+                    Error::Open { path: dir.to_owned(), detail: format!("{}: {source}", path.display()) }
+                }
+                refused => Error::Layout(refused),
+            }),
+            // Ends with its process, so no other build can find it.
             Self::Memory(_) => Ok(()),
         }
     }

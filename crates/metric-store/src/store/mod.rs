@@ -3,6 +3,7 @@
 //! restart.
 //!
 //! ```text
+//! {dir}/layout                    version of these names
 //! {dir}/db                        the open database
 //! {dir}/next                      a complete fetched copy that replaces it
 //! {dir}/before                    the replaced database, until it is removed
@@ -72,7 +73,7 @@ impl Store {
             db: RwLock::new(None),
             is_stopped: AtomicBool::new(false),
         };
-        store.medium.create_dir(dir).map_err(|error| store.cannot_open(&error))?;
+        store.medium.prepare_dir(dir)?;
         store.reopen()?;
         Ok(store)
     }
@@ -152,7 +153,7 @@ impl Store {
     }
 }
 
-/// Writes the format into a new database, and rejects a database of a later format.
+/// Writes the format into a new database, and rejects a database of another format.
 fn check_format(view: &View<'_>, dir: &Path) -> Result<(), Error> {
     let key = key::setting(Setting::Format);
     match view.get(Table::State, &key)? {
@@ -164,7 +165,7 @@ fn check_format(view: &View<'_>, dir: &Path) -> Result<(), Error> {
         }
         Some(bytes) => {
             let found: u32 = record::decode("the format", &bytes)?;
-            if found > FORMAT {
+            if found != FORMAT {
                 return Err(Error::Version { path: dir.to_owned(), found, known: FORMAT });
             }
             Ok(())

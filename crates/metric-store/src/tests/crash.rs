@@ -85,7 +85,7 @@ async fn crash_between_any_two_writes_loses_nothing_and_counts_nothing_twice(sit
         let (before, after) = STEPS.split_at(n);
         // A copy of exactly what is on disk now, without the state in memory.
         let dir = site.path().join(format!("crash-{n}"));
-        site.medium.create_dir(&dir).expect("made");
+        site.medium.prepare_dir(&dir).expect("made");
         home.archive.checkpoint(dir.join("db")).await.expect("copied");
         let restarted = Home::open(&dir, site.options());
         let archive = &restarted.archive;

@@ -20,26 +20,42 @@ async fn database_that_cannot_be_opened_is_reported_and_left_unchanged() {
     assert!(locked.to_string().contains(&folder.path().display().to_string()));
     home.close().await;
 
-    let store = Store::open(folder.path(), &options()).expect("opened");
-    let set_format = |format: u32| {
-        store.with(|view| {
-            let mut batch = view.batch();
-            batch.put(Table::State, &key::setting(key::Setting::Format), &record::encode(&format));
-            view.write(batch)?;
-            view.sync()
-        })
-    };
-    set_format(99).expect("written");
-    drop(store);
-    let newer = MetricStore::open(folder.path(), options(), &tasks).expect_err("too new");
-    assert!(matches!(newer, Error::Version { found: 99, .. }), "{newer}");
-
     let current = folder.path().join("db/CURRENT");
     std::fs::write(&current, "rubbish").expect("written");
     let corrupt = MetricStore::open(folder.path(), options(), &tasks).expect_err("damaged");
     assert!(matches!(corrupt, Error::Corrupt { .. }), "{corrupt}");
     assert!(corrupt.to_string().contains("move the directory away"));
     assert_eq!(std::fs::read_to_string(&current).expect("still there"), "rubbish", "nothing is wiped");
+}
+
+#[test]
+fn database_of_another_format_is_refused_and_the_readable_format_is_named() {
+    for (format, expected) in [(1, "has format 1, and this version reads only 2"), (99, "reads up to 2")] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), &options()).expect("opened");
+        let written = store.with(|view| {
+            let mut batch = view.batch();
+            batch.put(Table::State, &key::setting(key::Setting::Format), &record::encode(&format));
+            view.write(batch)?;
+            view.sync()
+        });
+        written.expect("written");
+        drop(store);
+        let refused = Store::open(folder.path(), &options()).expect_err("another format");
+        assert!(matches!(refused, Error::Version { found, .. } if found == format), "{refused}");
+        assert!(refused.to_string().contains(expected), "{refused}");
+    }
+}
+
+#[test]
+fn directory_of_an_earlier_build_is_refused_and_not_changed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("db")).expect("created");
+    let refused = Store::open(folder.path(), &options()).expect_err("another layout");
+    assert!(matches!(refused, Error::Layout(_)), "{refused}");
+    assert!(refused.to_string().contains("the metric store directory"), "{refused}");
+    assert_eq!(std::fs::read_dir(folder.path().join("db")).expect("listed").count(), 0);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 1);
 }
 
 #[tokio::test]

@@ -108,7 +108,7 @@ async fn diverged_or_late_follower_continues_from_a_checkpoint(site: &Site) {
     let copy = site.dir("copy");
     leader.archive.checkpoint(copy.clone()).await.expect("copied");
     let bad = site.dir("bad");
-    site.medium.create_dir(&bad).expect("made");
+    site.medium.prepare_dir(&bad).expect("made");
     follower.archive.replace_with(bad.clone()).await.expect_err("no database");
     if matches!(site.medium, Medium::Disk) {
         std::fs::write(bad.join("CURRENT"), "rubbish").expect("written");

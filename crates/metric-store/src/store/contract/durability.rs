@@ -164,7 +164,7 @@ fn checkpoint_is_a_complete_copy_of_its_own(site: &Site) {
     sync(&store);
     put(&store, &[("b", "1")]);
     // A store opens the database that is called `db`.
-    site.medium.create_dir(&copy).expect("made");
+    site.medium.prepare_dir(&copy).expect("made");
     store.checkpoint(&copy.join("db")).expect("copied");
     let again = store.checkpoint(&copy.join("db")).expect_err("it is there");
     assert!(matches!(&again, Error::Write { path, .. } if *path == copy.join("db")), "{again}");

@@ -1,0 +1,5 @@
+//! Files and directories of daemons. All functions block.
+
+pub mod layout_file;
+
+pub use layout_file::LayoutFile;
