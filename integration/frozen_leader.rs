@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use stormkeeper_api_types::message::Code;
 use stormkeeper_coordination::cluster::{layout, record};
+use stormkeeper_model::Term;
 use stormkeeper_runtime::test_support::wait_until;
 use tokio::task::JoinSet;
 
@@ -106,6 +107,7 @@ async fn frozen_leader_changes_nothing_after_its_term_and_follows_in_the_same_pr
 
     let new = cluster.wait_for_leader_after(old.term).await;
     assert_ne!(new.nimbus, old.nimbus, "a frozen process won an election");
+    wait_until_named(&cluster, new.term, old.nimbus).await;
     cluster.ok(&["kill", "doomed", "-w", "0s"]);
     cluster.ok(&["submit", &file, "--name", "fresh", "--wait"]);
     cluster.ok(&["rebalance", "kept", "-w", "0s", "-n", "3"]);
@@ -152,6 +154,28 @@ async fn frozen_leader_changes_nothing_after_its_term_and_follows_in_the_same_pr
         let is_under_way = id.starts_with("queued-") || id.starts_with("late-");
         assert!(!is_under_way || *term > old.term.0, "{id} was submitted in the frozen leader's term");
     }
+}
+
+/// Waits until every nimbus but `frozen` names the leader of `term`. A replica whose view is older
+/// would send commands to the frozen process.
+async fn wait_until_named(cluster: &Cluster, term: Term, frozen: usize) {
+    for nimbus in (0..cluster.nimbuses.len()).filter(|nimbus| *nimbus != frozen) {
+        wait_until("the running nimbuses name the new leader", PATIENCE, async || {
+            let named = named_term(cluster.api(nimbus)).await?;
+            if named >= term { Ok(()) } else { Err(format!("nimbus {nimbus} names term {named}")) }
+        })
+        .await;
+    }
+}
+
+/// Returns the term of the leader that this nimbus names.
+async fn named_term(api: &str) -> Result<Term, String> {
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
+    let answer = client.get(format!("http://{api}/api/v1/cluster/summary")).send().await;
+    let summary: Value =
+        answer.map_err(|error| error.to_string())?.json().await.map_err(|error| error.to_string())?;
+    let term = summary["leader"]["term"].as_i64().and_then(|term| i32::try_from(term).ok());
+    term.map(Term).ok_or_else(|| format!("no leader is named: {summary}"))
 }
 
 /// Kills a topology, unless it has disappeared since it was listed: a kill that was retried in a
