@@ -98,7 +98,7 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
         .filter(|line| !line.trim_start().starts_with("//"))
 }
 
-/// Whether `file` is part of what is shipped.
+/// Returns true if `file` is part of the shipped code.
 fn is_product(file: &str) -> bool {
     file.starts_with("src/") || file.starts_with("crates/")
 }

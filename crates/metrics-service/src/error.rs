@@ -9,7 +9,7 @@ pub enum RequestError {
     /// Metrics cannot be ingested or read here now; the request may succeed later.
     #[error("no metrics here now: {reason}")]
     Unavailable {
-        /// What is missing, for people.
+        /// The missing precondition, as text for operators.
         reason: String,
     },
     /// This nimbus has not read the cluster state yet.

@@ -119,7 +119,7 @@ pub const NIMBUS: &str = "__NIMBUS__";
 /// Topology name in metrics of supervisors.
 pub const SUPERVISOR: &str = "__SUPERVISOR__";
 
-/// Whether `id` names the metrics of daemons or of the cluster, and not a topology.
+/// Returns true if `id` names the metrics of daemons or of the cluster, and not a topology.
 pub fn is_system_topology(id: &TopologyId) -> bool {
     [CLUSTER, NIMBUS, SUPERVISOR].contains(&id.as_str())
 }

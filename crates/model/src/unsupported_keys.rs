@@ -171,8 +171,8 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// What is to be said about a key that has no effect, when it is one of theirs or looks like
-/// a setting of topologies: `has no effect …`.
+/// Returns the warning for a key that has no effect, if the key is Storm's or looks like a setting of
+/// topologies: `has no effect …`.
 pub fn key_warning(key: &str) -> Option<String> {
     match reason(key) {
         Some(reason) => Some(format!("has no effect: {reason}")),

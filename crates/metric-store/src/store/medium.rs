@@ -50,7 +50,7 @@ impl CheckpointSource {
     /// installs it. `dir` must not exist.
     ///
     /// # Errors
-    /// Those of the medium, and [`io::ErrorKind::Unsupported`] if the checkpoint is on a medium of
+    /// Errors of the medium, and [`io::ErrorKind::Unsupported`] if the checkpoint is on a medium of
     /// the other kind.
     pub fn copy_to(&self, medium: &Medium, dir: &Path) -> io::Result<()> {
         match (&self.medium, medium) {
@@ -82,7 +82,7 @@ impl Medium {
     /// on checkpoints.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn remove_dir(&self, dir: &Path) -> io::Result<()> {
         match self {
             Self::Disk => match fs::remove_dir_all(dir) {

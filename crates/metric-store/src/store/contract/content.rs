@@ -1,4 +1,4 @@
-//! What is read back: values, merges, batches, ranges, cursors, compaction.
+//! Cases about content: values, merges, batches, ranges, cursors, compaction.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What survives: syncs and crashes, full disks, formats, checkpoints.
+//! Cases about durability: syncs and crashes, full disks, formats, checkpoints.
 
 use super::*;
 use crate::store::{Medium, MemoryDisk};
