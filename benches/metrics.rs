@@ -201,7 +201,7 @@ fn registering(criterion: &mut Criterion) {
     let registry = registry();
     let counters: Vec<_> = names.into_iter().map(|name| registry.counter(name)).collect();
     let request = CollectRequest { minute: Minute(1), now: clock.monotonic(), with_gauges: true };
-    group.bench_function("cut 5,000 counters", |b| {
+    group.bench_function("collect 5,000 counters", |b| {
         b.iter_batched(
             || counters.iter().for_each(Counter::increment),
             |()| registry.collect(request),

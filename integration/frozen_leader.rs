@@ -182,9 +182,14 @@ async fn named_term(api: &str) -> Result<Term, String> {
 /// later term is valid and may complete at any time.
 fn kill_what_is_left(cluster: &Cluster, name: &str) {
     let killed = cluster.run(&["kill", name, "-w", "0s"]);
-    let said = String::from_utf8_lossy(&killed.stderr);
-    let is_gone = said.contains(&format!("there is no topology {name:?}"));
-    assert!(killed.status.success() || is_gone, "kill {name}: {}\n{said}\n{}", killed.status, cluster.logs());
+    let message = String::from_utf8_lossy(&killed.stderr);
+    let is_gone = message.contains(&format!("there is no topology {name:?}"));
+    assert!(
+        killed.status.success() || is_gone,
+        "kill {name}: {}\n{message}\n{}",
+        killed.status,
+        cluster.logs()
+    );
 }
 
 /// Checks that each request to the frozen leader took effect once or not at all, consistently with

@@ -60,9 +60,9 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     let new = cluster.wait_for_leader_after(leading.term).await;
     assert_eq!(new.nimbus, other);
     wait_until("the new leader reports the replica it waits for", PATIENCE, async || {
-        let said = of_nimbus(&cluster, other, "metricsProblem");
-        let is_so = said.as_str().is_some_and(|text| text.contains("waiting for"));
-        if is_so { Ok(()) } else { Err(format!("{said}\n{}", cluster.logs())) }
+        let message = of_nimbus(&cluster, other, "metricsProblem");
+        let is_so = message.as_str().is_some_and(|text| text.contains("waiting for"));
+        if is_so { Ok(()) } else { Err(format!("{message}\n{}", cluster.logs())) }
     })
     .await;
     // It leads, except for metrics.

@@ -104,8 +104,14 @@ async fn victoria_metrics_stores_every_exported_value() -> Result<()> {
     let server = VictoriaMetrics::start().await?;
     let exporter = exporter(server.url())?;
     let minute = Minute::of(Clock::new().now()).minus(5);
-    let key =
-        ExportKey { index: 1, topology: "wc-1-1".parse()?, minute, kind: ExportKind::All, part: 0, parts: 1 };
+    let key = ExportKey {
+        number: 1,
+        topology: "wc-1-1".parse()?,
+        minute,
+        kind: ExportKind::All,
+        part: 0,
+        parts: 1,
+    };
     // The first export, a repetition, and exports with values corrected by late batches.
     for (n_before, scale) in [3, 3, 5, 4].into_iter().enumerate() {
         let payload = metrics(minute, scale);

@@ -351,7 +351,7 @@ mod tests {
             proxied.proxy.disconnect();
         };
         let (created, ()) = tokio::join!(proxied.create("/held"), disconnect_when_held);
-        assert_eq!(created.expect_err("cut").outcome(), Outcome::Unknown);
+        assert_eq!(created.expect_err("disconnected").outcome(), Outcome::Unknown);
         proxied.proxy.heal();
         assert!(!proxied.has("/held").await);
     }

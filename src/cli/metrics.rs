@@ -276,18 +276,18 @@ fn heading(list: &LatestList, now: Timestamp) -> String {
 }
 
 /// Warning that the values may be old, if the metric store of the responding nimbus lags.
-fn lag_warning(archive: &MetricStoreView) -> String {
-    match (archive.entries_behind, archive.behind_ms) {
+fn lag_warning(store: &MetricStoreView) -> String {
+    match (store.entries_behind, store.behind_ms) {
         (Some(0), _) => String::new(),
         (Some(n), Some(ms)) => {
             let age = format_duration(Duration::from_millis(ms));
-            format!("! the metric store of {} is {n} entries ({age}) behind the leader\n", archive.nimbus)
+            format!("! the metric store of {} is {n} entries ({age}) behind the leader\n", store.nimbus)
         }
         (Some(n), None) => {
-            format!("! the metric store of {} is {n} entries behind the leader\n", archive.nimbus)
+            format!("! the metric store of {} is {n} entries behind the leader\n", store.nimbus)
         }
         (None, _) => {
-            format!("! the lag of the metric store of {} behind the leader is unknown\n", archive.nimbus)
+            format!("! the lag of the metric store of {} behind the leader is unknown\n", store.nimbus)
         }
     }
 }
@@ -428,7 +428,7 @@ async fn topologies_with_metrics(client: &Client) -> Result<MeasuredTopologyList
 }
 
 async fn status_text(global: &Global, client: &Client) -> Result<String, Failure> {
-    let status = client.archive_status().await?;
+    let status = client.metric_store_status().await?;
     if global.json {
         return output::json(&status);
     }

@@ -358,7 +358,7 @@ impl Client {
         };
         let deadline = self.clock.monotonic().plus(self.timeouts.recovery);
         loop {
-            let (mut tried, mut is_recovering, mut without_archive) = (Vec::new(), false, None);
+            let (mut tried, mut is_recovering, mut without_store) = (Vec::new(), false, None);
             // The leader of an earlier write has what was written; a follower may be a moment behind.
             for nimbus in self.known_addresses() {
                 match self.ask(&nimbus, &request).await {
@@ -376,12 +376,12 @@ impl Client {
                     }
                     // Each nimbus has its own metric store: the next one may have the data.
                     Outcome::Failed(error) if error.code() == Some(Code::NoMetricStore) => {
-                        without_archive = Some(error);
+                        without_store = Some(error);
                     }
                     Outcome::Failed(error) => return Err(error),
                 }
             }
-            if let Some(error) = without_archive {
+            if let Some(error) = without_store {
                 return Err(error);
             }
             if !is_recovering || self.clock.monotonic().plus(ROUND_PAUSE) > deadline {

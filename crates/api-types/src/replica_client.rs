@@ -57,14 +57,14 @@ pub enum ReplicaError {
         source: reqwest::Error,
     },
     /// The nimbus answered with an error.
-    #[error("{api} answered {status}: {said}")]
+    #[error("{api} answered {status}: {message}")]
     Refused {
         /// Address of the nimbus.
         api: String,
         /// The HTTP status.
         status: u16,
         /// Error message, or the beginning of the body.
-        said: String,
+        message: String,
     },
     /// The answer is longer than allowed.
     #[error("the answer of {api} is longer than {max} bytes")]
@@ -199,8 +199,8 @@ async fn sent(api: &str, request: RequestBuilder) -> Result<Response, ReplicaErr
         return Ok(answer);
     }
     let status = answer.status().as_u16();
-    let said = error_message(&whole(api, answer, 1 << 20).await?);
-    Err(ReplicaError::Refused { api: api.to_owned(), status, said })
+    let message = error_message(&whole(api, answer, 1 << 20).await?);
+    Err(ReplicaError::Refused { api: api.to_owned(), status, message })
 }
 
 /// The message of an error body.

@@ -11,12 +11,13 @@ use super::{
     DropCause, Drops, Error,
     catalog::{self, Catalog},
     entry::{Entry, Packed},
+    export::ExportKind,
+    export_queue::{self, Limits, Queue},
+    history_record,
     key::{self, Setting, Table},
-    queue::{self, Limits, Queue},
+    point_merge,
     record::{self, MetaRecord, ReportRecord, Reserved},
     store::{Batch, View},
-    stored, told,
-    upload::ExportKind,
 };
 use stormkeeper_metrics::{MetricId, Minute, Window, batch::SequenceRange, protocol::MetricMeta};
 use stormkeeper_model::TopologyId;
@@ -30,7 +31,7 @@ pub(super) enum Change {
     Last(TopologyId, Minute),
     Drops(TopologyId, Drops),
     NextMeta(u64),
-    Queue(queue::Change),
+    Queue(export_queue::Change),
 }
 
 /// Effects of an entry.
@@ -72,15 +73,15 @@ impl Applier<'_> {
                     self.expire_reports(*before, batch)?;
                 }
             }
-            Entry::Events(events) => told::record_events(self.view, events, batch)?,
+            Entry::Events(events) => history_record::record_events(self.view, events, batch)?,
             Entry::Forget { topology, ids: Some(ids) } => {
                 for id in ids {
                     self.forget_meta(topology, *id, batch, &mut applied)?;
                 }
             }
             Entry::Forget { topology, ids: None } => self.forget(topology, batch, &mut applied)?,
-            Entry::Ack { exporter, index } => {
-                let changes = self.queue().ack(exporter, *index);
+            Entry::Ack { exporter, number } => {
+                let changes = self.queue().ack(exporter, *number);
                 queue_changes(changes, batch, &mut applied);
             }
             Entry::AckMetas { exporter, through } => {
@@ -142,7 +143,7 @@ impl Applier<'_> {
                     batch.merge(Table::Points, &key, point);
                 }
             }
-            let (key, value) = (key::latest(&of.id, id), stored::encode_latest(minute, point));
+            let (key, value) = (key::latest(&of.id, id), point_merge::encode_latest(minute, point));
             if is_alone {
                 batch.put(Table::Latest, &key, &value);
             } else {
@@ -229,7 +230,7 @@ impl Applier<'_> {
         batch.delete_range(Table::Latest, &key::all_latest(topology));
         batch.delete(Table::State, &key::drops(topology));
         batch.delete(Table::State, &key::topology(topology));
-        told::remove_history(self.view, topology, batch)?;
+        history_record::remove_history(self.view, topology, batch)?;
         let changes = self.queue().forget(topology);
         queue_changes(changes, batch, applied);
         applied.changes.push(Change::TopologyRemoved(topology.clone()));
@@ -237,8 +238,8 @@ impl Applier<'_> {
     }
 }
 
-fn queue_changes(changes: Vec<queue::Change>, batch: &mut Batch<'_>, applied: &mut Applied) {
-    use queue::Change as Q;
+fn queue_changes(changes: Vec<export_queue::Change>, batch: &mut Batch<'_>, applied: &mut Applied) {
+    use export_queue::Change as Q;
     let table = Table::State;
     for change in changes {
         match &change {
@@ -246,7 +247,7 @@ fn queue_changes(changes: Vec<queue::Change>, batch: &mut Batch<'_>, applied: &m
                 batch.put(table, &key::reserved(*minute, topology), &record::encode(reserved));
             }
             Q::Release(minute, topology) => batch.delete(table, &key::reserved(*minute, topology)),
-            Q::Put(entry) => batch.put(table, &key::queued(entry.key.index), &record::encode(entry)),
+            Q::Put(entry) => batch.put(table, &key::queued(entry.key.number), &record::encode(entry)),
             Q::Remove(index) => batch.delete(table, &key::queued(*index)),
             Q::Progress(exporter, progress) => {
                 batch.put(table, &key::progress(exporter), &record::encode(progress));

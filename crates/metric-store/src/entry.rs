@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Drops, Error, Event, record, stored};
+use super::{Drops, Error, Event, point_merge, record};
 use stormkeeper_metrics::{MetricId, Minute, Point, batch::SequenceRange, protocol::MetricMeta};
 use stormkeeper_model::{LogPosition, TopologyId};
 
@@ -36,7 +36,7 @@ pub(super) enum Entry {
     /// Removes metas; without ids, all data of the topology.
     Forget { topology: TopologyId, ids: Option<Vec<MetricId>> },
     /// An exporter acknowledged an entry of the queue.
-    Ack { exporter: String, index: u64 },
+    Ack { exporter: String, number: u64 },
     /// An exporter acknowledged the metas up to this one.
     AckMetas { exporter: String, through: u64 },
     /// Complete list of exporters from now on.
@@ -63,7 +63,7 @@ impl Packed {
         self.0.extend_from_slice(&id.0.to_be_bytes());
         let at = self.0.len();
         self.0.extend_from_slice(&[0; 4]);
-        stored::encode(point, &mut self.0);
+        point_merge::encode(point, &mut self.0);
         let n_bytes = u32::try_from(self.0.len() - at - 4).unwrap_or(u32::MAX);
         self.0[at..at + 4].copy_from_slice(&n_bytes.to_be_bytes());
     }

@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use super::{
     Error, ExportKey, HistoryEntry, LatestPage, LatestQuery, LatestRow, PayloadPage, TrackEntry,
     key::{self, Table},
+    point_merge,
     record::{self, MetaRecord},
     store::{Cursor, View},
-    stored,
 };
 use stormkeeper_metrics::{
     MetaType, MetricId, MetricName, Minute, Point, Subject, Window,
@@ -53,7 +53,7 @@ pub(super) fn window(
             if key > &until[..] {
                 return ControlFlow::Break(());
             }
-            match (&mut merged, stored::decode(value)) {
+            match (&mut merged, point_merge::decode(value)) {
                 (None, point) => merged = point,
                 (Some(merged), Some(point)) => _ = merged.merge(&point),
                 (Some(_), None) => {}
@@ -81,7 +81,7 @@ pub(super) fn points(
         if points.len() >= limit.min(PAGE_MAX) {
             return Ok(ControlFlow::Break(()));
         }
-        if let (Some((_, _, bucket)), Some(point)) = (key::parse_point(key), stored::decode(value)) {
+        if let (Some((_, _, bucket)), Some(point)) = (key::parse_point(key), point_merge::decode(value)) {
             points.push((bucket, point));
         }
         Ok(ControlFlow::Continue(()))
@@ -147,7 +147,7 @@ pub(super) fn latest(view: &View<'_>, query: &LatestQuery) -> Result<LatestPage,
         }
         let at = key::latest(topology, meta.id);
         latest.from(&at, |key, value| {
-            if let (true, Some((minute, point))) = (key == at, stored::split_latest(value))
+            if let (true, Some((minute, point))) = (key == at, point_merge::split_latest(value))
                 && query.since.is_none_or(|since| minute >= since)
             {
                 found.push((meta.clone(), minute, point.to_vec()));
@@ -160,7 +160,7 @@ pub(super) fn latest(view: &View<'_>, query: &LatestQuery) -> Result<LatestPage,
     let mut rows = Vec::with_capacity(found.len());
     for (meta, minute, bytes) in found {
         let point = match query.window {
-            Window::M1 => stored::decode(&bytes),
+            Window::M1 => point_merge::decode(&bytes),
             longer => window(&mut cursor, meta.id, longer, minute)?,
         };
         rows.extend(point.map(|point| LatestRow { meta, minute, point }));
@@ -246,7 +246,7 @@ pub(super) fn payload(
     let points = metas
         .into_iter()
         .zip(values)
-        .filter_map(|(meta, value)| Some((meta, stored::decode(&value?)?)))
+        .filter_map(|(meta, value)| Some((meta, point_merge::decode(&value?)?)))
         .collect();
     Ok(PayloadPage { points, next })
 }

@@ -16,27 +16,27 @@
 //!
 //! Start reading at [`MetricStore`].
 
+mod admission;
 mod apply;
 mod catalog;
 mod entry;
 pub mod error;
 pub mod event;
-mod expiry;
+pub mod export;
+mod export_queue;
 mod handle;
 mod history;
-mod intake;
+mod history_record;
 mod key;
-mod leading;
+mod leader_ops;
 mod log;
 pub mod options;
+mod point_merge;
 pub mod query;
-mod queue;
 mod record;
 mod register;
+mod retention_clock;
 mod store;
-mod stored;
-mod told;
-pub mod upload;
 mod writer;
 
 #[cfg(test)]
@@ -44,8 +44,8 @@ mod tests;
 
 pub use error::Error;
 pub use event::{Event, HistoryEntry, TrackEntry};
+pub use export::{ExportKey, ExportKind, ExportLease, ExporterStatus, PayloadPage, QueueStatus};
 pub use handle::MetricStore;
 pub use options::{Options, Retention};
 pub use query::{DropCause, Drops, Fingerprint, IngestOutcome, LatestPage, LatestQuery, LatestRow, Status};
 pub use store::{CheckpointSource, Medium, MemoryDisk};
-pub use upload::{ExportKey, ExportKind, ExportLease, ExporterStatus, PayloadPage, QueueStatus};

@@ -16,12 +16,12 @@ use super::{
     apply::{self, Applied, Applier, Change},
     catalog::Catalog,
     entry::Entry,
-    expiry::RetentionClock,
+    export_queue::{self, Queue},
     history,
     key::{self, Setting, Table},
     log::{self, LogExtent},
-    queue::{self, Queue},
     record::{self, MetaRecord},
+    retention_clock::RetentionClock,
     store::{OldDatabase, Store, View},
 };
 use stormkeeper_metrics::{MetricId, Minute, Window, protocol::MetricMeta};
@@ -470,22 +470,24 @@ fn load_catalog(view: &View<'_>) -> Result<Catalog, Error> {
 
 fn load_queue(view: &View<'_>) -> Result<Queue, Error> {
     let mut queue = Queue::default();
-    queue.commit(queue::Change::Next(setting(view, Setting::NextUpload)?.unwrap_or(1)));
+    queue.commit(export_queue::Change::Next(setting(view, Setting::NextUpload)?.unwrap_or(1)));
     view.scan(Table::State, &key::all_progress(), |key, value| {
         let exporter = key::text_of(key).unwrap_or_default().to_owned();
-        queue
-            .commit(queue::Change::Progress(exporter, record::decode("the progress of an exporter", value)?));
+        queue.commit(export_queue::Change::Progress(
+            exporter,
+            record::decode("the progress of an exporter", value)?,
+        ));
         Ok(ControlFlow::Continue(()))
     })?;
     view.scan(Table::State, &key::all_reserved(), |key, value| {
         if let Some((minute, topology)) = key::parse_reserved(key) {
             let reserved = record::decode("a reserved minute", value)?;
-            queue.commit(queue::Change::Reserve(minute, topology, reserved));
+            queue.commit(export_queue::Change::Reserve(minute, topology, reserved));
         }
         Ok(ControlFlow::Continue(()))
     })?;
     view.scan(Table::State, &key::all_queued(), |_, value| {
-        queue.commit(queue::Change::Put(record::decode("an entry of the export queue", value)?));
+        queue.commit(export_queue::Change::Put(record::decode("an entry of the export queue", value)?));
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(queue)

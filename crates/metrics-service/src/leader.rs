@@ -57,15 +57,15 @@ async fn lead(
     let begun = async {
         // The tasks of the previous leadership may still be cleaning up.
         let leadership_lock = service.leadership_lock.lock().await;
-        let archive = service.store.wait_until_open().await;
+        let store = service.store.wait_until_open().await;
         replication.begin_takeover(term);
-        if replication.take_over(&archive, &writer).await.is_err() {
+        if replication.take_over(&store, &writer).await.is_err() {
             info!(%term, "the term ended before metric ingest started");
             std::future::pending::<()>().await;
         }
-        (leadership_lock, archive)
+        (leadership_lock, store)
     };
-    let (_leadership_lock, archive) = tokio::select! {
+    let (_leadership_lock, store) = tokio::select! {
         biased;
         // Cancel-safe: a page of entries that is being applied is applied completely.
         () = over.cancelled() => {
@@ -75,9 +75,9 @@ async fn lead(
         begun = begun => begun,
     };
     let tasks = service.tasks.child();
-    start(&service, &archive, &writer, topologies, &tasks);
+    start(&service, &store, &writer, topologies, &tasks);
     replication.begin_leading(term);
-    let position = archive.position();
+    let position = store.position();
     info!(%term, last_term = position.term, index = position.index, "metric ingest started");
     over.cancelled().await;
     replication.end_leading(term);
@@ -87,24 +87,24 @@ async fn lead(
 /// Starts the tasks of a leader.
 fn start(
     service: &MetricsService,
-    archive: &MetricStore,
+    store: &MetricStore,
     writer: &FencedWriter,
     topologies: Arc<dyn TopologySource>,
     tasks: &Tasks,
 ) {
     let term = writer.term();
-    let its = (Arc::clone(&service.replication), archive.clone(), writer.clone());
+    let its = (Arc::clone(&service.replication), store.clone(), writer.clone());
     let committing = move || high_watermark::publish_commits(its.0.clone(), its.1.clone(), its.2.clone());
     tasks.start("metric-high-watermark", OnExit::Ignore, restart_on_panic("high watermark", committing));
-    let its = (Arc::clone(&service.replication), archive.clone(), writer.clone());
+    let its = (Arc::clone(&service.replication), store.clone(), writer.clone());
     let publishing = move || meta_publish::publish_metas(its.0.clone(), its.1.clone(), its.2.clone());
     tasks.start(
         "metric-meta-publish",
         OnExit::Ignore,
         restart_on_panic("publication of the metas", publishing),
     );
-    let fanout = service.export.start(archive, term, tasks);
-    let its = (Arc::clone(&service.history), archive.clone(), topologies);
+    let fanout = service.export.start(store, term, tasks);
+    let its = (Arc::clone(&service.history), store.clone(), topologies);
     let recording =
         move || history::record_history(its.0.clone(), its.1.clone(), term, its.2.clone(), fanout.clone());
     tasks.start(

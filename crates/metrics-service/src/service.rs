@@ -151,7 +151,7 @@ impl MetricsService {
     ///
     /// # Errors
     /// [`RequestError::Unavailable`] with the reason.
-    pub fn archive(&self) -> Result<MetricStore, RequestError> {
+    pub fn metric_store(&self) -> Result<MetricStore, RequestError> {
         self.store.get()
     }
 

@@ -26,7 +26,7 @@ pub struct MetricsStatus {
     /// Log end of each other live nimbus, while this nimbus leads.
     pub followers: BTreeMap<NimbusId, LogPosition>,
     /// Status of the metric store, if the store answers.
-    pub archive: Option<metric_store::Status>,
+    pub store: Option<metric_store::Status>,
     /// Status of the export queue, if the store answers.
     pub queue: Option<metric_store::QueueStatus>,
     /// State of each exporter, while this nimbus leads.
@@ -171,16 +171,16 @@ impl MetricsService {
             counts: counters::values(self.ingest.counters(), replication.counters()),
             ..MetricsStatus::default()
         };
-        let archive = match self.archive() {
-            Ok(archive) => archive,
+        let store = match self.metric_store() {
+            Ok(store) => store,
             Err(refusal) => {
                 status.closed = Some(refusal.to_string());
                 return status;
             }
         };
-        status.position = archive.position();
-        status.archive = archive.status().await.ok();
-        status.queue = archive.queue_status().await.ok();
+        status.position = store.position();
+        status.store = store.status().await.ok();
+        status.queue = store.queue_status().await.ok();
         if state == ReplicaState::Leading {
             status.leader = Some(status.position);
             status.high_watermark = replication.high_watermark();

@@ -40,7 +40,7 @@ impl StoreAccess {
     /// Returns the metric store, if it is open.
     pub(crate) fn get(&self) -> Result<MetricStore, RequestError> {
         match &*self.state.borrow() {
-            StoreState::Open(archive) => Ok(archive.clone()),
+            StoreState::Open(store) => Ok(store.clone()),
             StoreState::Unavailable(reason) => Err(RequestError::Unavailable { reason: reason.clone() }),
         }
     }
@@ -49,8 +49,8 @@ impl StoreAccess {
     pub(crate) async fn wait_until_open(&self) -> MetricStore {
         let mut state = self.state.subscribe();
         loop {
-            if let StoreState::Open(archive) = &*state.borrow_and_update() {
-                return archive.clone();
+            if let StoreState::Open(store) = &*state.borrow_and_update() {
+                return store.clone();
             }
             if state.changed().await.is_err() {
                 // The sender lives as long as this value.
@@ -86,10 +86,10 @@ impl StoreAccess {
                 MetricStore::open(&dir.join(DIR), options, &threads)
             });
             match opened.await {
-                Ok(archive) => {
-                    let at = archive.position();
+                Ok(store) => {
+                    let at = store.position();
                     info!(term = at.term, index = at.index, "metric store is open");
-                    self.state.send_replace(StoreState::Open(archive));
+                    self.state.send_replace(StoreState::Open(store));
                     self.publish_failure(None);
                     cancelled.cancelled().await;
                     break;

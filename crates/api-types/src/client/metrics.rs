@@ -144,7 +144,7 @@ impl Client {
     }
 
     /// Returns the status of the answering nimbus' metric store and its export queue.
-    pub async fn archive_status(&self) -> Result<MetricStoreStatus, Error> {
+    pub async fn metric_store_status(&self) -> Result<MetricStoreStatus, Error> {
         self.get("/api/v1/metrics/status").await
     }
 

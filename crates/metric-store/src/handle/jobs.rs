@@ -52,14 +52,14 @@ impl Jobs {
         let (commands, receiver) = mpsc::channel(JOBS_MAX);
         let (ended, has_ended) = oneshot::channel();
         let thread = std::thread::Builder::new()
-            .name("archive".to_owned())
+            .name("metric-store".to_owned())
             .spawn(move || {
                 let _ended: oneshot::Sender<()> = ended;
                 writer.run(receiver);
             })
             .map_err(|error| Error::Open { path: dir.to_owned(), detail: error.to_string() })?;
         let (cancel, stop) = (tasks.cancelled(), commands.downgrade());
-        tasks.start_graceful("archive", OnExit::Ignore, async move {
+        tasks.start_graceful("metric-store", OnExit::Ignore, async move {
             cancel.cancelled().await;
             // No sender is held during the pause: the writer ends with the last sender.
             while let Some(stop) = stop.upgrade() {
@@ -78,7 +78,7 @@ impl Jobs {
     fn start_inline(writer: Writer, tasks: &Tasks) -> Self {
         let writer = Arc::new(InlineWriter(Mutex::new(Some(writer))));
         let (cancel, weak) = (tasks.cancelled(), Arc::downgrade(&writer));
-        tasks.start_graceful("archive", OnExit::Ignore, async move {
+        tasks.start_graceful("metric-store", OnExit::Ignore, async move {
             cancel.cancelled().await;
             if let Some(writer) = weak.upgrade() {
                 writer.close();

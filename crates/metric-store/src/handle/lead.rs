@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::MetricStore;
-use crate::{Error, Event, IngestOutcome, entry::Entry, leading};
+use crate::{Error, Event, IngestOutcome, entry::Entry, leader_ops};
 use stormkeeper_metrics::{
     MetricBatch, MetricId, Minute,
     protocol::{NAMES_MAX, RegisterRequest, RegisterResponse},
@@ -26,7 +26,7 @@ impl MetricStore {
                 "{n} names in one registration request; the maximum is {NAMES_MAX}"
             )));
         }
-        self.write_or_refuse(move |writer| leading::register(writer, term, &request)).await
+        self.write_or_refuse(move |writer| leader_ops::register(writer, term, &request)).await
     }
 
     /// Ingests a metric batch, as a whole or not at all. A batch that was stored before is not
@@ -40,7 +40,7 @@ impl MetricStore {
         let permit =
             Arc::clone(&self.points).try_acquire_many_owned(n_points.max(1)).map_err(|_| Error::Busy)?;
         self.write_or_refuse(move |writer| {
-            let taken = leading::ingest(writer, term, batch);
+            let taken = leader_ops::ingest(writer, term, batch);
             drop(permit);
             taken
         })
@@ -61,7 +61,7 @@ impl MetricStore {
     ///
     /// # Errors
     /// [`Error::StaleTerm`], [`Error::Write`].
-    pub async fn tell(&self, term: Term, events: Vec<Event>) -> Result<(), Error> {
+    pub async fn record_events(&self, term: Term, events: Vec<Event>) -> Result<(), Error> {
         self.write(move |writer| {
             for events in events.chunks(AT_ONCE_MAX) {
                 writer.append(term, &Entry::Events(events.to_vec()))?;

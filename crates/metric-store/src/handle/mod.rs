@@ -1,10 +1,10 @@
 //! Handle of the metric store, for the other modules of nimbus: opening, jobs and readers.
 
+mod export;
 mod follow;
 mod jobs;
 mod lead;
 mod queries;
-mod uploads;
 
 use std::{
     path::Path,
@@ -16,8 +16,8 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{
     Error, Options,
     catalog::Catalog,
+    export_queue::Queue,
     log::LogExtent,
-    queue::Queue,
     store::{Store, View},
     writer::{Finish, Job, Shared, Writer},
 };

@@ -3,7 +3,7 @@
 use super::MetricStore;
 use crate::{
     Error, Fingerprint, HistoryEntry, LatestPage, LatestQuery, Options, Status, TrackEntry, history,
-    key::Table, leading, told,
+    history_record, key::Table, leader_ops,
 };
 use stormkeeper_metrics::{
     MetricId, Minute, Point, Window,
@@ -26,7 +26,7 @@ impl MetricStore {
     /// [`Error::Read`].
     pub async fn meta(&self, id: MetricId) -> Result<Option<MetricMeta>, Error> {
         self.read(move |shared, view| {
-            Ok(leading::name_of(shared, view, id)?.map(|name| MetricMeta { id, name }))
+            Ok(leader_ops::name_of(shared, view, id)?.map(|name| MetricMeta { id, name }))
         })
         .await
     }
@@ -110,7 +110,7 @@ impl MetricStore {
     /// [`Error::Read`].
     pub async fn topology(&self, id: &TopologyId) -> Result<Option<HistoryEntry>, Error> {
         let id = id.clone();
-        self.read(move |_, view| told::history_of(view, &id)).await
+        self.read(move |_, view| history_record::history_of(view, &id)).await
     }
 
     /// Returns all topologies that have metas, killed ones included.

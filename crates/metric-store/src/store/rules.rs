@@ -8,7 +8,7 @@ use std::sync::{
 use crate::{
     Retention,
     key::{self, Table},
-    stored,
+    point_merge,
 };
 use stormkeeper_metrics::{Minute, Window};
 
@@ -27,8 +27,8 @@ pub(super) const fn merge_operator(table: Table) -> Option<&'static str> {
 /// If the table has no merge operator.
 pub(super) fn merge<'a>(table: Table, values: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     match table {
-        Table::Points => stored::merge(values),
-        Table::Latest => stored::merge_latest(values),
+        Table::Points => point_merge::merge(values),
+        Table::Latest => point_merge::merge_latest(values),
         Table::State | Table::Log => unreachable!("{table:?} has no merge operator"),
     }
 }

@@ -13,7 +13,7 @@ fn options() -> Options {
 async fn database_that_cannot_be_opened_is_reported_and_left_unchanged() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(folder.path(), options());
-    register_some(&home.archive, &topology("t"), 3).await;
+    register_some(&home.store, &topology("t"), 3).await;
     let tasks = Tasks::default();
     let locked = MetricStore::open(folder.path(), options(), &tasks).expect_err("open already");
     assert!(matches!(locked, Error::Locked { .. }), "{locked}");
@@ -62,10 +62,10 @@ fn directory_of_an_earlier_build_is_refused_and_not_changed() {
 async fn missing_file_is_reported_as_damage() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = Home::open(folder.path(), options());
-    let (archive, topology) = (&home.archive, topology("t"));
-    register_some(archive, &topology, 3).await;
+    let (store, topology) = (&home.store, topology("t"));
+    register_some(store, &topology, 3).await;
     // A checkpoint flushes the memory to files.
-    archive.checkpoint(folder.path().join("copy")).await.expect("copied");
+    store.checkpoint(folder.path().join("copy")).await.expect("copied");
     home.close().await;
     let files =
         std::fs::read_dir(folder.path().join("db")).expect("read").map(|entry| entry.expect("read").path());
@@ -82,35 +82,33 @@ async fn full_disk_acknowledges_nothing_and_writes_succeed_once_there_is_space(s
         return;
     };
     let home = Home::open(&small.dir().join("metrics"), site.options());
-    let (archive, topology) = (&home.archive, topology("t"));
-    let ids = register_some(archive, &topology, 4).await;
+    let (store, topology) = (&home.store, topology("t"));
+    let ids = register_some(store, &topology, 4).await;
     let mut stored = 0_u64;
-    ingest(archive, &topology, NOW, 1, &[(ids[0], 1)]).await;
+    ingest(store, &topology, NOW, 1, &[(ids[0], 1)]).await;
     stored += 1;
     small.fill();
-    let mut cut = 2;
+    let mut sequence = 2;
     let failed = loop {
-        let next = batch(&topology, NOW, cut, &[(ids[0], 1)]);
-        match archive.ingest(TERM, next).await {
+        let next = batch(&topology, NOW, sequence, &[(ids[0], 1)]);
+        match store.ingest(TERM, next).await {
             Ok(_) => stored += 1,
             Err(error) => break error,
         }
-        cut += 1;
-        assert!(cut < 100_000, "the disk never fills up");
+        sequence += 1;
+        assert!(sequence < 100_000, "the disk never fills up");
     };
     assert!(matches!(failed, Error::Write { .. }) && failed.is_retryable(), "{failed}");
-    assert!(archive.status().await.expect("read").failure.is_some());
-    let again = archive.ingest(TERM, batch(&topology, NOW, cut, &[(ids[0], 1)])).await;
+    assert!(store.status().await.expect("read").failure.is_some());
+    let again = store.ingest(TERM, batch(&topology, NOW, sequence, &[(ids[0], 1)])).await;
     assert!(matches!(again, Err(Error::Write { .. })));
     small.free();
-    archive.shared.options.clock.turn(Duration::from_secs(2));
-    ingest(archive, &topology, NOW, cut, &[(ids[0], 1)]).await;
+    store.shared.options.clock.turn(Duration::from_secs(2));
+    ingest(store, &topology, NOW, sequence, &[(ids[0], 1)]).await;
     stored += 1;
-    assert_eq!(archive.status().await.expect("read").failure, None);
-    let points = archive
-        .points(ids[0], stormkeeper_metrics::Window::D1, Minute(0), Minute(NOW), 9)
-        .await
-        .expect("read");
+    assert_eq!(store.status().await.expect("read").failure, None);
+    let points =
+        store.points(ids[0], stormkeeper_metrics::Window::D1, Minute(0), Minute(NOW), 9).await.expect("read");
     assert_eq!(points[0].1, counter(stored), "acknowledged counts are stored once");
     home.close().await;
 }

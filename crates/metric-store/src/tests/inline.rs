@@ -29,12 +29,12 @@ fn run(site: fn() -> Site, seed: u64) -> (String, String) {
     inline(async move || {
         let site = site();
         let home = Home::open(site.path(), site.options());
-        live(&home.archive, seed).await;
-        let before = digest(&home.archive).await;
+        live(&home.store, seed).await;
+        let before = digest(&home.store).await;
         home.close().await;
         let home = Home::open(site.path(), site.options());
-        live(&home.archive, seed + 1).await;
-        (before, digest(&home.archive).await)
+        live(&home.store, seed + 1).await;
+        (before, digest(&home.store).await)
     })
 }
 
@@ -52,9 +52,9 @@ fn jobs_run_on_the_callers_thread_on_each_medium() {
             let site = site();
             let home = Home::open(site.path(), site.options());
             let caller = std::thread::current().id();
-            let ran_on = home.archive.write(|_| Ok(std::thread::current().id())).await.expect("written");
+            let ran_on = home.store.write(|_| Ok(std::thread::current().id())).await.expect("written");
             assert_eq!(ran_on, caller);
-            let ran_on = home.archive.read(|_, _| Ok(std::thread::current().id())).await.expect("read");
+            let ran_on = home.store.read(|_, _| Ok(std::thread::current().id())).await.expect("read");
             assert_eq!(ran_on, caller);
             home.close().await;
         });
@@ -66,7 +66,7 @@ fn closed_or_abandoned_store_frees_its_database() {
     inline(async || {
         let site = Site::in_memory();
         let home = Home::open(site.path(), site.options());
-        let store = home.archive.clone();
+        let store = home.store.clone();
         home.close().await;
         let late = store.close_minutes(TERM, Minute(NOW)).await;
         assert!(matches!(late, Err(Error::Stopped)), "{late:?}");
@@ -83,14 +83,14 @@ fn closed_or_abandoned_store_frees_its_database() {
 fn job_that_panics_ends_the_store() {
     inline(async || {
         let site = Site::in_memory();
-        let Home { archive, tasks } = Home::open(site.path(), site.options());
-        let other = archive.clone();
+        let Home { store, tasks } = Home::open(site.path(), site.options());
+        let other = store.clone();
         let panics = tokio::task::LocalSet::new();
         let job = panics.run_until(async move {
             tokio::task::spawn_local(async move { other.write::<()>(|_| panic!("a bug")).await }).await
         });
         assert!(job.await.expect_err("it panicked").is_panic());
-        let late = archive.close_minutes(TERM, Minute(NOW)).await;
+        let late = store.close_minutes(TERM, Minute(NOW)).await;
         assert!(matches!(late, Err(Error::Stopped)), "{late:?}");
         drop(tasks);
     });
@@ -103,16 +103,16 @@ fn power_loss_loses_only_what_was_not_acknowledged() {
         let Medium::Memory(disk) = &site.medium else { unreachable!("it is in memory") };
         let dir = site.dir("metrics");
         let lost = Home::open(&dir, site.options());
-        live(&lost.archive, 5).await;
-        let before = dump(&lost.archive);
+        live(&lost.store, 5).await;
+        let before = dump(&lost.store);
         disk.crash(site.path());
         // The store of the ended process cannot change what its successor finds.
         let home = Home::open(&dir, site.options());
-        register_some(&lost.archive, &topology("late"), 3).await;
-        assert_eq!(dump(&home.archive), before);
+        register_some(&lost.store, &topology("late"), 3).await;
+        assert_eq!(dump(&home.store), before);
         home.close().await;
         disk.remove(site.path());
         let home = Home::open(&dir, site.options());
-        assert_eq!(home.archive.topologies().await.expect("read"), []);
+        assert_eq!(home.store.topologies().await.expect("read"), []);
     });
 }

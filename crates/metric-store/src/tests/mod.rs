@@ -32,15 +32,15 @@ fn clock() -> Clock {
 
 /// Store and its tasks.
 struct Home {
-    archive: MetricStore,
+    store: MetricStore,
     tasks: Tasks,
 }
 
 impl Home {
     fn open(dir: &Path, options: Options) -> Self {
         let tasks = Tasks::default();
-        let archive = MetricStore::open(dir, options, &tasks).expect("it opens");
-        Self { archive, tasks }
+        let store = MetricStore::open(dir, options, &tasks).expect("it opens");
+        Self { store, tasks }
     }
 
     async fn close(self) {
@@ -62,11 +62,11 @@ fn name(topology: &TopologyId, n: u32) -> String {
 }
 
 /// Registers names and returns their ids.
-async fn register(archive: &MetricStore, topology: &TopologyId, names: Vec<String>) -> Vec<MetricId> {
+async fn register(store: &MetricStore, topology: &TopologyId, names: Vec<String>) -> Vec<MetricId> {
     let registrations =
         names.into_iter().map(|name| Registration { id: MetricId::of(&name, 0), name }).collect();
     let request = RegisterRequest { topology: topology.clone(), registrations };
-    let answer = archive.register(TERM, request).await.expect("registered");
+    let answer = store.register(TERM, request).await.expect("registered");
     let id = |answer| match answer {
         Registered::Accepted(id) => id,
         Registered::Rejected(reason) => panic!("{reason}"),
@@ -74,39 +74,43 @@ async fn register(archive: &MetricStore, topology: &TopologyId, names: Vec<Strin
     answer.results.into_iter().map(id).collect()
 }
 
-async fn register_some(archive: &MetricStore, topology: &TopologyId, n: u32) -> Vec<MetricId> {
-    register(archive, topology, (0..n).map(|n| name(topology, n)).collect()).await
+async fn register_some(store: &MetricStore, topology: &TopologyId, n: u32) -> Vec<MetricId> {
+    register(store, topology, (0..n).map(|n| name(topology, n)).collect()).await
 }
 
 fn counter(count: u64) -> Point {
     Point::Counter(Counter { count })
 }
 
-fn batch(topology: &TopologyId, minute: u32, cut: u64, points: &[(MetricId, u64)]) -> MetricBatch {
+fn batch(topology: &TopologyId, minute: u32, sequence: u64, points: &[(MetricId, u64)]) -> MetricBatch {
     MetricBatch {
         topology: topology.clone(),
         minute: Minute(minute),
-        reports: vec![SequenceRange { worker: "w1".parse().expect("an id"), first: cut, last: cut }],
+        reports: vec![SequenceRange {
+            worker: "w1".parse().expect("an id"),
+            first: sequence,
+            last: sequence,
+        }],
         points: points.iter().map(|(id, count)| (*id, counter(*count))).collect(),
     }
 }
 
 async fn ingest(
-    archive: &MetricStore,
+    store: &MetricStore,
     topology: &TopologyId,
     minute: u32,
-    cut: u64,
+    sequence: u64,
     points: &[(MetricId, u64)],
 ) {
-    let taken = archive.ingest(TERM, batch(topology, minute, cut, points)).await.expect("taken");
+    let taken = store.ingest(TERM, batch(topology, minute, sequence, points)).await.expect("accepted");
     assert!(matches!(taken, IngestOutcome::Accepted(_)), "{taken:?}");
 }
 
 /// Returns all stored records except those that each nimbus decides for itself: the extent of its
 /// log and the retention clock.
-fn dump(archive: &MetricStore) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
+fn dump(store: &MetricStore) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
     let mut all = BTreeMap::new();
-    let read = archive.shared.store.with(|view| {
+    let read = store.shared.store.with(|view| {
         for table in Table::ALL {
             view.cursor(table).from(&[], |key, value| {
                 if !(table == Table::State && matches!(key, [1, 3 | 6])) {

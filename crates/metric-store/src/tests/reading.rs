@@ -25,57 +25,56 @@ fn sum(points: &[(Minute, Point)]) -> u64 {
 
 async fn all_windows_agree_and_each_report_counts_once(site: &Site) {
     let home = Home::open(site.path(), site.options());
-    let (archive, topology) = (&home.archive, topology("t"));
-    let ids = register_some(archive, &topology, 4).await;
+    let (store, topology) = (&home.store, topology("t"));
+    let ids = register_some(store, &topology, 4).await;
     let first = NOW - 200;
     let mut all = BTreeMap::new();
     for n in 0..200_u32 {
         let points = [(ids[0], u64::from(n) + 1), (ids[1], 1)];
-        ingest(archive, &topology, first + n, u64::from(n) + 1, &points).await;
+        ingest(store, &topology, first + n, u64::from(n) + 1, &points).await;
         // A second time, without effect.
-        ingest(archive, &topology, first + n, u64::from(n) + 1, &points).await;
+        ingest(store, &topology, first + n, u64::from(n) + 1, &points).await;
         all.insert(first + n, u64::from(n) + 1);
     }
     let expected: u64 = all.values().sum();
     for window in Window::ALL {
-        let points = archive.points(ids[0], window, Minute(0), Minute(NOW), 10_000).await.expect("read");
+        let points = store.points(ids[0], window, Minute(0), Minute(NOW), 10_000).await.expect("read");
         assert_eq!(sum(&points), expected, "{window}");
         assert!(points.iter().all(|(bucket, _)| window.bucket(*bucket) == *bucket));
     }
     for window in Window::ALL {
         for end in [NOW - 1, NOW - 7, NOW - 63] {
             let exact: u64 = all.range(end.saturating_sub(window.minutes() - 1)..=end).map(|(_, n)| n).sum();
-            let point = archive.window(ids[0], window, Minute(end)).await.expect("read").expect("a point");
+            let point = store.window(ids[0], window, Minute(end)).await.expect("read").expect("a point");
             assert_eq!(count(&point), exact, "{window} to {end}");
         }
     }
-    let page =
-        archive.points(ids[0], Window::M1, Minute(first + 5), Minute(first + 9), 3).await.expect("read");
+    let page = store.points(ids[0], Window::M1, Minute(first + 5), Minute(first + 9), 3).await.expect("read");
     assert_eq!(page.iter().map(|(minute, _)| minute.0 - first).collect::<Vec<_>>(), [5, 6, 7]);
     home.close().await;
 }
 
 async fn latest_points_are_found_by_level_component_task_and_name(site: &Site) {
     let home = Home::open(site.path(), site.options());
-    let (archive, topology) = (&home.archive, topology("t"));
-    let ids = register_some(archive, &topology, 40).await;
+    let (store, topology) = (&home.store, topology("t"));
+    let ids = register_some(store, &topology, 40).await;
     let points: Vec<_> = ids.iter().map(|id| (*id, 2)).collect();
-    ingest(archive, &topology, NOW - 1, 1, &points).await;
-    ingest(archive, &topology, NOW, 2, &points[..20]).await;
+    ingest(store, &topology, NOW - 1, 1, &points).await;
+    ingest(store, &topology, NOW, 2, &points[..20]).await;
     // Late points of another worker: the last minute stays.
     let mut late = batch(&topology, NOW - 1, 3, &points);
     late.reports[0].worker = "w2".parse().expect("an id");
     late.reports[0].first = 1;
-    archive.ingest(TERM, late).await.expect("taken");
+    store.ingest(TERM, late).await.expect("accepted");
     let all = LatestQuery::all(topology.clone());
-    let page = archive.latest(all.clone()).await.expect("read");
+    let page = store.latest(all.clone()).await.expect("read");
     assert_eq!((page.rows.len(), page.next), (40, None));
     let of = |id| page.rows.iter().find(|row| row.meta.id == id).expect("there");
     assert_eq!((of(ids[0]).minute.0, count(&of(ids[0]).point)), (NOW, 2));
     assert_eq!((of(ids[30]).minute.0, count(&of(ids[30]).point)), (NOW - 1, 4));
-    let ten = archive.latest(LatestQuery { window: Window::M10, ..all.clone() }).await.expect("read");
+    let ten = store.latest(LatestQuery { window: Window::M10, ..all.clone() }).await.expect("read");
     assert_eq!(count(&ten.rows.iter().find(|row| row.meta.id == ids[0]).expect("there").point), 6);
-    let n = async |query: LatestQuery| archive.latest(query).await.expect("read").rows.len();
+    let n = async |query: LatestQuery| store.latest(query).await.expect("read").rows.len();
     assert_eq!(n(LatestQuery { meta: Some(MetaType::Stream), ..all.clone() }).await, 10);
     assert_eq!(n(LatestQuery { component: Some("split".parse().expect("an id")), ..all.clone() }).await, 20);
     assert_eq!(n(LatestQuery { task: Some(TaskId(4)), ..all.clone() }).await, 1);
@@ -84,7 +83,7 @@ async fn latest_points_are_found_by_level_component_task_and_name(site: &Site) {
     // Page by page, the result is the same.
     let (mut paged, mut after) = (Vec::new(), None);
     loop {
-        let page = archive.latest(LatestQuery { after, limit: 7, ..all.clone() }).await.expect("read");
+        let page = store.latest(LatestQuery { after, limit: 7, ..all.clone() }).await.expect("read");
         paged.extend(page.rows);
         after = page.next;
         if after.is_none() {
@@ -97,12 +96,12 @@ async fn latest_points_are_found_by_level_component_task_and_name(site: &Site) {
 
 async fn topologies_whose_ids_share_a_prefix_are_kept_apart(site: &Site) {
     let home = Home::open(site.path(), site.options());
-    let archive = &home.archive;
+    let store = &home.store;
     let topologies = ["t-1-1", "t-1-10"].map(|id| id.parse().expect("an id"));
     for topology in &topologies {
-        let ids = register_some(archive, topology, 3).await;
+        let ids = register_some(store, topology, 3).await;
         let points: Vec<_> = ids.iter().map(|id| (*id, 1)).collect();
-        ingest(archive, topology, NOW, 1, &points).await;
+        ingest(store, topology, NOW, 1, &points).await;
         let placed = Event::TaskPlaced {
             topology: topology.clone(),
             task: TaskId(1),
@@ -112,109 +111,106 @@ async fn topologies_whose_ids_share_a_prefix_are_kept_apart(site: &Site) {
             at: Timestamp::from_millis(1),
             reason: String::new(),
         };
-        archive.tell(TERM, vec![placed]).await.expect("written");
+        store.record_events(TERM, vec![placed]).await.expect("written");
     }
     for topology in &topologies {
         let query = MetaQuery { topology: topology.clone(), meta: None, after: None, limit: 100 };
-        let metas = archive.metas(query).await.expect("read").metas;
+        let metas = store.metas(query).await.expect("read").metas;
         assert!(metas.len() == 3 && metas.iter().all(|meta| meta.name.topology() == topology), "{metas:?}");
-        let rows = archive.latest(LatestQuery::all(topology.clone())).await.expect("read").rows;
+        let rows = store.latest(LatestQuery::all(topology.clone())).await.expect("read").rows;
         assert_eq!(rows.len(), 3);
-        assert_eq!(archive.track(topology, None, 10).await.expect("read").len(), 1);
+        assert_eq!(store.track(topology, None, 10).await.expect("read").len(), 1);
     }
     home.close().await;
 }
 
 async fn minute_is_exported_with_all_levels_and_again_after_more_data(site: &Site) {
     let home = Home::open(site.path(), site.options());
-    let (archive, topology) = (&home.archive, topology("t"));
+    let (store, topology) = (&home.store, topology("t"));
     let mut names: Vec<String> = (0..8).map(|n| name(&topology, n)).collect();
     names.push("5@1@__CLUSTER__@@0@sys@Emitted".to_owned());
-    let ids = register(archive, &topology, names).await;
-    let metas = archive.metas_since("log", 5).await.expect("read");
+    let ids = register(store, &topology, names).await;
+    let metas = store.metas_since("log", 5).await.expect("read");
     assert_eq!(metas.len(), 5);
-    archive.ack_metas(TERM, "log", &metas).await.expect("written");
-    assert_eq!(archive.metas_since("log", 50).await.expect("read").len(), 4);
-    let mut all = archive.metas_since("store", 50).await.expect("read");
+    store.ack_metas(TERM, "log", &metas).await.expect("written");
+    assert_eq!(store.metas_since("log", 50).await.expect("read").len(), 4);
+    let mut all = store.metas_since("store", 50).await.expect("read");
     assert_eq!(all.len(), 9);
     // Acknowledged in any order.
     all.reverse();
-    archive.ack_metas(TERM, "store", &all).await.expect("written");
-    assert_eq!(archive.metas_since("store", 50).await.expect("read"), []);
+    store.ack_metas(TERM, "store", &all).await.expect("written");
+    assert_eq!(store.metas_since("store", 50).await.expect("read"), []);
     let points: Vec<_> = ids.iter().map(|id| (*id, 1)).collect();
-    ingest(archive, &topology, NOW - 2, 1, &points).await;
-    assert_eq!(archive.lease_export("log").await.expect("asked"), None, "the minute is not closed");
-    let mut changed = archive.queue_changed();
-    assert_eq!(archive.close_minutes(TERM, Minute(NOW - 2)).await.expect("closed"), 2);
-    changed.changed().await.expect("told");
-    let cluster = archive.lease_export("log").await.expect("asked").expect("the cluster");
-    assert_eq!(archive.lease_export("log").await.expect("asked"), None, "one at a time");
-    archive.ack(TERM, "log", cluster.key.clone()).await.expect("written");
-    let all = archive.lease_export("log").await.expect("asked").expect("the topology");
+    ingest(store, &topology, NOW - 2, 1, &points).await;
+    assert_eq!(store.lease_export("log").await.expect("asked"), None, "the minute is not closed");
+    let mut changed = store.queue_changed();
+    assert_eq!(store.close_minutes(TERM, Minute(NOW - 2)).await.expect("closed"), 2);
+    changed.changed().await.expect("recorded");
+    let cluster = store.lease_export("log").await.expect("asked").expect("the cluster");
+    assert_eq!(store.lease_export("log").await.expect("asked"), None, "one at a time");
+    store.ack(TERM, "log", cluster.key.clone()).await.expect("written");
+    let all = store.lease_export("log").await.expect("asked").expect("the topology");
     assert_eq!((cluster.key.topology.as_str(), cluster.key.kind), ("__CLUSTER__", ExportKind::Topology));
     assert_eq!((&all.key.topology, all.key.kind, all.points), (&topology, ExportKind::All, 8));
-    let PayloadPage { points: payload, next } = archive.payload(&all.key, &[], None, 5).await.expect("read");
-    let rest = archive.payload(&all.key, &[], next, 5).await.expect("read");
+    let PayloadPage { points: payload, next } = store.payload(&all.key, &[], None, 5).await.expect("read");
+    let rest = store.payload(&all.key, &[], next, 5).await.expect("read");
     assert_eq!((payload.len(), rest.points.len(), rest.next), (5, 3, None));
-    let tasks = archive.payload(&all.key, &[MetaType::Task], None, 50).await.expect("read");
+    let tasks = store.payload(&all.key, &[MetaType::Task], None, 50).await.expect("read");
     assert_eq!(tasks.points.len(), 2);
-    archive.ack(TERM, "log", all.key.clone()).await.expect("written");
-    assert_eq!(archive.lease_export("log").await.expect("asked"), None);
+    store.ack(TERM, "log", all.key.clone()).await.expect("written");
+    assert_eq!(store.lease_export("log").await.expect("asked"), None);
     // The parts of a large upload cover it completely, with each metric once.
     let mut of_parts = Vec::new();
     for part in 0..3 {
         let key = ExportKey { part, parts: 3, ..all.key.clone() };
-        let page = archive.payload(&key, &[], None, 50).await.expect("read");
+        let page = store.payload(&key, &[], None, 50).await.expect("read");
         assert!(page.points.len() < 8, "part {part} is not all");
         of_parts.extend(page.points);
     }
     assert_eq!(of_parts, [payload.clone(), rest.points].concat());
     // After more data for that minute, the levels that changed are exported again, with the sum.
-    ingest(archive, &topology, NOW - 2, 2, &points[..1]).await;
-    assert_eq!(archive.close_minutes(TERM, Minute(NOW - 1)).await.expect("closed"), 1);
-    let again = archive.lease_export("log").await.expect("asked").expect("again");
-    let payload = archive.payload(&again.key, &[], None, 50).await.expect("read").points;
+    ingest(store, &topology, NOW - 2, 2, &points[..1]).await;
+    assert_eq!(store.close_minutes(TERM, Minute(NOW - 1)).await.expect("closed"), 1);
+    let again = store.lease_export("log").await.expect("asked").expect("again");
+    let payload = store.payload(&again.key, &[], None, 50).await.expect("read").points;
     assert_eq!(again.key.kind, ExportKind::Task);
     assert_eq!(payload.iter().map(|(_, point)| count(point)).sum::<u64>(), 5);
-    let status = archive.queue_status().await.expect("read");
+    let status = store.queue_status().await.expect("read");
     assert_eq!((status.ready, status.exporters["log"].acked, status.exporters["store"].pending), (3, 2, 3));
     home.close().await;
 }
 
 async fn names_are_limited_removed_and_looked_up(site: &Site) {
     let home = Home::open(site.path(), Options { names_per_topology_max: 3, ..site.options() });
-    let (archive, topology) = (&home.archive, topology("t"));
-    let ids = register_some(archive, &topology, 3).await;
+    let (store, topology) = (&home.store, topology("t"));
+    let ids = register_some(store, &topology, 3).await;
     let fourth = Registration { name: name(&topology, 3), id: MetricId(1) };
     let request = RegisterRequest { topology: topology.clone(), registrations: vec![fourth] };
-    let answer = archive.register(TERM, request).await.expect("answered");
+    let answer = store.register(TERM, request).await.expect("answered");
     assert!(matches!(answer.results[0], Registered::Rejected(_)));
-    assert_eq!(archive.status().await.expect("read").drops[&topology][&DropCause::TooManyNames], 1);
-    let before = archive.fingerprint(&topology).await.expect("read");
+    assert_eq!(store.status().await.expect("read").drops[&topology][&DropCause::TooManyNames], 1);
+    let before = store.fingerprint(&topology).await.expect("read");
     assert_eq!(before.count, 3);
-    assert_eq!(
-        archive.meta(ids[1]).await.expect("read").expect("known").name.to_string(),
-        name(&topology, 1)
-    );
-    archive.forget(TERM, (topology.clone(), vec![ids[1]])).await.expect("written");
-    assert_eq!(archive.meta(ids[1]).await.expect("read"), None);
-    let taken = archive.ingest(TERM, batch(&topology, NOW, 1, &[(ids[0], 1), (ids[1], 1)])).await;
+    assert_eq!(store.meta(ids[1]).await.expect("read").expect("known").name.to_string(), name(&topology, 1));
+    store.forget(TERM, (topology.clone(), vec![ids[1]])).await.expect("written");
+    assert_eq!(store.meta(ids[1]).await.expect("read"), None);
+    let taken = store.ingest(TERM, batch(&topology, NOW, 1, &[(ids[0], 1), (ids[1], 1)])).await;
     assert_eq!(taken.expect("answered"), IngestOutcome::UnknownMetrics(vec![ids[1]]));
     let query = MetaQuery { topology: topology.clone(), meta: None, after: None, limit: 1 };
-    let page = archive.metas(query.clone()).await.expect("read");
-    let last = archive.metas(MetaQuery { after: page.next, ..query }).await.expect("read");
+    let page = store.metas(query.clone()).await.expect("read");
+    let last = store.metas(MetaQuery { after: page.next, ..query }).await.expect("read");
     assert_eq!((page.metas.len(), last.metas.len(), last.next), (1, 1, None));
-    register_some(archive, &topology, 2).await;
-    assert_eq!(archive.fingerprint(&topology).await.expect("read"), before);
-    assert_eq!(archive.topologies().await.expect("read"), [topology]);
-    let stale = archive.close_minutes(Term(TERM.0 - 1), Minute(1)).await.expect_err("a deposed leader");
+    register_some(store, &topology, 2).await;
+    assert_eq!(store.fingerprint(&topology).await.expect("read"), before);
+    assert_eq!(store.topologies().await.expect("read"), [topology]);
+    let stale = store.close_minutes(Term(TERM.0 - 1), Minute(1)).await.expect_err("a deposed leader");
     assert!(stale.to_string().contains("term 6 is over"), "{stale}");
     home.close().await;
 }
 
 async fn track_and_history_outlive_their_topology(site: &Site) {
     let home = Home::open(site.path(), site.options());
-    let (archive, topology) = (&home.archive, topology("t"));
+    let (store, topology) = (&home.store, topology("t"));
     let at = Timestamp::from_millis;
     let placed = |task, host: &str, millis| Event::TaskPlaced {
         topology: topology.clone(),
@@ -233,10 +229,10 @@ async fn track_and_history_outlive_their_topology(site: &Site) {
         sample_rate: 0.1,
     };
     let events = vec![started, placed(1, "a", 2), placed(2, "a", 2), placed(1, "b", 5)];
-    archive.tell(TERM, events.clone()).await.expect("written");
-    let before = dump(archive).into_iter().filter(|((table, _), _)| *table == Table::State).count();
-    archive.tell(TERM, events).await.expect("written");
-    assert_eq!(before, dump(archive).into_iter().filter(|((table, _), _)| *table == Table::State).count());
+    store.record_events(TERM, events.clone()).await.expect("written");
+    let before = dump(store).into_iter().filter(|((table, _), _)| *table == Table::State).count();
+    store.record_events(TERM, events).await.expect("written");
+    assert_eq!(before, dump(store).into_iter().filter(|((table, _), _)| *table == Table::State).count());
     // An event older than the record arrived late, or was sent again by another leader.
     let gone = Event::TaskGone {
         topology: topology.clone(),
@@ -244,49 +240,49 @@ async fn track_and_history_outlive_their_topology(site: &Site) {
         at: at(3),
         reason: "it left a".to_owned(),
     };
-    let known = archive.track(&topology, None, 10).await.expect("read");
-    archive.tell(TERM, vec![placed(1, "a", 2), gone]).await.expect("written");
-    assert_eq!(archive.track(&topology, None, 10).await.expect("read"), known);
+    let known = store.track(&topology, None, 10).await.expect("read");
+    store.record_events(TERM, vec![placed(1, "a", 2), gone]).await.expect("written");
+    assert_eq!(store.track(&topology, None, 10).await.expect("read"), known);
     let by = Some("you".to_owned());
     let killed =
         Event::TopologyKilled { topology: topology.clone(), at: at(9), by, reason: "done".to_owned() };
-    archive.tell(TERM, vec![killed]).await.expect("written");
-    let track = archive.track(&topology, Some(TaskId(1)), 10).await.expect("read");
+    store.record_events(TERM, vec![killed]).await.expect("written");
+    let track = store.track(&topology, Some(TaskId(1)), 10).await.expect("read");
     let places: Vec<_> =
         track.iter().map(|it| (it.host.as_str(), it.from, it.to, it.ended.as_str())).collect();
     assert_eq!(places, [("a", at(2), Some(at(5)), "to b"), ("b", at(5), Some(at(9)), "done")]);
-    assert_eq!(archive.track(&topology, None, 10).await.expect("read").len(), 3);
-    let history = archive.history(Some(&"t".parse().expect("a name")), 10).await.expect("read");
+    assert_eq!(store.track(&topology, None, 10).await.expect("read").len(), 3);
+    let history = store.history(Some(&"t".parse().expect("a name")), 10).await.expect("read");
     assert_eq!(
         (history.len(), history[0].killed, history[0].killed_by.as_deref()),
         (1, Some(at(9)), Some("you"))
     );
-    assert_eq!(archive.history(Some(&"u".parse().expect("a name")), 10).await.expect("read"), []);
+    assert_eq!(store.history(Some(&"u".parse().expect("a name")), 10).await.expect("read"), []);
     home.close().await;
 }
 
 async fn points_expire_with_their_retention_and_nothing_else_does(site: &Site) {
     let home = Home::open(site.path(), site.options());
-    let (archive, topology) = (&home.archive, topology("t"));
-    let ids = register_some(archive, &topology, 1).await;
-    ingest(archive, &topology, NOW, 1, &[(ids[0], 5)]).await;
+    let (store, topology) = (&home.store, topology("t"));
+    let ids = register_some(store, &topology, 1).await;
+    ingest(store, &topology, NOW, 1, &[(ids[0], 5)]).await;
     let points =
-        async |window| archive.points(ids[0], window, Minute(0), Minute(NOW), 9).await.expect("read").len();
-    archive.shared.options.clock.turn(Duration::from_secs(3 * 24 * 3600));
-    archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
-    archive.compact().await.expect("done");
+        async |window| store.points(ids[0], window, Minute(0), Minute(NOW), 9).await.expect("read").len();
+    store.shared.options.clock.turn(Duration::from_secs(3 * 24 * 3600));
+    store.close_minutes(TERM, Minute(NOW)).await.expect("closed");
+    store.compact().await.expect("done");
     assert_eq!([points(Window::M1).await, points(Window::M10).await, points(Window::D1).await], [0, 1, 1]);
-    let n_points = dump(archive).into_keys().filter(|(table, _)| *table == Table::Points).count();
+    let n_points = dump(store).into_keys().filter(|(table, _)| *table == Table::Points).count();
     assert_eq!(n_points, 3, "expired minutes are removed from disk");
     assert_eq!(
-        dump(archive).into_keys().filter(|(table, key)| *table == Table::State && key[0] == 4).count(),
+        dump(store).into_keys().filter(|(table, key)| *table == Table::State && key[0] == 4).count(),
         0,
         "old reports are removed"
     );
     // After the longest retention, nothing of the topology is left.
-    archive.shared.options.clock.turn(Duration::from_secs(370 * 24 * 3600));
-    archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
-    assert_eq!(archive.topologies().await.expect("read"), []);
+    store.shared.options.clock.turn(Duration::from_secs(370 * 24 * 3600));
+    store.close_minutes(TERM, Minute(NOW)).await.expect("closed");
+    assert_eq!(store.topologies().await.expect("read"), []);
     home.close().await;
 }
 
@@ -295,29 +291,29 @@ async fn clock_that_is_years_ahead_for_a_while_expires_nothing(site: &Site) {
     let clock = Clock::paced(right);
     let home = Home::open(site.path(), Options { clock: clock.clone(), ..site.options() });
     let topology = topology("t");
-    let ids = register_some(&home.archive, &topology, 1).await;
-    ingest(&home.archive, &topology, NOW, 1, &[(ids[0], 5)]).await;
+    let ids = register_some(&home.store, &topology, 1).await;
+    ingest(&home.store, &topology, NOW, 1, &[(ids[0], 5)]).await;
     clock.set(right.plus(Duration::from_secs(3 * 365 * 24 * 3600)));
-    home.archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
-    home.archive.compact().await.expect("done");
+    home.store.close_minutes(TERM, Minute(NOW)).await.expect("closed");
+    home.store.compact().await.expect("done");
     home.close().await;
     // Nor does a nimbus that starts while the clock is wrong.
     let home = Home::open(site.path(), Options { clock: clock.clone(), ..site.options() });
-    let archive = &home.archive;
-    archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
-    archive.compact().await.expect("done");
+    let store = &home.store;
+    store.close_minutes(TERM, Minute(NOW)).await.expect("closed");
+    store.compact().await.expect("done");
     clock.set(right);
     for window in Window::ALL {
-        let points = archive.points(ids[0], window, Minute(0), Minute(NOW), 9).await.expect("read");
+        let points = store.points(ids[0], window, Minute(0), Minute(NOW), 9).await.expect("read");
         assert_eq!(sum(&points), 5, "{window}");
     }
-    ingest(archive, &topology, NOW, 2, &[(ids[0], 1)]).await;
+    ingest(store, &topology, NOW, 2, &[(ids[0], 1)]).await;
     home.close().await;
 }
 
 async fn topology_without_points_is_removed_after_the_longest_retention(site: &Site) {
     let home = Home::open(site.path(), site.options());
-    let (archive, at) = (&home.archive, archive_time(NOW));
+    let (store, at) = (&home.store, store_time(NOW));
     for (name, is_killed) in [("gone", true), ("there", false)] {
         let topology = topology(name);
         let started = Event::TopologyStarted {
@@ -329,20 +325,20 @@ async fn topology_without_points_is_removed_after_the_longest_retention(site: &S
         };
         let killed = Event::TopologyKilled { topology, at, by: None, reason: String::new() };
         let events = [started].into_iter().chain(is_killed.then_some(killed)).collect();
-        archive.tell(TERM, events).await.expect("told");
+        store.record_events(TERM, events).await.expect("recorded");
     }
     let known = async || {
-        archive.close_minutes(TERM, Minute(NOW)).await.expect("closed");
-        let history = archive.history(None, 9).await.expect("read");
+        store.close_minutes(TERM, Minute(NOW)).await.expect("closed");
+        let history = store.history(None, 9).await.expect("read");
         history.iter().map(|entry| entry.name.to_string()).collect::<BTreeSet<_>>()
     };
-    archive.shared.options.clock.turn(Duration::from_secs(360 * 24 * 3600));
+    store.shared.options.clock.turn(Duration::from_secs(360 * 24 * 3600));
     assert_eq!(known().await.len(), 2);
-    archive.shared.options.clock.turn(Duration::from_secs(10 * 24 * 3600));
+    store.shared.options.clock.turn(Duration::from_secs(10 * 24 * 3600));
     assert_eq!(known().await, BTreeSet::from(["there".to_owned()]));
     home.close().await;
 }
 
-fn archive_time(minute: u32) -> Timestamp {
+fn store_time(minute: u32) -> Timestamp {
     Timestamp::from_millis(u64::from(minute) * 60_000)
 }

@@ -14,11 +14,11 @@ on_each_medium!(
 async fn interrupted_replacement_is_finished_at_the_next_start(site: &Site) {
     let dir = site.path().join("metrics");
     let home = Home::open(&dir, site.options());
-    register_some(&home.archive, &topology("old"), 3).await;
+    register_some(&home.store, &topology("old"), 3).await;
     home.close().await;
     let home = Home::open(&site.path().join("other"), site.options());
-    register_some(&home.archive, &topology("new"), 3).await;
-    home.archive.checkpoint(dir.join("next")).await.expect("copied");
+    register_some(&home.store, &topology("new"), 3).await;
+    home.store.checkpoint(dir.join("next")).await.expect("copied");
     home.close().await;
     // Left by an earlier replacement.
     site.leave(&dir.join("before"));
@@ -29,7 +29,7 @@ async fn interrupted_replacement_is_finished_at_the_next_start(site: &Site) {
             site.leave(&dir.join("before"));
         }
         let home = Home::open(&dir, site.options());
-        assert_eq!(home.archive.topologies().await.expect("read"), [topology("new")], "crash {crash}");
+        assert_eq!(home.store.topologies().await.expect("read"), [topology("new")], "crash {crash}");
         assert!(!site.exists(&dir.join("next")) && !site.exists(&dir.join("before")));
         home.close().await;
     }
@@ -38,18 +38,18 @@ async fn interrupted_replacement_is_finished_at_the_next_start(site: &Site) {
 /// Makes a store in `dir` with metrics of the topology `name`, and a copy of it.
 async fn make(site: &Site, dir: &Path, name: &str, copy: Option<&Path>) -> LogPosition {
     let home = Home::open(dir, site.options());
-    register_some(&home.archive, &topology(name), 3).await;
+    register_some(&home.store, &topology(name), 3).await;
     if let Some(copy) = copy {
-        home.archive.checkpoint(copy.to_owned()).await.expect("copied");
+        home.store.checkpoint(copy.to_owned()).await.expect("copied");
     }
-    let position = home.archive.position();
+    let position = home.store.position();
     home.close().await;
     position
 }
 
 async fn topologies_in(site: &Site, dir: &Path) -> Vec<TopologyId> {
     let home = Home::open(dir, site.options());
-    let topologies = home.archive.topologies().await.expect("read");
+    let topologies = home.store.topologies().await.expect("read");
     home.close().await;
     topologies
 }
@@ -73,10 +73,10 @@ async fn diverged_database_is_quarantined_whenever_the_process_dies(site: &Site)
         }
         for start in 0..2 {
             let home = Home::open(&dir, site.options());
-            let topologies = home.archive.topologies().await.expect("read");
+            let topologies = home.store.topologies().await.expect("read");
             assert_eq!(topologies, [topology("new")], "crash {crash}, start {start}");
             assert_eq!(
-                home.archive.quarantined().await.expect("listed"),
+                home.store.quarantined().await.expect("listed"),
                 [dir.join(&quarantined)],
                 "crash {crash}"
             );
@@ -95,18 +95,18 @@ async fn full_quarantine_prevents_the_replacement_and_changes_nothing(site: &Sit
     let home = Home::open(&dir, site.options());
     let mut expected = Vec::new();
     for n in 0..3 {
-        register_some(&home.archive, &topology(&format!("mine-{n}")), n + 1).await;
-        let (before, room) = (dump(&home.archive), home.archive.check_quarantine_room().await);
+        register_some(&home.store, &topology(&format!("mine-{n}")), n + 1).await;
+        let (before, room) = (dump(&home.store), home.store.check_quarantine_room().await);
         let copy = site.path().join(format!("copy-{n}"));
         make(site, &site.path().join(format!("other-{n}")), &format!("other-{n}"), Some(&copy)).await;
-        let own = home.archive.position();
-        let replaced = home.archive.replace_and_quarantine(copy.clone()).await;
+        let own = home.store.position();
+        let replaced = home.store.replace_and_quarantine(copy.clone()).await;
         if n < 2 {
             room.expect("there is room");
             replaced.expect("replaced");
-            assert_eq!(home.archive.topologies().await.expect("read"), [topology(&format!("other-{n}"))]);
+            assert_eq!(home.store.topologies().await.expect("read"), [topology(&format!("other-{n}"))]);
             expected.push(dir.join(format!("quarantine-{}-{}", own.term, own.index)));
-            assert_eq!(home.archive.quarantined().await.expect("listed"), expected);
+            assert_eq!(home.store.quarantined().await.expect("listed"), expected);
         } else {
             let error = replaced.expect_err("there is no room");
             assert!(
@@ -114,13 +114,13 @@ async fn full_quarantine_prevents_the_replacement_and_changes_nothing(site: &Sit
                 "{error}"
             );
             assert!(matches!(room, Err(Error::QuarantineFull { .. })), "{room:?}");
-            assert_eq!(dump(&home.archive), before, "the database is unchanged");
+            assert_eq!(dump(&home.store), before, "the database is unchanged");
             assert!(site.exists(&copy), "the copy is unchanged");
         }
     }
     // A copy with all committed entries replaces the database regardless of the quarantine.
-    home.archive.replace_with(site.path().join("copy-2")).await.expect("replaced");
-    assert_eq!(home.archive.topologies().await.expect("read"), [topology("other-2")]);
-    assert_eq!(home.archive.quarantined().await.expect("listed"), expected);
+    home.store.replace_with(site.path().join("copy-2")).await.expect("replaced");
+    assert_eq!(home.store.topologies().await.expect("read"), [topology("other-2")]);
+    assert_eq!(home.store.quarantined().await.expect("listed"), expected);
     home.close().await;
 }

@@ -18,7 +18,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Closes each minute `delay` after its end. No wait is longer than `clock_check`, as the clock may
 /// be set.
 pub(crate) async fn close_minutes(
-    (archive, term): (MetricStore, Term),
+    (store, term): (MetricStore, Term),
     clock: Clock,
     delay: Duration,
     clock_check: Duration,
@@ -27,7 +27,7 @@ pub(crate) async fn close_minutes(
     loop {
         let (due, next) = due(clock.now(), delay);
         let wait = match due {
-            Some(through) if closed != Some(through) => match archive.close_minutes(term, through).await {
+            Some(through) if closed != Some(through) => match store.close_minutes(term, through).await {
                 Ok(n) => {
                     debug!(%term, minute = %through, n, "closed minutes");
                     closed = Some(through);

@@ -42,7 +42,7 @@ const CLEANUP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Payload of one entry of the export queue, for one exporter.
 struct Payload {
-    archive: MetricStore,
+    store: MetricStore,
     key: ExportKey,
     levels: Vec<MetaType>,
 }
@@ -50,7 +50,7 @@ struct Payload {
 #[async_trait]
 impl PayloadSource for Payload {
     async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, ExportError> {
-        let page = self.archive.payload(&self.key, &self.levels, after, PAGE_POINTS_MAX).await;
+        let page = self.store.payload(&self.key, &self.levels, after, PAGE_POINTS_MAX).await;
         page.map_err(ExportError::Payload)
     }
 }
@@ -58,7 +58,7 @@ impl PayloadSource for Payload {
 /// Runs one exporter.
 pub(crate) struct ExporterTask {
     export: Arc<Export>,
-    archive: MetricStore,
+    store: MetricStore,
     term: Term,
     exporter: Arc<dyn MetricExporter>,
     name: String,
@@ -70,7 +70,7 @@ pub(crate) struct ExporterTask {
 impl ExporterTask {
     pub(crate) fn new(
         export: Arc<Export>,
-        archive: MetricStore,
+        store: MetricStore,
         term: Term,
         exporter: Arc<dyn MetricExporter>,
         owner: &Tasks,
@@ -78,7 +78,7 @@ impl ExporterTask {
         let name = exporter.name().to_owned();
         let now = export.clock().now();
         export.update_state(&name, |state| *state = ExporterState::new(now));
-        Self { export, archive, term, exporter, name, tasks: owner.child(), stuck: None }
+        Self { export, store, term, exporter, name, tasks: owner.child(), stuck: None }
     }
 
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>, cancelled: CancellationToken) {
@@ -113,7 +113,7 @@ impl ExporterTask {
             self.set_activity(ExporterActivity::Pausing);
             tokio::time::sleep(pause).await;
         }
-        let mut queue = self.archive.queue_changed();
+        let mut queue = self.store.queue_changed();
         loop {
             let _seen = *queue.borrow_and_update();
             while let Ok(event) = events.try_recv() {
@@ -141,9 +141,9 @@ impl ExporterTask {
 
     /// Registers new metas, and sends one entry of the queue. Returns whether there may be more.
     async fn step(&mut self) -> Result<bool, String> {
-        let archive = |error: metric_store::Error| error_chain(&error);
+        let text = |error: metric_store::Error| error_chain(&error);
         loop {
-            let metas = self.archive.metas_since(&self.name, METAS_MAX).await.map_err(archive)?;
+            let metas = self.store.metas_since(&self.name, METAS_MAX).await.map_err(text)?;
             if metas.is_empty() {
                 break;
             }
@@ -151,16 +151,16 @@ impl ExporterTask {
             let (exporter, new_metas) = (Arc::clone(&self.exporter), metas.clone());
             self.call("register_metrics", None, async move { exporter.register_metrics(&new_metas).await })
                 .await?;
-            self.archive.ack_metas(self.term, &self.name, &metas).await.map_err(archive)?;
+            self.store.ack_metas(self.term, &self.name, &metas).await.map_err(text)?;
         }
-        let Some(upload) = self.archive.lease_export(&self.name).await.map_err(archive)? else {
+        let Some(upload) = self.store.lease_export(&self.name).await.map_err(text)? else {
             return Ok(false);
         };
         self.set_activity(ExporterActivity::Uploading);
         let ExportLease { key, timeout, .. } = upload;
         let (exporter, its) = (Arc::clone(&self.exporter), key.clone());
         let levels = exporter.levels().to_vec();
-        let source = Payload { archive: self.archive.clone(), key: key.clone(), levels };
+        let source = Payload { store: self.store.clone(), key: key.clone(), levels };
         // Shorter than the timeout after which the queue treats the upload as failed.
         let limit = timeout.saturating_sub(timeout / 10);
         match self.call("upload", Some(limit), async move { exporter.upload(&its, &source).await }).await {
@@ -170,11 +170,11 @@ impl ExporterTask {
                     state.points += points;
                     state.rejected += refused;
                 });
-                self.archive.ack(self.term, &self.name, key).await.map_err(archive)?;
+                self.store.ack(self.term, &self.name, key).await.map_err(text)?;
             }
             Err(reason) => {
                 self.note_failure("an exporter failed to upload a minute; retrying after a pause", &reason);
-                self.archive.nack(&self.name, key, &reason).await.map_err(archive)?;
+                self.store.nack(&self.name, key, &reason).await.map_err(text)?;
             }
         }
         Ok(true)
@@ -194,7 +194,7 @@ impl ExporterTask {
     /// Returns the wait when there is nothing to send now. An entry that was rejected becomes ready
     /// again by time alone.
     async fn idle(&self) -> Duration {
-        let status = self.archive.queue_status().await.ok();
+        let status = self.store.queue_status().await.ok();
         let pending = status.and_then(|status| Some(status.exporters.get(&self.name)?.pending)).unwrap_or(0);
         self.set_activity(if pending > 0 { ExporterActivity::Pausing } else { ExporterActivity::Idle });
         if pending > 0 { self.export.intervals().export_pause } else { IDLE_MAX }

@@ -71,8 +71,8 @@ impl Export {
 
     /// Starts the closing of minutes and the exporters, for one leadership. Returns the sender of
     /// events to the exporters.
-    pub(crate) fn start(self: &Arc<Self>, archive: &MetricStore, term: Term, tasks: &Tasks) -> EventFanout {
-        let (its, clock) = (archive.clone(), self.clock.clone());
+    pub(crate) fn start(self: &Arc<Self>, store: &MetricStore, term: Term, tasks: &Tasks) -> EventFanout {
+        let (its, clock) = (store.clone(), self.clock.clone());
         let (delay, check) = (self.close_delay, self.intervals.clock_check);
         let closing = move || close_minutes::close_minutes((its.clone(), term), clock.clone(), delay, check);
         tasks.start("metric-minutes", OnExit::Ignore, restart_on_panic("closing of minutes", closing));
@@ -80,7 +80,7 @@ impl Export {
         for exporter in &self.exporters {
             let (sender, events) = mpsc::channel(EVENTS_MAX);
             channels.push((exporter.name().to_owned(), sender));
-            let run = ExporterTask::new(Arc::clone(self), archive.clone(), term, exporter.clone(), tasks);
+            let run = ExporterTask::new(Arc::clone(self), store.clone(), term, exporter.clone(), tasks);
             tasks.start_graceful("metric-exporter", OnExit::Ignore, run.run(events, tasks.cancelled()));
         }
         EventFanout { export: Arc::clone(self), channels }

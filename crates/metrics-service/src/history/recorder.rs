@@ -69,7 +69,7 @@ impl History {
 /// State of one leadership.
 struct HistoryRecorder {
     history: Arc<History>,
-    archive: MetricStore,
+    store: MetricStore,
     term: Term,
     topologies: Arc<dyn TopologySource>,
     fanout: EventFanout,
@@ -83,7 +83,7 @@ struct HistoryRecorder {
 /// Records changes for as long as the leadership lasts.
 pub(crate) async fn record_history(
     history: Arc<History>,
-    archive: MetricStore,
+    store: MetricStore,
     term: Term,
     topologies: Arc<dyn TopologySource>,
     fanout: EventFanout,
@@ -91,7 +91,7 @@ pub(crate) async fn record_history(
     let mut observations = history.cluster.observations();
     let gather = history.record_pause;
     let (recorded, backfilled) = (BTreeMap::new(), BTreeSet::new());
-    let mut recorder = HistoryRecorder { history, archive, term, topologies, fanout, recorded, backfilled };
+    let mut recorder = HistoryRecorder { history, store, term, topologies, fanout, recorded, backfilled };
     while let Err(error) = recorder.load_recorded().await {
         info!(%error, "cannot read the recorded topologies from the metric store; retrying");
         tokio::time::sleep(RETRY).await;
@@ -116,9 +116,9 @@ pub(crate) async fn record_history(
 impl HistoryRecorder {
     /// Reads back the topologies without a recorded end. No version counts as observed for them.
     async fn load_recorded(&mut self) -> Result<(), metric_store::Error> {
-        for entry in self.archive.history(None, HISTORY_MAX).await? {
+        for entry in self.store.history(None, HISTORY_MAX).await? {
             if entry.killed.is_none() {
-                let track = self.archive.track(&entry.topology, None, TRACK_MAX).await?;
+                let track = self.store.track(&entry.topology, None, TRACK_MAX).await?;
                 let recorded = Recorded::of(Some(&entry), track);
                 self.recorded.insert(entry.topology, (recorded, (None, None)));
             }
@@ -174,7 +174,7 @@ impl HistoryRecorder {
             if self.backfilled.contains(id) {
                 continue;
             }
-            let recorded = self.archive.topology(id).await?;
+            let recorded = self.store.topology(id).await?;
             if recorded.is_none_or(|entry| entry.killed.is_none()) {
                 let events = backfill::reconstruct_events(id, &cluster_events, &view.supervisors, rate);
                 self.record_events(id, events).await?;
@@ -190,7 +190,7 @@ impl HistoryRecorder {
         events: Vec<metric_store::Event>,
     ) -> Result<(), metric_store::Error> {
         for batch in events.chunks(BATCH) {
-            self.archive.tell(self.term, batch.to_vec()).await?;
+            self.store.record_events(self.term, batch.to_vec()).await?;
             debug!(topology = %id, n = batch.len(), "recorded events of a topology");
             self.fanout.send(batch);
         }
@@ -200,9 +200,9 @@ impl HistoryRecorder {
     /// Reads back one topology: its kill was recorded before this leadership and its removal is not
     /// complete, or nothing was recorded of it.
     async fn load_one(&self, id: &TopologyId) -> Result<Recorded, metric_store::Error> {
-        let entry = self.archive.topology(id).await?;
+        let entry = self.store.topology(id).await?;
         let track = match entry {
-            Some(_) => self.archive.track(id, None, TRACK_MAX).await?,
+            Some(_) => self.store.track(id, None, TRACK_MAX).await?,
             None => Vec::new(),
         };
         Ok(Recorded::of(entry.as_ref(), track))

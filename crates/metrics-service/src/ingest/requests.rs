@@ -85,7 +85,7 @@ impl Ingest {
     }
 
     async fn register_decoded(&self, body: Bytes) -> Result<RegisterResponse, RequestError> {
-        let (archive, term) = self.replication.as_leader()?;
+        let (store, term) = self.replication.as_leader()?;
         let request: RegisterRequest = self.limiter.decode(body).await?;
         if request.registrations.len() > NAMES_MAX {
             let n = request.registrations.len();
@@ -93,14 +93,14 @@ impl Ingest {
                 "{n} names in one registration; the maximum is {NAMES_MAX}"
             )));
         }
-        self.check_known(&archive, &request.topology).await?;
+        self.check_known(&store, &request.topology).await?;
         let _permit = self.limiter.topology_permit(&request.topology)?;
-        Ok(archive.register(term, request).await?)
+        Ok(store.register(term, request).await?)
     }
 
     /// Ingests a metric batch.
     pub(crate) async fn ingest(&self, body: Bytes) -> Result<IngestResponse, RequestError> {
-        let (archive, term) = match self.replication.as_leader() {
+        let (store, term) = match self.replication.as_leader() {
             Ok(leader) => leader,
             Err(refusal) => return Ok(self.retry_later(refusal.to_string())),
         };
@@ -113,27 +113,27 @@ impl Ingest {
             Err(refusal) => return Ok(self.retry_later(refusal.to_string())),
         };
         let topology = batch.topology.clone();
-        if let Err(refusal) = self.check_known(&archive, &topology).await {
+        if let Err(refusal) = self.check_known(&store, &topology).await {
             return Ok(self.retry_later(refusal.to_string()));
         }
         let _permit = match self.limiter.topology_permit(&topology) {
             Ok(permit) => permit,
             Err(refusal) => return Ok(self.retry_later(refusal.to_string())),
         };
-        self.ingest_batch(&archive, term, batch).await
+        self.ingest_batch(&store, term, batch).await
     }
 
     /// Stores a metric batch, and returns the response for the sender.
     pub(crate) async fn ingest_batch(
         &self,
-        archive: &MetricStore,
+        store: &MetricStore,
         term: Term,
         batch: MetricBatch,
     ) -> Result<IngestResponse, RequestError> {
         let (topology, minute) = (batch.topology.clone(), batch.minute);
-        let (n_points, before) = (batch.points.len(), archive.position());
+        let (n_points, before) = (batch.points.len(), store.position());
         let counters = &self.counters;
-        Ok(match archive.ingest(term, batch).await {
+        Ok(match store.ingest(term, batch).await {
             Ok(IngestOutcome::Accepted(at)) => {
                 debug!(%topology, %minute, n_points, index = at.index, "ingested a metric batch");
                 match at > before {
@@ -177,11 +177,11 @@ impl Ingest {
 
     /// Checks that metrics of `topology` are accepted: the topology exists, or has existed. The last
     /// minutes of a topology arrive after its removal.
-    async fn check_known(&self, archive: &MetricStore, topology: &TopologyId) -> Result<(), RequestError> {
+    async fn check_known(&self, store: &MetricStore, topology: &TopologyId) -> Result<(), RequestError> {
         if is_system_topology(topology) || self.cluster.view().0.topologies.contains_key(topology) {
             return Ok(());
         }
-        match archive.fingerprint(topology).await {
+        match store.fingerprint(topology).await {
             Ok(known) if known.count > 0 => Ok(()),
             Ok(_) => Err(RequestError::Unavailable {
                 reason: format!(
@@ -198,7 +198,7 @@ impl Ingest {
         topology: &TopologyId,
         ids: Vec<MetricId>,
     ) -> Result<(), RequestError> {
-        let (archive, term) = self.replication.as_leader()?;
+        let (store, term) = self.replication.as_leader()?;
         let (view, fresh) = self.cluster.view();
         if !fresh {
             return Err(RequestError::NotReady);
@@ -208,7 +208,7 @@ impl Ingest {
             return Err(RequestError::StillMeasured { topology: topology.clone() });
         }
         let n = ids.len();
-        archive.forget(term, (topology.clone(), ids)).await?;
+        store.forget(term, (topology.clone(), ids)).await?;
         info!(%topology, n, "deleted metas of a removed topology, as requested through the API");
         Ok(())
     }

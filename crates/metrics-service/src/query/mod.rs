@@ -101,14 +101,14 @@ pub enum QueryError {
         source: reqwest::Error,
     },
     /// The server answered with an error.
-    #[error("{url} answered {status}: {said}")]
+    #[error("{url} answered {status}: {message}")]
     Answered {
         /// URL of the request.
         url: String,
         /// HTTP status.
         status: u16,
         /// Begin of the response body.
-        said: String,
+        message: String,
     },
     /// The answer is longer than any valid answer.
     #[error("the answer of {url} is longer than {max} bytes")]

@@ -49,7 +49,7 @@ impl Drop for TemporaryDirectory {
 impl Replication {
     /// Makes a checkpoint of the metric store.
     pub(crate) async fn checkpoint(&self) -> Result<Checkpoint, RequestError> {
-        let archive = self.store.get()?;
+        let store = self.store.get()?;
         if self.state() == ReplicaState::TakingOver {
             return Err(RequestError::Unavailable {
                 reason: "this nimbus is taking over, and polls other nimbuses itself".to_owned(),
@@ -60,7 +60,7 @@ impl Replication {
         };
         let permit = Arc::clone(&self.checkpoint_permits).try_acquire_owned().map_err(busy)?;
         let dir = TemporaryDirectory(self.new_dir(SENT));
-        let made = archive.checkpoint(dir.0.clone()).await;
+        let made = store.checkpoint(dir.0.clone()).await;
         made.map_err(|error| RequestError::Unavailable { reason: error.to_string() })?;
         Ok(Checkpoint { dir, _permit: permit })
     }

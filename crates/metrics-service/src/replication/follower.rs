@@ -73,7 +73,7 @@ pub(crate) enum Fetched {
 
 /// Follows the leader for as long as the nimbus runs, except while this nimbus leads.
 pub(crate) async fn follow(replication: Arc<Replication>) {
-    let archive = replication.store.wait_until_open().await;
+    let store = replication.store.wait_until_open().await;
     let mut state = replication.role.subscribe();
     let mut observations = replication.cluster.observations();
     let mut backoff =
@@ -83,7 +83,7 @@ pub(crate) async fn follow(replication: Arc<Replication>) {
         let (now, leader) = (state.borrow_and_update().0, replication.cluster.other_leader());
         let wait = match leader.as_ref().filter(|_| now == ReplicaState::Following) {
             None => intervals.fetch_idle,
-            Some(leader) => match replication.fetch_from_leader(&archive, leader).await {
+            Some(leader) => match replication.fetch_from_leader(&store, leader).await {
                 Ok(wait) => {
                     backoff.reset();
                     replication.fetch_status().problem = None;
@@ -126,24 +126,20 @@ pub(crate) async fn follow(replication: Arc<Replication>) {
 
 impl Replication {
     /// Fetches and applies the leader's log page by page. Returns the pause before the next fetch.
-    async fn fetch_from_leader(
-        &self,
-        archive: &MetricStore,
-        leader: &Leader,
-    ) -> Result<Duration, FetchError> {
+    async fn fetch_from_leader(&self, store: &MetricStore, leader: &Leader) -> Result<Duration, FetchError> {
         let (intervals, api, leads) = (&self.intervals, &leader.api, Some(leader.term));
         for _ in 0..PAGES_IN_A_ROW {
             let _apply_lock = self.apply_lock.lock().await;
-            let own = archive.position();
+            let own = store.position();
             if own.term > leader.term.0 {
                 return Err(FetchError::StaleLeader { leader: leader.term, own });
             }
-            let Some(asked) = self.while_following(self.fetch_page(archive, api, leads)).await else {
+            let Some(asked) = self.while_following(self.fetch_page(store, api, leads)).await else {
                 return Ok(intervals.fetch_idle);
             };
             let (page, last) = asked?;
             self.fetch_status().leader = Some(last);
-            let fetched = self.apply_page(archive, api, page).await?;
+            let fetched = self.apply_page(store, api, page).await?;
             match fetched {
                 Fetched::CaughtUp => return Ok(self.note_caught_up()),
                 Fetched::Advanced(position) if position >= last => return Ok(self.note_caught_up()),
@@ -151,7 +147,7 @@ impl Replication {
                 Fetched::Diverged | Fetched::DivergedCommitted => {
                     let quarantine = fetched == Fetched::DivergedCommitted;
                     let Some(received) =
-                        self.while_following(self.download_checkpoint(archive, api, quarantine)).await
+                        self.while_following(self.download_checkpoint(store, api, quarantine)).await
                     else {
                         return Ok(intervals.fetch_idle);
                     };
@@ -161,11 +157,11 @@ impl Replication {
                     if !self.cluster.store.is_latest(leader.term).await? {
                         return Err(FetchError::Deposed { leader: leader.term });
                     }
-                    self.install_checkpoint(archive, api, received, quarantine).await?;
+                    self.install_checkpoint(store, api, received, quarantine).await?;
                     // The entries after the checkpoint follow at once, unless the log diverges again.
-                    let (page, _) = self.fetch_page(archive, api, leads).await?;
+                    let (page, _) = self.fetch_page(store, api, leads).await?;
                     let diverged_again = matches!(
-                        self.apply_page(archive, api, page).await?,
+                        self.apply_page(store, api, page).await?,
                         Fetched::Diverged | Fetched::DivergedCommitted
                     );
                     return Ok(if diverged_again {
@@ -202,11 +198,11 @@ impl Replication {
     /// follower of the leader of the term `leads`, or as a leader itself if `leads` is absent.
     pub(crate) async fn fetch_page(
         &self,
-        archive: &MetricStore,
+        store: &MetricStore,
         api: &str,
         leader_term: Option<Term>,
     ) -> Result<(LogPage, LogPosition), FetchError> {
-        let LogPosition { term, index } = archive.position();
+        let LogPosition { term, index } = store.position();
         let query =
             LogQuery { nimbus: self.cluster.me.clone(), term, index, max_bytes: PAGE_BYTES_MAX, leader_term };
         Ok(self.peers.log(api, &query).await?)
@@ -215,7 +211,7 @@ impl Replication {
     /// Applies a page of another nimbus' log. The caller must hold the apply lock.
     pub(crate) async fn apply_page(
         &self,
-        archive: &MetricStore,
+        store: &MetricStore,
         api: &str,
         page: LogPage,
     ) -> Result<Fetched, FetchError> {
@@ -223,7 +219,7 @@ impl Replication {
             LogPage::Entries { entries, .. } if entries.is_empty() => Fetched::CaughtUp,
             LogPage::Entries { entries, .. } => {
                 let n = entries.len();
-                let position = archive.apply(entries).await?;
+                let position = store.apply(entries).await?;
                 debug!(from = api, n, index = position.index, "applied entries of the metric log");
                 Fetched::Advanced(position)
             }
@@ -236,14 +232,14 @@ impl Replication {
     /// the download starts only if there is room for one more quarantined database.
     pub(crate) async fn download_checkpoint(
         &self,
-        archive: &MetricStore,
+        store: &MetricStore,
         api: &str,
         quarantine: bool,
     ) -> Result<TemporaryDirectory, FetchError> {
         if quarantine {
-            archive.check_quarantine_room().await?;
+            store.check_quarantine_room().await?;
         }
-        let LogPosition { term, index } = archive.position();
+        let LogPosition { term, index } = store.position();
         warn!(
             from = api,
             term,
@@ -260,14 +256,14 @@ impl Replication {
     /// deleted. The caller must hold the apply lock.
     pub(crate) async fn install_checkpoint(
         &self,
-        archive: &MetricStore,
+        store: &MetricStore,
         api: &str,
         received: TemporaryDirectory,
         quarantine: bool,
     ) -> Result<(), FetchError> {
-        let own = archive.position();
+        let own = store.position();
         if quarantine {
-            archive.replace_and_quarantine(received.0.clone()).await?;
+            store.replace_and_quarantine(received.0.clone()).await?;
             warn!(
                 term = own.term,
                 index = own.index,
@@ -275,10 +271,10 @@ impl Replication {
                  discarded; see \"Quarantined databases\" in docs/operations/metrics.md"
             );
         } else {
-            archive.replace_with(received.0.clone()).await?;
+            store.replace_with(received.0.clone()).await?;
         }
         count(&self.counters.checkpoints, 1);
-        let LogPosition { term, index } = archive.position();
+        let LogPosition { term, index } = store.position();
         info!(from = api, term, index, "replaced the local metric database by a checkpoint");
         Ok(())
     }

@@ -110,7 +110,7 @@ impl Replication {
     /// Returns the record to publish, if the high watermark can advance.
     fn next_high_watermark(
         &self,
-        archive: &MetricStore,
+        store: &MetricStore,
         term: Term,
         lagging: &mut BTreeSet<NimbusId>,
     ) -> Option<MetricLogState> {
@@ -119,7 +119,7 @@ impl Replication {
         let followers = self.progress().in_sync(live, self.cluster.clock.monotonic());
         self.log_lagging_replicas(&view, &followers, lagging);
         // A leader with a stale view may have a live follower that the view does not show.
-        let leader = (&self.cluster.me, term, archive.position());
+        let leader = (&self.cluster.me, term, store.position());
         commit::advance_high_watermark(&self.log_state(), leader, &followers).filter(|_| fresh)
     }
 
@@ -150,15 +150,11 @@ impl Replication {
 }
 
 /// Keeps the published high watermark up to date for as long as the leadership lasts.
-pub(crate) async fn publish_commits(
-    replication: Arc<Replication>,
-    archive: MetricStore,
-    writer: FencedWriter,
-) {
+pub(crate) async fn publish_commits(replication: Arc<Replication>, store: MetricStore, writer: FencedWriter) {
     let mut observations = replication.cluster.observations();
     let mut lagging = BTreeSet::new();
     loop {
-        if let Some(record) = replication.next_high_watermark(&archive, writer.term(), &mut lagging) {
+        if let Some(record) = replication.next_high_watermark(&store, writer.term(), &mut lagging) {
             if let Err(Deposed) = replication.publish_high_watermark(&writer, record, None).await {
                 return;
             }

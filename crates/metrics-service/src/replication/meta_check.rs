@@ -23,7 +23,7 @@ const METAS_MAX: u64 = 10_000_000;
 
 /// Compares the published metas of the leader with the local metas, for as long as the nimbus runs.
 pub(crate) async fn check_metas(replication: Arc<Replication>) {
-    let archive = replication.store.wait_until_open().await;
+    let store = replication.store.wait_until_open().await;
     loop {
         tokio::time::sleep(replication.intervals.check_metas).await;
         let (view, fresh) = replication.cluster.view();
@@ -36,7 +36,7 @@ pub(crate) async fn check_metas(replication: Arc<Replication>) {
         for (topology, published) in
             view.metric_fingerprints.iter().filter(|(_, published)| !published.value.digest.is_empty())
         {
-            if let Err(error) = replication.reconcile_metas(&archive, topology, &published.value).await {
+            if let Err(error) = replication.reconcile_metas(&store, topology, &published.value).await {
                 warn!(%topology, error, "could not compare metas with those of the leader; trying again");
             }
         }
@@ -47,12 +47,12 @@ impl Replication {
     /// Makes the local metas of a topology equal to the leader's, if their fingerprints differ.
     async fn reconcile_metas(
         &self,
-        archive: &MetricStore,
+        store: &MetricStore,
         topology: &TopologyId,
         published: &MetaFingerprint,
     ) -> Result<(), String> {
         let own = async || {
-            let own = archive.fingerprint(topology).await.map_err(|error| error.to_string())?;
+            let own = store.fingerprint(topology).await.map_err(|error| error.to_string())?;
             Ok::<_, String>(fingerprint_record(own))
         };
         if own().await?.is_same(published) {
@@ -91,7 +91,7 @@ impl Replication {
             );
             return Ok(());
         }
-        archive.replace_metas(topology, metas).await.map_err(|error| error.to_string())?;
+        store.replace_metas(topology, metas).await.map_err(|error| error.to_string())?;
         count(&self.counters.metas_repaired, 1);
         let now = own().await?;
         info!(

@@ -32,16 +32,16 @@ pub(crate) fn fingerprint_record(fingerprint: Fingerprint) -> MetaFingerprint {
 }
 
 /// Publishes changed fingerprints for as long as the leadership lasts.
-pub(crate) async fn publish_metas(replication: Arc<Replication>, archive: MetricStore, writer: FencedWriter) {
+pub(crate) async fn publish_metas(replication: Arc<Replication>, store: MetricStore, writer: FencedWriter) {
     let mut published: Option<LogPosition> = None;
     loop {
         tokio::time::sleep(replication.intervals.publish_metas).await;
-        let position = archive.position();
+        let position = store.position();
         // Metas change by entries of the log alone.
         if published == Some(position) {
             continue;
         }
-        match replication.publish_changed(&archive, &writer).await {
+        match replication.publish_changed(&store, &writer).await {
             Ok(true) => published = Some(position),
             Ok(false) => {}
             Err(WriteError::Deposed { .. }) => return,
@@ -52,13 +52,9 @@ pub(crate) async fn publish_metas(replication: Arc<Replication>, archive: Metric
 
 impl Replication {
     /// Returns whether every changed fingerprint was written.
-    async fn publish_changed(
-        &self,
-        archive: &MetricStore,
-        writer: &FencedWriter,
-    ) -> Result<bool, WriteError> {
+    async fn publish_changed(&self, store: &MetricStore, writer: &FencedWriter) -> Result<bool, WriteError> {
         let (view, _) = self.cluster.view();
-        let known = match archive.topologies().await {
+        let known = match store.topologies().await {
             Ok(known) => known,
             Err(error) => {
                 info!(%error, "cannot read the topologies of the metric store; retrying");
@@ -69,7 +65,7 @@ impl Replication {
         for topology in
             known.into_iter().filter(|id| is_system_topology(id) || view.metric_fingerprints.contains_key(id))
         {
-            match archive.fingerprint(&topology).await {
+            match store.fingerprint(&topology).await {
                 Ok(fingerprint) => drop(own.insert(topology, fingerprint_record(fingerprint))),
                 Err(error) => {
                     info!(%topology, %error, "cannot read the metas of a topology; not published now")

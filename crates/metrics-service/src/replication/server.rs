@@ -16,7 +16,7 @@ impl Replication {
         &self,
         mut query: LogQuery,
     ) -> Result<(LogPage, LogPosition), RequestError> {
-        let archive = self.store.get()?;
+        let store = self.store.get()?;
         let (state, term) = *self.role.borrow();
         match query.leader_term {
             Some(leads) if (state, term) != (ReplicaState::Leading, Some(leads)) => {
@@ -33,12 +33,12 @@ impl Replication {
             Some(_) | None => {}
         }
         query.max_bytes = query.max_bytes.min(LOG_PAGE_BYTES_MAX);
-        let mut page = archive.log_after(&query).await?;
+        let mut page = store.log_after(&query).await?;
         if query.leader_term.is_some() {
             let log_end = LogPosition { term: query.term, index: query.index };
             page = self.record_fetch(&query.nimbus, log_end, page);
         }
-        Ok((page, archive.position()))
+        Ok((page, store.position()))
     }
 
     /// Records in the progress that a follower fetched `page` from this leader, and wakes the commit

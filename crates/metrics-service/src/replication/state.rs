@@ -105,9 +105,9 @@ impl Replication {
 
     /// Returns the metric store and the term, while this nimbus leads.
     pub(crate) fn as_leader(&self) -> Result<(MetricStore, Term), RequestError> {
-        let archive = self.store.get()?;
+        let store = self.store.get()?;
         match *self.role.borrow() {
-            (ReplicaState::Leading, Some(term)) => Ok((archive, term)),
+            (ReplicaState::Leading, Some(term)) => Ok((store, term)),
             (ReplicaState::Leading | ReplicaState::TakingOver | ReplicaState::Following, _) => {
                 let reason =
                     "this nimbus has just begun to lead, and is still taking over the metric log".to_owned();
@@ -174,8 +174,8 @@ impl Replication {
     /// Returns the number of log entries that each replica is behind the leader: this nimbus, and
     /// while it leads its followers.
     pub(crate) fn behind(&self) -> BTreeMap<NimbusId, u64> {
-        let Ok(archive) = self.store.get() else { return BTreeMap::new() };
-        let own = archive.position();
+        let Ok(store) = self.store.get() else { return BTreeMap::new() };
+        let own = store.position();
         let mut behind = BTreeMap::new();
         if self.state() == ReplicaState::Leading {
             let progress = self.progress();
@@ -193,7 +193,7 @@ impl Replication {
     pub(crate) fn lag(&self) -> Lag {
         let leads = self.state() == ReplicaState::Leading;
         match self.store.get() {
-            Ok(archive) if leads => Lag { leader: Some(archive.position()), caught_up_at: None },
+            Ok(store) if leads => Lag { leader: Some(store.position()), caught_up_at: None },
             Ok(_) | Err(_) => self.fetched(),
         }
     }

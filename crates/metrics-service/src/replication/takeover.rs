@@ -48,21 +48,17 @@ type Replica = (NimbusId, String);
 impl Replication {
     /// Catches up with the logs of the other live nimbuses. If committed entries are missing,
     /// waits for the in-sync replicas until all were polled or the grace has passed.
-    pub(crate) async fn take_over(
-        &self,
-        archive: &MetricStore,
-        writer: &FencedWriter,
-    ) -> Result<(), Deposed> {
+    pub(crate) async fn take_over(&self, store: &MetricStore, writer: &FencedWriter) -> Result<(), Deposed> {
         let _apply_lock = self.apply_lock.lock().await;
         let clock = &self.cluster.clock;
         let (me, term, grace) = (&self.cluster.me, writer.term(), self.takeover_grace);
         let known = self.read_high_watermark().await;
-        let is_new = known.is_none() && archive.position() == LogPosition::default();
+        let is_new = known.is_none() && store.position() == LogPosition::default();
         let record = known.unwrap_or_else(MetricLogState::unknown);
         let (mut began, mut until, mut logged) = (clock.monotonic(), clock.now().plus(grace), None);
         loop {
-            let (polled, failure) = self.catch_up_with_replicas(archive, writer, &record).await?;
-            let (own, now) = (archive.position(), clock.monotonic());
+            let (polled, failure) = self.catch_up_with_replicas(store, writer, &record).await?;
+            let (own, now) = (store.position(), clock.monotonic());
             let (has_reachable_source, waited) = (failure.is_some(), now.since(began));
             let input = TakeoverInput { me, term, own, polled: &polled, has_reachable_source, waited, grace };
             let text = match input.decide(&record) {
@@ -120,14 +116,14 @@ impl Replication {
     /// not be fetched from a replica that has them.
     async fn catch_up_with_replicas(
         &self,
-        archive: &MetricStore,
+        store: &MetricStore,
         writer: &FencedWriter,
         record: &MetricLogState,
     ) -> Result<(BTreeSet<NimbusId>, Option<String>), Deposed> {
         let (mut done, mut failure): (BTreeSet<NimbusId>, _) = (BTreeSet::new(), None);
         loop {
-            let log_ends = self.poll_replicas(archive.position()).await;
-            let own = archive.position();
+            let log_ends = self.poll_replicas(store.position()).await;
+            let own = store.position();
             let source = |at: LogPosition| takeover_decision::catch_up_source(record, writer.term(), own, at);
             let sources = log_ends.iter().map(|(replica, at)| (source(*at), *at, replica));
             let open =
@@ -142,7 +138,7 @@ impl Replication {
             );
             self.fetch_status().problem =
                 Some(format!("metric ingest paused: catching up with {id}, whose log ends at {at}"));
-            match self.catch_up_from(archive, api, at, (writer, record, source)).await {
+            match self.catch_up_from(store, api, at, (writer, record, source)).await {
                 Ok(true) => {}
                 // The replica's log has diverged from the local log, and its entries are not needed.
                 Ok(false) => _ = done.insert(id.clone()),
@@ -187,33 +183,33 @@ impl Replication {
     /// the local log, or if its checkpoint replaced the local database.
     async fn catch_up_from(
         &self,
-        archive: &MetricStore,
+        store: &MetricStore,
         api: &str,
         until: LogPosition,
         (writer, record, source): (&FencedWriter, &MetricLogState, CatchUpSource),
     ) -> Result<bool, CatchUpError> {
         let mut may_install = source == CatchUpSource::Checkpoint;
-        while archive.position() < until {
-            let (page, _) = self.fetch_page(archive, api, None).await?;
+        while store.position() < until {
+            let (page, _) = self.fetch_page(store, api, None).await?;
             if let LogPage::Entries { entries, .. } = &page
                 && entries.iter().any(|(at, _)| at.term >= writer.term().0)
             {
                 // The replica follows a later leader by now.
                 return Ok(false);
             }
-            match self.apply_page(archive, api, page).await? {
+            match self.apply_page(store, api, page).await? {
                 Fetched::Advanced(_) => {}
                 Fetched::CaughtUp => return Ok(true),
                 Fetched::Diverged | Fetched::DivergedCommitted if !may_install => return Ok(false),
                 Fetched::Diverged | Fetched::DivergedCommitted => {
-                    let own = archive.position();
+                    let own = store.position();
                     let quarantine = record.may_hold_discarded(own)
                         || record.is_unknown() && own != LogPosition::default();
-                    let received = self.download_checkpoint(archive, api, quarantine).await?;
+                    let received = self.download_checkpoint(store, api, quarantine).await?;
                     // A checkpoint that was complete before this check has no entries of a later
                     // leader. A later leader may have made an unclean takeover that is unknown here.
                     writer.commit(Vec::new()).await?;
-                    self.install_checkpoint(archive, api, received, quarantine).await?;
+                    self.install_checkpoint(store, api, received, quarantine).await?;
                     may_install = false;
                 }
             }

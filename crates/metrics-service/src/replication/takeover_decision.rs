@@ -193,8 +193,8 @@ mod tests {
 
     #[test]
     fn only_a_replica_with_every_committed_entry_provides_a_checkpoint() {
-        let check = |own, said, expected| {
-            assert_eq!(catch_up_source(&record("a"), Term(5), own, said), expected, "{own} {said}");
+        let check = |own, replica, expected| {
+            assert_eq!(catch_up_source(&record("a"), Term(5), own, replica), expected, "{own} {replica}");
         };
         check(at(1, 4), at(1, 4), CatchUpSource::None);
         check(at(1, 4), at(1, 3), CatchUpSource::None);

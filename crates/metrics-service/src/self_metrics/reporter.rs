@@ -61,7 +61,7 @@ struct SelfReporter {
 
 /// Collects and sends self metrics for as long as the nimbus runs.
 pub(crate) async fn report(own: Arc<SelfMetrics>) {
-    let archive = own.store.wait_until_open().await;
+    let store = own.store.wait_until_open().await;
     let started = own.cluster.clock.now();
     let worker = format!("{}-{}", own.cluster.me, started.as_millis());
     let Ok(worker) = worker.parse::<WorkerId>() else {
@@ -77,9 +77,9 @@ pub(crate) async fn report(own: Arc<SelfMetrics>) {
             let wait = minute.end().since(own.cluster.clock.now());
             tokio::time::sleep(wait.clamp(WAIT_MIN, own.clock_check)).await;
         }
-        own.read_gauges(&archive, &mut before).await;
+        own.read_gauges(&store, &mut before).await;
         reporter.collect(minute);
-        if let Err(reason) = reporter.send_waiting(&archive).await {
+        if let Err(reason) = reporter.send_waiting(&store).await {
             debug!(
                 reason,
                 waiting = reporter.waiting.len(),
@@ -90,7 +90,7 @@ pub(crate) async fn report(own: Arc<SelfMetrics>) {
 }
 
 impl SelfMetrics {
-    async fn read_gauges(&self, archive: &MetricStore, before: &mut Readings) {
+    async fn read_gauges(&self, store: &MetricStore, before: &mut Readings) {
         let (instruments, now) = (&self.instruments, self.cluster.clock.now());
         // Reads three small files of `/proc`, which are in memory.
         if let Some(usage) = process::usage() {
@@ -104,11 +104,11 @@ impl SelfMetrics {
             }
             before.usage = Some((usage, now));
         }
-        instruments.archive_queue.set(self.ingest.n_in_flight() as f64);
-        if let Ok(status) = archive.status().await {
-            instruments.archive_bytes.set(status.bytes as f64);
+        instruments.store_queue.set(self.ingest.n_in_flight() as f64);
+        if let Ok(status) = store.status().await {
+            instruments.store_bytes.set(status.bytes as f64);
         }
-        if let Ok(queue) = archive.queue_status().await {
+        if let Ok(queue) = store.queue_status().await {
             instruments.upload_queue.set(queue.ready as f64);
             let dropped = queue.exporters.values().map(|exporter| exporter.dropped).sum::<u64>();
             instruments.dropped.add(dropped.saturating_sub(before.dropped.unwrap_or(dropped)));
@@ -134,13 +134,13 @@ impl SelfReporter {
     }
 
     /// Sends the waiting reports to the leader, the oldest first.
-    async fn send_waiting(&mut self, archive: &MetricStore) -> Result<(), String> {
+    async fn send_waiting(&mut self, store: &MetricStore) -> Result<(), String> {
         while let Some(batch) = self.waiting.front() {
-            let mut answer = self.send(archive, batch).await?;
+            let mut answer = self.send(store, batch).await?;
             if let IngestResponse::UnknownMetrics { .. } = answer {
-                self.register(archive).await?;
+                self.register(store).await?;
                 // Ids that the leader has assigned differently come with the next report.
-                answer = self.send(archive, batch).await?;
+                answer = self.send(store, batch).await?;
             }
             match answer {
                 // Self metrics are not kept until they are committed: a leader that is lost with its
@@ -160,9 +160,9 @@ impl SelfReporter {
         Ok(())
     }
 
-    async fn send(&self, archive: &MetricStore, batch: &MetricBatch) -> Result<IngestResponse, String> {
+    async fn send(&self, store: &MetricStore, batch: &MetricBatch) -> Result<IngestResponse, String> {
         if let Ok((_, term)) = self.own.replication.as_leader() {
-            let stored = self.own.ingest.ingest_batch(archive, term, batch.clone()).await;
+            let stored = self.own.ingest.ingest_batch(store, term, batch.clone()).await;
             return stored.map_err(|refusal| refusal.to_string());
         }
         let client = &self.own.transport;
@@ -170,14 +170,14 @@ impl SelfReporter {
         client.ingest(&leader, batch).await.map_err(|error| error_chain(&error))
     }
 
-    async fn register(&self, archive: &MetricStore) -> Result<(), String> {
+    async fn register(&self, store: &MetricStore) -> Result<(), String> {
         let registry = &self.own.instruments.registry;
         let (_, names) = registry.names_since(0);
         let registrations =
             names.iter().map(|(id, name)| Registration { name: name.to_string(), id: *id }).collect();
         let request = RegisterRequest { topology: topology(), registrations };
         let answer = match self.own.replication.as_leader() {
-            Ok((_, term)) => archive.register(term, request).await.map_err(|error| error_chain(&error))?,
+            Ok((_, term)) => store.register(term, request).await.map_err(|error| error_chain(&error))?,
             Err(_) => {
                 let client = &self.own.transport;
                 let leader = client.leader().await.map_err(|error| error_chain(&error))?;

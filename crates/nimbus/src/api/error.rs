@@ -154,13 +154,13 @@ mod tests {
 
     #[test]
     fn invalid_body_error_says_once_what_is_wrong_and_where() {
-        let said = |bytes: &[u8]| match parse::<stormkeeper_api_types::message::KillRequest>(bytes) {
+        let message = |bytes: &[u8]| match parse::<stormkeeper_api_types::message::KillRequest>(bytes) {
             Err(error) => error.0.message,
             Ok(request) => panic!("{request:?}"),
         };
         let begin = "the body is not the JSON expected: ";
-        assert_eq!(said(b""), format!("{begin}EOF while parsing a value at line 1 column 0"));
-        let wrong = said(br#"{"waitSecs":"soon"}"#);
+        assert_eq!(message(b""), format!("{begin}EOF while parsing a value at line 1 column 0"));
+        let wrong = message(br#"{"waitSecs":"soon"}"#);
         assert!(wrong.starts_with(&format!("{begin}waitSecs: invalid type: string \"soon\"")), "{wrong}");
         assert_eq!(wrong.matches("invalid type").count(), 1, "{wrong}");
     }

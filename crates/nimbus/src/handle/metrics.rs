@@ -22,7 +22,7 @@ impl Handle {
     /// # Errors
     /// [`Refusal::NoMetrics`] with the reason, while the store is not open.
     pub fn metrics(&self) -> Result<MetricStore, Refusal> {
-        Ok(self.metrics_service()?.archive()?)
+        Ok(self.metrics_service()?.metric_store()?)
     }
 
     /// Returns how far this nimbus' log is behind the leader's. Cheap enough for every answer.

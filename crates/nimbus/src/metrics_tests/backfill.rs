@@ -9,7 +9,7 @@ const GATHER: Duration = Duration::from_secs(3);
 
 async fn recorded(one: &One, topology: &TopologyId) -> HistoryEntry {
     wait_until("the start is recorded", LONG, || async {
-        let entry = one.archive().topology(topology).await.expect("read");
+        let entry = one.metric_store().topology(topology).await.expect("read");
         entry.ok_or_else(|| format!("{topology} is not known"))
     })
     .await
@@ -51,7 +51,7 @@ async fn topology_that_lived_between_two_views_is_recorded_once() {
         let marker = submit(&leader, &format!("marker-{n}")).await;
         recorded(&leader, &marker).await;
         let topology = live(&cluster, &leader, "brief").await;
-        let is_seen = leader.archive().topology(&topology).await.expect("read").is_some();
+        let is_seen = leader.metric_store().topology(&topology).await.expect("read").is_some();
         assert!(n < 10, "each of {n} topologies was seen while it existed");
         if !is_seen {
             break topology;
@@ -62,7 +62,7 @@ async fn topology_that_lived_between_two_views_is_recorded_once() {
     assert!(entry.killed.is_some_and(|killed| killed >= entry.started), "{entry:?}");
     assert_eq!((entry.started_by.as_deref(), entry.killed_by.as_deref()), (Some("me"), Some("bob")));
     assert!(entry.reason.starts_with("an operator asked for it"), "{entry:?}");
-    let track = leader.archive().track(&topology, None, 100).await.expect("read");
+    let track = leader.metric_store().track(&topology, None, 100).await.expect("read");
     assert!(!track.is_empty() && track.iter().all(|place| place.to == entry.killed), "{track:?}");
     assert!(track.iter().all(|place| place.host.as_str() == "host"), "{track:?}");
 
@@ -80,6 +80,6 @@ async fn topology_that_lived_between_two_views_is_recorded_once() {
     next.until_ingesting().await;
     let another = live(&cluster, &next, "another").await;
     recorded(&next, &another).await;
-    assert_eq!(next.archive().topology(&topology).await.expect("read"), Some(entry));
-    assert_eq!(next.archive().track(&topology, None, 100).await.expect("read"), track);
+    assert_eq!(next.metric_store().topology(&topology).await.expect("read"), Some(entry));
+    assert_eq!(next.metric_store().track(&topology, None, 100).await.expect("read"), track);
 }

@@ -8,7 +8,7 @@ async fn metas_of_a_removed_topology_are_deleted_everywhere_and_of_a_running_top
     let cluster = Cluster::new().await;
     let (leader, follower) = cluster.two(INTERVALS).await;
     let topology = submit(&leader, "wc").await;
-    register(&leader, &topology).await.expect("taken");
+    register(&leader, &topology).await.expect("accepted");
     follower.until_caught_up_with(&leader).await;
     let (id, _) = emitted(&topology);
     let measure = follower.handle().measure.clone().expect("it measures");
@@ -20,7 +20,7 @@ async fn metas_of_a_removed_topology_are_deleted_everywhere_and_of_a_running_top
     .await;
     let refused = client.delete_metas(&topology, &[id]).await.expect_err("the topology runs");
     assert!(
-        matches!(&refused, QueryError::Answered { status: 409, said, .. } if said.contains("cannot be deleted")),
+        matches!(&refused, QueryError::Answered { status: 409, message, .. } if message.contains("cannot be deleted")),
         "{refused}"
     );
     assert!(!refused.is_retryable(), "{refused}");

@@ -89,8 +89,8 @@ impl MetricExporter for Odd {
                 let is_refused =
                     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
                 if is_refused {
-                    let (url, said) = ("http://x".to_owned(), "full".to_owned());
-                    return Err(ExportError::Answered { url, status: 500, said });
+                    let (url, message) = ("http://x".to_owned(), "full".to_owned());
+                    return Err(ExportError::Answered { url, status: 500, message });
                 }
             }
         }
@@ -108,7 +108,7 @@ impl MetricExporter for Odd {
                 None => break,
             }
         }
-        assert!(key.index > 0);
+        assert!(key.number > 0);
         Ok(sent)
     }
 
@@ -143,10 +143,10 @@ async fn faulty_exporter_does_not_affect_the_others() {
     let leader = cluster.start_with_exporters(options, exporters).await;
     leader.until_ingesting().await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
-    register(&leader, &topology).await.expect("taken");
-    for (cut, n) in [(1, 5), (2, 6)] {
-        let minute = minute.plus(u32::try_from(cut).expect("small") - 1);
-        stored(&leader, &batch(&topology, minute, cut, n)).await;
+    register(&leader, &topology).await.expect("accepted");
+    for (sequence, n) in [(1, 5), (2, 6)] {
+        let minute = minute.plus(u32::try_from(sequence).expect("small") - 1);
+        stored(&leader, &batch(&topology, minute, sequence, n)).await;
         cluster.clock.turn(Duration::from_secs(61));
     }
     cluster.clock.turn(Duration::from_secs(61));
@@ -176,7 +176,7 @@ async fn faulty_exporter_does_not_affect_the_others() {
         if n >= 2 { Ok(()) } else { Err(n.to_string()) }
     })
     .await;
-    let queue = leader.archive().queue_status().await.expect("there is a queue");
+    let queue = leader.metric_store().queue_status().await.expect("there is a queue");
     assert!(queue.exporters["panics"].pending >= 2 && queue.exporters["good"].pending == 0, "{queue:?}");
 
     // After its release, the blocked exporter continues where it was.

@@ -96,12 +96,12 @@ impl One {
         self.running.stopped().await.expect("told to stop");
     }
 
-    fn archive(&self) -> MetricStore {
+    fn metric_store(&self) -> MetricStore {
         self.handle().metrics().expect("open")
     }
 
     async fn until_open(&self) -> MetricStore {
-        wait_until("the archive is open", LONG, || async {
+        wait_until("the metric store is open", LONG, || async {
             self.handle().metrics().map_err(|refusal| refusal.to_string())
         })
         .await
@@ -109,7 +109,7 @@ impl One {
 
     async fn until_caught_up_with(&self, leader: &Self) {
         wait_until("the log has every entry of the leader's", LONG, || async {
-            let (own, its) = (self.archive().position(), leader.archive().position());
+            let (own, its) = (self.metric_store().position(), leader.metric_store().position());
             if own == its { Ok(()) } else { Err(format!("{own:?} of {its:?}")) }
         })
         .await;
@@ -136,7 +136,7 @@ impl One {
     /// Returns the count of the topology's one counter in a minute.
     async fn count(&self, topology: &TopologyId, minute: Minute) -> Option<u64> {
         let (id, _) = emitted(topology);
-        let points = self.archive().points(id, Window::M1, minute, minute, 10).await.expect("read");
+        let points = self.metric_store().points(id, Window::M1, minute, minute, 10).await.expect("read");
         match points.as_slice() {
             [] => None,
             [(_, Point::Counter(counter))] => Some(counter.count),
@@ -234,7 +234,7 @@ async fn submit(one: &One, name: &str) -> TopologyId {
     handle.blobs().put(&key, body).await.expect("stored");
     let status = TopologyStatus::Active;
     let submission = Submission { name: None, blob: key, owner: "me".to_owned(), by: None, status };
-    handle.submit(submission).await.expect("taken").0
+    handle.submit(submission).await.expect("accepted").0
 }
 
 /// Returns the one metric of these tests.
@@ -252,12 +252,16 @@ async fn register(one: &One, topology: &TopologyId) -> Result<RegisterResponse, 
     one.handle().register_metrics(body.into()).await
 }
 
-fn batch(topology: &TopologyId, minute: Minute, cut: u64, n: u64) -> MetricBatch {
+fn batch(topology: &TopologyId, minute: Minute, sequence: u64, n: u64) -> MetricBatch {
     let point = Point::Counter(point::Counter { count: n });
     MetricBatch {
         topology: topology.clone(),
         minute,
-        reports: vec![SequenceRange { worker: "w1".parse().expect("valid"), first: cut, last: cut }],
+        reports: vec![SequenceRange {
+            worker: "w1".parse().expect("valid"),
+            first: sequence,
+            last: sequence,
+        }],
         points: vec![(emitted(topology).0, point)],
     }
 }
@@ -276,7 +280,7 @@ async fn stored(one: &One, batch: &MetricBatch) -> (LogPosition, LogPosition) {
 
 async fn metas(one: &One, topology: &TopologyId) -> Vec<MetricMeta> {
     let query = MetaQuery { topology: topology.clone(), meta: None, after: None, limit: NAMES_MAX };
-    one.archive().metas(query).await.expect("read").metas
+    one.metric_store().metas(query).await.expect("read").metas
 }
 
 #[tokio::test]
@@ -289,7 +293,7 @@ async fn committed_metrics_survive_on_a_follower_that_leads_next() {
         matches!(ingest(&leader, &first).await, IngestResponse::UnknownMetrics { ids } if ids.len() == 1)
     );
     let (id, _) = emitted(&topology);
-    assert_eq!(register(&leader, &topology).await.expect("taken").results, [Registered::Accepted(id)]);
+    assert_eq!(register(&leader, &topology).await.expect("accepted").results, [Registered::Accepted(id)]);
     let (at, _) = stored(&leader, &first).await;
     assert!(at > LogPosition::default());
     follower.until_caught_up_with(&leader).await;
@@ -331,7 +335,7 @@ async fn metas_that_differ_in_content_only_are_replaced_by_the_leaders() {
     let cluster = Cluster::new().await;
     let (leader, follower) = cluster.two(INTERVALS).await;
     let topology = submit(&leader, "wc").await;
-    register(&leader, &topology).await.expect("taken");
+    register(&leader, &topology).await.expect("accepted");
     follower.until_caught_up_with(&leader).await;
     wait_until("the fingerprints of the metas are published", LONG, || async {
         let view = follower.handle().observation().expect("read").view;
@@ -341,15 +345,15 @@ async fn metas_that_differ_in_content_only_are_replaced_by_the_leaders() {
     .await;
     let good = metas(&follower, &topology).await;
     let bad = vec![MetricMeta { id: MetricId(77), name: good[0].name.clone() }];
-    follower.archive().replace_metas(&topology, bad.clone()).await.expect("replaced");
+    follower.metric_store().replace_metas(&topology, bad.clone()).await.expect("replaced");
     wait_until("the follower has the leader's metas again", LONG, || async {
         let now = metas(&follower, &topology).await;
         let n = follower.handle().metrics_status().await.counts.metas_repaired;
         if now == good && n >= 1 { Ok(()) } else { Err(format!("{now:?} {n}")) }
     })
     .await;
-    let own = follower.archive().fingerprint(&topology).await.expect("known");
-    assert_eq!(own, leader.archive().fingerprint(&topology).await.expect("known"));
+    let own = follower.metric_store().fingerprint(&topology).await.expect("known");
+    assert_eq!(own, leader.metric_store().fingerprint(&topology).await.expect("known"));
 }
 
 #[tokio::test]
@@ -411,7 +415,7 @@ async fn nimbus_without_a_metric_store_runs_and_reports_why() {
     assert_eq!(refused.code(), stormkeeper_api_types::message::Code::NotReady, "{closed}");
     std::fs::remove_file(dir.join("metrics")).expect("removed");
     one.until_ingesting().await;
-    register(&one, &topology).await.expect("taken");
+    register(&one, &topology).await.expect("accepted");
     stored(&one, &batch(&topology, cluster.minute(), 1, 1)).await;
 }
 
@@ -427,25 +431,25 @@ async fn only_the_leader_ingests_metrics_and_only_of_known_topologies() {
     };
     let unknown = batch(&"none-1-1".parse().expect("valid"), cluster.minute(), 1, 1);
     let body = rmp_serde::to_vec(&unknown).expect("a message");
-    let (status, said) = post(&follower, "ingest", body.clone()).await;
-    assert_eq!((status, String::from_utf8_lossy(&said).contains("no_leader")), (503, true));
-    let (status, said) = post(&leader, "ingest", body).await;
-    let answer: IngestResponse = rmp_serde::from_slice(&said).expect("an answer");
+    let (status, message) = post(&follower, "ingest", body.clone()).await;
+    assert_eq!((status, String::from_utf8_lossy(&message).contains("no_leader")), (503, true));
+    let (status, message) = post(&leader, "ingest", body).await;
+    let answer: IngestResponse = rmp_serde::from_slice(&message).expect("an answer");
     assert!(
         matches!(&answer, IngestResponse::RetryLater { reason } if reason.contains("none-1-1")),
         "{answer:?}"
     );
     assert_eq!(status, 200);
-    let (status, said) = post(&leader, "ingest", b"garbage".to_vec()).await;
-    assert_eq!((status, String::from_utf8_lossy(&said).contains("not the message expected")), (400, true));
+    let (status, message) = post(&leader, "ingest", b"garbage".to_vec()).await;
+    assert_eq!((status, String::from_utf8_lossy(&message).contains("not the message expected")), (400, true));
     let counts = leader.handle().metrics_status().await.counts;
     assert_eq!((counts.undecodable, counts.retry_later, counts.batches), (1, 1, 0));
 
     // The last minutes of a killed topology are ingested after its removal.
     let topology = submit(&leader, "wc").await;
-    register(&leader, &topology).await.expect("taken");
+    register(&leader, &topology).await.expect("accepted");
     wait_until("the start is recorded", LONG, || async {
-        let history = leader.archive().history(None, 10).await.expect("read");
+        let history = leader.metric_store().history(None, 10).await.expect("read");
         let is_told = history.iter().any(|entry| entry.topology == topology);
         if is_told { Ok(()) } else { Err(format!("{history:?}")) }
     })
@@ -460,7 +464,7 @@ async fn only_the_leader_ingests_metrics_and_only_of_known_topologies() {
     .await;
     stored(&leader, &batch(&topology, cluster.minute(), 1, 3)).await;
     let history = wait_until("the end is recorded", LONG, || async {
-        let history = leader.archive().history(None, 10).await.expect("read");
+        let history = leader.metric_store().history(None, 10).await.expect("read");
         match history.iter().find(|entry| entry.topology == topology) {
             Some(entry) if entry.killed.is_some() => Ok(entry.clone()),
             entry => Err(format!("{entry:?}")),
@@ -468,10 +472,10 @@ async fn only_the_leader_ingests_metrics_and_only_of_known_topologies() {
     })
     .await;
     assert_eq!((history.started_by.as_deref(), history.sample_rate), (Some("me"), 0.1));
-    let track = leader.archive().track(&topology, None, 100).await.expect("read");
+    let track = leader.metric_store().track(&topology, None, 100).await.expect("read");
     assert!(!track.is_empty() && track.iter().all(|entry| entry.to.is_some()), "{track:?}");
     wait_until("the follower has the same track", LONG, || async {
-        let its = follower.archive().track(&topology, None, 100).await.expect("read");
+        let its = follower.metric_store().track(&topology, None, 100).await.expect("read");
         if its == track { Ok(()) } else { Err(format!("{its:?}")) }
     })
     .await;

@@ -17,7 +17,7 @@ async fn discarded_metrics_that_return_too_late_are_quarantined_and_reported() {
     waits(&second).await;
     cluster.clock.turn(Duration::from_secs(601));
     second.until_ingesting().await;
-    register(&second, &topology).await.expect("taken");
+    register(&second, &topology).await.expect("accepted");
     stored(&second, &batch(&topology, minute, 2, 2)).await;
     let record = record(&cluster).await;
     let unclean_takeover = record.unclean_takeover.expect("the unclean takeover is recorded");
@@ -25,12 +25,12 @@ async fn discarded_metrics_that_return_too_late_are_quarantined_and_reported() {
     assert!(unclean_takeover.discarded_through >= at && record.may_hold_discarded(at), "{record:?}");
     let events = wait_until("the event is there", LONG, || async {
         let view = second.handle().observation().expect("read").view;
-        let told = view.events.values().filter(|event| event.event == EventKind::UncleanMetricTakeover);
-        let told: Vec<String> = told.map(|event| event.reason.clone()).collect();
-        if told.is_empty() { Err("no such event".to_owned()) } else { Ok(told) }
+        let unclean = view.events.values().filter(|event| event.event == EventKind::UncleanMetricTakeover);
+        let reasons: Vec<String> = unclean.map(|event| event.reason.clone()).collect();
+        if reasons.is_empty() { Err("no such event".to_owned()) } else { Ok(reasons) }
     })
     .await;
-    assert!(matches!(&events[..], [told] if told.contains("unclean takeover")), "{events:?}");
+    assert!(matches!(&events[..], [reason] if reason.contains("unclean takeover")), "{events:?}");
 
     let first = cluster.start("a").await;
     first.until_open().await;
@@ -61,7 +61,7 @@ async fn new_leader_quarantines_its_discarded_metrics_when_it_fetches_committed_
     waits(&second).await;
     cluster.clock.turn(Duration::from_secs(601));
     second.until_ingesting().await;
-    register(&second, &topology).await.expect("taken");
+    register(&second, &topology).await.expect("accepted");
     let (next, _) = stored(&second, &batch(&topology, minute, 2, 2)).await;
     second.until_committed(next).await;
     second.stop().await;
@@ -73,11 +73,11 @@ async fn new_leader_quarantines_its_discarded_metrics_when_it_fetches_committed_
     assert!(waits(&first).await.contains("waiting for"));
     let second = cluster.start("b").await;
     wait_until("it says what is the matter", LONG, || async {
-        let said = waits(&first).await;
-        if said.contains("could not be fetched") && said.contains("the quarantine is full") {
+        let message = waits(&first).await;
+        if message.contains("could not be fetched") && message.contains("the quarantine is full") {
             Ok(())
         } else {
-            Err(said)
+            Err(message)
         }
     })
     .await;

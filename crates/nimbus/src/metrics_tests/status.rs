@@ -38,7 +38,7 @@ async fn every_nimbus_shows_an_unopened_metric_store_and_the_lag_it_knows() {
     assert_eq!(shown(&leader, &broken).await.metrics_lag_entries, None);
 
     let topology = submit(&leader, "wc").await;
-    register(&leader, &topology).await.expect("taken");
+    register(&leader, &topology).await.expect("accepted");
     follower.until_caught_up_with(&leader).await;
     for (asked, of) in [(&leader, &leader), (&leader, &follower), (&follower, &follower)] {
         wait_until("the nimbus is shown as caught up", LONG, || async {
@@ -73,7 +73,7 @@ async fn follower_with_missing_entries_is_shown_as_lagging() {
     })
     .await;
     let topology = submit(&leader, "wc").await;
-    register(&leader, &topology).await.expect("taken");
+    register(&leader, &topology).await.expect("accepted");
     let summary = shown(&leader, &follower).await;
     assert!(summary.metrics_lag_entries >= Some(1), "{summary:?}");
 }

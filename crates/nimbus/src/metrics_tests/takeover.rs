@@ -17,7 +17,7 @@ async fn entries_of_a_follower_with_a_diverged_log_are_not_committed() {
     let silent = Intervals { fetch_idle: 100 * LONG, fetch_lagging: 100 * LONG, ..INTERVALS };
     let (leader, follower) = cluster.two(silent).await;
     let topology = submit(&leader, "wc").await;
-    register(&leader, &topology).await.expect("taken");
+    register(&leader, &topology).await.expect("accepted");
     let (at, _) = stored(&leader, &batch(&topology, cluster.minute(), 1, 5)).await;
     let term = follower.handle().leader().expect("it leads").term;
     let ask = async |leads: Option<Term>, has: LogPosition| {
@@ -37,8 +37,8 @@ async fn entries_of_a_follower_with_a_diverged_log_are_not_committed() {
     let followers = status().await.followers;
     assert_eq!(followers[follower.handle().id()], LogPosition::default());
     // A committed entry stays committed; a later entry needs a follower with the right log.
-    let (next, safe) = stored(&leader, &batch(&topology, cluster.minute(), 2, 5)).await;
-    assert_eq!(safe, at);
+    let (next, committed) = stored(&leader, &batch(&topology, cluster.minute(), 2, 5)).await;
+    assert_eq!(committed, at);
     ask(Some(term), LogPosition { index: next.index + 1, ..next }).await.expect("answered");
     assert_eq!(status().await.high_watermark, at);
     ask(Some(term), next).await.expect("answered");
@@ -53,10 +53,10 @@ async fn uncommitted_batch_is_counted_once_when_it_is_sent_again() {
         Intervals { fetch_idle: LONG * 60, fetch_lagging: LONG * 60, check_metas: LONG * 60, ..INTERVALS };
     let (leader, follower) = cluster.two(slow).await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
-    register(&leader, &topology).await.expect("taken");
+    register(&leader, &topology).await.expect("accepted");
     let first = batch(&topology, minute, 1, 5);
-    let (at, safe) = stored(&leader, &first).await;
-    assert!(safe < at, "{safe:?} {at:?}");
+    let (at, committed) = stored(&leader, &first).await;
+    assert!(committed < at, "{committed:?} {at:?}");
     // From here on the next leader cannot reach the first one.
     let id = leader.handle().id().clone();
     let view = follower.handle().observation().expect("read").view;
@@ -75,7 +75,7 @@ async fn uncommitted_batch_is_counted_once_when_it_is_sent_again() {
     assert_eq!(follower.count(&topology, minute).await, None, "this test is about a lost batch");
     let answer = ingest(&follower, &first).await;
     assert!(matches!(answer, IngestResponse::UnknownMetrics { .. }), "{answer:?}");
-    register(&follower, &topology).await.expect("taken");
+    register(&follower, &topology).await.expect("accepted");
     stored(&follower, &first).await;
     stored(&follower, &first).await;
     assert_eq!(follower.count(&topology, minute).await, Some(5));
@@ -89,11 +89,11 @@ async fn new_leader_first_fetches_the_entries_of_another_follower() {
     let ahead = cluster.start("c").await;
     ahead.until_open().await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
-    register(&leader, &topology).await.expect("taken");
+    register(&leader, &topology).await.expect("accepted");
     let first = batch(&topology, minute, 1, 5);
     let (at, _) = stored(&leader, &first).await;
     ahead.until_caught_up_with(&leader).await;
-    assert!(behind.archive().position() < at);
+    assert!(behind.metric_store().position() < at);
     // Either follower has the entries if it leads next.
     leader.stop().await;
     let next = wait_until("one of the followers leads", LONG, || async {
@@ -115,7 +115,7 @@ pub(super) async fn alone(cluster: &Cluster) -> (One, TopologyId, LogPosition) {
     let first = cluster.start("a").await;
     first.until_ingesting().await;
     let topology = submit(&first, "wc").await;
-    register(&first, &topology).await.expect("taken");
+    register(&first, &topology).await.expect("accepted");
     let (at, _) = stored(&first, &batch(&topology, cluster.minute(), 1, 5)).await;
     first.until_committed(at).await;
     (first, topology, at)
@@ -145,7 +145,7 @@ pub(super) async fn replaced(one: &One) {
 }
 
 pub(super) async fn aside(one: &One) -> Vec<PathBuf> {
-    one.handle().metrics_status().await.archive.expect("open").quarantined
+    one.handle().metrics_status().await.store.expect("open").quarantined
 }
 
 pub(super) fn received_in(cluster: &Cluster, name: &str) -> Vec<String> {
@@ -165,9 +165,9 @@ async fn leader_that_is_missing_committed_entries_waits_for_the_replica_that_has
     );
     first.stop().await;
     let second = cluster.start("b").await;
-    let said = waits(&second).await;
-    assert!(said.contains(&format!("waiting for {id} until")), "{said}");
-    assert_eq!(second.handle().metrics_problem(), Some(said));
+    let reason = waits(&second).await;
+    assert!(reason.contains(&format!("waiting for {id} until")), "{reason}");
+    assert_eq!(second.handle().metrics_problem(), Some(reason));
     assert!(matches!(
         ingest(&second, &batch(&topology, minute, 2, 2)).await,
         IngestResponse::RetryLater { .. }
@@ -199,7 +199,7 @@ async fn leader_that_is_missing_committed_entries_waits_for_the_replica_that_has
 async fn partitioned_leader_commits_nothing_and_the_next_leader_has_every_committed_entry() {
     let cluster = Cluster::new().await;
     let before = cluster.server.sessions();
-    let (first, topology, safe) = alone(&cluster).await;
+    let (first, topology, committed) = alone(&cluster).await;
     let minute = cluster.minute();
     let session = session_since(&cluster, &before);
     cluster.server.disconnect(session);
@@ -208,8 +208,8 @@ async fn partitioned_leader_commits_nothing_and_the_next_leader_has_every_commit
     waits(&second).await;
     // The first leader has not noticed, and a worker can still reach it.
     let late = batch(&topology, minute, 2, 2);
-    let (at, said) = stored(&first, &late).await;
-    assert!(said < at && said >= safe, "{said} {at}");
+    let (at, high_watermark) = stored(&first, &late).await;
+    assert!(high_watermark < at && high_watermark >= committed, "{high_watermark} {at}");
     assert!(record(&cluster).await.high_watermark < at);
     cluster.server.reconnect(session);
     second.until_ingesting().await;
@@ -236,7 +236,7 @@ struct Parted {
 
 async fn parted(cluster: &Cluster) -> Parted {
     let before = cluster.server.sessions();
-    let (first, topology, safe) = alone(cluster).await;
+    let (first, topology, committed) = alone(cluster).await;
     let session = session_since(cluster, &before);
     let second = cluster.start("b").await;
     second.until_open().await;
@@ -244,12 +244,12 @@ async fn parted(cluster: &Cluster) -> Parted {
     cluster.server.disconnect(session);
     // Without a follower that fetches the next entry: the second nimbus has no time to fetch it.
     second.stop().await;
-    let (late, said) = stored(&first, &batch(&topology, cluster.minute(), 2, 2)).await;
-    assert!(said < late, "{said}");
+    let (late, high_watermark) = stored(&first, &batch(&topology, cluster.minute(), 2, 2)).await;
+    assert!(high_watermark < late, "{high_watermark}");
     cluster.server.expire(session);
     let second = cluster.start("b").await;
     second.until_ingesting().await;
-    assert!(second.archive().position() >= safe);
+    assert!(second.metric_store().position() >= committed);
     Parted { first, session, second, topology }
 }
 
@@ -280,7 +280,7 @@ async fn deposed_leader_replaces_no_database() {
     waits(&first).await;
     // Another nimbus led for a moment and discarded everything: the first log must be quarantined.
     let record = record(&cluster).await;
-    assert!(!record.may_hold_discarded(first.archive().position()), "{record:?}");
+    assert!(!record.may_hold_discarded(first.metric_store().position()), "{record:?}");
     let other = "c".parse().expect("valid");
     let record = record.record_unclean_takeover(&other, Term(4), LogPosition::default(), cluster.clock.now());
     let election = record::Election { term: Term(4), nimbus: other, unknown_fields: Default::default() };
@@ -341,7 +341,7 @@ async fn unreadable_high_watermark_costs_no_wait_and_no_metrics() {
     cluster.tree.set(&layout::metric_log(), b"garbage", None).await.expect("written");
     let second = cluster.start("b").await;
     second.until_ingesting().await;
-    register(&second, &topology).await.expect("taken");
+    register(&second, &topology).await.expect("accepted");
     stored(&second, &batch(&topology, minute, 2, 2)).await;
     let first = cluster.start("a").await;
     first.until_open().await;
@@ -391,9 +391,9 @@ async fn lost_zookeeper_reply_does_not_hold_back_the_commit() {
     let one = One { running: running.expect("started"), stop };
     one.until_ingesting().await;
     let topology: TopologyId = NIMBUS.parse().expect("valid");
-    register(&one, &topology).await.expect("taken");
-    for cut in 1..=10 {
-        let (at, _) = stored(&one, &batch(&topology, cluster.minute(), cut, 1)).await;
+    register(&one, &topology).await.expect("accepted");
+    for sequence in 1..=10 {
+        let (at, _) = stored(&one, &batch(&topology, cluster.minute(), sequence, 1)).await;
         one.until_committed(at).await;
         assert!(record(&cluster).await.high_watermark >= at);
     }
@@ -408,8 +408,8 @@ async fn database_of_another_zookeeper_tree_is_left_unchanged() {
     let again = cluster.start("a").await;
     again.until_ingesting().await;
     let topology = submit(&again, "again").await;
-    register(&again, &topology).await.expect("taken");
-    let store = again.archive();
+    register(&again, &topology).await.expect("accepted");
+    let store = again.metric_store();
     again.stop().await;
     // Read after the stop: a leader appends to its log on its own, too.
     let position = store.position();
@@ -417,9 +417,9 @@ async fn database_of_another_zookeeper_tree_is_left_unchanged() {
     drop(store);
     let new = Cluster { dir: cluster.dir, ..Cluster::new().await };
     let one = new.start("a").await;
-    let said = waits(&one).await;
-    assert!(said.contains("has entries of term 2, and this nimbus leads in term 1"), "{said}");
-    assert_eq!(one.archive().position(), position);
+    let reason = waits(&one).await;
+    assert!(reason.contains("has entries of term 2, and this nimbus leads in term 1"), "{reason}");
+    assert_eq!(one.metric_store().position(), position);
 }
 
 #[tokio::test]
@@ -438,8 +438,8 @@ async fn nimbus_that_does_not_follow_stops_holding_back_commits_after_the_maximu
     .await;
     let (first, _) = stored(&leader, &batch(&topology, cluster.minute(), 2, 1)).await;
     cluster.clock.turn(Duration::from_secs(599));
-    let (second, safe) = stored(&leader, &batch(&topology, cluster.minute(), 3, 1)).await;
-    assert!(safe < first, "{safe} {first}");
+    let (second, committed) = stored(&leader, &batch(&topology, cluster.minute(), 3, 1)).await;
+    assert!(committed < first, "{committed} {first}");
     cluster.clock.turn(Duration::from_secs(2));
     stored(&leader, &batch(&topology, cluster.minute(), 3, 1)).await;
     leader.until_committed(second).await;
@@ -452,7 +452,7 @@ async fn log_of_another_zookeeper_tree_is_neither_extended_nor_fetched() {
         let one = old.start("old").await;
         one.until_ingesting().await;
         let topology = submit(&one, "old").await;
-        register(&one, &topology).await.expect("taken");
+        register(&one, &topology).await.expect("accepted");
         one.handle()
             .change("old", Change::Kill(KillRequest { wait_secs: Some(0) }), None)
             .await

@@ -127,10 +127,11 @@ async fn life_cut_short_at(n: u64) -> bool {
     let second = cluster.nimbus("b").await;
     let successor = cluster.leading(&second).await;
     finish(&cluster, &successor, &story, n).await;
-    let orders = Store::new(Arc::clone(&cluster.tree));
+    let assignments = Store::new(Arc::clone(&cluster.tree));
     wait_until("the supervisor assignments are empty", LONG, || async {
-        let orders = orders.supervisor_assignments(&"s0".parse().expect("valid")).await.expect("read");
-        match orders.is_none_or(|orders| orders.value.topologies.is_empty()) {
+        let assignments =
+            assignments.supervisor_assignments(&"s0".parse().expect("valid")).await.expect("read");
+        match assignments.is_none_or(|assignments| assignments.value.topologies.is_empty()) {
             true => Ok(()),
             false => Err(format!("request {n}")),
         }

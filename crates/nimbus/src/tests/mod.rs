@@ -209,7 +209,7 @@ async fn a_submitted_topology_is_placed_at_once_and_a_killed_one_leaves_nothing(
     let handle = cluster.leading(&running).await;
     let n_nodes = cluster.server.n_nodes();
     let submitted = cluster.clock.monotonic();
-    let id = submit(&handle, "wc").await.expect("taken");
+    let id = submit(&handle, "wc").await.expect("accepted");
     cluster.placed(&id).await;
     assert!(cluster.clock.monotonic().since(submitted) < Duration::from_secs(1));
     cluster.beat(&id).await;
@@ -322,7 +322,7 @@ async fn a_nimbus_pauses_before_it_leads_again_after_its_leader_task_failed() {
         let handle = cluster.leading(&running).await;
         tokio::time::sleep(led).await;
         let commands = handle.commands.borrow().clone().expect("it leads");
-        commands.try_send(leader::Command::Panic).expect("taken");
+        commands.try_send(leader::Command::Panic).expect("accepted");
         let broken = tokio::time::Instant::now();
         commands.closed().await;
         wait_until("it has stopped leading", LONG, || async {
@@ -334,7 +334,7 @@ async fn a_nimbus_pauses_before_it_leads_again_after_its_leader_task_failed() {
     }
     // A stop does not wait for the pause.
     let commands = running.nimbus.handle().commands.borrow().clone().expect("it leads");
-    commands.try_send(leader::Command::Panic).expect("taken");
+    commands.try_send(leader::Command::Panic).expect("accepted");
     commands.closed().await;
     running.stop.cancel();
     running.nimbus.stopped().await.expect("stopped on request");
@@ -347,7 +347,7 @@ async fn deadlines_survive_a_failover() {
     let first = cluster.nimbus("a").await;
     let handle = cluster.leading(&first).await;
     let (killed, moved) =
-        (submit(&handle, "killed").await.expect("taken"), submit(&handle, "moved").await.expect("taken"));
+        (submit(&handle, "killed").await.expect("accepted"), submit(&handle, "moved").await.expect("taken"));
     cluster.placed(&killed).await;
     cluster.placed(&moved).await;
     cluster.beat(&moved).await;
@@ -396,7 +396,7 @@ async fn a_failover_with_healthy_workers_changes_no_assignment() {
     cluster.supervisor("s0", 4).await;
     let first = cluster.nimbus("a").await;
     let handle = cluster.leading(&first).await;
-    let id = submit(&handle, "wc").await.expect("taken");
+    let id = submit(&handle, "wc").await.expect("accepted");
     let before = cluster.placed(&id).await;
     cluster.beat(&id).await;
     let second = cluster.nimbus("b").await;
@@ -433,9 +433,9 @@ async fn life_with(plan: FaultPlan) -> u64 {
     handle.change("wc", kill(1), None).await.unwrap_or_else(|refusal| panic!("{what}: {refusal}"));
     wait_until("nothing is left", LONG, || cluster.is_gone(&id)).await;
     wait_until("the supervisor assignments are empty", LONG, || async {
-        let orders =
+        let assignments =
             store.supervisor_assignments(&"s0".parse().expect("valid")).await.expect("read").expect("there");
-        if orders.value.topologies.is_empty() { Ok(()) } else { Err(format!("{orders:?}")) }
+        if assignments.value.topologies.is_empty() { Ok(()) } else { Err(format!("{assignments:?}")) }
     })
     .await;
     tree.n_writes()
@@ -458,10 +458,10 @@ async fn an_unreadable_record_is_reported_and_other_topologies_are_placed() {
     cluster.supervisor("s0", 4).await;
     let running = cluster.nimbus("a").await;
     let handle = cluster.leading(&running).await;
-    let bad = submit(&handle, "bad").await.expect("taken");
+    let bad = submit(&handle, "bad").await.expect("accepted");
     cluster.placed(&bad).await;
     cluster.tree.set(&layout::storm(&bad), b"garbage", None).await.expect("written");
-    let good = submit(&handle, "good").await.expect("taken");
+    let good = submit(&handle, "good").await.expect("accepted");
     cluster.placed(&good).await;
     wait_until("it is reported", LONG, || async {
         let findings = handle.status().findings;

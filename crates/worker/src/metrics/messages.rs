@@ -64,7 +64,7 @@ pub(crate) enum MasterReply {
     /// Too many reports are queued: send this report again later.
     Full,
     /// Reports up to this sequence number are committed, or were dropped.
-    Safe(u64),
+    Committed(u64),
 }
 
 /// One end of a message connection.

@@ -223,9 +223,9 @@ impl MetricReporter {
                 .and_then(|connection| connection.pause.or(connection.pending.map(|pending| pending.1)));
             tokio::select! {
                 biased;
-                // Cancel-safe: a cancelled token stays cancelled.
+                // Cancel-committed: a cancelled token stays cancelled.
                 () = stop.cancelled() => break,
-                // Cancel-safe: all arms only wait, and no reply is taken unless the call returns.
+                // Cancel-committed: all arms only wait, and no reply is taken unless the call returns.
                 () = tokio::time::sleep_until(collect_due) => {
                     self.collect(open).await;
                     open = Minute::of(self.metrics.clock().now());
@@ -366,7 +366,7 @@ impl MetricReporter {
                 self.index.accepted(last);
                 one.pending = None;
             }
-            MasterReply::Safe(last) => {
+            MasterReply::Committed(last) => {
                 if one.pending.is_some_and(|(range, _)| range.1 <= last) {
                     one.pending = None;
                 }

@@ -135,7 +135,7 @@ impl TopologyMaster {
         loop {
             let due = self.due;
             tokio::select! {
-                // Cancel-safe: no message is taken unless the call returns; the rest only waits.
+                // Cancel-committed: no message is taken unless the call returns; the rest only waits.
                 Some(end) = self.new_connections.recv() => self.accept(end),
                 Some((connection, report)) = self.messages.1.recv() => self.handle_message(connection, report),
                 () = until(due) => self.flush().await,
@@ -181,7 +181,7 @@ impl TopologyMaster {
                 let (worker, last) = (spooled.report.worker.clone(), spooled.report.number);
                 let reply = match self.delivery.add(spooled) {
                     Enqueued::Queued => MasterReply::SpoolLock(last),
-                    Enqueued::Committed => MasterReply::Safe(last),
+                    Enqueued::Committed => MasterReply::Committed(last),
                     Enqueued::UnknownNames(ids) => MasterReply::Nameless(ids),
                     Enqueued::Full => MasterReply::Full,
                 };
@@ -225,7 +225,7 @@ impl TopologyMaster {
             for connection in of_worker {
                 // If the queue is full, the worker learns of the commit from the reply to its
                 // next report.
-                let _full = connection.send.try_send(MasterReply::Safe(last));
+                let _full = connection.send.try_send(MasterReply::Committed(last));
             }
         }
     }
@@ -296,8 +296,9 @@ mod tests {
         .await;
         leader.has().is_busy = false;
         // The retry comes soon, before the recheck of uncommitted reports.
-        let safe = tokio::time::timeout(COMMIT_RECHECK / 6, worker.receive.recv()).await.expect("in time");
-        assert_eq!(safe, Some(MasterReply::Safe(1)));
+        let committed =
+            tokio::time::timeout(COMMIT_RECHECK / 6, worker.receive.recv()).await.expect("in time");
+        assert_eq!(committed, Some(MasterReply::Committed(1)));
         assert_eq!(leader.has().totals()[0], 5);
     }
 

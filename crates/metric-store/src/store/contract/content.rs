@@ -38,7 +38,7 @@ fn last_value_of_a_key_is_read(site: &Site) {
 
 fn bytes(point: &Point) -> Vec<u8> {
     let mut bytes = Vec::new();
-    stored::encode(point, &mut bytes);
+    point_merge::encode(point, &mut bytes);
     bytes
 }
 
@@ -70,9 +70,9 @@ fn merged_values_add_up_in_the_order_of_their_writes(site: &Site) {
     }
     // The last minute wins, whenever it is written; its points add up.
     for (minute, count) in [(5, 1), (7, 2), (6, 4), (7, 8)] {
-        merge(Table::Latest, b"m", &stored::encode_latest(Minute(minute), &counter(count)));
+        merge(Table::Latest, b"m", &point_merge::encode_latest(Minute(minute), &counter(count)));
     }
-    assert_eq!(get(&store, Table::Latest, b"m"), Some(stored::encode_latest(Minute(7), &counter(10))));
+    assert_eq!(get(&store, Table::Latest, b"m"), Some(point_merge::encode_latest(Minute(7), &counter(10))));
 }
 
 fn operations_of_a_batch_take_effect_in_their_order(site: &Site) {
@@ -249,7 +249,7 @@ fn compaction_removes_expired_points_only(site: &Site) {
     write(&store, |batch| {
         for (window, minute) in [(Window::M1, old), (Window::M1, young), (Window::D1, Minute(0))] {
             batch.put(Table::Points, &key(window, minute), &counter(1));
-            batch.put(Table::Latest, &key(window, minute), &stored::encode_latest(minute, &counter(1)));
+            batch.put(Table::Latest, &key(window, minute), &point_merge::encode_latest(minute, &counter(1)));
         }
         batch.put(Table::Points, b"of another version", b"x");
     })

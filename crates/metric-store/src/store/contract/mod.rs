@@ -6,7 +6,7 @@ use super::{CheckpointSource, OldDatabase, Store};
 use crate::{
     Error,
     key::{self, Range, Setting, Table},
-    record, stored,
+    point_merge, record,
     tests::site::Site,
 };
 use stormkeeper_metrics::{

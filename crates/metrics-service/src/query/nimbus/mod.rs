@@ -81,8 +81,8 @@ async fn answered(url: &str, request: reqwest::RequestBuilder) -> Result<Vec<u8>
         body.extend_from_slice(&chunk);
     }
     if !status.is_success() {
-        let said = String::from_utf8_lossy(&body).chars().take(QUOTED_CHARS_MAX).collect();
-        return Err(QueryError::Answered { url: url.to_owned(), status: status.as_u16(), said });
+        let message = String::from_utf8_lossy(&body).chars().take(QUOTED_CHARS_MAX).collect();
+        return Err(QueryError::Answered { url: url.to_owned(), status: status.as_u16(), message });
     }
     Ok(body)
 }

@@ -40,8 +40,8 @@ pub(super) async fn delete_metas(
     let topology_id = source.topology(&api, &topology).await?;
     match api.nimbus.delete_metric_metas(&topology_id, ids).await {
         Ok(()) => {
-            let Source { archive, .. } = source;
-            let metas = archive.fingerprint(&topology_id).await.map_err(source::archive_error)?.count;
+            let Source { store, .. } = source;
+            let metas = store.fingerprint(&topology_id).await.map_err(source::store_error)?.count;
             Ok(Json(Forgotten { topology_id, metas }).into_response())
         }
         Err(Refusal::NotLeading { .. }) => forward(&api, &parts, Body::from(body)).await,

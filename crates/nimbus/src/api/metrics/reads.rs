@@ -33,19 +33,19 @@ pub(super) async fn topologies(
         Some(text) => Some(text.parse().map_err(|error| bad(format!("after: {error}"), None))?),
         None => None,
     };
-    let Source { archive, view } = source::of(&api)?;
-    let mut ids = archive.topologies().await.map_err(source::archive_error)?;
+    let Source { store, view } = source::of(&api)?;
+    let mut ids = store.topologies().await.map_err(source::store_error)?;
     ids.sort();
     ids.retain(|id| after.as_ref().is_none_or(|after| id > after));
     let next = ids.get(limit).and_then(|_more| ids.get(limit - 1)).cloned();
     ids.truncate(limit);
-    let past = archive.history(None, source::HISTORY_MAX).await.map_err(source::archive_error)?;
+    let past = store.history(None, source::HISTORY_MAX).await.map_err(source::store_error)?;
     let alive = source::live_topologies(&api);
     let mut topologies = Vec::with_capacity(ids.len());
     for id in ids {
         let known = past.iter().find(|past| past.topology == id).map(|past| past.name.clone());
         let name = alive.get(&id).cloned().or(known);
-        let metas = archive.fingerprint(&id).await.map_err(source::archive_error)?.count;
+        let metas = store.fingerprint(&id).await.map_err(source::store_error)?.count;
         topologies.push(MeasuredTopology { name, alive: alive.contains_key(&id), metas, id });
     }
     Ok(Json(MeasuredTopologyList { topologies, next, store: view }))
@@ -93,7 +93,7 @@ pub(super) async fn latest(
         after: after.map(|cursor| cursor.id),
         limit,
     };
-    let page = source.archive.latest(query).await.map_err(source::archive_error)?;
+    let page = source.store.latest(query).await.map_err(source::store_error)?;
     // All windows of a list end with the same minute, the newest of the first page, so that their
     // values add up: a metric without recent points has less in its window.
     let newest = page.rows.iter().map(|row| row.minute).max();
@@ -123,7 +123,7 @@ async fn value(
     let end = end.unwrap_or(minute);
     let point = match minute == end {
         true => Some(point),
-        false => source.archive.window(meta.id, window, end).await.map_err(source::archive_error)?,
+        false => source.store.window(meta.id, window, end).await.map_err(source::store_error)?,
     };
     Ok(point.map(|point| LatestValue {
         value: shape::value(&meta.name, &point),
@@ -141,8 +141,7 @@ pub(super) async fn track(
     let (task, limit) = (params::task(&asked.task)?, params::limit(&asked.limit)?);
     let source = source::of(&api)?;
     let topology_id = source.topology(&api, &topology).await?;
-    let mut entries =
-        source.archive.track(&topology_id, task, limit + 1).await.map_err(source::archive_error)?;
+    let mut entries = source.store.track(&topology_id, task, limit + 1).await.map_err(source::store_error)?;
     let n_more = entries.len().saturating_sub(limit);
     let truncated = n_more > 0;
     let entries = entries.drain(n_more..).map(shape::task_place).collect();
@@ -158,8 +157,8 @@ pub(super) async fn history(
         Some(text) => Some(text.parse().map_err(|error| bad(format!("name: {error}"), None))?),
         None => None,
     };
-    let Source { archive, view } = source::of(&api)?;
-    let mut entries = archive.history(name.as_ref(), limit + 1).await.map_err(source::archive_error)?;
+    let Source { store, view } = source::of(&api)?;
+    let mut entries = store.history(name.as_ref(), limit + 1).await.map_err(source::store_error)?;
     let truncated = entries.len() > limit;
     entries.truncate(limit);
     let topologies = entries.into_iter().map(shape::past_topology).collect();

@@ -99,8 +99,8 @@ async fn read(
             return Ok((series, Some(Cursor { id: meta.id, minute: Some(from) })));
         }
         // One point more than fits tells whether there are more.
-        let read = source.archive.points(meta.id, window, from, to, left + 1).await;
-        let mut points = read.map_err(source::archive_error)?;
+        let read = source.store.points(meta.id, window, from, to, left + 1).await;
+        let mut points = read.map_err(source::store_error)?;
         let more = points.get(left).map(|(minute, _)| Cursor { id: meta.id, minute: Some(*minute) });
         points.truncate(left);
         left -= points.len();
@@ -124,7 +124,7 @@ async fn by_id(source: &Source, text: &str) -> Result<MetricMeta, ApiError> {
             return Err(bad(format!("id={text}: not a metric id"), Some(hint)));
         }
     };
-    let meta = source.archive.meta(id).await.map_err(source::archive_error)?;
+    let meta = source.store.meta(id).await.map_err(source::store_error)?;
     meta.ok_or_else(|| unknown(format!("there is no metric with the id {id}")))
 }
 
@@ -138,7 +138,7 @@ async fn by_name(source: &Source, text: &str) -> Result<MetricMeta, ApiError> {
     })?;
     let full = name.to_string();
     for probe in 0..PROBES {
-        let found = source.archive.meta(MetricId::of(&full, probe)).await.map_err(source::archive_error)?;
+        let found = source.store.meta(MetricId::of(&full, probe)).await.map_err(source::store_error)?;
         match found {
             Some(meta) if meta.name == name => return Ok(meta),
             Some(_another) => {}

@@ -33,7 +33,7 @@ const SCANNED_MAX: usize = 20_000;
 
 /// Metric store, with its distance from the leader's.
 pub(super) struct Source {
-    pub(super) archive: MetricStore,
+    pub(super) store: MetricStore,
     pub(super) view: MetricStoreView,
 }
 
@@ -50,17 +50,17 @@ impl Source {
             return Ok(id);
         }
         if let Ok(id) = text.parse::<TopologyId>() {
-            let has_metas = self.archive.fingerprint(&id).await.map_err(archive_error)?.count > 0;
-            let was_there = self.archive.topology(&id).await.map_err(archive_error)?.is_some();
+            let has_metas = self.store.fingerprint(&id).await.map_err(store_error)?.count > 0;
+            let was_there = self.store.topology(&id).await.map_err(store_error)?.is_some();
             if has_metas
                 || was_there
-                || !self.archive.track(&id, None, 1).await.map_err(archive_error)?.is_empty()
+                || !self.store.track(&id, None, 1).await.map_err(store_error)?.is_empty()
             {
                 return Ok(id);
             }
         }
         if let Ok(name) = text.parse::<TopologyName>()
-            && let Some(last) = self.archive.history(Some(&name), 1).await.map_err(archive_error)?.pop()
+            && let Some(last) = self.store.history(Some(&name), 1).await.map_err(store_error)?.pop()
         {
             return Ok(last.topology);
         }
@@ -84,7 +84,7 @@ impl Source {
         let at_once = if filter.is_level_only() { limit } else { SCANNED_AT_ONCE };
         loop {
             let query = MetaQuery { topology: topology.clone(), meta: filter.level, after, limit: at_once };
-            let page = self.archive.metas(query).await.map_err(archive_error)?;
+            let page = self.store.metas(query).await.map_err(store_error)?;
             scanned += page.metas.len();
             let mut fit = page.metas.into_iter().filter(|meta| filter.matches(&meta.name));
             metas.extend(fit.by_ref().take(limit - metas.len()));
@@ -101,7 +101,7 @@ impl Source {
 }
 
 /// Converts an error of the metric store into an answer.
-pub(super) fn archive_error(error: metric_store::Error) -> ApiError {
+pub(super) fn store_error(error: metric_store::Error) -> ApiError {
     match error {
         metric_store::Error::Invalid(reason) => ApiError::new(Code::InvalidRequest, reason, None),
         metric_store::Error::Busy | metric_store::Error::Stopped => {
@@ -127,11 +127,11 @@ pub(super) fn live_topologies(api: &Api) -> BTreeMap<TopologyId, TopologyName> {
 /// # Errors
 /// `no_metric_store` with the reason, if the store is not open.
 pub(super) fn of(api: &Api) -> Result<Source, ApiError> {
-    let archive = api.nimbus.metrics().map_err(|refusal| {
+    let store = api.nimbus.metrics().map_err(|refusal| {
         let hint = "the other nimbuses have metric stores of their own: --nimbus HOST:PORT";
         ApiError::new(Code::NoMetricStore, error_chain(&refusal), Some(hint))
     })?;
-    let LogPosition { term, index } = archive.position();
+    let LogPosition { term, index } = store.position();
     let Lag { leader, caught_up_at } = api.nimbus.metrics_lag();
     let now = api.nimbus.clock().now();
     let behind_ms = caught_up_at.map(|at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX));
@@ -142,5 +142,5 @@ pub(super) fn of(api: &Api) -> Result<Source, ApiError> {
         entries_behind: leader.map(|leader| leader.index.saturating_sub(index)),
         behind_ms,
     };
-    Ok(Source { archive, view })
+    Ok(Source { store, view })
 }

@@ -11,10 +11,10 @@ use stormkeeper_metric_store::{DropCause, QueueStatus, Status};
 use stormkeeper_metrics_service::ExporterState;
 
 pub(super) async fn of(api: &Api) -> Result<MetricStoreStatus, ApiError> {
-    let Source { archive, view } = source::of(api)?;
+    let Source { store, view } = source::of(api)?;
     let Status { bytes, position: _, log_from, log_bytes, metas, drops, failure, quarantined } =
-        archive.status().await.map_err(source::archive_error)?;
-    let queue = archive.queue_status().await.map_err(source::archive_error)?;
+        store.status().await.map_err(source::store_error)?;
+    let queue = store.queue_status().await.map_err(source::store_error)?;
     let measured = api.nimbus.metrics_status().await;
     let drops = drops.into_iter().flat_map(|(topology_id, causes)| {
         let of_one = move |(cause, count): (DropCause, u64)| DropSummary {

@@ -20,11 +20,11 @@ const TASKS: u32 = 12;
 const MINUTES: u32 = 15;
 
 /// A leader whose metric store has the metrics of a removed topology.
-struct Past {
+struct HistoryFixture {
     _fixture: Fixture,
     running: Running,
     router: Router,
-    archive: MetricStore,
+    store: MetricStore,
     /// First minute of the topology.
     first: Minute,
 }
@@ -59,19 +59,19 @@ fn names() -> Vec<(String, Measure)> {
     names
 }
 
-impl Past {
+impl HistoryFixture {
     async fn new() -> Self {
         let fixture = Fixture::new().await;
         let running = fixture.leader_with_metrics().await;
-        let archive = wait_until("its archive is open", LONG, || async {
+        let store = wait_until("its metric store is open", LONG, || async {
             running.handle().metrics().map_err(|refusal| refusal.to_string())
         })
         .await;
         let router = routes(running.handle().clone());
         let first = Minute::of(running.handle().clock().now()).minus(MINUTES + 5);
-        let past = Self { _fixture: fixture, running, router, archive, first };
-        past.fill().await;
-        past
+        let fixture = Self { _fixture: fixture, running, router, store, first };
+        fixture.fill().await;
+        fixture
     }
 
     fn term(&self) -> Term {
@@ -82,7 +82,7 @@ impl Past {
         let registrations =
             names().into_iter().map(|(name, _)| Registration { id: MetricId::of(&name, 0), name }).collect();
         let request = RegisterRequest { topology: gone(), registrations };
-        self.archive.register(self.term(), request).await.expect("registered");
+        self.store.register(self.term(), request).await.expect("registered");
         for n in 0..MINUTES {
             // The last task has points in the first minutes only.
             let measured = names().into_iter().enumerate().filter(|(i, _)| n < 5 || *i + 1 < names().len());
@@ -98,7 +98,7 @@ impl Past {
                     .map(|(i, (name, point))| (MetricId::of(&name, 0), point(i as u32, n)))
                     .collect(),
             };
-            self.archive.ingest(self.term(), batch).await.expect("taken");
+            self.store.ingest(self.term(), batch).await.expect("accepted");
         }
         let at = self.first.start();
         let place = metric_store::Event::TaskPlaced {
@@ -132,7 +132,7 @@ impl Past {
                 reason: "an operator asked for it".to_owned(),
             },
         ];
-        self.archive.tell(self.term(), events).await.expect("told");
+        self.store.record_events(self.term(), events).await.expect("recorded");
     }
 
     async fn get(&self, uri: &str) -> Value {
@@ -157,14 +157,14 @@ impl Past {
 
 #[tokio::test]
 async fn removed_topology_is_found_by_id_and_by_name() {
-    let past = Past::new().await;
-    let topologies = past.get("topologies").await;
+    let fixture = HistoryFixture::new().await;
+    let topologies = fixture.get("topologies").await;
     let found = topologies["topologies"].as_array().expect("a list").iter();
     let found = found.clone().find(|topology| topology["id"] == json!("gone-1-1")).expect("it is there");
     assert_eq!((&found["name"], &found["alive"]), (&json!("gone"), &json!(false)), "{found}");
     assert_eq!(found["metas"], json!(names().len()));
     for named in ["gone", "gone-1-1"] {
-        let metas = past.get(&format!("topology/{named}/metas?level=component&name=Cap*")).await;
+        let metas = fixture.get(&format!("topology/{named}/metas?level=component&name=Cap*")).await;
         let expected = json!({
             "id": MetricId::of("2@2@gone-1-1@split@0@@sys@Capacity", 0).to_string(),
             "name": "2@2@gone-1-1@split@0@@sys@Capacity",
@@ -172,17 +172,17 @@ async fn removed_topology_is_found_by_id_and_by_name() {
             "unit": "0 to 1", "component": "split",
         });
         assert_eq!((&metas["metas"], &metas["topologyId"]), (&json!([expected]), &json!("gone-1-1")));
-        assert_eq!(metas["store"]["nimbus"], json!(past.running.handle().id()));
+        assert_eq!(metas["store"]["nimbus"], json!(fixture.running.handle().id()));
         assert_eq!(metas["store"]["entriesBehind"], json!(0), "{metas}");
     }
-    let track = past.get("topology/gone/track?task=3").await;
+    let track = fixture.get("topology/gone/track?task=3").await;
     let place = &track["entries"][0];
     assert_eq!((&place["host"], &place["ended"]), (&json!("node-1"), &json!("killed")), "{track}");
-    assert_eq!(past.get("topology/gone/track?task=4").await["entries"], json!([]));
-    let history = past.get("history?name=gone").await;
+    assert_eq!(fixture.get("topology/gone/track?task=4").await["entries"], json!([]));
+    let history = fixture.get("history?name=gone").await;
     assert_eq!(history["topologies"][0]["startedBy"], json!("ann"), "{history}");
     assert_eq!(history["topologies"][0]["killReason"], json!("an operator asked for it"));
-    let status = past.get("status").await;
+    let status = fixture.get("status").await;
     assert_eq!(
         (&status["state"], &status["store"]["entriesBehind"]),
         (&json!("leading"), &json!(0)),
@@ -192,7 +192,7 @@ async fn removed_topology_is_found_by_id_and_by_name() {
 
 #[tokio::test]
 async fn all_windows_of_a_list_end_with_the_same_minute() {
-    let past = Past::new().await;
+    let fixture = HistoryFixture::new().await;
     let count_of = |list: &Value, task: u32| {
         let values = list["values"].as_array().expect("a list");
         values
@@ -200,22 +200,22 @@ async fn all_windows_of_a_list_end_with_the_same_minute() {
             .find(|value| value["task"] == json!(task))
             .map(|value| value["value"]["counter"]["count"].clone())
     };
-    let minute = past.get("topology/gone/latest?level=task").await;
+    let minute = fixture.get("topology/gone/latest?level=task").await;
     let n = MINUTES - 1;
     assert_eq!(count_of(&minute, 1), Some(json!(500 + n)), "{minute}");
     assert_eq!(count_of(&minute, TASKS), None, "nobody measured it in the last minute");
-    let ten = past.get("topology/gone/latest?level=task&window=600").await;
+    let ten = fixture.get("topology/gone/latest?level=task&window=600").await;
     // Task 1 is the sixth name; the last ten of fifteen minutes.
     assert_eq!(count_of(&ten, 1), Some(json!((5..15).map(|n| 500 + n).sum::<u32>())));
     assert_eq!(count_of(&ten, TASKS), None);
-    let day = past.get("topology/gone/latest?level=task&window=1d").await;
+    let day = fixture.get("topology/gone/latest?level=task&window=1d").await;
     let i = names().len() as u32 - 1;
     assert_eq!(count_of(&day, TASKS), Some(json!((0..5).map(|n| i * 100 + n).sum::<u32>())));
-    let end = past.first.plus(MINUTES).start();
+    let end = fixture.first.plus(MINUTES).start();
     assert_eq!(day["values"][0]["toMs"], json!(end), "{day}");
-    assert_eq!(ten["values"][0]["fromMs"], json!(past.first.plus(5).start()));
+    assert_eq!(ten["values"][0]["fromMs"], json!(fixture.first.plus(5).start()));
 
-    let list = past.get("topology/gone/latest?component=split&level=component&window=10m").await;
+    let list = fixture.get("topology/gone/latest?component=split&level=component&window=10m").await;
     let of = |metric: &str| {
         let values = list["values"].as_array().expect("a list");
         values.iter().find(|value| value["metric"] == json!(metric)).expect("it is there")["value"].clone()
@@ -230,17 +230,17 @@ async fn all_windows_of_a_list_end_with_the_same_minute() {
 
 #[tokio::test]
 async fn pages_of_a_list_contain_every_entry_once() {
-    let past = Past::new().await;
+    let fixture = HistoryFixture::new().await;
     for (uri, list, id) in [
         ("topology/gone/metas?name=*", "metas", "id"),
         ("topology/gone/metas?level=task", "metas", "id"),
         ("topology/gone/latest?window=86400", "values", "id"),
         ("topology/gone/latest?name=E*", "values", "id"),
     ] {
-        let (all, _) = past.pages(uri, list).await;
+        let (all, _) = fixture.pages(uri, list).await;
         assert!(all.len() > 5, "{uri}");
         for limit in [1, 2, 3, all.len(), all.len() + 1] {
-            let (paged, n_pages) = past.pages(&format!("{uri}&limit={limit}"), list).await;
+            let (paged, n_pages) = fixture.pages(&format!("{uri}&limit={limit}"), list).await;
             assert_eq!(paged, all, "{uri} by {limit}");
             // A metric without points in the window makes a page shorter.
             assert!(n_pages >= all.len().div_ceil(limit), "{uri} by {limit}: {n_pages} pages");
@@ -252,8 +252,8 @@ async fn pages_of_a_list_contain_every_entry_once() {
 
 #[tokio::test]
 async fn points_over_time_are_paged() {
-    let past = Past::new().await;
-    let (first, last) = (past.first.start().as_millis(), past.first.plus(MINUTES).start().as_millis());
+    let fixture = HistoryFixture::new().await;
+    let (first, last) = (fixture.first.start().as_millis(), fixture.first.plus(MINUTES).start().as_millis());
     let uri = format!("data?topology=gone&pattern=Emitted&from={first}&to={last}");
     /// Returns metric and time of each point.
     fn points(series: &[Value]) -> Vec<(String, u64, Value)> {
@@ -266,24 +266,24 @@ async fn points_over_time_are_paged() {
         };
         series.iter().flat_map(of_one).collect()
     }
-    let (series, n_pages) = past.pages(&uri, "series").await;
+    let (series, n_pages) = fixture.pages(&uri, "series").await;
     let all = points(&series);
     assert_eq!((series.len(), n_pages), (2 + TASKS as usize, 1));
     // The last task has five points.
     assert_eq!(all.len(), (1 + TASKS as usize) * MINUTES as usize + 5);
     for limit in [1, 7, 15, 16, all.len(), all.len() + 1] {
-        let (series, _) = past.pages(&format!("{uri}&limit={limit}"), "series").await;
+        let (series, _) = fixture.pages(&format!("{uri}&limit={limit}"), "series").await;
         assert_eq!(points(&series), all, "by {limit}");
     }
     let name = "1@1@gone-1-1@split@1@@sys@Emitted";
     let id = MetricId::of(name, 0);
-    let by_id = past.get(&format!("data?id={id}&from={first}&to={last}")).await;
+    let by_id = fixture.get(&format!("data?id={id}&from={first}&to={last}")).await;
     let by_name =
-        past.get(&format!("data?name=TC@gone-1-1@split@1@@sys@Emitted&from={first}&to={last}")).await;
+        fixture.get(&format!("data?name=TC@gone-1-1@split@1@@sys@Emitted&from={first}&to={last}")).await;
     assert_eq!(by_id["series"], by_name["series"]);
     assert_eq!(by_id["series"][0]["points"].as_array().expect("a list").len(), MINUTES as usize);
     assert_eq!(by_id["series"][0]["points"][3]["value"]["counter"]["count"], json!(503));
-    let hours = past.get(&format!("data?id={id}&window=2h")).await;
+    let hours = fixture.get(&format!("data?id={id}&window=2h")).await;
     let counted: u64 = hours["series"][0]["points"]
         .as_array()
         .expect("a list")
@@ -295,7 +295,7 @@ async fn points_over_time_are_paged() {
 
 #[tokio::test]
 async fn invalid_query_is_answered_with_the_reason() {
-    let past = Past::new().await;
+    let fixture = HistoryFixture::new().await;
     let bad = StatusCode::BAD_REQUEST;
     let cases = [
         ("topology/gone/metas?level=planet", "level=planet"),
@@ -321,7 +321,7 @@ async fn invalid_query_is_answered_with_the_reason() {
         ("data?topology=gone&from=now&to=-1h", "later"),
     ];
     let check_one = |uri: &'static str, status, code, names| {
-        let router = past.router.clone();
+        let router = fixture.router.clone();
         async move {
             let uri = format!("/api/v1/metrics/{uri}");
             check(&router, Bad { method: Method::GET, uri: &uri, body: Vec::new(), status, code, names })
@@ -340,10 +340,10 @@ async fn invalid_query_is_answered_with_the_reason() {
 
 #[tokio::test]
 async fn metrics_of_a_removed_topology_can_be_deleted() {
-    let past = Past::new().await;
+    let fixture = HistoryFixture::new().await;
     let uri = "/api/v1/metrics/topology/gone/metas";
     let ids = async || {
-        let (status, answer) = ask(&past.router, Method::GET, uri, "").await;
+        let (status, answer) = ask(&fixture.router, Method::GET, uri, "").await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         let metas = answer["metas"].as_array().expect("a list").iter();
         metas.map(|meta| meta["id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
@@ -351,7 +351,7 @@ async fn metrics_of_a_removed_topology_can_be_deleted() {
     let before = ids().await;
     let request = json!({"ids": [before[0], before[3], "00000000000000ff"]}).to_string();
     for _again in 0..2 {
-        let (status, answer) = ask(&past.router, Method::DELETE, uri, request.clone()).await;
+        let (status, answer) = ask(&fixture.router, Method::DELETE, uri, request.clone()).await;
         let expected = json!({"topologyId": "gone-1-1", "metas": before.len() - 2});
         assert_eq!((status, answer), (StatusCode::OK, expected));
     }
@@ -359,11 +359,11 @@ async fn metrics_of_a_removed_topology_can_be_deleted() {
         before.iter().enumerate().filter(|(i, _)| ![0, 3].contains(i)).map(|(_, id)| id.clone()).collect();
     assert_eq!(ids().await, expected);
     let all = json!({"ids": expected}).to_string();
-    let (status, answer) = ask(&past.router, Method::DELETE, uri, all.clone()).await;
+    let (status, answer) = ask(&fixture.router, Method::DELETE, uri, all.clone()).await;
     assert_eq!((status, &answer["metas"]), (StatusCode::OK, &json!(0)), "{answer}");
     // The topology itself is still in the history.
     let by_id = "/api/v1/metrics/topology/gone-1-1/metas";
-    assert_eq!(ask(&past.router, Method::DELETE, by_id, all).await.0, StatusCode::OK);
+    assert_eq!(ask(&fixture.router, Method::DELETE, by_id, all).await.0, StatusCode::OK);
 
     let many = json!({"ids": vec!["1"; stormkeeper_metrics::protocol::NAMES_MAX + 1]}).to_string();
     let (bad, invalid) = (StatusCode::BAD_REQUEST, Code::InvalidRequest);
@@ -372,7 +372,7 @@ async fn metrics_of_a_removed_topology_can_be_deleted() {
     let name = "7@2@__NIMBUS__@h@1@sys@MemoryUsed".to_owned();
     let registrations = vec![Registration { id: MetricId::of(&name, 0), name }];
     let own = RegisterRequest { topology: "__NIMBUS__".parse().expect("valid"), registrations };
-    past.archive.register(past.term(), own).await.expect("registered");
+    fixture.store.register(fixture.term(), own).await.expect("registered");
     for (uri, body, status, code, names) in [
         (uri, r#"{"ids":["xyz"]}"#, bad, invalid, "xyz"),
         (uri, r#"{"names":[]}"#, bad, invalid, "names"),
@@ -382,7 +382,7 @@ async fn metrics_of_a_removed_topology_can_be_deleted() {
         (daemons, r#"{"ids":["1"]}"#, StatusCode::CONFLICT, Code::Conflict, "cannot be deleted"),
     ] {
         let body = body.as_bytes().to_vec();
-        check(&past.router, Bad { method: Method::DELETE, uri, body, status, code, names }).await;
+        check(&fixture.router, Bad { method: Method::DELETE, uri, body, status, code, names }).await;
     }
 }
 

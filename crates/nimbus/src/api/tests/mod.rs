@@ -319,7 +319,7 @@ async fn follower_answers_reads_and_forwards_writes() {
         owner: "bob".to_owned(),
         status: InitialStatus::Inactive,
     };
-    assert_eq!(client.submit(&request).await.expect("taken").name.as_str(), "renamed");
+    assert_eq!(client.submit(&request).await.expect("accepted").name.as_str(), "renamed");
     client.activate("renamed").await.expect("activated");
     client.deactivate("renamed").await.expect("deactivated");
     let rebalance = RebalanceRequest { wait_secs: Some(60), ..RebalanceRequest::default() };

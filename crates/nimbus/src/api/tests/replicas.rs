@@ -47,9 +47,9 @@ impl Fixture {
 async fn submit_waits_for_the_required_copies() {
     let fixture = Fixture::new().await;
     let (leader, follower, client) = fixture.two().await;
-    let key = submit(&client, blob("default")).await.expect("taken");
+    let key = submit(&client, blob("default")).await.expect("accepted");
     assert!(follower.handle().blobs().holds(&key), "two have it by default");
-    let key = submit(&client, blob_with_copies("two", 2, 45)).await.expect("taken");
+    let key = submit(&client, blob_with_copies("two", 2, 45)).await.expect("accepted");
     assert!(follower.handle().blobs().holds(&key));
 
     let refused = submit(&client, blob_with_copies("three", 3, 1)).await.expect_err("there are two");
@@ -69,15 +69,15 @@ async fn submit_waits_for_the_required_copies() {
 async fn request_of_a_deposed_leader_is_rejected() {
     let fixture = Fixture::new().await;
     let (leader, follower, client) = fixture.two().await;
-    let key = submit(&client, blob("wc")).await.expect("taken");
+    let key = submit(&client, blob("wc")).await.expect("accepted");
     let term = leader.handle().term().expect("it leads");
     let copy = |term, router: Router, uri: String| async move {
         let request = Request::builder().method(Method::POST).uri(uri).header(TERM, term);
         let request =
             request.body(Body::from(json!({"from": "127.0.0.1:1"}).to_string())).expect("a request");
         let response = router.oneshot(request).await.expect("infallible");
-        let told = response.headers().get(TERM).and_then(|value| value.to_str().ok()?.parse().ok());
-        (response.status(), told.map(Term))
+        let term = response.headers().get(TERM).and_then(|value| value.to_str().ok()?.parse().ok());
+        (response.status(), term.map(Term))
     };
     let router = routes(follower.handle().clone());
     let uri = format!("/api/v1/blobs/{key}/copy");
@@ -100,7 +100,7 @@ async fn request_of_a_deposed_leader_is_rejected() {
 async fn drain_and_undrain_of_a_host_are_events_with_the_caller() {
     let fixture = Fixture::new().await;
     let (_leader, follower, client) = fixture.two().await;
-    submit(&client, blob("wc")).await.expect("taken");
+    submit(&client, blob("wc")).await.expect("accepted");
     let router = routes(follower.handle().clone());
     let drain = async |host: &str, body: &'static str| {
         ask(&router, Method::POST, &format!("/api/v1/host/{host}/drain"), body).await
@@ -135,8 +135,8 @@ async fn drain_and_undrain_of_a_host_are_events_with_the_caller() {
         assert_eq!(list.nimbuses.len(), 2);
         let (_, list) = ask(&router, Method::GET, "/api/v1/cluster/events?limit=3", "").await;
         let events: Vec<Value> = list["events"].as_array().expect("a list").clone();
-        let told = |n: usize| events.get(n).map(|event| event["event"].clone());
-        match (told(0), told(1)) {
+        let kind = |n: usize| events.get(n).map(|event| event["event"].clone());
+        match (kind(0), kind(1)) {
             (Some(last), Some(before)) if last == "undrained" && before == "drained" => Ok(events),
             _ => Err(list.to_string()),
         }
@@ -156,18 +156,18 @@ async fn drain_and_undrain_of_a_host_are_events_with_the_caller() {
 async fn follower_reports_the_same_problems_as_the_leader() {
     let fixture = Fixture::new().await;
     let (leader, follower, client) = fixture.two().await;
-    submit(&client, blob("first")).await.expect("taken");
-    submit(&client, blob("second")).await.expect("taken");
+    submit(&client, blob("first")).await.expect("accepted");
+    submit(&client, blob("second")).await.expect("accepted");
     let problem = async |running: &Running| {
         let router = routes(running.handle().clone());
         let (_, shown) = ask(&router, Method::GET, "/api/v1/topology/second", "").await;
         shown["problem"].as_str().map(str::to_owned).ok_or_else(|| shown.to_string())
     };
-    let told = wait_until("the leader finds no slot", LONG, || problem(&leader)).await;
-    assert!(told.contains("all 2 slots are in use"), "{told}");
+    let reason = wait_until("the leader finds no slot", LONG, || problem(&leader)).await;
+    assert!(reason.contains("all 2 slots are in use"), "{reason}");
     wait_until("so does the follower", LONG, || async {
         let seen = problem(&follower).await?;
-        if seen == told { Ok(()) } else { Err(seen) }
+        if seen == reason { Ok(()) } else { Err(seen) }
     })
     .await;
 }

@@ -139,13 +139,13 @@ impl HttpPoster {
 
     /// Makes an error of an answer.
     pub(super) fn error_of(&self, answer: &Answer) -> ExportError {
-        ExportError::Answered { url: self.url.to_string(), status: answer.status, said: answer.said() }
+        ExportError::Answered { url: self.url.to_string(), status: answer.status, message: answer.message() }
     }
 }
 
 impl Answer {
     /// Returns the begin of the body, on one line.
-    pub(super) fn said(&self) -> String {
+    pub(super) fn message(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
         let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
         match line.is_empty() {

@@ -107,24 +107,24 @@ pub enum ExportError {
         waited: Duration,
     },
     /// The store answered with an error.
-    #[error("{url} answered {status}: {said}")]
+    #[error("{url} answered {status}: {message}")]
     Answered {
         /// URL of the store.
         url: String,
         /// HTTP status.
         status: u16,
         /// Begin of the response body.
-        said: String,
+        message: String,
     },
     /// The store accepted only a part, and may accept the rest later.
-    #[error("{url} did not accept {n} points for now: {said}")]
+    #[error("{url} did not accept {n} points for now: {message}")]
     Throttled {
         /// URL of the store.
         url: String,
         /// Number of points that were not accepted.
         n: u64,
         /// Response for the first such point.
-        said: String,
+        message: String,
     },
     /// A file operation failed.
     #[error("cannot {doing} {}", path.display())]

@@ -57,7 +57,7 @@ struct Tally {
     sent: ExportCounts,
     n_searches: usize,
     /// Server's text for the first rejected point.
-    said: Option<String>,
+    message: Option<String>,
 }
 
 /// Result of one batch, after retries.
@@ -65,12 +65,12 @@ enum BatchOutcome {
     /// The batch is stored, except points that will never be accepted.
     Stored {
         refused: u64,
-        said: Option<String>,
+        message: Option<String>,
     },
     TooLong,
     /// Nothing is stored, because of bad points that the server does not name.
     RejectedUnnamed {
-        said: String,
+        message: String,
     },
 }
 
@@ -108,7 +108,7 @@ impl OpenTsdb {
         let mut waiting = vec![points];
         while let Some(points) = waiting.pop() {
             match self.put_with_retries(points).await? {
-                BatchOutcome::Stored { refused, said } => tally.add(points.len() as u64, refused, said),
+                BatchOutcome::Stored { refused, message } => tally.add(points.len() as u64, refused, message),
                 BatchOutcome::TooLong if points.len() > 1 => waiting.extend(halves(points)),
                 BatchOutcome::TooLong => tally.add(1, 1, Some("413: one point is too long".to_owned())),
                 BatchOutcome::RejectedUnnamed { .. }
@@ -117,8 +117,8 @@ impl OpenTsdb {
                     tally.n_searches += 1;
                     waiting.extend(halves(points));
                 }
-                BatchOutcome::RejectedUnnamed { said } => {
-                    tally.add(points.len() as u64, points.len() as u64, Some(said))
+                BatchOutcome::RejectedUnnamed { message } => {
+                    tally.add(points.len() as u64, points.len() as u64, Some(message))
                 }
             }
         }
@@ -133,12 +133,16 @@ impl OpenTsdb {
         loop {
             let answer = self.poster.post(&headers(Some("gzip")), body.clone()).await?;
             match response::of(&answer) {
-                PutResponse::Stored { refused, said } => return Ok(BatchOutcome::Stored { refused, said }),
+                PutResponse::Stored { refused, message } => {
+                    return Ok(BatchOutcome::Stored { refused, message });
+                }
                 PutResponse::TooLong => return Ok(BatchOutcome::TooLong),
-                PutResponse::RejectedUnnamed { said } => return Ok(BatchOutcome::RejectedUnnamed { said }),
+                PutResponse::RejectedUnnamed { message } => {
+                    return Ok(BatchOutcome::RejectedUnnamed { message });
+                }
                 PutResponse::Unexpected => return Err(self.poster.error_of(&answer)),
-                PutResponse::RetryLater { n, said } if attempt == ATTEMPTS => {
-                    return Err(ExportError::Throttled { url: self.poster.url().to_owned(), n, said });
+                PutResponse::RetryLater { n, message } if attempt == ATTEMPTS => {
+                    return Err(ExportError::Throttled { url: self.poster.url().to_owned(), n, message });
                 }
                 // The whole batch is sent again: stored points are replaced by equal ones.
                 PutResponse::RetryLater { .. } => tokio::time::sleep(backoff.next_delay()).await,
@@ -174,12 +178,12 @@ impl MetricExporter for OpenTsdb {
         if !waiting.is_empty() {
             self.put(&waiting, &mut tally).await?;
         }
-        if let Some(said) = tally.said {
+        if let Some(message) = tally.message {
             // One line per entry, whatever the number of points.
             warn!(
                 %key,
                 rejected = tally.sent.refused,
-                first = said,
+                first = message,
                 "OpenTSDB rejected points for good; they are dropped"
             );
         }
@@ -194,13 +198,13 @@ impl MetricExporter for OpenTsdb {
 
 impl Tally {
     /// Counts `n` sent points, of which `refused` were rejected.
-    fn add(&mut self, n: u64, refused: u64, said: Option<String>) {
+    fn add(&mut self, n: u64, refused: u64, message: Option<String>) {
         // A server that counts differently cannot have rejected more points than it received.
         let refused = refused.min(n);
         self.sent.points += n - refused;
         self.sent.refused += refused;
-        if refused > 0 && self.said.is_none() {
-            self.said = Some(said.unwrap_or_default());
+        if refused > 0 && self.message.is_none() {
+            self.message = Some(message.unwrap_or_default());
         }
     }
 }

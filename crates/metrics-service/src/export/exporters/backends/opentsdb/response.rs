@@ -12,21 +12,21 @@ pub(super) enum PutResponse {
         /// Number of points that will never be accepted.
         refused: u64,
         /// Server's text for the first of them.
-        said: Option<String>,
+        message: Option<String>,
     },
     /// A part of the batch is not stored, and may be later. The other part may be sent again.
     RetryLater {
         /// Number of points that are not stored.
         n: u64,
         /// Server's text for the first of them.
-        said: String,
+        message: String,
     },
     /// The batch is too long for the server: a smaller one must be sent.
     TooLong,
     /// Nothing is stored, because of bad points that the server does not name.
     RejectedUnnamed {
         /// Server's text.
-        said: String,
+        message: String,
     },
     /// The answer is not that of a server that accepts points.
     Unexpected,
@@ -51,8 +51,8 @@ const FOR_LATER: [&str; 3] = ["Please throttle", "Storage exception", "Write tim
 pub(super) fn of(answer: &Answer) -> PutResponse {
     match answer.status {
         // VictoriaMetrics and others send no details.
-        200..=299 => details(answer).unwrap_or(PutResponse::Stored { refused: 0, said: None }),
-        400 => details(answer).unwrap_or_else(|| PutResponse::RejectedUnnamed { said: answer.said() }),
+        200..=299 => details(answer).unwrap_or(PutResponse::Stored { refused: 0, message: None }),
+        400 => details(answer).unwrap_or_else(|| PutResponse::RejectedUnnamed { message: answer.message() }),
         413 => PutResponse::TooLong,
         _ => PutResponse::Unexpected,
     }
@@ -63,10 +63,10 @@ fn details(answer: &Answer) -> Option<PutResponse> {
     let for_later = |error: &&PointError| FOR_LATER.iter().any(|text| error.error.starts_with(text));
     let mut later = details.errors.iter().filter(for_later);
     if let Some(first) = later.next() {
-        return Some(PutResponse::RetryLater { n: 1 + later.count() as u64, said: first.error.clone() });
+        return Some(PutResponse::RetryLater { n: 1 + later.count() as u64, message: first.error.clone() });
     }
-    let said = details.errors.first().map(|first| first.error.clone());
-    Some(PutResponse::Stored { refused: details.failed, said })
+    let message = details.errors.first().map(|first| first.error.clone());
+    Some(PutResponse::Stored { refused: details.failed, message })
 }
 
 #[cfg(test)]
@@ -80,8 +80,10 @@ mod tests {
 
     #[test]
     fn answers_are_interpreted() {
-        let stored =
-            |refused, said: Option<&str>| PutResponse::Stored { refused, said: said.map(str::to_owned) };
+        let stored = |refused, message: Option<&str>| PutResponse::Stored {
+            refused,
+            message: message.map(str::to_owned),
+        };
         check(204, "", stored(0, None));
         check(200, r#"{"errors":[],"success":3,"failed":0}"#, stored(0, None));
         check(
@@ -93,13 +95,13 @@ mod tests {
             400,
             r#"{"errors":[{"error":"Unknown metric"},{"error":"Storage exception: full"},{"error":"Please throttle"}],
             "success":0,"failed":3}"#,
-            PutResponse::RetryLater { n: 2, said: "Storage exception: full".to_owned() },
+            PutResponse::RetryLater { n: 2, message: "Storage exception: full".to_owned() },
         );
         check(
             400,
             r#"{"error":{"code":400,"message":"Unable to parse the given JSON"}}"#,
             PutResponse::RejectedUnnamed {
-                said: r#"{"error":{"code":400,"message":"Unable to parse the given JSON"}}"#.to_owned(),
+                message: r#"{"error":{"code":400,"message":"Unable to parse the given JSON"}}"#.to_owned(),
             },
         );
         check(413, "", PutResponse::TooLong);

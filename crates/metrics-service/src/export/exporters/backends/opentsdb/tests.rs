@@ -40,7 +40,7 @@ fn all_good(_: usize, _: &Got) -> (u16, String) {
 async fn batch_is_gzipped_json_with_a_content_length() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, all_good).await;
-    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken");
+    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("accepted");
     assert_eq!(sent, ExportCounts { points: N_NUMBERS, refused: 0 });
     let got = server.got();
     assert_eq!(got.len(), 1);
@@ -81,7 +81,7 @@ async fn batches_are_bounded_and_connections_are_reused() {
     let server = Server::start(&tasks, all_good).await;
     let options = options::OpenTsdb { batch: 10, ..options(&server.url) };
     let sent = OpenTsdb::new(options).expect("made").upload(&key(), &Pages::of(metrics())).await;
-    assert_eq!(sent.expect("taken").points, N_NUMBERS);
+    assert_eq!(sent.expect("accepted").points, N_NUMBERS);
     let sizes: Vec<usize> = server.got().iter().map(|got| unpacked(got).len()).collect();
     assert_eq!(sizes, [10, 10, 10, N_NUMBERS as usize - 30]);
 }
@@ -95,7 +95,7 @@ async fn excluded_levels_and_numbers_that_are_not_finite_are_not_sent() {
     let odd = meta("5@2@wc-1-1700000000@@0@udf@odd");
     let mut metrics = metrics();
     metrics.push((odd, gauge(f64::NAN)));
-    let sent = exporter.upload(&key(), &Pages::of(metrics)).await.expect("taken");
+    let sent = exporter.upload(&key(), &Pages::of(metrics)).await.expect("accepted");
     assert_eq!(sent, ExportCounts { points: 1 + 3, refused: 0 });
 }
 
@@ -140,7 +140,7 @@ async fn batch_that_is_too_long_is_halved() {
     let few =
         |_, got: &Got| if unpacked(got).len() > 10 { (413, String::new()) } else { (204, String::new()) };
     let server = Server::start(&tasks, few).await;
-    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken");
+    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("accepted");
     assert_eq!(sent, ExportCounts { points: N_NUMBERS, refused: 0 });
 
     let server = Server::start(&tasks, |_, _| (413, String::new())).await;
@@ -162,7 +162,7 @@ async fn bad_points_that_the_server_does_not_name_are_searched_for() {
         false => (204, String::new()),
     })
     .await;
-    let sent = exporter(&server.url).upload(&key(), &counters(400)).await.expect("taken");
+    let sent = exporter(&server.url).upload(&key(), &counters(400)).await.expect("accepted");
     assert_eq!(sent, ExportCounts { points: 396, refused: 4 });
     let batches = server.got().into_iter().map(|got| unpacked(&got));
     let taken = batches.filter(|points| !points.iter().any(is_bad)).flatten();
@@ -202,7 +202,7 @@ async fn events_of_topologies_become_annotations_if_configured() {
     let annotating = options::OpenTsdb { annotates: true, ..options(&format!("{}/tsdb/", server.url)) };
     let annotating = OpenTsdb::new(annotating).expect("made").with_short_pauses();
     for event in &events {
-        annotating.send_event(event).await.expect("taken");
+        annotating.send_event(event).await.expect("accepted");
     }
     let got: Vec<serde_json::Value> =
         server.got().iter().map(|got| serde_json::from_slice(&got.body).expect("JSON")).collect();
@@ -240,8 +240,8 @@ async fn entry_stays_in_the_queue_while_the_server_has_a_problem() {
     }
     let late = exporter(&dumb_server(&tasks, false).await).upload(&key(), &Pages::of(metrics())).await;
     assert!(matches!(late, Err(ExportError::TimedOut { .. })), "{late:?}");
-    let cut = exporter(&dumb_server(&tasks, true).await).upload(&key(), &Pages::of(metrics())).await;
-    assert!(matches!(cut, Err(ExportError::Unreachable { .. })), "{cut:?}");
+    let closed = exporter(&dumb_server(&tasks, true).await).upload(&key(), &Pages::of(metrics())).await;
+    assert!(matches!(closed, Err(ExportError::Unreachable { .. })), "{closed:?}");
     let gone = exporter("http://127.0.0.1:1").upload(&key(), &Pages::of(metrics())).await;
     assert!(matches!(gone, Err(ExportError::Unreachable { .. })), "{gone:?}");
 }

@@ -22,7 +22,7 @@ pub(crate) const TIME: u64 = 1_700_000_040;
 
 pub(crate) fn key() -> ExportKey {
     ExportKey {
-        index: 7,
+        number: 7,
         topology: "wc-1-1700000000".parse().expect("valid"),
         minute: MINUTE,
         kind: ExportKind::All,

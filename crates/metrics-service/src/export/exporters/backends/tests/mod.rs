@@ -35,7 +35,7 @@ async fn alimonitor_receives_forms() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, |_, _| (200, "ok".to_owned())).await;
     let exporter = alimonitor(&format!("{}/passive", server.url));
-    let sent = exporter.upload(&key(), &Pages(metrics()[..1].to_vec())).await.expect("taken");
+    let sent = exporter.upload(&key(), &Pages(metrics()[..1].to_vec())).await.expect("accepted");
     assert_eq!(sent, ExportCounts { points: 1, refused: 0 });
     let got = server.got();
     assert_eq!(got[0].headers["content-type"], "application/x-www-form-urlencoded");

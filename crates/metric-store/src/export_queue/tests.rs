@@ -49,24 +49,24 @@ fn entry_is_leased_nacked_acknowledged_and_removed() {
     assert_eq!(queue.next("a", at(0), POLICY), None, "the exporter has a lease");
     assert_eq!(queue.next("b", at(0), POLICY).expect("ready").key, first.key, "leases are per exporter");
     // After a nack, the entry is leased again once the pause is over.
-    queue.nack("a", first.key.index, at(1), POLICY, "rejected");
+    queue.nack("a", first.key.number, at(1), POLICY, "rejected");
     assert_eq!(queue.next("a", at(5), POLICY), None);
     let again = queue.next("a", at(6), POLICY).expect("ready again");
     assert_eq!((again.key, again.attempts), (first.key.clone(), 1));
     // The entry is removed when both exporters acknowledged it.
-    let changes = queue.ack("a", first.key.index);
+    let changes = queue.ack("a", first.key.number);
     commit(&mut queue, changes);
-    queue.release("a", first.key.index);
-    assert_eq!(queue.ack("a", first.key.index), []);
+    queue.release("a", first.key.number);
+    assert_eq!(queue.ack("a", first.key.number), []);
     assert_eq!(queue.status().ready, 2);
-    let changes = queue.ack("b", first.key.index);
+    let changes = queue.ack("b", first.key.number);
     commit(&mut queue, changes);
     assert_eq!(queue.status().ready, 1);
     let second = queue.next("a", at(6), POLICY).expect("ready");
     assert_eq!((second.key.minute, second.key.kind), (Minute(6), ExportKind::Topology));
     // A timeout is a nack; a late nack has no effect.
     assert_eq!(queue.next("a", at(66), POLICY), None);
-    queue.nack("a", second.key.index, at(67), POLICY, "late");
+    queue.nack("a", second.key.number, at(67), POLICY, "late");
     let status = queue.status().exporters.remove("a").expect("known");
     assert_eq!((status.nacked, status.acked, status.pending, status.leased), (2, 1, 1, 0));
     assert_eq!(queue.next("a", at(71), POLICY).expect("ready again").attempts, 1);
@@ -93,7 +93,7 @@ fn oldest_entries_beyond_the_limits_are_dropped_and_counted() {
     add(&mut queue, 4, some(0, 101), Limits { per_topology_max: 9, bytes_max: 1000 });
     assert_eq!(queue.status().ready, 0);
     add(&mut queue, 5, some(0, 1), limits);
-    assert_eq!(queue.next("a", at(0), POLICY).expect("ready").key.index, 5, "numbers are never used again");
+    assert_eq!(queue.next("a", at(0), POLICY).expect("ready").key.number, 5, "numbers are never used again");
 }
 
 #[test]
@@ -102,9 +102,9 @@ fn large_minute_is_divided_with_the_topology_first() {
     add(&mut queue, 1, some(10, 25_000), WIDE);
     let mut parts = Vec::new();
     while let Some(ExportLease { key, .. }) = queue.next("a", at(0), POLICY) {
-        let changes = queue.ack("a", key.index);
+        let changes = queue.ack("a", key.number);
         commit(&mut queue, changes);
-        queue.release("a", key.index);
+        queue.release("a", key.number);
         parts.push((key.kind, key.part, key.parts));
     }
     use ExportKind::{Task, Topology};
@@ -133,7 +133,7 @@ fn nack_pauses_the_exporter_and_a_dropped_entry_ends_its_lease() {
         add(&mut queue, minute, some(1, 0), limits);
     }
     let first = queue.next("a", at(0), POLICY).expect("ready").key;
-    queue.nack("a", first.index, at(1), POLICY, "rejected");
+    queue.nack("a", first.number, at(1), POLICY, "rejected");
     assert_eq!(queue.next("a", at(5), POLICY), None, "another entry is ready, but the exporter is paused");
     assert_eq!(queue.next("a", at(6), POLICY).expect("the pause is over").key, first);
     for minute in 3..=4 {
@@ -154,7 +154,7 @@ fn exporters_are_added_and_removed() {
     let change = |queue: &mut Queue, changes| commit(queue, changes);
     let changes = queue.ack("a", 1);
     change(&mut queue, changes);
-    assert_eq!(queue.next("b", at(0), POLICY).expect("ready").key.index, 1);
+    assert_eq!(queue.next("b", at(0), POLICY).expect("ready").key.number, 1);
     // Only the removed exporter had not acknowledged the first entry.
     let changes = queue.set_exporters(&names(&["a"]));
     change(&mut queue, changes);
@@ -166,7 +166,7 @@ fn exporters_are_added_and_removed() {
     change(&mut queue, changes);
     let status = queue.status().exporters.remove("b").expect("known");
     assert_eq!((status.pending, status.leased, status.acked), (2, 0, 0));
-    assert_eq!(queue.next("b", at(0), POLICY).expect("ready").key.index, 2);
+    assert_eq!(queue.next("b", at(0), POLICY).expect("ready").key.number, 2);
     // The acknowledgement of a removed exporter is not required.
     let changes = queue.set_exporters(&names(&["a"]));
     change(&mut queue, changes);
@@ -257,9 +257,9 @@ impl World {
     }
 
     fn ack(&mut self, exporter: usize, key: &ExportKey) {
-        let changes = self.queue.ack(NAMES[exporter], key.index);
+        let changes = self.queue.ack(NAMES[exporter], key.number);
         self.write(changes);
-        self.queue.release(NAMES[exporter], key.index);
+        self.queue.release(NAMES[exporter], key.number);
         self.held[exporter].retain(|(held, _)| held != key);
         self.acked[exporter].insert((key.minute.0, key.topology.clone()));
     }
@@ -287,7 +287,7 @@ impl World {
             Step::Nack(exporter, which) => {
                 let exporter = usize::from(exporter);
                 if let Some(key) = pick(&self.held[exporter], which) {
-                    self.queue.nack(NAMES[exporter], key.index, at(self.now), POLICY, "no");
+                    self.queue.nack(NAMES[exporter], key.number, at(self.now), POLICY, "no");
                     self.held[exporter].retain(|(held, _)| *held != key);
                 }
             }

@@ -19,7 +19,7 @@ const TERM: Term = Term(1);
 const NOW: u32 = 29_000_000;
 
 struct Home {
-    archive: MetricStore,
+    store: MetricStore,
     tasks: Tasks,
 }
 
@@ -28,7 +28,7 @@ impl Home {
         let clock = Clock::manual(Timestamp::from_millis(u64::from(NOW) * 60_000));
         let tasks = Tasks::default();
         let options = Options { exporters: vec!["log".to_owned()], ..Options::of_test(clock) };
-        Self { archive: MetricStore::open(dir, options, &tasks).expect("the metric store opens"), tasks }
+        Self { store: MetricStore::open(dir, options, &tasks).expect("the metric store opens"), tasks }
     }
 
     async fn close(self) {
@@ -57,11 +57,11 @@ fn request(topology: &TopologyId, names: std::ops::Range<usize>) -> RegisterRequ
     RegisterRequest { topology: topology.clone(), registrations: names.map(registration).collect() }
 }
 
-async fn register(archive: &MetricStore, topology: &TopologyId, n_names: usize) -> Vec<MetricId> {
+async fn register(store: &MetricStore, topology: &TopologyId, n_names: usize) -> Vec<MetricId> {
     let mut ids = Vec::with_capacity(n_names);
     for first in (0..n_names).step_by(NAMES_MAX) {
         let request = request(topology, first..(first + NAMES_MAX).min(n_names));
-        let answer = archive.register(TERM, request).await.expect("registered");
+        let answer = store.register(TERM, request).await.expect("registered");
         ids.extend(answer.results.into_iter().map(|answer| match answer {
             Registered::Accepted(id) => id,
             Registered::Rejected(reason) => panic!("{reason}"),
@@ -141,7 +141,7 @@ async fn intake(dir: &Path, clock: &Clock) {
     let topologies: Vec<TopologyId> = (0..10).map(topology).collect();
     let mut ids = Vec::new();
     for topology in &topologies {
-        ids.push(register(&home.archive, topology, 100_000).await);
+        ids.push(register(&home.store, topology, 100_000).await);
     }
     for minute in 0..6_u32 {
         let made: Vec<MetricBatch> = topologies
@@ -151,16 +151,16 @@ async fn intake(dir: &Path, clock: &Clock) {
             .collect();
         let (before, start) = (usage().0, clock.monotonic());
         for batch in made {
-            home.archive.ingest(TERM, batch).await.expect("accepted");
+            home.store.ingest(TERM, batch).await.expect("accepted");
         }
-        home.archive.close_minutes(TERM, Minute(NOW - 10 + minute)).await.expect("closed");
+        home.store.close_minutes(TERM, Minute(NOW - 10 + minute)).await.expect("closed");
         let took = clock.monotonic().since(start);
         // Background work of RocksDB counts as well: it needs part of the rest of the minute.
         tokio::time::sleep(Duration::from_secs(20)).await;
         let (after, mib) = usage();
         println!("ingest of 1,000,000 values: {took:?}, {:.2} s of CPU time, {mib} MiB", after - before);
     }
-    let status = home.archive.status().await.expect("read");
+    let status = home.store.status().await.expect("read");
     println!("  on disk: {} MiB", status.bytes >> 20);
     home.close().await;
 }
@@ -169,16 +169,16 @@ async fn intake(dir: &Path, clock: &Clock) {
 async fn reads(dir: &Path, clock: &Clock) {
     let home = Home::open(dir);
     let topology = topology(1);
-    let ids = register(&home.archive, &topology, 2000).await;
+    let ids = register(&home.store, &topology, 2000).await;
     for n in 0..1440_u32 {
         let batch = batch(&topology, &ids, NOW - 1440 + n, u64::from(n) + 1);
-        home.archive.ingest(TERM, batch).await.expect("accepted");
+        home.store.ingest(TERM, batch).await.expect("accepted");
     }
     for (what, n) in [("a counter", 0), ("a timer", 8)] {
         let mut times = Vec::new();
         for run in 0..50 {
             let id = ids[n + run * 10];
-            let points = home.archive.points(id, Window::M1, Minute(NOW - 1440), Minute(NOW), 2000);
+            let points = home.store.points(id, Window::M1, Minute(NOW - 1440), Minute(NOW), 2000);
             assert_eq!(timed(clock, &mut times, points).await.expect("read").len(), 1440);
         }
         println!("history of {what}, 1,440 points: {}", median(times));
@@ -188,7 +188,7 @@ async fn reads(dir: &Path, clock: &Clock) {
         for _ in 0..20 {
             let query = LatestQuery { window, limit: 2000, ..LatestQuery::all(topology.clone()) };
             assert_eq!(
-                timed(clock, &mut times, home.archive.latest(query)).await.expect("read").rows.len(),
+                timed(clock, &mut times, home.store.latest(query)).await.expect("read").rows.len(),
                 2000
             );
         }
@@ -203,14 +203,14 @@ async fn registration(dir: &Path, clock: &Clock) {
     for run in 0..5 {
         let leader = Home::open(&dir.join(format!("leader-{run}")));
         let topology = topology(run);
-        timed(clock, &mut new, register(&leader.archive, &topology, 100_000)).await;
-        timed(clock, &mut again, register(&leader.archive, &topology, 100_000)).await;
+        timed(clock, &mut new, register(&leader.store, &topology, 100_000)).await;
+        timed(clock, &mut again, register(&leader.store, &topology, 100_000)).await;
         let follower_dir = dir.join(format!("follower-{run}"));
         let follower = Home::open(&follower_dir);
-        timed(clock, &mut follow, catch_up(&leader.archive, &follower.archive)).await;
+        timed(clock, &mut follow, catch_up(&leader.store, &follower.store)).await;
         assert_eq!(
-            follower.archive.fingerprint(&topology).await.expect("read"),
-            leader.archive.fingerprint(&topology).await.expect("read")
+            follower.store.fingerprint(&topology).await.expect("read"),
+            leader.store.fingerprint(&topology).await.expect("read")
         );
         follower.close().await;
         leader.close().await;

@@ -43,7 +43,7 @@ impl ExportKind {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ExportKey {
     /// Number in the queue; later entries have larger numbers.
-    pub index: u64,
+    pub number: u64,
     /// Topology of the metrics.
     pub topology: TopologyId,
     /// Minute of the points.
@@ -58,7 +58,7 @@ pub struct ExportKey {
 
 impl fmt::Display for ExportKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {} of {}", self.index, self.kind.word(), self.topology, self.minute)?;
+        write!(f, "{} {} {} of {}", self.number, self.kind.word(), self.topology, self.minute)?;
         if self.parts > 1 {
             write!(f, " ({} of {})", self.part + 1, self.parts)?;
         }

@@ -29,7 +29,7 @@ struct ExporterLeases {
 /// Entry in flight. An exporter exports one entry at a time.
 #[derive(Debug, Clone, Copy)]
 struct Lease {
-    index: u64,
+    number: u64,
     until: Monotonic,
 }
 
@@ -46,46 +46,46 @@ impl Leases {
         if let Some(lease) = exporter.lease
             && lease.until <= now
         {
-            exporter.nack(lease.index, now, policy, "the upload timed out");
+            exporter.nack(lease.number, now, policy, "the upload timed out");
         }
         exporter.lease.is_none() && exporter.paused_until.is_none_or(|until| until <= now)
     }
 
-    /// Returns whether `index` is not paused for the exporter.
-    pub(super) fn is_available(&self, exporter: &str, index: u64, now: Monotonic) -> bool {
-        let nacked = self.0.get(exporter).and_then(|exporter| exporter.nacked.get(&index));
+    /// Returns whether `number` is not paused for the exporter.
+    pub(super) fn is_available(&self, exporter: &str, number: u64, now: Monotonic) -> bool {
+        let nacked = self.0.get(exporter).and_then(|exporter| exporter.nacked.get(&number));
         nacked.is_none_or(|nacked| nacked.paused_until <= now)
     }
 
-    /// Leases `index` to the exporter, which has no lease. Returns the number of its earlier leases.
-    pub(super) fn lease(&mut self, exporter: &str, index: u64, now: Monotonic, policy: LeasePolicy) -> u32 {
+    /// Leases `number` to the exporter, which has no lease. Returns the number of its earlier leases.
+    pub(super) fn lease(&mut self, exporter: &str, number: u64, now: Monotonic, policy: LeasePolicy) -> u32 {
         let exporter = self.0.entry(exporter.to_owned()).or_default();
-        exporter.lease = Some(Lease { index, until: now.plus(policy.timeout) });
-        exporter.nacked.get(&index).map_or(0, |nacked| nacked.attempts)
+        exporter.lease = Some(Lease { number, until: now.plus(policy.timeout) });
+        exporter.nacked.get(&number).map_or(0, |nacked| nacked.attempts)
     }
 
     pub(super) fn nack(
         &mut self,
         exporter: &str,
-        index: u64,
+        number: u64,
         now: Monotonic,
         policy: LeasePolicy,
         reason: &str,
     ) {
         if let Some(exporter) = self.0.get_mut(exporter) {
-            exporter.nack(index, now, policy, reason);
+            exporter.nack(number, now, policy, reason);
         }
     }
 
-    pub(super) fn release(&mut self, exporter: &str, index: u64) {
+    pub(super) fn release(&mut self, exporter: &str, number: u64) {
         if let Some(exporter) = self.0.get_mut(exporter) {
-            exporter.forget(index);
+            exporter.forget(number);
         }
     }
 
-    pub(super) fn forget(&mut self, index: u64) {
+    pub(super) fn forget(&mut self, number: u64) {
         for exporter in self.0.values_mut() {
-            exporter.forget(index);
+            exporter.forget(number);
         }
     }
 
@@ -106,17 +106,17 @@ impl Leases {
 }
 
 impl ExporterLeases {
-    fn forget(&mut self, index: u64) {
-        self.lease = self.lease.filter(|lease| lease.index != index);
-        self.nacked.remove(&index);
+    fn forget(&mut self, number: u64) {
+        self.lease = self.lease.filter(|lease| lease.number != number);
+        self.nacked.remove(&number);
     }
 
-    /// Nacks `index`. No effect unless `index` is leased: the lease may have timed out before.
-    fn nack(&mut self, index: u64, now: Monotonic, policy: LeasePolicy, reason: &str) {
-        if self.lease.take_if(|lease| lease.index == index).is_none() {
+    /// Nacks `number`. No effect unless `number` is leased: the lease may have timed out before.
+    fn nack(&mut self, number: u64, now: Monotonic, policy: LeasePolicy, reason: &str) {
+        if self.lease.take_if(|lease| lease.number == number).is_none() {
             return;
         }
-        let nacked = self.nacked.entry(index).or_insert(Nacked { attempts: 0, paused_until: now });
+        let nacked = self.nacked.entry(number).or_insert(Nacked { attempts: 0, paused_until: now });
         let pause: Duration = policy.pause * 2_u32.pow(nacked.attempts.min(DOUBLINGS_MAX));
         nacked.attempts = nacked.attempts.saturating_add(1);
         nacked.paused_until = now.plus(pause);

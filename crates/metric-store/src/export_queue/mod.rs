@@ -11,7 +11,7 @@
 //! the queue, and [`Queue::commit`] applies changes that are on disk. Leases (*leased*) are not
 //! on disk: after a crash the entry is ready again.
 
-mod hands;
+mod leases;
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,7 @@ use super::{
     ExportKey, ExportKind, ExportLease, ExporterStatus, QueueStatus,
     record::{Progress, Queued, Reserved},
 };
-use hands::Leases;
+use leases::Leases;
 use stormkeeper_metrics::Minute;
 use stormkeeper_model::{TopologyId, clock::Monotonic};
 
@@ -92,16 +92,16 @@ impl Queue {
             }
             Change::Put(entry) => {
                 self.bytes += entry.bytes;
-                self.next = self.next.max(entry.key.index + 1);
-                if let Some(before) = self.entries.insert(entry.key.index, entry) {
+                self.next = self.next.max(entry.key.number + 1);
+                if let Some(before) = self.entries.insert(entry.key.number, entry) {
                     self.bytes -= before.bytes;
                 }
             }
-            Change::Remove(index) => {
-                if let Some(before) = self.entries.remove(&index) {
+            Change::Remove(number) => {
+                if let Some(before) = self.entries.remove(&number) {
                     self.bytes -= before.bytes;
                 }
-                self.leases.forget(index);
+                self.leases.forget(number);
             }
             Change::Progress(exporter, progress) => {
                 self.exporters.insert(exporter, progress);
@@ -146,7 +146,7 @@ impl Queue {
         let dropped = self.beyond_limits(&added, limits);
         let mut progress = self.exporters.clone();
         let mut dropped_topologies = Vec::new();
-        let is_dropped = |entry: &Queued| dropped.binary_search(&entry.key.index).is_ok();
+        let is_dropped = |entry: &Queued| dropped.binary_search(&entry.key.number).is_ok();
         for entry in self.entries.values().chain(&added).filter(|entry| is_dropped(entry)) {
             for (exporter, progress) in &mut progress {
                 if !entry.acked.contains(exporter) {
@@ -156,11 +156,11 @@ impl Queue {
             }
         }
         if let Some(last) = added.last() {
-            changes.push(Change::Next(last.key.index + 1));
+            changes.push(Change::Next(last.key.number + 1));
         }
         changes.extend(added.into_iter().filter(|entry| !is_dropped(entry)).map(Change::Put));
         changes.extend(
-            dropped.iter().filter(|index| self.entries.contains_key(index)).copied().map(Change::Remove),
+            dropped.iter().filter(|number| self.entries.contains_key(number)).copied().map(Change::Remove),
         );
         if !dropped_topologies.is_empty() {
             changes.extend(
@@ -186,8 +186,8 @@ impl Queue {
         };
         for (kind, n, parts) in pieces {
             for part in 0..parts {
-                let index = added.last().map_or(self.next, |last| last.key.index + 1);
-                let key = ExportKey { index, topology: topology.clone(), minute, kind, part, parts };
+                let number = added.last().map_or(self.next, |last| last.key.number + 1);
+                let key = ExportKey { number, topology: topology.clone(), minute, kind, part, parts };
                 let n_points = n / u64::from(parts);
                 let bytes = bytes / (n_top + n_rest).max(1) * n_points;
                 added.push(Queued { key, n_points, bytes, acked: Vec::new() });
@@ -211,16 +211,16 @@ impl Queue {
                 *n -= 1;
                 n_entries -= 1;
                 bytes -= entry.bytes;
-                dropped.push(entry.key.index);
+                dropped.push(entry.key.number);
             }
         }
         dropped
     }
 
-    /// Plans the acknowledgement of `index` by an exporter. Returns no change if the exporter
+    /// Plans the acknowledgement of `number` by an exporter. Returns no change if the exporter
     /// acknowledged it before, or if the entry does not exist any more.
-    pub(super) fn ack(&self, exporter: &str, index: u64) -> Vec<Change> {
-        let (Some(progress), Some(entry)) = (self.exporters.get(exporter), self.entries.get(&index)) else {
+    pub(super) fn ack(&self, exporter: &str, number: u64) -> Vec<Change> {
+        let (Some(progress), Some(entry)) = (self.exporters.get(exporter), self.entries.get(&number)) else {
             return Vec::new();
         };
         if entry.acked.iter().any(|known| known == exporter) {
@@ -237,7 +237,7 @@ impl Queue {
 
     fn put_or_remove<'a>(&self, entry: Queued, mut exporters: impl Iterator<Item = &'a String>) -> Change {
         if exporters.all(|exporter| entry.acked.contains(exporter)) {
-            Change::Remove(entry.key.index)
+            Change::Remove(entry.key.number)
         } else {
             Change::Put(entry)
         }
@@ -260,8 +260,8 @@ impl Queue {
             changes.push(Change::Retire(name.clone()));
         }
         for entry in self.entries.values() {
-            if let Change::Remove(index) = self.put_or_remove(entry.clone(), names.iter()) {
-                changes.push(Change::Remove(index));
+            if let Change::Remove(number) = self.put_or_remove(entry.clone(), names.iter()) {
+                changes.push(Change::Remove(number));
             }
         }
         changes
@@ -273,7 +273,7 @@ impl Queue {
         let entries = self.entries.values().filter(|entry| entry.key.topology == *topology);
         reserved
             .map(|(minute, of)| Change::Release(*minute, of.clone()))
-            .chain(entries.map(|entry| Change::Remove(entry.key.index)))
+            .chain(entries.map(|entry| Change::Remove(entry.key.number)))
             .collect()
     }
 
@@ -299,10 +299,10 @@ impl Queue {
         }
         let is_available = |entry: &&Queued| {
             !entry.acked.iter().any(|known| known == exporter)
-                && self.leases.is_available(exporter, entry.key.index, now)
+                && self.leases.is_available(exporter, entry.key.number, now)
         };
         let entry = self.entries.values().find(is_available)?;
-        let attempts = self.leases.lease(exporter, entry.key.index, now, policy);
+        let attempts = self.leases.lease(exporter, entry.key.number, now, policy);
         Some(ExportLease {
             key: entry.key.clone(),
             attempts,
@@ -311,21 +311,21 @@ impl Queue {
         })
     }
 
-    /// Nacks `index`, which an exporter could not export.
+    /// Nacks `number`, which an exporter could not export.
     pub(super) fn nack(
         &mut self,
         exporter: &str,
-        index: u64,
+        number: u64,
         now: Monotonic,
         policy: LeasePolicy,
         reason: &str,
     ) {
-        self.leases.nack(exporter, index, now, policy, reason);
+        self.leases.nack(exporter, number, now, policy, reason);
     }
 
-    /// Releases the lease of `index`; its acknowledgement is on disk.
-    pub(super) fn release(&mut self, exporter: &str, index: u64) {
-        self.leases.release(exporter, index);
+    /// Releases the lease of `number`; its acknowledgement is on disk.
+    pub(super) fn release(&mut self, exporter: &str, number: u64) {
+        self.leases.release(exporter, number);
     }
 
     /// Takes over the leases of the queue before a reload, as after a replacement of the database.

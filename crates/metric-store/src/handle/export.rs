@@ -2,7 +2,7 @@
 
 use super::MetricStore;
 use crate::{
-    Error, ExportKey, ExportLease, PayloadPage, QueueStatus, entry::Entry, history, queue::LeasePolicy,
+    Error, ExportKey, ExportLease, PayloadPage, QueueStatus, entry::Entry, export_queue::LeasePolicy, history,
 };
 use stormkeeper_metrics::{MetaType, MetricId, protocol::MetricMeta};
 use stormkeeper_model::Term;
@@ -30,12 +30,12 @@ impl MetricStore {
     /// # Errors
     /// [`Error::StaleTerm`], [`Error::Write`]: the entry will be exported again.
     pub async fn ack(&self, term: Term, exporter: &str, upload: ExportKey) -> Result<(), Error> {
-        let (exporter, index) = (exporter.to_owned(), upload.index);
+        let (exporter, number) = (exporter.to_owned(), upload.number);
         self.write(move |writer| {
-            if !writer.shared.queue().ack(&exporter, index).is_empty() {
-                writer.append(term, &Entry::Ack { exporter: exporter.clone(), index })?;
+            if !writer.shared.queue().ack(&exporter, number).is_empty() {
+                writer.append(term, &Entry::Ack { exporter: exporter.clone(), number })?;
             }
-            writer.shared.queue().release(&exporter, index);
+            writer.shared.queue().release(&exporter, number);
             Ok(())
         })
         .await
@@ -47,7 +47,7 @@ impl MetricStore {
     /// None so far; reserved for a closed store.
     pub async fn nack(&self, exporter: &str, upload: ExportKey, reason: &str) -> Result<(), Error> {
         let now = self.shared.options.clock.monotonic();
-        self.shared.queue().nack(exporter, upload.index, now, self.lease_policy(), reason);
+        self.shared.queue().nack(exporter, upload.number, now, self.lease_policy(), reason);
         self.shared.notify_exporters();
         Ok(())
     }

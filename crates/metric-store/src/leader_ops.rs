@@ -6,9 +6,9 @@ use tracing::warn;
 
 use super::{
     DropCause, Drops, Error, IngestOutcome,
+    admission::{self, Decision, Span},
     catalog::METAS_MAX,
     entry::Entry,
-    intake::{self, Decision, Span},
     key::{self, Table},
     record::{self, MetaRecord, ReportRecord},
     register::Registry,
@@ -74,7 +74,7 @@ pub(super) fn ingest(writer: &mut Writer, term: Term, batch: MetricBatch) -> Res
                 value.map(|bytes| record::decode::<ReportRecord>("the last report of a launch", &bytes));
             Ok(record.transpose()?.map(|record| record.last))
         };
-        intake::decide(batch, span, |id| catalog.get(id), last_report)
+        admission::decide(batch, span, |id| catalog.get(id), last_report)
     })?;
     match decision {
         Decision::Accept { minute, points, drops } => {
