@@ -71,7 +71,7 @@ async fn daemons_refuse_a_tree_of_an_earlier_build_and_do_not_change_it() {
         let text = refusal_of(kind, &zookeeper, dir.path()).await;
         let expected = [
             "the ZooKeeper tree at /stormkeeper has no /layout",
-            "holds /store, /orders, /storms",
+            "holds /archive, /orders, /storms",
             "layout 1",
             "this build needs layout 2",
             "storm.zookeeper.root",
