@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Error of a text that is not a valid id of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a valid {kind}: {reason}")]
+#[error("{} is not a valid {kind}: {reason}", quoted(text))]
 pub struct InvalidId {
     /// Expected kind, for example "topology name".
     pub kind: &'static str,
@@ -14,6 +14,19 @@ pub struct InvalidId {
     pub text: String,
     /// The rule that the text breaks.
     pub reason: &'static str,
+}
+
+/// Bytes of a rejected text that an error shows: more than any valid id has.
+const SHOWN_BYTES: usize = 256;
+
+/// Quotes a rejected text for an error. A long text is cut and followed by its length: it may be a
+/// whole message of a faulty sender, and errors are logged and sent back.
+pub fn quoted(text: &str) -> String {
+    let end = (0..=SHOWN_BYTES.min(text.len())).rfind(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    match text.len() > end {
+        true => format!("{:?}… ({} bytes)", &text[..end], text.len()),
+        false => format!("{text:?}"),
+    }
 }
 
 /// The longest id accepted anywhere: ids become znode names, file names and metric tags.
@@ -297,6 +310,16 @@ mod tests {
         for bad in ["", "..", "a/b", "a b", "a@b"] {
             assert!(bad.parse::<HostName>().is_err(), "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn error_does_not_repeat_a_long_text() {
+        let error = "ü".repeat(100_000).parse::<TopologyId>().expect_err("too long").to_string();
+        assert!(error.len() < 400, "{} bytes", error.len());
+        assert!(
+            error.ends_with("ü\"… (200000 bytes) is not a valid topology id: it is longer than 200 bytes")
+        );
+        assert_eq!(quoted("a\n"), r#""a\n""#);
     }
 
     #[test]

@@ -5,9 +5,15 @@
 /// the next letter.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).clamp(1, 3);
+    let word = word.to_lowercase();
+    let n_letters = word.chars().count();
     known
         .into_iter()
-        .map(|candidate| (distance(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .map(|candidate| (candidate.to_lowercase(), candidate))
+        // The distance is at least the difference of the lengths. A word may be a whole file of
+        // somebody else, and the cost of the distance is the product of both lengths.
+        .filter(|(lower, _)| lower.chars().count().abs_diff(n_letters) <= limit)
+        .map(|(lower, candidate)| (distance(&word, &lower), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min()
         .map(|(_, candidate)| candidate)
@@ -60,6 +66,13 @@ mod tests {
         check("Output", Some("output"));
         check("colour", None);
         check("", None);
+    }
+
+    #[test]
+    fn long_word_is_not_compared_letter_by_letter() {
+        // With all letters compared, this takes minutes.
+        let known: Vec<String> = (0..100).map(|n| format!("supervisor.worker.timeout.secs.{n}")).collect();
+        assert_eq!(nearest(&"x".repeat(4 << 20), known.iter().map(String::as_str)), None);
     }
 
     #[test]

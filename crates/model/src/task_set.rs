@@ -84,6 +84,7 @@ impl FromStr for TaskSet {
         let fail = |reason| InvalidId { kind: "set of tasks", text: text.to_owned(), reason };
         let number = |part: &str| part.parse::<u32>().map_err(|_| fail("a part is not a number or a range"));
         let mut tasks = BTreeSet::new();
+        let mut n_listed = 0u32;
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let (first, last) = match part.split_once('-') {
                 Some((first, last)) => (number(first)?, number(last)?),
@@ -94,6 +95,11 @@ impl FromStr for TaskSet {
             }
             if last > MAX_TASKS {
                 return Err(fail("a task number is larger than 1000000"));
+            }
+            // Overlapping ranges cost time in proportion to their length, however short their text.
+            n_listed = n_listed.saturating_add(last - first + 1);
+            if n_listed > MAX_TASKS {
+                return Err(fail("it lists more than 1000000 tasks"));
             }
             tasks.extend((first..=last).map(TaskId));
         }
@@ -133,6 +139,18 @@ mod tests {
         for bad in ["x", "1-", "4-2", "1-9999999999", "0-4294967295", "1 - 2"] {
             assert!(bad.parse::<TaskSet>().is_err(), "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn overlapping_ranges_cost_no_more_than_one_range() {
+        assert_eq!("1-1000000".parse::<TaskSet>().map(|set| set.len()), Ok(1_000_000));
+        let error = "1-1000000,".repeat(100_000).parse::<TaskSet>().expect_err("too many");
+        assert!(
+            error
+                .to_string()
+                .ends_with("… (1000000 bytes) is not a valid set of tasks: it lists more than 1000000 tasks"),
+            "{error}"
+        );
     }
 
     proptest! {

@@ -1,10 +1,16 @@
 //! The author's topology: components, streams and groupings.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, MapAccess, Visitor},
+};
 
-use crate::{ComponentId, StreamId, TaskId, TopologyName, task_set::TaskSet};
+use crate::{
+    ComponentId, StreamId, TaskId, TopologyName,
+    task_set::{MAX_TASKS, TaskSet},
+};
 
 /// Settings by Storm key, unchanged: components receive them in their handshake, so the values
 /// keep the shape that the author gave them.
@@ -123,9 +129,37 @@ impl Topology {
 }
 
 /// Tasks of each component. Fixed between rebalances.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct TaskTable(pub BTreeMap<ComponentId, TaskSet>);
+
+impl<'de> Deserialize<'de> for TaskTable {
+    /// Counts the tasks while it reads: a table of a few bytes can list a million of them for each
+    /// component.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Tasks;
+        impl<'de> Visitor<'de> for Tasks {
+            type Value = TaskTable;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("tasks by component")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TaskTable, A::Error> {
+                let (mut table, mut n_tasks) = (BTreeMap::new(), 0);
+                while let Some((component, tasks)) = map.next_entry::<ComponentId, TaskSet>()? {
+                    n_tasks += tasks.len();
+                    if n_tasks > MAX_TASKS as usize {
+                        return Err(A::Error::custom(format!("there are more than {MAX_TASKS} tasks")));
+                    }
+                    table.insert(component, tasks);
+                }
+                Ok(TaskTable(table))
+            }
+        }
+        from.deserialize_map(Tasks)
+    }
+}
 
 impl TaskTable {
     /// Numbers the tasks from 1, component by component in the order of their ids.
@@ -192,6 +226,14 @@ mod tests {
         assert_eq!(table.0[&id("b")].to_string(), "3-5");
         assert_eq!(table.component_of(TaskId(3)), Some(&id("b")));
         assert_eq!(table.component_of(TaskId(6)), None);
+    }
+
+    #[test]
+    fn table_with_too_many_tasks_is_rejected_at_the_first_surplus_component() {
+        let entries: Vec<String> = (0..10_000).map(|n| format!("\"c{n}\":\"1-1000000\"")).collect();
+        let text = format!("{{{}}}", entries.join(","));
+        let error = serde_json::from_str::<TaskTable>(&text).expect_err("too many tasks").to_string();
+        assert!(error.starts_with("there are more than 1000000 tasks at line 1 column 3"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,10 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, SeqAccess, Visitor},
+};
 
 use crate::{
     cluster::{
@@ -19,6 +22,7 @@ use stormkeeper_model::{
     InvalidId, NimbusId, Term, Timestamp, TopologyId,
     clock::Clock,
     event::{EventKind, Move},
+    task_set::MAX_TASKS,
     topology::TaskTable,
 };
 
@@ -75,7 +79,7 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// Moves of tasks.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "read_moves")]
     pub moves: Vec<Move>,
     /// Number of further moves that are not listed.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -105,6 +109,31 @@ pub struct Submitted {
 
 // The rate is never NaN.
 impl Eq for Submitted {}
+
+/// Reads moves, and counts their tasks meanwhile: a move of a few bytes can list a million of them.
+fn read_moves<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Move>, D::Error> {
+    struct Moves;
+    impl<'de> Visitor<'de> for Moves {
+        type Value = Vec<Move>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of moves")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Move>, A::Error> {
+            let (mut moves, mut n_tasks) = (Vec::new(), 0);
+            while let Some(one) = seq.next_element::<Move>()? {
+                n_tasks += one.tasks.len();
+                if n_tasks > MAX_TASKS as usize {
+                    return Err(A::Error::custom(format!("more than {MAX_TASKS} tasks are moved")));
+                }
+                moves.push(one);
+            }
+            Ok(moves)
+        }
+    }
+    from.deserialize_seq(Moves)
+}
 
 fn has_no_tasks(tasks: &TaskTable) -> bool {
     tasks.0.is_empty()
@@ -228,6 +257,15 @@ mod tests {
             submitted: None,
             unknown_fields: UnknownFields::new(),
         }
+    }
+
+    #[test]
+    fn event_that_moves_too_many_tasks_is_rejected_while_it_is_read() {
+        let tasks: TaskSet = "1-600000".parse().expect("valid");
+        let one = Move { tasks, from: None, to: Some(slot(1)) };
+        let text = serde_json::to_string(&event(vec![one.clone(), one])).expect("JSON");
+        let error = serde_json::from_str::<Event>(&text).expect_err("too many tasks").to_string();
+        assert!(error.starts_with("more than 1000000 tasks are moved at line 1"), "{error}");
     }
 
     #[test]

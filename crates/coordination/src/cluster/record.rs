@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::tree::{TreePath, Version};
 pub use stormkeeper_model::UnknownFields;
 use stormkeeper_model::{
-    BlobKey, ComponentId, NimbusId, Port, Slot, SupervisorId, TaskId, Term, Timestamp, TopologyId,
+    BlobKey, ComponentId, InvalidId, NimbusId, Port, Slot, SupervisorId, TaskId, Term, Timestamp, TopologyId,
     TopologyName, WorkerId,
     assignment::{AssignedWorker, Assignment},
     error::TaskError,
     heartbeat::{TaskCounts, TaskStatus},
     metric_control::MetricControl,
     status::{PendingChange, TopologyStatus},
+    task_set::TaskSet,
     topology::TaskTable,
 };
 
@@ -144,8 +145,11 @@ struct StoredAssignment {
 struct StoredWorker {
     supervisor: SupervisorId,
     port: Port,
-    #[serde(flatten)]
-    worker: AssignedWorker,
+    host: String,
+    // Text, so that a record of many workers with a million tasks each is rejected at the second.
+    tasks: String,
+    #[serde(rename = "start_ms")]
+    start: Timestamp,
 }
 
 /// Encodes an assignment as the bytes of its znode.
@@ -153,7 +157,9 @@ pub fn encode_assignment(assignment: &Assignment) -> Vec<u8> {
     let workers = assignment.workers.iter().map(|(slot, worker)| StoredWorker {
         supervisor: slot.supervisor.clone(),
         port: slot.port,
-        worker: worker.clone(),
+        host: worker.host.clone(),
+        tasks: worker.tasks.to_string(),
+        start: worker.start,
     });
     encode(&StoredAssignment {
         workers: workers.collect(),
@@ -169,13 +175,16 @@ pub fn decode_assignment(path: &TreePath, bytes: &[u8]) -> Result<Assignment, Un
     let stored: StoredAssignment = decode(path, bytes)?;
     let mut assignment = Assignment { unknown_fields: stored.unknown_fields, ..Assignment::default() };
     let mut seen = std::collections::BTreeSet::new();
-    for StoredWorker { supervisor, port, worker } in stored.workers {
-        if let Some(task) = worker.tasks.iter().find(|task| !seen.insert(*task)) {
+    for StoredWorker { supervisor, port, host, tasks, start } in stored.workers {
+        let tasks: TaskSet = tasks
+            .parse()
+            .map_err(|error: InvalidId| Unreadable { path: path.clone(), reason: error.to_string() })?;
+        if let Some(task) = tasks.iter().find(|task| !seen.insert(*task)) {
             return Err(Unreadable { path: path.clone(), reason: format!("task {task} is in two workers") });
         }
         let slot = Slot { supervisor, port };
         let name = slot.to_string();
-        if assignment.workers.insert(slot, worker).is_some() {
+        if assignment.workers.insert(slot, AssignedWorker { host, tasks, start }).is_some() {
             return Err(Unreadable { path: path.clone(), reason: format!("slot {name} is listed twice") });
         }
     }
@@ -445,5 +454,16 @@ mod tests {
         let twice = text.replace("\"4\"", "\"3-4\"");
         let error = decode_assignment(&path(), twice.as_bytes()).expect_err("unreadable");
         assert!(error.to_string().contains("task 3 is in two workers"), "{error}");
+    }
+
+    #[test]
+    fn assignment_of_many_workers_with_a_million_tasks_is_rejected_at_the_second() {
+        let worker = |port| {
+            format!(r#"{{"supervisor":"a","port":{port},"host":"h","tasks":"1-1000000","start_ms":5}}"#)
+        };
+        let workers: Vec<String> = (1..10_000).map(worker).collect();
+        let text = format!(r#"{{"v":1,"workers":[{}]}}"#, workers.join(","));
+        let error = decode_assignment(&path(), text.as_bytes()).expect_err("unreadable");
+        assert!(error.to_string().contains("task 1 is in two workers"), "{error}");
     }
 }
