@@ -26,6 +26,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["src/cli/"]),
     ("anyhow", &["src/cli/", "src/main.rs"]),
     ("saphyr", &["crates/topology-package/src/yaml.rs"]),
+    ("saphyr_parser", &["crates/topology-package/src/yaml/extent.rs"]),
 ];
 
 /// Files outside of `tree` that may have write access to the tree: types that write only the

@@ -1,5 +1,7 @@
 //! YAML with the position of every node, for error messages.
 
+mod extent;
+
 use std::{fmt, sync::Arc};
 
 use saphyr::{LoadableYamlNode as _, MarkedYaml, Marker, Scalar, YamlData};
@@ -75,8 +77,7 @@ pub struct Key {
 /// Maximum size of a file. It bounds the cost of parsing.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Maximum indentation of a line. It bounds the nesting depth of values, and with it the stack that
-/// reading them needs.
+/// Maximum indentation of a line. It bounds the cost of parsing a line.
 const MAX_INDENT: usize = 400;
 
 /// Reads a file with one document. An empty file is [`Value::Null`].
@@ -99,6 +100,7 @@ pub fn parse(text: &str) -> Result<Node, Error> {
             });
         }
     }
+    extent::check(text)?;
     let documents = MarkedYaml::load_from_str(text).map_err(|error| {
         let what = format!("this is not YAML: {}", error.info());
         Error { at: (*error.marker()).into(), what }
@@ -275,6 +277,9 @@ mod tests {
             let items = vec![format!("*a{}", n - 1); 10].join(", ");
             text.push_str(&format!("a{n}: &a{n} [{items}]\n"));
         }
+        assert!(parse(&text).expect_err("rejected").what.contains("larger than 64 MiB"));
+        // Fewer nodes are copied until the limit of the parser.
+        let text = format!("a: &a [{}]\nb: [{}]\n", vec!["1"; 1000].join(", "), vec!["*a"; 200].join(", "));
         assert!(parse(&text).expect_err("rejected").what.contains("alias expansion"));
     }
 }
