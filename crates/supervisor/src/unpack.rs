@@ -91,8 +91,10 @@ fn unpack_entry(entry: &mut Entry<'_, File>, dir: &Path) -> Result<(), Error> {
             let mode = if executable { 0o755 } else { 0o644 };
             let mut file =
                 File::options().write(true).create_new(true).mode(mode).open(&path).map_err(exists)?;
-            io::copy(entry, &mut file).map_err(write)?;
-            Ok(())
+            match io::copy(entry, &mut file).map_err(write)? {
+                n_bytes if n_bytes == entry.size() => Ok(()),
+                _ => Err(Error::Read(io::ErrorKind::UnexpectedEof.into())),
+            }
         }
         EntryType::Symlink => {
             let target = entry
@@ -243,6 +245,16 @@ mod tests {
         for (what, tar) in cases {
             assert!(matches!(tar.unpack(), Err(Error::Refused { .. })), "{what} was accepted");
         }
+    }
+
+    #[test]
+    fn truncated_file_is_rejected() {
+        let tar = Tar::new().file("resources/data", &"x".repeat(5000), 0o644);
+        let whole = tar.0.into_inner().expect("finished");
+        let top = tempfile::tempdir().expect("temporary directory");
+        let blob = top.path().join("blob");
+        fs::write(&blob, &whole[..4000]).expect("written");
+        assert!(matches!(unpack(&blob, &top.path().join("u")), Err(Error::Read(_))));
     }
 
     #[test]

@@ -6,8 +6,11 @@
 //! files, or whose names lead elsewhere, are rejected.
 
 use std::{
+    collections::HashMap,
+    ffi::OsStr,
     io::{self, Read},
-    path::{Component, Path},
+    os::unix::ffi::OsStrExt as _,
+    path::{Component, Path, PathBuf},
 };
 
 use stormkeeper_model::{BlobKey, topology::Topology};
@@ -23,6 +26,12 @@ const MAX_TOPOLOGY_BYTES: u64 = 8 << 20;
 
 /// Limit on the entries of a package; each costs a file on every supervisor.
 pub const MAX_FILES: usize = 100_000;
+
+/// Limit on the path of an entry. Linux allows 4096 bytes with the folder of the worker.
+const MAX_PATH_BYTES: usize = 1024;
+
+/// Limit on each part of a path, as file systems have it.
+const MAX_NAME_BYTES: usize = 255;
 
 /// A topology package in memory.
 #[derive(Clone, PartialEq, Eq)]
@@ -145,25 +154,25 @@ pub fn read_topology(blob: impl Read) -> Result<Topology, Error> {
     let mut archive = tar::Archive::new(blob);
     let mut topology = None;
     let mut n_files = 0;
+    let mut names = Names::default();
     for entry in archive.entries().map_err(Error::NotATar)? {
         let mut entry = entry.map_err(Error::NotATar)?;
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        check_entry(&path, entry.header().entry_type())
-            .map_err(|what| Error::Entry { path: path.clone(), what })?;
         n_files += 1;
         if n_files > MAX_FILES {
             return Err(Error::TooManyFiles);
         }
+        let kind = entry.header().entry_type();
+        check_entry(&path, kind)
+            .and_then(|()| names.add(&entry.path_bytes(), kind.is_dir()))
+            .map_err(|what| Error::Entry { path: shown(&path), what })?;
         if path == TOPOLOGY {
             if entry.size() > MAX_TOPOLOGY_BYTES {
                 return Err(Error::Entry { path, what: "which is larger than 8 MiB" });
             }
             let mut json = Vec::new();
             entry.read_to_end(&mut json).map_err(Error::NotATar)?;
-            let read = serde_json::from_slice(&json).map_err(Error::BadTopology)?;
-            if topology.replace(read).is_some() {
-                return Err(Error::Entry { path, what: "which occurs twice" });
-            }
+            topology = Some(serde_json::from_slice(&json).map_err(Error::BadTopology)?);
         } else {
             // A truncated entry is detected here, not by the supervisors.
             let n = io::copy(&mut entry, &mut io::sink()).map_err(Error::NotATar)?;
@@ -173,6 +182,55 @@ pub fn read_topology(blob: impl Read) -> Result<Topology, Error> {
         }
     }
     topology.ok_or(Error::NoTopology)
+}
+
+/// Names of a package as a file system sees them, to reject at the submit what no supervisor can
+/// unpack.
+#[derive(Default)]
+struct Names(HashMap<PathBuf, Kind>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Folder,
+}
+
+impl Names {
+    fn add(&mut self, path: &[u8], is_folder: bool) -> Result<(), &'static str> {
+        if path.len() > MAX_PATH_BYTES
+            || path.split(|byte| *byte == b'/').any(|part| part.len() > MAX_NAME_BYTES)
+        {
+            return Err("whose name is longer than a file system allows");
+        }
+        let path: PathBuf = Path::new(OsStr::from_bytes(path)).components().collect();
+        for folder in path.ancestors().skip(1).take_while(|folder| !folder.as_os_str().is_empty()) {
+            match self.0.get(folder) {
+                Some(Kind::Folder) => break,
+                Some(Kind::File) => return Err("which lies under a file"),
+                None => {
+                    self.0.insert(folder.to_owned(), Kind::Folder);
+                }
+            }
+        }
+        if self.0.len() >= MAX_FILES {
+            return Err("which is one file or folder too many");
+        }
+        let kind = if is_folder { Kind::Folder } else { Kind::File };
+        match self.0.insert(path, kind) {
+            None => Ok(()),
+            Some(Kind::Folder) if is_folder => Ok(()),
+            Some(Kind::File | Kind::Folder) => Err("which occurs twice"),
+        }
+    }
+}
+
+/// Formats the path of an entry for an error: a tar allows paths of any length.
+fn shown(path: &str) -> String {
+    let mut shown: String = path.chars().take(MAX_NAME_BYTES).collect();
+    if shown.len() < path.len() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// Checks that an entry unpacks to a plain file or folder in the right place.
@@ -220,6 +278,17 @@ mod tests {
         header.set_mode(0o644);
         header.set_cksum();
         tar.append(&header, io::empty()).expect("in memory");
+        tar.into_inner().expect("in memory")
+    }
+
+    /// A tar with the topology and files of these names and contents.
+    fn with_entries(files: &[(&str, &str)]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        let json = serde_json::to_vec(&topology()).expect("JSON");
+        append(&mut tar, TOPOLOGY, Mode::Plain, &json).expect("in memory");
+        for (path, text) in files {
+            append(&mut tar, path, Mode::Plain, text.as_bytes()).expect("in memory");
+        }
         tar.into_inner().expect("in memory")
     }
 
@@ -271,7 +340,17 @@ mod tests {
         check(&with_entry("other/x", Kind::Regular), "neither topology.json nor below resources/");
         check(&with_entry("resources/link", Kind::Symlink), "neither a file nor a folder");
         check(&with_entry("resources/link", Kind::Link), "neither a file nor a folder");
-        check(&with_entry(TOPOLOGY, Kind::Regular), "not a topology");
+        check(&with_entry(TOPOLOGY, Kind::Regular), "which occurs twice");
+        check(&with_entries(&[("resources/d/x", ""), ("resources/d//./x", "")]), "which occurs twice");
+        check(&with_entries(&[("resources/d", ""), ("resources/d/x", "")]), "which lies under a file");
+        check(&with_entries(&[("resources/d/x", ""), ("resources/d", "")]), "which occurs twice");
+        let long = format!("resources/{}", "x".repeat(256));
+        check(&with_entries(&[(&long, "")]), "whose name is longer than a file system allows");
+        let long = format!("resources/{}x", "x/".repeat(600));
+        check(&with_entries(&[(&long, "")]), "whose name is longer than a file system allows");
+        let mut tar = tar::Builder::new(Vec::new());
+        append(&mut tar, TOPOLOGY, Mode::Plain, b"{}").expect("in memory");
+        check(tar.get_ref(), "not a topology");
         check(b"", "contains no topology.json");
         check(&[7; 2000], "not a complete tar");
         let whole =
