@@ -78,6 +78,8 @@ impl Decoder {
             self.scanned = line_end + 1;
             let line = &self.buffer[self.line_start..line_end];
             if matches!(line, b"end" | b"end\r") {
+                // Also here, or the limit would depend on how the stream arrives.
+                self.check_length(self.line_start)?;
                 let mut message = self.buffer.split_to(self.scanned);
                 message.truncate(self.line_start);
                 (self.scanned, self.line_start, self.begun) = (0, 0, false);
@@ -94,10 +96,18 @@ impl Decoder {
             self.line_start = self.scanned;
         }
         self.scanned = self.buffer.len();
-        if self.buffer.len() > self.limit {
-            return Err(Error::TooLong { limit: self.limit, shown: shorten(&self.buffer) });
-        }
+        // The last line belongs to the message unless it is the beginning of the delimiter.
+        let is_delimiter = b"end\r".starts_with(&self.buffer[self.line_start..]);
+        self.check_length(if is_delimiter { self.line_start } else { self.buffer.len() })?;
         Ok(None)
+    }
+
+    /// Checks the length of the message, or of the part of it that was received.
+    fn check_length(&self, length: usize) -> Result<(), Error> {
+        match length > self.limit {
+            true => Err(Error::TooLong { limit: self.limit, shown: shorten(&self.buffer) }),
+            false => Ok(()),
+        }
     }
 }
 
@@ -163,6 +173,19 @@ mod tests {
         let error = decode_all(&mut decoder, b"{").expect_err("too long");
         assert!(error.to_string().contains("exceeds 1000 bytes"), "{error}");
         assert!(error.to_string().ends_with("{{{… (1001 bytes)"), "{error}");
+    }
+
+    #[test]
+    fn limit_does_not_depend_on_the_pieces_of_the_stream() {
+        for (length, is_accepted) in [(1000, true), (1001, false)] {
+            let stream = [vec![b' '; length - 3], b"{}\nend\r\n".to_vec()].concat();
+            for size in [1, 7, stream.len()] {
+                let mut decoder = Decoder::new(1000);
+                let read: Result<Vec<_>, _> =
+                    stream.chunks(size).map(|piece| decode_all(&mut decoder, piece)).collect();
+                assert_eq!(read.is_ok(), is_accepted, "{length} bytes, {size} at a time: {read:?}");
+            }
+        }
     }
 
     #[test]

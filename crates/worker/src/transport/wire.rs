@@ -21,9 +21,10 @@ mod tests;
 
 use std::{collections::HashMap, fmt, io, sync::Arc, time::Duration};
 
+use rmp_serde::decode::Error as DecodeError;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{DeserializeSeed, Error as _, SeqAccess, Visitor},
+    de::{DeserializeSeed, Error as _, IgnoredAny, SeqAccess, Visitor},
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -314,22 +315,27 @@ impl Serialize for Receivers<'_> {
 /// Clears `out` and reads a batch into it.
 ///
 /// # Errors
-/// Decoding error if `content` is not a batch; `out` may then contain a part of a batch, which
-/// must not be used.
-pub(super) fn read_batch(
-    content: &[u8],
-    out: &mut Vec<Addressed>,
-) -> Result<Option<Stamp>, rmp_serde::decode::Error> {
+/// Decoding error if `content` is not exactly one batch; `out` is then empty.
+pub(super) fn read_batch(content: &[u8], out: &mut Vec<Addressed>) -> Result<Option<Stamp>, DecodeError> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(content);
     reader.set_max_depth(MAX_DEPTH);
     out.clear();
-    Batch { out }.deserialize(&mut reader)
+    let read = Batch { out: &mut *out }.deserialize(&mut reader).and_then(|stamp| {
+        match IgnoredAny::deserialize(&mut reader) {
+            Err(DecodeError::InvalidMarkerRead(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Ok(stamp)
+            }
+            Ok(IgnoredAny) | Err(_) => Err(DecodeError::custom("bytes follow the batch")),
+        }
+    });
+    if read.is_err() {
+        out.clear();
+    }
+    read
 }
 
 /// Reads a message of the handshake.
-pub(crate) fn read_message<'de, T: Deserialize<'de>>(
-    content: &'de [u8],
-) -> Result<T, rmp_serde::decode::Error> {
+pub(crate) fn read_message<'de, T: Deserialize<'de>>(content: &'de [u8]) -> Result<T, DecodeError> {
     rmp_serde::from_slice(content)
 }
 

@@ -139,6 +139,20 @@ fn too_many_tuples_and_too_deep_values_are_rejected() {
 }
 
 #[test]
+fn rejected_batch_leaves_no_tuples() {
+    let tuple = Tuple::new(origin(1, "default"), vec![Value::Int(7)]);
+    let mut frame = BatchFrame::default();
+    frame.fill(&mut vec![to(4, &tuple), to(5, &tuple)], None);
+    let whole = content(&frame).to_vec();
+    let mut read = vec![to(1, &tuple)];
+    read_batch(&whole[..whole.len() - 1], &mut read).expect_err("truncated");
+    assert_eq!(read, []);
+    let error = read_batch(&[&whole[..], &[0xc0]].concat(), &mut read).expect_err("too long");
+    assert!(error.to_string().contains("bytes follow the batch"), "{error}");
+    assert_eq!(read, []);
+}
+
+#[test]
 fn values_nested_as_deep_as_json_allows_are_decoded() {
     let json = format!("{}{}", "[".repeat(127), "]".repeat(127));
     let value: Value = serde_json::from_str(&json).expect("as deep as JSON allows");
