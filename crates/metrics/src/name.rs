@@ -12,7 +12,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use stormkeeper_model::{ComponentId, StreamId, TaskId, TopologyId};
+use stormkeeper_model::{ComponentId, StreamId, TaskId, TopologyId, id::quoted};
 
 /// Maximum length of a full name.
 pub const MAX_NAME_BYTES: usize = 1024;
@@ -144,7 +144,7 @@ pub struct MetricName {
 
 /// A text that is not the full name of a metric.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a metric name: {reason}")]
+#[error("{} is not a metric name: {reason}", quoted(text))]
 pub struct InvalidName {
     /// The rejected text.
     pub text: String,
@@ -409,7 +409,7 @@ fn types<'a>(parts: &'a [&'a str]) -> Result<(MetaType, MetricType, &'a [&'a str
         let kind = MetricType::ALL.into_iter().find(|known| known.letter() == kind);
         return match (meta, kind) {
             (Some(meta), Some(kind)) => Ok((meta, kind, rest)),
-            (_, _) => Err(format!("{both:?} are not the letters of a meta type and a metric type")),
+            (_, _) => Err(format!("{} are not the letters of a meta type and a metric type", quoted(both))),
         };
     }
     let [meta, kind, rest @ ..] = parts else { return Err("it has too few parts".to_owned()) };
@@ -431,7 +431,8 @@ fn subject<'a>(meta: MetaType, parts: &[&'a str]) -> Result<(Subject, &'a str, &
                 return Err(format!("a {} has 5 parts after its topology", meta.word()));
             };
             let component: ComponentId = component.parse().map_err(text)?;
-            let number = || task.parse().map(TaskId).map_err(|_| format!("{task:?} is not a task id"));
+            let number =
+                || task.parse().map(TaskId).map_err(|_| format!("{} is not a task id", quoted(task)));
             let has_no_task = task.is_empty() || task == "0";
             let subject = match meta {
                 MetaType::Task if stream.is_empty() => Subject::Task { component, task: number()? },
@@ -450,7 +451,7 @@ fn subject<'a>(meta: MetaType, parts: &[&'a str]) -> Result<(Subject, &'a str, &
             let [host, port, group, name] = *parts else {
                 return Err(format!("a {} has 4 parts after its topology", meta.word()));
             };
-            let number = || port.parse().map_err(|_| format!("{port:?} is not a port"));
+            let number = || port.parse().map_err(|_| format!("{} is not a port", quoted(port)));
             let subject = match meta {
                 MetaType::Worker => Subject::Worker { host: host.to_owned(), port: number()? },
                 MetaType::Netty => Subject::Connection { host: host.to_owned(), port: number()? },

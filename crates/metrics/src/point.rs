@@ -199,19 +199,20 @@ impl Meter {
 impl Histogram {
     /// Adds the values of `other`.
     pub fn merge(&mut self, other: &Self) {
-        if other.count == 0 {
-            return;
-        }
-        if self.count == 0 {
+        // The number of values decides about the bounds alone: a histogram of another process may
+        // have buckets and no values, and the result must not depend on the order of merges.
+        if other.count > 0 && self.count == 0 {
             (self.min, self.max) = (other.min, other.max);
-        } else {
+        } else if other.count > 0 {
             self.min = self.min.min(other.min);
             self.max = self.max.max(other.max);
         }
         self.count = self.count.saturating_add(other.count);
         self.sum = sum(self.sum, other.sum);
         self.zeros = self.zeros.saturating_add(other.zeros);
-        self.buckets.merge(&other.buckets);
+        if !other.buckets.is_empty() {
+            self.buckets.merge(&other.buckets);
+        }
     }
 
     /// Adds a value to count, sum and bounds, but not to the buckets.

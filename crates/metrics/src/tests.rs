@@ -292,3 +292,23 @@ fn sums_stay_finite() {
     assert_eq!(Gauge::reading(Minute(1), f64::NAN), None);
     assert_eq!(Gauge::reading(Minute(1), f64::NEG_INFINITY), None);
 }
+
+#[test]
+fn histograms_without_values_merge_in_any_order() {
+    let bare = Histogram { zeros: 1, buckets: Buckets::from([(3, 2)]), ..Histogram::default() };
+    let one =
+        Histogram { count: 1, sum: 5.0, min: 5.0, max: 5.0, zeros: 0, buckets: Buckets::from([(4, 1)]) };
+    let expected = Histogram { zeros: 1, buckets: Buckets::from([(3, 2), (4, 1)]), ..one.clone() };
+    for (mut into, other) in [(bare.clone(), one.clone()), (one, bare)] {
+        into.merge(&other);
+        assert_eq!(into, expected);
+    }
+}
+
+#[test]
+fn error_of_a_name_does_not_repeat_long_parts() {
+    for text in ["4@2@t@h@PART@g@n", "3@1@t@c@PART@s@g@n", "3@1@PART@c@1@s@g@n", "4@2@t@PART@1@g@n"] {
+        let error = text.replace("PART", &"6".repeat(100_000)).parse::<MetricName>().expect_err(text);
+        assert!(error.to_string().len() < 1000, "{text}: {} bytes", error.to_string().len());
+    }
+}

@@ -96,11 +96,12 @@ fn unreported(
     let since_epoch = written?.duration_since(UNIX_EPOCH).unwrap_or_default();
     let written = Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX));
     (!leaves.is_empty()).then(|| SpooledReport {
-        first: last.map_or(0, |last| last.spooled.report.number) + 1,
+        // The numbers are read from names and contents of files, and may be of any size.
+        first: last.map_or(0, |last| last.spooled.report.number).saturating_add(1),
         report: MetricReport {
             topology: launch.topology.clone(),
             worker: launch.worker.clone(),
-            number: last_number + 1,
+            number: last_number.saturating_add(1),
             minute: Minute::of(written),
             started: launch.started,
             leaves,
@@ -113,10 +114,11 @@ fn unreported(
 fn close_gaps(recovered: &mut Recovered) {
     let mut end = None;
     for spooled in &mut recovered.reports {
-        if let Some(end) = end.filter(|end| spooled.first != end + 1) {
+        let next = end.map(|end: u64| end.saturating_add(1));
+        if let Some(next) = next.filter(|next| spooled.first != *next) {
             let last_lost = spooled.first.saturating_sub(1);
-            recovered.problems.push(format!("reports {} to {last_lost} are lost", end + 1));
-            spooled.first = end + 1;
+            recovered.problems.push(format!("reports {next} to {last_lost} are lost"));
+            spooled.first = next;
         }
         end = Some(spooled.report.number);
     }

@@ -383,3 +383,21 @@ fn a_damaged_report_is_a_problem_and_the_counters_replace_it() {
     assert_eq!(numbers, [(1, 1), (2, 3)]);
     assert_eq!(recovered.reports[1].report.leaves[0].point, Point::Counter(Counter { count: 6 }));
 }
+
+#[test]
+fn reports_with_the_largest_number_are_recovered() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let taken = lock(dir.path(), &launch()).expect("taken");
+    let spool = Spool::create(&taken.dir).expect("created");
+    let Launch { topology, worker, started } = launch();
+    let report =
+        MetricReport { topology, worker, number: u64::MAX, minute: Minute(1), started, leaves: Vec::new() };
+    spool.write(&SpooledReport { first: 1, report }, &BTreeMap::new()).expect("written");
+    let mut counters = CounterFile::create(&taken.dir, TASKS[0]).expect("created");
+    let (id, name) = metric(TASKS[0], 0);
+    counters.add_slot(id, &name).expect("added");
+    counters.write([5]).expect("written");
+    let recovered = recover::recover(&taken.dir, &launch()).expect("readable");
+    let numbers: Vec<_> = recovered.reports.iter().map(|one| (one.first, one.report.number)).collect();
+    assert_eq!(numbers, [(1, u64::MAX), (u64::MAX, u64::MAX)]);
+}
