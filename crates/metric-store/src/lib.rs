@@ -24,6 +24,8 @@ pub mod error;
 pub mod event;
 pub mod export;
 mod export_queue;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handle;
 mod history;
 mod history_record;

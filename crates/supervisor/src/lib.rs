@@ -21,6 +21,8 @@ pub mod agent;
 mod assignments;
 mod atomic_file;
 mod failures;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod identity;
 mod launch;
 pub mod ledger;

@@ -31,6 +31,8 @@
 //!   are counted in [`Counters`].
 
 mod counters;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod listener;
 mod metrics;
 mod outbox;
