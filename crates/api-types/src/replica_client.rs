@@ -15,7 +15,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::message::ErrorBody;
-use stormkeeper_metrics::protocol::{BODY_BYTES_MAX, LogPage, LogQuery};
+use stormkeeper_metrics::{
+    messagepack,
+    protocol::{BODY_BYTES_MAX, LogPage, LogQuery},
+};
 use stormkeeper_model::LogPosition;
 use stormkeeper_runtime::blocking;
 
@@ -215,7 +218,7 @@ fn error_message(body: &[u8]) -> String {
 async fn read<T: DeserializeOwned + Send + 'static>(api: &str, answer: Response) -> Result<T, ReplicaError> {
     let body = whole(api, answer, BODY_BYTES_MAX).await?;
     // Decoding megabytes takes a moment.
-    let decoded = blocking::run(move || rmp_serde::from_slice(&body).map_err(|error| error.to_string()));
+    let decoded = blocking::run(move || messagepack::decode(&body).map_err(|error| error.to_string()));
     decoded.await.map_err(|what| ReplicaError::Undecodable { api: api.to_owned(), what })
 }
 

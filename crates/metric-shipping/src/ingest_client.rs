@@ -16,8 +16,9 @@ use stormkeeper_api_types::{
     message::{Code, ErrorBody},
 };
 use stormkeeper_coordination::cluster::{record::Leader, store::Store};
-use stormkeeper_metrics::protocol::{
-    BODY_BYTES_MAX, IngestRequest, IngestResponse, MSGPACK, RegisterRequest, RegisterResponse,
+use stormkeeper_metrics::{
+    messagepack,
+    protocol::{BODY_BYTES_MAX, IngestRequest, IngestResponse, MSGPACK, RegisterRequest, RegisterResponse},
 };
 use stormkeeper_model::backoff::Backoff;
 use stormkeeper_runtime::error_chain;
@@ -179,7 +180,7 @@ impl IngestClient {
             Err(error) => return unavailable(error_chain(&error)),
         };
         if status.is_success() {
-            return match rmp_serde::from_slice(&bytes) {
+            return match messagepack::decode(&bytes) {
                 Ok(answer) => Ok(answer),
                 Err(error) => unavailable(format!("cannot parse the answer: {error}")),
             };

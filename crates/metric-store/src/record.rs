@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Error, ExportKey};
-use stormkeeper_metrics::{MetricName, Minute};
+use stormkeeper_metrics::{MetricName, Minute, messagepack};
 use stormkeeper_model::Timestamp;
 
 /// Version of keys, records and entries. Format 1, of builds before the first release, has other
@@ -76,6 +76,6 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
 }
 
 pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
-    rmp_serde::from_slice(bytes)
+    messagepack::decode(bytes)
         .map_err(|error| Error::Unreadable { what: what.to_owned(), detail: error.to_string() })
 }

@@ -24,6 +24,7 @@ pub mod control;
 pub mod id;
 pub mod instrument;
 pub mod merge;
+pub mod messagepack;
 pub mod minute;
 pub mod name;
 pub mod percentile;

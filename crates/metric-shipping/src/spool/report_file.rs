@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::name_log::{self, NameLog};
-use stormkeeper_metrics::{MetricId, MetricName, MetricReport};
+use stormkeeper_metrics::{MetricId, MetricName, MetricReport, messagepack};
 
 pub(super) const NAMES: &str = "names";
 const PREFIX: &str = "report-";
@@ -157,5 +157,5 @@ pub(super) fn read_file(path: &Path) -> io::Result<EncodedRecord> {
     if Sha256::digest(content).as_slice() != digest {
         return Err(damaged("the checksum of a metric report does not match"));
     }
-    rmp_serde::from_slice(content).map_err(|_| damaged("a metric report has an unknown format"))
+    messagepack::decode(content).map_err(|_| damaged("a metric report has an unknown format"))
 }

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::RequestError;
+use stormkeeper_metrics::messagepack;
 use stormkeeper_model::TopologyId;
 use stormkeeper_runtime::blocking;
 
@@ -90,8 +91,8 @@ impl IngestLimiter {
                 reason: "too many bodies are waiting to be decoded".to_owned(),
             });
         };
-        let decoded = blocking::run(move || rmp_serde::from_slice(&body)).await;
-        decoded.map_err(|error: rmp_serde::decode::Error| {
+        let decoded = blocking::run(move || messagepack::decode(&body)).await;
+        decoded.map_err(|error: messagepack::Error| {
             RequestError::Invalid(format!("the body is not the message expected: {error}"))
         })
     }

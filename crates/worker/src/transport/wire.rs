@@ -28,6 +28,7 @@ use serde::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use stormkeeper_metrics::messagepack;
 use stormkeeper_model::{
     ComponentId, Slot, StreamId, TaskId, TopologyId,
     clock::{Clock, Monotonic},
@@ -336,7 +337,7 @@ pub(super) fn read_batch(content: &[u8], out: &mut Vec<Addressed>) -> Result<Opt
 
 /// Reads a message of the handshake.
 pub(crate) fn read_message<'de, T: Deserialize<'de>>(content: &'de [u8]) -> Result<T, DecodeError> {
-    rmp_serde::from_slice(content)
+    messagepack::decode(content)
 }
 
 /// Reads origins and entries.

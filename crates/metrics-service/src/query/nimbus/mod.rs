@@ -9,7 +9,7 @@ use super::{LeaderLocator, MetricQueryClient, QueryError};
 use stormkeeper_api_types::{client::encoded, message::ForgetRequest};
 use stormkeeper_metric_store::{HistoryEntry, TrackEntry};
 use stormkeeper_metrics::{
-    MetricId, Minute, Point, Window,
+    MetricId, Minute, Point, Window, messagepack,
     protocol::{BODY_BYTES_MAX, HistoryQuery, MetaPage, MetaQuery, NAMES_MAX, PointsQuery, TrackQuery},
 };
 use stormkeeper_model::{TaskId, TopologyId, TopologyName};
@@ -57,7 +57,7 @@ impl NimbusQueryClient {
         let url = format!("{}/sync/{what}", self.metrics().await?);
         let body = answered(&url, self.http.get(&url).query(query)).await?;
         // Decoding a full page takes a moment.
-        let read = blocking::run(move || rmp_serde::from_slice(&body)).await;
+        let read = blocking::run(move || messagepack::decode(&body)).await;
         read.map_err(|error| QueryError::Undecodable { url, what: error.to_string() })
     }
 
