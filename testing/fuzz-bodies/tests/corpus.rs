@@ -11,7 +11,7 @@ use std::{
 
 use stormkeeper_fuzz_bodies as bodies;
 
-/// Largest mutated input; longer ones are cut.
+/// Largest mutated input; longer ones are truncated.
 const INPUT_BYTES_MAX: usize = 64 << 10;
 
 /// Numbers at which parsers of lengths and counts go wrong.
