@@ -34,27 +34,57 @@ use stormkeeper_model::{LogPosition, NimbusId, Term, clock::Monotonic};
 /// Log ends that followers have reported with their fetches in this term.
 #[derive(Debug, Default)]
 pub(crate) struct ReplicaProgress {
-    fetches: BTreeMap<NimbusId, (LogPosition, Monotonic)>,
+    fetches: BTreeMap<NimbusId, Fetch>,
     /// Time since which each live follower has been in the view.
     live_since: BTreeMap<NimbusId, Monotonic>,
+}
+
+/// Latest fetch of a follower.
+#[derive(Debug, Clone, Copy)]
+struct Fetch {
+    /// End of the follower's log.
+    log_end: LogPosition,
+    /// End of the leader's log at that time.
+    leader_end: LogPosition,
+    at: Monotonic,
+    /// Latest time at which the follower had all entries of the leader; `None` if never.
+    caught_up_at: Option<Monotonic>,
 }
 
 /// Maximum number of followers that are tracked: many more than any cluster has nimbuses. Beyond
 /// the maximum, the follower with the lowest log end is removed.
 const FOLLOWERS_MAX: usize = 64;
 
-/// Longest time without a fetch after which a follower leaves the in-sync set. Otherwise a single
-/// nimbus whose metric store cannot be opened would block every commit, and workers could not
-/// delete their reports.
+/// Longest time after which a follower that has not caught up leaves the in-sync set. Otherwise a
+/// single nimbus whose metric store cannot be opened, or cannot apply the entries that the nimbus
+/// fetches, would block every commit, and workers could not delete their reports.
 pub(crate) const REPLICA_LAG_MAX: Duration = Duration::from_secs(600);
 
 impl ReplicaProgress {
-    /// Records that the follower has the leader's log up to `position`. The latest fetch counts: a
-    /// follower that lost its disk has less than before.
-    pub(crate) fn record_fetch(&mut self, follower: NimbusId, position: LogPosition, now: Monotonic) {
-        self.fetches.insert(follower, (position, now));
+    /// Records that the follower has the log up to `log_end`, while the leader's ends at
+    /// `leader_end`. The latest fetch counts: a follower that lost its disk has less than before.
+    ///
+    /// A follower has caught up when it has all entries of the leader, or all that the leader had
+    /// at the fetch before; the latter counts from that fetch. Otherwise a follower would never
+    /// catch up with a leader that appends between any two fetches (Kafka, `lastCaughtUpTimeMs`).
+    pub(crate) fn record_fetch(
+        &mut self,
+        follower: NimbusId,
+        (log_end, leader_end): (LogPosition, LogPosition),
+        at: Monotonic,
+    ) {
+        let before = self.fetches.get(&follower);
+        let caught_up_at = if log_end >= leader_end {
+            Some(at)
+        } else {
+            before.and_then(|before| match log_end >= before.leader_end {
+                true => Some(before.at),
+                false => before.caught_up_at,
+            })
+        };
+        self.fetches.insert(follower, Fetch { log_end, leader_end, at, caught_up_at });
         if self.fetches.len() > FOLLOWERS_MAX
-            && let Some(least) = self.fetches.iter().min_by_key(|(_, (position, _))| *position)
+            && let Some(least) = self.fetches.iter().min_by_key(|(_, fetch)| fetch.log_end)
         {
             let least = least.0.clone();
             self.fetches.remove(&least);
@@ -63,8 +93,8 @@ impl ReplicaProgress {
 
     /// Records that the follower's log diverged: the follower counts as having no entry.
     pub(crate) fn reset(&mut self, follower: &NimbusId) {
-        if let Some((position, _)) = self.fetches.get_mut(follower) {
-            *position = LogPosition::default();
+        if let Some(fetch) = self.fetches.get_mut(follower) {
+            fetch.log_end = LogPosition::default();
         }
     }
 
@@ -75,7 +105,7 @@ impl ReplicaProgress {
 
     /// Returns the log end of every follower that has fetched in this term.
     pub(crate) fn log_ends(&self) -> impl Iterator<Item = (&NimbusId, LogPosition)> {
-        self.fetches.iter().map(|(id, (position, _))| (id, *position))
+        self.fetches.iter().map(|(id, fetch)| (id, fetch.log_end))
     }
 
     /// Returns the log end of each nimbus in `live`; the zero position if it has not fetched.
@@ -83,12 +113,12 @@ impl ReplicaProgress {
         &self,
         live: impl Iterator<Item = &'a NimbusId>,
     ) -> BTreeMap<NimbusId, LogPosition> {
-        let log_end = |id| self.fetches.get(id).map(|(position, _)| *position).unwrap_or_default();
+        let log_end = |id| self.fetches.get(id).map(|fetch| fetch.log_end).unwrap_or_default();
         live.map(|id| (id.clone(), log_end(id))).collect()
     }
 
-    /// Returns the log end of each nimbus in `live` that is in sync: the latest fetch of the nimbus,
-    /// or its appearance in the view, is less than `REPLICA_LAG_MAX` ago.
+    /// Returns the log end of each nimbus in `live` that is in sync: the nimbus caught up, or
+    /// appeared in the view, less than `REPLICA_LAG_MAX` ago.
     pub(crate) fn in_sync<'a>(
         &mut self,
         live: impl Iterator<Item = &'a NimbusId>,
@@ -98,8 +128,8 @@ impl ReplicaProgress {
         self.live_since.retain(|id, _| all.contains_key(id));
         all.retain(|id, _| {
             let since = *self.live_since.entry(id.clone()).or_insert(now);
-            let last = self.fetches.get(id).map_or(since, |(_, at)| since.max(*at));
-            now.since(last) < REPLICA_LAG_MAX
+            let caught_up_at = self.fetches.get(id).and_then(|fetch| fetch.caught_up_at);
+            now.since(caught_up_at.map_or(since, |at| since.max(at))) < REPLICA_LAG_MAX
         });
         all
     }
@@ -163,16 +193,16 @@ mod tests {
         };
         check(&progress, &[], at(10));
         check(&progress, &[1, 2], LogPosition::default());
-        progress.record_fetch(id(1), at(4), second(0));
-        progress.record_fetch(id(2), at(7), second(0));
+        progress.record_fetch(id(1), (at(4), at(10)), second(0));
+        progress.record_fetch(id(2), (at(7), at(10)), second(0));
         check(&progress, &[1, 2], at(7));
         check(&progress, &[1], at(4));
         check(&progress, &[], at(10));
-        progress.record_fetch(id(2), at(3), second(0));
+        progress.record_fetch(id(2), (at(3), at(10)), second(0));
         check(&progress, &[1, 2], at(4));
         progress.reset(&id(1));
         check(&progress, &[1, 2], at(3));
-        progress.record_fetch(id(1), at(11), second(0));
+        progress.record_fetch(id(1), (at(11), at(10)), second(0));
         check(&progress, &[1, 2], at(10));
         progress.clear();
         check(&progress, &[1, 2], LogPosition::default());
@@ -213,25 +243,46 @@ mod tests {
         };
         let nothing = LogPosition::default();
         assert_eq!(in_sync(&mut progress, &[1, 2], 100), (nothing, 2));
-        progress.record_fetch(id(2), at(7), second(200));
+        progress.record_fetch(id(2), (at(7), at(7)), second(200));
         assert_eq!(in_sync(&mut progress, &[1, 2], 699), (at(7), 2));
         assert_eq!(in_sync(&mut progress, &[1, 2], 700), (at(7), 1));
-        // A diverged follower stays in sync for the maximum lag after its last fetch.
+        // A diverged follower stays in sync for the maximum lag after it last caught up.
         progress.reset(&id(2));
         assert_eq!(in_sync(&mut progress, &[1, 2], 799), (nothing, 1));
         assert_eq!(in_sync(&mut progress, &[1, 2], 800), (at(10), 0));
-        // A follower that fetches again, or returns to the view, is in sync again.
-        progress.record_fetch(id(2), at(3), second(900));
+        // A follower that catches up again, or returns to the view, is in sync again.
+        progress.record_fetch(id(2), (at(3), at(3)), second(900));
         assert_eq!(in_sync(&mut progress, &[1, 2], 900), (at(3), 1));
         assert_eq!(in_sync(&mut progress, &[2], 1000), (at(3), 1));
         assert_eq!(in_sync(&mut progress, &[1, 2], 1100), (at(3), 2));
     }
 
     #[test]
+    fn follower_that_fetches_and_never_catches_up_leaves_the_in_sync_set() {
+        let is_in_sync = |progress: &mut ReplicaProgress, secs| {
+            progress.in_sync([id(1), id(2)].iter(), second(secs)).into_keys().collect::<Vec<_>>()
+        };
+        let mut progress = ReplicaProgress::default();
+        assert_eq!(is_in_sync(&mut progress, 0), [id(1), id(2)]);
+        // The leader appends an entry between any two fetches. One follower has all entries of the
+        // fetch before; the other cannot apply what it fetches.
+        for n in 1..=100 {
+            progress.record_fetch(id(1), (at(n - 1), at(n)), second(10 * n));
+            progress.record_fetch(id(2), (at(3), at(n)), second(10 * n));
+            let has_caught_up_lately = 10 * n < 30 + 600;
+            let expected = if has_caught_up_lately { vec![id(1), id(2)] } else { vec![id(1)] };
+            assert_eq!(is_in_sync(&mut progress, 10 * n), expected, "fetch {n}");
+        }
+        // Idle: the leader appends nothing, and the follower has everything.
+        progress.record_fetch(id(2), (at(100), at(100)), second(1001));
+        assert_eq!(is_in_sync(&mut progress, 1001), [id(1), id(2)]);
+    }
+
+    #[test]
     fn number_of_tracked_followers_is_bounded() {
         let mut progress = ReplicaProgress::default();
         for n in 0..200 {
-            progress.record_fetch(id(n), at(200 - n as u64), second(0));
+            progress.record_fetch(id(n), (at(200 - n as u64), at(200)), second(0));
         }
         assert_eq!(progress.fetches.len(), FOLLOWERS_MAX);
     }

@@ -270,10 +270,11 @@ impl Game {
         }
         let entries = self.after(leader, last);
         let (log, base) = (self.all[leader].log.clone(), self.all[leader].base);
+        let leader_end = self.all[leader].last();
         let Role::Leads { record, progress, .. } = &mut self.all[leader].role else { return };
         match entries {
             Some(mut entries) => {
-                progress.record_fetch(id(n), last, self.now);
+                progress.record_fetch(id(n), (last, leader_end), self.now);
                 entries.truncate(self.random.usize(0..=3));
                 self.all[n].log.extend(entries);
             }

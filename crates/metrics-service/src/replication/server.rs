@@ -34,19 +34,26 @@ impl Replication {
         }
         query.max_bytes = query.max_bytes.min(LOG_PAGE_BYTES_MAX);
         let mut page = store.log_after(&query).await?;
+        let own = store.position();
         if query.leader_term.is_some() {
             let log_end = LogPosition { term: query.term, index: query.index };
-            page = self.record_fetch(&query.nimbus, log_end, page);
+            page = self.record_fetch(&query.nimbus, (log_end, own), page);
         }
-        Ok((page, store.position()))
+        Ok((page, own))
     }
 
     /// Records in the progress that a follower fetched `page` from this leader, and wakes the commit
     /// task. Returns the page, marked if the follower's log may hold discarded entries.
-    fn record_fetch(&self, follower: &NimbusId, log_end: LogPosition, page: LogPage) -> LogPage {
+    fn record_fetch(
+        &self,
+        follower: &NimbusId,
+        (log_end, own): (LogPosition, LogPosition),
+        page: LogPage,
+    ) -> LogPage {
         let page = match page {
             LogPage::Entries { .. } => {
-                self.progress().record_fetch(follower.clone(), log_end, self.cluster.clock.monotonic());
+                let now = self.cluster.clock.monotonic();
+                self.progress().record_fetch(follower.clone(), (log_end, own), now);
                 page
             }
             LogPage::Diverged | LogPage::DivergedCommitted => {
