@@ -17,3 +17,4 @@ mod quiet_failover;
 mod recovery;
 mod tree_contract;
 mod victoria_metrics;
+mod zk_layout_sample;
