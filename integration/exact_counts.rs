@@ -150,6 +150,7 @@ async fn history_equals_the_counts_of_the_components() {
     for metric in ["Emitted", "Acked", "Executed"] {
         expect_store_to_show(&store, &cluster, &id, metric).await;
     }
+    wait_until_requests_are_timed(&cluster).await;
 }
 
 pub(crate) async fn submit(cluster: &Cluster, counts: &Path) {
@@ -266,6 +267,17 @@ async fn expect_store_to_show(store: &VictoriaMetrics, cluster: &Cluster, topolo
         } else {
             Err(format!("{metric}: {shown:?}, not {stored:?}\n{}", cluster.logs()))
         }
+    })
+    .await;
+}
+
+/// Waits until the nimbuses have reported the times of their requests; they report once a minute.
+async fn wait_until_requests_are_timed(cluster: &Cluster) {
+    wait_until("the requests of the nimbuses are timed", UPLOAD_PATIENCE, async || {
+        let series = history(cluster, "__NIMBUS__", ("RequestTime", "nimbus"))?;
+        let points = series.iter().flat_map(|series| series["points"].as_array().into_iter().flatten());
+        let counts = points.filter_map(|point| point["value"]["histogram"]["count"].as_u64());
+        if counts.sum::<u64>() > 0 { Ok(()) } else { Err(format!("{series:?}\n{}", cluster.logs())) }
     })
     .await;
 }

@@ -14,7 +14,7 @@ use crate::{
     history::History,
     ingest::Ingest,
     replication::{Replication, follower, meta_check},
-    self_metrics::{self, NimbusInstruments, SelfMetrics},
+    self_metrics::{self, NimbusInstruments, RequestTimer, SelfMetrics},
     store_access::StoreAccess,
 };
 use stormkeeper_coordination::cluster::{observer::Observation, store::Store};
@@ -158,6 +158,11 @@ impl MetricsService {
     /// Watches the reason why the metric store cannot be opened.
     pub fn closed(&self) -> watch::Receiver<Option<String>> {
         self.store.open_failures()
+    }
+
+    /// Starts to measure the time of a request to this nimbus (`RequestTime`).
+    pub fn time_request(&self) -> RequestTimer {
+        self.self_metrics.instruments.time_request(&self.self_metrics.cluster.clock)
     }
 
     /// Waits for a permit for a body that is about to be read.

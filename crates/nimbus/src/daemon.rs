@@ -180,7 +180,7 @@ fn assemble(
         observations: observer.observe(),
         store: store.clone(),
     };
-    let measure = options
+    let metrics = options
         .metrics
         .as_ref()
         .zip(clients.metrics)
@@ -190,7 +190,7 @@ fn assemble(
     let published = PublishedStatus {
         role: role_seen,
         n_missing: missing.clone(),
-        metrics_error: measure.as_ref().map(MetricsService::closed),
+        metrics_error: metrics.as_ref().map(MetricsService::closed),
     };
     tasks.start("registration", OnExit::Ignore, register(me.clone(), registration, published, presence));
     let options = Arc::new(options);
@@ -203,7 +203,7 @@ fn assemble(
         clock: clock.clone(),
         commands,
         status,
-        measure: measure.clone().map(|measure| (measure, blobs.clone())),
+        metrics: metrics.clone().map(|metrics| (metrics, blobs.clone())),
     };
     tasks.start("dry run", OnExit::StopOwner, diagnose(context.clone()));
     let candidate = Candidate::new(tree, me.clone(), api.clone(), clock.clone());
@@ -222,7 +222,7 @@ fn assemble(
         client: clients.blobs,
         status: status_seen,
         commands: commands_seen,
-        measure,
+        metrics,
     };
     Ok(Nimbus { handle, tasks, stop, refusal, _identity: identity })
 }
@@ -286,8 +286,8 @@ impl Nimbus {
         self.tasks.cancelled().cancelled().await;
         let was_requested = self.stop.is_cancelled();
         self.tasks.stop(STOP_TIMEOUT).await;
-        if let Some(measure) = &self.handle.measure {
-            measure.stop().await;
+        if let Some(metrics) = &self.handle.metrics {
+            metrics.stop().await;
         }
         info!(nimbus = %self.handle.me, "stopped");
         if let Some(refused) = self.refusal.get() {

@@ -112,7 +112,7 @@ pub(super) struct LeaderContext {
     pub(super) commands: watch::Sender<Option<mpsc::Sender<Command>>>,
     pub(super) status: watch::Sender<LeaderStatus>,
     /// The metrics service, if metrics are enabled, and the blob store that it reads.
-    pub(super) measure: Option<(MetricsService, BlobStore)>,
+    pub(super) metrics: Option<(MetricsService, BlobStore)>,
 }
 
 /// A nimbus that leads: its leadership and the leader task.
@@ -153,11 +153,11 @@ impl Leader {
         tasks.start_graceful("leader", OnExit::StopOwner, leading.run(cancelled));
         context.commands.send_replace(Some(sender));
         context.status.send_replace(LeaderStatus { term: Some(leadership.term()), findings: Vec::new() });
-        let lead = |(measure, blobs): &(MetricsService, BlobStore)| {
-            measure.lead(leadership.writer(), Arc::new(blobs.clone()))
+        let lead = |(metrics, blobs): &(MetricsService, BlobStore)| {
+            metrics.lead(leadership.writer(), Arc::new(blobs.clone()))
         };
-        let measures = context.measure.as_ref().map(lead);
-        Self { leadership, tasks, context, _metrics_leadership: measures }
+        let metrics_leadership = context.metrics.as_ref().map(lead);
+        Self { leadership, tasks, context, _metrics_leadership: metrics_leadership }
     }
 
     /// Waits until this nimbus must stop leading and returns the reason.

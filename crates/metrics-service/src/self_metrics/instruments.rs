@@ -3,10 +3,13 @@
 use stormkeeper_metrics::{
     Control, MetricName, Registry, Subject,
     builtin::{self, Builtin},
-    instrument::{Counter, Gauge, Meter},
+    instrument::{Counter, Gauge, Histogram, Meter},
     name::NIMBUS,
 };
-use stormkeeper_model::{TopologyId, clock::Monotonic};
+use stormkeeper_model::{
+    TopologyId,
+    clock::{Clock, Monotonic},
+};
 
 /// Instruments of a nimbus.
 #[derive(Debug)]
@@ -19,8 +22,9 @@ pub(crate) struct NimbusInstruments {
     pub(super) files: Gauge,
     pub(super) store_bytes: Gauge,
     pub(super) store_queue: Gauge,
-    pub(super) upload_queue: Gauge,
+    pub(super) export_queue: Gauge,
     pub(super) view_age: Gauge,
+    requests: Histogram,
 }
 
 /// Instruments that the ingest updates. Clones share the same values.
@@ -30,6 +34,21 @@ pub(crate) struct IngestInstruments {
     pub(crate) batches: Meter,
     pub(crate) rejected: Counter,
     pub(crate) registered: Counter,
+}
+
+/// Measures the time of one request; records it when dropped, also if the client has gone away.
+#[derive(Debug)]
+pub struct RequestTimer {
+    started: Monotonic,
+    clock: Clock,
+    requests: Histogram,
+}
+
+impl Drop for RequestTimer {
+    fn drop(&mut self) {
+        let took = self.clock.monotonic().since(self.started);
+        self.requests.update(took.as_secs_f64() * 1e6);
+    }
 }
 
 /// Returns the topology id of self metrics.
@@ -60,14 +79,43 @@ impl NimbusInstruments {
             files: registry.gauge(name(&builtin::NIMBUS_OPEN_FILES)),
             store_bytes: registry.gauge(name(&builtin::NIMBUS_METRIC_STORE_BYTES)),
             store_queue: registry.gauge(name(&builtin::NIMBUS_METRIC_STORE_QUEUE)),
-            upload_queue: registry.gauge(name(&builtin::NIMBUS_EXPORT_QUEUE)),
+            export_queue: registry.gauge(name(&builtin::NIMBUS_EXPORT_QUEUE)),
+            requests: registry.histogram(name(&builtin::NIMBUS_REQUEST_TIME)),
             view_age: registry.gauge(name(&builtin::NIMBUS_VIEW_AGE)),
             registry,
         }
     }
 
+    /// Starts to measure the time of a request.
+    pub(crate) fn time_request(&self, clock: &Clock) -> RequestTimer {
+        let (started, clock, requests) = (clock.monotonic(), clock.clone(), self.requests.clone());
+        RequestTimer { started, clock, requests }
+    }
+
     /// Returns the instruments that the ingest updates.
     pub(crate) fn of_ingest(&self) -> IngestInstruments {
         self.ingest.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use stormkeeper_model::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_timed_until_its_timer_is_dropped() {
+        let clock = Clock::manual(Timestamp::EPOCH);
+        let instruments = NimbusInstruments::new("h", "h:8080", clock.monotonic());
+        for millis in [2, 5] {
+            let timer = instruments.time_request(&clock);
+            clock.turn(Duration::from_millis(millis));
+            drop(timer);
+        }
+        let times = instruments.requests.take();
+        assert_eq!((times.count, times.sum), (2, 7000.0));
     }
 }

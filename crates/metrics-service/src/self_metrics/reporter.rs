@@ -109,7 +109,7 @@ impl SelfMetrics {
             instruments.store_bytes.set(status.bytes as f64);
         }
         if let Ok(queue) = store.queue_status().await {
-            instruments.upload_queue.set(queue.ready as f64);
+            instruments.export_queue.set(queue.ready as f64);
             let dropped = queue.exporters.values().map(|exporter| exporter.dropped).sum::<u64>();
             instruments.dropped.add(dropped.saturating_sub(before.dropped.unwrap_or(dropped)));
             before.dropped = Some(dropped);

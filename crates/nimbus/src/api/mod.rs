@@ -39,9 +39,9 @@ use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Request, State},
     http::{HeaderName, StatusCode},
-    middleware,
+    middleware::{self, Next},
     response::Response,
     routing::{get, post},
 };
@@ -195,7 +195,14 @@ pub fn routes(nimbus: Handle) -> Router {
             ApiError::wrong_method(&method, uri.path())
         })
         .layer(middleware::map_response_with_state(api.clone(), add_term_header))
+        .layer(middleware::from_fn_with_state(api.clone(), time_request))
         .with_state(api)
+}
+
+/// Measures the time from the head of a request to the head of its answer.
+async fn time_request(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let _timer = api.nimbus.time_request();
+    next.run(request).await
 }
 
 /// Adds the term that this nimbus knows to every answer, as a header.

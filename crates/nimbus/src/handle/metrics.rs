@@ -11,7 +11,7 @@ use stormkeeper_metrics::{
     MetricId,
     protocol::{IngestResponse, LogPage, LogQuery, MetaPage, MetaQuery, RegisterResponse},
 };
-use stormkeeper_metrics_service::{Checkpoint, Lag, MetricsService, MetricsStatus};
+use stormkeeper_metrics_service::{Checkpoint, Lag, MetricsService, MetricsStatus, RequestTimer};
 use stormkeeper_model::{LogPosition, NimbusId, TopologyId};
 use stormkeeper_runtime::tasks::Tasks;
 
@@ -36,6 +36,11 @@ impl Handle {
         self.metrics_service().map(MetricsService::behind).unwrap_or_default()
     }
 
+    /// Starts to measure the time of a request; `None` if this nimbus runs without metrics.
+    pub fn time_request(&self) -> Option<RequestTimer> {
+        self.metrics_service().ok().map(MetricsService::time_request)
+    }
+
     /// Returns the problem that keeps this nimbus from following the leader's log, or, as the
     /// leader, from ingesting metrics.
     pub fn metrics_problem(&self) -> Option<String> {
@@ -45,7 +50,7 @@ impl Handle {
     /// Returns the status of the metrics service.
     pub async fn metrics_status(&self) -> MetricsStatus {
         match self.metrics_service() {
-            Ok(measure) => measure.status().await,
+            Ok(service) => service.status().await,
             Err(refusal) => MetricsStatus { closed: Some(refusal.to_string()), ..MetricsStatus::default() },
         }
     }
@@ -77,7 +82,7 @@ impl Handle {
     /// [`Refusal::NotLeading`]; [`Refusal::BadOption`] if the body is no metric batch.
     pub async fn ingest_metrics(&self, body: Bytes) -> Result<IngestResponse, Refusal> {
         match self.metrics_service() {
-            Ok(measure) => Ok(measure.ingest(body).await?),
+            Ok(metrics) => Ok(metrics.ingest(body).await?),
             Err(refusal) => Ok(IngestResponse::RetryLater { reason: refusal.to_string() }),
         }
     }
@@ -121,12 +126,12 @@ impl Handle {
     /// [`Refusal::NoMetrics`] if the store is not open, this nimbus is taking over, or too many
     /// checkpoints are being sent.
     pub async fn metrics_checkpoint(&self) -> Result<(Checkpoint, &Tasks), Refusal> {
-        let measure = self.metrics_service()?;
-        Ok((measure.checkpoint().await?, measure.tasks()))
+        let metrics = self.metrics_service()?;
+        Ok((metrics.checkpoint().await?, metrics.tasks()))
     }
 
     fn metrics_service(&self) -> Result<&MetricsService, Refusal> {
         let none = || Refusal::NoMetrics { reason: "this nimbus has no metrics (local mode)".to_owned() };
-        self.measure.as_ref().ok_or_else(none)
+        self.metrics.as_ref().ok_or_else(none)
     }
 }

@@ -48,7 +48,7 @@ pub struct Handle {
     pub(super) client: Arc<dyn BlobPeers>,
     pub(super) status: watch::Receiver<LeaderStatus>,
     pub(super) commands: watch::Receiver<Option<mpsc::Sender<Command>>>,
-    pub(super) measure: Option<MetricsService>,
+    pub(super) metrics: Option<MetricsService>,
 }
 
 /// Request to run a topology.

@@ -11,8 +11,8 @@ async fn metas_of_a_removed_topology_are_deleted_everywhere_and_of_a_running_top
     register(&leader, &topology).await.expect("accepted");
     follower.until_caught_up_with(&leader).await;
     let (id, _) = emitted(&topology);
-    let measure = follower.handle().measure.clone().expect("it measures");
-    let client = measure.query_client();
+    let metrics = follower.handle().metrics.clone().expect("it metrics_lead");
+    let client = metrics.query_client();
     wait_until("the topology runs in the view", LONG, || async {
         let view = leader.handle().observation().expect("read").view;
         if view.topologies.contains_key(&topology) { Ok(()) } else { Err("not yet".to_owned()) }
