@@ -41,7 +41,6 @@ mod history;
 mod ingest;
 mod leader;
 mod options;
-mod process;
 pub mod query;
 mod replication;
 mod self_metrics;

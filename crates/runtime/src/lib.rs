@@ -5,12 +5,12 @@ mod error_chain;
 pub mod fs;
 #[cfg(feature = "injected-bugs")]
 pub mod injected_bugs;
+pub mod proc;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;
-pub mod usage;
 pub mod watch;
 
 pub use error_chain::error_chain;

@@ -5,13 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tracing::{debug, info};
 
 use super::instruments::{NimbusInstruments, topology};
-use crate::{
-    cluster::ClusterAccess,
-    ingest::Ingest,
-    process::{self, Usage},
-    replication::Replication,
-    store_access::StoreAccess,
-};
+use crate::{cluster::ClusterAccess, ingest::Ingest, replication::Replication, store_access::StoreAccess};
 use stormkeeper_metric_shipping::ingest_client::IngestTransport;
 use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::{
@@ -21,7 +15,10 @@ use stormkeeper_metrics::{
     registry::CollectRequest,
 };
 use stormkeeper_model::{Timestamp, WorkerId};
-use stormkeeper_runtime::error_chain;
+use stormkeeper_runtime::{
+    error_chain,
+    proc::{self, Usage},
+};
 
 /// Maximum number of reports that wait for a leader; one more removes the oldest. An hour: longer
 /// than a cluster is without a leader.
@@ -93,9 +90,9 @@ impl SelfMetrics {
     async fn read_gauges(&self, store: &MetricStore, before: &mut Readings) {
         let (instruments, now) = (&self.instruments, self.cluster.clock.now());
         // Reads three small files of `/proc`, which are in memory.
-        if let Some(usage) = process::usage() {
-            instruments.memory.set(usage.memory_bytes as f64);
-            instruments.files.set(usage.fds as f64);
+        if let Ok(Some(usage)) = proc::of_process(std::process::id()) {
+            instruments.memory.set(usage.resident_bytes as f64);
+            instruments.files.set(usage.n_descriptors as f64);
             if let Some((last, at)) = before.usage {
                 let (used, took) = (usage.cpu.saturating_sub(last.cpu), now.since(at));
                 if !took.is_zero() {

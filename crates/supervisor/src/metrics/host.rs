@@ -19,7 +19,7 @@ use stormkeeper_model::{
 };
 use stormkeeper_runtime::{
     blocking,
-    usage::{self, Machine},
+    proc::{self, Machine},
 };
 
 /// Maximum number of minutes that wait for a leader. Later minutes are discarded then: the state
@@ -92,7 +92,7 @@ impl HostMetrics {
 
     async fn read(&self) -> Option<(Monotonic, Machine, Option<f64>)> {
         let dir = self.dir.clone();
-        let (machine, disk) = blocking::run(move || (usage::of_machine(), usage::of_disk(&dir))).await;
+        let (machine, disk) = blocking::run(move || (proc::of_machine(), proc::of_disk(&dir))).await;
         let now = self.clock.monotonic();
         machine
             .inspect_err(|error| debug!(%error, "cannot read the usage of this machine"))

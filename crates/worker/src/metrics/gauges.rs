@@ -7,7 +7,7 @@ use tracing::debug;
 use super::Metrics;
 use stormkeeper_metrics::{builtin, instrument::Gauge};
 use stormkeeper_model::clock::Monotonic;
-use stormkeeper_runtime::usage::{self, Tree};
+use stormkeeper_runtime::proc::{self, Tree};
 
 /// Usage gauges of one worker.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl WorkerGauges {
     /// Reads the usage and sets the gauges. Blocks for some milliseconds.
     pub(super) fn read(&self) {
         let now = self.metrics.clock().monotonic();
-        let tree = match usage::of_tree(std::process::id()) {
+        let tree = match proc::of_tree(std::process::id()) {
             Ok(tree) => tree,
             Err(error) => return debug!(%error, "cannot read the resource usage of this worker"),
         };
@@ -50,7 +50,8 @@ impl WorkerGauges {
         if let Some((then, before)) = before {
             let passed = now.since(then).as_secs_f64();
             // The total can decrease: a component's children exited and were not waited for.
-            let worked = tree.all.cpu.saturating_sub(before.all.cpu).as_secs_f64();
+            let total = |tree: &Tree| tree.all.cpu + tree.all.children_cpu;
+            let worked = total(&tree).saturating_sub(total(&before)).as_secs_f64();
             if passed > 0.0 {
                 self.cpu.set(100.0 * worked / passed);
             }

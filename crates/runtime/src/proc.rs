@@ -1,5 +1,6 @@
-//! Resource usage of processes and of the machine, read from `/proc`. Every function blocks until
-//! the kernel has answered: milliseconds with a thousand processes.
+//! Processes and their resource usage, and the usage of the machine, read from `/proc`. Every
+//! function blocks until the kernel has answered: microseconds for one process, milliseconds for
+//! all of a thousand.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,11 +12,34 @@ use std::{
 /// The unit of times in `/proc`: 100 a second on every Linux that Rust's standard library runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
+/// One line of `/proc/<pid>/stat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// The process.
+    pub pid: u32,
+    /// The process that started it, or adopted it.
+    pub parent: u32,
+    /// Its process group.
+    pub group: u32,
+    /// True if the process has ended and waits to be reaped.
+    pub is_zombie: bool,
+    /// CPU time so far, without children, in ticks.
+    pub own_ticks: u64,
+    /// CPU time of children that have ended and were waited for, in ticks.
+    pub children_ticks: u64,
+    /// Number of threads.
+    pub n_threads: u64,
+    /// Start time in ticks since the boot of the machine.
+    pub started: u64,
+}
+
 /// Resource usage of one or several processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Processes {
-    /// CPU time so far, including that of children that have ended.
+pub struct Usage {
+    /// CPU time of all threads so far.
     pub cpu: Duration,
+    /// CPU time of children that have ended and were waited for.
+    pub children_cpu: Duration,
     /// Resident memory.
     pub resident_bytes: u64,
     /// Number of threads.
@@ -28,9 +52,9 @@ pub struct Processes {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tree {
     /// Usage of the process alone.
-    pub own: Processes,
+    pub own: Usage,
     /// Usage of the process and all of its descendants.
-    pub all: Processes,
+    pub all: Usage,
 }
 
 /// Resource usage of a machine.
@@ -50,12 +74,57 @@ pub struct Machine {
     pub sent_bytes: u64,
 }
 
-/// One line of `/proc/<pid>/stat`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stat {
-    parent: u32,
-    ticks: u64,
-    n_threads: u64,
+/// Returns the pids of all processes.
+///
+/// # Errors
+/// If `/proc` cannot be listed.
+pub fn pids() -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir("/proc")?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// Returns the status of the process that has this pid now; `None` if there is none.
+///
+/// # Errors
+/// If that cannot be determined, for example because no file can be opened. An error does not
+/// mean that the process has ended.
+pub fn stat(pid: u32) -> io::Result<Option<Stat>> {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(text) => match parse_stat(&text) {
+            Some(stat) => Ok(Some(stat)),
+            None => Err(io::Error::other(format!("cannot parse /proc/{pid}/stat"))),
+        },
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// True if the file does not exist or is unreadable because the process ended after it was opened.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+}
+
+/// Returns the usage of one process; `None` if there is no such process.
+///
+/// # Errors
+/// If its status cannot be read.
+pub fn of_process(pid: u32) -> io::Result<Option<Usage>> {
+    Ok(stat(pid)?.map(|stat| usage(&stat)))
+}
+
+/// Returns the usage of the process with this status.
+fn usage(stat: &Stat) -> Usage {
+    let pid = stat.pid;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let time = |ticks: u64| Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND);
+    Usage {
+        cpu: time(stat.own_ticks),
+        children_cpu: time(stat.children_ticks),
+        n_threads: stat.n_threads,
+        resident_bytes: kibibytes(&status, "VmRSS:").unwrap_or(0),
+        n_descriptors: fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |fds| fds.count() as u64),
+    }
 }
 
 /// Returns the usage of process `root` and its descendants.
@@ -63,31 +132,17 @@ struct Stat {
 /// # Errors
 /// If `/proc` cannot be listed.
 pub fn of_tree(root: u32) -> io::Result<Tree> {
-    let mut stats = BTreeMap::new();
-    for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        // A process that cannot be read has ended.
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        if let Some(stat) = parse_stat(&text) {
-            stats.insert(pid, stat);
-        }
-    }
+    // A process that cannot be read has ended.
+    let stats = pids()?.into_iter().filter_map(|pid| Some((pid, stat(pid).ok()??))).collect();
     let mut sum = Tree::default();
     for pid in tree(root, &stats) {
         let Some(stat) = stats.get(&pid) else { continue };
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let one = Processes {
-            cpu: Duration::from_millis(stat.ticks * 1000 / TICKS_PER_SECOND),
-            n_threads: stat.n_threads,
-            resident_bytes: kibibytes(&status, "VmRSS:").unwrap_or(0),
-            n_descriptors: fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |fds| fds.count() as u64),
-        };
+        let one = usage(stat);
         if pid == root {
             sum.own = one;
         }
         sum.all.cpu += one.cpu;
+        sum.all.children_cpu += one.children_cpu;
         sum.all.n_threads += one.n_threads;
         sum.all.resident_bytes += one.resident_bytes;
         sum.all.n_descriptors += one.n_descriptors;
@@ -138,13 +193,22 @@ fn tree(root: u32, stats: &BTreeMap<u32, Stat>) -> BTreeSet<u32> {
     found
 }
 
-/// Parses `/proc/<pid>/stat`. The name is in parentheses and may contain anything, so fields are
-/// counted after its end; the first of them is the state.
+/// Parses `pid (name) state ppid pgrp …`. The name may contain anything, also parentheses and
+/// spaces, so fields are counted after its end; the first of them is the state.
 fn parse_stat(text: &str) -> Option<Stat> {
-    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let (before, after) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = after.split_ascii_whitespace().collect();
     let number = |field: usize| fields.get(field)?.parse::<u64>().ok();
-    let ticks = (11..=14).map(number).sum::<Option<u64>>()?;
-    Some(Stat { parent: fields.get(1)?.parse().ok()?, ticks, n_threads: number(17)? })
+    Some(Stat {
+        pid: before.split(' ').next()?.parse().ok()?,
+        is_zombie: matches!(*fields.first()?, "Z" | "X"),
+        parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
+        own_ticks: number(11)? + number(12)?,
+        children_ticks: number(13)? + number(14)?,
+        n_threads: number(17)?,
+        started: number(19)?,
+    })
 }
 
 /// Returns busy and total ticks. Waiting for a disk counts as idle; the time of a guest is already
@@ -179,9 +243,33 @@ mod tests {
     #[test]
     fn stat_fields_are_found_with_parentheses_and_spaces_in_the_name() {
         let text =
-            "42 (a) b) S 7 42 42 0 -1 4194560 100 0 0 0 3 4 5 6 20 0 9 0 12345 1000 50 18446744073709551615";
-        assert_eq!(parse_stat(text), Some(Stat { parent: 7, ticks: 18, n_threads: 9 }));
+            "42 (a) b) S 7 41 42 0 -1 4194560 100 0 0 0 3 4 5 6 20 0 9 0 12345 1000 50 18446744073709551615";
+        let expected = Stat {
+            pid: 42,
+            parent: 7,
+            group: 41,
+            is_zombie: false,
+            own_ticks: 7,
+            children_ticks: 11,
+            n_threads: 9,
+            started: 12345,
+        };
+        assert_eq!(parse_stat(text), Some(expected));
         assert_eq!(parse_stat("42 (a"), None);
+        let zombie = "15995 (a) S (b)) Z 15954 15951 11347 0 -1 4227084 76 0 0 0 0 0 0 0 20 0 1 0 175412 0 0";
+        let zombie = parse_stat(zombie).expect("parsed");
+        assert_eq!((zombie.pid, zombie.group, zombie.started), (15995, 15951, 175_412));
+        assert!(zombie.is_zombie);
+    }
+
+    #[test]
+    fn own_process_is_found_and_a_missing_pid_is_none() {
+        let me = std::process::id();
+        let found = stat(me).expect("readable").expect("this process");
+        assert!(found.pid == me && !found.is_zombie && found.started > 0, "{found:?}");
+        assert!(pids().expect("Linux").contains(&me));
+        // Above the largest pid that Linux gives.
+        assert_eq!(of_process(1 << 30).expect("readable"), None);
     }
 
     #[test]
@@ -198,8 +286,11 @@ mod tests {
 
     #[test]
     fn process_tree_includes_grandchildren_and_excludes_unrelated_processes() {
-        let stat = |parent| Stat { parent, ticks: 0, n_threads: 1 };
-        let stats = BTreeMap::from([(5, stat(1)), (6, stat(5)), (7, stat(6)), (8, stat(1))]);
+        let stat = |pid, parent| {
+            let text = format!("{pid} (a) S {parent} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 1");
+            (pid, parse_stat(&text).expect("valid"))
+        };
+        let stats = BTreeMap::from([stat(5, 1), stat(6, 5), stat(7, 6), stat(8, 1)]);
         assert_eq!(tree(5, &stats), BTreeSet::from([5, 6, 7]));
         let me = of_tree(std::process::id()).expect("Linux").own;
         assert!(me.resident_bytes > 1 << 20 && me.n_threads > 0 && me.n_descriptors > 2, "{me:?}");
