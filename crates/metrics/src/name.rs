@@ -8,10 +8,13 @@
 //! The types are JStorm's numbers. Its other spelling, with both types as two letters in one
 //! part (`SC@…`), is parsed as well; names are always written with numbers.
 
+mod pattern;
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+pub use pattern::matches_pattern;
 use stormkeeper_model::{ComponentId, StreamId, TaskId, TopologyId, id::quoted};
 
 /// Maximum length of a full name.
