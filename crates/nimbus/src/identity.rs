@@ -6,12 +6,12 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
 };
 
 use stormkeeper_model::{InvalidId, NimbusId};
-use stormkeeper_runtime::fs::{LayoutFile, layout_file};
+use stormkeeper_runtime::fs::{LayoutFile, atomic_file, layout_file};
 
 const ID_FILE: &str = "nimbus-id";
 
@@ -85,7 +85,7 @@ impl Identity {
             Ok(text) => text.trim().parse().map_err(|source| Error::BadId { path, source })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let id = new_id(host);
-                write_atomically(&path, id.as_str()).map_err(io(&path))?;
+                atomic_file::write(&path, format!("{id}\n").as_bytes()).map_err(io(&path))?;
                 id
             }
             Err(source) => return Err(Error::Io { path, source }),
@@ -102,15 +102,6 @@ fn new_id(host: &str) -> NimbusId {
         .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' })
         .collect();
     format!("{host}-{:08x}", fastrand::u32(..)).parse().expect("letters, digits, dots and dashes")
-}
-
-/// Writes a file atomically: after a crash the file is complete or absent.
-fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

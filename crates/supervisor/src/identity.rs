@@ -6,9 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::atomic_file;
 use stormkeeper_model::SupervisorId;
-use stormkeeper_runtime::fs::{LayoutFile, layout_file};
+use stormkeeper_runtime::fs::{LayoutFile, atomic_file, layout_file};
 
 const ID_FILE: &str = "supervisor-id";
 const LOCK_FILE: &str = "supervisor.lock";

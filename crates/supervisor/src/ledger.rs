@@ -15,8 +15,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
-use crate::{atomic_file, process::ProcessId, slot::DesiredWorker};
+use crate::{process::ProcessId, slot::DesiredWorker};
 use stormkeeper_model::{Port, WorkerId};
+use stormkeeper_runtime::fs::atomic_file;
 
 const DIR: &str = "ledger";
 

@@ -19,7 +19,6 @@
 
 pub mod agent;
 mod assignments;
-mod atomic_file;
 mod failures;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -20,7 +20,6 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::{
-    atomic_file,
     slot::Blob,
     unpack::{self, unpack},
 };
@@ -31,9 +30,9 @@ use stormkeeper_model::{
     backoff::Backoff,
     clock::{Clock, Monotonic},
 };
-use stormkeeper_runtime::error_chain;
 use stormkeeper_runtime::{
-    blocking,
+    blocking, error_chain,
+    fs::atomic_file,
     tasks::{OnExit, Tasks},
 };
 
@@ -265,7 +264,7 @@ fn place(unpacked: &Path, dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
         renamed => renamed?,
     }
-    atomic_file::sync_dir(dir)
+    atomic_file::sync_parent(dir)
 }
 
 /// A path that is removed on drop, if it still exists.

@@ -13,7 +13,11 @@ use tracing::warn;
 use crate::{Options, counters::Registry};
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, record};
 use stormkeeper_model::{TaskId, clock::Clock, heartbeat::TaskStatus};
-use stormkeeper_runtime::tasks::{OnExit, Tasks};
+use stormkeeper_runtime::{
+    blocking,
+    fs::atomic_file,
+    tasks::{OnExit, Tasks},
+};
 
 /// Name of the heartbeat file in a worker's directory.
 pub const HEARTBEAT_FILE: &str = "heartbeat";
@@ -152,9 +156,9 @@ pub(super) fn start_heartbeat_file(options: &Options, tasks: &Tasks) {
 }
 
 async fn write_heartbeat(dir: &Path, beat: u64) -> io::Result<()> {
-    let next = dir.join("heartbeat.next");
-    tokio::fs::write(&next, format!("{FILE_FORMAT} {beat} {}\n", std::process::id())).await?;
-    tokio::fs::rename(&next, dir.join(HEARTBEAT_FILE)).await
+    let (path, text) = (dir.join(HEARTBEAT_FILE), format!("{FILE_FORMAT} {beat} {}\n", std::process::id()));
+    // A worker does not survive a power loss, so its heartbeat need not either.
+    blocking::run(move || atomic_file::write_volatile(&path, text.as_bytes())).await
 }
 
 #[cfg(test)]

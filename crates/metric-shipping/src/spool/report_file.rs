@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::name_log::{self, NameLog};
 use stormkeeper_metrics::{MetricId, MetricName, MetricReport, messagepack};
+use stormkeeper_runtime::fs::atomic_file;
 
 pub(super) const NAMES: &str = "names";
 const PREFIX: &str = "report-";
@@ -79,13 +79,8 @@ impl Spool {
     pub fn write(&self, spooled: &SpooledReport, totals: &BTreeMap<MetricId, u64>) -> io::Result<()> {
         let content =
             rmp_serde::to_vec(&EncodedReport { spooled, totals }).expect("reports are plain values");
-        let next = self.dir.join("next");
-        let mut file = File::create(&next)?;
-        file.write_all(&Sha256::digest(&content))?;
-        file.write_all(&content)?;
-        file.sync_data()?;
-        fs::rename(next, self.path(spooled.first, spooled.report.number))?;
-        File::open(&self.dir)?.sync_all()
+        let bytes = [&Sha256::digest(&content), &content[..]].concat();
+        atomic_file::write(&self.path(spooled.first, spooled.report.number), &bytes)
     }
 
     /// Reads a report that was written.

@@ -221,9 +221,10 @@ impl Scenario {
             Death::InReportFile => {
                 let spooled = self.collect();
                 self.write_cut(&spooled);
-                let name = format!("report-{0}-{0}", self.number);
-                fs::rename(dir.join(&name), dir.join("next")).expect("renamed back");
-                truncate(&dir.join("next"), 40);
+                let path = dir.join(format!("report-{0}-{0}", self.number));
+                let temporary = dir.join(format!("report-{0}-{0}.tmp", self.number));
+                fs::rename(&path, &temporary).expect("renamed back");
+                truncate(&temporary, 40);
             }
             Death::InJoin => {
                 if let Some([older, newer]) = self.unsent() {

@@ -45,8 +45,7 @@ use stormkeeper_model::{
     clock::{Clock, Monotonic},
     topology::Topology,
 };
-use stormkeeper_runtime::blocking;
-use stormkeeper_runtime::error_chain;
+use stormkeeper_runtime::{blocking, error_chain, fs::atomic_file};
 use stormkeeper_topology_package::package;
 
 /// Time that an announcement may take before the caller gets an error; it continues in the
@@ -304,12 +303,8 @@ impl BlobStore {
         let temporary = file.0.clone();
         blocking::run(move || File::open(temporary)?.sync_all()).await.map_err(disk)?;
         let files = self.shared.files.lock().await;
-        let (temporary, path, dir) = (file.0.clone(), self.path(key), self.shared.dir.clone());
-        let place = move || {
-            std::fs::rename(temporary, path)?;
-            File::open(dir)?.sync_all()
-        };
-        blocking::run(place).await.map_err(disk)?;
+        let (temporary, path) = (file.0.clone(), self.path(key));
+        blocking::run(move || atomic_file::rename(&temporary, &path)).await.map_err(disk)?;
         let used = self.shared.clock.monotonic();
         self.lock().insert(key.clone(), StoredBlob { bytes, used, topology: None });
         drop(files);
