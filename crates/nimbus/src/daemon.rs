@@ -11,7 +11,6 @@ use crate::{
     blobs::{self, BlobStore, replicate::Replicator},
     dry_run::diagnose,
     handle::Handle,
-    identity::{self, Identity},
     leader::{LeaderContext, LeaderStatus},
     role::{PublishedStatus, RoleLoop, register},
 };
@@ -32,6 +31,7 @@ use stormkeeper_metrics_service as metrics_service;
 use stormkeeper_metrics_service::MetricsService;
 use stormkeeper_model::{NimbusId, Timestamp, clock::Clock};
 use stormkeeper_runtime::{
+    fs::{LayoutFile, LockedDir, locked_dir},
     tasks::{OnExit, Tasks},
     watch,
 };
@@ -40,12 +40,23 @@ use stormkeeper_runtime::{
 /// progress and resigns.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Layout of the data directory of a nimbus. The metric store has its own in `metrics`.
+///
+/// The lock in the directory lets a restarted nimbus take over from its own dead session: no other
+/// process can use its id.
+const LAYOUT: LayoutFile = LayoutFile {
+    kind: "nimbus",
+    traces: &["nimbus-id", "blobs"],
+    remedy: "set another storm.local.dir, or stop the nimbus and move the directory away: a new nimbus then fetches \
+             blobs and metrics from the other nimbuses",
+};
+
 /// Reason why a nimbus could not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The local directory gives no identity.
     #[error("the local directory cannot be used")]
-    Identity(#[from] identity::Error),
+    Identity(#[from] locked_dir::Error),
     /// The blob directory cannot be used.
     #[error("the blob store cannot be opened")]
     Blobs(#[from] blobs::Error),
@@ -80,7 +91,7 @@ pub struct Nimbus {
     tasks: Tasks,
     stop: CancellationToken,
     refusal: Refusal,
-    _identity: Identity,
+    _identity: LockedDir<NimbusId>,
 }
 
 /// Connections of a nimbus to other nimbuses and to external stores of metrics. A nimbus makes none
@@ -119,7 +130,7 @@ pub async fn start(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<(Nimbus, TcpListener), Error> {
-    let identity = Identity::acquire(&options.local_dir, &options.host)?;
+    let identity = LockedDir::acquire(&options.local_dir, &LAYOUT, &options.host)?;
     let bind = |source| Error::Bind { address: options.api, source };
     let listener = TcpListener::bind(options.api).await.map_err(bind)?;
     let api = host_port(&options.host, listener.local_addr().map_err(bind)?.port());
@@ -147,13 +158,13 @@ pub fn start_at(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<Nimbus, Error> {
-    let identity = Identity::acquire(&options.local_dir, &options.host)?;
+    let identity = LockedDir::acquire(&options.local_dir, &LAYOUT, &options.host)?;
     assemble(options, identity, (api, clients), tree, clock, stop)
 }
 
 fn assemble(
     options: Options,
-    identity: Identity,
+    identity: LockedDir<NimbusId>,
     (api, clients): (String, Clients),
     tree: Arc<dyn Tree>,
     clock: Clock,

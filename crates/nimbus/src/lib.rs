@@ -25,7 +25,6 @@ pub mod decide;
 pub mod drain;
 mod dry_run;
 pub mod handle;
-pub mod identity;
 mod leader;
 pub mod liveness;
 #[cfg(test)]

@@ -18,7 +18,6 @@ use crate::{
     Error, OnStop, Options,
     assignments::AssignmentsState,
     failures::{Failure, FailureReporter},
-    identity::Identity,
     launch::{self, Launcher},
     localize::Localizer,
     process::{ExitReport, ProcessId},
@@ -31,11 +30,12 @@ use stormkeeper_coordination::cluster::{
     checked_tree::Refusal, layout::Ephemeral, presence::Presence, store::Store,
 };
 use stormkeeper_model::{
-    BlobKey, Port, WorkerId,
+    BlobKey, Port, SupervisorId, WorkerId,
     clock::{Clock, Monotonic},
 };
 use stormkeeper_runtime::{
     blocking,
+    fs::LockedDir,
     tasks::{OnExit, Tasks},
     watch,
 };
@@ -95,7 +95,7 @@ pub(super) struct Sources {
 /// The agent of one machine.
 #[derive(Debug)]
 pub struct Agent {
-    pub(super) identity: Identity,
+    pub(super) identity: LockedDir<SupervisorId>,
     pub(super) store: Store,
     pub(super) refusal: Refusal,
     pub(super) options: Options,

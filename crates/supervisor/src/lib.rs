@@ -22,7 +22,6 @@ mod assignments;
 mod failures;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
-pub mod identity;
 mod launch;
 pub mod ledger;
 mod localize;
@@ -56,7 +55,7 @@ use stormkeeper_coordination::{
 };
 use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError, IngestTransport};
 use stormkeeper_model::{clock::Clock, topology::Settings};
-use stormkeeper_runtime::tasks::Tasks;
+use stormkeeper_runtime::{fs::locked_dir, tasks::Tasks};
 
 /// Treatment of the workers when their supervisor stops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -94,7 +93,7 @@ pub struct LaunchDefaults {
 pub enum Error {
     /// The local directory cannot be locked, or its supervisor id cannot be read.
     #[error(transparent)]
-    Identity(#[from] identity::Error),
+    Identity(#[from] locked_dir::Error),
     /// The local directory cannot be used.
     #[error("cannot use the local directory {}", dir.display())]
     LocalDir {

@@ -16,7 +16,6 @@ use crate::{
     agent::{Agent, Sources, Timers},
     assignments::{AssignmentsReader, AssignmentsState},
     failures::FailureReporter,
-    identity::Identity,
     launch::Launcher,
     ledger::{Entry, Ledger},
     localize::Localizer,
@@ -36,11 +35,20 @@ use stormkeeper_coordination::{
     },
     tree::Tree,
 };
-use stormkeeper_model::{Port, backoff::Backoff, clock::Clock};
+use stormkeeper_model::{Port, SupervisorId, backoff::Backoff, clock::Clock};
 use stormkeeper_runtime::{
     blocking,
+    fs::{LayoutFile, LockedDir},
     tasks::{OnExit, Tasks},
     watch,
+};
+
+/// Layout of the data directory of a supervisor, with the ledger, the blobs and the workers.
+pub(super) const LAYOUT: LayoutFile = LayoutFile {
+    kind: "supervisor",
+    traces: &["supervisor-id", "ledger", "blobs", "workers"],
+    remedy: "set another storm.local.dir, or stop the supervisor and its workers and move the directory away: a new \
+             supervisor then fetches the blobs again",
 };
 
 /// Length of the agent's event queue; a task that sends one more event waits.
@@ -134,10 +142,10 @@ fn absolute(path: &Path) -> Result<std::path::PathBuf, Error> {
     std::path::absolute(path).map_err(|source| Error::LocalDir { dir: path.to_owned(), source })
 }
 
-async fn open(options: &Options) -> Result<(Identity, Ledger, BTreeMap<Port, Entry>), Error> {
+async fn open(options: &Options) -> Result<(LockedDir<SupervisorId>, Ledger, BTreeMap<Port, Entry>), Error> {
     let options = options.clone();
     let open = move || {
-        let identity = Identity::acquire(&options.local_dir, &options.host)?;
+        let identity = LockedDir::acquire(&options.local_dir, &LAYOUT, &options.host)?;
         let ledger = Ledger::open(&options.local_dir).map_err(|source| local_dir(&options, source))?;
         let entries = ledger.read().map_err(|source| local_dir(&options, source))?;
         Ok((identity, ledger, entries))
@@ -203,7 +211,7 @@ async fn kill_unknown_workers(launcher: &Launcher, slots: &BTreeMap<Port, SlotRu
 fn register(
     options: &Options,
     store: Store,
-    identity: &Identity,
+    identity: &LockedDir<SupervisorId>,
     presence: &Presence,
     (clock, tasks): (&Clock, &Tasks),
 ) {

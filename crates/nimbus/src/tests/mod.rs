@@ -32,6 +32,7 @@ use stormkeeper_model::{
     test_support::lines_and_count, topology::ComponentKind,
 };
 use stormkeeper_runtime::{
+    fs::locked_dir,
     tasks::{OnExit, Tasks},
     test_support::wait_until,
 };
@@ -485,7 +486,7 @@ async fn a_second_nimbus_in_the_same_directory_cannot_start() {
     let options = running.nimbus.handle().options().clone();
     let (tree, stop) = (cluster.server.connect(), CancellationToken::new());
     let refused = start(options, clients(), tree, cluster.clock.clone(), stop).await;
-    assert!(matches!(refused, Err(Error::Identity(identity::Error::InUse { .. }))));
+    assert!(matches!(refused, Err(Error::Identity(locked_dir::Error::InUse { .. }))));
     // Keeps the directory up to this line.
     drop(cluster);
 }

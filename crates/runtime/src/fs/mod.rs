@@ -2,5 +2,7 @@
 
 pub mod atomic_file;
 pub mod layout_file;
+pub mod locked_dir;
 
 pub use layout_file::LayoutFile;
+pub use locked_dir::LockedDir;

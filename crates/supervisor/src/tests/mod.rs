@@ -34,6 +34,7 @@ use stormkeeper_model::{
     topology::TaskTable,
 };
 use stormkeeper_runtime::{
+    fs::LockedDir,
     tasks::{OnExit, Tasks},
     test_support::wait_until,
 };
@@ -109,7 +110,8 @@ impl World {
             on_stop: OnStop::LeaveWorkers,
             faults: Rates::default(),
         };
-        drop(super::identity::Identity::acquire(world.dir.path(), "h").expect("a new directory"));
+        let dir = LockedDir::<SupervisorId>::acquire(world.dir.path(), &super::start::LAYOUT, "h");
+        drop(dir.expect("a new directory"));
         for n in 1..4 {
             world.add_blob(n);
         }

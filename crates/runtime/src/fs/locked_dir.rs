@@ -1,0 +1,175 @@
+//! Local directory of a daemon: an id that lasts as long as the directory, and a lock that at most
+//! one process can hold, so that no other process uses the id.
+
+use std::{
+    fmt::Display,
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use super::{LayoutFile, atomic_file, layout_file};
+use stormkeeper_model::InvalidId;
+
+/// A locked directory and the id in it. The lock is held until this is dropped.
+#[derive(Debug)]
+pub struct LockedDir<Id> {
+    /// The id of the daemon that owns the directory.
+    pub id: Id,
+    _lock: File,
+}
+
+/// Reason why a daemon cannot use a local directory.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory or a file in it cannot be used.
+    #[error("cannot read or write {}", path.display())]
+    Io {
+        /// The directory or file.
+        path: PathBuf,
+        /// Error of the operating system.
+        source: io::Error,
+    },
+    /// The directory has another layout, or belongs to another kind of daemon.
+    #[error(transparent)]
+    Layout(#[from] layout_file::Error),
+    /// Another process holds the lock.
+    #[error("another {daemon} is running in {}; give each its own storm.local.dir", dir.display())]
+    InUse {
+        /// Kind of daemon.
+        daemon: &'static str,
+        /// The locked directory.
+        dir: PathBuf,
+    },
+    /// The file with the id holds something else.
+    #[error("{} does not hold a {daemon} id; write the former id into it, or delete it to become a new {daemon}", path.display())]
+    NotAnId {
+        /// Kind of daemon.
+        daemon: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Parse error.
+        source: InvalidId,
+    },
+}
+
+impl<Id: FromStr<Err = InvalidId> + Display> LockedDir<Id> {
+    /// Locks the directory at `dir`, which is created if it is missing, and reads the id of the
+    /// daemon in it. The first time, creates the layout and an id from `host`. Blocks.
+    ///
+    /// # Errors
+    /// [`Error`]; above all when another process uses the directory.
+    pub fn acquire(dir: &Path, layout: &LayoutFile, host: &str) -> Result<Self, Error> {
+        // Before the lock: its file must not appear in a directory of another layout.
+        layout.check(dir)?;
+        fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.to_owned(), source })?;
+        let lock = lock(dir, layout.kind)?;
+        layout.check_or_create(dir)?;
+        Ok(Self { id: read_or_create_id(dir, layout.kind, host)?, _lock: lock })
+    }
+}
+
+fn lock(dir: &Path, daemon: &'static str) -> Result<File, Error> {
+    let path = dir.join(format!("{daemon}.lock"));
+    let locked = File::options().create(true).append(true).open(&path).map_err(TryLockError::Error);
+    match locked.and_then(|file| file.try_lock().map(|()| file)) {
+        Ok(file) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { daemon, dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(Error::Io { path, source }),
+    }
+}
+
+fn read_or_create_id<Id>(dir: &Path, daemon: &'static str, host: &str) -> Result<Id, Error>
+where
+    Id: FromStr<Err = InvalidId> + Display,
+{
+    let path = dir.join(format!("{daemon}-id"));
+    let not_an_id = |path| move |source| Error::NotAnId { daemon, path, source };
+    match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(not_an_id(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let id = new_id(host, fastrand::u32(..)).parse().map_err(not_an_id(path.clone()))?;
+            match atomic_file::write(&path, format!("{id}\n").as_bytes()) {
+                Ok(()) => Ok(id),
+                Err(source) => Err(Error::Io { path, source }),
+            }
+        }
+        Err(source) => Err(Error::Io { path, source }),
+    }
+}
+
+/// `host-8 hex digits`, with a dash for each character that an id may not contain.
+fn new_id(host: &str, random: u32) -> String {
+    /// Leaves room for the digits in the longest id that is allowed.
+    const HOST_CHARS_MAX: usize = 100;
+    let fits = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
+    let host: String = host.chars().take(HOST_CHARS_MAX).map(fits).collect();
+    format!("{host}-{random:08x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stormkeeper_model::{NimbusId, SupervisorId};
+
+    const LAYOUT: LayoutFile =
+        LayoutFile { kind: "nimbus", traces: &["nimbus-id", "blobs"], remedy: "move the directory away" };
+
+    fn acquire(dir: &Path, host: &str) -> Result<LockedDir<NimbusId>, Error> {
+        LockedDir::acquire(dir, &LAYOUT, host)
+    }
+
+    #[test]
+    fn id_survives_a_restart_with_another_host() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let first = acquire(dir.path(), "host.example").expect("free").id;
+        assert!(first.as_str().starts_with("host.example-"), "{first}");
+        assert_eq!(acquire(dir.path(), "other").expect("free").id, first);
+        assert!(dir.path().join("nimbus.lock").exists() && dir.path().join("nimbus-id").exists());
+    }
+
+    #[test]
+    fn second_process_is_rejected_until_the_first_ends() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let first = acquire(dir.path(), "h").expect("free");
+        let refused = acquire(dir.path(), "h").expect_err("in use");
+        assert!(matches!(refused, Error::InUse { .. }), "{refused}");
+        let text = refused.to_string();
+        assert!(text.contains("nimbus") && text.contains(&dir.path().display().to_string()), "{text}");
+        drop(first);
+        acquire(dir.path(), "h").expect("free again");
+    }
+
+    #[test]
+    fn directory_of_an_earlier_build_is_refused_and_not_changed() {
+        for trace in LAYOUT.traces {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            fs::write(dir.path().join(trace), "").expect("written");
+            let refused = acquire(dir.path(), "h").expect_err("refused");
+            assert!(matches!(refused, Error::Layout(layout_file::Error::Unversioned { .. })), "{refused}");
+            assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1);
+        }
+    }
+
+    #[test]
+    fn damaged_id_file_is_named_in_the_error() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        drop(acquire(dir.path(), "h").expect("free"));
+        fs::write(dir.path().join("nimbus-id"), "not / an id").expect("written");
+        let refused = acquire(dir.path(), "h").expect_err("damaged");
+        assert!(matches!(refused, Error::NotAnId { .. }), "{refused}");
+        assert!(refused.to_string().contains("nimbus-id"), "{refused}");
+    }
+
+    #[test]
+    fn any_host_yields_a_valid_id() {
+        for host in ["::1", "a b", "", "ä", "ho:st/1", "a_b", &"x".repeat(300)] {
+            let id = new_id(host, 1);
+            assert!(id.ends_with("-00000001"), "{id}");
+            id.parse::<NimbusId>().expect("valid");
+            id.parse::<SupervisorId>().expect("valid");
+        }
+        assert!(new_id("ho:st/1", 1).starts_with("ho-st-1-"));
+    }
+}
