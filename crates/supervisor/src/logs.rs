@@ -3,8 +3,10 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom},
-    path::{Path, PathBuf},
+    path::Path,
 };
+
+use stormkeeper_runtime::fs::rotating_file;
 
 /// The output of a worker and its components, in the worker's directory.
 pub const WORKER_LOG: &str = "logs/worker.out";
@@ -18,12 +20,8 @@ pub const MAX_LOG_BYTES: u64 = 10 * 1024 * 1024;
 const MAX_TAIL_BYTES: u64 = 4 * 1024;
 const MAX_TAIL_LINES: usize = 30;
 
-/// Path of the one rotated log that is kept.
-fn older(log: &Path) -> PathBuf {
-    let mut name = log.as_os_str().to_owned();
-    name.push(".1");
-    name.into()
-}
+/// Number of log files that are kept: the current one and one that was rotated.
+const N_FILES: usize = 2;
 
 fn is_over_limit(log: &Path) -> io::Result<bool> {
     match fs::metadata(log) {
@@ -39,7 +37,7 @@ fn is_over_limit(log: &Path) -> io::Result<bool> {
 /// If the file system reports an error.
 pub fn rotate(log: &Path) -> io::Result<()> {
     if is_over_limit(log)? {
-        fs::rename(log, older(log))?;
+        rotating_file::rotate(log, N_FILES)?;
     }
     Ok(())
 }
@@ -52,7 +50,7 @@ pub fn rotate(log: &Path) -> io::Result<()> {
 /// If the file system reports an error.
 pub fn rotate_in_place(log: &Path) -> io::Result<()> {
     if is_over_limit(log)? {
-        fs::copy(log, older(log))?;
+        fs::copy(log, rotating_file::older(log, 1))?;
         File::options().write(true).open(log)?.set_len(0)?;
     }
     Ok(())
@@ -115,6 +113,6 @@ mod tests {
         rotate_in_place(&log).expect("over the limit");
         writer.write_all(b"z").expect("written");
         assert_eq!(fs::read(&log).expect("read"), b"z");
-        assert_eq!(fs::metadata(older(&log)).expect("there").len(), MAX_LOG_BYTES + 1);
+        assert_eq!(fs::metadata(rotating_file::older(&log, 1)).expect("there").len(), MAX_LOG_BYTES + 1);
     }
 }

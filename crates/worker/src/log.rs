@@ -9,6 +9,8 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use stormkeeper_runtime::fs::rotating_file;
+
 /// Name of the newest log file; older files have the suffix `.1`, `.2` and so on.
 pub const LOG_FILE: &str = "worker.log";
 
@@ -57,29 +59,14 @@ impl RotatingFile {
         Ok(Self { path, max_bytes, n_files: n_files.max(1), open })
     }
 
-    fn old(&self, n: usize) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(format!(".{n}"));
-        name.into()
-    }
-
     fn rotate(&self, open: &mut Open) -> io::Result<()> {
         if self.n_files == 1 {
             open.file.set_len(0)?;
             open.n_bytes = 0;
             return Ok(());
         }
-        for n in (1..self.n_files - 1).rev() {
-            match fs::rename(self.old(n), self.old(n + 1)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-        }
-        // An operator may have deleted the file, or its whole folder, while it was open.
-        match fs::rename(&self.path, self.old(1)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
+        rotating_file::rotate(&self.path, self.n_files)?;
+        // An operator may have deleted the whole folder while the file was open.
         if let Some(dir) = self.path.parent() {
             fs::create_dir_all(dir)?;
         }

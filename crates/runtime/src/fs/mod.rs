@@ -3,6 +3,7 @@
 pub mod atomic_file;
 pub mod layout_file;
 pub mod locked_dir;
+pub mod rotating_file;
 
 pub use layout_file::LayoutFile;
 pub use locked_dir::LockedDir;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::export::exporters::{ExportError, options};
+use stormkeeper_runtime::fs::rotating_file;
 
 /// Name of the current file; older files have the suffix `.1`, `.2` ….
 const NAME: &str = "metrics.jsonl";
@@ -86,24 +87,7 @@ impl RotatingLines {
 
     fn rotate(&mut self) -> Result<(), ExportError> {
         self.sync()?;
-        let older = |n: usize| self.path.with_file_name(format!("{NAME}.{n}"));
-        // Files beyond the number, left by a configuration with a larger one.
-        for n in self.n_files.. {
-            match fs::remove_file(older(n)) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(source) => {
-                    return Err(ExportError::File { doing: "remove", path: older(n), source });
-                }
-            }
-        }
-        for n in (1..self.n_files).rev() {
-            let from = if n == 1 { self.path.clone() } else { older(n - 1) };
-            match fs::rename(&from, older(n)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                renamed => renamed.map_err(fault("rename", &from))?,
-            }
-        }
+        rotating_file::rotate(&self.path, self.n_files).map_err(fault("rotate", &self.path))?;
         self.file = open(&self.path)?;
         self.len = 0;
         Ok(())
