@@ -20,7 +20,7 @@ use stormkeeper_metrics::{
     messagepack,
     protocol::{BODY_BYTES_MAX, IngestRequest, IngestResponse, MSGPACK, RegisterRequest, RegisterResponse},
 };
-use stormkeeper_model::backoff::Backoff;
+use stormkeeper_model::backoff::Delays;
 use stormkeeper_runtime::error_chain;
 
 /// Limit for connecting to the leader, which is on the same network.
@@ -35,8 +35,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const TRIES: usize = 4;
 
 /// Delays between two tries: about a second in all, as long as a clean change of leaders takes.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(1);
+const RETRY: Delays = Delays::between(Duration::from_millis(100), Duration::from_secs(1));
 
 /// Limit on an answer. Answers list ids and reports and are shorter; a longer answer comes from
 /// another program.
@@ -129,8 +128,7 @@ impl IngestClient {
             return Err(IngestError::TooLarge { bytes: body.len() });
         }
         let body = bytes::Bytes::from(body);
-        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new())
-            .expect("the constants are in order and above zero");
+        let mut backoff = RETRY.backoff();
         let mut tries = 1;
         loop {
             match self.ask(leader, path, body.clone()).await {

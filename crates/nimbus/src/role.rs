@@ -18,11 +18,10 @@ use stormkeeper_coordination::{
     election::{Campaign, Candidate, Leadership},
     tree::{Scope, SessionState},
 };
-use stormkeeper_model::{NimbusId, backoff::Backoff, clock::Monotonic};
+use stormkeeper_model::{NimbusId, backoff::Delays, clock::Monotonic};
 use stormkeeper_runtime::{tasks::Tasks, watch};
 
-const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY: Delays = Delays::between(Duration::from_millis(50), Duration::from_secs(5));
 
 /// Longest pause between two campaigns of a follower, in case a watch event was lost.
 const CAMPAIGN_PERIOD: Duration = Duration::from_secs(10);
@@ -30,8 +29,7 @@ const CAMPAIGN_PERIOD: Duration = Duration::from_secs(10);
 /// Pause before a nimbus campaigns again after its leader task failed. Other nimbuses can lead
 /// meanwhile, and a fault that every leader meets does not cause an election every few
 /// milliseconds.
-const FAILURE_PAUSE_MIN: Duration = Duration::from_secs(1);
-const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(30);
+const FAILURE_PAUSE: Delays = Delays::between(Duration::from_secs(1), Duration::from_secs(30));
 
 /// A leadership longer than this counts as stable: it resets the pause after a failure.
 const STABLE_LEADERSHIP: Duration = Duration::from_secs(60);
@@ -67,8 +65,7 @@ impl RoleLoop {
     /// not wait for the session to expire.
     pub(super) async fn run(mut self) {
         let stop = self.tasks.cancelled();
-        let mut failure_pause = Backoff::new(FAILURE_PAUSE_MIN, FAILURE_PAUSE_MAX, fastrand::Rng::new())
-            .expect("the constants are in order");
+        let mut failure_pause = FAILURE_PAUSE.backoff();
         let mut role = Role::Follower;
         loop {
             role = match role {
@@ -111,8 +108,7 @@ impl RoleLoop {
         let tree = self.context.store.tree();
         let mut leader = tree.watch(&layout::leader(), Scope::Node);
         let mut sessions = tree.session();
-        let mut backoff =
-            Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
+        let mut backoff = RETRY.backoff();
         let mut leaderless = None;
         while !stop.is_cancelled() {
             let state = *sessions.borrow_and_update();

@@ -22,13 +22,12 @@ use stormkeeper_coordination::{
     },
     tree::{Changes, Scope, Version},
 };
-use stormkeeper_model::{Port, SupervisorId, TopologyId, backoff::Backoff};
+use stormkeeper_model::{Port, SupervisorId, TopologyId, backoff::Delays};
 use stormkeeper_runtime::watch;
 
 /// Bounds of the pause between two attempts to read while the tree does not respond or a record
 /// is unreadable. The watch also wakes the reader when the connection is back.
-const RETRY_MIN: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(10);
+const RETRY: Delays = Delays::between(Duration::from_millis(200), Duration::from_secs(10));
 
 /// The supervisor assignments as last read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,8 +127,7 @@ impl AssignmentsReader {
         let mut watcher = self.store.tree().watch(&layout::supervisor_assignments(&self.me), Scope::Node);
         let mut pass = tokio::time::interval(self.period);
         pass.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut backoff =
-            Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("constants in order");
+        let mut backoff = RETRY.backoff();
         let mut retry_in = None;
         loop {
             let depth = tokio::select! {

@@ -27,7 +27,7 @@ use stormkeeper_api_types::blobs::{FetchBlob, FetchError};
 use stormkeeper_coordination::cluster::store::{self, Store};
 use stormkeeper_model::{
     BlobKey,
-    backoff::Backoff,
+    backoff::Delays,
     clock::{Clock, Monotonic},
 };
 use stormkeeper_runtime::{
@@ -42,8 +42,7 @@ const DIR: &str = "blobs";
 const TEMPORARY: &str = ".tmp-";
 
 /// Bounds of the pause between two attempts to fetch a blob.
-const RETRY_MIN: Duration = Duration::from_millis(500);
-const RETRY_MAX: Duration = Duration::from_secs(30);
+const RETRY: Delays = Delays::between(Duration::from_millis(500), Duration::from_secs(30));
 
 /// Length of the queue of localized blobs that the agent has not received; senders wait while it
 /// is full.
@@ -189,8 +188,7 @@ impl Localizer {
         let task = self.tasks.child();
         let (fetcher, arrivals, key) = (self.fetcher.clone(), self.arrivals.clone(), key.clone());
         task.start("localize", OnExit::Ignore, async move {
-            let mut backoff =
-                Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("constants in order");
+            let mut backoff = RETRY.backoff();
             while let Err(error) = fetcher.localize(&key).await {
                 let delay = backoff.next_delay();
                 let reason = error_chain(&error);

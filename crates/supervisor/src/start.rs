@@ -35,7 +35,7 @@ use stormkeeper_coordination::{
     },
     tree::Tree,
 };
-use stormkeeper_model::{Port, SupervisorId, backoff::Backoff, clock::Clock};
+use stormkeeper_model::{Port, SupervisorId, backoff::Delays, clock::Clock};
 use stormkeeper_runtime::{
     blocking,
     fs::{LayoutFile, LockedDir},
@@ -55,8 +55,7 @@ pub(super) const LAYOUT: LayoutFile = LayoutFile {
 const EVENTS: usize = 64;
 
 /// Bounds of the pause between two attempts to register while the tree cannot be reached.
-const REGISTER_RETRY_MIN: Duration = Duration::from_millis(200);
-const REGISTER_RETRY_MAX: Duration = Duration::from_secs(10);
+const REGISTER_RETRY: Delays = Delays::between(Duration::from_millis(200), Duration::from_secs(10));
 
 impl Agent {
     /// Locks the local directory, adopts the workers that still run, and starts to read the
@@ -225,8 +224,7 @@ fn register(
     };
     let (ephemeral, presence) = (Ephemeral::Supervisor(identity.id.clone()), presence.clone());
     tasks.start("register", OnExit::Ignore, async move {
-        let mut backoff = Backoff::new(REGISTER_RETRY_MIN, REGISTER_RETRY_MAX, fastrand::Rng::new())
-            .expect("constants in order");
+        let mut backoff = REGISTER_RETRY.backoff();
         while let Err(error) = store.ensure_layout().await {
             let (error, retry_in) = (error.to_string(), backoff.next_delay());
             warn!(error, ?retry_in, "cannot register this supervisor; running workers stay");

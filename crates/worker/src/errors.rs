@@ -16,7 +16,7 @@ use crate::{Options, settings::ErrorThrottle};
 use stormkeeper_coordination::cluster::store::{self, Store};
 use stormkeeper_model::{
     ComponentId, Port, TaskId, TopologyId,
-    backoff::Backoff,
+    backoff::Delays,
     clock::{Clock, Monotonic},
     error::TaskError,
 };
@@ -31,8 +31,7 @@ const MAX_QUEUED: usize = 256;
 /// that the error is dropped, and only the log has it.
 const RETRY_MAX_TIME: Duration = Duration::from_secs(300);
 
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY: Delays = Delays::between(Duration::from_millis(100), Duration::from_secs(5));
 
 /// Queue of the errors of a worker's tasks. Clones share one queue.
 #[derive(Debug, Clone)]
@@ -170,8 +169,7 @@ impl Writer {
 
     async fn write(&self, error: TaskError) {
         let began = self.shared.clock.monotonic();
-        let mut backoff =
-            Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
+        let mut backoff = RETRY.backoff();
         loop {
             let failure = match self.store.report_error(&self.topology, error.clone()).await {
                 Ok(()) => return,

@@ -16,7 +16,10 @@ use stormkeeper_coordination::{
     tree::Scope,
 };
 use stormkeeper_model::{
-    assignment::Assignment, backoff::Backoff, metric_control::MetricControl, status::TopologyStatus,
+    assignment::Assignment,
+    backoff::{Backoff, Delays},
+    metric_control::MetricControl,
+    status::TopologyStatus,
     topology::TaskTable,
 };
 
@@ -27,8 +30,7 @@ const REVIEW_PERIOD: Duration = Duration::from_secs(30);
 /// reads from may lag behind the server that its supervisor read from.
 const LAG_MAX: Duration = Duration::from_secs(3);
 
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY: Delays = Delays::between(Duration::from_millis(100), Duration::from_secs(5));
 
 /// Records of the topology of an assigned worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +61,7 @@ async fn read(store: &Store, options: &Options) -> Result<Option<Records>, store
 }
 
 fn backoff() -> Backoff {
-    Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order")
+    RETRY.backoff()
 }
 
 /// Reads the records of a new worker, and waits while the tree is unavailable. Returns `None` if

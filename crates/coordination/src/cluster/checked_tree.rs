@@ -26,7 +26,7 @@ use crate::{
         Tree, TreePath, Version, Watcher,
     },
 };
-use stormkeeper_model::backoff::Backoff;
+use stormkeeper_model::backoff::{Backoff, Delays};
 use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
     watch,

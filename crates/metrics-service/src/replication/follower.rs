@@ -18,7 +18,7 @@ use stormkeeper_coordination::cluster::{record::Leader, store};
 use stormkeeper_metric_store as metric_store;
 use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
-use stormkeeper_model::{LogPosition, Term, backoff::Backoff};
+use stormkeeper_model::{LogPosition, Term, backoff::Delays};
 use stormkeeper_runtime::error_chain;
 
 /// Maximum bytes of one fetched page: a fraction of a second to send and to write.
@@ -28,8 +28,7 @@ const PAGE_BYTES_MAX: u64 = 4 << 20;
 const PAGES_IN_A_ROW: usize = 16;
 
 /// Bounds of the pause after a failed fetch; the leadership may be moving to another nimbus.
-const RETRY_MIN: Duration = Duration::from_millis(500);
-const RETRY_MAX: Duration = Duration::from_secs(30);
+const RETRY: Delays = Delays::between(Duration::from_millis(500), Duration::from_secs(30));
 
 /// Pause after a checkpoint whose log diverges again at once: without the pause, the follower would
 /// copy gigabytes for ever.
@@ -76,8 +75,7 @@ pub(crate) async fn follow(replication: Arc<Replication>) {
     let store = replication.store.wait_until_open().await;
     let mut state = replication.role.subscribe();
     let mut observations = replication.cluster.observations();
-    let mut backoff =
-        Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
+    let mut backoff = RETRY.backoff();
     loop {
         let intervals = &replication.intervals;
         let (now, leader) = (state.borrow_and_update().0, replication.cluster.other_leader());

@@ -23,12 +23,14 @@ use stormkeeper_coordination::{
     tree::{self, CreateMode, Op},
 };
 use stormkeeper_metric_store::MetricStore;
-use stormkeeper_model::{LogPosition, NimbusId, Term, backoff::Backoff};
+use stormkeeper_model::{
+    LogPosition, NimbusId, Term,
+    backoff::{Backoff, Delays},
+};
 use stormkeeper_runtime::error_chain;
 
 /// Bounds of the pause after a failed ZooKeeper operation.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY: Delays = Delays::between(Duration::from_millis(100), Duration::from_secs(5));
 
 /// A later term has begun: this nimbus does not lead any more.
 #[derive(Debug)]
@@ -145,7 +147,7 @@ impl Replication {
     }
 
     fn backoff(&self) -> Backoff {
-        Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order")
+        RETRY.backoff()
     }
 }
 

@@ -12,11 +12,15 @@ use tracing::warn;
 use crate::blobs::BlobStore;
 use stormkeeper_api_types::blobs::FetchBlob;
 use stormkeeper_coordination::cluster::{layout, observer::Observation, view::ClusterView};
-use stormkeeper_model::{BlobKey, NimbusId, backoff::Backoff, clock::Monotonic, status::TopologyStatus};
+use stormkeeper_model::{
+    BlobKey, NimbusId,
+    backoff::{Backoff, Delays},
+    clock::Monotonic,
+    status::TopologyStatus,
+};
 use stormkeeper_runtime::watch;
 
-const RETRY_MIN: Duration = Duration::from_millis(500);
-const RETRY_MAX: Duration = Duration::from_secs(30);
+const RETRY: Delays = Delays::between(Duration::from_millis(500), Duration::from_secs(30));
 
 /// Shortest time between two passes.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -46,7 +50,7 @@ pub(super) struct Retry {
 }
 
 fn backoff() -> Backoff {
-    Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order")
+    RETRY.backoff()
 }
 
 impl Replicator {

@@ -29,7 +29,7 @@ use crate::transport::{
 };
 use stormkeeper_metric_shipping::spool::{Spool, SpooledReport};
 use stormkeeper_metrics::{CollectRequest, MetricId, MetricName, MetricReport, Minute};
-use stormkeeper_model::{Slot, backoff::Backoff};
+use stormkeeper_model::{Slot, backoff::Delays};
 use stormkeeper_runtime::{
     blocking,
     tasks::{OnExit, Tasks},
@@ -39,8 +39,7 @@ use stormkeeper_runtime::{
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Delays between attempts to reach the master, which may be starting.
-const RETRY_MIN: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY: Delays = Delays::between(Duration::from_millis(200), Duration::from_secs(5));
 
 /// Time limit for the reply to a report; after it the connection is closed. The master replies at
 /// once unless it waits for the leader, and it does not wait longer than this.
@@ -214,8 +213,7 @@ impl MetricReporter {
         let mut open = Minute::of(self.metrics.clock().now());
         let mut collect_due = self.next_collection();
         let mut connection: Option<MasterConnection> = None;
-        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new())
-            .expect("the constants are in order and above zero");
+        let mut backoff = RETRY.backoff();
         let mut connect_due = Some(Instant::now());
         loop {
             let wait = connection

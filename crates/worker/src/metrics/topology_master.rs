@@ -24,7 +24,7 @@ use stormkeeper_metric_shipping::{
 use stormkeeper_model::{
     Slot, TopologyId, WorkerId,
     assignment::Assignment,
-    backoff::Backoff,
+    backoff::{Backoff, Delays},
     clock::{Clock, Monotonic},
 };
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
@@ -38,8 +38,7 @@ const LATE_REPORT_WAIT: Duration = Duration::from_secs(3);
 const COMMIT_RECHECK: Duration = Duration::from_secs(90);
 
 /// Delays between attempts while the leader accepts no batch.
-const RETRY_MIN: Duration = Duration::from_millis(500);
-const RETRY_MAX: Duration = Duration::from_secs(15);
+const RETRY: Delays = Delays::between(Duration::from_millis(500), Duration::from_secs(15));
 
 /// Limit of messages queued for the master. A worker sends one report and waits, so the limit
 /// matters only when a thousand workers report at once; the rest wait in their connections.
@@ -118,8 +117,7 @@ impl TopologyMaster {
             next_connection: 0,
             reported: BTreeSet::new(),
             due: None,
-            backoff: Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new())
-                .expect("the constants are in order and above zero"),
+            backoff: RETRY.backoff(),
             tasks,
         };
         (master, MasterHandle { connect })

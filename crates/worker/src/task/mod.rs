@@ -46,7 +46,7 @@ use crate::{
 };
 use stormkeeper_model::{
     TaskId, TopologyId,
-    backoff::Backoff,
+    backoff::Delays,
     clock::{Clock, Monotonic},
     heartbeat::TaskStatus,
     topology::Settings,
@@ -56,8 +56,7 @@ use stormkeeper_stream::grouping;
 
 /// First and longest delay before a child is restarted: a component that cannot run costs two
 /// starts a minute.
-const RESTART_MIN: Duration = Duration::from_secs(1);
-const RESTART_MAX: Duration = Duration::from_secs(30);
+const RESTART: Delays = Delays::between(Duration::from_secs(1), Duration::from_secs(30));
 
 /// Run time after which a child counts as stable: the next restart delay is short again.
 const STABLE_RUN: Duration = Duration::from_secs(60);
@@ -270,8 +269,7 @@ impl TaskKind {
 /// fails.
 pub(super) async fn run(mut context: TaskContext, mut kind: TaskKind) {
     let cancelled = context.tasks.cancelled();
-    let mut backoff =
-        Backoff::new(RESTART_MIN, RESTART_MAX, fastrand::Rng::new()).expect("the constants are in order");
+    let mut backoff = RESTART.backoff();
     loop {
         let began = context.clock.monotonic();
         let (failure, exit) = match context.start_child() {

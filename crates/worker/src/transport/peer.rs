@@ -24,13 +24,15 @@ use super::{
         ReadError, VERSION,
     },
 };
-use stormkeeper_model::{ComponentId, Slot, backoff::Backoff};
+use stormkeeper_model::{
+    ComponentId, Slot,
+    backoff::{Backoff, Delays},
+};
 
 /// Delays between attempts to connect. The workers of an assignment start within fractions of a
 /// second of one another, so the first attempts follow quickly; later, an unavailable worker is
 /// tried every two seconds.
-const BACKOFF_MIN: Duration = Duration::from_millis(20);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
+const RECONNECT: Delays = Delays::between(Duration::from_millis(20), Duration::from_secs(2));
 
 /// Time limit for name resolution, connecting and the handshake together; a live peer replies
 /// within milliseconds.
@@ -149,8 +151,7 @@ impl Sender {
         (queued, metrics): (mpsc::Receiver<Addressed>, Option<Arc<ConnectionMetrics>>),
         counters: Arc<Counters>,
     ) -> Self {
-        let backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX, fastrand::Rng::new())
-            .expect("the constants are in order and above zero");
+        let backoff = RECONNECT.backoff();
         let queue = Queue { queued, metrics, batch: Vec::new(), frame: BatchFrame::default(), counters };
         Self { me, address, component, queue, backoff }
     }

@@ -30,7 +30,7 @@ use crate::{
     tree::{self, Changes, READ_BATCH, ReadTree, Scope, SessionState, TreePath, Watcher},
 };
 use stormkeeper_model::{
-    backoff::Backoff,
+    backoff::Delays,
     clock::{Clock, Monotonic},
 };
 use stormkeeper_runtime::{
@@ -42,8 +42,7 @@ use stormkeeper_runtime::{
 /// per znode.
 const FULL_READ_PERIOD: Duration = Duration::from_secs(300);
 
-const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(2);
+const RETRY: Delays = Delays::between(Duration::from_millis(50), Duration::from_secs(2));
 
 /// Bounds of the pause after a read that a watch caused; the pause is as long as that read took. So
 /// a thousand tasks of a topology that start to send heartbeats cause a few reads instead of a
@@ -245,8 +244,7 @@ struct ObserverTask {
 impl ObserverTask {
     async fn run(mut self) {
         let mut sessions = self.tree.session();
-        let mut backoff =
-            Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
+        let mut backoff = RETRY.backoff();
         let mut full_read = tokio::time::interval(FULL_READ_PERIOD);
         full_read.tick().await;
         loop {

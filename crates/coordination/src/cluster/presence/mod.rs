@@ -20,7 +20,7 @@ use crate::{
     cluster::layout::Ephemeral,
     tree::{self, CreateMode, NodeWithChildren, Op, SessionId, SessionState, Tree, TreePath},
 };
-use stormkeeper_model::backoff::Backoff;
+use stormkeeper_model::backoff::Delays;
 use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
     watch,
@@ -33,8 +33,7 @@ const BATCH: usize = 100;
 /// Interval of a full review, in case an operator has deleted one of our ephemerals by hand.
 const REVIEW_PERIOD: Duration = Duration::from_secs(60);
 
-const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY: Delays = Delays::between(Duration::from_millis(50), Duration::from_secs(5));
 
 /// Handle of the ephemerals that this process keeps. Clones share them.
 #[derive(Debug, Clone)]
@@ -148,8 +147,7 @@ struct Keeper {
 impl Keeper {
     async fn run(mut self) {
         let mut sessions = self.tree.session();
-        let mut backoff =
-            Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
+        let mut backoff = RETRY.backoff();
         let mut review = tokio::time::interval(REVIEW_PERIOD);
         loop {
             let state = *sessions.borrow_and_update();

@@ -15,7 +15,7 @@ use crate::tree::{
     Error, SessionId, SessionState, TreePath, options::Options, zookeeper::errors::general_error,
 };
 use stormkeeper_model::{
-    backoff::Backoff,
+    backoff::{Backoff, Delays},
     clock::{Clock, Monotonic},
 };
 use stormkeeper_runtime::watch;
@@ -26,8 +26,7 @@ use stormkeeper_runtime::watch;
 const MAX_REQUESTS: usize = 256;
 
 /// Bounds of the pause between attempts to connect.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY: Delays = Delays::between(Duration::from_millis(100), Duration::from_secs(5));
 
 /// Minimum interval between two log lines about the same problem.
 const LOG_PERIOD: Duration = Duration::from_secs(30);
@@ -160,7 +159,7 @@ pub(super) async fn keep(link: Arc<Link>, options: Options, mut backoff: Backoff
 
 /// Returns the backoff between attempts to connect.
 pub(super) fn retries(random: fastrand::Rng) -> Backoff {
-    Backoff::new(RETRY_MIN, RETRY_MAX, random).expect("the bounds are constants in their order")
+    RETRY.backoff_with(random)
 }
 
 /// Publishes the states of one session until the session has ended.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reqwest::{Url, header};
 
 use crate::export::exporters::{Error, ExportError};
-use stormkeeper_model::backoff::Backoff;
+use stormkeeper_model::backoff::{Backoff, Delays};
 
 /// Maximum number of attempts of one request. Then the upload fails: its entry stays in the queue,
 /// and the exporter task retries after a longer pause.
@@ -14,7 +14,7 @@ const ATTEMPTS: usize = 4;
 
 /// Minimum and maximum pause between two attempts. A server that only restarts a connection is back
 /// at once; an overloaded server gets a few seconds at most, as the upload has a deadline.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
+const PAUSE: Delays = Delays::between(Duration::from_millis(200), Duration::from_secs(3));
 
 /// Timeout of the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -31,7 +31,7 @@ pub(super) struct HttpPoster {
     http: reqwest::Client,
     url: Url,
     timeout: Duration,
-    pause: (Duration, Duration),
+    pause: Delays,
 }
 
 /// Answer of a server that no retry of the same request would improve.
@@ -68,7 +68,7 @@ impl HttpPoster {
     /// Shortens the pauses.
     #[cfg(test)]
     pub(super) fn with_short_pauses(mut self) -> Self {
-        self.pause = (Duration::from_millis(1), Duration::from_millis(2));
+        self.pause = Delays::between(Duration::from_millis(1), Duration::from_millis(2));
         self
     }
 
@@ -79,7 +79,7 @@ impl HttpPoster {
 
     /// Returns the pauses between attempts, for callers with their own retries.
     pub(super) fn backoff(&self) -> Backoff {
-        Backoff::new(self.pause.0, self.pause.1, fastrand::Rng::new()).expect("the pauses are in order")
+        self.pause.backoff()
     }
 
     /// Sends `body`, and retries while there is no answer or a retryable one.
