@@ -8,6 +8,7 @@ mod metrics;
 use std::{fmt, sync::Mutex, time::Duration};
 
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -499,17 +500,9 @@ fn topology_path(topology: &str, rest: &str) -> String {
 
 /// Percent-encodes a text as one part of a URL's path.
 pub fn encoded(part: &str) -> String {
-    use fmt::Write as _;
-    let mut text = String::with_capacity(part.len());
-    for byte in part.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                text.push(char::from(byte))
-            }
-            _ => write!(text, "%{byte:02X}").expect("writing to a string does not fail"),
-        }
-    }
-    text
+    /// All bytes except the unreserved characters of RFC 3986.
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(part, RESERVED).to_string()
 }
 
 async fn read<A: DeserializeOwned>((nimbus, response): (String, reqwest::Response)) -> Result<A, Error> {
@@ -534,4 +527,15 @@ async fn refusal(nimbus: &str, response: reqwest::Response) -> Error {
 fn foreign(nimbus: String, status: StatusCode, bytes: &[u8]) -> Error {
     let quote = String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED_BYTES_MAX)]).into_owned();
     Error::Foreign { nimbus, status: status.as_u16(), quote }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_characters_of_a_path_are_encoded() {
+        assert_eq!(encoded("wc-1.2_3~Z"), "wc-1.2_3~Z");
+        assert_eq!(encoded("a b/ä?%::1"), "a%20b%2F%C3%A4%3F%25%3A%3A1");
+    }
 }

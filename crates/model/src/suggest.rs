@@ -13,7 +13,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         // The distance is at least the difference of the lengths. A word may be a whole file of
         // somebody else, and the cost of the distance is the product of both lengths.
         .filter(|(lower, _)| lower.chars().count().abs_diff(n_letters) <= limit)
-        .map(|(lower, candidate)| (distance(&word, &lower), candidate))
+        .map(|(lower, candidate)| (strsim::osa_distance(&word, &lower), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min()
         .map(|(_, candidate)| candidate)
@@ -29,27 +29,6 @@ pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<
         None if known.is_empty() || known.len() > MAX_LISTED => None,
         None => Some(format!("one of: {}", known.join(", "))),
     }
-}
-
-/// Returns the number of letters that must be added, removed, replaced or swapped with their
-/// neighbour to turn one word into the other.
-fn distance(from: &str, to: &str) -> usize {
-    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=to.len()).collect();
-    for i in 1..=from.len() {
-        let mut row = vec![i];
-        for j in 1..=to.len() {
-            let replace = last[j - 1] + usize::from(from[i - 1] != to[j - 1]);
-            let mut cost = replace.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
-                cost = cost.min(before[j - 2] + 1);
-            }
-            row.push(cost);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[to.len()]
 }
 
 #[cfg(test)]
