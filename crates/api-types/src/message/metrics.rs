@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use stormkeeper_model::{
     ComponentId, HostName, NimbusId, Port, StreamId, TaskId, Timestamp, TopologyId, TopologyName,
+    metric_control::MetricControl,
 };
 
 /// The answering nimbus, and the progress of its metric store.
@@ -296,6 +297,18 @@ pub struct MetricControlRequest {
     /// Metrics that each worker writes to its log.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub debug: Vec<String>,
+}
+
+impl From<MetricControl> for MetricControlRequest {
+    fn from(MetricControl { enabled, disabled, sample_rate, debug }: MetricControl) -> Self {
+        Self { enabled, disabled, sample_rate, debug }
+    }
+}
+
+impl From<MetricControlRequest> for MetricControl {
+    fn from(MetricControlRequest { enabled, disabled, sample_rate, debug }: MetricControlRequest) -> Self {
+        Self { enabled, disabled, sample_rate, debug }
+    }
 }
 
 /// `GET /api/v1/metrics/topology/{id or name}/track`: the workers in which each task ran.

@@ -22,7 +22,7 @@ use stormkeeper_api_types::message::{
     SubmitRequest,
 };
 use stormkeeper_coordination::cluster::{layout, record::TopologyRecord};
-use stormkeeper_model::{HostName, TopologyId, metric_control::MetricControl};
+use stormkeeper_model::{HostName, TopologyId};
 
 pub(super) async fn submit(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = read_body(request).await?;
@@ -71,9 +71,7 @@ pub(super) async fn metrics(
     PathPart(topology): PathPart,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let of = |MetricControlRequest { enabled, disabled, sample_rate, debug }| {
-        Change::Metrics(MetricControl { enabled, disabled, sample_rate, debug })
-    };
+    let of = |request: MetricControlRequest| Change::Metrics(request.into());
     change(&api, &topology, request, of).await
 }
 

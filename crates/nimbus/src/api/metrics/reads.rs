@@ -22,7 +22,7 @@ use stormkeeper_api_types::message::{
 };
 use stormkeeper_metric_store::{LatestQuery, LatestRow};
 use stormkeeper_metrics::{Minute, Window};
-use stormkeeper_model::{TopologyId, TopologyName, metric_control::MetricControl};
+use stormkeeper_model::{TopologyId, TopologyName};
 
 pub(super) async fn topologies(
     State(api): State<Api>,
@@ -176,6 +176,5 @@ pub(super) async fn control(
     let view = api.nimbus.observation()?.view;
     let storm = view.topologies.get(&find(&view, &topology)?);
     let control = storm.and_then(|storm| storm.value.metrics.clone()).unwrap_or_default();
-    let MetricControl { enabled, disabled, sample_rate, debug } = control;
-    Ok(Json(MetricControlRequest { enabled, disabled, sample_rate, debug }))
+    Ok(Json(control.into()))
 }
