@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::{
-    Error, Options,
+    Error, MetricReports, Options,
     counters::Registry,
     errors::ErrorReporter,
     follow::{self, Readiness, Records},
@@ -75,7 +75,7 @@ pub(super) async fn prepare(
     store: &Store,
     clock: &Clock,
 ) -> Result<Option<PreparedWorker>, Error> {
-    let path = options.code.join("topology.json");
+    let path = options.spec.code.join("topology.json");
     let topology = tokio::fs::read(&path).await.and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
     let topology = Arc::new(topology.map_err(|source| Error::Code { path, source })?);
     install_adapter(options).await?;
@@ -92,17 +92,17 @@ async fn start_metrics(
     records: &Records,
     clock: &Clock,
 ) -> Result<Option<Metrics>, Error> {
-    if !settings.control.on || options.metrics.is_none() {
+    if !settings.control.on || options.metrics == MetricReports::Off {
         return Ok(None);
     }
     let control = control::with_changes(&settings.control, records.metrics.as_ref());
     let (for_metrics, clock) = (options.clone(), clock.clone());
     let metrics = blocking::run(move || Metrics::start(&for_metrics, control, &clock)).await;
-    metrics.map(Some).map_err(|source| Error::Dir { path: options.dir.join("metrics"), source })
+    metrics.map(Some).map_err(|source| Error::Dir { path: options.spec.dir.join("metrics"), source })
 }
 
 fn python_dir(options: &Options) -> PathBuf {
-    options.dir.join("python")
+    options.spec.dir.join("python")
 }
 
 async fn install_adapter(options: &Options) -> Result<(), Error> {
@@ -171,8 +171,8 @@ impl Worker {
             metrics,
         } = prepared;
         let local =
-            assignment.workers.get(&options.slot).map(|worker| worker.tasks.clone()).unwrap_or_default();
-        let me = Identity { topology: options.topology.clone(), slot: options.slot.clone() };
+            assignment.workers.get(&options.spec.slot).map(|worker| worker.tasks.clone()).unwrap_or_default();
+        let me = Identity { topology: options.spec.topology.clone(), slot: options.spec.slot.clone() };
         let (inboxes, receivers) = Inboxes::new(local.iter());
         let transport_counters = Arc::new(match &metrics {
             Some(metrics) => Counters::with_metrics(TransportMetrics::new(metrics)),
@@ -225,7 +225,7 @@ impl Worker {
         for (task, inbox) in receivers {
             worker.start_task(task, inbox, &counters, &clock)?;
         }
-        info!(topology = %worker.options.topology, slot = %worker.options.slot, tasks = %worker.local, "worker started");
+        info!(topology = %worker.options.spec.topology, slot = %worker.options.spec.slot, tasks = %worker.local, "worker started");
         Ok(worker)
     }
 
@@ -254,8 +254,8 @@ impl Worker {
         let context = TaskContext {
             task,
             launch: self.launch(id, task, command.clone(), &settings),
-            topology: self.options.topology.clone(),
-            defaults: self.options.defaults.clone(),
+            topology: self.options.spec.topology.clone(),
+            defaults: self.options.spec.defaults.clone(),
             wiring,
             settings,
             emitter,
@@ -281,7 +281,7 @@ impl Worker {
         command: Vec<String>,
         settings: &TaskSettings,
     ) -> Launch {
-        let resources = self.options.code.join("resources");
+        let resources = self.options.spec.code.join("resources");
         let mut environment: BTreeMap<String, OsString> =
             settings.environment.iter().map(|(name, value)| (name.clone(), value.into())).collect();
         // PYTHONPATH of the author's settings, else of this process.
@@ -296,9 +296,9 @@ impl Worker {
             component,
             task,
             command,
-            dir: if resources.is_dir() { resources } else { self.options.code.clone() },
+            dir: if resources.is_dir() { resources } else { self.options.spec.code.clone() },
             environment,
-            pid_dir: self.options.dir.join("pids"),
+            pid_dir: self.options.spec.dir.join("pids"),
             group: self.options.components,
         }
     }
@@ -377,13 +377,13 @@ impl Worker {
         }
         self.heartbeats.stop(SHUTDOWN_TIMEOUT).await;
         for task in self.local.iter() {
-            self.presence.withdraw(&Ephemeral::TaskHeartbeat(self.options.topology.clone(), task));
+            self.presence.withdraw(&Ephemeral::TaskHeartbeat(self.options.spec.topology.clone(), task));
         }
         let _gone = tokio::time::timeout(SHUTDOWN_TIMEOUT, async {
             tokio::join!(self.presence.settled(), self.errors.drained(SHUTDOWN_TIMEOUT))
         })
         .await;
         self.tasks.stop(SHUTDOWN_TIMEOUT).await;
-        info!(topology = %self.options.topology, slot = %self.options.slot, "worker stopped");
+        info!(topology = %self.options.spec.topology, slot = %self.options.spec.slot, "worker stopped");
     }
 }

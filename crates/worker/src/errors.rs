@@ -87,7 +87,7 @@ impl ErrorReporter {
     ) -> Self {
         let (queue, queued) = mpsc::channel(MAX_QUEUED);
         let shared = Arc::new(Shared {
-            host: options.host.clone(),
+            host: options.spec.host.clone(),
             port: options.port(),
             clock,
             throttle,
@@ -96,7 +96,7 @@ impl ErrorReporter {
             n_unwritten: watch::Sender::new(0),
         });
         let writer =
-            Writer { store, topology: options.topology.clone(), shared: Arc::clone(&shared), queued };
+            Writer { store, topology: options.spec.topology.clone(), shared: Arc::clone(&shared), queued };
         tasks.start("errors of tasks", OnExit::StopOwner, writer.run());
         Self { shared, queue }
     }
@@ -224,7 +224,7 @@ mod tests {
         let (server, options) = (MemoryTree::new(), options(dir.path()));
         let store = Store::new(server.connect());
         store.ensure_layout().await.expect("created");
-        server.connect().ensure(&layout::last_errors(&options.topology)).await.expect("created");
+        server.connect().ensure(&layout::last_errors(&options.spec.topology)).await.expect("created");
         server.set_online(false);
         let throttle = ErrorThrottle { per_interval: 1, interval: Duration::from_secs(10) };
         let tasks = Tasks::default();
@@ -237,7 +237,7 @@ mod tests {
         assert!((19..=20).contains(&reporter.n_dropped()), "{}", reporter.n_dropped());
         server.set_online(true);
         wait_until("the first error is stored", Duration::from_secs(60), || async {
-            let errors = store.errors(&options.topology, TaskId(1)).await.map_err(|e| e.to_string())?;
+            let errors = store.errors(&options.spec.topology, TaskId(1)).await.map_err(|e| e.to_string())?;
             errors.first().map(|error| assert_eq!(error.message, "error 1")).ok_or("none yet".to_owned())
         })
         .await;

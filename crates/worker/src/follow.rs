@@ -47,11 +47,11 @@ pub struct Records {
 
 /// Reads the records; `None` if the tree shows that this worker is not assigned.
 async fn read(store: &Store, options: &Options) -> Result<Option<Records>, store::Error> {
-    let id = &options.topology;
+    let id = &options.spec.topology;
     let Some(storm) = store.topology_record(id).await? else { return Ok(None) };
     let Some(assignment) = store.assignment(id).await? else { return Ok(None) };
     let assignment = assignment.value;
-    if assignment.workers.get(&options.slot).is_none_or(|worker| worker.start != options.start) {
+    if assignment.workers.get(&options.spec.slot).is_none_or(|worker| worker.start != options.spec.start) {
         return Ok(None);
     }
     // The table is read last: it is written before or with the assignment that uses it.
@@ -79,7 +79,7 @@ pub async fn read_first(store: &Store, options: &Options) -> Option<Records> {
                 delay
             }
             Err(error) => {
-                warn!(%error, topology = %options.topology, "cannot read the assignment; retrying");
+                warn!(%error, topology = %options.spec.topology, "cannot read the assignment; retrying");
                 failure_backoff.next_delay()
             }
         };
@@ -95,8 +95,8 @@ pub async fn follow(
     ready: impl Future<Output = ()>,
     mut apply: impl FnMut(&Records, Readiness),
 ) {
-    let mut storm = store.tree().watch(&layout::storm(&options.topology), Scope::Node);
-    let mut assignment = store.tree().watch(&layout::assignment(&options.topology), Scope::Node);
+    let mut storm = store.tree().watch(&layout::storm(&options.spec.topology), Scope::Node);
+    let mut assignment = store.tree().watch(&layout::assignment(&options.spec.topology), Scope::Node);
     let mut review = tokio::time::interval(REVIEW_PERIOD);
     review.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut backoff = backoff();
@@ -127,13 +127,13 @@ pub async fn follow(
                 None
             }
             Ok(None) => {
-                info!(topology = %options.topology, slot = %options.slot, "this worker is no longer assigned");
+                info!(topology = %options.spec.topology, slot = %options.spec.slot, "this worker is no longer assigned");
                 return;
             }
             Err(error) => {
                 // Logged once per outage of the tree; later retries of the same outage are silent.
                 if retry.is_none() {
-                    warn!(%error, topology = %options.topology, "cannot read the assignment; continuing with the last one");
+                    warn!(%error, topology = %options.spec.topology, "cannot read the assignment; continuing with the last one");
                 }
                 Some(backoff.next_delay())
             }

@@ -108,7 +108,7 @@ pub fn start(
     let options = options.clone();
     let began = clock.monotonic();
     tasks.start("task heartbeats", OnExit::StopOwner, async move {
-        let mut period = tokio::time::interval(options.task_heartbeat_period);
+        let mut period = tokio::time::interval(options.spec.task_heartbeat_period);
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let due = tokio::select! {
@@ -121,15 +121,15 @@ pub fn start(
             let uptime_secs = clock.monotonic().since(began).as_secs();
             presence.keep_all(due.into_iter().map(|(task, status)| {
                 let beat = record::TaskHeartbeat {
-                    host: options.host.clone(),
+                    host: options.spec.host.clone(),
                     port: options.port(),
-                    worker: options.worker.clone(),
+                    worker: options.spec.worker.clone(),
                     status,
                     uptime_secs,
                     counts: counters.read(task),
                     unknown_fields: record::UnknownFields::new(),
                 };
-                (Ephemeral::TaskHeartbeat(options.topology.clone(), task), record::encode(&beat))
+                (Ephemeral::TaskHeartbeat(options.spec.topology.clone(), task), record::encode(&beat))
             }));
         }
     });
@@ -141,7 +141,7 @@ const FILE_FORMAT: &str = "v1";
 /// Writes the heartbeat file every `heartbeat_period`: its format, a growing number and our pid.
 /// The file depends on nothing but the disk, so that an unavailable tree does not look like a dead worker.
 pub(super) fn start_heartbeat_file(options: &Options, tasks: &Tasks) {
-    let (dir, period) = (options.dir.clone(), options.heartbeat_period);
+    let (dir, period) = (options.spec.dir.clone(), options.spec.heartbeat_period);
     tasks.start("heartbeat file", OnExit::StopOwner, async move {
         let mut period = tokio::time::interval(period);
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -177,17 +177,17 @@ mod tests {
     async fn status_change_is_written_to_the_tree_and_the_heartbeat_file_advances() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut options = options(dir.path());
-        options.task_heartbeat_period = Duration::from_secs(3600);
+        options.spec.task_heartbeat_period = Duration::from_secs(3600);
         let (server, tasks) = (MemoryTree::new(), Tasks::default());
         let store = Store::new(server.connect());
-        server.connect().ensure(&layout::taskbeats(&options.topology)).await.expect("created");
+        server.connect().ensure(&layout::taskbeats(&options.spec.topology)).await.expect("created");
         let presence = Presence::start(server.connect(), &tasks);
         let board = StatusBoard::new([TaskId(1), TaskId(2)]);
         let counters = Registry::default();
         start(board.clone(), presence, counters.clone(), &options, Clock::new(), &tasks);
         start_heartbeat_file(&options, &tasks);
         let seen = |expected: [TaskStatus; 2]| {
-            let (store, topology) = (store.clone(), options.topology.clone());
+            let (store, topology) = (store.clone(), options.spec.topology.clone());
             async move {
                 wait_until("the statuses are in the tree", Duration::from_secs(30), || async {
                     let beats = store.task_heartbeats(&topology).await.map_err(|error| error.to_string())?;
@@ -206,7 +206,7 @@ mod tests {
         board.all_up().await;
         wait_until("the heartbeat advances", Duration::from_secs(30), || async {
             let text =
-                std::fs::read_to_string(options.dir.join(HEARTBEAT_FILE)).map_err(|e| e.to_string())?;
+                std::fs::read_to_string(options.spec.dir.join(HEARTBEAT_FILE)).map_err(|e| e.to_string())?;
             let [format, beat, pid] = text.split_whitespace().collect::<Vec<_>>()[..] else {
                 return Err(text.clone());
             };

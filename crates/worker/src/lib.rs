@@ -36,7 +36,7 @@ use tracing::info;
 
 #[cfg(feature = "test-support")]
 pub use metrics::bench_support;
-pub use options::{ComponentGroup, Options};
+pub use options::{ComponentGroup, MetricReports, Options};
 
 use stormkeeper_coordination::{
     cluster::{
@@ -124,7 +124,9 @@ pub async fn run(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<Ended, Error> {
-    options.metrics = options.metrics.filter(|_| ingest.is_some());
+    if ingest.is_none() {
+        options.metrics = MetricReports::Off;
+    }
     let tasks = Tasks::default();
     heartbeat::start_heartbeat_file(&options, &tasks);
     // No part of the worker uses the tree before its layout is checked.
@@ -140,7 +142,7 @@ pub async fn run(
         prepared = assembly::prepare(&options, &store, &clock) => prepared?,
     };
     let Some(prepared) = prepared else {
-        info!(topology = %options.topology, slot = %options.slot, "this worker is not assigned");
+        info!(topology = %options.spec.topology, slot = %options.spec.slot, "this worker is not assigned");
         return Ok(Ended::Unassigned);
     };
     let mut worker = assembly::Worker::start(prepared, options, (store, presence), ingest, clock, tasks)?;

@@ -88,7 +88,7 @@ impl Layers<'_> {
 impl TaskSettings {
     /// Returns the settings for tasks of `component`.
     pub fn of(topology: &Topology, component: &ComponentId, options: &Options) -> Self {
-        let layers = Layers { topology, component: Some(component), defaults: &options.defaults };
+        let layers = Layers { topology, component: Some(component), defaults: &options.spec.defaults };
         Self {
             max_pending: layers.get("topology.shellbolt.max.pending", count).unwrap_or(MAX_PENDING),
             tick: layers.get("topology.tick.tuple.freq.secs", |value| {
@@ -97,7 +97,7 @@ impl TaskSettings {
             }),
             timeout: layers
                 .get("topology.subprocess.timeout.secs", seconds)
-                .unwrap_or(options.subprocess_timeout),
+                .unwrap_or(options.spec.subprocess_timeout),
             spout_wait: layers
                 .get("topology.sleep.spout.wait.strategy.time.ms", |value| value.as_u64())
                 .map_or(SPOUT_WAIT, |ms| Duration::from_millis(ms).max(SPOUT_WAIT)),
@@ -119,7 +119,7 @@ pub struct MetricSettings {
 impl MetricSettings {
     /// Returns the metric settings of `topology`.
     pub fn of(topology: &Topology, options: &Options) -> Self {
-        let layers = Layers { topology, component: None, defaults: &options.defaults };
+        let layers = Layers { topology, component: None, defaults: &options.spec.defaults };
         let words = |key| layers.get(key, words).unwrap_or_default();
         let truth = |key| layers.get(key, Value::as_bool);
         let debug = match truth("topology.enable.metric.debug") {
@@ -144,7 +144,7 @@ impl MetricSettings {
 impl ErrorThrottle {
     /// Returns the error limit of `topology`.
     pub fn of(topology: &Topology, options: &Options) -> Self {
-        let layers = Layers { topology, component: None, defaults: &options.defaults };
+        let layers = Layers { topology, component: None, defaults: &options.spec.defaults };
         Self {
             per_interval: layers
                 .get("topology.max.error.report.per.interval", count)
@@ -208,7 +208,7 @@ mod tests {
         .expect("a topology");
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut options = options(dir.path());
-        options.defaults = Settings::from([
+        options.spec.defaults = Settings::from([
             ("topology.shellbolt.max.pending".to_owned(), 9.into()),
             ("topology.subprocess.timeout.secs".to_owned(), 4.into()),
         ]);

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{ComponentGroup, Ended, Error, Options, run};
+use super::{Ended, Error, Options, run};
 use stormkeeper_coordination::{
     cluster::{
         layout,
@@ -29,6 +29,7 @@ use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
     test_support::wait_until,
 };
+use stormkeeper_topology_package::launch::LaunchSpec;
 
 /// Wait limit: starting a Python process on a busy machine may take seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,7 +40,7 @@ fn ingest_client(tree: Arc<dyn Tree>) -> Option<Arc<dyn IngestTransport>> {
 
 /// Returns options of a worker whose directory is `dir`.
 pub(super) fn options(dir: &Path) -> Options {
-    Options {
+    let spec = LaunchSpec {
         topology: "t-1-100".parse().expect("valid"),
         slot: Slot { supervisor: "s".parse().expect("valid"), port: Port(0) },
         start: Timestamp::from_millis(5),
@@ -51,9 +52,11 @@ pub(super) fn options(dir: &Path) -> Options {
         heartbeat_period: Duration::from_millis(20),
         task_heartbeat_period: Duration::from_millis(20),
         subprocess_timeout: Duration::from_secs(30),
-        components: ComponentGroup::Workers,
-        metrics: Some(Duration::from_secs(60)),
-    }
+        metric_report_period: Duration::from_secs(60),
+        config_file: None,
+        overrides: Vec::new(),
+    };
+    spec.into()
 }
 
 /// A topology whose workers run in this process.
@@ -95,10 +98,10 @@ impl Stage {
     ) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut options = options(dir.path());
-        options.code = dir.path().join("code");
-        fs::create_dir_all(options.code.join("resources")).expect("created");
+        options.spec.code = dir.path().join("code");
+        fs::create_dir_all(options.spec.code.join("resources")).expect("created");
         let topology = json!({ "name": "t", "settings": settings, "components": components });
-        fs::write(options.code.join("topology.json"), topology.to_string()).expect("written");
+        fs::write(options.spec.code.join("topology.json"), topology.to_string()).expect("written");
         let topology: Topology = serde_json::from_value(topology).expect("a topology");
         let table =
             TaskTable::number(topology.components.iter().map(|(id, one)| (id.clone(), one.parallelism)));
@@ -108,9 +111,9 @@ impl Stage {
         let mut assignment = Assignment::default();
         for (n, port) in ports.iter().enumerate() {
             let port = Port(port.local_addr().expect("bound").port());
-            let slot = Slot { supervisor: options.slot.supervisor.clone(), port };
+            let slot = Slot { supervisor: options.spec.slot.supervisor.clone(), port };
             let tasks: TaskSet = table.tasks().iter().skip(n).step_by(n_workers).collect();
-            let worker = AssignedWorker { host: options.host.clone(), tasks, start: options.start };
+            let worker = AssignedWorker { host: options.spec.host.clone(), tasks, start: options.spec.start };
             assignment.workers.insert(slot, worker);
         }
         let server = MemoryTree::new();
@@ -141,7 +144,7 @@ impl Stage {
 
     async fn write_records(&self) {
         self.store.ensure_layout().await.expect("created");
-        let id = &self.options.topology;
+        let id = &self.options.spec.topology;
         for path in [layout::taskbeats(id), layout::last_errors(id)] {
             self.server.connect().ensure(&path).await.expect("created");
         }
@@ -160,21 +163,21 @@ impl Stage {
     }
 
     async fn set_status(&self, status: TopologyStatus) {
-        self.set(&layout::storm(&self.options.topology), storm(status)).await;
+        self.set(&layout::storm(&self.options.spec.topology), storm(status)).await;
     }
 
     pub(crate) fn write_resource(&self, name: &str, text: &str) {
-        fs::write(self.options.code.join("resources").join(name), text).expect("written");
+        fs::write(self.options.spec.code.join("resources").join(name), text).expect("written");
     }
 
     /// Starts all assigned workers.
     pub(crate) fn start(&self) -> Vec<Running> {
         let start = |(n, slot): (usize, &Slot)| {
             let mut options = self.options.clone();
-            options.slot = slot.clone();
-            options.worker = format!("w{n}").parse().expect("valid");
-            options.dir = self.dir.path().join(format!("w{n}"));
-            fs::create_dir_all(options.dir.join("pids")).expect("created");
+            options.spec.slot = slot.clone();
+            options.spec.worker = format!("w{n}").parse().expect("valid");
+            options.spec.dir = self.dir.path().join(format!("w{n}"));
+            fs::create_dir_all(options.spec.dir.join("pids")).expect("created");
             let (stop, (send, ended)) = (CancellationToken::new(), oneshot::channel());
             let ingest = ingest_client(self.server.connect());
             let worker = run(options, self.server.connect(), ingest, self.clock.clone(), stop.clone());
@@ -188,7 +191,7 @@ impl Stage {
     }
 
     async fn heartbeats(&self) -> BTreeMap<TaskId, TaskHeartbeat> {
-        self.store.task_heartbeats(&self.options.topology).await.expect("the tree answers")
+        self.store.task_heartbeats(&self.options.spec.topology).await.expect("the tree answers")
     }
 
     /// Returns the sum of the counts of all tasks of a component.
@@ -220,7 +223,8 @@ impl Stage {
     /// Waits until the last error of a component contains `part`, and returns the error.
     pub(crate) async fn error(&self, component: &str, part: &str) -> stormkeeper_model::error::TaskError {
         wait_until(&format!("{component} has an error with {part:?}"), PATIENCE, || async {
-            let errors = self.store.last_errors(&self.options.topology).await.map_err(|e| e.to_string())?;
+            let errors =
+                self.store.last_errors(&self.options.spec.topology).await.map_err(|e| e.to_string())?;
             let error = errors.get(&id(component)).ok_or("no error")?;
             if error.message.contains(part) { Ok(error.clone()) } else { Err(format!("{error:?}")) }
         })
@@ -229,7 +233,7 @@ impl Stage {
 
     /// Waits until a file in the components' directory has `n` lines, and returns its lines.
     pub(crate) async fn lines(&self, name: &str, n: usize) -> Vec<String> {
-        let path = self.options.code.join("resources").join(name);
+        let path = self.options.spec.code.join("resources").join(name);
         wait_until(&format!("{name} has {n} lines"), PATIENCE, || async {
             let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
             let lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -506,7 +510,7 @@ async fn status_controls_the_spouts_and_the_assignment_ends_the_worker() {
     stage.set_status(TopologyStatus::Active).await;
     stage.lines("diary", 3).await;
     // An unavailable tree and an unreadable record change nothing.
-    stage.set(&layout::assignment(&stage.options.topology), b"by hand".to_vec()).await;
+    stage.set(&layout::assignment(&stage.options.spec.topology), b"by hand".to_vec()).await;
     stage.server.set_online(false);
     after_heartbeats(&heartbeat, 10).await;
     stage.server.set_online(true);
@@ -520,7 +524,7 @@ async fn status_controls_the_spouts_and_the_assignment_ends_the_worker() {
     let mut elsewhere = stage.assignment.clone();
     elsewhere.workers.values_mut().for_each(|worker| worker.start = Timestamp::from_millis(6));
     let data = record::encode_assignment(&elsewhere);
-    stage.set(&layout::assignment(&stage.options.topology), data).await;
+    stage.set(&layout::assignment(&stage.options.spec.topology), data).await;
     assert_eq!(workers.remove(0).ended().await, Ended::Unassigned);
     assert_eq!(stage.lines("diary", 5).await[2..], ["activate", "deactivate", "cleanup"]);
     assert_eq!(stage.heartbeats().await, BTreeMap::new());
@@ -531,12 +535,12 @@ async fn worker_without_assignment_or_topology_file_does_not_start() {
     let components = json!({ "diary": spout(&["python3", "diary.py"], &["n"]) });
     let stage = Stage::new(json!({}), components, 1).await;
     let mut options = stage.options.clone();
-    options.dir = stage.dir.path().join("w0");
-    fs::create_dir_all(&options.dir).expect("created");
+    options.spec.dir = stage.dir.path().join("w0");
+    fs::create_dir_all(&options.spec.dir).expect("created");
     let tree: Arc<_> = stage.server.connect();
     let ended = run(options.clone(), tree.clone(), None, Clock::new(), CancellationToken::new()).await;
     assert_eq!(ended.expect("no failure"), Ended::Unassigned);
-    options.code = stage.dir.path().join("nothing");
+    options.spec.code = stage.dir.path().join("nothing");
     let failure =
         run(options, tree, None, Clock::new(), CancellationToken::new()).await.expect_err("no code");
     assert!(failure.to_string().contains("nothing/topology.json"), "{failure}");

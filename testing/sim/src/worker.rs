@@ -61,7 +61,7 @@ impl FakeWorker {
             records = follow::read_first(&store, &options) => records,
         };
         let Some(records) = records else { return };
-        let own = records.assignment.workers.get(&options.slot).map(|worker| worker.tasks.clone());
+        let own = records.assignment.workers.get(&options.spec.slot).map(|worker| worker.tasks.clone());
         let own = own.unwrap_or_default();
         self.machine
             .record(&MachineEvent::ReadTasks { worker: self.spec.worker.clone(), tasks: own.clone() });
@@ -79,8 +79,9 @@ impl FakeWorker {
         }
         tokio::time::sleep(LEAVE_MAX.mul_f64(self.random.f64().powi(4))).await;
         drop(heartbeats);
-        own.iter()
-            .for_each(|task| presence.withdraw(&Ephemeral::TaskHeartbeat(options.topology.clone(), task)));
+        own.iter().for_each(|task| {
+            presence.withdraw(&Ephemeral::TaskHeartbeat(options.spec.topology.clone(), task))
+        });
         // Without a connection, the end of the session removes the heartbeats later.
         let _withdrawn = tokio::time::timeout(WITHDRAW_TIMEOUT, presence.settled()).await;
         self.connection.tree().close().await;
@@ -97,7 +98,7 @@ impl FakeWorker {
     /// Starts to write the heartbeat file. A process that hangs does not write it.
     fn start_heartbeat(&self, options: &Options, tasks: &Tasks) {
         let (machine, pid, dir, period) =
-            (Arc::clone(&self.machine), self.pid, options.dir.clone(), options.heartbeat_period);
+            (Arc::clone(&self.machine), self.pid, options.spec.dir.clone(), options.spec.heartbeat_period);
         tasks.start("heartbeat file", OnExit::Ignore, async move {
             let mut period = tokio::time::interval(period);
             for n in 1_u64.. {

@@ -4,10 +4,11 @@
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{Metrics, TaskMetrics};
-use crate::{ComponentGroup, Options, transport::Identity};
+use crate::transport::Identity;
 use stormkeeper_metrics::Control;
 use stormkeeper_model::{ComponentId, TaskId, Timestamp, clock::Clock, topology::Settings};
 use stormkeeper_stream::{Origin, Tuple, Value};
+use stormkeeper_topology_package::launch::LaunchSpec;
 
 /// Metrics of a worker.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ impl Measuring {
     /// # Errors
     /// I/O error if `dir` is not writable.
     pub fn start(me: &Identity, dir: PathBuf) -> io::Result<Self> {
-        let options = Options {
+        let spec = LaunchSpec {
             topology: me.topology.clone(),
             slot: me.slot.clone(),
             start: Timestamp::EPOCH,
@@ -45,10 +46,11 @@ impl Measuring {
             heartbeat_period: Duration::from_secs(1),
             task_heartbeat_period: Duration::from_secs(1),
             subprocess_timeout: Duration::from_secs(1),
-            components: ComponentGroup::Workers,
-            metrics: Some(Duration::from_secs(60)),
+            metric_report_period: Duration::from_secs(60),
+            config_file: None,
+            overrides: Vec::new(),
         };
-        Metrics::start(&options, Control::default(), &Clock::new()).map(Self)
+        Metrics::start(&spec.into(), Control::default(), &Clock::new()).map(Self)
     }
 
     /// Returns the metrics of a task that emits; disabled if `on` is `None`.

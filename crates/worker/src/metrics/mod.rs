@@ -40,6 +40,8 @@ use std::{
     },
 };
 
+use tokio::time::Instant;
+
 pub(super) use task::{StreamIndex, TaskMetrics};
 pub(super) use worker_metrics::WorkerMetrics;
 
@@ -47,6 +49,14 @@ use crate::Options;
 use stormkeeper_metric_shipping::spool::{self, Launch, SpoolLock};
 use stormkeeper_metrics::{Builtin, Control, MetricName, Registry, Subject, UserMetrics, builtin};
 use stormkeeper_model::{ComponentId, TaskId, TopologyId, clock::Clock};
+
+/// Waits until `due`, or for ever. Cancel-safe: it only waits.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
 
 /// Registry, clock and spool directory of a worker's metrics. Clones share them.
 #[derive(Debug, Clone)]
@@ -67,16 +77,16 @@ impl Metrics {
     /// Starts the metrics: locks the spool directory below the worker's directory. Blocks.
     pub(super) fn start(options: &Options, control: Control, clock: &Clock) -> io::Result<Self> {
         let launch = Launch {
-            topology: options.topology.clone(),
-            worker: options.worker.clone(),
+            topology: options.spec.topology.clone(),
+            worker: options.spec.worker.clone(),
             started: clock.now(),
         };
-        let spool = spool::lock(&options.dir, &launch)?;
+        let spool = spool::lock(&options.spec.dir, &launch)?;
         let metrics = Self(Arc::new(Inner {
             registry: Registry::new(control.clone(), clock.monotonic()),
             clock: clock.clone(),
             launch,
-            host: options.host.clone(),
+            host: options.spec.host.clone(),
             port: options.port().0,
             spool,
             times_emits: AtomicBool::new(false),

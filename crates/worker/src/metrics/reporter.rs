@@ -22,6 +22,7 @@ use super::{
     messages::{self, Duplex, MAGIC, MasterReply, VERSION, WorkerMessage},
     spool_index::{ReportRange, SpoolIndex},
     topology_master::MasterHandle,
+    until,
 };
 use crate::transport::{
     Identity,
@@ -435,13 +436,6 @@ fn remove(writer: &ReportWriter, removable: &[ReportRange]) {
 async fn next_reply(connection: &mut Option<MasterConnection>) -> Option<MasterReply> {
     match connection {
         Some(connection) => connection.duplex.receive.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
 }

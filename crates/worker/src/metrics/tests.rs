@@ -32,7 +32,7 @@ async fn totals_become(leader: &TestLeader, expected: [u64; 5]) {
 /// Returns a word-count topology on two workers with a short report period.
 async fn words() -> Stage {
     let mut stage = Stage::of_words(2).await;
-    stage.options.metrics = Some(Duration::from_millis(300));
+    stage.options.spec.metric_report_period = Duration::from_millis(300);
     stage
 }
 
@@ -112,7 +112,7 @@ async fn component_in_the_docs_records_its_metrics() {
     let (_, after) = docs.split_once("```python\n").expect("an example in Python");
     let (example, _) = after.split_once("```").expect("it ends");
     let mut stage = Stage::of_words(1).await;
-    stage.options.metrics = Some(Duration::from_millis(300));
+    stage.options.spec.metric_report_period = Duration::from_millis(300);
     let now = stage.clock.now();
     stage.clock = Clock::paced(now);
     stage.write_resource("split.py", example);
@@ -137,7 +137,7 @@ async fn component_in_the_docs_records_its_metrics() {
 async fn components_record_metrics_and_an_invalid_one_is_a_task_error() {
     let components = json!({ "numbers": spout(&["python3", "numbers.py"], &["n"]) });
     let mut stage = Stage::new(json!({}), components, 1).await;
-    stage.options.metrics = Some(Duration::from_millis(300));
+    stage.options.spec.metric_report_period = Duration::from_millis(300);
     stage.write_resource(
         "numbers.py",
         "from stormkeeper import Spout

@@ -16,7 +16,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::messages::{Duplex, MasterReply, WorkerMessage};
+use super::{
+    messages::{Duplex, MasterReply, WorkerMessage},
+    until,
+};
 use stormkeeper_metric_shipping::{
     ingest_client::IngestTransport,
     sender::{Enqueued, FlushOutcome, ReportSender, flush},
@@ -226,13 +229,6 @@ impl TopologyMaster {
                 let _full = connection.send.try_send(MasterReply::Committed(last));
             }
         }
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -48,7 +48,7 @@ impl WorkerMetrics {
     ) -> Result<Self, Error> {
         let (master, n_workers) = (watch::Sender::new(MasterLocation::Unknown), watch::Sender::new(1));
         let tasks = tasks.child();
-        let period = options.metrics.unwrap_or(Duration::from_secs(60));
+        let period = options.spec.metric_report_period;
         let reporter = MetricReporter::new(&metrics, me.clone(), period, master.subscribe(), tasks.child());
         let reporter = reporter.map_err(|source| Error::Dir { path: metrics.dir().to_owned(), source })?;
         tasks.start_graceful("metric reports", OnExit::Ignore, reporter.run(tasks.cancelled()));
