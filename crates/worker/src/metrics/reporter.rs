@@ -180,6 +180,8 @@ pub(crate) struct MetricReporter {
     // `None` while a blocking task uses it.
     writer: Option<ReportWriter>,
     index: SpoolIndex,
+    // Metrics and values that the registry had rejected at the last report.
+    rejected: (u64, u64),
     tasks: Tasks,
 }
 
@@ -206,7 +208,8 @@ impl MetricReporter {
         tasks: Tasks,
     ) -> io::Result<Self> {
         let writer = Some(ReportWriter::new(metrics)?);
-        Ok(Self { metrics: metrics.clone(), me, period, master, writer, index: SpoolIndex::default(), tasks })
+        let (metrics, index) = (metrics.clone(), SpoolIndex::default());
+        Ok(Self { metrics, me, period, master, writer, index, rejected: (0, 0), tasks })
     }
 
     /// Runs until `stop`; then writes a last report, which the supervisor sends to the leader.
@@ -269,7 +272,23 @@ impl MetricReporter {
         Instant::now() + Duration::from_millis(millis.max(1)).min(self.period)
     }
 
+    /// Logs how many metrics and values the registry has rejected, if more since the last report.
+    fn log_rejected(&mut self) {
+        let registry = self.metrics.registry();
+        let rejected = (registry.n_rejected(), registry.n_rejected_values());
+        if rejected != self.rejected {
+            self.rejected = rejected;
+            let (metrics, values) = rejected;
+            warn!(
+                metrics,
+                values,
+                "rejected metrics beyond the limit of a worker, or values that are infinite or not a number; counted since the start"
+            );
+        }
+    }
+
     async fn collect(&mut self, minute: Minute) {
+        self.log_rejected();
         let Some(mut writer) = self.writer.take() else { return };
         let (writer, number) = blocking::run(move || {
             let number = writer.collect_and_write(minute);
