@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Port, Slot, SupervisorId, TaskId, Timestamp, UnknownFields, task_set::TaskSet};
+use crate::{Port, Slot, SupervisorId, Timestamp, UnknownFields, task_set::TaskSet};
 
 /// Placement of the tasks of one topology.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,11 +30,6 @@ pub struct AssignedWorker {
 }
 
 impl Assignment {
-    /// Returns the slot in which `task` runs.
-    pub fn slot_of(&self, task: TaskId) -> Option<&Slot> {
-        self.workers.iter().find(|(_, worker)| worker.tasks.contains(task)).map(|(slot, _)| slot)
-    }
-
     /// Returns the supervisors that run workers of this assignment, each once.
     pub fn supervisors(&self) -> impl Iterator<Item = &SupervisorId> {
         let mut last = None;

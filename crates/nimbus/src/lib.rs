@@ -17,7 +17,7 @@
 
 pub mod api;
 mod apply;
-pub mod blobs;
+mod blobs;
 mod candidacy;
 pub mod change;
 pub mod daemon;

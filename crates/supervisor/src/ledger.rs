@@ -29,7 +29,7 @@ const MAX_DAMAGED_KEPT: usize = 20;
 
 /// The launch in a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The id of the launch.
     pub worker: WorkerId,
     /// The worker that the launch runs.
@@ -50,7 +50,7 @@ struct Stored {
 
 /// The ledger of one supervisor. Clones are the same ledger. All methods block.
 #[derive(Debug, Clone)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     dir: PathBuf,
     boot: String,
     // One writer at a time: the end of a launch and the start of the next launch in the same slot
@@ -63,7 +63,7 @@ impl Ledger {
     ///
     /// # Errors
     /// If its directory cannot be created.
-    pub fn open(local_dir: &Path) -> io::Result<Self> {
+    pub(crate) fn open(local_dir: &Path) -> io::Result<Self> {
         let dir = local_dir.join(DIR);
         fs::create_dir_all(&dir)?;
         Ok(Self { dir, boot: boot_id(), writing: Arc::default() })
@@ -82,7 +82,7 @@ impl Ledger {
     /// # Errors
     /// When the directory cannot be listed, and when a file has a newer format; nothing is renamed
     /// then.
-    pub fn read(&self) -> io::Result<BTreeMap<Port, Entry>> {
+    pub(crate) fn read(&self) -> io::Result<BTreeMap<Port, Entry>> {
         let (mut entries, mut damaged) = (BTreeMap::new(), Vec::new());
         for file in fs::read_dir(&self.dir)? {
             let path = file?.path();
@@ -120,7 +120,12 @@ impl Ledger {
     ///
     /// # Errors
     /// If the file cannot be written; the worker must not be launched then.
-    pub fn record_intent(&self, port: Port, worker: &WorkerId, desired: &DesiredWorker) -> io::Result<()> {
+    pub(crate) fn record_intent(
+        &self,
+        port: Port,
+        worker: &WorkerId,
+        desired: &DesiredWorker,
+    ) -> io::Result<()> {
         self.write(port, worker, desired, None)
     }
 
@@ -128,7 +133,7 @@ impl Ledger {
     ///
     /// # Errors
     /// If the file cannot be written; a later supervisor still finds the process.
-    pub fn record_process(
+    pub(crate) fn record_process(
         &self,
         port: Port,
         worker: &WorkerId,
@@ -159,7 +164,7 @@ impl Ledger {
     ///
     /// # Errors
     /// If the file cannot be removed; the entry then names a process that has ended.
-    pub fn remove(&self, port: Port, worker: &WorkerId) -> io::Result<()> {
+    pub(crate) fn remove(&self, port: Port, worker: &WorkerId) -> io::Result<()> {
         let path = self.path(port);
         let _guard = self.writing();
         match read_entry(&path) {
@@ -169,7 +174,7 @@ impl Ledger {
     }
 
     /// The process of an entry, if it was started since the last boot of the machine.
-    pub fn process_of(&self, entry: &Entry) -> Option<ProcessId> {
+    pub(crate) fn process_of(&self, entry: &Entry) -> Option<ProcessId> {
         entry.process.filter(|_| entry.boot == self.boot)
     }
 }

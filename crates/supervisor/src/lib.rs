@@ -17,22 +17,22 @@
 //!
 //! Start with [`slot::SlotState::step`], which decides, and [`agent::Agent`], which acts.
 
-pub mod agent;
+mod agent;
 mod assignments;
 mod failures;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod launch;
-pub mod ledger;
+mod ledger;
 mod localize;
-pub mod logs;
+mod logs;
 mod metrics;
-pub mod options;
+mod options;
 pub mod process;
 pub mod slot;
 mod slot_runtime;
 mod start;
-pub mod status;
+mod status;
 mod unpack;
 mod worker_dir;
 

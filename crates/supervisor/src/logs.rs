@@ -9,11 +9,11 @@ use std::{
 use stormkeeper_runtime::fs::rotating_file;
 
 /// The output of a worker and its components, in the worker's directory.
-pub const WORKER_LOG: &str = "logs/worker.out";
+pub(crate) const WORKER_LOG: &str = "logs/worker.out";
 
 /// Size above which a log is rotated: enough for hours of a verbose component, and a worker
 /// never uses much more than twice this on disk.
-pub const MAX_LOG_BYTES: u64 = 10 * 1024 * 1024;
+pub(crate) const MAX_LOG_BYTES: u64 = 10 * 1024 * 1024;
 
 /// Maximum part of a log in an error record, so that ten records stay well below the size limit
 /// of a znode.
@@ -35,7 +35,7 @@ fn is_over_limit(log: &Path) -> io::Result<bool> {
 ///
 /// # Errors
 /// If the file system reports an error.
-pub fn rotate(log: &Path) -> io::Result<()> {
+pub(crate) fn rotate(log: &Path) -> io::Result<()> {
     if is_over_limit(log)? {
         rotating_file::rotate(log, N_FILES)?;
     }
@@ -48,7 +48,7 @@ pub fn rotate(log: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// If the file system reports an error.
-pub fn rotate_in_place(log: &Path) -> io::Result<()> {
+pub(crate) fn rotate_in_place(log: &Path) -> io::Result<()> {
     if is_over_limit(log)? {
         fs::copy(log, rotating_file::older(log, 1))?;
         File::options().write(true).open(log)?.set_len(0)?;
@@ -60,7 +60,7 @@ pub fn rotate_in_place(log: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// If the file exists and cannot be read.
-pub fn tail(log: &Path) -> io::Result<String> {
+pub(crate) fn tail(log: &Path) -> io::Result<String> {
     let mut file = match File::open(log) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),

@@ -35,7 +35,7 @@ const RETRY: Delays = Delays::between(Duration::from_millis(100), Duration::from
 
 /// Queue of the errors of a worker's tasks. Clones share one queue.
 #[derive(Debug, Clone)]
-pub struct ErrorReporter {
+pub(crate) struct ErrorReporter {
     shared: Arc<Shared>,
     queue: mpsc::Sender<TaskError>,
 }
@@ -78,7 +78,7 @@ impl Interval {
 
 impl ErrorReporter {
     /// Starts writing errors to `store`; the writer ends with `tasks`.
-    pub fn start(
+    pub(crate) fn start(
         store: Store,
         options: &Options,
         throttle: ErrorThrottle,
@@ -104,7 +104,7 @@ impl ErrorReporter {
     /// Reports an error of a task: `message` is one line, `stack` may be empty. Returns at
     /// once. Errors over the task's limit are counted, and the next admitted error reports
     /// their number.
-    pub fn report(&self, component: &ComponentId, task: TaskId, mut message: String, stack: String) {
+    pub(crate) fn report(&self, component: &ComponentId, task: TaskId, mut message: String, stack: String) {
         let Shared { clock, throttle, .. } = &*self.shared;
         let now = clock.monotonic();
         let admitted = {
@@ -134,12 +134,13 @@ impl ErrorReporter {
     }
 
     /// Returns the number of errors that were logged but not stored.
-    pub fn n_dropped(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn n_dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
     /// Waits until all errors are stored or dropped, at most `timeout`.
-    pub async fn drained(&self, timeout: Duration) {
+    pub(crate) async fn drained(&self, timeout: Duration) {
         let mut n_unwritten = self.shared.n_unwritten.subscribe();
         let _still_queued = tokio::time::timeout(timeout, n_unwritten.wait_for(|n| *n == 0)).await;
     }

@@ -18,14 +18,14 @@
 
 mod assembly;
 pub mod counters;
-pub mod errors;
+mod errors;
 pub mod follow;
 pub mod heartbeat;
 pub mod log;
 mod metrics;
 pub mod multilang;
-pub mod options;
-pub mod settings;
+mod options;
+mod settings;
 mod task;
 pub mod transport;
 

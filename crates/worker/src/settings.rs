@@ -33,7 +33,7 @@ const ERROR_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Settings of one component's tasks, set by the topology's author or by the host.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TaskSettings {
+pub(crate) struct TaskSettings {
     /// `topology.shellbolt.max.pending`
     pub max_pending: usize,
     /// `topology.tick.tuple.freq.secs`
@@ -48,7 +48,7 @@ pub struct TaskSettings {
 
 /// Tick tuples of a bolt.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tick {
+pub(crate) struct Tick {
     /// Time between two ticks.
     pub period: Duration,
     /// Value of the tick tuple: the number of seconds as it was configured.
@@ -57,7 +57,7 @@ pub struct Tick {
 
 /// Rate limit of the errors that one task reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ErrorThrottle {
+pub(crate) struct ErrorThrottle {
     /// `topology.max.error.report.per.interval`
     pub per_interval: usize,
     /// `topology.error.throttle.interval.secs`
@@ -87,7 +87,7 @@ impl Layers<'_> {
 
 impl TaskSettings {
     /// Returns the settings for tasks of `component`.
-    pub fn of(topology: &Topology, component: &ComponentId, options: &Options) -> Self {
+    pub(crate) fn of(topology: &Topology, component: &ComponentId, options: &Options) -> Self {
         let layers = Layers { topology, component: Some(component), defaults: &options.spec.defaults };
         Self {
             max_pending: layers.get("topology.shellbolt.max.pending", count).unwrap_or(MAX_PENDING),
@@ -108,7 +108,7 @@ impl TaskSettings {
 
 /// Metric settings of a topology.
 #[derive(Debug, Clone, PartialEq)]
-pub struct MetricSettings {
+pub(crate) struct MetricSettings {
     /// Enabled and disabled metrics, sample rate.
     pub control: Control,
     /// `topology.max.worker.num.for.netty.metrics`: above this number of workers, single
@@ -118,7 +118,7 @@ pub struct MetricSettings {
 
 impl MetricSettings {
     /// Returns the metric settings of `topology`.
-    pub fn of(topology: &Topology, options: &Options) -> Self {
+    pub(crate) fn of(topology: &Topology, options: &Options) -> Self {
         let layers = Layers { topology, component: None, defaults: &options.spec.defaults };
         let words = |key| layers.get(key, words).unwrap_or_default();
         let truth = |key| layers.get(key, Value::as_bool);
@@ -143,7 +143,7 @@ impl MetricSettings {
 
 impl ErrorThrottle {
     /// Returns the error limit of `topology`.
-    pub fn of(topology: &Topology, options: &Options) -> Self {
+    pub(crate) fn of(topology: &Topology, options: &Options) -> Self {
         let layers = Layers { topology, component: None, defaults: &options.spec.defaults };
         Self {
             per_interval: layers

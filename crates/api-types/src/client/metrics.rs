@@ -2,8 +2,8 @@
 
 use super::{Client, Error, Repeat, encoded, topology_path};
 use crate::message::{
-    Accepted, LatestList, MeasuredTopologyList, MetricControlRequest, MetricMetaList, MetricStoreStatus,
-    PointList, TaskTrack, TopologyHistory,
+    Accepted, LatestList, MeasuredTopologyList, MetricControlRequest, MetricStoreStatus, PointList,
+    TaskTrack, TopologyHistory,
 };
 use stormkeeper_metrics::{MetaType, Window};
 use stormkeeper_model::{ComponentId, StreamId, TaskId};
@@ -78,17 +78,6 @@ impl Client {
     pub async fn measured_topologies(&self, page: &Page) -> Result<MeasuredTopologyList, Error> {
         let query = Query::default().page(page).0;
         self.get(&format!("/api/v1/metrics/topologies{query}")).await
-    }
-
-    /// Returns the metrics of a topology.
-    pub async fn metric_metas(
-        &self,
-        topology: &str,
-        filter: &MetricFilter,
-        page: &Page,
-    ) -> Result<MetricMetaList, Error> {
-        let query = Query::default().filter(filter, "name").page(page).0;
-        self.get(&format!("{}{query}", of(topology, "metas"))).await
     }
 
     /// Returns the values of a topology's metrics in the window that ends now.

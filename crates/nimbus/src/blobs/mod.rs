@@ -5,7 +5,7 @@
 //! of live topologies (`replicate.rs`), and deletes blobs that have been unused for a while.
 //! A missing blob is never a reason to remove a topology.
 
-pub mod copies;
+pub(crate) mod copies;
 pub(super) mod replicate;
 #[cfg(test)]
 mod tests;
