@@ -14,11 +14,8 @@ use reqwest::StatusCode;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::{forward::TERM, message::CopyRequest};
+use crate::{forward::TERM, http, message::CopyRequest};
 use stormkeeper_model::{BlobKey, Term};
-
-/// Limit for connecting to one nimbus; short, because another nimbus may have the blob as well.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Limit for a pause in the stream. The whole transfer has no deadline: a large blob on a slow
 /// line is not an error.
@@ -116,13 +113,7 @@ impl BlobClient {
     /// # Errors
     /// [`FetchError::Setup`].
     pub fn new() -> Result<Self, FetchError> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            // Nimbuses are on the same network; a proxy of the environment is for other hosts.
-            .no_proxy()
-            .build()
-            .map_err(FetchError::Setup)?;
+        let http = http::client().read_timeout(READ_TIMEOUT).build().map_err(FetchError::Setup)?;
         Ok(Self { http })
     }
 }

@@ -16,6 +16,7 @@ pub use metrics::{MetricFilter, Page, Span};
 
 use crate::{
     forward::{TERM, USER},
+    http,
     message::{
         Accepted, ClusterSummary, Code, DrainRequest, ErrorBody, EventList, HostAccepted, KillRequest,
         NimbusList, RebalanceRequest, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors,
@@ -214,13 +215,8 @@ impl Client {
         if seeds.is_empty() {
             return Err(Error::NoSeeds);
         }
-        let http = reqwest::Client::builder()
-            .connect_timeout(timeouts.connect)
-            .timeout(timeouts.request)
-            // Nimbuses are on the same network; a proxy of the environment is for other hosts.
-            .no_proxy()
-            .build()
-            .map_err(Error::Setup)?;
+        let http = http::client().connect_timeout(timeouts.connect).timeout(timeouts.request);
+        let http = http.build().map_err(Error::Setup)?;
         Ok(Self { seeds, timeouts, http, clock: Clock::new(), user: None, known: Mutex::default() })
     }
 

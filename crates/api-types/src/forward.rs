@@ -12,6 +12,7 @@ use reqwest::{
     header::{self, HeaderName},
 };
 
+use crate::http;
 use stormkeeper_model::{NimbusId, Term};
 use stormkeeper_runtime::error_chain;
 
@@ -29,8 +30,6 @@ pub const USER: &str = "x-stormkeeper-user";
 
 /// Header with the client address of a forwarded request.
 pub const FORWARDED_FOR: &str = "x-forwarded-for";
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Limit for an answer: enough for the upload of the largest blob over a slow line.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
@@ -110,10 +109,7 @@ impl Forwarder {
     /// # Errors
     /// If the HTTP client cannot be created.
     pub fn new() -> Result<Self, reqwest::Error> {
-        // Nimbuses are on the same network; a proxy of the environment is for other hosts.
-        let builder =
-            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT).no_proxy();
-        Ok(Self { http: builder.build()? })
+        Ok(Self { http: http::client().timeout(ANSWER_TIMEOUT).build()? })
     }
 
     /// Forwards a request to the nimbus at `api` and returns the answer.

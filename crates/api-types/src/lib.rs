@@ -4,10 +4,12 @@
 //! - [`client`]: the client of the command line, supervisors and workers.
 //! - [`forward`]: passes a write from a follower to the leader.
 //! - [`blobs`]: streams blobs between nimbuses and to supervisors.
+//! - [`http`]: the client and the bounded answers that all of them use.
 //! - [`replica_client`]: fetches the metric log and checkpoints from another nimbus.
 
 pub mod blobs;
 pub mod client;
 pub mod forward;
+pub mod http;
 pub mod message;
 pub mod replica_client;

@@ -10,15 +10,11 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::{Buf as _, Bytes};
-use reqwest::{RequestBuilder, Response};
-use serde::de::DeserializeOwned;
+use reqwest::RequestBuilder;
 use tokio::sync::mpsc;
 
-use crate::message::ErrorBody;
-use stormkeeper_metrics::{
-    messagepack,
-    protocol::{BODY_BYTES_MAX, LogPage, LogQuery},
-};
+use crate::http;
+use stormkeeper_metrics::protocol::{LogPage, LogQuery};
 use stormkeeper_model::LogPosition;
 use stormkeeper_runtime::blocking;
 
@@ -26,17 +22,12 @@ use stormkeeper_runtime::blocking;
 /// each answer about the log. A new leader uses it to find the longest log.
 pub const POSITION: &str = "x-stormkeeper-metrics-position";
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// Limit for one page. The metric store may be busy with another request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Limit for a pause in the stream of a checkpoint. The whole transfer has no deadline: a large
 /// store on a slow line is not an error.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Limit on the quoted characters of an error.
-const QUOTED_BYTES_MAX: usize = 300;
 
 /// Limit on the size of a checkpoint from another nimbus: a damaged or hostile answer must not fill
 /// the disk.
@@ -48,43 +39,9 @@ const CHUNKS: usize = 16;
 /// Error of a request to another nimbus.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicaError {
-    /// The HTTP client could not be created.
-    #[error("cannot create the HTTP client")]
-    Setup(#[source] reqwest::Error),
-    /// The nimbus could not be reached, or its answer ended early.
-    #[error("no answer from {api}")]
-    Http {
-        /// Address of the nimbus.
-        api: String,
-        /// Cause.
-        source: reqwest::Error,
-    },
-    /// The nimbus answered with an error.
-    #[error("{api} answered {status}: {message}")]
-    Refused {
-        /// Address of the nimbus.
-        api: String,
-        /// The HTTP status.
-        status: u16,
-        /// Error message, or the beginning of the body.
-        message: String,
-    },
-    /// The answer is longer than allowed.
-    #[error("the answer of {api} is longer than {max} bytes")]
-    TooLong {
-        /// Address of the nimbus.
-        api: String,
-        /// The limit.
-        max: u64,
-    },
-    /// The answer cannot be parsed.
-    #[error("the answer of {api} is invalid: {what}")]
-    Undecodable {
-        /// Address of the nimbus.
-        api: String,
-        /// Defect of the answer.
-        what: String,
-    },
+    /// The request failed.
+    #[error(transparent)]
+    Http(#[from] http::Error),
     /// A checkpoint could not be written.
     #[error("cannot write below {}", path.display())]
     Write {
@@ -124,14 +81,10 @@ impl ReplicaClient {
     /// A client without connections yet.
     ///
     /// # Errors
-    /// [`ReplicaError::Setup`].
+    /// [`http::Error::Setup`].
     pub fn new() -> Result<Self, ReplicaError> {
-        let builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            // Nimbuses are on the same network; a proxy of the environment is for other hosts.
-            .no_proxy();
-        Ok(Self { http: builder.build().map_err(ReplicaError::Setup)? })
+        let http = http::client().read_timeout(READ_TIMEOUT).build().map_err(http::Error::Setup)?;
+        Ok(Self { http })
     }
 
     fn request(&self, api: &str, what: &str) -> RequestBuilder {
@@ -143,18 +96,18 @@ impl ReplicaClient {
 impl ReplicaPeers for ReplicaClient {
     async fn log(&self, api: &str, query: &LogQuery) -> Result<(LogPage, LogPosition), ReplicaError> {
         let request = self.request(api, "sync/log").query(query).timeout(ANSWER_TIMEOUT);
-        let answer = sent(api, request).await?;
+        let answer = http::sent(api, request).await?;
         let position = answer.headers().get(POSITION).and_then(|value| position_of(value.to_str().ok()?));
-        let senseless = || ReplicaError::Undecodable {
-            api: api.to_owned(),
+        let senseless = || http::Error::Invalid {
+            peer: api.to_owned(),
             what: format!("the header {POSITION} is missing or is not a log position"),
         };
         let position = position.ok_or_else(senseless)?;
-        Ok((read(api, answer).await?, position))
+        Ok((http::decoded(api, answer).await?, position))
     }
 
     async fn checkpoint(&self, api: &str, into: &Path) -> Result<u64, ReplicaError> {
-        let mut answer = sent(api, self.request(api, "sync/checkpoint")).await?;
+        let mut answer = http::sent(api, self.request(api, "sync/checkpoint")).await?;
         let (chunks, received) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
         let dir = into.to_owned();
         let unpacking = blocking::run(move || unpack(Chunks { received, rest: Bytes::new() }, &dir));
@@ -177,13 +130,15 @@ impl ReplicaPeers for ReplicaClient {
             }
         };
         let (unpacked, received) = tokio::join!(unpacking, receiving);
-        received.map_err(|source| ReplicaError::Http { api: api.to_owned(), source })?;
+        received.map_err(|source| http::Error::Unreachable { peer: api.to_owned(), source })?;
         match unpacked {
             Ok(bytes) => Ok(bytes),
             Err(Unpack::TooLong) => {
-                Err(ReplicaError::TooLong { api: api.to_owned(), max: CHECKPOINT_BYTES_MAX })
+                Err(http::Error::TooLong { peer: api.to_owned(), max: CHECKPOINT_BYTES_MAX }.into())
             }
-            Err(Unpack::InvalidEntry(what)) => Err(ReplicaError::Undecodable { api: api.to_owned(), what }),
+            Err(Unpack::InvalidEntry(what)) => {
+                Err(http::Error::Invalid { peer: api.to_owned(), what }.into())
+            }
             Err(Unpack::Io(source)) => Err(ReplicaError::Write { path: into.to_owned(), source }),
         }
     }
@@ -193,45 +148,6 @@ impl ReplicaPeers for ReplicaClient {
 fn position_of(text: &str) -> Option<LogPosition> {
     let (term, index) = text.split_once('.')?;
     Some(LogPosition { term: term.parse().ok()?, index: index.parse().ok()? })
-}
-
-async fn sent(api: &str, request: RequestBuilder) -> Result<Response, ReplicaError> {
-    let http = |source| ReplicaError::Http { api: api.to_owned(), source };
-    let answer = request.send().await.map_err(http)?;
-    if answer.status().is_success() {
-        return Ok(answer);
-    }
-    let status = answer.status().as_u16();
-    let message = error_message(&whole(api, answer, 1 << 20).await?);
-    Err(ReplicaError::Refused { api: api.to_owned(), status, message })
-}
-
-/// The message of an error body.
-fn error_message(body: &[u8]) -> String {
-    match serde_json::from_slice::<ErrorBody>(body) {
-        Ok(ErrorBody { message, .. }) => message,
-        // The body is not from Stormkeeper.
-        Err(_) => String::from_utf8_lossy(body).chars().take(QUOTED_BYTES_MAX).collect(),
-    }
-}
-
-async fn read<T: DeserializeOwned + Send + 'static>(api: &str, answer: Response) -> Result<T, ReplicaError> {
-    let body = whole(api, answer, BODY_BYTES_MAX).await?;
-    // Decoding megabytes takes a moment.
-    let decoded = blocking::run(move || messagepack::decode(&body).map_err(|error| error.to_string()));
-    decoded.await.map_err(|what| ReplicaError::Undecodable { api: api.to_owned(), what })
-}
-
-async fn whole(api: &str, mut answer: Response, max: usize) -> Result<Vec<u8>, ReplicaError> {
-    let mut body = Vec::new();
-    let http = |source| ReplicaError::Http { api: api.to_owned(), source };
-    while let Some(chunk) = answer.chunk().await.map_err(http)? {
-        if body.len() + chunk.len() > max {
-            return Err(ReplicaError::TooLong { api: api.to_owned(), max: max as u64 });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 /// Error of unpacking a checkpoint.
@@ -301,16 +217,6 @@ mod tests {
         assert_eq!(position_of(&position.to_string()), Some(position));
         assert_eq!(position_of("7"), None);
         assert_eq!(position_of("7.x"), None);
-    }
-
-    #[test]
-    fn an_error_is_quoted_by_its_message() {
-        assert_eq!(
-            error_message(br#"{"code":"not_ready","message":"it is closed","hint":null}"#),
-            "it is closed"
-        );
-        assert_eq!(error_message(b"<html>"), "<html>");
-        assert_eq!(error_message(&[b'x'; 1000]).len(), QUOTED_BYTES_MAX);
     }
 
     fn tar_of(names: &[&str]) -> Vec<u8> {

@@ -13,6 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use stormkeeper_api_types::{
     forward::TERM,
+    http,
     message::{Code, ErrorBody},
 };
 use stormkeeper_coordination::cluster::{record::Leader, store::Store};
@@ -22,9 +23,6 @@ use stormkeeper_metrics::{
 };
 use stormkeeper_model::backoff::Delays;
 use stormkeeper_runtime::error_chain;
-
-/// Limit for connecting to the leader, which is on the same network.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Limit for one request and its answer: registering ten thousand names takes a fraction of a
 /// second, and a leader that needs longer than this limit is overloaded or broken.
@@ -108,13 +106,7 @@ impl IngestClient {
     /// # Errors
     /// [`IngestError::Setup`].
     pub fn new(store: Store) -> Result<Self, IngestError> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            // Nimbuses are on the same network; a proxy of the environment is for other hosts.
-            .no_proxy()
-            .build()
-            .map_err(IngestError::Setup)?;
+        let http = http::client().timeout(REQUEST_TIMEOUT).build().map_err(IngestError::Setup)?;
         Ok(Self { http, store })
     }
 

@@ -33,8 +33,7 @@ use stormkeeper_runtime::{
 };
 
 /// Bounds of the pause after a failed check.
-const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY: Delays = Delays::between(Duration::from_millis(50), Duration::from_secs(5));
 
 /// Pause between two checks while the tree is empty or refused, in case a watch event is lost.
 const RECHECK_PERIOD: Duration = Duration::from_secs(10);
@@ -151,8 +150,7 @@ impl Checker {
     async fn run(mut self) {
         let mut sessions = self.tree.session();
         let mut changes: Option<Watcher> = None;
-        let mut backoff =
-            Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new()).expect("the constants are in order");
+        let mut backoff = RETRY.backoff();
         loop {
             let state = *sessions.borrow_and_update();
             let session = match state {

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use tracing::debug;
 
+use stormkeeper_api_types::http;
 use stormkeeper_coordination::cluster::store::Store;
 use stormkeeper_metric_store::{HistoryEntry, TrackEntry};
 use stormkeeper_metrics::{
@@ -92,40 +93,9 @@ pub enum QueryError {
     /// No leader is known.
     #[error("no leader is known")]
     NoLeader,
-    /// The server is unreachable, or its answer is incomplete.
-    #[error("no answer from {url}")]
-    Unreachable {
-        /// URL of the request.
-        url: String,
-        /// Cause.
-        source: reqwest::Error,
-    },
-    /// The server answered with an error.
-    #[error("{url} answered {status}: {message}")]
-    Answered {
-        /// URL of the request.
-        url: String,
-        /// HTTP status.
-        status: u16,
-        /// Begin of the response body.
-        message: String,
-    },
-    /// The answer is longer than any valid answer.
-    #[error("the answer of {url} is longer than {max} bytes")]
-    TooLong {
-        /// URL of the request.
-        url: String,
-        /// Limit in bytes.
-        max: usize,
-    },
-    /// The answer cannot be decoded.
-    #[error("the answer of {url} cannot be decoded: {what}")]
-    Undecodable {
-        /// URL of the request.
-        url: String,
-        /// Decoder's reason.
-        what: String,
-    },
+    /// The request failed.
+    #[error(transparent)]
+    Http(#[from] http::Error),
     /// The query client does not support the query.
     #[error("{client} cannot {what}")]
     Unsupported {
@@ -140,9 +110,9 @@ impl QueryError {
     /// Returns whether the same query may succeed a little later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NoLeader | Self::Unreachable { .. } => true,
-            Self::Answered { status, .. } => *status == 429 || *status >= 500,
-            Self::TooLong { .. } | Self::Undecodable { .. } | Self::Unsupported { .. } => false,
+            Self::NoLeader => true,
+            Self::Http(error) => error.is_retryable(),
+            Self::Unsupported { .. } => false,
         }
     }
 }

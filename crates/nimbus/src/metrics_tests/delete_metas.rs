@@ -1,6 +1,7 @@
 //! Deletion of metas at the request of an operator or a query client.
 
 use super::*;
+use stormkeeper_api_types::http;
 use stormkeeper_metrics_service::query::QueryError;
 
 #[tokio::test]
@@ -20,7 +21,7 @@ async fn metas_of_a_removed_topology_are_deleted_everywhere_and_of_a_running_top
     .await;
     let refused = client.delete_metas(&topology, &[id]).await.expect_err("the topology runs");
     assert!(
-        matches!(&refused, QueryError::Answered { status: 409, message, .. } if message.contains("cannot be deleted")),
+        matches!(&refused, QueryError::Http(http::Error::Refused { status: 409, message, .. }) if message.contains("cannot be deleted")),
         "{refused}"
     );
     assert!(!refused.is_retryable(), "{refused}");

@@ -6,17 +6,13 @@ use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{LeaderLocator, MetricQueryClient, QueryError};
-use stormkeeper_api_types::{client::encoded, message::ForgetRequest};
+use stormkeeper_api_types::{client::encoded, http, message::ForgetRequest};
 use stormkeeper_metric_store::{HistoryEntry, TrackEntry};
 use stormkeeper_metrics::{
-    MetricId, Minute, Point, Window, messagepack,
-    protocol::{BODY_BYTES_MAX, HistoryQuery, MetaPage, MetaQuery, NAMES_MAX, PointsQuery, TrackQuery},
+    MetricId, Minute, Point, Window,
+    protocol::{HistoryQuery, MetaPage, MetaQuery, NAMES_MAX, PointsQuery, TrackQuery},
 };
 use stormkeeper_model::{TaskId, TopologyId, TopologyName};
-use stormkeeper_runtime::blocking;
-
-/// Timeout of the connection: the leader is near.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Timeout of one page, read from disk and sent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,9 +20,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum number of placements in one answer: a topology of a thousand tasks that all moved every
 /// day of a month.
 const TRACK_MAX: usize = 30_000;
-
-/// Maximum number of characters of an error that are quoted.
-const QUOTED_CHARS_MAX: usize = 300;
 
 /// Query client `nimbus`; see the [module](self).
 #[derive(Debug)]
@@ -41,13 +34,7 @@ impl NimbusQueryClient {
     /// # Errors
     /// If the HTTP client cannot be created.
     pub fn new(leader: Arc<dyn LeaderLocator>) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(ANSWER_TIMEOUT)
-            // Nimbuses are near; a proxy of the environment is for the internet.
-            .no_proxy()
-            .build()?;
-        Ok(Self { http, leader })
+        Ok(Self { http: http::client().timeout(ANSWER_TIMEOUT).build()?, leader })
     }
 
     async fn ask<T>(&self, what: &str, query: &impl Serialize) -> Result<T, QueryError>
@@ -55,10 +42,7 @@ impl NimbusQueryClient {
         T: DeserializeOwned + Send + 'static,
     {
         let url = format!("{}/sync/{what}", self.metrics().await?);
-        let body = answered(&url, self.http.get(&url).query(query)).await?;
-        // Decoding a full page takes a moment.
-        let read = blocking::run(move || messagepack::decode(&body)).await;
-        read.map_err(|error| QueryError::Undecodable { url, what: error.to_string() })
+        Ok(http::decoded(&url, http::sent(&url, self.http.get(&url).query(query)).await?).await?)
     }
 
     /// Returns the URL of the leader's metrics API.
@@ -66,25 +50,6 @@ impl NimbusQueryClient {
         let api = self.leader.leader().await.ok_or(QueryError::NoLeader)?;
         Ok(format!("http://{api}/api/v1/metrics"))
     }
-}
-
-/// Sends a request and returns the body of its answer.
-async fn answered(url: &str, request: reqwest::RequestBuilder) -> Result<Vec<u8>, QueryError> {
-    let unreachable = |source| QueryError::Unreachable { url: url.to_owned(), source };
-    let mut response = request.send().await.map_err(unreachable)?;
-    let status = response.status();
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        if body.len() + chunk.len() > BODY_BYTES_MAX {
-            return Err(QueryError::TooLong { url: url.to_owned(), max: BODY_BYTES_MAX });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    if !status.is_success() {
-        let message = String::from_utf8_lossy(&body).chars().take(QUOTED_CHARS_MAX).collect();
-        return Err(QueryError::Answered { url: url.to_owned(), status: status.as_u16(), message });
-    }
-    Ok(body)
 }
 
 #[async_trait]
@@ -124,7 +89,7 @@ impl MetricQueryClient for NimbusQueryClient {
         for ids in ids.chunks(NAMES_MAX) {
             let url = format!("{}/topology/{}/metas", self.metrics().await?, encoded(topology.as_str()));
             let request = ForgetRequest { ids: ids.iter().map(MetricId::to_string).collect() };
-            answered(&url, self.http.delete(&url).json(&request)).await?;
+            http::sent(&url, self.http.delete(&url).json(&request)).await?;
         }
         Ok(())
     }

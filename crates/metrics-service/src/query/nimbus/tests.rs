@@ -174,7 +174,10 @@ async fn current_leader_is_queried() {
     assert!(matches!(none, QueryError::NoLeader) && none.is_retryable(), "{none}");
     now.set("127.0.0.1:1");
     let gone = client.metas(&query()).await.expect_err("nobody is there");
-    assert!(matches!(gone, QueryError::Unreachable { .. }) && gone.is_retryable(), "{gone}");
+    assert!(
+        matches!(gone, QueryError::Http(http::Error::Unreachable { .. })) && gone.is_retryable(),
+        "{gone}"
+    );
     now.set(&serve(&tasks, leader()).await);
     client.metas(&query()).await.expect("the new leader answers");
 }
@@ -198,7 +201,10 @@ async fn errors_and_invalid_answers_are_reported_with_the_url() {
     let url = format!("http://{api}/api/v1/metrics/sync/metas");
     assert_eq!(error.to_string(), format!("{url} answered 503: {{\"code\":\"no_leader\"}}"));
     let error = client.task_track(&topology(), None).await.expect_err("nonsense");
-    assert!(matches!(error, QueryError::Undecodable { .. }) && !error.is_retryable(), "{error}");
+    assert!(
+        matches!(error, QueryError::Http(http::Error::Invalid { .. })) && !error.is_retryable(),
+        "{error}"
+    );
     let error = client.topology_history(&"wc".parse().expect("valid"), 4).await.expect_err("no such route");
     assert!(!error.is_retryable(), "{error}");
 }

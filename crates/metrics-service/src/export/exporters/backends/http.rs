@@ -6,6 +6,7 @@ use bytes::Bytes;
 use reqwest::{Url, header};
 
 use crate::export::exporters::{Error, ExportError};
+use stormkeeper_api_types::http;
 use stormkeeper_model::backoff::{Backoff, Delays};
 
 /// Maximum number of attempts of one request. Then the upload fails: its entry stays in the queue,
@@ -49,10 +50,8 @@ impl HttpPoster {
     /// # Errors
     /// [`Error::Http`].
     pub(super) fn new(url: Url, timeout: Duration) -> Result<Self, Error> {
-        let http = reqwest::Client::builder()
+        let http = http::client()
             .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            // A proxy of the environment is for the internet, not for stores.
-            .no_proxy()
             // A redirected POST would become a GET, and its answer would look like an acceptance.
             .redirect(reqwest::redirect::Policy::none())
             .build()

@@ -1,0 +1,164 @@
+//! HTTP between processes of one network: one way to make a client, to send a request, and to read
+//! an answer of limited size.
+
+use std::time::Duration;
+
+use reqwest::{ClientBuilder, RequestBuilder, Response};
+use serde::de::DeserializeOwned;
+
+use crate::message::ErrorBody;
+use stormkeeper_metrics::{messagepack, protocol::BODY_BYTES_MAX};
+use stormkeeper_runtime::blocking;
+
+/// Limit for connecting: the peers are on the same network.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Limit on the body of an error.
+const ERROR_BYTES_MAX: usize = 1 << 20;
+
+/// Limit on the quoted characters of an error.
+const QUOTED_CHARS_MAX: usize = 300;
+
+/// Error of a request to a peer: its address, or the URL of the request.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The HTTP client could not be created.
+    #[error("cannot create the HTTP client")]
+    Setup(#[source] reqwest::Error),
+    /// The peer could not be reached, or its answer ended early.
+    #[error("no answer from {peer}")]
+    Unreachable {
+        /// The peer.
+        peer: String,
+        /// Cause.
+        source: reqwest::Error,
+    },
+    /// The peer answered with an error.
+    #[error("{peer} answered {status}: {message}")]
+    Refused {
+        /// The peer.
+        peer: String,
+        /// The HTTP status.
+        status: u16,
+        /// Error message, or the beginning of the body.
+        message: String,
+    },
+    /// The answer is longer than allowed.
+    #[error("the answer of {peer} is longer than {max} bytes")]
+    TooLong {
+        /// The peer.
+        peer: String,
+        /// The limit.
+        max: u64,
+    },
+    /// The answer cannot be parsed.
+    #[error("the answer of {peer} is invalid: {what}")]
+    Invalid {
+        /// The peer.
+        peer: String,
+        /// Defect of the answer.
+        what: String,
+    },
+}
+
+impl Error {
+    /// Returns whether the same request may succeed a little later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => *status == 429 || *status >= 500,
+            Self::Setup(_) | Self::TooLong { .. } | Self::Invalid { .. } => false,
+        }
+    }
+}
+
+/// Returns a builder of clients that connect within three seconds, and directly: a proxy of the
+/// environment is for hosts outside of the network.
+pub fn client() -> ClientBuilder {
+    reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy()
+}
+
+/// Sends a request, and returns the answer if it is a success.
+///
+/// # Errors
+/// [`Error`].
+pub async fn sent(peer: &str, request: RequestBuilder) -> Result<Response, Error> {
+    let answer =
+        request.send().await.map_err(|source| Error::Unreachable { peer: peer.to_owned(), source })?;
+    if answer.status().is_success() {
+        return Ok(answer);
+    }
+    let status = answer.status().as_u16();
+    let message = error_message(&whole(peer, answer, ERROR_BYTES_MAX).await?);
+    Err(Error::Refused { peer: peer.to_owned(), status, message })
+}
+
+/// Reads the body of an answer, at most `max` bytes.
+///
+/// # Errors
+/// [`Error::Unreachable`], [`Error::TooLong`].
+pub async fn whole(peer: &str, mut answer: Response, max: usize) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    let ended = |source| Error::Unreachable { peer: peer.to_owned(), source };
+    while let Some(chunk) = answer.chunk().await.map_err(ended)? {
+        if body.len() + chunk.len() > max {
+            return Err(Error::TooLong { peer: peer.to_owned(), max: max as u64 });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Reads an answer in MessagePack, at most [`BODY_BYTES_MAX`] bytes.
+///
+/// # Errors
+/// [`Error::Unreachable`], [`Error::TooLong`], [`Error::Invalid`].
+pub async fn decoded<T: DeserializeOwned + Send + 'static>(peer: &str, answer: Response) -> Result<T, Error> {
+    let body = whole(peer, answer, BODY_BYTES_MAX).await?;
+    // Decoding megabytes takes a moment.
+    let decoded = blocking::run(move || messagepack::decode(&body).map_err(|error| error.to_string()));
+    decoded.await.map_err(|what| Error::Invalid { peer: peer.to_owned(), what })
+}
+
+/// The message of an error body.
+fn error_message(body: &[u8]) -> String {
+    match serde_json::from_slice::<ErrorBody>(body) {
+        Ok(ErrorBody { message, .. }) => message,
+        // The body is not from Stormkeeper.
+        Err(_) => String::from_utf8_lossy(body).chars().take(QUOTED_CHARS_MAX).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, routing::get};
+
+    use super::*;
+    use stormkeeper_runtime::tasks::{OnExit, Tasks};
+
+    #[test]
+    fn an_error_is_quoted_by_its_message() {
+        assert_eq!(
+            error_message(br#"{"code":"not_ready","message":"it is closed","hint":null}"#),
+            "it is closed"
+        );
+        assert_eq!(error_message(b"<html>"), "<html>");
+        assert_eq!(error_message(&[b'x'; 1000]).len(), QUOTED_CHARS_MAX);
+    }
+
+    #[tokio::test]
+    async fn an_answer_beyond_the_limit_is_rejected() {
+        let tasks = Tasks::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        let routes = Router::new().route("/", get(|| async { "12345" }));
+        tasks.start("peer", OnExit::Ignore, async move {
+            axum::serve(listener, routes).await.expect("served");
+        });
+        let client = client().build().expect("made");
+        let answer = || async { sent(&url, client.get(&url)).await.expect("answered") };
+        assert_eq!(whole(&url, answer().await, 5).await.expect("fits"), b"12345");
+        let error = whole(&url, answer().await, 4).await.expect_err("too long");
+        assert!(matches!(error, Error::TooLong { max: 4, .. }), "{error}");
+    }
+}
