@@ -1,18 +1,17 @@
 //! The sample in `zk-layout.md`: the output of zkCli on a cluster that runs the word count. The test
-//! prints it again, and compares the form of each record with the document. `UPDATE=1` writes the
-//! new output into the document.
+//! prints it again, and compares the form of each record with the document; with `UPDATE=1` it
+//! replaces the sample if the form differs.
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    fs,
     io::Write as _,
-    path::Path,
     process::{Command, Stdio},
 };
 
 use serde_json::Value;
 use stormkeeper_coordination::cluster::layout;
-use stormkeeper_runtime::test_support::wait_until;
+use stormkeeper_runtime::test_support::{assert_generated_form, wait_until};
 
 use crate::{
     cluster::{Cluster, PATIENCE, Process, ROOT, Shape, kill9},
@@ -22,9 +21,6 @@ use crate::{
 /// The znode whose value zkCli prints between the answers of two commands, outside of the tree.
 const SEPARATOR: &str = "/separator";
 const SEPARATOR_LINE: &str = "==========";
-
-const BEGIN: &str = "<!-- generated: sample -->\n```text\n";
-const END: &str = "```\n<!-- end -->";
 
 /// Runs zkCli with these commands; returns its answer to each.
 fn zk_cli(server: &str, commands: &[String]) -> Vec<String> {
@@ -193,27 +189,9 @@ async fn sample_in_the_documentation_has_the_form_of_real_records() {
     assert_eq!(kinds, all, "the sample shows a znode of each kind");
 
     let answers = zk_cli(&cluster.zookeeper.servers[0].address(), &commands);
-    let sample: String =
-        commands.iter().zip(answers).map(|(command, answer)| format!("[zk] {command}\n{answer}\n")).collect();
-    assert_documented(&format!("{}\n", sample.trim_end()));
-}
-
-/// Compares the form of the sample with `zk-layout.md`, or replaces the one in the document.
-fn assert_documented(sample: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("zk-layout.md");
-    let whole = fs::read_to_string(&path).expect("zk-layout.md");
-    let start = whole.find(BEGIN).expect("the sample has a beginning") + BEGIN.len();
-    let end = start + whole[start..].find(END).expect("the sample has an end");
-    if env::var("UPDATE").is_ok_and(|update| update == "1") {
-        let renewed = format!("{}{sample}{}", &whole[..start], &whole[end..]);
-        fs::write(&path, renewed).expect("written");
-        return;
-    }
-    let forms = |text: &str| text.lines().map(form).collect::<Vec<_>>().join("\n");
-    assert_eq!(
-        forms(&whole[start..end]),
-        forms(sample),
-        "the sample in zk-layout.md is stale; write it again with \
-         UPDATE=1 scripts/test -p stormkeeper --test integration zk_layout_sample\n{sample}"
-    );
+    let shown = commands.iter().zip(answers).map(|(command, answer)| format!("[zk] {command}\n{answer}"));
+    let sample = format!("```text\n{}```\n", shown.collect::<Vec<_>>().join("\n"));
+    assert_generated_form("zk-layout.md", "sample", &sample, |text| {
+        text.lines().map(form).collect::<Vec<_>>().join("\n")
+    });
 }

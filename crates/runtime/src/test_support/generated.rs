@@ -8,20 +8,30 @@ use std::{env, fs, path::Path};
 ///
 /// # Panics
 /// If the file has no such part, or the part differs from `text`.
-#[expect(clippy::disallowed_methods, reason = "a test's switch, set by scripts/fix")]
 pub fn assert_generated(name: &str, key: &str, text: &str) {
+    assert_generated_form(name, key, text, str::to_owned);
+}
+
+/// Compares as [`assert_generated`], but only the `form` of both texts: for text that is another
+/// one in each run, such as the output of a command with its times and ids.
+///
+/// # Panics
+/// If the file has no such part, or the form of the part differs from that of `text`.
+#[expect(clippy::disallowed_methods, reason = "a test's switch, set by scripts/fix")]
+pub fn assert_generated_form(name: &str, key: &str, text: &str, form: impl Fn(&str) -> String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name);
     let whole = fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {name}: {error}"));
     let begin = format!("<!-- generated: {key} -->\n");
     let start = whole.find(&begin).unwrap_or_else(|| panic!("{name} has no line {begin}")) + begin.len();
     let end =
         start + whole[start..].find("<!-- end -->").unwrap_or_else(|| panic!("{name}: {key} has no end"));
-    if whole[start..end] == *text {
+    let (documented, expected) = (form(&whole[start..end]), form(text));
+    if documented == expected {
         return;
     }
     assert!(
         env::var("UPDATE").is_ok_and(|update| update == "1"),
-        "{name} is stale: run scripts/fix. Expected after {begin}{text}"
+        "{name} is stale: run this test with UPDATE=1 (scripts/fix does so for all unit tests).\nExpected after {begin}{expected}\nFound:\n{documented}"
     );
     let renewed = format!("{}{text}{}", &whole[..start], &whole[end..]);
     fs::write(&path, renewed).unwrap_or_else(|error| panic!("cannot write {name}: {error}"));
