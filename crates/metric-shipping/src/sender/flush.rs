@@ -33,7 +33,7 @@ pub async fn flush(delivery: &mut ReportSender, client: &dyn IngestTransport, cl
             Some(Request::Register(request)) => {
                 client.register(&leader, &request).await.map(|answer| delivery.on_registered(&answer))
             }
-            Some(Request::Contribute(batch)) => client
+            Some(Request::Ingest(batch)) => client
                 .ingest(&leader, &batch)
                 .await
                 .map(|answer| delivery.on_ingested(answer, clock.monotonic())),

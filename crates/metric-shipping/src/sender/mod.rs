@@ -92,7 +92,7 @@ pub enum Request {
     /// A registration of names; its answer goes to [`ReportSender::on_registered`].
     Register(RegisterRequest),
     /// A metric batch; its answer goes to [`ReportSender::on_ingested`].
-    Contribute(MetricBatch),
+    Ingest(MetricBatch),
 }
 
 /// The next step after an answer.
@@ -169,7 +169,7 @@ impl ReportSender {
             if let Some(front) = self.outgoing.front() {
                 let mut batch = front.clone();
                 self.names.remove_rejected(&mut batch);
-                return Some(Request::Contribute(batch));
+                return Some(Request::Ingest(batch));
             }
             if !self.merge() {
                 return None;

@@ -169,7 +169,7 @@ impl Scenario {
                     assert_eq!(self.delivery.on_registered(&answer), NextStep::Continue);
                 }
             }
-            Some(Request::Contribute(batch)) => {
+            Some(Request::Ingest(batch)) => {
                 let answer = self.leader.ingest(&batch);
                 if answer_arrives {
                     assert_eq!(self.delivery.on_ingested(answer, Monotonic::START), NextStep::Continue);
@@ -203,7 +203,7 @@ impl Scenario {
             }
             Step::NotNow => {
                 self.delivery.set_leader_term(Term(self.leader.term));
-                if let Some(Request::Contribute(_)) = self.delivery.next_request() {
+                if let Some(Request::Ingest(_)) = self.delivery.next_request() {
                     let answer = IngestResponse::RetryLater { reason: String::new() };
                     assert_eq!(self.delivery.on_ingested(answer, Monotonic::START), NextStep::Pause);
                 }
@@ -297,7 +297,7 @@ fn rejected_reports_are_dropped_counted_and_released() {
     let mut scenario = Scenario::new(false);
     scenario.step(&Step::SpooledReport { worker: 0, count: 5, minutes: 1 });
     scenario.exchange(true);
-    assert!(matches!(scenario.delivery.next_request(), Some(Request::Contribute(_))));
+    assert!(matches!(scenario.delivery.next_request(), Some(Request::Ingest(_))));
     let answer = IngestResponse::Rejected { reason: "nonsense".to_owned() };
     assert_eq!(scenario.delivery.on_ingested(answer, Monotonic::START), NextStep::Continue);
     assert_eq!(scenario.delivery.dropped_reports(), 1);
@@ -314,7 +314,7 @@ fn a_rejected_name_removes_its_own_points_only() {
     let mut answer = scenario.leader.register(&request);
     answer.results[0] = Registered::Rejected("too many".to_owned());
     assert_eq!(scenario.delivery.on_registered(&answer), NextStep::Continue);
-    let Some(Request::Contribute(batch)) = scenario.delivery.next_request() else { panic!("then points") };
+    let Some(Request::Ingest(batch)) = scenario.delivery.next_request() else { panic!("then points") };
     assert_eq!(batch.points.len(), request.registrations.len() - 1);
     assert!(batch.points.iter().all(|(id, _)| *id != request.registrations[0].id));
 }

@@ -36,7 +36,7 @@ pub(super) struct HostMetrics {
     dir: PathBuf,
     number: u64,
     before: Option<(Monotonic, Machine)>,
-    delivery: ReportSender,
+    sender: ReportSender,
     transport: Arc<dyn IngestTransport>,
     clock: Clock,
 }
@@ -61,7 +61,7 @@ impl HostMetrics {
             dir,
             number: 0,
             before: None,
-            delivery: ReportSender::new(topology.clone()),
+            sender: ReportSender::new(topology.clone()),
             topology,
             transport,
             clock,
@@ -77,16 +77,16 @@ impl HostMetrics {
             let left = minute.end().as_millis().saturating_sub(now.as_millis()).max(1);
             tokio::time::sleep(Duration::from_millis(left)).await;
             self.measure(minute).await;
-            self.delivery.resend_stored(self.clock.monotonic());
+            self.sender.resend_stored(self.clock.monotonic());
             if let FlushOutcome::Incomplete(reason) =
-                flush(&mut self.delivery, &*self.transport, &self.clock).await
+                flush(&mut self.sender, &*self.transport, &self.clock).await
             {
                 debug!(
                     reason,
                     "metric reports of this machine are not committed yet; trying again in a minute"
                 );
             }
-            drop(self.delivery.take_committed());
+            drop(self.sender.take_committed());
         }
     }
 
@@ -101,7 +101,7 @@ impl HostMetrics {
     }
 
     async fn measure(&mut self, minute: Minute) {
-        if self.delivery.len() >= MINUTES_MAX {
+        if self.sender.len() >= MINUTES_MAX {
             info!(%minute, "too many metric reports wait for a leader; discarding this machine's usage of the minute");
             return;
         }
@@ -122,11 +122,11 @@ impl HostMetrics {
             Some(Leaf { id, point: Point::Gauge(Gauge::reading(minute, *value)?), total: None })
         };
         let leaves: Vec<Leaf> = readings.iter().filter_map(leaf).collect();
-        self.delivery.learn(&self.launch, &names);
+        self.sender.learn(&self.launch, &names);
         let number = self.number + 1;
         let (topology, worker, started) = (self.topology.clone(), self.launch.clone(), self.started);
         let report = MetricReport { topology, worker, number, minute, started, leaves };
-        match self.delivery.add(SpooledReport { first: number, report }) {
+        match self.sender.add(SpooledReport { first: number, report }) {
             Enqueued::Queued => self.number = number,
             added @ (Enqueued::Committed | Enqueued::UnknownNames(_) | Enqueued::Full) => {
                 info!(%minute, ?added, "metric report rejected; discarding this machine's usage of the minute");
@@ -174,7 +174,7 @@ mod tests {
         for minute in 0..MINUTES_MAX + 3 {
             host.measure(Minute(u32::try_from(minute).expect("few"))).await;
         }
-        assert_eq!((host.delivery.len(), host.number), (MINUTES_MAX, MINUTES_MAX as u64));
+        assert_eq!((host.sender.len(), host.number), (MINUTES_MAX, MINUTES_MAX as u64));
     }
 
     #[test]

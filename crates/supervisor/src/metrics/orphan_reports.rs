@@ -43,8 +43,8 @@ pub(super) struct OrphanReportSender {
 #[derive(Debug)]
 struct PendingOrphan {
     lock: SpoolLock,
-    delivery: ReportSender,
-    // Not in `delivery` yet.
+    sender: ReportSender,
+    // Not in `sender` yet.
     unqueued: VecDeque<SpooledReport>,
     last_resend: Monotonic,
 }
@@ -77,9 +77,9 @@ impl OrphanReportSender {
         let found = blocking::run(move || find(&dir, &known, room)).await;
         match found {
             Ok(found) => {
-                for (worker, lock, delivery, unqueued) in found {
+                for (worker, lock, sender, unqueued) in found {
                     let last_resend = self.clock.monotonic();
-                    self.pending.insert(worker, PendingOrphan { lock, delivery, unqueued, last_resend });
+                    self.pending.insert(worker, PendingOrphan { lock, sender, unqueued, last_resend });
                 }
             }
             Err(error) => warn!(%error, "cannot scan for orphaned metric reports; trying again"),
@@ -89,23 +89,22 @@ impl OrphanReportSender {
     /// Sends the reports of a worker. Returns true if all are committed and the worker's spool is
     /// marked as delivered.
     async fn send(&mut self, worker: &WorkerId) -> bool {
-        let Some(PendingOrphan { lock, delivery, unqueued, last_resend }) = self.pending.get_mut(worker)
-        else {
+        let Some(PendingOrphan { lock, sender, unqueued, last_resend }) = self.pending.get_mut(worker) else {
             return true;
         };
         let now = self.clock.monotonic();
         if now.since(*last_resend) >= RESEND_PERIOD {
-            delivery.resend_stored(now);
+            sender.resend_stored(now);
             *last_resend = now;
         }
-        enqueue(|spooled| delivery.add(spooled), unqueued);
-        if let FlushOutcome::Incomplete(reason) = flush(delivery, &*self.transport, &self.clock).await {
+        enqueue(|spooled| sender.add(spooled), unqueued);
+        if let FlushOutcome::Incomplete(reason) = flush(sender, &*self.transport, &self.clock).await {
             info!(%worker, reason, "orphaned metric reports are not committed yet; trying again");
             return false;
         }
         // Only this task needs to know which reports are committed.
-        drop(delivery.take_committed());
-        if !unqueued.is_empty() || !delivery.is_empty() {
+        drop(sender.take_committed());
+        if !unqueued.is_empty() || !sender.is_empty() {
             return false;
         }
         match spool::mark_delivered(lock) {
@@ -151,7 +150,7 @@ fn find(local_dir: &Path, known: &[WorkerId], room: usize) -> io::Result<Vec<Fou
             break;
         }
         match read(&worker_dir::path(local_dir, &worker)) {
-            Ok(Some((lock, delivery, unqueued))) => found.push((worker, lock, delivery, unqueued)),
+            Ok(Some((lock, sender, unqueued))) => found.push((worker, lock, sender, unqueued)),
             Ok(None) => {}
             // An unreadable spool of one worker must not hide the spools of the others.
             Err(error) => warn!(%worker, %error, "cannot read a worker's orphaned metric reports"),
@@ -169,9 +168,9 @@ fn read(worker_dir: &Path) -> io::Result<Option<(SpoolLock, ReportSender, VecDeq
     for problem in problems {
         warn!(worker = %launch.worker, problem, "some orphaned metric reports of a worker are lost");
     }
-    let mut delivery = ReportSender::new(launch.topology);
-    delivery.learn(&launch.worker, &names.into_iter().collect::<Vec<_>>());
-    Ok(Some((lock, delivery, reports.into())))
+    let mut sender = ReportSender::new(launch.topology);
+    sender.learn(&launch.worker, &names.into_iter().collect::<Vec<_>>());
+    Ok(Some((lock, sender, reports.into())))
 }
 
 #[cfg(test)]

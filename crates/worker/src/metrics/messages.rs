@@ -51,14 +51,14 @@ pub(crate) enum WorkerMessage {
         names: Vec<(MetricId, MetricName)>,
     },
     /// Metric report.
-    Spooled(SpooledReport),
+    Report(SpooledReport),
 }
 
 /// Message from the topology master.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum MasterReply {
     /// The report with this last sequence number is queued for the leader.
-    SpoolLock(u64),
+    Queued(u64),
     /// These metrics of the last report have no names: send the names, then the report again.
     Nameless(Vec<MetricId>),
     /// Too many reports are queued: send this report again later.

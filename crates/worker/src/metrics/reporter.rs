@@ -225,9 +225,9 @@ impl MetricReporter {
                 .and_then(|connection| connection.pause.or(connection.pending.map(|pending| pending.1)));
             tokio::select! {
                 biased;
-                // Cancel-committed: a cancelled token stays cancelled.
+                // Cancel-safe: a cancelled token stays cancelled.
                 () = stop.cancelled() => break,
-                // Cancel-committed: all arms only wait, and no reply is taken unless the call returns.
+                // Cancel-safe: all arms only wait, and no reply is taken unless the call returns.
                 () = tokio::time::sleep_until(collect_due) => {
                     self.collect(open).await;
                     open = Minute::of(self.metrics.clock().now());
@@ -367,7 +367,7 @@ impl MetricReporter {
         match read {
             Ok(report) => {
                 // A failed send is ignored: a closed connection is detected by the next receive.
-                let _over = connection.duplex.send.send(WorkerMessage::Spooled(report)).await;
+                let _over = connection.duplex.send.send(WorkerMessage::Report(report)).await;
                 connection.pending = Some((range, Instant::now() + ANSWER_TIMEOUT));
             }
             Err(error) => {
@@ -380,7 +380,7 @@ impl MetricReporter {
     async fn handle_reply(&mut self, reply: MasterReply, connection: &mut Option<MasterConnection>) {
         let Some(one) = connection else { return };
         match reply {
-            MasterReply::SpoolLock(last) => {
+            MasterReply::Queued(last) => {
                 self.index.accepted(last);
                 one.pending = None;
             }

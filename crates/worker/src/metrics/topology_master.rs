@@ -78,7 +78,7 @@ type TaggedMessage = (u64, WorkerMessage);
 #[derive(Debug)]
 pub(crate) struct TopologyMaster {
     topology: TopologyId,
-    delivery: ReportSender,
+    sender: ReportSender,
     transport: Arc<dyn IngestTransport>,
     clock: Clock,
     n_workers: watch::Receiver<usize>,
@@ -109,7 +109,7 @@ impl TopologyMaster {
     ) -> (Self, MasterHandle) {
         let (connect, new_connections) = mpsc::channel(QUEUED_MAX);
         let master = Self {
-            delivery: ReportSender::new(topology.clone()),
+            sender: ReportSender::new(topology.clone()),
             topology,
             transport,
             clock,
@@ -136,14 +136,14 @@ impl TopologyMaster {
         loop {
             let due = self.due;
             tokio::select! {
-                // Cancel-committed: no message is taken unless the call returns; the rest only waits.
+                // Cancel-safe: no message is taken unless the call returns; the rest only waits.
                 Some(end) = self.new_connections.recv() => self.accept(end),
                 Some((connection, report)) = self.messages.1.recv() => self.handle_message(connection, report),
                 () = until(due) => self.flush().await,
                 _ = recheck.tick() => {
                     if let Some(since) = last_check.replace(self.clock.monotonic()) {
-                        self.delivery.resend_stored(since);
-                        if self.due.is_none() && !self.delivery.is_empty() {
+                        self.sender.resend_stored(since);
+                        if self.due.is_none() && !self.sender.is_empty() {
                             self.due = Some(Instant::now());
                         }
                     }
@@ -173,20 +173,20 @@ impl TopologyMaster {
 
     fn handle_message(&mut self, connection: u64, report: WorkerMessage) {
         match report {
-            WorkerMessage::Names { worker, names } => self.delivery.learn(&worker, &names),
-            WorkerMessage::Spooled(spooled) => {
+            WorkerMessage::Names { worker, names } => self.sender.learn(&worker, &names),
+            WorkerMessage::Report(spooled) => {
                 if spooled.report.topology != self.topology {
                     self.connections.remove(&connection);
                     return;
                 }
                 let (worker, last) = (spooled.report.worker.clone(), spooled.report.number);
-                let reply = match self.delivery.add(spooled) {
-                    Enqueued::Queued => MasterReply::SpoolLock(last),
+                let reply = match self.sender.add(spooled) {
+                    Enqueued::Queued => MasterReply::Queued(last),
                     Enqueued::Committed => MasterReply::Committed(last),
                     Enqueued::UnknownNames(ids) => MasterReply::Nameless(ids),
                     Enqueued::Full => MasterReply::Full,
                 };
-                if reply == MasterReply::SpoolLock(last) {
+                if reply == MasterReply::Queued(last) {
                     self.schedule_flush(&worker);
                 }
                 let Some(connection) = self.connections.get_mut(&connection) else { return };
@@ -213,7 +213,7 @@ impl TopologyMaster {
     async fn flush(&mut self) {
         self.reported.clear();
         self.due = None;
-        match flush(&mut self.delivery, &*self.transport, &self.clock).await {
+        match flush(&mut self.sender, &*self.transport, &self.clock).await {
             FlushOutcome::Complete => self.backoff.reset(),
             FlushOutcome::Incomplete(reason) => {
                 let delay = self.backoff.next_delay();
@@ -221,7 +221,7 @@ impl TopologyMaster {
                 self.due = Some(Instant::now() + delay);
             }
         }
-        for (worker, last) in self.delivery.take_committed() {
+        for (worker, last) in self.sender.take_committed() {
             let of_worker = self.connections.values().filter(|one| one.worker.as_ref() == Some(&worker));
             for connection in of_worker {
                 // If the queue is full, the worker learns of the commit from the reply to its
@@ -270,19 +270,19 @@ mod tests {
         assert!(handle.connect(end));
         foreign_worker
             .send
-            .send(WorkerMessage::Spooled(spooled(&foreign, 1)))
+            .send(WorkerMessage::Report(spooled(&foreign, 1)))
             .await
             .expect("the connection is open");
         assert_eq!(foreign_worker.receive.recv().await, None, "its connection is closed");
 
         let (mut worker, end) = messages::pair();
         assert!(handle.connect(end));
-        worker.send.send(WorkerMessage::Spooled(spooled(&own, 1))).await.expect("the connection is open");
+        worker.send.send(WorkerMessage::Report(spooled(&own, 1))).await.expect("the connection is open");
         assert_eq!(worker.receive.recv().await, Some(MasterReply::Nameless(vec![emitted().0])));
         let names = WorkerMessage::Names { worker: own.worker.clone(), names: vec![emitted()] };
         worker.send.send(names).await.expect("the connection is open");
-        worker.send.send(WorkerMessage::Spooled(spooled(&own, 1))).await.expect("the connection is open");
-        assert_eq!(worker.receive.recv().await, Some(MasterReply::SpoolLock(1)));
+        worker.send.send(WorkerMessage::Report(spooled(&own, 1))).await.expect("the connection is open");
+        assert_eq!(worker.receive.recv().await, Some(MasterReply::Queued(1)));
         wait_until("the busy leader rejected a request", 10 * LATE_REPORT_WAIT, || async {
             let n = leader.has().n_deferred;
             if n > 0 { Ok(()) } else { Err(n.to_string()) }

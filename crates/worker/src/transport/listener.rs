@@ -112,7 +112,7 @@ impl Listener {
             let accepted = tokio::select! {
                 // A connection has panicked, which ends all of them: the worker would receive nothing more.
                 () = connections.cancelled().cancelled_owned() => return,
-                // Cancel-committed: a connection that is not returned stays in the backlog.
+                // Cancel-safe: a connection that is not returned stays in the backlog.
                 accepted = self.socket.accept() => accepted,
             };
             let (stream, from) = match accepted {
