@@ -153,15 +153,8 @@ fn text_of(given: &yaml::Value) -> Option<String> {
 }
 
 fn whole(given: &yaml::Value) -> Option<u64> {
-    match given {
-        yaml::Value::Whole(n) => u64::try_from(*n).ok(),
-        yaml::Value::Null
-        | yaml::Value::Flag(_)
-        | yaml::Value::Number(_)
-        | yaml::Value::Text(_)
-        | yaml::Value::List(_)
-        | yaml::Value::Map(_) => None,
-    }
+    let yaml::Value::Whole(n) = given else { return None };
+    u64::try_from(*n).ok()
 }
 
 /// Items of a list; a single item counts as a list of one.

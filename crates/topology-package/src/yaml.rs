@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 
 use saphyr::{LoadableYamlNode as _, MarkedYaml, Marker, Scalar, YamlData};
 
-/// SourcePosition in a text, counted from 1 as in editors.
+/// Position in a text, counted from 1 as in editors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct SourcePosition {
     /// Line.
@@ -31,7 +31,7 @@ impl From<Marker> for SourcePosition {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{at}: {what}")]
 pub struct Error {
-    /// SourcePosition of the error.
+    /// Position of the error.
     pub at: SourcePosition,
     /// Description of the error.
     pub what: String,
@@ -40,7 +40,7 @@ pub struct Error {
 /// A value and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// SourcePosition of its first character.
+    /// Position of its first character.
     pub at: SourcePosition,
     /// The value.
     pub value: Value,
@@ -68,7 +68,7 @@ pub enum Value {
 /// The key of an entry of a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// SourcePosition of the key.
+    /// Position of the key.
     pub at: SourcePosition,
     /// Text of the key; numbers and booleans count as their text.
     pub text: String,
@@ -209,15 +209,13 @@ impl Node {
 
     /// Returns the value under `key`, if the node is a map with this key.
     pub fn get(&self, key: &str) -> Option<&Self> {
-        match &self.value {
-            Value::Map(entries) => entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node),
-            Value::Null
-            | Value::Flag(_)
-            | Value::Whole(_)
-            | Value::Number(_)
-            | Value::Text(_)
-            | Value::List(_) => None,
-        }
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node)
+    }
+
+    /// Returns the message that the node is not what is `expected`.
+    pub fn mismatch(&self, expected: &str) -> String {
+        format!("expected {expected}, found {}", self.value.kind())
     }
 }
 

@@ -133,7 +133,7 @@ pub(super) fn read_command(walk: &mut Walk, at: &At<'_>) -> Option<Vec<String>> 
     let Some(items) = at.as_list() else {
         let words = at.as_text().map(|text| text.split_whitespace().collect::<Vec<_>>().join(", "));
         let advice = words.map(|words| format!("write it as a list: [{words}]"));
-        walk.fault(at, format!("expected a list of words, found {}", at.node.value.kind()), advice);
+        walk.mismatch(at, "a list of words", advice);
         return None;
     };
     let word = |item: &At<'_>| match &item.node.value {
@@ -168,7 +168,7 @@ fn read_output(walk: &mut Walk, at: &At<'_>, declared: &mut Declared) {
         return;
     }
     let Some(streams) = at.as_map() else {
-        let what = format!("expected the fields of the stream, found {}", at.node.value.kind());
+        let what = at.node.mismatch("the fields of the stream");
         return walk.fault(at, what, "write a list such as [word, count]".to_owned());
     };
     for (key, at) in streams.iter() {
@@ -197,7 +197,7 @@ pub(super) fn read_settings(
 ) -> (Settings, Vec<(String, String, SourcePosition)>) {
     let (mut settings, mut places) = (Settings::new(), Vec::new());
     let Some(map) = at.as_map() else {
-        let what = format!("expected a map of settings, found {}", at.node.value.kind());
+        let what = at.node.mismatch("a map of settings");
         walk.fault(at, what, "for example {topology.workers: 2}".to_owned());
         return (settings, places);
     };

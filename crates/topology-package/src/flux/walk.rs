@@ -42,44 +42,21 @@ impl<'a> At<'a> {
 
     /// Text of the node, if it is a string.
     pub(super) fn as_text(&self) -> Option<&'a str> {
-        match &self.node.value {
-            Value::Text(text) => Some(text),
-            Value::Null
-            | Value::Flag(_)
-            | Value::Whole(_)
-            | Value::Number(_)
-            | Value::List(_)
-            | Value::Map(_) => None,
-        }
+        let Value::Text(text) = &self.node.value else { return None };
+        Some(text)
     }
 
     /// Items of the node, if it is a list.
     pub(super) fn as_list(&self) -> Option<Vec<Self>> {
-        match &self.node.value {
-            Value::List(items) => {
-                let item = |(n, node)| At { node, path: format!("{}[{n}]", self.path) };
-                Some(items.iter().enumerate().map(item).collect())
-            }
-            Value::Null
-            | Value::Flag(_)
-            | Value::Whole(_)
-            | Value::Number(_)
-            | Value::Text(_)
-            | Value::Map(_) => None,
-        }
+        let Value::List(items) = &self.node.value else { return None };
+        let item = |(n, node)| At { node, path: format!("{}[{n}]", self.path) };
+        Some(items.iter().enumerate().map(item).collect())
     }
 
     /// Entries of the node, if it is a map.
     pub(super) fn as_map(&self) -> Option<Entries<'a>> {
-        match &self.node.value {
-            Value::Map(entries) => Some(Entries { at: self.node.at, path: self.path.clone(), entries }),
-            Value::Null
-            | Value::Flag(_)
-            | Value::Whole(_)
-            | Value::Number(_)
-            | Value::Text(_)
-            | Value::List(_) => None,
-        }
+        let Value::Map(entries) = &self.node.value else { return None };
+        Some(Entries { at: self.node.at, path: self.path.clone(), entries })
     }
 }
 
@@ -109,6 +86,11 @@ impl Walk {
         self.fault_at(at.node.at, at.path.clone(), what, hint);
     }
 
+    /// Records that a value is not what is `expected`.
+    pub(super) fn mismatch(&mut self, at: &At<'_>, expected: &str, hint: impl Into<Option<String>>) {
+        self.fault(at, at.node.mismatch(expected), hint);
+    }
+
     pub(super) fn fault_at(
         &mut self,
         at: SourcePosition,
@@ -132,8 +114,7 @@ impl Walk {
         unsupported: &[(&str, &str)],
     ) -> Option<Entries<'a>> {
         let Some(map) = at.as_map() else {
-            let what = format!("expected a map with {}, found {}", known.join(", "), at.node.value.kind());
-            self.fault(at, what, None);
+            self.mismatch(at, &format!("a map with {}", known.join(", ")), None);
             return None;
         };
         for (key, _) in map.entries {
@@ -164,7 +145,7 @@ impl Walk {
         if text.is_none() {
             let advice = matches!(at.node.value, Value::Whole(_) | Value::Number(_) | Value::Flag(_))
                 .then(|| "put it in quotes".to_owned());
-            self.fault(at, format!("expected a string, found {}", at.node.value.kind()), advice);
+            self.mismatch(at, "a string", advice);
         }
         text
     }
@@ -172,7 +153,7 @@ impl Walk {
     pub(super) fn list<'a>(&mut self, at: &At<'a>) -> Option<Vec<At<'a>>> {
         let list = at.as_list();
         if list.is_none() {
-            self.fault(at, format!("expected a list, found {}", at.node.value.kind()), None);
+            self.mismatch(at, "a list", None);
         }
         list
     }
@@ -181,7 +162,7 @@ impl Walk {
         if let Value::Flag(flag) = at.node.value {
             return Some(flag);
         }
-        self.fault(at, format!("expected true or false, found {}", at.node.value.kind()), None);
+        self.mismatch(at, "true or false", None);
         None
     }
 
