@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::MetricName;
+
 /// Short form of a full metric name in reports and in the metric store. Never 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -27,6 +29,19 @@ impl MetricId {
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);
         Self(u64::from_be_bytes(first).max(1))
+    }
+
+    /// The first id of `name` that is not taken by another name.
+    pub(crate) fn free(name: &MetricName, is_taken: impl Fn(&Self) -> bool) -> Self {
+        let text = name.to_string();
+        let mut probe = 0;
+        loop {
+            let id = Self::of(&text, probe);
+            if !is_taken(&id) {
+                return id;
+            }
+            probe += 1;
+        }
     }
 }
 

@@ -169,7 +169,7 @@ impl Merger {
             let above = match self.by_name.get(&parent) {
                 Some(known) => Some(*known),
                 None => {
-                    let id = self.free_id(&parent);
+                    let id = MetricId::free(&parent, |id| self.by_id.contains_key(id));
                     learned.rolled_up.push((id, parent.clone()));
                     self.learn(id, &parent, learned)
                 }
@@ -177,18 +177,6 @@ impl Merger {
             above.into_iter().for_each(|above| self.metrics[index as usize].parents.push(above));
         }
         Some(index)
-    }
-
-    fn free_id(&self, name: &MetricName) -> MetricId {
-        let text = name.to_string();
-        let mut probe = 0;
-        loop {
-            let id = MetricId::of(&text, probe);
-            if !self.by_id.contains_key(&id) {
-                return id;
-            }
-            probe += 1;
-        }
     }
 
     /// All known names, each with the id under which it is sent: the names to register with a new

@@ -331,7 +331,7 @@ impl Registry {
             self.0.n_rejected.fetch_add(1, Ordering::Relaxed);
             return Err(Full { name: Box::new(name) });
         }
-        let id = table.free_id(&name);
+        let id = MetricId::free(&name, |id| table.by_id.contains_key(id));
         let on = table.control.measures(&name);
         let instrument = make(on, &self.0.shared, table.now);
         let generation = self.0.generation.fetch_add(1, Ordering::Release) + 1;
@@ -361,20 +361,6 @@ impl Registry {
                 }
                 self.0.generation.fetch_add(1, Ordering::Release);
             }
-        }
-    }
-}
-
-impl Table {
-    fn free_id(&self, name: &MetricName) -> MetricId {
-        let text = name.to_string();
-        let mut probe = 0;
-        loop {
-            let id = MetricId::of(&text, probe);
-            if !self.by_id.contains_key(&id) {
-                return id;
-            }
-            probe += 1;
         }
     }
 }
