@@ -10,7 +10,7 @@ use stormkeeper_metrics::{
     MetricBatch, MetricId, Minute, Point, Window,
     batch::SequenceRange,
     point::{Counter, Gauge, Histogram, Meter, Timer},
-    protocol::{LogPage, LogQuery, NAMES_MAX, RegisterRequest, Registered, Registration},
+    protocol::{LogPage, LogQuery, NAMES_MAX, PointsQuery, RegisterRequest, Registered, Registration},
 };
 use stormkeeper_model::{Term, Timestamp, TopologyId, clock::Clock};
 use stormkeeper_runtime::tasks::Tasks;
@@ -178,7 +178,8 @@ async fn reads(dir: &Path, clock: &Clock) {
         let mut times = Vec::new();
         for run in 0..50 {
             let id = ids[n + run * 10];
-            let points = home.store.points(id, Window::M1, Minute(NOW - 1440), Minute(NOW), 2000);
+            let (window, from, to) = (Window::M1, Minute(NOW - 1440), Minute(NOW));
+            let points = home.store.points(PointsQuery { id, window, from, to, limit: 2000 });
             assert_eq!(timed(clock, &mut times, points).await.expect("read").len(), 1440);
         }
         println!("history of {what}, 1,440 points: {}", median(times));

@@ -12,7 +12,7 @@ use super::{
 use stormkeeper_metrics::{
     MetaType, MetricId, MetricName, Minute, Point, Subject, Window,
     name::matches_pattern,
-    protocol::{MetaPage, MetaQuery, MetricMeta},
+    protocol::{MetaPage, MetaQuery, MetricMeta, PointsQuery},
 };
 use stormkeeper_model::{TaskId, Timestamp, TopologyId, TopologyName};
 
@@ -66,13 +66,8 @@ pub(super) fn window(
 }
 
 /// Returns the buckets that begin in `from..=to`, at most the first `limit`.
-pub(super) fn points(
-    view: &View<'_>,
-    id: MetricId,
-    window: Window,
-    (from, to): (Minute, Minute),
-    limit: usize,
-) -> Result<Vec<(Minute, Point)>, Error> {
+pub(super) fn points(view: &View<'_>, query: &PointsQuery) -> Result<Vec<(Minute, Point)>, Error> {
+    let PointsQuery { id, window, from, to, limit } = *query;
     let range = (key::point(id, window, from).to_vec(), key::point(id, window, to.plus(1)).to_vec());
     let mut points = Vec::new();
     if from > to {

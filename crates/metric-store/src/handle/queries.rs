@@ -7,7 +7,7 @@ use crate::{
 };
 use stormkeeper_metrics::{
     MetricId, Minute, Point, Window,
-    protocol::{MetaPage, MetaQuery, MetricMeta},
+    protocol::{MetaPage, MetaQuery, MetricMeta, PointsQuery},
 };
 use stormkeeper_model::{TaskId, TopologyId, TopologyName};
 
@@ -39,23 +39,17 @@ impl MetricStore {
         Ok(self.shared.catalog().fingerprint(topology))
     }
 
-    /// Returns points of one metric: the buckets of `window` that begin in `from..=to`, at most the
-    /// oldest `limit`. For more, call again from after the last one.
+    /// Returns points of one metric: the buckets that begin in `query.from..=query.to`, at most the
+    /// oldest `query.limit`. For more, call again from after the last one.
     ///
     /// # Errors
     /// [`Error::Read`].
-    pub async fn points(
-        &self,
-        id: MetricId,
-        window: Window,
-        from: Minute,
-        to: Minute,
-        limit: usize,
-    ) -> Result<Vec<(Minute, Point)>, Error> {
+    pub async fn points(&self, mut query: PointsQuery) -> Result<Vec<(Minute, Point)>, Error> {
         self.read(move |shared, view| {
             let Options { clock, retention, .. } = &shared.options;
-            let from = history::kept(from, window, clock.now(), retention.minutes(window));
-            history::points(view, id, window, (from, to), limit)
+            let kept = retention.minutes(query.window);
+            query.from = history::kept(query.from, query.window, clock.now(), kept);
+            history::points(view, &query)
         })
         .await
     }

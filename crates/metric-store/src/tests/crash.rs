@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::LatestQuery;
-use stormkeeper_metrics::Window;
+use stormkeeper_metrics::{Window, protocol::PointsQuery};
 
 on_each_medium!(crash_between_any_two_writes_loses_nothing_and_counts_nothing_twice,);
 
@@ -103,7 +103,10 @@ async fn crash_between_any_two_writes_loses_nothing_and_counts_nothing_twice(sit
         let status = store.queue_status().await.expect("read");
         assert_eq!((status.ready, status.reserved), (0, 0), "after {before:?}");
         for (id, expected) in [(ids[0], 5), (ids[3], 50)] {
-            let points = store.points(id, Window::D1, Minute(0), Minute(NOW), 9).await.expect("read");
+            let points = store
+                .points(PointsQuery { id, window: Window::D1, from: Minute(0), to: Minute(NOW), limit: 9 })
+                .await
+                .expect("read");
             let sum: u64 = points.iter().map(|(_, point)| super::count(point)).sum();
             assert_eq!(sum, expected, "after {before:?}");
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{Error, key, record, store::Store};
+use stormkeeper_metrics::protocol::PointsQuery;
 
 on_each_medium!(full_disk_acknowledges_nothing_and_writes_succeed_once_there_is_space);
 
@@ -107,8 +108,16 @@ async fn full_disk_acknowledges_nothing_and_writes_succeed_once_there_is_space(s
     ingest(store, &topology, NOW, sequence, &[(ids[0], 1)]).await;
     stored += 1;
     assert_eq!(store.status().await.expect("read").failure, None);
-    let points =
-        store.points(ids[0], stormkeeper_metrics::Window::D1, Minute(0), Minute(NOW), 9).await.expect("read");
+    let points = store
+        .points(PointsQuery {
+            id: ids[0],
+            window: stormkeeper_metrics::Window::D1,
+            from: Minute(0),
+            to: Minute(NOW),
+            limit: 9,
+        })
+        .await
+        .expect("read");
     assert_eq!(points[0].1, counter(stored), "acknowledged counts are stored once");
     home.close().await;
 }

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{DropCause, Event, ExportKey, ExportKind, LatestQuery, PayloadPage};
-use stormkeeper_metrics::{MetaType, Window, protocol::MetaQuery};
+use stormkeeper_metrics::{
+    MetaType, Window,
+    protocol::{MetaQuery, PointsQuery},
+};
 use stormkeeper_model::TaskId;
 
 on_each_medium!(
@@ -38,7 +41,10 @@ async fn all_windows_agree_and_each_report_counts_once(site: &Site) {
     }
     let expected: u64 = all.values().sum();
     for window in Window::ALL {
-        let points = store.points(ids[0], window, Minute(0), Minute(NOW), 10_000).await.expect("read");
+        let points = store
+            .points(PointsQuery { id: ids[0], window, from: Minute(0), to: Minute(NOW), limit: 10_000 })
+            .await
+            .expect("read");
         assert_eq!(sum(&points), expected, "{window}");
         assert!(points.iter().all(|(bucket, _)| window.bucket(*bucket) == *bucket));
     }
@@ -49,7 +55,16 @@ async fn all_windows_agree_and_each_report_counts_once(site: &Site) {
             assert_eq!(count(&point), exact, "{window} to {end}");
         }
     }
-    let page = store.points(ids[0], Window::M1, Minute(first + 5), Minute(first + 9), 3).await.expect("read");
+    let page = store
+        .points(PointsQuery {
+            id: ids[0],
+            window: Window::M1,
+            from: Minute(first + 5),
+            to: Minute(first + 9),
+            limit: 3,
+        })
+        .await
+        .expect("read");
     assert_eq!(page.iter().map(|(minute, _)| minute.0 - first).collect::<Vec<_>>(), [5, 6, 7]);
     home.close().await;
 }
@@ -266,8 +281,13 @@ async fn points_expire_with_their_retention_and_nothing_else_does(site: &Site) {
     let (store, topology) = (&home.store, topology("t"));
     let ids = register_some(store, &topology, 1).await;
     ingest(store, &topology, NOW, 1, &[(ids[0], 5)]).await;
-    let points =
-        async |window| store.points(ids[0], window, Minute(0), Minute(NOW), 9).await.expect("read").len();
+    let points = async |window| {
+        store
+            .points(PointsQuery { id: ids[0], window, from: Minute(0), to: Minute(NOW), limit: 9 })
+            .await
+            .expect("read")
+            .len()
+    };
     store.shared.options.clock.turn(Duration::from_secs(3 * 24 * 3600));
     store.close_minutes(TERM, Minute(NOW)).await.expect("closed");
     store.compact().await.expect("done");
@@ -304,7 +324,10 @@ async fn clock_that_is_years_ahead_for_a_while_expires_nothing(site: &Site) {
     store.compact().await.expect("done");
     clock.set(right);
     for window in Window::ALL {
-        let points = store.points(ids[0], window, Minute(0), Minute(NOW), 9).await.expect("read");
+        let points = store
+            .points(PointsQuery { id: ids[0], window, from: Minute(0), to: Minute(NOW), limit: 9 })
+            .await
+            .expect("read");
         assert_eq!(sum(&points), 5, "{window}");
     }
     ingest(store, &topology, NOW, 2, &[(ids[0], 1)]).await;

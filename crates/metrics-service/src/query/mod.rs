@@ -11,8 +11,8 @@ use stormkeeper_api_types::http;
 use stormkeeper_coordination::cluster::store::Store;
 use stormkeeper_metric_store::{HistoryEntry, TrackEntry};
 use stormkeeper_metrics::{
-    MetricId, Minute, Point, Window,
-    protocol::{MetaPage, MetaQuery},
+    MetricId, Minute, Point,
+    protocol::{MetaPage, MetaQuery, PointsQuery},
 };
 use stormkeeper_model::{TaskId, TopologyId, TopologyName};
 
@@ -25,18 +25,11 @@ pub trait MetricQueryClient: Send + Sync + Debug {
     /// [`QueryError`].
     async fn metas(&self, query: &MetaQuery) -> Result<MetaPage, QueryError>;
 
-    /// Returns the points of one metric from `from` to `to`, both included, at most `limit`.
+    /// Returns the points of one metric.
     ///
     /// # Errors
     /// [`QueryError`].
-    async fn data(
-        &self,
-        id: MetricId,
-        window: Window,
-        from: Minute,
-        to: Minute,
-        limit: usize,
-    ) -> Result<Vec<(Minute, Point)>, QueryError>;
+    async fn data(&self, query: &PointsQuery) -> Result<Vec<(Minute, Point)>, QueryError>;
 
     /// Returns the placements of a topology's tasks, or of one task.
     ///

@@ -49,8 +49,9 @@ pub(super) async fn metas(State(api): State<Api>, request: Request) -> Result<Re
 }
 
 pub(super) async fn points(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
-    let PointsQuery { id, window, from, to, limit } = query(request).await?;
-    let points = api.nimbus.metrics()?.points(id, window, from, to, limit.min(ROWS_MAX)).await;
+    let mut query: PointsQuery = query(request).await?;
+    query.limit = query.limit.min(ROWS_MAX);
+    let points = api.nimbus.metrics()?.points(query).await;
     Ok(msgpack(&points.map_err(read_error)?))
 }
 

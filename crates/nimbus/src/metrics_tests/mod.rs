@@ -43,8 +43,8 @@ use stormkeeper_metrics::{
     batch::SequenceRange,
     point,
     protocol::{
-        IngestResponse, MetaQuery, MetricMeta, NAMES_MAX, RegisterRequest, RegisterResponse, Registered,
-        Registration,
+        IngestResponse, MetaQuery, MetricMeta, NAMES_MAX, PointsQuery, RegisterRequest, RegisterResponse,
+        Registered, Registration,
     },
 };
 use stormkeeper_metrics_service::{
@@ -136,7 +136,11 @@ impl One {
     /// Returns the count of the topology's one counter in a minute.
     async fn count(&self, topology: &TopologyId, minute: Minute) -> Option<u64> {
         let (id, _) = emitted(topology);
-        let points = self.metric_store().points(id, Window::M1, minute, minute, 10).await.expect("read");
+        let points = self
+            .metric_store()
+            .points(PointsQuery { id, window: Window::M1, from: minute, to: minute, limit: 10 })
+            .await
+            .expect("read");
         match points.as_slice() {
             [] => None,
             [(_, Point::Counter(counter))] => Some(counter.count),

@@ -9,7 +9,7 @@ use super::{LeaderLocator, MetricQueryClient, QueryError};
 use stormkeeper_api_types::{client::encoded, http, message::ForgetRequest};
 use stormkeeper_metric_store::{HistoryEntry, TrackEntry};
 use stormkeeper_metrics::{
-    MetricId, Minute, Point, Window,
+    MetricId, Minute, Point,
     protocol::{HistoryQuery, MetaPage, MetaQuery, NAMES_MAX, PointsQuery, TrackQuery},
 };
 use stormkeeper_model::{TaskId, TopologyId, TopologyName};
@@ -58,15 +58,8 @@ impl MetricQueryClient for NimbusQueryClient {
         self.ask("metas", query).await
     }
 
-    async fn data(
-        &self,
-        id: MetricId,
-        window: Window,
-        from: Minute,
-        to: Minute,
-        limit: usize,
-    ) -> Result<Vec<(Minute, Point)>, QueryError> {
-        self.ask("points", &PointsQuery { id, window, from, to, limit }).await
+    async fn data(&self, query: &PointsQuery) -> Result<Vec<(Minute, Point)>, QueryError> {
+        self.ask("points", query).await
     }
 
     async fn task_track(

@@ -9,7 +9,11 @@ use axum::{
 
 use super::*;
 use crate::query::QueryError;
-use stormkeeper_metrics::{MetaType, point::Counter, protocol::MetricMeta};
+use stormkeeper_metrics::{
+    MetaType, Window,
+    point::Counter,
+    protocol::{MetricMeta, PointsQuery},
+};
 use stormkeeper_model::{HostName, Port, Timestamp};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
@@ -151,7 +155,10 @@ async fn leader_answers_all_queries() {
     now.set(&serve(&tasks, leader()).await);
     let client = NimbusQueryClient::new(now).expect("made");
     assert_eq!(client.metas(&query()).await.expect("answered"), page());
-    let data = client.data(MetricId(9), Window::H2, Minute(1), Minute(2), 5).await.expect("answered");
+    let data = client
+        .data(&PointsQuery { id: MetricId(9), window: Window::H2, from: Minute(1), to: Minute(2), limit: 5 })
+        .await
+        .expect("answered");
     assert_eq!(data, points());
     let track = client.task_track(&topology(), Some(TaskId(3))).await.expect("answered");
     assert_eq!(track, [place()]);

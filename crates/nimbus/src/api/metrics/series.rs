@@ -10,7 +10,10 @@ use super::{
 };
 use crate::api::{Api, error::ApiError};
 use stormkeeper_api_types::message::{Code, PointList, Series, TimedValue};
-use stormkeeper_metrics::{MetricId, MetricName, Minute, Window, protocol::MetricMeta};
+use stormkeeper_metrics::{
+    MetricId, MetricName, Minute, Window,
+    protocol::{MetricMeta, PointsQuery},
+};
 use stormkeeper_model::TopologyId;
 
 /// Maximum number of metrics that one page reads, even if none of them has points: each metric
@@ -99,7 +102,7 @@ async fn read(
             return Ok((series, Some(Cursor { id: meta.id, minute: Some(from) })));
         }
         // One point more than fits tells whether there are more.
-        let read = source.store.points(meta.id, window, from, to, left + 1).await;
+        let read = source.store.points(PointsQuery { id: meta.id, window, from, to, limit: left + 1 }).await;
         let mut points = read.map_err(source::store_error)?;
         let more = points.get(left).map(|(minute, _)| Cursor { id: meta.id, minute: Some(*minute) });
         points.truncate(left);
