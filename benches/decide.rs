@@ -14,8 +14,8 @@ use stormkeeper_coordination::{
     tree::Version,
 };
 use stormkeeper_model::{
-    BlobKey, Port, SupervisorId, Timestamp, TopologyId, TopologyName, clock::Clock, status::TopologyStatus,
-    task_set::TaskSet, topology::TaskTable,
+    Port, SupervisorId, Timestamp, TopologyId, TopologyName, clock::Clock, task_set::TaskSet,
+    topology::TaskTable,
 };
 use stormkeeper_nimbus::{
     decide::{Moment, decide},
@@ -132,16 +132,9 @@ fn table(n_tasks: u32) -> TaskTable {
 
 fn storm(name: TopologyName, workers: u32) -> TopologyRecord {
     TopologyRecord {
-        name,
-        status: TopologyStatus::Active,
         launched: Timestamp::from_millis(900_000),
         workers,
-        owner: "bench".to_owned(),
-        blob: BlobKey::of(b"x"),
-        message_timeout_secs: 30,
-        pending: None,
-        metrics: None,
-        unknown_fields: UnknownFields::new(),
+        ..TopologyRecord::sample(name.as_str())
     }
 }
 

@@ -306,20 +306,14 @@ mod tests {
 
     use super::*;
     use stormkeeper_coordination::cluster::record::UnknownFields;
-    use stormkeeper_model::{BlobKey, status::TopologyStatus};
+    use stormkeeper_model::status::TopologyStatus;
 
     fn storm(status: TopologyStatus) -> TopologyRecord {
         TopologyRecord {
-            name: "wc".parse().expect("valid"),
             status,
-            launched: Timestamp::EPOCH,
             workers: 2,
-            owner: "ann".to_owned(),
-            blob: BlobKey::of(b"x"),
-            message_timeout_secs: 30,
-            pending: None,
-            metrics: None,
             unknown_fields: UnknownFields::from_iter([("colour".to_owned(), "blue".into())]),
+            ..TopologyRecord::sample("wc")
         }
     }
 

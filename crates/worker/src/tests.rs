@@ -10,7 +10,7 @@ use super::{Ended, Error, Options, run};
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, TaskHeartbeat, Tasks as TaskRecord, TopologyRecord, UnknownFields},
+        record::{self, TaskHeartbeat, Tasks as TaskRecord, TopologyRecord},
         store::Store,
     },
     tree::{CreateMode, Tree, TreePath, memory::MemoryTree},
@@ -248,18 +248,7 @@ pub(crate) fn id(component: &str) -> ComponentId {
 }
 
 fn storm(status: TopologyStatus) -> Vec<u8> {
-    record::encode(&TopologyRecord {
-        name: "t".parse().expect("valid"),
-        status,
-        launched: Timestamp::EPOCH,
-        workers: 1,
-        owner: "ann".to_owned(),
-        blob: BlobKey::of(b""),
-        message_timeout_secs: 30,
-        pending: None,
-        metrics: None,
-        unknown_fields: UnknownFields::new(),
-    })
+    record::encode(&TopologyRecord { status, blob: BlobKey::of(b""), ..TopologyRecord::sample("t") })
 }
 
 pub(crate) fn spout(command: &[&str], fields: &[&str]) -> serde_json::Value {

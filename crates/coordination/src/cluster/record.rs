@@ -123,6 +123,25 @@ pub struct TopologyRecord {
     pub unknown_fields: UnknownFields,
 }
 
+#[cfg(any(test, feature = "test-support"))]
+impl TopologyRecord {
+    /// Record for tests: an active topology of one worker, launched at the epoch.
+    pub fn sample(name: &str) -> Self {
+        Self {
+            name: name.parse().expect("valid name"),
+            status: TopologyStatus::Active,
+            launched: Timestamp::EPOCH,
+            workers: 1,
+            owner: "ann".to_owned(),
+            blob: BlobKey::of(b"x"),
+            message_timeout_secs: 30,
+            pending: None,
+            metrics: None,
+            unknown_fields: UnknownFields::new(),
+        }
+    }
+}
+
 /// `/tasks/{topology-id}`: the tasks of a topology.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tasks {
@@ -405,13 +424,8 @@ mod tests {
 
     fn storm() -> TopologyRecord {
         TopologyRecord {
-            name: "wc".parse().expect("valid name"),
-            status: TopologyStatus::Active,
             launched: Timestamp::from_millis(100_000),
             workers: 2,
-            owner: "ann".to_owned(),
-            blob: BlobKey::of(b"x"),
-            message_timeout_secs: 30,
             pending: Some(PendingChange::Rebalance {
                 deadline: Timestamp::from_millis(130_000),
                 resume: TopologyStatus::Inactive,
@@ -419,8 +433,7 @@ mod tests {
                 parallelism: BTreeMap::from([("split".parse().expect("valid id"), 4)]),
                 only_drained: false,
             }),
-            metrics: None,
-            unknown_fields: UnknownFields::new(),
+            ..TopologyRecord::sample("wc")
         }
     }
 

@@ -110,11 +110,11 @@ mod tests {
     use stormkeeper_coordination::{
         cluster::{
             event::{EventNumber, Submitted},
-            record::{Resources, Stored, TopologyRecord, UnknownFields},
+            record::{Resources, Stored, TopologyRecord},
         },
         tree::Version,
     };
-    use stormkeeper_model::{BlobKey, Term, status::TopologyStatus, task_set::TaskSet, topology::TaskTable};
+    use stormkeeper_model::{Term, status::TopologyStatus, task_set::TaskSet, topology::TaskTable};
 
     const KEPT: Duration = Duration::from_secs(1000);
 
@@ -253,16 +253,9 @@ mod tests {
         unclear.unreadable.insert(layout::storm(&id()), "garbage".to_owned());
         check(&unclear, 30, 0);
         let storm = TopologyRecord {
-            name: "word-count".parse().expect("valid"),
             status: TopologyStatus::Killed,
             launched: Timestamp::from_millis(10),
-            workers: 1,
-            owner: "ann".to_owned(),
-            blob: BlobKey::of(b"x"),
-            message_timeout_secs: 30,
-            pending: None,
-            metrics: None,
-            unknown_fields: UnknownFields::new(),
+            ..TopologyRecord::sample("word-count")
         };
         let mut there = over;
         there.topologies.insert(id(), Stored { value: storm, version: Version::FIRST });

@@ -8,12 +8,12 @@ use stormkeeper_coordination::{
     cluster::{
         layout,
         observer::Observation,
-        record::{Nimbus, Role, Stored, TopologyRecord, UnknownFields},
+        record::{Nimbus, Role, Stored, TopologyRecord},
         view::ClusterView,
     },
     tree::{ReadTree as _, Tree, Version, memory::MemoryTree},
 };
-use stormkeeper_model::{Timestamp, TopologyId, status::TopologyStatus};
+use stormkeeper_model::{Timestamp, TopologyId};
 use stormkeeper_runtime::{tasks::Tasks, watch};
 
 struct Fixture {
@@ -147,18 +147,7 @@ async fn a_blob_uploaded_while_it_is_deleted_is_complete_or_absent() {
 
 /// A view in which one topology runs `blob`, and a nimbus at `api` has it.
 fn using(blob: &BlobKey, api: &str) -> ClusterView {
-    let storm = TopologyRecord {
-        name: "wc".parse().expect("valid"),
-        status: TopologyStatus::Active,
-        launched: Timestamp::EPOCH,
-        workers: 1,
-        owner: "me".to_owned(),
-        blob: blob.clone(),
-        message_timeout_secs: 30,
-        pending: None,
-        metrics: None,
-        unknown_fields: UnknownFields::new(),
-    };
+    let storm = TopologyRecord { blob: blob.clone(), ..TopologyRecord::sample("wc") };
     let id: TopologyId = "wc-1-1".parse().expect("valid");
     let other: NimbusId = "host-2".parse().expect("valid");
     let nimbus = Nimbus {

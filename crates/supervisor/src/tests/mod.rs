@@ -3,7 +3,7 @@
 mod fake;
 mod real;
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use tempfile::TempDir;
 
@@ -29,7 +29,6 @@ use stormkeeper_model::{
     BlobKey, Port, Slot, SupervisorId, TaskId, Timestamp, TopologyId,
     assignment::{AssignedWorker, Assignment},
     error::TaskError,
-    status::TopologyStatus,
     task_set::TaskSet,
     topology::TaskTable,
 };
@@ -233,18 +232,7 @@ impl World {
 }
 
 fn storm(n: u8) -> TopologyRecord {
-    TopologyRecord {
-        name: format!("t{n}").parse().expect("valid name"),
-        status: TopologyStatus::Active,
-        launched: Timestamp::EPOCH,
-        workers: 1,
-        owner: "ann".to_owned(),
-        blob: blob(n),
-        message_timeout_secs: 30,
-        pending: None,
-        metrics: None,
-        unknown_fields: BTreeMap::new().into_iter().collect(),
-    }
+    TopologyRecord { blob: blob(n), ..TopologyRecord::sample(&format!("t{n}")) }
 }
 
 #[tokio::test(start_paused = true)]

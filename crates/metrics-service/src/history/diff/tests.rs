@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use stormkeeper_coordination::cluster::{event::EventNumber, record::UnknownFields};
-use stormkeeper_model::{BlobKey, Slot, Term, event::Move, task_set::TaskSet};
+use stormkeeper_model::{Slot, Term, event::Move, task_set::TaskSet};
 
 const NOW: Timestamp = Timestamp::from_millis(900);
 
@@ -18,16 +18,10 @@ fn slot(port: u16) -> Slot {
 
 fn storm(status: TopologyStatus) -> TopologyRecord {
     TopologyRecord {
-        name: "wc".parse().expect("valid"),
         status,
         launched: Timestamp::from_millis(10),
         workers: 2,
-        owner: "ann".to_owned(),
-        blob: BlobKey::of(b"x"),
-        message_timeout_secs: 30,
-        pending: None,
-        metrics: None,
-        unknown_fields: UnknownFields::new(),
+        ..TopologyRecord::sample("wc")
     }
 }
 

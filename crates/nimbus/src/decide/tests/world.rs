@@ -17,7 +17,7 @@ use stormkeeper_coordination::{
     tree::{Op, TreePath, Version},
 };
 use stormkeeper_model::{
-    BlobKey, ComponentId, Slot, TaskId, Timestamp, TopologyId,
+    ComponentId, Slot, TaskId, Timestamp, TopologyId,
     assignment::Assignment,
     clock::Clock,
     status::{PendingChange, TopologyStatus},
@@ -101,18 +101,7 @@ impl World {
             components: TaskTable::number([(component, n_tasks)]),
             unknown_fields: Default::default(),
         };
-        let storm = TopologyRecord {
-            name,
-            status: TopologyStatus::Active,
-            launched: now,
-            workers,
-            owner: "me".to_owned(),
-            blob: BlobKey::of(b"x"),
-            message_timeout_secs: 30,
-            pending: None,
-            metrics: None,
-            unknown_fields: UnknownFields::new(),
-        };
+        let storm = TopologyRecord { launched: now, workers, ..TopologyRecord::sample(name.as_str()) };
         self.put(layout::tasks(&id), record::encode(&tasks));
         self.put(layout::taskbeats(&id), Vec::new());
         self.put(layout::taskerrors(&id), Vec::new());

@@ -11,7 +11,7 @@ use crate::{
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, SupervisorAssignments, Tasks, TopologyRecord, UnknownFields},
+        record::{self, SupervisorAssignments, Tasks, TopologyRecord},
     },
     tree::{CreateMode, Op, Tree as _, TreePath, Version, memory::MemorySession},
 };
@@ -53,16 +53,11 @@ pub(super) fn assignment(workers: &[u16]) -> Assignment {
 
 pub(super) fn storm(status: TopologyStatus) -> TopologyRecord {
     TopologyRecord {
-        name: "wc".parse().expect("valid name"),
         status,
         launched: START,
         workers: 2,
-        owner: "ann".to_owned(),
         blob: BlobKey::of(b"wc"),
-        message_timeout_secs: 30,
-        pending: None,
-        metrics: None,
-        unknown_fields: UnknownFields::new(),
+        ..TopologyRecord::sample("wc")
     }
 }
 
