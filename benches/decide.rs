@@ -8,7 +8,7 @@ use std::{hint::black_box, time::Duration};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use stormkeeper_coordination::{
     cluster::{
-        record::{Resources, Stored, Supervisor, Tasks, TopologyRecord, UnknownFields},
+        record::{Resources, Stored, SupervisorRecord, TasksRecord, TopologyRecord, UnknownFields},
         view::ClusterView,
     },
     tree::Version,
@@ -47,7 +47,7 @@ impl Cluster {
             view.topologies.insert(id.clone(), stored(storm(name, workers)));
             view.heartbeats.insert(id.clone(), tasks.tasks());
             view.errors.insert(id.clone());
-            let tasks = Tasks { components: tasks, unknown_fields: UnknownFields::new() };
+            let tasks = TasksRecord { components: tasks, unknown_fields: UnknownFields::new() };
             view.tasks.insert(id, stored(tasks));
         }
         let liveness = Liveness::new(clock.monotonic());
@@ -111,8 +111,8 @@ fn supervisor_id(n: usize) -> SupervisorId {
     format!("host-{n:04}").parse().expect("valid")
 }
 
-fn supervisor(n: usize, n_slots: u16) -> Supervisor {
-    Supervisor {
+fn supervisor(n: usize, n_slots: u16) -> SupervisorRecord {
+    SupervisorRecord {
         host: format!("host-{n:04}"),
         ports: (6700..6700 + n_slots).map(Port).collect(),
         resources: Resources { cpu_percent: 400, memory_mb: 4096 },

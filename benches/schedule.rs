@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use stormkeeper_model::{Port, task_set::TaskSet, topology::TaskTable};
-use stormkeeper_scheduler::{Keep, Problem, Solution, Standing, Supervisor, Topology, check, solve};
+use stormkeeper_scheduler::{Keep, Problem, Solution, Standing, Supervisor, TopologyDemand, check, solve};
 
 fn problem() -> Problem {
     let supervisor = |n: usize| Supervisor {
@@ -13,7 +13,7 @@ fn problem() -> Problem {
         ports: (6700..6704).map(Port).collect(),
         standing: Standing::Live,
     };
-    let topology = |n: usize| Topology {
+    let topology = |n: usize| TopologyDemand {
         id: format!("topology-{n}-1-1700000000").parse().expect("valid id"),
         workers: 30,
         tasks: TaskTable::number([

@@ -68,8 +68,8 @@ fn expected(payload: &Payload, minute: Minute) -> BTreeMap<String, (u64, f64)> {
             labels.insert("__name__".to_owned(), format!("storm.{}.{}{suffix}", name.group(), name.name()));
             labels.insert("cluster".to_owned(), "it".to_owned());
             let value = match number.value {
-                series::Value::Count(n) => n as f64,
-                series::Value::Real(value) => value,
+                series::Number::Count(n) => n as f64,
+                series::Number::Real(value) => value,
             };
             expected.insert(format!("{labels:?}"), (minute.start().as_millis() / 1000, value));
         }
@@ -79,7 +79,7 @@ fn expected(payload: &Payload, minute: Minute) -> BTreeMap<String, (u64, f64)> {
 
 fn exporter(url: String) -> Result<std::sync::Arc<dyn MetricExporter>> {
     let (levels, timeout) = (MetaType::ALL.to_vec(), Duration::from_secs(5));
-    let options = options::OpenTsdb {
+    let options = options::OpenTsdbOptions {
         levels,
         url,
         prefix: "storm".to_owned(),

@@ -15,7 +15,7 @@ use stormkeeper_coordination::{
     cluster::{
         layout::{self, Ephemeral},
         presence::Presence,
-        record::{self, Resources, Supervisor, TaskHeartbeat},
+        record::{self, Resources, SupervisorRecord, TaskHeartbeat},
         store::Store,
     },
     tree::{Scope, Tree, options::Options, zookeeper::ZooKeeperTree},
@@ -116,7 +116,7 @@ impl Host {
     async fn run(mut self) {
         let (id, tasks) = (supervisor_id(self.n), Tasks::default());
         let presence = Presence::start(Arc::clone(&self.tree), &tasks);
-        let record = Supervisor {
+        let record = SupervisorRecord {
             host: id.to_string(),
             ports: (FIRST_PORT..FIRST_PORT + self.n_slots).map(Port).collect(),
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },

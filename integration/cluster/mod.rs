@@ -231,7 +231,7 @@ impl Cluster {
         for name in names.unwrap_or_default() {
             let path = parent.child(&name).map_err(|error| error.to_string())?;
             let node = self.tree.get(&path).await.map_err(|error| error.to_string())?;
-            let found = node.map(|node| record::decode::<record::Nimbus>(&path, &node.data));
+            let found = node.map(|node| record::decode::<record::NimbusRecord>(&path, &node.data));
             if let Some(Ok(found)) =
                 found.filter(|found| found.as_ref().is_ok_and(|found| found.api == self.apis[nimbus]))
             {

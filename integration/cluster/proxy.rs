@@ -273,7 +273,7 @@ async fn write_message(to: &mut OwnedWriteHalf, message: &[u8]) -> io::Result<()
 mod tests {
     use stormkeeper_coordination::{
         test_support::zookeeper::{fresh_root, shared},
-        tree::{self, CreateMode, Op, Outcome, SessionState, Tree, zookeeper::ZooKeeperTree},
+        tree::{self, CreateMode, Op, SessionState, Tree, WriteOutcome, zookeeper::ZooKeeperTree},
     };
     use stormkeeper_runtime::test_support::wait_until;
 
@@ -329,7 +329,7 @@ mod tests {
         proxied.proxy.drop_reply_after(1);
         proxied.create("/first").await.expect("its reply passes");
         let error = proxied.create("/second").await.expect_err("its reply is dropped");
-        assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+        assert_eq!(error.outcome(), WriteOutcome::Unknown, "{error}");
         assert_eq!(proxied.proxy.n_dropped_replies(), 1);
         assert!(
             proxied.has("/second").await,
@@ -351,7 +351,7 @@ mod tests {
             proxied.proxy.disconnect();
         };
         let (created, ()) = tokio::join!(proxied.create("/held"), disconnect_when_held);
-        assert_eq!(created.expect_err("disconnected").outcome(), Outcome::Unknown);
+        assert_eq!(created.expect_err("disconnected").outcome(), WriteOutcome::Unknown);
         proxied.proxy.heal();
         assert!(!proxied.has("/held").await);
     }

@@ -117,7 +117,7 @@ impl Config {
     }
 
     /// Options of the exporters.
-    pub fn exporter_options(&self) -> exporters::Options {
+    pub fn exporter_options(&self) -> exporters::ExporterOptions {
         match self.read_exporter_options() {
             Ok(options) => options,
             Err(_) => unreachable!("exporter options are checked when the configuration is loaded"),
@@ -132,16 +132,18 @@ impl Config {
         }
     }
 
-    fn read_exporter_options(&self) -> Result<exporters::Options, (&'static str, String)> {
+    fn read_exporter_options(&self) -> Result<exporters::ExporterOptions, (&'static str, String)> {
         let levels = |key| exporters::options::levels(self.text(key)).map_err(|what| (key, what));
         let number = |key| usize::try_from(self.whole(key)).unwrap_or(usize::MAX);
         let tags = "nimbus.metrics.plugin.opentsdb.tags";
         let events = "nimbus.metrics.plugin.opentsdb.events";
-        Ok(exporters::Options {
+        Ok(exporters::ExporterOptions {
             exporters: self.text("nimbus.metric.uploader.class").to_owned(),
             query_client: self.text("nimbus.metric.query.client.class").to_owned(),
-            log: exporters::options::Log { levels: levels("nimbus.metrics.plugin.log.insert.filters")? },
-            file: exporters::options::File {
+            log: exporters::options::LogOptions {
+                levels: levels("nimbus.metrics.plugin.log.insert.filters")?,
+            },
+            file: exporters::options::FileOptions {
                 levels: levels("nimbus.metrics.plugin.file.insert.filters")?,
                 dir: match self.value("nimbus.metrics.plugin.file.dir") {
                     Value::Text(dir) => dir.into(),
@@ -150,13 +152,13 @@ impl Config {
                 max_bytes: self.whole("nimbus.metrics.plugin.file.max.bytes"),
                 n_files: number("nimbus.metrics.plugin.file.files"),
             },
-            alimonitor: exporters::options::Alimonitor {
+            alimonitor: exporters::options::AlimonitorOptions {
                 levels: levels("nimbus.metrics.plugin.alimonitor.insert.filters")?,
                 url: self.text("nimbus.metrics.plugin.alimonitor.url").to_owned(),
                 monitor_name: self.text("nimbus.metrics.plugin.alimonitor.monitor.name").to_owned(),
                 timeout: self.duration("nimbus.metrics.plugin.alimonitor.timeout.secs"),
             },
-            opentsdb: exporters::options::OpenTsdb {
+            opentsdb: exporters::options::OpenTsdbOptions {
                 levels: levels("nimbus.metrics.plugin.opentsdb.insert.filters")?,
                 url: self.text("nimbus.metrics.plugin.opentsdb.url").to_owned(),
                 prefix: self.text("nimbus.metrics.plugin.opentsdb.prefix").to_owned(),

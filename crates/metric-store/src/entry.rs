@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Drops, Error, Event, point_merge, record};
+use super::{Drops, Error, HistoryEvent, point_merge, record};
 use stormkeeper_metrics::{MetricId, Minute, Point, batch::SequenceRange, protocol::MetricMeta};
 use stormkeeper_model::{LogPosition, TopologyId};
 
@@ -32,7 +32,7 @@ pub(super) enum Entry {
         reports_before: Option<Minute>,
     },
     /// Events to record.
-    Events(Vec<Event>),
+    Events(Vec<HistoryEvent>),
     /// Removes metas; without ids, all data of the topology.
     Forget { topology: TopologyId, ids: Option<Vec<MetricId>> },
     /// An exporter acknowledged an entry of the queue.

@@ -6,7 +6,7 @@ use stormkeeper_model::{ComponentId, HostName, Port, TaskId, Timestamp, Topology
 
 /// Event that is recorded and sent to external stores. Recording an event again has no effect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Event {
+pub enum HistoryEvent {
     /// A topology was submitted.
     TopologyStarted {
         /// Id of the topology.
@@ -72,7 +72,7 @@ pub enum Event {
     },
 }
 
-impl Event {
+impl HistoryEvent {
     /// Returns the topology of the event.
     pub fn topology(&self) -> &TopologyId {
         match self {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Error, Event, HistoryEntry, TrackEntry,
+    Error, HistoryEntry, HistoryEvent, TrackEntry,
     key::{self, Table},
     record,
     store::{Batch, View},
@@ -19,7 +19,11 @@ use stormkeeper_model::{TaskId, Timestamp, TopologyId};
 const PLACEMENTS_MAX: usize = 100;
 
 /// Records events. An event that was recorded before, or is older than the record, has no effect.
-pub(super) fn record_events(view: &View<'_>, events: &[Event], batch: &mut Batch<'_>) -> Result<(), Error> {
+pub(super) fn record_events(
+    view: &View<'_>,
+    events: &[HistoryEvent],
+    batch: &mut Batch<'_>,
+) -> Result<(), Error> {
     let mut recorder =
         EventRecorder { view, places: BTreeMap::new(), closed: Vec::new(), topologies: BTreeMap::new() };
     for event in events {
@@ -92,9 +96,9 @@ struct EventRecorder<'a> {
 }
 
 impl EventRecorder<'_> {
-    fn record(&mut self, event: &Event) -> Result<(), Error> {
+    fn record(&mut self, event: &HistoryEvent) -> Result<(), Error> {
         match event {
-            Event::TopologyStarted { topology, name, at, by, sample_rate } => {
+            HistoryEvent::TopologyStarted { topology, name, at, by, sample_rate } => {
                 let entry = self.topology(topology)?;
                 entry.get_or_insert_with(|| HistoryEntry {
                     topology: topology.clone(),
@@ -107,12 +111,12 @@ impl EventRecorder<'_> {
                     sample_rate: *sample_rate,
                 });
             }
-            Event::SampleRateChanged { topology, sample_rate, .. } => {
+            HistoryEvent::SampleRateChanged { topology, sample_rate, .. } => {
                 if let Some(entry) = self.topology(topology)? {
                     entry.sample_rate = *sample_rate;
                 }
             }
-            Event::TopologyKilled { topology, at, by, reason } => {
+            HistoryEvent::TopologyKilled { topology, at, by, reason } => {
                 if let Some(entry) = self.topology(topology)?.as_mut().filter(|entry| entry.killed.is_none())
                 {
                     entry.killed = Some(*at);
@@ -123,7 +127,7 @@ impl EventRecorder<'_> {
                     self.record_gone(topology, task, *at, reason)?;
                 }
             }
-            Event::TaskPlaced { topology, task, component, host, port, at, reason } => {
+            HistoryEvent::TaskPlaced { topology, task, component, host, port, at, reason } => {
                 let track = TrackEntry {
                     task: *task,
                     component: component.clone(),
@@ -136,7 +140,7 @@ impl EventRecorder<'_> {
                 };
                 self.record_placed(topology, track)?;
             }
-            Event::TaskGone { topology, task, at, reason } => {
+            HistoryEvent::TaskGone { topology, task, at, reason } => {
                 self.record_gone(topology, *task, *at, reason)?
             }
         }

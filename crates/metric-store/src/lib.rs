@@ -45,9 +45,11 @@ mod writer;
 mod tests;
 
 pub use error::Error;
-pub use event::{Event, HistoryEntry, TrackEntry};
+pub use event::{HistoryEntry, HistoryEvent, TrackEntry};
 pub use export::{ExportKey, ExportKind, ExportLease, ExporterStatus, PayloadPage, QueueStatus};
 pub use handle::MetricStore;
 pub use options::{Options, Retention};
-pub use query::{DropCause, Drops, Fingerprint, IngestOutcome, LatestPage, LatestQuery, LatestRow, Status};
+pub use query::{
+    DropCause, Drops, Fingerprint, IngestOutcome, LatestPage, LatestQuery, LatestRow, StoreStatus,
+};
 pub use store::{CheckpointSource, Medium, MemoryDisk};

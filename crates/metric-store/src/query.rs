@@ -161,7 +161,7 @@ pub type Drops = BTreeMap<DropCause, u64>;
 
 /// Status of the metric store.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub struct StoreStatus {
     /// Approximate size on disk in bytes.
     pub bytes: u64,
     /// Last log entry on disk.

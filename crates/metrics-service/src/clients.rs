@@ -14,7 +14,7 @@ use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError, Inge
 /// Connections to other nimbuses and to external stores. The service makes none itself, so a
 /// simulation replaces all of them.
 #[derive(Debug, Clone)]
-pub struct Clients {
+pub struct MetricsClients {
     /// Fetches the metric log and checkpoints from other nimbuses.
     pub replicas: Arc<dyn ReplicaPeers>,
     /// Sends self metrics to the leader.
@@ -39,7 +39,7 @@ pub enum Error {
     Ingest(#[from] IngestError),
 }
 
-impl Clients {
+impl MetricsClients {
     /// Creates HTTP clients, which read the leader from `store`, and the configured exporters.
     ///
     /// # Errors

@@ -15,7 +15,7 @@
 //!
 //! [`MetricsService`] owns five parts and starts their tasks. Each part has its own state, and gets
 //! the rest when it is made: the cluster (`cluster`), the metric store (`store_access`), and the
-//! connections to other processes ([`Clients`]). All parts but the replication follow and lead by
+//! connections to other processes ([`MetricsClients`]). All parts but the replication follow and lead by
 //! what the replication says (`Replication::as_leader`).
 //!
 //! - The metrics service must not delay the rest of nimbus: its tasks are a set of their own, a
@@ -49,7 +49,7 @@ mod status;
 mod store_access;
 mod topology_source;
 
-pub use clients::{Clients, Error};
+pub use clients::{Error, MetricsClients};
 pub use error::RequestError;
 pub use export::exporters;
 pub use leader::Leading;

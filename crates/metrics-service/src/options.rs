@@ -24,7 +24,7 @@ pub struct MetricOptions {
     /// Share of values that enter a histogram's buckets, unless a topology sets its own.
     pub sample_rate: f64,
     /// Plugins that the configuration names.
-    pub exporters: exporters::Options,
+    pub exporters: exporters::ExporterOptions,
     /// Intervals, pauses and timeouts.
     pub intervals: Intervals,
 }
@@ -90,7 +90,10 @@ impl MetricOptions {
             close_delay: Duration::from_secs(20),
             takeover_grace: Duration::from_secs(600),
             sample_rate: 0.1,
-            exporters: exporters::Options { exporters: "none".to_owned(), ..exporters::Options::of_test() },
+            exporters: exporters::ExporterOptions {
+                exporters: "none".to_owned(),
+                ..exporters::ExporterOptions::of_test()
+            },
             intervals: Intervals::default(),
         }
     }

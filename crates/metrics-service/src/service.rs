@@ -8,7 +8,7 @@ use tokio::sync::SemaphorePermit;
 use tracing::error;
 
 use crate::{
-    Checkpoint, Clients, Lag, MetricOptions, RequestError,
+    Checkpoint, Lag, MetricOptions, MetricsClients, RequestError,
     cluster::ClusterAccess,
     export::Export,
     history::History,
@@ -76,9 +76,9 @@ impl fmt::Debug for MetricsService {
 
 impl MetricsService {
     /// Starts the tasks that every nimbus runs for metrics; the tasks end with `owner`.
-    pub fn start(setup: Setup, options: &MetricOptions, clients: Clients, owner: &Tasks) -> Self {
+    pub fn start(setup: Setup, options: &MetricOptions, clients: MetricsClients, owner: &Tasks) -> Self {
         let Setup { me, host, api, local_dir, clock, observations, store: records } = setup;
-        let Clients { replicas, ingest: transport, query, exporters } = clients;
+        let MetricsClients { replicas, ingest: transport, query, exporters } = clients;
         let instruments = NimbusInstruments::new(&host, &api, clock.monotonic());
         let export = Arc::new(Export::new(clock.clone(), options, exporters));
         let cluster = ClusterAccess::new(me, clock.clone(), records, observations);

@@ -26,7 +26,7 @@ pub struct MetricsStatus {
     /// Log end of each other live nimbus, while this nimbus leads.
     pub followers: BTreeMap<NimbusId, LogPosition>,
     /// Status of the metric store, if the store answers.
-    pub store: Option<metric_store::Status>,
+    pub store: Option<metric_store::StoreStatus>,
     /// Status of the export queue, if the store answers.
     pub queue: Option<metric_store::QueueStatus>,
     /// State of each exporter, while this nimbus leads.

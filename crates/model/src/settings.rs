@@ -12,7 +12,7 @@ pub struct Setting {
     /// Key of the setting; Storm's key if Storm has the setting.
     pub key: &'static str,
     /// Accepted values. `null` means unset for every kind.
-    pub kind: Kind,
+    pub kind: SettingKind,
     /// Value of the setting if it is unset, as JSON.
     pub default: &'static str,
     /// Description of one line, for the reference.
@@ -21,7 +21,7 @@ pub struct Setting {
 
 /// Accepted values of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SettingKind {
     /// An integer in a range, both ends included.
     Whole(u64, u64),
     /// A number of seconds above 0 and at most a week, with or without a fraction.
@@ -36,7 +36,7 @@ pub enum Kind {
     Words,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for SettingKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Whole(min, max) => write!(f, "a whole number from {min} to {max}"),
@@ -49,7 +49,7 @@ impl fmt::Display for Kind {
     }
 }
 
-impl Kind {
+impl SettingKind {
     /// True if the setting accepts `value`.
     pub fn accepts(self, value: &Value) -> bool {
         match self {
@@ -79,121 +79,121 @@ const MAX_WORKERS: u64 = 100_000;
 pub const KNOWN: &[Setting] = &[
     Setting {
         key: "topology.debug.metric.names",
-        kind: Kind::Words,
+        kind: SettingKind::Words,
         default: "[]",
         doc: "Metrics that each worker writes to its log at every report, by the last part of their names.",
     },
     Setting {
         key: "topology.disabled.metric.names",
-        kind: Kind::Words,
+        kind: SettingKind::Words,
         default: "[]",
         doc: "Metrics that are not collected, by the last part of their names; can be changed while the topology runs.",
     },
     Setting {
         key: "topology.enable.metric.debug",
-        kind: Kind::Truth,
+        kind: SettingKind::Truth,
         default: "false",
         doc: "Whether workers write the metrics of `topology.debug.metric.names` to their logs.",
     },
     Setting {
         key: "topology.enable.metrics",
-        kind: Kind::Truth,
+        kind: SettingKind::Truth,
         default: "true",
         doc: "Whether metrics are collected beyond those that `stormkeeper show` prints.",
     },
     Setting {
         key: "topology.enabled.metric.names",
-        kind: Kind::Words,
+        kind: SettingKind::Words,
         default: "[]",
         doc: "Metrics that are collected although they are disabled, here or by default.",
     },
     Setting {
         key: "topology.environment",
-        kind: Kind::Variables,
+        kind: SettingKind::Variables,
         default: "{}",
         doc: "Environment variables that components are started with.",
     },
     Setting {
         key: "topology.error.throttle.interval.secs",
-        kind: Kind::Seconds,
+        kind: SettingKind::Seconds,
         default: "10",
         doc: "Interval to which `topology.max.error.report.per.interval` applies.",
     },
     Setting {
         key: "topology.max.error.report.per.interval",
-        kind: Kind::Whole(1, 1000),
+        kind: SettingKind::Whole(1, 1000),
         default: "5",
         doc: "Maximum number of errors that a task reports per interval; further errors are only logged.",
     },
     Setting {
         key: "topology.max.pending.metric.num",
-        kind: Kind::Whole(10, 10_000_000),
+        kind: SettingKind::Whole(10, 10_000_000),
         default: "50000",
         doc: "Maximum number of entries of one topology, each a minute of metrics or a part of one, that wait for external stores; beyond it the oldest entry is dropped and counted. Set it for nimbus.",
     },
     Setting {
         key: "topology.max.replication.wait.time.sec",
-        kind: Kind::Whole(0, 45),
+        kind: SettingKind::Whole(0, 45),
         default: "20",
         doc: "Time that a submit waits for copies of the topology on other nimbuses; a client waits one minute for the response.",
     },
     Setting {
         key: "topology.max.spout.pending",
-        kind: Kind::Whole(1, 1_000_000_000),
+        kind: SettingKind::Whole(1, 1_000_000_000),
         default: "null",
         doc: "Maximum number of in-flight tuples of one spout task; has no effect without ackers.",
     },
     Setting {
         key: "topology.max.worker.num.for.netty.metrics",
-        kind: Kind::Whole(0, MAX_WORKERS),
+        kind: SettingKind::Whole(0, MAX_WORKERS),
         default: "200",
         doc: "With more workers than this, metrics of single connections are collected only if they are enabled by name.",
     },
     Setting {
         key: "topology.message.timeout.secs",
-        kind: Kind::Whole(1, MAX_SECS),
+        kind: SettingKind::Whole(1, MAX_SECS),
         default: "30",
         doc: "Time that a tuple may be in flight; also the default wait of a kill or rebalance.",
     },
     Setting {
         key: "topology.metric.sample.rate",
-        kind: Kind::Share,
+        kind: SettingKind::Share,
         default: "0.1",
         doc: "Share of values that a histogram sorts into buckets, 0 to 1; counts, sums and bounds cover all values.",
     },
     Setting {
         key: "topology.min.replication.count",
-        kind: Kind::Whole(1, 100),
+        kind: SettingKind::Whole(1, 100),
         default: "null",
         doc: "Number of nimbuses that must have the topology, otherwise a submit is rejected; if unset, a submit waits for two copies when there are several nimbuses, and then proceeds without.",
     },
     Setting {
         key: "topology.shellbolt.max.pending",
-        kind: Kind::Whole(1, 1_000_000),
+        kind: SettingKind::Whole(1, 1_000_000),
         default: "100",
         doc: "Maximum number of tuples that wait in front of a shell bolt before its senders are slowed.",
     },
     Setting {
         key: "topology.sleep.spout.wait.strategy.time.ms",
-        kind: Kind::Whole(1, 60_000),
+        kind: SettingKind::Whole(1, 60_000),
         default: "1",
         doc: "Pause of a spout that emitted nothing before it is asked again.",
     },
     Setting {
         key: "topology.subprocess.timeout.secs",
-        kind: Kind::Seconds,
+        kind: SettingKind::Seconds,
         default: "null",
         doc: "Time after which a silent component is restarted; if unset, `supervisor.worker.timeout.secs`.",
     },
     Setting {
         key: "topology.tick.tuple.freq.secs",
-        kind: Kind::Seconds,
+        kind: SettingKind::Seconds,
         default: "null",
         doc: "Interval of tick tuples to a bolt; if unset, none are sent.",
     },
     Setting {
         key: "topology.workers",
-        kind: Kind::Whole(1, MAX_WORKERS),
+        kind: SettingKind::Whole(1, MAX_WORKERS),
         default: "1",
         doc: "Number of workers that the topology requests.",
     },
@@ -236,22 +236,22 @@ mod tests {
 
     #[test]
     fn seconds_may_have_a_fraction_and_variables_are_flat() {
-        let check = |kind: Kind, value: &str, accepted| {
+        let check = |kind: SettingKind, value: &str, accepted| {
             let value: Value = serde_json::from_str(value).expect("JSON");
             assert_eq!(kind.accepts(&value), accepted, "{value}");
         };
         for (value, accepted) in [("0.5", true), ("60", true), ("0", false), ("-1", false), ("604801", false)]
         {
-            check(Kind::Seconds, value, accepted);
+            check(SettingKind::Seconds, value, accepted);
         }
-        check(Kind::Variables, r#"{"A": "b", "N": 1}"#, true);
-        check(Kind::Variables, r#"{"A": []}"#, false);
-        check(Kind::Variables, r#"["A=b"]"#, false);
+        check(SettingKind::Variables, r#"{"A": "b", "N": 1}"#, true);
+        check(SettingKind::Variables, r#"{"A": []}"#, false);
+        check(SettingKind::Variables, r#"["A=b"]"#, false);
     }
 
     #[test]
     fn integers_are_accepted_within_their_range_only() {
-        let kind = Kind::Whole(1, 10);
+        let kind = SettingKind::Whole(1, 10);
         for (value, accepted) in [
             ("1", true),
             ("10", true),

@@ -29,7 +29,7 @@ impl TopologyStatus {
 
 /// Lifecycle event of a topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Event {
+pub enum LifecycleEvent {
     /// The operator lets the spouts run.
     Activate,
     /// The operator stops the spouts.
@@ -44,7 +44,7 @@ pub enum Event {
     RemovalDue,
 }
 
-impl Event {
+impl LifecycleEvent {
     /// Every event.
     pub const ALL: [Self; 6] =
         [Self::Activate, Self::Deactivate, Self::Rebalance, Self::Kill, Self::RebalanceDue, Self::RemovalDue];
@@ -52,7 +52,7 @@ impl Event {
 
 /// Result of an accepted event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Transition {
     /// The topology now has this status.
     Becomes(TopologyStatus),
     /// Tasks are placed again, and the topology returns to its status before the rebalance.
@@ -68,7 +68,7 @@ pub struct IllegalTransition {
     /// The current status of the topology.
     pub from: TopologyStatus,
     /// The rejected event.
-    pub event: Event,
+    pub event: LifecycleEvent,
 }
 
 impl TopologyStatus {
@@ -76,18 +76,18 @@ impl TopologyStatus {
     ///
     /// # Errors
     /// [`IllegalTransition`] when a topology in this status does not accept the event.
-    pub fn on(self, event: Event) -> Result<Outcome, IllegalTransition> {
-        use Event as E;
+    pub fn on(self, event: LifecycleEvent) -> Result<Transition, IllegalTransition> {
+        use LifecycleEvent as E;
         use TopologyStatus as S;
-        let becomes = |status| Ok(Outcome::Becomes(status));
+        let becomes = |status| Ok(Transition::Becomes(status));
         match (self, event) {
             (S::Active | S::Inactive, E::Activate) => becomes(S::Active),
             (S::Active | S::Inactive, E::Deactivate) => becomes(S::Inactive),
             (S::Active | S::Inactive, E::Rebalance) => becomes(S::Rebalancing),
             // A second kill only changes the deadline.
             (S::Active | S::Inactive | S::Rebalancing | S::Killed, E::Kill) => becomes(S::Killed),
-            (S::Rebalancing, E::RebalanceDue) => Ok(Outcome::Resumes),
-            (S::Killed, E::RemovalDue) => Ok(Outcome::IsRemoved),
+            (S::Rebalancing, E::RebalanceDue) => Ok(Transition::Resumes),
+            (S::Killed, E::RemovalDue) => Ok(Transition::IsRemoved),
             (S::Rebalancing | S::Killed, E::Activate | E::Deactivate | E::Rebalance)
             | (S::Active | S::Inactive | S::Killed, E::RebalanceDue)
             | (S::Active | S::Inactive | S::Rebalancing, E::RemovalDue) => {
@@ -97,7 +97,7 @@ impl TopologyStatus {
     }
 }
 
-impl Event {
+impl LifecycleEvent {
     fn participle(self) -> &'static str {
         match self {
             Self::Activate => "activated",
@@ -169,13 +169,13 @@ pub fn lifecycle_table() -> String {
         write!(table, " {status} |").expect("writing to a string does not fail");
     }
     table.push_str("\n| --- | --- | --- | --- | --- |\n");
-    for event in Event::ALL {
+    for event in LifecycleEvent::ALL {
         write!(table, "| {event:?} |").expect("writing to a string does not fail");
         for status in TopologyStatus::ALL {
             let cell = match status.on(event) {
-                Ok(Outcome::Becomes(next)) => next.to_string(),
-                Ok(Outcome::Resumes) => "the status before".to_owned(),
-                Ok(Outcome::IsRemoved) => "removed".to_owned(),
+                Ok(Transition::Becomes(next)) => next.to_string(),
+                Ok(Transition::Resumes) => "the status before".to_owned(),
+                Ok(Transition::IsRemoved) => "removed".to_owned(),
                 Err(_) => "refused".to_owned(),
             };
             write!(table, " {cell} |").expect("writing to a string does not fail");
@@ -191,15 +191,17 @@ mod tests {
 
     #[test]
     fn a_killed_topology_can_only_be_killed_again_or_removed() {
-        let accepted: Vec<Event> =
-            Event::ALL.into_iter().filter(|event| TopologyStatus::Killed.on(*event).is_ok()).collect();
-        assert_eq!(accepted, [Event::Kill, Event::RemovalDue]);
+        let accepted: Vec<LifecycleEvent> = LifecycleEvent::ALL
+            .into_iter()
+            .filter(|event| TopologyStatus::Killed.on(*event).is_ok())
+            .collect();
+        assert_eq!(accepted, [LifecycleEvent::Kill, LifecycleEvent::RemovalDue]);
     }
 
     #[test]
     fn every_status_can_be_killed() {
         for status in TopologyStatus::ALL {
-            assert_eq!(status.on(Event::Kill), Ok(Outcome::Becomes(TopologyStatus::Killed)));
+            assert_eq!(status.on(LifecycleEvent::Kill), Ok(Transition::Becomes(TopologyStatus::Killed)));
         }
     }
 
@@ -214,7 +216,7 @@ mod tests {
 
     #[test]
     fn rejected_event_is_explained_with_the_status() {
-        let refused = TopologyStatus::Killed.on(Event::Activate).expect_err("refused");
+        let refused = TopologyStatus::Killed.on(LifecycleEvent::Activate).expect_err("refused");
         assert_eq!(refused.to_string(), "a topology that is killed cannot be activated");
     }
 }

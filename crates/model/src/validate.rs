@@ -71,7 +71,7 @@ impl fmt::Display for Place {
 
 /// A reason for which a topology cannot run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct TopologyDefect {
     /// Place of the problem.
     pub place: Place,
     /// Description of the problem.
@@ -80,7 +80,7 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for TopologyDefect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.place, self.what)?;
         match &self.hint {
@@ -94,7 +94,7 @@ impl fmt::Display for Problem {
 ///
 /// # Errors
 /// All problems of the topology, in the order of its components.
-pub fn validate(topology: &Topology) -> Result<(), Vec<Problem>> {
+pub fn validate(topology: &Topology) -> Result<(), Vec<TopologyDefect>> {
     let mut found = Findings(Vec::new());
     check_settings(&topology.settings, Place::Setting, &mut found);
     let mut spouts = topology.components.values().filter(|c| c.kind == ComponentKind::Spout);
@@ -115,12 +115,12 @@ pub fn validate(topology: &Topology) -> Result<(), Vec<Problem>> {
     }
 }
 
-struct Findings(Vec<Problem>);
+struct Findings(Vec<TopologyDefect>);
 
 impl Findings {
     fn add(&mut self, place: Place, what: impl Into<String>, hint: impl Into<Hint>) {
         let Hint(hint) = hint.into();
-        self.0.push(Problem { place, what: what.into(), hint });
+        self.0.push(TopologyDefect { place, what: what.into(), hint });
     }
 }
 

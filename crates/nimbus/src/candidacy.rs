@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use stormkeeper_coordination::cluster::record::Nimbus;
+use stormkeeper_coordination::cluster::record::NimbusRecord;
 use stormkeeper_model::NimbusId;
 
 /// Additional wait of each nimbus behind the one with the next fewer missing blobs: longer than
@@ -29,7 +29,7 @@ pub(super) enum Candidacy {
 pub(super) fn candidacy(
     me: &NimbusId,
     n_missing: Option<usize>,
-    nimbuses: &BTreeMap<NimbusId, Nimbus>,
+    nimbuses: &BTreeMap<NimbusId, NimbusRecord>,
     leaderless: Duration,
     grace: Duration,
 ) -> Candidacy {
@@ -55,7 +55,7 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(30);
 
     fn check(me: &str, n_missing: Option<usize>, others: &[(&str, usize)], leaderless: u64, stands: bool) {
-        let record = |blobs_missing| Nimbus {
+        let record = |blobs_missing| NimbusRecord {
             host: "h".to_owned(),
             api: "h:1".to_owned(),
             version: "0".to_owned(),

@@ -23,7 +23,7 @@ use stormkeeper_model::{
     Timestamp, TopologyId,
     event::EventKind,
     metric_control::MetricControl,
-    status::{Event, Outcome, PendingChange},
+    status::{LifecycleEvent, PendingChange, Transition},
     task_set::MAX_TASKS,
     topology::TaskTable,
 };
@@ -188,17 +188,17 @@ pub(super) fn changed(
     now: Timestamp,
 ) -> Result<TopologyRecord, Refusal> {
     let (event, wait_secs) = match change {
-        Change::Activate => (Event::Activate, None),
-        Change::Deactivate => (Event::Deactivate, None),
-        Change::Rebalance(request) => (Event::Rebalance, request.wait_secs),
-        Change::Kill(request) => (Event::Kill, request.wait_secs),
+        Change::Activate => (LifecycleEvent::Activate, None),
+        Change::Deactivate => (LifecycleEvent::Deactivate, None),
+        Change::Rebalance(request) => (LifecycleEvent::Rebalance, request.wait_secs),
+        Change::Kill(request) => (LifecycleEvent::Kill, request.wait_secs),
         // Metric settings can be changed in every status.
         Change::Metrics(control) => return Ok(with_metric_control(storm, control)),
     };
     let status = match storm.status.on(event)? {
-        Outcome::Becomes(status) => status,
+        Transition::Becomes(status) => status,
         // Only deadlines lead there, and no request of an operator is a deadline.
-        Outcome::Resumes | Outcome::IsRemoved => storm.status,
+        Transition::Resumes | Transition::IsRemoved => storm.status,
     };
     let wait = Duration::from_secs(wait_secs.unwrap_or(storm.message_timeout_secs));
     let deadline = now.plus(wait);

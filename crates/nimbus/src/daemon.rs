@@ -17,11 +17,11 @@ use crate::{
 use stormkeeper_api_types::blobs::{BlobClient, BlobPeers, FetchError};
 use stormkeeper_coordination::{
     cluster::{
-        checked_tree::{CheckedTree, OnEmpty, Refusal},
+        checked_tree::{CheckedTree, OnEmpty, TreeRefusal},
         layout_version,
         observer::Observer,
         presence::Presence,
-        record::{self, Nimbus as Registration},
+        record::{self, NimbusRecord},
         store::Store,
     },
     election::Candidate,
@@ -90,7 +90,7 @@ pub struct Nimbus {
     handle: Handle,
     tasks: Tasks,
     stop: CancellationToken,
-    refusal: Refusal,
+    refusal: TreeRefusal,
     _identity: LockedDir<NimbusId>,
 }
 
@@ -101,7 +101,7 @@ pub struct Clients {
     /// Fetches blobs from other nimbuses.
     pub blobs: Arc<dyn BlobPeers>,
     /// Connections of the metrics service; without them this nimbus keeps no metrics.
-    pub metrics: Option<metrics_service::Clients>,
+    pub metrics: Option<metrics_service::MetricsClients>,
 }
 
 impl Clients {
@@ -111,7 +111,7 @@ impl Clients {
     /// [`Error::BlobClient`], [`Error::Metrics`].
     pub fn over_http(options: &Options, tree: Arc<dyn Tree>) -> Result<Self, Error> {
         let store = Store::new(tree);
-        let of_metrics = |metrics| metrics_service::Clients::over_http(metrics, &store);
+        let of_metrics = |metrics| metrics_service::MetricsClients::over_http(metrics, &store);
         let metrics = options.metrics.as_ref().map(of_metrics).transpose()?;
         Ok(Self { blobs: Arc::new(BlobClient::new()?), metrics })
     }
@@ -262,8 +262,8 @@ fn start_replicator(
 }
 
 /// Initial record of a nimbus that has just started.
-fn registration(host: &str, api: &str, start: Timestamp) -> Registration {
-    Registration {
+fn registration(host: &str, api: &str, start: Timestamp) -> NimbusRecord {
+    NimbusRecord {
         host: host.to_owned(),
         api: api.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

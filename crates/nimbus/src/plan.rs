@@ -11,7 +11,7 @@ use stormkeeper_coordination::{
     cluster::{
         event::{EVENT_BYTES_MAX, EventNumber},
         layout,
-        record::{self, Stored, SupervisorAssignments, Tasks, TopologyRecord},
+        record::{self, Stored, SupervisorAssignments, TasksRecord, TopologyRecord},
     },
     tree::{CreateMode, MAX_MULTI_BYTES, MAX_NODE_BYTES, Op, TreePath, Version},
 };
@@ -74,7 +74,7 @@ pub enum Effect {
         /// Its new record, with the version of the present one.
         storm: Box<Stored<TopologyRecord>>,
         /// Its new task table, with the version of the present one.
-        tasks: Stored<Tasks>,
+        tasks: Stored<TasksRecord>,
         /// The present version of its assignment; `None` if it has none.
         before: Option<Version>,
         /// Its new assignment.

@@ -13,7 +13,7 @@ use stormkeeper_coordination::{
     cluster::{
         layout::{self, Ephemeral},
         presence::Presence,
-        record::{self, Nimbus},
+        record::{self, NimbusRecord},
     },
     election::{Campaign, Candidate, Leadership},
     tree::{Scope, SessionState},
@@ -206,7 +206,7 @@ fn shorten_reason(reason: &str) -> String {
 /// Keeps the record at `/nimbuses/{id}` up to date.
 pub(super) async fn register(
     me: NimbusId,
-    mut record: Nimbus,
+    mut record: NimbusRecord,
     mut status: PublishedStatus,
     presence: Presence,
 ) {

@@ -9,7 +9,7 @@ use stormkeeper_coordination::{
     cluster::{
         event::{EventDraft, Submitted},
         layout,
-        record::{self, Tasks, TopologyRecord, UnknownFields},
+        record::{self, TasksRecord, TopologyRecord, UnknownFields},
         store::Store,
         view::ClusterView,
     },
@@ -229,7 +229,7 @@ fn ops(id: &TopologyId, storm: &TopologyRecord, tasks: &TaskTable) -> Vec<Op> {
     vec![
         create(
             layout::tasks(id),
-            record::encode(&Tasks {
+            record::encode(&TasksRecord {
                 components: tasks.clone(),
                 unknown_fields: record::UnknownFields::new(),
             }),

@@ -14,7 +14,7 @@ const TICKS_PER_SECOND: u64 = 100;
 
 /// One line of `/proc/<pid>/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stat {
+pub struct ProcessStat {
     /// The process.
     pub pid: u32,
     /// The process that started it, or adopted it.
@@ -50,7 +50,7 @@ pub struct Usage {
 
 /// Resource usage of a process, alone and with its descendants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tree {
+pub struct ProcessTree {
     /// Usage of the process alone.
     pub own: Usage,
     /// Usage of the process and all of its descendants.
@@ -88,7 +88,7 @@ pub fn pids() -> io::Result<Vec<u32>> {
 /// # Errors
 /// If that cannot be determined, for example because no file can be opened. An error does not
 /// mean that the process has ended.
-pub fn stat(pid: u32) -> io::Result<Option<Stat>> {
+pub fn stat(pid: u32) -> io::Result<Option<ProcessStat>> {
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(text) => match parse_stat(&text) {
             Some(stat) => Ok(Some(stat)),
@@ -114,7 +114,7 @@ pub fn of_process(pid: u32) -> io::Result<Option<Usage>> {
 }
 
 /// Returns the usage of the process with this status.
-fn usage(stat: &Stat) -> Usage {
+fn usage(stat: &ProcessStat) -> Usage {
     let pid = stat.pid;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let time = |ticks: u64| Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND);
@@ -131,10 +131,10 @@ fn usage(stat: &Stat) -> Usage {
 ///
 /// # Errors
 /// If `/proc` cannot be listed.
-pub fn of_tree(root: u32) -> io::Result<Tree> {
+pub fn of_tree(root: u32) -> io::Result<ProcessTree> {
     // A process that cannot be read has ended.
     let stats = pids()?.into_iter().filter_map(|pid| Some((pid, stat(pid).ok()??))).collect();
-    let mut sum = Tree::default();
+    let mut sum = ProcessTree::default();
     for pid in tree(root, &stats) {
         let Some(stat) = stats.get(&pid) else { continue };
         let one = usage(stat);
@@ -179,7 +179,7 @@ pub fn of_disk(path: &Path) -> io::Result<f64> {
     Ok(if usable > 0.0 { used / usable } else { 0.0 })
 }
 
-fn tree(root: u32, stats: &BTreeMap<u32, Stat>) -> BTreeSet<u32> {
+fn tree(root: u32, stats: &BTreeMap<u32, ProcessStat>) -> BTreeSet<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for (pid, stat) in stats {
         children.entry(stat.parent).or_default().push(*pid);
@@ -195,11 +195,11 @@ fn tree(root: u32, stats: &BTreeMap<u32, Stat>) -> BTreeSet<u32> {
 
 /// Parses `pid (name) state ppid pgrp …`. The name may contain anything, also parentheses and
 /// spaces, so fields are counted after its end; the first of them is the state.
-fn parse_stat(text: &str) -> Option<Stat> {
+fn parse_stat(text: &str) -> Option<ProcessStat> {
     let (before, after) = text.rsplit_once(')')?;
     let fields: Vec<&str> = after.split_ascii_whitespace().collect();
     let number = |field: usize| fields.get(field)?.parse::<u64>().ok();
-    Some(Stat {
+    Some(ProcessStat {
         pid: before.split(' ').next()?.parse().ok()?,
         is_zombie: matches!(*fields.first()?, "Z" | "X"),
         parent: fields.get(1)?.parse().ok()?,
@@ -244,7 +244,7 @@ mod tests {
     fn stat_fields_are_found_with_parentheses_and_spaces_in_the_name() {
         let text =
             "42 (a) b) S 7 41 42 0 -1 4194560 100 0 0 0 3 4 5 6 20 0 9 0 12345 1000 50 18446744073709551615";
-        let expected = Stat {
+        let expected = ProcessStat {
             pid: 42,
             parent: 7,
             group: 41,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::problem::{Keep, Placement, Problem, Solution, Standing, Topology};
+use crate::problem::{Keep, Placement, Problem, Solution, Standing, TopologyDemand};
 use stormkeeper_model::{Slot, TaskId, TopologyId};
 
 /// A broken rule in a solution.
@@ -158,7 +158,7 @@ fn lint_slots<'a>(
     owners
 }
 
-fn lint_tasks(topology: &Topology, placement: &Placement, found: &mut Vec<Violation>) {
+fn lint_tasks(topology: &TopologyDemand, placement: &Placement, found: &mut Vec<Violation>) {
     let mut missing = topology.tasks.tasks();
     let known = missing.clone();
     let unplaced = placement.unplaced.iter().flat_map(|unplaced| unplaced.tasks.iter());
@@ -176,7 +176,7 @@ fn lint_tasks(topology: &Topology, placement: &Placement, found: &mut Vec<Violat
 /// Checks that no task is added to a supervisor that is away or drained.
 fn lint_added(
     problem: &Problem,
-    topology: &Topology,
+    topology: &TopologyDemand,
     before: &Placement,
     after: &Placement,
     found: &mut Vec<Violation>,
@@ -204,7 +204,7 @@ fn lint_added(
 /// If a corrupt previous solution has a task twice, only one place must stay.
 fn lint_kept(
     problem: &Problem,
-    topology: &Topology,
+    topology: &TopologyDemand,
     (before, after): (&Placement, &Placement),
     owners: &BTreeMap<&Slot, &TopologyId>,
     found: &mut Vec<Violation>,

@@ -20,7 +20,7 @@ mod slots;
 pub mod solve;
 
 pub use problem::{
-    Keep, Placement, Problem, Solution, Standing, Supervisor, Topology, Unplaced, UnplacedReason,
+    Keep, Placement, Problem, Solution, Standing, Supervisor, TopologyDemand, Unplaced, UnplacedReason,
 };
 pub use solve::solve;
 

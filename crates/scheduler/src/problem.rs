@@ -17,7 +17,7 @@ pub struct Problem {
     /// Slots in use outside of this problem, for example by a topology that is being removed.
     pub occupied: BTreeSet<Slot>,
     /// The topologies to place, oldest first.
-    pub topologies: Vec<Topology>,
+    pub topologies: Vec<TopologyDemand>,
 }
 
 /// A supervisor and its slots.
@@ -45,7 +45,7 @@ pub enum Standing {
 
 /// Requirements of one topology.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Topology {
+pub struct TopologyDemand {
     /// The topology.
     pub id: TopologyId,
     /// Number of workers requested. The topology gets at most one worker per task.

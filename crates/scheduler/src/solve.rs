@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    problem::{Keep, Placement, Problem, Solution, Topology, Unplaced},
+    problem::{Keep, Placement, Problem, Solution, TopologyDemand, Unplaced},
     slots::{SlotCriteria, SlotTable},
 };
 use stormkeeper_model::{TaskId, task_set::TaskSet};
@@ -49,7 +49,7 @@ fn deal_slots(drafts: &mut [TopologyDraft<'_>], slots: &mut SlotTable<'_>) {
 
 /// A topology during its placement.
 struct TopologyDraft<'a> {
-    topology: &'a Topology,
+    topology: &'a TopologyDemand,
     workers: Vec<Worker>,
     /// Tasks without a slot, in the order of components and tasks.
     unassigned: Vec<Member>,
@@ -78,7 +78,7 @@ struct Member {
 
 impl<'a> TopologyDraft<'a> {
     /// Keeps the workers that stay, and marks their slots as used.
-    fn keep(topology: &'a Topology, before: &Placement, slots: &mut SlotTable<'_>) -> Self {
+    fn keep(topology: &'a TopologyDemand, before: &Placement, slots: &mut SlotTable<'_>) -> Self {
         let components = topology.tasks.0.values().enumerate();
         let mut members: Vec<Member> = components
             .flat_map(|(component, tasks)| tasks.iter().map(move |task| Member { task, component }))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    Keep, Placement, Problem, Solution, Standing, Supervisor, Topology, UnplacedReason,
+    Keep, Placement, Problem, Solution, Standing, Supervisor, TopologyDemand, UnplacedReason,
     check::{Violation, lint},
     solve,
 };
@@ -36,10 +36,10 @@ fn supervisor(host: &str, slots: u16) -> Supervisor {
 }
 
 /// A topology that was never placed, with a component for each number of tasks.
-fn topology(n: usize, workers: u32, parallelism: &[u32]) -> Topology {
+fn topology(n: usize, workers: u32, parallelism: &[u32]) -> TopologyDemand {
     let components =
         parallelism.iter().enumerate().map(|(c, &p)| (format!("c{c}").parse().expect("valid id"), p));
-    Topology {
+    TopologyDemand {
         id: topology_id(n),
         workers,
         tasks: TaskTable::number(components),

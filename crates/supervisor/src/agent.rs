@@ -27,7 +27,7 @@ use crate::{
     worker_dir::{self, HeartbeatFile},
 };
 use stormkeeper_coordination::cluster::{
-    checked_tree::Refusal, layout::Ephemeral, presence::Presence, store::Store,
+    checked_tree::TreeRefusal, layout::Ephemeral, presence::Presence, store::Store,
 };
 use stormkeeper_model::{
     BlobKey, Port, SupervisorId, WorkerId,
@@ -97,7 +97,7 @@ pub(super) struct Sources {
 pub struct Agent {
     pub(super) identity: LockedDir<SupervisorId>,
     pub(super) store: Store,
-    pub(super) refusal: Refusal,
+    pub(super) refusal: TreeRefusal,
     pub(super) options: Options,
     pub(super) ports: BTreeSet<Port>,
     pub(super) clock: Clock,

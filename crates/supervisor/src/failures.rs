@@ -7,7 +7,7 @@ use tracing::{debug, warn};
 
 use crate::{
     logs,
-    slot::{DesiredWorker, Reason},
+    slot::{DesiredWorker, SlotReason},
 };
 use stormkeeper_coordination::cluster::store::Store;
 use stormkeeper_model::{
@@ -41,7 +41,7 @@ pub(super) struct Failure {
     pub(super) port: Port,
     pub(super) worker: WorkerId,
     pub(super) desired: DesiredWorker,
-    pub(super) reason: Reason,
+    pub(super) reason: SlotReason,
     /// The worker's directory.
     pub(super) dir: PathBuf,
 }

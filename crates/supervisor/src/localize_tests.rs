@@ -9,7 +9,7 @@ use stormkeeper_api_types::blobs::BlobClient;
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, BlobReplica, Nimbus, Role},
+        record::{self, BlobReplica, NimbusRecord, Role},
     },
     tree::{CreateMode, Tree, memory::MemoryTree},
 };
@@ -51,7 +51,7 @@ impl Cluster {
             axum::serve(listener, routes).await.expect("served");
         });
         let id: NimbusId = name.parse().expect("valid id");
-        let nimbus = Nimbus {
+        let nimbus = NimbusRecord {
             host: "h".to_owned(),
             api,
             version: "0".to_owned(),

@@ -2,7 +2,7 @@
 
 use crate::{
     process::ProcessId,
-    slot::{DesiredWorker, Launched, Progress, Reason, SlotState},
+    slot::{DesiredWorker, Launched, Progress, SlotReason, SlotState},
     status::SlotStatus,
     worker_dir::HeartbeatFile,
 };
@@ -25,7 +25,7 @@ pub(super) struct SlotRuntime {
     /// The id of the next launch.
     pub(super) next_worker_id: WorkerId,
     /// Reason of the last action.
-    pub(super) reason: Option<Reason>,
+    pub(super) reason: Option<SlotReason>,
 }
 
 impl SlotRuntime {

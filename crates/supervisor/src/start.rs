@@ -214,7 +214,7 @@ fn register(
     presence: &Presence,
     (clock, tasks): (&Clock, &Tasks),
 ) {
-    let supervisor = record::Supervisor {
+    let supervisor = record::SupervisorRecord {
         host: options.host.clone(),
         ports: options.ports.clone(),
         resources: options.resources,

@@ -50,7 +50,7 @@ impl std::fmt::Debug for TopologyPackage {
 
 /// One of the author's files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct File {
+pub struct PackageFile {
     /// Path below `resources/`, with `/` between the parts.
     pub path: String,
     /// File mode: plain or executable.
@@ -107,7 +107,11 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error::TooLarge`] and [`Error::TooManyFiles`].
-pub fn pack(topology: &Topology, mut files: Vec<File>, max_bytes: u64) -> Result<TopologyPackage, Error> {
+pub fn pack(
+    topology: &Topology,
+    mut files: Vec<PackageFile>,
+    max_bytes: u64,
+) -> Result<TopologyPackage, Error> {
     if files.len() >= MAX_FILES {
         return Err(Error::TooManyFiles);
     }
@@ -115,7 +119,7 @@ pub fn pack(topology: &Topology, mut files: Vec<File>, max_bytes: u64) -> Result
     let json = serde_json::to_vec_pretty(topology).map_err(Error::BadTopology)?;
     let mut tar = tar::Builder::new(Vec::new());
     append(&mut tar, TOPOLOGY, Mode::Plain, &json)?;
-    for File { path, mode, bytes } in &files {
+    for PackageFile { path, mode, bytes } in &files {
         append(&mut tar, &format!("{RESOURCES}/{path}"), *mode, bytes)?;
         check_size(tar.get_ref().len(), max_bytes)?;
     }
@@ -262,8 +266,8 @@ mod tests {
         }
     }
 
-    fn file(path: &str, mode: Mode, text: &str) -> File {
-        File { path: path.to_owned(), mode, bytes: text.as_bytes().to_vec() }
+    fn file(path: &str, mode: Mode, text: &str) -> PackageFile {
+        PackageFile { path: path.to_owned(), mode, bytes: text.as_bytes().to_vec() }
     }
 
     /// A tar with the topology and one unusual entry.

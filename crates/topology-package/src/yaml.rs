@@ -62,12 +62,12 @@ pub enum Value {
     /// `[a, b]`
     List(Vec<Node>),
     /// `{a: 1}`, in the order of the file, without duplicate keys.
-    Map(Vec<(Key, Node)>),
+    Map(Vec<(MapKey, Node)>),
 }
 
 /// The key of an entry of a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
+pub struct MapKey {
     /// Position of the key.
     pub at: SourcePosition,
     /// Text of the key; numbers and booleans count as their text.
@@ -124,7 +124,7 @@ fn convert(node: MarkedYaml<'_>) -> Result<Node, Error> {
         YamlData::Sequence(items) => Value::List(items.into_iter().map(convert).collect::<Result<_, _>>()?),
         YamlData::Mapping(entries) => {
             let entry = |(key, value)| Ok((convert_key(key)?, convert(value)?));
-            let entries: Vec<(Key, Node)> = entries.into_iter().map(entry).collect::<Result<_, _>>()?;
+            let entries: Vec<(MapKey, Node)> = entries.into_iter().map(entry).collect::<Result<_, _>>()?;
             reject_duplicate_keys(&entries)?;
             Value::Map(entries)
         }
@@ -152,7 +152,7 @@ fn convert_scalar(scalar: Scalar<'_>, at: SourcePosition) -> Result<Value, Error
     })
 }
 
-fn convert_key(node: MarkedYaml<'_>) -> Result<Key, Error> {
+fn convert_key(node: MarkedYaml<'_>) -> Result<MapKey, Error> {
     let Node { at, value } = convert(node)?;
     let text = match value {
         Value::Text(text) => text.to_string(),
@@ -164,11 +164,11 @@ fn convert_key(node: MarkedYaml<'_>) -> Result<Key, Error> {
             return Err(Error { at, what: "a key must be a string, a number or a boolean".to_owned() });
         }
     };
-    Ok(Key { at, text })
+    Ok(MapKey { at, text })
 }
 
 /// Rejects duplicates that YAML allows: `1: a` and `"1": b` have different keys in YAML only.
-fn reject_duplicate_keys(entries: &[(Key, Node)]) -> Result<(), Error> {
+fn reject_duplicate_keys(entries: &[(MapKey, Node)]) -> Result<(), Error> {
     let mut seen = std::collections::BTreeSet::new();
     match entries.iter().find(|(key, _)| !seen.insert(&key.text)) {
         Some((key, _)) => Err(Error { at: key.at, what: format!("the key `{}` occurs twice", key.text) }),

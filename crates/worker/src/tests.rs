@@ -10,7 +10,7 @@ use super::{Ended, Error, Options, run};
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, TaskHeartbeat, Tasks as TaskRecord, TopologyRecord},
+        record::{self, TaskHeartbeat, TasksRecord, TopologyRecord},
         store::Store,
     },
     tree::{CreateMode, Tree, TreePath, memory::MemoryTree},
@@ -148,7 +148,7 @@ impl Stage {
         for path in [layout::taskbeats(id), layout::last_errors(id)] {
             self.server.connect().ensure(&path).await.expect("created");
         }
-        let table = TaskRecord { components: self.table.clone(), unknown_fields: Default::default() };
+        let table = TasksRecord { components: self.table.clone(), unknown_fields: Default::default() };
         self.create(&layout::storm(id), storm(TopologyStatus::Active)).await;
         self.create(&layout::tasks(id), record::encode(&table)).await;
         self.create(&layout::assignment(id), record::encode_assignment(&self.assignment)).await;

@@ -7,9 +7,9 @@ use stormkeeper_coordination::{
         event::Event,
         metric_log::MetricLogState,
         record::{
-            BlobReplica, Drain, Election, Leader, MetaFingerprint, Nimbus, StoredError, Supervisor,
-            SupervisorAssignments, TaskHeartbeat, Tasks, TopologyRecord, decode, decode_assignment, encode,
-            encode_assignment,
+            BlobReplica, Drain, Election, Leader, MetaFingerprint, NimbusRecord, StoredError,
+            SupervisorAssignments, SupervisorRecord, TaskHeartbeat, TasksRecord, TopologyRecord, decode,
+            decode_assignment, encode, encode_assignment,
         },
     },
     tree::TreePath,
@@ -26,11 +26,11 @@ use crate::check_error;
 pub fn znode_record(data: &[u8]) {
     let path: TreePath = "/storms/wc-1-100".parse().expect("a path");
     check::<TopologyRecord>(&path, data);
-    check::<Tasks>(&path, data);
-    check::<Supervisor>(&path, data);
+    check::<TasksRecord>(&path, data);
+    check::<SupervisorRecord>(&path, data);
     check::<TaskHeartbeat>(&path, data);
     check::<StoredError>(&path, data);
-    check::<Nimbus>(&path, data);
+    check::<NimbusRecord>(&path, data);
     check::<Election>(&path, data);
     check::<Leader>(&path, data);
     check::<SupervisorAssignments>(&path, data);

@@ -15,7 +15,7 @@ use crate::{
 use stormkeeper_api_types::message::{KillRequest, RebalanceRequest};
 use stormkeeper_coordination::{
     cluster::layout,
-    tree::faulty::{FaultPlan, Rates},
+    tree::faulty::{FaultPlan, FaultRates},
 };
 use stormkeeper_model::{ComponentId, TopologyName};
 use stormkeeper_nimbus::{change::Change, drain::DrainChange};
@@ -32,8 +32,8 @@ const TOPOLOGIES_MAX: usize = 8;
 const JUMP_MAX_MILLIS: i64 = 60_000;
 
 /// Fault rates of a link that is bad during the whole fault phase.
-const BAD_LINK: Rates =
-    Rates { lost_reply: 0.2, lost_request: 0.0, delay: 0.0, delay_max: Duration::ZERO, lost_event: 0.5 };
+const BAD_LINK: FaultRates =
+    FaultRates { lost_reply: 0.2, lost_request: 0.0, delay: 0.0, delay_max: Duration::ZERO, lost_event: 0.5 };
 
 /// A request of a user or a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -304,7 +304,7 @@ impl Scenario {
         let Some(connection) = self.any_connection(cluster) else { return };
         let delay_max = Duration::from_millis(self.random.u64(1..=3000));
         let mut rate = |most: f64| if self.random.bool() { most * self.random.f64() } else { 0.0 };
-        let rates = Rates {
+        let rates = FaultRates {
             lost_reply: rate(0.3),
             lost_request: rate(0.2),
             delay: rate(0.5),

@@ -64,9 +64,9 @@ struct Shared {
 
 /// Refusal of the tree; arrives at most once, and only before the first successful check.
 #[derive(Debug)]
-pub struct Refusal(watch::Receiver<Option<Refused>>);
+pub struct TreeRefusal(watch::Receiver<Option<Refused>>);
 
-impl Refusal {
+impl TreeRefusal {
     /// Waits for the refusal. Never returns if the tree has the layout of this build.
     ///
     /// # Cancellation safety
@@ -92,11 +92,11 @@ impl Refusal {
 impl CheckedTree {
     /// Starts to check `inner` in each of its sessions; ends with `tasks`.
     ///
-    /// If the first check refuses the tree, the refusal arrives at [`Refusal`] and `tasks` are
+    /// If the first check refuses the tree, the refusal arrives at [`TreeRefusal`] and `tasks` are
     /// cancelled: the daemon must end. A tree that is refused in a later session, which takes an
     /// operator's mistake, is treated like a lost connection until it is correct again: workers and
     /// their counts are worth more than a restart.
-    pub fn start(inner: Arc<dyn Tree>, on_empty: OnEmpty, tasks: &Tasks) -> (Arc<Self>, Refusal) {
+    pub fn start(inner: Arc<dyn Tree>, on_empty: OnEmpty, tasks: &Tasks) -> (Arc<Self>, TreeRefusal) {
         let shared =
             Shared { checked: AtomicI64::new(0), session: watch::Sender::new(SessionState::Connecting) };
         let shared = Arc::new(shared);
@@ -110,7 +110,7 @@ impl CheckedTree {
             was_ready: false,
         };
         tasks.start("layout", OnExit::Ignore, checker.run());
-        (Arc::new(Self { inner, shared }), Refusal(seen))
+        (Arc::new(Self { inner, shared }), TreeRefusal(seen))
     }
 
     /// Fails unless the layout was checked in the current session.

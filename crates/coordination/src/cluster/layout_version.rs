@@ -11,7 +11,7 @@ use crate::{
         layout::{self, LAYOUT_VERSION},
         record::{self, UnknownFields},
     },
-    tree::{self, CreateMode, Outcome, ReadTree, Tree, TreePath},
+    tree::{self, CreateMode, ReadTree, Tree, TreePath, WriteOutcome},
 };
 
 /// Top-level znodes of layout 1 that later layouts do not have.
@@ -186,7 +186,7 @@ pub async fn establish(tree: &dyn Tree) -> Result<(), Error> {
             // Another nimbus was faster: its layout is read next.
             Err(tree::Error::NodeExists { .. }) => {}
             // The reply may be lost: the layout is read next.
-            Err(error) if error.outcome() == Outcome::Unknown => lost = Some(error),
+            Err(error) if error.outcome() == WriteOutcome::Unknown => lost = Some(error),
             Err(error) => return Err(error.into()),
         }
     }

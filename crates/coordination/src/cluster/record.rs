@@ -144,7 +144,7 @@ impl TopologyRecord {
 
 /// `/tasks/{topology-id}`: the tasks of a topology.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tasks {
+pub struct TasksRecord {
     /// The tasks of each component.
     pub components: TaskTable,
     /// Fields of newer versions.
@@ -212,7 +212,7 @@ pub fn decode_assignment(path: &TreePath, bytes: &[u8]) -> Result<Assignment, Un
 
 /// `/supervisors/{supervisor-id}`: a live supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Supervisor {
+pub struct SupervisorRecord {
     /// Host at which its workers are reached.
     pub host: String,
     /// Its slots.
@@ -300,7 +300,7 @@ impl From<StoredError> for TaskError {
 
 /// `/nimbuses/{nimbus-id}`: a live nimbus replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Nimbus {
+pub struct NimbusRecord {
     /// Host of the nimbus.
     pub host: String,
     /// Address of its API, `host:port`.

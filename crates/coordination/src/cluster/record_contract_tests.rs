@@ -11,8 +11,8 @@ use super::{
     layout_version::Layout,
     metric_log::MetricLogState,
     record::{
-        self, BlobReplica, Drain, Election, Leader, MetaFingerprint, Nimbus, StoredError, Supervisor,
-        SupervisorAssignments, TaskHeartbeat, Tasks, TopologyRecord, Unreadable,
+        self, BlobReplica, Drain, Election, Leader, MetaFingerprint, NimbusRecord, StoredError,
+        SupervisorAssignments, SupervisorRecord, TaskHeartbeat, TasksRecord, TopologyRecord, Unreadable,
     },
 };
 use crate::tree::TreePath;
@@ -37,7 +37,7 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
         r#"{"name":"wc","status":"active","launched_ms":1,"workers":2,"owner":"ann",
             "blob":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","message_timeout_secs":30}"#,
     ),
-    ("/tasks/{topology-id}", write_back::<Tasks>, r#"{"components":{"split":"1-3"}}"#),
+    ("/tasks/{topology-id}", write_back::<TasksRecord>, r#"{"components":{"split":"1-3"}}"#),
     (
         "/assignments/{topology-id}",
         write_back_assignment,
@@ -45,7 +45,7 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
     ),
     (
         "/supervisors/{supervisor-id}",
-        write_back::<Supervisor>,
+        write_back::<SupervisorRecord>,
         r#"{"host":"h","ports":[6700],"resources":{"cpu_percent":1,"memory_mb":2},"version":"0","start_ms":5}"#,
     ),
     (
@@ -58,7 +58,7 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
     ("/taskerrors/{topology-id}/last/{component}", write_back::<StoredError>, ERROR),
     (
         "/nimbuses/{nimbus-id}",
-        write_back::<Nimbus>,
+        write_back::<NimbusRecord>,
         r#"{"host":"h","api":"h:1","version":"0","start_ms":5,"blobs_missing":0,"role":"leader"}"#,
     ),
     ("/term", write_back::<Election>, r#"{"term":3,"nimbus":"n"}"#),

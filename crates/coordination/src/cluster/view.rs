@@ -10,8 +10,8 @@ use crate::{
         event::{Event, EventNumber},
         layout,
         record::{
-            Drain, Leader, MetaFingerprint, Nimbus, Stored, Supervisor, SupervisorAssignments, Tasks,
-            TopologyRecord,
+            Drain, Leader, MetaFingerprint, NimbusRecord, Stored, SupervisorAssignments, SupervisorRecord,
+            TasksRecord, TopologyRecord,
         },
     },
     tree::TreePath,
@@ -27,11 +27,11 @@ pub struct ClusterView {
     /// Submitted topologies.
     pub topologies: BTreeMap<TopologyId, Stored<TopologyRecord>>,
     /// Tasks of each topology's components.
-    pub tasks: BTreeMap<TopologyId, Stored<Tasks>>,
+    pub tasks: BTreeMap<TopologyId, Stored<TasksRecord>>,
     /// Assignments: the slots in which the tasks run.
     pub assignments: BTreeMap<TopologyId, Stored<Assignment>>,
     /// Live supervisors.
-    pub supervisors: BTreeMap<SupervisorId, Supervisor>,
+    pub supervisors: BTreeMap<SupervisorId, SupervisorRecord>,
     /// Supervisor assignments: the topologies that concern each supervisor.
     pub supervisor_assignments: BTreeMap<SupervisorId, Stored<SupervisorAssignments>>,
     /// Live tasks of each topology that has a znode for heartbeats.
@@ -41,7 +41,7 @@ pub struct ClusterView {
     /// Fingerprints of the metric metas, by topology.
     pub metric_fingerprints: BTreeMap<TopologyId, Stored<MetaFingerprint>>,
     /// Live nimbus replicas.
-    pub nimbuses: BTreeMap<NimbusId, Nimbus>,
+    pub nimbuses: BTreeMap<NimbusId, NimbusRecord>,
     /// Hosts that are being drained.
     pub drains: BTreeMap<HostName, Stored<Drain>>,
     /// The newest events.

@@ -11,7 +11,7 @@ use crate::{
         record::{self, Election, Leader, UnknownFields},
     },
     election::Leadership,
-    tree::{CreateMode, Error, Node, Op, OpResult, Outcome, SessionId, Tree, Version},
+    tree::{CreateMode, Error, Node, Op, OpResult, SessionId, Tree, Version, WriteOutcome},
 };
 use stormkeeper_model::{NimbusId, Term, clock::Clock, event::EventKind};
 
@@ -111,7 +111,7 @@ impl Candidate {
                 debug_assert!(results.contains(&OpResult::Set(Version(term.0))));
                 Ok(self.won(term, session))
             }
-            Err(error) if error.outcome() == Outcome::Unknown => {
+            Err(error) if error.outcome() == WriteOutcome::Unknown => {
                 self.resolve_unknown_outcome(term, error).await
             }
             Err(error @ Error::Multi { .. }) => match error.root() {

@@ -10,7 +10,7 @@ use crate::{
         event::{EventDraft, EventWriter},
         layout,
     },
-    tree::{self, Op, OpResult, Outcome, Scope, SessionId, SessionState, Tree, Version, Watcher},
+    tree::{self, Op, OpResult, Scope, SessionId, SessionState, Tree, Version, Watcher, WriteOutcome},
 };
 use stormkeeper_model::{Term, event::EventKind};
 #[cfg(feature = "injected-bugs")]
@@ -208,8 +208,8 @@ impl FencedWriter {
                 Err(WriteError::Op { index: index - 1, source: *source })
             }
             Err(error) => Err(match error.outcome() {
-                Outcome::Unknown => WriteError::Unknown(error),
-                Outcome::NotApplied => WriteError::NotSent(error),
+                WriteOutcome::Unknown => WriteError::Unknown(error),
+                WriteOutcome::NotApplied => WriteError::NotSent(error),
             }),
         }
     }

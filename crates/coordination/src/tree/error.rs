@@ -76,7 +76,7 @@ pub enum Error {
 
 /// Effect of a failed write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum WriteOutcome {
     /// The write certainly had no effect.
     NotApplied,
     /// The write may or may not have taken effect: read back before retrying.
@@ -85,9 +85,9 @@ pub enum Outcome {
 
 impl Error {
     /// Returns the effect of the failed request, if it was a write.
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> WriteOutcome {
         match self {
-            Self::ConnectionLost(_) | Self::SessionExpired => Outcome::Unknown,
+            Self::ConnectionLost(_) | Self::SessionExpired => WriteOutcome::Unknown,
             Self::NoNode { .. }
             | Self::NodeExists { .. }
             | Self::BadVersion { .. }
@@ -98,7 +98,7 @@ impl Error {
             | Self::InvalidPath(_)
             | Self::Disconnected
             | Self::Closed
-            | Self::Refused(_) => Outcome::NotApplied,
+            | Self::Refused(_) => WriteOutcome::NotApplied,
         }
     }
 

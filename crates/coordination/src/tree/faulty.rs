@@ -30,7 +30,7 @@ use stormkeeper_runtime::{
 
 /// Fault of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
+pub enum TreeFault {
     /// The request takes effect, but its response is lost.
     LostReply,
     /// The request is lost and has no effect; the outcome is unknown to the caller.
@@ -41,7 +41,7 @@ pub enum Fault {
 
 /// Probability of each fault, from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Rates {
+pub struct FaultRates {
     /// Probability that a request takes effect while its response is lost.
     pub lost_reply: f64,
     /// Probability that a request is lost.
@@ -58,8 +58,8 @@ pub struct Rates {
 #[derive(Debug, Clone, Default)]
 pub struct FaultPlan {
     seed: u64,
-    rates: Rates,
-    nth_writes: BTreeMap<u64, Fault>,
+    rates: FaultRates,
+    nth_writes: BTreeMap<u64, TreeFault>,
     last_request: Option<u64>,
 }
 
@@ -70,13 +70,13 @@ impl FaultPlan {
     }
 
     /// Returns a plan with random faults, the same faults for the same `seed`.
-    pub fn seeded(seed: u64, rates: Rates) -> Self {
+    pub fn seeded(seed: u64, rates: FaultRates) -> Self {
         Self { seed, rates, ..Self::default() }
     }
 
     /// Makes the `n`th write fail, counted from 1 for the first write after the plan is set. A
     /// multi is one write.
-    pub fn fail_nth_write(mut self, n: u64, fault: Fault) -> Self {
+    pub fn fail_nth_write(mut self, n: u64, fault: TreeFault) -> Self {
         self.nth_writes.insert(n, fault);
         self
     }
@@ -125,7 +125,7 @@ enum Gate {
 /// Delay and fault of one request.
 struct PlannedFault {
     delay: Duration,
-    fault: Option<Fault>,
+    fault: Option<TreeFault>,
 }
 
 impl FaultyTree {
@@ -213,9 +213,11 @@ impl FaultyTree {
         }
         match planned.fault {
             None => request.await,
-            Some(Fault::LostRequest) => Err(Error::ConnectionLost("injected fault: request lost".to_owned())),
-            Some(Fault::Refused(error)) => Err(error),
-            Some(Fault::LostReply) => {
+            Some(TreeFault::LostRequest) => {
+                Err(Error::ConnectionLost("injected fault: request lost".to_owned()))
+            }
+            Some(TreeFault::Refused(error)) => Err(error),
+            Some(TreeFault::LostReply) => {
                 let _lost = request.await;
                 Err(Error::ConnectionLost("injected fault: response lost".to_owned()))
             }
@@ -254,16 +256,16 @@ impl PlanState {
         self.n_requests += 1;
         let end = match self.plan.last_request.map(|last| self.n_requests.cmp(&last)) {
             None | Some(Ordering::Less) => None,
-            Some(Ordering::Equal) => Some(Fault::LostReply),
-            Some(Ordering::Greater) => Some(Fault::Refused(Error::Disconnected)),
+            Some(Ordering::Equal) => Some(TreeFault::LostReply),
+            Some(Ordering::Greater) => Some(TreeFault::Refused(Error::Disconnected)),
         };
         let rates = self.plan.rates;
         // The same number of draws for each request, so that a rate does not affect other faults.
         let (dice, hesitation, share) = (self.random.f64(), self.random.f64(), self.random.f64());
         let fault = if dice < rates.lost_reply {
-            Some(Fault::LostReply)
+            Some(TreeFault::LostReply)
         } else if dice < rates.lost_reply + rates.lost_request {
-            Some(Fault::LostRequest)
+            Some(TreeFault::LostRequest)
         } else {
             None
         };
@@ -386,7 +388,7 @@ impl Tree for FaultyTree {
 mod tests {
     use super::*;
     use crate::tree::{
-        Outcome,
+        WriteOutcome,
         contract::{Sessions, run_all},
         memory::MemoryTree,
     };
@@ -416,9 +418,9 @@ mod tests {
     #[tokio::test]
     async fn nth_write_fails_as_planned() {
         let plan = FaultPlan::none()
-            .fail_nth_write(2, Fault::LostReply)
-            .fail_nth_write(3, Fault::LostRequest)
-            .fail_nth_write(4, Fault::Refused(Error::Disconnected));
+            .fail_nth_write(2, TreeFault::LostReply)
+            .fail_nth_write(3, TreeFault::LostRequest)
+            .fail_nth_write(4, TreeFault::Refused(Error::Disconnected));
         let (_server, tree) = faulty(plan);
         let mut seen = Vec::new();
         for name in ["/a", "/b", "/c", "/d", "/e"] {
@@ -426,12 +428,12 @@ mod tests {
             let is_there = tree.get(&path(name)).await.expect("reads are not writes").is_some();
             seen.push((created.map_err(|error| error.outcome()).err(), is_there));
         }
-        let unknown = Some(Outcome::Unknown);
+        let unknown = Some(WriteOutcome::Unknown);
         let wanted = [
             (None, true),
             (unknown, true),
             (unknown, false),
-            (Some(Outcome::NotApplied), false),
+            (Some(WriteOutcome::NotApplied), false),
             (None, true),
         ];
         assert_eq!(seen, wanted);
@@ -440,7 +442,7 @@ mod tests {
 
     /// Returns for each of 300 writes whether it was acknowledged and whether it took effect.
     async fn course(seed: u64) -> Vec<(bool, bool)> {
-        let rates = Rates { lost_reply: 0.2, lost_request: 0.2, ..Rates::default() };
+        let rates = FaultRates { lost_reply: 0.2, lost_request: 0.2, ..FaultRates::default() };
         let (server, tree) = faulty(FaultPlan::seeded(seed, rates));
         let honest = server.connect();
         let mut course = Vec::new();
@@ -467,7 +469,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn delays_are_bounded_and_end_with_an_empty_plan() {
         let delay_max = Duration::from_secs(3);
-        let rates = Rates { delay: 1.0, delay_max, ..Rates::default() };
+        let rates = FaultRates { delay: 1.0, delay_max, ..FaultRates::default() };
         let (_server, tree) = faulty(FaultPlan::seeded(1, rates));
         let clock = stormkeeper_model::clock::Clock::new();
         let start = clock.monotonic();
@@ -484,7 +486,7 @@ mod tests {
 
     #[tokio::test]
     async fn lost_events_are_not_reported_but_everything_is() {
-        let rates = Rates { lost_event: 1.0, ..Rates::default() };
+        let rates = FaultRates { lost_event: 1.0, ..FaultRates::default() };
         let (server, tree) = faulty(FaultPlan::seeded(1, rates));
         let mut watcher = tree.watch(&TreePath::root(), Scope::Subtree);
         assert_eq!(watcher.changed().await, Changes::Everything);

@@ -36,7 +36,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-pub use error::{Error, Outcome};
+pub use error::{Error, WriteOutcome};
 pub use path::{InvalidPath, TreePath};
 pub use watch::{Changes, Watcher};
 

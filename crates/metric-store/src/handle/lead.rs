@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::MetricStore;
-use crate::{Error, Event, IngestOutcome, entry::Entry, leader_ops};
+use crate::{Error, HistoryEvent, IngestOutcome, entry::Entry, leader_ops};
 use stormkeeper_metrics::{
     MetricBatch, MetricId, Minute,
     protocol::{NAMES_MAX, RegisterRequest, RegisterResponse},
@@ -61,7 +61,7 @@ impl MetricStore {
     ///
     /// # Errors
     /// [`Error::StaleTerm`], [`Error::Write`].
-    pub async fn record_events(&self, term: Term, events: Vec<Event>) -> Result<(), Error> {
+    pub async fn record_events(&self, term: Term, events: Vec<HistoryEvent>) -> Result<(), Error> {
         self.write(move |writer| {
             for events in events.chunks(AT_ONCE_MAX) {
                 writer.append(term, &Entry::Events(events.to_vec()))?;

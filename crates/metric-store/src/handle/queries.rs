@@ -2,7 +2,7 @@
 
 use super::MetricStore;
 use crate::{
-    Error, Fingerprint, HistoryEntry, LatestPage, LatestQuery, Options, Status, TrackEntry, history,
+    Error, Fingerprint, HistoryEntry, LatestPage, LatestQuery, Options, StoreStatus, TrackEntry, history,
     history_record, key::Table, leader_ops,
 };
 use stormkeeper_metrics::{
@@ -121,14 +121,14 @@ impl MetricStore {
     ///
     /// # Errors
     /// None so far; reserved for a closed store.
-    pub async fn status(&self) -> Result<Status, Error> {
+    pub async fn status(&self) -> Result<StoreStatus, Error> {
         // Returned also while reads fail: `failure` has the reason.
         let bytes = self.read(|_, view| Ok(view.bytes())).await.unwrap_or_default();
         let quarantined = self.quarantined().await.unwrap_or_default();
         let (extent, position) = self.shared.log();
         let catalog = self.shared.catalog();
         let with_drops = catalog.topologies().filter(|of| !of.drops.is_empty());
-        Ok(Status {
+        Ok(StoreStatus {
             bytes,
             position,
             log_from: extent.base.index + 1,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::{DropCause, Event, ExportKey, ExportKind, LatestQuery, PayloadPage};
+use crate::{DropCause, ExportKey, ExportKind, HistoryEvent, LatestQuery, PayloadPage};
 use stormkeeper_metrics::{
     MetaType, Window,
     protocol::{MetaQuery, PointsQuery},
@@ -117,7 +117,7 @@ async fn topologies_whose_ids_share_a_prefix_are_kept_apart(site: &Site) {
         let ids = register_some(store, topology, 3).await;
         let points: Vec<_> = ids.iter().map(|id| (*id, 1)).collect();
         ingest(store, topology, NOW, 1, &points).await;
-        let placed = Event::TaskPlaced {
+        let placed = HistoryEvent::TaskPlaced {
             topology: topology.clone(),
             task: TaskId(1),
             component: "split".parse().expect("an id"),
@@ -227,7 +227,7 @@ async fn track_and_history_outlive_their_topology(site: &Site) {
     let home = Home::open(site.path(), site.options());
     let (store, topology) = (&home.store, topology("t"));
     let at = Timestamp::from_millis;
-    let placed = |task, host: &str, millis| Event::TaskPlaced {
+    let placed = |task, host: &str, millis| HistoryEvent::TaskPlaced {
         topology: topology.clone(),
         task: TaskId(task),
         component: "split".parse().expect("an id"),
@@ -236,7 +236,7 @@ async fn track_and_history_outlive_their_topology(site: &Site) {
         at: at(millis),
         reason: format!("to {host}"),
     };
-    let started = Event::TopologyStarted {
+    let started = HistoryEvent::TopologyStarted {
         topology: topology.clone(),
         name: "t".parse().expect("a name"),
         at: at(1),
@@ -249,7 +249,7 @@ async fn track_and_history_outlive_their_topology(site: &Site) {
     store.record_events(TERM, events).await.expect("written");
     assert_eq!(before, dump(store).into_iter().filter(|((table, _), _)| *table == Table::State).count());
     // An event older than the record arrived late, or was sent again by another leader.
-    let gone = Event::TaskGone {
+    let gone = HistoryEvent::TaskGone {
         topology: topology.clone(),
         task: TaskId(1),
         at: at(3),
@@ -260,7 +260,7 @@ async fn track_and_history_outlive_their_topology(site: &Site) {
     assert_eq!(store.track(&topology, None, 10).await.expect("read"), known);
     let by = Some("you".to_owned());
     let killed =
-        Event::TopologyKilled { topology: topology.clone(), at: at(9), by, reason: "done".to_owned() };
+        HistoryEvent::TopologyKilled { topology: topology.clone(), at: at(9), by, reason: "done".to_owned() };
     store.record_events(TERM, vec![killed]).await.expect("written");
     let track = store.track(&topology, Some(TaskId(1)), 10).await.expect("read");
     let places: Vec<_> =
@@ -339,14 +339,14 @@ async fn topology_without_points_is_removed_after_the_longest_retention(site: &S
     let (store, at) = (&home.store, store_time(NOW));
     for (name, is_killed) in [("gone", true), ("there", false)] {
         let topology = topology(name);
-        let started = Event::TopologyStarted {
+        let started = HistoryEvent::TopologyStarted {
             topology: topology.clone(),
             name: name.parse().expect("a name"),
             at,
             by: None,
             sample_rate: 0.1,
         };
-        let killed = Event::TopologyKilled { topology, at, by: None, reason: String::new() };
+        let killed = HistoryEvent::TopologyKilled { topology, at, by: None, reason: String::new() };
         let events = [started].into_iter().chain(is_killed.then_some(killed)).collect();
         store.record_events(TERM, events).await.expect("recorded");
     }

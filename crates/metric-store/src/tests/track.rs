@@ -1,7 +1,7 @@
 //! Track of tasks that move without end.
 
 use super::*;
-use crate::{Event, TrackEntry};
+use crate::{HistoryEvent, TrackEntry};
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
 use stormkeeper_model::{LogPosition, Port, TaskId};
 
@@ -10,8 +10,8 @@ on_each_medium!(last_placements_of_a_task_that_moves_without_end_are_kept,);
 /// Maximum number of placements kept for one task.
 const KEPT: u64 = 100;
 
-fn moved(task: u32, n: u64) -> Event {
-    Event::TaskPlaced {
+fn moved(task: u32, n: u64) -> HistoryEvent {
+    HistoryEvent::TaskPlaced {
         topology: topology("t"),
         task: TaskId(task),
         component: "split".parse().expect("an id"),

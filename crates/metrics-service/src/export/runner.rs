@@ -19,7 +19,7 @@ use crate::{
     exporters::{ExportCounts, ExportError, MetricExporter, PayloadSource},
 };
 use stormkeeper_metric_store as metric_store;
-use stormkeeper_metric_store::{Event, ExportKey, ExportLease, MetricStore, PayloadPage};
+use stormkeeper_metric_store::{ExportKey, ExportLease, HistoryEvent, MetricStore, PayloadPage};
 use stormkeeper_metrics::{MetaType, MetricId};
 use stormkeeper_model::Term;
 use stormkeeper_runtime::error_chain;
@@ -81,7 +81,11 @@ impl ExporterTask {
         Self { export, store, term, exporter, name, tasks: owner.child(), stuck: None }
     }
 
-    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>, cancelled: CancellationToken) {
+    pub(crate) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<HistoryEvent>,
+        cancelled: CancellationToken,
+    ) {
         tokio::select! {
             biased;
             // An upload that is dropped here was not acknowledged, and is repeated later.
@@ -101,7 +105,7 @@ impl ExporterTask {
         }
     }
 
-    async fn work(&mut self, events: &mut mpsc::Receiver<Event>) {
+    async fn work(&mut self, events: &mut mpsc::Receiver<HistoryEvent>) {
         let pause = self.export.intervals().export_pause;
         loop {
             self.set_activity(ExporterActivity::Starting);
@@ -180,7 +184,7 @@ impl ExporterTask {
         Ok(true)
     }
 
-    async fn send_event(&mut self, event: Event) {
+    async fn send_event(&mut self, event: HistoryEvent) {
         let exporter = Arc::clone(&self.exporter);
         match self.call("send_event", None, async move { exporter.send_event(&event).await }).await {
             Ok(()) => self.export.update_state(&self.name, |state| state.events += 1),

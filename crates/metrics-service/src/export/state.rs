@@ -13,7 +13,7 @@ use crate::{
     export::{close_minutes, exporters::MetricExporter, runner::ExporterTask},
     service::restart_on_panic,
 };
-use stormkeeper_metric_store::{Event, MetricStore};
+use stormkeeper_metric_store::{HistoryEvent, MetricStore};
 use stormkeeper_model::{Term, clock::Clock};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
@@ -91,11 +91,11 @@ impl Export {
 #[derive(Debug, Clone)]
 pub(crate) struct EventFanout {
     export: Arc<Export>,
-    channels: Vec<(String, mpsc::Sender<Event>)>,
+    channels: Vec<(String, mpsc::Sender<HistoryEvent>)>,
 }
 
 impl EventFanout {
-    pub(crate) fn send(&self, events: &[Event]) {
+    pub(crate) fn send(&self, events: &[HistoryEvent]) {
         for (name, sender) in &self.channels {
             for event in events {
                 if sender.try_send(event.clone()).is_err() {

@@ -7,8 +7,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use stormkeeper_coordination::cluster::{event, layout, record::Supervisor, view::ClusterView};
-use stormkeeper_metric_store::Event;
+use stormkeeper_coordination::cluster::{event, layout, record::SupervisorRecord, view::ClusterView};
+use stormkeeper_metric_store::HistoryEvent;
 use stormkeeper_model::{
     ComponentId, HostName, Port, Slot, SupervisorId, TaskId, Timestamp, TopologyId,
     event::{EventKind, Move},
@@ -46,9 +46,9 @@ pub(crate) fn removed_topologies(
 pub(crate) fn reconstruct_events(
     id: &TopologyId,
     cluster_events: &[&event::Event],
-    supervisors: &BTreeMap<SupervisorId, Supervisor>,
+    supervisors: &BTreeMap<SupervisorId, SupervisorRecord>,
     rate: f64,
-) -> Vec<Event> {
+) -> Vec<HistoryEvent> {
     let of_kind = |kind| cluster_events.iter().find(|event| event.event == kind);
     let Some(first) = of_kind(EventKind::Submitted) else { return Vec::new() };
     let Ok(name) = TopologyId::name_in(id.as_str()).parse() else { return Vec::new() };
@@ -59,7 +59,7 @@ pub(crate) fn reconstruct_events(
     let owner = Some(submitted.owner).filter(|owner| !owner.is_empty());
     // The clocks of leaders differ; no event of a topology is earlier than its submit.
     let end = last.time.max(first.time);
-    let mut events = vec![Event::TopologyStarted {
+    let mut events = vec![HistoryEvent::TopologyStarted {
         topology: id.clone(),
         name,
         at: first.time,
@@ -77,7 +77,7 @@ pub(crate) fn reconstruct_events(
                 continue;
             };
             let known = tasks.iter().filter_map(|task| Some((task, *components.get(&task)?)));
-            events.extend(known.map(|(task, component)| Event::TaskPlaced {
+            events.extend(known.map(|(task, component)| HistoryEvent::TaskPlaced {
                 topology: id.clone(),
                 task,
                 component: component.clone(),
@@ -88,7 +88,7 @@ pub(crate) fn reconstruct_events(
             }));
         }
     }
-    events.push(Event::TopologyKilled {
+    events.push(HistoryEvent::TopologyKilled {
         topology: id.clone(),
         at: end,
         by: last.by.clone(),
@@ -97,7 +97,7 @@ pub(crate) fn reconstruct_events(
     events
 }
 
-fn location(slot: &Slot, supervisors: &BTreeMap<SupervisorId, Supervisor>) -> Option<(HostName, Port)> {
+fn location(slot: &Slot, supervisors: &BTreeMap<SupervisorId, SupervisorRecord>) -> Option<(HostName, Port)> {
     let supervisor = supervisors.get(&slot.supervisor)?;
     Some((supervisor.host.parse().ok()?, slot.port))
 }
@@ -154,7 +154,7 @@ mod tests {
 
     fn view(events: Vec<event::Event>) -> ClusterView {
         let numbered = events.into_iter().enumerate();
-        let supervisor = Supervisor {
+        let supervisor = SupervisorRecord {
             host: "h".to_owned(),
             ports: Vec::new(),
             resources: Resources { cpu_percent: 0, memory_mb: 0 },
@@ -170,7 +170,7 @@ mod tests {
     }
 
     /// Reconstructed histories of the topologies that are gone at a time.
-    fn reconstructed(view: &ClusterView, now: u64) -> Vec<Vec<Event>> {
+    fn reconstructed(view: &ClusterView, now: u64) -> Vec<Vec<HistoryEvent>> {
         let removed = removed_topologies(view, Timestamp::from_millis(now), KEPT);
         removed
             .iter()
@@ -178,18 +178,18 @@ mod tests {
             .collect()
     }
 
-    fn short(events: &[Event]) -> Vec<String> {
-        let text = |event: &Event| match event {
-            Event::TopologyStarted { name, at, by, sample_rate, .. } => {
+    fn short(events: &[HistoryEvent]) -> Vec<String> {
+        let text = |event: &HistoryEvent| match event {
+            HistoryEvent::TopologyStarted { name, at, by, sample_rate, .. } => {
                 format!("{name} started at {} by {by:?} {sample_rate}", at.as_millis())
             }
-            Event::TopologyKilled { at, by, reason, .. } => {
+            HistoryEvent::TopologyKilled { at, by, reason, .. } => {
                 format!("killed at {} by {by:?}: {reason}", at.as_millis())
             }
-            Event::TaskPlaced { task, component, host, port, at, reason, .. } => {
+            HistoryEvent::TaskPlaced { task, component, host, port, at, reason, .. } => {
                 format!("{task} {component} to {host}:{port} at {}: {reason}", at.as_millis())
             }
-            Event::SampleRateChanged { .. } | Event::TaskGone { .. } => format!("{event:?}"),
+            HistoryEvent::SampleRateChanged { .. } | HistoryEvent::TaskGone { .. } => format!("{event:?}"),
         };
         events.iter().map(text).collect()
     }

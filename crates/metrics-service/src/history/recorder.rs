@@ -187,7 +187,7 @@ impl HistoryRecorder {
     async fn record_events(
         &self,
         id: &TopologyId,
-        events: Vec<metric_store::Event>,
+        events: Vec<metric_store::HistoryEvent>,
     ) -> Result<(), metric_store::Error> {
         for batch in events.chunks(BATCH) {
             self.store.record_events(self.term, batch.to_vec()).await?;

@@ -52,7 +52,7 @@ fn check(break_it: impl FnOnce(&mut Topology), expected: &[&str]) {
     let mut topology = word_count();
     break_it(&mut topology);
     let found = validate(&topology).err().unwrap_or_default();
-    let found: Vec<String> = found.iter().map(Problem::to_string).collect();
+    let found: Vec<String> = found.iter().map(TopologyDefect::to_string).collect();
     assert_eq!(found, expected);
 }
 

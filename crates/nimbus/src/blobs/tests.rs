@@ -8,7 +8,7 @@ use stormkeeper_coordination::{
     cluster::{
         layout,
         observer::Observation,
-        record::{Nimbus, Role, Stored, TopologyRecord},
+        record::{NimbusRecord, Role, Stored, TopologyRecord},
         view::ClusterView,
     },
     tree::{ReadTree as _, Tree, Version, memory::MemoryTree},
@@ -150,7 +150,7 @@ fn using(blob: &BlobKey, api: &str) -> ClusterView {
     let storm = TopologyRecord { blob: blob.clone(), ..TopologyRecord::sample("wc") };
     let id: TopologyId = "wc-1-1".parse().expect("valid");
     let other: NimbusId = "host-2".parse().expect("valid");
-    let nimbus = Nimbus {
+    let nimbus = NimbusRecord {
         host: "host-2".to_owned(),
         api: api.to_owned(),
         version: "0".to_owned(),

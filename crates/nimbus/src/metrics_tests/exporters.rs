@@ -112,7 +112,7 @@ impl MetricExporter for Odd {
         Ok(sent)
     }
 
-    async fn send_event(&self, _event: &metric_store::Event) -> Result<(), ExportError> {
+    async fn send_event(&self, _event: &metric_store::HistoryEvent) -> Result<(), ExportError> {
         if let Manner::Clumsy { events, .. } = &self.manner {
             stumble(events).await;
         }

@@ -32,7 +32,7 @@ use stormkeeper_coordination::cluster::store::Store;
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, Resources, Supervisor},
+        record::{self, Resources, SupervisorRecord},
     },
     tree::{CreateMode, Tree, memory::MemoryTree},
 };
@@ -153,7 +153,7 @@ impl Cluster {
     async fn new() -> Self {
         let server = MemoryTree::new();
         let tree: Arc<dyn Tree> = server.connect();
-        let supervisor = Supervisor {
+        let supervisor = SupervisorRecord {
             host: "host".to_owned(),
             ports: (6700..6710).map(Port).collect(),
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },

@@ -5,7 +5,7 @@ use stormkeeper_coordination::{
     cluster::metric_log::MetricLogState,
     tree::{
         SessionId,
-        faulty::{FaultPlan, FaultyTree, Rates},
+        faulty::{FaultPlan, FaultRates, FaultyTree},
     },
 };
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
@@ -60,7 +60,7 @@ async fn uncommitted_batch_is_counted_once_when_it_is_sent_again() {
     // From here on the next leader cannot reach the first one.
     let id = leader.handle().id().clone();
     let view = follower.handle().observation().expect("read").view;
-    let lost = record::Nimbus { api: "127.0.0.1:1".to_owned(), ..view.nimbuses[&id].clone() };
+    let lost = record::NimbusRecord { api: "127.0.0.1:1".to_owned(), ..view.nimbuses[&id].clone() };
     cluster.tree.set(&layout::nimbus(&id), &record::encode(&lost), None).await.expect("written");
     wait_until("the follower has the wrong address of the leader", LONG, || async {
         let view = follower.handle().observation().expect("read").view;
@@ -383,7 +383,7 @@ async fn new_cluster_has_a_high_watermark_from_the_start() {
 #[tokio::test]
 async fn lost_zookeeper_reply_does_not_hold_back_the_commit() {
     let cluster = Cluster::new().await;
-    let plan = FaultPlan::seeded(3, Rates { lost_reply: 0.2, ..Rates::default() });
+    let plan = FaultPlan::seeded(3, FaultRates { lost_reply: 0.2, ..FaultRates::default() });
     let tree = FaultyTree::new(cluster.server.connect(), plan);
     let stop = CancellationToken::new();
     let running =

@@ -18,12 +18,12 @@ use stormkeeper_coordination::{
     cluster::{
         event::Event,
         layout,
-        record::{self, Resources, Supervisor},
+        record::{self, Resources, SupervisorRecord},
         store::Store,
     },
     tree::{
         CreateMode, SessionId, Tree,
-        faulty::{Fault, FaultPlan, FaultyTree},
+        faulty::{FaultPlan, FaultyTree, TreeFault},
         memory::MemoryTree,
     },
 };
@@ -109,7 +109,7 @@ impl Cluster {
     }
 
     async fn supervisor(&self, id: &str, ports: u16) {
-        let supervisor = Supervisor {
+        let supervisor = SupervisorRecord {
             host: format!("host-{id}"),
             ports: (0..ports).map(|n| Port(6700 + n)).collect(),
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
@@ -447,7 +447,7 @@ async fn whichever_write_fails_every_change_is_made_once() {
     let n_writes = life_with(FaultPlan::none()).await;
     assert!(n_writes >= 9, "{n_writes}");
     for n in 1..=n_writes {
-        for fault in [Fault::LostReply, Fault::LostRequest] {
+        for fault in [TreeFault::LostReply, TreeFault::LostRequest] {
             life_with(FaultPlan::none().fail_nth_write(n, fault)).await;
         }
     }

@@ -4,7 +4,7 @@ use std::{fs, io};
 
 use crate::process::ProcessId;
 use stormkeeper_model::WorkerId;
-use stormkeeper_runtime::proc::{self, Stat};
+use stormkeeper_runtime::proc::{self, ProcessStat};
 use stormkeeper_topology_package::launch::{SUPERVISOR_DIR_VARIABLE, WORKER_VARIABLE};
 
 /// A line of the process table.
@@ -16,8 +16,8 @@ pub(super) struct Entry {
     pub(super) is_zombie: bool,
 }
 
-impl From<Stat> for Entry {
-    fn from(Stat { pid, group, is_zombie, started, .. }: Stat) -> Self {
+impl From<ProcessStat> for Entry {
+    fn from(ProcessStat { pid, group, is_zombie, started, .. }: ProcessStat) -> Self {
         Self { id: ProcessId { pid, started }, group, is_zombie }
     }
 }

@@ -29,7 +29,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use reason::Reason;
+pub use reason::SlotReason;
 
 use crate::process::{ExitReport, StopSignal};
 use stormkeeper_model::{BlobKey, TopologyId, WorkerId, assignment::AssignedWorker, clock::Monotonic};
@@ -156,7 +156,7 @@ pub enum Action {
         /// The worker to run.
         desired: DesiredWorker,
         /// Reason of the launch.
-        reason: Reason,
+        reason: SlotReason,
     },
     /// Signal the process group of a launch.
     Signal {
@@ -165,7 +165,7 @@ pub enum Action {
         /// The signal.
         signal: StopSignal,
         /// Reason of the signal.
-        reason: Reason,
+        reason: SlotReason,
     },
     /// Report a failed launch to the author of the topology and to the operator.
     Report {
@@ -174,7 +174,7 @@ pub enum Action {
         /// The worker that was launched.
         desired: DesiredWorker,
         /// The failure.
-        reason: Reason,
+        reason: SlotReason,
     },
 }
 
@@ -219,7 +219,7 @@ pub enum SlotState {
         /// The worker that the launch runs.
         desired: DesiredWorker,
         /// Reason of the stop.
-        reason: Reason,
+        reason: SlotReason,
         /// The last signal and its time; none before there is a process.
         signalled: Option<(StopSignal, Monotonic)>,
         /// Failed launches in a row, including this one if it failed.
@@ -348,12 +348,12 @@ impl Launched {
 }
 
 /// Reason for which the worker in the slot must stop, if it must.
-fn reason_to_stop(held: &DesiredWorker, target: &Target) -> Option<Reason> {
+fn reason_to_stop(held: &DesiredWorker, target: &Target) -> Option<SlotReason> {
     match target {
         Target::Unknown => None,
-        Target::Nothing => Some(Reason::Unassigned),
+        Target::Nothing => Some(SlotReason::Unassigned),
         Target::Worker(desired) if desired.is_same_worker(held) => None,
-        Target::Worker(_) => Some(Reason::Reassigned),
+        Target::Worker(_) => Some(SlotReason::Reassigned),
     }
 }
 
@@ -371,8 +371,8 @@ fn localizing(held: DesiredWorker, n_failures: u32, seen: &Observed, actions: &m
         return SlotState::Localizing { desired, n_failures };
     }
     let reason = match n_failures {
-        0 => Reason::Assigned,
-        n_failures => Reason::RelaunchDue { n_failures },
+        0 => SlotReason::Assigned,
+        n_failures => SlotReason::RelaunchDue { n_failures },
     };
     let worker = seen.next_worker_id.clone();
     actions.push(Action::Launch { worker: worker.clone(), desired: desired.clone(), reason });
@@ -393,8 +393,8 @@ impl Live {
             return self.stop(reason, StopCounts::No);
         }
         match self.progress(seen) {
-            Some(Progress::Failed(cause)) => self.failed(Reason::LaunchFailed { cause }, seen, actions),
-            Some(Progress::Exited(report)) => self.failed(Reason::Exited { report }, seen, actions),
+            Some(Progress::Failed(cause)) => self.failed(SlotReason::LaunchFailed { cause }, seen, actions),
+            Some(Progress::Exited(report)) => self.failed(SlotReason::Exited { report }, seen, actions),
             Some(Progress::Alive { heartbeat: Some(_) }) => SlotState::Running {
                 worker: self.worker,
                 desired: self.desired,
@@ -404,7 +404,7 @@ impl Live {
             Some(Progress::Alive { heartbeat: None })
                 if seen.heartbeats_read_at.since(self.since) >= seen.timeouts.start =>
             {
-                let reason = Reason::StartTimedOut { after: seen.heartbeats_read_at.since(self.since) };
+                let reason = SlotReason::StartTimedOut { after: seen.heartbeats_read_at.since(self.since) };
                 self.report(reason.clone(), actions);
                 self.stop(reason, StopCounts::Yes)
             }
@@ -421,14 +421,14 @@ impl Live {
             self.n_failures = 0;
         }
         match self.progress(seen) {
-            Some(Progress::Failed(cause)) => self.failed(Reason::LaunchFailed { cause }, seen, actions),
+            Some(Progress::Failed(cause)) => self.failed(SlotReason::LaunchFailed { cause }, seen, actions),
             Some(Progress::Exited(report)) => self.crashed(report, seen, actions),
             Some(Progress::Alive { heartbeat }) => {
                 let silent = seen.heartbeats_read_at.since(heartbeat.unwrap_or(self.since).max(self.since));
                 if silent < seen.timeouts.silence {
                     return self.into_running();
                 }
-                let reason = Reason::HeartbeatTimedOut { silent };
+                let reason = SlotReason::HeartbeatTimedOut { silent };
                 self.report(reason.clone(), actions);
                 self.stop(reason, StopCounts::Yes)
             }
@@ -439,7 +439,7 @@ impl Live {
     /// Relaunches a worker that had a heartbeat: at once after the first crash in a row, with
     /// backoff like any other launch after later crashes.
     fn crashed(self, report: ExitReport, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
-        let reason = Reason::Exited { report };
+        let reason = SlotReason::Exited { report };
         let pause = match (report, self.n_failures) {
             // The exit status of an adopted worker is not known: it may have exited because it
             // saw before this supervisor that it is no longer assigned.
@@ -458,7 +458,7 @@ impl Live {
     }
 
     /// Relaunches, with backoff, a worker whose last launch failed without a heartbeat.
-    fn failed(self, reason: Reason, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+    fn failed(self, reason: SlotReason, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
         self.report(reason, actions);
         let n_failures = self.n_failures.saturating_add(1);
         SlotState::Relaunching {
@@ -468,7 +468,7 @@ impl Live {
         }
     }
 
-    fn stop(self, reason: Reason, counts: StopCounts) -> SlotState {
+    fn stop(self, reason: SlotReason, counts: StopCounts) -> SlotState {
         let n_failures = match counts {
             StopCounts::Yes => self.n_failures.saturating_add(1),
             StopCounts::No => self.n_failures,
@@ -482,7 +482,7 @@ impl Live {
         }
     }
 
-    fn report(&self, reason: Reason, actions: &mut Vec<Action>) {
+    fn report(&self, reason: SlotReason, actions: &mut Vec<Action>) {
         let (worker, desired) = (self.worker.clone(), self.desired.clone());
         actions.push(Action::Report { worker, desired, reason });
     }
@@ -512,7 +512,7 @@ enum StopCounts {
 struct Leaving {
     worker: WorkerId,
     desired: DesiredWorker,
-    reason: Reason,
+    reason: SlotReason,
     signalled: Option<(StopSignal, Monotonic)>,
     n_failures: u32,
 }
@@ -524,7 +524,7 @@ fn stopping(mut leaving: Leaving, seen: &Observed, actions: &mut Vec<Action>) ->
             let next = match leaving.signalled {
                 None => Some(StopSignal::Terminate),
                 Some((StopSignal::Terminate, at)) if seen.now.since(at) >= seen.timeouts.grace => {
-                    leaving.reason = Reason::GraceOver { cause: Box::new(leaving.reason) };
+                    leaving.reason = SlotReason::GraceOver { cause: Box::new(leaving.reason) };
                     Some(StopSignal::Kill)
                 }
                 Some((StopSignal::Kill, at)) if seen.now.since(at) >= KILL_AGAIN_AFTER => {

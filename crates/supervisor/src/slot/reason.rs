@@ -6,7 +6,7 @@ use crate::process::ExitReport;
 
 /// The cause of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum SlotReason {
     /// The leader assigned a worker to the slot.
     Assigned,
     /// The leader removed the worker from the slot.
@@ -41,11 +41,11 @@ pub enum Reason {
     /// The process did not exit after SIGTERM.
     GraceOver {
         /// Reason of the SIGTERM.
-        cause: Box<Reason>,
+        cause: Box<SlotReason>,
     },
 }
 
-impl Reason {
+impl SlotReason {
     /// True if the worker failed; false if it is only no longer assigned.
     pub fn is_workers_fault(&self) -> bool {
         match self {
@@ -59,7 +59,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for SlotReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Assigned => f.write_str("assigned"),

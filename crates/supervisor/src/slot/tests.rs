@@ -251,7 +251,7 @@ fn worker_with_a_present_blob_is_launched_in_the_same_step() {
     let mut world = World::new();
     world.target = Target::Worker(desired(1));
     let actions = world.step();
-    assert!(matches!(&actions[..], [Action::Launch { reason: Reason::Assigned, .. }]), "{actions:?}");
+    assert!(matches!(&actions[..], [Action::Launch { reason: SlotReason::Assigned, .. }]), "{actions:?}");
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn silent_worker_is_stopped_reported_and_relaunched() {
     assert!(matches!(
         &world.actions[..],
         [
-            Action::Report { reason: Reason::HeartbeatTimedOut { .. }, .. },
+            Action::Report { reason: SlotReason::HeartbeatTimedOut { .. }, .. },
             Action::Signal { signal: StopSignal::Terminate, .. },
         ]
     ));
@@ -317,7 +317,7 @@ fn worker_without_a_first_heartbeat_is_reported_and_stopped() {
     assert!(matches!(
         &world.actions[1..],
         [
-            Action::Report { reason: Reason::StartTimedOut { .. }, .. },
+            Action::Report { reason: SlotReason::StartTimedOut { .. }, .. },
             Action::Signal { signal: StopSignal::Terminate, .. },
         ]
     ));

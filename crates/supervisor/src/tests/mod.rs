@@ -21,7 +21,7 @@ use stormkeeper_coordination::{
     },
     tree::{
         CreateMode, TreePath, Version,
-        faulty::{FaultPlan, FaultyTree, Rates},
+        faulty::{FaultPlan, FaultRates, FaultyTree},
         memory::MemoryTree,
     },
 };
@@ -50,7 +50,7 @@ struct World {
     tasks: Tasks,
     on_stop: OnStop,
     /// Faults injected between supervisors and the tree.
-    faults: Rates,
+    faults: FaultRates,
 }
 
 /// A running supervisor.
@@ -107,7 +107,7 @@ impl World {
             clock: Clock::new(),
             tasks,
             on_stop: OnStop::LeaveWorkers,
-            faults: Rates::default(),
+            faults: FaultRates::default(),
         };
         let dir = LockedDir::<SupervisorId>::acquire(world.dir.path(), &super::start::LAYOUT, "h");
         drop(dir.expect("a new directory"));
@@ -199,7 +199,10 @@ impl World {
             let table = TaskTable::number([("a".parse().expect("valid id"), 4)]);
             self.put(
                 &layout::tasks(&id),
-                record::encode(&record::Tasks { components: table, unknown_fields: Default::default() }),
+                record::encode(&record::TasksRecord {
+                    components: table,
+                    unknown_fields: Default::default(),
+                }),
             )
             .await;
             self.tree.ensure(&layout::taskerrors(&id)).await.expect("created");
@@ -450,7 +453,7 @@ async fn workers_of_unreadable_records_keep_running() {
 
 #[tokio::test(start_paused = true)]
 async fn worker_that_exits_before_its_supervisor_sees_the_change_is_not_relaunched() {
-    let every_event_is_lost = Rates { lost_event: 1.0, ..Rates::default() };
+    let every_event_is_lost = FaultRates { lost_event: 1.0, ..FaultRates::default() };
     let world = World { faults: every_event_is_lost, ..World::new().await };
     let supervisor = world.supervisor().await;
     world.assign(&supervisor.me, &[(1, &[(6700, 5)])]).await;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::package::{File, MAX_FILES, Mode};
+use crate::package::{MAX_FILES, Mode, PackageFile};
 
 /// Names that are never packed: generated files, and files for the author only.
 const EXCLUDED: &[&str] = &["__pycache__", ".git"];
@@ -62,7 +62,7 @@ pub enum Error {
 ///
 /// # Errors
 /// The first file that cannot be packed.
-pub(super) fn collect(root: &Path, max_bytes: u64) -> Result<Vec<File>, Error> {
+pub(super) fn collect(root: &Path, max_bytes: u64) -> Result<Vec<PackageFile>, Error> {
     let real = root.canonicalize().map_err(|source| Error::Read { path: root.to_owned(), source })?;
     let mut walk = Walk { root, real, files: Vec::new(), n_entries: 0, bytes: 0, max_bytes };
     walk.folder(root, String::new(), 0)?;
@@ -72,7 +72,7 @@ pub(super) fn collect(root: &Path, max_bytes: u64) -> Result<Vec<File>, Error> {
 struct Walk<'a> {
     root: &'a Path,
     real: PathBuf,
-    files: Vec<File>,
+    files: Vec<PackageFile>,
     /// Number of files and folders visited. It is bounded so that links cannot make the walk
     /// endless.
     n_entries: usize,
@@ -133,7 +133,7 @@ impl Walk<'_> {
             _ => Mode::Executable,
         };
         let bytes = fs::read(&real).map_err(read)?;
-        self.files.push(File { path: name, mode, bytes });
+        self.files.push(PackageFile { path: name, mode, bytes });
         Ok(())
     }
 }

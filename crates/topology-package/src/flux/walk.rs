@@ -2,7 +2,7 @@
 
 use crate::{
     flux::fault::Fault,
-    yaml::{Key, Node, SourcePosition, Value},
+    yaml::{MapKey, Node, SourcePosition, Value},
 };
 use stormkeeper_model::suggest::hint;
 
@@ -24,7 +24,7 @@ pub(super) struct At<'a> {
 pub(super) struct Entries<'a> {
     pub(super) at: SourcePosition,
     pub(super) path: String,
-    entries: &'a [(Key, Node)],
+    entries: &'a [(MapKey, Node)],
 }
 
 /// Path of `key` in the map at `path`.
@@ -67,7 +67,7 @@ impl<'a> Entries<'a> {
     }
 
     /// All keys that have a value, in the order of the file.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&'a Key, At<'a>)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'a MapKey, At<'a>)> {
         self.entries
             .iter()
             .filter(|(_, node)| node.value != Value::Null)

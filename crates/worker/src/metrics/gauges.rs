@@ -7,7 +7,7 @@ use tracing::debug;
 use super::Metrics;
 use stormkeeper_metrics::{builtin, instrument::Gauge};
 use stormkeeper_model::clock::Monotonic;
-use stormkeeper_runtime::proc::{self, Tree};
+use stormkeeper_runtime::proc::{self, ProcessTree};
 
 /// Usage gauges of one worker.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct WorkerGauges {
     threads: Gauge,
     files: Gauge,
     // Guards the last reading; held for a moment once a minute.
-    before: Mutex<Option<(Monotonic, Tree)>>,
+    before: Mutex<Option<(Monotonic, ProcessTree)>>,
 }
 
 impl WorkerGauges {
@@ -50,7 +50,7 @@ impl WorkerGauges {
         if let Some((then, before)) = before {
             let passed = now.since(then).as_secs_f64();
             // The total can decrease: a component's children exited and were not waited for.
-            let total = |tree: &Tree| tree.all.cpu + tree.all.children_cpu;
+            let total = |tree: &ProcessTree| tree.all.cpu + tree.all.children_cpu;
             let worked = total(&tree).saturating_sub(total(&before)).as_secs_f64();
             if passed > 0.0 {
                 self.cpu.set(100.0 * worked / passed);

@@ -4,7 +4,7 @@ use crate::model::ClusterModel;
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, Tasks},
+        record::{self, TasksRecord},
     },
     tree::memory::listener::TreeSnapshot,
 };
@@ -25,7 +25,7 @@ pub(crate) fn check_converged(
     }
     let path = layout::tasks(id);
     let node = tree.get(&path).ok_or_else(|| format!("{path} does not exist"))?;
-    let tasks: Tasks = record::decode(&path, &node.data).map_err(|error| error.to_string())?;
+    let tasks: TasksRecord = record::decode(&path, &node.data).map_err(|error| error.to_string())?;
     let assignment = model.assignments.get(id).ok_or_else(|| format!("{id} has no assignment"))?;
     if assignment.tasks() != tasks.components.tasks() {
         return Err(format!(

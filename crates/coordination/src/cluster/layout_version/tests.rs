@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     cluster::store::Store,
     tree::{
-        faulty::{Fault, FaultPlan, FaultyTree},
+        faulty::{FaultPlan, FaultyTree, TreeFault},
         memory::MemoryTree,
     },
 };
@@ -80,14 +80,14 @@ async fn two_nimbuses_at_once_create_one_layout() {
 
     // The other nimbus creates the layout between the check and the creation of this nimbus.
     let server = tree_with(&[("/layout", r#"{"v":1,"layout":2}"#)]).await;
-    let refused = Fault::Refused(tree::Error::NodeExists { path: layout::layout() });
+    let refused = TreeFault::Refused(tree::Error::NodeExists { path: layout::layout() });
     let tree = FaultyTree::new(server.connect(), FaultPlan::none().fail_nth_write(1, refused));
     establish(&*tree).await.expect("there");
 }
 
 #[tokio::test]
 async fn lost_reply_or_request_of_the_creation_is_resolved_by_reading() {
-    for fault in [Fault::LostReply, Fault::LostRequest] {
+    for fault in [TreeFault::LostReply, TreeFault::LostRequest] {
         let server = MemoryTree::new();
         let tree = FaultyTree::new(server.connect(), FaultPlan::none().fail_nth_write(1, fault));
         establish(&*tree).await.expect("created");

@@ -15,8 +15,8 @@ use crate::{
         event::{Event, EventNumber},
         layout,
         record::{
-            self, Drain, MetaFingerprint, Nimbus, Stored, Supervisor, SupervisorAssignments, Tasks,
-            TopologyRecord, Unreadable,
+            self, Drain, MetaFingerprint, NimbusRecord, Stored, SupervisorAssignments, SupervisorRecord,
+            TasksRecord, TopologyRecord, Unreadable,
         },
         view::ClusterView,
     },
@@ -119,10 +119,12 @@ fn fold_child(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithCh
             |view: &mut ClusterView| -> &mut BTreeMap<EventNumber, _> { &mut view.events },
         ),
         "metrics" => fold_metrics(view, path, znode),
-        "tasks" => fold_stored::<Tasks, TopologyId>(view, path, znode, |view| &mut view.tasks),
+        "tasks" => fold_stored::<TasksRecord, TopologyId>(view, path, znode, |view| &mut view.tasks),
         "assignments" => fold_with(view, path, znode, decode_assignment, |view| &mut view.assignments),
-        "supervisors" => fold_with(view, path, znode, decode::<Supervisor>, |view| &mut view.supervisors),
-        "nimbuses" => fold_with(view, path, znode, decode::<Nimbus>, |view| &mut view.nimbuses),
+        "supervisors" => {
+            fold_with(view, path, znode, decode::<SupervisorRecord>, |view| &mut view.supervisors)
+        }
+        "nimbuses" => fold_with(view, path, znode, decode::<NimbusRecord>, |view| &mut view.nimbuses),
         "taskbeats" => fold_with(
             view,
             path,

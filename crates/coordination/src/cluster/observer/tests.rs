@@ -1,9 +1,9 @@
 use super::*;
 use crate::{
-    cluster::record::{self, Leader, Resources, Supervisor},
+    cluster::record::{self, Leader, Resources, SupervisorRecord},
     tree::{
         CreateMode, Tree,
-        faulty::{FaultPlan, FaultyTree, Rates},
+        faulty::{FaultPlan, FaultRates, FaultyTree},
         memory::MemoryTree,
     },
 };
@@ -46,8 +46,8 @@ impl Fixture {
     }
 }
 
-fn supervisor() -> Supervisor {
-    Supervisor {
+fn supervisor() -> SupervisorRecord {
+    SupervisorRecord {
         host: "h".to_owned(),
         ports: vec![Port(6700)],
         resources: Resources { cpu_percent: 100, memory_mb: 1024 },
@@ -151,12 +151,12 @@ async fn read_now_sees_the_latest_write() {
 async fn read_again_reads_written_records_and_the_lists_of_records() {
     let f = fixture().await;
     f.sees("an empty cluster", |view| *view == ClusterView::default()).await;
-    f.faulty.set_plan(FaultPlan::seeded(1, Rates { lost_event: 1.0, ..Rates::default() }));
+    f.faulty.set_plan(FaultPlan::seeded(1, FaultRates { lost_event: 1.0, ..FaultRates::default() }));
     let path = layout::supervisor(&supervisor_id());
     f.put(&path, &record::encode(&supervisor())).await;
     let view = f.observer.read_again(Vec::new()).await.expect("readable");
     assert_eq!(view.supervisors.get(&supervisor_id()), Some(&supervisor()), "the new supervisor is found");
-    let moved = Supervisor { host: "elsewhere".to_owned(), ..supervisor() };
+    let moved = SupervisorRecord { host: "elsewhere".to_owned(), ..supervisor() };
     f.tree.set(&path, &record::encode(&moved), None).await.expect("written");
     let view = f.observer.read_again(Vec::new()).await.expect("readable");
     assert_eq!(
@@ -178,7 +178,7 @@ async fn records_of_a_failed_read_are_published_by_the_next_read() {
     }
     f.observer.read_now().await.expect("readable");
     for seed in 0..20 {
-        let plan = Rates { lost_request: 0.4, lost_event: 1.0, ..Rates::default() };
+        let plan = FaultRates { lost_request: 0.4, lost_event: 1.0, ..FaultRates::default() };
         f.faulty.set_plan(FaultPlan::seeded(seed, plan));
         let id: SupervisorId = format!("a{seed:03}").parse().expect("valid id");
         f.put(&layout::supervisor(&id), &record::encode(&supervisor())).await;

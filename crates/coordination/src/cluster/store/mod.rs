@@ -11,8 +11,8 @@ use crate::{
         layout, layout_version,
         metric_log::MetricLogState,
         record::{
-            self, Leader, Nimbus, Stored, StoredError, SupervisorAssignments, TaskHeartbeat, TopologyRecord,
-            Unreadable,
+            self, Leader, NimbusRecord, Stored, StoredError, SupervisorAssignments, TaskHeartbeat,
+            TopologyRecord, Unreadable,
         },
     },
     tree::{self, CreateMode, Node, Op, READ_BATCH, ReadTree, Tree, TreePath, Version},
@@ -101,7 +101,7 @@ impl Store {
     /// # Errors
     /// Errors of the tree, and [`Unreadable`].
     pub async fn tasks(&self, id: &TopologyId) -> Result<Option<Stored<TaskTable>>, Error> {
-        let stored = self.read::<record::Tasks>(&layout::tasks(id)).await?;
+        let stored = self.read::<record::TasksRecord>(&layout::tasks(id)).await?;
         Ok(stored.map(|tasks| Stored { value: tasks.value.components, version: tasks.version }))
     }
 
@@ -167,7 +167,7 @@ impl Store {
         let paths: Vec<TreePath> = ids.map(|id| layout::nimbus(&id)).collect();
         let mut holders = Vec::new();
         for (path, znode) in paths.iter().zip(self.tree.get_many(&paths).await?) {
-            let record = znode.map(|znode| record::decode::<Nimbus>(path, &znode.node.data));
+            let record = znode.map(|znode| record::decode::<NimbusRecord>(path, &znode.node.data));
             if let Some(Ok(nimbus)) = record {
                 holders.push(nimbus.api);
             }

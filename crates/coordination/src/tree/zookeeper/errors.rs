@@ -50,7 +50,7 @@ pub(super) fn general_error(error: zk::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Outcome;
+    use crate::tree::WriteOutcome;
 
     #[test]
     fn outcome_is_unknown_if_the_request_may_have_taken_effect() {
@@ -62,11 +62,11 @@ mod tests {
             zk::Error::UnexpectedError("odd".to_owned()),
         ];
         for error in unknown {
-            assert_eq!(error_at(&path, error.clone()).outcome(), Outcome::Unknown, "{error:?}");
+            assert_eq!(error_at(&path, error.clone()).outcome(), WriteOutcome::Unknown, "{error:?}");
         }
         let refused = [zk::Error::NoNode, zk::Error::BadVersion, zk::Error::NoAuth, zk::Error::QuotaExceeded];
         for error in refused {
-            assert_eq!(error_at(&path, error.clone()).outcome(), Outcome::NotApplied, "{error:?}");
+            assert_eq!(error_at(&path, error.clone()).outcome(), WriteOutcome::NotApplied, "{error:?}");
         }
     }
 }

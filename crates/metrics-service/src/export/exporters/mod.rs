@@ -20,5 +20,5 @@ pub mod registry;
 pub mod series;
 
 pub use backends::{ExportCounts, ExportError, MetricExporter, PayloadSource};
-pub use options::Options;
+pub use options::ExporterOptions;
 pub use registry::{Error, exporters, query_client};

@@ -7,31 +7,31 @@ use stormkeeper_model::suggest;
 
 /// Options of all plugins. Plugins that are not named are not created.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct ExporterOptions {
     /// Names of the exporters, separated by commas; `none` for no exporter.
     pub exporters: String,
     /// Name of the query client.
     pub query_client: String,
     /// Options of the exporter `log`.
-    pub log: Log,
+    pub log: LogOptions,
     /// Options of the exporter `file`.
-    pub file: File,
+    pub file: FileOptions,
     /// Options of the exporter `alimonitor`.
-    pub alimonitor: Alimonitor,
+    pub alimonitor: AlimonitorOptions,
     /// Options of the exporter `opentsdb`.
-    pub opentsdb: OpenTsdb,
+    pub opentsdb: OpenTsdbOptions,
 }
 
 /// Options of the exporter that logs the number of metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
+pub struct LogOptions {
     /// Exported levels.
     pub levels: Vec<MetaType>,
 }
 
 /// Options of the exporter that appends JSON lines to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct File {
+pub struct FileOptions {
     /// Exported levels.
     pub levels: Vec<MetaType>,
     /// Directory of the files.
@@ -44,7 +44,7 @@ pub struct File {
 
 /// Options of the exporter that posts forms to an Alimonitor agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Alimonitor {
+pub struct AlimonitorOptions {
     /// Exported levels.
     pub levels: Vec<MetaType>,
     /// URL of the agent.
@@ -57,7 +57,7 @@ pub struct Alimonitor {
 
 /// Options of the exporter that posts points to OpenTSDB or a compatible server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenTsdb {
+pub struct OpenTsdbOptions {
     /// Exported levels.
     pub levels: Vec<MetaType>,
     /// URL of the server, to which `/api/put` is appended.
@@ -143,22 +143,27 @@ pub fn annotates(text: &str) -> Result<bool, String> {
 }
 
 #[cfg(any(test, feature = "test-support"))]
-impl Options {
+impl ExporterOptions {
     /// Options with which each plugin can be created.
     pub fn of_test() -> Self {
         let (levels, timeout) = (MetaType::ALL.to_vec(), Duration::from_secs(5));
         Self {
             exporters: "log".to_owned(),
             query_client: "nimbus".to_owned(),
-            log: Log { levels: levels.clone() },
-            file: File { levels: levels.clone(), dir: "/nowhere".into(), max_bytes: 1 << 20, n_files: 3 },
-            alimonitor: Alimonitor {
+            log: LogOptions { levels: levels.clone() },
+            file: FileOptions {
+                levels: levels.clone(),
+                dir: "/nowhere".into(),
+                max_bytes: 1 << 20,
+                n_files: 3,
+            },
+            alimonitor: AlimonitorOptions {
                 levels: levels.clone(),
                 url: "http://127.0.0.1:15776/passive".to_owned(),
                 monitor_name: "storm".to_owned(),
                 timeout,
             },
-            opentsdb: OpenTsdb {
+            opentsdb: OpenTsdbOptions {
                 levels,
                 url: "http://127.0.0.1:4242".to_owned(),
                 prefix: "storm".to_owned(),

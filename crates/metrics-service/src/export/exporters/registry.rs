@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     export::exporters::{
-        MetricExporter, Options,
+        ExporterOptions, MetricExporter,
         backends::{alimonitor::Alimonitor, file::FileExporter, log::LogExporter, opentsdb::OpenTsdb},
     },
     query::{LeaderLocator, MetricQueryClient, nimbus::NimbusQueryClient},
@@ -12,7 +12,7 @@ use crate::{
 use stormkeeper_model::suggest;
 
 /// Constructor of an exporter.
-type Make = fn(&Options) -> Result<Arc<dyn MetricExporter>, Error>;
+type Make = fn(&ExporterOptions) -> Result<Arc<dyn MetricExporter>, Error>;
 
 /// All exporters. A new exporter is added here.
 const EXPORTERS: &[(&str, Make)] = &[
@@ -81,7 +81,7 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`] for a name that is unknown or repeated, and for options that cannot work.
-pub fn exporters(options: &Options) -> Result<Vec<Arc<dyn MetricExporter>>, Error> {
+pub fn exporters(options: &ExporterOptions) -> Result<Vec<Arc<dyn MetricExporter>>, Error> {
     if options.exporters.trim().eq_ignore_ascii_case(NONE) {
         return Ok(Vec::new());
     }
@@ -107,7 +107,7 @@ pub fn exporters(options: &Options) -> Result<Vec<Arc<dyn MetricExporter>>, Erro
 /// # Errors
 /// [`Error::Unknown`], [`Error::Http`].
 pub fn query_client(
-    options: &Options,
+    options: &ExporterOptions,
     leader: Arc<dyn LeaderLocator>,
 ) -> Result<Arc<dyn MetricQueryClient>, Error> {
     match options.query_client.trim() {
@@ -120,7 +120,7 @@ pub fn query_client(
 ///
 /// # Errors
 /// The key whose value cannot work, and the problem as the end of a sentence.
-pub fn check(options: &Options) -> Result<(), (&'static str, String)> {
+pub fn check(options: &ExporterOptions) -> Result<(), (&'static str, String)> {
     exporters(options).map_err(|error| {
         let key = match &error {
             Error::Unknown { .. } | Error::NoneAmongOthers | Error::Twice(_) | Error::Http(_) => {
@@ -149,10 +149,10 @@ fn unknown(kind: &'static str, name: &str, known: impl Iterator<Item = &'static 
 
 #[cfg(test)]
 mod tests {
-    use crate::export::exporters::Options;
+    use crate::export::exporters::ExporterOptions;
 
     fn names(exporters: &str) -> Result<Vec<String>, String> {
-        let options = Options { exporters: exporters.to_owned(), ..Options::of_test() };
+        let options = ExporterOptions { exporters: exporters.to_owned(), ..ExporterOptions::of_test() };
         let made = super::exporters(&options).map_err(|error| error.to_string())?;
         Ok(made.iter().map(|exporter| exporter.name().to_owned()).collect())
     }
@@ -173,8 +173,9 @@ mod tests {
 
     #[test]
     fn invalid_option_is_reported_with_its_key() {
-        let check = |change: fn(&mut Options), key: &str, what: &str| {
-            let mut options = Options { exporters: "opentsdb,alimonitor".to_owned(), ..Options::of_test() };
+        let check = |change: fn(&mut ExporterOptions), key: &str, what: &str| {
+            let mut options =
+                ExporterOptions { exporters: "opentsdb,alimonitor".to_owned(), ..ExporterOptions::of_test() };
             change(&mut options);
             let (found, why) = super::check(&options).expect_err("it cannot work");
             assert_eq!(found, key, "{why}");
@@ -197,6 +198,6 @@ mod tests {
             "nimbus.metric.query.client.class",
             "did you mean `nimbus`?",
         );
-        assert!(super::check(&Options::of_test()).is_ok());
+        assert!(super::check(&ExporterOptions::of_test()).is_ok());
     }
 }

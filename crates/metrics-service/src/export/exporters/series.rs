@@ -18,23 +18,23 @@ use stormkeeper_metrics::{
 
 /// One number of a point.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Series {
+pub struct SeriesValue {
     /// Name of the number.
     pub name: &'static str,
     /// Value of the number.
-    pub value: Value,
+    pub value: Number,
 }
 
 /// Number in its exact type.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Value {
+pub enum Number {
     /// A count.
     Count(u64),
     /// Any other number; finite.
     Real(f64),
 }
 
-impl Value {
+impl Number {
     /// Converts to JSON. Counts that stores with signed integers cannot represent become floats.
     pub fn to_json(self) -> serde_json::Value {
         match self {
@@ -74,7 +74,7 @@ pub fn timestamp(minute: Minute) -> u64 {
 }
 
 /// Returns the numbers of a point of the metric `name`.
-pub fn of(name: &MetricName, point: &Point) -> Vec<Series> {
+pub fn of(name: &MetricName, point: &Point) -> Vec<SeriesValue> {
     let mut series = Vec::new();
     match point {
         Point::Counter(counter) => count(&mut series, "count", counter.count),
@@ -104,23 +104,23 @@ fn gauge_value(name: &MetricName, gauge: &Gauge) -> f64 {
     }
 }
 
-fn count(series: &mut Vec<Series>, name: &'static str, n: u64) {
-    series.push(Series { name, value: Value::Count(n) });
+fn count(series: &mut Vec<SeriesValue>, name: &'static str, n: u64) {
+    series.push(SeriesValue { name, value: Number::Count(n) });
 }
 
-fn real(series: &mut Vec<Series>, name: &'static str, value: f64) {
+fn real(series: &mut Vec<SeriesValue>, name: &'static str, value: f64) {
     if value.is_finite() {
-        series.push(Series { name, value: Value::Real(value) });
+        series.push(SeriesValue { name, value: Number::Real(value) });
     }
 }
 
-fn rates(series: &mut Vec<Series>, meter: &Meter) {
+fn rates(series: &mut Vec<SeriesValue>, meter: &Meter) {
     real(series, "m1", meter.m1);
     real(series, "m5", meter.m5);
     real(series, "m15", meter.m15);
 }
 
-fn distribution(series: &mut Vec<Series>, histogram: &Histogram) {
+fn distribution(series: &mut Vec<SeriesValue>, histogram: &Histogram) {
     count(series, "count", histogram.count);
     real(series, "sum", histogram.sum);
     if histogram.count == 0 {
@@ -180,10 +180,10 @@ mod tests {
     use stormkeeper_metrics::Buckets;
 
     fn shown(name: &str, point: &Point) -> String {
-        let number = |number: Series| match number.value {
-            Value::Count(n) => format!("{}={n}", number.name),
+        let number = |number: SeriesValue| match number.value {
+            Number::Count(n) => format!("{}={n}", number.name),
             // The last bits of powers of two depend on the math library of the machine.
-            Value::Real(value) => format!("{}={:?}", number.name, (value * 1e6).round() / 1e6),
+            Number::Real(value) => format!("{}={:?}", number.name, (value * 1e6).round() / 1e6),
         };
         of(&meta(name).name, point).into_iter().map(number).collect::<Vec<_>>().join(" ")
     }

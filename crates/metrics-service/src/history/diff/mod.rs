@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use stormkeeper_coordination::cluster::{event, record::TopologyRecord, view::ClusterView};
-use stormkeeper_metric_store::{Event, HistoryEntry, TrackEntry};
+use stormkeeper_metric_store::{HistoryEntry, HistoryEvent, TrackEntry};
 use stormkeeper_model::{
     HostName, Port, TaskId, Timestamp, TopologyId,
     assignment::{AssignedWorker, Assignment},
@@ -66,7 +66,7 @@ pub(crate) fn diff(
     observed: Option<Observed<'_>>,
     view: &ClusterView,
     now: Timestamp,
-) -> (Vec<Event>, Recorded) {
+) -> (Vec<HistoryEvent>, Recorded) {
     let (mut events, mut recorded) = (Vec::new(), before.clone());
     let cluster_events: Vec<&event::Event> = view
         .events
@@ -89,7 +89,7 @@ pub(crate) fn diff(
     let is_over = observed.is_none_or(|observed| observed.storm.status == TopologyStatus::Killed);
     if is_over && !recorded.is_killed && recorded.sample_rate.is_some() {
         let last = cluster_events.iter().rev().find(|event| event.event == EventKind::Killed);
-        events.push(Event::TopologyKilled {
+        events.push(HistoryEvent::TopologyKilled {
             topology: id.clone(),
             at: last.map_or(now, |event| event.time),
             by: last.and_then(|event| event.by.clone()),
@@ -106,13 +106,13 @@ fn diff_topology(
     recorded: &mut Recorded,
     observed: Observed<'_>,
     cluster_events: &[&event::Event],
-    events: &mut Vec<Event>,
+    events: &mut Vec<HistoryEvent>,
 ) {
     let last = |kind| cluster_events.iter().rev().find(move |event| event.event == kind);
     match recorded.sample_rate {
         None => {
             let by = last(EventKind::Submitted).and_then(|event| event.by.clone());
-            events.push(Event::TopologyStarted {
+            events.push(HistoryEvent::TopologyStarted {
                 topology: id.clone(),
                 name: observed.storm.name.clone(),
                 at: observed.storm.launched,
@@ -122,7 +122,7 @@ fn diff_topology(
         }
         Some(rate) if rate != observed.sample_rate => {
             let by = last(EventKind::MetricsChanged);
-            events.push(Event::SampleRateChanged {
+            events.push(HistoryEvent::SampleRateChanged {
                 topology: id.clone(),
                 sample_rate: observed.sample_rate,
                 at: by.map_or(observed.storm.launched, |event| event.time),
@@ -140,7 +140,7 @@ fn diff_tasks(
     observed: Option<Observed<'_>>,
     assignment: &Assignment,
     (cluster_events, now): (&[&event::Event], Timestamp),
-    events: &mut Vec<Event>,
+    events: &mut Vec<HistoryEvent>,
 ) {
     let mut left = std::mem::take(&mut recorded.locations);
     for (slot, worker) in &assignment.workers {
@@ -152,7 +152,7 @@ fn diff_tasks(
             let was = left.remove(&task);
             let Some(component) = component else { continue };
             if was.as_ref() != Some(&location) {
-                events.push(Event::TaskPlaced {
+                events.push(HistoryEvent::TaskPlaced {
                     topology: id.clone(),
                     task,
                     component: component.clone(),
@@ -167,7 +167,7 @@ fn diff_tasks(
     }
     for task in left.into_keys() {
         let last = cluster_events.iter().rev().find(|event| ends_location(event, task));
-        events.push(Event::TaskGone {
+        events.push(HistoryEvent::TaskGone {
             topology: id.clone(),
             task,
             at: last.map_or(now, |event| event.time),

@@ -58,21 +58,21 @@ fn table() -> TaskTable {
 }
 
 /// Events in short.
-fn short(events: &[Event]) -> Vec<String> {
-    let text = |event: &Event| match event {
-        Event::TopologyStarted { at, by, sample_rate, .. } => {
+fn short(events: &[HistoryEvent]) -> Vec<String> {
+    let text = |event: &HistoryEvent| match event {
+        HistoryEvent::TopologyStarted { at, by, sample_rate, .. } => {
             format!("started at {} by {by:?} {sample_rate}", at.as_millis())
         }
-        Event::SampleRateChanged { sample_rate, at, .. } => {
+        HistoryEvent::SampleRateChanged { sample_rate, at, .. } => {
             format!("rate {sample_rate} at {}", at.as_millis())
         }
-        Event::TopologyKilled { at, by, reason, .. } => {
+        HistoryEvent::TopologyKilled { at, by, reason, .. } => {
             format!("killed at {} by {by:?}: {reason}", at.as_millis())
         }
-        Event::TaskPlaced { task, component, port, at, reason, .. } => {
+        HistoryEvent::TaskPlaced { task, component, port, at, reason, .. } => {
             format!("{task} {component} to {port} at {}: {reason}", at.as_millis())
         }
-        Event::TaskGone { task, at, reason, .. } => {
+        HistoryEvent::TaskGone { task, at, reason, .. } => {
             format!("{task} gone at {}: {reason}", at.as_millis())
         }
     };

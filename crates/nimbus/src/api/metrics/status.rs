@@ -7,12 +7,12 @@ use crate::api::{Api, error::ApiError};
 use stormkeeper_api_types::message::{
     DropSummary, ExportQueueSummary, ExporterSummary, ExporterWork, FollowerSummary, MetricStoreStatus,
 };
-use stormkeeper_metric_store::{DropCause, QueueStatus, Status};
+use stormkeeper_metric_store::{DropCause, QueueStatus, StoreStatus};
 use stormkeeper_metrics_service::ExporterState;
 
 pub(super) async fn of(api: &Api) -> Result<MetricStoreStatus, ApiError> {
     let Source { store, view } = source::of(api)?;
-    let Status { bytes, position: _, log_from, log_bytes, metas, drops, failure, quarantined } =
+    let StoreStatus { bytes, position: _, log_from, log_bytes, metas, drops, failure, quarantined } =
         store.status().await.map_err(source::store_error)?;
     let queue = store.queue_status().await.map_err(source::store_error)?;
     let measured = api.nimbus.metrics_status().await;

@@ -101,7 +101,7 @@ impl HistoryFixture {
             self.store.ingest(self.term(), batch).await.expect("accepted");
         }
         let at = self.first.start();
-        let place = metric_store::Event::TaskPlaced {
+        let place = metric_store::HistoryEvent::TaskPlaced {
             topology: gone(),
             task: TaskId(3),
             component: "split".parse().expect("valid"),
@@ -111,7 +111,7 @@ impl HistoryFixture {
             reason: "placed".to_owned(),
         };
         let events = vec![
-            metric_store::Event::TopologyStarted {
+            metric_store::HistoryEvent::TopologyStarted {
                 topology: gone(),
                 name: "gone".parse().expect("valid"),
                 at,
@@ -119,13 +119,13 @@ impl HistoryFixture {
                 sample_rate: 0.1,
             },
             place,
-            metric_store::Event::TaskGone {
+            metric_store::HistoryEvent::TaskGone {
                 topology: gone(),
                 task: TaskId(3),
                 at: self.first.plus(MINUTES).start(),
                 reason: "killed".to_owned(),
             },
-            metric_store::Event::TopologyKilled {
+            metric_store::HistoryEvent::TopologyKilled {
                 topology: gone(),
                 at: self.first.plus(MINUTES).start(),
                 by: None,

@@ -24,7 +24,7 @@ use stormkeeper_api_types::{
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, Resources, Supervisor},
+        record::{self, Resources, SupervisorRecord},
         store::Store,
     },
     tree::{CreateMode, memory::MemoryTree},
@@ -46,7 +46,7 @@ impl Fixture {
     async fn new() -> Self {
         let server = MemoryTree::new();
         let tree: Arc<dyn Tree> = server.connect();
-        let supervisor = Supervisor {
+        let supervisor = SupervisorRecord {
             host: "host".to_owned(),
             ports: vec![Port(6700), Port(6701)],
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },

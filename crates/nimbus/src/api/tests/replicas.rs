@@ -1,7 +1,7 @@
 //! Several nimbuses together, and operations on hosts.
 
 use super::*;
-use stormkeeper_coordination::tree::faulty::{FaultPlan, FaultyTree, Rates};
+use stormkeeper_coordination::tree::faulty::{FaultPlan, FaultRates, FaultyTree};
 use stormkeeper_model::Term;
 
 /// Returns the package of a topology that requires `copies` replicas of its blob.
@@ -177,7 +177,7 @@ async fn follower_shows_a_forwarded_write_at_once() {
     let fixture = Fixture::new().await;
     let _leader = fixture.leader().await;
     // The follower gets no event of any change.
-    let deaf = FaultPlan::seeded(1, Rates { lost_event: 1.0, ..Rates::default() });
+    let deaf = FaultPlan::seeded(1, FaultRates { lost_event: 1.0, ..FaultRates::default() });
     let tree = FaultyTree::new(fixture.server.connect(), deaf);
     let options = nimbus::Options::of_test(fixture.dir.path().join("deaf"));
     let follower = start(options, tree, Clock::new(), CancellationToken::new()).await.expect("started");

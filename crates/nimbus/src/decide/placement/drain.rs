@@ -12,7 +12,7 @@ use crate::{
     plan::{ClusterProblem, Effect, Reason},
 };
 use stormkeeper_coordination::cluster::view::ClusterView;
-use stormkeeper_model::status::{Event, Outcome, PendingChange};
+use stormkeeper_model::status::{LifecycleEvent, PendingChange, Transition};
 use stormkeeper_scheduler as scheduler;
 use stormkeeper_scheduler::Keep;
 
@@ -23,14 +23,14 @@ pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
         return;
     }
     let begins = |case: &PlacementCase<'_>| {
-        matches!(case.storm.value.status.on(Event::Rebalance), Ok(Outcome::Becomes(_)))
+        matches!(case.storm.value.status.on(LifecycleEvent::Rebalance), Ok(Transition::Becomes(_)))
             && !hosts(view, case).is_empty()
     };
     if !cases.iter().any(begins) {
         return;
     }
     // Tasks that already wait to leave count as moved, so that their new slots stay reserved.
-    let topologies = cases.iter().map(|case| scheduler::Topology {
+    let topologies = cases.iter().map(|case| scheduler::TopologyDemand {
         id: case.id.clone(),
         workers: case.workers(),
         tasks: case.tasks.value.components.clone(),
@@ -52,7 +52,7 @@ pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
 
 fn begin(draft: &mut Draft<'_>, case: &PlacementCase<'_>, hosts: Vec<String>) {
     let mut storm = case.storm.clone();
-    let Ok(Outcome::Becomes(status)) = storm.value.status.on(Event::Rebalance) else { return };
+    let Ok(Transition::Becomes(status)) = storm.value.status.on(LifecycleEvent::Rebalance) else { return };
     let asked = hosts.iter().filter_map(|host| {
         let drain = draft.view.drains.get(&host.parse().ok()?)?;
         Some(drain.value.wait_secs.unwrap_or(storm.value.message_timeout_secs))

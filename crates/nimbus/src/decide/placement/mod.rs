@@ -22,7 +22,7 @@ use crate::{
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{Stored, Tasks, TopologyRecord},
+        record::{Stored, TasksRecord, TopologyRecord},
         view::ClusterView,
     },
     tree::Version,
@@ -30,7 +30,7 @@ use stormkeeper_coordination::{
 use stormkeeper_model::{
     Slot, SupervisorId, TopologyId,
     assignment::Assignment,
-    status::{Event, Outcome, PendingChange, TopologyStatus},
+    status::{LifecycleEvent, PendingChange, TopologyStatus, Transition},
     task_set::TaskSet,
 };
 use stormkeeper_scheduler as scheduler;
@@ -40,7 +40,7 @@ use stormkeeper_scheduler::{Keep, Problem, Solution, Standing, Supervisor, check
 struct PlacementCase<'a> {
     id: &'a TopologyId,
     storm: &'a Stored<TopologyRecord>,
-    tasks: &'a Stored<Tasks>,
+    tasks: &'a Stored<TasksRecord>,
     before: Option<&'a Stored<Assignment>>,
     /// True if the deadline of its rebalance has passed.
     is_due: bool,
@@ -89,7 +89,7 @@ fn cases<'a>(draft: &mut Draft<'a>) -> Vec<PlacementCase<'a>> {
 }
 
 fn is_rebalance_due(draft: &mut Draft<'_>, id: &TopologyId, storm: &TopologyRecord) -> bool {
-    let Ok(Outcome::Resumes) = storm.status.on(Event::RebalanceDue) else { return false };
+    let Ok(Transition::Resumes) = storm.status.on(LifecycleEvent::RebalanceDue) else { return false };
     let Some(PendingChange::Rebalance { deadline, .. }) = &storm.pending else {
         draft.find(Some(id), ClusterProblem::NoPendingRebalance);
         return false;
@@ -148,7 +148,7 @@ fn solve_checked(draft: &mut Draft<'_>, problem: &Problem, cases: &[PlacementCas
 fn problem(
     draft: &Draft<'_>,
     cases: &[PlacementCase<'_>],
-    topologies: Vec<scheduler::Topology>,
+    topologies: Vec<scheduler::TopologyDemand>,
     stays: impl Fn(&PlacementCase<'_>, &Slot) -> bool,
 ) -> Problem {
     let view = draft.view;
@@ -201,8 +201,8 @@ fn supervisors(draft: &Draft<'_>) -> BTreeMap<SupervisorId, Supervisor> {
 }
 
 /// A topology that keeps all its workers except the lost ones.
-fn kept(case: &PlacementCase<'_>) -> scheduler::Topology {
-    scheduler::Topology {
+fn kept(case: &PlacementCase<'_>) -> scheduler::TopologyDemand {
+    scheduler::TopologyDemand {
         id: case.id.clone(),
         workers: case.workers(),
         tasks: case.tasks.value.components.clone(),

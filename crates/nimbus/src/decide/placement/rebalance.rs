@@ -5,7 +5,7 @@ use crate::{
     decide::draft::Draft,
     plan::{ClusterProblem, Effect, Reason},
 };
-use stormkeeper_coordination::cluster::record::{Stored, Tasks};
+use stormkeeper_coordination::cluster::record::{Stored, TasksRecord};
 use stormkeeper_model::{assignment::Assignment, status::PendingChange};
 use stormkeeper_scheduler as scheduler;
 use stormkeeper_scheduler::{Keep, Placement, Problem};
@@ -39,7 +39,7 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
         false => Keep::Nothing,
     };
     let anew = |other: &PlacementCase<'_>| match other.id == case.id {
-        true => scheduler::Topology {
+        true => scheduler::TopologyDemand {
             id: case.id.clone(),
             workers: storm.value.workers.max(1),
             tasks: table.clone(),
@@ -61,7 +61,7 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
     let is_resized = table != case.tasks.value.components;
     let assignment = assignment(draft, case, placement, &problem, (&keep, is_resized));
     let Some((before, supervisor_assignments)) = replaced_version(draft, case, &assignment) else { return };
-    let tasks = Tasks { components: table, ..case.tasks.value.clone() };
+    let tasks = TasksRecord { components: table, ..case.tasks.value.clone() };
     let tasks = Stored { value: tasks, version: case.tasks.version };
     let id = case.id.clone();
     let reason = match only_drained {

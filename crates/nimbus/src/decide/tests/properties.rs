@@ -103,7 +103,7 @@ impl Run {
             Event::Rebalance { nth, workers, n_tasks } => {
                 let Some(id) = self.topology(nth) else { return };
                 let storm = self.world.topology_record(&id).expect("readable");
-                if storm.status.on(stormkeeper_model::status::Event::Rebalance).is_ok() {
+                if storm.status.on(stormkeeper_model::status::LifecycleEvent::Rebalance).is_ok() {
                     self.world.rebalance(&id, 5 * SECOND, workers, n_tasks);
                 }
             }

@@ -11,7 +11,7 @@ use crate::{
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, Drain, Stored, Supervisor, Tasks, TopologyRecord, UnknownFields},
+        record::{self, Drain, Stored, SupervisorRecord, TasksRecord, TopologyRecord, UnknownFields},
         view::ClusterView,
     },
     tree::{Op, TreePath, Version},
@@ -62,7 +62,7 @@ impl World {
     }
 
     pub(super) fn supervisor(&mut self, id: &str, ports: u16) {
-        let supervisor = Supervisor {
+        let supervisor = SupervisorRecord {
             host: format!("host-{id}"),
             ports: (0..ports).map(|n| stormkeeper_model::Port(6700 + n)).collect(),
             resources: record::Resources { cpu_percent: 400, memory_mb: 4096 },
@@ -97,7 +97,7 @@ impl World {
         let name = name.parse().expect("valid");
         let id = TopologyId::new(&name, 1, now);
         let component: ComponentId = "work".parse().expect("valid");
-        let tasks = Tasks {
+        let tasks = TasksRecord {
             components: TaskTable::number([(component, n_tasks)]),
             unknown_fields: Default::default(),
         };

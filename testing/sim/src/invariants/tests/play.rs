@@ -11,7 +11,7 @@ use crate::{
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, SupervisorAssignments, Tasks, TopologyRecord},
+        record::{self, SupervisorAssignments, TasksRecord, TopologyRecord},
     },
     tree::{CreateMode, Op, Tree as _, TreePath, Version, memory::MemorySession},
 };
@@ -109,7 +109,7 @@ impl History {
                 create(layout::storm(&id()), record::encode(&storm(TopologyStatus::Active))),
                 create(
                     layout::tasks(&id()),
-                    record::encode(&Tasks { components: table, unknown_fields: Default::default() }),
+                    record::encode(&TasksRecord { components: table, unknown_fields: Default::default() }),
                 ),
                 create(layout::taskbeats(&id()), Vec::new()),
                 create(layout::taskerrors(&id()), Vec::new()),

@@ -43,7 +43,7 @@ const FLAG_UNREADABLE: i32 = 1;
 /// Exporter `alimonitor`; see the [module](self).
 #[derive(Debug)]
 pub struct Alimonitor {
-    options: options::Alimonitor,
+    options: options::AlimonitorOptions,
     poster: HttpPoster,
 }
 
@@ -60,7 +60,7 @@ impl Alimonitor {
     ///
     /// # Errors
     /// [`Error::Url`], [`Error::Http`].
-    pub fn new(options: options::Alimonitor) -> Result<Self, Error> {
+    pub fn new(options: options::AlimonitorOptions) -> Result<Self, Error> {
         let url = url(&options.url, "http://127.0.0.1:15776/passive")?;
         let poster = HttpPoster::new(url, options.timeout)?;
         Ok(Self { options, poster })

@@ -13,12 +13,12 @@ use stormkeeper_metrics::{MetaType, protocol::MetricMeta};
 /// Exporter `log`; see the [module](self).
 #[derive(Debug)]
 pub struct LogExporter {
-    options: options::Log,
+    options: options::LogOptions,
 }
 
 impl LogExporter {
     /// Exporter for the levels of the options.
-    pub fn new(options: options::Log) -> Self {
+    pub fn new(options: options::LogOptions) -> Self {
         Self { options }
     }
 }
@@ -61,7 +61,7 @@ impl MetricExporter for LogExporter {
         Ok(ExportCounts { points, refused: 0 })
     }
 
-    async fn send_event(&self, event: &metric_store::Event) -> Result<(), ExportError> {
+    async fn send_event(&self, event: &metric_store::HistoryEvent) -> Result<(), ExportError> {
         info!(?event, "exporting an event");
         Ok(())
     }

@@ -57,7 +57,7 @@ pub trait MetricExporter: Send + Sync + Debug {
     ///
     /// # Errors
     /// If the event was not accepted. Events are not repeated.
-    async fn send_event(&self, _event: &metric_store::Event) -> Result<(), ExportError> {
+    async fn send_event(&self, _event: &metric_store::HistoryEvent) -> Result<(), ExportError> {
         Ok(())
     }
 

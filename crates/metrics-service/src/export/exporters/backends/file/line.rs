@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::export::exporters::{ExportError, series};
-use stormkeeper_metric_store::{Event, ExportKey};
+use stormkeeper_metric_store::{ExportKey, HistoryEvent};
 use stormkeeper_metrics::{MetricName, Point, protocol::MetricMeta};
 
 /// Line of a metric in a minute.
@@ -44,13 +44,13 @@ pub(super) fn meta(meta: &MetricMeta, lines: &mut Vec<u8>) -> Result<(), ExportE
 }
 
 /// Line of an event.
-pub(super) fn event(event: &Event, lines: &mut Vec<u8>) -> Result<(), ExportError> {
+pub(super) fn event(event: &HistoryEvent, lines: &mut Vec<u8>) -> Result<(), ExportError> {
     #[derive(Serialize)]
     struct Line<'a> {
         line: &'static str,
         topology: String,
         time: u64,
-        event: &'a Event,
+        event: &'a HistoryEvent,
     }
     let time = event.at().as_millis() / 1000;
     write("an event", &Line { line: "event", topology: event.topology().to_string(), time, event }, lines)

@@ -23,13 +23,13 @@ use stormkeeper_runtime::blocking;
 /// Exporter `file`; see the [module](self).
 #[derive(Debug)]
 pub struct FileExporter {
-    options: Arc<options::File>,
+    options: Arc<options::FileOptions>,
     slot: rotating_lines::WriterSlot,
 }
 
 impl FileExporter {
     /// Exporter to the directory of the options.
-    pub fn new(options: options::File) -> Self {
+    pub fn new(options: options::FileOptions) -> Self {
         Self { options: Arc::new(options), slot: rotating_lines::WriterSlot::default() }
     }
 
@@ -104,7 +104,7 @@ impl MetricExporter for FileExporter {
         Ok(ExportCounts { points: n_points, refused: 0 })
     }
 
-    async fn send_event(&self, event: &metric_store::Event) -> Result<(), ExportError> {
+    async fn send_event(&self, event: &metric_store::HistoryEvent) -> Result<(), ExportError> {
         let event = event.clone();
         self.write(move |lines| line::event(&event, lines)).await
     }

@@ -56,7 +56,7 @@ impl WriterSlot {
 impl RotatingLines {
     /// Opens the file, or creates it with its directory. An incomplete last line is truncated: it was
     /// not acknowledged, so it is written again.
-    pub(super) fn open(options: &options::File, slot: &WriterSlot) -> Result<Self, ExportError> {
+    pub(super) fn open(options: &options::FileOptions, slot: &WriterSlot) -> Result<Self, ExportError> {
         let path = options.dir.join(NAME);
         let guard = slot.acquire(&path)?;
         fs::create_dir_all(&options.dir).map_err(fault("create the directory", &options.dir))?;

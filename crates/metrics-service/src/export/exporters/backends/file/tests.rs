@@ -7,7 +7,7 @@ use crate::export::exporters::backends::tests::fixture::{MINUTE, Pages, TIME, ke
 
 fn exporter(dir: &Path, max_bytes: u64) -> FileExporter {
     let levels = MetaType::ALL.to_vec();
-    FileExporter::new(options::File { levels, dir: dir.to_owned(), max_bytes, n_files: 3 })
+    FileExporter::new(options::FileOptions { levels, dir: dir.to_owned(), max_bytes, n_files: 3 })
 }
 
 fn lines(file: &Path) -> Vec<Value> {
@@ -25,7 +25,7 @@ async fn points_metas_and_events_are_written_as_lines() {
     exporter.register_metrics(std::slice::from_ref(&emitted)).await.expect("written");
     let sent = exporter.upload(&key(), &Pages::of(metrics())).await.expect("written");
     assert_eq!(sent, ExportCounts { points: 6, refused: 0 });
-    let event = metric_store::Event::TopologyKilled {
+    let event = metric_store::HistoryEvent::TopologyKilled {
         topology: key().topology,
         at: MINUTE.start(),
         by: Some("ann".to_owned()),

@@ -5,19 +5,19 @@
 
 use serde_json::{Value, json};
 
-use stormkeeper_metric_store::Event;
+use stormkeeper_metric_store::HistoryEvent;
 
 /// Returns the annotation of an event; `None` for an event that is not sent.
-pub(super) fn of(event: &Event) -> Option<Value> {
+pub(super) fn of(event: &HistoryEvent) -> Option<Value> {
     let (description, by) = match event {
-        Event::TopologyStarted { name, by, .. } => (format!("topology {name} started"), by),
-        Event::SampleRateChanged { topology, sample_rate, by, .. } => {
+        HistoryEvent::TopologyStarted { name, by, .. } => (format!("topology {name} started"), by),
+        HistoryEvent::SampleRateChanged { topology, sample_rate, by, .. } => {
             (format!("topology {topology} samples {sample_rate} of its values"), by)
         }
-        Event::TopologyKilled { topology, by, reason, .. } => {
+        HistoryEvent::TopologyKilled { topology, by, reason, .. } => {
             (format!("topology {topology} killed: {reason}"), by)
         }
-        Event::TaskPlaced { .. } | Event::TaskGone { .. } => return None,
+        HistoryEvent::TaskPlaced { .. } | HistoryEvent::TaskGone { .. } => return None,
     };
     let mut custom = json!({ "topology": event.topology() });
     if let Some(by) = by {

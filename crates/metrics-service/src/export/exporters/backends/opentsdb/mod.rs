@@ -44,7 +44,7 @@ const SEARCHES_MAX: usize = 100;
 /// Exporter `opentsdb`; see the [module](self).
 #[derive(Debug)]
 pub struct OpenTsdb {
-    options: options::OpenTsdb,
+    options: options::OpenTsdbOptions,
     template: PointTemplate,
     poster: HttpPoster,
     /// Client for events, if they are sent.
@@ -79,7 +79,7 @@ impl OpenTsdb {
     ///
     /// # Errors
     /// [`Error`] for a URL or tags that cannot work.
-    pub fn new(options: options::OpenTsdb) -> Result<Self, Error> {
+    pub fn new(options: options::OpenTsdbOptions) -> Result<Self, Error> {
         let server = url(&options.url, "http://127.0.0.1:4242")?;
         let endpoint = |path: &str| {
             let mut url = server.clone();
@@ -190,7 +190,7 @@ impl MetricExporter for OpenTsdb {
         Ok(tally.sent)
     }
 
-    async fn send_event(&self, event: &metric_store::Event) -> Result<(), ExportError> {
+    async fn send_event(&self, event: &metric_store::HistoryEvent) -> Result<(), ExportError> {
         let (Some(poster), Some(body)) = (&self.annotations, annotation::of(event)) else { return Ok(()) };
         poster.post_all(&headers(None), Bytes::from(body.to_string())).await
     }

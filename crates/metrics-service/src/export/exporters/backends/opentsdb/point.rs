@@ -32,7 +32,7 @@ impl PointTemplate {
     ///
     /// # Errors
     /// If a tag is one that points have, or if there are more than the server accepts.
-    pub(super) fn new(options: &options::OpenTsdb) -> Result<Self, Error> {
+    pub(super) fn new(options: &options::OpenTsdbOptions) -> Result<Self, Error> {
         let tags: BTreeMap<String, String> =
             options.tags.iter().map(|(key, value)| (plain(key), plain(value))).collect();
         if let Some(taken) = tags.keys().find(|key| series::LABELS.contains(&key.as_str())) {

@@ -14,11 +14,11 @@ use crate::export::exporters::backends::tests::fixture::{
 use stormkeeper_metrics::Point;
 use stormkeeper_runtime::tasks::Tasks;
 
-fn options(url: &str) -> options::OpenTsdb {
-    options::OpenTsdb {
+fn options(url: &str) -> options::OpenTsdbOptions {
+    options::OpenTsdbOptions {
         url: url.to_owned(),
         timeout: Duration::from_millis(300),
-        ..crate::export::exporters::Options::of_test().opentsdb
+        ..crate::export::exporters::ExporterOptions::of_test().opentsdb
     }
 }
 
@@ -79,7 +79,7 @@ async fn batch_is_gzipped_json_with_a_content_length() {
 async fn batches_are_bounded_and_connections_are_reused() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, all_good).await;
-    let options = options::OpenTsdb { batch: 10, ..options(&server.url) };
+    let options = options::OpenTsdbOptions { batch: 10, ..options(&server.url) };
     let sent = OpenTsdb::new(options).expect("made").upload(&key(), &Pages::of(metrics())).await;
     assert_eq!(sent.expect("accepted").points, N_NUMBERS);
     let sizes: Vec<usize> = server.got().iter().map(|got| unpacked(got).len()).collect();
@@ -91,7 +91,7 @@ async fn excluded_levels_and_numbers_that_are_not_finite_are_not_sent() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, all_good).await;
     let levels = options::levels("stream,task,component").expect("valid");
-    let exporter = OpenTsdb::new(options::OpenTsdb { levels, ..options(&server.url) }).expect("made");
+    let exporter = OpenTsdb::new(options::OpenTsdbOptions { levels, ..options(&server.url) }).expect("made");
     let odd = meta("5@2@wc-1-1700000000@@0@udf@odd");
     let mut metrics = metrics();
     metrics.push((odd, gauge(f64::NAN)));
@@ -181,15 +181,26 @@ async fn bad_points_that_the_server_does_not_name_are_searched_for() {
 
 #[tokio::test]
 async fn events_of_topologies_become_annotations_if_configured() {
-    use stormkeeper_metric_store::Event;
+    use stormkeeper_metric_store::HistoryEvent;
     use stormkeeper_model::{TaskId, Timestamp};
     let (topology, at) = (key().topology, Timestamp::from_millis(1_700_000_040_123));
     let (name, by) = ("wc".parse().expect("valid"), Some("ann".to_owned()));
     let events = [
-        Event::TopologyStarted { topology: topology.clone(), name, at, by: by.clone(), sample_rate: 0.1 },
-        Event::SampleRateChanged { topology: topology.clone(), sample_rate: 0.5, at, by: None },
-        Event::TaskGone { topology: topology.clone(), task: TaskId(4), at, reason: "moved".to_owned() },
-        Event::TopologyKilled { topology, at, by, reason: "asked".to_owned() },
+        HistoryEvent::TopologyStarted {
+            topology: topology.clone(),
+            name,
+            at,
+            by: by.clone(),
+            sample_rate: 0.1,
+        },
+        HistoryEvent::SampleRateChanged { topology: topology.clone(), sample_rate: 0.5, at, by: None },
+        HistoryEvent::TaskGone {
+            topology: topology.clone(),
+            task: TaskId(4),
+            at,
+            reason: "moved".to_owned(),
+        },
+        HistoryEvent::TopologyKilled { topology, at, by, reason: "asked".to_owned() },
     ];
     let tasks = Tasks::default();
     let server =
@@ -199,7 +210,8 @@ async fn events_of_topologies_become_annotations_if_configured() {
         exporter(&server.url).send_event(event).await.expect("not sent");
     }
     assert_eq!(server.got().len(), 0);
-    let annotating = options::OpenTsdb { annotates: true, ..options(&format!("{}/tsdb/", server.url)) };
+    let annotating =
+        options::OpenTsdbOptions { annotates: true, ..options(&format!("{}/tsdb/", server.url)) };
     let annotating = OpenTsdb::new(annotating).expect("made").with_short_pauses();
     for event in &events {
         annotating.send_event(event).await.expect("accepted");
@@ -293,7 +305,7 @@ fn invalid_characters_are_replaced_one_by_one() {
     check("", "_");
     let one = BTreeMap::from([("a".to_owned(), "b c".to_owned())]);
     let template =
-        PointTemplate::new(&options::OpenTsdb { tags: one, ..options("http://h") }).expect("valid");
+        PointTemplate::new(&options::OpenTsdbOptions { tags: one, ..options("http://h") }).expect("valid");
     let name = meta("5@1@wc-1-1700000000@@0@sys@Emitted").name;
     assert!(template.points(&name, MINUTE, &counter(1)).all(|point| point.tags["a"] == "b_c"));
 }

@@ -12,7 +12,7 @@ use crate::export::exporters::options;
 use stormkeeper_runtime::tasks::Tasks;
 
 fn alimonitor(url: &str) -> Alimonitor {
-    let options = options::Alimonitor {
+    let options = options::AlimonitorOptions {
         levels: stormkeeper_metrics::MetaType::ALL.to_vec(),
         url: url.to_owned(),
         monitor_name: "storm & co".to_owned(),
