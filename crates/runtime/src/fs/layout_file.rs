@@ -5,12 +5,13 @@
 //! build: both are refused and not changed.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
+
+use super::atomic_file;
 
 /// Version of the layout of data directories: of the files in them, their names and formats.
 pub const LAYOUT_VERSION: u32 = 2;
@@ -195,12 +196,7 @@ impl LayoutFile {
     fn create(&self, dir: &Path, path: &Path) -> io::Result<()> {
         fs::create_dir_all(dir)?;
         let content = Content { v: FORMAT, layout: LAYOUT_VERSION, kind: self.kind.to_owned() };
-        let temporary = dir.join("layout.tmp");
-        let mut file = File::create(&temporary)?;
-        writeln!(file, "{}", serde_json::to_string(&content)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(dir)?.sync_all()
+        atomic_file::write(path, format!("{}\n", serde_json::to_string(&content)?).as_bytes())
     }
 }
 
