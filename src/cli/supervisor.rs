@@ -43,7 +43,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         if args.stop_workers {
             launch.on_stop = OnStop::StopWorkers;
         }
-        let clients = supervisor::Clients::over_http(Arc::clone(&tree) as _)
+        let clients = supervisor::SupervisorClients::over_http(Arc::clone(&tree) as _)
             .map_err(|error| Failure::internal(error.into()))?;
         let ended =
             supervisor::run(options, Arc::clone(&tree) as _, processes, clients, launch, Clock::new(), stop)

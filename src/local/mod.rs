@@ -171,7 +171,7 @@ impl Cluster {
                 supervisor,
                 server.connect(),
                 Arc::clone(&processes) as _,
-                supervisor::Clients::over_http(server.connect())?,
+                supervisor::SupervisorClients::over_http(server.connect())?,
                 LaunchDefaults { on_stop: OnStop::StopWorkers, ..options.launch.clone() },
                 clock.clone(),
                 stop_supervisors.clone(),

@@ -32,7 +32,7 @@ pub struct Builtin {
     /// State without any setting that names the metric.
     pub default: DefaultState,
     /// Implementation status.
-    pub status: Status,
+    pub status: BuiltinStatus,
 }
 
 /// Subject of a metric. The levels above follow from it.
@@ -72,7 +72,7 @@ pub enum DefaultState {
 
 /// Implementation status of a built-in metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum BuiltinStatus {
     /// Measured.
     Measured,
     /// Not measured until tuple trees are tracked.

@@ -97,14 +97,14 @@ pub struct Nimbus {
 /// Connections of a nimbus to other nimbuses and to external stores of metrics. A nimbus makes none
 /// itself, so a simulation replaces them.
 #[derive(Debug, Clone)]
-pub struct Clients {
+pub struct NimbusClients {
     /// Fetches blobs from other nimbuses.
     pub blobs: Arc<dyn BlobPeers>,
     /// Connections of the metrics service; without them this nimbus keeps no metrics.
     pub metrics: Option<metrics_service::MetricsClients>,
 }
 
-impl Clients {
+impl NimbusClients {
     /// Creates the HTTP clients and exporters that `options` need.
     ///
     /// # Errors
@@ -125,7 +125,7 @@ impl Clients {
 /// See [`Error`]; nothing is running then.
 pub async fn start(
     options: Options,
-    clients: Clients,
+    clients: NimbusClients,
     tree: Arc<dyn Tree>,
     clock: Clock,
     stop: CancellationToken,
@@ -153,7 +153,7 @@ fn host_port(host: &str, port: u16) -> String {
 #[cfg(any(test, feature = "test-support"))]
 pub fn start_at(
     options: Options,
-    (api, clients): (String, Clients),
+    (api, clients): (String, NimbusClients),
     tree: Arc<dyn Tree>,
     clock: Clock,
     stop: CancellationToken,
@@ -165,7 +165,7 @@ pub fn start_at(
 fn assemble(
     options: Options,
     identity: LockedDir<NimbusId>,
-    (api, clients): (String, Clients),
+    (api, clients): (String, NimbusClients),
     tree: Arc<dyn Tree>,
     clock: Clock,
     stop: CancellationToken,

@@ -21,7 +21,7 @@ use crate::{
     launch::{self, Launcher},
     localize::Localizer,
     process::{ExitReport, ProcessId},
-    slot::{Action, Blob, Launched, Observed, Progress, SlotState, Target, Timeouts},
+    slot::{Blob, Launched, Observed, Progress, SlotAction, SlotState, Target, WorkerTimeouts},
     slot_runtime::{SlotRuntime, new_worker_id},
     status::Status,
     worker_dir::{self, HeartbeatFile},
@@ -290,8 +290,8 @@ impl Agent {
         self.timers.heartbeats_due = Some(now.plus(period));
     }
 
-    fn timeouts(&self) -> Timeouts {
-        Timeouts {
+    fn timeouts(&self) -> WorkerTimeouts {
+        WorkerTimeouts {
             start: self.options.worker_start_timeout,
             silence: self.options.worker_timeout,
             grace: self.options.worker_shutdown_grace,
@@ -363,10 +363,10 @@ impl Agent {
         assigned.chain(held).chain(running).map(|desired| desired.blob.clone()).collect()
     }
 
-    fn act(&mut self, port: Port, action: Action) {
+    fn act(&mut self, port: Port, action: SlotAction) {
         let slot = self.slots.get_mut(&port).expect("actions belong to slots");
         match action {
-            Action::Launch { worker, desired, reason } => {
+            SlotAction::Launch { worker, desired, reason } => {
                 info!(%port, %worker, topology = %desired.topology, tasks = %desired.worker.tasks, %reason, "launching a worker");
                 slot.launched = Some(Launched { worker: worker.clone(), progress: Progress::Launching });
                 slot.desired = Some(desired.clone());
@@ -380,7 +380,7 @@ impl Agent {
                 let code = self.localizer.dir_of(&desired.blob);
                 self.launcher.launch(&self.tasks, (port, worker), desired, code);
             }
-            Action::Signal { worker, signal, reason } => {
+            SlotAction::Signal { worker, signal, reason } => {
                 info!(%port, %worker, %signal, %reason, "stopping a worker");
                 slot.reason = Some(reason);
                 let process = slot.process.expect("a live launch has a process");
@@ -388,7 +388,7 @@ impl Agent {
                     warn!(%port, %worker, %error, "cannot send a signal to a worker");
                 }
             }
-            Action::Report { worker, desired, reason } => {
+            SlotAction::Report { worker, desired, reason } => {
                 warn!(%port, %worker, topology = %desired.topology, %reason, "a worker failed");
                 slot.reason = Some(reason.clone());
                 let dir = worker_dir::path(&self.launcher.local_dir, &worker);

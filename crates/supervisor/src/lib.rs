@@ -119,14 +119,14 @@ pub enum Error {
 /// Connections of a supervisor to nimbuses. A supervisor makes none itself, so a simulation replaces
 /// them.
 #[derive(Debug, Clone)]
-pub struct Clients {
+pub struct SupervisorClients {
     /// Fetches blobs.
     pub blobs: Arc<dyn FetchBlob>,
     /// Sends metrics to the leader.
     pub ingest: Arc<dyn IngestTransport>,
 }
 
-impl Clients {
+impl SupervisorClients {
     /// Creates HTTP clients, which read the leader from `tree`.
     ///
     /// # Errors
@@ -147,12 +147,12 @@ pub async fn run(
     options: Options,
     tree: Arc<dyn Tree>,
     processes: Arc<dyn Processes>,
-    clients: Clients,
+    clients: SupervisorClients,
     launch: LaunchDefaults,
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Clients { blobs, ingest } = clients;
+    let SupervisorClients { blobs, ingest } = clients;
     let agent = Agent::start(options, tree, processes, blobs, launch, clock.clone()).await?;
     let tasks = Tasks::default();
     metrics::start(&agent, ingest, &clock, &tasks);

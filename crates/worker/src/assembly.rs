@@ -15,12 +15,12 @@ use tracing::{info, warn};
 
 use super::{
     Error, MetricReports, Options,
-    counters::Registry,
+    counters::CounterRegistry,
     errors::ErrorReporter,
     follow::{self, Readiness, Records},
     heartbeat::{self, StatusBoard},
     metrics::{Metrics, TaskMetrics, WorkerMetrics, control},
-    multilang::{self, child::Launch},
+    multilang::{self, child::ChildSpec},
     settings::{ErrorThrottle, MetricSettings, TaskSettings},
     task::{self, Activity, Bolt, Emitter, Spout, TaskContext, TaskKind, Wiring},
     transport::{Counters, Identity, Inboxes, Listener, Peers, TransportMetrics},
@@ -213,7 +213,7 @@ impl Worker {
             tasks,
         };
         worker.update_metrics(&assignment, changes.as_ref());
-        let counters = Registry::default();
+        let counters = CounterRegistry::default();
         heartbeat::start(
             worker.board.clone(),
             worker.presence.clone(),
@@ -233,7 +233,7 @@ impl Worker {
         &self,
         task: TaskId,
         inbox: mpsc::Receiver<Tuple>,
-        counters: &Registry,
+        counters: &CounterRegistry,
         clock: &Clock,
     ) -> Result<(), Error> {
         let wiring = self.wiring.subscribe();
@@ -280,7 +280,7 @@ impl Worker {
         task: TaskId,
         command: Vec<String>,
         settings: &TaskSettings,
-    ) -> Launch {
+    ) -> ChildSpec {
         let resources = self.options.spec.code.join("resources");
         let mut environment: BTreeMap<String, OsString> =
             settings.environment.iter().map(|(name, value)| (name.clone(), value.into())).collect();
@@ -292,7 +292,7 @@ impl Worker {
             with_adapter.push(python_path);
         }
         environment.insert("PYTHONPATH".to_owned(), with_adapter);
-        Launch {
+        ChildSpec {
             component,
             task,
             command,

@@ -49,9 +49,9 @@ impl TaskCounters {
 
 /// Counters of all tasks of a worker. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Registry(Arc<DashMap<TaskId, Arc<TaskCounters>>>);
+pub struct CounterRegistry(Arc<DashMap<TaskId, Arc<TaskCounters>>>);
 
-impl Registry {
+impl CounterRegistry {
     /// Returns the counters of `task`; creates them at zero if needed.
     pub fn of(&self, task: TaskId) -> Arc<TaskCounters> {
         self.0.entry(task).or_default().clone()

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
-use crate::{Options, counters::Registry};
+use crate::{Options, counters::CounterRegistry};
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, record};
 use stormkeeper_model::{TaskId, clock::Clock, heartbeat::TaskStatus};
 use stormkeeper_runtime::{
@@ -100,7 +100,7 @@ impl StatusBoard {
 pub fn start(
     board: StatusBoard,
     presence: Presence,
-    counters: Registry,
+    counters: CounterRegistry,
     options: &Options,
     clock: Clock,
     tasks: &Tasks,
@@ -183,7 +183,7 @@ mod tests {
         server.connect().ensure(&layout::taskbeats(&options.spec.topology)).await.expect("created");
         let presence = Presence::start(server.connect(), &tasks);
         let board = StatusBoard::new([TaskId(1), TaskId(2)]);
-        let counters = Registry::default();
+        let counters = CounterRegistry::default();
         start(board.clone(), presence, counters.clone(), &options, Clock::new(), &tasks);
         start_heartbeat_file(&options, &tasks);
         let seen = |expected: [TaskStatus; 2]| {

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{connection::Connection, environment::Environment, journal::Party};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus as nimbus;
-use stormkeeper_nimbus::{Nimbus, Options, daemon::Clients};
+use stormkeeper_nimbus::{Nimbus, Options, daemon::NimbusClients};
 
 /// Limit for a clean stop, after which the replica is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -65,7 +65,7 @@ impl Replica {
         let stop = CancellationToken::new();
         let nimbus = nimbus::daemon::start_at(
             self.options(),
-            (self.api(), Clients { blobs: Arc::clone(&self.env.network) as _, metrics: None }),
+            (self.api(), NimbusClients { blobs: Arc::clone(&self.env.network) as _, metrics: None }),
             connection.tree(),
             self.clock.clone(),
             stop.clone(),

@@ -15,7 +15,7 @@ use stormkeeper_supervisor::process::ExitReport;
 use stormkeeper_topology_package::launch::LaunchSpec;
 use stormkeeper_worker::{
     Options,
-    counters::Registry,
+    counters::CounterRegistry,
     follow,
     heartbeat::{self, StatusBoard},
 };
@@ -69,7 +69,14 @@ impl FakeWorker {
         let presence = Presence::start(self.connection.tree(), &tasks);
         let heartbeats = tasks.child();
         let clock = self.machine.clock.clone();
-        heartbeat::start(board.clone(), presence.clone(), Registry::default(), &options, clock, &heartbeats);
+        heartbeat::start(
+            board.clone(),
+            presence.clone(),
+            CounterRegistry::default(),
+            &options,
+            clock,
+            &heartbeats,
+        );
         self.start_tasks(board.clone(), &own, &tasks);
         self.start_errors(store.clone(), own.clone(), records.table, &tasks);
         tokio::select! {

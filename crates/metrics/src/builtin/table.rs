@@ -1,6 +1,6 @@
 //! The rows of the table of built-in metrics.
 
-use super::{Builtin, DefaultState, Shown, Status, SubjectKind};
+use super::{Builtin, BuiltinStatus, DefaultState, Shown, SubjectKind};
 use crate::{
     MetricType,
     name::{NETTY, SYS},
@@ -30,11 +30,11 @@ macro_rules! builtins {
     };
 }
 
-const MEASURED: Status = Status::Measured;
-const WAITS: Status = Status::WaitsForTracking;
+const MEASURED: BuiltinStatus = BuiltinStatus::Measured;
+const WAITS: BuiltinStatus = BuiltinStatus::WaitsForTracking;
 
-const fn instead(what: &'static str) -> Status {
-    Status::NotApplicable(what)
+const fn instead(what: &'static str) -> BuiltinStatus {
+    BuiltinStatus::NotApplicable(what)
 }
 
 builtins! {

@@ -16,10 +16,12 @@ fn table() -> String {
             (MetricType::Gauge, Shown::Mean) => "mean",
         };
         let note = match (row.status, row.default) {
-            (Status::NotApplicable(instead), _) => format!(" *Not measured: {instead}.*"),
-            (Status::WaitsForTracking, _) => " *Not measured until tuple trees are tracked.*".to_owned(),
-            (Status::Measured, DefaultState::Off) => " *Off by default.*".to_owned(),
-            (Status::Measured, DefaultState::On) => String::new(),
+            (BuiltinStatus::NotApplicable(instead), _) => format!(" *Not measured: {instead}.*"),
+            (BuiltinStatus::WaitsForTracking, _) => {
+                " *Not measured until tuple trees are tracked.*".to_owned()
+            }
+            (BuiltinStatus::Measured, DefaultState::Off) => " *Off by default.*".to_owned(),
+            (BuiltinStatus::Measured, DefaultState::On) => String::new(),
         };
         let Builtin { name, unit, meaning, .. } = row;
         let (kind, levels) = (row.kind.word(), row.subject.levels());

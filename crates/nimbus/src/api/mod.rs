@@ -49,7 +49,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate as nimbus;
-use crate::{Handle, Nimbus, daemon::Clients};
+use crate::{Handle, Nimbus, daemon::NimbusClients};
 use error::ApiError;
 use stormkeeper_api_types::forward::{Forwarder, TERM};
 use stormkeeper_coordination::tree::Tree;
@@ -96,14 +96,14 @@ pub async fn start(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<Running, nimbus::Error> {
-    let clients = Clients::over_http(&options, Arc::clone(&tree))?;
+    let clients = NimbusClients::over_http(&options, Arc::clone(&tree))?;
     start_with(options, clients, tree, clock, stop).await
 }
 
 /// Starts a nimbus as [`start`] does, with other connections than those over HTTP.
 pub(crate) async fn start_with(
     options: nimbus::Options,
-    clients: Clients,
+    clients: NimbusClients,
     tree: Arc<dyn Tree>,
     clock: Clock,
     stop: CancellationToken,

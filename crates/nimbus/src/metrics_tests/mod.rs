@@ -19,7 +19,7 @@ use crate::{
     Handle,
     api::{self, Running},
     change::Change,
-    daemon::Clients,
+    daemon::NimbusClients,
     handle::Submission,
 };
 use std::{
@@ -192,7 +192,7 @@ impl Cluster {
         exporters: Vec<Arc<dyn MetricExporter>>,
     ) -> One {
         let (tree, stop) = (self.server.connect(), CancellationToken::new());
-        let mut clients = Clients::over_http(&options, tree.clone()).expect("made");
+        let mut clients = NimbusClients::over_http(&options, tree.clone()).expect("made");
         clients.metrics.as_mut().expect("metrics are on").exporters.extend(exporters);
         let running = api::start_with(options, clients, tree, self.clock.clone(), stop.clone());
         One { running: running.await.expect("started"), stop }

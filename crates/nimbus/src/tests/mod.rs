@@ -9,7 +9,7 @@ use futures_util::{future::join_all, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{change::Change, daemon::Clients, handle::Submission, refusal::Refusal};
+use crate::{change::Change, daemon::NimbusClients, handle::Submission, refusal::Refusal};
 use stormkeeper_api_types::{
     blobs::BlobClient,
     message::{KillRequest, RebalanceRequest},
@@ -40,8 +40,8 @@ use stormkeeper_topology_package::package::{self, TopologyPackage};
 
 const LONG: Duration = Duration::from_secs(600);
 
-fn clients() -> Clients {
-    Clients { blobs: Arc::new(BlobClient::new().expect("made")), metrics: None }
+fn clients() -> NimbusClients {
+    NimbusClients { blobs: Arc::new(BlobClient::new().expect("made")), metrics: None }
 }
 
 /// Step of the cluster's clock.

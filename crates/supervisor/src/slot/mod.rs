@@ -12,7 +12,7 @@
 //!                                  reassigned, unassigned, silent
 //! ```
 //!
-//! [`SlotState::step`] takes an [`Observed`] and returns the next state with the [`Action`]s to
+//! [`SlotState::step`] takes an [`Observed`] and returns the next state with the [`SlotAction`]s to
 //! take. It never waits, reads no clock and does no I/O. Invariants:
 //!
 //! - There is at most one process in a slot: a launch is requested only when the process of the
@@ -117,7 +117,7 @@ pub struct Launched {
 
 /// The timeouts of a supervisor for its workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
+pub struct WorkerTimeouts {
     /// From launch to the first heartbeat.
     pub start: Duration,
     /// Between two heartbeats.
@@ -143,12 +143,12 @@ pub struct Observed {
     /// The id of the next launch, not used by any launch before.
     pub next_worker_id: WorkerId,
     /// The timeouts for workers.
-    pub timeouts: Timeouts,
+    pub timeouts: WorkerTimeouts,
 }
 
 /// An action for a slot, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub enum SlotAction {
     /// Start a process.
     Launch {
         /// The id of this launch.
@@ -243,7 +243,7 @@ impl SlotState {
     }
 
     /// Returns the next state and the actions that lead to it.
-    pub fn step(self, seen: &Observed) -> (Self, Vec<Action>) {
+    pub fn step(self, seen: &Observed) -> (Self, Vec<SlotAction>) {
         let mut actions = Vec::new();
         let mut state = self;
         // No state is entered twice without a change of the observation, so this loop ends.
@@ -256,7 +256,7 @@ impl SlotState {
         }
     }
 
-    fn advance(self, seen: &Observed, actions: &mut Vec<Action>) -> Self {
+    fn advance(self, seen: &Observed, actions: &mut Vec<SlotAction>) -> Self {
         match self {
             Self::Empty => match &seen.target {
                 Target::Worker(desired) => Self::Localizing { desired: desired.clone(), n_failures: 0 },
@@ -302,7 +302,7 @@ impl SlotState {
     }
 
     /// Time at which a step may act although nothing else happened.
-    pub fn deadline(&self, launched: Option<&Launched>, timeouts: &Timeouts) -> Option<Monotonic> {
+    pub fn deadline(&self, launched: Option<&Launched>, timeouts: &WorkerTimeouts) -> Option<Monotonic> {
         match self {
             Self::Empty | Self::Localizing { .. } => None,
             Self::Starting { since, .. } => Some(since.plus(timeouts.start)),
@@ -357,7 +357,12 @@ fn reason_to_stop(held: &DesiredWorker, target: &Target) -> Option<SlotReason> {
     }
 }
 
-fn localizing(held: DesiredWorker, n_failures: u32, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+fn localizing(
+    held: DesiredWorker,
+    n_failures: u32,
+    seen: &Observed,
+    actions: &mut Vec<SlotAction>,
+) -> SlotState {
     if reason_to_stop(&held, &seen.target).is_some() {
         return SlotState::Empty;
     }
@@ -375,7 +380,7 @@ fn localizing(held: DesiredWorker, n_failures: u32, seen: &Observed, actions: &m
         n_failures => SlotReason::RelaunchDue { n_failures },
     };
     let worker = seen.next_worker_id.clone();
-    actions.push(Action::Launch { worker: worker.clone(), desired: desired.clone(), reason });
+    actions.push(SlotAction::Launch { worker: worker.clone(), desired: desired.clone(), reason });
     SlotState::Starting { worker, desired, since: seen.now, n_failures }
 }
 
@@ -388,7 +393,7 @@ struct Live {
 }
 
 impl Live {
-    fn starting(self, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+    fn starting(self, seen: &Observed, actions: &mut Vec<SlotAction>) -> SlotState {
         if let Some(reason) = reason_to_stop(&self.desired, &seen.target) {
             return self.stop(reason, StopCounts::No);
         }
@@ -412,7 +417,7 @@ impl Live {
         }
     }
 
-    fn running(mut self, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+    fn running(mut self, seen: &Observed, actions: &mut Vec<SlotAction>) -> SlotState {
         if let Some(reason) = reason_to_stop(&self.desired, &seen.target) {
             return self.stop(reason, StopCounts::No);
         }
@@ -438,7 +443,7 @@ impl Live {
 
     /// Relaunches a worker that had a heartbeat: at once after the first crash in a row, with
     /// backoff like any other launch after later crashes.
-    fn crashed(self, report: ExitReport, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+    fn crashed(self, report: ExitReport, seen: &Observed, actions: &mut Vec<SlotAction>) -> SlotState {
         let reason = SlotReason::Exited { report };
         let pause = match (report, self.n_failures) {
             // The exit status of an adopted worker is not known: it may have exited because it
@@ -458,7 +463,7 @@ impl Live {
     }
 
     /// Relaunches, with backoff, a worker whose last launch failed without a heartbeat.
-    fn failed(self, reason: SlotReason, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+    fn failed(self, reason: SlotReason, seen: &Observed, actions: &mut Vec<SlotAction>) -> SlotState {
         self.report(reason, actions);
         let n_failures = self.n_failures.saturating_add(1);
         SlotState::Relaunching {
@@ -482,9 +487,9 @@ impl Live {
         }
     }
 
-    fn report(&self, reason: SlotReason, actions: &mut Vec<Action>) {
+    fn report(&self, reason: SlotReason, actions: &mut Vec<SlotAction>) {
         let (worker, desired) = (self.worker.clone(), self.desired.clone());
-        actions.push(Action::Report { worker, desired, reason });
+        actions.push(SlotAction::Report { worker, desired, reason });
     }
 
     fn progress(&self, seen: &Observed) -> Option<Progress> {
@@ -517,7 +522,7 @@ struct Leaving {
     n_failures: u32,
 }
 
-fn stopping(mut leaving: Leaving, seen: &Observed, actions: &mut Vec<Action>) -> SlotState {
+fn stopping(mut leaving: Leaving, seen: &Observed, actions: &mut Vec<SlotAction>) -> SlotState {
     match progress_of(&leaving.worker, seen) {
         Some(Progress::Failed(_) | Progress::Exited(_)) => return gone(leaving, seen),
         Some(Progress::Alive { .. }) => {
@@ -535,7 +540,7 @@ fn stopping(mut leaving: Leaving, seen: &Observed, actions: &mut Vec<Action>) ->
             if let Some(signal) = next {
                 leaving.signalled = Some((signal, seen.now));
                 let (worker, reason) = (leaving.worker.clone(), leaving.reason.clone());
-                actions.push(Action::Signal { worker, signal, reason });
+                actions.push(SlotAction::Signal { worker, signal, reason });
             }
         }
         // The launch is under way: its process is stopped as soon as it exists.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use stormkeeper_model::{Timestamp, clock::Clock, task_set::TaskSet};
 
-const TIMEOUTS: Timeouts = Timeouts {
+const TIMEOUTS: WorkerTimeouts = WorkerTimeouts {
     start: Duration::from_secs(120),
     silence: Duration::from_secs(30),
     grace: Duration::from_secs(3),
@@ -35,7 +35,7 @@ struct World {
     launched: Option<Launched>,
     n_launches: u32,
     obeys_sigterm: bool,
-    actions: Vec<Action>,
+    actions: Vec<SlotAction>,
 }
 
 /// A random event.
@@ -111,14 +111,14 @@ impl World {
     }
 
     /// Makes one step with its effects. Panics if a rule is broken.
-    fn step(&mut self) -> Vec<Action> {
+    fn step(&mut self) -> Vec<SlotAction> {
         let seen = self.observed();
         let (state, actions) = self.state.clone().step(&seen);
         assert_eq!(state.clone().step(&seen), (state.clone(), vec![]), "not a fixed point");
         self.state = state;
         for action in &actions {
             match action {
-                Action::Launch { worker, .. } => {
+                SlotAction::Launch { worker, .. } => {
                     assert!(
                         self.launched.as_ref().is_none_or(Launched::is_over),
                         "launched beside {:?}",
@@ -128,7 +128,7 @@ impl World {
                     self.launched = Some(Launched { worker: worker.clone(), progress });
                     self.n_launches += 1;
                 }
-                Action::Signal { worker, signal, .. } => {
+                SlotAction::Signal { worker, signal, .. } => {
                     assert!(self.is_alive(), "signalled a process that does not exist");
                     assert_eq!(self.launched.as_ref().map(|l| &l.worker), Some(worker));
                     if *signal == StopSignal::Kill {
@@ -137,7 +137,7 @@ impl World {
                         self.set(Progress::Exited(ExitReport::Code(0)));
                     }
                 }
-                Action::Report { reason, .. } => assert!(reason.is_workers_fault()),
+                SlotAction::Report { reason, .. } => assert!(reason.is_workers_fault()),
             }
         }
         self.actions.extend(actions.iter().cloned());
@@ -251,7 +251,7 @@ fn worker_with_a_present_blob_is_launched_in_the_same_step() {
     let mut world = World::new();
     world.target = Target::Worker(desired(1));
     let actions = world.step();
-    assert!(matches!(&actions[..], [Action::Launch { reason: SlotReason::Assigned, .. }]), "{actions:?}");
+    assert!(matches!(&actions[..], [SlotAction::Launch { reason: SlotReason::Assigned, .. }]), "{actions:?}");
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn clean_exit_is_not_reported_and_relaunched_after_a_pause() {
     let mut world = World::running_for(60);
     world.turn(&Turn::Exit(ExitReport::Code(0)));
     check_relaunch(&mut world, CLEAN_EXIT_PAUSE);
-    assert!(!world.actions.iter().any(|a| matches!(a, Action::Report { .. })), "{:?}", world.actions);
+    assert!(!world.actions.iter().any(|a| matches!(a, SlotAction::Report { .. })), "{:?}", world.actions);
 }
 
 #[test]
@@ -299,8 +299,8 @@ fn silent_worker_is_stopped_reported_and_relaunched() {
     assert!(matches!(
         &world.actions[..],
         [
-            Action::Report { reason: SlotReason::HeartbeatTimedOut { .. }, .. },
-            Action::Signal { signal: StopSignal::Terminate, .. },
+            SlotAction::Report { reason: SlotReason::HeartbeatTimedOut { .. }, .. },
+            SlotAction::Signal { signal: StopSignal::Terminate, .. },
         ]
     ));
     check_relaunch(&mut world, Duration::from_secs(1));
@@ -317,8 +317,8 @@ fn worker_without_a_first_heartbeat_is_reported_and_stopped() {
     assert!(matches!(
         &world.actions[1..],
         [
-            Action::Report { reason: SlotReason::StartTimedOut { .. }, .. },
-            Action::Signal { signal: StopSignal::Terminate, .. },
+            SlotAction::Report { reason: SlotReason::StartTimedOut { .. }, .. },
+            SlotAction::Signal { signal: StopSignal::Terminate, .. },
         ]
     ));
 }
@@ -334,8 +334,8 @@ fn process_that_ignores_sigterm_is_killed_repeatedly() {
         let (state, actions) = world.state.clone().step(&seen);
         world.state = state;
         signals.extend(actions.into_iter().map(|action| match action {
-            Action::Signal { signal, .. } => (seen.now, signal),
-            Action::Launch { .. } | Action::Report { .. } => panic!("unexpected {action:?}"),
+            SlotAction::Signal { signal, .. } => (seen.now, signal),
+            SlotAction::Launch { .. } | SlotAction::Report { .. } => panic!("unexpected {action:?}"),
         }));
         world.turn(&Turn::Pass(100));
     }
@@ -354,7 +354,7 @@ fn next_worker_waits_for_the_end_of_the_previous_worker() {
     world.turn(&Turn::Pass(1000));
     world.step();
     assert_eq!(world.state.name(), "stopping");
-    assert!(!world.actions.iter().any(|a| matches!(a, Action::Launch { .. })));
+    assert!(!world.actions.iter().any(|a| matches!(a, SlotAction::Launch { .. })));
     world.turn(&Turn::Exit(ExitReport::Code(0)));
     world.step();
     assert_eq!(world.state.worker().expect("launched").1, &desired(2));
@@ -369,7 +369,7 @@ fn unassigned_launch_is_stopped_once_its_process_exists() {
     assert_eq!(world.step(), []);
     assert_eq!(world.state.name(), "stopping");
     world.turn(&Turn::LaunchDone);
-    assert!(matches!(&world.step()[..], [Action::Signal { signal: StopSignal::Terminate, .. }]));
+    assert!(matches!(&world.step()[..], [SlotAction::Signal { signal: StopSignal::Terminate, .. }]));
     world.step();
     assert_eq!(world.state, SlotState::Empty);
 }

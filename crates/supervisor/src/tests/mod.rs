@@ -3,7 +3,10 @@
 mod fake;
 mod real;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use tempfile::TempDir;
 
@@ -33,7 +36,7 @@ use stormkeeper_model::{
     topology::TaskTable,
 };
 use stormkeeper_runtime::{
-    fs::LockedDir,
+    fs::{LockedDir, layout_file, locked_dir},
     tasks::{OnExit, Tasks},
     test_support::wait_until,
 };
@@ -94,6 +97,23 @@ fn blob(n: u8) -> BlobKey {
 /// Placement of the tasks 1 to 4 of a topology on one machine: `(port, start)`.
 type Placement<'a> = (u8, &'a [(u16, u64)]);
 
+fn acquire(dir: &Path) -> Result<LockedDir<SupervisorId>, locked_dir::Error> {
+    LockedDir::acquire(dir, &super::start::LAYOUT, "h")
+}
+
+#[test]
+fn directory_of_an_earlier_build_is_refused_and_not_changed() {
+    for trace in ["supervisor-id", "ledger", "workers"] {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        fs::write(dir.path().join(trace), "").expect("written");
+        let refused = acquire(dir.path()).expect_err("refused");
+        let is_unversioned =
+            matches!(refused, locked_dir::Error::Layout(layout_file::Error::Unversioned { .. }));
+        assert!(is_unversioned, "{refused}");
+        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1);
+    }
+}
+
 impl World {
     async fn new() -> Self {
         let (server, tasks) = (MemoryTree::new(), Tasks::default());
@@ -109,8 +129,7 @@ impl World {
             on_stop: OnStop::LeaveWorkers,
             faults: FaultRates::default(),
         };
-        let dir = LockedDir::<SupervisorId>::acquire(world.dir.path(), &super::start::LAYOUT, "h");
-        drop(dir.expect("a new directory"));
+        drop(acquire(world.dir.path()).expect("a new directory"));
         for n in 1..4 {
             world.add_blob(n);
         }

@@ -55,7 +55,7 @@ const STDERR_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Parameters of a component's process.
 #[derive(Debug, Clone)]
-pub struct Launch {
+pub struct ChildSpec {
     /// Component that the process runs.
     pub component: ComponentId,
     /// Task that the process runs.
@@ -136,7 +136,7 @@ impl Child {
     ///
     /// # Errors
     /// [`Error::Start`].
-    pub fn start(launch: &Launch, hello: &impl Serialize, tasks: &Tasks) -> Result<Self, Error> {
+    pub fn start(launch: &ChildSpec, hello: &impl Serialize, tasks: &Tasks) -> Result<Self, Error> {
         let failed =
             |source| Error::Start { command: launch.command.clone(), dir: launch.dir.clone(), source };
         let (program, arguments) =
@@ -347,8 +347,8 @@ mod tests {
     use super::*;
     use crate::multilang::message::{ComponentNotice, LogLevel};
 
-    fn launch(script: &str, dir: &Path) -> Launch {
-        Launch {
+    fn launch(script: &str, dir: &Path) -> ChildSpec {
+        ChildSpec {
             component: "c".parse().expect("valid"),
             task: TaskId(7),
             command: ["sh", "-c", script].map(str::to_owned).to_vec(),

@@ -38,7 +38,7 @@ use crate::{
     heartbeat::StatusBoard,
     metrics::TaskMetrics,
     multilang::{
-        child::{self, Child, Launch},
+        child::{self, Child, ChildSpec},
         handshake,
         message::{ComponentNotice, FromChild, LogLevel},
     },
@@ -78,7 +78,7 @@ const CHECK_PERIOD: Duration = Duration::from_secs(1);
 /// State that spouts and bolts have in common.
 pub(super) struct TaskContext {
     pub(super) task: TaskId,
-    pub(super) launch: Launch,
+    pub(super) launch: ChildSpec,
     pub(super) topology: TopologyId,
     pub(super) defaults: Settings,
     pub(super) wiring: watch::Receiver<Arc<Wiring>>,
@@ -130,7 +130,7 @@ impl TaskContext {
     /// task of the topology, which is too much to keep for every task.
     fn start_child(&self) -> Result<Child, child::Error> {
         let Wiring { topology, table, .. } = &**self.wiring.borrow();
-        let Launch { component, pid_dir, .. } = &self.launch;
+        let ChildSpec { component, pid_dir, .. } = &self.launch;
         let (id, defaults) = (&self.topology, &self.defaults);
         let hello = handshake::message(id, topology, defaults, table, component, self.task, pid_dir);
         Child::start(&self.launch, &hello, &self.tasks)
