@@ -181,15 +181,14 @@ impl Ingest {
         if is_system_topology(topology) || self.cluster.view().0.topologies.contains_key(topology) {
             return Ok(());
         }
-        match store.fingerprint(topology).await {
-            Ok(known) if known.count > 0 => Ok(()),
-            Ok(_) => Err(RequestError::Unavailable {
-                reason: format!(
-                    "topology {topology} is unknown to this nimbus; if it was just submitted, retry"
-                ),
-            }),
-            Err(error) => Err(error.into()),
+        // A topology that was killed in its first minute has no metrics yet, and an entry in the
+        // history.
+        if store.fingerprint(topology).await?.count > 0 || store.topology(topology).await?.is_some() {
+            return Ok(());
         }
+        let reason =
+            format!("topology {topology} is unknown to this nimbus; if it was just submitted, retry");
+        Err(RequestError::Unavailable { reason })
     }
 
     /// Deletes metas of a topology that no longer exists.

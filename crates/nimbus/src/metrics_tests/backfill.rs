@@ -58,6 +58,9 @@ async fn topology_that_lived_between_two_views_is_recorded_once() {
         }
     };
     let entry = recorded(&leader, &topology).await;
+    // Its workers' last reports arrive after its removal, and no metric of it was registered before.
+    let registered = register(&leader, &topology).await.expect("accepted");
+    assert_eq!(registered.results, [Registered::Accepted(emitted(&topology).0)]);
     assert_eq!(entry.name.as_str(), "brief");
     assert!(entry.killed.is_some_and(|killed| killed >= entry.started), "{entry:?}");
     assert_eq!((entry.started_by.as_deref(), entry.killed_by.as_deref()), (Some("me"), Some("bob")));
