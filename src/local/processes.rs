@@ -71,9 +71,9 @@ impl Processes for InProcess {
         let tree = self.server.connect();
         // Local mode keeps no history, and heartbeats carry the counts.
         let options = worker::Options {
-            spec: spec.clone(),
             components: ComponentGroup::Own,
             metrics: MetricReports::Off,
+            ..worker::Options::from(spec.clone())
         };
         let (worker, clock) = (spec.worker.clone(), self.clock.clone());
         self.tasks.start_graceful("worker", OnExit::Ignore, async move {

@@ -127,6 +127,14 @@ fn usage(stat: &ProcessStat) -> Usage {
     }
 }
 
+/// Returns the usage of this process, alone and with its descendants.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn of_own_tree() -> io::Result<ProcessTree> {
+    of_tree(std::process::id())
+}
+
 /// Returns the usage of process `root` and its descendants.
 ///
 /// # Errors

@@ -19,7 +19,7 @@ use super::{
     errors::ErrorReporter,
     follow::{self, Readiness, Records},
     heartbeat::{self, StatusBoard},
-    metrics::{Metrics, TaskMetrics, WorkerMetrics, control},
+    metrics::{Metrics, TaskMetrics, TcpMasterLink, WorkerMetrics, control},
     multilang::{self, child::ChildSpec},
     settings::{ErrorThrottle, MetricSettings, TaskSettings},
     task::{self, Activity, Bolt, Emitter, Spout, TaskContext, TaskKind, Wiring},
@@ -178,9 +178,10 @@ impl Worker {
             Some(metrics) => Counters::with_metrics(TransportMetrics::new(metrics)),
             None => Counters::default(),
         });
-        let worker_metrics = metrics
-            .zip(ingest)
-            .map(|(metrics, ingest)| WorkerMetrics::start(metrics, settings, &options, &me, ingest, &tasks));
+        let worker_metrics = metrics.zip(ingest).map(|(metrics, ingest)| {
+            let connections = (ingest, Arc::new(TcpMasterLink) as _);
+            WorkerMetrics::start(metrics, settings, &options, &me, connections, &tasks)
+        });
         let worker_metrics = worker_metrics.transpose()?;
         if let Some(worker_metrics) = &worker_metrics {
             worker_metrics.watch_inboxes(&inboxes, &table, &local);

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 #[cfg(feature = "test-support")]
-pub use metrics::bench_support;
+pub use metrics::{bench_support, fake_worker};
 pub use options::{ComponentGroup, MetricReports, Options};
 
 use stormkeeper_coordination::{

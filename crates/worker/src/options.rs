@@ -1,6 +1,9 @@
 //! Launch parameters of a worker, from its supervisor and from the program that it runs in.
 
+use std::io;
+
 use stormkeeper_model::Port;
+use stormkeeper_runtime::proc;
 use stormkeeper_topology_package::launch::LaunchSpec;
 
 /// Launch parameters of one worker.
@@ -13,6 +16,8 @@ pub struct Options {
     pub components: ComponentGroup,
     /// Whether the worker reports metrics.
     pub metrics: MetricReports,
+    /// Reads the resource usage of the worker and its components; a simulation replaces it.
+    pub usage: fn() -> io::Result<proc::ProcessTree>,
 }
 
 /// Process group of a worker's child processes.
@@ -46,6 +51,11 @@ impl Options {
 impl From<LaunchSpec> for Options {
     /// Options of a worker in a process of its own.
     fn from(spec: LaunchSpec) -> Self {
-        Self { spec, components: ComponentGroup::default(), metrics: MetricReports::default() }
+        Self {
+            spec,
+            components: ComponentGroup::default(),
+            metrics: MetricReports::default(),
+            usage: proc::of_own_tree,
+        }
     }
 }

@@ -7,7 +7,7 @@ use tracing::debug;
 use super::Metrics;
 use stormkeeper_metrics::{builtin, instrument::Gauge};
 use stormkeeper_model::clock::Monotonic;
-use stormkeeper_runtime::proc::{self, ProcessTree};
+use stormkeeper_runtime::proc::ProcessTree;
 
 /// Usage gauges of one worker.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl WorkerGauges {
     /// Reads the usage and sets the gauges. Blocks for some milliseconds.
     pub(super) fn read(&self) {
         let now = self.metrics.clock().monotonic();
-        let tree = match proc::of_tree(std::process::id()) {
+        let tree = match self.metrics.usage() {
             Ok(tree) => tree,
             Err(error) => return debug!(%error, "cannot read the resource usage of this worker"),
         };

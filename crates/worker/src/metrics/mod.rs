@@ -20,7 +20,10 @@
 #[cfg(feature = "test-support")]
 pub mod bench_support;
 pub(super) mod control;
+#[cfg(feature = "test-support")]
+pub mod fake_worker;
 mod gauges;
+mod master_link;
 pub(super) mod messages;
 pub(super) mod reporter;
 mod spool_index;
@@ -42,6 +45,7 @@ use std::{
 
 use tokio::time::Instant;
 
+pub(super) use master_link::TcpMasterLink;
 pub(super) use task::{StreamIndex, TaskMetrics};
 pub(super) use worker_metrics::WorkerMetrics;
 
@@ -49,6 +53,7 @@ use crate::Options;
 use stormkeeper_metric_shipping::spool::{self, Launch, SpoolLock};
 use stormkeeper_metrics::{Builtin, Control, MetricName, Registry, Subject, UserMetrics, builtin};
 use stormkeeper_model::{ComponentId, TaskId, TopologyId, clock::Clock};
+use stormkeeper_runtime::proc;
 
 /// Waits until `due`, or for ever. Cancel-safe: it only waits.
 async fn until(due: Option<Instant>) {
@@ -70,6 +75,7 @@ struct Inner {
     host: String,
     port: u16,
     spool: SpoolLock,
+    usage: fn() -> io::Result<proc::ProcessTree>,
     times_emits: AtomicBool,
 }
 
@@ -89,6 +95,7 @@ impl Metrics {
             host: options.spec.host.clone(),
             port: options.port().0,
             spool,
+            usage: options.usage,
             times_emits: AtomicBool::new(false),
         }));
         metrics.control(&control);
@@ -108,6 +115,11 @@ impl Metrics {
 
     pub(super) fn clock(&self) -> &Clock {
         &self.0.clock
+    }
+
+    /// Reads the resource usage of this worker and its components. Blocks.
+    fn usage(&self) -> io::Result<proc::ProcessTree> {
+        (self.0.usage)()
     }
 
     fn launch(&self) -> &Launch {

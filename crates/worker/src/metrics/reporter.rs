@@ -4,40 +4,28 @@
 use std::{
     collections::{BTreeMap, HashSet},
     io,
+    sync::Arc,
     time::Duration,
 };
 
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::TcpStream,
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
     Metrics,
     gauges::WorkerGauges,
-    messages::{self, Duplex, MAGIC, MasterReply, VERSION, WorkerMessage},
+    master_link::{MasterAddress, MasterEnd, MasterLink},
+    messages::{self, Duplex, MasterReply, WorkerMessage},
     spool_index::{ReportRange, SpoolIndex},
     topology_master::MasterHandle,
     until,
 };
-use crate::transport::{
-    Identity,
-    wire::{self, Hello, HelloReply, MAX_HANDSHAKE_BYTES},
-};
+use crate::transport::Identity;
 use stormkeeper_metric_shipping::spool::{Spool, SpooledReport};
 use stormkeeper_metrics::{CollectRequest, MetricId, MetricName, MetricReport, Minute};
 use stormkeeper_model::{Slot, backoff::Delays};
-use stormkeeper_runtime::{
-    blocking,
-    tasks::{OnExit, Tasks},
-};
-
-/// Time limit for connecting to the master, including the handshake.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+use stormkeeper_runtime::{blocking, tasks::Tasks};
 
 /// Delays between attempts to reach the master, which may be starting.
 const RETRY: Delays = Delays::between(Duration::from_millis(200), Duration::from_secs(5));
@@ -177,6 +165,7 @@ pub(crate) struct MetricReporter {
     me: Identity,
     period: Duration,
     master: watch::Receiver<MasterLocation>,
+    link: Arc<dyn MasterLink>,
     // `None` while a blocking task uses it.
     writer: Option<ReportWriter>,
     index: SpoolIndex,
@@ -204,12 +193,12 @@ impl MetricReporter {
         metrics: &Metrics,
         me: Identity,
         period: Duration,
-        master: watch::Receiver<MasterLocation>,
+        (master, link): (watch::Receiver<MasterLocation>, Arc<dyn MasterLink>),
         tasks: Tasks,
     ) -> io::Result<Self> {
         let writer = Some(ReportWriter::new(metrics)?);
         let (metrics, index) = (metrics.clone(), SpoolIndex::default());
-        Ok(Self { metrics, me, period, master, writer, index, rejected: (0, 0), tasks })
+        Ok(Self { metrics, me, period, master, link, writer, index, rejected: (0, 0), tasks })
     }
 
     /// Runs until `stop`; then writes a last report, which the supervisor sends to the leader.
@@ -328,24 +317,11 @@ impl MetricReporter {
                 }
             }
             MasterLocation::Remote { slot, host } => {
-                let hello = Hello {
-                    topology: self.me.topology.clone(),
-                    to: slot.clone(),
-                    from: self.me.slot.clone(),
-                };
-                let stream =
-                    match timeout(CONNECT_DEADLINE, open_connection(&host, slot.port.0, &hello)).await {
-                        Ok(Ok(stream)) => stream,
-                        Ok(Err(error)) => {
-                            debug!(%error, host, %slot, "cannot connect to the topology master");
-                            return None;
-                        }
-                        Err(_elapsed) => return None,
-                    };
-                tasks.start("metric reports to the topology master", OnExit::Ignore, async move {
-                    let error = messages::run_connection(stream, master).await;
-                    debug!(%error, "the connection to the topology master ended");
-                });
+                let to = MasterAddress { slot: &slot, host: &host };
+                if let Err(error) = self.link.connect(&self.me, to, MasterEnd(master), &tasks).await {
+                    debug!(%error, host, %slot, "cannot connect to the topology master");
+                    return None;
+                }
             }
         }
         self.index.resend_all();
@@ -456,22 +432,6 @@ async fn next_reply(connection: &mut Option<MasterConnection>) -> Option<MasterR
     match connection {
         Some(connection) => connection.duplex.receive.recv().await,
         None => std::future::pending().await,
-    }
-}
-
-/// Connects to the master's worker and performs the handshake for reports.
-async fn open_connection(host: &str, port: u16, hello: &Hello) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect((host, port)).await?;
-    let mut opening = MAGIC.to_vec();
-    opening.extend_from_slice(&VERSION.to_be_bytes());
-    opening.extend_from_slice(&wire::frame_of(hello));
-    stream.write_all(&opening).await?;
-    let mut content = Vec::new();
-    let read = wire::read_frame(&mut stream, MAX_HANDSHAKE_BYTES, &mut content).await;
-    read.map_err(io::Error::other)?;
-    match wire::read_message(&content).map_err(io::Error::other)? {
-        HelloReply::Welcome => Ok(stream),
-        HelloReply::Refused(reason) => Err(io::Error::other(reason)),
     }
 }
 

@@ -136,10 +136,11 @@ impl TopologyMaster {
         loop {
             let due = self.due;
             tokio::select! {
+                biased;
                 // Cancel-safe: no message is taken unless the call returns; the rest only waits.
                 Some(end) = self.new_connections.recv() => self.accept(end),
-                Some((connection, report)) = self.messages.1.recv() => self.handle_message(connection, report),
                 () = until(due) => self.flush().await,
+                Some((connection, report)) = self.messages.1.recv() => self.handle_message(connection, report),
                 _ = recheck.tick() => {
                     if let Some(since) = last_check.replace(self.clock.monotonic()) {
                         self.sender.resend_stored(since);

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::{
     Metrics, control,
+    master_link::MasterLink,
     reporter::{MasterLocation, MetricReporter},
     topology_master::{self, TopologyMaster},
 };
@@ -43,13 +44,14 @@ impl WorkerMetrics {
         settings: MetricSettings,
         options: &Options,
         me: &Identity,
-        transport: Arc<dyn IngestTransport>,
+        (transport, link): (Arc<dyn IngestTransport>, Arc<dyn MasterLink>),
         tasks: &Tasks,
     ) -> Result<Self, Error> {
         let (master, n_workers) = (watch::Sender::new(MasterLocation::Unknown), watch::Sender::new(1));
         let tasks = tasks.child();
         let period = options.spec.metric_report_period;
-        let reporter = MetricReporter::new(&metrics, me.clone(), period, master.subscribe(), tasks.child());
+        let masters = (master.subscribe(), link);
+        let reporter = MetricReporter::new(&metrics, me.clone(), period, masters, tasks.child());
         let reporter = reporter.map_err(|source| Error::Dir { path: metrics.dir().to_owned(), source })?;
         tasks.start_graceful("metric reports", OnExit::Ignore, reporter.run(tasks.cancelled()));
         let me = me.clone();

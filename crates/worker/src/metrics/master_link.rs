@@ -1,0 +1,88 @@
+//! Connection of a worker to the topology master in another process.
+
+use std::{fmt, io, time::Duration};
+
+use async_trait::async_trait;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+use tracing::debug;
+
+use super::messages::{self, Duplex, MAGIC, MasterReply, VERSION, WorkerMessage};
+use crate::transport::{
+    Identity,
+    wire::{self, Hello, HelloReply, MAX_HANDSHAKE_BYTES},
+};
+use stormkeeper_model::Slot;
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
+
+/// Time limit for connecting to the master, including the handshake.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The master's end of a connection. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct MasterEnd(pub(crate) Duplex<MasterReply, WorkerMessage>);
+
+/// Address of a topology master in another process.
+#[derive(Debug, Clone, Copy)]
+pub struct MasterAddress<'a> {
+    /// Slot of the master's worker.
+    pub slot: &'a Slot,
+    /// Host of the master's worker.
+    pub host: &'a str,
+}
+
+/// Connections to topology masters in other processes.
+#[async_trait]
+pub trait MasterLink: fmt::Debug + Send + Sync {
+    /// Connects `end` to the master, for the worker `me`. Tasks that serve the connection run in
+    /// `tasks`. The connection may be closed at any time.
+    ///
+    /// # Errors
+    /// If there is no connection. The caller tries again.
+    async fn connect(
+        &self,
+        me: &Identity,
+        to: MasterAddress<'_>,
+        end: MasterEnd,
+        tasks: &Tasks,
+    ) -> io::Result<()>;
+}
+
+/// Connections over TCP, to the ports for tuples.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TcpMasterLink;
+
+#[async_trait]
+impl MasterLink for TcpMasterLink {
+    async fn connect(
+        &self,
+        me: &Identity,
+        to: MasterAddress<'_>,
+        end: MasterEnd,
+        tasks: &Tasks,
+    ) -> io::Result<()> {
+        let opened = timeout(CONNECT_DEADLINE, open_connection(me, to)).await;
+        let stream = opened.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))?;
+        tasks.start("metric reports to the topology master", OnExit::Ignore, async move {
+            let error = messages::run_connection(stream, end.0).await;
+            debug!(%error, "the connection to the topology master ended");
+        });
+        Ok(())
+    }
+}
+
+/// Connects to the master's worker and performs the handshake for reports.
+async fn open_connection(me: &Identity, to: MasterAddress<'_>) -> io::Result<TcpStream> {
+    let hello = Hello { topology: me.topology.clone(), to: to.slot.clone(), from: me.slot.clone() };
+    let mut stream = TcpStream::connect((to.host, to.slot.port.0)).await?;
+    let mut opening = MAGIC.to_vec();
+    opening.extend_from_slice(&VERSION.to_be_bytes());
+    opening.extend_from_slice(&wire::frame_of(&hello));
+    stream.write_all(&opening).await?;
+    let mut content = Vec::new();
+    let read = wire::read_frame(&mut stream, MAX_HANDSHAKE_BYTES, &mut content).await;
+    read.map_err(io::Error::other)?;
+    match wire::read_message(&content).map_err(io::Error::other)? {
+        HelloReply::Welcome => Ok(stream),
+        HelloReply::Refused(reason) => Err(io::Error::other(reason)),
+    }
+}
