@@ -22,18 +22,22 @@ use stormkeeper_runtime::{
 /// Starts both tasks, for the directory and the host of `agent`. They begin when the layout of the
 /// tree is checked: a leader of another layout must not receive anything.
 pub(super) fn start(agent: &Agent, transport: Arc<dyn IngestTransport>, clock: &Clock, tasks: &Tasks) {
-    let local_dir = agent.options.local_dir.clone();
-    let orphan_reports =
-        orphan_reports::OrphanReportSender::new(local_dir.clone(), Arc::clone(&transport), clock.clone());
-    let session = agent.store.tree().session();
-    tasks.start(
-        "orphaned metric reports",
-        OnExit::Ignore,
-        once_checked(session.clone(), orphan_reports.run()),
-    );
+    agent.start_orphan_reports(Arc::clone(&transport), clock, tasks);
+    let (local_dir, session) = (agent.options.local_dir.clone(), agent.store.tree().session());
     let host =
         host::HostMetrics::new(&agent.options.host, &agent.identity.id, local_dir, transport, clock.clone());
     tasks.start("metrics of this machine", OnExit::Ignore, once_checked(session, host.run()));
+}
+
+impl Agent {
+    /// Starts to send the orphaned reports of dead workers to the leader, in `tasks`. Reports that
+    /// are not committed when `tasks` ends are still on disk.
+    pub fn start_orphan_reports(&self, transport: Arc<dyn IngestTransport>, clock: &Clock, tasks: &Tasks) {
+        let local_dir = self.options.local_dir.clone();
+        let orphan_reports = orphan_reports::OrphanReportSender::new(local_dir, transport, clock.clone());
+        let session = self.store.tree().session();
+        tasks.start("orphaned metric reports", OnExit::Ignore, once_checked(session, orphan_reports.run()));
+    }
 }
 
 /// Runs `task` from the first session whose layout is checked.
