@@ -67,6 +67,18 @@ pub enum IngestError {
     },
 }
 
+impl IngestError {
+    /// Converts the answer of the nimbus at `api` that it did not execute the request. Only an
+    /// invalid request would certainly be rejected again; after all other answers the request is
+    /// retried: the leader may be in the middle of a change, or too old to know metrics.
+    pub fn of_answer(api: &str, code: Code, reason: String) -> Self {
+        match code {
+            Code::InvalidRequest | Code::TooLarge => Self::Refused { api: api.to_owned(), reason },
+            _ => Self::Unavailable { reason: format!("{api}: {reason}") },
+        }
+    }
+}
+
 /// Transport of metrics to the leader: by HTTP, or in the memory of a simulation.
 #[async_trait]
 pub trait IngestTransport: fmt::Debug + Send + Sync + 'static {
@@ -177,10 +189,11 @@ impl IngestClient {
         }
         let error = serde_json::from_slice::<ErrorBody>(&bytes);
         let reason = error.as_ref().map_or_else(|_| status.to_string(), |error| error.message.clone());
-        match is_permanent(status, error.ok().map(|error| error.code)) {
-            true => Err(IngestError::Refused { api: api.clone(), reason }),
-            false => unavailable(reason),
-        }
+        Err(match error {
+            Ok(error) => IngestError::of_answer(api, error.code, reason),
+            Err(_) if is_permanent(status) => IngestError::Refused { api: api.clone(), reason },
+            Err(_) => IngestError::Unavailable { reason: format!("{api}: {reason}") },
+        })
     }
 }
 
@@ -208,14 +221,9 @@ impl IngestTransport for IngestClient {
     }
 }
 
-/// Returns whether the same request would certainly be rejected again. All other answers are
-/// retried: the leader may be in the middle of a change, or too old to know metrics.
-fn is_permanent(status: StatusCode, code: Option<Code>) -> bool {
-    match code {
-        Some(Code::InvalidRequest | Code::TooLarge) => true,
-        Some(_) => false,
-        None => status == StatusCode::PAYLOAD_TOO_LARGE || status == StatusCode::BAD_REQUEST,
-    }
+/// Returns whether an answer without an error code is a certain rejection.
+fn is_permanent(status: StatusCode) -> bool {
+    status == StatusCode::PAYLOAD_TOO_LARGE || status == StatusCode::BAD_REQUEST
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl Environment {
         server.listen(move |commit| lock(&listener).commit(commit));
         Arc::new(Self {
             server,
-            network: Arc::default(),
+            network: Arc::new(Network::new(fastrand::Rng::with_seed(seed ^ 0x6e65_7477))),
             scratch: Scratch::new(seed),
             tasks: Tasks::default(),
             journal,
