@@ -14,6 +14,7 @@ use stormkeeper_metrics as metrics;
 use stormkeeper_metrics_service::exporters;
 use stormkeeper_model::settings;
 use stormkeeper_nimbus as nimbus;
+use stormkeeper_runtime::proc;
 use stormkeeper_supervisor as supervisor;
 
 /// Periods and timeouts of a worker.
@@ -80,6 +81,8 @@ impl Config {
         let number = |key: &str| defaults.get(key).and_then(serde_json::Value::as_f64);
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         nimbus::options::MetricOptions {
+            medium: metric_store::Medium::Disk,
+            usage: proc::of_this_process,
             retention: metric_store::Retention {
                 m1: self.duration("nimbus.metric.retention.minute.secs"),
                 m10: self.duration("nimbus.metric.retention.ten.minutes.secs"),

@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use crate::export::exporters;
-use stormkeeper_metric_store::Retention;
+use stormkeeper_metric_store::{Medium, Retention};
+use stormkeeper_runtime::proc;
 
 /// Options for the storage, replication and export of metrics on a nimbus.
 #[derive(Debug, Clone)]
 pub struct MetricOptions {
+    /// Medium of the metric store and of its checkpoints.
+    pub medium: Medium,
+    /// Reads the resource usage of this process; a simulation replaces it.
+    pub usage: fn() -> Option<proc::Usage>,
     /// Retention of the history.
     pub retention: Retention,
     /// Maximum number of metric names of one topology.
@@ -83,6 +88,8 @@ impl MetricOptions {
     /// Options of a test: no exporters, small bounds.
     pub fn of_test() -> Self {
         Self {
+            medium: Medium::Disk,
+            usage: proc::of_this_process,
             retention: Retention::of_test(),
             names_per_topology_max: 100_000,
             pending_per_topology_max: 100,

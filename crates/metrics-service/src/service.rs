@@ -101,6 +101,7 @@ impl MetricsService {
                 ingest: Arc::clone(&ingest),
                 transport,
                 instruments,
+                usage: options.usage,
                 clock_check: options.intervals.clock_check,
             }),
             store,
@@ -246,7 +247,7 @@ impl MetricsService {
 
 fn store_options(options: &MetricOptions, clock: Clock, exporters: Vec<String>) -> metric_store::Options {
     metric_store::Options {
-        medium: metric_store::Medium::Disk,
+        medium: options.medium.clone(),
         clock,
         retention: options.retention,
         names_per_topology_max: options.names_per_topology_max,

@@ -82,7 +82,7 @@ impl StoreAccess {
             let (dir, options) = (local_dir.to_owned(), options.clone());
             let threads = std::sync::Arc::clone(&tasks);
             let opened = blocking::run(move || {
-                checkpoint::remove_stale(&dir);
+                checkpoint::remove_stale(&options.medium, &dir);
                 MetricStore::open(&dir.join(DIR), options, &threads)
             });
             match opened.await {

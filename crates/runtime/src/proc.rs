@@ -113,6 +113,11 @@ pub fn of_process(pid: u32) -> io::Result<Option<Usage>> {
     Ok(stat(pid)?.map(|stat| usage(&stat)))
 }
 
+/// Returns the usage of this process; takes microseconds. `None` where there is no `/proc`.
+pub fn of_this_process() -> Option<Usage> {
+    of_process(std::process::id()).ok().flatten()
+}
+
 /// Returns the usage of the process with this status.
 fn usage(stat: &ProcessStat) -> Usage {
     let pid = stat.pid;

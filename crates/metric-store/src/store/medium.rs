@@ -143,7 +143,10 @@ impl Medium {
     }
 
     /// Returns the names in `dir`, sorted; names that are not UTF-8 are not ours.
-    pub(super) fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
         match self {
             Self::Disk => {
                 let mut names = Vec::new();

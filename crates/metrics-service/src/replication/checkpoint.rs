@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::{info, warn};
 
 use crate::{ReplicaState, RequestError, replication::Replication};
+use stormkeeper_metric_store::{CheckpointSource, Medium};
 use stormkeeper_runtime::{
     blocking,
     tasks::{OnExit, Tasks},
@@ -37,12 +38,21 @@ pub struct Checkpoint {
 
 /// Directory that is removed when it is dropped.
 #[derive(Debug)]
-pub(crate) struct TemporaryDirectory(pub(crate) PathBuf);
+pub(crate) struct TemporaryDirectory {
+    medium: Medium,
+    path: PathBuf,
+}
+
+impl TemporaryDirectory {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
 
 impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
         // A renamed directory is gone already; any other is removed at the next start.
-        let _gone = std::fs::remove_dir_all(&self.0);
+        let _gone = self.medium.remove_dir(&self.path);
     }
 }
 
@@ -59,31 +69,32 @@ impl Replication {
             reason: format!("{SENDS_MAX} checkpoints are being sent already"),
         };
         let permit = Arc::clone(&self.checkpoint_permits).try_acquire_owned().map_err(busy)?;
-        let dir = TemporaryDirectory(self.new_dir(SENT));
-        let made = store.checkpoint(dir.0.clone()).await;
+        let dir = self.new_dir(SENT);
+        let made = store.checkpoint(dir.path().to_owned()).await;
         made.map_err(|error| RequestError::Unavailable { reason: error.to_string() })?;
         Ok(Checkpoint { dir, _permit: permit })
     }
 
-    /// Returns a path for a new directory beside the metric store.
-    pub(super) fn new_dir(&self, prefix: &str) -> PathBuf {
-        self.local_dir.join(format!("{prefix}{:08x}", fastrand::u32(..)))
+    /// Returns a new directory beside the metric store, which the caller makes.
+    pub(super) fn new_dir(&self, prefix: &str) -> TemporaryDirectory {
+        let path = self.local_dir.join(format!("{prefix}{:08x}", fastrand::u32(..)));
+        TemporaryDirectory { medium: self.medium.clone(), path }
     }
 }
 
 impl Checkpoint {
-    /// Returns the directory of the checkpoint, which exists as long as this value.
-    pub fn dir(&self) -> &Path {
-        &self.dir.0
+    /// Returns the checkpoint for a copy to another medium. It exists as long as this value.
+    pub fn source(&self) -> CheckpointSource {
+        CheckpointSource::new(&self.dir.medium, self.dir.path.clone())
     }
 
-    /// Returns the files of the checkpoint as a tar.
+    /// Returns the files of the checkpoint as a tar. Only a checkpoint on a disk has files.
     pub fn tar(self, tasks: &Tasks) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
         let (chunks, received) = mpsc::channel(CHUNKS);
         tasks.start("metric-checkpoint", OnExit::Ignore, async move {
             let failed = chunks.clone();
             let packed =
-                blocking::run(move || pack(&self.dir.0, ChunkWriter { chunks, chunk: Vec::new() })).await;
+                blocking::run(move || pack(self.dir.path(), ChunkWriter { chunks, chunk: Vec::new() })).await;
             if let Err(error) = packed {
                 info!(%error, "could not send a checkpoint completely; the receiver retries");
                 // The receiver must not take a part for the whole. The receiver may be gone.
@@ -104,13 +115,13 @@ fn pack(dir: &Path, into: ChunkWriter) -> io::Result<()> {
 }
 
 /// Removes half-sent and half-received checkpoints of a crashed process.
-pub(crate) fn remove_stale(local_dir: &Path) {
+pub(crate) fn remove_stale(medium: &Medium, local_dir: &Path) {
     // A directory that cannot be listed has no metric store either; opening it reports why.
-    for entry in std::fs::read_dir(local_dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let is_left = name.to_str().is_some_and(|name| name.starts_with(SENT) || name.starts_with(RECEIVED));
-        if is_left && let Err(error) = std::fs::remove_dir_all(entry.path()) {
-            warn!(path = %entry.path().display(), %error, "cannot remove a stale checkpoint; do so by hand");
+    for name in medium.names(local_dir).into_iter().flatten() {
+        let path = local_dir.join(&name);
+        let is_left = name.starts_with(SENT) || name.starts_with(RECEIVED);
+        if is_left && let Err(error) = medium.remove_dir(&path) {
+            warn!(path = %path.display(), %error, "cannot remove a stale checkpoint; do so by hand");
         }
     }
 }
@@ -147,6 +158,18 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn only_checkpoints_of_a_crashed_process_are_removed() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let names = [format!("{SENT}1"), format!("{RECEIVED}2"), "metrics".to_owned()];
+        for name in &names {
+            std::fs::create_dir(parent.path().join(name)).expect("made");
+            std::fs::write(parent.path().join(name).join("CURRENT"), b"abc").expect("written");
+        }
+        remove_stale(&Medium::Disk, parent.path());
+        assert_eq!(names.map(|name| parent.path().join(name).exists()), [false, false, true]);
+    }
+
     #[tokio::test]
     async fn checkpoint_is_sent_completely_and_its_directory_is_removed() {
         let tasks = Tasks::default();
@@ -158,7 +181,10 @@ mod tests {
         std::fs::write(dir.join("1.sst"), &large).expect("written");
         let permits = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
         let permit = permits.clone().try_acquire_owned().expect("free");
-        let checkpoint = Checkpoint { dir: TemporaryDirectory(dir.clone()), _permit: permit };
+        let checkpoint = Checkpoint {
+            dir: TemporaryDirectory { medium: Medium::Disk, path: dir.clone() },
+            _permit: permit,
+        };
         let chunks: Vec<_> = checkpoint.tar(&tasks).collect().await;
         let bytes: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.expect("sent")).collect();
         let mut found = std::collections::BTreeMap::new();

@@ -244,8 +244,8 @@ impl Replication {
             index,
             "the local metric log diverged from the log of another nimbus; downloading a checkpoint"
         );
-        let received = TemporaryDirectory(self.new_dir(checkpoint::RECEIVED));
-        let bytes = self.peers.checkpoint(api, &received.0).await?;
+        let received = self.new_dir(checkpoint::RECEIVED);
+        let bytes = self.peers.checkpoint(api, received.path()).await?;
         debug!(from = api, bytes, "downloaded a checkpoint of the metric store");
         Ok(received)
     }
@@ -261,7 +261,7 @@ impl Replication {
     ) -> Result<(), FetchError> {
         let own = store.position();
         if quarantine {
-            store.replace_and_quarantine(received.0.clone()).await?;
+            store.replace_and_quarantine(received.path().to_owned()).await?;
             warn!(
                 term = own.term,
                 index = own.index,
@@ -269,7 +269,7 @@ impl Replication {
                  discarded; see \"Quarantined databases\" in docs/operations/metrics.md"
             );
         } else {
-            store.replace_with(received.0.clone()).await?;
+            store.replace_with(received.path().to_owned()).await?;
         }
         count(&self.counters.checkpoints, 1);
         let LogPosition { term, index } = store.position();

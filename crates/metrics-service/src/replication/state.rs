@@ -19,7 +19,7 @@ use crate::{
 };
 use stormkeeper_api_types::replica_client::ReplicaPeers;
 use stormkeeper_coordination::cluster::metric_log::MetricLogState;
-use stormkeeper_metric_store::MetricStore;
+use stormkeeper_metric_store::{Medium, MetricStore};
 use stormkeeper_model::{LogPosition, NimbusId, Term, Timestamp};
 use stormkeeper_runtime::watch;
 
@@ -31,6 +31,8 @@ pub(crate) struct Replication {
     pub(super) peers: Arc<dyn ReplicaPeers>,
     pub(super) query: Arc<dyn MetricQueryClient>,
     pub(super) local_dir: PathBuf,
+    /// Medium of the metric store and of its checkpoints.
+    pub(super) medium: Medium,
     pub(super) intervals: Intervals,
     pub(super) takeover_grace: Duration,
     /// Role of this nimbus, and the term in which it takes over or leads.
@@ -72,6 +74,7 @@ impl Replication {
             peers,
             query,
             local_dir,
+            medium: options.medium.clone(),
             intervals: options.intervals,
             takeover_grace: options.takeover_grace,
             role: watch::Sender::new((ReplicaState::Following, None)),

@@ -17,7 +17,7 @@ use stormkeeper_metrics::{
 use stormkeeper_model::{Timestamp, WorkerId};
 use stormkeeper_runtime::{
     error_chain,
-    proc::{self, Usage},
+    proc::Usage,
 };
 
 /// Maximum number of reports that wait for a leader; one more removes the oldest. An hour: longer
@@ -37,6 +37,8 @@ pub(crate) struct SelfMetrics {
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) transport: Arc<dyn IngestTransport>,
     pub(crate) instruments: NimbusInstruments,
+    /// Reads the resource usage of this process.
+    pub(crate) usage: fn() -> Option<Usage>,
     /// Longest wait for a time of day, as the clock may be set.
     pub(crate) clock_check: Duration,
 }
@@ -89,8 +91,8 @@ pub(crate) async fn report(own: Arc<SelfMetrics>) {
 impl SelfMetrics {
     async fn read_gauges(&self, store: &MetricStore, before: &mut Readings) {
         let (instruments, now) = (&self.instruments, self.cluster.clock.now());
-        // Reads three small files of `/proc`, which are in memory.
-        if let Ok(Some(usage)) = proc::of_process(std::process::id()) {
+        // Three small files of `/proc`, which are in memory.
+        if let Some(usage) = (self.usage)() {
             instruments.memory.set(usage.resident_bytes as f64);
             instruments.files.set(usage.n_descriptors as f64);
             if let Some((last, at)) = before.usage {
