@@ -29,6 +29,8 @@ pub mod fuzzing;
 mod handle;
 mod history;
 mod history_record;
+#[cfg(any(test, feature = "test-support"))]
+pub mod inspection;
 mod key;
 mod leader_ops;
 mod log;
@@ -52,4 +54,4 @@ pub use options::{Options, Retention};
 pub use query::{
     DropCause, Drops, Fingerprint, IngestOutcome, LatestPage, LatestQuery, LatestRow, StoreStatus,
 };
-pub use store::{CheckpointSource, Medium, MemoryDisk};
+pub use store::{CheckpointSource, DirectoryChange, Medium, MemoryDisk};

@@ -125,7 +125,7 @@ pub(super) fn stored(term: i32, entry: &[u8]) -> Vec<u8> {
     [&term.to_be_bytes()[..], entry].concat()
 }
 
-fn split(index: u64, value: &[u8]) -> Result<(i32, &[u8]), Error> {
+pub(super) fn split(index: u64, value: &[u8]) -> Result<(i32, &[u8]), Error> {
     let (term, entry) = value.split_first_chunk().ok_or_else(|| Error::Unreadable {
         what: format!("log entry {index}"),
         detail: "it is too short".to_owned(),

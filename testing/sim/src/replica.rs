@@ -4,13 +4,25 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{connection::Connection, environment::Environment, journal::Party};
+use crate::{
+    connection::Connection,
+    environment::Environment,
+    journal::Party,
+    network::{NetworkIngest, NetworkQuery, NetworkReplicas},
+};
+use stormkeeper_coordination::cluster::store::Store;
+use stormkeeper_metric_store::{Medium, MemoryDisk};
+use stormkeeper_metrics_service::{MetricOptions, MetricsClients};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_nimbus::{Nimbus, Options, daemon::NimbusClients};
+use stormkeeper_runtime::proc::Usage;
 
 /// Limit for a clean stop, after which the replica is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Takeover grace: short, so that runs have unclean takeovers.
+const TAKEOVER_GRACE: Duration = Duration::from_secs(30);
 
 /// One replica, running or not.
 #[derive(Debug)]
@@ -19,6 +31,8 @@ pub(super) struct Replica {
     pub(super) clock: Clock,
     env: Arc<Environment>,
     dir: PathBuf,
+    /// The disk of its metric store, which outlives the process.
+    disk: MemoryDisk,
     running: Option<Running>,
 }
 
@@ -33,7 +47,7 @@ impl Replica {
     pub(super) fn new(env: &Arc<Environment>, n: usize, clock: Clock) -> Self {
         let name = format!("nimbus-{n}");
         let dir = env.scratch.join(&name);
-        Self { name, clock, env: Arc::clone(env), dir, running: None }
+        Self { name, clock, env: Arc::clone(env), dir, disk: MemoryDisk::default(), running: None }
     }
 
     /// The API address.
@@ -65,7 +79,7 @@ impl Replica {
         let stop = CancellationToken::new();
         let nimbus = nimbus::daemon::start_at(
             self.options(),
-            (self.api(), NimbusClients { blobs: Arc::clone(&self.env.network) as _, metrics: None }),
+            (self.api(), self.clients(&connection)),
             connection.tree(),
             self.clock.clone(),
             stop.clone(),
@@ -82,6 +96,8 @@ impl Replica {
         self.env.network.leave(&self.api());
         connection.kill(&self.env.tasks);
         drop(nimbus);
+        // Stricter than the end of a process: what was not synced is lost.
+        self.disk.crash(&self.dir);
     }
 
     /// Stops the nimbus like SIGTERM, and kills it after a time limit.
@@ -101,6 +117,17 @@ impl Replica {
         self.running.as_ref().is_some_and(|running| running.nimbus.tasks().cancelled().is_cancelled())
     }
 
+    fn clients(&self, connection: &Connection) -> NimbusClients {
+        let (network, store) = (&self.env.network, Store::new(connection.tree()));
+        let metrics = MetricsClients {
+            replicas: Arc::new(NetworkReplicas::new(network, self.api(), &self.disk)),
+            ingest: Arc::new(NetworkIngest::new(network, self.api(), store.clone())),
+            query: Arc::new(NetworkQuery::new(network, self.api(), store)),
+            exporters: Vec::new(),
+        };
+        NimbusClients { blobs: Arc::clone(network) as _, metrics: Some(metrics) }
+    }
+
     fn options(&self) -> Options {
         Options {
             local_dir: self.dir.clone(),
@@ -117,8 +144,17 @@ impl Replica {
             blob_retention: Duration::from_secs(120),
             replication: Default::default(),
             message_timeout: Duration::from_secs(10),
-            // The store's threads would finish at moments of real time.
-            metrics: None,
+            metrics: Some(MetricOptions {
+                medium: Medium::Memory(self.disk.clone()),
+                usage,
+                takeover_grace: TAKEOVER_GRACE,
+                ..MetricOptions::of_test()
+            }),
         }
     }
+}
+
+/// Resource usage of every process: none, as real numbers differ from run to run.
+fn usage() -> Option<Usage> {
+    Some(Usage::default())
 }

@@ -9,7 +9,7 @@ use super::{database::Database, memory, rocks, rules::Expiry};
 use crate::Error;
 use stormkeeper_runtime::fs::{LayoutFile, layout_file};
 
-pub use memory::MemoryDisk;
+pub use memory::{DirectoryChange, MemoryDisk};
 
 /// Layout of the directory of a store. The format of the database is in the database.
 const LAYOUT: LayoutFile = LayoutFile {

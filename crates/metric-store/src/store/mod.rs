@@ -39,7 +39,7 @@ use database::Database;
 use rules::Expiry;
 use stormkeeper_metrics::Minute;
 
-pub use medium::{CheckpointSource, Medium, MemoryDisk};
+pub use medium::{CheckpointSource, DirectoryChange, Medium, MemoryDisk};
 
 pub(super) use database::{Batch, Cursor, View};
 pub(super) use swap::OldDatabase;

@@ -11,7 +11,7 @@ mod track;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use super::{IngestOutcome, Medium, MetricStore, Options, key::Table};
+use super::{inspection, IngestOutcome, Medium, MetricStore, Options, key::Table};
 use site::{Site, on_each_medium};
 use stormkeeper_metrics::{
     MetricBatch, MetricId, Minute, Point,
@@ -113,7 +113,7 @@ fn dump(store: &MetricStore) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
     let read = store.shared.store.with(|view| {
         for table in Table::ALL {
             view.cursor(table).from(&[], |key, value| {
-                if !(table == Table::State && matches!(key, [1, 3 | 6])) {
+                if inspection::is_replicated(table, key) {
                     all.insert((table, key.to_vec()), value.to_vec());
                 }
                 std::ops::ControlFlow::Continue(())

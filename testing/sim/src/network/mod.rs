@@ -6,6 +6,8 @@
 //! thaws, and so do requests to it.
 
 mod ingest;
+mod query;
+mod replicas;
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +30,8 @@ use stormkeeper_runtime::{
 };
 
 pub(crate) use ingest::NetworkIngest;
+pub(crate) use query::NetworkQuery;
+pub(crate) use replicas::NetworkReplicas;
 
 /// Latency of a request.
 const LATENCY: Duration = Duration::from_millis(2);

@@ -21,7 +21,7 @@ type Items = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// All tables of a database. A clone is cheap, and does not change with the original.
 #[derive(Debug, Clone, Default)]
-pub(in crate::store) struct Content([Arc<Items>; Table::ALL.len()]);
+pub(crate) struct Content([Arc<Items>; Table::ALL.len()]);
 
 /// Database on a [`MemoryDisk`], open or not.
 #[derive(Debug, Default)]
@@ -38,6 +38,12 @@ struct State {
 impl Content {
     fn of(&self, table: Table) -> &Arc<Items> {
         &self.0[table as usize]
+    }
+
+    /// Returns the items of a table, in the order of their keys.
+    #[cfg(any(test, feature = "test-support"))]
+    pub(crate) fn items(&self, table: Table) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.of(table).iter().map(|(key, value)| (&key[..], &value[..]))
     }
 
     fn of_mut(&mut self, table: Table) -> &mut Items {

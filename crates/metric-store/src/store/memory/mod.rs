@@ -4,21 +4,55 @@ mod database;
 
 use std::{
     collections::BTreeMap,
-    io,
+    fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use super::rules::Expiry;
 use crate::Error;
-use database::{Content, Stored};
+#[cfg(any(test, feature = "test-support"))]
+pub(crate) use database::Content;
+#[cfg(not(any(test, feature = "test-support")))]
+use database::Content;
+use database::Stored;
 
 pub(super) use database::{Batch, Cursor, Database, View};
 
 /// Disk in memory. Clones share its content, so a store that is dropped and opened again, as after
 /// the end of its process, finds its databases. A directory exists only if it contains a database.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryDisk(Arc<Mutex<Disk>>);
+pub struct MemoryDisk(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    // Guards the content; held for one operation.
+    disk: Mutex<Disk>,
+    listener: OnceLock<Box<Listener>>,
+}
+
+type Listener = dyn Fn(&DirectoryChange<'_>) + Send + Sync;
+
+/// Change of the directories that a store is about to make. Losses of power and of the disk are
+/// none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectoryChange<'a> {
+    /// A directory is renamed.
+    Rename {
+        /// Its name before.
+        from: &'a Path,
+        /// Its name afterwards.
+        to: &'a Path,
+    },
+    /// A directory is removed, with all directories in it.
+    Remove(&'a Path),
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("disk", &self.disk).finish_non_exhaustive()
+    }
+}
 
 #[derive(Debug, Default)]
 struct Disk {
@@ -32,6 +66,18 @@ struct Disk {
 type Directories = BTreeMap<PathBuf, Arc<Stored>>;
 
 impl MemoryDisk {
+    /// Calls `listener` before each change of directories, so that it can read what the change
+    /// removes. A disk has at most one listener; a second one is ignored.
+    pub fn listen(&self, listener: impl Fn(&DirectoryChange<'_>) + Send + Sync + 'static) {
+        let _first = self.0.listener.set(Box::new(listener));
+    }
+
+    fn announce(&self, change: &DirectoryChange<'_>) {
+        if let Some(listener) = self.0.listener.get() {
+            listener(change);
+        }
+    }
+
     /// Loses power: everything below `dir` that is not synced is lost, and the open databases there
     /// are closed. A store that still has one open writes into the void.
     pub fn crash(&self, dir: &Path) {
@@ -43,6 +89,12 @@ impl MemoryDisk {
             disk.databases.insert(path.clone(), Arc::clone(&stored));
             disk.synced.insert(path, stored);
         }
+    }
+
+    /// Returns the database in `dir`, also while a store has it open.
+    #[cfg(any(test, feature = "test-support"))]
+    pub(crate) fn content(&self, dir: &Path) -> Option<Content> {
+        self.lock().databases.get(dir).map(|stored| stored.content())
     }
 
     /// Loses all databases below `dir`, as with a lost disk.
@@ -58,7 +110,7 @@ impl MemoryDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens the database in `path`, and creates it if there is none. Errors name `dir`.
@@ -109,6 +161,7 @@ impl MemoryDisk {
     }
 
     pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.announce(&DirectoryChange::Rename { from, to });
         let mut disk = self.lock();
         if !disk.exists(from) {
             return Err(io::ErrorKind::NotFound.into());
@@ -129,6 +182,9 @@ impl MemoryDisk {
     }
 
     pub(super) fn remove_dir(&self, dir: &Path) {
+        if self.exists(dir) {
+            self.announce(&DirectoryChange::Remove(dir));
+        }
         self.lock().databases.retain(|path, _| !path.starts_with(dir));
     }
 
