@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{journal::Journal, network::Network, scratch::Scratch};
+use crate::{journal::Journal, metric_log::StoreDisk, network::Network, scratch::Scratch};
 use stormkeeper_coordination::tree::memory::MemoryTree;
 use stormkeeper_model::{
     Timestamp,
@@ -39,7 +39,10 @@ impl Environment {
         server.listen(move |commit| lock(&listener).commit(commit));
         Arc::new(Self {
             server,
-            network: Arc::new(Network::new(fastrand::Rng::with_seed(seed ^ 0x6e65_7477))),
+            network: Arc::new(Network::new(
+                fastrand::Rng::with_seed(seed ^ 0x6e65_7477),
+                Arc::clone(&journal),
+            )),
             scratch: Scratch::new(seed),
             tasks: Tasks::default(),
             journal,
@@ -50,6 +53,18 @@ impl Environment {
 
     pub(super) fn journal(&self) -> MutexGuard<'_, Journal> {
         lock(&self.journal)
+    }
+
+    /// Connects the disk of a nimbus' metric store to the journal.
+    pub(super) fn attach_disk(&self, nimbus: &str, disk: &StoreDisk) {
+        self.journal().register_disk(nimbus, disk);
+        // Journal and disk must not keep each other alive.
+        let (journal, nimbus) = (Arc::downgrade(&self.journal), nimbus.to_owned());
+        disk.disk.listen(move |change| {
+            if let Some(journal) = journal.upgrade() {
+                lock(&journal).directory_change(&nimbus, change);
+            }
+        });
     }
 
     /// Time since the start of the run.
@@ -72,6 +87,6 @@ fn skewed(at: Timestamp, millis: i64) -> Timestamp {
     Timestamp::from_millis(at.as_millis().saturating_add_signed(millis))
 }
 
-fn lock(journal: &Mutex<Journal>) -> MutexGuard<'_, Journal> {
+pub(super) fn lock(journal: &Mutex<Journal>) -> MutexGuard<'_, Journal> {
     journal.lock().expect("the journal and its checks do not panic")
 }

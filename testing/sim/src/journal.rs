@@ -9,13 +9,21 @@ use std::{
 
 use crate::{
     invariants::{Checks, Violation},
+    metric_log::{MetricLogEvent, StoreDisk},
     model::ClusterModel,
 };
-use stormkeeper_coordination::tree::{
-    Op,
-    memory::listener::{Commit, What},
+use stormkeeper_coordination::{
+    cluster::{layout, record},
+    tree::{
+        Op,
+        memory::listener::{Commit, What},
+    },
 };
-use stormkeeper_model::clock::{Clock, Monotonic};
+use stormkeeper_metric_store::DirectoryChange;
+use stormkeeper_model::{
+    LogPosition,
+    clock::{Clock, Monotonic},
+};
 
 /// Number of lines kept for the analysis of a violation.
 const TAIL: usize = 400;
@@ -51,6 +59,8 @@ pub(super) struct Journal {
     clock: Clock,
     start: Monotonic,
     parties: BTreeMap<u64, Party>,
+    /// Disks of the metric stores, by nimbus.
+    disks: BTreeMap<String, StoreDisk>,
     digest: Digest,
     n_commits: u64,
     tail: VecDeque<String>,
@@ -65,6 +75,7 @@ impl Journal {
             start: clock.monotonic(),
             clock,
             parties: BTreeMap::new(),
+            disks: BTreeMap::new(),
             digest: Digest::default(),
             n_commits: 0,
             tail: VecDeque::new(),
@@ -90,6 +101,46 @@ impl Journal {
         let checked = checks.commit(model, commit, &party);
         model.commit(commit);
         let checked = checked.and_then(|()| checks.state(model));
+        self.record_check(checked);
+        self.published(&party, commit);
+    }
+
+    /// Records the disk of a nimbus' metric store.
+    pub(super) fn register_disk(&mut self, nimbus: &str, disk: &StoreDisk) {
+        self.disks.insert(nimbus.to_owned(), disk.clone());
+    }
+
+    /// Records and checks a new state of the metric log, with the log of its writer.
+    fn published(&mut self, party: &Party, commit: &Commit<'_>) {
+        let What::Transaction { ops, .. } = commit.what else { return };
+        let path = layout::metric_log();
+        let (true, Party::Nimbus(nimbus)) = (ops.iter().any(|op| *op.path() == path), party) else { return };
+        let (Some(node), Some(disk)) = (commit.after.get(&path), self.disks.get(nimbus)) else { return };
+        if let Ok(state) = record::decode(&path, &node.data) {
+            let (nimbus, log) = (nimbus.clone(), disk.log());
+            self.metric_log(&MetricLogEvent::Published { nimbus, state, log });
+        }
+    }
+
+    /// Records and checks the answer of `nimbus` that a batch is in its log.
+    pub(super) fn answered(&mut self, nimbus: &str, at: LogPosition, high_watermark: LogPosition) {
+        let log = self.disks.get(nimbus).map(StoreDisk::log).unwrap_or_default();
+        self.metric_log(&MetricLogEvent::Answered { nimbus: nimbus.to_owned(), at, high_watermark, log });
+    }
+
+    /// Records and checks a change that the metric store of `nimbus` is about to make on its disk.
+    pub(super) fn directory_change(&mut self, nimbus: &str, change: &DirectoryChange<'_>) {
+        if let Some(event) = self.disks.get(nimbus).and_then(|disk| disk.event(nimbus, change)) {
+            self.metric_log(&event);
+        }
+    }
+
+    /// Records and checks an event of the metric logs.
+    pub(super) fn metric_log(&mut self, event: &MetricLogEvent) {
+        self.model.now = self.now();
+        self.write(event.to_string());
+        let Self { checks, model, .. } = self;
+        let checked = checks.metric_log(model, event);
         self.record_check(checked);
     }
 
@@ -162,7 +213,7 @@ impl Journal {
 
 /// FNV-1a: the same in all versions and on all machines.
 #[derive(Debug)]
-struct Digest(u64);
+pub(super) struct Digest(u64);
 
 impl Default for Digest {
     fn default() -> Self {
@@ -171,10 +222,16 @@ impl Default for Digest {
 }
 
 impl Digest {
-    fn add(&mut self, bytes: &[u8]) {
+    pub(super) fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
     }
 }
 

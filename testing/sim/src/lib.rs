@@ -28,11 +28,13 @@ mod host;
 mod invariants;
 mod journal;
 mod machine;
+mod metric_log;
 mod model;
 mod network;
 mod replica;
 mod scenario;
 mod scratch;
+mod stores;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -97,6 +99,10 @@ async fn simulate(links: Links, seed: u64) -> Report {
     Scenario::new(links, random).run(&mut cluster).await;
     let is_valid = cluster.env.journal().violation().is_none();
     let converged_in = if is_valid { converge::converge(&cluster).await } else { Duration::ZERO };
+    if cluster.env.journal().violation().is_none() {
+        stores::converge(&cluster).await;
+    }
+    stores::record(&cluster);
     let lasted = cluster.env.now();
     let journal = cluster.env.journal();
     Report {

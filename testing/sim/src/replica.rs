@@ -8,14 +8,15 @@ use crate::{
     connection::Connection,
     environment::Environment,
     journal::Party,
+    metric_log::StoreDisk,
     network::{NetworkIngest, NetworkQuery, NetworkReplicas},
 };
 use stormkeeper_coordination::cluster::store::Store;
-use stormkeeper_metric_store::{Medium, MemoryDisk};
+use stormkeeper_metric_store::Medium;
 use stormkeeper_metrics_service::{MetricOptions, MetricsClients};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus as nimbus;
-use stormkeeper_nimbus::{Nimbus, Options, daemon::NimbusClients};
+use stormkeeper_nimbus::{Handle, Nimbus, Options, daemon::NimbusClients};
 use stormkeeper_runtime::proc::Usage;
 
 /// Limit for a clean stop, after which the replica is killed.
@@ -31,8 +32,8 @@ pub(super) struct Replica {
     pub(super) clock: Clock,
     env: Arc<Environment>,
     dir: PathBuf,
-    /// The disk of its metric store, which outlives the process.
-    disk: MemoryDisk,
+    /// The disk of its metric store.
+    pub(super) disk: StoreDisk,
     running: Option<Running>,
 }
 
@@ -47,7 +48,9 @@ impl Replica {
     pub(super) fn new(env: &Arc<Environment>, n: usize, clock: Clock) -> Self {
         let name = format!("nimbus-{n}");
         let dir = env.scratch.join(&name);
-        Self { name, clock, env: Arc::clone(env), dir, disk: MemoryDisk::default(), running: None }
+        let disk = StoreDisk::new(&dir);
+        env.attach_disk(&name, &disk);
+        Self { name, clock, env: Arc::clone(env), dir, disk, running: None }
     }
 
     /// The API address.
@@ -89,6 +92,11 @@ impl Replica {
         self.running = Some(Running { nimbus, stop, connection });
     }
 
+    /// Handle of the nimbus, if it runs.
+    pub(super) fn handle(&self) -> Option<&Handle> {
+        self.running.as_ref().map(|running| running.nimbus.handle())
+    }
+
     /// Kills the nimbus like kill -9.
     pub(super) fn kill(&mut self) {
         let Some(Running { nimbus, connection, .. }) = self.running.take() else { return };
@@ -97,7 +105,7 @@ impl Replica {
         connection.kill(&self.env.tasks);
         drop(nimbus);
         // Stricter than the end of a process: what was not synced is lost.
-        self.disk.crash(&self.dir);
+        self.disk.crash();
     }
 
     /// Stops the nimbus like SIGTERM, and kills it after a time limit.
@@ -120,7 +128,7 @@ impl Replica {
     fn clients(&self, connection: &Connection) -> NimbusClients {
         let (network, store) = (&self.env.network, Store::new(connection.tree()));
         let metrics = MetricsClients {
-            replicas: Arc::new(NetworkReplicas::new(network, self.api(), &self.disk)),
+            replicas: Arc::new(NetworkReplicas::new(network, self.api(), &self.disk.disk)),
             ingest: Arc::new(NetworkIngest::new(network, self.api(), store.clone())),
             query: Arc::new(NetworkQuery::new(network, self.api(), store)),
             exporters: Vec::new(),
@@ -145,7 +153,7 @@ impl Replica {
             replication: Default::default(),
             message_timeout: Duration::from_secs(10),
             metrics: Some(MetricOptions {
-                medium: Medium::Memory(self.disk.clone()),
+                medium: Medium::Memory(self.disk.disk.clone()),
                 usage,
                 takeover_grace: TAKEOVER_GRACE,
                 ..MetricOptions::of_test()
@@ -157,4 +165,11 @@ impl Replica {
 /// Resource usage of every process: none, as real numbers differ from run to run.
 fn usage() -> Option<Usage> {
     Some(Usage::default())
+}
+
+impl Drop for Replica {
+    /// The network and the nimbus refer to each other.
+    fn drop(&mut self) {
+        self.env.network.leave(&self.api());
+    }
 }

@@ -11,7 +11,7 @@ mod track;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use super::{inspection, IngestOutcome, Medium, MetricStore, Options, key::Table};
+use super::{IngestOutcome, Medium, MetricStore, Options, inspection, key::Table};
 use site::{Site, on_each_medium};
 use stormkeeper_metrics::{
     MetricBatch, MetricId, Minute, Point,

@@ -11,18 +11,24 @@
 //! | `removal` | A topology's record is removed last. | design, removal | When `/storms/{id}` is deleted, no other znode of the topology exists. |
 //! | `names` | A name belongs to one topology. | submit | No two records have the same name. |
 //! | `errors` | The list of errors loses nothing within its bound. | task errors | The znodes of a task's errors are its newest ten, in order; an error that was confirmed to a worker is stored. |
+//! | `committed` | A committed entry of the metric log is on every later leader, unless an unclean takeover was recorded. | replication | When a leader writes `/metric-log`, its log has every entry that an answer or `/metric-log` named as committed, except those between the log end and `discarded_through` of a recorded unclean takeover. |
+//! | `quarantine` | A quarantined database is never deleted. | replication | No quarantined database is removed or renamed, and no database that has a committed entry which the current database is missing is removed. |
 //!
-//! Two more hold some time after the faults have ended: `gone` (a killed topology leaves nothing)
-//! and `whole` (any other topology has all of its tasks running, once).
+//! Three more hold some time after the faults have ended: `gone` (a killed topology leaves nothing),
+//! `whole` (any other topology has all of its tasks running, once), and `stores` (all metric stores
+//! have the same content).
 
+mod committed_entries_survive;
 mod converged;
 mod errors;
 mod fencing;
 mod healthy_tasks_stay;
 mod no_residue;
+mod quarantine_stays;
 mod removal;
 mod signals;
 mod slots;
+mod stores_converge;
 mod tasks;
 mod terms;
 #[cfg(test)]
@@ -31,10 +37,13 @@ mod unique_names;
 
 use std::fmt;
 
-pub(super) use self::{converged::check_converged, no_residue::check_no_residue};
+pub(super) use self::{
+    converged::check_converged, no_residue::check_no_residue, stores_converge::check_stores_converge,
+};
 
 use crate::{
     journal::Party,
+    metric_log::MetricLogEvent,
     model::{ClusterModel, MachineEvent},
 };
 use stormkeeper_coordination::tree::memory::listener::Commit;
@@ -68,6 +77,11 @@ trait Invariant: fmt::Debug + Send {
         Ok(())
     }
 
+    /// Checks an event of the metric logs.
+    fn metric_log(&mut self, _model: &ClusterModel, _event: &MetricLogEvent) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Checks the state after a commit or an event.
     fn state(&mut self, _model: &ClusterModel) -> Result<(), String> {
         Ok(())
@@ -90,6 +104,8 @@ impl Checks {
             Box::new(removal::Removal),
             Box::new(unique_names::Names),
             Box::new(errors::Errors::default()),
+            Box::new(committed_entries_survive::Committed::default()),
+            Box::new(quarantine_stays::Quarantine::default()),
         ])
     }
 
@@ -104,6 +120,14 @@ impl Checks {
 
     pub(super) fn machine(&mut self, model: &ClusterModel, event: &MachineEvent) -> Result<(), Violation> {
         self.each(|check| check.machine(model, event))
+    }
+
+    pub(super) fn metric_log(
+        &mut self,
+        model: &ClusterModel,
+        event: &MetricLogEvent,
+    ) -> Result<(), Violation> {
+        self.each(|check| check.metric_log(model, event))
     }
 
     pub(super) fn state(&mut self, model: &ClusterModel) -> Result<(), Violation> {

@@ -8,6 +8,7 @@ use stormkeeper_coordination::{
     },
     tree::memory::listener::TreeSnapshot,
 };
+use stormkeeper_metrics::name::is_system_topology;
 use stormkeeper_model::TopologyId;
 
 /// Checks that nothing belongs to a topology without a record; returns the first residue otherwise.
@@ -19,7 +20,10 @@ pub(crate) fn check_no_residue(model: &ClusterModel, tree: TreeSnapshot<'_>) -> 
         layout::taskerrors_root(),
         layout::metrics_root(),
     ];
-    let is_known = |name: &str| name.parse::<TopologyId>().is_ok_and(|id| model.topologies.contains_key(&id));
+    let is_known = |name: &str| {
+        name.parse::<TopologyId>()
+            .is_ok_and(|id| is_system_topology(&id) || model.topologies.contains_key(&id))
+    };
     for root in roots {
         let left = tree.children(&root).unwrap_or_default().into_iter().find(|name| !is_known(name));
         if let Some(name) = left {

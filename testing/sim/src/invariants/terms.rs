@@ -25,6 +25,10 @@ impl Invariant for Terms {
         if begins != leads {
             return Err(format!("{party} wrote one of /term and /leader without the other"));
         }
+        // A read: a follower asks whether a later leader was elected.
+        if ops.iter().all(|op| matches!(op, Op::Check { .. })) {
+            return Ok(());
+        }
         // A restarted nimbus removes the `/leader` of its former session, another connection.
         if matches!(ops, [Op::Check { .. }, Op::Delete { path, .. }] if *path == layout::leader()) {
             return Ok(());

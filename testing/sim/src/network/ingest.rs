@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{Network, NoAnswer};
+use crate::environment::lock;
 use stormkeeper_coordination::cluster::{record::Leader, store::Store};
 use stormkeeper_metric_shipping::ingest_client::{IngestError, IngestTransport};
 use stormkeeper_metrics::protocol::{
@@ -85,9 +86,14 @@ impl IngestTransport for NetworkIngest {
     }
 
     async fn ingest(&self, leader: &Leader, request: &IngestRequest) -> Result<IngestResponse, IngestError> {
-        let answer = async |nimbus: Handle, body| {
+        let journal = Arc::clone(&self.network.journal);
+        let answer = async move |nimbus: Handle, body| {
             let _permit = nimbus.metrics_body_permit().await?;
-            nimbus.ingest_metrics(body).await
+            let answer = nimbus.ingest_metrics(body).await?;
+            if let IngestResponse::Accepted { at, high_watermark } = answer {
+                lock(&journal).answered(&nimbus.options().host, at, high_watermark);
+            }
+            Ok(answer)
         };
         self.post(leader, request, answer).await
     }

@@ -13,7 +13,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     path::Path,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use reqwest::StatusCode;
 use tokio::sync::oneshot;
 
+use crate::journal::Journal;
 use stormkeeper_api_types::blobs::{BlobPeers, FetchBlob, FetchError};
 use stormkeeper_model::{BlobKey, Term};
 use stormkeeper_nimbus::Handle;
@@ -44,6 +45,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Network {
     // Guards the listening nimbuses and the faults; held for a few instructions.
     state: Mutex<State>,
+    journal: Arc<Mutex<Journal>>,
 }
 
 #[derive(Debug)]
@@ -90,9 +92,9 @@ struct Fate {
 pub(super) struct NoAnswer(pub(super) &'static str);
 
 impl Network {
-    pub(super) fn new(random: fastrand::Rng) -> Self {
+    pub(super) fn new(random: fastrand::Rng, journal: Arc<Mutex<Journal>>) -> Self {
         let (listeners, faults) = (BTreeMap::new(), NetworkFaults::default());
-        Self { state: Mutex::new(State { listeners, faults, random }) }
+        Self { state: Mutex::new(State { listeners, faults, random }), journal }
     }
 
     pub(super) fn join(&self, handle: Handle) {

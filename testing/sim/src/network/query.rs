@@ -42,8 +42,10 @@ impl MetricQueryClient for NetworkQuery {
         let query = query.clone();
         let request = async move |nimbus: Handle| nimbus.metrics_metas(query).await;
         let answered = self.network.call(&self.from, &api, request).await;
-        let failed = |status: StatusCode, message| {
-            QueryError::Answered { url: api.clone(), status: status.as_u16(), message }
+        let failed = |status: StatusCode, message| QueryError::Answered {
+            url: api.clone(),
+            status: status.as_u16(),
+            message,
         };
         let lost = |NoAnswer(reason)| failed(StatusCode::GATEWAY_TIMEOUT, reason.to_owned());
         let rejected = answered.map_err(lost)?;

@@ -152,7 +152,7 @@ impl MemoryDisk {
     }
 
     /// Returns the names in `dir`, sorted.
-    pub(super) fn names(&self, dir: &Path) -> Vec<String> {
+    pub fn names(&self, dir: &Path) -> Vec<String> {
         let disk = self.lock();
         let name = |path: &Path| Some(path.strip_prefix(dir).ok()?.iter().next()?.to_str()?.to_owned());
         let mut names: Vec<String> = below(&disk.databases, dir).filter_map(|(path, _)| name(path)).collect();
