@@ -18,16 +18,22 @@ pub enum InjectedBug {
     RecordRemovedFirst,
     /// A submit whose response was lost is retried under a new id.
     RetriesUnderNewId,
+    /// The leader reports metrics as committed that are only in its own log.
+    CommitsUnpublished,
+    /// A follower deletes a database that may hold discarded metrics, instead of quarantining it.
+    RemovesDiverged,
 }
 
 impl InjectedBug {
     /// All bugs.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::UnfencedWrite,
         Self::TrustsWatches,
         Self::LivenessFromBefore,
         Self::RecordRemovedFirst,
         Self::RetriesUnderNewId,
+        Self::CommitsUnpublished,
+        Self::RemovesDiverged,
     ];
 }
 

@@ -8,6 +8,7 @@ use crate::{
     environment::Environment,
     host::Host,
     journal::Party,
+    network::NetworkFaults,
     replica::Replica,
 };
 use stormkeeper_coordination::tree::faulty::FaultPlan;
@@ -75,6 +76,7 @@ impl Cluster {
     pub(super) async fn heal(&mut self) {
         self.env.journal().log("all faults end");
         self.env.server.set_online(true);
+        self.env.network.set_faults(NetworkFaults::default());
         for connection in self.connections() {
             connection.faults().set_plan(FaultPlan::none());
             connection.reconnect();
@@ -83,6 +85,7 @@ impl Cluster {
         for replica in &mut self.replicas {
             self.env.network.freeze(&replica.api(), false);
             self.env.skew(&replica.clock, 0);
+            replica.clear_quarantine();
             replica.start();
         }
         for host in &mut self.hosts {

@@ -108,6 +108,22 @@ impl Replica {
         self.disk.crash();
     }
 
+    /// Kills the nimbus, and loses the disk of its metric store.
+    pub(super) fn lose_disk(&mut self) {
+        self.kill();
+        self.env.journal().log(format_args!("{} loses the disk of its metric store", self.name));
+        self.disk.lose();
+    }
+
+    /// Moves quarantined databases away, as an operator does: with too many of them, a nimbus does
+    /// not follow the leader.
+    pub(super) fn clear_quarantine(&self) {
+        let n = self.disk.clear_quarantine();
+        if n > 0 {
+            self.env.journal().log(format_args!("the operator moves {n} databases of {} away", self.name));
+        }
+    }
+
     /// Stops the nimbus like SIGTERM, and kills it after a time limit.
     pub(super) async fn stop(&mut self) {
         let Some(Running { nimbus, stop, connection }) = self.running.take() else { return };

@@ -10,6 +10,7 @@ use crate::{
     client::{Promise, RequestState},
     cluster::Cluster,
     connection::Connection,
+    network::NetworkFaults,
     replica::Replica,
 };
 use stormkeeper_api_types::message::{KillRequest, RebalanceRequest};
@@ -54,6 +55,8 @@ enum ScenarioEvent {
     Outage,
     NimbusDies,
     NimbusStops,
+    DiskLost,
+    BadNetwork,
     SupervisorDies,
     SupervisorStops,
     MachineDies,
@@ -93,6 +96,8 @@ const FAULTS: &[(ScenarioEvent, u32)] = &[
     (E::WorkerDies, 4),
     (E::WorkerHangs, 1),
     (E::ClockJumps, 2),
+    (E::DiskLost, 2),
+    (E::BadNetwork, 4),
 ];
 
 /// Generator and driver of the scenario of one run.
@@ -202,10 +207,12 @@ impl Scenario {
             E::FrozenLeader => self.freeze_leader(cluster),
             E::LeaderDeleted => delete_leader(Arc::clone(&cluster.operator), &self.faults),
             E::Outage => self.outage(cluster),
-            E::NimbusDies | E::NimbusStops => {
+            E::BadNetwork => self.degrade_network(cluster),
+            E::NimbusDies | E::NimbusStops | E::DiskLost => {
                 let Some(replica) = self.random.choice(&mut cluster.replicas) else { return };
                 match event {
                     E::NimbusDies => replica.kill(),
+                    E::DiskLost => replica.lose_disk(),
                     _ => replica.stop().await,
                 }
             }
@@ -317,6 +324,21 @@ impl Scenario {
             connection.faults().set_plan(plan);
             tokio::time::sleep(time).await;
             connection.faults().set_plan(FaultPlan::none());
+        });
+    }
+
+    /// Degrades the network between all processes for a while.
+    fn degrade_network(&mut self, cluster: &Cluster) {
+        let random = &mut self.random;
+        let delay_max = Duration::from_millis(random.u64(1..=40_000));
+        let mut rate = |most: f64| if random.bool() { most * random.f64() } else { 0.0 };
+        let (lost_request, lost_answer, delay) = (rate(0.5), rate(0.5), rate(0.5));
+        let faults = NetworkFaults { lost_request, lost_answer, delay, delay_max };
+        let (env, time) = (Arc::clone(&cluster.env), self.random_duration() + Duration::from_secs(1));
+        self.faults.start("bad network", OnExit::Ignore, async move {
+            env.network.set_faults(faults);
+            tokio::time::sleep(time).await;
+            env.network.set_faults(NetworkFaults::default());
         });
     }
 

@@ -11,9 +11,10 @@ use crate::{
 };
 use stormkeeper_metrics_service::ReplicaState;
 
-/// Limit for the convergence: the takeover grace, and the longest pauses of a follower between two
+/// Limit for the convergence: a lost event of `/leader` may cost a full period of the observers
+/// (300 s); besides, a takeover may wait for its grace, and a follower for the pauses between two
 /// fetches and between two checkpoints.
-const CONVERGENCE_MAX: Duration = Duration::from_secs(180);
+const CONVERGENCE_MAX: Duration = Duration::from_secs(400);
 
 /// Period of checking the state.
 const CHECK_PERIOD: Duration = Duration::from_secs(1);

@@ -23,6 +23,8 @@ use stormkeeper_metrics::{
     protocol::{IngestResponse, NAMES_MAX, RegisterRequest, RegisterResponse, Registered},
 };
 use stormkeeper_model::{Term, TopologyId};
+#[cfg(feature = "injected-bugs")]
+use stormkeeper_runtime::injected_bugs::{self, InjectedBug};
 
 /// Ingest of metrics on the leader.
 #[derive(Debug)]
@@ -146,6 +148,10 @@ impl Ingest {
                     false => count(&counters.duplicates, 1),
                 }
                 self.replication.wake_commit();
+                #[cfg(feature = "injected-bugs")]
+                if injected_bugs::is_injected(InjectedBug::CommitsUnpublished) {
+                    return Ok(IngestResponse::Accepted { at, high_watermark: store.position() });
+                }
                 IngestResponse::Accepted { at, high_watermark: self.replication.high_watermark() }
             }
             Ok(IngestOutcome::Overlapping(stored)) => {

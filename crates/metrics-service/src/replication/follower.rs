@@ -20,6 +20,8 @@ use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
 use stormkeeper_model::{LogPosition, Term, backoff::Delays};
 use stormkeeper_runtime::error_chain;
+#[cfg(feature = "injected-bugs")]
+use stormkeeper_runtime::injected_bugs::{self, InjectedBug};
 
 /// Maximum bytes of one fetched page: a fraction of a second to send and to write.
 const PAGE_BYTES_MAX: u64 = 4 << 20;
@@ -260,6 +262,8 @@ impl Replication {
         quarantine: bool,
     ) -> Result<(), FetchError> {
         let own = store.position();
+        #[cfg(feature = "injected-bugs")]
+        let quarantine = quarantine && !injected_bugs::is_injected(InjectedBug::RemovesDiverged);
         if quarantine {
             store.replace_and_quarantine(received.path().to_owned()).await?;
             warn!(

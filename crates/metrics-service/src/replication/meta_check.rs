@@ -12,8 +12,8 @@ use crate::{
 };
 use stormkeeper_coordination::cluster::record::MetaFingerprint;
 use stormkeeper_metric_store::MetricStore;
-use stormkeeper_metrics::protocol::{MetaQuery, MetricMeta, NAMES_MAX};
-use stormkeeper_model::TopologyId;
+use stormkeeper_metrics::protocol::{LogPage, LogQuery, MetaQuery, MetricMeta, NAMES_MAX};
+use stormkeeper_model::{LogPosition, TopologyId};
 use stormkeeper_runtime::error_chain;
 
 /// Maximum number of metas of one topology that are held in memory while they are compared: the
@@ -71,6 +71,14 @@ impl Replication {
         if found.is_same(published) {
             return Ok(());
         }
+        // Metas that the log brings get the registration numbers of the leader; replaced ones do not.
+        let Some(is_behind) = self.while_following(self.is_behind_leader(store)).await else {
+            return Ok(());
+        };
+        if is_behind? {
+            debug!(%topology, "this nimbus is missing log entries of the leader; comparing metas later");
+            return Ok(());
+        }
         let Some(metas) = self.while_following(self.all_metas(topology, published.count)).await else {
             return Ok(());
         };
@@ -103,6 +111,16 @@ impl Replication {
             true => Ok(()),
             false => Err("the metas still differ after they were replaced by the leader's".to_owned()),
         }
+    }
+
+    /// Returns whether the local log is missing entries of the leader's log, or has diverged from it.
+    async fn is_behind_leader(&self, store: &MetricStore) -> Result<bool, String> {
+        let leader = self.cluster.other_leader().ok_or("no leader is known")?;
+        let LogPosition { term, index } = store.position();
+        let (nimbus, leader_term) = (self.cluster.me.clone(), Some(leader.term));
+        let query = LogQuery { nimbus, term, index, max_bytes: 1, leader_term };
+        let (page, _) = self.peers.log(&leader.api, &query).await.map_err(|error| error_chain(&error))?;
+        Ok(!matches!(page, LogPage::Entries { entries, .. } if entries.is_empty()))
     }
 
     async fn all_metas(&self, topology: &TopologyId, at_most: u64) -> Result<Vec<MetricMeta>, String> {
