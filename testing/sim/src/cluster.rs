@@ -29,20 +29,26 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Creates a cluster of random size; nothing runs yet.
     pub(super) fn new(seed: u64, random: &mut fastrand::Rng) -> Self {
+        let mut size = fastrand::Rng::with_seed(seed ^ 0x5151);
+        let (n_replicas, n_hosts) = (size.usize(1..=3), size.usize(1..=4));
+        let slots: Vec<u16> = (0..n_hosts).map(|_| size.u16(2..=4)).collect();
+        Self::of_size(seed, random, n_replicas, &slots)
+    }
+
+    /// Creates a cluster of `n_replicas` nimbuses and a host for each element of `slots`, its number
+    /// of slots; nothing runs yet.
+    pub(super) fn of_size(seed: u64, random: &mut fastrand::Rng, n_replicas: usize, slots: &[u16]) -> Self {
         let env = Environment::new(seed);
         let mut clock = |env: &Environment| {
             let millis = random.i64(-SKEW_MAX_MILLIS..=SKEW_MAX_MILLIS);
             (env.skewed_clock(millis), random.fork())
         };
-        let mut size = fastrand::Rng::with_seed(seed ^ 0x5151);
-        let replicas: Vec<Replica> =
-            (1..=size.usize(1..=3)).map(|n| Replica::new(&env, n, clock(&env).0)).collect();
-        let hosts = (1..=size.usize(1..=4))
-            .map(|n| {
-                let (clock, random) = clock(&env);
-                Host::new(&env, n, size.u16(2..=4), clock, random)
-            })
-            .collect();
+        let replicas: Vec<Replica> = (1..=n_replicas).map(|n| Replica::new(&env, n, clock(&env).0)).collect();
+        let hosts = (1..).zip(slots).map(|(n, n_slots)| {
+            let (clock, random) = clock(&env);
+            Host::new(&env, n, *n_slots, clock, random)
+        });
+        let hosts = hosts.collect();
         let clients = Clients::new(&env, replicas.iter().map(Replica::api).collect());
         let operator = Connection::open(&env, Party::Operator);
         Self { env, replicas, hosts, clients, operator }

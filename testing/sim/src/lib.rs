@@ -32,6 +32,8 @@ mod metric_log;
 mod model;
 mod network;
 mod replica;
+#[cfg(test)]
+mod replication_tests;
 mod scenario;
 mod scratch;
 mod stores;
@@ -86,11 +88,17 @@ pub fn run(seed: u64) -> Report {
 /// # Panics
 /// If the scratch directory cannot be used.
 pub fn run_on(links: Links, seed: u64) -> Report {
+    in_simulated_time(seed, simulate(links, seed))
+}
+
+/// Runs `work` in this thread, under paused time. The thread does all blocking work inline from now
+/// on.
+fn in_simulated_time<T>(seed: u64, work: impl Future<Output = T>) -> T {
     // All random generators of the daemons are seeded from this thread's generator.
     fastrand::seed(seed);
     blocking::run_inline();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime of one thread").block_on(Box::pin(simulate(links, seed)))
+    runtime.expect("a runtime of one thread").block_on(Box::pin(work))
 }
 
 async fn simulate(links: Links, seed: u64) -> Report {

@@ -63,10 +63,14 @@ impl StoreDisk {
         self.disk.remove(&self.dir);
     }
 
+    /// Returns the names of the quarantined databases.
+    pub(super) fn quarantined(&self) -> Vec<String> {
+        self.disk.names(&self.dir).into_iter().filter(|name| is_quarantine(name)).collect()
+    }
+
     /// Moves all quarantined databases away, as an operator does. Returns their number.
     pub(super) fn clear_quarantine(&self) -> usize {
-        let quarantined: Vec<_> =
-            self.disk.names(&self.dir).into_iter().filter(|name| name.starts_with(QUARANTINE)).collect();
+        let quarantined = self.quarantined();
         quarantined.iter().for_each(|name| self.disk.remove(&self.dir.join(name)));
         quarantined.len()
     }

@@ -52,3 +52,13 @@ fn record_that_is_removed_first_is_found() {
 fn retry_under_a_new_id_is_found() {
     finds(InjectedBug::RetriesUnderNewId, Links::Bad, 5..100, &["names"]);
 }
+
+#[test]
+fn report_of_unpublished_commits_is_found() {
+    finds(InjectedBug::CommitsUnpublished, Links::ByChance, 0..30, &["committed", "quarantine"]);
+}
+
+#[test]
+fn removal_of_a_diverged_database_is_found() {
+    finds(InjectedBug::RemovesDiverged, Links::ByChance, 0..120, &["quarantine"]);
+}
