@@ -11,7 +11,7 @@ use stormkeeper_metrics::{
     builtin,
     name::Subject,
     point::Counter,
-    protocol::{IngestResponse, RegisterRequest, Registration},
+    protocol::{IngestResponse, PointsQuery, RegisterRequest, Registration},
 };
 use stormkeeper_metrics_service::ReplicaState;
 use stormkeeper_model::{LogPosition, TopologyId};
@@ -108,7 +108,8 @@ impl Scene {
     async fn count(&self, n: usize) -> u64 {
         let store = self.cluster.replicas[n].handle().expect("it runs").metrics().expect("it is open");
         let minute = Minute(30_000_000);
-        let points = store.points(metric().1, Window::M1, minute, minute, 10).await.expect("read");
+        let query = PointsQuery { id: metric().1, window: Window::M1, from: minute, to: minute, limit: 10 };
+        let points = store.points(query).await.expect("read");
         let count = |point: &Point| match point {
             Point::Counter(counter) => counter.count,
             other => panic!("{other:?}"),

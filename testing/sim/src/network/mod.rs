@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::journal::Journal;
 use stormkeeper_api_types::blobs::{BlobPeers, FetchBlob, FetchError};
+use stormkeeper_api_types::http;
 use stormkeeper_model::{BlobKey, Term};
 use stormkeeper_nimbus::Handle;
 use stormkeeper_runtime::{
@@ -90,6 +91,11 @@ struct Fate {
 /// Failure of a request without an answer, which may have taken effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoAnswer(pub(super) &'static str);
+
+/// Error of a request that the nimbus at `api` did not execute.
+fn refused(api: &str, status: StatusCode, message: String) -> http::Error {
+    http::Error::Refused { peer: api.to_owned(), status: status.as_u16(), message }
+}
 
 impl Network {
     pub(super) fn new(random: fastrand::Rng, journal: Arc<Mutex<Journal>>) -> Self {

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use reqwest::StatusCode;
 
-use super::{Network, NoAnswer};
+use super::{Network, NoAnswer, refused};
 use stormkeeper_coordination::cluster::store::Store;
 use stormkeeper_metric_store::{HistoryEntry, TrackEntry};
 use stormkeeper_metrics::{
-    MetricId, Minute, Point, Window,
-    protocol::{MetaPage, MetaQuery},
+    MetricId, Minute, Point,
+    protocol::{MetaPage, MetaQuery, PointsQuery},
 };
 use stormkeeper_metrics_service::query::{LeaderLocator, MetricQueryClient, QueryError};
 use stormkeeper_model::{TaskId, TopologyId, TopologyName};
-use stormkeeper_nimbus::Handle;
+use stormkeeper_nimbus::{Handle, refusal::Refusal};
 
 /// Reads the metas of the leader for one nimbus. The metrics service reads nothing else.
 #[derive(Debug)]
@@ -41,25 +41,15 @@ impl MetricQueryClient for NetworkQuery {
         let api = LeaderLocator::leader(&self.store).await.ok_or(QueryError::NoLeader)?;
         let query = query.clone();
         let request = async move |nimbus: Handle| nimbus.metrics_metas(query).await;
-        let answered = self.network.call(&self.from, &api, request).await;
-        let failed = |status: StatusCode, message| QueryError::Answered {
-            url: api.clone(),
-            status: status.as_u16(),
-            message,
-        };
-        let lost = |NoAnswer(reason)| failed(StatusCode::GATEWAY_TIMEOUT, reason.to_owned());
-        let rejected = answered.map_err(lost)?;
-        rejected.map_err(|refusal| failed(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()))
+        let answer = self.network.call(&self.from, &api, request).await;
+        let lost = |NoAnswer(reason)| refused(&api, StatusCode::GATEWAY_TIMEOUT, reason.to_owned());
+        let rejected = answer.map_err(lost)?;
+        let rejected_by =
+            |refusal: Refusal| refused(&api, StatusCode::SERVICE_UNAVAILABLE, refusal.to_string());
+        Ok(rejected.map_err(rejected_by)?)
     }
 
-    async fn data(
-        &self,
-        _id: MetricId,
-        _window: Window,
-        _from: Minute,
-        _to: Minute,
-        _limit: usize,
-    ) -> Result<Vec<(Minute, Point)>, QueryError> {
+    async fn data(&self, _query: &PointsQuery) -> Result<Vec<(Minute, Point)>, QueryError> {
         unsupported("read points")
     }
 

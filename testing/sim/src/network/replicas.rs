@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use async_trait::async_trait;
 use reqwest::StatusCode;
 
-use super::{Network, NoAnswer};
+use super::{Network, NoAnswer, refused};
 use stormkeeper_api_types::replica_client::{ReplicaError, ReplicaPeers};
 use stormkeeper_metric_store::{Medium, MemoryDisk};
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
@@ -27,19 +27,15 @@ impl NetworkReplicas {
     }
 }
 
-fn refused(api: &str, status: StatusCode, message: String) -> ReplicaError {
-    ReplicaError::Refused { api: api.to_owned(), status: status.as_u16(), message }
-}
-
 /// Failure of a request without an answer.
 fn lost(api: &str) -> impl FnOnce(NoAnswer) -> ReplicaError {
     // An error of HTTP cannot be made here; the shipping code treats both in the same way.
-    move |NoAnswer(reason)| refused(api, StatusCode::GATEWAY_TIMEOUT, reason.to_owned())
+    move |NoAnswer(reason)| refused(api, StatusCode::GATEWAY_TIMEOUT, reason.to_owned()).into()
 }
 
 /// Answer of a nimbus that did not execute the request.
 fn rejected(api: &str) -> impl FnOnce(Refusal) -> ReplicaError {
-    move |refusal| refused(api, StatusCode::SERVICE_UNAVAILABLE, refusal.to_string())
+    move |refusal| refused(api, StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()).into()
 }
 
 #[async_trait]
@@ -47,14 +43,14 @@ impl ReplicaPeers for NetworkReplicas {
     async fn log(&self, api: &str, query: &LogQuery) -> Result<(LogPage, LogPosition), ReplicaError> {
         let query = query.clone();
         let request = async move |nimbus: Handle| nimbus.metrics_log(query).await;
-        let answered = self.network.call(&self.from, api, request).await;
-        answered.map_err(lost(api))?.map_err(rejected(api))
+        let answer = self.network.call(&self.from, api, request).await;
+        answer.map_err(lost(api))?.map_err(rejected(api))
     }
 
     async fn checkpoint(&self, api: &str, into: &Path) -> Result<u64, ReplicaError> {
         let request = async |nimbus: Handle| nimbus.metrics_checkpoint().await.map(|(made, _tasks)| made);
-        let answered = self.network.call(&self.from, api, request).await;
-        let checkpoint = answered.map_err(lost(api))?.map_err(rejected(api))?;
+        let answer = self.network.call(&self.from, api, request).await;
+        let checkpoint = answer.map_err(lost(api))?.map_err(rejected(api))?;
         let copied = checkpoint.source().copy_to(&Medium::Memory(self.disk.clone()), into);
         copied.map_err(|source| ReplicaError::Write { path: into.to_owned(), source })?;
         // A database in memory has no size.
