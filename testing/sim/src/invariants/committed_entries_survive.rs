@@ -18,16 +18,14 @@ pub(super) struct Committed {
 }
 
 impl Committed {
-    /// Exempts the entries that a recorded unclean takeover discards.
+    /// Exempts the entries that a recorded unclean takeover discards: all that the log with which it
+    /// continues is missing. They need not be after its log end, as the logs may have diverged before.
     fn discard(&mut self, takeover: UncleanTakeover, log: &BTreeSet<LogPosition>) {
         self.unclean = Some(takeover.term);
-        let is_discarded = |at: &LogPosition| {
-            *at > takeover.log_end && *at <= takeover.discarded_through && !log.contains(at)
-        };
-        let discarded: Vec<LogPosition> =
-            self.committed.iter().filter(|at| is_discarded(at)).copied().collect();
-        self.committed.retain(|at| !is_discarded(at));
-        self.discarded.extend(discarded);
+        let is_kept = |at: &LogPosition| *at > takeover.discarded_through || log.contains(at);
+        let (kept, discarded) = std::mem::take(&mut self.committed).into_iter().partition(is_kept);
+        self.committed = kept;
+        self.discarded.extend::<BTreeSet<LogPosition>>(discarded);
     }
 
     fn commit(&mut self, log: &[LogPosition], high_watermark: LogPosition) {

@@ -11,7 +11,7 @@
 //! | `removal` | A topology's record is removed last. | design, removal | When `/storms/{id}` is deleted, no other znode of the topology exists. |
 //! | `names` | A name belongs to one topology. | submit | No two records have the same name. |
 //! | `errors` | The list of errors loses nothing within its bound. | task errors | The znodes of a task's errors are its newest ten, in order; an error that was confirmed to a worker is stored. |
-//! | `committed` | A committed entry of the metric log is on every later leader, unless an unclean takeover was recorded. | replication | When a leader writes `/metric-log`, its log has every entry that an answer or `/metric-log` named as committed, except those between the log end and `discarded_through` of a recorded unclean takeover. |
+//! | `committed` | A committed entry of the metric log is on every later leader, unless an unclean takeover was recorded. | replication | When a leader writes `/metric-log`, its log has every entry that an answer or `/metric-log` named as committed, except those up to `discarded_through` that it was missing at a recorded unclean takeover. |
 //! | `quarantine` | A quarantined database is never deleted. | replication | No quarantined database is removed or renamed, and no database that has a committed entry which the current database is missing is removed. |
 //!
 //! Three more hold some time after the faults have ended: `gone` (a killed topology leaves nothing),

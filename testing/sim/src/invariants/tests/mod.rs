@@ -3,6 +3,7 @@
 //! Each history begins with a cluster in the expected state, and has one event that violates a
 //! property.
 
+mod metric_log;
 mod play;
 
 use std::slice;
