@@ -15,10 +15,7 @@ use stormkeeper_metrics::{
     registry::CollectRequest,
 };
 use stormkeeper_model::{Timestamp, WorkerId};
-use stormkeeper_runtime::{
-    error_chain,
-    proc::Usage,
-};
+use stormkeeper_runtime::{error_chain, proc::Usage};
 
 /// Maximum number of reports that wait for a leader; one more removes the oldest. An hour: longer
 /// than a cluster is without a leader.
