@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, path::Path};
 use crate::{
     MemoryDisk,
     key::{self, Setting, Table},
-    log,
+    log, point_merge,
+    record::{self, MetaRecord},
 };
+use stormkeeper_metrics::{MetricId, MetricName, Point, Window};
 use stormkeeper_model::LogPosition;
 
 /// Records of a database by table and key.
@@ -33,6 +35,27 @@ pub fn replicated_records(disk: &MemoryDisk, dir: &Path) -> Option<Records> {
         of.map(move |(key, value)| ((table.name(), key.to_vec()), value.to_vec())).collect::<Vec<_>>()
     };
     Some(Table::ALL.into_iter().flat_map(items).collect())
+}
+
+/// Returns the sum of the points of each counter in the database in `dir`; none without a database.
+pub fn counter_sums(disk: &MemoryDisk, dir: &Path) -> BTreeMap<MetricName, (MetricId, u64)> {
+    let Some(content) = disk.content(dir) else { return BTreeMap::new() };
+    let mut sums: BTreeMap<MetricId, u64> = BTreeMap::new();
+    for (key, value) in content.items(Table::Points) {
+        let Some((id, Window::M1, _)) = key::parse_point(key) else { continue };
+        if let Some(Point::Counter(counter)) = point_merge::decode(value) {
+            *sums.entry(id).or_default() += counter.count;
+        }
+    }
+    let (first, end) = key::all_metas();
+    let is_meta = |key: &[u8]| (&first[..]..&end[..]).contains(&key);
+    let metas = content.items(Table::State).filter(|(key, _)| is_meta(key));
+    let named = metas.filter_map(|(key, value)| {
+        let MetaRecord { name, .. } = record::decode("a meta", value).ok()?;
+        let id = key::id_of(key)?;
+        Some((name, (id, *sums.get(&id)?)))
+    });
+    named.collect()
 }
 
 /// Returns whether a record is the same on all nimbuses with the same log end. Each nimbus truncates

@@ -1,5 +1,7 @@
 //! Operations of the writer for a leader: it decides here, and each decision is a log entry.
 
+#[cfg(feature = "injected-bugs")]
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tracing::warn;
@@ -15,11 +17,15 @@ use super::{
     store::View,
     writer::{Shared, Writer},
 };
+#[cfg(feature = "injected-bugs")]
+use stormkeeper_metrics::batch::SequenceRange;
 use stormkeeper_metrics::{
     MetricBatch, MetricId, MetricName, Minute, Window,
     protocol::{RegisterRequest, RegisterResponse},
 };
 use stormkeeper_model::{Term, TopologyId, WorkerId};
+#[cfg(feature = "injected-bugs")]
+use stormkeeper_runtime::injected_bugs::{InjectedBug, is_injected};
 
 /// Returns the name of a registered metric.
 pub(super) fn name_of(shared: &Shared, view: &View<'_>, id: MetricId) -> Result<Option<MetricName>, Error> {
@@ -59,6 +65,29 @@ pub(super) fn register(
     Ok(RegisterResponse { results: decision.answers })
 }
 
+/// The last report of each launch that the leader of one term has stored: all that a leader with
+/// the injected bug remembers.
+#[cfg(feature = "injected-bugs")]
+#[derive(Debug, Default)]
+pub(super) struct StoredInTerm {
+    term: Option<Term>,
+    last: BTreeMap<WorkerId, u64>,
+}
+
+#[cfg(feature = "injected-bugs")]
+impl StoredInTerm {
+    fn of(&mut self, term: Term) -> BTreeMap<WorkerId, u64> {
+        if self.term != Some(term) {
+            *self = Self { term: Some(term), last: BTreeMap::new() };
+        }
+        self.last.clone()
+    }
+
+    fn add(&mut self, reports: &[SequenceRange]) {
+        self.last.extend(reports.iter().map(|reports| (reports.worker.clone(), reports.last)));
+    }
+}
+
 /// Stores a metric batch, or returns why it was not stored.
 pub(super) fn ingest(writer: &mut Writer, term: Term, batch: MetricBatch) -> Result<IngestOutcome, Error> {
     writer.check_term_and_exporters(term)?;
@@ -66,9 +95,15 @@ pub(super) fn ingest(writer: &mut Writer, term: Term, batch: MetricBatch) -> Res
     let (topology, reports) = (batch.topology.clone(), batch.reports.clone());
     let options = &shared.options;
     let span = Span::new(Minute::of(options.clock.now()), options.retention.minutes(Window::M1));
+    #[cfg(feature = "injected-bugs")]
+    let of_term = writer.stored_in_term.of(term);
     let decision = shared.store.with(|view| {
         let catalog = shared.catalog();
         let last_report = |worker: &WorkerId| {
+            #[cfg(feature = "injected-bugs")]
+            if is_injected(InjectedBug::ForgetsStoredReports) {
+                return Ok(of_term.get(worker).copied());
+            }
             let value = view.get(Table::State, &key::report(&topology, worker))?;
             let record =
                 value.map(|bytes| record::decode::<ReportRecord>("the last report of a launch", &bytes));
@@ -79,6 +114,8 @@ pub(super) fn ingest(writer: &mut Writer, term: Term, batch: MetricBatch) -> Res
     match decision {
         Decision::Accept { minute, points, drops } => {
             log_drops(&topology, &drops);
+            #[cfg(feature = "injected-bugs")]
+            writer.stored_in_term.add(&reports);
             writer.append(term, &Entry::Batch { topology, minute, reports, points, drops })?;
             Ok(IngestOutcome::Accepted(writer.last))
         }

@@ -99,6 +99,8 @@ pub(super) struct Writer {
     failed: Option<(String, Monotonic)>,
     swept: Minute,
     retention_clock: RetentionClock,
+    #[cfg(feature = "injected-bugs")]
+    pub(super) stored_in_term: super::leader_ops::StoredInTerm,
 }
 
 impl Writer {
@@ -115,6 +117,8 @@ impl Writer {
             failed: None,
             swept: Minute(0),
             retention_clock: RetentionClock::new(None, Minute::of(clock.now()), clock.monotonic()),
+            #[cfg(feature = "injected-bugs")]
+            stored_in_term: Default::default(),
         };
         writer.reload()?;
         Ok(writer)

@@ -22,11 +22,13 @@ pub enum InjectedBug {
     CommitsUnpublished,
     /// A follower deletes a database that may hold discarded metrics, instead of quarantining it.
     RemovesDiverged,
+    /// A new leader does not remember which metric reports its predecessor stored.
+    ForgetsStoredReports,
 }
 
 impl InjectedBug {
     /// All bugs.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::UnfencedWrite,
         Self::TrustsWatches,
         Self::LivenessFromBefore,
@@ -34,6 +36,7 @@ impl InjectedBug {
         Self::RetriesUnderNewId,
         Self::CommitsUnpublished,
         Self::RemovesDiverged,
+        Self::ForgetsStoredReports,
     ];
 }
 
