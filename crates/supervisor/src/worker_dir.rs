@@ -66,14 +66,18 @@ pub(super) fn heartbeat(dir: &Path) -> Option<HeartbeatFile> {
     Some(HeartbeatFile { modified, content })
 }
 
-/// The launches that have a directory.
+/// The launches that have a directory, in order.
 pub(super) fn all(local_dir: &Path) -> io::Result<Vec<WorkerId>> {
     let dir = match fs::read_dir(local_dir.join(DIR)) {
         Ok(dir) => dir,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    dir.filter_map(|file| file.map(|file| file.file_name().to_str()?.parse().ok()).transpose()).collect()
+    let launch =
+        |file: io::Result<fs::DirEntry>| file.map(|file| file.file_name().to_str()?.parse().ok()).transpose();
+    let mut launches = dir.filter_map(launch).collect::<io::Result<Vec<WorkerId>>>()?;
+    launches.sort();
+    Ok(launches)
 }
 
 /// Rotates the logs of `live` workers and removes all but the newest directories of dead workers.
@@ -138,8 +142,7 @@ mod tests {
             fs::File::open(&path).expect("opened").set_modified(at).expect("set");
         }
         housekeep(dir.path(), &[worker(0)].into());
-        let mut left = all(dir.path()).expect("listed");
-        left.sort();
+        let left = all(dir.path()).expect("listed");
         let expected: Vec<WorkerId> = [0].into_iter().chain(5..DEAD_KEPT + 5).map(worker).collect();
         assert_eq!(left, expected);
     }

@@ -1,6 +1,9 @@
 //! All processes of a run.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use crate::{
     client::{Clients, RequestState},
@@ -80,7 +83,8 @@ impl Cluster {
 
     /// Ends all faults and starts all processes that are down.
     pub(super) async fn heal(&mut self) {
-        self.env.journal().log("all faults end");
+        self.env.journal().log("all faults end, and the workers count no more");
+        self.env.is_counting.store(false, Ordering::Relaxed);
         self.env.server.set_online(true);
         self.env.network.set_faults(NetworkFaults::default());
         for connection in self.connections() {

@@ -1,17 +1,23 @@
 //! The environment shared by all parts of a simulated cluster.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicBool},
     time::Duration,
 };
 
-use crate::{journal::Journal, metric_log::StoreDisk, network::Network, scratch::Scratch};
+use crate::{
+    journal::Journal,
+    metric_log::StoreDisk,
+    network::{LATENCY, Network},
+    scratch::Scratch,
+};
 use stormkeeper_coordination::tree::memory::MemoryTree;
 use stormkeeper_model::{
     Timestamp,
     clock::{Clock, Monotonic},
 };
 use stormkeeper_runtime::tasks::Tasks;
+use stormkeeper_worker::simulation::Masters;
 
 /// Start time of a run on a correct clock.
 const START_TIME: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -29,6 +35,10 @@ pub(super) struct Environment {
     journal: Arc<Mutex<Journal>>,
     clock: Clock,
     start: Monotonic,
+    /// The topology masters of all workers.
+    pub(super) masters: Arc<Masters>,
+    /// False once the tasks of the workers count no more.
+    pub(super) is_counting: AtomicBool,
 }
 
 impl Environment {
@@ -48,6 +58,8 @@ impl Environment {
             journal,
             start: clock.monotonic(),
             clock,
+            masters: Arc::new(Masters::new(LATENCY)),
+            is_counting: AtomicBool::new(true),
         })
     }
 

@@ -9,8 +9,9 @@ use crate::{
     environment::Environment,
     journal::Party,
     machine::{Machine, SupervisorProcesses},
+    network::NetworkIngest,
 };
-use stormkeeper_coordination::cluster::record::Resources;
+use stormkeeper_coordination::cluster::{record::Resources, store::Store};
 use stormkeeper_model::{Port, topology::Settings};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_supervisor::{Agent, LaunchDefaults, OnStop, Options};
@@ -81,6 +82,8 @@ impl Host {
         let agent = Agent::start(self.options(), connection.tree(), processes, network, defaults(), clock);
         let agent = agent.await.expect("a supervisor starts");
         let tasks = Tasks::default();
+        let ingest = NetworkIngest::new(&self.env.network, self.name.clone(), Store::new(connection.tree()));
+        stormkeeper_supervisor::start_orphan_reports(&agent, Arc::new(ingest), &self.machine.clock, &tasks);
         let (asked, over) = (stop.clone(), ended.clone());
         tasks.start("supervisor", OnExit::Ignore, async move {
             // A failure shows as an end without a stop request.

@@ -20,6 +20,7 @@ use stormkeeper_coordination::{
     },
 };
 use stormkeeper_metric_store::DirectoryChange;
+use stormkeeper_metrics::{MetricId, Point};
 use stormkeeper_model::{
     LogPosition,
     clock::{Clock, Monotonic},
@@ -141,6 +142,7 @@ impl Journal {
         self.write(event.to_string());
         let Self { checks, model, .. } = self;
         let checked = checks.metric_log(model, event);
+        model.metric_log(event);
         self.record_check(checked);
     }
 
@@ -158,6 +160,11 @@ impl Journal {
         model.machine(event);
         let checked = checked.and_then(|()| checks.state(model));
         self.record_check(checked);
+    }
+
+    /// Records the points of a batch that the leader has stored at `at` or before.
+    pub(super) fn stored(&mut self, at: LogPosition, points: &[(MetricId, Point)]) {
+        self.model.counters.stored(at, points);
     }
 
     /// Fails the run for a reason outside of the invariants.

@@ -24,6 +24,7 @@ mod client;
 mod cluster;
 mod connection;
 mod converge;
+mod counters;
 mod environment;
 mod host;
 mod invariants;
@@ -40,6 +41,7 @@ mod scratch;
 mod stores;
 #[cfg(test)]
 mod tests;
+mod tuple_counter;
 mod worker;
 
 use std::time::Duration;
@@ -108,6 +110,9 @@ async fn simulate(links: Links, seed: u64) -> Report {
     Scenario::new(links, random).run(&mut cluster).await;
     let is_valid = cluster.env.journal().violation().is_none();
     let converged_in = if is_valid { converge::converge(&cluster).await } else { Duration::ZERO };
+    if cluster.env.journal().violation().is_none() {
+        stores::await_counters(&cluster).await;
+    }
     if cluster.env.journal().violation().is_none() {
         stores::converge(&cluster).await;
     }

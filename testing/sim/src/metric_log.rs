@@ -1,6 +1,7 @@
 //! The metric logs of the nimbuses, as the journal sees them: on their disks, and in events.
 
 use std::{
+    collections::BTreeMap,
     fmt::{self, Display},
     path::{Path, PathBuf},
 };
@@ -10,6 +11,7 @@ use stormkeeper_metric_store::{
     DirectoryChange, MemoryDisk,
     inspection::{self, Records},
 };
+use stormkeeper_metrics::{MetricId, MetricName};
 use stormkeeper_model::LogPosition;
 
 /// Prefix of the directories of quarantined databases.
@@ -51,6 +53,11 @@ impl StoreDisk {
     /// Returns the records of the current database that all nimbuses have in common.
     pub(super) fn records(&self) -> Records {
         inspection::replicated_records(&self.disk, &self.dir.join("db")).unwrap_or_default()
+    }
+
+    /// Returns the sum of each counter in the current database.
+    pub(super) fn counters(&self) -> BTreeMap<MetricName, (MetricId, u64)> {
+        inspection::counter_sums(&self.disk, &self.dir.join("db"))
     }
 
     /// Ends the process that uses the disk, without a word: what was not synced is lost.

@@ -6,6 +6,10 @@ use std::{
     time::Duration,
 };
 
+use crate::{
+    counters::{Counters, Counts},
+    metric_log::MetricLogEvent,
+};
 use stormkeeper_coordination::{
     cluster::record::{self, TopologyRecord},
     tree::{
@@ -37,6 +41,8 @@ pub(super) struct ClusterModel {
     pub(super) supervisors: BTreeMap<SupervisorId, Option<Duration>>,
     /// The worker processes that run.
     pub(super) processes: BTreeMap<WorkerId, Process>,
+    /// Counts of all workers.
+    pub(super) counters: Counters,
 }
 
 /// The last heartbeat znode of a task.
@@ -78,6 +84,8 @@ pub(super) enum MachineEvent {
     Ended { worker: WorkerId, report: ExitReport },
     /// The process received the confirmation that its error report is stored.
     ErrorStored { topology: TopologyId, task: TaskId, message: String },
+    /// The process counted tuples.
+    Counted(Counts),
 }
 
 impl Display for MachineEvent {
@@ -93,6 +101,7 @@ impl Display for MachineEvent {
             Self::ErrorStored { topology, task, message } => {
                 write!(f, "task {task} of {topology} stored {message:?}")
             }
+            Self::Counted(counts) => counts.fmt(f),
         }
     }
 }
@@ -178,9 +187,20 @@ impl ClusterModel {
                     process.is_responsive = false;
                 }
             }
-            MachineEvent::Ended { worker, .. } => drop(self.processes.remove(worker)),
+            MachineEvent::Ended { worker, report } => {
+                self.processes.remove(worker);
+                if *report != ExitReport::Code(0) {
+                    self.counters.killed(worker);
+                }
+            }
+            MachineEvent::Counted(counts) => self.counters.count(counts),
             MachineEvent::Signalled { .. } | MachineEvent::ErrorStored { .. } => {}
         }
+    }
+
+    /// Applies an event of the metric logs.
+    pub(super) fn metric_log(&mut self, event: &MetricLogEvent) {
+        self.counters.metric_log(event);
     }
 
     /// The heartbeat of a task, if it exists now.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     cluster::Cluster,
-    invariants::check_stores_converge,
+    invariants::{Difference, check_counters, check_stores_converge},
     journal::Digest,
     metric_log::{self, StoreDisk},
     replica::Replica,
@@ -15,6 +15,10 @@ use stormkeeper_metrics_service::ReplicaState;
 /// (300 s); besides, a takeover may wait for its grace, and a follower for the pauses between two
 /// fetches and between two checkpoints.
 const CONVERGENCE_MAX: Duration = Duration::from_secs(400);
+
+/// Limit for the arrival of all counts: the orphaned reports of many dead workers are sent a few
+/// workers at a time, each until the leader has confirmed them.
+const COUNTERS_MAX: Duration = Duration::from_secs(600);
 
 /// Period of checking the state.
 const CHECK_PERIOD: Duration = Duration::from_secs(1);
@@ -39,6 +43,31 @@ pub(super) async fn converge(cluster: &Cluster) {
     let stores: Vec<_> = cluster.replicas.iter().map(|of| (of.name.clone(), of.disk.records())).collect();
     if let Err(reason) = check_stores_converge(&stores) {
         cluster.env.journal().fail("stores", reason);
+    }
+}
+
+/// Waits until the metric stores have all that the workers counted. What is missing may still be on
+/// its way; what is too much never becomes right.
+pub(super) async fn await_counters(cluster: &Cluster) {
+    let began = cluster.env.now();
+    loop {
+        let checked = {
+            let journal = cluster.env.journal();
+            let counters = &journal.model().counters;
+            let mut stores = cluster.replicas.iter();
+            stores.try_for_each(|of| check_counters(counters, &of.name, &of.disk.counters()))
+        };
+        match checked {
+            Ok(()) => return,
+            Err(Difference::Missing(_)) if cluster.env.now().saturating_sub(began) < COUNTERS_MAX => {}
+            Err(Difference::Missing(reason) | Difference::TooMany(reason)) => {
+                cluster.env.journal().fail("counters", reason);
+                return;
+            }
+        }
+        if !cluster.pass(CHECK_PERIOD).await {
+            return;
+        }
     }
 }
 

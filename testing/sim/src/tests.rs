@@ -62,3 +62,8 @@ fn report_of_unpublished_commits_is_found() {
 fn removal_of_a_diverged_database_is_found() {
     finds(InjectedBug::RemovesDiverged, Links::ByChance, 0..120, &["quarantine"]);
 }
+
+#[test]
+fn forgotten_reports_are_found() {
+    finds(InjectedBug::ForgetsStoredReports, Links::ByChance, 0..30, &["counters"]);
+}

@@ -1,11 +1,14 @@
-//! A fake worker process: it behaves towards the tree and its supervisor like the real worker,
-//! without components and tuples.
+//! A fake worker process: it behaves towards the tree and its supervisor like the real worker, and
+//! has its metrics, without components and tuples.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{connection::Connection, machine::Machine, model::MachineEvent};
+use crate::{
+    connection::Connection, machine::Machine, model::MachineEvent, network::NetworkIngest,
+    tuple_counter::TupleCounter,
+};
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, store::Store};
 use stormkeeper_model::{
     TaskId, error::TaskError, heartbeat::TaskStatus, task_set::TaskSet, topology::TaskTable,
@@ -18,6 +21,7 @@ use stormkeeper_worker::{
     counters::CounterRegistry,
     follow,
     heartbeat::{self, StatusBoard},
+    simulation::SimulatedMetrics,
 };
 
 /// Maximum time that components take to start.
@@ -33,6 +37,9 @@ const ERROR_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Limit for removing the heartbeats of a worker that exits.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Limit for writing the last metric report.
+const METRICS_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A worker process.
 pub(super) struct FakeWorker {
@@ -78,14 +85,19 @@ impl FakeWorker {
             &heartbeats,
         );
         self.start_tasks(board.clone(), &own, &tasks);
-        self.start_errors(store.clone(), own.clone(), records.table, &tasks);
+        self.start_errors(store.clone(), own.clone(), records.table.clone(), &tasks);
+        let mut metrics = self.start_metrics(&store, &options, &tasks);
+        let counting = tasks.child();
+        let counter = TupleCounter::new(self, &metrics, &own, &records.table);
+        counting.start("tuples", OnExit::Ignore, counter.run());
         tokio::select! {
             biased;
             () = self.stopped() => {}
-            () = follow::follow(&store, &options, board.all_up(), |_, _| {}) => {}
+            () = follow::follow(&store, &options, board.all_up(), |records, _| metrics.follow(records)) => {}
         }
         tokio::time::sleep(LEAVE_MAX.mul_f64(self.random.f64().powi(4))).await;
-        drop(heartbeats);
+        drop((heartbeats, counting));
+        metrics.stop(METRICS_STOP_TIMEOUT).await;
         own.iter().for_each(|task| {
             presence.withdraw(&Ephemeral::TaskHeartbeat(options.spec.topology.clone(), task))
         });
@@ -117,6 +129,13 @@ impl FakeWorker {
                 written.expect("the scratch directory can be written");
             }
         });
+    }
+
+    fn start_metrics(&self, store: &Store, options: &Options, tasks: &Tasks) -> SimulatedMetrics {
+        let env = &self.machine.env;
+        let ingest = NetworkIngest::new(&env.network, self.spec.worker.to_string(), store.clone());
+        SimulatedMetrics::start(options, &self.machine.clock, Arc::new(ingest), &env.masters, tasks)
+            .expect("the scratch directory can be written")
     }
 
     fn start_tasks(&mut self, board: StatusBoard, own: &TaskSet, tasks: &Tasks) {

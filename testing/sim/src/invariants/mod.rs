@@ -20,6 +20,7 @@
 
 mod committed_entries_survive;
 mod converged;
+mod counters;
 mod errors;
 mod fencing;
 mod healthy_tasks_stay;
@@ -38,7 +39,10 @@ mod unique_names;
 use std::fmt;
 
 pub(super) use self::{
-    converged::check_converged, no_residue::check_no_residue, stores_converge::check_stores_converge,
+    converged::check_converged,
+    counters::{Difference, check_counters},
+    no_residue::check_no_residue,
+    stores_converge::check_stores_converge,
 };
 
 use crate::{

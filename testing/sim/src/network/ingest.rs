@@ -86,11 +86,12 @@ impl IngestTransport for NetworkIngest {
     }
 
     async fn ingest(&self, leader: &Leader, request: &IngestRequest) -> Result<IngestResponse, IngestError> {
-        let journal = Arc::clone(&self.network.journal);
+        let (journal, points) = (Arc::clone(&self.network.journal), request.points.clone());
         let answer = async move |nimbus: Handle, body| {
             let _permit = nimbus.metrics_body_permit().await?;
             let answer = nimbus.ingest_metrics(body).await?;
             if let IngestResponse::Accepted { at, high_watermark } = answer {
+                lock(&journal).stored(at, &points);
                 lock(&journal).answered(&nimbus.options().host, at, high_watermark);
             }
             Ok(answer)

@@ -36,7 +36,7 @@ pub(crate) use query::NetworkQuery;
 pub(crate) use replicas::NetworkReplicas;
 
 /// Latency of a request.
-const LATENCY: Duration = Duration::from_millis(2);
+pub(super) const LATENCY: Duration = Duration::from_millis(2);
 
 /// Time after which a sender stops to wait for an answer, as over HTTP.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
