@@ -12,7 +12,7 @@ use stormkeeper_metrics::{
     Builtin, MetricId, MetricName, MetricType, Point, Subject, builtin, name::UDF, rollup,
 };
 use stormkeeper_model::{ComponentId, LogPosition, Port, StreamId, TaskId, Term, TopologyId, WorkerId};
-use stormkeeper_worker::simulation::WORKER_COUNTER;
+use stormkeeper_worker::fake_worker::WORKER_COUNTER;
 
 /// Counts of one worker since its last event.
 #[derive(Debug, Clone, PartialEq, Eq)]

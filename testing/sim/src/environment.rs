@@ -5,19 +5,13 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    journal::Journal,
-    metric_log::StoreDisk,
-    network::{LATENCY, Network},
-    scratch::Scratch,
-};
+use crate::{journal::Journal, masters::Masters, metric_log::StoreDisk, network::Network, scratch::Scratch};
 use stormkeeper_coordination::tree::memory::MemoryTree;
 use stormkeeper_model::{
     Timestamp,
     clock::{Clock, Monotonic},
 };
 use stormkeeper_runtime::tasks::Tasks;
-use stormkeeper_worker::simulation::Masters;
 
 /// Start time of a run on a correct clock.
 const START_TIME: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -58,7 +52,7 @@ impl Environment {
             journal,
             start: clock.monotonic(),
             clock,
-            masters: Arc::new(Masters::new(LATENCY)),
+            masters: Arc::default(),
             is_counting: AtomicBool::new(true),
         })
     }

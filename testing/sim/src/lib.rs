@@ -30,6 +30,7 @@ mod host;
 mod invariants;
 mod journal;
 mod machine;
+mod masters;
 mod metric_log;
 mod model;
 mod network;

@@ -14,7 +14,7 @@ use crate::{
 };
 use stormkeeper_model::{ComponentId, StreamId, TaskId, task_set::TaskSet, topology::TaskTable};
 use stormkeeper_topology_package::launch::LaunchSpec;
-use stormkeeper_worker::simulation::{SimulatedMetrics, SimulatedTask, WorkerCounter};
+use stormkeeper_worker::fake_worker::{FakeTaskMetrics, FakeWorkerCounter, FakeWorkerMetrics};
 
 /// Bounds of the pause between two counts of one worker.
 const PAUSE_MIN: Duration = Duration::from_secs(2);
@@ -30,14 +30,14 @@ pub(super) struct TupleCounter {
     pid: u32,
     spec: LaunchSpec,
     random: fastrand::Rng,
-    tasks: Vec<(ComponentId, TaskId, SimulatedTask)>,
-    own: WorkerCounter,
+    tasks: Vec<(ComponentId, TaskId, FakeTaskMetrics)>,
+    own: FakeWorkerCounter,
 }
 
 impl TupleCounter {
     pub(super) fn new(
         worker: &mut FakeWorker,
-        metrics: &SimulatedMetrics,
+        metrics: &FakeWorkerMetrics,
         own: &TaskSet,
         table: &TaskTable,
     ) -> Self {
@@ -69,9 +69,12 @@ impl TupleCounter {
 
     fn count(&mut self) -> Counts {
         let (random, stream) = (&mut self.random, StreamId::default_stream());
-        let mut count = |(component, task, metrics): &mut (ComponentId, TaskId, SimulatedTask)| {
+        let mut count = |(component, task, metrics): &mut (ComponentId, TaskId, FakeTaskMetrics)| {
             let (emitted, failed) = (random.u64(0..=EMITTED_MAX), random.u64(0..=FAILED_MAX));
-            metrics.count(&stream, emitted, failed).expect("the scratch directory can be written");
+            metrics.emit(&stream, emitted);
+            metrics.fail(failed);
+            // A supervisor may have removed the worker's directory already.
+            let _touched = metrics.touch();
             TaskCounts { component: component.clone(), task: *task, emitted, failed }
         };
         let tasks = self.tasks.iter_mut().map(&mut count).collect();

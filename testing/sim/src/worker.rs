@@ -13,15 +13,19 @@ use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, s
 use stormkeeper_model::{
     TaskId, error::TaskError, heartbeat::TaskStatus, task_set::TaskSet, topology::TaskTable,
 };
-use stormkeeper_runtime::tasks::{OnExit, Tasks};
+use stormkeeper_runtime::{
+    proc::ProcessTree,
+    tasks::{OnExit, Tasks},
+};
 use stormkeeper_supervisor::process::ExitReport;
 use stormkeeper_topology_package::launch::LaunchSpec;
 use stormkeeper_worker::{
     Options,
     counters::CounterRegistry,
+    fake_worker::FakeWorkerMetrics,
     follow,
     heartbeat::{self, StatusBoard},
-    simulation::SimulatedMetrics,
+    transport::Identity,
 };
 
 /// Maximum time that components take to start.
@@ -58,7 +62,7 @@ impl FakeWorker {
     }
 
     async fn run(&mut self) {
-        let options = Options::from(self.spec.clone());
+        let options = Options { usage, ..Options::from(self.spec.clone()) };
         let store = Store::new(self.connection.tree());
         let tasks = Tasks::default();
         self.start_heartbeat(&options, &tasks);
@@ -86,15 +90,17 @@ impl FakeWorker {
         );
         self.start_tasks(board.clone(), &own, &tasks);
         self.start_errors(store.clone(), own.clone(), records.table.clone(), &tasks);
-        let mut metrics = self.start_metrics(&store, &options, &tasks);
+        let Some(mut metrics) = self.start_metrics(&store, &options, &tasks) else { return };
         let counting = tasks.child();
         let counter = TupleCounter::new(self, &metrics, &own, &records.table);
         counting.start("tuples", OnExit::Ignore, counter.run());
         tokio::select! {
-            biased;
-            () = self.stopped() => {}
-            () = follow::follow(&store, &options, board.all_up(), |records, _| metrics.follow(records)) => {}
-        }
+                   biased;
+                   () = self.stopped() => {}
+                   () = follow::follow(&store, &options, board.all_up(), |records, _| {
+        metrics.follow(&records.assignment, records.metrics.as_ref());
+        }) => {}
+               }
         tokio::time::sleep(LEAVE_MAX.mul_f64(self.random.f64().powi(4))).await;
         drop((heartbeats, counting));
         metrics.stop(METRICS_STOP_TIMEOUT).await;
@@ -131,11 +137,19 @@ impl FakeWorker {
         });
     }
 
-    fn start_metrics(&self, store: &Store, options: &Options, tasks: &Tasks) -> SimulatedMetrics {
-        let env = &self.machine.env;
-        let ingest = NetworkIngest::new(&env.network, self.spec.worker.to_string(), store.clone());
-        SimulatedMetrics::start(options, &self.machine.clock, Arc::new(ingest), &env.masters, tasks)
-            .expect("the scratch directory can be written")
+    /// Starts the metrics. `None` if the supervisor has removed the directory of the worker or its
+    /// package, which ends the worker.
+    fn start_metrics(&self, store: &Store, options: &Options, tasks: &Tasks) -> Option<FakeWorkerMetrics> {
+        let (env, spec) = (&self.machine.env, &self.spec);
+        let topology = std::fs::read(spec.code.join("topology.json")).ok()?;
+        let topology = serde_json::from_slice(&topology).expect("a package has a topology");
+        let ingest = NetworkIngest::new(&env.network, spec.worker.to_string(), store.clone());
+        let connections = (Arc::new(ingest) as _, Arc::clone(&env.masters) as _);
+        let metrics =
+            FakeWorkerMetrics::start(options, &topology, connections, &self.machine.clock, tasks).ok()?;
+        let me = Identity { topology: spec.topology.clone(), slot: spec.slot.clone() };
+        env.masters.add(me, metrics.master());
+        Some(metrics)
     }
 
     fn start_tasks(&mut self, board: StatusBoard, own: &TaskSet, tasks: &Tasks) {
@@ -176,4 +190,9 @@ impl FakeWorker {
             }
         });
     }
+}
+
+/// Resource usage of each process: the same at all times, as real numbers differ from run to run.
+fn usage() -> std::io::Result<ProcessTree> {
+    Ok(ProcessTree::default())
 }

@@ -49,7 +49,7 @@ mod tests {
     use stormkeeper_coordination::cluster::metric_log::{MetricLogState, UncleanTakeover};
     use stormkeeper_metrics::{Point, point::Counter};
     use stormkeeper_model::{LogPosition, Port, TaskId, Term, Timestamp};
-    use stormkeeper_worker::simulation::WORKER_COUNTER;
+    use stormkeeper_worker::fake_worker::WORKER_COUNTER;
 
     fn counted() -> Counters {
         let mut counters = Counters::default();
