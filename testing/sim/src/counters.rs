@@ -9,7 +9,7 @@ use std::{
 use crate::metric_log::MetricLogEvent;
 use stormkeeper_coordination::cluster::metric_log::UncleanTakeover;
 use stormkeeper_metrics::{
-    Builtin, MetricId, MetricName, MetricType, Point, Subject, builtin, name::UDF, rollup,
+    Builtin, MetricId, MetricName, MetricType, Minute, Point, Subject, builtin, name::UDF, rollup,
 };
 use stormkeeper_model::{ComponentId, LogPosition, Port, StreamId, TaskId, Term, TopologyId, WorkerId};
 use stormkeeper_worker::fake_worker::WORKER_COUNTER;
@@ -66,6 +66,8 @@ pub(super) struct Counters {
     discarded: BTreeMap<MetricId, u64>,
     /// Term of the last unclean takeover.
     unclean: Option<Term>,
+    /// Last value that the external store accepted of each counter of a minute.
+    exported: BTreeMap<(MetricName, Minute), u64>,
 }
 
 #[derive(Debug)]
@@ -141,6 +143,21 @@ impl Counters {
                 counters.iter().for_each(|(id, count)| *self.discarded.entry(*id).or_default() += count);
             }
         }
+    }
+
+    /// Adds the counters of a minute that the external store accepted: an entry may be exported again,
+    /// with the same or with corrected values.
+    pub(super) fn exported(&mut self, minute: Minute, counters: &[(MetricName, u64)]) {
+        self.exported.extend(counters.iter().map(|(name, count)| ((name.clone(), minute), *count)));
+    }
+
+    /// Returns the sum that the external store has of each counter.
+    pub(super) fn exports(&self) -> BTreeMap<MetricName, u64> {
+        let mut sums = BTreeMap::new();
+        for ((name, _), count) in &self.exported {
+            *sums.entry(name.clone()).or_default() += count;
+        }
+        sums
     }
 
     /// Returns the bounds of each counter.

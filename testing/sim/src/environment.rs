@@ -61,6 +61,10 @@ impl Environment {
         lock(&self.journal)
     }
 
+    pub(super) fn shared_journal(&self) -> &Arc<Mutex<Journal>> {
+        &self.journal
+    }
+
     /// Connects the disk of a nimbus' metric store to the journal.
     pub(super) fn attach_disk(&self, nimbus: &str, disk: &StoreDisk) {
         self.journal().register_disk(nimbus, disk);

@@ -19,8 +19,8 @@ use stormkeeper_coordination::{
         memory::listener::{Commit, What},
     },
 };
-use stormkeeper_metric_store::DirectoryChange;
-use stormkeeper_metrics::{MetricId, Point};
+use stormkeeper_metric_store::{DirectoryChange, ExportKey};
+use stormkeeper_metrics::{MetricId, MetricName, Point};
 use stormkeeper_model::{
     LogPosition,
     clock::{Clock, Monotonic},
@@ -165,6 +165,13 @@ impl Journal {
     /// Records the points of a batch that the leader has stored at `at` or before.
     pub(super) fn stored(&mut self, at: LogPosition, points: &[(MetricId, Point)]) {
         self.model.counters.stored(at, points);
+    }
+
+    /// Records the counters that the external store accepted from `nimbus`.
+    pub(super) fn exported(&mut self, nimbus: &str, key: &ExportKey, counters: &[(MetricName, u64)]) {
+        let (n, sum) = (counters.len(), counters.iter().map(|(_, count)| count).sum::<u64>());
+        self.write(format!("{nimbus} exported {key}: {n} counters, in sum {sum}"));
+        self.model.counters.exported(key.minute, counters);
     }
 
     /// Fails the run for a reason outside of the invariants.

@@ -26,6 +26,7 @@ mod connection;
 mod converge;
 mod counters;
 mod environment;
+mod exporter;
 mod host;
 mod invariants;
 mod journal;

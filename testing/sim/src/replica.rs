@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connection::Connection,
     environment::Environment,
+    exporter::CountingExporter,
     journal::Party,
     metric_log::StoreDisk,
     network::{NetworkIngest, NetworkQuery, NetworkReplicas},
@@ -147,7 +148,7 @@ impl Replica {
             replicas: Arc::new(NetworkReplicas::new(network, self.api(), &self.disk.disk)),
             ingest: Arc::new(NetworkIngest::new(network, self.api(), store.clone())),
             query: Arc::new(NetworkQuery::new(network, self.api(), store)),
-            exporters: Vec::new(),
+            exporters: vec![Arc::new(CountingExporter::new(&self.name, self.env.shared_journal()))],
         };
         NimbusClients { blobs: Arc::clone(network) as _, metrics: Some(metrics) }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     cluster::Cluster,
-    invariants::{Difference, check_counters, check_stores_converge},
+    invariants::{Difference, check_counters, check_exports, check_stores_converge},
     journal::Digest,
     metric_log::{self, StoreDisk},
     replica::Replica,
@@ -55,7 +55,8 @@ pub(super) async fn await_counters(cluster: &Cluster) {
             let journal = cluster.env.journal();
             let counters = &journal.model().counters;
             let mut stores = cluster.replicas.iter();
-            stores.try_for_each(|of| check_counters(counters, &of.name, &of.disk.counters()))
+            let stored = stores.try_for_each(|of| check_counters(counters, &of.name, &of.disk.counters()));
+            check_exports(counters).and(stored)
         };
         match checked {
             Ok(()) => return,

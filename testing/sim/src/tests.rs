@@ -67,3 +67,11 @@ fn removal_of_a_diverged_database_is_found() {
 fn forgotten_reports_are_found() {
     finds(InjectedBug::ForgetsStoredReports, Links::ByChance, 0..30, &["counters"]);
 }
+
+#[test]
+fn workers_count_and_the_external_store_receives_it() {
+    let tail = (0..3).flat_map(|seed| run(seed).tail).collect::<Vec<_>>();
+    for event in [" counted ", " exported ", " ingested entry "] {
+        assert!(tail.iter().any(|line| line.contains(event)), "no event like {event:?}");
+    }
+}

@@ -39,6 +39,20 @@ pub(crate) fn check_counters(
     missing.map_or(Ok(()), |missing| Err(Difference::Missing(missing)))
 }
 
+/// Checks that the external store has no more of a counter than was counted: a minute that is
+/// exported again must not count twice. The last minutes may be missing there.
+pub(crate) fn check_exports(counted: &Counters) -> Result<(), Difference> {
+    let exports = counted.exports();
+    for (name, Bounds { max, .. }) in counted.bounds() {
+        let found = exports.get(&name).copied().unwrap_or(0);
+        if found > max {
+            let text = format!("the external store has {found} of {name}, and {max} were counted");
+            return Err(Difference::TooMany(text));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,7 +61,7 @@ mod tests {
         metric_log::MetricLogEvent,
     };
     use stormkeeper_coordination::cluster::metric_log::{MetricLogState, UncleanTakeover};
-    use stormkeeper_metrics::{Point, point::Counter};
+    use stormkeeper_metrics::{Minute, Point, point::Counter};
     use stormkeeper_model::{LogPosition, Port, TaskId, Term, Timestamp};
     use stormkeeper_worker::fake_worker::WORKER_COUNTER;
 
@@ -98,6 +112,19 @@ mod tests {
             let found = with(&counted, &name.to_string(), n - 1);
             assert!(matches!(&found, Err(Difference::Missing(_))), "{name}: {found:?}");
         }
+    }
+
+    #[test]
+    fn external_store_has_no_more_than_was_counted() {
+        let mut counted = counted();
+        let own = |name: &MetricName| name.short_name() == WORKER_COUNTER;
+        let bounds = counted.bounds().into_iter().find(|(name, _)| own(name));
+        let (name, Bounds { max, .. }) = bounds.expect("counted");
+        counted.exported(Minute(7), &[(name.clone(), max)]);
+        counted.exported(Minute(7), &[(name.clone(), max)]);
+        assert_eq!(check_exports(&counted), Ok(()), "a minute that is exported again is replaced");
+        counted.exported(Minute(8), &[(name, 1)]);
+        assert!(matches!(check_exports(&counted), Err(Difference::TooMany(_))));
     }
 
     #[test]

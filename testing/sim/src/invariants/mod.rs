@@ -40,7 +40,7 @@ use std::fmt;
 
 pub(super) use self::{
     converged::check_converged,
-    counters::{Difference, check_counters},
+    counters::{Difference, check_counters, check_exports},
     no_residue::check_no_residue,
     stores_converge::check_stores_converge,
 };
