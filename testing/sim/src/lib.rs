@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Nimbuses are the real daemons with all of their tasks, and with metric stores in memory.
-//! Supervisors are the real daemons without their metric tasks. Worker processes are fakes that
-//! behave towards the tree and their supervisor like real ones. All processes share a memory tree,
+//! Supervisors are the real daemons without the metrics of their machine. Worker processes are fakes
+//! that behave towards the tree and their supervisor like real ones, and have their metrics. All processes share a memory tree,
 //! each through its own link that can be made to fail, a network that can lose requests, and a
 //! scratch directory. The seed determines the size of the cluster, the requests of users,
 //! and the faults with their times.

@@ -14,9 +14,10 @@
 //! | `committed` | A committed entry of the metric log is on every later leader, unless an unclean takeover was recorded. | replication | When a leader writes `/metric-log`, its log has every entry that an answer or `/metric-log` named as committed, except those up to `discarded_through` that it was missing at a recorded unclean takeover. |
 //! | `quarantine` | A quarantined database is never deleted. | replication | No quarantined database is removed or renamed, and no database that has a committed entry which the current database is missing is removed. |
 //!
-//! Three more hold some time after the faults have ended: `gone` (a killed topology leaves nothing),
-//! `whole` (any other topology has all of its tasks running, once), and `stores` (all metric stores
-//! have the same content).
+//! Four more hold some time after the faults have ended: `gone` (a killed topology leaves nothing),
+//! `whole` (any other topology has all of its tasks running, once), `counters` (all metric stores
+//! have what the tasks and workers counted, on every level, and the external store has no more), and
+//! `stores` (all metric stores have the same content).
 
 mod committed_entries_survive;
 mod converged;
