@@ -9,10 +9,10 @@
 //!
 //! Nimbuses are the real daemons with all of their tasks, and with metric stores in memory.
 //! Supervisors are the real daemons without the metrics of their machine. Worker processes are fakes
-//! that behave towards the tree and their supervisor like real ones, and have their metrics. All processes share a memory tree,
-//! each through its own link that can be made to fail, a network that can lose requests, and a
-//! scratch directory. The seed determines the size of the cluster, the requests of users,
-//! and the faults with their times.
+//! that behave towards the tree and their supervisor like real ones, and have their metrics. All
+//! processes share a memory tree, each through its own link that can be made to fail, a network that
+//! can lose requests, and a scratch directory. The seed determines the size of the cluster, the
+//! requests of users, and the faults with their times.
 //!
 //! The same seed gives the same run: everything happens in one thread, in the order in which it
 //! became due, and all randomness comes from the seed. A failure can therefore be reproduced as

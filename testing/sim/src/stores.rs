@@ -20,6 +20,9 @@ const CONVERGENCE_MAX: Duration = Duration::from_secs(400);
 /// workers at a time, each until the leader has confirmed them.
 const COUNTERS_MAX: Duration = Duration::from_secs(600);
 
+/// Period of comparing all counters.
+const COUNTERS_PERIOD: Duration = Duration::from_secs(5);
+
 /// Period of checking the state.
 const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
@@ -66,7 +69,7 @@ pub(super) async fn await_counters(cluster: &Cluster) {
                 return;
             }
         }
-        if !cluster.pass(CHECK_PERIOD).await {
+        if !cluster.pass(COUNTERS_PERIOD).await {
             return;
         }
     }
