@@ -7,6 +7,8 @@ use std::{
     sync::{Mutex, PoisonError, RwLock},
 };
 
+use serde::de::DeserializeOwned;
+
 use super::{
     DropCause, Drops, Error,
     catalog::{self, Catalog},
@@ -42,6 +44,12 @@ pub(super) struct Applied {
     pub(super) n_readied: usize,
 }
 
+/// Returns a setting of the store.
+pub(super) fn setting<T: DeserializeOwned>(view: &View<'_>, setting: Setting) -> Result<Option<T>, Error> {
+    let value = view.get(Table::State, &key::setting(setting))?;
+    value.map(|bytes| record::decode(&format!("{setting:?}"), &bytes)).transpose()
+}
+
 /// Inputs of the application, besides the entry.
 pub(super) struct Applier<'a> {
     pub(super) view: &'a View<'a>,
@@ -59,8 +67,10 @@ impl Applier<'_> {
                 self.drops(topology, drops, batch, &mut applied);
             }
             Entry::Batch { topology, minute, reports, points, drops } => {
+                let closed: Option<Minute> = setting(self.view, Setting::Closed)?;
+                let remembered_from = closed.map_or(*minute, |closed| closed.max(*minute));
                 for SequenceRange { worker, last, .. } in reports {
-                    let record = ReportRecord { last: *last, minute: *minute };
+                    let record = ReportRecord { last: *last, minute: remembered_from };
                     batch.put(Table::State, &key::report(topology, worker), &record::encode(&record));
                 }
                 self.points(*minute, points, batch, &mut applied);
@@ -69,6 +79,7 @@ impl Applier<'_> {
             Entry::Close { through, per_topology_max, bytes_max, reports_before } => {
                 let limits = Limits { per_topology_max: *per_topology_max, bytes_max: *bytes_max };
                 self.close(*through, limits, batch, &mut applied);
+                batch.put(Table::State, &key::setting(Setting::Closed), &record::encode(through));
                 if let Some(before) = reports_before {
                     self.expire_reports(*before, batch)?;
                 }

@@ -65,6 +65,8 @@ pub(super) enum Setting {
     NextMeta = 5,
     /// Last value of the retention clock.
     RetentionClock = 6,
+    /// Last minute that was closed.
+    Closed = 7,
 }
 
 /// Range of keys: the first is included, the second is not.

@@ -25,7 +25,8 @@ pub(super) struct MetaRecord {
 pub(super) struct ReportRecord {
     /// Number of the last report that was stored.
     pub(super) last: u64,
-    /// Minute that the report counted for.
+    /// Minute that the report counted for, or the last closed minute if that is later: a report that
+    /// arrives late is remembered as long as any other, as it may be sent again.
     pub(super) minute: Minute,
 }
 

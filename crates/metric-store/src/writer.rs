@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Drops, Error, Options,
-    apply::{self, Applied, Applier, Change},
+    apply::{self, Applied, Applier, Change, setting},
     catalog::Catalog,
     entry::Entry,
     export_queue::{self, Queue},
@@ -439,11 +439,6 @@ impl Writer {
     pub(super) fn registered_through(&self, metas: &[MetricMeta]) -> Result<u64, Error> {
         self.shared.store.with(|view| history::registered_through(view, metas))
     }
-}
-
-fn setting<T: serde::de::DeserializeOwned>(view: &View<'_>, setting: Setting) -> Result<Option<T>, Error> {
-    let value = view.get(Table::State, &key::setting(setting))?;
-    value.map(|bytes| record::decode(&format!("{setting:?}"), &bytes)).transpose()
 }
 
 fn load_catalog(view: &View<'_>) -> Result<Catalog, Error> {

@@ -4,6 +4,7 @@ mod crash;
 mod failures;
 mod following;
 mod inline;
+mod late_reports;
 mod reading;
 pub(crate) mod site;
 mod swap;
