@@ -34,6 +34,7 @@ use std::{io, path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+pub use metrics::{MasterAddress, MasterEnd, MasterLink};
 #[cfg(feature = "test-support")]
 pub use metrics::{bench_support, fake_worker};
 pub use options::{ComponentGroup, MetricReports, Options};

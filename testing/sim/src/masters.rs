@@ -12,8 +12,7 @@ use crate::network::LATENCY;
 use stormkeeper_model::{Slot, TopologyId};
 use stormkeeper_runtime::tasks::Tasks;
 use stormkeeper_worker::{
-    fake_worker::{MasterAddress, MasterEnd, MasterLink, MasterPort},
-    transport::Identity,
+    MasterAddress, MasterEnd, MasterLink, fake_worker::MasterPort, transport::Identity,
 };
 
 /// The topology masters of all workers. A worker that has ended accepts no connection.

@@ -11,8 +11,10 @@ use std::{
 
 use tokio::sync::watch;
 
-pub use super::master_link::{MasterAddress, MasterEnd, MasterLink};
-use super::{Metrics, StreamIndex, TaskMetrics, WorkerMetrics, control, reporter::MasterLocation};
+use super::{
+    MasterEnd, MasterLink, Metrics, StreamIndex, TaskMetrics, WorkerMetrics, control,
+    reporter::MasterLocation,
+};
 use crate::{Options, settings::MetricSettings, transport::Identity};
 use stormkeeper_metric_shipping::ingest_client::IngestTransport;
 use stormkeeper_metrics::{MetricId, MetricName, MetricType, instrument::Counter, name::UDF};

@@ -46,6 +46,7 @@ use std::{
 use tokio::time::Instant;
 
 pub(super) use master_link::TcpMasterLink;
+pub use master_link::{MasterAddress, MasterEnd, MasterLink};
 pub(super) use task::{StreamIndex, TaskMetrics};
 pub(super) use worker_metrics::WorkerMetrics;
 
