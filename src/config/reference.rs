@@ -21,7 +21,7 @@ pub fn reference() -> String {
 const HEAD: &str = "\
 # Configuration
 
-<!-- Generated from the tables in src/config/key.rs and src/model/settings.rs: change those, then run
+<!-- Generated from the tables in src/config/key.rs and crates/model/src/settings.rs: change those, then run
      `UPDATE=1 cargo test --lib generated`. -->
 
 Every daemon and command reads one YAML file of `key: value` lines: the file given by `--config`, else by the
@@ -30,8 +30,8 @@ environment variable `STORMKEEPER_CONF`, else `/etc/stormkeeper/storm.yaml` if i
 written `-c 'supervisor.slots.ports=[6700, 6701]'`.
 `stormkeeper config show` prints every value with its source.
 
-A key has TopologyRecord's name if TopologyRecord has the key, so that a `storm.yaml` of TopologyRecord can be reused.
-A key that is unknown, or that only TopologyRecord supports, is reported and has no effect.
+A key has Storm's name if Storm has the key, so that a `storm.yaml` of Storm can be reused.
+A key that is unknown, or that only Storm supports, is reported and has no effect.
 An invalid value is an error that names the key, the line and the valid values; everything is checked before a
 port opens or a session starts.
 
