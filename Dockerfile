@@ -3,7 +3,7 @@
 # The binary is built on the same Debian release on which it runs, so both have the same glibc.
 FROM rust:1.95-bookworm AS build
 # The metric store links Debian's RocksDB. Without the two variables cargo would compile its own,
-# which takes half an hour. libclang reads the headers of RocksDB.
+# which takes some twenty minutes. libclang reads the headers of RocksDB.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends librocksdb-dev libclang-14-dev \
     && rm -rf /var/lib/apt/lists/*

@@ -49,7 +49,7 @@ impl Entry {
     }
 
     pub(super) fn decode(position: LogPosition, bytes: &[u8]) -> Result<Self, Error> {
-        record::decode(&format!("log entry {}:{}", position.term, position.index), bytes)
+        record::decode(&format!("log entry {}.{}", position.term, position.index), bytes)
     }
 }
 
@@ -137,6 +137,6 @@ mod tests {
         let at = LogPosition { term: 1, index: 2 };
         assert_eq!(Entry::decode(at, &entry.encode()).expect("readable"), entry);
         let error = Entry::decode(at, b"\xc1").expect_err("no entry").to_string();
-        assert!(error.contains("log entry 1:2"), "{error}");
+        assert!(error.contains("log entry 1.2"), "{error}");
     }
 }

@@ -35,7 +35,7 @@ pub enum Error {
     Layout(#[from] layout_file::Error),
     /// Another version wrote the database.
     #[error(
-        "the metric store {} has format {found}, and this version reads {}: run the version that wrote it, or \
+        "the metric store {} has format {found}, and this build reads {}: run the build that wrote it, or \
          move the directory away and restart nimbus; a follower then fetches the leader's copy, and without \
          another nimbus the store begins empty. The data was not changed",
         path.display(), readable(*found, *known)
@@ -45,7 +45,7 @@ pub enum Error {
         path: PathBuf,
         /// Format of the database.
         found: u32,
-        /// Latest format that this version reads.
+        /// Latest format that this build reads.
         known: u32,
     },
     /// The database cannot be opened for another reason.
@@ -88,7 +88,7 @@ pub enum Error {
         last: Term,
     },
     /// Entry whose position does not follow the end of the log.
-    #[error("entry {}:{} does not follow {}:{}, the end of the log", found.term, found.index, last.term, last.index)]
+    #[error("entry {}.{} does not follow {}.{}, the end of the log", found.term, found.index, last.term, last.index)]
     NotNext {
         /// Position of the entry.
         found: LogPosition,
@@ -138,7 +138,7 @@ impl Error {
     }
 }
 
-/// Returns the formats that this version reads, as opposed to `found`.
+/// Returns the formats that this build reads, as opposed to `found`.
 fn readable(found: u32, known: u32) -> String {
     if found > known { format!("up to {known}") } else { format!("only {known}") }
 }

@@ -57,11 +57,11 @@ pub enum Error {
     #[error(transparent)]
     InvalidPath(InvalidPath),
     /// There is no connection; the request was not sent.
-    #[error("not connected to the tree")]
+    #[error("not connected to ZooKeeper")]
     Disconnected,
     /// The connection broke, or the response did not arrive in time, while the request was in
     /// flight.
-    #[error("the connection to the tree was lost before the response arrived ({0})")]
+    #[error("the connection to ZooKeeper was lost before the response arrived ({0})")]
     ConnectionLost(String),
     /// The session ended while the request was in flight or before it was sent.
     #[error("the session expired")]

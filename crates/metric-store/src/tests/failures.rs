@@ -31,7 +31,7 @@ async fn database_that_cannot_be_opened_is_reported_and_left_unchanged() {
 
 #[test]
 fn database_of_another_format_is_refused_and_the_readable_format_is_named() {
-    for (format, expected) in [(1, "has format 1, and this version reads only 2"), (99, "reads up to 2")] {
+    for (format, expected) in [(1, "has format 1, and this build reads only 2"), (99, "reads up to 2")] {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(folder.path(), &options()).expect("opened");
         let written = store.with(|view| {

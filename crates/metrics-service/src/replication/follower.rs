@@ -195,7 +195,7 @@ impl Replication {
     }
 
     /// Fetches the entries after the local log end, and the log end, of the nimbus at `api`: as a
-    /// follower of the leader of the term `leads`, or as a leader itself if `leads` is absent.
+    /// follower of the leader of the term `leader_term`, or as a leader itself if `leads` is absent.
     pub(crate) async fn fetch_page(
         &self,
         store: &MetricStore,
