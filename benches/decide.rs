@@ -96,8 +96,8 @@ impl Cluster {
         for (id, assignment) in &self.view.assignments {
             let gone: TaskSet =
                 assignment.value.workers_of(&lost).flat_map(|(_, worker)| worker.tasks.iter()).collect();
-            let beats = self.view.heartbeats.get_mut(id).expect("it beats");
-            *beats = beats.iter().filter(|task| !gone.contains(*task)).collect();
+            let heartbeats = self.view.heartbeats.get_mut(id).expect("it has heartbeats");
+            *heartbeats = heartbeats.iter().filter(|task| !gone.contains(*task)).collect();
         }
         self.liveness.observe(&self.view, self.clock.monotonic());
     }

@@ -2,7 +2,7 @@
 //! are killed, a leader is lost with its disk, and the topology is removed. An external store that
 //! is slow, then unreachable, then back receives the same values, and delays nothing.
 //!
-//! The components count in files, one byte per event, so that a `kill -9` does not change their
+//! The components count in files, one byte per operation, so that a `kill -9` does not change their
 //! counts. A component writes one byte before each operation and one byte after the worker's
 //! response. The worker's count lies between the two counts, which differ by at most one for each
 //! time that the task was killed.
@@ -29,7 +29,7 @@ const COUNTS: &str = r#"
 import os
 
 class Count:
-    """Number of events: one byte per event in a file."""
+    """Number of operations: one byte per operation in a file."""
 
     def __init__(self, component, what):
         name = "%s-%d.%s" % (component.component_id, component.task_id, what)
@@ -88,7 +88,7 @@ nimbus.metrics.plugin.opentsdb.batch: 1000
 nimbus.metrics.plugin.opentsdb.url: ";
 
 /// Timeout of an export: a minute is exported after its end, and a failed export is delayed.
-const UPLOAD_PATIENCE: Duration = Duration::from_secs(180);
+const EXPORT_PATIENCE: Duration = Duration::from_secs(180);
 
 /// Number of times that each worker is killed.
 const KILLS: usize = 3;
@@ -121,11 +121,11 @@ async fn history_equals_the_counts_of_the_components() {
     }
     cluster.wait_until_whole("exact").await;
     wait_until_counted(&cluster, &counts).await;
-    wait_until_upload_failed(&cluster, "did not answer within").await;
+    wait_until_export_failed(&cluster, "did not answer within").await;
     store.kill9();
     lose_the_leader(&mut cluster).await;
     wait_until_counted(&cluster, &counts).await;
-    wait_until_upload_failed(&cluster, "no answer from").await;
+    wait_until_export_failed(&cluster, "no answer from").await;
     store.start_again().await.expect("VictoriaMetrics starts");
 
     cluster.ok(&["deactivate", "exact"]);
@@ -233,12 +233,12 @@ pub(crate) async fn settled(
 }
 
 /// Waits until a nimbus has logged an export failure with the text `how`.
-async fn wait_until_upload_failed(cluster: &Cluster, how: &str) {
-    wait_until(&format!("an upload fails: {how}"), UPLOAD_PATIENCE, async || {
+async fn wait_until_export_failed(cluster: &Cluster, how: &str) {
+    wait_until(&format!("an export fails: {how}"), EXPORT_PATIENCE, async || {
         let failed =
-            |line: &str| line.contains("an exporter failed to upload a minute") && line.contains(how);
-        let is_told = cluster.nimbuses.iter().any(|nimbus| nimbus.log().lines().any(failed));
-        if is_told { Ok(()) } else { Err(cluster.logs()) }
+            |line: &str| line.contains("an exporter failed to export a minute") && line.contains(how);
+        let is_logged = cluster.nimbuses.iter().any(|nimbus| nimbus.log().lines().any(failed));
+        if is_logged { Ok(()) } else { Err(cluster.logs()) }
     })
     .await;
 }
@@ -250,7 +250,7 @@ async fn expect_store_to_show(store: &VictoriaMetrics, cluster: &Cluster, topolo
     let each_minute =
         format!("max_over_time({{__name__=\"storm.sys.{metric}\",topology=\"{topology}\"}}[1m])");
     let query = format!("sum(sum_over_time({each_minute}[1d:1m])) by (level, component)");
-    wait_until("the external store has the sums of the history", UPLOAD_PATIENCE, async || {
+    wait_until("the external store has the sums of the history", EXPORT_PATIENCE, async || {
         let found = store.query(&query).await.map_err(|error| format!("{error:#}"))?;
         let label = |labels: &Labels, label: &str| labels.get(label).cloned().unwrap_or_default();
         let shown: Totals = found
@@ -260,7 +260,7 @@ async fn expect_store_to_show(store: &VictoriaMetrics, cluster: &Cluster, topolo
             })
             .collect();
         let mut stored = totals(cluster, topology, metric)?;
-        // Counters without events have no points to export.
+        // Counters that were never incremented have no points to export.
         stored.retain(|_, total| *total > 0);
         if shown == stored && !stored.is_empty() {
             Ok(())
@@ -273,7 +273,7 @@ async fn expect_store_to_show(store: &VictoriaMetrics, cluster: &Cluster, topolo
 
 /// Waits until the nimbuses have reported the times of their requests; they report once a minute.
 async fn wait_until_requests_are_timed(cluster: &Cluster) {
-    wait_until("the requests of the nimbuses are timed", UPLOAD_PATIENCE, async || {
+    wait_until("the requests of the nimbuses are timed", EXPORT_PATIENCE, async || {
         let series = history(cluster, "__NIMBUS__", ("RequestTime", "nimbus"))?;
         let points = series.iter().flat_map(|series| series["points"].as_array().into_iter().flatten());
         let counts = points.filter_map(|point| point["value"]["histogram"]["count"].as_u64());

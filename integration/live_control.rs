@@ -184,11 +184,11 @@ async fn wait_until_sampled(cluster: &Cluster, is_wanted: impl Fn(&LoggedReport)
         let dirs = (1..=cluster.supervisors.len()).map(|i| cluster.path(&format!("supervisor-{i}")));
         let reports: Vec<Vec<LoggedReport>> =
             dirs.flat_map(|dir| logs(&dir)).map(|log| reports_in_log(&log)).collect();
-        let is_so = |reports: &Vec<LoggedReport>| {
+        let matches = |reports: &Vec<LoggedReport>| {
             let last: Vec<&LoggedReport> = reports.iter().rev().take(4).collect();
             last.len() == 4 && last.iter().all(|report| report.count > 0 && is_wanted(report))
         };
-        if reports.len() == 2 && reports.iter().all(is_so) {
+        if reports.len() == 2 && reports.iter().all(matches) {
             return Ok(());
         }
         let last: Vec<_> =
@@ -201,9 +201,9 @@ async fn wait_until_sampled(cluster: &Cluster, is_wanted: impl Fn(&LoggedReport)
 /// Waits until the history of topologies has the sample rate.
 async fn wait_until_rate_is_recorded(cluster: &Cluster, rate: f64) {
     wait_until("the rate is in the history", PATIENCE, async || {
-        let past = cluster.try_json(&["metrics", "--topologies"]).ok_or("no response")?;
-        let found = past["topologies"][0]["sampleRate"].as_f64();
-        if found == Some(rate) { Ok(()) } else { Err(past.to_string()) }
+        let history = cluster.try_json(&["metrics", "--topologies"]).ok_or("no response")?;
+        let found = history["topologies"][0]["sampleRate"].as_f64();
+        if found == Some(rate) { Ok(()) } else { Err(history.to_string()) }
     })
     .await;
 }

@@ -51,7 +51,7 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
         }
     })
     .await;
-    let safe = metric_log_state(&cluster).await.high_watermark;
+    let high_watermark_before = metric_log_state(&cluster).await.high_watermark;
 
     let dirs = [0, 1].map(|n| cluster.path(&format!("nimbus-{}/metrics", n + 1)));
     fs::remove_dir_all(&dirs[other]).expect("deleted");
@@ -61,8 +61,8 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     assert_eq!(new.nimbus, other);
     wait_until("the new leader reports the replica it waits for", PATIENCE, async || {
         let message = of_nimbus(&cluster, other, "metricsProblem");
-        let is_so = message.as_str().is_some_and(|text| text.contains("waiting for"));
-        if is_so { Ok(()) } else { Err(format!("{message}\n{}", cluster.logs())) }
+        let is_waiting = message.as_str().is_some_and(|text| text.contains("waiting for"));
+        if is_waiting { Ok(()) } else { Err(format!("{message}\n{}", cluster.logs())) }
     })
     .await;
     // It leads, except for metrics.
@@ -73,8 +73,10 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     wait_until("both replicas have the same log", PATIENCE, async || {
         let behind = [0, 1].map(|nimbus| of_nimbus(&cluster, nimbus, "metricsLagEntries"));
         let record = metric_log_state(&cluster).await;
-        let is_so = behind == [0, 0] && record.in_sync_replicas.len() == 2 && record.high_watermark > safe;
-        if is_so { Ok(()) } else { Err(format!("{behind:?} {record:?}\n{}", cluster.logs())) }
+        let is_replicated = behind == [0, 0]
+            && record.in_sync_replicas.len() == 2
+            && record.high_watermark > high_watermark_before;
+        if is_replicated { Ok(()) } else { Err(format!("{behind:?} {record:?}\n{}", cluster.logs())) }
     })
     .await;
     assert_eq!(metric_log_state(&cluster).await.unclean_takeover, None);

@@ -116,7 +116,7 @@ async fn victoria_metrics_stores_every_exported_value() -> Result<()> {
     for (n_before, scale) in [3, 3, 5, 4].into_iter().enumerate() {
         let payload = metrics(minute, scale);
         let expected = expected(&payload, minute);
-        let sent = exporter.upload(&key, &payload).await?;
+        let sent = exporter.export(&key, &payload).await?;
         assert_eq!((sent.points, sent.refused), (expected.len() as u64, 0));
         wait_until("the external store has the same values", READY, || async {
             let found = server.export().await.map_err(|error| format!("{error:#}"))?;

@@ -155,8 +155,8 @@ impl Cluster {
     /// Creates a task for the leader: assignments of a supervisor that does not exist, which the
     /// leader deletes in a transaction of its own term.
     pub(crate) async fn request_write(&self) {
-        let orders = record::encode(&SupervisorAssignments::default());
-        self.tree.create(&write_request(), &orders, CreateMode::Persistent).await.expect("created");
+        let assignments = record::encode(&SupervisorAssignments::default());
+        self.tree.create(&write_request(), &assignments, CreateMode::Persistent).await.expect("created");
     }
 
     /// Waits until the leader has deleted these assignments; returns the time.

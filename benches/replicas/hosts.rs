@@ -125,9 +125,9 @@ impl Host {
             unknown_fields: Default::default(),
         };
         presence.keep(&Ephemeral::Supervisor(id.clone()), record::encode(&record));
-        let mut orders = self.tree.watch(&layout::supervisor_assignments(&id), Scope::Node);
+        let mut assignments = self.tree.watch(&layout::supervisor_assignments(&id), Scope::Node);
         loop {
-            orders.changed().await;
+            assignments.changed().await;
             if let Err(error) = self.reconcile(&id).await {
                 panic!("{id} cannot read its assignments: {error}");
             }
@@ -138,8 +138,8 @@ impl Host {
     async fn reconcile(&mut self, id: &SupervisorId) -> Result<(), Box<dyn std::error::Error>> {
         let store = Store::new(Arc::clone(&self.tree));
         let mut wanted = BTreeMap::new();
-        let orders = store.supervisor_assignments(id).await?;
-        for topology in orders.iter().flat_map(|orders| orders.value.topologies.keys()) {
+        let assignments = store.supervisor_assignments(id).await?;
+        for topology in assignments.iter().flat_map(|assignments| assignments.value.topologies.keys()) {
             let Some(assignment) = store.assignment(topology).await? else { continue };
             for (port, worker) in assignment.value.workers_of(id) {
                 wanted.insert((topology.clone(), port), worker.tasks.clone());
@@ -151,7 +151,7 @@ impl Host {
         for ((topology, port), tasks) in wanted {
             let slot = (topology.clone(), port);
             if !self.workers.contains_key(&slot) {
-                let owner = beat(&self.tree, id, topology, port, &tasks);
+                let owner = heartbeat(&self.tree, id, topology, port, &tasks);
                 self.workers.insert(slot, (tasks, owner));
             }
         }
@@ -159,8 +159,14 @@ impl Host {
     }
 }
 
-/// Keeps the heartbeats of one worker, as `worker::beat` does.
-fn beat(tree: &Arc<dyn Tree>, host: &SupervisorId, topology: TopologyId, port: Port, set: &TaskSet) -> Tasks {
+/// Keeps the heartbeats of one worker, as `worker::heartbeat` does.
+fn heartbeat(
+    tree: &Arc<dyn Tree>,
+    host: &SupervisorId,
+    topology: TopologyId,
+    port: Port,
+    set: &TaskSet,
+) -> Tasks {
     let tasks = Tasks::default();
     let presence = Presence::start(Arc::clone(tree), &tasks);
     let (host, set, clock) = (host.to_string(), set.clone(), Clock::new());
@@ -168,7 +174,7 @@ fn beat(tree: &Arc<dyn Tree>, host: &SupervisorId, topology: TopologyId, port: P
         format!("{port}-{}-{:06x}", clock.now().as_millis() / 1000, fastrand::u32(..0x0100_0000))
             .parse()
             .expect("a valid id");
-    tasks.start("beats", OnExit::StopOwner, async move {
+    tasks.start("heartbeats", OnExit::StopOwner, async move {
         let began = clock.monotonic();
         let mut period = tokio::time::interval(HEARTBEAT_PERIOD);
         loop {
@@ -177,7 +183,7 @@ fn beat(tree: &Arc<dyn Tree>, host: &SupervisorId, topology: TopologyId, port: P
             presence.keep_all(set.iter().map(|task| {
                 let n = uptime_secs * 1000;
                 let counts = TaskCounts { emitted: n, transferred: n, executed: n, acked: n, failed: 0 };
-                let beat = TaskHeartbeat {
+                let heartbeat = TaskHeartbeat {
                     host: host.clone(),
                     port,
                     worker: worker.clone(),
@@ -186,7 +192,7 @@ fn beat(tree: &Arc<dyn Tree>, host: &SupervisorId, topology: TopologyId, port: P
                     counts,
                     unknown_fields: Default::default(),
                 };
-                (Ephemeral::TaskHeartbeat(topology.clone(), task), record::encode(&beat))
+                (Ephemeral::TaskHeartbeat(topology.clone(), task), record::encode(&heartbeat))
             }));
         }
     });

@@ -86,7 +86,7 @@ pub(crate) async fn wait_for_hosts(cluster: &Cluster, n: usize) {
 }
 
 /// Waits until `n` tasks send heartbeats.
-pub(crate) async fn wait_for_beats(cluster: &Cluster, n: usize) {
+pub(crate) async fn wait_for_heartbeats(cluster: &Cluster, n: usize) {
     wait_until("every task sends heartbeats", PATIENCE, async || {
         let there = n_beats(&*cluster.tree).await;
         if there == n {

@@ -63,10 +63,10 @@ async fn place(cluster: &Cluster, n: usize) -> TopologyId {
     id
 }
 
-fn beats(topology: &TopologyId, worker: u16) -> impl Iterator<Item = (Ephemeral, Vec<u8>)> {
+fn heartbeats(topology: &TopologyId, worker: u16) -> impl Iterator<Item = (Ephemeral, Vec<u8>)> {
     let first = u32::from(worker) * N_TASKS_EACH + 1;
     (first..first + N_TASKS_EACH).map(move |task| {
-        let beat = TaskHeartbeat {
+        let heartbeat = TaskHeartbeat {
             host: "127.0.0.1".to_owned(),
             port: Port(6700 + worker),
             worker: "6700-1700000000-abcdef".parse().expect("a valid id"),
@@ -75,7 +75,7 @@ fn beats(topology: &TopologyId, worker: u16) -> impl Iterator<Item = (Ephemeral,
             counts: TaskCounts::default(),
             unknown_fields: Default::default(),
         };
-        (Ephemeral::TaskHeartbeat(topology.clone(), TaskId(task)), record::encode(&beat))
+        (Ephemeral::TaskHeartbeat(topology.clone(), TaskId(task)), record::encode(&heartbeat))
     })
 }
 
@@ -91,7 +91,7 @@ async fn register(cluster: &Cluster, topology: &TopologyId) -> Duration {
     let began = cluster.clock.monotonic();
     let presences = (0..N_WORKERS).zip(&trees).map(|(worker, tree)| {
         let presence = Presence::start(Arc::clone(tree), &tasks);
-        presence.keep_all(beats(topology, worker));
+        presence.keep_all(heartbeats(topology, worker));
         presence
     });
     let presences: Vec<Presence> = presences.collect();
@@ -107,8 +107,8 @@ async fn create(cluster: &Cluster, topology: &TopologyId, batch: usize) -> Durat
     let tree = ZooKeeperTree::connect(options, fastrand::Rng::new(), &tasks);
     tree.session().wait_for(|state| state.connected().is_some()).await.expect("connected");
     let creates: Vec<Op> = (0..N_WORKERS)
-        .flat_map(|worker| beats(topology, worker))
-        .map(|(beat, data)| Op::Create { path: beat.path(), data, mode: CreateMode::Ephemeral })
+        .flat_map(|worker| heartbeats(topology, worker))
+        .map(|(heartbeat, data)| Op::Create { path: heartbeat.path(), data, mode: CreateMode::Ephemeral })
         .collect();
     let began = cluster.clock.monotonic();
     let multis = creates.chunks(batch).map(|ops| tree.multi(ops.to_vec()));

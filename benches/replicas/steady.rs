@@ -8,7 +8,7 @@ use stormkeeper_model::{SupervisorId, TopologyId, clock::Monotonic};
 use crate::{
     cluster::{Cluster, Settings},
     hosts::{Hosts, supervisor_id},
-    load::{Load, wait_for_beats, wait_for_hosts},
+    load::{Load, wait_for_heartbeats, wait_for_hosts},
     process::{Process, cpu_time, resident_bytes},
     report::{Report, Samples, millis},
     watching::{until, until_gone},
@@ -41,7 +41,7 @@ pub(crate) async fn run(n_servers: usize) -> Report {
     let rest = hosts(N_LOST, N_HOSTS - N_LOST).start(&cluster);
     wait_for_hosts(&cluster, N_HOSTS).await;
     let submits = LOAD.submit(&cluster).await;
-    wait_for_beats(&cluster, LOAD.n_tasks()).await;
+    wait_for_heartbeats(&cluster, LOAD.n_tasks()).await;
     let cpu = cpu_time(cluster.nimbus(cluster.leader().await).pid());
     report.floor("CPU time of the leader until all tasks are placed and send heartbeats", millis(cpu));
     report.floor("one submit while all are submitted one after the other", submits);
@@ -88,27 +88,28 @@ async fn steady(cluster: &Cluster, hosts: &Process, report: &mut Report) {
 }
 
 async fn lose_hosts(cluster: &Cluster, doomed: &mut Vec<Process>, report: &mut Report) {
-    let (mut ended, mut written, mut beating) = (Samples::default(), Samples::default(), Samples::default());
+    let (mut ended, mut written, mut restarted) =
+        (Samples::default(), Samples::default(), Samples::default());
     for n in (0..N_LOST).rev() {
         let id = supervisor_id(n);
-        let orders =
+        let assignments =
             cluster.store.supervisor_assignments(&id).await.expect("read").expect("it has assignments");
-        let concerned: Vec<TopologyId> = orders.value.topologies.into_keys().collect();
+        let concerned: Vec<TopologyId> = assignments.value.topologies.into_keys().collect();
         let began = cluster.clock.monotonic();
         doomed.pop().expect("one for each").kill9();
         let gone = until_gone(&*cluster.tree, &cluster.clock, &layout::supervisor(&id)).await;
         let reassigned = reassigned(cluster, &id, &concerned).await;
         ended.add(gone.since(began));
         written.add(reassigned.since(gone));
-        wait_for_beats(cluster, LOAD.n_tasks()).await;
-        beating.add(cluster.clock.monotonic().since(gone));
+        wait_for_heartbeats(cluster, LOAD.n_tasks()).await;
+        restarted.add(cluster.clock.monotonic().since(gone));
     }
     report.row(
         "a host with 1,000 tasks is lost: from the end of its session until all are reassigned",
         "1 s",
         written,
     );
-    report.floor("until all of them send heartbeats elsewhere", beating);
+    report.floor("until all of them send heartbeats elsewhere", restarted);
     report.floor("kill -9 of the host, session timeout 10 s: until its session has ended", ended);
 }
 

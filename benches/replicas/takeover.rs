@@ -6,7 +6,7 @@ use crate::{
     cluster::{Cluster, Settings},
     floor,
     hosts::Hosts,
-    load::{Load, wait_for_beats, wait_for_hosts},
+    load::{Load, wait_for_heartbeats, wait_for_hosts},
     process::{cpu_time, resident_bytes},
     report::{Report, Samples},
 };
@@ -32,7 +32,7 @@ pub(crate) async fn run(n_servers: usize) -> Report {
     let _hosts = hosts.start(&cluster);
     wait_for_hosts(&cluster, N_SUPERVISORS).await;
     let submits = LOAD.submit(&cluster).await;
-    wait_for_beats(&cluster, LOAD.n_tasks()).await;
+    wait_for_heartbeats(&cluster, LOAD.n_tasks()).await;
     report.floor("one submit while all are submitted one after the other", submits);
 
     takeovers(&mut cluster, &mut report).await;

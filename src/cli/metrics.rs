@@ -393,25 +393,29 @@ async fn track(global: &Global, client: &Client, topology: &str, args: &Args) ->
 }
 
 async fn topologies(global: &Global, client: &Client, name: Option<&str>) -> Result<(), Failure> {
-    let past = client.topology_history(name, Some(PAGE_LIMIT)).await?;
+    let history = client.topology_history(name, Some(PAGE_LIMIT)).await?;
     if global.json {
-        return output::print_json(&past);
+        return output::print_json(&history);
     }
     let measured = match name {
         None => topologies_with_metrics(client).await?.topologies,
         Some(_) => Vec::new(),
     };
-    if past.truncated {
+    if history.truncated {
         output::note("Only the newest topologies are shown; give a name to see the older ones of that name.");
     }
-    if let Some(unlisted) = history::unlisted(&measured, &past.topologies) {
+    if let Some(unlisted) = history::unlisted(&measured, &history.topologies) {
         output::note(&unlisted);
     }
-    if past.topologies.is_empty() {
+    if history.topologies.is_empty() {
         output::note("The history has no topologies.");
         return Ok(());
     }
-    output::print(&format!("{}{}", lag_warning(&past.store), history::topologies(&past.topologies).text(0)))
+    output::print(&format!(
+        "{}{}",
+        lag_warning(&history.store),
+        history::topologies(&history.topologies).text(0)
+    ))
 }
 
 /// Fetches all pages of the topologies that have metrics.

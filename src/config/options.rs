@@ -66,7 +66,7 @@ impl Config {
             candidate_grace: self.duration("nimbus.candidate.grace.secs"),
             max_blob_bytes: self.max_blob_bytes(),
             blob_retention: self.duration("nimbus.topology.blobstore.deletion.delay.ms"),
-            replication: nimbus::options::Replication {
+            replication: nimbus::options::ReplicationSettings {
                 min_count: default("topology.min.replication.count").and_then(|n| usize::try_from(n).ok()),
                 wait: default("topology.max.replication.wait.time.sec").map(Duration::from_secs),
             },

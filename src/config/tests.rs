@@ -97,7 +97,7 @@ fn unknown_and_unsupported_keys_are_warnings_with_a_suggestion() {
     );
     check(
         "worker.childopts: -Xmx1g",
-        "storm.yaml:1: `worker.childopts` has no effect: nothing here runs in a JVM",
+        "storm.yaml:1: `worker.childopts` has no effect: Stormkeeper has no JVM",
     );
     check(
         "topology.worker: 4",

@@ -265,7 +265,7 @@ fn queue_changes(changes: Vec<export_queue::Change>, batch: &mut Batch<'_>, appl
             }
             Q::Retire(exporter) => batch.delete(table, &key::progress(exporter)),
             Q::Next(next) => {
-                batch.put(table, &key::setting(Setting::NextUpload), &record::encode(next));
+                batch.put(table, &key::setting(Setting::NextExport), &record::encode(next));
             }
         }
         applied.changes.push(Change::Queue(change));

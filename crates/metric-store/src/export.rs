@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use stormkeeper_metrics::{MetaType, MetricId, Minute, Point, protocol::MetricMeta};
 use stormkeeper_model::TopologyId;
 
-/// Part of a topology's minute that an upload contains, divided as in JStorm.
+/// Part of a topology's minute that an export contains, divided as in JStorm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ExportKind {
     /// `TP`: the topology and its components.
@@ -79,7 +79,7 @@ pub struct ExportLease {
     pub timeout: Duration,
 }
 
-/// Points of one upload, sorted by id.
+/// Points of one export, sorted by id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PayloadPage {
     /// Metrics and their points in the minute.

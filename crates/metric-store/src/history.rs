@@ -181,17 +181,17 @@ fn is_wanted(name: &MetricName, query: &LatestQuery) -> bool {
         && query.name.as_ref().is_none_or(|pattern| matches_pattern(pattern, name.name()))
 }
 
-/// Returns the points of one upload: the metrics of its topology, levels and share of all ids.
+/// Returns the points of one export: the metrics of its topology, levels and share of all ids.
 pub(super) fn payload(
     view: &View<'_>,
-    upload: &ExportKey,
+    export: &ExportKey,
     filter: &[MetaType],
     after: Option<MetricId>,
     limit: usize,
 ) -> Result<PayloadPage, Error> {
-    let (first, end) = share(upload.part, upload.parts);
-    let (mut from, to) = metas_after(&upload.topology, after);
-    from = from.max(key::meta(&upload.topology, first));
+    let (first, end) = share(export.part, export.parts);
+    let (mut from, to) = metas_after(&export.topology, after);
+    from = from.max(key::meta(&export.topology, first));
     let (limit, mut metas, mut next, mut last) = (limit.clamp(1, PAGE_MAX), Vec::new(), None, None);
     let mut n_examined = 0;
     view.scan(Table::State, &(from, to), |key, value| {
@@ -207,12 +207,12 @@ pub(super) fn payload(
         last = Some(id);
         let meta = meta(key, value)?;
         let level = meta.name.meta();
-        if upload.kind.holds(level) && (filter.is_empty() || filter.contains(&level)) {
+        if export.kind.holds(level) && (filter.is_empty() || filter.contains(&level)) {
             metas.push(meta);
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    let keys: Vec<_> = metas.iter().map(|meta| key::point(meta.id, Window::M1, upload.minute)).collect();
+    let keys: Vec<_> = metas.iter().map(|meta| key::point(meta.id, Window::M1, export.minute)).collect();
     let values = view.get_all(Table::Points, &keys)?;
     let points = metas
         .into_iter()

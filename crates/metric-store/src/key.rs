@@ -60,7 +60,7 @@ pub(super) enum Setting {
     /// Begin of the log, and its segments.
     Segments = 3,
     /// Number of the next entry of the export queue.
-    NextUpload = 4,
+    NextExport = 4,
     /// Number of the next meta.
     NextMeta = 5,
     /// Last value of the retention clock.

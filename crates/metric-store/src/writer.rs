@@ -469,7 +469,7 @@ fn load_catalog(view: &View<'_>) -> Result<Catalog, Error> {
 
 fn load_queue(view: &View<'_>) -> Result<Queue, Error> {
     let mut queue = Queue::default();
-    queue.commit(export_queue::Change::Next(setting(view, Setting::NextUpload)?.unwrap_or(1)));
+    queue.commit(export_queue::Change::Next(setting(view, Setting::NextExport)?.unwrap_or(1)));
     view.scan(Table::State, &key::all_progress(), |key, value| {
         let exporter = key::text_of(key).unwrap_or_default().to_owned();
         queue.commit(export_queue::Change::Progress(

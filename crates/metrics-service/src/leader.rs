@@ -1,7 +1,7 @@
 //! Tasks of a leader, for as long as its leadership lasts.
 //!
-//! They belong to the task set of the metrics service, not of the leader: to end an upload may take
-//! a while, and a leader that resigns must not wait for the upload.
+//! They belong to the task set of the metrics service, not of the leader: to end an export may take
+//! a while, and a leader that resigns must not wait for the export.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 

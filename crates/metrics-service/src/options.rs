@@ -57,9 +57,9 @@ pub struct Intervals {
     pub export_pause: Duration,
     /// Longest wait for a time of day, as the clock may be set.
     pub clock_check: Duration,
-    /// Timeout of a call of an exporter, except for uploads.
+    /// Timeout of a call of an exporter, except for exports.
     pub exporter_call: Duration,
-    /// Timeout of one upload.
+    /// Timeout of one export.
     pub export_timeout: Duration,
 }
 

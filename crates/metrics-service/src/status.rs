@@ -111,7 +111,7 @@ pub enum ExporterActivity {
     /// The export queue has nothing to send.
     Idle,
     /// The exporter is sending.
-    Uploading,
+    Exporting,
     /// The exporter failed and pauses.
     Pausing,
     /// The last call timed out and is still running: the exporter is suspended until the call ends.
@@ -124,7 +124,7 @@ impl ExporterActivity {
         match self {
             Self::Starting => "starting",
             Self::Idle => "idle",
-            Self::Uploading => "leased",
+            Self::Exporting => "exporting",
             Self::Pausing => "pausing",
             Self::Stuck => "stuck",
         }

@@ -54,7 +54,7 @@ impl Clock {
         Self(Source::Real { start: tokio::time::Instant::now() })
     }
 
-    /// Creates a clock that stays at `at` until [`Clock::turn`] advances it.
+    /// Creates a clock that stays at `at` until [`Clock::advance`] advances it.
     pub fn manual(at: Timestamp) -> Self {
         Self(Source::Manual(Arc::new(Mutex::new((at, Duration::ZERO)))))
     }
@@ -80,11 +80,11 @@ impl Clock {
     ///
     /// # Panics
     /// If this is not a manual clock.
-    pub fn turn(&self, by: Duration) {
-        let Source::Manual(hands) = &self.0 else { panic!("only a manual clock can be turned") };
-        let mut hands = hands.lock().expect("no one panics while holding the hands of a clock");
-        hands.0 = hands.0.plus(by);
-        hands.1 += by;
+    pub fn advance(&self, by: Duration) {
+        let Source::Manual(times) = &self.0 else { panic!("only a manual clock can be advanced") };
+        let mut times = times.lock().expect("no one panics while holding a clock");
+        times.0 = times.0.plus(by);
+        times.1 += by;
     }
 
     /// Returns the wall-clock time.
@@ -94,9 +94,7 @@ impl Clock {
             Source::Paced { start, wall } => {
                 wall.lock().expect("no one panics while holding a clock").plus(start.elapsed())
             }
-            Source::Manual(hands) => {
-                hands.lock().expect("no one panics while holding the hands of a clock").0
-            }
+            Source::Manual(times) => times.lock().expect("no one panics while holding a clock").0,
         }
     }
 
@@ -112,9 +110,7 @@ impl Clock {
     pub fn monotonic(&self) -> Monotonic {
         match &self.0 {
             Source::Real { start } | Source::Paced { start, .. } => Monotonic(start.elapsed()),
-            Source::Manual(hands) => {
-                Monotonic(hands.lock().expect("no one panics while holding the hands of a clock").1)
-            }
+            Source::Manual(times) => Monotonic(times.lock().expect("no one panics while holding a clock").1),
         }
     }
 }

@@ -36,7 +36,7 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
             "topology.multilang.serializer",
             "java.library.path",
         ],
-        "nothing here runs in a JVM",
+        "Stormkeeper has no JVM",
     ),
     (&["drpc."], "there is no DRPC"),
     (&["logviewer."], "there is no log viewer; logs are files below `storm.local.dir`"),

@@ -99,7 +99,7 @@ pub fn validate(topology: &Topology) -> Result<(), Vec<TopologyDefect>> {
     check_settings(&topology.settings, Place::Setting, &mut found);
     let mut spouts = topology.components.values().filter(|c| c.kind == ComponentKind::Spout);
     if spouts.next().is_none() {
-        found.add(Place::Topology, "it has no spout", "without one no tuple ever enters it");
+        found.add(Place::Topology, "there is no spout", "without a spout, no tuple enters the topology");
     }
     let n_tasks: u64 = topology.components.values().map(|c| u64::from(c.parallelism)).sum();
     if n_tasks > u64::from(MAX_TASKS) {

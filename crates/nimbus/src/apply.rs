@@ -31,7 +31,7 @@ pub(super) struct Applied {
     pub(super) n_moved: usize,
     /// True if the other actions of the plan were skipped, as they cannot succeed: this nimbus
     /// no longer leads, ZooKeeper cannot be reached, or an outcome is not known.
-    pub(super) is_cut_short: bool,
+    pub(super) is_aborted: bool,
 }
 
 /// Applies `plan` in order. A rejected action does not stop those of other topologies.
@@ -50,7 +50,7 @@ pub(super) async fn apply(plan: &Plan, writer: &FencedWriter, tree: &Arc<dyn Rea
             }
             Err(error @ (WriteError::Deposed { .. } | WriteError::Unknown(_) | WriteError::NotSent(_))) => {
                 warn!(action = %action.effect, %error, "an action failed; the rest of the plan is skipped");
-                applied.is_cut_short = true;
+                applied.is_aborted = true;
                 break;
             }
         }

@@ -57,7 +57,7 @@ pub(super) async fn execute(
 ) -> Result<(), Refusal> {
     let path = layout::drain(host);
     let before = view.drains.get(host);
-    let spoilt = view.is_unreadable(&path);
+    let damaged = view.is_unreadable(&path);
     let (op, event, reason) = match change {
         DrainChange::Drain { wait_secs } => {
             check_drain(host, wait_secs, view)?;
@@ -72,7 +72,7 @@ pub(super) async fn execute(
                     .map_or_else(UnknownFields::new, |before| before.value.unknown_fields.clone()),
             };
             let data = record::encode(&drain);
-            let op = match (before, spoilt) {
+            let op = match (before, damaged) {
                 (Some(before), _) => Op::Set { path, data, version: Some(before.version) },
                 (None, true) => Op::Set { path, data, version: None },
                 (None, false) => Op::Create { path, data, mode: CreateMode::Persistent },
@@ -80,7 +80,7 @@ pub(super) async fn execute(
             (op, EventKind::Drained, format!("host {host} is being drained"))
         }
         DrainChange::Undrain => {
-            if before.is_none() && !spoilt {
+            if before.is_none() && !damaged {
                 return Err(Refusal::NotDrained { host: host.clone(), drained: names(view) });
             }
             let version = before.map(|before| before.version);

@@ -286,7 +286,7 @@ impl LeaderLoop {
         debug!(?applied, "applied a plan");
         // The view must contain the writes before anything else is decided. If an action was
         // not applied, any part of the view may be out of date.
-        let is_whole = !applied.is_cut_short && applied.n_refused == 0;
+        let is_whole = !applied.is_aborted && applied.n_refused == 0;
         let is_read = match is_whole {
             true => self.read_again(plan.records()).await,
             false => self.context.observer.read_now().await.is_ok(),

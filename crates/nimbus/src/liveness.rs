@@ -35,7 +35,7 @@ pub struct Liveness {
     /// Topologies with heartbeats and without an assignment, and since when.
     unassigned: BTreeMap<TopologyId, Monotonic>,
     /// Blobs that no nimbus has, and since when.
-    unheld: BTreeMap<BlobKey, Monotonic>,
+    missing_blobs: BTreeMap<BlobKey, Monotonic>,
     /// Topologies that have other records but not their topology record, and since when.
     orphans: BTreeMap<TopologyId, Monotonic>,
 }
@@ -83,7 +83,7 @@ impl Liveness {
             topologies: BTreeMap::new(),
             gone: BTreeMap::new(),
             unassigned: BTreeMap::new(),
-            unheld: BTreeMap::new(),
+            missing_blobs: BTreeMap::new(),
             orphans: BTreeMap::new(),
         }
     }
@@ -123,8 +123,8 @@ impl Liveness {
             .filter(|(id, heartbeats)| !heartbeats.is_empty() && !view.assignments.contains_key(*id))
             .map(|(id, _)| id);
         keep_first(&mut self.unassigned, unassigned, now);
-        let unheld = view.blobs.iter().filter(|(_, holders)| holders.is_empty()).map(|(key, _)| key);
-        keep_first(&mut self.unheld, unheld, now);
+        let missing_blobs = view.blobs.iter().filter(|(_, holders)| holders.is_empty()).map(|(key, _)| key);
+        keep_first(&mut self.missing_blobs, missing_blobs, now);
         let orphans = orphans(view);
         keep_first(&mut self.orphans, orphans.iter(), now);
     }
@@ -195,8 +195,8 @@ impl Liveness {
     }
 
     /// Time since which no nimbus has had the blob.
-    pub fn unheld_since(&self, key: &BlobKey) -> Option<Monotonic> {
-        self.unheld.get(key).map(|since| (*since).max(self.connected))
+    pub fn blob_missing_since(&self, key: &BlobKey) -> Option<Monotonic> {
+        self.missing_blobs.get(key).map(|since| (*since).max(self.connected))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use crate::blobs::copies::Replication;
+pub use crate::blobs::copies::ReplicationSettings;
 pub use stormkeeper_metrics_service::{Intervals, MetricOptions};
 
 /// Settings of a nimbus replica.
@@ -35,7 +35,7 @@ pub struct Options {
     pub blob_retention: Duration,
     /// Number of nimbuses that must have the blob of a topology before it is accepted, and the
     /// wait for them, unless the topology sets its own.
-    pub replication: Replication,
+    pub replication: ReplicationSettings,
     /// Wait of a kill or rebalance if neither the operator nor the topology sets one.
     pub message_timeout: Duration,
     /// Metric settings; without them this nimbus keeps no metrics.
@@ -59,7 +59,7 @@ impl Options {
             candidate_grace: Duration::from_secs(30),
             max_blob_bytes: 20_000,
             blob_retention: Duration::from_secs(600),
-            replication: Replication::default(),
+            replication: ReplicationSettings::default(),
             message_timeout: Duration::from_secs(30),
             metrics: None,
         }

@@ -173,14 +173,14 @@ impl Localizer {
 
     /// Removes a blob. Its name is free at once, its disk space a little later.
     fn remove(&self, key: &BlobKey) {
-        let (dir, aside) = (self.dir_of(key), self.fetcher.temporary(key, "gone"));
-        match fs::rename(&dir, &aside) {
+        let (dir, trash) = (self.dir_of(key), self.fetcher.temporary(key, "gone"));
+        match fs::rename(&dir, &trash) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => return warn!(blob = %key, %error, "cannot remove a blob"),
         }
         self.tasks.start("remove blob", OnExit::Ignore, async move {
-            blocking::run(move || remove_all(&aside)).await;
+            blocking::run(move || remove_all(&trash)).await;
         });
     }
 

@@ -103,13 +103,13 @@ async fn blob_is_fetched_from_a_nimbus_that_has_it_and_removed_when_unused() {
     assert_eq!(cluster.names(), [key.as_str()]);
 
     localizer.want(&BTreeSet::new());
-    clock.turn(Duration::from_secs(59));
+    clock.advance(Duration::from_secs(59));
     localizer.want(&wanted);
     localizer.want(&BTreeSet::new());
-    clock.turn(Duration::from_secs(59));
+    clock.advance(Duration::from_secs(59));
     localizer.want(&BTreeSet::new());
     assert_eq!(localizer.state(&key), Blob::Present, "used less than a minute ago");
-    clock.turn(Duration::from_secs(1));
+    clock.advance(Duration::from_secs(1));
     localizer.want(&BTreeSet::new());
     assert_eq!(localizer.state(&key), Blob::Fetching);
     wait_until("the bytes are gone", TIMEOUT, || async {

@@ -1,24 +1,24 @@
-//! The status of a supervisor, for the program that runs it.
+//! Status of a supervisor, for its tests.
 
 use std::collections::BTreeMap;
 
 use crate::process::ProcessId;
 use stormkeeper_model::{Port, SupervisorId, TopologyId, WorkerId};
 
-/// The condition of a supervisor.
+/// Status of one supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// The id of the supervisor.
     pub supervisor: SupervisorId,
     /// True if the supervisor assignments were read since the start.
     pub has_assignments: bool,
-    /// Its slots.
+    /// Status of each slot, by port.
     pub slots: BTreeMap<Port, SlotStatus>,
     /// Problems that need an operator; empty when there are none.
     pub problems: Vec<String>,
 }
 
-/// The condition of a slot.
+/// State of a slot, and the launch in the slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotStatus {
     /// The name of its state.

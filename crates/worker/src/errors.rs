@@ -211,9 +211,9 @@ mod tests {
         admit(Some(0));
         admit(None);
         admit(None);
-        clock.turn(Duration::from_secs(9));
+        clock.advance(Duration::from_secs(9));
         admit(None);
-        clock.turn(Duration::from_secs(1));
+        clock.advance(Duration::from_secs(1));
         admit(Some(3));
         admit(Some(0));
         admit(None);

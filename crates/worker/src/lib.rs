@@ -12,7 +12,7 @@
 //! - Tasks do not know one another: they share the queues of [`transport`] and nothing else.
 //!   A failure of one task is reported, and the other tasks continue.
 //! - Liveness is an ephemeral znode per task, a heartbeat file for the supervisor, and the
-//!   heartbeats of the child processes; see `beat` and `task`.
+//!   heartbeats of the child processes; see `heartbeat` and `task`.
 //!
 //! Start with [`run`], then `assembly` (order of construction), then `task`.
 

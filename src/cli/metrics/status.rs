@@ -31,8 +31,10 @@ pub(super) fn text(status: &MetricStoreStatus) -> String {
     if let Some(problem) = &status.problem {
         text.push_str(&format!("! {}: {problem}\n", status.state));
     }
-    for aside in &status.quarantined {
-        text.push_str(&format!("! quarantined database with metrics that the cluster is missing: {aside}\n"));
+    for database in &status.quarantined {
+        text.push_str(&format!(
+            "! quarantined database with metrics that the cluster is missing: {database}\n"
+        ));
     }
     if !status.followers.is_empty() {
         let mut table = Table::new(&["FOLLOWER", "LOG END", "LAG"]);

@@ -118,7 +118,7 @@ pub fn metric_log_entry(data: &[u8]) {
         Err(error) => {
             let error = error.to_string();
             check_error(&error);
-            assert!(error.contains("7:11"), "an error without position: {error}");
+            assert!(error.contains("7.11"), "an error without position: {error}");
         }
     }
 }

@@ -90,7 +90,7 @@ impl Cluster {
         for connection in self.connections() {
             connection.faults().set_plan(FaultPlan::none());
             connection.reconnect();
-            connection.faults().let_go();
+            connection.faults().thaw();
         }
         for replica in &mut self.replicas {
             self.env.network.freeze(&replica.api(), false);

@@ -88,7 +88,7 @@ impl Connection {
 
     /// Freezes the process for `time`.
     pub(super) async fn freeze(&self, time: Duration) {
-        self.tree.hold();
+        self.tree.freeze();
         let session = self.session();
         tokio::time::sleep(time.min(SESSION_TIMEOUT)).await;
         if time > SESSION_TIMEOUT {
@@ -97,6 +97,6 @@ impl Connection {
             }
             tokio::time::sleep(time - SESSION_TIMEOUT).await;
         }
-        self.tree.let_go();
+        self.tree.thaw();
     }
 }

@@ -12,10 +12,10 @@ use stormkeeper_metric_store::ExportKey;
 use stormkeeper_metrics::{MetricName, Point};
 use stormkeeper_metrics_service::exporters::{ExportCounts, ExportError, MetricExporter, PayloadSource};
 
-/// Probability that an upload is rejected.
+/// Probability that an export is rejected.
 const REJECTED: f64 = 0.2;
 
-/// Probability that the answer to an accepted upload is lost.
+/// Probability that the answer to an accepted export is lost.
 const ANSWER_LOST: f64 = 0.1;
 
 /// Exporter of one nimbus to the one store of the run.
@@ -55,7 +55,7 @@ impl MetricExporter for CountingExporter {
         "counting"
     }
 
-    async fn upload(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
+    async fn export(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
         let (mut counters, mut points, mut after) = (Vec::<(MetricName, u64)>::new(), 0, None);
         loop {
             let page = source.page(after).await?;

@@ -18,7 +18,7 @@
 //! became due, and all randomness comes from the seed. A failure can therefore be reproduced as
 //! often as needed.
 //!
-//! Start with [`run`], then `script` (requests and faults) and `invariants` (checked properties).
+//! Start with [`run`], then `scenario` (requests and faults) and `invariants` (checked properties).
 
 mod client;
 mod cluster;

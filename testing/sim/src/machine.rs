@@ -132,7 +132,7 @@ impl Machine {
         let mut table = self.table();
         let Some(process) = table.running.get_mut(&pid) else { return };
         process.is_hung = true;
-        process.connection.faults().hold();
+        process.connection.faults().freeze();
         let worker = process.worker.clone();
         drop(table);
         self.record(&MachineEvent::Hangs { worker });

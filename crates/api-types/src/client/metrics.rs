@@ -49,8 +49,8 @@ struct Query(String);
 impl Query {
     fn with(mut self, key: &str, value: Option<impl ToString>) -> Self {
         if let Some(value) = value {
-            let mark = if self.0.is_empty() { '?' } else { '&' };
-            self.0.push_str(&format!("{mark}{key}={}", encoded(&value.to_string())));
+            let separator = if self.0.is_empty() { '?' } else { '&' };
+            self.0.push_str(&format!("{separator}{key}={}", encoded(&value.to_string())));
         }
         self
     }

@@ -186,8 +186,8 @@ pub struct EventWriter {
 
 impl EventWriter {
     /// Returns the operation that appends an event to the list.
-    pub fn append(&self, told: EventDraft) -> Op {
-        let EventDraft { event, topology, reason, by, moves, submitted } = told;
+    pub fn append(&self, draft: EventDraft) -> Op {
+        let EventDraft { event, topology, reason, by, moves, submitted } = draft;
         let (time, term, nimbus) = (self.clock.now(), self.term, self.nimbus.clone());
         let (moves_omitted, unknown_fields) = (0, UnknownFields::new());
         Event {
@@ -294,12 +294,12 @@ mod tests {
             |n: u32| TaskTable::number((0..n).map(|i| (format!("component-{i}").parse().expect("valid"), 1)));
         for (n, is_whole) in [(2, true), (1000, false)] {
             let submitted = Submitted { owner: "ann".to_owned(), sample_rate: Some(0.5), tasks: tasks(n) };
-            let told = Event {
+            let event = Event {
                 event: EventKind::Submitted,
                 submitted: Some(submitted.clone()),
                 ..event(Vec::new())
             };
-            let Op::Create { data, .. } = told.op() else { panic!("an event is created") };
+            let Op::Create { data, .. } = event.op() else { panic!("an event is created") };
             assert!(data.len() <= EVENT_BYTES_MAX);
             let read: Event = record::decode(&layout::events(), &data).expect("readable");
             let tasks = if is_whole { submitted.tasks.clone() } else { TaskTable::default() };

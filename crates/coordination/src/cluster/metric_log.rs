@@ -63,9 +63,9 @@ impl MetricLogState {
     /// After an unclean takeover, until its leader commits an entry, a log that ends where the
     /// takeover continued qualifies too.
     pub fn covers_committed(&self, last: LogPosition) -> bool {
-        let is_where_it_went_on =
-            |it: UncleanTakeover| self.high_watermark == it.start() && last == it.log_end;
-        last >= self.high_watermark || self.unclean_takeover.is_some_and(is_where_it_went_on)
+        let continues_takeover =
+            |takeover: UncleanTakeover| self.high_watermark == takeover.start() && last == takeover.log_end;
+        last >= self.high_watermark || self.unclean_takeover.is_some_and(continues_takeover)
     }
 
     /// Returns whether a diverged log (one that is not a prefix of the leader's log) whose last
@@ -73,20 +73,21 @@ impl MetricLogState {
     /// positive costs disk space, because the log is kept; there are no false negatives.
     ///
     /// Every log whose last term is the takeover's term or later is based on the log that the
-    /// takeover continued with, so it contains no discarded entry. Of the logs of earlier terms, a
-    /// prefix of the log that the takeover continued with contains nothing else. A log is known to
-    /// be such a prefix if its last entry has the same term as the last entry of that log, because
-    /// all entries of one term are from one leader.
+    /// takeover continued with, so it contains no discarded entry. A log of an earlier term contains
+    /// no discarded entry either if it is a prefix of the log that the takeover continued with. A
+    /// log is known to be such a prefix if its last entry has the same term as the last entry of
+    /// that log and no larger index, because all entries of one term are from one leader.
     pub fn may_hold_discarded(&self, last: LogPosition) -> bool {
         let Some(UncleanTakeover { term, log_end, .. }) = self.unclean_takeover else { return false };
-        let is_beginning =
+        let is_prefix =
             last == LogPosition::default() || last.term == log_end.term && last.index <= log_end.index;
-        last.term < term.0 && !is_beginning
+        last.term < term.0 && !is_prefix
     }
 
     /// Records an unclean takeover: the leader of `term`, whose log ends at `own`, continues
-    /// without the committed entries after `own`. From then on only logs of that term or a later
-    /// term contain every committed entry.
+    /// without the committed entries after `own`. From then on a log contains every committed entry
+    /// if it has an entry of that term or of a later one, or, until the leader commits an entry, if
+    /// it ends exactly at `own`.
     #[must_use]
     pub fn record_unclean_takeover(
         &self,
@@ -136,7 +137,8 @@ mod tests {
 
     #[test]
     fn diverged_log_of_an_earlier_term_may_contain_discarded_entries() {
-        let check = |last, lacks| assert_eq!(unclean_takeover().may_hold_discarded(last), lacks, "{last}");
+        let check =
+            |last, expected| assert_eq!(unclean_takeover().may_hold_discarded(last), expected, "{last}");
         check(at(3, 22), true);
         check(at(3, 30), true);
         check(at(4, 3), true);

@@ -53,7 +53,7 @@ impl Candidate {
         // `/leader` that was created again has the same version as the deleted `/leader`.
         let term = self.tree.get(&layout::term()).await?;
         let Some(node) = self.tree.get(&layout::leader()).await? else { return Ok(false) };
-        if !self.is_own_leftover(&node) {
+        if !self.names_this_nimbus(&node) {
             return Ok(true);
         }
         info!(owner = ?node.stat.owner, "deleting /leader of a former session of this nimbus");
@@ -88,10 +88,10 @@ impl Candidate {
         // that is read below.
         let (term, set_term, reason) = self.next_term().await?;
         if let Some(node) = self.tree.get(&layout::leader()).await? {
-            if !self.is_own_leftover(&node) {
+            if !self.names_this_nimbus(&node) {
                 return Ok(Campaign::Lost);
             }
-            info!(owner = ?node.stat.owner, "replacing /leader of a former session of this nimbus");
+            info!(owner = ?node.stat.owner, "replacing /leader that names this nimbus");
             ops.push(Op::Delete { path: layout::leader(), version: Some(node.stat.version) });
         }
         ops.push(Op::Create {
@@ -124,7 +124,7 @@ impl Candidate {
         }
     }
 
-    fn is_own_leftover(&self, node: &Node) -> bool {
+    fn names_this_nimbus(&self, node: &Node) -> bool {
         record::decode::<Leader>(&layout::leader(), &node.data).is_ok_and(|leader| leader.nimbus == self.me)
     }
 

@@ -136,8 +136,8 @@ impl Leadership {
     /// not wait for our session to end.
     pub async fn resign(self) {
         let delete = Op::Delete { path: layout::leader(), version: Some(Version::FIRST) };
-        let told = EventDraft::of_cluster(EventKind::Resigned, "the leader resigned voluntarily");
-        match self.writer().commit_with_event(vec![delete], told).await {
+        let event = EventDraft::of_cluster(EventKind::Resigned, "the leader resigned voluntarily");
+        match self.writer().commit_with_event(vec![delete], event).await {
             Ok(_) => info!(term = %self.event_writer.term, "resigned"),
             Err(error) => {
                 info!(term = %self.event_writer.term, %error, "could not resign; leadership ends with the session")
@@ -162,10 +162,10 @@ impl FencedWriter {
     pub async fn commit_with_event(
         &self,
         ops: Vec<Op>,
-        told: EventDraft,
+        event: EventDraft,
     ) -> Result<Vec<OpResult>, WriteError> {
         let n_asked = ops.len();
-        let ops: Vec<Op> = ops.into_iter().chain([self.event_writer.append(told)]).collect();
+        let ops: Vec<Op> = ops.into_iter().chain([self.event_writer.append(event)]).collect();
         let written = match self.commit(ops.clone()).await {
             // An operator has deleted the list. That must not prevent the leader from writing.
             Err(WriteError::Op { index, source: tree::Error::NoNode { .. } }) if index == n_asked => {

@@ -25,7 +25,7 @@ async fn win(candidate: &Candidate) -> Leadership {
     }
 }
 
-fn mark(text: &str) -> Op {
+fn create_op(text: &str) -> Op {
     let path: TreePath = format!("/{text}").parse().expect("valid path");
     Op::Create { path, data: Vec::new(), mode: CreateMode::Persistent }
 }
@@ -46,14 +46,14 @@ async fn write_of_a_deposed_leader_has_no_effect() {
     let server = MemoryTree::new();
     let (a, b): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());
     let old = win(&candidate(&a, "a")).await;
-    old.writer().commit(vec![mark("before")]).await.expect("the leader may write");
+    old.writer().commit(vec![create_op("before")]).await.expect("the leader may write");
     // The deposed leader keeps its session and does not read /leader: only the fence stops its writes.
     a.delete(&layout::leader(), None).await.expect("deleted by hand");
     let new = win(&candidate(&b, "b")).await;
-    let refused = old.writer().commit(vec![mark("after")]).await.expect_err("deposed");
+    let refused = old.writer().commit(vec![create_op("after")]).await.expect_err("deposed");
     assert!(matches!(refused, WriteError::Deposed { term: Term(1) }), "{refused}");
     assert_eq!(a.get(&"/after".parse().expect("valid path")).await.expect("readable"), None);
-    new.writer().commit(vec![mark("new")]).await.expect("the new leader may write");
+    new.writer().commit(vec![create_op("new")]).await.expect("the new leader may write");
     tokio::time::timeout(PATIENCE, old.lost())
         .await
         .expect("the deposed leader detects the end of its leadership");
@@ -64,7 +64,7 @@ async fn rejected_operation_is_reported_by_the_index_of_the_caller() {
     let server = MemoryTree::new();
     let tree: Arc<dyn Tree> = server.connect();
     let leader = win(&candidate(&tree, "a")).await;
-    let refused = leader.writer().commit(vec![mark("x"), mark("x")]).await.expect_err("twice");
+    let refused = leader.writer().commit(vec![create_op("x"), create_op("x")]).await.expect_err("twice");
     assert!(matches!(refused, WriteError::Op { index: 1, .. }), "{refused}");
 }
 
@@ -91,7 +91,7 @@ async fn restarted_nimbus_replaces_the_leader_znode_of_its_former_session() {
     let former = win(&candidate(&before, "a")).await;
     let leader = win(&candidate(&after, "a")).await;
     assert_eq!(leader.term(), Term(2));
-    assert!(former.writer().commit(vec![mark("x")]).await.is_err());
+    assert!(former.writer().commit(vec![create_op("x")]).await.is_err());
     assert!(matches!(candidate(&before, "b").campaign().await, Ok(Campaign::Lost)));
 }
 

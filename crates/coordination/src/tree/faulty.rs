@@ -117,9 +117,9 @@ struct PlanState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
     Open,
-    Held,
+    Frozen,
     /// Never opened again.
-    Shut,
+    Killed,
 }
 
 /// Delay and fault of one request.
@@ -140,31 +140,31 @@ impl FaultyTree {
         Arc::new(Self { inner, plan_state, gate, session, relays })
     }
 
-    /// Freezes the process: nothing passes in either direction until [`FaultyTree::let_go`].
-    pub fn hold(&self) {
-        self.turn(Gate::Open, Gate::Held);
+    /// Freezes the process: nothing passes in either direction until [`FaultyTree::thaw`].
+    pub fn freeze(&self) {
+        self.switch_gate(Gate::Open, Gate::Frozen);
     }
 
     /// Unfreezes the process. Waiting requests are sent; requests of a session that has ended in
     /// between fail.
-    pub fn let_go(&self) {
-        self.turn(Gate::Held, Gate::Open);
+    pub fn thaw(&self) {
+        self.switch_gate(Gate::Frozen, Gate::Open);
     }
 
-    fn turn(&self, from: Gate, to: Gate) {
+    fn switch_gate(&self, from: Gate, to: Gate) {
         self.gate.send_if_modified(|gate| {
-            let turns = *gate == from;
-            if turns {
+            let switches = *gate == from;
+            if switches {
                 *gate = to;
             }
-            turns
+            switches
         });
     }
 
     /// Kills the process: nothing passes any more, and requests in flight never complete. The
     /// server does not notice; the session lives on until it is ended on the server.
     pub fn kill(&self) {
-        self.gate.send_replace(Gate::Shut);
+        self.gate.send_replace(Gate::Killed);
     }
 
     /// Replaces the plan and resets its counters. [`FaultPlan::none`] ends all faults.
@@ -503,16 +503,16 @@ mod tests {
         let mut watcher = tree.watch(&path("/a"), Scope::Node);
         assert_eq!(watcher.changed().await, Changes::Everything);
         let pause = Duration::from_secs(60);
-        tree.hold();
+        tree.freeze();
         other.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
         let held = tokio::time::timeout(pause, tree.create(&path("/b"), b"", CreateMode::Persistent)).await;
         assert!(held.is_err() && watcher.take().is_none(), "something passed");
-        tree.let_go();
+        tree.thaw();
         assert_eq!(watcher.changed().await, Changes::Paths([path("/a")].into()));
         tree.create(&path("/b"), b"", CreateMode::Persistent).await.expect("created");
 
         // A request made before the end of the session must not run in the next session.
-        tree.hold();
+        tree.freeze();
         let old = tree.session().borrow().connected().expect("connected");
         let at = path("/c");
         let late = tree.create(&at, b"", CreateMode::Ephemeral);
@@ -520,7 +520,7 @@ mod tests {
             tokio::time::sleep(pause).await;
             server.expire(old);
             assert_eq!(tree.session().borrow().connected(), Some(old), "a held tree saw a new session");
-            tree.let_go();
+            tree.thaw();
         };
         assert_eq!(tokio::join!(late, thaw).0, Err(Error::SessionExpired));
         assert_eq!(other.get(&at).await, Ok(None));
@@ -528,7 +528,7 @@ mod tests {
         renewed.expect("the new session is seen");
 
         tree.kill();
-        tree.let_go();
+        tree.thaw();
         assert!(tokio::time::timeout(pause, tree.get(&path("/b"))).await.is_err(), "a killed tree responded");
         assert_eq!(server.sessions().len(), 2, "the server ended the session of a killed tree");
     }

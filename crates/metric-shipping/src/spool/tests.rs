@@ -142,7 +142,7 @@ impl Scenario {
             }
             Step::Collect => {
                 let spooled = self.collect();
-                self.write_cut(&spooled);
+                self.write_report(&spooled);
             }
             Step::Send { n } => {
                 for (first, last) in self.on_disk.iter().skip(self.n_sent).take(n) {
@@ -190,7 +190,7 @@ impl Scenario {
         (SpooledReport { first: self.number, report }, self.collected_totals.clone())
     }
 
-    fn write_cut(&mut self, (spooled, totals): &(SpooledReport, BTreeMap<MetricId, u64>)) {
+    fn write_report(&mut self, (spooled, totals): &(SpooledReport, BTreeMap<MetricId, u64>)) {
         self.reports.write(spooled, totals).expect("written");
         self.on_disk.push((spooled.first, spooled.report.number));
     }
@@ -209,7 +209,7 @@ impl Scenario {
     }
 
     fn die(&mut self, death: Death) -> BTreeMap<MetricId, u64> {
-        let in_cuts = self.collected_totals.clone();
+        let reported_totals = self.collected_totals.clone();
         let dir = self.metrics_dir();
         let truncate = |file: &Path, length: u64| {
             let file = OpenOptions::new().write(true).open(file).expect("there");
@@ -220,7 +220,7 @@ impl Scenario {
             Death::BeforeReportFile => drop(self.collect()),
             Death::InReportFile => {
                 let spooled = self.collect();
-                self.write_cut(&spooled);
+                self.write_report(&spooled);
                 let path = dir.join(format!("report-{0}-{0}", self.number));
                 let temporary = dir.join(format!("report-{0}-{0}.tmp", self.number));
                 fs::rename(&path, &temporary).expect("renamed back");
@@ -260,7 +260,7 @@ impl Scenario {
             }
         }
         self.taken.take().into_iter().for_each(unlock);
-        self.expected(&in_cuts)
+        self.expected(&reported_totals)
     }
 }
 

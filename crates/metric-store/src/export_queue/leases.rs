@@ -46,7 +46,7 @@ impl Leases {
         if let Some(lease) = exporter.lease
             && lease.until <= now
         {
-            exporter.nack(lease.number, now, policy, "the upload timed out");
+            exporter.nack(lease.number, now, policy, "the export timed out");
         }
         exporter.lease.is_none() && exporter.paused_until.is_none_or(|until| until <= now)
     }

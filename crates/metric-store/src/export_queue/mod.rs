@@ -28,7 +28,7 @@ use stormkeeper_model::{TopologyId, clock::Monotonic};
 
 /// Maximum number of points of an undivided entry, as in JStorm. A larger one is divided: first the
 /// points of the topology and its components, then the others in parts of about this size.
-pub(super) const POINTS_PER_UPLOAD: u64 = 10_000;
+pub(super) const POINTS_PER_EXPORT: u64 = 10_000;
 
 /// Maximum number of entries in the queue, which also bounds its memory.
 pub(super) const ENTRIES_MAX: usize = 100_000;
@@ -177,11 +177,11 @@ impl Queue {
         if n_points == 0 {
             return;
         }
-        let parts = |n: u64| u32::try_from(n.div_ceil(POINTS_PER_UPLOAD)).unwrap_or(u32::MAX);
+        let parts = |n: u64| u32::try_from(n.div_ceil(POINTS_PER_EXPORT)).unwrap_or(u32::MAX);
         let pieces: Vec<(ExportKind, u64, u32)> = match (n_top, n_rest) {
             (_, 0) => vec![(ExportKind::Topology, n_top, parts(n_top))],
             (0, _) => vec![(ExportKind::Task, n_rest, parts(n_rest))],
-            _ if n_points <= POINTS_PER_UPLOAD => vec![(ExportKind::All, n_points, 1)],
+            _ if n_points <= POINTS_PER_EXPORT => vec![(ExportKind::All, n_points, 1)],
             _ => vec![(ExportKind::Topology, n_top, parts(n_top)), (ExportKind::Task, n_rest, parts(n_rest))],
         };
         for (kind, n, parts) in pieces {

@@ -247,13 +247,13 @@ impl World {
     }
 
     fn take(&mut self, exporter: usize) -> Option<ExportKey> {
-        let upload = self.queue.next(NAMES[exporter], at(self.now), POLICY)?;
+        let export = self.queue.next(NAMES[exporter], at(self.now), POLICY)?;
         let now = self.now;
-        let mut before = self.held[exporter].iter().filter(|(key, _)| *key == upload.key);
+        let mut before = self.held[exporter].iter().filter(|(key, _)| *key == export.key);
         assert!(before.all(|(_, given)| given + 60 <= now), "leased twice at once");
-        self.held[exporter].retain(|(key, _)| *key != upload.key);
-        self.held[exporter].push((upload.key.clone(), now));
-        Some(upload.key)
+        self.held[exporter].retain(|(key, _)| *key != export.key);
+        self.held[exporter].push((export.key.clone(), now));
+        Some(export.key)
     }
 
     fn ack(&mut self, exporter: usize, key: &ExportKey) {

@@ -29,8 +29,8 @@ impl MetricStore {
     ///
     /// # Errors
     /// [`Error::StaleTerm`], [`Error::Write`]: the entry will be exported again.
-    pub async fn ack(&self, term: Term, exporter: &str, upload: ExportKey) -> Result<(), Error> {
-        let (exporter, number) = (exporter.to_owned(), upload.number);
+    pub async fn ack(&self, term: Term, exporter: &str, export: ExportKey) -> Result<(), Error> {
+        let (exporter, number) = (exporter.to_owned(), export.number);
         self.write(move |writer| {
             if !writer.shared.queue().ack(&exporter, number).is_empty() {
                 writer.append(term, &Entry::Ack { exporter: exporter.clone(), number })?;
@@ -45,14 +45,14 @@ impl MetricStore {
     ///
     /// # Errors
     /// None so far; reserved for a closed store.
-    pub async fn nack(&self, exporter: &str, upload: ExportKey, reason: &str) -> Result<(), Error> {
+    pub async fn nack(&self, exporter: &str, export: ExportKey, reason: &str) -> Result<(), Error> {
         let now = self.shared.options.clock.monotonic();
-        self.shared.queue().nack(exporter, upload.number, now, self.lease_policy(), reason);
+        self.shared.queue().nack(exporter, export.number, now, self.lease_policy(), reason);
         self.shared.notify_exporters();
         Ok(())
     }
 
-    /// Returns a page of an upload's points, of the levels in `filter`, or of all if it is empty.
+    /// Returns a page of an export's points, of the levels in `filter`, or of all if it is empty.
     ///
     /// # Errors
     /// [`Error::Read`].

@@ -55,27 +55,27 @@ async fn take(store: &MetricStore, ids: &[MetricId], before: &[Step], step: Step
         }
         Step::Close(n) => _ = store.close_minutes(TERM, Minute(NOW - 10 + n)).await.expect("closed"),
         Step::ExportLease(exporter) => {
-            let upload = store.lease_export(exporter).await.expect("asked").expect("something is ready");
-            store.ack(TERM, exporter, upload.key).await.expect("written");
+            let export = store.lease_export(exporter).await.expect("asked").expect("something is ready");
+            store.ack(TERM, exporter, export.key).await.expect("written");
         }
         Step::Nack(exporter) => {
-            let upload = store.lease_export(exporter).await.expect("asked").expect("something is ready");
-            store.nack(exporter, upload.key, "no").await.expect("accepted");
-            store.shared.options.clock.turn(Duration::from_secs(600));
+            let export = store.lease_export(exporter).await.expect("asked").expect("something is ready");
+            store.nack(exporter, export.key, "no").await.expect("accepted");
+            store.shared.options.clock.advance(Duration::from_secs(600));
         }
     }
 }
 
 /// Exports all entries that an exporter has not acknowledged.
 async fn drain(store: &MetricStore, exporter: &str) -> BTreeSet<(u64, u32, u64)> {
-    let mut uploaded = BTreeSet::new();
-    while let Some(upload) = store.lease_export(exporter).await.expect("asked") {
-        let page = store.payload(&upload.key, &[], None, 100).await.expect("read");
+    let mut exported = BTreeSet::new();
+    while let Some(export) = store.lease_export(exporter).await.expect("asked") {
+        let page = store.payload(&export.key, &[], None, 100).await.expect("read");
         let sum = page.points.iter().map(|(_, point)| super::count(point)).sum();
-        uploaded.insert((upload.key.number, upload.key.minute.0, sum));
-        store.ack(TERM, exporter, upload.key).await.expect("written");
+        exported.insert((export.key.number, export.key.minute.0, sum));
+        store.ack(TERM, exporter, export.key).await.expect("written");
     }
-    uploaded
+    exported
 }
 
 async fn crash_between_any_two_writes_loses_nothing_and_counts_nothing_twice(site: &Site) {
@@ -97,8 +97,8 @@ async fn crash_between_any_two_writes_loses_nothing_and_counts_nothing_twice(sit
         store.close_minutes(TERM, Minute(NOW)).await.expect("closed");
         for exporter in ["log", "store"] {
             let pending = store.queue_status().await.expect("read").exporters[exporter].pending;
-            let uploaded = drain(store, exporter).await;
-            assert_eq!(uploaded.len(), pending, "{exporter} is stuck after {before:?}");
+            let exported = drain(store, exporter).await;
+            assert_eq!(exported.len(), pending, "{exporter} is stuck after {before:?}");
         }
         let status = store.queue_status().await.expect("read");
         assert_eq!((status.ready, status.reserved), (0, 0), "after {before:?}");

@@ -104,7 +104,7 @@ async fn full_disk_acknowledges_nothing_and_writes_succeed_once_there_is_space(s
     let again = store.ingest(TERM, batch(&topology, NOW, sequence, &[(ids[0], 1)])).await;
     assert!(matches!(again, Err(Error::Write { .. })));
     small.free();
-    store.shared.options.clock.turn(Duration::from_secs(2));
+    store.shared.options.clock.advance(Duration::from_secs(2));
     ingest(store, &topology, NOW, sequence, &[(ids[0], 1)]).await;
     stored += 1;
     assert_eq!(store.status().await.expect("read").failure, None);

@@ -51,8 +51,8 @@ pub(super) async fn live(store: &MetricStore, seed: u64) {
             5 => _ = store.close_minutes(TERM, Minute(minute)).await.expect("closed"),
             6 => {
                 let exporter = ["log", "store"][n];
-                if let Some(upload) = store.lease_export(exporter).await.expect("asked") {
-                    store.ack(TERM, exporter, upload.key).await.expect("written");
+                if let Some(export) = store.lease_export(exporter).await.expect("asked") {
+                    store.ack(TERM, exporter, export.key).await.expect("written");
                 }
             }
             _ => {
@@ -136,7 +136,7 @@ async fn begin_of_the_log_is_identified_by_its_entry_also_after_a_restart(site: 
     for n in 1..=5 {
         register_some(&home.store, &topology, n).await;
         // After this time a segment of the log is complete.
-        home.store.shared.options.clock.turn(Duration::from_secs(11 * 60));
+        home.store.shared.options.clock.advance(Duration::from_secs(11 * 60));
     }
     let before = home.store.status().await.expect("read");
     assert!(before.log_from > 2 && before.log_bytes > 0, "{before:?}");

@@ -17,7 +17,7 @@ async fn late_report_that_is_sent_again_counts_once(site: &Site) {
     let late = batch(&topology, NOW - 7 * RETENTION, 1, &[(ids[0], 5)]);
     let accepted = store.ingest(TERM, late.clone()).await.expect("accepted");
     for hour in 1..=20 {
-        store.shared.options.clock.turn(Duration::from_secs(3600));
+        store.shared.options.clock.advance(Duration::from_secs(3600));
         store.close_minutes(TERM, Minute(NOW + 60 * hour)).await.expect("closed");
         let position = store.position();
         let again = store.ingest(TERM, late.clone()).await.expect("accepted");

@@ -174,7 +174,7 @@ async fn minute_is_exported_with_all_levels_and_again_after_more_data(site: &Sit
     assert_eq!(tasks.points.len(), 2);
     store.ack(TERM, "log", all.key.clone()).await.expect("written");
     assert_eq!(store.lease_export("log").await.expect("asked"), None);
-    // The parts of a large upload cover it completely, with each metric once.
+    // The parts of a large export cover it completely, with each metric once.
     let mut of_parts = Vec::new();
     for part in 0..3 {
         let key = ExportKey { part, parts: 3, ..all.key.clone() };
@@ -288,7 +288,7 @@ async fn points_expire_with_their_retention_and_nothing_else_does(site: &Site) {
             .expect("read")
             .len()
     };
-    store.shared.options.clock.turn(Duration::from_secs(3 * 24 * 3600));
+    store.shared.options.clock.advance(Duration::from_secs(3 * 24 * 3600));
     store.close_minutes(TERM, Minute(NOW)).await.expect("closed");
     store.compact().await.expect("done");
     assert_eq!([points(Window::M1).await, points(Window::M10).await, points(Window::D1).await], [0, 1, 1]);
@@ -300,7 +300,7 @@ async fn points_expire_with_their_retention_and_nothing_else_does(site: &Site) {
         "old reports are removed"
     );
     // After the longest retention, nothing of the topology is left.
-    store.shared.options.clock.turn(Duration::from_secs(370 * 24 * 3600));
+    store.shared.options.clock.advance(Duration::from_secs(370 * 24 * 3600));
     store.close_minutes(TERM, Minute(NOW)).await.expect("closed");
     assert_eq!(store.topologies().await.expect("read"), []);
     home.close().await;
@@ -355,9 +355,9 @@ async fn topology_without_points_is_removed_after_the_longest_retention(site: &S
         let history = store.history(None, 9).await.expect("read");
         history.iter().map(|entry| entry.name.to_string()).collect::<BTreeSet<_>>()
     };
-    store.shared.options.clock.turn(Duration::from_secs(360 * 24 * 3600));
+    store.shared.options.clock.advance(Duration::from_secs(360 * 24 * 3600));
     assert_eq!(known().await.len(), 2);
-    store.shared.options.clock.turn(Duration::from_secs(10 * 24 * 3600));
+    store.shared.options.clock.advance(Duration::from_secs(10 * 24 * 3600));
     assert_eq!(known().await, BTreeSet::from(["there".to_owned()]));
     home.close().await;
 }

@@ -88,7 +88,7 @@ impl ExporterTask {
     ) {
         tokio::select! {
             biased;
-            // An upload that is dropped here was not acknowledged, and is repeated later.
+            // An export that is dropped here was not acknowledged, and is repeated later.
             () = cancelled.cancelled() => {}
             () = self.work(&mut events) => {}
         }
@@ -151,25 +151,25 @@ impl ExporterTask {
             if metas.is_empty() {
                 break;
             }
-            self.set_activity(ExporterActivity::Uploading);
+            self.set_activity(ExporterActivity::Exporting);
             let (exporter, new_metas) = (Arc::clone(&self.exporter), metas.clone());
             self.call("register_metrics", None, async move { exporter.register_metrics(&new_metas).await })
                 .await?;
             self.store.ack_metas(self.term, &self.name, &metas).await.map_err(text)?;
         }
-        let Some(upload) = self.store.lease_export(&self.name).await.map_err(text)? else {
+        let Some(export) = self.store.lease_export(&self.name).await.map_err(text)? else {
             return Ok(false);
         };
-        self.set_activity(ExporterActivity::Uploading);
-        let ExportLease { key, timeout, .. } = upload;
+        self.set_activity(ExporterActivity::Exporting);
+        let ExportLease { key, timeout, .. } = export;
         let (exporter, its) = (Arc::clone(&self.exporter), key.clone());
         let levels = exporter.levels().to_vec();
         let source = Payload { store: self.store.clone(), key: key.clone(), levels };
-        // Shorter than the timeout after which the queue treats the upload as failed.
+        // Shorter than the timeout after which the queue treats the export as failed.
         let limit = timeout.saturating_sub(timeout / 10);
-        match self.call("upload", Some(limit), async move { exporter.upload(&its, &source).await }).await {
+        match self.call("export", Some(limit), async move { exporter.export(&its, &source).await }).await {
             Ok(ExportCounts { points, refused }) => {
-                debug!(exporter = self.name, upload = %key, points, refused, "exported a minute");
+                debug!(exporter = self.name, export = %key, points, refused, "exported a minute");
                 self.export.update_state(&self.name, |state| {
                     state.points += points;
                     state.rejected += refused;
@@ -177,7 +177,7 @@ impl ExporterTask {
                 self.store.ack(self.term, &self.name, key).await.map_err(text)?;
             }
             Err(reason) => {
-                self.note_failure("an exporter failed to upload a minute; retrying after a pause", &reason);
+                self.note_failure("an exporter failed to export a minute; retrying after a pause", &reason);
                 self.store.nack(&self.name, key, &reason).await.map_err(text)?;
             }
         }

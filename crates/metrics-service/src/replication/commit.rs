@@ -180,7 +180,7 @@ mod tests {
     /// A reading of the clock, in seconds after the start.
     fn second(n: u64) -> Monotonic {
         let clock = stormkeeper_model::clock::Clock::manual(stormkeeper_model::Timestamp::EPOCH);
-        clock.turn(Duration::from_secs(n));
+        clock.advance(Duration::from_secs(n));
         clock.monotonic()
     }
 

@@ -112,7 +112,7 @@ mod tests {
         let instruments = NimbusInstruments::new("h", "h:8080", clock.monotonic());
         for millis in [2, 5] {
             let timer = instruments.time_request(&clock);
-            clock.turn(Duration::from_millis(millis));
+            clock.advance(Duration::from_millis(millis));
             drop(timer);
         }
         let times = instruments.requests.take();

@@ -123,7 +123,7 @@ fn broken_connections_of_the_graph_are_reported() {
             let ring = Input { from: id("count"), stream: stream("default"), grouping: Grouping::All };
             edit(t, "split").inputs = vec![ring];
         },
-        &["topology: it has no spout; without one no tuple ever enters it"],
+        &["topology: there is no spout; without a spout, no tuple enters the topology"],
     );
     check(
         |t| {

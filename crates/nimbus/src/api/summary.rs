@@ -264,8 +264,8 @@ fn workers(assignment: &Assignment, heartbeats: &BTreeMap<TaskId, TaskHeartbeat>
             supervisor_id: slot.supervisor.clone(),
             host: worker.host.clone(),
             port: slot.port,
-            worker_id: alive.first().map(|beat| beat.worker.clone()),
-            uptime_seconds: alive.first().map(|beat| beat.uptime_secs),
+            worker_id: alive.first().map(|heartbeat| heartbeat.worker.clone()),
+            uptime_seconds: alive.first().map(|heartbeat| heartbeat.uptime_secs),
             assigned: worker.start,
             tasks: worker.tasks.clone(),
             tasks_alive: alive.len(),
@@ -281,8 +281,8 @@ fn components(tasks: &TaskTable, detail: Detail<'_>) -> Vec<ComponentSummary> {
     let summary = |(id, tasks): (&ComponentId, &TaskSet)| {
         let alive: Vec<&TaskHeartbeat> = tasks.iter().filter_map(|task| heartbeats.get(&task)).collect();
         let mut counts = TaskCounts::default();
-        for beat in &alive {
-            counts += beat.counts;
+        for heartbeat in &alive {
+            counts += heartbeat.counts;
         }
         ComponentSummary {
             id: id.clone(),
@@ -307,20 +307,20 @@ fn task_summaries(
     }
     let mut summaries: Vec<TaskSummary> = (tasks.iter())
         .map(|(component, task)| {
-            let (place, beat) = (places.get(&task), heartbeats.get(&task));
+            let (place, heartbeat) = (places.get(&task), heartbeats.get(&task));
             TaskSummary {
                 task,
                 component: component.clone(),
                 host: place.map(|(_, worker)| worker.host.clone()),
                 port: place.map(|(slot, _)| slot.port),
-                liveness: match (beat, place) {
+                liveness: match (heartbeat, place) {
                     (Some(_), _) => TaskLiveness::Alive,
                     (None, Some(_)) => TaskLiveness::Silent,
                     (None, None) => TaskLiveness::Unassigned,
                 },
-                status: beat.map(|beat| beat.status),
-                uptime_seconds: beat.map(|beat| beat.uptime_secs),
-                counts: beat.map(|beat| beat.counts).unwrap_or_default(),
+                status: heartbeat.map(|heartbeat| heartbeat.status),
+                uptime_seconds: heartbeat.map(|heartbeat| heartbeat.uptime_secs),
+                counts: heartbeat.map(|heartbeat| heartbeat.counts).unwrap_or_default(),
             }
         })
         .collect();

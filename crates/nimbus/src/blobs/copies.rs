@@ -31,7 +31,7 @@ const COPIES: usize = 2;
 
 /// Required number of copies, and the wait for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Replication {
+pub struct ReplicationSettings {
     /// Required number. By default it is two if there are several nimbuses, and a submit goes on
     /// without them after the wait.
     pub min_count: Option<usize>,
@@ -39,7 +39,7 @@ pub struct Replication {
     pub wait: Option<Duration>,
 }
 
-impl Replication {
+impl ReplicationSettings {
     /// The settings of a topology, completed by these defaults.
     pub(crate) fn of(self, topology: &Topology) -> Self {
         let count = topology.whole_number("topology.min.replication.count");
@@ -56,7 +56,7 @@ impl Replication {
 }
 
 /// The leader that requests copies, and its view of the other nimbuses.
-pub(crate) struct Copies {
+pub(crate) struct BlobReplicator {
     pub(crate) me: NimbusId,
     /// Address at which others fetch the blob from us.
     pub(crate) api: String,
@@ -65,12 +65,16 @@ pub(crate) struct Copies {
     pub(crate) observations: watch::Receiver<Observation>,
 }
 
-impl Copies {
+impl BlobReplicator {
     /// Waits until a blob that is here is on the required number of nimbuses.
     ///
     /// # Errors
     /// [`Refusal::NotReplicated`] if a number was configured and is not reached in time.
-    pub(crate) async fn ensure(mut self, key: &BlobKey, replication: Replication) -> Result<(), Refusal> {
+    pub(crate) async fn ensure(
+        mut self,
+        key: &BlobKey,
+        replication: ReplicationSettings,
+    ) -> Result<(), Refusal> {
         let wait = replication.wait.unwrap_or(WAIT);
         let mut reasons = BTreeMap::new();
         let found = tokio::time::timeout(wait, self.wait_for_copies(key, replication, &mut reasons)).await;
@@ -85,7 +89,7 @@ impl Copies {
         match replication.min_count {
             Some(_) => Err(refusal),
             None => {
-                warn!(blob = %key, %refusal, "a topology is accepted with too few copies: none are required");
+                warn!(blob = %key, %refusal, "a topology is accepted with few copies of its blob: topology.min.replication.count requires none");
                 Ok(())
             }
         }
@@ -94,7 +98,7 @@ impl Copies {
     async fn wait_for_copies(
         &mut self,
         key: &BlobKey,
-        replication: Replication,
+        replication: ReplicationSettings,
         reasons: &mut BTreeMap<NimbusId, String>,
     ) {
         let mut confirmed = BTreeSet::new();

@@ -121,10 +121,10 @@ async fn a_blob_just_uploaded_is_kept_whatever_the_retention() {
     let store = fixture.store_at(100, clock.clone());
     let key = BlobKey::of(b"hello");
     store.put(&key, body(b"hello")).await.expect("stored");
-    clock.turn(MINUTE - Duration::from_millis(1));
+    clock.advance(MINUTE - Duration::from_millis(1));
     assert!(!store.delete_unused(&key, Duration::ZERO).await);
     store.touch(&key);
-    clock.turn(2 * MINUTE);
+    clock.advance(2 * MINUTE);
     assert!(!store.delete_unused(&key, 3 * MINUTE).await);
     assert!(store.delete_unused(&key, MINUTE).await && !store.holds(&key));
     assert_eq!(fixture.files(), [""; 0]);
@@ -137,7 +137,7 @@ async fn a_blob_uploaded_while_it_is_deleted_is_complete_or_absent() {
     let key = BlobKey::of(b"hello");
     for _ in 0..100 {
         store.put(&key, body(b"hello")).await.expect("stored");
-        clock.turn(MINUTE);
+        clock.advance(MINUTE);
         let (put, _) = tokio::join!(store.put(&key, body(b"hello")), store.delete_unused(&key, MINUTE));
         put.expect("stored");
         let (path, _) = store.file(&key).expect("the last upload is listed");
@@ -192,7 +192,7 @@ async fn an_unused_blob_is_deleted_only_by_the_latest_fresh_view() {
     let store = fixture.store_at(100, clock.clone());
     let key = BlobKey::of(b"hello");
     store.put(&key, body(b"hello")).await.expect("stored");
-    clock.turn(2 * MINUTE);
+    clock.advance(2 * MINUTE);
     let (observer, replicator) = replicator(&store, &clock, ClusterView::default());
     observer.send_modify(|observation| observation.view = Arc::new(using(&key, "")));
     replicator.delete_unused().await;
@@ -200,7 +200,7 @@ async fn an_unused_blob_is_deleted_only_by_the_latest_fresh_view() {
     observer.send_modify(|observation| {
         *observation = Observation { view: Arc::default(), fresh: false, ..observation.clone() };
     });
-    clock.turn(2 * MINUTE);
+    clock.advance(2 * MINUTE);
     replicator.delete_unused().await;
     assert!(store.holds(&key), "nothing is deleted while the tree cannot be read");
     observer.send_modify(|observation| observation.fresh = true);
@@ -222,13 +222,13 @@ async fn a_change_of_the_view_does_not_skip_the_pause_before_the_next_fetch() {
     assert!(first <= Duration::from_millis(500), "{first:?}");
     replicator.fetch_missing(&view, &mut retries).await;
     assert_eq!(retries[&key].due, due, "fetched before it was due");
-    clock.turn(first);
+    clock.advance(first);
     replicator.fetch_missing(&view, &mut retries).await;
     assert!(retries[&key].due > due);
     let due = retries[&key].due;
     let mut elsewhere = view;
     elsewhere.nimbuses.values_mut().for_each(|nimbus| nimbus.api = "127.0.0.1:1".to_owned());
-    clock.turn(Duration::from_millis(1));
+    clock.advance(Duration::from_millis(1));
     replicator.fetch_missing(&elsewhere, &mut retries).await;
     assert_ne!(retries[&key].due, due, "another nimbus is asked at once");
 }

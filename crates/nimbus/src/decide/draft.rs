@@ -72,7 +72,7 @@ impl<'a> Draft<'a> {
 
     /// The changes of supervisor assignments that go with a new assignment of `id`, or with its
     /// deletion.
-    pub(super) fn orders_for(
+    pub(super) fn supervisor_assignments_for(
         &mut self,
         id: &TopologyId,
         before: impl IntoIterator<Item = SupervisorId>,

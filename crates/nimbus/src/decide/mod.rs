@@ -112,7 +112,7 @@ fn delete_unused_blobs(draft: &mut Draft<'_>) {
     }
     for (key, holders) in &view.blobs {
         let used = view.topologies.values().any(|storm| storm.value.blob == *key);
-        let Some(since) = draft.liveness.unheld_since(key) else { continue };
+        let Some(since) = draft.liveness.blob_missing_since(key) else { continue };
         if used || !holders.is_empty() {
             continue;
         }

@@ -93,9 +93,9 @@ fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: Option<&Stored<Top
         let effect = Effect::RemoveTopologyRecord { id: id.clone(), version: storm.version };
         return draft.act(effect, Reason::RecordsGone, 0);
     }
-    let beats = view.heartbeats.get(id).is_some_and(|beats| !beats.is_empty());
+    let has_heartbeats = view.heartbeats.get(id).is_some_and(|has_heartbeats| !has_heartbeats.is_empty());
     let end = draft.liveness.heartbeats_overdue_at(id, draft.now.monotonic, draft.policy);
-    let reason = match (beats, draft.is_past(end)) {
+    let reason = match (has_heartbeats, draft.is_past(end)) {
         (false, _) => Reason::HeartbeatsGone,
         (true, true) => Reason::HeartbeatsOverdue,
         (true, false) => return draft.wake_at(end),
@@ -110,7 +110,9 @@ fn unassign(
     supervisors: Vec<SupervisorId>,
     reason: Reason,
 ) {
-    let Some(supervisor_assignments) = draft.orders_for(id, supervisors, None) else { return };
+    let Some(supervisor_assignments) = draft.supervisor_assignments_for(id, supervisors, None) else {
+        return;
+    };
     draft.act(Effect::Unassign { id: id.clone(), version, supervisor_assignments }, reason, 0);
 }
 

@@ -123,11 +123,11 @@ pub(super) fn correct(draft: &mut Draft<'_>) {
         let kept = now.into_iter().flat_map(|now| &now.topologies).filter(|(id, _)| hidden.contains(*id));
         expected.topologies.extend(kept.map(|(id, version)| (id.clone(), *version)));
         expected.unknown_fields = now.map(|now| now.unknown_fields.clone()).unwrap_or_default();
-        let is_there = draft.view.supervisors.contains_key(&supervisor)
+        let is_live = draft.view.supervisors.contains_key(&supervisor)
             || draft.view.is_unreadable(&layout::supervisor(&supervisor));
         let after = match now {
             None if expected.topologies.is_empty() => continue,
-            Some(_) if expected.topologies.is_empty() && !is_there => None,
+            Some(_) if expected.topologies.is_empty() && !is_live => None,
             Some(now) if *now == expected && before != RecordState::Unreadable => continue,
             // An action of this plan already rewrites them.
             Some(now) if *now == expected && rewritten.contains(&supervisor) => continue,

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use crate::{
     Options,
-    blobs::{BlobStore, copies::Copies, replicate},
+    blobs::{BlobStore, copies::BlobReplicator, replicate},
     change::Change,
     drain::DrainChange,
     leader::{Command, LeaderStatus},
@@ -232,9 +232,9 @@ impl Handle {
         Ok(())
     }
 
-    fn copies(&self) -> Result<Copies, Refusal> {
+    fn copies(&self) -> Result<BlobReplicator, Refusal> {
         let term = self.status().term.ok_or_else(|| self.not_leading())?;
-        Ok(Copies {
+        Ok(BlobReplicator {
             me: self.me.clone(),
             api: self.api.clone(),
             term,

@@ -26,7 +26,7 @@ async fn live(cluster: &Cluster, one: &One, name: &str) -> TopologyId {
     let kill = Change::Kill(KillRequest { wait_secs: Some(0) });
     one.handle().change(topology.as_str(), kill, Some("bob".to_owned())).await.expect("killed");
     wait_until("the topology is gone", LONG, || async {
-        cluster.clock.turn(Duration::from_secs(1));
+        cluster.clock.advance(Duration::from_secs(1));
         let view = one.handle().observation().expect("read").view;
         let is_removed = view.events.values().any(|event| {
             event.topology.as_ref() == Some(&topology)

@@ -30,7 +30,7 @@ async fn metas_of_a_removed_topology_are_deleted_everywhere_and_of_a_running_top
     let kill = Change::Kill(KillRequest { wait_secs: Some(0) });
     leader.handle().change(topology.as_str(), kill, None).await.expect("killed");
     wait_until("the topology is gone", LONG, || async {
-        cluster.clock.turn(Duration::from_secs(1));
+        cluster.clock.advance(Duration::from_secs(1));
         let view = leader.handle().observation().expect("read").view;
         if view.topologies.contains_key(&topology) { Err("it is there".to_owned()) } else { Ok(()) }
     })

@@ -1,4 +1,4 @@
-//! Exporters that panic, hang, block their thread and reject uploads.
+//! Exporters that panic, hang, block their thread and reject exports.
 
 use std::sync::{
     Condvar,
@@ -14,15 +14,15 @@ use stormkeeper_metrics_service::exporters::{ExportCounts, ExportError, PayloadS
 
 /// Behaviour of an exporter.
 #[derive(Debug)]
-enum Manner {
+enum Behaviour {
     Good,
     Panics,
     Hangs,
     /// Blocks its thread until the test releases it.
     Blocks(Mutex<bool>, Condvar),
-    /// Rejects this many uploads, then accepts the rest.
+    /// Rejects this many exports, then accepts the rest.
     Refuses(AtomicU64),
-    /// Every call except uploads panics the first time and hangs the second time.
+    /// Every call except exports panics the first time and hangs the second time.
     Clumsy {
         init: AtomicU64,
         metas: AtomicU64,
@@ -30,62 +30,69 @@ enum Manner {
     },
 }
 
-async fn stumble(n: &AtomicU64) {
+async fn panic_then_hang(n: &AtomicU64) {
     match n.fetch_add(1, Ordering::Relaxed) {
-        0 => panic!("as it should"),
+        0 => panic!("injected panic"),
         1 => std::future::pending().await,
         _ => {}
     }
 }
 
 #[derive(Debug)]
-struct Odd {
+struct FakeExporter {
     name: &'static str,
-    manner: Manner,
+    behaviour: Behaviour,
     sum: AtomicU64,
     n_metas: AtomicU64,
     n_events: AtomicU64,
     n_cleanups: AtomicU64,
 }
 
-fn odd(name: &'static str, manner: Manner) -> Arc<Odd> {
+fn fake_exporter(name: &'static str, behaviour: Behaviour) -> Arc<FakeExporter> {
     let zero = || AtomicU64::new(0);
-    Arc::new(Odd { name, manner, sum: zero(), n_metas: zero(), n_events: zero(), n_cleanups: zero() })
+    Arc::new(FakeExporter {
+        name,
+        behaviour,
+        sum: zero(),
+        n_metas: zero(),
+        n_events: zero(),
+        n_cleanups: zero(),
+    })
 }
 
 #[async_trait]
-impl MetricExporter for Odd {
+impl MetricExporter for FakeExporter {
     fn name(&self) -> &str {
         self.name
     }
 
     async fn init(&self) -> Result<(), ExportError> {
-        if let Manner::Clumsy { init, .. } = &self.manner {
-            stumble(init).await;
+        if let Behaviour::Clumsy { init, .. } = &self.behaviour {
+            panic_then_hang(init).await;
         }
         Ok(())
     }
 
     async fn register_metrics(&self, metas: &[MetricMeta]) -> Result<(), ExportError> {
-        if let Manner::Clumsy { metas, .. } = &self.manner {
-            stumble(metas).await;
+        if let Behaviour::Clumsy { metas, .. } = &self.behaviour {
+            panic_then_hang(metas).await;
         }
         self.n_metas.fetch_add(metas.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn upload(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
-        match &self.manner {
-            Manner::Good | Manner::Clumsy { .. } => {}
-            Manner::Panics => panic!("as it should"),
-            Manner::Hangs => std::future::pending().await,
-            Manner::Blocks(free, news) => {
+    async fn export(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
+        match &self.behaviour {
+            Behaviour::Good | Behaviour::Clumsy { .. } => {}
+            Behaviour::Panics => panic!("injected panic"),
+            Behaviour::Hangs => std::future::pending().await,
+            Behaviour::Blocks(free, news) => {
                 let mut free = free.lock().expect("no panic");
                 while !*free {
                     free = news.wait(free).expect("no panic");
                 }
             }
-            Manner::Refuses(left) => {
+            Behaviour::Refuses(left) => {
                 let is_refused =
                     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
                 if is_refused {
@@ -113,8 +120,8 @@ impl MetricExporter for Odd {
     }
 
     async fn send_event(&self, _event: &metric_store::HistoryEvent) -> Result<(), ExportError> {
-        if let Manner::Clumsy { events, .. } = &self.manner {
-            stumble(events).await;
+        if let Behaviour::Clumsy { events, .. } = &self.behaviour {
+            panic_then_hang(events).await;
         }
         self.n_events.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -122,19 +129,22 @@ impl MetricExporter for Odd {
 
     async fn cleanup(&self) {
         self.n_cleanups.fetch_add(1, Ordering::Relaxed);
-        assert!(!matches!(self.manner, Manner::Clumsy { .. }), "as it should");
+        assert!(!matches!(self.behaviour, Behaviour::Clumsy { .. }), "injected panic");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn faulty_exporter_does_not_affect_the_others() {
     let cluster = Cluster::new().await;
-    let (good, panics, hangs) =
-        (odd("good", Manner::Good), odd("panics", Manner::Panics), odd("hangs", Manner::Hangs));
-    let blocks = odd("blocks", Manner::Blocks(Mutex::new(false), Condvar::new()));
-    let refuses = odd("refuses", Manner::Refuses(AtomicU64::new(3)));
+    let (good, panics, hangs) = (
+        fake_exporter("good", Behaviour::Good),
+        fake_exporter("panics", Behaviour::Panics),
+        fake_exporter("hangs", Behaviour::Hangs),
+    );
+    let blocks = fake_exporter("blocks", Behaviour::Blocks(Mutex::new(false), Condvar::new()));
+    let refuses = fake_exporter("refuses", Behaviour::Refuses(AtomicU64::new(3)));
     let zero = || AtomicU64::new(0);
-    let clumsy = odd("clumsy", Manner::Clumsy { init: zero(), metas: zero(), events: zero() });
+    let clumsy = fake_exporter("clumsy", Behaviour::Clumsy { init: zero(), metas: zero(), events: zero() });
     let all = [&good, &panics, &hangs, &blocks, &refuses, &clumsy];
     let short = Duration::from_millis(300);
     let options =
@@ -147,13 +157,13 @@ async fn faulty_exporter_does_not_affect_the_others() {
     for (sequence, n) in [(1, 5), (2, 6)] {
         let minute = minute.plus(u32::try_from(sequence).expect("small") - 1);
         stored(&leader, &batch(&topology, minute, sequence, n)).await;
-        cluster.clock.turn(Duration::from_secs(61));
+        cluster.clock.advance(Duration::from_secs(61));
     }
-    cluster.clock.turn(Duration::from_secs(61));
-    let sum = |odd: &Odd| odd.sum.load(Ordering::Relaxed);
+    cluster.clock.advance(Duration::from_secs(61));
+    let sum = |odd: &FakeExporter| odd.sum.load(Ordering::Relaxed);
     let seen = wait_until("the good exporter is done, the others failed", LONG, || async {
-        // A rejected upload is retried by time alone.
-        cluster.clock.turn(Duration::from_millis(20));
+        // A rejected export is retried by time alone.
+        cluster.clock.advance(Duration::from_millis(20));
         let states = leader.handle().metrics_status().await.exporters;
         let failure =
             |name: &str| states.get(name).and_then(|state| state.last_failure.clone()).unwrap_or_default();
@@ -180,13 +190,13 @@ async fn faulty_exporter_does_not_affect_the_others() {
     assert!(queue.exporters["panics"].pending >= 2 && queue.exporters["good"].pending == 0, "{queue:?}");
 
     // After its release, the blocked exporter continues where it was.
-    let Manner::Blocks(free, news) = &blocks.manner else { panic!("it blocks") };
+    let Behaviour::Blocks(free, news) = &blocks.behaviour else { panic!("it blocks") };
     *free.lock().expect("no panic") = true;
     news.notify_all();
     wait_until("the exporter that was stuck has everything", LONG, || async {
-        cluster.clock.turn(Duration::from_millis(20));
+        cluster.clock.advance(Duration::from_millis(20));
         let state = leader.handle().metrics_status().await.exporters["blocks"].clone();
-        // The upload that timed out was completed all the same.
+        // The export that timed out was completed all the same.
         if sum(&blocks) >= 11 && state.activity == ExporterActivity::Idle {
             Ok(())
         } else {

@@ -171,7 +171,7 @@ impl Cluster {
     fn options(&self, name: &str, intervals: Intervals) -> nimbus::Options {
         nimbus::Options {
             candidate_grace: Duration::ZERO,
-            replication: nimbus::options::Replication { min_count: Some(1), wait: None },
+            replication: nimbus::options::ReplicationSettings { min_count: Some(1), wait: None },
             metrics: Some(MetricOptions {
                 names_per_topology_max: 1000,
                 intervals,
@@ -343,8 +343,12 @@ async fn metas_that_differ_in_content_only_are_replaced_by_the_leaders() {
     follower.until_caught_up_with(&leader).await;
     wait_until("the fingerprints of the metas are published", LONG, || async {
         let view = follower.handle().observation().expect("read").view;
-        let told = view.metric_fingerprints.get(&topology).map(|told| told.value.clone());
-        if told.as_ref().is_some_and(|told| told.count == 1) { Ok(()) } else { Err(format!("{told:?}")) }
+        let published = view.metric_fingerprints.get(&topology).map(|published| published.value.clone());
+        if published.as_ref().is_some_and(|published| published.count == 1) {
+            Ok(())
+        } else {
+            Err(format!("{published:?}"))
+        }
     })
     .await;
     let good = metas(&follower, &topology).await;
@@ -365,7 +369,7 @@ async fn published_metas_of_daemons_are_never_removed() {
     let cluster = Cluster::new().await;
     let leader = cluster.start("a").await;
     leader.until_ingesting().await;
-    cluster.clock.turn(Duration::from_secs(61));
+    cluster.clock.advance(Duration::from_secs(61));
     let path = layout::metrics(&NIMBUS.parse().expect("valid"));
     wait_until("the metas of the self metrics are published", LONG, || async {
         let node = cluster.tree.get(&path).await.expect("read");
@@ -373,13 +377,13 @@ async fn published_metas_of_daemons_are_never_removed() {
     })
     .await;
     // Much longer than the records of a removed topology are kept.
-    cluster.clock.turn(Duration::from_secs(600));
+    cluster.clock.advance(Duration::from_secs(600));
     leader.handle().change("none", Change::Activate, None).await.expect_err("only wakes the leader");
     let topology = submit(&leader, "wc").await;
     let kill = Change::Kill(KillRequest { wait_secs: Some(0) });
     leader.handle().change(topology.as_str(), kill, None).await.expect("killed");
     wait_until("the topology and its last decision are gone", LONG, || async {
-        cluster.clock.turn(Duration::from_secs(1));
+        cluster.clock.advance(Duration::from_secs(1));
         match cluster.tree.get(&layout::storm(&topology)).await.expect("read") {
             None => Ok(()),
             Some(_) => Err("it is there".to_owned()),
@@ -454,14 +458,14 @@ async fn only_the_leader_ingests_metrics_and_only_of_known_topologies() {
     register(&leader, &topology).await.expect("accepted");
     wait_until("the start is recorded", LONG, || async {
         let history = leader.metric_store().history(None, 10).await.expect("read");
-        let is_told = history.iter().any(|entry| entry.topology == topology);
-        if is_told { Ok(()) } else { Err(format!("{history:?}")) }
+        let is_recorded = history.iter().any(|entry| entry.topology == topology);
+        if is_recorded { Ok(()) } else { Err(format!("{history:?}")) }
     })
     .await;
     let kill = Change::Kill(KillRequest { wait_secs: Some(0) });
     leader.handle().change(topology.as_str(), kill, None).await.expect("killed");
     wait_until("the topology is gone", LONG, || async {
-        cluster.clock.turn(Duration::from_secs(1));
+        cluster.clock.advance(Duration::from_secs(1));
         let view = leader.handle().observation().expect("read").view;
         if view.topologies.contains_key(&topology) { Err("it is there".to_owned()) } else { Ok(()) }
     })

@@ -2,7 +2,7 @@
 //! them.
 
 use super::{
-    takeover::{alone, aside, received_in, record, replaced, waits},
+    takeover::{alone, quarantined, received_in, record, replaced, waits},
     *,
 };
 use stormkeeper_model::event::EventKind;
@@ -15,7 +15,7 @@ async fn discarded_metrics_that_return_too_late_are_quarantined_and_reported() {
     first.stop().await;
     let second = cluster.start("b").await;
     waits(&second).await;
-    cluster.clock.turn(Duration::from_secs(601));
+    cluster.clock.advance(Duration::from_secs(601));
     second.until_ingesting().await;
     register(&second, &topology).await.expect("accepted");
     stored(&second, &batch(&topology, minute, 2, 2)).await;
@@ -37,8 +37,8 @@ async fn discarded_metrics_that_return_too_late_are_quarantined_and_reported() {
     first.until_caught_up_with(&second).await;
     assert_eq!(first.count(&topology, minute).await, Some(2));
     replaced(&first).await;
-    let aside = self::aside(&first).await;
-    assert!(matches!(&aside[..], [dir] if dir.join("CURRENT").exists()), "{aside:?}");
+    let quarantined = self::quarantined(&first).await;
+    assert!(matches!(&quarantined[..], [dir] if dir.join("CURRENT").exists()), "{quarantined:?}");
     // From here on the first nimbus follows by the log.
     stored(&second, &batch(&topology, minute, 3, 1)).await;
     first.until_caught_up_with(&second).await;
@@ -59,7 +59,7 @@ async fn new_leader_quarantines_its_discarded_metrics_when_it_fetches_committed_
     first.stop().await;
     let second = cluster.start("b").await;
     waits(&second).await;
-    cluster.clock.turn(Duration::from_secs(601));
+    cluster.clock.advance(Duration::from_secs(601));
     second.until_ingesting().await;
     register(&second, &topology).await.expect("accepted");
     let (next, _) = stored(&second, &batch(&topology, minute, 2, 2)).await;
@@ -82,18 +82,18 @@ async fn new_leader_quarantines_its_discarded_metrics_when_it_fetches_committed_
     })
     .await;
     // Entries of a reachable replica are never discarded.
-    cluster.clock.turn(Duration::from_secs(10_000));
+    cluster.clock.advance(Duration::from_secs(10_000));
     waits(&first).await;
     assert_eq!(first.count(&topology, minute).await, Some(5));
     std::fs::remove_dir(&full[0]).expect("removed");
     first.until_ingesting().await;
     assert_eq!(first.count(&topology, minute).await, Some(2));
     assert_eq!(
-        aside(&first).await,
+        quarantined(&first).await,
         [full[1].clone(), dir.join(format!("quarantine-{}-{}", at.term, last_of(&dir)))]
     );
     second.until_caught_up_with(&first).await;
-    assert_eq!(aside(&second).await, Vec::<PathBuf>::new());
+    assert_eq!(quarantined(&second).await, Vec::<PathBuf>::new());
     assert_eq!(
         record(&cluster).await.unclean_takeover.map(|it| it.term),
         Some(Term(2)),
@@ -116,7 +116,7 @@ async fn follower_with_a_full_quarantine_keeps_its_database_and_reports_why() {
     first.stop().await;
     let second = cluster.start("b").await;
     waits(&second).await;
-    cluster.clock.turn(Duration::from_secs(601));
+    cluster.clock.advance(Duration::from_secs(601));
     second.until_ingesting().await;
     let dir = cluster.dir.path().join("a/metrics");
     let full = [dir.join("quarantine-0-1"), dir.join("quarantine-0-2")];
@@ -125,13 +125,13 @@ async fn follower_with_a_full_quarantine_keeps_its_database_and_reports_why() {
     first.until_open().await;
     wait_until("it says why it does not follow", LONG, || async {
         let problem = first.handle().metrics_problem();
-        let is_so = problem.as_ref().is_some_and(|text| text.contains("the quarantine is full"));
-        if is_so { Ok(()) } else { Err(format!("{problem:?}")) }
+        let is_full = problem.as_ref().is_some_and(|text| text.contains("the quarantine is full"));
+        if is_full { Ok(()) } else { Err(format!("{problem:?}")) }
     })
     .await;
     assert_eq!(first.count(&topology, minute).await, Some(5));
-    assert_eq!(aside(&first).await, full);
+    assert_eq!(quarantined(&first).await, full);
     std::fs::remove_dir(&full[1]).expect("removed");
     first.until_caught_up_with(&second).await;
-    assert_eq!(aside(&first).await.len(), 2);
+    assert_eq!(quarantined(&first).await.len(), 2);
 }

@@ -43,8 +43,8 @@ async fn every_nimbus_shows_an_unopened_metric_store_and_the_lag_it_knows() {
     for (asked, of) in [(&leader, &leader), (&leader, &follower), (&follower, &follower)] {
         wait_until("the nimbus is shown as caught up", LONG, || async {
             let summary = shown(asked, of).await;
-            let is_so = summary.metrics_lag_entries == Some(0) && summary.metric_store_error.is_none();
-            if is_so { Ok(()) } else { Err(format!("{summary:?}")) }
+            let is_caught_up = summary.metrics_lag_entries == Some(0) && summary.metric_store_error.is_none();
+            if is_caught_up { Ok(()) } else { Err(format!("{summary:?}")) }
         })
         .await;
     }

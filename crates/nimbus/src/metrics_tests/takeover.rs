@@ -144,7 +144,7 @@ pub(super) async fn replaced(one: &One) {
     .await;
 }
 
-pub(super) async fn aside(one: &One) -> Vec<PathBuf> {
+pub(super) async fn quarantined(one: &One) -> Vec<PathBuf> {
     one.handle().metrics_status().await.store.expect("open").quarantined
 }
 
@@ -177,7 +177,7 @@ async fn leader_that_is_missing_committed_entries_waits_for_the_replica_that_has
     second.handle().metrics_log(query).await.expect_err("a nimbus that takes over serves no log");
     second.handle().metrics_checkpoint().await.expect_err("nor a checkpoint");
     // Shorter than the takeover grace.
-    cluster.clock.turn(Duration::from_secs(590));
+    cluster.clock.advance(Duration::from_secs(590));
 
     let first = cluster.start("a").await;
     second.until_ingesting().await;
@@ -189,7 +189,7 @@ async fn leader_that_is_missing_committed_entries_waits_for_the_replica_that_has
     second.until_committed(next).await;
     assert_eq!(first.count(&topology, minute).await, Some(7));
     assert_eq!(first.handle().metrics_status().await.counts.checkpoints, 0);
-    assert_eq!((aside(&first).await, aside(&second).await), (Vec::new(), Vec::new()));
+    assert_eq!((quarantined(&first).await, quarantined(&second).await), (Vec::new(), Vec::new()));
     let ids = [&first, &second].map(|one| one.handle().id().clone());
     let record = record(&cluster).await;
     assert_eq!((record.in_sync_replicas, record.unclean_takeover), (ids.into(), None));
@@ -218,7 +218,7 @@ async fn partitioned_leader_commits_nothing_and_the_next_leader_has_every_commit
     first.until_caught_up_with(&second).await;
     for one in [&first, &second] {
         assert_eq!(one.count(&topology, minute).await, Some(7));
-        assert_eq!(aside(one).await, Vec::<PathBuf>::new());
+        assert_eq!(quarantined(one).await, Vec::<PathBuf>::new());
     }
     assert_eq!(record(&cluster).await.unclean_takeover, None);
 }
@@ -264,7 +264,7 @@ async fn uncommitted_entries_are_deleted_when_the_log_has_diverged() {
     first.until_caught_up_with(&second).await;
     assert_eq!(first.count(&topology, minute).await, Some(8));
     replaced(&first).await;
-    assert_eq!(aside(&first).await, Vec::<PathBuf>::new());
+    assert_eq!(quarantined(&first).await, Vec::<PathBuf>::new());
     assert_eq!(received_in(&cluster, "a"), Vec::<String>::new());
 }
 
@@ -291,11 +291,11 @@ async fn deposed_leader_replaces_no_database() {
     wait_until("the first nimbus leads another term", LONG, || async {
         let leader = first.handle().leader();
         let me = first.handle().id();
-        let is_so = leader.as_ref().is_some_and(|it| it.term > Term(4) && it.nimbus == *me);
-        if is_so { Ok(()) } else { Err(format!("{leader:?}")) }
+        let leads_later_term = leader.as_ref().is_some_and(|it| it.term > Term(4) && it.nimbus == *me);
+        if leads_later_term { Ok(()) } else { Err(format!("{leader:?}")) }
     })
     .await;
-    cluster.clock.turn(Duration::from_secs(601));
+    cluster.clock.advance(Duration::from_secs(601));
     first.until_ingesting().await;
     assert_eq!(first.count(&topology, minute).await, Some(7), "its own log");
     drop(second);
@@ -310,7 +310,7 @@ async fn follower_replaces_no_database_by_the_checkpoint_of_a_deposed_leader() {
     let before = cluster.server.sessions();
     let second = cluster.start("b").await;
     waits(&second).await;
-    cluster.clock.turn(Duration::from_secs(601));
+    cluster.clock.advance(Duration::from_secs(601));
     second.until_ingesting().await;
     // The second nimbus is deposed, and has not noticed.
     let leader = second.handle().leader().expect("it leads");
@@ -324,8 +324,9 @@ async fn follower_replaces_no_database_by_the_checkpoint_of_a_deposed_leader() {
     let first = cluster.start("a").await;
     wait_until("the follower reports why it does not follow", LONG, || async {
         let problem = first.handle().metrics_problem();
-        let is_so = problem.as_ref().is_some_and(|text| text.contains("another nimbus became leader"));
-        if is_so { Ok(()) } else { Err(format!("{problem:?}")) }
+        let reports_other_leader =
+            problem.as_ref().is_some_and(|text| text.contains("another nimbus became leader"));
+        if reports_other_leader { Ok(()) } else { Err(format!("{problem:?}")) }
     })
     .await;
     assert_eq!(first.count(&topology, minute).await, Some(5));
@@ -347,7 +348,7 @@ async fn unreadable_high_watermark_costs_no_wait_and_no_metrics() {
     first.until_open().await;
     first.until_caught_up_with(&second).await;
     assert_eq!(first.count(&topology, minute).await, Some(2));
-    assert_eq!(aside(&first).await.len(), 1);
+    assert_eq!(quarantined(&first).await.len(), 1);
 }
 
 #[tokio::test]
@@ -437,10 +438,10 @@ async fn nimbus_that_does_not_follow_stops_holding_back_commits_after_the_maximu
     })
     .await;
     let (first, _) = stored(&leader, &batch(&topology, cluster.minute(), 2, 1)).await;
-    cluster.clock.turn(Duration::from_secs(599));
+    cluster.clock.advance(Duration::from_secs(599));
     let (second, committed) = stored(&leader, &batch(&topology, cluster.minute(), 3, 1)).await;
     assert!(committed < first, "{committed} {first}");
-    cluster.clock.turn(Duration::from_secs(2));
+    cluster.clock.advance(Duration::from_secs(2));
     stored(&leader, &batch(&topology, cluster.minute(), 3, 1)).await;
     leader.until_committed(second).await;
 }
@@ -466,8 +467,9 @@ async fn log_of_another_zookeeper_tree_is_neither_extended_nor_fetched() {
     assert!(theirs > at, "this test is about a log of a later term: {theirs}");
     wait_until("the foreign nimbus reports why it does not follow", LONG, || async {
         let problem = foreign.handle().metrics_problem();
-        let is_so = problem.as_ref().is_some_and(|text| text.contains("the ZooKeeper tree is a new one"));
-        if is_so { Ok(()) } else { Err(format!("{problem:?}")) }
+        let reports_new_tree =
+            problem.as_ref().is_some_and(|text| text.contains("the ZooKeeper tree is a new one"));
+        if reports_new_tree { Ok(()) } else { Err(format!("{problem:?}")) }
     })
     .await;
     // As the leader, the foreign nimbus writes nothing; the log of this tree continues after it.
@@ -478,7 +480,7 @@ async fn log_of_another_zookeeper_tree_is_neither_extended_nor_fetched() {
     foreign.stop().await;
     first.until_ingesting().await;
     assert_eq!(first.count(&topology, new.minute()).await, Some(5));
-    assert_eq!(aside(&first).await, Vec::<PathBuf>::new());
+    assert_eq!(quarantined(&first).await, Vec::<PathBuf>::new());
     let foreign = new.start("old").await;
     assert_eq!(foreign.until_open().await.position(), theirs);
 }

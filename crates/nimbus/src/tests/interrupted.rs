@@ -23,11 +23,11 @@ async fn live(cluster: &Cluster, handle: &Handle, blob: BlobKey, tree: &FaultyTr
     let Ok(id) = submit_stored(handle, blob).await else { return story };
     story.id = Some(id.clone());
     let store = Store::new(Arc::clone(&cluster.tree));
-    let until = async |what: &str, is_so: &dyn Fn(usize) -> bool| {
+    let until = async |what: &str, condition: &dyn Fn(usize) -> bool| {
         wait_until(what, LONG, || async {
             let assignment = store.assignment(&id).await.expect("read");
             let n_tasks = assignment.map_or(0, |assignment| assignment.value.tasks().len());
-            if is_so(n_tasks) || tree.is_dead() { Ok(()) } else { Err(n_tasks.to_string()) }
+            if condition(n_tasks) || tree.is_dead() { Ok(()) } else { Err(n_tasks.to_string()) }
         })
         .await;
     };
@@ -109,7 +109,7 @@ async fn finish(cluster: &Cluster, handle: &Handle, story: &Story, n: u64) {
 
 /// Submits, rebalances and kills a topology with a leader that dies with its `n`th request.
 /// Returns whether it died at all.
-async fn life_cut_short_at(n: u64) -> bool {
+async fn die_at_request(n: u64) -> bool {
     let cluster = Cluster::new();
     cluster.supervisor("s0", 4).await;
     let tree = FaultyTree::new(cluster.server.connect(), FaultPlan::none());
@@ -144,7 +144,7 @@ async fn life_cut_short_at(n: u64) -> bool {
 #[tokio::test(start_paused = true)]
 async fn wherever_a_leader_dies_the_next_one_finishes_its_work() {
     let mut n = 1;
-    while life_cut_short_at(n).await {
+    while die_at_request(n).await {
         n += 1;
     }
     assert!(n > 40, "a whole life took only {n} requests");

@@ -67,11 +67,11 @@ impl Cluster {
     fn new() -> Self {
         let (server, clock, tasks) =
             (MemoryTree::new(), Clock::manual(Timestamp::from_millis(1_000_000)), Tasks::default());
-        let turned = clock.clone();
+        let manual_clock = clock.clone();
         tasks.start("clock", OnExit::StopOwner, async move {
             loop {
                 tokio::time::sleep(TICK).await;
-                turned.turn(TICK);
+                manual_clock.advance(TICK);
             }
         });
         let tree: Arc<dyn Tree> = server.connect();
@@ -123,7 +123,7 @@ impl Cluster {
     }
 
     /// Creates the heartbeats of a topology's assigned tasks, as its workers would.
-    async fn beat(&self, id: &TopologyId) {
+    async fn create_heartbeats(&self, id: &TopologyId) {
         let assignment =
             Store::new(Arc::clone(&self.tree)).assignment(id).await.expect("read").expect("placed");
         for task in assignment.value.tasks().iter() {
@@ -132,7 +132,7 @@ impl Cluster {
         }
     }
 
-    async fn stop_beating(&self, id: &TopologyId) {
+    async fn delete_heartbeats(&self, id: &TopologyId) {
         let tasks = self.tree.children(&layout::taskbeats(id)).await.expect("read").unwrap_or_default();
         for task in tasks {
             let path = layout::taskbeat(id, task.parse().expect("a task"));
@@ -213,14 +213,14 @@ async fn a_submitted_topology_is_placed_at_once_and_a_killed_one_leaves_nothing(
     let id = submit(&handle, "wc").await.expect("accepted");
     cluster.placed(&id).await;
     assert!(cluster.clock.monotonic().since(submitted) < Duration::from_secs(1));
-    cluster.beat(&id).await;
+    cluster.create_heartbeats(&id).await;
 
     let refused = submit(&handle, "wc").await.expect_err("the name is in use");
     assert!(matches!(&refused, Refusal::NameInUse { is_killed: false, .. }), "{refused}");
     handle.change("wc", kill(0), None).await.expect("killed");
     let refused = submit(&handle, "wc").await.expect_err("the name is in use until it is gone");
     assert!(matches!(&refused, Refusal::NameInUse { is_killed: true, .. }), "{refused}");
-    cluster.stop_beating(&id).await;
+    cluster.delete_heartbeats(&id).await;
     wait_until("nothing is left", LONG, || cluster.is_gone(&id)).await;
     let happened = cluster.events_of(&id).await;
     use EventKind::{Killed, Placed, Removed, Submitted, Unassigned};
@@ -351,7 +351,7 @@ async fn deadlines_survive_a_failover() {
         (submit(&handle, "killed").await.expect("accepted"), submit(&handle, "moved").await.expect("taken"));
     cluster.placed(&killed).await;
     cluster.placed(&moved).await;
-    cluster.beat(&moved).await;
+    cluster.create_heartbeats(&moved).await;
     let second = cluster.nimbus("b").await;
     let asked = cluster.clock.now();
     let parallelism = [("count".parse().expect("valid"), 5)].into();
@@ -399,7 +399,7 @@ async fn a_failover_with_healthy_workers_changes_no_assignment() {
     let handle = cluster.leading(&first).await;
     let id = submit(&handle, "wc").await.expect("accepted");
     let before = cluster.placed(&id).await;
-    cluster.beat(&id).await;
+    cluster.create_heartbeats(&id).await;
     let second = cluster.nimbus("b").await;
     cluster.server.disconnect(first.session);
     cluster.server.expire(first.session);

@@ -234,7 +234,7 @@ mod tests {
         sender.scan().await;
         assert_eq!(sender.pending.len(), 2, "a scan does not load pending workers again");
         leader.has().nothing_is_committed = false;
-        clock.turn(RESEND_PERIOD);
+        clock.advance(RESEND_PERIOD);
         for (name, dir) in names.iter().zip(&dirs) {
             assert!(spool::may_be_orphaned(dir), "marked as delivered too early");
             assert!(sender.send(&worker(name)).await, "resent and found committed");

@@ -92,7 +92,7 @@ impl World {
 
     fn turn(&mut self, turn: &Turn) {
         match turn {
-            Turn::Pass(millis) => self.clock.turn(Duration::from_millis(*millis)),
+            Turn::Pass(millis) => self.clock.advance(Duration::from_millis(*millis)),
             Turn::SetTarget(target) => self.target = target.clone(),
             Turn::Blob(blob) => self.blob = *blob,
             Turn::ObeySigterm(obeys) => self.obeys_sigterm = *obeys,
@@ -237,10 +237,10 @@ fn check_relaunch(world: &mut World, pause: Duration) {
     world.step();
     if !pause.is_zero() {
         assert_eq!(world.state.name(), "relaunching");
-        world.clock.turn(pause - Duration::from_millis(1));
+        world.clock.advance(pause - Duration::from_millis(1));
         world.step();
         assert_eq!(world.state.name(), "relaunching", "launched before {pause:?}");
-        world.clock.turn(Duration::from_millis(1));
+        world.clock.advance(Duration::from_millis(1));
         world.step();
     }
     assert_eq!(world.state.name(), "starting", "not launched after {pause:?}");

@@ -36,7 +36,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
         "there is no Java class that builds the topology; list `spouts`, `bolts` and `streams`",
     ),
     ("properties", "write the values themselves: nothing is substituted in this file"),
-    ("workerHooks", "nothing here runs in a JVM"),
+    ("workerHooks", "Stormkeeper has no JVM"),
 ];
 
 /// Reads a topology from the text of its file and checks that it can run.

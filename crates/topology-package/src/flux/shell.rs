@@ -65,7 +65,7 @@ fn is_wrapper(walk: &mut Walk, class: &At<'_>, kind: ComponentKind) -> bool {
         }
         _ => walk.fault(
             class,
-            format!("the Java class {name} needs a JVM, and nothing here runs in one"),
+            format!("the Java class {name} needs a JVM, which Stormkeeper does not have"),
             format!("write the {word} in any language that speaks multilang and use `command: [python3, {word}.py]`"),
         ),
     }

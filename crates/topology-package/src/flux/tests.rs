@@ -132,8 +132,8 @@ fn java_classes_are_rejected_by_name() {
     bad(
         &edited("command: [python3, count.py]", "className: com.example.CountBolt"),
         &[
-            "17:16: bolts[1].className: the Java class com.example.CountBolt needs a JVM, and nothing here runs in \
-             one; write the bolt in any language that speaks multilang and use `command: [python3, bolt.py]`",
+            "17:16: bolts[1].className: the Java class com.example.CountBolt needs a JVM, which Stormkeeper does not \
+             have; write the bolt in any language that speaks multilang and use `command: [python3, bolt.py]`",
         ],
     );
     bad(
@@ -278,7 +278,7 @@ fn unknown_keys_and_wrong_types_are_rejected() {
             "8:13: spouts[0].output: expected the fields of the stream, found a string; write a list such as [word, count]",
         ],
     );
-    bad("name: x\nbolts:\n", &["1:1: it has no spout; without one no tuple ever enters it"]);
+    bad("name: x\nbolts:\n", &["1:1: there is no spout; without a spout, no tuple enters the topology"]);
 }
 
 #[test]
@@ -404,7 +404,7 @@ fn faults_of_a_file_begin_with_its_path() {
     let error = load(&path).expect_err("rejected").to_string();
     assert_eq!(
         error,
-        format!("{}:1:1: it has no spout; without one no tuple ever enters it", path.display())
+        format!("{}:1:1: there is no spout; without a spout, no tuple enters the topology", path.display())
     );
     let error = load(&dir.path().join("none.yaml")).expect_err("missing").to_string();
     assert!(error.starts_with("cannot read the topology file"), "{error}");
@@ -424,9 +424,9 @@ fn examples_are_valid_files() {
 proptest::proptest! {
     /// A file that was truncated, repeated or scrambled is reported and causes no panic.
     #[test]
-    fn no_text_makes_the_reader_panic(cut in 0usize..800, paste in 0usize..800, junk in "[\\[\\]{}:,&*!|>'\"#%@`\\-? \\na-z0]{0,12}") {
+    fn no_text_makes_the_reader_panic(keep in 0usize..800, paste in 0usize..800, junk in "[\\[\\]{}:,&*!|>'\"#%@`\\-? \\na-z0]{0,12}") {
         let at = |n: usize| n.min(WORD_COUNT.len());
-        let text = format!("{}{junk}{}", &WORD_COUNT[..at(cut)], &WORD_COUNT[at(paste)..]);
+        let text = format!("{}{junk}{}", &WORD_COUNT[..at(keep)], &WORD_COUNT[at(paste)..]);
         if let Err(Faults(faults)) = parse(&text) {
             proptest::prop_assert!(!faults.is_empty());
             proptest::prop_assert!(faults.iter().all(|fault| fault.at.line > 0));

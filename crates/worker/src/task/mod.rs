@@ -339,7 +339,7 @@ mod tests {
             silent_for: secs(0),
         };
         let mut after = |by, is_reset: bool| {
-            clock.turn(by);
+            clock.advance(by);
             if is_reset {
                 watchdog.reset();
             }

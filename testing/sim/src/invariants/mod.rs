@@ -6,16 +6,16 @@
 //! | `fencing` | No write of an old term is committed, and only the leader writes the leader's paths. | design, leadership | A commit on a leader's path begins with the check of the current term; other processes write only their own ephemerals, errors and the fixed parents. |
 //! | `slots` | No slot holds two workers. | supervisor | At every launch no other process is in that slot. |
 //! | `tasks` | No live task runs in two assigned slots. | placement | Assigned processes run the tasks of their slot and share none. |
-//! | `moves` | A healthy task never moves. | design, quiet failover | An assignment changes a worker that has had heartbeats for a while only for a rebalance, a kill, or a drain. |
+//! | `healthy_tasks_stay` | A healthy task never moves. | design, quiet failover | An assignment changes a worker that has had heartbeats for a while only for a rebalance, a kill, or a drain. |
 //! | `signals` | A healthy assigned worker is not signalled. | supervisor | No signal goes to a process that is assigned and does not hang. |
 //! | `removal` | A topology's record is removed last. | design, removal | When `/storms/{id}` is deleted, no other znode of the topology exists. |
-//! | `names` | A name belongs to one topology. | submit | No two records have the same name. |
+//! | `unique_names` | A name belongs to one topology. | submit | No two records have the same name. |
 //! | `errors` | The list of errors loses nothing within its bound. | task errors | The znodes of a task's errors are its newest ten, in order; an error that was confirmed to a worker is stored. |
 //! | `committed` | A committed entry of the metric log is on every later leader, unless an unclean takeover was recorded. | replication | When a leader writes `/metric-log`, its log has every entry that an answer or `/metric-log` named as committed, except those up to `discarded_through` that it was missing at a recorded unclean takeover. |
 //! | `quarantine` | A quarantined database is never deleted. | replication | No quarantined database is removed or renamed, and no database that has a committed entry which the current database is missing is removed. |
 //!
-//! Four more hold some time after the faults have ended: `gone` (a killed topology leaves nothing),
-//! `whole` (any other topology has all of its tasks running, once), `counters` (all metric stores
+//! Four more hold some time after the faults have ended: `no_residue` (a killed topology leaves nothing),
+//! `converged` (any other topology has all of its tasks running, once), `counters` (all metric stores
 //! have what the tasks and workers counted, on every level, and the external store has no more), and
 //! `stores` (all metric stores have the same content).
 

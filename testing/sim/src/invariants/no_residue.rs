@@ -33,9 +33,9 @@ pub(crate) fn check_no_residue(model: &ClusterModel, tree: TreeSnapshot<'_>) -> 
     for name in tree.children(&layout::supervisor_assignments_root()).unwrap_or_default() {
         let path = layout::supervisor_assignments_root().child(&name).map_err(|error| error.to_string())?;
         let Some(node) = tree.get(&path) else { continue };
-        let orders: SupervisorAssignments =
+        let assignments: SupervisorAssignments =
             record::decode(&path, &node.data).map_err(|error| error.to_string())?;
-        for (id, version) in &orders.topologies {
+        for (id, version) in &assignments.topologies {
             let assignment = tree.get(&layout::assignment(id));
             if assignment.as_ref().map(|node| node.stat.version) != Some(*version) {
                 return Err(format!("{path} names version {version} of {id}, not the assignment's version"));

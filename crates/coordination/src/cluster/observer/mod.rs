@@ -204,7 +204,7 @@ impl WatchSet {
     }
 
     /// Marks the znodes that a request asks for.
-    fn mark(&mut self, what: ReadScope) {
+    fn mark_dirty(&mut self, what: ReadScope) {
         match what {
             ReadScope::Everything => self.all_dirty |= !trusts_watches(),
             ReadScope::Again(written) => {
@@ -284,7 +284,7 @@ impl ObserverTask {
                 changed = sessions.changed() => if changed.is_err() { return },
                 _ = full_read.tick() => self.watches.all_dirty |= !trusts_watches(),
                 Some(Request { what, reply }) = self.requests.recv() => {
-                    self.watches.mark(what);
+                    self.watches.mark_dirty(what);
                     let result = self.catch_up().await.map(|()| Arc::clone(&self.publish.borrow().view));
                     // The caller may have gone away; the view is published all the same.
                     let _gone = reply.send(result);

@@ -259,8 +259,11 @@ impl Store {
     pub async fn task_heartbeats(&self, id: &TopologyId) -> Result<BTreeMap<TaskId, TaskHeartbeat>, Error> {
         let parent = layout::taskbeats(id);
         let names = self.tree.children(&parent).await?.unwrap_or_default();
-        let beats = self.read_children::<TaskHeartbeat>(&parent, &names).await?;
-        Ok(beats.into_iter().filter_map(|(name, beat)| Some((name.parse().ok()?, beat))).collect())
+        let heartbeats = self.read_children::<TaskHeartbeat>(&parent, &names).await?;
+        Ok(heartbeats
+            .into_iter()
+            .filter_map(|(name, heartbeat)| Some((name.parse().ok()?, heartbeat)))
+            .collect())
     }
 
     async fn read<T: DeserializeOwned>(&self, path: &TreePath) -> Result<Option<Stored<T>>, Error> {

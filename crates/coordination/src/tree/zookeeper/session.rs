@@ -245,7 +245,7 @@ mod tests {
         let clock = Clock::manual(stormkeeper_model::Timestamp::from_millis(0));
         let mut log_throttle = LogThrottle::new(clock.clone());
         assert!(log_throttle.is_due() && !log_throttle.is_due());
-        clock.turn(LOG_PERIOD);
+        clock.advance(LOG_PERIOD);
         assert!(log_throttle.is_due() && !log_throttle.is_due());
     }
 

@@ -69,7 +69,7 @@ fn place() -> TrackEntry {
     }
 }
 
-fn past() -> HistoryEntry {
+fn history_entry() -> HistoryEntry {
     HistoryEntry {
         topology: topology(),
         name: "wc".parse().expect("valid"),
@@ -135,7 +135,7 @@ fn leader() -> Router {
             "/api/v1/metrics/sync/history",
             get(|Query(query): Query<HistoryQuery>| async move {
                 assert_eq!(query, HistoryQuery { name: Some("wc".parse().expect("valid")), limit: 4 });
-                packed(&vec![past()])
+                packed(&vec![history_entry()])
             }),
         )
 }
@@ -163,7 +163,7 @@ async fn leader_answers_all_queries() {
     let track = client.task_track(&topology(), Some(TaskId(3))).await.expect("answered");
     assert_eq!(track, [place()]);
     let name = "wc".parse().expect("valid");
-    assert_eq!(client.topology_history(&name, 4).await.expect("answered"), [past()]);
+    assert_eq!(client.topology_history(&name, 4).await.expect("answered"), [history_entry()]);
     let ids: Vec<MetricId> = (1..=NAMES_MAX as u64 + 1).map(MetricId).collect();
     client.delete_metas(&topology(), &ids).await.expect("done, in two requests");
     client.delete_metas(&topology(), &[]).await.expect("there is nothing to do");

@@ -39,11 +39,11 @@ pub(super) async fn topologies(
     ids.retain(|id| after.as_ref().is_none_or(|after| id > after));
     let next = ids.get(limit).and_then(|_more| ids.get(limit - 1)).cloned();
     ids.truncate(limit);
-    let past = store.history(None, source::HISTORY_MAX).await.map_err(source::store_error)?;
+    let history = store.history(None, source::HISTORY_MAX).await.map_err(source::store_error)?;
     let alive = source::live_topologies(&api);
     let mut topologies = Vec::with_capacity(ids.len());
     for id in ids {
-        let known = past.iter().find(|past| past.topology == id).map(|past| past.name.clone());
+        let known = history.iter().find(|entry| entry.topology == id).map(|entry| entry.name.clone());
         let name = alive.get(&id).cloned().or(known);
         let metas = store.fingerprint(&id).await.map_err(source::store_error)?.count;
         topologies.push(MeasuredTopology { name, alive: alive.contains_key(&id), metas, id });

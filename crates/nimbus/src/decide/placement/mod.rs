@@ -218,8 +218,11 @@ fn replaced_version(
     assignment: &Assignment,
 ) -> Option<(Option<Version>, Vec<SupervisorAssignmentsChange>)> {
     let before = case.before.map(|before| before.version);
-    let supervisor_assignments =
-        draft.orders_for(case.id, case.supervisors(), Some((assignment, version_after(before))))?;
+    let supervisor_assignments = draft.supervisor_assignments_for(
+        case.id,
+        case.supervisors(),
+        Some((assignment, version_after(before))),
+    )?;
     Some((before, supervisor_assignments))
 }
 

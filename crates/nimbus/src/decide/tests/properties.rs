@@ -27,7 +27,7 @@ enum Event {
     SupervisorComes {
         nth: usize,
     },
-    Beat,
+    SendHeartbeats,
     Wait {
         secs: u32,
     },
@@ -62,7 +62,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..N_SUPERVISORS).prop_map(|nth| Event::SupervisorComes { nth }),
         1 => (0..N_SUPERVISORS).prop_map(|nth| Event::Drain { nth }),
         1 => (0..N_SUPERVISORS).prop_map(|nth| Event::Undrain { nth }),
-        3 => Just(Event::Beat),
+        3 => Just(Event::SendHeartbeats),
         3 => (1..100_u32).prop_map(|secs| Event::Wait { secs }),
         1 => (0..4_usize, 0..4_usize).prop_map(|(nth, root)| Event::Garbage { nth, root }),
         1 => Just(Event::FailOver),
@@ -74,7 +74,7 @@ fn event() -> impl Strategy<Value = Event> {
 struct Run {
     world: World,
     ids: Vec<TopologyId>,
-    spoilt: std::collections::BTreeMap<stormkeeper_coordination::tree::TreePath, Vec<u8>>,
+    damaged: std::collections::BTreeMap<stormkeeper_coordination::tree::TreePath, Vec<u8>>,
 }
 
 impl Run {
@@ -85,7 +85,7 @@ impl Run {
 
     fn is_readable(&self, id: &TopologyId) -> bool {
         let path = layout::storm(id);
-        self.world.nodes.contains_key(&path) && !self.spoilt.contains_key(&path)
+        self.world.nodes.contains_key(&path) && !self.damaged.contains_key(&path)
     }
 
     fn step(&mut self, event: Event) {
@@ -111,13 +111,13 @@ impl Run {
             Event::SupervisorComes { nth } => world.supervisor(&format!("s{nth}"), 2),
             Event::Drain { nth } => world.drain(&format!("host-s{nth}"), Some(5)),
             Event::Undrain { nth } => world.undrain(&format!("host-s{nth}")),
-            Event::Beat => world.beat(),
+            Event::SendHeartbeats => world.send_heartbeats(),
             Event::Wait { secs } => world.wait(secs * SECOND),
             Event::Garbage { nth, root } => {
                 let Some(id) = self.topology(nth) else { return };
                 let path = [layout::storm, layout::tasks, layout::assignment, layout::metrics][root](&id);
                 if let Some((data, _)) = self.world.nodes.get(&path) {
-                    self.spoilt.entry(path.clone()).or_insert_with(|| data.clone());
+                    self.damaged.entry(path.clone()).or_insert_with(|| data.clone());
                     self.world.put(path, b"garbage".to_vec());
                 }
             }
@@ -139,7 +139,7 @@ impl Run {
 
     /// Restores the damaged records that still exist, and lets time pass.
     fn repair(&mut self) {
-        for (path, data) in std::mem::take(&mut self.spoilt) {
+        for (path, data) in std::mem::take(&mut self.damaged) {
             if self.world.nodes.contains_key(&path) {
                 self.world.put(path, data);
             }
@@ -150,7 +150,7 @@ impl Run {
         }
         for _ in 0..6 {
             self.world.settle();
-            self.world.beat();
+            self.world.send_heartbeats();
             self.world.wait(60 * SECOND);
         }
         self.world.settle();
@@ -159,7 +159,7 @@ impl Run {
 
 fn run(events: Vec<Event>) -> Run {
     let world = World::with_supervisors(N_SUPERVISORS, 2);
-    let mut run = Run { world, ids: Vec::new(), spoilt: Default::default() };
+    let mut run = Run { world, ids: Vec::new(), damaged: Default::default() };
     for event in events {
         run.step(event);
         run.world.check();
@@ -256,7 +256,7 @@ proptest! {
         ),
     ) {
         let submits = sizes.into_iter().map(|(n_tasks, workers)| Event::Submit { n_tasks, workers });
-        let mut run = run(submits.chain([Event::Decide, Event::Beat, Event::Decide]).collect());
+        let mut run = run(submits.chain([Event::Decide, Event::SendHeartbeats, Event::Decide]).collect());
         let placed: Vec<_> = run.ids.iter().map(|id| run.world.assignment(id)).collect();
         for event in events {
             run.step(event);

@@ -69,7 +69,7 @@ fn the_tasks_of_a_lost_supervisor_move_after_its_timeout_and_no_others() {
     world.wait(60 * SECOND);
     let lost = before.workers.keys().next().expect("a worker").clone();
     world.remove_supervisor(lost.supervisor.as_str());
-    world.beat();
+    world.send_heartbeats();
     let plan = world.decide();
     assert_eq!(plan.actions, []);
     assert_eq!(plan.next, Some(30 * SECOND));
@@ -94,12 +94,12 @@ fn a_supervisor_that_comes_back_in_time_keeps_its_tasks() {
     world.running("wc", 4, 2);
     world.wait(60 * SECOND);
     world.remove_supervisor("s0");
-    world.beat();
+    world.send_heartbeats();
     world.decide();
     world.wait(29 * SECOND);
     world.supervisor("s0", 2);
     assert_eq!(world.decide().actions, []);
-    world.beat();
+    world.send_heartbeats();
     world.wait(300 * SECOND);
     assert_eq!(world.decide().actions, []);
 }
@@ -110,7 +110,7 @@ fn workers_of_a_lost_supervisor_keep_their_slots_if_no_other_is_free() {
     let id = world.running("wc", 4, 2);
     let before = world.assignment(&id);
     world.remove_supervisor("s0");
-    world.beat();
+    world.send_heartbeats();
     world.decide();
     world.wait(600 * SECOND);
     let plan = world.decide();
@@ -142,7 +142,7 @@ fn a_lost_connection_restarts_every_timer() {
     world.running("wc", 4, 2);
     world.wait(600 * SECOND);
     world.remove_supervisor("s0");
-    world.beat();
+    world.send_heartbeats();
     world.decide();
     world.wait(29 * SECOND);
     world.liveness.interrupt();
@@ -258,7 +258,7 @@ fn moves_are_capped_and_a_large_worker_goes_alone() {
     for port in 10..14 {
         world.supervisor(&format!("t{port}"), 1);
     }
-    world.beat();
+    world.send_heartbeats();
     world.decide();
     world.wait(30 * SECOND);
     let plan = world.decide();
@@ -348,7 +348,7 @@ fn a_killed_topology_is_removed_step_by_step_and_leaves_nothing() {
     world.execute(&plan);
     let plan = world.decide();
     assert_eq!((plan.actions.len(), plan.next), (0, Some(30 * SECOND)), "its workers still send heartbeats");
-    world.beat();
+    world.send_heartbeats();
     let plan = world.decide();
     assert_eq!(effects(&plan), ["remove tasks, heartbeats, errors and metrics"]);
     assert_eq!(plan.actions[0].reason, Reason::HeartbeatsGone);
@@ -388,7 +388,7 @@ fn other_records_are_removed_some_time_after_the_topology_record_was_deleted() {
         let plan = world.decide();
         steps.extend(plan.actions.iter().map(|action| (action.effect.to_string(), action.reason.clone())));
         plan.actions.iter().for_each(|action| world.act(&action.effect, usize::MAX));
-        world.beat();
+        world.send_heartbeats();
     }
     let step = |text: &str, reason| (text.to_owned(), reason);
     assert_eq!(
@@ -424,7 +424,7 @@ fn an_orphan_with_unreadable_records_can_be_removed() {
     for _ in 0..4 {
         let plan = world.decide();
         plan.actions.iter().for_each(|action| world.act(&action.effect, usize::MAX));
-        world.beat();
+        world.send_heartbeats();
     }
     assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())), "{:?}", world.nodes.keys());
 }
@@ -492,7 +492,7 @@ fn an_unreadable_record_is_reported_and_its_topology_unchanged() {
         let before = world.nodes.clone();
         world.put(root(&id), b"garbage".to_vec());
         world.remove_supervisor("s1");
-        world.beat();
+        world.send_heartbeats();
         world.decide();
         world.wait(3600 * SECOND);
         let plan = world.decide();
@@ -526,7 +526,7 @@ fn a_killed_topology_with_an_unreadable_assignment_can_be_removed() {
     world.put(layout::tasks(&id), b"garbage".to_vec());
     world.kill(&id, NOW);
     world.settle();
-    world.beat();
+    world.send_heartbeats();
     world.settle();
     assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())));
     assert!(

@@ -146,7 +146,7 @@ impl World {
     }
 
     /// Creates the heartbeats of all tasks assigned to present supervisors, and of no others.
-    pub(super) fn beat(&mut self) {
+    pub(super) fn send_heartbeats(&mut self) {
         let view = self.view();
         self.nodes
             .retain(|path, _| !(path.is_at_or_below(&layout::taskbeats_root()) && path.parts().count() == 3));
@@ -173,7 +173,7 @@ impl World {
     }
 
     pub(super) fn wait(&mut self, time: Duration) {
-        self.clock.turn(time);
+        self.clock.advance(time);
     }
 
     pub(super) fn decide(&mut self) -> Plan {
@@ -343,7 +343,7 @@ impl World {
     pub(super) fn running(&mut self, name: &str, n_tasks: u32, workers: u32) -> TopologyId {
         let id = self.submit(name, n_tasks, workers);
         self.settle();
-        self.beat();
+        self.send_heartbeats();
         self.decide();
         id
     }

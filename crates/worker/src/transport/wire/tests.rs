@@ -93,7 +93,7 @@ fn copies_share_their_values_on_the_wire_and_after_decoding() {
 fn stamp_is_sent_with_a_batch_and_belongs_to_no_tuple() {
     let clock = Clock::manual(stormkeeper_model::Timestamp::from_millis(5_000));
     let tuple = Tuple::new(origin(1, "default"), vec![Value::Int(7)]).at(Some(clock.monotonic()));
-    clock.turn(Duration::from_millis(20));
+    clock.advance(Duration::from_millis(20));
     let mut frame = BatchFrame::default();
     frame.fill(&mut vec![to(4, &tuple)], Some(&clock));
     let mut read = Vec::new();

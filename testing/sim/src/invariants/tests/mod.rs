@@ -140,10 +140,10 @@ async fn errors_is_violated_by_a_confirmed_error_that_is_not_stored() {
     assert_eq!(history.violation(), Some("errors"));
 }
 
-/// Returns the difference that is found after `spoil` has damaged a running topology.
-async fn missing_after(spoil: impl AsyncFnOnce(&History)) -> String {
+/// Returns the difference that is found after `damage` has damaged a running topology.
+async fn missing_after(damage: impl AsyncFnOnce(&History)) -> String {
     let history = History::converged().await;
-    spoil(&history).await;
+    damage(&history).await;
     history.check_converged().expect_err("a difference is found")
 }
 
@@ -151,10 +151,10 @@ async fn missing_after(spoil: impl AsyncFnOnce(&History)) -> String {
 async fn whole_reports_everything_that_can_be_missing() {
     let id = id();
     for (status, word) in [(TopologyStatus::Killed, "killed"), (TopologyStatus::Rebalancing, "rebalancing")] {
-        let spoil = async |history: &History| {
+        let damage = async |history: &History| {
             history.commit_as_leader([set(layout::storm(&id), record::encode(&storm(status)))]).await
         };
-        assert_eq!(missing_after(spoil).await, format!("wc-1-100 is {word}"));
+        assert_eq!(missing_after(damage).await, format!("wc-1-100 is {word}"));
     }
     let without = async |path: TreePath| {
         missing_after(async |history: &History| history.commit_as_leader([delete(path)]).await).await

@@ -100,7 +100,7 @@ impl History {
         history.commit(&history.leader, [create(layout::term(), Vec::new())]).await;
         history.elect(&history.leader).await;
         let table = TaskTable::number([("work".parse().expect("valid id"), 4)]);
-        let orders = SupervisorAssignments {
+        let assignments = SupervisorAssignments {
             topologies: [(id(), Version::FIRST)].into(),
             unknown_fields: Default::default(),
         };
@@ -115,7 +115,7 @@ impl History {
                 create(layout::taskerrors(&id()), Vec::new()),
                 create(layout::taskerrors_of_task(&id(), TaskId(1)), Vec::new()),
                 create(layout::assignment(&id()), record::encode_assignment(&assignment(&[0, 1]))),
-                create(layout::supervisor_assignments(&slot(0).supervisor), record::encode(&orders)),
+                create(layout::supervisor_assignments(&slot(0).supervisor), record::encode(&assignments)),
             ])
             .await;
         for n in 0..2 {

@@ -115,7 +115,7 @@ impl MetricExporter for Alimonitor {
         &self.options.levels
     }
 
-    async fn upload(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
+    async fn export(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
         let done = self.send_all(key, source).await;
         if let Err(ExportError::Payload(error)) = &done {
             // Reports to the monitor why no metrics follow; a failure of the report changes nothing.

@@ -9,12 +9,12 @@ use crate::export::exporters::{Error, ExportError};
 use stormkeeper_api_types::http;
 use stormkeeper_model::backoff::{Backoff, Delays};
 
-/// Maximum number of attempts of one request. Then the upload fails: its entry stays in the queue,
+/// Maximum number of attempts of one request. Then the export fails: its entry stays in the queue,
 /// and the exporter task retries after a longer pause.
 const ATTEMPTS: usize = 4;
 
 /// Minimum and maximum pause between two attempts. A server that only restarts a connection is back
-/// at once; an overloaded server gets a few seconds at most, as the upload has a deadline.
+/// at once; an overloaded server gets a few seconds at most, as the export has a deadline.
 const PAUSE: Delays = Delays::between(Duration::from_millis(200), Duration::from_secs(3));
 
 /// Timeout of the connection.

@@ -38,7 +38,7 @@ impl MetricExporter for LogExporter {
         Ok(())
     }
 
-    async fn upload(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
+    async fn export(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
         let mut payload = Payload::new(source, &self.options.levels);
         let mut counts = [0_u64; MetaType::ALL.len()];
         while let Some(page) = payload.next().await? {

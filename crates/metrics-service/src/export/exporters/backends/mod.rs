@@ -17,7 +17,7 @@ use stormkeeper_metrics::{MetaType, MetricId, protocol::MetricMeta};
 
 /// Exporter to one external store.
 ///
-/// A store that needs only numbers implements the name, the levels and [`upload`](Self::upload).
+/// A store that needs only numbers implements the name, the levels and [`export`](Self::export).
 /// Calls are never concurrent. The caller drops a call that takes too long, after which the exporter
 /// must be able to handle the next call.
 #[async_trait]
@@ -51,7 +51,7 @@ pub trait MetricExporter: Send + Sync + Debug {
     ///
     /// # Errors
     /// If the entry was not stored; it is sent again after a pause.
-    async fn upload(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError>;
+    async fn export(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError>;
 
     /// Sends an event, such as the start of a topology or the move of a task.
     ///
@@ -75,7 +75,7 @@ pub trait PayloadSource: Send + Sync {
     async fn page(&self, after: Option<MetricId>) -> Result<PayloadPage, ExportError>;
 }
 
-/// Counts of an acknowledged upload.
+/// Counts of an acknowledged export.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExportCounts {
     /// Number of metrics, or of numbers of metrics, that the store accepted.
@@ -84,7 +84,7 @@ pub struct ExportCounts {
     pub refused: u64,
 }
 
-/// Error of an upload to an external store.
+/// Error of an export to an external store.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The payload cannot be read.

@@ -25,14 +25,14 @@ pub(super) fn point(
 }
 
 /// Line that ends an entry of the queue, which has `n_points`.
-pub(super) fn upload(key: &ExportKey, n_points: u64, lines: &mut Vec<u8>) -> Result<(), ExportError> {
+pub(super) fn export(key: &ExportKey, n_points: u64, lines: &mut Vec<u8>) -> Result<(), ExportError> {
     let mut line = Map::new();
     line.insert("line".to_owned(), "upload".into());
     place(key, &mut line);
     line.insert("topology".to_owned(), key.topology.to_string().into());
     line.insert("parts".to_owned(), key.parts.into());
     line.insert("points".to_owned(), n_points.into());
-    write("an upload", &line, lines)
+    write("an export", &line, lines)
 }
 
 /// Line of a new metric.

@@ -2,7 +2,7 @@
 //! acknowledged.
 //!
 //! An interrupted entry is written again as a whole, so lines may be repeated: lines with the same
-//! time and id are the same number, and the later one is valid. A line `upload` ends each complete
+//! time and id are the same number, and the later one is valid. A line `export` ends each complete
 //! entry.
 
 mod line;
@@ -78,7 +78,7 @@ impl MetricExporter for FileExporter {
         self.write(move |lines| metas.iter().try_for_each(|meta| line::meta(meta, lines))).await
     }
 
-    async fn upload(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
+    async fn export(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
         let mut file = self.open().await?;
         let mut payload = Payload::new(source, &self.options.levels);
         let mut n_points = 0;
@@ -96,7 +96,7 @@ impl MetricExporter for FileExporter {
         let key = key.clone();
         blocking::run(move || {
             let mut lines = Vec::new();
-            line::upload(&key, n_points, &mut lines)?;
+            line::export(&key, n_points, &mut lines)?;
             file.append(&lines)?;
             file.sync()
         })

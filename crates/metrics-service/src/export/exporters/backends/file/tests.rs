@@ -23,7 +23,7 @@ async fn points_metas_and_events_are_written_as_lines() {
     exporter.init().await.expect("ready");
     let emitted = meta("3@1@wc-1-1700000000@split@4@default@sys@Emitted");
     exporter.register_metrics(std::slice::from_ref(&emitted)).await.expect("written");
-    let sent = exporter.upload(&key(), &Pages::of(metrics())).await.expect("written");
+    let sent = exporter.export(&key(), &Pages::of(metrics())).await.expect("written");
     assert_eq!(sent, ExportCounts { points: 6, refused: 0 });
     let event = metric_store::HistoryEvent::TopologyKilled {
         topology: key().topology,
@@ -70,7 +70,7 @@ async fn files_are_rotated_and_the_oldest_is_removed() {
     fs::write(dir.path().join("metrics.jsonl.3"), "of a larger number of files\n").expect("written");
     let exporter = exporter(dir.path(), 2000);
     for _ in 0..12 {
-        exporter.upload(&key(), &Pages::of(metrics())).await.expect("written");
+        exporter.export(&key(), &Pages::of(metrics())).await.expect("written");
     }
     let mut names: Vec<String> = fs::read_dir(dir.path())
         .expect("readable")
@@ -90,7 +90,7 @@ async fn failed_write_is_reported_with_its_path() {
     let dir = tempfile::tempdir().expect("temporary directory");
     // A full disk.
     std::os::unix::fs::symlink("/dev/full", dir.path().join("metrics.jsonl")).expect("linked");
-    let error = exporter(dir.path(), 1 << 20).upload(&key(), &Pages::of(metrics())).await.expect_err("full");
+    let error = exporter(dir.path(), 1 << 20).export(&key(), &Pages::of(metrics())).await.expect_err("full");
     let path = dir.path().join("metrics.jsonl");
     assert_eq!(error.to_string(), format!("cannot append to {}", path.display()));
     // A file in place of the directory.
@@ -105,8 +105,8 @@ async fn second_writer_is_rejected() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let exporter = exporter(dir.path(), 1 << 20);
     let file = exporter.open().await.expect("opened");
-    let busy = exporter.upload(&key(), &Pages::of(metrics())).await;
+    let busy = exporter.export(&key(), &Pages::of(metrics())).await;
     assert!(matches!(busy, Err(ExportError::Busy { .. })), "{busy:?}");
     drop(file);
-    exporter.upload(&key(), &Pages::of(metrics())).await.expect("the slot is free");
+    exporter.export(&key(), &Pages::of(metrics())).await.expect("the slot is free");
 }

@@ -162,7 +162,7 @@ impl MetricExporter for OpenTsdb {
         &self.options.levels
     }
 
-    async fn upload(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
+    async fn export(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
         let mut payload = Payload::new(source, &self.options.levels);
         let mut tally = Tally::default();
         let mut waiting = Vec::new();

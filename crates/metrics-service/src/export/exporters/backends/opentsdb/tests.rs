@@ -40,7 +40,7 @@ fn all_good(_: usize, _: &Got) -> (u16, String) {
 async fn batch_is_gzipped_json_with_a_content_length() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, all_good).await;
-    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("accepted");
+    let sent = exporter(&server.url).export(&key(), &Pages::of(metrics())).await.expect("accepted");
     assert_eq!(sent, ExportCounts { points: N_NUMBERS, refused: 0 });
     let got = server.got();
     assert_eq!(got.len(), 1);
@@ -80,7 +80,7 @@ async fn batches_are_bounded_and_connections_are_reused() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, all_good).await;
     let options = options::OpenTsdbOptions { batch: 10, ..options(&server.url) };
-    let sent = OpenTsdb::new(options).expect("made").upload(&key(), &Pages::of(metrics())).await;
+    let sent = OpenTsdb::new(options).expect("made").export(&key(), &Pages::of(metrics())).await;
     assert_eq!(sent.expect("accepted").points, N_NUMBERS);
     let sizes: Vec<usize> = server.got().iter().map(|got| unpacked(got).len()).collect();
     assert_eq!(sizes, [10, 10, 10, N_NUMBERS as usize - 30]);
@@ -95,7 +95,7 @@ async fn excluded_levels_and_numbers_that_are_not_finite_are_not_sent() {
     let odd = meta("5@2@wc-1-1700000000@@0@udf@odd");
     let mut metrics = metrics();
     metrics.push((odd, gauge(f64::NAN)));
-    let sent = exporter.upload(&key(), &Pages::of(metrics)).await.expect("accepted");
+    let sent = exporter.export(&key(), &Pages::of(metrics)).await.expect("accepted");
     assert_eq!(sent, ExportCounts { points: 1 + 3, refused: 0 });
 }
 
@@ -105,7 +105,7 @@ async fn rejected_points_are_counted_and_not_sent_again() {
     let details =
         r#"{"errors":[{"error":"Unknown metric"},{"error":"Unknown metric"}],"success":34,"failed":2}"#;
     let server = Server::start(&tasks, move |_, _| (400, details.to_owned())).await;
-    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("acknowledged");
+    let sent = exporter(&server.url).export(&key(), &Pages::of(metrics())).await.expect("acknowledged");
     assert_eq!(sent, ExportCounts { points: N_NUMBERS - 2, refused: 2 });
     assert_eq!(server.got().len(), 1);
 }
@@ -115,7 +115,7 @@ async fn server_that_reports_more_rejections_than_points_rejected_all() {
     let tasks = Tasks::default();
     let details = r#"{"errors":[],"success":0,"failed":1000}"#;
     let server = Server::start(&tasks, move |_, _| (400, details.to_owned())).await;
-    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("acknowledged");
+    let sent = exporter(&server.url).export(&key(), &Pages::of(metrics())).await.expect("acknowledged");
     assert_eq!(sent, ExportCounts { points: 0, refused: N_NUMBERS });
 }
 
@@ -125,11 +125,11 @@ async fn throttled_points_are_retried_and_then_left_in_the_queue() {
     let throttle = r#"{"errors":[{"error":"Please throttle writes"}],"success":35,"failed":1}"#;
     let twice = move |n, _: &Got| if n < 2 { (400, throttle.to_owned()) } else { (204, String::new()) };
     let server = Server::start(&tasks, twice).await;
-    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken in the end");
+    let sent = exporter(&server.url).export(&key(), &Pages::of(metrics())).await.expect("taken in the end");
     assert_eq!((sent.points, server.got().len()), (N_NUMBERS, 3));
 
     let server = Server::start(&tasks, move |_, _| (400, throttle.to_owned())).await;
-    let failed = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await;
+    let failed = exporter(&server.url).export(&key(), &Pages::of(metrics())).await;
     assert!(matches!(failed, Err(ExportError::Throttled { n: 1, .. })), "{failed:?}");
     assert_eq!(server.got().len(), ATTEMPTS);
 }
@@ -140,11 +140,11 @@ async fn batch_that_is_too_long_is_halved() {
     let few =
         |_, got: &Got| if unpacked(got).len() > 10 { (413, String::new()) } else { (204, String::new()) };
     let server = Server::start(&tasks, few).await;
-    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("accepted");
+    let sent = exporter(&server.url).export(&key(), &Pages::of(metrics())).await.expect("accepted");
     assert_eq!(sent, ExportCounts { points: N_NUMBERS, refused: 0 });
 
     let server = Server::start(&tasks, |_, _| (413, String::new())).await;
-    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("nothing will do");
+    let sent = exporter(&server.url).export(&key(), &Pages::of(metrics())).await.expect("nothing will do");
     assert_eq!(sent, ExportCounts { points: 0, refused: N_NUMBERS });
 }
 
@@ -162,7 +162,7 @@ async fn bad_points_that_the_server_does_not_name_are_searched_for() {
         false => (204, String::new()),
     })
     .await;
-    let sent = exporter(&server.url).upload(&key(), &counters(400)).await.expect("accepted");
+    let sent = exporter(&server.url).export(&key(), &counters(400)).await.expect("accepted");
     assert_eq!(sent, ExportCounts { points: 396, refused: 4 });
     let batches = server.got().into_iter().map(|got| unpacked(&got));
     let taken = batches.filter(|points| !points.iter().any(is_bad)).flatten();
@@ -174,7 +174,7 @@ async fn bad_points_that_the_server_does_not_name_are_searched_for() {
 
     // All points are bad: the search ends, and then each batch is sent once.
     let server = Server::start(&tasks, |_, _| (400, "no".to_owned())).await;
-    let sent = exporter(&server.url).upload(&key(), &counters(400)).await.expect("refused");
+    let sent = exporter(&server.url).export(&key(), &counters(400)).await.expect("refused");
     assert_eq!(sent, ExportCounts { points: 0, refused: 400 });
     assert_eq!(server.got().len(), 400 / 50 + 2 * SEARCHES_MAX);
 }
@@ -241,20 +241,20 @@ async fn entry_stays_in_the_queue_while_the_server_has_a_problem() {
     let tasks = Tasks::default();
     let recovers = |n, _: &Got| if n < 3 { (500, "oh".to_owned()) } else { (204, String::new()) };
     let server = Server::start(&tasks, recovers).await;
-    let sent = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken in the end");
+    let sent = exporter(&server.url).export(&key(), &Pages::of(metrics())).await.expect("taken in the end");
     assert_eq!((sent.points, server.got().len()), (N_NUMBERS, 4));
 
     for (status, requests) in [(500, 4), (503, 4), (429, 4), (404, 1), (401, 1), (302, 1)] {
         let server = Server::start(&tasks, move |_, _| (status, "no".to_owned())).await;
-        let failed = exporter(&server.url).upload(&key(), &Pages::of(metrics())).await;
+        let failed = exporter(&server.url).export(&key(), &Pages::of(metrics())).await;
         assert!(matches!(failed, Err(ExportError::Answered { status: s, .. }) if s == status), "{failed:?}");
         assert_eq!(server.got().len(), requests, "{status}");
     }
-    let late = exporter(&dumb_server(&tasks, false).await).upload(&key(), &Pages::of(metrics())).await;
+    let late = exporter(&dumb_server(&tasks, false).await).export(&key(), &Pages::of(metrics())).await;
     assert!(matches!(late, Err(ExportError::TimedOut { .. })), "{late:?}");
-    let closed = exporter(&dumb_server(&tasks, true).await).upload(&key(), &Pages::of(metrics())).await;
+    let closed = exporter(&dumb_server(&tasks, true).await).export(&key(), &Pages::of(metrics())).await;
     assert!(matches!(closed, Err(ExportError::Unreachable { .. })), "{closed:?}");
-    let gone = exporter("http://127.0.0.1:1").upload(&key(), &Pages::of(metrics())).await;
+    let gone = exporter("http://127.0.0.1:1").export(&key(), &Pages::of(metrics())).await;
     assert!(matches!(gone, Err(ExportError::Unreachable { .. })), "{gone:?}");
 }
 

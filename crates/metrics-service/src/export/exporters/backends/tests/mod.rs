@@ -35,7 +35,7 @@ async fn alimonitor_receives_forms() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, |_, _| (200, "ok".to_owned())).await;
     let exporter = alimonitor(&format!("{}/passive", server.url));
-    let sent = exporter.upload(&key(), &Pages(metrics()[..1].to_vec())).await.expect("accepted");
+    let sent = exporter.export(&key(), &Pages(metrics()[..1].to_vec())).await.expect("accepted");
     assert_eq!(sent, ExportCounts { points: 1, refused: 0 });
     let got = server.got();
     assert_eq!(got[0].headers["content-type"], "application/x-www-form-urlencoded");
@@ -45,7 +45,7 @@ async fn alimonitor_receives_forms() {
     assert_eq!(message, json!({"collection_flag": 0, "error_info": "", "MSG": [metric]}));
     assert_eq!(got.len(), 1);
 
-    let sent = exporter.upload(&key(), &Pages(Vec::new())).await.expect("nothing to do");
+    let sent = exporter.export(&key(), &Pages(Vec::new())).await.expect("nothing to do");
     assert_eq!((sent, server.got().len()), (ExportCounts::default(), 1), "no request without metrics");
 }
 
@@ -53,7 +53,7 @@ async fn alimonitor_receives_forms() {
 async fn unreadable_metrics_are_reported_to_alimonitor() {
     let tasks = Tasks::default();
     let server = Server::start(&tasks, |_, _| (200, "ok".to_owned())).await;
-    let failed = alimonitor(&server.url).upload(&key(), &Unreadable).await;
+    let failed = alimonitor(&server.url).export(&key(), &Unreadable).await;
     assert!(matches!(failed, Err(ExportError::Payload(_))), "{failed:?}");
     let (_, message) = message(&server.got()[0].body);
     assert_eq!((&message["collection_flag"], &message["MSG"]), (&json!(1), &json!([])));
@@ -65,16 +65,16 @@ async fn alimonitor_is_retried_and_then_left_for_later() {
     let tasks = Tasks::default();
     let twice = |n, _: &fixture::Got| if n < 2 { (503, "later".to_owned()) } else { (200, String::new()) };
     let server = Server::start(&tasks, twice).await;
-    alimonitor(&server.url).upload(&key(), &Pages::of(metrics())).await.expect("taken in the end");
+    alimonitor(&server.url).export(&key(), &Pages::of(metrics())).await.expect("taken in the end");
 
     let server = Server::start(&tasks, |_, _| (403, "go away".to_owned())).await;
-    let refused = alimonitor(&server.url).upload(&key(), &Pages::of(metrics())).await.expect_err("refused");
+    let refused = alimonitor(&server.url).export(&key(), &Pages::of(metrics())).await.expect_err("refused");
     assert_eq!(refused.to_string(), format!("{}/ answered 403: go away", server.url));
     assert_eq!(server.got().len(), 1, "a rejection is not retried at once");
 
     let slow = alimonitor(&dumb_server(&tasks, false).await);
-    let late = slow.upload(&key(), &Pages::of(metrics())).await;
+    let late = slow.export(&key(), &Pages::of(metrics())).await;
     assert!(matches!(late, Err(ExportError::TimedOut { .. })), "{late:?}");
-    let gone = alimonitor("http://127.0.0.1:1").upload(&key(), &Pages::of(metrics())).await;
+    let gone = alimonitor("http://127.0.0.1:1").export(&key(), &Pages::of(metrics())).await;
     assert!(matches!(gone, Err(ExportError::Unreachable { .. })), "{gone:?}");
 }
