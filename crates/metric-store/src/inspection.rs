@@ -12,7 +12,7 @@ use stormkeeper_metrics::{MetricId, MetricName, Point, Window};
 use stormkeeper_model::LogPosition;
 
 /// Records of a database by table and key.
-pub type Records = BTreeMap<(&'static str, Vec<u8>), Vec<u8>>;
+pub type StoredRecords = BTreeMap<(&'static str, Vec<u8>), Vec<u8>>;
 
 /// Returns the log of the database in `dir`, also while a store has the database open. `None` if
 /// there is no database.
@@ -28,7 +28,7 @@ pub fn log_positions(disk: &MemoryDisk, dir: &Path) -> Option<Vec<LogPosition>> 
 
 /// Returns the records of the database in `dir` that are the same on all nimbuses with the same
 /// log end: all but those that each nimbus decides for itself. `None` if there is no database.
-pub fn replicated_records(disk: &MemoryDisk, dir: &Path) -> Option<Records> {
+pub fn replicated_records(disk: &MemoryDisk, dir: &Path) -> Option<StoredRecords> {
     let content = disk.content(dir)?;
     let items = |table: Table| {
         let of = content.items(table).filter(move |(key, _)| is_replicated(table, key));

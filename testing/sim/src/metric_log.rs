@@ -9,7 +9,7 @@ use std::{
 use stormkeeper_coordination::cluster::metric_log::MetricLogState;
 use stormkeeper_metric_store::{
     DirectoryChange, MemoryDisk,
-    inspection::{self, Records},
+    inspection::{self, StoredRecords},
 };
 use stormkeeper_metrics::{MetricId, MetricName};
 use stormkeeper_model::LogPosition;
@@ -51,7 +51,7 @@ impl StoreDisk {
     }
 
     /// Returns the records of the current database that all nimbuses have in common.
-    pub(super) fn records(&self) -> Records {
+    pub(super) fn records(&self) -> StoredRecords {
         inspection::replicated_records(&self.disk, &self.dir.join("db")).unwrap_or_default()
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{environment::Environment, invariants::check_stores_converge, metric_log::MetricLogEvent};
 use stormkeeper_coordination::cluster::metric_log::MetricLogState;
-use stormkeeper_metric_store::inspection::Records;
+use stormkeeper_metric_store::inspection::StoredRecords;
 use stormkeeper_model::{LogPosition, Term, Timestamp};
 
 fn at(term: i32, index: u64) -> LogPosition {
@@ -89,11 +89,12 @@ fn quarantine_is_violated_by_the_removal_of_a_committed_entry() {
 
 #[test]
 fn stores_is_violated_by_one_record() {
-    let records = |value: u8| Records::from([(("points", vec![1]), vec![value])]);
+    let records = |value: u8| StoredRecords::from([(("points", vec![1]), vec![value])]);
     let stores = |value| [("a".to_owned(), records(1)), ("b".to_owned(), records(value))];
     assert_eq!(check_stores_converge(&stores(1)), Ok(()));
     assert!(check_stores_converge(&stores(2)).is_err());
     assert!(
-        check_stores_converge(&[("a".to_owned(), records(1)), ("b".to_owned(), Records::new())]).is_err()
+        check_stores_converge(&[("a".to_owned(), records(1)), ("b".to_owned(), StoredRecords::new())])
+            .is_err()
     );
 }
