@@ -44,7 +44,7 @@ impl Cluster {
             let (name, tasks): (TopologyName, _) =
                 (format!("load-{n:03}").parse().expect("valid"), table(n_tasks));
             let id = TopologyId::new(&name, 1, clock.now());
-            view.topologies.insert(id.clone(), stored(storm(name, workers)));
+            view.topologies.insert(id.clone(), stored(topology_record(name, workers)));
             view.heartbeats.insert(id.clone(), tasks.tasks());
             view.errors.insert(id.clone());
             let tasks = TasksRecord { components: tasks, unknown_fields: UnknownFields::new() };
@@ -130,7 +130,7 @@ fn table(n_tasks: u32) -> TaskTable {
     ])
 }
 
-fn storm(name: TopologyName, workers: u32) -> TopologyRecord {
+fn topology_record(name: TopologyName, workers: u32) -> TopologyRecord {
     TopologyRecord {
         launched: Timestamp::from_millis(900_000),
         workers,

@@ -9,7 +9,7 @@ use stormkeeper_coordination::{
 };
 use stormkeeper_runtime::test_support::wait_until;
 
-use crate::cluster::{Cluster, PATIENCE, free_ports};
+use crate::cluster::{Cluster, WAIT_MAX, free_ports};
 
 fn topology_file(cluster: &Cluster, name: &str, text: &str) -> String {
     let dir = cluster.path(&format!("topology-{name}"));
@@ -25,7 +25,7 @@ fn one_spout(name: &str, command: &str) -> String {
 
 /// Waits for an error of component `s`; returns its message.
 async fn error_of(cluster: &Cluster, topology: &str) -> String {
-    wait_until("an error of the spout", PATIENCE, async || {
+    wait_until("an error of the spout", WAIT_MAX, async || {
         let errors = cluster.json(&["get-errors", topology]);
         match errors["last"]["s"]["error"].as_str() {
             Some(message) => Ok(message.to_owned()),
@@ -61,12 +61,12 @@ async fn invalid_znode_is_reported_and_the_cluster_continues() {
     let cluster = Cluster::start().await;
     let tree = &cluster.tree;
     let by_hand: TreePath = "/storms/by-hand-1-1".parse().expect("valid path");
-    wait_until("the znode is written", PATIENCE, async || {
+    wait_until("the znode is written", WAIT_MAX, async || {
         let created = tree.create(&by_hand, b"hello", CreateMode::Persistent).await;
         created.map(drop).map_err(|error| error.to_string())
     })
     .await;
-    wait_until("the znode is reported", PATIENCE, async || {
+    wait_until("the znode is reported", WAIT_MAX, async || {
         let unreadable = cluster.json(&["cluster"])["cluster"]["unreadable"].clone();
         let named =
             unreadable.as_array().is_some_and(|all| all.iter().any(|one| one["path"] == by_hand.as_str()));
@@ -86,7 +86,7 @@ async fn invalid_znode_is_reported_and_the_cluster_continues() {
     let path = layout::assignment(&id.parse().expect("valid id"));
     let good = tree.get(&path).await.expect("readable").expect("there").data;
     tree.set(&path, b"{}", None).await.expect("written");
-    wait_until("the assignment is reported", PATIENCE, async || {
+    wait_until("the assignment is reported", WAIT_MAX, async || {
         let unreadable = cluster.json(&["cluster"])["cluster"]["unreadable"].to_string();
         if unreadable.contains(path.as_str()) { Ok(()) } else { Err(unreadable) }
     })
@@ -177,7 +177,7 @@ async fn nimbus_without_zookeeper_waits_and_logs_the_server() {
     );
     fs::write(dir.path().join("storm.yaml"), config).expect("written");
     let nimbus = crate::cluster::Daemon::start("nimbus", "nimbus", dir.path());
-    wait_until("the log names the missing server", PATIENCE, async || {
+    wait_until("the log names the missing server", WAIT_MAX, async || {
         let log = nimbus.log();
         if log.contains(&format!("127.0.0.1:{}", ports[0])) { Ok(()) } else { Err(log) }
     })

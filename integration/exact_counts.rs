@@ -13,7 +13,7 @@ use serde_json::Value;
 use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{
-    cluster::{Cluster, PATIENCE, Shape, kill9},
+    cluster::{Cluster, Shape, WAIT_MAX, kill9},
     victoria_metrics::{Labels, VictoriaMetrics},
 };
 
@@ -182,7 +182,7 @@ pub(crate) fn counted(counts: &Path, component: &str) -> (u64, u64) {
 /// Waits until both components have done more operations.
 pub(crate) async fn wait_until_counted(cluster: &Cluster, counts: &Path) {
     let before = ["numbers", "sink"].map(|component| counted(counts, component).1);
-    wait_until("the components continue to count", PATIENCE, async || {
+    wait_until("the components continue to count", WAIT_MAX, async || {
         let now = ["numbers", "sink"].map(|component| counted(counts, component).1);
         let all_went_on = before.iter().zip(now).all(|(before, now)| now > before + 100);
         if all_went_on { Ok(()) } else { Err(format!("{before:?}, then {now:?}\n{}", cluster.logs())) }
@@ -217,7 +217,7 @@ pub(crate) async fn settled(
 ) -> Totals {
     let key = format!("component {component}");
     let last = std::sync::Mutex::new(None);
-    wait_until("the history includes all operations", PATIENCE, async || {
+    wait_until("the history includes all operations", WAIT_MAX, async || {
         let now = totals(cluster, topology, metric)?;
         let (begun, done) = counted(counts, component);
         let stored = now.get(&key).copied().unwrap_or_default();

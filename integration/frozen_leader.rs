@@ -12,7 +12,7 @@ use stormkeeper_runtime::test_support::wait_until;
 use tokio::task::JoinSet;
 
 use crate::{
-    cluster::{Cluster, Mode, Network, PATIENCE, Shape},
+    cluster::{Cluster, Mode, Network, Shape, WAIT_MAX},
     history::History,
 };
 
@@ -26,7 +26,7 @@ type Answers = JoinSet<(String, Result<Value, String>)>;
 fn ask(answers: &mut Answers, what: String, api: &str, path: &str, body: Value) {
     let url = format!("http://{api}/api/v1/topology/{path}");
     answers.spawn(async move {
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
+        let client = reqwest::Client::builder().no_proxy().timeout(WAIT_MAX).build().expect("a client");
         let sent = client.post(url).json(&body).send().await;
         let answer = match sent {
             Ok(answer) => answer.json::<Value>().await.map_err(|error| error.to_string()),
@@ -61,8 +61,8 @@ async fn storms(cluster: &Cluster) -> BTreeMap<String, Vec<record::TopologyRecor
     for id in cluster.tree.children(&parent).await.expect("readable").unwrap_or_default() {
         let path = parent.child(&id).expect("it was read");
         let Some(node) = cluster.tree.get(&path).await.expect("readable") else { continue };
-        let storm: record::TopologyRecord = record::decode(&path, &node.data).expect("a record");
-        storms.entry(storm.name.to_string()).or_default().push(storm);
+        let topology_record: record::TopologyRecord = record::decode(&path, &node.data).expect("a record");
+        storms.entry(topology_record.name.to_string()).or_default().push(topology_record);
     }
     storms
 }
@@ -97,7 +97,7 @@ async fn frozen_leader_changes_nothing_after_its_term_and_follows_in_the_same_pr
     cluster.proxies[old.nimbus].set(Mode::HoldTransactions);
     ask_for_submits(&mut answers, &api, "queued", &blob);
     ask(&mut answers, "kill spared".to_owned(), &api, "spared/kill", json!({"waitSecs": 0}));
-    wait_until("a transaction of the leader is held", PATIENCE, async || {
+    wait_until("a transaction of the leader is held", WAIT_MAX, async || {
         let n = cluster.proxies[old.nimbus].n_held();
         if n > 0 { Ok(()) } else { Err(format!("{n} are held")) }
     })
@@ -111,7 +111,7 @@ async fn frozen_leader_changes_nothing_after_its_term_and_follows_in_the_same_pr
     cluster.ok(&["kill", "doomed", "-w", "0s"]);
     cluster.ok(&["submit", &file, "--name", "fresh", "--wait"]);
     cluster.ok(&["rebalance", "kept", "-w", "0s", "-n", "3"]);
-    wait_until("the new leader's changes are applied", PATIENCE, async || {
+    wait_until("the new leader's changes are applied", WAIT_MAX, async || {
         let listed = cluster.json(&["list"])["topologies"].clone();
         let kept = cluster.json(&["show", "kept"]);
         let is_gone = listed.as_array().is_some_and(|all| all.iter().all(|one| one["name"] != "doomed"));
@@ -123,7 +123,7 @@ async fn frozen_leader_changes_nothing_after_its_term_and_follows_in_the_same_pr
     cluster.nimbuses[old.nimbus].thaw();
     cluster.proxies[old.nimbus].heal();
     let answers = answers.join_all().await;
-    wait_until("the old leader follows", PATIENCE, async || match cluster.role(old.nimbus).await {
+    wait_until("the old leader follows", WAIT_MAX, async || match cluster.role(old.nimbus).await {
         Ok(record::Role::Follower) => Ok(()),
         seen => Err(format!("{seen:?}\n{}", cluster.logs())),
     })
@@ -160,7 +160,7 @@ async fn frozen_leader_changes_nothing_after_its_term_and_follows_in_the_same_pr
 /// would send commands to the frozen process.
 async fn wait_until_named(cluster: &Cluster, term: Term, frozen: usize) {
     for nimbus in (0..cluster.nimbuses.len()).filter(|nimbus| *nimbus != frozen) {
-        wait_until("the running nimbuses name the new leader", PATIENCE, async || {
+        wait_until("the running nimbuses name the new leader", WAIT_MAX, async || {
             let named = named_term(cluster.api(nimbus)).await?;
             if named >= term { Ok(()) } else { Err(format!("nimbus {nimbus} names term {named}")) }
         })
@@ -170,7 +170,7 @@ async fn wait_until_named(cluster: &Cluster, term: Term, frozen: usize) {
 
 /// Returns the term of the leader that this nimbus names.
 async fn named_term(api: &str) -> Result<Term, String> {
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
+    let client = reqwest::Client::builder().no_proxy().timeout(WAIT_MAX).build().expect("a client");
     let answer = client.get(format!("http://{api}/api/v1/cluster/summary")).send().await;
     let summary: Value =
         answer.map_err(|error| error.to_string())?.json().await.map_err(|error| error.to_string())?;

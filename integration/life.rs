@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{
-    cluster::{Cluster, PATIENCE},
+    cluster::{Cluster, WAIT_MAX},
     counting,
 };
 
@@ -19,7 +19,7 @@ fn word_count(cluster: &Cluster, replace: &[(&str, &str)]) -> (String, std::path
 }
 
 async fn wait_for_words(cluster: &Cluster, out: &Path, expected: &counting::Table) {
-    wait_until("the tables equal the output of uniq", PATIENCE, async || {
+    wait_until("the tables equal the output of uniq", WAIT_MAX, async || {
         let counted = counting::results(out, "count-");
         if counted == *expected {
             return Ok(());
@@ -63,7 +63,7 @@ async fn access_log_equals_awk_and_its_broken_lines_are_errors() {
         cluster.example("access-log", &[("access.log.out: \"/tmp/stormkeeper-access-log\"", &out_line)]);
     cluster.ok(&["submit", &file.display().to_string(), "--wait"]);
     let expected = counting::expected_requests(file.parent().expect("in a folder"));
-    wait_until("the tables equal the output of awk", PATIENCE, async || {
+    wait_until("the tables equal the output of awk", WAIT_MAX, async || {
         let mut counted = counting::Table::new();
         for field in ["path", "status", "reason"] {
             let results = counting::results(&out, &format!("by-{field}-"));
@@ -72,7 +72,7 @@ async fn access_log_equals_awk_and_its_broken_lines_are_errors() {
         if counted == expected { Ok(()) } else { Err(format!("{counted:?}\n{}", cluster.logs())) }
     })
     .await;
-    wait_until("the broken lines are errors of parse", PATIENCE, async || {
+    wait_until("the broken lines are errors of parse", WAIT_MAX, async || {
         let errors = cluster.json(&["get-errors", "access-log"]);
         if errors["last"]["parse"].is_object() { Ok(()) } else { Err(errors.to_string()) }
     })
@@ -90,7 +90,7 @@ async fn rebalance_changes_workers_and_tasks() {
     );
     cluster.ok(&["submit", &file, "--wait"]);
     cluster.ok(&["rebalance", "word-count", "-w", "0s", "-n", "4", "-e", "split=3"]);
-    wait_until("four workers run eight tasks", PATIENCE, async || {
+    wait_until("four workers run eight tasks", WAIT_MAX, async || {
         let shown = cluster.json(&["show", "word-count"]);
         let whole = shown["tasksAlive"] == 8 && shown["tasksTotal"] == 8 && shown["workersTotal"] == 4;
         let done = whole && shown["status"] == "active";
@@ -98,7 +98,7 @@ async fn rebalance_changes_workers_and_tasks() {
     })
     .await;
     let before = cluster.json(&["show", "word-count"])["components"].clone();
-    wait_until("tuples flow", PATIENCE, async || {
+    wait_until("tuples flow", WAIT_MAX, async || {
         let now = cluster.json(&["show", "word-count"])["components"].clone();
         if now == before { Err(now.to_string()) } else { Ok(()) }
     })
@@ -107,7 +107,7 @@ async fn rebalance_changes_workers_and_tasks() {
     for (verb, status) in [("deactivate", "inactive"), ("activate", "active")] {
         cluster.ok(&[verb, "word-count"]);
         // The leader has accepted the change. `show` may reach the follower, whose view is older.
-        wait_until("its status is shown", PATIENCE, async || {
+        wait_until("its status is shown", WAIT_MAX, async || {
             let shown = cluster.json(&["show", "word-count"])["status"].clone();
             if shown == status { Ok(()) } else { Err(format!("{shown} after {verb}")) }
         })

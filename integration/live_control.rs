@@ -10,7 +10,7 @@ use serde_json::Value;
 use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{
-    cluster::{Cluster, PATIENCE, Shape},
+    cluster::{Cluster, Shape, WAIT_MAX},
     exact_counts::{self, counted, settled, totals, wait_until_counted},
 };
 
@@ -49,7 +49,7 @@ async fn metric_changes_take_effect_in_running_workers() {
     // Single connections, of which no metric was registered before.
     assert_eq!(connections(&cluster).await, Vec::<String>::new());
     control(&cluster, &["--enable", "NettyCliSendTime"]);
-    wait_until("connections are timed", PATIENCE, async || {
+    wait_until("connections are timed", WAIT_MAX, async || {
         let found = connections(&cluster).await;
         let are_both = found.len() >= 2 && found.iter().all(|name| name.ends_with(".NettyCliSendTime"));
         if are_both { Ok(()) } else { Err(format!("{found:?}\n{}", cluster.logs())) }
@@ -62,7 +62,7 @@ async fn metric_changes_take_effect_in_running_workers() {
     wait_until_growth_of_executed(&cluster, &id, Growth::AlongWithAcked).await;
     control(&cluster, &["--reset"]);
     wait_until_rate_is_recorded(&cluster, 0.1).await;
-    wait_until("no metric is logged any more", PATIENCE, async || {
+    wait_until("no metric is logged any more", WAIT_MAX, async || {
         let before = reports_in_logs(&cluster).len();
         let acked = acked(&cluster, &id)?;
         wait_until_acked(&cluster, &id, acked + MANY).await;
@@ -102,7 +102,7 @@ fn acked(cluster: &Cluster, id: &str) -> Result<u64, String> {
 }
 
 async fn wait_until_acked(cluster: &Cluster, id: &str, n: u64) {
-    wait_until("more is acked", PATIENCE, async || {
+    wait_until("more is acked", WAIT_MAX, async || {
         let now = acked(cluster, id)?;
         if now >= n { Ok(()) } else { Err(format!("{now} of {n}\n{}", cluster.logs())) }
     })
@@ -110,7 +110,7 @@ async fn wait_until_acked(cluster: &Cluster, id: &str, n: u64) {
 }
 
 async fn wait_until_growth_of_executed(cluster: &Cluster, id: &str, wanted: Growth) {
-    wait_until(&format!("the growth of Executed is {wanted:?}"), PATIENCE, async || {
+    wait_until(&format!("the growth of Executed is {wanted:?}"), WAIT_MAX, async || {
         let before = (of_sink(cluster, id, "Executed")?, acked(cluster, id)?);
         wait_until_acked(cluster, id, before.1 + MANY).await;
         let after = of_sink(cluster, id, "Executed")?;
@@ -180,7 +180,7 @@ fn parse_report(line: &str) -> Option<LoggedReport> {
 
 /// Waits until the last reports in the log of each worker satisfy `is_wanted`.
 async fn wait_until_sampled(cluster: &Cluster, is_wanted: impl Fn(&LoggedReport) -> bool) {
-    wait_until("each worker samples at the new rate", PATIENCE, async || {
+    wait_until("each worker samples at the new rate", WAIT_MAX, async || {
         let dirs = (1..=cluster.supervisors.len()).map(|i| cluster.path(&format!("supervisor-{i}")));
         let reports: Vec<Vec<LoggedReport>> =
             dirs.flat_map(|dir| logs(&dir)).map(|log| reports_in_log(&log)).collect();
@@ -200,7 +200,7 @@ async fn wait_until_sampled(cluster: &Cluster, is_wanted: impl Fn(&LoggedReport)
 
 /// Waits until the history of topologies has the sample rate.
 async fn wait_until_rate_is_recorded(cluster: &Cluster, rate: f64) {
-    wait_until("the rate is in the history", PATIENCE, async || {
+    wait_until("the rate is in the history", WAIT_MAX, async || {
         let history = cluster.try_json(&["metrics", "--topologies"]).ok_or("no response")?;
         let found = history["topologies"][0]["sampleRate"].as_f64();
         if found == Some(rate) { Ok(()) } else { Err(history.to_string()) }

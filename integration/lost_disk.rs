@@ -8,7 +8,7 @@ use stormkeeper_coordination::cluster::{metric_log::MetricLogState, store::Store
 use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{
-    cluster::{Cluster, PATIENCE, Shape},
+    cluster::{Cluster, Shape, WAIT_MAX},
     exact_counts::{SETTINGS, settled, submit, totals, wait_until_counted},
 };
 
@@ -40,7 +40,7 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     cluster.ok(&["deactivate", "exact"]);
     let id = cluster.json(&["show", "exact"])["id"].as_str().expect("an id").to_owned();
     let before = settled(&cluster, (&id, SINK.0, SINK.1), &counts).await;
-    wait_until("the whole log is committed on the leader alone", PATIENCE, async || {
+    wait_until("the whole log is committed on the leader alone", WAIT_MAX, async || {
         let index = cluster.json(&["metrics", "--status"])["store"]["index"].clone();
         let record = metric_log_state(&cluster).await;
         let is_alone = record.in_sync_replicas.len() == 1;
@@ -59,7 +59,7 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     cluster.nimbuses[other].start_again();
     let new = cluster.wait_for_leader_after(leading.term).await;
     assert_eq!(new.nimbus, other);
-    wait_until("the new leader reports the replica it waits for", PATIENCE, async || {
+    wait_until("the new leader reports the replica it waits for", WAIT_MAX, async || {
         let message = of_nimbus(&cluster, other, "metricsProblem");
         let is_waiting = message.as_str().is_some_and(|text| text.contains("waiting for"));
         if is_waiting { Ok(()) } else { Err(format!("{message}\n{}", cluster.logs())) }
@@ -70,7 +70,7 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     cluster.ok(&["deactivate", "exact"]);
 
     cluster.nimbuses[leading.nimbus].thaw();
-    wait_until("both replicas have the same log", PATIENCE, async || {
+    wait_until("both replicas have the same log", WAIT_MAX, async || {
         let behind = [0, 1].map(|nimbus| of_nimbus(&cluster, nimbus, "metricsLagEntries"));
         let record = metric_log_state(&cluster).await;
         let is_replicated = behind == [0, 0]

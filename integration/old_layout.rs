@@ -9,7 +9,7 @@ use stormkeeper_coordination::{
 };
 use stormkeeper_runtime::{tasks::Tasks, test_support::wait_until};
 
-use crate::cluster::{PATIENCE, ROOT, free_ports};
+use crate::cluster::{ROOT, WAIT_MAX, free_ports};
 
 const KINDS: [&str; 2] = ["nimbus", "supervisor"];
 
@@ -29,7 +29,7 @@ async fn refusal_of(kind: &str, zookeeper: &Ensemble, local_dir: &Path) -> Strin
     fs::write(&file, config).expect("a configuration");
     let mut daemon = tokio::process::Command::new(env!("CARGO_BIN_EXE_stormkeeper"));
     daemon.arg(kind).arg("--config").arg(&file).kill_on_drop(true);
-    let ended = tokio::time::timeout(PATIENCE, daemon.output()).await;
+    let ended = tokio::time::timeout(WAIT_MAX, daemon.output()).await;
     let ended = ended.unwrap_or_else(|_| panic!("the {kind} was not refused")).expect("the daemon starts");
     let text = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(1), "{text}");
@@ -61,7 +61,7 @@ async fn daemons_refuse_a_tree_of_an_earlier_build_and_do_not_change_it() {
     let old = ["/archive", "/orders", "/storms"];
     for path in old {
         let path: TreePath = path.parse().expect("valid path");
-        wait_until("the znode is written", PATIENCE, || async {
+        wait_until("the znode is written", WAIT_MAX, || async {
             tree.ensure(&path).await.map_err(|error| error.to_string())
         })
         .await;

@@ -11,7 +11,7 @@ use stormkeeper_model::Term;
 use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{
-    cluster::{Cluster, PATIENCE, Placement, SESSION_TIMEOUT, Shape},
+    cluster::{Cluster, Placement, SESSION_TIMEOUT, Shape, WAIT_MAX},
     history::History,
     recovery::{endless, finish},
 };
@@ -46,7 +46,7 @@ async fn expect_quiet(cluster: &Cluster, before: &Placement, after: &str) {
 /// Observes the cluster until no event can have an effect any more, and stops the topology.
 async fn expect_quiet_to_the_end(mut cluster: Cluster, before: &Placement) {
     let end = now() + QUIET;
-    wait_until("the observation time is over", QUIET + PATIENCE, async || {
+    wait_until("the observation time is over", QUIET + WAIT_MAX, async || {
         assert_eq!(cluster.placement().await, *before, "in the end:\n{}", cluster.logs());
         let left = end.saturating_duration_since(now());
         if left.is_zero() { Ok(()) } else { Err(format!("{left:?} are left")) }
@@ -103,13 +103,13 @@ async fn nimbus_failovers_move_no_task() {
 async fn zookeeper_outages_move_no_task() {
     let (mut cluster, before) = start().await;
 
-    let leading = wait_until("a server leads", PATIENCE, async || {
+    let leading = wait_until("a server leads", WAIT_MAX, async || {
         cluster.zookeeper.leading().await.ok_or("no server leads".to_owned())
     })
     .await;
     cluster.zookeeper.servers[leading].kill9();
     let start = now();
-    wait_until("another server leads", PATIENCE, async || match cluster.zookeeper.leading().await {
+    wait_until("another server leads", WAIT_MAX, async || match cluster.zookeeper.leading().await {
         Some(other) if other != leading => Ok(()),
         seen => Err(format!("{seen:?}")),
     })

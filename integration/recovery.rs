@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use stormkeeper_runtime::test_support::wait_until;
 
-use crate::cluster::{Cluster, PATIENCE, Process};
+use crate::cluster::{Cluster, Process, WAIT_MAX};
 
 /// Submits a slow word count that never ends.
 pub(crate) async fn endless(cluster: &Cluster) -> BTreeMap<u64, Process> {
@@ -35,7 +35,7 @@ async fn killed_worker_restarts_in_its_slot_and_the_other_worker_keeps_running()
     #[expect(clippy::disallowed_methods, reason = "a measurement for the log, no decision")]
     let start = Instant::now();
     crate::cluster::kill9(victim.pid);
-    let after = wait_until("another process in the same slot", PATIENCE, async || {
+    let after = wait_until("another process in the same slot", WAIT_MAX, async || {
         let now = cluster.workers();
         match now.get(&port) {
             Some(now_there) if *now_there != victim && now.len() == before.len() => Ok(now),
@@ -68,7 +68,7 @@ async fn restarted_supervisor_adopts_its_workers() {
     // Proof that the supervisors work again: a killed worker is restarted, the other one is not.
     let (&port, &victim) = before.iter().next().expect("there are workers");
     crate::cluster::kill9(victim.pid);
-    wait_until("the adopted worker is launched again", PATIENCE, async || {
+    wait_until("the adopted worker is launched again", WAIT_MAX, async || {
         let now = cluster.workers();
         let others_stay = before.iter().filter(|(p, _)| **p != port).all(|(p, pid)| now.get(p) == Some(pid));
         assert!(others_stay, "a healthy worker was restarted: {before:?}, {now:?}");

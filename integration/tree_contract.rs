@@ -15,7 +15,7 @@ use stormkeeper_coordination::{
 };
 use stormkeeper_runtime::{tasks::Tasks, test_support::wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 fn path(text: &str) -> TreePath {
     text.parse().expect("valid path")
@@ -39,7 +39,7 @@ impl Connected {
     /// Waits for a connected session that satisfies `fits`.
     async fn session(&self, fits: impl Fn(SessionId) -> bool) -> SessionId {
         let states = self.tree.session();
-        wait_until("a session is open", PATIENCE, async || {
+        wait_until("a session is open", WAIT_MAX, async || {
             let state = *states.borrow();
             state.connected().filter(|&session| fits(session)).ok_or_else(|| format!("{state:?}"))
         })
@@ -48,7 +48,7 @@ impl Connected {
 
     async fn disconnected(&self) {
         let states = self.tree.session();
-        wait_until("the connection is lost", PATIENCE, async || {
+        wait_until("the connection is lost", WAIT_MAX, async || {
             let state = *states.borrow();
             if state.connected().is_none() { Ok(()) } else { Err(format!("{state:?}")) }
         })
@@ -58,7 +58,7 @@ impl Connected {
 
 /// Waits for the next change of a watcher.
 async fn changed(watcher: &mut Watcher) -> Changes {
-    tokio::time::timeout(PATIENCE, watcher.changed()).await.expect("the watcher reports a change")
+    tokio::time::timeout(WAIT_MAX, watcher.changed()).await.expect("the watcher reports a change")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,7 +135,7 @@ async fn outage_longer_than_the_session_opens_a_new_session() {
 
     server.kill9();
     let states = one.tree.session();
-    wait_until("the session has expired", PATIENCE, async || {
+    wait_until("the session has expired", WAIT_MAX, async || {
         let state = *states.borrow();
         if state == SessionState::Connecting { Ok(()) } else { Err(format!("{state:?}")) }
     })
@@ -145,7 +145,7 @@ async fn outage_longer_than_the_session_opens_a_new_session() {
     assert_ne!(second, first);
     assert_eq!(changed(&mut watcher).await, Changes::Everything);
     other.session(|_| true).await;
-    wait_until("the old session's ephemeral is gone", PATIENCE, async || {
+    wait_until("the old session's ephemeral is gone", WAIT_MAX, async || {
         match other.tree.get(&path("/mine")).await {
             Ok(None) => Ok(()),
             seen => Err(format!("{seen:?}")),
@@ -155,7 +155,7 @@ async fn outage_longer_than_the_session_opens_a_new_session() {
     assert!(one.tree.get(&path("/kept")).await.expect("read").is_some());
     // The watch of the new session works.
     other.tree.set(&path("/kept"), b"", None).await.expect("written");
-    wait_until("the watch reports the write", PATIENCE, || {
+    wait_until("the watch reports the write", WAIT_MAX, || {
         let changes = watcher.take();
         // It may first report the loss of the old session's ephemerals.
         async move {
@@ -185,7 +185,7 @@ async fn unresponsive_server_leaves_outcomes_unknown() {
     assert!(refused > 0 && reads.iter().all(Result::is_err), "{refused} were refused");
     server.resume();
     // The write with the unknown outcome took effect.
-    let node = wait_until("the server responds", PATIENCE, async || {
+    let node = wait_until("the server responds", WAIT_MAX, async || {
         one.tree.get(&at).await.map_err(|error| error.to_string())?.ok_or_else(|| "no node".to_owned())
     })
     .await;
@@ -236,7 +236,7 @@ async fn dropped_watcher_leaves_no_watch_on_the_server() {
         let mut watcher = one.tree.watch(&path("/gone"), scope);
         changed(&mut watcher).await;
     }
-    wait_until("one watch is left", PATIENCE, async || {
+    wait_until("one watch is left", WAIT_MAX, async || {
         let watches = server.ask("wchp").await.map_err(|error| error.to_string())?;
         let left: Vec<&str> = watches.lines().filter(|line| line.starts_with("/r/")).collect();
         if left == ["/r/kept"] { Ok(()) } else { Err(watches.clone()) }
@@ -248,12 +248,12 @@ async fn dropped_watcher_leaves_no_watch_on_the_server() {
 async fn dropped_tree_closes_its_session() {
     let server = ZooKeeperServer::start().await.expect("a server");
     // Longer than the timeout of the test, so that nothing disappears by expiry.
-    let lasting = Options { session_timeout: 2 * PATIENCE, ..server.options(path("/r")) };
+    let lasting = Options { session_timeout: 2 * WAIT_MAX, ..server.options(path("/r")) };
     let (one, two) = (connect(lasting.clone()).await, connect(lasting).await);
     one.tree.create(&path("/mine"), b"", CreateMode::Ephemeral).await.expect("created");
     let _watcher = one.tree.watch(&path("/mine"), Scope::Node);
     drop(one);
-    wait_until("the ephemeral is gone", PATIENCE, async || match two.tree.get(&path("/mine")).await {
+    wait_until("the ephemeral is gone", WAIT_MAX, async || match two.tree.get(&path("/mine")).await {
         Ok(None) => Ok(()),
         seen => Err(format!("{seen:?}")),
     })
@@ -268,7 +268,7 @@ async fn ensemble_survives_the_loss_of_a_server() {
     one.tree.create(&path("/mine"), b"", CreateMode::Ephemeral).await.expect("created");
     for server in 0..3 {
         ensemble.servers[server].kill9();
-        wait_until("two servers serve", PATIENCE, async || {
+        wait_until("two servers serve", WAIT_MAX, async || {
             one.tree.set(&path("/mine"), b"x", None).await.map_err(|error| error.to_string())
         })
         .await;

@@ -14,7 +14,7 @@ use stormkeeper_coordination::cluster::layout;
 use stormkeeper_runtime::test_support::{assert_generated_form, wait_until};
 
 use crate::{
-    cluster::{Cluster, PATIENCE, Process, ROOT, Shape, kill9},
+    cluster::{Cluster, Process, ROOT, Shape, WAIT_MAX, kill9},
     exact_counts::SETTINGS,
 };
 
@@ -110,11 +110,11 @@ async fn prepare(cluster: &mut Cluster) -> String {
     };
     let split = cluster.worker_processes().into_iter().find(runs_split);
     kill9(split.expect("a component runs").pid);
-    wait_until("the death of the component is a task error", PATIENCE, async || {
+    wait_until("the death of the component is a task error", WAIT_MAX, async || {
         first_child(cluster, &format!("taskerrors/{id}/last")).await.map(drop)
     })
     .await;
-    wait_until("both nimbuses have the blob", PATIENCE, async || {
+    wait_until("both nimbuses have the blob", WAIT_MAX, async || {
         let blob = first_child(cluster, "blobs").await?;
         let path = format!("/blobs/{blob}").parse().expect("valid path");
         let holders = cluster.tree.children(&path).await.map_err(|error| error.to_string())?;
@@ -122,7 +122,7 @@ async fn prepare(cluster: &mut Cluster) -> String {
         if holders.len() == 2 { Ok(()) } else { Err(format!("{holders:?}")) }
     })
     .await;
-    wait_until("the metas are published", PATIENCE, async || {
+    wait_until("the metas are published", WAIT_MAX, async || {
         let path = format!("/metrics/{id}").parse().expect("valid path");
         let node = cluster.tree.get(&path).await.map_err(|error| error.to_string())?;
         node.filter(|node| !node.data.is_empty()).map(drop).ok_or_else(|| "no metas".to_owned())

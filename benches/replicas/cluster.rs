@@ -25,7 +25,7 @@ use stormkeeper_runtime::{tasks::Tasks, test_support::wait_until};
 
 use crate::{
     process::Process,
-    watching::{PATIENCE, until, until_gone},
+    watching::{WAIT_MAX, until, until_gone},
 };
 
 /// Root of the ZooKeeper tree.
@@ -115,7 +115,7 @@ impl Cluster {
 
     /// Waits for a leader and for `n` registered nimbuses.
     pub(crate) async fn ready(&self, n: usize) {
-        wait_until("the nimbuses are ready", PATIENCE, async || {
+        wait_until("the nimbuses are ready", WAIT_MAX, async || {
             let leader = self.store.leader().await.map_err(|error| error.to_string())?;
             let listed = self.tree.children(&layout::nimbuses()).await.map_err(|error| error.to_string())?;
             let n_listed = listed.map_or(0, |names| names.len());

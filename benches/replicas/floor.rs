@@ -68,7 +68,7 @@ pub(crate) async fn round_trips(options: Options, clock: &Clock) -> (Samples, Sa
 
 /// Paths of everything that a nimbus reads: the records, and the parents of heartbeats.
 pub(crate) async fn record_paths(tree: &dyn Tree) -> Vec<TreePath> {
-    let mut paths = layout::roots();
+    let mut paths = layout::top_level();
     let families = tree.get_many(&paths).await.expect("read");
     let children: Vec<TreePath> = (paths.iter().zip(families))
         .flat_map(|(root, family)| {

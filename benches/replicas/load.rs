@@ -12,7 +12,7 @@ use stormkeeper_model::{
 use stormkeeper_runtime::test_support::wait_until;
 use stormkeeper_topology_package::package;
 
-use crate::{cluster::Cluster, report::Samples, watching::PATIENCE};
+use crate::{cluster::Cluster, report::Samples, watching::WAIT_MAX};
 
 /// Number and size of the topologies, which are all alike.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +77,7 @@ impl Load {
 
 /// Waits until `n` supervisors are registered.
 pub(crate) async fn wait_for_hosts(cluster: &Cluster, n: usize) {
-    wait_until("the hosts are registered", PATIENCE, async || {
+    wait_until("the hosts are registered", WAIT_MAX, async || {
         let names = cluster.tree.children(&layout::supervisors()).await.map_err(|error| error.to_string())?;
         let there = names.map_or(0, |names| names.len());
         if there == n { Ok(()) } else { Err(format!("{there} of {n}")) }
@@ -87,7 +87,7 @@ pub(crate) async fn wait_for_hosts(cluster: &Cluster, n: usize) {
 
 /// Waits until `n` tasks send heartbeats.
 pub(crate) async fn wait_for_heartbeats(cluster: &Cluster, n: usize) {
-    wait_until("every task sends heartbeats", PATIENCE, async || {
+    wait_until("every task sends heartbeats", WAIT_MAX, async || {
         let there = n_beats(&*cluster.tree).await;
         if there == n {
             return Ok(());
@@ -100,10 +100,10 @@ pub(crate) async fn wait_for_heartbeats(cluster: &Cluster, n: usize) {
 }
 
 async fn n_beats(tree: &dyn Tree) -> usize {
-    let topologies = tree.children(&layout::taskbeats_root()).await.expect("read").unwrap_or_default();
+    let topologies = tree.children(&layout::taskbeats_parent()).await.expect("read").unwrap_or_default();
     let mut n = 0;
     for topology in topologies {
-        let path = layout::taskbeats_root().child(&topology).expect("a valid name");
+        let path = layout::taskbeats_parent().child(&topology).expect("a valid name");
         n += tree.get(&path).await.expect("read").map_or(0, |node| node.stat.n_children);
     }
     n

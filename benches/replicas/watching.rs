@@ -6,7 +6,7 @@ use stormkeeper_coordination::tree::{Node, Scope, Tree, TreePath};
 use stormkeeper_model::clock::{Clock, Monotonic};
 
 /// Timeout of every wait, longer than anything that is measured.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// Waits until `found` returns a value for the znode at `path` or for its absence. Returns the
 /// value and the time at which it was seen: one delivery of a watch and one read after the change.
@@ -26,9 +26,9 @@ pub(crate) async fn until<T>(
             watcher.changed().await;
         }
     };
-    match tokio::time::timeout(PATIENCE, seen).await {
+    match tokio::time::timeout(WAIT_MAX, seen).await {
         Ok(seen) => seen,
-        Err(_) => panic!("timed out after {PATIENCE:?}: no expected change of {path}"),
+        Err(_) => panic!("timed out after {WAIT_MAX:?}: no expected change of {path}"),
     }
 }
 

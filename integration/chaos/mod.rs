@@ -253,7 +253,7 @@ fn healthy_state(summary: &TopologySummary, spread: Spread) -> Result<State, Str
 /// topologies.
 async fn find_orphans(cluster: &Cluster, listed: &[TopologySummary]) -> Result<(), String> {
     let ids: BTreeSet<String> = listed.iter().map(|summary| summary.id.to_string()).collect();
-    for root in layout::topology_roots() {
+    for root in layout::topology_parents() {
         let children = cluster.tree.children(&root).await.map_err(|error| error.to_string())?;
         let children = children.unwrap_or_default().into_iter();
         let children: BTreeSet<String> = children.filter(|name| !is_of_the_cluster(name)).collect();

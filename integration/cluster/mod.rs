@@ -29,7 +29,7 @@ pub(crate) use process::{Daemon, Process, free_ports, kill9, processes_with, sig
 pub(crate) use proxy::{Mode, Proxy};
 
 /// Timeout of every wait, much longer than any expected delay. A test that reaches it has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Root of the ZooKeeper tree in every test.
 pub(crate) const ROOT: &str = "/stormkeeper";
@@ -217,7 +217,7 @@ impl Cluster {
 
     /// Waits for a leader in a term after `before`.
     pub(crate) async fn wait_for_leader_after(&self, before: Term) -> Leading {
-        wait_until("another term begins", PATIENCE, async || match self.leading().await {
+        wait_until("another term begins", WAIT_MAX, async || match self.leading().await {
             Ok(leading) if leading.term > before => Ok(leading),
             seen => Err(format!("{seen:?}, {before:?} before\n{}", self.logs())),
         })
@@ -243,7 +243,7 @@ impl Cluster {
 
     /// Current assignments and processes.
     pub(crate) async fn placement(&self) -> Placement {
-        let assignments = wait_until("the assignments are read", PATIENCE, async || {
+        let assignments = wait_until("the assignments are read", WAIT_MAX, async || {
             self.assignments().await.map_err(|error| error.to_string())
         })
         .await;
@@ -271,7 +271,7 @@ impl Cluster {
 
     /// Waits for a leader that has all supervisors in its view.
     pub(crate) async fn wait_until_ready(&self) {
-        wait_until("a leader and every supervisor", PATIENCE, async || {
+        wait_until("a leader and every supervisor", WAIT_MAX, async || {
             let cluster = self.try_json(&["cluster"]).ok_or("no nimbus responds".to_owned())?;
             let n_supervisors = self.supervisors.len();
             let ready = cluster["cluster"]["leader"].is_object()
@@ -284,7 +284,7 @@ impl Cluster {
     /// Waits until every running nimbus is in `/nimbuses`.
     pub(crate) async fn wait_until_nimbuses_registered(&self) {
         for nimbus in (0..self.nimbuses.len()).filter(|nimbus| self.nimbuses[*nimbus].answers()) {
-            wait_until("a nimbus is registered", PATIENCE, async || {
+            wait_until("a nimbus is registered", WAIT_MAX, async || {
                 self.role(nimbus).await.map(drop).map_err(|error| format!("{error}\n{}", self.logs()))
             })
             .await;
@@ -299,7 +299,7 @@ impl Cluster {
 
     /// Waits until every daemon has an open session, whatever happened before.
     pub(crate) async fn wait_until_in_session(&self) {
-        wait_until("every daemon has a session", PATIENCE, async || {
+        wait_until("every daemon has a session", WAIT_MAX, async || {
             let (opened, ended) = (self.count_in_logs("session opened"), self.count_in_logs("session ended"));
             // A daemon that was killed has logged the start of its session only.
             let have_all = opened.iter().zip(&ended).all(|(opened, ended)| opened > ended);
@@ -310,7 +310,7 @@ impl Cluster {
 
     /// Waits until every daemon has logged `text` more often than `before`.
     pub(crate) async fn wait_until_logged_since(&self, text: &str, before: &[usize]) {
-        wait_until(&format!("every daemon logs {text:?}"), PATIENCE, async || {
+        wait_until(&format!("every daemon logs {text:?}"), WAIT_MAX, async || {
             let now = self.count_in_logs(text);
             let have_all = now.iter().zip(before).all(|(now, before)| now > before);
             if have_all { Ok(()) } else { Err(format!("{now:?}, {before:?} before\n{}", self.logs())) }
@@ -353,7 +353,7 @@ impl Cluster {
     /// Waits until every task of the topology sends heartbeats; returns the cluster's workers by
     /// port.
     pub(crate) async fn wait_until_whole(&self, topology: &str) -> BTreeMap<u64, Process> {
-        wait_until("every task sends heartbeats", PATIENCE, async || {
+        wait_until("every task sends heartbeats", WAIT_MAX, async || {
             let shown = self.try_json(&["show", topology]).ok_or_else(|| "no nimbus responds".to_owned())?;
             let (alive, total) = (&shown["tasksAlive"], &shown["tasksTotal"]);
             if alive == total && total.as_u64() > Some(0) {
@@ -374,7 +374,7 @@ impl Cluster {
             Ok::<_, String>(components.iter().filter_map(|one| one["emitted"].as_u64()).sum::<u64>())
         };
         let before = AtomicU64::new(u64::MAX);
-        wait_until("more tuples are emitted", PATIENCE, async || {
+        wait_until("more tuples are emitted", WAIT_MAX, async || {
             let now = emitted()?;
             // A count that decreased belongs to a worker that was restarted.
             let least = before.fetch_min(now, Ordering::Relaxed).min(now);
@@ -408,8 +408,8 @@ impl Cluster {
 
     /// Waits until no znode and no process of any topology is left.
     pub(crate) async fn wait_until_nothing_is_left(&self) {
-        let roots = layout::topology_roots();
-        wait_until("no znode and no process of a topology is left", PATIENCE, async || {
+        let roots = layout::topology_parents();
+        wait_until("no znode and no process of a topology is left", WAIT_MAX, async || {
             let mut left = Vec::new();
             for root in &roots {
                 let children = self.tree.children(root).await.map_err(|error| error.to_string())?;

@@ -278,7 +278,7 @@ mod tests {
     use stormkeeper_runtime::test_support::wait_until;
 
     use super::*;
-    use crate::cluster::PATIENCE;
+    use crate::cluster::WAIT_MAX;
 
     struct Proxied {
         proxy: Proxy,
@@ -300,7 +300,7 @@ mod tests {
 
     impl Proxied {
         async fn wait_for(&self, what: &str, is_it: impl Fn(SessionState) -> bool) {
-            wait_until(what, PATIENCE, async || {
+            wait_until(what, WAIT_MAX, async || {
                 let state = *self.tree.session().borrow();
                 if is_it(state) { Ok(()) } else { Err(format!("{state:?}")) }
             })
@@ -316,7 +316,7 @@ mod tests {
 
         async fn has(&self, name: &str) -> bool {
             let path = name.parse().expect("valid path");
-            wait_until("it is read", PATIENCE, async || {
+            wait_until("it is read", WAIT_MAX, async || {
                 self.tree.get(&path).await.map(|node| node.is_some()).map_err(|error| error.to_string())
             })
             .await
@@ -343,7 +343,7 @@ mod tests {
         let proxied = connect().await;
         proxied.proxy.set(Mode::HoldTransactions);
         let disconnect_when_held = async {
-            wait_until("it is held", PATIENCE, async || match proxied.proxy.n_held() {
+            wait_until("it is held", WAIT_MAX, async || match proxied.proxy.n_held() {
                 1 => Ok(()),
                 n => Err(format!("{n} are held")),
             })

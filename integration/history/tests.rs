@@ -89,7 +89,7 @@ fn unknown_top_level_znodes_belong_to_the_leader() {
 
 #[test]
 fn fixed_znodes_are_the_layout_and_the_parents_of_records() {
-    let roots = layout::roots();
+    let roots = layout::top_level();
     let expected = std::iter::once("layout").chain(roots.iter().map(|root| root.name()));
     assert_eq!(FIXED, expected.collect::<Vec<_>>());
 }

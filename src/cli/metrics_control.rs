@@ -14,7 +14,7 @@ Examples:\n  \
 stormkeeper metrics-control word-count --enable EmitTime --sample-rate 0.5\n  \
 stormkeeper metrics-control word-count --disable TupleLifeCycle\n  \
 stormkeeper metrics-control word-count --debug ProcessLatency      # log it in the workers\n  \
-stormkeeper metrics-control word-count --reset                     # back to the topology's settings"
+stormkeeper metrics-control word-count --reset                     # as submitted"
 )]
 pub(super) struct Args {
     /// Name or id of the topology

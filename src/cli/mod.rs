@@ -34,6 +34,8 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
 
 use crate::config::{
     Config, Environment,
@@ -41,6 +43,10 @@ use crate::config::{
 };
 use error::{ErrorKind, Failure};
 use stormkeeper_api_types::client::{Client, Timeouts};
+use stormkeeper_runtime::{
+    shutdown,
+    tasks::{OnExit, Tasks},
+};
 use stormkeeper_supervisor::{LaunchDefaults, OnStop};
 use stormkeeper_topology_package::{flux, package::TopologyPackage, yaml};
 
@@ -189,6 +195,17 @@ fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 fn daemon_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     built.map_err(|error| Failure::internal(anyhow::Error::new(error).context("starting the async runtime")))
+}
+
+/// Cancels `stop` when the process receives a signal to stop.
+fn stop_on_signal(tasks: &Tasks, stop: CancellationToken) {
+    tasks.start("signals", OnExit::Ignore, async move {
+        match shutdown::requested().await {
+            Ok(signal) => info!(signal, "stopping on a signal"),
+            Err(error) => error!(%error, "cannot listen for signals: stopping"),
+        }
+        stop.cancel();
+    });
 }
 
 /// Launch settings of workers, from the configuration.

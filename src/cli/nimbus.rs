@@ -3,17 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
 
-use crate::cli::{Global, daemon_runtime, error::Failure, log_filter};
+use crate::cli::{Global, daemon_runtime, error::Failure, log_filter, stop_on_signal};
 use stormkeeper_coordination::tree::{Tree as _, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus::api;
-use stormkeeper_runtime::{
-    shutdown,
-    tasks::{OnExit, Tasks},
-    telemetry,
-};
+use stormkeeper_runtime::{tasks::Tasks, telemetry};
 
 /// Longest wait for the last tasks to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,15 +33,4 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
         tasks.stop(SHUTDOWN_TIMEOUT).await;
         ended.map_err(|error| Failure::internal(error.into()))
     })
-}
-
-/// Cancels `stop` when the process receives a signal to stop.
-pub(super) fn stop_on_signal(tasks: &Tasks, stop: CancellationToken) {
-    tasks.start("signals", OnExit::Ignore, async move {
-        match shutdown::requested().await {
-            Ok(signal) => info!(signal, "stopping on a signal"),
-            Err(error) => error!(%error, "cannot listen for signals: stopping"),
-        }
-        stop.cancel();
-    });
 }

@@ -5,9 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{
-    Global, daemon_runtime, error::Failure, launch_defaults, log_filter, nimbus::stop_on_signal,
-};
+use crate::cli::{Global, daemon_runtime, error::Failure, launch_defaults, log_filter, stop_on_signal};
 use stormkeeper_coordination::tree::{Tree as _, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::{tasks::Tasks, telemetry};

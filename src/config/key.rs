@@ -169,7 +169,7 @@ pub const KEYS: &[Key] = &[
         "nimbus.metrics.plugin.opentsdb.events",
         Kind::Text,
         "\"none\"",
-        "`annotations` also sends the start and end of topologies as OpenTSDB annotations; `none` does not, as other servers do not support them.",
+        "`annotations` also sends the events of topologies (start, kill, new sample rate) as OpenTSDB annotations; `none` does not, as other servers do not support them.",
     ),
     key(
         "nimbus.metrics.plugin.opentsdb.insert.filters",

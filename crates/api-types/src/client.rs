@@ -181,18 +181,19 @@ impl Error {
     }
 }
 
-/// Policy for a request whose answer was lost: repeat it, or not.
+/// Policy for a request whose response was lost, so that it may have been executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Repeat {
-    Safe,
-    Never,
+enum OnLostResponse {
+    SendAgain,
+    Fail,
 }
 
 /// Outcome of a request to one nimbus.
 enum Outcome {
     Answered(reqwest::Response),
-    /// The nimbus certainly did not execute the request: another nimbus may be asked.
-    NotExecuted(String),
+    /// Another nimbus may be asked: this one did not execute the request, or executing the request
+    /// twice does no harm.
+    TryNext(String),
     /// The nimbus did not execute the request, and may be able to soon.
     RetryLater(String),
     Failed(Error),
@@ -203,7 +204,7 @@ struct Request<'a> {
     path: &'a str,
     body: Bytes,
     content_type: &'static str,
-    repeat: Repeat,
+    on_lost_response: OnLostResponse,
 }
 
 impl Client {
@@ -236,7 +237,7 @@ impl Client {
             path: &format!("/api/v1/blobs/{key}"),
             body: bytes,
             content_type: "application/octet-stream",
-            repeat: Repeat::Safe,
+            on_lost_response: OnLostResponse::SendAgain,
         };
         self.write(request).await.map(drop)
     }
@@ -244,7 +245,7 @@ impl Client {
     /// Submits the topology of a stored blob.
     pub async fn submit(&self, request: &SubmitRequest) -> Result<Accepted, Error> {
         // A repeated submit would be rejected because of the name of the first, which misleads.
-        self.post("/api/v1/topology/submit", request, Repeat::Never).await
+        self.post("/api/v1/topology/submit", request, OnLostResponse::Fail).await
     }
 
     /// Lists all topologies in short.
@@ -259,22 +260,24 @@ impl Client {
 
     /// Activates a topology: its spouts run.
     pub async fn activate(&self, topology: &str) -> Result<Accepted, Error> {
-        self.post(&topology_path(topology, "/activate"), &serde_json::json!({}), Repeat::Safe).await
+        self.post(&topology_path(topology, "/activate"), &serde_json::json!({}), OnLostResponse::SendAgain)
+            .await
     }
 
     /// Deactivates a topology: its spouts stop.
     pub async fn deactivate(&self, topology: &str) -> Result<Accepted, Error> {
-        self.post(&topology_path(topology, "/deactivate"), &serde_json::json!({}), Repeat::Safe).await
+        self.post(&topology_path(topology, "/deactivate"), &serde_json::json!({}), OnLostResponse::SendAgain)
+            .await
     }
 
     /// Places a topology's tasks again after a wait.
     pub async fn rebalance(&self, topology: &str, request: &RebalanceRequest) -> Result<Accepted, Error> {
-        self.post(&topology_path(topology, "/rebalance"), request, Repeat::Never).await
+        self.post(&topology_path(topology, "/rebalance"), request, OnLostResponse::Fail).await
     }
 
     /// Removes a topology after a wait.
     pub async fn kill(&self, topology: &str, request: &KillRequest) -> Result<Accepted, Error> {
-        self.post(&topology_path(topology, "/kill"), request, Repeat::Never).await
+        self.post(&topology_path(topology, "/kill"), request, OnLostResponse::Fail).await
     }
 
     /// Returns the recorded errors of a topology's tasks.
@@ -297,14 +300,19 @@ impl Client {
 
     /// Drains a host: its workers move to other hosts.
     pub async fn drain(&self, host: &HostName, request: &DrainRequest) -> Result<HostAccepted, Error> {
-        self.post(&format!("/api/v1/host/{}/drain", encoded(host.as_str())), request, Repeat::Safe).await
+        self.post(
+            &format!("/api/v1/host/{}/drain", encoded(host.as_str())),
+            request,
+            OnLostResponse::SendAgain,
+        )
+        .await
     }
 
     /// Ends the drain of a host.
     pub async fn undrain(&self, host: &HostName) -> Result<HostAccepted, Error> {
         // A repeated undrain would be rejected, as the host is no longer drained.
         let path = format!("/api/v1/host/{}/undrain", encoded(host.as_str()));
-        self.post(&path, &serde_json::json!({}), Repeat::Never).await
+        self.post(&path, &serde_json::json!({}), OnLostResponse::Fail).await
     }
 
     /// Returns the live nimbuses as one nimbus sees them; only that nimbus is asked.
@@ -314,11 +322,11 @@ impl Client {
             path: "/api/v1/nimbus/summary",
             body: Bytes::new(),
             content_type: "application/json",
-            repeat: Repeat::Safe,
+            on_lost_response: OnLostResponse::SendAgain,
         };
         match self.ask(nimbus, &request).await {
             Outcome::Answered(response) => read((nimbus.to_owned(), response)).await,
-            Outcome::NotExecuted(reason) | Outcome::RetryLater(reason) => {
+            Outcome::TryNext(reason) | Outcome::RetryLater(reason) => {
                 Err(Error::Unreachable { tried: vec![Attempt { nimbus: nimbus.to_owned(), reason }] })
             }
             Outcome::Failed(error) => Err(error),
@@ -335,13 +343,14 @@ impl Client {
         self.get("/api/v1/nimbus/summary").await
     }
 
-    async fn post<B, A>(&self, path: &str, body: &B, repeat: Repeat) -> Result<A, Error>
+    async fn post<B, A>(&self, path: &str, body: &B, on_lost_response: OnLostResponse) -> Result<A, Error>
     where
         B: Serialize + Sync,
         A: DeserializeOwned,
     {
         let body = serde_json::to_vec(body).expect("messages are maps with text keys").into();
-        let request = Request { method: Method::POST, path, body, content_type: "application/json", repeat };
+        let request =
+            Request { method: Method::POST, path, body, content_type: "application/json", on_lost_response };
         read(self.write(request).await?).await
     }
 
@@ -351,7 +360,7 @@ impl Client {
             path,
             body: Bytes::new(),
             content_type: "application/json",
-            repeat: Repeat::Safe,
+            on_lost_response: OnLostResponse::SendAgain,
         };
         let deadline = self.clock.monotonic().plus(self.timeouts.recovery);
         loop {
@@ -360,7 +369,7 @@ impl Client {
             for nimbus in self.known_addresses() {
                 match self.ask(&nimbus, &request).await {
                     Outcome::Answered(response) => return read((nimbus, response)).await,
-                    Outcome::NotExecuted(reason) => {
+                    Outcome::TryNext(reason) => {
                         if self.known_leader().as_ref() == Some(&nimbus) {
                             // The leader may be gone for good; from now on the seeds are tried first.
                             self.forget_leader();
@@ -397,7 +406,7 @@ impl Client {
             for nimbus in self.addresses().await {
                 match self.ask(&nimbus, &request).await {
                     Outcome::Answered(response) => return Ok((nimbus, response)),
-                    Outcome::NotExecuted(reason) | Outcome::RetryLater(reason) => {
+                    Outcome::TryNext(reason) | Outcome::RetryLater(reason) => {
                         tried.push(Attempt { nimbus, reason })
                     }
                     Outcome::Failed(error) => return Err(error),
@@ -462,8 +471,12 @@ impl Client {
         }
         let response = match prepared.send().await {
             Ok(response) => response,
-            Err(error) if error.is_connect() || error.is_builder() || request.repeat == Repeat::Safe => {
-                return Outcome::NotExecuted(error_chain(&error));
+            Err(error)
+                if error.is_connect()
+                    || error.is_builder()
+                    || request.on_lost_response == OnLostResponse::SendAgain =>
+            {
+                return Outcome::TryNext(error_chain(&error));
             }
             Err(error) => {
                 return Outcome::Failed(Error::Unanswered {

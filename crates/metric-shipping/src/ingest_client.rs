@@ -197,15 +197,24 @@ impl IngestClient {
     }
 }
 
+/// Reads the leader that metrics must be sent to.
+///
+/// # Errors
+///
+/// [`IngestError::Unavailable`] if there is no leader, or if ZooKeeper cannot be read.
+pub async fn read_leader(store: &Store) -> Result<Leader, IngestError> {
+    let reason = match store.leader().await {
+        Ok(Some(leader)) => return Ok(leader),
+        Ok(None) => "there is no leader".to_owned(),
+        Err(error) => format!("cannot read the leader from ZooKeeper: {error}"),
+    };
+    Err(IngestError::Unavailable { reason })
+}
+
 #[async_trait]
 impl IngestTransport for IngestClient {
     async fn leader(&self) -> Result<Leader, IngestError> {
-        let reason = match self.store.leader().await {
-            Ok(Some(leader)) => return Ok(leader),
-            Ok(None) => "there is no leader".to_owned(),
-            Err(error) => format!("cannot read the leader from ZooKeeper: {error}"),
-        };
-        Err(IngestError::Unavailable { reason })
+        read_leader(&self.store).await
     }
 
     async fn register(

@@ -99,7 +99,7 @@ pub const KNOWN: &[Setting] = &[
         key: "topology.enable.metrics",
         kind: SettingKind::Truth,
         default: "true",
-        doc: "Whether metrics are collected beyond those that `stormkeeper show` prints.",
+        doc: "Whether metrics are collected. With `false`, workers count only what `stormkeeper show` prints, and send no metrics.",
     },
     Setting {
         key: "topology.enabled.metric.names",

@@ -70,7 +70,8 @@ pub fn find(view: &ClusterView, text: &str) -> Result<TopologyId, Refusal> {
     if let Some(id) = id.as_ref().filter(|id| view.topologies.contains_key(*id)) {
         return Ok(id.clone());
     }
-    let named = view.topologies.iter().find(|(_, storm)| storm.value.name.as_str() == text);
+    let named =
+        view.topologies.iter().find(|(_, topology_record)| topology_record.value.name.as_str() == text);
     if let Some((id, _)) = named {
         return Ok(id.clone());
     }
@@ -93,32 +94,34 @@ pub(super) async fn execute(
     let gone = || Refusal::UnknownTopology { topology: id.to_string() };
     let mut in_doubt: Option<TopologyRecord> = None;
     for _ in 0..TRIES {
-        let storm = match &in_doubt {
+        let topology_record = match &in_doubt {
             None => store.topology_record(id).await?,
             Some(_) => read_back(id, store).await?,
         };
-        let storm = storm.ok_or_else(gone)?;
-        if in_doubt.as_ref() == Some(&storm.value) {
-            return Ok(storm.value);
+        let topology_record = topology_record.ok_or_else(gone)?;
+        if in_doubt.as_ref() == Some(&topology_record.value) {
+            return Ok(topology_record.value);
         }
         let next = match change {
             Change::Rebalance(request) => {
                 let tasks = store.tasks(id).await?;
                 let tasks = tasks.map(|tasks| tasks.value).unwrap_or_default();
-                check_rebalance(id, request, &tasks, storm.value.workers)?;
-                changed(&storm.value, change, now)?
+                check_rebalance(id, request, &tasks, topology_record.value.workers)?;
+                changed(&topology_record.value, change, now)?
             }
             Change::Metrics(control) => {
                 check_control(control)?;
-                changed(&storm.value, change, now)?
+                changed(&topology_record.value, change, now)?
             }
-            Change::Activate | Change::Deactivate | Change::Kill(_) => changed(&storm.value, change, now)?,
+            Change::Activate | Change::Deactivate | Change::Kill(_) => {
+                changed(&topology_record.value, change, now)?
+            }
         };
-        if next == storm.value {
+        if next == topology_record.value {
             return Ok(next);
         }
         let data = record::encode(&next);
-        let set = tree::Op::Set { path: path.clone(), data, version: Some(storm.version) };
+        let set = tree::Op::Set { path: path.clone(), data, version: Some(topology_record.version) };
         match writer.commit_with_event(vec![set], event_draft(id, change, by.clone(), &next)).await {
             Ok(_) => return Ok(next),
             Err(WriteError::Op {
@@ -183,7 +186,7 @@ pub(super) async fn read_back(
 /// # Errors
 /// [`Refusal::Illegal`] if its status does not allow the change.
 pub(super) fn changed(
-    storm: &TopologyRecord,
+    topology_record: &TopologyRecord,
     change: &Change,
     now: Timestamp,
 ) -> Result<TopologyRecord, Refusal> {
@@ -193,36 +196,36 @@ pub(super) fn changed(
         Change::Rebalance(request) => (LifecycleEvent::Rebalance, request.wait_secs),
         Change::Kill(request) => (LifecycleEvent::Kill, request.wait_secs),
         // Metric settings can be changed in every status.
-        Change::Metrics(control) => return Ok(with_metric_control(storm, control)),
+        Change::Metrics(control) => return Ok(with_metric_control(topology_record, control)),
     };
-    let status = match storm.status.on(event)? {
+    let status = match topology_record.status.on(event)? {
         Transition::Becomes(status) => status,
         // Only deadlines lead there, and no request of an operator is a deadline.
-        Transition::Resumes | Transition::IsRemoved => storm.status,
+        Transition::Resumes | Transition::IsRemoved => topology_record.status,
     };
-    let wait = Duration::from_secs(wait_secs.unwrap_or(storm.message_timeout_secs));
+    let wait = Duration::from_secs(wait_secs.unwrap_or(topology_record.message_timeout_secs));
     let deadline = now.plus(wait);
     let pending = match change {
         Change::Activate | Change::Deactivate | Change::Metrics(_) => None,
         Change::Kill(_) => Some(PendingChange::Kill { deadline }),
         Change::Rebalance(request) => Some(PendingChange::Rebalance {
             deadline,
-            resume: storm.status,
+            resume: topology_record.status,
             workers: request.workers,
             parallelism: request.parallelism.clone(),
             only_drained: false,
         }),
     };
-    let mut next = storm.clone();
+    let mut next = topology_record.clone();
     next.status = status;
     next.pending = pending;
     Ok(next)
 }
 
 /// Returns the record of a topology with the metric settings of `control`.
-fn with_metric_control(storm: &TopologyRecord, control: &MetricControl) -> TopologyRecord {
+fn with_metric_control(topology_record: &TopologyRecord, control: &MetricControl) -> TopologyRecord {
     let metrics = (*control != MetricControl::default()).then(|| control.clone());
-    TopologyRecord { metrics, ..storm.clone() }
+    TopologyRecord { metrics, ..topology_record.clone() }
 }
 
 /// Most names in each list of a [`MetricControl`]: all that are built in, and as many again.
@@ -308,7 +311,7 @@ mod tests {
     use stormkeeper_coordination::cluster::record::UnknownFields;
     use stormkeeper_model::status::TopologyStatus;
 
-    fn storm(status: TopologyStatus) -> TopologyRecord {
+    fn topology_record(status: TopologyStatus) -> TopologyRecord {
         TopologyRecord {
             status,
             workers: 2,
@@ -329,8 +332,9 @@ mod tests {
             workers: Some(3),
             parallelism: BTreeMap::from([("split".parse().expect("valid"), 4)]),
         };
-        let next = changed(&storm(TopologyStatus::Inactive), &Change::Rebalance(request.clone()), now)
-            .expect("legal");
+        let next =
+            changed(&topology_record(TopologyStatus::Inactive), &Change::Rebalance(request.clone()), now)
+                .expect("legal");
         assert_eq!(next.status, TopologyStatus::Rebalancing);
         assert_eq!(
             next.pending,
@@ -358,7 +362,7 @@ mod tests {
             ..MetricControl::default()
         };
         let now = Timestamp::from_millis(1);
-        let killed = changed(&storm(TopologyStatus::Active), &kill(None), now).expect("legal");
+        let killed = changed(&topology_record(TopologyStatus::Active), &kill(None), now).expect("legal");
         let change = Change::Metrics(control.clone());
         let next = changed(&killed, &change, now).expect("legal");
         assert_eq!(next, TopologyRecord { metrics: Some(control.clone()), ..killed.clone() });
@@ -410,11 +414,11 @@ mod tests {
     fn an_id_takes_precedence_over_a_name() {
         let (first, second): (TopologyId, TopologyId) =
             ("wc-1-100".parse().expect("valid"), "wc-1-100-2-200".parse().expect("valid"));
-        let mut namesake = storm(TopologyStatus::Active);
+        let mut namesake = topology_record(TopologyStatus::Active);
         namesake.name = "wc-1-100".parse().expect("valid");
         let stored = |value| Stored { value, version: tree::Version::FIRST };
         let mut view = ClusterView::default();
-        for (id, named) in [(&first, storm(TopologyStatus::Active)), (&second, namesake)] {
+        for (id, named) in [(&first, topology_record(TopologyStatus::Active)), (&second, namesake)] {
             view.topologies.insert(id.clone(), stored(named));
         }
         assert_eq!(find(&view, "wc-1-100").ok(), Some(first.clone()));

@@ -228,7 +228,7 @@ enum Next {
 impl LeaderLoop {
     async fn run(mut self, cancelled: tokio_util::sync::CancellationToken) {
         // The view contains the last writes of the previous leader, and our leadership.
-        self.read_again(Vec::new()).await;
+        self.read_written(Vec::new()).await;
         let mut n_in_a_row = 0;
         while !cancelled.is_cancelled() {
             let wait = match self.round().await {
@@ -272,7 +272,7 @@ impl LeaderLoop {
         let mut plan = decide(&view, &self.liveness, moment, &self.policy);
         if plan.actions.iter().any(|action| action.reason.needs_fresh_view()) {
             // A lost event may hide a record: read before anything is treated as missing.
-            let Ok(view) = self.context.observer.read_now().await else { return Next::Wait(RETRY_PAUSE) };
+            let Ok(view) = self.context.observer.read_all().await else { return Next::Wait(RETRY_PAUSE) };
             self.liveness.observe(&view, monotonic);
             plan = decide(&view, &self.liveness, moment, &self.policy);
         }
@@ -288,8 +288,8 @@ impl LeaderLoop {
         // not applied, any part of the view may be out of date.
         let is_whole = !applied.is_aborted && applied.n_refused == 0;
         let is_read = match is_whole {
-            true => self.read_again(plan.records()).await,
-            false => self.context.observer.read_now().await.is_ok(),
+            true => self.read_written(plan.records()).await,
+            false => self.context.observer.read_all().await.is_ok(),
         };
         match is_whole && is_read {
             true => Next::Again,
@@ -299,8 +299,8 @@ impl LeaderLoop {
 
     /// Updates the view with the records in `written` and with the list of all records. Returns
     /// whether it succeeded.
-    async fn read_again(&self, written: Vec<TreePath>) -> bool {
-        let read = self.context.observer.read_again(written).await;
+    async fn read_written(&self, written: Vec<TreePath>) -> bool {
+        let read = self.context.observer.read_written(written).await;
         if let Err(error) = &read {
             info!(%error, "could not read the cluster state; retrying");
         }
@@ -328,7 +328,7 @@ impl LeaderLoop {
         let store = &self.context.store;
         // A command sees the writes of the last one, and every topology: the previous leader may
         // have added one a moment ago.
-        let view = match self.context.observer.read_again(Vec::new()).await {
+        let view = match self.context.observer.read_written(Vec::new()).await {
             Ok(view) => view,
             Err(error) => return command.refuse(error.into()),
         };
@@ -342,7 +342,7 @@ impl LeaderLoop {
                 let result = match change::find(&view, &topology) {
                     Ok(id) => change::execute(&id, (&change, &by), now, store, &self.writer)
                         .await
-                        .map(|storm| (id, storm)),
+                        .map(|topology_record| (id, topology_record)),
                     Err(refusal) => Err(refusal),
                 };
                 (result, reply, change.verb(), by)
@@ -353,7 +353,7 @@ impl LeaderLoop {
                     Ok(()) => info!(%term, %host, by, "{}", change.verb()),
                     Err(refusal) => info!(%term, %host, %refusal, "{} was rejected", change.verb()),
                 }
-                self.read_again(vec![layout::drain(&host)]).await;
+                self.read_written(vec![layout::drain(&host)]).await;
                 // The caller may have gone; the change stands.
                 let _gone = reply.send(result);
                 return;
@@ -362,12 +362,14 @@ impl LeaderLoop {
             Command::Panic => panic!("a test asked for this panic"),
         };
         match &result {
-            Ok((id, storm)) => info!(%term, topology = %id, status = %storm.status, by, "{verb}"),
+            Ok((id, topology_record)) => {
+                info!(%term, topology = %id, status = %topology_record.status, by, "{verb}")
+            }
             Err(refusal) => info!(%term, %refusal, by, "{verb} was rejected"),
         }
         // The next round must decide on the state after this write.
         if let Ok((id, _)) = &result {
-            self.read_again(layout::records_of(id)).await;
+            self.read_written(layout::records_of(id)).await;
         }
         // The caller may have gone; the change stands.
         let _gone = reply.send(result);

@@ -26,18 +26,18 @@ use stormkeeper_model::{
 #[derive(Debug, Clone)]
 pub struct Liveness {
     term_began: Monotonic,
-    /// Start of the term, or time of the last reconnection: nobody could register before.
-    connected: Monotonic,
+    /// Start of the term, or time of the last reconnection: no daemon could register before.
+    connected_since: Monotonic,
     interrupted: bool,
     topologies: BTreeMap<TopologyId, TopologyLiveness>,
     /// Supervisors that have assigned workers and are absent, and since when.
-    gone: BTreeMap<SupervisorId, Monotonic>,
+    absent_supervisors: BTreeMap<SupervisorId, Monotonic>,
     /// Topologies with heartbeats and without an assignment, and since when.
     unassigned: BTreeMap<TopologyId, Monotonic>,
     /// Blobs that no nimbus has, and since when.
     missing_blobs: BTreeMap<BlobKey, Monotonic>,
     /// Topologies that have other records but not their topology record, and since when.
-    orphans: BTreeMap<TopologyId, Monotonic>,
+    orphaned_topologies: BTreeMap<TopologyId, Monotonic>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -78,18 +78,18 @@ impl Liveness {
     pub fn new(now: Monotonic) -> Self {
         Self {
             term_began: now,
-            connected: now,
+            connected_since: now,
             interrupted: false,
             topologies: BTreeMap::new(),
-            gone: BTreeMap::new(),
+            absent_supervisors: BTreeMap::new(),
             unassigned: BTreeMap::new(),
             missing_blobs: BTreeMap::new(),
-            orphans: BTreeMap::new(),
+            orphaned_topologies: BTreeMap::new(),
         }
     }
 
     /// Records that ZooKeeper cannot be reached. Things absent from the next view may be absent
-    /// because nobody could register: every timer then restarts.
+    /// because no daemon could register: every timer then restarts.
     pub fn interrupt(&mut self) {
         self.interrupted = true;
     }
@@ -99,14 +99,14 @@ impl Liveness {
         #[cfg(feature = "injected-bugs")]
         let now = self.with_injected_bug(now);
         if std::mem::take(&mut self.interrupted) {
-            self.connected = now;
+            self.connected_since = now;
         }
         // An assignment that cannot be read may be unchanged.
         self.topologies
             .retain(|id, _| view.assignments.contains_key(id) || view.is_unreadable(&layout::assignment(id)));
-        let nobody = TaskSet::default();
+        let no_heartbeats = TaskSet::default();
         for (id, assignment) in &view.assignments {
-            let heartbeats = view.heartbeats.get(id).unwrap_or(&nobody);
+            let heartbeats = view.heartbeats.get(id).unwrap_or(&no_heartbeats);
             self.topologies.entry(id.clone()).or_default().observe(
                 &assignment.value.workers,
                 heartbeats,
@@ -114,19 +114,19 @@ impl Liveness {
             );
         }
         let needed = view.assignments.values().flat_map(|assignment| assignment.value.supervisors());
-        let gone = needed
+        let absent_supervisors = needed
             .filter(|id| !view.supervisors.contains_key(*id) && !view.is_unreadable(&layout::supervisor(id)));
-        keep_first(&mut self.gone, gone, now);
+        update_since(&mut self.absent_supervisors, absent_supervisors, now);
         let unassigned = view
             .heartbeats
             .iter()
             .filter(|(id, heartbeats)| !heartbeats.is_empty() && !view.assignments.contains_key(*id))
             .map(|(id, _)| id);
-        keep_first(&mut self.unassigned, unassigned, now);
+        update_since(&mut self.unassigned, unassigned, now);
         let missing_blobs = view.blobs.iter().filter(|(_, holders)| holders.is_empty()).map(|(key, _)| key);
-        keep_first(&mut self.missing_blobs, missing_blobs, now);
-        let orphans = orphans(view);
-        keep_first(&mut self.orphans, orphans.iter(), now);
+        update_since(&mut self.missing_blobs, missing_blobs, now);
+        let orphaned_topologies = orphaned_topologies(view);
+        update_since(&mut self.orphaned_topologies, orphaned_topologies.iter(), now);
     }
 
     /// Injected bug for tests of the simulator: things absent from the first view count as
@@ -135,9 +135,9 @@ impl Liveness {
     fn with_injected_bug(&mut self, now: Monotonic) -> Monotonic {
         use stormkeeper_runtime::injected_bugs::{InjectedBug, is_injected};
         let is_first = self.topologies.is_empty();
-        match is_injected(InjectedBug::LivenessFromBefore) && is_first {
+        match is_injected(InjectedBug::LivenessFromBeforeTerm) && is_first {
             true => {
-                (self.term_began, self.connected) = (Monotonic::START, Monotonic::START);
+                (self.term_began, self.connected_since) = (Monotonic::START, Monotonic::START);
                 Monotonic::START
             }
             false => now,
@@ -162,13 +162,13 @@ impl Liveness {
                 None => return WorkerHealth::Alive,
             }
         }
-        let silent = last.unwrap_or(now).max(self.connected);
-        let settled = self.connected.plus(policy.settle);
-        if let Some(gone) = self.gone.get(&slot.supervisor) {
-            let gone = (*gone).max(self.connected);
-            let until = gone.plus(policy.supervisor_timeout).max(settled);
+        let silent = last.unwrap_or(now).max(self.connected_since);
+        let settled = self.connected_since.plus(policy.settle);
+        if let Some(absent_since) = self.absent_supervisors.get(&slot.supervisor) {
+            let absent_since = (*absent_since).max(self.connected_since);
+            let until = absent_since.plus(policy.supervisor_timeout).max(settled);
             return match now >= until {
-                true => WorkerHealth::Lost(LossReason::SupervisorGone(now.since(gone))),
+                true => WorkerHealth::Lost(LossReason::SupervisorGone(now.since(absent_since))),
                 false => WorkerHealth::Unknown { until },
             };
         }
@@ -186,17 +186,17 @@ impl Liveness {
     /// workers that do not stop, and may be deleted.
     pub fn heartbeats_overdue_at(&self, id: &TopologyId, now: Monotonic, policy: &Policy) -> Monotonic {
         let since = self.unassigned.get(id).copied().unwrap_or(now);
-        since.max(self.connected).plus(policy.task_timeout)
+        since.max(self.connected_since).plus(policy.task_timeout)
     }
 
     /// Topologies that have other records but not their topology record, and since when.
-    pub fn orphans(&self) -> impl Iterator<Item = (&TopologyId, Monotonic)> {
-        self.orphans.iter().map(|(id, since)| (id, (*since).max(self.connected)))
+    pub fn orphaned_topologies(&self) -> impl Iterator<Item = (&TopologyId, Monotonic)> {
+        self.orphaned_topologies.iter().map(|(id, since)| (id, (*since).max(self.connected_since)))
     }
 
     /// Time since which no nimbus has had the blob.
     pub fn blob_missing_since(&self, key: &BlobKey) -> Option<Monotonic> {
-        self.missing_blobs.get(key).map(|since| (*since).max(self.connected))
+        self.missing_blobs.get(key).map(|since| (*since).max(self.connected_since))
     }
 }
 
@@ -218,9 +218,9 @@ impl TopologyLiveness {
 }
 
 /// Topologies that have other records but not their topology record.
-fn orphans(view: &ClusterView) -> BTreeSet<TopologyId> {
+fn orphaned_topologies(view: &ClusterView) -> BTreeSet<TopologyId> {
     let roots =
-        [layout::assignments(), layout::tasks_root(), layout::taskbeats_root(), layout::metrics_root()];
+        [layout::assignments(), layout::tasks_parent(), layout::taskbeats_parent(), layout::metrics_parent()];
     let unreadable = (view.unreadable.keys())
         .filter(|path| path.parent().is_some_and(|parent| roots.contains(&parent)))
         .filter_map(|path| path.name().parse().ok());
@@ -242,7 +242,7 @@ fn orphans(view: &ClusterView) -> BTreeSet<TopologyId> {
 
 /// Replaces the keys of `since` by `keys`; a key that was there keeps its time, a new one gets
 /// `now`.
-fn keep_first<'a, K: Ord + Clone + 'a>(
+fn update_since<'a, K: Ord + Clone + 'a>(
     since: &mut BTreeMap<K, Monotonic>,
     keys: impl Iterator<Item = &'a K>,
     now: Monotonic,

@@ -57,7 +57,7 @@ pub enum Effect {
         /// The topology.
         id: TopologyId,
         /// The version of its record, which holds the number of workers.
-        storm: Version,
+        topology_record: Version,
         /// The version of its task table: an older table would contain removed tasks.
         tasks: Version,
         /// The present version of its assignment; `None` if it has none.
@@ -72,7 +72,7 @@ pub enum Effect {
         /// The topology.
         id: TopologyId,
         /// Its new record, with the version of the present one.
-        storm: Box<Stored<TopologyRecord>>,
+        topology_record: Box<Stored<TopologyRecord>>,
         /// Its new task table, with the version of the present one.
         tasks: Stored<TasksRecord>,
         /// The present version of its assignment; `None` if it has none.
@@ -87,7 +87,7 @@ pub enum Effect {
         /// The topology.
         id: TopologyId,
         /// Its new record, with the version of the present one.
-        storm: Box<Stored<TopologyRecord>>,
+        topology_record: Box<Stored<TopologyRecord>>,
     },
     /// Deletes the assignment of a killed topology.
     Unassign {
@@ -365,21 +365,21 @@ impl Effect {
     /// to delete.
     pub fn ops(&self) -> Option<Vec<Op>> {
         let mut ops = match self {
-            Self::Place { id, storm, tasks, before, assignment, .. } => vec![
-                check(layout::storm(id), *storm),
+            Self::Place { id, topology_record, tasks, before, assignment, .. } => vec![
+                check(layout::storm(id), *topology_record),
                 check(layout::tasks(id), *tasks),
                 assign(id, *before, assignment),
             ],
-            Self::Rebalance { id, storm, tasks, before, assignment, .. } => {
+            Self::Rebalance { id, topology_record, tasks, before, assignment, .. } => {
                 let table = record::encode(&tasks.value);
                 vec![
-                    set(layout::storm(id), record::encode(&storm.value), storm.version),
+                    set(layout::storm(id), record::encode(&topology_record.value), topology_record.version),
                     set(layout::tasks(id), table, tasks.version),
                     assign(id, *before, assignment),
                 ]
             }
-            Self::BeginMove { id, storm } => {
-                vec![set(layout::storm(id), record::encode(&storm.value), storm.version)]
+            Self::BeginMove { id, topology_record } => {
+                vec![set(layout::storm(id), record::encode(&topology_record.value), topology_record.version)]
             }
             Self::Unassign { id, version, .. } => {
                 vec![Op::Delete { path: layout::assignment(id), version: *version }]

@@ -15,7 +15,7 @@ use stormkeeper_coordination::{
         presence::Presence,
         record::{self, NimbusRecord},
     },
-    election::{Campaign, Candidate, Leadership},
+    election::{CampaignOutcome, Candidate, Leadership},
     tree::{Scope, SessionState},
 };
 use stormkeeper_model::{NimbusId, backoff::Delays, clock::Monotonic};
@@ -42,7 +42,7 @@ enum Role {
 }
 
 /// Outcome of one attempt to become the leader.
-enum CampaignResult {
+enum AttemptOutcome {
     /// This nimbus leads.
     Won(Leadership),
     /// Another nimbus leads, or this nimbus must wait: try again after this time at the latest.
@@ -114,8 +114,8 @@ impl RoleLoop {
             let state = *sessions.borrow_and_update();
             let wait = match state {
                 SessionState::Connected(_) => match self.try_campaign(&mut leaderless).await {
-                    Ok(CampaignResult::Won(leadership)) => return Some(leadership),
-                    Ok(CampaignResult::RetryAfter(wait)) => {
+                    Ok(AttemptOutcome::Won(leadership)) => return Some(leadership),
+                    Ok(AttemptOutcome::RetryAfter(wait)) => {
                         backoff.reset();
                         wait.min(CAMPAIGN_PERIOD)
                     }
@@ -147,7 +147,7 @@ impl RoleLoop {
 
     /// Campaigns if it is this nimbus' turn. `leaderless` is the time since which it has seen no
     /// leader.
-    async fn try_campaign(&mut self, leaderless: &mut Option<Monotonic>) -> Result<CampaignResult, String> {
+    async fn try_campaign(&mut self, leaderless: &mut Option<Monotonic>) -> Result<AttemptOutcome, String> {
         self.context.store.ensure_layout().await.map_err(|error| error.to_string())?;
         let n_missing = *self.n_missing.borrow_and_update();
         if n_missing.is_none()
@@ -155,12 +155,12 @@ impl RoleLoop {
         {
             // Shortly after the start: keep what our own former session may still hold until we
             // know whether we can take it over.
-            return Ok(CampaignResult::RetryAfter(CAMPAIGN_PERIOD));
+            return Ok(AttemptOutcome::RetryAfter(CAMPAIGN_PERIOD));
         }
         if n_missing != Some(0) {
             if self.candidate.remove_stale_leader().await.map_err(|error| error.to_string())? {
                 *leaderless = None;
-                return Ok(CampaignResult::RetryAfter(CAMPAIGN_PERIOD));
+                return Ok(AttemptOutcome::RetryAfter(CAMPAIGN_PERIOD));
             }
             let now = self.context.clock.monotonic();
             let leaderless_for = now.since(*leaderless.get_or_insert(now));
@@ -169,7 +169,7 @@ impl RoleLoop {
             match candidacy(&self.me, n_missing, &view.nimbuses, leaderless_for, grace) {
                 Candidacy::After(wait) => {
                     debug!(?n_missing, ?wait, "missing blobs: waiting before this nimbus campaigns");
-                    return Ok(CampaignResult::RetryAfter(wait));
+                    return Ok(AttemptOutcome::RetryAfter(wait));
                 }
                 Candidacy::Now => {
                     warn!(?n_missing, "no nimbus with all blobs leads: campaigning with blobs missing");
@@ -177,10 +177,10 @@ impl RoleLoop {
             }
         }
         match self.candidate.campaign().await.map_err(|error| error.to_string())? {
-            Campaign::Won(leadership) => Ok(CampaignResult::Won(leadership)),
-            Campaign::Lost => {
+            CampaignOutcome::Won(leadership) => Ok(AttemptOutcome::Won(leadership)),
+            CampaignOutcome::Lost => {
                 *leaderless = None;
-                Ok(CampaignResult::RetryAfter(CAMPAIGN_PERIOD))
+                Ok(AttemptOutcome::RetryAfter(CAMPAIGN_PERIOD))
             }
         }
     }

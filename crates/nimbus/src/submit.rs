@@ -142,14 +142,14 @@ pub(super) async fn execute(
         return execute_with_injected_bug(prepared, ids, now, writer).await;
     }
     let id = ids.make(&prepared.name, now);
-    let storm = prepared.topology_record(now);
+    let topology_record = prepared.topology_record(now);
     check_placeable(&id, &prepared.tasks, prepared.workers)?;
-    let ops = ops(&id, &storm, &prepared.tasks);
+    let ops = ops(&id, &topology_record, &prepared.tasks);
     check_size(&ops).map_err(Refusal::TooLarge)?;
     let mut is_in_doubt = false;
     for _ in 0..TRIES {
         match writer.commit_with_event(ops.clone(), prepared.event_draft(&id, by.clone())).await {
-            Ok(_) => return Ok((id, storm)),
+            Ok(_) => return Ok((id, topology_record)),
             Err(WriteError::Unknown(_)) => is_in_doubt = true,
             // The node is from our earlier attempt: no other process generates this id.
             Err(WriteError::Op { source: tree::Error::NodeExists { .. }, .. }) if is_in_doubt => {}
@@ -160,7 +160,11 @@ pub(super) async fn execute(
         }
         // A read may be older than the write in doubt; a repeated write is not.
         if let Some(stored) = read_back(&id, store).await? {
-            return if stored.value == storm { Ok((id, storm)) } else { Err(Refusal::OutcomeUnknown) };
+            return if stored.value == topology_record {
+                Ok((id, topology_record))
+            } else {
+                Err(Refusal::OutcomeUnknown)
+            };
         }
     }
     Err(Refusal::OutcomeUnknown)
@@ -174,12 +178,12 @@ async fn execute_with_injected_bug(
     now: Timestamp,
     writer: &FencedWriter,
 ) -> Result<(TopologyId, TopologyRecord), Refusal> {
-    let storm = prepared.topology_record(now);
+    let topology_record = prepared.topology_record(now);
     for _ in 0..TRIES {
         let id = ids.make(&prepared.name, now);
-        match writer.commit(ops(&id, &storm, &prepared.tasks)).await {
+        match writer.commit(ops(&id, &topology_record, &prepared.tasks)).await {
             Err(WriteError::Unknown(_)) => {}
-            written => return written.map(|_| (id, storm)).map_err(Refusal::from),
+            written => return written.map(|_| (id, topology_record)).map_err(Refusal::from),
         }
     }
     Err(Refusal::OutcomeUnknown)
@@ -210,8 +214,8 @@ pub(super) fn check_placeable(id: &TopologyId, tasks: &TaskTable, workers: u32) 
 
 /// Checks that the name is free. A killed topology has its name until it is removed.
 fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
-    if let Some((id, storm)) = view.named(name) {
-        let is_killed = storm.value.status == TopologyStatus::Killed;
+    if let Some((id, topology_record)) = view.named(name) {
+        let is_killed = topology_record.value.status == TopologyStatus::Killed;
         return Err(Refusal::NameInUse { name: name.clone(), by: id.clone(), is_killed });
     }
     let unclear = view.unreadable.keys().find(|path| {
@@ -224,7 +228,7 @@ fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
 }
 
 /// Operations that create all records. The topology record is last: it makes the topology exist.
-fn ops(id: &TopologyId, storm: &TopologyRecord, tasks: &TaskTable) -> Vec<Op> {
+fn ops(id: &TopologyId, topology_record: &TopologyRecord, tasks: &TaskTable) -> Vec<Op> {
     let create = |path, data| Op::Create { path, data, mode: CreateMode::Persistent };
     vec![
         create(
@@ -238,7 +242,7 @@ fn ops(id: &TopologyId, storm: &TopologyRecord, tasks: &TaskTable) -> Vec<Op> {
         create(layout::taskerrors(id), Vec::new()),
         create(layout::last_errors(id), Vec::new()),
         create(layout::metrics(id), Vec::new()),
-        create(layout::storm(id), record::encode(storm)),
+        create(layout::storm(id), record::encode(topology_record)),
     ]
 }
 
@@ -256,7 +260,7 @@ mod tests {
     use super::*;
     use stormkeeper_coordination::{
         cluster::record::TopologyRecord,
-        election::{Campaign, Candidate, Leadership},
+        election::{CampaignOutcome, Candidate, Leadership},
         tree::{
             Tree,
             faulty::{FaultPlan, FaultyTree},
@@ -289,7 +293,9 @@ mod tests {
             "host-1:1".to_owned(),
             stormkeeper_model::clock::Clock::new(),
         );
-        let Ok(Campaign::Won(leadership)) = candidate.campaign().await else { panic!("nobody else stands") };
+        let Ok(CampaignOutcome::Won(leadership)) = candidate.campaign().await else {
+            panic!("nobody else stands")
+        };
         (tree, store, leadership)
     }
 

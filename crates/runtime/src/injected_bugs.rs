@@ -13,7 +13,7 @@ pub enum InjectedBug {
     /// The observer reads only the paths that watches named, as if no event were ever lost.
     TrustsWatches,
     /// A new leader treats everything that it does not see as absent since before its term.
-    LivenessFromBefore,
+    LivenessFromBeforeTerm,
     /// The record of a killed topology is removed before the topology's other znodes.
     RecordRemovedFirst,
     /// A submit whose response was lost is retried under a new id.
@@ -31,7 +31,7 @@ impl InjectedBug {
     pub const ALL: [Self; 8] = [
         Self::UnfencedWrite,
         Self::TrustsWatches,
-        Self::LivenessFromBefore,
+        Self::LivenessFromBeforeTerm,
         Self::RecordRemovedFirst,
         Self::RetriesUnderNewId,
         Self::CommitsUnpublished,

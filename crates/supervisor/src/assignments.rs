@@ -201,8 +201,8 @@ impl AssignmentsReader {
             Err(store::Error::Unreadable(error)) => return Ok(ReadOutcome::Unreadable(error.to_string())),
             Err(error @ store::Error::Tree(_)) => return Err(error),
         };
-        let storm = match self.store.topology_record(topology).await {
-            Ok(Some(storm)) => storm,
+        let topology_record = match self.store.topology_record(topology).await {
+            Ok(Some(topology_record)) => topology_record,
             Ok(None) => {
                 let path = layout::storm(topology);
                 return Ok(ReadOutcome::Unreadable(format!(
@@ -213,7 +213,7 @@ impl AssignmentsReader {
             Err(error @ store::Error::Tree(_)) => return Err(error),
         };
         let desired = assignment.value.workers_of(&self.me).map(|(port, worker)| {
-            let (topology, blob) = (topology.clone(), storm.value.blob.clone());
+            let (topology, blob) = (topology.clone(), topology_record.value.blob.clone());
             (port, DesiredWorker { topology, worker: worker.clone(), blob })
         });
         Ok(ReadOutcome::Read(CachedAssignment { version: assignment.version, workers: desired.collect() }))

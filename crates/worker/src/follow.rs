@@ -48,7 +48,7 @@ pub struct Records {
 /// Reads the records; `None` if the tree shows that this worker is not assigned.
 async fn read(store: &Store, options: &Options) -> Result<Option<Records>, store::Error> {
     let id = &options.spec.topology;
-    let Some(storm) = store.topology_record(id).await? else { return Ok(None) };
+    let Some(topology_record) = store.topology_record(id).await? else { return Ok(None) };
     let Some(assignment) = store.assignment(id).await? else { return Ok(None) };
     let assignment = assignment.value;
     if assignment.workers.get(&options.spec.slot).is_none_or(|worker| worker.start != options.spec.start) {
@@ -56,7 +56,7 @@ async fn read(store: &Store, options: &Options) -> Result<Option<Records>, store
     }
     // The table is read last: it is written before or with the assignment that uses it.
     let Some(table) = store.tasks(id).await? else { return Ok(None) };
-    let (status, metrics) = (storm.value.status, storm.value.metrics);
+    let (status, metrics) = (topology_record.value.status, topology_record.value.metrics);
     Ok(Some(Records { status, table: table.value, assignment, metrics }))
 }
 
@@ -95,7 +95,7 @@ pub async fn follow(
     ready: impl Future<Output = ()>,
     mut apply: impl FnMut(&Records, Readiness),
 ) {
-    let mut storm = store.tree().watch(&layout::storm(&options.spec.topology), Scope::Node);
+    let mut topology_record = store.tree().watch(&layout::storm(&options.spec.topology), Scope::Node);
     let mut assignment = store.tree().watch(&layout::assignment(&options.spec.topology), Scope::Node);
     let mut review = tokio::time::interval(REVIEW_PERIOD);
     review.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -115,7 +115,7 @@ pub async fn follow(
             biased;
             // Cancel-safe: all arms only wait; the records are read again below.
             () = &mut ready, if readiness == Readiness::NotYet => readiness = Readiness::Ready,
-            _ = storm.changed() => {}
+            _ = topology_record.changed() => {}
             _ = assignment.changed() => {}
             _ = review.tick() => {}
             () = due => {}

@@ -32,7 +32,7 @@ use stormkeeper_runtime::{
 use stormkeeper_topology_package::launch::LaunchSpec;
 
 /// Wait limit: starting a Python process on a busy machine may take seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 fn ingest_client(tree: Arc<dyn Tree>) -> Option<Arc<dyn IngestTransport>> {
     Some(Arc::new(IngestClient::new(Store::new(tree)).expect("made")))
@@ -79,7 +79,7 @@ pub(crate) struct Running {
 
 impl Running {
     async fn ended(self) -> Ended {
-        let ended = tokio::time::timeout(PATIENCE, self.ended).await.expect("in time");
+        let ended = tokio::time::timeout(WAIT_MAX, self.ended).await.expect("in time");
         ended.expect("the worker did not panic").expect("the worker did not fail")
     }
 
@@ -149,7 +149,7 @@ impl Stage {
             self.server.connect().ensure(&path).await.expect("created");
         }
         let table = TasksRecord { components: self.table.clone(), unknown_fields: Default::default() };
-        self.create(&layout::storm(id), storm(TopologyStatus::Active)).await;
+        self.create(&layout::storm(id), topology_record(TopologyStatus::Active)).await;
         self.create(&layout::tasks(id), record::encode(&table)).await;
         self.create(&layout::assignment(id), record::encode_assignment(&self.assignment)).await;
     }
@@ -163,7 +163,7 @@ impl Stage {
     }
 
     async fn set_status(&self, status: TopologyStatus) {
-        self.set(&layout::storm(&self.options.spec.topology), storm(status)).await;
+        self.set(&layout::storm(&self.options.spec.topology), topology_record(status)).await;
     }
 
     pub(crate) fn write_resource(&self, name: &str, text: &str) {
@@ -205,7 +205,7 @@ impl Stage {
     }
 
     pub(crate) async fn counts_become(&self, component: &str, expected: TaskCounts) {
-        wait_until(&format!("{component} counts {expected:?}"), PATIENCE, || async {
+        wait_until(&format!("{component} counts {expected:?}"), WAIT_MAX, || async {
             let counts = self.counts(component).await;
             if counts == expected { Ok(()) } else { Err(format!("{counts:?}")) }
         })
@@ -213,7 +213,7 @@ impl Stage {
     }
 
     async fn status_becomes(&self, task: TaskId, status: TaskStatus) {
-        wait_until(&format!("task {task} is {status:?}"), PATIENCE, || async {
+        wait_until(&format!("task {task} is {status:?}"), WAIT_MAX, || async {
             let beat = self.heartbeats().await.get(&task).map(|beat| beat.status);
             if beat == Some(status) { Ok(()) } else { Err(format!("{beat:?}")) }
         })
@@ -222,7 +222,7 @@ impl Stage {
 
     /// Waits until the last error of a component contains `part`, and returns the error.
     pub(crate) async fn error(&self, component: &str, part: &str) -> stormkeeper_model::error::TaskError {
-        wait_until(&format!("{component} has an error with {part:?}"), PATIENCE, || async {
+        wait_until(&format!("{component} has an error with {part:?}"), WAIT_MAX, || async {
             let errors =
                 self.store.last_errors(&self.options.spec.topology).await.map_err(|e| e.to_string())?;
             let error = errors.get(&id(component)).ok_or("no error")?;
@@ -234,7 +234,7 @@ impl Stage {
     /// Waits until a file in the components' directory has `n` lines, and returns its lines.
     pub(crate) async fn lines(&self, name: &str, n: usize) -> Vec<String> {
         let path = self.options.spec.code.join("resources").join(name);
-        wait_until(&format!("{name} has {n} lines"), PATIENCE, || async {
+        wait_until(&format!("{name} has {n} lines"), WAIT_MAX, || async {
             let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
             let lines: Vec<String> = text.lines().map(str::to_owned).collect();
             if lines.len() >= n { Ok(lines) } else { Err(format!("{} lines", lines.len())) }
@@ -247,7 +247,7 @@ pub(crate) fn id(component: &str) -> ComponentId {
     component.parse().expect("valid")
 }
 
-fn storm(status: TopologyStatus) -> Vec<u8> {
+fn topology_record(status: TopologyStatus) -> Vec<u8> {
     record::encode(&TopologyRecord { status, blob: BlobKey::of(b""), ..TopologyRecord::sample("t") })
 }
 
@@ -383,13 +383,13 @@ async fn failed_child_is_reported_and_other_tasks_continue() {
     stage.error("silent", "no message for 200ms").await;
     stage.error("missing", "cannot start [\"no-such-program\"]").await;
     // The spout starts although some tasks never come up, and the fine bolt works.
-    wait_until("the fine bolt acks", PATIENCE, || async {
+    wait_until("the fine bolt acks", WAIT_MAX, || async {
         let counts = stage.counts("fine").await;
         if counts.acked > 0 { Ok(()) } else { Err(format!("{counts:?}")) }
     })
     .await;
     stage.error("liar", "sent \"ack\" for tuple").await;
-    wait_until("the liar's in-flight tuples are counted as failed", PATIENCE, || async {
+    wait_until("the liar's in-flight tuples are counted as failed", WAIT_MAX, || async {
         let counts = stage.counts("liar").await;
         if counts.failed > 0 { Ok(()) } else { Err(format!("{counts:?}")) }
     })
@@ -473,7 +473,7 @@ Diary().run()
 async fn after_heartbeats(heartbeat: &Path, n: u64) {
     let read = || -> Option<u64> { fs::read_to_string(heartbeat).ok()?.split(' ').nth(1)?.parse().ok() };
     let before = read().expect("a heartbeat");
-    wait_until("the worker continues", PATIENCE, || async move {
+    wait_until("the worker continues", WAIT_MAX, || async move {
         read().filter(|beat| *beat >= before + n).ok_or("it has stopped".to_owned())
     })
     .await;
@@ -504,7 +504,7 @@ async fn status_controls_the_spouts_and_the_assignment_ends_the_worker() {
     after_heartbeats(&heartbeat, 10).await;
     stage.server.set_online(true);
     let before = stage.counts("diary").await;
-    wait_until("the spout continues", PATIENCE, || async {
+    wait_until("the spout continues", WAIT_MAX, || async {
         let counts = stage.counts("diary").await;
         if counts.emitted > before.emitted { Ok(()) } else { Err(format!("{counts:?}")) }
     })

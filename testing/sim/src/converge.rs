@@ -71,8 +71,13 @@ fn check_cluster(cluster: &Cluster) -> Result<(), String> {
         let model = journal.model();
         check_registrations(cluster, tree)?;
         for (name, promise) in &promises {
-            let storm = model.topologies.iter().find(|(_, storm)| storm.name == *name);
-            check_promise(name.as_str(), promise, storm.map(|(_, storm)| storm.status))?;
+            let topology_record =
+                model.topologies.iter().find(|(_, topology_record)| topology_record.name == *name);
+            check_promise(
+                name.as_str(),
+                promise,
+                topology_record.map(|(_, topology_record)| topology_record.status),
+            )?;
         }
         model.topologies.keys().try_for_each(|id| check_converged(id, model, tree))?;
         check_no_residue(model, tree)?;
@@ -126,8 +131,8 @@ fn check_drained(host: &str, model: &ClusterModel) -> Result<(), String> {
 
 /// Checks that every nimbus has the blob of every topology.
 fn check_replicated(cluster: &Cluster, model: &ClusterModel, tree: TreeSnapshot<'_>) -> Result<(), String> {
-    for (id, storm) in &model.topologies {
-        let holders = tree.children(&layout::blob(&storm.blob)).unwrap_or_default();
+    for (id, topology_record) in &model.topologies {
+        let holders = tree.children(&layout::blob(&topology_record.blob)).unwrap_or_default();
         if holders.len() != cluster.replicas.len() {
             return Err(format!("the blob of {id} is on {holders:?} only"));
         }

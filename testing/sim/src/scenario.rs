@@ -33,8 +33,13 @@ const TOPOLOGIES_MAX: usize = 8;
 const JUMP_MAX_MILLIS: i64 = 60_000;
 
 /// Fault rates of a link that is bad during the whole fault phase.
-const BAD_LINK: FaultRates =
-    FaultRates { lost_reply: 0.2, lost_request: 0.0, delay: 0.0, delay_max: Duration::ZERO, lost_event: 0.5 };
+const BAD_LINK: FaultRates = FaultRates {
+    lost_response: 0.2,
+    lost_request: 0.0,
+    delay: 0.0,
+    delay_max: Duration::ZERO,
+    lost_event: 0.5,
+};
 
 /// A request of a user or a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,7 +317,7 @@ impl Scenario {
         let delay_max = Duration::from_millis(self.random.u64(1..=3000));
         let mut rate = |most: f64| if self.random.bool() { most * self.random.f64() } else { 0.0 };
         let rates = FaultRates {
-            lost_reply: rate(0.3),
+            lost_response: rate(0.3),
             lost_request: rate(0.2),
             delay: rate(0.5),
             delay_max,

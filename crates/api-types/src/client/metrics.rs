@@ -1,6 +1,6 @@
 //! Metric queries of a client.
 
-use super::{Client, Error, Repeat, encoded, topology_path};
+use super::{Client, Error, OnLostResponse, encoded, topology_path};
 use crate::message::{
     Accepted, LatestList, MeasuredTopologyList, MetricControlRequest, MetricStoreStatus, PointList,
     TaskTrack, TopologyHistory,
@@ -149,7 +149,7 @@ impl Client {
         request: &MetricControlRequest,
     ) -> Result<Accepted, Error> {
         // The request replaces the earlier one, so a repeat changes nothing.
-        self.post(&topology_path(topology, "/metrics"), request, Repeat::Safe).await
+        self.post(&topology_path(topology, "/metrics"), request, OnLostResponse::SendAgain).await
     }
 }
 

@@ -315,7 +315,7 @@ mod tests {
     use crate::{cluster::store::Store, tree::memory::MemoryTree};
     use stormkeeper_runtime::test_support::wait_until;
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const WAIT_MAX: Duration = Duration::from_secs(30);
 
     async fn create(server: &MemoryTree, path: &str, data: &str) {
         let path = path.parse().expect("valid path");
@@ -323,7 +323,7 @@ mod tests {
     }
 
     async fn until_connected(tree: &CheckedTree) -> SessionId {
-        wait_until("the layout is checked", PATIENCE, || async {
+        wait_until("the layout is checked", WAIT_MAX, || async {
             let state = *tree.session().borrow();
             state.connected().ok_or(format!("{state:?}"))
         })
@@ -373,7 +373,7 @@ mod tests {
         other.set(&layout::layout(), br#"{"v":1,"layout":3}"#, None).await.expect("written");
         assert!(tree.get(&layout::layout()).await.is_ok());
         server.expire(first);
-        wait_until("the new session is refused", PATIENCE, || async {
+        wait_until("the new session is refused", WAIT_MAX, || async {
             match (tree.get(&layout::layout()).await, *tree.session().borrow()) {
                 (Err(Error::Disconnected), SessionState::Connecting) => Ok(()),
                 found => Err(format!("{found:?}")),
@@ -403,7 +403,7 @@ mod tests {
         let shows = |expected: SessionState| {
             let tree = Arc::clone(&tree);
             async move {
-                wait_until("the state is shown", PATIENCE, || async {
+                wait_until("the state is shown", WAIT_MAX, || async {
                     let state = *tree.session().borrow();
                     if state == expected { Ok(()) } else { Err(format!("{state:?}")) }
                 })

@@ -185,13 +185,13 @@ pub fn storm(id: &TopologyId) -> TreePath {
 }
 
 /// `/tasks`
-pub fn tasks_root() -> TreePath {
+pub fn tasks_parent() -> TreePath {
     top("tasks")
 }
 
 /// `/tasks/{topology-id}`
 pub fn tasks(id: &TopologyId) -> TreePath {
-    below(tasks_root(), id.as_str())
+    below(tasks_parent(), id.as_str())
 }
 
 /// `/assignments`
@@ -215,13 +215,13 @@ pub fn supervisor(id: &SupervisorId) -> TreePath {
 }
 
 /// `/taskbeats`
-pub fn taskbeats_root() -> TreePath {
+pub fn taskbeats_parent() -> TreePath {
     top("taskbeats")
 }
 
 /// `/taskbeats/{topology-id}`
 pub fn taskbeats(id: &TopologyId) -> TreePath {
-    below(taskbeats_root(), id.as_str())
+    below(taskbeats_parent(), id.as_str())
 }
 
 /// `/taskbeats/{topology-id}/{task-id}`
@@ -230,13 +230,13 @@ pub fn taskbeat(id: &TopologyId, task: TaskId) -> TreePath {
 }
 
 /// `/taskerrors`
-pub fn taskerrors_root() -> TreePath {
+pub fn taskerrors_parent() -> TreePath {
     top("taskerrors")
 }
 
 /// `/taskerrors/{topology-id}`
 pub fn taskerrors(id: &TopologyId) -> TreePath {
-    below(taskerrors_root(), id.as_str())
+    below(taskerrors_parent(), id.as_str())
 }
 
 /// `/taskerrors/{topology-id}/{task-id}`
@@ -280,13 +280,13 @@ pub fn leader() -> TreePath {
 }
 
 /// `/supervisor-assignments`
-pub fn supervisor_assignments_root() -> TreePath {
+pub fn supervisor_assignments_parent() -> TreePath {
     top("supervisor-assignments")
 }
 
 /// `/supervisor-assignments/{supervisor-id}`
 pub fn supervisor_assignments(id: &SupervisorId) -> TreePath {
-    below(supervisor_assignments_root(), id.as_str())
+    below(supervisor_assignments_parent(), id.as_str())
 }
 
 /// `/drains`
@@ -335,13 +335,13 @@ pub fn metric_log() -> TreePath {
 }
 
 /// `/metrics`
-pub fn metrics_root() -> TreePath {
+pub fn metrics_parent() -> TreePath {
     top("metrics")
 }
 
 /// `/metrics/{topology-id}`
 pub fn metrics(id: &TopologyId) -> TreePath {
-    below(metrics_root(), id.as_str())
+    below(metrics_parent(), id.as_str())
 }
 
 /// A znode that a process keeps about itself while it lives. There are no further kinds, so a
@@ -372,29 +372,29 @@ impl Ephemeral {
 
 /// Returns the paths of all records that are named after a topology.
 pub fn records_of(id: &TopologyId) -> Vec<TreePath> {
-    topology_roots().into_iter().map(|root| below(root, id.as_str())).collect()
+    topology_parents().into_iter().map(|root| below(root, id.as_str())).collect()
 }
 
 /// Returns the parents of records that are named after a topology.
-pub fn topology_roots() -> [TreePath; 6] {
-    [storms(), tasks_root(), assignments(), taskbeats_root(), taskerrors_root(), metrics_root()]
+pub fn topology_parents() -> [TreePath; 6] {
+    [storms(), tasks_parent(), assignments(), taskbeats_parent(), taskerrors_parent(), metrics_parent()]
 }
 
 /// Returns the persistent parents, which every daemon creates at start.
-pub fn roots() -> Vec<TreePath> {
+pub fn top_level() -> Vec<TreePath> {
     vec![
         storms(),
-        tasks_root(),
+        tasks_parent(),
         assignments(),
         supervisors(),
-        taskbeats_root(),
-        taskerrors_root(),
+        taskbeats_parent(),
+        taskerrors_parent(),
         nimbuses(),
-        supervisor_assignments_root(),
+        supervisor_assignments_parent(),
         drains(),
         events(),
         blobs(),
-        metrics_root(),
+        metrics_parent(),
     ]
 }
 

@@ -108,8 +108,8 @@ fn list(found: &[String]) -> String {
 
 /// Returns the presumed author of a tree without `/layout`.
 fn owner(found: &[String]) -> &'static str {
-    let roots = layout::roots();
-    let ours = |name: &String| FORMER.contains(&&**name) || roots.iter().any(|root| root.name() == name);
+    let top_level = layout::top_level();
+    let ours = |name: &String| FORMER.contains(&&**name) || top_level.iter().any(|root| root.name() == name);
     match found.iter().any(|name| FORMER.contains(&&**name)) {
         true => "an earlier, unreleased build wrote it (layout 1)",
         false if found.iter().any(ours) => "an earlier, unreleased build or Apache Storm wrote it",

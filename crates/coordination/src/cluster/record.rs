@@ -422,7 +422,7 @@ mod tests {
         "/storms/wc-1-100".parse().expect("valid path")
     }
 
-    fn storm() -> TopologyRecord {
+    fn topology_record() -> TopologyRecord {
         TopologyRecord {
             launched: Timestamp::from_millis(100_000),
             workers: 2,
@@ -439,10 +439,10 @@ mod tests {
 
     #[test]
     fn topology_record_is_read_back_and_is_plain_json() {
-        let bytes = encode(&storm());
+        let bytes = encode(&topology_record());
         let text = String::from_utf8(bytes.clone()).expect("JSON is text");
         assert!(text.starts_with(r#"{"v":1,"name":"wc","status":"active","launched_ms":100000,"#), "{text}");
-        assert_eq!(decode::<TopologyRecord>(&path(), &bytes).expect("readable"), storm());
+        assert_eq!(decode::<TopologyRecord>(&path(), &bytes).expect("readable"), topology_record());
     }
 
     #[test]

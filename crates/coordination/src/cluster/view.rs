@@ -58,7 +58,7 @@ pub struct ClusterView {
 impl ClusterView {
     /// Returns the live topology called `name`.
     pub fn named(&self, name: &TopologyName) -> Option<(&TopologyId, &Stored<TopologyRecord>)> {
-        self.topologies.iter().find(|(_, storm)| storm.value.name == *name)
+        self.topologies.iter().find(|(_, topology_record)| topology_record.value.name == *name)
     }
 
     /// True if `host` is being drained. A drain that cannot be decoded counts, so that no task is

@@ -26,7 +26,7 @@ pub struct Candidate {
 
 /// Result of a campaign.
 #[derive(Debug)]
-pub enum Campaign {
+pub enum CampaignOutcome {
     /// The candidate leads.
     Won(Leadership),
     /// Another nimbus leads, or won during the campaign.
@@ -80,7 +80,7 @@ impl Candidate {
     /// # Cancellation safety
     /// If the campaign is dropped half-way, this nimbus may lead without knowing; the next campaign
     /// of the same session detects that and wins again under a new term.
-    pub async fn campaign(&self) -> Result<Campaign, Error> {
+    pub async fn campaign(&self) -> Result<CampaignOutcome, Error> {
         let Some(session) = self.tree.session().borrow().connected() else { return Err(Error::Disconnected) };
         let mut ops = Vec::with_capacity(4);
         // Read before `/leader`: if another nimbus is elected after this read, our transaction
@@ -89,7 +89,7 @@ impl Candidate {
         let (term, set_term, reason) = self.next_term().await?;
         if let Some(node) = self.tree.get(&layout::leader()).await? {
             if !self.names_this_nimbus(&node) {
-                return Ok(Campaign::Lost);
+                return Ok(CampaignOutcome::Lost);
             }
             info!(owner = ?node.stat.owner, "replacing /leader that names this nimbus");
             ops.push(Op::Delete { path: layout::leader(), version: Some(node.stat.version) });
@@ -116,7 +116,7 @@ impl Candidate {
             }
             Err(error @ Error::Multi { .. }) => match error.root() {
                 Error::NodeExists { .. } | Error::BadVersion { .. } | Error::NoNode { .. } => {
-                    Ok(Campaign::Lost)
+                    Ok(CampaignOutcome::Lost)
                 }
                 _ => Err(error),
             },
@@ -160,17 +160,21 @@ impl Candidate {
     }
 
     /// Determines from `/leader` whether our transaction took effect, after its response was lost.
-    async fn resolve_unknown_outcome(&self, term: Term, lost_answer: Error) -> Result<Campaign, Error> {
-        let Some(session) = self.tree.session().borrow().connected() else { return Err(lost_answer) };
-        let Some(node) = self.tree.get(&layout::leader()).await? else { return Ok(Campaign::Lost) };
+    async fn resolve_unknown_outcome(
+        &self,
+        term: Term,
+        lost_response: Error,
+    ) -> Result<CampaignOutcome, Error> {
+        let Some(session) = self.tree.session().borrow().connected() else { return Err(lost_response) };
+        let Some(node) = self.tree.get(&layout::leader()).await? else { return Ok(CampaignOutcome::Lost) };
         let leader = record::decode::<Leader>(&layout::leader(), &node.data);
         let ours = node.stat.owner == Some(session)
             && leader.is_ok_and(|leader| leader.nimbus == self.me && leader.term == term);
-        Ok(if ours { self.won(term, session) } else { Campaign::Lost })
+        Ok(if ours { self.won(term, session) } else { CampaignOutcome::Lost })
     }
 
-    fn won(&self, term: Term, session: SessionId) -> Campaign {
+    fn won(&self, term: Term, session: SessionId) -> CampaignOutcome {
         info!(%term, nimbus = %self.me, "won the election");
-        Campaign::Won(Leadership::new(Arc::clone(&self.tree), self.event_writer(term), session))
+        CampaignOutcome::Won(Leadership::new(Arc::clone(&self.tree), self.event_writer(term), session))
     }
 }

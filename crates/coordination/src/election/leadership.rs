@@ -164,18 +164,18 @@ impl FencedWriter {
         ops: Vec<Op>,
         event: EventDraft,
     ) -> Result<Vec<OpResult>, WriteError> {
-        let n_asked = ops.len();
+        let n_ops = ops.len();
         let ops: Vec<Op> = ops.into_iter().chain([self.event_writer.append(event)]).collect();
         let written = match self.commit(ops.clone()).await {
             // An operator has deleted the list. That must not prevent the leader from writing.
-            Err(WriteError::Op { index, source: tree::Error::NoNode { .. } }) if index == n_asked => {
+            Err(WriteError::Op { index, source: tree::Error::NoNode { .. } }) if index == n_ops => {
                 self.tree.ensure(&layout::events()).await.map_err(WriteError::NotSent)?;
                 self.commit(ops).await
             }
             written => written,
         };
         written.map(|mut results| {
-            results.truncate(n_asked);
+            results.truncate(n_ops);
             results
         })
     }

@@ -14,5 +14,5 @@ mod leadership;
 #[cfg(test)]
 mod tests;
 
-pub use candidate::{Campaign, Candidate};
+pub use candidate::{CampaignOutcome, Candidate};
 pub use leadership::{FencedWriter, Leadership, WriteError};

@@ -8,7 +8,7 @@ use crate::{
 use stormkeeper_model::{NimbusId, Term, clock::Clock};
 use stormkeeper_runtime::test_support::wait_until;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 fn nimbus(name: &str) -> NimbusId {
     name.parse().expect("valid id")
@@ -20,8 +20,8 @@ fn candidate(tree: &Arc<dyn Tree>, name: &str) -> Candidate {
 
 async fn win(candidate: &Candidate) -> Leadership {
     match candidate.campaign().await.expect("the tree responds") {
-        Campaign::Won(leadership) => leadership,
-        Campaign::Lost => panic!("lost an election without another candidate"),
+        CampaignOutcome::Won(leadership) => leadership,
+        CampaignOutcome::Lost => panic!("lost an election without another candidate"),
     }
 }
 
@@ -35,7 +35,7 @@ async fn second_candidate_loses_until_the_leader_resigns() {
     let server = MemoryTree::new();
     let (a, b): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());
     let first = win(&candidate(&a, "a")).await;
-    assert!(matches!(candidate(&b, "b").campaign().await, Ok(Campaign::Lost)));
+    assert!(matches!(candidate(&b, "b").campaign().await, Ok(CampaignOutcome::Lost)));
     assert_eq!(first.term(), Term(1));
     first.resign().await;
     assert_eq!(win(&candidate(&b, "b")).await.term(), Term(2));
@@ -54,7 +54,7 @@ async fn write_of_a_deposed_leader_has_no_effect() {
     assert!(matches!(refused, WriteError::Deposed { term: Term(1) }), "{refused}");
     assert_eq!(a.get(&"/after".parse().expect("valid path")).await.expect("readable"), None);
     new.writer().commit(vec![create_op("new")]).await.expect("the new leader may write");
-    tokio::time::timeout(PATIENCE, old.lost())
+    tokio::time::timeout(WAIT_MAX, old.lost())
         .await
         .expect("the deposed leader detects the end of its leadership");
 }
@@ -75,8 +75,8 @@ async fn expired_session_ends_the_leadership() {
     let leader = win(&candidate(&tree, "a")).await;
     let session = tree.session().borrow().connected().expect("connected");
     server.expire(session);
-    tokio::time::timeout(PATIENCE, leader.lost()).await.expect("noticed");
-    wait_until("the new session", PATIENCE, async || match tree.session().borrow().connected() {
+    tokio::time::timeout(WAIT_MAX, leader.lost()).await.expect("noticed");
+    wait_until("the new session", WAIT_MAX, async || match tree.session().borrow().connected() {
         Some(new) if new != session => Ok(()),
         state => Err(format!("{state:?}")),
     })
@@ -92,7 +92,7 @@ async fn restarted_nimbus_replaces_the_leader_znode_of_its_former_session() {
     let leader = win(&candidate(&after, "a")).await;
     assert_eq!(leader.term(), Term(2));
     assert!(former.writer().commit(vec![create_op("x")]).await.is_err());
-    assert!(matches!(candidate(&before, "b").campaign().await, Ok(Campaign::Lost)));
+    assert!(matches!(candidate(&before, "b").campaign().await, Ok(CampaignOutcome::Lost)));
 }
 
 #[tokio::test]

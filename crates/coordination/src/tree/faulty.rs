@@ -32,7 +32,7 @@ use stormkeeper_runtime::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TreeFault {
     /// The request takes effect, but its response is lost.
-    LostReply,
+    LostResponse,
     /// The request is lost and has no effect; the outcome is unknown to the caller.
     LostRequest,
     /// The request is rejected with this error and has no effect.
@@ -43,7 +43,7 @@ pub enum TreeFault {
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct FaultRates {
     /// Probability that a request takes effect while its response is lost.
-    pub lost_reply: f64,
+    pub lost_response: f64,
     /// Probability that a request is lost.
     pub lost_request: f64,
     /// Probability that a request is delayed before it is sent.
@@ -217,7 +217,7 @@ impl FaultyTree {
                 Err(Error::ConnectionLost("injected fault: request lost".to_owned()))
             }
             Some(TreeFault::Refused(error)) => Err(error),
-            Some(TreeFault::LostReply) => {
+            Some(TreeFault::LostResponse) => {
                 let _lost = request.await;
                 Err(Error::ConnectionLost("injected fault: response lost".to_owned()))
             }
@@ -245,10 +245,10 @@ impl PlanState {
 
     fn next_write(&mut self) -> PlannedFault {
         self.n_writes += 1;
-        let chance = self.next_request();
+        let random_fault = self.next_request();
         match self.plan.nth_writes.get(&self.n_writes) {
-            Some(fault) => PlannedFault { fault: Some(fault.clone()), ..chance },
-            None => chance,
+            Some(fault) => PlannedFault { fault: Some(fault.clone()), ..random_fault },
+            None => random_fault,
         }
     }
 
@@ -256,20 +256,22 @@ impl PlanState {
         self.n_requests += 1;
         let end = match self.plan.last_request.map(|last| self.n_requests.cmp(&last)) {
             None | Some(Ordering::Less) => None,
-            Some(Ordering::Equal) => Some(TreeFault::LostReply),
+            Some(Ordering::Equal) => Some(TreeFault::LostResponse),
             Some(Ordering::Greater) => Some(TreeFault::Refused(Error::Disconnected)),
         };
         let rates = self.plan.rates;
         // The same number of draws for each request, so that a rate does not affect other faults.
-        let (dice, hesitation, share) = (self.random.f64(), self.random.f64(), self.random.f64());
-        let fault = if dice < rates.lost_reply {
-            Some(TreeFault::LostReply)
-        } else if dice < rates.lost_reply + rates.lost_request {
+        let (fault_draw, delay_draw, delay_fraction) =
+            (self.random.f64(), self.random.f64(), self.random.f64());
+        let fault = if fault_draw < rates.lost_response {
+            Some(TreeFault::LostResponse)
+        } else if fault_draw < rates.lost_response + rates.lost_request {
             Some(TreeFault::LostRequest)
         } else {
             None
         };
-        let delay = if hesitation < rates.delay { rates.delay_max.mul_f64(share) } else { Duration::ZERO };
+        let delay =
+            if delay_draw < rates.delay { rates.delay_max.mul_f64(delay_fraction) } else { Duration::ZERO };
         PlannedFault { delay, fault: end.or(fault) }
     }
 
@@ -418,7 +420,7 @@ mod tests {
     #[tokio::test]
     async fn nth_write_fails_as_planned() {
         let plan = FaultPlan::none()
-            .fail_nth_write(2, TreeFault::LostReply)
+            .fail_nth_write(2, TreeFault::LostResponse)
             .fail_nth_write(3, TreeFault::LostRequest)
             .fail_nth_write(4, TreeFault::Refused(Error::Disconnected));
         let (_server, tree) = faulty(plan);
@@ -441,29 +443,29 @@ mod tests {
     }
 
     /// Returns for each of 300 writes whether it was acknowledged and whether it took effect.
-    async fn course(seed: u64) -> Vec<(bool, bool)> {
-        let rates = FaultRates { lost_reply: 0.2, lost_request: 0.2, ..FaultRates::default() };
+    async fn outcomes(seed: u64) -> Vec<(bool, bool)> {
+        let rates = FaultRates { lost_response: 0.2, lost_request: 0.2, ..FaultRates::default() };
         let (server, tree) = faulty(FaultPlan::seeded(seed, rates));
-        let honest = server.connect();
-        let mut course = Vec::new();
+        let direct = server.connect();
+        let mut outcomes = Vec::new();
         for i in 0..300 {
             let at = path(&format!("/{i}"));
             let answered = tree.create(&at, b"", CreateMode::Persistent).await.is_ok();
-            course.push((answered, honest.get(&at).await.expect("read").is_some()));
+            outcomes.push((answered, direct.get(&at).await.expect("read").is_some()));
         }
-        course
+        outcomes
     }
 
     #[tokio::test]
     async fn same_seed_gives_the_same_faults() {
-        let course_of_seven = course(7).await;
-        assert_eq!(course_of_seven, course(7).await);
-        assert_ne!(course_of_seven, course(8).await);
+        let outcomes_of_seven = outcomes(7).await;
+        assert_eq!(outcomes_of_seven, outcomes(7).await);
+        assert_ne!(outcomes_of_seven, outcomes(8).await);
         for kind in [(true, true), (false, true), (false, false)] {
-            let n = course_of_seven.iter().filter(|seen| **seen == kind).count();
+            let n = outcomes_of_seven.iter().filter(|seen| **seen == kind).count();
             assert!(n > 20, "{n} of 300 were {kind:?}");
         }
-        assert!(!course_of_seven.contains(&(true, false)), "a write without effect was acknowledged");
+        assert!(!outcomes_of_seven.contains(&(true, false)), "a write without effect was acknowledged");
     }
 
     #[tokio::test(start_paused = true)]

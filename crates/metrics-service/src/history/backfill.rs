@@ -252,13 +252,13 @@ mod tests {
         let mut unclear = over.clone();
         unclear.unreadable.insert(layout::storm(&id()), "garbage".to_owned());
         check(&unclear, 30, 0);
-        let storm = TopologyRecord {
+        let topology_record = TopologyRecord {
             status: TopologyStatus::Killed,
             launched: Timestamp::from_millis(10),
             ..TopologyRecord::sample("word-count")
         };
         let mut there = over;
-        there.topologies.insert(id(), Stored { value: storm, version: Version::FIRST });
+        there.topologies.insert(id(), Stored { value: topology_record, version: Version::FIRST });
         check(&there, 30, 0);
     }
 }

@@ -135,21 +135,23 @@ impl HistoryRecorder {
                 // The topology exists, but one of its records cannot be read.
                 continue;
             }
-            let storm = view.topologies.get(&id);
-            let versions: Versions =
-                (storm.map(|storm| storm.version), view.assignments.get(&id).map(|stored| stored.version));
+            let topology_record = view.topologies.get(&id);
+            let versions: Versions = (
+                topology_record.map(|topology_record| topology_record.version),
+                view.assignments.get(&id).map(|stored| stored.version),
+            );
             let recorded = match self.recorded.get(&id) {
-                Some((_, compared)) if *compared == versions && storm.is_some() => continue,
+                Some((_, compared)) if *compared == versions && topology_record.is_some() => continue,
                 Some((recorded, _)) => recorded.clone(),
                 None => self.load_one(&id).await?,
             };
-            let rate = match storm {
-                Some(storm) => self.sample_rate(&storm.value).await,
+            let rate = match topology_record {
+                Some(topology_record) => self.sample_rate(&topology_record.value).await,
                 None => 0.0,
             };
             let nothing = (TaskTable::default(), Assignment::default());
-            let observed = storm.map(|storm| Observed {
-                storm: &storm.value,
+            let observed = topology_record.map(|topology_record| Observed {
+                topology_record: &topology_record.value,
                 tasks: view.tasks.get(&id).map_or(&nothing.0, |tasks| &tasks.value.components),
                 assignment: view.assignments.get(&id).map_or(&nothing.1, |assignment| &assignment.value),
                 sample_rate: rate,
@@ -209,11 +211,14 @@ impl HistoryRecorder {
     }
 
     /// Returns the rate at which the workers of a topology sample.
-    async fn sample_rate(&self, storm: &stormkeeper_coordination::cluster::record::TopologyRecord) -> f64 {
-        if let Some(rate) = storm.metrics.as_ref().and_then(|control| control.sample_rate) {
+    async fn sample_rate(
+        &self,
+        topology_record: &stormkeeper_coordination::cluster::record::TopologyRecord,
+    ) -> f64 {
+        if let Some(rate) = topology_record.metrics.as_ref().and_then(|control| control.sample_rate) {
             return rate;
         }
-        let topology = self.topologies.topology(&storm.blob).await;
+        let topology = self.topologies.topology(&topology_record.blob).await;
         let set = topology.and_then(|topology| sample_rate_of(&topology));
         set.unwrap_or(self.history.sample_rate)
     }

@@ -124,9 +124,9 @@ builtins! {
     NETTY_CLI_CONN_CHECK: "NettyCliConnCheck", NETTY, Gauge, Connection, "", Sum, On, instead("the worker logs and counts broken connections") =>
         "A check of the connection.";
     NETTY_CLI_SYNC_BATCH_QUEUE: "NettyCliSyncBatchQ", NETTY, Gauge, Connection, "", Sum, On, instead("JStorm defines the name only") =>
-        "Never measured.";
+        "A name without a meaning.";
     NETTY_CLI_SYNC_DISRUPTOR_QUEUE: "NettyCliSyncDisrQ", NETTY, Gauge, Connection, "", Sum, On, instead("JStorm defines the name only") =>
-        "Never measured.";
+        "A name without a meaning.";
 
     SUPERVISOR_CPU_USED_RATIO: "CpuUsedRatio", SYS, Gauge, Supervisor, "% of the machine", Mean, On, MEASURED =>
         "CPU use of the whole machine, 0 to 100.";

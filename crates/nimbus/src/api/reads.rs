@@ -73,7 +73,7 @@ pub(super) async fn topology(
     let store = api.nimbus.store();
     let (heartbeats, last_errors) = (store.task_heartbeats(&id).await?, store.last_errors(&id).await?);
     // A blob that is missing here, or unreadable, leaves the kinds of components open.
-    let blob = observation.view.topologies.get(&id).map(|storm| &storm.value.blob);
+    let blob = observation.view.topologies.get(&id).map(|topology_record| &topology_record.value.blob);
     let code = match blob {
         Some(blob) => api.nimbus.blobs().topology(blob).await.ok().flatten(),
         None => None,
@@ -90,7 +90,11 @@ pub(super) async fn errors(
     let view = api.nimbus.observation()?.view;
     let id = find(&view, &topology)?;
     let unknown = || Refusal::UnknownTopology { topology: topology.clone() };
-    let name = view.topologies.get(&id).map(|storm| storm.value.name.clone()).ok_or_else(unknown)?;
+    let name = view
+        .topologies
+        .get(&id)
+        .map(|topology_record| topology_record.value.name.clone())
+        .ok_or_else(unknown)?;
     let store = api.nimbus.store();
     let last = store.last_errors(&id).await?.into_iter();
     let last = last.map(|(component, error)| (component, error.into())).collect();

@@ -180,8 +180,11 @@ pub(super) fn supervisors(nimbus: &Handle, observation: &Observation) -> Supervi
 
 pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> TopologyList {
     let view = &observation.view;
-    let mut topologies: Vec<TopologySummary> =
-        view.topologies.iter().map(|(id, storm)| topology_summary(nimbus, view, id, storm)).collect();
+    let mut topologies: Vec<TopologySummary> = view
+        .topologies
+        .iter()
+        .map(|(id, topology_record)| topology_summary(nimbus, view, id, topology_record))
+        .collect();
     topologies.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     TopologyList { topologies, view_age_ms: view_age_ms(nimbus, observation) }
 }
@@ -190,9 +193,9 @@ fn topology_summary(
     nimbus: &Handle,
     view: &ClusterView,
     id: &TopologyId,
-    storm: &Stored<TopologyRecord>,
+    topology_record: &Stored<TopologyRecord>,
 ) -> TopologySummary {
-    let record = &storm.value;
+    let record = &topology_record.value;
     let nothing = (TaskTable::default(), Assignment::default(), TaskSet::default());
     let tasks = view.tasks.get(id).map_or(&nothing.0, |tasks| &tasks.value.components);
     let assignment = view.assignments.get(id).map_or(&nothing.1, |assignment| &assignment.value);
@@ -241,14 +244,14 @@ pub(super) fn topology(
     detail: Detail<'_>,
 ) -> Option<TopologyDetail> {
     let view = &observation.view;
-    let storm = view.topologies.get(detail.id)?;
+    let topology_record = view.topologies.get(detail.id)?;
     let nothing = (TaskTable::default(), Assignment::default());
     let tasks = view.tasks.get(detail.id).map_or(&nothing.0, |tasks| &tasks.value.components);
     let assignment = view.assignments.get(detail.id).map_or(&nothing.1, |assignment| &assignment.value);
     Some(TopologyDetail {
-        summary: topology_summary(nimbus, view, detail.id, storm),
-        blob: storm.value.blob.clone(),
-        msg_timeout: storm.value.message_timeout_secs,
+        summary: topology_summary(nimbus, view, detail.id, topology_record),
+        blob: topology_record.value.blob.clone(),
+        msg_timeout: topology_record.value.message_timeout_secs,
         workers: workers(assignment, detail.heartbeats),
         tasks: task_summaries(tasks, assignment, detail.heartbeats),
         components: components(tasks, detail),

@@ -152,7 +152,7 @@ async fn answer(
     parts: Parts,
     body: axum::body::Bytes,
 ) -> Result<Response, ApiError> {
-    let (id, storm) = match result {
+    let (id, topology_record) = match result {
         Ok(changed) => changed,
         Err(Refusal::NotLeading { .. }) => {
             let written = |answer: &[u8]| match serde_json::from_slice::<Accepted>(answer) {
@@ -163,12 +163,12 @@ async fn answer(
         }
         Err(refusal) => return Err(refusal.into()),
     };
-    let pending = storm.pending.map(|change| summary::pending(&api.nimbus, change));
+    let pending = topology_record.pending.map(|change| summary::pending(&api.nimbus, change));
     let accepted = Accepted {
         topology_operation: verb.to_owned(),
         topology_id: id,
-        name: storm.name,
-        status: storm.status,
+        name: topology_record.name,
+        status: topology_record.status,
         pending,
     };
     Ok(Json(accepted).into_response())

@@ -143,7 +143,7 @@ impl Replicator {
                 // A topology that is not in the view may use any of them.
                 return;
             }
-            match view.topologies.values().any(|storm| storm.value.blob == key) {
+            match view.topologies.values().any(|topology_record| topology_record.value.blob == key) {
                 true => self.blobs.touch(&key),
                 false => drop(self.blobs.delete_unused(&key, self.retention).await),
             }
@@ -153,11 +153,11 @@ impl Replicator {
 
 /// The blobs of topologies that run, or will run once they are placed.
 fn needed(view: &ClusterView) -> BTreeSet<BlobKey> {
-    let live = view.topologies.values().filter(|storm| match storm.value.status {
+    let live = view.topologies.values().filter(|topology_record| match topology_record.value.status {
         TopologyStatus::Active | TopologyStatus::Inactive | TopologyStatus::Rebalancing => true,
         TopologyStatus::Killed => false,
     });
-    live.map(|storm| storm.value.blob.clone()).collect()
+    live.map(|topology_record| topology_record.value.blob.clone()).collect()
 }
 
 /// The API addresses of the other nimbuses that have a blob.

@@ -147,7 +147,7 @@ async fn a_blob_uploaded_while_it_is_deleted_is_complete_or_absent() {
 
 /// A view in which one topology runs `blob`, and a nimbus at `api` has it.
 fn using(blob: &BlobKey, api: &str) -> ClusterView {
-    let storm = TopologyRecord { blob: blob.clone(), ..TopologyRecord::sample("wc") };
+    let topology_record = TopologyRecord { blob: blob.clone(), ..TopologyRecord::sample("wc") };
     let id: TopologyId = "wc-1-1".parse().expect("valid");
     let other: NimbusId = "host-2".parse().expect("valid");
     let nimbus = NimbusRecord {
@@ -161,7 +161,7 @@ fn using(blob: &BlobKey, api: &str) -> ClusterView {
         unknown_fields: Default::default(),
     };
     ClusterView {
-        topologies: [(id, Stored { value: storm, version: Version::FIRST })].into(),
+        topologies: [(id, Stored { value: topology_record, version: Version::FIRST })].into(),
         blobs: [(blob.clone(), [other.clone()].into())].into(),
         nimbuses: [(other, nimbus)].into(),
         ..ClusterView::default()

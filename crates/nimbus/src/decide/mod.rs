@@ -73,15 +73,15 @@ fn report_unreadable(draft: &mut Draft<'_>) {
 fn topology_at(path: &TreePath) -> Option<TopologyId> {
     let parent = path.parent()?;
     let of_topologies =
-        [layout::storms(), layout::tasks_root(), layout::assignments(), layout::metrics_root()];
+        [layout::storms(), layout::tasks_parent(), layout::assignments(), layout::metrics_parent()];
     of_topologies.contains(&parent).then(|| path.name().parse().ok()).flatten()
 }
 
 /// Without a parent no task of a topology can register its heartbeat, and all would seem dead.
 fn restore_parents(draft: &mut Draft<'_>) {
     let view = draft.view;
-    for (id, storm) in &view.topologies {
-        if storm.value.status == TopologyStatus::Killed {
+    for (id, topology_record) in &view.topologies {
+        if topology_record.value.status == TopologyStatus::Killed {
             continue;
         }
         let heartbeats = !view.heartbeats.contains_key(id) && !view.is_unreadable(&layout::taskbeats(id));
@@ -111,7 +111,7 @@ fn delete_unused_blobs(draft: &mut Draft<'_>) {
         return;
     }
     for (key, holders) in &view.blobs {
-        let used = view.topologies.values().any(|storm| storm.value.blob == *key);
+        let used = view.topologies.values().any(|topology_record| topology_record.value.blob == *key);
         let Some(since) = draft.liveness.blob_missing_since(key) else { continue };
         if used || !holders.is_empty() {
             continue;

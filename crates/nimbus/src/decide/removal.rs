@@ -25,18 +25,18 @@ use stormkeeper_model::{
 use stormkeeper_runtime::injected_bugs::{self, InjectedBug};
 
 pub(super) fn remove_killed(draft: &mut Draft<'_>) {
-    for (id, storm) in &draft.view.topologies {
-        if storm.value.status != TopologyStatus::Killed {
+    for (id, topology_record) in &draft.view.topologies {
+        if topology_record.value.status != TopologyStatus::Killed {
             continue;
         }
         // A kill without a deadline is due at once.
-        let deadline = match &storm.value.pending {
+        let deadline = match &topology_record.value.pending {
             Some(PendingChange::Kill { deadline }) => Some(*deadline),
             Some(PendingChange::Rebalance { .. }) | None => None,
         };
         match deadline {
             Some(deadline) if deadline > draft.now.wall => draft.wake_at_deadline(deadline),
-            Some(_) | None => remove_next(draft, id, Some(storm)),
+            Some(_) | None => remove_next(draft, id, Some(topology_record)),
         }
     }
 }
@@ -52,7 +52,7 @@ const ORPHAN_REPORTED_AFTER: Duration = Duration::from_secs(1);
 /// Removes the records of topologies without topology record, in the same steps.
 pub(super) fn remove_orphans(draft: &mut Draft<'_>) {
     let liveness = draft.liveness;
-    for (id, since) in liveness.orphans() {
+    for (id, since) in liveness.orphaned_topologies() {
         let shown = since.plus(ORPHAN_REPORTED_AFTER);
         if !draft.is_past(shown) {
             draft.wake_at(shown);
@@ -67,13 +67,15 @@ pub(super) fn remove_orphans(draft: &mut Draft<'_>) {
     }
 }
 
-/// Plans the next step of removing a topology; `storm` is its topology record, if it has one.
-fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: Option<&Stored<TopologyRecord>>) {
-    let reason = if storm.is_some() { Reason::KillDue } else { Reason::NoRecord };
+/// Plans the next step of removing a topology; `topology_record` is its topology record, if it has one.
+fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, topology_record: Option<&Stored<TopologyRecord>>) {
+    let reason = if topology_record.is_some() { Reason::KillDue } else { Reason::NoRecord };
     let view = draft.view;
     #[cfg(feature = "injected-bugs")]
-    if let Some(storm) = storm.filter(|_| injected_bugs::is_injected(InjectedBug::RecordRemovedFirst)) {
-        let effect = Effect::RemoveTopologyRecord { id: id.clone(), version: storm.version };
+    if let Some(topology_record) =
+        topology_record.filter(|_| injected_bugs::is_injected(InjectedBug::RecordRemovedFirst))
+    {
+        let effect = Effect::RemoveTopologyRecord { id: id.clone(), version: topology_record.version };
         return draft.act(effect, Reason::RecordsGone, 0);
     }
     if let Some(assignment) = view.assignments.get(id) {
@@ -89,8 +91,8 @@ fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, storm: Option<&Stored<Top
         return unassign(draft, id, None, supervisors, reason);
     }
     if !has_records(view, id) {
-        let Some(storm) = storm else { return };
-        let effect = Effect::RemoveTopologyRecord { id: id.clone(), version: storm.version };
+        let Some(topology_record) = topology_record else { return };
+        let effect = Effect::RemoveTopologyRecord { id: id.clone(), version: topology_record.version };
         return draft.act(effect, Reason::RecordsGone, 0);
     }
     let has_heartbeats = view.heartbeats.get(id).is_some_and(|has_heartbeats| !has_heartbeats.is_empty());

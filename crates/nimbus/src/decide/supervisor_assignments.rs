@@ -35,7 +35,7 @@ impl SupervisorAssignmentsTable {
             })
             .collect();
         let unreadable: BTreeSet<SupervisorId> = (view.unreadable.keys())
-            .filter(|path| path.parent() == Some(layout::supervisor_assignments_root()))
+            .filter(|path| path.parent() == Some(layout::supervisor_assignments_parent()))
             .filter_map(|path| path.name().parse().ok())
             .collect();
         if !unreadable_assignments(view).is_empty() {

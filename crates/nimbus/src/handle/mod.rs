@@ -132,7 +132,7 @@ impl Handle {
                 // A transaction: after its response our server has all earlier writes.
                 self.store.is_latest(leader.term).await?;
             }
-            self.observer.read_again(paths).await
+            self.observer.read_written(paths).await
         };
         match tokio::time::timeout(VIEW_TIMEOUT, seeing).await {
             Ok(Ok(_)) => {}

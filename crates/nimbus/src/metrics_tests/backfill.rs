@@ -7,7 +7,7 @@ use stormkeeper_metric_store::HistoryEntry;
 /// Pause of the recorder between two views; a life takes some milliseconds.
 const GATHER: Duration = Duration::from_secs(3);
 
-async fn recorded(one: &One, topology: &TopologyId) -> HistoryEntry {
+async fn recorded(one: &TestNimbus, topology: &TopologyId) -> HistoryEntry {
     wait_until("the start is recorded", LONG, || async {
         let entry = one.metric_store().topology(topology).await.expect("read");
         entry.ok_or_else(|| format!("{topology} is not known"))
@@ -16,7 +16,7 @@ async fn recorded(one: &One, topology: &TopologyId) -> HistoryEntry {
 }
 
 /// Submits a topology, waits for its placement, and removes it.
-async fn live(cluster: &Cluster, one: &One, name: &str) -> TopologyId {
+async fn live(cluster: &Cluster, one: &TestNimbus, name: &str) -> TopologyId {
     let topology = submit(one, name).await;
     wait_until("the topology is placed", LONG, || async {
         let view = one.handle().observation().expect("read").view;

@@ -7,7 +7,7 @@ use stormkeeper_metrics_service::query::QueryError;
 #[tokio::test]
 async fn metas_of_a_removed_topology_are_deleted_everywhere_and_of_a_running_topology_nowhere() {
     let cluster = Cluster::new().await;
-    let (leader, follower) = cluster.two(INTERVALS).await;
+    let (leader, follower) = cluster.start_leader_and_follower(INTERVALS).await;
     let topology = submit(&leader, "wc").await;
     register(&leader, &topology).await.expect("accepted");
     follower.until_caught_up_with(&leader).await;

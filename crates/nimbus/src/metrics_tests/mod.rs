@@ -81,12 +81,12 @@ struct Cluster {
     dir: tempfile::TempDir,
 }
 
-struct One {
+struct TestNimbus {
     running: Running,
     stop: CancellationToken,
 }
 
-impl One {
+impl TestNimbus {
     fn handle(&self) -> &Handle {
         self.running.handle()
     }
@@ -181,7 +181,7 @@ impl Cluster {
         }
     }
 
-    async fn start_with(&self, options: nimbus::Options) -> One {
+    async fn start_with(&self, options: nimbus::Options) -> TestNimbus {
         self.start_with_exporters(options, Vec::new()).await
     }
 
@@ -190,28 +190,29 @@ impl Cluster {
         &self,
         options: nimbus::Options,
         exporters: Vec<Arc<dyn MetricExporter>>,
-    ) -> One {
+    ) -> TestNimbus {
         let (tree, stop) = (self.server.connect(), CancellationToken::new());
         let mut clients = NimbusClients::over_http(&options, tree.clone()).expect("made");
         clients.metrics.as_mut().expect("metrics are on").exporters.extend(exporters);
         let running = api::start_with(options, clients, tree, self.clock.clone(), stop.clone());
-        One { running: running.await.expect("started"), stop }
+        TestNimbus { running: running.await.expect("started"), stop }
     }
 
-    async fn start(&self, name: &str) -> One {
+    async fn start(&self, name: &str) -> TestNimbus {
         self.start_with(self.options(name, INTERVALS)).await
     }
 
     /// Starts a leader that ingests metrics, and a follower that follows it.
-    async fn two(&self, follower: Intervals) -> (One, One) {
+    async fn start_leader_and_follower(&self, follower: Intervals) -> (TestNimbus, TestNimbus) {
         let leader = self.start("a").await;
         leader.until_ingesting().await;
         let follower = self.start_with(self.options("b", follower)).await;
         follower.until_open().await;
         let id = follower.handle().id().clone();
         wait_until("both nimbuses see both nimbuses", LONG, || async {
-            let sees =
-                |one: &One| one.handle().observation().is_ok_and(|seen| seen.view.nimbuses.contains_key(&id));
+            let sees = |one: &TestNimbus| {
+                one.handle().observation().is_ok_and(|seen| seen.view.nimbuses.contains_key(&id))
+            };
             if sees(&leader) && sees(&follower) { Ok(()) } else { Err("not yet".to_owned()) }
         })
         .await;
@@ -230,7 +231,7 @@ impl Cluster {
     }
 }
 
-async fn submit(one: &One, name: &str) -> TopologyId {
+async fn submit(one: &TestNimbus, name: &str) -> TopologyId {
     let handle = one.handle();
     let TopologyPackage { key, bytes } =
         package::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed");
@@ -248,7 +249,7 @@ fn emitted(topology: &TopologyId) -> (MetricId, MetricName) {
     (MetricId::of(&name.to_string(), 0), name)
 }
 
-async fn register(one: &One, topology: &TopologyId) -> Result<RegisterResponse, Refusal> {
+async fn register(one: &TestNimbus, topology: &TopologyId) -> Result<RegisterResponse, Refusal> {
     let (id, name) = emitted(topology);
     let registrations = vec![Registration { name: name.to_string(), id }];
     let request = RegisterRequest { topology: topology.clone(), registrations };
@@ -270,19 +271,19 @@ fn batch(topology: &TopologyId, minute: Minute, sequence: u64, n: u64) -> Metric
     }
 }
 
-async fn ingest(one: &One, batch: &MetricBatch) -> IngestResponse {
+async fn ingest(one: &TestNimbus, batch: &MetricBatch) -> IngestResponse {
     let body = rmp_serde::to_vec(batch).expect("a message");
     one.handle().ingest_metrics(body.into()).await.expect("answered")
 }
 
-async fn stored(one: &One, batch: &MetricBatch) -> (LogPosition, LogPosition) {
+async fn stored(one: &TestNimbus, batch: &MetricBatch) -> (LogPosition, LogPosition) {
     match self::ingest(one, batch).await {
         IngestResponse::Accepted { at, high_watermark } => (at, high_watermark),
         answer => panic!("{answer:?}"),
     }
 }
 
-async fn metas(one: &One, topology: &TopologyId) -> Vec<MetricMeta> {
+async fn metas(one: &TestNimbus, topology: &TopologyId) -> Vec<MetricMeta> {
     let query = MetaQuery { topology: topology.clone(), meta: None, after: None, limit: NAMES_MAX };
     one.metric_store().metas(query).await.expect("read").metas
 }
@@ -290,7 +291,7 @@ async fn metas(one: &One, topology: &TopologyId) -> Vec<MetricMeta> {
 #[tokio::test]
 async fn committed_metrics_survive_on_a_follower_that_leads_next() {
     let cluster = Cluster::new().await;
-    let (leader, follower) = cluster.two(INTERVALS).await;
+    let (leader, follower) = cluster.start_leader_and_follower(INTERVALS).await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
     let first = batch(&topology, minute, 1, 5);
     assert!(
@@ -337,7 +338,7 @@ async fn committed_metrics_survive_on_a_follower_that_leads_next() {
 #[tokio::test]
 async fn metas_that_differ_in_content_only_are_replaced_by_the_leaders() {
     let cluster = Cluster::new().await;
-    let (leader, follower) = cluster.two(INTERVALS).await;
+    let (leader, follower) = cluster.start_leader_and_follower(INTERVALS).await;
     let topology = submit(&leader, "wc").await;
     register(&leader, &topology).await.expect("accepted");
     follower.until_caught_up_with(&leader).await;
@@ -430,8 +431,8 @@ async fn nimbus_without_a_metric_store_runs_and_reports_why() {
 #[tokio::test]
 async fn only_the_leader_ingests_metrics_and_only_of_known_topologies() {
     let cluster = Cluster::new().await;
-    let (leader, follower) = cluster.two(INTERVALS).await;
-    let post = async |one: &One, route: &str, body: Vec<u8>| {
+    let (leader, follower) = cluster.start_leader_and_follower(INTERVALS).await;
+    let post = async |one: &TestNimbus, route: &str, body: Vec<u8>| {
         let url = format!("http://{}/api/v1/metrics/{route}", one.handle().api());
         let client = reqwest::Client::builder().no_proxy().build().expect("made");
         let response = client.post(url).body(body).send().await.expect("answered");

@@ -7,7 +7,7 @@ use stormkeeper_api_types::{
 };
 
 /// Returns the entry of nimbus `of` in the answer of nimbus `asked`.
-async fn shown(asked: &One, of: &One) -> NimbusSummary {
+async fn shown(asked: &TestNimbus, of: &TestNimbus) -> NimbusSummary {
     let client = Client::new(Vec::from([asked.handle().api().to_owned()]), Timeouts::default());
     let list = client.expect("a client").nimbuses_seen_by(asked.handle().api()).await.expect("answered");
     let found = list.nimbuses.into_iter().find(|summary| summary.id == *of.handle().id());
@@ -17,7 +17,7 @@ async fn shown(asked: &One, of: &One) -> NimbusSummary {
 #[tokio::test]
 async fn every_nimbus_shows_an_unopened_metric_store_and_the_lag_it_knows() {
     let cluster = Cluster::new().await;
-    let (leader, follower) = cluster.two(INTERVALS).await;
+    let (leader, follower) = cluster.start_leader_and_follower(INTERVALS).await;
     let dir = cluster.dir.path().join("c");
     std::fs::create_dir_all(&dir).expect("made");
     // A file in place of the directory.
@@ -66,7 +66,7 @@ async fn every_nimbus_shows_an_unopened_metric_store_and_the_lag_it_knows() {
 async fn follower_with_missing_entries_is_shown_as_lagging() {
     let cluster = Cluster::new().await;
     let slow = Intervals { fetch_idle: LONG * 60, fetch_lagging: LONG * 60, ..INTERVALS };
-    let (leader, follower) = cluster.two(slow).await;
+    let (leader, follower) = cluster.start_leader_and_follower(slow).await;
     wait_until("the leader has a fetch of the follower", LONG, || async {
         let summary = shown(&leader, &follower).await;
         summary.metrics_lag_entries.map(drop).ok_or_else(|| format!("{summary:?}"))

@@ -15,7 +15,7 @@ async fn entries_of_a_follower_with_a_diverged_log_are_not_committed() {
     let cluster = Cluster::new().await;
     // The test sends the queries of the follower.
     let silent = Intervals { fetch_idle: 100 * LONG, fetch_lagging: 100 * LONG, ..INTERVALS };
-    let (leader, follower) = cluster.two(silent).await;
+    let (leader, follower) = cluster.start_leader_and_follower(silent).await;
     let topology = submit(&leader, "wc").await;
     register(&leader, &topology).await.expect("accepted");
     let (at, _) = stored(&leader, &batch(&topology, cluster.minute(), 1, 5)).await;
@@ -51,7 +51,7 @@ async fn uncommitted_batch_is_counted_once_when_it_is_sent_again() {
     // Nor does the follower fetch the metas separately.
     let slow =
         Intervals { fetch_idle: LONG * 60, fetch_lagging: LONG * 60, check_metas: LONG * 60, ..INTERVALS };
-    let (leader, follower) = cluster.two(slow).await;
+    let (leader, follower) = cluster.start_leader_and_follower(slow).await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
     register(&leader, &topology).await.expect("accepted");
     let first = batch(&topology, minute, 1, 5);
@@ -85,7 +85,7 @@ async fn uncommitted_batch_is_counted_once_when_it_is_sent_again() {
 async fn new_leader_first_fetches_the_entries_of_another_follower() {
     let cluster = Cluster::new().await;
     let slow = Intervals { fetch_idle: LONG * 60, fetch_lagging: LONG * 60, ..INTERVALS };
-    let (leader, behind) = cluster.two(slow).await;
+    let (leader, behind) = cluster.start_leader_and_follower(slow).await;
     let ahead = cluster.start("c").await;
     ahead.until_open().await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
@@ -111,7 +111,7 @@ async fn new_leader_first_fetches_the_entries_of_another_follower() {
 }
 
 /// Starts a leader without followers that has committed a count of 5 in one minute.
-pub(super) async fn alone(cluster: &Cluster) -> (One, TopologyId, LogPosition) {
+pub(super) async fn alone(cluster: &Cluster) -> (TestNimbus, TopologyId, LogPosition) {
     let first = cluster.start("a").await;
     first.until_ingesting().await;
     let topology = submit(&first, "wc").await;
@@ -122,7 +122,7 @@ pub(super) async fn alone(cluster: &Cluster) -> (One, TopologyId, LogPosition) {
 }
 
 /// Waits until `one` leads and waits for other nimbuses, and returns its problem text.
-pub(super) async fn waits(one: &One) -> String {
+pub(super) async fn waits(one: &TestNimbus) -> String {
     wait_until("the new leader waits for other nimbuses", LONG, || async {
         let status = one.handle().metrics_status().await;
         let problem = status.problem.clone().filter(|_| status.state == ReplicaState::TakingOver);
@@ -136,7 +136,7 @@ pub(super) async fn record(cluster: &Cluster) -> MetricLogState {
 }
 
 /// Waits until the metrics of `one` count one replacement of the database by a checkpoint.
-pub(super) async fn replaced(one: &One) {
+pub(super) async fn replaced(one: &TestNimbus) {
     wait_until("the replacement is counted", LONG, || async {
         let n = one.handle().metrics_status().await.counts.checkpoints;
         if n == 1 { Ok(()) } else { Err(n.to_string()) }
@@ -144,7 +144,7 @@ pub(super) async fn replaced(one: &One) {
     .await;
 }
 
-pub(super) async fn quarantined(one: &One) -> Vec<PathBuf> {
+pub(super) async fn quarantined(one: &TestNimbus) -> Vec<PathBuf> {
     one.handle().metrics_status().await.store.expect("open").quarantined
 }
 
@@ -227,10 +227,10 @@ async fn partitioned_leader_commits_nothing_and_the_next_leader_has_every_commit
 struct Parted {
     /// Partitioned, with an uncommitted report 2 that counts 2. It has not noticed the end of its
     /// session.
-    first: One,
+    first: TestNimbus,
     session: SessionId,
     /// The leader since then, with every committed entry.
-    second: One,
+    second: TestNimbus,
     topology: TopologyId,
 }
 
@@ -384,12 +384,12 @@ async fn new_cluster_has_a_high_watermark_from_the_start() {
 #[tokio::test]
 async fn lost_zookeeper_reply_does_not_hold_back_the_commit() {
     let cluster = Cluster::new().await;
-    let plan = FaultPlan::seeded(3, FaultRates { lost_reply: 0.2, ..FaultRates::default() });
+    let plan = FaultPlan::seeded(3, FaultRates { lost_response: 0.2, ..FaultRates::default() });
     let tree = FaultyTree::new(cluster.server.connect(), plan);
     let stop = CancellationToken::new();
     let running =
         api::start(cluster.options("a", INTERVALS), tree, cluster.clock.clone(), stop.clone()).await;
-    let one = One { running: running.expect("started"), stop };
+    let one = TestNimbus { running: running.expect("started"), stop };
     one.until_ingesting().await;
     let topology: TopologyId = NIMBUS.parse().expect("valid");
     register(&one, &topology).await.expect("accepted");

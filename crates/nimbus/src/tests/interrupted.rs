@@ -57,7 +57,7 @@ fn rebalance() -> Change {
 /// The records of all topologies.
 async fn traces(cluster: &Cluster) -> Vec<String> {
     let mut traces = Vec::new();
-    for root in layout::topology_roots() {
+    for root in layout::topology_parents() {
         let names = cluster.tree.children(&root).await.expect("read").unwrap_or_default();
         traces.extend(names.iter().map(|name| format!("{root}/{name}")));
     }
@@ -83,11 +83,11 @@ async fn finish(cluster: &Cluster, handle: &Handle, story: &Story, n: u64) {
             submit(handle, "wc").await.unwrap_or_else(|refusal| panic!("request {n}: {refusal}"))
         }
     };
-    let storm = store.topology_record(&id).await.expect("read").expect("there").value;
-    if storm.status != TopologyStatus::Killed {
+    let topology_record = store.topology_record(&id).await.expect("read").expect("there").value;
+    if topology_record.status != TopologyStatus::Killed {
         cluster.placed(&id).await;
         let tasks = store.tasks(&id).await.expect("read").expect("there");
-        if storm.pending.is_none() && tasks.value.n_tasks() != 7 {
+        if topology_record.pending.is_none() && tasks.value.n_tasks() != 7 {
             let changed = handle.change("wc", rebalance(), None).await;
             changed.unwrap_or_else(|refusal| panic!("request {n}: {refusal}"));
         }

@@ -370,9 +370,13 @@ async fn deadlines_survive_a_failover() {
     assert!((Duration::from_secs(30)..Duration::from_secs(31)).contains(&took), "{took:?}");
     let store = Store::new(Arc::clone(&cluster.tree));
     let tasks = wait_until("the rebalance is done", LONG, || async {
-        let storm = store.topology_record(&moved).await.expect("read").expect("there");
+        let topology_record = store.topology_record(&moved).await.expect("read").expect("there");
         let tasks = store.tasks(&moved).await.expect("read").expect("there");
-        if storm.value.pending.is_none() { Ok(tasks.value) } else { Err(format!("{:?}", storm.value)) }
+        if topology_record.value.pending.is_none() {
+            Ok(tasks.value)
+        } else {
+            Err(format!("{:?}", topology_record.value))
+        }
     })
     .await;
     let took = elapsed(cluster.clock.now());
@@ -447,7 +451,7 @@ async fn whichever_write_fails_every_change_is_made_once() {
     let n_writes = life_with(FaultPlan::none()).await;
     assert!(n_writes >= 9, "{n_writes}");
     for n in 1..=n_writes {
-        for fault in [TreeFault::LostReply, TreeFault::LostRequest] {
+        for fault in [TreeFault::LostResponse, TreeFault::LostRequest] {
             life_with(FaultPlan::none().fail_nth_write(n, fault)).await;
         }
     }

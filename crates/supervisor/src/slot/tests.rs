@@ -40,7 +40,7 @@ struct World {
 
 /// A random event.
 #[derive(Debug, Clone)]
-enum Turn {
+enum Input {
     Pass(u64),
     SetTarget(Target),
     Blob(Blob),
@@ -90,23 +90,23 @@ impl World {
         matches!(self.progress(), Some(Progress::Alive { .. }))
     }
 
-    fn turn(&mut self, turn: &Turn) {
-        match turn {
-            Turn::Pass(millis) => self.clock.advance(Duration::from_millis(*millis)),
-            Turn::SetTarget(target) => self.target = target.clone(),
-            Turn::Blob(blob) => self.blob = *blob,
-            Turn::ObeySigterm(obeys) => self.obeys_sigterm = *obeys,
-            Turn::LaunchDone if self.progress() == Some(&Progress::Launching) => {
+    fn apply(&mut self, input: &Input) {
+        match input {
+            Input::Pass(millis) => self.clock.advance(Duration::from_millis(*millis)),
+            Input::SetTarget(target) => self.target = target.clone(),
+            Input::Blob(blob) => self.blob = *blob,
+            Input::ObeySigterm(obeys) => self.obeys_sigterm = *obeys,
+            Input::LaunchDone if self.progress() == Some(&Progress::Launching) => {
                 self.set(Progress::Alive { heartbeat: None });
             }
-            Turn::LaunchFailed if self.progress() == Some(&Progress::Launching) => {
+            Input::LaunchFailed if self.progress() == Some(&Progress::Launching) => {
                 self.set(Progress::Failed("no such file".into()));
             }
-            Turn::Heartbeat if self.is_alive() => {
+            Input::Heartbeat if self.is_alive() => {
                 self.set(Progress::Alive { heartbeat: Some(self.clock.monotonic()) });
             }
-            Turn::Exit(report) if self.is_alive() => self.set(Progress::Exited(*report)),
-            Turn::LaunchDone | Turn::LaunchFailed | Turn::Heartbeat | Turn::Exit(_) => {}
+            Input::Exit(report) if self.is_alive() => self.set(Progress::Exited(*report)),
+            Input::LaunchDone | Input::LaunchFailed | Input::Heartbeat | Input::Exit(_) => {}
         }
     }
 
@@ -148,10 +148,10 @@ impl World {
     fn heal(&mut self, secs: u64) {
         self.blob = Blob::Present;
         for _ in 0..secs * 2 {
-            self.turn(&Turn::LaunchDone);
-            self.turn(&Turn::Heartbeat);
+            self.apply(&Input::LaunchDone);
+            self.apply(&Input::Heartbeat);
             self.step();
-            self.turn(&Turn::Pass(500));
+            self.apply(&Input::Pass(500));
         }
     }
 
@@ -166,7 +166,7 @@ impl World {
     }
 }
 
-fn any_turn() -> impl Strategy<Value = Turn> {
+fn any_input() -> impl Strategy<Value = Input> {
     let target = prop_oneof![
         Just(Target::Unknown),
         Just(Target::Nothing),
@@ -179,14 +179,14 @@ fn any_turn() -> impl Strategy<Value = Turn> {
         Just(ExitReport::Unknown),
     ];
     prop_oneof![
-        4 => (0u64..70_000).prop_map(Turn::Pass),
-        3 => target.prop_map(Turn::SetTarget),
-        1 => prop_oneof![Just(Blob::Present), Just(Blob::Fetching)].prop_map(Turn::Blob),
-        4 => Just(Turn::LaunchDone),
-        1 => Just(Turn::LaunchFailed),
-        4 => Just(Turn::Heartbeat),
-        2 => report.prop_map(Turn::Exit),
-        1 => any::<bool>().prop_map(Turn::ObeySigterm),
+        4 => (0u64..70_000).prop_map(Input::Pass),
+        3 => target.prop_map(Input::SetTarget),
+        1 => prop_oneof![Just(Blob::Present), Just(Blob::Fetching)].prop_map(Input::Blob),
+        4 => Just(Input::LaunchDone),
+        1 => Just(Input::LaunchFailed),
+        4 => Just(Input::Heartbeat),
+        2 => report.prop_map(Input::Exit),
+        1 => any::<bool>().prop_map(Input::ObeySigterm),
     ]
 }
 
@@ -195,12 +195,12 @@ proptest! {
     /// and a fixed point.
     #[test]
     fn healthy_machine_reaches_the_target_from_any_state(
-        turns in proptest::collection::vec(any_turn(), 0..60),
+        inputs in proptest::collection::vec(any_input(), 0..60),
         target in proptest::option::of(1u8..4),
     ) {
         let mut world = World::new();
-        for turn in &turns {
-            world.turn(turn);
+        for input in &inputs {
+            world.apply(input);
             world.step();
         }
         world.target = target.map_or(Target::Nothing, |n| Target::Worker(desired(n)));
@@ -224,8 +224,8 @@ proptest! {
         let mut world = World::running_for(1);
         world.target = Target::Unknown;
         for millis in passes {
-            world.turn(&Turn::Pass(millis));
-            world.turn(&Turn::Heartbeat);
+            world.apply(&Input::Pass(millis));
+            world.apply(&Input::Heartbeat);
             world.step();
         }
         prop_assert_eq!(&world.actions, &vec![]);
@@ -258,10 +258,10 @@ fn worker_with_a_present_blob_is_launched_in_the_same_step() {
 fn worker_that_had_run_is_relaunched_at_once_and_then_backs_off() {
     let mut world = World::running_for(60);
     let crash = |world: &mut World| {
-        world.turn(&Turn::LaunchDone);
-        world.turn(&Turn::Heartbeat);
+        world.apply(&Input::LaunchDone);
+        world.apply(&Input::Heartbeat);
         world.step();
-        world.turn(&Turn::Exit(ExitReport::Signal(9)));
+        world.apply(&Input::Exit(ExitReport::Signal(9)));
     };
     for secs in [0, 1, 2, 4, 8, 16, 32, 60, 60] {
         crash(&mut world);
@@ -278,7 +278,7 @@ fn failing_launch_backs_off_from_the_first_failure() {
     world.target = Target::Worker(desired(1));
     world.step();
     for secs in [1, 2, 4, 8, 16, 32, 60, 60] {
-        world.turn(&Turn::LaunchFailed);
+        world.apply(&Input::LaunchFailed);
         check_relaunch(&mut world, Duration::from_secs(secs));
     }
 }
@@ -286,7 +286,7 @@ fn failing_launch_backs_off_from_the_first_failure() {
 #[test]
 fn clean_exit_is_not_reported_and_relaunched_after_a_pause() {
     let mut world = World::running_for(60);
-    world.turn(&Turn::Exit(ExitReport::Code(0)));
+    world.apply(&Input::Exit(ExitReport::Code(0)));
     check_relaunch(&mut world, CLEAN_EXIT_PAUSE);
     assert!(!world.actions.iter().any(|a| matches!(a, SlotAction::Report { .. })), "{:?}", world.actions);
 }
@@ -294,7 +294,7 @@ fn clean_exit_is_not_reported_and_relaunched_after_a_pause() {
 #[test]
 fn silent_worker_is_stopped_reported_and_relaunched() {
     let mut world = World::running_for(60);
-    world.turn(&Turn::Pass(TIMEOUTS.silence.as_millis() as u64));
+    world.apply(&Input::Pass(TIMEOUTS.silence.as_millis() as u64));
     world.step();
     assert!(matches!(
         &world.actions[..],
@@ -311,8 +311,8 @@ fn worker_without_a_first_heartbeat_is_reported_and_stopped() {
     let mut world = World::new();
     world.target = Target::Worker(desired(1));
     world.step();
-    world.turn(&Turn::LaunchDone);
-    world.turn(&Turn::Pass(TIMEOUTS.start.as_millis() as u64));
+    world.apply(&Input::LaunchDone);
+    world.apply(&Input::Pass(TIMEOUTS.start.as_millis() as u64));
     world.step();
     assert!(matches!(
         &world.actions[1..],
@@ -337,7 +337,7 @@ fn process_that_ignores_sigterm_is_killed_repeatedly() {
             SlotAction::Signal { signal, .. } => (seen.now, signal),
             SlotAction::Launch { .. } | SlotAction::Report { .. } => panic!("unexpected {action:?}"),
         }));
-        world.turn(&Turn::Pass(100));
+        world.apply(&Input::Pass(100));
     }
     let sent: Vec<StopSignal> = signals.iter().map(|(_, signal)| *signal).collect();
     assert_eq!(sent, [StopSignal::Terminate, StopSignal::Kill, StopSignal::Kill]);
@@ -351,11 +351,11 @@ fn next_worker_waits_for_the_end_of_the_previous_worker() {
     world.obeys_sigterm = false;
     world.target = Target::Worker(desired(2));
     world.step();
-    world.turn(&Turn::Pass(1000));
+    world.apply(&Input::Pass(1000));
     world.step();
     assert_eq!(world.state.name(), "stopping");
     assert!(!world.actions.iter().any(|a| matches!(a, SlotAction::Launch { .. })));
-    world.turn(&Turn::Exit(ExitReport::Code(0)));
+    world.apply(&Input::Exit(ExitReport::Code(0)));
     world.step();
     assert_eq!(world.state.worker().expect("launched").1, &desired(2));
 }
@@ -368,7 +368,7 @@ fn unassigned_launch_is_stopped_once_its_process_exists() {
     world.target = Target::Nothing;
     assert_eq!(world.step(), []);
     assert_eq!(world.state.name(), "stopping");
-    world.turn(&Turn::LaunchDone);
+    world.apply(&Input::LaunchDone);
     assert!(matches!(&world.step()[..], [SlotAction::Signal { signal: StopSignal::Terminate, .. }]));
     world.step();
     assert_eq!(world.state, SlotState::Empty);
@@ -380,7 +380,7 @@ fn adopted_worker_gets_time_for_its_next_heartbeat() {
     let worker = world.state.worker().expect("running").0.clone();
     world.state = SlotState::adopted(worker, desired(1), world.clock.monotonic());
     world.set(Progress::Alive { heartbeat: None });
-    world.turn(&Turn::Pass(TIMEOUTS.silence.as_millis() as u64 - 1));
+    world.apply(&Input::Pass(TIMEOUTS.silence.as_millis() as u64 - 1));
     assert_eq!(world.step(), []);
     assert_eq!(world.state.name(), "running");
 }
@@ -389,7 +389,7 @@ fn adopted_worker_gets_time_for_its_next_heartbeat() {
 fn silence_without_a_reading_of_heartbeats_does_not_count() {
     let mut world = World::running_for(60);
     world.heartbeats_read_at = Some(world.clock.monotonic());
-    world.turn(&Turn::Pass(1_000_000));
+    world.apply(&Input::Pass(1_000_000));
     assert_eq!(world.step(), []);
     world.heartbeats_read_at = None;
     assert!(!world.step().is_empty());

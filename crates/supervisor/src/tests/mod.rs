@@ -214,7 +214,7 @@ impl World {
                 first += n_tasks;
                 assignment.workers.insert(Slot { supervisor: me.clone(), port: Port(*port) }, worker);
             }
-            self.put(&layout::storm(&id), record::encode(&storm(*n))).await;
+            self.put(&layout::storm(&id), record::encode(&topology_record(*n))).await;
             let table = TaskTable::number([("a".parse().expect("valid id"), 4)]);
             self.put(
                 &layout::tasks(&id),
@@ -253,7 +253,7 @@ impl World {
     }
 }
 
-fn storm(n: u8) -> TopologyRecord {
+fn topology_record(n: u8) -> TopologyRecord {
     TopologyRecord { blob: blob(n), ..TopologyRecord::sample(&format!("t{n}")) }
 }
 

@@ -15,14 +15,14 @@ use stormkeeper_metric_shipping::{
 use stormkeeper_model::{clock::Clock, heartbeat::TaskCounts};
 use stormkeeper_runtime::test_support::wait_until;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 async fn leader(stage: &Stage) -> TestLeader {
     TestLeader::start(stage.server.connect()).await
 }
 
 async fn totals_become(leader: &TestLeader, expected: [u64; 5]) {
-    wait_until("the leader has every count", PATIENCE, || async {
+    wait_until("the leader has every count", WAIT_MAX, || async {
         let totals = leader.has().totals();
         if totals == expected { Ok(()) } else { Err(format!("{totals:?}")) }
     })
@@ -41,7 +41,7 @@ const WORDS: [u64; 5] = [800, 800, 800, 1000, 0];
 
 /// Sends the orphaned reports of an ended worker, as its supervisor does.
 async fn send_orphaned_reports(stage: &Stage, worker_dir: &Path) {
-    wait_until("the worker is gone", PATIENCE, || async {
+    wait_until("the worker is gone", WAIT_MAX, || async {
         match spool::inspect(worker_dir).map_err(|error| error.to_string())? {
             SpoolState::Orphaned(..) => Ok(()),
             other @ (SpoolState::Live | SpoolState::Delivered) => Err(format!("{other:?}")),
@@ -97,7 +97,7 @@ async fn supervisors_send_the_counts_of_workers_that_died_without_a_leader() {
     let counted = TaskCounts { executed: 600, acked: 600, ..TaskCounts::default() };
     stage.counts_become("count", counted).await;
     // As after a kill: all tasks end, and no shutdown code runs.
-    assert!(stage.tasks.stop(PATIENCE).await);
+    assert!(stage.tasks.stop(WAIT_MAX).await);
     drop(workers);
     let leader = leader(&stage).await;
     for n in 0..2 {
@@ -119,7 +119,7 @@ async fn component_in_the_docs_records_its_metrics() {
     let leader = leader(&stage).await;
     let _workers = stage.start();
     totals_become(&leader, WORDS).await;
-    wait_until("the leader has all counts of the component", PATIENCE, || async {
+    wait_until("the leader has all counts of the component", WAIT_MAX, || async {
         let has = leader.has();
         let counts = ["words", "lengths", "lines"].map(|name| has.count(&format!("@udf@{name}")));
         if counts == [600, 600, 200] { Ok(()) } else { Err(format!("{counts:?}")) }
@@ -127,7 +127,7 @@ async fn component_in_the_docs_records_its_metrics() {
     .await;
     // Gauges are in the first report of a minute, and this minute's first report had none yet.
     stage.clock.set(now.plus(Duration::from_secs(61)));
-    wait_until("the leader has the component's gauge", PATIENCE, || async {
+    wait_until("the leader has the component's gauge", WAIT_MAX, || async {
         leader.has().point("@udf@longest").map(drop).ok_or("there is none".to_owned())
     })
     .await;

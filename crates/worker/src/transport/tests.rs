@@ -19,7 +19,7 @@ use stormkeeper_runtime::{
 use stormkeeper_stream::{Origin, Tuple, Value};
 
 /// Wait limit, long enough that only an event that never happens is missed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
 fn topology(name: &str) -> TopologyId {
     name.parse().expect("valid id")
@@ -73,7 +73,7 @@ impl Worker {
     }
 
     async fn next(&mut self) -> i64 {
-        let received = tokio::time::timeout(PATIENCE, self.inbox.recv()).await.expect("a tuple in time");
+        let received = tokio::time::timeout(WAIT_MAX, self.inbox.recv()).await.expect("a tuple in time");
         number(&received.expect("the inbox stays open"))
     }
 
@@ -123,7 +123,7 @@ fn table() -> TaskTable {
 }
 
 async fn until_counts(counters: &Counters, what: &str, enough: impl Fn(&Counts) -> bool) {
-    wait_until(what, PATIENCE, || async {
+    wait_until(what, WAIT_MAX, || async {
         let counts = counters.read();
         if enough(&counts) { Ok(()) } else { Err(format!("{counts:?}")) }
     })
@@ -131,7 +131,7 @@ async fn until_counts(counters: &Counters, what: &str, enough: impl Fn(&Counts) 
 }
 
 async fn until_full(peers: &Peers) {
-    wait_until("the queue is full", PATIENCE, || async {
+    wait_until("the queue is full", WAIT_MAX, || async {
         match peers.room() {
             0 => Ok(()),
             room => Err(format!("room for {room}")),
@@ -227,9 +227,9 @@ async fn sender_reconnects_to_a_restarted_receiver() {
     assert_eq!(there.next().await, 1);
 
     let port = there.me.slot.port.0;
-    assert!(there.tasks.stop(PATIENCE).await);
+    assert!(there.tasks.stop(WAIT_MAX).await);
     drop(there);
-    wait_until("nobody listens", PATIENCE, || async {
+    wait_until("nobody listens", WAIT_MAX, || async {
         match TcpStream::connect(("127.0.0.1", port)).await {
             Ok(_) => Err("somebody still listens".to_owned()),
             Err(_refused) => Ok(()),
@@ -271,7 +271,7 @@ async fn removed_peer_unblocks_tasks_that_wait_for_it() {
     });
     until_full(&emitter.peers).await;
     emitter.peers.update(&assignment(&[]), &table());
-    tokio::time::timeout(PATIENCE, is_done.recv()).await.expect("freed").expect("sent");
+    tokio::time::timeout(WAIT_MAX, is_done.recv()).await.expect("freed").expect("sent");
     // A full queue, the tuple taken by the sender before it connects, and the tuple that waited.
     let dropped = PEER_QUEUE_TUPLES as u64 + 2;
     until_counts(&emitter.counters, "all are counted", |counts| counts.dropped == dropped).await;
@@ -367,7 +367,7 @@ async fn foreign_protocol_is_refused() {
             .await;
         // The connection was closed or reset.
         let _over =
-            tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.expect("closed");
+            tokio::time::timeout(WAIT_MAX, stream.read_to_end(&mut Vec::new())).await.expect("closed");
     }
 }
 
@@ -382,7 +382,7 @@ async fn invalid_frame_closes_only_its_own_connection() {
         stream.write_all(frame).await.expect("written");
         until_counts(&there.counters, "the refusal is counted", |counts| counts.refused_frames == n).await;
         let _over =
-            tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.expect("closed");
+            tokio::time::timeout(WAIT_MAX, stream.read_to_end(&mut Vec::new())).await.expect("closed");
     }
     let emitter = Emitter::to(&[(&there.me, &[7])]);
     emitter.peers.outbox().send(TaskId(7), tuple(1)).await;
@@ -442,7 +442,7 @@ async fn topology_without_cycles_drains_when_all_queues_are_full() {
     }
     let drained = async |inbox: &mut mpsc::Receiver<Tuple>| {
         for n in 0..N_FLOOD * N_RELAYED {
-            let next = tokio::time::timeout(PATIENCE, inbox.recv()).await;
+            let next = tokio::time::timeout(WAIT_MAX, inbox.recv()).await;
             let next = next.unwrap_or_else(|_| panic!("it stands still after {n} tuples"));
             assert_eq!(number(&next.expect("the inbox stays open")), n);
         }

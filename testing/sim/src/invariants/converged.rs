@@ -16,8 +16,8 @@ pub(crate) fn check_converged(
     model: &ClusterModel,
     tree: TreeSnapshot<'_>,
 ) -> Result<(), String> {
-    let storm = model.topologies.get(id).ok_or_else(|| format!("{id} has no record"))?;
-    match storm.status {
+    let topology_record = model.topologies.get(id).ok_or_else(|| format!("{id} has no record"))?;
+    match topology_record.status {
         TopologyStatus::Active | TopologyStatus::Inactive => {}
         status @ (TopologyStatus::Rebalancing | TopologyStatus::Killed) => {
             return Err(format!("{id} is {status}"));

@@ -82,7 +82,11 @@ impl Invariant for Errors {
     fn machine(&mut self, model: &ClusterModel, event: &MachineEvent) -> Result<(), String> {
         let MachineEvent::ErrorStored { topology, task, message } = event else { return Ok(()) };
         // Errors of a topology that is being removed need not be stored.
-        if model.topologies.get(topology).is_none_or(|storm| storm.status == TopologyStatus::Killed) {
+        if model
+            .topologies
+            .get(topology)
+            .is_none_or(|topology_record| topology_record.status == TopologyStatus::Killed)
+        {
             return Ok(());
         }
         let written = self.tasks.get(&(topology.clone(), *task));

@@ -55,5 +55,5 @@ fn is_anyones(op: &Op, party: &Party) -> bool {
 }
 
 fn is_parent(path: &TreePath) -> bool {
-    layout::roots().contains(path)
+    layout::top_level().contains(path)
 }

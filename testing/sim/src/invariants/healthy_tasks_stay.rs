@@ -48,14 +48,15 @@ impl Invariant for Moves {
                 Op::Delete { .. } => Assignment::default(),
                 Op::Check { .. } | Op::Create { .. } => continue,
             };
-            let storm = model.topologies.get(&id);
-            if storm.is_some_and(|storm| storm.status == TopologyStatus::Killed) {
+            let topology_record = model.topologies.get(&id);
+            if topology_record.is_some_and(|topology_record| topology_record.status == TopologyStatus::Killed)
+            {
                 continue;
             }
             // A rebalance writes the topology record in the same transaction.
             let is_rebalance = ops.iter().any(|op| *op.path() == layout::storm(&id));
-            let is_drain = storm.is_some_and(|storm| {
-                matches!(&storm.pending, Some(PendingChange::Rebalance { only_drained: true, .. }))
+            let is_drain = topology_record.is_some_and(|topology_record| {
+                matches!(&topology_record.pending, Some(PendingChange::Rebalance { only_drained: true, .. }))
             });
             if is_rebalance && !is_drain {
                 continue;

@@ -15,10 +15,10 @@ use stormkeeper_model::TopologyId;
 pub(crate) fn check_no_residue(model: &ClusterModel, tree: TreeSnapshot<'_>) -> Result<(), String> {
     let roots = [
         layout::assignments(),
-        layout::tasks_root(),
-        layout::taskbeats_root(),
-        layout::taskerrors_root(),
-        layout::metrics_root(),
+        layout::tasks_parent(),
+        layout::taskbeats_parent(),
+        layout::taskerrors_parent(),
+        layout::metrics_parent(),
     ];
     let is_known = |name: &str| {
         name.parse::<TopologyId>()
@@ -30,8 +30,8 @@ pub(crate) fn check_no_residue(model: &ClusterModel, tree: TreeSnapshot<'_>) -> 
             return Err(format!("{root}/{name} was not removed"));
         }
     }
-    for name in tree.children(&layout::supervisor_assignments_root()).unwrap_or_default() {
-        let path = layout::supervisor_assignments_root().child(&name).map_err(|error| error.to_string())?;
+    for name in tree.children(&layout::supervisor_assignments_parent()).unwrap_or_default() {
+        let path = layout::supervisor_assignments_parent().child(&name).map_err(|error| error.to_string())?;
         let Some(node) = tree.get(&path) else { continue };
         let assignments: SupervisorAssignments =
             record::decode(&path, &node.data).map_err(|error| error.to_string())?;

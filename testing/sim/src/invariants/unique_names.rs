@@ -15,9 +15,9 @@ impl Invariant for Names {
 
     fn state(&mut self, model: &ClusterModel) -> Result<(), String> {
         let mut ids = BTreeMap::new();
-        for (id, storm) in &model.topologies {
-            if let Some(other) = ids.insert(&storm.name, id) {
-                return Err(format!("{other} and {id} both have the name {}", storm.name));
+        for (id, topology_record) in &model.topologies {
+            if let Some(other) = ids.insert(&topology_record.name, id) {
+                return Err(format!("{other} and {id} both have the name {}", topology_record.name));
             }
         }
         Ok(())

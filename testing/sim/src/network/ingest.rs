@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Network, NoAnswer};
 use crate::environment::lock;
 use stormkeeper_coordination::cluster::{record::Leader, store::Store};
-use stormkeeper_metric_shipping::ingest_client::{IngestError, IngestTransport};
+use stormkeeper_metric_shipping::ingest_client::{IngestError, IngestTransport, read_leader};
 use stormkeeper_metrics::protocol::{
     BODY_BYTES_MAX, IngestRequest, IngestResponse, RegisterRequest, RegisterResponse,
 };
@@ -65,12 +65,7 @@ impl NetworkIngest {
 #[async_trait]
 impl IngestTransport for NetworkIngest {
     async fn leader(&self) -> Result<Leader, IngestError> {
-        let reason = match self.store.leader().await {
-            Ok(Some(leader)) => return Ok(leader),
-            Ok(None) => "there is no leader".to_owned(),
-            Err(error) => format!("cannot read the leader from the tree: {error}"),
-        };
-        Err(IngestError::Unavailable { reason })
+        read_leader(&self.store).await
     }
 
     async fn register(

@@ -87,7 +87,7 @@ async fn two_nimbuses_at_once_create_one_layout() {
 
 #[tokio::test]
 async fn lost_reply_or_request_of_the_creation_is_resolved_by_reading() {
-    for fault in [TreeFault::LostReply, TreeFault::LostRequest] {
+    for fault in [TreeFault::LostResponse, TreeFault::LostRequest] {
         let server = MemoryTree::new();
         let tree = FaultyTree::new(server.connect(), FaultPlan::none().fail_nth_write(1, fault));
         establish(&*tree).await.expect("created");

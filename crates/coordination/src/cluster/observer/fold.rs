@@ -38,10 +38,10 @@ pub(super) struct Folded {
 }
 
 /// Returns the top-level znodes.
-pub(super) fn roots() -> Vec<TreePath> {
-    let mut roots = layout::roots();
-    roots.push(layout::leader());
-    roots
+pub(super) fn top_level() -> Vec<TreePath> {
+    let mut top_level = layout::top_level();
+    top_level.push(layout::leader());
+    top_level
 }
 
 /// Returns the path of the record that a change at `path` belongs to.
@@ -51,7 +51,8 @@ pub(super) fn record_path(path: &TreePath) -> TreePath {
 
 /// Returns the path of every record in the view.
 pub(super) fn records(view: &ClusterView) -> Vec<TreePath> {
-    let mut paths: Vec<TreePath> = layout::roots().iter().flat_map(|root| children_of(view, root)).collect();
+    let mut paths: Vec<TreePath> =
+        layout::top_level().iter().flat_map(|root| children_of(view, root)).collect();
     paths.extend(view.unreadable.keys().cloned());
     paths
 }

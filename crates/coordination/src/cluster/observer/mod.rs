@@ -50,7 +50,7 @@ const RETRY: Delays = Delays::between(Duration::from_millis(50), Duration::from_
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
-/// Maximum number of queued calls of [`Observer::read_now`] and [`Observer::read_again`]; further
+/// Maximum number of queued calls of [`Observer::read_all`] and [`Observer::read_written`]; further
 /// calls wait for room in the queue.
 const REQUESTS: usize = 16;
 
@@ -117,7 +117,7 @@ impl Observer {
     ///
     /// # Errors
     /// Errors of the tree, and `Closed` if the observer has ended.
-    pub async fn read_now(&self) -> Result<Arc<ClusterView>, store::Error> {
+    pub async fn read_all(&self) -> Result<Arc<ClusterView>, store::Error> {
         self.ask(ReadScope::Everything).await
     }
 
@@ -125,11 +125,11 @@ impl Observer {
     /// records that are known to have changed. The lists of records are read again too. A record
     /// that is in the view and was written by another session is read when its watch reports it.
     ///
-    /// On a large cluster this takes a fraction of the time of [`Observer::read_now`].
+    /// On a large cluster this takes a fraction of the time of [`Observer::read_all`].
     ///
     /// # Errors
     /// Errors of the tree, and `Closed` if the observer has ended.
-    pub async fn read_again(&self, written: Vec<TreePath>) -> Result<Arc<ClusterView>, store::Error> {
+    pub async fn read_written(&self, written: Vec<TreePath>) -> Result<Arc<ClusterView>, store::Error> {
         self.ask(ReadScope::Again(written)).await
     }
 
@@ -152,17 +152,17 @@ impl WatchSet {
     fn new(tree: Arc<dyn ReadTree>) -> Self {
         let subtrees = [
             layout::storms(),
-            layout::tasks_root(),
+            layout::tasks_parent(),
             layout::assignments(),
             layout::supervisors(),
             layout::nimbuses(),
-            layout::supervisor_assignments_root(),
+            layout::supervisor_assignments_parent(),
             layout::drains(),
             layout::events(),
             layout::blobs(),
-            layout::metrics_root(),
+            layout::metrics_parent(),
         ];
-        let nodes = [layout::leader(), layout::taskbeats_root(), layout::taskerrors_root()];
+        let nodes = [layout::leader(), layout::taskbeats_parent(), layout::taskerrors_parent()];
         let watchers = (subtrees.into_iter().map(|path| (path, Scope::Subtree)))
             .chain(nodes.into_iter().map(|path| (path, Scope::Node)))
             .map(|(path, scope)| (path.clone(), tree.watch(&path, scope)));
@@ -209,7 +209,7 @@ impl WatchSet {
             ReadScope::Everything => self.all_dirty |= !trusts_watches(),
             ReadScope::Again(written) => {
                 self.gather();
-                self.dirty.extend(fold::roots());
+                self.dirty.extend(fold::top_level());
                 self.dirty.extend(written.iter().map(fold::record_path));
             }
         }
@@ -218,7 +218,7 @@ impl WatchSet {
     /// Watches the heartbeats of every topology that has a znode for them, and of no other
     /// topology.
     fn watch_heartbeats(&mut self, view: &ClusterView) {
-        let root = layout::taskbeats_root();
+        let root = layout::taskbeats_parent();
         let wanted: BTreeSet<TreePath> = view.heartbeats.keys().map(layout::taskbeats).collect();
         self.watchers.retain(|path, _| path.parent().as_ref() != Some(&root) || wanted.contains(path));
         for path in wanted {
@@ -298,7 +298,7 @@ impl ObserverTask {
     /// Reads the dirty records, folds them in, and publishes. After an error they all stay dirty.
     async fn catch_up(&mut self) -> Result<(), tree::Error> {
         if self.watches.all_dirty {
-            self.watches.dirty.extend(fold::roots());
+            self.watches.dirty.extend(fold::top_level());
             self.watches.dirty.extend(fold::records(&self.view));
         }
         let began = tokio::time::Instant::now();

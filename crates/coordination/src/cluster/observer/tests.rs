@@ -10,7 +10,7 @@ use crate::{
 use stormkeeper_model::{Port, SupervisorId, TaskId, Term, Timestamp, TopologyId};
 use stormkeeper_runtime::test_support::wait_until;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 struct Fixture {
     server: MemoryTree,
@@ -38,7 +38,7 @@ impl Fixture {
 
     async fn sees(&self, what: &str, condition: impl Fn(&ClusterView) -> bool) {
         let seen = self.observer.observe();
-        wait_until(what, PATIENCE, async || {
+        wait_until(what, WAIT_MAX, async || {
             let now = seen.borrow().clone();
             if now.fresh && condition(&now.view) { Ok(()) } else { Err(format!("{now:?}")) }
         })
@@ -111,7 +111,7 @@ async fn changes_made_while_disconnected_are_seen_after_the_reconnect() {
     let seen = f.observer.observe();
     wait_until(
         "a stale view",
-        PATIENCE,
+        WAIT_MAX,
         async || {
             if seen.borrow().fresh { Err("fresh".to_owned()) } else { Ok(()) }
         },
@@ -143,7 +143,7 @@ async fn read_now_sees_the_latest_write() {
         unknown_fields: Default::default(),
     };
     f.put(&layout::leader(), &record::encode(&leader)).await;
-    let view = f.observer.read_now().await.expect("readable");
+    let view = f.observer.read_all().await.expect("readable");
     assert_eq!(view.leader, Some(leader));
 }
 
@@ -154,17 +154,17 @@ async fn read_again_reads_written_records_and_the_lists_of_records() {
     f.faulty.set_plan(FaultPlan::seeded(1, FaultRates { lost_event: 1.0, ..FaultRates::default() }));
     let path = layout::supervisor(&supervisor_id());
     f.put(&path, &record::encode(&supervisor())).await;
-    let view = f.observer.read_again(Vec::new()).await.expect("readable");
+    let view = f.observer.read_written(Vec::new()).await.expect("readable");
     assert_eq!(view.supervisors.get(&supervisor_id()), Some(&supervisor()), "the new supervisor is found");
     let moved = SupervisorRecord { host: "elsewhere".to_owned(), ..supervisor() };
     f.tree.set(&path, &record::encode(&moved), None).await.expect("written");
-    let view = f.observer.read_again(Vec::new()).await.expect("readable");
+    let view = f.observer.read_written(Vec::new()).await.expect("readable");
     assert_eq!(
         view.supervisors.get(&supervisor_id()),
         Some(&supervisor()),
         "a change that no watch reported is not read"
     );
-    let view = f.observer.read_again(vec![path]).await.expect("readable");
+    let view = f.observer.read_written(vec![path]).await.expect("readable");
     assert_eq!(view.supervisors.get(&supervisor_id()), Some(&moved));
 }
 
@@ -176,16 +176,16 @@ async fn records_of_a_failed_read_are_published_by_the_next_read() {
         let id: SupervisorId = format!("z{n:03}").parse().expect("valid id");
         f.put(&layout::supervisor(&id), &record::encode(&supervisor())).await;
     }
-    f.observer.read_now().await.expect("readable");
+    f.observer.read_all().await.expect("readable");
     for seed in 0..20 {
         let plan = FaultRates { lost_request: 0.4, lost_event: 1.0, ..FaultRates::default() };
         f.faulty.set_plan(FaultPlan::seeded(seed, plan));
         let id: SupervisorId = format!("a{seed:03}").parse().expect("valid id");
         f.put(&layout::supervisor(&id), &record::encode(&supervisor())).await;
         // Most of these reads fail, at different requests.
-        let _failed_or_not = f.observer.read_now().await;
+        let _failed_or_not = f.observer.read_all().await;
         f.faulty.set_plan(FaultPlan::none());
-        let view = f.observer.read_now().await.expect("readable");
+        let view = f.observer.read_all().await.expect("readable");
         assert!(view.supervisors.contains_key(&id), "{id} is missing in the view, seed {seed}");
     }
 }

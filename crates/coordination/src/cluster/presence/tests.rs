@@ -2,7 +2,7 @@ use super::*;
 use crate::tree::memory::MemoryTree;
 use stormkeeper_runtime::test_support::wait_until;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 fn path(text: &str) -> TreePath {
     text.parse().expect("valid path")
@@ -45,7 +45,7 @@ async fn all_ephemerals_are_created_again_in_a_new_session() {
     presence.keep_at((0..250).map(|i| (path(&format!("/beats/{i}")), b"x".to_vec())));
     presence.settled().await;
     server.expire(session_of(&tree));
-    wait_until("all ephemerals are back", PATIENCE, async || {
+    wait_until("all ephemerals are back", WAIT_MAX, async || {
         let names = tree.children(&path("/beats")).await;
         match names.as_ref().map(|names| names.as_ref().map(Vec::len)) {
             Ok(Some(250)) => Ok(()),

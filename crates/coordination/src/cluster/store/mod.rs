@@ -63,8 +63,8 @@ impl Store {
     /// [`layout_version::Error::Refused`] if the tree has another layout. Errors of the tree; run it
     /// again.
     pub async fn ensure_layout(&self) -> Result<(), layout_version::Error> {
-        let (layout, roots) = (layout::layout(), layout::roots());
-        let paths: Vec<TreePath> = [layout].into_iter().chain(roots.iter().cloned()).collect();
+        let (layout, top_level) = (layout::layout(), layout::top_level());
+        let paths: Vec<TreePath> = [layout].into_iter().chain(top_level.iter().cloned()).collect();
         // They mostly exist: one request instead of one for each.
         let mut present = self.tree.get_many(&paths).await?.into_iter();
         // The tree may have been emptied, or changed by an operator, since the session began.
@@ -72,7 +72,7 @@ impl Store {
             Some(layout) => layout_version::check_data(self.tree.root().clone(), &layout.node.data)?,
             None => layout_version::establish(&*self.tree).await?,
         }
-        for (path, present) in roots.iter().zip(present) {
+        for (path, present) in top_level.iter().zip(present) {
             if present.is_none() {
                 self.tree.ensure(path).await?;
             }

@@ -65,7 +65,7 @@ async fn error_of_a_removed_topology_is_dropped() {
     let store = Store::new(MemoryTree::new().connect());
     store.ensure_layout().await.expect("made");
     store.report_error(&topology(), error(1, 7, "late")).await.expect("dropped");
-    assert_eq!(store.tree().children(&layout::taskerrors_root()).await, Ok(Some(Vec::new())));
+    assert_eq!(store.tree().children(&layout::taskerrors_parent()).await, Ok(Some(Vec::new())));
 }
 
 #[tokio::test]

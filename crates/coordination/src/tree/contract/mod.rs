@@ -18,7 +18,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use crate::tree::{Changes, CreateMode, Error, Node, Tree, TreePath, Version, Watcher};
 
 /// Maximum time for a change to reach a watcher; only a failing case waits this long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Opens connected sessions on one fresh tree.
 pub struct Sessions {
@@ -198,7 +198,7 @@ fn not_empty(at: &str) -> Error {
 
 /// Waits for a watcher's next report.
 async fn changed(watcher: &mut Watcher) -> Changes {
-    tokio::time::timeout(PATIENCE, watcher.changed()).await.expect("the watcher reports a change")
+    tokio::time::timeout(WAIT_MAX, watcher.changed()).await.expect("the watcher reports a change")
 }
 
 /// Waits until a watcher reports that everything may have changed.
@@ -211,7 +211,7 @@ async fn expect_paths(watcher: &mut Watcher, wanted: &[&str]) {
     let wanted = wanted.iter().map(|text| path(text)).collect();
     let mut reported = std::collections::BTreeSet::new();
     while !reported.is_superset(&wanted) {
-        match tokio::time::timeout(PATIENCE, watcher.changed()).await {
+        match tokio::time::timeout(WAIT_MAX, watcher.changed()).await {
             Ok(Changes::Paths(paths)) => reported.extend(paths),
             Ok(Changes::Everything) => panic!("everything was reported, after {reported:?}"),
             Err(_) => panic!("only {reported:?} was reported, not all of {wanted:?}"),

@@ -52,7 +52,7 @@ impl Recorded {
 /// Topology as the cluster view shows it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Observed<'a> {
-    pub(crate) storm: &'a TopologyRecord,
+    pub(crate) topology_record: &'a TopologyRecord,
     pub(crate) tasks: &'a TaskTable,
     pub(crate) assignment: &'a Assignment,
     pub(crate) sample_rate: f64,
@@ -86,7 +86,7 @@ pub(crate) fn diff(
         (&cluster_events, now),
         &mut events,
     );
-    let is_over = observed.is_none_or(|observed| observed.storm.status == TopologyStatus::Killed);
+    let is_over = observed.is_none_or(|observed| observed.topology_record.status == TopologyStatus::Killed);
     if is_over && !recorded.is_killed && recorded.sample_rate.is_some() {
         let last = cluster_events.iter().rev().find(|event| event.event == EventKind::Killed);
         events.push(HistoryEvent::TopologyKilled {
@@ -114,9 +114,9 @@ fn diff_topology(
             let by = last(EventKind::Submitted).and_then(|event| event.by.clone());
             events.push(HistoryEvent::TopologyStarted {
                 topology: id.clone(),
-                name: observed.storm.name.clone(),
-                at: observed.storm.launched,
-                by: by.or_else(|| Some(observed.storm.owner.clone())),
+                name: observed.topology_record.name.clone(),
+                at: observed.topology_record.launched,
+                by: by.or_else(|| Some(observed.topology_record.owner.clone())),
                 sample_rate: observed.sample_rate,
             });
         }
@@ -125,7 +125,7 @@ fn diff_topology(
             events.push(HistoryEvent::SampleRateChanged {
                 topology: id.clone(),
                 sample_rate: observed.sample_rate,
-                at: by.map_or(observed.storm.launched, |event| event.time),
+                at: by.map_or(observed.topology_record.launched, |event| event.time),
                 by: by.and_then(|event| event.by.clone()),
             });
         }

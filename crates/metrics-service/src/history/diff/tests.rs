@@ -16,7 +16,7 @@ fn slot(port: u16) -> Slot {
     Slot { supervisor: "s".parse().expect("valid"), port: Port(port) }
 }
 
-fn storm(status: TopologyStatus) -> TopologyRecord {
+fn topology_record(status: TopologyStatus) -> TopologyRecord {
     TopologyRecord {
         status,
         launched: Timestamp::from_millis(10),
@@ -82,8 +82,10 @@ fn short(events: &[HistoryEvent]) -> Vec<String> {
 #[test]
 fn every_change_of_a_topology_is_recorded_exactly_once() {
     let tasks = table();
-    let live = storm(TopologyStatus::Active);
-    let observed = |storm, assignment| Some(Observed { storm, tasks: &tasks, assignment, sample_rate: 0.1 });
+    let live = topology_record(TopologyStatus::Active);
+    let observed = |topology_record, assignment| {
+        Some(Observed { topology_record, tasks: &tasks, assignment, sample_rate: 0.1 })
+    };
     let all = |from, to| vec![Move { tasks: TaskSet::range(1, 4), from, to }];
     let cluster_events = [
         (EventKind::Submitted, 10, "asked", Vec::new()),
@@ -118,7 +120,7 @@ fn every_change_of_a_topology_is_recorded_exactly_once() {
         ["3 count to 3 at 50: moved: its host is gone", "4 count to 3 at 50: moved: its host is gone"]
     );
 
-    let killed = storm(TopologyStatus::Killed);
+    let killed = topology_record(TopologyStatus::Killed);
     let cluster_events =
         [cluster_events[2].clone(), (EventKind::Killed, 70, "an operator asked for it", Vec::new())];
     let (events, recorded) = diff(&id(), &recorded, observed(&killed, &moved), &view(&cluster_events), NOW);
@@ -133,7 +135,7 @@ fn every_change_of_a_topology_is_recorded_exactly_once() {
 #[test]
 fn next_leader_continues_from_the_recorded_history() {
     let tasks = table();
-    let live = storm(TopologyStatus::Active);
+    let live = topology_record(TopologyStatus::Active);
     let now_at = assignment(&[(1, 1, 2, 20)]);
     let entry = |task, from, to| TrackEntry {
         task: TaskId(task),
@@ -159,7 +161,7 @@ fn next_leader_continues_from_the_recorded_history() {
         Some(&history),
         vec![entry(1, 20, None), entry(2, 5, Some(Timestamp::from_millis(20))), entry(3, 5, None)],
     );
-    let observed = Observed { storm: &live, tasks: &tasks, assignment: &now_at, sample_rate: 0.5 };
+    let observed = Observed { topology_record: &live, tasks: &tasks, assignment: &now_at, sample_rate: 0.5 };
     let (events, recorded) = diff(&id(), &recorded, Some(observed), &view(&[]), NOW);
     assert_eq!(
         short(&events),

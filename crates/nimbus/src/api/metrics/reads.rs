@@ -174,7 +174,8 @@ pub(super) async fn control(
     PathPart(topology): PathPart,
 ) -> Result<Json<MetricControlRequest>, ApiError> {
     let view = api.nimbus.observation()?.view;
-    let storm = view.topologies.get(&find(&view, &topology)?);
-    let control = storm.and_then(|storm| storm.value.metrics.clone()).unwrap_or_default();
+    let topology_record = view.topologies.get(&find(&view, &topology)?);
+    let control =
+        topology_record.and_then(|topology_record| topology_record.value.metrics.clone()).unwrap_or_default();
     Ok(Json(control.into()))
 }

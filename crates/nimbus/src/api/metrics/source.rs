@@ -119,7 +119,12 @@ pub(super) fn store_error(error: metric_store::Error) -> ApiError {
 /// Returns the live topologies in the view of this nimbus.
 pub(super) fn live_topologies(api: &Api) -> BTreeMap<TopologyId, TopologyName> {
     let Ok(observation) = api.nimbus.observation() else { return BTreeMap::new() };
-    observation.view.topologies.iter().map(|(id, storm)| (id.clone(), storm.value.name.clone())).collect()
+    observation
+        .view
+        .topologies
+        .iter()
+        .map(|(id, topology_record)| (id.clone(), topology_record.value.name.clone()))
+        .collect()
 }
 
 /// Returns the metric store of this nimbus.

@@ -62,7 +62,7 @@ async fn submit_waits_for_the_required_copies() {
     );
     assert!(body.hint.as_deref().is_some_and(|hint| hint.contains("start more nimbuses")), "{body:?}");
     let view = leader.handle().observation().expect("read").view;
-    assert!(!view.topologies.values().any(|storm| storm.value.name.as_str() == "three"));
+    assert!(!view.topologies.values().any(|topology_record| topology_record.value.name.as_str() == "three"));
 }
 
 #[tokio::test]

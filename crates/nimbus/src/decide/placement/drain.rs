@@ -23,7 +23,7 @@ pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
         return;
     }
     let begins = |case: &PlacementCase<'_>| {
-        matches!(case.storm.value.status.on(LifecycleEvent::Rebalance), Ok(Transition::Becomes(_)))
+        matches!(case.topology_record.value.status.on(LifecycleEvent::Rebalance), Ok(Transition::Becomes(_)))
             && !hosts(view, case).is_empty()
     };
     if !cases.iter().any(begins) {
@@ -51,22 +51,24 @@ pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
 }
 
 fn begin(draft: &mut Draft<'_>, case: &PlacementCase<'_>, hosts: Vec<String>) {
-    let mut storm = case.storm.clone();
-    let Ok(Transition::Becomes(status)) = storm.value.status.on(LifecycleEvent::Rebalance) else { return };
+    let mut topology_record = case.topology_record.clone();
+    let Ok(Transition::Becomes(status)) = topology_record.value.status.on(LifecycleEvent::Rebalance) else {
+        return;
+    };
     let asked = hosts.iter().filter_map(|host| {
         let drain = draft.view.drains.get(&host.parse().ok()?)?;
-        Some(drain.value.wait_secs.unwrap_or(storm.value.message_timeout_secs))
+        Some(drain.value.wait_secs.unwrap_or(topology_record.value.message_timeout_secs))
     });
-    let wait = Duration::from_secs(asked.max().unwrap_or(storm.value.message_timeout_secs));
-    storm.value.pending = Some(PendingChange::Rebalance {
+    let wait = Duration::from_secs(asked.max().unwrap_or(topology_record.value.message_timeout_secs));
+    topology_record.value.pending = Some(PendingChange::Rebalance {
         deadline: draft.now.wall.plus(wait),
-        resume: storm.value.status,
+        resume: topology_record.value.status,
         workers: None,
         parallelism: std::collections::BTreeMap::new(),
         only_drained: true,
     });
-    storm.value.status = status;
-    let effect = Effect::BeginMove { id: case.id.clone(), storm: Box::new(storm) };
+    topology_record.value.status = status;
+    let effect = Effect::BeginMove { id: case.id.clone(), topology_record: Box::new(topology_record) };
     draft.act(effect, Reason::HostsDrained { hosts }, 0);
 }
 

@@ -39,7 +39,7 @@ use stormkeeper_scheduler::{Keep, Problem, Solution, Standing, Supervisor, check
 /// A topology to be placed, with its records.
 struct PlacementCase<'a> {
     id: &'a TopologyId,
-    storm: &'a Stored<TopologyRecord>,
+    topology_record: &'a Stored<TopologyRecord>,
     tasks: &'a Stored<TasksRecord>,
     before: Option<&'a Stored<Assignment>>,
     /// True if the deadline of its rebalance has passed.
@@ -65,10 +65,10 @@ pub(super) fn place(draft: &mut Draft<'_>) {
 fn cases<'a>(draft: &mut Draft<'a>) -> Vec<PlacementCase<'a>> {
     let view = draft.view;
     let mut storms: Vec<(&TopologyId, &Stored<TopologyRecord>)> = view.topologies.iter().collect();
-    storms.sort_by_key(|(id, storm)| (storm.value.launched, *id));
+    storms.sort_by_key(|(id, topology_record)| (topology_record.value.launched, *id));
     let mut cases = Vec::with_capacity(storms.len());
-    for (id, storm) in storms {
-        match storm.value.status {
+    for (id, topology_record) in storms {
+        match topology_record.value.status {
             TopologyStatus::Killed => continue,
             TopologyStatus::Active | TopologyStatus::Inactive | TopologyStatus::Rebalancing => {}
         }
@@ -81,16 +81,18 @@ fn cases<'a>(draft: &mut Draft<'a>) -> Vec<PlacementCase<'a>> {
             }
             continue;
         };
-        let is_due = is_rebalance_due(draft, id, &storm.value);
+        let is_due = is_rebalance_due(draft, id, &topology_record.value);
         let before = view.assignments.get(id);
-        cases.push(PlacementCase { id, storm, tasks, before, is_due, lost: BTreeMap::new() });
+        cases.push(PlacementCase { id, topology_record, tasks, before, is_due, lost: BTreeMap::new() });
     }
     cases
 }
 
-fn is_rebalance_due(draft: &mut Draft<'_>, id: &TopologyId, storm: &TopologyRecord) -> bool {
-    let Ok(Transition::Resumes) = storm.status.on(LifecycleEvent::RebalanceDue) else { return false };
-    let Some(PendingChange::Rebalance { deadline, .. }) = &storm.pending else {
+fn is_rebalance_due(draft: &mut Draft<'_>, id: &TopologyId, topology_record: &TopologyRecord) -> bool {
+    let Ok(Transition::Resumes) = topology_record.status.on(LifecycleEvent::RebalanceDue) else {
+        return false;
+    };
+    let Some(PendingChange::Rebalance { deadline, .. }) = &topology_record.pending else {
         draft.find(Some(id), ClusterProblem::NoPendingRebalance);
         return false;
     };
@@ -103,7 +105,7 @@ fn is_rebalance_due(draft: &mut Draft<'_>, id: &TopologyId, storm: &TopologyReco
 
 impl PlacementCase<'_> {
     fn workers(&self) -> u32 {
-        self.storm.value.workers.max(1)
+        self.topology_record.value.workers.max(1)
     }
 
     /// The tasks of its workers that are not lost.
@@ -232,6 +234,6 @@ fn place_effect(
     assignment: Assignment,
     supervisor_assignments: Vec<SupervisorAssignmentsChange>,
 ) -> Effect {
-    let (storm, tasks) = (case.storm.version, case.tasks.version);
-    Effect::Place { id: case.id.clone(), storm, tasks, before, assignment, supervisor_assignments }
+    let (topology_record, tasks) = (case.topology_record.version, case.tasks.version);
+    Effect::Place { id: case.id.clone(), topology_record, tasks, before, assignment, supervisor_assignments }
 }

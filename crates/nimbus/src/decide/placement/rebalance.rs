@@ -24,14 +24,14 @@ pub(super) fn rebalance_next(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>])
 
 fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[PlacementCase<'_>]) {
     let Some(PendingChange::Rebalance { resume, workers, parallelism, only_drained, .. }) =
-        &case.storm.value.pending
+        &case.topology_record.value.pending
     else {
         return;
     };
-    let mut storm = case.storm.clone();
-    storm.value.status = *resume;
-    storm.value.pending = None;
-    storm.value.workers = workers.unwrap_or(case.storm.value.workers);
+    let mut topology_record = case.topology_record.clone();
+    topology_record.value.status = *resume;
+    topology_record.value.pending = None;
+    topology_record.value.workers = workers.unwrap_or(case.topology_record.value.workers);
     let table = case.tasks.value.components.resized(parallelism);
 
     let keep = match only_drained {
@@ -41,7 +41,7 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
     let anew = |other: &PlacementCase<'_>| match other.id == case.id {
         true => scheduler::TopologyDemand {
             id: case.id.clone(),
-            workers: storm.value.workers.max(1),
+            workers: topology_record.value.workers.max(1),
             tasks: table.clone(),
             keep: keep.clone(),
         },
@@ -69,7 +69,14 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
         false => Reason::RebalanceDue,
     };
     draft.act(
-        Effect::Rebalance { id, storm: Box::new(storm), tasks, before, assignment, supervisor_assignments },
+        Effect::Rebalance {
+            id,
+            topology_record: Box::new(topology_record),
+            tasks,
+            before,
+            assignment,
+            supervisor_assignments,
+        },
         reason,
         0,
     );

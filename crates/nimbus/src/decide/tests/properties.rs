@@ -102,8 +102,8 @@ impl Run {
             }
             Event::Rebalance { nth, workers, n_tasks } => {
                 let Some(id) = self.topology(nth) else { return };
-                let storm = self.world.topology_record(&id).expect("readable");
-                if storm.status.on(stormkeeper_model::status::LifecycleEvent::Rebalance).is_ok() {
+                let topology_record = self.world.topology_record(&id).expect("readable");
+                if topology_record.status.on(stormkeeper_model::status::LifecycleEvent::Rebalance).is_ok() {
                     self.world.rebalance(&id, 5 * SECOND, workers, n_tasks);
                 }
             }
@@ -192,14 +192,14 @@ proptest! {
                     let left: Vec<_> = run.world.nodes.keys().filter(|path| path.as_str().contains(id.as_str())).collect();
                     prop_assert!(left.is_empty(), "{} left {:?}", id, left);
                 }
-                Some(storm) => {
+                Some(topology_record) => {
                     // In a full cluster a rebalance waits for a slot, and is reported.
                     let waits = |finding: &Finding| finding.topology.as_ref() == Some(id)
                         && matches!(finding.problem, ClusterProblem::RebalanceWaits { .. });
                     let says_so = run.world.decide().findings.iter().any(waits);
                     let is_full = view.topologies.len() > n_slots / 4;
-                    let is_done = storm.value.pending.is_none() || (is_full && says_so);
-                    prop_assert!(is_done, "{} still waits: {:?}", id, storm);
+                    let is_done = topology_record.value.pending.is_none() || (is_full && says_so);
+                    prop_assert!(is_done, "{} still waits: {:?}", id, topology_record);
                     if view.topologies.len() <= n_slots / 4 {
                         let placed = view.assignments.get(id).map(|a| a.value.tasks());
                         prop_assert_eq!(placed, view.tasks.get(id).map(|t| t.value.components.tasks()));
@@ -219,7 +219,7 @@ proptest! {
     ) {
         let mut run = run(before);
         let Some(id) = run.topology(0) else { return Ok(()) };
-        let killed = run.world.topology_record(&id).is_some_and(|storm| storm.status == stormkeeper_model::status::TopologyStatus::Killed);
+        let killed = run.world.topology_record(&id).is_some_and(|topology_record| topology_record.status == stormkeeper_model::status::TopologyStatus::Killed);
         prop_assume!(!killed);
         let path = [layout::storm, layout::tasks, layout::assignment][root](&id);
         prop_assume!(run.world.nodes.contains_key(&path));

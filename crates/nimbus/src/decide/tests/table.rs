@@ -280,8 +280,11 @@ fn a_due_rebalance_changes_everything_in_one_transaction() {
     let plan = world.decide();
     assert_eq!(effects(&plan), ["rebalance to 4 slots"]);
     world.execute(&plan);
-    let storm = world.topology_record(&id).expect("there");
-    assert_eq!((storm.status, storm.pending, storm.workers), (TopologyStatus::Active, None, 4));
+    let topology_record = world.topology_record(&id).expect("there");
+    assert_eq!(
+        (topology_record.status, topology_record.pending, topology_record.workers),
+        (TopologyStatus::Active, None, 4)
+    );
     assert_eq!(world.assignment(&id).expect("placed").tasks().to_string(), "1-8");
     assert_eq!(world.decide().actions, []);
 }

@@ -101,13 +101,14 @@ impl World {
             components: TaskTable::number([(component, n_tasks)]),
             unknown_fields: Default::default(),
         };
-        let storm = TopologyRecord { launched: now, workers, ..TopologyRecord::sample(name.as_str()) };
+        let topology_record =
+            TopologyRecord { launched: now, workers, ..TopologyRecord::sample(name.as_str()) };
         self.put(layout::tasks(&id), record::encode(&tasks));
         self.put(layout::taskbeats(&id), Vec::new());
         self.put(layout::taskerrors(&id), Vec::new());
         self.put(layout::last_errors(&id), Vec::new());
         self.put(layout::metrics(&id), Vec::new());
-        self.put(layout::storm(&id), record::encode(&storm));
+        self.put(layout::storm(&id), record::encode(&topology_record));
         id
     }
 
@@ -117,39 +118,40 @@ impl World {
     }
 
     pub(super) fn edit(&mut self, id: &TopologyId, edit: impl FnOnce(&mut TopologyRecord)) {
-        let mut storm: TopologyRecord = self.read(&layout::storm(id)).expect("there").value;
-        edit(&mut storm);
-        self.put(layout::storm(id), record::encode(&storm));
+        let mut topology_record: TopologyRecord = self.read(&layout::storm(id)).expect("there").value;
+        edit(&mut topology_record);
+        self.put(layout::storm(id), record::encode(&topology_record));
     }
 
     pub(super) fn kill(&mut self, id: &TopologyId, wait: Duration) {
         let deadline = self.clock.now().plus(wait);
-        self.edit(id, |storm| {
-            storm.status = TopologyStatus::Killed;
-            storm.pending = Some(PendingChange::Kill { deadline });
+        self.edit(id, |topology_record| {
+            topology_record.status = TopologyStatus::Killed;
+            topology_record.pending = Some(PendingChange::Kill { deadline });
         });
     }
 
     pub(super) fn rebalance(&mut self, id: &TopologyId, wait: Duration, workers: u32, n_tasks: Option<u32>) {
         let deadline = self.clock.now().plus(wait);
         let component: ComponentId = "work".parse().expect("valid");
-        self.edit(id, |storm| {
-            storm.pending = Some(PendingChange::Rebalance {
+        self.edit(id, |topology_record| {
+            topology_record.pending = Some(PendingChange::Rebalance {
                 deadline,
-                resume: storm.status,
+                resume: topology_record.status,
                 workers: Some(workers),
                 parallelism: n_tasks.map(|n| (component, n)).into_iter().collect(),
                 only_drained: false,
             });
-            storm.status = TopologyStatus::Rebalancing;
+            topology_record.status = TopologyStatus::Rebalancing;
         });
     }
 
     /// Creates the heartbeats of all tasks assigned to present supervisors, and of no others.
     pub(super) fn send_heartbeats(&mut self) {
         let view = self.view();
-        self.nodes
-            .retain(|path, _| !(path.is_at_or_below(&layout::taskbeats_root()) && path.parts().count() == 3));
+        self.nodes.retain(|path, _| {
+            !(path.is_at_or_below(&layout::taskbeats_parent()) && path.parts().count() == 3)
+        });
         for (id, assignment) in &view.assignments {
             for (slot, worker) in &assignment.value.workers {
                 if view.supervisors.contains_key(&slot.supervisor) && view.heartbeats.contains_key(id) {

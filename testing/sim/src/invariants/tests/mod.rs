@@ -8,7 +8,9 @@ mod play;
 
 use std::slice;
 
-use self::play::{History, assignment, create, delete, id, name, process, set, slot, storm, tasks_of};
+use self::play::{
+    History, assignment, create, delete, id, name, process, set, slot, tasks_of, topology_record,
+};
 use super::*;
 use stormkeeper_coordination::{
     cluster::{
@@ -61,7 +63,7 @@ async fn terms_is_violated_by_a_write_in_a_term_that_another_nimbus_won() {
     history.env.journal().register_owner(other.id(), Party::Nimbus("nimbus-1".to_owned()));
     let write = |term| {
         let check = Op::Check { path: layout::term(), version: Some(Version(term)) };
-        [check, set(layout::storm(&id()), record::encode(&storm(TopologyStatus::Inactive)))]
+        [check, set(layout::storm(&id()), record::encode(&topology_record(TopologyStatus::Inactive)))]
     };
     history.leader.close().await;
     history.elect(&other).await;
@@ -152,7 +154,9 @@ async fn whole_reports_everything_that_can_be_missing() {
     let id = id();
     for (status, word) in [(TopologyStatus::Killed, "killed"), (TopologyStatus::Rebalancing, "rebalancing")] {
         let damage = async |history: &History| {
-            history.commit_as_leader([set(layout::storm(&id), record::encode(&storm(status)))]).await
+            history
+                .commit_as_leader([set(layout::storm(&id), record::encode(&topology_record(status)))])
+                .await
         };
         assert_eq!(missing_after(damage).await, format!("wc-1-100 is {word}"));
     }

@@ -51,7 +51,7 @@ pub(super) fn assignment(workers: &[u16]) -> Assignment {
     }
 }
 
-pub(super) fn storm(status: TopologyStatus) -> TopologyRecord {
+pub(super) fn topology_record(status: TopologyStatus) -> TopologyRecord {
     TopologyRecord {
         status,
         launched: START,
@@ -95,7 +95,7 @@ impl History {
         let workers = (0..2).map(|n| connect(Party::Worker(format!("w{n}")))).collect();
         let history = Self { env, leader, workers };
         history
-            .commit(&history.leader, layout::roots().into_iter().map(|root| create(root, Vec::new())))
+            .commit(&history.leader, layout::top_level().into_iter().map(|root| create(root, Vec::new())))
             .await;
         history.commit(&history.leader, [create(layout::term(), Vec::new())]).await;
         history.elect(&history.leader).await;
@@ -106,7 +106,7 @@ impl History {
         };
         history
             .commit_as_leader([
-                create(layout::storm(&id()), record::encode(&storm(TopologyStatus::Active))),
+                create(layout::storm(&id()), record::encode(&topology_record(TopologyStatus::Active))),
                 create(
                     layout::tasks(&id()),
                     record::encode(&TasksRecord { components: table, unknown_fields: Default::default() }),
