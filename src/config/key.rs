@@ -254,7 +254,7 @@ pub const KEYS: &[Key] = &[
         "storm.local.hostname",
         Kind::Text,
         "null",
-        "The name under which other machines reach this machine; unset, the machine's host name.",
+        "The name under which other hosts reach this one; unset, the name that the system gives.",
     ),
     key(
         "storm.zookeeper.connection.timeout",
@@ -285,7 +285,7 @@ pub const KEYS: &[Key] = &[
         "supervisor.cpu.capacity",
         Kind::Whole(1, 1_000_000),
         "400",
-        "The CPU that this machine offers to workers, in hundredths of a core.",
+        "The CPU that this host offers to workers, in hundredths of a core.",
     ),
     key(
         "supervisor.localizer.cleanup.interval.ms",
@@ -297,7 +297,7 @@ pub const KEYS: &[Key] = &[
         "supervisor.memory.capacity.mb",
         Kind::Whole(1, 1 << 30),
         "4096",
-        "The memory that this machine offers to workers, in MiB.",
+        "The memory that this host offers to workers, in MiB.",
     ),
     key(
         "supervisor.monitor.frequency.secs",

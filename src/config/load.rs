@@ -26,13 +26,13 @@ pub struct Environment {
     pub named_file: Option<PathBuf>,
     /// File that is read if it exists and no other file is given.
     pub default_file: Option<PathBuf>,
-    /// Host name of the machine.
+    /// Host name of the host.
     pub hostname: String,
 }
 
 impl Environment {
     /// Environment of this process: `STORMKEEPER_CONF`, `/etc/stormkeeper/storm.yaml` and the
-    /// machine's host name.
+    /// host's host name.
     pub fn of_process() -> Self {
         let named = std::env::var_os(FILE_VARIABLE).filter(|value| !value.is_empty());
         let system = rustix::system::uname();

@@ -198,13 +198,13 @@ impl Config {
         self.whole("nimbus.max.blob.bytes")
     }
 
-    /// Directory of this machine's daemons. Absolute: workers are started in other directories.
+    /// Directory of this host's daemons. Absolute: workers are started in other directories.
     pub fn local_dir(&self) -> PathBuf {
         let Value::Text(dir) = self.value("storm.local.dir") else { unfit("a text") };
         std::path::absolute(dir).unwrap_or_else(|_| dir.into())
     }
 
-    /// Name under which other machines reach this machine.
+    /// Name under which other hosts reach this host.
     pub fn hostname(&self) -> String {
         let Value::Text(name) = self.value("storm.local.hostname") else { return self.hostname.clone() };
         name.clone()

@@ -10,7 +10,7 @@ use stormkeeper_metrics::{
 };
 use stormkeeper_model::WorkerId;
 
-/// Maximum accepted lead of a sender's clock, in minutes: clocks of machines differ.
+/// Maximum accepted lead of a sender's clock, in minutes: clocks of hosts differ.
 const AHEAD_MAX: u32 = 5;
 
 /// Decision on a metric batch.

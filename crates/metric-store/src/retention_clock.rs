@@ -1,4 +1,4 @@
-//! Retention clock: points older than its retention have expired. A machine's clock can jump years
+//! Retention clock: points older than its retention have expired. A host's clock can jump years
 //! ahead, and points that expire during the jump are lost when the clock is right again, so the
 //! retention clock follows the wall clock slowly.
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The levels above follow from the name alone. Each step adds up, so each level is exactly the
-//! sum of the level below. Supervisors and nimbuses have no levels above: a sum over machines
+//! sum of the level below. Supervisors and nimbuses have no levels above: a sum over hosts
 //! of different topologies would mean nothing.
 
 use super::{

@@ -47,7 +47,7 @@ enum Source {
 }
 
 impl Clock {
-    /// Creates the machine's clock. Its monotonic time follows tokio's, so it stops while the
+    /// Creates the host's clock. Its monotonic time follows tokio's, so it stops while the
     /// runtime is paused.
     #[expect(clippy::new_without_default, reason = "reading the time is not a default value")]
     pub fn new() -> Self {
@@ -122,7 +122,7 @@ fn wall_clock() -> Timestamp {
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
 fn since_epoch() -> Duration {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-    // A machine whose clock is before 1970 reads as the epoch itself.
+    // A host whose clock is before 1970 reads as the epoch itself.
     since_epoch.unwrap_or_default()
 }
 

@@ -4,9 +4,9 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// A reading of this machine's wall clock: milliseconds since 1970-01-01 UTC.
+/// A reading of this host's wall clock: milliseconds since 1970-01-01 UTC.
 ///
-/// Timestamps of two machines are for people to read; no decision compares them.
+/// Timestamps of two hosts are for people to read; no decision compares them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(u64);

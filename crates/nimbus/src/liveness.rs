@@ -1,7 +1,7 @@
 //! Liveness of workers and supervisors, from observations of this leader in this term.
 //!
 //! A heartbeat is an ephemeral znode: it exists or it does not. All times are read from our own
-//! monotonic clock when *we* first see a change: clocks of two machines are never compared, and
+//! monotonic clock when *we* first see a change: clocks of two hosts are never compared, and
 //! observations from before our term, or from before the last loss of the connection, do not
 //! count.
 //!

@@ -1,4 +1,4 @@
-//! Processes and their resource usage, and the usage of the machine, read from `/proc`. Every
+//! Processes and their resource usage, and the usage of the host, read from `/proc`. Every
 //! function blocks until the kernel has answered: microseconds for one process, milliseconds for
 //! all of a thousand.
 
@@ -29,7 +29,7 @@ pub struct ProcessStat {
     pub children_ticks: u64,
     /// Number of threads.
     pub n_threads: u64,
-    /// Start time in ticks since the boot of the machine.
+    /// Start time in ticks since the boot of the host.
     pub started: u64,
 }
 
@@ -57,9 +57,9 @@ pub struct ProcessTree {
     pub all: Usage,
 }
 
-/// Resource usage of a machine.
+/// Resource usage of a host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Machine {
+pub struct HostUsage {
     /// Busy time of all processors so far, in ticks.
     pub busy_ticks: u64,
     /// Total time of all processors so far, in ticks.
@@ -163,15 +163,15 @@ pub fn of_tree(root: u32) -> io::Result<ProcessTree> {
     Ok(sum)
 }
 
-/// Returns the usage of this machine.
+/// Returns the usage of this host.
 ///
 /// # Errors
 /// If `/proc` cannot be read.
-pub fn of_machine() -> io::Result<Machine> {
+pub fn of_host() -> io::Result<HostUsage> {
     let (busy_ticks, total_ticks) = parse_cpu(&fs::read_to_string("/proc/stat")?).unwrap_or_default();
     let memory = fs::read_to_string("/proc/meminfo")?;
     let (received_bytes, sent_bytes) = parse_net(&fs::read_to_string("/proc/net/dev")?);
-    Ok(Machine {
+    Ok(HostUsage {
         busy_ticks,
         total_ticks,
         memory_bytes: kibibytes(&memory, "MemTotal:").unwrap_or(0),
@@ -292,8 +292,8 @@ mod tests {
         let net = "Inter-|   Receive  |  Transmit\n face |bytes packets\n  lo: 9 0 0 0 0 0 0 0 9 0\n\
                    eth0: 100 1 0 0 0 0 0 0 200 2 0\neth1:1 1 0 0 0 0 0 0 2 2 0\n";
         assert_eq!(parse_net(net), (101, 202));
-        let machine = of_machine().expect("Linux");
-        assert!(machine.memory_bytes > machine.available_bytes && machine.total_ticks > 0, "{machine:?}");
+        let host = of_host().expect("Linux");
+        assert!(host.memory_bytes > host.available_bytes && host.total_ticks > 0, "{host:?}");
         assert!((0.0..=1.0).contains(&of_disk(Path::new("/")).expect("a disk")));
     }
 

@@ -66,7 +66,7 @@ const TASKS_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) enum Event {
     /// The supervisor assignments changed.
     AssignmentsChanged,
-    /// A blob is unpacked on this machine.
+    /// A blob is unpacked on this host.
     Arrived(BlobKey),
     /// A launch has a process, or has failed.
     Launched { port: Port, worker: WorkerId, started: Result<ProcessId, launch::Error> },
@@ -92,7 +92,7 @@ pub(super) struct Sources {
     pub(super) events: mpsc::Receiver<Event>,
 }
 
-/// The agent of one machine.
+/// The agent of one host.
 #[derive(Debug)]
 pub struct Agent {
     pub(super) identity: LockedDir<SupervisorId>,

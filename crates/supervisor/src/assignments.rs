@@ -92,7 +92,7 @@ pub(super) struct AssignmentsReader {
     cached: BTreeMap<TopologyId, CachedAssignment>,
 }
 
-/// The workers of one topology on this machine, as last read.
+/// The workers of one topology on this host, as last read.
 #[derive(Debug)]
 struct CachedAssignment {
     version: Version,

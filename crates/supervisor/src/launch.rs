@@ -25,7 +25,7 @@ use stormkeeper_topology_package::launch::LaunchSpec;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The blob was present earlier and has disappeared.
-    #[error("the topology's code is no longer on this machine")]
+    #[error("the topology's code is no longer on this host")]
     CodeIsGone,
     #[error("cannot prepare {}: {source}", path.display())]
     Prepare { path: PathBuf, source: io::Error },

@@ -37,7 +37,7 @@ pub(crate) struct Entry {
     /// The process of the launch, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessId>,
-    /// The boot id of the machine at the launch: process ids restart with each boot.
+    /// The boot id of the host at the launch: process ids restart with each boot.
     pub boot: String,
 }
 
@@ -173,7 +173,7 @@ impl Ledger {
         }
     }
 
-    /// The process of an entry, if it was started since the last boot of the machine.
+    /// The process of an entry, if it was started since the last boot of the host.
     pub(crate) fn process_of(&self, entry: &Entry) -> Option<ProcessId> {
         entry.process.filter(|_| entry.boot == self.boot)
     }
@@ -207,7 +207,7 @@ fn read_entry(path: &Path) -> Result<Entry, ReadError> {
     Ok(stored.entry)
 }
 
-/// The id of the current boot of the machine; empty if the system has none.
+/// The id of the current boot of the host; empty if the system has none.
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The agent of one machine: runs the workers that the leader assigned to its slots.
+//! The agent of one host: runs the workers that the leader assigned to its slots.
 //!
 //! ```text
 //!   supervisor assignments ─ watch ──┐                     ┌──▶ launch ──▶ process
@@ -67,7 +67,7 @@ pub enum OnStop {
     StopWorkers,
 }
 
-/// Launch settings that all workers of this machine share.
+/// Launch settings that all workers of this host share.
 #[derive(Debug, Clone)]
 pub struct LaunchDefaults {
     /// The configuration file, for the worker process to read as well.
@@ -137,7 +137,7 @@ impl SupervisorClients {
     }
 }
 
-/// Serves the slots of this machine until `stop`. While the tree cannot be reached, at the start
+/// Serves the slots of this host until `stop`. While the tree cannot be reached, at the start
 /// or later, workers keep running and no new assignment is launched.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Localizing blobs on this machine: `blobs/<sha256>/`, unpacked, shared by all slots.
+//! Localizing blobs on this host: `blobs/<sha256>/`, unpacked, shared by all slots.
 //!
 //! The agent states the set of needed blobs again and again. The localizer fetches the missing
 //! blobs for as long as they are needed, each in a separate task with its own backoff, and removes
@@ -63,7 +63,7 @@ enum Error {
     Place { path: PathBuf, source: io::Error },
 }
 
-/// The blobs of this machine.
+/// The blobs of this host.
 #[derive(Debug)]
 pub(super) struct Localizer {
     fetcher: Fetcher,

@@ -1,4 +1,4 @@
-//! A slot of this machine: its state and its last launch.
+//! A slot of this host: its state and its last launch.
 
 use crate::{
     process::ProcessId,

@@ -30,7 +30,7 @@ pub struct SupervisorSummary {
     pub id: SupervisorId,
     /// Host name.
     pub host: String,
-    /// Uptime in seconds; includes the clock difference of the two machines.
+    /// Uptime in seconds; includes the clock difference of the two hosts.
     pub uptime_seconds: u64,
     /// Number of workers that the supervisor can run.
     pub slots_total: usize,
@@ -75,7 +75,7 @@ pub struct NimbusSummary {
     pub api: String,
     /// `Leader` or `Not a Leader`, in Storm's words.
     pub status: NimbusStatus,
-    /// Uptime in seconds; includes the clock difference of the two machines.
+    /// Uptime in seconds; includes the clock difference of the two hosts.
     #[serde(rename = "nimbusUpTimeSeconds")]
     pub uptime_seconds: u64,
     /// Number of missing blobs of live topologies.

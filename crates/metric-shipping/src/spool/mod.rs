@@ -17,7 +17,7 @@
 //! [`recover::recover`].
 //!
 //! - The page cache outlives a killed process, so the counter files are not synced. Reports are
-//!   synced, so they survive a crash of the machine.
+//!   synced, so they survive a crash of the host.
 //! - A total is 8 bytes at an offset that is a multiple of 8: an interrupted write has changed each
 //!   total completely or not at all.
 //!

@@ -128,16 +128,16 @@ builtins! {
     NETTY_CLI_SYNC_DISRUPTOR_QUEUE: "NettyCliSyncDisrQ", NETTY, Gauge, Connection, "", Sum, On, instead("JStorm defines the name only") =>
         "A name without a meaning.";
 
-    SUPERVISOR_CPU_USED_RATIO: "CpuUsedRatio", SYS, Gauge, Supervisor, "% of the machine", Mean, On, MEASURED =>
-        "CPU use of the whole machine, 0 to 100.";
+    SUPERVISOR_CPU_USED_RATIO: "CpuUsedRatio", SYS, Gauge, Supervisor, "% of the host", Mean, On, MEASURED =>
+        "CPU use of the whole host, 0 to 100.";
     SUPERVISOR_MEMORY_USAGE: "MemoryUsage", SYS, Gauge, Supervisor, "0 to 1", Mean, On, MEASURED =>
-        "The share of the machine's memory that is in use, without memory that the kernel can reclaim.";
+        "The share of the host's memory that is in use, without memory that the kernel can reclaim.";
     SUPERVISOR_DISK_USAGE: "DiskUsage", SYS, Gauge, Supervisor, "0 to 1", Mean, On, MEASURED =>
         "The used share of the disk that holds the supervisor's directory.";
     SUPERVISOR_NET_RECV_SPEED: "NetRecvSpeed", SYS, Gauge, Supervisor, "bytes/s", Sum, On, MEASURED =>
-        "Received by the machine's network devices except loopback.";
+        "Received by the host's network devices except loopback.";
     SUPERVISOR_NET_SEND_SPEED: "NetSendSpeed", SYS, Gauge, Supervisor, "bytes/s", Sum, On, MEASURED =>
-        "Sent by the machine's network devices except loopback.";
+        "Sent by the host's network devices except loopback.";
 
     NIMBUS_CPU_USED_RATIO: "CpuUsedRatio", SYS, Gauge, Nimbus, "% of a core", Sum, On, MEASURED =>
         "CPU time of this nimbus.";

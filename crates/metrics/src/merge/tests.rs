@@ -105,8 +105,8 @@ fn connections_and_workers_add_to_the_topology_and_machines_have_no_parents() {
     assert_eq!(points[&id("5@1@wc-1-1@@0@netty@Sent")], counter(3));
     assert_eq!(points[&id("5@1@__CLUSTER__@@0@netty@Sent")], counter(3));
     assert_eq!(points.len(), 4);
-    for machine in ["4@2@__SUPERVISOR__@h@0@sys@CpuUsedRatio", "7@2@__NIMBUS__@h@8080@sys@MemoryUsed"] {
-        assert_eq!(rollup::parents(&name(machine)), []);
+    for host in ["4@2@__SUPERVISOR__@h@0@sys@CpuUsedRatio", "7@2@__NIMBUS__@h@8080@sys@MemoryUsed"] {
+        assert_eq!(rollup::parents(&name(host)), []);
     }
 }
 

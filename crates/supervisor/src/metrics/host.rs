@@ -1,4 +1,4 @@
-//! Usage metrics of a supervisor's machine, once a minute.
+//! Usage metrics of a supervisor's host, once a minute.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -19,14 +19,14 @@ use stormkeeper_model::{
 };
 use stormkeeper_runtime::{
     blocking,
-    proc::{self, Machine},
+    proc::{self, HostUsage},
 };
 
 /// Maximum number of minutes that wait for a leader. Later minutes are discarded then: the state
-/// of the machine two hours ago and more is worth as much as its state since.
+/// of the host two hours ago and more is worth as much as its state since.
 const MINUTES_MAX: usize = 120;
 
-/// Measures one machine.
+/// Measures one host.
 #[derive(Debug)]
 pub(super) struct HostMetrics {
     topology: TopologyId,
@@ -35,7 +35,7 @@ pub(super) struct HostMetrics {
     started: Timestamp,
     dir: PathBuf,
     number: u64,
-    before: Option<(Monotonic, Machine)>,
+    before: Option<(Monotonic, HostUsage)>,
     sender: ReportSender,
     transport: Arc<dyn IngestTransport>,
     clock: Clock,
@@ -70,7 +70,7 @@ impl HostMetrics {
 
     /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
-        self.before = self.read().await.map(|(now, machine, _)| (now, machine));
+        self.before = self.read().await.map(|(now, host, _)| (now, host));
         loop {
             let now = self.clock.now();
             let minute = Minute::of(now);
@@ -81,39 +81,35 @@ impl HostMetrics {
             if let FlushOutcome::Incomplete(reason) =
                 flush(&mut self.sender, &*self.transport, &self.clock).await
             {
-                debug!(
-                    reason,
-                    "metric reports of this machine are not committed yet; trying again in a minute"
-                );
+                debug!(reason, "metric reports of this host are not committed yet; trying again in a minute");
             }
             drop(self.sender.take_committed());
         }
     }
 
-    async fn read(&self) -> Option<(Monotonic, Machine, Option<f64>)> {
+    async fn read(&self) -> Option<(Monotonic, HostUsage, Option<f64>)> {
         let dir = self.dir.clone();
-        let (machine, disk) = blocking::run(move || (proc::of_machine(), proc::of_disk(&dir))).await;
+        let (host, disk) = blocking::run(move || (proc::of_host(), proc::of_disk(&dir))).await;
         let now = self.clock.monotonic();
-        machine
-            .inspect_err(|error| debug!(%error, "cannot read the usage of this machine"))
+        host.inspect_err(|error| debug!(%error, "cannot read the usage of this host"))
             .ok()
-            .map(|machine| (now, machine, disk.ok()))
+            .map(|host| (now, host, disk.ok()))
     }
 
     async fn measure(&mut self, minute: Minute) {
         if self.sender.len() >= MINUTES_MAX {
-            info!(%minute, "too many metric reports wait for a leader; discarding this machine's usage of the minute");
+            info!(%minute, "too many metric reports wait for a leader; discarding this host's usage of the minute");
             return;
         }
-        let Some((now, machine, disk)) = self.read().await else { return };
+        let Some((now, host, disk)) = self.read().await else { return };
         let mut readings: Vec<(&Builtin, f64)> = Vec::new();
         readings.extend(disk.map(|disk| (&builtin::SUPERVISOR_DISK_USAGE, disk)));
-        if machine.memory_bytes > 0 {
-            let used = machine.memory_bytes.saturating_sub(machine.available_bytes) as f64;
-            readings.push((&builtin::SUPERVISOR_MEMORY_USAGE, used / machine.memory_bytes as f64));
+        if host.memory_bytes > 0 {
+            let used = host.memory_bytes.saturating_sub(host.available_bytes) as f64;
+            readings.push((&builtin::SUPERVISOR_MEMORY_USAGE, used / host.memory_bytes as f64));
         }
-        if let Some((then, before)) = self.before.replace((now, machine)) {
-            readings.extend(rates(&before, &machine, now.since(then)));
+        if let Some((then, before)) = self.before.replace((now, host)) {
+            readings.extend(rates(&before, &host, now.since(then)));
         }
         let names: Vec<(MetricId, MetricName)> =
             readings.iter().filter_map(|(metric, _)| self.name(metric)).collect();
@@ -129,7 +125,7 @@ impl HostMetrics {
         match self.sender.add(SpooledReport { first: number, report }) {
             Enqueued::Queued => self.number = number,
             added @ (Enqueued::Committed | Enqueued::UnknownNames(_) | Enqueued::Full) => {
-                info!(%minute, ?added, "metric report rejected; discarding this machine's usage of the minute");
+                info!(%minute, ?added, "metric report rejected; discarding this host's usage of the minute");
             }
         }
     }
@@ -142,7 +138,7 @@ impl HostMetrics {
 }
 
 /// Usage per second between two readings.
-fn rates(before: &Machine, now: &Machine, passed: Duration) -> Vec<(&'static Builtin, f64)> {
+fn rates(before: &HostUsage, now: &HostUsage, passed: Duration) -> Vec<(&'static Builtin, f64)> {
     let secs = passed.as_secs_f64();
     let mut rates = Vec::new();
     // Counters of a device that was removed or reset go back: there is no rate then.
@@ -179,8 +175,10 @@ mod tests {
 
     #[test]
     fn rates_between_two_readings_are_never_negative() {
-        let before = Machine { busy_ticks: 10, total_ticks: 100, received_bytes: 50, ..Machine::default() };
-        let now = Machine { busy_ticks: 60, total_ticks: 300, received_bytes: 20, sent_bytes: 30, ..before };
+        let before =
+            HostUsage { busy_ticks: 10, total_ticks: 100, received_bytes: 50, ..HostUsage::default() };
+        let now =
+            HostUsage { busy_ticks: 60, total_ticks: 300, received_bytes: 20, sent_bytes: 30, ..before };
         let rates = rates(&before, &now, Duration::from_secs(10));
         let values: Vec<(&str, f64)> = rates.iter().map(|(metric, value)| (metric.name, *value)).collect();
         assert_eq!(values, [("CpuUsedRatio", 25.0), ("NetRecvSpeed", 0.0), ("NetSendSpeed", 3.0)]);

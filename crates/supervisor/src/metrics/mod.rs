@@ -1,5 +1,5 @@
 //! Metric reports that a supervisor sends to the leader: the orphaned reports of its dead workers,
-//! and the usage of its machine.
+//! and the usage of its host.
 //!
 //! Both are separate tasks that the agent does not wait for. The spool on disk is their only source
 //! about workers: a worker whose lock is free is dead, and its reports are undelivered while its
@@ -26,7 +26,7 @@ pub(super) fn start(agent: &Agent, transport: Arc<dyn IngestTransport>, clock: &
     let (local_dir, session) = (agent.options.local_dir.clone(), agent.store.tree().session());
     let host =
         host::HostMetrics::new(&agent.options.host, &agent.identity.id, local_dir, transport, clock.clone());
-    tasks.start("metrics of this machine", OnExit::Ignore, once_checked(session, host.run()));
+    tasks.start("metrics of this host", OnExit::Ignore, once_checked(session, host.run()));
 }
 
 impl Agent {

@@ -1,6 +1,6 @@
 //! Worker processes, from the view of the supervisor.
 //!
-//! [`Processes`] is the machine's side: [`os::OsProcesses`] starts real processes, local mode runs
+//! [`Processes`] is the host's side: [`os::OsProcesses`] starts real processes, local mode runs
 //! workers in its own process, tests script them. A process is identified by [`ProcessId`], which
 //! is unique: a pid alone may be reused.
 
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use stormkeeper_model::WorkerId;
 use stormkeeper_topology_package::launch::LaunchSpec;
 
-/// A process, unique since the boot of the machine.
+/// A process, unique since the boot of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
     /// The pid, which is also the id of its process group.
@@ -100,7 +100,7 @@ pub enum Error {
     },
 }
 
-/// The worker processes of one machine.
+/// The worker processes of one host.
 #[async_trait]
 pub trait Processes: Send + Sync + fmt::Debug + 'static {
     /// Starts a worker. Its directory with `pids/` and `logs/` exists, and

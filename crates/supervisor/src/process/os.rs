@@ -1,4 +1,4 @@
-//! Worker processes of this machine.
+//! Worker processes of this host.
 //!
 //! Each worker leads its own process group, so that a SIGKILL reaches its components and no
 //! signal to the supervisor reaches the worker. SIGTERM goes to the worker alone, which stops its
@@ -39,7 +39,7 @@ const POLL_PERIOD: Duration = Duration::from_millis(200);
 const SWEEP_PERIOD: Duration = Duration::from_millis(20);
 const MAX_SWEEPS: usize = 100;
 
-/// The processes of this machine.
+/// The processes of this host.
 #[derive(Debug)]
 pub struct OsProcesses {
     program: PathBuf,

@@ -9,11 +9,11 @@ use super::*;
 use stormkeeper_model::{Port, Slot, Timestamp, clock::Clock, topology::Settings};
 use stormkeeper_runtime::test_support::wait_until;
 
-struct Machine {
+struct TestHost {
     dir: TempDir,
 }
 
-impl Machine {
+impl TestHost {
     fn new() -> Self {
         Self { dir: tempfile::tempdir().expect("temporary directory") }
     }
@@ -64,14 +64,14 @@ fn log(spec: &LaunchSpec) -> String {
 
 #[tokio::test]
 async fn exit_status_and_output_are_kept() {
-    let machine = Machine::new();
-    let processes = machine.processes("echo out; echo err >&2; echo $*; env; exit 7");
-    let spec = machine.spec("w1");
+    let host = TestHost::new();
+    let processes = host.processes("echo out; echo err >&2; echo $*; env; exit 7");
+    let spec = host.spec("w1");
     let id = processes.launch(&spec).await.expect("launched");
     assert_eq!(processes.exited(id).await, ExitReport::Code(7));
     let log = log(&spec);
     assert!(log.starts_with("out\nerr\nworker --spec"), "{log}");
-    assert!(log.contains(&format!("STORMKEEPER_SUPERVISOR_DIR={}", machine.dir.path().display())), "{log}");
+    assert!(log.contains(&format!("STORMKEEPER_SUPERVISOR_DIR={}", host.dir.path().display())), "{log}");
     assert!(log.contains("STORMKEEPER_WORKER=w1"), "{log}");
     assert_eq!(state_of(id), ProcessState::Gone, "not reaped");
     assert_eq!(processes.exited(id).await, ExitReport::Unknown, "called again");
@@ -79,9 +79,9 @@ async fn exit_status_and_output_are_kept() {
 
 #[tokio::test]
 async fn killing_a_worker_kills_its_components() {
-    let machine = Machine::new();
-    let processes = machine.processes("sleep 1000 & echo $!; wait");
-    let spec = machine.spec("w1");
+    let host = TestHost::new();
+    let processes = host.processes("sleep 1000 & echo $!; wait");
+    let spec = host.spec("w1");
     let id = processes.launch(&spec).await.expect("launched");
     until("the component started", || !log(&spec).is_empty()).await;
     let component: u32 = log(&spec).trim().parse().expect("a pid");
@@ -99,13 +99,13 @@ async fn killing_a_worker_kills_its_components() {
 
 #[tokio::test]
 async fn sigterm_reaches_the_worker_alone() {
-    let machine = Machine::new();
+    let host = TestHost::new();
     // A component that prints a line if it is signalled itself.
-    let processes = machine.processes(
+    let processes = host.processes(
         "(trap 'echo signalled; exit' TERM; while :; do sleep 0.01; done) & \
          trap 'sleep 0.2; exit 3' TERM; echo ready; while :; do sleep 0.01; done",
     );
-    let spec = machine.spec("w1");
+    let spec = host.spec("w1");
     let id = processes.launch(&spec).await.expect("launched");
     until("the worker is ready", || !log(&spec).is_empty()).await;
     let other = ProcessId { started: id.started + 1, ..id };
@@ -119,19 +119,19 @@ async fn sigterm_reaches_the_worker_alone() {
 
 #[tokio::test]
 async fn adopted_process_is_found_watched_and_killed() {
-    let machine = Machine::new();
-    let spec = machine.spec("w1");
+    let host = TestHost::new();
+    let spec = host.spec("w1");
     // The supervisor is gone: its worker was started by a shell that has ended.
     let start = format!(
         "{SUPERVISOR_DIR_VARIABLE}={} {WORKER_VARIABLE}=w1 setsid sh -c 'sleep 1000 & echo ready; wait' \
          </dev/null >>{} 2>&1 & wait_for_setsid=; exit 0",
-        machine.dir.path().display(),
+        host.dir.path().display(),
         spec.dir.join(logs::WORKER_LOG).display(),
     );
     assert!(Command::new("sh").arg("-c").arg(start).status().expect("started").success());
     until("the orphan is ready", || log(&spec).contains("ready")).await;
 
-    let processes = machine.processes("exit 1");
+    let processes = host.processes("exit 1");
     let id = processes.find(&spec.worker).await.expect("found by its environment");
     assert!(processes.is_alive(id));
     assert_eq!(processes.find(&"w2".parse().expect("valid id")).await, None);
@@ -147,12 +147,12 @@ async fn adopted_process_is_found_watched_and_killed() {
 
 #[tokio::test]
 async fn process_that_left_the_group_is_swept() {
-    let machine = Machine::new();
-    let processes = machine.processes(
+    let host = TestHost::new();
+    let processes = host.processes(
         "setsid sh -c 'echo ready; exec sleep 1000' &
          until grep -q ready logs/worker.out; do sleep 0.01; done",
     );
-    let spec = machine.spec("w1");
+    let spec = host.spec("w1");
     let id = processes.launch(&spec).await.expect("launched");
     assert_eq!(processes.exited(id).await, ExitReport::Code(0));
     assert_eq!(processes.sweep(&spec.worker).await, 1);
@@ -161,8 +161,8 @@ async fn process_that_left_the_group_is_swept() {
 
 #[tokio::test]
 async fn missing_program_is_a_launch_error() {
-    let machine = Machine::new();
-    let processes = OsProcesses::new("/nonexistent/program".into(), machine.dir.path().to_owned());
-    let error = processes.launch(&machine.spec("w1")).await.expect_err("refused");
+    let host = TestHost::new();
+    let processes = OsProcesses::new("/nonexistent/program".into(), host.dir.path().to_owned());
+    let error = processes.launch(&host.spec("w1")).await.expect_err("refused");
     assert_eq!(error.to_string(), "cannot start /nonexistent/program");
 }

@@ -86,7 +86,7 @@ pub enum Target {
 pub enum Blob {
     /// Unpacked on disk.
     Present,
-    /// Not on this machine yet, or an attempt failed; fetched again for as long as it is needed.
+    /// Not on this host yet, or an attempt failed; fetched again for as long as it is needed.
     Fetching,
 }
 

@@ -144,7 +144,7 @@ impl World {
         actions
     }
 
-    /// Runs a healthy machine for `secs` seconds in steps of half a second.
+    /// Runs a healthy host for `secs` seconds in steps of half a second.
     fn heal(&mut self, secs: u64) {
         self.blob = Blob::Present;
         for _ in 0..secs * 2 {

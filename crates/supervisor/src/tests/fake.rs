@@ -15,14 +15,14 @@ use stormkeeper_model::WorkerId;
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_topology_package::launch::LaunchSpec;
 
-/// A machine with fake workers. It outlives its supervisors.
+/// A host with fake workers. It outlives its supervisors.
 #[derive(Debug, Default)]
 pub(super) struct FakeProcesses {
-    machine: Mutex<Machine>,
+    host: Mutex<FakeHost>,
 }
 
 #[derive(Debug, Default)]
-struct Machine {
+struct FakeHost {
     n_launched: u32,
     running: BTreeMap<u32, Process>,
     /// The specs of all launches.
@@ -52,13 +52,13 @@ pub(super) enum Behaviour {
 }
 
 impl FakeProcesses {
-    /// A machine whose workers write heartbeats every second while `tasks` run.
+    /// A host whose workers write heartbeats every second while `tasks` run.
     pub(super) fn new(tasks: &Tasks) -> Arc<Self> {
         let fake = Arc::new(Self::default());
-        let machine = Arc::downgrade(&fake);
+        let host = Arc::downgrade(&fake);
         tasks.start("heartbeats", OnExit::Ignore, async move {
             let mut n = 0;
-            while let Some(fake) = machine.upgrade() {
+            while let Some(fake) = host.upgrade() {
                 n += 1;
                 fake.write_heartbeats(n);
                 drop(fake);
@@ -68,52 +68,49 @@ impl FakeProcesses {
         fake
     }
 
-    fn machine(&self) -> MutexGuard<'_, Machine> {
-        self.machine.lock().expect("no one panics while holding the machine")
+    fn host(&self) -> MutexGuard<'_, FakeHost> {
+        self.host.lock().expect("no one panics while holding the host")
     }
 
     fn write_heartbeats(&self, n: u64) {
-        let machine = self.machine();
-        if machine.behaviour == Behaviour::Healthy {
-            for (pid, process) in &machine.running {
+        let host = self.host();
+        if host.behaviour == Behaviour::Healthy {
+            for (pid, process) in &host.running {
                 fs::write(process.spec.dir.join("heartbeat"), format!("{n} {pid}")).expect("written");
             }
         }
     }
 
     pub(super) fn behave(&self, behaviour: Behaviour) {
-        self.machine().behaviour = behaviour;
+        self.host().behaviour = behaviour;
     }
 
     /// The workers that run now, by port.
     pub(super) fn running(&self) -> Vec<(u16, LaunchSpec)> {
-        let machine = self.machine();
-        let mut running: Vec<_> = machine
-            .running
-            .values()
-            .map(|process| (process.spec.slot.port.0, process.spec.clone()))
-            .collect();
+        let host = self.host();
+        let mut running: Vec<_> =
+            host.running.values().map(|process| (process.spec.slot.port.0, process.spec.clone())).collect();
         running.sort_by_key(|(port, _)| *port);
         running
     }
 
     pub(super) fn n_launched(&self) -> usize {
-        self.machine().specs.len()
+        self.host().specs.len()
     }
 
     pub(super) fn signals(&self) -> Vec<StopSignal> {
-        self.machine().signals.clone()
+        self.host().signals.clone()
     }
 
     /// Ends all workers with `report`.
     pub(super) fn end_all(&self, report: ExitReport) {
-        for (_, process) in std::mem::take(&mut self.machine().running) {
+        for (_, process) in std::mem::take(&mut self.host().running) {
             process.ended.send_replace(Some(report));
         }
     }
 
     fn end(&self, pid: u32, report: ExitReport) {
-        if let Some(process) = self.machine().running.remove(&pid) {
+        if let Some(process) = self.host().running.remove(&pid) {
             process.ended.send_replace(Some(report));
         }
     }
@@ -123,27 +120,27 @@ impl FakeProcesses {
 impl Processes for FakeProcesses {
     async fn launch(&self, spec: &LaunchSpec) -> Result<ProcessId, Error> {
         assert_eq!(LaunchSpec::read(&spec.path()).expect("the spec is on disk"), *spec);
-        let mut machine = self.machine();
-        if machine.behaviour == Behaviour::IsMissing {
+        let mut host = self.host();
+        if host.behaviour == Behaviour::IsMissing {
             let source = std::io::Error::other("no such program");
             return Err(Error::Spawn { program: "worker".into(), source });
         }
         let port = spec.slot.port;
         assert!(
-            machine.running.values().all(|process| process.spec.slot.port != port),
+            host.running.values().all(|process| process.spec.slot.port != port),
             "two processes in slot {port}"
         );
-        machine.n_launched += 1;
-        machine.specs.push(spec.clone());
-        let id = ProcessId { pid: machine.n_launched, started: 1 };
+        host.n_launched += 1;
+        host.specs.push(spec.clone());
+        let id = ProcessId { pid: host.n_launched, started: 1 };
         fs::write(spec.dir.join("logs/worker.out"), "the last line\n").expect("written");
-        if machine.behaviour == Behaviour::Healthy {
+        if host.behaviour == Behaviour::Healthy {
             fs::write(spec.dir.join("heartbeat"), "0").expect("written");
         }
         let process = Process { spec: spec.clone(), ended: watch::Sender::new(None) };
-        machine.running.insert(id.pid, process);
-        let crashes = machine.behaviour == Behaviour::Crashes;
-        drop(machine);
+        host.running.insert(id.pid, process);
+        let crashes = host.behaviour == Behaviour::Crashes;
+        drop(host);
         if crashes {
             self.end(id.pid, ExitReport::Code(1));
         }
@@ -151,15 +148,15 @@ impl Processes for FakeProcesses {
     }
 
     async fn exited(&self, id: ProcessId) -> ExitReport {
-        let ended = self.machine().running.get(&id.pid).map(|process| process.ended.subscribe());
+        let ended = self.host().running.get(&id.pid).map(|process| process.ended.subscribe());
         let Some(mut ended) = ended else { return ExitReport::Unknown };
         let report = ended.wait_for(Option::is_some).await.expect("ended before it was dropped");
         report.expect("waited for")
     }
 
     fn signal(&self, id: ProcessId, signal: StopSignal) -> Result<(), Error> {
-        self.machine().signals.push(signal);
-        let hangs = self.machine().behaviour == Behaviour::Hangs;
+        self.host().signals.push(signal);
+        let hangs = self.host().behaviour == Behaviour::Hangs;
         match signal {
             StopSignal::Terminate if hangs => {}
             StopSignal::Terminate => self.end(id.pid, ExitReport::Code(0)),
@@ -169,12 +166,12 @@ impl Processes for FakeProcesses {
     }
 
     fn is_alive(&self, id: ProcessId) -> bool {
-        self.machine().running.contains_key(&id.pid)
+        self.host().running.contains_key(&id.pid)
     }
 
     async fn find(&self, worker: &WorkerId) -> Option<ProcessId> {
-        let machine = self.machine();
-        let found = machine.running.iter().find(|(_, process)| process.spec.worker == *worker);
+        let host = self.host();
+        let found = host.running.iter().find(|(_, process)| process.spec.worker == *worker);
         found.map(|(pid, _)| ProcessId { pid: *pid, started: 1 })
     }
 

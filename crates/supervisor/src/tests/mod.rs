@@ -43,7 +43,7 @@ use stormkeeper_runtime::{
 
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A machine and the tree, which outlive the supervisors of a test.
+/// A host and the tree, which outlive the supervisors of a test.
 struct World {
     dir: TempDir,
     server: MemoryTree,
@@ -94,7 +94,7 @@ fn blob(n: u8) -> BlobKey {
     BlobKey::of(&[n])
 }
 
-/// Placement of the tasks 1 to 4 of a topology on one machine: `(port, start)`.
+/// Placement of the tasks 1 to 4 of a topology on one host: `(port, start)`.
 type Placement<'a> = (u8, &'a [(u16, u64)]);
 
 fn acquire(dir: &Path) -> Result<LockedDir<SupervisorId>, locked_dir::Error> {

@@ -171,7 +171,7 @@ impl Connection {
         let from = self.from;
         let error = &refusal as &(dyn std::error::Error + 'static);
         match &refusal {
-            // The normal end of a connection: the peer stopped, or its machine did.
+            // The normal end of a connection: the peer stopped, or its host did.
             Refusal::Frame(ReadError::Io(_)) => info!(%from, error, "the connection of a peer ended"),
             Refusal::Frame(ReadError::Oversized { .. })
             | Refusal::UnknownProtocol

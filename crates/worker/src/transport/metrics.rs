@@ -110,7 +110,7 @@ impl TransportMetrics {
         self.receive_speed.mark_many(n_bytes as u64);
         self.decode_time.update(micros(self.now().since(begun)));
         let (stamp, now) = (stamp?, clock.since_epoch());
-        // The clocks of two machines may differ: a negative difference counts as zero.
+        // The clocks of two hosts may differ: a negative difference counts as zero.
         self.transmit_time.update(micros(now.saturating_sub(stamp.sent)));
         stamp.emitted.map(|emitted| begun.minus(now.saturating_sub(emitted)))
     }

@@ -43,7 +43,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) const SOCKET_BUFFER_BYTES: u32 = 256 << 10;
 
 /// Keepalive: an idle connection is probed after a minute, and closed half a minute later. A
-/// peer's machine that lost its power does not close the connection.
+/// peer's host that lost its power does not close the connection.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
