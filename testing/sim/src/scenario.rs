@@ -9,7 +9,7 @@ use crate::{
     Links,
     client::{Promise, RequestState},
     cluster::Cluster,
-    connection::Connection,
+    connection::{Connection, SESSION_TIMEOUT},
     network::NetworkFaults,
     replica::Replica,
 };
@@ -57,6 +57,7 @@ enum ScenarioEvent {
     FrozenLeader,
     Frozen,
     LeaderDeleted,
+    CutOffAtTakeover,
     Outage,
     NimbusDies,
     NimbusStops,
@@ -92,6 +93,7 @@ const FAULTS: &[(ScenarioEvent, u32)] = &[
     (E::FrozenLeader, 3),
     (E::Frozen, 2),
     (E::LeaderDeleted, 1),
+    (E::CutOffAtTakeover, 2),
     (E::Outage, 1),
     (E::NimbusDies, 3),
     (E::NimbusStops, 2),
@@ -210,7 +212,8 @@ impl Scenario {
                 });
             }
             E::FrozenLeader => self.freeze_leader(cluster),
-            E::LeaderDeleted => delete_leader(Arc::clone(&cluster.operator), &self.faults),
+            E::LeaderDeleted => self.delete_leader(cluster, Duration::ZERO),
+            E::CutOffAtTakeover => self.cut_off_at_takeover(cluster),
             E::Outage => self.outage(cluster),
             E::BadNetwork => self.degrade_network(cluster),
             E::NimbusDies | E::NimbusStops | E::DiskLost => {
@@ -359,18 +362,38 @@ impl Scenario {
         }
     }
 
+    /// Deletes `/leader` after `delay`, as an operator might.
+    fn delete_leader(&mut self, cluster: &Cluster, delay: Duration) {
+        let operator = Arc::clone(&cluster.operator);
+        self.faults.start("operator", OnExit::Ignore, async move {
+            tokio::time::sleep(delay).await;
+            // There may be no leader, or the tree may be offline.
+            let _done = operator.tree().delete(&layout::leader(), None).await;
+        });
+    }
+
+    /// Cuts a host off until the sessions of its processes have ended, and lets a leader take over in
+    /// the moment in which they are absent.
+    fn cut_off_at_takeover(&mut self, cluster: &Cluster) {
+        let Some(host) = self.random.choice(&cluster.hosts) else { return };
+        let time = SESSION_TIMEOUT + Duration::from_secs(self.random.u64(1..=8));
+        for connection in host.connection().cloned().into_iter().chain(host.machine.connections()) {
+            self.faults.start("fault", OnExit::Ignore, async move { connection.disconnect(time).await });
+        }
+        self.delete_leader(cluster, SESSION_TIMEOUT);
+    }
+
     /// Freezes the leader, while its session ends or an operator deletes `/leader`.
     fn freeze_leader(&mut self, cluster: &Cluster) {
         let Some(leader) = cluster.replicas.iter().find(|replica| replica.leads()) else { return };
         let Some(connection) = leader.connection().cloned() else { return };
-        let (env, api, operator) = (Arc::clone(&cluster.env), leader.api(), Arc::clone(&cluster.operator));
-        let (time, is_deleted) = (self.random_duration() + Duration::from_secs(1), self.random.bool());
-        let deletion = self.faults.child();
+        let (env, api) = (Arc::clone(&cluster.env), leader.api());
+        let time = self.random_duration() + Duration::from_secs(1);
+        if self.random.bool() {
+            self.delete_leader(cluster, Duration::ZERO);
+        }
         self.faults.start("frozen leader", OnExit::Ignore, async move {
             env.network.freeze(&api, true);
-            if is_deleted {
-                delete_leader(operator, &deletion);
-            }
             connection.freeze(time).await;
             env.network.freeze(&api, false);
         });
@@ -389,13 +412,6 @@ impl Scenario {
             lost.iter().for_each(|connection| connection.expire());
         });
     }
-}
-
-fn delete_leader(operator: Arc<Connection>, tasks: &Tasks) {
-    tasks.start("operator", OnExit::Ignore, async move {
-        // There may be no leader, or the tree may be offline.
-        let _done = operator.tree().delete(&layout::leader(), None).await;
-    });
 }
 
 /// Number of further workers that may be requested, or of all workers of `name`, so that there is

@@ -53,8 +53,9 @@ impl Invariant for Moves {
             {
                 continue;
             }
-            // A rebalance writes the topology record in the same transaction.
-            let is_rebalance = ops.iter().any(|op| *op.path() == layout::storm(&id));
+            // A rebalance writes the topology record in the same transaction; other moves check it.
+            let writes_record = |op: &Op| matches!(op, Op::Set { path, .. } if *path == layout::storm(&id));
+            let is_rebalance = ops.iter().any(writes_record);
             let is_drain = topology_record.is_some_and(|topology_record| {
                 matches!(&topology_record.pending, Some(PendingChange::Rebalance { only_drained: true, .. }))
             });
