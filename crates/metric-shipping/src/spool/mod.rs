@@ -45,6 +45,7 @@ pub use recover::Recovered;
 pub use report_file::{Spool, SpooledReport};
 
 use stormkeeper_model::{Timestamp, TopologyId, WorkerId};
+use stormkeeper_runtime::fs::FileLock;
 
 const DIR: &str = "metrics";
 const LAUNCH_FILE: &str = "launch";
@@ -82,7 +83,7 @@ struct FormatOnly {
 pub struct SpoolLock {
     /// The spool's directory.
     pub dir: PathBuf,
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// State of a worker's spool.
@@ -109,7 +110,7 @@ pub fn lock(worker_dir: &Path, launch: &Launch) -> io::Result<SpoolLock> {
     lock.lock()?;
     serde_json::to_writer(&lock, &Encoded { v: FORMAT, launch })?;
     fs::rename(next, dir.join(LAUNCH_FILE))?;
-    Ok(SpoolLock { dir, _lock: lock })
+    Ok(SpoolLock { dir, _lock: FileLock::held(lock) })
 }
 
 /// Returns the state of a worker's spool; locks the spool if it is orphaned.
@@ -132,7 +133,8 @@ pub fn inspect(worker_dir: &Path) -> io::Result<SpoolState> {
         Err(TryLockError::WouldBlock) => return Ok(SpoolState::Live),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    let launch = read_launch(&lock, &dir)?;
+    let lock = FileLock::held(lock);
+    let launch = read_launch(lock.file(), &dir)?;
     Ok(SpoolState::Orphaned(SpoolLock { dir, _lock: lock }, launch))
 }
 

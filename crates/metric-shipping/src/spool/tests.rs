@@ -259,15 +259,9 @@ impl Scenario {
                 truncate(&file, 8 + 8 * n_before + 3);
             }
         }
-        self.taken.take().into_iter().for_each(unlock);
+        drop(self.taken.take());
         self.expected(&reported_totals)
     }
-}
-
-/// Releases the lock as the end of its process does. Closing the file is not enough: a process that
-/// another test starts has all of our files open until it runs its own program.
-fn unlock(taken: SpoolLock) {
-    taken._lock.unlock().expect("unlocked");
 }
 
 fn store(stored: &mut BTreeMap<MetricId, u64>, last_stored: &mut u64, spooled: &SpooledReport) {
@@ -342,7 +336,7 @@ fn a_live_spool_is_not_orphaned_and_an_empty_one_is_done() {
     assert!(matches!(inspect(dir.path()).expect("readable"), SpoolState::Delivered));
     let taken = lock(dir.path(), &launch()).expect("taken");
     assert!(matches!(inspect(dir.path()).expect("readable"), SpoolState::Live));
-    unlock(taken);
+    drop(taken);
     let SpoolState::Orphaned(taken, found) = inspect(dir.path()).expect("readable") else {
         panic!("it is unlocked")
     };
@@ -353,7 +347,7 @@ fn a_live_spool_is_not_orphaned_and_an_empty_one_is_done() {
 #[test]
 fn spool_of_a_newer_format_is_an_error_and_is_not_changed() {
     let dir = tempfile::tempdir().expect("a directory");
-    unlock(lock(dir.path(), &launch()).expect("taken"));
+    drop(lock(dir.path(), &launch()).expect("taken"));
     let file = dir.path().join(DIR).join(LAUNCH_FILE);
     let text = fs::read_to_string(&file).expect("text");
     assert!(text.starts_with(r#"{"v":1,"topology":""#), "{text}");

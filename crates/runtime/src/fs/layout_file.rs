@@ -54,8 +54,10 @@ pub enum Error {
     },
     /// The directory was used and has no file `layout`.
     #[error(
-        "the {kind} directory {} has no file `{FILE}`, and contains {found}: an earlier, unreleased build wrote it \
-         (layout 1), and this build needs layout {LAYOUT_VERSION}; {remedy}. Nothing was changed",
+        "the {kind} directory {} has no file `{FILE}`, and contains {found}: the file was deleted, or an \
+         earlier, unreleased build wrote the directory (layout 1; this build \
+         needs layout {LAYOUT_VERSION}). If this build wrote it, copy `{FILE}` from the \
+         {kind} directory of another host; otherwise {remedy}. Nothing was changed",
         dir.display()
     )]
     Unversioned {
@@ -144,6 +146,7 @@ impl LayoutFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return self.check_unused(dir).map(|()| false);
             }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => String::from("not UTF-8"),
             Err(source) => return Err(Error::Io { path, source }),
         };
         let remedy = self.remedy;
@@ -167,9 +170,9 @@ impl LayoutFile {
             Content { layout, .. } if layout != LAYOUT_VERSION => {
                 Err(Error::OtherVersion { dir, kind: self.kind, found: layout, remedy })
             }
-            Content { v, .. } if v > FORMAT => {
-                Err(invalid(format!("it has format {v}, and this build reads up to format {FORMAT}")))
-            }
+            Content { v, .. } if v > FORMAT => Err(invalid(format!(
+                "it has format {v}, and this build reads up to format {FORMAT}: a newer build wrote it"
+            ))),
             Content { kind, .. } if kind != self.kind => {
                 Err(Error::OtherKind { dir, kind: self.kind, found: kind })
             }

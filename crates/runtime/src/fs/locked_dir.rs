@@ -9,7 +9,7 @@ use std::{
     str::FromStr,
 };
 
-use super::{LayoutFile, atomic_file, layout_file};
+use super::{FileLock, LayoutFile, atomic_file, layout_file};
 use stormkeeper_model::InvalidId;
 
 /// A locked directory and the id in it. The lock is held until this is dropped.
@@ -17,7 +17,7 @@ use stormkeeper_model::InvalidId;
 pub struct LockedDir<Id> {
     /// The id of the daemon that owns the directory.
     pub id: Id,
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// Reason why a daemon cannot use a local directory.
@@ -70,11 +70,11 @@ impl<Id: FromStr<Err = InvalidId> + Display> LockedDir<Id> {
     }
 }
 
-fn lock(dir: &Path, daemon: &'static str) -> Result<File, Error> {
+fn lock(dir: &Path, daemon: &'static str) -> Result<FileLock, Error> {
     let path = dir.join(format!("{daemon}.lock"));
     let locked = File::options().create(true).append(true).open(&path).map_err(TryLockError::Error);
     match locked.and_then(|file| file.try_lock().map(|()| file)) {
-        Ok(file) => Ok(file),
+        Ok(file) => Ok(FileLock::held(file)),
         Err(TryLockError::WouldBlock) => Err(Error::InUse { daemon, dir: dir.to_owned() }),
         Err(TryLockError::Error(source)) => Err(Error::Io { path, source }),
     }

@@ -1,9 +1,11 @@
 //! Files and directories of daemons. All functions block.
 
 pub mod atomic_file;
+pub mod file_lock;
 pub mod layout_file;
 pub mod locked_dir;
 pub mod rotating_file;
 
+pub use file_lock::FileLock;
 pub use layout_file::LayoutFile;
 pub use locked_dir::LockedDir;
