@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
+use tracing::warn;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 /// Filter that applies if `STORMKEEPER_LOG` is not set. The ZooKeeper client crate logs every
@@ -10,12 +11,13 @@ const DEFAULT_FILTER: &str = "info,zookeeper_client=warn";
 
 /// Starts logging to standard error, filtered by `filter` (the syntax of `RUST_LOG`).
 pub fn log_to_stderr(filter: Option<&str>) {
-    let filter = EnvFilter::new(filter.unwrap_or(DEFAULT_FILTER));
+    let (filter, problem) = parse_filter(filter);
     let colours = io::stderr().is_terminal();
     let logger =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).finish();
     // Fails only if logging has been started before, as by several tests in one process.
     let _already_started = tracing::subscriber::set_global_default(logger);
+    log_problem(problem);
 }
 
 /// Starts logging to `writer` without colours.
@@ -23,9 +25,56 @@ pub fn log_to<W>(writer: W, filter: Option<&str>)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::new(filter.unwrap_or(DEFAULT_FILTER));
+    let (filter, problem) = parse_filter(filter);
     let logger =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).finish();
     // Fails only if logging has been started before, as by several tests in one process.
     let _already_started = tracing::subscriber::set_global_default(logger);
+    log_problem(problem);
+}
+
+/// Returns the filter to use, and the defect of the given filter if it is not used. A daemon with a
+/// misspelt filter must not run without a log.
+fn parse_filter(given: Option<&str>) -> (EnvFilter, Option<String>) {
+    let default = || EnvFilter::new(DEFAULT_FILTER);
+    let Some(given) = given else { return (default(), None) };
+    let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    // `tracing` takes a misspelt level for the name of a module, and then logs nothing else.
+    let is_module = |word: &str| word.starts_with("stormkeeper") || word.contains(['=', ':', '[', '{']);
+    let odd = given.split(',').map(str::trim).find(|word| !is_level(word) && !is_module(word));
+    match (odd, EnvFilter::builder().parse(given)) {
+        (Some(odd), _) => (default(), Some(format!("{odd:?} is no level (error, warn, info, debug, trace)"))),
+        (None, Err(error)) => (default(), Some(error.to_string())),
+        (None, Ok(filter)) => (filter, None),
+    }
+}
+
+fn log_problem(problem: Option<String>) {
+    if let Some(problem) = problem {
+        warn!("STORMKEEPER_LOG is not used, and {DEFAULT_FILTER:?} is used instead: {problem}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filter_that_is_misspelt_is_replaced_by_the_default() {
+        for (given, defect) in [
+            ("inof", "\"inof\" is no level"),
+            ("info,wran", "\"wran\" is no level"),
+            ("foo=bar=baz", "expected one of"),
+            ("stormkeeper=inf", "expected one of"),
+        ] {
+            let (filter, problem) = parse_filter(Some(given));
+            let problem = problem.unwrap_or_else(|| panic!("{given} is accepted"));
+            assert!(problem.contains(defect), "{given}: {problem}");
+            assert_eq!(filter.to_string(), EnvFilter::new(DEFAULT_FILTER).to_string());
+        }
+        for given in ["info", "DEBUG", "stormkeeper=debug,info", "stormkeeper_nimbus::leader=trace", "off"] {
+            assert_eq!(parse_filter(Some(given)).1, None, "{given}");
+        }
+        assert_eq!(parse_filter(None).1, None);
+    }
 }
