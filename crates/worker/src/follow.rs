@@ -1,10 +1,12 @@
 //! Records of this worker in the tree, and the loop that follows them.
 //!
-//! Only a successful read changes the worker. If the tree is unavailable or a record is
-//! unreadable, the worker continues as it is.
+//! Only records of a leader change the worker. If the tree is unavailable, or a record is unreadable
+//! or was deleted by hand, the worker continues as it is: only an assignment without it, or one that
+//! was deleted together with the entry of its supervisor, as the leader does it, ends the worker.
 
 use std::{future::Future, time::Duration};
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::Options;
@@ -13,7 +15,7 @@ use stormkeeper_coordination::{
         layout,
         store::{self, Store},
     },
-    tree::Scope,
+    tree::{Scope, TreePath},
 };
 use stormkeeper_model::{
     assignment::Assignment,
@@ -30,6 +32,11 @@ const REVIEW_PERIOD: Duration = Duration::from_secs(30);
 /// reads from may lag behind the server that its supervisor read from.
 const LAG_MAX: Duration = Duration::from_secs(3);
 
+/// Time for which a worker runs on without a record that was deleted by hand: long enough to put the
+/// record back or to let a leader place the topology again. A worker whose supervisor has gone for
+/// good, and whose topology was killed, ends then.
+const MISSING_MAX: Duration = Duration::from_secs(600);
+
 const RETRY: Delays = Delays::between(Duration::from_millis(100), Duration::from_secs(5));
 
 /// Records of the topology of an assigned worker.
@@ -45,19 +52,36 @@ pub struct Records {
     pub metrics: Option<MetricControl>,
 }
 
-/// Reads the records; `None` if the tree shows that this worker is not assigned.
-async fn read(store: &Store, options: &Options) -> Result<Option<Records>, store::Error> {
-    let id = &options.spec.topology;
-    let Some(topology_record) = store.topology_record(id).await? else { return Ok(None) };
-    let Some(assignment) = store.assignment(id).await? else { return Ok(None) };
+/// What the tree says about this worker.
+enum Reading {
+    Assigned(Records),
+    Unassigned,
+    /// A record is missing that the leader deletes only after the assignment.
+    Missing(TreePath),
+}
+
+/// Reads the records.
+async fn read(store: &Store, options: &Options) -> Result<Reading, store::Error> {
+    let (id, slot) = (&options.spec.topology, &options.spec.slot);
+    let Some(assignment) = store.assignment(id).await? else {
+        // The leader deletes an assignment and the entry of the supervisor in one transaction.
+        let entries = store.supervisor_assignments(&slot.supervisor).await?;
+        return Ok(match entries.is_some_and(|entries| !entries.value.topologies.contains_key(id)) {
+            true => Reading::Unassigned,
+            false => Reading::Missing(layout::assignment(id)),
+        });
+    };
     let assignment = assignment.value;
-    if assignment.workers.get(&options.spec.slot).is_none_or(|worker| worker.start != options.spec.start) {
-        return Ok(None);
+    if assignment.workers.get(slot).is_none_or(|worker| worker.start != options.spec.start) {
+        return Ok(Reading::Unassigned);
     }
+    let Some(topology_record) = store.topology_record(id).await? else {
+        return Ok(Reading::Missing(layout::storm(id)));
+    };
     // The table is read last: it is written before or with the assignment that uses it.
-    let Some(table) = store.tasks(id).await? else { return Ok(None) };
+    let Some(table) = store.tasks(id).await? else { return Ok(Reading::Missing(layout::tasks(id))) };
     let (status, metrics) = (topology_record.value.status, topology_record.value.metrics);
-    Ok(Some(Records { status, table: table.value, assignment, metrics }))
+    Ok(Reading::Assigned(Records { status, table: table.value, assignment, metrics }))
 }
 
 fn backoff() -> Backoff {
@@ -71,9 +95,9 @@ pub async fn read_first(store: &Store, options: &Options) -> Option<Records> {
     let mut waited = Duration::ZERO;
     loop {
         let delay = match read(store, options).await {
-            Ok(Some(records)) => return Some(records),
-            Ok(None) if waited >= LAG_MAX => return None,
-            Ok(None) => {
+            Ok(Reading::Assigned(records)) => return Some(records),
+            Ok(Reading::Unassigned | Reading::Missing(_)) if waited >= LAG_MAX => return None,
+            Ok(Reading::Unassigned | Reading::Missing(_)) => {
                 let delay = absence_backoff.next_delay();
                 waited += delay;
                 delay
@@ -88,7 +112,8 @@ pub async fn read_first(store: &Store, options: &Options) -> Option<Records> {
 }
 
 /// Passes the records to `apply` whenever they may have changed, and once when `ready` is
-/// done. Returns when the tree shows that this worker is no longer assigned.
+/// done. Returns when the tree shows that this worker is no longer assigned, or when a record has
+/// been missing for [`MISSING_MAX`].
 pub async fn follow(
     store: &Store,
     options: &Options,
@@ -100,7 +125,7 @@ pub async fn follow(
     let mut review = tokio::time::interval(REVIEW_PERIOD);
     review.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut backoff = backoff();
-    let mut retry = None;
+    let (mut retry, mut missing_since) = (None, None);
     let mut readiness = Readiness::NotYet;
     tokio::pin!(ready);
     loop {
@@ -121,12 +146,22 @@ pub async fn follow(
             () = due => {}
         }
         retry = match read(store, options).await {
-            Ok(Some(records)) => {
+            Ok(Reading::Assigned(records)) => {
                 apply(&records, readiness);
                 backoff.reset();
+                missing_since = None;
                 None
             }
-            Ok(None) => {
+            Ok(Reading::Missing(path))
+                if missing_since.is_none_or(|since: Instant| since.elapsed() < MISSING_MAX) =>
+            {
+                if missing_since.is_none() {
+                    warn!(%path, "a record of this worker's topology is missing; continuing with the last one");
+                }
+                missing_since.get_or_insert_with(Instant::now);
+                Some(backoff.next_delay())
+            }
+            Ok(Reading::Unassigned | Reading::Missing(_)) => {
                 info!(topology = %options.spec.topology, slot = %options.spec.slot, "this worker is no longer assigned");
                 return;
             }

@@ -171,6 +171,8 @@ pub(crate) struct MetricReporter {
     index: SpoolIndex,
     // Metrics and values that the registry had rejected at the last report.
     rejected: (u64, u64),
+    // Metrics whose names are not on the disk either: their points are not sent.
+    nameless: HashSet<MetricId>,
     tasks: Tasks,
 }
 
@@ -198,7 +200,18 @@ impl MetricReporter {
     ) -> io::Result<Self> {
         let writer = Some(ReportWriter::new(metrics)?);
         let (metrics, index) = (metrics.clone(), SpoolIndex::default());
-        Ok(Self { metrics, me, period, master, link, writer, index, rejected: (0, 0), tasks })
+        Ok(Self {
+            metrics,
+            me,
+            period,
+            master,
+            link,
+            writer,
+            index,
+            rejected: (0, 0),
+            nameless: HashSet::new(),
+            tasks,
+        })
     }
 
     /// Runs until `stop`; then writes a last report, which the supervisor sends to the leader.
@@ -341,7 +354,8 @@ impl MetricReporter {
         .await;
         self.writer = Some(writer);
         match read {
-            Ok(report) => {
+            Ok(mut report) => {
+                report.report.leaves.retain(|leaf| !self.nameless.contains(&leaf.id));
                 // A failed send is ignored: a closed connection is detected by the next receive.
                 let _over = connection.duplex.send.send(WorkerMessage::Report(report)).await;
                 connection.pending = Some((range, Instant::now() + ANSWER_TIMEOUT));
@@ -369,10 +383,18 @@ impl MetricReporter {
             MasterReply::Full => (one.pending, one.pause) = (None, Some(Instant::now() + FULL_PAUSE)),
             MasterReply::Nameless(ids) => {
                 one.pending = None;
-                let names = self.names(ids.into_iter().collect()).await;
-                if names.is_empty() {
+                let wanted = ids.into_iter().collect();
+                let Some(names) = self.names(&wanted).await else {
                     // The names cannot be read from disk; the report is sent again later.
                     one.pause = Some(Instant::now() + FULL_PAUSE);
+                    return;
+                };
+                let found: HashSet<MetricId> = names.iter().map(|(id, _)| *id).collect();
+                let nameless: Vec<MetricId> = wanted.difference(&found).copied().collect();
+                if !nameless.is_empty() {
+                    // Without them the report would be sent again and again, and hold up all later ones.
+                    warn!(n = nameless.len(), "discarding metrics whose names are not on the disk");
+                    self.nameless.extend(nameless);
                 }
                 for names in names.chunks(NAMES_PER_MESSAGE) {
                     let names = WorkerMessage::Names {
@@ -388,9 +410,10 @@ impl MetricReporter {
         }
     }
 
-    /// Reads the names of metrics from disk: the registry may have forgotten some of them.
-    async fn names(&mut self, wanted: HashSet<MetricId>) -> Vec<(MetricId, MetricName)> {
-        let Some(writer) = self.writer.take() else { return Vec::new() };
+    /// Reads the names of metrics from disk: the registry may have forgotten some of them. `None` if
+    /// they cannot be read.
+    async fn names(&mut self, wanted: &HashSet<MetricId>) -> Option<Vec<(MetricId, MetricName)>> {
+        let writer = self.writer.take()?;
         let (writer, names) = blocking::run(move || {
             let names = writer.dir.names();
             (writer, names)
@@ -398,10 +421,10 @@ impl MetricReporter {
         .await;
         self.writer = Some(writer);
         match names {
-            Ok(names) => names.into_iter().filter(|(id, _)| wanted.contains(id)).collect(),
+            Ok(names) => Some(names.into_iter().filter(|(id, _)| wanted.contains(id)).collect()),
             Err(error) => {
                 warn!(%error, "cannot read the names of metrics from disk; retrying");
-                Vec::new()
+                None
             }
         }
     }
