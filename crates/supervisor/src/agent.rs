@@ -343,9 +343,15 @@ impl Agent {
             let held = slot.state.desired().or(slot.state.worker().map(|(_, desired)| desired));
             let target = match phase {
                 Phase::Stopping { .. } => Target::Nothing,
-                // A port of an earlier configuration.
-                Phase::Serving if !self.ports.contains(port) => Target::Nothing,
-                Phase::Serving => assignments.target(*port, held),
+                Phase::Serving => match assignments.target(*port, held) {
+                    // A port of an earlier configuration: its worker runs on while it is assigned,
+                    // and no other is launched there.
+                    Target::Worker(desired) if !self.ports.contains(port) => {
+                        let runs = slot.state.worker().is_some_and(|(_, held)| desired.is_same_worker(held));
+                        if runs { Target::Worker(desired) } else { Target::Nothing }
+                    }
+                    target => target,
+                },
             };
             (*port, target)
         });
@@ -443,6 +449,9 @@ impl Agent {
             problems: assignments.problems(&self.ports),
         };
         self.status.send_if_modified(|published| {
+            for problem in status.problems.iter().filter(|problem| !published.problems.contains(problem)) {
+                warn!("{problem}");
+            }
             let has_changed = *published != status;
             *published = status;
             has_changed

@@ -52,6 +52,7 @@ struct World {
     clock: Clock,
     tasks: Tasks,
     on_stop: OnStop,
+    ports: Vec<Port>,
     /// Faults injected between supervisors and the tree.
     faults: FaultRates,
 }
@@ -127,6 +128,7 @@ impl World {
             clock: Clock::new(),
             tasks,
             on_stop: OnStop::LeaveWorkers,
+            ports: vec![Port(6700), Port(6701)],
             faults: FaultRates::default(),
         };
         drop(acquire(world.dir.path()).expect("a new directory"));
@@ -150,7 +152,7 @@ impl World {
         let options = Options {
             local_dir: self.dir.path().to_owned(),
             host: "h".to_owned(),
-            ports: vec![Port(6700), Port(6701)],
+            ports: self.ports.clone(),
             resources: Resources { cpu_percent: 100, memory_mb: 100 },
             worker_start_timeout: Duration::from_secs(120),
             worker_timeout: Duration::from_secs(30),
@@ -388,6 +390,27 @@ async fn next_supervisor_adopts_assigned_workers_and_stops_the_others() {
     assert_eq!(world.processes.n_launched(), 3, "the first worker was adopted");
     world.processes.end_all(ExitReport::Unknown);
     world.running_is(&[(6700, 1), (6701, 3)]).await;
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn worker_on_a_port_of_an_earlier_configuration_runs_on_and_is_not_relaunched() {
+    let mut world = World::new().await;
+    let first = world.supervisor().await;
+    world.assign(&first.me, &[(1, &[(6700, 5)])]).await;
+    first.slot_is(6700, "running").await;
+    first.stop().await;
+    world.ports = vec![Port(6702)];
+    let second = world.supervisor().await;
+    world.pass(100).await;
+    world.running_is(&[(6700, 1)]).await;
+    assert_eq!(world.processes.n_launched(), 1, "the worker was adopted");
+    let problem = "port 6700 is assigned but is not a port of this supervisor";
+    assert_eq!(second.status.borrow().problems, [problem]);
+    world.processes.end_all(ExitReport::Unknown);
+    world.running_is(&[]).await;
+    world.pass(100).await;
+    assert_eq!(world.processes.n_launched(), 1, "there is no such slot any more");
     second.stop().await;
 }
 

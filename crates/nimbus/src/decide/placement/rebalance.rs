@@ -6,7 +6,7 @@ use crate::{
     plan::{ClusterProblem, Effect, Reason},
 };
 use stormkeeper_coordination::cluster::record::{Stored, TasksRecord};
-use stormkeeper_model::{assignment::Assignment, status::PendingChange};
+use stormkeeper_model::{Slot, assignment::Assignment, status::PendingChange};
 use stormkeeper_scheduler as scheduler;
 use stormkeeper_scheduler::{Keep, Placement, Problem};
 
@@ -48,8 +48,16 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
         false => kept(other),
     };
     let topologies = cases.iter().map(anew).collect();
-    // The topology may use all of its own slots, even those of lost workers, but none of others.
-    let stays = |other: &PlacementCase<'_>, slot: &_| other.id == case.id || !other.lost.contains_key(slot);
+    // The topology may use all of its own slots, even those of lost workers, but none of others, and
+    // none that its supervisor does not offer any more.
+    let is_offered = |slot: &Slot| {
+        let supervisor = draft.view.supervisors.get(&slot.supervisor);
+        supervisor.is_none_or(|supervisor| supervisor.ports.contains(&slot.port))
+    };
+    let stays = |other: &PlacementCase<'_>, slot: &Slot| match other.id == case.id {
+        true => is_offered(slot),
+        false => !other.lost.contains_key(slot),
+    };
     let problem = problem(draft, cases, topologies, stays);
     let Some(solution) = solve_checked(draft, &problem, cases) else { return };
     let Some(placement) = solution.placements.get(case.id) else { return };
