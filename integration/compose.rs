@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 
 use serde_json::{Map, Value};
 use stormkeeper::config::{Config, Environment};
+use stormkeeper_coordination::tree::options::OnMissingRoot;
 use stormkeeper_topology_package::yaml;
 
 /// Reads the file and resolves its `<<` merges.
@@ -74,7 +75,7 @@ fn daemons_accept_their_settings_in_both_profiles() {
             let (config, warnings) =
                 Config::load(None, &given, &Environment::default()).expect("they are valid");
             assert!(warnings.is_empty() && given.len() >= 3, "{name}: {warnings:?}");
-            let n_servers = config.tree_options().servers.len();
+            let n_servers = config.tree_options(OnMissingRoot::Wait).servers.len();
             assert_eq!(n_servers, if profile.is_empty() { 1 } else { 3 });
         }
     }

@@ -9,7 +9,7 @@ use stormkeeper_coordination::{
         TreePath, Version, Watcher,
         contract::{Sessions, run_all},
         memory::MemoryTree,
-        options::Options,
+        options::{OnMissingRoot, Options},
         zookeeper::ZooKeeperTree,
     },
 };
@@ -166,6 +166,49 @@ async fn outage_longer_than_the_session_opens_a_new_session() {
         }
     })
     .await;
+}
+
+/// Starts to connect with `options`, and returns when the server has opened several sessions for it.
+async fn attempts_to_connect(server: &ZooKeeperServer, options: Options) -> Connected {
+    let observer = connect(server.options(TreePath::root())).await;
+    let probe = path("/probe");
+    observer.tree.ensure(&probe).await.expect("created");
+    let tasks = Arc::new(Tasks::default());
+    let tree = ZooKeeperTree::connect(options, fastrand::Rng::new(), &tasks);
+    let mut last = None;
+    // A session that is opened is a transaction between two writes.
+    let (mut n_sessions, observer) = (0, &observer);
+    while n_sessions < 6 {
+        observer.tree.set(&probe, b"", None).await.expect("written");
+        let now = observer.tree.get(&probe).await.expect("read").expect("there").stat.modified;
+        n_sessions += last.map_or(0, |last| now - last - 1);
+        last = Some(now);
+    }
+    Connected { tree, _tasks: tasks }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn misspelt_root_is_not_created_by_a_daemon_that_waits_for_it() {
+    let server = ZooKeeperServer::start().await.expect("a server");
+    let options = Options { on_missing_root: OnMissingRoot::Wait, ..server.options(path("/missing")) };
+    let waiting = attempts_to_connect(&server, options).await;
+    let observer = connect(server.options(TreePath::root())).await;
+    assert_eq!(observer.tree.get(&path("/missing")).await, Ok(None));
+    observer.tree.ensure(&path("/missing")).await.expect("created");
+    waiting.session(|_| true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn root_inside_the_tree_of_another_cluster_is_refused() {
+    let server = ZooKeeperServer::start().await.expect("a server");
+    let cluster = connect(server.options(path("/a"))).await;
+    for name in ["/layout", "/storms", "/drains"] {
+        cluster.tree.ensure(&path(name)).await.expect("created");
+    }
+    let inner = attempts_to_connect(&server, server.options(path("/a/drains/b"))).await;
+    assert_eq!(cluster.tree.children(&path("/drains")).await, Ok(Some(Vec::new())));
+    cluster.tree.delete(&path("/storms"), None).await.expect("deleted");
+    inner.session(|_| true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

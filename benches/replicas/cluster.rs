@@ -15,7 +15,11 @@ use stormkeeper_coordination::{
         store::Store,
     },
     test_support::zookeeper::{Ensemble, ZooKeeperServer},
-    tree::{CreateMode, Tree, TreePath, Version, options::Options, zookeeper::ZooKeeperTree},
+    tree::{
+        CreateMode, Tree, TreePath, Version,
+        options::{OnMissingRoot, Options},
+        zookeeper::ZooKeeperTree,
+    },
 };
 use stormkeeper_model::{
     SupervisorId,
@@ -182,6 +186,8 @@ pub(crate) fn options(servers: Vec<String>) -> Options {
     Options {
         servers,
         root: ROOT.parse().expect("a valid path"),
+        on_missing_root: OnMissingRoot::Wait,
+        cluster_znodes: &[],
         session_timeout: Duration::from_secs(30),
         request_timeout: Duration::from_secs(30),
     }

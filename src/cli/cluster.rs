@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::cli::{
     Global, client_runtime, drain,
     error::Failure,
+    list,
     output::{self, Table},
 };
 use stormkeeper_api_types::message::{ClusterSummary, NimbusList, SupervisorList};
@@ -75,10 +76,8 @@ fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> Str
     }
     text.push_str(&table.text(2));
     for znode in &cluster.unreadable {
-        text.push_str(&format!(
-            "\n! {} cannot be read and is left unchanged: {}\n",
-            znode.path, znode.reason
-        ));
+        text.push('\n');
+        text.push_str(&list::unreadable_line(znode));
     }
     text
 }

@@ -5,7 +5,7 @@ use crate::cli::{
     error::Failure,
     output::{self, Table},
 };
-use stormkeeper_api_types::message::TopologySummary;
+use stormkeeper_api_types::message::{TopologySummary, UnreadableZnode};
 use stormkeeper_model::time::format_duration;
 
 /// List topologies.
@@ -18,7 +18,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     if global.json {
         return output::print_json(&list);
     }
-    if list.topologies.is_empty() {
+    if list.topologies.is_empty() && list.unreadable.is_empty() {
         output::note("No topologies running.");
         return Ok(());
     }
@@ -40,7 +40,13 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
             text.push_str(&format!("! {}: {problem}\n", topology.name));
         }
     }
+    text.extend(list.unreadable.iter().map(unreadable_line));
     output::print(&text)
+}
+
+/// Line about a znode that holds no valid record.
+pub(super) fn unreadable_line(znode: &UnreadableZnode) -> String {
+    format!("! {} cannot be read: {}\n", znode.path, znode.reason)
 }
 
 /// Status, with the time that is left of a pending change.

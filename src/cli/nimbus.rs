@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Global, daemon_runtime, error::Failure, log_filter, stop_on_signal};
-use stormkeeper_coordination::tree::{Tree as _, zookeeper::ZooKeeperTree};
+use stormkeeper_coordination::tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus::api;
 use stormkeeper_runtime::{tasks::Tasks, telemetry};
@@ -27,7 +27,8 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
         stop_on_signal(&tasks, stop.clone());
-        let tree = ZooKeeperTree::connect(config.tree_options(), fastrand::Rng::new(), &tasks);
+        let tree =
+            ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Create), fastrand::Rng::new(), &tasks);
         let ended = api::run(config.nimbus_options(), Arc::clone(&tree) as _, Clock::new(), stop).await;
         tree.close().await;
         tasks.stop(SHUTDOWN_TIMEOUT).await;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Global, daemon_runtime, error::Failure, launch_defaults, log_filter, stop_on_signal};
-use stormkeeper_coordination::tree::{Tree as _, zookeeper::ZooKeeperTree};
+use stormkeeper_coordination::tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::{tasks::Tasks, telemetry};
 use stormkeeper_supervisor as supervisor;
@@ -34,7 +34,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
         stop_on_signal(&tasks, stop.clone());
-        let tree = ZooKeeperTree::connect(config.tree_options(), fastrand::Rng::new(), &tasks);
+        let tree =
+            ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Wait), fastrand::Rng::new(), &tasks);
         let options = config.supervisor_options();
         let processes = Arc::new(OsProcesses::new(program, options.local_dir.clone()));
         let mut launch = launch_defaults(&config);

@@ -10,18 +10,17 @@ use crate::{
     cli::{
         daemon_runtime,
         error::{ErrorKind, Failure},
-        log_filter,
+        log_filter, stop_on_signal,
     },
     config::{Config, Environment},
 };
 use stormkeeper_coordination::{
     cluster::store::Store,
-    tree::{Tree as _, zookeeper::ZooKeeperTree},
+    tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree},
 };
 use stormkeeper_metric_shipping::ingest_client::IngestClient;
 use stormkeeper_model::clock::Clock;
-use stormkeeper_runtime::error_chain;
-use stormkeeper_runtime::{shutdown, tasks::Tasks, telemetry};
+use stormkeeper_runtime::{error_chain, tasks::Tasks, telemetry};
 use stormkeeper_topology_package::launch::LaunchSpec;
 use stormkeeper_worker as worker;
 use stormkeeper_worker::log::RotatingFile;
@@ -49,15 +48,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
-        let stop_requested = stop.clone();
-        tasks.start("signals", stormkeeper_runtime::tasks::OnExit::Ignore, async move {
-            match shutdown::requested().await {
-                Ok(signal) => info!(signal, "stopping on a signal"),
-                Err(error) => error!(%error, "cannot listen for signals: stopping"),
-            }
-            stop_requested.cancel();
-        });
-        let tree = ZooKeeperTree::connect(config.tree_options(), fastrand::Rng::new(), &tasks);
+        stop_on_signal(&tasks, stop.clone());
+        let tree =
+            ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Wait), fastrand::Rng::new(), &tasks);
         let worker = spec.worker.clone();
         let ingest = IngestClient::new(Store::new(Arc::clone(&tree) as _))
             .map_err(|error| Failure::internal(error.into()))?;

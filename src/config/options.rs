@@ -8,7 +8,10 @@ use std::{
 };
 
 use crate::config::{load::Config, value::Value};
-use stormkeeper_coordination::{cluster::record::Resources, tree};
+use stormkeeper_coordination::{
+    cluster::{layout, record::Resources},
+    tree::{self, options::OnMissingRoot},
+};
 use stormkeeper_metric_store as metric_store;
 use stormkeeper_metrics as metrics;
 use stormkeeper_metrics_service::exporters;
@@ -31,13 +34,15 @@ pub struct WorkerTiming {
 }
 
 impl Config {
-    /// Options of the ZooKeeper connection.
-    pub fn tree_options(&self) -> tree::options::Options {
+    /// Options of the ZooKeeper connection; only a nimbus creates a missing root.
+    pub fn tree_options(&self, on_missing_root: OnMissingRoot) -> tree::options::Options {
         let Value::TreePath(root) = self.value("storm.zookeeper.root") else { unfit("a path of the tree") };
         let port = self.narrow("storm.zookeeper.port");
         tree::options::Options {
             servers: self.hosts("storm.zookeeper.servers").map(|host| with_port(host, port)).collect(),
             root: root.clone(),
+            on_missing_root,
+            cluster_znodes: layout::CLUSTER_ZNODES,
             session_timeout: self.duration("storm.zookeeper.session.timeout"),
             request_timeout: self.duration("storm.zookeeper.connection.timeout"),
         }

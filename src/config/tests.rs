@@ -1,6 +1,7 @@
 use std::{path::Path, time::Duration};
 
 use super::*;
+use stormkeeper_coordination::tree::options::OnMissingRoot;
 use stormkeeper_model::{Port, settings};
 
 fn environment() -> Environment {
@@ -26,7 +27,7 @@ fn load(text: &str, overrides: &[&str]) -> Result<(Config, Vec<String>), String>
 fn defaults_fill_every_option() {
     let (config, warnings) = Config::load(None, &[], &environment()).expect("the defaults are valid");
     assert_eq!(warnings, []);
-    let tree = config.tree_options();
+    let tree = config.tree_options(OnMissingRoot::Create);
     assert_eq!(tree.servers, ["localhost:2181"]);
     assert_eq!(tree.root.as_str(), "/stormkeeper");
     assert_eq!(tree.session_timeout, Duration::from_secs(10));

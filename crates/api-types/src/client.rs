@@ -89,8 +89,12 @@ pub enum Error {
     /// The HTTP client could not be created.
     #[error("cannot create the HTTP client")]
     Setup(#[source] reqwest::Error),
-    /// No nimbus could be reached.
-    #[error("no nimbus answered: {}", Attempts(.tried))]
+    /// No nimbus could be reached, or those that were reached cannot serve the request now.
+    #[error(
+        "{}: {}",
+        if answered(.tried) { "no nimbus can serve the request now" } else { "no nimbus answered" },
+        Attempts(.tried)
+    )]
     Unreachable {
         /// Every nimbus that was tried, with the reason.
         tried: Vec<Attempt>,
@@ -132,13 +136,19 @@ pub struct Attempt {
     pub nimbus: String,
     /// Reason of the failure.
     pub reason: String,
+    /// True if the nimbus answered, and is not able to serve the request for the moment.
+    pub answered: bool,
+}
+
+fn answered(tried: &[Attempt]) -> bool {
+    tried.iter().any(|attempt| attempt.answered)
 }
 
 struct Attempts<'a>(&'a [Attempt]);
 
 impl fmt::Display for Attempts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, Attempt { nimbus, reason }) in self.0.iter().enumerate() {
+        for (i, Attempt { nimbus, reason, .. }) in self.0.iter().enumerate() {
             write!(f, "{}{nimbus} ({reason})", if i == 0 { "" } else { ", " })?;
         }
         Ok(())
@@ -169,6 +179,11 @@ impl Error {
             Self::NoSeeds => {
                 Some("set nimbus.seeds in storm.yaml or pass -c nimbus.seeds=HOST:PORT".to_owned())
             }
+            Self::Unreachable { tried } if answered(tried) => Some(
+                "a nimbus runs, but has no connection to ZooKeeper or no leader: wait, or look for ZooKeeper in \
+                 its log"
+                    .to_owned(),
+            ),
             Self::Unreachable { .. } => {
                 Some("start a nimbus, or check nimbus.seeds and the port of its API (ui.port)".to_owned())
             }
@@ -197,6 +212,17 @@ enum Outcome {
     /// The nimbus did not execute the request, and may be able to soon.
     RetryLater(String),
     Failed(Error),
+}
+
+impl Outcome {
+    /// The failed attempt at `nimbus`, if another may follow.
+    fn attempt(self, nimbus: String) -> Option<Attempt> {
+        match self {
+            Self::TryNext(reason) => Some(Attempt { nimbus, reason, answered: false }),
+            Self::RetryLater(reason) => Some(Attempt { nimbus, reason, answered: true }),
+            Self::Answered(_) | Self::Failed(_) => None,
+        }
+    }
 }
 
 struct Request<'a> {
@@ -326,8 +352,8 @@ impl Client {
         };
         match self.ask(nimbus, &request).await {
             Outcome::Answered(response) => read((nimbus.to_owned(), response)).await,
-            Outcome::TryNext(reason) | Outcome::RetryLater(reason) => {
-                Err(Error::Unreachable { tried: vec![Attempt { nimbus: nimbus.to_owned(), reason }] })
+            outcome @ (Outcome::TryNext(_) | Outcome::RetryLater(_)) => {
+                Err(Error::Unreachable { tried: outcome.attempt(nimbus.to_owned()).into_iter().collect() })
             }
             Outcome::Failed(error) => Err(error),
         }
@@ -374,11 +400,11 @@ impl Client {
                             // The leader may be gone for good; from now on the seeds are tried first.
                             self.forget_leader();
                         }
-                        tried.push(Attempt { nimbus, reason });
+                        tried.push(Attempt { nimbus, reason, answered: false });
                     }
                     Outcome::RetryLater(reason) => {
                         is_recovering = true;
-                        tried.push(Attempt { nimbus, reason });
+                        tried.push(Attempt { nimbus, reason, answered: true });
                     }
                     // Each nimbus has its own metric store: the next one may have the data.
                     Outcome::Failed(error) if error.code() == Some(Code::NoMetricStore) => {
@@ -406,8 +432,8 @@ impl Client {
             for nimbus in self.addresses().await {
                 match self.ask(&nimbus, &request).await {
                     Outcome::Answered(response) => return Ok((nimbus, response)),
-                    Outcome::TryNext(reason) | Outcome::RetryLater(reason) => {
-                        tried.push(Attempt { nimbus, reason })
+                    outcome @ (Outcome::TryNext(_) | Outcome::RetryLater(_)) => {
+                        tried.extend(outcome.attempt(nimbus));
                     }
                     Outcome::Failed(error) => return Err(error),
                 }

@@ -126,7 +126,12 @@ name_type!(
     /// The name that the author gave a topology; unique among the live ones.
     TopologyName,
     "topology name",
-    |text| text.contains('.').then_some("it contains a dot, which Storm does not allow either")
+    |text| match text {
+        _ if text.contains('.') => Some("it contains a dot, which Storm does not allow either"),
+        _ if text.starts_with("__") => Some("names that begin with __ are reserved, as in Storm"),
+        _ if text.starts_with('-') => Some("it begins with a dash, as an option of a command does"),
+        _ => None,
+    }
 );
 name_type!(
     /// One submission of a topology: `name-counter-epochseconds`. Never reused.
@@ -298,7 +303,9 @@ mod tests {
         for bad in ["", "a/b", "a b", "a\n", ".", "..", "a:b", "a@b", &"x".repeat(201)] {
             assert!(bad.parse::<TopologyId>().is_err(), "{bad:?} was accepted");
         }
-        assert!("word.count".parse::<TopologyName>().is_err());
+        for bad in ["word.count", "__CLUSTER__", "-w"] {
+            assert!(bad.parse::<TopologyName>().is_err(), "{bad:?} was accepted");
+        }
         assert_eq!("word-count".parse::<TopologyName>().expect("valid").as_str(), "word-count");
     }
 

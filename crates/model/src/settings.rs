@@ -73,7 +73,7 @@ impl SettingKind {
 const MAX_SECS: u64 = 7 * 24 * 3600;
 
 /// More workers than any cluster has slots.
-const MAX_WORKERS: u64 = 100_000;
+pub const MAX_WORKERS: u64 = 100_000;
 
 /// The settings that have an effect, in alphabetical order.
 pub const KNOWN: &[Setting] = &[

@@ -1,6 +1,9 @@
 //! The author's topology: components, streams and groupings.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -146,11 +149,17 @@ impl<'de> Deserialize<'de> for TaskTable {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TaskTable, A::Error> {
-                let (mut table, mut n_tasks) = (BTreeMap::new(), 0);
+                let (mut table, mut n_tasks, mut seen) = (BTreeMap::new(), 0, BTreeSet::new());
                 while let Some((component, tasks)) = map.next_entry::<ComponentId, TaskSet>()? {
                     n_tasks += tasks.len();
                     if n_tasks > MAX_TASKS as usize {
                         return Err(A::Error::custom(format!("there are more than {MAX_TASKS} tasks")));
+                    }
+                    if let Some(task) = tasks.iter().find(|task| !seen.insert(*task)) {
+                        return Err(A::Error::custom(format!("task {task} is listed twice")));
+                    }
+                    if table.contains_key(&component) {
+                        return Err(A::Error::custom(format!("component {component} is listed twice")));
                     }
                     table.insert(component, tasks);
                 }
@@ -234,6 +243,17 @@ mod tests {
         let text = format!("{{{}}}", entries.join(","));
         let error = serde_json::from_str::<TaskTable>(&text).expect_err("too many tasks").to_string();
         assert!(error.starts_with("there are more than 1000000 tasks at line 1 column 3"), "{error}");
+    }
+
+    #[test]
+    fn table_with_a_task_or_a_component_twice_is_rejected() {
+        for (text, reason) in [
+            (r#"{"count":"1-4","sentences":"4"}"#, "task 4 is listed twice"),
+            (r#"{"count":"1-4","count":"5"}"#, "component count is listed twice"),
+        ] {
+            let error = serde_json::from_str::<TaskTable>(text).expect_err("invalid").to_string();
+            assert!(error.starts_with(reason), "{error}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::{refusal::Refusal, submit::check_placeable};
+use crate::{drain::check_wait, refusal::Refusal, submit::check_placeable};
 use stormkeeper_api_types::message::{KillRequest, RebalanceRequest};
 use stormkeeper_coordination::{
     cluster::{
@@ -23,6 +23,7 @@ use stormkeeper_model::{
     Timestamp, TopologyId,
     event::EventKind,
     metric_control::MetricControl,
+    settings::MAX_WORKERS,
     status::{LifecycleEvent, PendingChange, Transition},
     task_set::MAX_TASKS,
     topology::TaskTable,
@@ -77,7 +78,7 @@ pub fn find(view: &ClusterView, text: &str) -> Result<TopologyId, Refusal> {
     }
     let path = layout::storm(&id.ok_or_else(unknown)?);
     match view.unreadable.get(&path) {
-        Some(reason) => Err(Refusal::Unreadable { path, reason: reason.clone() }),
+        Some(defect) => Err(Refusal::Unreadable { path, reason: defect.reason.clone() }),
         None => Err(unknown()),
     }
 }
@@ -92,6 +93,11 @@ pub(super) async fn execute(
 ) -> Result<TopologyRecord, Refusal> {
     let path = layout::storm(id);
     let gone = || Refusal::UnknownTopology { topology: id.to_string() };
+    check_wait(match change {
+        Change::Rebalance(request) => request.wait_secs,
+        Change::Kill(request) => request.wait_secs,
+        Change::Activate | Change::Deactivate | Change::Metrics(_) => None,
+    })?;
     let mut in_doubt: Option<TopologyRecord> = None;
     for _ in 0..TRIES {
         let topology_record = match &in_doubt {
@@ -279,6 +285,9 @@ fn check_rebalance(
     if request.workers == Some(0) {
         return bad("a topology needs at least one worker".to_owned());
     }
+    if let Some(workers) = request.workers.filter(|workers| u64::from(*workers) > MAX_WORKERS) {
+        return bad(format!("{workers} workers are more than the {MAX_WORKERS} that a topology may have"));
+    }
     for (component, n) in &request.parallelism {
         if !tasks.0.contains_key(component) {
             let known = tasks.0.keys().cloned().collect();
@@ -396,6 +405,7 @@ mod tests {
         };
         assert!(check(None, "split", 3).is_ok());
         assert!(matches!(check(Some(0), "split", 3), Err(Refusal::BadOption(_))));
+        assert!(matches!(check(Some(100_001), "split", 3), Err(Refusal::BadOption(_))));
         assert!(matches!(check(None, "split", 0), Err(Refusal::BadOption(_))));
         assert!(matches!(check(None, "split", MAX_TASKS + 1), Err(Refusal::BadOption(_))));
         let refused = check(None, "spilt", 3).expect_err("unknown");

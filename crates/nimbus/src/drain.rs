@@ -22,7 +22,7 @@ use stormkeeper_model::{HostName, Timestamp, event::EventKind};
 const DRAINS_MAX: usize = 1000;
 
 /// Longest wait: a topology whose spouts are stopped longer is as good as killed.
-const WAIT_SECS_MAX: u64 = 24 * 3600;
+pub(crate) const WAIT_SECS_MAX: u64 = 24 * 3600;
 
 /// Request of an operator for a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,10 +100,19 @@ pub(super) async fn execute(
     }
 }
 
-fn check_drain(host: &HostName, wait_secs: Option<u64>, view: &ClusterView) -> Result<(), Refusal> {
-    if wait_secs.is_some_and(|secs| secs > WAIT_SECS_MAX) {
-        return Err(Refusal::BadOption(format!("the wait is longer than the limit of {WAIT_SECS_MAX} s")));
+/// Checks the wait of a request against [`WAIT_SECS_MAX`].
+///
+/// # Errors
+/// [`Refusal::BadOption`].
+pub(crate) fn check_wait(wait_secs: Option<u64>) -> Result<(), Refusal> {
+    match wait_secs.is_some_and(|secs| secs > WAIT_SECS_MAX) {
+        true => Err(Refusal::BadOption(format!("the wait is longer than the limit of {WAIT_SECS_MAX} s"))),
+        false => Ok(()),
     }
+}
+
+fn check_drain(host: &HostName, wait_secs: Option<u64>, view: &ClusterView) -> Result<(), Refusal> {
+    check_wait(wait_secs)?;
     let assigned = view.assignments.values().flat_map(|assignment| assignment.value.workers.values());
     let known: BTreeSet<&str> = (view.supervisors.values().map(|supervisor| supervisor.host.as_str()))
         .chain(assigned.map(|worker| worker.host.as_str()))

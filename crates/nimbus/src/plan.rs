@@ -246,6 +246,14 @@ pub enum ClusterProblem {
         /// Parse error.
         reason: String,
     },
+    /// A znode holds no valid record, and its content follows from other records.
+    #[error("{path} cannot be read; nimbus writes it again from the assignments: {reason}")]
+    Rebuilt {
+        /// Path of the znode.
+        path: TreePath,
+        /// Parse error.
+        reason: String,
+    },
     /// Tasks have no slot.
     #[error("{n_tasks} tasks have no slot: {reason}")]
     NoSlot {

@@ -277,7 +277,7 @@ impl From<store::Error> for Refusal {
         match error {
             store::Error::Tree(error) => Self::Tree(error),
             store::Error::Unreadable(unreadable) => {
-                Self::Unreadable { path: unreadable.path, reason: unreadable.reason }
+                Self::Unreadable { path: unreadable.path, reason: unreadable.defect.reason }
             }
         }
     }

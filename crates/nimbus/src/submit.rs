@@ -259,7 +259,7 @@ mod tests {
 
     use super::*;
     use stormkeeper_coordination::{
-        cluster::record::TopologyRecord,
+        cluster::record::{Defect, TopologyRecord},
         election::{CampaignOutcome, Candidate, Leadership},
         tree::{
             Tree,
@@ -338,8 +338,10 @@ mod tests {
             ("strange", "strange", false),
         ] {
             let path = layout::storm(&record.parse().expect("valid"));
-            let view =
-                ClusterView { unreadable: [(path, "garbage".to_owned())].into(), ..ClusterView::default() };
+            let view = ClusterView {
+                unreadable: [(path, Defect::damage("garbage"))].into(),
+                ..ClusterView::default()
+            };
             let name = name.parse().expect("valid");
             assert_eq!(check_name(&name, &view).is_ok(), is_free, "{name} with {record}");
         }

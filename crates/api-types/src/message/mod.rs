@@ -138,6 +138,9 @@ pub struct Pending {
 pub struct TopologyList {
     /// Sorted by name, then id.
     pub topologies: Vec<TopologySummary>,
+    /// Znodes that hold no valid record: the topology of one below `/storms` is not in the list.
+    #[serde(default)]
+    pub unreadable: Vec<UnreadableZnode>,
     /// Age of the answering nimbus' view, in milliseconds.
     #[serde(default)]
     pub view_age_ms: u64,

@@ -169,6 +169,9 @@ fn below(parent: TreePath, id: &str) -> TreePath {
     parent.child(id).expect("an id is a valid name by construction")
 }
 
+/// Two znodes in the root of every cluster.
+pub const CLUSTER_ZNODES: &[&str] = &["layout", "storms"];
+
 /// `/layout`
 pub fn layout() -> TreePath {
     top("layout")

@@ -51,10 +51,10 @@ pub enum Refused {
     /// The tree has znodes and no `/layout`.
     #[error(
         "the ZooKeeper tree at {root} has no /layout, and holds {}: {}; this build needs layout {LAYOUT_VERSION} \
-         or an empty root. Set another storm.zookeeper.root on all hosts, or stop all daemons and workers and \
-         remove the old tree in zkCli: deleteall {root}. Nothing was changed",
+         or an empty root. Set another storm.zookeeper.root on all hosts{}. Nothing was changed",
         list(found),
-        owner(found)
+        Author::of(found).text(),
+        Author::of(found).advice(root)
     )]
     Unversioned {
         /// Root of the tree at the server.
@@ -106,14 +106,46 @@ fn list(found: &[String]) -> String {
     if n_more == 0 { listed } else { format!("{listed} and {n_more} more") }
 }
 
-/// Returns the presumed author of a tree without `/layout`.
-fn owner(found: &[String]) -> &'static str {
-    let top_level = layout::top_level();
-    let ours = |name: &String| FORMER.contains(&&**name) || top_level.iter().any(|root| root.name() == name);
-    match found.iter().any(|name| FORMER.contains(&&**name)) {
-        true => "an earlier, unreleased build wrote it (layout 1)",
-        false if found.iter().any(ours) => "an earlier, unreleased build or Apache Storm wrote it",
-        false => "another program uses it",
+/// Presumed author of a tree without `/layout`.
+enum Author {
+    EarlierBuild,
+    EarlierBuildOrStorm,
+    Other,
+}
+
+impl Author {
+    fn of(found: &[String]) -> Self {
+        let top_level = layout::top_level();
+        match found.iter().any(|name| FORMER.contains(&&**name)) {
+            true => Self::EarlierBuild,
+            false if found.iter().any(|name| top_level.iter().any(|ours| ours.name() == name)) => {
+                Self::EarlierBuildOrStorm
+            }
+            false => Self::Other,
+        }
+    }
+
+    fn text(&self) -> &'static str {
+        match self {
+            Self::EarlierBuild => "an earlier, unreleased build wrote it (layout 1)",
+            Self::EarlierBuildOrStorm => "an earlier, unreleased build or Apache Storm wrote it",
+            Self::Other => "another program uses it",
+        }
+    }
+
+    /// Advice beyond another root. A tree that may be another program's is never to be removed.
+    fn advice(&self, root: &TreePath) -> String {
+        match self {
+            Self::EarlierBuild if !root.is_root() => format!(
+                ", or stop all daemons and workers and remove the old tree in zkCli: deleteall {root}"
+            ),
+            Self::EarlierBuildOrStorm => format!(
+                ", or, if the /layout of this cluster was deleted, restore it in zkCli: create {}/layout \
+                 '{{\"v\":1,\"layout\":{LAYOUT_VERSION},\"created_by\":\"hand\"}}'",
+                root.as_str().trim_end_matches('/')
+            ),
+            Self::EarlierBuild | Self::Other => String::new(),
+        }
     }
 }
 
@@ -122,7 +154,8 @@ fn advice(found: u32, root: &TreePath) -> String {
         true => "this build is too old; run the build that wrote the tree, or a newer one".to_owned(),
         false => format!(
             "it is newer than the tree; run the build that wrote the tree, or set another storm.zookeeper.root \
-             on all hosts, or stop all daemons and workers and remove the old tree in zkCli: deleteall {root}"
+             on all hosts{}",
+            Author::EarlierBuild.advice(root)
         ),
     }
 }

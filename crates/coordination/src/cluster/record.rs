@@ -39,12 +39,34 @@ pub struct Stored<T> {
 
 /// Error of a znode whose data is not the expected record.
 #[derive(Debug, thiserror::Error)]
-#[error("{path} does not hold a valid record: {reason}")]
+#[error("{path} does not hold a valid record: {defect}")]
 pub struct Unreadable {
     /// The znode.
     pub path: TreePath,
     /// Defect of its data.
+    pub defect: Defect,
+}
+
+/// Defect of the data of a znode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defect {
+    /// Description for people.
     pub reason: String,
+    /// True if a newer build wrote the data: it is valid there, and must never be overwritten.
+    pub is_newer: bool,
+}
+
+impl Defect {
+    /// Data that is no valid record in any build.
+    pub fn damage(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_newer: false }
+    }
+}
+
+impl std::fmt::Display for Defect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.reason)
+    }
 }
 
 #[derive(Serialize)]
@@ -78,20 +100,30 @@ pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
 /// [`Unreadable`] if they are not JSON or not this record, or if their format is newer than
 /// [`FORMAT`].
 pub fn decode<T: DeserializeOwned>(path: &TreePath, bytes: &[u8]) -> Result<T, Unreadable> {
-    let unreadable = |reason: String| Unreadable { path: path.clone(), reason };
+    let unreadable = |defect| Unreadable { path: path.clone(), defect };
+    let damaged = |error: serde_json::Error| unreadable(Defect::damage(invalid_json(&error)));
     if bytes.is_empty() {
-        return Err(unreadable("it is empty".to_owned()));
+        return Err(unreadable(Defect::damage("it is empty")));
     }
     // Read alone, because the rest of a newer format may have another shape.
-    let FormatOnly { v } = serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?;
+    let FormatOnly { v } = serde_json::from_slice(bytes).map_err(damaged)?;
     if v > FORMAT {
-        return Err(unreadable(format!(
-            "it has format {v}, and this build reads up to format {FORMAT}: a newer build wrote it"
-        )));
+        let reason =
+            format!("it has format {v}, and this build reads up to format {FORMAT}: a newer build wrote it");
+        return Err(unreadable(Defect { reason, is_newer: true }));
     }
-    serde_json::from_slice::<Decoded<T>>(bytes)
-        .map(|read| read.record)
-        .map_err(|error| unreadable(error.to_string()))
+    if v == 0 {
+        return Err(unreadable(Defect::damage("it has format 0, which no build wrote")));
+    }
+    serde_json::from_slice::<Decoded<T>>(bytes).map(|read| read.record).map_err(damaged)
+}
+
+/// Returns the text for data that is not JSON, or not the record.
+fn invalid_json(error: &serde_json::Error) -> String {
+    match error.classify() {
+        serde_json::error::Category::Data => error.to_string(),
+        _ => format!("it is not JSON ({error})"),
+    }
 }
 
 /// `/storms/{topology-id}`: a submitted topology.
@@ -192,19 +224,18 @@ pub fn encode_assignment(assignment: &Assignment) -> Vec<u8> {
 /// [`Unreadable`] if the data is no assignment, or contains a slot or a task twice.
 pub fn decode_assignment(path: &TreePath, bytes: &[u8]) -> Result<Assignment, Unreadable> {
     let stored: StoredAssignment = decode(path, bytes)?;
+    let damaged = |reason: String| Unreadable { path: path.clone(), defect: Defect::damage(reason) };
     let mut assignment = Assignment { unknown_fields: stored.unknown_fields, ..Assignment::default() };
     let mut seen = std::collections::BTreeSet::new();
     for StoredWorker { supervisor, port, host, tasks, start } in stored.workers {
-        let tasks: TaskSet = tasks
-            .parse()
-            .map_err(|error: InvalidId| Unreadable { path: path.clone(), reason: error.to_string() })?;
+        let tasks: TaskSet = tasks.parse().map_err(|error: InvalidId| damaged(error.to_string()))?;
         if let Some(task) = tasks.iter().find(|task| !seen.insert(*task)) {
-            return Err(Unreadable { path: path.clone(), reason: format!("task {task} is in two workers") });
+            return Err(damaged(format!("task {task} is in two workers")));
         }
         let slot = Slot { supervisor, port };
         let name = slot.to_string();
         if assignment.workers.insert(slot, AssignedWorker { host, tasks, start }).is_some() {
-            return Err(Unreadable { path: path.clone(), reason: format!("slot {name} is listed twice") });
+            return Err(damaged(format!("slot {name} is listed twice")));
         }
     }
     Ok(assignment)

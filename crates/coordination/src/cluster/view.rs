@@ -10,8 +10,8 @@ use crate::{
         event::{Event, EventNumber},
         layout,
         record::{
-            Drain, Leader, MetaFingerprint, NimbusRecord, Stored, SupervisorAssignments, SupervisorRecord,
-            TasksRecord, TopologyRecord,
+            Defect, Drain, Leader, MetaFingerprint, NimbusRecord, Stored, SupervisorAssignments,
+            SupervisorRecord, TasksRecord, TopologyRecord,
         },
     },
     tree::TreePath,
@@ -52,7 +52,7 @@ pub struct ClusterView {
     pub leader: Option<Leader>,
     /// Znodes that could not be decoded, and the reasons. The records exist all the same: they must
     /// not be treated as absent.
-    pub unreadable: BTreeMap<TreePath, String>,
+    pub unreadable: BTreeMap<TreePath, Defect>,
 }
 
 impl ClusterView {

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::tree::{TreePath, options::Options};
+use crate::{cluster::layout, tree::options::OnMissingRoot};
 use stormkeeper_runtime::test_support::wait_until;
 
 /// Debian's paths of the server and of a logger that works with it.
@@ -391,7 +392,15 @@ pub fn fresh_root(name: &str) -> TreePath {
 fn options(servers: Vec<String>, root: TreePath) -> Options {
     // Long enough for a machine that compiles at the same time; tests of expiry set shorter ones.
     let (session_timeout, request_timeout) = (Duration::from_secs(10), Duration::from_secs(10));
-    Options { servers, root, session_timeout, request_timeout }
+    let on_missing_root = OnMissingRoot::Create;
+    Options {
+        servers,
+        root,
+        on_missing_root,
+        cluster_znodes: layout::CLUSTER_ZNODES,
+        session_timeout,
+        request_timeout,
+    }
 }
 
 async fn ask(address: &str, word: &str) -> io::Result<String> {

@@ -110,7 +110,7 @@ mod tests {
     use stormkeeper_coordination::{
         cluster::{
             event::{EventNumber, Submitted},
-            record::{Resources, Stored, TopologyRecord},
+            record::{Defect, Resources, Stored, TopologyRecord},
         },
         tree::Version,
     };
@@ -250,7 +250,7 @@ mod tests {
         late.events.pop_first();
         check(&late, 30, 0);
         let mut unclear = over.clone();
-        unclear.unreadable.insert(layout::storm(&id()), "garbage".to_owned());
+        unclear.unreadable.insert(layout::storm(&id()), Defect::damage("garbage"));
         check(&unclear, 30, 0);
         let topology_record = TopologyRecord {
             status: TopologyStatus::Killed,

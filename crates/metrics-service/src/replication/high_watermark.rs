@@ -18,7 +18,14 @@ use crate::replication::{
     commit::{self, REPLICA_LAG_MAX},
 };
 use stormkeeper_coordination::{
-    cluster::{event::EventDraft, layout, metric_log::MetricLogState, record, store, view::ClusterView},
+    cluster::{
+        event::EventDraft,
+        layout,
+        metric_log::MetricLogState,
+        record::{self, Defect, Unreadable},
+        store,
+        view::ClusterView,
+    },
     election::{FencedWriter, WriteError},
     tree::{self, CreateMode, Op},
 };
@@ -45,6 +52,12 @@ impl Replication {
         loop {
             let error = match self.cluster.store.metric_log_state().await {
                 Ok(record) => return record,
+                // Its content is valid in the newer build, and must not be overwritten.
+                Err(
+                    error @ store::Error::Unreadable(Unreadable {
+                        defect: Defect { is_newer: true, .. }, ..
+                    }),
+                ) => error,
                 Err(store::Error::Unreadable(error)) => {
                     warn!(
                         %error,

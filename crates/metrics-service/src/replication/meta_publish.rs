@@ -113,7 +113,10 @@ fn changes(own: &BTreeMap<TopologyId, MetaFingerprint>, view: &ClusterView) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stormkeeper_coordination::{cluster::record::Stored, tree::Version};
+    use stormkeeper_coordination::{
+        cluster::record::{Defect, Stored},
+        tree::Version,
+    };
 
     fn id(text: &str) -> TopologyId {
         text.parse().expect("valid")
@@ -127,7 +130,7 @@ mod tests {
         view.metric_fingerprints.insert(id("same-1-1"), stored(metas(2, 7)));
         view.metric_fingerprints.insert(id("digest-1-1"), stored(metas(2, 7)));
         view.metric_fingerprints.insert(id("new-1-1"), stored(MetaFingerprint::default()));
-        view.unreadable.insert(layout::metrics(&id("__CLUSTER__")), "garbage".to_owned());
+        view.unreadable.insert(layout::metrics(&id("__CLUSTER__")), Defect::damage("garbage"));
         let own = BTreeMap::from([
             (id("same-1-1"), metas(2, 7)),
             (id("digest-1-1"), metas(2, 8)),

@@ -222,6 +222,7 @@ impl Game {
             polled: &reached.into_iter().map(id).collect(),
             has_reachable_source: false,
             waited: if self.is_harsh && self.random.u32(0..20) == 0 { GRACE } else { Duration::ZERO },
+            live: &BTreeSet::new(),
             grace: GRACE,
         };
         let record = match input.decide(&record) {

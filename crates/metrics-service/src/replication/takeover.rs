@@ -60,7 +60,8 @@ impl Replication {
             let (polled, failure) = self.catch_up_with_replicas(store, writer, &record).await?;
             let (own, now) = (store.position(), clock.monotonic());
             let (has_reachable_source, waited) = (failure.is_some(), now.since(began));
-            let input = TakeoverInput { me, term, own, polled: &polled, has_reachable_source, waited, grace };
+            let (polled, live) = (&polled, &self.cluster.view().0.nimbuses.keys().cloned().collect());
+            let input = TakeoverInput { me, term, own, polled, has_reachable_source, live, waited, grace };
             let text = match input.decide(&record) {
                 TakeoverDecision::Ready => {
                     *self.log_state() = record;

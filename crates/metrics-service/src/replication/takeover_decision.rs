@@ -18,7 +18,8 @@ pub(crate) enum TakeoverDecision {
     /// No in-sync replica is left to be polled, or the grace has passed: the leader starts without
     /// the missing committed entries, and records an unclean takeover.
     ProceedUnclean,
-    /// One of these in-sync replicas may have the missing entries, and was not polled yet.
+    /// One of these in-sync replicas may have the missing entries, and was not polled yet. If the
+    /// in-sync replicas are not known, the live nimbuses count as in-sync replicas.
     AwaitReplicas(Vec<NimbusId>),
     /// A reachable replica has the missing entries, and fetching them failed: the leader retries,
     /// and never discards the entries.
@@ -51,6 +52,8 @@ pub(crate) struct TakeoverInput<'a> {
     pub(crate) polled: &'a BTreeSet<NimbusId>,
     /// True if a polled replica has the committed entries that the new leader is missing.
     pub(crate) has_reachable_source: bool,
+    /// The nimbuses that are alive.
+    pub(crate) live: &'a BTreeSet<NimbusId>,
     pub(crate) waited: Duration,
     pub(crate) grace: Duration,
 }
@@ -86,8 +89,8 @@ impl TakeoverInput<'_> {
             return TakeoverDecision::RetryFetch;
         }
         let is_unpolled = |id: &&NimbusId| *id != self.me && !self.polled.contains(*id);
-        let in_sync_replicas: Vec<NimbusId> =
-            record.in_sync_replicas.iter().filter(is_unpolled).cloned().collect();
+        let in_sync_replicas = if record.is_unknown() { self.live } else { &record.in_sync_replicas };
+        let in_sync_replicas: Vec<NimbusId> = in_sync_replicas.iter().filter(is_unpolled).cloned().collect();
         match in_sync_replicas.is_empty() || self.waited >= self.grace {
             true => TakeoverDecision::ProceedUnclean,
             false => TakeoverDecision::AwaitReplicas(in_sync_replicas),
@@ -117,6 +120,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn leader_that_cannot_know_what_was_committed_waits_for_the_live_nimbuses() {
+        let decide = |live, polled, waited| {
+            let input = TakeoverInput {
+                me: &"me".parse().expect("valid"),
+                term: Term(5),
+                own: at(3, 20),
+                polled: &ids(polled),
+                live: &ids(live),
+                has_reachable_source: false,
+                waited: Duration::from_secs(waited),
+                grace: GRACE,
+            };
+            input.decide(&MetricLogState::unknown())
+        };
+        assert_eq!(decide("a b me", "b", 0), waits("a"));
+        assert_eq!(decide("a b me", "b", 599), waits("a"));
+        assert_eq!(decide("a b me", "b", 600), TakeoverDecision::ProceedUnclean);
+        assert_eq!(decide("a b me", "a b", 0), TakeoverDecision::ProceedUnclean);
+        assert_eq!(decide("me", "", 0), TakeoverDecision::ProceedUnclean);
+    }
+
     fn decided(
         own: LogPosition,
         in_sync_replicas: &str,
@@ -130,6 +155,7 @@ mod tests {
             own,
             polled: &ids(polled),
             has_reachable_source,
+            live: &BTreeSet::new(),
             waited: Duration::from_secs(waited),
             grace: GRACE,
         };

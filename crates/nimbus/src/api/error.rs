@@ -29,7 +29,9 @@ impl ApiError {
         Self::new(
             Code::NoSuchRoute,
             format!("there is nothing at {path}"),
-            Some("the routes begin with /api/v1/; see the README"),
+            Some(
+                "the routes begin with /api/v1/: docs/metrics.md lists those for metrics, `stormkeeper --help` the commands for all others",
+            ),
         )
     }
 
@@ -103,8 +105,17 @@ pub(super) fn internal(cause: &dyn std::error::Error) -> ApiError {
     )
 }
 
-/// Parses a JSON body.
+/// Parses a body that is a JSON object.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // Serde would also take an array as a list of the fields.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::new(Code::InvalidRequest, "the body must be a JSON object".to_owned(), None));
+    }
+    parse_json(bytes)
+}
+
+/// Parses a JSON body.
+pub(super) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     match Json::<T>::from_bytes(bytes) {
         Ok(Json(value)) => Ok(value),
         Err(rejection) => {
@@ -117,10 +128,25 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
             let text = cause.map_or_else(|| rejection.body_text(), ToString::to_string);
             Err(ApiError::new(
                 Code::InvalidRequest,
-                format!("the body is not the JSON expected: {text}"),
+                format!("the body is not the JSON expected: {}", without_rust_types(&text)),
                 None,
             ))
         }
+    }
+}
+
+/// Replaces the names of Rust types in a message of serde.
+fn without_rust_types(text: &str) -> String {
+    let Some((before, expected)) = text.split_once("expected ") else { return text.to_owned() };
+    let (word, after) = expected.split_once(' ').unwrap_or((expected, ""));
+    match word {
+        "struct" => {
+            let after = after.split_once(' ').map_or(String::new(), |(_, after)| format!(" {after}"));
+            format!("{before}expected an object{after}")
+        }
+        "u8" | "u16" | "u32" | "u64" | "usize" => format!("{before}expected a whole number {after}"),
+        "f64" => format!("{before}expected a number {after}"),
+        _ => text.to_owned(),
     }
 }
 
@@ -159,7 +185,16 @@ mod tests {
             Ok(request) => panic!("{request:?}"),
         };
         let begin = "the body is not the JSON expected: ";
-        assert_eq!(message(b""), format!("{begin}EOF while parsing a value at line 1 column 0"));
+        for no_object in [&b""[..], b"[]", b" [0]", b"7", b"null"] {
+            assert_eq!(message(no_object), "the body must be a JSON object");
+        }
+        let wrong = message(br#"{"waitSecs":-1}"#);
+        assert_eq!(
+            wrong,
+            format!(
+                "{begin}waitSecs: invalid value: integer `-1`, expected a whole number at line 1 column 14"
+            )
+        );
         let wrong = message(br#"{"waitSecs":"soon"}"#);
         assert!(wrong.starts_with(&format!("{begin}waitSecs: invalid type: string \"soon\"")), "{wrong}");
         assert_eq!(wrong.matches("invalid type").count(), 1, "{wrong}");

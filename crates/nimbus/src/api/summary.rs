@@ -45,9 +45,6 @@ pub(super) fn cluster(nimbus: &Handle, observation: &Observation) -> ClusterSumm
     let slots_total: usize = view.supervisors.values().map(|supervisor| supervisor.ports.len()).sum();
     let slots_used = slots_used(view).values().sum();
     let tasks_total = view.tasks.values().map(|tasks| tasks.value.components.n_tasks()).sum();
-    let unreadable = view.unreadable.iter();
-    let unreadable =
-        unreadable.map(|(path, reason)| UnreadableZnode { path: path.to_string(), reason: reason.clone() });
     ClusterSummary {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         leader: view.leader.clone().map(|leader| LeaderSummary {
@@ -63,9 +60,17 @@ pub(super) fn cluster(nimbus: &Handle, observation: &Observation) -> ClusterSumm
         slots_free: slots_total.saturating_sub(slots_used),
         tasks_total,
         executors_total: tasks_total,
-        unreadable: unreadable.collect(),
+        unreadable: unreadable(view),
         view_age_ms: view_age_ms(nimbus, observation),
     }
+}
+
+/// Lists the znodes that hold no valid record.
+fn unreadable(view: &ClusterView) -> Vec<UnreadableZnode> {
+    let znodes = view.unreadable.iter();
+    znodes
+        .map(|(path, defect)| UnreadableZnode { path: path.to_string(), reason: defect.reason.clone() })
+        .collect()
 }
 
 /// Returns how many slots of each live supervisor are assigned.
@@ -186,7 +191,7 @@ pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> Topology
         .map(|(id, topology_record)| topology_summary(nimbus, view, id, topology_record))
         .collect();
     topologies.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
-    TopologyList { topologies, view_age_ms: view_age_ms(nimbus, observation) }
+    TopologyList { topologies, unreadable: unreadable(view), view_age_ms: view_age_ms(nimbus, observation) }
 }
 
 fn topology_summary(

@@ -21,6 +21,8 @@ mod supervisor_assignments;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use crate::{
     liveness::Liveness,
     plan::{ClusterProblem, Effect, Finding, Plan, Reason},
@@ -28,7 +30,7 @@ use crate::{
 };
 use draft::Draft;
 use stormkeeper_coordination::{
-    cluster::{event::EVENTS_KEPT, layout, view::ClusterView},
+    cluster::{event::EVENTS_KEPT, layout, record::Defect, view::ClusterView},
     tree::TreePath,
 };
 use stormkeeper_model::{Timestamp, TopologyId, clock::Monotonic, status::TopologyStatus};
@@ -63,9 +65,16 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
 }
 
 fn report_unreadable(draft: &mut Draft<'_>) {
-    for (path, reason) in &draft.view.unreadable {
-        let problem = ClusterProblem::Unreadable { path: path.clone(), reason: reason.clone() };
-        draft.plan.findings.push(Finding { topology: topology_at(path), problem });
+    let rewritten: BTreeSet<TreePath> =
+        draft.supervisor_assignments.rebuilt().map(layout::supervisor_assignments).collect();
+    for (path, Defect { reason, .. }) in &draft.view.unreadable {
+        let topology = topology_at(path);
+        let (path, reason) = (path.clone(), reason.clone());
+        let problem = match rewritten.contains(&path) {
+            true => ClusterProblem::Rebuilt { path, reason },
+            false => ClusterProblem::Unreadable { path, reason },
+        };
+        draft.plan.findings.push(Finding { topology, problem });
     }
 }
 

@@ -17,8 +17,9 @@ type Assigned = BTreeMap<TopologyId, (Version, BTreeSet<SupervisorId>)>;
 /// The assignments of every supervisor after the actions decided before.
 pub(super) struct SupervisorAssignmentsTable {
     entries: BTreeMap<SupervisorId, (RecordState, SupervisorAssignments)>,
-    /// Supervisors whose assignments cannot be read while an assignment of a topology cannot be
-    /// read either: their correct content is not known.
+    /// Supervisors whose assignments cannot be read and must not be written: a newer build wrote
+    /// them, or their correct content is not known, because an assignment of a topology cannot be
+    /// read either.
     blocked: BTreeSet<SupervisorId>,
 }
 
@@ -34,19 +35,19 @@ impl SupervisorAssignmentsTable {
                 )
             })
             .collect();
-        let unreadable: BTreeSet<SupervisorId> = (view.unreadable.keys())
-            .filter(|path| path.parent() == Some(layout::supervisor_assignments_parent()))
-            .filter_map(|path| path.name().parse().ok())
-            .collect();
-        if !unreadable_assignments(view).is_empty() {
-            return Self { entries, blocked: unreadable };
-        }
+        let is_all_known = unreadable_assignments(view).is_empty();
+        let unreadable = (view.unreadable.iter())
+            .filter(|(path, _)| path.parent() == Some(layout::supervisor_assignments_parent()))
+            .filter_map(|(path, defect)| Some((path.name().parse().ok()?, defect.is_newer)));
+        let (blocked, rebuilt): (Vec<(SupervisorId, bool)>, Vec<_>) =
+            unreadable.partition(|(_, is_newer)| *is_newer || !is_all_known);
+        let blocked = blocked.into_iter().map(|(id, _)| id).collect();
         let mut expected = expected(assigned);
-        for id in unreadable {
+        for (id, _) in rebuilt {
             let supervisor_assignments = expected.remove(&id).unwrap_or_default();
             entries.insert(id, (RecordState::Unreadable, supervisor_assignments));
         }
-        Self { entries, blocked: BTreeSet::new() }
+        Self { entries, blocked }
     }
 
     /// The change that makes the assignments of `supervisor` name `id` at `version`, or not at
@@ -78,6 +79,12 @@ impl SupervisorAssignmentsTable {
             after: Some(supervisor_assignments),
         };
         Ok((had != version).then_some(change))
+    }
+
+    /// Returns the supervisors whose unreadable assignments are written again.
+    pub(super) fn rebuilt(&self) -> impl Iterator<Item = &SupervisorId> {
+        let is_rebuilt = |(state, _): &(RecordState, _)| *state == RecordState::Unreadable;
+        self.entries.iter().filter(move |(_, entry)| is_rebuilt(entry)).map(|(id, _)| id)
     }
 
     /// Returns whether the assignments of `supervisor` cannot be written.

@@ -48,8 +48,7 @@ async fn empty_tree_gets_a_layout_and_is_ready_afterwards() {
 #[tokio::test]
 async fn tree_of_an_earlier_build_is_refused_and_not_changed() {
     let znodes = [("/orders", ""), ("/archive", "{}"), ("/storms", "")];
-    let expected =
-        ["/archive, /orders, /storms", "layout 1", "layout 2", "storm.zookeeper.root", "deleteall /"];
+    let expected = ["/archive, /orders, /storms", "layout 1", "layout 2", "storm.zookeeper.root"];
     expect_refused(&znodes, &expected).await;
     expect_refused(&[("/storms", "")], &["/storms", "an earlier, unreleased build or Apache Storm"]).await;
 }
@@ -57,6 +56,15 @@ async fn tree_of_an_earlier_build_is_refused_and_not_changed() {
 #[tokio::test]
 async fn tree_of_another_program_is_refused() {
     expect_refused(&[("/brokers", "")], &["/brokers", "another program"]).await;
+}
+
+#[tokio::test]
+async fn message_about_a_tree_of_others_does_not_tell_to_delete_it() {
+    for foreign in [["/word-count-1-1754000000"], ["/config"], ["/storms"]] {
+        let server = tree_with(&foreign.map(|path| (path, ""))).await;
+        let refused = check(&*server.connect()).await.expect_err("refused").to_string();
+        assert!(!refused.contains("deleteall"), "{refused}");
+    }
 }
 
 #[tokio::test]

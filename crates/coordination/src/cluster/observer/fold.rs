@@ -15,8 +15,8 @@ use crate::{
         event::{Event, EventNumber},
         layout,
         record::{
-            self, Drain, MetaFingerprint, NimbusRecord, Stored, SupervisorAssignments, SupervisorRecord,
-            TasksRecord, TopologyRecord, Unreadable,
+            self, Defect, Drain, MetaFingerprint, NimbusRecord, Stored, SupervisorAssignments,
+            SupervisorRecord, TasksRecord, TopologyRecord, Unreadable,
         },
         view::ClusterView,
     },
@@ -204,7 +204,7 @@ where
 {
     let key: K = match path.name().parse() {
         Ok(key) => key,
-        Err(error) => return note_unreadable(view, path, znode.map(|_| error.to_string())),
+        Err(error) => return note_unreadable(view, path, znode.map(|_| Defect::damage(error.to_string()))),
     };
     match znode.map(|znode| decode(path, znode)) {
         Some(Ok(record)) => {
@@ -218,7 +218,7 @@ where
         }
         Some(Err(error)) => {
             let had = part(view).remove(&key).is_some();
-            let mut folded = note_unreadable(view, path, Some(error.reason));
+            let mut folded = note_unreadable(view, path, Some(error.defect));
             folded.changed |= had;
             folded
         }
@@ -244,7 +244,7 @@ fn fold_record<T: DeserializeOwned>(
         }
         Some(Err(error)) => {
             let had = put(view, None);
-            let mut folded = note_unreadable(view, path, Some(error.reason));
+            let mut folded = note_unreadable(view, path, Some(error.defect));
             folded.changed |= had;
             folded
         }
@@ -255,12 +255,13 @@ fn fold_record<T: DeserializeOwned>(
     }
 }
 
-fn note_unreadable(view: &mut ClusterView, path: &TreePath, reason: Option<String>) -> Folded {
-    let before = match &reason {
-        Some(reason) => view.unreadable.insert(path.clone(), reason.clone()),
+fn note_unreadable(view: &mut ClusterView, path: &TreePath, defect: Option<Defect>) -> Folded {
+    let before = match &defect {
+        Some(defect) => view.unreadable.insert(path.clone(), defect.clone()),
         None => view.unreadable.remove(path),
     };
-    let changed = before != reason;
+    let changed = before != defect;
+    let reason = defect.map(|defect| defect.reason);
     Folded { changed, newly_unreadable: reason.filter(|_| changed), ..Folded::default() }
 }
 

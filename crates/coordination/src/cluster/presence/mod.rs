@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use tracing::{debug, warn};
+use tracing::{debug, info};
 
 use crate::{
     cluster::layout::Ephemeral,
@@ -35,6 +35,10 @@ const REVIEW_PERIOD: Duration = Duration::from_secs(60);
 
 const RETRY: Delays = Delays::between(Duration::from_millis(50), Duration::from_secs(5));
 
+/// Bounds of the pause before an ephemeral without a parent is tried again: short at the first
+/// start of a cluster, long for the tasks of a topology that is being removed.
+const PARENT_RETRY: Delays = Delays::between(Duration::from_millis(100), Duration::from_secs(10));
+
 /// Handle of the ephemerals that this process keeps. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Presence {
@@ -54,8 +58,7 @@ struct Desired {
     kept: BTreeMap<TreePath, Arc<[u8]>>,
     dirty: BTreeSet<TreePath>,
     withdrawn: BTreeSet<TreePath>,
-    /// Kept ephemerals whose parent did not exist at the last attempt. They are retried when they
-    /// are kept again, and at every review.
+    /// Kept ephemerals whose parent did not exist at the last attempt; tried again after a pause.
     missing_parent: BTreeSet<TreePath>,
     /// Incremented with every change, so that `settled` knows which change to wait for.
     revision: u64,
@@ -148,6 +151,7 @@ impl Keeper {
     async fn run(mut self) {
         let mut sessions = self.tree.session();
         let mut backoff = RETRY.backoff();
+        let mut parent_backoff = PARENT_RETRY.backoff();
         let mut review = tokio::time::interval(REVIEW_PERIOD);
         loop {
             let state = *sessions.borrow_and_update();
@@ -155,7 +159,13 @@ impl Keeper {
                 SessionState::Connected(session) => match self.write(session).await {
                     Ok(()) => {
                         backoff.reset();
-                        None
+                        match self.retry_missing_parents() {
+                            true => Some(parent_backoff.next_delay()),
+                            false => {
+                                parent_backoff.reset();
+                                None
+                            }
+                        }
                     }
                     Err(error) => {
                         debug!(%error, "could not write ephemerals; retrying");
@@ -181,6 +191,14 @@ impl Keeper {
                 () = self.shared.wake.notified() => {}
             }
         }
+    }
+
+    /// Marks the ephemerals without a parent for the next attempt; returns whether there are any.
+    fn retry_missing_parents(&self) -> bool {
+        let mut desired = self.lock();
+        let missing = desired.missing_parent.clone();
+        desired.dirty.extend(missing.iter().cloned());
+        !missing.is_empty()
     }
 
     fn mark_all_dirty(&self) {
@@ -280,9 +298,13 @@ impl Keeper {
                 Err(error @ tree::Error::Multi { .. }) => {
                     if matches!(error.root(), tree::Error::NoNode { .. }) {
                         // The parent is mostly deleted with its topology; it may be created again.
-                        warn!(%path, "cannot create an ephemeral: its parent does not exist; retrying at the next review");
+                        // At the first start of a cluster it is about to be created.
+                        let is_known = self.lock().missing_parent.contains(path);
                         self.mark_clean(std::slice::from_ref(item));
                         self.lock().missing_parent.insert(path.clone());
+                        if !is_known {
+                            info!(%path, "cannot create an ephemeral yet: its parent does not exist; retrying");
+                        }
                     } else {
                         first_failure.get_or_insert(error);
                     }

@@ -81,6 +81,23 @@ async fn ephemeral_without_a_parent_does_not_hold_back_the_others() {
     assert!(data(&tree, "/gone/a").await.is_none());
 }
 
+#[tokio::test(start_paused = true)]
+async fn ephemeral_is_created_soon_after_its_parent() {
+    let server = MemoryTree::new();
+    let tree: Arc<dyn Tree> = server.connect();
+    let tasks = Tasks::default();
+    let presence = Presence::start(Arc::clone(&tree), &tasks);
+    presence.keep_at([(path("/late/a"), b"1".to_vec())]);
+    presence.settled().await;
+    let began = tokio::time::Instant::now();
+    tree.ensure(&path("/late")).await.expect("made");
+    wait_until("the ephemeral exists", REVIEW_PERIOD, async || {
+        data(&tree, "/late/a").await.map(drop).ok_or_else(|| "it is missing".to_owned())
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn keeping_an_ephemeral_again_retries_its_missing_parent() {
     let server = MemoryTree::new();

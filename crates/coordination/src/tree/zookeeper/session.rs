@@ -12,13 +12,15 @@ use tracing::{info, warn};
 use zookeeper_client as zk;
 
 use crate::tree::{
-    Error, SessionId, SessionState, TreePath, options::Options, zookeeper::errors::general_error,
+    Error, SessionId, SessionState, TreePath,
+    options::{OnMissingRoot, Options},
+    zookeeper::errors::general_error,
 };
 use stormkeeper_model::{
     backoff::{Backoff, Delays},
     clock::{Clock, Monotonic},
 };
-use stormkeeper_runtime::watch;
+use stormkeeper_runtime::{error_chain, watch};
 
 /// Maximum number of requests in flight; further requests wait for a permit, within their own
 /// deadline. 64 already keep a server busy, and a client without a bound fills its memory when the
@@ -135,7 +137,16 @@ pub(super) async fn keep(link: Arc<Link>, options: Options, mut backoff: Backoff
             Err(error) => {
                 if log_throttle.is_due() {
                     let servers = options.servers.join(",");
-                    warn!(%servers, root = %options.root, %error, "cannot connect to ZooKeeper; retrying");
+                    let problem = match &error {
+                        OpenError::NoServer | OpenError::Connect(_) => {
+                            "cannot connect to ZooKeeper; retrying"
+                        }
+                        OpenError::NoRoot | OpenError::InsideCluster(_) | OpenError::Root(_) => {
+                            "cannot use storm.zookeeper.root; retrying"
+                        }
+                    };
+                    let error = error_chain(&error);
+                    warn!(%servers, root = %options.root, error, "{problem}");
                 }
                 tokio::time::sleep(backoff.next_delay()).await;
                 continue;
@@ -187,30 +198,72 @@ async fn follow(
     }
 }
 
-/// Makes one attempt to open a session and to create our root if it is missing.
-async fn open(options: &Options) -> Result<zk::Client, Error> {
+/// Reason why no session could be opened.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error(
+        "no server accepted a connection: check that the names resolve and that the ports are ZooKeeper's"
+    )]
+    NoServer,
+    #[error("{0}")]
+    Connect(zk::Error),
+    #[error(
+        "the root does not exist; no nimbus has created it: check storm.zookeeper.root, or start a nimbus"
+    )]
+    NoRoot,
+    #[error(
+        "the root lies inside the tree of another cluster, whose root is {0}: correct storm.zookeeper.root"
+    )]
+    InsideCluster(TreePath),
+    #[error("cannot use the root")]
+    Root(#[source] Error),
+}
+
+/// Makes one attempt to open a session and to find our root, or to create it.
+async fn open(options: &Options) -> Result<zk::Client, OpenError> {
     let connector = zk::Client::connector().with_session_timeout(options.session_timeout).with_fail_eagerly();
-    let client = connector.connect(&options.servers.join(",")).await.map_err(unreachable_because)?;
+    let client = connector.connect(&options.servers.join(",")).await.map_err(|error| match error {
+        zk::Error::NoHosts => OpenError::NoServer,
+        other => OpenError::Connect(other),
+    })?;
     if options.root == TreePath::root() {
         return Ok(client);
     }
-    let persistent = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
-    let made = client.mkdir(options.root.as_str(), &persistent);
-    match tokio::time::timeout(options.request_timeout, made).await {
+    match tokio::time::timeout(options.request_timeout, find_root(&client, options)).await {
         Err(_) => {
-            return Err(Error::ConnectionLost(format!("no answer within {:?}", options.request_timeout)));
+            let text = format!("no answer within {:?}", options.request_timeout);
+            return Err(OpenError::Root(Error::ConnectionLost(text)));
         }
-        Ok(made) => made.map_err(general_error)?,
+        Ok(found) => found?,
     }
-    let refuse = |_| Error::Refused(format!("{} is not a valid root path", options.root));
+    let refuse = |_| OpenError::Root(Error::Refused(format!("{} is not a valid root path", options.root)));
     client.chroot(options.root.as_str()).map_err(refuse)
 }
 
-/// Maps an error of the attempt to connect; only the text of the crate's error is useful here.
-fn unreachable_because(error: zk::Error) -> Error {
-    match error {
-        zk::Error::NoHosts => Error::ConnectionLost("no server accepts a connection".to_owned()),
-        other => Error::ConnectionLost(other.to_string()),
+/// Finds or creates our root, which must not lie inside the tree of another cluster.
+async fn find_root(client: &zk::Client, options: &Options) -> Result<(), OpenError> {
+    let failed = |error| OpenError::Root(general_error(error));
+    let mut above = options.root.parent();
+    while let Some(parent) = above.filter(|_| !options.cluster_znodes.is_empty()) {
+        let children = match client.list_children(parent.as_str()).await {
+            Ok(children) => children,
+            Err(zk::Error::NoNode) => Vec::new(),
+            Err(error) => return Err(failed(error)),
+        };
+        if options.cluster_znodes.iter().all(|name| children.iter().any(|child| child == name)) {
+            return Err(OpenError::InsideCluster(parent));
+        }
+        above = parent.parent();
+    }
+    match options.on_missing_root {
+        OnMissingRoot::Create => {
+            let persistent = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
+            client.mkdir(options.root.as_str(), &persistent).await.map_err(failed)
+        }
+        OnMissingRoot::Wait => match client.check_stat(options.root.as_str()).await.map_err(failed)? {
+            Some(_) => Ok(()),
+            None => Err(OpenError::NoRoot),
+        },
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     api::{
         Api,
         caller::check_term,
-        error::{ApiError, PathPart, parse},
+        error::{ApiError, PathPart, parse_json},
         forward::forward,
         writes::read_body,
     },
@@ -31,7 +31,7 @@ pub(super) async fn delete_metas(
 ) -> Result<Response, ApiError> {
     let (parts, body) = read_body(request).await?;
     check_term(&api, &parts)?;
-    let ids = ids(&parse(&body)?)?;
+    let ids = ids(&parse_json(&body)?)?;
     // A follower may not have the topology in its log yet.
     if !api.nimbus.takes_writes() {
         return forward(&api, &parts, Body::from(body)).await;

@@ -207,7 +207,7 @@ async fn bad_request_is_answered_with_the_reason() {
         post("/api/v1/topology/x/kill", b"", missing, Code::UnknownTopology, "\"x\""),
         post("/api/v1/topology/x/kill", b"{", bad, Code::InvalidRequest, "line 1 column 1"),
         post("/api/v1/topology/x/kill", br#"{"wait":1}"#, bad, Code::InvalidRequest, "unknown field `wait`"),
-        post(submit, b"", bad, Code::InvalidRequest, "EOF"),
+        post(submit, b"", bad, Code::InvalidRequest, "JSON object"),
         post(submit, br#"{"blob":"x","owner":"a"}"#, bad, Code::InvalidRequest, "blob key"),
         post(submit, &large, StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge, "1048576"),
     ];

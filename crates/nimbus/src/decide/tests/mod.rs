@@ -1,7 +1,19 @@
 //! Decisions on a small model of the tree, in which a plan can be applied in part.
 
+mod damaged_records;
 mod drain;
+mod placement;
 mod properties;
-mod table;
+mod rebalance;
+mod removal;
 mod unknown_fields;
 mod world;
+
+use crate::plan::Plan;
+
+/// No wait.
+const NOW: std::time::Duration = std::time::Duration::ZERO;
+
+fn effects(plan: &Plan) -> Vec<String> {
+    plan.actions.iter().map(|action| action.effect.to_string()).collect()
+}

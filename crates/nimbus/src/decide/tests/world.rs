@@ -307,7 +307,7 @@ impl World {
                 _ => Ok(()),
             };
             if let Err(unreadable) = read {
-                view.unreadable.insert(path.clone(), unreadable.reason);
+                view.unreadable.insert(path.clone(), unreadable.defect);
             }
         }
         view
