@@ -113,7 +113,7 @@ pub async fn read_first(store: &Store, options: &Options) -> Option<Records> {
 
 /// Passes the records to `apply` whenever they may have changed, and once when `ready` is
 /// done. Returns when the tree shows that this worker is no longer assigned, or when a record has
-/// been missing for [`MISSING_MAX`].
+/// been missing for ten minutes.
 pub async fn follow(
     store: &Store,
     options: &Options,
