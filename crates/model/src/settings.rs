@@ -36,6 +36,16 @@ pub enum SettingKind {
     Words,
 }
 
+impl Setting {
+    /// Returns the value of the setting if it is unset.
+    ///
+    /// # Panics
+    /// Never: a test parses all defaults.
+    pub fn default_value(&self) -> Value {
+        serde_json::from_str(self.default).expect("defaults are JSON")
+    }
+}
+
 impl fmt::Display for SettingKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

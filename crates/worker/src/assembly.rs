@@ -253,6 +253,8 @@ impl Worker {
         let settings = TaskSettings::of(&self.topology, &id, &self.options);
         let Run::Command(command) = &component.run;
         let context = TaskContext {
+            n_changed_texts: 0,
+            changes_reported: None,
             task,
             launch: self.launch(id, task, command.clone(), &settings),
             topology: self.options.spec.topology.clone(),
@@ -293,6 +295,8 @@ impl Worker {
             with_adapter.push(python_path);
         }
         environment.insert("PYTHONPATH".to_owned(), with_adapter);
+        // The adapter takes stdin and stdout when it is imported by a component.
+        environment.insert("STORMKEEPER_COMPONENT".to_owned(), component.as_str().into());
         ChildSpec {
             component,
             task,

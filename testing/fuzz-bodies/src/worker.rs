@@ -6,7 +6,7 @@ use stormkeeper_model::TaskId;
 use stormkeeper_stream::{Tuple, Value};
 use stormkeeper_worker::{
     multilang::{
-        frame::{self, Decoder},
+        frame::{self, Decoder, Part},
         message::{ComponentNotice, FromChild},
     },
     transport::fuzzing as wire,
@@ -32,15 +32,8 @@ pub fn multilang_frame(data: &[u8]) {
     for message in &whole.0 {
         assert!(message.len() <= MESSAGE_BYTES, "a message of {} bytes", message.len());
         match FromChild::parse(message) {
-            Ok(parsed) => check_message(&parsed, message),
-            Err(error) => {
-                check_error(&error.to_string());
-                let is_about_all = error.reason == "not a JSON object" || error.reason.starts_with("field ");
-                assert!(
-                    is_about_all || error.reason.contains(" column "),
-                    "an error without position: {error}"
-                );
-            }
+            Ok(parsed) => check_message(&parsed.message, message),
+            Err(error) => check_error(&error.to_string()),
         }
     }
 }
@@ -51,8 +44,8 @@ fn messages(stream: &[u8], size: usize) -> (Vec<Vec<u8>>, bool) {
     for piece in stream.chunks(size) {
         decoder.space().put_slice(piece);
         loop {
-            match decoder.next_message() {
-                Ok(Some(message)) => messages.push(message.to_vec()),
+            match decoder.next_part() {
+                Ok(Some(Part::Message(message) | Part::Stray(message))) => messages.push(message.to_vec()),
                 Ok(None) => break,
                 Err(error) => {
                     check_error(&error.to_string());

@@ -1,6 +1,7 @@
 //! User metrics: updates that a child sends in `metrics` messages.
 //!
-//! `params` is a number, which adds to a counter as Storm's `CountShellMetric` does, or an
+//! `params` is a number, which adds to a counter as Storm's `CountShellMetric` does, `null`, which
+//! adds one, or an
 //! object with one entry: `{"counter": 3}`, `{"gauge": 0.5}`, `{"meter": 3}`,
 //! `{"histogram": [1, 2.5]}`, `{"timer": 120}` (µs).
 
@@ -76,6 +77,7 @@ const KINDS: [&str; 5] = ["counter", "gauge", "meter", "histogram", "timer"];
 fn read(params: &Value) -> Result<(&'static str, &Value), String> {
     match params {
         Value::Int(_) | Value::UInt(_) | Value::Float(_) => Ok(("counter", params)),
+        Value::Null => Ok(("counter", &Value::Int(1))),
         Value::Map(entries) => {
             let mut entries = entries.iter();
             let (Some((kind, value)), None) = (entries.next(), entries.next()) else {
@@ -86,7 +88,7 @@ fn read(params: &Value) -> Result<(&'static str, &Value), String> {
                 format!("unknown metric kind {kind:?}; expected counter, gauge, meter, histogram or timer")
             })
         }
-        Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) => {
+        Value::Bool(_) | Value::Text(_) | Value::List(_) => {
             Err("params must be a number or an object such as {\"gauge\": 1}".to_owned())
         }
     }
@@ -215,7 +217,7 @@ mod tests {
         let (results, points) = apply_all(&[
             ("n", "-3"),
             ("n", "1.5"),
-            ("n", "null"),
+            ("n", "true"),
             ("n", r#"{"counter": 1, "gauge": 2}"#),
             ("n", r#"{"sum": 1}"#),
             ("g", r#"{"gauge": "high"}"#),

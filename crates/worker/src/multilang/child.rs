@@ -24,12 +24,13 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::{ChildStderr, ChildStdin, ChildStdout, Command},
     sync::oneshot,
+    time::Instant,
 };
 use tracing::{debug, info};
 
 use super::{
-    frame::{self, Decoder},
-    message::{FromChild, Invalid},
+    frame::{self, Decoder, Part},
+    message::{ComponentNotice, FromChild, Parsed, Refused},
 };
 use crate::ComponentGroup;
 use stormkeeper_model::{ComponentId, TaskId};
@@ -52,6 +53,13 @@ const REAP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit for the rest of stderr after the process has exited; a grandchild may hold stderr
 /// open for ever.
 const STDERR_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Time for which output is read after the exit of a process, if a descendant holds its stdout open.
+const LAST_OUTPUT: Duration = Duration::from_millis(200);
+
+/// Maximum number of notices that are kept of a child that ends: more than a component can have
+/// metrics, and few enough for memory.
+const LAST_NOTICES_MAX: usize = 10_000;
 
 /// Parameters of a component's process.
 #[derive(Debug, Clone)]
@@ -100,18 +108,20 @@ pub enum Error {
     /// The child's output is not a sequence of messages.
     #[error(transparent)]
     Frame(#[from] frame::Error),
-    /// A message of the child is invalid in the protocol.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
 }
 
+/// Result of reading one message of a child, which goes on if the message is refused.
+pub type Received = Result<Parsed, Refused>;
+
 /// Exit of a child process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ChildExit {
     /// Exit status as text, for operators.
     pub status: String,
     /// Last lines of the child's stderr.
     pub stderr_tail: String,
+    /// Errors, log lines and metrics that the child sent after its stdin was closed.
+    pub last_notices: Vec<ComponentNotice>,
 }
 
 /// A running child.
@@ -121,6 +131,10 @@ pub struct Child {
     // `None` once the child has closed its stdin.
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
+    // Deadline for output after the exit of the process: its descendants may hold its stdout open.
+    exited: Option<Instant>,
+    // True once stdout has ended.
+    at_end: bool,
     unsent: BytesMut,
     decoder: Decoder,
     stderr_tail: Arc<StderrTail>,
@@ -170,6 +184,8 @@ impl Child {
             process,
             stdin: Some(stdin),
             stdout,
+            exited: None,
+            at_end: false,
             unsent: BytesMut::new(),
             decoder: Decoder::default(),
             stderr_tail,
@@ -195,7 +211,7 @@ impl Child {
     }
 
     /// Writes some of the queued bytes or reads some of the child's output, whichever is possible
-    /// first.
+    /// first, or notes that the process has exited.
     ///
     /// # Errors
     /// [`Error::Ended`], [`Error::Read`] and [`Error::InputUnread`].
@@ -206,7 +222,13 @@ impl Child {
         if self.unsent.len() > MAX_UNREAD_BYTES {
             return Err(Error::InputUnread);
         }
-        let (stdin, unsent) = (&mut self.stdin, &mut self.unsent);
+        let (stdin, unsent, exited) = (&mut self.stdin, &mut self.unsent, self.exited);
+        let over = async {
+            match exited {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
         let write = async {
             match stdin {
                 Some(stdin) if !unsent.is_empty() => stdin.write_buf(unsent).await,
@@ -214,9 +236,18 @@ impl Child {
             }
         };
         tokio::select! {
-            // Cancel-safe: read_buf and write_buf touch the buffer only when they finish.
-            read = self.stdout.read_buf(self.decoder.space()) => match read {
-                Ok(0) => Err(Error::Ended { rest: self.decoder.rest() }),
+            // What the child wrote before it exited comes before its exit.
+            biased;
+            // Cancel-safe: read_buf and write_buf touch the buffer only when they finish, and wait
+            // can be called again.
+            read = self.stdout.read_buf(self.decoder.space()), if !self.at_end => match read {
+                Ok(0) => {
+                    self.at_end = true;
+                    match self.decoder.end_of_stream() {
+                        true => Ok(()),
+                        false => Err(Error::Ended { rest: self.decoder.rest() }),
+                    }
+                }
                 Ok(_) => Ok(()),
                 Err(source) => Err(Error::Read(source)),
             },
@@ -229,20 +260,33 @@ impl Child {
                 }
                 Ok(())
             }
+            _status = self.process.wait(), if exited.is_none() => {
+                self.exited = Some(Instant::now() + LAST_OUTPUT);
+                Ok(())
+            }
+            () = over => Err(Error::Ended { rest: self.decoder.rest() }),
         }
     }
 
     /// Returns the next completely read message, if there is one.
     ///
     /// # Errors
-    /// [`Error::Frame`] and [`Error::Invalid`].
-    pub fn next_message(&mut self) -> Result<Option<FromChild>, Error> {
-        let Some(bytes) = self.decoder.next_message()? else { return Ok(None) };
-        let message = FromChild::parse(&bytes)?;
-        if let FromChild::Pid(pid) = message {
-            self.reported_pid = Some(pid);
+    /// [`Error::Frame`], after which the rest of the child's output cannot be trusted, and
+    /// [`Error::Ended`] after the last message.
+    pub fn next_message(&mut self) -> Result<Option<Received>, Error> {
+        let received = match self.decoder.next_part()? {
+            Some(Part::Message(bytes)) => FromChild::parse(&bytes),
+            Some(Part::Stray(line)) => {
+                let reason = "a line on stdout that is not a multilang message".to_owned();
+                Err(Refused { reason, shown: frame::shorten(&line), emit: None })
+            }
+            None if self.at_end => return Err(Error::Ended { rest: self.decoder.rest() }),
+            None => return Ok(None),
+        };
+        if let Ok(Parsed { message: FromChild::Pid(pid), .. }) = received {
+            self.reported_pid = pid;
         }
-        Ok(Some(message))
+        Ok(Some(received))
     }
 
     /// Ends the process: closes its stdin, kills the process if it still runs after `grace`,
@@ -250,31 +294,43 @@ impl Child {
     pub async fn end(mut self, grace: Duration) -> ChildExit {
         drop(self.stdin.take());
         // A child that still writes must not be blocked by a full pipe.
-        let drained = drain(self.stdout);
-        let waited = tokio::time::timeout(grace, async {
-            tokio::select! {
-                // Cancel-safe: wait can be called again, and the drained bytes are discarded.
-                status = self.process.wait() => status,
-                () = drained => self.process.wait().await,
-            }
-        })
-        .await;
-        let status = match waited {
-            Ok(Ok(status)) => status.to_string(),
-            Ok(Err(error)) => format!("exit status unknown: {error}"),
-            Err(_still_there) => {
+        let mut last_notices = Vec::new();
+        let waited = {
+            let last_output = read_last_notices(&mut self.stdout, &mut self.decoder, &mut last_notices);
+            tokio::pin!(last_output);
+            let mut is_read = false;
+            let waited = tokio::time::timeout(grace, async {
+                loop {
+                    tokio::select! {
+                        // Cancel-safe: wait can be called again, and the reading goes on.
+                        status = self.process.wait() => return status,
+                        () = &mut last_output, if !is_read => is_read = true,
+                    }
+                }
+            })
+            .await;
+            if waited.is_err() {
                 // Fails only if the process has exited already.
                 let _gone = self.process.start_kill();
                 let _reaped = tokio::time::timeout(REAP_TIMEOUT, self.process.wait()).await;
-                "killed by its worker".to_owned()
             }
+            if !is_read {
+                // A descendant may hold stdout open.
+                let _output_left = tokio::time::timeout(LAST_OUTPUT, last_output).await;
+            }
+            waited
+        };
+        let status = match waited {
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(error)) => format!("exit status unknown: {error}"),
+            Err(_still_there) => "killed by its worker".to_owned(),
         };
         let _lines_left = tokio::time::timeout(STDERR_TIMEOUT, self.stderr_ended).await;
         if let Some(pid) = self.reported_pid {
             // The file is absent if the child created none.
             let _absent = tokio::fs::remove_file(self.pid_dir.join(pid.to_string())).await;
         }
-        ChildExit { status, stderr_tail: self.stderr_tail.take() }
+        ChildExit { status, stderr_tail: self.stderr_tail.take(), last_notices }
     }
 }
 
@@ -287,9 +343,34 @@ fn resolve(program: &str, dir: &Path) -> PathBuf {
     }
 }
 
-async fn drain(mut stdout: ChildStdout) {
-    let mut scrap = vec![0; 8 << 10];
-    while stdout.read(&mut scrap).await.is_ok_and(|n| n > 0) {}
+/// Reads stdout to its end. Keeps what the child reports about itself, such as its last metrics;
+/// tuples and acks come too late.
+async fn read_last_notices(
+    stdout: &mut ChildStdout,
+    decoder: &mut Decoder,
+    notices: &mut Vec<ComponentNotice>,
+) {
+    let mut is_trusted = true;
+    loop {
+        while is_trusted && notices.len() < LAST_NOTICES_MAX {
+            match decoder.next_part() {
+                Ok(Some(Part::Message(bytes))) => {
+                    if let Ok(Parsed { message: FromChild::Notice(notice), .. }) = FromChild::parse(&bytes) {
+                        notices.push(notice);
+                    }
+                }
+                Ok(Some(Part::Stray(_))) => {}
+                Ok(None) => break,
+                Err(_) => is_trusted = false,
+            }
+        }
+        if !is_trusted || notices.len() >= LAST_NOTICES_MAX {
+            decoder.discard();
+        }
+        if !stdout.read_buf(decoder.space()).await.is_ok_and(|n| n > 0) && !decoder.end_of_stream() {
+            return;
+        }
+    }
 }
 
 /// Last lines of stderr.
@@ -345,7 +426,8 @@ async fn read_stderr(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::multilang::message::{ComponentNotice, LogLevel};
+    use crate::multilang::message::LogLevel;
+    use stormkeeper_stream::Value;
 
     fn launch(script: &str, dir: &Path) -> ChildSpec {
         ChildSpec {
@@ -365,8 +447,8 @@ mod tests {
 
     async fn next(child: &mut Child) -> Result<FromChild, Error> {
         loop {
-            if let Some(message) = child.next_message()? {
-                return Ok(message);
+            if let Some(received) = child.next_message()? {
+                return Ok(received.expect("a valid message").message);
             }
             child.exchange().await?;
         }
@@ -383,11 +465,11 @@ mod tests {
             printf '{"command":"log","msg":"%s"}\nend\n' $COLOUR; cat >/dev/null; echo over >&2; exit 3"#;
         let tasks = Tasks::default();
         let mut child = start(script, dir.path(), &tasks).expect("started");
-        assert_eq!(next(&mut child).await.expect("a message"), FromChild::Pid(12));
+        assert_eq!(next(&mut child).await.expect("a message"), FromChild::Pid(Some(12)));
         assert_eq!(next(&mut child).await.expect("a message"), log(r#"{"hello":1}"#));
         assert_eq!(next(&mut child).await.expect("a message"), log("blue"));
         let end = child.end(Duration::from_secs(10)).await;
-        assert_eq!(end, ChildExit { status: "exit status: 3".to_owned(), stderr_tail: "over".to_owned() });
+        assert_eq!((&*end.status, &*end.stderr_tail), ("exit status: 3", "over"));
         assert!(!dir.path().join("12").exists(), "the pid file of a dead child is removed");
     }
 
@@ -407,6 +489,30 @@ mod tests {
         let error = next(&mut child).await.expect_err("ended");
         assert_eq!(error.to_string(), r#"stdout was closed within a message: {\"half\""#);
         assert_eq!(child.end(Duration::from_secs(10)).await.status, "exit status: 0");
+    }
+
+    #[tokio::test]
+    async fn exit_is_seen_although_a_descendant_holds_the_pipes() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let tasks = Tasks::default();
+        let script = r#"sleep 60 & printf '{"command":"log","msg":"last"}\nend\n'; exit 4"#;
+        let mut child = start(script, dir.path(), &tasks).expect("started");
+        assert_eq!(next(&mut child).await.expect("a message"), log("last"));
+        assert_eq!(next(&mut child).await.expect_err("ended").to_string(), "stdout was closed");
+        assert_eq!(child.end(Duration::from_secs(10)).await.status, "exit status: 4");
+    }
+
+    #[tokio::test]
+    async fn last_words_after_the_end_of_stdin_are_kept() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let tasks = Tasks::default();
+        let script = r#"cat >/dev/null; printf '{"command":"metrics","name":"n","params":3}\nend\nprinted\n'
+            printf '{"command":"emit","tuple":[1]}\nend\n{"command":"log","msg":"bye"}\nend'"#;
+        let child = start(script, dir.path(), &tasks).expect("started");
+        let end = child.end(Duration::from_secs(10)).await;
+        let metric = ComponentNotice::Metrics { name: "n".to_owned(), value: Value::Int(3) };
+        let bye = ComponentNotice::Log { level: LogLevel::Info, text: "bye".to_owned() };
+        assert_eq!(end.last_notices, [metric, bye]);
     }
 
     #[tokio::test]

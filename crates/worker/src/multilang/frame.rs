@@ -16,12 +16,6 @@ const READ_BYTES: usize = 64 << 10;
 /// Byte stream that is not a sequence of messages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The line at the beginning of a message cannot begin a message.
-    #[error("stdout contains a line that is not a multilang message: {shown}")]
-    NotAMessage {
-        /// Bytes of the line, shortened.
-        shown: String,
-    },
     /// The message does not end within the limit.
     #[error("a message exceeds {limit} bytes without a line \"end\": {shown}")]
     TooLong {
@@ -30,6 +24,15 @@ pub enum Error {
         /// Beginning of the message, shortened.
         shown: String,
     },
+}
+
+/// Part of the stream of a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// A message, without its delimiter.
+    Message(BytesMut),
+    /// A line between two messages that cannot begin a message, such as the output of a `print`.
+    Stray(BytesMut),
 }
 
 /// Splits a byte stream into messages; the bytes may arrive in any pieces.
@@ -42,6 +45,8 @@ pub struct Decoder {
     line_start: usize,
     // True if the first byte of the message at the start of the buffer was seen.
     begun: bool,
+    // True if a stray line came last: the delimiter that may follow it ends no message.
+    after_stray: bool,
     limit: usize,
 }
 
@@ -54,7 +59,7 @@ impl Default for Decoder {
 impl Decoder {
     /// Creates a decoder that rejects messages longer than `limit`.
     pub fn new(limit: usize) -> Self {
-        Self { buffer: BytesMut::new(), scanned: 0, line_start: 0, begun: false, limit }
+        Self { buffer: BytesMut::new(), scanned: 0, line_start: 0, begun: false, after_stray: false, limit }
     }
 
     /// Returns the buffer to append read bytes to, with room for a large read.
@@ -63,16 +68,31 @@ impl Decoder {
         &mut self.buffer
     }
 
+    /// Discards everything that was received and not returned.
+    pub fn discard(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
     /// Returns the received part of an incomplete message, shortened.
     pub fn rest(&self) -> Option<String> {
         (!self.buffer.trim_ascii().is_empty()).then(|| shorten(&self.buffer))
     }
 
-    /// Returns the next complete message, without its delimiter.
+    /// Completes the last line at the end of the stream, if it is a delimiter without a line end.
+    /// Returns whether a message may have been completed by it.
+    pub fn end_of_stream(&mut self) -> bool {
+        let is_delimiter = matches!(&self.buffer[self.line_start..], b"end" | b"end\r");
+        if is_delimiter {
+            self.buffer.put_u8(b'\n');
+        }
+        is_delimiter
+    }
+
+    /// Returns the next complete message or stray line.
     ///
     /// # Errors
     /// [`Error`], after which the rest of the stream cannot be trusted.
-    pub fn next_message(&mut self) -> Result<Option<BytesMut>, Error> {
+    pub fn next_part(&mut self) -> Result<Option<Part>, Error> {
         while let Some(offset) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
             let line_end = self.scanned + offset;
             self.scanned = line_end + 1;
@@ -83,14 +103,24 @@ impl Decoder {
                 let mut message = self.buffer.split_to(self.scanned);
                 message.truncate(self.line_start);
                 (self.scanned, self.line_start, self.begun) = (0, 0, false);
-                return Ok(Some(message));
+                if std::mem::take(&mut self.after_stray) && message.trim_ascii().is_empty() {
+                    continue;
+                }
+                return Ok(Some(Part::Message(message)));
             }
             if !self.begun {
                 match line.trim_ascii().first() {
                     None => {}
                     Some(b'{' | b'[') => self.begun = true,
-                    // Reported at once: the delimiter after a stray line may never come.
-                    Some(_) => return Err(Error::NotAMessage { shown: shorten(line) }),
+                    // Returned at once: the delimiter after a stray line may never come.
+                    Some(_) => {
+                        // Also here, or the limit would depend on how the stream arrives.
+                        self.check_length(line_end)?;
+                        let mut stray = self.buffer.split_to(self.scanned);
+                        stray.truncate(line_end);
+                        (self.scanned, self.line_start, self.after_stray) = (0, 0, true);
+                        return Ok(Some(Part::Stray(stray)));
+                    }
                 }
             }
             self.line_start = self.scanned;
@@ -136,8 +166,11 @@ mod tests {
     fn decode_all(decoder: &mut Decoder, bytes: &[u8]) -> Result<Vec<String>, Error> {
         decoder.space().extend_from_slice(bytes);
         let mut messages = Vec::new();
-        while let Some(message) = decoder.next_message()? {
-            messages.push(String::from_utf8_lossy(&message).trim().to_owned());
+        while let Some(part) = decoder.next_part()? {
+            messages.push(match part {
+                Part::Message(message) => String::from_utf8_lossy(&message).trim().to_owned(),
+                Part::Stray(line) => format!("stray {}", String::from_utf8_lossy(&line).trim()),
+            });
         }
         Ok(messages)
     }
@@ -161,9 +194,24 @@ mod tests {
     }
 
     #[test]
-    fn stray_line_is_reported_at_once() {
-        let error = decode_all(&mut Decoder::default(), b"{}\nend\nhello there\n").expect_err("garbage");
-        assert_eq!(error, Error::NotAMessage { shown: "hello there".to_owned() });
+    fn stray_line_costs_only_itself() {
+        let check = |bytes: &str, expected: &[&str]| {
+            assert_eq!(decode_all(&mut Decoder::default(), bytes.as_bytes()).expect("parts"), expected);
+        };
+        check("{}\nend\nhello there\n", &["{}", "stray hello there"]);
+        check("hello {\"a\":1}\nend\n{}\nend\n", &["stray hello {\"a\":1}", "{}"]);
+        check("one\n\ntwo\r\n{}\nend\nend\n", &["stray one", "stray two", "{}", ""]);
+    }
+
+    #[test]
+    fn delimiter_without_a_line_end_ends_the_last_message() {
+        for (last, is_message) in [("{}\nend", true), ("{}\nend\r", true), ("{}\nen", false), ("{}", false)] {
+            let mut decoder = Decoder::default();
+            assert_eq!(decode_all(&mut decoder, last.as_bytes()), Ok(Vec::new()));
+            assert_eq!(decoder.end_of_stream(), is_message, "{last}");
+            let rest = decode_all(&mut decoder, b"").expect("parts");
+            assert_eq!(rest.len(), usize::from(is_message), "{last}");
+        }
     }
 
     #[test]

@@ -6,14 +6,14 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use stormkeeper_model::{
-    ComponentId, TaskId, TopologyId,
+    ComponentId, TaskId, TopologyId, settings,
     topology::{Grouping, Settings, TaskTable, Topology},
 };
 
 /// Returns the handshake of one task.
 ///
-/// The settings of the host are overridden by those of the topology, and these by those of the
-/// component.
+/// The defaults of all known settings are overridden by the settings of the host, these by those of
+/// the topology, and these by those of the component.
 pub fn message(
     id: &TopologyId,
     topology: &Topology,
@@ -31,7 +31,10 @@ pub fn message(
 }
 
 fn conf(id: &TopologyId, topology: &Topology, defaults: &Settings, component: &ComponentId) -> Settings {
-    let mut conf = defaults.clone();
+    // As in Storm, components find every setting, set or not.
+    let unset = settings::KNOWN.iter().map(|setting| (setting.key.to_owned(), setting.default_value()));
+    let mut conf: Settings = unset.collect();
+    conf.extend(defaults.clone());
     conf.extend(topology.settings.clone());
     if let Some(component) = topology.components.get(component) {
         conf.extend(component.settings.clone());
@@ -138,7 +141,11 @@ mod tests {
             TaskTable::number(topology.components.iter().map(|(id, one)| (id.clone(), one.parallelism)));
         let defaults = Settings::from([("both".to_owned(), "host".into()), ("host".to_owned(), 1.into())]);
         let id = "wc-1-100".parse().expect("valid");
-        let hello = message(&id, &topology, &defaults, &table, &split, TaskId(3), Path::new("/w/pids"));
+        let mut hello = message(&id, &topology, &defaults, &table, &split, TaskId(3), Path::new("/w/pids"));
+        let conf = hello["conf"].as_object_mut().expect("an object");
+        for setting in settings::KNOWN {
+            assert_eq!(conf.remove(setting.key), Some(setting.default_value()), "{}", setting.key);
+        }
         assert_eq!(
             hello,
             json!({

@@ -1,8 +1,8 @@
 //! Messages between a worker and the child process of a component.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::multilang::frame;
+use super::{fields::Fields, frame, repair};
 use stormkeeper_model::{StreamId, TaskId};
 use stormkeeper_stream::Value;
 
@@ -42,6 +42,8 @@ pub enum SpoutCommand {
     Next,
     /// A tuple was fully processed.
     Ack,
+    /// A tuple was refused: the worker could not take it.
+    Fail,
     /// The topology is active: `next` will follow.
     Activate,
     /// No `next` until `activate`.
@@ -51,8 +53,8 @@ pub enum SpoutCommand {
 /// Message from a child.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FromChild {
-    /// Reply to the handshake.
-    Pid(u32),
+    /// Reply to the handshake; `None` if the pid is not a number.
+    Pid(Option<u32>),
     /// Emitted tuple.
     Emit(Emit),
     /// A bolt has processed a tuple.
@@ -131,43 +133,34 @@ pub enum LogLevel {
     Error,
 }
 
-/// Message that is not valid in the protocol.
-#[derive(Debug, thiserror::Error)]
-#[error("invalid multilang message ({reason}): {shown}")]
-pub struct Invalid {
+/// Message as read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parsed {
+    /// The message.
+    pub message: FromChild,
+    /// True if a text of the message was not valid Unicode, and was changed.
+    pub has_changed_text: bool,
+}
+
+/// Message that is not valid in the protocol. It is refused, and the child goes on.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("refused a message ({reason}): {shown}")]
+pub struct Refused {
     /// Description of the error.
     pub reason: String,
     /// Bytes of the message, shortened.
     pub shown: String,
+    /// The emit that was refused, if the message is an emit.
+    pub emit: Option<RefusedEmit>,
 }
 
-/// Fields of all messages, so that one pass parses a message with any order of fields.
-#[derive(Deserialize)]
-struct Fields {
-    command: Option<Command>,
-    pid: Option<u32>,
-    id: Option<Value>,
-    stream: Option<StreamId>,
-    anchors: Option<Value>,
-    task: Option<TaskId>,
-    tuple: Option<Vec<Value>>,
-    need_task_ids: Option<bool>,
-    msg: Option<Value>,
-    level: Option<Value>,
-    name: Option<Value>,
-    params: Option<Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Command {
-    Emit,
-    Ack,
-    Fail,
-    Error,
-    Log,
-    Metrics,
-    Sync,
+/// Emit that was refused.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RefusedEmit {
+    /// Message id of a spout.
+    pub id: Option<Value>,
+    /// Reply that the child waits for.
+    pub reply: EmitReply,
 }
 
 impl FromChild {
@@ -185,91 +178,53 @@ impl FromChild {
         }
     }
 
-    /// Parses one message.
+    /// Returns the reply that the child waits for after this message.
+    pub fn awaited_reply(&self) -> EmitReply {
+        match self {
+            Self::Emit(emit) => emit.reply,
+            Self::Pid(_) | Self::Ack(_) | Self::Fail(_) | Self::Notice(_) | Self::Sync => EmitReply::None,
+        }
+    }
+
+    /// Parses one message, as the serializer of Storm reads it.
     ///
     /// # Errors
-    /// [`Invalid`] if `bytes` is not JSON or not a message of the protocol.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Invalid> {
-        let invalid = |reason: String| Invalid { reason, shown: frame::shorten(bytes) };
+    /// [`Refused`] if `bytes` is not JSON, is not a message of the protocol, or has a number that a
+    /// tuple cannot carry.
+    pub fn parse(bytes: &[u8]) -> Result<Parsed, Refused> {
+        let refused = |reason, emit| Refused { reason, shown: frame::shorten(bytes), emit };
         // serde would accept a list as the fields in order, which no child intends.
         if bytes.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
-            return Err(invalid("not a JSON object".to_owned()));
+            return Err(refused("not a JSON object".to_owned(), None));
         }
-        let fields: Fields = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
-        fields
-            .into_message()
-            .map_err(|missing| invalid(format!("field {missing} is missing or has the wrong type")))
-    }
-}
-
-impl Fields {
-    /// Returns the message, or the name of the missing field.
-    fn into_message(self) -> Result<FromChild, &'static str> {
-        let Some(command) = self.command else {
-            return self.pid.map(FromChild::Pid).ok_or("command");
+        let (fields, repaired) = match serde_json::from_slice::<Fields>(bytes) {
+            Ok(fields) => (fields, None),
+            Err(error) => {
+                let repaired = repair::repair(bytes);
+                match serde_json::from_str::<Fields>(&repaired.text) {
+                    Ok(fields) => (fields, Some(repaired)),
+                    Err(_) => return Err(refused(error.to_string(), None)),
+                }
+            }
         };
-        Ok(match command {
-            Command::Emit => FromChild::Emit(Emit {
-                id: self.id,
-                stream: self.stream,
-                anchors: match self.anchors {
-                    None => Vec::new(),
-                    Some(Value::List(ids)) => {
-                        ids.into_iter().map(returned_id).collect::<Option<_>>().ok_or("anchors")?
-                    }
-                    Some(id) => vec![returned_id(id).ok_or("anchors")?],
-                },
-                // A direct emit has no reply: the child named the task.
-                reply: match self.need_task_ids.unwrap_or(true) && self.task.is_none() {
-                    true => EmitReply::TaskIds,
-                    false => EmitReply::None,
-                },
-                direct: self.task,
-                values: self.tuple.ok_or("tuple")?,
-            }),
-            Command::Ack => FromChild::Ack(self.id.and_then(returned_id).ok_or("id")?),
-            Command::Fail => FromChild::Fail(self.id.and_then(returned_id).ok_or("id")?),
-            Command::Error => FromChild::Notice(ComponentNotice::Error(as_text(self.msg))),
-            Command::Log => FromChild::Notice(ComponentNotice::Log {
-                level: log_level(self.level),
-                text: as_text(self.msg),
-            }),
-            Command::Metrics => FromChild::Notice(ComponentNotice::Metrics {
-                name: self.name.map(|name| as_text(Some(name))).ok_or("name")?,
-                value: self.params.unwrap_or(Value::Null),
-            }),
-            Command::Sync => FromChild::Sync,
-        })
-    }
-}
-
-/// Parses a tuple id. Ids are sent as text; ids that a language turned into numbers are accepted.
-fn returned_id(value: Value) -> Option<ReturnedId> {
-    match value {
-        Value::Text(text) => Some(ReturnedId(text)),
-        Value::Int(number) => Some(ReturnedId(number.to_string())),
-        Value::Null | Value::Bool(_) | Value::UInt(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => {
-            None
+        let emit = fields.refused_emit();
+        let metric = fields.metric_name();
+        let problem = match (&repaired, repair::oversized_integer(bytes)) {
+            (Some(repaired), _) if repaired.has_not_finite => {
+                Some("NaN and infinity are not JSON: emit null or text instead".to_owned())
+            }
+            (_, Some(number)) => Some(format!(
+                "the integer {} is outside of -2^63 to 2^64-1: emit it as text",
+                frame::shorten(number.as_bytes())
+            )),
+            (_, None) => None,
+        };
+        if let Some(problem) = problem {
+            let about = metric.map(|name| format!("metric {name:?}: ")).unwrap_or_default();
+            return Err(refused(about + &problem, emit));
         }
-    }
-}
-
-/// Converts a message text to a string; it may be any JSON value.
-fn as_text(value: Option<Value>) -> String {
-    match value {
-        Some(Value::Text(text)) => text,
-        Some(other) => serde_json::to_string(&other).expect("values are JSON"),
-        None => String::new(),
-    }
-}
-
-fn log_level(level: Option<Value>) -> LogLevel {
-    match level {
-        Some(Value::Int(0)) => LogLevel::Trace,
-        Some(Value::Int(1)) => LogLevel::Debug,
-        Some(Value::Int(3)) => LogLevel::Warn,
-        Some(Value::Int(4)) => LogLevel::Error,
-        _ => LogLevel::Info,
+        let message = fields.into_message().map_err(|reason| refused(reason, emit))?;
+        Ok(Parsed { message, has_changed_text: repaired.is_some_and(|repaired| repaired.has_changed_text) })
     }
 }
 
@@ -288,10 +243,13 @@ mod tests {
     #[test]
     fn every_child_message_is_parsed() {
         let check = |text: &str, expected: FromChild| {
-            assert_eq!(FromChild::parse(text.as_bytes()).expect("understood"), expected, "{text}");
+            let parsed = FromChild::parse(text.as_bytes()).expect("understood");
+            assert_eq!((parsed.message, parsed.has_changed_text), (expected, false), "{text}");
         };
         let word = || vec![Value::from("a")];
-        check(r#"{"pid": 17}"#, FromChild::Pid(17));
+        check(r#"{"pid": 17}"#, FromChild::Pid(Some(17)));
+        check(r#"{"pid": "17"}"#, FromChild::Pid(Some(17)));
+        check(r#"{"pid": {}}"#, FromChild::Pid(None));
         check(r#"{"command":"sync","id":""}"#, FromChild::Sync);
         check(r#"{"command":"ack","id":"7"}"#, FromChild::Ack(id("7")));
         check(r#"{"id":-3,"command":"fail"}"#, FromChild::Fail(id("-3")));
@@ -300,6 +258,11 @@ mod tests {
             r#"{"command":"emit","tuple":["a"],"stream":null,"task":null,"need_task_ids":null,"anchors":[]}"#,
             FromChild::Emit(emit(word())),
         );
+        check(
+            r#"{"command":"emit","task":0,"stream":"","id":null,"tuple":["a"]}"#,
+            FromChild::Emit(emit(word())),
+        );
+        check(r#"{"command":"fail","command":"sync"}"#, FromChild::Sync);
         check(
             r#"{"command":"emit","id":{"n":1},"stream":"s","tuple":["a"],"need_task_ids":false}"#,
             FromChild::Emit(Emit {
@@ -334,20 +297,50 @@ mod tests {
     }
 
     #[test]
-    fn invalid_message_is_reported_with_its_bytes() {
+    fn refused_message_is_reported_with_its_bytes() {
         let check = |text: &str, part: &str| {
             let error = FromChild::parse(text.as_bytes()).expect_err(text).to_string();
             assert!(error.contains(part) && error.contains(&frame::shorten(text.as_bytes())), "{error}");
         };
         check("", "EOF");
         check("[1]", "not a JSON object");
-        check("{}", "command is missing");
-        check(r#"{"command":"dance"}"#, "dance");
-        check(r#"{"command":"emit"}"#, "tuple is missing");
-        check(r#"{"command":"emit","tuple":"a"}"#, "expected a sequence");
-        check(r#"{"command":"ack"}"#, "id is missing");
-        check(r#"{"command":"emit","tuple":[],"anchors":[{}]}"#, "anchors");
+        check("{}", "field command is missing");
+        check(r#"{"command":"dance"}"#, "unknown command \"dance\"");
+        check(r#"{"command":7}"#, "field command must be text");
+        check(r#"{"command":"emit"}"#, "field tuple is missing");
+        check(r#"{"command":"emit","tuple":"a"}"#, "field tuple must be a list");
+        check(r#"{"command":"ack"}"#, "field id is missing");
+        check(r#"{"command":"emit","tuple":[],"anchors":[{}]}"#, "field anchors");
+        check(r#"{"command":"emit","tuple":[],"task":-1}"#, "field task must be");
         check(r#"{"command":"emit","tuple":[],"stream":"a/b"}"#, "stream id");
+        check(r#"{"command":"emit","tuple":[1e400]}"#, "number out of range");
+        check(r#"{"command":"metrics","name":"m","params":NaN}"#, "metric \"m\": NaN and infinity");
+        let deep = format!(r#"{{"command":"emit","tuple":[{}{}]}}"#, "[".repeat(200), "]".repeat(200));
+        check(&deep, "recursion limit");
+    }
+
+    #[test]
+    fn refused_emit_keeps_its_id_and_its_reply() {
+        let check = |text: &str, id: Option<Value>, reply| {
+            let refused = FromChild::parse(text.as_bytes()).expect_err(text);
+            assert_eq!(refused.emit, Some(RefusedEmit { id, reply }), "{text}");
+        };
+        check(r#"{"command":"emit","id":7,"tuple":[NaN]}"#, Some(Value::Int(7)), EmitReply::TaskIds);
+        check(
+            r#"{"command":"emit","id":"a","tuple":[18446744073709551616],"need_task_ids":false}"#,
+            Some(Value::from("a")),
+            EmitReply::None,
+        );
+        check(r#"{"command":"emit","task":3}"#, None, EmitReply::None);
+        let refused = FromChild::parse(br#"{"command":"ack"}"#).expect_err("no id");
+        assert_eq!(refused.emit, None);
+    }
+
+    #[test]
+    fn text_that_is_not_unicode_is_changed_and_reported() {
+        let text = FromChild::parse(b"{\"command\":\"emit\",\"tuple\":[\"caf\xe9\"]}").expect("taken");
+        assert_eq!(text.message, FromChild::Emit(emit(vec![Value::from("caf\u{fffd}")])));
+        assert!(text.has_changed_text);
     }
 
     #[test]

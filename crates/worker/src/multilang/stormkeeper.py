@@ -16,20 +16,21 @@ stdin and stdout, and needs only the standard library.
 
 Guarantees and rules:
 
-* stdin and stdout belong to the protocol. `run` redirects them: the output of
-  `print`, of libraries and of subprocesses goes to stderr, which the worker logs.
-  Print nothing before `run` if Python's own buffer is off (PYTHONUNBUFFERED): the
-  worker would receive that text as an invalid message.
+* stdin and stdout belong to the protocol. In a component, importing this module
+  redirects them: the output of `print`, of libraries and of subprocesses goes to
+  stderr, which the worker logs. Import it before modules that print when they are
+  imported. Elsewhere, as in a test, `run` redirects them.
 * Messages are sent in the order in which they were produced. They are buffered
   and written together, at the latest before this process waits for input.
-* User metrics are aggregated here and sent together, at most once a second:
-  `stormkeeper.counter("lines").add(1)`. A process that is killed loses the updates
-  since the last send.
+* User metrics are aggregated here and sent together, at most once a second, when a
+  spout is deactivated, and at the end: `stormkeeper.counter("lines").add(1)`. A
+  process that is killed loses the updates since the last send.
 * An exception that a component's method does not catch is reported as a task error with
   its traceback, and the process exits with status 1. The worker starts it again.
 * When the worker closes the input, the process exits with status 0.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -49,6 +50,7 @@ __all__ = [
     "is_heartbeat",
     "is_tick",
     "meter",
+    "timer",
 ]
 
 _DELIMITER = b"\nend\n"
@@ -205,6 +207,26 @@ class _Histogram(_Metric):
         self._changed()
 
 
+class _Timer(_Histogram):
+    """Distribution of times, and their rate."""
+
+    kind = "timer"
+    __slots__ = ()
+
+    def update(self, seconds):
+        """Adds one time in seconds."""
+        super().update(_finite(seconds) * 1e6)
+
+    @contextlib.contextmanager
+    def time(self):
+        """Measures a block: `with timer("lookup").time(): …`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.update(time.perf_counter() - began)
+
+
 _metrics = _Metrics()
 
 
@@ -226,6 +248,11 @@ def histogram(name):
 def meter(name):
     """Returns the meter `name` of this task: `meter("requests").mark()`."""
     return _metrics.of(_Meter, name)
+
+
+def timer(name):
+    """Returns the timer `name` of this task: `with timer("lookup").time(): …`."""
+    return _metrics.of(_Timer, name)
 
 
 class _EndOfInput(Exception):
@@ -404,7 +431,7 @@ class _Component:
 
     def run(self):
         """Runs the component until the worker closes the input. Exits with status 1 on an error."""
-        self._channel = _Channel(*_take_stdio())
+        self._channel = _Channel(*(_stdio or _take_stdio()))
         try:
             self._handshake()
             _metrics.begin(self._channel.send)
@@ -509,6 +536,8 @@ class Spout(_Component):
             self.activate()
         elif command == "deactivate":
             self.deactivate()
+            # Nothing may follow for a long time.
+            _metrics.send()
         else:
             raise ProtocolError("a spout cannot handle %r" % (message,))
         self._channel.send('{"command":"sync"}')
@@ -598,3 +627,8 @@ def _take_stdio():
     sys.stdout.flush()
     sys.stdout = sys.stderr
     return read_fd, write_fd
+
+
+# A worker names its component in this variable. Subprocesses, which may import this module too, must
+# not find it.
+_stdio = _take_stdio() if os.environ.pop("STORMKEEPER_COMPONENT", None) else None

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     multilang::{
-        child::Child,
+        child::{Child, Received},
         message::{EmitReply, ToChild},
     },
     settings::Tick,
@@ -147,15 +147,40 @@ impl Bolt {
     ) -> Result<(), Failure> {
         // One clock reading for all messages that arrived together.
         let now = context.clock.monotonic();
-        while let Some(message) = context.next_message(child)? {
-            let effect = self.protocol.on_message(message)?;
-            self.handle_effect(effect, context, child, now).await?;
+        while let Some(received) = context.next_message(child)? {
             watchdog.reset();
+            if let Some(effect) = self.effect_of(received, context, child) {
+                self.handle_effect(effect, context, child, now).await;
+            }
         }
         if context.metrics.is_on() {
             context.metrics.bolt_messages_handled(now);
         }
         Ok(())
+    }
+
+    /// Returns the effect of a message; `None` if the message is refused.
+    fn effect_of(
+        &mut self,
+        received: Received,
+        context: &mut TaskContext,
+        child: &mut Child,
+    ) -> Option<Effect> {
+        let (problem, reply) = match context.take(received) {
+            Ok(message) => {
+                let reply = message.awaited_reply();
+                match self.protocol.on_message(message) {
+                    Ok(effect) => return Some(effect),
+                    Err(violation) => (violation.to_string(), reply),
+                }
+            }
+            Err(refused) => {
+                let reply = refused.emit.as_ref().map_or(EmitReply::None, |emit| emit.reply);
+                (refused.to_string(), reply)
+            }
+        };
+        context.refuse(child, &problem, reply);
+        None
     }
 
     async fn handle_effect(
@@ -164,16 +189,18 @@ impl Bolt {
         context: &mut TaskContext,
         child: &mut Child,
         now: Monotonic,
-    ) -> Result<(), Failure> {
+    ) {
         match effect {
             Effect::Nothing => {}
             Effect::HandshakeDone => context.show(TaskStatus::Running),
             Effect::Emit(emit) => {
                 let reply = emit.reply;
-                let receivers = context.emitter.emit(emit, &mut context.metrics).await?;
-                match reply {
-                    EmitReply::TaskIds => child.send(&ToChild::TaskIds(receivers)),
-                    EmitReply::None => {}
+                match context.emitter.emit(emit, &mut context.metrics).await {
+                    Ok(receivers) => match reply {
+                        EmitReply::TaskIds => child.send(&ToChild::TaskIds(receivers)),
+                        EmitReply::None => {}
+                    },
+                    Err(error) => context.refuse(child, &error.to_string(), reply),
                 }
             }
             Effect::Acked(given) => {
@@ -186,7 +213,6 @@ impl Bolt {
             }
             Effect::Notice(notice) => context.handle_notice(notice),
         }
-        Ok(())
     }
 
     /// Resets the protocol for a new child. Calls `lost` for each open input of the old child.

@@ -53,7 +53,7 @@ impl BoltProtocol {
     /// Handles a message of the child. Each message counts as a sign of life.
     ///
     /// # Errors
-    /// [`Violation`], after which the child cannot be trusted.
+    /// [`Violation`] if the message makes no sense now; it has no effect then.
     pub(super) fn on_message(&mut self, message: FromChild) -> Result<Effect, Violation> {
         self.heartbeat_pending = false;
         match message {
@@ -126,7 +126,7 @@ mod tests {
         TupleKind::Input(InFlightTuple { source: StreamIndex::UNKNOWN, at: Monotonic::START });
 
     fn parse(text: &str) -> FromChild {
-        FromChild::parse(text.as_bytes()).expect("a message")
+        FromChild::parse(text.as_bytes()).expect("a message").message
     }
 
     /// A step of a test: a call of the protocol and its expected result.

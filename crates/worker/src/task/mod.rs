@@ -7,10 +7,13 @@
 //!
 //! - Two cores without I/O, [`spout_protocol`] and [`bolt_protocol`], decide what a message
 //!   means; the loops [`spout`] and [`bolt`] execute their decisions.
-//! - [`run`] owns the child. A child that exits, prints an invalid message, violates the protocol
-//!   or is silent for too long is ended, reported as a task error with its exit status and its
+//! - [`run`] owns the child. A child that exits, does not end its message within the limit, or is
+//!   silent for too long is ended, reported as a task error with its exit status and its
 //!   last lines of stderr, and restarted after a delay. The other tasks of the worker continue;
 //!   Storm ends the whole worker in this case.
+//! - One bad message costs one message: a message that is invalid, or that makes no sense in the
+//!   state of the protocol, is refused with a task error, and the child goes on. A refused emit with
+//!   an id fails.
 //! - A tuple that was sent to a child and not acked when the child died counts as failed. A tuple
 //!   that was not sent yet waits for the next child.
 //! - A loop that waits for room in its outbox does not read its child's output; that time does
@@ -38,9 +41,9 @@ use crate::{
     heartbeat::StatusBoard,
     metrics::TaskMetrics,
     multilang::{
-        child::{self, Child, ChildSpec},
+        child::{self, Child, ChildSpec, Received},
         handshake,
-        message::{ComponentNotice, FromChild, LogLevel},
+        message::{ComponentNotice, EmitReply, FromChild, LogLevel, Parsed, Refused, ToChild},
     },
     settings::TaskSettings,
 };
@@ -52,7 +55,6 @@ use stormkeeper_model::{
     topology::Settings,
 };
 use stormkeeper_runtime::tasks::Tasks;
-use stormkeeper_stream::grouping;
 
 /// First and longest delay before a child is restarted: a component that cannot run costs two
 /// starts a minute.
@@ -75,6 +77,9 @@ pub(super) const STOP_GRACE: Duration = Duration::from_millis(500);
 /// as Storm's.
 const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
+/// Period of the reports that texts of messages were changed.
+const CHANGED_TEXT_PERIOD: Duration = Duration::from_secs(60);
+
 /// State that spouts and bolts have in common.
 pub(super) struct TaskContext {
     pub(super) task: TaskId,
@@ -91,6 +96,9 @@ pub(super) struct TaskContext {
     /// Owns the tasks that read the children's stderr; when it is cancelled, the task stops.
     pub(super) tasks: Tasks,
     pub(super) metrics: TaskMetrics,
+    /// Number of messages whose texts were changed, and time of the last report about them.
+    pub(super) n_changed_texts: u64,
+    pub(super) changes_reported: Option<Monotonic>,
 }
 
 /// Spout or bolt.
@@ -104,10 +112,6 @@ pub(super) enum TaskKind {
 enum Failure {
     #[error(transparent)]
     Child(#[from] child::Error),
-    #[error(transparent)]
-    Violation(#[from] Violation),
-    #[error(transparent)]
-    Route(#[from] grouping::Error),
     #[error("no message for {0:?}")]
     Silent(Duration),
 }
@@ -137,7 +141,7 @@ impl TaskContext {
     }
 
     /// Returns the child's next completely read message, if there is one.
-    fn next_message(&mut self, child: &mut Child) -> Result<Option<FromChild>, child::Error> {
+    fn next_message(&mut self, child: &mut Child) -> Result<Option<Received>, child::Error> {
         if !self.metrics.times_message() {
             return child.next_message();
         }
@@ -147,6 +151,34 @@ impl TaskContext {
             self.metrics.deserialized(self.clock.monotonic().since(begun));
         }
         Ok(heard)
+    }
+
+    /// Takes a message, and reports once in a while that texts of messages were changed.
+    fn take(&mut self, received: Received) -> Result<FromChild, Refused> {
+        let Parsed { message, has_changed_text } = received?;
+        if has_changed_text {
+            self.n_changed_texts += 1;
+            let now = self.clock.monotonic();
+            if self.changes_reported.is_none_or(|last| now.since(last) >= CHANGED_TEXT_PERIOD) {
+                self.changes_reported = Some(now);
+                self.report(&format!(
+                    "task {} of {}: {} messages had text that is not valid Unicode; U+FFFD stands for what was \
+                     invalid, so texts that differed may be equal now",
+                    self.task, self.launch.component, self.n_changed_texts
+                ));
+            }
+        }
+        Ok(message)
+    }
+
+    /// Reports a message of the child that is refused, and gives the child the reply that it waits
+    /// for: no task received the tuple.
+    fn refuse(&self, child: &mut Child, problem: &str, reply: EmitReply) {
+        self.report(&format!("task {} of {}: {problem}", self.task, self.launch.component));
+        match reply {
+            EmitReply::TaskIds => child.send(&ToChild::TaskIds(&[])),
+            EmitReply::None => {}
+        }
     }
 
     fn show(&self, status: TaskStatus) {
@@ -244,11 +276,11 @@ impl TaskKind {
     }
 
     /// Prepares a child for the stop of its worker.
-    async fn deactivate_child(&mut self, child: &mut Child) {
+    async fn deactivate_child(&mut self, child: &mut Child) -> Vec<ComponentNotice> {
         match self {
             Self::Spout(spout) => spout.deactivate_child(child).await,
             // The end of its stdin is the only signal that a bolt's child needs.
-            Self::Bolt(_) => {}
+            Self::Bolt(_) => Vec::new(),
         }
     }
 
@@ -281,8 +313,9 @@ pub(super) async fn run(mut context: TaskContext, mut kind: TaskKind) {
                     failure = kind.run_protocol(&mut context, &mut child) => Some(failure),
                 };
                 let Some(failure) = failure else {
-                    kind.deactivate_child(&mut child).await;
-                    child.end(STOP_GRACE).await;
+                    let notices = kind.deactivate_child(&mut child).await;
+                    let exit = child.end(STOP_GRACE).await;
+                    notices.into_iter().chain(exit.last_notices).for_each(|it| context.handle_notice(it));
                     context.metrics.settle();
                     return;
                 };
@@ -290,7 +323,9 @@ pub(super) async fn run(mut context: TaskContext, mut kind: TaskKind) {
                     Failure::Child(child::Error::Ended { .. }) => EXIT_GRACE,
                     _ => FAILED_GRACE,
                 };
-                (failure, Some(child.end(grace).await))
+                let mut exit = child.end(grace).await;
+                exit.last_notices.drain(..).for_each(|notice| context.handle_notice(notice));
+                (failure, Some(exit))
             }
         };
         if cancelled.is_cancelled() {

@@ -10,10 +10,11 @@ use super::{
     spout_protocol::{Effect, SpoutProtocol, Tracking, Yield},
 };
 use crate::multilang::{
-    child::{self, Child},
-    message::{EmitReply, ToChild},
+    child::{self, Child, Received},
+    message::{ComponentNotice, EmitReply, Refused, RefusedEmit, ToChild},
 };
 use stormkeeper_model::{clock::Monotonic, heartbeat::TaskStatus};
+use stormkeeper_stream::Value;
 
 /// Longest pause of a spout that has nothing to emit: the spout is then called 20 times a
 /// second, which costs next to nothing, and a new tuple waits at most this long.
@@ -85,8 +86,9 @@ impl Spout {
                 // Cancel-safe: see `exchange`.
                 exchanged = child.exchange() => {
                     exchanged?;
-                    while let Some(message) = context.next_message(child)? {
-                        let effect = self.protocol.on_message(message)?;
+                    while let Some(received) = context.next_message(child)? {
+                        watchdog.reset();
+                        let Some(effect) = self.effect_of(received, context, child) else { continue };
                         self.record_call(&effect, context);
                         match effect {
                             Effect::Next(Yield::Nothing) => {
@@ -96,8 +98,7 @@ impl Spout {
                             Effect::Emit(..) => pauses.start_over(),
                             Effect::Nothing | Effect::HandshakeDone | Effect::Next(_) | Effect::Notice(_) => {}
                         }
-                        self.handle_effect(effect, context, child).await?;
-                        watchdog.reset();
+                        self.handle_effect(effect, context, child).await;
                     }
                     context.metrics.settle();
                 }
@@ -127,6 +128,40 @@ impl Spout {
         true
     }
 
+    /// Returns the effect of a message; `None` if the message is refused.
+    fn effect_of(
+        &mut self,
+        received: Received,
+        context: &mut TaskContext,
+        child: &mut Child,
+    ) -> Option<Effect> {
+        let (problem, reply) = match context.take(received) {
+            Ok(message) => {
+                let reply = message.awaited_reply();
+                match self.protocol.on_message(message) {
+                    Ok(effect) => return Some(effect),
+                    Err(violation) => (violation.to_string(), reply),
+                }
+            }
+            Err(Refused { emit: Some(RefusedEmit { id, reply }), reason, shown }) => {
+                self.fail(id, context);
+                (Refused { emit: None, reason, shown }.to_string(), reply)
+            }
+            Err(Refused { emit: None, reason, shown }) => {
+                (Refused { emit: None, reason, shown }.to_string(), EmitReply::None)
+            }
+        };
+        context.refuse(child, &problem, reply);
+        None
+    }
+
+    /// Fails a tuple that was refused, if it has an id.
+    fn fail(&mut self, id: Option<Value>, context: &mut TaskContext) {
+        if self.protocol.refuse(id) {
+            context.counters.failed.add(1);
+        }
+    }
+
     /// Records the duration of a completed `next`.
     fn record_call(&mut self, effect: &Effect, context: &mut TaskContext) {
         let Effect::Next(outcome) = effect else { return };
@@ -145,22 +180,26 @@ impl Spout {
         }
     }
 
-    async fn handle_effect(
-        &mut self,
-        effect: Effect,
-        context: &mut TaskContext,
-        child: &mut Child,
-    ) -> Result<(), Failure> {
+    async fn handle_effect(&mut self, effect: Effect, context: &mut TaskContext, child: &mut Child) {
         match effect {
             Effect::Nothing | Effect::Next(Yield::Nothing) => {}
             Effect::HandshakeDone => self.show_activity(context),
             Effect::Emit(emit, tracking) => {
                 let reply = emit.reply;
                 let stream = emit.stream.as_ref().filter(|_| tracking == Tracking::Acked).cloned();
-                let receivers = context.emitter.emit(emit, &mut context.metrics).await?;
-                match reply {
-                    EmitReply::TaskIds => child.send(&ToChild::TaskIds(receivers)),
-                    EmitReply::None => {}
+                match context.emitter.emit(emit, &mut context.metrics).await {
+                    Ok(receivers) => match reply {
+                        EmitReply::TaskIds => child.send(&ToChild::TaskIds(receivers)),
+                        EmitReply::None => {}
+                    },
+                    Err(error) => {
+                        if tracking == Tracking::Acked {
+                            self.protocol.fail_last();
+                            context.counters.failed.add(1);
+                        }
+                        context.refuse(child, &error.to_string(), reply);
+                        return;
+                    }
                 }
                 match tracking {
                     Tracking::Untracked => {}
@@ -176,12 +215,12 @@ impl Spout {
             Effect::Next(Yield::Something) => context.counters.executed.add(1),
             Effect::Notice(notice) => context.handle_notice(notice),
         }
-        Ok(())
     }
 
-    /// Deactivates an active spout before its stdin is closed. Bounded; tuples that the spout
-    /// still emits are discarded.
-    pub(super) async fn deactivate_child(&mut self, child: &mut Child) {
+    /// Deactivates an active spout before its stdin is closed, and returns what the child reports
+    /// meanwhile. Bounded; tuples that the spout still emits are discarded.
+    pub(super) async fn deactivate_child(&mut self, child: &mut Child) -> Vec<ComponentNotice> {
+        let mut notices = Vec::new();
         let leave = async {
             loop {
                 if let Some((command, id)) = self.protocol.next_command(Activity::Inactive) {
@@ -190,9 +229,11 @@ impl Spout {
                     return Ok(());
                 }
                 child.exchange().await?;
-                while let Some(message) = child.next_message()? {
-                    if self.protocol.on_message(message).is_err() {
-                        return Ok(());
+                while let Some(received) = child.next_message()? {
+                    // Refused messages and late tuples are discarded.
+                    let effect = received.map(|parsed| self.protocol.on_message(parsed.message));
+                    if let Ok(Ok(Effect::Notice(notice))) = effect {
+                        notices.push(notice);
                     }
                 }
             }
@@ -200,6 +241,7 @@ impl Spout {
         // A child that fails now, or does not reply, is ended all the same.
         let _left: Result<Result<(), child::Error>, _> =
             tokio::time::timeout(DEACTIVATE_TIMEOUT, leave).await;
+        notices
     }
 
     /// Resets the protocol for a new child.

@@ -6,8 +6,8 @@ use super::{Activity, Violation};
 use crate::multilang::message::{ComponentNotice, Emit, FromChild, SpoutCommand};
 use stormkeeper_stream::Value;
 
-/// Limit of acks that wait until the child completes its `next`. Further tuples with ids that
-/// the same `next` emits are not acked.
+/// Limit of acks and fails that wait until the child completes its `next`. Further tuples with ids
+/// that the same `next` emits are neither acked nor failed.
 const MAX_ACKS: usize = 100_000;
 
 /// State of the protocol with a spout's child: one command at a time, to which the child replies
@@ -17,7 +17,8 @@ pub(super) struct SpoutProtocol {
     handshake_done: bool,
     pending: Option<SpoutCommand>,
     last_activity: Option<Activity>,
-    acks: VecDeque<Value>,
+    // The outcome of each emit with an id, in the order of the emits: `Ack` or `Fail`.
+    outcomes: VecDeque<(SpoutCommand, Value)>,
     // True if the child emitted a tuple since the last `next`.
     emitted: bool,
 }
@@ -66,14 +67,14 @@ impl SpoutProtocol {
     /// Returns the next command for the child, with the id that it refers to. `None` while a
     /// reply of the child is outstanding, and if an inactive spout has no acks left.
     ///
-    /// Acks come before all other commands, in the order of the emits. As there are no ackers,
-    /// a tuple counts as fully processed once it is emitted.
+    /// Acks and fails come before all other commands, in the order of the emits. As there are no
+    /// ackers, a tuple counts as fully processed once it is emitted.
     pub(super) fn next_command(&mut self, activity: Activity) -> Option<(SpoutCommand, Value)> {
         if self.awaits_answer() {
             return None;
         }
-        let (command, id) = match (self.acks.pop_front(), self.last_activity, activity) {
-            (Some(id), _, _) => (SpoutCommand::Ack, id),
+        let (command, id) = match (self.outcomes.pop_front(), self.last_activity, activity) {
+            (Some(outcome), _, _) => outcome,
             (None, None | Some(Activity::Inactive), Activity::Active) => (SpoutCommand::Activate, no_id()),
             (None, Some(Activity::Active), Activity::Inactive) => (SpoutCommand::Deactivate, no_id()),
             (None, Some(Activity::Active), Activity::Active) => (SpoutCommand::Next, no_id()),
@@ -82,16 +83,32 @@ impl SpoutProtocol {
         match command {
             SpoutCommand::Activate | SpoutCommand::Deactivate => self.last_activity = Some(activity),
             SpoutCommand::Next => self.emitted = false,
-            SpoutCommand::Ack => {}
+            SpoutCommand::Ack | SpoutCommand::Fail => {}
         }
         self.pending = Some(command);
         Some((command, id))
     }
 
+    /// Handles an emit that was refused: a tuple with an id fails, so that the spout gets past it.
+    /// Returns whether the spout will be told.
+    pub(super) fn refuse(&mut self, id: Option<Value>) -> bool {
+        let id = id.filter(|_| self.handshake_done && self.outcomes.len() < MAX_ACKS);
+        let is_told = id.is_some();
+        self.outcomes.extend(id.map(|id| (SpoutCommand::Fail, id)));
+        is_told
+    }
+
+    /// Fails the last emit, which was to be acked, because it has no receivers.
+    pub(super) fn fail_last(&mut self) {
+        if let Some((command, _)) = self.outcomes.back_mut() {
+            *command = SpoutCommand::Fail;
+        }
+    }
+
     /// Handles a message of the child.
     ///
     /// # Errors
-    /// [`Violation`], after which the child cannot be trusted.
+    /// [`Violation`] if the message makes no sense now; it has no effect then.
     pub(super) fn on_message(&mut self, message: FromChild) -> Result<Effect, Violation> {
         match message {
             FromChild::Notice(notice) => Ok(Effect::Notice(notice)),
@@ -105,9 +122,9 @@ impl SpoutProtocol {
                 self.emitted = true;
                 let tracking = match emit.id.take() {
                     None => Tracking::Untracked,
-                    Some(_) if self.acks.len() >= MAX_ACKS => Tracking::AckDropped,
+                    Some(_) if self.outcomes.len() >= MAX_ACKS => Tracking::AckDropped,
                     Some(id) => {
-                        self.acks.push_back(id);
+                        self.outcomes.push_back((SpoutCommand::Ack, id));
                         Tracking::Acked
                     }
                 };
@@ -118,9 +135,7 @@ impl SpoutProtocol {
             FromChild::Sync => Ok(match (self.pending.take(), self.emitted) {
                 (Some(SpoutCommand::Next), true) => Effect::Next(Yield::Something),
                 (Some(SpoutCommand::Next), false) => Effect::Next(Yield::Nothing),
-                (Some(SpoutCommand::Ack | SpoutCommand::Activate | SpoutCommand::Deactivate) | None, _) => {
-                    Effect::Nothing
-                }
+                (Some(_) | None, _) => Effect::Nothing,
             }),
         }
     }
@@ -154,7 +169,7 @@ mod tests {
                     assert_eq!(format!("{command:?} {id}"), *expected);
                 }
                 Receive(message, expected) => {
-                    let message = FromChild::parse(message.as_bytes()).expect("a message");
+                    let message = FromChild::parse(message.as_bytes()).expect("a message").message;
                     let result = match protocol.on_message(message) {
                         Ok(effect) => format!("{effect:?}"),
                         Err(violation) => violation.to_string(),
@@ -213,6 +228,29 @@ mod tests {
     }
 
     #[test]
+    fn refused_emit_with_an_id_fails_in_its_turn() {
+        let mut protocol = SpoutProtocol::default();
+        let parse = |text: &str| FromChild::parse(text.as_bytes()).expect("a message").message;
+        assert!(!protocol.refuse(Some(Value::from("early"))), "before the handshake");
+        assert_eq!(protocol.on_message(parse(PID)), Ok(Effect::HandshakeDone));
+        assert!(protocol.next_command(Active).is_some_and(|(command, _)| command == SpoutCommand::Activate));
+        assert_eq!(protocol.on_message(parse(SYNC)), Ok(Effect::Nothing));
+        assert!(protocol.next_command(Active).is_some());
+        let emit = |id: &str| parse(&format!(r#"{{"command":"emit","id":"{id}","tuple":[]}}"#));
+        assert!(protocol.on_message(emit("a")).is_ok());
+        assert!(protocol.refuse(Some(Value::from("b"))) && !protocol.refuse(None));
+        assert!(protocol.on_message(emit("c")).is_ok());
+        protocol.fail_last();
+        let mut told = Vec::new();
+        for _ in 0..3 {
+            assert!(protocol.on_message(parse(SYNC)).is_ok());
+            told.extend(protocol.next_command(Active));
+        }
+        let fail = |id: &str| (SpoutCommand::Fail, Value::from(id));
+        assert_eq!(told, [(SpoutCommand::Ack, Value::from("a")), fail("b"), fail("c")]);
+    }
+
+    #[test]
     fn message_that_only_a_bolt_may_send_is_rejected() {
         check(&[Receive(EMIT, "before its pid")]);
         check(&[Receive(PID, "HandshakeDone"), Receive(PID, "twice")]);
@@ -235,10 +273,10 @@ mod tests {
     #[test]
     fn acks_are_bounded() {
         let mut protocol = SpoutProtocol::default();
-        assert_eq!(protocol.on_message(FromChild::Pid(1)), Ok(Effect::HandshakeDone));
+        assert_eq!(protocol.on_message(FromChild::Pid(Some(1))), Ok(Effect::HandshakeDone));
         let mut emit = |id: usize| {
             let text = format!(r#"{{"command":"emit","id":{id},"tuple":[]}}"#);
-            match protocol.on_message(FromChild::parse(text.as_bytes()).expect("a message")) {
+            match protocol.on_message(FromChild::parse(text.as_bytes()).expect("a message").message) {
                 Ok(Effect::Emit(_, tracking)) => Some(tracking),
                 _ => None,
             }

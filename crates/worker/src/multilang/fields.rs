@@ -1,0 +1,230 @@
+//! Fields of the messages of a child, read as Storm's serializer reads them: `null` stands for an
+//! absent field, task 0 for no task, and an empty stream for the default stream; of a field that
+//! occurs twice, the last counts; unknown fields are ignored.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+
+use super::message::{ComponentNotice, Emit, EmitReply, FromChild, LogLevel, RefusedEmit, ReturnedId};
+use stormkeeper_model::TaskId;
+use stormkeeper_stream::Value;
+
+/// Fields of all messages, so that one pass parses a message with any order of fields.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    command: Option<Value>,
+    pid: Option<Value>,
+    id: Option<Value>,
+    stream: Option<Value>,
+    anchors: Option<Value>,
+    task: Option<Value>,
+    tuple: Option<Value>,
+    need_task_ids: Option<Value>,
+    msg: Option<Value>,
+    level: Option<Value>,
+    name: Option<Value>,
+    params: Option<Value>,
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Map;
+        impl<'de> Visitor<'de> for Map {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(name) = map.next_key::<Field>()? {
+                    let field = match name {
+                        Field::Command => &mut fields.command,
+                        Field::Pid => &mut fields.pid,
+                        Field::Id => &mut fields.id,
+                        Field::Stream => &mut fields.stream,
+                        Field::Anchors => &mut fields.anchors,
+                        Field::Task => &mut fields.task,
+                        Field::Tuple => &mut fields.tuple,
+                        Field::NeedTaskIds => &mut fields.need_task_ids,
+                        Field::Msg => &mut fields.msg,
+                        Field::Level => &mut fields.level,
+                        Field::Name => &mut fields.name,
+                        Field::Params => &mut fields.params,
+                        Field::Other => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    // `null` is no value.
+                    *field = map.next_value()?;
+                }
+                Ok(fields)
+            }
+        }
+        from.deserialize_map(Map)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Field {
+    Command,
+    Pid,
+    Id,
+    Stream,
+    Anchors,
+    Task,
+    Tuple,
+    NeedTaskIds,
+    Msg,
+    Level,
+    Name,
+    Params,
+    #[serde(other)]
+    Other,
+}
+
+impl Fields {
+    /// Returns what a refused emit needs, if this is an emit.
+    pub(super) fn refused_emit(&self) -> Option<RefusedEmit> {
+        let is_emit = self.command() == Some("emit");
+        is_emit.then(|| RefusedEmit { id: self.id.clone(), reply: self.reply() })
+    }
+
+    /// Returns the name of the metric, if this is an update of a metric.
+    pub(super) fn metric_name(&self) -> Option<String> {
+        (self.command() == Some("metrics")).then(|| as_text(self.name.clone()))
+    }
+
+    fn command(&self) -> Option<&str> {
+        match &self.command {
+            Some(Value::Text(command)) => Some(command),
+            _ => None,
+        }
+    }
+
+    /// Returns the reply that an emit waits for. A direct emit has none: the child named the task.
+    fn reply(&self) -> EmitReply {
+        let is_direct = !matches!(self.task, None | Some(Value::Int(0)));
+        match is_direct || self.need_task_ids == Some(Value::Bool(false)) {
+            true => EmitReply::None,
+            false => EmitReply::TaskIds,
+        }
+    }
+
+    /// Returns the message.
+    ///
+    /// # Errors
+    /// The defect of a field.
+    pub(super) fn into_message(self) -> Result<FromChild, String> {
+        let command = match (&self.command, &self.pid) {
+            (Some(Value::Text(command)), _) => command.as_str(),
+            (Some(_), _) => return Err("field command must be text".to_owned()),
+            (None, Some(pid)) => return Ok(FromChild::Pid(as_pid(pid))),
+            (None, None) => return Err("field command is missing".to_owned()),
+        };
+        Ok(match command {
+            "emit" => FromChild::Emit(self.into_emit()?),
+            "ack" => FromChild::Ack(tuple_id(self.id)?),
+            "fail" => FromChild::Fail(tuple_id(self.id)?),
+            "error" => FromChild::Notice(ComponentNotice::Error(as_text(self.msg))),
+            "log" => FromChild::Notice(ComponentNotice::Log {
+                level: log_level(self.level.as_ref()),
+                text: as_text(self.msg),
+            }),
+            "metrics" => FromChild::Notice(ComponentNotice::Metrics {
+                name: self.name.map(|name| as_text(Some(name))).ok_or("field name is missing")?,
+                value: self.params.unwrap_or(Value::Null),
+            }),
+            "sync" => FromChild::Sync,
+            other => return Err(format!("unknown command {other:?}")),
+        })
+    }
+
+    fn into_emit(self) -> Result<Emit, String> {
+        let reply = self.reply();
+        let bad_anchors = || "field anchors must be an id or a list of ids".to_owned();
+        Ok(Emit {
+            reply,
+            id: self.id,
+            stream: match self.stream {
+                None => None,
+                Some(Value::Text(stream)) if stream.is_empty() => None,
+                Some(Value::Text(stream)) => {
+                    Some(stream.parse().map_err(|error| format!("field stream: {error}"))?)
+                }
+                Some(_) => return Err("field stream must be text".to_owned()),
+            },
+            anchors: match self.anchors {
+                None => Vec::new(),
+                Some(Value::List(ids)) => {
+                    ids.into_iter().map(returned_id).collect::<Option<_>>().ok_or_else(bad_anchors)?
+                }
+                Some(id) => vec![returned_id(id).ok_or_else(bad_anchors)?],
+            },
+            direct: match self.task {
+                None | Some(Value::Int(0)) => None,
+                Some(Value::Int(task)) => {
+                    Some(TaskId(u32::try_from(task).map_err(|_| "field task must be the number of a task")?))
+                }
+                Some(_) => return Err("field task must be the number of a task".to_owned()),
+            },
+            values: match self.tuple {
+                Some(Value::List(values)) => values,
+                None => return Err("field tuple is missing".to_owned()),
+                Some(_) => return Err("field tuple must be a list".to_owned()),
+            },
+        })
+    }
+}
+
+fn as_pid(pid: &Value) -> Option<u32> {
+    match pid {
+        Value::Int(pid) => u32::try_from(*pid).ok(),
+        Value::Text(pid) => pid.trim().parse().ok(),
+        Value::Null | Value::Bool(_) | Value::UInt(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => {
+            None
+        }
+    }
+}
+
+fn tuple_id(id: Option<Value>) -> Result<ReturnedId, String> {
+    let id = id.ok_or("field id is missing")?;
+    returned_id(id).ok_or_else(|| "field id must be text or a whole number".to_owned())
+}
+
+/// Parses a tuple id. Ids are sent as text; ids that a language turned into numbers are accepted.
+fn returned_id(value: Value) -> Option<ReturnedId> {
+    match value {
+        Value::Text(text) => Some(ReturnedId(text)),
+        Value::Int(number) => Some(ReturnedId(number.to_string())),
+        Value::Null | Value::Bool(_) | Value::UInt(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => {
+            None
+        }
+    }
+}
+
+/// Converts a message text to a string; it may be any JSON value.
+fn as_text(value: Option<Value>) -> String {
+    match value {
+        Some(Value::Text(text)) => text,
+        Some(other) => serde_json::to_string(&other).expect("values are JSON"),
+        None => String::new(),
+    }
+}
+
+fn log_level(level: Option<&Value>) -> LogLevel {
+    match level {
+        Some(Value::Int(0)) => LogLevel::Trace,
+        Some(Value::Int(1)) => LogLevel::Debug,
+        Some(Value::Int(3)) => LogLevel::Warn,
+        Some(Value::Int(4)) => LogLevel::Error,
+        _ => LogLevel::Info,
+    }
+}
