@@ -16,6 +16,7 @@ pub fn any_value() -> impl Strategy<Value = Value> {
         (prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL).prop_map(Value::from),
         (-1000i32..1000).prop_map(|n| Value::from(f64::from(n))),
         any::<String>().prop_map(Value::from),
+        "-?[1-9][0-9]{20,40}".prop_map(|digits| Value::BigInt(digits.into())),
     ];
     leaf.prop_recursive(4, 40, 6, |inner| {
         prop_oneof![

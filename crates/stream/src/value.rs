@@ -5,15 +5,17 @@ use std::{collections::BTreeMap, fmt};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, SeqAccess, Visitor},
+    ser::Error as _,
 };
+use serde_json::value::RawValue;
 
 /// A JSON-like value.
 ///
 /// It reads back exactly from JSON and from MessagePack, with these rules:
 ///
 /// - A number without fraction and exponent is whole; a float stays a float, also `1.0`.
-/// - A whole number that fits neither `i64` nor `u64` is read as the nearest float, as
-///   Python integers may be larger than any wire format allows.
+/// - A whole number that fits neither `i64` nor `u64` is a [`Value::BigInt`], as of Python.
+///   [`Value::from_json`] reads it from JSON; serde's own reader would round it to a float.
 /// - JSON has no NaN and no infinity: they are written as `null`. MessagePack keeps them.
 /// - A map is ordered by its keys; if a key occurs twice, the last value counts.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +28,8 @@ pub enum Value {
     Int(i64),
     /// A whole number above `i64::MAX`. Smaller ones are [`Value::Int`]; `From<u64>` knows.
     UInt(u64),
+    /// A whole number that fits neither `i64` nor `u64`, as decimal digits.
+    BigInt(Box<str>),
     /// A number with a fraction or an exponent.
     Float(f64),
     /// Text.
@@ -89,6 +93,11 @@ impl Serialize for Value {
             Self::Bool(value) => serializer.serialize_bool(*value),
             Self::Int(value) => serializer.serialize_i64(*value),
             Self::UInt(value) => serializer.serialize_u64(*value),
+            // JSON has no limit of numbers. MessagePack has one, and no other value is binary there.
+            Self::BigInt(digits) if serializer.is_human_readable() => {
+                RawValue::from_string(digits.to_string()).map_err(S::Error::custom)?.serialize(serializer)
+            }
+            Self::BigInt(digits) => serializer.serialize_bytes(digits.as_bytes()),
             Self::Float(value) => serializer.serialize_f64(*value),
             Self::Text(value) => serializer.serialize_str(value),
             Self::List(values) => serializer.collect_seq(values),
@@ -101,6 +110,42 @@ impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AnyValue)
     }
+}
+
+impl Value {
+    /// Reads a value from JSON without rounding whole numbers. Slower than serde's reader, so for JSON
+    /// with such numbers only.
+    ///
+    /// # Errors
+    /// If `json` is not JSON, or is nested more than 128 deep.
+    pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
+        // Checks the depth, which limits the recursion below.
+        let rounded: Self = serde_json::from_str(json)?;
+        Ok(match json.trim_start().as_bytes() {
+            [b'[', ..] => {
+                let values: Vec<&RawValue> = serde_json::from_str(json)?;
+                Self::List(
+                    values.into_iter().map(|value| Self::from_json(value.get())).collect::<Result<_, _>>()?,
+                )
+            }
+            [b'{', ..] => {
+                let entries: BTreeMap<String, &RawValue> = serde_json::from_str(json)?;
+                let entries =
+                    entries.into_iter().map(|(key, value)| Ok((key, Self::from_json(value.get())?)));
+                Self::Map(entries.collect::<Result<_, serde_json::Error>>()?)
+            }
+            _ if is_big_int(json.trim()) => Self::BigInt(json.trim().into()),
+            _ => rounded,
+        })
+    }
+}
+
+/// Returns whether a JSON number is whole and fits neither `i64` nor `u64`.
+fn is_big_int(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let is_whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_short = || number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();
+    is_whole && !digits.starts_with('0') && !is_short()
 }
 
 struct AnyValue;
@@ -138,6 +183,11 @@ impl<'de> Visitor<'de> for AnyValue {
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
         Ok(value.into())
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, digits: &[u8]) -> Result<Value, E> {
+        let digits = std::str::from_utf8(digits).ok().filter(|digits| is_big_int(digits));
+        digits.map(|digits| Value::BigInt(digits.into())).ok_or_else(|| E::custom("binary data is no value"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -180,7 +230,7 @@ mod tests {
         #[test]
         fn every_value_reads_back_from_json(value in any_value()) {
             let text = serde_json::to_string(&value).expect("written");
-            prop_assert_eq!(from_json(&text), value, "{}", text);
+            prop_assert_eq!(Value::from_json(&text).expect("read"), value, "{}", text);
         }
 
         #[test]
@@ -203,6 +253,23 @@ mod tests {
         check("18446744073709551616", Value::Float(18_446_744_073_709_551_616.0));
         check("-9223372036854775809", Value::Float(-9_223_372_036_854_775_808.0));
         assert_eq!(serde_json::to_string(&Value::Float(1.0)).expect("written"), "1.0");
+    }
+
+    #[test]
+    fn big_integers_are_not_rounded() {
+        let json = r#"[18446744073709551616,{"a":-9223372036854775809},[1e30,18446744073709551615]]"#;
+        let value = Value::from_json(json).expect("read");
+        let big = |digits: &str| Value::BigInt(digits.into());
+        let expected = [
+            big("18446744073709551616"),
+            Value::Map([("a".to_owned(), big("-9223372036854775809"))].into()),
+            Value::List(vec![Value::Float(1e30), Value::UInt(u64::MAX)]),
+        ];
+        assert_eq!(value, Value::List(expected.to_vec()));
+        assert_eq!(serde_json::to_string(&value).expect("written"), json.replace("1e30", "1e+30"));
+        assert!(Value::from_json(&format!("{}{}", "[".repeat(200), "]".repeat(200))).is_err());
+        // Binary data of another kind is no value.
+        assert!(rmp_serde::from_slice::<Value>(&[0xc4, 2, b'1', b'2']).is_err());
     }
 
     #[test]

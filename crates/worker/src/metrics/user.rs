@@ -76,7 +76,7 @@ const KINDS: [&str; 5] = ["counter", "gauge", "meter", "histogram", "timer"];
 
 fn read(params: &Value) -> Result<(&'static str, &Value), String> {
     match params {
-        Value::Int(_) | Value::UInt(_) | Value::Float(_) => Ok(("counter", params)),
+        Value::Int(_) | Value::UInt(_) | Value::BigInt(_) | Value::Float(_) => Ok(("counter", params)),
         Value::Null => Ok(("counter", &Value::Int(1))),
         Value::Map(entries) => {
             let mut entries = entries.iter();
@@ -122,11 +122,15 @@ fn whole(value: &Value) -> Result<u64, String> {
         Value::Int(n) => u64::try_from(*n).ok(),
         Value::UInt(n) => Some(*n),
         Value::Float(n) if n.fract() == 0.0 && (0.0..=BOUND).contains(n) => Some(*n as u64),
-        Value::Float(_) | Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
-            None
-        }
+        Value::BigInt(_)
+        | Value::Float(_)
+        | Value::Null
+        | Value::Bool(_)
+        | Value::Text(_)
+        | Value::List(_)
+        | Value::Map(_) => None,
     }
-    .ok_or_else(|| "a count must be an integer of 0 or more".to_owned())
+    .ok_or_else(|| "a count must be an integer from 0 to 2^64-1".to_owned())
 }
 
 fn number(value: &Value) -> Result<f64, String> {
@@ -134,9 +138,13 @@ fn number(value: &Value) -> Result<f64, String> {
         Value::Int(n) => Some(*n as f64),
         Value::UInt(n) => Some(*n as f64),
         Value::Float(n) if n.is_finite() => Some(*n),
-        Value::Float(_) | Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
-            None
-        }
+        Value::BigInt(_)
+        | Value::Float(_)
+        | Value::Null
+        | Value::Bool(_)
+        | Value::Text(_)
+        | Value::List(_)
+        | Value::Map(_) => None,
     }
     .ok_or_else(|| "the value must be a finite number".to_owned())
 }

@@ -91,6 +91,26 @@ enum Field {
 }
 
 impl Fields {
+    /// Returns the fields of a message that was read as one value.
+    pub(super) fn of(message: Value) -> Self {
+        let Value::Map(mut map) = message else { return Self::default() };
+        let mut take = |name| map.remove(name).filter(|value| *value != Value::Null);
+        Self {
+            command: take("command"),
+            pid: take("pid"),
+            id: take("id"),
+            stream: take("stream"),
+            anchors: take("anchors"),
+            task: take("task"),
+            tuple: take("tuple"),
+            need_task_ids: take("need_task_ids"),
+            msg: take("msg"),
+            level: take("level"),
+            name: take("name"),
+            params: take("params"),
+        }
+    }
+
     /// Returns what a refused emit needs, if this is an emit.
     pub(super) fn refused_emit(&self) -> Option<RefusedEmit> {
         let is_emit = self.command() == Some("emit");
@@ -188,9 +208,13 @@ fn as_pid(pid: &Value) -> Option<u32> {
     match pid {
         Value::Int(pid) => u32::try_from(*pid).ok(),
         Value::Text(pid) => pid.trim().parse().ok(),
-        Value::Null | Value::Bool(_) | Value::UInt(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => {
-            None
-        }
+        Value::Null
+        | Value::Bool(_)
+        | Value::UInt(_)
+        | Value::BigInt(_)
+        | Value::Float(_)
+        | Value::List(_)
+        | Value::Map(_) => None,
     }
 }
 
@@ -204,9 +228,13 @@ fn returned_id(value: Value) -> Option<ReturnedId> {
     match value {
         Value::Text(text) => Some(ReturnedId(text)),
         Value::Int(number) => Some(ReturnedId(number.to_string())),
-        Value::Null | Value::Bool(_) | Value::UInt(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => {
-            None
-        }
+        Value::Null
+        | Value::Bool(_)
+        | Value::UInt(_)
+        | Value::BigInt(_)
+        | Value::Float(_)
+        | Value::List(_)
+        | Value::Map(_) => None,
     }
 }
 

@@ -207,21 +207,20 @@ impl FromChild {
                 }
             }
         };
-        let emit = fields.refused_emit();
-        let metric = fields.metric_name();
-        let problem = match (&repaired, repair::oversized_integer(bytes)) {
-            (Some(repaired), _) if repaired.has_not_finite => {
-                Some("NaN and infinity are not JSON: emit null or text instead".to_owned())
+        let fields = match repair::may_have_big_integer(bytes) {
+            false => fields,
+            true => {
+                let text =
+                    repaired.as_ref().map_or_else(|| String::from_utf8_lossy(bytes), |it| (&*it.text).into());
+                let exact = Value::from_json(&text).map_err(|error| refused(error.to_string(), None))?;
+                Fields::of(exact)
             }
-            (_, Some(number)) => Some(format!(
-                "the integer {} is outside of -2^63 to 2^64-1: emit it as text",
-                frame::shorten(number.as_bytes())
-            )),
-            (_, None) => None,
         };
-        if let Some(problem) = problem {
-            let about = metric.map(|name| format!("metric {name:?}: ")).unwrap_or_default();
-            return Err(refused(about + &problem, emit));
+        let emit = fields.refused_emit();
+        if repaired.as_ref().is_some_and(|repaired| repaired.has_not_finite) {
+            let about = fields.metric_name().map(|name| format!("metric {name:?}: ")).unwrap_or_default();
+            let reason = format!("{about}NaN and infinity are not JSON: emit null or text instead");
+            return Err(refused(reason, emit));
         }
         let message = fields.into_message().map_err(|reason| refused(reason, emit))?;
         Ok(Parsed { message, has_changed_text: repaired.is_some_and(|repaired| repaired.has_changed_text) })
@@ -327,13 +326,22 @@ mod tests {
         };
         check(r#"{"command":"emit","id":7,"tuple":[NaN]}"#, Some(Value::Int(7)), EmitReply::TaskIds);
         check(
-            r#"{"command":"emit","id":"a","tuple":[18446744073709551616],"need_task_ids":false}"#,
+            r#"{"command":"emit","id":"a","tuple":[-Infinity],"need_task_ids":false}"#,
             Some(Value::from("a")),
             EmitReply::None,
         );
         check(r#"{"command":"emit","task":3}"#, None, EmitReply::None);
         let refused = FromChild::parse(br#"{"command":"ack"}"#).expect_err("no id");
         assert_eq!(refused.emit, None);
+    }
+
+    #[test]
+    fn integers_of_any_size_are_kept() {
+        let text = r#"{"command":"emit","id":-9223372036854775809,"tuple":[18446744073709551617,"18446744073709551617"]}"#;
+        let big = |digits: &str| Value::BigInt(digits.into());
+        let values = vec![big("18446744073709551617"), Value::from("18446744073709551617")];
+        let expected = Emit { id: Some(big("-9223372036854775809")), ..emit(values) };
+        assert_eq!(FromChild::parse(text.as_bytes()).expect("taken").message, FromChild::Emit(expected));
     }
 
     #[test]

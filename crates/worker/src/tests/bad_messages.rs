@@ -15,7 +15,7 @@ def say(text):
 hear()
 say('{"pid": "7"}')
 emits = ['"id":1,"tuple":["a"],"task":0,"stream":""', '"id":2,"tuple":[NaN]', '"id":3,"tuple":["caf\xe9"]',
-         '"id":4,"tuple":[18446744073709551616]', '"id":5,"tuple":["b"],"stream":"nowhere"',
+         '"id":4,"tuple":[Infinity]', '"id":5,"tuple":["b"],"stream":"nowhere"',
          '"id":6,"tuple":["b", "too many"]', '"id":7,"tuple":["caf\\udce9"]', '"id":8,"tuple":["z"]']
 outcomes = []
 while True:
