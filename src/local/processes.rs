@@ -19,7 +19,7 @@ use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_supervisor::process::{Error, ExitReport, ProcessId, Processes, StopSignal};
 use stormkeeper_topology_package::launch::LaunchSpec;
 use stormkeeper_worker as worker;
-use stormkeeper_worker::{ComponentGroup, MetricReports};
+use stormkeeper_worker::MetricReports;
 
 /// Runs each worker as a task with its own session.
 #[derive(Debug)]
@@ -70,11 +70,7 @@ impl Processes for InProcess {
         drop(table);
         let tree = self.server.connect();
         // Local mode keeps no history, and heartbeats carry the counts.
-        let options = worker::Options {
-            components: ComponentGroup::Own,
-            metrics: MetricReports::Off,
-            ..worker::Options::from(spec.clone())
-        };
+        let options = worker::Options { metrics: MetricReports::Off, ..worker::Options::from(spec.clone()) };
         let (worker, clock) = (spec.worker.clone(), self.clock.clone());
         self.tasks.start_graceful("worker", OnExit::Ignore, async move {
             let ended = tokio::select! {

@@ -23,6 +23,9 @@ pub const SUPERVISOR_DIR_VARIABLE: &str = "STORMKEEPER_SUPERVISOR_DIR";
 /// Environment variable of every process of a worker: the id of its launch.
 pub const WORKER_VARIABLE: &str = "STORMKEEPER_WORKER";
 
+/// Environment variable of every process of a component: the id of the component.
+pub const COMPONENT_VARIABLE: &str = "STORMKEEPER_COMPONENT";
+
 /// One launch of a worker, as stored in [`SPEC_FILE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaunchSpec {

@@ -41,6 +41,7 @@ use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_stream::Tuple;
+use stormkeeper_topology_package::launch::COMPONENT_VARIABLE;
 
 /// Time for which the port may be in use at the start: the slot's previous worker may be
 /// shutting down.
@@ -296,7 +297,7 @@ impl Worker {
         }
         environment.insert("PYTHONPATH".to_owned(), with_adapter);
         // The adapter takes stdin and stdout when it is imported by a component.
-        environment.insert("STORMKEEPER_COMPONENT".to_owned(), component.as_str().into());
+        environment.insert(COMPONENT_VARIABLE.to_owned(), component.as_str().into());
         ChildSpec {
             component,
             task,
@@ -304,7 +305,6 @@ impl Worker {
             dir: if resources.is_dir() { resources } else { self.options.spec.code.clone() },
             environment,
             pid_dir: self.options.spec.dir.join("pids"),
-            group: self.options.components,
         }
     }
 

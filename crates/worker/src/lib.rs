@@ -37,7 +37,7 @@ use tracing::info;
 pub use metrics::{MasterAddress, MasterEnd, MasterLink};
 #[cfg(feature = "test-support")]
 pub use metrics::{bench_support, fake_worker};
-pub use options::{ComponentGroup, MetricReports, Options};
+pub use options::{MetricReports, Options};
 
 use stormkeeper_coordination::{
     cluster::{

@@ -12,23 +12,10 @@ pub struct Options {
     /// The launch as the supervisor specified it. When the assignment no longer has this slot with
     /// this start, the worker stops.
     pub spec: LaunchSpec,
-    /// Process group of the child processes.
-    pub components: ComponentGroup,
     /// Whether the worker reports metrics.
     pub metrics: MetricReports,
     /// Reads the resource usage of the worker and its components; a simulation replaces it.
     pub usage: fn() -> io::Result<proc::ProcessTree>,
-}
-
-/// Process group of a worker's child processes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ComponentGroup {
-    /// The worker's group: its supervisor kills the whole group at once.
-    #[default]
-    Workers,
-    /// One group per child: a worker that runs inside another program shares its group with that
-    /// program, and the program must pass on a Ctrl-C of the terminal.
-    Own,
 }
 
 /// Metric reports of a worker.
@@ -51,11 +38,6 @@ impl Options {
 impl From<LaunchSpec> for Options {
     /// Options of a worker in a process of its own.
     fn from(spec: LaunchSpec) -> Self {
-        Self {
-            spec,
-            components: ComponentGroup::default(),
-            metrics: MetricReports::default(),
-            usage: proc::of_own_tree,
-        }
+        Self { spec, metrics: MetricReports::default(), usage: proc::of_own_tree }
     }
 }

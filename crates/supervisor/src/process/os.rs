@@ -182,7 +182,11 @@ impl Processes for OsProcesses {
     }
 
     async fn find(&self, worker: &WorkerId) -> Option<ProcessId> {
-        self.of_worker(worker).await.into_iter().find(|e| e.group == e.id.pid).map(|entry| entry.id)
+        self.of_worker(worker)
+            .await
+            .into_iter()
+            .find(|entry| entry.group == entry.id.pid && !entry.is_component)
+            .map(|entry| entry.id)
     }
 
     async fn sweep(&self, worker: &WorkerId) -> usize {

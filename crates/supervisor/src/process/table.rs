@@ -5,20 +5,22 @@ use std::{fs, io};
 use crate::process::ProcessId;
 use stormkeeper_model::WorkerId;
 use stormkeeper_runtime::proc::{self, ProcessStat};
-use stormkeeper_topology_package::launch::{SUPERVISOR_DIR_VARIABLE, WORKER_VARIABLE};
+use stormkeeper_topology_package::launch::{COMPONENT_VARIABLE, SUPERVISOR_DIR_VARIABLE, WORKER_VARIABLE};
 
 /// A line of the process table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) id: ProcessId,
     pub(super) group: u32,
+    /// True for the processes of components, which have groups of their own.
+    pub(super) is_component: bool,
     /// True if the process has ended and waits to be reaped.
     pub(super) is_zombie: bool,
 }
 
 impl From<ProcessStat> for Entry {
     fn from(ProcessStat { pid, group, is_zombie, started, .. }: ProcessStat) -> Self {
-        Self { id: ProcessId { pid, started }, group, is_zombie }
+        Self { id: ProcessId { pid, started }, group, is_component: false, is_zombie }
     }
 }
 
@@ -38,15 +40,24 @@ pub(super) fn of_worker(supervisor_dir: &str, worker: &WorkerId) -> Vec<Entry> {
     let pids = proc::pids().unwrap_or_default();
     pids.into_iter()
         .filter_map(|pid| entry(pid).ok().flatten())
-        .filter(|entry| !entry.is_zombie && is_of(entry.id.pid, supervisor_dir, worker))
+        .filter(|entry| !entry.is_zombie)
+        .filter_map(|entry| {
+            let is_component = is_of(entry.id.pid, supervisor_dir, worker)?;
+            Some(Entry { is_component, ..entry })
+        })
         .collect()
 }
 
-fn is_of(pid: u32, supervisor_dir: &str, worker: &WorkerId) -> bool {
+/// Returns whether a process of this worker is one of its components; `None` if the process belongs
+/// to none or to another worker.
+fn is_of(pid: u32, supervisor_dir: &str, worker: &WorkerId) -> Option<bool> {
     // Not readable: the process belongs to another user, and so to no worker of ours.
-    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let dir = format!("{SUPERVISOR_DIR_VARIABLE}={supervisor_dir}");
     let worker = format!("{WORKER_VARIABLE}={worker}");
     let has = |wanted: &str| environment.split(|b| *b == 0).any(|variable| variable == wanted.as_bytes());
-    has(&dir) && has(&worker)
+    let component = format!("{COMPONENT_VARIABLE}=");
+    let is_component =
+        || environment.split(|b| *b == 0).any(|variable| variable.starts_with(component.as_bytes()));
+    (has(&dir) && has(&worker)).then(is_component)
 }

@@ -1,8 +1,9 @@
 //! One child process of a component: start, exchange of messages, end.
 //!
-//! - A child stays in its worker's process group, which the supervisor kills as a whole. A child
-//!   is killed when its [`Child`] is dropped. Its stdin ends with the worker process, however
-//!   the worker ends.
+//! - A child has its own process group, so that a Ctrl-C of the terminal does not reach it in local
+//!   mode, and so that whatever it started is killed with it: at its end, and when its [`Child`] is
+//!   dropped. Its stdin ends with the worker process, however the worker ends; the supervisor kills
+//!   what is left of an ended worker.
 //! - [`Child::exchange`] reads and writes concurrently, so a child that fills its stdout before
 //!   it reads its stdin does not block the worker.
 //! - Its stderr is free text: every line is logged, and the last lines are kept for the error
@@ -19,6 +20,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -32,7 +34,6 @@ use super::{
     frame::{self, Decoder, Part},
     message::{ComponentNotice, FromChild, Parsed, Refused},
 };
-use crate::ComponentGroup;
 use stormkeeper_model::{ComponentId, TaskId};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
@@ -76,8 +77,6 @@ pub struct ChildSpec {
     pub environment: BTreeMap<String, OsString>,
     /// Directory in which the child creates a file named by its pid.
     pub pid_dir: PathBuf,
-    /// Process group of the child.
-    pub group: ComponentGroup,
 }
 
 /// Failure of a child process or of the exchange with it.
@@ -128,6 +127,7 @@ pub struct ChildExit {
 #[derive(Debug)]
 pub struct Child {
     process: tokio::process::Child,
+    group: Group,
     // `None` once the child has closed its stdin.
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
@@ -155,12 +155,8 @@ impl Child {
             |source| Error::Start { command: launch.command.clone(), dir: launch.dir.clone(), source };
         let (program, arguments) =
             launch.command.split_first().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
-        let mut command = Command::new(resolve(program, &launch.dir));
-        match launch.group {
-            ComponentGroup::Workers => {}
-            ComponentGroup::Own => drop(command.process_group(0)),
-        }
-        let mut process = command
+        let mut process = Command::new(resolve(program, &launch.dir))
+            .process_group(0)
             .args(arguments)
             .current_dir(&launch.dir)
             .envs(&launch.environment)
@@ -180,8 +176,10 @@ impl Child {
             read_stderr(stderr, launch.component.clone(), launch.task, Arc::clone(&stderr_tail), ended);
         let stderr = tasks.child();
         stderr.start("stderr of a component", OnExit::Ignore, reader);
+        let group = Group(process.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)));
         let mut child = Self {
             process,
+            group,
             stdin: Some(stdin),
             stdout,
             exited: None,
@@ -314,8 +312,9 @@ impl Child {
                 let _gone = self.process.start_kill();
                 let _reaped = tokio::time::timeout(REAP_TIMEOUT, self.process.wait()).await;
             }
+            self.group.kill();
             if !is_read {
-                // A descendant may hold stdout open.
+                // A descendant that left the group may hold stdout open.
                 let _output_left = tokio::time::timeout(LAST_OUTPUT, last_output).await;
             }
             waited
@@ -331,6 +330,29 @@ impl Child {
             let _absent = tokio::fs::remove_file(self.pid_dir.join(pid.to_string())).await;
         }
         ChildExit { status, stderr_tail: self.stderr_tail.take(), last_notices }
+    }
+}
+
+/// The process group of a child. Its processes are killed when this is dropped.
+#[derive(Debug)]
+struct Group(Option<Pid>);
+
+impl Group {
+    /// Kills all processes of the group. Its number stays taken while one of them is left, so the
+    /// processes of another group are not meant by it.
+    fn kill(&self) {
+        if let Some(group) = self.0
+            && let Err(error) = kill_process_group(group, Signal::KILL)
+            && error != rustix::io::Errno::SRCH
+        {
+            debug!(%error, "cannot kill the process group of a component");
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
@@ -427,6 +449,7 @@ async fn read_stderr(
 mod tests {
     use super::*;
     use crate::multilang::message::LogLevel;
+    use stormkeeper_runtime::test_support::wait_until;
     use stormkeeper_stream::Value;
 
     fn launch(script: &str, dir: &Path) -> ChildSpec {
@@ -437,7 +460,6 @@ mod tests {
             dir: dir.to_owned(),
             environment: BTreeMap::from([("COLOUR".to_owned(), "blue".into())]),
             pid_dir: dir.to_owned(),
-            group: ComponentGroup::Workers,
         }
     }
 
@@ -500,6 +522,32 @@ mod tests {
         assert_eq!(next(&mut child).await.expect("a message"), log("last"));
         assert_eq!(next(&mut child).await.expect_err("ended").to_string(), "stdout was closed");
         assert_eq!(child.end(Duration::from_secs(10)).await.status, "exit status: 4");
+    }
+
+    #[tokio::test]
+    async fn processes_that_a_child_started_end_with_it() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let tasks = Tasks::default();
+        for is_dropped in [false, true] {
+            let script = r#"sleep 1000 & printf '{"pid":%s}\nend\n' $!; cat >/dev/null"#;
+            let mut child = start(script, dir.path(), &tasks).expect("started");
+            let FromChild::Pid(Some(pid)) = next(&mut child).await.expect("a message") else {
+                panic!("no pid")
+            };
+            if is_dropped {
+                drop(child);
+            } else {
+                child.end(Duration::from_secs(10)).await;
+            }
+            wait_until("the process has ended", Duration::from_secs(10), async || {
+                // Nobody may reap it in a container without an init.
+                match stormkeeper_runtime::proc::stat(pid).expect("Linux") {
+                    Some(stat) if !stat.is_zombie => Err(format!("{stat:?}")),
+                    Some(_) | None => Ok(()),
+                }
+            })
+            .await;
+        }
     }
 
     #[tokio::test]
