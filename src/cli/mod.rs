@@ -250,11 +250,12 @@ fn whole_seconds(wait: Duration) -> u64 {
     u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
-/// Name of the user who runs the command, for display only.
+/// User that runs the command: the owner of what it submits. The name of the process' uid, or the
+/// uid itself where it has no name, as in many containers.
 fn user() -> String {
-    #[expect(clippy::disallowed_methods, reason = "the command line may read the environment")]
-    let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
-    name.ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+    let uid = uzers::get_current_uid();
+    let name = uzers::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into_owned());
+    name.unwrap_or_else(|| format!("uid-{uid}"))
 }
 
 /// Log filter from `STORMKEEPER_LOG`.

@@ -22,6 +22,7 @@
 mod bolt;
 mod bolt_protocol;
 mod emitter;
+mod headline;
 mod in_flight;
 mod spout;
 mod spout_protocol;
@@ -206,7 +207,7 @@ impl TaskContext {
 
     /// Reports an error text as a task error.
     fn report(&self, text: &str) {
-        let (message, stack) = split_headline(text);
+        let (message, stack) = headline::split(text);
         self.errors.report(&self.launch.component, self.task, message.to_owned(), stack.to_owned());
     }
 
@@ -247,17 +248,6 @@ impl ChildWatchdog {
             true => Err(Failure::Silent(self.limit)),
             false => Ok(()),
         }
-    }
-}
-
-/// Splits a text into its headline and, if it has more than one line, the whole text. The
-/// headline is the first line, except for a Python traceback, where it is the last.
-fn split_headline(text: &str) -> (&str, &str) {
-    let text = text.trim();
-    match text.split_once('\n') {
-        None => (text, ""),
-        Some(("Traceback (most recent call last):", rest)) => (rest.lines().last().unwrap_or(text), text),
-        Some((first, _)) => (first, text),
     }
 }
 
@@ -339,8 +329,8 @@ pub(super) async fn run(mut context: TaskContext, mut kind: TaskKind) {
         let mut stderr_tail = String::new();
         if let Some(exit) = exit {
             message.push_str(&format!(" ({})", exit.status));
-            if let Some(line) = exit.stderr_tail.lines().last() {
-                message.push_str(&format!("; last line of stderr: {line}"));
+            if let Some(line) = headline::of_last_words(&exit.stderr_tail) {
+                message.push_str(&format!("; stderr: {line}"));
             }
             stderr_tail = exit.stderr_tail;
         }
@@ -387,13 +377,5 @@ mod tests {
         assert!(after(secs(3600), false));
         assert!((0..7).all(|_| after(secs(1), false)));
         assert!(!after(secs(1), false));
-    }
-
-    #[test]
-    fn headline_is_the_first_line_or_the_last_of_a_traceback() {
-        assert_eq!(split_headline("oh no\n"), ("oh no", ""));
-        assert_eq!(split_headline("oh no\nat x\n"), ("oh no", "oh no\nat x"));
-        let traceback = "Traceback (most recent call last):\n  File \"x\"\nValueError: bad";
-        assert_eq!(split_headline(traceback), ("ValueError: bad", traceback));
     }
 }

@@ -1,0 +1,118 @@
+//! The line of an error text that names the error: exceptions of common languages.
+
+/// Beginning of a Python traceback.
+const TRACEBACK: &str = "Traceback (most recent call last):";
+
+/// Splits an error text into its message and, if it has more than the message, the whole text.
+pub(super) fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let first = text.lines().next().unwrap_or_default();
+    let message = exception(text).unwrap_or(first);
+    (message, if message == text { "" } else { text })
+}
+
+/// Returns the line that describes the end of a process: the exception in its last words, or its very
+/// last line.
+pub(super) fn of_last_words(stderr: &str) -> Option<&str> {
+    exception(stderr).or_else(|| stderr.lines().rev().map(str::trim).find(|line| !line.is_empty()))
+}
+
+/// Finds the exception in a text of Python, Node, Java, Go or Rust.
+fn exception(text: &str) -> Option<&str> {
+    python(text).or_else(|| go_or_rust(text)).or_else(|| node_or_java(text))
+}
+
+/// The exception is the last line after the last traceback that is not indented. A library may send a
+/// headline before the traceback, and may replace line ends by spaces.
+fn python(text: &str) -> Option<&str> {
+    let (_, stack) = text.rsplit_once(TRACEBACK)?;
+    let is_message = |line: &&str| !line.trim().is_empty() && !line.starts_with([' ', '\t']);
+    match stack.trim().contains('\n') {
+        true => stack.lines().skip(1).filter(is_message).last().map(str::trim),
+        false => one_line_exception(stack.trim()),
+    }
+}
+
+/// Finds `ValueError: …` in a traceback of one line: the name of a class before the last colon that
+/// follows one.
+fn one_line_exception(stack: &str) -> Option<&str> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+    let ends = stack.match_indices(": ").map(|(at, _)| at).chain([stack.len()]);
+    let starts = ends.filter_map(|end| {
+        let name = &stack[stack[..end].rfind(|c| !is_part(c)).map_or(0, |at| at + 1)..end];
+        let is_exception = ["Error", "Exception", "Interrupt", "Exit"].iter().any(|it| name.ends_with(it));
+        is_exception.then_some(end - name.len())
+    });
+    starts.last().map(|start| &stack[start..])
+}
+
+/// Go prints `panic: …` or `fatal error: …` before the goroutines, Rust the message after a line
+/// `thread 'main' panicked at …`.
+fn go_or_rust(text: &str) -> Option<&str> {
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let is_go = line.starts_with("panic: ") || line.starts_with("fatal error: ");
+        if is_go && text.contains("\ngoroutine ") {
+            return Some(line.trim());
+        }
+        if line.starts_with("thread '") && line.contains(" panicked at ") {
+            return lines.next().map(str::trim).filter(|message| !message.is_empty());
+        }
+    }
+    None
+}
+
+/// Node and Java print the exception before indented lines `at …`.
+fn node_or_java(text: &str) -> Option<&str> {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_frame = |line: &str| line.starts_with([' ', '\t']) && line.trim_start().starts_with("at ");
+    let pair = lines.windows(2).find(|pair| !is_frame(pair[0]) && is_frame(pair[1]))?;
+    Some(pair[0].trim()).filter(|message| !message.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_is_the_line_that_names_the_error() {
+        let check = |text: &str, message: &str| assert_eq!(split(text), (message, text.trim()), "{text}");
+        assert_eq!(split("oh no\n"), ("oh no", ""));
+        check("oh no\nat x\n", "oh no");
+        let python =
+            "Traceback (most recent call last):\n  File \"x.py\", line 3, in f\n    1 / 0\nValueError: bad";
+        check(python, "ValueError: bad");
+        check(&format!("bolt split failed for a tuple:\n{python}\n"), "ValueError: bad");
+        let chained = format!(
+            "{python}\n\nDuring handling of the above exception, another exception occurred:\n\n{}\n",
+            "Traceback (most recent call last):\n  File \"x.py\", line 9, in g\nkit.net.LateError: too: late"
+        );
+        check(&chained, "kit.net.LateError: too: late");
+        check(
+            "Traceback (most recent call last): File \"x.py\", line 3, in f 1 / 0 ValueError: bad: value",
+            "ValueError: bad: value",
+        );
+        check(
+            "Traceback (most recent call last): File \"x.py\", line 3 KeyboardInterrupt",
+            "KeyboardInterrupt",
+        );
+        let node = "/app/x.js:3\n  throw new Error(\"late\");\n  ^\n\nTypeError: late\n    at f (/app/x.js:3:9)\n\
+                    \x20   at node:internal/main:23\n\nNode.js v18.19.0";
+        check(node, "TypeError: late");
+        check(
+            "java.io.IOException: late\n\tat a.B.c(B.java:7)\n\tat a.B.main(B.java:1)",
+            "java.io.IOException: late",
+        );
+        let go = "panic: runtime error: index out of range [3]\n\ngoroutine 1 [running]:\nmain.main()\n\t/app/x.go:7";
+        check(go, "panic: runtime error: index out of range [3]");
+        let rust = "thread 'main' panicked at src/main.rs:2:5:\nlate\nnote: run with `RUST_BACKTRACE=1`";
+        check(rust, "late");
+    }
+
+    #[test]
+    fn last_words_without_an_exception_are_the_last_line() {
+        assert_eq!(of_last_words("one\ntwo\n\n"), Some("two"));
+        assert_eq!(of_last_words(" \n"), None);
+        assert_eq!(of_last_words("x\n\nError: late\n    at f (x.js:1)\n\nNode.js v18"), Some("Error: late"));
+    }
+}
