@@ -8,9 +8,15 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Global, daemon_runtime, error::Failure, launch_defaults, log_filter, stop_on_signal};
 use stormkeeper_coordination::tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
-use stormkeeper_runtime::{tasks::Tasks, telemetry};
+use stormkeeper_runtime::{
+    tasks::{OnExit, Tasks},
+    telemetry,
+};
 use stormkeeper_supervisor as supervisor;
-use stormkeeper_supervisor::{OnStop, process::os::OsProcesses};
+use stormkeeper_supervisor::{
+    OnStop,
+    process::{orphans, os::OsProcesses},
+};
 
 /// Longest wait for the last tasks to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,6 +44,10 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
             ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Wait), fastrand::Rng::new(), &tasks);
         let options = config.supervisor_options();
         let processes = Arc::new(OsProcesses::new(program, options.local_dir.clone()));
+        if std::process::id() == 1 {
+            let processes = Arc::clone(&processes);
+            tasks.start("reap orphans", OnExit::Ignore, async move { orphans::reap(&processes).await });
+        }
         let mut launch = launch_defaults(&config);
         if args.stop_workers {
             launch.on_stop = OnStop::StopWorkers;

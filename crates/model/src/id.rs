@@ -56,10 +56,19 @@ fn check_host(kind: &'static str, text: &str) -> Result<(), InvalidId> {
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return fail("it contains white space or a control character");
     }
+    if text.contains(is_no_path_character) {
+        return fail("it contains a character that ZooKeeper does not take in a path, such as an emoji");
+    }
     if text.contains(['/', '\\', '@', '"', '\'']) {
         return fail("it contains one of / \\ @ or a quote");
     }
     Ok(())
+}
+
+/// Returns whether ZooKeeper rejects paths with the character (`PathUtils.validatePath`): the server
+/// compares UTF-16 units, so everything beyond the basic plane is a pair of surrogates.
+fn is_no_path_character(c: char) -> bool {
+    matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..)
 }
 
 macro_rules! name_type {
@@ -300,12 +309,15 @@ mod tests {
 
     #[test]
     fn names_that_would_break_a_path_are_rejected() {
-        for bad in ["", "a/b", "a b", "a\n", ".", "..", "a:b", "a@b", &"x".repeat(201)] {
+        for bad in
+            ["", "a/b", "a b", "a\n", ".", "..", "a:b", "a@b", "a\u{1f600}", "\u{e000}", &"x".repeat(201)]
+        {
             assert!(bad.parse::<TopologyId>().is_err(), "{bad:?} was accepted");
         }
         for bad in ["word.count", "__CLUSTER__", "-w"] {
             assert!(bad.parse::<TopologyName>().is_err(), "{bad:?} was accepted");
         }
+        assert_eq!("größe-価格".parse::<TopologyId>().expect("valid").as_str(), "größe-価格");
         assert_eq!("word-count".parse::<TopologyName>().expect("valid").as_str(), "word-count");
     }
 

@@ -5,6 +5,7 @@ mod error_chain;
 pub mod fs;
 #[cfg(feature = "injected-bugs")]
 pub mod injected_bugs;
+pub mod lossy_log;
 pub mod proc;
 pub mod shutdown;
 pub mod tasks;

@@ -5,16 +5,22 @@ use std::io::{self, IsTerminal as _};
 use tracing::warn;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
+use crate::lossy_log::LossyLog;
+
 /// Filter that applies if `STORMKEEPER_LOG` is not set. The ZooKeeper client crate logs every
 /// request at debug level, so its level is set separately.
 const DEFAULT_FILTER: &str = "info,zookeeper_client=warn";
 
-/// Starts logging to standard error, filtered by `filter` (the syntax of `RUST_LOG`).
+/// Starts logging to standard error; a line that cannot be written is lost. Filtered by `filter` (the syntax of `RUST_LOG`).
 pub fn log_to_stderr(filter: Option<&str>) {
     let (filter, problem) = parse_filter(filter);
     let colours = io::stderr().is_terminal();
-    let logger =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).finish();
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(LossyLog::new(io::stderr))
+        .with_ansi(colours)
+        .log_internal_errors(false)
+        .finish();
     // Fails only if logging has been started before, as by several tests in one process.
     let _already_started = tracing::subscriber::set_global_default(logger);
     log_problem(problem);
@@ -26,8 +32,12 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (filter, problem) = parse_filter(filter);
-    let logger =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).finish();
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(LossyLog::new(writer))
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .finish();
     // Fails only if logging has been started before, as by several tests in one process.
     let _already_started = tracing::subscriber::set_global_default(logger);
     log_problem(problem);

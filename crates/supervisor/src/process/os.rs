@@ -62,6 +62,11 @@ impl OsProcesses {
         self.children.lock().expect("no one panics while holding the children")
     }
 
+    /// Returns whether the process is a worker that this supervisor started and has not reaped.
+    pub(super) fn is_child(&self, id: ProcessId) -> bool {
+        self.children().contains_key(&id)
+    }
+
     /// Resolves when `id` is a zombie or does not exist.
     async fn wait_for_end(&self, id: ProcessId) {
         let error = match pidfd(id) {
