@@ -11,7 +11,8 @@ use crate::lossy_log::LossyLog;
 /// request at debug level, so its level is set separately.
 const DEFAULT_FILTER: &str = "info,zookeeper_client=warn";
 
-/// Starts logging to standard error; a line that cannot be written is lost. Filtered by `filter` (the syntax of `RUST_LOG`).
+/// Starts logging to standard error, filtered by `filter` (the syntax of `RUST_LOG`). A line that
+/// cannot be written is lost.
 pub fn log_to_stderr(filter: Option<&str>) {
     let (filter, problem) = parse_filter(filter);
     let colours = io::stderr().is_terminal();
