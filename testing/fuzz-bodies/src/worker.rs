@@ -33,7 +33,12 @@ pub fn multilang_frame(data: &[u8]) {
         assert!(message.len() <= MESSAGE_BYTES, "a message of {} bytes", message.len());
         match FromChild::parse(message) {
             Ok(parsed) => check_message(&parsed.message, message),
-            Err(error) => check_error(&error.to_string()),
+            Err(error) => {
+                check_error(&error.to_string());
+                let reasons = ["not a JSON object", "field ", "unknown command ", "NaN and infinity"];
+                let says_what = reasons.iter().any(|reason| error.reason.contains(reason));
+                assert!(says_what || error.reason.contains(" column "), "an error without position: {error}");
+            }
         }
     }
 }

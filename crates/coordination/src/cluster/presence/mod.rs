@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use crate::{
     cluster::layout::Ephemeral,
@@ -60,6 +60,10 @@ struct Desired {
     withdrawn: BTreeSet<TreePath>,
     /// Kept ephemerals whose parent did not exist at the last attempt; tried again after a pause.
     missing_parent: BTreeSet<TreePath>,
+    /// Ephemerals that were written in this session: only another process can have replaced them.
+    owned: BTreeSet<TreePath>,
+    /// Number of times that another process has replaced one of them.
+    n_replaced: u64,
     /// Incremented with every change, so that `settled` knows which change to wait for.
     revision: u64,
 }
@@ -215,6 +219,7 @@ impl Keeper {
     async fn write(&mut self, session: SessionId) -> Result<(), tree::Error> {
         if self.session != Some(session) {
             self.mark_all_dirty();
+            self.lock().owned.clear();
             self.session = Some(session);
         }
         loop {
@@ -248,7 +253,9 @@ impl Keeper {
                     Err(error) => return Err(error),
                 }
             }
-            self.lock().withdrawn.remove(&path);
+            let mut desired = self.lock();
+            desired.withdrawn.remove(&path);
+            desired.owned.remove(&path);
         }
         Ok(())
     }
@@ -265,6 +272,7 @@ impl Keeper {
         let present = self.tree.get_many(&paths).await?;
         let mut ops = Vec::with_capacity(batch.len());
         for ((path, data), znode) in batch.iter().zip(&present) {
+            self.report_twin(session, path, znode.as_ref());
             ops.extend(ops_to_own(path, data, znode.as_ref(), session));
         }
         match if ops.is_empty() { Ok(Vec::new()) } else { self.tree.multi(ops).await } {
@@ -277,6 +285,20 @@ impl Keeper {
                 self.write_singly(session, &batch).await
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Logs that another process keeps the same ephemeral, as after a copy of a data directory.
+    fn report_twin(&self, session: SessionId, path: &TreePath, znode: Option<&NodeWithChildren>) {
+        let owner = znode.and_then(|znode| znode.node.stat.owner).filter(|owner| *owner != session);
+        let mut desired = self.lock();
+        if let Some(owner) = owner.filter(|_| desired.owned.contains(path)) {
+            desired.n_replaced += 1;
+            error!(
+                %path, session = %owner, n = desired.n_replaced,
+                "another process has replaced this process' registration: two processes use one id; give each \
+                 its own storm.local.dir, with an id of its own"
+            );
         }
     }
 
@@ -301,7 +323,10 @@ impl Keeper {
                         // At the first start of a cluster it is about to be created.
                         let is_known = self.lock().missing_parent.contains(path);
                         self.mark_clean(std::slice::from_ref(item));
-                        self.lock().missing_parent.insert(path.clone());
+                        let mut desired = self.lock();
+                        desired.missing_parent.insert(path.clone());
+                        desired.owned.remove(path);
+                        drop(desired);
                         if !is_known {
                             info!(%path, "cannot create an ephemeral yet: its parent does not exist; retrying");
                         }
@@ -323,6 +348,7 @@ impl Keeper {
                 desired.dirty.remove(path);
                 desired.missing_parent.remove(path);
             }
+            desired.owned.insert(path.clone());
         }
     }
 }

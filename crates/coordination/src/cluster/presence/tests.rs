@@ -98,6 +98,29 @@ async fn ephemeral_is_created_soon_after_its_parent() {
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn process_with_the_same_id_is_noticed_and_a_former_session_is_not() {
+    let server = MemoryTree::new();
+    let tasks = Tasks::default();
+    let (tree, twin): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());
+    tree.create(&path("/a"), b"left over", CreateMode::Ephemeral).await.expect("created");
+    let presence = Presence::start(Arc::clone(&twin), &tasks);
+    presence.keep_at([(path("/a"), b"1".to_vec())]);
+    presence.settled().await;
+    assert_eq!(presence.lock().n_replaced, 0, "it replaced what was there before");
+    let node = tree.get(&path("/a")).await.expect("read").expect("there");
+    tree.delete(&path("/a"), Some(node.stat.version)).await.expect("deleted");
+    tree.create(&path("/a"), b"2", CreateMode::Ephemeral).await.expect("created");
+    wait_until("the ephemeral is replaced again", 2 * REVIEW_PERIOD, async || {
+        match data(&tree, "/a").await {
+            Some((data, _)) if data == b"1" => Ok(()),
+            data => Err(format!("{data:?}")),
+        }
+    })
+    .await;
+    assert_eq!(presence.lock().n_replaced, 1);
+}
+
 #[tokio::test]
 async fn keeping_an_ephemeral_again_retries_its_missing_parent() {
     let server = MemoryTree::new();
