@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::sync::{Notify, mpsc};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     Error, LaunchDefaults, Options,
@@ -29,11 +29,12 @@ use stormkeeper_coordination::{
     cluster::{
         checked_tree::{CheckedTree, OnEmpty},
         layout::Ephemeral,
+        layout_version,
         presence::Presence,
         record,
         store::Store,
     },
-    tree::Tree,
+    tree::{self, Tree},
 };
 use stormkeeper_model::{Port, SupervisorId, backoff::Delays, clock::Clock};
 use stormkeeper_runtime::{
@@ -226,8 +227,14 @@ fn register(
     tasks.start("register", OnExit::Ignore, async move {
         let mut backoff = REGISTER_RETRY.backoff();
         while let Err(error) = store.ensure_layout().await {
-            let (error, retry_in) = (error.to_string(), backoff.next_delay());
-            warn!(error, ?retry_in, "cannot register this supervisor; running workers stay");
+            let retry_in = backoff.next_delay();
+            match error {
+                // The connection logs why there is none; at a start there is none for a moment.
+                layout_version::Error::Tree(tree::Error::Disconnected) => {
+                    debug!(?retry_in, "not connected to ZooKeeper yet; registering later");
+                }
+                error => warn!(%error, ?retry_in, "cannot register this supervisor; running workers stay"),
+            }
             tokio::time::sleep(retry_in).await;
         }
         presence.keep(&ephemeral, record::encode(&supervisor));

@@ -7,7 +7,7 @@
 use std::{future::Future, time::Duration};
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::Options;
 use stormkeeper_coordination::{
@@ -15,7 +15,7 @@ use stormkeeper_coordination::{
         layout,
         store::{self, Store},
     },
-    tree::{Scope, TreePath},
+    tree::{self, Scope, TreePath},
 };
 use stormkeeper_model::{
     assignment::Assignment,
@@ -103,7 +103,14 @@ pub async fn read_first(store: &Store, options: &Options) -> Option<Records> {
                 delay
             }
             Err(error) => {
-                warn!(%error, topology = %options.spec.topology, "cannot read the assignment; retrying");
+                let topology = &options.spec.topology;
+                match error {
+                    // The connection logs why there is none; at a start there is none for a moment.
+                    store::Error::Tree(tree::Error::Disconnected) => {
+                        debug!(%topology, "not connected to ZooKeeper yet; reading the assignment later");
+                    }
+                    error => warn!(%error, %topology, "cannot read the assignment; retrying"),
+                }
                 failure_backoff.next_delay()
             }
         };
