@@ -42,9 +42,11 @@ Sizes are bytes, or have a unit: `512KiB`, `64MiB`, `1GiB`.
 const TOPOLOGY_HEAD: &str = "
 ## Topologies
 
-These are set under `config:` in a topology file, for the topology or for one component; a component's own
-setting wins.
-In `storm.yaml` they are defaults for topologies that do not set them.
+These are set under `config:` in a topology file, for the topology or for one component.
+A component's own setting wins for its ticks, environment, pauses, time-out and pending tuples; settings of
+metrics and of the limit of errors are read from the topology only.
+In the `storm.yaml` of the supervisors they are defaults for topologies that do not set them; `-c` at
+`stormkeeper submit` does not change them.
 A component receives all of them in its handshake, with any other settings that the author adds.
 Times are plain numbers here.
 
