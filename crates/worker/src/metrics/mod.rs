@@ -25,6 +25,7 @@ pub mod fake_worker;
 mod gauges;
 mod master_link;
 pub(super) mod messages;
+mod report_writer;
 pub(super) mod reporter;
 mod spool_index;
 mod task;

@@ -1,29 +1,23 @@
 //! Metric reporter: collects reports periodically, keeps them in the spool until they are
 //! committed, and sends them to the topology master.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{
     Metrics,
-    gauges::WorkerGauges,
     master_link::{MasterAddress, MasterEnd, MasterLink},
     messages::{self, Duplex, MasterReply, WorkerMessage},
+    report_writer::ReportWriter,
     spool_index::{ReportRange, SpoolIndex},
     topology_master::MasterHandle,
     until,
 };
 use crate::transport::Identity;
-use stormkeeper_metric_shipping::spool::{Spool, SpooledReport};
-use stormkeeper_metrics::{CollectRequest, MetricId, MetricName, MetricReport, Minute};
+use stormkeeper_metrics::{MetricId, MetricName, Minute};
 use stormkeeper_model::{Slot, backoff::Delays};
 use stormkeeper_runtime::{blocking, tasks::Tasks};
 
@@ -65,96 +59,6 @@ impl PartialEq for MasterLocation {
             }
             (Self::Unknown | Self::Local(_) | Self::Remote { .. }, _) => false,
         }
-    }
-}
-
-/// Collects reports and writes them to the spool.
-#[derive(Debug)]
-struct ReportWriter {
-    metrics: Metrics,
-    gauges: WorkerGauges,
-    dir: Spool,
-    number: u64,
-    generation: u64,
-    // Minute of the last report with gauges.
-    gauges_minute: Option<Minute>,
-    // Report that was collected and is not yet on disk.
-    unwritten: Option<(SpooledReport, BTreeMap<MetricId, u64>)>,
-    n_failures: u64,
-}
-
-impl ReportWriter {
-    fn new(metrics: &Metrics) -> io::Result<Self> {
-        Ok(Self {
-            gauges: WorkerGauges::new(metrics),
-            dir: Spool::create(metrics.dir())?,
-            metrics: metrics.clone(),
-            number: 0,
-            generation: 0,
-            gauges_minute: None,
-            unwritten: None,
-            n_failures: 0,
-        })
-    }
-
-    /// Collects a report for `minute` and writes it to disk. Returns its sequence number. A report
-    /// that cannot be written is retried by the next call; later counts go to the next report. Blocks.
-    fn collect_and_write(&mut self, minute: Minute) -> Option<u64> {
-        if self.unwritten.is_none() {
-            self.unwritten = self.collect(minute);
-        }
-        let (report, totals) = self.unwritten.take()?;
-        match self.write(&report, &totals) {
-            Ok(()) => Some(report.report.number),
-            Err(error) => {
-                self.n_failures += 1;
-                if self.n_failures.is_power_of_two() {
-                    warn!(%error, so_far = self.n_failures, "cannot write a metric report to disk; retrying with the next report");
-                }
-                self.unwritten = Some((report, totals));
-                None
-            }
-        }
-    }
-
-    fn collect(&mut self, minute: Minute) -> Option<(SpooledReport, BTreeMap<MetricId, u64>)> {
-        let with_gauges = self.gauges_minute.is_none_or(|gauges_minute| minute > gauges_minute);
-        if with_gauges {
-            self.gauges.read();
-            self.gauges_minute = Some(minute);
-        }
-        let registry = self.metrics.registry();
-        let request = CollectRequest { minute, now: self.metrics.clock().monotonic(), with_gauges };
-        let leaves = registry.collect(request);
-        if leaves.is_empty() {
-            return None;
-        }
-        for (name, leaf) in registry.debugged(&leaves) {
-            info!(%minute, %name, point = ?leaf.point, "metric");
-        }
-        self.number += 1;
-        let launch = self.metrics.launch();
-        let report = MetricReport {
-            topology: launch.topology.clone(),
-            worker: launch.worker.clone(),
-            number: self.number,
-            minute,
-            started: launch.started,
-            leaves,
-        };
-        Some((
-            SpooledReport { first: self.number, report },
-            registry.collected_totals().into_iter().collect(),
-        ))
-    }
-
-    fn write(&mut self, report: &SpooledReport, totals: &BTreeMap<MetricId, u64>) -> io::Result<()> {
-        let (generation, names) = self.metrics.registry().names_since(self.generation);
-        for (id, name) in names {
-            self.dir.add_name(id, &name)?;
-        }
-        self.generation = generation;
-        self.dir.write(report, totals)
     }
 }
 
@@ -303,7 +207,7 @@ impl MetricReporter {
         }
         let to_join = self.index.to_join();
         let (writer, joined) = blocking::run(move || {
-            remove(&writer, &removable);
+            removable.iter().for_each(|(first, last)| writer.dir.remove(*first, *last));
             let joined = to_join.map(|(older, newer)| writer.dir.join(older, newer));
             (writer, joined)
         })
@@ -437,17 +341,11 @@ impl MetricReporter {
         let Some(writer) = self.writer.take() else { return };
         self.writer = Some(
             blocking::run(move || {
-                remove(&writer, &removable);
+                removable.iter().for_each(|(first, last)| writer.dir.remove(*first, *last));
                 writer
             })
             .await,
         );
-    }
-}
-
-fn remove(writer: &ReportWriter, removable: &[ReportRange]) {
-    for (first, last) in removable {
-        writer.dir.remove(*first, *last);
     }
 }
 
@@ -460,43 +358,72 @@ async fn next_reply(connection: &mut Option<MasterConnection>) -> Option<MasterR
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, sync::Mutex};
+
+    use async_trait::async_trait;
 
     use super::*;
     use crate::tests::options;
-    use stormkeeper_metrics::{Control, Point};
+    use stormkeeper_metrics::Control;
     use stormkeeper_model::{Timestamp, clock::Clock};
 
-    #[test]
-    fn unwritable_report_is_retried_and_gauges_are_in_the_first_report_of_a_minute() {
+    /// Link that keeps the master's end of each connection.
+    #[derive(Debug, Default)]
+    struct KeptEnds(Mutex<Vec<Duplex<MasterReply, WorkerMessage>>>);
+
+    #[async_trait]
+    impl MasterLink for KeptEnds {
+        async fn connect(
+            &self,
+            _me: &Identity,
+            _to: MasterAddress<'_>,
+            end: MasterEnd,
+            _tasks: &Tasks,
+        ) -> io::Result<()> {
+            self.0.lock().expect("not poisoned").push(end.0);
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn report_goes_on_without_metrics_whose_names_are_lost() {
         let dir = tempfile::tempdir().expect("a directory");
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
-        let metrics = Metrics::start(&options(dir.path()), Control::default(), &clock).expect("started");
-        let name = "3@1@t-1-100@split@4@default@sys@Emitted".parse().expect("a name");
-        let emitted = metrics.registry().counter(name);
-        let mut writer = ReportWriter::new(&metrics).expect("made");
-        let away = dir.path().join("away");
-        emitted.add(2);
-        fs::rename(metrics.dir(), &away).expect("moved");
-        assert_eq!(writer.collect_and_write(Minute(1)), None, "the spool directory is gone");
-        emitted.add(3);
-        fs::rename(&away, metrics.dir()).expect("moved back");
-        assert_eq!(writer.collect_and_write(Minute(2)), Some(1), "the report that was retried");
-        assert_eq!(writer.collect_and_write(Minute(2)), Some(2));
-        emitted.add(4);
-        assert_eq!(writer.collect_and_write(Minute(2)), Some(3));
-        let reports = [1, 2, 3].map(|number| writer.dir.read(number, number).expect("written").report);
-        let counted = |report: &MetricReport| {
-            let counts = report.leaves.iter().filter_map(|leaf| match &leaf.point {
-                Point::Counter(counter) => Some(counter.count),
-                Point::Gauge(_) | Point::Meter(_) | Point::Histogram(_) | Point::Timer(_) => None,
-            });
-            counts.sum::<u64>()
+        let options = options(dir.path());
+        let metrics = Metrics::start(&options, Control::default(), &clock).expect("started");
+        let slot = options.spec.slot.clone();
+        let me = Identity { topology: options.spec.topology.clone(), slot: slot.clone() };
+        let at = MasterLocation::Remote { slot, host: "h".to_owned() };
+        let (link, location) = (Arc::new(KeptEnds::default()), watch::Sender::new(at));
+        let period = Duration::from_secs(60);
+        let master: (_, Arc<dyn MasterLink>) = (location.subscribe(), link.clone());
+        let mut reporter = MetricReporter::new(&metrics, me, period, master, Tasks::default()).expect("made");
+        let counter = |name: &str| {
+            let name = format!("3@1@t-1-100@split@4@default@sys@{name}").parse().expect("a name");
+            metrics.registry().counter(name).add(1);
         };
-        assert_eq!(reports.each_ref().map(counted), [2, 3, 4]);
-        assert_eq!(reports.each_ref().map(|report| report.minute.0), [1, 2, 2]);
-        let has_gauges =
-            |report: &MetricReport| report.leaves.iter().any(|leaf| matches!(leaf.point, Point::Gauge(_)));
-        assert_eq!(reports.each_ref().map(has_gauges), [true, true, false]);
+        counter("Emitted");
+        reporter.collect(Minute(1)).await;
+        fs::write(metrics.dir().join("names"), "").expect("emptied");
+        counter("Acked");
+        reporter.collect(Minute(2)).await;
+
+        let mut connection = reporter.connect().await;
+        let mut end = link.0.lock().expect("not poisoned").pop().expect("connected");
+        let mut sent_ids = async |reporter: &mut MetricReporter,
+                                  connection: &mut Option<MasterConnection>| {
+            reporter.send_next(connection.as_mut().expect("connected")).await;
+            let Some(WorkerMessage::Report(report)) = end.receive.recv().await else { panic!("no report") };
+            report.report.leaves.iter().map(|leaf| leaf.id).collect::<Vec<_>>()
+        };
+        let ids = sent_ids(&mut reporter, &mut connection).await;
+        assert!(!ids.is_empty());
+        reporter.handle_reply(MasterReply::Nameless(ids), &mut connection).await;
+        let left = sent_ids(&mut reporter, &mut connection).await;
+        assert_eq!(left, [], "the same report, without the metrics that have no names");
+        let first = reporter.index.next();
+        reporter.handle_reply(MasterReply::Queued(1), &mut connection).await;
+        let second = sent_ids(&mut reporter, &mut connection).await;
+        assert!(!second.is_empty() && first != reporter.index.next(), "the next report follows");
     }
 }

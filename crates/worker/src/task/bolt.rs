@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     multilang::{
-        child::{Child, Received},
+        child::Child,
         message::{EmitReply, ToChild},
     },
     settings::Tick,
@@ -149,7 +149,9 @@ impl Bolt {
         let now = context.clock.monotonic();
         while let Some(received) = context.next_message(child)? {
             watchdog.reset();
-            if let Some(effect) = self.effect_of(received, context, child) {
+            if let Ok(effect) =
+                context.effect_of(received, child, |message| self.protocol.on_message(message))
+            {
                 self.handle_effect(effect, context, child, now).await;
             }
         }
@@ -157,30 +159,6 @@ impl Bolt {
             context.metrics.bolt_messages_handled(now);
         }
         Ok(())
-    }
-
-    /// Returns the effect of a message; `None` if the message is refused.
-    fn effect_of(
-        &mut self,
-        received: Received,
-        context: &mut TaskContext,
-        child: &mut Child,
-    ) -> Option<Effect> {
-        let (problem, reply) = match context.take(received) {
-            Ok(message) => {
-                let reply = message.awaited_reply();
-                match self.protocol.on_message(message) {
-                    Ok(effect) => return Some(effect),
-                    Err(violation) => (violation.to_string(), reply),
-                }
-            }
-            Err(refused) => {
-                let reply = refused.emit.as_ref().map_or(EmitReply::None, |emit| emit.reply);
-                (refused.to_string(), reply)
-            }
-        };
-        context.refuse(child, &problem, reply);
-        None
     }
 
     async fn handle_effect(

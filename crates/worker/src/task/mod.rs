@@ -44,7 +44,7 @@ use crate::{
     multilang::{
         child::{self, Child, ChildSpec, Received},
         handshake,
-        message::{ComponentNotice, EmitReply, FromChild, LogLevel, Parsed, Refused, ToChild},
+        message::{ComponentNotice, EmitReply, FromChild, LogLevel, Parsed, Refused, RefusedEmit, ToChild},
     },
     settings::TaskSettings,
 };
@@ -170,6 +170,33 @@ impl TaskContext {
             }
         }
         Ok(message)
+    }
+
+    /// Returns the effect that `on_message` finds for a message of the child.
+    ///
+    /// # Errors
+    /// If the message is refused, which is reported: the emit that it was, if it was one.
+    fn effect_of<E>(
+        &mut self,
+        received: Received,
+        child: &mut Child,
+        on_message: impl FnOnce(FromChild) -> Result<E, Violation>,
+    ) -> Result<E, Option<RefusedEmit>> {
+        let (problem, reply, emit) = match self.take(received) {
+            Ok(message) => {
+                let reply = message.awaited_reply();
+                match on_message(message) {
+                    Ok(effect) => return Ok(effect),
+                    Err(violation) => (violation.to_string(), reply, None),
+                }
+            }
+            Err(refused) => {
+                let reply = refused.emit.as_ref().map_or(EmitReply::None, |emit| emit.reply);
+                (refused.to_string(), reply, refused.emit)
+            }
+        };
+        self.refuse(child, &problem, reply);
+        Err(emit)
     }
 
     /// Reports a message of the child that is refused, and gives the child the reply that it waits

@@ -11,10 +11,9 @@ use super::{
 };
 use crate::multilang::{
     child::{self, Child, Received},
-    message::{ComponentNotice, EmitReply, Refused, RefusedEmit, ToChild},
+    message::{ComponentNotice, EmitReply, ToChild},
 };
 use stormkeeper_model::{clock::Monotonic, heartbeat::TaskStatus};
-use stormkeeper_stream::Value;
 
 /// Longest pause of a spout that has nothing to emit: the spout is then called 20 times a
 /// second, which costs next to nothing, and a new tuple waits at most this long.
@@ -128,37 +127,21 @@ impl Spout {
         true
     }
 
-    /// Returns the effect of a message; `None` if the message is refused.
+    /// Returns the effect of a message; `None` if the message is refused. A refused emit fails.
     fn effect_of(
         &mut self,
         received: Received,
         context: &mut TaskContext,
         child: &mut Child,
     ) -> Option<Effect> {
-        let (problem, reply) = match context.take(received) {
-            Ok(message) => {
-                let reply = message.awaited_reply();
-                match self.protocol.on_message(message) {
-                    Ok(effect) => return Some(effect),
-                    Err(violation) => (violation.to_string(), reply),
+        match context.effect_of(received, child, |message| self.protocol.on_message(message)) {
+            Ok(effect) => Some(effect),
+            Err(refused) => {
+                if refused.is_some_and(|emit| self.protocol.refuse(emit.id)) {
+                    context.counters.failed.add(1);
                 }
+                None
             }
-            Err(Refused { emit: Some(RefusedEmit { id, reply }), reason, shown }) => {
-                self.fail(id, context);
-                (Refused { emit: None, reason, shown }.to_string(), reply)
-            }
-            Err(Refused { emit: None, reason, shown }) => {
-                (Refused { emit: None, reason, shown }.to_string(), EmitReply::None)
-            }
-        };
-        context.refuse(child, &problem, reply);
-        None
-    }
-
-    /// Fails a tuple that was refused, if it has an id.
-    fn fail(&mut self, id: Option<Value>, context: &mut TaskContext) {
-        if self.protocol.refuse(id) {
-            context.counters.failed.add(1);
         }
     }
 
