@@ -1,4 +1,4 @@
-//! Bad messages of components, sent without the adapter, which would not send them.
+//! Failing children and bad messages, which the adapter would not send.
 
 use serde_json::json;
 use stormkeeper_runtime::test_support::wait_until;
@@ -67,6 +67,61 @@ async fn bad_messages_cost_one_message_each_and_refused_tuples_fail() {
         let counts = stage.counts("source").await;
         let counts = TaskCounts { executed: 4, ..counts };
         if counts == emitted { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
+    for worker in workers {
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_child_is_reported_and_other_tasks_continue() {
+    let all = || json!({ "type": "all" });
+    let silent = r#"read hello; printf '{"pid":1}\nend\n'; exec sleep 1000"#;
+    let mut components = json!({
+        "lines": spout(&["python3", "lines.py"], &["line"]),
+        "garbage": bolt(&["sh", "-c", "echo what is this"], 1, "lines", all()),
+        "leaver": bolt(&["sh", "-c", "echo oh no >&2; exit 3"], 1, "lines", all()),
+        "silent": bolt(&["sh", "-c", silent], 1, "lines", all()),
+        "missing": bolt(&["no-such-program"], 1, "lines", all()),
+        "liar": bolt(&["python3", "liar.py"], 1, "lines", all()),
+        "fine": bolt(&["python3", "fine.py"], 1, "lines", all()),
+    });
+    let settings = json!({ "topology.subprocess.timeout.secs": 10 });
+    components["silent"]["settings"] = json!({ "topology.subprocess.timeout.secs": 0.2 });
+    let stage = Stage::new(settings, components, 1).await;
+    stage.write_resource(
+        "lines.py",
+        "from stormkeeper import Spout\nclass Lines(Spout):\n    def next_tuple(self): self.emit(['x'])\nLines().run()\n",
+    );
+    stage.write_resource(
+        "liar.py",
+        "from stormkeeper import Bolt\nclass Liar(Bolt):\n    def process(self, tup):\n        self.ack(tup)\n        self.ack(tup)\nLiar().run()\n",
+    );
+    stage.write_resource(
+        "fine.py",
+        "from stormkeeper import BasicBolt\nclass Fine(BasicBolt):\n    def process(self, tup):\n        self.log('fine')\nFine().run()\n",
+    );
+    let workers = stage.start();
+    let error = stage.error("garbage", "what is this").await;
+    let expected = "task 2 of garbage: refused a message (a line on stdout that is not a multilang message)";
+    assert!(error.message.starts_with(expected), "{error:?}");
+    let error = stage.error("leaver", "exit status: 3").await;
+    assert_eq!(error.stack, "oh no");
+    stage.error("silent", "no message for 200ms").await;
+    stage.error("missing", "cannot start [\"no-such-program\"]").await;
+    // The spout starts although some tasks never come up, and the fine bolt works.
+    wait_until("the fine bolt acks", WAIT_MAX, || async {
+        let counts = stage.counts("fine").await;
+        if counts.acked > 0 { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
+    stage.error("liar", "sent \"ack\" for tuple").await;
+    // One bad message costs one message.
+    let acked = stage.counts("liar").await.acked;
+    wait_until("the liar goes on", WAIT_MAX, || async {
+        let counts = stage.counts("liar").await;
+        if counts.acked > acked && counts.failed == 0 { Ok(()) } else { Err(format!("{counts:?}")) }
     })
     .await;
     for worker in workers {
