@@ -73,6 +73,8 @@ async fn invalid_znode_is_reported_and_the_cluster_continues() {
         if named { Ok(()) } else { Err(unreadable.to_string()) }
     })
     .await;
+    let list = cluster.ok(&["list"]);
+    assert!(list.contains("! /storms/by-hand-1-1 cannot be read: "), "{list}");
     let file = topology_file(&cluster, "fine", &one_spout("fine", r#"["python3", "spout.py"]"#));
     let resources = PathBuf::from(&file).with_file_name("resources");
     fs::create_dir_all(&resources).expect("a directory");

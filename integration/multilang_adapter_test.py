@@ -31,7 +31,7 @@ CONTEXT = {
 class Parent:
     """The worker's side of the protocol, one message at a time."""
 
-    def __init__(self, source, conf=None, context=None):
+    def __init__(self, source, conf=None, context=None, variables=None):
         self.directory = tempfile.TemporaryDirectory()
         script = os.path.join(self.directory.name, "component.py")
         with open(script, "w") as file:
@@ -39,6 +39,7 @@ class Parent:
         self.pid_dir = os.path.join(self.directory.name, "pids")
         os.mkdir(self.pid_dir)
         environment = {**os.environ, "PYTHONPATH": str(ADAPTER), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment.update(variables or {})
         # Text printed before `run` is caught in Python's buffer, which this would turn off.
         environment.pop("PYTHONUNBUFFERED", None)
         self.process = subprocess.Popen(
@@ -369,6 +370,9 @@ class Bolts(unittest.TestCase):
                     stormkeeper.meter("requests").mark(3)
                     stormkeeper.gauge("height").set(tup.values[0])
                     stormkeeper.histogram("sizes").update(tup.values[0])
+                    stormkeeper.timer("lookups").update(tup.values[0])
+                    with stormkeeper.timer("blocks").time():
+                        pass
                     assert stormkeeper.counter("lines") is lines
             Measure().run()
         """
@@ -381,9 +385,12 @@ class Bolts(unittest.TestCase):
             self.assertEqual(status, 0)
             messages = [json.loads(part) for part in rest.split(b"\nend\n")[:-1]]
             metrics = {message["name"]: message["params"] for message in messages}
+            blocks = metrics.pop("blocks")["timer"]
+            self.assertTrue(len(blocks) == 2 and all(0 <= micros < 1e6 for micros in blocks), blocks)
             self.assertEqual(
                 metrics,
                 {
+                    "lookups": {"timer": [7e6, 8.5e6]},
                     "lines": {"counter": 4},
                     "requests": {"meter": 6},
                     "height": {"gauge": 8.5},
@@ -491,6 +498,33 @@ class Stdout(unittest.TestCase):
             status, rest, errors = parent.finish()
             self.assertEqual((status, rest), (0, b""))
             self.assertEqual(errors.splitlines(), ["early", "printed", "written", "from a child"])
+
+    def test_a_component_reserves_stdio_when_the_module_is_imported(self):
+        # Text without Python's buffer, and a child that would read the handshake.
+        source = """
+            import stormkeeper, os, subprocess, sys
+            os.write(1, b"written before run\\n")
+            subprocess.run(["cat"], check=True)
+            subprocess.run([sys.executable, "-c", "import stormkeeper; print('printed by a child')"], check=True)
+            class Quiet(stormkeeper.BasicBolt):
+                def process(self, tup):
+                    pass
+            Quiet().run()
+        """
+        with Parent(source, variables={"STORMKEEPER_COMPONENT": "quiet"}) as parent:
+            self.assertIn("pid", parent.receive())
+            parent.send(tuple_message("1", ["x"]))
+            self.assertEqual(parent.receive(), {"command": "ack", "id": "1"})
+            status, rest, errors = parent.finish()
+            self.assertEqual((status, rest), (0, b""))
+            self.assertEqual(errors.splitlines(), ["written before run", "printed by a child"])
+
+    def test_a_program_that_imports_the_module_keeps_its_stdout(self):
+        environment = {**os.environ, "PYTHONPATH": str(ADAPTER), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment.pop("STORMKEEPER_COMPONENT", None)
+        script = "import stormkeeper; print('kept')"
+        printed = subprocess.run([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, check=True)
+        self.assertEqual(printed.stdout, b"kept\n")
 
 
 if __name__ == "__main__":

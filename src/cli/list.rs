@@ -5,7 +5,7 @@ use crate::cli::{
     error::Failure,
     output::{self, Table},
 };
-use stormkeeper_api_types::message::{TopologySummary, UnreadableZnode};
+use stormkeeper_api_types::message::{TopologyList, TopologySummary, UnreadableZnode};
 use stormkeeper_model::time::format_duration;
 
 /// List topologies.
@@ -22,6 +22,11 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
         output::note("No topologies running.");
         return Ok(());
     }
+    output::print(&text(&list))
+}
+
+/// Table of the topologies, then a line for each problem.
+fn text(list: &TopologyList) -> String {
     let mut table = Table::new(&["NAME", "STATUS", "TASKS", "WORKERS", "UPTIME", "ID", "OWNER"]);
     for topology in &list.topologies {
         table.row([
@@ -41,7 +46,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
         }
     }
     text.extend(list.unreadable.iter().map(unreadable_line));
-    output::print(&text)
+    text
 }
 
 /// Line about a znode that holds no valid record.

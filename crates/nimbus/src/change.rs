@@ -93,11 +93,6 @@ pub(super) async fn execute(
 ) -> Result<TopologyRecord, Refusal> {
     let path = layout::storm(id);
     let gone = || Refusal::UnknownTopology { topology: id.to_string() };
-    check_wait(match change {
-        Change::Rebalance(request) => request.wait_secs,
-        Change::Kill(request) => request.wait_secs,
-        Change::Activate | Change::Deactivate | Change::Metrics(_) => None,
-    })?;
     let mut in_doubt: Option<TopologyRecord> = None;
     for _ in 0..TRIES {
         let topology_record = match &in_doubt {
@@ -190,7 +185,8 @@ pub(super) async fn read_back(
 /// Returns the record of a topology after `change`.
 ///
 /// # Errors
-/// [`Refusal::Illegal`] if its status does not allow the change.
+/// [`Refusal::Illegal`] if its status does not allow the change, and [`Refusal::BadOption`] for a wait
+/// beyond the limit.
 pub(super) fn changed(
     topology_record: &TopologyRecord,
     change: &Change,
@@ -204,6 +200,7 @@ pub(super) fn changed(
         // Metric settings can be changed in every status.
         Change::Metrics(control) => return Ok(with_metric_control(topology_record, control)),
     };
+    check_wait(wait_secs)?;
     let status = match topology_record.status.on(event)? {
         Transition::Becomes(status) => status,
         // Only deadlines lead there, and no request of an operator is a deadline.
@@ -317,6 +314,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::drain::WAIT_SECS_MAX;
     use stormkeeper_coordination::cluster::record::UnknownFields;
     use stormkeeper_model::status::TopologyStatus;
 
@@ -408,6 +406,15 @@ mod tests {
         assert!(matches!(check(Some(100_001), "split", 3), Err(Refusal::BadOption(_))));
         assert!(matches!(check(None, "split", 0), Err(Refusal::BadOption(_))));
         assert!(matches!(check(None, "split", MAX_TASKS + 1), Err(Refusal::BadOption(_))));
+        for (wait, is_accepted) in [(WAIT_SECS_MAX, true), (WAIT_SECS_MAX + 1, false), (u64::MAX, false)] {
+            let request =
+                RebalanceRequest { wait_secs: Some(wait), workers: None, parallelism: BTreeMap::new() };
+            for change in [Change::Rebalance(request), kill(Some(wait))] {
+                let result = changed(&topology_record(TopologyStatus::Active), &change, Timestamp::EPOCH);
+                let is_limited = matches!(&result, Err(Refusal::BadOption(text)) if text.contains("86400 s"));
+                assert_eq!((result.is_ok(), is_limited), (is_accepted, !is_accepted), "{change:?}");
+            }
+        }
         let refused = check(None, "spilt", 3).expect_err("unknown");
         assert_eq!(refused.hint().as_deref(), Some("its components are split"));
         assert!(matches!(check(None, "split", 100_000), Err(Refusal::TooLarge(_))));
