@@ -27,7 +27,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 Logs go to standard error; STORMKEEPER_LOG filters them (like RUST_LOG).\n\
 Example: stormkeeper supervisor --config /etc/stormkeeper/storm.yaml")]
 pub(super) struct Args {
-    /// Stop the workers when the supervisor stops, as needed in a container that ends with it
+    /// Stop the workers when the supervisor stops, as needed in a container, which ends with the supervisor
     #[arg(long)]
     stop_workers: bool,
 }

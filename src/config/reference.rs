@@ -43,7 +43,7 @@ const TOPOLOGY_HEAD: &str = "
 ## Topologies
 
 These are set under `config:` in a topology file, for the topology or for one component.
-A component's own setting wins for its ticks, environment, pauses, time-out and pending tuples; settings of
+A component's own setting wins for its ticks, environment, pauses, timeout and pending tuples; settings of
 metrics and of the limit of errors are read from the topology only.
 In the `storm.yaml` of the supervisors they are defaults for topologies that do not set them; `-c` at
 `stormkeeper submit` does not change them.

@@ -16,7 +16,7 @@ use stormkeeper_model::{
 /// Period of polling the topology.
 pub(super) const POLL_PERIOD: Duration = Duration::from_millis(100);
 
-/// Limit for the start of all tasks: Python starts in a tenth of a second, a busy machine takes
+/// Limit for the start of all tasks: Python starts in a tenth of a second, a busy host takes
 /// longer.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 

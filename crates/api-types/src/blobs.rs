@@ -22,7 +22,7 @@ use stormkeeper_model::{BlobKey, Term};
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Limit on the size of a fetched blob, whatever a nimbus was configured to accept: a damaged or
-/// hostile answer must not fill the disk.
+/// hostile response must not fill the disk.
 pub const MAX_BLOB_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Error of fetching a blob from a nimbus.
@@ -31,8 +31,8 @@ pub enum FetchError {
     /// The HTTP client could not be created.
     #[error("cannot create the HTTP client")]
     Setup(#[source] reqwest::Error),
-    /// The nimbus could not be reached, or its answer ended early.
-    #[error("no answer from {api}")]
+    /// The nimbus could not be reached, or its response ended early.
+    #[error("no response from {api}")]
     Http {
         /// Address of the nimbus.
         api: String,
@@ -46,7 +46,7 @@ pub enum FetchError {
         api: String,
         /// The blob.
         key: BlobKey,
-        /// HTTP status of the answer.
+        /// HTTP status of the response.
         status: StatusCode,
     },
     /// The blob is larger than [`MAX_BLOB_BYTES`].

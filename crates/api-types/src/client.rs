@@ -31,7 +31,7 @@ use stormkeeper_runtime::error_chain;
 pub struct Timeouts {
     /// Limit for connecting to one nimbus.
     pub connect: Duration,
-    /// Limit for one request and its answer, a blob's upload included.
+    /// Limit for one request and its response, a blob's upload included.
     pub request: Duration,
     /// Limit for waiting for a leader, over all tries. Zero asks every seed once.
     pub leader: Duration,
@@ -56,7 +56,7 @@ impl Default for Timeouts {
 /// stop the next leader is there within a fraction of a second.
 const ROUND_PAUSE: Duration = Duration::from_millis(250);
 
-/// Limit on the quoted bytes of an answer that does not come from Stormkeeper.
+/// Limit on the quoted bytes of a response that does not come from Stormkeeper.
 const QUOTED_BYTES_MAX: usize = 200;
 
 /// A client of the nimbuses of one cluster.
@@ -106,7 +106,7 @@ pub enum Error {
         nimbus: String,
         /// The HTTP status.
         status: u16,
-        /// Body of the answer.
+        /// Body of the response.
         body: ErrorBody,
     },
     /// The connection broke after a write was sent.
@@ -117,14 +117,14 @@ pub enum Error {
         /// Cause.
         reason: String,
     },
-    /// The answer does not come from a nimbus.
+    /// The response does not come from a nimbus.
     #[error("{nimbus} answered {status} with a body that is not from Stormkeeper: {quote}")]
     Foreign {
         /// Address of the server.
         nimbus: String,
         /// The HTTP status.
         status: u16,
-        /// The beginning of the answer.
+        /// The beginning of the response.
         quote: String,
     },
 }
@@ -551,7 +551,7 @@ async fn read<A: DeserializeOwned>((nimbus, response): (String, reqwest::Respons
 
 async fn refusal(nimbus: &str, response: reqwest::Response) -> Error {
     let status = response.status();
-    // A truncated answer still has a status, which the error contains.
+    // A truncated response still has a status, which the error contains.
     let bytes = response.bytes().await.unwrap_or_default();
     match serde_json::from_slice::<ErrorBody>(&bytes) {
         Ok(body) => Error::Refused { nimbus: nimbus.to_owned(), status: status.as_u16(), body },

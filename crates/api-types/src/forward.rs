@@ -1,4 +1,4 @@
-//! Forwards a request from one nimbus to another, and returns the answer, as streams.
+//! Forwards a request from one nimbus to another, and returns the response, as streams.
 
 use std::{fmt, time::Duration};
 
@@ -31,7 +31,7 @@ pub const USER: &str = "x-stormkeeper-user";
 /// Header with the client address of a forwarded request.
 pub const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Limit for an answer: enough for the upload of the largest blob over a slow line.
+/// Limit for a response: enough for the upload of the largest blob over a slow line.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Forwards requests. Clones share their connections.
@@ -61,7 +61,7 @@ pub struct Head<'a> {
     pub content_length: Option<&'a str>,
 }
 
-/// The answer to a forwarded request.
+/// The response to a forwarded request.
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
@@ -77,12 +77,12 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// Error of an answer that ended early.
+/// Error of a response that ended early.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer ended early")]
+#[error("the response ended early")]
 pub struct Broken(#[source] reqwest::Error);
 
-/// Error of forwarding: the request was not forwarded, or the answer is missing.
+/// Error of forwarding: the request was not forwarded, or the response is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
     /// The request was not sent.
@@ -112,7 +112,7 @@ impl Forwarder {
         Ok(Self { http: http::client().timeout(ANSWER_TIMEOUT).build()? })
     }
 
-    /// Forwards a request to the nimbus at `api` and returns the answer.
+    /// Forwards a request to the nimbus at `api` and returns the response.
     ///
     /// # Errors
     /// [`ForwardError`].

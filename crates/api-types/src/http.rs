@@ -1,5 +1,5 @@
 //! HTTP between processes of one network: one way to make a client, to send a request, and to read
-//! an answer of limited size.
+//! a response of limited size.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ pub enum Error {
     /// The HTTP client could not be created.
     #[error("cannot create the HTTP client")]
     Setup(#[source] reqwest::Error),
-    /// The peer could not be reached, or its answer ended early.
-    #[error("no answer from {peer}")]
+    /// The peer could not be reached, or its response ended early.
+    #[error("no response from {peer}")]
     Unreachable {
         /// The peer.
         peer: String,
@@ -43,20 +43,20 @@ pub enum Error {
         /// Error message, or the beginning of the body.
         message: String,
     },
-    /// The answer is longer than allowed.
-    #[error("the answer of {peer} is longer than {max} bytes")]
+    /// The response is longer than allowed.
+    #[error("the response of {peer} is longer than {max} bytes")]
     TooLong {
         /// The peer.
         peer: String,
         /// The limit.
         max: u64,
     },
-    /// The answer cannot be parsed.
-    #[error("the answer of {peer} is invalid: {what}")]
+    /// The response cannot be parsed.
+    #[error("the response of {peer} is invalid: {what}")]
     Invalid {
         /// The peer.
         peer: String,
-        /// Defect of the answer.
+        /// Defect of the response.
         what: String,
     },
 }
@@ -78,7 +78,7 @@ pub fn client() -> ClientBuilder {
     reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy()
 }
 
-/// Sends a request, and returns the answer if it is a success.
+/// Sends a request, and returns the response if it is a success.
 ///
 /// # Errors
 /// [`Error`].
@@ -93,7 +93,7 @@ pub async fn sent(peer: &str, request: RequestBuilder) -> Result<Response, Error
     Err(Error::Refused { peer: peer.to_owned(), status, message })
 }
 
-/// Reads the body of an answer, at most `max` bytes.
+/// Reads the body of a response, at most `max` bytes.
 ///
 /// # Errors
 /// [`Error::Unreachable`], [`Error::TooLong`].
@@ -109,7 +109,7 @@ pub async fn whole(peer: &str, mut answer: Response, max: usize) -> Result<Vec<u
     Ok(body)
 }
 
-/// Reads an answer in MessagePack, at most [`BODY_BYTES_MAX`] bytes.
+/// Reads a response in MessagePack, at most [`BODY_BYTES_MAX`] bytes.
 ///
 /// # Errors
 /// [`Error::Unreachable`], [`Error::TooLong`], [`Error::Invalid`].

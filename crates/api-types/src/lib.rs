@@ -4,7 +4,7 @@
 //! - [`client`]: the client of the command line, supervisors and workers.
 //! - [`forward`]: passes a write from a follower to the leader.
 //! - [`blobs`]: streams blobs between nimbuses and to supervisors.
-//! - [`http`]: the client and the bounded answers that all of them use.
+//! - [`http`]: the client and the bounded responses that all of them use.
 //! - [`replica_client`]: fetches the metric log and checkpoints from another nimbus.
 
 pub mod blobs;

@@ -19,7 +19,7 @@ use stormkeeper_model::LogPosition;
 use stormkeeper_runtime::blocking;
 
 /// Header with the position of the last entry of the answering nimbus' own log, as `term.index`, in
-/// each answer about the log. A new leader uses it to find the longest log.
+/// each response about the log. A new leader uses it to find the longest log.
 pub const POSITION: &str = "x-stormkeeper-metrics-position";
 
 /// Limit for one page. The metric store may be busy with another request.
@@ -29,7 +29,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// store on a slow line is not an error.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Limit on the size of a checkpoint from another nimbus: a damaged or hostile answer must not fill
+/// Limit on the size of a checkpoint from another nimbus: a damaged or hostile response must not fill
 /// the disk.
 const CHECKPOINT_BYTES_MAX: u64 = 256 << 30;
 
@@ -123,7 +123,7 @@ impl ReplicaPeers for ReplicaClient {
                     Ok(None) => return Ok(()),
                     Err(source) => {
                         // Without this error the tar would seem to end here.
-                        let _gone = chunks.send(Err(io::Error::other("the answer ended early"))).await;
+                        let _gone = chunks.send(Err(io::Error::other("the response ended early"))).await;
                         return Err(source);
                     }
                 }

@@ -24,7 +24,7 @@ use stormkeeper_metrics::{
 use stormkeeper_model::backoff::Delays;
 use stormkeeper_runtime::error_chain;
 
-/// Limit for one request and its answer: registering ten thousand names takes a fraction of a
+/// Limit for one request and its response: registering ten thousand names takes a fraction of a
 /// second, and a leader that needs longer than this limit is overloaded or broken.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -35,7 +35,7 @@ const TRIES: usize = 4;
 /// Delays between two tries: about a second in all, as long as a clean change of leaders takes.
 const RETRY: Delays = Delays::between(Duration::from_millis(100), Duration::from_secs(1));
 
-/// Limit on an answer. Answers list ids and reports and are shorter; a longer answer comes from
+/// Limit on a response. Responses list ids and reports and are shorter; a longer response comes from
 /// another program.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
@@ -45,7 +45,7 @@ pub enum IngestError {
     /// The HTTP client could not be created.
     #[error("cannot create the HTTP client")]
     Setup(#[source] reqwest::Error),
-    /// No leader accepted the request, or the answer was lost: send the request again.
+    /// No leader accepted the request, or the response was lost: send the request again.
     #[error("no leader accepts metrics at the moment: {reason}")]
     Unavailable {
         /// Cause of the last failure.
@@ -68,7 +68,7 @@ pub enum IngestError {
 }
 
 impl IngestError {
-    /// Converts the answer of the nimbus at `api` that it did not execute the request. Only an
+    /// Converts the response of the nimbus at `api` that it did not execute the request. Only an
     /// invalid request would certainly be rejected again; after all other answers the request is
     /// retried: the leader may be in the middle of a change, or too old to know metrics.
     pub fn of_answer(api: &str, code: Code, reason: String) -> Self {
@@ -171,11 +171,11 @@ impl IngestClient {
         let status = response.status();
         let term = response.headers().get(TERM).and_then(|value| value.to_str().ok()?.parse().ok());
         if term.is_some_and(|term: i32| term != leader.term.0) {
-            // Whatever the answer is, the nimbus may have lost entries of the term that we know.
+            // Whatever the response is, the nimbus may have lost entries of the term that we know.
             return unavailable("the nimbus is in another term now".to_owned());
         }
         if response.content_length().is_some_and(|length| length > ANSWER_BYTES_MAX) {
-            return unavailable("the answer is too long to come from a nimbus".to_owned());
+            return unavailable("the response is too long to come from a nimbus".to_owned());
         }
         let bytes = match response.bytes().await {
             Ok(bytes) => bytes,
@@ -184,7 +184,7 @@ impl IngestClient {
         if status.is_success() {
             return match messagepack::decode(&bytes) {
                 Ok(answer) => Ok(answer),
-                Err(error) => unavailable(format!("cannot parse the answer: {error}")),
+                Err(error) => unavailable(format!("cannot parse the response: {error}")),
             };
         }
         let error = serde_json::from_slice::<ErrorBody>(&bytes);
@@ -230,7 +230,7 @@ impl IngestTransport for IngestClient {
     }
 }
 
-/// Returns whether an answer without an error code is a certain rejection.
+/// Returns whether a response without an error code is a certain rejection.
 fn is_permanent(status: StatusCode) -> bool {
     status == StatusCode::PAYLOAD_TOO_LARGE || status == StatusCode::BAD_REQUEST
 }

@@ -16,7 +16,7 @@ use stormkeeper_metrics::{
 };
 use stormkeeper_model::{TaskId, Timestamp, TopologyId, TopologyName};
 
-/// Maximum number of metrics, points or entries of one answer.
+/// Maximum number of metrics, points or entries of one response.
 pub(super) const PAGE_MAX: usize = 20_000;
 
 /// Maximum number of metrics examined for one page: a filter that few pass still answers soon.
@@ -313,7 +313,7 @@ pub(super) fn killed_before(view: &View<'_>, before: Minute) -> Result<Vec<Topol
     Ok(killed)
 }
 
-/// Limits a range to the retention (in minutes) as of `now`, so that answers do not depend on when
+/// Limits a range to the retention (in minutes) as of `now`, so that responses do not depend on when
 /// RocksDB compacted.
 pub(super) fn kept(from: Minute, window: Window, now: Timestamp, retention: u32) -> Minute {
     let oldest = Minute::of(now).minus(retention).minus(window.minutes());

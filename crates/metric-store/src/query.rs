@@ -1,4 +1,4 @@
-//! Queries to the metric store, and their answers.
+//! Queries to the metric store, and their responses.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 

@@ -75,7 +75,7 @@ impl Shared {
     }
 }
 
-/// Sends the answer of a job, once the result of the group's sync is known.
+/// Sends the response of a job, once the result of the group's sync is known.
 pub(super) type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// Job of the writer.

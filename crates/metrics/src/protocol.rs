@@ -1,7 +1,7 @@
 //! Metric messages to a nimbus: of workers and supervisors to the leader, and of followers to other
-//! nimbuses. Bodies are MessagePack; every answer has a header with the term.
+//! nimbuses. Bodies are MessagePack; every response has a header with the term.
 //!
-//! | request | sender | body and answer |
+//! | request | sender | body and response |
 //! | --- | --- | --- |
 //! | `POST /api/v1/metrics/register` | topology masters, supervisors | [`RegisterRequest`] → [`RegisterResponse`] |
 //! | `POST /api/v1/metrics/ingest` | the same | [`MetricBatch`] → [`IngestResponse`] |
@@ -49,7 +49,7 @@ pub struct Registration {
     pub id: MetricId,
 }
 
-/// Answer to a registration request: one result for each registration, in the same order.
+/// Response to a registration request: one result for each registration, in the same order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RegisterResponse {
     /// The results.
@@ -66,7 +66,7 @@ pub enum Registered {
     Rejected(String),
 }
 
-/// Answer to a metric batch.
+/// Response to a metric batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum IngestResponse {
     /// The batch is stored, or all of its reports were before.
@@ -120,14 +120,14 @@ pub struct LogQuery {
     pub term: i32,
     /// Index of that entry; 0 for an empty log.
     pub index: u64,
-    /// Approximate limit on the bytes of the answer.
+    /// Approximate limit on the bytes of the response.
     pub max_bytes: u64,
     /// Term of the leader that the sender follows; a nimbus that is not that leader must not answer
     /// with entries. Absent if the sender leads itself and asks other nimbuses.
     pub leader_term: Option<Term>,
 }
 
-/// Answer to [`LogQuery`].
+/// Response to [`LogQuery`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum LogPage {
     /// The entries after the end of the follower's log, in order; none if the follower is caught up.

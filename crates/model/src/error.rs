@@ -9,7 +9,7 @@ pub struct TaskError {
     pub component: ComponentId,
     /// The task.
     pub task: TaskId,
-    /// Time of the error, by the worker's clock.
+    /// Time of the error, by the clock of its writer: the worker, or the supervisor of a failed worker.
     pub time: Timestamp,
     /// The worker's host.
     pub host: String,
@@ -17,6 +17,6 @@ pub struct TaskError {
     pub port: Port,
     /// Message of one line.
     pub message: String,
-    /// A stack trace, or the last lines that the child wrote to stderr; may be empty.
+    /// A stack trace, or the last lines of the child's stderr or of the failed worker's log; may be empty.
     pub stack: String,
 }

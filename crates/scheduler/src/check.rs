@@ -107,7 +107,7 @@ pub enum Violation {
 }
 
 /// Returns all violations in `solution`, given `problem` and the `previous` solution.
-pub fn lint(problem: &Problem, previous: &Solution, solution: &Solution) -> Vec<Violation> {
+pub fn violations(problem: &Problem, previous: &Solution, solution: &Solution) -> Vec<Violation> {
     let mut found = Vec::new();
     let owners = lint_slots(problem, solution, &mut found);
     let nothing = Placement::default();

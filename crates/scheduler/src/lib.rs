@@ -1,18 +1,18 @@
 //! Pure placement of tasks in slots.
 //!
-//! [`solve::solve`] takes a [`problem::Problem`] (supervisors, topologies, healthy tasks) and the
+//! [`solve::solve`] takes a [`problem::Problem`] (supervisors, topologies, live tasks) and the
 //! previous [`problem::Solution`], and returns the next one. No I/O, no clock, no randomness:
 //! the same input always has the same result.
 //!
-//! - **Stability**: a healthy task stays where it is, so `solve` of its own solution changes
+//! - **Stability**: a live task stays where it is, so `solve` of its own solution changes
 //!   nothing, and the loss of a supervisor moves only the tasks of that supervisor.
-//! - **Balance**: the workers of a topology are even over hosts, then over supervisors; the
-//!   tasks of each component are even over new workers.
+//! - **Balance**: the workers of a topology are spread evenly over hosts, then over supervisors;
+//!   the tasks of each component are spread evenly over new workers.
 //! - **Fairness**: when slots run short, the next one goes to the topology with the fewest
 //!   workers, the oldest of them first.
 //!
-//! [`check::lint`] returns all violations of a solution; nimbus runs it before it writes, and the
-//! tests run it on every solution.
+//! [`check::violations`] returns all violations of a solution; nimbus runs it before it writes a plan, and
+//! the tests run it on every solution.
 
 pub mod check;
 pub mod problem;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     Keep, Placement, Problem, Solution, Standing, Supervisor, TopologyDemand, UnplacedReason,
-    check::{Violation, lint},
+    check::{Violation, violations},
     solve,
 };
 use stormkeeper_model::{
@@ -64,7 +64,7 @@ fn fresh(problem: &Problem) -> Solution {
 /// Solves and lints.
 fn checked(problem: &Problem, previous: &Solution) -> Solution {
     let solution = solve(problem, previous);
-    assert_eq!(lint(problem, previous, &solution), []);
+    assert_eq!(violations(problem, previous, &solution), []);
     solution
 }
 
@@ -365,7 +365,7 @@ fn the_lint_finds_each_violation() {
     let check = |break_it: &dyn Fn(&mut Solution), expected: &str| {
         let mut broken = good.clone();
         break_it(&mut broken);
-        let found: Vec<String> = lint(&all, &good, &broken).iter().map(Violation::to_string).collect();
+        let found: Vec<String> = violations(&all, &good, &broken).iter().map(Violation::to_string).collect();
         assert!(found.iter().any(|text| text.contains(expected)), "{expected:?} not in {found:?}");
     };
     check(&|s| place(s, 0, slot(0, 6701), TaskSet::range(1, 2)), "slot s0000:6701 is given to");
@@ -387,11 +387,11 @@ fn the_lint_finds_each_violation() {
     );
     let mut away = all.clone();
     away.supervisors.get_mut(&supervisor_id(0)).expect("is there").standing = Standing::Away;
-    let added = lint(&away, &Solution::default(), &good);
+    let added = violations(&away, &Solution::default(), &good);
     assert!(matches!(added[..], [Violation::AddedTo { standing: Standing::Away, .. }, ..]), "{added:?}");
     let mut occupied = all.clone();
     occupied.occupied.insert(slot(0, 6700));
-    let found = lint(&occupied, &good, &good);
+    let found = violations(&occupied, &good, &good);
     assert!(matches!(found[..], [Violation::OccupiedSlot { .. }]), "{found:?}");
 }
 
@@ -430,7 +430,7 @@ proptest! {
     #[test]
     fn every_solution_passes_the_lint_and_solving_again_changes_nothing(mut problem in problems()) {
         let first = solve(&problem, &Solution::default());
-        prop_assert_eq!(lint(&problem, &Solution::default(), &first), []);
+        prop_assert_eq!(violations(&problem, &Solution::default(), &first), []);
         all_healthy(&mut problem);
         prop_assert_eq!(solve(&problem, &first), first);
     }
@@ -484,8 +484,8 @@ proptest! {
         let before = solve(&problem, &Solution::default());
         with_dead(&mut problem, pattern);
         let after = solve(&problem, &before);
-        // The lint compares every healthy task's slot.
-        prop_assert_eq!(lint(&problem, &before, &after), []);
+        // `violations` compares every healthy task's slot.
+        prop_assert_eq!(violations(&problem, &before, &after), []);
         for topology in &problem.topologies {
             let Keep::Healthy(healthy) = &topology.keep else { continue };
             for (slot, tasks) in &before.placements[&topology.id].workers {
@@ -506,7 +506,7 @@ proptest! {
         problem.supervisors.remove(&lost);
         all_healthy(&mut problem);
         let after = solve(&problem, &before);
-        prop_assert_eq!(lint(&problem, &before, &after), []);
+        prop_assert_eq!(violations(&problem, &before, &after), []);
         for (id, placement) in &before.placements {
             for (slot, tasks) in placement.workers.iter().filter(|(slot, _)| slot.supervisor != lost) {
                 for task in tasks.iter() {
@@ -522,7 +522,7 @@ proptest! {
         all_healthy(&mut problem);
         problem.topologies[0].keep = Keep::Nothing;
         let first = solve(&problem, &before);
-        prop_assert_eq!(lint(&problem, &before, &first), []);
+        prop_assert_eq!(violations(&problem, &before, &first), []);
         prop_assert_eq!(solve(&problem, &first), first);
     }
 
@@ -547,6 +547,6 @@ proptest! {
             supervisor.standing = Standing::Away;
         }
         let after = solve(&problem, &previous);
-        prop_assert_eq!(lint(&problem, &previous, &after), []);
+        prop_assert_eq!(violations(&problem, &previous, &after), []);
     }
 }

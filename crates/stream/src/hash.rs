@@ -1,5 +1,5 @@
 //! The fixed hash of values: fields grouping must send equal values to the same task from
-//! every worker, on every machine, in every version.
+//! every worker, on every host, in every version.
 //!
 //! It is FNV-1a with 64 bits (offset `cbf29ce484222325`, prime `100000001b3`) over the bytes
 //! below, followed by the finalizer of MurmurHash3 (`fmix64`), which spreads the last bytes

@@ -22,11 +22,11 @@ use stormkeeper_runtime::{
 
 /// Length of the queue of failures to report. A failure is dropped if the queue is full: the
 /// worker's next failure carries the same information.
-const QUEUE: usize = 16;
+const QUEUE_LEN: usize = 16;
 
 /// Minimum time between two reports of the same slot. Otherwise a crash loop would replace all of
 /// a task's newest ten errors.
-const PERIOD: Duration = Duration::from_secs(10);
+const MIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Maximum number of components for which one failure is reported.
 const MAX_COMPONENTS: usize = 100;
@@ -54,14 +54,14 @@ pub(super) struct FailureReporter {
 
 impl FailureReporter {
     pub(super) fn start(store: Store, clock: Clock, tasks: &Tasks) -> Self {
-        let (queue, failures) = mpsc::channel(QUEUE);
+        let (queue, failures) = mpsc::channel(QUEUE_LEN);
         tasks.start("report failures", OnExit::StopOwner, report_all(store, clock, failures));
         Self { queue }
     }
 
     pub(super) fn report(&self, failure: Failure) {
         if let Err(error) = self.queue.try_send(failure) {
-            debug!(%error, "a worker's failure is not reported: the queue is full");
+            debug!(%error, "a worker's failure is not reported");
         }
     }
 }
@@ -70,7 +70,7 @@ async fn report_all(store: Store, clock: Clock, mut failures: mpsc::Receiver<Fai
     let mut last: BTreeMap<Port, Monotonic> = BTreeMap::new();
     while let Some(failure) = failures.recv().await {
         let now = clock.monotonic();
-        if last.get(&failure.port).is_some_and(|last| now.since(*last) < PERIOD) {
+        if last.get(&failure.port).is_some_and(|last| now.since(*last) < MIN_INTERVAL) {
             continue;
         }
         last.insert(failure.port, now);

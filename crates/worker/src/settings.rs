@@ -97,7 +97,7 @@ impl TaskSettings {
             }),
             timeout: layers
                 .get("topology.subprocess.timeout.secs", seconds)
-                // As in Storm, the time-out of workers is that of their components.
+                // As in Storm, the timeout of workers is that of their components.
                 .or_else(|| layers.get("supervisor.worker.timeout.secs", seconds))
                 .unwrap_or(options.spec.subprocess_timeout),
             spout_wait: layers

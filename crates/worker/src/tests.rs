@@ -36,7 +36,7 @@ use stormkeeper_runtime::{
 };
 use stormkeeper_topology_package::launch::LaunchSpec;
 
-/// Wait limit: starting a Python process on a busy machine may take seconds.
+/// Wait limit: starting a Python process on a busy host may take seconds.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 fn ingest_client(tree: Arc<dyn Tree>) -> Option<Arc<dyn IngestTransport>> {

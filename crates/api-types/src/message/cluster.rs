@@ -179,7 +179,7 @@ pub struct DrainRequest {
     pub wait_secs: Option<u64>,
 }
 
-/// The answer to drain and undrain.
+/// The response to drain and undrain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostAccepted {

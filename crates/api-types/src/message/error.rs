@@ -1,10 +1,10 @@
-//! Error body: the answer to a request that was rejected or failed.
+//! Error body: the response to a request that was rejected or failed.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Answer to a request that was rejected or failed.
+/// Response to a request that was rejected or failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
     /// Kind of the error; stable.

@@ -518,7 +518,7 @@ pub struct ForgetRequest {
     pub ids: Vec<String>,
 }
 
-/// Answer to [`ForgetRequest`].
+/// Response to [`ForgetRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Forgotten {

@@ -1,4 +1,4 @@
-//! Bodies of requests to a nimbus and of its answers, as JSON.
+//! Bodies of requests to a nimbus and of its responses, as JSON.
 //!
 //! Names follow Storm's REST API where it has the same thing (`tasksTotal`, `slotsUsed`).
 //! Times are milliseconds since 1970, durations are whole seconds; the field names contain the
@@ -103,7 +103,7 @@ pub struct KillRequest {
     pub wait_secs: Option<u64>,
 }
 
-/// Answer to submit, activate, deactivate, rebalance and kill: the topology's new state.
+/// Response to submit, activate, deactivate, rebalance and kill: the topology's new state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Accepted {
@@ -323,7 +323,7 @@ pub struct ErrorSummary {
     pub component: ComponentId,
     /// The task.
     pub task: TaskId,
-    /// Time of the error, by the worker's clock.
+    /// Time of the error, by the clock of its writer: the worker, or the supervisor of a failed worker.
     #[serde(rename = "errorTimeMs")]
     pub time: Timestamp,
     /// The worker's host.

@@ -142,7 +142,7 @@ pub struct TopologyRecord {
     pub owner: String,
     /// The topology package that its workers run.
     pub blob: BlobKey,
-    /// Default wait of a kill or a rebalance.
+    /// Default wait of a kill, a rebalance or a drain.
     pub message_timeout_secs: u64,
     /// A kill or rebalance that is waiting for its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -293,7 +293,7 @@ pub struct TaskHeartbeat {
 /// `/taskerrors/…`: an error of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredError {
-    /// Time of the error, by the worker's clock.
+    /// Time of the error, by the clock of its writer: the worker, or the supervisor of a failed worker.
     #[serde(rename = "time_ms")]
     pub time: Timestamp,
     /// The component of the task.
@@ -306,7 +306,7 @@ pub struct StoredError {
     pub port: Port,
     /// Message of one line.
     pub message: String,
-    /// A stack trace, or the last lines that the child wrote to stderr.
+    /// A stack trace, or the last lines of the child's stderr or of the failed worker's log.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stack: String,
     /// Fields of newer versions.

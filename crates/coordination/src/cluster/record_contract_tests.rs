@@ -85,7 +85,7 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
 
 const ERROR: &str = r#"{"time_ms":5,"component":"split","task":1,"host":"h","port":6700,"message":"m"}"#;
 
-/// The example with a format and with the given fields on top.
+/// The example with a format and with the given fields added.
 fn example(json: &str, format: u32, more: &[(&str, Value)]) -> Value {
     let mut record: Value = serde_json::from_str(json).expect("JSON");
     record["v"] = format.into();
@@ -117,7 +117,7 @@ fn every_record_keeps_unknown_fields() {
 #[test]
 fn no_record_of_a_newer_format_is_read_and_the_error_names_both_formats() {
     for (row, write_back, json) in RECORDS {
-        // Also if its other fields have another shape.
+        // A newer format is rejected even if the other fields have another shape.
         for record in [example(json, 7, &[]), serde_json::json!({"v": 7, "list": []})] {
             let error = write_back(&path(), record.to_string().as_bytes()).expect_err(row).to_string();
             assert!(error.contains("it has format 7, and this build reads up to format 1"), "{row}: {error}");

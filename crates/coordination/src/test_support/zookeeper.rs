@@ -52,7 +52,7 @@ const TEST_SETUP: Setup = Setup {
 /// few hundred thousand znodes.
 const PRODUCTION_SETUP: Setup = Setup { tick: Duration::from_secs(2), java: &["-Xmx1g", "-XX:-UsePerfData"] };
 
-/// Limit for the start of a server, which takes less than a second on an idle machine.
+/// Limit for the start of a server, which takes less than a second on an idle host.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Limit for one four-letter-word request, which is then sent again.

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! - The caller sets the leader's term ([`ReportSender::set_leader_term`]), gets the next request
-//!   ([`ReportSender::next_request`]), and passes the answer back if there is one. If an answer is lost,
+//!   ([`ReportSender::next_request`]), and passes the response back if there is one. If a response is lost,
 //!   the same message is sent again.
-//! - A report is discarded when it is committed, that is, an answer given *in the term in which the
+//! - A report is discarded when it is committed, that is, a response given *in the term in which the
 //!   report was stored* has a high watermark at or above the report's log position. Another leader
 //!   may have lost reports that were stored and not committed, so after a change of terms all
 //!   uncommitted reports are sent again, oldest first, before any later report.
@@ -89,13 +89,13 @@ pub enum Enqueued {
 /// A request to the leader.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// A registration of names; its answer goes to [`ReportSender::on_registered`].
+    /// A registration of names; its response goes to [`ReportSender::on_registered`].
     Register(RegisterRequest),
-    /// A metric batch; its answer goes to [`ReportSender::on_ingested`].
+    /// A metric batch; its response goes to [`ReportSender::on_ingested`].
     Ingest(MetricBatch),
 }
 
-/// The next step after an answer.
+/// The next step after a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum NextStep {
@@ -177,7 +177,7 @@ impl ReportSender {
         }
     }
 
-    /// Handles the leader's answer to the registration that [`next_request`](Self::next_request) returned.
+    /// Handles the leader's response to the registration that [`next_request`](Self::next_request) returned.
     pub fn on_registered(&mut self, answer: &RegisterResponse) -> NextStep {
         match self.names.registered(answer) {
             Some(names::Change::Ids) => self.unmerge(),
@@ -191,7 +191,7 @@ impl ReportSender {
         NextStep::Continue
     }
 
-    /// Handles the leader's answer to the metric batch that [`next_request`](Self::next_request) returned.
+    /// Handles the leader's response to the metric batch that [`next_request`](Self::next_request) returned.
     pub fn on_ingested(&mut self, answer: IngestResponse, now: Monotonic) -> NextStep {
         match answer {
             IngestResponse::Accepted { at, high_watermark } => {

@@ -132,7 +132,7 @@ impl Names {
             .then(|| RegisterRequest { topology: self.topology.clone(), registrations })
     }
 
-    /// Handles the answer to [`next_registration`](Self::next_registration); `None` if the answer
+    /// Handles the response to [`next_registration`](Self::next_registration); `None` if the response
     /// does not fit the request.
     pub(super) fn registered(&mut self, answer: &RegisterResponse) -> Option<Change> {
         if answer.results.len() != self.n_requested {

@@ -158,7 +158,7 @@ impl Scenario {
         }
     }
 
-    /// Sends one request, and handles its answer unless the answer is lost.
+    /// Sends one request, and handles its response unless the response is lost.
     fn exchange(&mut self, answer_arrives: bool) -> bool {
         self.delivery.set_leader_term(Term(self.leader.term));
         match self.delivery.next_request() {

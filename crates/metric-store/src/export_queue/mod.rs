@@ -4,7 +4,7 @@
 //!             close            next                 ack by the last exporter
 //!  reserved ────────▶ ready ────────▶ leased ─────────────────────────────▶ gone
 //!                       ▲                 │
-//!                       └─ nack, time-out ┘   for each exporter separately; after a pause
+//!                       └─ nack, timeout ┘   for each exporter separately; after a pause
 //! ```
 //!
 //! The persisted state changes only by [`Change`]s: the functions that plan changes do not modify

@@ -1,7 +1,7 @@
 //! Ingest of metric batches and registrations. Only the leader ingests.
 //!
 //! [`Ingest`] checks and stores a request; `limiter` bounds how many requests are in flight. A stored
-//! batch wakes the commit task of the replication, and its answer has the high watermark.
+//! batch wakes the commit task of the replication, and its response has the high watermark.
 
 mod limiter;
 mod requests;

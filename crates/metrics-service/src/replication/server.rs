@@ -1,4 +1,4 @@
-//! Answers of this nimbus to the replication requests of other nimbuses.
+//! Responses of this nimbus to the replication requests of other nimbuses.
 
 use stormkeeper_metrics::protocol::{LogPage, LogQuery, MetaPage, MetaQuery, NAMES_MAX};
 use stormkeeper_model::{LogPosition, NimbusId};

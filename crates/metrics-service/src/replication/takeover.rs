@@ -160,7 +160,7 @@ impl Replication {
         let others = view.nimbuses.iter().filter(|(id, _)| **id != self.cluster.me);
         let asked = join_all(others.map(async |(id, nimbus)| {
             let answer = tokio::time::timeout(POLL_TIMEOUT, self.log_end_of(&nimbus.api, own)).await;
-            match answer.map_err(|_too_long| "no answer in time".to_owned()).flatten() {
+            match answer.map_err(|_too_long| "no response in time".to_owned()).flatten() {
                 Ok(position) => Some(((id.clone(), nimbus.api.clone()), position)),
                 Err(error) => {
                     info!(nimbus = %id, error, "a nimbus did not report its log end; polling it again later");

@@ -170,5 +170,5 @@ builtins! {
     NIMBUS_HBASE_FAILED: "HBaseFailed", SYS, Counter, Nimbus, "rows", Sum, On, instead("there is no HBase; see ExportDropped") =>
         "Rows that HBase rejected.";
     NIMBUS_REQUEST_TIME: "RequestTime", SYS, Histogram, Nimbus, "µs", Mean, On, MEASURED =>
-        "One request to this nimbus, from the head of the request to the head of the answer; all requests together.";
+        "One request to this nimbus, from the head of the request to the head of the response; all requests together.";
 }

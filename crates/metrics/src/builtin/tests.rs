@@ -33,7 +33,7 @@ fn table() -> String {
 fn limits() -> String {
     use crate::{merge, name, registry, user};
     let rows = [
-        (registry::METRICS_MAX, "metrics of one process", "more do nothing; counted and logged"),
+        (registry::METRICS_MAX, "metrics of one process", "further metrics are ignored, counted and logged"),
         (user::USER_METRICS_MAX, "user metrics of one task", "an error for the user"),
         (name::MAX_NAME_BYTES, "bytes of a full name", "rejected"),
         (name::MAX_PART_BYTES, "bytes of a group or of a last part", "rejected"),

@@ -16,7 +16,7 @@ use stormkeeper_api_types::message::{Code, ErrorBody};
 use stormkeeper_coordination::cluster::store;
 use stormkeeper_runtime::error_chain;
 
-/// Error answer to a request.
+/// Error response to a request.
 #[derive(Debug)]
 pub(super) struct ApiError(ErrorBody);
 

@@ -1,4 +1,4 @@
-//! Forwarding of a write that reached a follower to the leader, and of the leader's answer back.
+//! Forwarding of a write that reached a follower to the leader, and of the leader's response back.
 
 use axum::{
     body::Body,
@@ -16,14 +16,14 @@ use stormkeeper_api_types::{
 };
 use stormkeeper_coordination::tree::TreePath;
 
-/// Maximum bytes of an answer to a write: the answer of another nimbus is not read without bound.
+/// Maximum bytes of a response to a write: the response of another nimbus is not read without bound.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// As [`forward`], and refreshes this nimbus' view of what was written, at the paths that `written`
-/// finds in the answer: later answers of this nimbus show the write.
+/// finds in the response: later responses of this nimbus show the write.
 ///
 /// # Errors
-/// The errors of [`forward`], and `outcome_unknown` if the answer broke off.
+/// The errors of [`forward`], and `outcome_unknown` if the response broke off.
 pub(super) async fn forward_and_refresh(
     api: &Api,
     parts: &Parts,
@@ -36,18 +36,18 @@ pub(super) async fn forward_and_refresh(
     }
     let (head, body) = answer.into_parts();
     let body = axum::body::to_bytes(body, ANSWER_BYTES_MAX).await.map_err(|error| {
-        let text = format!("the answer of the leader broke off: {error}");
+        let text = format!("the response of the leader broke off: {error}");
         ApiError::new(Code::OutcomeUnknown, text, Some("look at the topology before trying again"))
     })?;
     api.nimbus.see(written(&body)).await;
     Ok(Response::from_parts(head, Body::from(body)))
 }
 
-/// Sends the request to the leader, and returns the leader's answer.
+/// Sends the request to the leader, and returns the leader's response.
 ///
 /// # Errors
 /// `no_leader` if no leader is known or the leader cannot be reached; `outcome_unknown` if the
-/// request was sent and the answer was lost.
+/// request was sent and the response was lost.
 pub(super) async fn forward(api: &Api, parts: &Parts, body: Body) -> Result<Response, ApiError> {
     let headers = &parts.headers;
     let (nimbus, again) = (&api.nimbus, Some("try again in a moment"));

@@ -67,7 +67,7 @@ pub(super) async fn history(State(api): State<Api>, request: Request) -> Result<
     Ok(msgpack(&history.map_err(read_error)?))
 }
 
-/// Maximum rows of one answer: a page of histograms stays below the largest body.
+/// Maximum rows of one response: a page of histograms stays below the largest body.
 const ROWS_MAX: usize = 30_000;
 
 /// Converts a failed read of the metric store, whose text names the directory and what to do.
@@ -102,7 +102,7 @@ async fn read(parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
     let read = axum::body::to_bytes(body, BODY_BYTES_MAX);
     match tokio::time::timeout(READ_TIMEOUT, read).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        // The only other cause is a caller that disconnected, which reads no answer.
+        // The only other cause is a caller that disconnected, which reads no response.
         Ok(Err(_)) => Err(too_large()),
         Err(_too_long) => {
             let text = format!("the body did not arrive within {READ_TIMEOUT:?}");

@@ -1,6 +1,6 @@
 //! REST API of a nimbus.
 //!
-//! | method, path | answer |
+//! | method, path | response |
 //! | --- | --- |
 //! | `GET /live`, `GET /ready` | whether the process runs; whether it has read the cluster |
 //! | `GET /api/v1/cluster/summary` | the cluster in numbers, the leader, unreadable records |
@@ -19,7 +19,7 @@
 //! | `GET /api/v1/metrics/…`, `DELETE /api/v1/metrics/topology/{id or name}/metas`, `GET`, `POST /api/v1/topology/{id or name}/metrics` | recorded metrics: see `metrics` |
 //! | `POST /api/v1/blobs/{sha256}/copy` | a nimbus fetches a blob from another; only for leaders |
 //!
-//! Every nimbus answers reads from its own view, and every answer says how old the view is. A write
+//! Every nimbus answers reads from its own view, and every response says how old the view is. A write
 //! that reaches a follower is forwarded to the leader, once. A rejected request is answered with
 //! [`stormkeeper_api_types::message::ErrorBody`]: `code`, `message` and `hint`.
 
@@ -199,13 +199,13 @@ pub fn routes(nimbus: Handle) -> Router {
         .with_state(api)
 }
 
-/// Measures the time from the head of a request to the head of its answer.
+/// Measures the time from the head of a request to the head of its response.
 async fn time_request(State(api): State<Api>, request: Request, next: Next) -> Response {
     let _timer = api.nimbus.time_request();
     next.run(request).await
 }
 
-/// Adds the term that this nimbus knows to every answer, as a header.
+/// Adds the term that this nimbus knows to every response, as a header.
 async fn add_term_header(State(api): State<Api>, mut response: Response) -> Response {
     if let Some(term) = api.nimbus.term() {
         response.headers_mut().insert(HeaderName::from_static(TERM), term.0.into());

@@ -19,7 +19,7 @@ use stormkeeper_api_types::message::{
 use stormkeeper_coordination::cluster::layout;
 use stormkeeper_model::TaskId;
 
-/// Maximum number of tasks whose errors one answer lists; each task has at most ten.
+/// Maximum number of tasks whose errors one response lists; each task has at most ten.
 const TASKS_WITH_ERRORS_MAX: usize = 200;
 
 pub(super) async fn ready(State(api): State<Api>) -> Result<StatusCode, ApiError> {
@@ -78,7 +78,7 @@ pub(super) async fn topology(
         Some(blob) => api.nimbus.blobs().topology(blob).await.ok().flatten(),
         None => None,
     };
-    let detail = summary::Detail { id: &id, heartbeats: &heartbeats, last_errors, code: code.as_deref() };
+    let detail = summary::Detail { id: &id, heartbeats: &heartbeats, last_errors, topology: code.as_deref() };
     let missing = || Refusal::UnknownTopology { topology: topology.clone() };
     Ok(Json(summary::topology(&api.nimbus, &observation, detail).ok_or_else(missing)?))
 }

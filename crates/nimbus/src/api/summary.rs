@@ -1,4 +1,4 @@
-//! Summaries for answers, from the cluster view.
+//! Summaries for responses, from the cluster view.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ pub(super) fn pending(nimbus: &Handle, change: PendingChange) -> Pending {
 }
 
 fn view_age_ms(nimbus: &Handle, observation: &Observation) -> u64 {
-    // A view is up to date while its watches are.
+    // A fresh view has age 0.
     match observation.fresh {
         true => 0,
         false => {
@@ -226,7 +226,7 @@ fn topology_summary(
     }
 }
 
-/// Returns what keeps a topology from being fully placed, as this nimbus sees it.
+/// Returns the problems of a topology, as this nimbus sees them.
 fn problem(nimbus: &Handle, id: &TopologyId) -> Option<String> {
     let status = nimbus.status();
     let found = status.findings.iter().filter(|finding| finding.topology.as_ref() == Some(id));
@@ -239,7 +239,7 @@ pub(super) struct Detail<'a> {
     pub(super) id: &'a TopologyId,
     pub(super) heartbeats: &'a BTreeMap<TaskId, TaskHeartbeat>,
     pub(super) last_errors: BTreeMap<ComponentId, TaskError>,
-    pub(super) code: Option<&'a Topology>,
+    pub(super) topology: Option<&'a Topology>,
 }
 
 /// Returns the details of a topology; `None` if the view does not contain it.
@@ -285,7 +285,7 @@ fn workers(assignment: &Assignment, heartbeats: &BTreeMap<TaskId, TaskHeartbeat>
 }
 
 fn components(tasks: &TaskTable, detail: Detail<'_>) -> Vec<ComponentSummary> {
-    let Detail { heartbeats, mut last_errors, code, .. } = detail;
+    let Detail { heartbeats, mut last_errors, topology, .. } = detail;
     let summary = |(id, tasks): (&ComponentId, &TaskSet)| {
         let alive: Vec<&TaskHeartbeat> = tasks.iter().filter_map(|task| heartbeats.get(&task)).collect();
         let mut counts = TaskCounts::default();
@@ -294,7 +294,7 @@ fn components(tasks: &TaskTable, detail: Detail<'_>) -> Vec<ComponentSummary> {
         }
         ComponentSummary {
             id: id.clone(),
-            kind: code.and_then(|code| Some(code.components.get(id)?.kind)),
+            kind: topology.and_then(|topology| Some(topology.components.get(id)?.kind)),
             parallelism: tasks.len(),
             tasks_alive: alive.len(),
             counts,

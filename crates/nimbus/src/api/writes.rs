@@ -140,7 +140,7 @@ pub(super) async fn read_body(request: Request) -> Result<(Parts, axum::body::By
     let (parts, body) = request.into_parts();
     match axum::body::to_bytes(body, JSON_BYTES_MAX).await {
         Ok(bytes) => Ok((parts, bytes)),
-        // The only other cause is a caller that disconnected, which reads no answer.
+        // The only other cause is a caller that disconnected, which reads no response.
         Err(error) => Err(body_error(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())),
     }
 }

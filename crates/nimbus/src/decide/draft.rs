@@ -66,7 +66,7 @@ impl<'a> Draft<'a> {
         self.plan.next = Some(self.plan.next.map_or(delay, |next| next.min(delay)));
     }
 
-    pub(super) fn find(&mut self, topology: Option<&TopologyId>, problem: ClusterProblem) {
+    pub(super) fn add_finding(&mut self, topology: Option<&TopologyId>, problem: ClusterProblem) {
         self.plan.findings.push(Finding { topology: topology.cloned(), problem });
     }
 
@@ -87,7 +87,10 @@ impl<'a> Draft<'a> {
             match self.supervisor_assignments.with(&supervisor, id, version) {
                 Ok(change) => changes.extend(change),
                 Err(blocked) => {
-                    self.find(Some(id), ClusterProblem::SupervisorAssignmentsBlocked { supervisor: blocked });
+                    self.add_finding(
+                        Some(id),
+                        ClusterProblem::SupervisorAssignmentsBlocked { supervisor: blocked },
+                    );
                     return None;
                 }
             }
@@ -99,7 +102,7 @@ impl<'a> Draft<'a> {
     /// reported instead, and does not block the others.
     pub(super) fn act(&mut self, effect: Effect, reason: Reason, n_moved: usize) {
         if let Some(Err(problem)) = effect.ops().map(|ops| check_size(&ops)) {
-            self.find(effect.topology(), problem);
+            self.add_finding(effect.topology(), problem);
             return;
         }
         self.supervisor_assignments.apply(effect.supervisor_assignments());

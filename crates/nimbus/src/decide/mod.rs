@@ -7,10 +7,11 @@
 //! ```
 //!
 //! Guarantees:
-//! - A healthy task is neither moved nor restarted because of another task, unless an operator
+//! - A live task is neither moved nor restarted because of another task, unless an operator
 //!   asked for a rebalance.
-//! - An unreadable record is never treated as absent: nothing that it concerns is changed, it is
-//!   reported, and everything else goes on.
+//! - An unreadable record is never treated as absent: it is reported, nothing that it concerns is
+//!   changed, and everything else goes on. Only supervisor assignments, which follow from other
+//!   records, are written again.
 //! - The topology record is removed only after all other records of the topology.
 //! - A decision on the state that a plan has produced gives an empty plan.
 
@@ -47,7 +48,7 @@ pub struct Moment {
 }
 
 /// Shortest life of the znode of a blob that no nimbus has. A nimbus may be about to announce
-/// the blob: the znode is created a moment before the one of the nimbus.
+/// the blob: the znode is created just before the replica znode of the nimbus below it.
 const BLOB_NODE_KEPT: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Decides on `view`, which must be fresh and observed by `liveness`.
@@ -86,7 +87,8 @@ fn topology_at(path: &TreePath) -> Option<TopologyId> {
     of_topologies.contains(&parent).then(|| path.name().parse().ok()).flatten()
 }
 
-/// Without a parent no task of a topology can register its heartbeat, and all would seem dead.
+/// Restores `/taskbeats/{id}` and `/taskerrors/{id}`: without the first no task of the topology can
+/// register its heartbeat, and all tasks would seem lost.
 fn restore_parents(draft: &mut Draft<'_>) {
     let view = draft.view;
     for (id, topology_record) in &view.topologies {
@@ -102,12 +104,12 @@ fn restore_parents(draft: &mut Draft<'_>) {
     }
 }
 
-/// Events over the limit are deleted in batches of this size, not one with each new event.
-const EVENTS_AT_A_TIME: usize = 50;
+/// Old events are deleted when at least this many are over the limit, not one with each new event.
+const EVENTS_OVER_LIMIT_MIN: usize = 50;
 
 fn delete_old_events(draft: &mut Draft<'_>) {
     let n_over = draft.view.events.len().saturating_sub(EVENTS_KEPT);
-    if n_over >= EVENTS_AT_A_TIME {
+    if n_over >= EVENTS_OVER_LIMIT_MIN {
         let numbers = draft.view.events.keys().take(n_over.min(EVENTS_KEPT)).copied().collect();
         draft.act(Effect::DeleteEvents { numbers }, Reason::EventsOverLimit, 0);
     }

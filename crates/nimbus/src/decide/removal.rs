@@ -58,7 +58,7 @@ pub(super) fn remove_orphans(draft: &mut Draft<'_>) {
             draft.wake_at(shown);
             continue;
         }
-        draft.find(Some(id), ClusterProblem::NoRecord { path: layout::storm(id) });
+        draft.add_finding(Some(id), ClusterProblem::NoRecord { path: layout::storm(id) });
         let due = since.plus(ORPHAN_KEPT.max(draft.policy.settle));
         match draft.is_past(due) {
             true => remove_next(draft, id, None),

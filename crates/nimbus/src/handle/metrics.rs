@@ -25,7 +25,7 @@ impl Handle {
         Ok(self.metrics_service()?.metric_store()?)
     }
 
-    /// Returns how far this nimbus' log is behind the leader's. Cheap enough for every answer.
+    /// Returns how far this nimbus' log is behind the leader's. Cheap enough for every response.
     pub fn metrics_lag(&self) -> Lag {
         self.metrics_service().map(MetricsService::lag).unwrap_or_default()
     }

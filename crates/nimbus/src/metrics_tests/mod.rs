@@ -58,7 +58,7 @@ use tokio_util::sync::CancellationToken;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Short intervals, with time enough for answers on a busy machine.
+/// Short intervals, with time enough for responses on a busy host.
 const INTERVALS: Intervals = Intervals {
     reopen: Duration::from_millis(100),
     fetch_idle: Duration::from_millis(30),
@@ -443,7 +443,7 @@ async fn only_the_leader_ingests_metrics_and_only_of_known_topologies() {
     let (status, message) = post(&follower, "ingest", body.clone()).await;
     assert_eq!((status, String::from_utf8_lossy(&message).contains("no_leader")), (503, true));
     let (status, message) = post(&leader, "ingest", body).await;
-    let answer: IngestResponse = rmp_serde::from_slice(&message).expect("an answer");
+    let answer: IngestResponse = rmp_serde::from_slice(&message).expect("a response");
     assert!(
         matches!(&answer, IngestResponse::RetryLater { reason } if reason.contains("none-1-1")),
         "{answer:?}"

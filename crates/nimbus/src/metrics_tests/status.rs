@@ -6,7 +6,7 @@ use stormkeeper_api_types::{
     message::NimbusSummary,
 };
 
-/// Returns the entry of nimbus `of` in the answer of nimbus `asked`.
+/// Returns the entry of nimbus `of` in the response of nimbus `asked`.
 async fn shown(asked: &TestNimbus, of: &TestNimbus) -> NimbusSummary {
     let client = Client::new(Vec::from([asked.handle().api().to_owned()]), Timeouts::default());
     let list = client.expect("a client").nimbuses_seen_by(asked.handle().api()).await.expect("answered");

@@ -1,8 +1,8 @@
-//! Reaping of the processes that fall to a supervisor which is process 1 of its container.
+//! Reaping of orphans by a supervisor that is PID 1 of its container.
 //!
-//! The kernel gives processes whose parent has ended to process 1, and keeps each of them as a zombie
-//! until process 1 waits for it. What components and killed workers leave behind would fill the process
-//! table of a container that runs for months.
+//! An orphan is a process whose parent has ended: the kernel makes PID 1 its parent, and keeps it as a
+//! zombie after its exit until PID 1 waits for it. Orphans of components and of killed workers would
+//! fill the process table of a container that runs for months.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,7 +15,8 @@ use stormkeeper_runtime::{blocking, proc};
 /// Period of the search.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Reaps orphans for as long as it is polled. For process 1 alone: elsewhere there are none.
+/// Reaps orphans for as long as it is polled. Needed only in PID 1: no other supervisor
+/// becomes the parent of orphans.
 ///
 /// # Cancellation safety
 /// Safe: a search that is dropped has reaped some of the orphans.
@@ -58,7 +59,7 @@ mod tests {
 
     #[tokio::test]
     async fn orphans_are_reaped() {
-        // As process 1 does, this process takes the orphans of its descendants.
+        // As PID 1 does, this process takes the orphans of its descendants.
         rustix::process::set_child_subreaper(Pid::from_raw(1)).expect("Linux");
         let script = "sleep 0.1 & echo $!";
         let shell = Command::new("sh").args(["-c", script]).stderr(Stdio::null()).output().expect("run");

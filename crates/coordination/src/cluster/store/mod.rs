@@ -25,8 +25,8 @@ use stormkeeper_model::{
 /// Number of errors kept for each task, the newest, as in Storm.
 pub const ERRORS_KEPT: usize = 10;
 
-/// Maximum size of the message and of the stack of a stored error. Ten of them stay well under a
-/// znode's limit, and a person reads no more.
+/// Maximum size of the message and of the stack of a stored error, each: an error stays well under
+/// a znode's limit, and a person reads no more.
 const MAX_ERROR_TEXT_BYTES: usize = 8 * 1024;
 
 /// Error of a read or write of the cluster state.
@@ -60,12 +60,12 @@ impl Store {
     /// Creates the persistent parents that are missing, and `/layout` if the tree is empty.
     ///
     /// # Errors
-    /// [`layout_version::Error::Refused`] if the tree has another layout. Errors of the tree; run it
-    /// again.
+    /// [`layout_version::Error::Refused`] if the tree has another layout. Errors of the tree; the
+    /// call can be repeated.
     pub async fn ensure_layout(&self) -> Result<(), layout_version::Error> {
         let (layout, top_level) = (layout::layout(), layout::top_level());
         let paths: Vec<TreePath> = [layout].into_iter().chain(top_level.iter().cloned()).collect();
-        // They mostly exist: one request instead of one for each.
+        // Most parents exist already: one request instead of one for each.
         let mut present = self.tree.get_many(&paths).await?.into_iter();
         // The tree may have been emptied, or changed by an operator, since the session began.
         match present.next().flatten() {
@@ -83,7 +83,7 @@ impl Store {
     /// Creates the parent of a blob's replica znodes, if it is missing.
     ///
     /// # Errors
-    /// Errors of the tree; run it again.
+    /// Errors of the tree; the call can be repeated.
     pub async fn ensure_blob(&self, key: &BlobKey) -> Result<(), Error> {
         Ok(self.tree.ensure(&layout::blob(key)).await?)
     }

@@ -7,7 +7,7 @@
 //!                               ▲ listeners, one per watched path
 //! ```
 //!
-//! No code outside this folder has a client of the crate or uses one of its types.
+//! No code outside this folder has a client of the crate `zookeeper_client` or uses one of its types.
 //!
 //! The servers must be 3.6 or newer: older versions have no persistent watches.
 
@@ -36,7 +36,7 @@ use stormkeeper_runtime::{
 
 /// Time that [`Tree::close`] waits for the server to end the session. A longer wait would block the
 /// stop on a dead server, whose ephemerals are deleted at the session timeout anyway.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The server's own znode at its root; not part of our tree.
 const SERVERS_OWN: &str = "zookeeper";
@@ -240,8 +240,8 @@ impl Tree for ZooKeeperTree {
     async fn close(&self) {
         let client = self.link.close();
         let closing = async {
-            // Both tasks hold handles; the session ends when the last handle is dropped.
-            self.tasks.stop(CLOSE_PATIENCE).await;
+            // Both tasks hold handles of the client; the session ends when the last handle is dropped.
+            self.tasks.stop(CLOSE_TIMEOUT).await;
             if let Some(client) = client {
                 let mut states = client.state_watcher();
                 drop(client);
@@ -251,7 +251,7 @@ impl Tree for ZooKeeperTree {
                 }
             }
         };
-        if tokio::time::timeout(CLOSE_PATIENCE, closing).await.is_err() {
+        if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
             tracing::warn!("ZooKeeper did not confirm the end of the session; the session will expire");
         }
         self.watches.notify_everything();

@@ -82,7 +82,7 @@ impl Link {
             // errors report that.
             answer = Box::pin(send(client)) => Ok(answer),
             () = self.closed.cancelled() => lost("the connection was closed by this process".to_owned()),
-            () = deadline => lost(format!("no answer within {:?}", self.request_timeout)),
+            () = deadline => lost(format!("no response within {:?}", self.request_timeout)),
         }
     }
 
@@ -231,7 +231,7 @@ async fn open(options: &Options) -> Result<zk::Client, OpenError> {
     }
     match tokio::time::timeout(options.request_timeout, find_root(&client, options)).await {
         Err(_) => {
-            let text = format!("no answer within {:?}", options.request_timeout);
+            let text = format!("no response within {:?}", options.request_timeout);
             return Err(OpenError::Root(Error::ConnectionLost(text)));
         }
         Ok(found) => found?,

@@ -1,4 +1,4 @@
-//! `nimbus`: queries the current leader, by HTTP with MessagePack answers.
+//! `nimbus`: queries the current leader, by HTTP with MessagePack responses.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use stormkeeper_model::{TaskId, TopologyId, TopologyName};
 /// Timeout of one page, read from disk and sent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Maximum number of placements in one answer: a topology of a thousand tasks that all moved every
+/// Maximum number of placements in one response: a topology of a thousand tasks that all moved every
 /// day of a month.
 const TRACK_MAX: usize = 30_000;
 

@@ -1,7 +1,7 @@
-//! Routes for recorded metrics. Any nimbus answers them from its own metric store, and every answer
+//! Routes for recorded metrics. Any nimbus answers them from its own metric store, and every response
 //! says how far that store is behind the leader's.
 //!
-//! | method, path below `/api/v1/` | answer |
+//! | method, path below `/api/v1/` | response |
 //! | --- | --- |
 //! | `GET metrics/topologies` | the topologies with metrics, including removed ones |
 //! | `GET metrics/topology/{id or name}/metas` | the metrics of one topology |

@@ -1,4 +1,4 @@
-//! Conversion from the types of the metric store to the JSON of answers.
+//! Conversion from the types of the metric store to the JSON of responses.
 
 use super::filter;
 use stormkeeper_api_types::message::{

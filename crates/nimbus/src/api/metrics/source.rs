@@ -1,4 +1,4 @@
-//! Metric store of this nimbus as the source of an answer: its distance from the leader, and the
+//! Metric store of this nimbus as the source of a response: its distance from the leader, and the
 //! topology that a text names in it.
 
 use std::collections::BTreeMap;
@@ -100,7 +100,7 @@ impl Source {
     }
 }
 
-/// Converts an error of the metric store into an answer.
+/// Converts an error of the metric store into a response.
 pub(super) fn store_error(error: metric_store::Error) -> ApiError {
     match error {
         metric_store::Error::Invalid(reason) => ApiError::new(Code::InvalidRequest, reason, None),

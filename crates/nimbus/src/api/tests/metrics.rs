@@ -1,4 +1,4 @@
-//! Answers about metrics, from a metric store that the test filled.
+//! Responses about metrics, from a metric store that the test filled.
 
 use std::collections::BTreeSet;
 

@@ -162,7 +162,7 @@ async fn topology_is_submitted_changed_and_killed() {
     drop(fixture.tree);
 }
 
-/// A bad request, and the answer that it must get.
+/// A bad request, and the response that it must get.
 struct Bad<'a> {
     method: Method,
     uri: &'a str,

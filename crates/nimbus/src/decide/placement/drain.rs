@@ -43,7 +43,10 @@ pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
         let hosts = hosts(view, case);
         match solution.placements.get(case.id).and_then(|placement| placement.unplaced.as_ref()) {
             Some(unplaced) => {
-                draft.find(Some(case.id), ClusterProblem::DrainWaits { hosts, reason: unplaced.reason });
+                draft.add_finding(
+                    Some(case.id),
+                    ClusterProblem::DrainWaits { hosts, reason: unplaced.reason },
+                );
             }
             None => begin(draft, case, hosts),
         }

@@ -77,7 +77,7 @@ fn cases<'a>(draft: &mut Draft<'a>) -> Vec<PlacementCase<'a>> {
         }
         let Some(tasks) = view.tasks.get(id) else {
             if !view.is_unreadable(&layout::tasks(id)) {
-                draft.find(Some(id), ClusterProblem::Missing { path: layout::tasks(id) });
+                draft.add_finding(Some(id), ClusterProblem::Missing { path: layout::tasks(id) });
             }
             continue;
         };
@@ -93,7 +93,7 @@ fn is_rebalance_due(draft: &mut Draft<'_>, id: &TopologyId, topology_record: &To
         return false;
     };
     let Some(PendingChange::Rebalance { deadline, .. }) = &topology_record.pending else {
-        draft.find(Some(id), ClusterProblem::NoPendingRebalance);
+        draft.add_finding(Some(id), ClusterProblem::NoPendingRebalance);
         return false;
     };
     if *deadline > draft.now.wall {
@@ -131,15 +131,15 @@ impl PlacementCase<'_> {
     }
 }
 
-/// Solves, and returns the solution only if it passes the lint.
+/// Solves, and returns the solution only if it has no violations.
 fn solve_checked(draft: &mut Draft<'_>, problem: &Problem, cases: &[PlacementCase<'_>]) -> Option<Solution> {
     let assigned = cases.iter().filter_map(|case| Some((case.id, &case.before?.value)));
     let previous = Solution::from_assignments(assigned);
     let solution = solve(problem, &previous);
-    match check::lint(problem, &previous, &solution).first() {
+    match check::violations(problem, &previous, &solution).first() {
         None => Some(solution),
         Some(violation) => {
-            draft.find(None, ClusterProblem::BadPlacement { violation: violation.to_string() });
+            draft.add_finding(None, ClusterProblem::BadPlacement { violation: violation.to_string() });
             None
         }
     }

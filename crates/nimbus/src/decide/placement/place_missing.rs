@@ -41,7 +41,7 @@ pub(super) fn find_lost_workers(draft: &mut Draft<'_>, cases: &mut [PlacementCas
             case.lost.insert(slot.clone(), loss);
         }
         if n_waiting > 0 {
-            draft.find(Some(case.id), ClusterProblem::MovesCapped { n_tasks: n_waiting });
+            draft.add_finding(Some(case.id), ClusterProblem::MovesCapped { n_tasks: n_waiting });
         }
     }
 }
@@ -85,7 +85,7 @@ fn write(
     if let Some(unplaced) = &placement.unplaced {
         let lost_in_place = keep_lost_workers(draft, case, &unplaced.tasks, problem);
         assignment.workers.extend(lost_in_place.workers);
-        draft.find(
+        draft.add_finding(
             Some(case.id),
             ClusterProblem::NoSlot { n_tasks: unplaced.tasks.len(), reason: unplaced.reason },
         );

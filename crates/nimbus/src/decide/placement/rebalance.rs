@@ -63,7 +63,7 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
     let Some(placement) = solution.placements.get(case.id) else { return };
     if let Some(unplaced) = &placement.unplaced {
         // Executed now, it would stop tasks for which there is no slot.
-        draft.find(Some(case.id), ClusterProblem::RebalanceWaits { reason: unplaced.reason });
+        draft.add_finding(Some(case.id), ClusterProblem::RebalanceWaits { reason: unplaced.reason });
         return;
     }
     let is_resized = table != case.tasks.value.components;

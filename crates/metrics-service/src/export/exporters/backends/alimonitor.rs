@@ -1,4 +1,4 @@
-//! `alimonitor`: posts forms to an Alimonitor agent on this machine.
+//! `alimonitor`: posts forms to an Alimonitor agent on this host.
 //!
 //! A request is a form of two fields: `name`, the monitor, and `msg`, a JSON object:
 //!

@@ -20,10 +20,10 @@ const PAUSE: Delays = Delays::between(Duration::from_millis(200), Duration::from
 /// Timeout of the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Maximum number of bytes read of an answer: errors of a thousand points are below a megabyte.
+/// Maximum number of bytes read of a response: errors of a thousand points are below a megabyte.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
-/// Maximum number of characters of an answer in an error.
+/// Maximum number of characters of a response in an error.
 const QUOTED_CHARS_MAX: usize = 300;
 
 /// HTTP client for one URL; connections are reused.
@@ -35,7 +35,7 @@ pub(super) struct HttpPoster {
     pause: Delays,
 }
 
-/// Answer of a server that no retry of the same request would improve.
+/// Response of a server that no retry of the same request would improve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     /// HTTP status.
@@ -52,7 +52,7 @@ impl HttpPoster {
     pub(super) fn new(url: Url, timeout: Duration) -> Result<Self, Error> {
         let http = http::client()
             .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            // A redirected POST would become a GET, and its answer would look like an acceptance.
+            // A redirected POST would become a GET, and its response would look like an acceptance.
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(Error::Http)?;
@@ -81,10 +81,10 @@ impl HttpPoster {
         self.pause.backoff()
     }
 
-    /// Sends `body`, and retries while there is no answer or a retryable one.
+    /// Sends `body`, and retries while there is no response or a retryable one.
     ///
     /// # Errors
-    /// If the last attempt has no answer, or a retryable one.
+    /// If the last attempt has no response, or a retryable one.
     pub(super) async fn post(&self, headers: &header::HeaderMap, body: Bytes) -> Result<Answer, ExportError> {
         let mut backoff = self.backoff();
         for _ in 1..ATTEMPTS {
@@ -103,7 +103,7 @@ impl HttpPoster {
     /// Same as [`post`](Self::post), for a server that accepts all or nothing.
     ///
     /// # Errors
-    /// If the last attempt has no answer, or any other than an acceptance.
+    /// If the last attempt has no response, or any other than an acceptance.
     pub(super) async fn post_all(&self, headers: &header::HeaderMap, body: Bytes) -> Result<(), ExportError> {
         match self.post(headers, body).await? {
             Answer { status: 200..=299, .. } => Ok(()),
@@ -136,7 +136,7 @@ impl HttpPoster {
         }
     }
 
-    /// Makes an error of an answer.
+    /// Makes an error of a response.
     pub(super) fn error_of(&self, answer: &Answer) -> ExportError {
         ExportError::Answered { url: self.url.to_string(), status: answer.status, message: answer.message() }
     }

@@ -91,7 +91,7 @@ pub enum ExportError {
     #[error("cannot read the payload")]
     Payload(#[source] metric_store::Error),
     /// The store is unreachable, or the connection was closed.
-    #[error("no answer from {url}")]
+    #[error("no response from {url}")]
     Unreachable {
         /// URL of the store.
         url: String,

@@ -1,4 +1,4 @@
-//! Lines of the file. Each is one JSON object, whose `line` is its kind.
+//! Lines of the file. Each is one JSON object, whose field `line` names the type of the line.
 
 use serde::Serialize;
 use serde_json::{Map, Value};

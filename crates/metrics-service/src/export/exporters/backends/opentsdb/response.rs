@@ -1,4 +1,4 @@
-//! Meaning of an answer of `/api/put?details` for the points that were sent.
+//! Meaning of a response of `/api/put?details` for the points that were sent.
 
 use serde::Deserialize;
 
@@ -28,7 +28,7 @@ pub(super) enum PutResponse {
         /// Server's text.
         message: String,
     },
-    /// The answer is not that of a server that accepts points.
+    /// The response is not that of a server that accepts points.
     Unexpected,
 }
 

@@ -119,7 +119,7 @@ pub(crate) struct Got {
 
 pub(crate) type Answer = (u16, String);
 
-/// Script: the answer to each request.
+/// Script: the response to each request.
 type Answers = dyn Fn(usize, &Got) -> Answer + Send + Sync;
 
 #[derive(Clone)]
