@@ -190,6 +190,7 @@ fn heartbeat(
                     status: TaskStatus::Running,
                     uptime_secs,
                     counts,
+                    pending: 0,
                     unknown_fields: Default::default(),
                 };
                 (Ephemeral::TaskHeartbeat(topology.clone(), task), record::encode(&heartbeat))

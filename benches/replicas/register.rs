@@ -73,6 +73,7 @@ fn heartbeats(topology: &TopologyId, worker: u16) -> impl Iterator<Item = (Ephem
             status: TaskStatus::Starting,
             uptime_secs: 0,
             counts: TaskCounts::default(),
+            pending: 0,
             unknown_fields: Default::default(),
         };
         (Ephemeral::TaskHeartbeat(topology.clone(), TaskId(task)), record::encode(&heartbeat))

@@ -38,7 +38,7 @@ pub(super) struct Args {
     /// Stop after this long
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     time: Option<Duration>,
-    /// Stop when no tuple was processed for this long
+    /// Stop when no tuple was processed for this long and none is with a component
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     until_idle: Option<Duration>,
 }
@@ -102,6 +102,12 @@ fn report(global: &Global, Outcome { detail, errors, end }: &Outcome) -> Result<
         summary.name, summary.tasks_total, summary.workers_total
     );
     text.push_str(&show::components(&detail.components).text(2));
+    for component in detail.components.iter().filter(|component| component.pending > 0) {
+        let (n, id) = (component.pending, &component.id);
+        text.push_str(&format!(
+            "! {n} tuples of {id} are not done: they wait for it, or it has not acked them\n"
+        ));
+    }
     if !errors.last.is_empty() {
         text.push_str(&format!(
             "\nErrors: {} recorded; the last one of each component:\n",

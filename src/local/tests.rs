@@ -6,12 +6,15 @@ use super::*;
 use crate::config::{Config, Environment};
 use stormkeeper_topology_package::flux;
 
+/// Time without activity that ends a run.
+const IDLE: Duration = Duration::from_secs(2);
+
 async fn run_topology(yaml: &str, resources: &[(&str, &str)]) -> Outcome {
-    try_topology(yaml, resources).await.expect("it runs")
+    try_topology(yaml, resources, IDLE).await.expect("it runs")
 }
 
-/// Runs the topology in `yaml` with these resources until it is idle.
-async fn try_topology(yaml: &str, resources: &[(&str, &str)]) -> Result<Outcome, Error> {
+/// Runs the topology in `yaml` with these resources until it is idle for `idle`.
+async fn try_topology(yaml: &str, resources: &[(&str, &str)], idle: Duration) -> Result<Outcome, Error> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("topology.yaml");
     fs::write(&file, yaml).expect("written");
@@ -19,10 +22,10 @@ async fn try_topology(yaml: &str, resources: &[(&str, &str)]) -> Result<Outcome,
     for (name, text) in resources {
         fs::write(dir.path().join("resources").join(name), text).expect("written");
     }
-    run_file(&file, dir.path()).await
+    run_file(&file, dir.path(), idle).await
 }
 
-async fn run_file(file: &Path, dir: &Path) -> Result<Outcome, Error> {
+async fn run_file(file: &Path, dir: &Path, idle: Duration) -> Result<Outcome, Error> {
     let (config, _) = Config::load(None, &[], &Environment::default()).expect("defaults are valid");
     let source = flux::load(file).expect("a valid topology");
     let bundle = flux::bundle(&source, config.max_blob_bytes()).expect("small");
@@ -45,7 +48,7 @@ async fn run_file(file: &Path, dir: &Path) -> Result<Outcome, Error> {
             settings: config.topology_defaults(),
             on_stop: OnStop::StopWorkers,
         },
-        until: Until { time: Some(Duration::from_secs(120)), idle: Some(Duration::from_secs(2)) },
+        until: Until { time: Some(Duration::from_secs(120)), idle: Some(idle) },
     };
     fs::create_dir_all(&options.dir).expect("a directory");
     run(options, Clock::new(), CancellationToken::new(), |_| {}).await
@@ -117,7 +120,58 @@ async fn every_grouping_keeps_its_guarantee_over_several_workers() {
 async fn component_that_never_starts_ends_the_run_with_its_error() {
     let yaml = "name: half\nspouts:\n  - {id: numbers, command: [python3, spout.py], output: [k, n]}\n  \
                 - {id: broken, command: [sh, -c, 'echo no luck >&2; exit 3'], output: [x]}\n";
-    let error = try_topology(yaml, &[("spout.py", SPOUT)]).await.expect_err("it cannot run");
+    let error = try_topology(yaml, &[("spout.py", SPOUT)], IDLE).await.expect_err("it cannot run");
     let text = error.to_string();
     assert!(text.contains("only 1 of 2 tasks") && text.contains("broken"), "{text}");
+}
+
+/// Four tuples to a bolt that works on each for longer than the idle time.
+async fn run_slow(bolt: &str) -> Outcome {
+    let yaml = "name: slow\nspouts:\n  - {id: four, command: [python3, spout.py], output: [n]}\nbolts:\n  \
+                - {id: slow, command: [python3, slow.py]}\nstreams:\n  - {from: four, to: slow, grouping: {type: SHUFFLE}}\n";
+    let spout = "import stormkeeper
+class Four(stormkeeper.Spout):
+    n = 0
+    def next_tuple(self):
+        if self.n < 4:
+            self.emit([self.n])
+            self.n += 1
+Four().run()
+";
+    let idle = Duration::from_millis(700);
+    try_topology(yaml, &[("spout.py", spout), ("slow.py", bolt)], idle).await.expect("it runs")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_is_not_idle_while_tuples_are_with_a_slow_bolt() {
+    let outcome = run_slow(
+        "import stormkeeper, time
+class Slow(stormkeeper.BasicBolt):
+    def process(self, tup):
+        time.sleep(1.7)
+Slow().run()
+",
+    )
+    .await;
+    let slow = outcome.detail.components.iter().find(|one| one.id.as_str() == "slow").expect("there");
+    assert_eq!((outcome.end, slow.counts.acked, slow.pending), (End::Idle, 4, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_ends_when_a_bolt_that_never_acks_has_handled_its_tuples() {
+    let outcome = run_slow(
+        "import stormkeeper, time
+class Sink(stormkeeper.Bolt):
+    n = 0
+    def process(self, tup):
+        time.sleep(1.7)
+        self.n += 1
+        self.report_error('handled %d' % self.n)
+Sink().run()
+",
+    )
+    .await;
+    let slow = outcome.detail.components.iter().find(|one| one.id.as_str() == "slow").expect("there");
+    assert_eq!((outcome.end, slow.counts.acked, slow.pending), (End::Idle, 0, 0));
+    assert_eq!(outcome.errors.last.values().next().expect("an error").message, "handled 4");
 }

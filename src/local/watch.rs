@@ -10,7 +10,6 @@ use stormkeeper_model::{
     TopologyId,
     clock::{Clock, Monotonic},
     heartbeat::TaskCounts,
-    topology::ComponentKind,
 };
 
 /// Period of polling the topology.
@@ -26,6 +25,10 @@ const BROKEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit for processing the remaining tuples after the spouts were stopped.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time for which the run of [`Until::idle`] waits for tuples that a component has taken, answers
+/// heartbeats, and does not ack: it may work on them in the background, or has forgotten them.
+const UNACKED_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Time without a change of the counts after which no tuple is under way: several heartbeats.
 const QUIET: Duration = Duration::from_millis(4 * HEARTBEAT_PERIOD.as_millis() as u64);
 
@@ -34,7 +37,7 @@ const QUIET: Duration = Duration::from_millis(4 * HEARTBEAT_PERIOD.as_millis() a
 pub struct Until {
     /// Maximum duration of the run.
     pub time: Option<Duration>,
-    /// Time without a tuple emitted, executed or acked.
+    /// Time without a tuple emitted, executed, acked or with a component.
     pub idle: Option<Duration>,
 }
 
@@ -43,7 +46,7 @@ pub struct Until {
 pub enum End {
     /// The maximum duration was reached.
     Time,
-    /// No tuple was emitted, executed or acked for the time of [`Until::idle`].
+    /// Nothing happened for the time of [`Until::idle`].
     Idle,
     /// The user asked for it.
     Interrupted,
@@ -66,6 +69,7 @@ pub(super) async fn watch(
         progress(&format!("{} tasks run in {} workers", summary.tasks_total, summary.workers_total));
     }
     let mut activity = Activity::new(clock.monotonic());
+    let mut is_waiting = false;
     let end = loop {
         if stop.is_cancelled() {
             break End::Interrupted;
@@ -75,8 +79,15 @@ pub(super) async fn watch(
         if until.time.is_some_and(|time| now.since(start) >= time) {
             break End::Time;
         }
-        if until.idle.is_some_and(|idle| activity.quiet_for(now) >= idle) {
-            break End::Idle;
+        if let Some(idle) = until.idle.filter(|idle| activity.quiet_for(now) >= *idle) {
+            let n_pending = activity.n_pending;
+            if n_pending == 0 || activity.quiet_for(now) >= idle.max(UNACKED_TIMEOUT) {
+                break End::Idle;
+            }
+            if !is_waiting {
+                progress(&format!("waiting for {n_pending} tuples that are with components"));
+            }
+            is_waiting = true;
         }
         pause(&stop).await;
     };
@@ -87,7 +98,7 @@ pub(super) async fn watch(
         let detail = client.show(id.as_str()).await?;
         let now = clock.monotonic();
         activity.update(now, &detail);
-        let is_drained = activity.quiet_for(now) >= QUIET && !is_working(&detail);
+        let is_drained = activity.quiet_for(now) >= QUIET && activity.n_pending == 0;
         if is_drained || now >= deadline {
             return Ok((detail, end));
         }
@@ -124,14 +135,6 @@ async fn wait_until_running(
     }
 }
 
-/// True if a bolt has tuples that it has neither acked nor failed. For a bolt that never acks,
-/// the drain lasts until its time limit.
-fn is_working(detail: &TopologyDetail) -> bool {
-    let bolts = detail.components.iter().filter(|component| component.kind == Some(ComponentKind::Bolt));
-    let mut open = bolts.map(|bolt| bolt.counts.executed > bolt.counts.acked + bolt.counts.failed);
-    open.any(|open| open)
-}
-
 async fn pause(stop: &CancellationToken) {
     tokio::select! {
         // Cancel-safe: both branches only wait.
@@ -140,15 +143,16 @@ async fn pause(stop: &CancellationToken) {
     }
 }
 
-/// The last change of the counts.
+/// The last change of the counts and of the number of pending tuples.
 struct Activity {
     counts: TaskCounts,
+    n_pending: u64,
     changed_at: Monotonic,
 }
 
 impl Activity {
     fn new(now: Monotonic) -> Self {
-        Self { counts: TaskCounts::default(), changed_at: now }
+        Self { counts: TaskCounts::default(), n_pending: 0, changed_at: now }
     }
 
     fn update(&mut self, now: Monotonic, detail: &TopologyDetail) {
@@ -156,8 +160,9 @@ impl Activity {
         for component in &detail.components {
             counts += component.counts;
         }
-        if counts != self.counts {
-            self.counts = counts;
+        let n_pending = detail.components.iter().map(|component| component.pending).sum();
+        if (counts, n_pending) != (self.counts, self.n_pending) {
+            (self.counts, self.n_pending) = (counts, n_pending);
             self.changed_at = now;
         }
     }

@@ -272,7 +272,7 @@ impl Worker {
         };
         let kind = match component.kind {
             ComponentKind::Spout => TaskKind::Spout(Spout::new(self.activity.subscribe())),
-            ComponentKind::Bolt => TaskKind::Bolt(Bolt::new(inbox)),
+            ComponentKind::Bolt => TaskKind::Bolt(Box::new(Bolt::new(inbox))),
         };
         self.runners.start_graceful("task", OnExit::Ignore, task::run(context, kind));
         Ok(())

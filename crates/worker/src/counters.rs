@@ -17,6 +17,7 @@ pub struct TaskCounters {
     pub(super) executed: Count,
     pub(super) acked: Count,
     pub(super) failed: Count,
+    pending: AtomicU64,
 }
 
 /// Monotonic count.
@@ -35,6 +36,16 @@ impl Count {
 }
 
 impl TaskCounters {
+    /// Sets the number of tuples that the task has received and its component has not finished.
+    pub(super) fn set_pending(&self, n: u64) {
+        self.pending.store(n, Ordering::Relaxed);
+    }
+
+    /// Returns the number that was last set by [`Self::set_pending`].
+    pub fn pending(&self) -> u64 {
+        self.pending.load(Ordering::Relaxed)
+    }
+
     /// Reads all counts. Each is exact; together they are not one instant.
     pub fn read(&self) -> TaskCounts {
         TaskCounts {
@@ -57,8 +68,8 @@ impl CounterRegistry {
         self.0.entry(task).or_default().clone()
     }
 
-    /// Returns the counts of `task`; zero if it has no counters.
-    pub fn read(&self, task: TaskId) -> TaskCounts {
-        self.0.get(&task).map(|counters| counters.read()).unwrap_or_default()
+    /// Returns the counts of `task` and its number of pending tuples; zeros if it has no counters.
+    pub fn read(&self, task: TaskId) -> (TaskCounts, u64) {
+        self.0.get(&task).map(|counters| (counters.read(), counters.pending())).unwrap_or_default()
     }
 }

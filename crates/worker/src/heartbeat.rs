@@ -120,13 +120,15 @@ pub fn start(
             };
             let uptime_secs = clock.monotonic().since(began).as_secs();
             presence.keep_all(due.into_iter().map(|(task, status)| {
+                let (counts, pending) = counters.read(task);
                 let beat = record::TaskHeartbeat {
                     host: options.spec.host.clone(),
                     port: options.port(),
                     worker: options.spec.worker.clone(),
                     status,
                     uptime_secs,
-                    counts: counters.read(task),
+                    counts,
+                    pending,
                     unknown_fields: record::UnknownFields::new(),
                 };
                 (Ephemeral::TaskHeartbeat(options.spec.topology.clone(), task), record::encode(&beat))

@@ -3,6 +3,7 @@
 mod bad_messages;
 mod counting;
 mod follow;
+mod liveness;
 mod status;
 
 use std::{collections::BTreeMap, fs, net::TcpListener, path::Path, sync::Arc, time::Duration};

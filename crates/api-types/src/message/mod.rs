@@ -261,6 +261,9 @@ pub struct ComponentSummary {
     /// Counts of its tasks since their workers started.
     #[serde(flatten)]
     pub counts: TaskCounts,
+    /// Tuples that its tasks have received and have not finished.
+    #[serde(default)]
+    pub pending: u64,
     /// The component's last error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<ErrorSummary>,
@@ -291,6 +294,9 @@ pub struct TaskSummary {
     /// Counts since the worker started.
     #[serde(flatten)]
     pub counts: TaskCounts,
+    /// Tuples that the task has received and its component has not finished.
+    #[serde(default)]
+    pub pending: u64,
 }
 
 /// Liveness of a task according to the tree.

@@ -71,8 +71,8 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/taskbeats/{topology-id}/{task-id}",
         kind: "E",
-        holds: "heartbeat: host, port, worker, status, uptime, tuple counts; the task is alive while the znode exists",
-        written_by: "the task's worker; its supervisor for a worker that failed",
+        holds: "heartbeat: host, port, worker, status, uptime, tuple counts, pending tuples; the task is alive while the znode exists",
+        written_by: "the task's worker",
         watched_by: "nobody",
     },
     Row {

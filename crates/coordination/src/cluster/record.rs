@@ -285,6 +285,9 @@ pub struct TaskHeartbeat {
     /// Tuple counts of the task.
     #[serde(flatten)]
     pub counts: TaskCounts,
+    /// Tuples that the task has received and its component has not finished; 0 in older builds.
+    #[serde(default)]
+    pub pending: u64,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,

@@ -298,6 +298,7 @@ fn components(tasks: &TaskTable, detail: Detail<'_>) -> Vec<ComponentSummary> {
             parallelism: tasks.len(),
             tasks_alive: alive.len(),
             counts,
+            pending: alive.iter().map(|heartbeat| heartbeat.pending).sum(),
             last_error: last_errors.remove(id).map(Into::into),
         }
     };
@@ -329,6 +330,7 @@ fn task_summaries(
                 status: heartbeat.map(|heartbeat| heartbeat.status),
                 uptime_seconds: heartbeat.map(|heartbeat| heartbeat.uptime_secs),
                 counts: heartbeat.map(|heartbeat| heartbeat.counts).unwrap_or_default(),
+                pending: heartbeat.map_or(0, |heartbeat| heartbeat.pending),
             }
         })
         .collect();

@@ -1,6 +1,6 @@
 //! A bolt's loop: sends tuples from the inbox to the child, and the child's emits to the outbox.
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use tokio::{sync::mpsc, time::Interval};
 
@@ -8,6 +8,7 @@ use super::{
     ChildWatchdog, Failure, TaskContext,
     bolt_protocol::{BoltProtocol, Effect},
     in_flight::{InFlightTuple, TupleKind},
+    write_window::WriteWindow,
 };
 use crate::{
     multilang::{
@@ -16,12 +17,16 @@ use crate::{
     },
     settings::Tick,
 };
-use stormkeeper_model::{clock::Monotonic, heartbeat::TaskStatus};
+use stormkeeper_model::{backoff::Delays, clock::Monotonic, heartbeat::TaskStatus};
 use stormkeeper_stream::{Tuple, Value};
 
 /// Limit of encoded bytes queued for the child's stdin. The reply to an emit cannot overtake
 /// queued tuples, so the queue holds no more than it takes to keep the pipe busy.
 const WRITE_AHEAD_BYTES: usize = 32 << 10;
+
+/// Delays between two looks at the pipe of a child that has not read enough for the next tuple:
+/// a pipe does not tell its writer that it was read.
+const LOOK: Delays = Delays::between(Duration::from_millis(1), Duration::from_millis(20));
 
 /// Source component, streams and source task of the system's own tuples.
 const SYSTEM_COMPONENT: &str = "__system";
@@ -36,8 +41,8 @@ pub(crate) struct Bolt {
     // Tuples taken from the inbox and not yet sent to a child; they outlive the child.
     waiting: VecDeque<Tuple>,
     taken: Vec<Tuple>,
-    // Number of tuples encoded since the child's stdin queue was last empty.
-    n_unwritten: usize,
+    // Tuples that were written for this child and not read yet.
+    window: WriteWindow,
     // True if a tick is due. At most one tick waits: a late bolt receives one, not all missed ones.
     tick_due: bool,
 }
@@ -50,7 +55,7 @@ impl Bolt {
             protocol: BoltProtocol::default(),
             waiting: VecDeque::new(),
             taken: Vec::new(),
-            n_unwritten: 0,
+            window: WriteWindow::new(1, Duration::ZERO),
             tick_due: false,
         }
     }
@@ -61,12 +66,23 @@ impl Bolt {
         child: &mut Child,
     ) -> Result<Infallible, Failure> {
         let (mut checks, mut watchdog) = context.start_watchdog();
+        self.window = WriteWindow::new(context.settings.max_pending, context.settings.timeout);
+        let mut looks = LOOK.backoff();
+        let mut look_due = looks.next_delay();
         let mut ticks = context.settings.tick.as_ref().map(ticks);
         let mut inbox_open = true;
         loop {
+            if self.has_read_since(child, context.clock.monotonic()) {
+                watchdog.reset();
+                looks.reset();
+                look_due = looks.next_delay();
+            }
             self.write_pending(context, child);
+            context.counters.set_pending(self.n_pending());
             context.metrics.settle();
-            let room = context.settings.max_pending.saturating_sub(self.waiting.len() + self.n_unwritten);
+            let n_unread = self.window.n_unread();
+            let room = context.settings.max_pending.saturating_sub(self.waiting.len() + n_unread);
+            let waits_for_reading = n_unread > 0 && (room == 0 || !self.waiting.is_empty());
             tokio::select! {
                 // Cancel-safe: see `exchange`.
                 exchanged = child.exchange() => {
@@ -83,6 +99,8 @@ impl Bolt {
                 }
                 // Cancel-safe: a tick that is not returned is due at the next call.
                 () = next_tick(&mut ticks) => self.tick_due = true,
+                // Cancel-safe: the next turn of the loop looks at the pipe in any case.
+                () = tokio::time::sleep(look_due), if waits_for_reading => look_due = looks.next_delay(),
                 _ = checks.tick() => {
                     watchdog.check(context.clock.monotonic())?;
                     self.send_heartbeat(child);
@@ -91,11 +109,19 @@ impl Bolt {
         }
     }
 
-    /// Encodes waiting tuples for the child's stdin, as many as it takes to keep the pipe busy.
+    /// Returns whether the child has read from its pipe since the last call, if tuples are unread.
+    fn has_read_since(&mut self, child: &Child, now: Monotonic) -> bool {
+        self.window.n_unread() > 0 && self.window.read(child.read_bytes(), now)
+    }
+
+    /// Returns the number of tuples that were received and that the component has not finished.
+    pub(super) fn n_pending(&self) -> u64 {
+        (self.inbox.len() + self.waiting.len()) as u64 + self.protocol.n_unfinished()
+    }
+
+    /// Encodes waiting tuples for the child's stdin, as many as it takes to keep the pipe busy and as
+    /// the window allows. Ticks are not held back.
     fn write_pending(&mut self, context: &mut TaskContext, child: &mut Child) {
-        if child.unsent_bytes() == 0 {
-            self.n_unwritten = 0;
-        }
         if !self.protocol.is_handshake_done() {
             return;
         }
@@ -111,7 +137,7 @@ impl Bolt {
         }
         let now = context.clock.monotonic();
         let mut n_sent = 0;
-        while child.unsent_bytes() < WRITE_AHEAD_BYTES {
+        while child.unsent_bytes() < WRITE_AHEAD_BYTES && !self.window.is_full() {
             let Some(tuple) = self.waiting.pop_front() else { break };
             let source = context.metrics.executed(&tuple, now);
             let id = self.protocol.add_tuple(TupleKind::Input(InFlightTuple { source, at: now }));
@@ -122,12 +148,12 @@ impl Bolt {
                 task: i64::from(tuple.source().0),
                 tuple: tuple.values(),
             });
-            self.n_unwritten += 1;
+            self.window.wrote(child.queued_bytes(), now);
             n_sent += 1;
             context.counters.executed.add(1);
         }
         if n_sent > 0 && context.metrics.is_on() {
-            let ahead = (self.waiting.len() + self.n_unwritten, context.settings.max_pending);
+            let ahead = (self.waiting.len() + self.window.n_unread(), context.settings.max_pending);
             context.metrics.serialized(n_sent, context.clock.monotonic().since(now), ahead);
         }
     }
@@ -195,7 +221,6 @@ impl Bolt {
 
     /// Resets the protocol for a new child. Calls `lost` for each open input of the old child.
     pub(super) fn reset(&mut self, lost: impl FnMut(InFlightTuple)) {
-        self.n_unwritten = 0;
         self.protocol.reset(lost);
     }
 }

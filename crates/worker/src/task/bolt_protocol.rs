@@ -1,10 +1,15 @@
 //! Protocol of a bolt's child: validity and meaning of its messages. No I/O.
 
+use std::collections::VecDeque;
+
 use super::{
     Violation,
     in_flight::{InFlight, InFlightTuple, TupleKind, TupleState},
 };
 use crate::multilang::message::{ComponentNotice, Emit, FromChild, ReturnedId};
+
+/// Limit of heartbeats whose answers are awaited. Only a component that never answers one reaches it.
+const MAX_HEARTBEATS: usize = 16;
 
 /// State of the protocol with a bolt's child.
 #[derive(Debug, Default)]
@@ -13,6 +18,14 @@ pub(super) struct BoltProtocol {
     // A heartbeat was sent, and no message was received since.
     heartbeat_pending: bool,
     in_flight: InFlight,
+    // Inputs given to this child; those given before the last heartbeat that it answered.
+    n_given: u64,
+    n_handled: u64,
+    // Inputs given before each heartbeat that waits for its answer, oldest first.
+    heartbeats: VecDeque<u64>,
+    // True if the component has acked or failed an input: one that never does is finished with an
+    // input once it handles a later message.
+    settles: bool,
 }
 
 /// Effect of a message, executed by the bolt's loop.
@@ -37,6 +50,9 @@ impl BoltProtocol {
 
     /// Returns the number of a tuple that is about to be sent to the child.
     pub(super) fn add_tuple(&mut self, kind: TupleKind) -> u64 {
+        if matches!(kind, TupleKind::Input(_)) {
+            self.n_given += 1;
+        }
         self.in_flight.open(kind)
     }
 
@@ -47,7 +63,19 @@ impl BoltProtocol {
             return None;
         }
         self.heartbeat_pending = true;
+        if self.heartbeats.len() < MAX_HEARTBEATS {
+            self.heartbeats.push_back(self.n_given);
+        }
         Some(self.in_flight.add_closed())
+    }
+
+    /// Returns the number of inputs that the child was given and has not finished: for a component
+    /// that acks or fails, the open ones.
+    pub(super) fn n_unfinished(&self) -> u64 {
+        match self.settles {
+            true => self.in_flight.n_open_inputs(),
+            false => self.n_given - self.n_handled,
+        }
     }
 
     /// Handles a message of the child. Each message counts as a sign of life.
@@ -75,7 +103,10 @@ impl BoltProtocol {
             }
             FromChild::Ack(id) => self.settle("ack", &id, Effect::Acked),
             FromChild::Fail(id) => self.settle("fail", &id, Effect::Failed),
-            FromChild::Sync => Ok(Effect::Nothing),
+            FromChild::Sync => {
+                self.n_handled = self.heartbeats.pop_front().unwrap_or(self.n_handled);
+                Ok(Effect::Nothing)
+            }
         }
     }
 
@@ -87,7 +118,10 @@ impl BoltProtocol {
     ) -> Result<Effect, Violation> {
         let state = number_of(id).map(|number| self.in_flight.close(number));
         Ok(match check_state(state, what, id)? {
-            Some(TupleKind::Input(given)) => counted(given),
+            Some(TupleKind::Input(given)) => {
+                self.settles = true;
+                counted(given)
+            }
             Some(TupleKind::Tick) | None => Effect::Nothing,
         })
     }
@@ -95,6 +129,8 @@ impl BoltProtocol {
     /// Resets the protocol for a new child. Calls `lost` for each open input of the old child.
     pub(super) fn reset(&mut self, lost: impl FnMut(InFlightTuple)) {
         (self.handshake_done, self.heartbeat_pending) = (false, false);
+        (self.n_given, self.n_handled) = (0, 0);
+        self.heartbeats.clear();
         self.in_flight.close_all(lost);
     }
 }
@@ -228,6 +264,27 @@ mod tests {
             Heartbeat(Some(2)),
             Receive(r#"{"command":"ack","id":"2"}"#, "not in flight"),
         ]);
+    }
+
+    #[test]
+    fn inputs_are_finished_when_they_are_acked_or_by_a_heartbeat_of_a_component_that_never_acks() {
+        let mut protocol = BoltProtocol::default();
+        let receive = |protocol: &mut BoltProtocol, text| protocol.on_message(parse(text)).expect("valid");
+        receive(&mut protocol, PID);
+        protocol.add_tuple(TupleKind::Tick);
+        assert_eq!(protocol.n_unfinished(), 0);
+        protocol.add_tuple(INPUT);
+        protocol.heartbeat();
+        protocol.add_tuple(INPUT);
+        assert_eq!(protocol.n_unfinished(), 2);
+        receive(&mut protocol, SYNC);
+        assert_eq!(protocol.n_unfinished(), 1, "the heartbeat was sent after the first");
+        receive(&mut protocol, SYNC);
+        assert_eq!(protocol.n_unfinished(), 1);
+        receive(&mut protocol, r#"{"command":"ack","id":"3"}"#);
+        assert_eq!(protocol.n_unfinished(), 1, "a component that acks has not finished the first");
+        protocol.reset(|_| {});
+        assert_eq!(protocol.n_unfinished(), 0);
     }
 
     #[test]

@@ -80,6 +80,11 @@ impl InFlight {
         self.first + self.entries.len() as u64 - 1
     }
 
+    /// Returns the number of open inputs.
+    pub(super) fn n_open_inputs(&self) -> u64 {
+        self.n_open_inputs
+    }
+
     /// Returns the state of tuple `number`.
     pub(super) fn state(&self, number: u64) -> TupleState {
         let Some(index) = number.checked_sub(self.first) else {

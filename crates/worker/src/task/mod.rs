@@ -8,7 +8,7 @@
 //! - Two cores without I/O, [`spout_protocol`] and [`bolt_protocol`], decide what a message
 //!   means; the loops [`spout`] and [`bolt`] execute their decisions.
 //! - [`run`] owns the child. A child that exits, does not end its message within the limit, or is
-//!   silent for too long is ended, reported as a task error with its exit status and its
+//!   silent for too long (for the timeout it neither sent a message nor read from its pipe) is ended, reported as a task error with its exit status and its
 //!   last lines of stderr, and restarted after a delay. The other tasks of the worker continue;
 //!   Storm ends the whole worker in this case.
 //! - One bad message costs one message: a message that is invalid, or that makes no sense in the
@@ -26,6 +26,7 @@ mod headline;
 mod in_flight;
 mod spout;
 mod spout_protocol;
+mod write_window;
 
 use std::{sync::Arc, time::Duration};
 
@@ -105,7 +106,7 @@ pub(super) struct TaskContext {
 /// Spout or bolt.
 pub(super) enum TaskKind {
     Spout(Spout),
-    Bolt(Bolt),
+    Bolt(Box<Bolt>),
 }
 
 /// Failure of a child that ended its run.
@@ -305,10 +306,13 @@ impl TaskKind {
     fn reset(&mut self, context: &mut TaskContext) {
         match self {
             Self::Spout(spout) => spout.reset(),
-            Self::Bolt(bolt) => bolt.reset(|given| {
-                context.counters.failed.add(1);
-                context.metrics.failed(given.source);
-            }),
+            Self::Bolt(bolt) => {
+                bolt.reset(|given| {
+                    context.counters.failed.add(1);
+                    context.metrics.failed(given.source);
+                });
+                context.counters.set_pending(bolt.n_pending());
+            }
         }
         context.metrics.settle();
     }

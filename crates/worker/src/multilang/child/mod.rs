@@ -25,6 +25,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use rustix::io::ioctl_fionread;
 use serde::Serialize;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -138,6 +139,8 @@ pub struct Child {
     // True once stdout has ended.
     at_end: bool,
     unsent: BytesMut,
+    // Bytes that were queued for the child since its start.
+    n_queued: u64,
     decoder: Decoder,
     stderr_tail: Arc<StderrTail>,
     stderr_ended: oneshot::Receiver<()>,
@@ -187,6 +190,7 @@ impl Child {
             exited: None,
             at_end: false,
             unsent: BytesMut::new(),
+            n_queued: 0,
             decoder: Decoder::default(),
             stderr_tail,
             stderr_ended,
@@ -201,13 +205,28 @@ impl Child {
     /// Queues a message; [`Child::exchange`] writes it.
     pub fn send(&mut self, message: &impl Serialize) {
         if self.stdin.is_some() {
+            let n_before = self.unsent.len();
             frame::encode(message, &mut self.unsent);
+            self.n_queued += (self.unsent.len() - n_before) as u64;
         }
     }
 
     /// Returns the number of queued bytes.
     pub fn unsent_bytes(&self) -> usize {
         self.unsent.len()
+    }
+
+    /// Returns the number of bytes that were queued since the child's start.
+    pub fn queued_bytes(&self) -> u64 {
+        self.n_queued
+    }
+
+    /// Returns the number of queued bytes that the child has read from its pipe.
+    pub fn read_bytes(&self) -> u64 {
+        let n_written = self.n_queued - self.unsent.len() as u64;
+        // A pipe whose fill level is unknown, or that is closed, counts as read.
+        let in_pipe = self.stdin.as_ref().and_then(|stdin| ioctl_fionread(stdin).ok());
+        n_written.saturating_sub(in_pipe.unwrap_or(0))
     }
 
     /// Writes some of the queued bytes or reads some of the child's output, whichever is possible
