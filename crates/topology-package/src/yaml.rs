@@ -1,6 +1,7 @@
 //! YAML with the position of every node, for error messages.
 
 mod extent;
+mod merge;
 
 use std::{fmt, sync::Arc};
 
@@ -61,7 +62,7 @@ pub enum Value {
     Text(Arc<str>),
     /// `[a, b]`
     List(Vec<Node>),
-    /// `{a: 1}`, in the order of the file, without duplicate keys.
+    /// `{a: 1}`, in the order of the file, without duplicate keys; merged entries are last.
     Map(Vec<(MapKey, Node)>),
 }
 
@@ -126,7 +127,7 @@ fn convert(node: MarkedYaml<'_>) -> Result<Node, Error> {
             let entry = |(key, value)| Ok((convert_key(key)?, convert(value)?));
             let entries: Vec<(MapKey, Node)> = entries.into_iter().map(entry).collect::<Result<_, _>>()?;
             reject_duplicate_keys(&entries)?;
-            Value::Map(entries)
+            Value::Map(merge::merge(entries)?)
         }
         YamlData::Tagged(tag, _) => {
             return Err(Error { at, what: format!("the tag {tag} is not supported") });
