@@ -1,6 +1,6 @@
 //! `stormkeeper local FILE`
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -11,7 +11,9 @@ use crate::{
     cli::{
         Global, daemon_runtime,
         error::{ErrorKind, Failure},
-        launch_defaults, load_topology, log_filter, output, parse_duration, show, user,
+        launch_defaults, log_filter, output, parse_duration, show,
+        topology_file::TopologyFile,
+        user,
     },
     local::{self, End, Outcome, Until},
 };
@@ -33,8 +35,8 @@ waits until tuples in flight are processed, and prints the counts of each compon
 Example: stormkeeper local examples/word-count/topology.yaml --until-idle 5s"
 )]
 pub(super) struct Args {
-    /// Topology file (Flux YAML)
-    file: PathBuf,
+    #[command(flatten)]
+    topology: TopologyFile,
     /// Stop after this long
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     time: Option<Duration>,
@@ -52,7 +54,7 @@ struct Report<'a> {
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(Some(log_filter().as_deref().unwrap_or(DEFAULT_LOG_FILTER)));
     let config = global.load()?;
-    let bundle = load_topology(&args.file, &config)?;
+    let bundle = args.topology.load(&config)?;
     let dir = std::env::temp_dir().join(format!("stormkeeper-local-{:08x}", fastrand::u32(..)));
     fs::create_dir_all(&dir)
         .with_context(|| format!("creating {}", dir.display()))

@@ -24,14 +24,10 @@ mod rebalance;
 mod show;
 mod submit;
 mod supervisor;
+mod topology_file;
 mod worker;
 
-use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
@@ -41,14 +37,14 @@ use crate::config::{
     Config, Environment,
     value::{Kind, Value},
 };
-use error::{ErrorKind, Failure};
+use error::Failure;
 use stormkeeper_api_types::client::{Client, Timeouts};
 use stormkeeper_runtime::{
     shutdown,
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_supervisor::{LaunchDefaults, OnStop};
-use stormkeeper_topology_package::{flux, package::TopologyPackage, yaml};
+use stormkeeper_topology_package::yaml;
 
 /// Control plane for stream topologies, coordinated by ZooKeeper.
 #[derive(Debug, Parser)]
@@ -233,16 +229,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         Some(Value::Duration(duration)) => Ok(duration),
         _ => Err("expected a time such as 500ms, 10s or 2m, at most 30 days".to_owned()),
     }
-}
-
-/// Loads the topology in `file` and packs its topology package. Warnings go to standard error.
-fn load_topology(file: &Path, config: &Config) -> Result<TopologyPackage, Failure> {
-    let wrong = |error: flux::Error| Failure::new(ErrorKind::Config, error.into());
-    let source = flux::load(file).map_err(wrong)?;
-    for warning in &source.warnings {
-        output::note(&format!("warning: {warning}"));
-    }
-    flux::bundle(&source, config.max_blob_bytes()).map_err(wrong)
 }
 
 /// Converts a wait to the whole seconds of the API, rounded up.

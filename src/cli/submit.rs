@@ -1,6 +1,6 @@
 //! `stormkeeper submit FILE`
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -8,7 +8,9 @@ use bytes::Bytes;
 use crate::cli::{
     Global, client_runtime,
     error::{ErrorKind, Failure},
-    load_topology, output, parse_duration, user,
+    output, parse_duration,
+    topology_file::TopologyFile,
+    user,
 };
 use stormkeeper_api_types::{
     client::{self, Client},
@@ -24,8 +26,8 @@ const POLL_PERIOD: Duration = Duration::from_millis(100);
 #[command(after_help = "The directory resources/ next to the file is submitted with it.\n\
 Example: stormkeeper submit examples/word-count/topology.yaml --wait")]
 pub(super) struct Args {
-    /// Topology file (Flux YAML)
-    file: PathBuf,
+    #[command(flatten)]
+    topology: TopologyFile,
     /// Name the topology NAME instead of the name in the file
     #[arg(long)]
     name: Option<TopologyName>,
@@ -42,7 +44,7 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let config = global.load()?;
-    let bundle = load_topology(&args.file, &config)?;
+    let bundle = args.topology.load(&config)?;
     let client = global.client()?;
     let request = SubmitRequest {
         name: args.name.clone(),

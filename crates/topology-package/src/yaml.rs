@@ -16,6 +16,11 @@ pub struct SourcePosition {
     pub column: usize,
 }
 
+impl SourcePosition {
+    /// Start of a text.
+    pub(crate) const START: Self = Self { line: 1, column: 1 };
+}
+
 impl fmt::Display for SourcePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.line, self.column)
@@ -76,7 +81,7 @@ pub struct MapKey {
 }
 
 /// Maximum size of a file. It bounds the cost of parsing.
-const MAX_BYTES: usize = 4 << 20;
+pub(crate) const MAX_BYTES: usize = 4 << 20;
 
 /// Maximum indentation of a line. It bounds the cost of parsing a line.
 const MAX_INDENT: usize = 400;
@@ -89,7 +94,7 @@ pub fn parse(text: &str) -> Result<Node, Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > MAX_BYTES {
         let what = format!("the file is larger than {} MiB", MAX_BYTES >> 20);
-        return Err(Error { at: SourcePosition { line: 1, column: 1 }, what });
+        return Err(Error { at: SourcePosition::START, what });
     }
     for (n, line) in text.lines().enumerate() {
         let indent = line.chars().take_while(|c| matches!(c, ' ' | '-' | '?' | '\t')).count();
@@ -114,7 +119,7 @@ pub fn parse(text: &str) -> Result<Node, Error> {
     }
     match first {
         Some(node) => convert(node),
-        None => Ok(Node { at: SourcePosition { line: 1, column: 1 }, value: Value::Null }),
+        None => Ok(Node { at: SourcePosition::START, value: Value::Null }),
     }
 }
 

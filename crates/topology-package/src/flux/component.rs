@@ -205,13 +205,6 @@ pub(super) fn read_settings(
         if let Some(warning) = unsupported_keys::key_warning(&key.text) {
             walk.warn(key.at, at.path.clone(), warning);
         }
-        if at.as_text().is_some_and(|text| text.contains("${")) {
-            walk.warn(
-                at.node.at,
-                at.path.clone(),
-                "contains `${`, which is passed to the component unchanged",
-            );
-        }
         settings.insert(key.text.clone(), at.node.to_json());
         places.push((key.text.clone(), at.path, at.node.at));
     }

@@ -6,9 +6,10 @@ use crate::{
     flux::{
         component::{self, read_settings},
         fault::{Fault, Faults},
+        substitution::{Replacements, substitute, unresolved},
         walk::{At, Entries, Walk},
     },
-    yaml::{self, SourcePosition},
+    yaml::{self, Node, SourcePosition},
 };
 use stormkeeper_model::{
     ComponentId, StreamId, TopologyName,
@@ -39,16 +40,42 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("workerHooks", "Stormkeeper has no JVM"),
 ];
 
-/// Reads a topology from the text of its file and checks that it can run.
+/// Reads a topology from the text of its file and checks that it can run. No placeholder has a
+/// value.
 ///
 /// # Errors
 /// All faults, in the order of the file.
 pub fn parse(text: &str) -> Result<Parsed, Faults> {
-    let root = yaml::parse(text).map_err(|yaml::Error { at, what }| {
-        Faults(vec![Fault { at, path: String::new(), what, hint: None }])
-    })?;
+    parse_with(text, &Replacements::default())
+}
+
+/// Reads a topology as [`parse`] does, with values for its placeholders.
+///
+/// # Errors
+/// All faults, in the order of the file. If a placeholder has no value, only those without: the
+/// other faults may be consequences.
+pub fn parse_with(text: &str, replacements: &Replacements) -> Result<Parsed, Faults> {
+    let text = substitute(text, replacements).map_err(|fault| Faults(vec![fault]))?;
+    let root = yaml::parse(&text.text).map_err(|error| Faults(text.syntax_faults(error, replacements)))?;
+    let in_file = |mut faults: Vec<Fault>| {
+        faults.iter_mut().for_each(|fault| fault.at = text.in_file(fault.at));
+        faults.sort_by_key(|fault| fault.at);
+        faults
+    };
+    let unresolved = unresolved(&root, replacements);
+    if !unresolved.is_empty() {
+        return Err(Faults(in_file(unresolved)));
+    }
+    match read(&root) {
+        Ok(Parsed { topology, warnings }) => Ok(Parsed { topology, warnings: in_file(warnings) }),
+        Err(Faults(faults)) => Err(Faults(in_file(faults))),
+    }
+}
+
+/// Reads a topology from the values of its file. Faults and warnings are in no order.
+fn read(root: &Node) -> Result<Parsed, Faults> {
     let mut reader = Reader::default();
-    let name = reader.read(&At::root(&root));
+    let name = reader.read(&At::root(root));
     let Reader { mut walk, components, settings, places, suppressed } = reader;
     // Without a name, the rest of the file is still checked.
     let placeholder = || "unnamed".parse().expect("a valid name");
@@ -59,13 +86,11 @@ pub fn parse(text: &str) -> Result<Parsed, Faults> {
             walk.fault_at(at, path, problem.what, problem.hint);
         }
     }
-    let Walk { mut faults, mut warnings } = walk;
-    if !faults.is_empty() {
-        faults.sort_by_key(|fault| fault.at);
-        return Err(Faults(faults));
+    let Walk { faults, warnings } = walk;
+    match faults.is_empty() {
+        true => Ok(Parsed { topology, warnings }),
+        false => Err(Faults(faults)),
     }
-    warnings.sort_by_key(|warning| warning.at);
-    Ok(Parsed { topology, warnings })
 }
 
 /// Returns the position of a part of the topology in the file, or else of the whole component.

@@ -8,8 +8,9 @@ use std::{
 use crate::{
     flux::{
         fault::{Fault, Faults},
-        read::{Parsed, parse},
+        read::{Parsed, parse_with},
         resources,
+        substitution::Replacements,
     },
     package::{self, RESOURCES, TopologyPackage},
 };
@@ -64,14 +65,22 @@ fn located(path: &Path, faults: &Faults) -> String {
     faults.0.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Loads a topology file and finds the `resources/` next to it. Blocks.
+/// Loads a topology file without placeholders, as [`load_with`] does. Blocks.
 ///
 /// # Errors
 /// [`Error::Read`], or [`Error::Invalid`] with all faults.
 pub fn load(path: &Path) -> Result<Source, Error> {
+    load_with(path, &Replacements::default())
+}
+
+/// Loads a topology file, replaces its placeholders, and finds the `resources/` next to it. Blocks.
+///
+/// # Errors
+/// [`Error::Read`], or [`Error::Invalid`] with all faults.
+pub fn load_with(path: &Path, replacements: &Replacements) -> Result<Source, Error> {
     let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     let Parsed { topology, warnings } =
-        parse(&text).map_err(|faults| Error::Invalid { path: path.to_owned(), faults })?;
+        parse_with(&text, replacements).map_err(|faults| Error::Invalid { path: path.to_owned(), faults })?;
     let mut warnings: Vec<String> =
         warnings.iter().map(|warning| format!("{}:{warning}", path.display())).collect();
     let resources_dir = path.parent().unwrap_or(Path::new("")).join(RESOURCES);

@@ -180,11 +180,6 @@ impl Walk {
         at: &At<'_>,
     ) -> Option<T> {
         let text = self.text(at)?;
-        if text.contains("${") {
-            let advice = "write the value itself: nothing is substituted in this file".to_owned();
-            self.fault(at, format!("`{text}` is a placeholder"), advice);
-            return None;
-        }
         text.parse()
             .map_err(|error: stormkeeper_model::InvalidId| self.fault(at, error.to_string(), None))
             .ok()

@@ -1,0 +1,108 @@
+//! The topology file of a command, and the values for its placeholders.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use crate::{
+    cli::{
+        error::{ErrorKind, Failure},
+        output,
+    },
+    config::Config,
+};
+use stormkeeper_topology_package::{
+    flux::{self, Replacements, properties},
+    package::TopologyPackage,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TopologyFile {
+    /// Topology file (Flux YAML)
+    file: PathBuf,
+    /// Replace `${name}` in the topology file by values of this Java properties file
+    #[arg(long, value_name = "PROPERTIES")]
+    filter: Option<PathBuf>,
+    /// Replace `${ENV-NAME}` in the topology file by environment variables
+    #[arg(long)]
+    env_filter: bool,
+}
+
+impl TopologyFile {
+    /// Loads the topology and packs its topology package. Warnings go to standard error.
+    pub(super) fn load(&self, config: &Config) -> Result<TopologyPackage, Failure> {
+        let properties = self.filter.as_deref().map(properties::load).transpose();
+        let properties = properties.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
+        let replacements = Replacements { properties, environment: self.env_filter.then(environment) };
+        let wrong = |error: flux::Error| Failure::new(ErrorKind::Config, error.into());
+        let source = flux::load_with(&self.file, &replacements).map_err(wrong)?;
+        for warning in &source.warnings {
+            output::note(&format!("warning: {warning}"));
+        }
+        flux::bundle(&source, config.max_blob_bytes()).map_err(wrong)
+    }
+}
+
+/// Environment variables whose names and values are UTF-8.
+fn environment() -> BTreeMap<String, String> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::Environment;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        topology: TopologyFile,
+    }
+
+    const TOPOLOGY: &str = "\
+name: ${name}
+config: {path: \"${ENV-PATH}\"}
+spouts:
+  - {id: source, command: [\"true\"]}
+";
+
+    fn load(dir: &std::path::Path, args: &[&str]) -> Result<TopologyPackage, String> {
+        let file = dir.join("topology.yaml").display().to_string();
+        fs::write(&file, TOPOLOGY).expect("written");
+        let line = ["test", &file].into_iter().chain(args.iter().copied());
+        let (config, _) = Config::load(None, &[], &Environment::default()).expect("valid");
+        let failure = |failure: Failure| format!("{failure:?}");
+        Line::try_parse_from(line).expect("valid").topology.load(&config).map_err(failure)
+    }
+
+    #[test]
+    fn placeholders_are_replaced_from_the_filter_file_and_the_environment() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let filter = dir.path().join("dev.properties").display().to_string();
+        fs::write(&filter, "name=filled\n").expect("written");
+        let packed = load(dir.path(), &["--filter", &filter, "--env-filter"]).expect("loads");
+        let topology = stormkeeper_topology_package::package::read_topology(&packed.bytes[..]);
+        let topology = topology.expect("reads");
+        assert_eq!(topology.name.as_str(), "filled");
+        let path = environment()["PATH"].clone();
+        assert_eq!(topology.settings["path"], path);
+    }
+
+    #[test]
+    fn both_options_are_needed() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let filter = dir.path().join("dev.properties").display().to_string();
+        let error = load(dir.path(), &["--filter", &filter]).expect_err("missing");
+        assert!(error.contains("cannot read the properties file"), "{error}");
+        fs::write(&filter, "name=filled\n").expect("written");
+        let error = load(dir.path(), &["--filter", &filter]).expect_err("no environment");
+        assert!(error.contains("pass `--env-filter`") && !error.contains("--filter FILE"), "{error}");
+        let error = load(dir.path(), &["--env-filter"]).expect_err("no properties");
+        assert!(error.contains("pass `--filter FILE`") && !error.contains("--env-filter"), "{error}");
+    }
+}
