@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     flux::{
-        shell,
+        load, reference, shell,
         walk::{At, Entries, Walk},
     },
     yaml::{SourcePosition, Value},
@@ -16,17 +16,25 @@ use stormkeeper_model::{
     validate::{Part, Place},
 };
 
-const KNOWN: &[&str] =
-    &["id", "parallelism", "command", "output", "config", "className", "constructorArgs", "configMethods"];
+const KNOWN: &[&str] = &[
+    "id",
+    "parallelism",
+    "command",
+    "output",
+    "config",
+    "className",
+    "constructorArgs",
+    "configMethods",
+    "numTasks",
+    "onHeapMemoryLoad",
+    "offHeapMemoryLoad",
+    "cpuLoad",
+];
 
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("numTasks", "there are no executors, only tasks: set `parallelism`"),
     ("properties", "there are no Java beans; use `config` for the component's own settings"),
     ("factory", "there is no Java object to build; use `command: [...]`"),
     ("factoryArgs", "there is no Java object to build; use `command: [...]`"),
-    ("onHeapMemoryLoad", "workers are placed evenly, not by their needs"),
-    ("offHeapMemoryLoad", "workers are placed evenly, not by their needs"),
-    ("cpuLoad", "workers are placed evenly, not by their needs"),
 ];
 
 /// Declarations of a component, in whichever syntax they were written.
@@ -35,6 +43,8 @@ pub(super) struct Declared {
     pub(super) command: Vec<String>,
     pub(super) outputs: BTreeMap<StreamId, StreamDeclaration>,
     pub(super) settings: Settings,
+    /// True if it was written as one of Flux's shell wrappers.
+    pub(super) is_wrapper: bool,
     /// Parts that could not be read. Validation problems in these parts are suppressed.
     pub(super) unread: Vec<Part>,
 }
@@ -48,6 +58,8 @@ pub(super) struct ParsedComponent {
     pub(super) unread: Vec<Place>,
     /// True if all of its streams could be read.
     pub(super) outputs_read: bool,
+    /// True if it was written as one of Flux's shell wrappers.
+    pub(super) is_wrapper: bool,
 }
 
 pub(super) fn read(walk: &mut Walk, at: &At<'_>, kind: ComponentKind) -> Option<ParsedComponent> {
@@ -58,7 +70,7 @@ pub(super) fn read(walk: &mut Walk, at: &At<'_>, kind: ComponentKind) -> Option<
     };
     let id: Option<ComponentId> = walk.required(&map, "id", example).and_then(|at| walk.id(&at));
     let n_faults = walk.faults.len();
-    let parallelism = map.get("parallelism").map_or(Some(1), |at| parallelism(walk, &at));
+    let parallelism = read_tasks(walk, &map);
     let mut declared = Declared::default();
     match (map.get("command"), map.get("className")) {
         (Some(command), None) => read_plain(walk, &map, &command, &mut declared),
@@ -73,20 +85,24 @@ pub(super) fn read(walk: &mut Walk, at: &At<'_>, kind: ComponentKind) -> Option<
             declared.unread.push(Part::Command);
         }
     }
-    let mut places = Vec::new();
+    // Settings in `config` win over the keys that stand for a setting.
+    let mut settings_at = load::read(walk, &map, &mut declared.settings);
     if let Some(config) = map.get("config") {
         let (settings, at) = read_settings(walk, &config);
         declared.settings.extend(settings);
-        if let Some(id) = &id {
-            let place = |key| Place::Component(kind, id.clone(), Part::Setting(key));
-            places.extend(at.into_iter().map(|(key, path, at)| (place(key), path, at)));
-        }
+        settings_at.extend(at);
     }
     let id = id?;
     let place = |part| Place::Component(kind, id.clone(), part);
+    let mut places: Vec<_> =
+        settings_at.into_iter().map(|(key, path, at)| (place(Part::Setting(key)), path, at)).collect();
     places.push((place(Part::Component), at.path.clone(), at.node.at));
-    let keys =
-        [("parallelism", Part::Parallelism), ("command", Part::Command), ("constructorArgs", Part::Command)];
+    let keys = [
+        ("parallelism", Part::Parallelism),
+        ("numTasks", Part::Parallelism),
+        ("command", Part::Command),
+        ("constructorArgs", Part::Command),
+    ];
     for (key, part) in keys {
         places.extend(map.get(key).map(|at| (place(part), at.path, at.node.at)));
     }
@@ -106,7 +122,8 @@ pub(super) fn read(walk: &mut Walk, at: &At<'_>, kind: ComponentKind) -> Option<
         settings: declared.settings,
     };
     let unread = declared.unread.into_iter().map(place).collect();
-    Some(ParsedComponent { id, component, places, unread, outputs_read })
+    let is_wrapper = declared.is_wrapper;
+    Some(ParsedComponent { id, component, places, unread, outputs_read, is_wrapper })
 }
 
 fn read_plain(walk: &mut Walk, map: &Entries<'_>, command: &At<'_>, declared: &mut Declared) {
@@ -144,7 +161,21 @@ pub(super) fn read_command(walk: &mut Walk, at: &At<'_>) -> Option<Vec<String>> 
     words.into_iter().collect()
 }
 
-fn parallelism(walk: &mut Walk, at: &At<'_>) -> Option<u32> {
+/// Reads the number of tasks: `numTasks`, else `parallelism`. In Storm, `parallelism` is the number
+/// of threads that run the tasks; here each task is a process of its own.
+fn read_tasks(walk: &mut Walk, map: &Entries<'_>) -> Option<u32> {
+    let parallelism = map.get("parallelism");
+    let threads = parallelism.as_ref().map_or(Some(1), |at| number_of_tasks(walk, at));
+    let Some(tasks_at) = map.get("numTasks") else { return threads };
+    let tasks = number_of_tasks(walk, &tasks_at)?;
+    if let Some(at) = parallelism.filter(|_| threads.is_some_and(|threads| threads != tasks)) {
+        let what = format!("has no effect beside `numTasks: {tasks}`: each task is a process of its own");
+        walk.warn(at.node.at, at.path, what);
+    }
+    Some(tasks)
+}
+
+fn number_of_tasks(walk: &mut Walk, at: &At<'_>) -> Option<u32> {
     let number = match at.node.value {
         Value::Whole(n) => u32::try_from(n).ok(),
         Value::Null | Value::Flag(_) | Value::Number(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
@@ -190,11 +221,11 @@ fn read_declaration(walk: &mut Walk, at: &At<'_>) -> Option<StreamDeclaration> {
     Some(StreamDeclaration { fields: fields?, direct: direct? })
 }
 
+/// Key of a setting, and its path and position in the file.
+pub(super) type SettingAt = (String, String, SourcePosition);
+
 /// Reads the settings under a `config:` key, with the position of each.
-pub(super) fn read_settings(
-    walk: &mut Walk,
-    at: &At<'_>,
-) -> (Settings, Vec<(String, String, SourcePosition)>) {
+pub(super) fn read_settings(walk: &mut Walk, at: &At<'_>) -> (Settings, Vec<SettingAt>) {
     let (mut settings, mut places) = (Settings::new(), Vec::new());
     let Some(map) = at.as_map() else {
         let what = at.node.mismatch("a map of settings");
@@ -205,6 +236,7 @@ pub(super) fn read_settings(
         if let Some(warning) = unsupported_keys::key_warning(&key.text) {
             walk.warn(key.at, at.path.clone(), warning);
         }
+        reference::warn_in(walk, &at);
         settings.insert(key.text.clone(), at.node.to_json());
         places.push((key.text.clone(), at.path, at.node.at));
     }

@@ -24,8 +24,10 @@
 
 mod component;
 mod fault;
+mod load;
 pub mod properties;
 mod read;
+mod reference;
 pub mod resources;
 mod shell;
 mod source;
@@ -37,6 +39,8 @@ pub use read::{Parsed, parse, parse_with};
 pub use source::{Error, Source, bundle, load, load_with};
 pub use substitution::Replacements;
 
+#[cfg(test)]
+mod compatibility_tests;
 #[cfg(test)]
 mod substitution_tests;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::{
     flux::{
         component::{self, read_settings},
         fault::{Fault, Faults},
+        shell,
         substitution::{Replacements, substitute, unresolved},
         walk::{At, Entries, Walk},
     },
@@ -29,6 +30,9 @@ pub struct Parsed {
 
 const KNOWN: &[&str] = &["name", "config", "spouts", "bolts", "streams"];
 
+/// Keys that take parts of the topology from elsewhere.
+const ELSEWHERE: &[&str] = &["includes", "topologySource"];
+
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("includes", "put everything in one file"),
     ("components", "there are no Java objects to build; give each spout and bolt a `command`"),
@@ -36,7 +40,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
         "topologySource",
         "there is no Java class that builds the topology; list `spouts`, `bolts` and `streams`",
     ),
-    ("properties", "write the values themselves: nothing is substituted in this file"),
+    ("properties", "use `config` for settings, and `--filter FILE` for values of placeholders"),
     ("workerHooks", "Stormkeeper has no JVM"),
 ];
 
@@ -76,20 +80,36 @@ pub fn parse_with(text: &str, replacements: &Replacements) -> Result<Parsed, Fau
 fn read(root: &Node) -> Result<Parsed, Faults> {
     let mut reader = Reader::default();
     let name = reader.read(&At::root(root));
-    let Reader { mut walk, components, settings, places, suppressed } = reader;
+    let Reader { mut walk, components, settings, places, suppressed, wrappers, .. } = reader;
     // Without a name, the rest of the file is still checked.
     let placeholder = || "unnamed".parse().expect("a valid name");
     let topology = Topology { name: name.unwrap_or_else(placeholder), settings, components };
     for problem in validate(&topology).err().unwrap_or_default() {
         if !suppressed.contains(&problem.place) {
             let (path, at) = locate(&places, &problem.place, root.at);
-            walk.fault_at(at, path, problem.what, problem.hint);
+            let hint = wrapper_hint(&topology, &problem.place, &wrappers).or(problem.hint);
+            walk.fault_at(at, path, problem.what, hint);
         }
     }
     let Walk { faults, warnings } = walk;
     match faults.is_empty() {
         true => Ok(Parsed { topology, warnings }),
         false => Err(Faults(faults)),
+    }
+}
+
+/// Returns the advice for a problem with a stream of a shell wrapper, which has no `output`.
+fn wrapper_hint(topology: &Topology, place: &Place, wrappers: &BTreeSet<ComponentId>) -> Option<String> {
+    let Place::Component(_, id, Part::Input(n)) = place else { return None };
+    let Input { from, stream, grouping } = topology.components.get(id)?.inputs.get(*n)?;
+    let outputs = &topology.components.get(from).filter(|_| wrappers.contains(from))?.outputs;
+    let is_direct = matches!(grouping, Grouping::Direct);
+    match outputs.get(stream) {
+        None if outputs.is_empty() => Some(shell::stream_advice(from, stream, is_direct)),
+        Some(declaration) if is_direct && !declaration.direct => {
+            Some(format!("{}, or group it in another way", shell::stream_advice(from, stream, true)))
+        }
+        None | Some(_) => None,
     }
 }
 
@@ -117,6 +137,10 @@ struct Reader {
     /// Places with a reported fault, or with parts that could not be read. Validation problems in
     /// these places would mislead and are not reported.
     suppressed: BTreeSet<Place>,
+    /// Components that were written as shell wrappers.
+    wrappers: BTreeSet<ComponentId>,
+    /// True if a part of the topology is elsewhere, so that what is missing here may be there.
+    is_partial: bool,
 }
 
 impl Reader {
@@ -126,7 +150,12 @@ impl Reader {
             self.suppressed.insert(Place::Topology);
             return None;
         };
-        let name = self.walk.required(&map, "name", "word-count").and_then(|at| self.walk.id(&at));
+        self.is_partial = ELSEWHERE.iter().any(|key| map.get(key).is_some());
+        let name = match map.get("name") {
+            None if self.is_partial => None,
+            _ => self.walk.required(&map, "name", "word-count"),
+        };
+        let name = name.and_then(|at| self.walk.id(&at));
         if let Some(config) = map.get("config") {
             let (settings, places) = read_settings(&mut self.walk, &config);
             self.settings = settings;
@@ -137,7 +166,13 @@ impl Reader {
         for (key, kind) in [("spouts", ComponentKind::Spout), ("bolts", ComponentKind::Bolt)] {
             self.read_components(&map, key, kind, &mut unknown_outputs);
         }
-        self.read_streams(&map, &unknown_outputs);
+        let all_read = self.read_streams(&map, &unknown_outputs);
+        if !all_read || self.is_partial {
+            self.suppress_inputs();
+        }
+        if self.is_partial {
+            self.suppressed.insert(Place::Topology);
+        }
         name
     }
 
@@ -166,50 +201,56 @@ impl Reader {
             if !read.outputs_read {
                 unknown_outputs.insert(read.id.clone());
             }
+            if read.is_wrapper {
+                self.wrappers.insert(read.id.clone());
+            }
             self.places.extend(read.places.into_iter().map(|(place, path, at)| (place, (path, at))));
             self.suppressed.extend(read.unread);
             self.components.insert(read.id, read.component);
         }
     }
 
-    fn read_streams(&mut self, map: &Entries<'_>, unknown_outputs: &BTreeSet<ComponentId>) {
-        let Some(at) = map.get("streams") else { return };
+    /// Returns whether all streams could be read.
+    fn read_streams(&mut self, map: &Entries<'_>, unknown_outputs: &BTreeSet<ComponentId>) -> bool {
+        let Some(at) = map.get("streams") else { return true };
+        let Some(items) = self.walk.list(&at) else { return false };
         let mut all_read = true;
-        match self.walk.list(&at) {
-            Some(items) => {
-                for item in items {
-                    all_read &= self.read_stream(&item, unknown_outputs).is_some();
-                }
-            }
-            None => all_read = false,
+        for item in items {
+            all_read &= self.read_stream(&item, unknown_outputs).is_some();
         }
-        if !all_read {
-            // A bolt without inputs may receive a stream that could not be read.
-            let bolts = self.components.iter().filter(|(_, component)| component.inputs.is_empty());
-            let place = |(id, component): (&ComponentId, &Component)| {
-                Place::Component(component.kind, id.clone(), Part::Inputs)
-            };
-            self.suppressed.extend(bolts.map(place));
-        }
+        all_read
+    }
+
+    /// Suppresses problems of bolts without inputs, which may receive a stream that was not read.
+    fn suppress_inputs(&mut self) {
+        let bolts = self.components.iter().filter(|(_, component)| component.inputs.is_empty());
+        let place = |(id, component): (&ComponentId, &Component)| {
+            Place::Component(component.kind, id.clone(), Part::Inputs)
+        };
+        self.suppressed.extend(bolts.map(place));
     }
 
     fn read_stream(&mut self, at: &At<'_>, unknown_outputs: &BTreeSet<ComponentId>) -> Option<()> {
         let walk = &mut self.walk;
-        let map = walk.map(at, &["name", "from", "to", "grouping"], &[("id", "use `name`, or omit it")])?;
+        let map = walk.map(at, &["id", "name", "from", "to", "grouping"], &[])?;
         let from = walk.required(&map, "from", "sentences").and_then(|at| walk.id::<ComponentId>(&at));
         let to_at = walk.required(&map, "to", "split");
         let to = to_at.as_ref().and_then(|at| walk.id::<ComponentId>(at));
         let grouping =
             walk.required(&map, "grouping", "{type: SHUFFLE}").and_then(|at| read_grouping(walk, &at));
         let (from, to, to_at, (grouping, stream)) = (from?, to?, to_at?, grouping?);
+        let is_elsewhere = self.is_partial && !self.components.contains_key(&from);
         let Some(target) = self.components.get_mut(&to) else {
+            if self.is_partial {
+                return None;
+            }
             let known = self.components.keys().map(ComponentId::as_str);
             let advice = hint(to.as_str(), known);
             walk.fault(&to_at, format!("there is no component `{to}`"), advice);
             return None;
         };
         let place = Place::Component(target.kind, to, Part::Input(target.inputs.len()));
-        if unknown_outputs.contains(&from) {
+        if is_elsewhere || unknown_outputs.contains(&from) {
             self.suppressed.insert(place.clone());
         }
         let position = map.get("from").map_or(at.node.at, |at| at.node.at);

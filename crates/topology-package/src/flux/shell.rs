@@ -3,18 +3,26 @@
 use crate::{
     flux::{
         component::{Declared, read_command},
+        reference,
         walk::{At, Entries, Walk},
     },
     yaml::Value,
 };
 use stormkeeper_model::{
-    StreamId,
+    ComponentId, StreamId,
     topology::{ComponentKind, StreamDeclaration},
     validate::Part,
 };
 
 const SPOUT: &str = "FluxShellSpout";
 const BOLT: &str = "FluxShellBolt";
+
+/// Java bolts that only log or print the tuples that they receive: of Flux, and of Storm's examples.
+const LOGGERS: &[&str] = &["LogInfoBolt", "PrinterBolt"];
+
+/// Line for the topology file that does what [`LOGGERS`] do.
+const LOG_COMMAND: &str = "command: [python3, -c, 'import stormkeeper as s; \
+     s.BasicBolt.process = lambda bolt, tup: bolt.log(tup); s.BasicBolt().run()']";
 
 /// Supported configuration methods of the wrappers.
 const METHODS: &[&str] =
@@ -29,14 +37,13 @@ pub(super) fn read(
     declared: &mut Declared,
 ) {
     let n_faults = walk.faults.len();
-    if let Some(output) = map.get("output") {
-        walk.fault(
-            &output,
-            "`output` is only valid with a `command`",
-            "name the fields in `constructorArgs`".to_owned(),
-        );
-    }
     if is_wrapper(walk, class, kind) {
+        declared.is_wrapper = true;
+        if let Some(output) = map.get("output") {
+            let advice = "name the fields in the second item of `constructorArgs`, or use `command` instead of \
+                          `className`";
+            walk.fault(&output, format!("{} has no `output`", wrapper(kind)), advice.to_owned());
+        }
         read_arguments(walk, map, declared);
         if let Some(methods) = map.get("configMethods") {
             for method in walk.list(&methods).unwrap_or_default() {
@@ -49,25 +56,61 @@ pub(super) fn read(
     }
 }
 
+/// Name of the wrapper for a kind of component.
+fn wrapper(kind: ComponentKind) -> &'static str {
+    match kind {
+        ComponentKind::Spout => SPOUT,
+        ComponentKind::Bolt => BOLT,
+    }
+}
+
+/// Advice for a wrapper that does not declare a stream which another component receives.
+pub(super) fn stream_advice(id: &ComponentId, stream: &StreamId, is_direct: bool) -> String {
+    match (*stream == StreamId::default_stream(), is_direct) {
+        (true, false) => format!("name its fields in the second item of {id}'s `constructorArgs`"),
+        (true, true) => {
+            format!("add `{{name: setDefaultStream, args: [true, [field]]}}` to {id}'s `configMethods`")
+        }
+        (false, false) => {
+            format!("add `{{name: setNamedStream, args: [{stream}, [field]]}}` to {id}'s `configMethods`")
+        }
+        (false, true) => {
+            format!(
+                "add `{{name: setNamedStream, args: [{stream}, true, [field]]}}` to {id}'s `configMethods`"
+            )
+        }
+    }
+}
+
 /// Returns whether the class is the wrapper for this kind of component, and reports a fault if not.
 fn is_wrapper(walk: &mut Walk, class: &At<'_>, kind: ComponentKind) -> bool {
     let Some(name) = walk.text(class) else { return false };
-    let (wrapper, word) = match kind {
-        ComponentKind::Spout => (SPOUT, "spout"),
-        ComponentKind::Bolt => (BOLT, "bolt"),
+    let wrapper = wrapper(kind);
+    let word = match kind {
+        ComponentKind::Spout => "spout",
+        ComponentKind::Bolt => "bolt",
     };
     let simple = name.rsplit('.').next().unwrap_or_default();
     let is_flux_name = simple == name || name.starts_with("org.apache.storm.flux.wrappers.");
     match simple {
         SPOUT | BOLT if is_flux_name && simple == wrapper => return true,
         SPOUT | BOLT if is_flux_name => {
-            walk.fault(class, format!("{simple} is not a {word}"), format!("use {wrapper} here, or `command`"));
+            walk.fault(
+                class,
+                format!("{simple} is not a {word}"),
+                format!("use {wrapper} here, or `command`"),
+            );
         }
-        _ => walk.fault(
-            class,
-            format!("the Java class {name} needs a JVM, which Stormkeeper does not have"),
-            format!("write the {word} in any language that speaks multilang and use `command: [python3, {word}.py]`"),
-        ),
+        _ => {
+            let what = format!("the Java class {name} needs a JVM, which Stormkeeper does not have");
+            let advice = match LOGGERS.contains(&simple) && kind == ComponentKind::Bolt {
+                true => format!("a bolt that logs each tuple is `{LOG_COMMAND}`"),
+                false => format!(
+                    "write the {word} in any language that speaks multilang and use `command: [python3, {word}.py]`"
+                ),
+            };
+            walk.fault(class, what, advice);
+        }
     }
     false
 }
@@ -77,6 +120,9 @@ fn read_arguments(walk: &mut Walk, map: &Entries<'_>, declared: &mut Declared) {
     let example = "[[python3, split.py], [word]]";
     let Some(at) = walk.required(map, "constructorArgs", example) else { return };
     let Some(arguments) = walk.list(&at) else { return };
+    if reference::reject_in(walk, &at) {
+        return;
+    }
     match arguments.as_slice() {
         [command] => declared.command = read_command(walk, command).unwrap_or_default(),
         [command, fields] => {
@@ -101,6 +147,7 @@ fn read_method(walk: &mut Walk, at: &At<'_>, declared: &mut Declared) {
     let Some(name_at) = walk.required(&map, "name", "setDefaultStream") else { return };
     let Some(name) = walk.text(&name_at) else { return };
     let args = match map.get("args") {
+        Some(args) if reference::reject_in(walk, &args) => return,
         Some(args) => walk.list(&args).unwrap_or_default(),
         None => Vec::new(),
     };
