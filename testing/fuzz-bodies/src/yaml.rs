@@ -14,7 +14,8 @@ use crate::{check_error, scratch};
 
 /// Reads a topology file.
 ///
-/// Each fault has a position in the file, in the order of the file. A topology is valid, and reads
+/// Each fault has a position in the file, in the order of the file, also if values of several
+/// lines replace its placeholders. A topology is valid, and reads
 /// back from its package.
 ///
 /// # Panics
@@ -29,7 +30,24 @@ pub fn topology_yaml(data: &[u8]) {
             end.check(error.at);
         }
     }
-    match flux::parse(text) {
+    check_topology(flux::parse(text), &end);
+    check_topology(flux::parse_with(text, &replacements()), &end);
+}
+
+/// Values for the placeholders in the corpus. A value of many lines moves what follows beyond the
+/// end of the file.
+fn replacements() -> flux::Replacements {
+    let lines = "\n".repeat(100);
+    let script = format!("a.py\", {lines} b]\n  - [\"c");
+    let values = [("field.name", "word"), ("spout.script", &script), ("list", "[1, '2']")];
+    let values = values.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let properties = flux::properties::Properties { path: "fuzz.properties".into(), values };
+    let environment = [("INPUT_PATH".to_owned(), format!("{{a: {lines} b}}"))].into();
+    flux::Replacements { properties: Some(properties), environment: Some(environment) }
+}
+
+fn check_topology(parsed: Result<flux::Parsed, flux::Faults>, end: &Extent) {
+    match parsed {
         Ok(parsed) => {
             assert_eq!(validate(&parsed.topology), Ok(()));
             parsed.warnings.iter().for_each(|warning| end.check(warning.at));

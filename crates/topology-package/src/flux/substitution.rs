@@ -51,11 +51,7 @@ impl Replacements {
             };
         }
         let Some(properties) = &self.properties else {
-            let advice = format!("pass `--filter FILE` with a properties file that contains `{name}=…`");
-            return match is_shell_name(name) {
-                true => format!("{advice}; for a variable of a shell write `${name}`"),
-                false => advice,
-            };
+            return format!("pass `--filter FILE` with a properties file that contains `{name}=…`");
         };
         let file = properties.path.display();
         match list_item(name).and_then(|(list, _)| Some((list, self.property(list)?))) {
@@ -246,7 +242,12 @@ impl Substituted<'_> {
 }
 
 fn no_value(at: SourcePosition, path: String, name: &str, replacements: &Replacements) -> Fault {
-    Fault { at, path, what: format!("`${{{name}}}` has no value"), hint: Some(replacements.advice(name)) }
+    let mut advice = replacements.advice(name);
+    let is_in_command = path.contains(".command") || path.contains(".constructorArgs");
+    if is_in_command && is_shell_name(name) {
+        advice = format!("{advice}; for a variable of a shell write `${name}`");
+    }
+    Fault { at, path, what: format!("`${{{name}}}` has no value"), hint: Some(advice) }
 }
 
 /// Finds the placeholders that are left in the keys and values of a file.

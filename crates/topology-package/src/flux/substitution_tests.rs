@@ -70,9 +70,9 @@ fn placeholders_without_a_value_are_rejected_by_name() {
         faults(FILE, &Replacements::default()),
         [
             "1:7: name: `${name}` has no value; pass `--filter FILE` with a properties file that contains \
-             `name=…`; for a variable of a shell write `$name`",
+             `name=…`",
             "3:21: config.topology.workers: `${workers}` has no value; pass `--filter FILE` with a properties \
-             file that contains `workers=…`; for a variable of a shell write `$workers`",
+             file that contains `workers=…`",
             "4:15: config.input.path: `${ENV-DIR}` has no value; pass `--env-filter` to insert the environment \
              variable DIR",
             "9:19: spouts[0].constructorArgs[0][1]: `${scripts[1]}` has no value; pass `--filter FILE` with a \
@@ -80,11 +80,11 @@ fn placeholders_without_a_value_are_rejected_by_name() {
             "10:10: spouts[0].constructorArgs[1][0]: `${field}` has no value; pass `--filter FILE` with a \
              properties file that contains `field=…`; for a variable of a shell write `$field`",
             "13:18: bolts[0].parallelism: `${n}` has no value; pass `--filter FILE` with a properties file that \
-             contains `n=…`; for a variable of a shell write `$n`",
+             contains `n=…`",
             "14:14: bolts[0].command: `${command}` has no value; pass `--filter FILE` with a properties file \
              that contains `command=…`; for a variable of a shell write `$command`",
             "16:62: streams[0].grouping.args[0]: `${field}` has no value; pass `--filter FILE` with a properties \
-             file that contains `field=…`; for a variable of a shell write `$field`",
+             file that contains `field=…`",
         ]
     );
 }
