@@ -34,10 +34,14 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
 
 fn line(event: &EventSummary) -> String {
     let topology = event.topology_id.as_ref().map_or_else(String::new, |id| format!("{id}: "));
-    let by = event.by.as_ref().map_or_else(String::new, |by| format!(", by {by}"));
+    let by = event.by.as_ref().map_or_else(String::new, |by| format!(", by {}", output::one_line(by)));
     let mut text = format!(
         "{}  term {}  {:<12}  {topology}{} ({}{by})\n",
-        event.time, event.term, event.event, event.reason, event.nimbus
+        event.time,
+        event.term,
+        event.event,
+        output::one_line(&event.reason),
+        event.nimbus
     );
     for moved in &event.moves {
         let place = |slot: &Option<String>| slot.clone().unwrap_or_else(|| "nowhere".to_owned());

@@ -26,11 +26,16 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     for error in &errors.errors {
         text.push_str(&format!(
             "{}  {} task {} on {}:{}  {}\n",
-            error.time, error.component, error.task, error.host, error.port, error.message
+            error.time,
+            error.component,
+            error.task,
+            output::one_line(&error.host),
+            error.port,
+            output::one_line(&error.message)
         ));
         if args.stacks {
             for line in error.stack.lines() {
-                text.push_str(&format!("    {line}\n"));
+                text.push_str(&format!("    {}\n", output::one_line(line)));
             }
         }
     }

@@ -42,7 +42,7 @@ fn text(list: &TopologyList) -> String {
     let mut text = table.text(0);
     for topology in &list.topologies {
         if let Some(problem) = &topology.problem {
-            text.push_str(&format!("! {}: {problem}\n", topology.name));
+            text.push_str(&format!("! {}: {}\n", topology.name, output::one_line(problem)));
         }
     }
     text.extend(list.unreadable.iter().map(unreadable_line));
@@ -51,7 +51,7 @@ fn text(list: &TopologyList) -> String {
 
 /// Line about a znode that holds no valid record.
 pub(super) fn unreadable_line(znode: &UnreadableZnode) -> String {
-    format!("! {} cannot be read: {}\n", znode.path, znode.reason)
+    format!("! {} cannot be read: {}\n", znode.path, output::one_line(&znode.reason))
 }
 
 /// Status, with the time that is left of a pending change.

@@ -117,7 +117,7 @@ fn report(global: &Global, Outcome { detail, errors, end }: &Outcome) -> Result<
         ));
     }
     for (component, error) in &errors.last {
-        let message = error.message.lines().next().unwrap_or_default();
+        let message = output::one_line(error.message.lines().next().unwrap_or_default());
         text.push_str(&format!("  {component} (task {}): {message}\n", error.task));
     }
     output::print(&text)

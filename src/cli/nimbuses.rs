@@ -116,7 +116,7 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
     let mut text = table.text(0);
     for Replica { summary, problem, .. } in nimbuses {
         if let Some(problem) = problem {
-            text.push_str(&format!("! {}: {problem}\n", summary.id));
+            text.push_str(&format!("! {}: {}\n", summary.id, output::one_line(problem)));
         }
         if let Some(reason) = &summary.metric_store_error {
             text.push_str(&format!(
@@ -124,7 +124,7 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
                 summary.id
             ));
         } else if let Some(problem) = &summary.metrics_problem {
-            text.push_str(&format!("! {}: {problem}\n", summary.id));
+            text.push_str(&format!("! {}: {}\n", summary.id, output::one_line(problem)));
         }
     }
     if !nimbuses.iter().any(|replica| replica.summary.status == NimbusStatus::Leader) {

@@ -1,15 +1,19 @@
 //! Output: tables and JSON to standard output, messages to standard error.
 
-use std::io::{self, Write as _};
+use std::{
+    borrow::Cow,
+    io::{self, Write as _},
+};
 
 use serde::Serialize;
 
 use crate::cli::error::Failure;
 
-/// Prints data. A closed pipe (`| head`) is not an error.
+/// Prints data, with control characters escaped that a terminal would interpret. A closed pipe
+/// (`| head`) is not an error.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(escaped(text, &['\n', '\t']).as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::internal(anyhow::Error::new(error).context("writing to standard output")))
         }
@@ -32,7 +36,34 @@ pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
 /// Prints a message to the person at the terminal.
 pub(super) fn note(text: &str) {
     // No reader is left if standard error is closed.
-    let _closed = writeln!(io::stderr(), "{text}");
+    let _closed = writeln!(io::stderr(), "{}", escaped(text, &['\n', '\t']));
+}
+
+/// Text of a component or of another user as one line: it can neither forge lines nor control the
+/// terminal.
+pub(super) fn one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, &[])
+}
+
+/// Escapes control characters, except for those of `kept`, and characters that change the direction
+/// of text.
+fn escaped<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
+    let is_escaped = |c: char| {
+        let changes_direction =
+            matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        (c.is_control() || changes_direction) && !kept.contains(&c)
+    };
+    if !text.contains(is_escaped) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match is_escaped(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown.into()
 }
 
 /// Rows below a heading, in columns as wide as their widest cell.
@@ -47,7 +78,7 @@ impl Table {
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(|cell| one_line(&cell).into_owned()).collect());
     }
 
     /// Formats the table, each line indented by `indent` spaces.
@@ -92,6 +123,15 @@ mod tests {
         let mut table = Table::new(&["NAME", "N"]);
         table.row(["a-long-name".to_owned(), "1".to_owned()]);
         assert_eq!(table.text(2), "  NAME         N\n  a-long-name  1\n");
+    }
+
+    #[test]
+    fn text_of_strangers_can_neither_forge_rows_nor_control_the_terminal() {
+        let mut table = Table::new(&["NAME"]);
+        table.row(["\u{1b}]0;title\u{7}\n! forged\u{202e}".to_owned()]);
+        assert_eq!(table.text(0), "NAME\n\\u{1b}]0;title\\u{7}\\n! forged\\u{202e}\n");
+        assert_eq!(escaped("a\n\tb\u{9b}2J", &['\n', '\t']), "a\n\tb\\u{9b}2J");
+        assert!(matches!(one_line("plain: äöü 漢字"), Cow::Borrowed(_)));
     }
 
     #[test]

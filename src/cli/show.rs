@@ -38,7 +38,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     }
     for component in &detail.components {
         if let Some(error) = &component.last_error {
-            let message = error.message.lines().next().unwrap_or_default();
+            let message = output::one_line(error.message.lines().next().unwrap_or_default());
             text.push_str(&format!(
                 "\n! {} (task {}) at {}: {message}\n",
                 component.id, error.task, error.time
@@ -55,7 +55,7 @@ fn heading(detail: &TopologyDetail) -> String {
         summary.name,
         list::status(summary),
         summary.id,
-        summary.owner,
+        output::one_line(&summary.owner),
         format_duration(Duration::from_secs(summary.uptime_seconds)),
         summary.tasks_alive,
         summary.tasks_total,
@@ -65,7 +65,7 @@ fn heading(detail: &TopologyDetail) -> String {
         summary.replication_count,
     );
     if let Some(problem) = &summary.problem {
-        text.push_str(&format!("  problem  {problem}\n"));
+        text.push_str(&format!("  problem  {}\n", output::one_line(problem)));
     }
     text
 }

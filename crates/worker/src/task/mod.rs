@@ -8,9 +8,9 @@
 //! - Two cores without I/O, [`spout_protocol`] and [`bolt_protocol`], decide what a message
 //!   means; the loops [`spout`] and [`bolt`] execute their decisions.
 //! - [`run`] owns the child. A child that exits, does not end its message within the limit, or is
-//!   silent for too long (for the timeout it neither sent a message nor read from its pipe) is ended, reported as a task error with its exit status and its
-//!   last lines of stderr, and restarted after a delay. The other tasks of the worker continue;
-//!   Storm ends the whole worker in this case.
+//!   silent (for the timeout it neither sent a message nor read from its pipe) is ended, reported as
+//!   a task error with its exit status and its last lines of stderr, and restarted after a delay. The
+//!   other tasks of the worker continue; Storm ends the whole worker in this case.
 //! - One bad message costs one message: a message that is invalid, or that makes no sense in the
 //!   state of the protocol, is refused with a task error, and the child goes on. A refused emit with
 //!   an id fails.
