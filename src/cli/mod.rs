@@ -216,6 +216,7 @@ fn launch_defaults(config: &Config) -> LaunchDefaults {
         metric_report_period: timing.metric_report_period,
         settings: config.topology_defaults(),
         on_stop: OnStop::LeaveWorkers,
+        withheld_variables: Vec::new(),
     }
 }
 

@@ -15,7 +15,7 @@ use stormkeeper_runtime::{
 use stormkeeper_supervisor as supervisor;
 use stormkeeper_supervisor::{
     OnStop,
-    process::{orphans, os::OsProcesses},
+    process::{environment::WorkerEnvironment, orphans, os::OsProcesses},
 };
 
 /// Longest wait for the last tasks to end.
@@ -43,12 +43,14 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let tree =
             ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Wait), fastrand::Rng::new(), &tasks);
         let options = config.supervisor_options();
-        let processes = Arc::new(OsProcesses::new(program, options.local_dir.clone()));
+        let environment = WorkerEnvironment::select(std::env::vars_os(), &config.allowed_variables());
+        let mut launch = launch_defaults(&config);
+        launch.withheld_variables = environment.withheld().to_vec();
+        let processes = Arc::new(OsProcesses::new(program, options.local_dir.clone(), environment));
         if std::process::id() == 1 {
             let processes = Arc::clone(&processes);
             tasks.start("reap orphans", OnExit::Ignore, async move { orphans::reap(&processes).await });
         }
-        let mut launch = launch_defaults(&config);
         if args.stop_workers {
             launch.on_stop = OnStop::StopWorkers;
         }

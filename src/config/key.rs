@@ -312,6 +312,12 @@ pub const KEYS: &[Key] = &[
         "The ports of the slots, one slot per port; the slot's worker listens on it for tuples.",
     ),
     key(
+        "supervisor.worker.environment.allow",
+        Kind::Variables,
+        "null",
+        "Environment variables of the supervisor that workers and components get in addition to PATH, HOME, USER, LOGNAME, SHELL, LANG, LANGUAGE, LC_*, TZ, TMPDIR, PYTHON*, VIRTUAL_ENV, LD_LIBRARY_PATH, SSL_*, *_proxy, *_PROXY, RUST_BACKTRACE and STORMKEEPER_*.",
+    ),
+    key(
         "supervisor.worker.shutdown.sleep.secs",
         Kind::Secs(0, 3600),
         "3",

@@ -105,6 +105,14 @@ impl Config {
         }
     }
 
+    /// Patterns of the environment variables that workers get in addition.
+    pub fn allowed_variables(&self) -> Vec<String> {
+        match self.value("supervisor.worker.environment.allow") {
+            Value::Variables(patterns) => patterns.clone(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Options of a supervisor.
     pub fn supervisor_options(&self) -> supervisor::Options {
         let Value::Ports(ports) = self.value("supervisor.slots.ports") else { unfit("a list of ports") };

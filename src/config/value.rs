@@ -13,6 +13,8 @@ pub enum Kind {
     Text,
     /// A list of hosts, each with or without a port.
     Hosts,
+    /// A list of names of environment variables, which may be patterns.
+    Variables,
     /// An address on which to listen.
     Address,
     /// A port.
@@ -41,6 +43,8 @@ pub enum Value {
     Text(String),
     /// For [`Kind::Hosts`].
     Hosts(Vec<String>),
+    /// For [`Kind::Variables`].
+    Variables(Vec<String>),
     /// For [`Kind::Address`].
     Address(IpAddr),
     /// For [`Kind::Ports`].
@@ -56,6 +60,9 @@ pub enum Value {
 /// Maximum number of slots of one supervisor; each slot is a task, a directory and a process.
 const MAX_PORTS: usize = 1000;
 
+/// Maximum number of names and patterns of variables.
+const MAX_VARIABLES: usize = 100;
+
 /// Maximum number of servers or seeds in a list; a client may contact all of them in turn.
 const MAX_HOSTS: usize = 100;
 
@@ -70,6 +77,10 @@ impl fmt::Display for Kind {
         match self {
             Self::Text => f.write_str("a string"),
             Self::Hosts => write!(f, "a list of 1 to {MAX_HOSTS} hosts, each `host` or `host:port`"),
+            Self::Variables => write!(
+                f,
+                "a list of 1 to {MAX_VARIABLES} names of environment variables, in which `*` matches any characters"
+            ),
             Self::Address => f.write_str("an IP address or `localhost`"),
             Self::Port => f.write_str("a port from 0 to 65535"),
             Self::Ports => write!(f, "a list of 1 to {MAX_PORTS} different ports from 1 to 65535"),
@@ -115,6 +126,7 @@ impl Kind {
         match self {
             Self::Text => text_of(given).map(Value::Text),
             Self::Hosts => hosts(given).map(Value::Hosts),
+            Self::Variables => variables(given).map(Value::Variables),
             Self::Address => match text_of(given)?.as_str() {
                 "localhost" => Some(Value::Address(IpAddr::from([127, 0, 0, 1]))),
                 text => text.parse().ok().map(Value::Address),
@@ -169,6 +181,12 @@ fn hosts(given: &yaml::Value) -> Option<Vec<String>> {
     let hosts: Vec<String> = items(given).into_iter().map(text_of).collect::<Option<_>>()?;
     let plain = |host: &String| !host.contains(|c: char| c.is_whitespace() || matches!(c, ',' | '/'));
     ((1..=MAX_HOSTS).contains(&hosts.len()) && hosts.iter().all(plain)).then_some(hosts)
+}
+
+fn variables(given: &yaml::Value) -> Option<Vec<String>> {
+    let names: Vec<String> = items(given).into_iter().map(text_of).collect::<Option<_>>()?;
+    let plain = |name: &String| !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '=');
+    ((1..=MAX_VARIABLES).contains(&names.len()) && names.iter().all(plain)).then_some(names)
 }
 
 fn ports(given: &yaml::Value) -> Option<Vec<Port>> {

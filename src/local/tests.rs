@@ -47,6 +47,7 @@ async fn run_file(file: &Path, dir: &Path, idle: Duration) -> Result<Outcome, Er
             metric_report_period: timing.metric_report_period,
             settings: config.topology_defaults(),
             on_stop: OnStop::StopWorkers,
+            withheld_variables: Vec::new(),
         },
         until: Until { time: Some(Duration::from_secs(120)), idle: Some(idle) },
     };

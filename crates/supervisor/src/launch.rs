@@ -130,6 +130,7 @@ impl Launcher {
             metric_report_period: defaults.metric_report_period,
             config_file: defaults.config_file.clone(),
             overrides: defaults.overrides.clone(),
+            withheld_variables: defaults.withheld_variables.clone(),
         }
     }
 

@@ -86,6 +86,8 @@ pub struct LaunchDefaults {
     pub settings: Settings,
     /// Treatment of the workers when the supervisor stops.
     pub on_stop: OnStop,
+    /// Names of the supervisor's environment variables that workers do not get, for their logs.
+    pub withheld_variables: Vec<String>,
 }
 
 /// Why a supervisor cannot start or had to stop.

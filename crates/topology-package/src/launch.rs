@@ -62,6 +62,9 @@ pub struct LaunchSpec {
     pub config_file: Option<PathBuf>,
     /// The supervisor's `key=value` settings, which override the file.
     pub overrides: Vec<String>,
+    /// Names of the supervisor's environment variables that the worker does not get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld_variables: Vec<String>,
 }
 
 /// The report period for a spec of an older supervisor.
@@ -179,6 +182,7 @@ mod tests {
             metric_report_period: Duration::from_secs(60),
             config_file: Some("/etc/storm.yaml".into()),
             overrides: vec!["ui.port=8081".to_owned()],
+            withheld_variables: Vec::new(),
         }
     }
 

@@ -128,6 +128,13 @@ pub async fn run(
     if ingest.is_none() {
         options.metrics = MetricReports::Off;
     }
+    if !options.spec.withheld_variables.is_empty() {
+        info!(
+            variables = options.spec.withheld_variables.join(" "),
+            "components do not get these environment variables of the supervisor; \
+             supervisor.worker.environment.allow passes them"
+        );
+    }
     let tasks = Tasks::default();
     heartbeat::start_heartbeat_file(&options, &tasks);
     // No part of the worker uses the tree before its layout is checked.

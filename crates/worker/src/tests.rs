@@ -61,6 +61,7 @@ pub(super) fn options(dir: &Path) -> Options {
         metric_report_period: Duration::from_secs(60),
         config_file: None,
         overrides: Vec::new(),
+        withheld_variables: Vec::new(),
     };
     spec.into()
 }

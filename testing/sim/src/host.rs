@@ -153,5 +153,6 @@ fn defaults() -> LaunchDefaults {
         metric_report_period: Duration::from_secs(60),
         settings: Settings::new(),
         on_stop: OnStop::LeaveWorkers,
+        withheld_variables: Vec::new(),
     }
 }

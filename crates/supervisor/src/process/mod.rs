@@ -4,6 +4,7 @@
 //! workers in its own process, tests script them. A process is identified by [`ProcessId`], which
 //! is unique: a pid alone may be reused.
 
+pub mod environment;
 pub mod orphans;
 pub mod os;
 mod table;

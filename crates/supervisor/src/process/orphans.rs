@@ -55,6 +55,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::process::environment::WorkerEnvironment;
     use stormkeeper_runtime::test_support::wait_until;
 
     #[tokio::test]
@@ -64,7 +65,7 @@ mod tests {
         let script = "sleep 0.1 & echo $!";
         let shell = Command::new("sh").args(["-c", script]).stderr(Stdio::null()).output().expect("run");
         let orphan: u32 = String::from_utf8_lossy(&shell.stdout).trim().parse().expect("a pid");
-        let processes = OsProcesses::new("true".into(), "/".into());
+        let processes = OsProcesses::new("true".into(), "/".into(), WorkerEnvironment::default());
         let gone = wait_until("the orphan is reaped", Duration::from_secs(30), async || {
             match proc::stat(orphan).expect("Linux") {
                 Some(stat) => Err(format!("{stat:?}")),

@@ -22,6 +22,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group,
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::warn;
 
+use super::environment::WorkerEnvironment;
 use crate::{
     logs,
     process::{Error, ExitReport, ProcessId, Processes, StopSignal, table},
@@ -44,6 +45,7 @@ const MAX_SWEEPS: usize = 100;
 pub struct OsProcesses {
     program: PathBuf,
     supervisor_dir: PathBuf,
+    environment: Arc<WorkerEnvironment>,
     // The children that were not reaped yet. Locked while a group is signalled, so that no pid is
     // reaped and reused meanwhile.
     children: Arc<Mutex<BTreeMap<ProcessId, Child>>>,
@@ -51,11 +53,11 @@ pub struct OsProcesses {
 
 impl OsProcesses {
     /// Workers that run `program worker --spec …` and are identified by `supervisor_dir`, the
-    /// local directory of their supervisor.
-    pub fn new(program: PathBuf, supervisor_dir: PathBuf) -> Self {
+    /// local directory of their supervisor. They get the variables of `environment`.
+    pub fn new(program: PathBuf, supervisor_dir: PathBuf, environment: WorkerEnvironment) -> Self {
         // Fails only without a working directory; the path is kept as given then.
         let supervisor_dir = std::path::absolute(&supervisor_dir).unwrap_or(supervisor_dir);
-        Self { program, supervisor_dir, children: Arc::default() }
+        Self { program, supervisor_dir, environment: environment.into(), children: Arc::default() }
     }
 
     fn children(&self) -> MutexGuard<'_, BTreeMap<ProcessId, Child>> {
@@ -140,9 +142,9 @@ fn pid_of(id: ProcessId) -> Option<Pid> {
 impl Processes for OsProcesses {
     async fn launch(&self, spec: &LaunchSpec) -> Result<ProcessId, Error> {
         let (program, dir, spec) = (self.program.clone(), self.supervisor_dir.clone(), spec.clone());
-        let children = self.children.clone();
+        let (environment, children) = (Arc::clone(&self.environment), self.children.clone());
         let started = move || {
-            let mut child = spawn(&program, &dir, &spec)?;
+            let mut child = spawn(&program, &dir, &environment, &spec)?;
             // The child is not reaped yet, so it is in the process table even if it has ended.
             let id = match table::entry(child.id()) {
                 Ok(Some(entry)) => entry.id,
@@ -224,7 +226,12 @@ impl OsProcesses {
     }
 }
 
-fn spawn(program: &Path, supervisor_dir: &Path, spec: &LaunchSpec) -> Result<Child, Error> {
+fn spawn(
+    program: &Path,
+    supervisor_dir: &Path,
+    environment: &WorkerEnvironment,
+    spec: &LaunchSpec,
+) -> Result<Child, Error> {
     let log = spec.dir.join(logs::WORKER_LOG);
     let prepare = |source| Error::Prepare { path: log.clone(), source };
     logs::rotate(&log).map_err(prepare)?;
@@ -234,6 +241,8 @@ fn spawn(program: &Path, supervisor_dir: &Path, spec: &LaunchSpec) -> Result<Chi
         .arg("worker")
         .arg("--spec")
         .arg(spec.path())
+        .env_clear()
+        .envs(environment.passed())
         .env(SUPERVISOR_DIR_VARIABLE, supervisor_dir)
         .env(WORKER_VARIABLE, spec.worker.as_str())
         .current_dir(&spec.dir)

@@ -9,6 +9,10 @@ use super::*;
 use stormkeeper_model::{Port, Slot, Timestamp, clock::Clock, topology::Settings};
 use stormkeeper_runtime::test_support::wait_until;
 
+fn environment() -> WorkerEnvironment {
+    WorkerEnvironment::select(std::env::vars_os(), &[])
+}
+
 struct TestHost {
     dir: TempDir,
 }
@@ -23,7 +27,7 @@ impl TestHost {
         let program = self.dir.path().join("program");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("written");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
-        OsProcesses::new(program, self.dir.path().to_owned())
+        OsProcesses::new(program, self.dir.path().to_owned(), environment())
     }
 
     fn spec(&self, worker: &str) -> LaunchSpec {
@@ -44,6 +48,7 @@ impl TestHost {
             metric_report_period: Duration::from_secs(60),
             config_file: None,
             overrides: Vec::new(),
+            withheld_variables: Vec::new(),
         }
     }
 }
@@ -162,7 +167,26 @@ async fn process_that_left_the_group_is_swept() {
 #[tokio::test]
 async fn missing_program_is_a_launch_error() {
     let host = TestHost::new();
-    let processes = OsProcesses::new("/nonexistent/program".into(), host.dir.path().to_owned());
+    let processes =
+        OsProcesses::new("/nonexistent/program".into(), host.dir.path().to_owned(), environment());
     let error = processes.launch(&host.spec("w1")).await.expect_err("refused");
     assert_eq!(error.to_string(), "cannot start /nonexistent/program");
+}
+
+#[tokio::test]
+async fn worker_gets_the_selected_variables_and_its_own() {
+    let host = TestHost::new();
+    let variables = [("PATH", "/usr/bin:/bin"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+    let variables = variables.map(|(name, value)| (name.into(), value.into()));
+    let environment = WorkerEnvironment::select(variables, &[]);
+    let mut processes = host.processes("env >variables; mv variables written");
+    processes.environment = environment.into();
+    let spec = host.spec("w1");
+    processes.launch(&spec).await.expect("launched");
+    let written = spec.dir.join("written");
+    until("the variables are written", || written.exists()).await;
+    let text = fs::read_to_string(written).expect("readable");
+    assert!(text.contains("PATH=/usr/bin:/bin\n"), "{text}");
+    assert!(text.contains("STORMKEEPER_WORKER=w1\n"), "{text}");
+    assert!(!text.contains("secret"), "{text}");
 }

@@ -169,6 +169,7 @@ impl World {
             metric_report_period: Duration::from_secs(60),
             settings: Settings::new(),
             on_stop: self.on_stop,
+            withheld_variables: Vec::new(),
         };
         let tree = FaultyTree::new(self.server.connect(), FaultPlan::seeded(0, self.faults));
         let blobs = Arc::new(BlobClient::new().expect("made"));

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
-use crate::process::{ProcessId, os::OsProcesses};
+use crate::process::{ProcessId, environment::WorkerEnvironment, os::OsProcesses};
 
 /// A program that writes ten heartbeats a second and exits on SIGTERM.
 const WORKER: &str = "#!/bin/sh
@@ -21,7 +21,8 @@ impl World {
         let program = self.path("worker.sh");
         fs::write(&program, WORKER).expect("written");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
-        Arc::new(OsProcesses::new(program, self.dir.path().to_owned()))
+        let environment = WorkerEnvironment::select(std::env::vars_os(), &[]);
+        Arc::new(OsProcesses::new(program, self.dir.path().to_owned(), environment))
     }
 }
 

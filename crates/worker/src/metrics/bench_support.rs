@@ -49,6 +49,7 @@ impl Measuring {
             metric_report_period: Duration::from_secs(60),
             config_file: None,
             overrides: Vec::new(),
+            withheld_variables: Vec::new(),
         };
         Metrics::start(&spec.into(), Control::default(), &Clock::new()).map(Self)
     }
