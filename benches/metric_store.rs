@@ -103,6 +103,7 @@ fn batch(topology: &TopologyId, ids: &[MetricId], minute: u32, sequence: u64) ->
             last: sequence,
         }],
         points: ids.iter().enumerate().map(|(n, id)| (*id, point(n, minute))).collect(),
+        readings: Vec::new(),
     }
 }
 

@@ -1,7 +1,12 @@
 //! Admission of a metric batch: validates it and decides what is stored. Pure, except that the last
-//! reports of launches are looked up.
+//! reports of launches and replaced readings are looked up.
 
-use super::{DropCause, Drops, Error, catalog, catalog::MetricEntry, entry::Packed};
+use super::{
+    DropCause, Drops, Error, catalog,
+    catalog::MetricEntry,
+    entry::Packed,
+    relaunch::{self, LastLaunches, Reading},
+};
 use stormkeeper_metrics::{
     MetricBatch, MetricId, Minute, Point,
     batch::SequenceRange,
@@ -20,6 +25,8 @@ pub(super) enum Decision {
         minute: Minute,
         points: Packed,
         drops: Drops,
+        /// The readings that count, of the launches whose readings are settled.
+        readings: Vec<Reading>,
     },
     /// All of its reports were stored before.
     Duplicate,
@@ -40,9 +47,14 @@ impl Span {
         Self { oldest: now.minus(retention.saturating_sub(1)), now }
     }
 
+    /// Returns the last minute that is accepted unchanged.
+    pub(super) fn last(self) -> Minute {
+        self.now.plus(AHEAD_MAX)
+    }
+
     /// Returns the minute that the points count for, and the cause if it is not `minute`.
     fn clamp(self, minute: Minute) -> (Minute, Option<DropCause>) {
-        if minute > self.now.plus(AHEAD_MAX) {
+        if minute > self.last() {
             (self.now, Some(DropCause::FromFuture))
         } else if minute < self.oldest {
             (self.oldest, Some(DropCause::TooOld))
@@ -57,6 +69,7 @@ pub(super) fn decide(
     span: Span,
     known: impl Fn(MetricId) -> Option<MetricEntry>,
     last_report: impl FnMut(&WorkerId) -> Result<Option<u64>, Error>,
+    (launches, stored): (&LastLaunches, &impl relaunch::Stored),
 ) -> Result<Decision, Error> {
     check(&batch)?;
     let mut drops = Drops::default();
@@ -71,6 +84,8 @@ pub(super) fn decide(
     // Sorted by key; points of the same metric are merged.
     batch.points.sort_by_key(|(id, _)| *id);
     batch.points.dedup_by(|(id, later), (before, point)| id == before && point.merge(later));
+    let (minute, cause) = span.clamp(batch.minute);
+    let readings = relaunch::settle(&mut batch, minute, launches, stored)?;
     let mut points = Packed::default();
     let mut n_points = 0;
     for (id, point) in &batch.points {
@@ -83,11 +98,10 @@ pub(super) fn decide(
             n_points += 1;
         }
     }
-    let (minute, cause) = span.clamp(batch.minute);
     if let Some(cause) = cause {
         catalog::count(&mut drops, cause, n_points);
     }
-    Ok(Decision::Accept { minute, points, drops })
+    Ok(Decision::Accept { minute, points, drops, readings })
 }
 
 /// Rejects a malformed metric batch.
@@ -178,12 +192,30 @@ mod tests {
                 })
                 .collect(),
             points: points.into_iter().map(|(id, point)| (MetricId(id), point)).collect(),
+            readings: Vec::new(),
         };
         let known = |id: MetricId| {
             let kind = if id.0 < 10 { MetricType::Counter } else { MetricType::Gauge };
             (id.0 < 20).then_some(MetricEntry { topology: 0, meta: MetaType::Task, kind })
         };
-        decide(batch, Span::new(Minute(10_000), 1000), known, |_| Ok(last))
+        decide(batch, Span::new(Minute(10_000), 1000), known, |_| Ok(last), nothing())
+    }
+
+    /// A store without points.
+    struct Empty;
+
+    impl relaunch::Stored for Empty {
+        fn point(&self, _: MetricId, _: Minute) -> Result<Option<Point>, Error> {
+            Ok(None)
+        }
+
+        fn above(&self, _: MetricId) -> Result<Vec<MetricId>, Error> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn nothing() -> (&'static LastLaunches, &'static Empty) {
+        (Box::leak(Box::new(LastLaunches::new())), &Empty)
     }
 
     fn counter(count: u64) -> Point {
@@ -250,8 +282,9 @@ mod tests {
             minute: Minute(10_000),
             reports: vec![twice.clone(), SequenceRange { first: 2, last: 2, ..twice }],
             points: Vec::new(),
+            readings: Vec::new(),
         };
-        let decided = decide(twice, Span::new(Minute(10_000), 1000), |_| None, |_| Ok(None));
+        let decided = decide(twice, Span::new(Minute(10_000), 1000), |_| None, |_| Ok(None), nothing());
         assert!(decided.is_err(), "one launch twice: {decided:?}");
         let minute = |minute| match take(minute, &[(1, 1)], vec![(1, counter(1))], None).expect("sense") {
             Decision::Accept { minute, drops, .. } => (minute.0, drops.into_keys().next()),

@@ -12,16 +12,19 @@ use super::{
     catalog::METAS_MAX,
     entry::Entry,
     key::{self, Table},
+    point_merge,
     record::{self, MetaRecord, ReportRecord},
-    register::Registry,
+    register::{PROBES_MAX, Registry},
+    relaunch,
     store::View,
     writer::{Shared, Writer},
 };
 #[cfg(feature = "injected-bugs")]
 use stormkeeper_metrics::batch::SequenceRange;
 use stormkeeper_metrics::{
-    MetricBatch, MetricId, MetricName, Minute, Window,
+    MetricBatch, MetricId, MetricName, Minute, Point, Window,
     protocol::{RegisterRequest, RegisterResponse},
+    rollup,
 };
 use stormkeeper_model::{Term, TopologyId, WorkerId};
 #[cfg(feature = "injected-bugs")]
@@ -95,6 +98,7 @@ pub(super) fn ingest(writer: &mut Writer, term: Term, batch: MetricBatch) -> Res
     let (topology, reports) = (batch.topology.clone(), batch.reports.clone());
     let options = &shared.options;
     let span = Span::new(Minute::of(options.clock.now()), options.retention.minutes(Window::M1));
+    writer.launches.begin(term, span.last());
     #[cfg(feature = "injected-bugs")]
     let of_term = writer.stored_in_term.of(term);
     let decision = shared.store.with(|view| {
@@ -109,19 +113,51 @@ pub(super) fn ingest(writer: &mut Writer, term: Term, batch: MetricBatch) -> Res
                 value.map(|bytes| record::decode::<ReportRecord>("the last report of a launch", &bytes));
             Ok(record.transpose()?.map(|record| record.last))
         };
-        admission::decide(batch, span, |id| catalog.get(id), last_report)
+        // The lookups of names lock the catalog for reading once more. That cannot wait for a writer:
+        // only this thread locks it for writing.
+        let stored = StoredReadings { shared: &shared, view };
+        admission::decide(batch, span, |id| catalog.get(id), last_report, (&writer.launches, &stored))
     })?;
     match decision {
-        Decision::Accept { minute, points, drops } => {
+        Decision::Accept { minute, points, drops, readings } => {
             log_drops(&topology, &drops);
             #[cfg(feature = "injected-bugs")]
             writer.stored_in_term.add(&reports);
             writer.append(term, &Entry::Batch { topology, minute, reports, points, drops })?;
+            writer.launches.record(&readings, span.now);
             Ok(IngestOutcome::Accepted(writer.last))
         }
         Decision::Duplicate => Ok(IngestOutcome::Accepted(writer.last)),
         Decision::Overlaps(stored) => Ok(IngestOutcome::Overlapping(stored)),
         Decision::Unregistered(ids) => Ok(IngestOutcome::UnknownMetrics(ids)),
+    }
+}
+
+/// What the store has of replaced readings.
+struct StoredReadings<'a> {
+    shared: &'a Shared,
+    view: &'a View<'a>,
+}
+
+impl relaunch::Stored for StoredReadings<'_> {
+    fn point(&self, leaf: MetricId, minute: Minute) -> Result<Option<Point>, Error> {
+        let bytes = self.view.get(Table::Points, &key::point(leaf, Window::M1, minute))?;
+        Ok(bytes.and_then(|bytes| point_merge::decode(&bytes)))
+    }
+
+    fn above(&self, leaf: MetricId) -> Result<Vec<MetricId>, Error> {
+        let Some(name) = name_of(self.shared, self.view, leaf)? else { return Ok(Vec::new()) };
+        let mut ids = Vec::new();
+        for above in rollup::ancestors(&name) {
+            let text = above.to_string();
+            for id in (0..PROBES_MAX).map(|probe| (self.shared.options.id_of)(&text, probe)) {
+                if name_of(self.shared, self.view, id)?.as_ref() == Some(&above) {
+                    ids.push(id);
+                    break;
+                }
+            }
+        }
+        Ok(ids)
     }
 }
 

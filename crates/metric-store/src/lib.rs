@@ -39,6 +39,7 @@ mod point_merge;
 pub mod query;
 mod record;
 mod register;
+mod relaunch;
 mod retention_clock;
 mod store;
 mod writer;

@@ -11,7 +11,7 @@ use stormkeeper_model::TopologyId;
 
 /// Maximum number of candidate ids for a name. A second one is practically never needed; if four
 /// are not enough, the hash is broken.
-const PROBES_MAX: u32 = 4;
+pub(super) const PROBES_MAX: u32 = 4;
 
 /// Result of a registration request.
 #[derive(Debug, Default, PartialEq)]

@@ -21,6 +21,7 @@ use super::{
     key::{self, Setting, Table},
     log::{self, LogExtent},
     record::{self, MetaRecord},
+    relaunch::LastLaunches,
     retention_clock::RetentionClock,
     store::{OldDatabase, Store, View},
 };
@@ -99,6 +100,7 @@ pub(super) struct Writer {
     failed: Option<(String, Monotonic)>,
     swept: Minute,
     retention_clock: RetentionClock,
+    pub(super) launches: LastLaunches,
     #[cfg(feature = "injected-bugs")]
     pub(super) stored_in_term: super::leader_ops::StoredInTerm,
 }
@@ -117,6 +119,7 @@ impl Writer {
             failed: None,
             swept: Minute(0),
             retention_clock: RetentionClock::new(None, Minute::of(clock.now()), clock.monotonic()),
+            launches: LastLaunches::new(),
             #[cfg(feature = "injected-bugs")]
             stored_in_term: Default::default(),
         };

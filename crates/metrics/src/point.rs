@@ -39,7 +39,8 @@ pub struct Gauge {
     pub at: Minute,
     /// Sum of the values of that minute.
     pub sum: f64,
-    /// Number of readings in that minute.
+    /// Number of readings in that minute. May be 0 in a metric batch, for a reading that another
+    /// point of the same minute replaces.
     pub n: u64,
     /// Minimum of all single readings.
     pub min: f64,
@@ -152,6 +153,35 @@ impl Point {
     }
 }
 
+impl Point {
+    /// Minute of the point's reading: of the value of a gauge, or of the rates of a meter or timer.
+    /// `None` for a point without one, which only counts.
+    pub fn read_at(&self) -> Option<Minute> {
+        let rated = |meter: &Meter| (meter.rates() != [0.0; 3]).then_some(meter.at);
+        match self {
+            Self::Counter(_) | Self::Histogram(_) => None,
+            Self::Gauge(gauge) => (gauge.n > 0).then_some(gauge.at),
+            Self::Meter(meter) => rated(meter),
+            Self::Timer(timer) => rated(&timer.meter),
+        }
+    }
+
+    /// Subtracts the reading of `other`, if it is of the same minute. Counts, histograms, and the
+    /// bounds of a gauge stay: these values did occur.
+    pub fn retract(&mut self, other: &Self) {
+        match (self, other) {
+            (Self::Gauge(mine), Self::Gauge(other)) if mine.at == other.at => {
+                mine.sum = sum(mine.sum, -other.sum);
+                mine.n = mine.n.saturating_sub(other.n);
+            }
+            (Self::Meter(mine), Self::Meter(other)) => mine.retract(other),
+            (Self::Timer(mine), Self::Timer(other)) => mine.meter.retract(&other.meter),
+            (Self::Counter(_) | Self::Gauge(_) | Self::Meter(_) | Self::Histogram(_) | Self::Timer(_), _) => {
+            }
+        }
+    }
+}
+
 impl Gauge {
     /// A gauge with one reading; `None` if the value is not finite.
     pub fn reading(at: Minute, value: f64) -> Option<Self> {
@@ -186,6 +216,18 @@ impl Meter {
                 self.m15 = sum(self.m15, other.m15);
             }
             std::cmp::Ordering::Less => {}
+        }
+    }
+
+    fn rates(&self) -> [f64; 3] {
+        [self.m1, self.m5, self.m15]
+    }
+
+    fn retract(&mut self, other: &Self) {
+        if self.at == other.at {
+            self.m1 = sum(self.m1, -other.m1);
+            self.m5 = sum(self.m5, -other.m5);
+            self.m15 = sum(self.m15, -other.m15);
         }
     }
 

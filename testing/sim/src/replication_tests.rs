@@ -58,6 +58,7 @@ fn batch(sequence: u64) -> MetricBatch {
         minute: Minute(30_000_000),
         reports: vec![SequenceRange { worker: "w".parse().expect("valid"), first: sequence, last: sequence }],
         points: vec![(metric().1, Point::Counter(Counter { count: 5 }))],
+        readings: Vec::new(),
     }
 }
 

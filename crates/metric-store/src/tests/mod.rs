@@ -6,6 +6,7 @@ mod following;
 mod inline;
 mod late_reports;
 mod reading;
+mod relaunch;
 pub(crate) mod site;
 mod swap;
 mod track;
@@ -93,6 +94,7 @@ fn batch(topology: &TopologyId, minute: u32, sequence: u64, points: &[(MetricId,
             last: sequence,
         }],
         points: points.iter().map(|(id, count)| (*id, counter(*count))).collect(),
+        readings: Vec::new(),
     }
 }
 

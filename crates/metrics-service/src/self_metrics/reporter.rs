@@ -122,7 +122,10 @@ impl SelfReporter {
         self.sequence += 1;
         let reports =
             vec![SequenceRange { worker: self.worker.clone(), first: self.sequence, last: self.sequence }];
-        self.waiting.push_back(MetricBatch { topology: topology(), minute, reports, points });
+        // A launch reports at the end of the minute only: no other launch of this nimbus has a
+        // reading of the same minute.
+        let readings = Vec::new();
+        self.waiting.push_back(MetricBatch { topology: topology(), minute, reports, points, readings });
         if self.waiting.len() > WAITING_REPORTS_MAX {
             // The metric store counts the missing report.
             self.waiting.pop_front();

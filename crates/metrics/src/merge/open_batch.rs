@@ -1,8 +1,14 @@
 //! A metric batch that still accepts reports.
 
+use std::collections::{BTreeMap, HashMap};
+
 use super::{IndexMap, Metric, Parents, sum::Adder};
-use crate::{Leaf, MetricBatch, MetricId, MetricReport, Minute, Point, batch::SequenceRange, rollup::LEVELS};
-use stormkeeper_model::TopologyId;
+use crate::{
+    Leaf, MetricBatch, MetricId, MetricReport, Minute, Point,
+    batch::{LaunchReadings, SequenceRange},
+    rollup::LEVELS,
+};
+use stormkeeper_model::{Timestamp, TopologyId};
 
 /// Index that means "no part".
 const NONE: u32 = u32::MAX;
@@ -14,6 +20,12 @@ pub(super) struct OpenBatch {
     /// Points of the leaves, mostly each id once: duplicates are merged when the batch is closed.
     /// The points of the levels above are then appended.
     points: Vec<(MetricId, Point)>,
+    /// For each report, the end of its leaves in `points`, and the start time of its launch.
+    launches: Vec<(usize, Timestamp)>,
+    /// Set of the metrics of the leaves with readings, as bits by index.
+    read: Vec<u64>,
+    /// True once two leaves have a reading of the same metric.
+    is_read_twice: bool,
     /// Index in `nodes` of each metric above a leaf.
     places: IndexMap<u32>,
     nodes: Vec<RollupNode>,
@@ -46,6 +58,9 @@ impl OpenBatch {
             minute,
             reports: Vec::new(),
             points: Vec::new(),
+            launches: Vec::new(),
+            read: Vec::new(),
+            is_read_twice: false,
             places: IndexMap::default(),
             nodes: Vec::new(),
             parts: Vec::new(),
@@ -93,8 +108,12 @@ impl OpenBatch {
                 let place = self.place(parent, metrics);
                 self.add_part(place, self.points.len());
             }
+            if point.read_at().is_some() {
+                self.is_read_twice |= !insert(&mut self.read, index);
+            }
             self.points.push((metric.id, point));
         }
+        self.launches.push((self.points.len(), report.started));
         left_out
     }
 
@@ -126,6 +145,7 @@ impl OpenBatch {
         metrics: &[Metric],
         adder: &mut Adder,
     ) -> MetricBatch {
+        let readings = self.settle_readings();
         let mut levels: [Vec<u32>; LEVELS] = Default::default();
         for (place, node) in (0..).zip(&self.nodes) {
             levels[metrics[node.index as usize].level].push(place);
@@ -141,7 +161,59 @@ impl OpenBatch {
             self.points.push((metrics[index as usize].id, sum));
         }
         let points = merge_duplicates(self.points);
-        MetricBatch { topology: topology.clone(), minute: self.minute, reports: self.reports, points }
+        let (topology, minute, reports) = (topology.clone(), self.minute, self.reports);
+        MetricBatch { topology, minute, reports, points, readings }
+    }
+
+    /// Retracts the readings of leaves of which a later launch has a reading of the same minute,
+    /// before they are summed. Returns the readings that remain.
+    fn settle_readings(&mut self) -> Vec<LaunchReadings> {
+        let mut readings: BTreeMap<Timestamp, Vec<MetricId>> = BTreeMap::new();
+        let mut last: HashMap<MetricId, (Minute, Timestamp)> = HashMap::new();
+        for (id, at, started) in self.leaf_readings().filter(|_| self.is_read_twice) {
+            let last = last.entry(id).or_insert((at, started));
+            *last = (*last).max((at, started));
+        }
+        let mut replaced = Vec::new();
+        let mut first = 0;
+        for &(end, started) in &self.launches {
+            let mut leaves = Vec::new();
+            for (index, (id, point)) in (first..).zip(&self.points[first..end]) {
+                let Some(at) = point.read_at() else { continue };
+                match last.get(id) {
+                    Some(&(last_at, last)) if last_at == at && last > started => replaced.push(index),
+                    Some(&(last_at, _)) if last_at > at => {}
+                    Some(_) | None => leaves.push(*id),
+                }
+            }
+            if !leaves.is_empty() {
+                readings.entry(started).or_default().append(&mut leaves);
+            }
+            first = end;
+        }
+        for index in replaced {
+            let point = &mut self.points[index].1;
+            point.retract(&point.clone());
+        }
+        let listed = |(started, mut leaves): (Timestamp, Vec<MetricId>)| {
+            if self.is_read_twice {
+                leaves.sort_unstable();
+                leaves.dedup();
+            }
+            LaunchReadings { started, leaves }
+        };
+        readings.into_iter().map(listed).collect()
+    }
+
+    /// The leaves with readings: id, minute of the reading, start time of the launch.
+    fn leaf_readings(&self) -> impl Iterator<Item = (MetricId, Minute, Timestamp)> {
+        let starts = std::iter::once(0).chain(self.launches.iter().map(|(end, _)| *end));
+        let leaves = self.launches.iter().zip(starts);
+        leaves.flat_map(|(&(end, started), first)| {
+            self.points[first..end]
+                .iter()
+                .filter_map(move |(id, point)| Some((*id, point.read_at()?, started)))
+        })
     }
 
     /// The points from this part on, back to the first.
@@ -150,6 +222,17 @@ impl OpenBatch {
         let all = std::iter::successors(part, |part| self.parts.get(part.before as usize));
         all.map(|part| &self.points[part.point as usize].1)
     }
+}
+
+/// Adds `index` to a set of bits. Returns false if the set had it.
+fn insert(set: &mut Vec<u64>, index: u32) -> bool {
+    let (word, bit) = (index as usize / 64, 1 << (index % 64));
+    if set.len() <= word {
+        set.resize(word + 1, 0);
+    }
+    let is_new = set[word] & bit == 0;
+    set[word] |= bit;
+    is_new
 }
 
 fn count(n: usize) -> u32 {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     Leaf, Minute, Point, Subject,
-    batch::SequenceRange,
+    batch::{LaunchReadings, SequenceRange},
     point,
     tests::{kind, point_of},
 };
@@ -136,6 +136,63 @@ fn invalid_points_are_left_out_and_counted() {
     let wrong_kind = (id(STREAM), Point::Gauge(bad));
     merger.add(&report("w1", 1, 7, &[wrong_kind, (id(gauge), Point::Gauge(bad))])).expect("known");
     assert_eq!((merger.batches()[0].points.len(), merger.n_left_out()), (0, 2));
+}
+
+const THREADS: &str = "4@2@wc-1-1@h@6700@sys@Threads";
+const OTHER_THREADS: &str = "4@2@wc-1-1@h@6701@sys@Threads";
+const RECV_TPS: &str = "3@3@wc-1-1@split@4@default@sys@spout.RecvTps";
+
+fn launched(worker: &str, started: u64, leaves: &[(MetricId, Point)]) -> MetricReport {
+    MetricReport { started: Timestamp::from_millis(started), ..report(worker, 1, 7, leaves) }
+}
+
+fn gauge(value: f64) -> Point {
+    Point::Gauge(point::Gauge::reading(Minute(7), value).expect("finite"))
+}
+
+fn meter(count: u64, m1: f64) -> Point {
+    Point::Meter(point::Meter { count, from: Minute(7), at: Minute(7), m1, m5: m1, m15: m1 })
+}
+
+#[test]
+fn reading_of_a_later_launch_replaces_that_of_an_earlier_one_and_counts_add_up() {
+    let leaves = |threads, rate| [(id(THREADS), gauge(threads)), (id(RECV_TPS), meter(10, rate))];
+    let (first, second) = (launched("w1", 100, &leaves(6.0, 3.0)), launched("w2", 200, &leaves(7.0, 2.0)));
+    let other = launched("w3", 50, &[(id(OTHER_THREADS), gauge(5.0))]);
+    for order in [[&first, &second, &other], [&other, &second, &first]] {
+        let mut merger = merger(&[THREADS, OTHER_THREADS, RECV_TPS]);
+        order.into_iter().for_each(|report| merger.add(report).expect("known"));
+        let batches = merger.batches();
+        let points = points(&batches);
+        for above in ["5@2@wc-1-1@@0@sys@Threads", "5@2@__CLUSTER__@@0@sys@Threads"] {
+            let Point::Gauge(threads) = &points[&id(above)] else { panic!("{points:?}") };
+            assert_eq!((threads.sum, threads.n, threads.min, threads.max), (12.0, 2, 5.0, 7.0), "{above}");
+        }
+        let Point::Gauge(threads) = &points[&id(THREADS)] else { panic!("{points:?}") };
+        assert_eq!((threads.sum, threads.n), (7.0, 1));
+        for level in [RECV_TPS, "1@3@wc-1-1@split@4@@sys@RecvTps", "5@3@wc-1-1@@0@sys@RecvTps"] {
+            assert_eq!(points[&id(level)], meter(20, 2.0), "{level}");
+        }
+        let readings = |started, mut leaves: Vec<MetricId>| {
+            leaves.sort_unstable();
+            LaunchReadings { started: Timestamp::from_millis(started), leaves }
+        };
+        let expected =
+            [readings(50, vec![id(OTHER_THREADS)]), readings(200, vec![id(THREADS), id(RECV_TPS)])];
+        assert_eq!(batches[0].readings, expected);
+    }
+}
+
+#[test]
+fn readings_of_one_launch_in_two_minutes_are_both_kept() {
+    let mut merger = merger(&[THREADS]);
+    for (number, minute) in [(1, 7), (2, 8)] {
+        let reading = Point::Gauge(point::Gauge::reading(Minute(minute), 6.0).expect("finite"));
+        merger.add(&report("w1", number, minute, &[(id(THREADS), reading)])).expect("known");
+    }
+    let batches = merger.batches();
+    let readings = batches.iter().map(|batch| batch.readings.len());
+    assert_eq!(readings.collect::<Vec<_>>(), [1, 1]);
 }
 
 #[test]

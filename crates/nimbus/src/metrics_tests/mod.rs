@@ -268,6 +268,7 @@ fn batch(topology: &TopologyId, minute: Minute, sequence: u64, n: u64) -> Metric
             last: sequence,
         }],
         points: vec![(emitted(topology).0, point)],
+        readings: Vec::new(),
     }
 }
 

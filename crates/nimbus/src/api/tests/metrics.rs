@@ -97,6 +97,7 @@ impl HistoryFixture {
                 points: measured
                     .map(|(i, (name, point))| (MetricId::of(&name, 0), point(i as u32, n)))
                     .collect(),
+                readings: Vec::new(),
             };
             self.store.ingest(self.term(), batch).await.expect("accepted");
         }
