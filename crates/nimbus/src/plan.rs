@@ -247,10 +247,12 @@ pub enum ClusterProblem {
         reason: String,
     },
     /// A znode holds no valid record, and its content follows from other records.
-    #[error("{path} cannot be read; nimbus writes it again from the assignments: {reason}")]
+    #[error("{path} cannot be read; nimbus writes it again from {origin}: {reason}")]
     Rebuilt {
         /// Path of the znode.
         path: TreePath,
+        /// What the content follows from.
+        origin: &'static str,
         /// Parse error.
         reason: String,
     },

@@ -44,7 +44,7 @@ pub(super) fn text(status: &MetricStoreStatus) -> String {
         }
         text.push_str(&format!("\nFollowers\n{}", table.text(2)));
     }
-    text.push_str(&self::queue(queue));
+    text.push_str(&self::queue(queue, &status.state));
     if !drops.is_empty() {
         let mut table = Table::new(&["TOPOLOGY", "CAUSE", "COUNT"]);
         for drop in drops {
@@ -55,11 +55,12 @@ pub(super) fn text(status: &MetricStoreStatus) -> String {
     text
 }
 
-fn queue(queue: &ExportQueueSummary) -> String {
+fn queue(queue: &ExportQueueSummary, state: &str) -> String {
     let ExportQueueSummary { reserved, ready, bytes, oldest_ms, exporters } = queue;
     let oldest = oldest_ms.map_or_else(String::new, |oldest| format!(", oldest from {}", minute(oldest)));
+    let whose = if state == "leading" { "" } else { ", this replica's copy: only the leader exports" };
     let mut text = format!(
-        "\nExport queue\n  {ready} entries ready ({}{oldest}), {reserved} minutes open\n",
+        "\nExport queue{whose}\n  {ready} entries ready ({}{oldest}), {reserved} minutes open\n",
         number::bytes(*bytes as f64)
     );
     if exporters.is_empty() {

@@ -5,17 +5,17 @@ use std::{
     sync::Arc,
 };
 
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::replication::Replication;
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, MetaFingerprint, UnknownFields},
+        record::{self, Defect, MetaFingerprint, UnknownFields},
         view::ClusterView,
     },
     election::{FencedWriter, WriteError},
-    tree::{self, CreateMode, Op},
+    tree::{self, CreateMode, Op, TreePath},
 };
 use stormkeeper_metric_store::{Fingerprint, MetricStore};
 use stormkeeper_metrics::name::is_system_topology;
@@ -33,16 +33,18 @@ pub(crate) fn fingerprint_record(fingerprint: Fingerprint) -> MetaFingerprint {
 
 /// Publishes changed fingerprints for as long as the leadership lasts.
 pub(crate) async fn publish_metas(replication: Arc<Replication>, store: MetricStore, writer: FencedWriter) {
-    let mut published: Option<LogPosition> = None;
+    let mut published: Option<(LogPosition, Arc<ClusterView>)> = None;
     loop {
         tokio::time::sleep(replication.intervals.publish_metas).await;
         let position = store.position();
-        // Metas change by entries of the log alone.
-        if published == Some(position) {
+        let (view, _) = replication.cluster.view();
+        // Metas change by entries of the log alone; published records may be changed by hand.
+        if published.as_ref().is_some_and(|(at, seen)| *at == position && has_same_records(seen, &view)) {
             continue;
         }
-        match replication.publish_changed(&store, &writer).await {
-            Ok(true) => published = Some(position),
+        match replication.publish_changed(&view, &store, &writer).await {
+            // After a write the view changes, and the next round compares once more.
+            Ok(true) => published = Some((position, view)),
             Ok(false) => {}
             Err(WriteError::Deposed { .. }) => return,
             Err(error) => info!(%error, "failed to publish metric-meta fingerprints; retrying"),
@@ -52,8 +54,12 @@ pub(crate) async fn publish_metas(replication: Arc<Replication>, store: MetricSt
 
 impl Replication {
     /// Returns whether every changed fingerprint was written.
-    async fn publish_changed(&self, store: &MetricStore, writer: &FencedWriter) -> Result<bool, WriteError> {
-        let (view, _) = self.cluster.view();
+    async fn publish_changed(
+        &self,
+        view: &ClusterView,
+        store: &MetricStore,
+        writer: &FencedWriter,
+    ) -> Result<bool, WriteError> {
         let known = match store.topologies().await {
             Ok(known) => known,
             Err(error) => {
@@ -61,9 +67,16 @@ impl Replication {
                 return Ok(false);
             }
         };
+        let damaged = damaged(view);
+        for (topology, reason) in &damaged {
+            warn!(%topology, %reason, "a published metric-meta fingerprint is unreadable; writing it again");
+        }
+        let is_published =
+            |id: &TopologyId| is_system_topology(id) || view.metric_fingerprints.contains_key(id);
         let mut own = BTreeMap::new();
+        // A damaged record may be of a topology that has no metas yet.
         for topology in
-            known.into_iter().filter(|id| is_system_topology(id) || view.metric_fingerprints.contains_key(id))
+            known.into_iter().filter(is_published).chain(damaged.into_keys()).collect::<BTreeSet<_>>()
         {
             match store.fingerprint(&topology).await {
                 Ok(fingerprint) => drop(own.insert(topology, fingerprint_record(fingerprint))),
@@ -72,7 +85,7 @@ impl Replication {
                 }
             }
         }
-        let ops = changes(&own, &view);
+        let ops = changes(&own, view);
         let is_all = ops.len() <= WRITES_MAX;
         let mut is_written = true;
         for (topology, op) in ops.into_iter().take(WRITES_MAX) {
@@ -90,9 +103,25 @@ impl Replication {
     }
 }
 
+fn has_same_records(seen: &Arc<ClusterView>, now: &Arc<ClusterView>) -> bool {
+    Arc::ptr_eq(seen, now)
+        || (seen.metric_fingerprints == now.metric_fingerprints && damaged(seen) == damaged(now))
+}
+
+/// Returns the topologies whose published records are damaged, with the reasons; without those of a
+/// newer format, which must not be overwritten, and those of topologies that do not exist.
+fn damaged(view: &ClusterView) -> BTreeMap<TopologyId, String> {
+    let of_damage = |(path, defect): (&TreePath, &Defect)| {
+        let is_ours = !defect.is_newer && path.parent() == Some(layout::metrics_parent());
+        let id: TopologyId = path.name().parse().ok().filter(|_| is_ours)?;
+        let exists = is_system_topology(&id) || view.topologies.contains_key(&id);
+        exists.then(|| (id, defect.reason.clone()))
+    };
+    view.unreadable.iter().filter_map(of_damage).collect()
+}
+
 /// Returns the writes that make ZooKeeper equal to `own`.
 fn changes(own: &BTreeMap<TopologyId, MetaFingerprint>, view: &ClusterView) -> Vec<(TopologyId, Op)> {
-    let unreadable: BTreeSet<_> = view.unreadable.keys().collect();
     let op = |(id, metas): (&TopologyId, &MetaFingerprint)| {
         let (path, data) = (layout::metrics(id), record::encode(metas));
         let op = match view.metric_fingerprints.get(id) {
@@ -102,7 +131,8 @@ fn changes(own: &BTreeMap<TopologyId, MetaFingerprint>, view: &ClusterView) -> V
                 let data = record::encode(&MetaFingerprint { unknown_fields, ..metas.clone() });
                 Op::Set { path, data, version: None }
             }
-            None if unreadable.contains(&path) => Op::Set { path, data, version: None },
+            None if view.unreadable.get(&path).is_some_and(|defect| defect.is_newer) => return None,
+            None if view.is_unreadable(&path) => Op::Set { path, data, version: None },
             None => Op::Create { path, data, mode: CreateMode::Persistent },
         };
         Some((id.clone(), op))
@@ -114,7 +144,7 @@ fn changes(own: &BTreeMap<TopologyId, MetaFingerprint>, view: &ClusterView) -> V
 mod tests {
     use super::*;
     use stormkeeper_coordination::{
-        cluster::record::{Defect, Stored},
+        cluster::record::{Stored, TopologyRecord},
         tree::Version,
     };
 
@@ -131,12 +161,17 @@ mod tests {
         view.metric_fingerprints.insert(id("digest-1-1"), stored(metas(2, 7)));
         view.metric_fingerprints.insert(id("new-1-1"), stored(MetaFingerprint::default()));
         view.unreadable.insert(layout::metrics(&id("__CLUSTER__")), Defect::damage("garbage"));
+        view.unreadable.insert(layout::metrics(&id("garbled-1-1")), Defect::damage("garbage"));
+        let newer = Defect { reason: "it has format 9".to_owned(), is_newer: true };
+        view.unreadable.insert(layout::metrics(&id("newer-1-1")), newer);
         let own = BTreeMap::from([
             (id("same-1-1"), metas(2, 7)),
             (id("digest-1-1"), metas(2, 8)),
             (id("new-1-1"), metas(1, 1)),
             (id("__CLUSTER__"), metas(1, 1)),
             (id("__NIMBUS__"), metas(3, 3)),
+            (id("garbled-1-1"), metas(4, 4)),
+            (id("newer-1-1"), metas(5, 5)),
         ]);
         let found: Vec<(String, &str)> = changes(&own, &view)
             .into_iter()
@@ -149,9 +184,31 @@ mod tests {
                 (id.to_string(), kind)
             })
             .collect();
-        let expected =
-            [("__CLUSTER__", "set"), ("__NIMBUS__", "create"), ("digest-1-1", "set"), ("new-1-1", "set")];
+        let expected = [
+            ("__CLUSTER__", "set"),
+            ("__NIMBUS__", "create"),
+            ("digest-1-1", "set"),
+            ("garbled-1-1", "set"),
+            ("new-1-1", "set"),
+        ];
         assert_eq!(found, expected.map(|(id, kind)| (id.to_owned(), kind)));
         assert_eq!(metas(2, 7).digest, "0000000000000007");
+    }
+
+    #[test]
+    fn damaged_records_of_existing_topologies_are_found_and_newer_ones_are_not() {
+        let mut view = ClusterView::default();
+        for topology in ["runs-1-1", "newer-1-1"] {
+            let record = Stored { value: TopologyRecord::sample("wc"), version: Version::FIRST };
+            view.topologies.insert(id(topology), record);
+        }
+        for topology in ["runs-1-1", "gone-1-1", "__NIMBUS__"] {
+            view.unreadable.insert(layout::metrics(&id(topology)), Defect::damage("garbage"));
+        }
+        let newer = Defect { reason: "it has format 9".to_owned(), is_newer: true };
+        view.unreadable.insert(layout::metrics(&id("newer-1-1")), newer);
+        view.unreadable.insert(layout::tasks(&id("runs-1-1")), Defect::damage("garbage"));
+        let found: Vec<TopologyId> = damaged(&view).into_keys().collect();
+        assert_eq!(found, [id("__NIMBUS__"), id("runs-1-1")]);
     }
 }

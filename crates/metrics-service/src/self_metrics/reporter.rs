@@ -7,7 +7,7 @@ use tracing::{debug, info};
 use super::instruments::{NimbusInstruments, topology};
 use crate::{cluster::ClusterAccess, ingest::Ingest, replication::Replication, store_access::StoreAccess};
 use stormkeeper_metric_shipping::ingest_client::IngestTransport;
-use stormkeeper_metric_store::MetricStore;
+use stormkeeper_metric_store::{MetricStore, QueueStatus};
 use stormkeeper_metrics::{
     MetricBatch, MetricId, Minute, Point,
     batch::SequenceRange,
@@ -105,13 +105,20 @@ impl SelfMetrics {
             instruments.store_bytes.set(status.bytes as f64);
         }
         if let Ok(queue) = store.queue_status().await {
-            instruments.export_queue.set(queue.ready as f64);
-            let dropped = queue.exporters.values().map(|exporter| exporter.dropped).sum::<u64>();
-            instruments.dropped.add(dropped.saturating_sub(before.dropped.unwrap_or(dropped)));
-            before.dropped = Some(dropped);
+            let (waiting, dropped) = own_exports(self.replication.as_leader().is_ok(), &queue, before);
+            instruments.export_queue.set(waiting as f64);
+            instruments.dropped.add(dropped);
         }
         instruments.view_age.set(self.cluster.view_age().as_millis() as f64);
     }
+}
+
+/// Returns the number of entries that wait for export by this nimbus, and of those dropped since the
+/// last reading. Each nimbus has a copy of the queue, and only the leader exports from its copy.
+fn own_exports(is_leading: bool, queue: &QueueStatus, before: &mut Readings) -> (usize, u64) {
+    let total = queue.exporters.values().map(|exporter| exporter.dropped).sum::<u64>();
+    let dropped = total.saturating_sub(before.dropped.replace(total).unwrap_or(total));
+    if is_leading { (queue.ready, dropped) } else { (0, 0) }
 }
 
 impl SelfReporter {
@@ -193,5 +200,32 @@ impl SelfReporter {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use stormkeeper_metric_store::ExporterStatus;
+
+    use super::*;
+
+    #[test]
+    fn only_the_leader_reports_the_export_queue_and_drops() {
+        let queue = |ready, dropped| QueueStatus {
+            ready,
+            exporters: BTreeMap::from([(
+                "log".to_owned(),
+                ExporterStatus { dropped, ..ExporterStatus::default() },
+            )]),
+            ..QueueStatus::default()
+        };
+        let mut before = Readings::default();
+        assert_eq!(own_exports(false, &queue(7, 3), &mut before), (0, 0));
+        assert_eq!(own_exports(true, &queue(7, 3), &mut before), (7, 0), "dropped before it led");
+        assert_eq!(own_exports(true, &queue(6, 5), &mut before), (6, 2));
+        assert_eq!(own_exports(false, &queue(6, 9), &mut before), (0, 0));
+        assert_eq!(own_exports(true, &queue(5, 10), &mut before), (5, 1));
     }
 }

@@ -160,9 +160,9 @@ builtins! {
     NIMBUS_REGISTERED: "Registered", SYS, Counter, Nimbus, "names", Sum, On, MEASURED =>
         "Metric names registered as the leader.";
     NIMBUS_EXPORT_QUEUE: "ExportQueue", SYS, Gauge, Nimbus, "entries", Sum, On, MEASURED =>
-        "Minutes of topologies that wait for export to external stores.";
+        "Minutes of topologies that wait for export to external stores by this nimbus; 0 unless it leads.";
     NIMBUS_EXPORT_DROPPED: "ExportDropped", SYS, Counter, Nimbus, "entries", Sum, On, MEASURED =>
-        "Minutes of topologies that were dropped before an external store acknowledged them.";
+        "Minutes of topologies that were dropped before an external store acknowledged them, while this nimbus led.";
     NIMBUS_HBASE_SEND_TPS: "HBaseSendTps", SYS, Meter, Nimbus, "rows/s", Sum, On, instead("there is no HBase; see IngestPoints") =>
         "Rows sent to HBase.";
     NIMBUS_TOTAL_HBASE_INSERT: "TotalHBaseInsert", SYS, Counter, Nimbus, "rows", Sum, On, instead("there is no HBase; see IngestPoints") =>

@@ -68,11 +68,14 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
 fn report_unreadable(draft: &mut Draft<'_>) {
     let rewritten: BTreeSet<TreePath> =
         draft.supervisor_assignments.rebuilt().map(layout::supervisor_assignments).collect();
-    for (path, Defect { reason, .. }) in &draft.view.unreadable {
+    for (path, Defect { reason, is_newer }) in &draft.view.unreadable {
         let topology = topology_at(path);
         let (path, reason) = (path.clone(), reason.clone());
+        // The metrics service of the leader writes damaged fingerprints again.
+        let is_fingerprint = !is_newer && path.parent() == Some(layout::metrics_parent());
         let problem = match rewritten.contains(&path) {
-            true => ClusterProblem::Rebuilt { path, reason },
+            true => ClusterProblem::Rebuilt { path, reason, origin: "the assignments" },
+            false if is_fingerprint => ClusterProblem::Rebuilt { path, reason, origin: "its metric store" },
             false => ClusterProblem::Unreadable { path, reason },
         };
         draft.plan.findings.push(Finding { topology, problem });

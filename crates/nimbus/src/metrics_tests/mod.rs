@@ -32,7 +32,7 @@ use stormkeeper_coordination::cluster::store::Store;
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, Resources, SupervisorRecord},
+        record::{self, MetaFingerprint, Resources, SupervisorRecord},
     },
     tree::{CreateMode, Tree, memory::MemoryTree},
 };
@@ -364,6 +364,43 @@ async fn metas_that_differ_in_content_only_are_replaced_by_the_leaders() {
     .await;
     let own = follower.metric_store().fingerprint(&topology).await.expect("known");
     assert_eq!(own, leader.metric_store().fingerprint(&topology).await.expect("known"));
+}
+
+#[tokio::test]
+async fn damaged_fingerprint_of_a_topology_is_written_again_and_a_newer_one_is_not() {
+    let cluster = Cluster::new().await;
+    let leader = cluster.start("a").await;
+    leader.until_ingesting().await;
+    let topology = submit(&leader, "wc").await;
+    register(&leader, &topology).await.expect("accepted");
+    let path = layout::metrics(&topology);
+    let until_published = async || {
+        wait_until("the fingerprint of one meta is published", LONG, || async {
+            let node = cluster.tree.get(&path).await.expect("read").expect("there");
+            let read = record::decode::<MetaFingerprint>(&path, &node.data);
+            if read.as_ref().is_ok_and(|it| it.count == 1) { Ok(()) } else { Err(format!("{read:?}")) }
+        })
+        .await;
+    };
+    until_published().await;
+    let newer = br#"{"v":9,"count":"many"}"#;
+    // No metric is registered from here on.
+    for garbage in [&b"garbage"[..], b"", br#"{"v":1,"count":"many"}"#, br#"{"v":1,"count":7,"digest":"0"}"#]
+    {
+        cluster.tree.set(&path, garbage, None).await.expect("written");
+        until_published().await;
+    }
+    cluster.tree.set(&path, newer, None).await.expect("written");
+    let other = submit(&leader, "other").await;
+    register(&leader, &other).await.expect("accepted");
+    wait_until("the leader has published another fingerprint", LONG, || async {
+        let view = leader.handle().observation().expect("read").view;
+        let published = view.metric_fingerprints.get(&other).map(|it| it.value.count);
+        if published == Some(1) { Ok(()) } else { Err(format!("{published:?}")) }
+    })
+    .await;
+    let kept = cluster.tree.get(&path).await.expect("read").expect("there");
+    assert_eq!(*kept.data, *newer);
 }
 
 #[tokio::test]

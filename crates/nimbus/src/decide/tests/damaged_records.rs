@@ -57,6 +57,21 @@ fn supervisor_assignments_of_a_newer_build_are_never_overwritten() {
 }
 
 #[test]
+fn damaged_fingerprint_of_metrics_is_said_to_be_written_again_unless_a_newer_build_wrote_it() {
+    let mut world = World::with_supervisors(2, 2);
+    let id = world.running("wc", 4, 2);
+    for (data, is_rebuilt) in [(&b"garbage"[..], true), (br#"{"v":99}"#, false)] {
+        world.put(layout::metrics(&id), data.to_vec());
+        let plan = world.decide();
+        assert_eq!(plan.actions, [], "the plan does not touch it");
+        let [finding] = &plan.findings[..] else { panic!("{:?}", plan.findings) };
+        let text = finding.problem.to_string();
+        assert_eq!(text.contains("writes it again from its metric store"), is_rebuilt, "{text}");
+        assert_eq!(matches!(&finding.problem, ClusterProblem::Unreadable { .. }), !is_rebuilt, "{finding:?}");
+    }
+}
+
+#[test]
 fn a_killed_topology_with_an_unreadable_assignment_can_be_removed() {
     let mut world = World::with_supervisors(2, 2);
     let id = world.running("bad", 4, 2);

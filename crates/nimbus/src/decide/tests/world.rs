@@ -299,11 +299,15 @@ impl World {
                     holders.insert(parts[2].parse().expect("valid"));
                     Ok(())
                 }
-                ("metrics", 2) => {
+                // Empty until the leader publishes a fingerprint.
+                ("metrics", 2) if data.is_empty() => {
                     let value = record::MetaFingerprint::default();
                     view.metric_fingerprints.insert(id(), Stored { value, version: *version });
                     Ok(())
                 }
+                ("metrics", 2) => record::decode(path, data).map(|value| {
+                    view.metric_fingerprints.insert(id(), Stored { value, version: *version });
+                }),
                 _ => Ok(()),
             };
             if let Err(unreadable) = read {
