@@ -1,5 +1,6 @@
 //! `stormkeeper metrics TOPOLOGY [COMPONENT [TASK]]`
 
+mod absence;
 mod history;
 mod number;
 mod status;
@@ -21,6 +22,9 @@ use stormkeeper_api_types::{
 use stormkeeper_metrics::{MetaType, Window};
 use stormkeeper_model::{ComponentId, StreamId, TaskId, Timestamp, clock::Clock, time::format_duration};
 use table::RowName;
+
+/// Age of the newest values from which on they are of the past: two minutes are missing.
+const STALE_AFTER: Duration = Duration::from_secs(180);
 
 /// Longest page that a nimbus returns, for as few requests as possible.
 const PAGE_LIMIT: usize = 5000;
@@ -225,9 +229,17 @@ async fn latest_text(
     if global.json {
         return output::json(&all);
     }
-    let shown = if by_name { listed(&all) } else { tables(&all, args.levels()) };
-    let Some(shown) = shown else { return Err(no_metrics(&all.topology_id.to_string(), args)) };
-    Ok(format!("{}{shown}", heading(&all, Clock::new().now())))
+    let now = Clock::new().now();
+    let shown = if by_name { listed(&all) } else { tables(&all, args.levels(), now) };
+    let Some(shown) = shown else {
+        let known = absence::Known::read(client, topology).await;
+        return Err(absence::no_metrics(&all.topology_id.to_string(), args, &known));
+    };
+    let problem = match is_stale(&all, now) {
+        true => absence::ingest_problem(client).await,
+        false => None,
+    };
+    Ok(format!("{}{shown}", heading(&all, now, problem.as_deref())))
 }
 
 /// Fetches all pages of the values in a window.
@@ -254,25 +266,32 @@ async fn latest(
     Ok(all)
 }
 
-fn no_metrics(topology: &str, args: &Args) -> Failure {
-    let what = match (&args.component, args.task, &args.name) {
-        (_, _, Some(name)) => format!(" that match {name:?}"),
-        (Some(component), Some(task), None) => format!(" of task {task} of {component}"),
-        (Some(component), None, None) => format!(" of {component}"),
-        (None, _, None) => String::new(),
-    };
-    Failure::new(ErrorKind::Refused, anyhow::anyhow!("{topology} has no metrics{what} in this window"))
-        .with_hint("the first metrics arrive about a minute after the start; `--all` lists all metrics, `--window 1d` includes older ones")
+/// End of the newest values.
+fn end_of<'a>(values: impl IntoIterator<Item = &'a LatestValue>) -> Option<Timestamp> {
+    values.into_iter().map(|value| value.to_ms).max()
 }
 
-/// First lines of the output: topology, window, and age of the values.
-fn heading(list: &LatestList, now: Timestamp) -> String {
+fn is_stale(list: &LatestList, now: Timestamp) -> bool {
+    end_of(&list.values).is_some_and(|end| now.since(end) > STALE_AFTER)
+}
+
+fn until(end: Timestamp, now: Timestamp) -> String {
+    format!("until {} ({} ago)", history::minute(end), format_duration(now.since(end)))
+}
+
+/// First lines of the output: topology, window, and age of the values, with a warning if they are
+/// of the past. `problem` is a known reason for that.
+fn heading(list: &LatestList, now: Timestamp, problem: Option<&str>) -> String {
     let window = Window::of_secs(list.window_secs).map_or("window", window_word);
-    let end = list.values.iter().map(|value| value.to_ms).max();
-    let age = end.map_or_else(String::new, |end| {
-        format!(" until {} ({} ago)", history::minute(end), format_duration(now.since(end)))
-    });
-    format!("{}, {window}{age}\n{}", list.topology_id, lag_warning(&list.store))
+    let end = end_of(&list.values);
+    let age = end.map_or_else(String::new, |end| format!(" {}", until(end, now)));
+    let mut text = format!("{}, {window}{age}\n", list.topology_id);
+    if let Some(end) = end.filter(|_| is_stale(list, now)) {
+        let age = format_duration(now.since(end));
+        let reason = problem.map_or_else(String::new, |problem| format!(" ({problem})"));
+        text.push_str(&format!("! values of the past: nothing newer has arrived for {age}{reason}\n"));
+    }
+    text + &lag_warning(&list.store)
 }
 
 /// Warning that the values may be old, if the metric store of the responding nimbus lags.
@@ -292,23 +311,34 @@ fn lag_warning(store: &MetricStoreView) -> String {
     }
 }
 
-fn tables(list: &LatestList, levels: &[(MetaType, RowName, &str)]) -> Option<String> {
+fn tables(list: &LatestList, levels: &[(MetaType, RowName, &str)], now: Timestamp) -> Option<String> {
     let mut text = String::new();
+    let end = end_of(&list.values);
+    // The windows of a level end with the last minute of that level.
+    let age = |values: &[LatestValue]| match end_of(values) {
+        Some(own) if Some(own) != end => format!(", {}", until(own, now)),
+        Some(_) | None => String::new(),
+    };
+    let is_of_hosts = list.topology_id.as_str() == stormkeeper_metrics::name::SUPERVISOR;
     for (level, row, title) in levels {
         let values: Vec<LatestValue> =
             list.values.iter().filter(|value| value.meta.level == level.word()).cloned().collect();
         if title.is_empty() {
             if let Some(sum) = table::sum(&values) {
-                text.push_str(&format!("{sum}\n"));
+                text.push_str(&format!("{sum}{}\n", age(&values)));
             }
             continue;
         }
+        let (row, title) = match row {
+            RowName::Worker if is_of_hosts => (RowName::Host, "Supervisors"),
+            row => (*row, *title),
+        };
         let table = match row {
-            RowName::Worker => table::usage(&values, *row),
-            RowName::Component | RowName::Task | RowName::Stream => table::flow(&values, *row),
+            RowName::Worker | RowName::Host => table::usage(&values, row),
+            RowName::Component | RowName::Task | RowName::Stream => table::flow(&values, row),
         };
         if let Some(table) = table {
-            text.push_str(&format!("\n{title}\n{}", table.text(2)));
+            text.push_str(&format!("\n{title}{}\n{}", age(&values), table.text(2)));
         }
     }
     let own = list.values.iter().filter(|value| value.meta.group == stormkeeper_metrics::name::UDF);
@@ -331,6 +361,12 @@ async fn history(global: &Global, client: &Client, topology: &str, args: &Args) 
     }
     let text = history::series(&list.series);
     if text.is_empty() {
+        if args.component.is_some() {
+            let known = absence::Known::read(client, topology).await;
+            if let Some(failure) = absence::unknown_subject(&list.topology_id.to_string(), args, &known) {
+                return Err(failure);
+            }
+        }
         let level = filter.level.map_or("", MetaType::word);
         let metric = filter.name.unwrap_or_default();
         let (from, to) = (history::minute(list.from_ms), history::minute(list.to_ms));

@@ -1,13 +1,24 @@
 //! `stormkeeper metrics-control TOPOLOGY`
 
+use std::collections::BTreeSet;
+
 use crate::cli::{Global, client_runtime, error::Failure, output};
-use stormkeeper_api_types::message::MetricControlRequest;
+use stormkeeper_api_types::{
+    client::{Client, MetricFilter, Page},
+    message::MetricControlRequest,
+};
+use stormkeeper_metrics::{
+    Builtin, Window,
+    builtin::{self, BuiltinStatus},
+};
+use stormkeeper_model::suggest;
 
 /// Enable, disable or sample metrics of a running topology, without a restart.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "A metric is given by the last part of its name, as shown by `stormkeeper metrics TOPOLOGY \
---all`. Earlier changes stay in effect unless --reset is given. Without options the command prints the changes \
+--all`. A name that is neither built in nor measured yet is accepted with a warning, since components \
+register their own metrics while they run. Earlier changes stay in effect unless --reset is given. Without options the command prints the changes \
 in effect. Workers apply a change within seconds.\n\
 \n\
 Examples:\n  \
@@ -48,6 +59,11 @@ impl Args {
         *reset || sample_rate.is_some() || !(enable.is_empty() && disable.is_empty() && debug.is_empty())
     }
 
+    /// Returns the names on the command line, each once.
+    fn names(&self) -> BTreeSet<&str> {
+        [&self.enable, &self.disable, &self.debug].into_iter().flatten().map(String::as_str).collect()
+    }
+
     /// Returns the changes in effect, `before`, merged with the changes of the command line.
     fn merge_into(&self, before: MetricControlRequest) -> Result<MetricControlRequest, Failure> {
         if let Some(name) = self.enable.iter().find(|name| self.disable.contains(name)) {
@@ -77,12 +93,57 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         }
         let control = args.merge_into(before)?;
         client.control_metrics(&args.topology, &control).await?;
+        for name in args.names() {
+            if let Some(warning) =
+                warning(&args.topology, name, is_measured(&client, &args.topology, name).await)
+            {
+                output::note(&warning);
+            }
+        }
         Ok::<_, Failure>(control)
     })?;
     if global.json {
         return output::print_json(&control);
     }
     output::print(&text(&args.topology, &control))
+}
+
+/// Returns whether the topology had a metric of this name within a day; `None` if that cannot be read.
+async fn is_measured(client: &Client, topology: &str, name: &str) -> Option<bool> {
+    let page = Page { after: None, limit: Some(1) };
+    // Metrics of streams and connections have a prefix.
+    for pattern in [name.to_owned(), format!("*.{name}")] {
+        let filter = MetricFilter { name: Some(pattern), ..MetricFilter::default() };
+        let list = client.latest_metrics(topology, Window::D1, &filter, &page).await.ok()?;
+        // An empty page may have a next one.
+        if !list.values.is_empty() || list.next.is_some() {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+/// Returns a warning for a name without effect, as far as is known.
+fn warning(topology: &str, name: &str, is_measured: Option<bool>) -> Option<String> {
+    let of_workers: Vec<&Builtin> = builtin::ALL.iter().filter(|one| one.subject.is_of_topology()).collect();
+    if let Some(known) = of_workers.iter().find(|one| one.name == name) {
+        let reason = match known.status {
+            BuiltinStatus::Measured => return None,
+            BuiltinStatus::WaitsForTracking => "it waits until tuple trees are tracked",
+            BuiltinStatus::NotApplicable(reason) => reason,
+        };
+        return Some(format!("Warning: {name} is not measured, whatever is enabled: {reason}."));
+    }
+    let without = match is_measured {
+        Some(true) => return None,
+        Some(false) => format!("no component of {topology} has measured a metric {name:?}, and none"),
+        None => format!("no metric {name:?}"),
+    };
+    let hint = match suggest::nearest(name, of_workers.iter().map(|one| one.name)) {
+        Some(near) => format!("; did you mean `{near}`?"),
+        None => ". It takes effect when a component registers a metric of that name.".to_owned(),
+    };
+    Some(format!("Warning: {without} is built in{hint}"))
 }
 
 fn text(topology: &str, control: &MetricControlRequest) -> String {
@@ -138,6 +199,29 @@ mod tests {
         assert_eq!(reset.merge_into(before.clone()).expect("no conflict"), expected);
         assert!(args(&["A"], &["A"]).merge_into(before).is_err());
         assert!(!args(&[], &[]).changes());
+    }
+
+    #[test]
+    fn name_without_effect_is_warned_about() {
+        let check = |name, is_measured, expected: Option<&str>| {
+            assert_eq!(warning("wc", name, is_measured).as_deref(), expected, "{name}");
+        };
+        check("EmitTime", Some(false), None);
+        check("words", Some(true), None);
+        let typo = "Warning: no component of wc has measured a metric \"EmitTimes\", and none is built in; \
+                    did you mean `EmitTime`?";
+        check("EmitTimes", Some(false), Some(typo));
+        let unknown = "Warning: no component of wc has measured a metric \"words\", and none is built in. It takes \
+                       effect when a component registers a metric of that name.";
+        check("words", Some(false), Some(unknown));
+        let unread = "Warning: no metric \"words\" is built in. It takes effect when a component registers a metric \
+                      of that name.";
+        check("words", None, Some(unread));
+        let none =
+            "Warning: HeapMemory is not measured, whatever is enabled: there is no JVM; see MemoryUsed.";
+        check("HeapMemory", Some(false), Some(none));
+        // A metric of another daemon.
+        assert!(warning("wc", "RequestTime", Some(false)).is_some());
     }
 
     #[test]

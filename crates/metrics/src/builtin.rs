@@ -93,6 +93,14 @@ impl SubjectKind {
         }
     }
 
+    /// True for the metrics of workers, which a topology's settings switch.
+    pub const fn is_of_topology(self) -> bool {
+        match self {
+            Self::Stream | Self::Task | Self::Worker | Self::Connection => true,
+            Self::Supervisor | Self::Nimbus => false,
+        }
+    }
+
     /// All levels of the metric, the lowest first.
     pub const fn levels(self) -> &'static str {
         match self {

@@ -1,11 +1,15 @@
 //! Tables of `stormkeeper metrics`, with the most important columns first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::number::{self, NONE};
 use crate::cli::output::Table;
 use stormkeeper_api_types::message::{GaugeValue, HistogramValue, LatestValue, MetricMetaView, MetricValue};
 use stormkeeper_metrics::name::SYS;
+use stormkeeper_model::{Timestamp, time::format_duration};
 
 /// Subject of a row. Tasks are ordered by number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,8 +41,9 @@ impl Subject {
         let parts = [component, task.map(|task| task.to_string()), stream];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         match (host, port) {
+            // A supervisor has no port of its own.
+            (Some(host), None | Some(0)) => host,
             (Some(host), Some(port)) => format!("{host}:{port}"),
-            (Some(host), None) => host,
             (None, _) if parts.is_empty() => "topology".to_owned(),
             (None, _) => parts.join("/"),
         }
@@ -52,6 +57,7 @@ pub(super) enum RowName {
     Task,
     Stream,
     Worker,
+    Host,
 }
 
 impl RowName {
@@ -61,6 +67,7 @@ impl RowName {
             Self::Task => "TASK",
             Self::Stream => "STREAM",
             Self::Worker => "HOST:PORT",
+            Self::Host => "HOST",
         }
     }
 
@@ -78,6 +85,7 @@ impl RowName {
                 (Some(host), Some(port)) => format!("{host}:{port}"),
                 _ => none(),
             },
+            Self::Host => of.host.clone().unwrap_or_else(none),
         }
     }
 }
@@ -182,8 +190,22 @@ fn cell(latest: &LatestValue, show: Show) -> Option<String> {
         (Show::ByteRate, MetricValue::Meter(meter)) => Some(format!("{}/s", number::bytes(meter.mean))),
         (Show::Micros(part), MetricValue::Histogram(histogram)) => part(&histogram).map(number::micros),
         (Show::Micros(part), MetricValue::Timer(timer)) => part(&timer.histogram).map(number::micros),
-        (Show::Gauge, MetricValue::Gauge(gauge)) => Some(self::gauge(&gauge, unit)),
+        (Show::Gauge, MetricValue::Gauge(gauge)) => {
+            Some(format!("{}{}", self::gauge(&gauge, unit), read_ago(&gauge, latest.to_ms)))
+        }
         _ => None,
+    }
+}
+
+/// Reports of one minute may arrive one after the other, so a reading of the minute before the last is
+/// as current as any.
+const CURRENT: Duration = Duration::from_secs(60);
+
+/// Age of a gauge's reading at the end of the window, in parentheses, if the reading is of the past.
+fn read_ago(gauge: &GaugeValue, end: Timestamp) -> String {
+    match gauge.at_ms.map(|at| end.since(at)) {
+        Some(age) if age > CURRENT => format!(" ({} before)", format_duration(age)),
+        Some(_) | None => String::new(),
     }
 }
 
@@ -232,7 +254,12 @@ pub(super) fn list<'a>(values: impl Iterator<Item = &'a LatestValue>) -> Option<
             Subject::label(&value.meta),
             metric(&value.meta),
             value.meta.kind.clone(),
-            text(&value.value, value.meta.unit.as_deref()),
+            match value.value {
+                MetricValue::Gauge(gauge) => {
+                    text(&value.value, value.meta.unit.as_deref()) + &read_ago(&gauge, value.to_ms)
+                }
+                _ => text(&value.value, value.meta.unit.as_deref()),
+            },
         ]);
     }
     (!values.is_empty()).then_some(table)

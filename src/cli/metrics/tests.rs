@@ -47,7 +47,7 @@ fn counter(count: u64) -> MetricValue {
 }
 
 fn gauge(value: f64, n: u64, max: f64) -> MetricValue {
-    MetricValue::Gauge(GaugeValue { value, n, min: 0.0, max })
+    MetricValue::Gauge(GaugeValue { value, n, min: 0.0, max, at_ms: Some(END) })
 }
 
 fn rate(mean: f64) -> MeterValue {
@@ -113,8 +113,11 @@ fn word_count() -> Vec<LatestValue> {
 fn a_topology_shows_its_components_and_workers() {
     let list = list(word_count(), Some(0));
     let now = END.plus(Duration::from_secs(35));
-    let text =
-        format!("{}{}", heading(&list, now), tables(&list, args("metrics wc").levels()).expect("values"));
+    let text = format!(
+        "{}{}",
+        heading(&list, now, None),
+        tables(&list, args("metrics wc").levels(), now).expect("values")
+    );
     let expected = "\
 wc-1-1, 10m until 2026-11-26T12:34Z (35s ago)
 emitted 2.4M (4k/s)   acked 1.2M   failed 3   latency p50 850 µs, p99 4.25 ms   CPU 131 %   memory 212 MiB
@@ -145,7 +148,7 @@ fn a_component_shows_its_tasks_in_order_and_its_streams() {
         latest("8@3@wc-1-1@split@0@default@sys@lines.RecvTps", None, MetricValue::Meter(rate(0.5))),
     ];
     let list = list(values, None);
-    let text = tables(&list, args("metrics wc split").levels()).expect("values");
+    let text = tables(&list, args("metrics wc split").levels(), END).expect("values");
     let expected = "\
 emitted 30
 
@@ -169,6 +172,78 @@ Streams
         "! the metric store of n1 is 12 entries (1m 5s) behind the leader\n"
     );
     assert_eq!(lag_warning(&view(Some(0))), "");
+}
+
+#[test]
+fn values_of_the_past_are_said_to_be_of_the_past() {
+    let now = END.plus(Duration::from_secs(2 * 3600));
+    let list = list(word_count(), Some(0));
+    let expected = "\
+wc-1-1, 10m until 2026-11-26T12:34Z (2h 0m ago)
+! values of the past: nothing newer has arrived for 2h 0m (n1: metric ingest paused)
+";
+    assert_eq!(heading(&list, now, Some("n1: metric ingest paused")), expected);
+    let fresh = heading(&list, END.plus(Duration::from_secs(170)), None);
+    assert_eq!(fresh, "wc-1-1, 10m until 2026-11-26T12:34Z (2m 50s ago)\n");
+}
+
+#[test]
+fn level_and_gauge_that_are_older_than_the_others_show_their_age() {
+    let mut values = word_count();
+    let earlier = Timestamp::from_millis(END.as_millis() - 480_000);
+    for value in values.iter_mut().filter(|value| value.meta.level == "worker") {
+        value.to_ms = earlier;
+    }
+    for value in &mut values {
+        if let MetricValue::Gauge(gauge) = &mut value.value {
+            gauge.at_ms = Some(earlier);
+        }
+    }
+    let now = END.plus(Duration::from_secs(35));
+    let text = tables(&list(values, Some(0)), args("metrics wc").levels(), now).expect("values");
+    for expected in [
+        "CPU 131 % (8m 0s before)",
+        "45 %, max 92 % (8m 0s before)\n",
+        "\nWorkers, until 2026-11-26T12:26Z (8m 35s ago)\n",
+        "node-1:6700  90 %  1.5 KiB\n",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+}
+
+#[test]
+fn supervisors_are_named_by_their_host() {
+    let usage = latest("4@2@__SUPERVISOR__@node-1@0@sys@DiskUsage", Some("0 to 1"), gauge(0.5, 1, 0.5));
+    let mut list = list(vec![usage], Some(0));
+    list.topology_id = stormkeeper_metrics::name::SUPERVISOR.parse().expect("valid");
+    let text = tables(&list, args("metrics __SUPERVISOR__").levels(), END).expect("values");
+    assert_eq!(text, "\nSupervisors\n  HOST    DISK\n  node-1  50 %\n");
+    assert!(listed(&list).expect("values").contains("worker  node-1  DiskUsage"));
+}
+
+#[test]
+fn absence_of_metrics_names_a_misspelt_component_a_wrong_task_and_a_pause_of_ingest() {
+    use absence::{Known, no_metrics};
+    let tasks = [TaskId(3), TaskId(4)].into_iter().collect();
+    let components = [("split".to_owned(), tasks), ("count".to_owned(), Default::default())];
+    let known = Known { components: components.into_iter().collect(), problem: None };
+    let shown = |line, known: &Known| {
+        let failure = no_metrics("wc-1-1", &args(line), known);
+        format!("{failure:?}")
+    };
+    let check = |line, known: &Known, parts: &[&str]| {
+        let text = shown(line, known);
+        assert!(parts.iter().all(|part| text.contains(part)), "{line}: {text}");
+    };
+    check("metrics wc splti", &known, &["has no component", "splti", "did you mean `split`?"]);
+    check("metrics wc zzzzzz", &known, &["one of: count, split"]);
+    check("metrics wc split 9", &known, &["task 9 of wc-1-1 is not a task of split", "its tasks are 3, 4"]);
+    check("metrics wc split 3", &known, &["no metrics of task 3 of split", "about a minute after the start"]);
+    // Nothing is known of the tasks of this component.
+    check("metrics wc count 9", &known, &["no metrics of task 9 of count"]);
+    check("metrics gone splti", &Known::default(), &["no metrics of splti"]);
+    let paused = Known { problem: Some("n1: metric ingest paused".to_owned()), ..Known::default() };
+    check("metrics wc split", &paused, &["no metrics are stored at present", "n1: metric ingest paused"]);
 }
 
 #[test]

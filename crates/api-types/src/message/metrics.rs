@@ -220,6 +220,10 @@ pub struct GaugeValue {
     pub min: f64,
     /// Maximum of all single readings.
     pub max: f64,
+    /// End of the minute of the last reading. If it is before the end of the window, nothing reads
+    /// the gauge any more, or not at present.
+    #[serde(rename = "atMs", default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<Timestamp>,
 }
 
 /// A meter over an interval of time; rates are per second.
@@ -227,13 +231,14 @@ pub struct GaugeValue {
 pub struct MeterValue {
     /// Number of events. Exact.
     pub count: u64,
-    /// Rate at the end, averaged over about one minute.
+    /// Rate at the end, averaged over about one minute; 0 if nothing has reported a rate since the
+    /// end of the window, here and below.
     pub m1: f64,
     /// Rate at the end, averaged over about five minutes.
     pub m5: f64,
     /// Rate at the end, averaged over about fifteen minutes.
     pub m15: f64,
-    /// The count divided by the length of the interval.
+    /// The count divided by the time from the first minute with events to the end of the interval.
     pub mean: f64,
 }
 

@@ -125,6 +125,10 @@ async fn value(
         true => Some(point),
         false => source.store.window(meta.id, window, end).await.map_err(source::store_error)?,
     };
+    let point = point.map(|mut point| {
+        shape::until(&mut point, end);
+        point
+    });
     Ok(point.map(|point| LatestValue {
         value: shape::value(&meta.name, &point),
         meta: shape::meta(&meta),

@@ -7,7 +7,7 @@ use stormkeeper_api_types::message::{
 };
 use stormkeeper_metric_store::{HistoryEntry, TrackEntry};
 use stormkeeper_metrics::{
-    MetricName, Point, Subject,
+    MetricName, Minute, Point, Subject,
     builtin::{self, Shown},
     percentile::Percentiles,
     point::{Gauge, Histogram, Meter},
@@ -42,6 +42,22 @@ pub(super) fn meta(MetricMeta { id, name }: &MetricMeta) -> MetricMetaView {
     }
 }
 
+/// Extends the rates of a point to the end of its window: the mean of a meter that reports nothing
+/// any more decreases, and its rates are 0. The reports of one minute may arrive one after the other.
+pub(super) fn until(point: &mut Point, end: Minute) {
+    let extend = |meter: &mut Meter| {
+        if meter.at.plus(1) < end {
+            (meter.m1, meter.m5, meter.m15) = (0.0, 0.0, 0.0);
+        }
+        meter.at = meter.at.max(end);
+    };
+    match point {
+        Point::Meter(meter) => extend(meter),
+        Point::Timer(timer) => extend(&mut timer.meter),
+        Point::Counter(_) | Point::Gauge(_) | Point::Histogram(_) => {}
+    }
+}
+
 /// Converts a point of the metric `name`.
 pub(super) fn value(name: &MetricName, point: &Point) -> MetricValue {
     match point {
@@ -61,7 +77,7 @@ fn gauge(gauge: &Gauge, shown: Shown) -> GaugeValue {
         Shown::Mean if gauge.n > 0 => gauge.sum / gauge.n as f64,
         Shown::Mean | Shown::Sum => gauge.sum,
     };
-    GaugeValue { value, n: gauge.n, min: gauge.min, max: gauge.max }
+    GaugeValue { value, n: gauge.n, min: gauge.min, max: gauge.max, at_ms: Some(gauge.at.end()) }
 }
 
 fn meter(meter: &Meter) -> MeterValue {
@@ -110,5 +126,24 @@ pub(super) fn past_topology(entry: HistoryEntry) -> PastTopology {
         killed_by,
         kill_reason,
         sample_rate,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meter_that_reports_nothing_any_more_has_no_rate_and_a_falling_mean() {
+        let meter = Meter { count: 600, from: Minute(3), at: Minute(4), m1: 5.0, m5: 4.0, m15: 3.0 };
+        let shown = |end: u32| {
+            let mut point = Point::Meter(meter);
+            until(&mut point, Minute(end));
+            let Point::Meter(meter) = point else { panic!("{point:?}") };
+            (meter.m1, meter.m15, meter.mean())
+        };
+        assert_eq!(shown(4), (5.0, 3.0, 5.0));
+        assert_eq!(shown(5), (5.0, 3.0, 600.0 / 180.0), "its report of this minute may still arrive");
+        assert_eq!(shown(12), (0.0, 0.0, 1.0));
     }
 }
