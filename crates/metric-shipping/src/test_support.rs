@@ -111,8 +111,13 @@ impl Has {
 
     /// The topology-level point of the metric whose name ends with `name`.
     pub fn point(&self, name: &str) -> Option<&Point> {
+        self.metric("5@", name)
+    }
+
+    /// The point of the metric whose name begins with `level` and ends with `name`.
+    pub fn metric(&self, level: &str, name: &str) -> Option<&Point> {
         let is_it =
-            |full: &&String| full.starts_with("5@") && full.contains("@t-1-100@") && full.ends_with(name);
+            |full: &&String| full.starts_with(level) && full.contains("@t-1-100@") && full.ends_with(name);
         let (id, _) = self.names.iter().find(|(_, full)| is_it(full))?;
         self.points.get(id)
     }

@@ -39,15 +39,15 @@ const fn instead(what: &'static str) -> BuiltinStatus {
 
 builtins! {
     EMITTED: "Emitted", SYS, Counter, Stream, "tuples", Sum, On, MEASURED =>
-        "Emitted by the component on this stream: once for each emit, however many tasks receive it.";
+        "Emitted by the component on this stream: once for each emit, however many tasks receive it. Refused emits are not counted.";
     TRANSFERRED: "Transferred", SYS, Counter, Stream, "tuples", Sum, On, MEASURED =>
-        "Sent on this stream to tasks: once for each receiving task.";
+        "Put into the queue of a task, or of the connection to its worker: once for each receiving task.";
     EXECUTED: "Executed", SYS, Counter, Stream, "tuples", Sum, On, MEASURED =>
-        "Received on this stream and passed to the bolt.";
+        "Bolt: encoded for the bolt's process, by input stream; the process may not have read the tuple yet. Not measured for spouts: EXECUTED of a spout in `stormkeeper show` is the number of nextTuple calls that emitted.";
     ACKED: "Acked", SYS, Counter, Stream, "tuples", Sum, On, MEASURED =>
-        "Bolt: acked by the bolt, by input stream. Spout: acks delivered to the spout.";
+        "Bolt: acked by the bolt, by input stream. Spout: emits with an id whose ack was queued for the spout, which is directly after the emit, as tuple trees are not tracked. The spout receives the ack before the next nextTuple, or never if its process ends before; no bolt need have processed the tuple.";
     FAILED: "Failed", SYS, Counter, Stream, "tuples", Sum, On, MEASURED =>
-        "Bolt: failed by the bolt. Spout: failures delivered to the spout; timeouts are not counted until tuple trees are tracked.";
+        "Bolt: failed by the bolt, or in flight when its process ended. Spout: emits with an id that were refused, counted for the task when the fail is queued for the spout; timeouts are not counted until tuple trees are tracked.";
     SEND_TPS: "SendTps", SYS, Meter, Stream, "tuples/s", Sum, On, MEASURED =>
         "Emitted per second.";
     RECV_TPS: "RecvTps", SYS, Meter, Stream, "tuples/s", Sum, On, MEASURED =>
@@ -58,13 +58,13 @@ builtins! {
         "From the emit by the sending task to the start of processing here. Between hosts the value includes the clock difference; negative values count as 0.";
 
     EXECUTOR_TIME: "ExecutorTime", SYS, Histogram, Task, "µs", Mean, On, MEASURED =>
-        "One call of the component: execute or nextTuple.";
+        "One call of the component. Spout: nextTuple. Bolt: the busy time since the last ack or fail, in equal parts for the tuples that are acked or failed together; if the process ends, the time that it was busy with its last tuple.";
     EMIT_TIME: "EmitTime", SYS, Histogram, Task, "µs", Mean, Off, MEASURED =>
         "From an emit until its tuples are in the queues of all receiving tasks.";
     SERIALIZE_TIME: "SerializeTime", SYS, Histogram, Task, "µs", Mean, On, MEASURED =>
-        "Encoding one batch for a component in another process.";
+        "Encoding one batch of tuples for a component in another process.";
     DESERIALIZE_TIME: "DeserializeTime", SYS, Histogram, Task, "µs", Mean, On, MEASURED =>
-        "Decoding one message of a component in another process.";
+        "Decoding one message of a component in another process. One message in 16 is timed, and only these are counted.";
     ACKER_TIME: "AckerTime", SYS, Histogram, Task, "µs", Mean, On, WAITS =>
         "One call of the acker, the task that tracks tuple trees.";
     BATCH_INTER_TIME: "BatchInterTime", SYS, Histogram, Task, "µs", Mean, On, MEASURED =>
@@ -72,7 +72,7 @@ builtins! {
     EMPTY_CPU_RATIO: "EmptyCpuRatio", SYS, Gauge, Task, "0 to 1", Mean, On, MEASURED =>
         "Spout: the share of nextTuple calls since the last report that emitted nothing.";
     CAPACITY: "Capacity", SYS, Gauge, Task, "0 to 1", Mean, On, MEASURED =>
-        "The share of the time since the last report in which the component was busy. Near 1 the component needs more tasks.";
+        "The share of the time since the last reading in which the component was busy: in nextTuple, with a tuple until its ack or fail, or without an answer to a heartbeat, which it reads after the tuples before it. Near 1 the component needs more tasks, or hangs.";
     PENDING_NUM: "PendingNum", SYS, Gauge, Task, "tuples", Sum, On, WAITS =>
         "Spout: tuples emitted and neither acked nor failed yet.";
     EXECUTOR_QUEUE: "ExecutorQueue", SYS, Gauge, Task, "% full", Mean, On, MEASURED =>
@@ -80,7 +80,7 @@ builtins! {
     DESERIALIZE_QUEUE: "DeserializeQueue", SYS, Gauge, Task, "% full", Mean, On, instead("no such queue exists: a frame of another worker or a message of the component's own process stays in the kernel until the one before is decoded; see ExecutorQueue") =>
         "The queue of received tuples that are not decoded yet.";
     SERIALIZE_QUEUE: "SerializeQueue", SYS, Gauge, Task, "% full", Mean, On, MEASURED =>
-        "The queue of messages that wait for the component's process.";
+        "Tuples that wait for the component's process, of at most `topology.shellbolt.max.pending`; those in the pipe are not counted.";
     CTRL_QUEUE: "CtrlQueue", SYS, Gauge, Task, "% full", Mean, On, instead("control messages have no queue of their own; see ExecutorQueue") =>
         "The queue of control messages of a task.";
 

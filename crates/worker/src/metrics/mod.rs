@@ -23,6 +23,9 @@ pub(super) mod control;
 #[cfg(feature = "test-support")]
 pub mod fake_worker;
 mod gauges;
+#[cfg(test)]
+mod known_work;
+mod load;
 mod master_link;
 pub(super) mod messages;
 mod report_writer;

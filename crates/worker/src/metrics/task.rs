@@ -15,7 +15,11 @@ use std::{
 
 use tracing::warn;
 
-use super::{Metrics, user::UserInstrument};
+use super::{
+    Metrics,
+    load::{BoltLoad, Load},
+    user::UserInstrument,
+};
 use stormkeeper_metric_shipping::spool::CounterFile;
 use stormkeeper_metrics::{
     Builtin, MetricName, MetricType, Subject, UserMetrics, builtin,
@@ -58,10 +62,7 @@ struct TaskInstruments {
     inputs: Vec<((ComponentId, StreamId), InputStream)>,
     whole: WholeTask,
     load: Arc<Load>,
-    // Start of the current busy time: when the component last completed a tuple.
-    busy_since: Option<Monotonic>,
-    // Number of tuples acked since `bolt_messages_handled` was last called.
-    n_done: u32,
+    bolt: BoltLoad,
     // Time of the current batch of messages.
     now: Option<Monotonic>,
     taken: Option<Monotonic>,
@@ -103,14 +104,6 @@ struct WholeTask {
     serialize_queue: Gauge,
 }
 
-/// Totals from which gauges are computed when they are read.
-#[derive(Debug, Default)]
-struct Load {
-    busy_micros: AtomicU64,
-    n_calls: AtomicU64,
-    n_empty_calls: AtomicU64,
-}
-
 /// Values of the task's counters on disk.
 #[derive(Debug)]
 struct Ledger {
@@ -128,7 +121,7 @@ impl TaskMetrics {
             warn!(%task, %error, "cannot create the counter file of a task; a crash loses counts that are not yet in a report");
         }
         let mut ledger = Ledger { task, file: file.ok(), counters: Vec::new(), n_failures: 0 };
-        let load = Arc::new(Load::default());
+        let load = Arc::new(Load::new(metrics.clock().monotonic()));
         let whole = WholeTask::new(metrics, &component, task, &load, &mut ledger);
         let client = metrics.user_client(component.clone(), task);
         Self(Some(Box::new(TaskInstruments {
@@ -138,9 +131,8 @@ impl TaskMetrics {
             outputs: Vec::new(),
             inputs: Vec::new(),
             whole,
+            bolt: BoltLoad::new(Arc::clone(&load)),
             load,
-            busy_since: None,
-            n_done: 0,
             now: None,
             taken: None,
             n_messages: 0,
@@ -234,14 +226,18 @@ impl TaskMetrics {
         source
     }
 
-    /// Records that `n` tuples were encoded for the child's stdin, and that `waiting` of at most
-    /// `limit` tuples are queued.
-    pub(crate) fn serialized(&mut self, n: usize, took: Duration, (waiting, limit): (usize, usize)) {
-        let Some(on) = &self.0 else { return };
-        if n > 0 {
+    /// Records that a batch of tuples was encoded for the child's stdin.
+    pub(crate) fn serialized(&mut self, took: Duration) {
+        if let Some(on) = &self.0 {
             on.whole.serialize_time.update(micros(took));
         }
-        on.whole.serialize_queue.set(100.0 * waiting as f64 / limit.max(1) as f64);
+    }
+
+    /// Records that `waiting` of at most `limit` tuples wait for the child.
+    pub(crate) fn waiting(&mut self, waiting: usize, limit: usize) {
+        if let Some(on) = &self.0 {
+            on.whole.serialize_queue.set(100.0 * waiting as f64 / limit.max(1) as f64);
+        }
     }
 
     /// Returns whether the parsing of the next message must be timed.
@@ -262,20 +258,41 @@ impl TaskMetrics {
     /// Counts a tuple that the bolt acked.
     pub(crate) fn acked(&mut self, source: StreamIndex, given: Monotonic, now: Monotonic) {
         let Some(on) = &mut self.0 else { return };
-        on.n_done += 1;
+        on.bolt.settled(given);
         if let Some((_, input)) = on.inputs.get(usize::from(source.0)) {
             input.acked.increment();
             input.latency.update(micros(now.since(given)));
         }
-        on.busy_since = Some(on.busy_since.map_or(given, |busy_since| busy_since.max(given)));
     }
 
     /// Counts a tuple that the bolt failed, or that was in flight when the bolt died.
-    pub(crate) fn failed(&mut self, source: StreamIndex) {
+    pub(crate) fn failed(&mut self, source: StreamIndex, given: Monotonic) {
         let Some(on) = &mut self.0 else { return };
+        on.bolt.settled(given);
         match on.inputs.get(usize::from(source.0)) {
             Some((_, input)) => input.failed.increment(),
             None => on.whole.failed.increment(),
+        }
+    }
+
+    /// Counts a spout's tuple that was refused or had no receiver.
+    pub(crate) fn failed_at_once(&mut self) {
+        if let Some(on) = &self.0 {
+            on.whole.failed.increment();
+        }
+    }
+
+    /// Records that a heartbeat was sent to a bolt's child.
+    pub(crate) fn heartbeat_sent(&mut self, now: Monotonic) {
+        if let Some(on) = &mut self.0 {
+            on.bolt.asked(now);
+        }
+    }
+
+    /// Records that a bolt's child answered a heartbeat.
+    pub(crate) fn heartbeat_answered(&mut self) {
+        if let Some(on) = &mut self.0 {
+            on.bolt.answered();
         }
     }
 
@@ -283,25 +300,35 @@ impl TaskMetrics {
     /// completed tuple is divided among the tuples completed in this batch.
     pub(crate) fn bolt_messages_handled(&mut self, now: Monotonic) {
         let Some(on) = &mut self.0 else { return };
-        let n = std::mem::take(&mut on.n_done);
-        if let Some(begun) = on.busy_since.filter(|_| n > 0) {
-            let busy = now.since(begun);
+        if let Some((n, busy)) = on.bolt.handled(now) {
             for _ in 0..n {
-                on.whole.executor_time.update(micros(busy) / f64::from(n));
+                on.whole.executor_time.update(micros(busy));
             }
-            on.load.busy(busy);
-            on.busy_since = Some(now);
         }
         on.ledger.write();
+    }
+
+    /// Records that a `next` was sent to a spout.
+    pub(crate) fn spout_call_began(&mut self, now: Monotonic) {
+        if let Some(on) = &mut self.0 {
+            on.load.call_began(now);
+        }
     }
 
     /// Records a completed `next` of a spout.
     pub(crate) fn spout_called(&mut self, took: Duration, is_empty: bool) {
         let Some(on) = &mut self.0 else { return };
         on.whole.executor_time.update(micros(took));
-        on.load.busy(took);
-        on.load.n_calls.fetch_add(1, Ordering::Relaxed);
-        on.load.n_empty_calls.fetch_add(u64::from(is_empty), Ordering::Relaxed);
+        on.load.call_ended(took, is_empty);
+    }
+
+    /// Records the end of the child; the tuples that were in flight are counted as failed before.
+    pub(crate) fn child_ended(&mut self) {
+        let Some(on) = &mut self.0 else { return };
+        on.load.child_ended();
+        if let Some(busy) = on.bolt.child_ended(on.metrics.clock().monotonic()) {
+            on.whole.executor_time.update(micros(busy));
+        }
     }
 
     /// Updates a user metric.
@@ -407,20 +434,8 @@ impl WholeTask {
                 (whole > 0).then(|| (part as f64 / whole as f64).min(1.0))
             }
         };
-        let empty = share(
-            |load| load.n_empty_calls.load(Ordering::Relaxed),
-            |load| load.n_calls.load(Ordering::Relaxed),
-        );
-        let (clock, busy, before) = (metrics.clock().clone(), Arc::clone(load), AtomicU64::new(0));
-        let began = clock.monotonic();
-        let passed = AtomicU64::new(0);
-        let capacity = move || {
-            let now = u64::try_from(clock.monotonic().since(began).as_micros()).unwrap_or(u64::MAX);
-            let time = now.saturating_sub(passed.swap(now, Ordering::Relaxed));
-            let total = busy.busy_micros.load(Ordering::Relaxed);
-            let worked = total.saturating_sub(before.swap(total, Ordering::Relaxed));
-            (time > 0).then(|| (worked as f64 / time as f64).min(1.0))
-        };
+        let empty = share(Load::n_empty_calls, Load::n_calls);
+        let capacity = capacity(metrics.clock().clone(), Arc::clone(load));
         // If the registry is full, these gauges are missing; the registry counts the rejection.
         let _full = metrics.registry().gauge_fn(name(&builtin::EMPTY_CPU_RATIO), empty);
         let _full = metrics.registry().gauge_fn(name(&builtin::CAPACITY), capacity);
@@ -436,9 +451,15 @@ impl WholeTask {
     }
 }
 
-impl Load {
-    fn busy(&self, time: Duration) {
-        self.busy_micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(0), Ordering::Relaxed);
+/// Returns a function that computes the busy share of the time since its last call.
+fn capacity(clock: Clock, load: Arc<Load>) -> impl Fn() -> Option<f64> {
+    let (began, passed, worked) = (clock.monotonic(), AtomicU64::new(0), AtomicU64::new(0));
+    let since = |now: u64, before: &AtomicU64| now.saturating_sub(before.fetch_max(now, Ordering::Relaxed));
+    move || {
+        let now = clock.monotonic();
+        let time = since(u64::try_from(now.since(began).as_nanos()).unwrap_or(u64::MAX), &passed);
+        let busy = since(load.busy_nanos(now), &worked);
+        (time > 0).then(|| (busy as f64 / time as f64).min(1.0))
     }
 }
 

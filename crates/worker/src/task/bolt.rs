@@ -79,10 +79,11 @@ impl Bolt {
             }
             self.write_pending(context, child);
             context.counters.set_pending(self.n_pending());
+            let n_ahead = self.waiting.len() + self.window.n_unread();
+            context.metrics.waiting(n_ahead, context.settings.max_pending);
             context.metrics.settle();
-            let n_unread = self.window.n_unread();
-            let room = context.settings.max_pending.saturating_sub(self.waiting.len() + n_unread);
-            let waits_for_reading = n_unread > 0 && (room == 0 || !self.waiting.is_empty());
+            let room = context.settings.max_pending.saturating_sub(n_ahead);
+            let waits_for_reading = self.window.n_unread() > 0 && (room == 0 || !self.waiting.is_empty());
             tokio::select! {
                 // Cancel-safe: see `exchange`.
                 exchanged = child.exchange() => {
@@ -103,7 +104,7 @@ impl Bolt {
                 () = tokio::time::sleep(look_due), if waits_for_reading => look_due = looks.next_delay(),
                 _ = checks.tick() => {
                     watchdog.check(context.clock.monotonic())?;
-                    self.send_heartbeat(child);
+                    self.send_heartbeat(context, child);
                 }
             }
         }
@@ -153,13 +154,15 @@ impl Bolt {
             context.counters.executed.add(1);
         }
         if n_sent > 0 && context.metrics.is_on() {
-            let ahead = (self.waiting.len() + self.window.n_unread(), context.settings.max_pending);
-            context.metrics.serialized(n_sent, context.clock.monotonic().since(now), ahead);
+            context.metrics.serialized(context.clock.monotonic().since(now));
         }
     }
 
-    fn send_heartbeat(&mut self, child: &mut Child) {
+    fn send_heartbeat(&mut self, context: &mut TaskContext, child: &mut Child) {
         if let Some(id) = self.protocol.heartbeat() {
+            if context.metrics.is_on() {
+                context.metrics.heartbeat_sent(context.clock.monotonic());
+            }
             child.send(&system_tuple(&id.to_string(), None, HEARTBEAT_STREAM, &[]));
         }
     }
@@ -196,6 +199,7 @@ impl Bolt {
     ) {
         match effect {
             Effect::Nothing => {}
+            Effect::Synced => context.metrics.heartbeat_answered(),
             Effect::HandshakeDone => context.show(TaskStatus::Running),
             Effect::Emit(emit) => {
                 let reply = emit.reply;
@@ -213,7 +217,7 @@ impl Bolt {
             }
             Effect::Failed(given) => {
                 context.counters.failed.add(1);
-                context.metrics.failed(given.source);
+                context.metrics.failed(given.source, given.at);
             }
             Effect::Notice(notice) => context.handle_notice(notice),
         }

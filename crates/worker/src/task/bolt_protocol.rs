@@ -35,6 +35,8 @@ pub(super) enum Effect {
     /// The child is up.
     HandshakeDone,
     Emit(Emit),
+    /// The child answered a heartbeat.
+    Synced,
     /// Count an ack.
     Acked(InFlightTuple),
     /// Count a fail.
@@ -105,7 +107,7 @@ impl BoltProtocol {
             FromChild::Fail(id) => self.settle("fail", &id, Effect::Failed),
             FromChild::Sync => {
                 self.n_handled = self.heartbeats.pop_front().unwrap_or(self.n_handled);
-                Ok(Effect::Nothing)
+                Ok(Effect::Synced)
             }
         }
     }
@@ -245,7 +247,7 @@ mod tests {
         }
         check(&[
             Receive(r#"{"command":"log","msg":"loading"}"#, "loading"),
-            Receive(SYNC, "Nothing"),
+            Receive(SYNC, "Synced"),
             Receive(PID, "HandshakeDone"),
             Receive(PID, "twice"),
         ]);
@@ -258,7 +260,7 @@ mod tests {
             Receive(PID, "HandshakeDone"),
             Heartbeat(Some(0)),
             Heartbeat(None),
-            Receive(SYNC, "Nothing"),
+            Receive(SYNC, "Synced"),
             Heartbeat(Some(1)),
             Receive(r#"{"command":"log","msg":""}"#, "Log"),
             Heartbeat(Some(2)),

@@ -309,11 +309,12 @@ impl TaskKind {
             Self::Bolt(bolt) => {
                 bolt.reset(|given| {
                     context.counters.failed.add(1);
-                    context.metrics.failed(given.source);
+                    context.metrics.failed(given.source, given.at);
                 });
                 context.counters.set_pending(bolt.n_pending());
             }
         }
+        context.metrics.child_ended();
         context.metrics.settle();
     }
 }

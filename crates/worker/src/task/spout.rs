@@ -80,6 +80,9 @@ impl Spout {
             if !paused && self.send_next_command(child) {
                 watchdog.reset();
                 self.command_sent_at = context.metrics.is_on().then(|| context.clock.monotonic());
+                if let Some(now) = self.command_sent_at.filter(|_| self.protocol.is_called()) {
+                    context.metrics.spout_call_began(now);
+                }
             }
             tokio::select! {
                 // Cancel-safe: see `exchange`.
@@ -139,6 +142,7 @@ impl Spout {
             Err(refused) => {
                 if refused.is_some_and(|emit| self.protocol.refuse(emit.id)) {
                     context.counters.failed.add(1);
+                    context.metrics.failed_at_once();
                 }
                 None
             }
@@ -179,6 +183,7 @@ impl Spout {
                         if tracking == Tracking::Acked {
                             self.protocol.fail_last();
                             context.counters.failed.add(1);
+                            context.metrics.failed_at_once();
                         }
                         context.refuse(child, &error.to_string(), reply);
                         return;

@@ -64,6 +64,11 @@ impl SpoutProtocol {
         !self.handshake_done || self.pending.is_some()
     }
 
+    /// Returns whether a `next` is outstanding.
+    pub(super) fn is_called(&self) -> bool {
+        self.pending == Some(SpoutCommand::Next)
+    }
+
     /// Returns the next command for the child, with the id that it refers to. `None` while a
     /// reply of the child is outstanding, and if an inactive spout has no acks left.
     ///
