@@ -15,6 +15,7 @@ mod old_layout;
 mod opentsdb;
 mod quiet_failover;
 mod recovery;
+mod relaunched_readings;
 mod tree_contract;
 mod victoria_metrics;
 mod zk_layout_sample;
