@@ -52,7 +52,7 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
         "/taskbeats/{topology-id}/{task-id}",
         write_back::<TaskHeartbeat>,
         r#"{"host":"h","port":6700,"worker":"w","status":"running","uptime_secs":1,"emitted":1,"transferred":2,
-            "executed":3,"acked":4,"failed":5}"#,
+            "executed":3,"acked":4,"failed":5,"pending":6}"#,
     ),
     ("/taskerrors/{topology-id}/{task-id}/{sequence}", write_back::<StoredError>, ERROR),
     ("/taskerrors/{topology-id}/last/{component}", write_back::<StoredError>, ERROR),
