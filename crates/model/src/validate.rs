@@ -1,16 +1,17 @@
 //! Validation of a topology.
 //!
-//! Every problem is reported, so that an author corrects a file only once. Cycles are allowed: a
-//! bolt may receive tuples that derive from its own.
+//! All problems are reported, so that an author corrects a file only once, up to a bound: a topology
+//! may come from anybody, and a nimbus checks it. The work is in proportion to the size of the
+//! topology. Cycles are allowed: a bolt may receive tuples that derive from its own.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
 };
 
 use crate::{
     ComponentId, StreamId, settings,
-    suggest::hint,
+    suggest::Suggestions,
     task_set::MAX_TASKS,
     topology::{Component, ComponentKind, Grouping, Input, Run, Settings, StreamDeclaration, Topology},
 };
@@ -90,12 +91,19 @@ impl fmt::Display for TopologyDefect {
     }
 }
 
+/// Maximum problems that are listed; the others are counted.
+pub const MAX_DEFECTS: usize = 100;
+
+/// Maximum characters of a description or a hint, which may quote any part of the topology.
+const MAX_TEXT_CHARS: usize = 1000;
+
 /// Checks the whole topology.
 ///
 /// # Errors
-/// All problems of the topology, in the order of its components.
+/// The problems of the topology, in the order of its components: at most [`MAX_DEFECTS`], and if
+/// there are more, a last one that says how many.
 pub fn validate(topology: &Topology) -> Result<(), Vec<TopologyDefect>> {
-    let mut found = Findings(Vec::new());
+    let mut found = Findings::default();
     check_settings(&topology.settings, Place::Setting, &mut found);
     let mut spouts = topology.components.values().filter(|c| c.kind == ComponentKind::Spout);
     if spouts.next().is_none() {
@@ -109,19 +117,51 @@ pub fn validate(topology: &Topology) -> Result<(), Vec<TopologyDefect>> {
     for (id, component) in &topology.components {
         check_component(topology, id, component, &mut found);
     }
-    match found.0.is_empty() {
+    match found.listed.is_empty() {
         true => Ok(()),
-        false => Err(found.0),
+        false => Err(found.into_defects()),
     }
 }
 
-struct Findings(Vec<TopologyDefect>);
+/// Problems found so far, and what the checks remember.
+#[derive(Default)]
+struct Findings<'a> {
+    listed: Vec<TopologyDefect>,
+    n_more: usize,
+    suggestions: Suggestions,
+    /// Fields of the streams that are grouped by fields.
+    fields: HashMap<(&'a ComponentId, &'a StreamId), HashSet<&'a str>>,
+}
 
-impl Findings {
+impl Findings<'_> {
     fn add(&mut self, place: Place, what: impl Into<String>, hint: impl Into<Hint>) {
+        if self.listed.len() == MAX_DEFECTS {
+            self.n_more += 1;
+            return;
+        }
         let Hint(hint) = hint.into();
-        self.0.push(TopologyDefect { place, what: what.into(), hint });
+        self.listed.push(TopologyDefect { place, what: cut(what.into()), hint: hint.map(cut) });
     }
+
+    fn into_defects(self) -> Vec<TopologyDefect> {
+        let Self { mut listed, n_more, .. } = self;
+        if n_more > 0 {
+            let problems = if n_more == 1 { "problem is" } else { "problems are" };
+            let what = format!("{n_more} more {problems} not listed");
+            let hint = Some("correct those that are listed first".to_owned());
+            listed.push(TopologyDefect { place: Place::Topology, what, hint });
+        }
+        listed
+    }
+}
+
+/// Cuts a text that is longer than [`MAX_TEXT_CHARS`].
+fn cut(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(MAX_TEXT_CHARS) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
 }
 
 struct Hint(Option<String>);
@@ -138,7 +178,7 @@ impl From<Option<String>> for Hint {
     }
 }
 
-fn check_settings(settings: &Settings, place: impl Fn(String) -> Place, found: &mut Findings) {
+fn check_settings(settings: &Settings, place: impl Fn(String) -> Place, found: &mut Findings<'_>) {
     for (key, value) in settings {
         if let Some(setting) = settings::known(key).filter(|setting| !setting.kind.accepts(value)) {
             found.add(place(key.clone()), format!("{value} is not {}", setting.kind), "");
@@ -146,7 +186,12 @@ fn check_settings(settings: &Settings, place: impl Fn(String) -> Place, found: &
     }
 }
 
-fn check_component(topology: &Topology, id: &ComponentId, component: &Component, found: &mut Findings) {
+fn check_component<'a>(
+    topology: &'a Topology,
+    id: &ComponentId,
+    component: &'a Component,
+    found: &mut Findings<'a>,
+) {
     let at = |part| Place::Component(component.kind, id.clone(), part);
     if id.is_system() {
         found.add(
@@ -206,7 +251,7 @@ fn check_component(topology: &Topology, id: &ComponentId, component: &Component,
     }
 }
 
-fn check_output(at: &Place, stream: &StreamId, declaration: &StreamDeclaration, found: &mut Findings) {
+fn check_output(at: &Place, stream: &StreamId, declaration: &StreamDeclaration, found: &mut Findings<'_>) {
     if stream.as_str().starts_with("__") {
         found.add(at.clone(), "streams that begin with `__` belong to the system", "choose another name");
     }
@@ -220,17 +265,21 @@ fn check_output(at: &Place, stream: &StreamId, declaration: &StreamDeclaration, 
     }
 }
 
-fn check_input(topology: &Topology, at: &Place, input: &Input, found: &mut Findings) {
+fn check_input<'a>(topology: &'a Topology, at: &Place, input: &'a Input, found: &mut Findings<'a>) {
     let Some(source) = topology.components.get(&input.from) else {
         let known = topology.components.keys().map(ComponentId::as_str);
         let what = format!("there is no component `{}`", input.from);
-        return found.add(at.clone(), what, hint(input.from.as_str(), known));
+        let hint = found.suggestions.hint(input.from.as_str(), known);
+        return found.add(at.clone(), what, hint);
     };
     let Some(stream) = source.outputs.get(&input.stream) else {
         let what = format!("{} does not declare a stream `{}`", input.from, input.stream);
         let advice = match source.outputs.is_empty() {
             true => Some(format!("give {} an `output` with the fields of that stream", input.from)),
-            false => hint(input.stream.as_str(), source.outputs.keys().map(StreamId::as_str)),
+            false => {
+                let known = source.outputs.keys().map(StreamId::as_str);
+                found.suggestions.hint(input.stream.as_str(), known)
+            }
         };
         return found.add(at.clone(), what, advice);
     };
@@ -257,16 +306,17 @@ fn check_input(topology: &Topology, at: &Place, input: &Input, found: &mut Findi
     }
 }
 
-fn check_fields(
+fn check_fields<'a>(
     at: &Place,
-    input: &Input,
+    input: &'a Input,
     fields: &[String],
-    stream: &StreamDeclaration,
-    found: &mut Findings,
+    stream: &'a StreamDeclaration,
+    found: &mut Findings<'a>,
 ) {
     if fields.is_empty() {
         found.add(at.clone(), "fields grouping without a field", "name at least one in `args`");
     }
+    let known = || stream.fields.iter().map(String::as_str);
     let mut times: BTreeMap<&String, usize> = BTreeMap::new();
     for field in fields {
         let n = times.entry(field).or_default();
@@ -274,9 +324,11 @@ fn check_fields(
         if *n == 2 {
             found.add(at.clone(), format!("it groups by the field `{field}` twice"), "name it once");
         }
-        if !stream.fields.contains(field) {
+        let declared = found.fields.entry((&input.from, &input.stream)).or_insert_with(|| known().collect());
+        if !declared.contains(field.as_str()) {
             let what = format!("{}'s stream `{}` has no field `{field}`", input.from, input.stream);
-            found.add(at.clone(), what, hint(field, stream.fields.iter().map(String::as_str)));
+            let hint = found.suggestions.hint(field, known());
+            found.add(at.clone(), what, hint);
         }
     }
 }

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::suggest;
 
 fn id(text: &str) -> ComponentId {
     text.parse().expect("valid id")
@@ -196,4 +197,75 @@ fn known_settings_are_checked_and_other_settings_are_accepted() {
              week",
         ],
     );
+}
+
+/// A topology of `n_spouts` spouts, and a bolt that receives from `sources`.
+fn wide(n_spouts: usize, name: impl Fn(usize) -> String, sources: &[String]) -> Topology {
+    let inputs: Vec<(&str, Grouping)> = sources.iter().map(|name| (name.as_str(), Grouping::All)).collect();
+    let mut topology = word_count();
+    topology.components = (0..n_spouts)
+        .map(|n| (id(&name(n)), component(ComponentKind::Spout, &["line"], &[])))
+        .chain([(id("sink"), component(ComponentKind::Bolt, &[], &inputs))])
+        .collect();
+    topology
+}
+
+fn n_hints(found: &[TopologyDefect]) -> usize {
+    found.iter().filter(|defect| defect.hint.is_some()).count()
+}
+
+#[test]
+fn problems_and_hints_are_bounded() {
+    let sources: Vec<String> = (0..1000).map(|n| format!("spuot-{n:04}")).collect();
+    let found = validate(&wide(1000, |n| format!("spout-{n:04}"), &sources)).expect_err("no such sources");
+    assert_eq!(found.len(), MAX_DEFECTS + 1);
+    assert_eq!(n_hints(&found), suggest::MAX_SUGGESTED + 1);
+    assert_eq!(
+        found[0].to_string(),
+        "bolts.sink.inputs[0]: there is no component `spuot-0000`; did you mean `spout-0000`?"
+    );
+    let last = found.last().expect("not empty").to_string();
+    assert_eq!(last, "topology: 900 more problems are not listed; correct those that are listed first");
+}
+
+#[test]
+fn one_wrong_source_of_many_bolts_is_suggested_without_comparing_it_again_and_again() {
+    let mut topology = wide(1, |_| "sentences".to_owned(), &["sentences".to_owned()]);
+    for n in 0..2000 {
+        let bolt = component(ComponentKind::Bolt, &["word"], &[("sentence", Grouping::Shuffle)]);
+        topology.components.insert(id(&format!("bolt-{n:04}")), bolt);
+    }
+    let found = validate(&topology).expect_err("there is no such source");
+    assert_eq!(found.len(), MAX_DEFECTS + 1);
+    let hint = Some("did you mean `sentences`?");
+    assert_eq!(found.iter().filter(|defect| defect.hint.as_deref() == hint).count(), suggest::MAX_SUGGESTED);
+}
+
+#[test]
+fn long_names_are_not_compared_letter_by_letter_for_each_problem() {
+    // With all of them compared, this takes minutes.
+    let sources: Vec<String> = (0..1000).map(|n| format!("{}-{n:04}", "x".repeat(182))).collect();
+    let topology = wide(1400, |n| format!("{}-{n:04}", "y".repeat(182)), &sources);
+    let found = validate(&topology).expect_err("no such sources");
+    assert_eq!(found.len(), MAX_DEFECTS + 1);
+}
+
+#[test]
+fn many_fields_are_looked_up_and_not_searched() {
+    // With a search per field, this takes hours.
+    let fields: Vec<String> = (0..400_000).map(|n| format!("f{n}")).collect();
+    let mut topology = word_count();
+    let streams = &mut edit(&mut topology, "split").outputs;
+    streams.get_mut(&stream("default")).expect("is there").fields = fields.clone();
+    edit(&mut topology, "count").inputs[0].grouping = Grouping::Fields(fields);
+    assert_eq!(validate(&topology), Ok(()));
+}
+
+#[test]
+fn long_texts_are_cut() {
+    let mut topology = word_count();
+    edit(&mut topology, "count").inputs[0].grouping = by(&"ä".repeat(1 << 20));
+    let found = validate(&topology).expect_err("there is no such field");
+    assert!(found[0].what.starts_with("split's stream `default` has no field `ää"), "{}", found[0].what);
+    assert!(found[0].what.len() <= 2 * MAX_TEXT_CHARS, "{} bytes", found[0].what.len());
 }
