@@ -9,6 +9,7 @@ use tracing::info;
 use crate::{
     Options,
     blobs::{self, BlobStore, replicate::Replicator},
+    check_turn::CheckTurns,
     dry_run::diagnose,
     handle::Handle,
     leader::{LeaderContext, LeaderStatus},
@@ -234,6 +235,7 @@ fn assemble(
         status: status_seen,
         commands: commands_seen,
         metrics,
+        check_turns: CheckTurns::new(),
     };
     Ok(Nimbus { handle, tasks, stop, refusal, _identity: identity })
 }

@@ -20,6 +20,7 @@ mod apply;
 mod blobs;
 mod candidacy;
 pub mod change;
+mod check_turn;
 pub mod daemon;
 pub mod decide;
 pub mod drain;

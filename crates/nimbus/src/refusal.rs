@@ -71,7 +71,7 @@ pub enum Refusal {
     /// The topology is invalid.
     #[error("the topology cannot run: {}", .problems.join("; "))]
     InvalidTopology {
-        /// All of its problems.
+        /// Its problems, or the first of them.
         problems: Vec<String>,
     },
     /// The blob is not a topology package.

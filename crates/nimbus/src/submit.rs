@@ -48,7 +48,7 @@ impl PreparedTopology {
     /// Checks a topology that was read from `blob`.
     ///
     /// # Errors
-    /// [`Refusal::InvalidTopology`] with all problems, and
+    /// [`Refusal::InvalidTopology`] with its problems, and
     /// [`Refusal::BadOption`].
     pub(super) fn new(
         topology: &Topology,

@@ -29,6 +29,7 @@ use futures_util::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
+use crate::check_turn::CheckTurn;
 use stormkeeper_api_types::{blobs::FetchBlob, message::Code};
 use stormkeeper_coordination::{
     cluster::{
@@ -210,17 +211,43 @@ impl BlobStore {
     /// # Errors
     /// The reason as text if the blob holds no valid topology package.
     pub async fn topology(&self, key: &BlobKey) -> Result<Option<Arc<Topology>>, String> {
-        match self.lock().get(key) {
-            None => return Ok(None),
-            Some(StoredBlob { topology: Some(topology), .. }) => return Ok(Some(Arc::clone(topology))),
-            Some(StoredBlob { topology: None, .. }) => {}
+        if let Some(known) = self.known_topology(key) {
+            return Ok(known);
         }
         let path = self.path(key);
-        let topology = Arc::new(blocking::run(move || read_topology(&path)).await?);
+        let topology = blocking::run(move || read_topology(&path)).await?;
+        Ok(Some(self.remember_topology(key, topology)))
+    }
+
+    /// As [`BlobStore::topology`], and returns the turn that reading a topology takes.
+    pub(super) async fn topology_in_turn(
+        &self,
+        key: &BlobKey,
+        turn: CheckTurn,
+    ) -> (CheckTurn, Result<Option<Arc<Topology>>, String>) {
+        if let Some(known) = self.known_topology(key) {
+            return (turn, Ok(known));
+        }
+        let path = self.path(key);
+        let (turn, topology) = turn.run(move || read_topology(&path)).await;
+        (turn, topology.map(|topology| Some(self.remember_topology(key, topology))))
+    }
+
+    /// The topology in a blob if it is known without reading the blob: it is `Some(None)` if the
+    /// blob is not here.
+    fn known_topology(&self, key: &BlobKey) -> Option<Option<Arc<Topology>>> {
+        match self.lock().get(key) {
+            None => Some(None),
+            Some(StoredBlob { topology, .. }) => topology.clone().map(Some),
+        }
+    }
+
+    fn remember_topology(&self, key: &BlobKey, topology: Topology) -> Arc<Topology> {
+        let topology = Arc::new(topology);
         if let Some(held) = self.lock().get_mut(key) {
             held.topology = Some(Arc::clone(&topology));
         }
-        Ok(Some(topology))
+        topology
     }
 
     /// Stores the bytes of `body` if their sha256 is `key`, and announces the blob. Storing a

@@ -11,6 +11,7 @@ use crate::{
     Options,
     blobs::{BlobStore, copies::BlobReplicator, replicate},
     change::Change,
+    check_turn::CheckTurns,
     drain::DrainChange,
     leader::{Command, LeaderStatus},
     refusal::Refusal,
@@ -49,6 +50,7 @@ pub struct Handle {
     pub(super) status: watch::Receiver<LeaderStatus>,
     pub(super) commands: watch::Receiver<Option<mpsc::Sender<Command>>>,
     pub(super) metrics: Option<MetricsService>,
+    pub(super) check_turns: CheckTurns,
 }
 
 /// Request to run a topology.
@@ -155,14 +157,19 @@ impl Handle {
         let Submission { name, blob, owner, by, status } = submission;
         self.obtain(&blob, None).await?;
         self.blobs.touch(&blob);
+        let (turn, topology) = self.blobs.topology_in_turn(&blob, self.check_turns.next().await?).await;
         let invalid_package = |reason| Refusal::InvalidPackage { key: blob.clone(), reason };
-        let topology = self.blobs.topology(&blob).await.map_err(invalid_package)?;
+        let topology = topology.map_err(invalid_package)?;
         let topology = topology.ok_or_else(|| Refusal::BlobMissing { key: blob.clone() })?;
-        self.copies()?.ensure(&blob, self.options.replication.of(&topology)).await?;
+        let replication = self.options.replication.of(&topology);
+        let (key, timeout) = (blob.clone(), self.options.message_timeout);
+        let prepare = move || PreparedTopology::new(&topology, name, key, owner, status, timeout);
+        let (turn, prepared) = turn.run(prepare).await;
+        drop(turn);
+        let prepared = Box::new(prepared?);
+        self.copies()?.ensure(&blob, replication).await?;
         // Copying may have taken longer than the guaranteed retention of an unused blob.
         self.blobs.touch(&blob);
-        let timeout = self.options.message_timeout;
-        let prepared = Box::new(PreparedTopology::new(&topology, name, blob, owner, status, timeout)?);
         self.command(&commands, |reply| Command::Submit { prepared, by, reply }).await
     }
 
