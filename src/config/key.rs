@@ -341,6 +341,12 @@ pub const KEYS: &[Key] = &[
         "10",
         "The shortest time between two updates of the data of a task's heartbeat; the start and the loss of a task are visible at once.",
     ),
+    key(
+        "ui.allowed.hosts",
+        Kind::Hosts,
+        "null",
+        "Further names under which the API of a nimbus may be addressed, as by a proxy, and hosts whose web pages may use it; addresses, `localhost`, the host's own name and `nimbus.seeds` are always allowed, and ports are not compared.",
+    ),
     key("ui.host", Kind::Address, "\"0.0.0.0\"", "The address on which the API of a nimbus listens."),
     key("ui.port", Kind::Port, "8080", "The port of the API of a nimbus; 0 selects any free port."),
     key(

@@ -58,6 +58,7 @@ impl Config {
             local_dir: self.local_dir(),
             host: self.hostname(),
             api: SocketAddr::new(*address, self.narrow("ui.port")),
+            api_names: self.api_names(),
             monitor_period: self.duration("nimbus.monitor.freq.secs"),
             task_timeout: self.duration("nimbus.task.timeout.secs"),
             task_launch: self.duration("nimbus.task.launch.secs"),
@@ -79,6 +80,16 @@ impl Config {
                 .map_or(MESSAGE_TIMEOUT, Duration::from_secs),
             metrics: Some(self.metric_options()),
         }
+    }
+
+    /// Names of the nimbuses: of this host, of the replicas, and of proxies in front of them.
+    fn api_names(&self) -> Vec<String> {
+        let allowed = match self.value("ui.allowed.hosts") {
+            Value::Hosts(hosts) => hosts.as_slice(),
+            _ => &[],
+        };
+        let seeds = self.hosts("nimbus.seeds").map(str::to_owned);
+        seeds.chain(allowed.iter().cloned()).chain([self.hostname.clone()]).collect()
     }
 
     fn metric_options(&self) -> nimbus::options::MetricOptions {

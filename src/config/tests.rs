@@ -83,6 +83,15 @@ fn times_and_sizes_with_units_are_accepted() {
 }
 
 #[test]
+fn api_is_addressed_by_the_names_of_this_host_the_seeds_and_the_allowed_hosts() {
+    let names = |text| load(text, &[]).expect("valid").0.nimbus_options().api_names;
+    let hostname = environment().hostname;
+    assert_eq!(names(""), ["localhost:8080", hostname.as_str()]);
+    let text = "nimbus.seeds: [n1, n2]\nstorm.local.hostname: n1\nui.allowed.hosts: [ui.example.com]\n";
+    assert_eq!(names(text), ["n1", "n2", "ui.example.com", hostname.as_str()]);
+}
+
+#[test]
 fn unknown_and_unsupported_keys_are_warnings_with_a_suggestion() {
     let check = |text: &str, expected: &str| {
         let (_, warnings) = load(text, &[]).expect("warnings are not errors");

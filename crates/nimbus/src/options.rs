@@ -14,6 +14,9 @@ pub struct Options {
     pub host: String,
     /// Listen address of its API. With port 0 the system chooses a free port.
     pub api: SocketAddr,
+    /// Names under which requests may address the API, with or without ports, besides addresses,
+    /// `localhost` and `host`.
+    pub api_names: Vec<String>,
     /// Longest pause between two decisions, if no event causes one earlier.
     pub monitor_period: Duration,
     /// Time without a heartbeat after which a task is dead.
@@ -50,6 +53,7 @@ impl Options {
             local_dir,
             host: "127.0.0.1".to_owned(),
             api: ([127, 0, 0, 1], 0).into(),
+            api_names: Vec::new(),
             monitor_period: Duration::from_secs(10),
             task_timeout: Duration::from_secs(30),
             task_launch: Duration::from_secs(120),

@@ -56,6 +56,10 @@ pub enum Code {
     OutcomeUnknown,
     /// This nimbus has not read the cluster yet.
     NotReady,
+    /// The host is not one of the nimbus, or a web page of another site sent the request.
+    ForeignRequest,
+    /// A write has the content type of a form or of plain text.
+    WrongContentType,
     /// The API has no such path.
     NoSuchRoute,
     /// The API has the path, with another method.
@@ -89,6 +93,8 @@ impl Code {
             Self::TreeUnavailable => "tree_unavailable",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::NotReady => "not_ready",
+            Self::ForeignRequest => "foreign_request",
+            Self::WrongContentType => "wrong_content_type",
             Self::NoSuchRoute => "no_such_route",
             Self::WrongMethod => "wrong_method",
             Self::Internal => "internal",
@@ -116,7 +122,14 @@ mod tests {
 
     #[test]
     fn codes_display_as_on_the_wire() {
-        for code in [Code::InvalidRequest, Code::NameInUse, Code::NoSuchRoute, Code::Internal, Code::Other] {
+        for code in [
+            Code::InvalidRequest,
+            Code::ForeignRequest,
+            Code::WrongContentType,
+            Code::NoSuchRoute,
+            Code::Internal,
+            Code::Other,
+        ] {
             assert_eq!(serde_json::to_value(code).expect("text"), code.as_str());
         }
     }

@@ -49,6 +49,8 @@ impl ApiError {
             | Code::BlobMissing
             | Code::NoSuchRoute => StatusCode::NOT_FOUND,
             Code::NameInUse | Code::IllegalTransition | Code::Conflict => StatusCode::CONFLICT,
+            Code::ForeignRequest => StatusCode::FORBIDDEN,
+            Code::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Code::NoLeader

@@ -21,7 +21,8 @@
 //!
 //! Every nimbus answers reads from its own view, and every response says how old the view is. A write
 //! that reaches a follower is forwarded to the leader, once. A rejected request is answered with
-//! [`stormkeeper_api_types::message::ErrorBody`]: `code`, `message` and `hint`.
+//! [`stormkeeper_api_types::message::ErrorBody`]: `code`, `message` and `hint`. Requests that a web
+//! page of somebody else may have caused are rejected (`origin.rs`).
 
 mod blobs;
 mod caller;
@@ -29,6 +30,7 @@ mod error;
 mod forward;
 mod ingest;
 mod metrics;
+mod origin;
 mod reads;
 mod summary;
 #[cfg(test)]
@@ -42,7 +44,7 @@ use axum::{
     extract::{Request, State},
     http::{HeaderName, StatusCode},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use tokio::net::TcpListener;
@@ -51,6 +53,7 @@ use tokio_util::sync::CancellationToken;
 use crate as nimbus;
 use crate::{Handle, Nimbus, daemon::NimbusClients};
 use error::ApiError;
+use origin::OwnNames;
 use stormkeeper_api_types::forward::{Forwarder, TERM};
 use stormkeeper_coordination::tree::Tree;
 use stormkeeper_model::clock::Clock;
@@ -160,6 +163,8 @@ async fn serve(listener: TcpListener, nimbus: Handle, closing: CancellationToken
 /// Returns the routes of `nimbus`.
 pub fn routes(nimbus: Handle) -> Router {
     let forwarder = Forwarder::new().expect("a client without TLS needs nothing that can be missing");
+    let options = nimbus.options();
+    let names = OwnNames::new(options.api_names.iter().chain([&options.host]).map(String::as_str));
     let api = Api { nimbus, forwarder };
     let blobs = get(blobs::get_blob).put(blobs::put_blob);
     Router::new()
@@ -196,7 +201,19 @@ pub fn routes(nimbus: Handle) -> Router {
         })
         .layer(middleware::map_response_with_state(api.clone(), add_term_header))
         .layer(middleware::from_fn_with_state(api.clone(), time_request))
+        .layer(middleware::from_fn_with_state(Arc::new(names), reject_foreign))
         .with_state(api)
+}
+
+/// Answers requests that a web page of somebody else may have caused with an error.
+async fn reject_foreign(State(names): State<Arc<OwnNames>>, request: Request, next: Next) -> Response {
+    match origin::check(&names, request.method(), request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => {
+            tracing::debug!(?error, method = %request.method(), path = request.uri().path(), "rejected a request");
+            error.into_response()
+        }
+    }
 }
 
 /// Measures the time from the head of a request to the head of its response.

@@ -1,5 +1,6 @@
 //! Routes: called directly if one nimbus is enough, over HTTP if a test needs two.
 
+mod browsers;
 mod metrics;
 mod replicas;
 
@@ -91,7 +92,12 @@ impl Fixture {
 }
 
 async fn ask(router: &Router, method: Method, uri: &str, body: impl Into<Body>) -> (StatusCode, Value) {
-    let request = Request::builder().method(method).uri(uri).body(body.into()).expect("a request");
+    let request = Request::builder()
+        .method(method)
+        .uri(uri)
+        .header("host", "localhost")
+        .body(body.into())
+        .expect("a request");
     let response = router.clone().oneshot(request).await.expect("infallible");
     let status = response.status();
     let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");

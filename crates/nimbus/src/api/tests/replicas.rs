@@ -72,7 +72,8 @@ async fn request_of_a_deposed_leader_is_rejected() {
     let key = submit(&client, blob("wc")).await.expect("accepted");
     let term = leader.handle().term().expect("it leads");
     let copy = |term, router: Router, uri: String| async move {
-        let request = Request::builder().method(Method::POST).uri(uri).header(TERM, term);
+        let request =
+            Request::builder().method(Method::POST).uri(uri).header("host", "localhost").header(TERM, term);
         let request =
             request.body(Body::from(json!({"from": "127.0.0.1:1"}).to_string())).expect("a request");
         let response = router.oneshot(request).await.expect("infallible");
@@ -88,7 +89,8 @@ async fn request_of_a_deposed_leader_is_rejected() {
 
     // A write for the leader of a later term.
     let router = routes(leader.handle().clone());
-    let request = Request::builder().method(Method::POST).uri("/api/v1/topology/wc/kill");
+    let request =
+        Request::builder().method(Method::POST).uri("/api/v1/topology/wc/kill").header("host", "localhost");
     let request = request.header(TERM, term.0 + 1).body(Body::empty()).expect("a request");
     let response = router.oneshot(request).await.expect("infallible");
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -1,0 +1,286 @@
+//! Rejects requests that a web page of somebody else may have caused.
+//!
+//! The browser of an operator is inside the trusted network, and any page can make it send requests
+//! here: a form needs no script, and a host name that the page controls may resolve to a nimbus (DNS
+//! rebinding). A browser reveals such a request by its headers:
+//!
+//! - `Host`: a name that is not ours. Addresses are accepted: a page cannot make a browser name one
+//!   without being loaded from there.
+//! - `Origin`, `Sec-Fetch-Site`: the request comes from a page of another site.
+//! - `Content-Type` of a write: the types that a browser sends to other sites without asking first.
+//!
+//! A request without these headers comes from a program, and is accepted: this is no authentication.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use axum::http::{
+    HeaderMap, HeaderName, Method, Uri,
+    header::{CONTENT_TYPE, HOST, ORIGIN},
+    uri::Authority,
+};
+
+use super::error::ApiError;
+use stormkeeper_api_types::message::Code;
+use stormkeeper_model::id::quoted;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Content types that a page may send to another site without the consent of that site.
+const TYPES_OF_FORMS: [&str; 3] = ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"];
+
+/// Host of a request or of a page, without its port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Host {
+    Address(IpAddr),
+    /// In lower case, without the dot at the end.
+    Name(String),
+}
+
+impl Host {
+    /// Reads `host` or `host:port`; an IPv6 address has brackets.
+    fn of_authority(text: &str) -> Option<Self> {
+        let authority: Authority = text.parse().ok().filter(|_| !text.contains('@'))?;
+        Some(Self::of(authority.host()))
+    }
+
+    fn of(host: &str) -> Self {
+        let plain = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        match plain.parse::<IpAddr>() {
+            Ok(address) => Self::Address(address.to_canonical()),
+            Err(_) => Self::Name(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()),
+        }
+    }
+}
+
+/// Names under which a nimbus may be addressed, besides addresses.
+#[derive(Debug, Clone)]
+pub(super) struct OwnNames(BTreeSet<Host>);
+
+impl OwnNames {
+    /// Names with or without ports, as in the configuration; `localhost` is always one of them.
+    pub(super) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let host = |name: &str| Host::of_authority(name).unwrap_or_else(|| Host::of(name));
+        Self(names.into_iter().chain(["localhost"]).map(host).collect())
+    }
+
+    fn accepts(&self, host: &Host) -> bool {
+        matches!(host, Host::Address(_)) || self.0.contains(host)
+    }
+}
+
+/// Checks that no web page of somebody else has caused a request.
+///
+/// # Errors
+/// The answer to the request otherwise.
+pub(super) fn check(
+    names: &OwnNames,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<(), ApiError> {
+    let host = requested_host(names, uri, headers)?;
+    let is_own = |origin: &str| is_own_page(names, &host, origin);
+    let mut origins = headers.get_all(ORIGIN).iter();
+    if let Some(origin) = origins.find(|origin| !origin.to_str().is_ok_and(is_own)) {
+        let origin = quoted(&String::from_utf8_lossy(origin.as_bytes()));
+        return Err(foreign_page(&format!("the header Origin names another site, {origin}")));
+    }
+    let is_from_own_page = headers.contains_key(ORIGIN);
+    for site in headers.get_all(SEC_FETCH_SITE) {
+        match site.as_bytes() {
+            b"same-origin" | b"none" => {}
+            // Another port of the same host; its origin was compared above.
+            b"same-site" if is_from_own_page => {}
+            site => {
+                let site = quoted(&String::from_utf8_lossy(site));
+                return Err(foreign_page(&format!("the header Sec-Fetch-Site is {site}")));
+            }
+        }
+    }
+    check_content_type(method, headers)
+}
+
+/// Returns the host that a request names, if it is one of this nimbus.
+fn requested_host(names: &OwnNames, uri: &Uri, headers: &HeaderMap) -> Result<Host, ApiError> {
+    let malformed = |what: &str| ApiError::new(Code::InvalidRequest, what, Some("send one header Host"));
+    let mut hosts = headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        let what = match headers.contains_key(HOST) {
+            true => "the request has two headers Host",
+            false => "the request has no header Host",
+        };
+        return Err(malformed(what));
+    };
+    let named = host.to_str().ok().and_then(Host::of_authority);
+    let named = named.ok_or_else(|| malformed("the header Host is not a host with or without a port"))?;
+    // The target of a request to a proxy names the host too, and counts more.
+    let target = uri.authority().map(|authority| Host::of(authority.host()));
+    for host in [&named].into_iter().chain(&target) {
+        if let (false, Host::Name(name)) = (names.accepts(host), host) {
+            return Err(ApiError::new(
+                Code::ForeignRequest,
+                format!("{} is not a name of this nimbus", quoted(name)),
+                Some(
+                    "use its address; or add the name to `ui.allowed.hosts` or `nimbus.seeds` in the storm.yaml of \
+                     each nimbus, and restart them one after the other",
+                ),
+            ));
+        }
+    }
+    Ok(target.unwrap_or(named))
+}
+
+/// Returns whether a page is ours: from the requested host, or from a name of ours. Any page on the
+/// Internet may be from an address.
+fn is_own_page(names: &OwnNames, host: &Host, origin: &str) -> bool {
+    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    let Some(page) = authority.and_then(Host::of_authority) else { return false };
+    page == *host || page != Host::of("localhost") && names.0.contains(&page)
+}
+
+fn foreign_page(what: &str) -> ApiError {
+    ApiError::new(
+        Code::ForeignRequest,
+        format!("a web page of another site seems to have sent this request: {what}"),
+        Some(
+            "send requests from a program without this header; to serve pages of another host, add it to `ui.allowed.hosts`",
+        ),
+    )
+}
+
+/// Checks that a write has no type that a page may send to another site.
+fn check_content_type(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+    if method.is_safe() {
+        return Ok(());
+    }
+    for value in headers.get_all(CONTENT_TYPE) {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let plain = text.split([';', ',']).next().unwrap_or_default().trim().to_ascii_lowercase();
+        if TYPES_OF_FORMS.contains(&plain.as_str()) {
+            return Err(ApiError::new(
+                Code::WrongContentType,
+                format!("a write does not take a body of the type {}", quoted(&plain)),
+                Some(
+                    "send JSON as application/json: with curl, add -H 'Content-Type: application/json'; \
+                     a request without a body needs no type",
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        http::{HeaderValue, StatusCode},
+        response::IntoResponse as _,
+    };
+
+    use super::*;
+
+    /// Checks a request with these headers, and returns the status of the rejection.
+    fn rejection(method: &Method, target: &str, headers: &[(&'static str, &str)]) -> Option<StatusCode> {
+        let names = OwnNames::new(["n1.example.com", "N2:8080", "[fd00::5]:8080", "ui.example.com."]);
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_str(value).expect("a value"));
+        }
+        let uri = target.parse().expect("a target");
+        check(&names, method, &uri, &map).err().map(|error| error.into_response().status())
+    }
+
+    fn get(headers: &[(&'static str, &str)]) -> Option<StatusCode> {
+        rejection(&Method::GET, "/", headers)
+    }
+
+    fn post(headers: &[(&'static str, &str)]) -> Option<StatusCode> {
+        rejection(&Method::POST, "/", headers)
+    }
+
+    #[test]
+    fn hosts_are_addresses_and_own_names_with_any_port() {
+        for own in [
+            "n1.example.com",
+            "N1.Example.COM.:9000",
+            "n2",
+            "localhost:1",
+            "LOCALHOST",
+            "ui.example.com",
+            "127.0.0.1:8080",
+            "203.0.113.7",
+            "[::1]",
+            "[fd00::9]:8080",
+        ] {
+            assert_eq!(get(&[("host", own)]), None, "{own}");
+        }
+        let (forbidden, bad) = (Some(StatusCode::FORBIDDEN), Some(StatusCode::BAD_REQUEST));
+        for foreign in ["evil.example:8080", "n1", "n1.example.com.evil.example", "127.0.0.1.evil.example"] {
+            assert_eq!(get(&[("host", foreign)]), forbidden, "{foreign}");
+        }
+        for malformed in ["", "n2@evil.example", "a b", "http://n2/", "[::1", "n2:8080:9"] {
+            assert_eq!(get(&[("host", malformed)]), bad, "{malformed}");
+        }
+        assert_eq!(get(&[]), bad);
+        assert_eq!(get(&[("host", "n2"), ("host", "n2")]), bad);
+        assert_eq!(rejection(&Method::GET, "http://evil.example/", &[("host", "n2")]), forbidden);
+        assert_eq!(rejection(&Method::GET, "http://n2:80/", &[("host", "n2")]), None);
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_rejected() {
+        let forbidden = Some(StatusCode::FORBIDDEN);
+        for own in
+            ["http://10.0.0.1:9999", "https://10.0.0.1", "http://n1.example.com", "https://ui.example.com"]
+        {
+            assert_eq!(post(&[("host", "10.0.0.1:8080"), ("origin", own)]), None, "{own}");
+        }
+        for foreign in [
+            "https://evil.example",
+            "null",
+            "",
+            "http://203.0.113.7",
+            "http://localhost:3000",
+            "file://10.0.0.1",
+            "http://evil.example@10.0.0.1",
+        ] {
+            let headers = [("host", "10.0.0.1:8080"), ("origin", foreign)];
+            assert_eq!(post(&headers), forbidden, "{foreign}");
+            assert_eq!(get(&headers), forbidden, "{foreign}");
+        }
+        assert_eq!(
+            post(&[("host", "n2"), ("origin", "http://n2"), ("origin", "http://e.example")]),
+            forbidden
+        );
+        for (site, expected) in [
+            ("same-origin", None),
+            ("none", None),
+            ("cross-site", forbidden),
+            ("same-site", forbidden),
+            ("", forbidden),
+            ("else", forbidden),
+        ] {
+            assert_eq!(get(&[("host", "n2"), ("sec-fetch-site", site)]), expected, "{site}");
+        }
+        let same_site = [("host", "n2"), ("origin", "http://n2:3000"), ("sec-fetch-site", "same-site")];
+        assert_eq!(post(&same_site), None);
+    }
+
+    #[test]
+    fn writes_do_not_take_the_types_of_forms() {
+        let unsupported = Some(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        for (kind, expected) in [
+            ("application/json", None),
+            ("application/json; charset=utf-8", None),
+            ("application/octet-stream", None),
+            ("application/x-www-form-urlencoded", unsupported),
+            ("Multipart/Form-Data; boundary=x", unsupported),
+            ("TEXT/PLAIN;charset=UTF-8", unsupported),
+            (" text/plain , application/json", unsupported),
+        ] {
+            assert_eq!(post(&[("host", "n2"), ("content-type", kind)]), expected, "{kind}");
+            assert_eq!(get(&[("host", "n2"), ("content-type", kind)]), None, "{kind}");
+        }
+        assert_eq!(post(&[("host", "n2")]), None, "a program without a body");
+    }
+}
