@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use reqwest::StatusCode;
+use reqwest::{StatusCode, redirect::Policy};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
@@ -49,13 +49,15 @@ pub enum FetchError {
         /// HTTP status of the response.
         status: StatusCode,
     },
-    /// The blob is larger than [`MAX_BLOB_BYTES`].
-    #[error("blob {key} from {api} is larger than {MAX_BLOB_BYTES} bytes")]
+    /// The blob is larger than the limit.
+    #[error("blob {key} from {api} is larger than {bytes_max} bytes")]
     TooLarge {
         /// Address of the nimbus.
         api: String,
         /// The blob.
         key: BlobKey,
+        /// The limit.
+        bytes_max: u64,
     },
     /// The bytes do not match the blob's key.
     #[error("{api} sent bytes with the sha256 {found} for blob {key}")]
@@ -81,12 +83,27 @@ pub enum FetchError {
 #[async_trait]
 pub trait FetchBlob: fmt::Debug + Send + Sync + 'static {
     /// Fetches a blob from the nimbus at `api` (`host:port`) into the new file `into`, and
-    /// returns its size. On success the file contains the blob's bytes; otherwise its content is
-    /// unspecified.
+    /// returns its size, at most `bytes_max`. On success the file contains the blob's bytes;
+    /// otherwise its content is unspecified.
     ///
     /// # Errors
     /// [`FetchError`].
-    async fn fetch(&self, api: &str, key: &BlobKey, into: &Path) -> Result<u64, FetchError>;
+    async fn fetch_at_most(
+        &self,
+        api: &str,
+        key: &BlobKey,
+        into: &Path,
+        bytes_max: u64,
+    ) -> Result<u64, FetchError>;
+
+    /// As [`FetchBlob::fetch_at_most`], for a blob that a topology uses: a nimbus accepted it,
+    /// whatever its limit was then. At most [`MAX_BLOB_BYTES`].
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    async fn fetch(&self, api: &str, key: &BlobKey, into: &Path) -> Result<u64, FetchError> {
+        self.fetch_at_most(api, key, into, MAX_BLOB_BYTES).await
+    }
 }
 
 /// Requests of a leader to other nimbuses, besides fetching.
@@ -113,7 +130,9 @@ impl BlobClient {
     /// # Errors
     /// [`FetchError::Setup`].
     pub fn new() -> Result<Self, FetchError> {
-        let http = http::client().read_timeout(READ_TIMEOUT).build().map_err(FetchError::Setup)?;
+        // A nimbus sends no redirect; one would lead to an address that nobody has checked.
+        let http = http::client().read_timeout(READ_TIMEOUT).redirect(Policy::none());
+        let http = http.build().map_err(FetchError::Setup)?;
         Ok(Self { http })
     }
 }
@@ -134,10 +153,16 @@ impl BlobPeers for BlobClient {
 
 #[async_trait]
 impl FetchBlob for BlobClient {
-    async fn fetch(&self, api: &str, key: &BlobKey, into: &Path) -> Result<u64, FetchError> {
+    async fn fetch_at_most(
+        &self,
+        api: &str,
+        key: &BlobKey,
+        into: &Path,
+        bytes_max: u64,
+    ) -> Result<u64, FetchError> {
         let http = |source| FetchError::Http { api: api.to_owned(), source };
         let write = |source| FetchError::Write { path: into.to_owned(), source };
-        let too_large = || FetchError::TooLarge { api: api.to_owned(), key: key.clone() };
+        let too_large = || FetchError::TooLarge { api: api.to_owned(), key: key.clone(), bytes_max };
 
         let url = format!("http://{api}/api/v1/blobs/{key}");
         let mut answer = self.http.get(url).send().await.map_err(http)?;
@@ -145,7 +170,7 @@ impl FetchBlob for BlobClient {
         if status != StatusCode::OK {
             return Err(FetchError::Refused { api: api.to_owned(), key: key.clone(), status });
         }
-        if answer.content_length().is_some_and(|length| length > MAX_BLOB_BYTES) {
+        if answer.content_length().is_some_and(|length| length > bytes_max) {
             return Err(too_large());
         }
         let mut file = tokio::fs::File::create_new(into).await.map_err(write)?;
@@ -153,7 +178,7 @@ impl FetchBlob for BlobClient {
         let mut n_bytes = 0;
         while let Some(chunk) = answer.chunk().await.map_err(http)? {
             n_bytes += chunk.len() as u64;
-            if n_bytes > MAX_BLOB_BYTES {
+            if n_bytes > bytes_max {
                 return Err(too_large());
             }
             digest.update(&chunk);
@@ -177,9 +202,13 @@ mod tests {
 
     /// A nimbus that answers every blob request with `status` and `body`.
     async fn nimbus(tasks: &Tasks, status: StatusCode, body: &'static str) -> String {
+        let routes = Router::new().route("/api/v1/blobs/{key}", get(move || async move { (status, body) }));
+        serve(tasks, routes).await
+    }
+
+    async fn serve(tasks: &Tasks, routes: Router) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let api = listener.local_addr().expect("bound").to_string();
-        let routes = Router::new().route("/api/v1/blobs/{key}", get(move || async move { (status, body) }));
         tasks.start("nimbus", OnExit::Ignore, async move {
             axum::serve(listener, routes).await.expect("served");
         });
@@ -204,6 +233,43 @@ mod tests {
     async fn bytes_with_another_sha256_are_rejected() {
         let error = fetch(StatusCode::OK, "other bytes").await.expect_err("refused");
         assert!(matches!(error, FetchError::WrongBytes { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_blob_beyond_the_limit_is_rejected() {
+        let tasks = Tasks::default();
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (client, key) = (BlobClient::new().expect("made"), BlobKey::of(b"the bytes"));
+        // Without a length, so that the bytes are counted.
+        let stream = || async {
+            let chunks = futures_util::stream::iter(["the ", "bytes"].map(Ok::<_, io::Error>));
+            axum::body::Body::from_stream(chunks)
+        };
+        for routes in [
+            Router::new().route("/api/v1/blobs/{key}", get(|| async { "the bytes" })),
+            Router::new().route("/api/v1/blobs/{key}", get(stream)),
+        ] {
+            let api = serve(&tasks, routes).await;
+            let file = dir.path().join(api.replace(':', "-"));
+            let error = client.fetch_at_most(&api, &key, &file, 8).await.expect_err("too large");
+            assert!(matches!(error, FetchError::TooLarge { bytes_max: 8, .. }), "{error}");
+            let file = file.with_file_name(format!("whole-{}", api.replace(':', "-")));
+            assert_eq!(client.fetch_at_most(&api, &key, &file, 9).await.expect("fetched"), 9);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let tasks = Tasks::default();
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let elsewhere = nimbus(&tasks, StatusCode::OK, "the bytes").await;
+        let key = BlobKey::of(b"the bytes");
+        let target = format!("http://{elsewhere}/api/v1/blobs/{key}");
+        let redirect = move || async move { axum::response::Redirect::temporary(&target) };
+        let api = serve(&tasks, Router::new().route("/api/v1/blobs/{key}", get(redirect))).await;
+        let client = BlobClient::new().expect("made");
+        let error = client.fetch(&api, &key, &dir.path().join("blob")).await.expect_err("a redirect");
+        assert!(matches!(error, FetchError::Refused { status, .. } if status.is_redirection()), "{error}");
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use stormkeeper_coordination::{
 };
 use stormkeeper_metrics_service::RequestError;
 use stormkeeper_model::{
-    BlobKey, ComponentId, HostName, Term, TopologyId, TopologyName, status::IllegalTransition,
+    BlobKey, ComponentId, HostName, Term, TopologyId, TopologyName, id::quoted, status::IllegalTransition,
 };
 
 /// A rejected or failed request. Unless the error says otherwise, nothing was changed.
@@ -87,6 +87,12 @@ pub enum Refusal {
     BlobMissing {
         /// The blob.
         key: BlobKey,
+    },
+    /// The view of this nimbus contains no nimbus with an API at this address.
+    #[error("no nimbus is known at {}", quoted(.api))]
+    UnknownNimbus {
+        /// The address.
+        api: String,
     },
     /// Fewer nimbuses than requested have the blob.
     #[error("blob {key} is on {there} of the {wanted} nimbuses required after {wait:?}; {n_nimbuses} are live{}",
@@ -188,7 +194,9 @@ impl Refusal {
             Self::TermIsOver { .. } | Self::StillMeasured { .. } => Code::Conflict,
             Self::Blob(error) => error.code(),
             Self::TooLarge(_) => Code::TooLarge,
-            Self::BadOption(_) | Self::UnknownComponent { .. } => Code::InvalidRequest,
+            Self::BadOption(_) | Self::UnknownComponent { .. } | Self::UnknownNimbus { .. } => {
+                Code::InvalidRequest
+            }
             Self::Illegal(_) => Code::IllegalTransition,
             Self::Conflict { .. } => Code::Conflict,
             Self::Unreadable { .. } => Code::UnreadableRecord,
@@ -223,6 +231,7 @@ impl Refusal {
             Self::NameUnclear { path, .. } | Self::Unreadable { path, .. } => {
                 format!("read {path} with zkCli; write a valid record or delete it")
             }
+            Self::UnknownNimbus { .. } => "`stormkeeper nimbuses` lists the nimbuses".to_owned(),
             Self::NotReplicated { .. } => {
                 "start more nimbuses, or require fewer copies (topology.min.replication.count)".to_owned()
             }

@@ -268,7 +268,8 @@ impl BlobStore {
         self.keep(key, file, bytes).await
     }
 
-    /// Fetches a blob from the first nimbus of `holders` that sends it, and announces it.
+    /// Fetches a blob of at most `bytes_max` from the first nimbus of `holders` that sends it, and
+    /// announces it.
     ///
     /// # Errors
     /// The error of each nimbus.
@@ -277,11 +278,12 @@ impl BlobStore {
         key: &BlobKey,
         holders: &[String],
         client: &dyn FetchBlob,
+        bytes_max: u64,
     ) -> Result<(), String> {
         let mut reasons = Vec::new();
         for holder in holders {
             let file = self.temporary();
-            let kept = match client.fetch(holder, key, &file.0).await {
+            let kept = match client.fetch_at_most(holder, key, &file.0, bytes_max).await {
                 Ok(bytes) => self.keep(key, file, bytes).await.map_err(|error| error_chain(&error)),
                 Err(error) => Err(error_chain(&error)),
             };

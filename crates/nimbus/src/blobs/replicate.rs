@@ -10,7 +10,7 @@ use std::{
 use tracing::warn;
 
 use crate::blobs::BlobStore;
-use stormkeeper_api_types::blobs::FetchBlob;
+use stormkeeper_api_types::blobs::{FetchBlob, MAX_BLOB_BYTES};
 use stormkeeper_coordination::cluster::{layout, observer::Observation, view::ClusterView};
 use stormkeeper_model::{
     BlobKey, NimbusId,
@@ -113,7 +113,9 @@ impl Replicator {
             let holders = holders(view, &key, &self.me);
             let is_early = |retry: &Retry| retry.holders == holders && clock.monotonic() < retry.due;
             if !retries.get(&key).is_some_and(is_early) {
-                let Err(reason) = self.blobs.fetch(&key, &holders, &*self.client).await else {
+                // Whatever the limit is now: the blob was accepted.
+                let fetched = self.blobs.fetch(&key, &holders, &*self.client, MAX_BLOB_BYTES).await;
+                let Err(reason) = fetched else {
                     retries.remove(&key);
                     continue;
                 };

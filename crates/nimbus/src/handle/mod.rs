@@ -229,7 +229,8 @@ impl Handle {
     ///
     /// # Errors
     /// [`Refusal::TermIsOver`] if a later term has begun: requests of an earlier leader no longer
-    /// count. [`Refusal::BlobMissing`] if no nimbus sends the blob.
+    /// count. [`Refusal::UnknownNimbus`] if no nimbus has that address: requests must not be sent to
+    /// any address that a caller names. [`Refusal::BlobMissing`] if no nimbus sends the blob.
     pub async fn copy_blob(&self, key: &BlobKey, from: String, term: Term) -> Result<(), Refusal> {
         if let Some(later) = self.term().filter(|mine| *mine > term) {
             return Err(Refusal::TermIsOver { term, later });
@@ -259,9 +260,13 @@ impl Handle {
         let mut holders = replicate::holders(&view, key, &self.me);
         // The sender of the request may have it before the view shows that.
         if let Some(from) = from.filter(|from| !holders.contains(from)) {
+            let leader = view.leader.iter().map(|leader| &leader.api);
+            if !view.nimbuses.values().map(|nimbus| &nimbus.api).chain(leader).any(|api| *api == from) {
+                return Err(Refusal::UnknownNimbus { api: from });
+            }
             holders.insert(0, from);
         }
-        let fetched = self.blobs.fetch(key, &holders, &*self.client).await;
+        let fetched = self.blobs.fetch(key, &holders, &*self.client, self.blobs.bytes_max()).await;
         fetched.map_err(|reason| {
             tracing::info!(blob = %key, reason, "could not fetch a blob; the request is rejected");
             Refusal::BlobMissing { key: key.clone() }

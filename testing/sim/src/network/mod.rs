@@ -226,11 +226,20 @@ impl BlobPeers for Network {
 
 #[async_trait]
 impl FetchBlob for Network {
-    async fn fetch(&self, api: &str, key: &BlobKey, into: &Path) -> Result<u64, FetchError> {
+    async fn fetch_at_most(
+        &self,
+        api: &str,
+        key: &BlobKey,
+        into: &Path,
+        bytes_max: u64,
+    ) -> Result<u64, FetchError> {
         tokio::time::sleep(LATENCY).await;
         let refused = |status| FetchError::Refused { api: api.to_owned(), key: key.clone(), status };
         let handle = self.reach(api).ok_or_else(|| refused(StatusCode::SERVICE_UNAVAILABLE))?;
-        let (path, _) = handle.blobs().file(key).ok_or_else(|| refused(StatusCode::NOT_FOUND))?;
+        let (path, bytes) = handle.blobs().file(key).ok_or_else(|| refused(StatusCode::NOT_FOUND))?;
+        if bytes > bytes_max {
+            return Err(FetchError::TooLarge { api: api.to_owned(), key: key.clone(), bytes_max });
+        }
         std::fs::copy(path, into).map_err(|source| FetchError::Write { path: into.to_owned(), source })
     }
 }

@@ -206,3 +206,60 @@ async fn follower_shows_a_forwarded_write_at_once() {
     post("host/host/drain", "{}").await;
     assert_eq!(get("supervisor/summary").await["supervisors"][0]["drained"], true);
 }
+
+#[tokio::test]
+async fn a_blob_is_copied_only_from_a_nimbus_and_within_the_limit() {
+    let fixture = Fixture::new().await;
+    let (leader, follower, _client) = fixture.two().await;
+    let router = routes(follower.handle().clone());
+    let bytes = vec![b'x'; 10_000];
+    let key = BlobKey::of(&bytes);
+    let uri = format!("/api/v1/blobs/{key}/copy");
+    let copy = async |from: &str| {
+        let request = Request::builder().method(Method::POST).uri(&uri).header("host", "localhost");
+        let request = request.header(TERM, 999).body(Body::from(json!({"from": from}).to_string()));
+        let response = router.clone().oneshot(request.expect("a request")).await.expect("infallible");
+        response.status()
+    };
+    let stranger = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = stranger.local_addr().expect("bound");
+    let leader_api = leader.handle().api();
+    for from in [format!("{address}"), format!("{leader_api}@{address}"), format!("{address}/x?y=")] {
+        assert_eq!(copy(&from).await, StatusCode::BAD_REQUEST, "{from}");
+    }
+    let reached = tokio::time::timeout(Duration::ZERO, stranger.accept()).await;
+    assert!(reached.is_err(), "the address of the caller was reached");
+
+    let body = |bytes: &[u8]| {
+        futures_util::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::copy_from_slice(bytes))])
+    };
+    let blobs = leader.handle().blobs();
+    blobs.put(&key, body(&bytes)).await.expect("stored");
+    assert_eq!(copy(leader_api).await, StatusCode::OK);
+    assert!(follower.handle().blobs().holds(&key));
+}
+
+#[tokio::test]
+async fn a_blob_beyond_the_limit_of_a_nimbus_is_not_copied_to_it() {
+    let fixture = Fixture::new().await;
+    let generous = nimbus::Options {
+        max_blob_bytes: 100_000,
+        ..nimbus::Options::of_test(fixture.dir.path().join("generous"))
+    };
+    let stop = CancellationToken::new();
+    let leader = start(generous, fixture.server.connect(), Clock::new(), stop).await.expect("started");
+    let leader = fixture.leading(leader).await;
+    let follower = fixture.start("follower").await;
+    wait_until("the follower sees the leader", LONG, || async {
+        if follower.handle().leader().is_some() { Ok(()) } else { Err("it does not".to_owned()) }
+    })
+    .await;
+    let bytes = vec![b'x'; 20_001];
+    let key = BlobKey::of(&bytes);
+    let body = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(bytes))]);
+    leader.handle().blobs().put(&key, body).await.expect("stored");
+    let (term, api) = (leader.handle().term().expect("it leads"), leader.handle().api().to_owned());
+    let refused = follower.handle().copy_blob(&key, api, term).await.expect_err("too large");
+    assert!(matches!(refused, crate::refusal::Refusal::BlobMissing { .. }), "{refused}");
+    assert!(!follower.handle().blobs().holds(&key));
+}
