@@ -13,6 +13,10 @@ use stormkeeper_runtime::blocking;
 /// Limit for connecting: the peers are on the same network.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Time after which an unused connection is closed: before the peer does, as a request that is sent
+/// at that moment would be lost. A nimbus closes connections after 60 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Limit on the body of an error.
 const ERROR_BYTES_MAX: usize = 1 << 20;
 
@@ -75,7 +79,7 @@ impl Error {
 /// Returns a builder of clients that connect within three seconds, and directly: a proxy of the
 /// environment is for hosts outside of the network.
 pub fn client() -> ClientBuilder {
-    reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy()
+    reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).pool_idle_timeout(IDLE_TIMEOUT).no_proxy()
 }
 
 /// Sends a request, and returns the response if it is a success.

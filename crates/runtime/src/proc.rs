@@ -181,6 +181,11 @@ pub fn of_host() -> io::Result<HostUsage> {
     })
 }
 
+/// Returns the number of file descriptors that this process may have; `None` if it is not limited.
+pub fn descriptors_max() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
 /// Returns the used share of a disk, 0 to 1, as an unprivileged user sees it.
 ///
 /// # Errors

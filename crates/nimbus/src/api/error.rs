@@ -166,6 +166,11 @@ impl<S: Send + Sync> FromRequestParts<S> for PathPart {
     }
 }
 
+/// Returns the error for a body that did not arrive in time.
+pub(super) fn too_slow() -> ApiError {
+    ApiError::new(Code::InvalidRequest, "the body did not arrive in time", Some("send it without pauses"))
+}
+
 /// Returns the error for a body that could not be read.
 pub(super) fn body_error(status: StatusCode, text: &str) -> ApiError {
     if status == StatusCode::PAYLOAD_TOO_LARGE {

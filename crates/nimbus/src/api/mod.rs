@@ -32,6 +32,7 @@ mod ingest;
 mod metrics;
 mod origin;
 mod reads;
+mod serving;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -47,13 +48,13 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate as nimbus;
 use crate::{Handle, Nimbus, daemon::NimbusClients};
 use error::ApiError;
 use origin::OwnNames;
+use serving::Limits;
 use stormkeeper_api_types::forward::{Forwarder, TERM};
 use stormkeeper_coordination::tree::Tree;
 use stormkeeper_model::clock::Clock;
@@ -115,8 +116,9 @@ pub(crate) async fn start_with(
     let wanted = options.api;
     let (nimbus, listener) = nimbus::start(options, clients, tree, clock, stop).await?;
     let address = listener.local_addr().map_err(bind(wanted))?;
-    let (handle, closing) = (nimbus.handle().clone(), nimbus.tasks().cancelled());
-    nimbus.tasks().start_graceful("api", OnExit::StopOwner, serve(listener, handle, closing));
+    let routes = routes(nimbus.handle().clone());
+    let serving = serving::serve(listener, routes, Limits::of_process(), nimbus.tasks().cancelled());
+    nimbus.tasks().start_graceful("api", OnExit::StopOwner, serving);
     Ok(Running { nimbus, address })
 }
 
@@ -138,25 +140,6 @@ impl Running {
     /// An error if the nimbus ended without being stopped.
     pub async fn stopped(self) -> Result<(), nimbus::Error> {
         self.nimbus.stopped().await
-    }
-}
-
-/// Timeout of requests that are in flight at the end.
-const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
-
-async fn serve(listener: TcpListener, nimbus: Handle, closing: CancellationToken) {
-    let closed = closing.clone();
-    // With the address of each caller, for the list of events.
-    let service = routes(nimbus).into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(closing.cancelled_owned());
-    let late = async {
-        closed.cancelled().await;
-        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
-    };
-    tokio::select! {
-        // Dropping the server closes the remaining connections.
-        ended = serving => if let Err(error) = ended { tracing::error!(%error, "the API server failed") },
-        () = late => {}
     }
 }
 

@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 use super::{
     Api, JSON_BYTES_MAX,
     caller::{self, check_term},
-    error::{ApiError, PathPart, body_error, parse},
+    error::{ApiError, PathPart, body_error, parse, too_slow},
     forward::forward_and_refresh,
+    serving::is_body_timeout,
     summary,
 };
 use crate::{change::Change, drain::DrainChange, handle::Submission, refusal::Refusal};
@@ -140,6 +141,7 @@ pub(super) async fn read_body(request: Request) -> Result<(Parts, axum::body::By
     let (parts, body) = request.into_parts();
     match axum::body::to_bytes(body, JSON_BYTES_MAX).await {
         Ok(bytes) => Ok((parts, bytes)),
+        Err(error) if is_body_timeout(&error) => Err(too_slow()),
         // The only other cause is a caller that disconnected, which reads no response.
         Err(error) => Err(body_error(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())),
     }

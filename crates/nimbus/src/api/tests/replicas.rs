@@ -221,7 +221,7 @@ async fn a_blob_is_copied_only_from_a_nimbus_and_within_the_limit() {
         let response = router.clone().oneshot(request.expect("a request")).await.expect("infallible");
         response.status()
     };
-    let stranger = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let stranger = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = stranger.local_addr().expect("bound");
     let leader_api = leader.handle().api();
     for from in [format!("{address}"), format!("{leader_api}@{address}"), format!("{address}/x?y=")] {

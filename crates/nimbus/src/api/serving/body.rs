@@ -1,0 +1,104 @@
+//! Bodies of requests and answers.
+
+use std::{
+    error::Error,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::{
+    BoxError,
+    body::{Body, Bytes, HttpBody},
+};
+use http_body::{Frame, SizeHint};
+
+use super::{Limits, connection::Busy, pace::Pace};
+
+/// Error of a body that arrives too slowly.
+#[derive(Debug, thiserror::Error)]
+#[error("the body did not arrive in time")]
+struct BodyTimeout;
+
+/// Returns whether an error is or was caused by a body that arrives too slowly.
+pub(crate) fn is_body_timeout(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<BodyTimeout>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Body of a request, which must arrive at a least pace.
+pub(super) struct RequestBody {
+    body: Body,
+    pace: Pace,
+}
+
+impl RequestBody {
+    pub(super) fn new(body: Body, limits: Limits) -> Self {
+        Self { body, pace: Pace::new(limits) }
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                let n =
+                    frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+                self.pace.record(n);
+                Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
+            }
+            Poll::Pending => self.pace.poll_late(cx).map(|()| Some(Err(BodyTimeout.into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Body of an answer; its connection is busy until it is sent.
+pub(super) struct AnswerBody {
+    body: Body,
+    _busy: Busy,
+}
+
+impl AnswerBody {
+    pub(super) fn new(body: Body, busy: Busy) -> Self {
+        Self { body, _busy: busy }
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,224 @@
+//! Accepts connections within the limits, and logs those that it cannot accept.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use axum::serve::Listener;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+use tracing::{error, info, warn};
+
+use super::{Limits, connection::Connection};
+
+/// Pause after a failed accept: the cause, mostly too few descriptors, does not pass at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Shortest time between two log lines about the same condition.
+const LOG_PERIOD: Duration = Duration::from_secs(30);
+
+/// Answer to a peer beyond the limits.
+const FULL: &str = concat!(
+    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 95\r\n",
+    "connection: close\r\n\r\n",
+    r#"{"code":"not_ready","message":"this nimbus has too many connections","hint":"try again later"}"#,
+    "\n"
+);
+
+/// Listener of the API.
+#[derive(Debug)]
+pub(super) struct ApiListener {
+    listener: TcpListener,
+    limits: Limits,
+    places: Places,
+    rejected: LogLimiter,
+    failed: LogLimiter,
+}
+
+impl ApiListener {
+    pub(super) fn new(listener: TcpListener, limits: Limits) -> Self {
+        let (rejected, failed) = (LogLimiter::default(), LogLimiter::default());
+        Self { listener, limits, places: Places::default(), rejected, failed }
+    }
+
+    /// Answers a peer beyond the limits, as far as that is possible at once, and disconnects it.
+    fn reject(&mut self, stream: &TcpStream, peer: SocketAddr) {
+        // The peer may be gone, or may not take the answer at once.
+        let _sent = stream.try_write(FULL.as_bytes());
+        if let Some(n_rejected) = self.rejected.record(Instant::now()) {
+            let Limits { connections, connections_per_peer, .. } = self.limits;
+            warn!(%peer, n_rejected, connections, connections_per_peer, "too many connections to the API: rejected some");
+        }
+    }
+}
+
+impl Listener for ApiListener {
+    type Io = Connection<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    if self.failed.end() {
+                        info!("the API accepts connections again");
+                    }
+                    match self.places.enter(peer.ip(), &self.limits) {
+                        Some(place) => return (Connection::new(stream, self.limits, Some(place)), peer),
+                        None => self.reject(&stream, peer),
+                    }
+                }
+                Err(error) if is_of_peer(&error) => {}
+                Err(error) => {
+                    if let Some(n_failed) = self.failed.record(Instant::now()) {
+                        error!(%error, n_failed, "the API cannot accept connections; retrying");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// Returns whether the peer of a connection caused the error: it disconnected early.
+fn is_of_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// Numbers of connections, in all and per peer. Clones share them.
+#[derive(Debug, Clone, Default)]
+struct Places(Arc<Mutex<Counts>>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    per_peer: HashMap<IpAddr, usize>,
+}
+
+/// Place of a connection, free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Places,
+    peer: IpAddr,
+}
+
+impl Places {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().expect("no one panics while holding the counts")
+    }
+
+    /// Takes a place; `None` if there is none.
+    fn enter(&self, address: IpAddr, limits: &Limits) -> Option<Place> {
+        let peer = peer_of(address);
+        let mut counts = self.lock();
+        let n = counts.per_peer.get(&peer).copied().unwrap_or_default();
+        if counts.all >= limits.connections || n >= limits.connections_per_peer {
+            return None;
+        }
+        counts.all += 1;
+        counts.per_peer.insert(peer, n + 1);
+        Some(Place { places: self.clone(), peer })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.places.lock();
+        counts.all -= 1;
+        if let Some(n) = counts.per_peer.get_mut(&self.peer) {
+            *n -= 1;
+            if *n == 0 {
+                counts.per_peer.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// Peer with an address: a host has at least 2^64 addresses of IPv6.
+fn peer_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// Limits the log lines about a condition that may occur very often.
+#[derive(Debug, Default)]
+struct LogLimiter {
+    /// Time of the last line.
+    logged: Option<Instant>,
+    /// Occurrences since then.
+    n: u64,
+}
+
+impl LogLimiter {
+    /// Returns the number of occurrences since the last line, if it is time for the next one.
+    fn record(&mut self, now: Instant) -> Option<u64> {
+        self.n += 1;
+        if self.logged.is_some_and(|logged| now - logged < LOG_PERIOD) {
+            return None;
+        }
+        self.logged = Some(now);
+        Some(std::mem::take(&mut self.n))
+    }
+
+    /// Ends the condition. Returns whether there was a line about it.
+    fn end(&mut self) -> bool {
+        self.n = 0;
+        self.logged.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_answer_has_the_length_of_its_head() {
+        let (head, body) = FULL.split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+        let error: stormkeeper_api_types::message::ErrorBody = serde_json::from_str(body).expect("an error");
+        assert_eq!(error.code, stormkeeper_api_types::message::Code::NotReady);
+    }
+
+    #[test]
+    fn places_are_limited_in_all_and_per_peer() {
+        let limits = Limits { connections: 3, connections_per_peer: 2, ..Limits::of_descriptors(0) };
+        let places = Places::default();
+        let enter = |address: &str| places.enter(address.parse().expect("an address"), &limits);
+        let one = enter("10.0.0.1").expect("free");
+        let _other = enter("::ffff:10.0.0.1").expect("free");
+        assert!(enter("10.0.0.1").is_none(), "a third one of the same peer");
+        let _third = enter("2001:db8::1").expect("free");
+        assert!(enter("10.0.0.2").is_none(), "a fourth one");
+        drop(one);
+        let last = enter("2001:db8::ffff").expect("free again");
+        assert!(enter("2001:db8::2").is_none());
+        drop((last, _other, _third));
+        let counts = places.lock();
+        assert_eq!((counts.all, counts.per_peer.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn log_lines_about_one_condition_are_rare() {
+        let (mut log, begin) = (LogLimiter::default(), Instant::now());
+        assert_eq!(log.record(begin), Some(1));
+        assert_eq!(log.record(begin + LOG_PERIOD / 2), None);
+        assert_eq!(log.record(begin + LOG_PERIOD), Some(2));
+        assert!(log.end());
+        assert!(!log.end());
+    }
+}

@@ -1,0 +1,127 @@
+//! Slow peers, over TCP with short limits.
+
+use std::sync::{Arc, Mutex};
+
+use axum::{
+    body::Bytes,
+    routing::{get, post},
+};
+use futures_util::stream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::oneshot,
+};
+
+use super::*;
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
+
+/// A wait that ends long before unless the server keeps a connection for ever.
+const LONG: Duration = Duration::from_secs(20);
+
+/// A time that no test waits for.
+const NEVER: Duration = Duration::from_secs(3600);
+
+fn lenient() -> Limits {
+    Limits { head: NEVER, idle: NEVER, stall: NEVER, ..Limits::of_descriptors(1000) }
+}
+
+struct Server {
+    address: std::net::SocketAddr,
+    _tasks: Tasks,
+}
+
+impl Server {
+    async fn start(routes: Router, limits: Limits) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (address, tasks) = (listener.local_addr().expect("bound"), Tasks::default());
+        tasks.start("api", OnExit::Ignore, serve(listener, routes, limits, tasks.cancelled()));
+        Self { address, _tasks: tasks }
+    }
+
+    async fn echo(limits: Limits) -> Self {
+        let echo = async |request: Request| match axum::body::to_bytes(request.into_body(), 1000).await {
+            Ok(bytes) => Ok(bytes),
+            Err(error) => Err(format!("failed in time: {}", is_body_timeout(&error))),
+        };
+        Self::start(Router::new().route("/", post(echo)), limits).await
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.expect("connected")
+    }
+}
+
+/// Sends `request`, and returns everything that the server sends until it closes the connection.
+async fn until_closed(mut stream: TcpStream, request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    let read = tokio::time::timeout(LONG, stream.read_to_string(&mut answer)).await;
+    read.expect("the server closes the connection").expect("text");
+    answer
+}
+
+const SHORT: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn a_peer_without_a_whole_head_is_disconnected() {
+    let server = Server::echo(Limits { head: SHORT, ..lenient() }).await;
+    assert_eq!(until_closed(server.connect().await, "").await, "");
+    assert_eq!(until_closed(server.connect().await, "POST / HTTP/1.1\r\nHost: x\r\n").await, "");
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_no_further_request_is_disconnected_after_the_answer() {
+    let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi";
+    let server = Server::echo(Limits { idle: SHORT, ..lenient() }).await;
+    let answer = until_closed(server.connect().await, request).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("hi"), "{answer}");
+    // A next request that has begun has the time of a head.
+    let server = Server::echo(Limits { head: SHORT, ..lenient() }).await;
+    let mut stream = server.connect().await;
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"hi") {
+        assert_ne!(stream.read_buf(&mut answer).await.expect("read"), 0);
+    }
+    assert_eq!(until_closed(stream, "POST / HTTP/1.1\r\n").await, "");
+}
+
+#[tokio::test]
+async fn a_body_that_stops_is_an_error_of_its_request() {
+    let server = Server::echo(Limits { stall: SHORT, ..lenient() }).await;
+    let half = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf";
+    let answer = until_closed(server.connect().await, half).await;
+    assert!(answer.ends_with("failed in time: true"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_is_abandoned() {
+    let (alive, abandoned) = oneshot::channel::<()>();
+    let alive = Arc::new(Mutex::new(Some(alive)));
+    // The sender lives as long as the body.
+    let endless = async move || {
+        let alive = alive.lock().expect("not poisoned").take();
+        Body::from_stream(stream::unfold(alive, async |alive| {
+            Some((Ok::<_, std::io::Error>(Bytes::from_static(&[0; 1 << 16])), alive))
+        }))
+    };
+    let routes = Router::new().route("/", get(endless));
+    let server = Server::start(routes, Limits { stall: SHORT, ..lenient() }).await;
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
+    tokio::time::timeout(LONG, abandoned).await.expect("abandoned").expect_err("nothing is sent");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_answered_with_503() {
+    let limits = Limits { connections: 2, connections_per_peer: 2, ..lenient() };
+    let server = Server::echo(limits).await;
+    let request = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+    let first = server.connect().await;
+    let _second = server.connect().await;
+    let answer = until_closed(server.connect().await, "").await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("too many connections"), "{answer}");
+    assert!(until_closed(first, request).await.ends_with("hi"));
+    assert!(until_closed(server.connect().await, request).await.ends_with("hi"), "a place is free again");
+}
