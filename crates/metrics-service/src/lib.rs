@@ -52,6 +52,7 @@ mod topology_source;
 pub use clients::{Error, MetricsClients};
 pub use error::RequestError;
 pub use export::exporters;
+pub use ingest::BodyPermit;
 pub use leader::Leading;
 pub use options::{Intervals, MetricOptions};
 pub use replication::checkpoint::Checkpoint;

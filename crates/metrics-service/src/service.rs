@@ -4,7 +4,6 @@ use std::{fmt, future::Future, panic::AssertUnwindSafe, path::PathBuf, sync::Arc
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio::sync::SemaphorePermit;
 use tracing::error;
 
 use crate::{
@@ -12,7 +11,7 @@ use crate::{
     cluster::ClusterAccess,
     export::Export,
     history::History,
-    ingest::Ingest,
+    ingest::{BodyPermit, Ingest},
     replication::{Replication, follower, meta_check},
     self_metrics::{self, NimbusInstruments, RequestTimer, SelfMetrics},
     store_access::StoreAccess,
@@ -166,12 +165,9 @@ impl MetricsService {
         self.self_metrics.instruments.time_request(&self.self_metrics.cluster.clock)
     }
 
-    /// Waits for a permit for a body that is about to be read.
-    ///
-    /// # Errors
-    /// [`RequestError::Unavailable`] if no permit is free in time.
-    pub async fn body_permit(&self) -> Result<SemaphorePermit<'_>, RequestError> {
-        self.ingest.body_permit().await
+    /// Returns a permit for a body that is about to be read.
+    pub fn body_permit(&self) -> BodyPermit<'_> {
+        self.ingest.body_permit()
     }
 
     /// Registers metric names.

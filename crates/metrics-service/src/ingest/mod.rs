@@ -6,4 +6,5 @@
 mod limiter;
 mod requests;
 
+pub use limiter::BodyPermit;
 pub(crate) use requests::Ingest;

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::SemaphorePermit;
 use tracing::{debug, info};
 
-use super::limiter::IngestLimiter;
+use super::limiter::{BodyPermit, IngestLimiter};
 use crate::{
     RequestError,
     cluster::ClusterAccess,
@@ -46,13 +45,9 @@ impl Ingest {
         Self { cluster, replication, limiter, counters, instruments }
     }
 
-    /// Waits for a permit for a body that is about to be read.
-    pub(crate) async fn body_permit(&self) -> Result<SemaphorePermit<'_>, RequestError> {
-        let permit = self.limiter.body_permit().await;
-        if permit.is_err() {
-            count(&self.counters.retry_later, 1);
-        }
-        permit
+    /// Returns a permit for a body that is about to be read.
+    pub(crate) fn body_permit(&self) -> BodyPermit<'_> {
+        self.limiter.body_permit(&self.counters.retry_later)
     }
 
     /// Returns the number of requests that are being stored, or wait to be stored.

@@ -9,29 +9,35 @@ use axum::{
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Api, caller::check_term, error::ApiError};
+use super::{
+    Api,
+    caller::check_term,
+    error::{ApiError, too_slow},
+};
 use crate::refusal::Refusal;
 use stormkeeper_api_types::{message::Code, replica_client::POSITION};
 use stormkeeper_metric_store as metric_store;
 use stormkeeper_metrics::protocol::{
     BODY_BYTES_MAX, HistoryQuery, LogQuery, MSGPACK, MetaQuery, PointsQuery, TrackQuery,
 };
+use stormkeeper_metrics_service::BodyPermit;
 
 pub(super) async fn register(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     check_term(&api, &parts)?;
-    let _permit = api.nimbus.metrics_body_permit().await?;
-    Ok(msgpack(&api.nimbus.register_metrics(read(&parts, body).await?).await?))
+    let mut permit = api.nimbus.metrics_body_permit()?;
+    Ok(msgpack(&api.nimbus.register_metrics(read(&parts, body, &mut permit).await?).await?))
 }
 
 pub(super) async fn ingest(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     check_term(&api, &parts)?;
-    let _permit = api.nimbus.metrics_body_permit().await?;
-    Ok(msgpack(&api.nimbus.ingest_metrics(read(&parts, body).await?).await?))
+    let mut permit = api.nimbus.metrics_body_permit()?;
+    Ok(msgpack(&api.nimbus.ingest_metrics(read(&parts, body, &mut permit).await?).await?))
 }
 
 pub(super) async fn log(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
@@ -89,21 +95,14 @@ async fn query<T: DeserializeOwned + Send>(request: Request) -> Result<T, ApiErr
     }
 }
 
-async fn read(parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        let text = format!("the body is larger than {BODY_BYTES_MAX} bytes");
-        ApiError::new(Code::TooLarge, text, Some("send smaller batches"))
-    };
+async fn read(parts: &Parts, body: Body, permit: &mut BodyPermit<'_>) -> Result<Bytes, ApiError> {
     let length =
         parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: usize| length > BODY_BYTES_MAX) {
         return Err(too_large());
     }
-    let read = axum::body::to_bytes(body, BODY_BYTES_MAX);
-    match tokio::time::timeout(READ_TIMEOUT, read).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        // The only other cause is a caller that disconnected, which reads no response.
-        Ok(Err(_)) => Err(too_large()),
+    match tokio::time::timeout(READ_TIMEOUT, read_chunks(body, permit)).await {
+        Ok(read) => read,
         Err(_too_long) => {
             let text = format!("the body did not arrive within {READ_TIMEOUT:?}");
             Err(ApiError::new(Code::InvalidRequest, text, None))
@@ -111,7 +110,26 @@ async fn read(parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
     }
 }
 
-/// Timeout for the arrival of a body: the body holds a permit that other requests wait for.
+async fn read_chunks(body: Body, permit: &mut BodyPermit<'_>) -> Result<Bytes, ApiError> {
+    let (mut bytes, mut chunks) = (BytesMut::new(), body.into_data_stream());
+    while let Some(chunk) = chunks.next().await {
+        // A caller that disconnected reads no answer.
+        let chunk = chunk.map_err(|_| too_slow())?;
+        if bytes.len() + chunk.len() > BODY_BYTES_MAX {
+            return Err(too_large());
+        }
+        permit.grow(chunk.len()).await.map_err(Refusal::from)?;
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+fn too_large() -> ApiError {
+    let text = format!("the body is larger than {BODY_BYTES_MAX} bytes");
+    ApiError::new(Code::TooLarge, text, Some("send smaller batches"))
+}
+
+/// Timeout for the arrival of a body.
 const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 fn msgpack(value: &impl Serialize) -> Response {

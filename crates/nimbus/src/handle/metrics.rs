@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tokio::sync::SemaphorePermit;
 
 use crate::{Handle, refusal::Refusal};
 use stormkeeper_metric_store::MetricStore;
@@ -11,7 +10,7 @@ use stormkeeper_metrics::{
     MetricId,
     protocol::{IngestResponse, LogPage, LogQuery, MetaPage, MetaQuery, RegisterResponse},
 };
-use stormkeeper_metrics_service::{Checkpoint, Lag, MetricsService, MetricsStatus, RequestTimer};
+use stormkeeper_metrics_service::{BodyPermit, Checkpoint, Lag, MetricsService, MetricsStatus, RequestTimer};
 use stormkeeper_model::{LogPosition, NimbusId, TopologyId};
 use stormkeeper_runtime::tasks::Tasks;
 
@@ -55,16 +54,16 @@ impl Handle {
         }
     }
 
-    /// Waits for a permit for the body of a registration or a metric batch. The body must be read
-    /// while the permit is held. Only a leader has permits.
+    /// Returns a permit for the body of a registration or a metric batch. It must grow before each
+    /// part of the body is kept, and be held until the request is done. Only a leader has permits.
     ///
     /// # Errors
-    /// [`Refusal::NotLeading`]; [`Refusal::NoMetrics`] if no permit is free in time.
-    pub async fn metrics_body_permit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+    /// [`Refusal::NotLeading`]; [`Refusal::NoMetrics`] if this nimbus keeps no metrics.
+    pub fn metrics_body_permit(&self) -> Result<BodyPermit<'_>, Refusal> {
         if !self.takes_writes() {
             return Err(self.not_leading());
         }
-        Ok(self.metrics_service()?.body_permit().await?)
+        Ok(self.metrics_service()?.body_permit())
     }
 
     /// Registers the names in `body`, a [`stormkeeper_metrics::protocol::RegisterRequest`].

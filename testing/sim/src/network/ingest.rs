@@ -74,7 +74,7 @@ impl IngestTransport for NetworkIngest {
         request: &RegisterRequest,
     ) -> Result<RegisterResponse, IngestError> {
         let answer = async |nimbus: Handle, body| {
-            let _permit = nimbus.metrics_body_permit().await?;
+            let _permit = nimbus.metrics_body_permit()?;
             nimbus.register_metrics(body).await
         };
         self.post(leader, request, answer).await
@@ -83,7 +83,7 @@ impl IngestTransport for NetworkIngest {
     async fn ingest(&self, leader: &Leader, request: &IngestRequest) -> Result<IngestResponse, IngestError> {
         let (journal, points) = (Arc::clone(&self.network.journal), request.points.clone());
         let answer = async move |nimbus: Handle, body| {
-            let _permit = nimbus.metrics_body_permit().await?;
+            let _permit = nimbus.metrics_body_permit()?;
             let answer = nimbus.ingest_metrics(body).await?;
             if let IngestResponse::Accepted { at, high_watermark } = answer {
                 lock(&journal).stored(at, &points);

@@ -1,7 +1,7 @@
 //! Routes: called directly if one nimbus is enough, over HTTP if a test needs two.
 
-mod browsers;
 mod metrics;
+mod peers;
 mod replicas;
 
 use std::{sync::Arc, time::Duration};

@@ -1,4 +1,4 @@
-//! Requests as browsers and programs send them, over TCP.
+//! Requests as browsers, programs and slow peers send them, over TCP.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -55,4 +55,29 @@ async fn requests_of_web_pages_are_rejected_and_those_of_programs_are_accepted()
     assert_eq!((status, &shown["status"]), (200, &json!("active")), "{shown}");
     let (status, answer) = send(address, &[kill, &host], "").await;
     assert_eq!((status, &answer["status"]), (200, &json!("killed")), "{answer}");
+}
+
+#[tokio::test]
+async fn slow_bodies_keep_no_metrics_out() {
+    let fixture = Fixture::new().await;
+    let running = fixture.leader_with_metrics().await;
+    let address = running.address();
+    let host = format!("Host: {address}");
+    wait_until("the metric store is open", LONG, || async {
+        running.handle().metrics().map(drop).map_err(|refusal| refusal.to_string())
+    })
+    .await;
+    let mut slow = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        let head = format!("POST /api/v1/metrics/ingest HTTP/1.1\r\n{host}\r\nContent-Length: 9\r\n\r\nhalf");
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        slow.push(stream);
+    }
+    // Answered in turn: each of those before has been read as far as it has arrived.
+    for _ in 0..slow.len() {
+        let (status, answer) = send(address, &["POST /api/v1/metrics/register HTTP/1.1", &host], "x").await;
+        assert_eq!((status, &answer["code"]), (400, &json!("invalid_request")), "{answer}");
+        assert!(answer["message"].as_str().is_some_and(|text| text.contains("not the message")), "{answer}");
+    }
 }
