@@ -92,6 +92,7 @@ pub struct Nimbus {
     tasks: Tasks,
     stop: CancellationToken,
     refusal: TreeRefusal,
+    api_accepts: watch::Sender<bool>,
     _identity: LockedDir<NimbusId>,
 }
 
@@ -192,11 +193,8 @@ fn assemble(
         observations: observer.observe(),
         store: store.clone(),
     };
-    let metrics = options
-        .metrics
-        .as_ref()
-        .zip(clients.metrics)
-        .map(|(metrics, clients)| MetricsService::start(setup, metrics, clients, &tasks));
+    let metrics = start_metrics(setup, &options, clients.metrics, &tasks);
+    let (api_accepts, api_accepts_seen) = watch::channel(true);
     let (role, role_seen) = watch::channel(record::Role::Follower);
     let registration = registration(&options.host, &api, clock.now());
     let published = PublishedStatus {
@@ -219,8 +217,15 @@ fn assemble(
     };
     tasks.start("dry run", OnExit::StopOwner, diagnose(context.clone()));
     let candidate = Candidate::new(tree, me.clone(), api.clone(), clock.clone());
-    let role_loop =
-        RoleLoop { me: me.clone(), candidate, context, role, n_missing: missing, tasks: tasks.child() };
+    let role_loop = RoleLoop {
+        me: me.clone(),
+        candidate,
+        context,
+        role,
+        n_missing: missing,
+        api_accepts: api_accepts_seen,
+        tasks: tasks.child(),
+    };
     tasks.start_graceful("role", OnExit::StopOwner, role_loop.run());
     info!(nimbus = %me, api, "started");
     let handle = Handle {
@@ -237,7 +242,7 @@ fn assemble(
         metrics,
         check_turns: CheckTurns::new(),
     };
-    Ok(Nimbus { handle, tasks, stop, refusal, _identity: identity })
+    Ok(Nimbus { handle, tasks, stop, refusal, api_accepts, _identity: identity })
 }
 
 /// Starts the replication of blobs. Returns the number of missing blobs of live topologies, once it
@@ -261,6 +266,17 @@ fn start_replicator(
     };
     tasks.start("blobs", OnExit::StopOwner, replicator.run());
     missing
+}
+
+/// Starts the metrics service, unless this nimbus keeps no metrics.
+fn start_metrics(
+    setup: metrics_service::Setup,
+    options: &Options,
+    clients: Option<metrics_service::MetricsClients>,
+    tasks: &Tasks,
+) -> Option<MetricsService> {
+    let (metrics, clients) = options.metrics.as_ref().zip(clients)?;
+    Some(MetricsService::start(setup, metrics, clients, tasks))
 }
 
 /// Initial record of a nimbus that has just started.
@@ -287,6 +303,11 @@ impl Nimbus {
     /// them if it fails.
     pub fn tasks(&self) -> &Tasks {
         &self.tasks
+    }
+
+    /// Receives whether the API can accept connections. A leader that cannot resigns.
+    pub(crate) fn api_accepts(&self) -> &watch::Sender<bool> {
+        &self.api_accepts
     }
 
     /// Waits until a stop is requested or a required task ends, then ends the other tasks. A

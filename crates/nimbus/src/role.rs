@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     candidacy::{Candidacy, candidacy},
@@ -31,6 +31,9 @@ const CAMPAIGN_PERIOD: Duration = Duration::from_secs(10);
 /// milliseconds.
 const FAILURE_PAUSE: Delays = Delays::between(Duration::from_secs(1), Duration::from_secs(30));
 
+/// Time without a leader after which a nimbus campaigns although its API accepts no connections.
+const API_GRACE: Duration = Duration::from_secs(30);
+
 /// A leadership longer than this counts as stable: it resets the pause after a failure.
 const STABLE_LEADERSHIP: Duration = Duration::from_secs(60);
 
@@ -57,6 +60,8 @@ pub(super) struct RoleLoop {
     pub(super) role: watch::Sender<record::Role>,
     /// Number of blobs of live topologies that this nimbus is missing; `None` until known.
     pub(super) n_missing: watch::Receiver<Option<usize>>,
+    /// Whether the API can accept connections.
+    pub(super) api_accepts: watch::Receiver<bool>,
     pub(super) tasks: Tasks,
 }
 
@@ -78,8 +83,16 @@ impl RoleLoop {
                     None => return,
                 },
                 Role::Leader(leader, began) => {
-                    // The tasks of a leader are cancelled with ours, so this returns on a stop too.
-                    let lost = leader.lost().await;
+                    let lost = tokio::select! {
+                        biased;
+                        // Cancel-safe: both only wait. The tasks of a leader are cancelled with ours,
+                        // so this ends on a stop too.
+                        lost = leader.lost() => lost,
+                        () = self.api_is_closed() => {
+                            error!("the API cannot accept connections: this nimbus resigns, so that another leads");
+                            StopCause::LeadershipLost
+                        }
+                    };
                     if self.context.clock.monotonic().since(began) > STABLE_LEADERSHIP {
                         failure_pause.reset();
                     }
@@ -99,6 +112,31 @@ impl RoleLoop {
                     }
                     Role::Follower
                 }
+            }
+        }
+    }
+
+    /// Waits until the API cannot accept connections any more, and there is another nimbus.
+    async fn api_is_closed(&mut self) {
+        let mut observations = self.context.observer.observe();
+        // A nimbus that became leader with a closed API leads on: nobody else did.
+        let mut was_open = false;
+        loop {
+            let is_open = *self.api_accepts.borrow_and_update();
+            was_open |= is_open;
+            let n_nimbuses = observations.borrow_and_update().view.nimbuses.len();
+            if was_open && !is_open && n_nimbuses > 1 {
+                return;
+            }
+            let changed = tokio::select! {
+                biased;
+                // Cancel-safe: both only wait.
+                changed = self.api_accepts.changed() => changed,
+                changed = observations.changed() => changed,
+            };
+            if changed.is_err() {
+                // The API or the observer has ended, which ends the nimbus.
+                return std::future::pending().await;
             }
         }
     }
@@ -137,7 +175,8 @@ impl RoleLoop {
                 () = stop.cancelled() => return None,
                 _changes = leader.changed() => {}
                 _changed = sessions.changed() => {}
-                // Fails only if the blob task has ended, which ends the nimbus.
+                // These fail only if the blob task or the API has ended, which ends the nimbus.
+                _changed = self.api_accepts.changed() => {}
                 _changed = self.n_missing.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
@@ -145,10 +184,27 @@ impl RoleLoop {
         None
     }
 
+    /// Returns how long this nimbus, whose API accepts no connections, leaves the leadership to
+    /// others. It leads if nobody else does: topologies are then still placed.
+    async fn leave_to_others(&self, leaderless: &mut Option<Monotonic>) -> Result<Option<Duration>, String> {
+        if self.context.store.leader().await.map_err(|error| error.to_string())?.is_some() {
+            *leaderless = None;
+            return Ok(Some(CAMPAIGN_PERIOD));
+        }
+        let now = self.context.clock.monotonic();
+        let leaderless_for = now.since(*leaderless.get_or_insert(now));
+        Ok(API_GRACE.checked_sub(leaderless_for).filter(|left| !left.is_zero()))
+    }
+
     /// Campaigns if it is this nimbus' turn. `leaderless` is the time since which it has seen no
     /// leader.
     async fn try_campaign(&mut self, leaderless: &mut Option<Monotonic>) -> Result<AttemptOutcome, String> {
         self.context.store.ensure_layout().await.map_err(|error| error.to_string())?;
+        if !*self.api_accepts.borrow_and_update()
+            && let Some(wait) = self.leave_to_others(leaderless).await?
+        {
+            return Ok(AttemptOutcome::RetryAfter(wait));
+        }
         let n_missing = *self.n_missing.borrow_and_update();
         if n_missing.is_none()
             && self.context.store.leader().await.map_err(|error| error.to_string())?.is_some()

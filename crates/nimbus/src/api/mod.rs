@@ -117,7 +117,9 @@ pub(crate) async fn start_with(
     let (nimbus, listener) = nimbus::start(options, clients, tree, clock, stop).await?;
     let address = listener.local_addr().map_err(bind(wanted))?;
     let routes = routes(nimbus.handle().clone());
-    let serving = serving::serve(listener, routes, Limits::of_process(), nimbus.tasks().cancelled());
+    let accepts = nimbus.api_accepts().clone();
+    let serving =
+        serving::serve((listener, accepts), routes, Limits::of_process(), nimbus.tasks().cancelled());
     nimbus.tasks().start_graceful("api", OnExit::StopOwner, serving);
     Ok(Running { nimbus, address })
 }

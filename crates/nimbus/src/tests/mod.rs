@@ -290,6 +290,27 @@ async fn a_stopped_leader_resigns_so_that_another_leads_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_whose_api_accepts_nothing_resigns_if_another_nimbus_can_lead() {
+    let cluster = Cluster::new();
+    let first = cluster.nimbus("a").await;
+    let handle = cluster.leading(&first).await;
+    first.nimbus.api_accepts().send_replace(false);
+    // Nobody else could lead: time passes, and it still leads.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!((handle.takes_writes(), handle.term()), (true, Some(stormkeeper_model::Term(1))));
+    let second = cluster.nimbus("b").await;
+    cluster.leading(&second).await;
+    assert!(!handle.takes_writes());
+    // It leads although it accepts nothing when nobody else does, after a while.
+    let stopped = cluster.clock.monotonic();
+    second.stop.cancel();
+    second.nimbus.stopped().await.expect("stopped on request");
+    cluster.leading(&first).await;
+    let leaderless = cluster.clock.monotonic().since(stopped);
+    assert!(leaderless >= Duration::from_secs(30), "{leaderless:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restarted_leader_takes_over_its_own_leadership() {
     let cluster = Cluster::new();
     let tree = FaultyTree::new(cluster.server.connect(), FaultPlan::none());

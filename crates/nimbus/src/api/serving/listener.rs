@@ -16,9 +16,13 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{Limits, connection::Connection};
+use stormkeeper_runtime::watch;
 
 /// Pause after a failed accept: the cause, mostly too few descriptors, does not pass at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Time without an accepted connection after which a leader resigns: it may end sooner by itself.
+const OUTAGE: Duration = Duration::from_secs(10);
 
 /// Shortest time between two log lines about the same condition.
 const LOG_PERIOD: Duration = Duration::from_secs(30);
@@ -39,12 +43,14 @@ pub(super) struct ApiListener {
     places: Places,
     rejected: LogLimiter,
     failed: LogLimiter,
+    outage: Outage,
 }
 
 impl ApiListener {
-    pub(super) fn new(listener: TcpListener, limits: Limits) -> Self {
+    pub(super) fn new(listener: TcpListener, accepts: watch::Sender<bool>, limits: Limits) -> Self {
         let (rejected, failed) = (LogLimiter::default(), LogLimiter::default());
-        Self { listener, limits, places: Places::default(), rejected, failed }
+        let outage = Outage { since: None, accepts };
+        Self { listener, limits, places: Places::default(), rejected, failed, outage }
     }
 
     /// Answers a peer beyond the limits, as far as that is possible at once, and disconnects it.
@@ -66,6 +72,7 @@ impl Listener for ApiListener {
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
+                    self.outage.end();
                     if self.failed.end() {
                         info!("the API accepts connections again");
                     }
@@ -76,6 +83,7 @@ impl Listener for ApiListener {
                 }
                 Err(error) if is_of_peer(&error) => {}
                 Err(error) => {
+                    self.outage.record_failure(Instant::now());
                     if let Some(n_failed) = self.failed.record(Instant::now()) {
                         error!(%error, n_failed, "the API cannot accept connections; retrying");
                     }
@@ -87,6 +95,26 @@ impl Listener for ApiListener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+/// Time during which the listener cannot accept connections.
+#[derive(Debug)]
+struct Outage {
+    since: Option<Instant>,
+    accepts: watch::Sender<bool>,
+}
+
+impl Outage {
+    fn record_failure(&mut self, now: Instant) {
+        let is_long = now - *self.since.get_or_insert(now) >= OUTAGE;
+        self.accepts.send_if_modified(|accepts| is_long && std::mem::replace(accepts, false));
+    }
+
+    fn end(&mut self) {
+        if self.since.take().is_some() {
+            self.accepts.send_if_modified(|accepts| !std::mem::replace(accepts, true));
+        }
     }
 }
 
@@ -184,6 +212,8 @@ impl LogLimiter {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -210,6 +240,25 @@ mod tests {
         drop((last, _other, _third));
         let counts = places.lock();
         assert_eq!((counts.all, counts.per_peer.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_published_when_it_is_long_and_when_it_ends() {
+        let (accepts, begin) = (watch::Sender::new(true), Instant::now());
+        let mut outage = Outage { since: None, accepts: accepts.clone() };
+        let mut seen = accepts.subscribe();
+        let mut published = || seen.changed().now_or_never().map(|_| *seen.borrow());
+        outage.record_failure(begin);
+        outage.end();
+        outage.record_failure(begin + OUTAGE);
+        assert_eq!(published(), None);
+        outage.record_failure(begin + 2 * OUTAGE);
+        outage.record_failure(begin + 3 * OUTAGE);
+        assert_eq!(published(), Some(false));
+        outage.end();
+        outage.end();
+        assert_eq!(published(), Some(true));
+        assert_eq!(published(), None);
     }
 
     #[tokio::test(start_paused = true)]

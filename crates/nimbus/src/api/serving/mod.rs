@@ -35,7 +35,7 @@ pub(super) use body::is_body_timeout;
 use body::{AnswerBody, RequestBody};
 use connection::Peer;
 use listener::ApiListener;
-use stormkeeper_runtime::proc;
+use stormkeeper_runtime::{proc, watch};
 
 /// Limits on what peers can hold.
 #[derive(Debug, Clone, Copy)]
@@ -79,12 +79,18 @@ impl Limits {
 /// Timeout of requests that are in flight at the end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves `routes` until `closing`, then finishes the requests in flight.
-pub(super) async fn serve(listener: TcpListener, routes: Router, limits: Limits, closing: CancellationToken) {
+/// Serves `routes` until `closing`, then finishes the requests in flight. `accepts` receives whether
+/// the listener can accept connections.
+pub(super) async fn serve(
+    (listener, accepts): (TcpListener, watch::Sender<bool>),
+    routes: Router,
+    limits: Limits,
+    closing: CancellationToken,
+) {
     let closed = closing.clone();
     let routes = routes.layer(middleware::from_fn_with_state(limits, admit));
     let service = routes.into_make_service_with_connect_info::<Peer>();
-    let listener = ApiListener::new(listener, limits);
+    let listener = ApiListener::new(listener, accepts, limits);
     let serving = axum::serve(listener, service).with_graceful_shutdown(closing.cancelled_owned());
     let late = async {
         closed.cancelled().await;

@@ -35,7 +35,8 @@ impl Server {
     async fn start(routes: Router, limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let (address, tasks) = (listener.local_addr().expect("bound"), Tasks::default());
-        tasks.start("api", OnExit::Ignore, serve(listener, routes, limits, tasks.cancelled()));
+        let accepts = watch::Sender::new(true);
+        tasks.start("api", OnExit::Ignore, serve((listener, accepts), routes, limits, tasks.cancelled()));
         Self { address, _tasks: tasks }
     }
 
