@@ -20,7 +20,7 @@ use super::{
     pace::{Pace, poll_at},
 };
 
-/// What a connection waits for.
+/// Event that a connection waits for.
 #[derive(Debug, Clone, Copy)]
 enum Wait {
     /// The head of a request, since then.
