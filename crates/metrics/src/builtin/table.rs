@@ -72,7 +72,7 @@ builtins! {
     EMPTY_CPU_RATIO: "EmptyCpuRatio", SYS, Gauge, Task, "0 to 1", Mean, On, MEASURED =>
         "Spout: the share of nextTuple calls since the last report that emitted nothing.";
     CAPACITY: "Capacity", SYS, Gauge, Task, "0 to 1", Mean, On, MEASURED =>
-        "The share of the time since the last reading in which the component was busy: in nextTuple, with a tuple until its ack or fail, or without an answer to a heartbeat, which it reads after the tuples before it. Near 1 the component needs more tasks, or hangs.";
+        "The share of the time since the last reading in which the component was busy: in nextTuple, with a tuple until its ack or fail, or without a response to a heartbeat, which it reads after the tuples before it. Near 1 the component needs more tasks, or hangs.";
     PENDING_NUM: "PendingNum", SYS, Gauge, Task, "tuples", Sum, On, WAITS =>
         "Spout: tuples emitted and neither acked nor failed yet.";
     EXECUTOR_QUEUE: "ExecutorQueue", SYS, Gauge, Task, "% full", Mean, On, MEASURED =>

@@ -113,7 +113,7 @@ async fn read(parts: &Parts, body: Body, permit: &mut BodyPermit<'_>) -> Result<
 async fn read_chunks(body: Body, permit: &mut BodyPermit<'_>) -> Result<Bytes, ApiError> {
     let (mut bytes, mut chunks) = (BytesMut::new(), body.into_data_stream());
     while let Some(chunk) = chunks.next().await {
-        // A caller that disconnected reads no answer.
+        // A caller that disconnected reads no response.
         let chunk = chunk.map_err(|_| too_slow())?;
         if bytes.len() + chunk.len() > BODY_BYTES_MAX {
             return Err(too_large());

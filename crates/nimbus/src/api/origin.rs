@@ -71,7 +71,7 @@ impl OwnNames {
 /// Checks that no web page of somebody else has caused a request.
 ///
 /// # Errors
-/// The answer to the request otherwise.
+/// The response to the request otherwise.
 pub(super) fn check(
     names: &OwnNames,
     method: &Method,

@@ -99,7 +99,7 @@ pub(super) struct BoltLoad {
     counted_until: Option<Monotonic>,
     // Times of the unanswered heartbeats, the oldest first.
     asked: VecDeque<Monotonic>,
-    // True once the child has answered a heartbeat; until then any message counts as the answer.
+    // True once the child has answered a heartbeat; until then any message counts as the response.
     is_answering: bool,
     n_answers: usize,
     // Tuples settled since the last call of `handled`, and the latest of their deliveries.
@@ -131,7 +131,7 @@ impl BoltLoad {
         self.publish(Duration::ZERO);
     }
 
-    /// Records the answer to a heartbeat.
+    /// Records the response to a heartbeat.
     pub(super) fn answered(&mut self) {
         self.n_answers += 1;
     }
@@ -265,7 +265,7 @@ mod tests {
             bolt.answer(1000 * second + 2);
         }
         assert_eq!(bolt.busy(6000), 10);
-        // A backlog of three seconds: three heartbeats are in the pipe, and each has its answer.
+        // A backlog of three seconds: three heartbeats are in the pipe, and each has its response.
         for second in [6, 7, 8] {
             bolt.load.asked(at(1000 * second));
         }

@@ -21,7 +21,7 @@ pub(super) struct BoltProtocol {
     // Inputs given to this child; those given before the last heartbeat that it answered.
     n_given: u64,
     n_handled: u64,
-    // Inputs given before each heartbeat that waits for its answer, oldest first.
+    // Inputs given before each heartbeat that waits for its response, oldest first.
     heartbeats: VecDeque<u64>,
     // True if the component has acked or failed an input: one that never does is finished with an
     // input once it handles a later message.

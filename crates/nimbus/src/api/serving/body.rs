@@ -71,7 +71,7 @@ impl HttpBody for RequestBody {
     }
 }
 
-/// Body of an answer; its connection is busy until it is sent.
+/// Body of a response; its connection is busy until it is sent.
 pub(super) struct AnswerBody {
     body: Body,
     _busy: Busy,

@@ -167,7 +167,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        // The server flushes at the end of an answer, and may wait for the next request without
+        // The server flushes at the end of a response, and may wait for the next request without
         // another read: the timer must be set now.
         match self.poll_deadline(cx) {
             Poll::Ready(error) => Poll::Ready(Err(error)),

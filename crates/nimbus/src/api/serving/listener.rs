@@ -27,7 +27,7 @@ const OUTAGE: Duration = Duration::from_secs(10);
 /// Shortest time between two log lines about the same condition.
 const LOG_PERIOD: Duration = Duration::from_secs(30);
 
-/// Answer to a peer beyond the limits.
+/// Response to a peer beyond the limits.
 const FULL: &str = concat!(
     "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 95\r\n",
     "connection: close\r\n\r\n",
@@ -55,7 +55,7 @@ impl ApiListener {
 
     /// Answers a peer beyond the limits, as far as that is possible at once, and disconnects it.
     fn reject(&mut self, stream: &TcpStream, peer: SocketAddr) {
-        // The peer may be gone, or may not take the answer at once.
+        // The peer may be gone, or may not take the response at once.
         let _sent = stream.try_write(FULL.as_bytes());
         if let Some(n_rejected) = self.rejected.record(Instant::now()) {
             let Limits { connections, connections_per_peer, .. } = self.limits;

@@ -1,11 +1,11 @@
 //! Serves the API over TCP, with a limit on everything that a peer can make a nimbus hold: a
-//! connection, a head, a body, an answer.
+//! connection, a head, a body, a response.
 //!
 //! | a peer that | is cut off |
 //! | --- | --- |
 //! | does not send the head of a request | after 10 s |
-//! | sends nothing after an answer | after 60 s; clients of Stormkeeper close such a connection after 30 s |
-//! | stops in a body, or does not read an answer | when it is 30 s behind 8 KiB/s |
+//! | sends nothing after a response | after 60 s; clients of Stormkeeper close such a connection after 30 s |
+//! | stops in a body, or does not read a response | when it is 30 s behind 8 KiB/s |
 //! | has more than half of all connections | at once, with 503 |
 //! | connects when all connections are in use | at once, with 503 |
 //!
@@ -42,7 +42,7 @@ use stormkeeper_runtime::{proc, watch};
 pub(super) struct Limits {
     /// Time for the head of a request.
     head: Duration,
-    /// Time between an answer and the next request.
+    /// Time between a response and the next request.
     idle: Duration,
     /// Time that a peer may be behind `bytes_per_sec`.
     stall: Duration,
@@ -103,7 +103,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Marks the connection of a request as busy until its answer is sent, and adds the address of the
+/// Marks the connection of a request as busy until its response is sent, and adds the address of the
 /// peer, for the list of events.
 async fn admit(State(limits): State<Limits>, mut request: Request, next: Next) -> Response {
     let Some(ConnectInfo(peer)) = request.extensions_mut().remove::<ConnectInfo<Peer>>() else {

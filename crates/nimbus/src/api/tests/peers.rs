@@ -7,7 +7,7 @@ use tokio::{
 
 use super::*;
 
-/// Sends a request with these lines as its head, and returns the status and the body of the answer.
+/// Sends a request with these lines as its head, and returns the status and the body of the response.
 async fn send(address: SocketAddr, head: &[&str], body: &str) -> (u16, Value) {
     let mut stream = TcpStream::connect(address).await.expect("connected");
     let lines = head.join("\r\n");
