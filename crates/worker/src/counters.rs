@@ -41,7 +41,7 @@ impl TaskCounters {
         self.pending.store(n, Ordering::Relaxed);
     }
 
-    /// Returns the number that was last set by [`Self::set_pending`].
+    /// Returns the number of tuples that the task has received and its component has not finished.
     pub fn pending(&self) -> u64 {
         self.pending.load(Ordering::Relaxed)
     }

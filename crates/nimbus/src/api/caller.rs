@@ -12,21 +12,25 @@ use stormkeeper_model::Term;
 const NAME_CHARS_MAX: usize = 200;
 
 /// Returns the caller as `user from address`, as far as both are known. The address of a forwarded
-/// request is the one that the forwarding nimbus names; no other caller may name an address.
+/// request is the one that the forwarding nimbus names. As any program can name one, the address of
+/// the sender itself follows.
 pub(super) fn of(parts: &Parts) -> Option<String> {
-    match (text(parts, USER), address(parts)) {
-        (Some(user), Some(address)) => Some(format!("{user} from {address}")),
+    let is_forwarded = parts.headers.contains_key(FORWARDED_BY);
+    let from = match (is_forwarded.then(|| text(parts, FORWARDED_FOR)).flatten(), address(parts)) {
+        (Some(first), Some(sender)) => Some(format!("{first} by way of {sender}")),
+        (None, Some(sender)) if is_forwarded => Some(format!("an unknown address by way of {sender}")),
+        (first, sender) => first.or(sender),
+    };
+    match (text(parts, USER), from) {
+        (Some(user), Some(from)) => Some(format!("{user} from {from}")),
         (Some(user), None) => Some(user),
-        (None, Some(address)) => Some(format!("someone from {address}")),
+        (None, Some(from)) => Some(format!("someone from {from}")),
         (None, None) => None,
     }
 }
 
-/// Returns the address from which the request was sent first.
+/// Returns the address of the sender of this request.
 pub(super) fn address(parts: &Parts) -> Option<String> {
-    if parts.headers.contains_key(FORWARDED_BY) {
-        return text(parts, FORWARDED_FOR);
-    }
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
     peer.map(|ConnectInfo(address)| address.ip().to_string())
 }
@@ -46,4 +50,32 @@ fn text(parts: &Parts, name: &str) -> Option<String> {
     let value = parts.headers.get(name)?.to_str().ok()?;
     let shown: String = value.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
     (!shown.is_empty()).then_some(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    #[test]
+    fn sender_of_a_request_is_named_whatever_its_headers_claim() {
+        let of = |headers: &[(&str, &str)]| {
+            let mut request =
+                Request::builder().extension(ConnectInfo(SocketAddr::from(([10, 0, 0, 9], 5000))));
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            super::of(&request.body(()).expect("valid").into_parts().0)
+        };
+        let (user, forwarded) = ((USER, "ann"), (FORWARDED_BY, "n1"));
+        let claimed = (FORWARDED_FOR, "10.0.0.1");
+        assert_eq!(of(&[user]).as_deref(), Some("ann from 10.0.0.9"));
+        assert_eq!(of(&[user, claimed]).as_deref(), Some("ann from 10.0.0.9"));
+        assert_eq!(of(&[]).as_deref(), Some("someone from 10.0.0.9"));
+        let by_way = of(&[user, forwarded, claimed]);
+        assert_eq!(by_way.as_deref(), Some("ann from 10.0.0.1 by way of 10.0.0.9"));
+        let unknown = of(&[user, forwarded]);
+        assert_eq!(unknown.as_deref(), Some("ann from an unknown address by way of 10.0.0.9"));
+    }
 }
