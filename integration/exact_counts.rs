@@ -125,7 +125,7 @@ async fn history_equals_the_counts_of_the_components() {
     store.kill9();
     lose_the_leader(&mut cluster).await;
     wait_until_counted(&cluster, &counts).await;
-    wait_until_export_failed(&cluster, "no answer from").await;
+    wait_until_export_failed(&cluster, "no response from").await;
     store.start_again().await.expect("VictoriaMetrics starts");
 
     cluster.ok(&["deactivate", "exact"]);

@@ -157,7 +157,9 @@ fn logs(dir: &Path) -> Vec<PathBuf> {
 
 fn reports_in_log(log: &Path) -> Vec<LoggedReport> {
     let text = fs::read_to_string(log).unwrap_or_default();
-    let lines = text.lines().filter(|line| line.contains("@sys@ExecutorTime point="));
+    // The worker may be writing the last line.
+    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+    let lines = complete.lines().filter(|line| line.contains("@sys@ExecutorTime point="));
     lines
         .map(|line| parse_report(line).unwrap_or_else(|| panic!("not a report of a histogram: {line}")))
         .collect()

@@ -155,7 +155,7 @@ impl Network {
         }
         let received = match tokio::time::timeout(ANSWER_TIMEOUT, received).await {
             Ok(received) => received,
-            Err(_too_long) => return Err(NoAnswer("no answer in time")),
+            Err(_too_long) => return Err(NoAnswer("no response in time")),
         };
         if received.is_err() || fate.is_answer_lost {
             let pause = if fate.is_reset { Duration::ZERO } else { ANSWER_TIMEOUT };
