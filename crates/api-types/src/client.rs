@@ -3,19 +3,21 @@
 //! Seeds are tried in the order given. A follower answers reads itself and forwards writes, so
 //! any seed will do; a write goes to the leader directly if a seed names the leader.
 
+mod error;
 mod metrics;
 
 use std::{fmt, sync::Mutex, time::Duration};
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use error::{Attempt, Error};
 pub use metrics::{MetricFilter, Page, Span};
 
 use crate::{
-    forward::{TERM, USER},
+    forward::{self, BEHIND, TERM, USER, ZXID},
     http,
     message::{
         Accepted, ClusterSummary, Code, DrainRequest, ErrorBody, EventList, HostAccepted, KillRequest,
@@ -23,7 +25,7 @@ use crate::{
         TopologyList,
     },
 };
-use stormkeeper_model::{BlobKey, HostName, Term, clock::Clock};
+use stormkeeper_model::{BlobKey, HostName, Term, Zxid, clock::Clock};
 use stormkeeper_runtime::error_chain;
 
 /// Timeouts of a client.
@@ -67,133 +69,31 @@ pub struct Client {
     http: reqwest::Client,
     clock: Clock,
     user: Option<String>,
-    // Guards the known leader; held for a clone.
-    known: Mutex<KnownLeader>,
+    // Guards what the client has learned; held for a clone.
+    known: Mutex<Known>,
+    listener: Option<Box<dyn Listener>>,
 }
 
-/// The latest leadership that the client has seen.
+/// Receives what a client learns about its writes.
+pub trait Listener: fmt::Debug + Send + Sync {
+    /// A nimbus has executed a write in the transaction `zxid`, or in an earlier one.
+    fn written(&self, zxid: Zxid);
+
+    /// The nimbus at `nimbus` has answered a read from a view, last read `age` ago, that does not
+    /// contain everything that the client has written or seen.
+    fn behind(&self, nimbus: &str, age: Duration);
+}
+
+/// The latest leadership and changes that the client has seen.
 #[derive(Debug, Default)]
-struct KnownLeader {
+struct Known {
+    /// The latest transaction that the client has written or seen. Reads are answered from views
+    /// that contain it, so they see what the client wrote, and never an older state than before.
+    zxid: Zxid,
     /// The latest term that any nimbus has sent.
     term: Option<Term>,
     /// API address of that term's leader, `host:port`.
     leader: Option<String>,
-}
-
-/// Error of a request.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The list of seeds is empty.
-    #[error("no nimbus is configured (nimbus.seeds is empty)")]
-    NoSeeds,
-    /// The HTTP client could not be created.
-    #[error("cannot create the HTTP client")]
-    Setup(#[source] reqwest::Error),
-    /// No nimbus could be reached, or those that were reached cannot serve the request now.
-    #[error(
-        "{}: {}",
-        if answered(.tried) { "no nimbus can serve the request now" } else { "no nimbus answered" },
-        Attempts(.tried)
-    )]
-    Unreachable {
-        /// Every nimbus that was tried, with the reason.
-        tried: Vec<Attempt>,
-    },
-    /// A nimbus rejected the request.
-    #[error("{}", .body.message)]
-    Refused {
-        /// Address of the nimbus.
-        nimbus: String,
-        /// The HTTP status.
-        status: u16,
-        /// Body of the response.
-        body: ErrorBody,
-    },
-    /// The connection broke after a write was sent.
-    #[error("{nimbus} did not answer in time, and the request may have taken effect: {reason}")]
-    Unanswered {
-        /// Address of the nimbus.
-        nimbus: String,
-        /// Cause.
-        reason: String,
-    },
-    /// The response does not come from a nimbus.
-    #[error("{nimbus} answered {status} with a body that is not from Stormkeeper: {quote}")]
-    Foreign {
-        /// Address of the server.
-        nimbus: String,
-        /// The HTTP status.
-        status: u16,
-        /// The beginning of the response.
-        quote: String,
-    },
-}
-
-/// A failed try to reach one nimbus.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// Address of the nimbus.
-    pub nimbus: String,
-    /// Reason of the failure.
-    pub reason: String,
-    /// True if the nimbus answered, and is not able to serve the request for the moment.
-    pub answered: bool,
-}
-
-fn answered(tried: &[Attempt]) -> bool {
-    tried.iter().any(|attempt| attempt.answered)
-}
-
-struct Attempts<'a>(&'a [Attempt]);
-
-impl fmt::Display for Attempts<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, Attempt { nimbus, reason, .. }) in self.0.iter().enumerate() {
-            write!(f, "{}{nimbus} ({reason})", if i == 0 { "" } else { ", " })?;
-        }
-        Ok(())
-    }
-}
-
-impl Error {
-    /// The error body of a nimbus that rejected the request.
-    pub fn refusal(&self) -> Option<&ErrorBody> {
-        match self {
-            Self::Refused { body, .. } => Some(body),
-            Self::NoSeeds
-            | Self::Setup(_)
-            | Self::Unreachable { .. }
-            | Self::Unanswered { .. }
-            | Self::Foreign { .. } => None,
-        }
-    }
-
-    fn code(&self) -> Option<Code> {
-        self.refusal().map(|body| body.code)
-    }
-
-    /// Advice for the user, if there is any.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Refused { body, .. } => body.hint.clone(),
-            Self::NoSeeds => {
-                Some("set nimbus.seeds in storm.yaml or pass -c nimbus.seeds=HOST:PORT".to_owned())
-            }
-            Self::Unreachable { tried } if answered(tried) => Some(
-                "a nimbus runs, but has no connection to ZooKeeper or no leader: wait, or look for ZooKeeper in \
-                 its log"
-                    .to_owned(),
-            ),
-            Self::Unreachable { .. } => {
-                Some("start a nimbus, or check nimbus.seeds and the port of its API (ui.port)".to_owned())
-            }
-            Self::Unanswered { .. } => Some("check with `stormkeeper list` before trying again".to_owned()),
-            Self::Foreign { .. } => {
-                Some("another program listens on that address; check nimbus.seeds and ui.port".to_owned())
-            }
-            Self::Setup(_) => None,
-        }
-    }
 }
 
 /// Policy for a request whose response was lost, so that it may have been executed.
@@ -231,6 +131,8 @@ struct Request<'a> {
     body: Bytes,
     content_type: &'static str,
     on_lost_response: OnLostResponse,
+    /// True for reads whose response must contain what the client has written or seen before.
+    sees_writes: bool,
 }
 
 impl Client {
@@ -244,7 +146,25 @@ impl Client {
         }
         let http = http::client().connect_timeout(timeouts.connect).timeout(timeouts.request);
         let http = http.build().map_err(Error::Setup)?;
-        Ok(Self { seeds, timeouts, http, clock: Clock::new(), user: None, known: Mutex::default() })
+        let known = Mutex::default();
+        Ok(Self { seeds, timeouts, http, clock: Clock::new(), user: None, known, listener: None })
+    }
+
+    /// Lets every read see the change of transaction `zxid`, which an earlier client has written.
+    pub fn after(self, zxid: Zxid) -> Self {
+        self.record_zxid(zxid);
+        self
+    }
+
+    /// The latest transaction that this client has written or seen.
+    pub fn zxid(&self) -> Zxid {
+        self.known().zxid
+    }
+
+    /// Reports to `listener` what the client learns about its writes.
+    pub fn reporting_to(mut self, listener: Box<dyn Listener>) -> Self {
+        self.listener = Some(listener);
+        self
     }
 
     /// Sets the user name that the cluster's list of events shows for requests of this client.
@@ -264,6 +184,7 @@ impl Client {
             body: bytes,
             content_type: "application/octet-stream",
             on_lost_response: OnLostResponse::SendAgain,
+            sees_writes: false,
         };
         self.write(request).await.map(drop)
     }
@@ -349,6 +270,8 @@ impl Client {
             body: Bytes::new(),
             content_type: "application/json",
             on_lost_response: OnLostResponse::SendAgain,
+            // The caller asks what this nimbus has seen by itself.
+            sees_writes: false,
         };
         match self.ask(nimbus, &request).await {
             Outcome::Answered(response) => read((nimbus.to_owned(), response)).await,
@@ -375,8 +298,14 @@ impl Client {
         A: DeserializeOwned,
     {
         let body = serde_json::to_vec(body).expect("messages are maps with text keys").into();
-        let request =
-            Request { method: Method::POST, path, body, content_type: "application/json", on_lost_response };
+        let request = Request {
+            method: Method::POST,
+            path,
+            body,
+            content_type: "application/json",
+            on_lost_response,
+            sees_writes: false,
+        };
         read(self.write(request).await?).await
     }
 
@@ -387,6 +316,7 @@ impl Client {
             body: Bytes::new(),
             content_type: "application/json",
             on_lost_response: OnLostResponse::SendAgain,
+            sees_writes: true,
         };
         let deadline = self.clock.monotonic().plus(self.timeouts.recovery);
         loop {
@@ -476,14 +406,33 @@ impl Client {
     fn record_leader(&self, term: Term, leader: Option<String>) {
         let mut known = self.known();
         if known.term.is_none_or(|latest| term > latest) {
-            *known = KnownLeader { term: Some(term), leader };
+            (known.term, known.leader) = (Some(term), leader);
         } else if known.term == Some(term) && leader.is_some() {
             known.leader = leader;
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, KnownLeader> {
-        self.known.lock().expect("no code panics while holding the known leader")
+    /// Records the changes that the nimbus has seen.
+    fn record_view(&self, nimbus: &str, request: &Request<'_>, headers: &HeaderMap) {
+        if let Some(zxid) = forward::zxid_of(headers) {
+            self.record_zxid(zxid);
+            if let Some(listener) = self.listener.as_ref().filter(|_| request.method != Method::GET) {
+                listener.written(zxid);
+            }
+        }
+        let behind = headers.get(BEHIND).and_then(|value| value.to_str().ok()?.parse().ok());
+        if let (Some(listener), Some(age_ms)) = (&self.listener, behind) {
+            listener.behind(nimbus, Duration::from_millis(age_ms));
+        }
+    }
+
+    fn record_zxid(&self, zxid: Zxid) {
+        let mut known = self.known();
+        known.zxid = known.zxid.max(zxid);
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().expect("no code panics while holding what the client knows")
     }
 
     async fn ask(&self, nimbus: &str, request: &Request<'_>) -> Outcome {
@@ -494,6 +443,10 @@ impl Client {
             .body(request.body.clone());
         if let Some(user) = &self.user {
             prepared = prepared.header(USER, user);
+        }
+        let zxid = self.known().zxid;
+        if request.sees_writes && zxid > Zxid::default() {
+            prepared = prepared.header(ZXID, zxid.0);
         }
         let response = match prepared.send().await {
             Ok(response) => response,
@@ -515,6 +468,7 @@ impl Client {
         if let Some(term) = term {
             self.record_leader(Term(term), None);
         }
+        self.record_view(nimbus, request, response.headers());
         if response.status().is_success() {
             return Outcome::Answered(response);
         }

@@ -9,11 +9,11 @@ use futures_util::{
 };
 use reqwest::{
     Method,
-    header::{self, HeaderName},
+    header::{self, HeaderMap, HeaderName},
 };
 
 use crate::http;
-use stormkeeper_model::{NimbusId, Term};
+use stormkeeper_model::{NimbusId, Term, Zxid};
 use stormkeeper_runtime::error_chain;
 
 /// Header with the nimbus that forwarded a request. A request with this header is not forwarded
@@ -24,6 +24,15 @@ pub const FORWARDED_BY: &str = "x-stormkeeper-forwarded-by";
 /// rejects forwarded writes; a client ignores a leader of an earlier term than the latest that it
 /// has seen.
 pub const TERM: &str = "x-stormkeeper-term";
+
+/// Header with a transaction of ZooKeeper. In a response: the view from which the nimbus answers
+/// contains every change up to it; the response to a write contains the write's transaction. In a
+/// read: the nimbus waits for its view to contain that transaction, at most two seconds.
+pub const ZXID: &str = "x-stormkeeper-zxid";
+
+/// Header of a response to a read whose [`ZXID`] is still missing in the view after the wait: age of
+/// the view in milliseconds.
+pub const BEHIND: &str = "x-stormkeeper-behind-ms";
 
 /// Header with the user that the client runs as; informational.
 pub const USER: &str = "x-stormkeeper-user";
@@ -67,6 +76,8 @@ pub struct Answer {
     pub status: u16,
     /// Content type of the body.
     pub content_type: Option<String>,
+    /// Transaction of the write ([`ZXID`]), if the leader named it.
+    pub zxid: Option<Zxid>,
     /// The body.
     pub body: BoxStream<'static, Result<Bytes, Broken>>,
 }
@@ -101,6 +112,11 @@ pub enum ForwardError {
         /// Cause.
         reason: String,
     },
+}
+
+/// Returns the transaction that a request or response names in the header [`ZXID`].
+pub fn zxid_of(headers: &HeaderMap) -> Option<Zxid> {
+    headers.get(ZXID).and_then(|value| value.to_str().ok()?.parse().ok()).map(Zxid)
 }
 
 impl Forwarder {
@@ -152,6 +168,7 @@ impl Forwarder {
         };
         let content_type = answer.headers().get(header::CONTENT_TYPE);
         Ok(Answer {
+            zxid: zxid_of(answer.headers()),
             status: answer.status().as_u16(),
             content_type: content_type.and_then(|value| value.to_str().ok()).map(str::to_owned),
             body: answer.bytes_stream().map_err(Broken).boxed(),

@@ -28,7 +28,7 @@ pub mod validate;
 
 pub use id::{
     BlobKey, ComponentId, HostName, InvalidId, NimbusId, Port, Slot, StreamId, SupervisorId, TaskId, Term,
-    TopologyId, TopologyName, WorkerId,
+    TopologyId, TopologyName, WorkerId, Zxid,
 };
 pub use log_position::LogPosition;
 pub use time::Timestamp;

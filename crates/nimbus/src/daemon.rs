@@ -241,6 +241,7 @@ fn assemble(
         commands: commands_seen,
         metrics,
         check_turns: CheckTurns::new(),
+        see_turn: Arc::default(),
     };
     Ok(Nimbus { handle, tasks, stop, refusal, api_accepts, _identity: identity })
 }

@@ -17,7 +17,7 @@ use crate::{
     tree::TreePath,
 };
 use stormkeeper_model::{
-    BlobKey, HostName, NimbusId, SupervisorId, TopologyId, TopologyName, assignment::Assignment,
+    BlobKey, HostName, NimbusId, SupervisorId, TopologyId, TopologyName, Zxid, assignment::Assignment,
     task_set::TaskSet,
 };
 
@@ -50,6 +50,9 @@ pub struct ClusterView {
     pub blobs: BTreeMap<BlobKey, BTreeSet<NimbusId>>,
     /// The leader, if there is one.
     pub leader: Option<Leader>,
+    /// Transaction of the newest event. The view contains everything that this transaction and
+    /// those of earlier events changed; 0 without events.
+    pub zxid: Zxid,
     /// Znodes that could not be decoded, and the reasons. The records exist all the same: they must
     /// not be treated as absent.
     pub unreadable: BTreeMap<TreePath, Defect>,

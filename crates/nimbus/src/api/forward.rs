@@ -11,7 +11,7 @@ use super::{
     error::{ApiError, internal},
 };
 use stormkeeper_api_types::{
-    forward::{FORWARDED_BY, ForwardError, Head, USER},
+    forward::{FORWARDED_BY, ForwardError, Head, USER, ZXID},
     message::Code,
 };
 use stormkeeper_coordination::tree::TreePath;
@@ -78,6 +78,9 @@ pub(super) async fn forward(api: &Api, parts: &Parts, body: Body) -> Result<Resp
         }
     };
     let mut response = Response::builder().status(answer.status);
+    if let Some(zxid) = answer.zxid {
+        response = response.header(ZXID, zxid.0);
+    }
     if let Some(kind) = answer.content_type {
         response = response.header(header::CONTENT_TYPE, kind);
     }

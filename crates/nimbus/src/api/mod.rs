@@ -43,7 +43,7 @@ use std::{net::SocketAddr, sync::Arc};
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderName, StatusCode},
+    http::{HeaderName, Method, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -55,7 +55,7 @@ use crate::{Handle, Nimbus, daemon::NimbusClients};
 use error::ApiError;
 use origin::OwnNames;
 use serving::Limits;
-use stormkeeper_api_types::forward::{Forwarder, TERM};
+use stormkeeper_api_types::forward::{BEHIND, Forwarder, TERM, ZXID, zxid_of};
 use stormkeeper_coordination::tree::Tree;
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::tasks::OnExit;
@@ -184,6 +184,7 @@ pub fn routes(nimbus: Handle) -> Router {
         .method_not_allowed_fallback(async |method: axum::http::Method, uri: axum::http::Uri| {
             ApiError::wrong_method(&method, uri.path())
         })
+        .layer(middleware::from_fn_with_state(api.clone(), wait_for_zxid))
         .layer(middleware::map_response_with_state(api.clone(), add_term_header))
         .layer(middleware::from_fn_with_state(api.clone(), time_request))
         .layer(middleware::from_fn_with_state(Arc::new(names), reject_foreign))
@@ -205,6 +206,32 @@ async fn reject_foreign(State(names): State<Arc<OwnNames>>, request: Request, ne
 async fn time_request(State(api): State<Api>, request: Request, next: Next) -> Response {
     let _timer = api.nimbus.time_request();
     next.run(request).await
+}
+
+/// Lets a read wait until the view contains what the client has written or seen before, and names
+/// the transaction up to which the view contains changes in every response.
+async fn wait_for_zxid(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let is_read = request.method() == Method::GET;
+    let missing = zxid_of(request.headers()).filter(|wanted| is_read && *wanted > api.nimbus.zxid());
+    let behind = match missing {
+        Some(zxid) => api.nimbus.wait_for(zxid).await,
+        None => None,
+    };
+    let before = api.nimbus.zxid();
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    if let Some(age) = behind {
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(HeaderName::from_static(BEHIND), age_ms.into());
+    }
+    let zxid = match is_read {
+        // The response may have been made from the view at any time since.
+        true => before,
+        // The leader has named the transaction, or this leader's view contains it now.
+        false => zxid_of(headers).unwrap_or_default().max(api.nimbus.zxid()),
+    };
+    headers.insert(HeaderName::from_static(ZXID), zxid.0.into());
+    response
 }
 
 /// Adds the term that this nimbus knows to every response, as a header.

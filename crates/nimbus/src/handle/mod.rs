@@ -22,19 +22,25 @@ use stormkeeper_coordination::{
     cluster::{
         observer::{Observation, Observer},
         record::{Leader, TopologyRecord},
-        store::Store,
+        store::{self, Store},
     },
     tree::TreePath,
 };
 use stormkeeper_metrics_service::MetricsService;
 use stormkeeper_model::{
-    BlobKey, HostName, NimbusId, Term, Timestamp, TopologyId, TopologyName, clock::Clock,
+    BlobKey, HostName, NimbusId, Term, Timestamp, TopologyId, TopologyName, Zxid, clock::Clock,
     status::TopologyStatus,
 };
 use stormkeeper_runtime::watch;
 
-/// Time that a follower may take to see a change of the leader before it returns the response.
+/// Time that a nimbus may take to see an earlier change before it returns a response.
 const VIEW_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time in which a watch usually reports a change. Afterwards the change is asked for.
+const WATCH_DELAY: Duration = Duration::from_millis(50);
+
+/// Pause between two attempts to read a change that no watch has reported.
+const SEE_PAUSE: Duration = Duration::from_millis(250);
 
 /// A handle on a running nimbus. Clones share the nimbus.
 #[derive(Debug, Clone)]
@@ -51,6 +57,8 @@ pub struct Handle {
     pub(super) commands: watch::Receiver<Option<mpsc::Sender<Command>>>,
     pub(super) metrics: Option<MetricsService>,
     pub(super) check_turns: CheckTurns,
+    /// Held by the one request that asks for a missing change on behalf of all that wait for one.
+    pub(super) see_turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Request to run a topology.
@@ -125,18 +133,60 @@ impl Handle {
         }
     }
 
+    /// The transaction up to which the view contains the changes of operators and of the leader.
+    pub fn zxid(&self) -> Zxid {
+        self.observer.observe().borrow().view.zxid
+    }
+
+    /// Waits until the view contains the change of transaction `zxid`, at most two seconds. Returns
+    /// the age of the view if the change is still missing.
+    pub async fn wait_for(&self, zxid: Zxid) -> Option<Duration> {
+        let mut observations = self.observer.observe();
+        let seen = async {
+            while observations.borrow_and_update().view.zxid < zxid {
+                if observations.changed().await.is_err() {
+                    // The observer ends with the whole nimbus.
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let asking = async {
+            tokio::time::sleep(WATCH_DELAY).await;
+            let _turn = self.see_turn.lock().await;
+            loop {
+                if let Err(error) = self.read_latest(Vec::new()).await {
+                    debug!(%error, "could not read a change that a client has seen");
+                }
+                tokio::time::sleep(SEE_PAUSE).await;
+            }
+        };
+        let waiting = async {
+            tokio::select! {
+                biased;
+                // Cancel-safe: both only wait and read.
+                () = seen => {}
+                () = asking => {}
+            }
+        };
+        tokio::time::timeout(VIEW_TIMEOUT, waiting).await.err()?;
+        let read_at = self.observer.observe().borrow().read_at;
+        Some(self.clock.monotonic().since(read_at))
+    }
+
+    /// Reads what other sessions have written up to now, and `paths` in particular.
+    async fn read_latest(&self, paths: Vec<TreePath>) -> Result<(), store::Error> {
+        if let Some(leader) = self.leader() {
+            // A transaction: after its response our server has all earlier writes.
+            self.store.is_latest(leader.term).await?;
+        }
+        self.observer.read_written(paths).await.map(drop)
+    }
+
     /// Updates the view with records that the leader has just written at `paths`, so that a
     /// client that received the response from this nimbus reads them here. Best effort: after
     /// two seconds it returns all the same.
     pub async fn see(&self, paths: Vec<TreePath>) {
-        let seeing = async {
-            if let Some(leader) = self.leader() {
-                // A transaction: after its response our server has all earlier writes.
-                self.store.is_latest(leader.term).await?;
-            }
-            self.observer.read_written(paths).await
-        };
-        match tokio::time::timeout(VIEW_TIMEOUT, seeing).await {
+        match tokio::time::timeout(VIEW_TIMEOUT, self.read_latest(paths)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => debug!(%error, "could not read a change of the leader before the response"),
             Err(_too_long) => debug!("a change of the leader is not in the view before the response"),

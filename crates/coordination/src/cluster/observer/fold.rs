@@ -23,7 +23,8 @@ use crate::{
     tree::{NodeWithChildren, TreePath},
 };
 use stormkeeper_model::{
-    BlobKey, HostName, NimbusId, SupervisorId, TaskId, TopologyId, assignment::Assignment,
+    BlobKey, HostName, NimbusId, SupervisorId, TaskId, TopologyId, Zxid, assignment::Assignment,
+    event::EventKind,
 };
 
 /// Result of folding one znode.
@@ -31,8 +32,10 @@ use stormkeeper_model::{
 pub(super) struct Folded {
     /// True if the view has changed.
     pub(super) changed: bool,
-    /// Paths to read next.
+    /// Paths to read next, unless they were read since the last publication.
     pub(super) read_next: Vec<TreePath>,
+    /// Paths to read next in any case: they may have been read before the change that they contain.
+    pub(super) read_again: Vec<TreePath>,
     /// Decoding error of the znode, if it is new.
     pub(super) newly_unreadable: Option<String>,
 }
@@ -112,13 +115,7 @@ fn fold_child(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithCh
             })
         }
         "drains" => fold_stored::<Drain, HostName>(view, path, znode, |view| &mut view.drains),
-        "events" => fold_with(
-            view,
-            path,
-            znode,
-            |path, znode| decode::<Event>(path, znode).map(Arc::new),
-            |view: &mut ClusterView| -> &mut BTreeMap<EventNumber, _> { &mut view.events },
-        ),
+        "events" => fold_event(view, path, znode),
         "metrics" => fold_metrics(view, path, znode),
         "tasks" => fold_stored::<TasksRecord, TopologyId>(view, path, znode, |view| &mut view.tasks),
         "assignments" => fold_with(view, path, znode, decode_assignment, |view| &mut view.assignments),
@@ -147,6 +144,36 @@ fn fold_child(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithCh
         },
         _ => Folded::default(),
     }
+}
+
+/// Folds an event. What the transaction of a new event changed is read again, after the event: so no
+/// published view contains an event without its effect.
+fn fold_event(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithChildren>) -> Folded {
+    let number = path.name().parse::<EventNumber>().ok();
+    let is_known = number.is_some_and(|number| view.events.contains_key(&number));
+    let mut folded = fold_with(
+        view,
+        path,
+        znode,
+        |path, znode| decode::<Event>(path, znode).map(Arc::new),
+        |view: &mut ClusterView| -> &mut BTreeMap<EventNumber, _> { &mut view.events },
+    );
+    if let (Some(znode), Some(event)) = (znode, number.and_then(|number| view.events.get(&number))) {
+        if !is_known {
+            folded.read_again = changed_with(event, view);
+        }
+        view.zxid = view.zxid.max(Zxid(znode.node.stat.created));
+    }
+    folded
+}
+
+/// Returns the records that the transaction of `event` may have written.
+fn changed_with(event: &Event, view: &ClusterView) -> Vec<TreePath> {
+    let topology = event.topology.iter().flat_map(layout::records_of);
+    // The event names the host in its text only. A cluster has few drains.
+    let drains = [layout::drains()].into_iter().chain(view.drains.keys().map(layout::drain));
+    let drains = drains.filter(|_| matches!(event.event, EventKind::Drained | EventKind::Undrained));
+    topology.chain(drains).collect()
 }
 
 fn decode<T: DeserializeOwned>(path: &TreePath, znode: &NodeWithChildren) -> Result<T, Unreadable> {

@@ -30,6 +30,7 @@ use crate::{
     tree::{self, Changes, READ_BATCH, ReadTree, Scope, SessionState, TreePath, Watcher},
 };
 use stormkeeper_model::{
+    Zxid,
     backoff::Delays,
     clock::{Clock, Monotonic},
 };
@@ -300,6 +301,8 @@ impl ObserverTask {
         if self.watches.all_dirty {
             self.watches.dirty.extend(fold::top_level());
             self.watches.dirty.extend(fold::records(&self.view));
+            // A new session may have begun at a server that is behind: the events say what is read.
+            self.view.zxid = Zxid::default();
         }
         let began = tokio::time::Instant::now();
         let mut unread: BTreeSet<TreePath> = self.watches.dirty.clone();
@@ -307,6 +310,7 @@ impl ObserverTask {
         while !unread.is_empty() {
             let batch: Vec<TreePath> = unread.iter().take(READ_BATCH).cloned().collect();
             let znodes = self.tree.get_many(&batch).await?;
+            let mut again = Vec::new();
             for (path, znode) in batch.iter().zip(znodes) {
                 unread.remove(path);
                 read.insert(path.clone());
@@ -314,10 +318,13 @@ impl ObserverTask {
                 self.is_unpublished |= folded.changed;
                 // New children, and records that are no longer listed, are read too.
                 unread.extend(folded.read_next.into_iter().filter(|path| !read.contains(path)));
+                again.extend(folded.read_again);
                 if let Some(reason) = folded.newly_unreadable {
                     warn!(%path, reason, "invalid znode; it is skipped and not changed until it is valid or deleted");
                 }
             }
+            self.watches.dirty.extend(again.iter().cloned());
+            unread.extend(again);
         }
         self.watches.dirty.clear();
         self.watches.all_dirty = false;

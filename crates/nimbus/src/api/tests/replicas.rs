@@ -5,14 +5,17 @@ use stormkeeper_coordination::tree::faulty::{FaultPlan, FaultRates, FaultyTree};
 use stormkeeper_model::Term;
 
 /// Returns the package of a topology that requires `copies` replicas of its blob.
-fn blob_with_copies(name: &str, copies: u32, wait_secs: u32) -> TopologyPackage {
+pub(super) fn blob_with_copies(name: &str, copies: u32, wait_secs: u32) -> TopologyPackage {
     let mut topology = lines_and_count(name);
     topology.settings.insert("topology.min.replication.count".to_owned(), copies.into());
     topology.settings.insert("topology.max.replication.wait.time.sec".to_owned(), wait_secs.into());
     package::pack(&topology, Vec::new(), 1 << 20).expect("packed")
 }
 
-async fn submit(client: &Client, TopologyPackage { key, bytes }: TopologyPackage) -> Result<BlobKey, Error> {
+pub(super) async fn submit(
+    client: &Client,
+    TopologyPackage { key, bytes }: TopologyPackage,
+) -> Result<BlobKey, Error> {
     client.put_blob(&key, Bytes::from(bytes)).await.expect("stored");
     let request = SubmitRequest {
         name: None,
@@ -40,6 +43,19 @@ impl Fixture {
         let seeds = vec![follower.handle().api().to_owned(), leader.handle().api().to_owned()];
         let client = Client::new(seeds, Timeouts::default()).expect("made").as_user("ann".to_owned());
         (leader, follower, client)
+    }
+
+    /// Starts a follower that gets no event of any change.
+    pub(super) async fn deaf_follower(&self) -> Running {
+        let deaf = FaultPlan::seeded(1, FaultRates { lost_event: 1.0, ..FaultRates::default() });
+        let tree = FaultyTree::new(self.server.connect(), deaf);
+        let options = nimbus::Options::of_test(self.dir.path().join("deaf"));
+        let follower = start(options, tree, Clock::new(), CancellationToken::new()).await.expect("started");
+        wait_until("the follower has read the cluster", LONG, || async {
+            if follower.handle().leader().is_some() { Ok(()) } else { Err("it has not".to_owned()) }
+        })
+        .await;
+        follower
     }
 }
 
@@ -178,15 +194,7 @@ async fn follower_reports_the_same_problems_as_the_leader() {
 async fn follower_shows_a_forwarded_write_at_once() {
     let fixture = Fixture::new().await;
     let _leader = fixture.leader().await;
-    // The follower gets no event of any change.
-    let deaf = FaultPlan::seeded(1, FaultRates { lost_event: 1.0, ..FaultRates::default() });
-    let tree = FaultyTree::new(fixture.server.connect(), deaf);
-    let options = nimbus::Options::of_test(fixture.dir.path().join("deaf"));
-    let follower = start(options, tree, Clock::new(), CancellationToken::new()).await.expect("started");
-    wait_until("the follower has read the cluster", LONG, || async {
-        if follower.handle().leader().is_some() { Ok(()) } else { Err("it has not".to_owned()) }
-    })
-    .await;
+    let follower = fixture.deaf_follower().await;
     let router = routes(follower.handle().clone());
     let post = async |path: &str, body: &str| {
         let (status, answer) = ask(&router, Method::POST, &format!("/api/v1/{path}"), body.to_owned()).await;
