@@ -39,6 +39,7 @@ use crate::config::{
 };
 use error::Failure;
 use stormkeeper_api_types::client::{Client, Timeouts};
+use stormkeeper_model::address::{HostAndPort, InvalidAddress};
 use stormkeeper_runtime::{
     shutdown,
     tasks::{OnExit, Tasks},
@@ -70,8 +71,8 @@ struct Global {
     #[arg(short = 'c', global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Send requests to this nimbus instead of those in nimbus.seeds (can be repeated)
-    #[arg(long, global = true, value_name = "HOST:PORT")]
-    nimbus: Vec<String>,
+    #[arg(long, global = true, value_name = "HOST[:PORT]", value_parser = nimbus_address)]
+    nimbus: Vec<HostAndPort>,
     /// Print JSON instead of a table
     #[arg(long, global = true)]
     json: bool,
@@ -176,9 +177,19 @@ impl Global {
     /// Client of the cluster's nimbuses.
     fn client(&self) -> Result<Client, Failure> {
         let config = self.load()?;
-        let seeds = if self.nimbus.is_empty() { config.nimbus_seeds() } else { self.nimbus.clone() };
+        let named = self.nimbus.iter().map(|nimbus| config.nimbus_at(nimbus));
+        let seeds = if self.nimbus.is_empty() { config.nimbus_seeds() } else { named.collect() };
         Ok(Client::new(seeds, Timeouts::default())?.as_user(user()))
     }
+}
+
+/// Reads the address of a nimbus, also in the form in which a browser shows it.
+fn nimbus_address(text: &str) -> Result<HostAndPort, String> {
+    if text.starts_with("https://") {
+        return Err("a nimbus speaks http only; leave out https://".to_owned());
+    }
+    let address = text.strip_prefix("http://").map_or(text, |text| text.trim_end_matches('/'));
+    address.parse().map_err(|error: InvalidAddress| error.to_string())
 }
 
 /// Runtime of a command that sends requests to the cluster: one thread is enough.

@@ -9,7 +9,7 @@ use crate::cli::{
     output::{self, Table},
 };
 use stormkeeper_api_types::message::{ComponentSummary, TopologyDetail};
-use stormkeeper_model::{time::format_duration, topology::ComponentKind};
+use stormkeeper_model::{address::host_port, time::format_duration, topology::ComponentKind};
 
 /// Show the workers, components and tasks of a topology.
 #[derive(Debug, clap::Args)]
@@ -74,7 +74,7 @@ fn workers(detail: &TopologyDetail) -> Table {
     let mut table = Table::new(&["HOST:PORT", "SUPERVISOR", "TASKS", "ALIVE", "UPTIME", "WORKER"]);
     for worker in &detail.workers {
         table.row([
-            format!("{}:{}", worker.host, worker.port),
+            host_port(&worker.host, worker.port.0),
             worker.supervisor_id.to_string(),
             worker.tasks.to_string(),
             format!("{}/{}", worker.tasks_alive, worker.tasks.len()),
@@ -115,7 +115,7 @@ fn tasks(detail: &TopologyDetail) -> Table {
         Table::new(&["TASK", "COMPONENT", "HOST:PORT", "STATE", "EMITTED", "EXECUTED", "ACKED", "FAILED"]);
     for task in &detail.tasks {
         let place = match (&task.host, task.port) {
-            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (Some(host), Some(port)) => host_port(host, port.0),
             _ => "-".to_owned(),
         };
         let state = match task.status {

@@ -226,7 +226,9 @@ impl Config {
                     self.entries.insert(key.name, Entry { value, shown: node.to_json(), provenance });
                 }
                 None => {
-                    let what = format!("is {}, and must be {}", brief(node), key.kind);
+                    let fault = key.kind.fault(&node.value).map(|fault| format!(": {fault}"));
+                    let fault = fault.unwrap_or_default();
+                    let what = format!("is {}, and must be {}{fault}", brief(node), key.kind);
                     faults.push(InvalidValue { key: name, provenance, what });
                 }
             }
@@ -356,13 +358,15 @@ impl Layers {
     }
 
     /// Reads one override. Its value is YAML, so that lists are possible; a value that is not YAML
-    /// is a string.
+    /// is a string, and so is a mapping for a key that takes none (`ui.host=::`).
     fn read_override(&mut self, given: &str) -> Result<(), Error> {
         let (key, value) = given
             .split_once('=')
             .filter(|(key, _)| !key.trim().is_empty())
             .ok_or_else(|| Error::Override(given.to_owned()))?;
-        let node = yaml::parse(value).unwrap_or_else(|_| yaml::Node {
+        let is_wanted =
+            |node: &yaml::Node| known(key.trim()).is_none() || !matches!(node.value, yaml::Value::Map(_));
+        let node = yaml::parse(value).ok().filter(is_wanted).unwrap_or_else(|| yaml::Node {
             at: SourcePosition { line: 1, column: 1 },
             value: yaml::Value::Text(value.into()),
         });

@@ -1,11 +1,6 @@
 //! Creates the options of each subsystem from a configuration.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::config::{load::Config, value::Value};
 use stormkeeper_coordination::{
@@ -15,7 +10,7 @@ use stormkeeper_coordination::{
 use stormkeeper_metric_store as metric_store;
 use stormkeeper_metrics as metrics;
 use stormkeeper_metrics_service::exporters;
-use stormkeeper_model::settings;
+use stormkeeper_model::{address::HostAndPort, settings};
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_runtime::proc;
 use stormkeeper_supervisor as supervisor;
@@ -217,6 +212,11 @@ impl Config {
         self.hosts("nimbus.seeds").map(|host| with_port(host, port)).collect()
     }
 
+    /// Address of the nimbus at `address`, `host:port`.
+    pub fn nimbus_at(&self, address: &HostAndPort) -> String {
+        address.with_default(self.narrow("ui.port"))
+    }
+
     /// Maximum size of a blob that a nimbus with this configuration accepts.
     pub fn max_blob_bytes(&self) -> u64 {
         self.whole("nimbus.max.blob.bytes")
@@ -277,29 +277,5 @@ fn unfit(kind: &str) -> ! {
 
 /// Returns `host` with its own port or, if it has none, with `port`.
 fn with_port(host: &str, port: u16) -> String {
-    let has_port = match host.rsplit_once(':') {
-        Some((name, digits)) => digits.parse::<u16>().is_ok() && (!name.contains(':') || name.ends_with(']')),
-        None => false,
-    };
-    match host.parse::<IpAddr>() {
-        Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
-        _ if has_port => host.to_owned(),
-        _ => format!("{host}:{port}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_without_a_port_get_the_default_port() {
-        let check = |host: &str, expected: &str| assert_eq!(with_port(host, 2181), expected);
-        check("zk1", "zk1:2181");
-        check("zk1:2182", "zk1:2182");
-        check("10.0.0.1", "10.0.0.1:2181");
-        check("::1", "[::1]:2181");
-        check("[::1]", "[::1]:2181");
-        check("[::1]:2182", "[::1]:2182");
-    }
+    host.parse::<HostAndPort>().map_or_else(|_| unfit("a list of hosts"), |host| host.with_default(port))
 }

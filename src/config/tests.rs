@@ -226,3 +226,19 @@ fn no_configuration_key_is_called_unsupported() {
         assert_eq!(stormkeeper_model::unsupported_keys::key_warning(key.name), None, "{}", key.name);
     }
 }
+
+#[test]
+fn addresses_are_taken_as_people_type_them() {
+    let given = |set: &str| Config::load(None, &[set.to_owned()], &environment());
+    let seeds = |text: &str| given(&format!("nimbus.seeds={text}")).expect(text).0.nimbus_seeds();
+    assert_eq!(seeds("fd00::1"), ["[fd00::1]:8080"]);
+    assert_eq!(seeds("[fd00::1]:9000"), ["[fd00::1]:9000"]);
+    assert_eq!(seeds("[n1, \"fd00::1\"]"), ["n1:8080", "[fd00::1]:8080"]);
+    let (config, _) = given("ui.host=::").expect("an address");
+    assert_eq!(config.nimbus_options().api, "[::]:8080".parse().expect("an address"));
+    let error = given("storm.zookeeper.servers=zk:99999").expect_err("no port").to_string();
+    assert!(
+        error.contains("storm.zookeeper.servers") && error.contains("\"99999\" is not a port"),
+        "{error}"
+    );
+}

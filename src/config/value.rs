@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr, time::Duration};
 
 use stormkeeper_coordination::tree::TreePath;
-use stormkeeper_model::Port;
+use stormkeeper_model::{Port, address::HostAndPort};
 use stormkeeper_topology_package::yaml;
 
 /// Kind of a key's values.
@@ -120,6 +120,17 @@ fn size(bytes: u64) -> String {
 }
 
 impl Kind {
+    /// Returns what exactly is wrong with `given`, where the kind alone does not say it.
+    pub fn fault(self, given: &yaml::Value) -> Option<String> {
+        match self {
+            Self::Hosts => {
+                let hosts = items(given).into_iter().filter_map(text_of);
+                hosts.into_iter().find_map(|host| host.parse::<HostAndPort>().err()).map(|e| e.to_string())
+            }
+            _ => None,
+        }
+    }
+
     /// Reads the value that `given` denotes; `None` if it is not a valid value of this kind.
     pub fn read(self, given: &yaml::Value) -> Option<Value> {
         let within = |n: u64, min, max| (min..=max).contains(&n).then_some(n);
@@ -179,8 +190,8 @@ fn items(given: &yaml::Value) -> Vec<&yaml::Value> {
 
 fn hosts(given: &yaml::Value) -> Option<Vec<String>> {
     let hosts: Vec<String> = items(given).into_iter().map(text_of).collect::<Option<_>>()?;
-    let plain = |host: &String| !host.contains(|c: char| c.is_whitespace() || matches!(c, ',' | '/'));
-    ((1..=MAX_HOSTS).contains(&hosts.len()) && hosts.iter().all(plain)).then_some(hosts)
+    let valid = |host: &String| host.parse::<HostAndPort>().is_ok();
+    ((1..=MAX_HOSTS).contains(&hosts.len()) && hosts.iter().all(valid)).then_some(hosts)
 }
 
 fn variables(given: &yaml::Value) -> Option<Vec<String>> {

@@ -1,6 +1,6 @@
 //! Assembly of a nimbus from its parts.
 
-use std::{io, net::Ipv6Addr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ use stormkeeper_coordination::{
 };
 use stormkeeper_metrics_service as metrics_service;
 use stormkeeper_metrics_service::MetricsService;
-use stormkeeper_model::{NimbusId, Timestamp, clock::Clock};
+use stormkeeper_model::{NimbusId, Timestamp, address::host_port, clock::Clock};
 use stormkeeper_runtime::{
     fs::{LayoutFile, LockedDir, locked_dir},
     tasks::{OnExit, Tasks},
@@ -137,14 +137,6 @@ pub async fn start(
     let listener = TcpListener::bind(options.api).await.map_err(bind)?;
     let api = host_port(&options.host, listener.local_addr().map_err(bind)?.port());
     Ok((assemble(options, identity, (api, clients), tree, clock, stop)?, listener))
-}
-
-/// Joins host and port; an IPv6 address is put in brackets.
-fn host_port(host: &str, port: u16) -> String {
-    match host.parse::<Ipv6Addr>() {
-        Ok(address) => format!("[{address}]:{port}"),
-        Err(_) => format!("{host}:{port}"),
-    }
 }
 
 /// Starts a nimbus without its HTTP API. Other nimbuses reach it at `api`, and it reaches them by
@@ -329,18 +321,5 @@ impl Nimbus {
             return Err(refused.into());
         }
         if was_requested { Ok(()) } else { Err(Error::Broken) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ipv6_address_is_put_in_brackets_before_the_port() {
-        let cases = [("node-3", "node-3:8080"), ("10.0.0.3", "10.0.0.3:8080"), ("fd00::3", "[fd00::3]:8080")];
-        for (host, expected) in cases {
-            assert_eq!(host_port(host, 8080), expected);
-        }
     }
 }

@@ -8,7 +8,7 @@ use crate::cli::output::Table;
 use stormkeeper_api_types::message::{
     HistogramValue, MeasuredTopology, MetricValue, PastTopology, Series, TaskPlace, TimedValue,
 };
-use stormkeeper_model::Timestamp;
+use stormkeeper_model::{Timestamp, address::host_port};
 
 /// Formats the points of each metric below a line that names the metric.
 pub(super) fn series(series: &[Series]) -> String {
@@ -80,7 +80,7 @@ pub(super) fn track(entries: &[TaskPlace]) -> Table {
         table.row([
             task.to_string(),
             component.to_string(),
-            format!("{host}:{port}"),
+            host_port(host.as_str(), port.0),
             second(*from_ms),
             to_ms.map_or_else(|| "now".to_owned(), second),
             reason.clone(),

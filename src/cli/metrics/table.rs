@@ -9,7 +9,7 @@ use super::number::{self, NONE};
 use crate::cli::output::Table;
 use stormkeeper_api_types::message::{GaugeValue, HistogramValue, LatestValue, MetricMetaView, MetricValue};
 use stormkeeper_metrics::name::SYS;
-use stormkeeper_model::{Timestamp, time::format_duration};
+use stormkeeper_model::{Timestamp, address::host_port, time::format_duration};
 
 /// Subject of a row. Tasks are ordered by number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +43,7 @@ impl Subject {
         match (host, port) {
             // A supervisor has no port of its own.
             (Some(host), None | Some(0)) => host,
-            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (Some(host), Some(port)) => host_port(&host, port),
             (None, _) if parts.is_empty() => "topology".to_owned(),
             (None, _) => parts.join("/"),
         }
@@ -82,7 +82,7 @@ impl RowName {
                 (None, _) => none(),
             },
             Self::Worker => match (&of.host, of.port) {
-                (Some(host), Some(port)) => format!("{host}:{port}"),
+                (Some(host), Some(port)) => host_port(host, port),
                 _ => none(),
             },
             Self::Host => of.host.clone().unwrap_or_else(none),
