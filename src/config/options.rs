@@ -58,6 +58,7 @@ impl Config {
             task_timeout: self.duration("nimbus.task.timeout.secs"),
             task_launch: self.duration("nimbus.task.launch.secs"),
             supervisor_timeout: self.duration("nimbus.supervisor.timeout.secs"),
+            session_timeout: self.duration("storm.zookeeper.session.timeout"),
             settle: match self.value("nimbus.settle.secs") {
                 Value::Unset => session + session / 2,
                 _ => self.duration("nimbus.settle.secs"),

@@ -25,6 +25,8 @@ pub struct Options {
     pub task_launch: Duration,
     /// Time that a supervisor may be absent before its tasks move, if they are absent too.
     pub supervisor_timeout: Duration,
+    /// Timeout of its ZooKeeper session. A nimbus whose view is older is not ready.
+    pub session_timeout: Duration,
     /// Time during which a new leader moves nothing, so that supervisors and workers can come
     /// back after an outage: the session timeout and a margin.
     pub settle: Duration,
@@ -58,6 +60,7 @@ impl Options {
             task_timeout: Duration::from_secs(30),
             task_launch: Duration::from_secs(120),
             supervisor_timeout: Duration::from_secs(30),
+            session_timeout: Duration::from_secs(10),
             settle: Duration::from_secs(15),
             max_moves_per_round: 100,
             candidate_grace: Duration::from_secs(30),

@@ -29,6 +29,12 @@ pub enum Refusal {
     /// This nimbus has not read the cluster yet.
     #[error("this nimbus has not read the cluster state yet")]
     NotReady,
+    /// This nimbus has had no connection to ZooKeeper for longer than its session lasts.
+    #[error("the view of this nimbus is {}s old: it has no connection to ZooKeeper", .age.as_secs())]
+    Outdated {
+        /// Age of the view.
+        age: Duration,
+    },
     /// Metrics are not ingested or served here now.
     #[error("metrics are not available on this nimbus now: {reason}")]
     NoMetrics {
@@ -184,7 +190,7 @@ impl Refusal {
     pub fn code(&self) -> Code {
         match self {
             Self::NotLeading { .. } | Self::Busy => Code::NoLeader,
-            Self::NotReady | Self::NoMetrics { .. } => Code::NotReady,
+            Self::NotReady | Self::Outdated { .. } | Self::NoMetrics { .. } => Code::NotReady,
             Self::UnknownTopology { .. } => Code::UnknownTopology,
             Self::UnknownHost { .. } | Self::NotDrained { .. } => Code::UnknownHost,
             Self::NameInUse { .. } | Self::NameUnclear { .. } => Code::NameInUse,
@@ -212,6 +218,7 @@ impl Refusal {
             Self::NotLeading { leader: None } | Self::NotReady | Self::Busy => {
                 "try again in a moment".to_owned()
             }
+            Self::Outdated { .. } => "check that ZooKeeper is up and that this host reaches it".to_owned(),
             Self::UnknownTopology { .. } => "`stormkeeper list` shows all topologies".to_owned(),
             Self::StillMeasured { .. } => "only metrics of removed topologies can be deleted; to reduce those of a \
                                            running one, use `stormkeeper metrics-control`"

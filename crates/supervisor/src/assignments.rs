@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{sync::Notify, time::MissedTickBehavior};
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use crate::slot::{DesiredWorker, Target};
 use stormkeeper_coordination::{
@@ -20,10 +20,10 @@ use stormkeeper_coordination::{
         layout,
         store::{self, Store},
     },
-    tree::{Changes, Scope, Version},
+    tree::{self, Changes, Scope, Version},
 };
 use stormkeeper_model::{Port, SupervisorId, TopologyId, backoff::Delays};
-use stormkeeper_runtime::watch;
+use stormkeeper_runtime::{outage::Outage, watch};
 
 /// Bounds of the pause between two attempts to read while the tree does not respond or a record
 /// is unreadable. The watch also wakes the reader when the connection is back.
@@ -129,6 +129,7 @@ impl AssignmentsReader {
         pass.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut backoff = RETRY.backoff();
         let mut retry_in = None;
+        let mut outage = Outage::default();
         loop {
             let depth = tokio::select! {
                 // Full passes come first, so that continuous changes cannot postpone them.
@@ -150,16 +151,25 @@ impl AssignmentsReader {
             };
             retry_in = match self.read(depth).await {
                 Ok(known) => {
+                    if let Some(lasted) = outage.ends() {
+                        info!(?lasted, "read the supervisor assignments again");
+                    }
                     let is_complete = known.unreadable.is_empty();
                     publish(&assignments, known);
                     (!is_complete).then(|| backoff.next_delay())
                 }
                 Err(error) => {
-                    let delay = backoff.next_delay();
-                    if retry_in.is_none() {
-                        warn!(%error, "cannot read the supervisor assignments, trying again; running workers stay");
+                    match error {
+                        // The connection logs why there is none.
+                        store::Error::Tree(tree::Error::Disconnected) => {
+                            debug!("not connected to ZooKeeper; running workers stay");
+                        }
+                        error if outage.begins() => {
+                            warn!(%error, "cannot read the supervisor assignments, trying again; running workers stay");
+                        }
+                        error => debug!(%error, "cannot read the supervisor assignments yet"),
                     }
-                    Some(delay)
+                    Some(backoff.next_delay())
                 }
             };
             if retry_in.is_none() {

@@ -24,6 +24,7 @@ use stormkeeper_model::{
     status::TopologyStatus,
     topology::TaskTable,
 };
+use stormkeeper_runtime::outage::Outage;
 
 /// Period at which all records are read again, so that a lost watch only costs time.
 const REVIEW_PERIOD: Duration = Duration::from_secs(30);
@@ -132,7 +133,7 @@ pub async fn follow(
     let mut review = tokio::time::interval(REVIEW_PERIOD);
     review.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut backoff = backoff();
-    let (mut retry, mut missing_since) = (None, None);
+    let (mut retry, mut missing_since, mut outage) = (None, None, Outage::default());
     let mut readiness = Readiness::NotYet;
     tokio::pin!(ready);
     loop {
@@ -157,12 +158,15 @@ pub async fn follow(
                 apply(&records, readiness);
                 backoff.reset();
                 missing_since = None;
+                if let Some(lasted) = outage.ends() {
+                    info!(topology = %options.spec.topology, ?lasted, "read the assignment again");
+                }
                 None
             }
             Ok(Reading::Missing(path))
                 if missing_since.is_none_or(|since: Instant| since.elapsed() < MISSING_MAX) =>
             {
-                if missing_since.is_none() {
+                if outage.begins() {
                     warn!(%path, "a record of this worker's topology is missing; continuing with the last one");
                 }
                 missing_since.get_or_insert_with(Instant::now);
@@ -173,9 +177,15 @@ pub async fn follow(
                 return;
             }
             Err(error) => {
-                // Logged once per outage of the tree; later retries of the same outage are silent.
-                if retry.is_none() {
-                    warn!(%error, topology = %options.spec.topology, "cannot read the assignment; continuing with the last one");
+                match error {
+                    // The connection logs why there is none.
+                    store::Error::Tree(tree::Error::Disconnected) => {
+                        debug!("not connected to ZooKeeper; continuing with the last assignment");
+                    }
+                    error if outage.begins() => {
+                        warn!(%error, topology = %options.spec.topology, "cannot read the assignment; continuing with the last one");
+                    }
+                    error => debug!(%error, "cannot read the assignment yet"),
                 }
                 Some(backoff.next_delay())
             }

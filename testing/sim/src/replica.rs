@@ -163,6 +163,7 @@ impl Replica {
             task_timeout: Duration::from_secs(30),
             task_launch: Duration::from_secs(60),
             supervisor_timeout: Duration::from_secs(30),
+            session_timeout: Duration::from_secs(10),
             settle: Duration::from_secs(15),
             max_moves_per_round: 100,
             candidate_grace: Duration::from_secs(10),

@@ -7,6 +7,7 @@ use tracing::{debug, info};
 use stormkeeper_metric_store::MetricStore;
 use stormkeeper_metrics::Minute;
 use stormkeeper_model::{Term, Timestamp, clock::Clock};
+use stormkeeper_runtime::outage::Outage;
 
 /// Minimum wait: a wait that ends a moment too early, as clocks are not exact, must not become a
 /// busy loop.
@@ -23,18 +24,23 @@ pub(crate) async fn close_minutes(
     delay: Duration,
     clock_check: Duration,
 ) {
-    let mut closed = None;
+    let (mut closed, mut outage) = (None, Outage::default());
     loop {
         let (due, next) = due(clock.now(), delay);
         let wait = match due {
             Some(through) if closed != Some(through) => match store.close_minutes(term, through).await {
                 Ok(n) => {
-                    debug!(%term, minute = %through, n, "closed minutes");
+                    match outage.ends() {
+                        Some(lasted) => info!(%term, minute = %through, ?lasted, "closed minutes again"),
+                        None => debug!(%term, minute = %through, n, "closed minutes"),
+                    }
                     closed = Some(through);
                     next.since(clock.now())
                 }
                 Err(error) => {
-                    info!(%term, minute = %through, %error, "could not close a minute; retrying");
+                    if outage.begins() {
+                        info!(%term, minute = %through, %error, "could not close a minute; retrying");
+                    }
                     RETRY
                 }
             },

@@ -26,6 +26,7 @@ use stormkeeper_metric_store as metric_store;
 use stormkeeper_metric_store::MetricStore;
 use stormkeeper_model::settings::sample_rate_of;
 use stormkeeper_model::{Term, TopologyId, assignment::Assignment, topology::TaskTable};
+use stormkeeper_runtime::outage::Outage;
 
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
@@ -96,14 +97,20 @@ pub(crate) async fn record_history(
         info!(%error, "cannot read the recorded topologies from the metric store; retrying");
         tokio::time::sleep(RETRY).await;
     }
+    let mut outage = Outage::default();
     loop {
         let observation = observations.borrow_and_update().clone();
-        if observation.fresh
-            && let Err(error) = recorder.record_changes(&observation.view).await
-        {
-            info!(%error, "could not record the history of topologies; retrying");
-            tokio::time::sleep(RETRY).await;
-            continue;
+        if observation.fresh {
+            if let Err(error) = recorder.record_changes(&observation.view).await {
+                if outage.begins() {
+                    info!(%error, "could not record the history of topologies; retrying");
+                }
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            if let Some(lasted) = outage.ends() {
+                info!(?lasted, "recorded the history of topologies again");
+            }
         }
         tokio::time::sleep(gather).await;
         if observations.changed().await.is_err() {

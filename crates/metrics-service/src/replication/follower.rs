@@ -86,7 +86,9 @@ pub(crate) async fn follow(replication: Arc<Replication>) {
             Some(leader) => match replication.fetch_from_leader(&store, leader).await {
                 Ok(wait) => {
                     backoff.reset();
-                    replication.fetch_status().problem = None;
+                    if replication.fetch_status().problem.take().is_some() {
+                        info!(leader = %leader.nimbus, "following the leader's metric log again");
+                    }
                     wait
                 }
                 Err(error) => {

@@ -20,6 +20,7 @@ use stormkeeper_coordination::{
 use stormkeeper_metric_store::{Fingerprint, MetricStore};
 use stormkeeper_metrics::name::is_system_topology;
 use stormkeeper_model::{LogPosition, TopologyId};
+use stormkeeper_runtime::outage::Outage;
 
 /// Maximum number of records written in one round; the others follow in the next round. Each is a
 /// transaction.
@@ -34,6 +35,7 @@ pub(crate) fn fingerprint_record(fingerprint: Fingerprint) -> MetaFingerprint {
 /// Publishes changed fingerprints for as long as the leadership lasts.
 pub(crate) async fn publish_metas(replication: Arc<Replication>, store: MetricStore, writer: FencedWriter) {
     let mut published: Option<(LogPosition, Arc<ClusterView>)> = None;
+    let mut outage = Outage::default();
     loop {
         tokio::time::sleep(replication.intervals.publish_metas).await;
         let position = store.position();
@@ -43,11 +45,20 @@ pub(crate) async fn publish_metas(replication: Arc<Replication>, store: MetricSt
             continue;
         }
         match replication.publish_changed(&view, &store, &writer).await {
-            // After a write the view changes, and the next round compares once more.
-            Ok(true) => published = Some((position, view)),
-            Ok(false) => {}
+            Ok(is_complete) => {
+                if let Some(lasted) = outage.ends() {
+                    info!(?lasted, "published metric-meta fingerprints again");
+                }
+                // After a write the view changes, and the next round compares once more.
+                if is_complete {
+                    published = Some((position, view));
+                }
+            }
             Err(WriteError::Deposed { .. }) => return,
-            Err(error) => info!(%error, "failed to publish metric-meta fingerprints; retrying"),
+            Err(error) if outage.begins() => {
+                info!(%error, "failed to publish metric-meta fingerprints; retrying");
+            }
+            Err(error) => debug!(%error, "cannot publish metric-meta fingerprints yet"),
         }
     }
 }

@@ -23,9 +23,14 @@ use stormkeeper_model::TaskId;
 const TASKS_WITH_ERRORS_MAX: usize = 200;
 
 pub(super) async fn ready(State(api): State<Api>) -> Result<StatusCode, ApiError> {
-    // A nimbus that has lost ZooKeeper still answers reads, with the age of its view.
-    api.nimbus.observation()?;
-    Ok(StatusCode::OK)
+    // A nimbus that has lost ZooKeeper still answers reads, with the age of its view. Its ephemerals
+    // and its leadership end with its session, so from then on others should be asked.
+    let observation = api.nimbus.observation()?;
+    let age = api.nimbus.view_age(&observation);
+    match age > api.nimbus.options().session_timeout {
+        true => Err(Refusal::Outdated { age }.into()),
+        false => Ok(StatusCode::OK),
+    }
 }
 
 pub(super) async fn cluster(State(api): State<Api>) -> Result<Json<ClusterSummary>, ApiError> {

@@ -30,14 +30,7 @@ pub(super) fn pending(nimbus: &Handle, change: PendingChange) -> Pending {
 }
 
 fn view_age_ms(nimbus: &Handle, observation: &Observation) -> u64 {
-    // A fresh view has age 0.
-    match observation.fresh {
-        true => 0,
-        false => {
-            let age = nimbus.clock().monotonic().since(observation.read_at);
-            u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
-        }
-    }
+    u64::try_from(nimbus.view_age(observation).as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn cluster(nimbus: &Handle, observation: &Observation) -> ClusterSummary {

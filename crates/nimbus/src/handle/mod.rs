@@ -133,6 +133,14 @@ impl Handle {
         }
     }
 
+    /// Age of a view; 0 while the watches of this nimbus are in place.
+    pub fn view_age(&self, observation: &Observation) -> Duration {
+        match observation.fresh {
+            true => Duration::ZERO,
+            false => self.clock.monotonic().since(observation.read_at),
+        }
+    }
+
     /// The transaction up to which the view contains the changes of operators and of the leader.
     pub fn zxid(&self) -> Zxid {
         self.observer.observe().borrow().view.zxid

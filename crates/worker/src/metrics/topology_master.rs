@@ -14,7 +14,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     messages::{Duplex, MasterReply, WorkerMessage},
@@ -30,7 +30,10 @@ use stormkeeper_model::{
     backoff::{Backoff, Delays},
     clock::{Clock, Monotonic},
 };
-use stormkeeper_runtime::tasks::{OnExit, Tasks};
+use stormkeeper_runtime::{
+    outage::Outage,
+    tasks::{OnExit, Tasks},
+};
 
 /// Time that a minute's reports wait for the reports of late workers: a little longer than
 /// reporting takes, so that a whole minute is mostly one metric batch.
@@ -89,6 +92,7 @@ pub(crate) struct TopologyMaster {
     reported: BTreeSet<WorkerId>,
     due: Option<Instant>,
     backoff: Backoff,
+    outage: Outage,
     tasks: Tasks,
 }
 
@@ -121,6 +125,7 @@ impl TopologyMaster {
             reported: BTreeSet::new(),
             due: None,
             backoff: RETRY.backoff(),
+            outage: Outage::default(),
             tasks,
         };
         (master, MasterHandle { connect })
@@ -215,10 +220,22 @@ impl TopologyMaster {
         self.reported.clear();
         self.due = None;
         match flush(&mut self.sender, &*self.transport, &self.clock).await {
-            FlushOutcome::Complete => self.backoff.reset(),
+            FlushOutcome::Complete => {
+                self.backoff.reset();
+                if let Some(lasted) = self.outage.ends() {
+                    info!(topology = %self.topology, ?lasted, "metric reports are committed again");
+                }
+            }
             FlushOutcome::Incomplete(reason) => {
                 let delay = self.backoff.next_delay();
-                info!(topology = %self.topology, reason, ?delay, "metric reports are not committed yet; trying again");
+                match self.outage.begins() {
+                    true => {
+                        info!(topology = %self.topology, reason, "metric reports are not committed yet; trying again");
+                    }
+                    false => {
+                        debug!(topology = %self.topology, reason, ?delay, "metric reports are not committed yet")
+                    }
+                }
                 self.due = Some(Instant::now() + delay);
             }
         }

@@ -23,10 +23,10 @@ use std::{
 
 use futures_util::{FutureExt as _, future::select_all};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
-    cluster::{layout, store, view::ClusterView},
+    cluster::{layout, record::Leader, store, view::ClusterView},
     tree::{self, Changes, READ_BATCH, ReadTree, Scope, SessionState, TreePath, Watcher},
 };
 use stormkeeper_model::{
@@ -334,6 +334,7 @@ impl ObserverTask {
             self.quiet_until = now + now.duration_since(began).clamp(PAUSE_MIN, PAUSE_MAX);
         }
         let is_changed = std::mem::take(&mut self.is_unpublished);
+        log_leader(self.publish.borrow().view.leader.as_ref(), self.view.leader.as_ref());
         let read_at = self.clock.monotonic();
         self.publish.send_if_modified(|observation| {
             let news = is_changed || !observation.fresh;
@@ -349,6 +350,17 @@ impl ObserverTask {
 
     fn publish_stale(&self) {
         self.publish.send_if_modified(|observation| std::mem::replace(&mut observation.fresh, false));
+    }
+}
+
+/// Logs a change of the leader.
+fn log_leader(before: Option<&Leader>, now: Option<&Leader>) {
+    match (before, now) {
+        (Some(before), None) => info!(term = %before.term, nimbus = %before.nimbus, "the leader is gone"),
+        (_, Some(now)) if before.is_none_or(|before| before.term != now.term) => {
+            info!(term = %now.term, nimbus = %now.nimbus, api = now.api, "a nimbus leads");
+        }
+        (None | Some(_), _) => {}
     }
 }
 

@@ -20,7 +20,7 @@ use stormkeeper_model::{
     backoff::{Backoff, Delays},
     clock::{Clock, Monotonic},
 };
-use stormkeeper_runtime::{error_chain, watch};
+use stormkeeper_runtime::{error_chain, outage::Outage, watch};
 
 /// Maximum number of requests in flight; further requests wait for a permit, within their own
 /// deadline. 64 already keep a server busy, and a client without a bound fills its memory when the
@@ -131,6 +131,7 @@ impl Link {
 /// Keeps a session open until it is cancelled; notifies `changed` of each change of its state.
 pub(super) async fn keep(link: Arc<Link>, options: Options, mut backoff: Backoff, changed: Arc<Notify>) {
     let mut log_throttle = LogThrottle::new(Clock::new());
+    let mut was_rootless = false;
     loop {
         let client = match open(&options).await {
             Ok(client) => client,
@@ -140,6 +141,12 @@ pub(super) async fn keep(link: Arc<Link>, options: Options, mut backoff: Backoff
                     let problem = match &error {
                         OpenError::NoServer | OpenError::Connect(_) => {
                             "cannot connect to ZooKeeper; retrying"
+                        }
+                        // The first daemons of a new cluster start in any order.
+                        OpenError::NoRoot if !std::mem::replace(&mut was_rootless, true) => {
+                            info!(%servers, root = %options.root, "the root does not exist yet; waiting for a nimbus to create it");
+                            tokio::time::sleep(backoff.next_delay()).await;
+                            continue;
                         }
                         OpenError::NoRoot | OpenError::InsideCluster(_) | OpenError::Root(_) => {
                             "cannot use storm.zookeeper.root; retrying"
@@ -181,13 +188,19 @@ async fn follow(
     changed: &Notify,
 ) -> zk::SessionState {
     let mut state = states.state();
+    let mut outage = Outage::default();
     loop {
         match state {
             zk::SessionState::SyncConnected | zk::SessionState::ConnectedReadOnly => {
+                if let Some(lasted) = outage.ends() {
+                    info!(%session, ?lasted, "connected to ZooKeeper again; the session goes on");
+                }
                 link.show(SessionState::Connected(session));
             }
             zk::SessionState::Disconnected => {
-                warn!(%session, "connection to ZooKeeper lost; reconnecting before the session expires");
+                if outage.begins() {
+                    warn!(%session, "connection to ZooKeeper lost; reconnecting before the session expires");
+                }
                 link.show(SessionState::Disconnected(session));
             }
             // Expired, rejected or closed: these states are final, and the enum may grow.

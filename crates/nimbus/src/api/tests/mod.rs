@@ -282,6 +282,36 @@ async fn nimbus_without_zookeeper_is_live_and_not_ready() {
 }
 
 #[tokio::test]
+async fn nimbus_whose_view_is_older_than_its_session_is_not_ready() {
+    let fixture = Fixture::new().await;
+    let options = nimbus::Options {
+        session_timeout: Duration::from_millis(200),
+        ..nimbus::Options::of_test(fixture.dir.path().join("cut-off"))
+    };
+    let stop = CancellationToken::new();
+    let running = start(options, fixture.server.connect(), Clock::new(), stop).await.expect("started");
+    let router = routes(running.handle().clone());
+    let becomes = async |expected: StatusCode| {
+        wait_until("its readiness", LONG, || async {
+            let (status, body) = ask(&router, Method::GET, "/ready", "").await;
+            if status == expected { Ok(body) } else { Err(body.to_string()) }
+        })
+        .await
+    };
+    becomes(StatusCode::OK).await;
+    fixture.server.set_online(false);
+    let error = becomes(StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_eq!(error["code"], json!("not_ready"));
+    assert!(
+        error["message"].as_str().is_some_and(|text| text.contains("no connection to ZooKeeper")),
+        "{error}"
+    );
+    assert_eq!(ask(&router, Method::GET, "/live", "").await.0, StatusCode::OK);
+    fixture.server.set_online(true);
+    becomes(StatusCode::OK).await;
+}
+
+#[tokio::test]
 async fn follower_answers_reads_and_forwards_writes() {
     let fixture = Fixture::new().await;
     let leader = fixture.leader().await;
