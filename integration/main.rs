@@ -10,6 +10,7 @@ mod frozen_leader;
 mod history;
 mod life;
 mod live_control;
+mod log_pairs;
 mod lost_disk;
 mod old_layout;
 mod opentsdb;
