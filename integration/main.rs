@@ -7,6 +7,7 @@ mod compose;
 mod counting;
 mod exact_counts;
 mod frozen_leader;
+mod hidden_processes;
 mod history;
 mod life;
 mod live_control;

@@ -24,7 +24,7 @@ pub(crate) struct Daemon {
 pub(crate) struct Process {
     pub(crate) pid: u32,
     /// Start time in clock ticks since the boot of the machine.
-    started: u64,
+    pub(crate) started: u64,
 }
 
 /// Number of log lines in a failure message.

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{
-        Global, daemon_runtime,
+        Global, daemon_runtime, end_descendants,
         error::{ErrorKind, Failure},
-        launch_defaults, log_filter, output, parse_duration, show,
+        keep_orphans, launch_defaults, log_filter, output, parse_duration, show,
         topology_file::TopologyFile,
         user,
     },
@@ -80,7 +80,10 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
                 stop_requested.cancel();
             }
         });
-        local::run(options, Clock::new(), stop, output::note).await
+        keep_orphans(&tasks);
+        let outcome = local::run(options, Clock::new(), stop, output::note).await;
+        end_descendants().await;
+        outcome
     });
     if let Err(error) = fs::remove_dir_all(&dir) {
         output::note(&format!("warning: cannot remove {}: {error}", dir.display()));

@@ -31,7 +31,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::{
     Config, Environment,
@@ -41,7 +41,7 @@ use error::Failure;
 use stormkeeper_api_types::client::{Client, Timeouts};
 use stormkeeper_model::address::{HostAndPort, InvalidAddress};
 use stormkeeper_runtime::{
-    shutdown,
+    descendants, shutdown,
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_supervisor::{LaunchDefaults, OnStop};
@@ -213,6 +213,23 @@ fn stop_on_signal(tasks: &Tasks, stop: CancellationToken) {
         }
         stop.cancel();
     });
+}
+
+/// Keeps the processes that components start below this process, wherever they hide, until
+/// [`end_descendants`].
+fn keep_orphans(tasks: &Tasks) {
+    match descendants::adopt_orphans() {
+        Ok(()) => tasks.start("reap orphans", OnExit::Ignore, descendants::reap_orphans(|_| false)),
+        Err(error) => warn!(%error, "processes that components abandon are not found at the end"),
+    }
+}
+
+/// Kills what the components have left behind.
+async fn end_descendants() {
+    let n_processes = descendants::kill_all().await;
+    if n_processes > 0 {
+        warn!(n_processes, "killed processes that components left behind");
+    }
 }
 
 /// Launch settings of workers, from the configuration.

@@ -15,7 +15,7 @@ use stormkeeper_runtime::{
 use stormkeeper_supervisor as supervisor;
 use stormkeeper_supervisor::{
     OnStop,
-    process::{environment::WorkerEnvironment, orphans, os::OsProcesses},
+    process::{environment::WorkerEnvironment, os::OsProcesses},
 };
 
 /// Longest wait for the last tasks to end.
@@ -47,10 +47,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let mut launch = launch_defaults(&config);
         launch.withheld_variables = environment.withheld().to_vec();
         let processes = Arc::new(OsProcesses::new(program, options.local_dir.clone(), environment));
-        if std::process::id() == 1 {
-            let processes = Arc::clone(&processes);
-            tasks.start("reap orphans", OnExit::Ignore, async move { orphans::reap(&processes).await });
-        }
+        let looked_after = Arc::clone(&processes);
+        tasks.start("processes", OnExit::Ignore, async move { looked_after.look_after().await });
         if args.stop_workers {
             launch.on_stop = OnStop::StopWorkers;
         }

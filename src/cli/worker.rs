@@ -8,9 +8,9 @@ use tracing::{error, info};
 
 use crate::{
     cli::{
-        daemon_runtime,
+        daemon_runtime, end_descendants,
         error::{ErrorKind, Failure},
-        log_filter, stop_on_signal,
+        keep_orphans, log_filter, stop_on_signal,
     },
     config::{Config, Environment},
 };
@@ -49,6 +49,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
         stop_on_signal(&tasks, stop.clone());
+        keep_orphans(&tasks);
         let tree =
             ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Wait), fastrand::Rng::new(), &tasks);
         let worker = spec.worker.clone();
@@ -57,6 +58,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let ingest = Some(Arc::new(ingest) as _);
         let ended = worker::run(spec.into(), Arc::clone(&tree) as _, ingest, Clock::new(), stop).await;
         tree.close().await;
+        end_descendants().await;
         tasks.stop(SHUTDOWN_TIMEOUT).await;
         match ended {
             Ok(ended) => {

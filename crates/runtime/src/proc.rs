@@ -197,7 +197,8 @@ pub fn of_disk(path: &Path) -> io::Result<f64> {
     Ok(if usable > 0.0 { used / usable } else { 0.0 })
 }
 
-fn tree(root: u32, stats: &BTreeMap<u32, ProcessStat>) -> BTreeSet<u32> {
+/// Returns `root` and its descendants.
+pub fn tree(root: u32, stats: &BTreeMap<u32, ProcessStat>) -> BTreeSet<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for (pid, stat) in stats {
         children.entry(stat.parent).or_default().push(*pid);

@@ -170,6 +170,7 @@ async fn adopt(
         };
         let Entry { worker, desired, .. } = entry;
         info!(%port, %worker, %process, topology = %desired.topology, "adopting a worker");
+        launcher.processes.adopt(&worker, process);
         launcher.adopt(tasks, port, worker.clone(), process);
         let slot =
             SlotRuntime::adopted(new_worker_id(port, clock), (worker, process), desired, clock.monotonic());

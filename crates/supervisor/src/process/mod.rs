@@ -5,7 +5,7 @@
 //! is unique: a pid alone may be reused.
 
 pub mod environment;
-pub mod orphans;
+mod leftovers;
 pub mod os;
 mod table;
 
@@ -135,6 +135,9 @@ pub trait Processes: Send + Sync + fmt::Debug + 'static {
     async fn find(&self, _worker: &WorkerId) -> Option<ProcessId> {
         None
     }
+
+    /// Notes that `process` is the process of `worker`, which another supervisor has launched.
+    fn adopt(&self, _worker: &WorkerId, _process: ProcessId) {}
 
     /// Kills the remaining processes of a launch that has ended, such as components that left the
     /// process group. Returns the number of these processes.

@@ -22,13 +22,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group,
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::warn;
 
-use super::environment::WorkerEnvironment;
+use super::{environment::WorkerEnvironment, leftovers::Leftovers};
 use crate::{
     logs,
     process::{Error, ExitReport, ProcessId, Processes, StopSignal, table},
 };
 use stormkeeper_model::WorkerId;
-use stormkeeper_runtime::blocking;
+use stormkeeper_runtime::{blocking, descendants, proc::ProcessStat};
 use stormkeeper_topology_package::launch::{LaunchSpec, SUPERVISOR_DIR_VARIABLE, WORKER_VARIABLE};
 
 /// Period of polling a process without a pidfd: on kernels before 5.3, and when there are no file
@@ -49,6 +49,7 @@ pub struct OsProcesses {
     // The children that were not reaped yet. Locked while a group is signalled, so that no pid is
     // reaped and reused meanwhile.
     children: Arc<Mutex<BTreeMap<ProcessId, Child>>>,
+    leftovers: Leftovers,
 }
 
 impl OsProcesses {
@@ -57,16 +58,24 @@ impl OsProcesses {
     pub fn new(program: PathBuf, supervisor_dir: PathBuf, environment: WorkerEnvironment) -> Self {
         // Fails only without a working directory; the path is kept as given then.
         let supervisor_dir = std::path::absolute(&supervisor_dir).unwrap_or(supervisor_dir);
-        Self { program, supervisor_dir, environment: environment.into(), children: Arc::default() }
+        let (environment, leftovers) = (environment.into(), Leftovers::default());
+        Self { program, supervisor_dir, environment, children: Arc::default(), leftovers }
     }
 
     fn children(&self) -> MutexGuard<'_, BTreeMap<ProcessId, Child>> {
         self.children.lock().expect("no one panics while holding the children")
     }
 
-    /// Returns whether the process is a worker that this supervisor started and has not reaped.
-    pub(super) fn is_child(&self, id: ProcessId) -> bool {
-        self.children().contains_key(&id)
+    /// Looks after what falls to this process for as long as it is polled: reaps orphans, which the
+    /// kernel gives to PID 1 of a container, and notes what runs below the workers.
+    ///
+    /// # Cancellation safety
+    /// Safe: nothing is lost if it is dropped and called again.
+    pub async fn look_after(&self) {
+        let is_worker = |stat: &ProcessStat| {
+            self.children().contains_key(&ProcessId { pid: stat.pid, started: stat.started })
+        };
+        tokio::join!(descendants::reap_orphans(is_worker), self.leftovers.search());
     }
 
     /// Resolves when `id` is a zombie or does not exist.
@@ -143,6 +152,7 @@ impl Processes for OsProcesses {
     async fn launch(&self, spec: &LaunchSpec) -> Result<ProcessId, Error> {
         let (program, dir, spec) = (self.program.clone(), self.supervisor_dir.clone(), spec.clone());
         let (environment, children) = (Arc::clone(&self.environment), self.children.clone());
+        let (leftovers, worker) = (self.leftovers.clone(), spec.worker.clone());
         let started = move || {
             let mut child = spawn(&program, &dir, &environment, &spec)?;
             // The child is not reaped yet, so it is in the process table even if it has ended.
@@ -156,6 +166,7 @@ impl Processes for OsProcesses {
                 }
             };
             children.lock().expect("no one panics while holding the children").insert(id, child);
+            leftovers.watch(worker, id);
             Ok(id)
         };
         blocking::run(started).await
@@ -196,11 +207,16 @@ impl Processes for OsProcesses {
             .map(|entry| entry.id)
     }
 
+    fn adopt(&self, worker: &WorkerId, process: ProcessId) {
+        self.leftovers.watch(worker.clone(), process);
+    }
+
     async fn sweep(&self, worker: &WorkerId) -> usize {
+        let n_hidden = self.leftovers.kill(worker).await;
         let mut n_first = None;
         for _ in 0..MAX_SWEEPS {
             let left = self.of_worker(worker).await;
-            let n_first = *n_first.get_or_insert(left.len());
+            let n_first = *n_first.get_or_insert(n_hidden.max(left.len()));
             if left.is_empty() {
                 return n_first;
             }

@@ -190,3 +190,32 @@ async fn worker_gets_the_selected_variables_and_its_own() {
     assert!(text.contains("STORMKEEPER_WORKER=w1\n"), "{text}");
     assert!(!text.contains("secret"), "{text}");
 }
+
+#[tokio::test]
+async fn process_that_left_everything_is_swept_when_its_worker_is_killed() {
+    let host = TestHost::new();
+    // As a worker does, this process adopts what its descendants abandon; it must not be PID 1's.
+    descendants::adopt_orphans().expect("Linux");
+    let hidden = "env -i setsid sh -c \"echo \\$\\$ >hidden.pid; exec /bin/sleep 1000\"";
+    let processes = host.processes(&format!("{hidden} & echo ready; sleep 1000"));
+    let spec = host.spec("w1");
+    let id = processes.launch(&spec).await.expect("launched");
+    let hidden = || fs::read_to_string(spec.dir.join("hidden.pid")).ok()?.trim().parse::<u32>().ok();
+    let scenario = async {
+        until("the hidden process is seen below the worker", || {
+            hidden().is_some_and(|pid| processes.leftovers.has_seen(&spec.worker, pid))
+        })
+        .await;
+        processes.signal(id, StopSignal::Kill).expect("signalled");
+        assert_eq!(processes.exited(id).await, ExitReport::Signal(9));
+        assert_eq!(processes.sweep(&spec.worker).await, 1);
+        let pid = hidden().expect("it wrote its pid");
+        until("it has ended", || table::entry(pid).is_ok_and(|entry| entry.is_none_or(|one| one.is_zombie)))
+            .await;
+        assert_eq!(processes.sweep(&spec.worker).await, 0);
+    };
+    tokio::select! {
+        () = scenario => {}
+        () = processes.look_after() => {}
+    }
+}

@@ -44,7 +44,10 @@ use super::{
     message::{ComponentNotice, FromChild, Parsed, Refused},
 };
 use stormkeeper_model::{ComponentId, TaskId};
-use stormkeeper_runtime::tasks::{OnExit, Tasks};
+use stormkeeper_runtime::{
+    descendants::OwnChild,
+    tasks::{OnExit, Tasks},
+};
 
 /// Limit of bytes queued for a child. A child that leaves more unread does not read its stdin
 /// and is killed, so that the queue cannot fill memory.
@@ -148,6 +151,7 @@ pub struct Child {
     reported_pid: Option<u32>,
     // Task that reads stderr; dropping `_stderr` ends the task.
     _stderr: Tasks,
+    _own: OwnChild,
 }
 
 impl Child {
@@ -182,6 +186,7 @@ impl Child {
         let stderr = tasks.child();
         stderr.start("stderr of a component", OnExit::Ignore, reader);
         let group = Group::led_by(&process);
+        let own = OwnChild::mark(process.id());
         let mut child = Self {
             process,
             group,
@@ -197,6 +202,7 @@ impl Child {
             pid_dir: launch.pid_dir.clone(),
             reported_pid: None,
             _stderr: stderr,
+            _own: own,
         };
         child.send(hello);
         Ok(child)
