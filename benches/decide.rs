@@ -21,7 +21,7 @@ use stormkeeper_nimbus::{
     decide::{Moment, decide},
     liveness::Liveness,
     plan::{Effect, Plan},
-    policy::Policy,
+    policy::{Policy, Share},
 };
 
 struct Cluster {
@@ -55,6 +55,7 @@ impl Cluster {
             task_timeout: Duration::from_secs(30),
             task_launch: Duration::from_secs(120),
             supervisor_timeout: Duration::ZERO,
+            lost_hosts_share_max: Share::HALF,
             settle: Duration::ZERO,
             max_moves_per_round: 5000,
         };
@@ -118,6 +119,7 @@ fn supervisor(n: usize, n_slots: u16) -> SupervisorRecord {
         resources: Resources { cpu_percent: 400, memory_mb: 4096 },
         version: "0".to_owned(),
         start: Timestamp::EPOCH,
+        announces_stop: false,
         unknown_fields: Default::default(),
     }
 }

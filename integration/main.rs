@@ -13,6 +13,7 @@ mod life;
 mod live_control;
 mod log_pairs;
 mod lost_disk;
+mod lost_host;
 mod old_layout;
 mod opentsdb;
 mod quiet_failover;

@@ -86,8 +86,8 @@ async fn first_child(cluster: &Cluster, parent: &str) -> Result<String, String> 
     children.unwrap_or_default().into_iter().min().ok_or_else(|| format!("{ROOT}/{parent} has no child"))
 }
 
-/// Brings the cluster into the state of the sample: a second leader, a killed component, a drain.
-/// Returns the topology id.
+/// Brings the cluster into the state of the sample: a second leader, a killed component; a drain and
+/// the stop of a supervisor follow. Returns the topology id.
 async fn prepare(cluster: &mut Cluster) -> String {
     let file = cluster.example(
         "word-count",
@@ -146,6 +146,7 @@ async fn commands(cluster: &Cluster, id: &str) -> Vec<String> {
         ("get", "/term".to_owned()),
         ("get", format!("/nimbuses/{nimbus}")),
         ("get", format!("/supervisors/{supervisor}")),
+        ("get", format!("/stopped-supervisors/{}", child("stopped-supervisors").await)),
         ("get", format!("/storms/{id}")),
         ("get", format!("/tasks/{id}")),
         ("get", format!("/assignments/{id}")),
@@ -183,6 +184,9 @@ async fn sample_in_the_documentation_has_the_form_of_real_records() {
     let mut cluster = Cluster::with(Shape::SMALL, SETTINGS).await;
     let id = prepare(&mut cluster).await;
     cluster.ok(&["drain", "127.0.0.1", "--spout-wait", "3s"]);
+    // Its workers run on.
+    let status = cluster.supervisors[1].terminate();
+    assert!(status.success(), "{status}");
     let commands = commands(&cluster, &id).await;
     let kinds: BTreeSet<_> = commands.iter().filter_map(|one| kind_of(one.split(' ').next_back()?)).collect();
     let all: BTreeSet<_> = layout::TABLE.iter().map(|row| row.path).collect();

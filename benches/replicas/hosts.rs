@@ -122,6 +122,7 @@ impl Host {
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
             version: env!("CARGO_PKG_VERSION").to_owned(),
             start: Clock::new().now(),
+            announces_stop: false,
             unknown_fields: Default::default(),
         };
         presence.keep(&Ephemeral::Supervisor(id.clone()), record::encode(&record));

@@ -109,11 +109,13 @@ pub(crate) struct Leading {
     pub(crate) term: Term,
 }
 
+/// Version of each assignment, and the transaction that wrote it.
+pub(crate) type Assignments = BTreeMap<String, (Version, i64)>;
+
 /// State that a quiet failover must not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placement {
-    /// Version of each assignment, and the transaction that wrote it.
-    assignments: BTreeMap<String, (Version, i64)>,
+    assignments: Assignments,
     /// All workers and components.
     processes: BTreeSet<Process>,
 }
@@ -243,16 +245,18 @@ impl Cluster {
 
     /// Current assignments and processes.
     pub(crate) async fn placement(&self) -> Placement {
-        let assignments = wait_until("the assignments are read", WAIT_MAX, async || {
-            self.assignments().await.map_err(|error| error.to_string())
-        })
-        .await;
-        Placement { assignments, processes: self.worker_processes() }
+        Placement { assignments: self.assignments().await, processes: self.worker_processes() }
     }
 
-    async fn assignments(
-        &self,
-    ) -> Result<BTreeMap<String, (Version, i64)>, stormkeeper_coordination::tree::Error> {
+    /// Current assignments.
+    pub(crate) async fn assignments(&self) -> Assignments {
+        wait_until("the assignments are read", WAIT_MAX, async || {
+            self.read_assignments().await.map_err(|error| error.to_string())
+        })
+        .await
+    }
+
+    async fn read_assignments(&self) -> Result<Assignments, stormkeeper_coordination::tree::Error> {
         let parent = layout::assignments();
         let names = self.tree.children(&parent).await?.unwrap_or_default();
         let mut assignments = BTreeMap::new();

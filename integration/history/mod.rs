@@ -104,6 +104,7 @@ const FIXED: &[&str] = &[
     "tasks",
     "assignments",
     "supervisors",
+    "stopped-supervisors",
     "taskbeats",
     "taskerrors",
     "nimbuses",
@@ -124,6 +125,8 @@ fn place(path: &str) -> Place<'_> {
         ["leader"] => Place::Leader,
         [root] if FIXED.contains(&root) => Place::Fixed,
         ["supervisors" | "nimbuses" | "blobs", ..] => Place::Free,
+        // Supervisors write them; the leader deletes those of which no task waits.
+        ["stopped-supervisors", _] => Place::Free,
         // Workers write the heartbeats and errors; the leader writes their parents.
         ["taskbeats" | "taskerrors", _, _, ..] => Place::Free,
         [kind, name, ..] => Place::Owned(kind, name),

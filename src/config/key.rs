@@ -34,6 +34,12 @@ pub const KEYS: &[Key] = &[
         "How long a nimbus that is missing blobs of live topologies delays its candidacy.",
     ),
     key(
+        "nimbus.lost.hosts.share.max",
+        Kind::Share,
+        "0.5",
+        "The largest share of the supervisors that may vanish together and have their tasks moved when their sessions expire; if more vanish, their tasks wait for nimbus.supervisor.timeout.secs. 1 always moves them, 0 never.",
+    ),
+    key(
         "nimbus.max.blob.bytes",
         Kind::Bytes(64 << 10, 4 << 30),
         "64MiB",
@@ -224,7 +230,7 @@ pub const KEYS: &[Key] = &[
         "nimbus.supervisor.timeout.secs",
         Kind::Secs(0, WEEK_SECS),
         "30",
-        "How long a supervisor may be gone before its tasks, if they are gone too, are moved.",
+        "How long a supervisor that has stopped may be gone before its tasks, if they are gone too, are moved; the tasks of a host that is lost move when its sessions expire.",
     ),
     key(
         "nimbus.task.launch.secs",

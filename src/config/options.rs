@@ -59,6 +59,9 @@ impl Config {
             task_launch: self.duration("nimbus.task.launch.secs"),
             supervisor_timeout: self.duration("nimbus.supervisor.timeout.secs"),
             session_timeout: self.duration("storm.zookeeper.session.timeout"),
+            lost_hosts_share_max: nimbus::options::Share::of_millionths(
+                self.whole("nimbus.lost.hosts.share.max"),
+            ),
             settle: match self.value("nimbus.settle.secs") {
                 Value::Unset => session + session / 2,
                 _ => self.duration("nimbus.settle.secs"),

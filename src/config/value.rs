@@ -25,6 +25,8 @@ pub enum Kind {
     TreePath,
     /// A whole number in a range, both ends included.
     Whole(u64, u64),
+    /// A share, from 0 for nothing to 1 for everything.
+    Share,
     /// A time in a range of seconds, both ends included; a plain number counts seconds.
     Secs(u64, u64),
     /// A time in a range of milliseconds, both ends included; a plain number counts milliseconds.
@@ -51,7 +53,7 @@ pub enum Value {
     Ports(Vec<Port>),
     /// For [`Kind::TreePath`].
     TreePath(TreePath),
-    /// For [`Kind::Whole`], [`Kind::Port`] and [`Kind::Bytes`].
+    /// For [`Kind::Whole`], [`Kind::Port`], [`Kind::Bytes`], and in millionths for [`Kind::Share`].
     Whole(u64),
     /// For [`Kind::Secs`] and [`Kind::Millis`].
     Duration(Duration),
@@ -85,6 +87,7 @@ impl fmt::Display for Kind {
             Self::Port => f.write_str("a port from 0 to 65535"),
             Self::Ports => write!(f, "a list of 1 to {MAX_PORTS} different ports from 1 to 65535"),
             Self::TreePath => f.write_str("a path such as /stormkeeper"),
+            Self::Share => f.write_str("a number from 0 to 1"),
             Self::Whole(min, max) => write!(f, "a whole number from {min} to {max}"),
             Self::Secs(min, max) => {
                 let (min, max) = (time(min * 1000), time(max * 1000));
@@ -145,6 +148,7 @@ impl Kind {
             Self::Port => whole(given).and_then(|n| within(n, 0, 65_535)).map(Value::Whole),
             Self::Ports => ports(given).map(Value::Ports),
             Self::TreePath => text_of(given)?.parse().ok().map(Value::TreePath),
+            Self::Share => share(given).map(Value::Whole),
             Self::Whole(min, max) => whole(given).and_then(|n| within(n, min, max)).map(Value::Whole),
             Self::Secs(min, max) => {
                 let millis = amount(given, TIME_UNITS, 1000)?;
@@ -178,6 +182,21 @@ fn text_of(given: &yaml::Value) -> Option<String> {
 fn whole(given: &yaml::Value) -> Option<u64> {
     let yaml::Value::Whole(n) = given else { return None };
     u64::try_from(*n).ok()
+}
+
+/// Reads a number from 0 to 1, and returns it in millionths.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and a million")]
+fn share(given: &yaml::Value) -> Option<u64> {
+    match given {
+        yaml::Value::Whole(n) => u64::try_from(*n).ok().filter(|n| *n <= 1).map(|n| n * 1_000_000),
+        yaml::Value::Number(share) if (0.0..=1.0).contains(share) => Some((share * 1e6).round() as u64),
+        yaml::Value::Null
+        | yaml::Value::Flag(_)
+        | yaml::Value::Number(_)
+        | yaml::Value::Text(_)
+        | yaml::Value::List(_)
+        | yaml::Value::Map(_) => None,
+    }
 }
 
 /// Items of a list; a single item counts as a list of one.
@@ -251,6 +270,18 @@ mod tests {
             assert_eq!(read(secs, bad), None, "{bad}");
         }
         assert_eq!(read(Kind::Bytes(0, 1 << 40), "64MB"), None);
+    }
+
+    #[test]
+    fn shares_are_read_in_millionths() {
+        for (text, millionths) in
+            [("0", 0), ("1", 1_000_000), ("0.5", 500_000), ("0.333", 333_000), ("1.0", 1_000_000)]
+        {
+            assert_eq!(read(Kind::Share, text), Some(Value::Whole(millionths)), "{text}");
+        }
+        for bad in ["-0.1", "1.1", "2", "-1", "50%", "half", "[0.5]", "~"] {
+            assert_eq!(read(Kind::Share, bad), None, "{bad}");
+        }
     }
 
     #[test]

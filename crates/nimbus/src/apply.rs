@@ -89,7 +89,8 @@ fn event_draft(action: &Action) -> Option<EventDraft> {
             | Effect::CorrectSupervisorAssignments(_)
             | Effect::RestoreParents { .. }
             | Effect::DeleteBlobNode { .. }
-            | Effect::DeleteEvents { .. },
+            | Effect::DeleteEvents { .. }
+            | Effect::DeleteStops { .. },
             _,
         ) => return None,
     };

@@ -1,6 +1,6 @@
 //! Assembly of a nimbus from its parts.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -205,6 +205,7 @@ fn assemble(
         clock: clock.clone(),
         commands,
         status,
+        announcers: watch::Sender::new(BTreeSet::new()),
         metrics: metrics.clone().map(|metrics| (metrics, blobs.clone())),
     };
     tasks.start("dry run", OnExit::StopOwner, diagnose(context.clone()));

@@ -22,12 +22,22 @@ pub(super) async fn diagnose(context: LeaderContext) {
     let policy = Policy::from(&*context.options);
     let mut observations = context.observer.observe();
     let mut liveness = Liveness::new(context.clock.monotonic());
+    let mut known_interruptions = 0;
     loop {
-        let Observation { view, fresh, .. } = observations.borrow_and_update().clone();
+        let Observation { view, fresh, n_interruptions, .. } = observations.borrow_and_update().clone();
         let mut wait = context.options.monitor_period;
         if fresh {
             let monotonic = context.clock.monotonic();
+            if std::mem::replace(&mut known_interruptions, n_interruptions) != n_interruptions {
+                liveness.interrupt();
+            }
             liveness.observe(&view, monotonic);
+            context.announcers.send_if_modified(|known| {
+                let announcers = liveness.announcers(monotonic);
+                let is_news = *known != announcers;
+                *known = announcers;
+                is_news
+            });
             if context.status.borrow().term.is_none() {
                 let moves_left = policy.max_moves_per_round;
                 let moment = Moment { wall: context.clock.now(), monotonic, moves_left };

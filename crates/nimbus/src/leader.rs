@@ -12,7 +12,7 @@
 //! writes of the last one. Another leader may be writing at the same time: the fence and the
 //! versions protect against that.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
@@ -43,7 +43,7 @@ use stormkeeper_coordination::{
 use stormkeeper_metrics_service as metrics_service;
 use stormkeeper_metrics_service::MetricsService;
 use stormkeeper_model::{
-    HostName, Term, TopologyId,
+    HostName, SupervisorId, Term, TopologyId,
     clock::{Clock, Monotonic},
 };
 use stormkeeper_runtime::{
@@ -111,6 +111,8 @@ pub(super) struct LeaderContext {
     pub(super) clock: Clock,
     pub(super) commands: watch::Sender<Option<mpsc::Sender<Command>>>,
     pub(super) status: watch::Sender<LeaderStatus>,
+    /// The supervisors that announce their stops, as the dry run last saw.
+    pub(super) announcers: watch::Sender<BTreeSet<SupervisorId>>,
     /// The metrics service, if metrics are enabled, and the blob store that it reads.
     pub(super) metrics: Option<(MetricsService, BlobStore)>,
 }
@@ -142,10 +144,11 @@ impl Leader {
         let leading = LeaderLoop {
             writer: leadership.writer(),
             ids: TopologyIds::new(leadership.term()),
-            liveness: Liveness::new(context.clock.monotonic()),
+            liveness: Liveness::new(context.clock.monotonic()).with_announcers(&context.announcers.borrow()),
             policy: Policy::from(&*context.options),
             move_budget: MoveBudget::default(),
             observations: context.observer.observe(),
+            n_interruptions: 0,
             commands,
             context: context.clone(),
         };
@@ -214,6 +217,8 @@ struct LeaderLoop {
     policy: Policy,
     move_budget: MoveBudget,
     observations: watch::Receiver<Observation>,
+    /// Interruptions of the observations that `liveness` knows of.
+    n_interruptions: u64,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -258,11 +263,15 @@ impl LeaderLoop {
 
     /// Decides once and applies the plan.
     async fn round(&mut self) -> Next {
-        let Observation { view, fresh, .. } = self.observations.borrow_and_update().clone();
+        let Observation { view, fresh, n_interruptions, .. } = self.observations.borrow_and_update().clone();
         let period = self.context.options.monitor_period;
         if !fresh {
             self.liveness.interrupt();
             return Next::Wait(period);
+        }
+        // This loop may have been busy throughout an interruption.
+        if std::mem::replace(&mut self.n_interruptions, n_interruptions) != n_interruptions {
+            self.liveness.interrupt();
         }
         let monotonic = self.context.clock.monotonic();
         self.liveness.observe(&view, monotonic);
@@ -273,6 +282,9 @@ impl LeaderLoop {
         if plan.actions.iter().any(|action| action.reason.needs_fresh_view()) {
             // A lost event may hide a record: read before anything is treated as missing.
             let Ok(view) = self.context.observer.read_all().await else { return Next::Wait(RETRY_PAUSE) };
+            if self.observations.borrow().n_interruptions != n_interruptions {
+                return Next::Wait(RETRY_PAUSE);
+            }
             self.liveness.observe(&view, monotonic);
             plan = decide(&view, &self.liveness, moment, &self.policy);
         }

@@ -26,6 +26,7 @@ pub mod decide;
 pub mod drain;
 mod dry_run;
 pub mod handle;
+pub mod host_problem;
 mod leader;
 pub mod liveness;
 #[cfg(test)]

@@ -8,12 +8,19 @@
 //! The unit of loss is the worker: as long as one of its tasks has a heartbeat its process is
 //! alive, and the worker itself restarts its other tasks. So a healthy task is never touched
 //! because of another task.
+//!
+//! A worker whose supervisor is absent as well waits for a time-out, unless its host is lost: see
+//! [`hosts`].
+
+mod hosts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
+use self::hosts::Hosts;
+pub use self::hosts::{AbsentSupervisor, VanishedTogether};
 use crate::policy::Policy;
 use stormkeeper_coordination::cluster::{layout, view::ClusterView};
 use stormkeeper_metrics::name::is_system_topology;
@@ -32,6 +39,10 @@ pub struct Liveness {
     topologies: BTreeMap<TopologyId, TopologyLiveness>,
     /// Supervisors that have assigned workers and are absent, and since when.
     absent_supervisors: BTreeMap<SupervisorId, Monotonic>,
+    /// The supervisors with what follows for their hosts.
+    hosts: Hosts,
+    /// Announced stops of supervisors that are absent and have no assigned workers, and since when.
+    idle_stops: BTreeMap<SupervisorId, Monotonic>,
     /// Topologies with heartbeats and without an assignment, and since when.
     unassigned: BTreeMap<TopologyId, Monotonic>,
     /// Blobs that no nimbus has, and since when.
@@ -68,6 +79,9 @@ pub enum LossReason {
     /// Its supervisor has been absent too long, and its tasks have no heartbeats.
     #[error("its supervisor has been absent for {0:?}")]
     SupervisorGone(Duration),
+    /// Its host is lost: its supervisor has vanished, and none of the workers there has a heartbeat.
+    #[error("its host is lost: session expired and all its workers' heartbeats gone")]
+    HostLost,
     /// Its supervisor is present, and none of its tasks has a heartbeat.
     #[error("none of its tasks has sent a heartbeat for {0:?}")]
     Silent(Duration),
@@ -82,10 +96,25 @@ impl Liveness {
             interrupted: false,
             topologies: BTreeMap::new(),
             absent_supervisors: BTreeMap::new(),
+            hosts: Hosts::default(),
+            idle_stops: BTreeMap::new(),
             unassigned: BTreeMap::new(),
             missing_blobs: BTreeMap::new(),
             orphaned_topologies: BTreeMap::new(),
         }
+    }
+
+    /// Adds supervisors that announce their stops, as this nimbus knows from before its term. This is
+    /// a property of their builds and no observation of time.
+    #[must_use]
+    pub fn with_announcers(mut self, announcers: &BTreeSet<SupervisorId>) -> Self {
+        self.hosts.add_announcers(announcers);
+        self
+    }
+
+    /// Returns the supervisors that announce their stops, for [`Liveness::with_announcers`].
+    pub fn announcers(&self, now: Monotonic) -> BTreeSet<SupervisorId> {
+        self.hosts.announcers(now).cloned().collect()
     }
 
     /// Records that ZooKeeper cannot be reached. Things absent from the next view may be absent
@@ -117,6 +146,14 @@ impl Liveness {
         let absent_supervisors = needed
             .filter(|id| !view.supervisors.contains_key(*id) && !view.is_unreadable(&layout::supervisor(id)));
         update_since(&mut self.absent_supervisors, absent_supervisors, now);
+        self.hosts.observe(view, now);
+        let is_idle = |id: &&SupervisorId| {
+            !view.supervisors.contains_key(*id)
+                && !view.is_unreadable(&layout::supervisor(id))
+                && !self.absent_supervisors.contains_key(*id)
+        };
+        let idle_stops = view.stopped_supervisors.keys().filter(is_idle);
+        update_since(&mut self.idle_stops, idle_stops, now);
         let unassigned = view
             .heartbeats
             .iter()
@@ -166,10 +203,15 @@ impl Liveness {
         let settled = self.connected_since.plus(policy.settle);
         if let Some(absent_since) = self.absent_supervisors.get(&slot.supervisor) {
             let absent_since = (*absent_since).max(self.connected_since);
-            let until = absent_since.plus(policy.supervisor_timeout).max(settled);
-            return match now >= until {
-                true => WorkerHealth::Lost(LossReason::SupervisorGone(now.since(absent_since))),
-                false => WorkerHealth::Unknown { until },
+            let timeout = absent_since.plus(policy.supervisor_timeout).max(settled);
+            let lost_at = self.hosts.lost_at(&slot.supervisor, self.connected_since, now, policy);
+            return match lost_at.filter(|lost_at| *lost_at < timeout) {
+                Some(lost_at) if now >= lost_at => WorkerHealth::Lost(LossReason::HostLost),
+                Some(until) => WorkerHealth::Unknown { until },
+                None if now >= timeout => {
+                    WorkerHealth::Lost(LossReason::SupervisorGone(now.since(absent_since)))
+                }
+                None => WorkerHealth::Unknown { until: timeout },
             };
         }
         let placed = seen.and_then(|seen| seen.placed.get(slot)).map_or(now, |(_, placed)| *placed);
@@ -180,6 +222,22 @@ impl Liveness {
             true => WorkerHealth::Lost(LossReason::Silent(now.since(silent))),
             false => WorkerHealth::Unknown { until },
         }
+    }
+
+    /// The absent supervisors that have assigned workers.
+    pub fn absent_supervisors(&self) -> impl Iterator<Item = AbsentSupervisor<'_>> {
+        self.hosts.absent(self.connected_since)
+    }
+
+    /// The supervisors that vanished together, if they are too many to treat their hosts as lost.
+    pub fn vanished_together(&self, now: Monotonic, policy: &Policy) -> Option<VanishedTogether> {
+        self.hosts.vanished_together(self.connected_since, now, policy)
+    }
+
+    /// Time since which an announced stop concerns neither a registered supervisor nor one with
+    /// assigned workers.
+    pub fn idle_stops(&self) -> impl Iterator<Item = (&SupervisorId, Monotonic)> {
+        self.idle_stops.iter().map(|(id, since)| (id, (*since).max(self.connected_since)))
     }
 
     /// Time at which the remaining heartbeats of a topology without an assignment belong to

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use crate::blobs::copies::ReplicationSettings;
+pub use crate::{blobs::copies::ReplicationSettings, policy::Share};
 pub use stormkeeper_metrics_service::{Intervals, MetricOptions};
 
 /// Settings of a nimbus replica.
@@ -27,6 +27,8 @@ pub struct Options {
     pub supervisor_timeout: Duration,
     /// Timeout of its ZooKeeper session. A nimbus whose view is older is not ready.
     pub session_timeout: Duration,
+    /// Largest share of the supervisors that may vanish together and be lost with their sessions.
+    pub lost_hosts_share_max: Share,
     /// Time during which a new leader moves nothing, so that supervisors and workers can come
     /// back after an outage: the session timeout and a margin.
     pub settle: Duration,
@@ -61,6 +63,7 @@ impl Options {
             task_launch: Duration::from_secs(120),
             supervisor_timeout: Duration::from_secs(30),
             session_timeout: Duration::from_secs(10),
+            lost_hosts_share_max: Share::HALF,
             settle: Duration::from_secs(15),
             max_moves_per_round: 100,
             candidate_grace: Duration::from_secs(30),

@@ -6,7 +6,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::liveness::LossReason;
+use crate::{host_problem::HostProblem, liveness::LossReason};
 use stormkeeper_coordination::{
     cluster::{
         event::{EVENT_BYTES_MAX, EventNumber},
@@ -131,6 +131,11 @@ pub enum Effect {
         /// Numbers of the events.
         numbers: Vec<EventNumber>,
     },
+    /// Deletes announced stops of supervisors that are absent and have no tasks.
+    DeleteStops {
+        /// The supervisors.
+        supervisors: Vec<SupervisorId>,
+    },
 }
 
 /// A change of one record of supervisor assignments.
@@ -200,6 +205,8 @@ pub enum Reason {
     },
     /// There are more events than the limit.
     EventsOverLimit,
+    /// Supervisors that announced a stop did not come back, and no task waits for them.
+    StopsIdle,
 }
 
 impl Reason {
@@ -214,6 +221,7 @@ impl Reason {
             | Self::RecordsGone
             | Self::SupervisorAssignmentsDiffer
             | Self::BlobUnused
+            | Self::StopsIdle
             | Self::HostsDrained { .. } => true,
             Self::Unplaced { .. }
             | Self::StaleTasks
@@ -319,6 +327,9 @@ pub enum ClusterProblem {
         /// Number of tasks that wait.
         n_tasks: usize,
     },
+    /// Supervisors are absent.
+    #[error(transparent)]
+    Hosts(HostProblem),
     /// The scheduler returned a solution that breaks a rule; nimbus writes nothing of it.
     #[error(
         "the scheduler returned an invalid placement, which is a bug of nimbus; nothing is placed: {violation}"
@@ -342,7 +353,8 @@ impl Effect {
             | Self::RestoreParents { id, .. } => Some(id),
             Self::CorrectSupervisorAssignments(_)
             | Self::DeleteBlobNode { .. }
-            | Self::DeleteEvents { .. } => None,
+            | Self::DeleteEvents { .. }
+            | Self::DeleteStops { .. } => None,
         }
     }
 
@@ -358,7 +370,8 @@ impl Effect {
             | Self::RemoveTopologyRecord { .. }
             | Self::RestoreParents { .. }
             | Self::DeleteBlobNode { .. }
-            | Self::DeleteEvents { .. } => &[],
+            | Self::DeleteEvents { .. }
+            | Self::DeleteStops { .. } => &[],
         }
     }
 
@@ -413,6 +426,10 @@ impl Effect {
             Self::DeleteEvents { numbers } => numbers
                 .iter()
                 .map(|number| Op::Delete { path: layout::event(*number), version: None })
+                .collect(),
+            Self::DeleteStops { supervisors } => supervisors
+                .iter()
+                .map(|id| Op::Delete { path: layout::stopped_supervisor(id), version: None })
                 .collect(),
         };
         ops.extend(self.supervisor_assignments().iter().map(SupervisorAssignmentsChange::op));
@@ -502,6 +519,9 @@ impl fmt::Display for Effect {
             Self::BeginMove { .. } => f.write_str("stop the spouts before the topology leaves drained hosts"),
             Self::DeleteBlobNode { key } => write!(f, "delete /blobs/{key}"),
             Self::DeleteEvents { numbers } => write!(f, "delete {} events", numbers.len()),
+            Self::DeleteStops { supervisors } => {
+                write!(f, "delete {} announced stops of supervisors", supervisors.len())
+            }
         }
     }
 }
@@ -530,6 +550,7 @@ impl fmt::Display for Reason {
             Self::BlobUnused => f.write_str("no topology uses the blob and no nimbus has it"),
             Self::HostsDrained { hosts } => write!(f, "{} is being drained", hosts.join(", ")),
             Self::EventsOverLimit => f.write_str("there were more events than the limit"),
+            Self::StopsIdle => f.write_str("the supervisors have not come back and have no tasks"),
         }
     }
 }

@@ -24,11 +24,13 @@ pub enum InjectedBug {
     RemovesDiverged,
     /// A new leader does not remember which metric reports its predecessor stored.
     ForgetsStoredReports,
+    /// The leader treats a host as lost although its supervisor has announced its stop.
+    IgnoresStops,
 }
 
 impl InjectedBug {
     /// All bugs.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::UnfencedWrite,
         Self::TrustsWatches,
         Self::LivenessFromBeforeTerm,
@@ -37,6 +39,7 @@ impl InjectedBug {
         Self::CommitsUnpublished,
         Self::RemovesDiverged,
         Self::ForgetsStoredReports,
+        Self::IgnoresStops,
     ];
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     Error, OnStop, Options,
@@ -27,10 +27,15 @@ use crate::{
     worker_dir::{self, HeartbeatFile},
 };
 use stormkeeper_coordination::cluster::{
-    checked_tree::TreeRefusal, layout::Ephemeral, presence::Presence, store::Store,
+    checked_tree::TreeRefusal,
+    layout::Ephemeral,
+    presence::Presence,
+    record::{StoppedSupervisor, UnknownFields},
+    store::Store,
 };
 use stormkeeper_model::{
     BlobKey, Port, SupervisorId, WorkerId,
+    backoff::Delays,
     clock::{Clock, Monotonic},
 };
 use stormkeeper_runtime::{
@@ -54,6 +59,12 @@ const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(10);
 
 /// Time on top of the shutdown grace when workers are stopped with their supervisor.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
+
+/// Limit for announcing a stop in the tree.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Pauses between two attempts to do that.
+const ANNOUNCE_RETRY: Delays = Delays::between(Duration::from_millis(50), Duration::from_millis(300));
 
 /// Limit for removing this supervisor's registration at a stop.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
@@ -156,18 +167,48 @@ impl Agent {
             }
             match self.next_event(&stop, phase, now).await {
                 Event::Broken => break Err(self.refusal.get().map_or(Error::Broken, Error::Layout)),
-                Event::StopAsked => match self.launcher.defaults.on_stop {
-                    OnStop::LeaveWorkers => break Ok(()),
-                    OnStop::StopWorkers => {
-                        let limit = self.options.worker_shutdown_grace + STOP_MARGIN;
-                        phase = Phase::Stopping { deadline: now.plus(limit) };
+                Event::StopAsked => {
+                    // Before anything of this host disappears.
+                    self.announce_stop().await;
+                    match self.launcher.defaults.on_stop {
+                        OnStop::LeaveWorkers => break Ok(()),
+                        OnStop::StopWorkers => {
+                            let limit = self.options.worker_shutdown_grace + STOP_MARGIN;
+                            phase = Phase::Stopping { deadline: now.plus(limit) };
+                        }
                     }
-                },
+                }
                 event => self.update(event),
             }
         };
         self.leave().await;
         ended
+    }
+
+    /// Announces in the tree that this supervisor stops and is expected back, so that its tasks
+    /// wait for it even if its workers end too, as in a container.
+    async fn announce_stop(&self) {
+        let stopped = StoppedSupervisor {
+            host: self.options.host.clone(),
+            stopped: self.clock.now(),
+            unknown_fields: UnknownFields::new(),
+        };
+        let announce = async {
+            let mut backoff = ANNOUNCE_RETRY.backoff();
+            loop {
+                match self.store.announce_stop(&self.identity.id, &stopped).await {
+                    Ok(()) => return,
+                    Err(error) => debug!(%error, "cannot announce the stop; trying again"),
+                }
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+        };
+        if tokio::time::timeout(ANNOUNCE_TIMEOUT, announce).await.is_err() {
+            info!(
+                "cannot announce the stop in ZooKeeper in time: if the workers end with this supervisor, their tasks \
+                 move when the sessions expire"
+            );
+        }
     }
 
     async fn leave(self) {

@@ -208,7 +208,8 @@ async fn kill_unknown_workers(launcher: &Launcher, slots: &BTreeMap<Port, SlotRu
     }
 }
 
-/// Keeps `/supervisors/{id}` present, from the moment that the tree can be reached.
+/// Keeps `/supervisors/{id}` present, from the moment that the tree can be reached, and then
+/// withdraws the announcement of the last stop.
 fn register(
     options: &Options,
     store: Store,
@@ -222,9 +223,10 @@ fn register(
         resources: options.resources,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         start: clock.now(),
+        announces_stop: true,
         unknown_fields: record::UnknownFields::new(),
     };
-    let (ephemeral, presence) = (Ephemeral::Supervisor(identity.id.clone()), presence.clone());
+    let (me, presence) = (identity.id.clone(), presence.clone());
     tasks.start("register", OnExit::Ignore, async move {
         let mut backoff = REGISTER_RETRY.backoff();
         while let Err(error) = store.ensure_layout().await {
@@ -238,6 +240,13 @@ fn register(
             }
             tokio::time::sleep(retry_in).await;
         }
-        presence.keep(&ephemeral, record::encode(&supervisor));
+        presence.keep(&Ephemeral::Supervisor(me.clone()), record::encode(&supervisor));
+        // Never absent and without the announcement in between.
+        presence.settled().await;
+        let mut backoff = REGISTER_RETRY.backoff();
+        while let Err(error) = store.withdraw_stop(&me).await {
+            debug!(%error, "cannot withdraw the announcement of the last stop; trying again");
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
     });
 }

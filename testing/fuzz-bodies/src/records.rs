@@ -7,9 +7,9 @@ use stormkeeper_coordination::{
         event::Event,
         metric_log::MetricLogState,
         record::{
-            BlobReplica, Drain, Election, Leader, MetaFingerprint, NimbusRecord, StoredError,
-            SupervisorAssignments, SupervisorRecord, TaskHeartbeat, TasksRecord, TopologyRecord, decode,
-            decode_assignment, encode, encode_assignment,
+            BlobReplica, Drain, Election, Leader, MetaFingerprint, NimbusRecord, StoppedSupervisor,
+            StoredError, SupervisorAssignments, SupervisorRecord, TaskHeartbeat, TasksRecord, TopologyRecord,
+            decode, decode_assignment, encode, encode_assignment,
         },
     },
     tree::TreePath,
@@ -28,6 +28,7 @@ pub fn znode_record(data: &[u8]) {
     check::<TopologyRecord>(&path, data);
     check::<TasksRecord>(&path, data);
     check::<SupervisorRecord>(&path, data);
+    check::<StoppedSupervisor>(&path, data);
     check::<TaskHeartbeat>(&path, data);
     check::<StoredError>(&path, data);
     check::<NimbusRecord>(&path, data);

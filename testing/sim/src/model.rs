@@ -36,13 +36,24 @@ pub(super) struct ClusterModel {
     pub(super) heartbeats: BTreeMap<(TopologyId, TaskId), TaskHeartbeat>,
     /// The drained hosts.
     pub(super) drains: BTreeSet<String>,
-    /// All supervisors that ever registered, with the time of their disappearance if they are
-    /// absent.
-    pub(super) supervisors: BTreeMap<SupervisorId, Option<Duration>>,
+    /// Beginning of the current term.
+    pub(super) term_since: Duration,
+    /// All supervisors that ever registered.
+    pub(super) supervisors: BTreeMap<SupervisorId, Registration>,
+    /// Supervisors whose announced stop is in the tree.
+    pub(super) stopped: BTreeSet<SupervisorId>,
     /// The worker processes that run.
     pub(super) processes: BTreeMap<WorkerId, Process>,
     /// Counts of all workers.
     pub(super) counters: Counters,
+}
+
+/// The last registration of a supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Registration {
+    pub(super) since: Duration,
+    /// Time of its removal, if it was removed.
+    pub(super) until: Option<Duration>,
 }
 
 /// The last heartbeat znode of a task.
@@ -125,7 +136,7 @@ impl ClusterModel {
         match (parts.next(), parts.next(), parts.next()) {
             (Some("term"), None, None) => {
                 if let OpResult::Set(Version(term)) = result {
-                    self.term = *term;
+                    (self.term, self.term_since) = (*term, self.now);
                     self.winners.insert(*term, commit.connection);
                 }
             }
@@ -148,10 +159,17 @@ impl ClusterModel {
                 Some(_) => _ = self.drains.insert(host.to_owned()),
                 None => _ = self.drains.remove(host),
             },
+            (Some("stopped-supervisors"), Some(id), None) => {
+                let Ok(id) = id.parse() else { return };
+                match commit.after.get(path) {
+                    Some(_) => _ = self.stopped.insert(id),
+                    None => _ = self.stopped.remove(&id),
+                }
+            }
             (Some("supervisors"), Some(id), None) => match op {
                 Op::Create { .. } => {
                     if let Ok(id) = id.parse() {
-                        self.supervisors.insert(id, None);
+                        self.supervisors.insert(id, Registration { since: self.now, until: None });
                     }
                 }
                 Op::Delete { .. } => self.ephemeral_gone(path),
@@ -167,7 +185,10 @@ impl ClusterModel {
         }
         let mut parts = path.parts();
         if let (Some("supervisors"), Some(Ok(id))) = (parts.next(), parts.next().map(str::parse)) {
-            self.supervisors.insert(id, Some(self.now));
+            let registration = self.supervisors.get_mut::<SupervisorId>(&id);
+            if let Some(registration) = registration {
+                registration.until = Some(self.now);
+            }
         }
     }
 

@@ -164,6 +164,7 @@ impl Replica {
             task_launch: Duration::from_secs(60),
             supervisor_timeout: Duration::from_secs(30),
             session_timeout: Duration::from_secs(10),
+            lost_hosts_share_max: nimbus::options::Share::HALF,
             settle: Duration::from_secs(15),
             max_moves_per_round: 100,
             candidate_grace: Duration::from_secs(10),

@@ -66,6 +66,8 @@ enum ScenarioEvent {
     SupervisorDies,
     SupervisorStops,
     MachineDies,
+    HostRestarts,
+    HostCutOff,
     WorkerDies,
     WorkerHangs,
     ClockJumps,
@@ -100,6 +102,8 @@ const FAULTS: &[(ScenarioEvent, u32)] = &[
     (E::SupervisorDies, 3),
     (E::SupervisorStops, 1),
     (E::MachineDies, 1),
+    (E::HostRestarts, 1),
+    (E::HostCutOff, 1),
     (E::WorkerDies, 4),
     (E::WorkerHangs, 1),
     (E::ClockJumps, 2),
@@ -232,6 +236,8 @@ impl Scenario {
                     _ => host.crash(),
                 }
             }
+            E::HostRestarts => self.restart_host(cluster).await,
+            E::HostCutOff => self.cut_off_host(cluster),
             E::WorkerDies | E::WorkerHangs => {
                 let Some(host) = self.random.choice(&cluster.hosts) else { return };
                 let Some(pid) = self.random.choice(host.machine.pids()) else { return };
@@ -381,6 +387,26 @@ impl Scenario {
             self.faults.start("fault", OnExit::Ignore, async move { connection.disconnect(time).await });
         }
         self.delete_leader(cluster, SESSION_TIMEOUT);
+    }
+
+    /// Restarts a host like the container of a supervisor: the supervisor stops cleanly, and its
+    /// workers end with it.
+    async fn restart_host(&mut self, cluster: &mut Cluster) {
+        let pause = self.random_up_to(SESSION_TIMEOUT * 2);
+        let Some(host) = self.random.choice(&mut cluster.hosts) else { return };
+        host.stop().await;
+        host.machine.crash();
+        tokio::time::sleep(pause).await;
+        host.start().await;
+    }
+
+    /// Cuts all processes of a host off until their sessions have ended, and some time longer.
+    fn cut_off_host(&mut self, cluster: &Cluster) {
+        let Some(host) = self.random.choice(&cluster.hosts) else { return };
+        let time = SESSION_TIMEOUT + self.random_duration();
+        for connection in host.connection().cloned().into_iter().chain(host.machine.connections()) {
+            self.faults.start("fault", OnExit::Ignore, async move { connection.disconnect(time).await });
+        }
     }
 
     /// Freezes the leader, while its session ends or an operator deletes `/leader`.

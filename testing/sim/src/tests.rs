@@ -69,6 +69,11 @@ fn forgotten_reports_are_found() {
 }
 
 #[test]
+fn loss_despite_an_announced_stop_is_found() {
+    finds(InjectedBug::IgnoresStops, Links::ByChance, 0..100, &["lost hosts", "moves"]);
+}
+
+#[test]
 fn workers_count_and_the_external_store_receives_it() {
     let tail = (0..3).flat_map(|seed| run(seed).tail).collect::<Vec<_>>();
     for event in [" counted ", " exported ", " ingested entry "] {

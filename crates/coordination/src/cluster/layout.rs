@@ -57,8 +57,15 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/supervisors/{supervisor-id}",
         kind: "E",
-        holds: "host, slot ports, resources, version, start time",
+        holds: "host, slot ports, resources, version, start time, and whether it announces a stop in /stopped-supervisors",
         written_by: "that supervisor",
+        watched_by: "nimbus",
+    },
+    Row {
+        path: "/stopped-supervisors/{supervisor-id}",
+        kind: "P",
+        holds: "host, and time of the stop; while the supervisor is absent, it has stopped cleanly and is not lost with its session",
+        written_by: "that supervisor, before its session closes; it deletes the znode after it has registered again, and the leader deletes those of which no task waits",
         watched_by: "nimbus",
     },
     Row {
@@ -215,6 +222,16 @@ pub fn supervisors() -> TreePath {
 /// `/supervisors/{supervisor-id}`
 pub fn supervisor(id: &SupervisorId) -> TreePath {
     below(supervisors(), id.as_str())
+}
+
+/// `/stopped-supervisors`
+pub fn stopped_supervisors() -> TreePath {
+    top("stopped-supervisors")
+}
+
+/// `/stopped-supervisors/{supervisor-id}`
+pub fn stopped_supervisor(id: &SupervisorId) -> TreePath {
+    below(stopped_supervisors(), id.as_str())
 }
 
 /// `/taskbeats`
@@ -390,6 +407,7 @@ pub fn top_level() -> Vec<TreePath> {
         tasks_parent(),
         assignments(),
         supervisors(),
+        stopped_supervisors(),
         taskbeats_parent(),
         taskerrors_parent(),
         nimbuses(),
@@ -433,6 +451,7 @@ mod tests {
             tasks(&id),
             assignment(&id),
             super::supervisor(&supervisor),
+            stopped_supervisor(&supervisor),
             taskbeats(&id),
             taskbeat(&id, TaskId(1)),
             taskerror_prefix(&id, TaskId(1)),

@@ -255,6 +255,24 @@ pub struct SupervisorRecord {
     /// Start time, by the supervisor's clock.
     #[serde(rename = "start_ms")]
     pub start: Timestamp,
+    /// True if this supervisor announces a clean stop in `/stopped-supervisors`; false in older
+    /// builds, whose absence may be a restart.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub announces_stop: bool,
+    /// Fields of newer versions.
+    #[serde(flatten)]
+    pub unknown_fields: UnknownFields,
+}
+
+/// `/stopped-supervisors/{supervisor-id}`: a supervisor that has stopped cleanly and is expected
+/// back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoppedSupervisor {
+    /// Host of the supervisor.
+    pub host: String,
+    /// Time of the stop, by the supervisor's clock.
+    #[serde(rename = "stopped_ms")]
+    pub stopped: Timestamp,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,

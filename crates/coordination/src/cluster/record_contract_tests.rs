@@ -11,8 +11,9 @@ use super::{
     layout_version::Layout,
     metric_log::MetricLogState,
     record::{
-        self, BlobReplica, Drain, Election, Leader, MetaFingerprint, NimbusRecord, StoredError,
-        SupervisorAssignments, SupervisorRecord, TaskHeartbeat, TasksRecord, TopologyRecord, Unreadable,
+        self, BlobReplica, Drain, Election, Leader, MetaFingerprint, NimbusRecord, StoppedSupervisor,
+        StoredError, SupervisorAssignments, SupervisorRecord, TaskHeartbeat, TasksRecord, TopologyRecord,
+        Unreadable,
     },
 };
 use crate::tree::TreePath;
@@ -46,7 +47,13 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
     (
         "/supervisors/{supervisor-id}",
         write_back::<SupervisorRecord>,
-        r#"{"host":"h","ports":[6700],"resources":{"cpu_percent":1,"memory_mb":2},"version":"0","start_ms":5}"#,
+        r#"{"host":"h","ports":[6700],"resources":{"cpu_percent":1,"memory_mb":2},"version":"0","start_ms":5,
+            "announces_stop":true}"#,
+    ),
+    (
+        "/stopped-supervisors/{supervisor-id}",
+        write_back::<StoppedSupervisor>,
+        r#"{"host":"h","stopped_ms":5}"#,
     ),
     (
         "/taskbeats/{topology-id}/{task-id}",

@@ -10,8 +10,8 @@ use crate::{
         event::{Event, EventNumber},
         layout,
         record::{
-            Defect, Drain, Leader, MetaFingerprint, NimbusRecord, Stored, SupervisorAssignments,
-            SupervisorRecord, TasksRecord, TopologyRecord,
+            Defect, Drain, Leader, MetaFingerprint, NimbusRecord, StoppedSupervisor, Stored,
+            SupervisorAssignments, SupervisorRecord, TasksRecord, TopologyRecord,
         },
     },
     tree::TreePath,
@@ -32,6 +32,8 @@ pub struct ClusterView {
     pub assignments: BTreeMap<TopologyId, Stored<Assignment>>,
     /// Live supervisors.
     pub supervisors: BTreeMap<SupervisorId, SupervisorRecord>,
+    /// Supervisors that have announced a clean stop. The record of a live supervisor is out of date.
+    pub stopped_supervisors: BTreeMap<SupervisorId, StoppedSupervisor>,
     /// Supervisor assignments: the topologies that concern each supervisor.
     pub supervisor_assignments: BTreeMap<SupervisorId, Stored<SupervisorAssignments>>,
     /// Live tasks of each topology that has a znode for heartbeats.

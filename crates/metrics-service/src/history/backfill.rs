@@ -160,6 +160,7 @@ mod tests {
             resources: Resources { cpu_percent: 0, memory_mb: 0 },
             version: String::new(),
             start: Timestamp::EPOCH,
+            announces_stop: false,
             unknown_fields: Default::default(),
         };
         ClusterView {

@@ -173,8 +173,12 @@ fn replicator(
     clock: &Clock,
     view: ClusterView,
 ) -> (watch::Sender<Observation>, Replicator) {
-    let (observer, observations) =
-        watch::channel(Observation { view: Arc::new(view), read_at: clock.monotonic(), fresh: true });
+    let (observer, observations) = watch::channel(Observation {
+        view: Arc::new(view),
+        read_at: clock.monotonic(),
+        fresh: true,
+        n_interruptions: 0,
+    });
     let replicator = Replicator {
         blobs: blobs.clone(),
         me: "host-1".parse().expect("valid"),

@@ -121,7 +121,8 @@ impl<'a> Draft<'a> {
             | Effect::CorrectSupervisorAssignments(_)
             | Effect::RestoreParents { .. }
             | Effect::DeleteBlobNode { .. }
-            | Effect::DeleteEvents { .. } => {}
+            | Effect::DeleteEvents { .. }
+            | Effect::DeleteStops { .. } => {}
         }
         let moves = self.moves(&effect);
         self.plan.actions.push(Action { effect, reason, n_moved, moves });
@@ -141,7 +142,8 @@ impl<'a> Draft<'a> {
             | Effect::CorrectSupervisorAssignments(_)
             | Effect::RestoreParents { .. }
             | Effect::DeleteBlobNode { .. }
-            | Effect::DeleteEvents { .. } => Vec::new(),
+            | Effect::DeleteEvents { .. }
+            | Effect::DeleteStops { .. } => Vec::new(),
         }
     }
 

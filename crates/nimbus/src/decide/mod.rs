@@ -16,6 +16,7 @@
 //! - A decision on the state that a plan has produced gives an empty plan.
 
 mod draft;
+mod hosts;
 mod placement;
 mod removal;
 mod supervisor_assignments;
@@ -62,6 +63,8 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
     supervisor_assignments::correct(&mut draft);
     delete_unused_blobs(&mut draft);
     delete_old_events(&mut draft);
+    hosts::report_absent(&mut draft);
+    hosts::delete_idle_stops(&mut draft);
     draft.finish()
 }
 

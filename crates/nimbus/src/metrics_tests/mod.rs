@@ -159,6 +159,7 @@ impl Cluster {
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
+            announces_stop: false,
             unknown_fields: Default::default(),
         };
         Store::new(Arc::clone(&tree)).ensure_layout().await.expect("made");

@@ -2,6 +2,7 @@
 
 mod fake;
 mod real;
+mod stops;
 
 use std::{
     fs,

@@ -45,13 +45,20 @@ fn is_anyones(op: &Op, party: &Party) -> bool {
         // The first nimbus creates it in an empty tree, and nobody changes it.
         (["layout"], Party::Nimbus(_)) => matches!(op, Op::Create { mode: CreateMode::Persistent, .. }),
         (["term" | "leader"], Party::Nimbus(_) | Party::Operator) => true,
-        (["nimbuses", _], Party::Nimbus(_)) | (["supervisors", _], Party::Supervisor(_)) => true,
+        (["nimbuses", _], Party::Nimbus(_)) => true,
+        (["supervisors" | "stopped-supervisors", id], Party::Supervisor(name)) => is_id_of(id, name),
         (["blobs", ..], Party::Nimbus(_)) => true,
         (["taskbeats", _, _], Party::Worker(_)) => true,
         (["taskerrors", _, _], Party::Worker(_) | Party::Supervisor(_)) => true,
         (["taskerrors", _, _, _], Party::Worker(_) | Party::Supervisor(_)) => true,
         _ => false,
     }
+}
+
+/// True if `id` is the id of the supervisor on the host `name`: the name, and mostly random digits.
+fn is_id_of(id: &str, name: &str) -> bool {
+    let digits = id.strip_prefix(name);
+    digits.is_some_and(|digits| digits.is_empty() || (digits.starts_with('-') && !digits[1..].contains('-')))
 }
 
 fn is_parent(path: &TreePath) -> bool {

@@ -15,8 +15,8 @@ use crate::{
         event::{Event, EventNumber},
         layout,
         record::{
-            self, Defect, Drain, MetaFingerprint, NimbusRecord, Stored, SupervisorAssignments,
-            SupervisorRecord, TasksRecord, TopologyRecord, Unreadable,
+            self, Defect, Drain, MetaFingerprint, NimbusRecord, StoppedSupervisor, Stored,
+            SupervisorAssignments, SupervisorRecord, TasksRecord, TopologyRecord, Unreadable,
         },
         view::ClusterView,
     },
@@ -89,6 +89,7 @@ fn children_of(view: &ClusterView, root: &TreePath) -> BTreeSet<TreePath> {
         "tasks" => view.tasks.keys().map(layout::tasks).collect(),
         "assignments" => view.assignments.keys().map(layout::assignment).collect(),
         "supervisors" => view.supervisors.keys().map(layout::supervisor).collect(),
+        "stopped-supervisors" => view.stopped_supervisors.keys().map(layout::stopped_supervisor).collect(),
         "taskbeats" => view.heartbeats.keys().map(layout::taskbeats).collect(),
         "taskerrors" => view.errors.iter().map(layout::taskerrors).collect(),
         "nimbuses" => view.nimbuses.keys().map(layout::nimbus).collect(),
@@ -121,6 +122,9 @@ fn fold_child(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithCh
         "assignments" => fold_with(view, path, znode, decode_assignment, |view| &mut view.assignments),
         "supervisors" => {
             fold_with(view, path, znode, decode::<SupervisorRecord>, |view| &mut view.supervisors)
+        }
+        "stopped-supervisors" => {
+            fold_with(view, path, znode, decode::<StoppedSupervisor>, |view| &mut view.stopped_supervisors)
         }
         "nimbuses" => fold_with(view, path, znode, decode::<NimbusRecord>, |view| &mut view.nimbuses),
         "taskbeats" => fold_with(

@@ -64,6 +64,9 @@ pub struct Observation {
     pub read_at: Monotonic,
     /// False before the first read, and while the tree is unreachable.
     pub fresh: bool,
+    /// Number of times that the tree became unreachable: a reader that misses a short interruption
+    /// sees that there was one.
+    pub n_interruptions: u64,
 }
 
 /// Handle of the observer task. Clones share it.
@@ -91,8 +94,12 @@ impl Observer {
     /// Starts to observe `tree`; ends with `tasks`.
     pub fn start(tree: Arc<dyn ReadTree>, clock: Clock, tasks: &Tasks) -> Self {
         let view = Arc::new(ClusterView::default());
-        let (publish, observations) =
-            watch::channel(Observation { view, read_at: clock.monotonic(), fresh: false });
+        let (publish, observations) = watch::channel(Observation {
+            view,
+            read_at: clock.monotonic(),
+            fresh: false,
+            n_interruptions: 0,
+        });
         let (requests, receiver) = mpsc::channel(REQUESTS);
         let watches = WatchSet::new(Arc::clone(&tree));
         let task = ObserverTask {
@@ -156,6 +163,7 @@ impl WatchSet {
             layout::tasks_parent(),
             layout::assignments(),
             layout::supervisors(),
+            layout::stopped_supervisors(),
             layout::nimbuses(),
             layout::supervisor_assignments_parent(),
             layout::drains(),
@@ -349,7 +357,11 @@ impl ObserverTask {
     }
 
     fn publish_stale(&self) {
-        self.publish.send_if_modified(|observation| std::mem::replace(&mut observation.fresh, false));
+        self.publish.send_if_modified(|observation| {
+            let was_fresh = std::mem::replace(&mut observation.fresh, false);
+            observation.n_interruptions += u64::from(was_fresh);
+            was_fresh
+        });
     }
 }
 

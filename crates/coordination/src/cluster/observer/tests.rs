@@ -53,6 +53,7 @@ fn supervisor() -> SupervisorRecord {
         resources: Resources { cpu_percent: 100, memory_mb: 1024 },
         version: "1".to_owned(),
         start: Timestamp::EPOCH,
+        announces_stop: false,
         unknown_fields: Default::default(),
     }
 }
@@ -74,6 +75,12 @@ async fn changes_are_folded_into_the_view() {
     f.sees("the supervisor", |view| view.supervisors.get(&supervisor_id()) == Some(&supervisor())).await;
     f.tree.delete(&path, None).await.expect("deleted");
     f.sees("the removal of the supervisor", |view| view.supervisors.is_empty()).await;
+    let path = layout::stopped_supervisor(&supervisor_id());
+    f.put(&path, br#"{"v":1,"host":"h","stopped_ms":5}"#).await;
+    f.sees("the stop of the supervisor", |view| view.stopped_supervisors.contains_key(&supervisor_id()))
+        .await;
+    f.tree.delete(&path, None).await.expect("deleted");
+    f.sees("its withdrawal", |view| view.stopped_supervisors.is_empty()).await;
 }
 
 #[tokio::test]
@@ -120,6 +127,7 @@ async fn changes_made_while_disconnected_are_seen_after_the_reconnect() {
     f.put(&layout::supervisor(&supervisor_id()), &record::encode(&supervisor())).await;
     f.server.reconnect(observing);
     f.sees("the supervisor", |view| view.supervisors.contains_key(&supervisor_id())).await;
+    assert_eq!(seen.borrow().n_interruptions, 1);
 }
 
 #[tokio::test]

@@ -11,8 +11,8 @@ use crate::{
         layout, layout_version,
         metric_log::MetricLogState,
         record::{
-            self, Leader, NimbusRecord, Stored, StoredError, SupervisorAssignments, TaskHeartbeat,
-            TopologyRecord, Unreadable,
+            self, Leader, NimbusRecord, StoppedSupervisor, Stored, StoredError, SupervisorAssignments,
+            TaskHeartbeat, TopologyRecord, Unreadable,
         },
     },
     tree::{self, CreateMode, Node, Op, READ_BATCH, ReadTree, Tree, TreePath, Version},
@@ -125,6 +125,32 @@ impl Store {
         id: &SupervisorId,
     ) -> Result<Option<Stored<SupervisorAssignments>>, Error> {
         self.read(&layout::supervisor_assignments(id)).await
+    }
+
+    /// Announces that the supervisor `id` stops cleanly and is expected back.
+    ///
+    /// # Errors
+    /// Errors of the tree; the call can be repeated.
+    pub async fn announce_stop(&self, id: &SupervisorId, stopped: &StoppedSupervisor) -> Result<(), Error> {
+        let (path, data) = (layout::stopped_supervisor(id), record::encode(stopped));
+        self.tree.ensure(&layout::stopped_supervisors()).await?;
+        match self.tree.create(&path, &data, CreateMode::Persistent).await {
+            Ok(_) => Ok(()),
+            // Of an earlier stop, after which the supervisor could not delete it.
+            Err(tree::Error::NodeExists { .. }) => Ok(self.tree.set(&path, &data, None).await.map(drop)?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Withdraws the announcement of a stop, if there is one: the supervisor `id` is back.
+    ///
+    /// # Errors
+    /// Errors of the tree; the call can be repeated.
+    pub async fn withdraw_stop(&self, id: &SupervisorId) -> Result<(), Error> {
+        match self.tree.delete(&layout::stopped_supervisor(id), None).await {
+            Ok(()) | Err(tree::Error::NoNode { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Returns the current leader, if there is one.

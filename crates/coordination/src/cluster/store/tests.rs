@@ -92,3 +92,23 @@ fn sequence_numbers_order_as_numbers() {
     names.sort_by(|a, b| sequence_order(a).cmp(&sequence_order(b)));
     assert_eq!(names, ["e-000000001", "e0000000009", "e0000000010", "e10000000000"]);
 }
+
+#[tokio::test]
+async fn announced_stop_is_written_again_and_withdrawn() {
+    let store = Store::new(MemoryTree::new().connect());
+    let id: SupervisorId = "s1".parse().expect("valid id");
+    store.withdraw_stop(&id).await.expect("there is nothing to withdraw");
+    for millis in [5, 7] {
+        let stopped = StoppedSupervisor {
+            host: "h".to_owned(),
+            stopped: Timestamp::from_millis(millis),
+            unknown_fields: Default::default(),
+        };
+        // The parent does not exist in the tree of an older build.
+        store.announce_stop(&id, &stopped).await.expect("announced");
+        let read = store.read::<StoppedSupervisor>(&layout::stopped_supervisor(&id)).await.expect("read");
+        assert_eq!(read.map(|stored| stored.value), Some(stopped));
+    }
+    store.withdraw_stop(&id).await.expect("withdrawn");
+    assert_eq!(store.tree.children(&layout::stopped_supervisors()).await.expect("read"), Some(vec![]));
+}

@@ -2,6 +2,8 @@
 
 mod damaged_records;
 mod drain;
+mod lost_hosts;
+mod lost_hosts_properties;
 mod placement;
 mod properties;
 mod rebalance;

@@ -24,6 +24,9 @@ enum Event {
     SupervisorGoes {
         nth: usize,
     },
+    SupervisorStops {
+        nth: usize,
+    },
     SupervisorComes {
         nth: usize,
     },
@@ -59,6 +62,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..4_usize, 1..5_u32, prop::option::of(1..9_u32))
             .prop_map(|(nth, workers, n_tasks)| Event::Rebalance { nth, workers, n_tasks }),
         1 => (0..N_SUPERVISORS).prop_map(|nth| Event::SupervisorGoes { nth }),
+        1 => (0..N_SUPERVISORS).prop_map(|nth| Event::SupervisorStops { nth }),
         1 => (0..N_SUPERVISORS).prop_map(|nth| Event::SupervisorComes { nth }),
         1 => (0..N_SUPERVISORS).prop_map(|nth| Event::Drain { nth }),
         1 => (0..N_SUPERVISORS).prop_map(|nth| Event::Undrain { nth }),
@@ -108,7 +112,8 @@ impl Run {
                 }
             }
             Event::SupervisorGoes { nth } => world.remove_supervisor(&format!("s{nth}")),
-            Event::SupervisorComes { nth } => world.supervisor(&format!("s{nth}"), 2),
+            Event::SupervisorStops { nth } => world.stop(&format!("s{nth}")),
+            Event::SupervisorComes { nth } => world.start(&format!("s{nth}"), 2),
             Event::Drain { nth } => world.drain(&format!("host-s{nth}"), Some(5)),
             Event::Undrain { nth } => world.undrain(&format!("host-s{nth}")),
             Event::SendHeartbeats => world.send_heartbeats(),
@@ -158,7 +163,7 @@ impl Run {
 }
 
 fn run(events: Vec<Event>) -> Run {
-    let world = World::with_supervisors(N_SUPERVISORS, 2);
+    let world = World::with_announcers(N_SUPERVISORS, 2);
     let mut run = Run { world, ids: Vec::new(), damaged: Default::default() };
     for event in events {
         run.step(event);
@@ -246,6 +251,7 @@ proptest! {
         events in prop::collection::vec(
             prop_oneof![
                 (0..N_SUPERVISORS).prop_map(|nth| Event::SupervisorGoes { nth }),
+                (0..N_SUPERVISORS).prop_map(|nth| Event::SupervisorStops { nth }),
                 (0..N_SUPERVISORS).prop_map(|nth| Event::SupervisorComes { nth }),
                 (1..200_u32).prop_map(|secs| Event::Wait { secs }),
                 Just(Event::FailOver),

@@ -6,12 +6,15 @@ use crate::{
     decide::{Moment, decide},
     liveness::Liveness,
     plan::{Effect, Plan},
-    policy::Policy,
+    policy::{Policy, Share},
 };
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, Drain, Stored, SupervisorRecord, TasksRecord, TopologyRecord, UnknownFields},
+        record::{
+            self, Drain, StoppedSupervisor, Stored, SupervisorRecord, TasksRecord, TopologyRecord,
+            UnknownFields,
+        },
         view::ClusterView,
     },
     tree::{Op, TreePath, Version},
@@ -31,6 +34,7 @@ pub(super) fn policy() -> Policy {
         task_timeout: 30 * SECOND,
         task_launch: 120 * SECOND,
         supervisor_timeout: 30 * SECOND,
+        lost_hosts_share_max: Share::HALF,
         settle: 15 * SECOND,
         max_moves_per_round: 1000,
     }
@@ -61,13 +65,32 @@ impl World {
         world
     }
 
+    /// `n` supervisors that announce their stops.
+    pub(super) fn with_announcers(n: usize, ports: u16) -> Self {
+        let mut world = Self::new();
+        for i in 0..n {
+            world.announcer(&format!("s{i}"), ports);
+        }
+        world
+    }
+
+    /// A supervisor of an older build, which does not announce its stops.
     pub(super) fn supervisor(&mut self, id: &str, ports: u16) {
+        self.register(id, ports, false);
+    }
+
+    pub(super) fn announcer(&mut self, id: &str, ports: u16) {
+        self.register(id, ports, true);
+    }
+
+    fn register(&mut self, id: &str, ports: u16, announces_stop: bool) {
         let supervisor = SupervisorRecord {
             host: format!("host-{id}"),
             ports: (0..ports).map(|n| stormkeeper_model::Port(6700 + n)).collect(),
             resources: record::Resources { cpu_percent: 400, memory_mb: 4096 },
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
+            announces_stop,
             unknown_fields: Default::default(),
         };
         self.put(layout::supervisor(&id.parse().expect("valid")), record::encode(&supervisor));
@@ -75,6 +98,23 @@ impl World {
 
     pub(super) fn remove_supervisor(&mut self, id: &str) {
         self.nodes.remove(&layout::supervisor(&id.parse().expect("valid")));
+    }
+
+    /// The supervisor stops cleanly.
+    pub(super) fn stop(&mut self, id: &str) {
+        let stopped = StoppedSupervisor {
+            host: format!("host-{id}"),
+            stopped: self.clock.now(),
+            unknown_fields: UnknownFields::new(),
+        };
+        self.put(layout::stopped_supervisor(&id.parse().expect("valid")), record::encode(&stopped));
+        self.remove_supervisor(id);
+    }
+
+    /// The supervisor comes back, and withdraws the announcement of its stop.
+    pub(super) fn start(&mut self, id: &str, ports: u16) {
+        self.announcer(id, ports);
+        self.nodes.remove(&layout::stopped_supervisor(&id.parse().expect("valid")));
     }
 
     pub(super) fn drain(&mut self, host: &str, wait_secs: Option<u64>) {
@@ -274,6 +314,9 @@ impl World {
                 ("supervisor-assignments", 2) => record::decode(path, data).map(|value| {
                     view.supervisor_assignments
                         .insert(name.parse().expect("valid"), Stored { value, version: *version });
+                }),
+                ("stopped-supervisors", 2) => record::decode(path, data).map(|value| {
+                    view.stopped_supervisors.insert(name.parse().expect("valid"), value);
                 }),
                 ("drains", 2) => record::decode(path, data).map(|value| {
                     view.drains.insert(name.parse().expect("valid"), Stored { value, version: *version });

@@ -3,10 +3,11 @@
 //! Each history begins with a cluster in the expected state, and has one event that violates a
 //! property.
 
+mod lost_hosts;
 mod metric_log;
 mod play;
 
-use std::slice;
+use std::{slice, sync::Arc};
 
 use self::play::{
     History, assignment, create, delete, id, name, process, set, slot, tasks_of, topology_record,
