@@ -5,6 +5,7 @@ mod chaos;
 mod cluster;
 mod compose;
 mod counting;
+mod deleted_records;
 mod exact_counts;
 mod frozen_leader;
 mod hidden_processes;

@@ -78,7 +78,7 @@ async fn execute(action: &Action, writer: &FencedWriter, tree: &Arc<dyn ReadTree
 /// Event that an action records for operators; housekeeping records none.
 fn event_draft(action: &Action) -> Option<EventDraft> {
     let event = match (&action.effect, &action.reason) {
-        (Effect::Place { .. }, Reason::Unplaced { .. }) => EventKind::Placed,
+        (Effect::Place { .. }, Reason::Unplaced { .. } | Reason::AssignmentMissing) => EventKind::Placed,
         (Effect::Place { .. }, _) => EventKind::Moved,
         (Effect::Rebalance { .. }, _) => EventKind::Rebalanced,
         (Effect::BeginMove { .. }, _) => EventKind::Rebalancing,

@@ -299,6 +299,11 @@ impl LeaderLoop {
         // The view must contain the writes before anything else is decided. If an action was
         // not applied, any part of the view may be out of date.
         let is_whole = !applied.is_aborted && applied.n_refused == 0;
+        if applied.n_refused > 0
+            && let Err(error) = self.context.store.restore_parents().await
+        {
+            debug!(%error, "cannot check the parents of the records");
+        }
         let is_read = match is_whole {
             true => self.read_written(plan.records()).await,
             false => self.context.observer.read_all().await.is_ok(),

@@ -25,7 +25,10 @@ use crate::policy::Policy;
 use stormkeeper_coordination::cluster::{layout, view::ClusterView};
 use stormkeeper_metrics::name::is_system_topology;
 use stormkeeper_model::{
-    BlobKey, Slot, SupervisorId, TaskId, Timestamp, TopologyId, assignment::AssignedWorker, clock::Monotonic,
+    BlobKey, Slot, SupervisorId, TaskId, Timestamp, TopologyId,
+    assignment::{AssignedWorker, Assignment},
+    clock::Monotonic,
+    status::TopologyStatus,
     task_set::TaskSet,
 };
 
@@ -43,6 +46,8 @@ pub struct Liveness {
     hosts: Hosts,
     /// Announced stops of supervisors that are absent and have no assigned workers, and since when.
     idle_stops: BTreeMap<SupervisorId, Monotonic>,
+    /// The last assignment of each topology that is not killed, in this term.
+    last_assignments: BTreeMap<TopologyId, Assignment>,
     /// Topologies with heartbeats and without an assignment, and since when.
     unassigned: BTreeMap<TopologyId, Monotonic>,
     /// Blobs that no nimbus has, and since when.
@@ -98,6 +103,7 @@ impl Liveness {
             absent_supervisors: BTreeMap::new(),
             hosts: Hosts::default(),
             idle_stops: BTreeMap::new(),
+            last_assignments: BTreeMap::new(),
             unassigned: BTreeMap::new(),
             missing_blobs: BTreeMap::new(),
             orphaned_topologies: BTreeMap::new(),
@@ -142,6 +148,7 @@ impl Liveness {
                 now,
             );
         }
+        self.remember_assignments(view);
         let needed = view.assignments.values().flat_map(|assignment| assignment.value.supervisors());
         let absent_supervisors = needed
             .filter(|id| !view.supervisors.contains_key(*id) && !view.is_unreadable(&layout::supervisor(id)));
@@ -164,6 +171,24 @@ impl Liveness {
         update_since(&mut self.missing_blobs, missing_blobs, now);
         let orphaned_topologies = orphaned_topologies(view);
         update_since(&mut self.orphaned_topologies, orphaned_topologies.iter(), now);
+    }
+
+    fn remember_assignments(&mut self, view: &ClusterView) {
+        for (id, assignment) in &view.assignments {
+            if self.last_assignments.get(id) != Some(&assignment.value) {
+                self.last_assignments.insert(id.clone(), assignment.value.clone());
+            }
+        }
+        let is_live = |id: &TopologyId| match view.topologies.get(id) {
+            Some(record) => record.value.status != TopologyStatus::Killed,
+            None => view.is_unreadable(&layout::storm(id)),
+        };
+        self.last_assignments.retain(|id, _| is_live(id));
+    }
+
+    /// The last assignment of a topology that this leader saw.
+    pub fn last_assignment(&self, id: &TopologyId) -> Option<&Assignment> {
+        self.last_assignments.get(id)
     }
 
     /// Injected bug for tests of the simulator: things absent from the first view count as

@@ -169,6 +169,8 @@ pub enum Reason {
         /// Number of these tasks.
         n_tasks: usize,
     },
+    /// The assignment was deleted by hand.
+    AssignmentMissing,
     /// Workers are lost.
     WorkerLost {
         /// Slot of the first one.
@@ -216,6 +218,7 @@ impl Reason {
     pub fn needs_fresh_view(&self) -> bool {
         match self {
             Self::WorkerLost { .. }
+            | Self::AssignmentMissing
             | Self::NoRecord
             | Self::HeartbeatsGone
             | Self::RecordsGone
@@ -535,6 +538,9 @@ impl fmt::Display for Reason {
             }
             Self::WorkerLost { slot, loss, n_workers } => {
                 write!(f, "{n_workers} workers are lost, the one in {slot} because {loss}")
+            }
+            Self::AssignmentMissing => {
+                f.write_str("the assignment was deleted, and is written again as it was")
             }
             Self::StaleTasks => f.write_str("the assignment contained tasks that are not in the task table"),
             Self::RebalanceDue => f.write_str("the deadline of the rebalance has passed"),

@@ -4,6 +4,11 @@
 //! again. Only the assignments that the znode names are read, and they are read again only when
 //! their version differs or a periodic pass is due. A record that cannot be read is marked as
 //! unreadable and never treated as absent.
+//!
+//! A record that does not exist may have been deleted by hand, and ends no worker until a leader has
+//! looked. Without `/supervisor-assignments/{id}`, the assignments of the topologies that run here
+//! decide, which only a leader writes. Without the assignment of a topology that was not killed, its
+//! workers run on until a leader has placed it again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +19,10 @@ use std::{
 use tokio::{sync::Notify, time::MissedTickBehavior};
 use tracing::{debug, info, warn};
 
-use crate::slot::{DesiredWorker, Target};
+use crate::{
+    slot::{DesiredWorker, Target},
+    status::Status,
+};
 use stormkeeper_coordination::{
     cluster::{
         layout,
@@ -22,7 +30,7 @@ use stormkeeper_coordination::{
     },
     tree::{self, Changes, Scope, Version},
 };
-use stormkeeper_model::{Port, SupervisorId, TopologyId, backoff::Delays};
+use stormkeeper_model::{Port, SupervisorId, TopologyId, backoff::Delays, status::TopologyStatus};
 use stormkeeper_runtime::{outage::Outage, watch};
 
 /// Bounds of the pause between two attempts to read while the tree does not respond or a record
@@ -45,6 +53,8 @@ pub(super) struct AssignedSlots {
     pub(super) workers: BTreeMap<Port, Vec<DesiredWorker>>,
     /// Topologies that are assigned here but could not be read, with the error.
     pub(super) unreadable: BTreeMap<TopologyId, String>,
+    /// True if the supervisor assignments do not exist although workers run here.
+    pub(super) is_missing: bool,
 }
 
 impl AssignmentsState {
@@ -70,6 +80,11 @@ impl AssignmentsState {
     pub(super) fn problems(&self, own: &BTreeSet<Port>) -> Vec<String> {
         let Self::Known(known) = self else { return Vec::new() };
         let unreadable = known.unreadable.values().cloned();
+        let missing = known.is_missing.then(|| {
+            "the supervisor assignments do not exist: workers run on as the assignments of their topologies name them, \
+             until a leader has written the supervisor assignments again"
+                .to_owned()
+        });
         let crowded =
             known.workers.iter().filter(|(_, here)| here.len() > 1).map(|(port, here)| {
                 format!("{} topologies are assigned to the slot at port {port}", here.len())
@@ -77,7 +92,7 @@ impl AssignmentsState {
         let foreign = known.workers.keys().filter(|port| !own.contains(port));
         let foreign =
             foreign.map(|port| format!("port {port} is assigned but is not a port of this supervisor"));
-        unreadable.chain(crowded).chain(foreign).collect()
+        unreadable.chain(missing).chain(crowded).chain(foreign).collect()
     }
 }
 
@@ -89,6 +104,8 @@ pub(super) struct AssignmentsReader {
     period: Duration,
     /// Wakes the reader like the watch does.
     recheck: Arc<Notify>,
+    /// The status of the supervisor, which names the topologies that run here.
+    status: watch::Receiver<Status>,
     cached: BTreeMap<TopologyId, CachedAssignment>,
 }
 
@@ -118,8 +135,14 @@ enum Depth {
 
 impl AssignmentsReader {
     /// Creates a reader that reads at least every `period`, and whenever `recheck` is notified.
-    pub(super) fn new(store: Store, me: SupervisorId, period: Duration, recheck: Arc<Notify>) -> Self {
-        Self { store, me, period, recheck, cached: BTreeMap::new() }
+    pub(super) fn new(
+        store: Store,
+        me: SupervisorId,
+        period: Duration,
+        recheck: Arc<Notify>,
+        status: watch::Receiver<Status>,
+    ) -> Self {
+        Self { store, me, period, recheck, status, cached: BTreeMap::new() }
     }
 
     /// Publishes the assignments whenever they changed. Ends only by being dropped.
@@ -180,11 +203,20 @@ impl AssignmentsReader {
 
     async fn read(&mut self, depth: Depth) -> Result<AssignedSlots, store::Error> {
         let record = self.store.supervisor_assignments(&self.me).await?;
-        let topologies = record.map(|record| record.value.topologies).unwrap_or_default();
-        self.cached.retain(|topology, _| topologies.contains_key(topology));
+        let is_missing = record.is_none();
+        let named = |topologies: BTreeMap<TopologyId, Version>| -> BTreeMap<_, _> {
+            topologies.into_iter().map(|(topology, version)| (topology, Some(version))).collect()
+        };
+        let topologies = match record {
+            Some(record) => named(record.value.topologies),
+            None => self.held(),
+        };
         let mut known = AssignedSlots::default();
+        known.is_missing = is_missing && !topologies.is_empty();
+        self.cached.retain(|topology, _| topologies.contains_key(topology));
         for (topology, version) in topologies {
-            let is_current = self.cached.get(&topology).is_some_and(|cached| cached.version == version);
+            let cached = self.cached.get(&topology);
+            let is_current = cached.is_some_and(|cached| Some(cached.version) == version);
             if depth == Depth::Everything || !is_current {
                 match self.read_topology(&topology).await? {
                     ReadOutcome::Read(read) => _ = self.cached.insert(topology.clone(), read),
@@ -202,12 +234,32 @@ impl AssignmentsReader {
         Ok(known)
     }
 
+    /// The topologies that run here or should run here, without versions of their assignments.
+    fn held(&self) -> BTreeMap<TopologyId, Option<Version>> {
+        let status = self.status.borrow();
+        status.slots.values().filter_map(|slot| Some((slot.topology.clone()?, None))).collect()
+    }
+
+    /// Returns the result of reading a topology whose assignment does not exist.
+    async fn read_unassigned(&self, topology: &TopologyId) -> Result<ReadOutcome, store::Error> {
+        let path = layout::assignment(topology);
+        Ok(match self.store.topology_record(topology).await {
+            // The leader deletes the assignment of a killed topology, and its record last.
+            Ok(None) => ReadOutcome::Gone,
+            Ok(Some(record)) if record.value.status == TopologyStatus::Killed => ReadOutcome::Gone,
+            Ok(Some(_)) => ReadOutcome::Unreadable(format!(
+                "{path} does not exist, but the topology is not killed: its workers run on until a leader has placed it"
+            )),
+            Err(store::Error::Unreadable(error)) => ReadOutcome::Unreadable(error.to_string()),
+            Err(error @ store::Error::Tree(_)) => return Err(error),
+        })
+    }
+
     /// Fails only when the tree does not respond.
     async fn read_topology(&self, topology: &TopologyId) -> Result<ReadOutcome, store::Error> {
         let assignment = match self.store.assignment(topology).await {
             Ok(Some(assignment)) => assignment,
-            // Removed after the supervisor assignments were read, which will change as well.
-            Ok(None) => return Ok(ReadOutcome::Gone),
+            Ok(None) => return self.read_unassigned(topology).await,
             Err(store::Error::Unreadable(error)) => return Ok(ReadOutcome::Unreadable(error.to_string())),
             Err(error @ store::Error::Tree(_)) => return Err(error),
         };

@@ -105,12 +105,22 @@ impl Agent {
         register(&options, store.clone(), &identity, &presence, (&clock, &tasks));
         let (published, assignments) = watch::channel(AssignmentsState::Unknown);
         let recheck = Arc::<Notify>::default();
-        let reader =
-            AssignmentsReader::new(store.clone(), me.clone(), options.reconcile_period, Arc::clone(&recheck));
+        // The reader needs to know what runs here from the beginning.
+        let status = watch::Sender::new(Status {
+            supervisor: me.clone(),
+            has_assignments: false,
+            slots: slots.iter().map(|(port, slot)| (*port, slot.status())).collect(),
+            problems: Vec::new(),
+        });
+        let reader = AssignmentsReader::new(
+            store.clone(),
+            me,
+            options.reconcile_period,
+            Arc::clone(&recheck),
+            status.subscribe(),
+        );
         tasks.start("read assignments", OnExit::StopOwner, reader.run(published));
         let reporter = FailureReporter::start(store.clone(), clock.clone(), &tasks);
-        let status =
-            Status { supervisor: me, has_assignments: false, slots: BTreeMap::new(), problems: Vec::new() };
         let now = clock.monotonic();
         let agent = Self {
             identity,
@@ -125,7 +135,7 @@ impl Agent {
             reporter,
             presence,
             sources: Sources { assignments, recheck, arrived, events: from_tasks },
-            status: watch::Sender::new(status),
+            status,
             tasks,
             timers: Timers { heartbeats_due: Some(now), heartbeats_read_at: now, housekeeping_due: now },
         };

@@ -1,5 +1,6 @@
 //! Tests of an agent on a memory tree with fake processes, under paused time.
 
+mod absent_records;
 mod fake;
 mod real;
 mod stops;

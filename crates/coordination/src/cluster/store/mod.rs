@@ -80,6 +80,24 @@ impl Store {
         Ok(())
     }
 
+    /// Creates the persistent parents that are missing, as after a deletion by hand, in a tree that
+    /// has a layout. Does nothing in a tree without.
+    ///
+    /// # Errors
+    /// Errors of the tree; the call can be repeated.
+    pub async fn restore_parents(&self) -> Result<(), Error> {
+        let top_level = layout::top_level();
+        let paths: Vec<TreePath> = [layout::layout()].into_iter().chain(top_level.iter().cloned()).collect();
+        let mut present = self.tree.get_many(&paths).await?.into_iter();
+        if present.next().flatten().is_none() {
+            return Ok(());
+        }
+        for (path, _) in top_level.iter().zip(present).filter(|(_, present)| present.is_none()) {
+            self.tree.ensure(path).await?;
+        }
+        Ok(())
+    }
+
     /// Creates the parent of a blob's replica znodes, if it is missing.
     ///
     /// # Errors

@@ -112,3 +112,14 @@ async fn announced_stop_is_written_again_and_withdrawn() {
     store.withdraw_stop(&id).await.expect("withdrawn");
     assert_eq!(store.tree.children(&layout::stopped_supervisors()).await.expect("read"), Some(vec![]));
 }
+
+#[tokio::test]
+async fn deleted_parents_are_restored_in_a_tree_with_a_layout_only() {
+    let store = Store::new(MemoryTree::new().connect());
+    store.restore_parents().await.expect("nothing to do");
+    assert_eq!(store.tree.children(&TreePath::root()).await.expect("read"), Some(vec![]));
+    store.ensure_layout().await.expect("made");
+    store.tree.delete(&layout::assignments(), None).await.expect("deleted");
+    store.restore_parents().await.expect("restored");
+    assert_eq!(store.tree.children(&layout::assignments()).await.expect("read"), Some(vec![]));
+}

@@ -8,6 +8,7 @@
 mod drain;
 mod place_missing;
 mod rebalance;
+mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,7 +53,10 @@ pub(super) fn place(draft: &mut Draft<'_>) {
     let mut cases = cases(draft);
     place_missing::find_lost_workers(draft, &mut cases);
     let n_before = draft.plan.actions.len();
-    place_missing::place_missing(draft, &cases);
+    restore::restore_assignments(draft, &cases);
+    if draft.plan.actions.len() == n_before {
+        place_missing::place_missing(draft, &cases);
+    }
     if draft.plan.actions.len() == n_before {
         rebalance::rebalance_next(draft, &cases);
     }

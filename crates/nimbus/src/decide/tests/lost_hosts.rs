@@ -388,3 +388,32 @@ fn announced_stops_are_deleted_when_no_task_waits_for_the_supervisor() {
     world.settle();
     assert_eq!(n_stops(&world), 0);
 }
+
+#[test]
+fn supervisors_that_announced_their_stop_have_not_vanished() {
+    let (mut world, id) = running(3);
+    world.stop("s1");
+    world.remove_supervisor("s0");
+    world.send_heartbeats();
+    world.decide();
+    world.wait(SECOND);
+    world.settle();
+    assert!(!uses(&world, &id, "s0"), "one of three has vanished");
+    assert!(uses(&world, &id, "s1"));
+}
+
+#[test]
+fn assignment_that_cannot_be_read_may_have_a_worker_that_is_alive() {
+    let mut world = World::with_announcers(2, 4);
+    let (a, b) = (world.running("a", 4, 2), world.running("b", 4, 2));
+    // The unreadable assignment cannot use its slots.
+    world.announcer("s2", 4);
+    world.wait(600 * SECOND);
+    world.decide();
+    assert!(uses(&world, &a, "s0") && uses(&world, &b, "s0"));
+    world.put(layout::assignment(&b), b"?".to_vec());
+    world.remove_supervisor("s0");
+    world.send_heartbeats();
+    assert_nothing_moves_for(&mut world, 30);
+    assert_eq!(effects(&world.decide())[0], "place in 2 slots", "the old time-out holds");
+}

@@ -1,6 +1,7 @@
 //! Decisions on a small model of the tree, in which a plan can be applied in part.
 
 mod damaged_records;
+mod deleted_assignments;
 mod drain;
 mod lost_hosts;
 mod lost_hosts_properties;
