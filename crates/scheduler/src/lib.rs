@@ -10,15 +10,18 @@
 //!   the tasks of each component are spread evenly over new workers.
 //! - **Fairness**: when slots run short, the next one goes to the topology with the fewest
 //!   workers, the oldest of them first.
+//! - **Failures**: a supervisor on which workers did not come up or did not stay up is tried last.
 //!
 //! [`check::violations`] returns all violations of a solution; nimbus runs it before it writes a plan, and
 //! the tests run it on every solution.
 
 pub mod check;
+pub mod failures;
 pub mod problem;
 mod slots;
 pub mod solve;
 
+pub use failures::Failures;
 pub use problem::{
     Keep, Placement, Problem, Solution, Standing, Supervisor, TopologyDemand, Unplaced, UnplacedReason,
 };

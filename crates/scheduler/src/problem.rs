@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::failures::Failures;
 use stormkeeper_model::{
     Port, Slot, SupervisorId, Timestamp, TopologyId,
     assignment::{AssignedWorker, Assignment},
@@ -18,6 +19,8 @@ pub struct Problem {
     pub occupied: BTreeSet<Slot>,
     /// The topologies to place, oldest first.
     pub topologies: Vec<TopologyDemand>,
+    /// Recent failures of the supervisors.
+    pub failures: Failures,
 }
 
 /// A supervisor and its slots.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::problem::{Problem, Standing, UnplacedReason};
-use stormkeeper_model::{Port, Slot, SupervisorId};
+use stormkeeper_model::{Port, Slot, SupervisorId, TopologyId};
 
 /// Every slot of the problem, in the order of supervisor and port. Slots, supervisors and hosts
 /// are identified by their ordinal in that order.
@@ -50,6 +50,8 @@ pub(super) struct SlotCriteria {
     /// Number of its workers on each host and each supervisor.
     on_host: Vec<usize>,
     on_supervisor: Vec<usize>,
+    /// Number of failures of each supervisor that speak against this topology there.
+    failures: Vec<u32>,
     /// Slots chosen first among equals.
     pub(super) preferred: BTreeSet<usize>,
     /// Slots chosen only if no other is free.
@@ -131,10 +133,15 @@ impl<'a> SlotTable<'a> {
     }
 
     /// Criteria of a topology without a worker.
-    pub(super) fn criteria(&self) -> SlotCriteria {
+    pub(super) fn criteria(&self, topology: &TopologyId, problem: &Problem) -> SlotCriteria {
+        let failures = self.supervisors.iter().map(|supervisor| {
+            let id = supervisor.id;
+            problem.failures.against(topology, id)
+        });
         SlotCriteria {
             on_host: vec![0; self.hosts.len()],
             on_supervisor: vec![0; self.supervisors.len()],
+            failures: failures.collect(),
             preferred: BTreeSet::new(),
             avoided: BTreeSet::new(),
         }
@@ -147,22 +154,24 @@ impl<'a> SlotTable<'a> {
         criteria.on_host[self.supervisors[supervisor].host] += 1;
     }
 
-    /// Chooses and uses the best free slot for `criteria`: on the host with the fewest workers of
-    /// this topology, then the fewest of all; likewise the supervisor there; then the lowest
-    /// port.
+    /// Chooses and uses the best free slot for `criteria`: on the host with the fewest recent
+    /// failures, then the fewest workers of this topology, then the fewest of all; likewise the
+    /// supervisor there; then the lowest port.
     pub(super) fn pick(&mut self, criteria: &mut SlotCriteria) -> Option<usize> {
         let favoured = self.by_place(&criteria.preferred);
         let avoided = self.by_place(&criteria.avoided);
         let host = (0..self.hosts.len()).filter(|&n| self.hosts[n].load.free > 0).min_by_key(|&n| {
             let Load { used, free } = self.hosts[n].load;
             let exhausted = avoided.hosts.get(&n) == Some(&free);
-            (exhausted, criteria.on_host[n], used, !favoured.hosts.contains_key(&n))
+            let failures = self.failures_on(n, criteria);
+            (failures, exhausted, criteria.on_host[n], used, !favoured.hosts.contains_key(&n))
         })?;
         let supervisors = self.hosts[host].supervisors.iter().copied();
         let supervisor = supervisors.filter(|&n| self.supervisors[n].load.free > 0).min_by_key(|&n| {
             let Load { used, free } = self.supervisors[n].load;
             let exhausted = avoided.supervisors.get(&n) == Some(&free);
-            (exhausted, criteria.on_supervisor[n], used, !favoured.supervisors.contains_key(&n))
+            let failures = criteria.failures[n];
+            (failures, exhausted, criteria.on_supervisor[n], used, !favoured.supervisors.contains_key(&n))
         })?;
         let cells = self.supervisors[supervisor].slots.clone();
         let slot = cells
@@ -171,6 +180,13 @@ impl<'a> SlotTable<'a> {
         self.take(slot);
         self.count(criteria, slot);
         Some(slot)
+    }
+
+    /// Failures of the supervisor with the fewest of those that have a free slot on the host.
+    fn failures_on(&self, host: usize, criteria: &SlotCriteria) -> u32 {
+        let supervisors = self.hosts[host].supervisors.iter().copied();
+        let with_room = supervisors.filter(|&n| self.supervisors[n].load.free > 0);
+        with_room.map(|n| criteria.failures[n]).min().unwrap_or(0)
     }
 
     /// Reason why no slot is free.

@@ -19,7 +19,7 @@ pub fn solve(problem: &Problem, previous: &Solution) -> Solution {
     let mut drafts = Vec::with_capacity(problem.topologies.len());
     for topology in &problem.topologies {
         let before = previous.placements.get(&topology.id).unwrap_or(&nothing);
-        drafts.push(TopologyDraft::keep(topology, before, &mut slots));
+        drafts.push(TopologyDraft::keep(topology, before, problem, &mut slots));
     }
     deal_slots(&mut drafts, &mut slots);
     let placements = drafts.into_iter().map(|draft| (draft.topology.id.clone(), draft.place(&slots)));
@@ -78,7 +78,12 @@ struct Member {
 
 impl<'a> TopologyDraft<'a> {
     /// Keeps the workers that stay, and marks their slots as used.
-    fn keep(topology: &'a TopologyDemand, before: &Placement, slots: &mut SlotTable<'_>) -> Self {
+    fn keep(
+        topology: &'a TopologyDemand,
+        before: &Placement,
+        problem: &Problem,
+        slots: &mut SlotTable<'_>,
+    ) -> Self {
         let components = topology.tasks.0.values().enumerate();
         let mut members: Vec<Member> = components
             .flat_map(|(component, tasks)| tasks.iter().map(move |task| Member { task, component }))
@@ -88,7 +93,7 @@ impl<'a> TopologyDraft<'a> {
             workers: Vec::new(),
             unassigned: Vec::new(),
             lost: TaskSet::default(),
-            criteria: slots.criteria(),
+            criteria: slots.criteria(&topology.id, problem),
         };
         let Keep::Healthy(healthy) = &topology.keep else {
             draft.criteria.preferred = before.workers.keys().filter_map(|slot| slots.find(slot)).collect();

@@ -1,5 +1,7 @@
 //! Guarantees of placement.
 
+mod failures;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

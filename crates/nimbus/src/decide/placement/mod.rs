@@ -177,7 +177,7 @@ fn problem(
             }
         }
     }
-    Problem { supervisors, occupied, topologies }
+    Problem { supervisors, occupied, topologies, failures: Default::default() }
 }
 
 /// The present supervisors.
